@@ -1,0 +1,19 @@
+//! How much a backend takes in one request.
+
+/// The limits of a backend, so that callers can stay below them and say so before sending.
+///
+/// Source: contract §4 and §8; etcd's flags `--max-txn-ops` and `--max-request-bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most compares, success steps or failure steps in one transaction, each counted alone.
+    pub max_txn_ops: usize,
+    /// The size of the largest request in bytes, as the backend encodes it.
+    pub max_request_bytes: usize,
+}
+
+impl Default for Limits {
+    /// etcd's defaults: 128 operations, 1.5 MiB.
+    fn default() -> Self {
+        Self { max_txn_ops: 128, max_request_bytes: 3 << 19 }
+    }
+}

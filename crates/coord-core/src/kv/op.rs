@@ -1,0 +1,332 @@
+//! Requests on keys: read a range, put a key, delete a range, forget history.
+
+use bytes::Bytes;
+
+use super::{IntoBytes, KeyRange, LeaseId, Revision, Txn};
+
+/// Reads the keys of a range, now or as they were.
+///
+/// The steps are taken in this order, which explains every combination: the keys of the range are
+/// read at the revision; [`count`](super::RangeResponse::count) is taken; the four revision filters
+/// drop keys; the rest is sorted, then cut to the limit; values are blanked.
+///
+/// ```
+/// use coord_core::{Range, SortOrder, SortTarget};
+///
+/// let oldest_two = Range::prefix("jobs/")
+///     .sorted(SortTarget::CreateRevision, SortOrder::Ascending)
+///     .limit(2);
+/// assert_eq!(oldest_two.limit, 2);
+/// ```
+///
+/// Source: contract §2; etcd 3.5 `server/etcdserver/apply.go`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Range {
+    /// The keys to read. An empty key is refused.
+    pub keys: KeyRange,
+    /// Read as of this revision; zero or less is the newest. Inside a transaction a negative
+    /// revision is literal: a revision before the first.
+    pub revision: Revision,
+    /// At the most so many keys; zero or less is no limit.
+    pub limit: i64,
+    /// What to sort by.
+    pub sort_target: SortTarget,
+    /// Which way to sort.
+    pub sort_order: SortOrder,
+    /// Answer from the contacted member alone, perhaps with old data, without asking a majority.
+    pub serializable: bool,
+    /// Leave the values out, after sorting.
+    pub keys_only: bool,
+    /// Count the keys and return none of them.
+    pub count_only: bool,
+    /// Drop keys that were last changed before this revision; zero is off.
+    pub min_mod_revision: Revision,
+    /// Drop keys that were last changed after this revision; zero is off.
+    pub max_mod_revision: Revision,
+    /// Drop keys that were created before this revision; zero is off.
+    pub min_create_revision: Revision,
+    /// Drop keys that were created after this revision; zero is off.
+    pub max_create_revision: Revision,
+}
+
+impl Range {
+    /// Reads `keys`: a single key, or any [`KeyRange`].
+    pub fn new(keys: impl Into<KeyRange>) -> Self {
+        Self {
+            keys: keys.into(),
+            revision: Revision::ZERO,
+            limit: 0,
+            sort_target: SortTarget::Key,
+            sort_order: SortOrder::None,
+            serializable: false,
+            keys_only: false,
+            count_only: false,
+            min_mod_revision: Revision::ZERO,
+            max_mod_revision: Revision::ZERO,
+            min_create_revision: Revision::ZERO,
+            max_create_revision: Revision::ZERO,
+        }
+    }
+
+    /// Reads every key that starts with `prefix`.
+    pub fn prefix(prefix: impl IntoBytes) -> Self {
+        Self::new(KeyRange::prefix(prefix))
+    }
+
+    /// Reads as of `revision`.
+    #[must_use]
+    pub const fn at(mut self, revision: Revision) -> Self {
+        self.revision = revision;
+        self
+    }
+
+    /// Returns `limit` keys at the most.
+    #[must_use]
+    pub const fn limit(mut self, limit: i64) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Sorts by `target`.
+    #[must_use]
+    pub const fn sorted(mut self, target: SortTarget, order: SortOrder) -> Self {
+        self.sort_target = target;
+        self.sort_order = order;
+        self
+    }
+
+    /// Lets any one member answer from what it has.
+    #[must_use]
+    pub const fn serializable(mut self) -> Self {
+        self.serializable = true;
+        self
+    }
+
+    /// Leaves the values out.
+    #[must_use]
+    pub const fn keys_only(mut self) -> Self {
+        self.keys_only = true;
+        self
+    }
+
+    /// Returns the count alone.
+    #[must_use]
+    pub const fn count_only(mut self) -> Self {
+        self.count_only = true;
+        self
+    }
+
+    /// Drops keys that were created after `revision`.
+    #[must_use]
+    pub const fn max_create_revision(mut self, revision: Revision) -> Self {
+        self.max_create_revision = revision;
+        self
+    }
+
+    /// Drops keys that were created before `revision`.
+    #[must_use]
+    pub const fn min_create_revision(mut self, revision: Revision) -> Self {
+        self.min_create_revision = revision;
+        self
+    }
+
+    /// Drops keys that were last changed after `revision`.
+    #[must_use]
+    pub const fn max_mod_revision(mut self, revision: Revision) -> Self {
+        self.max_mod_revision = revision;
+        self
+    }
+
+    /// Drops keys that were last changed before `revision`.
+    #[must_use]
+    pub const fn min_mod_revision(mut self, revision: Revision) -> Self {
+        self.min_mod_revision = revision;
+        self
+    }
+}
+
+/// What a [`Range`] sorts by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
+pub enum SortTarget {
+    /// The key, bytewise.
+    #[default]
+    Key,
+    /// The number of puts since the key was created.
+    Version,
+    /// The revision that created the key.
+    CreateRevision,
+    /// The revision that changed the key last.
+    ModRevision,
+    /// The value, bytewise.
+    Value,
+}
+
+/// Which way a [`Range`] sorts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
+pub enum SortOrder {
+    /// As the keys lie in the store. With another target than the key, etcd cuts the range to one
+    /// more than the limit *by key* first, and sorts what is left upwards: rarely what one wants.
+    #[default]
+    None,
+    /// Smallest first.
+    Ascending,
+    /// Largest first.
+    Descending,
+}
+
+/// Sets one key.
+///
+/// ```
+/// use coord_core::{LeaseId, Put};
+///
+/// let put = Put::new("jobs/7", "running").lease(LeaseId::new(99)).with_prev_kv();
+/// assert!(put.prev_kv);
+/// ```
+///
+/// Source: contract §3.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Put {
+    /// The key. An empty key is refused.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// The lease that the key hangs on from now on; `None` detaches it from the one it had.
+    pub lease: Option<LeaseId>,
+    /// Return the key as it was.
+    pub prev_kv: bool,
+    /// Keep the value that the key has; it must exist, and `value` must be empty.
+    pub ignore_value: bool,
+    /// Keep the lease that the key has; it must exist, and `lease` must be `None`.
+    pub ignore_lease: bool,
+}
+
+impl Put {
+    /// Sets `key` to `value`, on no lease.
+    pub fn new(key: impl IntoBytes, value: impl IntoBytes) -> Self {
+        Self {
+            key: key.into_bytes(),
+            value: value.into_bytes(),
+            lease: None,
+            prev_kv: false,
+            ignore_value: false,
+            ignore_lease: false,
+        }
+    }
+
+    /// Hangs the key on `lease`.
+    #[must_use]
+    pub fn lease(mut self, lease: impl Into<Option<LeaseId>>) -> Self {
+        self.lease = lease.into();
+        self
+    }
+
+    /// Returns the key as it was.
+    #[must_use]
+    pub const fn with_prev_kv(mut self) -> Self {
+        self.prev_kv = true;
+        self
+    }
+
+    /// Keeps the value that the key has.
+    #[must_use]
+    pub const fn ignore_value(mut self) -> Self {
+        self.ignore_value = true;
+        self
+    }
+
+    /// Keeps the lease that the key has.
+    #[must_use]
+    pub const fn ignore_lease(mut self) -> Self {
+        self.ignore_lease = true;
+        self
+    }
+}
+
+/// Deletes the keys of a range; deleting nothing is no error and no change.
+///
+/// Source: contract §3.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Delete {
+    /// The keys to delete. An empty key is refused.
+    pub keys: KeyRange,
+    /// Return the deleted keys.
+    pub prev_kv: bool,
+}
+
+impl Delete {
+    /// Deletes `keys`: a single key, or any [`KeyRange`].
+    pub fn new(keys: impl Into<KeyRange>) -> Self {
+        Self { keys: keys.into(), prev_kv: false }
+    }
+
+    /// Deletes every key that starts with `prefix`.
+    pub fn prefix(prefix: impl IntoBytes) -> Self {
+        Self::new(KeyRange::prefix(prefix))
+    }
+
+    /// Returns the deleted keys.
+    #[must_use]
+    pub const fn with_prev_kv(mut self) -> Self {
+        self.prev_kv = true;
+        self
+    }
+}
+
+/// One step of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
+pub enum Op {
+    /// Reads, and sees what earlier steps of the same transaction did.
+    Range(Range),
+    /// Sets a key.
+    Put(Put),
+    /// Deletes a range.
+    Delete(Delete),
+    /// A transaction within the transaction. Its compares are judged before *any* step is taken.
+    Txn(Txn),
+}
+
+impl From<Range> for Op {
+    fn from(range: Range) -> Self {
+        Self::Range(range)
+    }
+}
+
+impl From<Put> for Op {
+    fn from(put: Put) -> Self {
+        Self::Put(put)
+    }
+}
+
+impl From<Delete> for Op {
+    fn from(delete: Delete) -> Self {
+        Self::Delete(delete)
+    }
+}
+
+impl From<Txn> for Op {
+    fn from(txn: Txn) -> Self {
+        Self::Txn(txn)
+    }
+}
+
+/// Forgets what only revisions before `revision` could tell.
+///
+/// Source: contract §5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Compact {
+    /// The oldest revision that stays readable.
+    pub revision: Revision,
+    /// Answer only when the space is given back too, not just when the revisions are unreadable.
+    pub physical: bool,
+}
+
+impl Compact {
+    /// Compacts at `revision`.
+    #[must_use]
+    pub const fn new(revision: Revision) -> Self {
+        Self { revision, physical: false }
+    }
+}

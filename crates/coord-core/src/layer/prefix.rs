@@ -1,0 +1,260 @@
+//! A corner of a store that looks like a store of its own.
+//!
+//! Keys are sent with a prefix before them and come back without it. The only thought is what
+//! becomes of a range. With the prefix `p/`:
+//!
+//! ```text
+//! asked for              sent                       why
+//! "a"                    "p/a"
+//! ["a", "c")             ["p/a", "p/c")
+//! ["a", ∞)               ["p/a", "p0")              no end, but not beyond the prefix
+//! ["\0", ∞)  all keys    ["p/\0", "p0")             "p/" itself would be the empty key
+//! ""  no key             not sent                   it would mean the key "p/"
+//! ```
+//!
+//! Revisions, leases and compaction belong to the whole store and are not translated; of a lease's
+//! keys, those outside the prefix are not shown. Two things thus differ from a store of one's own:
+//! revisions move when others write, and a request counts with its prefixes towards the size limit.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_core::Stream;
+
+use crate::backend::KvBackend;
+use crate::error::{Error, Result};
+use crate::kv::{
+    Compact, CompactResponse, Delete, DeleteResponse, IntoBytes, KeyRange, KeyValue, LeaseGrant,
+    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, OpResponse, Put, PutResponse, Range,
+    RangeResponse, Txn, TxnResponse, Watch, WatchBatch, WatchRequest, WatchStream,
+};
+
+/// A backend that keeps all its keys under a prefix of another backend.
+///
+/// ```
+/// use coord_core::{KvBackend, KvBackendExt, layer::PrefixLayer};
+/// use coord_mem::MemBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> coord_core::Result<()> {
+/// let whole = MemBackend::new();
+/// let blue = PrefixLayer::new(whole.clone(), "blue/");
+/// blue.put("a", "1").await?;
+///
+/// assert_eq!(blue.get("a").await?.expect("just put").key, "a");
+/// assert_eq!(whole.get("blue/a").await?.expect("the same key").value, "1");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PrefixLayer<B> {
+    inner: B,
+    prefix: Prefix,
+}
+
+impl<B: KvBackend> PrefixLayer<B> {
+    /// Keeps the keys of the new backend under `prefix` of `inner`.
+    pub fn new(inner: B, prefix: impl IntoBytes) -> Self {
+        Self { inner, prefix: Prefix(prefix.into_bytes()) }
+    }
+}
+
+/// The translation, both ways.
+#[derive(Clone, Debug)]
+struct Prefix(Bytes);
+
+impl Prefix {
+    fn add(&self, key: &Bytes) -> Bytes {
+        let mut long = BytesMut::with_capacity(self.0.len() + key.len());
+        long.put_slice(&self.0);
+        long.put_slice(key);
+        long.freeze()
+    }
+
+    /// A request for no key stays one, so that the backend below refuses it as it refuses others.
+    fn add_to_key(&self, key: &mut Bytes) {
+        if !key.is_empty() {
+            *key = self.add(key);
+        }
+    }
+
+    fn add_to_range(&self, keys: &mut KeyRange) {
+        if keys.start().is_empty() {
+            return;
+        }
+        let range_end = match keys.upper_bound() {
+            None => KeyRange::prefix(&self.0).range_end().clone(),
+            Some(end) if end.is_empty() => Bytes::new(),
+            Some(end) => self.add(end),
+        };
+        *keys = KeyRange::from_wire(self.add(keys.start()), range_end);
+    }
+
+    fn add_to_ops(&self, ops: &mut [Op]) {
+        for op in ops {
+            match op {
+                Op::Range(range) => self.add_to_range(&mut range.keys),
+                Op::Put(put) => self.add_to_key(&mut put.key),
+                Op::Delete(delete) => self.add_to_range(&mut delete.keys),
+                Op::Txn(txn) => self.add_to_txn(txn),
+            }
+        }
+    }
+
+    fn add_to_txn(&self, txn: &mut Txn) {
+        for compare in &mut txn.compares {
+            self.add_to_range(&mut compare.keys);
+        }
+        self.add_to_ops(&mut txn.success);
+        self.add_to_ops(&mut txn.failure);
+    }
+
+    fn strip(&self, key: &mut Bytes) {
+        if key.starts_with(&self.0) {
+            *key = key.slice(self.0.len()..);
+        }
+    }
+
+    fn strip_kvs<'a>(&self, kvs: impl IntoIterator<Item = &'a mut KeyValue>) {
+        for kv in kvs {
+            self.strip(&mut kv.key);
+        }
+    }
+
+    fn strip_response(&self, response: &mut OpResponse) {
+        match response {
+            OpResponse::Range(range) => self.strip_kvs(&mut range.kvs),
+            OpResponse::Put(put) => self.strip_kvs(&mut put.prev_kv),
+            OpResponse::Delete(delete) => self.strip_kvs(&mut delete.prev_kvs),
+            OpResponse::Txn(txn) => {
+                txn.responses.iter_mut().for_each(|response| self.strip_response(response));
+            }
+        }
+    }
+
+    /// Errors name keys as the caller knows them.
+    fn strip_error(&self, mut error: Error) -> Error {
+        match &mut error {
+            Error::KeyNotFound { key: Some(key) }
+            | Error::ValueProvided { key }
+            | Error::LeaseProvided { key }
+            | Error::DuplicateKey { key } => self.strip(key),
+            _ => {}
+        }
+        error
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods, reason = "a provided method must not hide an override")]
+impl<B: KvBackend> KvBackend for PrefixLayer<B> {
+    async fn range(&self, mut request: Range) -> Result<RangeResponse> {
+        self.prefix.add_to_range(&mut request.keys);
+        let mut response = self.inner.range(request).await?;
+        self.prefix.strip_kvs(&mut response.kvs);
+        Ok(response)
+    }
+
+    async fn txn(&self, mut request: Txn) -> Result<TxnResponse> {
+        self.prefix.add_to_txn(&mut request);
+        let mut response =
+            self.inner.txn(request).await.map_err(|error| self.prefix.strip_error(error))?;
+        response.responses.iter_mut().for_each(|response| self.prefix.strip_response(response));
+        Ok(response)
+    }
+
+    async fn watch(&self, mut request: WatchRequest) -> Result<Watch> {
+        if request.keys.is_empty() {
+            // Refused below too, but there the range would be named with the prefix.
+            return Err(Error::EmptyWatchRange { keys: request.keys });
+        }
+        if request.keys.start().is_empty() {
+            // A watch on no key is a watch on the smallest key.
+            request.keys = KeyRange::from_wire("\0", request.keys.range_end());
+        }
+        self.prefix.add_to_range(&mut request.keys);
+        let watch = self.inner.watch(request).await?;
+        Ok(Watch::new(watch.header(), PrefixWatch { inner: watch, prefix: self.prefix.clone() }))
+    }
+
+    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
+        self.inner.lease_grant(request).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
+        self.inner.lease_keep_alive(id).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
+        self.inner.lease_revoke(id).await
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: LeaseTimeToLive,
+    ) -> Result<LeaseTimeToLiveResponse> {
+        let mut response = self.inner.lease_time_to_live(request).await?;
+        if let Some(lease) = &mut response.lease {
+            lease.keys.retain(|key| key.starts_with(&self.prefix.0));
+            lease.keys.iter_mut().for_each(|key| self.prefix.strip(key));
+        }
+        Ok(response)
+    }
+
+    async fn leases(&self) -> Result<LeasesResponse> {
+        self.inner.leases().await
+    }
+
+    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
+        self.inner.compact(request).await
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn put_with(&self, mut request: Put) -> Result<PutResponse> {
+        self.prefix.add_to_key(&mut request.key);
+        let mut response =
+            self.inner.put_with(request).await.map_err(|error| self.prefix.strip_error(error))?;
+        self.prefix.strip_kvs(&mut response.prev_kv);
+        Ok(response)
+    }
+
+    async fn delete_with(&self, mut request: Delete) -> Result<DeleteResponse> {
+        self.prefix.add_to_range(&mut request.keys);
+        let mut response = self.inner.delete_with(request).await?;
+        self.prefix.strip_kvs(&mut response.prev_kvs);
+        Ok(response)
+    }
+}
+
+/// A watch whose events are told without the prefix.
+struct PrefixWatch {
+    inner: Watch,
+    prefix: Prefix,
+}
+
+impl Stream for PrefixWatch {
+    type Item = Result<WatchBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        Pin::new(&mut this.inner).poll_next(cx).map_ok(|mut batch| {
+            for event in &mut batch.events {
+                this.prefix.strip(&mut event.kv.key);
+                this.prefix.strip_kvs(&mut event.prev_kv);
+            }
+            batch
+        })
+    }
+}
+
+impl WatchStream for PrefixWatch {
+    fn request_progress(mut self: Pin<&mut Self>) {
+        self.inner.request_progress();
+    }
+}

@@ -1,0 +1,93 @@
+//! What can be chosen about a `MemBackend`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::Limits;
+
+use crate::MemBackend;
+use crate::shared::Shared;
+
+/// Chooses what a [`MemBackend`] is like; everything unset is as a default etcd has it.
+///
+/// ```
+/// use coord_mem::MemBackend;
+/// use std::time::Duration;
+///
+/// let kv = MemBackend::builder()
+///     .lease_ttl_min(Duration::from_secs(1))
+///     .lease_clock_rate(1.05)
+///     .retain_revisions(10_000)
+///     .build();
+/// # let _ = kv;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "call `build` to have the backend"]
+pub struct MemBackendBuilder {
+    options: Options,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    pub(crate) lease_ttl_min: Duration,
+    pub(crate) lease_clock_rate: f64,
+    pub(crate) progress_interval: Duration,
+    pub(crate) retain_revisions: Option<u64>,
+}
+
+impl MemBackendBuilder {
+    pub(crate) fn new() -> Self {
+        let options = Options {
+            limits: Limits::default(),
+            lease_ttl_min: Duration::from_secs(2),
+            lease_clock_rate: 1.0,
+            progress_interval: Duration::from_secs(600),
+            retain_revisions: None,
+        };
+        Self { options }
+    }
+
+    /// The shortest time to live: a lease that asks for less gets this. 2 s unless set, as etcd
+    /// has it with its default election timeout.
+    pub const fn lease_ttl_min(mut self, ttl: Duration) -> Self {
+        self.options.lease_ttl_min = ttl;
+        self
+    }
+
+    /// How fast the clock runs by which leases expire: 1.05 is five percent fast, so that a lease
+    /// of 20 s ends after some 19 s of everybody else's time; 0.0 stands still.
+    ///
+    /// # Panics
+    /// If `rate` is negative, infinite or not a number.
+    pub const fn lease_clock_rate(mut self, rate: f64) -> Self {
+        assert!(rate.is_finite() && rate >= 0.0, "a clock's rate is a number from 0.0 up");
+        self.options.lease_clock_rate = rate;
+        self
+    }
+
+    /// How often a watch with progress notification gets a bookmark. 10 min unless set.
+    pub const fn progress_interval(mut self, interval: Duration) -> Self {
+        self.options.progress_interval = interval;
+        self
+    }
+
+    /// How much one request may hold. 128 operations and 1.5 MiB unless set.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// Keeps this many revisions before the newest, and compacts older ones as it goes, so that
+    /// memory is bounded by the keys that exist. Everything is kept unless set.
+    pub const fn retain_revisions(mut self, revisions: u64) -> Self {
+        self.options.retain_revisions = Some(revisions);
+        self
+    }
+
+    /// The backend, empty and at revision 1.
+    #[must_use]
+    pub fn build(self) -> MemBackend {
+        MemBackend { shared: Arc::new(Shared::new(self.options)) }
+    }
+}

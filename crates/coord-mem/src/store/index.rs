@@ -1,0 +1,208 @@
+//! Every key, as it is and as it was.
+//!
+//! Keys that exist are kept apart from keys that do not exist any more, so that reading what is
+//! there never wades through what is gone: a lock that was taken a million times leaves a million
+//! tombstones, and its next contender must not read them. The example of `coord_core::kv`:
+//!
+//! ```text
+//!                         live                          gone
+//! 2  put a = x            a: x@2
+//! 3  put b = y            a: x@2        b: y@3
+//! 4  put a = x            a: x@4 ‹x@2›  b: y@3
+//! 5  delete a                           b: y@3          a: ‹x@2 x@4 †5›
+//! 6  put a = z, put c     a: z@6 ‹x@2 x@4 †5›  b: y@3  c: z@6
+//! compact at 4            a: z@6 ‹x@4 †5›      b: y@3  c: z@6
+//! compact at 5            a: z@6               b: y@3  c: z@6
+//! ```
+//!
+//! In ‹ › stands what a key was, oldest first; † is a deletion. Compacting at C keeps, of each key,
+//! what can still be read at C or later: so a deletion at or before C goes, with all before it.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use coord_core::{KeyRange, KeyValue, Revision};
+
+/// What a key became at some revision.
+#[derive(Debug)]
+enum Version {
+    Put(KeyValue),
+    Deleted(Revision),
+}
+
+impl Version {
+    const fn revision(&self) -> Revision {
+        match self {
+            Self::Put(kv) => kv.mod_revision,
+            Self::Deleted(revision) => *revision,
+        }
+    }
+
+    const fn kv(&self) -> Option<&KeyValue> {
+        match self {
+            Self::Put(kv) => Some(kv),
+            Self::Deleted(_) => None,
+        }
+    }
+}
+
+/// A key that exists.
+#[derive(Debug)]
+struct Live {
+    kv: KeyValue,
+    /// What it was before, oldest first.
+    past: Vec<Version>,
+}
+
+impl Live {
+    fn at(&self, revision: Revision) -> Option<&KeyValue> {
+        if self.kv.mod_revision <= revision {
+            return Some(&self.kv);
+        }
+        newest_up_to(&self.past, revision)
+    }
+}
+
+fn newest_up_to(past: &[Version], revision: Revision) -> Option<&KeyValue> {
+    let later = past.partition_point(|version| version.revision() <= revision);
+    past[..later].last()?.kv()
+}
+
+/// All keys with their history since the last compaction.
+#[derive(Debug)]
+pub(crate) struct Index {
+    live: BTreeMap<Bytes, Live>,
+    /// Keys that do not exist now. Invariant: none is in `live`, none is empty, and each ends with
+    /// a deletion.
+    gone: BTreeMap<Bytes, Vec<Version>>,
+}
+
+impl Index {
+    pub(crate) const fn new() -> Self {
+        Self { live: BTreeMap::new(), gone: BTreeMap::new() }
+    }
+
+    /// The key as it is now.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&KeyValue> {
+        self.live.get(key).map(|live| &live.kv)
+    }
+
+    /// The key as it was at `revision`.
+    pub(crate) fn get_at(&self, key: &[u8], revision: Revision) -> Option<&KeyValue> {
+        match self.live.get(key) {
+            Some(live) => live.at(revision),
+            None => newest_up_to(self.gone.get(key)?, revision),
+        }
+    }
+
+    /// Calls `visit` with every key of the range, in key order, as it is now.
+    pub(crate) fn visit<'a>(&'a self, keys: &KeyRange, mut visit: impl FnMut(&'a KeyValue)) {
+        if keys.is_single() {
+            self.get(keys.start()).into_iter().for_each(visit);
+        } else {
+            slice(&self.live, keys).for_each(|(_, live)| visit(&live.kv));
+        }
+    }
+
+    /// Calls `visit` with every key of the range, in key order, as it was at `revision`.
+    pub(crate) fn visit_at<'a>(
+        &'a self,
+        keys: &KeyRange,
+        revision: Revision,
+        mut visit: impl FnMut(&'a KeyValue),
+    ) {
+        if keys.is_single() {
+            self.get_at(keys.start(), revision).into_iter().for_each(visit);
+            return;
+        }
+        let mut live = slice(&self.live, keys).peekable();
+        let mut gone = slice(&self.gone, keys).peekable();
+        loop {
+            let kv = if live_is_next(&mut live, &mut gone) {
+                live.next().map(|(_, live)| live.at(revision))
+            } else {
+                gone.next().map(|(_, past)| newest_up_to(past, revision))
+            };
+            match kv {
+                Some(Some(kv)) => visit(kv),
+                Some(None) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// Makes `kv` what its key is now.
+    pub(crate) fn put(&mut self, kv: KeyValue) {
+        use std::collections::btree_map::Entry;
+        match self.live.entry(kv.key.clone()) {
+            Entry::Occupied(mut entry) => {
+                let live = entry.get_mut();
+                let before = std::mem::replace(&mut live.kv, kv);
+                live.past.push(Version::Put(before));
+            }
+            Entry::Vacant(entry) => {
+                let past = self.gone.remove(&kv.key).unwrap_or_default();
+                entry.insert(Live { kv, past });
+            }
+        }
+    }
+
+    /// Deletes the key and returns what it was.
+    pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) -> Option<KeyValue> {
+        let (key, Live { kv, mut past }) = self.live.remove_entry(key)?;
+        past.push(Version::Put(kv.clone()));
+        past.push(Version::Deleted(revision));
+        self.gone.insert(key, past);
+        Some(kv)
+    }
+
+    /// Forgets what the key was before `revision`, but for what can still be read then.
+    pub(crate) fn compact(&mut self, key: &[u8], revision: Revision) {
+        if let Some(live) = self.live.get_mut(key) {
+            if live.kv.mod_revision <= revision {
+                live.past = Vec::new();
+            } else {
+                forget(&mut live.past, revision);
+            }
+        } else if let Some(past) = self.gone.get_mut(key) {
+            forget(past, revision);
+            if past.is_empty() {
+                self.gone.remove(key);
+            }
+        }
+    }
+}
+
+/// Drops from `past` what no revision from `revision` on can see.
+fn forget(past: &mut Vec<Version>, revision: Revision) {
+    let later = past.partition_point(|version| version.revision() <= revision);
+    let visible = match past[..later].last() {
+        Some(Version::Put(_)) => later - 1,
+        Some(Version::Deleted(_)) | None => later,
+    };
+    past.drain(..visible);
+}
+
+/// Whether the next key in order is one that exists.
+fn live_is_next<'a, A, B>(
+    live: &mut Peekable<impl Iterator<Item = (&'a Bytes, A)>>,
+    gone: &mut Peekable<impl Iterator<Item = (&'a Bytes, B)>>,
+) -> bool {
+    match (live.peek(), gone.peek()) {
+        (Some((live, _)), Some((gone, _))) => live < gone,
+        (live, _) => live.is_some(),
+    }
+}
+
+/// The entries of a map whose keys are in the range.
+fn slice<'a, V>(
+    map: &'a BTreeMap<Bytes, V>,
+    keys: &KeyRange,
+) -> impl Iterator<Item = (&'a Bytes, &'a V)> {
+    let end = keys.upper_bound().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+    let start = Bound::Included(&keys.start()[..]);
+    // An inverted range is asked for now and then; the map would panic on it.
+    (!keys.is_empty()).then(|| map.range::<[u8], _>((start, end))).into_iter().flatten()
+}

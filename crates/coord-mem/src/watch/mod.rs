@@ -1,0 +1,204 @@
+//! Who is told of which change, without asking everybody.
+//!
+//! A writer hands each new revision to the [`Hub`], which finds the watchers of the changed keys by
+//! the key: watchers of one key in a hash map, watchers of a range in [`Segments`]. Ten thousand
+//! watchers of other keys cost it nothing. What a watcher is to see is put into its [`Slot`], at
+//! most [`BUFFER`] batches; a slot that is full *falls behind*, and its watch reads on from the
+//! store's log when it has been emptied. So a watcher that nobody reads costs bounded memory, and
+//! when the log it needs is compacted meanwhile it says so, as a slow watcher of etcd does.
+//!
+//! ```text
+//! a slot of 2, with changes at 5, 6, 7 and 8 and nobody reading
+//!   5   [5]
+//!   6   [5 6]
+//!   7   [5 6] behind from 7        7 and 8 are in the log only
+//!   8   [5 6] behind from 7
+//! read: 5, 6, then 7 and 8 from the log, and it is no longer behind
+//! ```
+//!
+//! Locks are taken in the order store, hub, slot. A registration holds the store's lock for
+//! reading: no change can slip between the revision it answers with and its place in the hub.
+
+mod segments;
+mod stream;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+
+use bytes::Bytes;
+use coord_core::{
+    Event, EventKind, KeyRange, Result, Revision, WatchBatch, WatchFilter, WatchRequest,
+};
+use dashmap::DashMap;
+
+use crate::store::Store;
+use segments::Segments;
+pub(crate) use stream::MemWatch;
+
+/// The most batches that wait in a slot.
+const BUFFER: usize = 1024;
+
+/// A hasher without a random seed. Nothing iterates the map, but equal runs shall be equal.
+type FixedHasher = BuildHasherDefault<DefaultHasher>;
+
+/// All watchers of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    by_key: DashMap<Bytes, Vec<Arc<Slot>>, FixedHasher>,
+    by_range: Mutex<Segments>,
+    next_id: AtomicU64,
+}
+
+/// A watcher: what it wants, and what it has not read yet.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    id: u64,
+    request: WatchRequest,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    pending: VecDeque<Result<WatchBatch>>,
+    /// The first revision that has to be read from the log. Invariant: while this is set, nothing
+    /// is added to `pending` by writers.
+    behind: Option<Revision>,
+    /// A bookmark was asked for.
+    progress: bool,
+    waker: Option<Waker>,
+}
+
+impl Hub {
+    /// Registers a watcher. The store is locked, so nothing changes meanwhile.
+    pub(crate) fn register(&self, request: WatchRequest, store: &Store) -> Arc<Slot> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let start = request.start_revision;
+        let slot = Arc::new(Slot { id, request, state: Mutex::default() });
+        if start > Revision::ZERO && start <= store.revision() {
+            let mut state = slot.lock();
+            state.behind = Some(start);
+            slot.catch_up(&mut state, store);
+        }
+        let keys = &slot.request.keys;
+        if keys.is_single() {
+            self.by_key.entry(keys.start().clone()).or_default().push(Arc::clone(&slot));
+        } else {
+            self.by_range().insert(keys, &slot);
+        }
+        slot
+    }
+
+    /// Forgets a watcher.
+    pub(crate) fn remove(&self, slot: &Slot) {
+        let keys = &slot.request.keys;
+        if keys.is_single() {
+            self.by_key.remove_if_mut(keys.start(), |_, slots| {
+                slots.retain(|other| other.id != slot.id);
+                slots.is_empty()
+            });
+        } else {
+            self.by_range().remove(keys, slot.id);
+        }
+    }
+
+    /// Hands the changes of a revision to whom they concern. The store is locked by the writer.
+    pub(crate) fn dispatch(&self, revision: Revision, store: &Store) {
+        let events = store.events(revision);
+        // By id, so that watchers are woken in the order in which they came.
+        let mut told: BTreeMap<u64, (Arc<Slot>, Vec<Event>)> = BTreeMap::new();
+        for event in events {
+            let mut tell = |slot: &Arc<Slot>| {
+                if let Some(event) = slot.wanted(event, store) {
+                    let (_, events) =
+                        told.entry(slot.id).or_insert_with(|| (Arc::clone(slot), Vec::new()));
+                    events.push(event);
+                }
+            };
+            if let Some(slots) = self.by_key.get(&event.kv.key) {
+                slots.iter().for_each(&mut tell);
+            }
+            self.by_range().at(&event.kv.key).iter().for_each(&mut tell);
+        }
+        for (slot, events) in told.into_values() {
+            slot.push(WatchBatch { revision, events });
+        }
+    }
+
+    fn by_range(&self) -> MutexGuard<'_, Segments> {
+        self.by_range.lock().expect("no holder of the lock panics")
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// The event as the watcher wants it, if it does.
+    fn wanted(&self, event: &Event, store: &Store) -> Option<Event> {
+        let unwanted = match event.kind {
+            EventKind::Put => WatchFilter::NoPut,
+            EventKind::Delete => WatchFilter::NoDelete,
+        };
+        if event.kv.mod_revision < self.request.start_revision
+            || self.request.filters.contains(&unwanted)
+        {
+            return None;
+        }
+        let prev_kv = if self.request.prev_kv { store.before(event) } else { None };
+        Some(Event { prev_kv, ..event.clone() })
+    }
+
+    fn push(&self, batch: WatchBatch) {
+        let mut state = self.lock();
+        if state.behind.is_none() {
+            if state.pending.len() < BUFFER {
+                state.pending.push_back(Ok(batch));
+            } else {
+                state.behind = Some(batch.revision);
+            }
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Fills the slot from the log as far as there is room.
+    fn catch_up(&self, state: &mut SlotState, store: &Store) {
+        let Some(mut next) = state.behind else { return };
+        if next < store.compact_revision() {
+            state.pending.push_back(Err(store.compacted(next)));
+            state.behind = None;
+            return;
+        }
+        while next <= store.revision() && state.pending.len() < BUFFER {
+            let events = store.events(next).iter();
+            let events = events.filter(|event| self.request.keys.contains(&event.kv.key));
+            let events: Vec<_> = events.filter_map(|event| self.wanted(event, store)).collect();
+            if !events.is_empty() {
+                state.pending.push_back(Ok(WatchBatch { revision: next, events }));
+            }
+            next = next.next();
+        }
+        state.behind = (next <= store.revision()).then_some(next);
+    }
+}
+
+/// Gives an empty key the meaning that it has in a watch, and refuses what can never happen.
+pub(crate) fn normalize(mut request: WatchRequest, store: &Store) -> Result<WatchRequest> {
+    if request.keys.start().is_empty() {
+        request.keys = KeyRange::from_wire("\0", request.keys.range_end());
+    }
+    if request.keys.is_empty() {
+        return Err(coord_core::Error::EmptyWatchRange { keys: request.keys });
+    }
+    if request.start_revision < Revision::ZERO {
+        return Err(store.compacted(request.start_revision));
+    }
+    Ok(request)
+}

@@ -1,0 +1,2 @@
+//! The conformance suite on every backend of this repository.
+fn main() {}

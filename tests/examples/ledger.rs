@@ -1,0 +1,2 @@
+//! Transfers between accounts.
+fn main() {}
