@@ -1,1 +1,15 @@
-//! Proof for coordinating code.
+//! Proof for coordinating code: for this repository's own, and for yours.
+//!
+//! - [`Intercept`]: a backend with a [`Rule`] between it and its callers, which can lose, delay
+//!   and fail requests; [`Record`] is the rule that remembers them;
+//! - [`poll_at_most`]: drops a future wherever it waits.
+
+mod call;
+mod cancel;
+mod intercept;
+mod record;
+
+pub use call::Call;
+pub use cancel::poll_at_most;
+pub use intercept::{Fate, Intercept, Rule};
+pub use record::{Calls, Record};

@@ -1,0 +1,173 @@
+//! The one waiting line under every lock-like primitive.
+//!
+//! To hold something is to be first in a line. A [`Contender`] stands in a line with a key on its
+//! session's lease; its place is the revision that created the key, which is also its fencing
+//! token. Everybody waits for the one right before, so a release wakes one, not all.
+//!
+//! **Join** is one transaction that creates the key and reads the line. **Wait** is: watch the key
+//! before mine *from now on*, then look once. Watching from the revision of the look would be as
+//! right, but etcd serves a watch that starts in the past from a loop that ticks every 100 ms,
+//! which is what makes contended locks slow elsewhere. **Leave** deletes the key, if it is still
+//! the one that was created.
+//!
+//! ```text
+//! A                         B                               line
+//! join: first                                               A@5
+//!                           join: behind A                  A@5 B@6
+//!                           watch A from now, watch B
+//!                           look: behind A                  A@5 B@6
+//! leave                     . A deleted at 7                B@6
+//!                           look: first, B@6 is mine        B@6
+//! ```
+//!
+//! The look after the watch began is what makes it safe: if A had left in between, the look says
+//! so; if not, the watch will. The look after waking up is what makes it honest: whoever reports
+//! success has just seen its own key, with its own create revision, before all others.
+//!
+//! **Nothing stays behind.** The cleanup is armed before the join is sent. A future dropped, an
+//! error, an unknown outcome: each leaves it to the session's keeper to remove the key.
+
+mod keys;
+mod place;
+mod ticket;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Txn};
+use crate::loss::PrimitiveError;
+use crate::session::Session;
+use keys::{Keys, Standing};
+pub use place::{Contender, FencingToken};
+use ticket::Ticket;
+
+/// A line of contenders, first come, first served.
+///
+/// This is the building block of [`Mutex`](crate::Mutex), for primitives of your own.
+///
+/// ```
+/// use coord_core::{Session, contender::WaitingLine};
+/// use coord_mem::MemBackend;
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+/// let printer = WaitingLine::new(&session, "printer");
+///
+/// let mut report = printer.join("report.pdf").await?;
+/// let mut photo = printer.join("photo.png").await?;
+/// report.wait_turn().await?;
+/// assert!(report.fencing_token() < photo.fencing_token());
+///
+/// report.leave().await?;
+/// photo.wait_turn().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct WaitingLine {
+    session: Session,
+    keys: Keys,
+}
+
+impl WaitingLine {
+    /// The line `name`, for contenders of `session`. Names that nest, `p` and `p/q`, are two
+    /// lines; a line with others below it costs a wider read now and then.
+    pub fn new(session: &Session, name: impl IntoBytes) -> Self {
+        Self { session: session.clone(), keys: Keys::new(name) }
+    }
+
+    /// The session.
+    #[must_use]
+    pub const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> Bytes {
+        self.keys.name()
+    }
+
+    /// Joins the line: one request. `value` is what others read under the contender's key.
+    ///
+    /// # Errors
+    /// `Lost` when the session is; otherwise what the backend answered. In either case no key
+    /// stays in the line while the session lives.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the line.
+    pub async fn join(&self, value: impl IntoBytes + Send) -> Result<Contender, PrimitiveError> {
+        let value = value.into_bytes();
+        loop {
+            let mut ticket = self.ticket();
+            let join = Txn::new()
+                .when([Compare::absent(ticket.key())])
+                .and_then([Op::Put(ticket.put(&value)), Op::Range(self.keys.last_two())]);
+            let joined = ticket.send(join).await?;
+            if let (Some(created), Some(OpResponse::Range(read))) =
+                (ticket.created(), joined.responses.last())
+            {
+                let standing = self.keys.standing((ticket.key(), created), read);
+                let line = self.clone();
+                return Ok(Contender::new(line, ticket, created, joined.header, standing));
+            }
+            // A former owner of an adopted lease has used this key. Try the next.
+        }
+    }
+
+    /// Joins the line if nobody is in it: one request, and nothing is written if somebody is.
+    /// Lines below this one cost a second request.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the line.
+    pub async fn try_join(
+        &self,
+        value: impl IntoBytes + Send,
+    ) -> Result<Option<Contender>, PrimitiveError> {
+        let value = value.into_bytes();
+        let mut nobody = Compare::absent(self.keys.range());
+        let mut look = self.keys.any();
+        loop {
+            let mut ticket = self.ticket();
+            let join = Txn::new().when([nobody]).and_then([ticket.put(&value)]).or_else([look]);
+            let answer = ticket.send(join).await?;
+            if let Some(created) = ticket.created() {
+                let line = self.clone();
+                let first = Standing::First;
+                return Ok(Some(Contender::new(line, ticket, created, answer.header, first)));
+            }
+            let mut seen = answer.responses.iter().filter_map(OpResponse::as_range);
+            if seen.any(|read| read.kvs.iter().any(|kv| self.keys.owns(&kv.key))) {
+                return Ok(None);
+            }
+            // What was seen belongs to lines below this one. Look at everything, and join if no
+            // key has been created since: then there is still nobody.
+            look = self.keys.all();
+            nobody = Compare::create_revision(
+                self.keys.range(),
+                CompareOp::Less,
+                answer.header.revision.next(),
+            );
+        }
+    }
+
+    fn ticket(&self) -> Ticket {
+        let key = self.keys.key(self.session.lease_id(), self.session.next_contender());
+        Ticket::new(self.session.clone(), key)
+    }
+}
+
+impl fmt::Debug for WaitingLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitingLine")
+            .field("name", &self.name())
+            .field("session", &self.session)
+            .finish()
+    }
+}

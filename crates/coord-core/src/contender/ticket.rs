@@ -1,0 +1,92 @@
+//! A key that is ours to remove, from before it may exist until it surely does not.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Outcome};
+use crate::kv::{Put, Revision, Txn, TxnResponse};
+use crate::loss::{LossReason, PrimitiveError};
+use crate::session::{Debris, Session};
+
+/// A key of a line. Dropped while the key may exist, it has the session's keeper remove it.
+pub(super) struct Ticket {
+    session: Session,
+    key: Bytes,
+    /// The revision that created the key, once that is known.
+    created: Option<Revision>,
+    /// Whether the key may exist.
+    armed: bool,
+}
+
+impl Ticket {
+    pub(super) const fn new(session: Session, key: Bytes) -> Self {
+        Self { session, key, created: None, armed: false }
+    }
+
+    pub(super) const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) const fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    pub(super) const fn created(&self) -> Option<Revision> {
+        self.created
+    }
+
+    /// What creates the key.
+    pub(super) fn put(&self, value: &Bytes) -> Put {
+        Put::new(&self.key, value).lease(self.session.lease_id())
+    }
+
+    /// Sends the transaction that creates the key if it succeeds, and notes what became of it.
+    pub(super) async fn send(&mut self, join: Txn) -> Result<TxnResponse, PrimitiveError> {
+        let session = self.session.clone();
+        // Before anything is sent: from here on, being dropped must remove the key.
+        self.armed = true;
+        let sent = async { Ok(session.backend().txn(join).await?) };
+        match session.while_held(sent).await {
+            Ok(answer) => {
+                self.armed = answer.succeeded;
+                self.created = answer.succeeded.then_some(answer.header.revision);
+                Ok(answer)
+            }
+            Err(PrimitiveError::Backend(error)) => {
+                self.armed = error.outcome() == Outcome::Unknown;
+                Err(match error {
+                    Error::LeaseNotFound { .. } => {
+                        session.why_lost().await.unwrap_or(LossReason::Revoked).into()
+                    }
+                    error => error.into(),
+                })
+            }
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// The key surely does not exist any more.
+    pub(super) const fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.armed {
+            let key = self.key.clone();
+            self.session.clean_up(Debris { key, created: self.created });
+        }
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("key", &self.key)
+            .field("created", &self.created)
+            .field("armed", &self.armed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,220 @@
+//! A lock that one holder has at a time, across processes, first come, first served.
+//!
+//! No lock across processes can keep its holder from acting after it has lost the lock: a process
+//! can be suspended between looking and acting. What this one can do is to say so early
+//! ([`MutexGuard::lost`]), to stop the work ([`MutexGuard::run_while_held`]), to have the store
+//! refuse what comes late ([`MutexGuard::txn`]), and to give a number by which any other resource
+//! can refuse it too ([`MutexGuard::fencing_token`]).
+
+use bytes::Bytes;
+
+use crate::contender::{Contender, FencingToken, WaitingLine};
+use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
+use crate::loss::{LossReason, PrimitiveError};
+use crate::session::Session;
+
+/// A lock by name, shared with every process that uses the name, those that use Go's package
+/// included.
+///
+/// A `Mutex` is a handle: make as many as you like. Two handles exclude each other also when they
+/// share a session, unlike in Go.
+///
+/// # Which lock do I want?
+/// - Within one process: `tokio::sync::Mutex`.
+/// - Across processes, and what it protects is in the store: this, with [`MutexGuard::txn`].
+/// - Across processes, and what it protects is elsewhere: this, and have the resource check
+///   [`MutexGuard::fencing_token`].
+///
+/// ```
+/// use coord_core::{Mutex, Session};
+/// use coord_mem::MemBackend;
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+/// let mutex = Mutex::new(&session, "ledger");
+///
+/// let guard = mutex.lock().await?;
+/// assert!(mutex.try_lock().await?.is_none(), "held, if by ourselves");
+/// guard.unlock().await?;
+/// assert!(mutex.try_lock().await?.is_some());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Source: etcd 3.5 `client/v3/concurrency/mutex.go`, with its faults mended.
+#[derive(Clone, Debug)]
+pub struct Mutex {
+    line: WaitingLine,
+}
+
+impl Mutex {
+    /// The lock `name`, to be held on `session`. Names that nest, `p` and `p/q`, are two locks.
+    pub fn new(session: &Session, name: impl IntoBytes) -> Self {
+        Self { line: WaitingLine::new(session, name) }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> Bytes {
+        self.line.name()
+    }
+
+    /// Waits for the lock, behind everybody who came before: one request if it is free, four and
+    /// two watches, unlock included, behind one holder.
+    ///
+    /// To wait no longer than so long, put it into `tokio::time::timeout`.
+    ///
+    /// # Errors
+    /// `Lost` as soon as the session is lost, or somebody deletes this waiter's key; otherwise
+    /// what the backend answered. In either case nobody waits for this one any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the place in the line, and leaves no key behind.
+    pub async fn lock(&self) -> Result<MutexGuard, PrimitiveError> {
+        let mut contender = self.line.join("").await?;
+        contender.wait_turn().await?;
+        Ok(MutexGuard { contender })
+    }
+
+    /// Takes the lock if nobody has it or waits for it: one request, and nothing is written
+    /// otherwise. `None` if somebody does, which is no error.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no key behind.
+    pub async fn try_lock(&self) -> Result<Option<MutexGuard>, PrimitiveError> {
+        let contender = self.line.try_join("").await?;
+        Ok(contender.map(|contender| MutexGuard { contender }))
+    }
+}
+
+/// Proof of having been given a [`Mutex`], and the means to notice that it is lost.
+///
+/// Dropping it unlocks in the background; [`unlock`](Self::unlock) waits until that is confirmed.
+/// It can be moved into a task.
+#[derive(Debug)]
+#[must_use = "dropping the guard unlocks the mutex"]
+pub struct MutexGuard {
+    contender: Contender,
+}
+
+impl MutexGuard {
+    /// The key that stands for the lock while it is held.
+    #[must_use]
+    pub const fn key(&self) -> &Bytes {
+        self.contender.key()
+    }
+
+    /// The session that the lock is held on.
+    #[must_use]
+    pub const fn session(&self) -> &Session {
+        self.contender.session()
+    }
+
+    /// The header of the answer by which the lock was had.
+    #[must_use]
+    pub const fn header(&self) -> Header {
+        self.contender.header()
+    }
+
+    /// A number that is larger for every later holder: give it to what the lock protects.
+    #[must_use]
+    pub const fn fencing_token(&self) -> FencingToken {
+        self.contender.fencing_token()
+    }
+
+    /// Holds in a transaction as long as the lock is held.
+    #[must_use]
+    pub fn is_owner(&self) -> Compare {
+        self.contender.is_owner()
+    }
+
+    /// Applies `txn` if the lock is still held, judged by the store in the same step.
+    ///
+    /// It has one operation less than the backend's limit.
+    ///
+    /// ```
+    /// use coord_core::{KvBackendExt, Mutex, Put, Session, Txn};
+    /// use coord_mem::MemBackend;
+    /// use std::sync::Arc;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let kv = Arc::new(MemBackend::new());
+    /// let session = Session::builder(kv.clone()).open().await?;
+    /// let guard = Mutex::new(&session, "ledger").lock().await?;
+    /// guard.txn(Txn::new().and_then([Put::new("balance", "7")])).await?;
+    ///
+    /// kv.delete(guard.key()).await?; // somebody breaks the lock
+    /// let late = guard.txn(Txn::new().and_then([Put::new("balance", "8")])).await;
+    /// assert!(late.unwrap_err().loss().is_some());
+    /// assert_eq!(kv.get("balance").await?.expect("put above").value, "7");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Lost` when the lock is: nothing was applied. Otherwise what the backend answered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves unknown whether the transaction was applied.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        self.contender.txn(txn).await
+    }
+
+    /// Waits until the lock is lost, and tells why.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn lost(&self) -> LossReason {
+        self.contender.lost().await
+    }
+
+    /// Runs `future` as long as the lock is held; when it is lost, `future` is dropped.
+    ///
+    /// ```
+    /// use coord_core::{LossReason, Mutex, Session};
+    /// use coord_mem::MemBackend;
+    /// use std::sync::Arc;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+    /// let guard = Mutex::new(&session, "ledger").lock().await?;
+    /// assert_eq!(guard.run_while_held(async { 6 * 7 }).await, Ok(42));
+    ///
+    /// session.close().await?;
+    /// let endless = std::future::pending::<()>();
+    /// assert_eq!(guard.run_while_held(endless).await, Err(LossReason::Closed));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why it was lost. What `future` had done by then stays done.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops `future`.
+    pub async fn run_while_held<F: Future + Send>(
+        &self,
+        future: F,
+    ) -> Result<F::Output, LossReason> {
+        self.contender.run_while_held(future).await
+    }
+
+    /// Gives the lock up: one request, confirmed.
+    ///
+    /// # Errors
+    /// `Lost` when the lock was lost before, or was while the request was on its way: it is not
+    /// held any more. What the backend answered otherwise: the session goes on trying.
+    ///
+    /// # Cancel safety
+    /// Dropping the future unlocks all the same, in the background.
+    pub async fn unlock(self) -> Result<(), PrimitiveError> {
+        self.contender.leave().await
+    }
+}

@@ -1,0 +1,269 @@
+//! The one task of a session: refreshes the lease, notices its loss, cleans up.
+//!
+//! Everything that must happen although somebody dropped a future happens here. The task ends when
+//! the session is lost, closed or orphaned, or when its last handle is gone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use super::{Inner, Session, SessionState};
+use crate::backend::KvBackend;
+use crate::error::{Error, Result};
+use crate::kv::{Compare, CompareOp, Delete, Header, LeaseId, Revision, Txn};
+use crate::loss::LossReason;
+
+/// What a session asks of its keeper.
+pub(super) enum Command {
+    Close(oneshot::Sender<Result<()>>),
+    Orphan(oneshot::Sender<Result<()>>),
+    CleanUp(Debris),
+    /// Something indicates that the lease is gone: ask now.
+    Check,
+}
+
+/// A key that somebody created, or may have, and has no use for any more.
+#[derive(Debug)]
+pub(crate) struct Debris {
+    pub(crate) key: Bytes,
+    /// The revision that created it; `None` when nobody knows whether anything did.
+    pub(crate) created: Option<Revision>,
+}
+
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+pub(super) struct Keeper {
+    backend: Arc<dyn KvBackend>,
+    lease: LeaseId,
+    ttl: Duration,
+    /// The store's revision when the session was opened: older keys of an adopted lease are a
+    /// former owner's.
+    opened: Revision,
+    /// When the last keep-alive that was confirmed was sent.
+    confirmed: Instant,
+    state: watch::Sender<SessionState>,
+    cleaning: FuturesUnordered<Pending<()>>,
+}
+
+/// How the keeper's work ended.
+enum End {
+    Lost(LossReason),
+    Close(Option<oneshot::Sender<Result<()>>>),
+    Orphan(oneshot::Sender<Result<()>>),
+}
+
+impl Keeper {
+    /// Starts the task, and gives out the session's first handle.
+    pub(super) fn start(
+        backend: Arc<dyn KvBackend>,
+        opened: Header,
+        lease: LeaseId,
+        ttl: Duration,
+        sent: Instant,
+    ) -> Session {
+        let (state, states) = watch::channel(SessionState::Alive);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let keeper = Self {
+            backend: Arc::clone(&backend),
+            lease,
+            ttl,
+            opened: opened.revision,
+            confirmed: sent,
+            state,
+            cleaning: FuturesUnordered::new(),
+        };
+        #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
+        tokio::spawn(keeper.run(inbox));
+        let next_contender = AtomicU64::new(0);
+        let state = states;
+        let inner = Inner { backend, lease, ttl, next_contender, state, commands };
+        Session { inner: Arc::new(inner) }
+    }
+
+    /// When the session is over unless another keep-alive is confirmed.
+    fn deadline(&self) -> Instant {
+        self.confirmed + self.ttl - self.ttl / 10
+    }
+
+    /// Keeps the session until it ends. Ends by itself when the last handle, which is the sender
+    /// of `inbox`, is dropped.
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        match self.keep(&mut inbox).await {
+            End::Lost(reason) => self.enter(SessionState::Lost(reason)),
+            End::Close(reply) => {
+                // Holders are told before the store can give away what they hold.
+                self.enter(SessionState::Lost(LossReason::Closed));
+                let result = revoke(&*self.backend, self.lease, self.deadline()).await;
+                reply.map(|reply| reply.send(result));
+            }
+            End::Orphan(reply) => {
+                // The lease goes on, so debris would too.
+                let deadline = self.deadline();
+                while let Ok(Some(())) = timeout_at(deadline, self.cleaning.next()).await {}
+                self.enter(SessionState::Lost(LossReason::Orphaned));
+                let refresh = self.backend.lease_keep_alive(self.lease);
+                let after = deadline.saturating_duration_since(Instant::now());
+                let refreshed = timeout_at(deadline, refresh).await;
+                let result = refreshed.unwrap_or(Err(Error::Timeout { after })).map(|_| ());
+                // Whoever asked may not wait any more.
+                let _ = reply.send(result);
+            }
+        }
+    }
+
+    async fn keep(&mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
+        let mut next_attempt = self.confirmed + self.ttl / 3;
+        let mut attempt: Option<(Instant, Pending<Result<()>>)> = None;
+        loop {
+            let idle = attempt.is_none();
+            let answer = async {
+                match &mut attempt {
+                    Some((_, attempt)) => attempt.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // First, so that a late answer does not bring a session back to life.
+                () = sleep_until(self.deadline()) => return End::Lost(self.overdue()),
+                answer = answer => {
+                    let sent = attempt.take().map_or(self.confirmed, |(sent, _)| sent);
+                    if let Some(reason) = self.note(answer, sent) {
+                        return End::Lost(reason);
+                    }
+                    next_attempt = if self.confirmed == sent {
+                        sent + self.ttl / 3
+                    } else {
+                        Instant::now() + self.ttl / 20
+                    };
+                }
+                command = inbox.recv() => match command {
+                    Some(Command::CleanUp(debris)) => self.cleaning.push(self.clean(debris)),
+                    Some(Command::Check) => next_attempt = Instant::now(),
+                    Some(Command::Close(reply)) => return End::Close(Some(reply)),
+                    Some(Command::Orphan(reply)) => return End::Orphan(reply),
+                    None => return End::Close(None),
+                },
+                () = sleep_until(next_attempt), if idle => {
+                    attempt = Some((Instant::now(), self.attempt()));
+                }
+                Some(()) = self.cleaning.next() => {}
+            }
+        }
+    }
+
+    /// One keep-alive, given up after a quarter of the lease's time so that others fit in.
+    fn attempt(&self) -> Pending<Result<()>> {
+        let (backend, lease, after) = (Arc::clone(&self.backend), self.lease, self.ttl / 4);
+        Box::pin(async move {
+            match timeout(after, backend.lease_keep_alive(lease)).await {
+                Ok(answer) => answer.map(|_| ()),
+                Err(_) => Err(Error::Timeout { after }),
+            }
+        })
+    }
+
+    /// Draws the conclusion from a keep-alive's answer: the reason, if the session is lost.
+    fn note(&mut self, answer: Result<()>, sent: Instant) -> Option<LossReason> {
+        match answer {
+            Ok(()) => {
+                self.confirmed = sent;
+                self.enter(SessionState::Alive);
+                None
+            }
+            Err(Error::LeaseNotFound { .. }) => Some(LossReason::Revoked),
+            Err(error) => {
+                tracing::debug!(lease = %self.lease, %error, "keep-alive failed");
+                self.enter(SessionState::Suspect);
+                None
+            }
+        }
+    }
+
+    /// Why the deadline has passed: in the normal course of things, or long ago.
+    fn overdue(&self) -> LossReason {
+        if self.confirmed.elapsed() >= self.ttl {
+            LossReason::Expired
+        } else {
+            LossReason::DeadlineUnconfirmed
+        }
+    }
+
+    fn enter(&self, state: SessionState) {
+        let changed = self.state.send_if_modified(|now| {
+            let changed = *now != state;
+            *now = state;
+            changed
+        });
+        if changed {
+            tracing::info!(lease = %self.lease, %state, "session");
+        }
+    }
+
+    /// Removes debris, however often it takes.
+    ///
+    /// If it is unknown whether the key was created, the request may even now be on its way, so
+    /// finding nothing proves nothing: it is looked for again, at growing intervals, for the time
+    /// that a lease lives. The session has keys of its own only, and former owners' keys are older
+    /// than the session, so this cannot hit anybody else's.
+    fn clean(&self, Debris { key, created }: Debris) -> Pending<()> {
+        let backend = Arc::clone(&self.backend);
+        let ours = Compare::lease(&key, CompareOp::Equal, self.lease);
+        let guard = match created {
+            Some(revision) => {
+                vec![Compare::create_revision(&key, CompareOp::Equal, revision)]
+            }
+            None => {
+                vec![ours, Compare::create_revision(&key, CompareOp::Greater, self.opened)]
+            }
+        };
+        let give_up = Instant::now() + self.ttl;
+        let delete = Txn::new().when(guard).and_then([Delete::new(key)]);
+        Box::pin(async move {
+            let mut pause = Duration::from_millis(50);
+            loop {
+                match backend.txn(delete.clone()).await {
+                    Ok(response) if response.succeeded || created.is_some() => return,
+                    Ok(_) if Instant::now() >= give_up => return,
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(%error, "cleaning up failed, trying again"),
+                }
+                pause *= 2;
+                sleep(pause).await;
+            }
+        })
+    }
+}
+
+/// Revokes a lease, again and again while that may help, until it is confirmed that it is gone.
+pub(super) async fn revoke(
+    backend: &dyn KvBackend,
+    lease: LeaseId,
+    deadline: Instant,
+) -> Result<()> {
+    let began = Instant::now();
+    let mut last_error = None;
+    let revoke = async {
+        loop {
+            match backend.lease_revoke(lease).await {
+                Ok(_) | Err(Error::LeaseNotFound { .. }) => return Ok(()),
+                Err(error) if error.is_retryable() => last_error = Some(error),
+                Err(error) => return Err(error),
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    match timeout_at(deadline, revoke).await {
+        Ok(result) => result,
+        Err(_) => {
+            Err(last_error.unwrap_or(Error::Timeout { after: deadline.duration_since(began) }))
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! A lease kept alive, and its state as a value.
+//!
+//! Everything that is held here is held by a lease: a key hangs on it and goes with it. A
+//! [`Session`] owns one lease and one task, the *keeper*, which refreshes the lease and cleans up
+//! after futures that were dropped. Any number of locks share a session.
+//!
+//! The subtle part is to know when one has lost. The store counts the lease's time from the moment
+//! the last keep-alive *arrived*; the session counts from the moment it was *sent*, which is
+//! earlier, and stops a tenth of the time before, because clocks do not run equally fast. So a
+//! session is over for its owner before the store can give its keys to anybody else. With a lease
+//! of 30 s, and replies that stop coming:
+//!
+//! ```text
+//! s     0      10     20      27       30
+//!       |------|------|-------|--------|------>
+//!       sent   sent   sent,   lost     the store ends the lease (28.6 if its clock is 5 % fast)
+//!       and    and    no reply
+//!       answered      suspect
+//!       ^ the last confirmed keep-alive was sent here + 10; shown is the case where the one sent
+//!         at 0 was the last to be answered, so lost is at 0 + 27
+//! ```
+//!
+//! What a session cannot do is to tell a process that does not run: one that is suspended for a
+//! minute learns of its loss when it wakes up. Whatever it wrote in between must be refused by the
+//! store, and that is what guarded transactions and fencing tokens are for.
+
+mod keeper;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::backend::KvBackend;
+use crate::error::{Error, Result};
+use crate::kv::{Header, LeaseGrant, LeaseId, LeaseTimeToLive, TTL_MAX};
+use crate::loss::{LossReason, PrimitiveError};
+pub(crate) use keeper::Debris;
+use keeper::{Command, Keeper};
+
+/// Whether a session still holds its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// The last keep-alive was confirmed.
+    Alive,
+    /// The last keep-alive failed or was not answered; the lease is still ours for a while.
+    Suspect,
+    /// The lease is ours no more. This is final.
+    Lost(LossReason),
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alive => f.write_str("alive"),
+            Self::Suspect => f.write_str("suspect"),
+            Self::Lost(reason) => write!(f, "lost: {reason}"),
+        }
+    }
+}
+
+/// A lease that is kept alive until the session is closed, lost, or dropped.
+///
+/// Clones are handles to the same session. When the last one is dropped, guards included, the
+/// lease is revoked in the background.
+///
+/// ```
+/// use coord_core::{Session, SessionState};
+/// use coord_mem::MemBackend;
+/// use std::{sync::Arc, time::Duration};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> coord_core::Result<()> {
+/// let kv = Arc::new(MemBackend::new());
+/// let session = Session::builder(kv).ttl(Duration::from_secs(30)).open().await?;
+///
+/// tokio::time::sleep(Duration::from_secs(3600)).await;
+/// assert_eq!(session.state(), SessionState::Alive);
+/// session.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Source: etcd 3.5 `client/v3/concurrency/session.go`, with its faults mended.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Arc<dyn KvBackend>,
+    lease: LeaseId,
+    ttl: Duration,
+    next_contender: AtomicU64,
+    state: watch::Receiver<SessionState>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// Chooses what a session is like.
+#[must_use = "call `open` to have the session"]
+pub struct SessionBuilder {
+    backend: Arc<dyn KvBackend>,
+    ttl: Duration,
+    lease: Option<LeaseId>,
+    connect_timeout: Duration,
+}
+
+impl Session {
+    /// Chooses what a session on `backend` is like.
+    pub fn builder(backend: Arc<dyn KvBackend>) -> SessionBuilder {
+        SessionBuilder {
+            backend,
+            ttl: Duration::from_secs(60),
+            lease: None,
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// The backend that the session is on.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn KvBackend> {
+        &self.inner.backend
+    }
+
+    /// The lease.
+    #[must_use]
+    pub fn lease_id(&self) -> LeaseId {
+        self.inner.lease
+    }
+
+    /// The time to live that the store granted: at least what was asked for.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.inner.ttl
+    }
+
+    /// Whether the session still holds its lease.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        *self.inner.state.borrow()
+    }
+
+    /// Every change of [`state`](Self::state) from now on, to be awaited or looked at.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<SessionState> {
+        self.inner.state.clone()
+    }
+
+    /// Waits until the session is lost, and tells why.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn lost(&self) -> LossReason {
+        let mut state = self.subscribe();
+        loop {
+            if let SessionState::Lost(reason) = *state.borrow_and_update() {
+                return reason;
+            }
+            if state.changed().await.is_err() {
+                // The keeper ends with a loss, unless its runtime was shut down around it.
+                return LossReason::Expired;
+            }
+        }
+    }
+
+    /// Ends the session: tells everybody who holds something on it, then revokes the lease, which
+    /// deletes its keys. Returns when that is confirmed; on a session that is lost already, when
+    /// the store confirms that the lease is gone.
+    ///
+    /// # Errors
+    /// What the backend answered to the revocation, or `Timeout` when the lease's time was over
+    /// before it answered at all. The lease then expires by itself.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the session from being closed.
+    pub async fn close(&self) -> Result<()> {
+        let (reply, closed) = oneshot::channel();
+        if self.send(Command::Close(reply))
+            && let Ok(result) = closed.await
+        {
+            return result;
+        }
+        keeper::revoke(&*self.inner.backend, self.inner.lease, Instant::now() + self.inner.ttl)
+            .await
+    }
+
+    /// Ends the session but not its lease: refreshes it once more, and leaves it to whoever adopts
+    /// it with [`SessionBuilder::lease`] within the time to live. Keys that hang on it stay.
+    ///
+    /// # Errors
+    /// `LeaseNotFound` if the session was lost before; what the backend answered to the last
+    /// refresh, after which the lease may have less than its whole time left.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the session from being orphaned.
+    pub async fn orphan(&self) -> Result<LeaseId> {
+        let (reply, orphaned) = oneshot::channel();
+        let lease = self.inner.lease;
+        if self.send(Command::Orphan(reply))
+            && let Ok(result) = orphaned.await
+        {
+            return result.map(|()| lease);
+        }
+        Err(Error::LeaseNotFound { lease: Some(lease) })
+    }
+
+    /// A number that this session has not given out before.
+    pub(crate) fn next_contender(&self) -> u64 {
+        self.inner.next_contender.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Hands over what a dropped future left behind. The keeper removes it; if the session is
+    /// over, so is the debris.
+    pub(crate) fn clean_up(&self, debris: Debris) {
+        self.send(Command::CleanUp(debris));
+    }
+
+    /// Why the session is lost, if the store says so when asked; `None` if it lives, or if the
+    /// store cannot be asked and the keeper will find out.
+    pub(crate) async fn why_lost(&self) -> Option<LossReason> {
+        if let SessionState::Lost(reason) = self.state() {
+            return Some(reason);
+        }
+        let ask = self.inner.backend.lease_time_to_live(LeaseTimeToLive::new(self.inner.lease));
+        match ask.await {
+            Ok(response) if response.lease.is_none() => {
+                self.send(Command::Check);
+                Some(self.lost().await)
+            }
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Runs a request as long as the session lives.
+    pub(crate) async fn while_held<T>(
+        &self,
+        request: impl Future<Output = Result<T, PrimitiveError>> + Send,
+    ) -> Result<T, PrimitiveError> {
+        tokio::select! {
+            biased;
+            reason = self.lost() => Err(PrimitiveError::Lost(reason)),
+            answer = request => answer,
+        }
+    }
+
+    /// Whether the keeper is still there to take it.
+    fn send(&self, command: Command) -> bool {
+        self.inner.commands.send(command).is_ok()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("lease", &format_args!("{}", self.inner.lease))
+            .field("ttl", &self.inner.ttl)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SessionBuilder {
+    /// How long the lease lives without a keep-alive: whole seconds, at least one. 60 s unless
+    /// set. The store may grant more, never less.
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Adopts a lease that exists, with all keys that hang on it, instead of asking for a new one.
+    /// Its time to live is its own; [`ttl`](Self::ttl) is not used.
+    pub fn lease(mut self, lease: LeaseId) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// How long to try to reach the store. 5 s unless set.
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Opens the session: one request, repeated while the store is unavailable.
+    ///
+    /// # Errors
+    /// Before anything is sent: `InvalidTtl` for zero or a fraction of a second, `TtlTooLarge`.
+    /// `LeaseNotFound` for an adopted lease that does not exist. When the connect timeout is over:
+    /// the last error of the backend, or `Timeout` if it never answered; a lease may then have
+    /// been granted, and expires by itself.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a lease granted; it expires by itself.
+    pub async fn open(self) -> Result<Session> {
+        if self.ttl.is_zero() || self.ttl.subsec_nanos() != 0 {
+            return Err(Error::InvalidTtl { ttl: self.ttl });
+        }
+        if self.ttl > TTL_MAX {
+            return Err(Error::TtlTooLarge { ttl: self.ttl });
+        }
+        let mut last_error = None;
+        let connect = async {
+            loop {
+                let sent = Instant::now();
+                match self.lease_granted().await {
+                    Ok((header, lease, ttl)) => break Ok((header, lease, ttl, sent)),
+                    Err(error) if error.is_retryable() => last_error = Some(error),
+                    Err(error) => break Err(error),
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        match timeout(self.connect_timeout, connect).await {
+            Ok(granted) => {
+                let (opened, lease, ttl, sent) = granted?;
+                Ok(Keeper::start(self.backend, opened, lease, ttl, sent))
+            }
+            Err(_) => Err(last_error.unwrap_or(Error::Timeout { after: self.connect_timeout })),
+        }
+    }
+
+    async fn lease_granted(&self) -> Result<(Header, LeaseId, Duration)> {
+        if let Some(lease) = self.lease {
+            let response = self.backend.lease_keep_alive(lease).await?;
+            return Ok((response.header, lease, response.ttl));
+        }
+        let response = self.backend.lease_grant(LeaseGrant::new(self.ttl)).await?;
+        Ok((response.header, response.id, response.ttl))
+    }
+}
+
+impl fmt::Debug for SessionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionBuilder")
+            .field("ttl", &self.ttl)
+            .field("lease", &self.lease)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}

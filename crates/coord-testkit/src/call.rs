@@ -1,0 +1,77 @@
+//! A call of a backend, as a value.
+
+use std::fmt;
+
+use coord_core::{
+    Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, WatchRequest,
+};
+
+/// A call of a [`KvBackend`](coord_core::KvBackend): which method, and with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "one variant for each method of the trait")]
+pub enum Call {
+    /// `range`
+    Range(Range),
+    /// `put_with`
+    Put(Put),
+    /// `delete_with`
+    Delete(Delete),
+    /// `txn`
+    Txn(Txn),
+    /// `watch`
+    Watch(WatchRequest),
+    /// `lease_grant`
+    LeaseGrant(LeaseGrant),
+    /// `lease_keep_alive`
+    LeaseKeepAlive(LeaseId),
+    /// `lease_revoke`
+    LeaseRevoke(LeaseId),
+    /// `lease_time_to_live`
+    LeaseTimeToLive(LeaseTimeToLive),
+    /// `leases`
+    Leases,
+    /// `compact`
+    Compact(Compact),
+}
+
+impl Call {
+    /// The kind of request, in one word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Range(_) => "range",
+            Self::Put(_) => "put",
+            Self::Delete(_) => "delete",
+            Self::Txn(_) => "txn",
+            Self::Watch(_) => "watch",
+            Self::LeaseGrant(_) => "lease_grant",
+            Self::LeaseKeepAlive(_) => "lease_keep_alive",
+            Self::LeaseRevoke(_) => "lease_revoke",
+            Self::LeaseTimeToLive(_) => "lease_time_to_live",
+            Self::Leases => "leases",
+            Self::Compact(_) => "compact",
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    /// The kind of request, and the keys or the lease that it is about.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name();
+        match self {
+            Self::Range(range) => write!(f, "{name} {}", range.keys),
+            Self::Put(put) => write!(f, "{name} \"{}\"", put.key.escape_ascii()),
+            Self::Delete(delete) => write!(f, "{name} {}", delete.keys),
+            Self::Txn(txn) => {
+                let sizes = (txn.compares.len(), txn.success.len(), txn.failure.len());
+                write!(f, "{name} if {} then {} else {}", sizes.0, sizes.1, sizes.2)
+            }
+            Self::Watch(watch) => write!(f, "{name} {}", watch.keys),
+            Self::LeaseGrant(grant) => write!(f, "{name} {:?}", grant.ttl),
+            Self::LeaseKeepAlive(id) | Self::LeaseRevoke(id) => write!(f, "{name} {id}"),
+            Self::LeaseTimeToLive(request) => write!(f, "{name} {}", request.id),
+            Self::Leases => f.write_str(name),
+            Self::Compact(compact) => write!(f, "{name} {}", compact.revision),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A backend with somebody between it and its callers.
+//!
+//! [`Intercept`] asks a [`Rule`] about each call and lets the call meet its [`Fate`]. The fates are
+//! those that a request meets on a network: it may be lost, it may be late, its answer may be lost
+//! though it was applied. What has been sent cannot be taken back: a request that is on its way is
+//! applied when it arrives, whether or not anybody still waits for the answer.
+//!
+//! Watches are handed on as they are; only their registration is a call.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coord_core::{
+    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
+    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+    LeaseTimeToLiveResponse, LeasesResponse, Limits, Outcome, Put, PutResponse, Range,
+    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
+};
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::sleep;
+
+use crate::call::Call;
+
+/// What becomes of a call.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Fate {
+    /// It is made.
+    Pass,
+    /// It is made; the caller yields before it is sent and before the answer is seen, so that the
+    /// future can be dropped at either point.
+    Yield,
+    /// It is on its way for so long, and is applied when it arrives even if nobody waits any more.
+    Late(Duration),
+    /// It never arrives. The caller learns so at once, but not whether it was applied.
+    LoseRequest,
+    /// It is applied, but the answer never arrives. The caller learns so at once.
+    LoseReply,
+    /// It never arrives, and the caller is never told.
+    Hang,
+    /// It is answered with this error and not applied.
+    Fail(Error),
+}
+
+/// Decides about calls. Closures are rules.
+pub trait Rule: Send + Sync + 'static {
+    /// What becomes of a call.
+    fn fate(&self, call: &Call) -> Fate;
+}
+
+impl<F: Fn(&Call) -> Fate + Send + Sync + 'static> Rule for F {
+    fn fate(&self, call: &Call) -> Fate {
+        self(call)
+    }
+}
+
+/// A backend whose calls a [`Rule`] decides about.
+///
+/// ```
+/// use coord_core::{KvBackendExt, Outcome};
+/// use coord_mem::MemBackend;
+/// use coord_testkit::{Call, Fate, Intercept};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let store = MemBackend::new();
+/// let kv = Intercept::new(store.clone(), |call: &Call| match call {
+///     Call::Put(_) => Fate::LoseReply,
+///     _ => Fate::Pass,
+/// });
+/// let error = kv.put("a", "1").await.unwrap_err();
+/// assert_eq!(error.outcome(), Outcome::Unknown);
+/// assert!(store.get("a").await.unwrap().is_some(), "it was applied all the same");
+/// # }
+/// ```
+pub struct Intercept<B> {
+    inner: Arc<B>,
+    rule: Box<dyn Rule>,
+    /// Requests that are on their way.
+    sent: Mutex<JoinSet<()>>,
+}
+
+impl<B: KvBackend> Intercept<B> {
+    /// Puts `rule` between `inner` and its callers.
+    pub fn new(inner: B, rule: impl Rule) -> Self {
+        Self { inner: Arc::new(inner), rule: Box::new(rule), sent: Mutex::default() }
+    }
+
+    async fn meet<T: Send + 'static>(
+        &self,
+        call: Call,
+        request: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.rule.fate(&call) {
+            Fate::Pass => request.await,
+            Fate::Yield => {
+                yield_now().await;
+                let answer = request.await;
+                yield_now().await;
+                answer
+            }
+            Fate::Late(delay) => self.send_late(delay, request).await,
+            Fate::LoseRequest => Err(lost("the request was lost")),
+            Fate::LoseReply => {
+                // Whatever the answer: nobody sees it.
+                let _ = request.await;
+                Err(lost("the reply was lost"))
+            }
+            Fate::Hang => std::future::pending().await,
+            Fate::Fail(error) => Err(error),
+        }
+    }
+
+    async fn send_late<T: Send + 'static>(
+        &self,
+        delay: Duration,
+        request: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            while sent.try_join_next().is_some() {}
+            sent.spawn(async move {
+                sleep(delay).await;
+                // The caller may have gone; the request is applied all the same.
+                let _ = reply.send(request.await);
+            });
+        }
+        answer.await.unwrap_or_else(|_| Err(lost("the network was shut down")))
+    }
+}
+
+fn lost(reason: &str) -> Error {
+    Error::Unavailable { outcome: Outcome::Unknown, reason: reason.to_owned(), source: None }
+}
+
+impl<B: fmt::Debug> fmt::Debug for Intercept<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intercept").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+/// Turns a method of the trait into a [`Call`] and has it meet its fate.
+macro_rules! intercepted {
+    ($($method:ident($($request:ident: $of:ty)?) -> $response:ty = $call:expr;)*) => {
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods, reason = "no call may pass unseen")]
+        impl<B: KvBackend> KvBackend for Intercept<B> {
+            $(async fn $method(&self $(, $request: $of)?) -> Result<$response> {
+                let inner = Arc::clone(&self.inner);
+                let call = $call;
+                self.meet(call, async move { inner.$method($($request)?).await }).await
+            })*
+
+            fn limits(&self) -> Limits {
+                self.inner.limits()
+            }
+        }
+    };
+}
+
+intercepted! {
+    range(request: Range) -> RangeResponse = Call::Range(request.clone());
+    put_with(request: Put) -> PutResponse = Call::Put(request.clone());
+    delete_with(request: Delete) -> DeleteResponse = Call::Delete(request.clone());
+    txn(request: Txn) -> TxnResponse = Call::Txn(request.clone());
+    watch(request: WatchRequest) -> Watch = Call::Watch(request.clone());
+    lease_grant(request: LeaseGrant) -> LeaseGrantResponse = Call::LeaseGrant(request);
+    lease_keep_alive(id: LeaseId) -> LeaseKeepAliveResponse = Call::LeaseKeepAlive(id);
+    lease_revoke(id: LeaseId) -> LeaseRevokeResponse = Call::LeaseRevoke(id);
+    lease_time_to_live(request: LeaseTimeToLive) -> LeaseTimeToLiveResponse
+        = Call::LeaseTimeToLive(request);
+    leases() -> LeasesResponse = Call::Leases;
+    compact(request: Compact) -> CompactResponse = Call::Compact(request);
+}
