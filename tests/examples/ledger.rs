@@ -1,2 +1,264 @@
-//! Transfers between accounts.
-fn main() {}
+//! Eight workers keep a ledger, and one of them is killed while it holds the lock.
+//!
+//! A hundred accounts, ten thousand transfers in a file, eight workers that share one lock. Each
+//! worker is a thread with a runtime and a session of its own, as a process would be. Whoever has
+//! the lock applies the next transfers, each in a *guarded transaction*: it takes effect only
+//! while the lock is held, and only if the ledger's cursor is still where the worker left it, so
+//! every transfer is applied exactly once, whatever happens to the worker.
+//!
+//! Half-way the worker that holds the lock is killed. Nobody unlocks; its lease runs out, the next
+//! in line takes over where the cursor stands, and in the end the balances are those of one
+//! bookkeeper who applied the file from top to bottom.
+//!
+//! `cargo run --example ledger -- tests/data/transfers.csv`
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what happens")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use coord_core::{
+    Compare, CompareOp, KvBackend, KvBackendExt as _, Mutex, MutexGuard, Op, Outcome,
+    PrimitiveError, Put, Session, Txn,
+};
+use coord_mem::MemBackend;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+const WORKERS: usize = 8;
+const ACCOUNTS: usize = 100;
+const OPENING_BALANCE: u64 = 1_000;
+/// How many transfers a worker applies before it gives others a turn.
+const TURN: usize = 100;
+const TTL: Duration = Duration::from_secs(2);
+
+const LOCK: &str = "ledger/lock";
+/// How many transfers of the file have been applied.
+const CURSOR: &str = "ledger/cursor";
+const BALANCES: &str = "ledger/balance/";
+
+const USAGE: &str = "usage: cargo run --example ledger -- FILE
+
+FILE is a CSV file with the columns id, from, to and amount, as tests/data/transfers.csv:
+accounts are 00 to 99, and each starts with 1000.";
+
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+type Balances = BTreeMap<String, u64>;
+
+#[derive(Clone, Debug)]
+struct Transfer {
+    from: String,
+    to: String,
+    amount: u64,
+}
+
+impl Transfer {
+    /// Moves the money, unless the account has too little: then nothing is moved.
+    fn apply(&self, balances: &mut Balances) -> Result<()> {
+        let account = |name: &str| format!("the file names account {name}, there are 00 to 99");
+        let from = *balances.get(&self.from).ok_or_else(|| account(&self.from))?;
+        let to = *balances.get(&self.to).ok_or_else(|| account(&self.to))?;
+        if from >= self.amount && self.from != self.to {
+            balances.insert(self.from.clone(), from - self.amount);
+            balances.insert(self.to.clone(), to + self.amount);
+        }
+        Ok(())
+    }
+}
+
+/// What all workers share.
+struct Ledger {
+    kv: Arc<dyn KvBackend>,
+    transfers: Vec<Transfer>,
+    /// Whether somebody is still to be killed.
+    doom: AtomicBool,
+}
+
+/// What became of a worker.
+struct Report {
+    applied: usize,
+    killed: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [file] = &arguments[..] else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match run(Path::new(file)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ledger: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(file: &Path) -> Result<()> {
+    let transfers = read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let kv: Arc<dyn KvBackend> = Arc::new(MemBackend::new());
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(open_accounts(&*kv))?;
+    println!("{ACCOUNTS} accounts, {} transfers, {WORKERS} workers, one lock\n", transfers.len());
+
+    let ledger = Arc::new(Ledger { kv, transfers, doom: AtomicBool::new(true) });
+    let start = |worker| {
+        let ledger = Arc::clone(&ledger);
+        std::thread::spawn(move || run_worker(worker, &ledger))
+    };
+    let workers: Vec<_> = (1..=WORKERS).map(start).collect();
+    let mut reports = Vec::new();
+    for worker in workers {
+        reports.push(worker.join().map_err(|_| "a worker panicked")??);
+    }
+    println!();
+    for (worker, Report { applied, killed }) in (1..).zip(reports) {
+        let end = if killed { ", then was killed" } else { "" };
+        println!("worker {worker} applied {applied:5} transfers{end}");
+    }
+
+    let balances = runtime.block_on(balances(&*ledger.kv))?;
+    show(&balances);
+    check(&balances, &ledger.transfers)?;
+    println!("\nRead next: docs/guide/locks.md, or how this is done: tests/examples/ledger.rs");
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Vec<Transfer>> {
+    let mut transfers = Vec::new();
+    for row in csv::Reader::from_path(file)?.records() {
+        let row = row?;
+        let field = |i: usize| row.get(i).ok_or("a row has too few columns");
+        let amount = field(3)?.parse().map_err(|error| format!("{:?}: {error}", field(3)))?;
+        transfers.push(Transfer { from: field(1)?.to_owned(), to: field(2)?.to_owned(), amount });
+    }
+    Ok(transfers)
+}
+
+fn opening_balances() -> Balances {
+    (0..ACCOUNTS).map(|account| (format!("{account:02}"), OPENING_BALANCE)).collect()
+}
+
+async fn open_accounts(kv: &dyn KvBackend) -> Result<()> {
+    let accounts = opening_balances();
+    let put = |(account, balance): (_, &u64)| {
+        Put::new(format!("{BALANCES}{account}"), balance.to_string())
+    };
+    let open = accounts.iter().map(put).chain([Put::new(CURSOR, "0")]);
+    kv.txn(Txn::new().and_then(open)).await?;
+    Ok(())
+}
+
+async fn balances(kv: &dyn KvBackend) -> Result<Balances> {
+    let mut balances = Balances::new();
+    for kv in kv.get_prefix(BALANCES).await? {
+        let account = String::from_utf8(kv.key[BALANCES.len()..].to_vec())?;
+        balances.insert(account, std::str::from_utf8(&kv.value)?.parse()?);
+    }
+    Ok(balances)
+}
+
+/// Runs a worker as if it were a process: when it is killed, all it had goes with its runtime, the
+/// session's keeper included, and nothing is cleaned up.
+fn run_worker(worker: usize, ledger: &Arc<Ledger>) -> Result<Report> {
+    let process = Builder::new_current_thread().enable_all().build()?;
+    process.block_on(async {
+        let (die, died) = oneshot::channel();
+        let mut task = JoinSet::new();
+        task.spawn(work(worker, Arc::clone(ledger), die));
+        tokio::select! {
+            biased;
+            Ok(applied) = died => Ok(Report { applied, killed: true }),
+            Some(applied) = task.join_next() => Ok(Report { applied: applied??, killed: false }),
+        }
+    })
+}
+
+/// Takes turns with the others until the file is done, and tells how much was applied here.
+async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -> Result<usize> {
+    let Ledger { kv, transfers, doom } = &*ledger;
+    let session = Session::builder(Arc::clone(kv)).ttl(TTL).open().await?;
+    let mutex = Mutex::new(&session, LOCK);
+    let mut applied = 0;
+    loop {
+        let began = Instant::now();
+        let guard = mutex.lock().await?;
+        let mut cursor = cursor(&**kv).await?;
+        if began.elapsed() > TTL / 2 {
+            let waited = began.elapsed().as_secs_f32();
+            println!("worker {worker} got the lock after {waited:.1} s, at transfer {cursor}");
+        }
+        let mut balances = balances(&**kv).await?;
+        let end = transfers.len().min(cursor + TURN);
+        while cursor < end && transfer(&guard, cursor, &transfers[cursor], &mut balances).await? {
+            (cursor, applied) = (cursor + 1, applied + 1);
+            // In the middle of the file, and of a turn.
+            if cursor == (transfers.len() - TURN) / 2 && doom.swap(false, Ordering::Relaxed) {
+                println!("worker {worker} is killed at transfer {cursor}, holding the lock");
+                let _ = die.send(applied);
+                return std::future::pending().await;
+            }
+        }
+        guard.unlock().await?;
+        if cursor == transfers.len() {
+            session.close().await?;
+            return Ok(applied);
+        }
+    }
+}
+
+async fn cursor(kv: &dyn KvBackend) -> Result<usize> {
+    let cursor = kv.get(CURSOR).await?.ok_or("the ledger has not been opened")?;
+    Ok(std::str::from_utf8(&cursor.value)?.parse()?)
+}
+
+/// Applies a transfer to the ledger. If the answer does not tell whether that was done, `false`:
+/// the next turn begins where the cursor really is.
+async fn transfer(
+    guard: &MutexGuard,
+    cursor: usize,
+    transfer: &Transfer,
+    balances: &mut Balances,
+) -> Result<bool> {
+    transfer.apply(balances)?;
+    let put = |account: &String| {
+        Op::Put(Put::new(format!("{BALANCES}{account}"), balances[account].to_string()))
+    };
+    let mut steps = vec![put(&transfer.from), put(&transfer.to)];
+    steps.push(Op::Put(Put::new(CURSOR, (cursor + 1).to_string())));
+    let in_place = Compare::value(CURSOR, CompareOp::Equal, cursor.to_string());
+    match guard.txn(Txn::new().when([in_place]).and_then(steps)).await {
+        Ok(answer) => Ok(answer.succeeded),
+        Err(PrimitiveError::Backend(error)) if error.outcome() == Outcome::Unknown => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn show(balances: &Balances) {
+    println!("\nbalances of accounts 00 to {:02}", ACCOUNTS - 1);
+    let row = |row: &[&u64]| row.iter().map(|balance| format!("{balance:6}")).collect::<String>();
+    for balances in balances.values().collect::<Vec<_>>().chunks(10) {
+        println!("{}", row(balances));
+    }
+}
+
+/// Holds the ledger against what one bookkeeper would have written.
+fn check(balances: &Balances, transfers: &[Transfer]) -> Result<()> {
+    let mut expected = opening_balances();
+    for transfer in transfers {
+        transfer.apply(&mut expected)?;
+    }
+    if *balances != expected {
+        return Err("the balances are not those of a sequential run".into());
+    }
+    let total: u64 = balances.values().sum();
+    println!("\ntotal {total}; every balance is that of a sequential run");
+    Ok(())
+}

@@ -1,1 +1,5 @@
 //! Tests across crates.
+
+mod mutex;
+mod session;
+mod support;

@@ -116,7 +116,6 @@ impl KvBackend for MemBackend {
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
         consume_budget().await;
-        self.shared.ensure_timer();
         self.shared.write_leases(|store, now| {
             let (id, ttl) = store.grant(request, now)?;
             Ok(LeaseGrantResponse { header: store.header(), id, ttl })

@@ -68,7 +68,11 @@ impl Shared {
     }
 
     /// As [`write`](Self::write), for changes to leases.
-    pub(crate) fn write_leases<T>(&self, change: impl FnOnce(&mut Store, Duration) -> T) -> T {
+    pub(crate) fn write_leases<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Store, Duration) -> T,
+    ) -> T {
+        self.ensure_timer();
         let result = self.write(change);
         self.deadline_moved.notify_one();
         result
@@ -100,7 +104,7 @@ impl Shared {
     ///
     /// Outside a runtime there is none: leases still end on time for whoever calls, but watchers
     /// learn of it only by the next call.
-    pub(crate) fn ensure_timer(self: &Arc<Self>) {
+    fn ensure_timer(self: &Arc<Self>) {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
         // The runtime that the last one ran on may be gone.
         if timer.as_ref().is_none_or(JoinHandle::is_finished)

@@ -40,7 +40,6 @@ impl Record {
     }
 
     /// The calls since the last time, which are forgotten.
-    #[must_use]
     pub fn take(&self) -> Calls {
         Calls(std::mem::take(&mut self.calls()))
     }

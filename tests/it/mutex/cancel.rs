@@ -1,0 +1,186 @@
+//! Futures dropped wherever they wait, requests on their way, answers that never come: no key
+//! stays behind, and no lock is lost or kept by accident.
+
+use coord_core::{ErrorKind, KvBackendExt as _, Mutex, PrimitiveError};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, poll_at_most};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{behind, keys, nth, only, secs, session, session_on, settle};
+
+/// More than any future under test is polled.
+const POLLS_MAX: usize = 100;
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
+    for polls in 1..POLLS_MAX {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let locked = poll_at_most(polls, Mutex::new(&session, "m").lock()).await;
+        let done = locked.is_some();
+        drop(locked);
+        settle().await;
+        assert_eq!(keys(&store, "m/").await, [""; 0], "dropped after {polls} polls");
+        if done {
+            assert!(polls > 2, "the future was never dropped on its way");
+            return;
+        }
+    }
+    panic!("the lock was never had");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next() {
+    for polls in 1..POLLS_MAX {
+        let store = MemBackend::new();
+        let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let (next, mutex) = (Mutex::new(&session, "m"), Mutex::new(&session, "m"));
+        let dropped = timeout(secs(3), poll_at_most(polls, mutex.lock()));
+        let (done, next, ()) = tokio::join!(
+            async { dropped.await.is_ok_and(|locked| locked.is_some()) },
+            async {
+                settle().await;
+                next.lock().await
+            },
+            async {
+                sleep(secs(1)).await;
+                held.unlock().await.unwrap();
+            }
+        );
+        drop(next.unwrap());
+        settle().await;
+        assert_eq!(keys(&store, "m/").await, [""; 0], "dropped after {polls} polls");
+        if done {
+            assert!(polls > 8, "the future was never dropped while it waited");
+            return;
+        }
+    }
+    panic!("the lock was never had");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
+    for polls in 1..POLLS_MAX {
+        let store = MemBackend::new();
+        // A lock below this one, so that the second request is made too.
+        let _below = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
+        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let tried = poll_at_most(polls, Mutex::new(&session, "m").try_lock()).await;
+        let done = tried.is_some();
+        drop(tried);
+        settle().await;
+        assert_eq!(keys(&store, "m/").await.len(), 1, "dropped after {polls} polls");
+        if done {
+            assert!(polls > 4, "the future was never dropped on its way");
+            return;
+        }
+    }
+    panic!("the lock was never tried");
+}
+
+/// The request was sent and cannot be taken back: it creates the key after everybody has gone.
+#[tokio::test(start_paused = true)]
+async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
+    for delay in [1, 3, 7] {
+        let store = MemBackend::new();
+        let late = nth("txn", 1, 1, Fate::Late(secs(delay)));
+        let session = session_on(behind(&store, late)).await;
+        assert!(timeout(secs(1) / 2, Mutex::new(&session, "m").lock()).await.is_err());
+        sleep(secs(20)).await;
+        assert_eq!(keys(&store, "m/").await, [""; 0], "{delay} s late");
+        let revision = store.put("x", "").await.unwrap().header.revision;
+        assert_eq!(revision.0, 4, "it did arrive, and was removed: two changes before this one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
+    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
+        let mutex = Mutex::new(&session, "m");
+        let error = mutex.lock().await.unwrap_err();
+        assert!(matches!(error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::Unavailable));
+        settle().await;
+        assert_eq!(keys(&store, "m/").await, [""; 0]);
+        mutex.lock().await.unwrap().unlock().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cleaning_up_is_repeated_until_it_is_confirmed() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, nth("txn", 2, 6, Fate::LoseRequest))).await;
+    drop(Mutex::new(&session, "m").lock().await.unwrap());
+    sleep(secs(5)).await;
+    assert_eq!(keys(&store, "m/").await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unlock_that_is_dropped_unlocks_all_the_same() {
+    for polls in 1..POLLS_MAX {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let guard = Mutex::new(&session, "m").lock().await.unwrap();
+        let unlocked = poll_at_most(polls, guard.unlock()).await;
+        settle().await;
+        assert_eq!(keys(&store, "m/").await, [""; 0], "dropped after {polls} polls");
+        if unlocked.is_some() {
+            return;
+        }
+    }
+    panic!("unlock never came through");
+}
+
+/// etcd issue 22123, for locks: a failed unlock must not forget the key.
+#[tokio::test(start_paused = true)]
+async fn unlock_that_fails_is_tried_again_in_the_background() {
+    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
+        let guard = Mutex::new(&session, "m").lock().await.unwrap();
+        assert!(guard.unlock().await.is_err());
+        sleep(secs(1)).await;
+        assert_eq!(keys(&store, "m/").await, [""; 0]);
+    }
+}
+
+/// etcd issue 22082: an unlock must not delete a lock that was taken later.
+#[tokio::test(start_paused = true)]
+async fn unlock_does_not_touch_a_key_of_another_life() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    let guard = Mutex::new(&session, "m").lock().await.unwrap();
+    let key = guard.key().clone();
+    store.delete(&key).await.unwrap();
+    store.put(&key, "somebody else's").await.unwrap();
+    assert!(guard.unlock().await.unwrap_err().loss().is_some());
+    assert_eq!(store.get(&key).await.unwrap().unwrap().value, "somebody else's");
+}
+
+#[test]
+fn dropping_a_guard_outside_a_runtime_does_not_panic() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = MemBackend::new();
+    let guard =
+        runtime.block_on(async { Mutex::new(&session(&store).await, "m").lock().await.unwrap() });
+    drop(guard);
+    runtime.block_on(settle());
+    assert_eq!(runtime.block_on(keys(&store, "m/")), [""; 0]);
+    drop(runtime);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lock_whose_request_hangs_ends_with_its_session() {
+    let store = MemBackend::new();
+    let rule = |call: &Call| match call {
+        Call::Txn(_) | Call::LeaseKeepAlive(_) => Fate::Hang,
+        _ => Fate::Pass,
+    };
+    let session = session_on(behind(&store, rule)).await;
+    assert!(Mutex::new(&session, "m").lock().await.unwrap_err().loss().is_some());
+    let hanging = session_on(behind(&store, only("txn", Fate::Hang))).await;
+    let waited = timeout(secs(60), Mutex::new(&hanging, "m").lock()).await;
+    assert!(waited.is_err(), "a session that lives leaves it to the backend to time out");
+}

@@ -1,0 +1,229 @@
+//! Losing the lock, or the place in its line.
+
+use std::sync::Arc;
+
+use coord_core::{
+    KvBackend as _, KvBackendExt as _, LossReason, Mutex, Outcome, Put, Session, Txn,
+};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{
+    behind, is_keep_alive, keys, nth, only, secs, session, session_on, settle, timed,
+};
+
+/// The holder's keep-alives stop; whoever waits must not be served before the holder was told.
+#[tokio::test(start_paused = true)]
+async fn holder_is_told_before_the_store_can_give_the_lock_away() {
+    for rate in [1.0, 1.05] {
+        let store = MemBackend::builder().lease_clock_rate(rate).build();
+        let cut_off = behind(&store, only("lease_keep_alive", Fate::Hang));
+        let held = Mutex::new(&session_on(cut_off).await, "m").lock().await.unwrap();
+        let waiter = Mutex::new(&session(&store).await, "m");
+        let ((reason, told), served) =
+            tokio::join!(async { (held.lost().await, Instant::now()) }, async {
+                drop(waiter.lock().await.unwrap());
+                Instant::now()
+            });
+        assert_eq!(reason, LossReason::DeadlineUnconfirmed);
+        assert!(told < served, "rate {rate}: told {:?} too late", told - served);
+    }
+}
+
+/// etcd issues 6127 and 7983: the holder of Go's package is not told.
+#[tokio::test(start_paused = true)]
+async fn holder_is_told_when_its_key_is_deleted() {
+    let store = MemBackend::new();
+    let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let (reason, ()) = tokio::join!(guard.lost(), async {
+        settle().await;
+        store.delete(guard.key()).await.unwrap();
+    });
+    assert_eq!(reason, LossReason::KeyDeleted);
+    assert_eq!(guard.lost().await, LossReason::KeyDeleted, "asked later, the same");
+    assert_eq!(guard.unlock().await.unwrap_err().loss(), Some(LossReason::KeyDeleted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn holder_whose_history_is_compacted_still_learns_of_its_loss() {
+    let store = MemBackend::new();
+    let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let revision = store.put("other", "1").await.unwrap().header.revision;
+    store.put("other", "2").await.unwrap();
+    store.compact(coord_core::Compact::new(revision.next())).await.unwrap();
+    assert!(timeout(secs(60), guard.lost()).await.is_err(), "nothing was lost yet");
+    let (reason, ()) = tokio::join!(guard.lost(), async {
+        settle().await;
+        store.delete(guard.key()).await.unwrap();
+    });
+    assert_eq!(reason, LossReason::KeyDeleted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_stops_when_the_lock_is_lost() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    let guard = Mutex::new(&session, "m").lock().await.unwrap();
+    let steps = std::sync::atomic::AtomicUsize::new(0);
+    let work = async {
+        loop {
+            sleep(secs(1)).await;
+            steps.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let (result, _) = tokio::join!(guard.run_while_held::<_>(work), async {
+        sleep(secs(5) + secs(1) / 2).await;
+        session.close().await
+    });
+    let result: Result<(), LossReason> = result;
+    assert_eq!(result, Err(LossReason::Closed));
+    assert_eq!(steps.into_inner(), 5);
+}
+
+/// etcd issues 11457 and 10811: a holder that was suspended writes after its lock has passed on.
+#[tokio::test(start_paused = true)]
+async fn late_write_of_a_former_holder_is_refused() {
+    let store = MemBackend::new();
+    let cut_off = behind(&store, only("lease_keep_alive", Fate::Hang));
+    let old = Mutex::new(&session_on(cut_off).await, "m").lock().await.unwrap();
+    let new = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    new.txn(Txn::new().and_then([Put::new("a", "new")])).await.unwrap();
+
+    let late = old.txn(Txn::new().and_then([Put::new("a", "old")])).await.unwrap_err();
+    assert_eq!(late.outcome(), Outcome::NotApplied);
+    assert_eq!(late.loss(), Some(LossReason::DeadlineUnconfirmed));
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, "new");
+    assert!(new.fencing_token() > old.fencing_token());
+}
+
+/// etcd issue 19597: a waiter of Go's package whose session ends waits on until all before it go.
+#[tokio::test(start_paused = true)]
+async fn waiter_whose_session_ends_stops_waiting_at_once() {
+    let store = MemBackend::new();
+    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let doomed = session(&store).await;
+    let waiter = Mutex::new(&doomed, "m");
+    let (result, _) = tokio::join!(timed(waiter.lock()), async {
+        sleep(secs(1)).await;
+        doomed.close().await.unwrap();
+    });
+    assert_eq!(result.0.unwrap_err().loss(), Some(LossReason::Closed));
+    assert_eq!(result.1, secs(1));
+}
+
+/// etcd issue 11777.
+#[tokio::test(start_paused = true)]
+async fn waiter_whose_key_is_deleted_stops_waiting_at_once() {
+    let store = MemBackend::new();
+    let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let waiter = Mutex::new(&session(&store).await, "m");
+    let (result, ()) = tokio::join!(timed(waiter.lock()), async {
+        sleep(secs(1)).await;
+        let line = keys(&store, "m/").await;
+        let mine = line.iter().find(|key| key.as_bytes() != held.key()).unwrap();
+        store.delete(mine).await.unwrap();
+    });
+    assert_eq!(result.0.unwrap_err().loss(), Some(LossReason::KeyDeleted));
+    assert_eq!(result.1, secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiter_whose_lease_is_revoked_stops_waiting_at_once() {
+    let store = MemBackend::new();
+    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let doomed = session(&store).await;
+    let waiter = Mutex::new(&doomed, "m");
+    let (result, ()) = tokio::join!(timed(waiter.lock()), async {
+        sleep(secs(1)).await;
+        store.lease_revoke(doomed.lease_id()).await.unwrap();
+    });
+    assert_eq!(result.0.unwrap_err().loss(), Some(LossReason::Revoked));
+    assert_eq!(result.1, secs(1));
+}
+
+/// Go's `TestMutexWaitsOnCurrentHolder`: the one in the middle dies; the third still waits for the
+/// first, and is served as soon as the first goes.
+#[tokio::test(start_paused = true)]
+async fn waiter_behind_one_that_gives_up_waits_for_the_holder() {
+    let store = MemBackend::new();
+    let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let (second, third) = (session(&store).await, session(&store).await);
+    let (middle, last) = (Mutex::new(&second, "m"), Mutex::new(&third, "m"));
+    let middle = timeout(secs(1), middle.lock());
+    let last = async {
+        settle().await;
+        timed(last.lock()).await
+    };
+    let (gave_up, (guard, after), ()) = tokio::join!(middle, last, async {
+        sleep(secs(5)).await;
+        held.unlock().await.unwrap();
+    });
+    assert!(gave_up.is_err());
+    drop(guard.unwrap());
+    assert_eq!(after, secs(5) - secs(1) / 5, "not when the middle one went");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiter_goes_on_waiting_while_the_store_is_unavailable() {
+    let store = MemBackend::new();
+    let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let shaky = session_on(behind(&store, nth("range", 1, 6, Fate::LoseReply))).await;
+    let waiter = Mutex::new(&shaky, "m");
+    let (guard, ()) = tokio::join!(waiter.lock(), async {
+        sleep(secs(5)).await;
+        held.unlock().await.unwrap();
+    });
+    drop(guard.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiter_that_is_cut_off_gives_up_when_its_session_is_lost() {
+    let store = MemBackend::new();
+    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let down = |call: &Call| match call {
+        Call::Range(_) | Call::LeaseKeepAlive(_) => Fate::Hang,
+        _ => Fate::Pass,
+    };
+    let cut_off = session_on(behind(&store, down)).await;
+    let (result, after) = timed(Mutex::new(&cut_off, "m").lock()).await;
+    assert_eq!(result.unwrap_err().loss(), Some(LossReason::DeadlineUnconfirmed));
+    assert_eq!(after, secs(9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lock_on_a_session_whose_lease_is_gone_says_so() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    let mutex = Mutex::new(&session, "m");
+    store.lease_revoke(session.lease_id()).await.unwrap();
+    assert_eq!(mutex.lock().await.unwrap_err().loss(), Some(LossReason::Revoked));
+    assert_eq!(mutex.try_lock().await.unwrap_err().loss(), Some(LossReason::Revoked));
+    assert_eq!(mutex.lock().await.unwrap_err().loss(), Some(LossReason::Revoked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
+    let store = MemBackend::new();
+    let first = session(&store).await;
+    let held = Mutex::new(&first, "m").lock().await.unwrap();
+    let lease = first.orphan().await.unwrap();
+    let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    let mutex = Mutex::new(&heir, "m");
+    assert!(mutex.try_lock().await.unwrap().is_none(), "still locked by the former owner's key");
+    assert!(timeout(secs(60), mutex.lock()).await.is_err());
+    settle().await;
+    assert_eq!(keys(&store, "m/").await, [format!("m/{lease}-0")], "and that key is not touched");
+    let _ = held;
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alives_go_on_while_a_lock_is_awaited() {
+    let store = MemBackend::new();
+    let record = coord_testkit::Record::new();
+    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let patient = session_on(behind(&store, record.clone())).await;
+    assert!(timeout(secs(100), Mutex::new(&patient, "m").lock()).await.is_err());
+    let beats = record.take().0.iter().filter(|call| is_keep_alive(call)).count();
+    assert!(beats >= 29, "{beats} keep-alives in 100 s");
+}

@@ -1,0 +1,141 @@
+//! Random schedules and faults: whatever happens, one holder at a time, tokens that grow, and
+//! nothing left behind.
+//!
+//! Each worker locks, holds, and unlocks or just drops, some of them in a hurry. What becomes of
+//! each request is drawn from a list that proptest chose and can shrink; the clock is virtual, so
+//! a storm of minutes takes milliseconds. "One at a time" is judged where it counts: by what the
+//! store let a holder write, with the guarded transaction of its guard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use coord_core::{KvBackend, KvBackendExt as _, Mutex, MutexGuard, Outcome, Put, Session, Txn};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, Rule};
+use proptest::prelude::*;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::support::{behind, keys, secs};
+
+/// What becomes of the requests, in the order in which they are made; then all pass.
+fn scripted(fates: Vec<Fate>) -> impl Rule {
+    let next = AtomicUsize::new(0);
+    move |_: &Call| {
+        let next = next.fetch_add(1, Ordering::Relaxed);
+        fates.get(next).cloned().unwrap_or(Fate::Pass)
+    }
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(Fate::Pass),
+        4 => Just(Fate::Yield),
+        3 => (1..4_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
+        1 => Just(Fate::LoseRequest),
+        1 => Just(Fate::LoseReply),
+        1 => Just(Fate::Hang),
+    ]
+}
+
+/// How one worker behaves, round after round.
+#[derive(Clone, Debug)]
+struct Habit {
+    patience_ms: u64,
+    hold_ms: u64,
+    unlocks: bool,
+}
+
+fn habit() -> impl Strategy<Value = Habit> {
+    (1..8_000_u64, 0..3_000_u64, any::<bool>()).prop_map(|(patience_ms, hold_ms, unlocks)| Habit {
+        patience_ms,
+        hold_ms,
+        unlocks,
+    })
+}
+
+/// Writes under the lock: the store must find the tokens of those who write in order.
+async fn write(guard: &MutexGuard) {
+    let token = guard.fencing_token().to_string();
+    let put = Put::new("written", token.clone()).with_prev_kv();
+    match timeout(secs(5), guard.txn(Txn::new().and_then([put]))).await {
+        Ok(Ok(answer)) => {
+            let before = answer.responses[0].as_put().expect("one put").prev_kv.clone();
+            let before = before.map_or(0, |kv| {
+                std::str::from_utf8(&kv.value).expect("digits").parse::<i64>().expect("a number")
+            });
+            assert!(before <= guard.fencing_token().0.0, "{before} wrote before {token}");
+        }
+        Ok(Err(error)) => assert!(
+            error.loss().is_some() || error.outcome() == Outcome::Unknown,
+            "a guarded write failed with {error}"
+        ),
+        Err(_) => {}
+    }
+}
+
+async fn work(kv: Arc<dyn KvBackend>, habit: Habit) {
+    let Ok(session) = Session::builder(kv).ttl(secs(6)).open().await else { return };
+    let mutex = Mutex::new(&session, "m");
+    for _ in 0..3 {
+        let locked = timeout(Duration::from_millis(habit.patience_ms), mutex.lock()).await;
+        let Ok(Ok(guard)) = locked else { continue };
+        write(&guard).await;
+        let _ = guard.run_while_held(sleep(Duration::from_millis(habit.hold_ms))).await;
+        write(&guard).await;
+        if habit.unlocks {
+            let _ = timeout(secs(5), guard.unlock()).await;
+        }
+    }
+    let _ = session.close().await;
+}
+
+async fn storm(workers: Vec<(Habit, Vec<Fate>)>) {
+    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+    let mut tasks = JoinSet::new();
+    for (habit, fates) in workers {
+        tasks.spawn(work(behind(&store, scripted(fates)), habit));
+    }
+    while let Some(worker) = tasks.join_next().await {
+        worker.expect("no worker panics");
+    }
+    // A lease that was granted to nobody, for the answer was lost, ends by itself.
+    sleep(secs(20)).await;
+    assert_eq!(keys(&store, "m/").await, [""; 0], "left behind");
+    assert!(store.leases().await.expect("the store is there").leases.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn storm_never_breaks_the_lock(
+        workers in prop::collection::vec((habit(), prop::collection::vec(fate(), 0..40)), 2..5)
+    ) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime can be built")
+            .block_on(storm(workers));
+    }
+}
+
+/// The storm proves something only if its workers often hold the lock.
+#[tokio::test(start_paused = true)]
+async fn calm_storm_lets_every_worker_write() {
+    let calm = Habit { patience_ms: 8_000, hold_ms: 10, unlocks: true };
+    let store = MemBackend::new();
+    let mut tasks = JoinSet::new();
+    for _ in 0..4 {
+        tasks.spawn(work(behind(&store, scripted(Vec::new())), calm.clone()));
+    }
+    tasks.join_all().await;
+    let written = store.get("written").await.unwrap().expect("somebody wrote");
+    assert_eq!(written.version, 4 * 3 * 2, "four workers, three rounds, two writes");
+}

@@ -1,0 +1,231 @@
+//! What a session promises.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::{
+    Error, ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, LossReason,
+    Put, Session, SessionState, WatchFilter, WatchRequest,
+};
+use coord_mem::MemBackend;
+use coord_testkit::{Fate, Record};
+use tokio::time::{advance, sleep, timeout};
+
+use crate::support::{behind, is_keep_alive, nth, only, secs, session, session_on, settle, timed};
+
+#[tokio::test(start_paused = true)]
+async fn session_keeps_its_lease_as_long_as_it_is_open() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
+    sleep(secs(100_000)).await;
+    assert_eq!(session.state(), SessionState::Alive);
+    assert!(store.get("a").await.unwrap().is_some());
+}
+
+/// The promise everything else rests on: for ttl and clocks of all sorts, the owner is told before
+/// the store deletes the first key.
+#[tokio::test(start_paused = true)]
+async fn session_is_lost_before_the_store_ends_its_lease() {
+    for (ttl, rate) in [(2, 1.0), (2, 1.05), (10, 1.0), (10, 1.05), (60, 1.05), (3600, 1.05)] {
+        let store = MemBackend::builder().lease_clock_rate(rate).build();
+        let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Fate::Hang));
+        let session = Session::builder(kv).ttl(secs(ttl)).open().await.unwrap();
+        store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
+        let request = WatchRequest::new("a").filter(WatchFilter::NoPut);
+        let mut deleted = store.watch(request).await.unwrap();
+        let early = timeout(secs(ttl), deleted.next()).await;
+        assert!(early.is_err(), "ttl {ttl}, rate {rate}: ended although kept alive");
+
+        let reason = tokio::select! {
+            biased;
+            _ = deleted.next() => panic!("ttl {ttl}, rate {rate}: the store was first"),
+            reason = session.lost() => reason,
+        };
+        assert_eq!(reason, LossReason::DeadlineUnconfirmed);
+        let margin = timed(deleted.next()).await.1;
+        assert!(margin >= secs(ttl) / 25, "ttl {ttl}, rate {rate}: only {margin:?} between");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alive_that_is_answered_too_late_does_not_bring_a_session_back() {
+    let store = MemBackend::new();
+    let kv = behind(&store, only("lease_keep_alive", Fate::Late(secs(9))));
+    let session = session_on(kv).await;
+    let (reason, after) = timed(session.lost()).await;
+    assert_eq!(reason, LossReason::DeadlineUnconfirmed);
+    assert!(after <= secs(9), "took {after:?}");
+    sleep(secs(30)).await;
+    assert_eq!(session.state(), SessionState::Lost(LossReason::DeadlineUnconfirmed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_is_suspect_while_keep_alives_fail_and_alive_when_one_succeeds() {
+    let store = MemBackend::new();
+    let session =
+        session_on(behind(&store, nth("lease_keep_alive", 2, 4, Fate::LoseRequest))).await;
+    let mut states = session.subscribe();
+    states.changed().await.unwrap();
+    assert_eq!(*states.borrow_and_update(), SessionState::Suspect);
+    states.changed().await.unwrap();
+    assert_eq!(*states.borrow_and_update(), SessionState::Alive);
+    sleep(secs(60)).await;
+    assert_eq!(session.state(), SessionState::Alive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn revoked_lease_is_noticed_by_the_next_keep_alive() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    store.lease_revoke(session.lease_id()).await.unwrap();
+    let (reason, after) = timed(session.lost()).await;
+    assert_eq!(reason, LossReason::Revoked);
+    assert!(after <= secs(4), "took {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn process_that_slept_through_its_lease_finds_it_expired() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    advance(secs(60)).await;
+    assert_eq!(session.lost().await, LossReason::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_revokes_the_lease_and_can_be_repeated() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
+    session.close().await.unwrap();
+    assert!(store.get("a").await.unwrap().is_none());
+    assert!(store.leases().await.unwrap().leases.is_empty());
+    assert_eq!(session.state(), SessionState::Lost(LossReason::Closed));
+    session.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_tells_holders_before_the_store_deletes_their_keys() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, only("lease_revoke", Fate::Late(secs(1))))).await;
+    store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
+    let (closed, still_there) = tokio::join!(session.close(), async {
+        assert_eq!(session.lost().await, LossReason::Closed);
+        store.get("a").await.unwrap().is_some()
+    });
+    closed.unwrap();
+    assert!(still_there, "the key went before the holder was told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_is_bounded_when_the_store_does_not_answer() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, only("lease_revoke", Fate::Hang))).await;
+    let (closed, after) = timed(session.close()).await;
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(after <= secs(10), "took {after:?}");
+    assert_eq!(session.state(), SessionState::Lost(LossReason::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_tries_again_while_the_store_is_unavailable() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, nth("lease_revoke", 1, 3, Fate::LoseRequest))).await;
+    session.close().await.unwrap();
+    assert!(store.leases().await.unwrap().leases.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_close_closes_all_the_same() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, only("lease_revoke", Fate::Yield))).await;
+    assert!(coord_testkit::poll_at_most(1, session.close()).await.is_none());
+    settle().await;
+    assert!(store.leases().await.unwrap().leases.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_revokes_the_lease() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    let other = session.clone();
+    drop(session);
+    sleep(secs(60)).await;
+    assert_eq!(other.state(), SessionState::Alive);
+    drop(other);
+    settle().await;
+    assert!(store.leases().await.unwrap().leases.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphaned_lease_lives_on_for_an_heir() {
+    let store = MemBackend::new();
+    let first = session(&store).await;
+    store.put_with(Put::new("a", "1").lease(first.lease_id())).await.unwrap();
+    sleep(secs(2)).await;
+    let lease = first.orphan().await.unwrap();
+    assert_eq!(first.state(), SessionState::Lost(LossReason::Orphaned));
+    let status = store.lease_time_to_live(LeaseTimeToLive::new(lease)).await.unwrap().lease;
+    assert_eq!(status.unwrap().remaining, secs(10), "an heir has the whole time");
+
+    sleep(secs(9)).await;
+    let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    assert_eq!((heir.lease_id(), heir.ttl()), (lease, secs(10)));
+    sleep(secs(100)).await;
+    assert!(store.get("a").await.unwrap().is_some());
+    assert_eq!(first.orphan().await.unwrap_err().kind(), ErrorKind::LeaseNotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn adopting_a_lease_that_is_not_there_is_refused() {
+    let store = MemBackend::new();
+    let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
+    store.lease_revoke(lease).await.unwrap();
+    let opened = Session::builder(Arc::new(store)).lease(lease).open().await;
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::LeaseNotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_time_to_live_is_refused_before_anything_is_sent() {
+    let record = Record::new();
+    let kv = behind(&MemBackend::new(), record.clone());
+    let zero = Duration::ZERO;
+    for (ttl, kind) in [
+        (zero, ErrorKind::InvalidTtl),
+        (Duration::from_millis(1500), ErrorKind::InvalidTtl),
+        (secs(9_000_000_001), ErrorKind::TtlTooLarge),
+    ] {
+        let opened = Session::builder(Arc::clone(&kv)).ttl(ttl).open().await;
+        assert_eq!(opened.unwrap_err().kind(), kind, "{ttl:?}");
+    }
+    assert_eq!(record.take().names(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_keeps_trying_within_its_connect_timeout() {
+    let store = MemBackend::new();
+    session_on(behind(&store, nth("lease_grant", 1, 3, Fate::LoseRequest))).await;
+
+    let silent = behind(&store, only("lease_grant", Fate::Hang));
+    let builder = Session::builder(silent).connect_timeout(secs(3));
+    let (opened, after) = timed(builder.open()).await;
+    assert!(matches!(opened, Err(Error::Timeout { after }) if after == secs(3)), "{opened:?}");
+    assert_eq!(after, secs(3));
+
+    let down = behind(&store, only("lease_grant", Fate::LoseRequest));
+    let opened = Session::builder(down).connect_timeout(secs(3)).open().await;
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::Unavailable, "the reason, not the timeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_costs_a_request_to_open_one_each_third_of_its_ttl_and_one_to_close() {
+    let record = Record::new();
+    let session = session_on(behind(&MemBackend::new(), record.clone())).await;
+    assert_eq!(record.take().names(), "lease_grant");
+    sleep(secs(100)).await;
+    let calls = record.take();
+    assert!(calls.0.iter().all(is_keep_alive), "{calls}");
+    assert!((29..=31).contains(&calls.0.len()), "{} keep-alives in 100 s", calls.0.len());
+    session.close().await.unwrap();
+    assert_eq!(record.take().names(), "lease_revoke");
+}
