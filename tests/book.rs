@@ -1,1 +1,21 @@
-//! The pages of `docs/`, as doctests.
+//! The README and the pages of the guide, whose examples are run as doctests.
+
+/// `README.md`
+#[doc = include_str!("../README.md")]
+pub mod readme {}
+
+/// `docs/guide/sessions.md`
+#[doc = include_str!("../docs/guide/sessions.md")]
+pub mod sessions {}
+
+/// `docs/guide/locks.md`
+#[doc = include_str!("../docs/guide/locks.md")]
+pub mod locks {}
+
+/// `docs/guide/testing.md`
+#[doc = include_str!("../docs/guide/testing.md")]
+pub mod testing {}
+
+/// `docs/guide/backends.md`
+#[doc = include_str!("../docs/guide/backends.md")]
+pub mod backends {}

@@ -3,3 +3,4 @@
 mod mutex;
 mod session;
 mod support;
+mod tidy;

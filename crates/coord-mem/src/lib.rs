@@ -103,7 +103,7 @@ impl KvBackend for MemBackend {
             return self.shared.read().read_only_txn(&request);
         }
         self.check_replicated(size)?;
-        self.shared.write(|store, _| store.txn(&request))
+        self.shared.write(|store| store.txn(&request))
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watch> {
@@ -156,7 +156,7 @@ impl KvBackend for MemBackend {
 
     async fn compact(&self, request: Compact) -> Result<CompactResponse> {
         consume_budget().await;
-        self.shared.write(|store, _| {
+        self.shared.write(|store| {
             store.compact(request)?;
             Ok(CompactResponse { header: store.header() })
         })
@@ -172,7 +172,7 @@ impl KvBackend for MemBackend {
         self.check_message(size)?;
         request.check()?;
         self.check_replicated(size)?;
-        self.shared.write(|store, _| store.put(&request))
+        self.shared.write(|store| store.put(&request))
     }
 
     async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
@@ -181,7 +181,7 @@ impl KvBackend for MemBackend {
         self.check_message(size)?;
         check_key(request.keys.start())?;
         self.check_replicated(size)?;
-        Ok(self.shared.write(|store, _| store.delete(&request)))
+        Ok(self.shared.write(|store| store.delete(&request)))
     }
 }
 

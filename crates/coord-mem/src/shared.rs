@@ -51,29 +51,30 @@ impl Shared {
                 return store;
             }
             drop(store);
-            self.write(|_, _| {});
+            self.write(|_| {});
         }
     }
 
-    /// Changes the store, and tells whoever watches. The change is handed the time.
-    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Store, Duration) -> T) -> T {
+    /// Changes the store, and tells whoever watches.
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         let before = store.revision();
-        let now = self.now();
-        store.expire(now);
-        let result = change(&mut store, now);
+        if store.next_deadline().is_some() {
+            store.expire(self.now());
+        }
+        let result = change(&mut store);
         self.tell(before, &store);
         self.retain(&mut store);
         result
     }
 
-    /// As [`write`](Self::write), for changes to leases.
+    /// As [`write`](Self::write), for changes to leases, which are handed the time.
     pub(crate) fn write_leases<T>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Store, Duration) -> T,
     ) -> T {
         self.ensure_timer();
-        let result = self.write(change);
+        let result = self.write(|store| change(store, self.now()));
         self.deadline_moved.notify_one();
         result
     }

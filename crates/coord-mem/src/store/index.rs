@@ -21,6 +21,7 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use coord_core::{KeyRange, KeyValue, Revision};
@@ -28,19 +29,19 @@ use coord_core::{KeyRange, KeyValue, Revision};
 /// What a key became at some revision.
 #[derive(Debug)]
 enum Version {
-    Put(KeyValue),
+    Put(Arc<KeyValue>),
     Deleted(Revision),
 }
 
 impl Version {
-    const fn revision(&self) -> Revision {
+    fn revision(&self) -> Revision {
         match self {
             Self::Put(kv) => kv.mod_revision,
             Self::Deleted(revision) => *revision,
         }
     }
 
-    const fn kv(&self) -> Option<&KeyValue> {
+    fn kv(&self) -> Option<&KeyValue> {
         match self {
             Self::Put(kv) => Some(kv),
             Self::Deleted(_) => None,
@@ -51,7 +52,7 @@ impl Version {
 /// A key that exists.
 #[derive(Debug)]
 struct Live {
-    kv: KeyValue,
+    kv: Arc<KeyValue>,
     /// What it was before, oldest first.
     past: Vec<Version>,
 }
@@ -86,7 +87,7 @@ impl Index {
 
     /// The key as it is now.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&KeyValue> {
-        self.live.get(key).map(|live| &live.kv)
+        self.live.get(key).map(|live| &*live.kv)
     }
 
     /// The key as it was at `revision`.
@@ -134,12 +135,16 @@ impl Index {
     }
 
     /// Makes `kv` what its key is now.
-    pub(crate) fn put(&mut self, kv: KeyValue) {
+    pub(crate) fn put(&mut self, kv: Arc<KeyValue>) {
         use std::collections::btree_map::Entry;
         match self.live.entry(kv.key.clone()) {
             Entry::Occupied(mut entry) => {
                 let live = entry.get_mut();
                 let before = std::mem::replace(&mut live.kv, kv);
+                if live.past.is_empty() {
+                    // Most keys have little past, where history is bounded.
+                    live.past.reserve_exact(1);
+                }
                 live.past.push(Version::Put(before));
             }
             Entry::Vacant(entry) => {
@@ -150,9 +155,9 @@ impl Index {
     }
 
     /// Deletes the key and returns what it was.
-    pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) -> Option<KeyValue> {
+    pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) -> Option<Arc<KeyValue>> {
         let (key, Live { kv, mut past }) = self.live.remove_entry(key)?;
-        past.push(Version::Put(kv.clone()));
+        past.push(Version::Put(Arc::clone(&kv)));
         past.push(Version::Deleted(revision));
         self.gone.insert(key, past);
         Some(kv)

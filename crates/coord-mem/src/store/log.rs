@@ -1,8 +1,17 @@
 //! What happened, by revision: for watches that start in the past or have fallen behind.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use coord_core::{Event, Revision};
+use coord_core::{EventKind, KeyValue, Revision};
+
+/// A change of a key, as the index and all who watch share it.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) kind: EventKind,
+    /// What the key became; of a deleted key, the key and the revision alone.
+    pub(crate) kv: Arc<KeyValue>,
+}
 
 /// The changes of every revision since the last compaction, that of the compaction included.
 #[derive(Debug)]
@@ -10,7 +19,7 @@ pub(crate) struct Log {
     /// The revision of the first entry. Invariant: the entries are those of consecutive revisions,
     /// the last of them the store's.
     first: Revision,
-    entries: VecDeque<Vec<Event>>,
+    entries: VecDeque<Vec<Change>>,
 }
 
 impl Log {
@@ -20,12 +29,12 @@ impl Log {
     }
 
     /// Adds the changes of the next revision.
-    pub(crate) fn push(&mut self, events: Vec<Event>) {
-        self.entries.push_back(events);
+    pub(crate) fn push(&mut self, changes: Vec<Change>) {
+        self.entries.push_back(changes);
     }
 
     /// The changes of a revision; none if it is not in the log.
-    pub(crate) fn events(&self, revision: Revision) -> &[Event] {
+    pub(crate) fn changes(&self, revision: Revision) -> &[Change] {
         usize::try_from(revision.0 - self.first.0)
             .ok()
             .and_then(|entry| self.entries.get(entry))

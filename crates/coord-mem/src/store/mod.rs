@@ -14,12 +14,13 @@ mod txn;
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, DeleteResponse, Error, Event, EventKind, Header, KeyValue, LeaseGrant,
-    LeaseId, LeaseStatus, LeaseTimeToLive, Put, PutResponse, Result, Revision,
+    Compact, Delete, DeleteResponse, Error, EventKind, Header, KeyValue, LeaseGrant, LeaseId,
+    LeaseStatus, LeaseTimeToLive, Put, PutResponse, Result, Revision,
 };
 
 use index::Index;
 use lease::Leases;
+pub(crate) use log::Change;
 use log::Log;
 pub(crate) use size::{delete_size, put_size, range_size, replicated_size, txn_size};
 use txn::Changes;
@@ -98,7 +99,7 @@ impl Store {
             let (requested, current) = (Some(requested), Some(current));
             return Err(Error::FutureRevision { requested, current });
         }
-        if replaces_a_key(self.log.events(requested)) {
+        if replaces_a_key(self.log.changes(requested)) {
             return Err(Error::Refused { hazard: LOSS });
         }
         self.forget_before(requested);
@@ -108,29 +109,30 @@ impl Store {
     /// Compacts at `revision`. Only keys that changed since the last compaction, or in its very
     /// revision, have anything to forget, so this costs what was changed and not what there is.
     pub(crate) fn forget_before(&mut self, revision: Revision) {
-        let mut changed = self.log.clamp(self.compact_revision);
-        while changed <= revision {
-            for event in self.log.events(changed) {
-                self.index.compact(&event.kv.key, revision);
+        let mut next = self.log.clamp(self.compact_revision);
+        while next <= revision {
+            for change in self.log.changes(next) {
+                self.index.compact(&change.kv.key, revision);
             }
-            changed = changed.next();
+            next = next.next();
         }
         self.log.compact(revision);
         self.compact_revision = revision;
     }
 
     /// The changes of a revision.
-    pub(crate) fn events(&self, revision: Revision) -> &[Event] {
-        self.log.events(revision)
+    pub(crate) fn changes(&self, revision: Revision) -> &[Change] {
+        self.log.changes(revision)
     }
 
-    /// The key as it was before `event`; `None` where it did not exist or that is compacted.
-    pub(crate) fn before(&self, event: &Event) -> Option<KeyValue> {
-        let before = event.kv.mod_revision.previous();
-        if event.is_create() || before < self.compact_revision {
+    /// The key as it was before `change`; `None` where it did not exist or that is compacted.
+    pub(crate) fn before(&self, change: &Change) -> Option<KeyValue> {
+        let kv = &change.kv;
+        let before = kv.mod_revision.previous();
+        if kv.create_revision == kv.mod_revision || before < self.compact_revision {
             return None;
         }
-        self.index.get_at(&event.kv.key, before).cloned()
+        self.index.get_at(&kv.key, before).cloned()
     }
 
     pub(crate) fn grant(
@@ -188,10 +190,10 @@ impl Store {
 }
 
 /// Whether a key was both deleted and put by these changes of one revision.
-fn replaces_a_key(events: &[Event]) -> bool {
-    events.iter().enumerate().any(|(i, deleted)| {
+fn replaces_a_key(changes: &[Change]) -> bool {
+    changes.iter().enumerate().any(|(i, deleted)| {
         deleted.kind == EventKind::Delete
-            && events[i..]
+            && changes[i..]
                 .iter()
                 .any(|put| put.kind == EventKind::Put && put.kv.key == deleted.kv.key)
     })

@@ -23,6 +23,9 @@ impl Store {
     /// The keys that a request asks for, its revision having been checked. The header is left to
     /// the caller.
     pub(super) fn select(&self, request: &Range) -> RangeResponse {
+        if request.keys.is_single() {
+            return self.select_one(request);
+        }
         let mut count = 0;
         let mut kept = Vec::new();
         let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
@@ -53,6 +56,20 @@ impl Store {
         kept.truncate(limit.unwrap_or(usize::MAX));
         let kvs = kept.into_iter().map(|kv| shown(request, kv)).collect();
         RangeResponse { header: Header::default(), kvs, more, count }
+    }
+
+    /// The same for a single key, which no sorting and no limit changes.
+    fn select_one(&self, request: &Range) -> RangeResponse {
+        let key = request.keys.start();
+        let kv = if request.revision > Revision::ZERO {
+            self.index.get_at(key, request.revision)
+        } else {
+            self.index.get(key)
+        };
+        let kept = kv.filter(|kv| !request.count_only && passes(request, kv));
+        let kvs = kept.map(|kv| shown(request, kv)).into_iter().collect();
+        let count = i64::from(kv.is_some());
+        RangeResponse { header: Header::default(), kvs, more: false, count }
     }
 }
 

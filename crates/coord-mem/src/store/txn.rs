@@ -10,13 +10,16 @@
 //! 3. *Do* the steps in order, at one new revision. Ranges see what was done: a range after the
 //!    inner transaction reads both `a` and `b`.
 
+use std::sync::Arc;
+
 use coord_core::{
-    Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Error, Event, EventKind, Header,
-    KeyRange, KeyValue, LeaseId, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Result,
-    Revision, Txn, TxnResponse,
+    Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Error, EventKind, Header, KeyRange,
+    KeyValue, LeaseId, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Result, Revision,
+    Txn, TxnResponse,
 };
 
 use super::Store;
+use super::log::Change;
 
 /// Which branch a transaction takes, and each nested transaction on that branch, in order.
 struct Path {
@@ -195,20 +198,20 @@ pub(super) struct Changes<'a> {
     store: &'a mut Store,
     /// The revision that the changes will have.
     revision: Revision,
-    events: Vec<Event>,
+    changes: Vec<Change>,
 }
 
 impl<'a> Changes<'a> {
     pub(super) const fn begin(store: &'a mut Store) -> Self {
         let revision = store.revision.next();
-        Self { store, revision, events: Vec::new() }
+        Self { store, revision, changes: Vec::new() }
     }
 
     /// Makes the changes, if there were any, the store's next revision.
     pub(super) fn commit(self) {
-        if !self.events.is_empty() {
+        if !self.changes.is_empty() {
             self.store.revision = self.revision;
-            self.store.log.push(self.events);
+            self.store.log.push(self.changes);
         }
     }
 
@@ -229,7 +232,7 @@ impl<'a> Changes<'a> {
 
     /// The header of a step: the revision so far.
     fn header(&self) -> Header {
-        Header::at(if self.events.is_empty() { self.store.revision } else { self.revision })
+        Header::at(if self.changes.is_empty() { self.store.revision } else { self.revision })
     }
 
     pub(super) fn put(&mut self, put: &Put) -> PutResponse {
@@ -246,10 +249,11 @@ impl<'a> Changes<'a> {
         let mod_revision = self.revision;
         let key = put.key.clone();
         let kv = KeyValue { key, value, create_revision, mod_revision, version, lease };
+        let kv = Arc::new(kv);
 
         self.store.leases.reattach(&put.key, old_lease, lease);
-        self.store.index.put(kv.clone());
-        self.events.push(Event { kind: EventKind::Put, kv, prev_kv: None });
+        self.store.index.put(Arc::clone(&kv));
+        self.note(Change { kind: EventKind::Put, kv });
         PutResponse { header: Header::at(self.revision), prev_kv }
     }
 
@@ -262,19 +266,27 @@ impl<'a> Changes<'a> {
             let Some(kv) = self.delete_key(&key) else { continue };
             deleted += 1;
             if delete.prev_kv {
-                prev_kvs.push(kv);
+                prev_kvs.push(KeyValue::clone(&kv));
             }
         }
         DeleteResponse { header: self.header(), deleted, prev_kvs }
     }
 
     /// Deletes one key and returns what it was.
-    pub(super) fn delete_key(&mut self, key: &[u8]) -> Option<KeyValue> {
+    pub(super) fn delete_key(&mut self, key: &[u8]) -> Option<Arc<KeyValue>> {
         let kv = self.store.index.delete(key, self.revision)?;
         self.store.leases.reattach(&kv.key, kv.lease, None);
         let (key, mod_revision) = (kv.key.clone(), self.revision);
-        let gone = KeyValue { key, mod_revision, ..KeyValue::default() };
-        self.events.push(Event { kind: EventKind::Delete, kv: gone, prev_kv: None });
+        let gone = Arc::new(KeyValue { key, mod_revision, ..KeyValue::default() });
+        self.note(Change { kind: EventKind::Delete, kv: gone });
         Some(kv)
+    }
+
+    fn note(&mut self, change: Change) {
+        if self.changes.is_empty() {
+            // Most revisions have one change, and all of them stay in the log.
+            self.changes.reserve_exact(1);
+        }
+        self.changes.push(change);
     }
 }

@@ -24,17 +24,17 @@ mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use bytes::Bytes;
 use coord_core::{
-    Event, EventKind, KeyRange, Result, Revision, WatchBatch, WatchFilter, WatchRequest,
+    Event, EventKind, KeyRange, KeyValue, Result, Revision, WatchBatch, WatchFilter, WatchRequest,
 };
 use dashmap::DashMap;
 
-use crate::store::Store;
+use crate::store::{Change, Store};
 use segments::Segments;
 pub(crate) use stream::MemWatch;
 
@@ -50,6 +50,8 @@ pub(crate) struct Hub {
     by_key: DashMap<Bytes, Vec<Arc<Slot>>, FixedHasher>,
     by_range: Mutex<Segments>,
     next_id: AtomicU64,
+    /// How many there are. Only changed and read under the store's lock, or to be lowered.
+    watchers: AtomicUsize,
 }
 
 /// A watcher: what it wants, and what it has not read yet.
@@ -82,6 +84,7 @@ impl Hub {
             state.behind = Some(start);
             slot.catch_up(&mut state, store);
         }
+        self.watchers.fetch_add(1, Ordering::Relaxed);
         let keys = &slot.request.keys;
         if keys.is_single() {
             self.by_key.entry(keys.start().clone()).or_default().push(Arc::clone(&slot));
@@ -102,25 +105,28 @@ impl Hub {
         } else {
             self.by_range().remove(keys, slot.id);
         }
+        self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Hands the changes of a revision to whom they concern. The store is locked by the writer.
     pub(crate) fn dispatch(&self, revision: Revision, store: &Store) {
-        let events = store.events(revision);
+        if self.watchers.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         // By id, so that watchers are woken in the order in which they came.
         let mut told: BTreeMap<u64, (Arc<Slot>, Vec<Event>)> = BTreeMap::new();
-        for event in events {
+        for change in store.changes(revision) {
             let mut tell = |slot: &Arc<Slot>| {
-                if let Some(event) = slot.wanted(event, store) {
+                if let Some(event) = slot.wanted(change, store) {
                     let (_, events) =
                         told.entry(slot.id).or_insert_with(|| (Arc::clone(slot), Vec::new()));
                     events.push(event);
                 }
             };
-            if let Some(slots) = self.by_key.get(&event.kv.key) {
+            if let Some(slots) = self.by_key.get(&change.kv.key) {
                 slots.iter().for_each(&mut tell);
             }
-            self.by_range().at(&event.kv.key).iter().for_each(&mut tell);
+            self.by_range().at(&change.kv.key).iter().for_each(&mut tell);
         }
         for (slot, events) in told.into_values() {
             slot.push(WatchBatch { revision, events });
@@ -137,19 +143,19 @@ impl Slot {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// The event as the watcher wants it, if it does.
-    fn wanted(&self, event: &Event, store: &Store) -> Option<Event> {
-        let unwanted = match event.kind {
+    /// The change as the watcher wants to be told of it, if it does.
+    fn wanted(&self, change: &Change, store: &Store) -> Option<Event> {
+        let unwanted = match change.kind {
             EventKind::Put => WatchFilter::NoPut,
             EventKind::Delete => WatchFilter::NoDelete,
         };
-        if event.kv.mod_revision < self.request.start_revision
+        if change.kv.mod_revision < self.request.start_revision
             || self.request.filters.contains(&unwanted)
         {
             return None;
         }
-        let prev_kv = if self.request.prev_kv { store.before(event) } else { None };
-        Some(Event { prev_kv, ..event.clone() })
+        let prev_kv = if self.request.prev_kv { store.before(change) } else { None };
+        Some(Event { kind: change.kind, kv: KeyValue::clone(&change.kv), prev_kv })
     }
 
     fn push(&self, batch: WatchBatch) {
@@ -177,9 +183,9 @@ impl Slot {
             return;
         }
         while next <= store.revision() && state.pending.len() < BUFFER {
-            let events = store.events(next).iter();
-            let events = events.filter(|event| self.request.keys.contains(&event.kv.key));
-            let events: Vec<_> = events.filter_map(|event| self.wanted(event, store)).collect();
+            let changes = store.changes(next).iter();
+            let changes = changes.filter(|change| self.request.keys.contains(&change.kv.key));
+            let events: Vec<_> = changes.filter_map(|change| self.wanted(change, store)).collect();
             if !events.is_empty() {
                 state.pending.push_back(Ok(WatchBatch { revision: next, events }));
             }

@@ -1,0 +1,149 @@
+//! What the store costs above a bare map, and what watchers cost those who write.
+//!
+//! Every figure is to be read against the bare one beside it: a `BTreeMap` of keys and values
+//! behind one lock, doing the same work. 100,000 keys, in random order.
+//!
+//! `cargo bench -p coord-mem`
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::RwLock;
+
+use bytes::Bytes;
+use coord_core::{Compact, KvBackend as _, KvBackendExt as _, Range, Watch, WatchRequest};
+use coord_mem::MemBackend;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use tokio::runtime::{Builder, Runtime};
+
+const KEYS: u64 = 100_000;
+
+/// The keys in an order that has nothing to do with theirs.
+fn keys() -> Vec<Bytes> {
+    // Steps by a number that has no factor in common with theirs, so that each comes once.
+    let scattered = (0..KEYS).map(|n| n * 61_803_399 % KEYS);
+    scattered.map(|n| Bytes::from(format!("key/{n:08}"))).collect()
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().expect("a runtime can be built")
+}
+
+fn filled(runtime: &Runtime) -> MemBackend {
+    let store = MemBackend::new();
+    runtime.block_on(async {
+        for key in keys() {
+            store.put(key, "value").await.expect("the store takes it");
+        }
+    });
+    store
+}
+
+fn bare() -> RwLock<BTreeMap<Bytes, Bytes>> {
+    RwLock::new(keys().into_iter().map(|key| (key, Bytes::from_static(b"value"))).collect())
+}
+
+/// Measures `step` with a hundred keys at a time, and between measurements tidies up.
+fn over_keys(
+    criterion: &mut Criterion,
+    name: &str,
+    tidy: impl Fn(),
+    mut step: impl FnMut(&[Bytes]),
+) {
+    let keys = keys();
+    let mut chunks = keys.chunks(100).cycle();
+    criterion.bench_function(name, |bench| {
+        bench.iter_batched(
+            || {
+                tidy();
+                chunks.next().expect("it goes round")
+            },
+            &mut step,
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+/// Forgets the history that puts have left, lest memory grow with the length of the benchmark.
+fn compact(runtime: &Runtime, store: &MemBackend) {
+    runtime.block_on(async {
+        let newest = store.range(Range::new("none")).await.expect("the store answers");
+        let newest = newest.header.revision;
+        // At the first call after another there may be nothing to forget.
+        let _ = store.compact(Compact::new(newest)).await;
+    });
+}
+
+fn get(criterion: &mut Criterion) {
+    let map = bare();
+    over_keys(
+        criterion,
+        "get x100, bare map",
+        || {},
+        |keys| {
+            for key in keys {
+                black_box(map.read().expect("nobody panics").get(key).cloned());
+            }
+        },
+    );
+    let runtime = runtime();
+    let store = filled(&runtime);
+    over_keys(
+        criterion,
+        "get x100, MemBackend",
+        || {},
+        |keys| {
+            runtime.block_on(async {
+                for key in keys {
+                    black_box(store.get(key).await.expect("the store answers"));
+                }
+            });
+        },
+    );
+}
+
+fn put(criterion: &mut Criterion) {
+    let value = Bytes::from_static(b"other");
+    let map = bare();
+    over_keys(
+        criterion,
+        "put x100, bare map",
+        || {},
+        |keys| {
+            for key in keys {
+                black_box(map.write().expect("nobody panics").insert(key.clone(), value.clone()));
+            }
+        },
+    );
+    let runtime = runtime();
+    for watchers in [0, 10_000] {
+        let store = filled(&runtime);
+        let idle: Vec<Watch> = runtime.block_on(async {
+            let mut idle = Vec::new();
+            for n in 0..watchers {
+                // Half of them on keys, half on prefixes; nobody writes there.
+                let name = format!("idle/{n}/");
+                let request =
+                    if n % 2 == 0 { WatchRequest::new(name) } else { WatchRequest::prefix(name) };
+                idle.push(store.watch(request).await.expect("the store takes it"));
+            }
+            idle
+        });
+        let name = format!("put x100, MemBackend, {watchers} idle watchers");
+        over_keys(
+            criterion,
+            &name,
+            || compact(&runtime, &store),
+            |keys| {
+                runtime.block_on(async {
+                    for key in keys {
+                        black_box(store.put(key, &value).await.expect("the store takes it"));
+                    }
+                });
+            },
+        );
+        drop(idle);
+    }
+}
+
+criterion_group!(benches, get, put);
+criterion_main!(benches);

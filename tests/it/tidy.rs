@@ -1,0 +1,174 @@
+//! The house rules that no other tool checks.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("tests/ lies in the repository").to_owned()
+}
+
+/// The files under `folder` whose names end with `ending`, with their text.
+fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the folder can be read") {
+            let path = entry.expect("the folder can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                let text = std::fs::read_to_string(&path).expect("it is text");
+                let name = path.strip_prefix(root()).expect("it is below the root");
+                found.push((name.to_string_lossy().into_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no {ending} under {folder}");
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    [files("crates", ".rs"), files("tests", ".rs")].concat()
+}
+
+fn complain(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn every_file_opens_with_its_idea() {
+    let silent = sources().into_iter().filter(|(_, text)| !text.starts_with("//! "));
+    complain(
+        &silent.map(|(name, _)| format!("{name}: does not open with `//!`")).collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn files_and_lines_stay_readable() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources() {
+        let lines = text.lines().count();
+        if lines > 600 {
+            complaints.push(format!("{name}: {lines} lines, at most 600"));
+        }
+        // Text that must stay in one piece, a message or a link, may be longer.
+        let long = |line: &&str| line.chars().count() > 100 && !line.contains('"');
+        for line in text.lines().filter(long) {
+            complaints.push(format!("{name}: over 100 columns: {}", line.trim()));
+        }
+    }
+    complain(&complaints);
+}
+
+/// An unbiased `select!` takes another branch every run, and no seed repeats it.
+#[test]
+fn every_select_is_biased() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(name, _)| !name.ends_with("tidy.rs")) {
+        for (at, _) in text.match_indices("select! {") {
+            let body = text[at..].lines().nth(1).unwrap_or_default().trim();
+            if body != "biased;" {
+                complaints.push(format!("{name}: a select! that starts with `{body}`"));
+            }
+        }
+    }
+    complain(&complaints);
+}
+
+#[test]
+fn every_public_async_function_tells_its_cancel_safety() {
+    let mut complaints = Vec::new();
+    for (name, text) in files("crates", ".rs") {
+        let mut doc = String::new();
+        for line in text.lines().map(str::trim) {
+            if let Some(line) = line.strip_prefix("///") {
+                doc.push_str(line);
+            } else if line.starts_with("pub async fn ") {
+                if !doc.contains("# Cancel safety") {
+                    complaints.push(format!("{name}: {line}"));
+                }
+                doc.clear();
+            } else if !line.starts_with("#[") {
+                doc.clear();
+            }
+        }
+    }
+    complain(&complaints);
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    let marks = ["TODO", "FIXME", "XXX", "#[ignore"];
+    let mut complaints = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(name, _)| !name.ends_with("tidy.rs")) {
+        let found = marks.iter().filter(|mark| text.contains(**mark));
+        complaints.extend(found.map(|mark| format!("{name}: {mark}")));
+    }
+    complain(&complaints);
+}
+
+/// What stands between backticks in a page and looks like a path of ours has to exist.
+#[test]
+fn paths_in_the_pages_exist() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
+    let pages = [files("docs", ".md"), vec![("README.md".to_owned(), readme)]].concat();
+    let ours = ["crates/", "tests/", "docs/"];
+    let mut complaints = Vec::new();
+    for (name, text) in pages {
+        let quoted = text.split('`').skip(1).step_by(2);
+        for path in quoted.filter(|quoted| ours.iter().any(|start| quoted.starts_with(start))) {
+            let path = path.split_whitespace().next().unwrap_or_default();
+            if !root().join(path).exists() {
+                complaints.push(format!("{name}: `{path}` does not exist"));
+            }
+        }
+    }
+    complain(&complaints);
+}
+
+/// The links of the pages that lead to files.
+#[test]
+fn links_in_the_pages_lead_somewhere() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
+    let pages = [files("docs", ".md"), vec![("README.md".to_owned(), readme)]].concat();
+    let mut complaints = Vec::new();
+    for (name, text) in pages {
+        let folder = root().join(&name).parent().expect("a page lies in a folder").to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") && !folder.join(file).exists() {
+                complaints.push(format!("{name}: ({link}) leads nowhere"));
+            }
+        }
+    }
+    complain(&complaints);
+}
+
+/// `rust-version` is true: no dependency needs a newer compiler.
+#[test]
+fn no_dependency_needs_a_newer_compiler_than_we_say() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--offline", "--locked"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let version = |package: &serde_json::Value| {
+        let version = package["rust_version"].as_str()?;
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().expect("a number"));
+        Some((parts.next()?, parts.next()?))
+    };
+    let packages = metadata["packages"].as_array().expect("packages");
+    let ours = packages.iter().find(|package| package["name"] == "coord-core");
+    let ours = version(ours.expect("coord-core is a package")).expect("it states a rust-version");
+    let newer: BTreeSet<_> = packages
+        .iter()
+        .filter(|package| version(package).is_some_and(|theirs| theirs > ours))
+        .map(|package| format!("{} needs {}", package["name"], package["rust_version"]))
+        .collect();
+    complain(&newer.into_iter().collect::<Vec<_>>());
+}
