@@ -1,5 +1,6 @@
 //! Tests across crates.
 
+mod mem;
 mod mutex;
 mod session;
 mod support;

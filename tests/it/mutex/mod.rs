@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use coord_core::{
     Compact, Compare, CompareOp, ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, Mutex,
-    Put, Range, Txn,
+    PrimitiveError, Put, Range, Txn,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Record;
@@ -232,10 +232,8 @@ async fn backend_error_of_a_lock_is_handed_on_and_leaves_no_key() {
     let session = session(&store).await;
     let too_long = "m".repeat(2 << 20);
     let error = Mutex::new(&session, too_long.as_str()).lock().await.unwrap_err();
-    assert!(
-        matches!(&error, coord_core::PrimitiveError::Backend(e) if e.kind() == ErrorKind::RequestTooLarge),
-        "{error}"
-    );
+    let PrimitiveError::Backend(error) = error else { panic!("{error}") };
+    assert_eq!(error.kind(), ErrorKind::RequestTooLarge);
     assert_eq!(keys(&store, "m").await, [""; 0]);
 }
 

@@ -1,0 +1,244 @@
+//! What `MemBackend` promises beyond the contract of every backend.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use coord_core::{
+    Compact, Error, ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, Limits, Put, Range,
+    Revision, Txn, WatchRequest,
+};
+use coord_mem::MemBackend;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{secs, settle};
+
+/// The compacted revision that an error tells.
+fn compacted_at(error: &Error) -> Option<Revision> {
+    match error {
+        Error::Compacted { compact_revision, .. } => *compact_revision,
+        other => panic!("{other} is no compaction"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_share_the_store() {
+    let store = MemBackend::new();
+    store.clone().put("a", "1").await.unwrap();
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retained_history_is_bounded_and_the_newest_part_readable() {
+    let store = MemBackend::builder().retain_revisions(10).build();
+    for n in 0..100 {
+        store.put("a", n.to_string()).await.unwrap();
+    }
+    let newest = store.get("a").await.unwrap().unwrap().mod_revision;
+    let oldest = Revision(newest.0 - 10);
+    let kept = store.range(Range::new("a").at(oldest)).await.unwrap();
+    assert_eq!(kept.kvs[0].mod_revision, oldest);
+    let error = store.range(Range::new("a").at(oldest.previous())).await.unwrap_err();
+    assert_eq!(compacted_at(&error), Some(oldest));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_clock_runs_as_fast_as_it_is_told() {
+    for (rate, lives) in [(1.0, 10.0), (2.0, 5.0), (0.5, 20.0)] {
+        let store = MemBackend::builder().lease_clock_rate(rate).build();
+        let lease = store.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
+        store.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
+        let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+        let began = Instant::now();
+        watch.next().await.unwrap().unwrap();
+        let lived = began.elapsed().as_secs_f64();
+        assert!((lives..lives + 0.01).contains(&lived), "rate {rate}: lived {lived} s");
+    }
+    let still = MemBackend::builder().lease_clock_rate(0.0).build();
+    let lease = still.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
+    still.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
+    sleep(secs(1_000_000)).await;
+    assert!(still.get("a").await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_end_by_deadline_and_then_by_id() {
+    let store = MemBackend::new();
+    for (key, ttl, id) in [("a", 9, 3), ("b", 5, 2), ("c", 5, 1), ("d", 5, -4)] {
+        let grant = LeaseGrant::new(secs(ttl)).id(coord_core::LeaseId::new(id));
+        let lease = store.lease_grant(grant).await.unwrap().id;
+        store.put_with(Put::new(key, "").lease(lease)).await.unwrap();
+    }
+    let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
+    let mut ended = String::new();
+    while ended.len() < 4 {
+        let batch = watch.next().await.unwrap().unwrap();
+        assert_eq!(batch.events.len(), 1, "each lease in a revision of its own");
+        ended += std::str::from_utf8(&batch.events[0].kv.key).unwrap();
+    }
+    assert_eq!(ended, "dcba");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_nobody_reads_falls_behind_and_catches_up_without_a_gap() {
+    let store = MemBackend::new();
+    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    for n in 0..5_000 {
+        store.put("a", n.to_string()).await.unwrap();
+    }
+    for n in 0..5_000 {
+        let batch = watch.next().await.unwrap().unwrap();
+        assert_eq!(batch.events[0].kv.value, n.to_string());
+    }
+    store.put("a", "last").await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().events[0].kv.value, "last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_has_fallen_behind_a_compaction_says_so_and_ends() {
+    let store = MemBackend::new();
+    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    let mut newest = Revision::ZERO;
+    for _ in 0..5_000 {
+        newest = store.put("a", "").await.unwrap().header.revision;
+    }
+    store.compact(Compact::new(newest)).await.unwrap();
+    let mut delivered = 0;
+    let error = loop {
+        match watch.next().await.unwrap() {
+            Ok(_) => delivered += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(delivered, 1024, "what was buffered is not lost");
+    assert_eq!(compacted_at(&error), Some(newest));
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_come_at_the_interval_while_nothing_happens() {
+    let store = MemBackend::builder().progress_interval(secs(60)).build();
+    let mut watch = store.watch(WatchRequest::new("a").with_progress_notify()).await.unwrap();
+    let began = Instant::now();
+    let revision = store.put("b", "").await.unwrap().header.revision;
+    let bookmark = watch.next().await.unwrap().unwrap();
+    assert_eq!((bookmark.revision, bookmark.events.len()), (revision, 0));
+    assert_eq!(began.elapsed(), secs(60));
+    sleep(secs(30)).await;
+    store.put("a", "").await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
+    let began = Instant::now();
+    assert!(watch.next().await.unwrap().unwrap().events.is_empty());
+    assert_eq!(began.elapsed(), secs(60), "counted from the last change on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_are_those_that_were_chosen() {
+    let limits = Limits { max_txn_ops: 2, max_request_bytes: 1000 };
+    let store = MemBackend::builder().limits(limits).build();
+    assert_eq!(store.limits(), limits);
+    let puts = |n: usize| Txn::new().and_then((0..n).map(|n| Put::new(n.to_string(), "")));
+    store.txn(puts(2)).await.unwrap();
+    assert_eq!(store.txn(puts(3)).await.unwrap_err().kind(), ErrorKind::TooManyOps);
+    store.put("a", "x".repeat(900)).await.unwrap();
+    let error = store.put("a", "x".repeat(1000)).await.unwrap_err();
+    assert!(matches!(error, Error::RequestTooLarge { limit_bytes: 1000, .. }), "{error}");
+}
+
+/// The sizes were measured on a real etcd: see `crates/coord-mem/src/store/size.rs`.
+#[tokio::test(start_paused = true)]
+async fn message_that_etcds_transport_would_not_take_is_refused_whatever_it_asks() {
+    let store = MemBackend::new();
+    let long = "k".repeat(2 << 20);
+    for error in [
+        store.get(&long).await.unwrap_err(),
+        store.delete(&long).await.unwrap_err(),
+        store.put(&long, "").await.unwrap_err(),
+        store.txn(Txn::new().and_then([Range::new(&long)])).await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, Error::RequestTooLarge { limit_bytes, .. } if limit_bytes == 2 << 20)
+        );
+    }
+    let readable = "k".repeat((2 << 20) - 100);
+    assert!(store.get(&readable).await.unwrap().is_none(), "only changes go into the log");
+}
+
+/// A worker that starves others by polling the store would be a trap on a runtime of one thread.
+#[tokio::test(start_paused = true)]
+async fn busy_loop_on_the_store_lets_others_run() {
+    let store = MemBackend::new();
+    let mut others = tokio::task::JoinSet::new();
+    let other = store.clone();
+    others.spawn(async move { other.put("go", "1").await.unwrap() });
+    while store.get("go").await.unwrap().is_none() {}
+    others.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn same_calls_give_the_same_answers_to_the_last_byte() {
+    let run = async || {
+        let store = MemBackend::new();
+        let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
+        let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
+        let mut told = format!("{lease:?}");
+        for key in ["c", "a", "b"] {
+            let put = Put::new(key, "").lease(lease.id).with_prev_kv();
+            told += &format!("{:?}", store.put_with(put).await.unwrap());
+        }
+        sleep(secs(6)).await;
+        for _ in 0..4 {
+            told += &format!("{:?}", watch.next().await.unwrap().unwrap());
+        }
+        told
+    };
+    assert_eq!(run().await, run().await);
+}
+
+/// Each test has a runtime of its own, and a store may be shared between them.
+#[test]
+fn lease_timer_moves_to_a_runtime_that_lives() {
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let store = MemBackend::new();
+    let first = runtime().unwrap();
+    first.block_on(async { store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap() });
+    drop(first);
+    let second = runtime().unwrap();
+    second.block_on(async {
+        let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
+        store.put_with(Put::new("a", "").lease(lease)).await.unwrap();
+        let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
+    });
+}
+
+#[test]
+fn store_works_without_a_runtime_and_its_leases_end_for_whoever_asks() {
+    let store = MemBackend::builder().lease_clock_rate(1e6).build();
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("the store answers at once"),
+        }
+    }
+    let lease = now(store.lease_grant(LeaseGrant::new(secs(3_600)))).unwrap().id;
+    now(store.put_with(Put::new("a", "1").lease(lease))).unwrap();
+    while now(store.get("a")).unwrap().is_some() {
+        std::hint::spin_loop();
+    }
+    assert!(now(store.leases()).unwrap().leases.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_outlives_the_handle_it_came_from() {
+    let store = MemBackend::new();
+    let other = store.clone();
+    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    drop(store);
+    settle().await;
+    other.put("a", "1").await.unwrap();
+    let batch = tokio::time::timeout(Duration::from_secs(1), watch.next()).await.unwrap();
+    assert_eq!(batch.unwrap().unwrap().events.len(), 1);
+}
