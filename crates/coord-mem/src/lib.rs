@@ -48,6 +48,7 @@ use coord_core::{
 use tokio::task::coop::consume_budget;
 
 pub use options::MemBackendBuilder;
+use options::Options;
 use shared::Shared;
 use store::{delete_size, put_size, range_size, replicated_size, txn_size};
 use watch::MemWatch;
@@ -76,6 +77,10 @@ impl MemBackend {
     /// Chooses what the store is like.
     pub fn builder() -> MemBackendBuilder {
         MemBackendBuilder::new()
+    }
+
+    pub(crate) fn with(options: Options) -> Self {
+        Self { shared: Arc::new(Shared::new(options)) }
     }
 }
 

@@ -1,12 +1,10 @@
 //! What can be chosen about a `MemBackend`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::Limits;
 
 use crate::MemBackend;
-use crate::shared::Shared;
 
 /// Chooses what a [`MemBackend`] is like; everything unset is as a default etcd has it.
 ///
@@ -88,6 +86,6 @@ impl MemBackendBuilder {
     /// The backend, empty and at revision 1.
     #[must_use]
     pub fn build(self) -> MemBackend {
-        MemBackend { shared: Arc::new(Shared::new(self.options)) }
+        MemBackend::with(self.options)
     }
 }

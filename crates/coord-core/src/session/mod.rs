@@ -7,17 +7,17 @@
 //! The subtle part is to know when one has lost. The store counts the lease's time from the moment
 //! the last keep-alive *arrived*; the session counts from the moment it was *sent*, which is
 //! earlier, and stops a tenth of the time before, because clocks do not run equally fast. So a
-//! session is over for its owner before the store can give its keys to anybody else. With a lease
-//! of 30 s, and replies that stop coming:
+//! session is over for its owner before the store can give its keys to anybody else. A lease of
+//! 30 s, whose store stops answering after the first keep-alive:
 //!
 //! ```text
-//! s     0      10     20      27       30
-//!       |------|------|-------|--------|------>
-//!       sent   sent   sent,   lost     the store ends the lease (28.6 if its clock is 5 % fast)
-//!       and    and    no reply
-//!       answered      suspect
-//!       ^ the last confirmed keep-alive was sent here + 10; shown is the case where the one sent
-//!         at 0 was the last to be answered, so lost is at 0 + 27
+//!    0 s   keep-alive sent, and answered            alive until 27 s: 30 s less a tenth
+//!   10     the next one sent, no answer
+//!   17.5   given up                                 suspect
+//!   19     another one sent, no answer              (and so on)
+//!   27     nobody has confirmed anything            lost
+//!   28.6   a store whose clock is 5 % fast ends the lease
+//!   30     any other store does, at the earliest
 //! ```
 //!
 //! What a session cannot do is to tell a process that does not run: one that is suspended for a
