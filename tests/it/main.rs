@@ -1,6 +1,7 @@
 //! Tests across crates.
 
 mod mem;
+mod model;
 mod mutex;
 mod session;
 mod support;

@@ -58,10 +58,13 @@ impl Shared {
     /// Changes the store, and tells whoever watches.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
-        let before = store.revision();
         if store.next_deadline().is_some() {
+            // Told at once: the change may be a compaction, and forget what there is to tell.
+            let before = store.revision();
             store.expire(self.now());
+            self.tell(before, &store);
         }
+        let before = store.revision();
         let result = change(&mut store);
         self.tell(before, &store);
         self.retain(&mut store);

@@ -2,12 +2,14 @@
 //!
 //! - [`Intercept`]: a backend with a [`Rule`] between it and its callers, which can lose, delay
 //!   and fail requests; [`Record`] is the rule that remembers them;
-//! - [`poll_at_most`]: drops a future wherever it waits.
+//! - [`poll_at_most`]: drops a future wherever it waits;
+//! - [`strategy`]: random operations, for property tests.
 
 mod call;
 mod cancel;
 mod intercept;
 mod record;
+pub mod strategy;
 
 pub use call::Call;
 pub use cancel::poll_at_most;

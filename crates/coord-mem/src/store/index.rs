@@ -134,22 +134,30 @@ impl Index {
         }
     }
 
-    /// Makes `kv` what its key is now.
-    pub(crate) fn put(&mut self, kv: Arc<KeyValue>) {
+    /// Makes the key what `revise` makes of what it is, and returns what it was and what it is.
+    pub(crate) fn put(
+        &mut self,
+        key: &Bytes,
+        revise: impl FnOnce(Option<&KeyValue>) -> KeyValue,
+    ) -> (Option<Arc<KeyValue>>, Arc<KeyValue>) {
         use std::collections::btree_map::Entry;
-        match self.live.entry(kv.key.clone()) {
+        match self.live.entry(key.clone()) {
             Entry::Occupied(mut entry) => {
-                let live = entry.get_mut();
-                let before = std::mem::replace(&mut live.kv, kv);
-                if live.past.is_empty() {
+                let Live { kv, past } = entry.get_mut();
+                let now = Arc::new(revise(Some(kv)));
+                let before = std::mem::replace(kv, Arc::clone(&now));
+                if past.is_empty() {
                     // Most keys have little past, where history is bounded.
-                    live.past.reserve_exact(1);
+                    past.reserve_exact(1);
                 }
-                live.past.push(Version::Put(before));
+                past.push(Version::Put(Arc::clone(&before)));
+                (Some(before), now)
             }
             Entry::Vacant(entry) => {
-                let past = self.gone.remove(&kv.key).unwrap_or_default();
-                entry.insert(Live { kv, past });
+                let kv = Arc::new(revise(None));
+                let past = self.gone.remove(key).unwrap_or_default();
+                entry.insert(Live { kv: Arc::clone(&kv), past });
+                (None, kv)
             }
         }
     }

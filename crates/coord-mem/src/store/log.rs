@@ -1,6 +1,6 @@
 //! What happened, by revision: for watches that start in the past or have fallen behind.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use coord_core::{EventKind, KeyValue, Revision};
@@ -41,10 +41,18 @@ impl Log {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// Forgets the revisions before `revision`.
+    /// Forgets the revisions before `revision`, and of that one all but the last change of a key.
     pub(crate) fn compact(&mut self, revision: Revision) {
         while self.first < revision && self.entries.pop_front().is_some() {
             self.first = self.first.next();
+        }
+        if self.first == revision
+            && let Some(changes) = self.entries.front_mut()
+        {
+            let mut seen = BTreeSet::new();
+            changes.reverse();
+            changes.retain(|change| seen.insert(change.kv.key.clone()));
+            changes.reverse();
         }
     }
 

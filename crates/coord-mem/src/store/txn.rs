@@ -236,24 +236,26 @@ impl<'a> Changes<'a> {
     }
 
     pub(super) fn put(&mut self, put: &Put) -> PutResponse {
-        let before = self.store.index.get(&put.key);
-        let (create_revision, version) =
-            before.map_or((self.revision, 1), |kv| (kv.create_revision, kv.version + 1));
-        let old_lease = before.and_then(|kv| kv.lease);
-        let value = match before {
-            Some(kv) if put.ignore_value => kv.value.clone(),
-            _ => put.value.clone(),
-        };
-        let prev_kv = before.filter(|_| put.prev_kv).cloned();
-        let lease = if put.ignore_lease { old_lease } else { put.lease };
         let mod_revision = self.revision;
-        let key = put.key.clone();
-        let kv = KeyValue { key, value, create_revision, mod_revision, version, lease };
-        let kv = Arc::new(kv);
-
-        self.store.leases.reattach(&put.key, old_lease, lease);
-        self.store.index.put(Arc::clone(&kv));
+        let (before, kv) = self.store.index.put(&put.key, |before| KeyValue {
+            key: put.key.clone(),
+            value: match before {
+                Some(before) if put.ignore_value => before.value.clone(),
+                _ => put.value.clone(),
+            },
+            create_revision: before.map_or(mod_revision, |before| before.create_revision),
+            mod_revision,
+            version: before.map_or(0, |before| before.version) + 1,
+            lease: if put.ignore_lease {
+                before.and_then(|before| before.lease)
+            } else {
+                put.lease
+            },
+        });
+        let old_lease = before.as_ref().and_then(|before| before.lease);
+        self.store.leases.reattach(&put.key, old_lease, kv.lease);
         self.note(Change { kind: EventKind::Put, kv });
+        let prev_kv = before.filter(|_| put.prev_kv).map(Arc::unwrap_or_clone);
         PutResponse { header: Header::at(self.revision), prev_kv }
     }
 
@@ -266,7 +268,7 @@ impl<'a> Changes<'a> {
             let Some(kv) = self.delete_key(&key) else { continue };
             deleted += 1;
             if delete.prev_kv {
-                prev_kvs.push(KeyValue::clone(&kv));
+                prev_kvs.push(Arc::unwrap_or_clone(kv));
             }
         }
         DeleteResponse { header: self.header(), deleted, prev_kvs }

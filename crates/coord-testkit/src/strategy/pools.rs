@@ -1,0 +1,96 @@
+//! The tiny sets that everything is drawn from.
+//!
+//! Shrinking goes towards the front of each: to `a`, to the empty value, to lease 1, to "not set".
+
+use bytes::Bytes;
+use coord_core::{KeyRange, LeaseId};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::At;
+
+/// The size of the one value that is not small: larger than what a test allows in a request, if it
+/// sets the limit to some 16 KiB.
+pub const BIG_VALUE_BYTES: usize = 20 * 1024;
+
+/// The keys: some are prefixes of others, and the smallest and the largest byte are among them.
+const KEYS: [&[u8]; 6] = [b"a", b"ab", b"b", b"a\xff", b"\0", b"\xff"];
+
+const SMALL_VALUES: &[&[u8]] = &[b"x", b"y", b"\0"];
+
+/// The leases, a negative one among them: ids are signed, and are compared so.
+const LEASES: [LeaseId; 3] = [lease(1), lease(2), lease(-3)];
+
+const fn lease(id: i64) -> LeaseId {
+    LeaseId::new(id).expect("only zero is no lease")
+}
+
+/// A key.
+pub fn key() -> BoxedStrategy<Bytes> {
+    prop_oneof![
+        5 => Just(KEYS[0]),
+        2 => Just(KEYS[1]),
+        2 => Just(KEYS[2]),
+        1 => select(&KEYS[3..]),
+    ]
+    .prop_map(Bytes::from_static)
+    .boxed()
+}
+
+/// A key, rarely none.
+pub(super) fn key_or_empty() -> BoxedStrategy<Bytes> {
+    prop_oneof![149 => key(), 1 => Just(Bytes::new())].boxed()
+}
+
+/// Keys: one, a prefix, from one on, all, an interval that may be upside down.
+pub fn key_range() -> BoxedStrategy<KeyRange> {
+    prop_oneof![
+        12 => key().prop_map(KeyRange::key),
+        4 => key().prop_map(KeyRange::prefix),
+        3 => key().prop_map(KeyRange::starting_at),
+        2 => Just(KeyRange::all()),
+        3 => (key(), key()).prop_map(|(start, end)| KeyRange::between(start, end)),
+        2 => (key(), key()).prop_map(|(start, end)| KeyRange::from_wire(start, end)),
+    ]
+    .boxed()
+}
+
+/// The same, rarely with an empty key where the range begins.
+pub(super) fn key_range_or_empty() -> BoxedStrategy<KeyRange> {
+    let empty = (Just(Bytes::new()), prop_oneof![Just(Bytes::new()), key()])
+        .prop_map(|(start, end)| KeyRange::from_wire(start, end));
+    prop_oneof![119 => key_range(), 1 => empty].boxed()
+}
+
+/// A value: none or a byte, and once in a long while [`BIG_VALUE_BYTES`] of them.
+pub fn value() -> BoxedStrategy<Bytes> {
+    static BIG: [u8; BIG_VALUE_BYTES] = [b'+'; BIG_VALUE_BYTES];
+    prop_oneof![
+        50 => Just(Bytes::new()),
+        100 => select(SMALL_VALUES).prop_map(Bytes::from_static),
+        1 => Just(Bytes::from_static(&BIG)),
+    ]
+    .boxed()
+}
+
+/// A lease, mostly the first.
+pub fn lease_id() -> BoxedStrategy<LeaseId> {
+    prop_oneof![10 => Just(LEASES[0]), 2 => Just(LEASES[1]), 1 => Just(LEASES[2])].boxed()
+}
+
+/// A revision, from the dim past to a little way into the future.
+pub fn at() -> BoxedStrategy<At> {
+    prop_oneof![
+        4 => Just(At::Current),
+        12 => (0_i64..=4).prop_map(At::Back),
+        4 => (5_i64..=20).prop_map(At::Back),
+        2 => (1_i64..=3).prop_map(At::Ahead),
+        1 => select(&[0, 1, -1, -2, i64::MAX, i64::MIN][..]).prop_map(At::Absolute),
+    ]
+    .boxed()
+}
+
+/// A revision that mostly is not set.
+pub(super) fn at_or_unset() -> BoxedStrategy<At> {
+    prop_oneof![3 => Just(At::Absolute(0)), 1 => at()].boxed()
+}

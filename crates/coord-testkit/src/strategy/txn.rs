@@ -1,0 +1,139 @@
+//! Transactions: nested up to three levels, and not always right.
+//!
+//! A transaction drawn blindly is nearly always refused, for with six keys its puts collide. So
+//! branches are short, puts stand among reads, and most transactions pass; that some do collide is
+//! intended.
+
+use bytes::Bytes;
+use coord_core::{Compare, CompareOp, CompareOperand, KeyRange, Revision};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::pools::key_range_or_empty;
+use super::requests::{delete, put, range};
+use super::{CompareDraft, Hazards, OpDraft, RangeDraft, TxnDraft, at, lease_id, value};
+
+/// How many levels of transactions there may be.
+const DEPTH: u32 = 3;
+
+/// A transaction.
+pub fn txn(hazards: Hazards) -> BoxedStrategy<TxnDraft> {
+    match hazards {
+        Hazards::Include => prop_oneof![11 => txn_of(DEPTH), 1 => reborn()].boxed(),
+        Hazards::Exclude => txn_of(DEPTH).prop_map(without_hazard).boxed(),
+    }
+}
+
+/// A transaction that puts what it deletes, in one order or the other, through the one hole in
+/// the rule against it: a delete without end.
+fn reborn() -> BoxedStrategy<TxnDraft> {
+    let keeps = prop::bool::weighted(0.3);
+    (delete(), put(), range_within(), prop::bool::ANY, keeps)
+        .prop_map(|(mut delete, mut put, range, delete_first, keeps)| {
+            delete.keys = KeyRange::starting_at(&put.key);
+            if keeps {
+                put.value = Bytes::new();
+                put.ignore_value = true;
+            }
+            let mut success = vec![OpDraft::Put(put), OpDraft::Range(range)];
+            success.insert(if delete_first { 0 } else { 2 }, OpDraft::Delete(delete));
+            TxnDraft { success, ..TxnDraft::default() }
+        })
+        .boxed()
+}
+
+fn txn_of(depth: u32) -> BoxedStrategy<TxnDraft> {
+    let compares = prop_oneof![10 => vec(compare(), 0..=2), 1 => vec(compare(), 3..=5)];
+    (compares, branch(depth), branch(depth))
+        .prop_map(|(compares, success, failure)| TxnDraft { compares, success, failure })
+        .boxed()
+}
+
+fn branch(depth: u32) -> BoxedStrategy<Vec<OpDraft>> {
+    let op = op(depth);
+    prop_oneof![
+        20 => vec(op.clone(), 0..=2),
+        6 => vec(op.clone(), 3),
+        1 => vec(op, 4..=12),
+    ]
+    .boxed()
+}
+
+fn op(depth: u32) -> BoxedStrategy<OpDraft> {
+    let flat = prop_oneof![
+        3 => put().prop_map(OpDraft::Put),
+        3 => range_within().prop_map(OpDraft::Range),
+        2 => delete().prop_map(OpDraft::Delete),
+    ];
+    if depth <= 1 {
+        return flat.boxed();
+    }
+    prop_oneof![6 => flat, 2 => txn_of(depth - 1).prop_map(OpDraft::Txn)].boxed()
+}
+
+/// A range as a step: half of them read what is there, for one that reads what is not there makes
+/// the whole transaction fail.
+fn range_within() -> BoxedStrategy<RangeDraft> {
+    (range(), prop::bool::ANY)
+        .prop_map(|(mut range, now)| {
+            if now {
+                range.revision = super::At::Absolute(0);
+            }
+            range
+        })
+        .boxed()
+}
+
+/// A condition, often one that holds.
+pub fn compare() -> BoxedStrategy<CompareDraft> {
+    let op =
+        select(&[CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual][..]);
+    let operand = prop_oneof![
+        (0_i64..=2).prop_map(CompareOperand::Version),
+        Just(CompareOperand::CreateRevision(Revision::ZERO)),
+        Just(CompareOperand::ModRevision(Revision::ZERO)),
+        value().prop_map(CompareOperand::Value),
+        prop::option::of(lease_id()).prop_map(CompareOperand::Lease),
+    ];
+    (key_range_or_empty(), op, operand, at())
+        .prop_map(|(keys, op, operand, revision)| CompareDraft {
+            request: Compare { keys, op, operand },
+            revision,
+        })
+        .boxed()
+}
+
+fn without_hazard(mut txn: TxnDraft) -> TxnDraft {
+    if has_put(&txn) {
+        drop_endless_deletes(&mut txn);
+    }
+    txn
+}
+
+fn steps(txn: &TxnDraft) -> impl Iterator<Item = &OpDraft> {
+    txn.success.iter().chain(&txn.failure)
+}
+
+fn has_put(txn: &TxnDraft) -> bool {
+    steps(txn).any(|op| match op {
+        OpDraft::Put(_) => true,
+        OpDraft::Txn(nested) => has_put(nested),
+        OpDraft::Range(_) | OpDraft::Delete(_) => false,
+    })
+}
+
+fn drop_endless_deletes(txn: &mut TxnDraft) {
+    for branch in [&mut txn.success, &mut txn.failure] {
+        branch.retain(|op| !matches!(op, OpDraft::Delete(delete) if is_endless(&delete.keys)));
+        for op in branch {
+            if let OpDraft::Txn(nested) = op {
+                drop_endless_deletes(nested);
+            }
+        }
+    }
+}
+
+fn is_endless(keys: &KeyRange) -> bool {
+    keys.upper_bound().is_none()
+}

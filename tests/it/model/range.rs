@@ -1,0 +1,102 @@
+//! Reading a range, by the six steps of the contract, §2.
+
+use coord_core::{
+    ErrorKind, Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget,
+};
+
+use super::rules;
+use super::state::{Answer, Model, State};
+
+impl Model {
+    pub(super) fn range(&self, range: &Range) -> Answer<RangeResponse> {
+        rules::check_key(range.keys.start())?;
+        if range.revision > self.revision() {
+            return Err(ErrorKind::FutureRevision);
+        }
+        if range.revision > Revision::ZERO && range.revision.0 < self.compacted {
+            return Err(ErrorKind::Compacted);
+        }
+        Ok(self.read(range, self.current(), self.header()))
+    }
+
+    /// Reads from `newest`, or from what was at the revision that is asked for.
+    pub(super) fn read(&self, range: &Range, newest: &State, header: Header) -> RangeResponse {
+        let historic = range.revision > Revision::ZERO;
+        let state = if historic { self.state_at(range.revision) } else { newest };
+        // 1: fetch in key order.
+        let mut kvs = rules::keys_in(state, &range.keys);
+        // 2: count, whatever the limit and the filters.
+        let count = i64::try_from(kvs.len()).expect("few keys");
+        if range.count_only {
+            return RangeResponse { header, kvs: Vec::new(), more: false, count };
+        }
+        let limit = usize::try_from(range.limit).ok().filter(|&limit| limit > 0);
+        let unsorted = range.sort_order == SortOrder::None;
+        if let Some(limit) = limit
+            && unsorted
+            && !has_filter(range)
+        {
+            kvs.truncate(limit.saturating_add(1));
+        }
+        // 3: filter.
+        kvs.retain(|kv| passes(range, kv));
+        // 4: sort; up to twelve keys ties stay in key order.
+        sort(&mut kvs, range);
+        // 5: cut.
+        let more = limit.is_some_and(|limit| kvs.len() > limit);
+        if let Some(limit) = limit {
+            kvs.truncate(limit);
+        }
+        // 6: blank.
+        if range.keys_only {
+            for kv in &mut kvs {
+                kv.value.clear();
+            }
+        }
+        RangeResponse { header, kvs, more, count }
+    }
+}
+
+fn has_filter(range: &Range) -> bool {
+    range.min_mod_revision.0 != 0
+        || range.max_mod_revision.0 != 0
+        || range.min_create_revision.0 != 0
+        || range.max_create_revision.0 != 0
+}
+
+fn passes(range: &Range, kv: &KeyValue) -> bool {
+    if range.max_mod_revision.0 != 0 && kv.mod_revision > range.max_mod_revision {
+        return false;
+    }
+    if range.min_mod_revision.0 != 0 && kv.mod_revision < range.min_mod_revision {
+        return false;
+    }
+    if range.max_create_revision.0 != 0 && kv.create_revision > range.max_create_revision {
+        return false;
+    }
+    if range.min_create_revision.0 != 0 && kv.create_revision < range.min_create_revision {
+        return false;
+    }
+    true
+}
+
+/// Insertion sort, as etcd's for few keys: a key moves up past those that it must precede.
+fn sort(kvs: &mut [KeyValue], range: &Range) {
+    let precedes = |a: &KeyValue, b: &KeyValue| {
+        let (a, b) = if range.sort_order == SortOrder::Descending { (b, a) } else { (a, b) };
+        match range.sort_target {
+            SortTarget::Key => a.key < b.key,
+            SortTarget::Version => a.version < b.version,
+            SortTarget::CreateRevision => a.create_revision < b.create_revision,
+            SortTarget::ModRevision => a.mod_revision < b.mod_revision,
+            SortTarget::Value => a.value < b.value,
+        }
+    };
+    for end in 1..kvs.len() {
+        let mut at = end;
+        while at > 0 && precedes(&kvs[at], &kvs[at - 1]) {
+            kvs.swap(at, at - 1);
+            at -= 1;
+        }
+    }
+}
