@@ -156,6 +156,7 @@ async fn message_that_etcds_transport_would_not_take_is_refused_whatever_it_asks
         store.delete(&long).await.unwrap_err(),
         store.put(&long, "").await.unwrap_err(),
         store.txn(Txn::new().and_then([Range::new(&long)])).await.unwrap_err(),
+        store.watch(WatchRequest::new(&long)).await.unwrap_err(),
     ] {
         assert!(
             matches!(error, Error::RequestTooLarge { limit_bytes, .. } if limit_bytes == 2 << 20)
@@ -282,4 +283,12 @@ async fn watch_from_the_compacted_revision_sees_the_last_change_of_each_key() {
     let batch = watch.next().await.unwrap().unwrap();
     let kinds: Vec<_> = batch.events.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::Delete]);
+}
+
+/// As etcd 3.5 does, which looks at the start before it looks at the range.
+#[tokio::test(start_paused = true)]
+async fn watch_that_is_wrong_twice_is_refused_for_its_start() {
+    let store = MemBackend::new();
+    let wrong_twice = WatchRequest::new(KeyRange::from_wire("b", "a")).start_at(Revision(-1));
+    assert_eq!(store.watch(wrong_twice).await.unwrap_err().kind(), ErrorKind::Compacted);
 }

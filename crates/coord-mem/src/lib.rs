@@ -50,7 +50,7 @@ use tokio::task::coop::consume_budget;
 pub use options::MemBackendBuilder;
 use options::Options;
 use shared::Shared;
-use store::{delete_size, put_size, range_size, replicated_size, txn_size};
+use store::{delete_size, put_size, range_size, replicated_size, txn_size, watch_size};
 use watch::MemWatch;
 
 /// An in-memory store that behaves as a single etcd member.
@@ -113,6 +113,7 @@ impl KvBackend for MemBackend {
 
     async fn watch(&self, request: WatchRequest) -> Result<Watch> {
         consume_budget().await;
+        self.check_message(watch_size(&request))?;
         let store = self.shared.read();
         let request = watch::normalize(request, &store)?;
         let slot = self.shared.hub.register(request, &store);

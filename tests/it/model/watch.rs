@@ -33,13 +33,13 @@ impl Model {
         if request.keys.start().is_empty() {
             request.keys = KeyRange::from_wire("\0", request.keys.range_end());
         }
-        let end = request.keys.range_end();
-        if !end.is_empty() && &end[..] != b"\0" && end <= request.keys.start() {
-            return Err(ErrorKind::EmptyWatchRange);
-        }
         let start = request.start_revision;
         if start < Revision::ZERO {
             return Err(ErrorKind::Compacted);
+        }
+        let end = request.keys.range_end();
+        if !end.is_empty() && &end[..] != b"\0" && end <= request.keys.start() {
+            return Err(ErrorKind::EmptyWatchRange);
         }
         let mut backlog = Vec::new();
         let next = Revision(self.revision().0 + 1);

@@ -167,16 +167,16 @@ impl<B: KvBackend> KvBackend for PrefixLayer<B> {
     }
 
     async fn watch(&self, mut request: WatchRequest) -> Result<Watch> {
-        if request.keys.is_empty() {
-            // Refused below too, but there the range would be named with the prefix.
-            return Err(Error::EmptyWatchRange { keys: request.keys });
-        }
+        let asked = request.keys.clone();
         if request.keys.start().is_empty() {
             // A watch on no key is a watch on the smallest key.
             request.keys = KeyRange::from_wire("\0", request.keys.range_end());
         }
         self.prefix.add_to_range(&mut request.keys);
-        let watch = self.inner.watch(request).await?;
+        let watch = self.inner.watch(request).await.map_err(|error| match error {
+            Error::EmptyWatchRange { .. } => Error::EmptyWatchRange { keys: asked },
+            error => error,
+        })?;
         Ok(Watch::new(watch.header(), PrefixWatch { inner: watch, prefix: self.prefix.clone() }))
     }
 

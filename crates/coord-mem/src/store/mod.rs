@@ -22,7 +22,7 @@ use index::Index;
 use lease::Leases;
 pub(crate) use log::Change;
 use log::Log;
-pub(crate) use size::{delete_size, put_size, range_size, replicated_size, txn_size};
+pub(crate) use size::{delete_size, put_size, range_size, replicated_size, txn_size, watch_size};
 use txn::Changes;
 
 /// Who answers. Fixed, so that equal calls give equal bytes.

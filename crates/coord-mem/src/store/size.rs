@@ -17,7 +17,9 @@
 //!
 //! Source: contract §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and `raft_internal.proto`.
 
-use coord_core::{Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Txn};
+use coord_core::{
+    Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Txn, WatchRequest,
+};
 
 /// The size of a request of `size` bytes once it lies in the log.
 ///
@@ -71,6 +73,15 @@ pub(crate) fn txn_size(txn: &Txn) -> usize {
     let ops = txn.success.iter().chain(&txn.failure);
     // Each step is a message that holds the request as a message.
     compares.chain(ops.map(|op| message(message(op_size(op))))).sum()
+}
+
+pub(crate) fn watch_size(watch: &WatchRequest) -> usize {
+    let create = keys_size(&watch.keys)
+        + number(watch.start_revision.0)
+        + flags([watch.progress_notify, watch.prev_kv])
+        // Repeated numbers are packed into one field of bytes; each filter's takes one.
+        + bytes(watch.filters.len());
+    message(create)
 }
 
 fn compare_size(compare: &Compare) -> usize {

@@ -30,7 +30,8 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use coord_core::{
-    Event, EventKind, KeyRange, KeyValue, Result, Revision, WatchBatch, WatchFilter, WatchRequest,
+    Error, Event, EventKind, KeyRange, KeyValue, Result, Revision, WatchBatch, WatchFilter,
+    WatchRequest,
 };
 use dashmap::DashMap;
 
@@ -200,11 +201,11 @@ pub(crate) fn normalize(mut request: WatchRequest, store: &Store) -> Result<Watc
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());
     }
-    if request.keys.is_empty() {
-        return Err(coord_core::Error::EmptyWatchRange { keys: request.keys });
-    }
     if request.start_revision < Revision::ZERO {
         return Err(store.compacted(request.start_revision));
+    }
+    if request.keys.is_empty() {
+        return Err(Error::EmptyWatchRange { keys: request.keys });
     }
     Ok(request)
 }
