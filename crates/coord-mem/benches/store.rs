@@ -81,7 +81,8 @@ fn get(criterion: &mut Criterion) {
         || {},
         |keys| {
             for key in keys {
-                black_box(map.read().expect("nobody panics").get(key).cloned());
+                let map = map.read().expect("nobody panics");
+                black_box(map.get_key_value(key).map(|(key, value)| (key.clone(), value.clone())));
             }
         },
     );

@@ -116,6 +116,7 @@ impl Hub {
         }
         // By id, so that watchers are woken in the order in which they came.
         let mut told: BTreeMap<u64, (Arc<Slot>, Vec<Event>)> = BTreeMap::new();
+        let by_range = self.by_range();
         for change in store.changes(revision) {
             let mut tell = |slot: &Arc<Slot>| {
                 if let Some(event) = slot.wanted(change, store) {
@@ -127,8 +128,11 @@ impl Hub {
             if let Some(slots) = self.by_key.get(&change.kv.key) {
                 slots.iter().for_each(&mut tell);
             }
-            self.by_range().at(&change.kv.key).iter().for_each(&mut tell);
+            if !by_range.is_empty() {
+                by_range.at(&change.kv.key).iter().for_each(&mut tell);
+            }
         }
+        drop(by_range);
         for (slot, events) in told.into_values() {
             slot.push(WatchBatch { revision, events });
         }

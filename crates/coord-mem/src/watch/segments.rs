@@ -10,11 +10,11 @@
 //!   |  none   |    1    |   1 2   |    2
 //! ```
 //!
-//! Adding a range costs a step for each segment that it spans, looking up a key a single search.
-//! That is the right way round: ranges are added now and then, keys are written all the time.
+//! Looking up a key is one binary search; adding a range moves what lies behind it and visits the
+//! segments that it spans. That is the right way round: ranges are added now and then, keys are
+//! written all the time.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,16 +25,25 @@ use super::Slot;
 /// Watchers by segment.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
-    /// Each cut with the watchers of the segment that it begins. Before the first cut nobody
-    /// watches.
-    cuts: BTreeMap<Bytes, Vec<Arc<Slot>>>,
+    /// Sorted. Before the first cut nobody watches.
+    cuts: Vec<Cut>,
+}
+
+/// Where a segment begins, and who watches it.
+#[derive(Debug)]
+struct Cut {
+    at: Bytes,
+    slots: Vec<Arc<Slot>>,
 }
 
 impl Segments {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.cuts.is_empty()
+    }
+
     /// The watchers of a key.
     pub(crate) fn at(&self, key: &[u8]) -> &[Arc<Slot>] {
-        let up_to_key = (Bound::Unbounded, Bound::Included(key));
-        self.cuts.range::<[u8], _>(up_to_key).next_back().map_or(&[], |(_, slots)| slots)
+        self.before(self.cuts.partition_point(|cut| cut.at <= key))
     }
 
     pub(crate) fn insert(&mut self, keys: &KeyRange, slot: &Arc<Slot>) {
@@ -42,14 +51,16 @@ impl Segments {
         if let Some(end) = keys.upper_bound() {
             self.cut(end);
         }
-        for slots in self.within(keys) {
-            slots.push(Arc::clone(slot));
+        let within = self.within(keys);
+        for cut in &mut self.cuts[within] {
+            cut.slots.push(Arc::clone(slot));
         }
     }
 
     pub(crate) fn remove(&mut self, keys: &KeyRange, id: u64) {
-        for slots in self.within(keys) {
-            slots.retain(|slot| slot.id != id);
+        let within = self.within(keys);
+        for cut in &mut self.cuts[within] {
+            cut.slots.retain(|slot| slot.id != id);
         }
         self.heal(keys.start());
         if let Some(end) = keys.upper_bound() {
@@ -57,27 +68,35 @@ impl Segments {
         }
     }
 
-    fn cut(&mut self, key: &Bytes) {
-        if !self.cuts.contains_key(key) {
-            let slots = self.at(key).to_vec();
-            self.cuts.insert(key.clone(), slots);
+    /// The watchers of the segment before a cut.
+    fn before(&self, cut: usize) -> &[Arc<Slot>] {
+        cut.checked_sub(1).map_or(&[], |before| &self.cuts[before].slots)
+    }
+
+    fn cut(&mut self, at: &Bytes) {
+        if let Err(place) = self.cuts.binary_search_by(|cut| cut.at.cmp(at)) {
+            let slots = self.before(place).to_vec();
+            self.cuts.insert(place, Cut { at: at.clone(), slots });
         }
     }
 
     /// Takes a cut out that separates nothing any more.
-    fn heal(&mut self, key: &Bytes) {
-        let before = (Bound::Unbounded, Bound::Excluded(&key[..]));
-        let before = self.cuts.range::<[u8], _>(before).next_back().map_or(&[][..], |(_, s)| s);
+    fn heal(&mut self, at: &Bytes) {
         let ids = |slots: &[Arc<Slot>]| slots.iter().map(|slot| slot.id).collect::<Vec<_>>();
-        if self.cuts.get(key).is_some_and(|after| ids(after) == ids(before)) {
-            self.cuts.remove(key);
+        if let Ok(place) = self.cuts.binary_search_by(|cut| cut.at.cmp(at))
+            && ids(self.before(place)) == ids(&self.cuts[place].slots)
+        {
+            self.cuts.remove(place);
         }
     }
 
-    fn within(&mut self, keys: &KeyRange) -> impl Iterator<Item = &mut Vec<Arc<Slot>>> {
-        let end = keys.upper_bound().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-        let range = (Bound::Included(&keys.start()[..]), end);
-        self.cuts.range_mut::<[u8], _>(range).map(|(_, slots)| slots)
+    /// The cuts that lie in a range.
+    fn within(&self, keys: &KeyRange) -> Range<usize> {
+        let start = self.cuts.partition_point(|cut| cut.at < *keys.start());
+        let end = keys
+            .upper_bound()
+            .map_or(self.cuts.len(), |end| self.cuts.partition_point(|cut| cut.at < *end));
+        start..end
     }
 }
 
