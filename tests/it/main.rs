@@ -3,6 +3,7 @@
 mod mem;
 mod model;
 mod mutex;
+mod prefix;
 mod session;
 mod support;
 mod tidy;

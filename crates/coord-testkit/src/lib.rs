@@ -1,5 +1,6 @@
 //! Proof for coordinating code: for this repository's own, and for yours.
 //!
+//! - [`conformance`]: what every backend must do, as a table of promises that anybody can run;
 //! - [`Intercept`]: a backend with a [`Rule`] between it and its callers, which can lose, delay
 //!   and fail requests; [`Record`] is the rule that remembers them;
 //! - [`poll_at_most`]: drops a future wherever it waits;
@@ -7,6 +8,7 @@
 
 mod call;
 mod cancel;
+pub mod conformance;
 mod intercept;
 mod record;
 pub mod strategy;

@@ -198,7 +198,9 @@ impl<B: KvBackend> KvBackend for PrefixLayer<B> {
     ) -> Result<LeaseTimeToLiveResponse> {
         let mut response = self.inner.lease_time_to_live(request).await?;
         if let Some(lease) = &mut response.lease {
-            lease.keys.retain(|key| key.starts_with(&self.prefix.0));
+            let prefix = &self.prefix.0;
+            // The prefix by itself would be the empty key, which there is not.
+            lease.keys.retain(|key| key.len() > prefix.len() && key.starts_with(prefix));
             lease.keys.iter_mut().for_each(|key| self.prefix.strip(key));
         }
         Ok(response)

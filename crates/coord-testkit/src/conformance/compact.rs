@@ -1,0 +1,233 @@
+//! Forgetting history: what goes, what stays, and what is refused.
+
+use coord_core::{
+    Compact, Delete, ErrorKind, KeyRange, KvBackend, KvBackendExt, Op, Put, Range, Revision, Txn,
+};
+
+use super::steps::{
+    Checked, all_keys, compact, get, get_at, keys_of, lease, lease_keys, now, put_on, puts,
+    refused, steps,
+};
+use super::table;
+
+table! { Compact;
+    compaction_makes_earlier_revisions_unreadable,
+    compaction_at_the_current_revision_is_accepted,
+    compaction_keeps_what_can_be_read_at_its_revision,
+    compaction_keeps_every_later_revision,
+    compaction_leaves_the_present_as_it_is,
+    compaction_keeps_create_revision_and_version_of_survivors,
+    key_put_at_the_compact_revision_is_read_there,
+    key_deleted_before_the_compact_revision_is_not_read_there,
+    key_deleted_at_the_compact_revision_is_not_read_there,
+    key_deleted_after_the_compact_revision_is_still_read_there,
+    key_put_after_its_tombstone_was_compacted_starts_at_version_one,
+    compaction_keeps_keys_on_their_leases,
+    compaction_at_the_same_revision_twice_is_refused,
+    compaction_below_an_earlier_one_is_refused,
+    compaction_above_an_earlier_one_is_accepted,
+    compaction_of_the_future_is_refused,
+    compaction_of_a_negative_revision_is_refused,
+    compaction_at_zero_is_accepted_once: FreshStore,
+    physical_compaction_gives_the_same_answers,
+    refused_compaction_forgets_nothing,
+    compaction_where_a_key_was_deleted_and_put_at_once_is_refused: UnboundedDeletes RefusesHazards,
+    compaction_above_a_refused_one_is_accepted: UnboundedDeletes RefusesHazards,
+}
+
+async fn compaction_makes_earlier_revisions_unreadable(kv: &dyn KvBackend) -> Checked {
+    let [first, second, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
+    compact(kv, third).await?;
+    for past in [first, second] {
+        refused(kv.range(Range::new("a").at(past)).await, ErrorKind::Compacted)?;
+        refused(kv.range(Range::new("absent").at(past)).await, ErrorKind::Compacted)?;
+    }
+    Ok(())
+}
+
+async fn compaction_at_the_current_revision_is_accepted(kv: &dyn KvBackend) -> Checked {
+    let [current] = puts(kv, [("a", "1")]).await?;
+    compact(kv, current).await?;
+    ensure_eq!(get(kv, "a").await?.value, "1");
+    ensure_eq!(get_at(kv, "a", current).await?.value, "1");
+    Ok(())
+}
+
+async fn compaction_keeps_what_can_be_read_at_its_revision(kv: &dyn KvBackend) -> Checked {
+    let [.., at, _, _] =
+        puts(kv, [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("a", "3"), ("d", "1")]).await?;
+    let read = || kv.range(Range::new(KeyRange::all()).at(at));
+    let before = read().await?.kvs;
+    compact(kv, at).await?;
+    ensure_eq!(read().await?.kvs, before);
+    Ok(())
+}
+
+async fn compaction_keeps_every_later_revision(kv: &dyn KvBackend) -> Checked {
+    let [_, two, three, four] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3"), ("a", "4")]).await?;
+    compact(kv, two).await?;
+    ensure_eq!(get_at(kv, "a", three).await?.value, "3");
+    ensure_eq!(get_at(kv, "a", four).await?.value, "4");
+    Ok(())
+}
+
+async fn compaction_leaves_the_present_as_it_is(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")]).await?;
+    let deleted = kv.delete("b").await?.header.revision;
+    let before = kv.range(Range::new(KeyRange::all())).await?.kvs;
+    compact(kv, deleted).await?;
+    ensure_eq!(kv.range(Range::new(KeyRange::all())).await?.kvs, before);
+    Ok(())
+}
+
+async fn compaction_keeps_create_revision_and_version_of_survivors(kv: &dyn KvBackend) -> Checked {
+    let [first, _, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
+    compact(kv, third).await?;
+    let fourth = kv.put("a", "4").await?.header.revision;
+    let a = get(kv, "a").await?;
+    ensure_eq!((a.create_revision, a.mod_revision, a.version), (first, fourth, 4));
+    Ok(())
+}
+
+async fn key_put_at_the_compact_revision_is_read_there(kv: &dyn KvBackend) -> Checked {
+    let [_, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
+    compact(kv, second).await?;
+    ensure_eq!(get_at(kv, "a", second).await?.value, "2");
+    Ok(())
+}
+
+async fn key_deleted_before_the_compact_revision_is_not_read_there(kv: &dyn KvBackend) -> Checked {
+    kv.put("a", "1").await?;
+    kv.delete("a").await?;
+    let [after] = puts(kv, [("b", "1")]).await?;
+    compact(kv, after).await?;
+    ensure_eq!(keys_of(kv, Range::new(KeyRange::all()).at(after)).await?, ["b"]);
+    Ok(())
+}
+
+async fn key_deleted_at_the_compact_revision_is_not_read_there(kv: &dyn KvBackend) -> Checked {
+    kv.put("a", "1").await?;
+    let deleted = kv.delete("a").await?.header.revision;
+    kv.put("a", "2").await?;
+    compact(kv, deleted).await?;
+    ensure_eq!(kv.range(Range::new("a").at(deleted)).await?.count, 0);
+    ensure_eq!(get(kv, "a").await?.version, 1);
+    Ok(())
+}
+
+async fn key_deleted_after_the_compact_revision_is_still_read_there(kv: &dyn KvBackend) -> Checked {
+    let [put] = puts(kv, [("a", "1")]).await?;
+    kv.delete("a").await?;
+    compact(kv, put).await?;
+    ensure_eq!(get_at(kv, "a", put).await?.value, "1");
+    Ok(())
+}
+
+async fn key_put_after_its_tombstone_was_compacted_starts_at_version_one(
+    kv: &dyn KvBackend,
+) -> Checked {
+    puts(kv, [("a", "1"), ("a", "2")]).await?;
+    kv.delete("a").await?;
+    let [other] = puts(kv, [("b", "1")]).await?;
+    compact(kv, other).await?;
+    let [again] = puts(kv, [("a", "3")]).await?;
+    let a = get(kv, "a").await?;
+    ensure_eq!((a.create_revision, a.version), (again, 1));
+    Ok(())
+}
+
+async fn compaction_keeps_keys_on_their_leases(kv: &dyn KvBackend) -> Checked {
+    let id = lease(kv).await?;
+    put_on(kv, id, "a").await?;
+    let again = put_on(kv, id, "a").await?;
+    compact(kv, again).await?;
+    ensure_eq!(lease_keys(kv, id).await?, ["a"]);
+    kv.lease_revoke(id).await?;
+    ensure_eq!(kv.get("a").await?, None);
+    Ok(())
+}
+
+async fn compaction_at_the_same_revision_twice_is_refused(kv: &dyn KvBackend) -> Checked {
+    let [revision] = puts(kv, [("a", "1")]).await?;
+    compact(kv, revision).await?;
+    refused(kv.compact(Compact::new(revision)).await, ErrorKind::Compacted)?;
+    Ok(())
+}
+
+async fn compaction_below_an_earlier_one_is_refused(kv: &dyn KvBackend) -> Checked {
+    let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
+    compact(kv, second).await?;
+    refused(kv.compact(Compact::new(first)).await, ErrorKind::Compacted)?;
+    refused(kv.compact(Compact::new(Revision::ZERO)).await, ErrorKind::Compacted)?;
+    Ok(())
+}
+
+async fn compaction_above_an_earlier_one_is_accepted(kv: &dyn KvBackend) -> Checked {
+    let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
+    compact(kv, first).await?;
+    compact(kv, second).await?;
+    refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
+    Ok(())
+}
+
+async fn compaction_of_the_future_is_refused(kv: &dyn KvBackend) -> Checked {
+    let next = now(kv).await?.next();
+    refused(kv.compact(Compact::new(next)).await, ErrorKind::FutureRevision)?;
+    Ok(())
+}
+
+async fn compaction_of_a_negative_revision_is_refused(kv: &dyn KvBackend) -> Checked {
+    refused(kv.compact(Compact::new(Revision(-1))).await, ErrorKind::Compacted)?;
+    Ok(())
+}
+
+async fn compaction_at_zero_is_accepted_once(kv: &dyn KvBackend) -> Checked {
+    let [first] = puts(kv, [("a", "1")]).await?;
+    compact(kv, Revision::ZERO).await?;
+    refused(kv.compact(Compact::new(Revision::ZERO)).await, ErrorKind::Compacted)?;
+    ensure_eq!(get_at(kv, "a", first).await?.value, "1");
+    Ok(())
+}
+
+async fn physical_compaction_gives_the_same_answers(kv: &dyn KvBackend) -> Checked {
+    let [first, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
+    let at = Compact { physical: true, ..Compact::new(second) };
+    kv.compact(at).await?;
+    refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
+    ensure_eq!(get_at(kv, "a", second).await?.value, "2");
+    refused(kv.compact(at).await, ErrorKind::Compacted)?;
+    Ok(())
+}
+
+async fn refused_compaction_forgets_nothing(kv: &dyn KvBackend) -> Checked {
+    let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
+    refused(kv.compact(Compact::new(second.next())).await, ErrorKind::FutureRevision)?;
+    ensure_eq!(get_at(kv, "a", first).await?.value, "1");
+    Ok(())
+}
+
+/// Deletes and puts b in one transaction, and returns its revision.
+async fn replace_b(kv: &dyn KvBackend) -> Checked<Revision> {
+    puts(kv, [("b", "1")]).await?;
+    let delete = Delete::new(KeyRange::starting_at("b"));
+    let ops = [Op::from(delete), Put::new("b", "2").into()];
+    Ok(kv.txn(Txn::new().and_then(ops)).await?.header.revision)
+}
+
+/// A real etcd loses the key, and dies of reading it.
+async fn compaction_where_a_key_was_deleted_and_put_at_once_is_refused(
+    kv: &dyn KvBackend,
+) -> Checked {
+    let revision = replace_b(kv).await?;
+    refused(kv.compact(Compact::new(revision)).await, ErrorKind::Refused)?;
+    ensure_eq!(get_at(kv, "b", revision.previous()).await?.value, "1");
+    Ok(())
+}
+
+async fn compaction_above_a_refused_one_is_accepted(kv: &dyn KvBackend) -> Checked {
+    let revision = replace_b(kv).await?;
+    steps(kv, [Put::new("c", "1").into()]).await?;
+    compact(kv, revision.next()).await?;
+    ensure_eq!(all_keys(kv).await?, ["b", "c"]);
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! What a transaction does: which branch it takes, in which order, and what its steps see.
+
+use coord_core::{
+    Compare, Delete, ErrorKind, EventKind, KeyRange, KvBackend, KvBackendExt, Op, OpResponse, Put,
+    Range, Revision, Txn,
+};
+use futures_util::future::join_all;
+
+use super::steps::{
+    Checked, all_keys, get, lease, lease_keys, names, next_batch, now, puts, range_answer, refused,
+    steps, txn_answer, watch_all,
+};
+use super::table;
+
+table! { Txn;
+    txn_takes_its_success_steps_when_its_compares_hold,
+    txn_takes_its_failure_steps_when_a_compare_fails,
+    txn_without_steps_tells_whether_its_compares_hold,
+    txn_answers_each_step_in_order,
+    put_step_returns_the_previous_key_on_request,
+    delete_step_counts_and_returns_keys_on_request,
+    put_step_attaches_and_detaches_leases,
+    range_step_sees_earlier_puts,
+    range_step_sees_earlier_deletes,
+    range_step_does_not_see_later_puts,
+    range_step_takes_every_option,
+    count_step_counts_earlier_changes,
+    past_range_step_ignores_the_txns_own_changes,
+    range_step_at_the_current_revision_shows_the_state_before,
+    range_step_at_the_txns_own_revision_is_refused_as_future,
+    second_delete_step_finds_what_the_first_left,
+    nested_txn_takes_the_branch_of_its_own_compares,
+    nested_compare_does_not_see_earlier_writes_of_the_same_txn,
+    nested_compare_does_not_see_earlier_deletes_of_the_same_txn,
+    nested_range_sees_earlier_writes_of_the_same_txn,
+    range_after_a_nested_txn_sees_its_writes,
+    deeply_nested_compares_are_judged_before_any_step,
+    nested_branch_that_is_not_taken_changes_nothing,
+    nested_delete_sees_the_put_of_an_earlier_sibling,
+    nested_txn_without_steps_is_answered,
+    concurrent_creations_of_a_key_succeed_once,
+    concurrent_guarded_increments_lose_none,
+    reads_of_a_txn_all_see_one_revision,
+    delete_without_end_then_put_of_a_deleted_key_recreates_it: UnboundedDeletes,
+    delete_without_end_then_put_tells_both_in_one_batch: UnboundedDeletes,
+    put_then_delete_without_end_deletes_what_was_put: UnboundedDeletes,
+    keeping_put_after_a_delete_without_end_is_refused: UnboundedDeletes RefusesHazards,
+}
+
+fn put(key: &str, value: &str) -> Op {
+    Put::new(key, value).into()
+}
+
+fn read(key: &str) -> Op {
+    Range::new(key).into()
+}
+
+async fn txn_takes_its_success_steps_when_its_compares_hold(kv: &dyn KvBackend) -> Checked {
+    let txn = Txn::new().when([Compare::absent("a")]);
+    let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
+    ensure!(response.succeeded, "the condition held");
+    ensure_eq!(all_keys(kv).await?, ["a"]);
+    Ok(())
+}
+
+async fn txn_takes_its_failure_steps_when_a_compare_fails(kv: &dyn KvBackend) -> Checked {
+    let txn = Txn::new().when([Compare::exists("a")]);
+    let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
+    ensure!(!response.succeeded, "the condition did not hold");
+    ensure_eq!(all_keys(kv).await?, ["b"]);
+    Ok(())
+}
+
+async fn txn_without_steps_tells_whether_its_compares_hold(kv: &dyn KvBackend) -> Checked {
+    let response = kv.txn(Txn::new().when([Compare::absent("a")])).await?;
+    ensure_eq!((response.succeeded, response.responses.len()), (true, 0));
+    let response = kv.txn(Txn::new().when([Compare::exists("a")])).await?;
+    ensure_eq!((response.succeeded, response.responses.len()), (false, 0));
+    Ok(())
+}
+
+async fn txn_answers_each_step_in_order(kv: &dyn KvBackend) -> Checked {
+    let nested = Txn::new().and_then([read("a")]);
+    let response =
+        steps(kv, [put("a", "1"), nested.into(), Delete::new("b").into(), read("a")]).await?;
+    let kinds = response.responses.iter().map(|answer| match answer {
+        OpResponse::Range(_) => "range",
+        OpResponse::Put(_) => "put",
+        OpResponse::Delete(_) => "delete",
+        OpResponse::Txn(_) => "txn",
+    });
+    ensure_eq!(kinds.collect::<Vec<_>>(), ["put", "txn", "delete", "range"]);
+    Ok(())
+}
+
+async fn put_step_returns_the_previous_key_on_request(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("a", "1"), ("b", "1")]).await?;
+    let before = get(kv, "a").await?;
+    let response = steps(kv, [Put::new("a", "2").with_prev_kv().into(), put("b", "2")]).await?;
+    let answer = |step: usize| response.responses[step].as_put().map(|put| put.prev_kv.clone());
+    ensure_eq!(answer(0), Some(Some(before)));
+    ensure_eq!(answer(1), Some(None));
+    Ok(())
+}
+
+async fn delete_step_counts_and_returns_keys_on_request(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("b", "1"), ("a", "1"), ("c", "1")]).await?;
+    let delete = Delete::new(KeyRange::between("a", "c")).with_prev_kv();
+    let response = steps(kv, [delete.into(), Delete::new("c").into()]).await?;
+    let answer = |step: usize| {
+        let delete = response.responses[step].as_delete()?;
+        Some((delete.deleted, names(&delete.prev_kvs)))
+    };
+    ensure_eq!(answer(0), Some((2, vec!["a".into(), "b".into()])));
+    ensure_eq!(answer(1), Some((1, vec![])));
+    Ok(())
+}
+
+async fn put_step_attaches_and_detaches_leases(kv: &dyn KvBackend) -> Checked {
+    let id = lease(kv).await?;
+    steps(kv, [Put::new("a", "1").lease(id).into(), Put::new("b", "1").lease(id).into()]).await?;
+    ensure_eq!(lease_keys(kv, id).await?, ["a", "b"]);
+    steps(kv, [put("a", "2"), Delete::new("b").into()]).await?;
+    ensure_eq!(lease_keys(kv, id).await?, [""; 0]);
+    Ok(())
+}
+
+async fn range_step_sees_earlier_puts(kv: &dyn KvBackend) -> Checked {
+    let response = steps(kv, [put("a", "1"), read("a")]).await?;
+    let seen = &range_answer(&response, 1)?.kvs;
+    ensure_eq!(*seen, [get(kv, "a").await?]);
+    Ok(())
+}
+
+async fn range_step_sees_earlier_deletes(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("a", "1"), ("b", "1")]).await?;
+    let all = Range::new(KeyRange::all());
+    let response = steps(kv, [Delete::new("a").into(), all.into()]).await?;
+    ensure_eq!(names(&range_answer(&response, 1)?.kvs), ["b"]);
+    Ok(())
+}
+
+async fn range_step_does_not_see_later_puts(kv: &dyn KvBackend) -> Checked {
+    let response = steps(kv, [read("a"), put("a", "1")]).await?;
+    ensure_eq!(range_answer(&response, 0)?.count, 0);
+    Ok(())
+}
+
+async fn range_step_takes_every_option(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("a", "3"), ("b", "1"), ("c", "2")]).await?;
+    let range = Range::new(KeyRange::all()).limit(2).keys_only();
+    let sorted = range.sorted(coord_core::SortTarget::Value, coord_core::SortOrder::Descending);
+    let response = steps(kv, [put("d", "4"), sorted.into()]).await?;
+    let answer = range_answer(&response, 1)?;
+    ensure_eq!(names(&answer.kvs), ["d", "a"]);
+    ensure_eq!((answer.count, answer.more, answer.kvs[0].value.len()), (4, true, 0));
+    Ok(())
+}
+
+async fn count_step_counts_earlier_changes(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("a", "1"), ("b", "1")]).await?;
+    let count = || Op::from(Range::new(KeyRange::all()).count_only());
+    let ops = [count(), put("c", "1"), put("d", "1"), count(), Delete::new("a").into(), count()];
+    let response = steps(kv, ops).await?;
+    for (step, expected) in [(0, 2), (3, 4), (5, 3)] {
+        ensure_eq!(range_answer(&response, step)?.count, expected, "the count of step {step}");
+    }
+    Ok(())
+}
+
+async fn past_range_step_ignores_the_txns_own_changes(kv: &dyn KvBackend) -> Checked {
+    let [first, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
+    let response = steps(kv, [put("a", "3"), Range::new("a").at(first).into()]).await?;
+    ensure_eq!(range_answer(&response, 1)?.kvs[0].value, "1");
+    Ok(())
+}
+
+async fn range_step_at_the_current_revision_shows_the_state_before(kv: &dyn KvBackend) -> Checked {
+    let [current] = puts(kv, [("a", "1")]).await?;
+    let at = Range::new(KeyRange::all()).at(current);
+    let response = steps(kv, [put("a", "2"), put("b", "1"), at.into()]).await?;
+    let seen = &range_answer(&response, 2)?.kvs;
+    ensure_eq!((seen.len(), &seen[0].value[..]), (1, &b"1"[..]));
+    Ok(())
+}
+
+async fn range_step_at_the_txns_own_revision_is_refused_as_future(kv: &dyn KvBackend) -> Checked {
+    let own = now(kv).await?.next();
+    let txn = Txn::new().and_then([put("a", "1"), Range::new("a").at(own).into()]);
+    refused(kv.txn(txn).await, ErrorKind::FutureRevision)?;
+    ensure_eq!(kv.get("a").await?, None);
+    Ok(())
+}
+
+async fn second_delete_step_finds_what_the_first_left(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
+    let (one, all) = (Delete::new("b").into(), Delete::new(KeyRange::between("a", "d")).into());
+    let response = steps(kv, [one, all]).await?;
+    let deleted = |step: usize| response.responses[step].as_delete().map(|answer| answer.deleted);
+    ensure_eq!((deleted(0), deleted(1)), (Some(1), Some(2)));
+    Ok(())
+}
+
+async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &dyn KvBackend) -> Checked {
+    let nested = Txn::new().when([Compare::exists("a")]);
+    let nested = nested.and_then([put("b", "then")]).or_else([put("b", "else")]);
+    let response = steps(kv, [nested.into()]).await?;
+    ensure!(response.succeeded && !txn_answer(&response, 0)?.succeeded, "{response:?}");
+    ensure_eq!(get(kv, "b").await?.value, "else");
+    Ok(())
+}
+
+async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &dyn KvBackend) -> Checked {
+    let nested = Txn::new().when([Compare::absent("a")]).and_then([put("b", "1")]);
+    let response = steps(kv, [put("a", "1"), nested.into()]).await?;
+    ensure!(txn_answer(&response, 1)?.succeeded, "the inner compare saw the outer put");
+    ensure_eq!(all_keys(kv).await?, ["a", "b"]);
+    Ok(())
+}
+
+async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(
+    kv: &dyn KvBackend,
+) -> Checked {
+    kv.put("a", "1").await?;
+    let nested = Txn::new().when([Compare::exists("a")]);
+    let response = steps(kv, [Delete::new("a").into(), nested.into()]).await?;
+    ensure!(txn_answer(&response, 1)?.succeeded, "the inner compare saw the outer delete");
+    Ok(())
+}
+
+async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &dyn KvBackend) -> Checked {
+    let nested = Txn::new().when([Compare::absent("a")]).and_then([read("a")]);
+    let response = steps(kv, [put("a", "1"), nested.into()]).await?;
+    let seen = &range_answer(txn_answer(&response, 1)?, 0)?.kvs;
+    ensure_eq!(*seen, [get(kv, "a").await?]);
+    Ok(())
+}
+
+async fn range_after_a_nested_txn_sees_its_writes(kv: &dyn KvBackend) -> Checked {
+    let nested = Txn::new().and_then([put("a", "1")]);
+    let response = steps(kv, [nested.into(), read("a")]).await?;
+    ensure_eq!(range_answer(&response, 1)?.count, 1);
+    Ok(())
+}
+
+async fn deeply_nested_compares_are_judged_before_any_step(kv: &dyn KvBackend) -> Checked {
+    kv.put("a", "1").await?;
+    let inner = Txn::new().when([Compare::exists("a"), Compare::absent("b")]);
+    let middle = Txn::new().and_then([put("b", "1"), inner.and_then([put("c", "1")]).into()]);
+    let response = steps(kv, [Delete::new("a").into(), middle.into()]).await?;
+    let middle = txn_answer(&response, 1)?;
+    ensure!(txn_answer(middle, 1)?.succeeded, "the innermost compares saw earlier steps");
+    ensure_eq!(all_keys(kv).await?, ["b", "c"]);
+    Ok(())
+}
+
+async fn nested_branch_that_is_not_taken_changes_nothing(kv: &dyn KvBackend) -> Checked {
+    let inner = Txn::new().and_then([put("a", "1")]);
+    let nested = Txn::new().when([Compare::exists("x")]).and_then([Op::from(inner)]);
+    let response = steps(kv, [nested.into()]).await?;
+    ensure_eq!(txn_answer(&response, 0)?.responses, vec![]);
+    ensure_eq!(kv.get("a").await?, None);
+    Ok(())
+}
+
+async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &dyn KvBackend) -> Checked {
+    let created = Txn::new().and_then([put("a", "1")]);
+    let deleted = Txn::new().and_then([Delete::new("a").with_prev_kv()]);
+    let response = steps(kv, [created.into(), deleted.into()]).await?;
+    let answer = txn_answer(&response, 1)?.responses[0].as_delete();
+    let revision = response.header.revision;
+    let seen = answer.and_then(|delete| delete.prev_kvs.first()).map(|kv| kv.mod_revision);
+    ensure_eq!(seen, Some(revision));
+    ensure_eq!(kv.get("a").await?, None);
+    Ok(())
+}
+
+async fn nested_txn_without_steps_is_answered(kv: &dyn KvBackend) -> Checked {
+    let failing = Txn::new().when([Compare::exists("a")]);
+    let response = steps(kv, [Txn::new().into(), failing.into()]).await?;
+    ensure!(txn_answer(&response, 0)?.succeeded, "no condition failed");
+    ensure!(!txn_answer(&response, 1)?.succeeded, "the condition held");
+    Ok(())
+}
+
+async fn concurrent_creations_of_a_key_succeed_once(kv: &dyn KvBackend) -> Checked {
+    let create = |i: usize| {
+        let put = put("owner", &i.to_string());
+        kv.txn(Txn::new().when([Compare::absent("owner")]).and_then([put]))
+    };
+    let mut winners = Vec::new();
+    for (i, response) in join_all((0..10).map(create)).await.into_iter().enumerate() {
+        if response?.succeeded {
+            winners.push(i.to_string());
+        }
+    }
+    let owner = get(kv, "owner").await?;
+    ensure_eq!(winners, [String::from_utf8_lossy(&owner.value).into_owned()]);
+    ensure_eq!(owner.version, 1);
+    Ok(())
+}
+
+async fn concurrent_guarded_increments_lose_none(kv: &dyn KvBackend) -> Checked {
+    kv.put("n", "").await?;
+    let increment = async || -> Checked {
+        // Whoever fails was overtaken by one of the other four, and each of them only once.
+        for _ in 0..5 {
+            let n = get(kv, "n").await?;
+            let same = Compare::mod_revision("n", coord_core::CompareOp::Equal, n.mod_revision);
+            let more = [&n.value[..], b"+"].concat();
+            let txn = Txn::new().when([same]).and_then([Put::new("n", more)]);
+            if kv.txn(txn).await?.succeeded {
+                return Ok(());
+            }
+        }
+        Err(super::Failure::new("five tries failed though only four others changed the key"))
+    };
+    for result in join_all((0..5).map(|_| increment())).await {
+        result?;
+    }
+    let n = get(kv, "n").await?;
+    ensure_eq!((&n.value[..], n.version), (&b"+++++"[..], 6));
+    Ok(())
+}
+
+async fn reads_of_a_txn_all_see_one_revision(kv: &dyn KvBackend) -> Checked {
+    let write = |i: i64| {
+        let value = i.to_string();
+        kv.txn(Txn::new().and_then([put("a", &value), put("z", &value)]))
+    };
+    write(0).await?;
+    let reads = join_all((0..10).map(|_| kv.txn(Txn::new().and_then([read("a"), read("z")]))));
+    let (writes, reads) = futures_util::future::join(join_all((1..10).map(write)), reads).await;
+    for response in writes {
+        response?;
+    }
+    for response in reads {
+        let response = response?;
+        let seen = |step| Ok::<_, super::Failure>(range_answer(&response, step)?.kvs[0].clone());
+        let (a, z) = (seen(0)?, seen(1)?);
+        ensure_eq!((a.mod_revision, a.value), (z.mod_revision, z.value));
+    }
+    Ok(())
+}
+
+async fn delete_without_end_then_put_of_a_deleted_key_recreates_it(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("b", "1"), ("b", "2"), ("c", "1")]).await?;
+    let delete = Delete::new(KeyRange::starting_at("b"));
+    let response = steps(kv, [delete.into(), put("b", "3")]).await?;
+    let (b, revision) = (get(kv, "b").await?, response.header.revision);
+    ensure_eq!((b.create_revision, b.mod_revision, b.version), (revision, revision, 1));
+    ensure_eq!(all_keys(kv).await?, ["b"]);
+    Ok(())
+}
+
+async fn delete_without_end_then_put_tells_both_in_one_batch(kv: &dyn KvBackend) -> Checked {
+    puts(kv, [("b", "1")]).await?;
+    let mut watch = watch_all(kv).await?;
+    let delete = Delete::new(KeyRange::starting_at("b"));
+    steps(kv, [delete.into(), put("b", "2")]).await?;
+    let batch = next_batch(&mut watch).await?;
+    let kinds: Vec<_> = batch.events.iter().map(|event| event.kind).collect();
+    ensure_eq!(kinds, [EventKind::Delete, EventKind::Put]);
+    Ok(())
+}
+
+async fn put_then_delete_without_end_deletes_what_was_put(kv: &dyn KvBackend) -> Checked {
+    let before: Revision = now(kv).await?;
+    let delete = Delete::new(KeyRange::starting_at("b"));
+    let response = steps(kv, [put("b", "1"), delete.into()]).await?;
+    ensure_eq!(response.responses[1].as_delete().map(|answer| answer.deleted), Some(1));
+    ensure_eq!(all_keys(kv).await?, [""; 0]);
+    ensure_eq!(now(kv).await?, before.next());
+    Ok(())
+}
+
+/// A real etcd panics on this, and again whenever it reads its log.
+async fn keeping_put_after_a_delete_without_end_is_refused(kv: &dyn KvBackend) -> Checked {
+    kv.put("b", "1").await?;
+    for put in [Put::new("b", "").ignore_value(), Put::new("b", "2").ignore_lease()] {
+        let delete = Delete::new(KeyRange::starting_at("a"));
+        let txn = Txn::new().and_then([Op::from(delete), put.into()]);
+        refused(kv.txn(txn).await, ErrorKind::Refused)?;
+    }
+    ensure_eq!(get(kv, "b").await?.value, "1");
+    Ok(())
+}
