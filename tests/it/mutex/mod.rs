@@ -160,6 +160,51 @@ async fn lock_behind_one_holder_costs_four_requests_and_two_watches() {
     assert_eq!(record.take().names(), "txn");
 }
 
+#[tokio::test(start_paused = true)]
+async fn other_paths_cost_what_the_docs_say() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let session = session_on(behind(&store, record.clone())).await;
+    let mutex = Mutex::new(&session, "m");
+
+    let below = Mutex::new(&session, "m/below").lock().await.unwrap();
+    record.take();
+    let guard = mutex.try_lock().await.unwrap().unwrap();
+    assert_eq!(record.take().names(), "txn txn", "a try above a lock that is held");
+    below.unlock().await.unwrap();
+    record.take();
+
+    guard.txn(Txn::new()).await.unwrap();
+    assert_eq!(record.take().names(), "txn", "a guarded transaction");
+    guard.run_while_held(settle()).await.unwrap();
+    assert_eq!(record.take().names(), "watch", "work that is to stop when the lock is lost");
+
+    assert!(timeout(secs(1), mutex.lock()).await.is_err());
+    settle().await;
+    assert_eq!(record.take().names(), "txn watch watch range txn", "waiting, and giving up");
+}
+
+/// Whoever stood before a waiter gives up: the waiter finds the next one to wait for.
+#[tokio::test(start_paused = true)]
+async fn neighbour_that_leaves_costs_its_successor_a_watch_and_two_looks() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let (one, other) = (session(&store).await, session_on(behind(&store, record.clone())).await);
+    let (neighbour, last) = (Mutex::new(&one, "m"), Mutex::new(&other, "m"));
+    let neighbour = timeout(secs(1), neighbour.lock());
+    let last = async {
+        settle().await;
+        timeout(secs(2), last.lock()).await
+    };
+    let (gave_up, waited, ()) = tokio::join!(neighbour, last, async {
+        settle().await;
+        settle().await;
+        assert_eq!(record.take().names(), "lease_grant txn watch watch range");
+        sleep(secs(1)).await;
+        assert_eq!(record.take().names(), "range watch range");
+    });
+    assert!(gave_up.is_err() && waited.is_err());
+}
+
 /// Each release wakes one waiter, so a line of many costs each of them what a line of two costs.
 #[tokio::test(start_paused = true)]
 async fn cost_of_waiting_does_not_grow_with_the_line() {
