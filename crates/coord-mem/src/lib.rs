@@ -1,6 +1,6 @@
 //! An etcd member in memory.
 //!
-//! [`MemBackend`] keeps the contract of [`KvBackend`](coord_core::KvBackend) as a single member of
+//! [`MemBackend`] keeps the contract of [`KvBackend`] as a single member of
 //! an etcd 3.5 cluster does, to the byte, and without a server: revisions, historic reads,
 //! compaction, nested transactions, watches from the past, now or the future, leases. Its time is
 //! tokio's, so a test on a paused clock sees a lease of an hour expire in no time. The same calls
