@@ -1,6 +1,7 @@
 //! Tests across crates.
 
 mod mem;
+mod mirror;
 mod model;
 mod mutex;
 mod prefix;

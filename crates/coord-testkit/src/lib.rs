@@ -3,6 +3,7 @@
 //! - [`conformance`]: what every backend must do, as a table of promises that anybody can run;
 //! - [`Intercept`]: a backend with a [`Rule`] between it and its callers, which can lose, delay
 //!   and fail requests; [`Record`] is the rule that remembers them;
+//! - [`Mirror`]: two backends driven as one, until they differ;
 //! - [`poll_at_most`]: drops a future wherever it waits;
 //! - [`strategy`]: random operations, for property tests.
 
@@ -10,10 +11,12 @@ mod call;
 mod cancel;
 pub mod conformance;
 mod intercept;
+pub mod mirror;
 mod record;
 pub mod strategy;
 
 pub use call::Call;
 pub use cancel::poll_at_most;
 pub use intercept::{Fate, Intercept, Rule};
+pub use mirror::Mirror;
 pub use record::{Calls, Record};

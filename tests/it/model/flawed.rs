@@ -20,7 +20,7 @@ use futures_util::{Stream, StreamExt};
 
 /// What is wrong with a [`Flawed`] backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub(crate) enum Flaw {
     /// A filter by creation revision is off by one.
     FilterOffByOne,
     /// A put that replaces a key with a lease does not return it.
@@ -40,7 +40,7 @@ pub(super) enum Flaw {
 }
 
 impl Flaw {
-    pub(super) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::FilterOffByOne,
         Self::ForgetsPrevKv,
         Self::WrongNestedHeader,
@@ -54,9 +54,9 @@ impl Flaw {
 
 /// A store that is right but for one flaw.
 #[derive(Debug)]
-pub(super) struct Flawed {
-    pub(super) inner: MemBackend,
-    pub(super) flaw: Flaw,
+pub(crate) struct Flawed {
+    pub(crate) inner: MemBackend,
+    pub(crate) flaw: Flaw,
 }
 
 impl Flawed {

@@ -37,11 +37,11 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
 
 use coverage::Coverage;
-use flawed::{Flaw, Flawed};
+pub(crate) use flawed::{Flaw, Flawed};
 use run::Difference;
 
 /// Low enough to be met.
-const LIMITS: Limits = Limits { max_txn_ops: 12, max_request_bytes: 16 * 1024 };
+pub(crate) const LIMITS: Limits = Limits { max_txn_ops: 12, max_request_bytes: 16 * 1024 };
 
 const CASES: u32 = 2_048;
 

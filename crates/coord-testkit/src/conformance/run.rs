@@ -67,6 +67,8 @@ pub struct Suite {
     clock: Clock,
     claims: BTreeSet<Need>,
     factory: Arc<Factory>,
+    /// For the promises that need a fresh store.
+    fresh: Option<Arc<Factory>>,
 }
 
 impl Suite {
@@ -83,14 +85,22 @@ impl Suite {
         G: Send + 'static,
         B: KvBackend,
     {
-        let factory: Arc<Factory> = Arc::new(move || {
-            let opening = factory();
-            Box::pin(async move {
-                let (guard, backend) = opening.await;
-                (Box::new(guard) as Guard, Arc::new(backend) as Arc<dyn KvBackend>)
-            })
-        });
-        Self { name: name.into(), clock, claims: BTreeSet::new(), factory }
+        let factory = boxed(factory);
+        Self { name: name.into(), clock, claims: BTreeSet::new(), factory, fresh: None }
+    }
+
+    /// Claims [`Need::FreshStore`], with a factory of its own for the few promises that need it: a
+    /// server is started in a second, and emptied in no time.
+    #[must_use]
+    pub fn fresh<F, O, G, B>(mut self, factory: F) -> Self
+    where
+        F: Fn() -> O + Send + Sync + 'static,
+        O: Future<Output = (G, B)> + Send + 'static,
+        G: Send + 'static,
+        B: KvBackend,
+    {
+        self.fresh = Some(boxed(factory));
+        self.claims([Need::FreshStore])
     }
 
     /// Claims what not every backend can.
@@ -128,7 +138,8 @@ impl Suite {
 
     async fn judge(&self, promise: &Promise) -> Result<(), Failure> {
         let check = async {
-            let (_guard, kv) = (self.factory)().await;
+            let fresh = self.fresh.as_ref().filter(|_| promise.needs.contains(&Need::FreshStore));
+            let (_guard, kv) = fresh.unwrap_or(&self.factory)().await;
             promise.check(&*kv).await
         };
         let patience = self.clock.patience();
@@ -165,6 +176,23 @@ impl fmt::Debug for Suite {
             .field("claims", &self.claims)
             .finish_non_exhaustive()
     }
+}
+
+/// A factory with the types of its guard and its backend forgotten.
+fn boxed<F, O, G, B>(factory: F) -> Arc<Factory>
+where
+    F: Fn() -> O + Send + Sync + 'static,
+    O: Future<Output = (G, B)> + Send + 'static,
+    G: Send + 'static,
+    B: KvBackend,
+{
+    Arc::new(move || {
+        let opening = factory();
+        Box::pin(async move {
+            let (guard, backend) = opening.await;
+            (Box::new(guard) as Guard, Arc::new(backend) as Arc<dyn KvBackend>)
+        })
+    })
 }
 
 fn payload(panic: &(dyn Any + Send)) -> &str {
