@@ -1,0 +1,162 @@
+//! How to reach a cluster: endpoints, a login, certificates, and how long to wait.
+//!
+//! The defaults are for a cluster in the same data centre. etcd itself gives up on a request after
+//! seven seconds, so that is how long an answer is waited for; a member that accepts no connection
+//! within two is passed over. HTTP/2 pings find a member that froze, but only while requests or
+//! watches are open, for etcd counts pings on an idle connection as abuse and cuts it; below five
+//! seconds it counts them as abuse too. Idle connections are left to TCP's own keep-alive.
+
+use std::time::Duration;
+
+use coord_core::{Limits, Result};
+
+use crate::EtcdBackend;
+use crate::link::Endpoint;
+use crate::tls::Tls;
+
+/// Everything that can be chosen about a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) login: Option<Login>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) ping_interval: Duration,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) limits: Limits,
+}
+
+/// A user and a password, which is never printed.
+#[derive(Clone)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Chooses how to reach a cluster. Made by [`EtcdBackend::builder`].
+///
+/// ```
+/// use coord_etcd::{EtcdBackend, Tls};
+/// use std::time::Duration;
+///
+/// # async fn connect(ca: &[u8], certificate: &[u8], key: &[u8]) -> coord_core::Result<()> {
+/// let etcd = EtcdBackend::builder(["https://a.example:2379", "https://b.example:2379"])
+///     .tls(Tls::new().ca(ca).identity(certificate, key))
+///     .login("app", "secret")
+///     .request_timeout(Duration::from_secs(3))
+///     .connect()
+///     .await?;
+/// # let _ = etcd;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is connected before `connect`"]
+pub struct EtcdBuilder {
+    options: Options,
+}
+
+impl EtcdBuilder {
+    pub(crate) fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
+        Self {
+            options: Options {
+                endpoints: endpoints.into_iter().map(Into::into).collect(),
+                login: None,
+                tls: None,
+                connect_timeout: Duration::from_secs(2),
+                request_timeout: Duration::from_secs(7),
+                ping_interval: Duration::from_secs(8),
+                ping_timeout: Duration::from_secs(4),
+                limits: Limits::default(),
+            },
+        }
+    }
+
+    /// Logs in with a name and a password, and again whenever the login has become too old.
+    ///
+    /// A cluster without logins does not mind one.
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.options.login = Some(Login { user: user.into(), password: password.into() });
+        self
+    }
+
+    /// Speaks TLS, as told; endpoints that name no scheme are then `https`.
+    ///
+    /// Without this call an `https` endpoint is trusted if the system's authorities vouch for it.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.options.tls = Some(tls);
+        self
+    }
+
+    /// How long a member may take to accept a connection; 2 s by default.
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.options.connect_timeout = timeout;
+        self
+    }
+
+    /// How long to wait for the answer to a request, trying other members included; 7 s by
+    /// default. Watches have no such limit once they are registered.
+    pub const fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.options.request_timeout = timeout;
+        self
+    }
+
+    /// How often to ping a member while something is open, and how long to wait for its pong; 8 s
+    /// and 4 s by default.
+    ///
+    /// A frozen member is found out after the sum of both. etcd cuts connections that ping more
+    /// often than its `--grpc-keepalive-min-time`, which is 5 s.
+    pub const fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.options.ping_interval = interval;
+        self.options.ping_timeout = timeout;
+        self
+    }
+
+    /// The limits of the store, if its `--max-txn-ops` or `--max-request-bytes` are not etcd's
+    /// defaults.
+    ///
+    /// A transaction with more operations is refused before it is sent. Sizes are left to the
+    /// store.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// Connects: to the first endpoint that answers, in the order given. The others are dialled
+    /// when they are needed. While the members elect a leader that is waited for, as long as for
+    /// any request.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming every endpoint, when none could be reached; `Unauthenticated` when
+    /// the login is wrong, or there should have been one; `Backend` when an endpoint or a
+    /// certificate makes no sense. Nothing was changed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn connect(self) -> Result<EtcdBackend> {
+        EtcdBackend::open(self.options).await
+    }
+
+    /// A backend over channels that somebody else made, one for each member, in place of endpoints.
+    ///
+    /// A channel may lead to services in the same process: so the whole adapter can be tested with
+    /// no socket, on a paused clock. Nothing is asked of a channel before it is needed.
+    ///
+    /// # Errors
+    /// `Backend` when there is no channel.
+    pub fn over_channels(
+        self,
+        channels: impl IntoIterator<Item = etcd_client::Channel>,
+    ) -> Result<EtcdBackend> {
+        let members = channels.into_iter().enumerate();
+        let members = members.map(|(number, channel)| Endpoint::given(number, channel)).collect();
+        EtcdBackend::over(members, self.options)
+    }
+}

@@ -1,0 +1,242 @@
+//! Several members, each with a connection of its own.
+//!
+//! etcd-client can balance over endpoints by itself, but hands requests to members that are down
+//! and lets them fail. So each endpoint has a client of its own here, dialled when it is first
+//! needed. Requests go to the **preferred** endpoint, which stays the same as long as it answers.
+//! When it does not, what became of the request decides:
+//!
+//! ```text
+//! surely nothing: refused connection, no leader, overload     ask the next one
+//! a read, whatever happened                                   ask the next one
+//! perhaps applied                                             tell the caller; prefer the next one
+//! anything that the store decided                             tell the caller
+//! ```
+//!
+//! When all have been asked in vain, they are asked again after a pause, as long as there is time
+//! and at least one of them is there at all: an election takes a second or two. If no member
+//! accepts a connection the caller is told at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use coord_core::{Error, Outcome, Result};
+use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::connect::Options;
+use crate::error::{Asked, Failure, Remedy};
+use crate::link::{Endpoint, Link};
+
+/// The pause after all endpoints were asked in vain, doubled every time up to the other.
+const PAUSE_FIRST: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// How long a member may take before whoever goes away is taken to go because of it.
+const SILENCE: Duration = Duration::from_millis(250);
+
+/// The endpoints of a cluster.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    all: Vec<Endpoint>,
+    preferred: AtomicUsize,
+    options: Options,
+}
+
+/// A watch stream that is open.
+#[derive(Debug)]
+pub(crate) struct WatchLine {
+    pub(crate) sender: WatchRequestSender,
+    pub(crate) stream: WatchResponseStream,
+    /// Which endpoint serves it, for [`Endpoints::avoid`] and [`Endpoints::name`].
+    pub(crate) endpoint: usize,
+}
+
+impl Endpoints {
+    /// Nothing is dialled yet.
+    pub(crate) const fn new(all: Vec<Endpoint>, options: Options) -> Self {
+        Self { all, preferred: AtomicUsize::new(0), options }
+    }
+
+    /// Finds an endpoint that answers, and logs in.
+    ///
+    /// That a connection is accepted proves little: with TLS on one side only, or without the
+    /// certificate that the server wants, it breaks with the first request. So one is made, for a
+    /// key that nobody has; that it may not be read is an answer too.
+    pub(crate) async fn reach(&self) -> Result<()> {
+        let asked = Asked { waited: self.options.request_timeout, ..Asked::default() };
+        let answer = self.call(&asked, |link| async move {
+            let options = GetOptions::new().with_serializable().with_count_only();
+            link.kv.clone().get("\0", Some(options)).await
+        });
+        match answer.await {
+            Ok(_) | Err(Error::PermissionDenied { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The endpoint as errors name it.
+    pub(crate) fn name(&self, endpoint: usize) -> &str {
+        &self.all[endpoint].name
+    }
+
+    /// Prefers another endpoint than this one, which has just let somebody down.
+    pub(crate) fn avoid(&self, endpoint: usize) {
+        let next = (endpoint + 1) % self.all.len();
+        // If another is preferred by now there is nothing to do.
+        let _ =
+            self.preferred.compare_exchange(endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Makes a call on the endpoints in turn until one of them gives an answer.
+    pub(crate) async fn call<W, S, F>(&self, asked: &Asked, send: S) -> Result<W>
+    where
+        S: Fn(Arc<Link>) -> F + Sync,
+        F: Future<Output = Result<W, etcd_client::Error>> + Send,
+    {
+        let deadline = Instant::now() + self.options.request_timeout;
+        let mut pause = PAUSE_FIRST;
+        let mut may_log_in = self.options.login.is_some();
+        loop {
+            let first = self.preferred.load(Ordering::Relaxed);
+            let mut failures = Vec::new();
+            for turn in 0..self.all.len() {
+                let endpoint = &self.all[(first + turn) % self.all.len()];
+                let others = self.all.len() - turn - 1;
+                let failure = match self.attempt(endpoint, asked, &send, deadline, others).await {
+                    Ok(answer) => {
+                        self.preferred.store(endpoint.number, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
+                    Err(failure) => failure,
+                };
+                let again = match failure.remedy {
+                    Remedy::None => false,
+                    Remedy::Unreachable | Remedy::Elsewhere => true,
+                    Remedy::Login => std::mem::take(&mut may_log_in),
+                };
+                if !again {
+                    if matches!(failure.error, Error::Unavailable { .. } | Error::Timeout { .. }) {
+                        self.avoid(endpoint.number);
+                    }
+                    return Err(failure.error);
+                }
+                tracing::debug!(endpoint = endpoint.name, error = %failure.error, "passed over");
+                failures.push(failure);
+            }
+            let nobody = failures.iter().all(|failure| failure.remedy == Remedy::Unreachable);
+            if nobody || Instant::now() + pause >= deadline {
+                return Err(summary(failures));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Makes a call on one endpoint. While others are left to ask, it gets half of the time for
+    /// what can be tried elsewhere.
+    async fn attempt<W, S, F>(
+        &self,
+        endpoint: &Endpoint,
+        asked: &Asked,
+        send: &S,
+        deadline: Instant,
+        others: usize,
+    ) -> Result<W, Failure>
+    where
+        S: Fn(Arc<Link>) -> F + Sync,
+        F: Future<Output = Result<W, etcd_client::Error>> + Send,
+    {
+        let patience =
+            Patience { endpoints: self, endpoint: endpoint.number, began: Instant::now() };
+        let answer = self.ask(endpoint, asked, send, deadline, others).await;
+        std::mem::forget(patience);
+        answer
+    }
+
+    async fn ask<W, S, F>(
+        &self,
+        endpoint: &Endpoint,
+        asked: &Asked,
+        send: &S,
+        deadline: Instant,
+        others: usize,
+    ) -> Result<W, Failure>
+    where
+        S: Fn(Arc<Link>) -> F + Sync,
+        F: Future<Output = Result<W, etcd_client::Error>> + Send,
+    {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let early = if others > 0 { Instant::now() + left / 2 } else { deadline };
+        let link = match timeout_at(early, endpoint.link(&self.options)).await {
+            Ok(link) => link?,
+            Err(_) => return Err(Failure::not_reached(&endpoint.name, "no answer in time")),
+        };
+        let limit = if asked.changes { deadline } else { early };
+        match timeout_at(limit, send(Arc::clone(&link))).await {
+            Ok(Ok(answer)) => {
+                link.note_answer();
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                let mut failure = Failure::of_client(error, asked, &endpoint.name);
+                if !link.has_answered() {
+                    failure = failure.at_first(endpoint.encrypted);
+                }
+                if failure.remedy == Remedy::Login {
+                    endpoint.forget(&link).await;
+                }
+                Err(failure)
+            }
+            Err(_) => {
+                // The connection may be dead without anybody having noticed.
+                endpoint.forget(&link).await;
+                let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
+                Err(Failure { error: Error::Timeout { after: asked.waited }, remedy })
+            }
+        }
+    }
+}
+
+/// Somebody who waits for an answer, and may go before it comes: a session gives up on a keep-alive
+/// long before we give up on a member, and asks again. It should not meet the same silence.
+struct Patience<'a> {
+    endpoints: &'a Endpoints,
+    endpoint: usize,
+    began: Instant,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if self.began.elapsed() >= SILENCE {
+            self.endpoints.avoid(self.endpoint);
+        }
+    }
+}
+
+/// What to say when no endpoint could serve: surely nothing was applied, or another way would have
+/// been taken.
+fn summary(failures: Vec<Failure>) -> Error {
+    let errors = failures.into_iter().map(|failure| failure.error);
+    let (away, other): (Vec<_>, Vec<_>) =
+        errors.partition(|error| matches!(error, Error::Unavailable { .. }));
+    if let Some(error) = other.into_iter().next() {
+        return error;
+    }
+    let reasons = away.iter().map(|error| match error {
+        Error::Unavailable { reason, .. } => reason.as_str(),
+        _ => "",
+    });
+    let reason = reasons.collect::<Vec<_>>().join("; ");
+    let source = away.into_iter().find_map(|error| match error {
+        Error::Unavailable { source, .. } => source,
+        _ => None,
+    });
+    Error::Unavailable { outcome: Outcome::NotApplied, reason, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Keeping leases alive.
+//!
+//! etcd refreshes leases over streams: an id goes out, and sooner or later an answer comes back.
+//! That a request could be written proves nothing, for a dead connection takes requests too; only
+//! an answer does. Opening a stream for every refresh would double its cost, and one stream for
+//! all leases would let a lease that is slow to answer (one that is overdue, until it is revoked)
+//! hold up the others. So there is a **pool of streams, each used by one refresh at a time**, for
+//! whichever lease. A refresh takes an idle stream or opens one, and puts it back once it has its
+//! answer. A stream with an answer outstanding is never put back: whoever stopped waiting dropped
+//! it, so no answer is ever taken for another's.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use coord_core::{Error, LeaseId, LeaseKeepAliveResponse, Result};
+use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
+use tokio::time::{Instant, timeout};
+
+use crate::endpoints::Endpoints;
+use crate::error::{Asked, Failure};
+use crate::link::Link;
+use crate::wire::FromWire;
+
+/// How many streams are kept open while nobody uses them.
+const IDLE_MAX: usize = 8;
+
+/// The streams that nobody uses.
+#[derive(Debug, Default)]
+pub(crate) struct KeepAlives {
+    idle: Mutex<Vec<KeepAlive>>,
+}
+
+/// A stream with no answer outstanding.
+#[derive(Debug)]
+struct KeepAlive {
+    keeper: LeaseKeeper,
+    stream: LeaseKeepAliveStream,
+    endpoint: usize,
+}
+
+impl KeepAlives {
+    /// Refreshes a lease once.
+    pub(crate) async fn refresh(
+        &self,
+        endpoints: &Endpoints,
+        id: LeaseId,
+    ) -> Result<LeaseKeepAliveResponse> {
+        let waited = endpoints.options().request_timeout;
+        let asked = Asked { lease: Some(id), waited, ..Asked::default() };
+        // An idle stream may be dead and not know it, so it gets half of the time.
+        let deadline = Instant::now() + waited / 2;
+        while let Some(mut idle) = self.take() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match timeout(left, idle.refresh(id)).await {
+                Ok(Ok(response)) => return self.answered(idle, response, &asked),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a keep-alive stream is dead");
+                    self.drop_all(idle.endpoint);
+                }
+                Err(_) => {
+                    self.drop_all(idle.endpoint);
+                    endpoints.avoid(idle.endpoint);
+                }
+            }
+        }
+        let (stream, response) =
+            endpoints.call(&asked, |link| async move { KeepAlive::open(&link, id).await }).await?;
+        self.answered(stream, response, &asked)
+    }
+
+    /// Reads an answer. Its stream is free again.
+    fn answered(
+        &self,
+        stream: KeepAlive,
+        response: etcd_client::LeaseKeepAliveResponse,
+        asked: &Asked,
+    ) -> Result<LeaseKeepAliveResponse> {
+        self.put(stream);
+        let response = LeaseKeepAliveResponse::from_wire(response.0)
+            .map_err(|malformed| Failure::of_malformed(malformed, asked).error)?;
+        if response.ttl.is_zero() {
+            return Err(Error::LeaseNotFound { lease: asked.lease });
+        }
+        Ok(response)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<KeepAlive>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<KeepAlive> {
+        self.idle().pop()
+    }
+
+    fn put(&self, stream: KeepAlive) {
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(stream);
+        }
+    }
+
+    /// Drops what shares a connection with a stream that turned out to be dead.
+    fn drop_all(&self, endpoint: usize) {
+        self.idle().retain(|stream| stream.endpoint != endpoint);
+    }
+}
+
+impl KeepAlive {
+    /// Opens a stream, and refreshes a lease on it.
+    ///
+    /// The client crate keeps the first answer to itself, so there is a second refresh for its
+    /// time to live. That happens once for a stream.
+    async fn open(
+        link: &Link,
+        id: LeaseId,
+    ) -> Result<(Self, etcd_client::LeaseKeepAliveResponse), etcd_client::Error> {
+        let (keeper, stream) = link.lease.clone().keep_alive(id.get()).await?;
+        let mut this = Self { keeper, stream, endpoint: link.endpoint };
+        let response = this.refresh(id).await?;
+        Ok((this, response))
+    }
+
+    /// Refreshes a lease. When this fails, or is dropped, the stream is of no more use.
+    async fn refresh(
+        &mut self,
+        id: LeaseId,
+    ) -> Result<etcd_client::LeaseKeepAliveResponse, etcd_client::Error> {
+        self.keeper.id = id.get();
+        self.keeper.keep_alive().await?;
+        let gone = || etcd_client::Error::LeaseKeepAliveError("the stream ended".to_owned());
+        let response = self.stream.message().await?.ok_or_else(gone)?;
+        if response.id() == id.get() {
+            return Ok(response);
+        }
+        let reason = "an answer about another lease".to_owned();
+        Err(etcd_client::Error::LeaseKeepAliveError(reason))
+    }
+}
+
+#[cfg(test)]
+mod tests;

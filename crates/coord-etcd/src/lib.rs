@@ -1,0 +1,255 @@
+//! coord on an etcd cluster, 3.4 to 3.6.
+//!
+//! [`EtcdBackend`] is a [`KvBackend`] over the client crate `etcd-client`. It translates, and adds
+//! nothing but robustness: all endpoints are used, a request that surely was not applied goes to
+//! the next one, and every error tells what became of the request.
+//!
+//! ```no_run
+//! use coord_core::{KvBackendExt, layer::PrefixLayer};
+//! use coord_etcd::EtcdBackend;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> coord_core::Result<()> {
+//! let etcd = EtcdBackend::connect(["a.example:2379", "b.example:2379"]).await?;
+//! etcd.put("hello", "world").await?;
+//!
+//! // A namespace is a layer, here as over any other backend.
+//! let mine = PrefixLayer::new(etcd, "my-app/");
+//! mine.put("hello", "to myself").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The parts, from the outside in:
+//!
+//! - this file: each call of the trait, in a few lines;
+//! - `connect` and `tls`: what can be chosen;
+//! - `check`: what is refused before anything is sent;
+//! - `watch`: watches;
+//! - `lease`: keep-alive streams;
+//! - `endpoints`: whom to ask, and whom to ask next;
+//! - `link`: a connection to one of them;
+//! - `error`: what the members say when they fail, and what it means;
+//! - [`wire`]: the messages.
+
+mod check;
+mod connect;
+mod endpoints;
+mod error;
+mod lease;
+mod link;
+mod tls;
+mod watch;
+pub mod wire;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coord_core::{
+    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
+    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
+    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
+};
+
+use check::{Desk, Measured};
+pub use connect::EtcdBuilder;
+use connect::Options;
+use endpoints::Endpoints;
+use error::{Asked, Failure, other};
+use lease::KeepAlives;
+use link::{Endpoint, Link};
+pub use tls::Tls;
+use watch::Watches;
+use wire::{FromWire, Malformed, send};
+
+/// A store kept by an etcd cluster.
+///
+/// Clones share the connections. It belongs to the tokio runtime that it was connected on.
+///
+/// # Limits
+/// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.
+/// - Errors tell which key, lease or revision they are about only where the request leaves no
+///   doubt: etcd itself does not say.
+///
+/// Source: contract §1 to §9.
+#[derive(Clone, Debug)]
+pub struct EtcdBackend {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoints: Arc<Endpoints>,
+    desk: Desk,
+    keep_alives: KeepAlives,
+    watches: Watches,
+}
+
+impl EtcdBackend {
+    /// Connects to the cluster with these endpoints, with neither login nor TLS.
+    ///
+    /// An endpoint is `host:port`, or a URL.
+    ///
+    /// # Errors
+    /// As [`EtcdBuilder::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn connect<E: Into<String>>(
+        endpoints: impl IntoIterator<Item = E> + Send,
+    ) -> Result<Self> {
+        Self::builder(endpoints).connect().await
+    }
+
+    /// Chooses how to reach the cluster with these endpoints.
+    pub fn builder<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> EtcdBuilder {
+        EtcdBuilder::new(endpoints)
+    }
+
+    pub(crate) async fn open(options: Options) -> Result<Self> {
+        let addresses = options.endpoints.iter().enumerate();
+        let endpoints = addresses.map(|(i, address)| Endpoint::network(i, address, &options));
+        let this = Self::over(endpoints.collect::<Result<_>>()?, options)?;
+        this.shared.endpoints.reach().await?;
+        Ok(this)
+    }
+
+    pub(crate) fn over(all: Vec<Endpoint>, options: Options) -> Result<Self> {
+        if all.is_empty() {
+            let source = etcd_client::Error::InvalidArgs("no endpoint is given".to_owned());
+            return Err(other(Outcome::NotApplied, source));
+        }
+        let desk = Desk { limits: options.limits, waited: options.request_timeout };
+        let endpoints = Arc::new(Endpoints::new(all, options));
+        let watches = Watches::new(Arc::clone(&endpoints));
+        let keep_alives = KeepAlives::default();
+        Ok(Self { shared: Arc::new(Shared { endpoints, desk, keep_alives, watches }) })
+    }
+
+    /// Makes a call, and reads the answer.
+    async fn call<T, W, S, F>(&self, asked: Asked, send: S) -> Result<T>
+    where
+        T: FromWire<W>,
+        S: Fn(Arc<Link>) -> F + Sync,
+        F: Future<Output = Result<W, etcd_client::Error>> + Send,
+    {
+        let answer = self.shared.endpoints.call(&asked, send).await?;
+        T::from_wire(answer).map_err(|malformed| unreadable(malformed, &asked))
+    }
+}
+
+fn unreadable(malformed: Malformed, asked: &Asked) -> Error {
+    Failure::of_malformed(malformed, asked).error
+}
+
+/// Whether any one member may answer from what it has, without a leader.
+fn is_local(txn: &Txn) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure).peekable();
+    ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
+}
+
+#[async_trait]
+impl KvBackend for EtcdBackend {
+    async fn range(&self, request: Range) -> Result<RangeResponse> {
+        let asked = self.shared.desk.range(&request)?;
+        let request = &request;
+        self.call(asked, |link| async move {
+            let mut kv = if request.serializable { link.local().await? } else { link.kv.clone() };
+            let (key, options) = send::range(request);
+            Ok(kv.get(key, Some(options)).await?.0)
+        })
+        .await
+        .map_err(|error| request.tell(error))
+    }
+
+    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
+        let asked = self.shared.desk.txn(&request)?;
+        let request = &request;
+        let local = is_local(request);
+        self.call(asked, |link| async move {
+            let mut kv = if local { link.local().await? } else { link.kv.clone() };
+            Ok(kv.txn(send::txn(request)).await?.0)
+        })
+        .await
+        .map_err(|error| request.tell(error))
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+        self.shared.watches.watch(request).await
+    }
+
+    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
+        let asked = self.shared.desk.grant(request)?;
+        let (ttl, options) = send::lease_grant(request);
+        let options = &options;
+        self.call(asked, |link| async move {
+            Ok(link.lease.clone().grant(ttl, Some(options.clone())).await?.0)
+        })
+        .await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
+        self.shared.keep_alives.refresh(&self.shared.endpoints, id).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
+        let asked = Asked { lease: Some(id), ..self.shared.desk.change() };
+        self.call(asked, |link| async move { Ok(link.lease.clone().revoke(id.get()).await?.0) })
+            .await
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: LeaseTimeToLive,
+    ) -> Result<LeaseTimeToLiveResponse> {
+        let asked = Asked { lease: Some(request.id), ..self.shared.desk.read() };
+        let (id, options) = send::lease_time_to_live(request);
+        let options = &options;
+        self.call(asked, |link| async move {
+            Ok(link.lease.clone().time_to_live(id, Some(options.clone())).await?.0)
+        })
+        .await
+    }
+
+    async fn leases(&self) -> Result<LeasesResponse> {
+        let asked = self.shared.desk.read();
+        self.call(asked, |link| async move { Ok(link.lease.clone().leases().await?.0) }).await
+    }
+
+    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
+        let asked = self.shared.desk.compact(request);
+        let (revision, options) = send::compact(request);
+        let options = &options;
+        self.call(asked, |link| async move {
+            Ok(link.kv.clone().compact(revision, Some(options.clone())).await?.0)
+        })
+        .await
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.desk.limits
+    }
+
+    async fn put_with(&self, request: Put) -> Result<PutResponse> {
+        let asked = self.shared.desk.put(&request)?;
+        let request = &request;
+        self.call(asked, |link| async move {
+            let (key, value, options) = send::put(request);
+            Ok(link.kv.clone().put(key, value, Some(options)).await?.0)
+        })
+        .await
+        .map_err(|error| request.tell(error))
+    }
+
+    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
+        let asked = self.shared.desk.delete(&request)?;
+        let request = &request;
+        self.call(asked, |link| async move {
+            let (key, options) = send::delete(request);
+            Ok(link.kv.clone().delete(key, Some(options)).await?.0)
+        })
+        .await
+        .map_err(|error| request.tell(error))
+    }
+}

@@ -1,0 +1,204 @@
+//! One endpoint, and the connection to it.
+//!
+//! A link is a connection with its login. It is made when it is first needed, mends itself when
+//! the member comes back (tonic does that), and is thrown away when it is suspect: when its login
+//! has become too old, or when an answer did not come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coord_core::Result;
+use etcd_client::{
+    Channel, Client, ConnectOptions, KvClient, LeaseClient, TlsOptions, WatchClient,
+};
+use tokio::sync::{Mutex, OnceCell};
+use tonic::transport;
+
+use crate::connect::{Login, Options};
+use crate::error::{Asked, Failure, nonsense};
+use crate::tls::Tls;
+
+/// A member of the cluster.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// Its place in the list.
+    pub(crate) number: usize,
+    /// What errors call it.
+    pub(crate) name: String,
+    /// Whether it is spoken to through TLS.
+    pub(crate) encrypted: bool,
+    dial: Dial,
+    link: Mutex<Option<Arc<Link>>>,
+}
+
+/// How to get a channel to a member.
+#[derive(Debug)]
+enum Dial {
+    Network(Box<transport::Endpoint>),
+    Given(Channel),
+}
+
+/// A connection with its login. Clients of the client crate share it, and are cheap to clone.
+pub(crate) struct Link {
+    /// The number of the endpoint.
+    pub(crate) endpoint: usize,
+    pub(crate) kv: KvClient,
+    pub(crate) lease: LeaseClient,
+    pub(crate) watch: WatchClient,
+    channel: Channel,
+    login: Option<Login>,
+    local: OnceCell<KvClient>,
+    /// Whether the member has ever answered over it.
+    answered: AtomicBool,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// The member at `address`, not dialled yet.
+    pub(crate) fn network(number: usize, address: &str, options: &Options) -> Result<Self> {
+        let scheme = if options.tls.is_some() { "https://" } else { "http://" };
+        let has_scheme = address.contains("://") || address.starts_with("unix:");
+        let uri = if has_scheme { address.to_owned() } else { format!("{scheme}{address}") };
+        let encrypted = uri.starts_with("https://");
+        let tls = match &options.tls {
+            Some(tls) => tls.options()?,
+            None => Tls::new().options()?,
+        };
+        let endpoint = configured(uri, options, tls).map_err(|error| nonsense(address, &error))?;
+        let dial = Dial::Network(Box::new(endpoint));
+        Ok(Self { encrypted, ..Self::new(number, address.to_owned(), dial) })
+    }
+
+    /// A member behind a channel that somebody else made.
+    pub(crate) fn given(number: usize, channel: Channel) -> Self {
+        Self::new(number, format!("channel {number}"), Dial::Given(channel))
+    }
+
+    fn new(number: usize, name: String, dial: Dial) -> Self {
+        Self { number, name, encrypted: false, dial, link: Mutex::new(None) }
+    }
+
+    /// The link, made if there is none. Nothing has been asked of the member when this fails.
+    pub(crate) async fn link(&self, options: &Options) -> Result<Arc<Link>, Failure> {
+        let mut slot = self.link.lock().await;
+        if let Some(link) = &*slot {
+            return Ok(Arc::clone(link));
+        }
+        let channel = match &self.dial {
+            Dial::Given(channel) => channel.clone(),
+            Dial::Network(endpoint) => match endpoint.connect().await {
+                Ok(channel) => Channel::Tonic(channel),
+                Err(error) => return Err(Failure::not_connected(&self.name, error)),
+            },
+        };
+        let link = Link::log_in(self.number, channel, options.login.clone()).await;
+        let link = link.map_err(|error| {
+            Failure::of_client(error, &Asked::default(), &self.name).at_first(self.encrypted)
+        })?;
+        tracing::debug!(endpoint = self.name, "connected");
+        let link = Arc::new(link);
+        *slot = Some(Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Throws a link away, unless that has been done already.
+    pub(crate) async fn forget(&self, link: &Arc<Link>) {
+        let mut slot = self.link.lock().await;
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            *slot = None;
+        }
+    }
+}
+
+impl Link {
+    async fn log_in(
+        endpoint: usize,
+        channel: Channel,
+        login: Option<Login>,
+    ) -> Result<Self, etcd_client::Error> {
+        // The leader is required, so that a member without one refuses a change at once, surely
+        // not applied, and does not let it time out in the dark.
+        let client = client(channel.clone(), login.as_ref(), true).await?;
+        Ok(Self {
+            endpoint,
+            kv: unlimited(client.kv_client()),
+            lease: client.lease_client(),
+            watch: client.watch_client().max_decoding_message_size(usize::MAX),
+            channel,
+            login,
+            local: OnceCell::new(),
+            answered: AtomicBool::new(false),
+        })
+    }
+
+    /// Notes that the member has answered.
+    pub(crate) fn note_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ever has.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// A client for reads that the member answers alone, with a leader or without.
+    pub(crate) async fn local(&self) -> Result<KvClient, etcd_client::Error> {
+        let make = || async {
+            let client = client(self.channel.clone(), self.login.as_ref(), false).await?;
+            Ok(unlimited(client.kv_client()))
+        };
+        self.local.get_or_try_init(make).await.cloned()
+    }
+}
+
+/// Answers have no limit: etcd has none for them.
+fn unlimited(client: KvClient) -> KvClient {
+    client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)
+}
+
+async fn client(
+    channel: Channel,
+    login: Option<&Login>,
+    require_leader: bool,
+) -> Result<Client, etcd_client::Error> {
+    let options = ConnectOptions::new().with_require_leader(require_leader);
+    let Some(Login { user, password }) = login else {
+        return Client::from_channel(channel, Some(options)).await;
+    };
+    let with_login = options.clone().with_user(user, password).with_auto_token_refresh(true);
+    match Client::from_channel(channel.clone(), Some(with_login)).await {
+        // A cluster that knows no logins needs none.
+        Err(etcd_client::Error::GRpcStatus(status))
+            if status.message() == "etcdserver: authentication is not enabled" =>
+        {
+            Client::from_channel(channel, Some(options)).await
+        }
+        result => result,
+    }
+}
+
+fn configured(
+    uri: String,
+    options: &Options,
+    tls: TlsOptions,
+) -> Result<transport::Endpoint, transport::Error> {
+    let encrypted = uri.starts_with("https://");
+    let endpoint = transport::Endpoint::from_shared(uri)?
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(options.ping_interval))
+        .tcp_keepalive_interval(Some(options.ping_timeout))
+        .tcp_keepalive_retries(Some(2))
+        .http2_keep_alive_interval(options.ping_interval)
+        .keep_alive_timeout(options.ping_timeout)
+        .keep_alive_while_idle(false);
+    if !encrypted {
+        return Ok(endpoint);
+    }
+    endpoint.tls_config(tls.timeout(options.connect_timeout))
+}

@@ -1,0 +1,418 @@
+//! The watch protocol as a state machine: what happens goes in, what is to be done comes out.
+//!
+//! No I/O, no task, no clock of its own: the driver tells it what its users want, what a stream
+//! said or that it was lost, and what time it is; it answers with [`Action`]s and puts batches into
+//! the slots of their readers. So a test can be the server, and a thousand broken connections take
+//! no time.
+//!
+//! A watch goes round in a circle, and every way through it ends at its next revision:
+//!
+//! ```text
+//!              stream open             created                  slot full
+//!   Waiting ───────────────▶ Creating ─────────▶ Live ──────────────────────────▶ Behind
+//!      ▲                        │                 │ │ ▲ a message: batches          │
+//!      │      stream lost       │   stream lost   │ └─┘                             │
+//!      ├────────────────────────┴─────────────────┘              reader goes on     │
+//!      └────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! One example. A watch from now on is created on a store at revision 10, and reads 11 and 12:
+//!
+//! ```text
+//! out  Open(Main)
+//! in   opened           out  Progress                  is this server's word worth anything?
+//!                       out  Create 1 from 0
+//! in   created 1 @10                                   next = 11: pinned before anything came
+//! in   events 1: 11 12                                 two batches, next = 13
+//! in   lost             out  Open(Main)
+//! in   opened           out  Progress, Create 2 from 12
+//! in   created 2 @14
+//! in   events 2: 12 13 14                              12 is dropped, two batches, next = 15
+//! ```
+//!
+//! Ids are ours and are never used twice. An etcd server buffers what it has for an id that it has
+//! not confirmed yet, and keeps it when the id is cancelled meanwhile: whoever got the id next
+//! would get that too.
+
+mod entry;
+mod lane;
+mod progress;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::{Error, Header, Result, Revision, WatchRequest};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::driver_is_gone;
+use super::slot::Slot;
+use super::wire::{NO_ID, Refusal, Reply, Request, refusal};
+use entry::{Entry, Place, Registering};
+pub(crate) use lane::LaneName;
+use lane::{Creating, Lane, LaneState, Open};
+
+/// How the backend names a watch.
+pub(super) type WatchKey = u64;
+
+/// How often a registration is tried on another stream before it is given up.
+const ATTEMPTS: u32 = 3;
+
+/// What the driver has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Open a stream.
+    Open(LaneName),
+    /// Close the stream, open or half open. Nothing more is to be told of it.
+    Close(LaneName),
+    /// Close it likewise, and open the next on another member if there is one.
+    GiveUp(LaneName),
+    /// Send a request on the stream.
+    Send(LaneName, Request),
+}
+
+/// What the machine has to know of the backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// How long a server has to confirm a registration.
+    pub(super) attempt: Duration,
+    /// Whether there is a login, so that another stream may have a newer one.
+    pub(super) has_login: bool,
+}
+
+/// All watches of a backend.
+#[derive(Debug)]
+pub(super) struct Machine {
+    settings: Settings,
+    lanes: [Lane; 2],
+    watches: BTreeMap<WatchKey, Entry>,
+    /// The watches whose first registration is not confirmed yet, by the time to give it up.
+    registering: BTreeSet<(Instant, WatchKey)>,
+    /// The watches that asked for a bookmark.
+    asking: BTreeSet<WatchKey>,
+    /// The newest revision that any server has shown.
+    seen: Revision,
+    next_id: i64,
+    actions: Vec<Action>,
+}
+
+impl Machine {
+    pub(super) const fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            lanes: [Lane::new(), Lane::new()],
+            watches: BTreeMap::new(),
+            registering: BTreeSet::new(),
+            asking: BTreeSet::new(),
+            seen: Revision::ZERO,
+            next_id: 1,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What is to be done, in this order.
+    pub(super) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Somebody wants to watch.
+    pub(super) fn add(
+        &mut self,
+        key: WatchKey,
+        request: WatchRequest,
+        slot: Arc<Slot>,
+        reply: oneshot::Sender<Result<Header>>,
+        now: Instant,
+    ) {
+        let until = now + self.settings.attempt * ATTEMPTS;
+        self.registering.insert((until, key));
+        self.watches.insert(key, Entry::new(request, slot, Registering { reply, until }));
+        self.place(key, now);
+    }
+
+    /// The watch was dropped.
+    pub(super) fn remove(&mut self, key: WatchKey) {
+        self.leave(key, Place::Waiting);
+        self.asking.remove(&key);
+        let Some(entry) = self.watches.remove(&key) else { return };
+        if let Some(registering) = entry.registering {
+            self.registering.remove(&(registering.until, key));
+        }
+        self.leave_aside();
+    }
+
+    /// Closes the second stream when nobody is there any more. The first stays for the next watch.
+    fn leave_aside(&mut self) {
+        let name = LaneName::Aside;
+        let closed = matches!(self.lane(name).state, LaneState::Closed { .. });
+        if !closed && !self.watches.values().any(|entry| entry.lane == name) {
+            self.actions.push(Action::Close(name));
+            self.lane(name).state = LaneState::Closed { from: None };
+        }
+    }
+
+    /// The reader of a watch that fell behind has read on.
+    pub(super) fn go_on(&mut self, key: WatchKey, now: Instant) {
+        if let Some(entry) = self.watches.get_mut(&key)
+            && entry.place == Place::Behind
+        {
+            entry.place = Place::Waiting;
+            self.place(key, now);
+        }
+    }
+
+    /// The stream is open, and no watch is on it yet.
+    pub(super) fn opened(&mut self, name: LaneName, header: Header, now: Instant) {
+        self.seen = self.seen.max(header.revision);
+        let refresh = now + progress::REFRESH;
+        self.lane(name).state = LaneState::Open(Open::new(now, refresh));
+        // Before any watch is there, for `Machine::progress_reply` to learn from.
+        self.actions.push(Action::Send(name, Request::Progress));
+        for key in self.waiting(name) {
+            self.place(key, now);
+        }
+    }
+
+    /// The stream was lost, or could not be opened.
+    pub(super) fn lost(&mut self, name: LaneName, error: &Error, now: Instant) {
+        let opening = matches!(self.lane(name).state, LaneState::Opening);
+        self.close(name, opening.then_some(error), now);
+    }
+
+    /// The stream is no more. If no member can be reached at all, whoever registers a watch is
+    /// told. A registration that was cut short is tried again, and a watch that stands is mended
+    /// for as long as it takes; unless no attempt can succeed, for the login is wrong.
+    fn close(&mut self, name: LaneName, unreachable: Option<&Error>, now: Instant) {
+        self.lane(name).close(now);
+        let keys = self.watches.iter().filter(|(_, entry)| entry.lane == name);
+        for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
+            let Some(entry) = self.watches.get_mut(&key) else { continue };
+            if entry.place != Place::Behind {
+                entry.unplace(Place::Waiting);
+            }
+            if let Some(error) = unreachable
+                && (entry.registering.is_some() || !error.is_retryable())
+            {
+                self.end(key, error.clone());
+            }
+        }
+        self.reopen(name, now);
+    }
+
+    /// A server said something.
+    pub(super) fn reply(&mut self, name: LaneName, reply: Reply, now: Instant) {
+        self.seen = self.seen.max(reply.header.revision);
+        let Some(open) = self.lane(name).open() else { return };
+        if reply.created {
+            let canceled = reply.canceled;
+            let creating = loop {
+                match open.creating.pop_front() {
+                    Some(creating) if canceled || creating.id == reply.id => break creating,
+                    Some(_) => {}
+                    None => return self.fail(name, "a watch that nobody asked for", now),
+                }
+            };
+            open.sound.get_or_insert(true);
+            if canceled {
+                self.refused(name, creating.key, &reply.reason, now);
+            } else {
+                self.created(name, &creating, reply.header, now);
+            }
+        } else if reply.id == NO_ID {
+            self.progress_reply(name, reply.header.revision, now);
+        } else if let Some(&key) = open.live.get(&reply.id) {
+            self.told(name, key, reply, now);
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Instant) {
+        while let Some(&(until, key)) = self.registering.first() {
+            if until > now {
+                break;
+            }
+            self.end(key, Error::Timeout { after: self.settings.attempt * ATTEMPTS });
+        }
+        for name in LaneName::ALL {
+            let late = match &self.lane(name).state {
+                LaneState::Closed { .. } => {
+                    self.reopen(name, now);
+                    false
+                }
+                LaneState::Opening => false,
+                LaneState::Open(open) => {
+                    open.creating.front().is_some_and(|creating| creating.until <= now)
+                }
+            };
+            if late {
+                self.fail(name, "no answer in time", now);
+            }
+            self.ask_again(name, now);
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do, if ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let lanes = LaneName::ALL.into_iter().flat_map(|name| {
+            let of_state = match &self.lanes[name as usize].state {
+                LaneState::Closed { from } => from.filter(|_| self.is_wanted(name)),
+                LaneState::Opening => None,
+                LaneState::Open(open) => open.creating.front().map(|creating| creating.until),
+            };
+            [of_state, self.ask_again_at(name)]
+        });
+        let registering = self.registering.first().map(|(until, _)| *until);
+        lanes.chain([registering]).flatten().min()
+    }
+
+    const fn lane(&mut self, name: LaneName) -> &mut Lane {
+        &mut self.lanes[name as usize]
+    }
+
+    fn is_waiting(name: LaneName, entry: &Entry) -> bool {
+        entry.lane == name && entry.place == Place::Waiting
+    }
+
+    fn is_wanted(&self, name: LaneName) -> bool {
+        self.watches.values().any(|entry| Self::is_waiting(name, entry))
+    }
+
+    fn waiting(&self, name: LaneName) -> Vec<WatchKey> {
+        let waiting = self.watches.iter().filter(|(_, entry)| Self::is_waiting(name, entry));
+        waiting.map(|(key, _)| *key).collect()
+    }
+
+    /// Opens a stream that is wanted, if it is time.
+    fn reopen(&mut self, name: LaneName, now: Instant) {
+        if let LaneState::Closed { from } = self.lane(name).state
+            && from.is_none_or(|from| from <= now)
+            && self.is_wanted(name)
+        {
+            self.lane(name).state = LaneState::Opening;
+            self.actions.push(Action::Open(name));
+        }
+    }
+
+    /// Brings a waiting watch to its stream, or sees to it that the stream is opened.
+    fn place(&mut self, key: WatchKey, now: Instant) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        let name = entry.lane;
+        let Some(open) = self.lanes[name as usize].open() else {
+            return self.reopen(name, now);
+        };
+        let id = self.next_id;
+        self.next_id += 1;
+        entry.place = Place::Creating(id);
+        entry.sent = entry.start();
+        open.creating.push_back(Creating { id, key, until: now + self.settings.attempt });
+        let create = Request::Create { id, start: entry.sent, watch: entry.request.clone() };
+        self.actions.push(Action::Send(name, create));
+    }
+
+    /// Takes a watch from its stream.
+    ///
+    /// If it is just being created it is cancelled right behind that, and the confirmation finds
+    /// nobody.
+    fn leave(&mut self, key: WatchKey, place: Place) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        if let Place::Creating(id) | Place::Live(id) = entry.place {
+            if let Some(open) = self.lanes[entry.lane as usize].open() {
+                open.live.remove(&id);
+            }
+            self.actions.push(Action::Send(entry.lane, Request::Cancel { id }));
+        }
+        entry.unplace(place);
+    }
+
+    /// Something is wrong with the stream: on to another.
+    fn fail(&mut self, name: LaneName, reason: &str, now: Instant) {
+        tracing::debug!(?name, reason, "watch stream given up");
+        self.actions.push(Action::GiveUp(name));
+        self.close(name, None, now);
+    }
+
+    /// The watch ends, with an error.
+    fn end(&mut self, key: WatchKey, error: Error) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        match entry.registering.take() {
+            Some(registering) => {
+                self.registering.remove(&(registering.until, key));
+                // Nobody may be waiting any more.
+                let _ = registering.reply.send(Err(error));
+            }
+            None => entry.slot.end(error),
+        }
+        self.remove(key);
+    }
+
+    fn created(&mut self, name: LaneName, creating: &Creating, header: Header, now: Instant) {
+        let Creating { id, key, .. } = *creating;
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        if entry.place != Place::Creating(id) {
+            return;
+        }
+        if let Some(registering) = &entry.registering {
+            self.registering.remove(&(registering.until, key));
+        }
+        entry.registered(id, header);
+        let asks = entry.asks.is_some();
+        if let Some(open) = self.lane(name).open() {
+            open.live.insert(id, key);
+        }
+        if asks {
+            self.ask(name, now);
+        }
+    }
+
+    fn refused(&mut self, name: LaneName, key: WatchKey, reason: &str, now: Instant) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        match refusal(reason, entry.next(), self.settings.has_login) {
+            Refusal::Stream(reason) => self.fail(name, &reason, now),
+            Refusal::Watch(error) => {
+                // The server has no id to cancel.
+                entry.unplace(Place::Waiting);
+                self.end(key, error);
+            }
+        }
+    }
+
+    /// A message about a watch that is live.
+    fn told(&mut self, name: LaneName, key: WatchKey, reply: Reply, now: Instant) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        if reply.canceled {
+            if reply.compact_revision == Revision::ZERO {
+                return self.fail(name, "a watch was cancelled by the server", now);
+            }
+            // The server keeps the id, and is silent about progress, until it is cancelled.
+            let survives = entry.survives(reply.compact_revision);
+            let requested = Some(entry.next());
+            self.leave(key, Place::Waiting);
+            if survives {
+                return self.place(key, now);
+            }
+            let compact_revision = Some(reply.compact_revision);
+            return self.end(key, Error::Compacted { requested, compact_revision });
+        }
+        if !reply.events.is_empty() || reply.fragment {
+            if !entry.assemble(reply.events, reply.fragment) {
+                let slot = Arc::clone(&entry.slot);
+                self.leave(key, Place::Behind);
+                slot.fall_behind();
+            }
+        } else if entry.request.progress_notify && entry.bookmark(reply.header.revision) {
+            entry.progress(reply.header.revision);
+        }
+    }
+}
+
+impl Drop for Machine {
+    /// The runtime went away under the driver: whoever reads is told.
+    fn drop(&mut self) {
+        for entry in self.watches.values() {
+            entry.slot.end(driver_is_gone());
+        }
+    }
+}

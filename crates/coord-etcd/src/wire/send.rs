@@ -1,0 +1,162 @@
+//! Requests as etcd-client's builders want them.
+//!
+//! Ranges are given as their two fields: the builders' words for prefixes and the like rewrite
+//! empty keys. Each part of a transaction is set once, in one order: the builder panics otherwise.
+
+use coord_core::{
+    Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put,
+    Range, SortOrder, SortTarget, Txn, WatchFilter, WatchRequest,
+};
+use etcd_client as etcd;
+
+use super::lease_number;
+
+/// A range: its key, and the rest.
+pub(crate) fn range(range: &Range) -> (Vec<u8>, etcd::GetOptions) {
+    let mut options = etcd::GetOptions::new()
+        .with_range(range.keys.range_end().clone())
+        .with_revision(range.revision.0)
+        .with_limit(range.limit)
+        .with_sort(sort_target(range.sort_target), sort_order(range.sort_order))
+        .with_min_mod_revision(range.min_mod_revision.0)
+        .with_max_mod_revision(range.max_mod_revision.0)
+        .with_min_create_revision(range.min_create_revision.0)
+        .with_max_create_revision(range.max_create_revision.0);
+    if range.serializable {
+        options = options.with_serializable();
+    }
+    if range.keys_only {
+        options = options.with_keys_only();
+    }
+    if range.count_only {
+        options = options.with_count_only();
+    }
+    (range.keys.start().clone().into(), options)
+}
+
+const fn sort_target(target: SortTarget) -> etcd::SortTarget {
+    match target {
+        SortTarget::Key => etcd::SortTarget::Key,
+        SortTarget::Version => etcd::SortTarget::Version,
+        SortTarget::CreateRevision => etcd::SortTarget::Create,
+        SortTarget::ModRevision => etcd::SortTarget::Mod,
+        SortTarget::Value => etcd::SortTarget::Value,
+    }
+}
+
+const fn sort_order(order: SortOrder) -> etcd::SortOrder {
+    match order {
+        SortOrder::None => etcd::SortOrder::None,
+        SortOrder::Ascending => etcd::SortOrder::Ascend,
+        SortOrder::Descending => etcd::SortOrder::Descend,
+    }
+}
+
+/// A put: its key, its value, and the rest.
+pub(crate) fn put(put: &Put) -> (Vec<u8>, Vec<u8>, etcd::PutOptions) {
+    let mut options = etcd::PutOptions::new().with_lease(lease_number(put.lease));
+    if put.prev_kv {
+        options = options.with_prev_key();
+    }
+    if put.ignore_value {
+        options = options.with_ignore_value();
+    }
+    if put.ignore_lease {
+        options = options.with_ignore_lease();
+    }
+    (put.key.clone().into(), put.value.clone().into(), options)
+}
+
+/// A delete: its key, and the rest.
+pub(crate) fn delete(delete: &Delete) -> (Vec<u8>, etcd::DeleteOptions) {
+    let mut options = etcd::DeleteOptions::new().with_range(delete.keys.range_end().clone());
+    if delete.prev_kv {
+        options = options.with_prev_key();
+    }
+    (delete.keys.start().clone().into(), options)
+}
+
+/// A transaction, with those nested in it.
+pub(crate) fn txn(txn: &Txn) -> etcd::Txn {
+    etcd::Txn::new()
+        .when(txn.compares.iter().map(compare).collect::<Vec<_>>())
+        .and_then(txn.success.iter().map(op).collect::<Vec<_>>())
+        .or_else(txn.failure.iter().map(op).collect::<Vec<_>>())
+}
+
+pub(crate) fn op(op: &Op) -> etcd::TxnOp {
+    match op {
+        Op::Range(request) => {
+            let (key, options) = range(request);
+            etcd::TxnOp::get(key, Some(options))
+        }
+        Op::Put(request) => {
+            let (key, value, options) = put(request);
+            etcd::TxnOp::put(key, value, Some(options))
+        }
+        Op::Delete(request) => {
+            let (key, options) = delete(request);
+            etcd::TxnOp::delete(key, Some(options))
+        }
+        Op::Txn(nested) => etcd::TxnOp::txn(txn(nested)),
+    }
+}
+
+fn compare(compare: &Compare) -> etcd::Compare {
+    let key = compare.keys.start().clone();
+    let op = match compare.op {
+        CompareOp::Equal => etcd::CompareOp::Equal,
+        CompareOp::Greater => etcd::CompareOp::Greater,
+        CompareOp::Less => etcd::CompareOp::Less,
+        CompareOp::NotEqual => etcd::CompareOp::NotEqual,
+    };
+    let condition = match &compare.operand {
+        CompareOperand::Version(version) => etcd::Compare::version(key, op, *version),
+        CompareOperand::CreateRevision(revision) => {
+            etcd::Compare::create_revision(key, op, revision.0)
+        }
+        CompareOperand::ModRevision(revision) => etcd::Compare::mod_revision(key, op, revision.0),
+        CompareOperand::Value(value) => etcd::Compare::value(key, op, value.clone()),
+        CompareOperand::Lease(lease) => etcd::Compare::lease(key, op, lease_number(*lease)),
+    };
+    condition.with_range(compare.keys.range_end().clone())
+}
+
+/// A compaction: its revision, and the rest.
+pub(crate) fn compact(compact: Compact) -> (i64, etcd::CompactionOptions) {
+    let options = etcd::CompactionOptions::new();
+    (compact.revision.0, if compact.physical { options.with_physical() } else { options })
+}
+
+/// A watch: its key, and the rest. The id is left to the store, and nothing is fragmented.
+pub(crate) fn watch(watch: &WatchRequest) -> (Vec<u8>, etcd::WatchOptions) {
+    let filters = watch.filters.iter().map(|filter| match filter {
+        WatchFilter::NoPut => etcd::WatchFilterType::NoPut,
+        WatchFilter::NoDelete => etcd::WatchFilterType::NoDelete,
+    });
+    let mut options = etcd::WatchOptions::new()
+        .with_range(watch.keys.range_end().clone())
+        .with_start_revision(watch.start_revision.0)
+        .with_filters(filters.collect::<Vec<_>>());
+    if watch.prev_kv {
+        options = options.with_prev_key();
+    }
+    if watch.progress_notify {
+        options = options.with_progress_notify();
+    }
+    (watch.keys.start().clone().into(), options)
+}
+
+/// A grant: its time to live in seconds, and the rest.
+///
+/// The caller has refused a time to live with a fraction, or above the limit.
+pub(crate) fn lease_grant(grant: LeaseGrant) -> (i64, etcd::LeaseGrantOptions) {
+    let seconds = i64::try_from(grant.ttl.as_secs()).unwrap_or(i64::MAX);
+    (seconds, etcd::LeaseGrantOptions::new().with_id(lease_number(grant.id)))
+}
+
+/// A question about a lease: its id, and the rest.
+pub(crate) fn lease_time_to_live(request: LeaseTimeToLive) -> (i64, etcd::LeaseTimeToLiveOptions) {
+    let options = etcd::LeaseTimeToLiveOptions::new();
+    (request.id.get(), if request.keys { options.with_keys() } else { options })
+}

@@ -1,0 +1,78 @@
+//! Watches, both ways.
+
+use coord_core::{Event, EventKind, KeyRange, KeyValue, Revision, WatchFilter, WatchRequest};
+use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
+
+use super::{FromWire, Malformed, ToWire};
+
+/// What a client may say on a watch stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and servers match on it")]
+pub enum WatchCall {
+    /// Start a watch.
+    Create {
+        /// What to watch.
+        request: WatchRequest,
+        /// The id that it shall have; zero leaves it to the server.
+        watch_id: i64,
+        /// Split answers that are too large for one message.
+        fragment: bool,
+    },
+    /// End the watch with this id.
+    Cancel(i64),
+    /// Send a bookmark for the whole stream.
+    Progress,
+}
+
+impl FromWire<PbWatchRequest> for WatchCall {
+    fn from_wire(wire: PbWatchRequest) -> Result<Self, Malformed> {
+        let union = wire.request_union.ok_or(Malformed("a request to watch that says nothing"))?;
+        Ok(match union {
+            PbWatchRequestUnion::CreateRequest(create) => {
+                let filters = create.filters.into_iter().map(|filter| match filter {
+                    0 => Ok(WatchFilter::NoPut),
+                    1 => Ok(WatchFilter::NoDelete),
+                    _ => Err(Malformed("a watch with an unknown filter")),
+                });
+                let request = WatchRequest {
+                    keys: KeyRange::from_wire(create.key, create.range_end),
+                    start_revision: Revision(create.start_revision),
+                    prev_kv: create.prev_kv,
+                    filters: filters.collect::<Result<_, _>>()?,
+                    progress_notify: create.progress_notify,
+                };
+                Self::Create { request, watch_id: create.watch_id, fragment: create.fragment }
+            }
+            PbWatchRequestUnion::CancelRequest(cancel) => Self::Cancel(cancel.watch_id),
+            PbWatchRequestUnion::ProgressRequest(_) => Self::Progress,
+        })
+    }
+}
+
+impl ToWire for Event {
+    type Wire = PbEvent;
+
+    fn to_wire(self) -> PbEvent {
+        PbEvent {
+            r#type: match self.kind {
+                EventKind::Put => 0,
+                EventKind::Delete => 1,
+            },
+            kv: Some(self.kv.to_wire()),
+            prev_kv: self.prev_kv.map(KeyValue::to_wire),
+        }
+    }
+}
+
+impl FromWire<PbEvent> for Event {
+    fn from_wire(wire: PbEvent) -> Result<Self, Malformed> {
+        let PbEvent { r#type, kv, prev_kv } = wire;
+        let kind = match r#type {
+            0 => EventKind::Put,
+            1 => EventKind::Delete,
+            _ => return Err(Malformed("an event of an unknown kind")),
+        };
+        let kv = KeyValue::from_wire(kv.ok_or(Malformed("an event without a key"))?)?;
+        Ok(Self { kind, kv, prev_kv: prev_kv.map(KeyValue::from_wire).transpose()? })
+    }
+}
