@@ -16,6 +16,11 @@ pub mod locks {}
 #[doc = include_str!("../docs/guide/testing.md")]
 pub mod testing {}
 
+/// `docs/guide/etcd.md`: compiled where the adapter is.
+#[cfg(feature = "etcd")]
+#[doc = include_str!("../docs/guide/etcd.md")]
+pub mod etcd {}
+
 /// `docs/guide/backends.md`
 #[doc = include_str!("../docs/guide/backends.md")]
 pub mod backends {}

@@ -10,7 +10,10 @@
 //! in line takes over where the cursor stands, and in the end the balances are those of one
 //! bookkeeper who applied the file from top to bottom.
 //!
-//! `cargo run --example ledger -- tests/data/transfers.csv`
+//! In memory: `cargo run --example ledger -- tests/data/transfers.csv`
+//!
+//! On etcd: `cargo run --example ledger --features etcd -- tests/data/transfers.csv --endpoints
+//! 127.0.0.1:2379`
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what happens")]
 
 use std::collections::BTreeMap;
@@ -22,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Compare, CompareOp, KvBackend, KvBackendExt as _, Mutex, MutexGuard, Op, Outcome,
+    Compare, CompareOp, KeyRange, KvBackend, KvBackendExt as _, Mutex, MutexGuard, Op, Outcome,
     PrimitiveError, Put, Session, Txn,
 };
 use coord_mem::MemBackend;
@@ -43,10 +46,13 @@ const LOCK: &str = "ledger/lock";
 const CURSOR: &str = "ledger/cursor";
 const BALANCES: &str = "ledger/balance/";
 
-const USAGE: &str = "usage: cargo run --example ledger -- FILE
+const USAGE: &str = "\
+usage: cargo run --example ledger -- FILE
+       cargo run --example ledger --features etcd -- FILE --endpoints HOST:PORT[,HOST:PORT...]
 
 FILE is a CSV file with the columns id, from, to and amount, as tests/data/transfers.csv:
-accounts are 00 to 99, and each starts with 1000.";
+accounts are 00 to 99, and each starts with 1000. Without --endpoints the ledger is kept in memory;
+on etcd it is kept under ledger/, and what was there before is deleted.";
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 type Balances = BTreeMap<String, u64>;
@@ -72,9 +78,27 @@ impl Transfer {
     }
 }
 
+/// Where the ledger is kept.
+enum Store {
+    Memory(MemBackend),
+    #[cfg(feature = "etcd")]
+    Etcd(Vec<String>),
+}
+
+impl Store {
+    /// A connection, which lives on the runtime that asks for it.
+    async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+        Ok(match self {
+            Self::Memory(store) => Arc::new(store.clone()),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(endpoints) => Arc::new(coord_etcd::EtcdBackend::connect(endpoints).await?),
+        })
+    }
+}
+
 /// What all workers share.
 struct Ledger {
-    kv: Arc<dyn KvBackend>,
+    store: Store,
     transfers: Vec<Transfer>,
     /// Whether somebody is still to be killed.
     doom: AtomicBool,
@@ -88,11 +112,19 @@ struct Report {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [file] = &arguments[..] else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (file, store) = match arguments[..] {
+        [file] => (file, Store::Memory(MemBackend::new())),
+        #[cfg(feature = "etcd")]
+        [file, "--endpoints", endpoints] => {
+            (file, Store::Etcd(endpoints.split(',').map(str::to_owned).collect()))
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
     };
-    match run(Path::new(file)) {
+    match run(Path::new(file), store) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ledger: {error}");
@@ -101,14 +133,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(file: &Path) -> Result<()> {
+fn run(file: &Path, store: Store) -> Result<()> {
     let transfers = read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let kv: Arc<dyn KvBackend> = Arc::new(MemBackend::new());
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    let kv = runtime.block_on(store.connect())?;
     runtime.block_on(open_accounts(&*kv))?;
     println!("{ACCOUNTS} accounts, {} transfers, {WORKERS} workers, one lock\n", transfers.len());
 
-    let ledger = Arc::new(Ledger { kv, transfers, doom: AtomicBool::new(true) });
+    let ledger = Arc::new(Ledger { store, transfers, doom: AtomicBool::new(true) });
     let start = |worker| {
         let ledger = Arc::clone(&ledger);
         std::thread::spawn(move || run_worker(worker, &ledger))
@@ -124,7 +156,7 @@ fn run(file: &Path) -> Result<()> {
         println!("worker {worker} applied {applied:5} transfers{end}");
     }
 
-    let balances = runtime.block_on(balances(&*ledger.kv))?;
+    let balances = runtime.block_on(balances(&*kv))?;
     show(&balances);
     check(&balances, &ledger.transfers)?;
     println!("\nRead next: docs/guide/locks.md, or how this is done: tests/examples/ledger.rs");
@@ -151,6 +183,7 @@ async fn open_accounts(kv: &dyn KvBackend) -> Result<()> {
     let put = |(account, balance): (_, &u64)| {
         Put::new(format!("{BALANCES}{account}"), balance.to_string())
     };
+    kv.delete(KeyRange::prefix("ledger/")).await?;
     let open = accounts.iter().map(put).chain([Put::new(CURSOR, "0")]);
     kv.txn(Txn::new().and_then(open)).await?;
     Ok(())
@@ -183,19 +216,20 @@ fn run_worker(worker: usize, ledger: &Arc<Ledger>) -> Result<Report> {
 
 /// Takes turns with the others until the file is done, and tells how much was applied here.
 async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -> Result<usize> {
-    let Ledger { kv, transfers, doom } = &*ledger;
-    let session = Session::builder(Arc::clone(kv)).ttl(TTL).open().await?;
+    let Ledger { store, transfers, doom } = &*ledger;
+    let kv = store.connect().await?;
+    let session = Session::builder(Arc::clone(&kv)).ttl(TTL).open().await?;
     let mutex = Mutex::new(&session, LOCK);
     let mut applied = 0;
     loop {
         let began = Instant::now();
         let guard = mutex.lock().await?;
-        let mut cursor = cursor(&**kv).await?;
+        let mut cursor = cursor(&*kv).await?;
         if began.elapsed() > TTL / 2 {
             let waited = began.elapsed().as_secs_f32();
             println!("worker {worker} got the lock after {waited:.1} s, at transfer {cursor}");
         }
-        let mut balances = balances(&**kv).await?;
+        let mut balances = balances(&*kv).await?;
         let end = transfers.len().min(cursor + TURN);
         while cursor < end && transfer(&guard, cursor, &transfers[cursor], &mut balances).await? {
             (cursor, applied) = (cursor + 1, applied + 1);

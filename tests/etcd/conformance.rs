@@ -1,0 +1,55 @@
+//! The conformance suite on every etcd of this machine.
+
+use std::process::ExitCode;
+
+use coord_etcd::EtcdBackend;
+use coord_etcd_tests::{Lent, Pool, Release};
+use coord_testkit::conformance::{self, Clock, Need, Suite};
+
+#[expect(clippy::print_stderr, reason = "it is a program that says why it cannot run")]
+fn main() -> ExitCode {
+    let releases = match Release::all() {
+        Ok(releases) => releases,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
+    let suites = releases.iter().zip(&pools).map(|(release, pool)| suite(release, pool));
+    let code = conformance::main(suites.collect::<Vec<_>>());
+    for pool in &pools {
+        pool.close();
+    }
+    code
+}
+
+fn suite(release: &Release, pool: &Pool) -> Suite {
+    let (emptied, fresh) = (pool.clone(), pool.clone());
+    Suite::new(format!("etcd-{}", release.minor()), Clock::Real, move || {
+        let pool = emptied.clone();
+        async move { connected(pool.emptied().await).await }
+    })
+    .fresh(move || {
+        let pool = fresh.clone();
+        async move { connected(pool.fresh().await).await }
+    })
+    .claims(claims(release))
+}
+
+async fn connected(server: Lent) -> (Lent, EtcdBackend) {
+    let backend = EtcdBackend::connect(server.endpoints()).await;
+    (server, backend.expect("the server is ready"))
+}
+
+fn claims(release: &Release) -> Vec<Need> {
+    let mut claims = vec![Need::ExactRequestSize, Need::UnboundedDeletes, Need::OwnPutCall];
+    let (_, minor, patch) = release.version;
+    if minor > 5 || (minor == 5 && patch >= 16) || (minor == 4 && patch >= 34) {
+        claims.push(Need::RetainedTombstone);
+    }
+    if minor <= 5 {
+        claims.push(Need::PutsCheckedFirst);
+    }
+    claims
+}

@@ -1,0 +1,145 @@
+//! Endpoints that are dead, and requests that are too large.
+
+use std::sync::Arc;
+
+use coord_core::{
+    Compare, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, Mutex, Op, Put, Range, Txn,
+    WatchRequest,
+};
+use coord_etcd::EtcdBackend;
+use coord_etcd_tests::{Release, Setup};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+
+use crate::support::{client, refused, secs, session, single};
+
+/// A port at which connections are refused: bound, so that nobody else gets it, and never listened
+/// at.
+struct Dead(TcpSocket);
+
+impl Dead {
+    fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("there are sockets");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("there are free ports");
+        Self(socket)
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.0.local_addr().expect("it was bound"))
+    }
+}
+
+/// All sorts of calls, the `n`th time.
+async fn call(kv: &Arc<dyn KvBackend>, n: usize) -> coord_core::Result<()> {
+    match n % 5 {
+        0 => kv.put(format!("k{n}"), "1").await.map(drop),
+        1 => kv.get("k0").await.map(drop),
+        2 => {
+            let txn = Txn::new().when([Compare::absent("none")]).and_then([Put::new("t", "1")]);
+            kv.txn(txn).await.map(drop)
+        }
+        3 => kv.delete(format!("k{}", n - 3)).await.map(drop),
+        _ => {
+            let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await?.id;
+            kv.lease_keep_alive(lease).await?;
+            kv.lease_revoke(lease).await.map(drop)
+        }
+    }
+}
+
+/// The client crate alone, that picks an endpoint for every call, loses 78 of 200.
+#[tokio::test]
+async fn one_of_two_endpoints_dead_fails_none_of_a_thousand_calls() {
+    let server = single().await;
+    let (live, dead) = (server[0].endpoint().to_owned(), Dead::new());
+    for endpoints in [[dead.endpoint(), live.clone()], [live.clone(), dead.endpoint()]] {
+        let kv = client(&endpoints).await;
+        for n in 0..1_000 {
+            if let Err(error) = call(&kv, n).await {
+                panic!("call {n} with {endpoints:?}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_of_two_endpoints_dead_fails_no_watch_and_no_lock() {
+    let server = single().await;
+    let dead = Dead::new();
+    let kv = client(&[dead.endpoint(), server[0].endpoint().to_owned()]).await;
+    let session = session(&kv, 5).await;
+    for n in 0..20 {
+        let mut watch = kv.watch(WatchRequest::new("w")).await.unwrap();
+        let guard = Mutex::new(&session, "m").lock().await.unwrap();
+        let put = guard.txn(Txn::new().and_then([Put::new("w", n.to_string())])).await.unwrap();
+        let batch = watch.next().await.unwrap().unwrap();
+        assert_eq!(batch.revision, put.header.revision);
+        guard.unlock().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn endpoint_that_dies_and_another_that_comes_up_are_noticed() {
+    let (mut one, mut two) = tokio::join!(single(), single());
+    let kv = client(&[one[0].endpoint().to_owned(), two[0].endpoint().to_owned()]).await;
+    for _ in 0..3 {
+        for server in [&mut two, &mut one] {
+            server[0].kill();
+            // A read first: when a connection breaks under a write, nobody knows what became of it.
+            kv.get("a").await.unwrap();
+            kv.put("a", "1").await.unwrap();
+            server[0].start();
+            server[0].ready().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_endpoints_dead_is_said_soon_with_their_names() {
+    let (one, two) = (Dead::new(), Dead::new());
+    let endpoints = [one.endpoint(), two.endpoint()];
+    let connected = timeout(secs(20), EtcdBackend::connect(endpoints.clone())).await;
+    let said = refused(connected.expect("an answer in time"), ErrorKind::Unavailable);
+    assert!(endpoints.iter().all(|endpoint| said.contains(endpoint)), "{said}");
+}
+
+#[tokio::test]
+async fn call_to_a_server_that_is_gone_was_not_applied_and_says_so_soon() {
+    let mut server = single().await;
+    let kv = client(&server.endpoints()).await;
+    kv.put("a", "1").await.unwrap();
+    server[0].kill();
+    // The first call may meet the end of the old connection; from then on they are all refused.
+    let _ = timeout(secs(20), kv.get("a")).await.expect("an answer in time");
+    let put = timeout(secs(20), kv.put("a", "2")).await.expect("an answer in time");
+    refused(put, ErrorKind::Unavailable);
+    server[0].start();
+    server[0].ready().await;
+    assert_eq!(kv.get("a").await.unwrap().unwrap().value, "1");
+}
+
+#[tokio::test]
+async fn value_over_the_limit_is_refused_with_both_sizes_and_not_applied() {
+    let server = single().await;
+    let kv = client(&server.endpoints()).await;
+    let limit = kv.limits().max_request_bytes;
+    for size in [limit, limit + (1 << 20), 8 << 20] {
+        let said = refused(kv.put("a", vec![7; size]).await, ErrorKind::RequestTooLarge);
+        assert!(said.contains(&limit.to_string()), "{said}");
+    }
+    kv.put("b", vec![7; limit - 100]).await.unwrap();
+    assert_eq!(kv.get("a").await.unwrap(), None);
+    assert_eq!(kv.get("b").await.unwrap().unwrap().value.len(), limit - 100);
+}
+
+/// The server may be set to take less than we believe.
+#[tokio::test]
+async fn value_over_a_lower_limit_of_the_server_is_refused_too() {
+    let setup = Setup::new(Release::newest()).argument("--max-request-bytes=65536");
+    let server = setup.start().await;
+    let kv = client(&server.endpoints()).await;
+    refused(kv.put("a", vec![7; 100_000]).await, ErrorKind::RequestTooLarge);
+    refused(kv.put("a", vec![7; 1_000_000]).await, ErrorKind::RequestTooLarge);
+    let read = kv.txn(Txn::new().and_then([Op::from(Range::new("a"))])).await.unwrap();
+    assert!(read.responses[0].as_range().unwrap().kvs.is_empty());
+}

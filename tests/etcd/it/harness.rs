@@ -1,0 +1,88 @@
+//! The harness itself: what is started runs, and what is dropped is gone.
+
+use std::net::TcpStream;
+
+use coord_etcd_tests::{Pool, Release, Setup};
+use etcd_client::Client;
+use tokio::time::timeout;
+
+use crate::support::{secs, single};
+
+/// Whether anybody accepts connections there.
+fn is_up(endpoint: &str) -> bool {
+    TcpStream::connect(endpoint.trim_start_matches("http://")).is_ok()
+}
+
+#[tokio::test]
+async fn dropped_cluster_leaves_neither_processes_nor_folders() {
+    let cluster = Setup::new(Release::newest()).members(3).start().await;
+    let (endpoints, folder) = (cluster.endpoints(), cluster.folder().to_owned());
+    assert!(endpoints.iter().all(|endpoint| is_up(endpoint)) && folder.exists());
+    cluster[0].pause();
+    drop(cluster);
+    assert!(!endpoints.iter().any(|endpoint| is_up(endpoint)) && !folder.exists());
+}
+
+#[tokio::test]
+async fn cluster_of_a_test_that_panics_is_gone_and_its_logs_are_kept() {
+    let cluster = single().await;
+    let (endpoint, folder) = (cluster[0].endpoint().to_owned(), cluster.folder().to_owned());
+    let test = std::thread::spawn(move || {
+        let _cluster = cluster;
+        std::panic::resume_unwind(Box::new("a test fails"));
+    });
+    test.join().unwrap_err();
+    assert!(!is_up(&endpoint) && !folder.exists());
+    let name = folder.file_name().unwrap().display().to_string();
+    let kept = std::env::temp_dir().join(format!("{name}-logs"));
+    assert!(kept.join("m0.log").exists());
+    std::fs::remove_dir_all(kept).unwrap();
+}
+
+#[tokio::test]
+async fn member_that_was_killed_and_started_again_has_its_data() {
+    let mut cluster = Setup::new(Release::newest()).members(3).start().await;
+    let mut client = Client::connect(cluster.endpoints(), None).await.unwrap();
+    client.put("a", "1", None).await.unwrap();
+    cluster.members_mut().for_each(|member| member.kill());
+    cluster.members_mut().for_each(|member| member.start());
+    cluster.ready().await;
+    let mut client = Client::connect(cluster.endpoints(), None).await.unwrap();
+    assert_eq!(client.get("a", None).await.unwrap().kvs()[0].value(), b"1");
+    assert!(cluster.leader().await < 3);
+}
+
+#[tokio::test]
+async fn server_of_a_pool_comes_back_empty() {
+    for release in Release::all().unwrap() {
+        let pool = Pool::new(release);
+        let first = pool.emptied().await;
+        let mut client = Client::connect(first.endpoints(), None).await.unwrap();
+        let lease = client.lease_grant(60, None).await.unwrap().id();
+        let options = etcd_client::PutOptions::new().with_lease(lease);
+        client.put("a", "1", Some(options)).await.unwrap();
+        client.put("b", "1", None).await.unwrap();
+        let endpoints = first.endpoints();
+        drop(first);
+        let again = pool.emptied().await;
+        assert_eq!(again.endpoints(), endpoints);
+        assert!(client.leases().await.unwrap().leases().is_empty());
+        let all = etcd_client::GetOptions::new().with_all_keys();
+        assert_eq!(client.get("", Some(all)).await.unwrap().count(), 0);
+        assert_ne!(pool.emptied().await.endpoints(), endpoints, "it is lent out");
+        pool.close();
+        drop(again);
+        assert!(!is_up(&endpoints[0]), "a closed pool keeps nothing");
+    }
+}
+
+#[tokio::test]
+async fn frozen_member_answers_when_it_is_let_go_on() {
+    let cluster = single().await;
+    let mut client = Client::connect(cluster.endpoints(), None).await.unwrap();
+    client.put("a", "1", None).await.unwrap();
+    cluster[0].pause();
+    assert!(timeout(secs(1), client.put("a", "2", None)).await.is_err());
+    cluster[0].resume();
+    client.put("a", "3", None).await.unwrap();
+}

@@ -1,0 +1,26 @@
+//! Real etcd servers for tests: found on this machine, started on free ports, tormented, removed.
+//!
+//! - [`Release`]: which etcd servers there are, and where;
+//! - [`Cluster`]: one member or three, each of which can be stopped, killed and started again;
+//! - [`Authority`]: certificates made for one test;
+//! - [`Pool`]: servers used again and again, emptied in between;
+//! - [`hunt`]: the hunt for differences between `MemBackend` and a server;
+//! - [`serve`]: etcd's services over any backend, in this process.
+//!
+//! Whoever drops a cluster has it stopped and its folders removed, also when a test panics; then
+//! the logs of its members are kept, and where is told. Everything here panics with a sentence
+//! when it cannot do what it was asked: a test without its server has failed.
+
+mod authority;
+mod cluster;
+pub mod hunt;
+mod member;
+mod pool;
+mod release;
+pub mod serve;
+
+pub use authority::Authority;
+pub use cluster::{Cluster, Setup};
+pub use member::Member;
+pub use pool::{Lent, Pool};
+pub use release::Release;

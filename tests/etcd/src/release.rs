@@ -1,0 +1,147 @@
+//! Which etcd servers this machine has.
+//!
+//! `COORD_ETCD_BIN` names folders, or programs called `etcd`, with colons in between; `etcdctl`
+//! lies beside each. Where it is not set, the folders into which `tests/run` installs are looked
+//! at, and `PATH`. What is named has to be there; and no etcd at all is an error, never a reason to
+//! skip a test.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Says what to do about it.
+const NONE: &str = "no etcd on this machine: run `tests/run`, which installs it into .tools/, or \
+    name folders with `etcd` and `etcdctl` in COORD_ETCD_BIN (colons in between)";
+
+/// A version of etcd that can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Release {
+    /// Major, minor, patch.
+    pub version: (u32, u32, u32),
+    /// The server.
+    pub etcd: PathBuf,
+}
+
+impl Release {
+    /// All that are found, oldest first; of each minor version the first that was found.
+    ///
+    /// # Errors
+    /// A sentence that says what to do: none was found, or one that was named is not there.
+    pub fn all() -> Result<Vec<Self>, String> {
+        let found = match env::var_os("COORD_ETCD_BIN") {
+            Some(named) if !named.is_empty() => env::split_paths(&named)
+                .map(|path| {
+                    let etcd = if path.is_dir() { path.join("etcd") } else { path };
+                    Self::of(&etcd).map_err(|why| {
+                        format!("COORD_ETCD_BIN names {}, but {why}", etcd.display())
+                    })
+                })
+                .collect::<Result<Vec<_>, _>>()?,
+            _ => usual_places().iter().filter_map(|etcd| Self::of(etcd).ok()).collect(),
+        };
+        let mut releases = BTreeMap::new();
+        for release in found {
+            releases.entry((release.version.0, release.version.1)).or_insert(release);
+        }
+        if releases.is_empty() {
+            Err(NONE.to_owned())
+        } else {
+            Ok(releases.into_values().collect())
+        }
+    }
+
+    /// The newest that is found.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn newest() -> Self {
+        let all = Self::all().unwrap_or_else(|why| panic!("{why}"));
+        all.into_iter().next_back().expect("`all` gives one, or says why not")
+    }
+
+    /// `3.5`.
+    #[must_use]
+    pub fn minor(&self) -> String {
+        format!("{}.{}", self.version.0, self.version.1)
+    }
+
+    /// The command `etcdctl` that came with the server, told nothing yet.
+    #[must_use]
+    pub fn etcdctl(&self) -> Command {
+        let mut command = bare(&self.etcd.with_file_name("etcdctl"));
+        command.env("ETCDCTL_API", "3");
+        command
+    }
+
+    /// The server at a path, if it runs and says what it is.
+    fn of(etcd: &Path) -> Result<Self, String> {
+        let output = bare(etcd).arg("--version").output();
+        let output = output.map_err(|error| format!("it does not run: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let version = said.lines().find_map(|line| line.strip_prefix("etcd Version: "));
+        let version = version.and_then(parse).ok_or_else(|| {
+            format!("`etcd --version` said {:?}", said.lines().next().unwrap_or_default())
+        })?;
+        Ok(Self { version, etcd: etcd.to_owned() })
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor, patch) = self.version;
+        write!(f, "etcd {major}.{minor}.{patch}")
+    }
+}
+
+/// A command that does not hear what the environment has to say to etcd's programs.
+pub(crate) fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ETCD"))
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Where servers are when nobody says where.
+fn usual_places() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let tools = root.expect("this package lies in tests/").join(".tools/etcd");
+    let mut installed: Vec<PathBuf> = std::fs::read_dir(tools)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    installed.sort();
+    let path = env::var_os("PATH").unwrap_or_default();
+    installed.into_iter().chain(env::split_paths(&path)).map(|folder| folder.join("etcd")).collect()
+}
+
+fn parse(version: &str) -> Option<(u32, u32, u32)> {
+    // A release candidate has more to say after the third number.
+    let version = version.trim().split(['-', '+']).next()?;
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_etcd_prints_them() {
+        assert_eq!(parse("3.5.30"), Some((3, 5, 30)));
+        assert_eq!(parse("3.6.0-rc.1\n"), Some((3, 6, 0)));
+        assert_eq!(parse("three"), None);
+    }
+
+    #[test]
+    fn program_that_is_not_etcd_is_refused_with_what_it_said() {
+        assert!(Release::of(Path::new("/nowhere/etcd")).unwrap_err().contains("does not run"));
+        let echo = ["/bin/echo", "/usr/bin/echo"].into_iter().find(|path| Path::new(path).exists());
+        let why = Release::of(Path::new(echo.expect("every machine has echo"))).unwrap_err();
+        assert!(why.contains("--version"), "{why}");
+    }
+}

@@ -1,0 +1,103 @@
+//! The Lease service: grants, refreshes, revocations, questions.
+
+use coord_core::{Error, LeaseGrant, LeaseId, LeaseTimeToLive, LeaseTimeToLiveResponse};
+use coord_etcd::wire::{FromWire, ToWire};
+use etcd_client::proto::{
+    PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
+    PbLeaseLeasesRequest, PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse,
+    PbLeaseService, PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse,
+};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::status::status;
+use super::{Services, read};
+
+fn told<T: ToWire>(answer: coord_core::Result<T>) -> Result<Response<T::Wire>, Status> {
+    answer.map(|answer| Response::new(answer.to_wire())).map_err(|error| status(&error))
+}
+
+#[async_trait]
+impl PbLeaseService for Services {
+    async fn lease_grant(
+        &self,
+        request: Request<PbLeaseGrantRequest>,
+    ) -> Result<Response<PbLeaseGrantResponse>, Status> {
+        let request: LeaseGrant = read(request)?;
+        told(self.backend.lease_grant(request).await)
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<PbLeaseRevokeRequest>,
+    ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
+        let id: Option<LeaseId> = read(request)?;
+        let id = id.ok_or_else(|| status(&Error::LeaseNotFound { lease: None }))?;
+        told(self.backend.lease_revoke(id).await)
+    }
+
+    type LeaseKeepAliveStream = BoxStream<'static, Result<PbLeaseKeepAliveResponse, Status>>;
+
+    /// One answer for each refresh, in order, until either side has enough.
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<PbLeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let services = self.clone();
+        let answers = request.into_inner().then(move |request| {
+            let services = services.clone();
+            async move { services.refresh(request?).await }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<PbLeaseTimeToLiveRequest>,
+    ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
+        let id = request.get_ref().id;
+        let request: Option<LeaseTimeToLive> = read(request)?;
+        let Some(request) = request else {
+            let header = Some(self.header().await?.to_wire());
+            let (ttl, granted_ttl, keys) = (-1, 0, Vec::new());
+            return Ok(Response::new(PbLeaseTimeToLiveResponse {
+                header,
+                id,
+                ttl,
+                granted_ttl,
+                keys,
+            }));
+        };
+        let answer = self.backend.lease_time_to_live(request).await;
+        told(answer.map(|answer: LeaseTimeToLiveResponse| (request.id, answer)))
+    }
+
+    async fn lease_leases(
+        &self,
+        _: Request<PbLeaseLeasesRequest>,
+    ) -> Result<Response<PbLeaseLeasesResponse>, Status> {
+        told(self.backend.leases().await)
+    }
+}
+
+impl Services {
+    /// A lease that is gone is no error here: it has no time left.
+    async fn refresh(
+        &self,
+        request: PbLeaseKeepAliveRequest,
+    ) -> Result<PbLeaseKeepAliveResponse, Status> {
+        let wire_id = request.id;
+        let id = Option::<LeaseId>::from_wire(request);
+        let id = id.map_err(|why| Status::invalid_argument(why.to_string()))?;
+        if let Some(id) = id {
+            match self.backend.lease_keep_alive(id).await {
+                Ok(answer) => return Ok(answer.to_wire()),
+                Err(Error::LeaseNotFound { .. }) => {}
+                Err(error) => return Err(status(&error)),
+            }
+        }
+        let header = Some(self.header().await?.to_wire());
+        Ok(PbLeaseKeepAliveResponse { header, id: wire_id, ttl: 0 })
+    }
+}

@@ -1,0 +1,84 @@
+//! What an error is called on the wire.
+//!
+//! One table, the inverse of the one by which a client reads it. Where etcd has no word for an
+//! error the message is our own, and the code such that a client draws the right conclusion about
+//! what became of the request.
+//!
+//! Source: contract §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
+
+use coord_core::{Error, Limits, Outcome};
+use tonic::{Code, Status};
+
+/// How etcd would put it.
+pub(super) fn status(error: &Error) -> Status {
+    let (code, message) = match error {
+        Error::EmptyKey => (Code::InvalidArgument, "key is not provided"),
+        Error::KeyNotFound { .. } => (Code::InvalidArgument, "key not found"),
+        Error::ValueProvided { .. } => (Code::InvalidArgument, "value is provided"),
+        Error::LeaseProvided { .. } => (Code::InvalidArgument, "lease is provided"),
+        Error::TooManyOps { .. } => (Code::InvalidArgument, "too many operations in txn request"),
+        Error::DuplicateKey { .. } => (Code::InvalidArgument, "duplicate key given in txn request"),
+        Error::RequestTooLarge { .. } => (Code::InvalidArgument, "request is too large"),
+        Error::Compacted { .. } => (Code::OutOfRange, "mvcc: required revision has been compacted"),
+        Error::FutureRevision { .. } => {
+            (Code::OutOfRange, "mvcc: required revision is a future revision")
+        }
+        Error::TtlTooLarge { .. } => (Code::OutOfRange, "too large lease TTL"),
+        Error::LeaseNotFound { .. } => (Code::NotFound, "requested lease not found"),
+        Error::LeaseExists { .. } => (Code::FailedPrecondition, "lease already exists"),
+        Error::NoSpace { .. } => (Code::ResourceExhausted, "mvcc: database space exceeded"),
+        Error::PermissionDenied { .. } => (Code::PermissionDenied, "permission denied"),
+        Error::Unauthenticated { .. } => (Code::Unauthenticated, "invalid auth token"),
+        // The code is etcd's mistake, and clients know it by it.
+        Error::TooManyRequests => (Code::Unknown, "too many requests"),
+        Error::Unavailable { outcome: Outcome::NotApplied, .. } => (Code::Unavailable, "no leader"),
+        Error::Unavailable { outcome: Outcome::Unknown, .. } | Error::Timeout { .. } => {
+            (Code::Unavailable, "request timed out")
+        }
+        Error::EmptyWatchRange { .. } | Error::InvalidTtl { .. } | Error::Refused { .. } => {
+            return Status::invalid_argument(error.to_string());
+        }
+        // Whatever it was, nobody can say what became of the request.
+        _ => return Status::unknown(error.to_string()),
+    };
+    Status::new(code, format!("etcdserver: {message}"))
+}
+
+/// The same, for a request that a transport with these limits may not have let in at all.
+pub(super) fn status_of(error: &Error, limits: Limits) -> Status {
+    match *error {
+        Error::RequestTooLarge { size_bytes, limit_bytes }
+            if limit_bytes > limits.max_request_bytes =>
+        {
+            Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({size_bytes} vs. {limit_bytes})"
+            ))
+        }
+        ref error => status(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_is_etcds_to_the_letter() {
+        let compacted = status(&Error::Compacted { requested: None, compact_revision: None });
+        assert_eq!(compacted.code(), Code::OutOfRange);
+        let message = "etcdserver: mvcc: required revision has been compacted";
+        assert_eq!(compacted.message(), message);
+    }
+
+    #[test]
+    fn what_the_transport_refuses_is_told_apart_from_what_the_log_refuses() {
+        let limits = Limits::default();
+        let too_large = |limit_bytes| Error::RequestTooLarge { size_bytes: 3 << 20, limit_bytes };
+        let by_log = status_of(&too_large(limits.max_request_bytes), limits);
+        assert_eq!(by_log.message(), "etcdserver: request is too large");
+        let by_transport = status_of(&too_large(2 << 20), limits);
+        assert_eq!(by_transport.code(), Code::ResourceExhausted);
+        let message = "grpc: received message larger than max (3145728 vs. 2097152)";
+        assert_eq!(by_transport.message(), message);
+    }
+}

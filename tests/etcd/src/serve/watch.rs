@@ -1,0 +1,347 @@
+//! The Watch service: many watches on one stream.
+//!
+//! A client creates and cancels watches by messages, and each answer names the watch it is for. No
+//! task runs here: the stream of answers *is* the state, and moves when the client polls it. On
+//! each turn what the client said comes first, then the watches, beginning with the one after the
+//! last that had something to deliver:
+//!
+//! ```text
+//! client    create 0                create 0 (end <= key)        cancel 0
+//! server    created 0, @7   event   created + canceled -1 (why)  canceled 0, @9
+//! ```
+//!
+//! A watch whose start is compacted is created like any other, and cancelled right after. Its id
+//! stays taken until the client cancels it too, and as long as it is, requests for a bookmark on
+//! the whole stream go unanswered: etcd does so, and clients know.
+//!
+//! A bookmark on request is one for the whole stream: it goes out under the id -1 once every watch
+//! has delivered everything up to it. etcd drops a request that finds a watch which has not caught
+//! up; here it is answered when that has. With no watches there is no answer.
+//!
+//! Bookmarks that come by themselves go out under the watch's own id: every ten minutes, for each
+//! watch that wants them and had no events since the last time. They are asked of the backend like
+//! the others, and not left to it: what a client asks for does not put them off.
+//!
+//! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::task::Poll;
+use std::time::Duration;
+
+use coord_core::{Error, Header, Revision, Watch, WatchBatch, WatchRequest};
+use coord_etcd::wire::{FromWire, ToWire, WatchCall};
+use etcd_client::proto::{PbWatchRequest, PbWatchResponse, PbWatchService};
+use futures_util::future::poll_fn;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, Interval, interval_at};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::Services;
+use super::status::status;
+
+/// The id of a watch that never came to be, and of bookmarks for all.
+const NOBODY: i64 = -1;
+
+/// How often a watch that hears nothing gets a bookmark, if it wants any. etcd's default.
+const NOTIFY_INTERVAL: Duration = Duration::from_secs(600);
+
+const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
+#[async_trait]
+impl PbWatchService for Services {
+    type WatchStream = BoxStream<'static, Result<PbWatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<PbWatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let session = Session::new(self.clone(), request.into_inner());
+        let answers = stream::unfold(Some(session), |session| async {
+            let mut session = session?;
+            // After an error there is no more.
+            Some(match session.next().await {
+                Ok(answer) => (Ok(answer), Some(session)),
+                Err(status) => (Err(status), None),
+            })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+}
+
+/// One client's stream.
+struct Session<R> {
+    services: Services,
+    /// `None` once the client has said all it had to say, which does not end the stream.
+    requests: Option<R>,
+    watches: BTreeMap<i64, Watcher>,
+    /// The first id that was never given out.
+    next_id: i64,
+    /// Who had something to deliver last.
+    last_served: i64,
+    bookmark: Option<Bookmark>,
+    /// `None` until some watch wants bookmarks by themselves.
+    ticks: Option<Interval>,
+    answers: VecDeque<PbWatchResponse>,
+}
+
+/// One watch of a stream.
+struct Watcher {
+    /// `None` for one that was cancelled because its start is compacted.
+    watch: Option<Watch>,
+    /// Whether it wants bookmarks by themselves.
+    notify: bool,
+    /// Whether it had events since the last tick.
+    busy: bool,
+    /// Whether a bookmark under its own id is due.
+    due: bool,
+}
+
+impl Watcher {
+    fn ask(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.request_progress();
+        }
+    }
+}
+
+/// A bookmark for the whole stream that the client waits for.
+struct Bookmark {
+    /// Watches that have not come up to it yet.
+    awaited: BTreeSet<i64>,
+    /// The least of what the others have come up to.
+    header: Option<Header>,
+}
+
+impl<R> Session<R>
+where
+    R: Stream<Item = Result<PbWatchRequest, Status>> + Unpin + Send,
+{
+    const fn new(services: Services, requests: R) -> Self {
+        Self {
+            services,
+            requests: Some(requests),
+            watches: BTreeMap::new(),
+            next_id: 0,
+            last_served: i64::MIN,
+            bookmark: None,
+            ticks: None,
+            answers: VecDeque::new(),
+        }
+    }
+
+    /// The next answer, or why there will be no more.
+    async fn next(&mut self) -> Result<PbWatchResponse, Status> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Ok(answer);
+            }
+            match self.turn().await {
+                // An error: the client is gone, or talks nonsense.
+                Turn::Call(call) => self.hear(call?).await?,
+                Turn::Silence => self.requests = None,
+                Turn::Tick => self.tick(),
+                Turn::Batch(id, batch) => self.deliver(id, batch).await?,
+            }
+        }
+    }
+
+    /// What happens next: the client says something, or a watch has something to deliver.
+    async fn turn(&mut self) -> Turn {
+        poll_fn(|cx| {
+            if let Some(requests) = &mut self.requests
+                && let Poll::Ready(request) = requests.poll_next_unpin(cx)
+            {
+                return Poll::Ready(match request {
+                    Some(request) => Turn::Call(request.and_then(|request| {
+                        WatchCall::from_wire(request)
+                            .map_err(|why| Status::invalid_argument(why.to_string()))
+                    })),
+                    None => Turn::Silence,
+                });
+            }
+            if let Some(ticks) = &mut self.ticks
+                && ticks.poll_tick(cx).is_ready()
+            {
+                return Poll::Ready(Turn::Tick);
+            }
+            // From the one after the last to the last, so that no busy watch starves the others.
+            let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
+            let order = self.watches.range(after).map(|(id, _)| *id);
+            let order: Vec<_> =
+                order.chain(self.watches.range(..=self.last_served).map(|(id, _)| *id)).collect();
+            for id in order {
+                let watch = self.watches.get_mut(&id).and_then(|watcher| watcher.watch.as_mut());
+                if let Some(Poll::Ready(item)) = watch.map(|watch| watch.poll_next_unpin(cx)) {
+                    self.last_served = id;
+                    return Poll::Ready(Turn::Batch(id, item));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn hear(&mut self, call: WatchCall) -> Result<(), Status> {
+        match call {
+            WatchCall::Create { request, watch_id, .. } => self.create(request, watch_id).await,
+            WatchCall::Cancel(id) => {
+                // Of an unknown id nothing is said.
+                if self.watches.remove(&id).is_some() {
+                    let header = self.services.header().await?;
+                    self.answers
+                        .push_back(PbWatchResponse { canceled: true, ..answer(header, id) });
+                    self.no_longer_await(id);
+                }
+                Ok(())
+            }
+            WatchCall::Progress => {
+                let all_alive = self.watches.values().all(|watcher| watcher.watch.is_some());
+                if all_alive && !self.watches.is_empty() {
+                    let awaited = self.watches.keys().copied().collect();
+                    self.bookmark = Some(Bookmark { awaited, header: None });
+                    self.watches.values_mut().for_each(Watcher::ask);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&mut self, mut request: WatchRequest, asked_id: i64) -> Result<(), Status> {
+        let notify = std::mem::take(&mut request.progress_notify);
+        let why = match self.services.backend.watch(request).await {
+            Ok(_) if self.watches.contains_key(&asked_id) && asked_id != 0 => DUPLICATE_ID,
+            Ok(watch) => {
+                let id = if asked_id == 0 { self.free_id() } else { asked_id };
+                self.admit(id, watch, notify);
+                return Ok(());
+            }
+            Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE,
+            Err(Error::Compacted { .. }) => COMPACTED,
+            Err(error) => return Err(status(&error)),
+        };
+        let header = self.services.header().await?;
+        self.answers.push_back(PbWatchResponse {
+            created: true,
+            canceled: true,
+            cancel_reason: why.to_owned(),
+            ..answer(header, NOBODY)
+        });
+        Ok(())
+    }
+
+    fn admit(&mut self, id: i64, watch: Watch, notify: bool) {
+        let created = PbWatchResponse { created: true, ..answer(watch.header(), id) };
+        self.answers.push_back(created);
+        let mut watcher = Watcher { watch: Some(watch), notify, busy: false, due: false };
+        if let Some(bookmark) = &mut self.bookmark {
+            // What the client waits for is said of all its watches, so of this one too.
+            bookmark.awaited.insert(id);
+            watcher.ask();
+        }
+        if notify && self.ticks.is_none() {
+            self.ticks = Some(interval_at(Instant::now() + NOTIFY_INTERVAL, NOTIFY_INTERVAL));
+        }
+        self.watches.insert(id, watcher);
+    }
+
+    /// It is time for bookmarks to those that heard nothing.
+    fn tick(&mut self) {
+        for watcher in self.watches.values_mut().filter(|watcher| watcher.notify) {
+            if !std::mem::take(&mut watcher.busy) {
+                watcher.due = true;
+                watcher.ask();
+            }
+        }
+    }
+
+    /// Ids are counted up, and an id that the client chose is skipped.
+    fn free_id(&mut self) -> i64 {
+        while self.watches.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    async fn deliver(
+        &mut self,
+        id: i64,
+        item: Option<coord_core::Result<WatchBatch>>,
+    ) -> Result<(), Status> {
+        let gone = || Status::unavailable("etcdserver: server stopped");
+        match item.ok_or_else(gone)? {
+            Ok(batch) => {
+                self.pass_on(id, batch);
+                Ok(())
+            }
+            Err(Error::Compacted { compact_revision, .. }) => {
+                // The id stays taken, and nobody need wait for a bookmark any more.
+                if let Some(watcher) = self.watches.get_mut(&id) {
+                    watcher.watch = None;
+                }
+                self.bookmark = None;
+                let header = Header { revision: Revision::ZERO, ..self.services.header().await? };
+                self.answers.push_back(PbWatchResponse {
+                    canceled: true,
+                    compact_revision: compact_revision.unwrap_or_default().0,
+                    ..answer(header, id)
+                });
+                Ok(())
+            }
+            Err(error) => Err(status(&error)),
+        }
+    }
+
+    fn pass_on(&mut self, id: i64, batch: WatchBatch) {
+        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
+        let watch = watcher.watch.as_ref().expect("only a watch that is open delivers");
+        let header = Header { revision: batch.revision, ..watch.header() };
+        if !batch.events.is_empty() {
+            watcher.busy = true;
+            let events = batch.events.into_iter().map(ToWire::to_wire).collect();
+            self.answers.push_back(PbWatchResponse { events, ..answer(header, id) });
+            return;
+        }
+        // A bookmark answers whoever waits for one: there may be two.
+        if std::mem::take(&mut watcher.due) {
+            self.answers.push_back(answer(header, id));
+        }
+        if let Some(bookmark) = &mut self.bookmark
+            && bookmark.awaited.contains(&id)
+        {
+            let least = bookmark.header.filter(|least| least.revision <= header.revision);
+            bookmark.header = Some(least.unwrap_or(header));
+            self.no_longer_await(id);
+        }
+    }
+
+    /// Sends the bookmark that the client waits for, if this was the last to come up to it.
+    fn no_longer_await(&mut self, id: i64) {
+        let Some(bookmark) = &mut self.bookmark else { return };
+        bookmark.awaited.remove(&id);
+        if bookmark.awaited.is_empty() {
+            let header = bookmark.header;
+            self.bookmark = None;
+            self.answers.extend(header.map(|header| answer(header, NOBODY)));
+        }
+    }
+}
+
+/// What happens on a stream.
+enum Turn {
+    Call(Result<WatchCall, Status>),
+    /// The client will say no more.
+    Silence,
+    /// It is time for bookmarks.
+    Tick,
+    Batch(i64, Option<coord_core::Result<WatchBatch>>),
+}
+
+/// An answer that says nothing yet.
+fn answer(header: Header, watch_id: i64) -> PbWatchResponse {
+    PbWatchResponse { header: Some(header.to_wire()), watch_id, ..PbWatchResponse::default() }
+}
