@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, Error, LeaseGrant, LeaseId, Limits, Op, Put, Range, Result, Revision, TTL_MAX,
-    Txn,
+    Compact, Delete, Error, LeaseGrant, LeaseId, Limits, Op, Put, Range, Result, Revision, Txn,
 };
 use etcd_client::proto::{PbDeleteRequest, PbPutRequest, PbRangeRequest, PbTxnRequest};
 use prost::Message as _;
@@ -75,14 +74,8 @@ impl Desk {
     }
 
     pub(crate) fn grant(&self, request: LeaseGrant) -> Result<Asked> {
-        let ttl = request.ttl;
-        if ttl > TTL_MAX {
-            return Err(Error::TtlTooLarge { ttl });
-        }
-        if ttl.subsec_nanos() != 0 {
-            return Err(Error::InvalidTtl { ttl });
-        }
-        Ok(Asked { ttl, lease: request.id, ..self.change() })
+        request.check()?;
+        Ok(Asked { ttl: request.ttl, lease: request.id, ..self.change() })
     }
 }
 
@@ -234,6 +227,6 @@ mod tests {
         let refused = |ttl| desk().grant(LeaseGrant::new(ttl)).expect_err("refused").kind();
         assert_eq!(refused(Duration::MAX), coord_core::ErrorKind::TtlTooLarge);
         assert_eq!(refused(Duration::from_millis(1500)), coord_core::ErrorKind::InvalidTtl);
-        desk().grant(LeaseGrant::new(TTL_MAX)).expect("the most there is");
+        desk().grant(LeaseGrant::new(coord_core::TTL_MAX)).expect("the most there is");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Header;
+use crate::error::{Error, Result};
 
 /// The id of a lease: any number but zero.
 ///
@@ -82,6 +83,24 @@ impl LeaseGrant {
     pub fn id(mut self, id: impl Into<Option<LeaseId>>) -> Self {
         self.id = id.into();
         self
+    }
+
+    /// Refuses a time to live that no store grants.
+    ///
+    /// # Errors
+    /// [`Error::TtlTooLarge`], [`Error::InvalidTtl`] for a fraction of a second, tested in this
+    /// order: nothing was sent, so nothing was applied.
+    ///
+    /// Source: contract §7.
+    pub const fn check(&self) -> Result<()> {
+        let ttl = self.ttl;
+        if ttl.as_nanos() > TTL_MAX.as_nanos() {
+            return Err(Error::TtlTooLarge { ttl });
+        }
+        if ttl.subsec_nanos() != 0 {
+            return Err(Error::InvalidTtl { ttl });
+        }
+        Ok(())
     }
 }
 

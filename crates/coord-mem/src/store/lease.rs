@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{Error, LeaseId, LeaseStatus, Result, TTL_MAX};
+use coord_core::{Error, LeaseId, LeaseStatus, Result};
 
 /// The first id that the store chooses by itself; the next is one more. Far from the small numbers
 /// that people choose, and, like etcd's ids, 16 hex digits long.
@@ -43,12 +43,6 @@ impl Leases {
         ttl: Duration,
         now: Duration,
     ) -> Result<(LeaseId, Duration)> {
-        if ttl > TTL_MAX {
-            return Err(Error::TtlTooLarge { ttl });
-        }
-        if ttl.subsec_nanos() != 0 {
-            return Err(Error::InvalidTtl { ttl });
-        }
         let id = match id {
             Some(lease) if self.leases.contains_key(&lease) => {
                 return Err(Error::LeaseExists { lease });

@@ -140,6 +140,7 @@ impl Store {
         request: LeaseGrant,
         now: Duration,
     ) -> Result<(LeaseId, Duration)> {
+        request.check()?;
         self.leases.grant(request.id, request.ttl, now)
     }
 
