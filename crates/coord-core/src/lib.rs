@@ -1,8 +1,8 @@
 //! Distributed coordination, written once against one trait.
 //!
-//! Locks, and what will follow them, are written against [`KvBackend`]: a store of keys with
-//! revisions, transactions, watches and leases. `coord-mem` is one in memory, to test with in
-//! milliseconds; any other that passes the conformance suite of `coord-testkit` will do.
+//! Locks and elections, and what will follow them, are written against [`KvBackend`]: a store of
+//! keys with revisions, transactions, watches and leases. `coord-mem` is one in memory, to test
+//! with in milliseconds; any other that passes the conformance suite of `coord-testkit` will do.
 //!
 //! Read in this order:
 //!
@@ -13,7 +13,8 @@
 //! - [`Session`]: a lease kept alive, and its state as a value;
 //! - [`LossReason`]: losing what one holds, as a value;
 //! - [`contender`]: the one waiting line under every lock-like primitive;
-//! - [`Mutex`]: the lock.
+//! - [`Mutex`]: the lock;
+//! - [`Election`]: the leader.
 //!
 //! ```
 //! use coord_core::{KvBackendExt, Mutex, Put, Session, Txn};
@@ -36,15 +37,18 @@
 
 mod backend;
 pub mod contender;
+pub mod election;
 mod error;
 pub mod kv;
 pub mod layer;
 mod loss;
 mod mutex;
+mod retry;
 mod session;
 
 pub use backend::{KvBackend, KvBackendExt};
 pub use contender::FencingToken;
+pub use election::{Election, Leader, Leadership};
 pub use error::{Error, ErrorKind, Outcome, Result, Source};
 pub use kv::*;
 pub use loss::{LossReason, PrimitiveError};

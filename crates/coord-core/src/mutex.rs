@@ -61,8 +61,8 @@ impl Mutex {
         self.line.name()
     }
 
-    /// Waits for the lock, behind everybody who came before: one request if it is free, four and
-    /// two watches, unlock included, behind one holder.
+    /// Waits for the lock, behind everybody who came before: one request if it is free; behind one
+    /// holder or a thousand, three or four with the unlock, and two watches.
     ///
     /// To wait no longer than so long, put it into `tokio::time::timeout`.
     ///

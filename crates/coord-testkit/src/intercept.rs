@@ -5,10 +5,13 @@
 //! though it was applied. What has been sent cannot be taken back: a request that is on its way is
 //! applied when it arrives, whether or not anybody still waits for the answer.
 //!
-//! Watches are handed on as they are; only their registration is a call.
+//! The registration of a watch is a call; of what the watch then tells, the rule says whether it is
+//! delivered.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,8 +19,9 @@ use coord_core::{
     Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
     LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
     LeaseTimeToLiveResponse, LeasesResponse, Limits, Outcome, Put, PutResponse, Range,
-    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
+    RangeResponse, Result, Txn, TxnResponse, Watch, WatchBatch, WatchRequest, WatchStream,
 };
+use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
@@ -49,6 +53,13 @@ pub enum Fate {
 pub trait Rule: Send + Sync + 'static {
     /// What becomes of a call.
     fn fate(&self, call: &Call) -> Fate;
+
+    /// Whether a batch of a watch reaches who watches. A watch whose batches do not has fallen
+    /// silent, which no backend should let happen and every network does.
+    fn delivers(&self, batch: &WatchBatch) -> bool {
+        let _ = batch;
+        true
+    }
 }
 
 impl<F: Fn(&Call) -> Fate + Send + Sync + 'static> Rule for F {
@@ -78,7 +89,7 @@ impl<F: Fn(&Call) -> Fate + Send + Sync + 'static> Rule for F {
 /// ```
 pub struct Intercept<B> {
     inner: Arc<B>,
-    rule: Box<dyn Rule>,
+    rule: Arc<dyn Rule>,
     /// Requests that are on their way.
     sent: Mutex<JoinSet<()>>,
 }
@@ -86,7 +97,7 @@ pub struct Intercept<B> {
 impl<B: KvBackend> Intercept<B> {
     /// Puts `rule` between `inner` and its callers.
     pub fn new(inner: B, rule: impl Rule) -> Self {
-        Self { inner: Arc::new(inner), rule: Box::new(rule), sent: Mutex::default() }
+        Self { inner: Arc::new(inner), rule: Arc::new(rule), sent: Mutex::default() }
     }
 
     async fn meet<T: Send + 'static>(
@@ -143,6 +154,31 @@ impl<B: fmt::Debug> fmt::Debug for Intercept<B> {
     }
 }
 
+/// A watch of which a rule decides what is delivered.
+struct Filtered {
+    watch: Watch,
+    rule: Arc<dyn Rule>,
+}
+
+impl Stream for Filtered {
+    type Item = Result<WatchBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match ready!(self.watch.poll_next_unpin(cx)) {
+                Some(Ok(batch)) if !self.rule.delivers(&batch) => {}
+                batch => return Poll::Ready(batch),
+            }
+        }
+    }
+}
+
+impl WatchStream for Filtered {
+    fn request_progress(mut self: Pin<&mut Self>) {
+        self.watch.request_progress();
+    }
+}
+
 /// Turns a method of the trait into a [`Call`] and has it meet its fate.
 macro_rules! intercepted {
     ($($method:ident($($request:ident: $of:ty)?) -> $response:ty = $call:expr;)*) => {
@@ -154,6 +190,14 @@ macro_rules! intercepted {
                 let call = $call;
                 self.meet(call, async move { inner.$method($($request)?).await }).await
             })*
+
+            async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+                let inner = Arc::clone(&self.inner);
+                let call = Call::Watch(request.clone());
+                let watch = self.meet(call, async move { inner.watch(request).await }).await?;
+                let header = watch.header();
+                Ok(Watch::new(header, Filtered { watch, rule: Arc::clone(&self.rule) }))
+            }
 
             fn limits(&self) -> Limits {
                 self.inner.limits()
@@ -167,7 +211,6 @@ intercepted! {
     put_with(request: Put) -> PutResponse = Call::Put(request.clone());
     delete_with(request: Delete) -> DeleteResponse = Call::Delete(request.clone());
     txn(request: Txn) -> TxnResponse = Call::Txn(request.clone());
-    watch(request: WatchRequest) -> Watch = Call::Watch(request.clone());
     lease_grant(request: LeaseGrant) -> LeaseGrantResponse = Call::LeaseGrant(request);
     lease_keep_alive(id: LeaseId) -> LeaseKeepAliveResponse = Call::LeaseKeepAlive(id);
     lease_revoke(id: LeaseId) -> LeaseRevokeResponse = Call::LeaseRevoke(id);

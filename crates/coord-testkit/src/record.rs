@@ -1,12 +1,16 @@
-//! What was asked of a backend: all counts of requests come from here.
+//! What was asked of a backend, and what its watches told: all counts come from here.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coord_core::WatchBatch;
 
 use crate::call::Call;
 use crate::intercept::{Fate, Rule};
 
-/// A [`Rule`] that lets every call pass, and remembers it. Clones share the memory.
+/// A [`Rule`] that lets every call pass and remembers it, and counts the events of watches. Clones
+/// share the memory.
 ///
 /// ```
 /// use coord_core::KvBackendExt;
@@ -26,6 +30,7 @@ use crate::intercept::{Fate, Rule};
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     calls: Arc<Mutex<Vec<Call>>>,
+    events: Arc<AtomicUsize>,
 }
 
 /// Calls, in the order in which they were made.
@@ -44,6 +49,11 @@ impl Record {
         Calls(std::mem::take(&mut self.calls()))
     }
 
+    /// How many events watches have delivered since the last time.
+    pub fn take_events(&self) -> usize {
+        self.events.swap(0, Ordering::Relaxed)
+    }
+
     fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,6 +63,11 @@ impl Rule for Record {
     fn fate(&self, call: &Call) -> Fate {
         self.calls().push(call.clone());
         Fate::Pass
+    }
+
+    fn delivers(&self, batch: &WatchBatch) -> bool {
+        self.events.fetch_add(batch.events.len(), Ordering::Relaxed);
+        true
     }
 }
 

@@ -1,6 +1,7 @@
-//! What a mutex promises: exclusion, order, cost.
+//! What a mutex promises: exclusion and order.
 
 mod cancel;
+mod cost;
 mod loss;
 mod storm;
 
@@ -11,11 +12,10 @@ use coord_core::{
     PrimitiveError, Put, Range, Txn,
 };
 use coord_mem::MemBackend;
-use coord_testkit::Record;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{behind, keys, secs, session, session_on, settle};
+use crate::support::{keys, secs, session, settle};
 
 #[tokio::test(start_paused = true)]
 async fn waiters_are_served_in_the_order_in_which_they_came() {
@@ -109,123 +109,6 @@ async fn contender_of_go_stands_in_the_same_line() {
     });
     let key = guard.unwrap().key().clone();
     assert_eq!(key, format!("m/{}-1", session.lease_id()), "their own layout, and a number");
-}
-
-#[tokio::test(start_paused = true)]
-async fn uncontended_lock_and_unlock_cost_one_request_each() {
-    let record = Record::new();
-    let session = session_on(behind(&MemBackend::new(), record.clone())).await;
-    let mutex = Mutex::new(&session, "m");
-    record.take();
-    let guard = mutex.lock().await.unwrap();
-    assert_eq!(record.take().names(), "txn");
-    guard.unlock().await.unwrap();
-    assert_eq!(record.take().names(), "txn");
-    let guard = mutex.try_lock().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "txn");
-    drop(guard);
-    settle().await;
-    assert_eq!(record.take().names(), "txn", "dropping costs what unlocking costs");
-}
-
-#[tokio::test(start_paused = true)]
-async fn failed_try_lock_costs_one_request_and_writes_nothing() {
-    let (store, record) = (MemBackend::new(), Record::new());
-    let session = session_on(behind(&store, record.clone())).await;
-    let mutex = Mutex::new(&session, "m");
-    let _held = mutex.lock().await.unwrap();
-    let before = store.range(Range::new("m")).await.unwrap().header.revision;
-    record.take();
-    assert!(mutex.try_lock().await.unwrap().is_none());
-    assert_eq!(record.take().names(), "txn");
-    assert_eq!(store.range(Range::new("m")).await.unwrap().header.revision, before);
-}
-
-/// Go's package takes five requests for this, and is woken by a watch that etcd serves from a loop
-/// of 100 ms. Here the watch begins before the look, at "from now on".
-#[tokio::test(start_paused = true)]
-async fn lock_behind_one_holder_costs_four_requests_and_two_watches() {
-    let (store, record) = (MemBackend::new(), Record::new());
-    let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let session = session_on(behind(&store, record.clone())).await;
-    record.take();
-    let waiter = Mutex::new(&session, "m");
-    let (guard, ()) = tokio::join!(waiter.lock(), async {
-        settle().await;
-        assert_eq!(record.take().names(), "txn watch watch range");
-        holder.unlock().await.unwrap();
-    });
-    assert_eq!(record.take().names(), "range");
-    guard.unwrap().unlock().await.unwrap();
-    assert_eq!(record.take().names(), "txn");
-}
-
-#[tokio::test(start_paused = true)]
-async fn other_paths_cost_what_the_docs_say() {
-    let (store, record) = (MemBackend::new(), Record::new());
-    let session = session_on(behind(&store, record.clone())).await;
-    let mutex = Mutex::new(&session, "m");
-
-    let below = Mutex::new(&session, "m/below").lock().await.unwrap();
-    record.take();
-    let guard = mutex.try_lock().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "txn txn", "a try above a lock that is held");
-    below.unlock().await.unwrap();
-    record.take();
-
-    guard.txn(Txn::new()).await.unwrap();
-    assert_eq!(record.take().names(), "txn", "a guarded transaction");
-    guard.run_while_held(settle()).await.unwrap();
-    assert_eq!(record.take().names(), "watch", "work that is to stop when the lock is lost");
-
-    assert!(timeout(secs(1), mutex.lock()).await.is_err());
-    settle().await;
-    assert_eq!(record.take().names(), "txn watch watch range txn", "waiting, and giving up");
-}
-
-/// Whoever stood before a waiter gives up: the waiter finds the next one to wait for.
-#[tokio::test(start_paused = true)]
-async fn neighbour_that_leaves_costs_its_successor_a_watch_and_two_looks() {
-    let (store, record) = (MemBackend::new(), Record::new());
-    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let (one, other) = (session(&store).await, session_on(behind(&store, record.clone())).await);
-    let (neighbour, last) = (Mutex::new(&one, "m"), Mutex::new(&other, "m"));
-    let neighbour = timeout(secs(1), neighbour.lock());
-    let last = async {
-        settle().await;
-        timeout(secs(2), last.lock()).await
-    };
-    let (gave_up, waited, ()) = tokio::join!(neighbour, last, async {
-        settle().await;
-        settle().await;
-        assert_eq!(record.take().names(), "lease_grant txn watch watch range");
-        sleep(secs(1)).await;
-        assert_eq!(record.take().names(), "range watch range");
-    });
-    assert!(gave_up.is_err() && waited.is_err());
-}
-
-/// Each release wakes one waiter, so a line of many costs each of them what a line of two costs.
-#[tokio::test(start_paused = true)]
-async fn cost_of_waiting_does_not_grow_with_the_line() {
-    let (store, record) = (MemBackend::new(), Record::new());
-    let kv = behind(&store, record.clone());
-    let session = session_on(kv).await;
-    let waiters = 100;
-    let holder = Mutex::new(&session, "m").lock().await.unwrap();
-    let mut line = JoinSet::new();
-    for _ in 0..waiters {
-        let mutex = Mutex::new(&session, "m");
-        line.spawn(async move { mutex.lock().await.unwrap().unlock().await.unwrap() });
-    }
-    settle().await;
-    record.take();
-    holder.unlock().await.unwrap();
-    line.join_all().await;
-    let calls = record.take();
-    assert_eq!(calls.count("range"), waiters, "one look for each that was woken");
-    assert_eq!(calls.count("txn"), waiters + 1, "one unlock each");
-    assert_eq!(calls.count("watch"), 0);
 }
 
 #[tokio::test(start_paused = true)]

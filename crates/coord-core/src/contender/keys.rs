@@ -4,8 +4,8 @@
 //! its place is its create revision. Go's package uses `jobs/<lease in hex>` and the same order, so
 //! the two stand in one line. But the line `jobs/night` lives under `jobs/` as well, and must not
 //! be taken for contenders of `jobs`: a key with another `/` in it belongs to another line. No
-//! range of keys leaves those out, so the two reads here are *narrow*, and say so when a key of
-//! another line has come between; then a *wide* read, of all keys but no values, tells.
+//! range of keys leaves those out, so the usual reads are *narrow*, and `standing.rs` notices when
+//! a key of another line has come between; then a *wide* read, of all keys but no values, tells.
 //!
 //! ```text
 //! create revision   key                       line jobs, seen by the last
@@ -17,39 +17,25 @@
 
 use bytes::Bytes;
 
-use crate::kv::{
-    IntoBytes, KeyRange, LeaseId, Range, RangeResponse, Revision, SortOrder, SortTarget,
-};
+use super::standing::NEAREST;
+use crate::kv::{IntoBytes, KeyRange, LeaseId, Range, Revision, SortOrder, SortTarget};
 
 /// How the keys of a line are made and read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     /// Ends with a slash.
     prefix: Bytes,
 }
 
-/// What a read of the line told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Nobody is before me.
-    First,
-    /// Behind the contender with this key.
-    Behind(Bytes),
-    /// My key is not in the line, or not the one I put there.
-    Gone,
-    /// A key of another line was in the way: read widely.
-    Unclear,
-}
-
 impl Keys {
-    pub(super) fn new(name: impl IntoBytes) -> Self {
+    pub(crate) fn new(name: impl IntoBytes) -> Self {
         let mut prefix = Vec::from(name.into_bytes());
         prefix.push(b'/');
         Self { prefix: prefix.into() }
     }
 
     /// The name, without the slash.
-    pub(super) fn name(&self) -> Bytes {
+    pub(crate) fn name(&self) -> Bytes {
         self.prefix.slice(..self.prefix.len() - 1)
     }
 
@@ -61,12 +47,12 @@ impl Keys {
     }
 
     /// All keys of the line, and those of lines below it.
-    pub(super) fn range(&self) -> KeyRange {
+    pub(crate) fn range(&self) -> KeyRange {
         KeyRange::prefix(&self.prefix)
     }
 
     /// Whether a key under the prefix is a contender of this line.
-    pub(super) fn owns(&self, key: &[u8]) -> bool {
+    pub(crate) fn owns(&self, key: &[u8]) -> bool {
         key.strip_prefix(&self.prefix[..]).is_some_and(|rest| !rest.contains(&b'/'))
     }
 
@@ -80,14 +66,14 @@ impl Keys {
         Range::new(self.range()).keys_only()
     }
 
-    /// Reads the two keys that were created last.
-    pub(super) fn last_two(&self) -> Range {
-        self.last_first().limit(2)
+    /// Reads the keys that were created last.
+    pub(super) fn last(&self) -> Range {
+        self.last_first().limit(NEAREST as i64 + 1)
     }
 
-    /// Reads the key with create revision `mine`, and the one before it.
+    /// Reads the key with create revision `mine`, and those right before it.
     pub(super) fn narrow(&self, mine: Revision) -> Range {
-        self.wide(mine).limit(2)
+        self.wide(mine).limit(NEAREST as i64 + 1)
     }
 
     /// Reads all keys up to create revision `mine`, last first.
@@ -95,33 +81,26 @@ impl Keys {
         self.last_first().max_create_revision(mine)
     }
 
-    fn last_first(&self) -> Range {
-        self.all().sorted(SortTarget::CreateRevision, SortOrder::Descending)
+    /// Reads the keys that were created first, with their values.
+    pub(crate) fn first(&self) -> Range {
+        Range::new(self.range()).sorted(SortTarget::CreateRevision, SortOrder::Ascending)
     }
 
-    /// What a read, last first and up to me, tells about my place.
-    pub(super) fn standing(&self, mine: (&Bytes, Revision), read: &RangeResponse) -> Standing {
-        let mut kvs = read.kvs.iter();
-        if kvs.next().is_none_or(|kv| (&kv.key, kv.create_revision) != mine) {
-            return Standing::Gone;
-        }
-        match kvs.find(|kv| self.owns(&kv.key)) {
-            Some(before) => Standing::Behind(before.key.clone()),
-            None if read.more => Standing::Unclear,
-            None => Standing::First,
-        }
+    /// Reads the keys that a lease has in this line, and perhaps a few more.
+    pub(super) fn of_lease(&self, lease: LeaseId) -> Range {
+        let mut start = self.prefix.to_vec();
+        start.extend_from_slice(lease.to_string().as_bytes());
+        Range::prefix(start).keys_only().sorted(SortTarget::CreateRevision, SortOrder::Ascending)
+    }
+
+    fn last_first(&self) -> Range {
+        self.all().sorted(SortTarget::CreateRevision, SortOrder::Descending)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::KeyValue;
-
-    fn kv(key: &str, create_revision: i64) -> KeyValue {
-        let create_revision = Revision(create_revision);
-        KeyValue { key: key.to_owned().into(), create_revision, ..KeyValue::default() }
-    }
 
     #[test]
     fn keys_are_those_of_go_with_a_number_behind() {
@@ -130,25 +109,5 @@ mod tests {
         assert_eq!(keys.key(lease, 7), "jobs/694d82a1-7");
         assert!(keys.owns(b"jobs/694d82a1"), "Go's own key is a contender");
         assert!(!keys.owns(b"jobs/night/694d82a1-7") && !keys.owns(b"jobs2/694d82a1"));
-    }
-
-    #[test]
-    fn standing_ignores_keys_of_other_lines_and_says_when_it_cannot_tell() {
-        let keys = Keys::new("jobs");
-        let me = (&Bytes::from_static(b"jobs/4-1"), Revision(18));
-        let standing = |kvs: &[&KeyValue], more| {
-            let kvs = kvs.iter().copied().cloned().collect();
-            keys.standing(me, &RangeResponse { kvs, more, ..RangeResponse::default() })
-        };
-        let (mine, before) = (kv("jobs/4-1", 18), kv("jobs/3-1", 17));
-        let (other, first) = (kv("jobs/night/1-2", 15), kv("jobs/1-1", 12));
-
-        assert_eq!(standing(&[&mine, &before], true), Standing::Behind("jobs/3-1".into()));
-        assert_eq!(standing(&[&mine, &other], true), Standing::Unclear);
-        assert_eq!(standing(&[&mine, &other], false), Standing::First);
-        assert_eq!(standing(&[&mine, &other, &first], false), Standing::Behind("jobs/1-1".into()));
-        assert_eq!(standing(&[&mine], false), Standing::First);
-        assert_eq!(standing(&[&before], true), Standing::Gone);
-        assert_eq!(standing(&[&kv("jobs/4-1", 20)], false), Standing::Gone, "another life");
     }
 }

@@ -5,30 +5,34 @@
 //! token. Everybody waits for the one right before, so a release wakes one, not all.
 //!
 //! **Join** is one transaction that creates the key and reads the line. **Wait** is: watch the key
-//! before mine *from now on*, then look once. Watching from the revision of the look would be as
-//! right, but etcd serves a watch that starts in the past from a loop that ticks every 100 ms,
-//! which is what makes contended locks slow elsewhere. **Leave** deletes the key, if it is still
-//! the one that was created.
+//! before mine *from now on*, then look, unless the store's revision shows that nothing has been
+//! written since the last look. Watching from the revision of the look would be as right, but etcd
+//! serves a watch that starts in the past from a loop that ticks every 100 ms, which is what makes
+//! contended locks slow elsewhere. **Leave** deletes the key, if it is still the one that was
+//! created.
 //!
 //! ```text
-//! A                         B                               line
-//! join: first                                               A@5
-//!                           join: behind A                  A@5 B@6
-//!                           watch A from now, watch B
-//!                           look: behind A                  A@5 B@6
-//! leave                     . A deleted at 7                B@6
-//!                           look: first, B@6 is mine        B@6
+//! A                         B                                  line
+//! join: first                                                  A@5
+//!                           join: behind A                     A@5 B@6
+//!                           watch A and B from now, at 7
+//!                           look, for 7 > 6: A and B there     A@5 B@6
+//! leave                     . A deleted at 8                   B@6
+//!                           look: B@6 there, nobody before it  B@6
 //! ```
 //!
-//! The look after the watch began is what makes it safe: if A had left in between, the look says
+//! The look after the watches began is what makes it safe: if A had left in between, the look says
 //! so; if not, the watch will. The look after waking up is what makes it honest: whoever reports
-//! success has just seen its own key, with its own create revision, before all others.
+//! success has just seen its own key, with its own create revision, and nobody before it. What a
+//! look has to read is told in `standing.rs`.
 //!
 //! **Nothing stays behind.** The cleanup is armed before the join is sent. A future dropped, an
 //! error, an unknown outcome: each leaves it to the session's keeper to remove the key.
 
+mod claim;
 mod keys;
 mod place;
+mod standing;
 mod ticket;
 
 use std::fmt;
@@ -37,9 +41,12 @@ use bytes::Bytes;
 
 use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Txn};
 use crate::loss::PrimitiveError;
+use crate::retry::patiently;
 use crate::session::Session;
-use keys::{Keys, Standing};
+pub(crate) use claim::Claim;
+pub(crate) use keys::Keys;
 pub use place::{Contender, FencingToken};
+use standing::{Place, Standing};
 use ticket::Ticket;
 
 /// A line of contenders, first come, first served.
@@ -105,14 +112,15 @@ impl WaitingLine {
             let mut ticket = self.ticket();
             let join = Txn::new()
                 .when([Compare::absent(ticket.key())])
-                .and_then([Op::Put(ticket.put(&value)), Op::Range(self.keys.last_two())]);
+                .and_then([Op::Put(ticket.put(&value)), Op::Range(self.keys.last())]);
             let joined = ticket.send(join).await?;
             if let (Some(created), Some(OpResponse::Range(read))) =
                 (ticket.created(), joined.responses.last())
             {
-                let standing = self.keys.standing((ticket.key(), created), read);
+                let place = Place { key: ticket.key().clone(), created };
+                let standing = Standing::read(&self.keys, &place, read);
                 let line = self.clone();
-                return Ok(Contender::new(line, ticket, created, joined.header, standing));
+                return Ok(Contender::new(line, ticket, place, joined.header, standing));
             }
             // A former owner of an adopted lease has used this key. Try the next.
         }
@@ -138,9 +146,9 @@ impl WaitingLine {
             let join = Txn::new().when([nobody]).and_then([ticket.put(&value)]).or_else([look]);
             let answer = ticket.send(join).await?;
             if let Some(created) = ticket.created() {
-                let line = self.clone();
-                let first = Standing::First;
-                return Ok(Some(Contender::new(line, ticket, created, answer.header, first)));
+                let (line, first) = (self.clone(), Standing::First);
+                let place = Place { key: ticket.key().clone(), created };
+                return Ok(Some(Contender::new(line, ticket, place, answer.header, first)));
             }
             let mut seen = answer.responses.iter().filter_map(OpResponse::as_range);
             if seen.any(|read| read.kvs.iter().any(|kv| self.keys.owns(&kv.key))) {
@@ -155,6 +163,33 @@ impl WaitingLine {
                 answer.header.revision.next(),
             );
         }
+    }
+
+    /// Finds the contender that a former process left in the line on the lease which this session
+    /// has adopted: two requests. `None` if there is none. If there are several, the one that came
+    /// first. Call it once: a second call finds the same contender again.
+    ///
+    /// # Errors
+    /// `Lost` when the session is; otherwise what the backend answered.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self) -> Result<Option<Contender>, PrimitiveError> {
+        self.session.while_held(self.find()).await
+    }
+
+    async fn find(&self) -> Result<Option<Contender>, PrimitiveError> {
+        let lease = self.session.lease_id();
+        let request = self.keys.of_lease(lease);
+        let read = patiently(|| self.session.backend().range(request.clone())).await?;
+        let mine = read.kvs.iter().find(|kv| self.keys.owns(&kv.key) && kv.lease == Some(lease));
+        let Some(kv) = mine else { return Ok(None) };
+        let place = Place { key: kv.key.clone(), created: kv.create_revision };
+        let ticket = Ticket::found(self.session.clone(), &place);
+        let line = self.clone();
+        let mut contender = Contender::new(line, ticket, place, read.header, Standing::Unknown);
+        contender.look().await?;
+        Ok(Some(contender))
     }
 
     fn ticket(&self) -> Ticket {

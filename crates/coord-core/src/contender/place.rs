@@ -1,18 +1,20 @@
 //! One who stands in a line, waits, holds, and leaves.
 
 use std::fmt;
-use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join;
 use tokio::time::sleep;
 
-use super::{Standing, Ticket, WaitingLine};
-use crate::error::Result;
+use super::claim::Claim;
+use super::standing::{Place, Standing};
+use super::{Ticket, WaitingLine};
 use crate::kv::{
-    Compare, CompareOp, Delete, Header, OpResponse, Range, RangeResponse, Revision, Txn,
-    TxnResponse, Watch, WatchFilter, WatchRequest,
+    Compare, Delete, EventKind, Header, IntoBytes, OpResponse, Range, Revision, Txn, TxnResponse,
+    Watch, WatchBatch, WatchRequest,
 };
 use crate::loss::{LossReason, PrimitiveError};
+use crate::retry::{PAUSE, patiently};
 use crate::session::Session;
 
 /// A number that grows with every holder of a line, for a resource to refuse late writers by.
@@ -43,32 +45,49 @@ impl fmt::Display for FencingToken {
 pub struct Contender {
     line: WaitingLine,
     ticket: Ticket,
-    created: Revision,
+    claim: Claim,
+    /// Of the answer that told where the contender stands.
     header: Header,
     standing: Standing,
 }
 
+/// What ended a sleep in the line.
+enum Woken {
+    /// The nearest before us was deleted.
+    NearestLeft,
+    /// Something else happened, or nothing did for long: look.
+    Otherwise,
+    /// A watch ended: history was compacted, or worse.
+    WatchEnded,
+}
+
 impl Contender {
-    pub(super) const fn new(
+    pub(super) fn new(
         line: WaitingLine,
         ticket: Ticket,
-        created: Revision,
+        place: Place,
         header: Header,
         standing: Standing,
     ) -> Self {
-        Self { line, ticket, created, header, standing }
+        let claim = Claim::new(line.session.clone(), place);
+        Self { line, ticket, claim, header, standing }
+    }
+
+    /// What is known of the key, to be had without owning it.
+    pub(crate) const fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// The session.
     #[must_use]
     pub const fn session(&self) -> &Session {
-        self.ticket.session()
+        self.claim.session()
     }
 
     /// The key in the line.
     #[must_use]
     pub const fn key(&self) -> &Bytes {
-        self.ticket.key()
+        self.claim.key()
     }
 
     /// The header of the answer that told the place: of joining, or of the last look.
@@ -80,20 +99,24 @@ impl Contender {
     /// The place in the line as a number that only grows.
     #[must_use]
     pub const fn fencing_token(&self) -> FencingToken {
-        FencingToken(self.created)
+        self.claim.fencing_token()
     }
 
     /// Holds in a transaction as long as this key is in the line. Whoever was first once is first
     /// as long as it is.
     #[must_use]
     pub fn is_owner(&self) -> Compare {
-        Compare::create_revision(self.key(), CompareOp::Equal, self.created)
+        self.claim.is_held()
     }
 
     /// Waits until nobody is before this contender: at once if it joined an empty line; else two
-    /// watches, a look when they stand, and a look for each time they wake.
+    /// watches, a look if anything was written before they stood, and a look for each time they
+    /// wake. A look is one request; it is two if those who were known to be before this one have
+    /// all left before the watches stood, or if other lines lie below this one.
     ///
-    /// While the store is unavailable it goes on waiting, as long as the session lives.
+    /// While the store is unavailable it goes on waiting, as long as the session lives. It looks
+    /// once each time to live of the session even if nothing wakes it, so that a watch which has
+    /// fallen silent delays it and no more.
     ///
     /// # Errors
     /// `Lost` as soon as the session is, or the key was deleted by somebody else; what the backend
@@ -107,74 +130,125 @@ impl Contender {
     }
 
     async fn wait(&mut self) -> Result<(), PrimitiveError> {
-        let mut mine = None;
+        let mut own = None;
         loop {
-            let before = match &self.standing {
+            let nearest = match &self.standing {
                 Standing::First => return Ok(()),
-                Standing::Gone => return Err(self.key_gone().await.into()),
-                Standing::Behind(before) => before.clone(),
-                Standing::Unclear => {
-                    self.look().await?;
-                    continue;
+                Standing::Gone => return Err(self.claim.why_gone().await.into()),
+                standing => standing.nearest().cloned(),
+            };
+            let Some(nearest) = nearest else {
+                self.look().await?;
+                continue;
+            };
+            let theirs = self.claim.watch(WatchRequest::new(&nearest.key));
+            let mine = async {
+                match own.take() {
+                    Some(watch) => Ok(watch),
+                    None => self.claim.watch(WatchRequest::new(self.key())).await,
                 }
             };
-            let mut theirs = self.watch_deletion(&before).await?;
-            let own = match mine.take() {
-                Some(watch) => watch,
-                None => self.watch_deletion(self.key()).await?,
-            };
-            let own = mine.insert(own);
-            // From here on nothing is missed; now see what was, before.
-            self.look().await?;
-            if self.standing != Standing::Behind(before) {
-                continue;
+            let (mut theirs, mine) = try_join(theirs, mine).await?;
+            let mine = own.insert(mine);
+            // From here on nothing is missed. What was missed since the last look, a look tells.
+            let seen = self.header.revision;
+            if theirs.header().revision > seen || mine.header().revision > seen {
+                self.look().await?;
+                if self.standing.nearest() != Some(&nearest) {
+                    continue;
+                }
             }
-            let woken = tokio::select! {
-                biased;
-                woken = own.next() => woken,
-                woken = theirs.next() => woken,
-            };
-            if !matches!(woken, Some(Ok(_))) {
-                // A watch ended: history was compacted, or worse. Start both anew.
-                mine = None;
-                sleep(PAUSE).await;
+            match self.sleep(mine, &mut theirs, nearest.created).await {
+                Woken::NearestLeft => {
+                    let standing = std::mem::replace(&mut self.standing, Standing::Unknown);
+                    self.standing = standing.without_nearest();
+                }
+                Woken::Otherwise => {}
+                Woken::WatchEnded => {
+                    own = None;
+                    sleep(PAUSE).await;
+                }
             }
             // Whatever woke us, the look decides.
             self.look().await?;
         }
     }
 
-    /// Looks where in the line this contender stands.
-    async fn look(&mut self) -> Result<(), PrimitiveError> {
-        let keys = &self.line.keys;
-        let mut read = self.read(keys.narrow(self.created)).await?;
-        let mine = (self.ticket.key(), self.created);
-        let mut standing = keys.standing(mine, &read);
-        if standing == Standing::Unclear {
-            read = self.read(keys.wide(self.created)).await?;
-            standing = keys.standing(mine, &read);
+    /// Sleeps until something may have changed.
+    async fn sleep(&self, mine: &mut Watch, theirs: &mut Watch, created: Revision) -> Woken {
+        // A key of Go's package may have had an earlier life, which ends in an event too.
+        let left = |batch: &WatchBatch| {
+            let deleted = batch.events.iter().any(|event| event.kind == EventKind::Delete);
+            deleted && batch.revision > created
+        };
+        tokio::select! {
+            biased;
+            event = mine.next() => match event {
+                Some(Ok(_)) => Woken::Otherwise,
+                Some(Err(_)) | None => Woken::WatchEnded,
+            },
+            event = theirs.next() => match event {
+                Some(Ok(batch)) if left(&batch) => Woken::NearestLeft,
+                Some(Ok(_)) => Woken::Otherwise,
+                Some(Err(_)) | None => Woken::WatchEnded,
+            },
+            () = sleep(self.session().ttl()) => Woken::Otherwise,
+        }
+    }
+
+    /// Looks where in the line this contender stands: at its own key and those that it knows of,
+    /// and if that does not tell, at the line.
+    pub(super) async fn look(&mut self) -> Result<(), PrimitiveError> {
+        if let Some(known) = self.standing.known() {
+            let standing = self.standing.clone();
+            let places: Vec<_> =
+                std::iter::once(self.claim.place()).chain(known).cloned().collect();
+            let (header, there) = self.ask(&places).await?;
+            let left = |place: &Place| {
+                let asked = places.iter().zip(&there).find(|(asked, _)| *asked == place);
+                asked.is_some_and(|(_, there)| !there)
+            };
+            self.header = header;
+            self.standing = if there[0] { standing.without(left) } else { Standing::Gone };
+        }
+        if self.standing == Standing::Unknown {
+            self.read_line().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks whether keys are there, in the lives that are known of them.
+    async fn ask(&self, places: &[Place]) -> Result<(Header, Vec<bool>), PrimitiveError> {
+        let read = |place: &Place| Range::new(&place.key).keys_only();
+        let (header, reads) = if let [place] = places {
+            let read = self.claim.read(read(place)).await?;
+            (read.header, vec![OpResponse::Range(read)])
+        } else {
+            let reads = Txn::new().and_then(places.iter().map(read));
+            let backend = self.session().backend();
+            let answer = patiently(|| backend.txn(reads.clone())).await?;
+            (answer.header, answer.responses)
+        };
+        let mut reads = reads.iter().map(OpResponse::as_range);
+        let there = places.iter().map(|place| {
+            let kv = reads.next().flatten().and_then(|read| read.kvs.first());
+            kv.is_some_and(|kv| kv.create_revision == place.created)
+        });
+        Ok((header, there.collect()))
+    }
+
+    /// Reads the line up to this contender.
+    async fn read_line(&mut self) -> Result<(), PrimitiveError> {
+        let (keys, mine) = (&self.line.keys, self.claim.place());
+        let mut read = self.claim.read(keys.narrow(mine.created)).await?;
+        let mut standing = Standing::read(keys, mine, &read);
+        if standing == Standing::Unknown {
+            read = self.claim.read(keys.wide(mine.created)).await?;
+            standing = Standing::read(keys, mine, &read);
         }
         self.header = read.header;
         self.standing = standing;
         Ok(())
-    }
-
-    async fn read(&self, range: Range) -> Result<RangeResponse> {
-        patiently(|| self.session().backend().range(range.clone())).await
-    }
-
-    async fn watch_deletion(&self, key: &Bytes) -> Result<Watch> {
-        self.watch(WatchRequest::new(key)).await
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        let request = request.filter(WatchFilter::NoPut);
-        patiently(|| self.session().backend().watch(request.clone())).await
-    }
-
-    /// Why the key is not in the line any more.
-    async fn key_gone(&self) -> LossReason {
-        self.session().why_lost().await.unwrap_or(LossReason::KeyDeleted)
     }
 
     /// Waits until the place is lost, and tells why: because the session is, or because somebody
@@ -183,33 +257,7 @@ impl Contender {
     /// # Cancel safety
     /// Safe: call it again.
     pub async fn lost(&self) -> LossReason {
-        let session = self.session();
-        tokio::select! {
-            biased;
-            reason = session.lost() => reason,
-            () = self.deleted() => self.key_gone().await,
-        }
-    }
-
-    /// Waits until the key is surely deleted.
-    async fn deleted(&self) {
-        let mut from = self.created;
-        loop {
-            let request = WatchRequest::new(self.key()).start_at(from.next());
-            if let Ok(mut watch) = self.watch(request).await
-                && let Some(Ok(_)) = watch.next().await
-            {
-                return;
-            }
-            // The watch could not be had, or ended: look what happened meanwhile, and go on there.
-            sleep(PAUSE).await;
-            if let Ok(read) = self.read(Range::new(self.key()).keys_only()).await {
-                if read.kvs.first().is_none_or(|kv| kv.create_revision != self.created) {
-                    return;
-                }
-                from = read.header.revision;
-            }
-        }
+        self.claim.lost().await
     }
 
     /// Runs `future` as long as the place is held; when it is lost, `future` is dropped.
@@ -223,11 +271,7 @@ impl Contender {
         &self,
         future: F,
     ) -> Result<F::Output, LossReason> {
-        tokio::select! {
-            biased;
-            reason = self.lost() => Err(reason),
-            output = future => Ok(output),
-        }
+        self.claim.run_while_held(future).await
     }
 
     /// Applies `txn` if the place is still held, judged by the store in the same step.
@@ -241,13 +285,18 @@ impl Contender {
     /// # Cancel safety
     /// Dropping the future leaves unknown whether the transaction was applied.
     pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        let guarded = Txn::new().when([self.is_owner()]).and_then([txn]);
-        let TxnResponse { header, mut responses, .. } =
-            self.session().backend().txn(guarded).await?;
-        match responses.pop() {
-            Some(OpResponse::Txn(response)) => Ok(TxnResponse { header, ..response }),
-            _ => Err(self.key_gone().await.into()),
-        }
+        self.claim.txn(txn).await
+    }
+
+    /// Changes the value that others read under the key: one request. The place stays the same.
+    ///
+    /// # Errors
+    /// `Lost` when the place is: nothing was applied. Otherwise what the backend answered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves unknown whether the value was changed.
+    pub async fn set_value(&self, value: impl IntoBytes + Send) -> Result<Header, PrimitiveError> {
+        self.claim.set_value(value.into_bytes()).await
     }
 
     /// Leaves the line: one request.
@@ -260,41 +309,25 @@ impl Contender {
     /// # Cancel safety
     /// Dropping the future leaves the line all the same, in the background.
     pub async fn leave(mut self) -> Result<(), PrimitiveError> {
-        let session = self.session().clone();
-        let delete = Txn::new().when([self.is_owner()]).and_then([Delete::new(self.key())]);
-        let left = session.while_held(async { Ok(session.backend().txn(delete).await?) }).await?;
-        self.ticket.disarm();
-        if left.succeeded { Ok(()) } else { Err(self.key_gone().await.into()) }
+        self.try_leave().await
+    }
+
+    /// Leaves the line, or stays as it was if that cannot be confirmed.
+    pub(crate) async fn try_leave(&mut self) -> Result<(), PrimitiveError> {
+        let delete = self.claim.guarded(Delete::new(self.key()));
+        let left = self.session().while_held(delete).await;
+        if left.is_ok() || left.as_ref().is_err_and(|error| error.loss().is_some()) {
+            self.ticket.disarm();
+        }
+        left.map(|_| ())
     }
 }
 
 impl fmt::Debug for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Contender")
-            .field("key", &self.key())
-            .field("created", &self.created)
+            .field("claim", &self.claim)
             .field("standing", &self.standing)
             .finish_non_exhaustive()
-    }
-}
-
-/// How long to leave a store alone that has just failed.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// Repeats a read while that may help. The caller bounds it by the life of its session.
-async fn patiently<T, F>(mut call: impl FnMut() -> F + Send) -> Result<T>
-where
-    F: Future<Output = Result<T>> + Send,
-{
-    let mut wait = PAUSE;
-    loop {
-        match call().await {
-            Err(error) if error.is_retryable() => {
-                tracing::debug!(%error, "trying again");
-                sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(1));
-            }
-            answer => return answer,
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::standing::Place;
 use crate::error::{Error, Outcome};
 use crate::kv::{Put, Revision, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
@@ -24,8 +25,9 @@ impl Ticket {
         Self { session, key, created: None, armed: false }
     }
 
-    pub(super) const fn session(&self) -> &Session {
-        &self.session
+    /// A key that is there already, on the session's lease.
+    pub(super) fn found(session: Session, place: &Place) -> Self {
+        Self { session, key: place.key.clone(), created: Some(place.created), armed: true }
     }
 
     pub(super) const fn key(&self) -> &Bytes {

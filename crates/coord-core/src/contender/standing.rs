@@ -1,0 +1,169 @@
+//! What a contender knows of those before it.
+//!
+//! A place in the line is a key and the revision that created it. Nobody ever joins before anybody,
+//! so those before me only become fewer, and whoever has seen *all* of them needs no other read of
+//! the line: asking for their keys one by one tells who is left. That spares the store from
+//! reading a line of a thousand to answer the second in it. Of many before me only the nearest is
+//! remembered, and when that one leaves the line has to be read again.
+//!
+//! ```text
+//! create revision   key                      seen by 18        seen by 31
+//!              12   jobs/1-1                 Few [17, 12]
+//!              15   jobs/night/9-2  (of another line)
+//!              17   jobs/3-1
+//!              18   jobs/4-9                 me
+//!         20 to 30   …                                         Many, nearest 30
+//!              31   jobs/7-1                                   me
+//! ```
+
+use bytes::Bytes;
+
+use super::keys::Keys;
+use crate::kv::{RangeResponse, Revision};
+
+/// How many contenders before one are worth remembering, and asking for one by one.
+pub(super) const NEAREST: usize = 4;
+
+/// A key in a line, in the life that began at a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) key: Bytes,
+    pub(super) created: Revision,
+}
+
+/// Where in the line a contender stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody is before me, and my own key was seen at the same revision.
+    First,
+    /// These were before me, nearest first, and nobody else.
+    Few(Vec<Place>),
+    /// This one is right before me, and more are before it than are worth remembering.
+    Many(Place),
+    /// The line has to be read.
+    Unknown,
+    /// My key is not in the line, or not the one I put there.
+    Gone,
+}
+
+impl Standing {
+    /// What a read of the line, last first and up to me, tells about my place.
+    pub(super) fn read(keys: &Keys, mine: &Place, read: &RangeResponse) -> Self {
+        let mut kvs = read.kvs.iter();
+        if kvs.next().is_none_or(|kv| kv.key != mine.key || kv.create_revision != mine.created) {
+            return Self::Gone;
+        }
+        let owned = kvs.filter(|kv| keys.owns(&kv.key));
+        let mut before: Vec<_> = owned
+            .map(|kv| Place { key: kv.key.clone(), created: kv.create_revision })
+            .take(NEAREST + 1)
+            .collect();
+        match before.len() {
+            0 if read.more => Self::Unknown,
+            0 => Self::First,
+            few if few <= NEAREST && !read.more => Self::Few(before),
+            _ => Self::Many(before.swap_remove(0)),
+        }
+    }
+
+    /// Whom to wait for.
+    pub(super) fn nearest(&self) -> Option<&Place> {
+        match self {
+            Self::Few(before) => before.first(),
+            Self::Many(nearest) => Some(nearest),
+            Self::First | Self::Unknown | Self::Gone => None,
+        }
+    }
+
+    /// The places that are worth asking for one by one; `None` if the line has to be read.
+    pub(super) fn known(&self) -> Option<&[Place]> {
+        match self {
+            Self::First => Some(&[]),
+            Self::Few(before) => Some(before),
+            Self::Many(nearest) => Some(std::slice::from_ref(nearest)),
+            Self::Unknown | Self::Gone => None,
+        }
+    }
+
+    /// After the nearest has left.
+    pub(super) fn without_nearest(self) -> Self {
+        match self {
+            Self::Few(mut before) => {
+                before.remove(0);
+                Self::Few(before)
+            }
+            Self::Many(_) => Self::Unknown,
+            other => other,
+        }
+    }
+
+    /// After my key was seen, and of the [`known`](Self::known) those for which `left` is false.
+    pub(super) fn without(self, left: impl Fn(&Place) -> bool) -> Self {
+        match self {
+            Self::Few(mut before) => {
+                before.retain(|place| !left(place));
+                if before.is_empty() { Self::First } else { Self::Few(before) }
+            }
+            Self::Many(nearest) if left(&nearest) => Self::Unknown,
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::KeyValue;
+
+    fn kv(key: &str, create_revision: i64) -> KeyValue {
+        let create_revision = Revision(create_revision);
+        KeyValue { key: key.to_owned().into(), create_revision, ..KeyValue::default() }
+    }
+
+    fn place(key: &str, created: i64) -> Place {
+        Place { key: key.to_owned().into(), created: Revision(created) }
+    }
+
+    fn standing(kvs: &[&KeyValue], more: bool) -> Standing {
+        let kvs = kvs.iter().copied().cloned().collect();
+        let read = RangeResponse { kvs, more, ..RangeResponse::default() };
+        Standing::read(&Keys::new("jobs"), &place("jobs/4-1", 18), &read)
+    }
+
+    #[test]
+    fn keys_of_other_lines_do_not_count_but_may_hide_others() {
+        let (mine, before) = (kv("jobs/4-1", 18), kv("jobs/3-1", 17));
+        let (other, first) = (kv("jobs/night/1-2", 15), kv("jobs/1-1", 12));
+        let few = |places: &[Place]| Standing::Few(places.to_vec());
+
+        assert_eq!(standing(&[&mine], false), Standing::First);
+        assert_eq!(standing(&[&mine, &before], false), few(&[place("jobs/3-1", 17)]));
+        assert_eq!(standing(&[&mine, &before], true), Standing::Many(place("jobs/3-1", 17)));
+        assert_eq!(standing(&[&mine, &other], false), Standing::First);
+        assert_eq!(standing(&[&mine, &other], true), Standing::Unknown);
+        assert_eq!(standing(&[&mine, &other, &first], false), few(&[place("jobs/1-1", 12)]));
+        assert_eq!(standing(&[&before], true), Standing::Gone);
+        assert_eq!(standing(&[&kv("jobs/4-1", 20)], false), Standing::Gone, "another life");
+    }
+
+    #[test]
+    fn of_more_than_a_few_only_the_nearest_is_remembered() {
+        let kvs: Vec<_> = (0..=5).map(|n| kv(&format!("jobs/4-{}", n + 1), 18 - n)).collect();
+        let few = standing(&kvs[..=NEAREST].iter().collect::<Vec<_>>(), false);
+        assert_eq!(few.known().map(<[_]>::len), Some(NEAREST));
+        let many = standing(&kvs.iter().collect::<Vec<_>>(), false);
+        assert_eq!(many, Standing::Many(place("jobs/4-2", 17)));
+        assert_eq!(many.without_nearest(), Standing::Unknown);
+    }
+
+    #[test]
+    fn few_become_fewer_until_nobody_is_left() {
+        let few = Standing::Few(vec![place("b", 7), place("a", 5)]);
+        let fewer = few.clone().without(|place| place.created == Revision(7));
+        assert_eq!(fewer, Standing::Few(vec![place("a", 5)]));
+        assert_eq!(fewer.without(|_| true), Standing::First);
+        let unseen = few.without_nearest().without_nearest();
+        assert_eq!(unseen, Standing::Few(Vec::new()), "not first before my own key was seen");
+        assert_eq!(unseen.without(|_| true), Standing::First);
+    }
+}

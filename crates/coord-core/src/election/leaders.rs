@@ -1,0 +1,182 @@
+//! Who led, in order.
+//!
+//! A [`Leaders`] stream shows what *was*, revision by revision. While somebody leads, it watches
+//! that one key; when the key is deleted at revision r, it asks who was first **at r**, and goes on
+//! from r + 1. While nobody leads, it watches the line for the first key. So it shows every leader
+//! and every value, in order, none twice, whatever happens in between, and costs its store
+//! nothing when candidates come and go behind the leader:
+//!
+//! ```text
+//! revision   what happens              the stream
+//!        5   A campaigns               Some(a)    A was first at 5; watch A from 6
+//!        6   B campaigns
+//!        7   A proclaims a2            Some(a2)
+//!        8   A's lease ends            Some(b)    B was first at 8; watch B from 9
+//!        9   B resigns                 None       nobody was at 9; watch the line from 10
+//!       10   C campaigns               Some(c)    watch C from 11
+//! ```
+//!
+//! If that revision is compacted when it is asked for, the stream goes on with who leads now.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use tokio::time::sleep;
+
+use super::{Leader, Observer};
+use crate::error::{Error, Result};
+use crate::kv::{EventKind, Revision, Watch, WatchBatch};
+use crate::retry::{PAUSE, patiently};
+
+/// Who leads, from the moment of asking on: a stream that ends with an error, or when it is
+/// dropped. While the store is unavailable it waits.
+///
+/// The first item is who leads now. It is `None` if nobody does, and whenever nobody does.
+///
+/// # Errors
+/// What the backend answered, if trying again cannot help. The stream ends with it.
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct Leaders {
+    stream: BoxStream<'static, Result<Option<Leader>>>,
+}
+
+impl Leaders {
+    pub(super) fn of(observer: Observer) -> Self {
+        let history = History { observer, shown: None, next: Next::Look(Revision::ZERO) };
+        Self { stream: stream::unfold(history, History::next).boxed() }
+    }
+
+    /// The next change; `None` after an error.
+    ///
+    /// # Errors
+    /// As the stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: the change is shown by the next call.
+    pub async fn next(&mut self) -> Option<Result<Option<Leader>>> {
+        self.stream.next().await
+    }
+}
+
+impl Stream for Leaders {
+    type Item = Result<Option<Leader>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.stream.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for Leaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaders").finish_non_exhaustive()
+    }
+}
+
+/// How far a stream has told what was.
+struct History {
+    observer: Observer,
+    /// The last item.
+    shown: Option<Option<Leader>>,
+    next: Next,
+}
+
+/// Where to go on.
+enum Next {
+    /// Ask who leads at a revision; zero is now.
+    Look(Revision),
+    /// Watch what ends what is shown, from a revision on.
+    Watch(Revision, Option<Watch>),
+    Ended,
+}
+
+impl History {
+    /// The next item, and the history after it.
+    async fn next(mut self) -> Option<(Result<Option<Leader>>, Self)> {
+        loop {
+            let told = match std::mem::replace(&mut self.next, Next::Ended) {
+                Next::Look(revision) => self.look(revision).await,
+                Next::Watch(from, watch) => self.watch(from, watch).await,
+                Next::Ended => return None,
+            };
+            match told {
+                Ok(Some(leader)) if self.shown.as_ref() == Some(&leader) => {}
+                Ok(Some(leader)) => {
+                    self.shown = Some(leader.clone());
+                    return Some((Ok(leader), self));
+                }
+                Ok(None) => {}
+                Err(error) => return Some((Err(error), self)),
+            }
+        }
+    }
+
+    async fn look(&mut self, revision: Revision) -> Result<Option<Option<Leader>>> {
+        match patiently(|| self.observer.leader_at(revision)).await {
+            Ok((leader, as_of)) => {
+                self.next = Next::Watch(as_of.next(), None);
+                Ok(Some(leader))
+            }
+            Err(Error::Compacted { .. }) => {
+                self.next = Next::Look(Revision::ZERO);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn watch(
+        &mut self,
+        from: Revision,
+        watch: Option<Watch>,
+    ) -> Result<Option<Option<Leader>>> {
+        let leader = self.shown.clone().flatten();
+        let mut watch = match watch {
+            Some(watch) => watch,
+            None => self.observer.watch(leader.as_ref(), from).await?,
+        };
+        match watch.next().await {
+            Some(Ok(batch)) => Ok(self.note(leader, batch, watch)),
+            Some(Err(Error::Compacted { .. })) => {
+                self.next = Next::Look(Revision::ZERO);
+                Ok(None)
+            }
+            Some(Err(error)) if !error.is_retryable() => Err(error),
+            Some(Err(_)) | None => {
+                sleep(PAUSE).await;
+                self.next = Next::Watch(from, None);
+                Ok(None)
+            }
+        }
+    }
+
+    /// What a batch of the watch tells, if anything.
+    fn note(
+        &mut self,
+        leader: Option<Leader>,
+        batch: WatchBatch,
+        watch: Watch,
+    ) -> Option<Option<Leader>> {
+        let from = batch.revision.next();
+        let mut events = batch.events.into_iter();
+        if leader.is_some() {
+            // Of one key there is one change in a revision.
+            let event = events.next();
+            if event.as_ref().is_some_and(|event| event.kind == EventKind::Delete) {
+                self.next = Next::Look(batch.revision);
+                return None;
+            }
+            self.next = Next::Watch(from, Some(watch));
+            return event.map(|event| Some(Leader { kv: event.kv }));
+        }
+        let owned =
+            events.filter(|event| event.is_create() && self.observer.keys.owns(&event.kv.key));
+        let first = owned.min_by(|a, b| a.kv.key.cmp(&b.kv.key));
+        // Once somebody leads, only that key needs to be watched.
+        self.next = Next::Watch(from, first.is_none().then_some(watch));
+        first.map(|event| Some(Leader { kv: event.kv }))
+    }
+}

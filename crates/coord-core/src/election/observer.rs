@@ -1,0 +1,134 @@
+//! Who leads, from outside.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Leaders;
+use crate::backend::KvBackend;
+use crate::contender::{FencingToken, Keys};
+use crate::error::Result;
+use crate::kv::{IntoBytes, KeyValue, LeaseId, Revision, Watch, WatchFilter, WatchRequest};
+use crate::retry::patiently;
+
+/// Looks at an election, and needs no session for that.
+#[derive(Clone)]
+pub struct Observer {
+    backend: Arc<dyn KvBackend>,
+    pub(super) keys: Keys,
+}
+
+impl Observer {
+    /// An observer of the election `name`.
+    pub fn new(backend: Arc<dyn KvBackend>, name: impl IntoBytes) -> Self {
+        Self { backend, keys: Keys::new(name) }
+    }
+
+    /// Who leads, if anybody does: one request, two if other elections lie below this one.
+    ///
+    /// # Errors
+    /// What the backend answered. Nothing is changed.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn leader(&self) -> Result<Option<Leader>> {
+        Ok(self.leader_at(Revision::ZERO).await?.0)
+    }
+
+    /// Who leads, now and from now on, and when nobody does: every leader and every value, in
+    /// order.
+    ///
+    /// ```
+    /// use coord_core::{Election, Session, election::Observer};
+    /// use coord_mem::MemBackend;
+    /// use std::sync::Arc;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let kv = Arc::new(MemBackend::new());
+    /// let mut leaders = Observer::new(kv.clone(), "scheduler").observe();
+    /// assert_eq!(leaders.next().await.unwrap()?, None);
+    ///
+    /// let session = Session::builder(kv).open().await?;
+    /// let leadership = Election::new(&session, "scheduler").campaign("me").await?;
+    /// leadership.proclaim("still me").await?;
+    /// leadership.resign().await?;
+    ///
+    /// assert_eq!(leaders.next().await.unwrap()?.unwrap().value(), "me");
+    /// assert_eq!(leaders.next().await.unwrap()?.unwrap().value(), "still me");
+    /// assert_eq!(leaders.next().await.unwrap()?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn observe(&self) -> Leaders {
+        Leaders::of(self.clone())
+    }
+
+    /// Who leads at `revision`, which is zero for now, and the revision of which that is true.
+    pub(super) async fn leader_at(&self, revision: Revision) -> Result<(Option<Leader>, Revision)> {
+        let all = self.keys.first().at(revision);
+        let mut read = self.backend.range(all.clone().limit(1)).await?;
+        if read.more && read.kvs.iter().any(|kv| !self.keys.owns(&kv.key)) {
+            // The oldest key belongs to another election.
+            read = self.backend.range(all).await?;
+        }
+        let as_of = if revision == Revision::ZERO { read.header.revision } else { revision };
+        let leader = read.kvs.into_iter().find(|kv| self.keys.owns(&kv.key));
+        Ok((leader.map(|kv| Leader { kv }), as_of))
+    }
+
+    /// Watches what tells the end of `leader`, or the end of there being none.
+    pub(super) async fn watch(&self, leader: Option<&Leader>, from: Revision) -> Result<Watch> {
+        let request = match leader {
+            Some(leader) => WatchRequest::new(leader.key()),
+            None => WatchRequest::new(self.keys.range()).filter(WatchFilter::NoDelete),
+        };
+        let request = request.start_at(from);
+        patiently(|| self.backend.watch(request.clone())).await
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").field("name", &self.keys.name()).finish_non_exhaustive()
+    }
+}
+
+/// Who led, when, and what its value was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    pub(super) kv: KeyValue,
+}
+
+impl Leader {
+    /// The key that stands for the leader.
+    #[must_use]
+    pub const fn key(&self) -> &Bytes {
+        &self.kv.key
+    }
+
+    /// What the leader campaigned with, or proclaimed since.
+    #[must_use]
+    pub const fn value(&self) -> &Bytes {
+        &self.kv.value
+    }
+
+    /// A number that is larger for every later leader, and the same for each value of one.
+    #[must_use]
+    pub const fn fencing_token(&self) -> FencingToken {
+        FencingToken(self.kv.create_revision)
+    }
+
+    /// The lease that the leader's key hangs on.
+    #[must_use]
+    pub const fn lease(&self) -> Option<LeaseId> {
+        self.kv.lease
+    }
+
+    /// The key as it was in the store: with the revision of the value, and how many there were.
+    #[must_use]
+    pub const fn key_value(&self) -> &KeyValue {
+        &self.kv
+    }
+}

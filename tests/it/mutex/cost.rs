@@ -1,0 +1,171 @@
+//! What a mutex costs, in requests and events.
+
+use coord_core::{KvBackend as _, KvBackendExt as _, Mutex, Range, Txn};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, Record, Rule as _};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::support::{behind, nth, secs, session, session_on, settle};
+
+#[tokio::test(start_paused = true)]
+async fn uncontended_lock_and_unlock_cost_one_request_each() {
+    let record = Record::new();
+    let session = session_on(behind(&MemBackend::new(), record.clone())).await;
+    let mutex = Mutex::new(&session, "m");
+    record.take();
+    let guard = mutex.lock().await.unwrap();
+    assert_eq!(record.take().names(), "txn");
+    guard.unlock().await.unwrap();
+    assert_eq!(record.take().names(), "txn");
+    let guard = mutex.try_lock().await.unwrap().unwrap();
+    assert_eq!(record.take().names(), "txn");
+    drop(guard);
+    settle().await;
+    assert_eq!(record.take().names(), "txn", "dropping costs what unlocking costs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_try_lock_costs_one_request_and_writes_nothing() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let session = session_on(behind(&store, record.clone())).await;
+    let mutex = Mutex::new(&session, "m");
+    let _held = mutex.lock().await.unwrap();
+    let before = store.range(Range::new("m")).await.unwrap().header.revision;
+    record.take();
+    assert!(mutex.try_lock().await.unwrap().is_none());
+    assert_eq!(record.take().names(), "txn");
+    assert_eq!(store.range(Range::new("m")).await.unwrap().header.revision, before);
+}
+
+/// Go's package takes five requests for this, and is woken by a watch that etcd serves from a loop
+/// of 100 ms. Here the watches begin at "from now on", and a look is needed only if anything was
+/// written between joining and their beginning.
+#[tokio::test(start_paused = true)]
+async fn lock_behind_one_holder_costs_three_requests_or_four_and_two_watches() {
+    for busy in [false, true] {
+        let (store, record) = (MemBackend::new(), Record::new());
+        let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+        let late = nth("watch", 1, if busy { 2 } else { 0 }, Fate::Late(secs(1)));
+        let recorded = record.clone();
+        let rule = move |call: &Call| {
+            recorded.fate(call);
+            late.fate(call)
+        };
+        let session = session_on(behind(&store, rule)).await;
+        record.take();
+        let waiter = Mutex::new(&session, "m");
+        let (guard, ()) = tokio::join!(waiter.lock(), async {
+            settle().await;
+            store.put("other", "").await.unwrap();
+            sleep(secs(2)).await;
+            let look = if busy { "txn watch watch txn" } else { "txn watch watch" };
+            assert_eq!(record.take().names(), look);
+            holder.unlock().await.unwrap();
+        });
+        assert_eq!(record.take().names(), "range");
+        guard.unwrap().unlock().await.unwrap();
+        assert_eq!(record.take().names(), "txn");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_paths_cost_what_the_docs_say() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let session = session_on(behind(&store, record.clone())).await;
+    let mutex = Mutex::new(&session, "m");
+
+    let below = Mutex::new(&session, "m/below").lock().await.unwrap();
+    record.take();
+    let guard = mutex.try_lock().await.unwrap().unwrap();
+    assert_eq!(record.take().names(), "txn txn", "a try above a lock that is held");
+    below.unlock().await.unwrap();
+    record.take();
+
+    guard.txn(Txn::new()).await.unwrap();
+    assert_eq!(record.take().names(), "txn", "a guarded transaction");
+    guard.run_while_held(settle()).await.unwrap();
+    assert_eq!(record.take().names(), "watch", "work that is to stop when the lock is lost");
+
+    assert!(timeout(secs(1), mutex.lock()).await.is_err());
+    settle().await;
+    assert_eq!(record.take().names(), "txn watch watch txn", "waiting, and giving up");
+}
+
+/// Whoever stood before a waiter gives up: the waiter finds the next one to wait for.
+#[tokio::test(start_paused = true)]
+async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let (one, other) = (session(&store).await, session_on(behind(&store, record.clone())).await);
+    let (neighbour, last) = (Mutex::new(&one, "m"), Mutex::new(&other, "m"));
+    let neighbour = timeout(secs(1), neighbour.lock());
+    let last = async {
+        settle().await;
+        timeout(secs(2), last.lock()).await
+    };
+    let (gave_up, waited, ()) = tokio::join!(neighbour, last, async {
+        settle().await;
+        settle().await;
+        assert_eq!(record.take().names(), "lease_grant txn watch watch");
+        sleep(secs(1)).await;
+        assert_eq!(record.take().names(), "txn watch", "asks for its own key and the holder's");
+    });
+    assert!(gave_up.is_err() && waited.is_err());
+}
+
+/// Each release wakes one waiter, so a line of a thousand costs each of them what a line of a few
+/// costs: to wait, one request and two watches, none of whose events is another's; to be woken, one
+/// event and one look; to leave, one request.
+#[tokio::test(start_paused = true)]
+async fn thousand_contenders_cost_each_a_constant_number_of_requests_and_events() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let session = session_on(behind(&store, record.clone())).await;
+    let waiters = 1_000;
+    let holder = Mutex::new(&session, "m").lock().await.unwrap();
+    record.take();
+    let mut line = JoinSet::new();
+    for _ in 0..waiters {
+        let mutex = Mutex::new(&session, "m");
+        line.spawn(async move { mutex.lock().await.unwrap().unlock().await.unwrap() });
+    }
+    settle().await;
+    let calls = record.take();
+    assert_eq!((calls.count("txn"), calls.count("watch")), (waiters, 2 * waiters), "to wait");
+    assert!(calls.count("range") == 0 && record.take_events() == 0);
+
+    holder.unlock().await.unwrap();
+    line.join_all().await;
+    let calls = record.take();
+    assert_eq!(calls.count("txn") + calls.count("range"), 2 * waiters + 1, "a look, an unlock");
+    assert_eq!(calls.count("watch"), 0);
+    assert_eq!(record.take_events(), waiters, "one wake-up each");
+}
+
+/// The second in a line of a thousand asks for two keys, and the store need not read the line.
+#[tokio::test(start_paused = true)]
+async fn look_of_one_with_few_before_it_does_not_read_the_line() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let others = session(&store).await;
+    let holder = Mutex::new(&others, "m").lock().await.unwrap();
+    let second = session_on(behind(&store, record.clone())).await;
+    let mutex = Mutex::new(&second, "m");
+    let ((), guard) = tokio::join!(
+        async {
+            settle().await;
+            let mut crowd = JoinSet::new();
+            for _ in 0..1_000 {
+                let mutex = Mutex::new(&others, "m");
+                crowd.spawn(async move { mutex.lock().await.unwrap().unlock().await.unwrap() });
+            }
+            settle().await;
+            record.take();
+            holder.unlock().await.unwrap();
+            settle().await;
+            crowd.abort_all();
+        },
+        mutex.lock()
+    );
+    let key = guard.unwrap().key().escape_ascii().to_string();
+    assert_eq!(record.take().to_string(), format!("range \"{key}\""), "its own key, no other");
+}
