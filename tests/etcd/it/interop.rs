@@ -1,11 +1,11 @@
-//! `etcdctl lock` and `etcdctl elect`, which are Go's package at work, and our mutex: one name, one
-//! line, whoever came first.
+//! `etcdctl lock` and `etcdctl elect`, which are Go's package at work, and our mutex and election:
+//! one name, one line, whoever came first.
 
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, Mutex, Put, Txn};
+use coord_core::{Election, KvBackend, KvBackendExt as _, Leader, Mutex, Put, Txn};
 use coord_etcd_tests::Cluster;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -36,6 +36,19 @@ impl Etcdctl {
     async fn held(&mut self) -> String {
         let line = timeout(secs(30), self.lines.next_line()).await.expect("its turn comes");
         line.expect("its output can be read").expect("it says so before it ends")
+    }
+
+    /// Waits until it has printed this line.
+    async fn prints(&mut self, expected: &str) {
+        let found = async {
+            loop {
+                let line = self.lines.next_line().await.expect("its output can be read");
+                if line.expect("it goes on printing") == expected {
+                    return;
+                }
+            }
+        };
+        timeout(secs(30), found).await.unwrap_or_else(|_| panic!("no line {expected:?}"));
     }
 
     /// Nothing said yet.
@@ -134,6 +147,57 @@ async fn etcdctl_lock_and_elect_and_our_mutex_stand_in_one_line() {
     let key = candidate.held().await;
     assert_eq!(kv.get(key).await.unwrap().unwrap().value, "me");
     candidate.stop().await;
+}
+
+/// `etcdctl elect` and our election: each waits for the other, and our observer sees both.
+#[tokio::test]
+async fn etcdctl_elect_and_our_election_take_turns() {
+    let server = single().await;
+    let kv = client(&server.endpoints()).await;
+    let session = session(&kv, 10).await;
+    let election = Election::new(&session, "jobs");
+    let mut leaders = election.observe();
+    let mut shown = async || {
+        let leader = timeout(secs(30), leaders.next()).await.expect("something changes");
+        let value = |leader: Leader| String::from_utf8_lossy(leader.value()).into_owned();
+        leader.expect("it goes on").expect(THERE).map(value)
+    };
+    assert_eq!(shown().await, None);
+
+    let ours = election.campaign("ours").await.unwrap();
+    let mut theirs = Etcdctl::run(&server, &["elect", "jobs", "theirs"]);
+    line_of(&kv, "jobs", 2).await;
+    theirs.waits().await;
+    ours.resign().await.unwrap();
+    let key = theirs.held().await;
+    assert_eq!(election.leader().await.unwrap().expect("etcdctl leads").key(), &key);
+
+    let again = election.enter("ours again").await.unwrap();
+    theirs.stop().await;
+    let again = timeout(secs(30), again.elected()).await.expect("etcdctl resigned").unwrap();
+    again.resign().await.unwrap();
+    for expected in [Some("ours"), Some("theirs"), Some("ours again"), None] {
+        assert_eq!(shown().await.as_deref(), expected);
+    }
+}
+
+/// `etcdctl elect --listen` shows whom we elect and what they proclaim.
+#[tokio::test]
+async fn etcdctl_observes_our_leaders_and_what_they_proclaim() {
+    let server = single().await;
+    let kv = client(&server.endpoints()).await;
+    let session = session(&kv, 10).await;
+    let election = Election::new(&session, "jobs");
+    let first = election.campaign("first").await.unwrap();
+    let mut observer = Etcdctl::run(&server, &["elect", "--listen", "jobs"]);
+    observer.prints("first").await;
+    first.proclaim("first, ready").await.unwrap();
+    observer.prints("first, ready").await;
+    let second = election.enter("second").await.unwrap();
+    first.resign().await.unwrap();
+    let second = second.elected().await.unwrap();
+    observer.prints(&second.key().escape_ascii().to_string()).await;
+    observer.prints("second").await;
 }
 
 /// Names that nest are two locks for us, also when it is etcdctl that holds the inner one.
