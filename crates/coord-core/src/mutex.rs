@@ -62,7 +62,7 @@ impl Mutex {
     }
 
     /// Waits for the lock, behind everybody who came before: one request if it is free; behind one
-    /// holder or a thousand, three or four with the unlock, and two watches.
+    /// holder or a thousand, three or four with the unlock, and a watch.
     ///
     /// To wait no longer than so long, put it into `tokio::time::timeout`.
     ///

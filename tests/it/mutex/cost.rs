@@ -1,12 +1,14 @@
 //! What a mutex costs, in requests and events.
 
+use std::time::Duration;
+
 use coord_core::{KvBackend as _, KvBackendExt as _, Mutex, Range, Txn};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{behind, nth, secs, session, session_on, settle};
+use crate::support::{behind, is_keep_alive, secs, session, session_on, settle};
 
 #[tokio::test(start_paused = true)]
 async fn uncontended_lock_and_unlock_cost_one_request_each() {
@@ -39,34 +41,60 @@ async fn failed_try_lock_costs_one_request_and_writes_nothing() {
 }
 
 /// Go's package takes five requests for this, and is woken by a watch that etcd serves from a loop
-/// of 100 ms. Here the watches begin at "from now on", and a look is needed only if anything was
-/// written between joining and their beginning.
+/// of 100 ms. Here the watch begins at "from now on", and a look is needed only if anything was
+/// written between joining and its beginning.
 #[tokio::test(start_paused = true)]
-async fn lock_behind_one_holder_costs_three_requests_or_four_and_two_watches() {
+async fn lock_behind_one_holder_costs_three_requests_or_four_and_a_watch() {
     for busy in [false, true] {
         let (store, record) = (MemBackend::new(), Record::new());
         let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let late = nth("watch", 1, if busy { 2 } else { 0 }, Fate::Late(secs(1)));
+        let late = Duration::from_millis(if busy { 50 } else { 0 });
         let recorded = record.clone();
         let rule = move |call: &Call| {
             recorded.fate(call);
-            late.fate(call)
+            if matches!(call, Call::Watch(_)) { Fate::Late(late) } else { Fate::Pass }
         };
         let session = session_on(behind(&store, rule)).await;
         record.take();
         let waiter = Mutex::new(&session, "m");
         let (guard, ()) = tokio::join!(waiter.lock(), async {
-            settle().await;
+            sleep(Duration::from_millis(20)).await;
             store.put("other", "").await.unwrap();
-            sleep(secs(2)).await;
-            let look = if busy { "txn watch watch txn" } else { "txn watch watch" };
-            assert_eq!(record.take().names(), look);
+            settle().await;
+            assert_eq!(record.take().names(), if busy { "txn watch txn" } else { "txn watch" });
             holder.unlock().await.unwrap();
         });
         assert_eq!(record.take().names(), "range");
         guard.unwrap().unlock().await.unwrap();
         assert_eq!(record.take().names(), "txn");
     }
+}
+
+/// Whoever waits for long watches its own key too, and looks if it may have missed anything.
+#[tokio::test(start_paused = true)]
+async fn long_wait_costs_a_watch_of_the_own_key_and_a_look_each_time_to_live() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let recorded = record.clone();
+    let rule = move |call: &Call| {
+        if !is_keep_alive(call) {
+            recorded.fate(call);
+        }
+        Fate::Pass
+    };
+    let session = session_on(behind(&store, rule)).await;
+    let waiter = Mutex::new(&session, "m");
+    let wait = timeout(secs(25), waiter.lock());
+    let (waited, ()) = tokio::join!(wait, async {
+        settle().await;
+        assert_eq!(record.take().names(), "lease_grant txn watch");
+        settle().await;
+        assert_eq!(record.take().names(), "watch", "its own key; nothing was written meanwhile");
+        sleep(secs(20)).await;
+        assert_eq!(record.take().names(), "txn txn", "a look each time to live");
+        store.put("other", "").await.unwrap();
+    });
+    assert!(waited.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +117,7 @@ async fn other_paths_cost_what_the_docs_say() {
 
     assert!(timeout(secs(1), mutex.lock()).await.is_err());
     settle().await;
-    assert_eq!(record.take().names(), "txn watch watch txn", "waiting, and giving up");
+    assert_eq!(record.take().names(), "txn watch watch txn", "waiting for long, and giving up");
 }
 
 /// Whoever stood before a waiter gives up: the waiter finds the next one to wait for.
@@ -105,8 +133,7 @@ async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
         timeout(secs(2), last.lock()).await
     };
     let (gave_up, waited, ()) = tokio::join!(neighbour, last, async {
-        settle().await;
-        settle().await;
+        sleep(secs(1) / 2).await;
         assert_eq!(record.take().names(), "lease_grant txn watch watch");
         sleep(secs(1)).await;
         assert_eq!(record.take().names(), "txn watch", "asks for its own key and the holder's");
@@ -115,8 +142,8 @@ async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
 }
 
 /// Each release wakes one waiter, so a line of a thousand costs each of them what a line of a few
-/// costs: to wait, one request and two watches, none of whose events is another's; to be woken, one
-/// event and one look; to leave, one request.
+/// costs: to wait, one request and a watch, none of whose events is another's; to be woken, one event
+/// and one look; to leave, one request.
 #[tokio::test(start_paused = true)]
 async fn thousand_contenders_cost_each_a_constant_number_of_requests_and_events() {
     let (store, record) = (MemBackend::new(), Record::new());
@@ -131,7 +158,7 @@ async fn thousand_contenders_cost_each_a_constant_number_of_requests_and_events(
     }
     settle().await;
     let calls = record.take();
-    assert_eq!((calls.count("txn"), calls.count("watch")), (waiters, 2 * waiters), "to wait");
+    assert_eq!((calls.count("txn"), calls.count("watch")), (waiters, waiters), "to wait");
     assert!(calls.count("range") == 0 && record.take_events() == 0);
 
     holder.unlock().await.unwrap();

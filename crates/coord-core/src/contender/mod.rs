@@ -15,13 +15,13 @@
 //! A                         B                                  line
 //! join: first                                                  A@5
 //!                           join: behind A                     A@5 B@6
-//!                           watch A and B from now, at 7
+//!                           watch A from now on, at 7
 //!                           look, for 7 > 6: A and B there     A@5 B@6
 //! leave                     . A deleted at 8                   B@6
 //!                           look: B@6 there, nobody before it  B@6
 //! ```
 //!
-//! The look after the watches began is what makes it safe: if A had left in between, the look says
+//! The look after the watch began is what makes it safe: if A had left in between, the look says
 //! so; if not, the watch will. The look after waking up is what makes it honest: whoever reports
 //! success has just seen its own key, with its own create revision, and nobody before it. What a
 //! look has to read is told in `standing.rs`.

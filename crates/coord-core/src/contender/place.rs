@@ -1,10 +1,10 @@
 //! One who stands in a line, waits, holds, and leaves.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::try_join;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::claim::Claim;
 use super::standing::{Place, Standing};
@@ -51,11 +51,20 @@ pub struct Contender {
     standing: Standing,
 }
 
+/// How long to wait before our own key is watched as well as the one before it.
+///
+/// Where a lock changes hands a thousand times a second, a second watch for each turn would be a
+/// good part of the work, and the look before success sees our own key anyway. Whoever waits longer
+/// than this can afford to be told at once when it is deleted.
+const OWN_WATCH_AFTER: Duration = Duration::from_millis(250);
+
 /// What ended a sleep in the line.
 enum Woken {
     /// The nearest before us was deleted.
     NearestLeft,
-    /// Something else happened, or nothing did for long: look.
+    /// Nothing happened for a while: our own key should be watched too.
+    OwnWatchDue,
+    /// Something else happened, or nothing did for very long: look.
     Otherwise,
     /// A watch ended: history was compacted, or worse.
     WatchEnded,
@@ -109,14 +118,15 @@ impl Contender {
         self.claim.is_held()
     }
 
-    /// Waits until nobody is before this contender: at once if it joined an empty line; else two
-    /// watches, a look if anything was written before they stood, and a look for each time they
-    /// wake. A look is one request; it is two if those who were known to be before this one have
-    /// all left before the watches stood, or if other lines lie below this one.
+    /// Waits until nobody is before this contender: at once if it joined an empty line; else a
+    /// watch, a look if anything was written before it stood, and a look for each time it wakes. A
+    /// look is one request; it is two if those who were known to be before this one have all left
+    /// before the watch stood, or if other lines lie below this one.
     ///
-    /// While the store is unavailable it goes on waiting, as long as the session lives. It looks
-    /// once each time to live of the session even if nothing wakes it, so that a watch which has
-    /// fallen silent delays it and no more.
+    /// After a quarter of a second it watches its own key too, so that from then on it fails at once
+    /// if somebody deletes the key. It looks once each time to live of the session
+    /// even if nothing wakes it, so that a watch which has fallen silent delays it and no more.
+    /// While the store is unavailable it goes on waiting, as long as the session lives.
     ///
     /// # Errors
     /// `Lost` as soon as the session is, or the key was deleted by somebody else; what the backend
@@ -130,7 +140,9 @@ impl Contender {
     }
 
     async fn wait(&mut self) -> Result<(), PrimitiveError> {
+        let own_watch_due = Instant::now() + OWN_WATCH_AFTER;
         let mut own = None;
+        let mut theirs: Option<(Place, Watch)> = None;
         loop {
             let nearest = match &self.standing {
                 Standing::First => return Ok(()),
@@ -141,31 +153,35 @@ impl Contender {
                 self.look().await?;
                 continue;
             };
-            let theirs = self.claim.watch(WatchRequest::new(&nearest.key));
-            let mine = async {
-                match own.take() {
-                    Some(watch) => Ok(watch),
-                    None => self.claim.watch(WatchRequest::new(self.key())).await,
-                }
+            let watch = match theirs.take() {
+                Some((place, watch)) if place == nearest => watch,
+                _ => self.claim.watch(WatchRequest::new(&nearest.key)).await?,
             };
-            let (mut theirs, mine) = try_join(theirs, mine).await?;
-            let mine = own.insert(mine);
             // From here on nothing is missed. What was missed since the last look, a look tells.
-            let seen = self.header.revision;
-            if theirs.header().revision > seen || mine.header().revision > seen {
+            let missed = watch.header().revision > self.header.revision;
+            let (_, watch) = theirs.insert((nearest.clone(), watch));
+            if missed {
                 self.look().await?;
                 if self.standing.nearest() != Some(&nearest) {
                     continue;
                 }
             }
-            match self.sleep(mine, &mut theirs, nearest.created).await {
+            match self.sleep(own.as_mut(), watch, nearest.created, own_watch_due).await {
                 Woken::NearestLeft => {
                     let standing = std::mem::replace(&mut self.standing, Standing::Unknown);
                     self.standing = standing.without_nearest();
                 }
+                Woken::OwnWatchDue => {
+                    let watch = self.claim.watch(WatchRequest::new(self.key())).await?;
+                    let missed = watch.header().revision > self.header.revision;
+                    own = Some(watch);
+                    if !missed {
+                        continue;
+                    }
+                }
                 Woken::Otherwise => {}
                 Woken::WatchEnded => {
-                    own = None;
+                    (own, theirs) = (None, None);
                     sleep(PAUSE).await;
                 }
             }
@@ -175,15 +191,28 @@ impl Contender {
     }
 
     /// Sleeps until something may have changed.
-    async fn sleep(&self, mine: &mut Watch, theirs: &mut Watch, created: Revision) -> Woken {
+    async fn sleep(
+        &self,
+        own: Option<&mut Watch>,
+        theirs: &mut Watch,
+        created: Revision,
+        own_watch_due: Instant,
+    ) -> Woken {
         // A key of Go's package may have had an earlier life, which ends in an event too.
         let left = |batch: &WatchBatch| {
             let deleted = batch.events.iter().any(|event| event.kind == EventKind::Delete);
             deleted && batch.revision > created
         };
+        let own_is_watched = own.is_some();
+        let own = async {
+            match own {
+                Some(watch) => watch.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            event = mine.next() => match event {
+            event = own => match event {
                 Some(Ok(_)) => Woken::Otherwise,
                 Some(Err(_)) | None => Woken::WatchEnded,
             },
@@ -192,6 +221,7 @@ impl Contender {
                 Some(Ok(_)) => Woken::Otherwise,
                 Some(Err(_)) | None => Woken::WatchEnded,
             },
+            () = sleep_until(own_watch_due), if !own_is_watched => Woken::OwnWatchDue,
             () = sleep(self.session().ttl()) => Woken::Otherwise,
         }
     }
