@@ -1,0 +1,82 @@
+//! What a client holds, by name: locks, and the leadership of elections.
+
+use std::sync::{Arc, Mutex, MutexGuard as StdGuard, PoisonError};
+
+use coord_core::{
+    FencingToken, Leadership, LossReason, MutexGuard, PrimitiveError, Txn, TxnResponse,
+};
+use tokio::task::yield_now;
+
+/// Either of the two: they are lost in the same way, and guard transactions in the same way.
+pub(crate) enum Hold {
+    Lock(MutexGuard),
+    Lead(Leadership),
+}
+
+/// Everything held, oldest first. Clones are handles to it.
+#[derive(Clone, Default)]
+pub(crate) struct Held {
+    holds: Arc<Mutex<Named>>,
+}
+
+type Named = Vec<(String, Arc<Hold>)>;
+
+impl Hold {
+    pub(crate) fn token(&self) -> FencingToken {
+        match self {
+            Self::Lock(guard) => guard.fencing_token(),
+            Self::Lead(leadership) => leadership.fencing_token(),
+        }
+    }
+
+    pub(crate) async fn lost(&self) -> LossReason {
+        match self {
+            Self::Lock(guard) => guard.lost().await,
+            Self::Lead(leadership) => leadership.lost().await,
+        }
+    }
+
+    pub(crate) async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        match self {
+            Self::Lock(guard) => guard.txn(txn).await,
+            Self::Lead(leadership) => leadership.txn(txn).await,
+        }
+    }
+
+    pub(crate) async fn give_up(self) -> Result<(), PrimitiveError> {
+        match self {
+            Self::Lock(guard) => guard.unlock().await,
+            Self::Lead(leadership) => Ok(leadership.resign().await?),
+        }
+    }
+}
+
+impl Held {
+    pub(crate) fn add(&self, name: &str, hold: Hold) {
+        self.holds().push((name.to_owned(), Arc::new(hold)));
+    }
+
+    /// The oldest of this name, to be used where it is.
+    pub(crate) fn of(&self, name: &str) -> Result<Arc<Hold>, String> {
+        let holds = self.holds();
+        let hold = holds.iter().find(|(of, _)| of == name).map(|(_, hold)| Arc::clone(hold));
+        hold.ok_or_else(|| format!("holds no {name}"))
+    }
+
+    /// Takes the oldest of this name out, as soon as nobody uses it any more.
+    pub(crate) async fn take(&self, name: &str) -> Result<Hold, String> {
+        let mut hold = self.of(name)?;
+        self.holds().retain(|(_, other)| !Arc::ptr_eq(&hold, other));
+        loop {
+            match Arc::try_unwrap(hold) {
+                Ok(hold) => return Ok(hold),
+                Err(used) => hold = used,
+            }
+            yield_now().await;
+        }
+    }
+
+    fn holds(&self) -> StdGuard<'_, Named> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

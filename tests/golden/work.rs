@@ -1,0 +1,173 @@
+//! What the commands of a client do.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError};
+
+use coord_core::election::{Candidate, Proclaimer};
+use coord_core::{Election, KvBackendExt as _, Leader, Mutex, MutexGuard, Put, Session, Txn};
+use futures_util::future::BoxFuture;
+
+use crate::command::Command;
+use crate::held::{Held, Hold};
+use crate::log::Log;
+
+/// Why a command failed.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// What a command does, and what there is to say when it is done.
+pub(crate) type Work = BoxFuture<'static, Done>;
+
+type Done = Result<String, Failure>;
+
+/// What a client works with. Clones are handles to the same.
+#[derive(Clone)]
+pub(crate) struct Hands {
+    pub(crate) name: String,
+    pub(crate) session: Session,
+    pub(crate) held: Held,
+    /// By election: of the last campaign.
+    pub(crate) proclaimers: Arc<StdMutex<BTreeMap<String, Proclaimer>>>,
+    pub(crate) log: Log,
+}
+
+impl Hands {
+    /// The work to be done for a command.
+    pub(crate) fn work(self, command: Command) -> Result<Work, Failure> {
+        Ok(match command {
+            Command::Lock(name) => Box::pin(self.lock(name)),
+            Command::TryLock(name) => Box::pin(self.try_lock(name)),
+            Command::Unlock(name) => Box::pin(self.give_up(name, "unlocked")),
+            Command::Campaign(name, value) => Box::pin(self.campaign(name, value)),
+            Command::Proclaim(name, value) => Box::pin(self.proclaim(name, value)),
+            Command::Resign(name) => Box::pin(self.give_up(name, "resigned")),
+            Command::Resume(name) => Box::pin(self.resume(name)),
+            Command::Leader(name) => Box::pin(self.leader(name)),
+            Command::Observe(name) => Box::pin(self.observe(name)),
+            Command::Drop(name) => Box::pin(self.drop(name)),
+            Command::Lost(name) => Box::pin(self.lost(name)),
+            Command::Put(key, value) => Box::pin(self.put(key, value)),
+            Command::Get(key) => Box::pin(self.get(key)),
+            Command::Write { key, value, under } => Box::pin(self.write(key, value, under)),
+            Command::Orphan => Box::pin(self.orphan()),
+            Command::Close => Box::pin(self.close()),
+            other => return Err(format!("not a client's command: {other:?}").into()),
+        })
+    }
+
+    async fn lock(self, name: String) -> Done {
+        let guard = Mutex::new(&self.session, name.clone()).lock().await?;
+        Ok(self.locked(&name, guard))
+    }
+
+    async fn try_lock(self, name: String) -> Done {
+        match Mutex::new(&self.session, name.clone()).try_lock().await? {
+            Some(guard) => Ok(self.locked(&name, guard)),
+            None => Ok(format!("is refused {name}")),
+        }
+    }
+
+    fn locked(&self, name: &str, guard: MutexGuard) -> String {
+        let token = guard.fencing_token();
+        self.held.add(name, Hold::Lock(guard));
+        format!("locked {name}, token {token}")
+    }
+
+    async fn campaign(self, name: String, value: String) -> Done {
+        let candidate = Election::new(&self.session, name.clone()).enter(value).await?;
+        self.elected(name, candidate).await
+    }
+
+    async fn resume(self, name: String) -> Done {
+        match Election::new(&self.session, name.clone()).resume().await? {
+            Some(candidate) => self.elected(name, candidate).await,
+            None => Ok(format!("finds nothing to resume of {name}")),
+        }
+    }
+
+    async fn elected(self, name: String, candidate: Candidate) -> Done {
+        self.proclaimers().insert(name.clone(), candidate.proclaimer());
+        let leadership = candidate.elected().await?;
+        let token = leadership.fencing_token();
+        self.held.add(&name, Hold::Lead(leadership));
+        Ok(format!("leads {name}, token {token}"))
+    }
+
+    async fn proclaim(self, name: String, value: String) -> Done {
+        let proclaimer = self.proclaimers().get(&name).cloned();
+        proclaimer.ok_or("has not campaigned")?.proclaim(value.clone()).await?;
+        Ok(format!("proclaimed {value}"))
+    }
+
+    fn proclaimers(&self) -> StdGuard<'_, BTreeMap<String, Proclaimer>> {
+        self.proclaimers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn leader(self, name: String) -> Done {
+        let leader = Election::new(&self.session, name.clone()).leader().await?;
+        Ok(leads(&name, leader.as_ref()))
+    }
+
+    async fn observe(self, name: String) -> Done {
+        let mut leaders = Election::new(&self.session, name.clone()).observe();
+        while let Some(leader) = leaders.next().await {
+            let leads = leads(&name, leader?.as_ref());
+            self.log.note(&format!("{}: {leads}", self.name));
+        }
+        Ok("sees no more".to_owned())
+    }
+
+    async fn give_up(self, name: String, done: &str) -> Done {
+        self.held.take(&name).await?.give_up().await?;
+        Ok(format!("{done} {name}"))
+    }
+
+    async fn drop(self, name: String) -> Done {
+        drop(self.held.take(&name).await?);
+        Ok(format!("dropped {name}"))
+    }
+
+    async fn lost(self, name: String) -> Done {
+        let reason = self.held.of(&name)?.lost().await;
+        Ok(format!("has lost {name}: {reason}"))
+    }
+
+    async fn put(self, key: String, value: String) -> Done {
+        self.session.backend().put(key.clone(), value.clone()).await?;
+        Ok(format!("put {key} = {value}"))
+    }
+
+    async fn get(self, key: String) -> Done {
+        Ok(match self.session.backend().get(key.clone()).await? {
+            Some(kv) => format!("got {key} = {}", kv.value.escape_ascii()),
+            None => format!("got no {key}"),
+        })
+    }
+
+    async fn write(self, key: String, value: String, under: String) -> Done {
+        let put = Put::new(key.clone(), value.clone());
+        self.held.of(&under)?.txn(Txn::new().and_then([put])).await?;
+        Ok(format!("wrote {key} = {value} under {under}"))
+    }
+
+    async fn orphan(self) -> Done {
+        self.session.orphan().await?;
+        Ok("left its lease to an heir".to_owned())
+    }
+
+    async fn close(self) -> Done {
+        self.session.close().await?;
+        Ok("closed its session".to_owned())
+    }
+}
+
+/// Who leads, as somebody sees it.
+fn leads(name: &str, leader: Option<&Leader>) -> String {
+    match leader {
+        Some(leader) => {
+            let (value, token) = (leader.value().escape_ascii(), leader.fencing_token());
+            format!("sees {value} lead {name}, token {token}")
+        }
+        None => format!("sees nobody lead {name}"),
+    }
+}
