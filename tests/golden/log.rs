@@ -49,14 +49,7 @@ impl Log {
 
     /// All lines since the last time, which are forgotten.
     pub(crate) fn take(&self) -> String {
-        let mut lines = std::mem::take(&mut self.step().lines);
-        // Those who wait for the end of one session are woken by a channel of tokio's in an order
-        // that it draws by lot, and tell of it in that order.
-        let tells_loss = |line: &String| line.contains("lost");
-        for told in lines.chunk_by_mut(|a, b| tells_loss(a) && tells_loss(b)) {
-            told.sort();
-        }
-        lines.join("\n")
+        std::mem::take(&mut self.step().lines).join("\n")
     }
 
     fn step(&self) -> MutexGuard<'_, Step> {

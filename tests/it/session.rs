@@ -1,6 +1,6 @@
 //! What a session promises.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
@@ -9,6 +9,8 @@ use coord_core::{
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Record};
+use tokio::runtime::Builder;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{advance, sleep, timeout};
 
 use crate::support::{behind, is_keep_alive, nth, only, secs, session, session_on, settle, timed};
@@ -115,6 +117,46 @@ async fn close_tells_holders_before_the_store_deletes_their_keys() {
     });
     closed.unwrap();
     assert!(still_there, "the key went before the holder was told");
+}
+
+/// Tokio's watch channel, by which they once were told, draws the order by lot, so that no run of a
+/// test was like another.
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_the_loss_are_told_in_the_order_in_which_they_came() {
+    let session = session(&MemBackend::new()).await;
+    let told = Arc::new(StdMutex::new(Vec::new()));
+    let mut waiting = JoinSet::new();
+    for n in 0..20 {
+        let (session, told) = (session.clone(), Arc::clone(&told));
+        waiting.spawn(async move {
+            session.lost().await;
+            told.lock().unwrap().push(n);
+        });
+    }
+    settle().await;
+    session.close().await.unwrap();
+    waiting.join_all().await;
+    assert_eq!(*told.lock().unwrap(), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn session_whose_runtime_was_shut_down_is_lost() {
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (theirs, ours) = (runtime(), runtime());
+    let session = theirs.block_on(session(&MemBackend::new()));
+    let mut waiting = JoinSet::new();
+    ours.block_on(async {
+        let waits = session.clone();
+        waiting.spawn(async move { waits.lost().await });
+        yield_now().await;
+    });
+    drop(theirs);
+    ours.block_on(async {
+        let told = timeout(secs(60), waiting.join_next()).await.expect("is told");
+        assert_eq!(told.unwrap().unwrap(), LossReason::Expired);
+        assert_eq!(session.lost().await, LossReason::Expired, "asked later, the same");
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{Inner, Session, SessionState};
@@ -49,6 +49,8 @@ pub(super) struct Keeper {
     /// When the last keep-alive that was confirmed was sent.
     confirmed: Instant,
     state: watch::Sender<SessionState>,
+    /// Wakes those who wait for the end.
+    over: Arc<Notify>,
     cleaning: FuturesUnordered<Pending<()>>,
 }
 
@@ -69,7 +71,9 @@ impl Keeper {
         sent: Instant,
     ) -> Session {
         let (state, states) = watch::channel(SessionState::Alive);
-        let (commands, inbox) = mpsc::unbounded_channel();
+        let (commands, received) = mpsc::unbounded_channel();
+        let over = Arc::new(Notify::new());
+        let inbox = Inbox { commands: received, over: Arc::clone(&over) };
         let keeper = Self {
             backend: Arc::clone(&backend),
             lease,
@@ -77,13 +81,14 @@ impl Keeper {
             opened: opened.revision,
             confirmed: sent,
             state,
+            over: Arc::clone(&over),
             cleaning: FuturesUnordered::new(),
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
         tokio::spawn(keeper.run(inbox));
         let next_contender = AtomicU64::new(0);
         let state = states;
-        let inner = Inner { backend, lease, ttl, next_contender, state, commands };
+        let inner = Inner { backend, lease, ttl, next_contender, state, over, commands };
         Session { inner: Arc::new(inner) }
     }
 
@@ -94,7 +99,7 @@ impl Keeper {
 
     /// Keeps the session until it ends. Ends by itself when the last handle, which is the sender
     /// of `inbox`, is dropped.
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    async fn run(mut self, mut inbox: Inbox) {
         match self.keep(&mut inbox).await {
             End::Lost(reason) => self.enter(SessionState::Lost(reason)),
             End::Close(reply) => {
@@ -118,7 +123,7 @@ impl Keeper {
         }
     }
 
-    async fn keep(&mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
+    async fn keep(&mut self, inbox: &mut Inbox) -> End {
         let mut next_attempt = self.confirmed + self.ttl / 3;
         let mut attempt: Option<(Instant, Pending<Result<()>>)> = None;
         loop {
@@ -144,7 +149,7 @@ impl Keeper {
                         Instant::now() + self.ttl / 20
                     };
                 }
-                command = inbox.recv() => match command {
+                command = inbox.commands.recv() => match command {
                     Some(Command::CleanUp(debris)) => self.cleaning.push(self.clean(debris)),
                     Some(Command::Check) => next_attempt = Instant::now(),
                     Some(Command::Close(reply)) => return End::Close(Some(reply)),
@@ -205,6 +210,9 @@ impl Keeper {
         if changed {
             tracing::info!(lease = %self.lease, %state, "session");
         }
+        if matches!(state, SessionState::Lost(_)) {
+            self.over.notify_waiters();
+        }
     }
 
     /// Removes debris, however often it takes.
@@ -239,6 +247,20 @@ impl Keeper {
                 sleep(pause).await;
             }
         })
+    }
+}
+
+/// Where a keeper gets its commands from.
+struct Inbox {
+    commands: mpsc::UnboundedReceiver<Command>,
+    over: Arc<Notify>,
+}
+
+impl Drop for Inbox {
+    /// Nobody waits for ever when a runtime is shut down around the keeper.
+    fn drop(&mut self) {
+        self.commands.close();
+        self.over.notify_waiters();
     }
 }
 

@@ -27,11 +27,12 @@
 mod keeper;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::KvBackend;
@@ -97,6 +98,9 @@ struct Inner {
     ttl: Duration,
     next_contender: AtomicU64,
     state: watch::Receiver<SessionState>,
+    /// Wakes, in the order in which they came, those who wait for the end: `state` wakes whoever
+    /// subscribed in an order drawn by lot, and then no run of a test is like another.
+    over: Arc<Notify>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -144,7 +148,8 @@ impl Session {
         *self.inner.state.borrow()
     }
 
-    /// Every change of [`state`](Self::state) from now on, to be awaited or looked at.
+    /// Every change of [`state`](Self::state) from now on, to be awaited or looked at. Several who
+    /// subscribe are woken in no particular order.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<SessionState> {
         self.inner.state.clone()
@@ -155,15 +160,16 @@ impl Session {
     /// # Cancel safety
     /// Safe: call it again.
     pub async fn lost(&self) -> LossReason {
-        let mut state = self.subscribe();
-        loop {
-            if let SessionState::Lost(reason) = *state.borrow_and_update() {
-                return reason;
-            }
-            if state.changed().await.is_err() {
-                // The keeper ends with a loss, unless its runtime was shut down around it.
-                return LossReason::Expired;
-            }
+        let mut over = pin!(self.inner.over.notified());
+        // Listened to from before the state is looked at, so that nothing is missed in between.
+        over.as_mut().enable();
+        if !self.inner.commands.is_closed() && !matches!(self.state(), SessionState::Lost(_)) {
+            over.await;
+        }
+        match self.state() {
+            SessionState::Lost(reason) => reason,
+            // The keeper ends with a loss, unless its runtime was shut down around it.
+            SessionState::Alive | SessionState::Suspect => LossReason::Expired,
         }
     }
 
