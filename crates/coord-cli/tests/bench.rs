@@ -1,0 +1,179 @@
+//! The program as a shell sees it: what `coord bench` prints, and how it ends.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Runs `coord bench` with this command line.
+fn bench(line: &str) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
+    program.arg("bench").args(line.split_whitespace()).output().expect("the program is built")
+}
+
+/// What a run in memory reports.
+fn report(line: &str) -> Value {
+    let output = bench(&format!("{line} --endpoint mem:"));
+    assert_eq!(ending(&output), (Some(0), String::new()), "{line}");
+    let printed = String::from_utf8(output.stdout).expect("it is text");
+    let last = printed.lines().last().expect("something is printed");
+    serde_json::from_str(last).expect("the last line is JSON")
+}
+
+/// The exit status, and what was said.
+fn ending(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// The workloads, as the program lists them to somebody who asked for another.
+fn workloads() -> Vec<String> {
+    let (_, complaint) = ending(&bench("nothing"));
+    let (_, list) = complaint.split_once("there are: ").expect("they are listed");
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The names of the latencies.
+fn series(report: &Value) -> Vec<&str> {
+    let latencies = report["latency_us"].as_object().expect("it is an object");
+    latencies.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn every_workload_reports_what_the_comparison_reads() {
+    for workload in workloads() {
+        let report = report(&format!(
+            "{workload} --workers 3 --conns 2 --count 60 --warmup 0s --warmup-count 9 \
+             --run 4 --tag tmpfs"
+        ));
+        assert_eq!((&report["impl"], &report["workload"]), (&"coord".into(), &workload.into()));
+        assert_eq!((&report["workers"], &report["conns"]), (&3.into(), &2.into()));
+        assert_eq!((&report["run"], &report["tag"]), (&4.into(), &"tmpfs".into()));
+        assert_eq!(report["ops"], 60, "the warm-up is not counted, and the count is kept");
+        for field in ["ops_per_s", "elapsed_s", "client_cpu_us_per_op"] {
+            assert!(report[field].as_f64().expect("a number") > 0.0, "{field} of {report}");
+        }
+        let fairness = &report["fairness"];
+        let (min, max) = (fairness["min"].as_u64(), fairness["max"].as_u64());
+        assert!(min.expect("a count") <= 20 && max.expect("a count") >= 20, "{report}");
+        let jain = fairness["jain"].as_f64().expect("a number");
+        assert!((0.33..=1.0).contains(&jain), "{report}");
+        assert!(report.get("server").is_none(), "memory has no counters");
+        for summary in report["latency_us"].as_object().expect("an object").values() {
+            let time = |name: &str| summary[name].as_f64().expect("a number");
+            assert!(time("p50") > 0.0 && time("mean") > 0.0, "{report}");
+            assert!(time("p50") <= time("p90") && time("p90") <= time("p99"), "{report}");
+            assert!(time("p99") <= time("p999") && time("p999") <= time("max"), "{report}");
+        }
+    }
+}
+
+#[test]
+fn latencies_have_the_names_of_the_go_program() {
+    let names = |workload: &str| report(&format!("{workload} --workers 2 --count 20"));
+    assert_eq!(series(&names("raw-put")), ["put"]);
+    assert_eq!(series(&names("raw-get")), ["get"]);
+    assert_eq!(series(&names("raw-get-stale")), ["get-stale"]);
+    assert_eq!(series(&names("raw-txn")), ["txn"]);
+    assert_eq!(series(&names("session-cycle")), ["close", "cycle", "open"]);
+    assert_eq!(series(&names("mutex-uncontended")), ["cycle", "lock", "unlock"]);
+    assert_eq!(series(&names("election-cycle")), ["campaign", "cycle", "resign"]);
+    // Held long enough for the other worker to wait, and so to take over.
+    let contended = report("mutex-contended --workers 2 --count 20 --hold 5ms");
+    assert_eq!(series(&contended), ["cycle", "handoff", "lock", "unlock"]);
+    let handed = report("election-handoff --workers 2 --count 20 --hold 5ms");
+    assert_eq!(series(&handed), ["campaign", "cycle", "handoff", "resign"]);
+}
+
+#[test]
+fn workers_take_turns_at_a_lock() {
+    let report = report("mutex-contended --workers 4 --count 80 --hold 5ms");
+    assert_eq!(report["exclusion_violations"], 0);
+    assert_eq!(report["hold_us"], 5000);
+    // First come, first served, once all have come: the first may be first again until then.
+    assert!(report["max_consecutive_by_one_worker"].as_u64().expect("a count") < 5, "{report}");
+    assert!(report["fairness"]["jain"].as_f64().expect("a number") > 0.9, "{report}");
+    let unlock = report["latency_us"]["unlock"]["p50"].as_f64().expect("a number");
+    let cycle = report["latency_us"]["cycle"]["p50"].as_f64().expect("a number");
+    assert!(cycle >= 4.0 * 5000.0, "all four hold it between two turns of one: {report}");
+    assert!(unlock < cycle, "the hold is not in the time of the unlock: {report}");
+}
+
+#[test]
+fn a_run_without_a_count_ends_by_time() {
+    let report = report("raw-put --warmup 10ms --duration 200ms");
+    let elapsed = report["elapsed_s"].as_f64().expect("a number");
+    assert!((0.2..10.0).contains(&elapsed), "{report}");
+}
+
+#[test]
+fn what_a_workload_was_told_is_reported() {
+    let report = report("raw-put --keys 7 --val-size 100 --count 20");
+    assert_eq!((&report["keys_per_worker"], &report["val_size"]), (&7.into(), &100.into()));
+}
+
+#[test]
+fn an_unknown_workload_is_answered_with_the_known_ones() {
+    let (status, complaint) = ending(&bench("raw-putt --workers 2"));
+    assert_eq!(status, Some(2));
+    assert_eq!(
+        complaint,
+        "coord bench: there is no workload \"raw-putt\"; there are: raw-put raw-get \
+         raw-get-stale raw-txn session-cycle mutex-uncontended mutex-contended election-cycle \
+         election-handoff\n"
+    );
+}
+
+#[test]
+fn a_flag_that_would_do_nothing_is_refused() {
+    for line in ["raw-put --hold 5ms", "session-cycle --keys 7", "mutex-contended --seed 1"] {
+        let (status, complaint) = ending(&bench(&format!("{line} --endpoint mem: --count 1")));
+        assert_eq!(status, Some(2), "{line}");
+        assert!(complaint.contains("unexpected argument"), "{line}: {complaint}");
+    }
+}
+
+#[test]
+fn a_wrong_value_is_refused_and_named() {
+    for flag in ["--workers 0", "--duration 2", "--count many", "--conns -1"] {
+        let (status, complaint) = ending(&bench(&format!("raw-put --endpoint mem: {flag}")));
+        assert_eq!(status, Some(2), "{flag}");
+        let (name, _) = flag.split_once(' ').expect("a flag and its value");
+        assert!(complaint.contains(name) || complaint.contains("'-1'"), "{flag}: {complaint}");
+    }
+}
+
+#[test]
+fn no_workload_at_all_shows_the_help() {
+    let (status, help) = ending(&bench(""));
+    assert_eq!(status, Some(2));
+    assert!(help.contains("Workloads:") && help.contains("Exit status:"), "{help}");
+}
+
+#[test]
+fn an_endpoint_that_nobody_listens_on_fails_the_run_and_is_named() {
+    // A port that was free a moment ago.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    drop(listener);
+    let output = bench(&format!("raw-put --count 1 --endpoint {address}"));
+    let (status, complaint) = ending(&output);
+    assert_eq!(status, Some(1));
+    assert!(complaint.starts_with(&format!("coord bench: connect to {address}: ")), "{complaint}");
+    assert!(output.stdout.is_empty(), "there is nothing to report");
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_given_up() {
+    let line = "mutex-uncontended --endpoint mem: --hold 1h --timeout 200ms";
+    let output = bench(line);
+    assert_eq!(ending(&output), (Some(3), "coord bench: timed out\n".to_owned()));
+    assert!(output.stdout.is_empty(), "there is nothing to report");
+}
+
+#[test]
+fn a_run_in_which_nothing_was_completed_fails() {
+    let output = bench("raw-get --endpoint mem: --duration 0s");
+    let (status, complaint) = ending(&output);
+    assert_eq!(status, Some(1));
+    assert_eq!(complaint, "coord bench: no operation completed\n");
+}
