@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coord_core::{
     Error, ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, LossReason,
-    Put, Session, SessionState, WatchFilter, WatchRequest,
+    Mutex, Put, Session, SessionState, WatchFilter, WatchRequest,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Record};
@@ -92,6 +92,20 @@ async fn process_that_slept_through_its_lease_finds_it_expired() {
     let session = session(&store).await;
     advance(secs(60)).await;
     assert_eq!(session.lost().await, LossReason::Expired);
+}
+
+/// A clean-up whose request got lost without a word was never sent again: the key stayed in its
+/// line, and everybody behind it waited, for as long as the session was kept alive.
+#[tokio::test(start_paused = true)]
+async fn clean_up_that_is_never_answered_is_sent_again() {
+    let store = MemBackend::new();
+    let kv = behind(&store, nth("txn", 2, 2, Fate::Hang));
+    let session = session_on(kv).await;
+    let mutex = Mutex::new(&session, "m");
+    drop(mutex.lock().await.unwrap());
+    settle().await;
+    let waiter = timeout(secs(5), mutex.lock()).await;
+    let _guard = waiter.expect("the lock is free again").unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -232,12 +232,15 @@ impl Keeper {
                 vec![ours, Compare::create_revision(&key, CompareOp::Greater, self.opened)]
             }
         };
-        let give_up = Instant::now() + self.ttl;
+        let (give_up, after) = (Instant::now() + self.ttl, self.ttl / 4);
         let delete = Txn::new().when(guard).and_then([Delete::new(key)]);
         Box::pin(async move {
             let mut pause = Duration::from_millis(50);
             loop {
-                match backend.txn(delete.clone()).await {
+                // A request that hangs would leave its key in the line for as long as the session
+                // lives; sent again, it does nothing that it has not done.
+                let answer = timeout(after, backend.txn(delete.clone())).await;
+                match answer.unwrap_or(Err(Error::Timeout { after })) {
                     Ok(response) if response.succeeded || created.is_some() => return,
                     Ok(_) if Instant::now() >= give_up => return,
                     Ok(_) => {}
