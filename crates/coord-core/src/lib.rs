@@ -11,6 +11,7 @@
 //! - [`Error`]: what can go wrong, and what became of the request;
 //! - [`layer`]: backends that wrap a backend;
 //! - [`Session`]: a lease kept alive, and its state as a value;
+//! - [`Supervisor`]: another session for one that was lost, for those who ask for it;
 //! - [`LossReason`]: losing what one holds, as a value;
 //! - [`contender`]: the one waiting line under every lock-like primitive;
 //! - [`Mutex`]: the lock;
@@ -45,6 +46,7 @@ mod loss;
 mod mutex;
 mod retry;
 mod session;
+mod telemetry;
 
 pub use backend::{KvBackend, KvBackendExt};
 pub use contender::FencingToken;
@@ -53,4 +55,6 @@ pub use error::{Error, ErrorKind, Outcome, Result, Source};
 pub use kv::*;
 pub use loss::{LossReason, PrimitiveError};
 pub use mutex::{Mutex, MutexGuard};
-pub use session::{Session, SessionBuilder, SessionState};
+pub use session::{Epoch, Session, SessionBuilder, SessionState, Supervisor, SupervisorState};
+#[cfg(feature = "metrics")]
+pub use telemetry::describe_metrics;

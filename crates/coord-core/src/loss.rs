@@ -29,6 +29,13 @@ pub enum LossReason {
     KeyDeleted,
 }
 
+impl LossReason {
+    /// Whether the owner of the session wanted it so.
+    pub(crate) const fn is_deliberate(self) -> bool {
+        matches!(self, Self::Closed | Self::Orphaned)
+    }
+}
+
 impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

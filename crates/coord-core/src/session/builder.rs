@@ -6,19 +6,26 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Session;
 use super::keeper::Keeper;
+use super::{Epoch, Session, Supervisor};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{Header, LeaseGrant, LeaseId, TTL_MAX};
+use crate::telemetry;
+
+/// How long to leave a store alone that could not open a session.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Chooses what a session is like.
+#[derive(Clone)]
 #[must_use = "call `open` to have the session"]
 pub struct SessionBuilder {
     backend: Arc<dyn KvBackend>,
     ttl: Duration,
     lease: Option<LeaseId>,
     connect_timeout: Duration,
+    /// Which epoch the session begins.
+    epoch: Epoch,
 }
 
 impl SessionBuilder {
@@ -28,6 +35,7 @@ impl SessionBuilder {
             ttl: Duration::from_secs(60),
             lease: None,
             connect_timeout: Duration::from_secs(5),
+            epoch: Epoch::FIRST,
         }
     }
 
@@ -71,22 +79,49 @@ impl SessionBuilder {
         let mut last_error = None;
         let connect = async {
             loop {
-                let sent = Instant::now();
-                match self.lease_granted().await {
-                    Ok((header, lease, ttl)) => break Ok((header, lease, ttl, sent)),
-                    Err(error) if error.is_retryable() => last_error = Some(error),
-                    Err(error) => break Err(error),
+                match self.attempt().await {
+                    Err(error) if error.is_retryable() => {
+                        telemetry::open_failed(self.epoch, &error, PAUSE);
+                        last_error = Some(error);
+                    }
+                    answer => break answer,
                 }
-                sleep(Duration::from_millis(100)).await;
+                sleep(PAUSE).await;
             }
         };
-        match timeout(self.connect_timeout, connect).await {
-            Ok(granted) => {
-                let (opened, lease, ttl, sent) = granted?;
-                Ok(Keeper::start(self.backend, opened, lease, ttl, sent))
-            }
-            Err(_) => Err(last_error.unwrap_or(Error::Timeout { after: self.connect_timeout })),
-        }
+        let opened = timeout(self.connect_timeout, connect).await.unwrap_or_else(|_| {
+            Err(last_error.unwrap_or(Error::Timeout { after: self.connect_timeout }))
+        });
+        opened.inspect_err(|error| telemetry::open_given_up(self.epoch, error))
+    }
+
+    /// Opens the session as [`open`](Self::open) does, and another one whenever it is lost, until
+    /// the supervisor is closed or dropped. An adopted lease is the first epoch's only; later ones
+    /// have leases of their own, with the [`ttl`](Self::ttl) that was set.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), for the first session. What happens to later ones is told by
+    /// [`Supervisor::state`].
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open).
+    pub async fn supervise(self) -> Result<Supervisor> {
+        let first = self.clone().open().await?;
+        Ok(Supervisor::start(self, first))
+    }
+
+    /// Opens the session that follows that of `epoch`: one attempt.
+    pub(super) async fn open_after(&self, epoch: Epoch) -> Result<Session> {
+        let next = Self { lease: None, epoch: epoch.next(), ..self.clone() };
+        let after = self.connect_timeout;
+        timeout(after, next.attempt()).await.unwrap_or(Err(Error::Timeout { after }))
+    }
+
+    async fn attempt(&self) -> Result<Session> {
+        let sent = Instant::now();
+        let (opened, lease, ttl) = self.lease_granted().await?;
+        let backend = Arc::clone(&self.backend);
+        Ok(Keeper::start(backend, opened, lease, ttl, sent, self.epoch))
     }
 
     async fn lease_granted(&self) -> Result<(Header, LeaseId, Duration)> {

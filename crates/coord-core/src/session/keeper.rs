@@ -14,11 +14,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::{Inner, Session, SessionState};
+use super::{Epoch, Inner, Session, SessionState};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{Compare, CompareOp, Delete, Header, LeaseId, Revision, Txn};
 use crate::loss::LossReason;
+use crate::telemetry::SessionEvents;
 
 /// What a session asks of its keeper.
 pub(super) enum Command {
@@ -51,6 +52,7 @@ pub(super) struct Keeper {
     state: watch::Sender<SessionState>,
     /// Wakes those who wait for the end.
     over: Arc<Notify>,
+    events: SessionEvents,
     cleaning: FuturesUnordered<Pending<()>>,
 }
 
@@ -69,11 +71,13 @@ impl Keeper {
         lease: LeaseId,
         ttl: Duration,
         sent: Instant,
+        epoch: Epoch,
     ) -> Session {
         let (state, states) = watch::channel(SessionState::Alive);
-        let (commands, received) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::unbounded_channel();
         let over = Arc::new(Notify::new());
-        let inbox = Inbox { commands: received, over: Arc::clone(&over) };
+        let events = SessionEvents { lease, epoch };
+        events.opened(ttl);
         let keeper = Self {
             backend: Arc::clone(&backend),
             lease,
@@ -82,13 +86,14 @@ impl Keeper {
             confirmed: sent,
             state,
             over: Arc::clone(&over),
+            events,
             cleaning: FuturesUnordered::new(),
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
         tokio::spawn(keeper.run(inbox));
         let next_contender = AtomicU64::new(0);
         let state = states;
-        let inner = Inner { backend, lease, ttl, next_contender, state, over, commands };
+        let inner = Inner { backend, lease, ttl, epoch, next_contender, state, over, commands };
         Session { inner: Arc::new(inner) }
     }
 
@@ -99,13 +104,14 @@ impl Keeper {
 
     /// Keeps the session until it ends. Ends by itself when the last handle, which is the sender
     /// of `inbox`, is dropped.
-    async fn run(mut self, mut inbox: Inbox) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         match self.keep(&mut inbox).await {
             End::Lost(reason) => self.enter(SessionState::Lost(reason)),
             End::Close(reply) => {
                 // Holders are told before the store can give away what they hold.
                 self.enter(SessionState::Lost(LossReason::Closed));
                 let result = revoke(&*self.backend, self.lease, self.deadline()).await;
+                self.events.closed(&result);
                 reply.map(|reply| reply.send(result));
             }
             End::Orphan(reply) => {
@@ -117,13 +123,14 @@ impl Keeper {
                 let after = deadline.saturating_duration_since(Instant::now());
                 let refreshed = timeout_at(deadline, refresh).await;
                 let result = refreshed.unwrap_or(Err(Error::Timeout { after })).map(|_| ());
+                self.events.orphaned(&result);
                 // Whoever asked may not wait any more.
                 let _ = reply.send(result);
             }
         }
     }
 
-    async fn keep(&mut self, inbox: &mut Inbox) -> End {
+    async fn keep(&mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
         let mut next_attempt = self.confirmed + self.ttl / 3;
         let mut attempt: Option<(Instant, Pending<Result<()>>)> = None;
         loop {
@@ -149,7 +156,7 @@ impl Keeper {
                         Instant::now() + self.ttl / 20
                     };
                 }
-                command = inbox.commands.recv() => match command {
+                command = inbox.recv() => match command {
                     Some(Command::CleanUp(debris)) => self.cleaning.push(self.clean(debris)),
                     Some(Command::Check) => next_attempt = Instant::now(),
                     Some(Command::Close(reply)) => return End::Close(Some(reply)),
@@ -180,12 +187,15 @@ impl Keeper {
         match answer {
             Ok(()) => {
                 self.confirmed = sent;
+                self.events.keep_alive_confirmed();
                 self.enter(SessionState::Alive);
                 None
             }
-            Err(Error::LeaseNotFound { .. }) => Some(LossReason::Revoked),
             Err(error) => {
-                tracing::debug!(lease = %self.lease, %error, "keep-alive failed");
+                self.events.keep_alive_failed(&error);
+                if matches!(error, Error::LeaseNotFound { .. }) {
+                    return Some(LossReason::Revoked);
+                }
                 self.enter(SessionState::Suspect);
                 None
             }
@@ -202,17 +212,25 @@ impl Keeper {
     }
 
     fn enter(&self, state: SessionState) {
-        let changed = self.state.send_if_modified(|now| {
-            let changed = *now != state;
-            *now = state;
-            changed
-        });
-        if changed {
-            tracing::info!(lease = %self.lease, %state, "session");
+        if self.change(state) {
+            let left = self.deadline().saturating_duration_since(Instant::now());
+            self.events.entered(state, left);
         }
-        if matches!(state, SessionState::Lost(_)) {
+    }
+
+    /// Whether the state is now another one. Those who wait for the end are told of it.
+    fn change(&self, state: SessionState) -> bool {
+        let changed = self.state.send_if_modified(|now| {
+            let changes = *now != state && !now.is_lost();
+            if changes {
+                *now = state;
+            }
+            changes
+        });
+        if changed && state.is_lost() {
             self.over.notify_waiters();
         }
+        changed
     }
 
     /// Removes debris, however often it takes.
@@ -232,11 +250,13 @@ impl Keeper {
                 vec![ours, Compare::create_revision(&key, CompareOp::Greater, self.opened)]
             }
         };
-        let (give_up, after) = (Instant::now() + self.ttl, self.ttl / 4);
+        let give_up = Instant::now() + self.ttl;
+        let (events, after) = (self.events, self.ttl / 4);
         let delete = Txn::new().when(guard).and_then([Delete::new(key)]);
         Box::pin(async move {
             let mut pause = Duration::from_millis(50);
             loop {
+                pause *= 2;
                 // A request that hangs would leave its key in the line for as long as the session
                 // lives; sent again, it does nothing that it has not done.
                 let answer = timeout(after, backend.txn(delete.clone())).await;
@@ -244,26 +264,21 @@ impl Keeper {
                     Ok(response) if response.succeeded || created.is_some() => return,
                     Ok(_) if Instant::now() >= give_up => return,
                     Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, "cleaning up failed, trying again"),
+                    Err(error) => events.clean_up_failed(&error, pause),
                 }
-                pause *= 2;
                 sleep(pause).await;
             }
         })
     }
 }
 
-/// Where a keeper gets its commands from.
-struct Inbox {
-    commands: mpsc::UnboundedReceiver<Command>,
-    over: Arc<Notify>,
-}
-
-impl Drop for Inbox {
-    /// Nobody waits for ever when a runtime is shut down around the keeper.
+impl Drop for Keeper {
+    /// A keeper whose runtime is shut down around it keeps nothing any more, and says so.
     fn drop(&mut self) {
-        self.commands.close();
-        self.over.notify_waiters();
+        let reason = LossReason::Expired;
+        if self.change(SessionState::Lost(reason)) {
+            self.events.abandoned(reason);
+        }
     }
 }
 

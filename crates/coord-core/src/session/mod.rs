@@ -24,8 +24,11 @@
 //! minute learns of its loss when it wakes up. Whatever it wrote in between must be refused by the
 //! store, and that is what guarded transactions and fencing tokens are for.
 
+mod backoff;
 mod builder;
 mod keeper;
+mod supervisor;
+mod watchman;
 
 use std::fmt;
 use std::pin::pin;
@@ -43,6 +46,7 @@ use crate::loss::{LossReason, PrimitiveError};
 pub use builder::SessionBuilder;
 use keeper::Command;
 pub(crate) use keeper::Debris;
+pub use supervisor::{Epoch, Supervisor, SupervisorState};
 
 /// Whether a session still holds its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,12 @@ pub enum SessionState {
     Suspect,
     /// The lease is ours no more. This is final.
     Lost(LossReason),
+}
+
+impl SessionState {
+    pub(crate) const fn is_lost(self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
 }
 
 impl fmt::Display for SessionState {
@@ -98,6 +108,7 @@ struct Inner {
     backend: Arc<dyn KvBackend>,
     lease: LeaseId,
     ttl: Duration,
+    epoch: Epoch,
     next_contender: AtomicU64,
     state: watch::Receiver<SessionState>,
     /// Wakes, in the order in which they came, those who wait for the end: `state` wakes whoever
@@ -130,6 +141,13 @@ impl Session {
         self.inner.ttl
     }
 
+    /// Which session it is of those that its [`Supervisor`] has opened one after the other; the
+    /// first, if it has none.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.epoch
+    }
+
     /// Whether the session still holds its lease.
     #[must_use]
     pub fn state(&self) -> SessionState {
@@ -151,12 +169,12 @@ impl Session {
         let mut over = pin!(self.inner.over.notified());
         // Listened to from before the state is looked at, so that nothing is missed in between.
         over.as_mut().enable();
-        if !self.inner.commands.is_closed() && !matches!(self.state(), SessionState::Lost(_)) {
+        if !self.state().is_lost() {
             over.await;
         }
         match self.state() {
             SessionState::Lost(reason) => reason,
-            // The keeper ends with a loss, unless its runtime was shut down around it.
+            // Not to be met: the keeper does not go without a loss.
             SessionState::Alive | SessionState::Suspect => LossReason::Expired,
         }
     }
@@ -252,6 +270,7 @@ impl fmt::Debug for Session {
         f.debug_struct("Session")
             .field("lease", &format_args!("{}", self.inner.lease))
             .field("ttl", &self.inner.ttl)
+            .field("epoch", &self.inner.epoch)
             .field("state", &self.state())
             .finish_non_exhaustive()
     }

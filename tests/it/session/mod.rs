@@ -1,11 +1,15 @@
 //! What a session promises.
 
+mod run;
+mod supervisor;
+mod telemetry;
+
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Error, ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, LossReason,
-    Mutex, Put, Session, SessionState, WatchFilter, WatchRequest,
+    Error, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, LossReason, Mutex,
+    Put, Session, SessionState, WatchFilter, WatchRequest,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Record};
@@ -106,6 +110,24 @@ async fn clean_up_that_is_never_answered_is_sent_again() {
     settle().await;
     let waiter = timeout(secs(5), mutex.lock()).await;
     let _guard = waiter.expect("the lock is free again").unwrap();
+}
+
+/// A session whose runtime was shut down around its keeper said for ever that it was alive.
+#[test]
+fn session_whose_runtime_was_shut_down_says_that_it_is_lost() {
+    let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+    let first = runtime();
+    let (session, supervisor) = first.block_on(async {
+        let kv: Arc<dyn KvBackend> = Arc::new(MemBackend::new());
+        (session_on(Arc::clone(&kv)).await, Session::builder(kv).supervise().await.unwrap())
+    });
+    drop(first);
+    assert_eq!(session.state(), SessionState::Lost(LossReason::Expired));
+    assert_eq!(supervisor.session().state(), SessionState::Lost(LossReason::Expired));
+    let again = runtime();
+    assert_eq!(again.block_on(session.lost()), LossReason::Expired);
+    let ready = again.block_on(supervisor.ready());
+    assert_eq!(ready.unwrap_err().loss(), Some(LossReason::Expired));
 }
 
 #[tokio::test(start_paused = true)]

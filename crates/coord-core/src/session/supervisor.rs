@@ -1,0 +1,329 @@
+//! Another session for one that was lost, for those who ask for it.
+//!
+//! A lease is what others know its owner by: while it lives, nobody else holds what hangs on it,
+//! and once it is gone somebody else may. So a session that is lost stays lost, and what was held
+//! on it stays lost too. What everybody then writes is a loop: open another session, acquire
+//! again, go on. A [`Supervisor`] is that loop, without its faults.
+//!
+//! Each session that it opens begins an [`Epoch`], and no epoch begins before the one before is
+//! lost. Nothing moves from one to the next by itself: a guard belongs to the session on which it
+//! was acquired. Whoever wants to hold again says so, with [`Supervisor::run`]:
+//!
+//! ```text
+//! epoch   session           supervisor   a guard                 run
+//!   1     alive             up           held                    work(session 1)
+//!   1     suspect           suspect      held                    .
+//!   1     lost              down         lost: work returns      waits
+//!   .     .                 down         .                       .  (the store is away)
+//!   2     alive             up           (another one)           work(session 2)
+//! ```
+//!
+//! The new session may find keys of the old one in the store, for a lease that could not be kept
+//! alive is over here a little earlier than there. They are in line like anybody else's, and go
+//! when their lease does.
+//!
+//! An epoch counts sessions of one supervisor, in one process. It does not tell who came later
+//! among several: a [`FencingToken`](crate::FencingToken) does.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+
+use super::backoff::Backoff;
+use super::watchman::{Closing, Watchman};
+use super::{Session, SessionBuilder};
+use crate::error::{Error, Result};
+use crate::loss::{LossReason, PrimitiveError};
+use crate::telemetry::supervisor as events;
+
+/// What is lost sooner than this after it was had may be lost again at once, so there is a pause
+/// before it is tried again.
+pub(super) const CALM: Duration = Duration::from_secs(1);
+
+/// Which session it is of those that were opened one after the other: 1, 2, and so on.
+///
+/// ```
+/// use coord_core::Epoch;
+///
+/// assert!(Epoch(2) > Epoch::FIRST);
+/// assert_eq!(Epoch(2).to_string(), "2");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch of the first session.
+    pub const FIRST: Self = Self(1);
+
+    pub(super) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How things stand with a [`Supervisor`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SupervisorState {
+    /// The session of this epoch is alive.
+    Up {
+        /// The newest epoch.
+        epoch: Epoch,
+    },
+    /// The session of this epoch is suspect: its last keep-alive was not confirmed.
+    Suspect {
+        /// The newest epoch.
+        epoch: Epoch,
+    },
+    /// The session of this epoch is lost, and another one is being opened.
+    Down {
+        /// The newest epoch, which is lost.
+        epoch: Epoch,
+        /// Why it is.
+        reason: LossReason,
+    },
+    /// Nobody opens sessions any more, because the owner wanted it so: the supervisor or its
+    /// session was closed, or its lease handed over. This is final.
+    Ended {
+        /// The last epoch.
+        epoch: Epoch,
+        /// What the owner did; `Expired` if the runtime was shut down.
+        reason: LossReason,
+    },
+    /// No other session can be opened: trying again would not help. This is final.
+    Failed {
+        /// The last epoch, which is lost.
+        epoch: Epoch,
+        /// What the backend answered.
+        error: Error,
+    },
+}
+
+impl SupervisorState {
+    /// The newest epoch that there has been.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Up { epoch }
+            | Self::Suspect { epoch }
+            | Self::Down { epoch, .. }
+            | Self::Ended { epoch, .. }
+            | Self::Failed { epoch, .. } => *epoch,
+        }
+    }
+
+    /// Why there will be no other epoch, if so.
+    pub(super) fn over(&self) -> Option<PrimitiveError> {
+        match self {
+            Self::Up { .. } | Self::Suspect { .. } | Self::Down { .. } => None,
+            Self::Ended { reason, .. } => Some(PrimitiveError::Lost(*reason)),
+            Self::Failed { error, .. } => Some(PrimitiveError::Backend(error.clone())),
+        }
+    }
+}
+
+impl fmt::Display for SupervisorState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up { epoch } => write!(f, "epoch {epoch}: up"),
+            Self::Suspect { epoch } => write!(f, "epoch {epoch}: suspect"),
+            Self::Down { epoch, reason } => write!(f, "epoch {epoch}: down: {reason}"),
+            Self::Ended { epoch, reason } => write!(f, "epoch {epoch}: ended: {reason}"),
+            Self::Failed { epoch, error } => write!(f, "epoch {epoch}: failed: {error}"),
+        }
+    }
+}
+
+/// Opens another session whenever one is lost.
+///
+/// It comes from [`SessionBuilder::supervise`]. One task waits for the session to be lost, opens
+/// another one, with pauses that grow up to 5 s and differ from client to client, and does not
+/// give up while the store is merely unavailable. A session that its owner closed or handed over
+/// is not replaced.
+///
+/// Clones are handles to the same supervisor. When the last one is dropped, no other session is
+/// opened, and the newest one is closed unless somebody else holds it.
+///
+/// ```
+/// use coord_core::{Epoch, KvBackend, Mutex, Session};
+/// use coord_mem::MemBackend;
+/// use std::{sync::Arc, time::Duration};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let kv = Arc::new(MemBackend::new());
+/// let supervisor = Session::builder(kv.clone()).supervise().await?;
+///
+/// let epoch = supervisor
+///     .run(async |session: Session| {
+///         let guard = Mutex::new(&session, "ledger").lock().await?;
+///         if session.epoch() == Epoch::FIRST {
+///             kv.lease_revoke(session.lease_id()).await?; // an operator, perhaps
+///         }
+///         let work = tokio::time::sleep(Duration::from_secs(3600));
+///         guard.run_while_held(work).await?;
+///         guard.unlock().await?;
+///         Ok(session.epoch())
+///     })
+///     .await?;
+/// assert_eq!(epoch, Epoch(2), "the work was lost once, and done in the next epoch");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: watch::Receiver<SupervisorState>,
+    /// The newest session; not in the state, so that a subscriber does not keep it open.
+    session: watch::Receiver<Session>,
+    /// Wakes, in the order in which they came, those who wait for a change of either.
+    changed: Arc<Notify>,
+    /// Asks the task to close. That it is dropped tells the task that nobody is left.
+    close: mpsc::UnboundedSender<Closing>,
+}
+
+impl Supervisor {
+    /// Starts the task, and gives out the first handle.
+    pub(super) fn start(builder: SessionBuilder, first: Session) -> Self {
+        let (state, states) = watch::channel(SupervisorState::Up { epoch: first.epoch() });
+        let (session, sessions) = watch::channel(first);
+        let (close, closing) = mpsc::unbounded_channel();
+        let changed = Arc::new(Notify::new());
+        Watchman::start(builder, state, session, Arc::clone(&changed), closing);
+        Self { inner: Arc::new(Inner { state: states, session: sessions, changed, close }) }
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn state(&self) -> SupervisorState {
+        self.inner.state.borrow().clone()
+    }
+
+    /// Every change of [`state`](Self::state) from now on, to be awaited or looked at; of changes
+    /// that follow each other at once, the last. It follows the session's own state.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<SupervisorState> {
+        self.inner.state.clone()
+    }
+
+    /// The newest session, which may be lost. It knows its [`epoch`](Session::epoch).
+    #[must_use]
+    pub fn session(&self) -> Session {
+        self.inner.session.borrow().clone()
+    }
+
+    /// Waits for a session that is not lost: the newest, or the next.
+    ///
+    /// # Errors
+    /// When there will be none: `Lost` if the supervisor was closed, or the backend's error with
+    /// which it failed.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn ready(&self) -> Result<Session, PrimitiveError> {
+        let ready = || {
+            let over = self.inner.state.borrow().over();
+            let session = self.session();
+            over.map(Err).or_else(|| (!session.state().is_lost()).then_some(Ok(session)))
+        };
+        self.wait_until(ready).await
+    }
+
+    /// Does `work` with the newest session, and again whenever what it held is lost: that is how
+    /// a lock or an election is contended for again, by those who ask for it.
+    ///
+    /// If `work` returns `Lost` and its session is lost, it is called with the session of a later
+    /// epoch, as soon as there is one; if its session lives, as when somebody deleted the key of a
+    /// lock, with the same session. What it returns otherwise is the result. A call that lost in
+    /// less than a second is repeated after a pause, which grows up to 5 s.
+    ///
+    /// `work` is not stopped when its session is lost: it notices by the errors of what it calls,
+    /// or wraps what takes long in `run_while_held`. No second call begins while one is under way.
+    /// Several of these may run at the same time.
+    ///
+    /// # Errors
+    /// What `work` returned, unless it was `Lost`. When there will be no other session: `Lost` if
+    /// the supervisor was closed, or the backend's error with which it failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops what `work` returned. The supervisor goes on.
+    pub async fn run<T, F, Fut>(&self, mut work: F) -> Result<T, PrimitiveError>
+    where
+        F: FnMut(Session) -> Fut + Send,
+        Fut: Future<Output = Result<T, PrimitiveError>> + Send,
+    {
+        let mut backoff = Backoff::new(self.session().lease_id());
+        loop {
+            let session = self.ready().await?;
+            let (epoch, began) = (session.epoch(), Instant::now());
+            let lost = match work(session).await {
+                Err(PrimitiveError::Lost(reason)) => reason,
+                done => return done,
+            };
+            events::called_again(epoch, lost);
+            if began.elapsed() >= CALM {
+                backoff.reset();
+            } else if let Ok(over) = timeout(backoff.next(), self.over()).await {
+                return Err(over);
+            }
+        }
+    }
+
+    /// Closes the session, as [`Session::close`] does, and opens no other. Returns when that is
+    /// confirmed. [`run`](Self::run) and [`ready`](Self::ready) then return `Lost`.
+    ///
+    /// # Errors
+    /// As [`Session::close`]: no other session is opened all the same. It takes no longer than
+    /// the lease lives.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the supervisor from being closed.
+    pub async fn close(&self) -> Result<()> {
+        let (reply, closed) = oneshot::channel();
+        if self.inner.close.send(reply).is_ok()
+            && let Ok(result) = closed.await
+        {
+            return result;
+        }
+        self.session().close().await
+    }
+
+    /// Waits until there will be no other session, and tells why.
+    async fn over(&self) -> PrimitiveError {
+        self.wait_until(|| self.inner.state.borrow().over()).await
+    }
+
+    /// Looks now, and after every change, until something is seen.
+    async fn wait_until<T>(&self, look: impl Fn() -> Option<T> + Send) -> T {
+        loop {
+            let mut changed = pin!(self.inner.changed.notified());
+            // Listened to from before the look, so that nothing is missed in between.
+            changed.as_mut().enable();
+            if let Some(seen) = look() {
+                return seen;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor")
+            .field("state", &self.state())
+            .field("session", &self.session())
+            .finish_non_exhaustive()
+    }
+}

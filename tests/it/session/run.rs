@@ -1,0 +1,296 @@
+//! What `Supervisor::run` promises: work that lost what it held is called again, never twice at a
+//! time, and leaves nothing behind.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
+use std::time::Duration;
+
+use coord_core::{
+    Epoch, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Mutex, PrimitiveError, Session,
+    SessionState,
+};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, Record, poll_at_most};
+use proptest::prelude::*;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::supervisor::supervisor;
+use crate::support::{behind, is_keep_alive, keys, secs, settle, timed};
+
+/// The loop that everybody writes: hold, work, and hold again in the next epoch if that was lost.
+/// It is spawned, so its future is `Send`.
+#[tokio::test(start_paused = true)]
+async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let mut tasks = JoinSet::new();
+    let kv = store.clone();
+    tasks.spawn(async move {
+        let tokens = StdMutex::new(Vec::new());
+        let work = async |session: Session| {
+            let guard = Mutex::new(&session, "m").lock().await?;
+            tokens.lock().unwrap().push(guard.fencing_token());
+            if session.epoch() < Epoch(5) {
+                kv.lease_revoke(session.lease_id()).await?;
+            }
+            guard.run_while_held(sleep(secs(60))).await?;
+            guard.unlock().await?;
+            Ok(session.epoch())
+        };
+        assert_eq!(supervisor.run(work).await.unwrap(), Epoch(5));
+        tokens.into_inner().unwrap()
+    });
+    let tokens = tasks.join_next().await.unwrap().unwrap();
+    assert!(tokens.len() == 5 && tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+    assert_eq!(keys(&store, "m/").await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let lease = supervisor.session().lease_id();
+    let calls = AtomicUsize::new(0);
+    let done = supervisor.run(async |session: Session| {
+        assert_eq!((session.epoch(), session.lease_id()), (Epoch(1), lease));
+        let guard = Mutex::new(&session, "m").lock().await?;
+        if calls.fetch_add(1, Ordering::Relaxed) < 3 {
+            store.delete(guard.key()).await?;
+        }
+        guard.run_while_held(sleep(secs(5))).await?;
+        Ok(())
+    });
+    done.await.unwrap();
+    assert_eq!(calls.into_inner(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_errors_of_the_work_come_back_as_they_are() {
+    let supervisor = supervisor(Arc::new(MemBackend::new())).await;
+    let calls = AtomicUsize::new(0);
+    let failed: Result<(), _> = supervisor
+        .run(async |session: Session| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            session.backend().get("").await?;
+            Ok(())
+        })
+        .await;
+    assert!(
+        matches!(failed, Err(PrimitiveError::Backend(error)) if error.kind() == ErrorKind::EmptyKey)
+    );
+    assert_eq!(calls.into_inner(), 1);
+    assert_eq!(supervisor.run(async |_| Ok(7)).await.unwrap(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_loses_at_once_is_called_less_and_less_often() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(Arc::new(store.clone())).await;
+    for revoke in [false, true] {
+        let calls = AtomicUsize::new(0);
+        let endless = supervisor.run(async |session: Session| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            if revoke {
+                store.lease_revoke(session.lease_id()).await?;
+                session.lost().await;
+            }
+            Err::<(), _>(LossReason::KeyDeleted.into())
+        });
+        assert!(timeout(secs(60), endless).await.is_err());
+        let calls = calls.into_inner();
+        assert!((10..=30).contains(&calls), "called {calls} times in a minute");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_held_for_long_is_called_again_without_a_pause() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let calls = AtomicUsize::new(0);
+    let work = supervisor.run(async |_| {
+        if calls.fetch_add(1, Ordering::Relaxed) == 10 {
+            return Ok(());
+        }
+        sleep(secs(60)).await;
+        Err(LossReason::KeyDeleted.into())
+    });
+    let (done, after) = timed(work).await;
+    done.unwrap();
+    assert_eq!(after, secs(600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_ends_when_the_supervisor_is_closed() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let holding = supervisor.run(async |session: Session| {
+        let guard = Mutex::new(&session, "m").lock().await?;
+        guard.run_while_held(std::future::pending::<()>()).await?;
+        Ok(())
+    });
+    let losing = supervisor.run(async |_| Err::<(), _>(LossReason::KeyDeleted.into()));
+    let closing = async {
+        sleep(secs(60)).await;
+        supervisor.close().await.unwrap();
+    };
+    let ((held, after), (lost, paused), ()) = tokio::join!(timed(holding), timed(losing), closing);
+    assert_eq!(held.unwrap_err().loss(), Some(LossReason::Closed));
+    assert_eq!(lost.unwrap_err().loss(), Some(LossReason::Closed));
+    assert_eq!((after, paused), (secs(60), secs(60)), "not even a pause delays it");
+    assert!(store.leases().await.unwrap().leases.is_empty());
+}
+
+/// Work that loses its lock to a revocation, and waits for another, dropped wherever it waits.
+#[tokio::test(start_paused = true)]
+async fn run_dropped_at_any_await_leaves_nothing_behind() {
+    for polls in 1..200 {
+        let store = MemBackend::new();
+        let supervisor = supervisor(behind(&store, |_: &Call| Fate::Yield)).await;
+        let work = supervisor.run(async |session: Session| {
+            let guard = Mutex::new(&session, "m").lock().await?;
+            if session.epoch() < Epoch(3) {
+                store.lease_revoke(session.lease_id()).await?;
+                return Err(guard.lost().await.into());
+            }
+            guard.unlock().await
+        });
+        let done = poll_at_most(polls, work).await;
+        settle().await;
+        let over = matches!(supervisor.session().state(), SessionState::Lost(_));
+        assert!(over || keys(&store, "m/").await.is_empty(), "dropped after {polls} polls");
+        drop(supervisor);
+        sleep(secs(20)).await;
+        assert_eq!(keys(&store, "").await, [""; 0], "dropped after {polls} polls");
+        let leases = store.leases().await.unwrap().leases;
+        assert!(leases.is_empty(), "dropped after {polls} polls: {leases:?}");
+        if let Some(done) = done {
+            done.unwrap();
+            assert!(polls > 10, "the future was never dropped on its way");
+            return;
+        }
+    }
+    panic!("the work was never done");
+}
+
+/// Keep-alives are the standing cost of holding; many primitives on one session share it.
+#[tokio::test(start_paused = true)]
+async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
+    let mut costs = Vec::new();
+    for count in [0, 1, 50] {
+        let record = Record::new();
+        let supervisor = supervisor(behind(&MemBackend::new(), record.clone())).await;
+        let session = supervisor.ready().await.unwrap();
+        let mut guards = Vec::new();
+        for n in 0..count {
+            guards.push(Mutex::new(&session, format!("m{n}")).lock().await.unwrap());
+        }
+        record.take();
+        sleep(secs(3_600)).await;
+        let calls = record.take();
+        assert!(calls.0.iter().all(is_keep_alive), "{calls}");
+        costs.push(calls.0.len());
+    }
+    assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+    assert!((1_075..=1_081).contains(&costs[0]), "one each third of 10 s for an hour: {costs:?}");
+}
+
+/// What becomes of requests in a storm, and who has the lock revoked under it.
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        6 => Just(Fate::Pass),
+        3 => Just(Fate::Yield),
+        2 => (1..12_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
+        2 => Just(Fate::LoseRequest),
+        1 => Just(Fate::LoseReply),
+        2 => Just(Fate::Hang),
+    ]
+}
+
+/// One client: works under the lock for three seconds, three times, whatever is lost meanwhile.
+async fn client(kv: Arc<dyn KvBackend>, holders: &AtomicUsize) -> Epoch {
+    let builder = Session::builder(kv).ttl(secs(6)).connect_timeout(secs(2));
+    let supervisor = loop {
+        if let Ok(supervisor) = builder.clone().supervise().await {
+            break supervisor;
+        }
+    };
+    let newest = AtomicUsize::new(0);
+    for _ in 0..3 {
+        let run = || supervisor.run(|session| hold(session, holders, &newest));
+        // What fails is tried again; what hangs is not the supervisor's to end.
+        while !matches!(timeout(secs(60), run()).await, Ok(Ok(()))) {}
+    }
+    // Cut off or not: it ends in time.
+    let (_, after) = timed(supervisor.close()).await;
+    assert!(after <= secs(6), "closing took {after:?}");
+    supervisor.state().epoch()
+}
+
+async fn hold(
+    session: Session,
+    holders: &AtomicUsize,
+    newest: &AtomicUsize,
+) -> Result<(), PrimitiveError> {
+    let epoch = usize::try_from(session.epoch().0).expect("there are few");
+    assert!(newest.fetch_max(epoch, Ordering::Relaxed) <= epoch, "an epoch that had gone by");
+    let guard = Mutex::new(&session, "m").lock().await?;
+    // Time is virtual and nobody is suspended, so whoever is still at work holds for sure.
+    let work = async {
+        assert_eq!(holders.fetch_add(1, Ordering::Relaxed), 0, "two hold the lock");
+        let _over = Over(holders);
+        sleep(secs(3)).await;
+    };
+    guard.run_while_held(work).await?;
+    guard.unlock().await
+}
+
+/// One holder less, when dropped.
+struct Over<'a>(&'a AtomicUsize);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn storm(clients: Vec<Vec<Fate>>) {
+    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+    let holders = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for fates in clients {
+        let next = AtomicUsize::new(0);
+        let rule = move |_: &Call| {
+            fates.get(next.fetch_add(1, Ordering::Relaxed)).cloned().unwrap_or(Fate::Pass)
+        };
+        let (kv, holders) = (behind(&store, rule), Arc::clone(&holders));
+        tasks.spawn(async move { client(kv, &holders).await });
+    }
+    while let Some(client) = tasks.join_next().await {
+        client.expect("no client panics");
+    }
+    // A lease that was granted to nobody, for the answer was lost, ends by itself.
+    sleep(secs(20)).await;
+    assert_eq!(keys(&store, "").await, [""; 0], "left behind");
+    assert!(store.leases().await.expect("the store is there").leases.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn storm_never_lets_two_hold_and_lets_everybody_finish(
+        clients in prop::collection::vec(prop::collection::vec(fate(), 0..60), 1..4)
+    ) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime can be built")
+            .block_on(storm(clients));
+    }
+}
