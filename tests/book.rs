@@ -24,3 +24,7 @@ pub mod etcd {}
 /// `docs/guide/backends.md`
 #[doc = include_str!("../docs/guide/backends.md")]
 pub mod backends {}
+
+/// `docs/guide/metrics.md`
+#[doc = include_str!("../docs/guide/metrics.md")]
+pub mod metrics {}
