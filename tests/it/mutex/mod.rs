@@ -108,7 +108,7 @@ async fn contender_of_go_stands_in_the_same_line() {
         store.delete(&go).await.unwrap();
     });
     let key = guard.unwrap().key().clone();
-    assert_eq!(key, format!("m/{}-1", session.lease_id()), "their own layout, and a number");
+    assert_eq!(key, format!("m/{}-0", session.lease_id()), "their own layout, and a number");
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,6 +123,7 @@ impl WaitingLine {
                 return Ok(Contender::new(line, ticket, place, joined.header, standing));
             }
             // A former owner of an adopted lease has used this key. Try the next.
+            ticket.renounce();
         }
     }
 
@@ -193,8 +194,9 @@ impl WaitingLine {
     }
 
     fn ticket(&self) -> Ticket {
-        let key = self.keys.key(self.session.lease_id(), self.session.next_contender());
-        Ticket::new(self.session.clone(), key)
+        let number = self.session.number();
+        let key = self.keys.key(self.session.lease_id(), number.value());
+        Ticket::new(self.session.clone(), key, number)
     }
 }
 

@@ -123,10 +123,10 @@ impl Contender {
     /// look is one request; it is two if those who were known to be before this one have all left
     /// before the watch stood, or if other lines lie below this one.
     ///
-    /// After a quarter of a second it watches its own key too, so that from then on it fails at once
-    /// if somebody deletes the key. It looks once each time to live of the session
-    /// even if nothing wakes it, so that a watch which has fallen silent delays it and no more.
-    /// While the store is unavailable it goes on waiting, as long as the session lives.
+    /// After a quarter of a second it watches its own key too, so that from then on it fails at
+    /// once if somebody deletes the key. It looks once each time to live of the session even if
+    /// nothing wakes it, so that a watch which has fallen silent delays it and no more. While the
+    /// store is unavailable it goes on waiting, as long as the session lives.
     ///
     /// # Errors
     /// `Lost` as soon as the session is, or the key was deleted by somebody else; what the backend

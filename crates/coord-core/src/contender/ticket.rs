@@ -8,7 +8,7 @@ use super::standing::Place;
 use crate::error::{Error, Outcome};
 use crate::kv::{Put, Revision, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
-use crate::session::{Debris, Session};
+use crate::session::{Debris, Number, Session};
 
 /// A key of a line. Dropped while the key may exist, it has the session's keeper remove it.
 pub(super) struct Ticket {
@@ -18,16 +18,25 @@ pub(super) struct Ticket {
     created: Option<Revision>,
     /// Whether the key may exist.
     armed: bool,
+    /// The number in the key, if we gave it; given back when the key surely does not exist.
+    number: Option<Number>,
 }
 
 impl Ticket {
-    pub(super) const fn new(session: Session, key: Bytes) -> Self {
-        Self { session, key, created: None, armed: false }
+    /// A key that does not exist yet, as far as we know.
+    pub(super) const fn new(session: Session, key: Bytes, number: Number) -> Self {
+        Self { session, key, created: None, armed: false, number: Some(number) }
     }
 
     /// A key that is there already, on the session's lease.
     pub(super) fn found(session: Session, place: &Place) -> Self {
-        Self { session, key: place.key.clone(), created: Some(place.created), armed: true }
+        Self {
+            session,
+            key: place.key.clone(),
+            created: Some(place.created),
+            armed: true,
+            number: None,
+        }
     }
 
     pub(super) const fn key(&self) -> &Bytes {
@@ -68,6 +77,13 @@ impl Ticket {
         }
     }
 
+    /// The key is somebody else's: its number is not to be tried again.
+    pub(super) fn renounce(mut self) {
+        if let Some(number) = &mut self.number {
+            number.burn();
+        }
+    }
+
     /// The key surely does not exist any more.
     pub(super) const fn disarm(&mut self) {
         self.armed = false;
@@ -77,8 +93,12 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.armed {
-            let key = self.key.clone();
-            self.session.clean_up(Debris { key, created: self.created });
+            let (key, created) = (self.key.clone(), self.created);
+            let mut number = self.number.take();
+            if let (Some(number), None) = (&mut number, created) {
+                number.burn();
+            }
+            self.session.clean_up(Debris { key, created, number });
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::numbers::{Number, Numbers};
 use super::{Epoch, Inner, Session, SessionState};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -36,6 +36,10 @@ pub(crate) struct Debris {
     pub(crate) key: Bytes,
     /// The revision that created it; `None` when nobody knows whether anything did.
     pub(crate) created: Option<Revision>,
+    /// The number in the key, to be given back when the key is gone. Whoever does not know whether
+    /// the key was created has to burn it: a request to delete the key, whichever life it is in,
+    /// may be late.
+    pub(crate) number: Option<Number>,
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -91,9 +95,9 @@ impl Keeper {
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
         tokio::spawn(keeper.run(inbox));
-        let next_contender = AtomicU64::new(0);
+        let numbers = Numbers::default();
         let state = states;
-        let inner = Inner { backend, lease, ttl, epoch, next_contender, state, over, commands };
+        let inner = Inner { backend, lease, ttl, epoch, numbers, state, over, commands };
         Session { inner: Arc::new(inner) }
     }
 
@@ -239,7 +243,7 @@ impl Keeper {
     /// finding nothing proves nothing: it is looked for again, at growing intervals, for the time
     /// that a lease lives. The session has keys of its own only, and former owners' keys are older
     /// than the session, so this cannot hit anybody else's.
-    fn clean(&self, Debris { key, created }: Debris) -> Pending<()> {
+    fn clean(&self, Debris { key, created, number }: Debris) -> Pending<()> {
         let backend = Arc::clone(&self.backend);
         let ours = Compare::lease(&key, CompareOp::Equal, self.lease);
         let guard = match created {
@@ -261,13 +265,14 @@ impl Keeper {
                 // lives; sent again, it does nothing that it has not done.
                 let answer = timeout(after, backend.txn(delete.clone())).await;
                 match answer.unwrap_or(Err(Error::Timeout { after })) {
-                    Ok(response) if response.succeeded || created.is_some() => return,
-                    Ok(_) if Instant::now() >= give_up => return,
+                    Ok(response) if response.succeeded || created.is_some() => break,
+                    Ok(_) if Instant::now() >= give_up => break,
                     Ok(_) => {}
                     Err(error) => events.clean_up_failed(&error, pause),
                 }
                 sleep(pause).await;
             }
+            drop(number);
         })
     }
 }

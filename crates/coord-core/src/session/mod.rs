@@ -27,13 +27,13 @@
 mod backoff;
 mod builder;
 mod keeper;
+mod numbers;
 mod supervisor;
 mod watchman;
 
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -46,6 +46,8 @@ use crate::loss::{LossReason, PrimitiveError};
 pub use builder::SessionBuilder;
 use keeper::Command;
 pub(crate) use keeper::Debris;
+pub(crate) use numbers::Number;
+use numbers::Numbers;
 pub use supervisor::{Epoch, Supervisor, SupervisorState};
 
 /// Whether a session still holds its lease.
@@ -109,7 +111,7 @@ struct Inner {
     lease: LeaseId,
     ttl: Duration,
     epoch: Epoch,
-    next_contender: AtomicU64,
+    numbers: Numbers,
     state: watch::Receiver<SessionState>,
     /// Wakes, in the order in which they came, those who wait for the end: `state` wakes whoever
     /// subscribed in an order drawn by lot, and then no run of a test is like another.
@@ -220,9 +222,9 @@ impl Session {
         Err(Error::LeaseNotFound { lease: Some(lease) })
     }
 
-    /// A number that this session has not given out before.
-    pub(crate) fn next_contender(&self) -> u64 {
-        self.inner.next_contender.fetch_add(1, Ordering::Relaxed)
+    /// A number for a key of this session, which no other key of it has now.
+    pub(crate) fn number(&self) -> Number {
+        self.inner.numbers.take()
     }
 
     /// Hands over what a dropped future left behind. The keeper removes it; if the session is
