@@ -1,5 +1,6 @@
 //! Tests across crates.
 
+mod blocking;
 mod mem;
 mod mirror;
 mod model;

@@ -60,6 +60,9 @@ impl From<LossReason> for PrimitiveError {
 /// Callers act differently on the two: a loss is final, and the work that relied on what was held
 /// must stop; a backend's error tells by its own [`outcome`](Error::outcome) and
 /// [`is_retryable`](Error::is_retryable) whether to try again.
+///
+/// The third is met only by calls that block: see
+/// [`Mutex::blocking_lock`](crate::Mutex::blocking_lock).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrimitiveError {
@@ -69,6 +72,11 @@ pub enum PrimitiveError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] Error),
+    /// A call that blocks its thread was made where tasks run, which would all stand still.
+    #[error(
+        "a thread that runs tasks must not block: await the lock here, or in spawn_blocking call Handle::current().block_on(mutex.lock())"
+    )]
+    WouldBlockTasks,
 }
 
 impl PrimitiveError {
@@ -78,6 +86,8 @@ impl PrimitiveError {
         match self {
             Self::Lost(_) => Outcome::NotApplied,
             Self::Backend(error) => error.outcome(),
+            // Refused before anything was sent.
+            Self::WouldBlockTasks => Outcome::NotApplied,
         }
     }
 
@@ -85,7 +95,7 @@ impl PrimitiveError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Lost(_) => false,
+            Self::Lost(_) | Self::WouldBlockTasks => false,
             Self::Backend(error) => error.is_retryable(),
         }
     }
@@ -95,7 +105,7 @@ impl PrimitiveError {
     pub const fn loss(&self) -> Option<LossReason> {
         match self {
             Self::Lost(reason) => Some(*reason),
-            Self::Backend(_) => None,
+            Self::Backend(_) | Self::WouldBlockTasks => None,
         }
     }
 }

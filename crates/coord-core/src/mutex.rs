@@ -7,6 +7,8 @@
 //! can refuse it too ([`MutexGuard::fencing_token`]).
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::contender::{Contender, FencingToken, WaitingLine};
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
@@ -90,6 +92,64 @@ impl Mutex {
         let contender = self.line.try_join("").await?;
         Ok(contender.map(|contender| MutexGuard { contender }))
     }
+
+    /// [`lock`](Self::lock) for code outside async: it is done on the runtime that the session was
+    /// opened on, and the thread blocks until it has the lock.
+    ///
+    /// Somebody must be running that runtime's tasks meanwhile: a multi-thread runtime does by
+    /// itself; a current-thread runtime only while a thread is in its `block_on`.
+    ///
+    /// To wait no longer than so long, put [`lock`](Self::lock) into `tokio::time::timeout`, and
+    /// that into the runtime's `block_on`.
+    ///
+    /// ```
+    /// use coord_core::{Mutex, Session};
+    /// use coord_mem::MemBackend;
+    /// use std::{sync::Arc, thread};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let session = runtime.block_on(Session::builder(Arc::new(MemBackend::new())).open())?;
+    /// let mutex = Mutex::new(&session, "ledger");
+    ///
+    /// let worker = thread::spawn(move || {
+    ///     let guard = mutex.blocking_lock()?;
+    ///     let token = guard.fencing_token();
+    ///     guard.blocking_unlock()?; // or drop it: then it is unlocked in the background
+    ///     Ok::<_, coord_core::PrimitiveError>(token)
+    /// });
+    /// println!("held with token {}", worker.join().expect("it does not panic")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock); `Lost` also when the session's runtime is shut down, before or
+    /// while the thread waits, for then the session is lost. `WouldBlockTasks` where a tokio
+    /// runtime is entered, in async code above all: nothing was sent.
+    pub fn blocking_lock(&self) -> Result<MutexGuard, PrimitiveError> {
+        let mutex = self.clone();
+        blocked(self.line.session(), async move { mutex.lock().await })
+    }
+}
+
+/// Has `session`'s runtime run `future`, and blocks this thread until it is done.
+fn blocked<T: Send + 'static>(
+    session: &Session,
+    future: impl Future<Output = Result<T, PrimitiveError>> + Send + 'static,
+) -> Result<T, PrimitiveError> {
+    if Handle::try_current().is_ok() {
+        return Err(PrimitiveError::WouldBlockTasks);
+    }
+    let (reply, answer) = oneshot::channel();
+    // Its owner is this thread, which waits for it.
+    session.runtime().spawn(async move {
+        // This thread cannot stop waiting.
+        let _ = reply.send(future.await);
+    });
+    // If the runtime is shut down, before or meanwhile, the task is dropped and the reply with it,
+    // as is the session's keeper: that is the loss which the keeper tells then.
+    answer.blocking_recv().unwrap_or(Err(PrimitiveError::Lost(LossReason::Expired)))
 }
 
 /// Proof of having been given a [`Mutex`], and the means to notice that it is lost.
@@ -216,5 +276,15 @@ impl MutexGuard {
     /// Dropping the future unlocks all the same, in the background.
     pub async fn unlock(self) -> Result<(), PrimitiveError> {
         self.contender.leave().await
+    }
+
+    /// [`unlock`](Self::unlock) for code outside async: the thread blocks until it is confirmed.
+    ///
+    /// # Errors
+    /// As [`unlock`](Self::unlock). `WouldBlockTasks` where a tokio runtime is entered: the guard
+    /// is dropped, so the lock is given up all the same, in the background.
+    pub fn blocking_unlock(self) -> Result<(), PrimitiveError> {
+        let session = self.session().clone();
+        blocked(&session, self.unlock())
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
@@ -97,7 +98,8 @@ impl Keeper {
         tokio::spawn(keeper.run(inbox));
         let numbers = Numbers::default();
         let state = states;
-        let inner = Inner { backend, lease, ttl, epoch, numbers, state, over, commands };
+        let runtime = Handle::current();
+        let inner = Inner { backend, lease, ttl, epoch, numbers, state, over, commands, runtime };
         Session { inner: Arc::new(inner) }
     }
 

@@ -36,6 +36,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -117,6 +118,8 @@ struct Inner {
     /// subscribed in an order drawn by lot, and then no run of a test is like another.
     over: Arc<Notify>,
     commands: mpsc::UnboundedSender<Command>,
+    /// Where the keeper runs, and what threads outside async have done for them.
+    runtime: Handle,
 }
 
 impl Session {
@@ -220,6 +223,11 @@ impl Session {
             return result.map(|()| lease);
         }
         Err(Error::LeaseNotFound { lease: Some(lease) })
+    }
+
+    /// The runtime that the session was opened on.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.inner.runtime
     }
 
     /// A number for a key of this session, which no other key of it has now.
