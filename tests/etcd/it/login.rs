@@ -1,33 +1,40 @@
 //! Users and passwords.
 
 use coord_core::{
-    ErrorKind, KvBackend as _, KvBackendExt as _, Mutex, Put, Session, SessionState, Txn,
-    WatchRequest,
+    Election, ErrorKind, KvBackend, KvBackendExt as _, Mutex, PrimitiveError, Put, Session,
+    SessionState, Txn, WatchRequest,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
 use etcd_client::{Client, Permission, PermissionType};
 use std::sync::Arc;
+use tokio::time::timeout;
 
-use crate::support::{refused, secs, single};
+use crate::support::{refused, secs, session, single};
 
-/// A server with the users `root`, and `app`, who may do as she likes under `app/`.
+/// The user `app`, who may do as she likes under `app/`.
+const APP: &[(&str, &str)] = &[("app", "app/")];
+
+/// A server with the users `root` and `app`.
 async fn with_users() -> Cluster {
     let server = single().await;
-    set_up(&server).await.expect("a fresh server takes users");
+    set_up(&server, APP).await.expect("a fresh server takes users");
     server
 }
 
-async fn set_up(server: &Cluster) -> Result<(), etcd_client::Error> {
+/// Adds `root`, and users who may do as they like under a prefix, each with the same password.
+async fn set_up(server: &Cluster, users: &[(&str, &str)]) -> Result<(), etcd_client::Error> {
     let client = Client::connect(server.endpoints(), None).await?;
     let mut auth = client.auth_client();
-    for (user, role) in [("root", "root"), ("app", "app")] {
+    for user in users.iter().map(|(user, _)| *user).chain(["root"]) {
         auth.user_add(user, "secret", None).await?;
-        auth.role_add(role).await?;
-        auth.user_grant_role(user, role).await?;
+        auth.role_add(user).await?;
+        auth.user_grant_role(user, user).await?;
     }
-    let own = Permission::new(PermissionType::Readwrite, "app/").with_prefix();
-    auth.role_grant_permission("app", own).await?;
+    for (user, prefix) in users {
+        let own = Permission::new(PermissionType::Readwrite, *prefix).with_prefix();
+        auth.role_grant_permission(*user, own).await?;
+    }
     auth.auth_enable().await?;
     Ok(())
 }
@@ -66,7 +73,7 @@ async fn nobody_is_refused_where_users_are_asked_for() {
     let server = single().await;
     // From the time before there were users.
     let kv = EtcdBackend::connect(server.endpoints()).await.unwrap();
-    set_up(&server).await.unwrap();
+    set_up(&server, APP).await.unwrap();
     refused(kv.get("app/a").await, ErrorKind::Unauthenticated);
     refused(kv.put("app/a", "1").await, ErrorKind::Unauthenticated);
     refused(kv.watch(WatchRequest::new("app/a")).await, ErrorKind::Unauthenticated);
@@ -125,4 +132,34 @@ async fn login_is_not_minded_by_a_server_without_users() {
     let server = single().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     kv.put("a", "1").await.unwrap();
+}
+
+/// Go's `TestElectionWithAuthEnabled` (issue 17502): users with rights on their own prefixes only.
+/// Of each, one campaigns and lets its lease run out, and another is elected when it has.
+#[tokio::test]
+async fn election_with_auth_enabled() {
+    let server = single().await;
+    let users = [("user1", "/foo1"), ("user2", "/bar1")];
+    set_up(&server, &users).await.unwrap();
+    let campaigns = users.map(|(user, prefix)| {
+        let (server, name) = (&server, format!("{prefix}/a"));
+        async move {
+            let kv: Arc<dyn KvBackend> = Arc::new(login(server, user, "secret").await.unwrap());
+            let first = session(&kv, 2).await;
+            let led = Election::new(&first, name.clone()).campaign("first").await.unwrap();
+            first.orphan().await.unwrap();
+            let second = session(&kv, 10).await;
+            let election = Election::new(&second, name);
+            assert_eq!(election.leader().await.unwrap().unwrap().value(), "first");
+            let elected = timeout(secs(30), election.campaign("second")).await;
+            let leads = elected.expect("the lease runs out").unwrap();
+            assert!(leads.fencing_token() > led.fencing_token());
+            leads.resign().await.unwrap();
+            let others = if user == "user1" { "/bar1/a" } else { "/foo1/a" };
+            let error = Election::new(&second, others).campaign("not mine").await.unwrap_err();
+            let PrimitiveError::Backend(error) = error else { panic!("{error}") };
+            refused(Err::<(), _>(error), ErrorKind::PermissionDenied);
+        }
+    });
+    futures_util::future::join_all(campaigns).await;
 }

@@ -23,10 +23,13 @@ impl Pool {
     /// Without servers as yet. They will all have [usual ids](Setup::usual_ids).
     #[must_use]
     pub fn new(release: Release) -> Self {
-        Self {
-            setup: Setup::new(release).usual_ids(),
-            idle: Arc::new(Mutex::new(Some(Vec::new()))),
-        }
+        Self::of(Setup::new(release).usual_ids())
+    }
+
+    /// Without servers as yet. They will all be as `setup` says.
+    #[must_use]
+    pub fn of(setup: Setup) -> Self {
+        Self { setup, idle: Arc::new(Mutex::new(Some(Vec::new()))) }
     }
 
     /// A server without keys and without leases, until the loan is dropped.

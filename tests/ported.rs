@@ -1,0 +1,27 @@
+//! Go's tests of sessions, locks and elections, on `MemBackend`, on virtual time.
+
+mod go;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use coord_core::KvBackend;
+use coord_mem::MemBackend;
+use libtest_mimic::Arguments;
+
+use crate::go::{Store, TESTS};
+
+fn main() -> ExitCode {
+    let trials = TESTS.iter().map(|test| {
+        test.trial("mem", true, async |_members| {
+            let store = MemBackend::new();
+            // Clones share the store, as clients share a server; one member does for three.
+            let client = move |_| {
+                let client = Arc::new(store.clone()) as Arc<dyn KvBackend>;
+                Box::pin(async { client }) as _
+            };
+            ((), Store::new(client))
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
