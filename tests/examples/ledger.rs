@@ -14,10 +14,11 @@
 //!
 //! On etcd: `cargo run --example ledger --features etcd -- tests/data/transfers.csv --endpoints
 //! 127.0.0.1:2379`
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what happens")]
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
+mod store;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use coord_core::{
     Compare, CompareOp, KeyRange, KvBackend, KvBackendExt as _, Mutex, MutexGuard, Op, Outcome,
     PrimitiveError, Put, Session, Txn,
 };
-use coord_mem::MemBackend;
+use store::{Result, Store};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -54,7 +55,6 @@ FILE is a CSV file with the columns id, from, to and amount, as tests/data/trans
 accounts are 00 to 99, and each starts with 1000. Without --endpoints the ledger is kept in memory;
 on etcd it is kept under ledger/, and what was there before is deleted.";
 
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 type Balances = BTreeMap<String, u64>;
 
 #[derive(Clone, Debug)]
@@ -78,24 +78,6 @@ impl Transfer {
     }
 }
 
-/// Where the ledger is kept.
-enum Store {
-    Memory(MemBackend),
-    #[cfg(feature = "etcd")]
-    Etcd(Vec<String>),
-}
-
-impl Store {
-    /// A connection, which lives on the runtime that asks for it.
-    async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
-        Ok(match self {
-            Self::Memory(store) => Arc::new(store.clone()),
-            #[cfg(feature = "etcd")]
-            Self::Etcd(endpoints) => Arc::new(coord_etcd::EtcdBackend::connect(endpoints).await?),
-        })
-    }
-}
-
 /// What all workers share.
 struct Ledger {
     store: Store,
@@ -111,29 +93,10 @@ struct Report {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (file, store) = match arguments[..] {
-        [file] => (file, Store::Memory(MemBackend::new())),
-        #[cfg(feature = "etcd")]
-        [file, "--endpoints", endpoints] => {
-            (file, Store::Etcd(endpoints.split(',').map(str::to_owned).collect()))
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(Path::new(file), store) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ledger: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    store::run(USAGE, |[file], store| keep(Path::new(&file), store))
 }
 
-fn run(file: &Path, store: Store) -> Result<()> {
+fn keep(file: &Path, store: Store) -> Result<()> {
     let transfers = read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let kv = runtime.block_on(store.connect())?;

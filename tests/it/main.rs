@@ -1,6 +1,7 @@
 //! Tests across crates.
 
 mod blocking;
+mod examples;
 mod mem;
 mod mirror;
 mod model;
