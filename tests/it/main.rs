@@ -7,6 +7,7 @@ mod mirror;
 mod model;
 mod mutex;
 mod prefix;
+mod regressions;
 mod session;
 mod support;
 mod tidy;

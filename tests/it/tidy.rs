@@ -172,3 +172,69 @@ fn no_dependency_needs_a_newer_compiler_than_we_say() {
         .collect();
     complain(&newer.into_iter().collect::<Vec<_>>());
 }
+
+/// What stands between backticks in the columns of a page's tables that have one of these headers.
+fn quoted_under(page: &str, headers: &[&str]) -> Vec<String> {
+    let mut quoted = Vec::new();
+    let mut wanted = Vec::new();
+    let mut in_table = false;
+    for line in page.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        if line.starts_with('|') && !in_table {
+            wanted = cells.iter().map(|cell| headers.contains(cell)).collect();
+        }
+        in_table = line.starts_with('|');
+        let cells = cells.iter().zip(&wanted).filter(|(_, wanted)| in_table && **wanted);
+        quoted.extend(cells.flat_map(|(cell, _)| cell.split('`').skip(1).step_by(2)));
+    }
+    quoted.into_iter().map(str::to_owned).collect()
+}
+
+/// A page that says what proves something must name a test that is there.
+#[test]
+fn tests_named_in_the_pages_exist() {
+    let tests: String = sources().into_iter().map(|(_, text)| text).collect();
+    let mut complaints = Vec::new();
+    let mut named = 0;
+    for (name, page) in files("docs", ".md") {
+        for test in quoted_under(&page, &["proved by", "ours", "test"]) {
+            // A path is looked for by another rule; what has a capital is no test.
+            if test.contains('/') || test.contains(char::is_uppercase) {
+                continue;
+            }
+            named += 1;
+            if !tests.contains(&format!("fn {test}(")) {
+                complaints.push(format!("{name}: there is no test `{test}`"));
+            }
+        }
+    }
+    assert!(named > 50, "the tables name {named} tests: are they still where this looks?");
+    complain(&complaints);
+}
+
+/// Every name of Go's package has its row, and what took its place is there.
+#[test]
+fn names_of_gos_package_have_gone_somewhere() {
+    const NAMES: &str = "NewSession WithTTL WithLease WithContext Session.Client Session.Lease \
+        Session.Done Session.Ctx Session.Orphan Session.Close NewMutex Mutex.Lock Mutex.TryLock \
+        Mutex.Unlock Mutex.IsOwner Mutex.Key Mutex.Header NewLocker ErrLocked ErrSessionExpired \
+        ErrLockReleased NewElection ResumeElection Election.Campaign Election.Proclaim \
+        Election.Resign Election.Leader Election.Observe Election.Key Election.Rev \
+        Election.Header ErrElectionNotLeader ErrElectionNoLeader";
+    let page = std::fs::read_to_string(root().join("docs/go.md")).expect("there is the page");
+    let theirs = quoted_under(&page, &["Go"]);
+    let lost = NAMES.split_whitespace().filter(|name| !theirs.iter().any(|row| row == name));
+    let mut complaints: Vec<_> =
+        lost.map(|name| format!("docs/go.md: no row for {name}")).collect();
+
+    let core: String =
+        files("crates/coord-core", ".rs").into_iter().map(|(_, text)| text).collect();
+    for ours in quoted_under(&page, &["coord"]) {
+        let name = ours.rsplit("::").next().unwrap_or_default();
+        let there = [format!("fn {name}("), format!("    {name},"), format!("    {name}(")];
+        if ours != "None" && !there.iter().any(|there| core.contains(there)) {
+            complaints.push(format!("docs/go.md: `{ours}` is not in core"));
+        }
+    }
+    complain(&complaints);
+}

@@ -1,0 +1,138 @@
+//! How Go's package does it, over `KvBackend`, with its faults.
+//!
+//! What a regression test says of the old behaviour it shows on this, and then that ours is not so.
+//! The steps and their order are those of Go's `mutex.go`, `election.go` and `key.go`; where a
+//! fault was mended on the way to etcd's main branch, both ways are here. The clean-up after an
+//! error is left out where no test looks at it.
+//!
+//! Source: etcd `client/v3/concurrency` at commit 2f59c9f, and at 3.4; the facts, not the text.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coord_core::{
+    Compare, CompareOp, Delete, EventKind, KvBackend, KvBackendExt as _, LeaseId, Op, Put, Range,
+    Result, Revision, SortOrder, SortTarget, Txn, WatchRequest,
+};
+
+/// What a lock of Go's package answers.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Held,
+    /// `ErrLocked`.
+    Locked,
+    /// `ErrSessionExpired`.
+    SessionExpired,
+}
+
+/// A contender as Go's package keeps one: its key is named after the lease and nothing else.
+pub(crate) struct Contender {
+    kv: Arc<dyn KvBackend>,
+    pub(crate) lease: LeaseId,
+    prefix: String,
+    pub(crate) key: String,
+    created: Revision,
+    /// What an election forgets when it resigns, or fails.
+    campaigned: bool,
+}
+
+impl Contender {
+    pub(crate) fn new(kv: Arc<dyn KvBackend>, lease: LeaseId, name: &str) -> Self {
+        let (prefix, key) = (format!("{name}/"), format!("{name}/{lease}"));
+        Self { kv, lease, prefix, key, created: Revision::ZERO, campaigned: false }
+    }
+
+    /// Creates the key, or finds it; tells whether it is the first in the line.
+    async fn acquire(&mut self, value: &str) -> Result<bool> {
+        let first = Range::prefix(self.prefix.clone())
+            .sorted(SortTarget::CreateRevision, SortOrder::Ascending)
+            .limit(1);
+        let put = Put::new(self.key.clone(), value.to_owned()).lease(self.lease);
+        let acquire = Txn::new()
+            .when([Compare::absent(self.key.clone())])
+            .and_then([Op::Put(put), Op::Range(first.clone())])
+            .or_else([Op::Range(Range::new(self.key.clone())), Op::Range(first)]);
+        let answer = self.kv.txn(acquire).await?;
+        let reads: Vec<_> = answer.responses.iter().map(|response| response.as_range()).collect();
+        self.created = match (answer.succeeded, reads[0]) {
+            (false, Some(own)) => own.kvs[0].create_revision,
+            _ => answer.header.revision,
+        };
+        Ok(reads[1].is_some_and(|line| line.kvs[0].create_revision == self.created))
+    }
+
+    /// Waits until nobody who came before is left, and looks at nothing else.
+    async fn wait_deletes(&self) -> Result<()> {
+        let before = Range::prefix(self.prefix.clone())
+            .sorted(SortTarget::CreateRevision, SortOrder::Descending)
+            .max_create_revision(Revision(self.created.0 - 1))
+            .limit(1);
+        loop {
+            let read = self.kv.range(before.clone()).await?;
+            let Some(last) = read.kvs.first() else { return Ok(()) };
+            self.wait_delete(last.key.clone(), read.header.revision).await?;
+        }
+    }
+
+    async fn wait_delete(&self, key: Bytes, from: Revision) -> Result<()> {
+        let mut watch = self.kv.watch(WatchRequest::new(key).start_at(from)).await?;
+        while let Some(batch) = watch.next().await {
+            if batch?.events.iter().any(|event| event.kind == EventKind::Delete) {
+                return Ok(());
+            }
+        }
+        unreachable!("a watch ends with an error")
+    }
+
+    /// `Mutex.Lock` up to 3.4: whoever was before has gone, so it is mine.
+    pub(crate) async fn lock_of_3_4(&mut self) -> Result<Answer> {
+        if !self.acquire("").await? {
+            self.wait_deletes().await?;
+        }
+        Ok(Answer::Held)
+    }
+
+    /// `Mutex.Lock` since 3.5: looks once more whether there is a key of that name.
+    pub(crate) async fn lock(&mut self) -> Result<Answer> {
+        self.lock_of_3_4().await?;
+        let there = self.kv.get(self.key.clone()).await?.is_some();
+        Ok(if there { Answer::Held } else { Answer::SessionExpired })
+    }
+
+    /// `Mutex.TryLock`: joins the line, and leaves it again if it is not the first.
+    pub(crate) async fn try_lock(&mut self) -> Result<Answer> {
+        if self.acquire("").await? {
+            return Ok(Answer::Held);
+        }
+        self.unlock().await?;
+        Ok(Answer::Locked)
+    }
+
+    /// `Mutex.Unlock`: deletes by name.
+    pub(crate) async fn unlock(&mut self) -> Result<()> {
+        self.kv.delete(self.key.clone()).await?;
+        Ok(())
+    }
+
+    /// `Election.Campaign`: leads when whoever was before has gone; forgets its key on an error.
+    pub(crate) async fn campaign(&mut self, value: &str) -> Result<()> {
+        let first = self.acquire(value).await?;
+        self.campaigned = true;
+        if !first && let Err(error) = self.wait_deletes().await {
+            self.campaigned = false;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// `Election.Resign`: forgets its key, whatever the answer.
+    pub(crate) async fn resign(&mut self) -> Result<()> {
+        if !self.campaigned {
+            return Ok(());
+        }
+        self.campaigned = false;
+        let mine = Compare::create_revision(self.key.clone(), CompareOp::Equal, self.created);
+        let resign = Txn::new().when([mine]).and_then([Delete::new(self.key.clone())]);
+        self.kv.txn(resign).await.map(|_| ())
+    }
+}
