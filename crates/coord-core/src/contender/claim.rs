@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::FencingToken;
 use super::standing::Place;
@@ -105,15 +105,28 @@ impl Claim {
     /// Waits until the key is surely deleted.
     async fn deleted(&self) {
         let mut from = self.place.created;
+        let mut watch = None;
+        let mut pause = PAUSE;
         loop {
-            let request = WatchRequest::new(self.key()).start_at(from.next());
-            if let Ok(mut watch) = self.watch(request).await
-                && let Some(Ok(_)) = watch.next().await
-            {
-                return;
+            if watch.is_none() {
+                let request = WatchRequest::new(self.key()).start_at(from.next());
+                watch = self.watch(request).await.ok();
             }
-            // The watch could not be had, or ended: look what happened meanwhile, and go on there.
-            sleep(PAUSE).await;
+            let told = match &mut watch {
+                Some(watch) => timeout(self.session.ttl(), watch.next()).await,
+                None => Ok(None),
+            };
+            match told {
+                Ok(Some(Ok(batch))) if !batch.events.is_empty() => return,
+                // Nothing was told for long: all is well, or the watch has fallen silent.
+                Ok(Some(Ok(_))) | Err(_) => pause = PAUSE,
+                // The watch could not be had, or ended: go on where the look leaves off.
+                Ok(Some(Err(_)) | None) => {
+                    watch = None;
+                    sleep(pause).await;
+                    pause = (pause * 2).min(self.session.ttl());
+                }
+            }
             if let Ok(read) = self.read(Range::new(self.key()).keys_only()).await {
                 if read.kvs.first().is_none_or(|kv| kv.create_revision != self.place.created) {
                     return;

@@ -186,11 +186,7 @@ impl WaitingLine {
         let mine = read.kvs.iter().find(|kv| self.keys.owns(&kv.key) && kv.lease == Some(lease));
         let Some(kv) = mine else { return Ok(None) };
         let place = Place { key: kv.key.clone(), created: kv.create_revision };
-        let ticket = Ticket::found(self.session.clone(), &place);
-        let line = self.clone();
-        let mut contender = Contender::new(line, ticket, place, read.header, Standing::Unknown);
-        contender.look().await?;
-        Ok(Some(contender))
+        Ok(Some(Contender::found(self.clone(), place, read.header).await?))
     }
 
     fn ticket(&self) -> Ticket {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::claim::Claim;
 use super::standing::{Place, Standing};
 use super::{Ticket, WaitingLine};
+use crate::error::{Error, Outcome};
 use crate::kv::{
     Compare, Delete, EventKind, Header, IntoBytes, OpResponse, Range, Revision, Txn, TxnResponse,
     Watch, WatchBatch, WatchRequest,
@@ -49,6 +50,8 @@ pub struct Contender {
     /// Of the answer that told where the contender stands.
     header: Header,
     standing: Standing,
+    /// Whether an earlier try to leave may have deleted the key.
+    perhaps_left: bool,
 }
 
 /// How long to wait before our own key is watched as well as the one before it.
@@ -66,7 +69,7 @@ enum Woken {
     OwnWatchDue,
     /// Something else happened, or nothing did for very long: look.
     Otherwise,
-    /// A watch ended: history was compacted, or worse.
+    /// A watch ended: history was compacted, or the store could not go on telling it.
     WatchEnded,
 }
 
@@ -79,7 +82,21 @@ impl Contender {
         standing: Standing,
     ) -> Self {
         let claim = Claim::new(line.session.clone(), place);
-        Self { line, ticket, claim, header, standing }
+        Self { line, ticket, claim, header, standing, perhaps_left: false }
+    }
+
+    /// The contender of a key that is in the line already. Until it has looked where it stands and
+    /// is handed out, whoever gives up on that must not remove the key.
+    pub(super) async fn found(
+        line: WaitingLine,
+        place: Place,
+        header: Header,
+    ) -> Result<Self, PrimitiveError> {
+        let ticket = Ticket::found(line.session.clone(), &place);
+        let mut contender = Self::new(line, ticket, place, header, Standing::Unknown);
+        contender.look().await?;
+        contender.ticket.arm();
+        Ok(contender)
     }
 
     /// What is known of the key, to be had without owning it.
@@ -166,7 +183,7 @@ impl Contender {
                     continue;
                 }
             }
-            match self.sleep(own.as_mut(), watch, nearest.created, own_watch_due).await {
+            match self.sleep(own.as_mut(), watch, nearest.created, own_watch_due).await? {
                 Woken::NearestLeft => {
                     let standing = std::mem::replace(&mut self.standing, Standing::Unknown);
                     self.standing = standing.without_nearest();
@@ -197,7 +214,7 @@ impl Contender {
         theirs: &mut Watch,
         created: Revision,
         own_watch_due: Instant,
-    ) -> Woken {
+    ) -> Result<Woken, PrimitiveError> {
         // A key of Go's package may have had an earlier life, which ends in an event too.
         let left = |batch: &WatchBatch| {
             let deleted = batch.events.iter().any(|event| event.kind == EventKind::Delete);
@@ -210,19 +227,20 @@ impl Contender {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let told = tokio::select! {
             biased;
-            event = own => match event {
-                Some(Ok(_)) => Woken::Otherwise,
-                Some(Err(_)) | None => Woken::WatchEnded,
-            },
-            event = theirs.next() => match event {
-                Some(Ok(batch)) if left(&batch) => Woken::NearestLeft,
-                Some(Ok(_)) => Woken::Otherwise,
-                Some(Err(_)) | None => Woken::WatchEnded,
-            },
-            () = sleep_until(own_watch_due), if !own_is_watched => Woken::OwnWatchDue,
-            () = sleep(self.session().ttl()) => Woken::Otherwise,
+            told = own => told.map(|told| told.map(|_| Woken::Otherwise)),
+            told = theirs.next() => told.map(|told| told.map(|batch| match left(&batch) {
+                true => Woken::NearestLeft,
+                false => Woken::Otherwise,
+            })),
+            () = sleep_until(own_watch_due), if !own_is_watched => Some(Ok(Woken::OwnWatchDue)),
+            () = sleep(self.session().ttl()) => Some(Ok(Woken::Otherwise)),
+        };
+        match told {
+            Some(Err(error)) if !error.is_retryable() && !is_compacted(&error) => Err(error.into()),
+            Some(Err(_)) | None => Ok(Woken::WatchEnded),
+            Some(Ok(woken)) => Ok(woken),
         }
     }
 
@@ -282,7 +300,8 @@ impl Contender {
     }
 
     /// Waits until the place is lost, and tells why: because the session is, or because somebody
-    /// deleted the key.
+    /// deleted the key. It looks for the key once each time to live of the session, so that a watch
+    /// which has fallen silent delays the news and no more.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -342,15 +361,31 @@ impl Contender {
         self.try_leave().await
     }
 
-    /// Leaves the line, or stays as it was if that cannot be confirmed.
+    /// Leaves the line, or stays as it was if that cannot be confirmed. If an earlier try may have
+    /// done it, finding the key gone confirms it.
     pub(crate) async fn try_leave(&mut self) -> Result<(), PrimitiveError> {
         let delete = self.claim.guarded(Delete::new(self.key()));
-        let left = self.session().while_held(delete).await;
-        if left.is_ok() || left.as_ref().is_err_and(|error| error.loss().is_some()) {
-            self.ticket.disarm();
+        match self.session().while_held(delete).await {
+            Ok(_) => self.ticket.disarm(),
+            Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if self.perhaps_left => {
+                self.ticket.disarm();
+            }
+            Err(PrimitiveError::Backend(error)) => {
+                self.perhaps_left |= error.outcome() == Outcome::Unknown;
+                return Err(error.into());
+            }
+            Err(lost) => {
+                self.ticket.disarm();
+                return Err(lost);
+            }
         }
-        left.map(|_| ())
+        Ok(())
     }
+}
+
+/// Whether a watch ended because what it had to tell is compacted, which a look makes good.
+const fn is_compacted(error: &Error) -> bool {
+    matches!(error, Error::Compacted { .. })
 }
 
 impl fmt::Debug for Contender {

@@ -28,13 +28,14 @@ impl Ticket {
         Self { session, key, created: None, armed: false, number: Some(number) }
     }
 
-    /// A key that is there already, on the session's lease.
+    /// A key that is there already, on the session's lease. It is not ours to remove before it is
+    /// [`arm`](Self::arm)ed.
     pub(super) fn found(session: Session, place: &Place) -> Self {
         Self {
             session,
             key: place.key.clone(),
             created: Some(place.created),
-            armed: true,
+            armed: false,
             number: None,
         }
     }
@@ -82,6 +83,11 @@ impl Ticket {
         if let Some(number) = &mut self.number {
             number.burn();
         }
+    }
+
+    /// The key is ours from here on: being dropped removes it.
+    pub(super) const fn arm(&mut self) {
+        self.armed = true;
     }
 
     /// The key surely does not exist any more.
