@@ -22,6 +22,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -35,22 +36,29 @@ use crate::retry::{PAUSE, patiently};
 /// Who leads, from the moment of asking on: a stream that ends with an error, or when it is
 /// dropped. While the store is unavailable it waits.
 ///
-/// The first item is who leads now. It is `None` if nobody does, and whenever nobody does.
+/// The first item is who leads now. It is `None` if nobody does, and whenever nobody does. A value
+/// that is proclaimed again is shown again.
+///
+/// Nothing is asked of the store before the first poll, nor while the stream is not polled; whoever
+/// comes back late is shown all that the store has not compacted.
 ///
 /// # Errors
 /// What the backend answered, if trying again cannot help. The stream ends with it.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct Leaders {
+    name: Bytes,
     stream: BoxStream<'static, Result<Option<Leader>>>,
 }
 
 impl Leaders {
     pub(super) fn of(observer: Observer) -> Self {
+        let name = observer.keys.name();
         let history = History { observer, shown: None, next: Next::Look(Revision::ZERO) };
-        Self { stream: stream::unfold(history, History::next).boxed() }
+        // Fused, for whoever asks again after the end.
+        Self { name, stream: stream::unfold(history, History::next).fuse().boxed() }
     }
 
-    /// The next change; `None` after an error.
+    /// The next change; `None` after an error, however often it is asked.
     ///
     /// # Errors
     /// As the stream.
@@ -72,7 +80,7 @@ impl Stream for Leaders {
 
 impl fmt::Debug for Leaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leaders").finish_non_exhaustive()
+        f.debug_struct("Leaders").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -161,20 +169,19 @@ impl History {
         watch: Watch,
     ) -> Option<Option<Leader>> {
         let from = batch.revision.next();
-        let mut events = batch.events.into_iter();
-        if leader.is_some() {
-            // Of one key there is one change in a revision.
-            let event = events.next();
-            if event.as_ref().is_some_and(|event| event.kind == EventKind::Delete) {
-                self.next = Next::Look(batch.revision);
-                return None;
-            }
-            self.next = Next::Watch(from, Some(watch));
-            return event.map(|event| Some(Leader { kv: event.kv }));
+        let owned = batch.events.into_iter().filter(|event| self.observer.keys.owns(&event.kv.key));
+        let mut owned = owned.collect::<Vec<_>>();
+        if owned.iter().any(|event| event.kind == EventKind::Delete) {
+            // Be it the leader's, or a key that was created and deleted in this same revision: what
+            // was true when the revision was done, a look at it tells.
+            self.next = Next::Look(batch.revision);
+            return None;
         }
-        let owned =
-            events.filter(|event| event.is_create() && self.observer.keys.owns(&event.kv.key));
-        let first = owned.min_by(|a, b| a.kv.key.cmp(&b.kv.key));
+        if leader.is_some() {
+            self.next = Next::Watch(from, Some(watch));
+            return owned.pop().map(|event| Some(Leader { kv: event.kv }));
+        }
+        let first = owned.into_iter().min_by(|a, b| a.kv.key.cmp(&b.kv.key));
         // Once somebody leads, only that key needs to be watched.
         self.next = Next::Watch(from, first.is_none().then_some(watch));
         first.map(|event| Some(Leader { kv: event.kv }))

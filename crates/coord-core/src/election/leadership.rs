@@ -66,7 +66,8 @@ impl Leadership {
         self.contender.txn(txn).await
     }
 
-    /// Waits until leadership is lost, and tells why.
+    /// Waits until leadership is lost, and tells why. A watch that has fallen silent delays the
+    /// news by the time to live of the session, and no more.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -130,7 +131,8 @@ impl Leadership {
     /// # Errors
     /// [`ResignError`] gives the leadership back, as it was: resign again, or drop it, and the
     /// session goes on trying. Its cause is `Lost` when leadership was lost before, or while the
-    /// request was on its way; otherwise what the backend answered.
+    /// request was on its way, and then trying again cannot help; otherwise what the backend
+    /// answered. If an earlier try may have resigned, finding the key gone confirms it.
     ///
     /// # Cancel safety
     /// Dropping the future resigns all the same, in the background.

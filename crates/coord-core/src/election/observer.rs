@@ -9,7 +9,7 @@ use super::Leaders;
 use crate::backend::KvBackend;
 use crate::contender::{FencingToken, Keys};
 use crate::error::Result;
-use crate::kv::{IntoBytes, KeyValue, LeaseId, Revision, Watch, WatchFilter, WatchRequest};
+use crate::kv::{IntoBytes, KeyValue, LeaseId, Revision, Watch, WatchRequest};
 use crate::retry::patiently;
 
 /// Looks at an election, and needs no session for that.
@@ -82,7 +82,7 @@ impl Observer {
     pub(super) async fn watch(&self, leader: Option<&Leader>, from: Revision) -> Result<Watch> {
         let request = match leader {
             Some(leader) => WatchRequest::new(leader.key()),
-            None => WatchRequest::new(self.keys.range()).filter(WatchFilter::NoDelete),
+            None => WatchRequest::new(self.keys.range()),
         };
         let request = request.start_at(from);
         patiently(|| self.backend.watch(request.clone())).await
