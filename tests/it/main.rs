@@ -1,7 +1,10 @@
 //! Tests across crates.
 
 mod blocking;
+mod breaking;
+mod election;
 mod examples;
+mod line;
 mod mem;
 mod mirror;
 mod model;

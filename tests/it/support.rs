@@ -1,12 +1,17 @@
 //! Steps that many tests take.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, Session};
+use coord_core::{KvBackend, KvBackendExt as _, LeaseGrant, LeaseId, Put, Session, WatchBatch};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept, Rule};
+use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
+
+/// More than any future under test is polled.
+pub(crate) const POLLS_MAX: usize = 100;
 
 /// Seconds.
 pub(crate) const fn secs(secs: u64) -> Duration {
@@ -51,14 +56,67 @@ pub(crate) fn only(kind: &'static str, fate: Fate) -> impl Rule {
 
 /// The rule `fate` for the calls of a kind from the `first` to the `last`, counted from 1.
 pub(crate) fn nth(kind: &'static str, first: usize, last: usize, fate: Fate) -> impl Rule {
-    let seen = std::sync::atomic::AtomicUsize::new(0);
+    let seen = AtomicUsize::new(0);
     move |call: &Call| {
         if call.name() != kind {
             return Fate::Pass;
         }
-        let n = seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let n = seen.fetch_add(1, Ordering::Relaxed) + 1;
         if (first..=last).contains(&n) { fate.clone() } else { Fate::Pass }
     }
+}
+
+/// A rule under which nothing that a watch tells arrives, and everything is remembered.
+pub(crate) struct Silent(pub(crate) coord_testkit::Record);
+
+impl Rule for Silent {
+    fn fate(&self, call: &Call) -> Fate {
+        self.0.fate(call)
+    }
+
+    fn delivers(&self, _: &WatchBatch) -> bool {
+        false
+    }
+}
+
+/// What becomes of the requests, in the order in which they are made; then all pass.
+pub(crate) fn scripted(fates: Vec<Fate>) -> impl Rule {
+    let next = AtomicUsize::new(0);
+    move |_: &Call| {
+        let next = next.fetch_add(1, Ordering::Relaxed);
+        fates.get(next).cloned().unwrap_or(Fate::Pass)
+    }
+}
+
+/// Anything that a network does to a request.
+pub(crate) fn any_fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(Fate::Pass),
+        4 => Just(Fate::Yield),
+        3 => (1..4_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
+        1 => Just(Fate::LoseRequest),
+        1 => Just(Fate::LoseReply),
+        1 => Just(Fate::Hang),
+    ]
+}
+
+/// Runs `future` on a runtime of its own whose clock is virtual.
+pub(crate) fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime can be built")
+        .block_on(future)
+}
+
+/// Puts a key as Go's package does: `line/<lease>`, with a lease of 60 s. Gives both.
+pub(crate) async fn join_as_go(store: &MemBackend, line: &str, value: &str) -> (LeaseId, String) {
+    let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.expect("the store is there").id;
+    let key = format!("{line}/{lease}");
+    let put = Put::new(&key, value).lease(lease);
+    store.put_with(put).await.expect("the store is there");
+    (lease, key)
 }
 
 /// How long `future` took on the virtual clock.

@@ -6,10 +6,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, poll_at_most};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{behind, keys, nth, only, secs, session, session_on, settle};
-
-/// More than any future under test is polled.
-const POLLS_MAX: usize = 100;
+use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_on, settle};
 
 #[tokio::test(start_paused = true)]
 async fn dropping_a_free_lock_at_any_await_leaves_no_key() {

@@ -8,14 +8,14 @@ mod storm;
 use std::sync::{Arc, Mutex as StdMutex};
 
 use coord_core::{
-    Compact, Compare, CompareOp, ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, Mutex,
+    Compact, Compare, CompareOp, ErrorKind, KvBackend as _, KvBackendExt as _, Mutex,
     PrimitiveError, Put, Range, Txn,
 };
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{keys, secs, session, settle};
+use crate::support::{join_as_go, keys, secs, session, settle};
 
 #[tokio::test(start_paused = true)]
 async fn waiters_are_served_in_the_order_in_which_they_came() {
@@ -96,9 +96,7 @@ async fn names_that_nest_do_not_collide() {
 #[tokio::test(start_paused = true)]
 async fn contender_of_go_stands_in_the_same_line() {
     let store = MemBackend::new();
-    let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-    let go = format!("m/{lease}");
-    store.put_with(Put::new(&go, "").lease(lease)).await.unwrap();
+    let (_, go) = join_as_go(&store, "m", "").await;
 
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");

@@ -7,37 +7,16 @@
 //! store let a holder write, with the guarded transaction of its guard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::{KvBackend, KvBackendExt as _, Mutex, MutexGuard, Outcome, Put, Session, Txn};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Rule};
+use coord_testkit::Fate;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{behind, keys, secs};
-
-/// What becomes of the requests, in the order in which they are made; then all pass.
-fn scripted(fates: Vec<Fate>) -> impl Rule {
-    let next = AtomicUsize::new(0);
-    move |_: &Call| {
-        let next = next.fetch_add(1, Ordering::Relaxed);
-        fates.get(next).cloned().unwrap_or(Fate::Pass)
-    }
-}
-
-fn fate() -> impl Strategy<Value = Fate> {
-    prop_oneof![
-        4 => Just(Fate::Pass),
-        4 => Just(Fate::Yield),
-        3 => (1..4_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
-        1 => Just(Fate::LoseRequest),
-        1 => Just(Fate::LoseReply),
-        1 => Just(Fate::Hang),
-    ]
-}
+use crate::support::{any_fate, behind, keys, on_virtual_time, scripted, secs};
 
 /// How one worker behaves, round after round.
 #[derive(Clone, Debug)]
@@ -115,14 +94,9 @@ proptest! {
 
     #[test]
     fn storm_never_breaks_the_lock(
-        workers in prop::collection::vec((habit(), prop::collection::vec(fate(), 0..40)), 2..5)
+        workers in prop::collection::vec((habit(), prop::collection::vec(any_fate(), 0..40)), 2..5)
     ) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime can be built")
-            .block_on(storm(workers));
+        on_virtual_time(storm(workers));
     }
 }
 

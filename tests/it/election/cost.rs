@@ -1,0 +1,174 @@
+//! What an election costs, in requests and events.
+
+use std::time::Duration;
+
+use coord_core::election::Observer;
+use coord_core::{Election, KvBackendExt as _};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, Record, Rule as _};
+use tokio::time::sleep;
+
+use super::{election, shown, some};
+use crate::support::{behind, secs, session_on, settle};
+
+/// An election on `store`, and the record of what it asks.
+async fn recorded(store: &MemBackend) -> (Election, Record) {
+    let record = Record::new();
+    let session = session_on(behind(store, record.clone())).await;
+    record.take();
+    (Election::new(&session, "e"), record)
+}
+
+#[tokio::test(start_paused = true)]
+async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each() {
+    let (election, record) = recorded(&MemBackend::new()).await;
+    let leadership = election.campaign("a").await.unwrap();
+    assert_eq!(record.take().names(), "txn", "campaign");
+    leadership.proclaim("b").await.unwrap();
+    assert_eq!(record.take().names(), "txn", "proclaim");
+    leadership.proclaimer().proclaim("c").await.unwrap();
+    assert_eq!(record.take().names(), "txn", "proclaim from elsewhere");
+    election.leader().await.unwrap().unwrap();
+    assert_eq!(record.take().names(), "range", "leader");
+    leadership.lead(settle()).await.unwrap();
+    assert_eq!(record.take().names(), "watch", "work that is to stop when leadership is lost");
+    leadership.resign().await.unwrap();
+    assert_eq!(record.take().names(), "txn", "resign");
+
+    let candidate = election.enter("d").await.unwrap();
+    assert_eq!(record.take().names(), "txn", "enter");
+    candidate.withdraw().await.unwrap();
+    assert_eq!(record.take().names(), "txn", "withdraw");
+    drop(election.campaign("e").await.unwrap());
+    settle().await;
+    assert_eq!(
+        record.take().names(),
+        "txn txn",
+        "campaign, and dropping costs what resigning costs"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn campaign_behind_others_costs_three_requests_or_four_with_resign_and_a_watch() {
+    for busy in [false, true] {
+        let store = MemBackend::new();
+        let first = election(&store).await.campaign("first").await.unwrap();
+        let crowd = election(&store).await;
+        let mut others = Vec::new();
+        for n in 0..10 {
+            others.push(crowd.enter(n.to_string()).await.unwrap());
+        }
+        let record = Record::new();
+        let late = Duration::from_millis(if busy { 50 } else { 0 });
+        let recorded = record.clone();
+        let rule = move |call: &Call| {
+            recorded.fate(call);
+            if matches!(call, Call::Watch(_)) { Fate::Late(late) } else { Fate::Pass }
+        };
+        let session = session_on(behind(&store, rule)).await;
+        record.take();
+        let candidate = Election::new(&session, "e");
+        let (leadership, ()) = tokio::join!(candidate.campaign("last"), async {
+            sleep(Duration::from_millis(20)).await;
+            store.put("other", "").await.unwrap();
+            settle().await;
+            assert_eq!(record.take().names(), if busy { "txn watch txn" } else { "txn watch" });
+            settle().await;
+            // It has waited for long: it watches its own key, and looks if it may have missed
+            // anything.
+            assert_eq!(record.take().names(), if busy { "watch" } else { "watch txn" });
+            // All before it but the last, in the order in which they came.
+            first.resign().await.unwrap();
+            let last = others.pop().unwrap();
+            for other in others {
+                other.withdraw().await.unwrap();
+            }
+            settle().await;
+            assert_eq!(record.take().names(), "", "nobody but its neighbour wakes it");
+            last.withdraw().await.unwrap();
+        });
+        // Of ten it had seen the nearest only, so now it reads the line.
+        assert_eq!(record.take().names(), "range");
+        leadership.unwrap().resign().await.unwrap();
+        assert_eq!(record.take().names(), "txn");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leader_above_other_elections_costs_a_second_request_only_if_they_are_older() {
+    let store = MemBackend::new();
+    let (election, record) = recorded(&store).await;
+    let leadership = election.campaign("a").await.unwrap();
+    let _below = Election::new(election.session(), "e/below").campaign("b").await.unwrap();
+    record.take();
+    election.leader().await.unwrap().unwrap();
+    assert_eq!(record.take().names(), "range");
+    leadership.resign().await.unwrap();
+    record.take();
+    // One key, and it belongs to another election: that there is no other was said too.
+    assert_eq!(election.leader().await.unwrap(), None);
+    assert_eq!(record.take().names(), "range");
+    let _leadership = election.campaign("a").await.unwrap();
+    record.take();
+    election.leader().await.unwrap().unwrap();
+    assert_eq!(record.take().names(), "range range");
+}
+
+#[tokio::test(start_paused = true)]
+async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
+    let store = MemBackend::new();
+    let (old, _) = recorded(&store).await;
+    let _before = old.campaign("a").await.unwrap();
+    let lease = old.session().orphan().await.unwrap();
+    let record = Record::new();
+    let builder = coord_core::Session::builder(behind(&store, record.clone()));
+    let new = builder.lease(lease).open().await.unwrap();
+    record.take();
+    let candidate = Election::new(&new, "e").resume().await.unwrap().unwrap();
+    assert_eq!(record.take().names(), "range range");
+    drop(candidate.elected().await.unwrap());
+    assert_eq!(record.take().names(), "", "it was seen to be first");
+    settle().await;
+    assert_eq!(record.take().names(), "txn");
+    assert!(Election::new(&new, "e").resume().await.unwrap().is_none());
+    assert_eq!(record.take().names(), "range");
+}
+
+/// Candidates that come and go behind the leader cost an observer nothing: it watches one key.
+#[tokio::test(start_paused = true)]
+async fn observer_costs_a_request_and_a_watch_for_each_leader_and_an_event_for_each_value() {
+    let store = MemBackend::new();
+    let record = Record::new();
+    let mut leaders = Observer::new(behind(&store, record.clone()), "e").observe();
+    assert_eq!(record.take().names(), "", "nothing until it is polled");
+    assert_eq!(shown(&mut leaders).await, [None]);
+    assert_eq!(record.take().names(), "range watch");
+
+    let election = election(&store).await;
+    let leadership = election.campaign("a").await.unwrap();
+    assert_eq!(shown(&mut leaders).await, [some("a")]);
+    assert_eq!((record.take().names().as_str(), record.take_events()), ("watch", 1));
+
+    let mut crowd = Vec::new();
+    for n in 0..20 {
+        crowd.push(election.enter(n.to_string()).await.unwrap());
+    }
+    crowd.truncate(1);
+    settle().await;
+    assert_eq!(shown(&mut leaders).await, []);
+    assert_eq!((record.take().names().as_str(), record.take_events()), ("", 0));
+
+    leadership.proclaim("b").await.unwrap();
+    assert_eq!(shown(&mut leaders).await, [some("b")]);
+    assert_eq!((record.take().names().as_str(), record.take_events()), ("", 1));
+
+    leadership.resign().await.unwrap();
+    assert_eq!(shown(&mut leaders).await, [some("0")]);
+    assert_eq!((record.take().names().as_str(), record.take_events()), ("range watch", 1));
+    drop(crowd);
+    assert_eq!(shown(&mut leaders).await, [None]);
+    assert_eq!((record.take().names().as_str(), record.take_events()), ("range watch", 1));
+    sleep(secs(1000)).await;
+    assert_eq!(shown(&mut leaders).await, []);
+    assert_eq!((record.take().names().as_str(), record.take_events()), ("", 0));
+}

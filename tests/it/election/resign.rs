@@ -1,0 +1,190 @@
+//! Resigning, when all is well, when it fails, and when everything else is being shut down.
+
+use coord_core::{Election, Error, KvBackendExt as _, LossReason, Outcome, PrimitiveError, Txn};
+use coord_mem::MemBackend;
+use coord_testkit::Fate;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{election, leader, some};
+use crate::support::{behind, keys, nth, secs, session, session_on, settle};
+
+/// Unavailable, and surely not applied.
+fn down() -> Error {
+    Error::Unavailable { outcome: Outcome::NotApplied, reason: "down".to_owned(), source: None }
+}
+
+/// etcd issue 22123: Go's `Resign` forgets the key whatever the answer was, so that trying again
+/// does nothing and the key stays.
+#[tokio::test(start_paused = true)]
+async fn resign_that_fails_gives_the_leadership_back_as_it_was() {
+    for fate in [Fate::Fail(down()), Fate::LoseRequest] {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
+        let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+        let (key, token) = (leadership.key().clone(), leadership.fencing_token());
+        let error = leadership.resign().await.unwrap_err();
+        assert!(error.cause.is_retryable(), "{error}");
+        let error = error.leadership.resign().await.unwrap_err();
+        assert!(matches!(error.cause, PrimitiveError::Backend(Error::Unavailable { .. })));
+
+        let leadership = *error.leadership;
+        assert_eq!((leadership.key(), leadership.fencing_token()), (&key, token));
+        leadership.proclaim("still here").await.unwrap();
+        leadership.txn(Txn::new()).await.unwrap();
+        assert_eq!(leadership.lead(async { 7 }).await, Ok(7));
+        assert_eq!(leader(&store).await, some("still here"));
+        leadership.resign().await.unwrap();
+        assert_eq!(keys(&store, "e/").await, [""; 0]);
+    }
+}
+
+/// The answer was lost: the first try had done it. Whoever repeats it as it was told to must not be
+/// told that somebody took the leadership away.
+#[tokio::test(start_paused = true)]
+async fn resign_that_is_repeated_after_its_answer_was_lost_succeeds() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::LoseReply))).await;
+    let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+    let error = leadership.resign().await.unwrap_err();
+    assert_eq!(error.cause.outcome(), Outcome::Unknown);
+    assert_eq!(keys(&store, "e/").await, [""; 0]);
+    assert_eq!(error.leadership.lost().await, LossReason::KeyDeleted, "it leads no more");
+    error.leadership.resign().await.unwrap();
+}
+
+/// If the first try surely did nothing, it was somebody else who deleted the key.
+#[tokio::test(start_paused = true)]
+async fn resign_that_surely_failed_does_not_hide_that_leadership_was_taken_away() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::Fail(down())))).await;
+    let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+    let error = leadership.resign().await.unwrap_err();
+    store.delete(error.leadership.key()).await.unwrap();
+    let error = error.leadership.resign().await.unwrap_err();
+    assert_eq!(error.cause.loss(), Some(LossReason::KeyDeleted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_that_is_dropped_after_a_failed_resign_is_given_up_in_the_background() {
+    for fate in [Fate::Fail(down()), Fate::LoseRequest, Fate::LoseReply] {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, nth("txn", 2, 4, fate))).await;
+        let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+        let failed = leadership.resign().await;
+        // As `?` does it.
+        let cause: PrimitiveError = failed.unwrap_err().into();
+        assert!(cause.is_retryable());
+        sleep(secs(2)).await;
+        assert_eq!(keys(&store, "e/").await, [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn resign_whose_request_hangs_can_be_given_up_and_is_done_in_the_background() {
+    let store = MemBackend::new();
+    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::Hang))).await;
+    let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+    let next = election(&store).await.enter("next").await.unwrap();
+    assert!(timeout(secs(1), leadership.resign()).await.is_err());
+    let next = timeout(secs(1), next.elected()).await.unwrap().unwrap();
+    assert_eq!(leader(&store).await, some("next"));
+    drop(next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_leadership_resigns_and_the_next_is_elected() {
+    let store = MemBackend::new();
+    let leadership = election(&store).await.campaign("a").await.unwrap();
+    let next = election(&store).await.enter("next").await.unwrap();
+    drop(leadership);
+    drop(timeout(secs(1), next.elected()).await.unwrap().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_or_withdrawing_a_candidate_leaves_the_line() {
+    let store = MemBackend::new();
+    let first = election(&store).await.campaign("a").await.unwrap();
+    let election = election(&store).await;
+    drop(election.enter("dropped").await.unwrap());
+    settle().await;
+    assert_eq!(keys(&store, "e/").await.len(), 1);
+    let candidate = election.enter("withdrawn").await.unwrap();
+    candidate.withdraw().await.unwrap();
+    assert_eq!(keys(&store, "e/").await.len(), 1, "at once, for it is confirmed");
+    assert_eq!(leader(&store).await, some("a"));
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn withdrawing_that_fails_is_tried_again_in_the_background() {
+    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
+        let candidate = Election::new(&session, "e").enter("a").await.unwrap();
+        assert!(candidate.withdraw().await.unwrap_err().is_retryable());
+        sleep(secs(1)).await;
+        assert_eq!(keys(&store, "e/").await, [""; 0]);
+    }
+}
+
+/// trillian issue 3789: resigning failed because a shutdown had ended what it stood on. Here it
+/// stands on the session alone.
+#[tokio::test(start_paused = true)]
+async fn resign_works_when_all_other_tasks_of_a_shutdown_are_gone() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+    let mut tasks = JoinSet::new();
+    let mut leaders = Election::new(&session, "e").observe();
+    tasks.spawn(async move { while let Some(Ok(_)) = leaders.next().await {} });
+    let proclaimer = leadership.proclaimer();
+    tasks.spawn(async move {
+        loop {
+            proclaimer.proclaim("busy").await.unwrap();
+            sleep(secs(1)).await;
+        }
+    });
+    let candidate = Election::new(&session, "e").enter("second").await.unwrap();
+    tasks.spawn(async move { drop(candidate.elected().await) });
+    sleep(secs(3)).await;
+    tasks.shutdown().await;
+    drop(session);
+    leadership.resign().await.unwrap();
+    settle().await;
+    assert_eq!(keys(&store, "e/").await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_that_is_closed_resigns_by_itself_whichever_comes_first() {
+    let store = MemBackend::new();
+    for close_first in [false, true] {
+        let session = session(&store).await;
+        let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+        let next = election(&store).await.enter("next").await.unwrap();
+        let (closed, resigned) = if close_first {
+            tokio::join!(session.close(), leadership.resign())
+        } else {
+            let (resigned, closed) = tokio::join!(leadership.resign(), session.close());
+            (closed, resigned)
+        };
+        closed.unwrap();
+        if let Err(error) = resigned {
+            assert_eq!(error.cause.loss(), Some(LossReason::Closed));
+        }
+        drop(timeout(secs(1), next.elected()).await.unwrap().unwrap());
+        settle().await;
+        assert_eq!(keys(&store, "e/").await, [""; 0]);
+    }
+}
+
+#[test]
+fn dropping_a_leadership_outside_a_runtime_does_not_panic() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = MemBackend::new();
+    let leadership =
+        runtime.block_on(async { election(&store).await.campaign("a").await.unwrap() });
+    drop(leadership);
+    runtime.block_on(settle());
+    assert_eq!(runtime.block_on(keys(&store, "e/")), [""; 0]);
+}

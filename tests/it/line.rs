@@ -1,0 +1,231 @@
+//! The waiting line under locks and elections: whoever leaves wakes its successor, and nobody else.
+
+use std::sync::Arc;
+
+use coord_core::contender::{Contender, WaitingLine};
+use coord_core::{KvBackend as _, KvBackendExt as _, Put, Session};
+use coord_mem::MemBackend;
+use coord_testkit::Record;
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::breaking::Breaking;
+use crate::support::{Silent, behind, join_as_go, keys, secs, session, session_on, settle};
+
+/// A contender that waits, on a session and with a record of its own.
+struct Waiter {
+    session: Session,
+    record: Record,
+    waiting: Option<Contender>,
+}
+
+/// A line behind a holder: the holder, and those who wait.
+async fn line(store: &MemBackend, waiters: usize) -> (Contender, Vec<Waiter>) {
+    let holder =
+        WaitingLine::new(&session(store).await, "l").join("").await.expect("the store is there");
+    let mut line = Vec::new();
+    for _ in 0..waiters {
+        let record = Record::new();
+        let session = session_on(behind(store, record.clone())).await;
+        let waiting =
+            Some(WaitingLine::new(&session, "l").join("").await.expect("the store is there"));
+        line.push(Waiter { session, record, waiting });
+    }
+    (holder, line)
+}
+
+/// What each has asked of the store, besides keep-alives, and been told, since the last time.
+fn costs(line: &[Waiter]) -> Vec<(String, usize)> {
+    let cost = |waiter: &Waiter| {
+        let mut calls = waiter.record.take();
+        calls.0.retain(|call| call.name() != "lease_keep_alive");
+        (calls.names(), waiter.record.take_events())
+    };
+    line.iter().map(cost).collect()
+}
+
+/// How one leaves who does not hold yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    /// Its future and its place are dropped.
+    Cancelled,
+    /// Its lease ends.
+    Expired,
+    /// Somebody deletes its key.
+    Deleted,
+}
+
+/// Lets the one at `at` of a line of so many leave, and says what that cost each of the others.
+async fn leave(waiters: usize, at: usize, how: Leaves, nested: bool) -> Vec<(String, usize)> {
+    let store = MemBackend::new();
+    let below = WaitingLine::new(&session(&store).await, "l/below");
+    let mut in_the_way = Vec::new();
+    if nested {
+        in_the_way.push(below.join("").await.expect("the store is there"));
+    }
+    let (holder, mut line) = line(&store, waiters).await;
+    if nested {
+        in_the_way.push(below.join("").await.expect("the store is there"));
+    }
+    let leaver = line[at].waiting.as_ref().expect("it waits").key().clone();
+    let mut tasks = JoinSet::new();
+    let mut doomed = JoinSet::new();
+    for (n, waiter) in line.iter_mut().enumerate() {
+        let mut contender = waiter.waiting.take().expect("it waits");
+        let tasks = if n == at { &mut doomed } else { &mut tasks };
+        tasks.spawn(async move { contender.wait_turn().await.map(|()| contender) });
+    }
+    // Long enough for each to watch its own key too.
+    sleep(secs(1)).await;
+    costs(&line);
+    match how {
+        Leaves::Cancelled => doomed.shutdown().await,
+        Leaves::Expired => {
+            store.lease_revoke(line[at].session.lease_id()).await.expect("the store is there");
+        }
+        Leaves::Deleted => {
+            store.delete(&leaver).await.expect("the store is there");
+        }
+    }
+    settle().await;
+    let costs = costs(&line);
+    assert!(!keys(&store, "l/").await.contains(&leaver.escape_ascii().to_string()));
+    assert!(tasks.try_join_next().is_none(), "the others go on waiting");
+    // All the others are served, in order: none was lost.
+    holder.leave().await.expect("the store is there");
+    let mut last = None;
+    for _ in 0..waiters - 1 {
+        let served = timeout(secs(5), tasks.join_next())
+            .await
+            .expect("served")
+            .expect("some are left")
+            .expect("no panic");
+        let served = served.expect("its turn came");
+        assert!(last < Some(served.fencing_token()), "in order");
+        last = Some(served.fencing_token());
+        served.leave().await.expect("the store is there");
+    }
+    costs
+}
+
+#[tokio::test(start_paused = true)]
+async fn contender_that_leaves_wakes_its_successor_who_looks_once_and_nobody_else() {
+    for how in [Leaves::Cancelled, Leaves::Expired, Leaves::Deleted] {
+        for nested in [false, true] {
+            for waiters in [2, 9, 199] {
+                for at in [0, waiters / 2, waiters - 1] {
+                    let costs = leave(waiters, at, how, nested).await;
+                    for (n, (asked, events)) in costs.into_iter().enumerate() {
+                        let about = format!("{n}, when {at} of {waiters} {how:?}, {nested}");
+                        if n == at + 1 {
+                            // It looks, and watches the next before it. Of few it knows who that
+                            // is, of many it has to read the line.
+                            let few = n + 1 + usize::from(nested) <= 4;
+                            let look = if few { "txn watch" } else { "range watch" };
+                            assert_eq!((asked.as_str(), events), (look, 1), "{about}");
+                        } else if n != at {
+                            assert_eq!((asked.as_str(), events), ("", 0), "{about}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// With five before it, it remembers the nearest only; with four, all of them. Both wait for all.
+#[tokio::test(start_paused = true)]
+async fn contender_waits_for_everybody_before_it_be_they_few_or_many() {
+    for before in 1..=8 {
+        let store = MemBackend::new();
+        let (holder, mut line) = line(&store, before).await;
+        let mut last = line.pop().unwrap().waiting.unwrap();
+        // Those before it leave in the order that is worst for it: the nearest first.
+        let mut others: Vec<_> = line.into_iter().filter_map(|waiter| waiter.waiting).collect();
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move {
+            last.wait_turn().await.unwrap();
+            last
+        });
+        settle().await;
+        while let Some(other) = others.pop() {
+            other.leave().await.unwrap();
+            settle().await;
+            assert!(waiting.try_join_next().is_none(), "{} are before it", others.len() + 1);
+        }
+        holder.leave().await.unwrap();
+        settle().await;
+        assert!(waiting.try_join_next().is_some());
+    }
+}
+
+/// Those before it all leave at once, in one revision, while it sleeps.
+#[tokio::test(start_paused = true)]
+async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() {
+    for before in [1, 4, 5, 30] {
+        let store = MemBackend::new();
+        let others = session(&store).await;
+        let line = WaitingLine::new(&others, "l");
+        let crowd = join_all((0..before).map(|_| line.join(""))).await;
+        let record = Record::new();
+        let mine = session_on(behind(&store, record.clone())).await;
+        let mut contender = WaitingLine::new(&mine, "l").join("").await.unwrap();
+        record.take();
+        let (served, ()) = tokio::join!(timeout(secs(2), contender.wait_turn()), async {
+            settle().await;
+            others.close().await.unwrap();
+        });
+        served.expect("at once").unwrap();
+        let look = if before == 1 || before > 4 { "range" } else { "txn" };
+        assert_eq!(record.take().names(), format!("watch {look}"), "behind {before}");
+        drop(crowd);
+    }
+}
+
+/// etcd issues 14641 and 8980: the member that serves a watch is paused, and says nothing. Whoever
+/// waits looks once each time to live, at every depth of the line.
+#[tokio::test(start_paused = true)]
+async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
+    for before in [1, 3, 7] {
+        let store = MemBackend::new();
+        let (holder, others) = line(&store, before - 1).await;
+        let record = Record::new();
+        let silent = session_on(behind(&store, Silent(record.clone()))).await;
+        let mut contender = WaitingLine::new(&silent, "l").join("").await.unwrap();
+        record.take();
+        let (served, ()) = tokio::join!(timeout(secs(100), contender.wait_turn()), async {
+            sleep(secs(25)).await;
+            let calls = record.take();
+            assert_eq!(calls.count("txn") + calls.count("range"), 2, "one look each 10 s");
+            holder.leave().await.unwrap();
+            for other in others {
+                other.waiting.unwrap().leave().await.unwrap();
+            }
+            sleep(secs(11)).await;
+        });
+        served.expect("a look told it").unwrap();
+        let calls = record.take();
+        assert!(calls.count("txn") + calls.count("range") <= 2, "{calls}");
+    }
+}
+
+/// The member that serves the watch lags, and tells that a key of Go's package was deleted: in its
+/// life before the one that is waited for. Nobody may be served for that.
+#[tokio::test(start_paused = true)]
+async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
+    for lag in 0..=4 {
+        let store = MemBackend::new();
+        let (lease, go) = join_as_go(&store, "l", "").await;
+        store.delete(&go).await.unwrap();
+        store.put_with(Put::new(&go, "").lease(lease)).await.unwrap();
+        let lives = || (secs(1_000_000), None);
+        let lagging =
+            session_on(Arc::new(Breaking { inner: store.clone(), lives, lag: lag.into() })).await;
+        let mut contender = WaitingLine::new(&lagging, "l").join("").await.unwrap();
+        let waited = timeout(secs(30), contender.wait_turn()).await;
+        assert!(waited.is_err(), "served behind another, with a lag of {lag}");
+        store.delete(&go).await.unwrap();
+        timeout(secs(1), contender.wait_turn()).await.expect("at once").unwrap();
+    }
+}
