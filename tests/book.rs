@@ -12,6 +12,10 @@ pub mod sessions {}
 #[doc = include_str!("../docs/guide/locks.md")]
 pub mod locks {}
 
+/// `docs/guide/elections.md`
+#[doc = include_str!("../docs/guide/elections.md")]
+pub mod elections {}
+
 /// `docs/guide/testing.md`
 #[doc = include_str!("../docs/guide/testing.md")]
 pub mod testing {}
