@@ -229,3 +229,43 @@ async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
         timeout(secs(1), contender.wait_turn()).await.expect("at once").unwrap();
     }
 }
+
+/// Its watch has fallen silent and only the nearest of many left: those before that one, whom the
+/// contender never knew by name, are still there.
+#[tokio::test(start_paused = true)]
+async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() {
+    for before in [2, 4, 5, 6, 20] {
+        let store = MemBackend::new();
+        let (holder, mut others) = line(&store, before - 1).await;
+        let silent = session_on(behind(&store, Silent(Record::new()))).await;
+        let mut contender = WaitingLine::new(&silent, "l").join("").await.unwrap();
+        let nearest = others.pop().unwrap().waiting.unwrap();
+        let (waited, ()) = tokio::join!(timeout(secs(30), contender.wait_turn()), async {
+            sleep(secs(5)).await;
+            nearest.leave().await.unwrap();
+        });
+        assert!(waited.is_err(), "served though {} are before it", before - 1);
+        holder.leave().await.unwrap();
+        drop(others);
+        timeout(secs(30), contender.wait_turn()).await.expect("nobody is before it").unwrap();
+    }
+}
+
+/// Between a contender and the holder stand so many keys of lines below that the usual read shows
+/// nothing else: that nobody was seen does not say that nobody is there.
+#[tokio::test(start_paused = true)]
+async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_own() {
+    for below in [3, 4, 5, 20] {
+        let store = MemBackend::new();
+        let all = session(&store).await;
+        let (line, inner) = (WaitingLine::new(&all, "l"), WaitingLine::new(&all, "l/below"));
+        let holder = line.join("").await.unwrap();
+        let crowd = join_all((0..below).map(|_| inner.join(""))).await;
+        let mut contender = line.join("").await.unwrap();
+        let waited = timeout(secs(30), contender.wait_turn()).await;
+        assert!(waited.is_err(), "served behind {below} of the line below");
+        holder.leave().await.unwrap();
+        timeout(secs(1), contender.wait_turn()).await.expect("at once").unwrap();
+        drop(crowd);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Election, Error, ErrorKind, KvBackend as _, KvBackendExt as _, LossReason, Outcome,
+    Compact, Election, Error, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Outcome,
     PrimitiveError, Put, Txn,
 };
 use coord_mem::MemBackend;
@@ -207,13 +207,13 @@ async fn watch_that_falls_silent_delays_the_news_of_a_loss_and_no_more() {
     assert!(after <= secs(41), "{after:?}");
 }
 
-/// A session of 10 s on `store`, whose watches each live as long as the next of `lives`, and then
+/// A session of 10 s on `backend`, whose watches each live as long as the next of `lives`, and then
 /// for ever.
-async fn session_with_watches(store: &MemBackend, lives: Vec<Life>) -> coord_core::Session {
+async fn session_with_watches(backend: impl KvBackend, lives: Vec<Life>) -> coord_core::Session {
     let lives = Mutex::new(lives.into_iter());
     let next =
         move || lives.lock().expect("nobody panics").next().unwrap_or((Duration::MAX / 4, None));
-    session_on(Arc::new(Breaking { inner: store.clone(), lives: next, lag: 0.into() })).await
+    session_on(Arc::new(Breaking { inner: backend, lives: next, lag: 0.into() })).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +228,7 @@ async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same(
             let (brief, long) = ((secs(1), error.clone()), (secs(1000), None));
             // Theirs is registered first, then its own.
             let lives = if break_own { vec![long, brief] } else { vec![brief, long] };
-            let session = session_with_watches(&store, lives).await;
+            let session = session_with_watches(store.clone(), lives).await;
             let candidate = Election::new(&session, "e").enter("second").await.unwrap();
             let (leadership, left) = tokio::join!(
                 async { (candidate.elected().await.unwrap(), Instant::now()) },
@@ -245,12 +245,28 @@ async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same(
     }
 }
 
+/// A watch that ended is asked for again, and that is all.
+#[tokio::test(start_paused = true)]
+async fn candidate_whose_watches_broke_is_as_quiet_as_before() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let _first = election(&store).await.campaign("first").await.unwrap();
+    let lives = vec![(secs(1), None); 2];
+    let session = session_with_watches(behind(&store, record.clone()), lives).await;
+    let candidate = Election::new(&session, "e").enter("second").await.unwrap();
+    record.take();
+    assert!(timeout(secs(9), candidate.elected()).await.is_err());
+    let calls = record.take();
+    // Each of the two twice, and a look for each that broke.
+    assert_eq!(calls.count("watch"), 4, "{calls}");
+    assert!(calls.count("txn") <= 3, "{calls}");
+}
+
 /// What happens between a watch that breaks and the next is seen by the look after it.
 #[tokio::test(start_paused = true)]
 async fn candidate_is_elected_though_the_leader_left_while_no_watch_stood() {
     let store = MemBackend::new();
     let first = election(&store).await.campaign("first").await.unwrap();
-    let session = session_with_watches(&store, vec![(secs(1), None), (secs(1), None)]).await;
+    let session = session_with_watches(store.clone(), vec![(secs(1), None), (secs(1), None)]).await;
     let candidate = Election::new(&session, "e").enter("second").await.unwrap();
     let ((elected, after), ()) = tokio::join!(timed(candidate.elected()), async {
         sleep(secs(1) + Duration::from_millis(10)).await;
@@ -315,7 +331,7 @@ async fn candidate_is_told_what_its_watch_was_refused_for_if_trying_again_cannot
     let store = MemBackend::new();
     let _first = election(&store).await.campaign("first").await.unwrap();
     let denied = Error::PermissionDenied { reason: "no watching here".to_owned() };
-    let session = session_with_watches(&store, vec![(secs(1), Some(denied)); 2]).await;
+    let session = session_with_watches(store.clone(), vec![(secs(1), Some(denied)); 2]).await;
     let result = timeout(secs(60), Election::new(&session, "e").campaign("second")).await;
     let PrimitiveError::Backend(error) = result.unwrap().unwrap_err() else { panic!("not lost") };
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);

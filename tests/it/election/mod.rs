@@ -153,6 +153,21 @@ async fn proclaimer_works_across_the_election_and_says_lost_afterwards() {
     assert_eq!(keys(&store, "e/").await, [""; 0], "and nothing was changed");
 }
 
+/// A session uses a key again when it is surely gone. Whoever knew its former life knows nothing of
+/// the next.
+#[tokio::test(start_paused = true)]
+async fn proclaimer_of_a_former_leadership_is_lost_though_the_key_is_used_again() {
+    let store = MemBackend::new();
+    let election = election(&store).await;
+    let before = election.campaign("before").await.unwrap();
+    let (proclaimer, key) = (before.proclaimer(), before.key().clone());
+    before.resign().await.unwrap();
+    let leadership = election.campaign("now").await.unwrap();
+    assert_eq!(leadership.key(), &key);
+    assert!(proclaimer.proclaim("late").await.unwrap_err().loss().is_some());
+    assert_eq!(leader(&store).await, some("now"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn proclaimer_does_not_keep_anybody_in_the_election() {
     let store = MemBackend::new();
