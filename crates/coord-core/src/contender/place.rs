@@ -162,7 +162,13 @@ impl Contender {
         let mut theirs: Option<(Place, Watch)> = None;
         loop {
             let nearest = match &self.standing {
-                Standing::First => return Ok(()),
+                Standing::First => {
+                    // Where many contend, the next wait will be for the same neighbour.
+                    if let Some((place, watch)) = theirs {
+                        self.session().shelve(place.key, watch);
+                    }
+                    return Ok(());
+                }
                 Standing::Gone => return Err(self.claim.why_gone().await.into()),
                 standing => standing.nearest().cloned(),
             };
@@ -172,7 +178,10 @@ impl Contender {
             };
             let watch = match theirs.take() {
                 Some((place, watch)) if place == nearest => watch,
-                _ => self.claim.watch(WatchRequest::new(&nearest.key)).await?,
+                _ => match self.session().unshelve(&nearest.key) {
+                    Some(watch) => watch,
+                    None => self.claim.watch(WatchRequest::new(&nearest.key)).await?,
+                },
             };
             // From here on nothing is missed. What was missed since the last look, a look tells.
             let missed = watch.header().revision > self.header.revision;
@@ -215,10 +224,19 @@ impl Contender {
         created: Revision,
         own_watch_due: Instant,
     ) -> Result<Woken, PrimitiveError> {
-        // A key of Go's package may have had an earlier life, which ends in an event too.
+        // A key may have had an earlier life, which ends in an event too.
         let left = |batch: &WatchBatch| {
             let deleted = batch.events.iter().any(|event| event.kind == EventKind::Delete);
             deleted && batch.revision > created
+        };
+        let theirs = async {
+            loop {
+                match theirs.next().await {
+                    Some(Ok(batch)) if !left(&batch) => {}
+                    Some(told) => break Some(told.map(|_| Woken::NearestLeft)),
+                    None => break None,
+                }
+            }
         };
         let own_is_watched = own.is_some();
         let own = async {
@@ -230,10 +248,7 @@ impl Contender {
         let told = tokio::select! {
             biased;
             told = own => told.map(|told| told.map(|_| Woken::Otherwise)),
-            told = theirs.next() => told.map(|told| told.map(|batch| match left(&batch) {
-                true => Woken::NearestLeft,
-                false => Woken::Otherwise,
-            })),
+            told = theirs => told,
             () = sleep_until(own_watch_due), if !own_is_watched => Some(Ok(Woken::OwnWatchDue)),
             () = sleep(self.session().ttl()) => Some(Ok(Woken::Otherwise)),
         };

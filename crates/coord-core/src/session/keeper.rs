@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::numbers::{Number, Numbers};
+use super::shelf::Shelf;
 use super::{Epoch, Inner, Session, SessionState};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub(super) enum Command {
     CleanUp(Debris),
     /// Something indicates that the lease is gone: ask now.
     Check,
+    /// There is something on the shelf.
+    Shelved,
 }
 
 /// A key that somebody created, or may have, and has no use for any more.
@@ -58,6 +61,7 @@ pub(super) struct Keeper {
     /// Wakes those who wait for the end.
     over: Arc<Notify>,
     events: SessionEvents,
+    shelf: Arc<Shelf>,
     cleaning: FuturesUnordered<Pending<()>>,
 }
 
@@ -82,6 +86,7 @@ impl Keeper {
         let (commands, inbox) = mpsc::unbounded_channel();
         let over = Arc::new(Notify::new());
         let events = SessionEvents { lease, epoch };
+        let shelf = Arc::new(Shelf::default());
         events.opened(ttl);
         let keeper = Self {
             backend: Arc::clone(&backend),
@@ -92,6 +97,7 @@ impl Keeper {
             state,
             over: Arc::clone(&over),
             events,
+            shelf: Arc::clone(&shelf),
             cleaning: FuturesUnordered::new(),
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
@@ -99,7 +105,8 @@ impl Keeper {
         let numbers = Numbers::default();
         let state = states;
         let runtime = Handle::current();
-        let inner = Inner { backend, lease, ttl, epoch, numbers, state, over, commands, runtime };
+        let inner =
+            Inner { backend, lease, ttl, epoch, numbers, shelf, state, over, commands, runtime };
         Session { inner: Arc::new(inner) }
     }
 
@@ -139,6 +146,7 @@ impl Keeper {
     async fn keep(&mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
         let mut next_attempt = self.confirmed + self.ttl / 3;
         let mut attempt: Option<(Instant, Pending<Result<()>>)> = None;
+        let mut next_clearing = None;
         loop {
             let idle = attempt.is_none();
             let answer = async {
@@ -165,6 +173,7 @@ impl Keeper {
                 command = inbox.recv() => match command {
                     Some(Command::CleanUp(debris)) => self.cleaning.push(self.clean(debris)),
                     Some(Command::Check) => next_attempt = Instant::now(),
+                    Some(Command::Shelved) => next_clearing = self.shelf.clear(),
                     Some(Command::Close(reply)) => return End::Close(Some(reply)),
                     Some(Command::Orphan(reply)) => return End::Orphan(reply),
                     None => return End::Close(None),
@@ -173,6 +182,9 @@ impl Keeper {
                     attempt = Some((Instant::now(), self.attempt()));
                 }
                 Some(()) = self.cleaning.next() => {}
+                () = sleep_until(next_clearing.unwrap_or(next_attempt)), if next_clearing.is_some() => {
+                    next_clearing = self.shelf.clear();
+                }
             }
         }
     }
@@ -234,6 +246,7 @@ impl Keeper {
             changes
         });
         if changed && state.is_lost() {
+            self.shelf.empty();
             self.over.notify_waiters();
         }
         changed

@@ -28,6 +28,7 @@ mod backoff;
 mod builder;
 mod keeper;
 mod numbers;
+mod shelf;
 mod supervisor;
 mod watchman;
 
@@ -36,19 +37,21 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{LeaseId, LeaseTimeToLive};
+use crate::kv::{LeaseId, LeaseTimeToLive, Watch};
 use crate::loss::{LossReason, PrimitiveError};
 pub use builder::SessionBuilder;
 use keeper::Command;
 pub(crate) use keeper::Debris;
 pub(crate) use numbers::Number;
 use numbers::Numbers;
+use shelf::Shelf;
 pub use supervisor::{Epoch, Supervisor, SupervisorState};
 
 /// Whether a session still holds its lease.
@@ -113,6 +116,7 @@ struct Inner {
     ttl: Duration,
     epoch: Epoch,
     numbers: Numbers,
+    shelf: Arc<Shelf>,
     state: watch::Receiver<SessionState>,
     /// Wakes, in the order in which they came, those who wait for the end: `state` wakes whoever
     /// subscribed in an order drawn by lot, and then no run of a test is like another.
@@ -233,6 +237,19 @@ impl Session {
     /// A number for a key of this session, which no other key of it has now.
     pub(crate) fn number(&self) -> Number {
         self.inner.numbers.take()
+    }
+
+    /// A watch of the deletions of `key` that stood a moment ago, if there is one. It may tell of
+    /// some that are long past.
+    pub(crate) fn unshelve(&self, key: &Bytes) -> Option<Watch> {
+        self.inner.shelf.take(key)
+    }
+
+    /// Keeps a watch of the deletions of `key` for a moment, for whoever asks for it.
+    pub(crate) fn shelve(&self, key: Bytes, watch: Watch) {
+        if !self.state().is_lost() && self.inner.shelf.put(key, watch) {
+            self.send(Command::Shelved);
+        }
     }
 
     /// Hands over what a dropped future left behind. The keeper removes it; if the session is
