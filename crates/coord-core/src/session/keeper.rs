@@ -62,7 +62,10 @@ pub(super) struct Keeper {
     over: Arc<Notify>,
     events: SessionEvents,
     shelf: Arc<Shelf>,
-    cleaning: FuturesUnordered<Pending<()>>,
+    /// Each ends when its key is surely gone, or with what to try later.
+    cleaning: FuturesUnordered<Pending<Option<Txn>>>,
+    /// For keys that may still be created by requests that are very late.
+    waiting_for_late: FuturesUnordered<Pending<()>>,
 }
 
 /// How the keeper's work ended.
@@ -99,6 +102,7 @@ impl Keeper {
             events,
             shelf: Arc::clone(&shelf),
             cleaning: FuturesUnordered::new(),
+            waiting_for_late: FuturesUnordered::new(),
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
         tokio::spawn(keeper.run(inbox));
@@ -130,7 +134,7 @@ impl Keeper {
             End::Orphan(reply) => {
                 // The lease goes on, so debris would too.
                 let deadline = self.deadline();
-                while let Ok(Some(())) = timeout_at(deadline, self.cleaning.next()).await {}
+                while let Ok(Some(_)) = timeout_at(deadline, self.cleaning.next()).await {}
                 self.enter(SessionState::Lost(LossReason::Orphaned));
                 let refresh = self.backend.lease_keep_alive(self.lease);
                 let after = deadline.saturating_duration_since(Instant::now());
@@ -181,7 +185,10 @@ impl Keeper {
                 () = sleep_until(next_attempt), if idle => {
                     attempt = Some((Instant::now(), self.attempt()));
                 }
-                Some(()) = self.cleaning.next() => {}
+                Some(later) = self.cleaning.next() => {
+                    self.waiting_for_late.extend(later.map(|delete| self.clean_late(delete)));
+                }
+                Some(()) = self.waiting_for_late.next() => {}
                 () = sleep_until(next_clearing.unwrap_or(next_attempt)), if next_clearing.is_some() => {
                     next_clearing = self.shelf.clear();
                 }
@@ -256,9 +263,10 @@ impl Keeper {
     ///
     /// If it is unknown whether the key was created, the request may even now be on its way, so
     /// finding nothing proves nothing: it is looked for again, at growing intervals, for the time
-    /// that a lease lives. The session has keys of its own only, and former owners' keys are older
-    /// than the session, so this cannot hit anybody else's.
-    fn clean(&self, Debris { key, created, number }: Debris) -> Pending<()> {
+    /// that a lease lives, and then by [`clean_late`](Self::clean_late). The session has keys of
+    /// its own only, and former owners' keys are older than the session, so this cannot hit
+    /// anybody else's.
+    fn clean(&self, Debris { key, created, number }: Debris) -> Pending<Option<Txn>> {
         let backend = Arc::clone(&self.backend);
         let ours = Compare::lease(&key, CompareOp::Equal, self.lease);
         let guard = match created {
@@ -281,13 +289,31 @@ impl Keeper {
                 let answer = timeout(after, backend.txn(delete.clone())).await;
                 match answer.unwrap_or(Err(Error::Timeout { after })) {
                     Ok(response) if response.succeeded || created.is_some() => break,
-                    Ok(_) if Instant::now() >= give_up => break,
+                    Ok(_) if Instant::now() >= give_up => return Some(delete),
                     Ok(_) => {}
                     Err(error) => events.clean_up_failed(&error, pause),
                 }
                 sleep(pause).await;
             }
             drop(number);
+            None
+        })
+    }
+
+    /// Goes on looking for a key that has not come within a time to live, less and less often, as
+    /// long as the session lives. One that comes late is found before it is as late again.
+    fn clean_late(&self, delete: Txn) -> Pending<()> {
+        let (backend, after) = (Arc::clone(&self.backend), self.ttl / 4);
+        let mut pause = self.ttl;
+        Box::pin(async move {
+            loop {
+                sleep(pause).await;
+                pause = pause.saturating_mul(2);
+                let answer = timeout(after, backend.txn(delete.clone())).await;
+                if answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.succeeded)) {
+                    return;
+                }
+            }
         })
     }
 }
