@@ -54,7 +54,7 @@ pub struct Mutex {
 impl Mutex {
     /// The lock `name`, to be held on `session`. Names that nest, `p` and `p/q`, are two locks.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
-        Self { line: WaitingLine::new(session, name) }
+        Self { line: WaitingLine::of_kind("mutex", session, name) }
     }
 
     /// The name.

@@ -178,11 +178,8 @@ pub(crate) mod supervisor {
     }
 }
 
-/// What happens in a waiting line; `kind` is the primitive on it: "mutex", "election".
-#[cfg_attr(
-    not(all(test, feature = "metrics")),
-    expect(dead_code, reason = "for the waiting line to call")
-)]
+/// What happens in a waiting line; `kind` is the primitive on it: "mutex", "election"; "line" for
+/// those of others.
 pub(crate) mod line {
     use super::{Duration, LossReason, label, meter};
 

@@ -1,5 +1,6 @@
 //! What an election promises: one leader, in order, with a value.
 
+mod again;
 mod cancel;
 mod cost;
 mod loss;

@@ -235,3 +235,33 @@ async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
     let guard = mutex.lock().await.unwrap();
     assert_eq!(guard.key(), &format!("m/{}-1", session.lease_id()), "0 is burnt");
 }
+
+/// Where two take turns all the time, each waits for the same key again and again. Its watch is
+/// registered once; but it is not kept for long when nobody waits any more.
+#[tokio::test(start_paused = true)]
+async fn those_who_take_turns_register_each_watch_once() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let mutexes = [
+        Mutex::new(&session_on(behind(&store, record.clone())).await, "m"),
+        Mutex::new(&session_on(behind(&store, record.clone())).await, "m"),
+    ];
+    let take_turns = async || {
+        let mut held = mutexes[0].lock().await.unwrap();
+        for turn in 1..50 {
+            let (next, ()) = tokio::join!(mutexes[turn % 2].lock(), async {
+                sleep(Duration::from_millis(20)).await;
+                held.unlock().await.unwrap();
+            });
+            held = next.unwrap();
+        }
+        held.unlock().await.unwrap();
+    };
+    record.take();
+    take_turns().await;
+    let calls = record.take();
+    assert_eq!(calls.count("watch"), 2, "one for each of the two");
+    assert_eq!(calls.count("txn") + calls.count("range"), 50 + 49 + 50, "join, look, unlock");
+    sleep(secs(1)).await;
+    take_turns().await;
+    assert_eq!(record.take().count("watch"), 2, "the old ones were not kept");
+}

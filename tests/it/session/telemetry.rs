@@ -5,18 +5,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Once};
 
-use coord_core::{Epoch, Error, KvBackend as _, LossReason, Session, SessionState};
+use coord_core::{
+    Election, Epoch, Error, KvBackend as _, KvBackendExt as _, LossReason, Mutex, Session,
+    SessionState,
+};
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use super::supervisor::supervisor;
-use crate::support::{behind, nth, only, secs, session, session_on};
+use crate::support::{behind, nth, only, secs, session, session_on, settle};
 
 thread_local! {
     /// The lines that this thread has logged, if it wants to know.
@@ -270,7 +273,8 @@ fn counted(recorder: &DebuggingRecorder) -> BTreeMap<String, u64> {
             DebugValue::Counter(count) => count,
             // The few that there are, of sessions: a whole number.
             DebugValue::Gauge(value) => format!("{value}").parse().expect("not negative"),
-            DebugValue::Histogram(values) => panic!("{name}: {values:?}"),
+            // How long each waited; here, how many did.
+            DebugValue::Histogram(values) => values.len().try_into().expect("there are few"),
         };
         (name, value)
     });
@@ -337,6 +341,42 @@ fn epochs_are_counted_and_sessions_of_a_runtime_that_is_gone_are_not_open() {
             ("coord_sessions_lost_total reason=expired", 1),
             ("coord_sessions_open", 0),
             ("coord_session_keep_alives_total result=failed", 3),
+        ])
+    );
+}
+
+#[test]
+fn contenders_are_counted_by_what_they_contend_for_and_how_it_ended() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        on_virtual_time(async {
+            let store = MemBackend::new();
+            let session = session(&store).await;
+            let mutex = Mutex::new(&session, "m");
+            let guard = mutex.lock().await.unwrap();
+            assert!(timeout(secs(1), mutex.lock()).await.is_err());
+            settle().await;
+            guard.unlock().await.unwrap();
+            let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
+            store.delete(leadership.key()).await.unwrap();
+            leadership.resign().await.unwrap_err();
+            let held = mutex.try_lock().await.unwrap().expect("nobody has it");
+            session.close().await.unwrap();
+            drop(held);
+        })
+    });
+    let mut counted = counted(&recorder);
+    counted.retain(|name, _| name.starts_with("coord_line"));
+    assert_eq!(
+        counted,
+        expected([
+            ("coord_line_joined_total kind=mutex", 3),
+            ("coord_line_wait_seconds kind=mutex", 2),
+            ("coord_line_left_total kind=mutex", 2),
+            ("coord_line_lost_total kind=mutex reason=closed", 1),
+            ("coord_line_joined_total kind=election", 1),
+            ("coord_line_wait_seconds kind=election", 1),
+            ("coord_line_lost_total kind=election reason=key_deleted", 1),
         ])
     );
 }

@@ -34,6 +34,8 @@ mod keys;
 mod place;
 mod standing;
 mod ticket;
+mod token;
+mod turn;
 
 use std::fmt;
 
@@ -45,9 +47,10 @@ use crate::retry::patiently;
 use crate::session::Session;
 pub(crate) use claim::Claim;
 pub(crate) use keys::Keys;
-pub use place::{Contender, FencingToken};
+pub use place::Contender;
 use standing::{Place, Standing};
 use ticket::Ticket;
+pub use token::FencingToken;
 
 /// A line of contenders, first come, first served.
 ///
@@ -77,13 +80,19 @@ use ticket::Ticket;
 pub struct WaitingLine {
     session: Session,
     keys: Keys,
+    /// What stands on it, for the metrics.
+    kind: &'static str,
 }
 
 impl WaitingLine {
     /// The line `name`, for contenders of `session`. Names that nest, `p` and `p/q`, are two
     /// lines; a line with others below it costs a wider read now and then.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
-        Self { session: session.clone(), keys: Keys::new(name) }
+        Self::of_kind("line", session, name)
+    }
+
+    pub(crate) fn of_kind(kind: &'static str, session: &Session, name: impl IntoBytes) -> Self {
+        Self { session: session.clone(), keys: Keys::new(name), kind }
     }
 
     /// The session.

@@ -1,76 +1,42 @@
 //! One who stands in a line, waits, holds, and leaves.
 
 use std::fmt;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::claim::Claim;
 use super::standing::{Place, Standing};
-use super::{Ticket, WaitingLine};
-use crate::error::{Error, Outcome};
-use crate::kv::{
-    Compare, Delete, EventKind, Header, IntoBytes, OpResponse, Range, Revision, Txn, TxnResponse,
-    Watch, WatchBatch, WatchRequest,
-};
+use super::{FencingToken, Ticket, WaitingLine};
+use crate::error::Outcome;
+use crate::kv::{Compare, Delete, Header, IntoBytes, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
-use crate::retry::{PAUSE, patiently};
-use crate::session::Session;
-
-/// A number that grows with every holder of a line, for a resource to refuse late writers by.
-///
-/// It is the create revision of the holder's key: unique in the store, and larger for whoever
-/// holds later. A resource that remembers the largest token it has seen, and refuses smaller ones,
-/// is safe from a holder that was suspended, lost its lease without noticing, and woke up. Do not
-/// compare tokens for equality, and do not use the lease for this: neither tells who came later.
-///
-/// ```
-/// use coord_core::{FencingToken, Revision};
-///
-/// let (earlier, later) = (FencingToken(Revision(7)), FencingToken(Revision(9)));
-/// assert!(later > earlier);
-/// assert_eq!(later.to_string(), "9");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FencingToken(pub Revision);
-
-impl fmt::Display for FencingToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::session::{Session, SessionState};
+use crate::telemetry::line as events;
 
 /// A place in a [`WaitingLine`]. Dropping it leaves the line, in the background.
 #[must_use = "dropping a contender leaves the line"]
 pub struct Contender {
-    line: WaitingLine,
+    pub(super) line: WaitingLine,
     ticket: Ticket,
-    claim: Claim,
+    pub(super) claim: Claim,
     /// Of the answer that told where the contender stands.
-    header: Header,
-    standing: Standing,
+    pub(super) header: Header,
+    pub(super) standing: Standing,
+    joined: Instant,
     /// Whether an earlier try to leave may have deleted the key.
     perhaps_left: bool,
+    /// What the metrics have been told.
+    counted: Counted,
 }
 
-/// How long to wait before our own key is watched as well as the one before it.
-///
-/// Where a lock changes hands a thousand times a second, a second watch for each turn would be a
-/// good part of the work, and the look before success sees our own key anyway. Whoever waits longer
-/// than this can afford to be told at once when it is deleted.
-const OWN_WATCH_AFTER: Duration = Duration::from_millis(250);
-
-/// What ended a sleep in the line.
-enum Woken {
-    /// The nearest before us was deleted.
-    NearestLeft,
-    /// Nothing happened for a while: our own key should be watched too.
-    OwnWatchDue,
-    /// Something else happened, or nothing did for very long: look.
-    Otherwise,
-    /// A watch ended: history was compacted, or the store could not go on telling it.
-    WatchEnded,
+/// How far the metrics have followed a contender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Waiting,
+    Served,
+    /// It has left, or lost its place.
+    Gone,
 }
 
 impl Contender {
@@ -81,8 +47,16 @@ impl Contender {
         header: Header,
         standing: Standing,
     ) -> Self {
+        events::joined(line.kind);
         let claim = Claim::new(line.session.clone(), place);
-        Self { line, ticket, claim, header, standing, perhaps_left: false }
+        let joined = Instant::now();
+        let counted = Counted::Waiting;
+        let mut contender =
+            Self { line, ticket, claim, header, standing, joined, perhaps_left: false, counted };
+        if contender.standing == Standing::First {
+            contender.count_served();
+        }
+        contender
     }
 
     /// The contender of a key that is in the line already. Until it has looked where it stands and
@@ -153,165 +127,34 @@ impl Contender {
     /// Dropping the future keeps the place in the line: wait again, or drop the contender too.
     pub async fn wait_turn(&mut self) -> Result<(), PrimitiveError> {
         let session = self.session().clone();
-        session.while_held(self.wait()).await
+        let waited = session.while_held(self.wait()).await;
+        match &waited {
+            Ok(()) => self.count_served(),
+            Err(PrimitiveError::Lost(reason)) => self.count_lost(*reason),
+            Err(PrimitiveError::Backend(_) | PrimitiveError::WouldBlockTasks) => {}
+        }
+        waited
     }
 
-    async fn wait(&mut self) -> Result<(), PrimitiveError> {
-        let own_watch_due = Instant::now() + OWN_WATCH_AFTER;
-        let mut own = None;
-        let mut theirs: Option<(Place, Watch)> = None;
-        loop {
-            let nearest = match &self.standing {
-                Standing::First => {
-                    // Where many contend, the next wait will be for the same neighbour.
-                    if let Some((place, watch)) = theirs {
-                        self.session().shelve(place.key, watch);
-                    }
-                    return Ok(());
-                }
-                Standing::Gone => return Err(self.claim.why_gone().await.into()),
-                standing => standing.nearest().cloned(),
-            };
-            let Some(nearest) = nearest else {
-                self.look().await?;
-                continue;
-            };
-            let watch = match theirs.take() {
-                Some((place, watch)) if place == nearest => watch,
-                _ => match self.session().unshelve(&nearest.key) {
-                    Some(watch) => watch,
-                    None => self.claim.watch(WatchRequest::new(&nearest.key)).await?,
-                },
-            };
-            // From here on nothing is missed. What was missed since the last look, a look tells.
-            let missed = watch.header().revision > self.header.revision;
-            let (_, watch) = theirs.insert((nearest.clone(), watch));
-            if missed {
-                self.look().await?;
-                if self.standing.nearest() != Some(&nearest) {
-                    continue;
-                }
-            }
-            match self.sleep(own.as_mut(), watch, nearest.created, own_watch_due).await? {
-                Woken::NearestLeft => {
-                    let standing = std::mem::replace(&mut self.standing, Standing::Unknown);
-                    self.standing = standing.without_nearest();
-                }
-                Woken::OwnWatchDue => {
-                    let watch = self.claim.watch(WatchRequest::new(self.key())).await?;
-                    let missed = watch.header().revision > self.header.revision;
-                    own = Some(watch);
-                    if !missed {
-                        continue;
-                    }
-                }
-                Woken::Otherwise => {}
-                Woken::WatchEnded => {
-                    (own, theirs) = (None, None);
-                    sleep(PAUSE).await;
-                }
-            }
-            // Whatever woke us, the look decides.
-            self.look().await?;
+    fn count_served(&mut self) {
+        if self.counted == Counted::Waiting {
+            self.counted = Counted::Served;
+            events::turn(self.line.kind, self.joined.elapsed());
         }
     }
 
-    /// Sleeps until something may have changed.
-    async fn sleep(
-        &self,
-        own: Option<&mut Watch>,
-        theirs: &mut Watch,
-        created: Revision,
-        own_watch_due: Instant,
-    ) -> Result<Woken, PrimitiveError> {
-        // A key may have had an earlier life, which ends in an event too.
-        let left = |batch: &WatchBatch| {
-            let deleted = batch.events.iter().any(|event| event.kind == EventKind::Delete);
-            deleted && batch.revision > created
-        };
-        let theirs = async {
-            loop {
-                match theirs.next().await {
-                    Some(Ok(batch)) if !left(&batch) => {}
-                    Some(told) => break Some(told.map(|_| Woken::NearestLeft)),
-                    None => break None,
-                }
-            }
-        };
-        let own_is_watched = own.is_some();
-        let own = async {
-            match own {
-                Some(watch) => watch.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        let told = tokio::select! {
-            biased;
-            told = own => told.map(|told| told.map(|_| Woken::Otherwise)),
-            told = theirs => told,
-            () = sleep_until(own_watch_due), if !own_is_watched => Some(Ok(Woken::OwnWatchDue)),
-            () = sleep(self.session().ttl()) => Some(Ok(Woken::Otherwise)),
-        };
-        match told {
-            Some(Err(error)) if !error.is_retryable() && !is_compacted(&error) => Err(error.into()),
-            Some(Err(_)) | None => Ok(Woken::WatchEnded),
-            Some(Ok(woken)) => Ok(woken),
+    fn count_lost(&mut self, reason: LossReason) {
+        if self.counted != Counted::Gone {
+            self.counted = Counted::Gone;
+            events::lost(self.line.kind, reason);
         }
     }
 
-    /// Looks where in the line this contender stands: at its own key and those that it knows of,
-    /// and if that does not tell, at the line.
-    pub(super) async fn look(&mut self) -> Result<(), PrimitiveError> {
-        if let Some(known) = self.standing.known() {
-            let standing = self.standing.clone();
-            let places: Vec<_> =
-                std::iter::once(self.claim.place()).chain(known).cloned().collect();
-            let (header, there) = self.ask(&places).await?;
-            let left = |place: &Place| {
-                let asked = places.iter().zip(&there).find(|(asked, _)| *asked == place);
-                asked.is_some_and(|(_, there)| !there)
-            };
-            self.header = header;
-            self.standing = if there[0] { standing.without(left) } else { Standing::Gone };
+    fn count_left(&mut self) {
+        if self.counted != Counted::Gone {
+            self.counted = Counted::Gone;
+            events::left(self.line.kind);
         }
-        if self.standing == Standing::Unknown {
-            self.read_line().await?;
-        }
-        Ok(())
-    }
-
-    /// Asks whether keys are there, in the lives that are known of them.
-    async fn ask(&self, places: &[Place]) -> Result<(Header, Vec<bool>), PrimitiveError> {
-        let read = |place: &Place| Range::new(&place.key).keys_only();
-        let (header, reads) = if let [place] = places {
-            let read = self.claim.read(read(place)).await?;
-            (read.header, vec![OpResponse::Range(read)])
-        } else {
-            let reads = Txn::new().and_then(places.iter().map(read));
-            let backend = self.session().backend();
-            let answer = patiently(|| backend.txn(reads.clone())).await?;
-            (answer.header, answer.responses)
-        };
-        let mut reads = reads.iter().map(OpResponse::as_range);
-        let there = places.iter().map(|place| {
-            let kv = reads.next().flatten().and_then(|read| read.kvs.first());
-            kv.is_some_and(|kv| kv.create_revision == place.created)
-        });
-        Ok((header, there.collect()))
-    }
-
-    /// Reads the line up to this contender.
-    async fn read_line(&mut self) -> Result<(), PrimitiveError> {
-        let (keys, mine) = (&self.line.keys, self.claim.place());
-        let mut read = self.claim.read(keys.narrow(mine.created)).await?;
-        let mut standing = Standing::read(keys, mine, &read);
-        if standing == Standing::Unknown {
-            read = self.claim.read(keys.wide(mine.created)).await?;
-            standing = Standing::read(keys, mine, &read);
-        }
-        self.header = read.header;
-        self.standing = standing;
-        Ok(())
     }
 
     /// Waits until the place is lost, and tells why: because the session is, or because somebody
@@ -391,16 +234,24 @@ impl Contender {
             }
             Err(lost) => {
                 self.ticket.disarm();
+                if let Some(reason) = lost.loss() {
+                    self.count_lost(reason);
+                }
                 return Err(lost);
             }
         }
+        self.count_left();
         Ok(())
     }
 }
 
-/// Whether a watch ended because what it had to tell is compacted, which a look makes good.
-const fn is_compacted(error: &Error) -> bool {
-    matches!(error, Error::Compacted { .. })
+impl Drop for Contender {
+    fn drop(&mut self) {
+        match self.session().state() {
+            SessionState::Lost(reason) => self.count_lost(reason),
+            SessionState::Alive | SessionState::Suspect => self.count_left(),
+        }
+    }
 }
 
 impl fmt::Debug for Contender {

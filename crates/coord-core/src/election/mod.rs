@@ -21,6 +21,7 @@
 //! [`Leadership::lead`], which stops the work, [`Leadership::txn`], which the store refuses when it
 //! comes late, and [`Leadership::fencing_token`], by which any other resource can.
 
+mod again;
 mod candidate;
 mod leaders;
 mod leadership;
@@ -80,7 +81,7 @@ impl Election {
     /// The election `name`, to be won on `session`. Names that nest, `p` and `p/q`, are two
     /// elections.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
-        Self { line: WaitingLine::new(session, name) }
+        Self { line: WaitingLine::of_kind("election", session, name) }
     }
 
     /// The name.

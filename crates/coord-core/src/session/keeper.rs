@@ -189,7 +189,7 @@ impl Keeper {
                     self.waiting_for_late.extend(later.map(|delete| self.clean_late(delete)));
                 }
                 Some(()) = self.waiting_for_late.next() => {}
-                () = sleep_until(next_clearing.unwrap_or(next_attempt)), if next_clearing.is_some() => {
+                () = due(next_clearing) => {
                     next_clearing = self.shelf.clear();
                 }
             }
@@ -325,6 +325,14 @@ impl Drop for Keeper {
         if self.change(SessionState::Lost(reason)) {
             self.events.abandoned(reason);
         }
+    }
+}
+
+/// Waits until a moment that there may never be.
+async fn due(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

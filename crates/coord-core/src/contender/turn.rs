@@ -1,0 +1,202 @@
+//! Waiting for one's turn: whom to watch, when to look, what to believe.
+//!
+//! The loop is the whole of it. It watches the nearest before it, looks if it may have missed
+//! anything, sleeps, and looks again whatever has woken it; [`standing`](super::standing) says
+//! what a look has to ask.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::place::Contender;
+use super::standing::{Place, Standing};
+use crate::error::Error;
+use crate::kv::{
+    EventKind, Header, OpResponse, Range, Revision, Txn, Watch, WatchBatch, WatchRequest,
+};
+use crate::loss::PrimitiveError;
+use crate::retry::{PAUSE, patiently};
+
+/// How long to wait before our own key is watched as well as the one before it.
+///
+/// Where a lock changes hands a thousand times a second, a second watch for each turn would be a
+/// good part of the work, and the look before success sees our own key anyway. Whoever waits longer
+/// than this can afford to be told at once when it is deleted.
+const OWN_WATCH_AFTER: Duration = Duration::from_millis(250);
+
+/// What ended a sleep in the line.
+enum Woken {
+    /// The nearest before us was deleted.
+    NearestLeft,
+    /// Nothing happened for a while: our own key should be watched too.
+    OwnWatchDue,
+    /// Something else happened, or nothing did for very long: look.
+    Otherwise,
+    /// A watch ended: history was compacted, or the store could not go on telling it.
+    WatchEnded,
+}
+
+impl Contender {
+    pub(super) async fn wait(&mut self) -> Result<(), PrimitiveError> {
+        let own_watch_due = Instant::now() + OWN_WATCH_AFTER;
+        let mut own = None;
+        let mut theirs: Option<(Place, Watch)> = None;
+        loop {
+            let nearest = match &self.standing {
+                Standing::First => {
+                    // Where many contend, the next wait will be for the same neighbour.
+                    if let Some((place, watch)) = theirs {
+                        self.session().shelve(place.key, watch);
+                    }
+                    return Ok(());
+                }
+                Standing::Gone => return Err(self.claim.why_gone().await.into()),
+                standing => standing.nearest().cloned(),
+            };
+            let Some(nearest) = nearest else {
+                self.look().await?;
+                continue;
+            };
+            let watch = match theirs.take() {
+                Some((place, watch)) if place == nearest => watch,
+                _ => match self.session().unshelve(&nearest.key) {
+                    Some(watch) => watch,
+                    None => self.claim.watch(WatchRequest::new(&nearest.key)).await?,
+                },
+            };
+            // From here on nothing is missed. What was missed since the last look, a look tells.
+            let missed = watch.header().revision > self.header.revision;
+            let (_, watch) = theirs.insert((nearest.clone(), watch));
+            if missed {
+                self.look().await?;
+                if self.standing.nearest() != Some(&nearest) {
+                    continue;
+                }
+            }
+            match self.sleep(own.as_mut(), watch, nearest.created, own_watch_due).await? {
+                Woken::NearestLeft => {
+                    let standing = std::mem::replace(&mut self.standing, Standing::Unknown);
+                    self.standing = standing.without_nearest();
+                }
+                Woken::OwnWatchDue => {
+                    let watch = self.claim.watch(WatchRequest::new(self.key())).await?;
+                    let missed = watch.header().revision > self.header.revision;
+                    own = Some(watch);
+                    if !missed {
+                        continue;
+                    }
+                }
+                Woken::Otherwise => {}
+                Woken::WatchEnded => {
+                    (own, theirs) = (None, None);
+                    sleep(PAUSE).await;
+                }
+            }
+            // Whatever woke us, the look decides.
+            self.look().await?;
+        }
+    }
+
+    /// Sleeps until something may have changed.
+    async fn sleep(
+        &self,
+        own: Option<&mut Watch>,
+        theirs: &mut Watch,
+        created: Revision,
+        own_watch_due: Instant,
+    ) -> Result<Woken, PrimitiveError> {
+        // A key may have had an earlier life, which ends in an event too.
+        let left = |batch: &WatchBatch| {
+            let deleted = batch.events.iter().any(|event| event.kind == EventKind::Delete);
+            deleted && batch.revision > created
+        };
+        let theirs = async {
+            loop {
+                match theirs.next().await {
+                    Some(Ok(batch)) if !left(&batch) => {}
+                    Some(told) => break Some(told.map(|_| Woken::NearestLeft)),
+                    None => break None,
+                }
+            }
+        };
+        let own_is_watched = own.is_some();
+        let own = async {
+            match own {
+                Some(watch) => watch.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let told = tokio::select! {
+            biased;
+            told = own => told.map(|told| told.map(|_| Woken::Otherwise)),
+            told = theirs => told,
+            () = sleep_until(own_watch_due), if !own_is_watched => Some(Ok(Woken::OwnWatchDue)),
+            () = sleep(self.session().ttl()) => Some(Ok(Woken::Otherwise)),
+        };
+        match told {
+            Some(Err(error)) if !error.is_retryable() && !is_compacted(&error) => Err(error.into()),
+            Some(Err(_)) | None => Ok(Woken::WatchEnded),
+            Some(Ok(woken)) => Ok(woken),
+        }
+    }
+
+    /// Looks where in the line this contender stands: at its own key and those that it knows of,
+    /// and if that does not tell, at the line.
+    pub(super) async fn look(&mut self) -> Result<(), PrimitiveError> {
+        if let Some(known) = self.standing.known() {
+            let standing = self.standing.clone();
+            let places: Vec<_> =
+                std::iter::once(self.claim.place()).chain(known).cloned().collect();
+            let (header, there) = self.ask(&places).await?;
+            let left = |place: &Place| {
+                let asked = places.iter().zip(&there).find(|(asked, _)| *asked == place);
+                asked.is_some_and(|(_, there)| !there)
+            };
+            self.header = header;
+            self.standing = if there[0] { standing.without(left) } else { Standing::Gone };
+        }
+        if self.standing == Standing::Unknown {
+            self.read_line().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks whether keys are there, in the lives that are known of them.
+    async fn ask(&self, places: &[Place]) -> Result<(Header, Vec<bool>), PrimitiveError> {
+        let read = |place: &Place| Range::new(&place.key).keys_only();
+        let (header, reads) = if let [place] = places {
+            let read = self.claim.read(read(place)).await?;
+            (read.header, vec![OpResponse::Range(read)])
+        } else {
+            let reads = Txn::new().and_then(places.iter().map(read));
+            let backend = self.session().backend();
+            let answer = patiently(|| backend.txn(reads.clone())).await?;
+            (answer.header, answer.responses)
+        };
+        let mut reads = reads.iter().map(OpResponse::as_range);
+        let there = places.iter().map(|place| {
+            let kv = reads.next().flatten().and_then(|read| read.kvs.first());
+            kv.is_some_and(|kv| kv.create_revision == place.created)
+        });
+        Ok((header, there.collect()))
+    }
+
+    /// Reads the line up to this contender.
+    async fn read_line(&mut self) -> Result<(), PrimitiveError> {
+        let (keys, mine) = (&self.line.keys, self.claim.place());
+        let mut read = self.claim.read(keys.narrow(mine.created)).await?;
+        let mut standing = Standing::read(keys, mine, &read);
+        if standing == Standing::Unknown {
+            read = self.claim.read(keys.wide(mine.created)).await?;
+            standing = Standing::read(keys, mine, &read);
+        }
+        self.header = read.header;
+        self.standing = standing;
+        Ok(())
+    }
+}
+
+/// Whether a watch ended because what it had to tell is compacted, which a look makes good.
+const fn is_compacted(error: &Error) -> bool {
+    matches!(error, Error::Compacted { .. })
+}

@@ -1,0 +1,83 @@
+//! Leading again after leadership was lost, for who asks for it.
+
+use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+
+use coord_core::{
+    Epoch, FencingToken, KeyRange, KvBackend as _, KvBackendExt as _, LossReason, Session,
+    Supervisor,
+};
+use coord_mem::MemBackend;
+use tokio::time::{sleep, timeout};
+
+use super::election;
+use crate::support::{keys, secs, settle};
+
+/// A supervisor of sessions of 10 s on `store`.
+async fn supervisor(store: &MemBackend) -> Supervisor {
+    let builder = Session::builder(Arc::new(store.clone())).ttl(secs(10));
+    builder.supervise().await.expect("the store is there")
+}
+
+/// Leads for 10 s at a time; notes each term.
+async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Epoch, FencingToken)>>) {
+    let led = supervisor.lead("e", "me", |leadership| async move {
+        let term = (leadership.session().epoch(), leadership.fencing_token());
+        noted.lock().expect("nobody panics").push(term);
+        sleep(secs(10)).await;
+    });
+    led.await.expect("the work is done in the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leader_that_is_deposed_campaigns_again_with_another_token() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(&store).await;
+    let noted = StdMutex::default();
+    tokio::join!(terms(&supervisor, &noted), async {
+        settle().await;
+        store.delete(KeyRange::prefix("e/")).await.unwrap();
+        sleep(secs(5)).await;
+        store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
+    });
+    let noted = noted.into_inner().unwrap();
+    let epochs: Vec<_> = noted.iter().map(|(epoch, _)| *epoch).collect();
+    assert_eq!(epochs, [Epoch(1), Epoch(1), Epoch(2)], "its key deleted, its lease revoked");
+    assert!(noted.is_sorted_by(|a, b| a.1 < b.1), "tokens grow: {noted:?}");
+    assert_eq!(keys(&store, "e/").await, [""; 0], "it resigned when the work was done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leader_that_was_deposed_queues_behind_who_leads_now() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(&store).await;
+    let rival = election(&store).await;
+    let noted = StdMutex::default();
+    tokio::join!(terms(&supervisor, &noted), async {
+        settle().await;
+        let rival = rival.enter("rival").await.unwrap();
+        store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
+        let rival = rival.elected().await.unwrap();
+        sleep(secs(30)).await;
+        assert_eq!(noted.lock().unwrap().len(), 1, "it waits");
+        rival.resign().await.unwrap();
+    });
+    assert_eq!(noted.into_inner().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leading_ends_with_the_supervisor_and_leaves_nothing_when_dropped() {
+    let store = MemBackend::new();
+    let supervisor = supervisor(&store).await;
+    let endless = || supervisor.lead("e", "me", |_| std::future::pending::<()>());
+    assert!(timeout(secs(5), endless()).await.is_err());
+    settle().await;
+    assert_eq!(keys(&store, "e/").await, [""; 0], "dropped, it resigned");
+
+    let (led, closed) = tokio::join!(endless(), async {
+        settle().await;
+        supervisor.close().await
+    });
+    closed.unwrap();
+    assert_eq!(led.unwrap_err().loss(), Some(LossReason::Closed));
+}
