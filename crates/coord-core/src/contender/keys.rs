@@ -17,8 +17,10 @@
 
 use bytes::Bytes;
 
-use super::standing::NEAREST;
 use crate::kv::{IntoBytes, KeyRange, LeaseId, Range, Revision, SortOrder, SortTarget};
+
+/// How many contenders before one are worth reading, remembering, and asking for one by one.
+pub(super) const NEAREST: usize = 4;
 
 /// How the keys of a line are made and read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,11 +18,8 @@
 
 use bytes::Bytes;
 
-use super::keys::Keys;
+use super::keys::{Keys, NEAREST};
 use crate::kv::{RangeResponse, Revision};
-
-/// How many contenders before one are worth remembering, and asking for one by one.
-pub(super) const NEAREST: usize = 4;
 
 /// A key in a line, in the life that began at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
