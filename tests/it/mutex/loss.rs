@@ -227,3 +227,20 @@ async fn keep_alives_go_on_while_a_lock_is_awaited() {
     let beats = record.take().0.iter().filter(|call| is_keep_alive(call)).count();
     assert!(beats >= 29, "{beats} keep-alives in 100 s");
 }
+
+/// A look, or the registration of a watch, of which nothing is ever heard again.
+#[tokio::test(start_paused = true)]
+async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
+    for (kind, nth_call) in [("watch", 1), ("watch", 2), ("range", 1)] {
+        let store = MemBackend::new();
+        let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+        let session = session_on(behind(&store, nth(kind, nth_call, nth_call, Fate::Hang))).await;
+        let waiter = Mutex::new(&session, "m");
+        let ((served, after), ()) = tokio::join!(timed(waiter.lock()), async {
+            sleep(secs(1)).await;
+            held.unlock().await.unwrap();
+        });
+        served.unwrap().unlock().await.unwrap();
+        assert!(after < secs(12), "the {nth_call}. {kind} was lost: served after {after:?}");
+    }
+}
