@@ -194,8 +194,7 @@ impl WaitingLine {
         let read = patiently(|| self.session.backend().range(request.clone())).await?;
         let mine = read.kvs.iter().find(|kv| self.keys.owns(&kv.key) && kv.lease == Some(lease));
         let Some(kv) = mine else { return Ok(None) };
-        let place = Place { key: kv.key.clone(), created: kv.create_revision };
-        Ok(Some(Contender::found(self.clone(), place, read.header).await?))
+        Ok(Some(Contender::found(self.clone(), Place::of(kv), read.header).await?))
     }
 
     fn ticket(&self) -> Ticket {

@@ -19,13 +19,20 @@
 use bytes::Bytes;
 
 use super::keys::{Keys, NEAREST};
-use crate::kv::{RangeResponse, Revision};
+use crate::kv::{KeyValue, RangeResponse, Revision};
 
 /// A key in a line, in the life that began at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) key: Bytes,
     pub(super) created: Revision,
+}
+
+impl Place {
+    /// The place that a key has now.
+    pub(super) fn of(kv: &KeyValue) -> Self {
+        Self { key: kv.key.clone(), created: kv.create_revision }
+    }
 }
 
 /// Where in the line a contender stands.
@@ -47,14 +54,11 @@ impl Standing {
     /// What a read of the line, last first and up to me, tells about my place.
     pub(super) fn read(keys: &Keys, mine: &Place, read: &RangeResponse) -> Self {
         let mut kvs = read.kvs.iter();
-        if kvs.next().is_none_or(|kv| kv.key != mine.key || kv.create_revision != mine.created) {
+        if kvs.next().map(Place::of).as_ref() != Some(mine) {
             return Self::Gone;
         }
         let owned = kvs.filter(|kv| keys.owns(&kv.key));
-        let mut before: Vec<_> = owned
-            .map(|kv| Place { key: kv.key.clone(), created: kv.create_revision })
-            .take(NEAREST + 1)
-            .collect();
+        let mut before: Vec<_> = owned.map(Place::of).take(NEAREST + 1).collect();
         match before.len() {
             0 if read.more => Self::Unknown,
             0 => Self::First,
@@ -110,7 +114,6 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::KeyValue;
 
     fn kv(key: &str, create_revision: i64) -> KeyValue {
         let create_revision = Revision(create_revision);

@@ -144,16 +144,14 @@ impl Contender {
     /// and if that does not tell, at the line.
     pub(super) async fn look(&mut self) -> Result<(), PrimitiveError> {
         if let Some(known) = self.standing.known() {
-            let standing = self.standing.clone();
-            let places: Vec<_> =
-                std::iter::once(self.claim.place()).chain(known).cloned().collect();
-            let (header, there) = self.ask(&places).await?;
-            let left = |place: &Place| {
-                let asked = places.iter().zip(&there).find(|(asked, _)| *asked == place);
-                asked.is_some_and(|(_, there)| !there)
-            };
+            let mine = self.claim.place();
+            let asked: Vec<_> = std::iter::once(mine).chain(known).collect();
+            let (header, there) = self.ask(&asked).await?;
+            let standing = std::mem::replace(&mut self.standing, Standing::Gone);
+            if there.contains(mine) {
+                self.standing = standing.without(|place| !there.contains(place));
+            }
             self.header = header;
-            self.standing = if there[0] { standing.without(left) } else { Standing::Gone };
         }
         if self.standing == Standing::Unknown {
             self.read_line().await?;
@@ -161,9 +159,9 @@ impl Contender {
         Ok(())
     }
 
-    /// Asks whether keys are there, in the lives that are known of them.
-    async fn ask(&self, places: &[Place]) -> Result<(Header, Vec<bool>), PrimitiveError> {
-        let read = |place: &Place| Range::new(&place.key).keys_only();
+    /// What there is now under the keys of these places, which may be other lives of them.
+    async fn ask(&self, places: &[&Place]) -> Result<(Header, Vec<Place>), PrimitiveError> {
+        let read = |place: &&Place| Range::new(&place.key).keys_only();
         let (header, reads) = if let [place] = places {
             let read = self.claim.read(read(place)).await?;
             (read.header, vec![OpResponse::Range(read)])
@@ -173,12 +171,8 @@ impl Contender {
             let answer = patiently(|| backend.txn(reads.clone())).await?;
             (answer.header, answer.responses)
         };
-        let mut reads = reads.iter().map(OpResponse::as_range);
-        let there = places.iter().map(|place| {
-            let kv = reads.next().flatten().and_then(|read| read.kvs.first());
-            kv.is_some_and(|kv| kv.create_revision == place.created)
-        });
-        Ok((header, there.collect()))
+        let kvs = reads.iter().filter_map(OpResponse::as_range).flat_map(|read| &read.kvs);
+        Ok((header, kvs.map(Place::of).collect()))
     }
 
     /// Reads the line up to this contender.
