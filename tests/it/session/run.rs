@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::supervisor::supervisor;
-use crate::support::{behind, is_keep_alive, keys, secs, settle, timed};
+use crate::support::{behind, is_keep_alive, keys, on_virtual_time, scripted, secs, settle, timed};
 
 /// The loop that everybody writes: hold, work, and hold again in the next epoch if that was lost.
 /// It is spawned, so its future is `Send`.
@@ -267,11 +267,7 @@ async fn storm(clients: Vec<Vec<Fate>>) {
     let holders = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for fates in clients {
-        let next = AtomicUsize::new(0);
-        let rule = move |_: &Call| {
-            fates.get(next.fetch_add(1, Ordering::Relaxed)).cloned().unwrap_or(Fate::Pass)
-        };
-        let (kv, holders) = (behind(&store, rule), Arc::clone(&holders));
+        let (kv, holders) = (behind(&store, scripted(fates)), Arc::clone(&holders));
         tasks.spawn(async move { client(kv, &holders).await });
     }
     while let Some(client) = tasks.join_next().await {
@@ -294,11 +290,6 @@ proptest! {
     fn storm_never_lets_two_hold_and_lets_everybody_finish(
         clients in prop::collection::vec(prop::collection::vec(fate(), 0..60), 1..4)
     ) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime can be built")
-            .block_on(storm(clients));
+        on_virtual_time(storm(clients));
     }
 }
