@@ -114,6 +114,14 @@ pub enum Error {
         /// The time to live.
         ttl: Duration,
     },
+    /// A value cannot be written, or the bytes under a key are no such value.
+    #[error("the value of {} is not of its type: {source}", quoted(.key))]
+    InvalidValue {
+        /// The key.
+        key: Bytes,
+        /// What the type says.
+        source: Source,
+    },
     /// A request that is known to crash an etcd server, or to make it lose data.
     #[error("refused, for it would crash a real etcd server: {hazard}")]
     Refused {
@@ -214,6 +222,7 @@ pub enum ErrorKind {
     EmptyWatchRange,
     InvalidTtl,
     TtlTooLarge,
+    InvalidValue,
     Refused,
     Compacted,
     FutureRevision,
@@ -243,6 +252,7 @@ impl Error {
             Self::EmptyWatchRange { .. } => ErrorKind::EmptyWatchRange,
             Self::InvalidTtl { .. } => ErrorKind::InvalidTtl,
             Self::TtlTooLarge { .. } => ErrorKind::TtlTooLarge,
+            Self::InvalidValue { .. } => ErrorKind::InvalidValue,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Compacted { .. } => ErrorKind::Compacted,
             Self::FutureRevision { .. } => ErrorKind::FutureRevision,
@@ -274,6 +284,7 @@ impl Error {
             | Self::EmptyWatchRange { .. }
             | Self::InvalidTtl { .. }
             | Self::TtlTooLarge { .. }
+            | Self::InvalidValue { .. }
             | Self::Refused { .. }
             | Self::Compacted { .. }
             | Self::FutureRevision { .. }
@@ -314,6 +325,7 @@ impl Error {
             | Self::EmptyWatchRange { .. }
             | Self::InvalidTtl { .. }
             | Self::TtlTooLarge { .. }
+            | Self::InvalidValue { .. }
             | Self::Refused { .. } => false,
             // What it needs is gone, missing or taken: the caller must look and decide.
             Self::KeyNotFound { .. }

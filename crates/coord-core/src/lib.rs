@@ -46,6 +46,7 @@ mod loss;
 mod mutex;
 mod retry;
 mod session;
+pub mod stm;
 mod telemetry;
 
 pub use backend::{KvBackend, KvBackendExt};
@@ -56,5 +57,6 @@ pub use kv::*;
 pub use loss::{LossReason, PrimitiveError};
 pub use mutex::{Mutex, MutexGuard};
 pub use session::{Epoch, Session, SessionBuilder, SessionState, Supervisor, SupervisorState};
+pub use stm::{Isolation, Stm, stm};
 #[cfg(feature = "metrics")]
 pub use telemetry::describe_metrics;

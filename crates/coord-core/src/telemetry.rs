@@ -18,6 +18,7 @@ use crate::session::{Epoch, SessionState};
 
 const SESSION: &str = "coord::session";
 const SUPERVISOR: &str = "coord::supervisor";
+const STM: &str = "coord::stm";
 
 /// What happens to one session.
 #[derive(Clone, Copy, Debug)]
@@ -204,6 +205,25 @@ pub(crate) mod line {
     }
 }
 
+/// What happens to transactions.
+pub(crate) mod transaction {
+    use super::{STM, meter};
+    use crate::stm::Conflict;
+
+    /// A commit, that of this attempt, found something changed.
+    pub(crate) fn conflicted(attempt: u32, conflicts: &[Conflict]) {
+        let first = conflicts.first().map(tracing::field::display);
+        let count = conflicts.len();
+        tracing::debug!(target: STM, attempt, count, first, next = "trying again if it may",
+            "transaction conflicted");
+        meter::count("coord_stm_conflicts_total", &[]);
+    }
+
+    pub(crate) fn ended(result: &'static str) {
+        meter::count("coord_stm_transactions_total", &[("result", result)]);
+    }
+}
+
 /// The reason as the value of a label.
 const fn label(reason: LossReason) -> &'static str {
     match reason {
@@ -278,6 +298,16 @@ mod meter {
             count,
             "Contenders that lost their place, by reason"
         );
+        describe_counter!(
+            "coord_stm_transactions_total",
+            count,
+            "Transactions that ended, by result"
+        );
+        describe_counter!(
+            "coord_stm_conflicts_total",
+            count,
+            "Commits that found something changed"
+        );
     }
 }
 
@@ -318,6 +348,8 @@ mod tests {
             line::turn("mutex", Duration::from_millis(1500));
             line::left("mutex");
             line::lost("mutex", LossReason::KeyDeleted);
+            transaction::conflicted(1, &[]);
+            transaction::ended("committed");
         });
 
         let page = include_str!("../../../docs/guide/metrics.md");
