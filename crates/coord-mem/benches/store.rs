@@ -146,5 +146,21 @@ fn put(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, get, put);
+/// One key again and again, in a store that forgets by itself: what is kept must not matter.
+fn put_one_key(criterion: &mut Criterion) {
+    let runtime = runtime();
+    for kept in [100, 100_000] {
+        let store = MemBackend::builder().retain_revisions(kept).build();
+        runtime.block_on(async {
+            for _ in 0..=kept {
+                store.put("key", "value").await.expect("the store takes it");
+            }
+        });
+        criterion.bench_function(&format!("put, one key with {kept} revisions"), |bench| {
+            bench.to_async(&runtime).iter(|| store.put("key", "value"));
+        });
+    }
+}
+
+criterion_group!(benches, get, put, put_one_key);
 criterion_main!(benches);

@@ -18,7 +18,7 @@
 //! In ‹ › stands what a key was, oldest first; † is a deletion. Compacting at C keeps, of each key,
 //! what can still be read at C or later: so a deletion at or before C goes, with all before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -53,8 +53,9 @@ impl Version {
 #[derive(Debug)]
 struct Live {
     kv: Arc<KeyValue>,
-    /// What it was before, oldest first.
-    past: Vec<Version>,
+    /// What it was before, oldest first. Compaction takes from the front, with each put where
+    /// history is bounded, and must not move the rest.
+    past: VecDeque<Version>,
 }
 
 impl Live {
@@ -66,9 +67,9 @@ impl Live {
     }
 }
 
-fn newest_up_to(past: &[Version], revision: Revision) -> Option<&KeyValue> {
+fn newest_up_to(past: &VecDeque<Version>, revision: Revision) -> Option<&KeyValue> {
     let later = past.partition_point(|version| version.revision() <= revision);
-    past[..later].last()?.kv()
+    past.get(later.checked_sub(1)?)?.kv()
 }
 
 /// All keys with their history since the last compaction.
@@ -77,7 +78,7 @@ pub(crate) struct Index {
     live: BTreeMap<Bytes, Live>,
     /// Keys that do not exist now. Invariant: none is in `live`, none is empty, and each ends with
     /// a deletion.
-    gone: BTreeMap<Bytes, Vec<Version>>,
+    gone: BTreeMap<Bytes, VecDeque<Version>>,
 }
 
 impl Index {
@@ -150,7 +151,7 @@ impl Index {
                     // Most keys have little past, where history is bounded.
                     past.reserve_exact(1);
                 }
-                past.push(Version::Put(Arc::clone(&before)));
+                past.push_back(Version::Put(Arc::clone(&before)));
                 (Some(before), now)
             }
             Entry::Vacant(entry) => {
@@ -165,8 +166,8 @@ impl Index {
     /// Deletes the key and returns what it was.
     pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) -> Option<Arc<KeyValue>> {
         let (key, Live { kv, mut past }) = self.live.remove_entry(key)?;
-        past.push(Version::Put(Arc::clone(&kv)));
-        past.push(Version::Deleted(revision));
+        past.push_back(Version::Put(Arc::clone(&kv)));
+        past.push_back(Version::Deleted(revision));
         self.gone.insert(key, past);
         Some(kv)
     }
@@ -175,7 +176,7 @@ impl Index {
     pub(crate) fn compact(&mut self, key: &[u8], revision: Revision) {
         if let Some(live) = self.live.get_mut(key) {
             if live.kv.mod_revision <= revision {
-                live.past = Vec::new();
+                live.past = VecDeque::new();
             } else {
                 forget(&mut live.past, revision);
             }
@@ -189,13 +190,14 @@ impl Index {
 }
 
 /// Drops from `past` what no revision from `revision` on can see.
-fn forget(past: &mut Vec<Version>, revision: Revision) {
-    let later = past.partition_point(|version| version.revision() <= revision);
-    let visible = match past[..later].last() {
-        Some(Version::Put(_)) => later - 1,
-        Some(Version::Deleted(_)) | None => later,
-    };
-    past.drain(..visible);
+fn forget(past: &mut VecDeque<Version>, revision: Revision) {
+    // From the front, for there is little to drop, and perhaps much to keep.
+    while past.get(1).is_some_and(|version| version.revision() <= revision) {
+        past.pop_front();
+    }
+    if matches!(past.front(), Some(Version::Deleted(deleted)) if *deleted <= revision) {
+        past.pop_front();
+    }
 }
 
 /// Whether the next key in order is one that exists.
