@@ -3,6 +3,7 @@
 //! - [`conformance`]: what every backend must do, as a table of promises that anybody can run;
 //! - [`Intercept`]: a backend with a [`Rule`] between it and its callers, which can lose, delay
 //!   and fail requests; [`Record`] is the rule that remembers them;
+//! - [`Lagging`]: a member whose own answers are old;
 //! - [`Mirror`]: two backends driven as one, until they differ;
 //! - [`poll_at_most`]: drops a future wherever it waits;
 //! - [`strategy`]: random operations, for property tests.
@@ -11,6 +12,7 @@ mod call;
 mod cancel;
 pub mod conformance;
 mod intercept;
+mod lag;
 pub mod mirror;
 mod record;
 pub mod strategy;
@@ -18,5 +20,6 @@ pub mod strategy;
 pub use call::Call;
 pub use cancel::poll_at_most;
 pub use intercept::{Fate, Intercept, Rule};
+pub use lag::Lagging;
 pub use mirror::Mirror;
 pub use record::{Calls, Record};

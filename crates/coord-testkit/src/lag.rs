@@ -1,0 +1,149 @@
+//! A member that has stopped following the others.
+//!
+//! A serializable read is answered by the member that is asked, from what it knows. [`Lagging`]
+//! knows nothing of what was done since it [fell behind](Lagging::fall_behind): such a read is
+//! answered as of then, and one as of a later revision is refused. All else needs a majority, and
+//! is as on any other member.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use coord_core::{
+    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
+    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range, RangeResponse,
+    Result, Revision, Txn, TxnResponse, Watch, WatchRequest,
+};
+
+/// A backend whose serializable reads can be made to lag behind. Clones share the lag.
+///
+/// ```
+/// use coord_core::{KvBackend, KvBackendExt, Range};
+/// use coord_mem::MemBackend;
+/// use coord_testkit::Lagging;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> coord_core::Result<()> {
+/// let store = MemBackend::new();
+/// let member = Lagging::new(store.clone());
+/// let put = store.put("a", "1").await?;
+/// member.fall_behind(put.header.revision);
+/// store.put("a", "2").await?;
+///
+/// let anywhere = member.range(Range::new("a").serializable()).await?;
+/// assert_eq!(anywhere.kvs[0].value, "1");
+/// let majority = member.range(Range::new("a")).await?;
+/// assert_eq!(majority.kvs[0].value, "2");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Lagging<B> {
+    inner: B,
+    /// The newest revision that the member knows; zero if it has caught up.
+    newest: Arc<AtomicI64>,
+}
+
+impl<B: KvBackend> Lagging<B> {
+    /// A member that does not lag behind yet.
+    pub fn new(inner: B) -> Self {
+        Self { inner, newest: Arc::default() }
+    }
+
+    /// From now on it knows nothing newer than `revision`.
+    pub fn fall_behind(&self, revision: Revision) {
+        self.newest.store(revision.0, Ordering::Relaxed);
+    }
+
+    /// It knows everything again.
+    pub fn catch_up(&self) {
+        self.newest.store(0, Ordering::Relaxed);
+    }
+
+    /// What the member makes of a read.
+    fn limit(&self, range: Range) -> Result<Range> {
+        let newest = Revision(self.newest.load(Ordering::Relaxed));
+        if !range.serializable || newest == Revision::ZERO {
+            return Ok(range);
+        }
+        if range.revision > newest {
+            let (requested, current) = (Some(range.revision), Some(newest));
+            return Err(Error::FutureRevision { requested, current });
+        }
+        let as_of = if range.revision > Revision::ZERO { range.revision } else { newest };
+        Ok(range.at(as_of))
+    }
+}
+
+/// Whether the member that is asked answers a transaction alone: all it does is to read so.
+///
+/// etcd asks nobody else about compares either; but then a store of the past would have to judge
+/// them, and there is none.
+fn is_serializable(txn: &Txn) -> bool {
+    let serializable = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
+    let mut steps = txn.success.iter().chain(&txn.failure);
+    txn.compares.is_empty() && steps.all(serializable)
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods, reason = "no read may pass unseen")]
+impl<B: KvBackend> KvBackend for Lagging<B> {
+    async fn range(&self, request: Range) -> Result<RangeResponse> {
+        self.inner.range(self.limit(request)?).await
+    }
+
+    async fn txn(&self, mut request: Txn) -> Result<TxnResponse> {
+        if is_serializable(&request) {
+            for op in &mut request.success {
+                if let Op::Range(range) = op {
+                    *range = self.limit(range.clone())?;
+                }
+            }
+        }
+        self.inner.txn(request).await
+    }
+
+    async fn put_with(&self, request: Put) -> Result<PutResponse> {
+        self.inner.put_with(request).await
+    }
+
+    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
+        self.inner.delete_with(request).await
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+        self.inner.watch(request).await
+    }
+
+    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
+        self.inner.lease_grant(request).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
+        self.inner.lease_keep_alive(id).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
+        self.inner.lease_revoke(id).await
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: LeaseTimeToLive,
+    ) -> Result<LeaseTimeToLiveResponse> {
+        self.inner.lease_time_to_live(request).await
+    }
+
+    async fn leases(&self) -> Result<LeasesResponse> {
+        self.inner.leases().await
+    }
+
+    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
+        self.inner.compact(request).await
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+}
