@@ -7,7 +7,8 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
+use coord_core::Isolation;
 
 /// The flags of one workload: those of every run, and its own.
 #[derive(Args, Debug)]
@@ -96,6 +97,55 @@ pub(crate) struct HoldFlags {
     /// How long what was waited for is held
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) hold: Duration,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StmFlags {
+    /// What transactions may see of each other: serializable-snapshot, serializable,
+    /// repeatable-reads or read-committed
+    #[arg(long, value_name = "LEVEL", default_value_t, value_parser = isolation)]
+    pub(crate) isolation: Isolation,
+    /// Read the keys of a transaction in one request
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = false,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = ArgAction::Set
+    )]
+    pub(crate) prefetch: bool,
+    /// What the accounts are drawn with
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TransferFlags {
+    #[command(flatten)]
+    pub(crate) stm: StmFlags,
+    /// Accounts, two or more
+    #[arg(long, value_name = "N", default_value = "5", value_parser = accounts)]
+    pub(crate) accounts: NonZeroUsize,
+}
+
+fn isolation(level: &str) -> Result<Isolation, String> {
+    let known = [
+        Isolation::SerializableSnapshot,
+        Isolation::Serializable,
+        Isolation::RepeatableReads,
+        Isolation::ReadCommitted,
+    ];
+    known.into_iter().find(|known| known.to_string() == level).ok_or_else(|| {
+        let known = known.map(|known| known.to_string());
+        format!("there is no such level; there are: {}", known.join(" "))
+    })
+}
+
+fn accounts(count: &str) -> Result<NonZeroUsize, String> {
+    let count: NonZeroUsize = count.parse().map_err(|error| format!("{error}"))?;
+    if count.get() < 2 { Err("a transfer needs two".to_owned()) } else { Ok(count) }
 }
 
 /// What is measured.

@@ -42,13 +42,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::End;
 use figures::Fairness;
-use flags::{Flags, HoldFlags, RawFlags, RunFlags, SessionFlags};
+use flags::{Flags, HoldFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags};
 use phase::{Limit, Phase};
 use report::Report;
 use store::Store;
 use workload::election::Campaigner;
 use workload::raw::{Call, Raw};
 use workload::session::SessionCycle;
+use workload::stm::Changes;
 use workload::turns::{Claim, Turns};
 use workload::{Worker, Workload};
 
@@ -105,6 +106,10 @@ enum Command {
     ElectionCycle(Flags<HoldFlags>),
     /// Campaign and resign, one election for all workers, a session each
     ElectionHandoff(Flags<HoldFlags>),
+    /// Move 1 between two accounts, in a transaction
+    StmTransfer(Flags<TransferFlags>),
+    /// Add 1 to a number that all workers share, in a transaction
+    StmCounter(Flags<StmFlags>),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
@@ -125,6 +130,12 @@ impl Bench {
             Command::ElectionCycle(flags) => apart::<Campaigner>("election-cycle", flags).await,
             Command::ElectionHandoff(flags) => {
                 shared::<Campaigner>("election-handoff", flags).await
+            }
+            Command::StmTransfer(Flags { run, own }) => {
+                timed("stm-transfer", &run, Changes::transfer(own.accounts, own.stm)).await
+            }
+            Command::StmCounter(Flags { run, own }) => {
+                timed("stm-counter", &run, Changes::count(own)).await
             }
             Command::Unknown(words) => Err(End::Misused(format!(
                 "there is no workload {:?}; there are: {}",
@@ -194,7 +205,7 @@ async fn measured<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Res
     if operations == 0 {
         bail!("no operation completed");
     }
-    let facts = workload.judged().context("invariant")?;
+    let facts = workload.judged(&store, operations).await.context("invariant")?;
     let report = Report {
         impl_name: "coord",
         impl_version: concat!("coord ", env!("CARGO_PKG_VERSION")),

@@ -7,6 +7,7 @@ pub(crate) mod election;
 pub(crate) mod mutex;
 pub(crate) mod raw;
 pub(crate) mod session;
+pub(crate) mod stm;
 pub(crate) mod turns;
 
 use anyhow::Result;
@@ -32,8 +33,9 @@ pub(crate) trait Workload: Send + Sync {
     /// A phase begins: the warm-up, then the measured one.
     fn begin(&self) {}
 
-    /// What is to be told beside the times; an error if something did not hold that must.
-    fn judged(&self) -> Result<Facts>;
+    /// What is to be told beside the times, of so many operations; an error if something did not
+    /// hold that must.
+    fn judged(&self, store: &Store, operations: u64) -> impl Future<Output = Result<Facts>> + Send;
 }
 
 /// Who makes the operation again and again, alone or beside others.

@@ -70,7 +70,7 @@ impl Workload for Raw {
         Ok(Caller { kv, call: self.call, keys: keys.into_iter().cycle(), value })
     }
 
-    fn judged(&self) -> Result<Facts> {
+    async fn judged(&self, _: &Store, _: u64) -> Result<Facts> {
         let facts = [
             ("val_size".to_owned(), json!(self.val_size)),
             ("keys_per_worker".to_owned(), json!(self.keys)),

@@ -28,7 +28,7 @@ impl Workload for SessionCycle {
         Ok(Opener { kv: Arc::clone(store.of_worker(number)), ttl: self.ttl })
     }
 
-    fn judged(&self) -> Result<Facts> {
+    async fn judged(&self, _: &Store, _: u64) -> Result<Facts> {
         Ok(Facts::new())
     }
 }
