@@ -12,5 +12,7 @@ mod mutex;
 mod prefix;
 mod regressions;
 mod session;
+mod stm;
 mod support;
+
 mod tidy;

@@ -1,0 +1,36 @@
+//! What transactions cost, in requests.
+
+use std::sync::Arc;
+
+use coord_core::{Error, Isolation, KvBackendExt as _, stm};
+use coord_mem::MemBackend;
+use coord_testkit::Record;
+
+use crate::support::behind;
+
+#[tokio::test(start_paused = true)]
+async fn reads_cost_one_request_each_and_the_commit_one() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    store.put("a", "1").await.unwrap();
+    let kv = behind(&store, record.clone());
+    let run = async |stm: coord_core::Stm, writes: bool| {
+        let committed = stm.run(async |tx| {
+            let a = tx.get("a").await?;
+            let b = tx.get("b").await?;
+            assert_eq!(tx.get("a").await?, a);
+            if writes {
+                tx.put("a", "2");
+            }
+            Ok::<_, Error>(b)
+        });
+        committed.await.unwrap();
+        record.take().names()
+    };
+    assert_eq!(run(stm(Arc::clone(&kv)), true).await, "range range txn");
+    assert_eq!(run(stm(Arc::clone(&kv)), false).await, "range range");
+    assert_eq!(run(stm(Arc::clone(&kv)).prefetch(["a", "b"]), true).await, "txn txn");
+    assert_eq!(
+        run(stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads), false).await,
+        "range range txn"
+    );
+}

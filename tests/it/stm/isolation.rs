@@ -1,0 +1,342 @@
+//! The table at `Isolation`, witness by witness: what a level permits is shown to happen, what it
+//! forbids is shown not to.
+//!
+//! The witnesses are W1 to W10 of the literature on etcd's STM, each a fixed schedule of
+//! transactions T1, T2, …: `r1(x)` is a read of x by T1, `c1{x}` a commit of T1 that writes x. What
+//! another does in between, it does between two steps of the closure, once; so the schedule is part
+//! of the program, and an attempt after the first one meets nobody.
+
+use std::sync::Arc;
+
+use coord_core::stm::Committed;
+use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, stm};
+use coord_mem::MemBackend;
+use coord_testkit::Lagging;
+
+use super::{LEVELS, Once, fall_behind, lagging, number, put_all, store_with, stored};
+
+/// Runs a witness at each level and compares whether it happened with the row of the table.
+macro_rules! row {
+    ($($name:ident: $witness:ident, $row:expr;)*) => {
+        $(#[tokio::test(start_paused = true)]
+        async fn $name() {
+            let mut happens = [false; 4];
+            for (happens, level) in happens.iter_mut().zip(LEVELS) {
+                *happens = $witness(level).await;
+            }
+            assert_eq!(happens, $row, "at {LEVELS:?}");
+        })*
+    };
+}
+
+row! {
+    w1_an_update_is_lost_at_read_committed_alone: w1, [false, false, false, true];
+    w1_an_update_of_an_absent_key_is_lost_at_read_committed_alone:
+        w1_absent, [false, false, false, true];
+    w2_write_skew_happens_at_read_committed_alone: w2, [false, false, false, true];
+    w3_a_reader_sees_half_of_a_commit_at_read_committed_alone: w3, [false, false, false, true];
+    w4_a_writer_sees_half_of_a_commit_at_read_committed_alone: w4, [false, false, false, true];
+    w5_a_reader_sees_old_data_at_the_two_weak_levels: w5, [false, false, true, true];
+    w6_a_writer_builds_on_old_data_at_read_committed_alone: w6, [false, false, false, true];
+    w7_two_readers_disagree_on_the_order_at_read_committed_alone: w7, [false, false, false, true];
+    w8_a_key_comes_into_a_range_at_the_two_weak_levels: w8, [false, false, true, true];
+    w9_a_key_written_unread_was_put_meanwhile_below_snapshot: w9_put, [false, true, true, true];
+    w9_a_key_written_unread_was_deleted_meanwhile_below_snapshot:
+        w9_delete, [false, true, true, true];
+    w10_an_attempt_sees_half_of_a_commit_at_the_two_weak_levels: w10, [false, false, true, true];
+    an_intermediate_value_is_never_seen: intermediate, [false; 4];
+    a_value_of_an_attempt_that_gave_up_is_never_seen: aborted, [false; 4];
+    a_key_read_twice_never_differs: reread, [false; 4];
+    what_a_transaction_has_written_it_reads_at_every_level: own_writes_unseen, [false; 4];
+    two_commits_never_mix: dirty_write, [false; 4];
+}
+
+/// Lost update: `r1(x) r2(x) c1{x} c2{x}`, and both add one.
+async fn w1(level: Isolation) -> bool {
+    lost_update(level, &store_with(&[("x", 0)]).await).await
+}
+
+async fn w1_absent(level: Isolation) -> bool {
+    lost_update(level, &MemBackend::new()).await
+}
+
+async fn lost_update(level: Isolation, store: &MemBackend) -> bool {
+    let (kv, once): (Arc<dyn KvBackend>, _) = (Arc::new(store.clone()), Once::new());
+    let stm = stm(kv).isolation(level);
+    let add = stm.run(async |tx| {
+        let x = number(tx, "x").await?;
+        if once.now() {
+            let other = stm.run(async |tx| {
+                let x = number(tx, "x").await?;
+                tx.put("x", (x + 1).to_string());
+                Ok::<_, Error>(())
+            });
+            other.await.expect("nobody is in its way");
+        }
+        tx.put("x", (x + 1).to_string());
+        Ok::<_, Error>(())
+    });
+    add.await.expect("the store is there");
+    stored(store, "x").await == 1
+}
+
+/// Write skew: `r1(x) r2(y) c1{y} c2{x}`. One of x and y is to stay; each takes the other away.
+async fn w2(level: Isolation) -> bool {
+    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let skew = stm.run(async |tx| {
+        let y = number(tx, "y").await?;
+        if once.now() {
+            let other = stm.run(async |tx| {
+                if number(tx, "x").await? == 1 {
+                    tx.put("y", "0");
+                }
+                Ok::<_, Error>(())
+            });
+            other.await.expect("nobody is in its way");
+        }
+        if y == 1 {
+            tx.put("x", "0");
+        }
+        Ok::<_, Error>(())
+    });
+    skew.await.expect("the store is there");
+    stored(&store, "x").await + stored(&store, "y").await == 0
+}
+
+/// What a transaction that reads x and y, while both are set to 2 in between, has seen in the end.
+async fn torn(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
+    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let read = stm.run(async |tx| {
+        let x = number(tx, "x").await?;
+        if once.now() {
+            put_all(&store, &[("x", 2), ("y", 2)]).await;
+        }
+        let y = number(tx, "y").await?;
+        if let Some(key) = writes {
+            tx.put(key, "3");
+        }
+        Ok::<_, Error>((x, y))
+    });
+    read.await.expect("the store is there")
+}
+
+/// `r1(x) c2{x,y} r1(y) c1{}`
+async fn w3(level: Isolation) -> bool {
+    torn(level, None).await.value == (1, 2)
+}
+
+/// `r1(x) c2{x,y} r1(y) c1{y}`
+async fn w4(level: Isolation) -> bool {
+    torn(level, Some("y")).await.value == (1, 2)
+}
+
+/// `c2{x}` is acknowledged, then T1 starts: `r1(x)` from a member that lags behind.
+async fn w5(level: Isolation) -> bool {
+    let store = store_with(&[("x", 1)]).await;
+    let kv = lagging(&store).await;
+    put_all(&store, &[("x", 2)]).await;
+    let stm = stm(kv).isolation(level);
+    let read = stm.run(async |tx| number(tx, "x").await).await.expect("the store is there");
+    read.value == 1
+}
+
+/// As W5, but T1 writes x: `r1(x) c1{x}`.
+async fn w6(level: Isolation) -> bool {
+    let store = store_with(&[("x", 1)]).await;
+    let kv = lagging(&store).await;
+    put_all(&store, &[("x", 2)]).await;
+    let stm = stm(kv).isolation(level);
+    let add = stm.run(async |tx| {
+        let x = number(tx, "x").await?;
+        tx.put("x", (x + 10).to_string());
+        Ok::<_, Error>(x)
+    });
+    add.await.expect("the store is there").value == 1
+}
+
+/// T1 writes x, T2 writes y. T3 sees the first alone; T4, from a member that lags, the second.
+async fn w7(level: Isolation) -> bool {
+    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let kv = Arc::new(Lagging::new(store.clone()));
+    let ahead = stm(Arc::new(store.clone())).isolation(level);
+    let third = ahead.run(async |tx| {
+        let y = number(tx, "y").await?;
+        if once.now() {
+            fall_behind(&kv, &store).await;
+            put_all(&store, &[("x", 2)]).await;
+        }
+        Ok::<_, Error>((number(tx, "x").await?, y))
+    });
+    let third = third.await.expect("the store is there").value;
+    let (once, member): (_, Arc<dyn KvBackend>) = (Once::new(), Arc::<Lagging<_>>::clone(&kv));
+    let behind = stm(member).isolation(level);
+    let fourth = behind.run(async |tx| {
+        let x = number(tx, "x").await?;
+        if once.now() {
+            put_all(&store, &[("y", 2)]).await;
+            kv.catch_up();
+        }
+        Ok::<_, Error>((x, number(tx, "y").await?))
+    });
+    third == (2, 1) && fourth.await.expect("the store is there").value == (1, 2)
+}
+
+/// T1 reads the range p/, T2 puts p/c, T1 commits what follows from the range.
+async fn w8(level: Isolation) -> bool {
+    let (store, once) = (store_with(&[("p/a", 1), ("p/b", 1)]).await, Once::new());
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let count = stm.run(async |tx| {
+        let found = tx.range(KeyRange::prefix("p/")).await?.len();
+        if once.now() {
+            put_all(&store, &[("p/c", 1)]).await;
+        }
+        tx.put("count", found.to_string());
+        Ok::<_, Error>(())
+    });
+    count.await.expect("the store is there");
+    stored(&store, "count").await == 2
+}
+
+async fn w9_put(level: Isolation) -> bool {
+    blind_write(level, async |store| put_all(store, &[("k", 7)]).await).await
+}
+
+async fn w9_delete(level: Isolation) -> bool {
+    blind_write(level, async |store| drop(store.delete("k").await.expect("it is there"))).await
+}
+
+/// `r1(a) c2{k} c1{k}`: T1 writes k unread.
+async fn blind_write(level: Isolation, other: impl AsyncFn(&MemBackend)) -> bool {
+    let (store, once) = (store_with(&[("a", 1), ("k", 1)]).await, Once::new());
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let write = stm.run(async |tx| {
+        number(tx, "a").await?;
+        if once.now() {
+            other(&store).await;
+        }
+        tx.put("k", "9");
+        Ok::<_, Error>(())
+    });
+    let receipt = write.await.expect("the store is there").receipt;
+    assert_eq!(stored(&store, "k").await, 9);
+    assert!(receipt.conflicts.iter().all(|conflict| conflict.key == "k"), "{receipt:?}");
+    receipt.attempts == 1
+}
+
+/// `r1(x) c2{x,y} r1(y)`: what T1 sees before it commits, or does not.
+async fn w10(level: Isolation) -> bool {
+    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let mut torn = false;
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let write = stm.run(async |tx| {
+        let x = number(tx, "x").await?;
+        if once.now() {
+            put_all(&store, &[("x", 2), ("y", 2)]).await;
+        }
+        torn |= x != number(tx, "y").await?;
+        tx.put("z", "1");
+        Ok::<_, Error>(())
+    });
+    write.await.expect("the store is there");
+    torn
+}
+
+/// G1b: T1 puts x twice; whoever reads x before, between and after sees the first value.
+async fn intermediate(level: Isolation) -> bool {
+    let store = store_with(&[("x", 0)]).await;
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let mut seen = false;
+    let write = stm.run(async |tx| {
+        for n in 1..3 {
+            tx.put("x", n.to_string());
+            let other = stm.run(async |tx| number(tx, "x").await).await;
+            seen |= other.expect("nothing is in its way").value != 0;
+        }
+        Ok::<_, Error>(())
+    });
+    write.await.expect("the store is there");
+    let changes =
+        store.get("x").await.expect("the store is there").expect("it was put").version - 1;
+    assert_eq!((stored(&store, "x").await, changes), (2, 1), "the last value, put once");
+    seen
+}
+
+/// G1a: T1 puts x and gives up.
+async fn aborted(level: Isolation) -> bool {
+    let store = store_with(&[("x", 0)]).await;
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let given_up = stm.run(async |tx| {
+        tx.put("x", "1");
+        Err::<(), Error>(Error::EmptyKey)
+    });
+    given_up.await.expect_err("it cannot commit");
+    stm.run(async |tx| number(tx, "x").await).await.expect("the store is there").value != 0
+}
+
+/// A2: `r1(x) c2{x} r1(x)`
+async fn reread(level: Isolation) -> bool {
+    let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
+    let mut differs = false;
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let read = stm.run(async |tx| {
+        let x = number(tx, "x").await?;
+        if once.now() {
+            put_all(&store, &[("x", 2)]).await;
+        }
+        differs |= x != number(tx, "x").await?;
+        let many = tx.get_many(["y", "x"]).await?;
+        differs |= many[1].as_deref() != Some(x.to_string().as_bytes());
+        let all = tx.range(KeyRange::all()).await?;
+        differs |= all.iter().any(|(_, value)| *value != x.to_string());
+        Ok::<_, Error>(())
+    });
+    read.await.expect("the store is there");
+    differs
+}
+
+/// Puts and deletes before the commit, read by each way of reading.
+async fn own_writes_unseen(level: Isolation) -> bool {
+    let store = store_with(&[("x", 1), ("y", 1)]).await;
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let run = stm.run(async |tx| {
+        tx.put("x", "2");
+        tx.delete("y");
+        tx.delete("z");
+        tx.put("z", "3");
+        let one_by_one = (tx.get("x").await?, tx.get("y").await?, tx.get("z").await?);
+        let many = tx.get_many(["z", "y", "x"]).await?;
+        let all = tx.range(KeyRange::all()).await?;
+        Ok::<_, Error>((one_by_one, many, all))
+    });
+    let ((x, y, z), many, all) = run.await.expect("the store is there").value;
+    let (two, three) = (Some("2".into()), Some("3".into()));
+    x != two
+        || y.is_some()
+        || z != three
+        || many != [three, None, two]
+        || all != [("x".into(), "2".into()), ("z".into(), "3".into())]
+}
+
+/// G0: the writes of a transaction share one revision, and nobody else's is in between.
+async fn dirty_write(level: Isolation) -> bool {
+    let store = MemBackend::new();
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let write = async |n: &str| {
+        let write = stm.run(async |tx| {
+            tx.put("x", n);
+            tokio::task::yield_now().await;
+            tx.put("y", n);
+            Ok::<_, Error>(())
+        });
+        write.await.expect("nothing is in its way").receipt.revision
+    };
+    let (one, other) = tokio::join!(write("1"), write("2"));
+    let (x, y) = (
+        store.get("x").await.expect("the store is there").expect("it was put"),
+        store.get("y").await.expect("the store is there").expect("it was put"),
+    );
+    assert_eq!(x.mod_revision, one.max(other));
+    x.mod_revision != y.mod_revision || x.value != y.value || one == other
+}

@@ -1,0 +1,266 @@
+//! Commits whose answer is lost: with `exactly_once` they are applied exactly once, without it the
+//! caller is told that nobody knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::layer::PrefixLayer;
+use coord_core::stm::{Committed, Stm, StmError};
+use coord_core::{Error, KvBackend, KvBackendExt as _, Outcome, Session, stm};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, Record, poll_at_most};
+use tokio::time::{sleep, timeout};
+
+use super::impatient::Impatient;
+use super::{number, store_with, stored};
+use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session};
+
+/// Adds one to n.
+async fn add(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
+    let run = stm.run(async |tx| {
+        let n = number(tx, "n").await?;
+        tx.put("n", (n + 1).to_string());
+        Ok(())
+    });
+    run.await
+}
+
+/// What happens to the first commit, if anything: the fence and everything else passes.
+fn first_commit(fate: Fate) -> impl coord_testkit::Rule {
+    nth("txn", 1, 1, fate)
+}
+
+const LATE: Fate = Fate::Late(Duration::from_millis(2_500));
+
+#[tokio::test(start_paused = true)]
+async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
+    // Which commit, whether it is found to have been applied, and how many attempts that makes.
+    let rows = [
+        (Fate::LoseReply, true, 1),
+        (Fate::LoseRequest, false, 2),
+        // It arrives when nobody waits any more, after the fence.
+        (LATE, false, 2),
+        // It arrives when nobody waits any more, before the fence is asked.
+        (Fate::Hang, false, 2),
+    ];
+    for (fate, resolved, attempts) in rows {
+        let store = store_with(&[("n", 1)]).await;
+        let session = session(&store).await;
+        let stm = stm(Impatient::client(&store, first_commit(fate.clone()))).exactly_once(&session);
+        let receipt = add(&stm).await.unwrap().receipt;
+        assert_eq!((receipt.resolved, receipt.attempts), (resolved, attempts), "{fate:?}");
+        let now = store.get("n").await.unwrap().unwrap().mod_revision;
+        assert_eq!(receipt.revision, now, "{fate:?}");
+        sleep(secs(5)).await;
+        assert_eq!(stored(&store, "n").await, 2, "{fate:?}");
+        // The marker is as good as before.
+        assert_eq!(add(&stm).await.unwrap().receipt.attempts, 1);
+        assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1), "{fate:?}");
+    }
+}
+
+/// The fence may be late and lost as well, and come when the commit has come or before.
+#[tokio::test(start_paused = true)]
+async fn fence_that_is_lost_or_late_is_sent_again() {
+    let late = |ms| Fate::Late(Duration::from_millis(ms));
+    for commit in [Fate::LoseReply, Fate::LoseRequest, late(1_500), late(4_000), late(9_000)] {
+        for fence in [Fate::LoseReply, Fate::LoseRequest, late(1_200), late(5_000), Fate::Hang] {
+            let store = store_with(&[("n", 1)]).await;
+            let session = session(&store).await;
+            let (first, second) = (commit.clone(), fence.clone());
+            let both = crate::support::scripted(vec![Fate::Pass, first, second]);
+            let stm = stm(Impatient::client(&store, both)).exactly_once(&session);
+            add(&stm).await.unwrap();
+            sleep(secs(10)).await;
+            assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {fence:?}");
+            add(&stm).await.unwrap();
+            assert_eq!(stored(&store, "n").await, 3, "{commit:?}, {fence:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
+    for (fate, left) in [(Fate::LoseReply, 2), (Fate::LoseRequest, 1), (LATE, 2)] {
+        let store = store_with(&[("n", 1)]).await;
+        let stm = stm(Impatient::client(&store, first_commit(fate)));
+        let error = add(&stm).await.unwrap_err();
+        assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
+        assert_eq!(error.outcome(), Outcome::Unknown);
+        sleep(secs(5)).await;
+        assert_eq!(stored(&store, "n").await, left);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commit_that_wrote_nothing_is_never_unknown() {
+    let store = store_with(&[("n", 1), ("m", 1)]).await;
+    let level = coord_core::Isolation::RepeatableReads;
+    let stm = stm(behind(&store, first_commit(Fate::LoseReply))).isolation(level);
+    let read = stm.run(async |tx| Ok::<_, Error>((number(tx, "n").await?, number(tx, "m").await?)));
+    let read = read.await.unwrap();
+    assert_eq!((read.value, read.receipt.attempts), ((1, 1), 2));
+}
+
+async fn markers(store: &MemBackend) -> Vec<String> {
+    keys(store, "coord/stm/").await
+}
+
+#[tokio::test(start_paused = true)]
+async fn marker_costs_one_step_and_one_compare_and_no_request() {
+    let (store, record) = (store_with(&[("n", 1)]).await, Record::new());
+    let session = session(&store).await;
+    let stm = stm(behind(&store, record.clone())).exactly_once(&session);
+    for _ in 0..3 {
+        add(&stm).await.unwrap();
+        let calls = record.take().0;
+        let [Call::Range(_), Call::Txn(commit)] = &calls[..] else { panic!("{calls:?}") };
+        assert_eq!((commit.compares.len(), commit.success.len(), commit.failure.len()), (2, 2, 1));
+    }
+    stm.run(async |tx| number(tx, "n").await).await.unwrap();
+    assert_eq!(record.take().names(), "range", "who only reads needs none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_session() {
+    let store = store_with(&[("n", 1)]).await;
+    let session = session(&store).await;
+    let stm = stm(behind(&store, |_: &Call| Fate::Yield)).exactly_once(&session);
+    for _ in 0..20 {
+        add(&stm).await.unwrap();
+        add(&stm.clone()).await.unwrap();
+    }
+    assert_eq!(markers(&store).await, [format!("coord/stm/{}-0", session.lease_id())]);
+    let (a, b, c) = tokio::join!(add(&stm), add(&stm), add(&stm));
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!((markers(&store).await.len(), stored(&store, "n").await), (3, 44));
+    let marker = store.get(markers(&store).await[0].clone()).await.unwrap().unwrap();
+    assert_eq!(marker.lease, Some(session.lease_id()));
+    assert!(marker.value.len() < 8, "{:?}", marker.value);
+    session.close().await.unwrap();
+    assert_eq!(markers(&store).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
+    let store = store_with(&[("n", 1)]).await;
+    let session = session(&store).await;
+    let stm = stm(Arc::new(store.clone())).exactly_once(&session);
+    add(&stm).await.unwrap();
+    store.lease_revoke(session.lease_id()).await.unwrap();
+    let error = add(&stm).await.unwrap_err();
+    assert!(matches!(error, StmError::Backend(Error::LeaseNotFound { .. })), "{error}");
+    assert_eq!((error.outcome(), stored(&store, "n").await), (Outcome::NotApplied, 2));
+}
+
+/// Whoever asks for the marker of a session that is over finds none, and cannot tell.
+#[tokio::test(start_paused = true)]
+async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unknown() {
+    for before in [0, 1] {
+        for (fate, applied) in [(Fate::LoseReply, 1), (Fate::LoseRequest, 0)] {
+            let store = store_with(&[("n", 1)]).await;
+            let session: Session = session(&store).await;
+            let lost = nth("txn", before + 1, before + 1, fate);
+            // The second fence is the first that arrives.
+            let fence = nth("txn", before + 2, before + 2, Fate::LoseRequest);
+            let both = move |call: &Call| {
+                use coord_testkit::Rule as _;
+                match (lost.fate(call), fence.fate(call)) {
+                    (Fate::Pass, fate) | (fate, _) => fate,
+                }
+            };
+            let stm = stm(behind(&store, both)).exactly_once(&session);
+            for _ in 0..before {
+                add(&stm).await.unwrap();
+            }
+            let (error, ()) = tokio::join!(add(&stm), async {
+                sleep(Duration::from_millis(20)).await;
+                store.lease_revoke(session.lease_id()).await.unwrap();
+            });
+            let error = error.unwrap_err();
+            assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
+            let left = i64::try_from(1 + before + applied).unwrap();
+            assert_eq!(stored(&store, "n").await, left);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_ask_the_marker_in_time_does_not_know() {
+    let store = store_with(&[("n", 1)]).await;
+    let session = session(&store).await;
+    let stm = stm(behind(&store, only("txn", Fate::LoseRequest))).exactly_once(&session);
+    let error = timeout(secs(70), add(&stm)).await.expect("60 s at most").unwrap_err();
+    assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
+}
+
+/// Whoever is cut off while it commits leaves its marker alone; nobody else is misled by what
+/// becomes of the commit.
+#[tokio::test(start_paused = true)]
+async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
+    for late in [Fate::Yield, Fate::Late(secs(2)), Fate::LoseReply] {
+        let mut seen = [false; 2];
+        for polls in 1..POLLS_MAX {
+            let store = store_with(&[("n", 1)]).await;
+            let session = session(&store).await;
+            let fate = late.clone();
+            let rule = move |call: &Call| match call {
+                Call::Txn(_) => fate.clone(),
+                _ => Fate::Yield,
+            };
+            let hasty = stm(behind(&store, rule)).exactly_once(&session);
+            // One marker that was used before.
+            let run = async {
+                let stm = hasty.clone();
+                let run = stm.run(async move |tx| {
+                    let n = tx.get("n".to_owned()).await?.expect("it was put");
+                    let n: i64 = std::str::from_utf8(&n).unwrap().parse().unwrap();
+                    tx.put("n", (n + 1).to_string());
+                    Ok::<_, Error>(())
+                });
+                run.await.is_ok()
+            };
+            let done = timeout(secs(1), poll_at_most(polls, run)).await.ok().flatten();
+            sleep(secs(5)).await;
+            let n = stored(&store, "n").await;
+            assert!(n <= 2, "applied {} times after {polls} polls", n - 1);
+            seen[usize::from(n == 2)] = true;
+            drop(hasty);
+            let calm = stm(Arc::new(store.clone())).exactly_once(&session);
+            add(&calm).await.unwrap();
+            assert_eq!(stored(&store, "n").await, n + 1);
+            if done == Some(true) {
+                assert_eq!(n, 2);
+                break;
+            }
+        }
+        assert_eq!(seen, [true; 2], "{late:?}");
+    }
+}
+
+/// Somebody cleans up what he does not know.
+#[tokio::test(start_paused = true)]
+async fn marker_that_somebody_deleted_is_replaced() {
+    let store = store_with(&[("n", 1)]).await;
+    let session = session(&store).await;
+    let stm = stm(Arc::new(store.clone())).exactly_once(&session);
+    add(&stm).await.unwrap();
+    store.delete(markers(&store).await[0].clone()).await.unwrap();
+    let committed = add(&stm).await.unwrap();
+    assert_eq!(committed.receipt.attempts, 2);
+    assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1));
+}
+
+/// The marker was put where the transaction is, under a prefix, and asked for where the session is:
+/// there was none, so the commit was believed lost and applied again.
+#[tokio::test(start_paused = true)]
+async fn marker_is_asked_where_it_was_put_when_the_session_is_elsewhere() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    let kv: Arc<dyn KvBackend> =
+        Arc::new(PrefixLayer::new(behind(&store, first_commit(Fate::LoseReply)), "tenant/"));
+    let stm = stm(kv).exactly_once(&session);
+    let receipt = add(&stm).await.unwrap().receipt;
+    assert_eq!((receipt.resolved, receipt.attempts), (true, 1));
+    assert_eq!(stored(&store, "tenant/n").await, 1);
+}

@@ -1,0 +1,99 @@
+//! What transactions promise.
+
+#![expect(clippy::future_not_send, reason = "closures under test borrow from their test")]
+
+mod cost;
+mod impatient;
+mod isolation;
+mod marker;
+mod put;
+mod random;
+mod ranges;
+mod retry;
+mod snapshot;
+mod spawn;
+mod turns;
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use coord_core::stm::{Committed, StmError, Transaction};
+use coord_core::{Error, Isolation, KvBackend, KvBackendExt as _, Put, Range, Txn, stm};
+use coord_mem::MemBackend;
+use coord_testkit::Lagging;
+
+/// Every level, the strongest first.
+const LEVELS: [Isolation; 4] = [
+    Isolation::SerializableSnapshot,
+    Isolation::Serializable,
+    Isolation::RepeatableReads,
+    Isolation::ReadCommitted,
+];
+
+/// The levels at which every attempt sees one revision.
+const STRONG: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
+
+/// A number under a key.
+async fn number(tx: &mut Transaction, key: &str) -> Result<i64, Error> {
+    let text = tx.get_as::<String>(key.to_owned()).await?;
+    Ok(text.map_or(0, |text| text.parse().expect("only numbers are put")))
+}
+
+/// Adds one to a number, and lets others do something in between.
+async fn add_one(kv: Arc<dyn KvBackend>, key: &str) -> Result<Committed<i64>, StmError<Error>> {
+    // Owned, so that it can be spawned.
+    let key = key.to_owned();
+    stm(kv)
+        .run(async move |tx| {
+            let n = number(tx, &key).await? + 1;
+            tokio::task::yield_now().await;
+            tx.put(&key, n.to_string());
+            Ok(n)
+        })
+        .await
+}
+
+/// A store with numbers in it, all put at one revision.
+async fn store_with(numbers: &[(&str, i64)]) -> MemBackend {
+    let store = MemBackend::new();
+    put_all(&store, numbers).await;
+    store
+}
+
+/// Puts numbers, all at one revision, as another client would.
+async fn put_all(store: &MemBackend, numbers: &[(&str, i64)]) {
+    let puts = numbers.iter().map(|(key, n)| Put::new(*key, n.to_string()));
+    store.txn(Txn::new().and_then(puts)).await.expect("the store is there");
+}
+
+/// The number that is in the store.
+async fn stored(store: &MemBackend, key: &str) -> i64 {
+    let kv = store.get(key.to_owned()).await.expect("the store is there").expect("it was put");
+    std::str::from_utf8(&kv.value).expect("only text is put").parse().expect("a number")
+}
+
+/// Says yes once: what others do between two steps of an attempt, they do once.
+struct Once(Cell<bool>);
+
+impl Once {
+    const fn new() -> Self {
+        Self(Cell::new(true))
+    }
+
+    fn now(&self) -> bool {
+        self.0.replace(false)
+    }
+}
+
+/// A client of `store` whose serializable reads are answered by a member that gets no further than
+/// where the store is now.
+async fn lagging(store: &MemBackend) -> Arc<Lagging<MemBackend>> {
+    let member = Arc::new(Lagging::new(store.clone()));
+    fall_behind(&member, store).await;
+    member
+}
+
+async fn fall_behind(member: &Lagging<MemBackend>, store: &MemBackend) {
+    let now = store.range(Range::new("-")).await.expect("the store is there");
+    member.fall_behind(now.header.revision);
+}

@@ -1,0 +1,108 @@
+//! What a put can say besides the value, and what becomes of several writes to one key.
+
+use std::sync::Arc;
+
+use coord_core::stm::StmError;
+use coord_core::{Error, KvBackend as _, KvBackendExt as _, LeaseGrant, Put, stm};
+use coord_mem::MemBackend;
+
+use super::{LEVELS, store_with};
+use crate::support::secs;
+
+#[tokio::test(start_paused = true)]
+async fn put_on_a_lease_goes_with_the_lease() {
+    for level in LEVELS {
+        let store = MemBackend::new();
+        let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let run = stm.run(async |tx| {
+            tx.get("a").await?;
+            tx.put_with(Put::new("a", "1").lease(lease).with_prev_kv());
+            Ok::<_, Error>(())
+        });
+        run.await.unwrap();
+        assert_eq!(store.get("a").await.unwrap().unwrap().lease, Some(lease));
+        store.lease_revoke(lease).await.unwrap();
+        assert!(store.get("a").await.unwrap().is_none(), "at {level}");
+    }
+}
+
+/// The last of several writes to a key was what was sent, so a put that kept the value forgot the
+/// value that the transaction had put before.
+#[tokio::test(start_paused = true)]
+async fn put_that_keeps_the_value_or_the_lease_keeps_that_of_the_put_before() {
+    for level in LEVELS {
+        let store = store_with(&[("a", 1), ("b", 1)]).await;
+        let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let run = stm.run(async |tx| {
+            tx.put("a", "2");
+            tx.put_with(Put::new("a", "").ignore_value().lease(lease));
+            tx.put_with(Put::new("b", "3").lease(lease));
+            tx.put_with(Put::new("b", "4").ignore_lease());
+            Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?))
+        });
+        let seen = run.await.unwrap().value;
+        assert_eq!(seen, (Some("2".into()), Some("4".into())));
+        for (key, value) in [("a", "2"), ("b", "4")] {
+            let kv = store.get(key).await.unwrap().unwrap();
+            assert_eq!((&kv.value[..], kv.lease), (value.as_bytes(), Some(lease)), "at {level}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn put_that_keeps_the_value_of_a_key_that_is_not_there_is_refused() {
+    for level in LEVELS {
+        for deletes in [false, true] {
+            let store = store_with(&[("a", 1)]).await;
+            let stm = stm(Arc::new(store.clone())).isolation(level);
+            let run = stm.run(async |tx| {
+                let key = if deletes { "a" } else { "absent" };
+                if deletes {
+                    tx.delete("a");
+                }
+                tx.put_with(Put::new(key, "").ignore_value());
+                Ok::<_, Error>(())
+            });
+            let error = run.await.unwrap_err();
+            assert!(matches!(error, StmError::Backend(Error::KeyNotFound { .. })), "{error}");
+            assert_eq!(store.get("a").await.unwrap().unwrap().version, 1, "nothing was written");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_of_several_writes_to_a_key_is_the_one_that_counts() {
+    for level in LEVELS {
+        let store = store_with(&[("a", 1), ("b", 1)]).await;
+        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let run = stm.run(async |tx| {
+            tx.put("a", "2");
+            tx.delete("a");
+            tx.delete("b");
+            tx.put("b", "2");
+            Ok::<_, Error>(())
+        });
+        run.await.unwrap();
+        assert!(store.get("a").await.unwrap().is_none());
+        let b = store.get("b").await.unwrap().unwrap();
+        assert_eq!((&b.value[..], b.version), (&b"2"[..], 2), "at {level}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn value_that_is_of_another_type_is_the_closures_to_deal_with() {
+    let store = MemBackend::new();
+    store.put("a", &b"\xff"[..]).await.unwrap();
+    let stm = stm(Arc::new(store.clone()));
+    let run = stm.run(async |tx| tx.get_as::<String>("a").await);
+    let error = run.await.unwrap_err();
+    assert!(matches!(error, StmError::GivenUp(Error::InvalidValue { .. })), "{error}");
+    let run = stm.run(async |tx| {
+        let text = tx.get_as::<String>("a").await.unwrap_or_default().unwrap_or_default();
+        tx.put_as("a", &format!("{text}mended"))
+    });
+    run.await.unwrap();
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, "mended");
+}

@@ -1,0 +1,238 @@
+//! Random programs under random schedules and faults, each judged against the history of the store.
+//!
+//! Some tasks run transactions whose steps proptest chose; what becomes of each request is chosen
+//! as well, and so is when the store is compacted. A watch tells the store's state at each
+//! revision, so nothing has to be searched to judge a transaction: its program is *replayed* on the
+//! state just before its commit, or on the state that its receipt names if it wrote nothing, and
+//! must see what it saw.
+//!
+//! Each transaction that writes also puts a tag, which tells who made which revision.
+
+mod judge;
+mod program;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use coord_core::{
+    Compact, Error, EventKind, Isolation, KeyRange, KvBackend as _, KvBackendExt as _, Outcome,
+    Range, Revision, WatchRequest, stm,
+};
+use coord_mem::MemBackend;
+use coord_testkit::Fate;
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use judge::{Ran, judge_attempts, judge_commit, judge_outcome};
+use program::{State, Step, asks, key, take, writes};
+
+use super::impatient::Impatient;
+use super::{LEVELS, STRONG, put_all};
+use crate::support::{any_fate, on_virtual_time, scripted, secs, session};
+
+async fn revision_of(store: &MemBackend) -> Revision {
+    store.range(Range::new("-")).await.expect("the store is there").header.revision
+}
+
+/// What one task does: a level, the programs in turn, and whether answers that are lost matter.
+#[derive(Clone, Debug)]
+struct Task {
+    level: Isolation,
+    programs: Vec<Vec<Step>>,
+    exactly_once: bool,
+    prefetch: Vec<u8>,
+    fates: Vec<Fate>,
+}
+
+async fn work(store: &MemBackend, name: usize, task: Task, told: &AtomicI64) -> Vec<Ran> {
+    let session = session(store).await;
+    let kv = Impatient::client(store, scripted(task.fates));
+    let mut stm = stm(kv).isolation(task.level).prefetch(task.prefetch.into_iter().map(key));
+    if task.exactly_once {
+        stm = stm.exactly_once(&session);
+    }
+    let mut all = Vec::new();
+    for (i, program) in task.programs.into_iter().enumerate() {
+        let known = Revision(told.load(Ordering::Relaxed));
+        let (mut attempts, mut after_first) = (Vec::new(), None);
+        let run = stm.run(async |tx| {
+            let tag = format!("{name}.{i}.{}", attempts.len());
+            attempts.push((tag.clone(), Vec::new()));
+            after_first = None;
+            for (j, step) in program.iter().enumerate() {
+                match step {
+                    Step::Yield => yield_now().await,
+                    Step::GiveUp => return Err(Error::EmptyKey),
+                    Step::Compact => {
+                        // Refused if somebody was faster.
+                        let _ = store.compact(Compact::new(revision_of(store).await)).await;
+                    }
+                    step => {
+                        let seen = take(step, tx, format!("{tag}.{j}")).await?;
+                        if asks(step, &program[..j]) && after_first.is_none() {
+                            after_first = Some(revision_of(store).await);
+                        }
+                        attempts.last_mut().expect("this one").1.extend(seen);
+                    }
+                }
+            }
+            if writes(&program) {
+                tx.put(format!("tag/{name}"), tag);
+            }
+            Ok(())
+        });
+        let outcome = run.await.map(|committed| committed.receipt);
+        if let Ok(receipt) = &outcome {
+            told.fetch_max(receipt.revision.0, Ordering::Relaxed);
+        }
+        all.push(Ran { level: task.level, program, attempts, known, after_first, outcome });
+    }
+    all
+}
+
+/// Everything that the store ever was, by revision, and who made which revision.
+async fn history(
+    store: &MemBackend,
+    run: impl AsyncFnOnce() -> Vec<Ran>,
+) -> (BTreeMap<Revision, State>, BTreeMap<String, Revision>, Vec<Ran>) {
+    put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
+    let start = revision_of(store).await;
+    let mut watch = store.watch(WatchRequest::new(KeyRange::all())).await.expect("it is there");
+    let mut state: State = BTreeMap::new();
+    for kv in store.get_prefix("").await.expect("the store is there") {
+        state.insert(kv.key, (kv.value, kv.mod_revision));
+    }
+    let (mut states, mut tags) = (BTreeMap::from([(start, state.clone())]), BTreeMap::new());
+    let ran = run().await;
+    // What is still on its way arrives.
+    sleep(secs(10)).await;
+    store.put("~", "").await.expect("the store is there");
+    loop {
+        let batch = watch.next().await.expect("it goes on").expect("nothing is missed");
+        let revision = batch.revision;
+        for event in batch.events {
+            let kv = event.kv;
+            if kv.key == "~" {
+                return (states, tags, ran);
+            }
+            if kv.key.starts_with(b"tag/") {
+                let tag = kv.value.escape_ascii().to_string();
+                assert!(tags.insert(tag, revision).is_none(), "one attempt was applied twice");
+            } else if event.kind == EventKind::Delete {
+                state.remove(&kv.key);
+            } else if kv.key.starts_with(b"x/") {
+                state.insert(kv.key, (kv.value, revision));
+            }
+        }
+        states.insert(revision, state.clone());
+    }
+}
+
+/// Runs the tasks and judges each transaction; tells how many committed.
+async fn storm(tasks: Vec<Task>) -> usize {
+    let (store, told) = (MemBackend::new(), AtomicI64::new(0));
+    let exactly_once: Vec<_> =
+        tasks.iter().flat_map(|task| task.programs.iter().map(|_| task.exactly_once)).collect();
+    let run = async || {
+        let tasks = tasks.into_iter().enumerate();
+        let all = tasks.map(|(name, task)| work(&store, name, task, &told));
+        join_all(all).await.into_iter().flatten().collect()
+    };
+    let (states, tags, ran) = history(&store, run).await;
+    for (ran, exactly_once) in ran.iter().zip(exactly_once) {
+        judge_outcome(ran, &tags);
+        if STRONG.contains(&ran.level) {
+            judge_attempts(ran, &states);
+        }
+        match &ran.outcome {
+            Ok(receipt) => judge_commit(ran, receipt, &states),
+            Err(error) => assert!(!exactly_once || error.outcome() == Outcome::NotApplied),
+        }
+    }
+    ran.iter().filter(|ran| ran.outcome.is_ok()).count()
+}
+
+fn any_step(ranges: bool) -> impl Strategy<Value = Step> {
+    let n = || 0..5_u8;
+    let of_ranges = u32::from(ranges);
+    prop_oneof![
+        6 => n().prop_map(Step::Get),
+        2 => prop::collection::vec(n(), 1..4).prop_map(Step::GetMany),
+        2 => n().prop_map(Step::RevisionOf),
+        6 => n().prop_map(Step::Put),
+        3 => n().prop_map(Step::Delete),
+        3 => Just(Step::Yield),
+        1 => Just(Step::Compact),
+        1 => Just(Step::GiveUp),
+        3 * of_ranges => (n(), n()).prop_map(|(from, to)| Step::Range(from, to)),
+        of_ranges => (n(), n()).prop_map(|(from, to)| Step::DeleteRange(from, to)),
+    ]
+}
+
+fn a_fate() -> impl Strategy<Value = Fate> {
+    let away = Error::Unavailable {
+        outcome: Outcome::NotApplied,
+        reason: "refused".to_owned(),
+        source: None,
+    };
+    let future = Error::FutureRevision { requested: None, current: None };
+    prop_oneof![
+        12 => Just(Fate::Yield),
+        6 => any_fate(),
+        1 => Just(Fate::Fail(away)),
+        1 => Just(Fate::Fail(future)),
+    ]
+}
+
+fn a_task() -> impl Strategy<Value = Task> {
+    let level = prop_oneof![4 => Just(0_usize), 4 => Just(1), 2 => Just(2), 1 => Just(3)];
+    level.prop_flat_map(|level| {
+        // At the weak levels a range may see what comes into it: no replay can tell.
+        let program = prop::collection::vec(any_step(level < 2), 1..7);
+        let programs = prop::collection::vec(program, 1..4);
+        let prefetch = prop_oneof![Just(Vec::new()), prop::collection::vec(0..5_u8, 1..3)];
+        let fates = prop::collection::vec(a_fate(), 0..40);
+        (Just(LEVELS[level]), programs, any::<bool>(), prefetch, fates).prop_map(
+            |(level, programs, exactly_once, prefetch, fates)| Task {
+                level,
+                programs,
+                exactly_once,
+                prefetch,
+                fates,
+            },
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn storm_never_breaks_what_a_level_promises(tasks in prop::collection::vec(a_task(), 2..5)) {
+        on_virtual_time(storm(tasks));
+    }
+}
+
+/// The storm proves something only if its transactions commit.
+#[test]
+fn calm_storm_commits_everything() {
+    let program = vec![Step::Get(0), Step::Range(1, 4), Step::Yield, Step::Put(0), Step::Delete(2)];
+    for level in LEVELS {
+        let task = Task {
+            level,
+            programs: vec![program.clone(); 5],
+            exactly_once: true,
+            prefetch: vec![1],
+            fates: vec![Fate::Yield; 30],
+        };
+        let tasks = if STRONG.contains(&level) { vec![task; 4] } else { vec![task; 1] };
+        let all = tasks.len() * 5;
+        assert_eq!(on_virtual_time(storm(tasks)), all);
+    }
+}

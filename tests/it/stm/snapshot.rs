@@ -1,0 +1,202 @@
+//! At the strong levels an attempt sees the store as it was at one revision, whatever the order of
+//! its calls; also an attempt that will not commit.
+
+use std::sync::Arc;
+
+use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, Revision, stm};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Record};
+
+use super::{LEVELS, Once, STRONG, lagging, number, put_all, store_with};
+use crate::support::behind;
+
+/// Go's `Rev` after `Put` filled the read set and did not pin the revision (witness W11).
+async fn w11(level: Isolation) -> bool {
+    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let old = store.get("x").await.expect("the store is there").expect("it was put").mod_revision;
+    let mut torn = false;
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let run = stm.run(async |tx| {
+        tx.put("x", "3");
+        let revision = tx.revision_of("x").await?;
+        if once.now() {
+            put_all(&store, &[("x", 2), ("y", 2)]).await;
+        }
+        let y = number(tx, "y").await?;
+        torn |= (revision == old) != (y == 1);
+        Ok::<_, Error>(())
+    });
+    run.await.expect("the store is there");
+    torn
+}
+
+/// Go's retry knew k as of the conflict, read another key first, newer, and then k as it knew it
+/// (witness W12). At `ReadCommitted` nothing conflicts, so there is no such retry.
+async fn w12(level: Isolation) -> bool {
+    let (store, mut attempt, mut torn) = (store_with(&[("k", 1), ("z", 1)]).await, 0, false);
+    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let run = stm.run(async |tx| {
+        attempt += 1;
+        if attempt == 1 {
+            number(tx, "k").await?;
+            put_all(&store, &[("k", 2), ("z", 2)]).await;
+        } else if attempt == 2 {
+            put_all(&store, &[("k", 3), ("z", 3)]).await;
+            let z = number(tx, "z").await?;
+            torn |= z != number(tx, "k").await?;
+        }
+        tx.put("k", "9");
+        Ok::<_, Error>(())
+    });
+    run.await.expect("the store is there");
+    assert!(attempt > 1 || level == Isolation::ReadCommitted);
+    torn
+}
+
+#[tokio::test(start_paused = true)]
+async fn w11_revision_of_a_key_put_before_pins_the_snapshot() {
+    for (level, expected) in LEVELS.into_iter().zip([false, false, true, true]) {
+        assert_eq!(w11(level).await, expected, "at {level}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn w12_retry_that_begins_with_another_key_sees_one_snapshot() {
+    for (level, expected) in LEVELS.into_iter().zip([false, false, true, false]) {
+        assert_eq!(w12(level).await, expected, "at {level}");
+    }
+}
+
+/// Three keys that always change together, read in every order by every way of reading, while they
+/// change between any two calls.
+#[tokio::test(start_paused = true)]
+async fn every_order_of_calls_sees_one_snapshot() {
+    let ways: [&[&str]; 8] = [
+        &["get a", "many c b", "range"],
+        &["range", "get b", "many a c"],
+        &["many b a", "range", "get c"],
+        &["rev a", "get b", "range"],
+        &["put a", "rev a", "get b", "range"],
+        &["put b", "get b", "get a", "many c a", "rev b"],
+        &["delete", "many a c", "get b"],
+        &["many", "get c", "rev b", "many b a c"],
+    ];
+    for (level, way) in STRONG.into_iter().flat_map(|level| ways.map(|way| (level, way))) {
+        for prefetch in [&[][..], &["b"], &["c", "a"]] {
+            let store = store_with(&[("a", 1), ("b", 1), ("c", 1)]).await;
+            let first = store.get("a").await.unwrap().unwrap().mod_revision;
+            let (mut round, mut attempt) = (1, 0);
+            let stm = stm(Arc::new(store.clone())).isolation(level).prefetch(prefetch.to_vec());
+            let run = stm.run(async |tx| {
+                attempt += 1;
+                // What was seen in this attempt: in which round the keys were as they were found.
+                let mut seen: Vec<i64> = Vec::new();
+                let round_of = |revision: Revision| revision.0 - first.0 + 1;
+                for call in way {
+                    let (name, keys) = call.split_once(' ').unwrap_or((call, ""));
+                    let keys: Vec<_> = keys.split_whitespace().map(str::to_owned).collect();
+                    match name {
+                        "get" => {
+                            if let Some(value) = tx.get(keys[0].clone()).await? {
+                                seen.extend(parsed(&value));
+                            }
+                        }
+                        "many" => {
+                            let values = tx.get_many(keys).await?;
+                            seen.extend(values.iter().flatten().filter_map(|value| parsed(value)));
+                        }
+                        "range" => {
+                            let found = tx.range(KeyRange::all()).await?;
+                            seen.extend(found.iter().filter_map(|(_, value)| parsed(value)));
+                        }
+                        "rev" => seen.push(round_of(tx.revision_of(keys[0].clone()).await?)),
+                        "put" => tx.put(keys[0].clone(), "own"),
+                        _ => tx.delete("d"),
+                    }
+                    if attempt < 3 {
+                        round += 1;
+                        put_all(&store, &[("a", round), ("b", round), ("c", round)]).await;
+                    }
+                }
+                assert!(seen.windows(2).all(|two| two[0] == two[1]), "{way:?} saw {seen:?}");
+                tx.put("own", "own");
+                Ok::<_, Error>(seen.len())
+            });
+            assert!(run.await.unwrap().value > 2, "{way:?} saw nothing to compare");
+        }
+    }
+}
+
+/// The number that a value is, if it is not what the transaction has put itself.
+fn parsed(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).expect("only text is put").parse().ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn read_only_transactions_see_what_was_committed_before_they_began() {
+    for level in STRONG {
+        let store = store_with(&[("x", 1), ("y", 1)]).await;
+        let kv = lagging(&store).await;
+        put_all(&store, &[("x", 2), ("y", 2)]).await;
+        // The member that lags cannot answer as of the base: another is asked.
+        let stm = stm(kv).isolation(level);
+        let read =
+            stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
+        let read = read.await.unwrap();
+        assert_eq!((read.value, read.receipt.attempts), ((2, 2), 1), "at {level}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_reads_ask_any_member_as_of_the_base() {
+    for level in STRONG {
+        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
+        let stm = stm(behind(&store, record.clone())).isolation(level);
+        let read = stm.run(async |tx| {
+            number(tx, "x").await?;
+            number(tx, "y").await
+        });
+        let base = read.await.unwrap().receipt.revision;
+        let calls = record.take().0;
+        let [Call::Range(x), Call::Range(y)] = &calls[..] else { panic!("{calls:?}") };
+        assert_eq!((x.serializable, x.revision), (false, Revision::ZERO));
+        assert_eq!((y.serializable, y.revision), (true, base));
+    }
+}
+
+/// A retry at a weak level asked the same member again, which still lagged, and conflicted again,
+/// for as long as it lagged.
+#[tokio::test(start_paused = true)]
+async fn retry_on_a_member_that_lags_behind_succeeds_at_once() {
+    let store = store_with(&[("x", 1)]).await;
+    let kv = lagging(&store).await;
+    put_all(&store, &[("x", 2), ("y", 2)]).await;
+    let level = Isolation::RepeatableReads;
+    let kv: Arc<dyn KvBackend> = kv;
+    let stm = stm(kv).isolation(level);
+    let add = stm.run(async |tx| {
+        let x = number(tx, "x").await?;
+        // Not known from the conflict of the first attempt.
+        let y = if x == 2 { number(tx, "y").await? } else { 0 };
+        tx.put("x", (x + y + 1).to_string());
+        Ok::<_, Error>((x, y))
+    });
+    let add = add.await.unwrap();
+    assert_eq!((add.value, add.receipt.attempts), ((2, 2), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn absent_keys_are_read_as_of_the_snapshot_too() {
+    for level in STRONG {
+        let (store, once) = (MemBackend::new(), Once::new());
+        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let read = stm.run(async |tx| {
+            let x = tx.get("x").await?;
+            if once.now() {
+                put_all(&store, &[("x", 1), ("y", 1)]).await;
+            }
+            Ok::<_, Error>((x, tx.get("y").await?))
+        });
+        assert_eq!(read.await.unwrap().value, (None, None), "at {level}");
+    }
+}

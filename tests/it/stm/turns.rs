@@ -1,0 +1,272 @@
+//! Transactions of one process that conflict take turns: nobody is starved, nothing collapses, and
+//! a turn ends however its transaction ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use coord_core::stm::{Retry, Stm, StmError};
+use coord_core::{Error, KvBackend, KvBackendExt as _, stm};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, poll_at_most};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{Once, add_one, number, put_all, store_with, stored};
+use crate::support::{POLLS_MAX, behind, secs, timed};
+
+#[tokio::test(start_paused = true)]
+async fn sixty_four_on_one_key_lose_no_increment_and_need_few_retries() {
+    // Answers come at once, or take their time.
+    for fate in [Fate::Pass, Fate::Yield, Fate::Late(Duration::from_millis(3))] {
+        let store = MemBackend::new();
+        let kv = behind(&store, move |_: &Call| fate.clone());
+        let mut tasks = JoinSet::new();
+        for _ in 0..64 {
+            tasks.spawn(in_a_row(Arc::clone(&kv), 5));
+        }
+        let attempts: Vec<u32> = tasks.join_all().await.concat();
+        assert_eq!(stored(&store, "n").await, 64 * 5);
+        let (sum, most) = (attempts.iter().sum::<u32>(), attempts.iter().max().unwrap());
+        assert!(sum <= 64 * 5 * 3, "{sum} attempts for {} commits", 64 * 5);
+        assert!(*most <= 10, "one took {most} attempts");
+    }
+}
+
+/// Increments one after the other, and tells how many attempts each took.
+async fn in_a_row(kv: Arc<dyn KvBackend>, times: usize) -> Vec<u32> {
+    let mut attempts = Vec::new();
+    for _ in 0..times {
+        let added = add_one(Arc::clone(&kv), "n").await.expect("the store is there");
+        attempts.push(added.receipt.attempts);
+    }
+    attempts
+}
+
+/// They conflict on two keys each, that overlap in a circle: nobody waits for ever.
+#[tokio::test(start_paused = true)]
+async fn transfers_in_a_circle_keep_the_sum_and_all_end() {
+    let store = store_with(&[("a0", 100), ("a1", 100), ("a2", 100), ("a3", 100)]).await;
+    let kv = behind(&store, |_: &Call| Fate::Yield);
+    let mut tasks = JoinSet::new();
+    for i in 0..32_usize {
+        tasks.spawn(transfer(Arc::clone(&kv), i));
+    }
+    let (attempts, took) = timed(tasks.join_all()).await;
+    let mut sum = 0;
+    for i in 0..4 {
+        sum += stored(&store, &format!("a{i}")).await;
+    }
+    assert_eq!(sum, 400);
+    assert!(took < secs(2), "it took {took:?}");
+    assert!(attempts.iter().sum::<u32>() <= 32 * 5, "{attempts:?}");
+}
+
+async fn transfer(kv: Arc<dyn KvBackend>, i: usize) -> u32 {
+    let (from, to) = (format!("a{}", i % 4), format!("a{}", (i + 1) % 4));
+    let stm = stm(kv);
+    let run = stm.run(async move |tx| {
+        let there = number(tx, &from).await?;
+        let here = number(tx, &to).await?;
+        tx.put(&from, (there - 1).to_string());
+        tx.put(&to, (here + 1).to_string());
+        Ok::<_, Error>(())
+    });
+    run.await.expect("the store is there").receipt.attempts
+}
+
+/// Takes the turn for n: its first attempt conflicts, its second is `end`.
+async fn with_the_turn(
+    stm: &Stm,
+    store: &MemBackend,
+    end: impl AsyncFn() -> Result<(), Error>,
+) -> Result<(), StmError<Error>> {
+    let once = Once::new();
+    let run = stm.run(async |tx| {
+        let n = number(tx, "n").await?;
+        if once.now() {
+            put_all(store, &[("n", n + 1)]).await;
+        } else {
+            end().await?;
+        }
+        tx.put("n", (n + 1).to_string());
+        Ok(())
+    });
+    run.await.map(drop)
+}
+
+/// Whether increments meet no turn that somebody still has: two that conflict are done at once.
+async fn assert_free(store: &MemBackend, what: &str) {
+    let kv = behind(store, |_: &Call| Fate::Yield);
+    let before = stored(store, "n").await;
+    let two = async {
+        let (a, b) = tokio::join!(add_one(Arc::clone(&kv), "n"), add_one(Arc::clone(&kv), "n"));
+        a.is_ok() && b.is_ok()
+    };
+    let (done, took) = timed(two).await;
+    assert!(done && took < Duration::from_millis(100), "the turn was still held {what}: {took:?}");
+    assert_eq!(stored(store, "n").await, before + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn turn_ends_when_the_transaction_is_given_up_fails_or_is_exhausted() {
+    let store = store_with(&[("n", 0)]).await;
+    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
+    let plain = stm(Arc::clone(&kv));
+    let given_up = with_the_turn(&plain, &store, async || Err(Error::EmptyKey)).await;
+    assert!(matches!(given_up, Err(StmError::GivenUp(_))));
+    assert_free(&store, "after an error").await;
+
+    let twice = plain.clone().retry(Retry { attempts_max: 2, ..Retry::default() });
+    let exhausted = with_the_turn(&twice, &store, async || {
+        put_all(&store, &[("n", 50)]).await;
+        Ok(())
+    });
+    assert!(matches!(exhausted.await, Err(StmError::Exhausted { attempts: 2, .. })));
+    assert_free(&store, "after it was exhausted").await;
+
+    let commits = AtomicU32::new(0);
+    let lossy = stm(behind(&store, move |call: &Call| match call {
+        Call::Txn(_) if commits.fetch_add(1, Ordering::Relaxed) == 1 => Fate::LoseReply,
+        _ => Fate::Pass,
+    }));
+    let unknown = with_the_turn(&lossy, &store, async || Ok(())).await;
+    assert!(matches!(unknown, Err(StmError::OutcomeUnknown(_))));
+    assert_free(&store, "after an answer was lost").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn turn_ends_when_the_closure_panics() {
+    let store = store_with(&[("n", 0)]).await;
+    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
+    let mut tasks = JoinSet::new();
+    let (stm, other) = (stm(Arc::clone(&kv)), store.clone());
+    tasks.spawn(async move {
+        let mut attempt = 0;
+        let run = stm.run(async move |tx| {
+            attempt += 1;
+            let n = number(tx, "n").await?;
+            assert!(attempt == 1, "as the test has it");
+            put_all(&other, &[("n", n + 1)]).await;
+            tx.put("n", "9");
+            Ok::<_, Error>(())
+        });
+        run.await.map(drop)
+    });
+    // On the same backend, so in the same line.
+    let panicked = tasks.join_next().await.expect("one was spawned");
+    assert!(panicked.unwrap_err().is_panic());
+    let two = async { tokio::join!(add_one(Arc::clone(&kv), "n"), add_one(Arc::clone(&kv), "n")) };
+    let ((a, b), took) = timed(two).await;
+    assert!(a.is_ok() && b.is_ok() && took < Duration::from_millis(100), "{took:?}");
+}
+
+/// One has the turn, one waits for it, one comes later; the first or the second is dropped wherever
+/// it waits.
+#[tokio::test(start_paused = true)]
+async fn turn_and_place_in_line_end_when_a_transaction_is_dropped_at_any_await() {
+    for dropped in [1, 2] {
+        for polls in 1..POLLS_MAX {
+            let store = store_with(&[("n", 0)]).await;
+            let kv = behind(&store, |_: &Call| Fate::Yield);
+            let add = |n: usize| {
+                let kv = Arc::clone(&kv);
+                let polls = if n == dropped { polls } else { usize::MAX };
+                poll_at_most(polls, add_one(kv, "n"))
+            };
+            let all = async { tokio::join!(add(0), add(1), add(2), add(3)) };
+            let (all, took) = timed(timeout(secs(5), all)).await;
+            let (a, b, c, d) = all.expect("nobody is held up for ever");
+            assert!(took < Duration::from_millis(100), "held up for {took:?}, {polls} polls");
+            let done = [a, b, c, d].map(|added| added.is_some_and(|added| added.is_ok()));
+            let n = stored(&store, "n").await;
+            // The one that was dropped may have committed before.
+            assert!((3..=4).contains(&n), "{done:?}");
+            if done == [true; 4] {
+                assert!(polls > 5, "it was never dropped on its way");
+                break;
+            }
+            assert!(polls < POLLS_MAX - 1, "it never ended");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closure_that_never_comes_back_holds_others_up_for_no_longer_than_a_second() {
+    let store = store_with(&[("n", 0)]).await;
+    let kv = behind(&store, |_: &Call| Fate::Yield);
+    let hung = stm(Arc::clone(&kv));
+    let stuck = with_the_turn(&hung, &store, std::future::pending);
+    let other = async {
+        sleep(Duration::from_millis(50)).await;
+        let two =
+            async { tokio::join!(add_one(Arc::clone(&kv), "n"), add_one(Arc::clone(&kv), "n")) };
+        let ((a, b), took) = timed(two).await;
+        assert!(a.is_ok() && b.is_ok());
+        took
+    };
+    tokio::select! {
+        biased;
+        _ = stuck => panic!("it came back"),
+        took = other => assert!(took <= Duration::from_millis(1_100), "held up for {took:?}"),
+    }
+}
+
+/// What such a closure costs does not grow with the number of those who come after it.
+#[tokio::test(start_paused = true)]
+async fn closure_that_never_comes_back_does_not_slow_everybody_down_for_ever() {
+    let store = store_with(&[("n", 0)]).await;
+    let kv = behind(&store, |_: &Call| Fate::Yield);
+    let hung = stm(Arc::clone(&kv));
+    let stuck = with_the_turn(&hung, &store, std::future::pending);
+    let others = async {
+        sleep(Duration::from_millis(50)).await;
+        let mut tasks = JoinSet::new();
+        for _ in 0..16 {
+            tasks.spawn(in_a_row(Arc::clone(&kv), 4));
+        }
+        timed(tasks.join_all()).await.1
+    };
+    tokio::select! {
+        biased;
+        _ = stuck => panic!("it came back"),
+        took = others => assert!(took <= secs(3), "held up for {took:?}"),
+    }
+    assert_eq!(stored(&store, "n").await, 1 + 64);
+}
+
+/// The inner one cannot wait for the outer one, which waits for it.
+#[tokio::test(start_paused = true)]
+async fn closure_that_runs_another_transaction_on_its_key_goes_on() {
+    let store = store_with(&[("n", 0)]).await;
+    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
+    let (stm, mut attempt) = (stm(Arc::clone(&kv)), 0);
+    let run = stm.run(async |tx| {
+        attempt += 1;
+        let n = number(tx, "n").await?;
+        if attempt < 3 {
+            add_one(Arc::clone(&kv), "n").await.expect("the store is there");
+        }
+        tx.put("n", (n + 10).to_string());
+        Ok::<_, Error>(())
+    });
+    let (run, took) = timed(run).await;
+    assert_eq!((run.unwrap().receipt.attempts, stored(&store, "n").await), (3, 12));
+    assert!(took <= Duration::from_millis(2_500), "it took {took:?}");
+}
+
+/// The lines are of one backend; the same key of another is another key.
+#[tokio::test(start_paused = true)]
+async fn turns_on_one_backend_hold_nobody_up_on_another() {
+    let (store, other) = (store_with(&[("n", 0)]).await, store_with(&[("n", 0)]).await);
+    let hung = stm(behind(&store, |_: &Call| Fate::Yield));
+    tokio::select! {
+        biased;
+        _ = with_the_turn(&hung, &store, std::future::pending) => panic!("it came back"),
+        () = async {
+            sleep(Duration::from_millis(50)).await;
+            assert_free(&other, "on another backend").await;
+        } => {}
+    }
+    assert_eq!(other.get("n").await.unwrap().unwrap().value, "2");
+}
