@@ -1,4 +1,4 @@
-//! Go's tests of sessions, locks and elections, on `MemBackend`, on virtual time.
+//! Go's tests of sessions, locks, elections and transactions, on `MemBackend`, on virtual time.
 
 mod go;
 

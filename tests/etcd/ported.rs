@@ -1,4 +1,4 @@
-//! Go's tests of sessions, locks and elections, on every etcd of this machine.
+//! Go's tests of sessions, locks, elections and transactions, on every etcd of this machine.
 
 #[path = "../go/mod.rs"]
 mod go;

@@ -1,7 +1,8 @@
 //! The lines that Go's examples print, and so do ours of the same story.
 //!
-//! Source: the `// Output:` of `ExampleElection_Campaign`, `ExampleMutex_Lock` and
-//! `ExampleMutex_TryLock` in etcd `tests/integration/clientv3/concurrency` at commit 2f59c9f.
+//! Source: the `// Output:` of `ExampleElection_Campaign`, `ExampleMutex_Lock`,
+//! `ExampleMutex_TryLock` and `ExampleSTM_apply` in etcd
+//! `tests/integration/clientv3/concurrency` at commit 2f59c9f.
 
 pub(crate) const ELECTION: &str = "\
 completed first election with e2
@@ -19,4 +20,8 @@ acquired lock for s1
 cannot acquire lock for s2, as already locked in another session
 released lock for s1
 acquired lock for s2
+";
+
+pub(crate) const TRANSFER: &str = "\
+account sum is 500
 ";

@@ -1,4 +1,4 @@
-//! The tests that Go's package has for sessions, locks and elections, on any store.
+//! The tests that Go's package has for sessions, locks, elections and transactions, on any store.
 //!
 //! Each is named as in Go: `TestMutexLockSessionExpired` is `mutex_lock_session_expired`. It tells
 //! the same story, and where Go's package and we differ on purpose, its comment says how. What the
@@ -11,12 +11,13 @@
 mod election;
 mod mutex;
 mod session;
+mod stm;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{KvBackend, KvBackendExt as _, LeaseGrant, LeaseId, Session};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 use libtest_mimic::Trial;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
@@ -100,7 +101,7 @@ pub(crate) struct Test {
     name: &'static str,
     /// How many members the store has in Go.
     members: usize,
-    run: fn(Store) -> BoxFuture<'static, ()>,
+    run: fn(Store) -> LocalBoxFuture<'static, ()>,
 }
 
 impl Test {
@@ -162,4 +163,11 @@ pub(crate) const TESTS: &[Test] = tests![
     election::v3_election_campaign on 1,
     election::v3_election_observe on 1,
     election::ctl_v3_elect on 1,
+    stm::get on 1,
+    stm::stm_conflict on 3,
+    stm::stm_put_new_key on 1,
+    stm::stm_abort on 1,
+    stm::stm_serialize on 3,
+    stm::stm_apply_on_concurrent_deletion on 1,
+    stm::stm_serializable_snapshot_put on 1,
 ];

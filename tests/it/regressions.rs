@@ -1,10 +1,11 @@
 //! The faults of Go's package: what it did, shown on a copy of it, and that ours does not.
 //!
 //! `docs/go.md` lists all of them, and for each the test that would fail if we had it. Here are
-//! those that no other file has.
+//! those that no other file has; those of transactions are in a file of their own.
 
 #[path = "../go/old.rs"]
 mod old;
+mod stm;
 
 use std::sync::Arc;
 

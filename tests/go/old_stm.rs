@@ -1,0 +1,157 @@
+//! How Go's package runs transactions, over `KvBackend`, with its faults.
+//!
+//! The steps and their order are those of `stm.go`; what Go tells by a panic is an error here.
+//!
+//! Source: etcd `client/v3/concurrency/stm.go` at commit 2f59c9f; the facts, not the text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coord_core::{
+    Compare, CompareOp, Delete, Isolation, KeyValue, KvBackend, Op, Put, Range, Result, Revision,
+    Txn,
+};
+
+type Key = &'static str;
+
+/// What was read of a key, and the store's revision at which it was.
+#[derive(Clone)]
+struct Read {
+    at: Revision,
+    found: Option<KeyValue>,
+}
+
+impl Read {
+    fn value(&self) -> String {
+        let value = self.found.as_ref().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
+        value.unwrap_or_default()
+    }
+
+    fn modified(&self) -> Revision {
+        self.found.as_ref().map_or(Revision::ZERO, |kv| kv.mod_revision)
+    }
+}
+
+/// `STM`
+pub(crate) struct OldStm {
+    kv: Arc<dyn KvBackend>,
+    isolation: Isolation,
+    reads: BTreeMap<Key, Read>,
+    writes: BTreeMap<Key, (String, Op)>,
+    prefetched: BTreeMap<Key, Read>,
+    /// What the first `Get` of an attempt has read at, at the strong levels.
+    base: Option<Revision>,
+    pub(crate) attempts: u32,
+}
+
+impl OldStm {
+    pub(crate) fn new(kv: Arc<dyn KvBackend>, isolation: Isolation) -> Self {
+        let (reads, writes, prefetched) = Default::default();
+        Self { kv, isolation, reads, writes, prefetched, base: None, attempts: 0 }
+    }
+
+    /// `NewSTM`: tries until it commits, at once and for ever.
+    pub(crate) async fn run<T>(
+        &mut self,
+        mut apply: impl AsyncFnMut(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            self.attempts += 1;
+            (self.reads, self.writes) = Default::default();
+            let value = apply(self).await?;
+            if self.commit().await? {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// `Get`: one value, whatever the number of keys.
+    pub(crate) async fn get(&mut self, keys: &[Key]) -> Result<String> {
+        if let Some((value, _)) = keys.iter().find_map(|key| self.writes.get(key)) {
+            return Ok(value.clone());
+        }
+        let first = self.reads.is_empty();
+        for key in keys {
+            if let Some(read) = self.prefetched.remove(key) {
+                self.reads.insert(key, read);
+            }
+        }
+        let read = self.fetch(keys).await?;
+        if first && self.is_strong() {
+            self.base = Some(read.at);
+        }
+        Ok(read.value())
+    }
+
+    /// `Rev`
+    pub(crate) async fn revision_of(&mut self, key: Key) -> Result<Revision> {
+        if self.is_strong() {
+            self.get(&[key]).await?;
+        }
+        Ok(self.fetch(&[key]).await?.modified())
+    }
+
+    /// `Put`
+    pub(crate) fn put(&mut self, key: Key, value: &str) {
+        self.writes.insert(key, (value.to_owned(), Op::Put(Put::new(key, value.to_owned()))));
+    }
+
+    /// `Del`
+    pub(crate) fn delete(&mut self, key: Key) {
+        self.writes.insert(key, (String::new(), Op::Delete(Delete::new(key))));
+    }
+
+    fn is_strong(&self) -> bool {
+        matches!(self.isolation, Isolation::SerializableSnapshot | Isolation::Serializable)
+    }
+
+    async fn fetch(&mut self, keys: &[Key]) -> Result<Read> {
+        if let Some(read) = keys.iter().find_map(|key| self.reads.get(key)) {
+            return Ok(read.clone());
+        }
+        let range = |key: &Key| match self.base {
+            Some(base) => Range::new(*key).at(base).serializable(),
+            None if self.is_strong() => Range::new(*key),
+            None => Range::new(*key).serializable(),
+        };
+        let answer = self.kv.txn(Txn::new().and_then(keys.iter().map(range))).await?;
+        for (key, response) in keys.iter().zip(&answer.responses) {
+            let read = response.as_range().expect("all steps were reads");
+            let found = read.kvs.first().cloned();
+            self.reads.insert(key, Read { at: read.header.revision, found });
+        }
+        Ok(self.reads[keys[0]].clone())
+    }
+
+    async fn commit(&mut self) -> Result<bool> {
+        let mut commit = Txn::new().and_then(self.writes.values().map(|(_, op)| op.clone()));
+        if self.isolation != Isolation::ReadCommitted {
+            let same = |(key, read): (&Key, &Read)| {
+                Compare::mod_revision(*key, CompareOp::Equal, read.modified())
+            };
+            commit = commit.when(self.reads.iter().map(same));
+        }
+        if self.isolation == Isolation::SerializableSnapshot {
+            let first = self.reads.values().map(|read| read.at).min();
+            let next = first.map_or(Revision(i64::MAX), Revision::next);
+            let unseen = |key: &Key| Compare::mod_revision(*key, CompareOp::Less, next);
+            commit = commit.when(self.writes.keys().map(unseen));
+        }
+        if self.is_strong() {
+            commit = commit.or_else(self.reads.keys().map(|key| Range::new(*key)));
+        }
+        let answer = self.kv.txn(commit).await?;
+        if !answer.succeeded && self.is_strong() {
+            let reads = answer.responses.iter().map(|response| response.as_range());
+            let reads = reads.map(|read| read.expect("all steps were reads"));
+            let read = |read: &coord_core::RangeResponse| Read {
+                at: read.header.revision,
+                found: read.kvs.first().cloned(),
+            };
+            let keys = std::mem::take(&mut self.reads).into_keys();
+            self.prefetched = keys.zip(reads.map(read)).collect();
+            self.base = None;
+        }
+        Ok(answer.succeeded)
+    }
+}

@@ -1,0 +1,317 @@
+//! What makes a transaction fail, and how often it is tried.
+
+use std::sync::Arc;
+
+use coord_core::stm::{Retry, StmError};
+use coord_core::{
+    Compact, Error, ErrorKind, Isolation, KvBackend, KvBackendExt as _, Outcome, stm,
+};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, Lagging, Record};
+use futures_util::future::join_all;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, timeout};
+
+use super::old::OldStm;
+use super::{STRONG, put, shared, value};
+use crate::support::{behind, nth, secs, session_on};
+
+/// Issues 11963 and 12561: a read as of the base lands on a member that has not got so far yet,
+/// and the transaction fails.
+#[tokio::test(start_paused = true)]
+async fn member_that_lags_behind_is_passed_by() {
+    for isolation in STRONG {
+        let store = MemBackend::new();
+        let known = put(&store, &["a", "b"], "old").await;
+        put(&store, &["a", "b"], "new").await;
+        let member = Lagging::new(store.clone());
+        member.fall_behind(known);
+        let kv: Arc<dyn KvBackend> = Arc::new(member);
+
+        let mut theirs = OldStm::new(Arc::clone(&kv), isolation);
+        let failed = theirs.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
+        assert_eq!(failed.await.unwrap_err().kind(), ErrorKind::FutureRevision);
+
+        let ours = stm(kv).isolation(isolation);
+        let read = ours.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
+        let read = read.await.unwrap();
+        assert_eq!(read.value, (Some("new".into()), Some("new".into())));
+        assert_eq!(read.receipt.attempts, 1);
+    }
+}
+
+/// Found when this was written: at `RepeatableReads` an attempt that read from a member that lags
+/// behind fails, and the next one reads from it again, at once, until it has caught up.
+#[tokio::test(start_paused = true)]
+async fn member_that_lags_behind_costs_one_attempt() {
+    let store = MemBackend::new();
+    let known = put(&store, &["n"], "1").await;
+    put(&store, &["n"], "2").await;
+    let member = Lagging::new(store.clone());
+    member.fall_behind(known);
+    let kv: Arc<dyn KvBackend> = Arc::new(member.clone());
+
+    let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::RepeatableReads);
+    let added = theirs.run(async |tx| {
+        if tx.attempts == 1_000 {
+            member.catch_up();
+        }
+        let n: u32 = tx.get(&["n"]).await?.parse().unwrap();
+        tx.put("n", &(n + 1).to_string());
+        Ok(())
+    });
+    added.await.unwrap();
+    assert_eq!((theirs.attempts, value(&store, "n").await), (1_000, "3".to_owned()));
+
+    member.fall_behind(known);
+    let ours = stm(kv).isolation(Isolation::RepeatableReads);
+    let added = ours.run(async |tx| {
+        let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap();
+        tx.put("n", (n + 1).to_string());
+        Ok::<_, Error>(())
+    });
+    assert_eq!(added.await.unwrap().receipt.attempts, 2);
+    assert_eq!(value(&store, "n").await, "4");
+}
+
+/// Found when this was written: the base is compacted between two reads, and the transaction fails.
+#[tokio::test(start_paused = true)]
+async fn compaction_between_two_reads_is_another_attempt() {
+    for isolation in STRONG {
+        let store = MemBackend::new();
+        put(&store, &["a", "b"], "1").await;
+        let compact = async || {
+            let newest = put(&store, &["other"], "").await;
+            store.compact(Compact::new(newest)).await.map(|_| ())
+        };
+        let mut theirs = OldStm::new(shared(&store), isolation);
+        let failed = theirs.run(async |tx| {
+            tx.get(&["a"]).await?;
+            compact().await?;
+            tx.get(&["b"]).await
+        });
+        assert_eq!(failed.await.unwrap_err().kind(), ErrorKind::Compacted);
+
+        let mut attempts = 0;
+        let ours = stm(shared(&store)).isolation(isolation);
+        let read = ours.run(async |tx| {
+            attempts += 1;
+            tx.get("a").await?;
+            if attempts == 1 {
+                compact().await?;
+            }
+            tx.get("b").await
+        });
+        let read = read.await.unwrap();
+        assert_eq!((read.value, read.receipt.attempts), (Some("1".into()), 2));
+    }
+}
+
+/// Issue 7309: a closure that panics takes the process with it, for it runs on another goroutine,
+/// where nobody can recover.
+#[tokio::test(start_paused = true)]
+async fn panic_of_a_closure_reaches_its_caller_and_nobody_else() {
+    let store = MemBackend::new();
+    let mut tasks = JoinSet::new();
+    let ours = stm(shared(&store));
+    tasks.spawn({
+        let ours = ours.clone();
+        async move {
+            let panics = ours.run(async |tx| {
+                tx.put("a", "half");
+                if tx.get("b").await?.is_none() {
+                    panic!("by the closure");
+                }
+                Ok::<_, Error>(())
+            });
+            panics.await.map(|_| ())
+        }
+    });
+    let ended = tasks.join_next().await.unwrap();
+    assert!(ended.unwrap_err().is_panic());
+    assert_eq!(value(&store, "a").await, "", "nothing was written");
+    let next = ours.run(async |tx| {
+        tx.put("a", "whole");
+        Ok::<_, Error>(())
+    });
+    next.await.unwrap();
+}
+
+/// Found when this was written: an error of a read is a panic, and a closure that recovers from
+/// panics commits what it made of no answer.
+#[tokio::test(start_paused = true)]
+async fn closure_that_swallows_an_error_does_not_commit() {
+    let store = MemBackend::new();
+    let refused = |call: &Call| match call {
+        Call::Range(_) => Fate::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
+        _ => Fate::Pass,
+    };
+    let ours = stm(behind(&store, refused));
+    let swallowed = ours.run(async |tx| {
+        let a = tx.get("a").await.unwrap_or_default();
+        tx.put("b", if a.is_some() { "there" } else { "not there" });
+        Ok::<_, Error>(())
+    });
+    let error = swallowed.await.unwrap_err();
+    assert!(
+        matches!(&error, StmError::Backend(error) if error.kind() == ErrorKind::Unauthenticated)
+    );
+    assert_eq!((error.outcome(), value(&store, "b").await), (Outcome::NotApplied, String::new()));
+}
+
+/// Issues 10048 and 7826, and pachyderm/pachyderm 2738: a transaction of over 128 operations is
+/// sent, and refused; and one of 65 keys that are read and written counts twice.
+#[tokio::test(start_paused = true)]
+async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
+    const KEYS: [&str; 65] = {
+        let mut keys = [""; 65];
+        let all = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.!";
+        let mut n = 0;
+        while n < keys.len() {
+            keys[n] = all.split_at(n).1.split_at(1).0;
+            n += 1;
+        }
+        keys
+    };
+    let (store, record) = (MemBackend::new(), Record::new());
+    let kv = behind(&store, record.clone());
+    let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::SerializableSnapshot);
+    let refused = theirs.run(async |tx| {
+        tx.get(&KEYS).await?;
+        KEYS.iter().for_each(|key| tx.put(key, "1"));
+        Ok(())
+    });
+    assert!(matches!(refused.await, Err(Error::TooManyOps { count: 130, .. })));
+
+    let ours = stm(Arc::clone(&kv)).isolation(Isolation::SerializableSnapshot);
+    let both = ours.run(async |tx| {
+        tx.get_many(KEYS).await?;
+        KEYS.iter().for_each(|key| tx.put(*key, "1"));
+        Ok::<_, Error>(())
+    });
+    both.await.unwrap();
+
+    record.take();
+    let refused = ours.run(async |tx| {
+        (0..129).for_each(|n| tx.put(format!("many/{n}"), ""));
+        Ok::<_, Error>(())
+    });
+    let error = refused.await.unwrap_err();
+    assert!(matches!(error, StmError::Backend(Error::TooManyOps { count: 129, limit: 128 })));
+    assert_eq!(record.take().names(), "", "nothing was sent");
+}
+
+/// Issues 18424 and 14890: the answer to a commit is lost. Whoever tries again, the client or its
+/// caller, may do it twice, for there is nothing to tell by whether it was done.
+#[tokio::test(start_paused = true)]
+async fn commit_whose_answer_is_lost_is_applied_once() {
+    let store = MemBackend::new();
+    let mut theirs =
+        OldStm::new(behind(&store, nth("txn", 2, 2, Fate::LoseReply)), Isolation::Serializable);
+    let mut add_one = async || {
+        let added = theirs.run(async |tx| {
+            let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
+            tx.put("old", &(n + 1).to_string());
+            Ok(())
+        });
+        added.await
+    };
+    assert_eq!(add_one().await.unwrap_err().outcome(), Outcome::Unknown);
+    add_one().await.unwrap();
+    assert_eq!(value(&store, "old").await, "2", "to add one was asked for once");
+
+    for fate in [Fate::LoseReply, Fate::LoseRequest] {
+        let (store, resolved) = (MemBackend::new(), matches!(fate, Fate::LoseReply));
+        let kv = behind(&store, nth("txn", 1, 1, fate));
+        let session = session_on(Arc::clone(&kv)).await;
+        let ours = stm(kv).exactly_once(&session);
+        let added = ours.run(async |tx| {
+            let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
+            tx.put("n", (n + 1).to_string());
+            Ok::<_, Error>(())
+        });
+        assert_eq!(added.await.unwrap().receipt.resolved, resolved);
+        assert_eq!(value(&store, "n").await, "1");
+    }
+
+    let without = stm(behind(&store, nth("txn", 1, 1, Fate::LoseReply)));
+    let unknown = without.run(async |tx| {
+        tx.put("n", "1");
+        Ok::<_, Error>(())
+    });
+    assert_eq!(unknown.await.unwrap_err().outcome(), Outcome::Unknown, "and it says so");
+}
+
+/// lightningnetwork/lnd 4457: all who write the same key try again at once, and all but one in
+/// vain.
+#[tokio::test(start_paused = true)]
+async fn transactions_on_one_key_do_not_storm() {
+    const WORKERS: u32 = 64;
+    let store = MemBackend::new();
+    let theirs = join_all((0..WORKERS).map(async |_| {
+        let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
+        let added = theirs.run(async |tx| {
+            let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
+            yield_now().await;
+            tx.put("old", &(n + 1).to_string());
+            Ok(())
+        });
+        added.await.unwrap();
+        theirs.attempts
+    }));
+    let theirs: u32 = theirs.await.iter().sum();
+    assert_eq!(theirs, WORKERS * (WORKERS + 1) / 2, "each commit makes all others fail");
+
+    let kv = shared(&store);
+    let ours = join_all((0..WORKERS).map(async |_| {
+        let ours = stm(Arc::clone(&kv)).isolation(Isolation::Serializable);
+        let added = ours.run(async |tx| {
+            let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
+            yield_now().await;
+            tx.put("n", (n + 1).to_string());
+            Ok::<_, Error>(())
+        });
+        added.await.unwrap().receipt.attempts
+    }));
+    let ours: u32 = ours.await.iter().sum();
+    assert_eq!(value(&store, "n").await, WORKERS.to_string());
+    assert!(ours <= 2 * WORKERS, "{ours} attempts");
+}
+
+/// The same: whoever loses every time tries for ever, without a pause.
+#[tokio::test(start_paused = true)]
+async fn retries_pause_and_end_when_their_budget_is_spent() {
+    let (store, began) = (MemBackend::new(), Instant::now());
+    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
+    let lost = theirs.run(async |tx| {
+        tx.get(&["k"]).await?;
+        store.put("k", "others").await?;
+        tx.put("k", "mine");
+        if tx.attempts == 1_000 { Err(Error::EmptyKey) } else { Ok(()) }
+    });
+    assert!(lost.await.is_err());
+    assert_eq!(began.elapsed(), secs(0), "a thousand attempts");
+
+    let lose = async |retry| {
+        let ours = stm(shared(&store)).retry(retry);
+        let lost = ours.run(async |tx| {
+            tx.get("k").await?;
+            store.put("k", "others").await?;
+            tx.put("k", "mine");
+            Ok::<_, Error>(())
+        });
+        match timeout(secs(3_600), lost).await.expect("it ends") {
+            Err(StmError::Exhausted { attempts, elapsed, conflicts }) => {
+                assert_eq!(conflicts[0].key, "k");
+                (attempts, elapsed)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let (attempts, _) = lose(Retry { attempts_max: 5, ..Retry::default() }).await;
+    assert_eq!(attempts, 5);
+    let (attempts, elapsed) = lose(Retry { time_max: secs(10), ..Retry::default() }).await;
+    assert!(attempts < 200, "{attempts} attempts in ten seconds");
+    // A pause that would end later is not begun.
+    assert!(elapsed > secs(9) && elapsed <= secs(10), "{elapsed:?}");
+}

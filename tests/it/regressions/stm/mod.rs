@@ -1,0 +1,29 @@
+//! The faults of Go's transactions: what they did, shown on a copy of them, and that ours do not.
+
+mod failed;
+#[path = "../../../go/old_stm.rs"]
+mod old;
+mod seen;
+
+use std::sync::Arc;
+
+use coord_core::{Isolation, KvBackend, KvBackendExt as _, Put, Revision, Txn};
+use coord_mem::MemBackend;
+
+const STRONG: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
+
+fn shared(store: &MemBackend) -> Arc<dyn KvBackend> {
+    Arc::new(store.clone())
+}
+
+/// Puts the keys together.
+async fn put(store: &MemBackend, keys: &[&'static str], value: &'static str) -> Revision {
+    let txn = Txn::new().and_then(keys.iter().map(|key| Put::new(*key, value)));
+    store.txn(txn).await.expect("the store is there").header.revision
+}
+
+/// The value of a key, now; empty if it is not there.
+async fn value(store: &MemBackend, key: &'static str) -> String {
+    let found = store.get(key).await.expect("the store is there");
+    found.map(|kv| kv.value.escape_ascii().to_string()).unwrap_or_default()
+}

@@ -1,0 +1,363 @@
+//! What a transaction sees, and what it is guarded against.
+
+use std::sync::Arc;
+
+use coord_core::{
+    Error, Isolation, KeyRange, KvBackend as _, KvBackendExt as _, Op, Range, Revision, stm,
+};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Record};
+
+use super::old::OldStm;
+use super::{STRONG, put, shared, value};
+use crate::support::behind;
+
+/// Issues 7383 and 9188, and etcd-io/zetcd 93: what a closure reads of a range by itself is not
+/// guarded, and there is no other way to read one.
+#[tokio::test(start_paused = true)]
+async fn range_is_guarded_against_what_comes_changes_and_goes() {
+    for isolation in STRONG {
+        let store = MemBackend::new();
+        let mut theirs = OldStm::new(shared(&store), isolation);
+        let counted = theirs.run(async |tx| {
+            tx.get(&["total"]).await?;
+            let found = store.range(Range::prefix("old/")).await?.kvs.len();
+            store.put("old/late", "").await?;
+            tx.put("total", &found.to_string());
+            Ok(())
+        });
+        counted.await.unwrap();
+        assert_eq!((theirs.attempts, value(&store, "total").await), (1, "0".to_owned()));
+
+        put(&store, &["p/goes", "p/stays"], "").await;
+        for (other, attempts, total) in [("p/comes", 2, "3"), ("p/stays", 2, "3"), ("q", 1, "3")] {
+            let mut attempt = 0;
+            let ours = stm(shared(&store)).isolation(isolation);
+            let counted = ours.run(async |tx| {
+                attempt += 1;
+                let found = tx.range(KeyRange::prefix("p/")).await?.len();
+                if attempt == 1 {
+                    store.put(other, "changed").await?;
+                }
+                tx.put("total", found.to_string());
+                Ok::<_, Error>(())
+            });
+            assert_eq!(counted.await.unwrap().receipt.attempts, attempts, "{other}");
+            assert_eq!(value(&store, "total").await, total, "{other}");
+        }
+        let mut attempt = 0;
+        let ours = stm(shared(&store)).isolation(isolation);
+        let counted = ours.run(async |tx| {
+            attempt += 1;
+            let found = tx.range(KeyRange::prefix("p/")).await?.len();
+            store.delete("p/goes").await?;
+            tx.put("total", found.to_string());
+            Ok::<_, Error>(())
+        });
+        counted.await.unwrap();
+        assert_eq!((attempt, value(&store, "total").await), (2, "2".to_owned()));
+    }
+}
+
+/// PR 7079: `Get` of several keys gives one value, of whichever it has read before, and does not
+/// read the others.
+#[tokio::test(start_paused = true)]
+async fn get_many_gives_a_value_for_each_key() {
+    let store = MemBackend::new();
+    store.put("x", "of x").await.unwrap();
+    store.put("y", "of y").await.unwrap();
+    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
+    let read = theirs.run(async |tx| {
+        tx.get(&["y"]).await?;
+        let one = tx.get(&["x", "y"]).await?;
+        // Not read, and so not guarded.
+        store.put("x", "changed").await?;
+        tx.put("copy", &one);
+        Ok(one)
+    });
+    assert_eq!(read.await.unwrap(), "of y");
+    assert_eq!(theirs.attempts, 1);
+
+    let mut attempts = 0;
+    let ours = stm(shared(&store)).isolation(Isolation::Serializable);
+    let read = ours.run(async |tx| {
+        attempts += 1;
+        tx.get("y").await?;
+        let both = tx.get_many(["x", "y"]).await?;
+        if attempts == 1 {
+            store.put("x", "changed again").await?;
+        }
+        tx.put("copy", both[0].clone().unwrap_or_default());
+        Ok::<_, Error>(both)
+    });
+    let read = read.await.unwrap();
+    assert_eq!(read.value, [Some("changed again".into()), Some("of y".into())]);
+    assert_eq!(read.receipt.attempts, 2);
+}
+
+/// Found when this was written: a key that is not there, one that was deleted and one that is
+/// empty are read alike.
+#[tokio::test(start_paused = true)]
+async fn key_that_is_not_there_is_told_from_one_that_is_empty() {
+    let store = MemBackend::new();
+    store.put("empty", "").await.unwrap();
+    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
+    let read = theirs.run(async |tx| {
+        tx.delete("gone");
+        Ok([tx.get(&["none"]).await?, tx.get(&["empty"]).await?, tx.get(&["gone"]).await?])
+    });
+    assert_eq!(read.await.unwrap(), [""; 3]);
+
+    let ours = stm(shared(&store));
+    let read = ours.run(async |tx| {
+        tx.delete("gone");
+        tx.get_many(["none", "empty", "gone"]).await
+    });
+    assert_eq!(read.await.unwrap().value, [None, Some("".into()), None]);
+}
+
+/// Issues 7184 and PR 8439 mended what a deletion does to a key that is read; a key that is written
+/// unread and deleted meanwhile is still no conflict, for a key that is not there is older than any
+/// base.
+#[tokio::test(start_paused = true)]
+async fn first_who_deletes_what_others_write_unread_wins() {
+    let store = MemBackend::new();
+    put(&store, &["read", "old", "k"], "before").await;
+    let mut theirs = OldStm::new(shared(&store), Isolation::SerializableSnapshot);
+    let written = theirs.run(async |tx| {
+        tx.get(&["read"]).await?;
+        store.delete("old").await?;
+        tx.put("old", "resurrected");
+        Ok(())
+    });
+    written.await.unwrap();
+    assert_eq!(theirs.attempts, 1, "it was not noticed");
+
+    let mut attempts = 0;
+    let ours = stm(shared(&store)).isolation(Isolation::SerializableSnapshot);
+    let written = ours.run(async |tx| {
+        attempts += 1;
+        tx.get("read").await?;
+        if attempts == 1 {
+            store.delete("k").await?;
+        }
+        tx.put("k", "put after the deletion was seen");
+        Ok::<_, Error>(())
+    });
+    let receipt = written.await.unwrap().receipt;
+    assert_eq!(receipt.attempts, 2);
+    assert_eq!(
+        (receipt.conflicts[0].key.as_ref(), receipt.conflicts[0].found),
+        (b"k" as &[u8], Revision::ZERO)
+    );
+}
+
+/// Found when this was written: what is prefetched counts as read, so that what an attempt did not
+/// look at makes it fail.
+#[tokio::test(start_paused = true)]
+async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
+    let store = MemBackend::new();
+    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
+    let written = theirs.run(async |tx| {
+        tx.get(&["a", "unused"]).await?; // what `WithPrefetch` does
+        if tx.attempts == 1 {
+            store.put("unused", "changed").await?;
+        }
+        let a = tx.get(&["a"]).await?;
+        tx.put("b", &a);
+        Ok(())
+    });
+    written.await.unwrap();
+    assert_eq!(theirs.attempts, 2);
+
+    let ours = stm(shared(&store)).isolation(Isolation::Serializable).prefetch(["a", "unused"]);
+    let written = ours.run(async |tx| {
+        store.put("unused", "changed again").await?;
+        let a = tx.get("a").await?;
+        tx.put("b", a.unwrap_or_default());
+        Ok::<_, Error>(())
+    });
+    assert_eq!(written.await.unwrap().receipt.attempts, 1);
+}
+
+/// Found when this was written: a transaction that has read, and writes nothing, sends a commit.
+#[tokio::test(start_paused = true)]
+async fn transaction_that_only_reads_sends_no_commit() {
+    for isolation in STRONG {
+        let (store, record) = (MemBackend::new(), Record::new());
+        let kv = behind(&store, record.clone());
+        let mut theirs = OldStm::new(Arc::clone(&kv), isolation);
+        theirs.run(async |tx| tx.get(&["a"]).await).await.unwrap();
+        assert_eq!(record.take().names(), "txn txn");
+
+        let ours = stm(kv).isolation(isolation);
+        ours.run(async |tx| tx.get("a").await).await.unwrap();
+        assert_eq!(record.take().names(), "range");
+    }
+}
+
+/// Found when this was written: "reads return data from the revision of the first read", unless that
+/// is the `Rev` of a key that was put.
+#[tokio::test(start_paused = true)]
+async fn attempt_that_asks_for_a_revision_first_sees_one_revision() {
+    for isolation in STRONG {
+        let store = MemBackend::new();
+        let first = put(&store, &["a", "b"], "1").await;
+        let mut seen = Vec::new();
+        let mut theirs = OldStm::new(shared(&store), isolation);
+        let torn = theirs.run(async |tx| {
+            tx.put("a", "mine");
+            let a = tx.revision_of("a").await?;
+            if tx.attempts == 1 {
+                put(&store, &["a", "b"], "2").await;
+            }
+            seen.push((a, tx.get(&["b"]).await?));
+            Ok(())
+        });
+        torn.await.unwrap();
+        assert_eq!(seen[0], (first, "2".to_owned()), "a before, and b after");
+
+        put(&store, &["a", "b"], "1").await;
+        let mut attempts = 0;
+        let ours = stm(shared(&store)).isolation(isolation);
+        let whole = ours.run(async |tx| {
+            attempts += 1;
+            tx.put("a", "mine");
+            let a = tx.revision_of("a").await?;
+            if attempts == 1 {
+                put(&store, &["a", "b"], "2").await;
+            }
+            let b = tx.revision_of("b").await?;
+            assert_eq!(a, b, "they were always put together");
+            Ok::<_, Error>(())
+        });
+        whole.await.unwrap();
+        assert_eq!(attempts, 2);
+    }
+}
+
+/// Found when this was written: a second attempt that begins with another key takes its base from
+/// that, and other keys from what the failed commit brought, which is older.
+#[tokio::test(start_paused = true)]
+async fn attempt_that_reads_other_keys_than_the_last_one_sees_one_revision() {
+    for isolation in STRONG {
+        let store = MemBackend::new();
+        put(&store, &["a", "c"], "1").await;
+        let mut seen = Vec::new();
+        let mut theirs = OldStm::new(shared(&store), isolation);
+        let torn = theirs.run(async |tx| {
+            match tx.attempts {
+                1 => {
+                    tx.get(&["a"]).await?;
+                    put(&store, &["a", "c"], "2").await;
+                }
+                attempt => {
+                    if attempt == 2 {
+                        put(&store, &["a", "c"], "3").await;
+                    }
+                    seen.push((tx.get(&["c"]).await?, tx.get(&["a"]).await?));
+                }
+            }
+            tx.put("sum", "");
+            Ok(())
+        });
+        torn.await.unwrap();
+        assert_eq!(seen[0], ("3".to_owned(), "2".to_owned()));
+
+        let mut attempts = 0;
+        let ours = stm(shared(&store)).isolation(isolation);
+        let whole = ours.run(async |tx| {
+            attempts += 1;
+            if attempts == 1 {
+                tx.get("a").await?;
+                put(&store, &["a", "c"], "4").await;
+            } else {
+                if attempts == 2 {
+                    put(&store, &["a", "c"], "5").await;
+                }
+                assert_eq!(tx.get("c").await?, tx.get("a").await?, "they were always put together");
+            }
+            tx.put("sum", "");
+            Ok::<_, Error>(())
+        });
+        whole.await.unwrap();
+        assert_eq!(attempts, 3);
+    }
+}
+
+/// Found when this was written: a closure that gives up is believed whatever it has seen, though at
+/// `RepeatableReads` that may never have been.
+#[tokio::test(start_paused = true)]
+async fn closure_does_not_give_up_over_what_never_was() {
+    let store = MemBackend::new();
+    put(&store, &["a", "b"], "1").await;
+    let mut theirs = OldStm::new(shared(&store), Isolation::RepeatableReads);
+    let gave_up = theirs.run(async |tx| {
+        let a = tx.get(&["a"]).await?;
+        if tx.attempts == 1 {
+            put(&store, &["a", "b"], "2").await;
+        }
+        if tx.get(&["b"]).await? == a { Ok(()) } else { Err(Error::EmptyKey) }
+    });
+    assert!(gave_up.await.is_err(), "they were always equal");
+
+    let mut attempts = 0;
+    let ours = stm(shared(&store)).isolation(Isolation::RepeatableReads);
+    let agrees = ours.run(async |tx| {
+        attempts += 1;
+        let a = tx.get("a").await?;
+        if attempts == 1 {
+            put(&store, &["a", "b"], "3").await;
+        }
+        if tx.get("b").await? == a { Ok(()) } else { Err(Error::EmptyKey) }
+    });
+    agrees.await.unwrap();
+    assert_eq!(attempts, 2);
+}
+
+/// Found when this was written: at `RepeatableReads` the check of a transaction that only reads has
+/// no steps, and so is answered by any member, however old what it knows.
+#[tokio::test(start_paused = true)]
+async fn check_of_several_keys_that_were_read_asks_a_majority() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let kv = behind(&store, record.clone());
+    let alone = |call: &Call| match call {
+        Call::Txn(check) => check.failure.iter().all(is_serializable),
+        _ => false,
+    };
+    let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::RepeatableReads);
+    let read = theirs.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
+    read.await.unwrap();
+    assert!(alone(record.take().0.last().unwrap()));
+
+    let ours = stm(kv).isolation(Isolation::RepeatableReads);
+    let read = ours.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
+    read.await.unwrap();
+    let calls = record.take();
+    assert_eq!(calls.names(), "range range txn");
+    assert!(!alone(calls.0.last().unwrap()));
+}
+
+fn is_serializable(op: &Op) -> bool {
+    matches!(op, Op::Range(range) if range.serializable)
+}
+
+/// Found when this was written: the steps of a commit come in the order of a hash map, and so do
+/// those of its answer.
+#[tokio::test(start_paused = true)]
+async fn same_transaction_sends_the_same_requests() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let ours = stm(behind(&store, record.clone()));
+    let mut keys = ["c", "a", "d", "b"];
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        let put = ours.run(async |tx| {
+            keys.iter().for_each(|key| tx.put(*key, "1"));
+            Ok::<_, Error>(())
+        });
+        put.await.unwrap();
+        sent.push(record.take());
+        keys.reverse();
+    }
+    assert_eq!(sent[0], sent[1]);
+}
