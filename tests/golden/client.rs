@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use coord_core::{FencingToken, LeaseId, Session, SessionBuilder, SessionState};
+use coord_core::{FencingToken, LeaseId, Session, SessionBuilder, SessionState, stm};
 use coord_mem::MemBackend;
 use coord_testkit::{Calls, Fate, Intercept};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::command::{Command, Said};
@@ -53,7 +53,9 @@ impl Client {
         let builder = Session::builder(backend).ttl(ttl);
         let session = lease.into_iter().fold(builder, SessionBuilder::lease).open().await?;
         let (name, held, proclaimers) = (name.to_owned(), Held::default(), Arc::default());
-        let hands = Hands { name, session, held, proclaimers, log };
+        let go = Arc::new(Semaphore::new(0));
+        let once = stm(Arc::clone(session.backend())).exactly_once(&session);
+        let hands = Hands { name, session, held, proclaimers, go, once, log };
         let mut tasks = JoinSet::new();
         tasks.spawn(note_states(hands.session.subscribe(), hands.name.clone(), hands.log.clone()));
         Ok(Self { network, hands, jobs: Vec::new(), tasks })
@@ -82,6 +84,8 @@ impl Client {
     /// Does a command, or begins it: then there will be an answer.
     pub(crate) fn obey(&mut self, said: &Said) -> Result<Option<Answer>, Failure> {
         match &said.command {
+            Command::Go => self.hands.go.add_permits(1),
+            Command::Mute => self.network.set(Fate::LoseReply),
             Command::Cut => self.network.set(Fate::LoseRequest),
             Command::Delay(secs) => self.network.set(Fate::Late(Duration::from_secs(*secs))),
             Command::Deafen => self.network.silence(true),

@@ -54,6 +54,20 @@ pub(crate) enum Command {
         #[arg(key)]
         under: String,
     },
+    /// `run get x add y 5`: a transaction of these steps, at `level=serializable`, after
+    /// `prefetch="x y"`; with `once=true` it leaves a marker. The steps are those of
+    /// [`Step`](crate::transaction::Step); one of them, `pause`, waits for `go`.
+    Run {
+        steps: Vec<String>,
+        #[arg(key)]
+        level: Option<String>,
+        #[arg(key)]
+        prefetch: Option<String>,
+        #[arg(key, optional)]
+        once: bool,
+    },
+    /// `go`: the client's transaction that has paused first goes on.
+    Go,
     /// `orphan`: the session ends, and leaves its lease behind.
     Orphan,
     /// `close`: the session ends.
@@ -70,7 +84,10 @@ pub(crate) enum Command {
     Delay(u64),
     /// `deafen`: the client's watches fall silent, which no backend should let happen.
     Deafen,
-    /// `mend`: none of the three any more.
+    /// `mute`: the client's requests arrive from now on, and their answers are lost, which it is
+    /// told at once.
+    Mute,
+    /// `mend`: none of the four any more.
     Mend,
 
     // What follows is an operator's work at the store. A prefix says whom it hits.

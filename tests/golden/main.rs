@@ -35,6 +35,7 @@ mod command;
 mod held;
 mod log;
 mod network;
+mod transaction;
 mod work;
 mod world;
 

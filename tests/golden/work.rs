@@ -5,12 +5,16 @@ use std::error::Error;
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::election::{Candidate, Proclaimer};
-use coord_core::{Election, KvBackendExt as _, Leader, Mutex, MutexGuard, Put, Session, Txn};
+use coord_core::{
+    Election, Isolation, KvBackendExt as _, Leader, Mutex, MutexGuard, Put, Session, Stm, Txn, stm,
+};
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use crate::command::Command;
 use crate::held::{Held, Hold};
 use crate::log::Log;
+use crate::transaction::{self, Program};
 
 /// Why a command failed.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -28,6 +32,10 @@ pub(crate) struct Hands {
     pub(crate) held: Held,
     /// By election: of the last campaign.
     pub(crate) proclaimers: Arc<StdMutex<BTreeMap<String, Proclaimer>>>,
+    /// What paused transactions wait for.
+    pub(crate) go: Arc<Semaphore>,
+    /// Transactions that leave markers, which they share.
+    pub(crate) once: Stm,
     pub(crate) log: Log,
 }
 
@@ -49,6 +57,17 @@ impl Hands {
             Command::Put(key, value) => Box::pin(self.put(key, value)),
             Command::Get(key) => Box::pin(self.get(key)),
             Command::Write { key, value, under } => Box::pin(self.write(key, value, under)),
+            Command::Run { steps, level, prefetch, once } => {
+                let plain = || stm(Arc::clone(self.session.backend()));
+                let stm = if once { self.once.clone() } else { plain() };
+                let level =
+                    level.map_or(Ok(Isolation::default()), |name| transaction::level(&name))?;
+                let prefetch = prefetch.unwrap_or_default();
+                let stm = stm.isolation(level).prefetch(prefetch.split_whitespace());
+                let steps = transaction::steps(&steps)?;
+                let program = Program { name: self.name, steps, go: self.go, log: self.log };
+                Box::pin(program.run(stm))
+            }
             Command::Orphan => Box::pin(self.orphan()),
             Command::Close => Box::pin(self.close()),
             other => return Err(format!("not a client's command: {other:?}").into()),
