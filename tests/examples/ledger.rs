@@ -2,9 +2,10 @@
 //!
 //! A hundred accounts, ten thousand transfers in a file, eight workers that share one lock. Each
 //! worker is a thread with a runtime and a session of its own, as a process would be. Whoever has
-//! the lock applies the next transfers, each in a *guarded transaction*: it takes effect only
-//! while the lock is held, and only if the ledger's cursor is still where the worker left it, so
-//! every transfer is applied exactly once, whatever happens to the worker.
+//! the lock applies the next transfers, ten at a time in a *transaction*: it reads the ledger's
+//! cursor and the balances, writes what they become, and takes effect only if none of it was changed
+//! meanwhile. So every transfer is applied exactly once, whatever happens to the worker, and also if
+//! two should believe to have the lock: that only spares them to get in each other's way.
 //!
 //! Half-way the worker that holds the lock is killed. Nobody unlocks; its lease runs out, the next
 //! in line takes over where the cursor stands, and in the end the balances are those of one
@@ -19,16 +20,15 @@
 mod store;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use coord_core::{
-    Compare, CompareOp, KeyRange, KvBackend, KvBackendExt as _, Mutex, MutexGuard, Op, Outcome,
-    PrimitiveError, Put, Session, Txn,
-};
+use coord_core::stm::Transaction;
+use coord_core::{KeyRange, KvBackend, KvBackendExt as _, Mutex, Put, Session, Txn, stm};
 use store::{Result, Store};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -40,6 +40,8 @@ const ACCOUNTS: usize = 100;
 const OPENING_BALANCE: u64 = 1_000;
 /// How many transfers a worker applies before it gives others a turn.
 const TURN: usize = 100;
+/// How many transfers are applied together.
+const TOGETHER: usize = 10;
 const TTL: Duration = Duration::from_secs(2);
 
 const LOCK: &str = "ledger/lock";
@@ -65,16 +67,11 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// Moves the money, unless the account has too little: then nothing is moved.
-    fn apply(&self, balances: &mut Balances) -> Result<()> {
-        let account = |name: &str| format!("the file names account {name}, there are 00 to 99");
-        let from = *balances.get(&self.from).ok_or_else(|| account(&self.from))?;
-        let to = *balances.get(&self.to).ok_or_else(|| account(&self.to))?;
-        if from >= self.amount && self.from != self.to {
-            balances.insert(self.from.clone(), from - self.amount);
-            balances.insert(self.to.clone(), to + self.amount);
-        }
-        Ok(())
+    /// What is in the two accounts afterwards, if the money is moved: the account may have too
+    /// little.
+    fn moved(&self, from: u64, to: u64) -> Option<(u64, u64)> {
+        let moves = from >= self.amount && self.from != self.to;
+        moves.then(|| (from - self.amount, to + self.amount))
     }
 }
 
@@ -122,7 +119,9 @@ fn keep(file: &Path, store: Store) -> Result<()> {
     let balances = runtime.block_on(balances(&*kv))?;
     show(&balances);
     check(&balances, &ledger.transfers)?;
-    println!("\nRead next: docs/guide/locks.md, or how this is done: tests/examples/ledger.rs");
+    println!(
+        "\nRead next: docs/guide/transactions.md, or how this is done: tests/examples/ledger.rs"
+    );
     Ok(())
 }
 
@@ -143,9 +142,7 @@ fn opening_balances() -> Balances {
 
 async fn open_accounts(kv: &dyn KvBackend) -> Result<()> {
     let accounts = opening_balances();
-    let put = |(account, balance): (_, &u64)| {
-        Put::new(format!("{BALANCES}{account}"), balance.to_string())
-    };
+    let put = |(account, balance): (&String, &u64)| Put::new(key(account), balance.to_string());
     kv.delete(KeyRange::prefix("ledger/")).await?;
     let open = accounts.iter().map(put).chain([Put::new(CURSOR, "0")]);
     kv.txn(Txn::new().and_then(open)).await?;
@@ -182,7 +179,7 @@ async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -
     let Ledger { store, transfers, doom } = &*ledger;
     let kv = store.connect().await?;
     let session = Session::builder(Arc::clone(&kv)).ttl(TTL).open().await?;
-    let mutex = Mutex::new(&session, LOCK);
+    let (mutex, stm) = (Mutex::new(&session, LOCK), stm(Arc::clone(&kv)).exactly_once(&session));
     let mut applied = 0;
     loop {
         let began = Instant::now();
@@ -192,12 +189,14 @@ async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -
             let waited = began.elapsed().as_secs_f32();
             println!("worker {worker} got the lock after {waited:.1} s, at transfer {cursor}");
         }
-        let mut balances = balances(&*kv).await?;
         let end = transfers.len().min(cursor + TURN);
-        while cursor < end && transfer(&guard, cursor, &transfers[cursor], &mut balances).await? {
-            (cursor, applied) = (cursor + 1, applied + 1);
+        while cursor < end {
+            let ledger = Arc::clone(&ledger);
+            let next = async move |tx: &mut Transaction| apply_next(tx, &ledger.transfers).await;
+            let done = stm.run(next).await?.value;
+            (cursor, applied) = (done.end, applied + done.len());
             // In the middle of the file, and of a turn.
-            if cursor == (transfers.len() - TURN) / 2 && doom.swap(false, Ordering::Relaxed) {
+            if cursor >= (transfers.len() - TURN) / 2 && doom.swap(false, Ordering::Relaxed) {
                 println!("worker {worker} is killed at transfer {cursor}, holding the lock");
                 let _ = die.send(applied);
                 return std::future::pending().await;
@@ -216,26 +215,32 @@ async fn cursor(kv: &dyn KvBackend) -> Result<usize> {
     Ok(std::str::from_utf8(&cursor.value)?.parse()?)
 }
 
-/// Applies a transfer to the ledger. If the answer does not tell whether that was done, `false`:
-/// the next turn begins where the cursor really is.
-async fn transfer(
-    guard: &MutexGuard,
-    cursor: usize,
-    transfer: &Transfer,
-    balances: &mut Balances,
-) -> Result<bool> {
-    transfer.apply(balances)?;
-    let put = |account: &String| {
-        Op::Put(Put::new(format!("{BALANCES}{account}"), balances[account].to_string()))
-    };
-    let mut steps = vec![put(&transfer.from), put(&transfer.to)];
-    steps.push(Op::Put(Put::new(CURSOR, (cursor + 1).to_string())));
-    let in_place = Compare::value(CURSOR, CompareOp::Equal, cursor.to_string());
-    match guard.txn(Txn::new().when([in_place]).and_then(steps)).await {
-        Ok(answer) => Ok(answer.succeeded),
-        Err(PrimitiveError::Backend(error)) if error.outcome() == Outcome::Unknown => Ok(false),
-        Err(error) => Err(error.into()),
+/// Applies the next transfers of the file to the ledger, and tells which they were.
+async fn apply_next(tx: &mut Transaction, transfers: &[Transfer]) -> Result<Range<usize>> {
+    let cursor = usize::try_from(number(tx, CURSOR).await?)?;
+    let done = cursor..transfers.len().min(cursor + TOGETHER);
+    let next = &transfers[done.clone()];
+    // All balances in one request. What is read again below is there, with what is put.
+    tx.get_many(next.iter().flat_map(|transfer| [key(&transfer.from), key(&transfer.to)])).await?;
+    for transfer in next {
+        let (from, to) = (key(&transfer.from), key(&transfer.to));
+        let (source, target) = (number(tx, &from).await?, number(tx, &to).await?);
+        if let Some((source, target)) = transfer.moved(source, target) {
+            tx.put(from, source.to_string());
+            tx.put(to, target.to_string());
+        }
     }
+    tx.put(CURSOR, done.end.to_string());
+    Ok(done)
+}
+
+async fn number(tx: &mut Transaction, key: &str) -> Result<u64> {
+    let number: Option<String> = tx.get_as(key).await?;
+    Ok(number.ok_or_else(|| format!("the ledger has no {key}"))?.parse()?)
+}
+
+fn key(account: &str) -> String {
+    format!("{BALANCES}{account}")
 }
 
 fn show(balances: &Balances) {
@@ -250,7 +255,11 @@ fn show(balances: &Balances) {
 fn check(balances: &Balances, transfers: &[Transfer]) -> Result<()> {
     let mut expected = opening_balances();
     for transfer in transfers {
-        transfer.apply(&mut expected)?;
+        let Transfer { from, to, .. } = transfer;
+        if let Some((source, target)) = transfer.moved(expected[from], expected[to]) {
+            expected.insert(from.clone(), source);
+            expected.insert(to.clone(), target);
+        }
     }
     if *balances != expected {
         return Err("the balances are not those of a sequential run".into());

@@ -31,3 +31,8 @@ fn example_mutex_lock() {
 fn example_mutex_try_lock() {
     assert_eq!(printed("try_lock"), go::TRY_LOCK);
 }
+
+#[test]
+fn example_stm_apply() {
+    assert_eq!(printed("transfer"), go::TRANSFER);
+}

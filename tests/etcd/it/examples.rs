@@ -38,7 +38,12 @@ async fn ledger_has_the_balances_of_a_sequential_run_on_etcd() {
 #[tokio::test]
 async fn examples_of_gos_stories_print_its_lines_on_etcd() {
     let cluster = Setup::new(Release::newest()).start().await;
-    let examples = [("election", go::ELECTION), ("mutex", go::MUTEX), ("try_lock", go::TRY_LOCK)];
+    let examples = [
+        ("election", go::ELECTION),
+        ("mutex", go::MUTEX),
+        ("transfer", go::TRANSFER),
+        ("try_lock", go::TRY_LOCK),
+    ];
     for (example, lines) in examples {
         assert_eq!(printed(&cluster, example, &[]).await, lines, "{example}");
     }
