@@ -16,6 +16,14 @@ pub mod locks {}
 #[doc = include_str!("../docs/guide/elections.md")]
 pub mod elections {}
 
+/// `docs/guide/transactions.md`
+#[doc = include_str!("../docs/guide/transactions.md")]
+pub mod transactions {}
+
+/// `docs/guide/isolation.md`
+#[doc = include_str!("../docs/guide/isolation.md")]
+pub mod isolation {}
+
 /// `docs/guide/testing.md`
 #[doc = include_str!("../docs/guide/testing.md")]
 pub mod testing {}
