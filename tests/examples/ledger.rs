@@ -3,9 +3,10 @@
 //! A hundred accounts, ten thousand transfers in a file, eight workers that share one lock. Each
 //! worker is a thread with a runtime and a session of its own, as a process would be. Whoever has
 //! the lock applies the next transfers, ten at a time in a *transaction*: it reads the ledger's
-//! cursor and the balances, writes what they become, and takes effect only if none of it was changed
-//! meanwhile. So every transfer is applied exactly once, whatever happens to the worker, and also if
-//! two should believe to have the lock: that only spares them to get in each other's way.
+//! cursor and the balances, writes what they become, and takes effect only if none of it was
+//! changed meanwhile. So every transfer is applied exactly once, whatever happens to the worker,
+//! and also if two should believe to have the lock: that only spares them to get in each other's
+//! way.
 //!
 //! Half-way the worker that holds the lock is killed. Nobody unlocks; its lease runs out, the next
 //! in line takes over where the cursor stands, and in the end the balances are those of one
