@@ -27,7 +27,8 @@ use std::fmt;
 #[expect(clippy::exhaustive_enums, reason = "a closed set, and users match on it")]
 pub enum Isolation {
     /// Strict serializability, and besides the first of two that write a key without reading it
-    /// wins. Every attempt sees the store as it was at one revision.
+    /// wins; but a key that was not there, was put and deleted again, counts as unchanged. Every
+    /// attempt sees the store as it was at one revision.
     #[default]
     SerializableSnapshot,
     /// Strict serializability. Every attempt sees the store as it was at one revision.

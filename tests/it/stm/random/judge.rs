@@ -67,9 +67,13 @@ pub(super) fn judge_commit(ran: &Ran, receipt: &Receipt, states: &BTreeMap<Revis
         for step in &ran.program {
             let (Step::Put(n) | Step::Delete(n)) = step else { continue };
             let put = |state: &State| state.get(key(*n).as_bytes()).map(|(_, put)| *put);
-            let then = put(at(states, first.min(before)));
-            let changed = states.range(first..receipt.revision).find(|(_, s)| put(s) != then);
-            assert!(changed.is_none(), "{} was changed meanwhile", key(*n));
+            // It was absent at the base, or last put no later than that. That it was put and
+            // deleted again in between no compare can tell.
+            let seen = match put(at(states, before)) {
+                Some(put) => put <= first,
+                None => states.range(..=first).any(|(_, state)| put(state).is_none()),
+            };
+            assert!(seen, "{} was changed meanwhile", key(*n));
         }
     }
 }
