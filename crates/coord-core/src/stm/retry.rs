@@ -1,6 +1,5 @@
 //! How often a transaction is tried, and how long it pauses in between.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often and how long a transaction that conflicts is tried again.
@@ -66,18 +65,11 @@ impl Pauses {
 
     /// How long to pause before the next attempt.
     pub(super) fn next(&mut self) -> Duration {
-        let generator = self
-            .generator
-            .get_or_insert_with(|| fastrand::Rng::with_seed(self.seed.unwrap_or_else(any_seed)));
+        let generator = self.generator.get_or_insert_with(|| {
+            self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
+        });
         let pause = self.limit.mul_f64(generator.f64());
         self.limit = self.limit_max.min(self.limit.saturating_mul(2));
         pause
     }
-}
-
-/// One that no other transaction of this process has, and hardly one of another.
-fn any_seed() -> u64 {
-    static TRANSACTIONS: AtomicU64 = AtomicU64::new(0);
-    let transaction = TRANSACTIONS.fetch_add(1, Ordering::Relaxed);
-    u64::from(std::process::id()).rotate_left(32) ^ transaction
 }

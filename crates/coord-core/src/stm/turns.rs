@@ -321,3 +321,53 @@ fn hall() -> MutexGuard<'static, Hall> {
 fn address(backend: &Arc<dyn KvBackend>) -> usize {
     Arc::as_ptr(backend).cast::<()>().addr()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines_of(backend: usize) -> usize {
+        hall().lines.range((backend, Bytes::new())..(backend + 1, Bytes::new())).count()
+    }
+
+    fn turn(backend: usize, keys: &[&'static str]) -> Turn {
+        let keys = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
+        Turn { ticket: Some(hall().enter(backend, keys, Vec::new())) }
+    }
+
+    fn has_turn(turn: &Turn) -> bool {
+        turn.ticket.as_ref().is_some_and(|ticket| ticket.state().has_turn)
+    }
+
+    #[test]
+    fn nothing_is_left_when_all_have_had_their_turns_or_given_up() {
+        let backend = 1; // No reference has such an address.
+        let first = turn(backend, &["a", "b"]);
+        let (second, third) = (turn(backend, &["b", "c"]), turn(backend, &["a"]));
+        first.leave_behind(Known { revision: crate::kv::Revision(7), ..Known::default() });
+        assert_eq!(lines_of(backend), 3);
+        drop(second);
+        assert_eq!(lines_of(backend), 2, "it gave up before it had its turn");
+        drop(first);
+        assert!(has_turn(&third));
+        drop(third);
+        assert_eq!(lines_of(backend), 0);
+        assert!(!hall().latest.contains_key(&backend));
+    }
+
+    #[test]
+    fn who_must_wait_for_something_else_is_passed_a_few_times_and_then_waited_for() {
+        let backend = 2;
+        let holder = turn(backend, &["a"]);
+        let patient = turn(backend, &["a", "b"]);
+        for _ in 0..PASSED_MAX {
+            assert!(has_turn(&turn(backend, &["b"])), "nobody uses b");
+        }
+        let one_too_many = turn(backend, &["b"]);
+        assert!(!has_turn(&one_too_many));
+        drop(holder);
+        assert!(has_turn(&patient) && !has_turn(&one_too_many));
+        drop(patient);
+        assert!(has_turn(&one_too_many));
+    }
+}
