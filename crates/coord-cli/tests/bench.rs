@@ -99,6 +99,31 @@ fn workers_take_turns_at_a_lock() {
 }
 
 #[test]
+fn transactions_lose_nothing_and_say_what_they_were_told() {
+    let line = "--workers 4 --count 200 --isolation repeatable-reads --prefetch=true";
+    let moved = report(&format!("stm-transfer --accounts 3 --seed 7 {line}"));
+    assert_eq!((&moved["accounts"], &moved["sum_kept"]), (&3.into(), &true.into()));
+    let counted = report(&format!("stm-counter {line}"));
+    assert_eq!(counted["lost_updates"], 0);
+    for report in [moved, counted] {
+        assert_eq!(series(&report), ["txn"]);
+        assert_eq!(report["isolation"], "repeatable-reads");
+        assert_eq!(report["prefetch"], true);
+        assert!(report["retries_per_commit"].as_f64().expect("a number") >= 0.0, "{report}");
+    }
+}
+
+#[test]
+fn a_transfer_needs_two_accounts_and_a_level_that_there_is() {
+    let (status, complaint) = ending(&bench("stm-transfer --accounts 1 --endpoint mem:"));
+    assert_eq!(status, Some(2));
+    assert!(complaint.contains("a transfer needs two"), "{complaint}");
+    let (status, complaint) = ending(&bench("stm-counter --isolation strict --endpoint mem:"));
+    assert_eq!(status, Some(2));
+    assert!(complaint.contains("there are: serializable-snapshot serializable"), "{complaint}");
+}
+
+#[test]
 fn a_run_without_a_count_ends_by_time() {
     let report = report("raw-put --warmup 10ms --duration 200ms");
     let elapsed = report["elapsed_s"].as_f64().expect("a number");
@@ -119,7 +144,7 @@ fn an_unknown_workload_is_answered_with_the_known_ones() {
         complaint,
         "coord bench: there is no workload \"raw-putt\"; there are: raw-put raw-get \
          raw-get-stale raw-txn session-cycle mutex-uncontended mutex-contended election-cycle \
-         election-handoff\n"
+         election-handoff stm-transfer stm-counter\n"
     );
 }
 
