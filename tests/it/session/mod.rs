@@ -4,6 +4,7 @@ mod run;
 mod supervisor;
 mod telemetry;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use coord_core::{
     Put, Session, SessionState, WatchFilter, WatchRequest,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Fate, Record};
+use coord_testkit::{Call, Fate, Record};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{advance, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use crate::support::{behind, is_keep_alive, nth, only, secs, session, session_on, settle, timed};
 
@@ -52,6 +53,31 @@ async fn session_is_lost_before_the_store_ends_its_lease() {
         let margin = timed(deleted.next()).await.1;
         assert!(margin >= secs(ttl) / 25, "ttl {ttl}, rate {rate}: only {margin:?} between");
     }
+}
+
+/// It counts from when the last keep-alive that was confirmed was *sent*: this one takes 2 s.
+#[tokio::test(start_paused = true)]
+async fn session_without_further_keep_alives_is_lost_at_its_deadline_and_not_before() {
+    let store = MemBackend::new();
+    let seen = AtomicUsize::new(0);
+    let kv = behind(&store, move |call: &Call| {
+        match is_keep_alive(call).then(|| seen.fetch_add(1, Ordering::Relaxed)) {
+            None => Fate::Pass,
+            Some(0) => Fate::Late(secs(2)),
+            Some(_) => Fate::Hang,
+        }
+    });
+    let opened = Instant::now();
+    let session = Session::builder(kv).ttl(secs(30)).open().await.unwrap();
+    assert_eq!(session.deadline() - opened, secs(27));
+    sleep(secs(11)).await;
+    assert_eq!(session.deadline() - opened, secs(27), "sent, and not yet confirmed");
+    sleep(secs(2)).await;
+    assert_eq!(session.deadline() - opened, secs(10 + 27));
+
+    assert_eq!(session.lost().await, LossReason::DeadlineUnconfirmed);
+    assert_eq!(opened.elapsed(), secs(10 + 27));
+    assert_eq!(session.deadline(), Instant::now());
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,8 @@ pub(super) struct Keeper {
     opened: Revision,
     /// When the last keep-alive that was confirmed was sent.
     confirmed: Instant,
+    /// The deadline that follows from it, for those who ask.
+    until: watch::Sender<Instant>,
     state: watch::Sender<SessionState>,
     /// Wakes those who wait for the end.
     over: Arc<Notify>,
@@ -87,6 +89,7 @@ impl Keeper {
     ) -> Session {
         let (state, states) = watch::channel(SessionState::Alive);
         let (commands, inbox) = mpsc::unbounded_channel();
+        let (until, deadline) = watch::channel(deadline_of(sent, ttl));
         let over = Arc::new(Notify::new());
         let events = SessionEvents { lease, epoch };
         let shelf = Arc::new(Shelf::default());
@@ -97,6 +100,7 @@ impl Keeper {
             ttl,
             opened: opened.revision,
             confirmed: sent,
+            until,
             state,
             over: Arc::clone(&over),
             events,
@@ -109,14 +113,25 @@ impl Keeper {
         let numbers = Numbers::default();
         let state = states;
         let runtime = Handle::current();
-        let inner =
-            Inner { backend, lease, ttl, epoch, numbers, shelf, state, over, commands, runtime };
+        let inner = Inner {
+            backend,
+            lease,
+            ttl,
+            epoch,
+            numbers,
+            shelf,
+            state,
+            deadline,
+            over,
+            commands,
+            runtime,
+        };
         Session { inner: Arc::new(inner) }
     }
 
     /// When the session is over unless another keep-alive is confirmed.
     fn deadline(&self) -> Instant {
-        self.confirmed + self.ttl - self.ttl / 10
+        deadline_of(self.confirmed, self.ttl)
     }
 
     /// Keeps the session until it ends. Ends by itself when the last handle, which is the sender
@@ -212,6 +227,7 @@ impl Keeper {
         match answer {
             Ok(()) => {
                 self.confirmed = sent;
+                self.until.send_replace(self.deadline());
                 self.events.keep_alive_confirmed();
                 self.enter(SessionState::Alive);
                 None
@@ -326,6 +342,11 @@ impl Drop for Keeper {
             self.events.abandoned(reason);
         }
     }
+}
+
+/// When a session is over whose last confirmed keep-alive was sent at `confirmed`.
+fn deadline_of(confirmed: Instant, ttl: Duration) -> Instant {
+    confirmed + ttl - ttl / 10
 }
 
 /// Waits until a moment that there may never be.

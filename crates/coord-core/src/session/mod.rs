@@ -118,6 +118,7 @@ struct Inner {
     numbers: Numbers,
     shelf: Arc<Shelf>,
     state: watch::Receiver<SessionState>,
+    deadline: watch::Receiver<Instant>,
     /// Wakes, in the order in which they came, those who wait for the end: `state` wakes whoever
     /// subscribed in an order drawn by lot, and then no run of a test is like another.
     over: Arc<Notify>,
@@ -161,6 +162,35 @@ impl Session {
     #[must_use]
     pub fn state(&self) -> SessionState {
         *self.inner.state.borrow()
+    }
+
+    /// Until when the session lives even if no further keep-alive is confirmed; each that is
+    /// moves it on. The store cannot give away before then what is held on the session.
+    ///
+    /// Work that takes time to stop is told to stop so much earlier: by [`lost`](Self::lost)
+    /// nothing is left but the margin for clocks that do not run equally fast. A session that is
+    /// revoked or closed is over before its deadline.
+    ///
+    /// ```
+    /// use coord_core::Session;
+    /// use coord_mem::MemBackend;
+    /// use std::{sync::Arc, time::Duration};
+    /// use tokio::time::{Instant, sleep};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> coord_core::Result<()> {
+    /// let builder = Session::builder(Arc::new(MemBackend::new())).ttl(Duration::from_secs(30));
+    /// let session = builder.open().await?;
+    /// assert_eq!(session.deadline() - Instant::now(), Duration::from_secs(27));
+    ///
+    /// sleep(Duration::from_secs(60)).await; // kept alive meanwhile
+    /// assert!(session.deadline() > Instant::now());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        *self.inner.deadline.borrow()
     }
 
     /// Every change of [`state`](Self::state) from now on, to be awaited or looked at. Several who
