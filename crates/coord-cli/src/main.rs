@@ -1,65 +1,98 @@
 //! The program `coord`: coordination from the command line.
 //!
-//! This file knows the subcommands, and what their ends mean to a shell; each subcommand is a
-//! module of its own.
+//! This file knows the subcommands; each is a module of its own. What they share:
+//!
+//! - `store`: how to reach the store, flags and environment;
+//! - `hold`: standing in a line and running a command, for `lock` and `elect`;
+//! - `line`: a waiting line, seen from outside;
+//! - `signals`: those that this program hears;
+//! - `end`: what the end of a subcommand means to a shell;
+//! - `text`: keys and values as text.
 
 mod bench;
+mod elect;
+mod end;
+mod hold;
+mod line;
+mod lock;
+mod manual;
+mod observe;
+mod signals;
+mod store;
+mod text;
+mod who;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-/// Distributed coordination from the command line.
+use end::{End, complain};
+
+/// Locks, elections and a look at them, from the command line.
+///
+/// The store is an etcd cluster, which other programs use at the same time: those written with
+/// coord, with Go's `concurrency` package, and `etcdctl lock` and `etcdctl elect`. They all stand in
+/// the same lines.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_STATUS)]
-struct Cli {
+#[command(name = "coord", version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Lock(lock::Lock),
+    Elect(elect::Elect),
+    Observe(observe::Observe),
+    Who(who::Who),
     Bench(bench::Bench),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
-/// The same for every subcommand, and told in the help of each.
-const EXIT_STATUS: &str = "\
-Exit status:
-  0  done
-  1  it failed, or something that must always hold did not
-  2  the command line is wrong
-  3  timed out";
+const AFTER_HELP: &str = "\
+Examples:
+  coord lock nightly -- ./backup.sh
+      run backup.sh on one machine at a time
+  coord elect scheduler \"$(hostname)\" -- ./scheduler
+      run a scheduler wherever it leads
+  coord who nightly
+      who has the lock, and who waits
 
-/// Why a subcommand did not do its work.
-#[derive(Debug)]
-enum End {
-    Failed(anyhow::Error),
-    Misused(String),
-    TimedOut,
-}
+Each subcommand tells its exit status in its own help: `coord help lock`.";
 
-impl From<anyhow::Error> for End {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
+impl Command {
+    /// Its name, and how it ended.
+    async fn run(self) -> (&'static str, Result<(), End>) {
+        match self {
+            Self::Lock(lock) => ("lock", lock.run().await),
+            Self::Elect(elect) => ("elect", elect.run().await),
+            Self::Observe(observe) => ("observe", observe.run().await),
+            Self::Who(who) => ("who", who.run().await),
+            Self::Bench(bench) => ("bench", bench.run().await),
+            Self::Completions(completions) => ("completions", completions.run(Cli::command())),
+            Self::Man(man) => ("man", man.run(Cli::command())),
+        }
     }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let (name, ended) = match Cli::parse().command {
-        Command::Bench(bench) => ("bench", bench.run().await),
-    };
-    let (status, message) = match ended {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(End::Failed(error)) => (1, format!("{error:#}")),
-        Err(End::Misused(message)) => (2, message),
-        Err(End::TimedOut) => (3, "timed out".to_owned()),
-    };
-    complain(&format!("coord {name}: {message}"));
-    ExitCode::from(status)
+    let (name, ended) = Cli::parse().command.run().await;
+    let Err(end) = ended else { return ExitCode::SUCCESS };
+    if let Some(message) = end.message {
+        complain(name, &message);
+    }
+    ExitCode::from(end.status)
 }
 
-#[expect(clippy::print_stderr, reason = "a program tells its user why it gave up")]
-fn complain(message: &str) {
-    eprintln!("{message}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_agrees_with_itself() {
+        Cli::command().debug_assert();
+    }
 }

@@ -2,13 +2,13 @@
 //!
 //! Every workload takes [`RunFlags`], and beside them only those that mean something to it.
 
-use std::convert::Infallible;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use coord_core::Isolation;
+
+use crate::store::StoreFlags;
 
 /// The flags of one workload: those of every run, and its own.
 #[derive(Args, Debug)]
@@ -21,9 +21,8 @@ pub(crate) struct Flags<F: Args> {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunFlags {
-    /// etcd's client endpoints, `host:port` with commas in between, or `mem:` for a store in memory
-    #[arg(long, default_value = "127.0.0.1:2379")]
-    pub(crate) endpoint: Endpoint,
+    #[command(flatten)]
+    pub(crate) store: StoreFlags,
     /// Concurrent workers
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) workers: NonZeroUsize,
@@ -66,6 +65,10 @@ impl RunFlags {
         if self.conns == 0 { workers } else { self.conns.min(workers) }
     }
 }
+
+/// Of a workload that has none of its own.
+#[derive(Args, Debug)]
+pub(crate) struct NoFlags {}
 
 #[derive(Args, Debug)]
 pub(crate) struct RawFlags {
@@ -148,26 +151,6 @@ fn accounts(count: &str) -> Result<NonZeroUsize, String> {
     if count.get() < 2 { Err("a transfer needs two".to_owned()) } else { Ok(count) }
 }
 
-/// What is measured.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Endpoint {
-    /// A store in the memory of this process.
-    Mem,
-    /// An etcd cluster, by the addresses of its members.
-    Etcd(Vec<String>),
-}
-
-impl FromStr for Endpoint {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "mem:" => Self::Mem,
-            _ => Self::Etcd(text.split(',').map(str::to_owned).collect()),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -201,12 +184,5 @@ mod tests {
         assert_eq!(parsed("bench --workers 8 --conns 3").run.conns(), 3);
         assert_eq!(parsed("bench --workers 8 --conns 0").run.conns(), 8);
         assert_eq!(parsed("bench --workers 8 --conns 9").run.conns(), 8);
-    }
-
-    #[test]
-    fn endpoints_are_a_cluster_or_memory() {
-        assert_eq!("mem:".parse(), Ok(Endpoint::Mem));
-        let both = vec!["a:2379".to_owned(), "b:2379".to_owned()];
-        assert_eq!("a:2379,b:2379".parse(), Ok(Endpoint::Etcd(both)));
     }
 }

@@ -11,20 +11,10 @@
 //! on the machine.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
-use tokio::time::timeout;
 
 use super::figures::rounded;
-
-/// How long the server may take to tell its counters.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Counters that have no labels worth telling apart, and what they are called in the report.
 const SCALARS: [(&str, &str); 10] = [
@@ -78,25 +68,8 @@ pub(crate) struct Server {
 }
 
 impl Metrics {
-    /// Asks the member at this address, `host:port` or an `http` URL.
-    pub(crate) async fn scraped(member: &str) -> Result<Self> {
-        if member.starts_with("https:") {
-            bail!("{member}: the counters are read over plain HTTP");
-        }
-        let host = member.trim_start_matches("http://").trim_end_matches('/');
-        let address = format!("http://{host}/metrics").parse().context("not an address")?;
-        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let text = timeout(PATIENCE, async {
-            let answer = client.get(address).await?;
-            ensure!(answer.status().is_success(), "{host} answered {}", answer.status());
-            Ok(answer.into_body().collect().await?.to_bytes())
-        });
-        let text = text.await.with_context(|| format!("{host} did not answer"))??;
-        Ok(Self::read(&String::from_utf8_lossy(&text)))
-    }
-
     /// Reads the lines that matter; others are skipped.
-    fn read(text: &str) -> Self {
+    pub(super) fn read(text: &str) -> Self {
         let mut metrics = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((counter, value)) = line.rsplit_once(' ') else { continue };

@@ -19,7 +19,7 @@
 //! - `store`: what the workloads work on;
 //! - `workload`: the operations, one file each;
 //! - `phase`: workers at work, and what they note;
-//! - `metrics`: the server's counters;
+//! - `metrics`: the server's counters, and `scrape`: how to ask for them;
 //! - `figures`: percentiles and fairness;
 //! - `report`: what is printed.
 
@@ -28,6 +28,7 @@ mod flags;
 mod metrics;
 mod phase;
 mod report;
+mod scrape;
 mod store;
 mod workload;
 
@@ -40,13 +41,15 @@ use coord_core::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
 
-use crate::End;
+use crate::end::End;
 use figures::Fairness;
-use flags::{Flags, HoldFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags};
+use flags::{
+    Flags, HoldFlags, NoFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags,
+};
 use phase::{Limit, Phase};
 use report::Report;
 use store::Store;
-use workload::election::Campaigner;
+use workload::election::{Campaigner, Observing};
 use workload::raw::{Call, Raw};
 use workload::session::SessionCycle;
 use workload::stm::Changes;
@@ -110,6 +113,8 @@ enum Command {
     StmTransfer(Flags<TransferFlags>),
     /// Add 1 to a number that all workers share, in a transaction
     StmCounter(Flags<StmFlags>),
+    /// Proclaim until an observer on a connection of its own is shown it; one worker
+    ElectionObserve(Flags<NoFlags>),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
@@ -137,7 +142,13 @@ impl Bench {
             Command::StmCounter(Flags { run, own }) => {
                 timed("stm-counter", &run, Changes::count(own)).await
             }
-            Command::Unknown(words) => Err(End::Misused(format!(
+            Command::ElectionObserve(Flags { run, own: NoFlags {} }) => {
+                if run.workers.get() > 1 {
+                    return Err(End::misused("election-observe takes one worker"));
+                }
+                timed("election-observe", &run, Observing).await
+            }
+            Command::Unknown(words) => Err(End::misused(format!(
                 "there is no workload {:?}; there are: {}",
                 words.first().map_or("", String::as_str),
                 workloads().join(" ")
@@ -170,7 +181,7 @@ async fn shared<C: Claim>(name: &str, Flags { run, own }: Flags<HoldFlags>) -> R
 async fn timed<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result<(), End> {
     let limit = flags.timeout.unwrap_or(Duration::from_secs(120) + 2 * flags.duration);
     let Ok(measured) = timeout(limit, measured(name, flags, workload)).await else {
-        return Err(End::TimedOut);
+        return Err(End::new(End::TIMED_OUT, "timed out"));
     };
     let report = measured?;
     let mut out = std::io::stdout();
@@ -185,7 +196,7 @@ async fn timed<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result
 
 /// One run, from the first connection to the report.
 async fn measured<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result<Report> {
-    let store = Store::connect(&flags.endpoint, flags.conns(), &flags.prefix, name).await?;
+    let store = Store::connect(&flags.store, flags.conns(), &flags.prefix, name).await?;
     let mut workers = Vec::new();
     for number in 0..flags.workers.get() {
         workers.push(workload.worker(&store, number).await.context("set-up")?);

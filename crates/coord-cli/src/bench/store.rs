@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use coord_core::{Delete, KvBackend, Range, Revision};
-use coord_etcd::EtcdBackend;
 use coord_mem::MemBackend;
 
-use super::flags::Endpoint;
 use super::metrics::Metrics;
+use super::scrape::Member;
+use crate::store::StoreFlags;
 
 /// How much history a store in memory keeps, so that a long run does not fill the machine.
 const RETAINED_REVISIONS: u64 = 100_000;
 
 /// A store, over one or several connections.
 pub(crate) struct Store {
+    flags: StoreFlags,
     backends: Vec<Arc<dyn KvBackend>>,
     /// The member whose counters are read.
-    member: Option<String>,
+    member: Option<Member>,
     /// Starts every key of this run, and no other key.
     prefix: String,
 }
@@ -26,25 +27,25 @@ pub(crate) struct Store {
 impl Store {
     /// Opens all connections, and makes a call on each, so that no later one pays for it.
     pub(crate) async fn connect(
-        endpoint: &Endpoint,
+        flags: &StoreFlags,
         conns: usize,
         prefix: &str,
         workload: &str,
     ) -> Result<Self> {
-        let (backends, member) = match endpoint {
-            Endpoint::Mem => {
+        let mut backends: Vec<Arc<dyn KvBackend>> = Vec::new();
+        let member = match flags.members() {
+            None => {
                 let kv = MemBackend::builder().retain_revisions(RETAINED_REVISIONS).build();
                 let shared: Arc<dyn KvBackend> = Arc::new(kv);
-                (vec![shared; conns], None)
+                backends = vec![shared; conns];
+                None
             }
-            Endpoint::Etcd(members) => {
-                let mut backends: Vec<Arc<dyn KvBackend>> = Vec::new();
+            Some(members) => {
                 for _ in 0..conns {
-                    let kv = EtcdBackend::connect(members).await;
-                    let kv = kv.with_context(|| format!("connect to {}", members.join(",")))?;
-                    backends.push(Arc::new(kv));
+                    backends.push(flags.connect().await?);
                 }
-                (backends, members.first().cloned())
+                let address = members.first().map(String::as_str).unwrap_or_default();
+                Some(Member::new(address, flags.certificates()?)?)
             }
         };
         // The process and the revision name the run: a later run of the same process number finds
@@ -55,12 +56,20 @@ impl Store {
             revision = looked.header.revision;
         }
         let prefix = format!("{prefix}/{workload}/{}-{revision}/", process::id());
-        Ok(Self { backends, member, prefix })
+        Ok(Self { flags: flags.clone(), backends, member, prefix })
     }
 
     /// The connection of a worker.
     pub(crate) fn of_worker(&self, number: usize) -> &Arc<dyn KvBackend> {
         &self.backends[number % self.backends.len()]
+    }
+
+    /// A connection that no worker has.
+    pub(crate) async fn another(&self) -> Result<Arc<dyn KvBackend>> {
+        match self.flags.members() {
+            None => Ok(Arc::clone(self.of_worker(0))),
+            Some(_) => self.flags.connect().await,
+        }
     }
 
     /// A key of this run.
@@ -72,7 +81,7 @@ impl Store {
     pub(crate) async fn settled(&self) -> Result<Option<Metrics>> {
         super::settle().await;
         match &self.member {
-            Some(member) => Metrics::scraped(member).await.context("metrics").map(Some),
+            Some(member) => member.scraped().await.context("metrics").map(Some),
             None => Ok(None),
         }
     }

@@ -1,0 +1,57 @@
+//! `coord elect`: a command that runs wherever it leads.
+
+use clap::Args;
+
+use crate::end::End;
+use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
+use crate::store::ENVIRONMENT;
+
+/// Campaign, and run a command while leading, or lead until a signal comes.
+///
+/// Waits to be elected behind everybody who campaigned before, and resigns when the command is gone,
+/// whatever ended it. Others may be of this command, `etcdctl elect`, and programs that use coord
+/// or Go's package. VALUE is what `coord observe NAME` shows as long as this one leads.
+///
+/// Signals, and what happens when leadership is lost, are as for `coord lock`: the command's process
+/// group gets TERM, and KILL before anybody else can lead.
+#[derive(Args, Debug)]
+#[command(after_long_help = after_help())]
+pub(crate) struct Elect {
+    /// The election's name: `etcdctl elect NAME` means the same election
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// What observers are shown: where this one can be reached, for one
+    #[arg(value_name = "VALUE")]
+    value: String,
+    #[command(flatten)]
+    hold: HoldFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coord elect scheduler \"$(hostname):8080\" -- ./scheduler --listen :8080
+      run a scheduler wherever it leads
+  while coord elect scheduler \"$(hostname)\" -- ./scheduler; [ $? = 122 ]; do :; done
+      and campaign again whenever leadership was lost
+  coord elect scheduler \"$(hostname)\" --timeout 10s
+      lead until ctrl-C, if that can be had within ten seconds
+
+What CMD finds in its environment:
+  COORD_ELECTION_KEY    the key that stands for the leader while it leads
+  COORD_FENCING_TOKEN   larger for every later leader: the key's create revision";
+
+fn after_help() -> String {
+    [EXAMPLES, ENVIRONMENT, exit_status!()].join("\n\n")
+}
+
+impl Elect {
+    pub(crate) async fn run(self) -> Result<(), End> {
+        let stake = Stake {
+            kind: Kind::Election,
+            name: self.name,
+            value: self.value,
+            patience: Patience::Wait,
+        };
+        self.hold.hold(stake).await
+    }
+}

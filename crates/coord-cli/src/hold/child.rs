@@ -1,0 +1,166 @@
+//! The command that runs while something is held, and all that it starts: a process group.
+//!
+//! A group of its own, so that all of it can be told to stop, and killed, without the shell or the
+//! script that started this program. Where standard input is a terminal, the group is given it, as
+//! a shell would: else the command could not read from it, and ctrl-C would not reach it.
+//!
+//! A command that is stopped with ctrl-Z goes on at once: who holds something that others wait for
+//! is not to be suspended.
+
+use std::ffi::OsString;
+use std::io::{self, stdin};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::SigSet;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getpgrp, kill_process_group, test_kill_process_group,
+    waitid,
+};
+use rustix::termios::{tcgetpgrp, tcsetpgrp};
+use tokio::process::{self, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::end::End;
+use crate::signals::Signals;
+
+/// The command cannot be run.
+const NOT_RUN: u8 = 126;
+/// The command is not there.
+const NOT_FOUND: u8 = 127;
+
+/// How often to look whether a group is gone whose leader is.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a group that was killed may take to be gone: one that nobody buries stays for ever.
+const BURIAL: Duration = Duration::from_secs(1);
+
+/// A command that runs. Dropped before it has ended, it is killed.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: process::Child,
+    group: Pid,
+    terminal: Terminal,
+}
+
+impl Child {
+    pub(super) fn spawned(
+        program: &OsString,
+        arguments: &[OsString],
+        variables: Vec<(&'static str, String)>,
+    ) -> Result<Self, End> {
+        let mut command = Command::new(program);
+        command.args(arguments).envs(variables).process_group(0);
+        let process = command.spawn().map_err(|error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let status = if missing { NOT_FOUND } else { NOT_RUN };
+            End::new(status, format!("{}: {error}", program.display()))
+        })?;
+        let id = process.id().map(u32::cast_signed).and_then(Pid::from_raw);
+        let group = id.expect("a process that was not waited for has a number");
+        Ok(Self { process, group, terminal: Terminal::given_to(group) })
+    }
+
+    /// Waits until it ends by itself, and passes on all signals meanwhile. Gives the status that a
+    /// shell would.
+    pub(super) async fn ends_passing_on(&mut self, signals: &mut Signals) -> Result<u8> {
+        let mut stops = signal(SignalKind::child()).context("signals")?;
+        loop {
+            let group = self.group;
+            tokio::select! {
+                biased;
+                ended = self.process.wait() => return Ok(status_of(ended?)),
+                signal = signals.next() => send(group, signal),
+                _ = stops.recv() => go_on(group),
+            }
+        }
+    }
+
+    /// Tells it to stop, and kills what is left of it at `kill_at`. When this returns, nothing is.
+    pub(super) async fn end(mut self, kill_at: Instant) -> Result<()> {
+        send(self.group, Signal::TERM);
+        if let Ok(gone) = timeout_at(kill_at, self.gone()).await {
+            return gone;
+        }
+        send(self.group, Signal::KILL);
+        self.process.wait().await?;
+        // Whoever does not bury its dead keeps them in the group for ever.
+        let _ = timeout(BURIAL, self.gone()).await;
+        Ok(())
+    }
+
+    /// Waits until nothing of it is left.
+    async fn gone(&mut self) -> Result<()> {
+        self.process.wait().await?;
+        while test_kill_process_group(self.group).is_ok() {
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.process.id().is_some() {
+            send(self.group, Signal::KILL);
+        }
+        self.terminal.take_back();
+    }
+}
+
+fn status_of(ended: ExitStatus) -> u8 {
+    let status = ended.code().or_else(|| Some(128 + ended.signal()?));
+    status.and_then(|status| u8::try_from(status).ok()).unwrap_or(u8::MAX)
+}
+
+/// To all of a group that are still there.
+fn send(group: Pid, signal: Signal) {
+    // It fails if nobody is.
+    let _ = kill_process_group(group, signal);
+}
+
+/// Has a group go on that was stopped from the terminal. One that was stopped for reading from a
+/// terminal that is not its own would stop again.
+fn go_on(group: Pid) {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+    let stopped = waitid(WaitId::Pid(group), options).ok().flatten();
+    let by = stopped.and_then(|status| status.stopping_signal());
+    if by == Some(Signal::TSTP.as_raw()) {
+        send(group, Signal::CONT);
+    }
+}
+
+/// The terminal, if it was ours to give away.
+#[derive(Debug)]
+struct Terminal {
+    given: bool,
+}
+
+impl Terminal {
+    fn given_to(group: Pid) -> Self {
+        let ours = tcgetpgrp(stdin()).is_ok_and(|foreground| foreground == getpgrp());
+        let given = ours && tcsetpgrp(stdin(), group).is_ok();
+        if given {
+            // It may have been stopped for reading before it was allowed to.
+            send(group, Signal::CONT);
+        }
+        Self { given }
+    }
+
+    fn take_back(&mut self) {
+        if !std::mem::take(&mut self.given) {
+            return;
+        }
+        // Whoever takes the terminal from another group is stopped for it, unless the signal for
+        // that is blocked.
+        let mut stop = SigSet::empty();
+        stop.add(nix::sys::signal::Signal::SIGTTOU);
+        if stop.thread_block().is_ok() {
+            // It fails if the terminal is gone.
+            let _ = tcsetpgrp(stdin(), getpgrp());
+            let _ = stop.thread_unblock();
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `coord lock`: a command that runs on one machine at a time.
+
+use clap::Args;
+
+use crate::end::End;
+use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
+use crate::store::ENVIRONMENT;
+
+/// Run a command while holding a lock, or hold it until a signal comes.
+///
+/// Waits for the lock behind everybody who came before, and gives it back when the command is gone,
+/// whatever ended it. Holders may be others of this command, `etcdctl lock`, and programs that use
+/// coord or Go's package.
+///
+/// INT, TERM, HUP and QUIT go to the command, which runs in a process group of its own. If the lock
+/// is lost, that group gets TERM, and KILL before anybody else can have the lock: --grace tells how
+/// long there is in between. If somebody revokes the lease or deletes the key, others can have it
+/// at once, and the group gets TERM as soon as that is known.
+///
+/// Nothing can stop a command on a machine that is suspended: have whatever the lock protects refuse
+/// a COORD_FENCING_TOKEN smaller than one that it has seen.
+#[derive(Args, Debug)]
+#[command(after_long_help = after_help())]
+pub(crate) struct Lock {
+    /// The lock's name: `etcdctl lock NAME` means the same lock
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Do not wait if somebody else has it
+    #[arg(long = "try", conflicts_with = "timeout")]
+    try_it: bool,
+    #[command(flatten)]
+    hold: HoldFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coord lock nightly -- ./backup.sh
+      wait, and run backup.sh
+  coord lock nightly --try -- ./backup.sh || [ $? = 123 ]
+      run it, unless another machine does
+  coord lock nightly --timeout 1m --ttl 30s -- ./backup.sh
+      wait for a minute; if this machine dies, others wait for half a minute
+  coord lock nightly
+      hold the lock until ctrl-C
+  coord lock nightly --endpoints mem: -- env
+      try it out, without an etcd
+
+What CMD finds in its environment:
+  COORD_LOCK_KEY, ETCD_LOCK_KEY   the key that stands for the lock while it is held
+  COORD_FENCING_TOKEN             larger for every later holder: the key's create revision
+  ETCD_LOCK_REV                   as for etcdctl: the store's revision when the lock was had";
+
+fn after_help() -> String {
+    [EXAMPLES, ENVIRONMENT, exit_status!()].join("\n\n")
+}
+
+impl Lock {
+    pub(crate) async fn run(self) -> Result<(), End> {
+        let patience = if self.try_it { Patience::Try } else { Patience::Wait };
+        let stake = Stake { kind: Kind::Lock, name: self.name, value: String::new(), patience };
+        self.hold.hold(stake).await
+    }
+}

@@ -1,0 +1,105 @@
+//! `coord observe`: who leads, now and from now on.
+
+use anyhow::Result;
+use clap::Args;
+use coord_core::Leader;
+use coord_core::election::Observer;
+use serde_json::json;
+
+use crate::end::{End, print};
+use crate::signals::Signals;
+use crate::store::{ENVIRONMENT, StoreFlags};
+use crate::text;
+
+/// Print each leader of an election, now and from now on.
+///
+/// A line for every leader and every value that it proclaims, in order, none missing and none twice:
+/// the leader's fencing token, which is larger for every later leader, and its value. When nobody
+/// leads, the line is `-`. Leaders may be of `coord elect`, `etcdctl elect`, or a program of yours.
+///
+/// Goes on until INT or TERM comes, or nobody reads what it prints. While the store is away it waits.
+#[derive(Args, Debug)]
+#[command(after_long_help = after_help())]
+pub(crate) struct Observe {
+    /// The election's name
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Print who leads now, and end
+    #[arg(long)]
+    once: bool,
+    /// Print a JSON object a line, with the fields `leader`, which is null when nobody leads, and
+    /// of a leader `key`, `value`, `fencing_token`, `lease` and `revision`
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coord observe scheduler
+      each leader as it comes
+  coord observe scheduler --once | { read token leader && curl \"http://$leader/health\"; }
+      ask the leader something
+  coord observe scheduler --json | jq -r '.leader.value // \"nobody\"'
+      JSON, a line each
+
+A value that is not UTF-8 is an array of its bytes in JSON. On a plain line its odd bytes, and
+what would break the line, are escaped.";
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  somebody leads (--once), or it was told to stop
+  1  the store cannot be reached, or refused
+  2  the command line is wrong
+  4  nobody leads (--once)";
+
+fn after_help() -> String {
+    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
+}
+
+impl Observe {
+    pub(crate) async fn run(self) -> Result<(), End> {
+        let mut signals = Signals::new().map_err(anyhow::Error::from)?;
+        tokio::select! {
+            biased;
+            _ = signals.next() => Ok(()),
+            shown = self.show() => shown,
+        }
+    }
+
+    async fn show(&self) -> Result<(), End> {
+        let observer = Observer::new(self.store.connect().await?, self.name.clone());
+        if self.once {
+            let leader = observer.leader().await.map_err(anyhow::Error::from)?;
+            print(self.line(leader.as_ref()))?;
+            return if leader.is_some() { Ok(()) } else { Err(End::silent(End::NOBODY)) };
+        }
+        let mut leaders = observer.observe();
+        while let Some(leader) = leaders.next().await {
+            let leader = leader.map_err(anyhow::Error::from)?;
+            if !print(self.line(leader.as_ref()))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, leader: Option<&Leader>) -> String {
+        match leader {
+            _ if self.json => json!({ "leader": leader.map(as_json) }).to_string(),
+            None => "-".to_owned(),
+            Some(leader) => format!("{} {}", leader.fencing_token(), text::line(leader.value())),
+        }
+    }
+}
+
+fn as_json(leader: &Leader) -> serde_json::Value {
+    json!({
+        "key": text::json(leader.key()),
+        "value": text::json(leader.value()),
+        "fencing_token": leader.fencing_token().0.0,
+        "lease": leader.lease().map(|lease| lease.to_string()),
+        "revision": leader.key_value().mod_revision.0,
+    })
+}

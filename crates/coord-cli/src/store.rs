@@ -1,0 +1,263 @@
+//! How to reach the store: the same flags, and the same environment, for every subcommand.
+//!
+//! Names are those of `etcdctl`, flags and variables alike, so that what is set up for the one
+//! serves the other. `mem:` is a store in the memory of this process, to try things out.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use coord_core::KvBackend;
+use coord_etcd::{EtcdBackend, Tls};
+use coord_mem::MemBackend;
+
+/// For the help of every subcommand that has these flags.
+pub(crate) const ENVIRONMENT: &str = "\
+Environment:
+  ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY,
+  ETCDCTL_DIAL_TIMEOUT stand for the flags of the same name, which win over them; an empty one
+  counts as not set.";
+
+/// Where the store is, and as whom to reach it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StoreFlags {
+    /// etcd's client endpoints, with commas in between, or `mem:` for a store in the memory of this
+    /// process
+    #[arg(
+        long,
+        visible_alias = "endpoint",
+        env = "ETCDCTL_ENDPOINTS",
+        hide_env = true,
+        value_name = "LIST",
+        default_value = "127.0.0.1:2379",
+        help_heading = "Store"
+    )]
+    endpoints: Endpoints,
+    /// Log in as this user; `NAME:PASSWORD` if there is no `--password`
+    #[arg(
+        long,
+        env = "ETCDCTL_USER",
+        hide_env = true,
+        value_name = "NAME",
+        help_heading = "Store"
+    )]
+    user: Option<String>,
+    /// The user's password
+    #[arg(
+        long,
+        env = "ETCDCTL_PASSWORD",
+        hide_env = true,
+        value_name = "PASSWORD",
+        help_heading = "Store"
+    )]
+    password: Option<String>,
+    /// Speak TLS, and trust the authorities in this file instead of the system's
+    #[arg(
+        long,
+        env = "ETCDCTL_CACERT",
+        hide_env = true,
+        value_name = "FILE",
+        help_heading = "Store"
+    )]
+    cacert: Option<PathBuf>,
+    /// Speak TLS, and show the certificate in this file
+    #[arg(
+        long,
+        env = "ETCDCTL_CERT",
+        hide_env = true,
+        value_name = "FILE",
+        help_heading = "Store"
+    )]
+    cert: Option<PathBuf>,
+    /// The private key of that certificate
+    #[arg(long, env = "ETCDCTL_KEY", hide_env = true, value_name = "FILE", help_heading = "Store")]
+    key: Option<PathBuf>,
+    /// How long a member may take to accept a connection
+    #[arg(
+        long,
+        visible_alias = "dial-timeout",
+        env = "ETCDCTL_DIAL_TIMEOUT",
+        hide_env = true,
+        value_name = "TIME",
+        default_value = "2s",
+        value_parser = duration,
+        help_heading = "Store"
+    )]
+    connect_timeout: Duration,
+}
+
+/// What to speak TLS with, read from its files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Certificates {
+    pub(crate) authorities: Option<Vec<u8>>,
+    /// A certificate and its key.
+    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl StoreFlags {
+    /// The addresses of the members; `None` for a store in memory.
+    pub(crate) fn members(&self) -> Option<&[String]> {
+        match &self.endpoints {
+            Endpoints::Mem => None,
+            Endpoints::Etcd(members) => Some(members),
+        }
+    }
+
+    /// How long a member may take to accept a connection.
+    pub(crate) const fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Connects; on each call anew, and in memory to a new store.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+        match &self.endpoints {
+            Endpoints::Mem => Ok(Arc::new(MemBackend::new())),
+            Endpoints::Etcd(members) => Ok(Arc::new(self.connect_to(members).await?)),
+        }
+    }
+
+    async fn connect_to(&self, members: &[String]) -> Result<EtcdBackend> {
+        let mut builder = EtcdBackend::builder(members).connect_timeout(self.connect_timeout);
+        if let Some((user, password)) = self.login()? {
+            builder = builder.login(user, password);
+        }
+        if let Some(certificates) = self.certificates()? {
+            let mut tls = Tls::new();
+            if let Some(authorities) = certificates.authorities {
+                tls = tls.ca(authorities);
+            }
+            if let Some((certificate, key)) = certificates.identity {
+                tls = tls.identity(certificate, key);
+            }
+            builder = builder.tls(tls);
+        }
+        builder.connect().await.with_context(|| format!("connect to {}", members.join(",")))
+    }
+
+    /// The user and the password.
+    fn login(&self) -> Result<Option<(&str, &str)>> {
+        match (set(&self.user), set(&self.password)) {
+            (None, None) => Ok(None),
+            (Some(user), Some(password)) => Ok(Some((user, password))),
+            (Some(both), None) => match both.split_once(':') {
+                Some(login) => Ok(Some(login)),
+                None => bail!("user {both} has no password: give --password, or NAME:PASSWORD"),
+            },
+            (None, Some(_)) => bail!("a password is given, but no --user"),
+        }
+    }
+
+    /// What is in the files, read anew; `None` if TLS is not asked for.
+    pub(crate) fn certificates(&self) -> Result<Option<Certificates>> {
+        let identity = match (file(&self.cert), file(&self.key)) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            (Some(_), None) => bail!("--cert is given without --key"),
+            (None, Some(_)) => bail!("--key is given without --cert"),
+        };
+        let authorities = file(&self.cacert).map(read).transpose()?;
+        let wanted = identity.is_some() || authorities.is_some();
+        Ok(wanted.then_some(Certificates { authorities, identity }))
+    }
+}
+
+/// What is set to nothing counts as not set, as for `etcdctl`.
+fn set(value: &Option<String>) -> Option<&str> {
+    value.as_deref().filter(|value| !value.is_empty())
+}
+
+fn file(path: &Option<PathBuf>) -> Option<&Path> {
+    path.as_deref().filter(|path| !path.as_os_str().is_empty())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// A time: `300ms`, `10s`, `1m30s`, or a number of seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text),
+    }
+}
+
+/// Where the store is.
+#[derive(Clone, Debug, PartialEq)]
+enum Endpoints {
+    /// In the memory of this process.
+    Mem,
+    /// An etcd cluster, by the addresses of its members.
+    Etcd(Vec<String>),
+}
+
+impl FromStr for Endpoints {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "mem:" => Self::Mem,
+            _ => Self::Etcd(text.split(',').map(|member| member.trim().to_owned()).collect()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: StoreFlags,
+    }
+
+    fn parsed(line: &str) -> StoreFlags {
+        Line::try_parse_from(line.split_whitespace()).expect("it is well-formed").flags
+    }
+
+    #[test]
+    fn endpoints_are_a_cluster_or_memory() {
+        assert_eq!(parsed("coord --endpoints mem:").members(), None);
+        let both = ["a:2379".to_owned(), "b:2379".to_owned()];
+        assert_eq!(parsed("coord --endpoints a:2379,b:2379").members(), Some(&both[..]));
+        assert_eq!(parsed("coord --endpoint a:2379,b:2379").members(), Some(&both[..]));
+    }
+
+    #[test]
+    fn password_stands_behind_the_user_or_for_itself() {
+        let login = |line| {
+            parsed(line)
+                .login()
+                .map(|login| login.map(|(user, password)| (user.to_owned(), password.to_owned())))
+        };
+        let expected = |user: &str| Some((user.to_owned(), "secret".to_owned()));
+        assert_eq!(login("coord").expect("nobody logs in"), None);
+        assert_eq!(login("coord --user app:secret").expect("both are there"), expected("app"));
+        let apart = login("coord --user a:b --password secret").expect("both are there");
+        assert_eq!(apart, expected("a:b"), "as for etcdctl");
+        assert!(login("coord --user app").is_err() && login("coord --password secret").is_err());
+    }
+
+    #[test]
+    fn certificate_and_key_go_together() {
+        assert!(parsed("coord").certificates().expect("no TLS").is_none());
+        let alone = parsed("coord --cert nowhere.pem").certificates().expect_err("no key");
+        assert_eq!(alone.to_string(), "--cert is given without --key");
+        let missing = parsed("coord --cacert /nowhere.pem").certificates().expect_err("no file");
+        assert_eq!(missing.to_string(), "/nowhere.pem");
+    }
+
+    #[test]
+    fn time_without_a_unit_is_in_seconds() {
+        assert_eq!(duration("10").expect("a time"), Duration::from_secs(10));
+        assert_eq!(duration("1m30s").expect("a time"), Duration::from_secs(90));
+        assert!(duration("soon").is_err());
+    }
+}
