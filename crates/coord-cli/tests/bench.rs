@@ -41,6 +41,9 @@ fn series(report: &Value) -> Vec<&str> {
 #[test]
 fn every_workload_reports_what_the_comparison_reads() {
     for workload in workloads() {
+        if workload == "election-observe" {
+            continue; // One worker: see below.
+        }
         let report = report(&format!(
             "{workload} --workers 3 --conns 2 --count 60 --warmup 0s --warmup-count 9 \
              --run 4 --tag tmpfs"
@@ -77,11 +80,21 @@ fn latencies_have_the_names_of_the_go_program() {
     assert_eq!(series(&names("session-cycle")), ["close", "cycle", "open"]);
     assert_eq!(series(&names("mutex-uncontended")), ["cycle", "lock", "unlock"]);
     assert_eq!(series(&names("election-cycle")), ["campaign", "cycle", "resign"]);
+    let observed = report("election-observe --count 20");
+    assert_eq!(series(&observed), ["observed", "proclaim"]);
+    assert_eq!((&observed["ops"], &observed["workers"]), (&20.into(), &1.into()));
     // Held long enough for the other worker to wait, and so to take over.
     let contended = report("mutex-contended --workers 2 --count 20 --hold 5ms");
     assert_eq!(series(&contended), ["cycle", "handoff", "lock", "unlock"]);
     let handed = report("election-handoff --workers 2 --count 20 --hold 5ms");
     assert_eq!(series(&handed), ["campaign", "cycle", "handoff", "resign"]);
+}
+
+#[test]
+fn one_worker_observes_and_more_are_refused() {
+    let (status, complaint) = ending(&bench("election-observe --workers 2 --endpoint mem:"));
+    assert_eq!(status, Some(2));
+    assert_eq!(complaint, "coord bench: election-observe takes one worker\n");
 }
 
 #[test]
@@ -144,7 +157,7 @@ fn an_unknown_workload_is_answered_with_the_known_ones() {
         complaint,
         "coord bench: there is no workload \"raw-putt\"; there are: raw-put raw-get \
          raw-get-stale raw-txn session-cycle mutex-uncontended mutex-contended election-cycle \
-         election-handoff stm-transfer stm-counter\n"
+         election-handoff election-observe stm-transfer stm-counter\n"
     );
 }
 

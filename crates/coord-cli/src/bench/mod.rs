@@ -18,7 +18,7 @@
 //! - `flags`: the command line;
 //! - `store`: what the workloads work on;
 //! - `workload`: the operations, one file each;
-//! - `phase`: workers at work, and what they note;
+//! - `phase`: workers at work, and what they note; `progress`: how far they are;
 //! - `metrics`: the server's counters, and `scrape`: how to ask for them;
 //! - `figures`: percentiles and fairness;
 //! - `report`: what is printed.
@@ -27,6 +27,7 @@ mod figures;
 mod flags;
 mod metrics;
 mod phase;
+mod progress;
 mod report;
 mod scrape;
 mod store;
@@ -109,12 +110,12 @@ enum Command {
     ElectionCycle(Flags<HoldFlags>),
     /// Campaign and resign, one election for all workers, a session each
     ElectionHandoff(Flags<HoldFlags>),
+    /// Proclaim until an observer on a connection of its own is shown it; one worker
+    ElectionObserve(Flags<NoFlags>),
     /// Move 1 between two accounts, in a transaction
     StmTransfer(Flags<TransferFlags>),
     /// Add 1 to a number that all workers share, in a transaction
     StmCounter(Flags<StmFlags>),
-    /// Proclaim until an observer on a connection of its own is shown it; one worker
-    ElectionObserve(Flags<NoFlags>),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
@@ -136,17 +137,17 @@ impl Bench {
             Command::ElectionHandoff(flags) => {
                 shared::<Campaigner>("election-handoff", flags).await
             }
-            Command::StmTransfer(Flags { run, own }) => {
-                timed("stm-transfer", &run, Changes::transfer(own.accounts, own.stm)).await
-            }
-            Command::StmCounter(Flags { run, own }) => {
-                timed("stm-counter", &run, Changes::count(own)).await
-            }
             Command::ElectionObserve(Flags { run, own: NoFlags {} }) => {
                 if run.workers.get() > 1 {
                     return Err(End::misused("election-observe takes one worker"));
                 }
                 timed("election-observe", &run, Observing).await
+            }
+            Command::StmTransfer(Flags { run, own }) => {
+                timed("stm-transfer", &run, Changes::transfer(own.accounts, own.stm)).await
+            }
+            Command::StmCounter(Flags { run, own }) => {
+                timed("stm-counter", &run, Changes::count(own)).await
             }
             Command::Unknown(words) => Err(End::misused(format!(
                 "there is no workload {:?}; there are: {}",
@@ -203,12 +204,12 @@ async fn measured<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Res
     }
     if let Some(limit) = Limit::of_warm_up(flags) {
         workload.begin();
-        workers = Phase::new(limit).run(workers).await.context("warm-up")?.workers;
+        workers = Phase::new(limit).run("warm-up", workers).await.context("warm-up")?.workers;
     }
     let before = store.settled().await?;
     workload.begin();
     let cpu_before = cpu_time();
-    let mut phase = Phase::new(Limit::of_measurement(flags)).run(workers).await?;
+    let mut phase = Phase::new(Limit::of_measurement(flags)).run("measuring", workers).await?;
     let cpu = cpu_time().saturating_sub(cpu_before);
     let after = store.settled().await?;
 

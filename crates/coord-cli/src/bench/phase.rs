@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::figures::Summary;
 use super::flags::RunFlags;
+use super::progress;
 use super::workload::Worker;
 
 /// What one worker notes: how long its operations took. It is not shared, so it takes no lock.
@@ -90,9 +91,18 @@ impl Phase {
         self.limit.operations.is_none_or(claimed) && self.begun.elapsed() < self.limit.time
     }
 
+    /// How much of it is over, from 0 to 1: of its time, or of its operations if that is more.
+    pub(crate) fn progress(&self) -> f64 {
+        let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole).min(1.0) } else { 1.0 };
+        let of_time = share(self.begun.elapsed().as_secs_f64(), self.limit.time.as_secs_f64());
+        let claimed = self.claimed.load(Ordering::Relaxed) as f64;
+        let of_count = self.limit.operations.map(|count| share(claimed, count as f64));
+        of_time.max(of_count.unwrap_or_default())
+    }
+
     /// Has all workers work, and waits until the last has completed its last operation. The first
-    /// error ends the phase.
-    pub(crate) async fn run<W: Worker>(self, workers: Vec<W>) -> Result<Done<W>> {
+    /// error ends the phase. `what` it is called where its progress is shown.
+    pub(crate) async fn run<W: Worker>(self, what: &str, workers: Vec<W>) -> Result<Done<W>> {
         let phase = Arc::new(self);
         let mut tasks = JoinSet::new();
         for (number, mut worker) in workers.into_iter().enumerate() {
@@ -106,10 +116,14 @@ impl Phase {
                 Ok::<_, anyhow::Error>((number, worker, notes))
             });
         }
-        let mut ended = Vec::new();
-        while let Some(worker) = tasks.join_next().await {
-            ended.push(worker.context("a worker")??);
-        }
+        let all = async {
+            let mut ended = Vec::new();
+            while let Some(worker) = tasks.join_next().await {
+                ended.push(worker.context("a worker")??);
+            }
+            Ok::<_, anyhow::Error>(ended)
+        };
+        let mut ended = progress::shown(what, &phase, all).await?;
         let elapsed = phase.begun.elapsed();
         ended.sort_unstable_by_key(|(number, ..)| *number);
         let (workers, notes) = ended.into_iter().map(|(_, worker, notes)| (worker, notes)).unzip();

@@ -16,8 +16,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::SigSet;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getpgrp, kill_process_group, test_kill_process_group,
-    waitid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpgrp, kill_process_group,
+    test_kill_process_group, waitid, waitpgid,
 };
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use tokio::process::{self, Command};
@@ -34,7 +34,7 @@ const NOT_FOUND: u8 = 127;
 
 /// How often to look whether a group is gone whose leader is.
 const POLL: Duration = Duration::from_millis(10);
-/// How long a group that was killed may take to be gone: one that nobody buries stays for ever.
+/// How long a group that was killed may take to be gone.
 const BURIAL: Duration = Duration::from_secs(1);
 
 /// A command that runs. Dropped before it has ended, it is killed.
@@ -52,6 +52,7 @@ impl Child {
         variables: Vec<(&'static str, String)>,
     ) -> Result<Self, End> {
         let mut command = Command::new(program);
+        adopt_orphans();
         command.args(arguments).envs(variables).process_group(0);
         let process = command.spawn().map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
@@ -86,7 +87,7 @@ impl Child {
         }
         send(self.group, Signal::KILL);
         self.process.wait().await?;
-        // Whoever does not bury its dead keeps them in the group for ever.
+        // Not for ever: where orphans are not ours, nobody may bury them.
         let _ = timeout(BURIAL, self.gone()).await;
         Ok(())
     }
@@ -94,7 +95,12 @@ impl Child {
     /// Waits until nothing of it is left.
     async fn gone(&mut self) -> Result<()> {
         self.process.wait().await?;
-        while test_kill_process_group(self.group).is_ok() {
+        loop {
+            // Those whose parent has ended are ours to bury: see `adopt_orphans`.
+            while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
+            if test_kill_process_group(self.group).is_err() {
+                break;
+            }
             sleep(POLL).await;
         }
         Ok(())
@@ -113,6 +119,14 @@ impl Drop for Child {
 fn status_of(ended: ExitStatus) -> u8 {
     let status = ended.code().or_else(|| Some(128 + ended.signal()?));
     status.and_then(|status| u8::try_from(status).ok()).unwrap_or(u8::MAX)
+}
+
+/// Has those whose parent ends become children of this program: a group is not gone while it has
+/// members that nobody buries, and in a container there may be nobody who does.
+fn adopt_orphans() {
+    // Where it is not to be had, init buries them.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
 /// To all of a group that are still there.

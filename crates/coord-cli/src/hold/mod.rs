@@ -38,7 +38,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, Result};
 use clap::Args;
 use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{PrimitiveError, Session};
+use coord_core::{PrimitiveError, Session, SessionState};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -191,6 +191,9 @@ impl HoldFlags {
                 }
             }
         };
+        if matches!(session.state(), SessionState::Lost(_)) {
+            return ended;
+        }
         // Takes along the key of whoever did not get so far as to leave.
         match unless_signalled(&mut signals, session.close()).await {
             Some(Ok(())) => {}

@@ -1,0 +1,38 @@
+//! A bar for whoever watches a run at a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::sleep;
+
+use super::phase::Phase;
+
+/// How often the bar moves: seldom enough not to be measured.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// The bar is as fine as this.
+const STEPS: u64 = 1000;
+
+/// Moves a bar on standard error as the phase goes on, and takes it away at the end. If standard
+/// error is no terminal there is none, and nobody wakes for it.
+pub(crate) async fn shown<T>(what: &str, phase: &Phase, work: impl Future<Output = T>) -> T {
+    let bar = ProgressBar::new(STEPS).with_message(what.to_owned());
+    if bar.is_hidden() {
+        return work.await;
+    }
+    let style = ProgressStyle::with_template("{msg:>9} [{bar:50}] {percent:>3} %");
+    bar.set_style(style.expect("it is well-formed").progress_chars("=> "));
+    let moving = async {
+        loop {
+            bar.set_position((phase.progress() * STEPS as f64) as u64);
+            sleep(PERIOD).await;
+        }
+    };
+    let done = tokio::select! {
+        biased;
+        done = work => done,
+        never = moving => never,
+    };
+    bar.finish_and_clear();
+    done
+}

@@ -1,0 +1,83 @@
+//! `coord elect`.
+
+use coord_core::KvBackendExt as _;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::program::{Server, THERE};
+
+crate::stories![
+    command_runs_while_it_leads_and_is_told_of_it,
+    next_candidate_leads_when_the_command_has_ended,
+    leader_without_a_command_prints_its_key_and_resigns_on_a_signal,
+    candidate_gives_up_after_its_timeout,
+    command_of_a_leader_that_is_deposed_is_ended,
+];
+
+const TOLD: &str = "echo $COORD_ELECTION_KEY; echo $COORD_FENCING_TOKEN; read -r end; exit 5";
+
+async fn command_runs_while_it_leads_and_is_told_of_it(server: Server) {
+    let mut leader = server.coord(&["elect", "jobs", "here:80", "--", "sh", "-c", TOLD]);
+    let (key, token) = (leader.line().await, leader.line().await);
+    let held = server.kv.get(key).await.expect(THERE).expect("it leads");
+    assert_eq!(held.create_revision.to_string(), token);
+    assert_eq!(held.value, "here:80");
+    let shown = server.coord(&["observe", "jobs", "--once"]).end().await;
+    assert_eq!(shown, (Some(0), format!("{token} here:80\n"), String::new()));
+    leader.hang_up();
+    assert_eq!(leader.end().await, (Some(5), String::new(), String::new()));
+    server.is_empty().await;
+}
+
+async fn next_candidate_leads_when_the_command_has_ended(server: Server) {
+    let mut first = server.coord(&["elect", "jobs", "first", "--", "sh", "-c", TOLD]);
+    let (_, token) = (first.line().await, first.line().await);
+    let mut second = server.coord(&["elect", "jobs", "second", "--", "sh", "-c", TOLD]);
+    server.line_has("jobs", 2).await;
+    second.is_silent().await;
+    first.hang_up();
+    assert_eq!(first.status().await, Some(5));
+    let (_, later) = (second.line().await, second.line().await);
+    let number = |token: &str| token.parse::<i64>().expect("a token");
+    assert!(number(&later) > number(&token), "{later}, {token}");
+    second.hang_up();
+    assert_eq!(second.end().await, (Some(5), String::new(), String::new()));
+    server.is_empty().await;
+}
+
+async fn leader_without_a_command_prints_its_key_and_resigns_on_a_signal(server: Server) {
+    let mut plain = server.coord(&["elect", "jobs", "here"]);
+    let key = plain.line().await;
+    assert_eq!(server.keys("").await, [key]);
+    plain.signal(Signal::TERM);
+    assert_eq!(plain.end().await, (Some(0), String::new(), String::new()));
+    server.is_empty().await;
+
+    let mut json = server.coord(&["elect", "jobs", "here", "--json"]);
+    let line: Value = serde_json::from_str(&json.line().await).expect("it is JSON");
+    assert_eq!(server.keys("").await, [line["key"].as_str().expect("a key")]);
+    json.signal(Signal::INT);
+    assert_eq!(json.status().await, Some(0));
+    server.is_empty().await;
+}
+
+async fn candidate_gives_up_after_its_timeout(server: Server) {
+    let mut leader = server.coord(&["elect", "jobs", "first"]);
+    leader.line().await;
+    let late = server.coord(&["elect", "jobs", "late", "--timeout", "200ms"]).end().await;
+    assert_eq!(late, (Some(124), String::new(), "coord elect: timed out\n".to_owned()));
+    assert_eq!(server.keys("jobs/").await.len(), 1);
+    leader.signal(Signal::TERM);
+    assert_eq!(leader.status().await, Some(0));
+    server.is_empty().await;
+}
+
+async fn command_of_a_leader_that_is_deposed_is_ended(server: Server) {
+    let mut leader = server.coord(&["elect", "jobs", "here", "--", "sh", "-c", TOLD]);
+    let key = leader.line().await;
+    server.kv.delete(key).await.expect(THERE);
+    let (status, _, complaint) = leader.end().await;
+    let lost = "coord elect: lost: the key was deleted by somebody else\n";
+    assert_eq!((status, complaint.as_str()), (Some(122), lost));
+    server.is_empty().await;
+}

@@ -1,0 +1,213 @@
+//! `coord lock` when all is well.
+
+use std::sync::Arc;
+
+use coord_core::{KvBackendExt as _, Mutex, Range, Session};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::program::{Program, Server, THERE};
+
+crate::stories![
+    command_runs_while_the_lock_is_held_and_is_told_of_it,
+    exit_status_is_that_of_the_command_and_nothing_is_left,
+    command_that_is_not_there_or_cannot_be_run_has_its_own_exit_status,
+    signals_reach_all_of_the_command,
+    waiter_runs_when_the_holder_has_ended_and_says_nothing_meanwhile,
+    lock_that_is_taken_is_not_waited_for_with_try_and_nothing_is_written,
+    lock_that_is_free_is_taken_with_try,
+    waiter_gives_up_after_its_timeout_and_leaves_the_line,
+    waiter_that_is_signalled_leaves_the_line,
+    without_a_command_the_key_is_printed_and_held_until_a_signal,
+    signals_that_were_ignored_from_the_start_stay_ignored,
+    lock_of_a_name_below_is_another_lock,
+];
+
+/// Prints what it is told, and runs until its input ends.
+const TOLD: &str = "echo $COORD_LOCK_KEY; echo $COORD_FENCING_TOKEN; echo $ETCD_LOCK_KEY; \
+    echo $ETCD_LOCK_REV; read -r end; exit 0";
+
+/// Runs until its input ends.
+pub(crate) const UNTIL_TOLD: &str = "echo runs; read -r end; exit 0";
+
+/// A `coord lock` whose command runs until its input ends, and runs already.
+pub(crate) async fn holder(server: &Server, name: &str) -> Program {
+    let mut holder = server.coord(&["lock", name, "--", "sh", "-c", UNTIL_TOLD]);
+    assert_eq!(holder.line().await, "runs");
+    holder
+}
+
+/// Also where it is itself run by a command that was told of another lock.
+async fn command_runs_while_the_lock_is_held_and_is_told_of_it(server: Server) {
+    let mut holder = server.told(|command| {
+        let outer = ["COORD_LOCK_KEY", "COORD_FENCING_TOKEN", "ETCD_LOCK_KEY", "ETCD_LOCK_REV"];
+        command.envs(outer.map(|name| (name, "of an outer lock")));
+        command.args(["lock", "jobs", "--", "sh", "-c", TOLD])
+    });
+    let (key, token) = (holder.line().await, holder.line().await);
+    assert_eq!(holder.line().await, key);
+    assert_eq!(holder.line().await, token, "nothing was written since: it was free");
+    assert!(key.starts_with("jobs/"), "{key}");
+    let held = server.kv.get(key.clone()).await.expect(THERE).expect("it is held");
+    assert_eq!(held.create_revision.to_string(), token);
+    assert_eq!(held.value, "", "as etcdctl's");
+
+    holder.hang_up();
+    assert_eq!(holder.end().await, (Some(0), String::new(), String::new()));
+    server.is_empty().await;
+}
+
+async fn exit_status_is_that_of_the_command_and_nothing_is_left(server: Server) {
+    for (script, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255)] {
+        let ended = server.coord(&["lock", "jobs", "--", "sh", "-c", script]).end().await;
+        assert_eq!(ended, (Some(status), String::new(), String::new()), "{script}");
+        server.is_empty().await;
+    }
+    for (signal, status) in [("KILL", 137), ("TERM", 143), ("INT", 130)] {
+        let script = format!("kill -s {signal} $$");
+        let ended = server.coord(&["lock", "jobs", "--", "sh", "-c", &script]).end().await;
+        assert_eq!(ended, (Some(status), String::new(), String::new()), "{script}");
+        server.is_empty().await;
+    }
+}
+
+async fn command_that_is_not_there_or_cannot_be_run_has_its_own_exit_status(server: Server) {
+    for (command, status) in [("/nowhere/at-all", 127), ("/etc/passwd", 126)] {
+        let (ended, printed, complaint) =
+            server.coord(&["lock", "jobs", "--", command]).end().await;
+        assert_eq!((ended, printed.as_str()), (Some(status), ""), "{command}");
+        assert!(complaint.starts_with(&format!("coord lock: {command}: ")), "{complaint}");
+        server.is_empty().await;
+    }
+}
+
+/// The shell and the shell that it runs: what was started by the command is signalled too.
+async fn signals_reach_all_of_the_command(server: Server) {
+    for (signal, name) in
+        [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::HUP, "HUP"), (Signal::QUIT, "QUIT")]
+    {
+        let inner =
+            format!("trap 'echo inner; exit 0' {name}; echo ready; while :; do sleep 0.05; done");
+        let outer = format!("trap 'echo outer; exit 40' {name}; sh -c \"$INNER\"; echo went on");
+        let mut holder = server.told(|command| {
+            command.env("INNER", &inner).args(["lock", "jobs", "--", "sh", "-c", &outer])
+        });
+        assert_eq!(holder.line().await, "ready");
+        holder.signal(signal);
+        assert_eq!(holder.line().await, "inner", "{name}");
+        let (status, printed, complaint) = holder.end().await;
+        assert_eq!((status, printed.as_str()), (Some(40), "outer\n"), "{name}");
+        // The shells may say of their `sleep` that it was ended.
+        assert!(!complaint.contains("coord"), "{name}: {complaint}");
+        server.is_empty().await;
+    }
+}
+
+async fn waiter_runs_when_the_holder_has_ended_and_says_nothing_meanwhile(server: Server) {
+    let mut first = holder(&server, "jobs").await;
+    let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", TOLD]);
+    server.line_has("jobs", 2).await;
+    second.is_silent().await;
+    first.hang_up();
+    assert_eq!(first.status().await, Some(0));
+    let (key, token) = (second.line().await, second.line().await);
+    assert_eq!(second.line().await, key);
+    // It was had by a look: at whatever revision the store was at then.
+    let looked: i64 = second.line().await.parse().expect("a revision");
+    assert!(looked > token.parse().expect("a token"), "{looked}, {token}");
+    second.hang_up();
+    assert_eq!(second.end().await, (Some(0), String::new(), String::new()));
+    server.is_empty().await;
+}
+
+async fn lock_that_is_taken_is_not_waited_for_with_try_and_nothing_is_written(server: Server) {
+    let mut first = holder(&server, "jobs").await;
+    let key = server.keys("jobs/").await.remove(0);
+    let before =
+        server.kv.get(key.clone()).await.expect(THERE).expect("it is held").create_revision;
+    let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
+    assert_eq!(tried, (Some(123), String::new(), "coord lock: somebody else has it\n".to_owned()));
+    let after = server.kv.range(Range::new(key)).await.expect(THERE).header.revision;
+    assert_eq!(after, before, "nothing was written, not even for a moment");
+    first.hang_up();
+    assert_eq!(first.status().await, Some(0));
+    server.is_empty().await;
+}
+
+async fn lock_that_is_free_is_taken_with_try(server: Server) {
+    let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
+    assert_eq!(tried, (Some(0), "runs\n".to_owned(), String::new()));
+    server.is_empty().await;
+}
+
+async fn waiter_gives_up_after_its_timeout_and_leaves_the_line(server: Server) {
+    let mut first = holder(&server, "jobs").await;
+    let arguments = ["lock", "jobs", "--timeout", "200ms", "--", "echo", "runs"];
+    let late = server.coord(&arguments).end().await;
+    assert_eq!(late, (Some(124), String::new(), "coord lock: timed out\n".to_owned()));
+    assert_eq!(server.keys("jobs/").await.len(), 1);
+    first.hang_up();
+    assert_eq!(first.status().await, Some(0));
+    server.is_empty().await;
+}
+
+async fn waiter_that_is_signalled_leaves_the_line(server: Server) {
+    let mut first = holder(&server, "jobs").await;
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let waiter = server.coord(&["lock", "jobs", "--", "echo", "runs"]);
+        server.line_has("jobs", 2).await;
+        waiter.signal(signal);
+        assert_eq!(waiter.end().await, (Some(status), String::new(), String::new()));
+        assert_eq!(server.keys("jobs/").await.len(), 1);
+    }
+    first.hang_up();
+    assert_eq!(first.status().await, Some(0));
+    server.is_empty().await;
+}
+
+async fn without_a_command_the_key_is_printed_and_held_until_a_signal(server: Server) {
+    let mut plain = server.coord(&["lock", "jobs"]);
+    let key = plain.line().await;
+    assert_eq!(server.keys("").await, [key.as_str()]);
+    plain.signal(Signal::INT);
+    assert_eq!(plain.end().await, (Some(0), String::new(), String::new()));
+    server.is_empty().await;
+
+    let mut json = server.coord(&["lock", "jobs", "--json"]);
+    let line: Value = serde_json::from_str(&json.line().await).expect("it is JSON");
+    let key = line["key"].as_str().expect("a key").to_owned();
+    let held = server.kv.get(key).await.expect(THERE).expect("it is held");
+    assert_eq!(line["fencing_token"], held.create_revision.0);
+    assert_eq!(line["lease"], held.lease.expect("on a lease").to_string());
+    assert_eq!(line.as_object().expect("an object").len(), 3);
+    json.signal(Signal::TERM);
+    assert_eq!(json.status().await, Some(0));
+    server.is_empty().await;
+}
+
+/// `nohup coord lock …` goes on when its terminal goes.
+async fn signals_that_were_ignored_from_the_start_stay_ignored(server: Server) {
+    let script = "trap '' HUP; exec \"$0\" lock jobs -- sh -c 'echo runs; read -r end; exit 3'";
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_coord")]);
+    command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
+    let mut holder = Program::started(command);
+    assert_eq!(holder.line().await, "runs");
+    holder.signal(Signal::HUP);
+    holder.is_silent().await;
+    holder.hang_up();
+    assert_eq!(holder.status().await, Some(3));
+    server.is_empty().await;
+}
+
+async fn lock_of_a_name_below_is_another_lock(server: Server) {
+    let mut inner = holder(&server, "jobs/night").await;
+    let outer = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
+    assert_eq!(outer, (Some(0), "runs\n".to_owned(), String::new()));
+    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE);
+    assert!(Mutex::new(&session, "jobs/night").try_lock().await.expect(THERE).is_none());
+    session.close().await.expect(THERE);
+    inner.hang_up();
+    assert_eq!(inner.status().await, Some(0));
+    server.is_empty().await;
+}

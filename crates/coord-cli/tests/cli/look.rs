@@ -1,0 +1,200 @@
+//! `coord observe` and `coord who`.
+
+use std::sync::Arc;
+
+use coord_core::{Election, KvBackendExt as _, Mutex, Session};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::lock::holder;
+use crate::program::{Server, THERE};
+
+crate::stories![
+    every_leader_and_every_value_is_a_line,
+    every_leader_and_every_value_is_an_object_with_json,
+    who_leads_now_is_told_once,
+    observer_ends_when_nobody_reads_it,
+    holder_and_those_who_wait_are_listed_in_order,
+    holder_and_those_who_wait_are_an_object_with_json,
+    line_without_anybody_has_an_exit_status_of_its_own,
+    key_without_a_lease_is_shown_as_that,
+];
+
+/// A session on the server.
+async fn session(server: &Server) -> Session {
+    Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE)
+}
+
+async fn every_leader_and_every_value_is_a_line(server: Server) {
+    let session = session(&server).await;
+    let election = Election::new(&session, "jobs");
+    let mut observer = server.coord(&["observe", "jobs"]);
+    assert_eq!(observer.line().await, "-");
+    let first = election.campaign("first").await.expect(THERE);
+    let token = first.fencing_token();
+    first.proclaim("first,\nready").await.expect(THERE);
+    let second = election.enter("").await.expect(THERE);
+    let later = second.fencing_token();
+    first.resign().await.expect(THERE);
+    second.elected().await.expect(THERE).resign().await.expect(THERE);
+    for line in [
+        format!("{token} first"),
+        format!("{token} first,\\nready"),
+        format!("{later} "),
+        "-".to_owned(),
+    ] {
+        assert_eq!(observer.line().await, line);
+    }
+    observer.signal(Signal::TERM);
+    assert_eq!(observer.end().await, (Some(0), String::new(), String::new()));
+    session.close().await.expect(THERE);
+    server.is_empty().await;
+}
+
+async fn every_leader_and_every_value_is_an_object_with_json(server: Server) {
+    let session = session(&server).await;
+    let leader = Election::new(&session, "jobs").campaign("here").await.expect(THERE);
+    let mut observer = server.coord(&["observe", "jobs", "--json"]);
+    let shown = |value: Value, revision: i64| {
+        json!({ "leader": {
+            "key": leader.key().escape_ascii().to_string(),
+            "value": value,
+            "fencing_token": leader.fencing_token().0.0,
+            "lease": session.lease_id().to_string(),
+            "revision": revision,
+        }})
+    };
+    let expected = shown("here".into(), leader.fencing_token().0.0).to_string();
+    assert_eq!(observer.line().await, expected);
+    let proclaimed = leader.proclaim(&b"\xff\x00"[..]).await.expect(THERE).revision.0;
+    assert_eq!(observer.line().await, shown(json!([255, 0]), proclaimed).to_string());
+    leader.resign().await.expect(THERE);
+    assert_eq!(observer.line().await, r#"{"leader":null}"#);
+    observer.signal(Signal::INT);
+    assert_eq!(observer.status().await, Some(0));
+}
+
+async fn who_leads_now_is_told_once(server: Server) {
+    let once = ["observe", "jobs", "--once"];
+    assert_eq!(server.coord(&once).end().await, (Some(4), "-\n".to_owned(), String::new()));
+    let session = session(&server).await;
+    let leader = Election::new(&session, "jobs").campaign("here").await.expect(THERE);
+    let shown = format!("{} here\n", leader.fencing_token());
+    assert_eq!(server.coord(&once).end().await, (Some(0), shown, String::new()));
+    let json = ["observe", "jobs", "--once", "--json"];
+    let (status, printed, _) = server.coord(&json).end().await;
+    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!((status, &printed["leader"]["value"]), (Some(0), &"here".into()));
+    leader.resign().await.expect(THERE);
+    let nobody = (Some(4), "{\"leader\":null}\n".to_owned(), String::new());
+    assert_eq!(server.coord(&json).end().await, nobody);
+}
+
+/// `coord observe jobs | head -1`
+async fn observer_ends_when_nobody_reads_it(server: Server) {
+    let session = session(&server).await;
+    let leader = Election::new(&session, "jobs").campaign("one").await.expect(THERE);
+    let script = "\"$0\" observe jobs | { read -r line; echo $line; }; echo over";
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_coord")]);
+    command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
+    let mut pipe = crate::program::Program::started(command);
+    assert_eq!(pipe.line().await, format!("{} one", leader.fencing_token()));
+    leader.proclaim("two").await.expect(THERE);
+    assert_eq!(pipe.line().await, "over");
+    assert_eq!(pipe.end().await, (Some(0), String::new(), String::new()));
+}
+
+/// One of ours, one of Go's, one of the library's; and a line below is another line.
+async fn holder_and_those_who_wait_are_listed_in_order(server: Server) {
+    let _holder = holder(&server, "jobs").await;
+    let _other = holder(&server, "jobs/night").await;
+    let _go = server.etcdctl(&["elect", "jobs", "of etcdctl"]);
+    until_in_line(&server, 2).await;
+    let session = session(&server).await;
+    let mutex = Mutex::new(&session, "jobs");
+    let lock = mutex.lock();
+    tokio::pin!(lock);
+    tokio::select! {
+        biased;
+        held = &mut lock => panic!("{held:?} while it is held"),
+        () = until_in_line(&server, 3) => {}
+    }
+    let (status, printed, complaint) = server.coord(&["who", "jobs"]).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""), "{printed}");
+    let rows: Vec<Vec<_>> = printed.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 4, "{printed}");
+    assert_eq!(rows[0][..3], ["place", "token", "revisions"]);
+    let places: Vec<_> = rows[1..].iter().map(|row| row[0]).collect();
+    assert_eq!(places, ["has", "1", "2"]);
+    assert!(rows[2].ends_with(&["of", "etcdctl"]) && rows[2].contains(&"60"), "{printed}");
+    let keys = in_line(&server).await;
+    for (row, key) in rows[1..].iter().zip(keys) {
+        assert!(row.contains(&key.as_str()), "{key} in {printed}");
+    }
+}
+
+async fn holder_and_those_who_wait_are_an_object_with_json(server: Server) {
+    let _holder = holder(&server, "jobs").await;
+    let _waiter = server.coord(&["elect", "jobs", "here", "--ttl", "30"]);
+    server.line_has("jobs", 2).await;
+    let written = server.kv.put("other", "1").await.expect(THERE).header.revision.0;
+    let (status, printed, complaint) = server.coord(&["who", "jobs", "--json"]).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""));
+    let shown: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!((&shown["name"], &shown["revision"]), (&"jobs".into(), &written.into()));
+    let contenders = shown["contenders"].as_array().expect("a list");
+    let expected = in_line(&server).await.into_iter().zip([("", 10), ("here", 30)]);
+    for (place, (key, (value, ttl))) in expected.enumerate() {
+        let contender = &contenders[place];
+        let kv = server.kv.get(key.clone()).await.expect(THERE).expect("it is in the line");
+        let created = kv.create_revision.0;
+        assert_eq!((&contender["place"], &contender["key"]), (&place.into(), &key.into()));
+        assert_eq!(contender["value"], value);
+        assert_eq!(contender["fencing_token"], created);
+        assert_eq!(contender["revisions_ago"], written - created);
+        let lease = &contender["lease"];
+        assert_eq!(lease["id"], kv.lease.expect("on a lease").to_string());
+        assert_eq!(lease["ttl_s"], ttl);
+        let seconds = |field: &str| lease[field].as_u64().expect("a number");
+        assert_eq!(seconds("remaining_s") + seconds("refreshed_s_ago_max"), ttl);
+        assert!(seconds("remaining_s") >= ttl / 3, "it is kept alive: {contender}");
+    }
+    assert_eq!(contenders.len(), 2);
+}
+
+async fn line_without_anybody_has_an_exit_status_of_its_own(server: Server) {
+    let (status, printed, complaint) = server.coord(&["who", "jobs"]).end().await;
+    assert_eq!((status, printed.as_str()), (Some(4), ""));
+    assert_eq!(complaint, "coord who: nobody has jobs, and nobody waits\n");
+    let (status, printed, complaint) = server.coord(&["who", "jobs", "--json"]).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(4), ""));
+    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!(printed["contenders"], json!([]));
+}
+
+/// Nobody of us makes such a key; somebody did with `etcdctl put`, and it stays.
+async fn key_without_a_lease_is_shown_as_that(server: Server) {
+    server.kv.put("jobs/by-hand", "1").await.expect(THERE);
+    let (_, printed, _) = server.coord(&["who", "jobs"]).end().await;
+    let row = printed.lines().nth(1).expect("it is in the line");
+    let cells: Vec<_> = row.split_whitespace().collect();
+    assert_eq!((cells[0], &cells[3..]), ("has", &["none", "jobs/by-hand", "1"][..]), "{printed}");
+    let (_, printed, _) = server.coord(&["who", "jobs", "--json"]).end().await;
+    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!(printed["contenders"][0]["lease"], Value::Null);
+}
+
+/// The keys of the line `jobs` itself.
+async fn in_line(server: &Server) -> Vec<String> {
+    let mut keys = server.keys("jobs/").await;
+    keys.retain(|key| !key.contains("night"));
+    keys
+}
+
+async fn until_in_line(server: &Server, length: usize) {
+    crate::program::until("the line has this length", async || {
+        in_line(server).await.len() == length
+    })
+    .await;
+}

@@ -1,0 +1,143 @@
+//! How the store is reached: flags and environment, logins and certificates.
+
+use std::fs;
+use std::path::Path;
+
+use coord_etcd_tests::{Authority, Cluster, Setup};
+use etcd_client::{Client, Permission, PermissionType};
+use serde_json::Value;
+
+use crate::program::{Program, Server, THERE, coord};
+
+crate::stories![
+    store_that_is_not_there_is_named_with_an_exit_status,
+    login_is_by_flags_or_environment,
+    certificates_are_shown_and_checked_by_flags_or_environment,
+    bench_reads_the_counters_of_a_server_with_certificates,
+    election_is_observed_while_it_is_measured,
+];
+
+async fn store_that_is_not_there_is_named_with_an_exit_status(server: Server) {
+    // Nobody listens on this port.
+    let dead = ["--endpoints", "127.0.0.1:1"];
+    for (arguments, status) in [
+        (&["lock", "jobs"][..], 125),
+        (&["elect", "jobs", "here"], 125),
+        (&["observe", "jobs"], 1),
+        (&["who", "jobs"], 1),
+    ] {
+        let (ended, printed, complaint) = server.coord(&[arguments, &dead].concat()).end().await;
+        assert_eq!((ended, printed.as_str()), (Some(status), ""), "{arguments:?}");
+        let expected = format!("coord {}: connect to 127.0.0.1:1: ", arguments[0]);
+        assert!(complaint.starts_with(&expected), "{complaint}");
+    }
+    // One that is there is enough.
+    let both = format!("127.0.0.1:1,{}", server[0].endpoint());
+    let arguments = ["lock", "jobs", "--endpoints", &both, "--", "echo", "runs"];
+    assert_eq!(server.coord(&arguments).end().await.1, "runs\n");
+}
+
+/// The user `app` may do as she likes under `app/`.
+async fn with_login(server: &Server) -> Cluster {
+    let cluster = Setup::new(server.release.clone()).start().await;
+    let client = Client::connect(cluster.endpoints(), None).await.expect(THERE);
+    let mut auth = client.auth_client();
+    for user in ["app", "root"] {
+        auth.user_add(user, "secret", None).await.expect(THERE);
+        auth.role_add(user).await.expect(THERE);
+        auth.user_grant_role(user, user).await.expect(THERE);
+    }
+    let own = Permission::new(PermissionType::Readwrite, "app/").with_prefix();
+    auth.role_grant_permission("app", own).await.expect(THERE);
+    auth.auth_enable().await.expect(THERE);
+    cluster
+}
+
+async fn login_is_by_flags_or_environment(server: Server) {
+    let cluster = with_login(&server).await;
+    let run = async |flags: &[&str], environment: &[(&str, &str)]| {
+        let mut command = coord();
+        command.args(["lock", "app/jobs", "--endpoints", cluster[0].endpoint()]).args(flags);
+        command.envs(environment.iter().copied()).args(["--", "echo", "runs"]);
+        Program::started(command).end().await
+    };
+    let runs = (Some(0), "runs\n".to_owned(), String::new());
+    assert_eq!(run(&["--user", "app:secret"], &[]).await, runs);
+    assert_eq!(run(&["--user", "app", "--password", "secret"], &[]).await, runs);
+    assert_eq!(run(&[], &[("ETCDCTL_USER", "app:secret")]).await, runs);
+    let apart = [("ETCDCTL_USER", "app"), ("ETCDCTL_PASSWORD", "secret")];
+    assert_eq!(run(&[], &apart).await, runs);
+
+    let wrong = [("ETCDCTL_USER", "app:wrong")];
+    assert_eq!(run(&["--user", "app:secret"], &wrong).await, runs, "the flag wins");
+    let (status, _, complaint) = run(&[], &wrong).await;
+    assert_eq!(status, Some(125), "{complaint}");
+    assert!(!complaint.contains("wrong"), "a password is not printed: {complaint}");
+    let (status, _, complaint) = run(&["--user", "app"], &[]).await;
+    assert_eq!(status, Some(125), "{complaint}");
+    assert!(complaint.contains("has no password"), "{complaint}");
+    let (status, _, complaint) = run(&[], &[("ETCDCTL_USER", "")]).await;
+    assert_eq!(status, Some(125), "nobody may do that: {complaint}");
+}
+
+/// A cluster that wants certificates, and a folder with those that it wants.
+async fn with_certificates(server: &Server, folder: &Path) -> Cluster {
+    let authority = Authority::new();
+    let (certificate, key) = &authority.client;
+    for (name, text) in [("ca", &authority.certificate), ("cert", certificate), ("key", key)] {
+        fs::write(folder.join(name), text).expect(THERE);
+    }
+    Setup::new(server.release.clone()).authority(&authority).start().await
+}
+
+async fn certificates_are_shown_and_checked_by_flags_or_environment(server: Server) {
+    let folder = tempfile::tempdir().expect(THERE);
+    let cluster = with_certificates(&server, folder.path()).await;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, cert, key) = (file("ca"), file("cert"), file("key"));
+    let address = cluster[0].endpoint().trim_start_matches("https://");
+    let run = async |flags: &[&str], environment: &[(&str, &str)]| {
+        let mut command = coord();
+        command.args(["lock", "jobs", "--endpoints", address]).args(flags);
+        command.envs(environment.iter().copied()).args(["--", "echo", "runs"]);
+        Program::started(command).end().await
+    };
+    let runs = (Some(0), "runs\n".to_owned(), String::new());
+    let all = ["--cacert", &ca, "--cert", &cert, "--key", &key];
+    assert_eq!(run(&all, &[]).await, runs);
+    let all = [("ETCDCTL_CACERT", &*ca), ("ETCDCTL_CERT", &*cert), ("ETCDCTL_KEY", &*key)];
+    assert_eq!(run(&[], &all).await, runs);
+    for too_little in [&["--cacert", &ca][..], &["--cert", &cert, "--key", &key], &[]] {
+        let (status, printed, complaint) = run(too_little, &[]).await;
+        assert_eq!((status, printed.as_str()), (Some(125), ""), "{too_little:?}: {complaint}");
+    }
+    let (status, _, complaint) = run(&["--cacert", &ca, "--cert", &cert], &[]).await;
+    assert_eq!((status, &*complaint), (Some(125), "coord lock: --cert is given without --key\n"));
+}
+
+async fn bench_reads_the_counters_of_a_server_with_certificates(server: Server) {
+    let folder = tempfile::tempdir().expect(THERE);
+    let cluster = with_certificates(&server, folder.path()).await;
+    let mut command = coord();
+    for name in ["ca", "cert", "key"] {
+        let flag = if name == "ca" { "--cacert".to_owned() } else { format!("--{name}") };
+        command.arg(flag).arg(folder.path().join(name));
+    }
+    let mut told = coord();
+    told.args(["bench", "raw-put", "--count", "40", "--warmup", "0s"]);
+    told.args(command.as_std().get_args()).args(["--endpoint", cluster[0].endpoint()]);
+    let (status, printed, complaint) = Program::started(told).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""));
+    let report: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!(report["server"]["unary_rpcs"]["Put"], 1.0, "{report}");
+}
+
+async fn election_is_observed_while_it_is_measured(server: Server) {
+    let arguments = ["bench", "election-observe", "--count", "20", "--warmup", "0s"];
+    let (status, printed, complaint) = server.coord(&arguments).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""));
+    let report: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!(report["server"]["unary_rpcs"]["Txn"], 1.0, "one proclamation each: {report}");
+    let latency = |series: &str| report["latency_us"][series]["p50"].as_f64().expect("a time");
+    assert!(latency("observed") >= latency("proclaim"), "{report}");
+}

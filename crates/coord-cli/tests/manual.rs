@@ -1,0 +1,139 @@
+//! What the program says about itself, and what it says to a wrong command line. In memory only.
+
+use std::process::{Command, Output};
+
+/// The subcommands that have a page of their own in the guide.
+const COMMANDS: [&str; 5] = ["lock", "elect", "observe", "who", "bench"];
+
+fn coord(arguments: &[&str]) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"ETCD") {
+            program.env_remove(name);
+        }
+    }
+    program.args(arguments).output().expect("the program is built")
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("it is text")
+}
+
+/// What it prints when all is well.
+fn printed(arguments: &[&str]) -> String {
+    let output = coord(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    text(output.stdout)
+}
+
+/// The long flags in a text: `--ttl` and the like.
+fn flags(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    let mut flags: Vec<_> = words.filter(|word| word.starts_with("--") && word.len() > 3).collect();
+    flags.sort_unstable();
+    flags.dedup();
+    flags.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn help_has_examples_and_exit_status_and_fits_a_terminal() {
+    for command in COMMANDS {
+        let help = printed(&[command, "--help"]);
+        assert!(help.contains("Examples:") && help.contains("Exit status:"), "{command}: {help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 100, "{command}: {line}");
+        }
+        assert!(!help.contains('\u{1b}'), "colours are for terminals");
+    }
+    let help = printed(&["--help"]);
+    for command in COMMANDS {
+        assert!(help.contains(&format!("  {command} ")), "{help}");
+    }
+}
+
+/// A page and a help that tell different flags, or statuses, would both be wrong.
+#[test]
+fn pages_of_the_guide_tell_every_flag_and_status_of_the_help() {
+    for command in COMMANDS {
+        let path = format!("{}/../../docs/guide/coord-{command}.md", env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(&path).expect("every command has its page");
+        let help = printed(&[command, "--help"]);
+        let (options, rest) = help.split_once("Examples:").expect("it has examples");
+        for flag in flags(options) {
+            let shared = ["--help", "--version"].contains(&flag.as_str());
+            assert!(shared || page.contains(&flag), "{path} does not tell {flag}");
+        }
+        let (_, statuses) = rest.split_once("Exit status:").expect("it tells them");
+        for status in statuses.lines().filter_map(|line| line.split_whitespace().next()) {
+            if status.parse::<u8>().is_ok() {
+                assert!(page.contains(&format!("| {status} ")), "{path} does not tell {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn completions_know_every_subcommand_in_every_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = printed(&["completions", shell]);
+        for word in COMMANDS.into_iter().chain(["grace", "endpoints"]) {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn pages_for_man_are_those_of_the_subcommands() {
+    assert!(printed(&["man"]).contains("coord\\-lock(1)"));
+    for command in COMMANDS {
+        let page = printed(&["man", command]);
+        assert!(page.contains(&format!(".TH coord-{command} 1")), "{page}");
+        assert!(page.contains("Exit status:"), "{page}");
+    }
+    assert_eq!(coord(&["man", "nothing"]).status.code(), Some(2));
+}
+
+#[test]
+fn command_line_that_is_wrong_is_refused_before_anything_is_done() {
+    for line in [
+        "lock",
+        "lock a b",
+        "lock a --ttl 0s",
+        "lock a --ttl 1500ms",
+        "lock a --ttl soon",
+        "lock a --try --timeout 1s",
+        "lock a --json -- true",
+        "lock a --grace 3s --ttl 10s --endpoints mem: -- true",
+        "elect a",
+        "elect a b c",
+        "elect a b --try",
+        "observe",
+        "observe a --ttl 3s",
+        "who",
+        "completions tcl",
+    ] {
+        let output = coord(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn everything_can_be_tried_out_in_memory() {
+    let mem = ["--endpoints", "mem:"];
+    let run = |arguments: &[&str], script: &str| {
+        let output = coord(&[arguments, &mem, &["--", "sh", "-c", script]].concat());
+        (output.status.code(), text(output.stdout))
+    };
+    let script = "echo $COORD_LOCK_KEY; exit 6";
+    let (status, key) = run(&["lock", "jobs"], script);
+    assert!(status == Some(6) && key.starts_with("jobs/"), "{status:?}, {key}");
+    let (status, _) = run(&["lock", "jobs", "--try", "--timeout", "1s"], script);
+    assert_eq!(status, Some(2));
+    let (status, token) = run(&["elect", "jobs", "here"], "echo $COORD_FENCING_TOKEN");
+    assert!(status == Some(0) && token.trim().parse::<i64>().is_ok(), "{status:?}, {token}");
+    let once = coord(&[&["observe", "jobs", "--once"], &mem[..]].concat());
+    assert_eq!((once.status.code(), text(once.stdout)), (Some(4), "-\n".to_owned()));
+    let who = coord(&[&["who", "jobs"], &mem[..]].concat());
+    assert_eq!((who.status.code(), text(who.stdout)), (Some(4), String::new()));
+}
