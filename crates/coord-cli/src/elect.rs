@@ -8,12 +8,12 @@ use crate::store::ENVIRONMENT;
 
 /// Campaign, and run a command while leading, or lead until a signal comes.
 ///
-/// Waits to be elected behind everybody who campaigned before, and resigns when the command is gone,
-/// whatever ended it. Others may be of this command, `etcdctl elect`, and programs that use coord
-/// or Go's package. VALUE is what `coord observe NAME` shows as long as this one leads.
+/// Waits to be elected behind everybody who campaigned before, and resigns when the command is
+/// gone, whatever ended it. Others may be of this command, `etcdctl elect`, and programs that use
+/// coord or Go's package. VALUE is what `coord observe NAME` shows as long as this one leads.
 ///
-/// Signals, and what happens when leadership is lost, are as for `coord lock`: the command's process
-/// group gets TERM, and KILL before anybody else can lead.
+/// Signals, and what happens when leadership is lost, are as for `coord lock`: the command's
+/// process group gets TERM, and KILL before anybody else can lead.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Elect {

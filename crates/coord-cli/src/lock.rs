@@ -17,8 +17,8 @@ use crate::store::ENVIRONMENT;
 /// long there is in between. If somebody revokes the lease or deletes the key, others can have it
 /// at once, and the group gets TERM as soon as that is known.
 ///
-/// Nothing can stop a command on a machine that is suspended: have whatever the lock protects refuse
-/// a COORD_FENCING_TOKEN smaller than one that it has seen.
+/// Nothing can stop a command on a machine that is suspended: have whatever the lock protects
+/// refuse a COORD_FENCING_TOKEN smaller than one that it has seen.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Lock {

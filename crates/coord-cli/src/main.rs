@@ -31,8 +31,8 @@ use end::{End, complain};
 /// Locks, elections and a look at them, from the command line.
 ///
 /// The store is an etcd cluster, which other programs use at the same time: those written with
-/// coord, with Go's `concurrency` package, and `etcdctl lock` and `etcdctl elect`. They all stand in
-/// the same lines.
+/// coord, with Go's `concurrency` package, and `etcdctl lock` and `etcdctl elect`. They all stand
+/// in the same lines.
 #[derive(Debug, Parser)]
 #[command(name = "coord", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {

@@ -13,11 +13,13 @@ use crate::text;
 
 /// Print each leader of an election, now and from now on.
 ///
-/// A line for every leader and every value that it proclaims, in order, none missing and none twice:
-/// the leader's fencing token, which is larger for every later leader, and its value. When nobody
-/// leads, the line is `-`. Leaders may be of `coord elect`, `etcdctl elect`, or a program of yours.
+/// A line for every leader and every value that it proclaims, in order, none missing and none
+/// twice: the leader's fencing token, which is larger for every later leader, and its value. When
+/// nobody leads, the line is `-`. Leaders may be of `coord elect`, `etcdctl elect`, or a program of
+/// yours.
 ///
-/// Goes on until INT or TERM comes, or nobody reads what it prints. While the store is away it waits.
+/// Goes on until INT or TERM comes, or nobody reads what it prints. While the store is away it
+/// waits.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Observe {

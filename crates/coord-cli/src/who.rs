@@ -1,9 +1,9 @@
 //! `coord who`: who holds a lock or leads, and who waits.
 //!
-//! There is no wall clock in the store's keys, so nobody can say since when somebody waits. What can
-//! be told is how many revisions the store has made since a contender came, which gives the order
-//! and, to who knows the store's traffic, an idea; and of its lease how long ago it was refreshed at
-//! most, which tells whether the contender is still well:
+//! There is no wall clock in the store's keys, so nobody can say since when somebody waits. What
+//! can be told is how many revisions the store has made since a contender came, which gives the
+//! order and, to who knows the store's traffic, an idea; and of its lease how long ago it was
+//! refreshed at most, which tells whether the contender is still well:
 //!
 //! ```text
 //! granted 10 s, 7 s left, rounded down     refreshed 3 s ago at most
@@ -32,9 +32,9 @@ const LEASES: usize = 16;
 /// Print who holds a lock or leads, and who waits behind, in order.
 ///
 /// A line for each: its place, `has` for the first; its fencing token; how many revisions the store
-/// has made since it came; its lease's time to live, and how long ago the lease was refreshed at most;
-/// its key, and its value, which locks do not have. Locks and elections look the same, those of
-/// `etcdctl` and Go's package too.
+/// has made since it came; its lease's time to live, and how long ago the lease was refreshed at
+/// most; its key, and its value, which locks do not have. Locks and elections look the same, those
+/// of `etcdctl` and Go's package too.
 ///
 /// The store keeps no clock time, so since when somebody waits cannot be told. A lease that was
 /// refreshed longer ago than a third of its time to live belongs to somebody who has trouble; when

@@ -291,7 +291,7 @@ impl HoldFlags {
         tokio::select! {
             biased;
             _ = signals.next() => Ok(()),
-            reason = contender.lost() => Err(End::new(LOST, PrimitiveError::Lost(reason).to_string())),
+            reason = contender.lost() => Err(End::failed(LOST, PrimitiveError::Lost(reason))),
         }
     }
 }
