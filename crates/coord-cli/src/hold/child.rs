@@ -13,7 +13,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nix::sys::signal::SigSet;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpgrp, kill_process_group,
@@ -21,7 +21,7 @@ use rustix::process::{
 };
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use tokio::process::{self, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::end::End;
@@ -42,6 +42,8 @@ const BURIAL: Duration = Duration::from_secs(1);
 pub(super) struct Child {
     process: process::Child,
     group: Pid,
+    /// That a child was stopped, or has ended. Listened to from before there was one.
+    stops: unix::Signal,
     terminal: Terminal,
 }
 
@@ -53,6 +55,8 @@ impl Child {
     ) -> Result<Self, End> {
         let mut command = Command::new(program);
         adopt_orphans();
+        let stops = unix::signal(SignalKind::child());
+        let stops = stops.map_err(|error| End::new(NOT_RUN, format!("signals: {error}")))?;
         command.args(arguments).envs(variables).process_group(0);
         let process = command.spawn().map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
@@ -61,20 +65,19 @@ impl Child {
         })?;
         let id = process.id().map(u32::cast_signed).and_then(Pid::from_raw);
         let group = id.expect("a process that was not waited for has a number");
-        Ok(Self { process, group, terminal: Terminal::given_to(group) })
+        Ok(Self { process, group, stops, terminal: Terminal::given_to(group) })
     }
 
     /// Waits until it ends by itself, and passes on all signals meanwhile. Gives the status that a
     /// shell would.
     pub(super) async fn ends_passing_on(&mut self, signals: &mut Signals) -> Result<u8> {
-        let mut stops = signal(SignalKind::child()).context("signals")?;
         loop {
             let group = self.group;
             tokio::select! {
                 biased;
                 ended = self.process.wait() => return Ok(status_of(ended?)),
                 signal = signals.next() => send(group, signal),
-                _ = stops.recv() => go_on(group),
+                _ = self.stops.recv() => go_on(group),
             }
         }
     }
