@@ -44,9 +44,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::end::End;
 use figures::Fairness;
-use flags::{
-    Flags, HoldFlags, NoFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags,
-};
+use flags::{Flags, HoldFlags, NoFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags};
 use phase::{Limit, Phase};
 use report::Report;
 use store::Store;
