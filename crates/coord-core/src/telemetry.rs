@@ -207,11 +207,12 @@ pub(crate) mod line {
 
 /// What happens to transactions.
 pub(crate) mod transaction {
+    use std::fmt::Display;
+
     use super::{STM, meter};
-    use crate::stm::Conflict;
 
     /// A commit, that of this attempt, found something changed.
-    pub(crate) fn conflicted(attempt: u32, conflicts: &[Conflict]) {
+    pub(crate) fn conflicted(attempt: u32, conflicts: &[impl Display]) {
         let first = conflicts.first().map(tracing::field::display);
         let count = conflicts.len();
         tracing::debug!(target: STM, attempt, count, first, next = "trying again if it may",
@@ -348,7 +349,7 @@ mod tests {
             line::turn("mutex", Duration::from_millis(1500));
             line::left("mutex");
             line::lost("mutex", LossReason::KeyDeleted);
-            transaction::conflicted(1, &[]);
+            transaction::conflicted(1, &["a key"]);
             transaction::ended("committed");
         });
 
