@@ -23,8 +23,10 @@ mod text;
 mod who;
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::Builder;
 
 use end::{End, complain};
 
@@ -77,9 +79,19 @@ impl Command {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let (name, ended) = Cli::parse().command.run().await;
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Half of the processors: whoever measures a store on the same machine wants it to have the
+    // others, and no other command has work for more than one.
+    let threads = available_parallelism().map_or(1, |all| all.get().div_ceil(2));
+    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let (name, ended) = match runtime {
+        Ok(runtime) => runtime.block_on(cli.command.run()),
+        Err(error) => {
+            complain("runtime", &format!("{error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let Err(end) = ended else { return ExitCode::SUCCESS };
     if let Some(message) = end.message {
         complain(name, &message);
