@@ -58,7 +58,7 @@ impl Transaction {
         };
         let marker = usize::from(marked && !self.writes.is_empty());
         let count = (read + unread).max(self.writes.len()) + marker;
-        let limit = self.limits().max_txn_ops;
+        let limit = self.backend.limits().max_txn_ops;
         if count > limit { Err(Error::TooManyOps { count, limit }) } else { Ok(()) }
     }
 
@@ -75,7 +75,7 @@ impl Transaction {
 
     /// What others will want to read and this attempt has not, as far as there is room for it.
     pub(super) fn wanted_by(&self, others: &[Arc<Ticket>]) -> BTreeSet<Bytes> {
-        let room = self.limits().max_txn_ops.saturating_sub(self.writes.len() + 1);
+        let room = self.backend.limits().max_txn_ops.saturating_sub(self.writes.len() + 1);
         let wanted = others.iter().flat_map(|other| other.wanted());
         let unknown = wanted.filter(|key| self.left(key, Revision::ZERO).is_none());
         let unknown: BTreeSet<_> = unknown.cloned().collect();

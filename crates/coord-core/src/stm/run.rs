@@ -146,7 +146,7 @@ impl Stm {
             afresh: false,
             queued: false,
             known: None,
-            slot: self.markers.as_ref().map(Markers::take),
+            slot: None,
         }
     }
 
@@ -179,6 +179,9 @@ impl Stm {
         }
         if let Some(again) = self.queue_up(progress, &mut tx) {
             return Ok(Err(again));
+        }
+        if progress.slot.is_none() && !tx.writes.is_empty() {
+            progress.slot = self.markers.as_ref().map(Markers::take);
         }
         let mut slot = progress.slot.as_mut().filter(|_| !tx.writes.is_empty());
         let next = progress.turn.next();
@@ -231,7 +234,7 @@ impl Stm {
             if conflicts.is_empty() {
                 // It can only have been the marker, which somebody has deleted. Have another.
                 slot.discard();
-                progress.slot = self.markers.as_ref().map(Markers::take);
+                progress.slot = None;
             }
         }
         Again::Conflicts(conflicts, known)

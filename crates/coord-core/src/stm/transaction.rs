@@ -22,7 +22,7 @@ use bytes::Bytes;
 use super::{Isolation, Value};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{IntoBytes, KeyRange, KeyValue, Limits, Put, Revision};
+use crate::kv::{IntoBytes, KeyRange, KeyValue, Put, Revision};
 
 /// What was read of a key; `None` if it was not there.
 pub(super) type Seen = Option<Stored>;
@@ -265,10 +265,6 @@ impl Transaction {
         let value = value.encode().map_err(|error| invalid(&key, error))?;
         self.put(key, value);
         Ok(())
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        self.backend.limits()
     }
 
     /// What the next attempt need not read if it is made at once.
