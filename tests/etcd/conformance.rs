@@ -6,15 +6,11 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Lent, Pool, Release};
 use coord_testkit::conformance::{self, Clock, Need, Suite};
 
-#[expect(clippy::print_stderr, reason = "it is a program that says why it cannot run")]
 fn main() -> ExitCode {
-    let releases = match Release::all() {
-        Ok(releases) => releases,
-        Err(why) => {
-            eprintln!("{why}");
-            return ExitCode::FAILURE;
-        }
-    };
+    Release::run_on_all(run)
+}
+
+fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
     let suites = releases.iter().zip(&pools).map(|(release, pool)| suite(release, pool));
     let code = conformance::main(suites.collect::<Vec<_>>());

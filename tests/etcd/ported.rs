@@ -13,15 +13,11 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::go::{Store, TESTS};
 
-#[expect(clippy::print_stderr, reason = "it is a program that says why it cannot run")]
 fn main() -> ExitCode {
-    let releases = match Release::all() {
-        Ok(releases) => releases,
-        Err(why) => {
-            eprintln!("{why}");
-            return ExitCode::FAILURE;
-        }
-    };
+    Release::run_on_all(run)
+}
+
+fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().map(Pools::of).collect();
     let trials = releases.iter().zip(&pools).flat_map(|(release, pools)| on(release, pools));
     let code = libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// Says what to do about it.
 const NONE: &str = "no etcd on this machine: run `tests/run`, which installs it into .tools/, or \
@@ -50,6 +50,19 @@ impl Release {
             Err(NONE.to_owned())
         } else {
             Ok(releases.into_values().collect())
+        }
+    }
+
+    /// The whole of a program that runs tests on every release: `run`, or the sentence that says
+    /// why there is nothing to run them on.
+    #[expect(clippy::print_stderr, reason = "it is a program that says why it cannot run")]
+    pub fn run_on_all(run: impl FnOnce(&[Self]) -> ExitCode) -> ExitCode {
+        match Self::all() {
+            Ok(releases) => run(&releases),
+            Err(why) => {
+                eprintln!("{why}");
+                ExitCode::FAILURE
+            }
         }
     }
 

@@ -33,15 +33,11 @@ macro_rules! stories {
 }
 pub(crate) use stories;
 
-#[expect(clippy::print_stderr, reason = "it is a program that says why it cannot run")]
 fn main() -> ExitCode {
-    let releases = match Release::all() {
-        Ok(releases) => releases,
-        Err(why) => {
-            eprintln!("{why}");
-            return ExitCode::FAILURE;
-        }
-    };
+    Release::run_on_all(run)
+}
+
+fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
     let trials = releases.iter().zip(&pools).flat_map(|(release, pool)| on(release, pool));
     let code = libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code();
