@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, LeaseGrant, LeaseId, Put, Session, WatchBatch};
+use coord_core::{
+    KvBackend, KvBackendExt as _, LeaseGrant, LeaseId, Put, Range, Revision, Session, WatchBatch,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept, Rule};
 use proptest::prelude::*;
@@ -21,6 +23,11 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 /// `store` as a client with `rule` in between sees it.
 pub(crate) fn behind(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> {
     Arc::new(Intercept::new(store.clone(), rule))
+}
+
+/// The newest revision of `store`.
+pub(crate) async fn newest(store: &MemBackend) -> Revision {
+    store.range(Range::new("-")).await.expect("the store is there").header.revision
 }
 
 /// A session of 10 s on `backend`.

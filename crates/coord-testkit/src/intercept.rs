@@ -24,7 +24,7 @@ use coord_core::{
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::call::Call;
 
@@ -90,6 +90,8 @@ impl<F: Fn(&Call) -> Fate + Send + Sync + 'static> Rule for F {
 pub struct Intercept<B> {
     inner: Arc<B>,
     rule: Arc<dyn Rule>,
+    /// How long callers wait for an answer.
+    patience: Option<Duration>,
     /// Requests that are on their way.
     sent: Mutex<JoinSet<()>>,
 }
@@ -97,7 +99,46 @@ pub struct Intercept<B> {
 impl<B: KvBackend> Intercept<B> {
     /// Puts `rule` between `inner` and its callers.
     pub fn new(inner: B, rule: impl Rule) -> Self {
-        Self { inner: Arc::new(inner), rule: Arc::new(rule), sent: Mutex::default() }
+        let (inner, rule) = (Arc::new(inner), Arc::new(rule));
+        Self { inner, rule, patience: None, sent: Mutex::default() }
+    }
+
+    /// Callers wait no longer than `patience` for an answer, and then are told
+    /// [`Error::Timeout`]. What is on its way by then is applied when it arrives.
+    ///
+    /// ```
+    /// use coord_core::{ErrorKind, KvBackendExt};
+    /// use coord_mem::MemBackend;
+    /// use coord_testkit::{Call, Fate, Intercept};
+    /// use std::time::Duration;
+    /// use tokio::time::sleep;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let store = MemBackend::new();
+    /// let late = |_: &Call| Fate::Late(Duration::from_secs(5));
+    /// let kv = Intercept::new(store.clone(), late).patience(Duration::from_secs(1));
+    /// assert_eq!(kv.put("a", "1").await.unwrap_err().kind(), ErrorKind::Timeout);
+    /// assert!(store.get("a").await.unwrap().is_none());
+    /// sleep(Duration::from_secs(5)).await;
+    /// assert!(store.get("a").await.unwrap().is_some(), "it has arrived");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        call: Call,
+        request: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let answer = self.meet(call, request);
+        match self.patience {
+            Some(after) => timeout(after, answer).await.unwrap_or(Err(Error::Timeout { after })),
+            None => answer.await,
+        }
     }
 
     async fn meet<T: Send + 'static>(
@@ -188,13 +229,13 @@ macro_rules! intercepted {
             $(async fn $method(&self $(, $request: $of)?) -> Result<$response> {
                 let inner = Arc::clone(&self.inner);
                 let call = $call;
-                self.meet(call, async move { inner.$method($($request)?).await }).await
+                self.call(call, async move { inner.$method($($request)?).await }).await
             })*
 
             async fn watch(&self, request: WatchRequest) -> Result<Watch> {
                 let inner = Arc::clone(&self.inner);
                 let call = Call::Watch(request.clone());
-                let watch = self.meet(call, async move { inner.watch(request).await }).await?;
+                let watch = self.call(call, async move { inner.watch(request).await }).await?;
                 let header = watch.header();
                 Ok(Watch::new(header, Filtered { watch, rule: Arc::clone(&self.rule) }))
             }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::oracle::Oracle;
 use super::{election, first_observer, shown, some};
 use crate::breaking::{Breaking, Life};
-use crate::support::{behind, nth, on_virtual_time, only, scripted, secs, settle};
+use crate::support::{behind, newest, nth, on_virtual_time, only, scripted, secs, settle};
 
 /// What happens to the keys of an election, from wherever.
 #[derive(Clone, Debug)]
@@ -167,7 +167,7 @@ impl World {
                 }
             }
             Step::Compact => {
-                let now = now(&self.store).await;
+                let now = newest(&self.store).await;
                 // Nothing may have happened since the last time.
                 let _ = self.store.compact(Compact::new(now)).await;
             }
@@ -189,10 +189,6 @@ impl World {
 
 async fn txn(store: &MemBackend, ops: Vec<Op>) {
     store.txn(Txn::new().and_then(ops)).await.expect("the store is there");
-}
-
-async fn now(store: &MemBackend) -> Revision {
-    store.range(Range::new("e")).await.expect("the store is there").header.revision
 }
 
 fn is_subsequence<T: PartialEq>(of: &[T], part: &[T]) -> bool {

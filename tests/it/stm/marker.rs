@@ -11,8 +11,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, poll_at_most};
 use tokio::time::{sleep, timeout};
 
-use super::impatient::Impatient;
-use super::{number, store_with, stored};
+use super::{impatient, number, store_with, stored};
 use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session};
 
 /// Adds one to n.
@@ -46,7 +45,7 @@ async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
     for (fate, resolved, attempts) in rows {
         let store = store_with(&[("n", 1)]).await;
         let session = session(&store).await;
-        let stm = stm(Impatient::client(&store, first_commit(fate.clone()))).exactly_once(&session);
+        let stm = stm(impatient(&store, first_commit(fate.clone()))).exactly_once(&session);
         let receipt = add(&stm).await.unwrap().receipt;
         assert_eq!((receipt.resolved, receipt.attempts), (resolved, attempts), "{fate:?}");
         let now = store.get("n").await.unwrap().unwrap().mod_revision;
@@ -69,7 +68,7 @@ async fn fence_that_is_lost_or_late_is_sent_again() {
             let session = session(&store).await;
             let (first, second) = (commit.clone(), fence.clone());
             let both = crate::support::scripted(vec![Fate::Pass, first, second]);
-            let stm = stm(Impatient::client(&store, both)).exactly_once(&session);
+            let stm = stm(impatient(&store, both)).exactly_once(&session);
             add(&stm).await.unwrap();
             sleep(secs(10)).await;
             assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {fence:?}");
@@ -83,7 +82,7 @@ async fn fence_that_is_lost_or_late_is_sent_again() {
 async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
     for (fate, left) in [(Fate::LoseReply, 2), (Fate::LoseRequest, 1), (LATE, 2)] {
         let store = store_with(&[("n", 1)]).await;
-        let stm = stm(Impatient::client(&store, first_commit(fate)));
+        let stm = stm(impatient(&store, first_commit(fate)));
         let error = add(&stm).await.unwrap_err();
         assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
         assert_eq!(error.outcome(), Outcome::Unknown);

@@ -3,7 +3,6 @@
 #![expect(clippy::future_not_send, reason = "closures under test borrow from their test")]
 
 mod cost;
-mod impatient;
 mod isolation;
 mod marker;
 mod put;
@@ -18,9 +17,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use coord_core::stm::{Committed, StmError, Transaction};
-use coord_core::{Error, Isolation, KvBackend, KvBackendExt as _, Put, Range, Txn, stm};
+use coord_core::{Error, Isolation, KvBackend, KvBackendExt as _, Put, Txn, stm};
 use coord_mem::MemBackend;
-use coord_testkit::Lagging;
+use coord_testkit::{Intercept, Lagging, Rule};
+
+use crate::support::{newest, secs};
 
 /// Every level, the strongest first.
 const LEVELS: [Isolation; 4] = [
@@ -94,6 +95,10 @@ async fn lagging(store: &MemBackend) -> Arc<Lagging<MemBackend>> {
 }
 
 async fn fall_behind(member: &Lagging<MemBackend>, store: &MemBackend) {
-    let now = store.range(Range::new("-")).await.expect("the store is there");
-    member.fall_behind(now.header.revision);
+    member.fall_behind(newest(store).await);
+}
+
+/// A client of `store` that waits for a second for each answer, with `rule` in between.
+fn impatient(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> {
+    Arc::new(Intercept::new(store.clone(), rule).patience(secs(1)))
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use coord_core::{
     Compact, Error, EventKind, Isolation, KeyRange, KvBackend as _, KvBackendExt as _, Outcome,
-    Range, Revision, WatchRequest, stm,
+    Revision, WatchRequest, stm,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
@@ -28,13 +28,8 @@ use tokio::time::sleep;
 use judge::{Ran, judge_attempts, judge_commit, judge_outcome};
 use program::{State, Step, asks, key, take, writes};
 
-use super::impatient::Impatient;
-use super::{LEVELS, STRONG, put_all};
-use crate::support::{any_fate, on_virtual_time, scripted, secs, session};
-
-async fn revision_of(store: &MemBackend) -> Revision {
-    store.range(Range::new("-")).await.expect("the store is there").header.revision
-}
+use super::{LEVELS, STRONG, impatient, put_all};
+use crate::support::{any_fate, newest, on_virtual_time, scripted, secs, session};
 
 /// What one task does: a level, the programs in turn, and whether answers that are lost matter.
 #[derive(Clone, Debug)]
@@ -48,7 +43,7 @@ struct Task {
 
 async fn work(store: &MemBackend, name: usize, task: Task, told: &AtomicI64) -> Vec<Ran> {
     let session = session(store).await;
-    let kv = Impatient::client(store, scripted(task.fates));
+    let kv = impatient(store, scripted(task.fates));
     let mut stm = stm(kv).isolation(task.level).prefetch(task.prefetch.into_iter().map(key));
     if task.exactly_once {
         stm = stm.exactly_once(&session);
@@ -67,12 +62,12 @@ async fn work(store: &MemBackend, name: usize, task: Task, told: &AtomicI64) -> 
                     Step::GiveUp => return Err(Error::EmptyKey),
                     Step::Compact => {
                         // Refused if somebody was faster.
-                        let _ = store.compact(Compact::new(revision_of(store).await)).await;
+                        let _ = store.compact(Compact::new(newest(store).await)).await;
                     }
                     step => {
                         let seen = take(step, tx, format!("{tag}.{j}")).await?;
                         if asks(step, &program[..j]) && after_first.is_none() {
-                            after_first = Some(revision_of(store).await);
+                            after_first = Some(newest(store).await);
                         }
                         attempts.last_mut().expect("this one").1.extend(seen);
                     }
@@ -98,7 +93,7 @@ async fn history(
     run: impl AsyncFnOnce() -> Vec<Ran>,
 ) -> (BTreeMap<Revision, State>, BTreeMap<String, Revision>, Vec<Ran>) {
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
-    let start = revision_of(store).await;
+    let start = newest(store).await;
     let mut watch = store.watch(WatchRequest::new(KeyRange::all())).await.expect("it is there");
     let mut state: State = BTreeMap::new();
     for kv in store.get_prefix("").await.expect("the store is there") {
