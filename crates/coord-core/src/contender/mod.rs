@@ -41,7 +41,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Txn};
+use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Range, Txn};
 use crate::loss::PrimitiveError;
 use crate::retry::patiently;
 use crate::session::Session;
@@ -121,18 +121,31 @@ impl WaitingLine {
             let mut ticket = self.ticket();
             let join = Txn::new()
                 .when([Compare::absent(ticket.key())])
-                .and_then([Op::Put(ticket.put(&value)), Op::Range(self.keys.last())]);
+                .and_then([Op::Put(ticket.put(&value)), self.who_is_before()]);
             let joined = ticket.send(join).await?;
-            if let (Some(created), Some(OpResponse::Range(read))) =
-                (ticket.created(), joined.responses.last())
-            {
+            if let (Some(created), Some(told)) = (ticket.created(), joined.responses.last()) {
                 let place = Place { key: ticket.key().clone(), created };
-                let standing = Standing::read(&self.keys, &place, read);
+                let standing = Standing::told(&self.keys, &place, told);
                 let line = self.clone();
                 return Ok(Contender::new(line, ticket, place, joined.header, standing));
             }
             // A former owner of an adopted lease has used this key. Try the next.
             ticket.renounce();
+        }
+    }
+
+    /// What tells who is before a key that has just joined: the end of the line. Where many contend
+    /// it is spared, if the neighbour of last time is in the line again.
+    fn who_is_before(&self) -> Op {
+        let last_time = self.session.last_in_crowd(&self.keys.range());
+        match last_time.filter(|key| self.keys.owns(key)) {
+            None => Op::Range(self.keys.last()),
+            Some(key) => Op::Txn(
+                Txn::new()
+                    .when([Compare::exists(&key)])
+                    .and_then([Range::new(&key).keys_only()])
+                    .or_else([self.keys.last()]),
+            ),
         }
     }
 

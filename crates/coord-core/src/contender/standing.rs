@@ -6,6 +6,10 @@
 //! reading a line of a thousand to answer the second in it. Of many before me only the nearest is
 //! remembered, and when that one leaves the line has to be read again.
 //!
+//! Whoever comes back into a long line need not even read it to find the nearest: that is most
+//! likely the neighbour of last time, and the join asks whether it is there. If others stand
+//! between the two, that was a wrong guess, and the read after it has left shows them.
+//!
 //! ```text
 //! create revision   key                      seen by 18        seen by 31
 //!              12   jobs/1-1                 Few [17, 12]
@@ -19,7 +23,7 @@
 use bytes::Bytes;
 
 use super::keys::{Keys, NEAREST};
-use crate::kv::{KeyValue, RangeResponse, Revision};
+use crate::kv::{KeyValue, OpResponse, RangeResponse, Revision};
 
 /// A key in a line, in the life that began at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub(super) enum Standing {
     First,
     /// These were before me, nearest first, and nobody else.
     Few(Vec<Place>),
-    /// This one is right before me, and more are before it than are worth remembering.
+    /// This one was before me, the nearest that I know of, and perhaps any number of others.
     Many(Place),
     /// The line has to be read.
     Unknown,
@@ -51,6 +55,21 @@ pub(super) enum Standing {
 }
 
 impl Standing {
+    /// What the answer to a join's question who is before it tells about my place.
+    pub(super) fn told(keys: &Keys, mine: &Place, told: &OpResponse) -> Self {
+        match told {
+            OpResponse::Range(read) => Self::read(keys, mine, read),
+            OpResponse::Txn(asked) => match asked.responses.first() {
+                Some(OpResponse::Range(read)) if asked.succeeded => {
+                    read.kvs.first().map_or(Self::Unknown, |kv| Self::Many(Place::of(kv)))
+                }
+                Some(OpResponse::Range(read)) => Self::read(keys, mine, read),
+                _ => Self::Unknown,
+            },
+            _ => Self::Unknown,
+        }
+    }
+
     /// What a read of the line, last first and up to me, tells about my place.
     pub(super) fn read(keys: &Keys, mine: &Place, read: &RangeResponse) -> Self {
         let mut kvs = read.kvs.iter();

@@ -39,6 +39,7 @@ enum Woken {
 impl Contender {
     pub(super) async fn wait(&mut self) -> Result<(), PrimitiveError> {
         let own_watch_due = Instant::now() + OWN_WATCH_AFTER;
+        let in_crowd = matches!(self.standing, Standing::Many(_));
         let mut own = None;
         let mut theirs: Option<(Place, Watch)> = None;
         loop {
@@ -46,7 +47,7 @@ impl Contender {
                 Standing::First => {
                     // Where many contend, the next wait will be for the same neighbour.
                     if let Some((place, watch)) = theirs {
-                        self.session().shelve(place.key, watch);
+                        self.session().shelve(place.key, watch, in_crowd);
                     }
                     return Ok(());
                 }

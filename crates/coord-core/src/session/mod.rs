@@ -44,7 +44,7 @@ use tokio::time::Instant;
 
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{LeaseId, LeaseTimeToLive, Watch};
+use crate::kv::{KeyRange, LeaseId, LeaseTimeToLive, Watch};
 use crate::loss::{LossReason, PrimitiveError};
 pub use builder::SessionBuilder;
 use keeper::Command;
@@ -276,10 +276,15 @@ impl Session {
     }
 
     /// Keeps a watch of the deletions of `key` for a moment, for whoever asks for it.
-    pub(crate) fn shelve(&self, key: Bytes, watch: Watch) {
-        if !self.state().is_lost() && self.inner.shelf.put(key, watch) {
+    pub(crate) fn shelve(&self, key: Bytes, watch: Watch, in_crowd: bool) {
+        if !self.state().is_lost() && self.inner.shelf.put(key, watch, in_crowd) {
             self.send(Command::Shelved);
         }
+    }
+
+    /// The key of `keys` that was waited for last, a moment ago, with many others before it.
+    pub(crate) fn last_in_crowd(&self, keys: &KeyRange) -> Option<Bytes> {
+        self.inner.shelf.last_in_crowd(keys)
     }
 
     /// Hands over what a dropped future left behind. The keeper removes it; if the session is

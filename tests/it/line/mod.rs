@@ -1,5 +1,7 @@
 //! The waiting line under locks and elections: whoever leaves wakes its successor, and nobody else.
 
+mod crowd;
+
 use std::sync::Arc;
 
 use coord_core::contender::{Contender, WaitingLine};
