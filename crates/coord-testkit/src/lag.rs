@@ -2,8 +2,8 @@
 //!
 //! A serializable read is answered by the member that is asked, from what it knows. [`Lagging`]
 //! knows nothing of what was done since it [fell behind](Lagging::fall_behind): such a read is
-//! answered as of then, and one as of a later revision is refused. All else needs a majority, and
-//! is as on any other member.
+//! answered as of then, and one as of a later revision is refused. So is a transaction of such
+//! reads, conditions and all. All else needs a majority, and is as on any other member.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use coord_core::{
     Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
     LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range, RangeResponse,
-    Result, Revision, Txn, TxnResponse, Watch, WatchRequest,
+    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, OpResponse, Put, PutResponse, Range,
+    RangeResponse, Result, Revision, Txn, TxnResponse, Watch, WatchRequest,
 };
 
 /// A backend whose serializable reads can be made to lag behind. Clones share the lag.
@@ -61,47 +61,66 @@ impl<B: KvBackend> Lagging<B> {
         self.newest.store(0, Ordering::Relaxed);
     }
 
-    /// What the member makes of a read.
-    fn limit(&self, range: Range) -> Result<Range> {
-        let newest = Revision(self.newest.load(Ordering::Relaxed));
-        if !range.serializable || newest == Revision::ZERO {
-            return Ok(range);
-        }
+    /// What it knows last, if it lags behind.
+    fn newest(&self) -> Option<Revision> {
+        let newest = self.newest.load(Ordering::Relaxed);
+        (newest > 0).then_some(Revision(newest))
+    }
+
+    /// The answer of a member that knows nothing newer than `newest`.
+    async fn range_behind(&self, range: Range, newest: Revision) -> Result<RangeResponse> {
         if range.revision > newest {
             let (requested, current) = (Some(range.revision), Some(newest));
             return Err(Error::FutureRevision { requested, current });
         }
         let as_of = if range.revision > Revision::ZERO { range.revision } else { newest };
-        Ok(range.at(as_of))
+        let mut read = self.inner.range(range.at(as_of)).await?;
+        read.header.revision = newest;
+        Ok(read)
+    }
+
+    async fn txn_behind(&self, txn: Txn, newest: Revision) -> Result<TxnResponse> {
+        let mut succeeded = true;
+        for compare in &txn.compares {
+            let compared = Range::new(&compare.keys);
+            let kvs = self.range_behind(compared, newest).await?.kvs;
+            succeeded &= kvs.iter().all(|kv| compare.is_met_by(Some(kv)))
+                && (!kvs.is_empty() || compare.is_met_by(None));
+        }
+        let mut responses = Vec::new();
+        for op in if succeeded { txn.success } else { txn.failure } {
+            if let Op::Range(range) = op {
+                responses.push(OpResponse::Range(self.range_behind(range, newest).await?));
+            }
+        }
+        // Nothing is written, so this is the header of any read.
+        let mut header = self.inner.txn(Txn::new()).await?.header;
+        header.revision = newest;
+        Ok(TxnResponse { header, succeeded, responses })
     }
 }
 
 /// Whether the member that is asked answers a transaction alone: all it does is to read so.
-///
-/// etcd asks nobody else about compares either; but then a store of the past would have to judge
-/// them, and there is none.
 fn is_serializable(txn: &Txn) -> bool {
     let serializable = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
-    let mut steps = txn.success.iter().chain(&txn.failure);
-    txn.compares.is_empty() && steps.all(serializable)
+    txn.success.iter().chain(&txn.failure).all(serializable)
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods, reason = "no read may pass unseen")]
 impl<B: KvBackend> KvBackend for Lagging<B> {
     async fn range(&self, request: Range) -> Result<RangeResponse> {
-        self.inner.range(self.limit(request)?).await
+        match self.newest() {
+            Some(newest) if request.serializable => self.range_behind(request, newest).await,
+            _ => self.inner.range(request).await,
+        }
     }
 
-    async fn txn(&self, mut request: Txn) -> Result<TxnResponse> {
-        if is_serializable(&request) {
-            for op in &mut request.success {
-                if let Op::Range(range) = op {
-                    *range = self.limit(range.clone())?;
-                }
-            }
+    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
+        match self.newest() {
+            Some(newest) if is_serializable(&request) => self.txn_behind(request, newest).await,
+            _ => self.inner.txn(request).await,
         }
-        self.inner.txn(request).await
     }
 
     async fn put_with(&self, request: Put) -> Result<PutResponse> {

@@ -26,8 +26,8 @@ async fn reads_cost_one_request_each_and_the_commit_one() {
         committed.await.unwrap();
         record.take().names()
     };
-    assert_eq!(run(stm(Arc::clone(&kv)), true).await, "range range txn");
-    assert_eq!(run(stm(Arc::clone(&kv)), false).await, "range range");
+    assert_eq!(run(stm(Arc::clone(&kv)), true).await, "range txn txn");
+    assert_eq!(run(stm(Arc::clone(&kv)), false).await, "range txn");
     assert_eq!(run(stm(Arc::clone(&kv)).prefetch(["a", "b"]), true).await, "txn txn");
     assert_eq!(
         run(stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads), false).await,

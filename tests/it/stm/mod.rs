@@ -5,6 +5,7 @@
 mod cost;
 mod isolation;
 mod marker;
+mod memory;
 mod put;
 mod random;
 mod ranges;

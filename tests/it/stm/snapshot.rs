@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, Revision, stm};
+use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, Op, Revision, stm};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Record};
 
@@ -148,7 +148,7 @@ async fn read_only_transactions_see_what_was_committed_before_they_began() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn later_reads_ask_any_member_as_of_the_base() {
+async fn first_read_asks_a_majority_and_later_ones_any_member() {
     for level in STRONG {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
         let stm = stm(behind(&store, record.clone())).isolation(level);
@@ -156,12 +156,90 @@ async fn later_reads_ask_any_member_as_of_the_base() {
             number(tx, "x").await?;
             number(tx, "y").await
         });
-        let base = read.await.unwrap().receipt.revision;
+        read.await.unwrap();
         let calls = record.take().0;
-        let [Call::Range(x), Call::Range(y)] = &calls[..] else { panic!("{calls:?}") };
-        assert_eq!((x.serializable, x.revision), (false, Revision::ZERO));
-        assert_eq!((y.serializable, y.revision), (true, base));
+        let [Call::Range(x), Call::Txn(y)] = &calls[..] else { panic!("{calls:?}") };
+        assert!(!x.serializable);
+        let asks_any = |op: &Op| matches!(op, Op::Range(read) if read.serializable);
+        assert!(y.success.iter().chain(&y.failure).all(asks_any), "{y:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn base_moves_with_the_reads_as_long_as_nothing_has_changed_that_was_read() {
+    for level in STRONG {
+        let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
+        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let read = stm.run(async |tx| {
+            let x = number(tx, "x").await?;
+            put_all(&store, &[("y", 2), ("z", 2)]).await;
+            let y = number(tx, "y").await?;
+            put_all(&store, &[("x", 3), ("z", 3)]).await;
+            Ok::<_, Error>((x, y, number(tx, "z").await?))
+        });
+        let read = read.await.unwrap();
+        assert_eq!((read.value, read.receipt.attempts), ((1, 2, 2), 1), "at {level}");
+    }
+}
+
+/// The base cannot move where that would part what is seen after it from what was known before.
+#[tokio::test(start_paused = true)]
+async fn base_does_not_move_away_from_a_range_or_from_what_was_prefetched() {
+    for level in STRONG {
+        let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
+        let prefetched = stm(Arc::new(store.clone())).isolation(level).prefetch(["x", "y"]);
+        let read = prefetched.run(async |tx| {
+            number(tx, "x").await?;
+            put_all(&store, &[("y", 2), ("z", 2)]).await;
+            Ok::<_, Error>((number(tx, "z").await?, number(tx, "y").await?))
+        });
+        assert_eq!(read.await.unwrap().value, (1, 1), "at {level}");
+
+        let ranged = stm(Arc::new(store.clone())).isolation(level);
+        let read = ranged.run(async |tx| {
+            let found = tx.range(KeyRange::prefix("r")).await?.len();
+            number(tx, "x").await?;
+            put_all(&store, &[("r", 3), ("z", 3)]).await;
+            Ok::<_, Error>((found, number(tx, "z").await?))
+        });
+        assert_eq!(read.await.unwrap().value, (0, 2), "at {level}");
+        store.delete("r").await.expect("the store is there");
+        put_all(&store, &[("z", 1)]).await;
+    }
+}
+
+/// The member has what was read first as it was, and something older of what is read next.
+#[tokio::test(start_paused = true)]
+async fn base_does_not_move_back_to_where_a_member_is_that_lags_behind() {
+    for level in STRONG {
+        let store = store_with(&[("x", 1), ("y", 1)]).await;
+        let kv = lagging(&store).await;
+        put_all(&store, &[("y", 2)]).await;
+        let stm = stm(kv).isolation(level);
+        let read =
+            stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
+        let read = read.await.unwrap();
+        assert_eq!((read.value, read.receipt.attempts), ((1, 2), 1), "at {level}");
+    }
+}
+
+/// What is written unread must not have been changed since the *first* read, wherever the base is.
+#[tokio::test(start_paused = true)]
+async fn base_that_has_moved_hides_no_other_writer_of_a_key_that_is_written_unread() {
+    let (store, once) = (store_with(&[("x", 1), ("y", 1), ("z", 1)]).await, Once::new());
+    let run = stm(Arc::new(store.clone()));
+    let run = run.run(async |tx| {
+        number(tx, "x").await?;
+        if once.now() {
+            put_all(&store, &[("z", 2)]).await;
+        }
+        number(tx, "y").await?;
+        tx.put("z", "3");
+        Ok::<_, Error>(())
+    });
+    let receipt = run.await.unwrap().receipt;
+    let keys: Vec<_> = receipt.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
+    assert_eq!((receipt.attempts, &keys[..]), (2, &[&b"z"[..]][..]));
 }
 
 /// A retry at a weak level asked the same member again, which still lagged, and conflicted again,

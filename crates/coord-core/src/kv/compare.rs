@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{IntoBytes, KeyRange, LeaseId, Revision};
+use super::{IntoBytes, KeyRange, KeyValue, LeaseId, Revision};
 
 /// A condition on a key, or on every key of a range, judged against the state before the
 /// transaction.
@@ -98,5 +98,37 @@ impl Compare {
     /// The key exists; for a range, at least one of its keys does.
     pub fn exists(keys: impl Into<KeyRange>) -> Self {
         Self::version(keys, CompareOp::Greater, 0)
+    }
+
+    /// Whether a key meets the condition: as it is, or `None` if it does not exist. This is for
+    /// backends, which know the keys.
+    ///
+    /// ```
+    /// use coord_core::{Compare, CompareOp, KeyValue};
+    ///
+    /// let kv = KeyValue { key: "a".into(), value: "1".into(), version: 3, ..Default::default() };
+    /// assert!(Compare::exists("a").is_met_by(Some(&kv)));
+    /// assert!(Compare::absent("a").is_met_by(None));
+    /// assert!(!Compare::value("a", CompareOp::NotEqual, "2").is_met_by(None), "it has no value");
+    /// ```
+    #[must_use]
+    pub fn is_met_by(&self, kv: Option<&KeyValue>) -> bool {
+        let absent = KeyValue::default();
+        let there = kv.unwrap_or(&absent);
+        let wire = |lease: Option<LeaseId>| lease.map_or(0, LeaseId::get);
+        let order = match &self.operand {
+            CompareOperand::Version(version) => there.version.cmp(version),
+            CompareOperand::CreateRevision(revision) => there.create_revision.cmp(revision),
+            CompareOperand::ModRevision(revision) => there.mod_revision.cmp(revision),
+            CompareOperand::Value(_) if kv.is_none() => return false,
+            CompareOperand::Value(value) => there.value.cmp(value),
+            CompareOperand::Lease(lease) => wire(there.lease).cmp(&wire(*lease)),
+        };
+        match self.op {
+            CompareOp::Equal => order.is_eq(),
+            CompareOp::Greater => order.is_gt(),
+            CompareOp::Less => order.is_lt(),
+            CompareOp::NotEqual => order.is_ne(),
+        }
     }
 }

@@ -7,8 +7,8 @@
 //! - each key that was read was last changed when it was seen to be, or is still not there;
 //! - in each range that was read nothing has been changed since the base. That catches what came
 //!   and what changed; what went is caught by its own key, above;
-//! - at `SerializableSnapshot`, each key that is written unread has not been changed since the base
-//!   either: it is read before the commit, as of the base, for only so is a deletion seen.
+//! - at `SerializableSnapshot`, each key that is written unread has not been changed since the
+//!   first base either: it is read before the commit, as of that, for only so is a deletion seen.
 //!
 //! A transaction that only reads has at the strong levels seen the store as it was at its base, and
 //! that is all there is to it: nothing is sent.
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::error::Conflict;
 use super::reads::kvs;
 use super::transaction::{Known, Seen, Stored, Transaction, Write, modified};
-use super::turns::{Ticket, Turn};
+use super::turns::{Ticket, is_contended, remember};
 use super::{Isolation, Slot};
 use crate::error::{Error, Result};
 use crate::kv::{Compare, CompareOp, Delete, Op, OpResponse, Range, Revision, Txn, TxnResponse};
@@ -33,15 +33,17 @@ impl Transaction {
         if let Some(error) = self.doom.take() {
             return Err(error);
         }
-        if self.is_settled() {
+        if self.is_settled() || self.newer.is_some() {
             return Ok(());
         }
         self.check_size(marked)?;
-        if self.isolation == Isolation::SerializableSnapshot && self.base.is_some() {
-            let written: Vec<_> = self.writes.keys().cloned().collect();
-            self.read(&written).await?;
+        match self.began_at.or(self.base) {
+            Some(began_at) if self.isolation == Isolation::SerializableSnapshot => {
+                let written: Vec<_> = self.writes.keys().cloned().collect();
+                self.read_as_of(began_at, &written).await
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether the commit will have no more operations than the backend takes.
@@ -85,12 +87,11 @@ impl Transaction {
     /// Tells those who come next how things stand, after the commit was applied.
     pub(super) fn hand_on(
         &self,
-        turn: &Turn,
         next: &[Arc<Ticket>],
         read: BTreeSet<Bytes>,
         answer: &TxnResponse,
     ) {
-        if next.is_empty() {
+        if next.is_empty() && !is_contended(&self.backend) {
             return;
         }
         let revision = answer.header.revision;
@@ -103,7 +104,7 @@ impl Transaction {
         for ticket in next {
             ticket.hand(known.clone());
         }
-        turn.leave_behind(known);
+        remember(&self.backend, known);
     }
 
     /// What the commit leaves of a key, if that is known: if it is applied at `revision`.
@@ -126,8 +127,6 @@ impl Transaction {
             Write::Delete => Op::Delete(Delete::new(key)),
         }));
         if self.isolation != Isolation::ReadCommitted {
-            let unchanged =
-                |(key, seen)| Compare::mod_revision(key, CompareOp::Equal, modified(seen));
             commit = commit.when(self.reads.iter().map(unchanged)).or_else(self.read_again());
         }
         if let Some(base) = self.base {
@@ -171,7 +170,12 @@ impl Transaction {
     }
 }
 
+/// Holds as long as a key is what was seen.
+pub(super) fn unchanged((key, seen): (&Bytes, &Seen)) -> Compare {
+    Compare::mod_revision(key, CompareOp::Equal, modified(seen))
+}
+
 /// What a read of one key found.
-fn one(answer: OpResponse) -> Seen {
+pub(super) fn one(answer: OpResponse) -> Seen {
     kvs(answer).into_iter().next().map(Stored::from)
 }

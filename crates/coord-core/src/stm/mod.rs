@@ -27,6 +27,7 @@ mod commit;
 mod error;
 mod isolation;
 mod marker;
+mod memory;
 mod reads;
 mod retry;
 mod run;

@@ -2,11 +2,15 @@
 
 use bytes::Bytes;
 
-use super::transaction::{Stored, Transaction};
-use super::turns::latest;
+use super::commit::{one, unchanged};
+use super::transaction::{Known, Stored, Transaction};
+use super::turns::recall;
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{KeyRange, KeyValue, OpResponse, Range, Revision, Txn};
+use crate::kv::{KeyRange, KeyValue, OpResponse, Range, Revision, Txn, TxnResponse};
+
+/// Up to how many keys are read again to move the base: beyond it costs more than a conflict.
+const READ_AGAIN_MAX: usize = 32;
 
 impl Transaction {
     /// Reads keys that the closure will perhaps ask for.
@@ -18,6 +22,21 @@ impl Transaction {
 
     /// Sees to it that these keys have been read.
     pub(super) async fn read(&mut self, keys: &[Bytes]) -> Result<()> {
+        let mut missing = self.unknown(keys);
+        if self.recall(&missing) {
+            missing = self.unknown(keys);
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else if self.may_move_base(&missing) {
+            self.read_and_move_base(&missing).await
+        } else {
+            self.read_at_base(&missing).await
+        }
+    }
+
+    /// Takes what is known of these keys for read, and tells of which nothing is.
+    fn unknown(&mut self, keys: &[Bytes]) -> Vec<Bytes> {
         let mut missing = Vec::new();
         for key in keys {
             if self.reads.contains_key(key) || missing.contains(key) {
@@ -30,32 +49,113 @@ impl Transaction {
                 None => missing.push(key.clone()),
             }
         }
-        if !missing.is_empty() && self.begin_with_latest(&missing) {
-            return Box::pin(self.read(keys)).await;
-        }
-        // More than a transaction can read are read in several; the base keeps them together.
-        let at_once = self.backend.limits().max_txn_ops.max(1);
-        for missing in missing.chunks(at_once) {
-            let ranges = missing.iter().map(Range::new).collect();
-            let answers = self.ask(ranges).await?;
-            for (key, kvs) in missing.iter().zip(answers) {
-                self.reads.insert(key.clone(), kvs.into_iter().next().map(Stored::from));
-            }
+        missing
+    }
+
+    /// Reads keys as of the base, if there is one.
+    async fn read_at_base(&mut self, missing: &[Bytes]) -> Result<()> {
+        // The base keeps them together.
+        for missing in missing.chunks(self.at_once()) {
+            let answers = self.ask(missing.iter().map(Range::new).collect()).await?;
+            self.have_read(missing, answers);
         }
         Ok(())
     }
 
-    /// Takes what was handed on last in this process for what is known, if this would be the first
-    /// read.
-    fn begin_with_latest(&mut self, keys: &[Bytes]) -> bool {
-        if self.fresh || self.base.is_some() || !self.isolation.is_strong() {
+    /// Sees to it that these keys have been read, though perhaps as of before the base: for the
+    /// commit to compare and not for the closure to see.
+    pub(super) async fn read_as_of(&mut self, revision: Revision, keys: &[Bytes]) -> Result<()> {
+        for missing in self.unknown(keys).chunks(self.at_once()) {
+            let ranges = missing.iter().map(Range::new).collect();
+            let (_, answers) = self.ask_as_of(revision, ranges).await?;
+            self.have_read(missing, answers);
+        }
+        Ok(())
+    }
+
+    /// How many keys can be read in one request.
+    fn at_once(&self) -> usize {
+        self.backend.limits().max_txn_ops.max(1)
+    }
+
+    fn have_read(&mut self, keys: &[Bytes], answers: Vec<Vec<KeyValue>>) {
+        let seen = answers.into_iter().map(|kvs| kvs.into_iter().next().map(Stored::from));
+        self.reads.extend(keys.iter().cloned().zip(seen));
+    }
+
+    /// Takes what is remembered in this process for what is known, if nothing has been asked yet.
+    fn recall(&mut self, keys: &[Bytes]) -> bool {
+        let nothing_asked = self.base.is_none() || self.unconfirmed;
+        if keys.is_empty() || self.fresh || !nothing_asked || !self.isolation.is_strong() {
             return false;
         }
-        let Some(latest) = latest(&self.backend, keys) else { return false };
-        (self.base, self.read_at) = (Some(latest.revision), latest.revision);
-        self.known = latest;
+        let Some(recalled) = recall(&self.backend, keys, self.base) else { return false };
+        (self.base, self.read_at) = (Some(recalled.revision), recalled.revision);
+        self.known.revision = recalled.revision;
+        self.known.keys.extend(recalled.keys);
         self.unconfirmed = true;
         true
+    }
+
+    /// Whether it can be told in one request that all which has been read is still so.
+    fn may_move_base(&self, missing: &[Bytes]) -> bool {
+        let known = &self.known.keys;
+        let ops_max = self.backend.limits().max_txn_ops.min(READ_AGAIN_MAX);
+        self.base.is_some()
+            && self.newer.is_none()
+            && !self.reads.is_empty()
+            && self.ranges.is_empty()
+            && known.keys().all(|key| self.reads.contains_key(key))
+            && self.reads.len() + 2 * missing.len() <= ops_max
+    }
+
+    /// Reads keys as they are now and moves the base up to now, if what has been read before is
+    /// still so. Else reads them as of the base; and also everything as it is now, for it is known
+    /// then that this attempt cannot write.
+    async fn read_and_move_base(&mut self, missing: &[Bytes]) -> Result<()> {
+        if let Some(error) = &self.doom {
+            return Err(error.clone());
+        }
+        let answer = self.ask_whether_unchanged(missing).await;
+        let answer = answer.inspect_err(|error| self.doom = Some(error.clone()))?;
+        let revision = answer.header.revision;
+        let mut seen = answer.responses.into_iter().map(one);
+        self.reads.extend(missing.iter().cloned().zip(seen.by_ref()));
+        if answer.succeeded {
+            self.began_at = self.began_at.or(self.base);
+            (self.base, self.read_at) = (Some(revision), revision);
+            self.unconfirmed = false;
+        } else {
+            let keys = self.reads.keys().cloned().zip(seen).collect();
+            self.newer = Some(Known { revision, keys, ranges: Vec::new() });
+        }
+        Ok(())
+    }
+
+    async fn ask_whether_unchanged(&self, missing: &[Bytes]) -> Result<TxnResponse> {
+        let base = self.base.unwrap_or_default();
+        let ask = |serializable| {
+            let range = |key| Range::new(key);
+            let now = missing.iter().map(range);
+            let at_base = missing.iter().map(range).map(|range| range.at(base));
+            let mut all: Vec<_> = self.reads.keys().chain(missing).collect();
+            all.sort_unstable();
+            let reads = |range: Range| if serializable { range.serializable() } else { range };
+            let unchanged = self.reads.iter().map(unchanged);
+            Txn::new()
+                .when(unchanged)
+                .and_then(now.map(reads))
+                .or_else(at_base.chain(all.into_iter().map(range)).map(reads))
+        };
+        if !self.unconfirmed {
+            // Any member will do that has got as far as the base.
+            match self.backend.txn(ask(true)).await {
+                Ok(answer) if answer.header.revision >= base => return Ok(answer),
+                Ok(_) | Err(Error::FutureRevision { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.backend.txn(ask(false)).await
     }
 
     /// The keys of a range as they are in the store.

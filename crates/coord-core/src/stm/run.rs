@@ -13,7 +13,7 @@ use super::turns::Turn;
 use super::{Again, Committed, Conflict, Isolation, Receipt, Slot, Stm, StmError};
 use crate::backend::KvBackend;
 use crate::error::{Error, Outcome, Result};
-use crate::kv::{Revision, TxnResponse};
+use crate::kv::Revision;
 use crate::telemetry::transaction;
 
 /// What was known before a longer pause is not worth knowing after it.
@@ -166,16 +166,18 @@ impl Stm {
         progress: &mut Progress,
         mut tx: Transaction,
     ) -> Result<Result<Applied, Again>> {
-        if let Err(error) = tx.prepare(self.markers.is_some()).await {
+        let prepared = tx.prepare(self.markers.is_some()).await;
+        if tx.unconfirmed && (prepared.is_err() || tx.writes.is_empty() || tx.newer.is_some()) {
+            return Ok(Err(progress.begin_afresh(tx.newer)));
+        }
+        if let Err(error) = prepared {
             return Ok(Err(Again::Failed(error)));
         }
         if tx.is_settled() {
             return Ok(Ok(Applied { revision: tx.read_at, resolved: false }));
         }
-        if tx.writes.is_empty() && tx.unconfirmed {
-            progress.afresh = true;
-            progress.attempts -= 1;
-            return Ok(Err(Again::Afresh));
+        if let Some(newer) = tx.newer.take() {
+            return Ok(Err(self.conflicted(progress, &tx, newer)));
         }
         if let Some(again) = self.queue_up(progress, &mut tx) {
             return Ok(Err(again));
@@ -193,10 +195,13 @@ impl Stm {
                 if let Some(slot) = slot {
                     slot.committed(revision);
                 }
-                tx.hand_on(&progress.turn, &next, for_next, &answer);
+                tx.hand_on(&next, for_next, &answer);
                 Ok(Ok(Applied { revision, resolved: false }))
             }
-            Ok(answer) => Ok(Err(self.conflicted(progress, &tx, answer))),
+            Ok(answer) => {
+                let found = tx.found(answer.header.revision, answer.responses);
+                Ok(Err(self.conflicted(progress, &tx, found)))
+            }
             Err(error) if tx.writes.is_empty() => Ok(Err(Again::Failed(error))),
             Err(error) if error.outcome() == Outcome::NotApplied => {
                 if let Some(slot) = slot {
@@ -225,9 +230,8 @@ impl Stm {
         Some(Again::Queue(contended, tx.seen_so_far()))
     }
 
-    fn conflicted(&self, progress: &mut Progress, tx: &Transaction, answer: TxnResponse) -> Again {
+    fn conflicted(&self, progress: &mut Progress, tx: &Transaction, known: Known) -> Again {
         progress.queued = false;
-        let known = tx.found(answer.header.revision, answer.responses);
         let conflicts = tx.conflicts(&known);
         if let Some(slot) = &mut progress.slot {
             slot.refused();
@@ -318,6 +322,15 @@ impl Stm {
 }
 
 impl Progress {
+    /// An attempt has begun with what was remembered, and that was not good enough. Nothing was
+    /// sent that could count.
+    fn begin_afresh(&mut self, newer: Option<Known>) -> Again {
+        self.afresh = true;
+        self.attempts -= 1;
+        self.known = newer;
+        Again::Afresh
+    }
+
     /// Pauses, and tells for how long; unless there will be no time for another attempt then.
     async fn pause(&mut self, deadline: Instant) -> Option<Duration> {
         let pause = self.pauses.next();

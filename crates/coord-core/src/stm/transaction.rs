@@ -2,16 +2,23 @@
 //!
 //! Nothing is written before the commit. A read asks, in this order: what this attempt writes, what
 //! it has read, what the last failed commit brought along, the store. At the two strong levels the
-//! first read of all takes the store's newest revision as the *base* of the attempt, and every
-//! later one reads as of the base, so that the closure sees the store as it was at one moment:
+//! closure sees the store as it was at one revision, the *base* of the attempt. The first read of
+//! all takes the newest there is. A later one moves it up to now, if all that was read before is
+//! still so, for that saves the attempt if what it reads next has changed meanwhile; else it reads
+//! as of the base, and whoever only reads is done with that:
 //!
 //! ```text
 //! get x            asks a majority: x as of 17, which is the base
-//! get y            as of 17, from any member that has got that far
+//!                                            y is put at 18
+//! get y            asks any member: is x as it was? It is, and y as of 18; the base is 18
+//!                                            y and z are put at 19
+//! get z            y is not as it was. z as of 18; and besides, x, y and z as of 19
 //! put x, get x     its own
-//! get y            as it was read
-//! commit           if x and y have not changed since
+//! commit           nothing to ask: the next attempt begins with x, y and z as of 19
 //! ```
+//!
+//! This is the lazy snapshot algorithm, with old versions for those who only read. Source: Riegel,
+//! Felber, Fetzer: A Lazy Snapshot Algorithm with Eager Validation, DISC 2006.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,11 +83,15 @@ pub struct Transaction {
     pub(super) known: Known,
     /// At the strong levels, the revision that all reads are as of.
     pub(super) base: Option<Revision>,
+    /// The first base, if it has moved.
+    pub(super) began_at: Option<Revision>,
     pub(super) reads: BTreeMap<Bytes, Seen>,
     pub(super) ranges: Vec<KeyRange>,
     pub(super) writes: BTreeMap<Bytes, Write>,
     /// The newest revision that anything was read at.
     pub(super) read_at: Revision,
+    /// What is known since it is known that something which was read has changed.
+    pub(super) newer: Option<Known>,
     /// Why this attempt cannot commit, if it cannot.
     pub(super) doom: Option<Error>,
 }
@@ -103,9 +114,11 @@ impl Transaction {
             read_at: known.revision,
             known,
             base,
+            began_at: None,
             reads: BTreeMap::new(),
             ranges: Vec::new(),
             writes: BTreeMap::new(),
+            newer: None,
             doom: None,
         }
     }

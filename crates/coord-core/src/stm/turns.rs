@@ -24,9 +24,7 @@
 //! the next ones will want. With what the commit has written, that is all they need to know as of
 //! one revision, so that in a long line each transaction costs one request.
 //!
-//! The last that was handed on is also what newcomers begin with, as long as there are lines: they
-//! will have to queue, and then run again, whatever they read. Whoever turns out to write nothing
-//! must not believe it, for it may be old, and begins afresh.
+//! What commits leave is also remembered, as long as there are lines: see `memory.rs`.
 //!
 //! **Who does not come back.** A turn spares conflicts; it must not let one closure that hangs hold
 //! up all others. Whoever waits ends a turn that has lasted for a second: the transaction may go
@@ -43,8 +41,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::memory::Memory;
 use super::transaction::Known;
 use crate::backend::KvBackend;
+use crate::kv::Revision;
 
 /// How long a turn lasts when others wait.
 const TURN_MAX: Duration = Duration::from_secs(1);
@@ -57,15 +57,15 @@ const PASSED_MAX: u32 = 8;
 
 /// The lines of this process. A line that nobody stands in is not there.
 static HALL: Mutex<Hall> =
-    Mutex::new(Hall { tickets: 0, lines: BTreeMap::new(), latest: BTreeMap::new() });
+    Mutex::new(Hall { tickets: 0, lines: BTreeMap::new(), memories: BTreeMap::new() });
 
 struct Hall {
     /// How many tickets there ever were.
     tickets: u64,
     /// By backend and key.
     lines: BTreeMap<(usize, Bytes), Line>,
-    /// What was handed on last, by backend; nothing where there are no lines.
-    latest: BTreeMap<usize, Known>,
+    /// What commits have left, by backend; nothing where there are no lines.
+    memories: BTreeMap<usize, Memory>,
 }
 
 /// Those who have, or want, the turn for a key.
@@ -169,13 +169,6 @@ impl Turn {
         ticket.lines().flat_map(in_line).collect()
     }
 
-    /// Notes what is handed on, for newcomers.
-    pub(super) fn leave_behind(&self, known: Known) {
-        if let Some(ticket) = &self.ticket {
-            hall().latest.insert(ticket.backend, known);
-        }
-    }
-
     fn is_for(&self, key: &Bytes) -> bool {
         self.keys().binary_search(key).is_ok()
     }
@@ -189,11 +182,27 @@ impl Drop for Turn {
     }
 }
 
-/// What was handed on last, if it tells of all these keys.
-pub(super) fn latest(backend: &Arc<dyn KvBackend>, keys: &[Bytes]) -> Option<Known> {
-    let hall = hall();
-    let known = hall.latest.get(&address(backend))?;
-    keys.iter().all(|key| known.keys.contains_key(key)).then(|| known.clone())
+/// Whether there are lines.
+pub(super) fn is_contended(backend: &Arc<dyn KvBackend>) -> bool {
+    hall().has_lines(address(backend))
+}
+
+/// Remembers what a commit has left, for newcomers, as long as there are lines.
+pub(super) fn remember(backend: &Arc<dyn KvBackend>, known: Known) {
+    let (mut hall, backend) = (hall(), address(backend));
+    // Whoever stands in one has the backend, so its address means no other.
+    if hall.has_lines(backend) {
+        hall.memories.entry(backend).or_default().keep(known);
+    }
+}
+
+/// What is remembered of these keys: see [`Memory::recall`].
+pub(super) fn recall(
+    backend: &Arc<dyn KvBackend>,
+    keys: &[Bytes],
+    as_of: Option<Revision>,
+) -> Option<Known> {
+    hall().memories.get(&address(backend))?.recall(keys, as_of)
 }
 
 impl Ticket {
@@ -273,11 +282,14 @@ impl Hall {
             line.served = line.served.filter(|(number, _)| *number != ticket.number);
         }
         self.call(ticket.lines());
-        let first = (ticket.backend, Bytes::new());
-        let line = self.lines.range(first..).next();
-        if line.is_none_or(|((backend, _), _)| *backend != ticket.backend) {
-            self.latest.remove(&ticket.backend);
+        if !self.has_lines(ticket.backend) {
+            self.memories.remove(&ticket.backend);
         }
+    }
+
+    fn has_lines(&self, of: usize) -> bool {
+        let next = self.lines.range((of, Bytes::new())..).next();
+        next.is_some_and(|((backend, _), _)| *backend == of)
     }
 
     /// Ends the turns that this one waits for and that have lasted too long, and tells when to look
@@ -344,7 +356,7 @@ mod tests {
         let backend = 1; // No reference has such an address.
         let first = turn(backend, &["a", "b"]);
         let (second, third) = (turn(backend, &["b", "c"]), turn(backend, &["a"]));
-        first.leave_behind(Known { revision: crate::kv::Revision(7), ..Known::default() });
+        hall().memories.insert(backend, Memory::default());
         assert_eq!(lines_of(backend), 3);
         drop(second);
         assert_eq!(lines_of(backend), 2, "it gave up before it had its turn");
@@ -352,7 +364,7 @@ mod tests {
         assert!(has_turn(&third));
         drop(third);
         assert_eq!(lines_of(backend), 0);
-        assert!(!hall().latest.contains_key(&backend));
+        assert!(!hall().memories.contains_key(&backend));
     }
 
     #[test]

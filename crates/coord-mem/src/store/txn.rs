@@ -13,9 +13,8 @@
 use std::sync::Arc;
 
 use coord_core::{
-    Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Error, EventKind, Header, KeyRange,
-    KeyValue, LeaseId, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Result, Revision,
-    Txn, TxnResponse,
+    Compare, Delete, DeleteResponse, Error, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
+    OpResponse, Put, PutResponse, Range, RangeResponse, Result, Revision, Txn, TxnResponse,
 };
 
 use super::Store;
@@ -87,14 +86,9 @@ impl Store {
         let (mut any, mut all) = (false, true);
         self.index.visit(&compare.keys, |kv| {
             any = true;
-            all = all && holds_for(compare, kv);
+            all = all && compare.is_met_by(Some(kv));
         });
-        if any {
-            return all;
-        }
-        // A key that is not there has no value that could be compared, and all else is zero.
-        !matches!(compare.operand, CompareOperand::Value(_))
-            && holds_for(compare, &KeyValue::default())
+        if any { all } else { compare.is_met_by(None) }
     }
 
     fn check_puts(&self, txn: &Txn, path: &Path) -> Result<()> {
@@ -174,23 +168,6 @@ fn check_hazard<'a>(txn: &'a Txn, path: &'a Path, deleted: &mut Vec<&'a KeyRange
         }
     }
     Ok(())
-}
-
-fn holds_for(compare: &Compare, kv: &KeyValue) -> bool {
-    let wire = |lease: Option<LeaseId>| lease.map_or(0, LeaseId::get);
-    let order = match &compare.operand {
-        CompareOperand::Version(version) => kv.version.cmp(version),
-        CompareOperand::CreateRevision(revision) => kv.create_revision.cmp(revision),
-        CompareOperand::ModRevision(revision) => kv.mod_revision.cmp(revision),
-        CompareOperand::Value(value) => kv.value.cmp(value),
-        CompareOperand::Lease(lease) => wire(kv.lease).cmp(&wire(*lease)),
-    };
-    match compare.op {
-        CompareOp::Equal => order.is_eq(),
-        CompareOp::Greater => order.is_gt(),
-        CompareOp::Less => order.is_lt(),
-        CompareOp::NotEqual => order.is_ne(),
-    }
 }
 
 /// Changes on their way to becoming one revision.

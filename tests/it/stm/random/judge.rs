@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coord_core::stm::{Receipt, StmError};
 use coord_core::{Error, Isolation, Outcome, Revision};
 
-use super::program::{Seen, State, Step, key, replay, writes};
+use super::program::{Seen, State, Step, key, reads, replay, writes};
 use crate::stm::STRONG;
 
 /// A transaction, and what came of it.
@@ -66,9 +66,13 @@ pub(super) fn judge_commit(ran: &Ran, receipt: &Receipt, states: &BTreeMap<Revis
     {
         for step in &ran.program {
             let (Step::Put(n) | Step::Delete(n)) = step else { continue };
+            if reads(&ran.program, *n) {
+                // What it saw is judged above.
+                continue;
+            }
             let put = |state: &State| state.get(key(*n).as_bytes()).map(|(_, put)| *put);
-            // It was absent at the base, or last put no later than that. That it was put and
-            // deleted again in between no compare can tell.
+            // It was absent after the first read, or last put no later than that. That it was put
+            // and deleted again in between no compare can tell.
             let seen = match put(at(states, before)) {
                 Some(put) => put <= first,
                 None => states.range(..=first).any(|(_, state)| put(state).is_none()),

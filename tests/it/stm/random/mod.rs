@@ -12,10 +12,11 @@ mod judge;
 mod program;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use coord_core::{
-    Compact, Error, EventKind, Isolation, KeyRange, KvBackend as _, KvBackendExt as _, Outcome,
+    Compact, Error, EventKind, Isolation, KeyRange, KvBackend, KvBackendExt as _, Outcome,
     Revision, WatchRequest, stm,
 };
 use coord_mem::MemBackend;
@@ -41,9 +42,14 @@ struct Task {
     fates: Vec<Fate>,
 }
 
-async fn work(store: &MemBackend, name: usize, task: Task, told: &AtomicI64) -> Vec<Ran> {
+async fn work(
+    store: &MemBackend,
+    kv: Arc<dyn KvBackend>,
+    name: usize,
+    task: Task,
+    told: &AtomicI64,
+) -> Vec<Ran> {
     let session = session(store).await;
-    let kv = impatient(store, scripted(task.fates));
     let mut stm = stm(kv).isolation(task.level).prefetch(task.prefetch.into_iter().map(key));
     if task.exactly_once {
         stm = stm.exactly_once(&session);
@@ -125,14 +131,21 @@ async fn history(
     }
 }
 
-/// Runs the tasks and judges each transaction; tells how many committed.
-async fn storm(tasks: Vec<Task>) -> usize {
+/// Runs the tasks, in one process or each in one of its own, and judges each transaction; tells how
+/// many committed.
+async fn storm(tasks: Vec<Task>, together: bool) -> usize {
     let (store, told) = (MemBackend::new(), AtomicI64::new(0));
+    let fates = tasks.iter().flat_map(|task| task.fates.clone()).collect();
+    let shared = together.then(|| impatient(&store, scripted(fates)));
     let exactly_once: Vec<_> =
         tasks.iter().flat_map(|task| task.programs.iter().map(|_| task.exactly_once)).collect();
     let run = async || {
         let tasks = tasks.into_iter().enumerate();
-        let all = tasks.map(|(name, task)| work(&store, name, task, &told));
+        let all = tasks.map(|(name, task)| {
+            let own = || impatient(&store, scripted(task.fates.clone()));
+            let kv = shared.clone().unwrap_or_else(own);
+            work(&store, kv, name, task, &told)
+        });
         join_all(all).await.into_iter().flatten().collect()
     };
     let (states, tags, ran) = history(&store, run).await;
@@ -209,8 +222,11 @@ proptest! {
     })]
 
     #[test]
-    fn storm_never_breaks_what_a_level_promises(tasks in prop::collection::vec(a_task(), 2..5)) {
-        on_virtual_time(storm(tasks));
+    fn storm_never_breaks_what_a_level_promises(
+        tasks in prop::collection::vec(a_task(), 2..5),
+        together: bool,
+    ) {
+        on_virtual_time(storm(tasks, together));
     }
 }
 
@@ -228,6 +244,8 @@ fn calm_storm_commits_everything() {
         };
         let tasks = if STRONG.contains(&level) { vec![task; 4] } else { vec![task; 1] };
         let all = tasks.len() * 5;
-        assert_eq!(on_virtual_time(storm(tasks)), all);
+        for together in [false, true] {
+            assert_eq!(on_virtual_time(storm(tasks.clone(), together)), all);
+        }
     }
 }

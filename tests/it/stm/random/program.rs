@@ -57,6 +57,18 @@ pub(super) fn asks(step: &Step, before: &[Step]) -> bool {
     }
 }
 
+/// Whether a program may ask the store for a key.
+pub(super) fn reads(program: &[Step], n: u8) -> bool {
+    program.iter().any(|step| match step {
+        Step::Get(read) | Step::RevisionOf(read) => *read == n,
+        Step::GetMany(read) => read.contains(&n),
+        Step::Range(from, to) | Step::DeleteRange(from, to) => {
+            range(*from, *to).contains(key(n).as_bytes())
+        }
+        Step::Put(_) | Step::Delete(_) | Step::Yield | Step::Compact | Step::GiveUp => false,
+    })
+}
+
 /// Takes a step; tells what it saw, if it looked.
 pub(super) async fn take(
     step: &Step,
