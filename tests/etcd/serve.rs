@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use coord_etcd_tests::{Release, Setup, serve};
+use coord_etcd_tests::{Release, Setup};
 use coord_mem::MemBackend;
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, GetOptions, LeaseGrantOptions, PutOptions, Txn,
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 async fn services_answer_as_etcd_to_the_letter() {
     let server = Setup::new(Release::newest()).start().await;
     let real = Client::connect(server.endpoints(), None).await.expect("a server that is ready");
-    let channel = serve::in_process(MemBackend::new());
+    let channel = coord_server::in_process(MemBackend::new());
     let ours = Client::from_channel(channel, None).await.expect("a channel that leads somewhere");
     let (real, ours) = (play(real).await, play(ours).await);
     for (real, ours) in real.iter().zip(&ours) {

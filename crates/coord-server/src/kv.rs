@@ -10,8 +10,8 @@ use etcd_client::proto::{
 use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::status::status_of;
-use super::{Services, read};
+use crate::services::{Services, read};
+use crate::status::status_of;
 
 impl Services {
     /// What the backend answered, as etcd would.
@@ -19,8 +19,17 @@ impl Services {
         &self,
         answer: coord_core::Result<T>,
     ) -> Result<Response<T::Wire>, Status> {
-        let answer = answer.map_err(|error| status_of(&error, self.backend.limits()))?;
+        let answer = answer.map_err(|error| status_of(&error, self.backend().limits()))?;
         Ok(Response::new(answer.to_wire()))
+    }
+
+    /// Refuses a change that the backend would take, but this server does not.
+    fn check_size(&self, change: &impl prost::Message) -> Result<(), Status> {
+        let limit = self.limits().request_bytes;
+        if limit < self.backend().limits().max_request_bytes && change.encoded_len() > limit {
+            return Err(Status::invalid_argument("etcdserver: request is too large"));
+        }
+        Ok(())
     }
 }
 
@@ -32,7 +41,7 @@ impl PbKvService for Services {
     ) -> Result<Response<PbRangeResponse>, Status> {
         check_sort(request.get_ref())?;
         let request: Range = read(request)?;
-        self.answer(self.backend.range(request).await)
+        self.answer(self.backend().range(request).await)
     }
 
     type RangeStreamStream = Empty<Result<PbRangeStreamResponse, Status>>;
@@ -45,22 +54,25 @@ impl PbKvService for Services {
     }
 
     async fn put(&self, request: Request<PbPutRequest>) -> Result<Response<PbPutResponse>, Status> {
+        self.check_size(request.get_ref())?;
         let request: Put = read(request)?;
-        self.answer(self.backend.put_with(request).await)
+        self.answer(self.backend().put_with(request).await)
     }
 
     async fn delete_range(
         &self,
         request: Request<PbDeleteRequest>,
     ) -> Result<Response<PbDeleteResponse>, Status> {
+        self.check_size(request.get_ref())?;
         let request: Delete = read(request)?;
-        self.answer(self.backend.delete_with(request).await)
+        self.answer(self.backend().delete_with(request).await)
     }
 
     async fn txn(&self, request: Request<PbTxnRequest>) -> Result<Response<PbTxnResponse>, Status> {
+        self.check_size(request.get_ref())?;
         check_steps(request.get_ref())?;
         let request: Txn = read(request)?;
-        self.answer(self.backend.txn(request).await)
+        self.answer(self.backend().txn(request).await)
     }
 
     async fn compact(
@@ -68,7 +80,7 @@ impl PbKvService for Services {
         request: Request<PbCompactionRequest>,
     ) -> Result<Response<PbCompactionResponse>, Status> {
         let request: Compact = read(request)?;
-        self.answer(self.backend.compact(request).await)
+        self.answer(self.backend().compact(request).await)
     }
 }
 

@@ -1,0 +1,90 @@
+//! Services that etcd-client has no code for.
+//!
+//! Their messages are few and small, so they are written here by hand, with the numbers that
+//! etcd's have, and no second run of protoc is needed. What etcd-client does have is used.
+
+use std::convert::Infallible;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, Stream};
+use tonic::body::Body;
+use tonic::codegen::{Body as HttpBody, StdError, http};
+use tonic::server::Grpc;
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use crate::services::Services;
+
+/// How a call is answered.
+pub(crate) type Answer = BoxFuture<'static, Answered>;
+
+/// What fails has a status, so nothing fails.
+pub(crate) type Answered = Result<http::Response<Body>, Infallible>;
+
+/// One message, answered with one.
+pub(crate) fn unary<B, Q, A, F>(
+    services: &Services,
+    request: http::Request<B>,
+    answer: impl FnOnce(Services, Q) -> F + Send + 'static,
+) -> Answer
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send,
+    Q: prost::Message + Default + 'static,
+    A: prost::Message + Default + 'static,
+    F: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    let services = services.clone();
+    let mut grpc = grpc::<Q, A>(&services);
+    let mut answer = Some(answer);
+    let service = service_fn(move |request: Request<Q>| {
+        let answer = answer.take().map(|answer| answer(services.clone(), request.into_inner()));
+        async move { answer.expect("a call has one message").await.map(Response::new) }
+    });
+    async move { Ok(grpc.unary(service, request).await) }.boxed()
+}
+
+/// One message, answered with a stream of them.
+pub(crate) fn server_streaming<B, Q, A, S>(
+    services: &Services,
+    request: http::Request<B>,
+    answer: impl FnOnce(Services, Q) -> S + Send + 'static,
+) -> Answer
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send,
+    Q: prost::Message + Default + 'static,
+    A: prost::Message + Default + 'static,
+    S: Stream<Item = Result<A, Status>> + Send + 'static,
+{
+    let services = services.clone();
+    let mut grpc = grpc::<Q, A>(&services);
+    let mut answer = Some(answer);
+    let service = service_fn(move |request: Request<Q>| {
+        let answer = answer.take().map(|answer| answer(services.clone(), request.into_inner()));
+        async move { Ok(Response::new(answer.expect("a call has one message"))) }
+    });
+    async move { Ok(grpc.server_streaming(service, request).await) }.boxed()
+}
+
+/// A call that is not answered, but with a reason.
+pub(crate) fn refuse(status: Status) -> Answer {
+    std::future::ready(Ok(status.into_http())).boxed()
+}
+
+/// A method that etcd has, and nobody else.
+pub(crate) fn unserved(path: &str) -> Answer {
+    let mut parts = path.trim_start_matches('/').split('/');
+    let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    refuse(Status::unimplemented(format!("coord does not serve {service}: {method}")))
+}
+
+fn grpc<Q, A>(services: &Services) -> Grpc<ProstCodec<A, Q>>
+where
+    Q: prost::Message + Default + 'static,
+    A: prost::Message + Default + 'static,
+{
+    Grpc::new(ProstCodec::default())
+        .apply_max_message_size_config(Some(services.limits().message_bytes()), None)
+}
