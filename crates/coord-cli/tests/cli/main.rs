@@ -1,4 +1,4 @@
-//! What `coord lock`, `elect`, `observe` and `who` promise, on every etcd of this machine: the
+//! What `coord lock`, `elect`, `observe`, `who` and `serve` promise, on every etcd of this machine: the
 //! program itself, with real processes and real signals.
 //!
 //! A story gets a server of its own, and waits for what it wants to see.
@@ -10,6 +10,7 @@ mod look;
 mod loss;
 mod program;
 mod reach;
+mod serve;
 mod terminal;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         look::STORIES,
         loss::STORIES,
         reach::STORIES,
+        serve::STORIES,
         terminal::STORIES,
     ];
     all.into_iter().flatten().map(move |&(name, story)| {

@@ -148,6 +148,11 @@ impl Program {
         timeout(SOON, shown).await.unwrap_or_else(|_| panic!("it does not show {text:?}"));
     }
 
+    /// Whether it prints anything within a moment.
+    pub(crate) async fn said_something(&mut self) -> bool {
+        timeout(Duration::from_millis(100), self.lines.next_line()).await.is_ok()
+    }
+
     /// That it prints nothing, for as long as nobody would want to wait.
     pub(crate) async fn is_silent(&mut self) {
         let said = timeout(Duration::from_millis(300), self.lines.next_line()).await;
