@@ -23,6 +23,27 @@ struct AuthStatusResponse {
     auth_revision: u64,
 }
 
+/// What can be asked of it, and is refused as a rule.
+pub(crate) const METHODS: &[&str] = &[
+    "AuthEnable",
+    "AuthDisable",
+    "AuthStatus",
+    "Authenticate",
+    "UserAdd",
+    "UserGet",
+    "UserList",
+    "UserDelete",
+    "UserChangePassword",
+    "UserGrantRole",
+    "UserRevokeRole",
+    "RoleAdd",
+    "RoleGet",
+    "RoleList",
+    "RoleDelete",
+    "RoleGrantPermission",
+    "RoleRevokePermission",
+];
+
 /// Answers a call of the service.
 pub(crate) fn call<B>(services: &Services, method: &str, request: http::Request<B>) -> Answer
 where

@@ -73,11 +73,24 @@ pub(crate) fn refuse(status: Status) -> Answer {
     std::future::ready(Ok(status.into_http())).boxed()
 }
 
-/// A method that etcd has, and nobody else.
-pub(crate) fn unserved(path: &str) -> Answer {
-    let mut parts = path.trim_start_matches('/').split('/');
-    let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    refuse(Status::unimplemented(format!("coord does not serve {service}: {method}")))
+/// A path that leads to no service, in the words of Go's gRPC.
+///
+/// Source: grpc-go `handleStream` in `server.go`.
+pub(crate) fn unserved(path: &str) -> Status {
+    match split(path) {
+        Some((service, _)) => Status::unimplemented(format!("unknown service {service}")),
+        None => Status::unimplemented(format!("malformed method name: {path:?}")),
+    }
+}
+
+/// A method that the service does not have.
+pub(crate) fn unknown_method(service: &str, method: &str) -> Status {
+    Status::unimplemented(format!("unknown method {method} for service {service}"))
+}
+
+/// The service and the method of a path.
+pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix('/').unwrap_or(path).rsplit_once('/')
 }
 
 fn grpc<Q, A>(services: &Services) -> Grpc<ProstCodec<A, Q>>

@@ -1,6 +1,6 @@
 //! The Cluster service: a list of one.
 
-use coord_core::Header;
+use coord_core::{Header, Revision};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbClusterService, PbMember, PbMemberAddRequest, PbMemberAddResponse, PbMemberListRequest,
@@ -33,7 +33,8 @@ impl PbClusterService for Services {
             client_ur_ls: urls,
             is_learner: false,
         };
-        let header = Some(header.to_wire());
+        // etcd answers from what it knows of the cluster, which has no revision.
+        let header = Some(Header { revision: Revision::ZERO, ..header }.to_wire());
         Ok(Response::new(PbMemberListResponse { header, members: vec![member] }))
     }
 

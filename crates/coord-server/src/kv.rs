@@ -3,13 +3,14 @@
 use coord_core::{Compact, Delete, Put, Range, Txn};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
-    PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvService,
-    PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse, PbRangeStreamResponse,
-    PbTxnOpRequest, PbTxnRequest, PbTxnResponse,
+    PbCompactionRequest, PbCompactionResponse, PbCompare, PbDeleteRequest, PbDeleteResponse,
+    PbKvService, PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
+    PbRangeStreamResponse, PbTargetUnion, PbTxnOpRequest, PbTxnRequest, PbTxnResponse,
 };
 use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::call::unknown_method;
 use crate::services::{Services, read};
 use crate::status::status_of;
 
@@ -50,7 +51,8 @@ impl PbKvService for Services {
         &self,
         _: Request<PbRangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(Status::unimplemented("unknown method RangeStream for service etcdserverpb.KV"))
+        // Newer than the etcd that is served, so no request comes here.
+        Err(unknown_method("etcdserverpb.KV", "RangeStream"))
     }
 
     async fn put(&self, request: Request<PbPutRequest>) -> Result<Response<PbPutResponse>, Status> {
@@ -71,7 +73,7 @@ impl PbKvService for Services {
     async fn txn(&self, request: Request<PbTxnRequest>) -> Result<Response<PbTxnResponse>, Status> {
         self.check_size(request.get_ref())?;
         check_steps(request.get_ref())?;
-        let request: Txn = read(request)?;
+        let request: Txn = read(request.map(etcds_reading))?;
         self.answer(self.backend().txn(request).await)
     }
 
@@ -103,4 +105,38 @@ fn check_steps(txn: &PbTxnRequest) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// Says in known words what etcd takes compares to mean that it does not know.
+fn etcds_reading(mut txn: PbTxnRequest) -> PbTxnRequest {
+    txn.compare.iter_mut().for_each(read_as_etcd);
+    for step in txn.success.iter_mut().chain(&mut txn.failure) {
+        if let Some(PbTxnOpRequest::RequestTxn(nested)) = &mut step.request {
+            *nested = etcds_reading(std::mem::take(nested));
+        }
+    }
+    txn
+}
+
+/// With a result that etcd does not know a compare holds, and a target that it does not know is
+/// equal to whatever it is compared with. Values of keys that are not there never compare.
+///
+/// Source: etcd 3.5 `applyCompare` in `server/etcdserver/apply.go`.
+fn read_as_etcd(compare: &mut PbCompare) {
+    const VERSION: i32 = 0;
+    const VALUE: i32 = 3;
+    const EQUAL: i32 = 0;
+    const GREATER: i32 = 1;
+    let target_known = (0..=4).contains(&compare.target);
+    let least_version = match compare.result {
+        0..=3 if target_known => return,
+        // Versions are never negative, so one of two compares always holds, the other never.
+        EQUAL => 0,
+        1..=3 => i64::MAX,
+        _ if compare.target == VALUE => 1,
+        _ => 0,
+    };
+    compare.target = VERSION;
+    compare.result = GREATER;
+    compare.target_union = Some(PbTargetUnion::Version(least_version - 1));
 }

@@ -40,7 +40,8 @@
 //! - `kv`, `lease`, `watch`: a store's own, with the translation that `coord-etcd` has;
 //! - `lock`, `election`: coord's primitives, for clients that have none of their own;
 //! - `maintenance`, `cluster`, `auth`: what a member says about itself;
-//! - `plain`: what is asked without gRPC: whether it is well, and which version it is;
+//! - `health`: whether it is well, as gRPC's load balancers ask;
+//! - `plain`: what is asked without gRPC: the same, and which version it is;
 //! - `call`: services that etcd-client has no code for;
 //! - `status`: errors.
 //!
@@ -51,6 +52,7 @@ mod call;
 mod cluster;
 mod connection;
 mod election;
+mod health;
 mod kv;
 mod lease;
 mod lock;

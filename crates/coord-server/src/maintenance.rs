@@ -23,6 +23,10 @@ use crate::status::status;
 /// The etcd whose behaviour is served, for clients that ask before they use what is new.
 pub(crate) const VERSION: &str = "3.5.30";
 
+/// How large the file of an etcd is that has nothing in it. How much room a store takes is not
+/// known here, and that it takes none is what clients would not believe.
+const EMPTY_FILE_BYTES: i64 = 20_480;
+
 #[async_trait]
 impl PbMaintenanceService for Services {
     async fn alarm(&self, _: Request<PbAlarmRequest>) -> Result<Response<PbAlarmResponse>, Status> {
@@ -30,7 +34,6 @@ impl PbMaintenanceService for Services {
         Ok(Response::new(PbAlarmResponse { header, alarms: Vec::new() }))
     }
 
-    /// How much room the store takes is not known here, so nothing is said of it.
     async fn status(
         &self,
         _: Request<PbStatusRequest>,
@@ -41,6 +44,8 @@ impl PbMaintenanceService for Services {
         Ok(Response::new(PbStatusResponse {
             header: Some(header.to_wire()),
             version: VERSION.to_owned(),
+            db_size: EMPTY_FILE_BYTES,
+            db_size_in_use: EMPTY_FILE_BYTES,
             leader: header.member_id,
             raft_index: index,
             raft_term: header.raft_term,
@@ -53,8 +58,7 @@ impl PbMaintenanceService for Services {
         &self,
         _: Request<PbDefragmentRequest>,
     ) -> Result<Response<PbDefragmentResponse>, Status> {
-        let header = Some(self.header().await?.to_wire());
-        Ok(Response::new(PbDefragmentResponse { header }))
+        Ok(Response::new(PbDefragmentResponse { header: None }))
     }
 
     async fn hash(&self, _: Request<PbHashRequest>) -> Result<Response<PbHashResponse>, Status> {
@@ -72,7 +76,8 @@ impl PbMaintenanceService for Services {
             header: Some(header.to_wire()),
             hash,
             compact_revision: self.compact_revision().await?,
-            hash_revision: if asked.0 <= 0 { header.revision.0 } else { asked.0 },
+            // Newer than the etcd that is served.
+            hash_revision: 0,
         }))
     }
 
@@ -92,7 +97,7 @@ impl PbMaintenanceService for Services {
         let header = self.header().await?;
         if request.get_ref().target_id == header.member_id {
             // It leads already.
-            return Ok(Response::new(PbMoveLeaderResponse { header: Some(header.to_wire()) }));
+            return Ok(Response::new(PbMoveLeaderResponse { header: None }));
         }
         Err(Status::failed_precondition("etcdserver: bad leader transferee"))
     }

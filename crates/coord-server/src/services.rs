@@ -19,9 +19,9 @@ use tonic::{Request, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
-use crate::call::{Answer, Answered, unserved};
+use crate::call::{Answer, Answered, refuse, split, unknown_method, unserved};
 use crate::status::{etcds_words, status, stopped};
-use crate::{auth, election, lock, plain};
+use crate::{auth, election, health, lock, plain};
 
 /// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -158,8 +158,14 @@ impl Services {
         B: HttpBody + Send + 'static,
         B::Error: Into<StdError> + Send,
     {
+        if plain::is_plain(&request) {
+            return plain::call(self, &request);
+        }
         let path = request.uri().path().to_owned();
-        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((&path, ""));
+        let Some((service, method)) = split(&path) else { return refuse(unserved(&path)) };
+        if methods(service).is_some_and(|methods| !methods.contains(&method)) {
+            return refuse(unknown_method(service, method));
+        }
         let max = self.limits().message_bytes();
         let this = Arc::new(self.clone());
         match service {
@@ -181,10 +187,39 @@ impl Services {
             "etcdserverpb.Auth" => auth::call(self, method, request),
             "v3lockpb.Lock" => lock::call(self, method, request),
             "v3electionpb.Election" => election::call(self, method, request),
-            _ if plain::is_plain(&request) => plain::call(self, &request),
-            _ => unserved(&path),
+            "grpc.health.v1.Health" => health::call(self, method, request),
+            _ => refuse(unserved(&path)),
         }
     }
+}
+
+/// What can be asked of a service; `None` if there is no such service.
+fn methods(service: &str) -> Option<&'static [&'static str]> {
+    Some(match service {
+        "etcdserverpb.KV" => &["Range", "Put", "DeleteRange", "Txn", "Compact"],
+        "etcdserverpb.Watch" => &["Watch"],
+        "etcdserverpb.Lease" => {
+            &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]
+        }
+        "etcdserverpb.Maintenance" => &[
+            "Alarm",
+            "Status",
+            "Defragment",
+            "Hash",
+            "HashKV",
+            "Snapshot",
+            "MoveLeader",
+            "Downgrade",
+        ],
+        "etcdserverpb.Cluster" => {
+            &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"]
+        }
+        "etcdserverpb.Auth" => auth::METHODS,
+        "v3lockpb.Lock" => &["Lock", "Unlock"],
+        "v3electionpb.Election" => &["Campaign", "Proclaim", "Leader", "Observe", "Resign"],
+        "grpc.health.v1.Health" => &["Check", "Watch", "List"],
+        _ => return None,
+    })
 }
 
 impl std::fmt::Debug for Services {

@@ -131,6 +131,8 @@ struct Bookmark {
     awaited: BTreeSet<i64>,
     /// The least of what the others have come up to.
     header: Option<Header>,
+    /// How many times it was asked for: each time is answered.
+    asked: usize,
 }
 
 impl<R> Session<R>
@@ -222,7 +224,10 @@ where
                 let all_alive = self.watches.values().all(|watcher| watcher.watch.is_some());
                 if all_alive && !self.watches.is_empty() {
                     let awaited = self.watches.keys().copied().collect();
-                    self.bookmark = Some(Bookmark { awaited, header: None });
+                    // One that is asked for late has to show what is there by then, and will do
+                    // for those that were asked for before.
+                    let asked = 1 + self.bookmark.as_ref().map_or(0, |earlier| earlier.asked);
+                    self.bookmark = Some(Bookmark { awaited, header: None, asked });
                     self.watches.values_mut().for_each(Watcher::ask);
                 }
                 Ok(())
@@ -372,9 +377,10 @@ where
         let Some(bookmark) = &mut self.bookmark else { return };
         bookmark.awaited.remove(&id);
         if bookmark.awaited.is_empty() {
-            let header = bookmark.header;
+            let (header, asked) = (bookmark.header, bookmark.asked);
             self.bookmark = None;
-            self.answers.extend(header.map(|header| answer(header, NOBODY)));
+            let told = header.map(|header| answer(header, NOBODY));
+            self.answers.extend(std::iter::repeat_n(told, asked).flatten());
         }
     }
 }
