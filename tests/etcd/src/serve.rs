@@ -1,8 +1,10 @@
-//! Our own services, as a store to test the adapter on.
+//! Our own services, as a store to test the adapter on, and as a server to test beside etcd.
 
 use coord_core::KvBackend;
 use coord_etcd::EtcdBackend;
-use coord_server::in_process;
+use coord_server::{ServerBuilder, in_process};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// The adapter over `backend`: between the two lies everything but the wires.
 ///
@@ -12,4 +14,49 @@ pub fn adapter(backend: impl KvBackend) -> EtcdBackend {
     let nowhere: [&str; 0] = [];
     let builder = EtcdBackend::builder(nowhere).limits(backend.limits());
     builder.over_channels([in_process(backend)]).expect("one channel is enough")
+}
+
+/// A server of ours on a free port of this machine. Dropped, it is gone.
+#[derive(Debug)]
+#[must_use = "whoever drops the server has it stopped"]
+pub struct Served {
+    endpoint: String,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinSet<()>,
+}
+
+impl Served {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If there is no free port.
+    pub async fn start(builder: ServerBuilder) -> Self {
+        let server = builder.bind("127.0.0.1:0").await.expect("there are free ports");
+        let endpoint = format!("http://{}", server.local_addr());
+        let (stop, stopped) = oneshot::channel();
+        let mut serving = JoinSet::new();
+        serving.spawn(server.serve_until(async { drop(stopped.await) }));
+        Self { endpoint, stop: Some(stop), serving }
+    }
+
+    /// The URL at which clients reach it.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Asks it to stop.
+    pub fn stop(&mut self) {
+        self.stop = None;
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Panics
+    /// If it has panicked.
+    pub async fn stopped(&mut self) {
+        while let Some(ended) = self.serving.join_next().await {
+            ended.expect("the server does not panic");
+        }
+    }
 }
