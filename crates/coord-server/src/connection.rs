@@ -19,6 +19,13 @@ use tokio::sync::mpsc;
 
 use crate::services::Services;
 
+/// How much a client may send that no call has read yet.
+///
+/// h2 takes half of it to be what the frames of small messages may cost, at 256 bytes each, and
+/// closes the connection when that is used up: with its usual 1 MiB by some two thousand watches
+/// that a client asks for in one breath. With this it takes 65,536.
+const WINDOW_BYTES: u32 = 32 << 20;
+
 /// Serves a connection until the client closes it, or the server stops and all calls are answered.
 pub(crate) async fn serve(socket: TcpStream, services: Services) {
     let (hired, mut calls) = Crew::new();
@@ -28,6 +35,7 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(services.limits().streams)
+        .initial_connection_window_size(WINDOW_BYTES)
         // Clients cancel calls in great numbers, and may.
         .max_pending_accept_reset_streams(Some(4096))
         .max_local_error_reset_streams(None);

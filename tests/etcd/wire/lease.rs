@@ -6,6 +6,7 @@ use etcd_client::proto::{
     PbLeaseTimeToLiveResponse, PbPutRequest,
 };
 
+use crate::create;
 use crate::kv::{put, range};
 use crate::play::{Play, Talk, refusal};
 
@@ -88,7 +89,13 @@ pub(crate) async fn keys_of_leases(play: &mut Play) {
     play.put("freed", put("b", "2")).await;
     play.time_to_live("keys that are left", 5, true).await;
     play.time_to_live("keys that came", 6, true).await;
+    let mut talk = play.watch().await;
+    talk.union(create!("a", range_end: b"z".to_vec(), prev_kv: true));
+    play.next("create", &mut talk).await;
+    play.put("on it again", PbPutRequest { lease: 5, ..put("b", "3") }).await;
+    play.next("event", &mut talk).await;
     play.revoke("revoke", 5).await;
+    play.next("events of one revision", &mut talk).await;
     play.range("left", range("\0", "\0")).await;
     play.revoke("revoke", 6).await;
     play.range("left", range("\0", "\0")).await;
@@ -123,4 +130,13 @@ pub(crate) async fn refreshes(play: &mut Play) {
         Ok(answer) => play.note("nothing said", answer),
         Err(status) => play.note("nothing said", refusal(&status)),
     }
+}
+
+pub(crate) async fn order(play: &mut Play) {
+    for (id, ttl) in [(1, 300), (2, 100), (3, 200), (-4, 400)] {
+        play.grant("grant", id, ttl).await;
+    }
+    let path = "/etcdserverpb.Lease/LeaseLeases";
+    let request = PbLeaseLeasesRequest {};
+    play.call::<_, PbLeaseLeasesResponse>("by the time that is left", path, request).await;
 }

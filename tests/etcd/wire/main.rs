@@ -9,6 +9,7 @@
 
 mod kv;
 mod lease;
+mod limits;
 mod member;
 mod plain;
 mod play;
@@ -18,11 +19,12 @@ mod watch_live;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use coord_etcd_tests::serve::Served;
 use coord_etcd_tests::{Release, Setup};
 use coord_mem::MemBackend;
-use coord_server::Server;
+use coord_server::{Server, ServerBuilder};
 use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -32,22 +34,38 @@ use crate::play::Play;
 struct Scene {
     name: &'static str,
     script: for<'a> fn(&'a mut Play) -> BoxFuture<'a, ()>,
+    /// How etcd is told to be for it, and how ours is.
+    argument: Option<&'static str>,
+    ours: fn(ServerBuilder) -> ServerBuilder,
 }
 
-/// `scenes![kv: puts, …]` is the scene of each function, named after it.
+/// `scenes![kv: puts, …]` is the scene of each function, named after it. What follows in brackets is
+/// how the servers are to be.
 macro_rules! scenes {
-    ($($module:ident: $($name:ident),+;)+) => {
+    ($($module:ident: $($name:ident $([$argument:literal, $ours:expr])?),+;)+) => {
         &[$($(Scene {
             name: concat!(stringify!($module), "::", stringify!($name)),
             script: |play| Box::pin($module::$name(play)),
+            $(argument: Some($argument), ours: $ours,)?
+            ..USUAL
         },)+)+]
     };
 }
 
+const USUAL: Scene =
+    Scene { name: "", script: |_| Box::pin(async {}), argument: None, ours: |builder| builder };
+
 const SCENES: &[Scene] = scenes![
     kv: puts, reads, sorts, deletes, compactions, sizes;
     txn: compares, steps, refusals, duplicates, history;
-    lease: grants, keys_of_leases, refreshes;
+    lease: grants, keys_of_leases, refreshes, order;
+    limits:
+        small_requests ["--max-request-bytes=10000", |server| server.max_request_bytes(10_000)],
+        few_streams ["--max-concurrent-streams=2", |server| server.max_streams(2)],
+        notifications [
+            "--experimental-watch-progress-notify-interval=300ms",
+            |server| server.progress_interval(Duration::from_millis(300))
+        ];
     watch: ids, refusals, starts, cancels, half_closed;
     watch: bookmarks, late_bookmarks, nobodys_bookmarks;
     watch_live: events, filters, previous, fragments, together;
@@ -117,10 +135,12 @@ fn main() -> ExitCode {
 fn compare(release: Release, scene: &'static Scene) -> Result<(), Failed> {
     let runtime = tokio::runtime::Runtime::new()?;
     let (theirs, ours) = runtime.block_on(async {
-        let etcd = Setup::new(release.clone()).start().await;
+        let setup = Setup::new(release.clone());
+        let setup = scene.argument.into_iter().fold(setup, Setup::argument);
+        let etcd = setup.start().await;
         let theirs = transcript(&etcd.endpoints()[0], scene).await;
         drop(etcd);
-        let server = Served::start(Server::builder(MemBackend::new())).await;
+        let server = Served::start((scene.ours)(Server::builder(MemBackend::new()))).await;
         let ours = transcript(server.endpoint(), scene).await;
         (theirs, ours)
     });
