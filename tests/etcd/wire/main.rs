@@ -46,14 +46,15 @@ macro_rules! scenes {
         &[$($(Scene {
             name: concat!(stringify!($module), "::", stringify!($name)),
             script: |play| Box::pin($module::$name(play)),
-            $(argument: Some($argument), ours: $ours,)?
-            ..USUAL
+            argument: scenes!(@argument $($argument)?),
+            ours: scenes!(@ours $($ours)?),
         },)+)+]
     };
+    (@argument) => { None };
+    (@argument $argument:literal) => { Some($argument) };
+    (@ours) => { |server| server };
+    (@ours $ours:expr) => { $ours };
 }
-
-const USUAL: Scene =
-    Scene { name: "", script: |_| Box::pin(async {}), argument: None, ours: |builder| builder };
 
 const SCENES: &[Scene] = scenes![
     kv: puts, reads, sorts, deletes, compactions, sizes;
