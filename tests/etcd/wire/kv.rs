@@ -202,3 +202,13 @@ pub(crate) async fn sizes(play: &mut Play) {
             .await;
     }
 }
+
+/// Answers may be as large as they like.
+pub(crate) async fn large_answers(play: &mut Play) {
+    let large = "x".repeat(1_500_000);
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        play.put("put", put(key, &large)).await;
+    }
+    play.range("nine megabytes", range("a", "z")).await;
+    play.delete("nine more", delete("a", "z")).await;
+}

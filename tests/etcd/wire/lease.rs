@@ -10,6 +10,8 @@ use crate::create;
 use crate::kv::{put, range};
 use crate::play::{Play, Talk, refusal};
 
+type Keeping = Talk<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>;
+
 impl Play {
     async fn revoke(&mut self, what: &str, id: i64) {
         let (path, request) = ("/etcdserverpb.Lease/LeaseRevoke", PbLeaseRevokeRequest { id });
@@ -104,7 +106,6 @@ pub(crate) async fn keys_of_leases(play: &mut Play) {
 pub(crate) async fn refreshes(play: &mut Play) {
     play.grant("grant", 5, 60).await;
     let path = "/etcdserverpb.Lease/LeaseKeepAlive";
-    type Keeping = Talk<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>;
     let mut talk: Keeping = play.talk(path).await;
     for (what, id) in [("refresh", 5), ("unknown", 6), ("none", 0), ("negative", -5), ("again", 5)]
     {
@@ -139,4 +140,23 @@ pub(crate) async fn order(play: &mut Play) {
     let path = "/etcdserverpb.Lease/LeaseLeases";
     let request = PbLeaseLeasesRequest {};
     play.call::<_, PbLeaseLeasesResponse>("by the time that is left", path, request).await;
+}
+
+pub(crate) async fn expiry(play: &mut Play) {
+    let mut talk = play.watch().await;
+    talk.union(create!("a", range_end: b"z".to_vec(), prev_kv: true));
+    play.next("create", &mut talk).await;
+    play.grant("grant", 5, 2).await;
+    for key in ["b", "a"] {
+        play.put("put", PbPutRequest { lease: 5, ..put(key, "1") }).await;
+        play.next("event", &mut talk).await;
+    }
+    play.next("its keys are gone", &mut talk).await;
+    play.time_to_live("so is the lease", 5, true).await;
+    play.revoke("revoke", 5).await;
+    play.put("put", PbPutRequest { lease: 5, ..put("a", "1") }).await;
+    let mut keeping: Keeping = play.talk("/etcdserverpb.Lease/LeaseKeepAlive").await;
+    keeping.say(PbLeaseKeepAliveRequest { id: 5 });
+    play.next("refresh", &mut keeping).await;
+    play.grant("a new life", 5, 60).await;
 }

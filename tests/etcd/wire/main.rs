@@ -57,9 +57,9 @@ macro_rules! scenes {
 }
 
 const SCENES: &[Scene] = scenes![
-    kv: puts, reads, sorts, deletes, compactions, sizes;
+    kv: puts, reads, sorts, deletes, compactions, sizes, large_answers;
     txn: compares, steps, refusals, duplicates, history;
-    lease: grants, keys_of_leases, refreshes, order;
+    lease: grants, keys_of_leases, refreshes, order, expiry;
     limits:
         small_requests ["--max-request-bytes=10000", |server| server.max_request_bytes(10_000)],
         few_streams ["--max-concurrent-streams=2", |server| server.max_streams(2)],
@@ -69,8 +69,8 @@ const SCENES: &[Scene] = scenes![
         ];
     watch: ids, refusals, starts, cancels, half_closed;
     watch: bookmarks, late_bookmarks, nobodys_bookmarks;
-    watch_live: events, filters, previous, fragments, together;
-    member: maintenance, cluster, logins, health, unknown;
+    watch_live: events, filters, previous, fragments, together, long_history;
+    member: maintenance, operations, cluster, logins, health, unknown;
     plain: pages, probes;
 ];
 
@@ -96,7 +96,11 @@ macro_rules! differences {
 }
 
 const DIFFERENCES: &[Difference] = differences![
-    "" "member::cluster": "add", "remove", "promote" => OF_ONE;
+    "" "member::cluster": "add", "remove", "update", "promote" => OF_ONE;
+    "" "member::operations": "snapshot" => "there are no files";
+    "" "member::operations":
+        "to nothing", "to nonsense", "too far", "further up", "not under way", "unknown"
+        => "there is no other version to go to";
     "" "member::logins": "enable", "disable", "users", "add a user", "add a role" => NO_LOGINS;
     "" "member::unknown": "nonsense" => "decoders have words of their own";
     "3.5" "member::maintenance": "hash of revision 2"

@@ -5,10 +5,12 @@ use etcd_client::proto::{
     PbAuthEnableRequest, PbAuthEnableResponse, PbAuthRoleAddRequest, PbAuthRoleAddResponse,
     PbAuthUserAddRequest, PbAuthUserAddResponse, PbAuthUserListRequest, PbAuthUserListResponse,
     PbAuthenticateRequest, PbAuthenticateResponse, PbDefragmentRequest, PbDefragmentResponse,
-    PbHashKvRequest, PbHashKvResponse, PbHashRequest, PbHashResponse, PbMemberAddRequest,
-    PbMemberAddResponse, PbMemberListRequest, PbMemberListResponse, PbMemberPromoteRequest,
-    PbMemberPromoteResponse, PbMemberRemoveRequest, PbMemberRemoveResponse, PbMoveLeaderRequest,
-    PbMoveLeaderResponse, PbResponseHeader, PbStatusRequest, PbStatusResponse,
+    PbDowngradeRequest, PbDowngradeResponse, PbHashKvRequest, PbHashKvResponse, PbHashRequest,
+    PbHashResponse, PbMemberAddRequest, PbMemberAddResponse, PbMemberListRequest,
+    PbMemberListResponse, PbMemberPromoteRequest, PbMemberPromoteResponse, PbMemberRemoveRequest,
+    PbMemberRemoveResponse, PbMemberUpdateRequest, PbMemberUpdateResponse, PbMoveLeaderRequest,
+    PbMoveLeaderResponse, PbResponseHeader, PbSnapshotRequest, PbSnapshotResponse, PbStatusRequest,
+    PbStatusResponse,
 };
 
 use crate::kv::put;
@@ -92,6 +94,9 @@ pub(crate) async fn cluster(play: &mut Play) {
     play.call::<_, PbMemberAddResponse>("add", path, add).await;
     let path = "/etcdserverpb.Cluster/MemberRemove";
     play.call::<_, PbMemberRemoveResponse>("remove", path, PbMemberRemoveRequest { id: 1 }).await;
+    let path = "/etcdserverpb.Cluster/MemberUpdate";
+    let update = PbMemberUpdateRequest { id: 1, peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()] };
+    play.call::<_, PbMemberUpdateResponse>("update", path, update).await;
     let path = "/etcdserverpb.Cluster/MemberPromote";
     play.call::<_, PbMemberPromoteResponse>("promote", path, PbMemberPromoteRequest { id: 1 })
         .await;
@@ -125,6 +130,28 @@ pub(crate) async fn logins(play: &mut Play) {
     let path = "/etcdserverpb.Auth/RoleAdd";
     let role = PbAuthRoleAddRequest { name: "r".into() };
     play.call::<_, PbAuthRoleAddResponse>("add a role", path, role).await;
+}
+
+/// What needs files, or other versions.
+pub(crate) async fn operations(play: &mut Play) {
+    let path = "/etcdserverpb.Maintenance/Snapshot";
+    let mut talk = play.talk::<PbSnapshotRequest, PbSnapshotResponse>(path).await;
+    talk.say(PbSnapshotRequest {});
+    talk.fall_silent();
+    let first = talk.next().await.expect("an answer");
+    play.told("snapshot", first.map(|first| first.is_some()));
+    let path = "/etcdserverpb.Maintenance/Downgrade";
+    for (what, action, version) in [
+        ("to nothing", 0, ""),
+        ("to nonsense", 0, "x"),
+        ("too far", 0, "3.1.0"),
+        ("further up", 0, "3.9.0"),
+        ("not under way", 2, ""),
+        ("unknown", 9, ""),
+    ] {
+        let request = PbDowngradeRequest { action, version: version.to_owned() };
+        play.call::<_, PbDowngradeResponse>(what, path, request).await;
+    }
 }
 
 /// Any message: nothing of it is read.

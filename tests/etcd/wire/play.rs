@@ -98,7 +98,8 @@ impl Play {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        let grpc = tonic::client::Grpc::new(self.channel.clone());
+        let mut grpc = grpc.max_decoding_message_size(usize::MAX);
         grpc.ready().await.expect("the server is there");
         let path = PathAndQuery::from_static(path);
         let answer = grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default());
@@ -112,7 +113,8 @@ impl Play {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        let grpc = tonic::client::Grpc::new(self.channel.clone());
+        let mut grpc = grpc.max_decoding_message_size(usize::MAX);
         grpc.ready().await.expect("the server is there");
         let (said, mut saying) = mpsc::unbounded_channel();
         let saying = stream::poll_fn(move |cx| saying.poll_recv(cx));

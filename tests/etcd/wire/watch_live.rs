@@ -1,6 +1,8 @@
 //! The events that watches bring.
 
-use etcd_client::proto::{PbTxnOpRequest, PbTxnRequest, PbWatchResponse};
+use etcd_client::proto::{
+    PbKeyValue, PbPutResponse, PbTxnOpRequest, PbTxnRequest, PbWatchResponse,
+};
 use tokio::time::{Duration, sleep};
 
 use crate::create;
@@ -155,4 +157,39 @@ pub(crate) async fn together(play: &mut Play) {
         events.sort_by_key(|(id, event)| (*id, event.kv.as_ref().map_or(0, |kv| kv.mod_revision)));
         play.note("each hears all", events);
     }
+}
+
+/// More of it than etcd puts into one message.
+pub(crate) async fn long_history(play: &mut Play) {
+    for n in 0..1_200 {
+        let put: Result<PbPutResponse, _> =
+            play.ask("/etcdserverpb.KV/Put", put("a", &n.to_string())).await;
+        put.expect("a put");
+    }
+    let mut talk = play.watch().await;
+    for (start_revision, count) in [(1, 1_200), (700, 502), (1_201, 1)] {
+        talk.union(create!("a", start_revision: start_revision, prev_kv: true));
+        play.next("create", &mut talk).await;
+        let mut events = Vec::new();
+        while events.len() < count {
+            let message = talk.next().await.expect("events").expect("no error");
+            events.extend(message.expect("the stream goes on").events);
+        }
+        let revisions: Vec<_> = events
+            .iter()
+            .map(|event| {
+                let revision = |kv: &Option<PbKeyValue>| kv.as_ref().map(|kv| kv.mod_revision);
+                (revision(&event.kv), revision(&event.prev_kv))
+            })
+            .collect();
+        let in_a_row = revisions.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        play.note("history", (in_a_row, revisions.len(), revisions.first(), revisions.last()));
+    }
+    play.put("put", put("a", "last")).await;
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        heard.push(talk.next().await.expect("events").expect("no error").expect("it goes on"));
+    }
+    heard.sort_by_key(|message| message.watch_id);
+    play.note("live again", heard);
 }
