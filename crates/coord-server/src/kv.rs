@@ -11,6 +11,7 @@ use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::call::unknown_method;
+use crate::check::{check_sort, check_txn};
 use crate::services::{Services, read};
 use crate::status::status_of;
 
@@ -72,7 +73,7 @@ impl PbKvService for Services {
 
     async fn txn(&self, request: Request<PbTxnRequest>) -> Result<Response<PbTxnResponse>, Status> {
         self.check_size(request.get_ref())?;
-        check_steps(request.get_ref())?;
+        check_txn(request.get_ref(), self.backend().limits().max_txn_ops)?;
         let request: Txn = read(request.map(etcds_reading))?;
         self.answer(self.backend().txn(request).await)
     }
@@ -84,27 +85,6 @@ impl PbKvService for Services {
         let request: Compact = read(request)?;
         self.answer(self.backend().compact(request).await)
     }
-}
-
-/// Refuses a sort that etcd does not know, as 3.6 does; 3.5 crashes.
-fn check_sort(range: &PbRangeRequest) -> Result<(), Status> {
-    if (0..=2).contains(&range.sort_order) && (0..=4).contains(&range.sort_target) {
-        return Ok(());
-    }
-    Err(Status::invalid_argument("etcdserver: invalid sort option"))
-}
-
-/// Refuses a step that says nothing, in etcd's odd words for it.
-fn check_steps(txn: &PbTxnRequest) -> Result<(), Status> {
-    for step in txn.success.iter().chain(&txn.failure) {
-        match &step.request {
-            Some(PbTxnOpRequest::RequestRange(range)) => check_sort(range)?,
-            Some(PbTxnOpRequest::RequestTxn(nested)) => check_steps(nested)?,
-            Some(_) => {}
-            None => return Err(Status::invalid_argument("etcdserver: key not found")),
-        }
-    }
-    Ok(())
 }
 
 /// Says in known words what etcd takes compares to mean that it does not know.

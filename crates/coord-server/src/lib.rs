@@ -43,12 +43,14 @@
 //! - `health`: whether it is well, as gRPC's load balancers ask;
 //! - `plain`: what is asked without gRPC: the same, and which version it is;
 //! - `call`: services that etcd-client has no code for;
+//! - `check`: what a backend cannot be asked, and etcd refuses;
 //! - `status`: errors.
 //!
 //! What etcd does and this does not: TLS and logins, more than one member, snapshots.
 
 mod auth;
 mod call;
+mod check;
 mod cluster;
 mod connection;
 mod election;

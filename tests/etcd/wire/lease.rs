@@ -1,9 +1,9 @@
 //! Leases.
 
 use etcd_client::proto::{
-    PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse, PbLeaseLeasesRequest, PbLeaseLeasesResponse,
-    PbLeaseRevokeRequest, PbLeaseRevokeResponse, PbLeaseTimeToLiveRequest,
-    PbLeaseTimeToLiveResponse, PbPutRequest,
+    PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
+    PbLeaseLeasesRequest, PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse,
+    PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse, PbPutRequest,
 };
 
 use crate::create;
@@ -67,6 +67,11 @@ pub(crate) async fn grants(play: &mut Play) {
         play.grant(what, id, ttl).await;
     }
     play.leases("many").await;
+    let path = "/etcdserverpb.Lease/LeaseGrant";
+    let request = PbLeaseGrantRequest { ttl: 60, id: 0 };
+    let chosen = [play.ask(path, request).await, play.ask(path, request).await];
+    let [one, two]: [PbLeaseGrantResponse; 2] = chosen.map(|granted| granted.expect("a lease"));
+    play.note("ids of the server's choice", (one.id > 0, two.id > 0, one.id != two.id, one.ttl));
     for id in [5, -5, i64::MIN, i64::MAX, 1, 7, 8, 0] {
         play.time_to_live("time to live", id, false).await;
     }

@@ -63,9 +63,9 @@ pub(crate) async fn notifications(play: &mut Play) {
     let before = Instant::now();
     play.next("bookmark, after the event", &mut talk).await;
     // The one that was due first is left out.
-    play.note("late", before.elapsed() > Duration::from_millis(450));
+    play.note("late", before.elapsed() > Duration::from_millis(900));
     talk.cancel(0);
     play.next("cancel", &mut talk).await;
-    let nothing = timeout(Duration::from_millis(700), talk.next()).await;
+    let nothing = timeout(Duration::from_millis(1_300), talk.next()).await;
     play.note("nothing any more", nothing.is_err());
 }

@@ -7,6 +7,7 @@
 //! differ, or an older etcd does, the scene's line is named here, with the reason, and then it has
 //! to differ.
 
+mod any;
 mod kv;
 mod lease;
 mod limits;
@@ -39,8 +40,8 @@ struct Scene {
     ours: fn(ServerBuilder) -> ServerBuilder,
 }
 
-/// `scenes![kv: puts, …]` is the scene of each function, named after it. What follows in brackets is
-/// how the servers are to be.
+/// `scenes![kv: puts, …]` is the scene of each function, named after it. In brackets is
+/// how the servers are to be for it.
 macro_rules! scenes {
     ($($module:ident: $($name:ident $([$argument:literal, $ours:expr])?),+;)+) => {
         &[$($(Scene {
@@ -58,20 +59,21 @@ macro_rules! scenes {
 
 const SCENES: &[Scene] = scenes![
     kv: puts, reads, sorts, deletes, compactions, sizes, large_answers;
-    txn: compares, steps, refusals, duplicates, history;
+    txn: compares, steps, refusals, duplicates, history, depths;
     lease: grants, keys_of_leases, refreshes, order, expiry;
     limits:
         small_requests ["--max-request-bytes=10000", |server| server.max_request_bytes(10_000)],
         few_streams ["--max-concurrent-streams=2", |server| server.max_streams(2)],
         notifications [
-            "--experimental-watch-progress-notify-interval=300ms",
-            |server| server.progress_interval(Duration::from_millis(300))
+            "--experimental-watch-progress-notify-interval=600ms",
+            |server| server.progress_interval(Duration::from_millis(600))
         ];
     watch: ids, refusals, starts, cancels, half_closed;
     watch: bookmarks, late_bookmarks, nobodys_bookmarks;
     watch_live: events, filters, previous, fragments, together, long_history;
     member: maintenance, operations, cluster, logins, health, unknown;
     plain: pages, probes;
+    any: requests;
 ];
 
 /// Where a transcript differs from ours, and why it may.
@@ -103,6 +105,7 @@ const DIFFERENCES: &[Difference] = differences![
         => "there is no other version to go to";
     "" "member::logins": "enable", "disable", "users", "add a user", "add a role" => NO_LOGINS;
     "" "member::unknown": "nonsense" => "decoders have words of their own";
+    "" "txn::depths": "too deep" => "prost reads messages within messages up to a hundred";
     "3.5" "member::maintenance": "hash of revision 2"
         => "of a revision it compacted at, etcd has kept what it was compacted at before";
     "3.4" "member::maintenance": "hash of revision 2", "alarms", "version" => OLD;

@@ -246,3 +246,13 @@ pub(crate) async fn history(play: &mut Play) {
     play.txn("two faults", then([at(1), missing])).await;
     play.range("all", range("\0", "\0")).await;
 }
+
+/// Nested as deep as our client can read the answer.
+pub(crate) async fn depths(play: &mut Play) {
+    let deep = |depth| (0..depth).fold(then([puts("a")]), |txn, _| then([nested(txn)]));
+    for depth in [10, 40, 49] {
+        play.txn("deep", deep(depth)).await;
+        play.range("done", range("a", "")).await;
+    }
+    play.txn("too deep", deep(50)).await;
+}
