@@ -46,6 +46,7 @@
 //!
 //! What etcd does and this does not: TLS and logins, more than one member, snapshots.
 
+mod alarm;
 mod auth;
 mod call;
 mod cluster;

@@ -31,13 +31,17 @@ pub(crate) fn call<B>(services: &Services, request: &Request<B>) -> Answer {
         "/health" => {
             let services = services.clone();
             async move {
-                match services.header().await {
-                    Ok(_) => said(StatusCode::OK, r#"{"health":"true","reason":""}"#.to_owned()),
-                    Err(_) => {
-                        let sick = r#"{"health":"false","reason":"RANGE ERROR"}"#;
-                        said(StatusCode::SERVICE_UNAVAILABLE, sick.to_owned())
+                let alarm = services.alarms().first();
+                let sick = match (alarm, services.header().await) {
+                    (Some(alarm), _) => format!("ALARM {}", alarm.as_str_name()),
+                    (None, Err(_)) => "RANGE ERROR".to_owned(),
+                    (None, Ok(_)) => {
+                        let well = r#"{"health":"true","reason":""}"#;
+                        return said(StatusCode::OK, well.to_owned());
                     }
-                }
+                };
+                let sick = format!(r#"{{"health":"false","reason":"{sick}"}}"#);
+                said(StatusCode::SERVICE_UNAVAILABLE, sick)
             }
             .boxed()
         }
