@@ -10,6 +10,7 @@ use etcd_client::proto::{
 use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::alarm::Change;
 use crate::call::unknown_method;
 use crate::check::{check_sort, check_txn};
 use crate::services::{Services, read};
@@ -58,6 +59,7 @@ impl PbKvService for Services {
 
     async fn put(&self, request: Request<PbPutRequest>) -> Result<Response<PbPutResponse>, Status> {
         self.check_size(request.get_ref())?;
+        self.alarms().check(Change::Growth)?;
         let request: Put = read(request)?;
         self.answer(self.backend().put_with(request).await)
     }
@@ -67,6 +69,7 @@ impl PbKvService for Services {
         request: Request<PbDeleteRequest>,
     ) -> Result<Response<PbDeleteResponse>, Status> {
         self.check_size(request.get_ref())?;
+        self.alarms().check(Change::Other)?;
         let request: Delete = read(request)?;
         self.answer(self.backend().delete_with(request).await)
     }
@@ -74,6 +77,7 @@ impl PbKvService for Services {
     async fn txn(&self, request: Request<PbTxnRequest>) -> Result<Response<PbTxnResponse>, Status> {
         self.check_size(request.get_ref())?;
         check_txn(request.get_ref(), self.backend().limits().max_txn_ops)?;
+        self.alarms().check(Change::of(request.get_ref()))?;
         let request: Txn = read(request.map(etcds_reading))?;
         self.answer(self.backend().txn(request).await)
     }
@@ -82,6 +86,7 @@ impl PbKvService for Services {
         &self,
         request: Request<PbCompactionRequest>,
     ) -> Result<Response<PbCompactionResponse>, Status> {
+        self.alarms().check(Change::Other)?;
         let request: Compact = read(request)?;
         self.answer(self.backend().compact(request).await)
     }

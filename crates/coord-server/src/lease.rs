@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use crate::alarm::Change;
 use crate::services::{Services, read};
 use crate::status::status;
 
@@ -24,6 +25,7 @@ impl PbLeaseService for Services {
         &self,
         request: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
+        self.alarms().check(Change::Growth)?;
         let request: LeaseGrant = read(request)?;
         told(self.backend().lease_grant(request).await)
     }
@@ -32,6 +34,7 @@ impl PbLeaseService for Services {
         &self,
         request: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
+        self.alarms().check(Change::Other)?;
         let id: Option<LeaseId> = read(request)?;
         let id = id.ok_or_else(|| status(&Error::LeaseNotFound { lease: None }))?;
         told(self.backend().lease_revoke(id).await)

@@ -48,6 +48,7 @@
 //!
 //! What etcd does and this does not: TLS and logins, more than one member, snapshots.
 
+mod alarm;
 mod auth;
 mod call;
 mod check;

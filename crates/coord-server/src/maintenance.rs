@@ -1,8 +1,7 @@
 //! The Maintenance service: what a member says about its state.
 //!
-//! A store behind this server has no files and no alarms, so there is nothing to defragment and
-//! nothing to disarm: both are done as soon as they are asked for. What needs files or other
-//! members is refused.
+//! A store behind this server has no files, so there is nothing to defragment: it is done as soon
+//! as it is asked for. What needs files or other members is refused.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3rpc/maintenance.go`.
 
@@ -29,9 +28,13 @@ const EMPTY_FILE_BYTES: i64 = 20_480;
 
 #[async_trait]
 impl PbMaintenanceService for Services {
-    async fn alarm(&self, _: Request<PbAlarmRequest>) -> Result<Response<PbAlarmResponse>, Status> {
+    async fn alarm(
+        &self,
+        request: Request<PbAlarmRequest>,
+    ) -> Result<Response<PbAlarmResponse>, Status> {
+        let alarms = self.alarms().handle(request.into_inner())?;
         let header = Some(self.header().await?.to_wire());
-        Ok(Response::new(PbAlarmResponse { header, alarms: Vec::new() }))
+        Ok(Response::new(PbAlarmResponse { header, alarms }))
     }
 
     async fn status(
@@ -50,6 +53,7 @@ impl PbMaintenanceService for Services {
             raft_index: index,
             raft_term: header.raft_term,
             raft_applied_index: index,
+            errors: self.alarms().printed(),
             ..PbStatusResponse::default()
         }))
     }

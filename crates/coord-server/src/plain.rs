@@ -87,11 +87,17 @@ impl Page {
         let header = services.header().await;
         let (kind, text) = match (self, header) {
             (Self::Version, _) => (JSON, version()),
-            (Self::Health, Ok(_)) => (TEXT, r#"{"health":"true","reason":""}"#.to_owned()),
-            (Self::Health, Err(why)) => {
-                let why = why.message();
-                let text = format!(r#"{{"health":"false","reason":"RANGE ERROR:{why}"}}"#);
-                return said(StatusCode::SERVICE_UNAVAILABLE, TEXT, text + "\n");
+            (Self::Health, header) => {
+                let sick = match (services.alarms().first(), header) {
+                    (Some(alarm), _) => format!("ALARM {}", alarm.as_str_name()),
+                    (None, Err(why)) => format!("RANGE ERROR:{}", why.message()),
+                    (None, Ok(_)) => {
+                        let well = r#"{"health":"true","reason":""}"#;
+                        return said(StatusCode::OK, TEXT, well.to_owned());
+                    }
+                };
+                let text = format!("{{\"health\":\"false\",\"reason\":\"{sick}\"}}\n");
+                return said(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
             }
             (Self::Checks { checks, verbose }, Ok(_)) => {
                 let lines = checks.iter().map(|check| format!("[+]{check} ok\n"));

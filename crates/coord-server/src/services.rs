@@ -19,6 +19,7 @@ use tonic::{Request, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
+use crate::alarm::Alarms;
 use crate::call::{Answer, Answered, refuse, split, unknown_method, unserved};
 use crate::status::{etcds_words, status, stopped};
 use crate::{auth, election, health, lock, plain};
@@ -61,6 +62,7 @@ struct Shared {
     stopped: watch::Sender<bool>,
     /// Whoever enters a line on a lease looks first whether that lease is in it.
     entering: tokio::sync::Mutex<()>,
+    alarms: Alarms,
 }
 
 impl Services {
@@ -77,7 +79,8 @@ impl Services {
 
     fn over(backend: Arc<dyn KvBackend>, limits: Limits, address: Option<SocketAddr>) -> Self {
         let (stopped, entering) = (watch::Sender::new(false), tokio::sync::Mutex::new(()));
-        Self { shared: Arc::new(Shared { backend, limits, address, stopped, entering }) }
+        let alarms = Alarms::default();
+        Self { shared: Arc::new(Shared { backend, limits, address, stopped, entering, alarms }) }
     }
 
     /// The same, with these limits, at this address.
@@ -99,6 +102,10 @@ impl Services {
 
     pub(crate) fn entering(&self) -> &tokio::sync::Mutex<()> {
         &self.shared.entering
+    }
+
+    pub(crate) fn alarms(&self) -> &Alarms {
+        &self.shared.alarms
     }
 
     /// Ends what would not end by itself.

@@ -26,6 +26,7 @@
 
 mod bells;
 mod fragment;
+mod past;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::{Context, Poll};
@@ -43,6 +44,7 @@ use crate::services::Services;
 use crate::status::{status, too_large};
 use bells::{Bell, Bells};
 use fragment::fragments;
+use past::Past;
 
 /// The id of a watch that never came to be, and of bookmarks for all.
 const NOBODY: i64 = -1;
@@ -92,6 +94,8 @@ struct Session<R> {
 struct Watcher {
     /// `None` for one that was cancelled because its start is compacted.
     watch: Option<Watch>,
+    /// What it has to tell of the time before it was created; `None` once that is told.
+    past: Option<Past>,
     /// Rung when it has something to deliver.
     bell: Bell,
     /// Whether large answers are to be split.
@@ -116,6 +120,12 @@ impl Watcher {
             }
             Poll::Pending => None,
         }
+    }
+
+    /// Who sends an answer, at this revision.
+    fn header(&self, revision: Revision) -> Header {
+        let header = self.watch.as_ref().map(Watch::header).unwrap_or_default();
+        Header { revision, ..header }
     }
 
     fn ask(&mut self) {
@@ -247,13 +257,15 @@ where
             return self.refuse(why).await;
         }
         let notify = std::mem::take(&mut request.progress_notify);
+        let start = request.start_revision;
         let why = match self.services.backend().watch(request).await {
             Ok(_) if self.watches.contains_key(&asked_id) && asked_id != 0 => DUPLICATE_ID.into(),
             Ok(watch) => {
                 let id = if asked_id == 0 { self.free_id() } else { asked_id };
                 let bell = self.bells.bell(id);
+                let past = Past::new(start, watch.header().revision);
                 let (watch, busy, due) = (Some(watch), false, false);
-                self.admit(id, Watcher { watch, bell, fragment, notify, busy, due });
+                self.admit(id, Watcher { watch, past, bell, fragment, notify, busy, due });
                 return Ok(());
             }
             Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE.to_owned(),
@@ -285,6 +297,10 @@ where
         if let Some(bookmark) = &mut self.bookmark {
             // What the client waits for is said of all its watches, so of this one too.
             bookmark.awaited.insert(id);
+            watcher.ask();
+        }
+        if watcher.past.is_some() {
+            // The answer says that it is told.
             watcher.ask();
         }
         if watcher.notify && self.ticks.is_none() {
@@ -344,21 +360,45 @@ where
         }
     }
 
-    fn pass_on(&mut self, id: i64, batch: WatchBatch) {
+    fn pass_on(&mut self, id: i64, mut batch: WatchBatch) {
         let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
-        let watch = watcher.watch.as_ref().expect("only a watch that is open delivers");
-        let header = Header { revision: batch.revision, ..watch.header() };
-        if !batch.events.is_empty() {
-            watcher.busy = true;
-            let events = batch.events.into_iter().map(ToWire::to_wire).collect();
-            let response = PbWatchResponse { events, ..answer(header, id) };
-            if watcher.fragment {
-                self.answers.extend(fragments(response, self.services.limits().message_bytes()));
-            } else {
-                self.answers.push_back(response);
+        if let Some(mut past) = watcher.past.take() {
+            let present = past.gather(batch);
+            let told = if present.is_some() || past.is_full() { past.told() } else { None };
+            if present.is_none() {
+                watcher.past = Some(past);
             }
-            return;
+            if let Some(told) = told {
+                self.tell(id, told);
+            }
+            let Some(present) = present else { return };
+            batch = present;
         }
+        if batch.events.is_empty() {
+            self.mark(id, batch.revision);
+        } else {
+            self.tell(id, batch);
+        }
+    }
+
+    /// Sends the events of a batch.
+    fn tell(&mut self, id: i64, batch: WatchBatch) {
+        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
+        watcher.busy = true;
+        let header = watcher.header(batch.revision);
+        let events = batch.events.into_iter().map(ToWire::to_wire).collect();
+        let response = PbWatchResponse { events, ..answer(header, id) };
+        if watcher.fragment {
+            self.answers.extend(fragments(response, self.services.limits().message_bytes()));
+        } else {
+            self.answers.push_back(response);
+        }
+    }
+
+    /// All events of a watch up to `revision` were sent.
+    fn mark(&mut self, id: i64, revision: Revision) {
+        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
+        let header = watcher.header(revision);
         // A bookmark answers whoever waits for one: there may be two.
         if std::mem::take(&mut watcher.due) {
             self.answers.push_back(answer(header, id));
