@@ -20,6 +20,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
 use crate::call::{Answer, Answered, unserved};
+use crate::on_behalf::Places;
 use crate::status::{etcds_words, status, stopped};
 use crate::{auth, election, lock, plain};
 
@@ -59,8 +60,8 @@ struct Shared {
     address: Option<SocketAddr>,
     /// Whether the server is being stopped.
     stopped: watch::Sender<bool>,
-    /// Whoever enters a line on a lease looks first whether that lease is in it.
-    entering: tokio::sync::Mutex<()>,
+    /// Where clients of the Lock and Election services stand.
+    places: Places,
 }
 
 impl Services {
@@ -76,8 +77,8 @@ impl Services {
     }
 
     fn over(backend: Arc<dyn KvBackend>, limits: Limits, address: Option<SocketAddr>) -> Self {
-        let (stopped, entering) = (watch::Sender::new(false), tokio::sync::Mutex::new(()));
-        Self { shared: Arc::new(Shared { backend, limits, address, stopped, entering }) }
+        let (stopped, places) = (watch::Sender::new(false), Places::default());
+        Self { shared: Arc::new(Shared { backend, limits, address, stopped, places }) }
     }
 
     /// The same, with these limits, at this address.
@@ -97,8 +98,8 @@ impl Services {
         self.shared.address
     }
 
-    pub(crate) fn entering(&self) -> &tokio::sync::Mutex<()> {
-        &self.shared.entering
+    pub(crate) fn places(&self) -> &Places {
+        &self.shared.places
     }
 
     /// Ends what would not end by itself.
