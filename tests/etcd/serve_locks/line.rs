@@ -149,6 +149,24 @@ pub(crate) async fn two_calls_on_one_lease_wait_under_one_key(place: Place) {
     }
 }
 
+/// For etcd a lock waits for those below it.
+pub(crate) async fn names_that_nest_are_two_lines_for_us(place: Place) {
+    let peer = place.peer().await;
+    let (night, day) = (peer.grant(60).await, peer.grant(60).await);
+    let (below, _) = peer.lock("jobs/night", night).await.expect(DONE);
+    let theirs = peer.clone();
+    let mut above = Call::begin(async move { theirs.lock("jobs", day).await });
+    if place.is_etcd() {
+        above.waits().await;
+        assert_eq!(peer.leader("jobs").await.expect(DONE).0.key(), below.as_bytes());
+        peer.unlock(below).await.expect(DONE);
+    }
+    let (above, _) = above.answer().await.expect(DONE);
+    assert_eq!(peer.leader("jobs").await.expect(DONE).0.key(), above.as_bytes());
+    // Those above do not stand in the way of those below.
+    peer.lock("jobs/day", night).await.expect(DONE);
+}
+
 /// `etcdctl lock`, which holds the lock until it is killed.
 fn etcdctl_lock(place: &Place) -> (Child, Call<Option<String>>) {
     let mut command = Command::from(place.release().etcdctl());

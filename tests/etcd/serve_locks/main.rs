@@ -50,6 +50,7 @@ const TESTS: &[Test] = tests![
     line::waiter_that_gives_up_leaves_no_key_and_keeps_its_lease,
     line::waiter_whose_connection_is_lost_leaves_no_key,
     line::two_calls_on_one_lease_wait_under_one_key,
+    line::names_that_nest_are_two_lines_for_us,
     line::service_etcdctl_and_our_mutex_stand_in_one_line,
     election::campaign_answers_with_what_stands_for_the_leader,
     election::campaign_without_a_lease_has_one_of_a_minute,

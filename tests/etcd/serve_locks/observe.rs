@@ -46,17 +46,16 @@ pub(crate) async fn observer_is_shown_every_leader_and_every_value(place: Place)
 
 pub(crate) async fn observer_who_comes_first_waits_for_a_leader(place: Place) {
     let (peer, other) = (place.peer().await, place.peer().await);
-    let mut first = Call::begin(async move {
-        let mut stream = other.observe("jobs").await;
-        (shown(&mut stream).await, stream)
-    });
-    first.waits().await;
+    // The stream does not even open.
+    let mut opening = Call::begin(async move { other.observe("jobs").await });
+    opening.waits().await;
     // Somebody who leads something else is not shown.
     let lease = peer.grant(60).await;
     peer.campaign("jobs2", "another", lease).await.expect(DONE);
-    first.waits().await;
+    opening.waits().await;
     let (leader, entered) = peer.campaign("jobs", "me", lease).await.expect(DONE);
-    let ((kv, revision), mut stream) = first.answer().await;
+    let mut stream = opening.answer().await;
+    let (kv, revision) = shown(&mut stream).await;
     assert_eq!((kv.key(), value(&kv), kv.lease()), (&leader.key[..], "me", lease));
     assert_eq!((kv.create_revision(), revision), (entered, entered));
     let proclaimed = peer.proclaim(Some(&leader), "still me").await.expect(DONE);
@@ -69,6 +68,7 @@ pub(crate) async fn observer_who_comes_late_is_shown_the_present(place: Place) {
     let (leader, entered) = peer.campaign("jobs", "me", lease).await.expect(DONE);
     let proclaimed = peer.proclaim(Some(&leader), "still me").await.expect(DONE);
     let now = peer.put("elsewhere").await;
+    peer.compact(now).await;
     let mut stream = peer.observe("jobs").await;
     let (kv, revision) = shown(&mut stream).await;
     assert_eq!((kv.key(), value(&kv), kv.lease()), (&leader.key[..], "still me", lease));

@@ -142,6 +142,10 @@ impl Peer {
         revision(self.client.clone().delete(key, None).await.expect(THERE).header())
     }
 
+    pub(crate) async fn compact(&self, revision: i64) {
+        self.client.clone().compact(revision, None).await.expect(THERE);
+    }
+
     /// The keys that begin so, in the order in which they came.
     pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
         let mut kvs = self.kvs(prefix).await;
@@ -225,7 +229,7 @@ impl Peer {
         Ok((told.take_kv().expect("an answer has the leader's key"), revision))
     }
 
-    /// etcd opens the stream when it has something to say, and not before.
+    /// The stream opens when it has something to say, and not before.
     pub(crate) async fn observe(&self, name: &str) -> ObserveStream {
         self.client.election_client().observe(name).await.expect(THERE)
     }
