@@ -4,12 +4,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use coord_core::{Mutex, Session};
+use etcd_client::Error;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use tonic::Code;
 
-use crate::place::{Call, DONE, Peer, Place, REFUSED, Refusal, THERE, unknown};
+use crate::place::{Call, DONE, Peer, Place, REFUSED, Refusal, THERE, shown, soon, unknown};
 
 /// Locks "jobs" on `lease` meanwhile; is the `place`th in the line when this returns.
 async fn in_line(peer: &Peer, lease: i64, place: usize) -> Call<Result<(String, i64), Refusal>> {
@@ -206,4 +208,23 @@ pub(crate) async fn service_etcdctl_and_our_mutex_stand_in_one_line(place: Place
     let id = Pid::from_raw(id).expect("no process has the number 0");
     kill_process(id, Signal::INT).expect("it runs");
     last.answer().await.expect(DONE);
+}
+
+/// etcd breaks the connection.
+pub(crate) async fn whoever_waits_is_told_that_the_server_is_stopped(place: Place) {
+    let peer = place.peer().await;
+    let (first, second) = (peer.grant(60).await, peer.grant(60).await);
+    peer.lock("jobs", first).await.expect(DONE);
+    let mut stream = peer.observe("jobs").await;
+    shown(&mut stream).await;
+    let lock = in_line(&peer, second, 2).await;
+    let theirs = peer.clone();
+    let mut campaign = Call::begin(async move { theirs.campaign("jobs", "", second).await });
+    campaign.waits().await;
+    soon(place.stop()).await;
+    let stopped = (Code::Unavailable, "etcdserver: server stopped".to_owned());
+    assert_eq!(lock.answer().await, Err(stopped.clone()));
+    assert_eq!(campaign.answer().await, Err(stopped.clone()));
+    let Err(Error::GRpcStatus(status)) = soon(stream.message()).await else { panic!("it goes on") };
+    assert_eq!((status.code(), status.message().to_owned()), stopped);
 }

@@ -71,6 +71,9 @@ const TESTS: &[Test] = tests![
     observe::etcdctl_elect_and_our_election_are_observed,
 ];
 
+/// Those that need a server of ours.
+const OURS: &[Test] = tests![line::whoever_waits_is_told_that_the_server_is_stopped,];
+
 fn main() -> ExitCode {
     Release::run_on_all(run)
 }
@@ -85,8 +88,8 @@ fn run(releases: &[Release]) -> ExitCode {
                 Place::etcd(pool.emptied().await)
             }));
         }
-        trials.push(test.trial("coord", Place::ours));
     }
+    trials.extend(TESTS.iter().chain(OURS).map(|test| test.trial("coord", Place::ours)));
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     for pool in &pools {
         pool.close();

@@ -1,7 +1,6 @@
 //! Where a test takes place, and a client that knows no more than protobuf.
 
 use std::fmt::Debug;
-use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use etcd_client::{
     Client, Error, GetOptions, KeyValue, LeaseGrantOptions, LeaseTimeToLiveOptions, LockOptions,
     ObserveStream, ProclaimOptions, ResignOptions, ResponseHeader,
 };
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
@@ -42,7 +42,7 @@ pub(crate) struct Place {
 
 enum ServerOf {
     Etcd { _lent: Box<Lent> },
-    Ours { _serving: JoinSet<()> },
+    Ours { serving: JoinSet<()>, stop: oneshot::Sender<()> },
 }
 
 impl Place {
@@ -57,10 +57,19 @@ impl Place {
         let server = bound.expect("there are free ports");
         let address: SocketAddr = server.local_addr();
         let mut serving = JoinSet::new();
-        serving.spawn(server.serve_until(pending()));
+        let (stop, stopped) = oneshot::channel();
+        serving.spawn(server.serve_until(async { drop(stopped.await) }));
         let endpoint = format!("http://{address}");
-        let server = ServerOf::Ours { _serving: serving };
+        let server = ServerOf::Ours { serving, stop };
         Self { endpoint, release: Release::newest(), server }
+    }
+
+    /// Stops it as a signal does, if it is ours, and waits for its end.
+    pub(crate) async fn stop(self) {
+        if let ServerOf::Ours { mut serving, stop } = self.server {
+            stop.send(()).expect("it serves");
+            serving.join_next().await.expect("it serves").expect("no panic");
+        }
     }
 
     pub(crate) const fn is_etcd(&self) -> bool {

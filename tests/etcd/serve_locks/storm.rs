@@ -23,8 +23,14 @@ use crate::place::Peer;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("virtual::storm_of_calls_that_are_given_up_harms_nobody", storms),
-        Trial::test("virtual::line_of_hundreds_outlives_those_who_leave_it", long_line),
+        Trial::test(
+            "virtual::storm_of_calls_that_are_given_up_harms_nobody",
+            storm_of_calls_that_are_given_up_harms_nobody,
+        ),
+        Trial::test(
+            "virtual::line_of_hundreds_outlives_those_who_leave_it",
+            line_of_hundreds_outlives_those_who_leave_it,
+        ),
     ]
 }
 
@@ -162,7 +168,7 @@ async fn first(store: &MemBackend) -> (String, i64) {
     (String::from_utf8_lossy(&first.key).into_owned(), first.create_revision.0)
 }
 
-fn storms() -> Result<(), Failed> {
+fn storm_of_calls_that_are_given_up_harms_nobody() -> Result<(), Failed> {
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let clients = prop::collection::vec(prop::collection::vec(round(), 1..4), 1..6);
     let held = std::cell::Cell::new(0);
@@ -177,7 +183,7 @@ fn storms() -> Result<(), Failed> {
 }
 
 /// Of three hundred who wait every third stays, and they are served in order.
-fn long_line() -> Result<(), Failed> {
+fn line_of_hundreds_outlives_those_who_leave_it() -> Result<(), Failed> {
     on_virtual_time(async {
         let store = MemBackend::new();
         let peer = peer(&store, Vec::new()).await;
