@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, Stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 use tonic::server::Grpc;
@@ -45,7 +45,8 @@ where
     async move { Ok(grpc.unary(service, request).await) }.boxed()
 }
 
-/// One message, answered with a stream of them.
+/// One message, answered with a stream of them, which opens when there is something to say: that is
+/// when Go's gRPC sends the headers.
 pub(crate) fn server_streaming<B, Q, A, S>(
     services: &Services,
     request: http::Request<B>,
@@ -63,7 +64,11 @@ where
     let mut answer = Some(answer);
     let service = service_fn(move |request: Request<Q>| {
         let answer = answer.take().map(|answer| answer(services.clone(), request.into_inner()));
-        async move { Ok(Response::new(answer.expect("a call has one message"))) }
+        async move {
+            let mut answers = Box::pin(answer.expect("a call has one message"));
+            let first = answers.next().await.transpose()?;
+            Ok(Response::new(stream::iter(first.map(Ok)).chain(answers)))
+        }
     });
     async move { Ok(grpc.server_streaming(service, request).await) }.boxed()
 }

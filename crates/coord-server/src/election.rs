@@ -16,12 +16,12 @@ use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCampaignResponse, PbLeaderKey, PbLeaderResponse, PbProclaimResponse, PbResignResponse,
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 
 use crate::call::{Answer, refuse, server_streaming, unary};
-use crate::on_behalf::{first_in_line, lease};
+use crate::on_behalf::{Refusal, Wish, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
 
@@ -79,15 +79,14 @@ async fn campaign(
 ) -> Result<PbCampaignResponse, Status> {
     let CampaignRequest { name, value, .. } = request;
     let lease = lease(&services, request.lease).await?;
-    let elected = first_in_line(&services, name.clone(), lease, value).await?;
-    let leader = PbLeaderKey {
-        name: name.into(),
-        key: elected.key().to_vec(),
-        rev: elected.fencing_token().0.0,
-        lease: lease.get(),
-    };
-    let header = Some(elected.header().to_wire());
-    Ok(PbCampaignResponse { header, leader: Some(leader) })
+    let wish = Wish { name: name.clone(), lease, value: Some(value) };
+    let elected = first_in_line(&services, wish).await.map_err(|refusal| match refusal {
+        Refusal::Lost => not_leader(),
+        Refusal::Said(status) => status,
+    })?;
+    let (key, rev) = (elected.key.into(), elected.token.0.0);
+    let leader = PbLeaderKey { name: name.into(), key, rev, lease: lease.get() };
+    Ok(PbCampaignResponse { header: Some(elected.joined.to_wire()), leader: Some(leader) })
 }
 
 async fn proclaim(
@@ -99,7 +98,7 @@ async fn proclaim(
     let put = Put::new(leader.key.clone(), value).lease(lease);
     let (header, led) = while_leading(&services, leader, Op::Put(put)).await?;
     if !led {
-        return Err(Status::unknown("election: not leader"));
+        return Err(not_leader());
     }
     Ok(PbProclaimResponse { header: Some(header.to_wire()) })
 }
@@ -113,6 +112,10 @@ async fn resign(
     let delete = Op::Delete(Delete::new(KeyRange::key(leader.key.clone())));
     let (header, _) = while_leading(&services, leader, delete).await?;
     Ok(PbResignResponse { header: Some(header.to_wire()) })
+}
+
+fn not_leader() -> Status {
+    Status::unknown("election: not leader")
 }
 
 fn nobody_named() -> Status {
@@ -136,12 +139,10 @@ async fn leader(
     services: Services,
     LeaderRequest { name }: LeaderRequest,
 ) -> Result<PbLeaderResponse, Status> {
-    // Before it is asked: who watches from here on misses nothing.
-    let header = services.header().await?;
     let leader = Observer::new(Arc::clone(services.backend()), name).leader().await;
     let leader = leader.map_err(|error| without_code(&error))?;
     let leader = leader.ok_or_else(|| Status::unknown("election: no leader"))?;
-    Ok(told(header, &leader))
+    Ok(told(&leader))
 }
 
 /// Every leader and every value. Of times without a leader nothing is said.
@@ -150,28 +151,16 @@ fn observe(
     LeaderRequest { name }: LeaderRequest,
 ) -> impl Stream<Item = Result<PbLeaderResponse, Status>> + Send + 'static {
     let leaders = Observer::new(Arc::clone(services.backend()), name).observe();
-    let shown = stream::unfold((leaders, services.clone()), |(mut leaders, services)| async {
-        let leader = loop {
-            match leaders.next().await? {
-                Ok(Some(leader)) => break Ok(leader),
-                Ok(None) => {}
-                Err(error) => break Err(without_code(&error)),
-            }
-        };
-        let answer = match leader {
-            Ok(leader) => services.header().await.map(|header| {
-                // Not the store's revision, which may have passed by what comes next.
-                let revision = leader.key_value().mod_revision;
-                told(Header { revision, ..header }, &leader)
-            }),
-            Err(status) => Err(status),
-        };
-        Some((answer, (leaders, services)))
+    let shown = leaders.filter_map(|leader| async {
+        leader
+            .map(|leader| leader.as_ref().map(told))
+            .map_err(|error| without_code(&error))
+            .transpose()
     });
-    services.until_stopped(shown.boxed())
+    services.until_stopped(shown)
 }
 
-fn told(header: Header, leader: &Leader) -> PbLeaderResponse {
+fn told(leader: &Leader) -> PbLeaderResponse {
     let kv = Some(leader.key_value().clone().to_wire());
-    PbLeaderResponse { header: Some(header.to_wire()), kv }
+    PbLeaderResponse { header: Some(leader.header().to_wire()), kv }
 }

@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 
 use crate::call::{Answer, refuse, unary};
-use crate::on_behalf::{first_in_line, lease};
+use crate::on_behalf::{Refusal, Wish, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
 
@@ -49,8 +49,12 @@ where
 
 async fn lock(services: Services, request: LockRequest) -> Result<PbLockResponse, Status> {
     let lease = lease(&services, request.lease).await?;
-    let held = first_in_line(&services, request.name, lease, Bytes::new()).await?;
-    Ok(PbLockResponse { header: Some(held.header().to_wire()), key: held.key().to_vec() })
+    let wish = Wish { name: request.name, lease, value: None };
+    let first = first_in_line(&services, wish).await.map_err(|refusal| match refusal {
+        Refusal::Lost => Status::unknown("mutex: session is expired"),
+        Refusal::Said(status) => status,
+    })?;
+    Ok(PbLockResponse { header: Some(first.seen.to_wire()), key: first.key.into() })
 }
 
 /// Deletes the key, whatever it is: so does etcd.

@@ -2,39 +2,45 @@
 //!
 //! coord's primitives stand on a [`Session`], which keeps its lease alive and ends it. Here the
 //! lease is the client's: it keeps it alive, or does not, and decides when it ends. So the session
-//! is given a store in which refreshing a lease is only to look whether it is there, and when the
-//! call is over, answered or not, it is orphaned: what the contender left behind is cleaned up, and
-//! the lease goes on.
+//! is given a store in which to refresh a lease is only to look whether it is there, and to revoke
+//! one is nothing.
+//!
+//! The key is Go's, `name/<lease>`, which is what clients of etcd's expect. So there is one for all
+//! calls on that lease in that line: they wait together and are answered together. Whoever gives
+//! up takes the key away if nobody else waits under it and nobody has been told that it holds. To
+//! judge that, calls under one key enter and leave one after the other, each with its request.
 //!
 //! ```text
-//! client                server                          line
-//! grant L
-//! Lock(m, L)            join on L, wait                 …  m/L-0
-//!                       first: orphan, answer           m/L-0
-//! keep L alive
-//! Unlock(m/L-0)         delete                          (empty)
-//!
-//! Lock(m, L), gives up  leave the line, then orphan     …
+//! client               server                          line
+//! Lock(m, L)           join on L, wait                 m/K m/L
+//! Lock(m, L) again     finds m/L, waits too            m/K m/L
+//! the first gives up   one more waits: nothing         m/K m/L
+//! K unlocks            m/L is first: answer            m/L
+//! Unlock(m/L)          delete                          (empty)
 //! ```
 //!
-//! A lease that is in the line already has its place: whoever asks again on it gets the same key.
+//! A call that is cancelled is a future that is dropped, and then there is no time for a request.
+//! So what stands in the line is a task, which the call waits for and which outlives it to leave.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::contender::{Contender, WaitingLine};
+use coord_core::contender::{Contender, FencingToken, WaitingLine};
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
+    Compact, CompactResponse, Delete, DeleteResponse, Error, Header, KvBackend, LeaseGrant,
     LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
     LeaseTimeToLiveResponse, LeasesResponse, Limits, PrimitiveError, Put, PutResponse, Range,
     RangeResponse, Result, Session, Txn, TxnResponse, Watch, WatchRequest,
 };
 use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tonic::{Status, async_trait};
 
 use crate::services::Services;
-use crate::status::{of_primitive, stopped, without_code};
+use crate::status::{stopped, without_code};
 
 /// How long a lease lives that a client leaves to the server: Go's `defaultSessionTTL`.
 const TTL: Duration = Duration::from_secs(60);
@@ -48,66 +54,198 @@ pub(crate) async fn lease(services: &Services, named: i64) -> Result<LeaseId, St
     granted.map(|granted| granted.id).map_err(|error| without_code(&error))
 }
 
-/// Waits in the line `name` on `lease` until it is first there, and leaves it to the client.
-pub(crate) async fn first_in_line(
-    services: &Services,
-    name: Bytes,
-    lease: LeaseId,
-    value: Bytes,
-) -> Result<Contender, Status> {
-    let waiting = async {
-        let store = Arc::new(OnlyLooked { store: Arc::clone(services.backend()) });
-        let opened = Session::builder(store).lease(lease).open().await;
-        let session = Lent(opened.map_err(|error| without_code(&error))?);
-        let first = wait(services, &session.0, name, value).await;
-        let contender = first.map_err(|error| of_primitive(&error))?;
-        // Only then can the contender be dropped and its key stay.
-        let left = session.0.orphan().await;
-        left.map(|_| contender).map_err(|_| Status::unknown("mutex: session is expired"))
-    };
-    tokio::select! {
-        biased;
-        () = services.stopping() => Err(stopped()),
-        first = waiting => first,
+/// Where a client wants to be first.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) name: Bytes,
+    pub(crate) lease: LeaseId,
+    /// What others are to read under the key; what is there already stays if there is none.
+    pub(crate) value: Option<Bytes>,
+}
+
+/// A client that is first.
+#[derive(Debug)]
+pub(crate) struct First {
+    pub(crate) key: Bytes,
+    pub(crate) token: FencingToken,
+    /// Of the answer by which it joined the line.
+    pub(crate) joined: Header,
+    /// Of the answer that told that it is first.
+    pub(crate) seen: Header,
+}
+
+/// Why a client is not first.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Its lease has ended, or its key is deleted.
+    Lost,
+    Said(Status),
+}
+
+impl From<PrimitiveError> for Refusal {
+    fn from(error: PrimitiveError) -> Self {
+        match error {
+            PrimitiveError::Lost(_) => Self::Lost,
+            PrimitiveError::Backend(error) => error.into(),
+            error => Self::Said(Status::unknown(error.to_string())),
+        }
     }
 }
 
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Said(without_code(&error))
+    }
+}
+
+/// Waits in a line until the client is first there, and leaves the key to it.
+pub(crate) async fn first_in_line(services: &Services, wish: Wish) -> Result<First, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its owner is the call, which it outlives to leave"
+    )]
+    tokio::spawn(stand(services.clone(), wish, reply));
+    // Without an answer the runtime is being shut down.
+    let (first, taken) = answer.await.unwrap_or_else(|_| Err(Refusal::Said(stopped())))?;
+    // If nobody listens it is too late to give up anyway.
+    let _ = taken.send(());
+    Ok(first)
+}
+
+/// An answer may be dropped on its way to a call that is dropped; only one that was taken counts.
+type Reply = oneshot::Sender<Result<(First, oneshot::Sender<()>), Refusal>>;
+
+/// Stands in the line for a call, as long as there is one.
+async fn stand(services: Services, wish: Wish, reply: Reply) {
+    let store = Arc::new(OnlyLooked { store: Arc::clone(services.backend()) });
+    let session = match Session::builder(store).lease(wish.lease).open().await {
+        Ok(session) => session,
+        // Whoever is not there any more need not know.
+        Err(error) => return drop(reply.send(Err(error.into()))),
+    };
+    let place = services.places().of(&wish);
+    match enter(&session, &place, &wish).await {
+        Ok(entered) => wait(&services, &session, &place, entered, reply).await,
+        Err(refusal) => drop(reply.send(Err(refusal))),
+    }
+    services.places().forget(&wish, place);
+    let _ = session.orphan().await;
+}
+
+/// One who has joined the line.
+struct Entered {
+    contender: Contender,
+    joined: Header,
+    /// What is to be read under the key, if that is something else than it was.
+    change: Option<Bytes>,
+}
+
+/// Joins the line, or finds the place in it that other calls on the lease have.
+async fn enter(session: &Session, place: &Place, wish: &Wish) -> Result<Entered, Refusal> {
+    let line = WaitingLine::new(session, wish.name.clone());
+    let mut shared = place.0.lock().await;
+    let value = wish.value.clone().unwrap_or_default();
+    let (mut contender, found) = line.join_by_lease(value).await?;
+    let joined = contender.header();
+    let life = Some(contender.fencing_token());
+    if shared.calls == 0 || shared.life != life {
+        // Of a key that was there and is first, somebody may have been told so before.
+        let held = found.is_some()
+            && contender.wait_turn().now_or_never().is_some_and(|first| first.is_ok());
+        *shared = Shared { life, calls: 0, held };
+    }
+    shared.calls += 1;
+    let change = wish.value.clone().filter(|value| found.is_some_and(|kv| kv.value != *value));
+    Ok(Entered { contender, joined, change })
+}
+
+/// Waits until the contender is first, nobody waits for it any more, or it cannot be.
 async fn wait(
     services: &Services,
     session: &Session,
-    name: Bytes,
-    value: Bytes,
-) -> Result<Contender, PrimitiveError> {
-    let line = WaitingLine::new(session, name);
-    // One at a time: two calls on one lease would both find it missing.
-    let entering = services.entering().lock().await;
-    let mut contender = match line.resume().await? {
-        Some(found) => {
-            let range = Range::new(found.key().clone());
-            let read = services.backend().range(range).await?;
-            if read.kvs.iter().any(|kv| kv.value != value) {
-                found.set_value(value).await?;
-            }
-            found
+    place: &Place,
+    Entered { mut contender, joined, change }: Entered,
+    mut reply: Reply,
+) {
+    let turn = async {
+        if let Some(value) = change {
+            contender.set_value(value).await?;
         }
-        None => line.join(value).await?,
+        contender.wait_turn().await
     };
-    drop(entering);
-    contender.wait_turn().await?;
-    Ok(contender)
+    let waited = tokio::select! {
+        biased;
+        waited = turn => Some(waited.map_err(Refusal::from)),
+        () = services.stopping() => Some(Err(Refusal::Said(stopped()))),
+        () = reply.closed() => None,
+    };
+    let mut shared = place.0.lock().await;
+    let (key, token) = (contender.key().clone(), contender.fencing_token());
+    let told = match waited {
+        Some(Ok(())) => {
+            let (taken, was_taken) = oneshot::channel();
+            let first = First { key, token, joined, seen: contender.header() };
+            reply.send(Ok((first, taken))).is_ok() && was_taken.await.is_ok()
+        }
+        Some(Err(refusal)) => {
+            // Whoever is not there any more need not know.
+            let _ = reply.send(Err(refusal));
+            false
+        }
+        None => false,
+    };
+    // If it is about another life of the key, this one is over.
+    if shared.life == Some(token) {
+        shared.calls -= 1;
+        shared.held |= told;
+        if shared.calls == 0 && !shared.held {
+            // What fails is tried again by the session, as long as it can be.
+            let _ = contender.leave().await;
+            return;
+        }
+    }
+    // Only then can the contender be dropped and its key stay.
+    let _ = session.orphan().await;
 }
 
-/// A session whose lease survives it.
-struct Lent(Session);
+/// The places in lines that calls have at this moment: by lease and name of the line.
+#[derive(Default)]
+pub(crate) struct Places(Mutex<BTreeMap<(LeaseId, Bytes), Arc<Place>>>);
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        // What is said at the first poll is enough: the session's own task does it.
-        let _ = self.0.orphan().now_or_never();
+/// What the calls on one lease in one line have in common.
+#[derive(Default)]
+struct Place(tokio::sync::Mutex<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Which life of the key this is about; a key that is deleted may be created again.
+    life: Option<FencingToken>,
+    /// How many wait.
+    calls: usize,
+    /// Whether somebody has been told that it is first.
+    held: bool,
+}
+
+impl Places {
+    fn of(&self, wish: &Wish) -> Arc<Place> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry((wish.lease, wish.name.clone())).or_default())
+    }
+
+    /// Takes a place back; without any call on it, it is forgotten.
+    fn forget(&self, wish: &Wish, place: Arc<Place>) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(place);
+        if let Entry::Occupied(place) = places.entry((wish.lease, wish.name.clone()))
+            && Arc::strong_count(place.get()) == 1
+        {
+            place.remove();
+        }
     }
 }
 
-/// A store in which nobody refreshes leases but the clients that have them.
+/// A store in which nobody refreshes or ends leases but the clients that have them.
 struct OnlyLooked {
     store: Arc<dyn KvBackend>,
 }
@@ -139,8 +277,10 @@ impl KvBackend for OnlyLooked {
         self.store.lease_grant(request).await
     }
 
+    /// The session ends, and the lease goes on.
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.store.lease_revoke(id).await
+        let answer = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
+        Ok(LeaseRevokeResponse { header: answer.header })
     }
 
     async fn lease_time_to_live(

@@ -21,6 +21,7 @@ use tower::{BoxError, service_fn};
 
 use crate::alarm::Alarms;
 use crate::call::{Answer, Answered, refuse, split, unknown_method, unserved};
+use crate::on_behalf::Places;
 use crate::status::{etcds_words, status, stopped};
 use crate::{auth, election, health, lock, plain};
 
@@ -60,9 +61,9 @@ struct Shared {
     address: Option<SocketAddr>,
     /// Whether the server is being stopped.
     stopped: watch::Sender<bool>,
-    /// Whoever enters a line on a lease looks first whether that lease is in it.
-    entering: tokio::sync::Mutex<()>,
     alarms: Alarms,
+    /// Where clients of the Lock and Election services stand.
+    places: Places,
 }
 
 impl Services {
@@ -78,9 +79,9 @@ impl Services {
     }
 
     fn over(backend: Arc<dyn KvBackend>, limits: Limits, address: Option<SocketAddr>) -> Self {
-        let (stopped, entering) = (watch::Sender::new(false), tokio::sync::Mutex::new(()));
+        let (stopped, places) = (watch::Sender::new(false), Places::default());
         let alarms = Alarms::default();
-        Self { shared: Arc::new(Shared { backend, limits, address, stopped, entering, alarms }) }
+        Self { shared: Arc::new(Shared { backend, limits, address, stopped, alarms, places }) }
     }
 
     /// The same, with these limits, at this address.
@@ -100,8 +101,8 @@ impl Services {
         self.shared.address
     }
 
-    pub(crate) fn entering(&self) -> &tokio::sync::Mutex<()> {
-        &self.shared.entering
+    pub(crate) fn places(&self) -> &Places {
+        &self.shared.places
     }
 
     pub(crate) fn alarms(&self) -> &Alarms {

@@ -6,7 +6,7 @@
 //!
 //! Source: contract §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
 
-use coord_core::{Error, Limits, Outcome, PrimitiveError};
+use coord_core::{Error, Limits, Outcome};
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::{Code, Status};
@@ -69,15 +69,6 @@ pub(crate) fn stopped() -> Status {
 /// they are told they pass on without its code.
 ///
 /// Source: etcd 3.5 `server/etcdserver/api/v3lock/lock.go`, `client/v3/concurrency/mutex.go`.
-pub(crate) fn of_primitive(error: &PrimitiveError) -> Status {
-    match error {
-        PrimitiveError::Lost(_) => Status::unknown("mutex: session is expired"),
-        PrimitiveError::Backend(error) => without_code(error),
-        _ => Status::unknown(error.to_string()),
-    }
-}
-
-/// The same for an error of the store.
 pub(crate) fn without_code(error: &Error) -> Status {
     Status::unknown(status(error).message())
 }
