@@ -78,10 +78,10 @@ impl Alarms {
         raised.iter().map(print).collect()
     }
 
-    /// The one to be told first.
-    pub(crate) fn first(&self) -> Option<AlarmType> {
+    /// The first that is raised, of those that count.
+    pub(crate) fn first(&self, counts: impl Fn(AlarmType) -> bool) -> Option<AlarmType> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        raised.first().map(|&(kind, _)| kind)
+        raised.iter().map(|&(kind, _)| kind).find(|kind| counts(*kind))
     }
 
     /// Refuses a change while an alarm forbids it.

@@ -5,6 +5,7 @@
 //! Source: etcd 3.5 `server/etcdserver/api/etcdhttp`.
 
 use bytes::Bytes;
+use etcd_client::AlarmType;
 use futures_util::FutureExt;
 use http_body_util::Full;
 use tonic::body::Body;
@@ -34,10 +35,14 @@ pub(crate) fn call<B>(services: &Services, request: &Request<B>) -> Answer {
     let path = request.uri().path();
     let page = match path {
         "/version" => Page::Version,
-        "/health" => Page::Health,
+        "/health" => Page::Health { excluded: asked(request, "exclude") },
         "/metrics" => Page::Metrics,
         _ => match checks(path) {
-            Some(checks) => Page::Checks { checks, verbose: is_verbose(request) },
+            Some(checks) => Page::Checks {
+                checks,
+                excluded: asked(request, "exclude"),
+                verbose: !asked(request, "verbose").is_empty(),
+            },
             None => {
                 let text = "404 page not found\n".to_owned();
                 return std::future::ready(said(StatusCode::NOT_FOUND, TEXT, text)).boxed();
@@ -54,9 +59,9 @@ pub(crate) fn call<B>(services: &Services, request: &Request<B>) -> Answer {
 /// What there is to see.
 enum Page {
     Version,
-    Health,
+    Health { excluded: Vec<String> },
     Metrics,
-    Checks { checks: &'static [&'static str], verbose: bool },
+    Checks { checks: &'static [&'static str], excluded: Vec<String>, verbose: bool },
 }
 
 /// What is looked at for this path: everything, or one thing alone.
@@ -77,18 +82,21 @@ fn checks(path: &str) -> Option<&'static [&'static str]> {
     }
 }
 
-fn is_verbose<B>(request: &Request<B>) -> bool {
-    let mut words = request.uri().query().unwrap_or_default().split('&');
-    words.any(|word| word.split('=').next() == Some("verbose"))
+/// What the query gives under a name, as often as it does.
+fn asked<B>(request: &Request<B>, name: &str) -> Vec<String> {
+    let words = request.uri().query().unwrap_or_default().split('&');
+    let pairs = words.map(|word| word.split_once('=').unwrap_or((word, "")));
+    pairs.filter(|(given, _)| *given == name).map(|(_, value)| value.to_owned()).collect()
 }
 
 impl Page {
     async fn show(self, services: &Services) -> Answered {
-        let header = services.header().await;
-        let (kind, text) = match (self, header) {
-            (Self::Version, _) => (JSON, version()),
-            (Self::Health, header) => {
-                let sick = match (services.alarms().first(), header) {
+        match self {
+            Self::Version => said(StatusCode::OK, JSON, version()),
+            Self::Metrics => said(StatusCode::OK, METRICS, metrics(services.header().await.ok())),
+            Self::Health { excluded } => {
+                let counts = |alarm: AlarmType| !excluded.iter().any(|x| x == alarm.as_str_name());
+                let sick = match (services.alarms().first(counts), services.header().await) {
                     (Some(alarm), _) => format!("ALARM {}", alarm.as_str_name()),
                     (None, Err(why)) => format!("RANGE ERROR:{}", why.message()),
                     (None, Ok(_)) => {
@@ -97,21 +105,37 @@ impl Page {
                     }
                 };
                 let text = format!("{{\"health\":\"false\",\"reason\":\"{sick}\"}}\n");
-                return said(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
+                said(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
             }
-            (Self::Checks { checks, verbose }, Ok(_)) => {
-                let lines = checks.iter().map(|check| format!("[+]{check} ok\n"));
-                let lines = if verbose { lines.collect() } else { String::new() };
-                (TEXT, lines + "ok\n")
+            Self::Checks { checks, excluded, verbose } => {
+                let (mut text, mut well) = (String::new(), true);
+                for check in checks.iter().filter(|check| !excluded.iter().any(|x| x == *check)) {
+                    let fault = fault(check, services).await;
+                    well &= fault.is_none();
+                    text += &match fault {
+                        None => format!("[+]{check} ok\n"),
+                        Some(why) => format!("[-]{check} failed: {why}\n"),
+                    };
+                }
+                if !well {
+                    return said(StatusCode::SERVICE_UNAVAILABLE, TEXT, text + "\n");
+                }
+                let text = if verbose { text } else { String::new() };
+                said(StatusCode::OK, TEXT, text + "ok\n")
             }
-            (Self::Checks { checks, .. }, Err(why)) => {
-                let why = why.message();
-                let lines = checks.iter().map(|check| format!("[-]{check} failed: {why}\n"));
-                return said(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.collect());
-            }
-            (Self::Metrics, header) => (METRICS, metrics(header.ok())),
-        };
-        said(StatusCode::OK, kind, text)
+        }
+    }
+}
+
+/// What a check finds wrong.
+async fn fault(check: &str, services: &Services) -> Option<String> {
+    match check {
+        "data_corruption" => {
+            let alarm = services.alarms().first(|alarm| alarm == AlarmType::Corrupt)?;
+            Some(format!("alarm activated: {}", alarm.as_str_name()))
+        }
+        "non_learner" => None,
+        _ => services.header().await.err().map(|why| why.message().to_owned()),
     }
 }
 

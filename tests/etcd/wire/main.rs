@@ -71,7 +71,7 @@ const SCENES: &[Scene] = scenes![
     watch: ids, refusals, starts, cancels, half_closed;
     watch: bookmarks, late_bookmarks, nobodys_bookmarks;
     watch_live: events, filters, previous, fragments, together, long_history;
-    member: maintenance, operations, cluster, logins, health, unknown;
+    member: maintenance, alarms, operations, cluster, logins, health, unknown;
     plain: pages, probes;
     any: requests;
 ];
@@ -108,7 +108,7 @@ const DIFFERENCES: &[Difference] = differences![
     "" "txn::depths": "too deep" => "prost reads messages within messages up to a hundred";
     "3.5" "member::maintenance": "hash of revision 2"
         => "of a revision it compacted at, etcd has kept what it was compacted at before";
-    "3.4" "member::maintenance": "hash of revision 2", "alarms", "version" => OLD;
+    "3.4" "member::maintenance": "hash of revision 2", "version" => OLD;
     "3.4" "member::logins": "status" => OLD;
     "3.4" "member::unknown":
         "/etcdserverpb.KV", "/nobody", "/", "/grpc.health.v1.Health/List" => OLD;
@@ -121,7 +121,7 @@ const DIFFERENCES: &[Difference] = differences![
 ];
 
 /// Scenes of which this version knows nothing.
-const NEWER: &[(&str, &str)] = &[("3.4", "plain::probes")];
+const NEWER: &[(&str, &str)] = &[("3.4", "member::alarms"), ("3.4", "plain::probes")];
 
 fn main() -> ExitCode {
     Release::run_on_all(|releases| {

@@ -10,11 +10,13 @@ use etcd_client::proto::{
     PbMemberListResponse, PbMemberPromoteRequest, PbMemberPromoteResponse, PbMemberRemoveRequest,
     PbMemberRemoveResponse, PbMemberUpdateRequest, PbMemberUpdateResponse, PbMoveLeaderRequest,
     PbMoveLeaderResponse, PbResponseHeader, PbSnapshotRequest, PbSnapshotResponse, PbStatusRequest,
-    PbStatusResponse,
+    PbStatusResponse, PbTxnOpRequest, PbTxnRequest,
 };
 
-use crate::kv::put;
+use crate::kv::{delete, put, range};
+use crate::plain;
 use crate::play::{Play, refusal};
+use crate::txn::op;
 
 pub(crate) async fn maintenance(play: &mut Play) {
     for value in ["1", "2", "3"] {
@@ -40,13 +42,6 @@ pub(crate) async fn maintenance(play: &mut Play) {
     });
     play.told("status", status);
 
-    let alarm = |action, alarm| PbAlarmRequest { action, member_id: 0, alarm };
-    let path = "/etcdserverpb.Maintenance/Alarm";
-    for action in [0, 2] {
-        for kind in [0, 1, 2] {
-            play.call::<_, PbAlarmResponse>("alarms", path, alarm(action, kind)).await;
-        }
-    }
     let path = "/etcdserverpb.Maintenance/Hash";
     let hash: Result<PbHashResponse, _> = play.ask(path, PbHashRequest {}).await;
     play.told("hash", hash.map(|answer| answer.header));
@@ -130,6 +125,59 @@ pub(crate) async fn logins(play: &mut Play) {
     let path = "/etcdserverpb.Auth/RoleAdd";
     let role = PbAuthRoleAddRequest { name: "r".into() };
     play.call::<_, PbAuthRoleAddResponse>("add a role", path, role).await;
+}
+
+/// What an alarm lets be done, and what not.
+pub(crate) async fn alarms(play: &mut Play) {
+    let path = "/etcdserverpb.Maintenance/Alarm";
+    let alarm = |action, alarm| PbAlarmRequest { action, member_id: 0, alarm };
+    play.put("put", put("a", "1")).await;
+    play.grant("grant", 5, 60).await;
+    for raised in [1, 2] {
+        for action in [0, 2] {
+            for kind in [0, 1, 2] {
+                play.call::<_, PbAlarmResponse>("none", path, alarm(action, kind)).await;
+            }
+        }
+        play.call::<_, PbAlarmResponse>("raise", path, alarm(1, raised)).await;
+        play.call::<_, PbAlarmResponse>("raise, again", path, alarm(1, raised)).await;
+        for kind in [0, 1, 2] {
+            play.call::<_, PbAlarmResponse>("list", path, alarm(0, kind)).await;
+        }
+        let status = "/etcdserverpb.Maintenance/Status";
+        let status: Result<PbStatusResponse, _> = play.ask(status, PbStatusRequest {}).await;
+        play.told("status", status.map(|status| status.errors));
+        for page in [
+            "/health",
+            "/health?exclude=NOSPACE",
+            "/health?exclude=CORRUPT",
+            "/livez",
+            "/readyz?exclude=non_learner&exclude=linearizable_read&exclude=serializable_read",
+            "/readyz/data_corruption?verbose",
+            "/readyz?exclude=data_corruption",
+        ] {
+            plain::note(play, page).await;
+        }
+        play.range("read", range("a", "")).await;
+        play.put("put", put("a", "2")).await;
+        play.delete("delete", delete("b", "")).await;
+        play.grant("grant", 6, 60).await;
+        play.grant("grant, again", 5, 60).await;
+        play.compact("compact", 2, true).await;
+        play.txn("reads", steps([PbTxnOpRequest::RequestRange(range("a", ""))])).await;
+        play.txn("puts", steps([PbTxnOpRequest::RequestPut(put("a", "3"))])).await;
+        let deletes = PbTxnOpRequest::RequestDeleteRange(delete("b", ""));
+        play.txn("deletes", steps([deletes])).await;
+        play.txn("nothing", PbTxnRequest::default()).await;
+        play.call::<_, PbAlarmResponse>("disarm", path, alarm(2, raised)).await;
+        play.call::<_, PbAlarmResponse>("disarm, again", path, alarm(2, raised)).await;
+        play.put("as before", put("a", "4")).await;
+        plain::note(play, "/health").await;
+    }
+}
+
+fn steps<const N: usize>(steps: [PbTxnOpRequest; N]) -> PbTxnRequest {
+    PbTxnRequest { success: steps.map(op).into(), ..PbTxnRequest::default() }
 }
 
 /// What needs files, or other versions.

@@ -27,6 +27,12 @@ async fn page(play: &Play, method: &str, path: &str) -> (String, String, String)
     (status, kinds.join(", "), body.to_owned())
 }
 
+/// Writes down what is at this path.
+pub(crate) async fn note(play: &mut Play, path: &str) {
+    let answer = page(play, "GET", path).await;
+    play.note(path, answer);
+}
+
 pub(crate) async fn pages(play: &mut Play) {
     for method in ["GET", "POST", "HEAD", "PUT"] {
         for path in ["/health", "/version", "/nowhere"] {
