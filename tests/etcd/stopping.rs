@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use coord_core::Put;
+use coord_core::{KeyRange, KvBackend as _, KvBackendExt as _, Put, WatchRequest};
+use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;
 use coord_server::Server;
@@ -132,4 +133,26 @@ async fn call_that_takes_longer_than_the_grace_is_cut_off() {
     let (put, took) = tokio::join!(put, stops);
     put.unwrap_err();
     assert!(Duration::from_millis(200) <= took && took < SOON / 2, "{took:?}");
+}
+
+#[tokio::test]
+async fn adapter_misses_nothing_of_a_store_whose_server_was_started_again() {
+    let store = MemBackend::new();
+    let mut served = Served::start(Server::builder(store.clone())).await;
+    let kv = EtcdBackend::connect([served.endpoint()]).await.unwrap();
+    let mut watch = kv.watch(WatchRequest::new(KeyRange::prefix("k"))).await.unwrap();
+    kv.put("k", "1").await.unwrap();
+    let endpoint = served.endpoint().to_owned();
+    served.stop();
+    timeout(SOON, served.stopped()).await.expect("nothing is left to wait for");
+    store.put("k", "2").await.unwrap();
+    let _again = Served::start_at(Server::builder(store.clone()), &endpoint).await;
+    store.put("k", "3").await.unwrap();
+    for value in ["1", "2", "3"] {
+        let batch = timeout(SOON, watch.next()).await.expect("it goes on").unwrap().unwrap();
+        let values: Vec<_> = batch.events.into_iter().map(|event| event.kv.value).collect();
+        assert_eq!(values, [value]);
+    }
+    let kept = kv.put("k", "4").await;
+    assert_eq!(kept.unwrap().header.revision.0, 5);
 }

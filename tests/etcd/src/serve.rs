@@ -16,7 +16,7 @@ pub fn adapter(backend: impl KvBackend) -> EtcdBackend {
     builder.over_channels([in_process(backend)]).expect("one channel is enough")
 }
 
-/// A server of ours on a free port of this machine. Dropped, it is gone.
+/// A server of ours on a port of this machine. Dropped, it is gone.
 #[derive(Debug)]
 #[must_use = "whoever drops the server has it stopped"]
 pub struct Served {
@@ -26,12 +26,21 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts it.
+    /// Starts it on a free port.
     ///
     /// # Panics
-    /// If there is no free port.
+    /// If there is none.
     pub async fn start(builder: ServerBuilder) -> Self {
-        let server = builder.bind("127.0.0.1:0").await.expect("there are free ports");
+        Self::start_at(builder, "http://127.0.0.1:0").await
+    }
+
+    /// Starts it where another one was.
+    ///
+    /// # Panics
+    /// If somebody listens there.
+    pub async fn start_at(builder: ServerBuilder, endpoint: &str) -> Self {
+        let server = builder.bind(endpoint.trim_start_matches("http://")).await;
+        let server = server.expect("nobody listens there");
         let endpoint = format!("http://{}", server.local_addr());
         let (stop, stopped) = oneshot::channel();
         let mut serving = JoinSet::new();
