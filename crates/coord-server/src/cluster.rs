@@ -16,6 +16,15 @@ fn alone() -> Status {
     Status::unimplemented("coord is a cluster of one member, which cannot be changed")
 }
 
+impl Services {
+    /// Nothing can be done to the one member, and there is none to do it to but that.
+    async fn refuse_change<T>(&self, id: u64) -> Result<T, Status> {
+        let known = self.header().await?.member_id == id;
+        let unknown = || Status::not_found("etcdserver: member not found");
+        Err(if known { alone() } else { unknown() })
+    }
+}
+
 #[async_trait]
 impl PbClusterService for Services {
     async fn member_list(
@@ -33,7 +42,7 @@ impl PbClusterService for Services {
             client_ur_ls: urls,
             is_learner: false,
         };
-        // etcd answers from what it knows of the cluster, which has no revision.
+        // Members are none of the store's business, so its revision is not told.
         let header = Some(Header { revision: Revision::ZERO, ..header }.to_wire());
         Ok(Response::new(PbMemberListResponse { header, members: vec![member] }))
     }
@@ -47,22 +56,22 @@ impl PbClusterService for Services {
 
     async fn member_remove(
         &self,
-        _: Request<PbMemberRemoveRequest>,
+        request: Request<PbMemberRemoveRequest>,
     ) -> Result<Response<PbMemberRemoveResponse>, Status> {
-        Err(alone())
+        self.refuse_change(request.get_ref().id).await
     }
 
     async fn member_update(
         &self,
-        _: Request<PbMemberUpdateRequest>,
+        request: Request<PbMemberUpdateRequest>,
     ) -> Result<Response<PbMemberUpdateResponse>, Status> {
-        Err(alone())
+        self.refuse_change(request.get_ref().id).await
     }
 
     async fn member_promote(
         &self,
-        _: Request<PbMemberPromoteRequest>,
+        request: Request<PbMemberPromoteRequest>,
     ) -> Result<Response<PbMemberPromoteResponse>, Status> {
-        Err(alone())
+        self.refuse_change(request.get_ref().id).await
     }
 }

@@ -188,6 +188,15 @@ impl Program {
         (ended.expect("it ends").code(), printed, complaint)
     }
 
+    /// Waits for its end with nothing to read, and takes what it prints as it is.
+    pub(crate) async fn end_without_input(mut self) -> (Option<i32>, String) {
+        self.input = None;
+        let mut printed = Vec::new();
+        self.lines.get_mut().read_to_end(&mut printed).await.expect("it can be read");
+        let ended = self.process.wait().await.expect("it ends");
+        (ended.code(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
     /// Waits for its end, of which only the exit status matters.
     pub(crate) async fn status(self) -> Option<i32> {
         self.end().await.0

@@ -14,7 +14,7 @@ crate::stories![
 ];
 
 /// A server on a free port, and its address.
-async fn serving(flags: &[&str]) -> (Program, String) {
+pub(crate) async fn serving(flags: &[&str]) -> (Program, String) {
     let mut command = coord();
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
     let mut program = Program::started(command);
@@ -23,7 +23,7 @@ async fn serving(flags: &[&str]) -> (Program, String) {
     (program, address.to_owned())
 }
 
-fn etcdctl(server: &Server, address: &str, arguments: &[&str]) -> Program {
+pub(crate) fn etcdctl(server: &Server, address: &str, arguments: &[&str]) -> Program {
     let mut command = Command::from(server.release.etcdctl());
     command.args(["--endpoints", address]).args(arguments);
     Program::started(command)
