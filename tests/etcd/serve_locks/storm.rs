@@ -20,7 +20,7 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::place::Peer;
+use crate::place::{Peer, Refusal, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -51,6 +51,8 @@ struct Round {
     /// How long after the first call each of the others begins.
     apart_ms: u64,
     hold_ms: u64,
+    /// Whether it campaigns, with another value in each call, rather than locks.
+    campaigns: bool,
     ends: Ends,
 }
 
@@ -65,15 +67,11 @@ enum Ends {
 fn round() -> impl Strategy<Value = Round> {
     let patience = prop::collection::vec(0..3_000_u64, 1..4);
     let ends = prop_oneof![3 => Just(Ends::Unlocking), 1 => Just(Ends::Revoking)];
-    (0..2_000_u64, patience, 0..3_000_u64, 0..1_500_u64, ends).prop_map(
-        |(pause_ms, patience_ms, apart_ms, hold_ms, ends)| Round {
-            pause_ms,
-            patience_ms,
-            apart_ms,
-            hold_ms,
-            ends,
-        },
-    )
+    let times = (0..2_000_u64, patience, 0..3_000_u64, 0..1_500_u64);
+    (times, any::<bool>(), ends).prop_map(|(times, campaigns, ends)| {
+        let (pause_ms, patience_ms, apart_ms, hold_ms) = times;
+        Round { pause_ms, patience_ms, apart_ms, hold_ms, campaigns, ends }
+    })
 }
 
 /// What becomes of requests, one after the other: they take their time, and if `lossy` some are
@@ -168,18 +166,25 @@ async fn play(sea: Sea, rounds: Vec<Round>) -> usize {
 async fn lock(sea: &Sea, lease: i64, round: &Round) -> Option<String> {
     let calls = round.patience_ms.iter().enumerate().map(|(n, patience)| {
         let (peer, patience) = (sea.locks.clone(), ms(*patience));
-        let after = ms(round.apart_ms * n as u64);
+        let (after, campaigns) = (ms(round.apart_ms * n as u64), round.campaigns);
         async move {
             sleep(after).await;
-            timeout(patience, peer.lock("m", lease)).await.ok()
+            let call = async {
+                if !campaigns {
+                    return Ok(peer.lock("m", lease).await?.0);
+                }
+                let (leader, _) = peer.campaign("m", &n.to_string(), lease).await?;
+                Ok(text(&leader.key))
+            };
+            timeout(patience, call).await.ok()
         }
     });
     let answers = calls.collect::<JoinSet<_>>().join_all().await;
     let mut key = None;
     for answer in answers.into_iter().flatten() {
         match answer {
-            Ok((answer, _)) => key = Some(answer),
-            Err(refusal) => assert!(sea.lossy, "{refusal:?}"),
+            Ok(held) => key = Some(held),
+            Err::<_, Refusal>(refusal) => assert!(sea.lossy, "{refusal:?}"),
         }
     }
     key
