@@ -61,6 +61,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod on_behalf;
+mod only_looked;
 mod plain;
 mod server;
 mod services;

@@ -2,8 +2,7 @@
 //!
 //! coord's primitives stand on a [`Session`], which keeps its lease alive and ends it. Here the
 //! lease is the client's: it keeps it alive, or does not, and decides when it ends. So the session
-//! is given a store in which to refresh a lease is only to look whether it is there, and to revoke
-//! one is nothing.
+//! is given a store in which leases are [only looked at](crate::only_looked).
 //!
 //! The key is Go's, `name/<lease>`, which is what clients of etcd's expect. So there is one for all
 //! calls on that lease in that line: they wait together and are answered together. Whoever gives
@@ -29,16 +28,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::contender::{Contender, FencingToken, WaitingLine};
-use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, Header, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, PrimitiveError, Put, PutResponse, Range,
-    RangeResponse, Result, Session, Txn, TxnResponse, Watch, WatchRequest,
-};
+use coord_core::{Error, Header, LeaseGrant, LeaseId, PrimitiveError, Session};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tonic::{Status, async_trait};
+use tonic::Status;
 
+use crate::only_looked::OnlyLooked;
 use crate::services::Services;
 use crate::status::{stopped, without_code};
 
@@ -118,19 +113,21 @@ type Reply = oneshot::Sender<Result<(First, oneshot::Sender<()>), Refusal>>;
 
 /// Stands in the line for a call, as long as there is one.
 async fn stand(services: Services, wish: Wish, reply: Reply) {
-    let store = Arc::new(OnlyLooked { store: Arc::clone(services.backend()) });
-    let session = match Session::builder(store).lease(wish.lease).open().await {
-        Ok(session) => session,
-        // Whoever is not there any more need not know.
-        Err(error) => return drop(reply.send(Err(error.into()))),
-    };
+    // Had from before the session is opened: whatever becomes of the key since then is known here.
     let place = services.places().of(&wish);
-    match enter(&session, &place, &wish).await {
-        Ok(entered) => wait(&services, &session, &place, entered, reply).await,
-        Err(refusal) => drop(reply.send(Err(refusal))),
+    let store = Arc::new(OnlyLooked::new(services.backend()));
+    match Session::builder(store).lease(wish.lease).open().await {
+        Ok(session) => {
+            match enter(&session, &place, &wish).await {
+                Ok(entered) => wait(&services, &session, &place, entered, reply).await,
+                Err(refusal) => drop(reply.send(Err(refusal))),
+            }
+            let _ = session.orphan().await;
+        }
+        // Whoever is not there any more need not know.
+        Err(error) => drop(reply.send(Err(error.into()))),
     }
     services.places().forget(&wish, place);
-    let _ = session.orphan().await;
 }
 
 /// One who has joined the line.
@@ -149,10 +146,10 @@ async fn enter(session: &Session, place: &Place, wish: &Wish) -> Result<Entered,
     let (mut contender, found) = line.join_by_lease(value).await?;
     let joined = contender.header();
     let life = Some(contender.fencing_token());
-    if shared.calls == 0 || shared.life != life {
-        // Of a key that was there and is first, somebody may have been told so before.
-        let held = found.is_some()
-            && contender.wait_turn().now_or_never().is_some_and(|first| first.is_ok());
+    if shared.life != life {
+        // If it was there before this call and is first, somebody may have been told so.
+        let old = found.as_ref().is_some_and(|kv| kv.create_revision <= session.opened());
+        let held = old && contender.wait_turn().now_or_never().is_some_and(|first| first.is_ok());
         *shared = Shared { life, calls: 0, held };
     }
     shared.calls += 1;
@@ -200,8 +197,9 @@ async fn wait(
         shared.calls -= 1;
         shared.held |= told;
         if shared.calls == 0 && !shared.held {
-            // What fails is tried again by the session, as long as it can be.
-            let _ = contender.leave().await;
+            // The session removes the key, and is not over before it has.
+            drop(contender);
+            let _ = session.orphan().await;
             return;
         }
     }
@@ -242,71 +240,5 @@ impl Places {
         {
             place.remove();
         }
-    }
-}
-
-/// A store in which nobody refreshes or ends leases but the clients that have them.
-struct OnlyLooked {
-    store: Arc<dyn KvBackend>,
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods, reason = "a provided method must not hide an override")]
-impl KvBackend for OnlyLooked {
-    /// As long as the lease is there it is taken to have its whole time: that it ends is told by
-    /// the store, which deletes the contender's key.
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        let answer = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
-        let lease = answer.lease.ok_or(Error::LeaseNotFound { lease: Some(id) })?;
-        Ok(LeaseKeepAliveResponse { header: answer.header, id, ttl: lease.granted })
-    }
-
-    async fn range(&self, request: Range) -> Result<RangeResponse> {
-        self.store.range(request).await
-    }
-
-    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        self.store.txn(request).await
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        self.store.watch(request).await
-    }
-
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.store.lease_grant(request).await
-    }
-
-    /// The session ends, and the lease goes on.
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        let answer = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
-        Ok(LeaseRevokeResponse { header: answer.header })
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.store.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.store.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.store.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        self.store.put_with(request).await
-    }
-
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        self.store.delete_with(request).await
     }
 }

@@ -211,6 +211,8 @@ pub(crate) async fn proclaim_is_for_whoever_has_the_key(place: Place) {
         PbLeaderKey { rev: entered + 1, ..leader.clone() },
         PbLeaderKey { rev: 0, ..leader.clone() },
         PbLeaderKey { key: b"jobs/nobody".to_vec(), ..leader.clone() },
+        // Nobody looks for the lease of somebody who does not lead.
+        PbLeaderKey { rev: 1, lease: 1, ..leader.clone() },
     ] {
         let refused = peer.proclaim(Some(&other), "somebody else").await.expect_err(REFUSED);
         assert_eq!(refused, unknown(NOT_LEADER), "{other:?}");

@@ -5,10 +5,11 @@
 //! given up while their requests are under way. Whoever gives up asks again on the same lease,
 //! sometimes before the first call is gone, as clients do whose patience is over.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, LeaseId, LeaseTimeToLive};
+use coord_core::{KvBackend, KvBackendExt as _};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept};
 use etcd_client::Client;
@@ -19,7 +20,7 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::place::Peer;
+use crate::place::{Peer, Refusal, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -28,11 +29,18 @@ pub(crate) fn trials() -> Vec<Trial> {
             storm_of_calls_that_are_given_up_harms_nobody,
         ),
         Trial::test(
+            "virtual::storm_of_lost_requests_leaves_no_line_stuck",
+            storm_of_lost_requests_leaves_no_line_stuck,
+        ),
+        Trial::test(
             "virtual::line_of_hundreds_outlives_those_who_leave_it",
             line_of_hundreds_outlives_those_who_leave_it,
         ),
     ]
 }
+
+/// Longer than anything takes that is still under way.
+const CALM: Duration = Duration::from_secs(60);
 
 /// What one client does in a round.
 #[derive(Clone, Debug)]
@@ -43,6 +51,8 @@ struct Round {
     /// How long after the first call each of the others begins.
     apart_ms: u64,
     hold_ms: u64,
+    /// Whether it campaigns, with another value in each call, rather than locks.
+    campaigns: bool,
     ends: Ends,
 }
 
@@ -57,20 +67,26 @@ enum Ends {
 fn round() -> impl Strategy<Value = Round> {
     let patience = prop::collection::vec(0..3_000_u64, 1..4);
     let ends = prop_oneof![3 => Just(Ends::Unlocking), 1 => Just(Ends::Revoking)];
-    (0..2_000_u64, patience, 0..3_000_u64, 0..1_500_u64, ends).prop_map(
-        |(pause_ms, patience_ms, apart_ms, hold_ms, ends)| Round {
-            pause_ms,
-            patience_ms,
-            apart_ms,
-            hold_ms,
-            ends,
-        },
-    )
+    let times = (0..2_000_u64, patience, 0..3_000_u64, 0..1_500_u64);
+    (times, any::<bool>(), ends).prop_map(|(times, campaigns, ends)| {
+        let (pause_ms, patience_ms, apart_ms, hold_ms) = times;
+        Round { pause_ms, patience_ms, apart_ms, hold_ms, campaigns, ends }
+    })
 }
 
-/// How long the answers to requests take, one after the other.
-fn delays() -> impl Strategy<Value = Vec<u64>> {
-    prop::collection::vec(prop_oneof![Just(0), 1..300_u64, 1..2_500_u64], 0..200)
+/// What becomes of requests, one after the other: they take their time, and if `lossy` some are
+/// lost, or their answers.
+fn fates(lossy: bool) -> impl Strategy<Value = Vec<Fate>> {
+    let late = |by: std::ops::Range<u64>| by.prop_map(|by| Fate::Late(ms(by)));
+    let lost = u32::from(lossy);
+    let fate = prop_oneof![
+        4 => Just(Fate::Pass),
+        3 => late(1..300),
+        3 => late(1..2_500),
+        lost => Just(Fate::LoseRequest),
+        lost => Just(Fate::LoseReply),
+    ];
+    prop::collection::vec(fate, 0..200)
 }
 
 const fn ms(ms: u64) -> Duration {
@@ -82,83 +98,96 @@ fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("a runtime can be built").block_on(future)
 }
 
-/// A client of services over `store`, which takes its time.
-async fn peer(store: &MemBackend, delays: Vec<u64>) -> Peer {
-    let delays = std::sync::Mutex::new(delays.into_iter());
-    let slow = move |_: &Call| match delays.lock().expect("nobody panics").next() {
-        None | Some(0) => Fate::Pass,
-        Some(delay) => Fate::Late(ms(delay)),
-    };
-    let channel = coord_server::in_process(Intercept::new(store.clone(), slow));
+/// A client of services over `store`, whose requests meet these fates.
+async fn peer(store: &MemBackend, fates: Vec<Fate>) -> Peer {
+    let fates = Mutex::new(fates.into_iter());
+    let fate = move |_: &Call| fates.lock().expect("no panic").next().unwrap_or(Fate::Pass);
+    let channel = coord_server::in_process(Intercept::new(store.clone(), fate));
     Peer::of(Client::from_channel(channel, None).await.expect("a channel"))
 }
 
-async fn storm(clients: Vec<Vec<Round>>, delays: Vec<u64>) -> usize {
+/// Where a storm takes place.
+#[derive(Clone)]
+struct Sea {
+    store: MemBackend,
+    /// A client of the one server that all use, for their locks.
+    locks: Peer,
+    /// A client of another one, where nothing goes wrong.
+    calm: Peer,
+    lossy: bool,
+}
+
+async fn storm(clients: Vec<Vec<Round>>, fates: Vec<Fate>, lossy: bool) -> usize {
     let store = MemBackend::new();
-    // One server for all of them.
-    let peer = peer(&store, delays).await;
-    let mut tasks = JoinSet::new();
+    let (locks, calm) = (peer(&store, fates).await, peer(&store, Vec::new()).await);
+    let sea = Sea { store, locks, calm, lossy };
     let count = clients.len();
-    for rounds in clients {
-        tasks.spawn(play(store.clone(), peer.clone(), rounds));
-    }
-    let held = tasks.join_all().await.into_iter().sum();
-    // Longer than any answer takes.
-    sleep(ms(20_000)).await;
-    assert_eq!(store.get_prefix("m/").await.expect("memory").len(), 0, "left behind");
-    let leases = store.leases().await.expect("memory").leases;
+    let clients = clients.into_iter().map(|rounds| play(sea.clone(), rounds));
+    let held = clients.collect::<JoinSet<_>>().join_all().await.into_iter().sum();
+    sleep(CALM).await;
+    assert_eq!(sea.store.get_prefix("m/").await.expect("memory").len(), 0, "left behind");
+    let leases = sea.store.leases().await.expect("memory").leases;
     assert_eq!(leases.len(), count, "leases are their clients'");
-    let lease = peer.grant(60).await;
-    timeout(ms(20_000), peer.lock("m", lease)).await.expect("the line is free").expect("a lock");
+    let lease = sea.calm.grant(60).await;
+    timeout(CALM, sea.calm.lock("m", lease)).await.expect("the line is free").expect("a lock");
     held
 }
 
 /// How often it has held the lock.
-async fn play(store: MemBackend, peer: Peer, rounds: Vec<Round>) -> usize {
-    let mut lease = peer.grant(3_600).await;
+async fn play(sea: Sea, rounds: Vec<Round>) -> usize {
+    let mut lease = sea.calm.grant(3_600).await;
     let mut held = 0;
     for round in rounds {
         sleep(ms(round.pause_ms)).await;
-        let Some(key) = lock(&peer, lease, &round).await else {
-            sleep(ms(20_000)).await;
-            let left = store.get(format!("m/{lease:x}")).await.expect("memory");
+        let Some(key) = lock(&sea, lease, &round).await else {
+            sleep(CALM).await;
+            let left = sea.store.get(format!("m/{lease:x}")).await.expect("memory");
             assert_eq!(left, None, "given up, and in the line");
             continue;
         };
         held += 1;
-        let created = first(&store).await;
+        let created = first(&sea.store).await;
         assert_eq!(created.0, key, "told to be first");
         sleep(ms(round.hold_ms)).await;
-        assert_eq!(first(&store).await, created, "it was not unlocked");
+        assert_eq!(first(&sea.store).await, created, "it was not unlocked");
         match round.ends {
-            Ends::Unlocking => drop(peer.unlock(key).await.expect("memory")),
+            Ends::Unlocking => drop(sea.calm.unlock(key).await.expect("memory")),
             Ends::Revoking => {
-                peer.revoke(lease).await;
-                lease = peer.grant(3_600).await;
+                sea.calm.revoke(lease).await;
+                lease = sea.calm.grant(3_600).await;
             }
         }
     }
-    let lease = LeaseId::new(lease).expect("it was granted");
-    let asked = store.lease_time_to_live(LeaseTimeToLive::new(lease)).await.expect("memory");
-    assert!(asked.lease.is_some(), "only its client ends it");
     held
 }
 
 /// Calls as often as its patience says, on one lease; the first answer counts. The others are
 /// awaited or given up before it goes on, as they would be in a program.
-async fn lock(peer: &Peer, lease: i64, round: &Round) -> Option<String> {
-    let mut calls = JoinSet::new();
-    for (n, patience) in round.patience_ms.iter().enumerate() {
-        let (peer, patience) = (peer.clone(), ms(*patience));
-        let after = ms(round.apart_ms * n as u64);
-        calls.spawn(async move {
+async fn lock(sea: &Sea, lease: i64, round: &Round) -> Option<String> {
+    let calls = round.patience_ms.iter().enumerate().map(|(n, patience)| {
+        let (peer, patience) = (sea.locks.clone(), ms(*patience));
+        let (after, campaigns) = (ms(round.apart_ms * n as u64), round.campaigns);
+        async move {
             sleep(after).await;
-            timeout(patience, peer.lock("m", lease)).await.ok()
-        });
+            let call = async {
+                if !campaigns {
+                    return Ok(peer.lock("m", lease).await?.0);
+                }
+                let (leader, _) = peer.campaign("m", &n.to_string(), lease).await?;
+                Ok(text(&leader.key))
+            };
+            timeout(patience, call).await.ok()
+        }
+    });
+    let answers = calls.collect::<JoinSet<_>>().join_all().await;
+    let mut key = None;
+    for answer in answers.into_iter().flatten() {
+        match answer {
+            Ok(held) => key = Some(held),
+            Err::<_, Refusal>(refusal) => assert!(sea.lossy, "{refusal:?}"),
+        }
     }
-    let answers = calls.join_all().await;
-    let keys = answers.into_iter().flatten().map(|answer| answer.expect("its lease lives").0);
-    keys.collect::<BTreeSet<_>>().pop_first()
+    key
 }
 
 /// The key that is first in the line, and when it came.
@@ -169,14 +198,21 @@ async fn first(store: &MemBackend) -> (String, i64) {
 }
 
 fn storm_of_calls_that_are_given_up_harms_nobody() -> Result<(), Failed> {
+    storms(false)
+}
+
+fn storm_of_lost_requests_leaves_no_line_stuck() -> Result<(), Failed> {
+    storms(true)
+}
+
+fn storms(lossy: bool) -> Result<(), Failed> {
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let clients = prop::collection::vec(prop::collection::vec(round(), 1..4), 1..6);
-    let held = std::cell::Cell::new(0);
-    let outcome = TestRunner::new(config).run(&(clients, delays()), |(clients, delays)| {
-        held.set(held.get() + on_virtual_time(storm(clients, delays)));
+    let held = Cell::new(0);
+    TestRunner::new(config).run(&(clients, fates(lossy)), |(clients, fates)| {
+        held.set(held.get() + on_virtual_time(storm(clients, fates, lossy)));
         Ok(())
-    });
-    outcome?;
+    })?;
     // It proves something only if they often get what they want.
     assert!(held.get() > 200, "{}", held.get());
     Ok(())

@@ -98,7 +98,7 @@ macro_rules! differences {
 }
 
 const DIFFERENCES: &[Difference] = differences![
-    "" "member::cluster": "add", "remove", "update", "promote" => OF_ONE;
+    "" "member::cluster": "add" => OF_ONE;
     "" "member::operations": "snapshot" => "there are no files";
     "" "member::operations":
         "to nothing", "to nonsense", "too far", "further up", "not under way", "unknown"

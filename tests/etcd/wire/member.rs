@@ -88,12 +88,14 @@ pub(crate) async fn cluster(play: &mut Play) {
     let path = "/etcdserverpb.Cluster/MemberAdd";
     play.call::<_, PbMemberAddResponse>("add", path, add).await;
     let path = "/etcdserverpb.Cluster/MemberRemove";
-    play.call::<_, PbMemberRemoveResponse>("remove", path, PbMemberRemoveRequest { id: 1 }).await;
+    play.call::<_, PbMemberRemoveResponse>("remove", path, PbMemberRemoveRequest { id: 12_345 })
+        .await;
     let path = "/etcdserverpb.Cluster/MemberUpdate";
-    let update = PbMemberUpdateRequest { id: 1, peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()] };
+    let update =
+        PbMemberUpdateRequest { id: 12_345, peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()] };
     play.call::<_, PbMemberUpdateResponse>("update", path, update).await;
     let path = "/etcdserverpb.Cluster/MemberPromote";
-    play.call::<_, PbMemberPromoteResponse>("promote", path, PbMemberPromoteRequest { id: 1 })
+    play.call::<_, PbMemberPromoteResponse>("promote", path, PbMemberPromoteRequest { id: 12_345 })
         .await;
 }
 
