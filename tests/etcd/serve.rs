@@ -7,11 +7,11 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use coord_etcd_tests::{Release, Setup, serve};
+use coord_etcd_tests::{Release, Setup};
 use coord_mem::MemBackend;
 use etcd_client::{
-    Client, Compare, CompareOp, DeleteOptions, GetOptions, LeaseGrantOptions, PutOptions, Txn,
-    TxnOp, WatchFilterType, WatchOptions, WatchStream,
+    AlarmAction, AlarmOptions, AlarmType, Client, Compare, CompareOp, DeleteOptions, GetOptions,
+    LeaseGrantOptions, PutOptions, Txn, TxnOp, WatchFilterType, WatchOptions, WatchStream,
 };
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 async fn services_answer_as_etcd_to_the_letter() {
     let server = Setup::new(Release::newest()).start().await;
     let real = Client::connect(server.endpoints(), None).await.expect("a server that is ready");
-    let channel = serve::in_process(MemBackend::new());
+    let channel = coord_server::in_process(MemBackend::new());
     let ours = Client::from_channel(channel, None).await.expect("a channel that leads somewhere");
     let (real, ours) = (play(real).await, play(ours).await);
     for (real, ours) in real.iter().zip(&ours) {
@@ -72,7 +72,8 @@ async fn play(client: Client) -> Vec<String> {
     keys(&mut transcript, client.clone()).await;
     txns(&mut transcript, client.clone()).await;
     leases(&mut transcript, client.clone()).await;
-    watches(&mut transcript, client).await;
+    watches(&mut transcript, client.clone()).await;
+    alarms(&mut transcript, client).await;
     transcript.0
 }
 
@@ -205,14 +206,54 @@ async fn gone(t: &mut Transcript, mut c: Client, mut w: WatchStream) {
     w.request_progress().await.expect("the stream takes requests");
     t.note("put", c.put("a", "2", None).await.map(|r| r.0));
     t.next("event instead of progress", &mut w).await;
+    t.note("put", c.put("g", "2", None).await.map(|r| r.0));
     w.cancel(9).await.expect("the stream takes requests");
     t.next("cancel", &mut w).await;
     w.request_progress().await.expect("the stream takes requests");
     t.next("progress", &mut w).await;
     w.watch("g", Some(from(revision))).await.expect("the stream takes requests");
     t.next("its id is free", &mut w).await;
-    // etcd merges history into large answers, with the revision at which it sends them; ours come
-    // one for each revision. So only the events are compared.
-    let history = w.message().await.map(|message| message.expect("the stream goes on").0.events);
-    t.note("its history", history);
+    // All that had happened comes at once.
+    t.next("its history", &mut w).await;
+}
+
+async fn alarms(t: &mut Transcript, mut c: Client) {
+    let of = |member| {
+        let mut options = AlarmOptions::new();
+        options.with_member(member);
+        Some(options)
+    };
+    let (list, raise, disarm) = (AlarmAction::Get, AlarmAction::Activate, AlarmAction::Deactivate);
+    for (what, action, alarm) in [
+        ("no alarms", list, AlarmType::None),
+        ("raise none", raise, AlarmType::None),
+        ("raise", raise, AlarmType::Nospace),
+        ("raise, again", raise, AlarmType::Nospace),
+        ("others", list, AlarmType::Corrupt),
+    ] {
+        t.note(what, c.alarm(action, alarm, of(7)).await.map(|r| r.0));
+    }
+    t.note("put, no space", c.put("a", "1", None).await.map(|r| r.0));
+    t.note("grant, no space", c.lease_grant(60, None).await.map(|_| "done"));
+    t.note("delete, no space", c.delete("nothing", None).await.map(|r| r.0));
+    for (what, op) in [
+        ("txn of a put", TxnOp::put("a", "1", None)),
+        ("txn of a put within", TxnOp::txn(Txn::new().and_then([TxnOp::put("n", "1", None)]))),
+        ("txn of a deletion", TxnOp::delete("nothing", None)),
+    ] {
+        t.note(what, c.txn(Txn::new().and_then([op])).await.map(|r| r.0));
+    }
+    t.note("errors", c.status().await.map(|status| status.errors().to_vec()));
+    t.note("disarm another's", c.alarm(disarm, AlarmType::Nospace, of(8)).await.map(|r| r.0));
+    t.note("disarm", c.alarm(disarm, AlarmType::Nospace, of(7)).await.map(|r| r.0));
+    t.note("put, again", c.put("a", "1", None).await.map(|r| r.0));
+    t.note("corrupt", c.alarm(raise, AlarmType::Corrupt, None).await.map(|r| r.0));
+    t.note("put, corrupt", c.put("a", "1", None).await.map(|r| r.0));
+    t.note("delete, corrupt", c.delete("nothing", None).await.map(|r| r.0));
+    t.note("revoke, corrupt", c.lease_revoke(5).await.map(|_| "done"));
+    let read = Txn::new().and_then([TxnOp::get("a", None)]);
+    t.note("get, corrupt", c.get("a", None).await.map(|r| r.0));
+    t.note("txn of a get, corrupt", c.txn(read).await.map(|r| r.0));
+    t.note("disarm", c.alarm(disarm, AlarmType::Corrupt, None).await.map(|r| r.0));
+    t.note("put, at last", c.put("a", "1", None).await.map(|r| r.0));
 }

@@ -17,6 +17,7 @@ mod line;
 mod lock;
 mod manual;
 mod observe;
+mod serve;
 mod signals;
 mod store;
 mod text;
@@ -48,6 +49,7 @@ enum Command {
     Elect(elect::Elect),
     Observe(observe::Observe),
     Who(who::Who),
+    Serve(serve::Serve),
     Bench(bench::Bench),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -61,6 +63,8 @@ Examples:
       run a scheduler wherever it leads
   coord who nightly
       who has the lock, and who waits
+  coord serve
+      an etcd in memory, for the tests of a program in any language
 
 Each subcommand tells its exit status in its own help: `coord help lock`.";
 
@@ -72,6 +76,7 @@ impl Command {
             Self::Elect(elect) => ("elect", elect.run().await),
             Self::Observe(observe) => ("observe", observe.run().await),
             Self::Who(who) => ("who", who.run().await),
+            Self::Serve(serve) => ("serve", serve.run().await),
             Self::Bench(bench) => ("bench", bench.run().await),
             Self::Completions(completions) => ("completions", completions.run(Cli::command())),
             Self::Man(man) => ("man", man.run(Cli::command())),

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 /// The subcommands that have a page of their own in the guide.
-const COMMANDS: [&str; 5] = ["lock", "elect", "observe", "who", "bench"];
+const COMMANDS: [&str; 6] = ["lock", "elect", "observe", "who", "serve", "bench"];
 
 fn coord(arguments: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));

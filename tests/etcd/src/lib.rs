@@ -5,7 +5,7 @@
 //! - [`Authority`]: certificates made for one test;
 //! - [`Pool`]: servers used again and again, emptied in between;
 //! - [`hunt`]: the hunt for differences between `MemBackend` and a server;
-//! - [`serve`]: etcd's services over any backend, in this process.
+//! - [`serve`]: our own services, in this process and on sockets.
 //!
 //! Whoever drops a cluster has it stopped and its folders removed, also when a test panics; then
 //! the logs of its members are kept, and where is told. Everything here panics with a sentence

@@ -444,3 +444,29 @@ async fn stream_that_is_not_polled_asks_for_nothing() {
     drop(leaders);
     assert_eq!(*asked.lock().unwrap(), 0);
 }
+
+/// As the header of an answer of etcd's Election service.
+#[tokio::test(start_paused = true)]
+async fn leader_comes_with_the_revision_at_which_it_was_seen() {
+    let store = MemBackend::new();
+    let election = election(&store).await;
+    let first = election.campaign("first").await.unwrap();
+    store.put("elsewhere", "").await.unwrap();
+    let mut leaders = election.observe();
+    let mut seen = async || {
+        let leader = leaders.next().await.unwrap().unwrap().expect("somebody leads");
+        (leader.header().revision, leader.key_value().mod_revision)
+    };
+    // That was there already.
+    assert_eq!(seen().await, (Revision(3), Revision(2)));
+    assert_eq!(election.leader().await.unwrap().unwrap().header().revision, Revision(3));
+    // That came.
+    first.proclaim("still first").await.unwrap();
+    assert_eq!(seen().await, (Revision(4), Revision(4)));
+    // That was next when the first resigned.
+    let second = election.enter("second").await.unwrap();
+    store.put("elsewhere", "").await.unwrap();
+    first.resign().await.unwrap();
+    assert_eq!(seen().await, (Revision(7), Revision(5)));
+    drop(second);
+}

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use coord_core::contender::{Contender, WaitingLine};
 use coord_core::{KvBackend as _, KvBackendExt as _, Put, Session};
 use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_testkit::{Fate, Record};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::breaking::Breaking;
-use crate::support::{Silent, behind, join_as_go, keys, secs, session, session_on, settle};
+use crate::support::{Silent, behind, join_as_go, keys, nth, secs, session, session_on, settle};
 
 /// A contender that waits, on a session and with a record of its own.
 struct Waiter {
@@ -269,5 +269,51 @@ async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_ow
         holder.leave().await.unwrap();
         timeout(secs(1), contender.wait_turn()).await.expect("at once").unwrap();
         drop(crowd);
+    }
+}
+
+/// As the clients of etcd's Lock service expect it.
+#[tokio::test(start_paused = true)]
+async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
+    let store = MemBackend::new();
+    let holder = WaitingLine::new(&session(&store).await, "l").join("").await.unwrap();
+    let session = session(&store).await;
+    let line = WaitingLine::new(&session, "l");
+    let (mut first, found) = line.join_by_lease("first").await.unwrap();
+    assert_eq!(first.key(), &format!("l/{}", session.lease_id()));
+    assert!(found.is_none());
+    let (mut again, found) = line.join_by_lease("again").await.unwrap();
+    assert_eq!((again.key(), again.fencing_token()), (first.key(), first.fencing_token()));
+    assert_eq!(found.unwrap().value, "first");
+    assert!(timeout(secs(1), first.wait_turn()).await.is_err());
+    assert!(timeout(secs(1), again.wait_turn()).await.is_err());
+    assert_eq!(keys(&store, "l/").await.len(), 2);
+
+    holder.leave().await.unwrap();
+    first.wait_turn().await.unwrap();
+    again.wait_turn().await.unwrap();
+    // Whoever leaves takes the key away for both, and the next to join stands anew.
+    first.leave().await.unwrap();
+    assert!(again.leave().await.unwrap_err().loss().is_some());
+    let (anew, found) = line.join_by_lease("anew").await.unwrap();
+    assert!(found.is_none());
+    drop(anew);
+    settle().await;
+    assert_eq!(keys(&store, "l/").await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn join_by_lease_whose_answer_is_lost_finds_what_it_has_done() {
+    for fate in [Fate::LoseReply, Fate::LoseRequest] {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, nth("txn", 1, 2, fate.clone()))).await;
+        let line = WaitingLine::new(&session, "l");
+        let (mut contender, found) = line.join_by_lease("me").await.unwrap();
+        assert_eq!(found.is_some(), matches!(fate, Fate::LoseReply), "{fate:?}");
+        contender.wait_turn().await.unwrap();
+        assert_eq!(keys(&store, "l/").await, [format!("l/{}", session.lease_id())]);
+        drop(contender);
+        settle().await;
+        assert_eq!(keys(&store, "l/").await, [""; 0]);
     }
 }

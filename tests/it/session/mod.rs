@@ -281,6 +281,18 @@ async fn orphaned_lease_lives_on_for_an_heir() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn session_tells_its_own_keys_on_an_adopted_lease_from_a_former_owners() {
+    let store = MemBackend::new();
+    let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+    store.put_with(Put::new("theirs", "").lease(lease)).await.unwrap();
+    let session = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    store.put_with(Put::new("ours", "").lease(lease)).await.unwrap();
+    let created = async |key| store.get(key).await.unwrap().unwrap().create_revision;
+    assert!(created("theirs").await <= session.opened());
+    assert!(created("ours").await > session.opened());
+}
+
+#[tokio::test(start_paused = true)]
 async fn adopting_a_lease_that_is_not_there_is_refused() {
     let store = MemBackend::new();
     let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;

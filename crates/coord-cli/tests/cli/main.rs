@@ -1,15 +1,18 @@
-//! What `coord lock`, `elect`, `observe` and `who` promise, on every etcd of this machine: the
-//! program itself, with real processes and real signals.
+//! What `coord lock`, `elect`, `observe`, `who` and `serve` promise, on every etcd of this machine: the
+//! program itself, with real processes and real signals, and with other people's clients.
 //!
 //! A story gets a server of its own, and waits for what it wants to see.
 
 mod elect;
+mod etcdctl;
 mod interop;
 mod lock;
 mod look;
 mod loss;
 mod program;
+mod python;
 mod reach;
+mod serve;
 mod terminal;
 
 use std::process::ExitCode;
@@ -40,7 +43,8 @@ fn main() -> ExitCode {
 fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
     let trials = releases.iter().zip(&pools).flat_map(|(release, pool)| on(release, pool));
-    let code = libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code();
+    let trials = trials.chain(on_ours()).collect();
+    let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     pools.iter().for_each(Pool::close);
     code
 }
@@ -49,21 +53,54 @@ fn run(releases: &[Release]) -> ExitCode {
 fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
     let all = [
         elect::STORIES,
+        etcdctl::STORIES,
         interop::STORIES,
         lock::STORIES,
         look::STORIES,
         loss::STORIES,
         reach::STORIES,
+        serve::STORIES,
         terminal::STORIES,
     ];
-    all.into_iter().flatten().map(move |&(name, story)| {
+    let stories = all.into_iter().flatten().map(move |&(name, story)| {
         let (pool, release) = (pool.clone(), release.clone());
-        Trial::test(format!("etcd-{}::{name}", release.minor()), move || {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                story(Server::of(&pool, release).await).await;
-            });
-            Ok(())
+        trial(&place(&release), name, async move || {
+            story(Server::of(&pool, release).await).await;
         })
+    });
+    let scripts = etcdctl::scripts().map(move |script| {
+        let (pool, release) = (pool.clone(), release.clone());
+        trial(&place(&release), &format!("etcdctl::{script}"), async move || {
+            etcdctl::same_on_both(&script, &pool, &release).await;
+        })
+    });
+    let clients = python::CLIENTS.into_iter().map(move |client| {
+        let pool = pool.clone();
+        trial(&place(release), &format!("python::{client}"), async move || {
+            let server = pool.emptied().await;
+            python::passes(client, server[0].endpoint().trim_start_matches("http://")).await;
+        })
+    });
+    stories.chain(scripts).chain(clients)
+}
+
+/// What needs no etcd to be compared with.
+fn on_ours() -> impl Iterator<Item = Trial> {
+    python::CLIENTS.into_iter().map(|client| {
+        trial("serve", &format!("python::{client}"), async move || {
+            let (_serve, address) = serve::serving(&[]).await;
+            python::passes(client, &address).await;
+        })
+    })
+}
+
+fn place(release: &Release) -> String {
+    format!("etcd-{}", release.minor())
+}
+
+fn trial(place: &str, name: &str, story: impl AsyncFnOnce() + Send + 'static) -> Trial {
+    Trial::test(format!("{place}::{name}"), move || {
+        Builder::new_current_thread().enable_all().build()?.block_on(story());
+        Ok(())
     })
 }

@@ -148,6 +148,11 @@ impl Program {
         timeout(SOON, shown).await.unwrap_or_else(|_| panic!("it does not show {text:?}"));
     }
 
+    /// Whether it prints anything within a moment.
+    pub(crate) async fn said_something(&mut self) -> bool {
+        timeout(Duration::from_millis(100), self.lines.next_line()).await.is_ok()
+    }
+
     /// That it prints nothing, for as long as nobody would want to wait.
     pub(crate) async fn is_silent(&mut self) {
         let said = timeout(Duration::from_millis(300), self.lines.next_line()).await;
@@ -181,6 +186,15 @@ impl Program {
         let complaint = self.complaint().await;
         let ended = timeout(SOON, self.process.wait()).await.expect("it ends");
         (ended.expect("it ends").code(), printed, complaint)
+    }
+
+    /// Waits for its end with nothing to read, and takes what it prints as it is.
+    pub(crate) async fn end_without_input(mut self) -> (Option<i32>, String) {
+        self.input = None;
+        let mut printed = Vec::new();
+        self.lines.get_mut().read_to_end(&mut printed).await.expect("it can be read");
+        let ended = self.process.wait().await.expect("it ends");
+        (ended.code(), String::from_utf8_lossy(&printed).into_owned())
     }
 
     /// Waits for its end, of which only the exit status matters.

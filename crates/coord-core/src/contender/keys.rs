@@ -48,6 +48,13 @@ impl Keys {
         key.into()
     }
 
+    /// The one key that Go's package has for a lease in this line.
+    pub(super) fn key_of_go(&self, lease: LeaseId) -> Bytes {
+        let mut key = self.prefix.to_vec();
+        key.extend_from_slice(lease.to_string().as_bytes());
+        key.into()
+    }
+
     /// All keys of the line, and those of lines below it.
     pub(crate) fn range(&self) -> KeyRange {
         KeyRange::prefix(&self.prefix)
@@ -109,6 +116,7 @@ mod tests {
         let keys = Keys::new("jobs");
         let lease = LeaseId::new(0x694d_82a1).expect("not zero");
         assert_eq!(keys.key(lease, 7), "jobs/694d82a1-7");
+        assert_eq!(keys.key_of_go(lease), "jobs/694d82a1");
         assert!(keys.owns(b"jobs/694d82a1"), "Go's own key is a contender");
         assert!(!keys.owns(b"jobs/night/694d82a1-7") && !keys.owns(b"jobs2/694d82a1"));
     }

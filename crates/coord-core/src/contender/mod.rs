@@ -41,7 +41,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Range, Txn};
+use crate::kv::{Compare, CompareOp, IntoBytes, KeyValue, Op, OpResponse, Put, Range, Txn};
 use crate::loss::PrimitiveError;
 use crate::retry::patiently;
 use crate::session::Session;
@@ -147,6 +147,75 @@ impl WaitingLine {
                     .or_else([self.keys.last()]),
             ),
         }
+    }
+
+    /// Joins the line under `name/<lease>`, the one key that Go's package has for a lease: one
+    /// request, or two if the key is there already, which is then given back as it was found.
+    ///
+    /// This is for whoever serves clients that expect Go's keys; [`join`](Self::join) has a key for
+    /// each contender. Here those of one lease share their key and their place, and whoever leaves,
+    /// or is dropped, removes the key for all of them. While the store is unavailable the request
+    /// is repeated: sent again, it finds what it has done.
+    ///
+    /// ```
+    /// use coord_core::{Session, contender::WaitingLine};
+    /// use coord_mem::MemBackend;
+    /// use std::sync::Arc;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+    /// let printer = WaitingLine::new(&session, "printer");
+    ///
+    /// let (report, found) = printer.join_by_lease("report.pdf").await?;
+    /// assert_eq!(report.key(), &format!("printer/{}", session.lease_id()));
+    /// assert!(found.is_none());
+    /// let (again, found) = printer.join_by_lease("photo.png").await?;
+    /// assert_eq!(again.fencing_token(), report.fencing_token());
+    /// assert_eq!(found.expect("it is the report's").value, "report.pdf");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Lost` when the session is; otherwise what the backend answered. If nobody knows what became
+    /// of the request, the key may be in the line, for the next one on the lease to find.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the key in the line, as long as the lease lives: nobody can
+    /// tell it from one that is used.
+    ///
+    /// Source: etcd 3.5 `client/v3/concurrency/mutex.go`, `tryAcquire`.
+    pub async fn join_by_lease(
+        &self,
+        value: impl IntoBytes + Send,
+    ) -> Result<(Contender, Option<KeyValue>), PrimitiveError> {
+        let lease = self.session.lease_id();
+        let key = self.keys.key_of_go(lease);
+        let put = Put::new(&key, value.into_bytes()).lease(lease);
+        let join = Txn::new()
+            .when([Compare::absent(&key)])
+            .and_then([Op::Put(put), Op::Range(self.keys.last())])
+            .or_else([Range::new(&key)]);
+        let backend = self.session.backend();
+        let sent = async { Ok(patiently(|| backend.txn(join.clone())).await?) };
+        let joined = self.session.while_held(sent).await?;
+        let (header, created) = (joined.header, joined.header.revision);
+        let Some(OpResponse::Range(mut read)) = joined.responses.into_iter().next_back() else {
+            unreachable!("a range comes last in either branch");
+        };
+        if joined.succeeded {
+            let place = Place { key, created };
+            let standing = Standing::read(&self.keys, &place, &read);
+            let mut ticket = Ticket::found(self.session.clone(), &place);
+            ticket.arm();
+            return Ok((Contender::new(self.clone(), ticket, place, header, standing), None));
+        }
+        let Some(found) = read.kvs.pop() else {
+            unreachable!("what is not absent can be read in the same step");
+        };
+        let looking = Contender::found(self.clone(), Place::of(&found), header);
+        Ok((self.session.while_held(looking).await?, Some(found)))
     }
 
     /// Joins the line if nobody is in it: one request, and nothing is written if somebody is.

@@ -30,7 +30,7 @@ use tokio::time::sleep;
 
 use super::{Leader, Observer};
 use crate::error::{Error, Result};
-use crate::kv::{EventKind, Revision, Watch, WatchBatch};
+use crate::kv::{EventKind, Header, Revision, Watch, WatchBatch};
 use crate::retry::{PAUSE, patiently};
 
 /// Who leads, from the moment of asking on: a stream that ends with an error, or when it is
@@ -169,6 +169,7 @@ impl History {
         watch: Watch,
     ) -> Option<Option<Leader>> {
         let from = batch.revision.next();
+        let header = Header { revision: batch.revision, ..watch.header() };
         let owned = batch.events.into_iter().filter(|event| self.observer.keys.owns(&event.kv.key));
         let mut owned = owned.collect::<Vec<_>>();
         if owned.iter().any(|event| event.kind == EventKind::Delete) {
@@ -179,11 +180,11 @@ impl History {
         }
         if leader.is_some() {
             self.next = Next::Watch(from, Some(watch));
-            return owned.pop().map(|event| Some(Leader { kv: event.kv }));
+            return owned.pop().map(|event| Some(Leader { kv: event.kv, header }));
         }
         let first = owned.into_iter().min_by(|a, b| a.kv.key.cmp(&b.kv.key));
         // Once somebody leads, only that key needs to be watched.
         self.next = Next::Watch(from, first.is_none().then_some(watch));
-        first.map(|event| Some(Leader { kv: event.kv }))
+        first.map(|event| Some(Leader { kv: event.kv, header }))
     }
 }

@@ -9,7 +9,7 @@ use super::Leaders;
 use crate::backend::KvBackend;
 use crate::contender::{FencingToken, Keys};
 use crate::error::Result;
-use crate::kv::{IntoBytes, KeyValue, LeaseId, Revision, Watch, WatchRequest};
+use crate::kv::{Header, IntoBytes, KeyValue, LeaseId, Revision, Watch, WatchRequest};
 use crate::retry::patiently;
 
 /// Looks at an election, and needs no session for that.
@@ -74,8 +74,9 @@ impl Observer {
             read = self.backend.range(all).await?;
         }
         let as_of = if revision == Revision::ZERO { read.header.revision } else { revision };
+        let header = Header { revision: as_of, ..read.header };
         let leader = read.kvs.into_iter().find(|kv| self.keys.owns(&kv.key));
-        Ok((leader.map(|kv| Leader { kv }), as_of))
+        Ok((leader.map(|kv| Leader { kv, header }), as_of))
     }
 
     /// Watches what tells the end of `leader`, or the end of there being none.
@@ -96,9 +97,12 @@ impl fmt::Debug for Observer {
 }
 
 /// Who led, when, and what its value was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Two are equal that are the same leader with the same value, whenever they were seen.
+#[derive(Clone, Debug)]
 pub struct Leader {
     pub(super) kv: KeyValue,
+    pub(super) header: Header,
 }
 
 impl Leader {
@@ -131,4 +135,19 @@ impl Leader {
     pub const fn key_value(&self) -> &KeyValue {
         &self.kv
     }
+
+    /// Of the answer that told of the leader. Its revision is that of the store when this was so:
+    /// of the value if the observer saw it come, a later one if it was there already.
+    #[must_use]
+    pub const fn header(&self) -> Header {
+        self.header
+    }
 }
+
+impl PartialEq for Leader {
+    fn eq(&self, other: &Self) -> bool {
+        self.kv == other.kv
+    }
+}
+
+impl Eq for Leader {}

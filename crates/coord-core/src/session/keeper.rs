@@ -117,6 +117,7 @@ impl Keeper {
             backend,
             lease,
             ttl,
+            opened: opened.revision,
             epoch,
             numbers,
             shelf,

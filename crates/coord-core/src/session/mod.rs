@@ -44,7 +44,7 @@ use tokio::time::Instant;
 
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{KeyRange, LeaseId, LeaseTimeToLive, Watch};
+use crate::kv::{KeyRange, LeaseId, LeaseTimeToLive, Revision, Watch};
 use crate::loss::{LossReason, PrimitiveError};
 pub use builder::SessionBuilder;
 use keeper::Command;
@@ -114,6 +114,7 @@ struct Inner {
     backend: Arc<dyn KvBackend>,
     lease: LeaseId,
     ttl: Duration,
+    opened: Revision,
     epoch: Epoch,
     numbers: Numbers,
     shelf: Arc<Shelf>,
@@ -149,6 +150,13 @@ impl Session {
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.inner.ttl
+    }
+
+    /// The store's revision when the session was opened. Keys on an adopted lease that were created
+    /// up to then are a former owner's.
+    #[must_use]
+    pub fn opened(&self) -> Revision {
+        self.inner.opened
     }
 
     /// Which session it is of those that its [`Supervisor`] has opened one after the other; the

@@ -21,6 +21,9 @@ use tokio::time::timeout;
 
 use super::{Failure, Need, Promise, promises};
 
+/// How many promises wait at a time where waiting takes time: most of a run is waiting then.
+const THREADS_ON_REAL_TIME: usize = 8;
+
 /// Whose time a backend lives by, which decides on the runtime that [`main`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "time stands still or it does not")]
@@ -216,7 +219,11 @@ fn payload(panic: &(dyn Any + Send)) -> &str {
 /// }
 /// ```
 pub fn main(suites: impl IntoIterator<Item = Suite>) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    let suites: Vec<_> = suites.into_iter().collect();
+    if suites.iter().any(|suite| suite.clock == Clock::Real) {
+        arguments.test_threads = arguments.test_threads.or(Some(THREADS_ON_REAL_TIME));
+    }
     let suites = suites.into_iter();
     let trials = suites.flat_map(|suite| promises().map(move |promise| suite.trial(promise)));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

@@ -11,8 +11,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::status::status;
-use super::{Services, read};
+use crate::alarm::Change;
+use crate::services::{Services, read};
+use crate::status::status;
 
 fn told<T: ToWire>(answer: coord_core::Result<T>) -> Result<Response<T::Wire>, Status> {
     answer.map(|answer| Response::new(answer.to_wire())).map_err(|error| status(&error))
@@ -24,17 +25,19 @@ impl PbLeaseService for Services {
         &self,
         request: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
+        self.alarms().check(Change::Growth)?;
         let request: LeaseGrant = read(request)?;
-        told(self.backend.lease_grant(request).await)
+        told(self.backend().lease_grant(request).await)
     }
 
     async fn lease_revoke(
         &self,
         request: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
+        self.alarms().check(Change::Other)?;
         let id: Option<LeaseId> = read(request)?;
         let id = id.ok_or_else(|| status(&Error::LeaseNotFound { lease: None }))?;
-        told(self.backend.lease_revoke(id).await)
+        told(self.backend().lease_revoke(id).await)
     }
 
     type LeaseKeepAliveStream = BoxStream<'static, Result<PbLeaseKeepAliveResponse, Status>>;
@@ -49,7 +52,7 @@ impl PbLeaseService for Services {
             let services = services.clone();
             async move { services.refresh(request?).await }
         });
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(self.until_stopped(answers).boxed()))
     }
 
     async fn lease_time_to_live(
@@ -69,7 +72,7 @@ impl PbLeaseService for Services {
                 keys,
             }));
         };
-        let answer = self.backend.lease_time_to_live(request).await;
+        let answer = self.backend().lease_time_to_live(request).await;
         told(answer.map(|answer: LeaseTimeToLiveResponse| (request.id, answer)))
     }
 
@@ -77,7 +80,7 @@ impl PbLeaseService for Services {
         &self,
         _: Request<PbLeaseLeasesRequest>,
     ) -> Result<Response<PbLeaseLeasesResponse>, Status> {
-        told(self.backend.leases().await)
+        told(self.backend().leases().await)
     }
 }
 
@@ -91,7 +94,7 @@ impl Services {
         let id = Option::<LeaseId>::from_wire(request);
         let id = id.map_err(|why| Status::invalid_argument(why.to_string()))?;
         if let Some(id) = id {
-            match self.backend.lease_keep_alive(id).await {
+            match self.backend().lease_keep_alive(id).await {
                 Ok(answer) => return Ok(answer.to_wire()),
                 Err(Error::LeaseNotFound { .. }) => {}
                 Err(error) => return Err(status(&error)),

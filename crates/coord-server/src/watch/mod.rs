@@ -1,9 +1,9 @@
 //! The Watch service: many watches on one stream.
 //!
 //! A client creates and cancels watches by messages, and each answer names the watch it is for. No
-//! task runs here: the stream of answers *is* the state, and moves when the client polls it. On
-//! each turn what the client said comes first, then the watches, beginning with the one after the
-//! last that had something to deliver:
+//! task runs here: the stream of answers *is* the state, and moves when the connection polls it. On
+//! each turn what the client said comes first, then the watches that have something to deliver, in
+//! turns. Of ten thousand watches on a stream, only those are looked at that rang (`bells.rs`).
 //!
 //! ```text
 //! client    create 0                create 0 (end <= key)        cancel 0
@@ -24,28 +24,30 @@
 //!
 //! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
+mod bells;
+mod fragment;
+mod past;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use coord_core::{Error, Header, Revision, Watch, WatchBatch, WatchRequest};
 use coord_etcd::wire::{FromWire, ToWire, WatchCall};
-use etcd_client::proto::{PbWatchRequest, PbWatchResponse, PbWatchService};
+use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
 use futures_util::future::poll_fn;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Interval, interval_at};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::Services;
-use super::status::status;
+use crate::services::Services;
+use crate::status::{status, too_large};
+use bells::{Bell, Bells};
+use fragment::fragments;
+use past::Past;
 
 /// The id of a watch that never came to be, and of bookmarks for all.
 const NOBODY: i64 = -1;
-
-/// How often a watch that hears nothing gets a bookmark, if it wants any. etcd's default.
-const NOTIFY_INTERVAL: Duration = Duration::from_secs(600);
 
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
@@ -68,7 +70,7 @@ impl PbWatchService for Services {
                 Err(status) => (Err(status), None),
             })
         });
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(self.until_stopped(answers).boxed()))
     }
 }
 
@@ -80,8 +82,8 @@ struct Session<R> {
     watches: BTreeMap<i64, Watcher>,
     /// The first id that was never given out.
     next_id: i64,
-    /// Who had something to deliver last.
-    last_served: i64,
+    /// Which of them may have something to deliver.
+    bells: Bells,
     bookmark: Option<Bookmark>,
     /// `None` until some watch wants bookmarks by themselves.
     ticks: Option<Interval>,
@@ -92,6 +94,12 @@ struct Session<R> {
 struct Watcher {
     /// `None` for one that was cancelled because its start is compacted.
     watch: Option<Watch>,
+    /// What it has to tell of the time before it was created; `None` once that is told.
+    past: Option<Past>,
+    /// Rung when it has something to deliver.
+    bell: Bell,
+    /// Whether large answers are to be split.
+    fragment: bool,
     /// Whether it wants bookmarks by themselves.
     notify: bool,
     /// Whether it had events since the last tick.
@@ -101,6 +109,25 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// What it has to deliver, if anything; if so it is asked again, when the others were.
+    fn poll(&mut self) -> Option<Option<coord_core::Result<WatchBatch>>> {
+        self.bell.answer();
+        let watch = self.watch.as_mut()?;
+        match watch.poll_next_unpin(&mut Context::from_waker(self.bell.waker())) {
+            Poll::Ready(item) => {
+                self.bell.queue();
+                Some(item)
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    /// Who sends an answer, at this revision.
+    fn header(&self, revision: Revision) -> Header {
+        let header = self.watch.as_ref().map(Watch::header).unwrap_or_default();
+        Header { revision, ..header }
+    }
+
     fn ask(&mut self) {
         if let Some(watch) = &mut self.watch {
             watch.request_progress();
@@ -114,19 +141,21 @@ struct Bookmark {
     awaited: BTreeSet<i64>,
     /// The least of what the others have come up to.
     header: Option<Header>,
+    /// How many times it was asked for: each time is answered.
+    asked: usize,
 }
 
 impl<R> Session<R>
 where
     R: Stream<Item = Result<PbWatchRequest, Status>> + Unpin + Send,
 {
-    const fn new(services: Services, requests: R) -> Self {
+    fn new(services: Services, requests: R) -> Self {
         Self {
             services,
             requests: Some(requests),
             watches: BTreeMap::new(),
             next_id: 0,
-            last_served: i64::MIN,
+            bells: Bells::default(),
             bookmark: None,
             ticks: None,
             answers: VecDeque::new(),
@@ -140,8 +169,8 @@ where
                 return Ok(answer);
             }
             match self.turn().await {
-                // An error: the client is gone, or talks nonsense.
-                Turn::Call(call) => self.hear(call?).await?,
+                Turn::Call(Ok(request)) => self.hear(request).await?,
+                Turn::Call(Err(why)) => return Err(too_large(&why).unwrap_or(why)),
                 Turn::Silence => self.requests = None,
                 Turn::Tick => self.tick(),
                 Turn::Batch(id, batch) => self.deliver(id, batch).await?,
@@ -156,10 +185,7 @@ where
                 && let Poll::Ready(request) = requests.poll_next_unpin(cx)
             {
                 return Poll::Ready(match request {
-                    Some(request) => Turn::Call(request.and_then(|request| {
-                        WatchCall::from_wire(request)
-                            .map_err(|why| Status::invalid_argument(why.to_string()))
-                    })),
+                    Some(request) => Turn::Call(request),
                     None => Turn::Silence,
                 });
             }
@@ -168,15 +194,10 @@ where
             {
                 return Poll::Ready(Turn::Tick);
             }
-            // From the one after the last to the last, so that no busy watch starves the others.
-            let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
-            let order = self.watches.range(after).map(|(id, _)| *id);
-            let order: Vec<_> =
-                order.chain(self.watches.range(..=self.last_served).map(|(id, _)| *id)).collect();
-            for id in order {
-                let watch = self.watches.get_mut(&id).and_then(|watcher| watcher.watch.as_mut());
-                if let Some(Poll::Ready(item)) = watch.map(|watch| watch.poll_next_unpin(cx)) {
-                    self.last_served = id;
+            // No more than are there now: a watch that cannot get on now rings at once.
+            for _ in 0..self.bells.listen(cx.waker()) {
+                let Some(id) = self.bells.next() else { break };
+                if let Some(item) = self.watches.get_mut(&id).and_then(Watcher::poll) {
                     return Poll::Ready(Turn::Batch(id, item));
                 }
             }
@@ -185,9 +206,20 @@ where
         .await
     }
 
-    async fn hear(&mut self, call: WatchCall) -> Result<(), Status> {
-        match call {
-            WatchCall::Create { request, watch_id, .. } => self.create(request, watch_id).await,
+    async fn hear(&mut self, mut request: PbWatchRequest) -> Result<(), Status> {
+        // Of what etcd does not know it takes no notice.
+        match &mut request.request_union {
+            None => return Ok(()),
+            Some(PbWatchRequestUnion::CreateRequest(create)) => {
+                create.filters.retain(|filter| matches!(filter, 0 | 1));
+            }
+            Some(_) => {}
+        }
+        let call = WatchCall::from_wire(request);
+        match call.map_err(|why| Status::invalid_argument(why.to_string()))? {
+            WatchCall::Create { request, watch_id, fragment } => {
+                self.create(request, watch_id, fragment).await
+            }
             WatchCall::Cancel(id) => {
                 // Of an unknown id nothing is said.
                 if self.watches.remove(&id).is_some() {
@@ -202,7 +234,10 @@ where
                 let all_alive = self.watches.values().all(|watcher| watcher.watch.is_some());
                 if all_alive && !self.watches.is_empty() {
                     let awaited = self.watches.keys().copied().collect();
-                    self.bookmark = Some(Bookmark { awaited, header: None });
+                    // One that is asked for late has to show what is there by then, and will do
+                    // for those that were asked for before.
+                    let asked = 1 + self.bookmark.as_ref().map_or(0, |earlier| earlier.asked);
+                    self.bookmark = Some(Bookmark { awaited, header: None, asked });
                     self.watches.values_mut().for_each(Watcher::ask);
                 }
                 Ok(())
@@ -210,41 +245,70 @@ where
         }
     }
 
-    async fn create(&mut self, mut request: WatchRequest, asked_id: i64) -> Result<(), Status> {
+    async fn create(
+        &mut self,
+        mut request: WatchRequest,
+        asked_id: i64,
+        fragment: bool,
+    ) -> Result<(), Status> {
+        let limit = self.services.limits().watches;
+        if self.watches.len() >= limit {
+            let why = format!("coord: the stream has {limit} watches, which is the limit");
+            return self.refuse(why).await;
+        }
         let notify = std::mem::take(&mut request.progress_notify);
-        let why = match self.services.backend.watch(request).await {
-            Ok(_) if self.watches.contains_key(&asked_id) && asked_id != 0 => DUPLICATE_ID,
+        let start = request.start_revision;
+        let why = match self.services.backend().watch(request).await {
+            Ok(_) if self.watches.contains_key(&asked_id) && asked_id != 0 => DUPLICATE_ID.into(),
             Ok(watch) => {
                 let id = if asked_id == 0 { self.free_id() } else { asked_id };
-                self.admit(id, watch, notify);
+                let bell = self.bells.bell(id);
+                let past = Past::new(start, watch.header().revision);
+                let (watch, busy, due) = (Some(watch), false, false);
+                self.admit(id, Watcher { watch, past, bell, fragment, notify, busy, due });
                 return Ok(());
             }
-            Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE,
-            Err(Error::Compacted { .. }) => COMPACTED,
+            Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE.to_owned(),
+            Err(Error::Compacted { .. }) => COMPACTED.to_owned(),
+            Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
+                let status = status(&error);
+                format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+            }
             Err(error) => return Err(status(&error)),
         };
-        let header = self.services.header().await?;
+        self.refuse(why).await
+    }
+
+    /// Says in band that a watch was not created.
+    async fn refuse(&mut self, cancel_reason: String) -> Result<(), Status> {
+        let answer = answer(self.services.header().await?, NOBODY);
         self.answers.push_back(PbWatchResponse {
             created: true,
             canceled: true,
-            cancel_reason: why.to_owned(),
-            ..answer(header, NOBODY)
+            cancel_reason,
+            ..answer
         });
         Ok(())
     }
 
-    fn admit(&mut self, id: i64, watch: Watch, notify: bool) {
-        let created = PbWatchResponse { created: true, ..answer(watch.header(), id) };
-        self.answers.push_back(created);
-        let mut watcher = Watcher { watch: Some(watch), notify, busy: false, due: false };
+    fn admit(&mut self, id: i64, mut watcher: Watcher) {
+        let header = watcher.watch.as_ref().map(Watch::header).unwrap_or_default();
+        self.answers.push_back(PbWatchResponse { created: true, ..answer(header, id) });
         if let Some(bookmark) = &mut self.bookmark {
             // What the client waits for is said of all its watches, so of this one too.
             bookmark.awaited.insert(id);
             watcher.ask();
         }
-        if notify && self.ticks.is_none() {
-            self.ticks = Some(interval_at(Instant::now() + NOTIFY_INTERVAL, NOTIFY_INTERVAL));
+        if watcher.past.is_some() {
+            // The answer says that it is told.
+            watcher.ask();
         }
+        if watcher.notify && self.ticks.is_none() {
+            let interval = self.services.limits().progress_interval;
+            self.ticks = Some(interval_at(Instant::now() + interval, interval));
+        }
+        // It has never been asked, so nothing else would ring for it.
+        watcher.bell.queue();
         self.watches.insert(id, watcher);
     }
 
@@ -296,16 +360,45 @@ where
         }
     }
 
-    fn pass_on(&mut self, id: i64, batch: WatchBatch) {
+    fn pass_on(&mut self, id: i64, mut batch: WatchBatch) {
         let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
-        let watch = watcher.watch.as_ref().expect("only a watch that is open delivers");
-        let header = Header { revision: batch.revision, ..watch.header() };
-        if !batch.events.is_empty() {
-            watcher.busy = true;
-            let events = batch.events.into_iter().map(ToWire::to_wire).collect();
-            self.answers.push_back(PbWatchResponse { events, ..answer(header, id) });
-            return;
+        if let Some(mut past) = watcher.past.take() {
+            let present = past.gather(batch);
+            let told = if present.is_some() || past.is_full() { past.told() } else { None };
+            if present.is_none() {
+                watcher.past = Some(past);
+            }
+            if let Some(told) = told {
+                self.tell(id, told);
+            }
+            let Some(present) = present else { return };
+            batch = present;
         }
+        if batch.events.is_empty() {
+            self.mark(id, batch.revision);
+        } else {
+            self.tell(id, batch);
+        }
+    }
+
+    /// Sends the events of a batch.
+    fn tell(&mut self, id: i64, batch: WatchBatch) {
+        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
+        watcher.busy = true;
+        let header = watcher.header(batch.revision);
+        let events = batch.events.into_iter().map(ToWire::to_wire).collect();
+        let response = PbWatchResponse { events, ..answer(header, id) };
+        if watcher.fragment {
+            self.answers.extend(fragments(response, self.services.limits().message_bytes()));
+        } else {
+            self.answers.push_back(response);
+        }
+    }
+
+    /// All events of a watch up to `revision` were sent.
+    fn mark(&mut self, id: i64, revision: Revision) {
+        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
+        let header = watcher.header(revision);
         // A bookmark answers whoever waits for one: there may be two.
         if std::mem::take(&mut watcher.due) {
             self.answers.push_back(answer(header, id));
@@ -324,16 +417,18 @@ where
         let Some(bookmark) = &mut self.bookmark else { return };
         bookmark.awaited.remove(&id);
         if bookmark.awaited.is_empty() {
-            let header = bookmark.header;
+            let (header, asked) = (bookmark.header, bookmark.asked);
             self.bookmark = None;
-            self.answers.extend(header.map(|header| answer(header, NOBODY)));
+            let told = header.map(|header| answer(header, NOBODY));
+            self.answers.extend(std::iter::repeat_n(told, asked).flatten());
         }
     }
 }
 
 /// What happens on a stream.
 enum Turn {
-    Call(Result<WatchCall, Status>),
+    /// The client says something; an error if it is gone, or says too much.
+    Call(Result<PbWatchRequest, Status>),
     /// The client will say no more.
     Silence,
     /// It is time for bookmarks.

@@ -7,10 +7,12 @@
 //! Source: contract §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
 
 use coord_core::{Error, Limits, Outcome};
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::{Code, Status};
 
 /// How etcd would put it.
-pub(super) fn status(error: &Error) -> Status {
+pub(crate) fn status(error: &Error) -> Status {
     let (code, message) = match error {
         Error::EmptyKey => (Code::InvalidArgument, "key is not provided"),
         Error::KeyNotFound { .. } => (Code::InvalidArgument, "key not found"),
@@ -45,7 +47,7 @@ pub(super) fn status(error: &Error) -> Status {
 }
 
 /// The same, for a request that a transport with these limits may not have let in at all.
-pub(super) fn status_of(error: &Error, limits: Limits) -> Status {
+pub(crate) fn status_of(error: &Error, limits: Limits) -> Status {
     match *error {
         Error::RequestTooLarge { size_bytes, limit_bytes }
             if limit_bytes > limits.max_request_bytes =>
@@ -56,6 +58,40 @@ pub(super) fn status_of(error: &Error, limits: Limits) -> Status {
         }
         ref error => status(error),
     }
+}
+
+/// The server is being stopped.
+pub(crate) fn stopped() -> Status {
+    Status::unavailable("etcdserver: server stopped")
+}
+
+/// How the Lock and Election services put it: they are clients of the store themselves, and what
+/// they are told they pass on without its code.
+///
+/// Source: etcd 3.5 `server/etcdserver/api/v3lock/lock.go`, `client/v3/concurrency/mutex.go`.
+pub(crate) fn without_code(error: &Error) -> Status {
+    Status::unknown(status(error).message())
+}
+
+/// What tonic says in its own words, in etcd's.
+pub(crate) fn etcds_words(response: http::Response<Body>) -> http::Response<Body> {
+    // Only an answer without a body has its status up here.
+    if !response.headers().contains_key("grpc-status") {
+        return response;
+    }
+    match Status::from_header_map(response.headers()).as_ref().and_then(too_large) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
+}
+
+/// A message that was larger than the server takes, as Go's gRPC puts it.
+pub(crate) fn too_large(status: &Status) -> Option<Status> {
+    let said = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, rest) = said.split_once(" bytes, the limit is: ")?;
+    let limit = rest.strip_suffix(" bytes")?;
+    let message = format!("grpc: received message larger than max ({found} vs. {limit})");
+    Some(Status::resource_exhausted(message))
 }
 
 #[cfg(test)]
@@ -80,5 +116,18 @@ mod tests {
         assert_eq!(by_transport.code(), Code::ResourceExhausted);
         let message = "grpc: received message larger than max (3145728 vs. 2097152)";
         assert_eq!(by_transport.message(), message);
+    }
+
+    #[test]
+    fn what_tonic_finds_too_large_is_told_in_etcds_words() {
+        let tonics = Status::out_of_range(
+            "Error, decoded message length too large: found 3145728 bytes, the limit is: 2097152 bytes",
+        );
+        let told = etcds_words(tonics.into_http());
+        let told = Status::from_header_map(told.headers()).expect("a status");
+        assert_eq!(told.code(), Code::ResourceExhausted);
+        let message = "grpc: received message larger than max (3145728 vs. 2097152)";
+        assert_eq!(told.message(), message);
+        assert!(too_large(&Status::out_of_range("something else")).is_none());
     }
 }

@@ -1,0 +1,104 @@
+//! `coord serve`, with the real `etcdctl` of each release as its client.
+
+use rustix::process::Signal;
+use tokio::process::Command;
+
+use crate::program::{Program, Server, coord};
+
+crate::stories![
+    first_line_tells_the_address_and_etcdctl_finds_a_store_there,
+    our_own_commands_run_on_it,
+    signal_stops_it_although_somebody_watches,
+    address_that_is_taken_is_refused_with_an_exit_status,
+    history_beyond_what_is_retained_is_forgotten,
+];
+
+/// A server on a free port, and its address.
+pub(crate) async fn serving(flags: &[&str]) -> (Program, String) {
+    let mut command = coord();
+    command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
+    let mut program = Program::started(command);
+    let line = program.line().await;
+    let address = line.strip_prefix("coord: serving etcd v3 API on ").expect("exactly that");
+    (program, address.to_owned())
+}
+
+pub(crate) fn etcdctl(server: &Server, address: &str, arguments: &[&str]) -> Program {
+    let mut command = Command::from(server.release.etcdctl());
+    command.args(["--endpoints", address]).args(arguments);
+    Program::started(command)
+}
+
+async fn first_line_tells_the_address_and_etcdctl_finds_a_store_there(server: Server) {
+    let (program, address) = serving(&[]).await;
+    assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
+    let put = etcdctl(&server, &address, &["put", "hello", "world"]).end().await;
+    assert_eq!(put.1, "OK\n");
+    let got = etcdctl(&server, &address, &["get", "hello"]).end().await;
+    assert_eq!(got.1, "hello\nworld\n");
+    program.signal(Signal::INT);
+    assert_eq!(program.end().await, (Some(0), String::new(), String::new()));
+}
+
+async fn our_own_commands_run_on_it(server: Server) {
+    let (program, address) = serving(&[]).await;
+    let store = ["--endpoints", address.as_str()];
+    let holder = ["lock", "jobs", "--", "sh", "-c", crate::lock::UNTIL_TOLD];
+    let mut holder = server.coord(&[&store_first(&store, "lock")[..], &holder[1..]].concat());
+    assert_eq!(holder.line().await, "runs");
+    let waiter = etcdctl(&server, &address, &["lock", "jobs"]);
+    crate::program::until("both stand in the line", async || {
+        let who = server.coord(&[&store_first(&store, "who")[..], &["jobs"]].concat());
+        who.end().await.1.lines().count() == 3
+    })
+    .await;
+    holder.hang_up();
+    assert_eq!(holder.status().await, Some(0));
+    drop(waiter);
+    program.signal(Signal::TERM);
+    assert_eq!(program.status().await, Some(0));
+}
+
+/// A subcommand, and where its store is.
+fn store_first<'a>(store: &[&'a str], subcommand: &'a str) -> Vec<&'a str> {
+    [&[subcommand], store].concat()
+}
+
+async fn signal_stops_it_although_somebody_watches(server: Server) {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (program, address) = serving(&[]).await;
+        let mut watcher = etcdctl(&server, &address, &["watch", "hello"]);
+        etcdctl(&server, &address, &["put", "hello", "world"]).status().await;
+        crate::program::until("the watch stands", async || {
+            etcdctl(&server, &address, &["put", "hello", "again"]).status().await;
+            watcher.said_something().await
+        })
+        .await;
+        program.signal(signal);
+        assert_eq!(program.end().await, (Some(0), String::new(), String::new()));
+    }
+}
+
+async fn address_that_is_taken_is_refused_with_an_exit_status(_: Server) {
+    let (program, address) = serving(&[]).await;
+    let mut command = coord();
+    command.args(["serve", "--listen", &address]);
+    let (status, printed, complaint) = Program::started(command).end().await;
+    assert_eq!((status, printed.as_str()), (Some(1), ""));
+    assert!(complaint.starts_with(&format!("coord serve: listen on {address}: ")), "{complaint}");
+    program.signal(Signal::TERM);
+    assert_eq!(program.status().await, Some(0));
+}
+
+async fn history_beyond_what_is_retained_is_forgotten(server: Server) {
+    let (program, address) = serving(&["--retain-revisions", "3"]).await;
+    for _ in 0..20 {
+        etcdctl(&server, &address, &["put", "hello", "world"]).status().await;
+    }
+    let (status, _, complaint) =
+        etcdctl(&server, &address, &["get", "hello", "--rev", "3"]).end().await;
+    assert_ne!(status, Some(0));
+    assert!(complaint.contains("required revision has been compacted"), "{complaint}");
+    program.signal(Signal::TERM);
+    assert_eq!(program.status().await, Some(0));
+}

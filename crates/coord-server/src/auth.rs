@@ -1,0 +1,70 @@
+//! The Auth service: there are no logins, and that is what it says.
+//!
+//! etcd-client does not export the messages of `AuthStatus`, so they are here.
+
+use coord_etcd::wire::ToWire;
+use etcd_client::proto::PbResponseHeader;
+use tonic::Status;
+use tonic::codegen::{Body as HttpBody, StdError, http};
+
+use crate::call::{Answer, refuse, unary};
+use crate::services::Services;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AuthStatusRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AuthStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    header: Option<PbResponseHeader>,
+    #[prost(bool, tag = "2")]
+    enabled: bool,
+    #[prost(uint64, tag = "3")]
+    auth_revision: u64,
+}
+
+/// What can be asked of it, and is refused as a rule.
+pub(crate) const METHODS: &[&str] = &[
+    "AuthEnable",
+    "AuthDisable",
+    "AuthStatus",
+    "Authenticate",
+    "UserAdd",
+    "UserGet",
+    "UserList",
+    "UserDelete",
+    "UserChangePassword",
+    "UserGrantRole",
+    "UserRevokeRole",
+    "RoleAdd",
+    "RoleGet",
+    "RoleList",
+    "RoleDelete",
+    "RoleGrantPermission",
+    "RoleRevokePermission",
+];
+
+/// Answers a call of the service.
+pub(crate) fn call<B>(services: &Services, method: &str, request: http::Request<B>) -> Answer
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send,
+{
+    match method {
+        "AuthStatus" => unary(services, request, auth_status),
+        // As etcd says without logins. Clients know it, and go on without.
+        "Authenticate" => {
+            refuse(Status::failed_precondition("etcdserver: authentication is not enabled"))
+        }
+        _ => refuse(Status::unimplemented(format!("coord has no users and no roles: {method}"))),
+    }
+}
+
+async fn auth_status(
+    services: Services,
+    _: AuthStatusRequest,
+) -> Result<AuthStatusResponse, Status> {
+    let header = Some(services.header().await?.to_wire());
+    // A store that never had a user is at the first revision of its users.
+    Ok(AuthStatusResponse { header, enabled: false, auth_revision: 1 })
+}

@@ -1,0 +1,66 @@
+//! The Lock service: a lock for clients that have no recipe of their own.
+//!
+//! It stands on coord's waiting line, so these clients, coord's and Go's wait in one line. The lock
+//! is held as long as its key is there: until somebody unlocks, or the lease ends. A client that
+//! names no lease gets one of 60 s that nobody keeps alive, as etcd gives it.
+//!
+//! Source: etcd 3.5 `server/etcdserver/api/v3lock/lock.go`, `v3lockpb/v3lock.proto`.
+
+use bytes::Bytes;
+use coord_core::{Delete, KeyRange};
+use coord_etcd::wire::ToWire;
+use etcd_client::proto::{PbLockResponse, PbUnlockResponse};
+use tonic::Status;
+use tonic::codegen::{Body as HttpBody, StdError, http};
+
+use crate::call::{Answer, refuse, unary};
+use crate::on_behalf::{Refusal, Wish, first_in_line, lease};
+use crate::services::Services;
+use crate::status::without_code;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LockRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    name: Bytes,
+    #[prost(int64, tag = "2")]
+    lease: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct UnlockRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+}
+
+/// Answers a call of the service.
+pub(crate) fn call<B>(services: &Services, method: &str, request: http::Request<B>) -> Answer
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send,
+{
+    match method {
+        "Lock" => unary(services, request, lock),
+        "Unlock" => unary(services, request, unlock),
+        _ => refuse(Status::unimplemented(format!(
+            "unknown method {method} for service v3lockpb.Lock"
+        ))),
+    }
+}
+
+async fn lock(services: Services, request: LockRequest) -> Result<PbLockResponse, Status> {
+    let lease = lease(&services, request.lease).await?;
+    let wish = Wish { name: request.name, lease, value: None };
+    let first = first_in_line(&services, wish).await.map_err(|refusal| match refusal {
+        Refusal::Lost => Status::unknown("mutex: session is expired"),
+        Refusal::Said(status) => status,
+    })?;
+    Ok(PbLockResponse { header: Some(first.seen.to_wire()), key: first.key.into() })
+}
+
+/// Deletes the key, whatever it is: so does etcd.
+async fn unlock(services: Services, request: UnlockRequest) -> Result<PbUnlockResponse, Status> {
+    let delete = Delete::new(KeyRange::key(request.key));
+    let deleted = services.backend().delete_with(delete).await;
+    let header = deleted.map_err(|error| without_code(&error))?.header;
+    Ok(PbUnlockResponse { header: Some(header.to_wire()) })
+}

@@ -1,0 +1,165 @@
+//! The Maintenance service: what a member says about its state.
+//!
+//! A store behind this server has no files, so there is nothing to defragment: it is done as soon
+//! as it is asked for. What needs files or other members is refused.
+//!
+//! Source: etcd 3.5 `server/etcdserver/api/v3rpc/maintenance.go`.
+
+use coord_core::{Error, KeyRange, Range, Revision};
+use coord_etcd::wire::ToWire;
+use etcd_client::proto::{
+    PbAlarmRequest, PbAlarmResponse, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,
+    PbDowngradeResponse, PbHashKvRequest, PbHashKvResponse, PbHashRequest, PbHashResponse,
+    PbMaintenanceService, PbMoveLeaderRequest, PbMoveLeaderResponse, PbSnapshotRequest,
+    PbSnapshotResponse, PbStatusRequest, PbStatusResponse,
+};
+use futures_util::stream::Empty;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::services::Services;
+use crate::status::status;
+
+/// The etcd whose behaviour is served, for clients that ask before they use what is new.
+pub(crate) const VERSION: &str = "3.5.30";
+
+/// How large the file of an etcd is that has nothing in it. How much room a store takes is not
+/// known here, and that it takes none is what clients would not believe.
+const EMPTY_FILE_BYTES: i64 = 20_480;
+
+#[async_trait]
+impl PbMaintenanceService for Services {
+    async fn alarm(
+        &self,
+        request: Request<PbAlarmRequest>,
+    ) -> Result<Response<PbAlarmResponse>, Status> {
+        let alarms = self.alarms().handle(request.into_inner())?;
+        let header = Some(self.header().await?.to_wire());
+        Ok(Response::new(PbAlarmResponse { header, alarms }))
+    }
+
+    async fn status(
+        &self,
+        _: Request<PbStatusRequest>,
+    ) -> Result<Response<PbStatusResponse>, Status> {
+        let header = self.header().await?;
+        // Each revision is one entry of the log that there would be.
+        let index = u64::try_from(header.revision.0).unwrap_or_default();
+        Ok(Response::new(PbStatusResponse {
+            header: Some(header.to_wire()),
+            version: VERSION.to_owned(),
+            db_size: EMPTY_FILE_BYTES,
+            db_size_in_use: EMPTY_FILE_BYTES,
+            leader: header.member_id,
+            raft_index: index,
+            raft_term: header.raft_term,
+            raft_applied_index: index,
+            errors: self.alarms().printed(),
+            ..PbStatusResponse::default()
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<PbDefragmentRequest>,
+    ) -> Result<Response<PbDefragmentResponse>, Status> {
+        Ok(Response::new(PbDefragmentResponse { header: None }))
+    }
+
+    async fn hash(&self, _: Request<PbHashRequest>) -> Result<Response<PbHashResponse>, Status> {
+        let (header, hash) = self.hash_at(Revision::ZERO).await?;
+        Ok(Response::new(PbHashResponse { header: Some(header.to_wire()), hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<PbHashKvRequest>,
+    ) -> Result<Response<PbHashKvResponse>, Status> {
+        let asked = Revision(request.get_ref().revision);
+        let (header, hash) = self.hash_at(asked).await?;
+        Ok(Response::new(PbHashKvResponse {
+            header: Some(header.to_wire()),
+            hash,
+            compact_revision: self.compact_revision().await?,
+            // Newer than the etcd that is served.
+            hash_revision: 0,
+        }))
+    }
+
+    type SnapshotStream = Empty<Result<PbSnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _: Request<PbSnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(Status::unimplemented("coord has no files to take a snapshot of"))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<PbMoveLeaderRequest>,
+    ) -> Result<Response<PbMoveLeaderResponse>, Status> {
+        let header = self.header().await?;
+        if request.get_ref().target_id == header.member_id {
+            // It leads already.
+            return Ok(Response::new(PbMoveLeaderResponse { header: None }));
+        }
+        Err(Status::failed_precondition("etcdserver: bad leader transferee"))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<PbDowngradeRequest>,
+    ) -> Result<Response<PbDowngradeResponse>, Status> {
+        Err(Status::unimplemented("coord has no other version"))
+    }
+}
+
+impl Services {
+    /// A number for the keys at a revision, with the header of the answer that had them. Stores
+    /// with the same keys have the same number; it is not the one that etcd would give.
+    async fn hash_at(&self, revision: Revision) -> Result<(coord_core::Header, u32), Status> {
+        let all = Range::new(KeyRange::all()).at(revision);
+        let read = self.backend().range(all).await.map_err(|error| status(&error))?;
+        let mut hash = Fnv::default();
+        for kv in &read.kvs {
+            hash.part(&kv.key);
+            hash.part(&kv.value);
+            let lease = kv.lease.map_or(0, |lease| lease.get());
+            for number in [kv.create_revision.0, kv.mod_revision.0, kv.version, lease] {
+                hash.part(&number.to_le_bytes());
+            }
+        }
+        Ok((read.header, hash.0))
+    }
+
+    /// The oldest revision that can be read; minus one if nothing was ever compacted. The store
+    /// tells it when it is asked for the first.
+    async fn compact_revision(&self) -> Result<i64, Status> {
+        let first = Range::new(KeyRange::all()).at(Revision(1)).limit(1);
+        match self.backend().range(first).await {
+            Ok(_) => Ok(-1),
+            Err(Error::Compacted { compact_revision, .. }) => {
+                Ok(compact_revision.unwrap_or_default().0)
+            }
+            Err(error) => Err(status(&error)),
+        }
+    }
+}
+
+/// FNV-1a, over parts whose lengths count too.
+struct Fnv(u32);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0x811c_9dc5)
+    }
+}
+
+impl Fnv {
+    fn part(&mut self, bytes: &[u8]) {
+        let length = bytes.len().to_le_bytes();
+        for byte in length.iter().chain(bytes) {
+            self.0 = (self.0 ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+    }
+}

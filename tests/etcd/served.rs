@@ -1,0 +1,26 @@
+//! The conformance suite on the adapter and our own server, with a real socket in between.
+//!
+//! What the suite in process leaves out is here: connections, frames, flow control, a real clock.
+
+use std::process::ExitCode;
+
+use coord_etcd::EtcdBackend;
+use coord_etcd_tests::serve::Served;
+use coord_mem::MemBackend;
+use coord_server::Server;
+use coord_testkit::conformance::{self, Clock, Need, Suite};
+
+fn main() -> ExitCode {
+    conformance::main([served()])
+}
+
+fn served() -> Suite {
+    let factory = async || {
+        let server = Served::start(Server::builder(MemBackend::new())).await;
+        let backend = EtcdBackend::connect([server.endpoint()]).await;
+        (server, backend.expect("one endpoint is enough"))
+    };
+    // What the store refuses as a hazard has no name in etcd's protocol.
+    let claims = Need::ALL.into_iter().filter(|need| *need != Need::RefusesHazards);
+    Suite::new("coord-server", Clock::Real, factory).claims(claims)
+}
