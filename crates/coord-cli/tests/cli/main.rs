@@ -1,5 +1,5 @@
-//! What `coord lock`, `elect`, `observe`, `who` and `serve` promise, on every etcd of this machine: the
-//! program itself, with real processes and real signals, and with other people's clients.
+//! What `coord lock`, `elect`, `observe`, `who` and `serve` promise, on every etcd of this machine:
+//! the program itself, with real processes and real signals, and with other people's clients.
 //!
 //! A story gets a server of its own, and waits for what it wants to see.
 
