@@ -55,6 +55,18 @@ pub(crate) async fn same_on_both(script: &str, pool: &Pool, release: &Release) {
     assert!(theirs.matches("$ etcdctl").count() > 3, "{theirs}");
 }
 
+/// It takes a minute, whatever it is told; its bars are half a second for a put, and a tenth for
+/// the deviation.
+pub(crate) async fn check_perf_passes(release: &Release) {
+    let (_serve, address) = serving(&[]).await;
+    let mut check = Command::from(release.etcdctl());
+    check.args(["--endpoints", &address, "check", "perf", "--load=s"]);
+    let ended = timeout(2 * ENOUGH, Program::started(check).end_without_input()).await;
+    let (status, printed) = ended.expect("it takes a minute");
+    assert_eq!(status, Some(0), "{printed}");
+    assert_eq!(printed.lines().next_back(), Some("PASS"), "{printed}");
+}
+
 /// What a script prints, masked.
 async fn played(script: &str, release: &Release, endpoint: &str) -> String {
     let room = tempfile::tempdir().expect("a folder can be made");

@@ -43,7 +43,8 @@ fn main() -> ExitCode {
 fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
     let trials = releases.iter().zip(&pools).flat_map(|(release, pool)| on(release, pool));
-    let trials = trials.chain(on_ours()).collect();
+    // What takes longest comes first.
+    let trials = on_ours(releases).chain(trials).collect();
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     pools.iter().for_each(Pool::close);
     code
@@ -85,13 +86,18 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
 }
 
 /// What needs no etcd to be compared with.
-fn on_ours() -> impl Iterator<Item = Trial> {
-    python::CLIENTS.into_iter().map(|client| {
+fn on_ours(releases: &[Release]) -> impl Iterator<Item = Trial> {
+    let newest = releases.last().cloned().expect("there is one");
+    let check = trial("serve", "etcdctl::check_perf_passes", async move || {
+        etcdctl::check_perf_passes(&newest).await;
+    });
+    let clients = python::CLIENTS.into_iter().map(|client| {
         trial("serve", &format!("python::{client}"), async move || {
             let (_serve, address) = serve::serving(&[]).await;
             python::passes(client, &address).await;
         })
-    })
+    });
+    std::iter::once(check).chain(clients)
 }
 
 fn place(release: &Release) -> String {
