@@ -2,7 +2,8 @@
 //!
 //! All calls of a connection run in its task, and none has one of its own: a call to a store in
 //! memory takes less time than waking another thread, and the answers of calls that were made
-//! together leave together, in one write. Clients that want two cores open two connections.
+//! together leave together, a few in one write: while the client reads them, the next are made.
+//! Clients that want two cores open two connections.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -19,6 +20,12 @@ use tokio::sync::mpsc;
 
 use crate::services::Services;
 
+/// How many calls are answered before their answers are sent.
+///
+/// With as many as there are, client and server take turns in working. With few, each write costs
+/// more than it brings.
+const TOGETHER: usize = 8;
+
 /// How much a client may send that no call has read yet.
 ///
 /// h2 takes half of it to be what the frames of small messages may cost, at 256 bytes each, and
@@ -34,6 +41,8 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
     builder
         .http2()
         .timer(TokioTimer::new())
+        // etcd's answers have none.
+        .auto_date_header(false)
         .max_concurrent_streams(services.limits().streams)
         .initial_connection_window_size(WINDOW_BYTES)
         // Clients cancel calls in great numbers, and may.
@@ -93,14 +102,21 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Crew {
 }
 
 impl Calls {
-    /// Ready when calls were begun: the connection may have more.
+    /// Ready when calls were begun, for the connection may have more; or when some were answered and
+    /// others can be.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut begun = false;
         while let Poll::Ready(Some(call)) = self.hired.poll_recv(cx) {
             self.at_work.push(call);
             begun = true;
         }
-        while let Poll::Ready(Some(())) = Pin::new(&mut self.at_work).poll_next_unpin(cx) {}
-        if begun { Poll::Ready(()) } else { Poll::Pending }
+        for _ in 0..TOGETHER {
+            match Pin::new(&mut self.at_work).poll_next_unpin(cx) {
+                Poll::Ready(Some(())) => {}
+                Poll::Ready(None) | Poll::Pending if begun => break,
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
     }
 }
