@@ -19,8 +19,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::Conflict;
-use super::reads::kvs;
-use super::transaction::{Known, Seen, Stored, Transaction, Write, modified};
+use super::seen::{Seen, Stored, kvs, modified, one, unchanged};
+use super::transaction::{Known, Transaction, Write};
 use super::turns::{Ticket, is_contended, remember};
 use super::{Isolation, Slot};
 use crate::error::{Error, Result};
@@ -168,14 +168,4 @@ impl Transaction {
         }
         conflicts
     }
-}
-
-/// Holds as long as a key is what was seen.
-pub(super) fn unchanged((key, seen): (&Bytes, &Seen)) -> Compare {
-    Compare::mod_revision(key, CompareOp::Equal, modified(seen))
-}
-
-/// What a read of one key found.
-pub(super) fn one(answer: OpResponse) -> Seen {
-    kvs(answer).into_iter().next().map(Stored::from)
 }

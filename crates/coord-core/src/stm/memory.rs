@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::transaction::{Known, Seen};
+use super::seen::Seen;
+use super::transaction::Known;
 use crate::kv::Revision;
 
 /// How many keys are remembered.
@@ -62,7 +63,7 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::transaction::Stored;
+    use super::super::seen::Stored;
     use super::*;
 
     fn known(revision: i64, keys: &[&str]) -> Known {

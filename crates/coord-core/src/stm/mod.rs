@@ -31,6 +31,7 @@ mod memory;
 mod reads;
 mod retry;
 mod run;
+mod seen;
 mod transaction;
 mod turns;
 mod value;

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::commit::{one, unchanged};
-use super::transaction::{Known, Stored, Transaction};
+use super::seen::{Stored, kvs, one, unchanged};
+use super::transaction::{Known, Transaction};
 use super::turns::recall;
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{KeyRange, KeyValue, OpResponse, Range, Revision, Txn, TxnResponse};
+use crate::kv::{KeyRange, KeyValue, Range, Revision, Txn, TxnResponse};
 
 /// Up to how many keys are read again to move the base: beyond it costs more than a conflict.
 const READ_AGAIN_MAX: usize = 32;
@@ -228,12 +228,4 @@ async fn send(
     }
     let read = backend.txn(Txn::new().and_then(ranges)).await?;
     Ok((read.header.revision, read.responses.into_iter().map(kvs).collect()))
-}
-
-/// What a range among the steps of a transaction found.
-pub(super) fn kvs(response: OpResponse) -> Vec<KeyValue> {
-    match response {
-        OpResponse::Range(read) => read.kvs,
-        other => unreachable!("a range was answered with {other:?}"),
-    }
 }

@@ -26,31 +26,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::seen::{Seen, modified};
 use super::{Isolation, Value};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{IntoBytes, KeyRange, KeyValue, Put, Revision};
-
-/// What was read of a key; `None` if it was not there.
-pub(super) type Seen = Option<Stored>;
-
-/// A value, and the revision that put it there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) value: Bytes,
-    pub(super) modified: Revision,
-}
-
-impl From<KeyValue> for Stored {
-    fn from(kv: KeyValue) -> Self {
-        Self { value: kv.value, modified: kv.mod_revision }
-    }
-}
-
-/// The revision that a compare of what was seen names.
-pub(super) fn modified(seen: &Seen) -> Revision {
-    seen.as_ref().map_or(Revision::ZERO, |stored| stored.modified)
-}
 
 /// What a transaction does to a key.
 #[derive(Clone, Debug)]
