@@ -29,17 +29,20 @@
 //! ```
 //!
 //! ```text
-//! sockets -> server -> connection -> services -> kv, lease, watch, lock, … -> KvBackend
-//!                                                  |
-//!                                               status: what an error is called on the wire
+//! sockets -> server -> connection -> route -> kv, lease, watch, lock, … -> KvBackend
+//!                                             |
+//!                                          status: what an error is called on the wire
 //! ```
 //!
 //! - `server`: what can be chosen, listening, and stopping;
 //! - `connection`: one client's connection, which is one task;
-//! - `services`: which service a request is for;
+//! - `route`: which service a request is for;
+//! - `services`: what they share;
 //! - `kv`, `lease`, `watch`: a store's own, with the translation that `coord-etcd` has;
 //! - `lock`, `election`: coord's primitives, for clients that have none of their own;
+//! - `on_behalf`, `places`, `only_looked`: how they stand in a line on the client's own lease;
 //! - `maintenance`, `cluster`, `auth`: what a member says about itself;
+//! - `alarm`: alarms, and what they refuse;
 //! - `health`: whether it is well, as gRPC's load balancers ask;
 //! - `plain`: what is asked without gRPC: the same, and which version it is;
 //! - `call`: services that etcd-client has no code for;
@@ -62,11 +65,13 @@ mod lock;
 mod maintenance;
 mod on_behalf;
 mod only_looked;
+mod places;
 mod plain;
+mod route;
 mod server;
 mod services;
 mod status;
 mod watch;
 
+pub use route::in_process;
 pub use server::{Server, ServerBuilder};
-pub use services::in_process;

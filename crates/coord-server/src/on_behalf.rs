@@ -21,9 +21,7 @@
 //! A call that is cancelled is a future that is dropped, and then there is no time for a request.
 //! So what stands in the line is a task, which the call waits for and which outlives it to leave.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +32,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::only_looked::OnlyLooked;
+use crate::places::{Place, Shared};
 use crate::services::Services;
 use crate::status::{stopped, without_code};
 
@@ -114,7 +113,7 @@ type Reply = oneshot::Sender<Result<(First, oneshot::Sender<()>), Refusal>>;
 /// Stands in the line for a call, as long as there is one.
 async fn stand(services: Services, wish: Wish, reply: Reply) {
     // Had from before the session is opened: whatever becomes of the key since then is known here.
-    let place = services.places().of(&wish);
+    let place = services.places().of(wish.lease, &wish.name);
     let store = Arc::new(OnlyLooked::new(services.backend()));
     match Session::builder(store).lease(wish.lease).open().await {
         Ok(session) => {
@@ -127,7 +126,7 @@ async fn stand(services: Services, wish: Wish, reply: Reply) {
         // Whoever is not there any more need not know.
         Err(error) => drop(reply.send(Err(error.into()))),
     }
-    services.places().forget(&wish, place);
+    services.places().forget(wish.lease, &wish.name, place);
 }
 
 /// One who has joined the line.
@@ -205,40 +204,4 @@ async fn wait(
     }
     // Only then can the contender be dropped and its key stay.
     let _ = session.orphan().await;
-}
-
-/// The places in lines that calls have at this moment: by lease and name of the line.
-#[derive(Default)]
-pub(crate) struct Places(Mutex<BTreeMap<(LeaseId, Bytes), Arc<Place>>>);
-
-/// What the calls on one lease in one line have in common.
-#[derive(Default)]
-struct Place(tokio::sync::Mutex<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    /// Which life of the key this is about; a key that is deleted may be created again.
-    life: Option<FencingToken>,
-    /// How many wait.
-    calls: usize,
-    /// Whether somebody has been told that it is first.
-    held: bool,
-}
-
-impl Places {
-    fn of(&self, wish: &Wish) -> Arc<Place> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(places.entry((wish.lease, wish.name.clone())).or_default())
-    }
-
-    /// Takes a place back; without any call on it, it is forgotten.
-    fn forget(&self, wish: &Wish, place: Arc<Place>) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(place);
-        if let Entry::Occupied(place) = places.entry((wish.lease, wish.name.clone()))
-            && Arc::strong_count(place.get()) == 1
-        {
-            place.remove();
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Which service a request is for, and what all services share.
+//! What all services share: the backend, the limits, and that the server is being stopped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,24 +6,13 @@ use std::time::Duration;
 
 use coord_core::{Header, KvBackend, LeaseId, LeaseTimeToLive};
 use coord_etcd::wire::FromWire;
-use etcd_client::Channel;
-use etcd_client::proto::{
-    PbClusterServer, PbKvServer, PbLeaseServer, PbMaintenanceServer, PbWatchServer,
-};
-use futures_util::future::Map;
-use futures_util::{FutureExt, Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::watch;
-use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError, http};
 use tonic::{Request, Status};
-use tower::util::BoxCloneSyncService;
-use tower::{BoxError, service_fn};
 
 use crate::alarm::Alarms;
-use crate::call::{Answer, Answered, refuse, split, unknown_method, unserved};
-use crate::on_behalf::Places;
-use crate::status::{etcds_words, status, stopped};
-use crate::{auth, election, health, lock, plain};
+use crate::places::Places;
+use crate::status::{status, stopped};
 
 /// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -151,115 +140,12 @@ impl Services {
         let answer = self.backend().lease_time_to_live(LeaseTimeToLive::new(ANY)).await;
         answer.map(|response| response.header).map_err(|error| status(&error))
     }
-
-    /// Answers any request.
-    pub(crate) fn call<B>(&self, request: http::Request<B>) -> Map<Answer, fn(Answered) -> Answered>
-    where
-        B: HttpBody + Send + 'static,
-        B::Error: Into<StdError> + Send,
-    {
-        self.route(request).map(|answered| answered.map(etcds_words))
-    }
-
-    fn route<B>(&self, request: http::Request<B>) -> Answer
-    where
-        B: HttpBody + Send + 'static,
-        B::Error: Into<StdError> + Send,
-    {
-        if plain::is_plain(&request) {
-            return plain::call(self, &request);
-        }
-        let path = request.uri().path().to_owned();
-        let Some((service, method)) = split(&path) else { return refuse(unserved(&path)) };
-        if methods(service).is_some_and(|methods| !methods.contains(&method)) {
-            return refuse(unknown_method(service, method));
-        }
-        let max = self.limits().message_bytes();
-        let this = Arc::new(self.clone());
-        match service {
-            "etcdserverpb.KV" => {
-                PbKvServer::from_arc(this).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Watch" => {
-                PbWatchServer::from_arc(this).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Lease" => {
-                PbLeaseServer::from_arc(this).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Maintenance" => {
-                PbMaintenanceServer::from_arc(this).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Cluster" => {
-                PbClusterServer::from_arc(this).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Auth" => auth::call(self, method, request),
-            "v3lockpb.Lock" => lock::call(self, method, request),
-            "v3electionpb.Election" => election::call(self, method, request),
-            "grpc.health.v1.Health" => health::call(self, method, request),
-            _ => refuse(unserved(&path)),
-        }
-    }
-}
-
-/// What can be asked of a service; `None` if there is no such service.
-fn methods(service: &str) -> Option<&'static [&'static str]> {
-    Some(match service {
-        "etcdserverpb.KV" => &["Range", "Put", "DeleteRange", "Txn", "Compact"],
-        "etcdserverpb.Watch" => &["Watch"],
-        "etcdserverpb.Lease" => {
-            &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]
-        }
-        "etcdserverpb.Maintenance" => &[
-            "Alarm",
-            "Status",
-            "Defragment",
-            "Hash",
-            "HashKV",
-            "Snapshot",
-            "MoveLeader",
-            "Downgrade",
-        ],
-        "etcdserverpb.Cluster" => {
-            &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"]
-        }
-        "etcdserverpb.Auth" => auth::METHODS,
-        "v3lockpb.Lock" => &["Lock", "Unlock"],
-        "v3electionpb.Election" => &["Campaign", "Proclaim", "Leader", "Observe", "Resign"],
-        "grpc.health.v1.Health" => &["Check", "Watch", "List"],
-        _ => return None,
-    })
 }
 
 impl std::fmt::Debug for Services {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Services").field("limits", &self.limits()).finish_non_exhaustive()
     }
-}
-
-/// A channel for etcd-client that leads to `backend`, in this process and without sockets.
-///
-/// What the client sends is handled by whoever polls the client, so that nothing runs by itself and
-/// a paused clock stands still while anything is left to be done.
-///
-/// ```
-/// use coord_mem::MemBackend;
-///
-/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), etcd_client::Error> {
-/// let channel = coord_server::in_process(MemBackend::new());
-/// let mut client = etcd_client::Client::from_channel(channel, None).await?;
-/// client.put("hello", "world", None).await?;
-/// assert_eq!(client.get("hello", None).await?.kvs()[0].value(), b"world");
-/// # Ok(())
-/// # }
-/// ```
-pub fn in_process(backend: impl KvBackend) -> Channel {
-    let services = Services::new(backend);
-    let service = service_fn(move |request: http::Request<Body>| {
-        let answer = services.call(request);
-        async move { answer.await.map_err(|never| -> BoxError { match never {} }) }
-    });
-    Channel::Custom(BoxCloneSyncService::new(service))
 }
 
 /// The message of a request.
