@@ -102,8 +102,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Crew {
 }
 
 impl Calls {
-    /// Ready when calls were begun, for the connection may have more; or when some were answered and
-    /// others can be.
+    /// Ready when calls were begun, for the connection may have more; or when some were answered
+    /// and others can be.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut begun = false;
         while let Poll::Ready(Some(call)) = self.hired.poll_recv(cx) {
