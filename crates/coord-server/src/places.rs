@@ -1,4 +1,4 @@
-//! What the calls on one lease in one line have in common: a key, and whoever is told that it holds.
+//! What the calls on one lease in one line have in common: a key, and who is told that it holds.
 //!
 //! It is there as long as one of them is.
 
