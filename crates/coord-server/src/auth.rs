@@ -7,7 +7,7 @@ use etcd_client::proto::PbResponseHeader;
 use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 
-use crate::call::{Answer, refuse, unary};
+use crate::call::{Answer, refuse, unary, unknown_method};
 use crate::services::Services;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -23,12 +23,10 @@ struct AuthStatusResponse {
     auth_revision: u64,
 }
 
-/// What can be asked of it, and is refused as a rule.
-pub(crate) const METHODS: &[&str] = &[
+/// What etcd can be asked, and is refused here.
+const REFUSED: &[&str] = &[
     "AuthEnable",
     "AuthDisable",
-    "AuthStatus",
-    "Authenticate",
     "UserAdd",
     "UserGet",
     "UserList",
@@ -56,7 +54,10 @@ where
         "Authenticate" => {
             refuse(Status::failed_precondition("etcdserver: authentication is not enabled"))
         }
-        _ => refuse(Status::unimplemented(format!("coord has no users and no roles: {method}"))),
+        _ if REFUSED.contains(&method) => {
+            refuse(Status::unimplemented(format!("coord has no users and no roles: {method}")))
+        }
+        _ => refuse(unknown_method("etcdserverpb.Auth", method)),
     }
 }
 

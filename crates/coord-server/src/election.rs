@@ -20,7 +20,7 @@ use futures_util::{Stream, StreamExt};
 use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 
-use crate::call::{Answer, refuse, server_streaming, unary};
+use crate::call::{Answer, refuse, server_streaming, unary, unknown_method};
 use crate::on_behalf::{Refusal, Wish, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
@@ -67,9 +67,7 @@ where
         "Leader" => unary(services, request, leader),
         "Observe" => server_streaming(services, request, observe),
         "Resign" => unary(services, request, resign),
-        _ => refuse(Status::unimplemented(format!(
-            "unknown method {method} for service v3electionpb.Election"
-        ))),
+        _ => refuse(unknown_method("v3electionpb.Election", method)),
     }
 }
 

@@ -13,7 +13,7 @@ use etcd_client::proto::{PbLockResponse, PbUnlockResponse};
 use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 
-use crate::call::{Answer, refuse, unary};
+use crate::call::{Answer, refuse, unary, unknown_method};
 use crate::on_behalf::{Refusal, Wish, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
@@ -41,9 +41,7 @@ where
     match method {
         "Lock" => unary(services, request, lock),
         "Unlock" => unary(services, request, unlock),
-        _ => refuse(Status::unimplemented(format!(
-            "unknown method {method} for service v3lockpb.Lock"
-        ))),
+        _ => refuse(unknown_method("v3lockpb.Lock", method)),
     }
 }
 
