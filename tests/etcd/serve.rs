@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use coord_etcd_tests::serve::masked;
 use coord_etcd_tests::{Release, Setup};
 use coord_mem::MemBackend;
 use etcd_client::{
@@ -51,20 +52,6 @@ impl Transcript {
         let message = message.unwrap_or_else(|_| panic!("{what}: nothing came"));
         self.note(what, message.map(|message| message.expect("the stream goes on").0));
     }
-}
-
-/// Cluster, member and term are not compared, but whether they are there.
-fn masked(mut text: String) -> String {
-    for field in ["cluster_id: ", "member_id: ", "raft_term: "] {
-        let parts: Vec<_> = text.split(field).map(str::to_owned).collect();
-        let rest = parts.iter().skip(1).map(|part| {
-            let digits = part.chars().take_while(char::is_ascii_digit).count();
-            let shown = if &part[..digits] == "0" { "0" } else { "some" };
-            format!("{field}{shown}{}", &part[digits..])
-        });
-        text = parts[0].clone() + &rest.collect::<String>();
-    }
-    text
 }
 
 async fn play(client: Client) -> Vec<String> {

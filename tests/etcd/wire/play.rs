@@ -3,11 +3,13 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use coord_etcd_tests::serve::masked;
 use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse};
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
@@ -98,13 +100,17 @@ impl Play {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        let grpc = tonic::client::Grpc::new(self.channel.clone());
-        let mut grpc = grpc.max_decoding_message_size(usize::MAX);
-        grpc.ready().await.expect("the server is there");
+        let mut grpc = self.grpc().await;
         let path = PathAndQuery::from_static(path);
         let answer = grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default());
         let answer = timeout(PATIENCE, answer).await.expect("every call is answered");
         answer.map(tonic::Response::into_inner)
+    }
+
+    async fn grpc(&self) -> Grpc<Channel> {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        grpc.ready().await.expect("the server is there");
+        grpc
     }
 
     /// A stream either way.
@@ -113,9 +119,7 @@ impl Play {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        let grpc = tonic::client::Grpc::new(self.channel.clone());
-        let mut grpc = grpc.max_decoding_message_size(usize::MAX);
-        grpc.ready().await.expect("the server is there");
+        let mut grpc = self.grpc().await;
         let (said, mut saying) = mpsc::unbounded_channel();
         let saying = stream::poll_fn(move |cx| saying.poll_recv(cx));
         let path = PathAndQuery::from_static(path);
@@ -227,18 +231,4 @@ macro_rules! create {
 /// A refusal, as it is compared.
 pub(crate) fn refusal(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
-}
-
-/// Cluster, member and term are not compared, but whether they are there.
-fn masked(mut text: String) -> String {
-    for field in ["cluster_id: ", "member_id: ", "raft_term: "] {
-        let parts: Vec<_> = text.split(field).map(str::to_owned).collect();
-        let rest = parts.iter().skip(1).map(|part| {
-            let digits = part.chars().take_while(char::is_ascii_digit).count();
-            let shown = if &part[..digits] == "0" { "0" } else { "some" };
-            format!("{field}{shown}{}", &part[digits..])
-        });
-        text = parts[0].clone() + &rest.collect::<String>();
-    }
-    text
 }
