@@ -24,6 +24,7 @@ Environment:
 
 /// Where the store is, and as whom to reach it.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Store")]
 pub(crate) struct StoreFlags {
     /// etcd's client endpoints, with commas in between, or `mem:` for a store in the memory of this
     /// process
@@ -33,48 +34,23 @@ pub(crate) struct StoreFlags {
         env = "ETCDCTL_ENDPOINTS",
         hide_env = true,
         value_name = "LIST",
-        default_value = "127.0.0.1:2379",
-        help_heading = "Store"
+        default_value = "127.0.0.1:2379"
     )]
     endpoints: Endpoints,
     /// Log in as this user; `NAME:PASSWORD` if there is no `--password`
-    #[arg(
-        long,
-        env = "ETCDCTL_USER",
-        hide_env = true,
-        value_name = "NAME",
-        help_heading = "Store"
-    )]
+    #[arg(long, env = "ETCDCTL_USER", hide_env = true, value_name = "NAME")]
     user: Option<String>,
     /// The user's password
-    #[arg(
-        long,
-        env = "ETCDCTL_PASSWORD",
-        hide_env = true,
-        value_name = "PASSWORD",
-        help_heading = "Store"
-    )]
+    #[arg(long, env = "ETCDCTL_PASSWORD", hide_env = true, value_name = "PASSWORD")]
     password: Option<String>,
     /// Speak TLS, and trust the authorities in this file instead of the system's
-    #[arg(
-        long,
-        env = "ETCDCTL_CACERT",
-        hide_env = true,
-        value_name = "FILE",
-        help_heading = "Store"
-    )]
+    #[arg(long, env = "ETCDCTL_CACERT", hide_env = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
     /// Speak TLS, and show the certificate in this file
-    #[arg(
-        long,
-        env = "ETCDCTL_CERT",
-        hide_env = true,
-        value_name = "FILE",
-        help_heading = "Store"
-    )]
+    #[arg(long, env = "ETCDCTL_CERT", hide_env = true, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// The private key of that certificate
-    #[arg(long, env = "ETCDCTL_KEY", hide_env = true, value_name = "FILE", help_heading = "Store")]
+    #[arg(long, env = "ETCDCTL_KEY", hide_env = true, value_name = "FILE")]
     key: Option<PathBuf>,
     /// How long a member may take to accept a connection
     #[arg(
@@ -85,7 +61,6 @@ pub(crate) struct StoreFlags {
         value_name = "TIME",
         default_value = "2s",
         value_parser = duration,
-        help_heading = "Store"
     )]
     connect_timeout: Duration,
 }

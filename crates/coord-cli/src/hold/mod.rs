@@ -93,11 +93,11 @@ pub(crate) struct HoldFlags {
     /// Print what is held as a line of JSON; without CMD only
     #[arg(long, conflicts_with = "command")]
     json: bool,
-    #[command(flatten)]
-    store: StoreFlags,
     /// What to run while it is held; without it, the key is printed and held until a signal comes
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
+    #[command(flatten)]
+    store: StoreFlags,
 }
 
 fn ttl(text: &str) -> Result<Duration> {
