@@ -107,6 +107,22 @@ pub(crate) fn any_fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
+/// The clients of `store` whose requests meet these fates: each a process of its own, or all of
+/// them one process, whose requests meet the fates of all.
+pub(crate) fn clients<T>(
+    store: &MemBackend,
+    clients: Vec<(T, Vec<Fate>)>,
+    in_one_process: bool,
+) -> Vec<(Arc<dyn KvBackend>, T)> {
+    let (clients, fates): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
+    let backends = if in_one_process {
+        vec![behind(store, scripted(fates.concat())); clients.len()]
+    } else {
+        fates.into_iter().map(|fates| behind(store, scripted(fates))).collect()
+    };
+    backends.into_iter().zip(clients).collect()
+}
+
 /// Runs `future` on a runtime of its own whose clock is virtual.
 pub(crate) fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::oracle::Oracle;
-use crate::support::{any_fate, behind, keys, on_virtual_time, scripted, secs};
+use crate::support::{any_fate, behind, clients, keys, on_virtual_time, scripted, secs};
 
 /// How one candidate behaves, round after round.
 #[derive(Clone, Debug)]
@@ -152,10 +152,16 @@ async fn observe(kv: Arc<dyn KvBackend>, shown: Shown) {
 }
 
 /// What a storm is made of.
-type Weather = (Vec<(Habit, Vec<Fate>)>, Vec<(u64, Mischief)>, Vec<Fate>);
+struct Weather {
+    candidates: Vec<(Habit, Vec<Fate>)>,
+    in_one_process: bool,
+    mischiefs: Vec<(u64, Mischief)>,
+    seen_through: Vec<Fate>,
+}
 
 /// Lets it rage, and gives what was claimed, with the oracle.
-async fn storm((candidates, mischiefs, seen_through): Weather) -> (Vec<Claim>, Oracle) {
+async fn storm(weather: Weather) -> (Vec<Claim>, Oracle) {
+    let Weather { candidates, in_one_process, mischiefs, seen_through } = weather;
     let store = MemBackend::builder().lease_clock_rate(1.05).build();
     let mut oracle = Oracle::of(&store).await;
     let (claims, shown) = (Claims::default(), Shown::default());
@@ -165,8 +171,8 @@ async fn storm((candidates, mischiefs, seen_through): Weather) -> (Vec<Claim>, O
     let seen_through = seen_through.into_iter().filter(|fate| !matches!(fate, Fate::Hang));
     let seen_through = behind(&store, scripted(seen_through.collect()));
     observers.spawn(observe(seen_through, Arc::clone(&shown)));
-    for (habit, fates) in candidates {
-        tasks.spawn(stand(behind(&store, scripted(fates)), habit, claims.clone()));
+    for (kv, habit) in clients(&store, candidates, in_one_process) {
+        tasks.spawn(stand(kv, habit, claims.clone()));
     }
     tasks.spawn(do_mischief(store.clone(), mischiefs));
     let all = async {
@@ -218,10 +224,12 @@ proptest! {
         candidates in prop::collection::vec(
             (habit(), prop::collection::vec(any_fate(), 0..40)), 2..5
         ),
+        in_one_process in any::<bool>(),
         mischiefs in prop::collection::vec(mischief(), 0..20),
         seen_through in prop::collection::vec(any_fate(), 0..20),
     ) {
-        let (claims, oracle) = on_virtual_time(storm((candidates, mischiefs, seen_through)));
+        let weather = Weather { candidates, in_one_process, mischiefs, seen_through };
+        let (claims, oracle) = on_virtual_time(storm(weather));
         check(&claims, &oracle);
     }
 }
@@ -230,12 +238,16 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn calm_storm_lets_every_candidate_lead_write_and_proclaim() {
     let calm = Habit { patience_ms: 8_000, lead_ms: 10, resigns: true };
-    let candidates = vec![(calm, Vec::new()); 4];
-    let (claims, oracle) = storm((candidates, Vec::new(), Vec::new())).await;
-    check(&claims, &oracle);
-    let count = |what| claims.iter().filter(|claim| claim.what == what).count();
-    assert_eq!((count("was elected"), count("wrote"), count("proclaimed")), (12, 24, 12));
-    // Four candidates, three rounds, and each time two values, and sometimes nobody in between.
-    let changes = oracle.changes(Revision::ZERO);
-    assert_eq!(changes.iter().flatten().count(), 24);
+    for in_one_process in [false, true] {
+        let candidates = vec![(calm.clone(), Vec::new()); 4];
+        let (mischiefs, seen_through) = (Vec::new(), Vec::new());
+        let weather = Weather { candidates, in_one_process, mischiefs, seen_through };
+        let (claims, oracle) = storm(weather).await;
+        check(&claims, &oracle);
+        let count = |what| claims.iter().filter(|claim| claim.what == what).count();
+        assert_eq!((count("was elected"), count("wrote"), count("proclaimed")), (12, 24, 12));
+        // Four candidates, three rounds, and each time two values, and sometimes nobody in between.
+        let changes = oracle.changes(Revision::ZERO);
+        assert_eq!(changes.iter().flatten().count(), 24);
+    }
 }

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{any_fate, behind, keys, on_virtual_time, scripted, secs};
+use crate::support::{any_fate, clients, keys, on_virtual_time, secs};
 
 /// How one worker behaves, round after round.
 #[derive(Clone, Debug)]
@@ -70,11 +70,11 @@ async fn work(kv: Arc<dyn KvBackend>, habit: Habit) {
     let _ = session.close().await;
 }
 
-async fn storm(workers: Vec<(Habit, Vec<Fate>)>) {
+async fn storm(workers: Vec<(Habit, Vec<Fate>)>, in_one_process: bool) {
     let store = MemBackend::builder().lease_clock_rate(1.05).build();
     let mut tasks = JoinSet::new();
-    for (habit, fates) in workers {
-        tasks.spawn(work(behind(&store, scripted(fates)), habit));
+    for (kv, habit) in clients(&store, workers, in_one_process) {
+        tasks.spawn(work(kv, habit));
     }
     while let Some(worker) = tasks.join_next().await {
         worker.expect("no worker panics");
@@ -94,9 +94,10 @@ proptest! {
 
     #[test]
     fn storm_never_breaks_the_lock(
-        workers in prop::collection::vec((habit(), prop::collection::vec(any_fate(), 0..40)), 2..5)
+        workers in prop::collection::vec((habit(), prop::collection::vec(any_fate(), 0..40)), 2..5),
+        in_one_process in any::<bool>(),
     ) {
-        on_virtual_time(storm(workers));
+        on_virtual_time(storm(workers, in_one_process));
     }
 }
 
@@ -104,12 +105,15 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn calm_storm_lets_every_worker_write() {
     let calm = Habit { patience_ms: 8_000, hold_ms: 10, unlocks: true };
-    let store = MemBackend::new();
-    let mut tasks = JoinSet::new();
-    for _ in 0..4 {
-        tasks.spawn(work(behind(&store, scripted(Vec::new())), calm.clone()));
+    for in_one_process in [false, true] {
+        let store = MemBackend::new();
+        let mut tasks = JoinSet::new();
+        let workers = vec![(calm.clone(), Vec::new()); 4];
+        for (kv, habit) in clients(&store, workers, in_one_process) {
+            tasks.spawn(work(kv, habit));
+        }
+        tasks.join_all().await;
+        let written = store.get("written").await.unwrap().expect("somebody wrote");
+        assert_eq!(written.version, 4 * 3 * 2, "four workers, three rounds, two writes");
     }
-    tasks.join_all().await;
-    let written = store.get("written").await.unwrap().expect("somebody wrote");
-    assert_eq!(written.version, 4 * 3 * 2, "four workers, three rounds, two writes");
 }

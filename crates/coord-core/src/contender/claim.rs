@@ -53,7 +53,7 @@ impl Claim {
 
     /// Applies `txn` if the key is still in the line, judged by the store in the same step.
     pub(crate) async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        let TxnResponse { header, responses, .. } = self.guarded(Op::Txn(txn)).await?;
+        let TxnResponse { header, responses, .. } = self.guarded([Op::Txn(txn)]).await?;
         match responses.into_iter().next() {
             Some(OpResponse::Txn(response)) => Ok(TxnResponse { header, ..response }),
             answer => unreachable!("a transaction was answered with {answer:?}"),
@@ -63,15 +63,15 @@ impl Claim {
     /// Changes the value that others read under the key, if the key is still in the line.
     pub(crate) async fn set_value(&self, value: Bytes) -> Result<Header, PrimitiveError> {
         let put = Put::new(self.key(), value).lease(self.session.lease_id());
-        Ok(self.guarded(Op::Put(put)).await?.header)
+        Ok(self.guarded([Op::Put(put)]).await?.header)
     }
 
-    /// Takes a step if the key is still in the line; `Lost` if it is not.
+    /// Takes steps if the key is still in the line; `Lost` if it is not.
     pub(super) async fn guarded(
         &self,
-        step: impl Into<Op> + Send,
+        steps: impl IntoIterator<Item = Op> + Send,
     ) -> Result<TxnResponse, PrimitiveError> {
-        let txn = Txn::new().when([self.is_held()]).and_then([step.into()]);
+        let txn = Txn::new().when([self.is_held()]).and_then(steps);
         let answer = self.session.backend().txn(txn).await?;
         if answer.succeeded { Ok(answer) } else { Err(self.why_gone().await.into()) }
     }

@@ -33,6 +33,7 @@ mod claim;
 mod keys;
 mod place;
 mod standing;
+mod successor;
 mod ticket;
 mod token;
 mod turn;

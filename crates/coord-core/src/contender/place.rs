@@ -1,15 +1,16 @@
 //! One who stands in a line, waits, holds, and leaves.
 
-use std::fmt;
+use std::{fmt, iter};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::claim::Claim;
 use super::standing::{Place, Standing};
+use super::successor::Successor;
 use super::{FencingToken, Ticket, WaitingLine};
 use crate::error::Outcome;
-use crate::kv::{Compare, Delete, Header, IntoBytes, Txn, TxnResponse};
+use crate::kv::{Compare, Delete, Header, IntoBytes, Op, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
 use crate::session::{Session, SessionState};
 use crate::telemetry::line as events;
@@ -222,9 +223,20 @@ impl Contender {
     /// Leaves the line, or stays as it was if that cannot be confirmed. If an earlier try may have
     /// done it, finding the key gone confirms it.
     pub(crate) async fn try_leave(&mut self) -> Result<(), PrimitiveError> {
-        let delete = self.claim.guarded(Delete::new(self.key()));
-        match self.session().while_held(delete).await {
-            Ok(_) => self.ticket.disarm(),
+        let backend = self.session().backend();
+        // Who is not first leaves its successor behind others.
+        let next = (self.standing == Standing::First)
+            .then(|| Successor::of(self.claim.place(), backend))
+            .flatten();
+        let delete = Op::Delete(Delete::new(self.key()));
+        let steps = iter::once(delete).chain(next.as_ref().map(Successor::wants));
+        match self.session().while_held(self.claim.guarded(steps)).await {
+            Ok(answer) => {
+                self.ticket.disarm();
+                if let Some(next) = next {
+                    next.tell(answer);
+                }
+            }
             Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if self.perhaps_left => {
                 self.ticket.disarm();
             }

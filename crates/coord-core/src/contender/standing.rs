@@ -23,10 +23,10 @@
 use bytes::Bytes;
 
 use super::keys::{Keys, NEAREST};
-use crate::kv::{KeyValue, OpResponse, RangeResponse, Revision};
+use crate::kv::{KeyValue, OpResponse, Range, RangeResponse, Revision};
 
 /// A key in a line, in the life that began at a revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) key: Bytes,
     pub(super) created: Revision,
@@ -46,8 +46,10 @@ pub(super) enum Standing {
     First,
     /// These were before me, nearest first, and nobody else.
     Few(Vec<Place>),
-    /// This one was before me, the nearest that I know of, and perhaps any number of others.
+    /// This one was right before me, and any number of others before it.
     Many(Place),
+    /// This one was before me; perhaps others were between the two, and any number before it.
+    Guessed(Place),
     /// The line has to be read.
     Unknown,
     /// My key is not in the line, or not the one I put there.
@@ -61,7 +63,7 @@ impl Standing {
             OpResponse::Range(read) => Self::read(keys, mine, read),
             OpResponse::Txn(asked) => match asked.responses.first() {
                 Some(OpResponse::Range(read)) if asked.succeeded => {
-                    read.kvs.first().map_or(Self::Unknown, |kv| Self::Many(Place::of(kv)))
+                    read.kvs.first().map_or(Self::Unknown, |kv| Self::Guessed(Place::of(kv)))
                 }
                 Some(OpResponse::Range(read)) => Self::read(keys, mine, read),
                 _ => Self::Unknown,
@@ -90,8 +92,21 @@ impl Standing {
     pub(super) fn nearest(&self) -> Option<&Place> {
         match self {
             Self::Few(before) => before.first(),
-            Self::Many(nearest) => Some(nearest),
+            Self::Many(nearest) | Self::Guessed(nearest) => Some(nearest),
             Self::First | Self::Unknown | Self::Gone => None,
+        }
+    }
+
+    /// Whether many are before me.
+    pub(super) const fn in_crowd(&self) -> bool {
+        matches!(self, Self::Many(_) | Self::Guessed(_))
+    }
+
+    /// What to [`read`](Self::read) when the nearest leaves, if nobody is before that one.
+    pub(super) fn to_see(&self, keys: &Keys, mine: &Place) -> Range {
+        match self {
+            Self::Few(_) | Self::Many(_) => Range::new(&mine.key).keys_only(),
+            _ => keys.narrow(mine.created),
         }
     }
 
@@ -100,7 +115,7 @@ impl Standing {
         match self {
             Self::First => Some(&[]),
             Self::Few(before) => Some(before),
-            Self::Many(nearest) => Some(std::slice::from_ref(nearest)),
+            Self::Many(nearest) | Self::Guessed(nearest) => Some(std::slice::from_ref(nearest)),
             Self::Unknown | Self::Gone => None,
         }
     }
@@ -112,7 +127,7 @@ impl Standing {
                 before.remove(0);
                 Self::Few(before)
             }
-            Self::Many(_) => Self::Unknown,
+            Self::Many(_) | Self::Guessed(_) => Self::Unknown,
             other => other,
         }
     }
@@ -124,7 +139,7 @@ impl Standing {
                 before.retain(|place| !left(place));
                 if before.is_empty() { Self::First } else { Self::Few(before) }
             }
-            Self::Many(nearest) if left(&nearest) => Self::Unknown,
+            Self::Many(nearest) | Self::Guessed(nearest) if left(&nearest) => Self::Unknown,
             other => other,
         }
     }

@@ -10,10 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::place::Contender;
 use super::standing::{Place, Standing};
+use super::successor::{Hope, Seen};
 use crate::error::Error;
-use crate::kv::{
-    EventKind, Header, OpResponse, Range, Revision, Txn, Watch, WatchBatch, WatchRequest,
-};
+use crate::kv::{EventKind, Header, OpResponse, Range, Txn, Watch, WatchBatch, WatchRequest};
 use crate::loss::PrimitiveError;
 use crate::retry::{PAUSE, patiently};
 
@@ -26,6 +25,8 @@ const OWN_WATCH_AFTER: Duration = Duration::from_millis(250);
 
 /// What ended a sleep in the line.
 enum Woken {
+    /// The nearest before us has left, was first, and has looked for us.
+    Told(Seen),
     /// The nearest before us was deleted.
     NearestLeft,
     /// Nothing happened for a while: our own key should be watched too.
@@ -39,7 +40,7 @@ enum Woken {
 impl Contender {
     pub(super) async fn wait(&mut self) -> Result<(), PrimitiveError> {
         let own_watch_due = Instant::now() + OWN_WATCH_AFTER;
-        let in_crowd = matches!(self.standing, Standing::Many(_));
+        let in_crowd = self.standing.in_crowd();
         let mut own = None;
         let mut theirs: Option<(Place, Watch)> = None;
         loop {
@@ -74,7 +75,16 @@ impl Contender {
                     continue;
                 }
             }
-            match self.sleep(own.as_mut(), watch, nearest.created, own_watch_due).await? {
+            match self.sleep(own.as_mut(), watch, nearest, own_watch_due).await? {
+                Woken::Told((header, read)) => {
+                    let (keys, mine) = (&self.line.keys, self.claim.place());
+                    self.standing = Standing::read(keys, mine, &read);
+                    self.header = header;
+                    if self.standing == Standing::Unknown {
+                        self.read_whole_line().await?;
+                    }
+                    continue;
+                }
                 Woken::NearestLeft => {
                     let standing = std::mem::replace(&mut self.standing, Standing::Unknown);
                     self.standing = standing.without_nearest();
@@ -103,9 +113,13 @@ impl Contender {
         &self,
         own: Option<&mut Watch>,
         theirs: &mut Watch,
-        created: Revision,
+        nearest: Place,
         own_watch_due: Instant,
     ) -> Result<Woken, PrimitiveError> {
+        let mine = self.claim.place();
+        let to_see = self.standing.to_see(&self.line.keys, mine);
+        let created = nearest.created;
+        let mut hope = Hope::new(self.session().backend(), nearest, mine.clone(), to_see);
         // A key may have had an earlier life, which ends in an event too.
         let left = |batch: &WatchBatch| {
             let deleted = batch.events.iter().any(|event| event.kind == EventKind::Delete);
@@ -129,6 +143,7 @@ impl Contender {
         };
         let told = tokio::select! {
             biased;
+            seen = hope.fulfilled() => Some(Ok(Woken::Told(seen))),
             told = own => told.map(|told| told.map(|_| Woken::Otherwise)),
             told = theirs => told,
             () = sleep_until(own_watch_due), if !own_is_watched => Some(Ok(Woken::OwnWatchDue)),
@@ -137,6 +152,9 @@ impl Contender {
         match told {
             Some(Err(error)) if !error.is_retryable() && !is_compacted(&error) => Err(error.into()),
             Some(Err(_)) | None => Ok(Woken::WatchEnded),
+            Some(Ok(Woken::NearestLeft)) => {
+                Ok(hope.last().await.map_or(Woken::NearestLeft, Woken::Told))
+            }
             Some(Ok(woken)) => Ok(woken),
         }
     }
@@ -179,14 +197,22 @@ impl Contender {
     /// Reads the line up to this contender.
     async fn read_line(&mut self) -> Result<(), PrimitiveError> {
         let (keys, mine) = (&self.line.keys, self.claim.place());
-        let mut read = self.claim.read(keys.narrow(mine.created)).await?;
-        let mut standing = Standing::read(keys, mine, &read);
+        let read = self.claim.read(keys.narrow(mine.created)).await?;
+        let standing = Standing::read(keys, mine, &read);
         if standing == Standing::Unknown {
-            read = self.claim.read(keys.wide(mine.created)).await?;
-            standing = Standing::read(keys, mine, &read);
+            return self.read_whole_line().await;
         }
         self.header = read.header;
         self.standing = standing;
+        Ok(())
+    }
+
+    /// Reads the line up to this contender, and all lines below it.
+    async fn read_whole_line(&mut self) -> Result<(), PrimitiveError> {
+        let (keys, mine) = (&self.line.keys, self.claim.place());
+        let read = self.claim.read(keys.wide(mine.created)).await?;
+        self.standing = Standing::read(keys, mine, &read);
+        self.header = read.header;
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ use tokio::time::{Instant, timeout};
 
 use super::memory::Memory;
 use super::transaction::Known;
-use crate::backend::KvBackend;
+use crate::backend::{KvBackend, address};
 use crate::kv::Revision;
 
 /// How long a turn lasts when others wait.
@@ -330,10 +330,6 @@ fn hall() -> MutexGuard<'static, Hall> {
 }
 
 /// What tells backends apart.
-fn address(backend: &Arc<dyn KvBackend>) -> usize {
-    Arc::as_ptr(backend).cast::<()>().addr()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,275 @@
+//! Who leaves looks for who is next, if that one is in the same process. Nothing depends on it:
+//! whatever becomes of the one who leaves, the next one is served when its turn has come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::contender::{Contender, WaitingLine};
+use coord_core::{KvBackend, KvBackendExt as _, LossReason, Op, PrimitiveError};
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Calls, Fate, Record, Rule, poll_at_most};
+use futures_util::poll;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::support::{POLLS_MAX, behind, keys, secs, session, session_on, settle};
+
+/// A process: sessions on one backend.
+struct Process {
+    backend: Arc<dyn KvBackend>,
+}
+
+impl Process {
+    fn new(store: &MemBackend, rule: impl Rule) -> Self {
+        Self { backend: behind(store, rule) }
+    }
+
+    /// One more session of it, in the line `l`.
+    async fn join(&self) -> Contender {
+        let session = session_on(Arc::clone(&self.backend)).await;
+        WaitingLine::new(&session, "l").join("").await.expect("the store is there")
+    }
+}
+
+impl Process {
+    /// Two lines: of one who was last in a long line, and of one who was right behind and will
+    /// guess, if it is back within a moment, that it is so again.
+    async fn guesser(&self) -> (WaitingLine, WaitingLine) {
+        let mut crowd = Vec::new();
+        for _ in 0..6 {
+            crowd.push(self.join().await);
+        }
+        let neighbour = WaitingLine::new(crowd[5].session(), "l");
+        let mine = WaitingLine::new(&session_on(Arc::clone(&self.backend)).await, "l");
+        let mut waiting = Waiting::default();
+        waiting.add(mine.join("").await.expect("the store is there")).await;
+        for contender in crowd {
+            contender.leave().await.expect("the store is there");
+        }
+        let served = waiting.served().await.expect("all have left");
+        served.leave().await.expect("the store is there");
+        (neighbour, mine)
+    }
+}
+
+/// Contenders that wait, and give themselves back when they are served.
+#[derive(Default)]
+struct Waiting(JoinSet<Contender>);
+
+impl Waiting {
+    async fn add(&mut self, mut contender: Contender) {
+        self.0.spawn(async move {
+            contender.wait_turn().await.expect("its turn comes");
+            contender
+        });
+        // It has its watch, and sleeps.
+        settle().await;
+    }
+
+    /// Who is served within a moment.
+    async fn served(&mut self) -> Option<Contender> {
+        let served = timeout(Duration::from_millis(50), self.0.join_next()).await.ok()??;
+        Some(served.expect("no panic"))
+    }
+}
+
+/// What was asked about the line.
+fn asked(record: &Record) -> Calls {
+    let mut calls = record.take();
+    calls.0.retain(|call| !call.name().starts_with("lease"));
+    calls
+}
+
+#[tokio::test(start_paused = true)]
+async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
+    for rule in [Fate::Pass, Fate::Yield] {
+        let (store, record) = (MemBackend::new(), Record::new());
+        let recorded = record.clone();
+        let process = Process::new(&store, move |call: &Call| {
+            recorded.fate(call);
+            rule.clone()
+        });
+        let mut holder = process.join().await;
+        let mut waiting = Waiting::default();
+        for _ in 0..9 {
+            waiting.add(process.join().await).await;
+        }
+        for left in (0..9).rev() {
+            record.take();
+            let token = holder.fencing_token();
+            holder.leave().await.unwrap();
+            holder = waiting.served().await.expect("its turn came");
+            assert!(token < holder.fencing_token(), "first come, first served");
+            assert_eq!(asked(&record).names(), "txn", "{left} are behind it");
+            let header = store.range(coord_core::Range::new("-")).await.unwrap().header;
+            assert_eq!(holder.header().revision, header.revision, "seen when the turn came");
+        }
+    }
+}
+
+/// The guess who is before one is checked by the read that the neighbour makes.
+#[tokio::test(start_paused = true)]
+async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_between() {
+    for stranger in [false, true] {
+        let (store, record) = (MemBackend::new(), Record::new());
+        let process = Process::new(&store, record.clone());
+        let (neighbour, mine) = process.guesser().await;
+        let other = if stranger { Process::new(&store, Record::new()) } else { process };
+
+        // The same neighbour again, and before me one who was not there last time.
+        let neighbour = neighbour.join("").await.unwrap();
+        let between = other.join().await;
+        record.take();
+        let mut waiting = Waiting::default();
+        waiting.add(mine.join("").await.unwrap()).await;
+        let joined = asked(&record);
+        let [Call::Txn(join)] = &joined.0[..] else { panic!("{joined}") };
+        assert!(matches!(join.success[..], [Op::Put(_), Op::Txn(_)]), "it guesses: {joined}");
+
+        neighbour.leave().await.unwrap();
+        assert!(waiting.served().await.is_none(), "one is before it");
+        assert_eq!(asked(&record).names(), "txn watch", "the neighbour has seen that one");
+        between.leave().await.unwrap();
+        assert!(waiting.served().await.is_some());
+    }
+}
+
+/// Of two who wait for the same place, one because it has guessed.
+#[tokio::test(start_paused = true)]
+async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
+    for guesser_first in [false, true] {
+        let (store, record) = (MemBackend::new(), Record::new());
+        let process = Process::new(&store, record.clone());
+        let (neighbour, mine) = process.guesser().await;
+        let neighbour = neighbour.join("").await.unwrap();
+        let between = process.join().await;
+        let guesser = mine.join("").await.unwrap();
+        let mut waiting = Waiting::default();
+        let (one, two) = if guesser_first { (guesser, between) } else { (between, guesser) };
+        waiting.add(one).await;
+        waiting.add(two).await;
+        record.take();
+        neighbour.leave().await.unwrap();
+        let between = waiting.served().await.expect("its turn came");
+        assert_eq!(asked(&record).names(), "txn range watch", "the guesser looks for itself");
+        between.leave().await.unwrap();
+        assert!(waiting.served().await.is_some());
+        assert_eq!(asked(&record).names(), "txn");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn successor_whose_key_is_gone_is_not_served() {
+    let store = MemBackend::new();
+    let process = Process::new(&store, Record::new());
+    let (holder, mut waiter) = (process.join().await, process.join().await);
+    let key = waiter.key().clone();
+    let ((), waited) = tokio::join!(
+        async {
+            // Before it watches its own key.
+            settle().await;
+            store.delete(&key).await.unwrap();
+            holder.leave().await.unwrap();
+        },
+        waiter.wait_turn()
+    );
+    assert!(matches!(waited, Err(PrimitiveError::Lost(LossReason::KeyDeleted))), "{waited:?}");
+}
+
+/// Whoever is not first knows nothing of those before it.
+#[tokio::test(start_paused = true)]
+async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let process = Process::new(&store, record.clone());
+    let (holder, middle) = (process.join().await, process.join().await);
+    let mut waiting = Waiting::default();
+    waiting.add(process.join().await).await;
+    record.take();
+    middle.leave().await.unwrap();
+    assert!(waiting.served().await.is_none(), "the holder is there");
+    let calls = asked(&record);
+    let [Call::Txn(leave), Call::Txn(_look), Call::Watch(_)] = &calls.0[..] else {
+        panic!("{calls}")
+    };
+    assert!(matches!(leave.success[..], [Op::Delete(_)]), "{calls}");
+    holder.leave().await.unwrap();
+    assert!(waiting.served().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() {
+    let fates = [Fate::LoseRequest, Fate::LoseReply, Fate::Hang, Fate::Late(secs(1))];
+    for fate in fates {
+        let (store, about) = (MemBackend::new(), format!("{fate:?}"));
+        let process = Process::new(&store, move |call: &Call| match call {
+            Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => fate.clone(),
+            _ => Fate::Pass,
+        });
+        let (holder, waiter) = (process.join().await, process.join().await);
+        let mut waiting = Waiting::default();
+        waiting.add(waiter).await;
+        let began = Instant::now();
+        // Given up, it leaves in the background.
+        let _ = timeout(secs(1) / 2, holder.leave()).await;
+        let served = timeout(secs(5), waiting.0.join_next()).await.expect(&about);
+        let served = served.expect("it waits").expect("no panic");
+        assert!(began.elapsed() <= secs(2), "{about}: {:?}", began.elapsed());
+        assert_eq!(keys(&store, "l/").await, [served.key().escape_ascii().to_string()], "{about}");
+    }
+}
+
+/// Its request has been applied, and nobody will ever hear what it has seen.
+#[tokio::test(start_paused = true)]
+async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
+    let store = MemBackend::new();
+    let process = Process::new(&store, |_: &Call| Fate::Yield);
+    let (holder, waiter) = (process.join().await, process.join().await);
+    let key = holder.key().escape_ascii().to_string();
+    let mut waiting = Waiting::default();
+    waiting.add(waiter).await;
+    let mut leave = std::pin::pin!(holder.leave());
+    while keys(&store, "l/").await.contains(&key) {
+        assert!(poll!(leave.as_mut()).is_pending());
+    }
+    let began = Instant::now();
+    let _served = waiting.0.join_next().await.expect("it waits").expect("no panic");
+    assert_eq!(began.elapsed().as_millis(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_leave_at_any_await_serves_the_successor() {
+    for polls in 1..POLLS_MAX {
+        let store = MemBackend::new();
+        let process = Process::new(&store, |_: &Call| Fate::Yield);
+        let (holder, waiter) = (process.join().await, process.join().await);
+        let mut waiting = Waiting::default();
+        waiting.add(waiter).await;
+        let done = poll_at_most(polls, holder.leave()).await.is_some();
+        settle().await;
+        let served = waiting.served().await;
+        assert!(served.is_some(), "dropped after {polls} polls");
+        if done {
+            assert!(polls > 2, "the future was never dropped on its way");
+            return;
+        }
+    }
+    panic!("it never left");
+}
+
+/// Another backend on the same store is another client, as if it were another process.
+#[tokio::test(start_paused = true)]
+async fn successor_on_another_backend_looks_for_itself() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let holder = WaitingLine::new(&session(&store).await, "l").join("").await.unwrap();
+    let process = Process::new(&store, record.clone());
+    let mut waiting = Waiting::default();
+    waiting.add(process.join().await).await;
+    record.take();
+    holder.leave().await.unwrap();
+    assert!(waiting.served().await.is_some());
+    assert_eq!(asked(&record).names(), "range");
+}
+
+fn is_delete(op: &Op) -> bool {
+    matches!(op, Op::Delete(_))
+}
