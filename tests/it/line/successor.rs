@@ -134,6 +134,26 @@ async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_betw
     }
 }
 
+/// What the neighbour reads is hidden by keys of a line below.
+#[tokio::test(start_paused = true)]
+async fn successor_that_is_told_too_little_reads_the_line() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let process = Process::new(&store, record.clone());
+    let (neighbour, mine) = process.guesser().await;
+    let neighbour = neighbour.join("").await.unwrap();
+    let below = WaitingLine::new(mine.session(), "l/below");
+    let mut in_the_way = Vec::new();
+    for _ in 0..6 {
+        in_the_way.push(below.join("").await.unwrap());
+    }
+    let mut waiting = Waiting::default();
+    waiting.add(mine.join("").await.unwrap()).await;
+    record.take();
+    neighbour.leave().await.unwrap();
+    assert!(waiting.served().await.is_some());
+    assert_eq!(asked(&record).names(), "txn range");
+}
+
 /// Of two who wait for the same place, one because it has guessed.
 #[tokio::test(start_paused = true)]
 async fn first_in_line_of_those_who_wait_for_a_place_is_told() {

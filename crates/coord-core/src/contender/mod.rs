@@ -24,7 +24,8 @@
 //! The look after the watch began is what makes it safe: if A had left in between, the look says
 //! so; if not, the watch will. The look after waking up is what makes it honest: whoever reports
 //! success has just seen its own key, with its own create revision, and nobody before it. What a
-//! look has to read is told in `standing.rs`.
+//! look has to read is told in `standing.rs`. Within a process A makes it for B: see
+//! `successor.rs`.
 //!
 //! **Nothing stays behind.** The cleanup is armed before the join is sent. A future dropped, an
 //! error, an unknown outcome: each leaves it to the session's keeper to remove the key.

@@ -113,7 +113,8 @@ impl Contender {
     /// Waits until nobody is before this contender: at once if it joined an empty line; else a
     /// watch, a look if anything was written before it stood, and a look for each time it wakes. A
     /// look is one request; it is two if those who were known to be before this one have all left
-    /// before the watch stood, or if other lines lie below this one.
+    /// before the watch stood, or if other lines lie below this one. It is none where the last one
+    /// before this one leaves in the same process, on the same backend: that one's request tells.
     ///
     /// After a quarter of a second it watches its own key too, so that from then on it fails at
     /// once if somebody deletes the key. It looks once each time to live of the session even if

@@ -122,17 +122,16 @@ impl Hope {
 
     /// What was seen, if the one who has left was looking and tells within a moment.
     pub(super) async fn last(mut self) -> Option<Seen> {
-        if self.give_up() {
-            return None;
-        }
+        // If nobody was looking, the reply goes with this.
+        self.give_up();
         timeout(BRIEFLY, self.seen.take()?).await.ok()?.ok()
     }
 
-    /// Whether nobody was looking yet, and nobody will be.
-    fn give_up(&self) -> bool {
+    fn give_up(&self) {
         let mut waiting = waiting();
-        let is_mine = waiting.get(&self.seat).is_some_and(|known| known.place == self.mine);
-        is_mine && waiting.remove(&self.seat).is_some()
+        if waiting.get(&self.seat).is_some_and(|successor| successor.place == self.mine) {
+            waiting.remove(&self.seat);
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Waiting for one's turn: whom to watch, when to look, what to believe.
 //!
 //! The loop is the whole of it. It watches the nearest before it, looks if it may have missed
-//! anything, sleeps, and looks again whatever has woken it; [`standing`](super::standing) says
-//! what a look has to ask.
+//! anything, sleeps, and looks again whatever has woken it, unless that was somebody who had looked
+//! already; [`standing`](super::standing) says what a look has to ask.
 
 use std::time::Duration;
 
@@ -76,13 +76,8 @@ impl Contender {
                 }
             }
             match self.sleep(own.as_mut(), watch, nearest, own_watch_due).await? {
-                Woken::Told((header, read)) => {
-                    let (keys, mine) = (&self.line.keys, self.claim.place());
-                    self.standing = Standing::read(keys, mine, &read);
-                    self.header = header;
-                    if self.standing == Standing::Unknown {
-                        self.read_whole_line().await?;
-                    }
+                Woken::Told(seen) => {
+                    self.believe(seen).await?;
                     continue;
                 }
                 Woken::NearestLeft => {
@@ -157,6 +152,16 @@ impl Contender {
             }
             Some(Ok(woken)) => Ok(woken),
         }
+    }
+
+    /// Takes what the one before this contender has seen when it left for a look of its own.
+    async fn believe(&mut self, (header, read): Seen) -> Result<(), PrimitiveError> {
+        self.standing = Standing::read(&self.line.keys, self.claim.place(), &read);
+        self.header = header;
+        if self.standing == Standing::Unknown {
+            self.read_whole_line().await?;
+        }
+        Ok(())
     }
 
     /// Looks where in the line this contender stands: at its own key and those that it knows of,
