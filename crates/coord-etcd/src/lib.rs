@@ -36,6 +36,7 @@ mod check;
 mod connect;
 mod endpoints;
 mod error;
+mod gather;
 mod lease;
 mod link;
 mod tls;

@@ -11,11 +11,15 @@ use coord_core::Result;
 use etcd_client::{
     Channel, Client, ConnectOptions, KvClient, LeaseClient, TlsOptions, WatchClient,
 };
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use tokio::sync::{Mutex, OnceCell};
 use tonic::transport;
+use tower::ServiceExt as _;
 
 use crate::connect::{Login, Options};
 use crate::error::{Asked, Failure, nonsense};
+use crate::gather::Gathering;
 use crate::tls::Tls;
 
 /// A member of the cluster.
@@ -35,6 +39,8 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 enum Dial {
     Network(Box<transport::Endpoint>),
+    /// By a path in the file system.
+    Local(Box<transport::Endpoint>),
     Given(Channel),
 }
 
@@ -62,7 +68,8 @@ impl Endpoint {
     /// The member at `address`, not dialled yet.
     pub(crate) fn network(number: usize, address: &str, options: &Options) -> Result<Self> {
         let scheme = if options.tls.is_some() { "https://" } else { "http://" };
-        let has_scheme = address.contains("://") || address.starts_with("unix:");
+        let is_path = address.starts_with("unix:");
+        let has_scheme = address.contains("://") || is_path;
         let uri = if has_scheme { address.to_owned() } else { format!("{scheme}{address}") };
         let encrypted = uri.starts_with("https://");
         let tls = match &options.tls {
@@ -70,7 +77,7 @@ impl Endpoint {
             None => Tls::new().options()?,
         };
         let endpoint = configured(uri, options, tls).map_err(|error| nonsense(address, &error))?;
-        let dial = Dial::Network(Box::new(endpoint));
+        let dial = if is_path { Dial::Local } else { Dial::Network }(Box::new(endpoint));
         Ok(Self { encrypted, ..Self::new(number, address.to_owned(), dial) })
     }
 
@@ -89,13 +96,16 @@ impl Endpoint {
         if let Some(link) = &*slot {
             return Ok(Arc::clone(link));
         }
-        let channel = match &self.dial {
-            Dial::Given(channel) => channel.clone(),
-            Dial::Network(endpoint) => match endpoint.connect().await {
-                Ok(channel) => Channel::Tonic(channel),
-                Err(error) => return Err(Failure::not_connected(&self.name, error)),
-            },
+        let connected = match &self.dial {
+            Dial::Given(channel) => Ok(channel.clone()),
+            Dial::Local(endpoint) => endpoint.connect().await.map(Channel::Tonic),
+            Dial::Network(endpoint) => {
+                let gathering = socket(options)
+                    .map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
+                endpoint.connect_with_connector(gathering).await.map(Channel::Tonic)
+            }
         };
+        let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
         let link = link.map_err(|error| {
             Failure::of_client(error, &Asked::default(), &self.name).at_first(self.encrypted)
@@ -182,6 +192,19 @@ async fn client(
     }
 }
 
+/// How to get a socket.
+fn socket(options: &Options) -> HttpConnector {
+    let mut socket = HttpConnector::new();
+    // What is spoken over it is not for the socket to know.
+    socket.enforce_http(false);
+    socket.set_connect_timeout(Some(options.connect_timeout));
+    socket.set_nodelay(true);
+    socket.set_keepalive(Some(options.ping_interval));
+    socket.set_keepalive_interval(Some(options.ping_timeout));
+    socket.set_keepalive_retries(Some(2));
+    socket
+}
+
 fn configured(
     uri: String,
     options: &Options,
@@ -190,10 +213,6 @@ fn configured(
     let encrypted = uri.starts_with("https://");
     let endpoint = transport::Endpoint::from_shared(uri)?
         .connect_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(options.ping_interval))
-        .tcp_keepalive_interval(Some(options.ping_timeout))
-        .tcp_keepalive_retries(Some(2))
         .http2_keep_alive_interval(options.ping_interval)
         .keep_alive_timeout(options.ping_timeout)
         .keep_alive_while_idle(false);
