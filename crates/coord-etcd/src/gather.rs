@@ -1,9 +1,10 @@
 //! A socket that sends in one piece what is written within a moment.
 //!
 //! A request is three frames: headers, message, end. h2 flushes each before the next is made, and
-//! with an acknowledged ping that is four packets, each of which wakes the member. For a request as
-//! short as a lock's that is a good part of what it costs at either end. So what is written here is
-//! kept until whoever writes has been polled a few times more and had nothing to add.
+//! the answer to the ping that etcd sends with each of its own comes before: up to four packets,
+//! each of which wakes the member. For a request as short as a lock's that is a good part of what it
+//! costs at either end. So what is written here is kept until whoever writes has been polled a few
+//! times more and had nothing to add.
 //!
 //! ```text
 //! poll   written            kept
@@ -30,12 +31,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(test)]
 mod tests;
 
-/// How often whoever writes is polled in vain before what it has written is sent: until the answer
-/// to one request has become the next request, so that they share a packet with the ping between.
+/// How often whoever writes is polled in vain before what it has written is sent. It takes one for
+/// the frames of a request; with three the answer to a ping often leaves with the next request.
 const IDLE_POLLS: u8 = 3;
 
-/// How much is kept.
-const KEPT_BYTES: usize = 16 * 1024;
+/// How much is kept: about what fits into a packet. Where many requests are made at once they would
+/// otherwise wait for each other.
+const KEPT_BYTES: usize = 1_400;
 
 /// A socket whose short writes are gathered.
 #[derive(Debug)]

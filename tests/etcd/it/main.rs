@@ -6,6 +6,7 @@ mod faults;
 mod harness;
 mod interop;
 mod login;
+mod packets;
 mod support;
 mod tls;
 mod traffic;
