@@ -2,16 +2,17 @@
 //!
 //! A request is three frames: headers, message, end. h2 flushes each before the next is made, and
 //! the answer to the ping that etcd sends with each of its own comes before: up to four packets,
-//! each of which wakes the member. For a request as short as a lock's that is a good part of what it
-//! costs at either end. So what is written here is kept until whoever writes has been polled a few
-//! times more and had nothing to add.
+//! each of which wakes the member. For requests as short as a lock's that is a good part of what
+//! they cost at either end. So what is written here is kept until whoever writes has been polled
+//! once more and had nothing to add; or a few times more, while it is no whole request.
 //!
 //! ```text
 //! poll   written            kept
-//!    1   headers, flushed   headers
-//!    2   message, flushed   headers, message
-//!  3-5   flushed            headers, message
-//!    6   flushed            nothing: both are sent
+//!    1   ping, flushed      ping
+//!    2   flushed            ping
+//!    3   headers, flushed   ping, headers
+//!    4   message, flushed   ping, headers, message
+//!    5   flushed            nothing: all are sent
 //! ```
 //!
 //! In between runs whatever else the runtime has to do, the making of the next frame above all. A
@@ -31,9 +32,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(test)]
 mod tests;
 
-/// How often whoever writes is polled in vain before what it has written is sent. It takes one for
-/// the frames of a request; with three the answer to a ping often leaves with the next request.
-const IDLE_POLLS: u8 = 3;
+/// What is shorter is no whole request: headers whose message is due, or the answer to a ping, for
+/// which nobody waits, and which may leave with the next request.
+const FRAGMENT_BYTES: usize = 64;
 
 /// How much is kept: about what fits into a packet. Where many requests are made at once they would
 /// otherwise wait for each other.
@@ -44,7 +45,7 @@ const KEPT_BYTES: usize = 1_400;
 pub(crate) struct Gathering<S> {
     socket: S,
     kept: BytesMut,
-    /// How many flushes there were since the last write.
+    /// How many flushes were put off since the last write.
     idle: u8,
     /// Whether there was a flush since the last read.
     flushed: bool,
@@ -53,6 +54,15 @@ pub(crate) struct Gathering<S> {
 impl<S> Gathering<S> {
     pub(crate) fn new(socket: S) -> Self {
         Self { socket, kept: BytesMut::new(), idle: 0, flushed: false }
+    }
+
+    /// How often whoever writes is polled in vain before what is kept is sent.
+    fn idle_polls(&self) -> u8 {
+        match self.kept.len() {
+            0 => 0,
+            1..FRAGMENT_BYTES => 4,
+            _ => 1,
+        }
     }
 }
 
@@ -105,7 +115,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.kept.is_empty() && self.idle < IDLE_POLLS {
+        if self.idle < self.idle_polls() {
             self.idle += 1;
             self.flushed = true;
             cx.waker().wake_by_ref();

@@ -1,3 +1,5 @@
+//! Who writes, and is polled when it is woken, on a socket that takes what it likes.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -121,7 +123,8 @@ impl Writer {
 #[test]
 fn what_is_written_in_one_poll_and_the_next_leaves_in_one_piece() {
     let mut writer = Writer::new(&[]);
-    for frame in ["headers ", "message ", "end"] {
+    let message = "message ".repeat(FRAGMENT_BYTES);
+    for frame in ["headers ", &message, "end"] {
         assert_eq!(writer.write(frame.as_bytes()), frame.len());
         writer.flush();
         assert!(writer.is_woken(), "to be polled again");
@@ -133,8 +136,25 @@ fn what_is_written_in_one_poll_and_the_next_leaves_in_one_piece() {
         writer.read();
         writer.flush();
     });
-    assert_eq!(writer.pieces(), ["headers message end"]);
-    assert!(polls <= usize::from(IDLE_POLLS) + 1, "{polls} polls");
+    assert_eq!(writer.pieces(), [format!("headers {message}end")]);
+    assert_eq!(polls, 1, "nobody had anything to add");
+}
+
+#[test]
+fn what_is_no_whole_request_waits_a_little_longer_for_one() {
+    for (polls, pieces) in [(3, 1), (4, 2)] {
+        let mut writer = Writer::new(&[]);
+        writer.write(b"ping ");
+        writer.flush();
+        for _ in 0..polls {
+            writer.read();
+            writer.flush();
+        }
+        writer.write(&[b'x'; FRAGMENT_BYTES]);
+        writer.flush();
+        writer.run(Writer::flush);
+        assert_eq!(writer.pieces().len(), pieces, "after {polls} polls in vain");
+    }
 }
 
 #[test]
@@ -226,7 +246,8 @@ proptest! {
                 0 => writer.read(),
                 1 => writer.flush(),
                 _ => {
-                    let what: Vec<u8> = (wanted.len()..wanted.len() + size).map(|n| n as u8).collect();
+                    let numbers = wanted.len()..wanted.len() + size;
+                    let what: Vec<u8> = numbers.map(|n| n as u8).collect();
                     let written = writer.write(&what);
                     wanted.extend_from_slice(&what[..written]);
                 }
