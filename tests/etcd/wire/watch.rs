@@ -63,19 +63,23 @@ pub(crate) async fn refusals(play: &mut Play) {
         talk.union(request);
         play.next(what, &mut talk).await;
     }
+    // What says nothing is passed over.
+    talk.say(etcd_client::proto::PbWatchRequest { request_union: None });
+    talk.union(create!("a"));
+    play.next("after silence", &mut talk).await;
+    // etcd 3.4 takes these for watches, and some time later has more to say about them.
     for (what, request) in [
         ("a negative start", create!("a", start_revision: -1, watch_id: 20)),
         ("the least start", create!("a", start_revision: i64::MIN, watch_id: 21)),
         ("negative and backwards", create!("b", range_end: b"a".to_vec(), start_revision: -1)),
         ("taken and negative", create!("b", start_revision: -1, watch_id: 5)),
     ] {
+        let mut talk = play.watch().await;
+        talk.union(create!("b", watch_id: 5));
+        play.next("the id is taken", &mut talk).await;
         talk.union(request);
         play.next(what, &mut talk).await;
     }
-    // What says nothing is passed over.
-    talk.say(etcd_client::proto::PbWatchRequest { request_union: None });
-    talk.union(create!("a"));
-    play.next("after silence", &mut talk).await;
 }
 
 pub(crate) async fn starts(play: &mut Play) {
