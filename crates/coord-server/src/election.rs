@@ -20,8 +20,9 @@ use futures_util::{Stream, StreamExt};
 use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 
+use crate::alarm::Change;
 use crate::call::{Answer, refuse, server_streaming, unary, unknown_method};
-use crate::on_behalf::{Refusal, Wish, first_in_line, lease};
+use crate::on_behalf::{Refusal, Wish, allow, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
 
@@ -93,6 +94,7 @@ async fn proclaim(
 ) -> Result<PbProclaimResponse, Status> {
     let leader = leader.ok_or_else(nobody_named)?;
     let lease = lease(&services, leader.lease).await?;
+    allow(&services, Change::Growth)?;
     let put = Put::new(leader.key.clone(), value).lease(lease);
     let (header, led) = while_leading(&services, leader, Op::Put(put)).await?;
     if !led {
@@ -107,6 +109,7 @@ async fn resign(
     ResignRequest { leader }: ResignRequest,
 ) -> Result<PbResignResponse, Status> {
     let leader = leader.ok_or_else(nobody_named)?;
+    allow(&services, Change::Other)?;
     let delete = Op::Delete(Delete::new(KeyRange::key(leader.key.clone())));
     let (header, _) = while_leading(&services, leader, delete).await?;
     Ok(PbResignResponse { header: Some(header.to_wire()) })

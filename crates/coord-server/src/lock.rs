@@ -13,8 +13,9 @@ use etcd_client::proto::{PbLockResponse, PbUnlockResponse};
 use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError, http};
 
+use crate::alarm::Change;
 use crate::call::{Answer, refuse, unary, unknown_method};
-use crate::on_behalf::{Refusal, Wish, first_in_line, lease};
+use crate::on_behalf::{Refusal, Wish, allow, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
 
@@ -57,6 +58,7 @@ async fn lock(services: Services, request: LockRequest) -> Result<PbLockResponse
 
 /// Deletes the key, whatever it is: so does etcd.
 async fn unlock(services: Services, request: UnlockRequest) -> Result<PbUnlockResponse, Status> {
+    allow(&services, Change::Other)?;
     let delete = Delete::new(KeyRange::key(request.key));
     let deleted = services.backend().delete_with(delete).await;
     let header = deleted.map_err(|error| without_code(&error))?.header;

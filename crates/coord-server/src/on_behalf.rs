@@ -31,6 +31,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tonic::Status;
 
+use crate::alarm::Change;
 use crate::only_looked::OnlyLooked;
 use crate::places::{Place, Shared};
 use crate::services::Services;
@@ -44,8 +45,14 @@ pub(crate) async fn lease(services: &Services, named: i64) -> Result<LeaseId, St
     if let Some(lease) = LeaseId::new(named) {
         return Ok(lease);
     }
+    allow(services, Change::Growth)?;
     let granted = services.backend().lease_grant(LeaseGrant::new(TTL)).await;
     granted.map(|granted| granted.id).map_err(|error| without_code(&error))
+}
+
+/// Refuses a change while an alarm forbids it, as these services put it.
+pub(crate) fn allow(services: &Services, change: Change) -> Result<(), Status> {
+    services.alarms().check(change).map_err(|refused| Status::unknown(refused.message()))
 }
 
 /// Where a client wants to be first.
@@ -94,6 +101,7 @@ impl From<Error> for Refusal {
 
 /// Waits in a line until the client is first there, and leaves the key to it.
 pub(crate) async fn first_in_line(services: &Services, wish: Wish) -> Result<First, Refusal> {
+    allow(services, Change::Growth).map_err(Refusal::Said)?;
     let (reply, answer) = oneshot::channel();
     #[expect(
         clippy::disallowed_methods,

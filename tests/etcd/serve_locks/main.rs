@@ -4,6 +4,7 @@
 //! ours over TCP: so what a body expects is what etcd does. Where we differ on purpose it asks
 //! [`Place::is_etcd`], and `docs/semantics.md` says why.
 
+mod alarm;
 mod election;
 mod line;
 mod lock;
@@ -52,6 +53,8 @@ const TESTS: &[Test] = tests![
     line::two_calls_on_one_lease_wait_under_one_key,
     line::names_that_nest_are_two_lines_for_us,
     line::service_etcdctl_and_our_mutex_stand_in_one_line,
+    alarm::without_space_nobody_comes_and_whoever_is_there_may_go,
+    alarm::of_a_corrupt_store_nothing_is_changed,
     election::campaign_answers_with_what_stands_for_the_leader,
     election::campaign_without_a_lease_has_one_of_a_minute,
     election::campaign_on_a_lease_that_is_not_there_is_refused,
