@@ -10,7 +10,7 @@ use coord_core::{
     LeaseGrant, Limits, Op, Put, Range, Revision, Txn, WatchRequest,
 };
 use coord_mem::MemBackend;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{secs, settle};
 
@@ -131,6 +131,16 @@ async fn bookmarks_come_at_the_interval_while_nothing_happens() {
     let began = Instant::now();
     assert!(watch.next().await.unwrap().unwrap().events.is_empty());
     assert_eq!(began.elapsed(), secs(60), "counted from the last change on");
+}
+
+/// The next bookmark was due after the end of the clock, and to reckon that was a panic.
+#[tokio::test(start_paused = true)]
+async fn interval_without_end_is_a_watch_without_bookmarks() {
+    let store = MemBackend::builder().progress_interval(Duration::MAX).build();
+    let mut watch = store.watch(WatchRequest::new("a").with_progress_notify()).await.unwrap();
+    store.put("a", "").await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
+    timeout(secs(1_000_000), watch.next()).await.expect_err("nothing is told");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,14 +1,17 @@
 //! `coord serve`: an etcd in memory.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use anyhow::{Context as _, Error};
 use clap::Args;
+use coord_core::Limits;
 use coord_mem::MemBackend;
 use coord_server::Server;
 
 use crate::end::{End, print};
 use crate::signals::Signals;
+use crate::store::duration;
 
 /// Serve etcd's v3 gRPC API from memory, for the tests of programs in any language.
 ///
@@ -27,6 +30,16 @@ pub(crate) struct Serve {
     /// Forget history beyond so many revisions, as if compacted; all is kept unless set
     #[arg(long, value_name = "N")]
     retain_revisions: Option<NonZeroU64>,
+    /// How many bytes a change may have, a transaction with all its steps
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_request_bytes)]
+    max_request_bytes: usize,
+    /// How many comparisons a transaction may have, and steps in either branch
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_txn_ops)]
+    max_txn_ops: usize,
+    /// How often a watch that wants it is told how far the store has come, if it hears nothing
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(alias = "experimental-watch-progress-notify-interval")]
+    watch_progress_notify_interval: Duration,
 }
 
 const AFTER_HELP: &str = "\
@@ -37,6 +50,8 @@ Examples:
       on a free port, which the first line tells
   coord serve --retain-revisions 100000
       for a long run that would fill the memory
+  coord serve --max-request-bytes 65536 --max-txn-ops 16
+      to see what a program does when it is refused
 
 Exit status:
   0  stopped by a signal
@@ -47,11 +62,15 @@ impl Serve {
     pub(crate) async fn run(self) -> Result<(), End> {
         // Heard before anybody can know that it runs.
         let mut signals = Signals::new().map_err(Error::from)?;
-        let mut store = MemBackend::builder();
+        let (max_request_bytes, max_txn_ops) = (self.max_request_bytes, self.max_txn_ops);
+        let limits = Limits { max_request_bytes, max_txn_ops };
+        let mut store = MemBackend::builder().limits(limits);
         if let Some(revisions) = self.retain_revisions {
             store = store.retain_revisions(revisions.get());
         }
-        let bound = Server::builder(store.build()).bind(&self.listen).await;
+        let server =
+            Server::builder(store.build()).progress_interval(self.watch_progress_notify_interval);
+        let bound = server.bind(&self.listen).await;
         let server = bound.with_context(|| format!("listen on {}", self.listen))?;
         // Who started it may not want to know.
         let _ = print(format_args!("coord: serving etcd v3 API on {}", server.local_addr()))?;

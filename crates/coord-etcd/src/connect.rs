@@ -97,14 +97,14 @@ impl EtcdBuilder {
 
     /// How long a member may take to accept a connection; 2 s by default.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.options.connect_timeout = timeout;
+        self.options.connect_timeout = bounded(timeout);
         self
     }
 
     /// How long to wait for the answer to a request, trying other members included; 7 s by
     /// default. Watches have no such limit once they are registered.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.options.request_timeout = timeout;
+        self.options.request_timeout = bounded(timeout);
         self
     }
 
@@ -114,8 +114,8 @@ impl EtcdBuilder {
     /// A frozen member is found out after the sum of both. etcd cuts connections that ping more
     /// often than its `--grpc-keepalive-min-time`, which is 5 s.
     pub const fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.options.ping_interval = interval;
-        self.options.ping_timeout = timeout;
+        self.options.ping_interval = bounded(interval);
+        self.options.ping_timeout = bounded(timeout);
         self
     }
 
@@ -159,4 +159,10 @@ impl EtcdBuilder {
         let members = members.map(|(number, channel)| Endpoint::given(number, channel)).collect();
         EtcdBackend::over(members, self.options)
     }
+}
+
+/// A time, or a century: a moment that is further off can be after the end of the clock.
+const fn bounded(time: Duration) -> Duration {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    if time.as_secs() < CENTURY.as_secs() { time } else { CENTURY }
 }

@@ -50,7 +50,7 @@ impl ServerBuilder {
     }
 
     /// How often a watch that hears nothing is told how far the store has come, if it wants that:
-    /// every ten minutes unless set, as etcd does.
+    /// every ten minutes unless set, as etcd does, and every millisecond at the most.
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
         self.limits.progress_interval = interval;
         self

@@ -1,6 +1,7 @@
 //! Endpoints that are dead, and requests that are too large.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coord_core::{
     Compare, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, Mutex, Op, Put, Range, Txn,
@@ -45,6 +46,23 @@ async fn call(kv: &Arc<dyn KvBackend>, n: usize) -> coord_core::Result<()> {
             kv.lease_revoke(lease).await.map(drop)
         }
     }
+}
+
+/// A moment that far from now is after the end of the clock, and to reckon it was a panic.
+#[tokio::test]
+async fn time_without_end_is_as_good_as_any_other() {
+    let server = single().await;
+    let kv = EtcdBackend::builder([server[0].endpoint()])
+        .connect_timeout(Duration::MAX)
+        .request_timeout(Duration::MAX)
+        .keep_alive(Duration::MAX, Duration::MAX);
+    let kv: Arc<dyn KvBackend> = Arc::new(kv.connect().await.unwrap());
+    for n in 0..5 {
+        call(&kv, n).await.unwrap();
+    }
+    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    kv.put("a", "").await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
 }
 
 /// The client crate alone, that picks an endpoint for every call, loses 78 of 200.

@@ -69,3 +69,12 @@ pub(crate) async fn notifications(play: &mut Play) {
     let nothing = timeout(Duration::from_millis(1_300), talk.next()).await;
     play.note("nothing any more", nothing.is_err());
 }
+
+/// What a watch is told that is to be told in a lifetime or two.
+pub(crate) async fn no_notifications(play: &mut Play) {
+    let mut talk = play.watch().await;
+    talk.union(create!("a", progress_notify: true));
+    play.next("create", &mut talk).await;
+    play.put("put", put("a", "1")).await;
+    play.next("event", &mut talk).await;
+}

@@ -67,6 +67,10 @@ const SCENES: &[Scene] = scenes![
         notifications [
             "--experimental-watch-progress-notify-interval=600ms",
             |server| server.progress_interval(Duration::from_millis(600))
+        ],
+        no_notifications [
+            "--experimental-watch-progress-notify-interval=2000000h",
+            |server| server.progress_interval(Duration::MAX)
         ];
     watch: ids, refusals, starts, cancels, half_closed;
     watch: bookmarks, late_bookmarks, nobodys_bookmarks;

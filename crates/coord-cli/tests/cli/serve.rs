@@ -1,9 +1,11 @@
 //! `coord serve`, with the real `etcdctl` of each release as its client.
 
+use coord_core::{ErrorKind, KvBackend as _, KvBackendExt as _, Put, Txn, WatchRequest};
+use coord_etcd::EtcdBackend;
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use crate::program::{Program, Server, coord};
+use crate::program::{Program, Server, THERE, coord};
 
 crate::stories![
     first_line_tells_the_address_and_etcdctl_finds_a_store_there,
@@ -11,6 +13,8 @@ crate::stories![
     signal_stops_it_although_somebody_watches,
     address_that_is_taken_is_refused_with_an_exit_status,
     history_beyond_what_is_retained_is_forgotten,
+    requests_beyond_the_limits_are_refused,
+    quiet_watch_hears_how_far_the_store_is_as_often_as_chosen,
 ];
 
 /// A server on a free port, and its address.
@@ -101,4 +105,42 @@ async fn history_beyond_what_is_retained_is_forgotten(server: Server) {
     assert!(complaint.contains("required revision has been compacted"), "{complaint}");
     program.signal(Signal::TERM);
     assert_eq!(program.status().await, Some(0));
+}
+
+async fn requests_beyond_the_limits_are_refused(server: Server) {
+    let (program, address) = serving(&["--max-request-bytes", "1000", "--max-txn-ops", "2"]).await;
+    let (few, many) = ("x".repeat(900), "x".repeat(1000));
+    let put = etcdctl(&server, &address, &["put", "hello", &few]).end().await;
+    assert_eq!(put.1, "OK\n");
+    let (status, _, complaint) = etcdctl(&server, &address, &["put", "hello", &many]).end().await;
+    assert_ne!(status, Some(0));
+    assert!(complaint.contains("etcdserver: request is too large"), "{complaint}");
+    // Its own limit is higher, so that it asks.
+    let kv = EtcdBackend::connect([&address]).await.expect(THERE);
+    let puts = |n: usize| Txn::new().and_then((0..n).map(|n| Put::new(n.to_string(), "")));
+    kv.txn(puts(2)).await.expect(THERE);
+    let refused = kv.txn(puts(3)).await.expect_err("three are more than two");
+    assert_eq!(refused.kind(), ErrorKind::TooManyOps);
+    program.signal(Signal::TERM);
+    assert_eq!(program.status().await, Some(0));
+}
+
+/// With none at all, which was a panic, it is told every millisecond.
+async fn quiet_watch_hears_how_far_the_store_is_as_often_as_chosen(_: Server) {
+    for interval in ["20ms", "0"] {
+        let (program, address) = serving(&["--watch-progress-notify-interval", interval]).await;
+        let kv = EtcdBackend::connect([&address]).await.expect(THERE);
+        let request = WatchRequest::new("hello").with_progress_notify();
+        let mut watch = kv.watch(request).await.expect(THERE);
+        let newest = kv.put("elsewhere", "").await.expect(THERE).header.revision;
+        crate::program::until("it is told of the newest revision", async || {
+            let told = watch.next().await.expect("it goes on").expect(THERE);
+            assert!(told.events.is_empty(), "{told:?}");
+            told.revision == newest
+        })
+        .await;
+        drop((watch, kv));
+        program.signal(Signal::TERM);
+        assert_eq!(program.status().await, Some(0));
+    }
 }

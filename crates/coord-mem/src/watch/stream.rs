@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coord_core::{Result, WatchBatch, WatchStream};
 use futures_core::Stream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use super::Slot;
 use crate::shared::Shared;
@@ -30,7 +30,7 @@ struct Bookmarks {
 
 impl Bookmarks {
     fn postpone(&mut self) {
-        self.next.as_mut().reset(Instant::now() + self.every);
+        self.next.set(sleep(self.every));
     }
 }
 

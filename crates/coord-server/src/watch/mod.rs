@@ -30,6 +30,7 @@ mod past;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use coord_core::{Error, Header, Revision, Watch, WatchBatch, WatchRequest};
 use coord_etcd::wire::{FromWire, ToWire, WatchCall};
@@ -48,6 +49,9 @@ use past::Past;
 
 /// The id of a watch that never came to be, and of bookmarks for all.
 const NOBODY: i64 = -1;
+
+/// For ever, where a moment is to be counted from now: there is none after the end of the clock.
+const A_CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
@@ -304,7 +308,8 @@ where
             watcher.ask();
         }
         if watcher.notify && self.ticks.is_none() {
-            let interval = self.services.limits().progress_interval;
+            let chosen = self.services.limits().progress_interval;
+            let interval = chosen.clamp(Duration::from_millis(1), A_CENTURY);
             self.ticks = Some(interval_at(Instant::now() + interval, interval));
         }
         // It has never been asked, so nothing else would ring for it.
