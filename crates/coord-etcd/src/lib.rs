@@ -28,7 +28,8 @@
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: whom to ask, and whom to ask next;
-//! - `link`: a connection to one of them;
+//! - `link`: how one of them is reached;
+//! - `lanes` and `gather`: over how many connections, and in how many pieces;
 //! - `error`: what the members say when they fail, and what it means;
 //! - [`wire`]: the messages.
 
@@ -37,6 +38,7 @@ mod connect;
 mod endpoints;
 mod error;
 mod gather;
+mod lanes;
 mod lease;
 mod link;
 mod tls;
@@ -66,7 +68,8 @@ use wire::{FromWire, Malformed, send};
 
 /// A store kept by an etcd cluster.
 ///
-/// Clones share the connections. It belongs to the tokio runtime that it was connected on.
+/// Clones share the connections: one to a member, and a second when more than four requests are
+/// under way. It belongs to the tokio runtime that it was connected on.
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.

@@ -1,4 +1,4 @@
-//! One endpoint, and the connection to it.
+//! One endpoint, and how it is reached.
 //!
 //! A link is a connection with its login. It is made when it is first needed, mends itself when
 //! the member comes back (tonic does that), and is thrown away when it is suspect: when its login
@@ -16,10 +16,12 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{Mutex, OnceCell};
 use tonic::transport;
 use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
 
 use crate::connect::{Login, Options};
 use crate::error::{Asked, Failure, nonsense};
 use crate::gather::Gathering;
+use crate::lanes::Lanes;
 use crate::tls::Tls;
 
 /// A member of the cluster.
@@ -100,9 +102,7 @@ impl Endpoint {
             Dial::Given(channel) => Ok(channel.clone()),
             Dial::Local(endpoint) => endpoint.connect().await.map(Channel::Tonic),
             Dial::Network(endpoint) => {
-                let gathering = socket(options)
-                    .map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
-                endpoint.connect_with_connector(gathering).await.map(Channel::Tonic)
+                lanes(endpoint, options).await
             }
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
@@ -164,6 +164,19 @@ impl Link {
         };
         self.local.get_or_try_init(make).await.cloned()
     }
+}
+
+/// A channel over sockets that gather, two if many requests are made at a time.
+async fn lanes(
+    endpoint: &transport::Endpoint,
+    options: &Options,
+) -> Result<Channel, transport::Error> {
+    let gathering = socket(options)
+        .map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
+    let first = endpoint.connect_with_connector(gathering.clone()).await?;
+    let endpoint = endpoint.clone();
+    let second = async move { endpoint.connect_with_connector(gathering).await };
+    Ok(Channel::Custom(BoxCloneSyncService::new(Lanes::new(first, second))))
 }
 
 /// Answers have no limit: etcd has none for them.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::{Instant, sleep};
 
 use crate::release::{Release, bare};
@@ -75,12 +75,16 @@ impl Member {
         &self.endpoint
     }
 
-    /// Freezes it (SIGSTOP): connections stay open, and nothing is answered.
+    /// Freezes it (SIGSTOP): connections stay open, and nothing is answered from now on.
     ///
     /// # Panics
     /// If it does not run.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        let process = self.signal(Signal::STOP);
+        // A thread on another processor may go on for a moment, and answer. That it has stopped is
+        // only looked at: who waits for its end still finds it.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(process), stopped).expect("a child can be waited for");
     }
 
     /// Lets it go on (SIGCONT).
@@ -197,9 +201,11 @@ impl Member {
         String::from_utf8_lossy(&said).into_owned()
     }
 
-    fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) -> Pid {
         let process = self.process.as_ref().expect("a member that is signalled runs");
-        kill_process(Pid::from_child(process), signal).expect("a child can be signalled");
+        let process = Pid::from_child(process);
+        kill_process(process, signal).expect("a child can be signalled");
+        process
     }
 }
 

@@ -1,0 +1,97 @@
+//! Lanes over connections that note who asked, and answer when they are told to.
+
+use std::convert::Infallible;
+
+use tokio::sync::oneshot;
+use tower::service_fn;
+use tower::util::BoxCloneSyncService;
+
+use super::*;
+
+/// Answers a request with the number of the connection, once its sender is used.
+type Connection = BoxCloneSyncService<oneshot::Receiver<()>, usize, Infallible>;
+
+fn connection(number: usize) -> Connection {
+    let answer = move |told: oneshot::Receiver<()>| async move {
+        let _ = told.await;
+        Ok(number)
+    };
+    BoxCloneSyncService::new(service_fn(answer))
+}
+
+/// What the second dial gives.
+fn second(there: bool) -> impl Future<Output = Result<Connection, BoxError>> + Send + 'static {
+    let dialled = if there { Ok(connection(2)) } else { Err("refused".into()) };
+    std::future::ready(dialled)
+}
+
+/// So many requests that are made and not answered, and how to answer them.
+async fn under_way(
+    lanes: &mut Lanes<Connection>,
+    requests: usize,
+) -> Vec<(oneshot::Sender<()>, <Lanes<Connection> as Service<oneshot::Receiver<()>>>::Future)> {
+    let mut made = Vec::new();
+    for _ in 0..requests {
+        let (answer, told) = oneshot::channel();
+        let mut asked = lanes.call(told);
+        assert!(asked.as_mut().now_or_never().is_none(), "it is not answered yet");
+        made.push((answer, asked));
+    }
+    made
+}
+
+/// Which connections carried them, in order.
+async fn carriers(
+    made: Vec<(oneshot::Sender<()>, BoxFuture<'static, Result<usize, BoxError>>)>,
+) -> Vec<usize> {
+    let mut carriers = Vec::new();
+    for (answer, asked) in made {
+        answer.send(()).expect("somebody waits for it");
+        carriers.push(asked.await.expect("it is answered"));
+    }
+    carriers
+}
+
+#[tokio::test]
+async fn few_requests_take_the_first_and_what_exceeds_them_the_lesser_used() {
+    let mut lanes = Lanes::new(connection(1), second(true));
+    let made = under_way(&mut lanes, FEW).await;
+    assert!(matches!(*lanes.shared.second.lock().unwrap(), Second::Dialled(_)), "nor dialled");
+    let more = under_way(&mut lanes, FEW + 2).await;
+    assert_eq!(carriers(made).await, [1; FEW]);
+    assert_eq!(carriers(more).await, [2, 2, 2, 2, 1, 2]);
+    let few = under_way(&mut lanes, FEW).await;
+    assert_eq!(carriers(few).await, [1; FEW], "all had been answered");
+}
+
+#[tokio::test]
+async fn request_that_is_dropped_is_not_under_way() {
+    let mut lanes = Lanes::new(connection(1), second(true));
+    drop(under_way(&mut lanes, FEW).await);
+    let made = under_way(&mut lanes, FEW).await;
+    assert_eq!(carriers(made).await, [1; FEW]);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_second_and_whoever_comes_by_helps_it_along() {
+    let mut steps = 2;
+    let slow = std::future::poll_fn(move |_| {
+        if steps == 0 {
+            return Poll::Ready(Ok::<_, BoxError>(connection(2)));
+        }
+        steps -= 1;
+        Poll::Pending
+    });
+    let mut lanes = Lanes::new(connection(1), slow);
+    let made = under_way(&mut lanes, FEW + 3).await;
+    assert_eq!(carriers(made).await, [1, 1, 1, 1, 1, 1, 2]);
+}
+
+#[tokio::test]
+async fn second_that_cannot_be_had_is_done_without() {
+    let mut lanes = Lanes::new(connection(1), second(false));
+    for _ in 0..2 {
+        let made = under_way(&mut lanes, 3 * FEW).await;
+        assert_eq!(carriers(made).await, [1; 3 * FEW]);
+    }
+}
