@@ -65,7 +65,8 @@ impl Mutex {
 
     /// Waits for the lock, behind everybody who came before: one request if it is free; behind one
     /// holder or a thousand, three or four with the unlock, and a watch; one less where the one
-    /// before unlocks in the same process, on the same backend.
+    /// before unlocks in the same process, on the same backend; one more if this handle has met
+    /// nobody the last eight times.
     ///
     /// To wait no longer than so long, put it into `tokio::time::timeout`.
     ///

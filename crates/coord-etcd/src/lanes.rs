@@ -14,8 +14,8 @@
 //!              4    4     the first
 //! ```
 //!
-//! Nobody waits for it: whoever comes by while it is dialled helps it along, and takes the first. If
-//! it cannot be had, the first carries everything.
+//! Nobody waits for it: whoever comes by while it is dialled helps it along, and takes the first.
+//! If it cannot be had, the first carries everything.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -101,9 +101,7 @@ impl Endpoint {
         let connected = match &self.dial {
             Dial::Given(channel) => Ok(channel.clone()),
             Dial::Local(endpoint) => endpoint.connect().await.map(Channel::Tonic),
-            Dial::Network(endpoint) => {
-                lanes(endpoint, options).await
-            }
+            Dial::Network(endpoint) => lanes(endpoint, options).await,
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
@@ -171,8 +169,8 @@ async fn lanes(
     endpoint: &transport::Endpoint,
     options: &Options,
 ) -> Result<Channel, transport::Error> {
-    let gathering = socket(options)
-        .map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
+    let gathering =
+        socket(options).map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
     let first = endpoint.connect_with_connector(gathering.clone()).await?;
     let endpoint = endpoint.clone();
     let second = async move { endpoint.connect_with_connector(gathering).await };

@@ -1,5 +1,5 @@
-//! How often a member is written to, and over how many connections, counted on the way: by a stranger
-//! between client and server.
+//! How often a member is written to, and over how many connections, counted on the way: by a
+//! stranger between client and server.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

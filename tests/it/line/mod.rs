@@ -1,6 +1,7 @@
 //! The waiting line under locks and elections: whoever leaves wakes its successor, and nobody else.
 
 mod crowd;
+mod quiet;
 mod successor;
 
 use std::sync::Arc;

@@ -1,11 +1,13 @@
 //! Random schedules and faults: whatever happens, one holder at a time, tokens that grow, and
 //! nothing left behind.
 //!
-//! Each worker locks, holds, and unlocks or just drops, some of them in a hurry. What becomes of
-//! each request is drawn from a list that proptest chose and can shrink; the clock is virtual, so
-//! a storm of minutes takes milliseconds. "One at a time" is judged where it counts: by what the
-//! store let a holder write, with the guarded transaction of its guard.
+//! Each worker locks, holds, and unlocks or just drops, some of them in a hurry, some of them used
+//! to be alone. What becomes of each request is drawn from a list that proptest chose and can
+//! shrink; the clock is virtual, so a storm of minutes takes milliseconds. "One at a time" is
+//! judged where it counts: by what the store let a holder write, with the guarded transaction of
+//! its guard.
 
+use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,9 +56,26 @@ async fn write(guard: &MutexGuard) {
     }
 }
 
+/// How many requests an [`alone`] makes.
+const ALONE: usize = 1 + 2 * 8;
+
+/// A worker's session and lock, after it had it to itself for so long that it takes it to be free.
+async fn alone(kv: Arc<dyn KvBackend>) -> (Session, Mutex) {
+    let session = Session::builder(kv).ttl(secs(6)).open().await.expect("it is calm");
+    let mutex = Mutex::new(&session, "m");
+    for _ in 0..8 {
+        mutex.lock().await.expect("it is calm").unlock().await.expect("it is calm");
+    }
+    (session, mutex)
+}
+
 async fn work(kv: Arc<dyn KvBackend>, habit: Habit) {
     let Ok(session) = Session::builder(kv).ttl(secs(6)).open().await else { return };
     let mutex = Mutex::new(&session, "m");
+    work_on((session, mutex), habit).await;
+}
+
+async fn work_on((session, mutex): (Session, Mutex), habit: Habit) {
     for _ in 0..3 {
         let locked = timeout(Duration::from_millis(habit.patience_ms), mutex.lock()).await;
         let Ok(Ok(guard)) = locked else { continue };
@@ -70,11 +89,28 @@ async fn work(kv: Arc<dyn KvBackend>, habit: Habit) {
     let _ = session.close().await;
 }
 
-async fn storm(workers: Vec<(Habit, Vec<Fate>)>, in_one_process: bool) {
+/// With `calm`, each has had the lock to itself before the storm.
+async fn storm(mut workers: Vec<(Habit, Vec<Fate>)>, in_one_process: bool, calm: bool) {
     let store = MemBackend::builder().lease_clock_rate(1.05).build();
-    let mut tasks = JoinSet::new();
+    if calm {
+        // The requests of a process meet their fates in the order in which they are made.
+        let (of_first, of_others) =
+            if in_one_process { (workers.len() * ALONE, 0) } else { (ALONE, ALONE) };
+        for (n, (_, fates)) in workers.iter_mut().enumerate() {
+            let passes = if n == 0 { of_first } else { of_others };
+            fates.splice(0..0, repeat_n(Fate::Pass, passes));
+        }
+    }
+    let (mut tasks, mut begun) = (JoinSet::new(), Vec::new());
     for (kv, habit) in clients(&store, workers, in_one_process) {
-        tasks.spawn(work(kv, habit));
+        if calm {
+            begun.push((alone(kv).await, habit));
+        } else {
+            tasks.spawn(work(kv, habit));
+        }
+    }
+    for (lock, habit) in begun {
+        tasks.spawn(work_on(lock, habit));
     }
     while let Some(worker) = tasks.join_next().await {
         worker.expect("no worker panics");
@@ -96,8 +132,9 @@ proptest! {
     fn storm_never_breaks_the_lock(
         workers in prop::collection::vec((habit(), prop::collection::vec(any_fate(), 0..40)), 2..5),
         in_one_process in any::<bool>(),
+        calm in any::<bool>(),
     ) {
-        on_virtual_time(storm(workers, in_one_process));
+        on_virtual_time(storm(workers, in_one_process, calm));
     }
 }
 

@@ -4,12 +4,12 @@
 //! session's lease; its place is the revision that created the key, which is also its fencing
 //! token. Everybody waits for the one right before, so a release wakes one, not all.
 //!
-//! **Join** is one transaction that creates the key and reads the line. **Wait** is: watch the key
-//! before mine *from now on*, then look, unless the store's revision shows that nothing has been
-//! written since the last look. Watching from the revision of the look would be as right, but etcd
-//! serves a watch that starts in the past from a loop that ticks every 100 ms, which is what makes
-//! contended locks slow elsewhere. **Leave** deletes the key, if it is still the one that was
-//! created.
+//! **Join** is one transaction that creates the key and reads the line; `quiet.rs` tells when it
+//! need not read. **Wait** is: watch the key before mine *from now on*, then look, unless the
+//! store's revision shows that nothing has been written since the last look. Watching from the
+//! revision of the look would be as right, but etcd serves a watch that starts in the past from a
+//! loop that ticks every 100 ms, which is what makes contended locks slow elsewhere. **Leave**
+//! deletes the key, if it is still the one that was created.
 //!
 //! ```text
 //! A                         B                                  line
@@ -30,9 +30,11 @@
 //! **Nothing stays behind.** The cleanup is armed before the join is sent. A future dropped, an
 //! error, an unknown outcome: each leaves it to the session's keeper to remove the key.
 
+mod by_lease;
 mod claim;
 mod keys;
 mod place;
+mod quiet;
 mod standing;
 mod successor;
 mod ticket;
@@ -43,13 +45,13 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::kv::{Compare, CompareOp, IntoBytes, KeyValue, Op, OpResponse, Put, Range, Txn};
+use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Range, Txn, TxnResponse};
 use crate::loss::PrimitiveError;
-use crate::retry::patiently;
 use crate::session::Session;
 pub(crate) use claim::Claim;
 pub(crate) use keys::Keys;
 pub use place::Contender;
+use quiet::Quiet;
 use standing::{Place, Standing};
 use ticket::Ticket;
 pub use token::FencingToken;
@@ -84,6 +86,7 @@ pub struct WaitingLine {
     keys: Keys,
     /// What stands on it, for the metrics.
     kind: &'static str,
+    quiet: Quiet,
 }
 
 impl WaitingLine {
@@ -94,7 +97,8 @@ impl WaitingLine {
     }
 
     pub(crate) fn of_kind(kind: &'static str, session: &Session, name: impl IntoBytes) -> Self {
-        Self { session: session.clone(), keys: Keys::new(name), kind }
+        let (session, keys) = (session.clone(), Keys::new(name));
+        Self { session, keys, kind, quiet: Quiet::default() }
     }
 
     /// The session.
@@ -109,7 +113,8 @@ impl WaitingLine {
         self.keys.name()
     }
 
-    /// Joins the line: one request. `value` is what others read under the contender's key.
+    /// Joins the line: one request; two, if somebody is in it who was not there the last eight
+    /// times. `value` is what others read under the contender's key.
     ///
     /// # Errors
     /// `Lost` when the session is; otherwise what the backend answered. In either case no key
@@ -119,6 +124,13 @@ impl WaitingLine {
     /// Dropping the future leaves the line.
     pub async fn join(&self, value: impl IntoBytes + Send) -> Result<Contender, PrimitiveError> {
         let value = value.into_bytes();
+        if self.quiet.is_likely() {
+            let nobody = Compare::absent(self.keys.range());
+            if let Ok(contender) = self.join_if(nobody, None, &value).await? {
+                return Ok(contender);
+            }
+            self.quiet.note(false);
+        }
         loop {
             let mut ticket = self.ticket();
             let join = Txn::new()
@@ -126,6 +138,8 @@ impl WaitingLine {
                 .and_then([Op::Put(ticket.put(&value)), self.who_is_before()]);
             let joined = ticket.send(join).await?;
             if let (Some(created), Some(told)) = (ticket.created(), joined.responses.last()) {
+                // Not a key, of this line or of one below it, but mine.
+                self.quiet.note(told.as_range().is_some_and(|read| read.kvs.len() == 1));
                 let place = Place { key: ticket.key().clone(), created };
                 let standing = Standing::told(&self.keys, &place, told);
                 let line = self.clone();
@@ -134,6 +148,23 @@ impl WaitingLine {
             // A former owner of an adopted lease has used this key. Try the next.
             ticket.renounce();
         }
+    }
+
+    /// Joins the line if `nobody` holds, which says that nobody is in it. If it does not, nothing
+    /// is written, and `look` is read in the same request.
+    async fn join_if(
+        &self,
+        nobody: Compare,
+        look: Option<Range>,
+        value: &Bytes,
+    ) -> Result<Result<Contender, TxnResponse>, PrimitiveError> {
+        let mut ticket = self.ticket();
+        let join = Txn::new().when([nobody]).and_then([ticket.put(value)]).or_else(look);
+        let answer = ticket.send(join).await?;
+        let Some(created) = ticket.created() else { return Ok(Err(answer)) };
+        let (line, first) = (self.clone(), Standing::First);
+        let place = Place { key: ticket.key().clone(), created };
+        Ok(Ok(Contender::new(line, ticket, place, answer.header, first)))
     }
 
     /// What tells who is before a key that has just joined: the end of the line. Where many contend
@@ -149,75 +180,6 @@ impl WaitingLine {
                     .or_else([self.keys.last()]),
             ),
         }
-    }
-
-    /// Joins the line under `name/<lease>`, the one key that Go's package has for a lease: one
-    /// request, or two if the key is there already, which is then given back as it was found.
-    ///
-    /// This is for whoever serves clients that expect Go's keys; [`join`](Self::join) has a key for
-    /// each contender. Here those of one lease share their key and their place, and whoever leaves,
-    /// or is dropped, removes the key for all of them. While the store is unavailable the request
-    /// is repeated: sent again, it finds what it has done.
-    ///
-    /// ```
-    /// use coord_core::{Session, contender::WaitingLine};
-    /// use coord_mem::MemBackend;
-    /// use std::sync::Arc;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
-    /// let printer = WaitingLine::new(&session, "printer");
-    ///
-    /// let (report, found) = printer.join_by_lease("report.pdf").await?;
-    /// assert_eq!(report.key(), &format!("printer/{}", session.lease_id()));
-    /// assert!(found.is_none());
-    /// let (again, found) = printer.join_by_lease("photo.png").await?;
-    /// assert_eq!(again.fencing_token(), report.fencing_token());
-    /// assert_eq!(found.expect("it is the report's").value, "report.pdf");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// `Lost` when the session is; otherwise what the backend answered. If nobody knows what became
-    /// of the request, the key may be in the line, for the next one on the lease to find.
-    ///
-    /// # Cancel safety
-    /// Dropping the future may leave the key in the line, as long as the lease lives: nobody can
-    /// tell it from one that is used.
-    ///
-    /// Source: etcd 3.5 `client/v3/concurrency/mutex.go`, `tryAcquire`.
-    pub async fn join_by_lease(
-        &self,
-        value: impl IntoBytes + Send,
-    ) -> Result<(Contender, Option<KeyValue>), PrimitiveError> {
-        let lease = self.session.lease_id();
-        let key = self.keys.key_of_go(lease);
-        let put = Put::new(&key, value.into_bytes()).lease(lease);
-        let join = Txn::new()
-            .when([Compare::absent(&key)])
-            .and_then([Op::Put(put), Op::Range(self.keys.last())])
-            .or_else([Range::new(&key)]);
-        let backend = self.session.backend();
-        let sent = async { Ok(patiently(|| backend.txn(join.clone())).await?) };
-        let joined = self.session.while_held(sent).await?;
-        let (header, created) = (joined.header, joined.header.revision);
-        let Some(OpResponse::Range(mut read)) = joined.responses.into_iter().next_back() else {
-            unreachable!("a range comes last in either branch");
-        };
-        if joined.succeeded {
-            let place = Place { key, created };
-            let standing = Standing::read(&self.keys, &place, &read);
-            let mut ticket = Ticket::found(self.session.clone(), &place);
-            ticket.arm();
-            return Ok((Contender::new(self.clone(), ticket, place, header, standing), None));
-        }
-        let Some(found) = read.kvs.pop() else {
-            unreachable!("what is not absent can be read in the same step");
-        };
-        let looking = Contender::found(self.clone(), Place::of(&found), header);
-        Ok((self.session.while_held(looking).await?, Some(found)))
     }
 
     /// Joins the line if nobody is in it: one request, and nothing is written if somebody is.
@@ -236,14 +198,10 @@ impl WaitingLine {
         let mut nobody = Compare::absent(self.keys.range());
         let mut look = self.keys.any();
         loop {
-            let mut ticket = self.ticket();
-            let join = Txn::new().when([nobody]).and_then([ticket.put(&value)]).or_else([look]);
-            let answer = ticket.send(join).await?;
-            if let Some(created) = ticket.created() {
-                let (line, first) = (self.clone(), Standing::First);
-                let place = Place { key: ticket.key().clone(), created };
-                return Ok(Some(Contender::new(line, ticket, place, answer.header, first)));
-            }
+            let answer = match self.join_if(nobody, Some(look), &value).await? {
+                Ok(contender) => return Ok(Some(contender)),
+                Err(answer) => answer,
+            };
             let mut seen = answer.responses.iter().filter_map(OpResponse::as_range);
             if seen.any(|read| read.kvs.iter().any(|kv| self.keys.owns(&kv.key))) {
                 return Ok(None);
@@ -257,28 +215,6 @@ impl WaitingLine {
                 answer.header.revision.next(),
             );
         }
-    }
-
-    /// Finds the contender that a former process left in the line on the lease which this session
-    /// has adopted: two requests. `None` if there is none. If there are several, the one that came
-    /// first. Call it once: a second call finds the same contender again.
-    ///
-    /// # Errors
-    /// `Lost` when the session is; otherwise what the backend answered.
-    ///
-    /// # Cancel safety
-    /// Safe: nothing is changed.
-    pub async fn resume(&self) -> Result<Option<Contender>, PrimitiveError> {
-        self.session.while_held(self.find()).await
-    }
-
-    async fn find(&self) -> Result<Option<Contender>, PrimitiveError> {
-        let lease = self.session.lease_id();
-        let request = self.keys.of_lease(lease);
-        let read = patiently(|| self.session.backend().range(request.clone())).await?;
-        let mine = read.kvs.iter().find(|kv| self.keys.owns(&kv.key) && kv.lease == Some(lease));
-        let Some(kv) = mine else { return Ok(None) };
-        Ok(Some(Contender::found(self.clone(), Place::of(kv), read.header).await?))
     }
 
     fn ticket(&self) -> Ticket {

@@ -114,7 +114,8 @@ impl Election {
         self.enter(value).await?.elected().await
     }
 
-    /// Enters the election, without waiting for its outcome: one request.
+    /// Enters the election, without waiting for its outcome: one request; two, if this handle has
+    /// met nobody the last eight times and now does.
     ///
     /// # Errors
     /// `Lost` when the session is; otherwise what the backend answered. In either case nobody is

@@ -25,27 +25,27 @@ fn second(there: bool) -> impl Future<Output = Result<Connection, BoxError>> + S
     std::future::ready(dialled)
 }
 
-/// So many requests that are made and not answered, and how to answer them.
-async fn under_way(
-    lanes: &mut Lanes<Connection>,
-    requests: usize,
-) -> Vec<(oneshot::Sender<()>, <Lanes<Connection> as Service<oneshot::Receiver<()>>>::Future)> {
-    let mut made = Vec::new();
-    for _ in 0..requests {
+/// A request that is made and not answered.
+struct Made {
+    answer: oneshot::Sender<()>,
+    asked: BoxFuture<'static, Result<usize, BoxError>>,
+}
+
+/// So many of them.
+fn under_way(lanes: &mut Lanes<Connection>, requests: usize) -> Vec<Made> {
+    let make = |_| {
         let (answer, told) = oneshot::channel();
         let mut asked = lanes.call(told);
         assert!(asked.as_mut().now_or_never().is_none(), "it is not answered yet");
-        made.push((answer, asked));
-    }
-    made
+        Made { answer, asked }
+    };
+    (0..requests).map(make).collect()
 }
 
 /// Which connections carried them, in order.
-async fn carriers(
-    made: Vec<(oneshot::Sender<()>, BoxFuture<'static, Result<usize, BoxError>>)>,
-) -> Vec<usize> {
+async fn carriers(made: Vec<Made>) -> Vec<usize> {
     let mut carriers = Vec::new();
-    for (answer, asked) in made {
+    for Made { answer, asked } in made {
         answer.send(()).expect("somebody waits for it");
         carriers.push(asked.await.expect("it is answered"));
     }
@@ -55,20 +55,20 @@ async fn carriers(
 #[tokio::test]
 async fn few_requests_take_the_first_and_what_exceeds_them_the_lesser_used() {
     let mut lanes = Lanes::new(connection(1), second(true));
-    let made = under_way(&mut lanes, FEW).await;
+    let made = under_way(&mut lanes, FEW);
     assert!(matches!(*lanes.shared.second.lock().unwrap(), Second::Dialled(_)), "nor dialled");
-    let more = under_way(&mut lanes, FEW + 2).await;
+    let more = under_way(&mut lanes, FEW + 2);
     assert_eq!(carriers(made).await, [1; FEW]);
     assert_eq!(carriers(more).await, [2, 2, 2, 2, 1, 2]);
-    let few = under_way(&mut lanes, FEW).await;
+    let few = under_way(&mut lanes, FEW);
     assert_eq!(carriers(few).await, [1; FEW], "all had been answered");
 }
 
 #[tokio::test]
 async fn request_that_is_dropped_is_not_under_way() {
     let mut lanes = Lanes::new(connection(1), second(true));
-    drop(under_way(&mut lanes, FEW).await);
-    let made = under_way(&mut lanes, FEW).await;
+    drop(under_way(&mut lanes, FEW));
+    let made = under_way(&mut lanes, FEW);
     assert_eq!(carriers(made).await, [1; FEW]);
 }
 
@@ -83,7 +83,7 @@ async fn nobody_waits_for_the_second_and_whoever_comes_by_helps_it_along() {
         Poll::Pending
     });
     let mut lanes = Lanes::new(connection(1), slow);
-    let made = under_way(&mut lanes, FEW + 3).await;
+    let made = under_way(&mut lanes, FEW + 3);
     assert_eq!(carriers(made).await, [1, 1, 1, 1, 1, 1, 2]);
 }
 
@@ -91,7 +91,7 @@ async fn nobody_waits_for_the_second_and_whoever_comes_by_helps_it_along() {
 async fn second_that_cannot_be_had_is_done_without() {
     let mut lanes = Lanes::new(connection(1), second(false));
     for _ in 0..2 {
-        let made = under_way(&mut lanes, 3 * FEW).await;
+        let made = under_way(&mut lanes, 3 * FEW);
         assert_eq!(carriers(made).await, [1; 3 * FEW]);
     }
 }
