@@ -29,16 +29,16 @@
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: whom to ask, and whom to ask next;
 //! - `link`: how one of them is reached;
-//! - `lanes` and `gather`: over how many connections, and in how many pieces;
+//! - `connections` and `gather`: over how many connections, and in how many pieces;
 //! - `error`: what the members say when they fail, and what it means;
 //! - [`wire`]: the messages.
 
 mod check;
 mod connect;
+mod connections;
 mod endpoints;
 mod error;
 mod gather;
-mod lanes;
 mod lease;
 mod link;
 mod tls;

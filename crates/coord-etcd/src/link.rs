@@ -19,9 +19,9 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use crate::connect::{Login, Options};
+use crate::connections::Connections;
 use crate::error::{Asked, Failure, nonsense};
 use crate::gather::Gathering;
-use crate::lanes::Lanes;
 use crate::tls::Tls;
 
 /// A member of the cluster.
@@ -101,7 +101,7 @@ impl Endpoint {
         let connected = match &self.dial {
             Dial::Given(channel) => Ok(channel.clone()),
             Dial::Local(endpoint) => endpoint.connect().await.map(Channel::Tonic),
-            Dial::Network(endpoint) => lanes(endpoint, options).await,
+            Dial::Network(endpoint) => connections(endpoint, options).await,
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
@@ -165,7 +165,7 @@ impl Link {
 }
 
 /// A channel over sockets that gather, two if many requests are made at a time.
-async fn lanes(
+async fn connections(
     endpoint: &transport::Endpoint,
     options: &Options,
 ) -> Result<Channel, transport::Error> {
@@ -174,7 +174,7 @@ async fn lanes(
     let first = endpoint.connect_with_connector(gathering.clone()).await?;
     let endpoint = endpoint.clone();
     let second = async move { endpoint.connect_with_connector(gathering).await };
-    Ok(Channel::Custom(BoxCloneSyncService::new(Lanes::new(first, second))))
+    Ok(Channel::Custom(BoxCloneSyncService::new(Connections::new(first, second))))
 }
 
 /// Answers have no limit: etcd has none for them.

@@ -33,31 +33,31 @@ mod tests;
 const FEW: usize = 4;
 
 /// Two connections to one member. Clones share them.
-pub(crate) struct Lanes<S> {
+pub(crate) struct Connections<S> {
     shared: Arc<Shared<S>>,
 }
 
 struct Shared<S> {
-    first: Lane<S>,
+    first: Connection<S>,
     second: Mutex<Second<S>>,
     /// Where the second connection is to live: whoever helps it along may be of another.
     runtime: Handle,
 }
 
 /// A connection, and how many requests are under way on it.
-struct Lane<S> {
-    connection: S,
+struct Connection<S> {
+    service: S,
     under_way: Arc<AtomicUsize>,
 }
 
 enum Second<S> {
     /// It is dialled as it is polled, which is not before it is wanted.
     Dialled(BoxFuture<'static, Result<S, BoxError>>),
-    Open(Lane<S>),
+    Open(Connection<S>),
     NotToBeHad,
 }
 
-impl<S: Clone> Lanes<S> {
+impl<S: Clone> Connections<S> {
     /// `first`, and what dials the second, on the current runtime.
     pub(crate) fn new<E: Into<BoxError>>(
         first: S,
@@ -66,14 +66,14 @@ impl<S: Clone> Lanes<S> {
         let second = second.map(|dialled| dialled.map_err(Into::into)).boxed();
         Self {
             shared: Arc::new(Shared {
-                first: Lane::new(first),
+                first: Connection::new(first),
                 second: Mutex::new(Second::Dialled(second)),
                 runtime: Handle::current(),
             }),
         }
     }
 
-    fn choose(&self) -> Lane<S> {
+    fn choose(&self) -> Connection<S> {
         let first = &self.shared.first;
         let busy = first.busy();
         if busy < FEW {
@@ -83,14 +83,14 @@ impl<S: Clone> Lanes<S> {
     }
 
     /// The second, if it stands.
-    fn second(&self) -> Option<Lane<S>> {
+    fn second(&self) -> Option<Connection<S>> {
         let mut second = self.shared.second.lock().unwrap_or_else(PoisonError::into_inner);
         if let Second::Dialled(dialling) = &mut *second {
             let _here = self.shared.runtime.enter();
             // Nobody is woken for it: the next one who comes by sees how far it is.
             match dialling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => {}
-                Poll::Ready(Ok(connection)) => *second = Second::Open(Lane::new(connection)),
+                Poll::Ready(Ok(service)) => *second = Second::Open(Connection::new(service)),
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(error, "done without a second connection");
                     *second = Second::NotToBeHad;
@@ -98,15 +98,15 @@ impl<S: Clone> Lanes<S> {
             }
         }
         match &*second {
-            Second::Open(lane) => Some(lane.clone()),
+            Second::Open(connection) => Some(connection.clone()),
             Second::Dialled(_) | Second::NotToBeHad => None,
         }
     }
 }
 
-impl<S> Lane<S> {
-    fn new(connection: S) -> Self {
-        Self { connection, under_way: Arc::default() }
+impl<S> Connection<S> {
+    fn new(service: S) -> Self {
+        Self { service, under_way: Arc::default() }
     }
 
     fn busy(&self) -> usize {
@@ -114,19 +114,19 @@ impl<S> Lane<S> {
     }
 }
 
-impl<S: Clone> Clone for Lane<S> {
+impl<S: Clone> Clone for Connection<S> {
     fn clone(&self) -> Self {
-        Self { connection: self.connection.clone(), under_way: Arc::clone(&self.under_way) }
+        Self { service: self.service.clone(), under_way: Arc::clone(&self.under_way) }
     }
 }
 
-impl<S> Clone for Lanes<S> {
+impl<S> Clone for Connections<S> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<S, R> Service<R> for Lanes<S>
+impl<S, R> Service<R> for Connections<S>
 where
     S: Service<R, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
     R: Send + 'static,
@@ -141,10 +141,10 @@ where
 
     /// Of a stream, only the opening counts as under way.
     fn call(&mut self, request: R) -> Self::Future {
-        let Lane { connection, under_way } = self.choose();
+        let Connection { service, under_way } = self.choose();
         let counted = Counted::new(under_way);
         async move {
-            let answer = connection.oneshot(request).await;
+            let answer = service.oneshot(request).await;
             drop(counted);
             answer.map_err(Into::into)
         }

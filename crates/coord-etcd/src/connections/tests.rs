@@ -1,4 +1,4 @@
-//! Lanes over connections that note who asked, and answer when they are told to.
+//! Connections that note who asked, and answer when they are told to.
 
 use std::convert::Infallible;
 
@@ -9,9 +9,9 @@ use tower::util::BoxCloneSyncService;
 use super::*;
 
 /// Answers a request with the number of the connection, once its sender is used.
-type Connection = BoxCloneSyncService<oneshot::Receiver<()>, usize, Infallible>;
+type Fake = BoxCloneSyncService<oneshot::Receiver<()>, usize, Infallible>;
 
-fn connection(number: usize) -> Connection {
+fn fake(number: usize) -> Fake {
     let answer = move |told: oneshot::Receiver<()>| async move {
         let _ = told.await;
         Ok(number)
@@ -20,8 +20,8 @@ fn connection(number: usize) -> Connection {
 }
 
 /// What the second dial gives.
-fn second(there: bool) -> impl Future<Output = Result<Connection, BoxError>> + Send + 'static {
-    let dialled = if there { Ok(connection(2)) } else { Err("refused".into()) };
+fn second(there: bool) -> impl Future<Output = Result<Fake, BoxError>> + Send + 'static {
+    let dialled = if there { Ok(fake(2)) } else { Err("refused".into()) };
     std::future::ready(dialled)
 }
 
@@ -32,10 +32,10 @@ struct Made {
 }
 
 /// So many of them.
-fn under_way(lanes: &mut Lanes<Connection>, requests: usize) -> Vec<Made> {
+fn under_way(connections: &mut Connections<Fake>, requests: usize) -> Vec<Made> {
     let make = |_| {
         let (answer, told) = oneshot::channel();
-        let mut asked = lanes.call(told);
+        let mut asked = connections.call(told);
         assert!(asked.as_mut().now_or_never().is_none(), "it is not answered yet");
         Made { answer, asked }
     };
@@ -54,21 +54,24 @@ async fn carriers(made: Vec<Made>) -> Vec<usize> {
 
 #[tokio::test]
 async fn few_requests_take_the_first_and_what_exceeds_them_the_lesser_used() {
-    let mut lanes = Lanes::new(connection(1), second(true));
-    let made = under_way(&mut lanes, FEW);
-    assert!(matches!(*lanes.shared.second.lock().unwrap(), Second::Dialled(_)), "nor dialled");
-    let more = under_way(&mut lanes, FEW + 2);
+    let mut connections = Connections::new(fake(1), second(true));
+    let made = under_way(&mut connections, FEW);
+    assert!(
+        matches!(*connections.shared.second.lock().unwrap(), Second::Dialled(_)),
+        "nor dialled"
+    );
+    let more = under_way(&mut connections, FEW + 2);
     assert_eq!(carriers(made).await, [1; FEW]);
     assert_eq!(carriers(more).await, [2, 2, 2, 2, 1, 2]);
-    let few = under_way(&mut lanes, FEW);
+    let few = under_way(&mut connections, FEW);
     assert_eq!(carriers(few).await, [1; FEW], "all had been answered");
 }
 
 #[tokio::test]
 async fn request_that_is_dropped_is_not_under_way() {
-    let mut lanes = Lanes::new(connection(1), second(true));
-    drop(under_way(&mut lanes, FEW));
-    let made = under_way(&mut lanes, FEW);
+    let mut connections = Connections::new(fake(1), second(true));
+    drop(under_way(&mut connections, FEW));
+    let made = under_way(&mut connections, FEW);
     assert_eq!(carriers(made).await, [1; FEW]);
 }
 
@@ -77,21 +80,21 @@ async fn nobody_waits_for_the_second_and_whoever_comes_by_helps_it_along() {
     let mut steps = 2;
     let slow = std::future::poll_fn(move |_| {
         if steps == 0 {
-            return Poll::Ready(Ok::<_, BoxError>(connection(2)));
+            return Poll::Ready(Ok::<_, BoxError>(fake(2)));
         }
         steps -= 1;
         Poll::Pending
     });
-    let mut lanes = Lanes::new(connection(1), slow);
-    let made = under_way(&mut lanes, FEW + 3);
+    let mut connections = Connections::new(fake(1), slow);
+    let made = under_way(&mut connections, FEW + 3);
     assert_eq!(carriers(made).await, [1, 1, 1, 1, 1, 1, 2]);
 }
 
 #[tokio::test]
 async fn second_that_cannot_be_had_is_done_without() {
-    let mut lanes = Lanes::new(connection(1), second(false));
+    let mut connections = Connections::new(fake(1), second(false));
     for _ in 0..2 {
-        let made = under_way(&mut lanes, 3 * FEW);
+        let made = under_way(&mut connections, 3 * FEW);
         assert_eq!(carriers(made).await, [1; 3 * FEW]);
     }
 }
