@@ -8,6 +8,7 @@ mod observe;
 mod oracle;
 mod resign;
 mod resume;
+mod silence;
 mod storm;
 
 use std::error::Error as _;

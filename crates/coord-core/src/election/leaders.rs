@@ -21,17 +21,21 @@
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Leader, Observer};
 use crate::error::{Error, Result};
 use crate::kv::{EventKind, Header, Revision, Watch, WatchBatch};
 use crate::retry::{PAUSE, patiently};
+
+/// How long a watch may tell nothing before it is looked whether there was nothing to tell.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Who leads, from the moment of asking on: a stream that ends with an error, or when it is
 /// dropped. While the store is unavailable it waits.
@@ -40,7 +44,9 @@ use crate::retry::{PAUSE, patiently};
 /// that is proclaimed again is shown again.
 ///
 /// Nothing is asked of the store before the first poll, nor while the stream is not polled; whoever
-/// comes back late is shown all that the store has not compacted.
+/// comes back late is shown all that the store has not compacted. While nothing happens the store
+/// is asked once a minute who leads, so that a watch which has fallen silent delays the news and no
+/// more.
 ///
 /// # Errors
 /// What the backend answered, if trying again cannot help. The stream ends with it.
@@ -146,7 +152,10 @@ impl History {
             Some(watch) => watch,
             None => self.observer.watch(leader.as_ref(), from).await?,
         };
-        match watch.next().await {
+        let Ok(told) = timeout(SILENCE, watch.next()).await else {
+            return self.doubt(from, watch).await;
+        };
+        match told {
             Some(Ok(batch)) => Ok(self.note(leader, batch, watch)),
             Some(Err(Error::Compacted { .. })) => {
                 self.next = Next::Look(Revision::ZERO);
@@ -159,6 +168,15 @@ impl History {
                 Ok(None)
             }
         }
+    }
+
+    /// A watch has told nothing for long: either nothing has happened, or it has fallen silent, and
+    /// another begins where it left off.
+    async fn doubt(&mut self, from: Revision, watch: Watch) -> Result<Option<Option<Leader>>> {
+        let (now, _) = patiently(|| self.observer.leader_at(Revision::ZERO)).await?;
+        let all_is_well = self.shown.as_ref() == Some(&now);
+        self.next = Next::Watch(from, all_is_well.then_some(watch));
+        Ok(None)
     }
 
     /// What a batch of the watch tells, if anything.

@@ -1,0 +1,71 @@
+//! Watches that stand, and tell nothing any more.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use coord_core::WatchBatch;
+use coord_core::election::Observer;
+use coord_mem::MemBackend;
+use coord_testkit::{Call, Fate, Record, Rule};
+use tokio::time::{Instant, timeout};
+
+use super::{election, some};
+use crate::support::{behind, secs};
+
+/// Of all watches only those from the `audible`th on tell anything.
+struct Mute {
+    watches: AtomicUsize,
+    audible: usize,
+    record: Record,
+}
+
+impl Rule for Mute {
+    fn fate(&self, call: &Call) -> Fate {
+        if matches!(call, Call::Watch(_)) {
+            self.watches.fetch_add(1, Ordering::Relaxed);
+        }
+        self.record.fate(call)
+    }
+
+    fn delivers(&self, _: &WatchBatch) -> bool {
+        self.watches.load(Ordering::Relaxed) >= self.audible
+    }
+}
+
+/// An observer whose watches are silent up to one, and what it asks of the store.
+fn observer(store: &MemBackend, audible: usize) -> (Observer, Record) {
+    let record = Record::new();
+    let rule = Mute { watches: AtomicUsize::new(0), audible, record: record.clone() };
+    (Observer::new(behind(store, rule), "e"), record)
+}
+
+#[tokio::test(start_paused = true)]
+async fn observer_whose_watch_fell_silent_is_shown_all_that_happened_within_a_minute() {
+    let store = MemBackend::new();
+    let mut leaders = observer(&store, 2).0.observe();
+    assert_eq!(leaders.next().await.unwrap().unwrap(), None);
+    let begun = Instant::now();
+    let first = election(&store).await.campaign("a").await.unwrap();
+    first.proclaim("a2").await.unwrap();
+    first.resign().await.unwrap();
+    let _second = election(&store).await.campaign("b").await.unwrap();
+    let mut shown = Vec::new();
+    for _ in 0..4 {
+        let leader = leaders.next().await.unwrap().unwrap();
+        shown.push(leader.map(|leader| leader.value().escape_ascii().to_string()));
+    }
+    assert_eq!(shown, [some("a"), some("a2"), None, some("b")]);
+    assert!(begun.elapsed() <= secs(61), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_minute_costs_an_observer_one_read() {
+    let store = MemBackend::new();
+    let _leadership = election(&store).await.campaign("a").await.unwrap();
+    let (observer, record) = observer(&store, 1);
+    let mut leaders = observer.observe();
+    leaders.next().await.unwrap().unwrap();
+    record.take();
+    timeout(secs(601), leaders.next()).await.expect_err("nothing happens");
+    let calls = record.take();
+    assert_eq!((calls.count("watch"), calls.count("range"), calls.0.len()), (1, 10, 11), "{calls}");
+}
