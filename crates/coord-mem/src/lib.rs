@@ -178,7 +178,7 @@ impl KvBackend for MemBackend {
         self.check_message(size)?;
         request.check()?;
         self.check_replicated(size)?;
-        self.shared.write(|store| store.put(&request))
+        self.shared.write(|store| store.put(request))
     }
 
     async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {

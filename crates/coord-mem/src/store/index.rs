@@ -138,14 +138,16 @@ impl Index {
     /// Makes the key what `revise` makes of what it is, and returns what it was and what it is.
     pub(crate) fn put(
         &mut self,
-        key: &Bytes,
-        revise: impl FnOnce(Option<&KeyValue>) -> KeyValue,
+        key: Bytes,
+        revise: impl FnOnce(Bytes, Option<&KeyValue>) -> KeyValue,
     ) -> (Option<Arc<KeyValue>>, Arc<KeyValue>) {
         use std::collections::btree_map::Entry;
-        match self.live.entry(key.clone()) {
+        match self.live.entry(key) {
             Entry::Occupied(mut entry) => {
+                // Not the one that was given, so that all that a key was shares its bytes.
+                let key = entry.key().clone();
                 let Live { kv, past } = entry.get_mut();
-                let now = Arc::new(revise(Some(kv)));
+                let now = Arc::new(revise(key, Some(kv)));
                 let before = std::mem::replace(kv, Arc::clone(&now));
                 if past.is_empty() {
                     // Most keys have little past, where history is bounded.
@@ -155,8 +157,8 @@ impl Index {
                 (Some(before), now)
             }
             Entry::Vacant(entry) => {
-                let kv = Arc::new(revise(None));
-                let past = self.gone.remove(key).unwrap_or_default();
+                let kv = Arc::new(revise(entry.key().clone(), None));
+                let past = self.gone.remove(&kv.key).unwrap_or_default();
                 entry.insert(Live { kv: Arc::clone(&kv), past });
                 (None, kv)
             }

@@ -72,10 +72,10 @@ impl Store {
     }
 
     /// Sets one key, outside a transaction.
-    pub(crate) fn put(&mut self, put: &Put) -> Result<PutResponse> {
+    pub(crate) fn put(&mut self, put: Put) -> Result<PutResponse> {
         // In a transaction these two are tested the other way round.
         self.check_lease(put.lease)?;
-        self.check_kept(put)?;
+        self.check_kept(&put)?;
         let mut changes = Changes::begin(self);
         let response = changes.put(put);
         changes.commit();

@@ -198,7 +198,7 @@ impl<'a> Changes<'a> {
                 let header = self.header();
                 OpResponse::Range(RangeResponse { header, ..self.store.select(range) })
             }
-            (Op::Put(put), _) => OpResponse::Put(self.put(put)),
+            (Op::Put(put), _) => OpResponse::Put(self.put(put.clone())),
             (Op::Delete(delete), _) => OpResponse::Delete(self.delete(delete)),
             (Op::Txn(txn), Some(path)) => OpResponse::Txn(self.run(txn, path)),
             (Op::Txn(_), None) => unreachable!("every nested transaction has been judged"),
@@ -212,27 +212,24 @@ impl<'a> Changes<'a> {
         Header::at(if self.changes.is_empty() { self.store.revision } else { self.revision })
     }
 
-    pub(super) fn put(&mut self, put: &Put) -> PutResponse {
+    pub(super) fn put(&mut self, put: Put) -> PutResponse {
+        let Put { key, value, lease, prev_kv, ignore_value, ignore_lease } = put;
         let mod_revision = self.revision;
-        let (before, kv) = self.store.index.put(&put.key, |before| KeyValue {
-            key: put.key.clone(),
+        let (before, kv) = self.store.index.put(key, |key, before| KeyValue {
+            key,
             value: match before {
-                Some(before) if put.ignore_value => before.value.clone(),
-                _ => put.value.clone(),
+                Some(before) if ignore_value => before.value.clone(),
+                _ => value,
             },
             create_revision: before.map_or(mod_revision, |before| before.create_revision),
             mod_revision,
             version: before.map_or(0, |before| before.version) + 1,
-            lease: if put.ignore_lease {
-                before.and_then(|before| before.lease)
-            } else {
-                put.lease
-            },
+            lease: if ignore_lease { before.and_then(|before| before.lease) } else { lease },
         });
         let old_lease = before.as_ref().and_then(|before| before.lease);
-        self.store.leases.reattach(&put.key, old_lease, kv.lease);
+        self.store.leases.reattach(&kv.key, old_lease, kv.lease);
         self.note(Change { kind: EventKind::Put, kv });
-        let prev_kv = before.filter(|_| put.prev_kv).map(Arc::unwrap_or_clone);
+        let prev_kv = before.filter(|_| prev_kv).map(Arc::unwrap_or_clone);
         PutResponse { header: Header::at(self.revision), prev_kv }
     }
 
