@@ -5,7 +5,9 @@
 //! together leave together, a few in one write: while the client reads them, the next are made.
 //! Clients that want two cores open two connections.
 
-use std::pin::{Pin, pin};
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
@@ -16,7 +18,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
 use crate::services::Services;
 
@@ -35,8 +36,8 @@ const WINDOW_BYTES: u32 = 32 << 20;
 
 /// Serves a connection until the client closes it, or the server stops and all calls are answered.
 pub(crate) async fn serve(socket: TcpStream, services: Services) {
-    let (hired, mut calls) = Crew::new();
-    let mut builder = auto::Builder::new(hired);
+    let mut calls = Calls::default();
+    let mut builder = auto::Builder::new(calls.crew());
     builder.http1().timer(TokioTimer::new());
     builder
         .http2()
@@ -75,48 +76,61 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
     }
 }
 
+/// A call on its way.
+type Call = BoxFuture<'static, ()>;
+
 /// Takes the calls of a connection to the task that runs them.
 #[derive(Clone)]
 struct Crew {
-    hired: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    /// Weak, for each call has a clone of its own.
+    hired: Weak<Mutex<VecDeque<Call>>>,
 }
 
 /// The calls of a connection.
+#[derive(Default)]
 struct Calls {
-    hired: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
-    at_work: FuturesUnordered<BoxFuture<'static, ()>>,
-}
-
-impl Crew {
-    fn new() -> (Self, Calls) {
-        let (sender, hired) = mpsc::unbounded_channel();
-        (Self { hired: sender }, Calls { hired, at_work: FuturesUnordered::new() })
-    }
+    /// Those that nobody has begun.
+    hired: Arc<Mutex<VecDeque<Call>>>,
+    /// Those that wait for something.
+    at_work: FuturesUnordered<Call>,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Crew {
     fn execute(&self, call: F) {
         // If nobody takes it, the connection is gone, and the call with it.
-        let _ = self.hired.send(Box::pin(call));
+        if let Some(hired) = self.hired.upgrade() {
+            hired.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::pin(call));
+        }
     }
 }
 
 impl Calls {
-    /// Ready when calls were begun, for the connection may have more; or when some were answered
-    /// and others can be.
+    fn crew(&self) -> Crew {
+        Crew { hired: Arc::downgrade(&self.hired) }
+    }
+
+    /// Ready when calls were begun or answered, for the connection may have more then.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut begun = false;
-        while let Poll::Ready(Some(call)) = self.hired.poll_recv(cx) {
-            self.at_work.push(call);
-            begun = true;
+        let mut at_work = 0;
+        while at_work < TOGETHER
+            && matches!(self.at_work.poll_next_unpin(cx), Poll::Ready(Some(())))
+        {
+            at_work += 1;
         }
-        for _ in 0..TOGETHER {
-            match Pin::new(&mut self.at_work).poll_next_unpin(cx) {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) | Poll::Pending if begun => break,
-                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+        let mut begun = 0;
+        while begun < TOGETHER
+            && let Some(mut call) = self.next()
+        {
+            // Nearly all are answered at once, and never have to be woken.
+            if call.as_mut().poll(cx).is_pending() {
+                self.at_work.push(call);
             }
+            begun += 1;
         }
-        Poll::Ready(())
+        if at_work + begun > 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn next(&self) -> Option<Call> {
+        self.hired.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
