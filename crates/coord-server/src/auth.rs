@@ -5,9 +5,9 @@
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::PbResponseHeader;
 use tonic::Status;
-use tonic::codegen::{Body as HttpBody, StdError, http};
+use tonic::codegen::http;
 
-use crate::call::{Answer, refuse, unary, unknown_method};
+use crate::call::{Answer, Incoming, refuse, unary, unknown_method};
 use crate::services::Services;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -43,11 +43,11 @@ const REFUSED: &[&str] = &[
 ];
 
 /// Answers a call of the service.
-pub(crate) fn call<B>(services: &Services, method: &str, request: http::Request<B>) -> Answer
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send,
-{
+pub(crate) fn call(
+    services: &Services,
+    method: &str,
+    request: http::Request<impl Incoming>,
+) -> Answer {
     match method {
         "AuthStatus" => unary(services, request, auth_status),
         // As etcd says without logins. Clients know it, and go on without.

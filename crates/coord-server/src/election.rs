@@ -18,10 +18,10 @@ use etcd_client::proto::{
 };
 use futures_util::{Stream, StreamExt};
 use tonic::Status;
-use tonic::codegen::{Body as HttpBody, StdError, http};
+use tonic::codegen::http;
 
 use crate::alarm::Change;
-use crate::call::{Answer, refuse, server_streaming, unary, unknown_method};
+use crate::call::{Answer, Incoming, refuse, server_streaming, unary, unknown_method};
 use crate::on_behalf::{Refusal, Wish, allow, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
@@ -57,11 +57,11 @@ struct ProclaimRequest {
 }
 
 /// Answers a call of the service.
-pub(crate) fn call<B>(services: &Services, method: &str, request: http::Request<B>) -> Answer
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send,
-{
+pub(crate) fn call(
+    services: &Services,
+    method: &str,
+    request: http::Request<impl Incoming>,
+) -> Answer {
     match method {
         "Campaign" => unary(services, request, campaign),
         "Proclaim" => unary(services, request, proclaim),

@@ -6,9 +6,9 @@
 
 use futures_util::{Stream, StreamExt, stream};
 use tonic::Status;
-use tonic::codegen::{Body as HttpBody, StdError, http};
+use tonic::codegen::http;
 
-use crate::call::{Answer, refuse, server_streaming, unary, unknown_method};
+use crate::call::{Answer, Incoming, refuse, server_streaming, unary, unknown_method};
 use crate::services::Services;
 
 const SERVING: i32 = 1;
@@ -36,11 +36,11 @@ struct ListResponse {
 }
 
 /// Answers a call of the service.
-pub(crate) fn call<B>(services: &Services, method: &str, request: http::Request<B>) -> Answer
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send,
-{
+pub(crate) fn call(
+    services: &Services,
+    method: &str,
+    request: http::Request<impl Incoming>,
+) -> Answer {
     match method {
         "Check" => unary(services, request, check),
         "Watch" => server_streaming(services, request, watch),

@@ -4,26 +4,23 @@ use coord_core::{Compact, Delete, Put, Range, Txn};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbCompare, PbDeleteRequest, PbDeleteResponse,
-    PbKvService, PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
-    PbRangeStreamResponse, PbTargetUnion, PbTxnOpRequest, PbTxnRequest, PbTxnResponse,
+    PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse, PbTargetUnion, PbTxnOpRequest,
+    PbTxnRequest, PbTxnResponse,
 };
-use futures_util::stream::Empty;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::Status;
+use tonic::codegen::http;
 
 use crate::alarm::Change;
-use crate::call::unknown_method;
+use crate::call::{Answer, Incoming, refuse, unary, unknown_method};
 use crate::check::{check_sort, check_txn};
 use crate::services::{Services, read};
 use crate::status::status_of;
 
 impl Services {
     /// What the backend answered, as etcd would.
-    fn answer<T: ToWire>(
-        &self,
-        answer: coord_core::Result<T>,
-    ) -> Result<Response<T::Wire>, Status> {
+    fn answer<T: ToWire>(&self, answer: coord_core::Result<T>) -> Result<T::Wire, Status> {
         let answer = answer.map_err(|error| status_of(&error, self.backend().limits()))?;
-        Ok(Response::new(answer.to_wire()))
+        Ok(answer.to_wire())
     }
 
     /// Refuses a change that the backend would take, but this server does not.
@@ -36,60 +33,60 @@ impl Services {
     }
 }
 
-#[async_trait]
-impl PbKvService for Services {
-    async fn range(
-        &self,
-        request: Request<PbRangeRequest>,
-    ) -> Result<Response<PbRangeResponse>, Status> {
-        check_sort(request.get_ref())?;
-        let request: Range = read(request)?;
-        self.answer(self.backend().range(request).await)
+/// Answers a call of the service.
+pub(crate) fn call(
+    services: &Services,
+    method: &str,
+    request: http::Request<impl Incoming>,
+) -> Answer {
+    match method {
+        "Range" => unary(services, request, range),
+        "Put" => unary(services, request, put),
+        "DeleteRange" => unary(services, request, delete_range),
+        "Txn" => unary(services, request, txn),
+        "Compact" => unary(services, request, compact),
+        _ => refuse(unknown_method("etcdserverpb.KV", method)),
     }
+}
 
-    type RangeStreamStream = Empty<Result<PbRangeStreamResponse, Status>>;
+async fn range(services: Services, request: PbRangeRequest) -> Result<PbRangeResponse, Status> {
+    check_sort(&request)?;
+    let request: Range = read(request)?;
+    services.answer(services.backend().range(request).await)
+}
 
-    async fn range_stream(
-        &self,
-        _: Request<PbRangeRequest>,
-    ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        // Newer than the etcd that is served, so no request comes here.
-        Err(unknown_method("etcdserverpb.KV", "RangeStream"))
-    }
+async fn put(services: Services, request: PbPutRequest) -> Result<PbPutResponse, Status> {
+    services.check_size(&request)?;
+    services.alarms().check(Change::Growth)?;
+    let request: Put = read(request)?;
+    services.answer(services.backend().put_with(request).await)
+}
 
-    async fn put(&self, request: Request<PbPutRequest>) -> Result<Response<PbPutResponse>, Status> {
-        self.check_size(request.get_ref())?;
-        self.alarms().check(Change::Growth)?;
-        let request: Put = read(request)?;
-        self.answer(self.backend().put_with(request).await)
-    }
+async fn delete_range(
+    services: Services,
+    request: PbDeleteRequest,
+) -> Result<PbDeleteResponse, Status> {
+    services.check_size(&request)?;
+    services.alarms().check(Change::Other)?;
+    let request: Delete = read(request)?;
+    services.answer(services.backend().delete_with(request).await)
+}
 
-    async fn delete_range(
-        &self,
-        request: Request<PbDeleteRequest>,
-    ) -> Result<Response<PbDeleteResponse>, Status> {
-        self.check_size(request.get_ref())?;
-        self.alarms().check(Change::Other)?;
-        let request: Delete = read(request)?;
-        self.answer(self.backend().delete_with(request).await)
-    }
+async fn txn(services: Services, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+    services.check_size(&request)?;
+    check_txn(&request, services.backend().limits().max_txn_ops)?;
+    services.alarms().check(Change::of(&request))?;
+    let request: Txn = read(etcds_reading(request))?;
+    services.answer(services.backend().txn(request).await)
+}
 
-    async fn txn(&self, request: Request<PbTxnRequest>) -> Result<Response<PbTxnResponse>, Status> {
-        self.check_size(request.get_ref())?;
-        check_txn(request.get_ref(), self.backend().limits().max_txn_ops)?;
-        self.alarms().check(Change::of(request.get_ref()))?;
-        let request: Txn = read(request.map(etcds_reading))?;
-        self.answer(self.backend().txn(request).await)
-    }
-
-    async fn compact(
-        &self,
-        request: Request<PbCompactionRequest>,
-    ) -> Result<Response<PbCompactionResponse>, Status> {
-        self.alarms().check(Change::Other)?;
-        let request: Compact = read(request)?;
-        self.answer(self.backend().compact(request).await)
-    }
+async fn compact(
+    services: Services,
+    request: PbCompactionRequest,
+) -> Result<PbCompactionResponse, Status> {
+    services.alarms().check(Change::Other)?;
+    let request: Compact = read(request)?;
+    services.answer(services.backend().compact(request).await)
 }
 
 /// Says in known words what etcd takes compares to mean that it does not know.

@@ -26,7 +26,7 @@ impl PbLeaseService for Services {
         request: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
         self.alarms().check(Change::Growth)?;
-        let request: LeaseGrant = read(request)?;
+        let request: LeaseGrant = read(request.into_inner())?;
         told(self.backend().lease_grant(request).await)
     }
 
@@ -35,7 +35,7 @@ impl PbLeaseService for Services {
         request: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
         self.alarms().check(Change::Other)?;
-        let id: Option<LeaseId> = read(request)?;
+        let id: Option<LeaseId> = read(request.into_inner())?;
         let id = id.ok_or_else(|| status(&Error::LeaseNotFound { lease: None }))?;
         told(self.backend().lease_revoke(id).await)
     }
@@ -60,7 +60,7 @@ impl PbLeaseService for Services {
         request: Request<PbLeaseTimeToLiveRequest>,
     ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
         let id = request.get_ref().id;
-        let request: Option<LeaseTimeToLive> = read(request)?;
+        let request: Option<LeaseTimeToLive> = read(request.into_inner())?;
         let Some(request) = request else {
             let header = Some(self.header().await?.to_wire());
             let (ttl, granted_ttl, keys) = (-1, 0, Vec::new());

@@ -45,7 +45,8 @@
 //! - `alarm`: alarms, and what they refuse;
 //! - `health`: whether it is well, as gRPC's load balancers ask;
 //! - `plain`: what is asked without gRPC: the same, and which version it is;
-//! - `call`: services that etcd-client has no code for;
+//! - `call`: KV, and services that etcd-client has no code for;
+//! - `small`: calls with one small message, which most are, without what streams need;
 //! - `check`: what a backend cannot be asked, and etcd refuses;
 //! - `status`: errors.
 //!
@@ -70,6 +71,7 @@ mod plain;
 mod route;
 mod server;
 mod services;
+mod small;
 mod status;
 mod watch;
 

@@ -11,10 +11,10 @@ use coord_core::{Delete, KeyRange};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{PbLockResponse, PbUnlockResponse};
 use tonic::Status;
-use tonic::codegen::{Body as HttpBody, StdError, http};
+use tonic::codegen::http;
 
 use crate::alarm::Change;
-use crate::call::{Answer, refuse, unary, unknown_method};
+use crate::call::{Answer, Incoming, refuse, unary, unknown_method};
 use crate::on_behalf::{Refusal, Wish, allow, first_in_line, lease};
 use crate::services::Services;
 use crate::status::without_code;
@@ -34,11 +34,11 @@ struct UnlockRequest {
 }
 
 /// Answers a call of the service.
-pub(crate) fn call<B>(services: &Services, method: &str, request: http::Request<B>) -> Answer
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send,
-{
+pub(crate) fn call(
+    services: &Services,
+    method: &str,
+    request: http::Request<impl Incoming>,
+) -> Answer {
     match method {
         "Lock" => unary(services, request, lock),
         "Unlock" => unary(services, request, unlock),

@@ -4,67 +4,59 @@ use std::sync::Arc;
 
 use coord_core::KvBackend;
 use etcd_client::Channel;
-use etcd_client::proto::{
-    PbClusterServer, PbKvServer, PbLeaseServer, PbMaintenanceServer, PbWatchServer,
-};
+use etcd_client::proto::{PbClusterServer, PbLeaseServer, PbMaintenanceServer, PbWatchServer};
 use futures_util::FutureExt;
 use futures_util::future::Map;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError, http};
+use tonic::codegen::{Service, http};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
-use crate::call::{Answer, Answered, refuse, split, unknown_method, unserved};
+use crate::call::{Answer, Answered, Incoming, refuse, split, unknown_method, unserved};
 use crate::services::Services;
 use crate::status::etcds_words;
-use crate::{auth, election, health, lock, plain};
+use crate::{auth, election, health, kv, lock, plain};
 
 impl Services {
     /// Answers any request.
-    pub(crate) fn call<B>(&self, request: http::Request<B>) -> Map<Answer, fn(Answered) -> Answered>
-    where
-        B: HttpBody + Send + 'static,
-        B::Error: Into<StdError> + Send,
-    {
+    pub(crate) fn call(
+        &self,
+        request: http::Request<impl Incoming>,
+    ) -> Map<Answer, fn(Answered) -> Answered> {
         self.route(request).map(|answered| answered.map(etcds_words))
     }
 
-    fn route<B>(&self, request: http::Request<B>) -> Answer
-    where
-        B: HttpBody + Send + 'static,
-        B::Error: Into<StdError> + Send,
-    {
+    fn route(&self, request: http::Request<impl Incoming>) -> Answer {
         if plain::is_plain(&request) {
             return plain::call(self, &request);
         }
-        let path = request.uri().path().to_owned();
-        let Some((service, method)) = split(&path) else { return refuse(unserved(&path)) };
+        let uri = request.uri().clone();
+        let path = uri.path();
+        let Some((service, method)) = split(path) else { return refuse(unserved(path)) };
         if methods(service).is_some_and(|methods| !methods.contains(&method)) {
             return refuse(unknown_method(service, method));
         }
         let max = self.limits().message_bytes();
-        let this = Arc::new(self.clone());
+        let this = || Arc::new(self.clone());
         match service {
-            "etcdserverpb.KV" => {
-                PbKvServer::from_arc(this).max_decoding_message_size(max).call(request)
-            }
+            "etcdserverpb.KV" => kv::call(self, method, request),
             "etcdserverpb.Watch" => {
-                PbWatchServer::from_arc(this).max_decoding_message_size(max).call(request)
+                PbWatchServer::from_arc(this()).max_decoding_message_size(max).call(request)
             }
             "etcdserverpb.Lease" => {
-                PbLeaseServer::from_arc(this).max_decoding_message_size(max).call(request)
+                PbLeaseServer::from_arc(this()).max_decoding_message_size(max).call(request)
             }
             "etcdserverpb.Maintenance" => {
-                PbMaintenanceServer::from_arc(this).max_decoding_message_size(max).call(request)
+                PbMaintenanceServer::from_arc(this()).max_decoding_message_size(max).call(request)
             }
             "etcdserverpb.Cluster" => {
-                PbClusterServer::from_arc(this).max_decoding_message_size(max).call(request)
+                PbClusterServer::from_arc(this()).max_decoding_message_size(max).call(request)
             }
             "etcdserverpb.Auth" => auth::call(self, method, request),
             "v3lockpb.Lock" => lock::call(self, method, request),
             "v3electionpb.Election" => election::call(self, method, request),
             "grpc.health.v1.Health" => health::call(self, method, request),
-            _ => refuse(unserved(&path)),
+            _ => refuse(unserved(path)),
         }
     }
 }
@@ -73,7 +65,6 @@ impl Services {
 /// that are not etcd's; `None` if it has none.
 fn methods(service: &str) -> Option<&'static [&'static str]> {
     Some(match service {
-        "etcdserverpb.KV" => &["Range", "Put", "DeleteRange", "Txn", "Compact"],
         "etcdserverpb.Watch" => &["Watch"],
         "etcdserverpb.Lease" => {
             &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]

@@ -8,7 +8,7 @@ use coord_core::{Header, KvBackend, LeaseId, LeaseTimeToLive};
 use coord_etcd::wire::FromWire;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::watch;
-use tonic::{Request, Status};
+use tonic::Status;
 
 use crate::alarm::Alarms;
 use crate::places::Places;
@@ -149,6 +149,6 @@ impl std::fmt::Debug for Services {
 }
 
 /// The message of a request.
-pub(crate) fn read<W, T: FromWire<W>>(request: Request<W>) -> Result<T, Status> {
-    T::from_wire(request.into_inner()).map_err(|why| Status::invalid_argument(why.to_string()))
+pub(crate) fn read<W, T: FromWire<W>>(request: W) -> Result<T, Status> {
+    T::from_wire(request).map_err(|why| Status::invalid_argument(why.to_string()))
 }

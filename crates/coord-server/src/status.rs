@@ -8,8 +8,11 @@
 
 use coord_core::{Error, Limits, Outcome};
 use tonic::body::Body;
-use tonic::codegen::http;
+use tonic::codegen::http::{self, HeaderName};
 use tonic::{Code, Status};
+
+/// Where an answer says how a call went.
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// How etcd would put it.
 pub(crate) fn status(error: &Error) -> Status {
@@ -76,7 +79,7 @@ pub(crate) fn without_code(error: &Error) -> Status {
 /// What tonic says in its own words, in etcd's.
 pub(crate) fn etcds_words(response: http::Response<Body>) -> http::Response<Body> {
     // Only an answer without a body has its status up here.
-    if !response.headers().contains_key("grpc-status") {
+    if !response.headers().contains_key(STATUS) {
         return response;
     }
     match Status::from_header_map(response.headers()).as_ref().and_then(too_large) {

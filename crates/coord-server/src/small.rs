@@ -1,0 +1,108 @@
+//! Calls with one small message, answered with one: nearly all that a server gets.
+//!
+//! To tonic every call is two streams of messages, each with a buffer of 8 KiB and a few layers of
+//! its own. A message that came in one frame is read where it lies here, and its answer written
+//! into a buffer of its size. All else is tonic's: what is large, compressed, not there, more than
+//! one or nonsense. So whatever is refused is refused by tonic, which is handed all that came.
+
+use bytes::{Buf, BufMut, Bytes};
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
+use hyper::body::Frame;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tonic::codegen::http::{Request, Response, Version};
+
+use crate::call::Incoming;
+use crate::status::STATUS;
+
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const OK: HeaderValue = HeaderValue::from_static("0");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// What stands before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// Reads the message of a call; or has all that tonic asks of one.
+pub(crate) fn read<Q: prost::Message + Default>(
+    request: Request<impl Incoming>,
+    max_bytes: usize,
+) -> impl Future<Output = Result<Q, Request<impl Incoming>>> + Send {
+    let encoding = request.headers().get(ENCODING).cloned();
+    // The rest of the head is dropped here: there are many calls at a time, and it is large.
+    let mut body = request.into_body();
+    async move {
+        let first = body.frame().await;
+        if encoding.is_none()
+            && body.is_end_stream()
+            && let Some(Ok(frame)) = &first
+            && let Some(data) = frame.data_ref()
+            && let Some(message) = whole(data, max_bytes)
+        {
+            return Ok(message);
+        }
+        let all = stream::iter(first).chain(BodyStream::new(body));
+        let mut request = Request::new(StreamBody::new(all));
+        request.headers_mut().extend(encoding.map(|encoding| (ENCODING, encoding)));
+        Err(request)
+    }
+}
+
+/// The message that these bytes are, with its prefix and nothing else.
+fn whole<Q: prost::Message + Default>(mut data: &[u8], max_bytes: usize) -> Option<Q> {
+    if data.len() < PREFIX_BYTES || data.get_u8() != 0 {
+        return None;
+    }
+    let length = usize::try_from(data.get_u32()).ok()?;
+    if length != data.len() || length > max_bytes {
+        return None;
+    }
+    Q::decode(data).ok()
+}
+
+/// An answer with one message.
+pub(crate) fn answer(message: &impl prost::Message) -> Response<Body> {
+    let length = message.encoded_len();
+    let Ok(prefix) = u32::try_from(length) else {
+        let words = format!("Cannot return body with more than 4GB of data but got {length} bytes");
+        return Status::resource_exhausted(words).into_http();
+    };
+    let mut data = Vec::with_capacity(PREFIX_BYTES + length);
+    data.put_u8(0);
+    data.put_u32(prefix);
+    message.encode_raw(&mut data);
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(STATUS, OK);
+    let frames = [Frame::data(Bytes::from(data)), Frame::trailers(trailers)];
+    let frames = frames.map(Ok::<_, Status>);
+    let mut response = Response::new(Body::new(StreamBody::new(stream::iter(frames))));
+    *response.version_mut() = Version::HTTP_2;
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use etcd_client::proto::PbPutRequest;
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn only_one_whole_message_is_read() {
+        let put = PbPutRequest { key: b"key".to_vec(), ..PbPutRequest::default() };
+        let message = put.encode_to_vec();
+        let length = u8::try_from(message.len()).expect("a small message");
+        let framed = [&[0, 0, 0, 0, length], &message[..]].concat();
+        let read = |data: &[u8], max| whole::<PbPutRequest>(data, max);
+        assert_eq!(read(&framed, message.len()), Some(put));
+        assert_eq!(read(&framed, message.len() - 1), None, "too large");
+        assert_eq!(read(&framed[..4], 100), None, "half a prefix");
+        assert_eq!(read(&framed[..framed.len() - 1], 100), None, "half a message");
+        assert_eq!(read(&framed.repeat(2), 100), None, "two messages");
+        let compressed = [&[1], &framed[1..]].concat();
+        assert_eq!(read(&compressed, 100), None, "compressed");
+        assert_eq!(read(&[0, 0, 0, 0, 1, 0xff], 100), None, "nonsense");
+    }
+}
