@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use coord_core::{EventKind, KeyValue, Revision};
+use smallvec::SmallVec;
 
 /// A change of a key, as the index and all who watch share it.
 #[derive(Debug)]
@@ -13,13 +14,16 @@ pub(crate) struct Change {
     pub(crate) kv: Arc<KeyValue>,
 }
 
+/// The changes of a revision. Most have one, and all of them stay in the log.
+pub(crate) type Changed = SmallVec<[Change; 1]>;
+
 /// The changes of every revision since the last compaction, that of the compaction included.
 #[derive(Debug)]
 pub(crate) struct Log {
     /// The revision of the first entry. Invariant: the entries are those of consecutive revisions,
     /// the last of them the store's.
     first: Revision,
-    entries: VecDeque<Vec<Change>>,
+    entries: VecDeque<Changed>,
 }
 
 impl Log {
@@ -29,7 +33,7 @@ impl Log {
     }
 
     /// Adds the changes of the next revision.
-    pub(crate) fn push(&mut self, changes: Vec<Change>) {
+    pub(crate) fn push(&mut self, changes: Changed) {
         self.entries.push_back(changes);
     }
 
@@ -38,7 +42,7 @@ impl Log {
         usize::try_from(revision.0 - self.first.0)
             .ok()
             .and_then(|entry| self.entries.get(entry))
-            .map_or(&[], Vec::as_slice)
+            .map_or(&[], SmallVec::as_slice)
     }
 
     /// Forgets the revisions before `revision`, and of that one all but the last change of a key.

@@ -18,7 +18,7 @@ use coord_core::{
 };
 
 use super::Store;
-use super::log::Change;
+use super::log::{Change, Changed};
 
 /// Which branch a transaction takes, and each nested transaction on that branch, in order.
 struct Path {
@@ -175,13 +175,13 @@ pub(super) struct Changes<'a> {
     store: &'a mut Store,
     /// The revision that the changes will have.
     revision: Revision,
-    changes: Vec<Change>,
+    changes: Changed,
 }
 
 impl<'a> Changes<'a> {
     pub(super) const fn begin(store: &'a mut Store) -> Self {
         let revision = store.revision.next();
-        Self { store, revision, changes: Vec::new() }
+        Self { store, revision, changes: Changed::new_const() }
     }
 
     /// Makes the changes, if there were any, the store's next revision.
@@ -228,7 +228,7 @@ impl<'a> Changes<'a> {
         });
         let old_lease = before.as_ref().and_then(|before| before.lease);
         self.store.leases.reattach(&kv.key, old_lease, kv.lease);
-        self.note(Change { kind: EventKind::Put, kv });
+        self.changes.push(Change { kind: EventKind::Put, kv });
         let prev_kv = before.filter(|_| prev_kv).map(Arc::unwrap_or_clone);
         PutResponse { header: Header::at(self.revision), prev_kv }
     }
@@ -254,15 +254,7 @@ impl<'a> Changes<'a> {
         self.store.leases.reattach(&kv.key, kv.lease, None);
         let (key, mod_revision) = (kv.key.clone(), self.revision);
         let gone = Arc::new(KeyValue { key, mod_revision, ..KeyValue::default() });
-        self.note(Change { kind: EventKind::Delete, kv: gone });
+        self.changes.push(Change { kind: EventKind::Delete, kv: gone });
         Some(kv)
-    }
-
-    fn note(&mut self, change: Change) {
-        if self.changes.is_empty() {
-            // Most revisions have one change, and all of them stay in the log.
-            self.changes.reserve_exact(1);
-        }
-        self.changes.push(change);
     }
 }
