@@ -25,7 +25,7 @@ use crate::services::Services;
 ///
 /// With as many as there are, client and server take turns in working. With few, each write costs
 /// more than it brings.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 16;
 
 /// How much a client may send that no call has read yet.
 ///
