@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, StdError, http};
+use tonic::codegen::{
+    Body as HttpBody, CompressionEncoding, EnabledCompressionEncodings, StdError, http,
+};
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
@@ -73,7 +75,7 @@ where
     A: prost::Message + Default + 'static,
     F: Future<Output = Result<A, Status>> + Send + 'static,
 {
-    let mut grpc = grpc::<Q, A>(&services);
+    let mut grpc = grpc::<Q, A>(&services, &request);
     let mut answer = Some(answer);
     let service = service_fn(move |request: Request<Q>| {
         let answer = answer.take().map(|answer| answer(services.clone(), request.into_inner()));
@@ -95,7 +97,7 @@ where
     S: Stream<Item = Result<A, Status>> + Send + 'static,
 {
     let services = services.clone();
-    let mut grpc = grpc::<Q, A>(&services);
+    let mut grpc = grpc::<Q, A>(&services, &request);
     let mut answer = Some(answer);
     let service = service_fn(move |request: Request<Q>| {
         let answer = answer.take().map(|answer| answer(services.clone(), request.into_inner()));
@@ -133,11 +135,23 @@ pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix('/').unwrap_or(path).rsplit_once('/')
 }
 
-fn grpc<Q, A>(services: &Services) -> Grpc<ProstCodec<A, Q>>
+/// What a client compresses with, if it does: it is answered in kind, and nobody else is, whatever
+/// they say that they could read.
+pub(crate) fn compressed<B>(request: &http::Request<B>) -> Option<CompressionEncoding> {
+    let encoding = request.headers().get("grpc-encoding")?;
+    (encoding == "gzip").then_some(CompressionEncoding::Gzip)
+}
+
+fn grpc<Q, A>(services: &Services, request: &http::Request<impl Sized>) -> Grpc<ProstCodec<A, Q>>
 where
     Q: prost::Message + Default + 'static,
     A: prost::Message + Default + 'static,
 {
+    let mut encodings = EnabledCompressionEncodings::default();
+    if let Some(encoding) = compressed(request) {
+        encodings.enable(encoding);
+    }
     Grpc::new(ProstCodec::default())
         .apply_max_message_size_config(Some(services.limits().message_bytes()), None)
+        .apply_compression_config(encodings, encodings)
 }

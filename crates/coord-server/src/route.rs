@@ -12,10 +12,25 @@ use tonic::codegen::{Service, http};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
-use crate::call::{Answer, Answered, Incoming, refuse, split, unknown_method, unserved};
+use crate::call::{
+    Answer, Answered, Incoming, compressed, refuse, split, unknown_method, unserved,
+};
 use crate::services::Services;
 use crate::status::etcds_words;
 use crate::{auth, election, health, kv, lock, plain};
+
+/// A call of a service that etcd-client has code for.
+macro_rules! serve {
+    ($server:ident, $services:expr, $request:expr) => {{
+        let server = $server::from_arc(Arc::new($services.clone()))
+            .max_decoding_message_size($services.limits().message_bytes());
+        match compressed(&$request) {
+            Some(encoding) => server.accept_compressed(encoding).send_compressed(encoding),
+            None => server,
+        }
+        .call($request)
+    }};
+}
 
 impl Services {
     /// Answers any request.
@@ -36,22 +51,12 @@ impl Services {
         if methods(service).is_some_and(|methods| !methods.contains(&method)) {
             return refuse(unknown_method(service, method));
         }
-        let max = self.limits().message_bytes();
-        let this = || Arc::new(self.clone());
         match service {
             "etcdserverpb.KV" => kv::call(self, method, request),
-            "etcdserverpb.Watch" => {
-                PbWatchServer::from_arc(this()).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Lease" => {
-                PbLeaseServer::from_arc(this()).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Maintenance" => {
-                PbMaintenanceServer::from_arc(this()).max_decoding_message_size(max).call(request)
-            }
-            "etcdserverpb.Cluster" => {
-                PbClusterServer::from_arc(this()).max_decoding_message_size(max).call(request)
-            }
+            "etcdserverpb.Watch" => serve!(PbWatchServer, self, request),
+            "etcdserverpb.Lease" => serve!(PbLeaseServer, self, request),
+            "etcdserverpb.Maintenance" => serve!(PbMaintenanceServer, self, request),
+            "etcdserverpb.Cluster" => serve!(PbClusterServer, self, request),
             "etcdserverpb.Auth" => auth::call(self, method, request),
             "v3lockpb.Lock" => lock::call(self, method, request),
             "v3electionpb.Election" => election::call(self, method, request),

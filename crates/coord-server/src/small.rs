@@ -29,12 +29,13 @@ pub(crate) fn read<Q: prost::Message + Default>(
     request: Request<impl Incoming>,
     max_bytes: usize,
 ) -> impl Future<Output = Result<Q, Request<impl Incoming>>> + Send {
-    let encoding = request.headers().get(ENCODING).cloned();
-    // The rest of the head is dropped here: there are many calls at a time, and it is large.
-    let mut body = request.into_body();
+    let (head, mut body) = request.into_parts();
+    // The head is dropped here, unless tonic has to see it: there are many calls at a time, and it
+    // is large.
+    let encoded = head.headers.contains_key(ENCODING).then(|| Box::new(head.headers));
     async move {
         let first = body.frame().await;
-        if encoding.is_none()
+        if encoded.is_none()
             && body.is_end_stream()
             && let Some(Ok(frame)) = &first
             && let Some(data) = frame.data_ref()
@@ -44,7 +45,9 @@ pub(crate) fn read<Q: prost::Message + Default>(
         }
         let all = stream::iter(first).chain(BodyStream::new(body));
         let mut request = Request::new(StreamBody::new(all));
-        request.headers_mut().extend(encoding.map(|encoding| (ENCODING, encoding)));
+        if let Some(headers) = encoded {
+            *request.headers_mut() = *headers;
+        }
         Err(request)
     }
 }

@@ -82,10 +82,19 @@ pub(crate) fn etcds_words(response: http::Response<Body>) -> http::Response<Body
     if !response.headers().contains_key(STATUS) {
         return response;
     }
-    match Status::from_header_map(response.headers()).as_ref().and_then(too_large) {
+    let words = |status: &Status| too_large(status).or_else(|| too_strange(status));
+    match Status::from_header_map(response.headers()).as_ref().and_then(words) {
         Some(status) => status.into_http(),
         None => response,
     }
+}
+
+/// A message that was compressed in a way that the server does not know.
+fn too_strange(status: &Status) -> Option<Status> {
+    let said = status.message().strip_prefix("Content is compressed with `")?;
+    let encoding = said.strip_suffix("` which isn't supported")?;
+    let message = format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}");
+    Some(Status::unimplemented(message))
 }
 
 /// A message that was larger than the server takes, as Go's gRPC puts it.

@@ -8,6 +8,7 @@
 //! to differ.
 
 mod any;
+mod compressed;
 mod kv;
 mod lease;
 mod limits;
@@ -77,6 +78,7 @@ const SCENES: &[Scene] = scenes![
     watch_live: events, filters, previous, fragments, together, long_history;
     member: maintenance, alarms, operations, cluster, logins, health, unknown;
     plain: pages, probes;
+    compressed: gzip_is_answered_in_kind;
     any: requests;
 ];
 
@@ -125,7 +127,11 @@ const DIFFERENCES: &[Difference] = differences![
 ];
 
 /// Scenes of which this version knows nothing.
-const NEWER: &[(&str, &str)] = &[("3.4", "member::alarms"), ("3.4", "plain::probes")];
+const NEWER: &[(&str, &str)] = &[
+    ("3.4", "compressed::gzip_is_answered_in_kind"),
+    ("3.4", "member::alarms"),
+    ("3.4", "plain::probes"),
+];
 
 fn main() -> ExitCode {
     Release::run_on_all(|releases| {

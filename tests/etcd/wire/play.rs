@@ -107,7 +107,8 @@ impl Play {
         answer.map(tonic::Response::into_inner)
     }
 
-    async fn grpc(&self) -> Grpc<Channel> {
+    /// What calls are made with.
+    pub(crate) async fn grpc(&self) -> Grpc<Channel> {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
         grpc.ready().await.expect("the server is there");
         grpc
