@@ -89,7 +89,13 @@ fn main() -> ExitCode {
     // Half of the processors: whoever measures a store on the same machine wants it to have the
     // others, and no other command has work for more than one.
     let threads = available_parallelism().map_or(1, |all| all.get().div_ceil(2));
-    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let mut runtime = match cli.command {
+        // The memory of any thread but the main one grows page by page, each with a call of the
+        // system, and what is served stays in memory.
+        Command::Serve(_) if threads == 1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let runtime = runtime.worker_threads(threads).enable_all().build();
     let (name, ended) = match runtime {
         Ok(runtime) => runtime.block_on(cli.command.run()),
         Err(error) => {
