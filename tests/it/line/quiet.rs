@@ -57,6 +57,14 @@ impl Quiet {
     }
 }
 
+/// Eight joins that meet nobody.
+async fn eight_alone(line: &WaitingLine) {
+    for _ in 0..8 {
+        let joined = line.join("").await.expect("the store is there");
+        joined.leave().await.expect("the store is there");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn line_that_was_empty_eight_times_is_joined_without_being_read() {
     let quiet = Quiet::after(0).await;
@@ -131,9 +139,7 @@ async fn of_two_who_take_a_line_to_be_empty_one_waits_for_the_other() {
     let store = MemBackend::new();
     let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
     let line = WaitingLine::new(&session, "l");
-    for _ in 0..8 {
-        line.join("").await.unwrap().leave().await.unwrap();
-    }
+    eight_alone(&line).await;
     // Each has asked before either is answered.
     let mut both = try_join_all([line.join(""), line.join("")]).await.unwrap();
     both.sort_by_key(Contender::fencing_token);
@@ -152,9 +158,7 @@ async fn dropping_a_join_of_a_quiet_line_at_any_await_leaves_no_key() {
             let quiet = Quiet::after(0).await;
             let session = session_on(behind(&quiet.store, |_: &Call| Fate::Yield)).await;
             let line = WaitingLine::new(&session, "l");
-            for _ in 0..8 {
-                line.join("").await.unwrap().leave().await.unwrap();
-            }
+            eight_alone(&line).await;
             let holder = if held { Some(quiet.other("l").await) } else { None };
             let joined = poll_at_most(polls, line.join("")).await;
             done = joined.is_some();
@@ -179,9 +183,7 @@ async fn join_of_a_quiet_line_with_unknown_outcome_is_an_error_and_leaves_no_key
         // The seventeenth: eight joins, each with its leaving, come before.
         let session = session_on(behind(&store, nth("txn", 17, 17, fate))).await;
         let line = WaitingLine::new(&session, "l");
-        for _ in 0..8 {
-            line.join("").await.unwrap().leave().await.unwrap();
-        }
+        eight_alone(&line).await;
         let error = line.join("").await.unwrap_err();
         assert!(matches!(error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::Unavailable));
         settle().await;
