@@ -93,7 +93,7 @@ impl Page {
     async fn show(self, services: &Services) -> Answered {
         match self {
             Self::Version => said(StatusCode::OK, JSON, version()),
-            Self::Metrics => said(StatusCode::OK, METRICS, metrics(services.header().await.ok())),
+            Self::Metrics => said(StatusCode::OK, METRICS, metrics(services).await),
             Self::Health { excluded } => {
                 let counts = |alarm: AlarmType| !excluded.iter().any(|x| x == alarm.as_str_name());
                 let sick = match (services.alarms().first(counts), services.header().await) {
@@ -150,10 +150,13 @@ fn version() -> String {
 }
 
 /// The few of etcd's figures that are known here.
-fn metrics(header: Option<coord_core::Header>) -> String {
+async fn metrics(services: &Services) -> String {
+    let header = services.header().await.ok();
     let up = i32::from(header.is_some());
     let coord_core::Header { member_id, revision, .. } = header.unwrap_or_default();
     let minor = minor();
+    let watching = services.watching();
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let gauges = [
         ("etcd_server_has_leader", String::new(), i64::from(up)),
         ("etcd_server_is_leader", String::new(), i64::from(up)),
@@ -162,6 +165,8 @@ fn metrics(header: Option<coord_core::Header>) -> String {
         ("etcd_server_version", format!(r#"{{server_version="{VERSION}"}}"#), 1),
         ("etcd_cluster_version", format!(r#"{{cluster_version="{minor}"}}"#), 1),
         ("etcd_debugging_mvcc_current_revision", String::new(), revision.0),
+        ("etcd_debugging_mvcc_watch_stream_total", String::new(), count(watching.streams.get())),
+        ("etcd_debugging_mvcc_watcher_total", String::new(), count(watching.watches.get())),
     ];
     let gauges = gauges
         .map(|(name, labels, value)| format!("# TYPE {name} gauge\n{name}{labels} {value}\n"));

@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::alarm::Alarms;
 use crate::places::Places;
 use crate::status::{status, stopped};
+use crate::watch::Counts;
 
 /// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -53,6 +54,8 @@ struct Shared {
     alarms: Alarms,
     /// Where clients of the Lock and Election services stand.
     places: Places,
+    /// How many watch.
+    watching: Counts,
 }
 
 impl Services {
@@ -68,9 +71,10 @@ impl Services {
     }
 
     fn over(backend: Arc<dyn KvBackend>, limits: Limits, address: Option<SocketAddr>) -> Self {
-        let (stopped, places) = (watch::Sender::new(false), Places::default());
-        let alarms = Alarms::default();
-        Self { shared: Arc::new(Shared { backend, limits, address, stopped, alarms, places }) }
+        let stopped = watch::Sender::new(false);
+        let (alarms, places, watching) = Default::default();
+        let shared = Shared { backend, limits, address, stopped, alarms, places, watching };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The same, with these limits, at this address.
@@ -96,6 +100,10 @@ impl Services {
 
     pub(crate) fn alarms(&self) -> &Alarms {
         &self.shared.alarms
+    }
+
+    pub(crate) fn watching(&self) -> &Counts {
+        &self.shared.watching
     }
 
     /// Ends what would not end by itself.

@@ -77,7 +77,7 @@ const SCENES: &[Scene] = scenes![
     watch: bookmarks, late_bookmarks, nobodys_bookmarks;
     watch_live: events, filters, previous, fragments, together, long_history;
     member: maintenance, alarms, operations, cluster, logins, health, unknown;
-    plain: pages, probes;
+    plain: pages, watchers, probes;
     compressed: gzip_is_answered_in_kind;
     any: requests;
 ];

@@ -2,7 +2,10 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Duration, sleep, timeout};
 
+use crate::create;
+use crate::kv::put;
 use crate::play::Play;
 
 /// Asks for a page, and gives its status, its type, and its text.
@@ -64,6 +67,58 @@ pub(crate) async fn pages(play: &mut Play) {
     ] {
         play.note(metric, text.lines().any(|line| line.starts_with(metric)));
     }
+}
+
+/// Waits until the server counts so many, and writes down that it does: clients that leave are not
+/// waited for by anybody else.
+async fn counted(play: &mut Play, what: &str, streams: usize, watches: usize) {
+    let lines = [
+        format!("etcd_debugging_mvcc_watch_stream_total {streams}"),
+        format!("etcd_debugging_mvcc_watcher_total {watches}"),
+    ];
+    let counted = async {
+        loop {
+            let (_, _, text) = page(play, "GET", "/metrics").await;
+            if lines.iter().all(|line| text.lines().any(|told| told == line)) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let counted = timeout(Duration::from_secs(5), counted).await.is_ok();
+    play.note(what, (lines, counted));
+}
+
+pub(crate) async fn watchers(play: &mut Play) {
+    counted(play, "nobody", 0, 0).await;
+    for _ in 0..3 {
+        play.put("put", put("a", "1")).await;
+    }
+    play.compact("compact", 3, true).await;
+    let (mut one, mut other) = (play.watch().await, play.watch().await);
+    for talk in [&mut one, &mut other] {
+        talk.union(create!("a"));
+        play.next("create", talk).await;
+        talk.union(create!("a", range_end: b"c".to_vec()));
+        play.next("create", talk).await;
+    }
+    counted(play, "two on each stream", 2, 4).await;
+    one.union(create!("c", range_end: b"a".to_vec()));
+    play.next("refused", &mut one).await;
+    counted(play, "who is refused does not count", 2, 4).await;
+    one.union(create!("a", start_revision: 1));
+    play.next("create", &mut one).await;
+    play.next("compacted", &mut one).await;
+    counted(play, "a compacted one does", 2, 5).await;
+    one.cancel(2);
+    play.next("cancel it", &mut one).await;
+    one.cancel(0);
+    play.next("cancel", &mut one).await;
+    counted(play, "two went", 2, 3).await;
+    drop(other);
+    counted(play, "a stream went", 1, 1).await;
+    drop(one);
+    counted(play, "nobody", 0, 0).await;
 }
 
 pub(crate) async fn probes(play: &mut Play) {

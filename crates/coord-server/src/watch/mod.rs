@@ -25,6 +25,7 @@
 //! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
 mod bells;
+mod counts;
 mod fragment;
 mod past;
 
@@ -44,6 +45,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::services::Services;
 use crate::status::{status, too_large};
 use bells::{Bell, Bells};
+use counts::Counted;
+pub(crate) use counts::Counts;
 use fragment::fragments;
 use past::Past;
 
@@ -80,6 +83,7 @@ impl PbWatchService for Services {
 
 /// One client's stream.
 struct Session<R> {
+    _counted: Counted,
     services: Services,
     /// `None` once the client has said all it had to say, which does not end the stream.
     requests: Option<R>,
@@ -96,6 +100,7 @@ struct Session<R> {
 
 /// One watch of a stream.
 struct Watcher {
+    _counted: Counted,
     /// `None` for one that was cancelled because its start is compacted.
     watch: Option<Watch>,
     /// What it has to tell of the time before it was created; `None` once that is told.
@@ -155,6 +160,7 @@ where
 {
     fn new(services: Services, requests: R) -> Self {
         Self {
+            _counted: services.watching().streams.one(),
             services,
             requests: Some(requests),
             watches: BTreeMap::new(),
@@ -269,7 +275,9 @@ where
                 let bell = self.bells.bell(id);
                 let past = Past::new(start, watch.header().revision);
                 let (watch, busy, due) = (Some(watch), false, false);
-                self.admit(id, Watcher { watch, past, bell, fragment, notify, busy, due });
+                let _counted = self.services.watching().watches.one();
+                let watcher = Watcher { _counted, watch, past, bell, fragment, notify, busy, due };
+                self.admit(id, watcher);
                 return Ok(());
             }
             Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE.to_owned(),
