@@ -116,20 +116,25 @@ fn put(criterion: &mut Criterion) {
         },
     );
     let runtime = runtime();
-    for watchers in [0, 10_000] {
+    let idle = |at| (0..10_000).map(|n| format!("{at}/{n:05}/")).collect();
+    let watched = [
+        ("nobody watching", vec![]),
+        ("10,000 idle watchers elsewhere", idle("idle")),
+        ("10,000 idle watchers in between", idle("key/000")),
+    ];
+    for (who, names) in watched {
         let store = filled(&runtime);
         let idle: Vec<Watch> = runtime.block_on(async {
             let mut idle = Vec::new();
-            for n in 0..watchers {
+            for (name, n) in names.into_iter().zip(0..) {
                 // Half of them on keys, half on prefixes; nobody writes there.
-                let name = format!("idle/{n}/");
                 let request =
                     if n % 2 == 0 { WatchRequest::new(name) } else { WatchRequest::prefix(name) };
                 idle.push(store.watch(request).await.expect("the store takes it"));
             }
             idle
         });
-        let name = format!("put x100, MemBackend, {watchers} idle watchers");
+        let name = format!("put x100, MemBackend, {who}");
         over_keys(
             criterion,
             &name,

@@ -26,9 +26,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coord_core::{KeyRange, KeyValue, Revision};
 
+use super::live::{Live, LiveKeys};
+
 /// What a key became at some revision.
 #[derive(Debug)]
-enum Version {
+pub(super) enum Version {
     Put(Arc<KeyValue>),
     Deleted(Revision),
 }
@@ -49,15 +51,6 @@ impl Version {
     }
 }
 
-/// A key that exists.
-#[derive(Debug)]
-struct Live {
-    kv: Arc<KeyValue>,
-    /// What it was before, oldest first. Compaction takes from the front, with each put where
-    /// history is bounded, and must not move the rest.
-    past: VecDeque<Version>,
-}
-
 impl Live {
     fn at(&self, revision: Revision) -> Option<&KeyValue> {
         if self.kv.mod_revision <= revision {
@@ -73,19 +66,15 @@ fn newest_up_to(past: &VecDeque<Version>, revision: Revision) -> Option<&KeyValu
 }
 
 /// All keys with their history since the last compaction.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Index {
-    live: BTreeMap<Bytes, Live>,
+    live: LiveKeys,
     /// Keys that do not exist now. Invariant: none is in `live`, none is empty, and each ends with
     /// a deletion.
     gone: BTreeMap<Bytes, VecDeque<Version>>,
 }
 
 impl Index {
-    pub(crate) const fn new() -> Self {
-        Self { live: BTreeMap::new(), gone: BTreeMap::new() }
-    }
-
     /// The key as it is now.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&KeyValue> {
         self.live.get(key).map(|live| &*live.kv)
@@ -104,7 +93,7 @@ impl Index {
         if keys.is_single() {
             self.get(keys.start()).into_iter().for_each(visit);
         } else {
-            slice(&self.live, keys).for_each(|(_, live)| visit(&live.kv));
+            self.live.range(keys).for_each(|(_, live)| visit(&live.kv));
         }
     }
 
@@ -119,7 +108,7 @@ impl Index {
             self.get_at(keys.start(), revision).into_iter().for_each(visit);
             return;
         }
-        let mut live = slice(&self.live, keys).peekable();
+        let mut live = self.live.range(keys).peekable();
         let mut gone = slice(&self.gone, keys).peekable();
         loop {
             let kv = if live_is_next(&mut live, &mut gone) {
@@ -141,33 +130,26 @@ impl Index {
         key: Bytes,
         revise: impl FnOnce(Bytes, Option<&KeyValue>) -> KeyValue,
     ) -> (Option<Arc<KeyValue>>, Arc<KeyValue>) {
-        use std::collections::btree_map::Entry;
-        match self.live.entry(key) {
-            Entry::Occupied(mut entry) => {
-                // Not the one that was given, so that all that a key was shares its bytes.
-                let key = entry.key().clone();
-                let Live { kv, past } = entry.get_mut();
-                let now = Arc::new(revise(key, Some(kv)));
-                let before = std::mem::replace(kv, Arc::clone(&now));
-                if past.is_empty() {
-                    // Most keys have little past, where history is bounded.
-                    past.reserve_exact(1);
-                }
-                past.push_back(Version::Put(Arc::clone(&before)));
-                (Some(before), now)
+        if let Some(Live { kv, past }) = self.live.get_mut(&key) {
+            // Not the one that was given, so that all that a key was shares its bytes.
+            let now = Arc::new(revise(kv.key.clone(), Some(kv)));
+            let before = std::mem::replace(kv, Arc::clone(&now));
+            if past.is_empty() {
+                // Most keys have little past, where history is bounded.
+                past.reserve_exact(1);
             }
-            Entry::Vacant(entry) => {
-                let kv = Arc::new(revise(entry.key().clone(), None));
-                let past = self.gone.remove(&kv.key).unwrap_or_default();
-                entry.insert(Live { kv: Arc::clone(&kv), past });
-                (None, kv)
-            }
+            past.push_back(Version::Put(Arc::clone(&before)));
+            return (Some(before), now);
         }
+        let kv = Arc::new(revise(key, None));
+        let past = self.gone.remove(&kv.key).unwrap_or_default();
+        self.live.insert(Live { kv: Arc::clone(&kv), past });
+        (None, kv)
     }
 
     /// Deletes the key and returns what it was.
     pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) -> Option<Arc<KeyValue>> {
-        let (key, Live { kv, mut past }) = self.live.remove_entry(key)?;
+        let (key, Live { kv, mut past }) = self.live.remove(key)?;
         past.push_back(Version::Put(Arc::clone(&kv)));
         past.push_back(Version::Deleted(revision));
         self.gone.insert(key, past);
@@ -214,7 +196,7 @@ fn live_is_next<'a, A, B>(
 }
 
 /// The entries of a map whose keys are in the range.
-fn slice<'a, V>(
+pub(super) fn slice<'a, V>(
     map: &'a BTreeMap<Bytes, V>,
     keys: &KeyRange,
 ) -> impl Iterator<Item = (&'a Bytes, &'a V)> {

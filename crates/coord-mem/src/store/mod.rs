@@ -6,6 +6,7 @@
 
 mod index;
 mod lease;
+mod live;
 mod log;
 mod range;
 mod size;
@@ -43,12 +44,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) const fn new(ttl_min: Duration) -> Self {
+    pub(crate) fn new(ttl_min: Duration) -> Self {
         let revision = Revision(1);
         Self {
             revision,
             compact_revision: Revision(-1),
-            index: Index::new(),
+            index: Index::default(),
             log: Log::new(revision),
             leases: Leases::new(ttl_min),
         }

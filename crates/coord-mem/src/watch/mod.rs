@@ -23,7 +23,6 @@ mod segments;
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -34,6 +33,7 @@ use coord_core::{
     WatchRequest,
 };
 use dashmap::DashMap;
+use hashbrown::DefaultHashBuilder;
 
 use crate::store::{Change, Store};
 use segments::Segments;
@@ -42,13 +42,10 @@ pub(crate) use stream::MemWatch;
 /// The most batches that wait in a slot.
 const BUFFER: usize = 1024;
 
-/// A hasher without a random seed. Nothing iterates the map, but equal runs shall be equal.
-type FixedHasher = BuildHasherDefault<DefaultHasher>;
-
 /// All watchers of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
-    by_key: DashMap<Bytes, Vec<Arc<Slot>>, FixedHasher>,
+    by_key: DashMap<Bytes, Vec<Arc<Slot>>, DefaultHashBuilder>,
     by_range: Mutex<Segments>,
     next_id: AtomicU64,
     /// How many there are. Only changed and read under the store's lock, or to be lowered.
