@@ -20,7 +20,8 @@
 //! **A second stream** is opened in one case. etcd tells how far a *stream* has come, not a watch,
 //! and nothing at all while any watcher on it waits for a revision that does not exist yet. When a
 //! bookmark is asked for and that is in the way, the watches that wait for the future move to the
-//! second stream, where they keep nobody from anything. See [`machine`].
+//! second stream, where they keep nobody from anything; each stays where it was until it is known
+//! that no compaction can come in between. See [`machine`].
 //!
 //! **What is not promised.** A bookmark may be a little older than the request for it, when the
 //! answer to an earlier request arrives just then; everything up to it has been delivered in any

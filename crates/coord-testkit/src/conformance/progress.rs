@@ -6,7 +6,8 @@ use coord_core::{KeyRange, KvBackend, Revision, Watch, WatchRequest};
 use tokio::time::{sleep, timeout};
 
 use super::steps::{
-    Checked, Failure, expect_batch, next_any, next_batch, puts, told, watch_all, watch_from,
+    Checked, Failure, compact, expect_batch, next_any, next_batch, puts, told, watch_all,
+    watch_from,
 };
 use super::table;
 
@@ -18,6 +19,7 @@ table! { Progress;
     bookmark_can_be_requested_again,
     changes_go_on_after_a_bookmark,
     watch_resumed_after_a_bookmark_misses_nothing,
+    bookmark_for_one_watch_does_not_lose_another_to_a_compaction,
     quiet_watch_gives_no_bookmark_unasked: VirtualTime,
     progress_notify_gives_bookmarks_while_nothing_happens: VirtualTime,
     progress_notify_delivers_changes_too,
@@ -101,6 +103,24 @@ async fn watch_resumed_after_a_bookmark_misses_nothing(kv: &dyn KvBackend) -> Ch
     let [two] = puts(kv, [("a", "2")]).await?;
     let mut watch = watch_from(kv, one.next()).await?;
     expect_batch(&mut watch, two, ["put a=2"]).await
+}
+
+/// A watch of the far future keeps an etcd silent, and whoever asks nevertheless must not be helped
+/// at the expense of a watch that has caught up.
+async fn bookmark_for_one_watch_does_not_lose_another_to_a_compaction(
+    kv: &dyn KvBackend,
+) -> Checked {
+    let [current] = puts(kv, [("a", "1")]).await?;
+    let mut asks = kv.watch(WatchRequest::new("b")).await?;
+    let mut quiet = kv.watch(WatchRequest::new("c").start_at(current.next())).await?;
+    let _far = kv.watch(WatchRequest::new("c").start_at(Revision(current.0 + 1000))).await?;
+    let [.., last] = puts(kv, [("a", "2"), ("a", "3"), ("a", "4")]).await?;
+    compact(kv, last).await?;
+    asks.request_progress();
+    bookmark(&mut asks, last).await?;
+    let [one, two] = puts(kv, [("b", "1"), ("c", "1")]).await?;
+    expect_batch(&mut asks, one, ["put b=1"]).await?;
+    expect_batch(&mut quiet, two, ["put c=1"]).await
 }
 
 async fn quiet_watch_gives_no_bookmark_unasked(kv: &dyn KvBackend) -> Checked {

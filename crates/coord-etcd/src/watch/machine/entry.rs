@@ -15,6 +15,12 @@
 //! stream waits for a revision that does not exist yet, and after a quiet time 7 does not. So a
 //! watch starts again at the last revision that it knows to exist. If just that one is compacted
 //! meanwhile, the server says so although nothing is lost, and the watch starts *exactly* at 7.
+//!
+//! **A watch that moves is registered twice for a while.** What a server has registered it tells in
+//! full, whatever is compacted afterwards; what is yet to be registered it may find compacted. So
+//! a watch stays [where it is](Entry::at) until nothing can go wrong any more [where it
+//! goes](Entry::to). Both tell it everything from its next revision on, and what one has told is
+//! dropped when the other tells it too.
 
 use std::sync::Arc;
 
@@ -30,10 +36,12 @@ use super::LaneName;
 pub(super) struct Entry {
     pub(super) request: WatchRequest,
     pub(super) slot: Arc<Slot>,
-    pub(super) lane: LaneName,
-    pub(super) place: Place,
-    /// Where it started when it was created last.
-    pub(super) sent: Revision,
+    /// Where it is.
+    pub(super) at: Post,
+    /// Where it goes, if it moves.
+    pub(super) to: Option<Post>,
+    /// It does not move: what it would be registered for elsewhere is compacted.
+    pub(super) stays: bool,
     /// Whoever waits for the registration, until it is confirmed for the first time.
     pub(super) registering: Option<Registering>,
     /// A bookmark was asked for, most recently then.
@@ -46,6 +54,19 @@ pub(super) struct Entry {
     reached: Revision,
     /// Start at `next`, for what is before it is compacted.
     exact: bool,
+}
+
+/// A registration of a watch on a stream.
+#[derive(Debug)]
+pub(super) struct Post {
+    pub(super) lane: LaneName,
+    pub(super) place: Place,
+    /// Where it started when it was created last.
+    pub(super) sent: Revision,
+    /// The bookmark that was being asked for when it was requested.
+    pub(super) asked: Option<Instant>,
+    /// When it was confirmed.
+    pub(super) since: Option<Instant>,
     /// Events of one revision, of which more may follow.
     held: Vec<Event>,
 }
@@ -71,21 +92,97 @@ pub(super) struct Registering {
     pub(super) until: Instant,
 }
 
+impl Post {
+    /// Not there yet.
+    pub(super) const fn new(lane: LaneName) -> Self {
+        let (place, sent) = (Place::Waiting, Revision::ZERO);
+        Self { lane, place, sent, asked: None, since: None, held: Vec::new() }
+    }
+
+    /// Its id, if the server has one for it, or is about to.
+    pub(super) const fn id(&self) -> Option<i64> {
+        match self.place {
+            Place::Creating(id) | Place::Live(id) => Some(id),
+            Place::Waiting | Place::Behind => None,
+        }
+    }
+
+    pub(super) const fn is_live(&self) -> bool {
+        matches!(self.place, Place::Live(_))
+    }
+
+    pub(super) fn is_on(&self, name: LaneName) -> bool {
+        self.lane == name
+    }
+
+    pub(super) fn is_waiting_on(&self, name: LaneName) -> bool {
+        self.is_on(name) && self.place == Place::Waiting
+    }
+
+    pub(super) fn is_live_on(&self, name: LaneName) -> bool {
+        self.is_on(name) && self.is_live()
+    }
+
+    /// Whether its server waits for a revision that does not exist as far as is known: while it
+    /// does, it answers no progress request on the whole stream.
+    pub(super) fn is_ahead(&self, seen: Revision) -> bool {
+        self.is_live() && self.sent > seen
+    }
+}
+
 impl Entry {
-    pub(super) fn new(request: WatchRequest, slot: Arc<Slot>, registering: Registering) -> Self {
+    pub(super) const fn new(
+        request: WatchRequest,
+        slot: Arc<Slot>,
+        registering: Registering,
+    ) -> Self {
         Self {
-            lane: LaneName::Main,
-            place: Place::Waiting,
-            sent: Revision::ZERO,
+            at: Post::new(LaneName::Main),
+            to: None,
+            stays: false,
             registering: Some(registering),
             asks: None,
             claim: None,
             next: request.start_revision,
             reached: Revision::ZERO,
             exact: false,
-            held: Vec::new(),
             request,
             slot,
+        }
+    }
+
+    /// Where it is, and where it goes.
+    pub(super) fn posts(&self) -> impl Iterator<Item = &Post> {
+        std::iter::once(&self.at).chain(&self.to)
+    }
+
+    /// Its registration under this id.
+    pub(super) fn post(&mut self, id: i64) -> Option<&mut Post> {
+        std::iter::once(&mut self.at).chain(&mut self.to).find(|post| post.id() == Some(id))
+    }
+
+    /// Whether this is the id under which it is registered where it goes.
+    pub(super) fn goes_as(&self, id: i64) -> bool {
+        self.to.as_ref().is_some_and(|to| to.id() == Some(id))
+    }
+
+    /// The bookmark that was asked for has been delivered.
+    pub(super) fn answered(&mut self) {
+        self.asks = None;
+        if let Some(to) = &mut self.to {
+            to.asked = None;
+        }
+    }
+
+    /// The registration that is yet to be requested, and where it is to start.
+    pub(super) fn unrequested(&mut self) -> Option<(&mut Post, Revision)> {
+        let (start, next) = (self.start(), self.next);
+        let waiting = |post: &&mut Post| post.place == Place::Waiting;
+        match self.to.as_mut().filter(waiting) {
+            // It goes there for the revision that does not exist yet.
+            Some(to) if to.is_on(LaneName::Aside) => Some((to, next)),
+            Some(to) => Some((to, start)),
+            None => Some(&mut self.at).filter(waiting).map(|at| (at, start)),
         }
     }
 
@@ -104,11 +201,19 @@ impl Entry {
         }
     }
 
-    /// The server has no id of this watch any more, or not yet.
+    /// No server has an id of this watch any more, or not yet.
     pub(super) fn unplace(&mut self, place: Place) {
-        self.place = place;
-        self.held.clear();
+        self.at = Post { place, ..Post::new(self.at.lane) };
+        self.to = None;
+        self.stays = false;
         self.claim = None;
+    }
+
+    /// It is no longer where it was. Whether it is where it was to go instead: that may come too
+    /// late, but nothing else can be sooner.
+    pub(super) fn falls_back(&mut self) -> bool {
+        let to = self.to.take_if(|to| to.is_live());
+        to.map(|to| self.at = to).is_some()
     }
 
     /// The server has registered the watch, and showed its revision doing so.
@@ -116,8 +221,11 @@ impl Entry {
     /// A watch from now on is about what comes after that revision. A server may yet send what it
     /// did between registering and looking at the revision, which is dropped: so the header says
     /// exactly where the watch starts, and starting again later gives the same.
-    pub(super) fn registered(&mut self, id: i64, header: Header) {
-        self.place = Place::Live(id);
+    pub(super) fn registered(&mut self, id: i64, header: Header, now: Instant) {
+        if let Some(post) = self.post(id) {
+            post.place = Place::Live(id);
+            post.since = Some(now);
+        }
         if self.next == Revision::ZERO {
             self.next = header.revision.next();
         }
@@ -128,14 +236,9 @@ impl Entry {
         }
     }
 
-    /// Whether the server waits for a revision that does not exist as far as is known: while it
-    /// does, it answers no progress request on the whole stream.
-    pub(super) fn is_ahead(&self, seen: Revision) -> bool {
-        self.is_live() && self.sent > seen
-    }
-
-    pub(super) const fn is_live(&self) -> bool {
-        matches!(self.place, Place::Live(_))
+    /// Whether nothing that exists, as far as is known, is of interest to it.
+    pub(super) fn waits(&self, seen: Revision) -> bool {
+        self.next.previous() > seen
     }
 
     /// History is gone before `compact_revision`. Whether all that is of interest is still there.
@@ -146,40 +249,55 @@ impl Entry {
 
     /// Takes the events of a message. Whether there is room for more; if not, what was left of the
     /// message is forgotten, and comes again when the watch goes on.
-    pub(super) fn assemble(&mut self, events: Vec<Event>, fragment: bool) -> bool {
+    pub(super) fn assemble(&mut self, id: i64, events: Vec<Event>, fragment: bool) -> bool {
+        let held = self.post(id).map(|post| std::mem::take(&mut post.held));
+        let mut held = held.unwrap_or_default();
         for event in events {
             let revision = event.kv.mod_revision;
-            let other = self.held.first().is_some_and(|held| held.kv.mod_revision != revision);
-            if other && !self.flush() {
+            let other = held.first().is_some_and(|held: &Event| held.kv.mod_revision != revision);
+            if other && !self.deliver(std::mem::take(&mut held)) {
                 return false;
             }
             if revision >= self.next {
-                self.held.push(event);
+                held.push(event);
             }
         }
-        fragment || self.flush()
+        if !fragment {
+            return self.deliver(held);
+        }
+        if let Some(post) = self.post(id) {
+            post.held = held;
+        }
+        true
     }
 
-    /// Delivers what is held as the batch of its revision. Whether there is room for more.
-    fn flush(&mut self) -> bool {
-        let events = std::mem::take(&mut self.held);
-        let Some(first) = events.first() else { return true };
-        let revision = first.kv.mod_revision;
+    /// Delivers the batch of a revision. Whether there is room for more.
+    fn deliver(&mut self, events: Vec<Event>) -> bool {
+        let revision = events.first().map(|first| first.kv.mod_revision);
+        // While these were held, they may have come from elsewhere.
+        let Some(revision) = revision.filter(|revision| *revision >= self.next) else {
+            return true;
+        };
         self.advance(revision);
         self.claim = None;
         self.slot.push(WatchBatch { revision, events })
     }
 
+    /// Whether no revision is only half there.
+    fn is_whole(&self) -> bool {
+        self.posts().all(|post| post.held.is_empty())
+    }
+
     /// Everything up to `revision` has been delivered. A bookmark is delivered on request.
     pub(super) fn progress(&mut self, revision: Revision) {
-        if self.held.is_empty() && revision.next() >= self.next {
+        if self.is_whole() && revision.next() >= self.next {
             self.advance(revision);
         }
     }
 
     /// Delivers a bookmark, unless it says nothing.
     pub(super) fn bookmark(&self, revision: Revision) -> bool {
-        let says_something = self.held.is_empty() && revision.next() >= self.next;
+        let says_something = self.is_whole() && revision.next() >= self.next;
         if says_something {
             self.slot.push(WatchBatch { revision, events: Vec::new() });
         }
@@ -190,5 +308,6 @@ impl Entry {
         self.next = revision.next();
         self.reached = revision;
         self.exact = false;
+        self.stays = false;
     }
 }

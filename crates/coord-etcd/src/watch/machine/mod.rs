@@ -51,7 +51,7 @@ use tokio::time::Instant;
 use super::driver_is_gone;
 use super::slot::Slot;
 use super::wire::{NO_ID, Refusal, Reply, Request, refusal};
-use entry::{Entry, Place, Registering};
+use entry::{Entry, Place, Post, Registering};
 pub(crate) use lane::LaneName;
 use lane::{Creating, Lane, LaneState, Open};
 
@@ -135,8 +135,8 @@ impl Machine {
 
     /// The watch was dropped.
     pub(super) fn remove(&mut self, key: WatchKey) {
-        self.leave(key, Place::Waiting);
         self.asking.remove(&key);
+        self.leave(key, Place::Waiting);
         let Some(entry) = self.watches.remove(&key) else { return };
         if let Some(registering) = entry.registering {
             self.registering.remove(&(registering.until, key));
@@ -148,7 +148,8 @@ impl Machine {
     fn leave_aside(&mut self) {
         let name = LaneName::Aside;
         let closed = matches!(self.lane(name).state, LaneState::Closed { .. });
-        if !closed && !self.watches.values().any(|entry| entry.lane == name) {
+        let used = self.watches.values().flat_map(Entry::posts).any(|post| post.is_on(name));
+        if !closed && !used {
             self.actions.push(Action::Close(name));
             self.lane(name).state = LaneState::Closed { from: None };
         }
@@ -157,9 +158,9 @@ impl Machine {
     /// The reader of a watch that fell behind has read on.
     pub(super) fn go_on(&mut self, key: WatchKey, now: Instant) {
         if let Some(entry) = self.watches.get_mut(&key)
-            && entry.place == Place::Behind
+            && entry.at.place == Place::Behind
         {
-            entry.place = Place::Waiting;
+            entry.at.place = Place::Waiting;
             self.place(key, now);
         }
     }
@@ -187,10 +188,17 @@ impl Machine {
     /// for as long as it takes; unless no attempt can succeed, for the login is wrong.
     fn close(&mut self, name: LaneName, unreachable: Option<&Error>, now: Instant) {
         self.lane(name).close(now);
-        let keys = self.watches.iter().filter(|(_, entry)| entry.lane == name);
+        let keys = self.watches.iter().filter(|(_, e)| e.posts().any(|post| post.is_on(name)));
         for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
             let Some(entry) = self.watches.get_mut(&key) else { continue };
-            if entry.place != Place::Behind {
+            if let Some(to) = entry.to.take_if(|to| to.is_on(name) || !to.is_live()) {
+                self.quit(&to);
+            }
+            let Some(entry) = self.watches.get_mut(&key) else { continue };
+            if !entry.at.is_on(name) || entry.falls_back() {
+                continue;
+            }
+            if entry.at.place != Place::Behind {
                 entry.unplace(Place::Waiting);
             }
             if let Some(error) = unreachable
@@ -199,12 +207,13 @@ impl Machine {
                 self.end(key, error.clone());
             }
         }
+        self.leave_aside();
         self.reopen(name, now);
     }
 
     /// A server said something.
     pub(super) fn reply(&mut self, name: LaneName, reply: Reply, now: Instant) {
-        self.seen = self.seen.max(reply.header.revision);
+        self.seen = self.seen.max(reply.header.revision).max(reply.compact_revision);
         let Some(open) = self.lane(name).open() else { return };
         if reply.created {
             let canceled = reply.canceled;
@@ -217,7 +226,7 @@ impl Machine {
             };
             open.sound.get_or_insert(true);
             if canceled {
-                self.refused(name, creating.key, &reply.reason, now);
+                self.refused(name, &creating, &reply.reason, now);
             } else {
                 self.created(name, &creating, reply.header, now);
             }
@@ -273,7 +282,7 @@ impl Machine {
     }
 
     fn is_waiting(name: LaneName, entry: &Entry) -> bool {
-        entry.lane == name && entry.place == Place::Waiting
+        entry.posts().any(|post| post.is_waiting_on(name))
     }
 
     fn is_wanted(&self, name: LaneName) -> bool {
@@ -299,32 +308,43 @@ impl Machine {
     /// Brings a waiting watch to its stream, or sees to it that the stream is opened.
     fn place(&mut self, key: WatchKey, now: Instant) {
         let Some(entry) = self.watches.get_mut(&key) else { return };
-        let name = entry.lane;
+        let asked = entry.asks;
+        let Some((post, start)) = entry.unrequested() else { return };
+        let name = post.lane;
         let Some(open) = self.lanes[name as usize].open() else {
             return self.reopen(name, now);
         };
         let id = self.next_id;
         self.next_id += 1;
-        entry.place = Place::Creating(id);
-        entry.sent = entry.start();
+        post.place = Place::Creating(id);
+        (post.sent, post.asked) = (start, asked);
         open.creating.push_back(Creating { id, key, until: now + self.settings.attempt });
-        let create = Request::Create { id, start: entry.sent, watch: entry.request.clone() };
+        let create = Request::Create { id, start, watch: entry.request.clone() };
         self.actions.push(Action::Send(name, create));
     }
 
-    /// Takes a watch from its stream.
+    /// Takes a watch from its stream, and from where it was to go.
+    fn leave(&mut self, key: WatchKey, place: Place) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        let (lane, to) = (entry.at.lane, entry.to.take());
+        let at = std::mem::replace(&mut entry.at, Post::new(lane));
+        entry.unplace(place);
+        for post in [Some(at), to].into_iter().flatten() {
+            self.quit(&post);
+        }
+        self.forget_silence();
+    }
+
+    /// Gives up a registration.
     ///
     /// If it is just being created it is cancelled right behind that, and the confirmation finds
     /// nobody.
-    fn leave(&mut self, key: WatchKey, place: Place) {
-        let Some(entry) = self.watches.get_mut(&key) else { return };
-        if let Place::Creating(id) | Place::Live(id) = entry.place {
-            if let Some(open) = self.lanes[entry.lane as usize].open() {
-                open.live.remove(&id);
-            }
-            self.actions.push(Action::Send(entry.lane, Request::Cancel { id }));
+    fn quit(&mut self, post: &Post) {
+        let Some(id) = post.id() else { return };
+        if let Some(open) = self.lanes[post.lane as usize].open() {
+            open.live.remove(&id);
+            self.actions.push(Action::Send(post.lane, Request::Cancel { id }));
         }
-        entry.unplace(place);
     }
 
     /// Something is wrong with the stream: on to another.
@@ -351,30 +371,39 @@ impl Machine {
     fn created(&mut self, name: LaneName, creating: &Creating, header: Header, now: Instant) {
         let Creating { id, key, .. } = *creating;
         let Some(entry) = self.watches.get_mut(&key) else { return };
-        if entry.place != Place::Creating(id) {
+        if entry.post(id).is_none() {
             return;
         }
         if let Some(registering) = &entry.registering {
             self.registering.remove(&(registering.until, key));
         }
-        entry.registered(id, header);
-        let asks = entry.asks.is_some();
+        entry.registered(id, header, now);
+        let (asks, goes) = (entry.asks.is_some(), entry.goes_as(id));
         if let Some(open) = self.lane(name).open() {
             open.live.insert(id, key);
         }
-        if asks {
+        if goes && name == LaneName::Aside {
+            self.waits_aside(key, header.revision, now);
+        } else if asks {
             self.ask(name, now);
         }
     }
 
-    fn refused(&mut self, name: LaneName, key: WatchKey, reason: &str, now: Instant) {
-        let Some(entry) = self.watches.get_mut(&key) else { return };
+    fn refused(&mut self, name: LaneName, creating: &Creating, reason: &str, now: Instant) {
+        let Some(entry) = self.watches.get_mut(&creating.key) else { return };
         match refusal(reason, entry.next(), self.settings.has_login) {
             Refusal::Stream(reason) => self.fail(name, &reason, now),
+            Refusal::Watch(_) if entry.at.id() != Some(creating.id) => {
+                // It is still where it is.
+                if entry.to.take_if(|to| to.id() == Some(creating.id)).is_some() {
+                    entry.stays = true;
+                }
+                self.leave_aside();
+            }
             Refusal::Watch(error) => {
                 // The server has no id to cancel.
-                entry.unplace(Place::Waiting);
-                self.end(key, error);
+                entry.at.place = Place::Waiting;
+                self.end(creating.key, error);
             }
         }
     }
@@ -386,18 +415,10 @@ impl Machine {
             if reply.compact_revision == Revision::ZERO {
                 return self.fail(name, "a watch was cancelled by the server", now);
             }
-            // The server keeps the id, and is silent about progress, until it is cancelled.
-            let survives = entry.survives(reply.compact_revision);
-            let requested = Some(entry.next());
-            self.leave(key, Place::Waiting);
-            if survives {
-                return self.place(key, now);
-            }
-            let compact_revision = Some(reply.compact_revision);
-            return self.end(key, Error::Compacted { requested, compact_revision });
+            return self.compacted(key, reply.id, reply.compact_revision, now);
         }
         if !reply.events.is_empty() || reply.fragment {
-            if !entry.assemble(reply.events, reply.fragment) {
+            if !entry.assemble(reply.id, reply.events, reply.fragment) {
                 let slot = Arc::clone(&entry.slot);
                 self.leave(key, Place::Behind);
                 slot.fall_behind();
@@ -405,6 +426,29 @@ impl Machine {
         } else if entry.request.progress_notify && entry.bookmark(reply.header.revision) {
             entry.progress(reply.header.revision);
         }
+    }
+
+    /// History is gone before a server had told all of it. It keeps the id, and is silent about
+    /// progress, until that is cancelled.
+    fn compacted(&mut self, key: WatchKey, id: i64, revision: Revision, now: Instant) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        let survives = entry.survives(revision);
+        if let Some(to) = entry.to.take_if(|to| to.id() == Some(id)) {
+            entry.to = survives.then(|| Post::new(to.lane));
+            entry.stays = !survives;
+            self.quit(&to);
+            self.place(key, now);
+            return self.leave_aside();
+        }
+        if entry.to.as_ref().is_some_and(Post::is_live) {
+            return self.arrive(key);
+        }
+        let (requested, compact_revision) = (Some(entry.next()), Some(revision));
+        self.leave(key, Place::Waiting);
+        if survives {
+            return self.place(key, now);
+        }
+        self.end(key, Error::Compacted { requested, compact_revision });
     }
 }
 

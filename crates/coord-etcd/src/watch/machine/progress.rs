@@ -8,9 +8,10 @@
 //! - *A watcher that history is gone for* counts as not caught up until it is cancelled: it is
 //!   cancelled at once.
 //! - *A watcher that waits for a revision that does not exist yet* keeps the stream silent, on
-//!   3.4.38, 3.5.22, 3.6.2 and later. If it need not wait, it is created again one revision
-//!   earlier. If it does wait, it goes **aside**, to a second stream, opened for that; a watch
-//!   there that asks for progress itself, and need not wait any more, comes back.
+//!   3.4.38, 3.5.22, 3.6.2 and later. It goes **aside**, to a second stream, opened for that. The
+//!   confirmation there proves that it waits, so that compaction does not concern it, and with
+//!   that all that it was due before: which is the bookmark, if it asked itself. A watch aside
+//!   that asks, and waits no more, comes back, if those that do keep it from its bookmark.
 //! - *Servers before 3.4.25 and 3.5.8* answer always and at once, past events that they have still
 //!   to send. They betray themselves: asked for progress on a stream without watchers they answer,
 //!   where others are silent. So that is the first thing asked on each stream; whatever confirms
@@ -29,7 +30,7 @@ use std::time::Duration;
 use coord_core::Revision;
 use tokio::time::Instant;
 
-use super::entry::Place;
+use super::entry::{Entry, Post};
 use super::{Action, LaneName, LaneState, Machine, Request, WatchKey};
 
 /// How long an unproven answer must stand unchallenged.
@@ -53,9 +54,9 @@ impl Machine {
         let Some(entry) = self.watches.get_mut(&key) else { return };
         entry.asks = Some(now);
         self.asking.insert(key);
-        let (name, is_live) = (entry.lane, entry.is_live());
+        let live = entry.posts().filter(|post| post.is_live());
         // Elsewhere it is asked for as soon as the watch is live.
-        if is_live {
+        for name in live.map(|post| post.lane).collect::<Vec<_>>() {
             self.ask(name, now);
         }
     }
@@ -96,20 +97,37 @@ impl Machine {
                 };
                 entry.claim = None;
                 if entry.bookmark(revision) && at >= asked {
-                    entry.asks = None;
+                    entry.answered();
                     self.asking.remove(&key);
                 }
             }
             if sound {
                 entry.progress(revision);
+                // What answers an earlier request may arrive after the confirmation.
+                let settled = |to: &Post| to.since.is_some_and(|since| now - since >= SETTLE);
+                if entry.to.as_ref().is_some_and(|to| to.is_live_on(name) && settled(to)) {
+                    self.arrive(key);
+                }
             }
         }
     }
 
     /// Whether a live watch of the stream still wants a bookmark.
     fn is_asked(&self, name: LaneName) -> bool {
-        let mut asking = self.asking.iter().filter_map(|key| self.watches.get(key));
-        asking.any(|entry| entry.lane == name && entry.is_live())
+        let asking = self.asking.iter().filter_map(|key| self.watches.get(key));
+        asking.flat_map(Entry::posts).any(|post| post.is_live_on(name))
+    }
+
+    /// A server owes nothing to those who do not ask any more: whoever asks next has not waited
+    /// since then.
+    pub(super) fn forget_silence(&mut self) {
+        for name in LaneName::ALL {
+            if !self.is_asked(name)
+                && let Some(open) = self.lane(name).open()
+            {
+                open.unanswered = None;
+            }
+        }
     }
 
     /// When to ask again.
@@ -144,26 +162,59 @@ impl Machine {
     /// Moves watches out of the way that keep a server silent.
     fn make_way(&mut self, name: LaneName, now: Instant) {
         let seen = self.seen;
-        let live = self.watches.iter().filter(|(_, e)| e.lane == name && e.is_live());
-        let live: Vec<_> = live.map(|(key, entry)| (*key, entry.start() > seen)).collect();
-        let served = live.iter().any(|(key, waits)| self.asking.contains(key) && !waits);
-        for (key, waits) in live {
-            let Some(entry) = self.watches.get_mut(&key) else { continue };
-            let to = match (name, waits) {
-                // Nobody who could be served would be.
-                (_, true) if !served => continue,
-                (LaneName::Main, true) => LaneName::Aside,
-                // It waits for nothing, and its server need not believe that it does.
-                (LaneName::Main, false) if entry.is_ahead(seen) => LaneName::Main,
-                (LaneName::Aside, false) if entry.asks.is_some() => LaneName::Main,
-                _ => continue,
-            };
-            self.leave(key, Place::Waiting);
+        let live = || self.watches.iter().filter(|(_, entry)| entry.at.is_live_on(name));
+        let asks = |entry: &Entry| entry.asks.is_some() && !entry.waits(seen);
+        let served = live().any(|(_, entry)| asks(entry));
+        let to = |entry: &Entry| match (name, entry.at.is_ahead(seen)) {
+            _ if entry.stays || entry.to.is_some() => None,
+            // Otherwise nobody who could be served would be.
+            (LaneName::Main, true) => served.then_some(LaneName::Aside),
+            (LaneName::Main, false) => None,
+            // For the confirmation, which is the bookmark.
+            (LaneName::Aside, true) => asks(entry).then_some(LaneName::Aside),
+            (LaneName::Aside, false) => asks(entry).then_some(LaneName::Main),
+        };
+        let moves: Vec<_> = live().filter_map(|(key, e)| Some((*key, to(e)?))).collect();
+        for (key, to) in moves {
             if let Some(entry) = self.watches.get_mut(&key) {
-                entry.lane = to;
+                entry.to = Some(Post::new(to));
+                self.place(key, now);
             }
-            self.place(key, now);
         }
+    }
+
+    /// A watch that goes aside is registered there, in a store that was at `revision` or less.
+    ///
+    /// If that is before its start, the server will tell it all that is ever to come, compacted or
+    /// not. If not, the server may be looking for its start among what is being compacted; but
+    /// then the watch keeps nobody silent where it is.
+    pub(super) fn waits_aside(&mut self, key: WatchKey, revision: Revision, now: Instant) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        let from = entry.at.lane;
+        let waits = entry.to.as_ref().filter(|to| to.sent > revision);
+        if let Some(asked) = waits.map(|to| to.asked) {
+            // Whoever asked again since then gets another.
+            if asked.is_some() && entry.bookmark(revision) && entry.asks == asked {
+                entry.answered();
+                self.asking.remove(&key);
+            }
+            self.arrive(key);
+        } else if let Some(to) = entry.to.take() {
+            self.quit(&to);
+            self.leave_aside();
+        }
+        self.forget_silence();
+        if self.is_asked(from) {
+            self.ask(from, now);
+        }
+    }
+
+    /// A watch is where it was to go, and loses nothing by leaving where it was.
+    pub(super) fn arrive(&mut self, key: WatchKey) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        let Some(to) = entry.to.take() else { return };
+        let from = std::mem::replace(&mut entry.at, to);
+        self.quit(&from);
         self.leave_aside();
     }
 }

@@ -95,6 +95,40 @@ proptest! {
         }
         world.settle();
     }
+
+    /// Streams do not break here, readers read, and what is due is sent before it is compacted.
+    #[test]
+    fn compaction_ends_no_watch_that_has_caught_up(
+        steps in prop::collection::vec(step(), 1..160),
+    ) {
+        let mut world = World::new(true);
+        let mut patience = sim::ATTEMPT;
+        for step in steps {
+            match step {
+                Step::Break(_) | Step::Connect(_, None) => continue,
+                Step::Connect(lane, _) => world.step(Step::Connect(lane, Some(0))),
+                Step::Watch { keys, start, filters } => {
+                    world.hear(usize::from(u8::MAX));
+                    world.step(Step::Watch { keys, start: start.max(0), filters });
+                    world.run(LaneName::Main);
+                }
+                Step::Wait(millis) => {
+                    let wait = Duration::from_millis(millis.min(400));
+                    if let Some(left) = patience.checked_sub(wait).filter(|left| !left.is_zero()) {
+                        patience = left;
+                        world.step(Step::Wait(millis.min(400)));
+                    }
+                }
+                step => world.step(step),
+            }
+            world.keep_up();
+            world.hear(3);
+        }
+        world.hear(usize::from(u8::MAX));
+        for ended in world.settle() {
+            prop_assert!(ended.is_none(), "{:?}", ended);
+        }
+    }
 }
 
 /// A machine with one watch, from now on, created on a store at revision 10.
@@ -220,6 +254,61 @@ fn watch_of_the_future_makes_way_for_a_bookmark() {
     }
     assert!(world.opened_aside, "the watch of revision 15 goes aside");
     world.settle();
+}
+
+#[test]
+fn compaction_ends_no_watch_that_makes_way() {
+    for wait in [0, 300] {
+        let mut world = created();
+        world.step(Step::Drop(0));
+        world.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
+        world.run(LaneName::Main);
+        world.step(Step::Watch { keys: (1, 2), start: 0, filters: vec![] });
+        world.step(Step::Watch { keys: (1, 2), start: 1000, filters: vec![] });
+        world.run(LaneName::Main);
+        for _ in 0..3 {
+            world.step(Step::Wait(wait));
+            world.step(Step::Write(vec![3]));
+            world.step(Step::Compact(0));
+            world.keep_up();
+            world.step(Step::Progress(0));
+            world.step(Step::Progress(1));
+        }
+        world.settle();
+        world.step(Step::Write(vec![0]));
+        let ended = world.settle();
+        assert!(ended.iter().all(Option::is_none), "after {wait} ms each: {ended:?}");
+    }
+}
+
+#[test]
+fn silence_towards_those_who_are_gone_is_no_reason_to_move() {
+    let mut world = created();
+    world.step(Step::Watch { keys: (0, 1), start: 1000, filters: vec![] });
+    world.run(LaneName::Main);
+    world.step(Step::Progress(1));
+    world.run(LaneName::Main);
+    world.step(Step::Drop(1));
+    world.step(Step::Wait(10_000));
+    world.run(LaneName::Main);
+    world.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
+    world.run(LaneName::Main);
+    world.step(Step::Progress(1));
+    world.step(Step::Wait(1));
+    assert_eq!(world.actions, [Action::Send(LaneName::Main, Request::Progress)]);
+    assert!(!world.opened_aside, "it has not waited long enough");
+    world.settle();
+}
+
+#[test]
+fn watch_that_asks_for_a_bookmark_before_its_start_is_given_one() {
+    let mut world = created();
+    world.step(Step::Drop(0));
+    world.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
+    world.run(LaneName::Main);
+    for _ in 0..3 {
+        world.settle();
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ struct Watcher {
     request: WatchRequest,
     start: i64,
     next: i64,
+    /// It has caught up, and was never in need of what is past since then.
+    synced: bool,
     compacted: bool,
 }
 
@@ -127,7 +129,8 @@ impl Member {
                 let start = start.0;
                 let synced = start == 0 || start > self.known;
                 let next = if synced { start.max(self.known + 1) } else { start };
-                let watcher = Watcher { request: watch, start, next, compacted: false };
+                let compacted = false;
+                let watcher = Watcher { request: watch, start, next, synced, compacted };
                 self.watchers.insert(id, watcher);
                 if late {
                     sim.write(&[0, 1]);
@@ -162,16 +165,20 @@ impl Member {
         if watcher.compacted {
             return;
         }
+        let told = sim.told(&watcher.request, watcher.next, self.known);
+        if watcher.synced && told.is_empty() {
+            watcher.next = watcher.next.max(self.known + 1);
+        }
         if watcher.next < self.compacted {
             watcher.compacted = true;
             let compact_revision = Revision(self.compacted);
             let gone = Reply { id, canceled: true, compact_revision, ..Reply::default() };
             return self.replies.push_back(gone);
         }
-        let told = sim.told(&watcher.request, watcher.next, self.known);
         let all = told.len() <= revisions;
         let told: Vec<_> = told.into_iter().take(revisions).collect();
         let last = told.last().map_or(0, |(revision, _)| *revision);
+        watcher.synced = all;
         watcher.next = if all { watcher.next.max(self.known + 1) } else { last + 1 };
         let events: Vec<_> = told.into_iter().flat_map(|(_, events)| events).collect();
         let messages = events.chunks(size).count();
@@ -416,6 +423,27 @@ impl World {
         }
         for i in 0..self.readers.len() {
             self.step(Step::Read(i, 5));
+        }
+    }
+
+    /// Members learn all that has happened, and tell the watchers that have caught up, and nobody
+    /// else.
+    pub(super) fn keep_up(&mut self) {
+        for member in self.members.iter_mut().flatten() {
+            member.known = self.sim.revision;
+            member.compacted = self.sim.compacted;
+            let synced = member.watchers.iter().filter(|(_, watcher)| watcher.synced);
+            for id in synced.map(|(id, _)| *id).collect::<Vec<_>>() {
+                member.send(id, usize::MAX, 2, &self.sim);
+            }
+        }
+    }
+
+    /// So many messages of each member arrive, and are read as they come.
+    pub(super) fn hear(&mut self, messages: usize) {
+        for _ in 0..messages {
+            LaneName::ALL.into_iter().for_each(|lane| self.step(Step::Arrive(lane)));
+            (0..self.readers.len()).for_each(|i| self.step(Step::Read(i, 5)));
         }
     }
 
