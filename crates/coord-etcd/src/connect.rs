@@ -60,7 +60,7 @@ impl std::fmt::Debug for Login {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is connected before `connect`"]
 pub struct EtcdBuilder {
-    options: Options,
+    pub(crate) options: Options,
 }
 
 impl EtcdBuilder {

@@ -15,15 +15,17 @@
 //! ```
 //!
 //! Nobody waits for it: whoever comes by while it is dialled helps it along, and takes the first.
-//! If it cannot be had, the first carries everything.
+//! If it cannot be had, or breaks, the first carries everything, and it is dialled again later.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt as _};
 
 #[cfg(test)]
@@ -31,6 +33,9 @@ mod tests;
 
 /// How many requests are under way on the first connection before the second is wanted.
 const FEW: usize = 4;
+
+/// For how long the second is done without when it could not be had.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Two connections to one member. Clones share them.
 pub(crate) struct Connections<S> {
@@ -40,6 +45,7 @@ pub(crate) struct Connections<S> {
 struct Shared<S> {
     first: Connection<S>,
     second: Mutex<Second<S>>,
+    dial: Box<dyn Fn() -> Dialling<S> + Send + Sync>,
     /// Where the second connection is to live: whoever helps it along may be of another.
     runtime: Handle,
 }
@@ -50,24 +56,36 @@ struct Connection<S> {
     under_way: Arc<AtomicUsize>,
 }
 
+type Dialling<S> = BoxFuture<'static, Result<S, BoxError>>;
+
 enum Second<S> {
-    /// It is dialled as it is polled, which is not before it is wanted.
-    Dialled(BoxFuture<'static, Result<S, BoxError>>),
+    /// There is none, and it is not dialled before this moment.
+    Wanting(Option<Instant>),
+    /// It is dialled as it is polled.
+    Dialled(Dialling<S>),
     Open(Connection<S>),
-    NotToBeHad,
+}
+
+impl<S> Second<S> {
+    fn not_now(&mut self, error: &BoxError) {
+        tracing::debug!(error, "done without a second connection for a while");
+        *self = Self::Wanting(Some(Instant::now() + PAUSE));
+    }
 }
 
 impl<S: Clone> Connections<S> {
-    /// `first`, and what dials the second, on the current runtime.
-    pub(crate) fn new<E: Into<BoxError>>(
-        first: S,
-        second: impl Future<Output = Result<S, E>> + Send + 'static,
-    ) -> Self {
-        let second = second.map(|dialled| dialled.map_err(Into::into)).boxed();
+    /// `first`, and how to dial the second, on the current runtime.
+    pub(crate) fn new<E, F>(first: S, dial: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        E: Into<BoxError>,
+        F: Future<Output = Result<S, E>> + Send + 'static,
+    {
+        let dial = move || dial().map(|dialled| dialled.map_err(Into::into)).boxed();
         Self {
             shared: Arc::new(Shared {
                 first: Connection::new(first),
-                second: Mutex::new(Second::Dialled(second)),
+                second: Mutex::new(Second::Wanting(None)),
+                dial: Box::new(dial),
                 runtime: Handle::current(),
             }),
         }
@@ -84,22 +102,40 @@ impl<S: Clone> Connections<S> {
 
     /// The second, if it stands.
     fn second(&self) -> Option<Connection<S>> {
-        let mut second = self.shared.second.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut second = self.shared.lock();
+        if let Second::Wanting(from) = &*second
+            && from.is_none_or(|from| from <= Instant::now())
+        {
+            *second = Second::Dialled((self.shared.dial)());
+        }
         if let Second::Dialled(dialling) = &mut *second {
             let _here = self.shared.runtime.enter();
             // Nobody is woken for it: the next one who comes by sees how far it is.
             match dialling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(service)) => *second = Second::Open(Connection::new(service)),
-                Poll::Ready(Err(error)) => {
-                    tracing::debug!(error, "done without a second connection");
-                    *second = Second::NotToBeHad;
-                }
+                Poll::Ready(Err(error)) => second.not_now(&error),
             }
         }
         match &*second {
             Second::Open(connection) => Some(connection.clone()),
-            Second::Dialled(_) | Second::NotToBeHad => None,
+            Second::Wanting(_) | Second::Dialled(_) => None,
+        }
+    }
+}
+
+impl<S> Shared<S> {
+    fn lock(&self) -> MutexGuard<'_, Second<S>> {
+        self.second.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does without the second if it is this one, which broke.
+    fn note_broken(&self, connection: &Counted, error: &BoxError) {
+        let mut second = self.lock();
+        if let Second::Open(open) = &*second
+            && Arc::ptr_eq(&open.under_way, &connection.0)
+        {
+            second.not_now(error);
         }
     }
 }
@@ -128,7 +164,7 @@ impl<S> Clone for Connections<S> {
 
 impl<S, R> Service<R> for Connections<S>
 where
-    S: Service<R, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
+    S: Service<R, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
     type Response = S::Response;
@@ -143,10 +179,10 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let Connection { service, under_way } = self.choose();
         let counted = Counted::new(under_way);
+        let shared = Arc::clone(&self.shared);
         async move {
-            let answer = service.oneshot(request).await;
-            drop(counted);
-            answer.map_err(Into::into)
+            let answer = service.oneshot(request).await.map_err(Into::into);
+            answer.inspect_err(|error| shared.note_broken(&counted, error))
         }
         .boxed()
     }

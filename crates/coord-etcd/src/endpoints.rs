@@ -16,6 +16,7 @@
 //! and at least one of them is there at all: an election takes a second or two. If no member
 //! accepts a connection the caller is told at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -32,7 +33,7 @@ use crate::link::{Endpoint, Link};
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 /// How long a member may take before whoever goes away is taken to go because of it.
-const SILENCE: Duration = Duration::from_millis(250);
+pub(crate) const SILENCE: Duration = Duration::from_millis(250);
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -97,9 +98,23 @@ impl Endpoints {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let deadline = Instant::now() + self.options.request_timeout;
+        self.call_until(Instant::now() + self.options.request_timeout, asked, send).await
+    }
+
+    /// The same, for which there is time up to `deadline`.
+    pub(crate) async fn call_until<W, S, F>(
+        &self,
+        deadline: Instant,
+        asked: &Asked,
+        send: S,
+    ) -> Result<W>
+    where
+        S: Fn(Arc<Link>) -> F + Sync,
+        F: Future<Output = Result<W, etcd_client::Error>> + Send,
+    {
         let mut pause = PAUSE_FIRST;
-        let mut may_log_in = self.options.login.is_some();
+        // Each member is spoken to with a login of its own, which may be too old.
+        let mut renewed = BTreeSet::new();
         loop {
             let first = self.preferred.load(Ordering::Relaxed);
             let mut failures = Vec::new();
@@ -116,7 +131,9 @@ impl Endpoints {
                 let again = match failure.remedy {
                     Remedy::None => false,
                     Remedy::Unreachable | Remedy::Elsewhere => true,
-                    Remedy::Login => std::mem::take(&mut may_log_in),
+                    Remedy::Login => {
+                        self.options.login.is_some() && renewed.insert(endpoint.number)
+                    }
                 };
                 if !again {
                     if matches!(failure.error, Error::Unavailable { .. } | Error::Timeout { .. }) {
@@ -187,13 +204,13 @@ impl Endpoints {
                     failure = failure.at_first(endpoint.encrypted);
                 }
                 if failure.remedy == Remedy::Login {
-                    endpoint.forget(&link).await;
+                    endpoint.forget(&link);
                 }
                 Err(failure)
             }
             Err(_) => {
                 // The connection may be dead without anybody having noticed.
-                endpoint.forget(&link).await;
+                endpoint.forget(&link);
                 let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
                 Err(Failure { error: Error::Timeout { after: asked.waited }, remedy })
             }

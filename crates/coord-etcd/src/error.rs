@@ -10,11 +10,13 @@
 //! table too, for a request that may change the store: a read is never applied.
 
 use std::error::Error as StdError;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{Error, LeaseId, Limits, Outcome, Revision, Source};
+use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};
 
 use crate::wire::Malformed;
@@ -197,8 +199,8 @@ impl Failure {
 
     /// What a gRPC status means, from the member at `endpoint`.
     pub(crate) fn of_status(status: Status, asked: &Asked, endpoint: &str) -> Self {
-        if let Some(connect) = cause::<ConnectError>(&status) {
-            let reason = format!("cannot connect to {endpoint}: {}", root(connect));
+        if let Some(why) = not_dialled(&status) {
+            let reason = format!("cannot connect to {endpoint}: {why}");
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
             return Self { error, remedy: Remedy::Unreachable };
         }
@@ -261,7 +263,10 @@ impl Failure {
                 };
                 Self::away(asked.outcome(outcome), reason, Some(Arc::new(status)))
             }
-            Means::TimedOut => Self::answer(Error::Timeout { after: asked.waited }),
+            Means::TimedOut => {
+                let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
+                Self { error: Error::Timeout { after: asked.waited }, remedy }
+            }
             Means::Other(outcome) => Self::answer(other(asked.outcome(outcome), status)),
         }
     }
@@ -369,6 +374,18 @@ fn cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Opti
         next = error.source();
     }
     None
+}
+
+/// Why there was not even a connection, if that is what went wrong.
+///
+/// tonic has a [`ConnectError`] for it, but a dial that took too long it cuts short from outside,
+/// with an error that is like those of connections which stood, but for what is in it.
+fn not_dialled<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    if let Some(connect) = cause::<ConnectError>(error) {
+        return Some(root(connect));
+    }
+    let late = cause::<io::Error>(error)?.get_ref().filter(|within| within.is::<Elapsed>())?;
+    Some(late)
 }
 
 /// The deepest cause: what the operating system said.

@@ -4,8 +4,8 @@
 //! the member comes back (tonic does that), and is thrown away when it is suspect: when its login
 //! has become too old, or when an answer did not come.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coord_core::Result;
 use etcd_client::{
@@ -13,7 +13,7 @@ use etcd_client::{
 };
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tonic::transport;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
@@ -35,6 +35,8 @@ pub(crate) struct Endpoint {
     pub(crate) encrypted: bool,
     dial: Dial,
     link: Mutex<Option<Arc<Link>>>,
+    /// Held by whoever makes a link, so that others wait for that one.
+    making: AsyncMutex<()>,
 }
 
 /// How to get a channel to a member.
@@ -89,13 +91,18 @@ impl Endpoint {
     }
 
     fn new(number: usize, name: String, dial: Dial) -> Self {
-        Self { number, name, encrypted: false, dial, link: Mutex::new(None) }
+        let (link, making) = (Mutex::default(), AsyncMutex::default());
+        Self { number, name, encrypted: false, dial, link, making }
     }
 
     /// The link, made if there is none. Nothing has been asked of the member when this fails.
     pub(crate) async fn link(&self, options: &Options) -> Result<Arc<Link>, Failure> {
-        let mut slot = self.link.lock().await;
-        if let Some(link) = &*slot {
+        if let Some(link) = &*self.slot() {
+            return Ok(Arc::clone(link));
+        }
+        let _making = self.making.lock().await;
+        // Somebody else may have made it meanwhile.
+        if let Some(link) = &*self.slot() {
             return Ok(Arc::clone(link));
         }
         let connected = match &self.dial {
@@ -110,16 +117,20 @@ impl Endpoint {
         })?;
         tracing::debug!(endpoint = self.name, "connected");
         let link = Arc::new(link);
-        *slot = Some(Arc::clone(&link));
+        *self.slot() = Some(Arc::clone(&link));
         Ok(link)
     }
 
-    /// Throws a link away, unless that has been done already.
-    pub(crate) async fn forget(&self, link: &Arc<Link>) {
-        let mut slot = self.link.lock().await;
+    /// Throws a link away, unless that has been done already. Never waits for one that is made.
+    pub(crate) fn forget(&self, link: &Arc<Link>) {
+        let mut slot = self.slot();
         if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
             *slot = None;
         }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,7 +184,10 @@ async fn connections(
         socket(options).map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
     let first = endpoint.connect_with_connector(gathering.clone()).await?;
     let endpoint = endpoint.clone();
-    let second = async move { endpoint.connect_with_connector(gathering).await };
+    let second = move || {
+        let (endpoint, gathering) = (endpoint.clone(), gathering.clone());
+        async move { endpoint.connect_with_connector(gathering).await }
+    };
     Ok(Channel::Custom(BoxCloneSyncService::new(Connections::new(first, second))))
 }
 
@@ -216,7 +230,8 @@ fn socket(options: &Options) -> HttpConnector {
     socket
 }
 
-fn configured(
+/// How tonic is to speak to a member.
+pub(crate) fn configured(
     uri: String,
     options: &Options,
     tls: TlsOptions,

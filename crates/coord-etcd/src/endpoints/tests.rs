@@ -5,16 +5,18 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use coord_core::{ErrorKind, KvBackend, KvBackendExt, Put, PutResponse, Range};
-use etcd_client::Channel;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvServer,
     PbKvService, PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
     PbRangeStreamResponse, PbTxnRequest, PbTxnResponse,
 };
+use etcd_client::{Channel, TlsOptions};
 use futures_util::stream::BoxStream;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::{Code, ConnectError, Request, Response, Status};
@@ -23,6 +25,7 @@ use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 use crate::EtcdBackend;
+use crate::link::configured;
 
 /// A member that gives the answers it was told, and then good ones, and counts.
 #[derive(Clone, Default)]
@@ -32,6 +35,8 @@ struct Member(Arc<State>);
 struct State {
     told: Mutex<VecDeque<Told>>,
     asked: AtomicUsize,
+    /// Whether it lets anybody wait who logs in.
+    hangs_at_logins: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -43,7 +48,7 @@ enum Told {
 impl Member {
     fn new(told: impl IntoIterator<Item = Told>) -> Self {
         let told = Mutex::new(told.into_iter().collect());
-        Self(Arc::new(State { told, asked: AtomicUsize::new(0) }))
+        Self(Arc::new(State { told, ..State::default() }))
     }
 
     fn asked(&self) -> usize {
@@ -51,13 +56,27 @@ impl Member {
     }
 
     fn channel(&self) -> Channel {
-        let server = PbKvServer::new(self.clone());
+        let member = self.clone();
         Channel::Custom(BoxCloneSyncService::new(service_fn(
             move |request: http::Request<Body>| {
-                let answer = server.clone().oneshot(request);
-                async { answer.await.map_err(|never: Infallible| match never {}) }
+                let member = member.clone();
+                async move {
+                    if request.uri().path() == "/etcdserverpb.Auth/Authenticate" {
+                        return Ok(member.log_in().await);
+                    }
+                    let answer = PbKvServer::new(member).oneshot(request).await;
+                    answer.map_err(|never: Infallible| match never {})
+                }
             },
         )))
+    }
+
+    /// It knows no logins, and says so.
+    async fn log_in(&self) -> http::Response<Body> {
+        if self.0.hangs_at_logins.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        Status::failed_precondition("etcdserver: authentication is not enabled").into_http()
     }
 
     async fn answer<T: Default>(&self) -> Result<Response<T>, Status> {
@@ -121,6 +140,12 @@ fn backend(channels: impl IntoIterator<Item = Channel>) -> EtcdBackend {
     EtcdBackend::builder::<String>([]).over_channels(channels).expect("there is a channel")
 }
 
+/// The same, with a login.
+fn logged_in(channels: impl IntoIterator<Item = Channel>) -> EtcdBackend {
+    let builder = EtcdBackend::builder::<String>([]).login("app", "secret");
+    builder.over_channels(channels).expect("there is a channel")
+}
+
 async fn put(kv: &EtcdBackend) -> coord_core::Result<PutResponse> {
     kv.put_with(Put::new("a", "1")).await
 }
@@ -138,6 +163,21 @@ async fn endpoint_that_refuses_is_passed_over_by_changes_too() {
     }
 }
 
+/// tonic dials again by itself when a connection was lost, and says in other words that it took too
+/// long than that it failed: a change that had not even been sent was perhaps applied.
+#[tokio::test(start_paused = true)]
+async fn endpoint_that_accepts_no_connection_any_more_is_passed_over() {
+    let options = EtcdBackend::builder(["nowhere"]).options;
+    let nowhere = configured("http://nowhere".to_owned(), &options, TlsOptions::new());
+    let silence = service_fn(|_| std::future::pending::<io::Result<TokioIo<TcpStream>>>());
+    let nowhere = nowhere.expect("a name").connect_with_connector_lazy(silence);
+    let good = Member::default();
+    let kv = backend([Channel::Tonic(nowhere), good.channel()]);
+    let start = Instant::now();
+    put(&kv).await.expect("the other endpoint answers");
+    assert_eq!((start.elapsed(), good.asked()), (options.connect_timeout, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn change_that_was_perhaps_applied_is_not_repeated() {
     let (bad, good) = (Member::new([STOPPED]), Member::default());
@@ -151,7 +191,8 @@ async fn change_that_was_perhaps_applied_is_not_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn read_is_asked_elsewhere_whatever_happened() {
-    let (bad, good) = (Member::new([STOPPED, STOPPED, Told::Hang]), Member::default());
+    let late = Told::Say(Code::DeadlineExceeded, "context deadline exceeded");
+    let (bad, good) = (Member::new([STOPPED, STOPPED, Told::Hang, late]), Member::default());
     let kv = backend([bad.channel(), good.channel()]);
     kv.get("a").await.expect("the other member answers");
     let read_only = coord_core::Txn::new().and_then([Range::new("a")]);
@@ -159,7 +200,9 @@ async fn read_is_asked_elsewhere_whatever_happened() {
     kv.txn(read_only).await.expect("it changes nothing either");
     kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);
     kv.get("a").await.expect("half of the time is left for the other member");
-    assert_eq!((bad.asked(), good.asked()), (3, 3));
+    kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);
+    kv.get("a").await.expect("it may be that only this member had no time");
+    assert_eq!((bad.asked(), good.asked()), (4, 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,6 +228,49 @@ async fn election_is_not_waited_for_longer_than_a_request_may_take() {
     let error = put(&kv).await.expect_err("there is never a leader");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied));
     assert!(start.elapsed() <= Duration::from_secs(7));
+}
+
+/// Each member is spoken to with a login of its own, and when rights change all of them are too
+/// old. The second that said so was believed.
+#[tokio::test(start_paused = true)]
+async fn login_that_is_too_old_everywhere_is_renewed() {
+    let old = Told::Say(Code::InvalidArgument, "etcdserver: revision of auth store is old");
+    let members = [(); 3].map(|()| Member::new([old.clone()]));
+    let kv = logged_in(members.iter().map(Member::channel));
+    put(&kv).await.expect("there is nothing that logging in does not help");
+    let asked = members.each_ref().map(Member::asked);
+    assert_eq!(asked.iter().sum::<usize>(), 4, "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn login_that_is_always_too_old_is_an_error() {
+    let old = Told::Say(Code::InvalidArgument, "etcdserver: revision of auth store is old");
+    let member = Member::new(vec![old; 1000]);
+    let error = put(&logged_in([member.channel()])).await.expect_err("it never gets better");
+    assert_eq!((error.kind(), member.asked()), (ErrorKind::Unauthenticated, 2));
+}
+
+/// Whoever had waited in vain threw the connection away, and waited for it to be made.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_a_request_may_take_because_another_dials() {
+    let member = Member::new([Told::Hang, Told::Hang]);
+    let kv = logged_in([member.channel()]);
+    let later = |seconds| sleep(Duration::from_secs(seconds));
+    let first = put(&kv);
+    let second = async {
+        later(3).await;
+        let start = Instant::now();
+        let error = put(&kv).await.expect_err("there is no answer");
+        assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, Duration::from_secs(7)));
+    };
+    // When the first one is over, and the second one still waits.
+    let third = async {
+        later(8).await;
+        member.0.hangs_at_logins.store(true, Ordering::Relaxed);
+        put(&kv).await
+    };
+    let (first, (), third) = tokio::join!(first, second, third);
+    assert!(first.is_err() && third.is_err());
 }
 
 #[tokio::test(start_paused = true)]
