@@ -13,9 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coord_core::{Error, LeaseId, LeaseKeepAliveResponse, Result};
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, SILENCE};
 use crate::error::{Asked, Failure};
 use crate::link::Link;
 use crate::wire::FromWire;
@@ -46,24 +46,32 @@ impl KeepAlives {
     ) -> Result<LeaseKeepAliveResponse> {
         let waited = endpoints.options().request_timeout;
         let asked = Asked { lease: Some(id), waited, ..Asked::default() };
-        // An idle stream may be dead and not know it, so it gets half of the time.
-        let deadline = Instant::now() + waited / 2;
-        while let Some(mut idle) = self.take() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match timeout(left, idle.refresh(id)).await {
+        let start = Instant::now();
+        // Idle streams may be dead and not know it, so they get half of the time.
+        let early = start + waited / 2;
+        while Instant::now() < early
+            && let Some(mut idle) = self.take()
+        {
+            let (endpoint, began) = (idle.endpoint, Instant::now());
+            let patience = Patience { keep_alives: self, endpoints, endpoint, began };
+            let answer = timeout_at(early, idle.refresh(id)).await;
+            std::mem::forget(patience);
+            match answer {
                 Ok(Ok(response)) => return self.answered(idle, response, &asked),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a keep-alive stream is dead");
-                    self.drop_all(idle.endpoint);
+                    self.drop_all(endpoint);
                 }
                 Err(_) => {
-                    self.drop_all(idle.endpoint);
-                    endpoints.avoid(idle.endpoint);
+                    self.drop_all(endpoint);
+                    endpoints.avoid(endpoint);
                 }
             }
         }
-        let (stream, response) =
-            endpoints.call(&asked, |link| async move { KeepAlive::open(&link, id).await }).await?;
+        let opened = endpoints.call_until(start + waited, &asked, |link| async move {
+            KeepAlive::open(&link, id).await
+        });
+        let (stream, response) = opened.await?;
         self.answered(stream, response, &asked)
     }
 
@@ -101,6 +109,24 @@ impl KeepAlives {
     /// Drops what shares a connection with a stream that turned out to be dead.
     fn drop_all(&self, endpoint: usize) {
         self.idle().retain(|stream| stream.endpoint != endpoint);
+    }
+}
+
+/// Somebody who waits for an answer on a stream that was idle. Whoever goes before it comes did not
+/// wait for nothing: the next one must not meet the same silence, not here and not elsewhere.
+struct Patience<'a> {
+    keep_alives: &'a KeepAlives,
+    endpoints: &'a Endpoints,
+    endpoint: usize,
+    began: Instant,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if self.began.elapsed() >= SILENCE {
+            self.keep_alives.drop_all(self.endpoint);
+            self.endpoints.avoid(self.endpoint);
+        }
     }
 }
 

@@ -73,6 +73,8 @@ use wire::{FromWire, Malformed, send};
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.
+/// - The keys of one lease can be asked for up to 4 MiB, as can the list of all leases; other
+///   answers may be as long as they like.
 /// - Errors tell which key, lease or revision they are about only where the request leaves no
 ///   doubt: etcd itself does not say.
 ///

@@ -1,7 +1,8 @@
 //! Three members, one of which, or all, meet with something, while [`Traffic`] goes on.
 
-use coord_core::{KvBackendExt as _, LossReason, Mutex, Put, SessionState};
+use coord_core::{KvBackend as _, KvBackendExt as _, LossReason, Mutex, Put, SessionState};
 use coord_etcd_tests::{Cluster, Release, Setup};
+use futures_util::future::try_join_all;
 use tokio::time::timeout;
 
 use crate::support::{client, secs, session, single, until};
@@ -126,16 +127,19 @@ async fn session_on_a_server_that_was_frozen_for_a_moment_lives_on() {
 }
 
 /// The session gives up on each keep-alive long before the client gives up on the member, and drops
-/// its future. That has to be hint enough to ask another member the next time.
+/// its future. That has to be hint enough to ask another member the next time, also if there are
+/// streams to this one on which leases were kept alive before.
 #[tokio::test]
 async fn short_session_outlives_the_member_that_it_was_opened_at() {
     let cluster = three().await;
     let leader = cluster.leader().await;
-    for frozen in [(leader + 1) % 3, leader] {
+    for (frozen, streams) in [((leader + 1) % 3, 0), (leader, 0), (leader, 2)] {
         let mut endpoints = cluster.endpoints();
         endpoints.rotate_left(frozen);
         let kv = client(&endpoints).await;
         let session = session(&kv, 6).await;
+        let refresh = || kv.lease_keep_alive(session.lease_id());
+        try_join_all((0..streams).map(|_| refresh())).await.expect("everybody is well");
         cluster[frozen].pause();
         let lost = timeout(secs(15), session.lost()).await;
         cluster[frozen].resume();

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{ErrorKind, KvBackend};
+use coord_core::{ErrorKind, KvBackend, LeaseTimeToLive, Outcome};
 use etcd_client::Channel;
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
@@ -14,6 +14,7 @@ use etcd_client::proto::{
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use tokio::time::{sleep, timeout};
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::{Request, Response, Status, Streaming};
@@ -29,11 +30,36 @@ const GONE: i64 = 404;
 const SLOW: i64 = 13;
 /// A lease whose refresh breaks the first stream that it is asked for on.
 const FATAL: i64 = 500;
+/// A lease with keys of 4 MiB; others have a little less.
+const LONG: i64 = 4;
 
 #[derive(Clone, Default)]
 struct Member {
     /// How many streams were opened.
     opened: Arc<AtomicUsize>,
+    /// How many milliseconds it takes to answer.
+    takes_ms: Arc<AtomicU64>,
+}
+
+impl Member {
+    fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    fn takes(&self, time: Duration) {
+        let millis = time.as_millis().try_into().expect("not that long");
+        self.takes_ms.store(millis, Ordering::Relaxed);
+    }
+
+    fn channel(&self) -> Channel {
+        let server = PbLeaseServer::new(self.clone());
+        Channel::Custom(BoxCloneSyncService::new(service_fn(
+            move |request: http::Request<Body>| {
+                let answer = server.clone().oneshot(request);
+                async { answer.await.map_err(|never: Infallible| match never {}) }
+            },
+        )))
+    }
 }
 
 #[tonic::async_trait]
@@ -45,14 +71,21 @@ impl PbLeaseService for Member {
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let first = self.opened.fetch_add(1, Ordering::Relaxed) == 0;
-        let answers = request.into_inner().then(move |request| async move {
-            let id = request?.id;
-            match id {
-                SLOW if first => std::future::pending().await,
-                FATAL if first => Err(Status::unavailable("etcdserver: no leader")),
-                id => {
-                    let ttl = if id == GONE { 0 } else { 10 };
-                    Ok(PbLeaseKeepAliveResponse { header: None, id, ttl })
+        let takes_ms = Arc::clone(&self.takes_ms);
+        let answers = request.into_inner().then(move |request| {
+            let takes = Duration::from_millis(takes_ms.load(Ordering::Relaxed));
+            async move {
+                if !takes.is_zero() {
+                    sleep(takes).await;
+                }
+                let id = request?.id;
+                match id {
+                    SLOW if first => std::future::pending().await,
+                    FATAL if first => Err(Status::unavailable("etcdserver: no leader")),
+                    id => {
+                        let ttl = if id == GONE { 0 } else { 10 };
+                        Ok(PbLeaseKeepAliveResponse { header: None, id, ttl })
+                    }
                 }
             }
         });
@@ -75,9 +108,12 @@ impl PbLeaseService for Member {
 
     async fn lease_time_to_live(
         &self,
-        _: Request<PbLeaseTimeToLiveRequest>,
+        request: Request<PbLeaseTimeToLiveRequest>,
     ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
-        Err(Status::unimplemented("not asked for here"))
+        let id = request.into_inner().id;
+        let keys = vec![vec![0; 1 << 10]; if id == LONG { 4 << 10 } else { 4000 }];
+        let answer = PbLeaseTimeToLiveResponse { id, ttl: 9, granted_ttl: 10, keys, header: None };
+        Ok(Response::new(answer))
     }
 
     async fn lease_leases(
@@ -91,14 +127,12 @@ impl PbLeaseService for Member {
 /// A backend on one member, and the count of its streams.
 fn backend() -> (EtcdBackend, Arc<AtomicUsize>) {
     let member = Member::default();
-    let opened = Arc::clone(&member.opened);
-    let server = PbLeaseServer::new(member);
-    let channel = BoxCloneSyncService::new(service_fn(move |request: http::Request<Body>| {
-        let answer = server.clone().oneshot(request);
-        async { answer.await.map_err(|never: Infallible| match never {}) }
-    }));
+    (over([&member]), member.opened)
+}
+
+fn over<const N: usize>(members: [&Member; N]) -> EtcdBackend {
     let builder = EtcdBackend::builder::<String>([]);
-    (builder.over_channels([Channel::Custom(channel)]).expect("there is a channel"), opened)
+    builder.over_channels(members.map(Member::channel)).expect("there is a channel")
 }
 
 fn lease(id: i64) -> LeaseId {
@@ -157,4 +191,72 @@ async fn abandoned_refresh_takes_its_stream_along() {
     let alive = kv.lease_keep_alive(lease(2)).await.expect("on a stream of its own");
     assert_eq!(alive.id, lease(2));
     assert_eq!(opened.load(Ordering::Relaxed), 2);
+}
+
+/// A time that nobody waits for.
+const AGES: Duration = Duration::from_secs(1_000_000);
+
+/// A session gives up on a keep-alive long before half of the time is over, and has the time for
+/// two or three. It was lost although another member was well: the first went over the stream that
+/// was idle, the second over the next or a new one to the same member, and only then was that
+/// avoided.
+#[tokio::test(start_paused = true)]
+async fn refresh_that_is_abandoned_on_an_idle_stream_is_followed_by_one_elsewhere() {
+    let (frozen, well) = (Member::default(), Member::default());
+    let kv = over([&frozen, &well]);
+    let keep_alives = &kv.shared.keep_alives;
+    kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
+    let first = keep_alives.take().expect("it is idle");
+    kv.lease_keep_alive(lease(2)).await.expect("on the second stream");
+    keep_alives.put(first);
+    frozen.takes(AGES);
+    let abandoned = timeout(Duration::from_millis(1500), kv.lease_keep_alive(lease(1)));
+    abandoned.await.expect_err("it is not answered");
+    let start = Instant::now();
+    kv.lease_keep_alive(lease(1)).await.expect("the other member is well");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!((frozen.opened(), well.opened()), (2, 1));
+}
+
+/// Streams to members that are well were tried with no time left, and thrown away one by one, each
+/// with its member: the refresh came back to the one that was frozen.
+#[tokio::test(start_paused = true)]
+async fn silent_stream_leaves_those_to_other_members_alone() {
+    let (frozen, well) = (Member::default(), Member::default());
+    let kv = over([&frozen, &well]);
+    let keep_alives = &kv.shared.keep_alives;
+    kv.lease_keep_alive(lease(1)).await.expect("on the first member");
+    let first = keep_alives.take().expect("it is idle");
+    kv.shared.endpoints.avoid(0);
+    kv.lease_keep_alive(lease(1)).await.expect("on the second member");
+    keep_alives.put(first);
+    frozen.takes(AGES);
+    well.takes(Duration::from_millis(5));
+    let start = Instant::now();
+    kv.lease_keep_alive(lease(1)).await.expect("the second member is well");
+    assert_eq!(start.elapsed(), Duration::from_millis(3510), "half of the time, and a new stream");
+    assert_eq!((frozen.opened(), keep_alives.idle().len()), (1, 2));
+}
+
+/// An idle stream that was silent for half of the time was followed by a call with all of it.
+#[tokio::test(start_paused = true)]
+async fn refresh_takes_no_longer_than_a_request_may() {
+    let member = Member::default();
+    let kv = over([&member]);
+    kv.lease_keep_alive(lease(1)).await.expect("it exists");
+    member.takes(AGES);
+    let start = Instant::now();
+    let error = kv.lease_keep_alive(lease(1)).await.expect_err("there is no answer");
+    assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, Duration::from_secs(7)));
+}
+
+/// The client crate has no way to lift that limit of tonic's, as for keys and watches.
+#[tokio::test(start_paused = true)]
+async fn keys_of_a_lease_can_be_asked_for_up_to_four_mib() {
+    let (kv, _) = backend();
+    let keys = |id| kv.lease_time_to_live(LeaseTimeToLive { id: lease(id), keys: true });
+    let answer = keys(1).await.expect("they fit").lease.expect("it exists");
+    assert_eq!(answer.keys.len(), 4000);
+    let error = keys(LONG).await.expect_err("they do not");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Backend, Outcome::NotApplied));
 }
