@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use coord_core::{Result, WatchBatch};
+use coord_core::{Result, Revision, WatchBatch};
 
 /// How much may wait in a slot.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,15 @@ impl Slot {
         let room =
             state.pending.len() < self.bounds.batches && state.size_bytes < self.bounds.size_bytes;
         Self::wake(state);
+        room
+    }
+
+    /// Adds a bookmark if there is room. Another will come, and nobody misses this one.
+    pub(super) fn push_bookmark(&self, revision: Revision) -> bool {
+        let room = self.lock().pending.len() < self.bounds.batches;
+        if room {
+            self.push(WatchBatch { revision, events: Vec::new() });
+        }
         room
     }
 

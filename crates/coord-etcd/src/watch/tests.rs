@@ -22,6 +22,9 @@ use super::*;
 use crate::EtcdBackend;
 use crate::wire::{FromWire, ToWire, WatchCall};
 
+/// How a stream is refused whose login is too old.
+const OLD_LOGIN: &str = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+
 type Answer = Result<PbWatchResponse, Status>;
 
 /// A member with a store of one key, which is put and put again.
@@ -36,6 +39,10 @@ struct State {
     hangs: bool,
     /// Opens streams, and then says nothing.
     mute: bool,
+    /// Refuses streams, in words that etcd does not use.
+    odd: bool,
+    /// Finds so many more logins too old.
+    old_logins: u32,
     streams: Vec<Served>,
 }
 
@@ -73,6 +80,16 @@ impl Member {
         }
     }
 
+    /// Tells every watcher how far the store is.
+    fn notify(&self) {
+        let state = self.lock();
+        for stream in state.streams.iter().filter(|stream| stream.open) {
+            for id in stream.watchers.keys() {
+                let _ = stream.pushes.send(Ok(told(*id, state.puts + 1, [])));
+            }
+        }
+    }
+
     /// Breaks all streams.
     fn lose(&self) {
         for stream in &mut self.lock().streams {
@@ -94,9 +111,12 @@ impl Member {
         let watchers = &mut state.streams[stream].watchers;
         match WatchCall::from_wire(request).expect("coord sends what makes sense") {
             WatchCall::Create { request, .. } if request.keys.is_empty() => {
-                let refused =
-                    PbWatchResponse { created: true, canceled: true, ..told(-1, now, []) };
-                vec![Ok(refused)]
+                let old = state.old_logins > 0;
+                state.old_logins -= u32::from(old);
+                let reason = if old { OLD_LOGIN } else { "mvcc: watcher range is empty" };
+                let refused = told(-1, now, []);
+                let (created, canceled, cancel_reason) = (true, true, reason.to_owned());
+                vec![Ok(PbWatchResponse { created, canceled, cancel_reason, ..refused })]
             }
             _ if mute => Vec::new(),
             WatchCall::Create { request, watch_id, .. } => {
@@ -120,8 +140,15 @@ impl Member {
         let server = PbWatchServer::new(self.clone());
         Channel::Custom(BoxCloneSyncService::new(service_fn(
             move |request: http::Request<Body>| {
+                let logs_in = request.uri().path() == "/etcdserverpb.Auth/Authenticate";
                 let answer = server.clone().oneshot(request);
-                async { answer.await.map_err(|never: Infallible| match never {}) }
+                async move {
+                    if logs_in {
+                        let unknown = "etcdserver: authentication is not enabled";
+                        return Ok(Status::failed_precondition(unknown).into_http());
+                    }
+                    answer.await.map_err(|never: Infallible| match never {})
+                }
             },
         )))
     }
@@ -155,6 +182,9 @@ impl PbWatchService for Member {
     ) -> Result<Response<Self::WatchStream>, Status> {
         if self.lock().hangs {
             return std::future::pending().await;
+        }
+        if self.lock().odd {
+            return Err(Status::unknown("mapped from HTTP status code 500"));
         }
         let (pushes, pushed) = unbounded_channel();
         let mut state = self.lock();
@@ -299,4 +329,59 @@ async fn reader_who_is_behind_is_paused_and_goes_on() {
     }
     slow.request_progress();
     assert_eq!(revisions(&mut slow, 9).await, [22, 23, 24, 25, 26, 27, 28, 29, 29]);
+}
+
+/// What stands between the two while a member is away says what it likes.
+#[tokio::test(start_paused = true)]
+async fn watch_that_stands_is_mended_whatever_is_said_meanwhile() {
+    let member = Member::default();
+    let kv = backend([&member]);
+    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    member.lock().odd = true;
+    member.lose();
+    sleep(Duration::from_secs(1)).await;
+    let error = kv.watch(WatchRequest::new("a")).await.expect_err("who comes now is told");
+    assert_eq!(error.kind(), ErrorKind::Backend);
+    member.lock().odd = false;
+    member.put();
+    assert_eq!(revisions(&mut watch, 1).await, [2]);
+}
+
+/// Bookmarks were put into a slot that was full.
+#[tokio::test(start_paused = true)]
+async fn reader_who_does_not_read_costs_no_memory_for_bookmarks_either() {
+    let member = Member::default();
+    let kv = backend([&member]);
+    let endpoints = Arc::clone(&kv.shared.endpoints);
+    let watches = Watches::with_bounds(endpoints, Bounds { batches: 4, size_bytes: 1 << 20 });
+    let request = WatchRequest { progress_notify: true, ..WatchRequest::new("a") };
+    let mut slow = watches.watch(request).await.unwrap();
+    for _ in 0..20 {
+        member.notify();
+    }
+    settle().await;
+    member.put();
+    settle().await;
+    member.put();
+    member.notify();
+    assert_eq!(revisions(&mut slow, 6).await, [1, 1, 1, 1, 2, 3]);
+    slow.request_progress();
+    assert_eq!(revisions(&mut slow, 1).await, [3], "there is room again");
+}
+
+/// A login is forgotten by etcd when it was not used for five minutes: that to the member with the
+/// stream like all others.
+#[tokio::test(start_paused = true)]
+async fn watch_whose_login_is_too_old_everywhere_is_mended() {
+    let members = [Member::default(), Member::default(), Member::default()];
+    let channels = members.each_ref().map(Member::channel);
+    let builder = EtcdBackend::builder::<String>([]).login("app", "secret");
+    let kv = builder.over_channels(channels).expect("there is a channel");
+    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    for member in &members {
+        member.lock().old_logins = 1;
+        member.lose();
+        member.put();
+    }
+    assert_eq!(revisions(&mut watch, 1).await, [2]);
 }

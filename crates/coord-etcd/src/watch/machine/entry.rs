@@ -295,13 +295,10 @@ impl Entry {
         }
     }
 
-    /// Delivers a bookmark, unless it says nothing.
+    /// Delivers a bookmark, unless it says nothing or the reader has too much to read as it is.
     pub(super) fn bookmark(&self, revision: Revision) -> bool {
         let says_something = self.is_whole() && revision.next() >= self.next;
-        if says_something {
-            self.slot.push(WatchBatch { revision, events: Vec::new() });
-        }
-        says_something
+        says_something && self.slot.push_bookmark(revision)
     }
 
     fn advance(&mut self, revision: Revision) {

@@ -185,7 +185,8 @@ impl Machine {
 
     /// The stream is no more. If no member can be reached at all, whoever registers a watch is
     /// told. A registration that was cut short is tried again, and a watch that stands is mended
-    /// for as long as it takes; unless no attempt can succeed, for the login is wrong.
+    /// for as long as it takes, whatever is said by what stands in for a member meanwhile; unless
+    /// no attempt can succeed, for the login is wrong.
     fn close(&mut self, name: LaneName, unreachable: Option<&Error>, now: Instant) {
         self.lane(name).close(now);
         let keys = self.watches.iter().filter(|(_, e)| e.posts().any(|post| post.is_on(name)));
@@ -202,7 +203,7 @@ impl Machine {
                 entry.unplace(Place::Waiting);
             }
             if let Some(error) = unreachable
-                && (entry.registering.is_some() || !error.is_retryable())
+                && (entry.registering.is_some() || is_about_login(error))
             {
                 self.end(key, error.clone());
             }
@@ -450,6 +451,11 @@ impl Machine {
         }
         self.end(key, Error::Compacted { requested, compact_revision });
     }
+}
+
+/// Whether it stays wrong until somebody changes users or passwords.
+const fn is_about_login(error: &Error) -> bool {
+    matches!(error, Error::Unauthenticated { .. } | Error::PermissionDenied { .. })
 }
 
 impl Drop for Machine {
