@@ -2,6 +2,11 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+
+use coord_core::PrimitiveError;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 /// Why a subcommand did not do its work: an exit status, and what to say about it.
 #[derive(Debug)]
@@ -34,8 +39,27 @@ impl End {
 
     /// This error, with the status that it has in some subcommands.
     pub(crate) fn failed(status: u8, error: impl Into<anyhow::Error>) -> Self {
-        Self::new(status, format!("{:#}", error.into()))
+        let error = error.into();
+        let status = if error.is::<Misused>() { Self::MISUSED } else { status };
+        Self::new(status, told(&error))
     }
+}
+
+/// The command line, or the environment beside it, is wrong: trying again cannot help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misused(pub(crate) String);
+
+/// An error and its causes. Errors of the store tell theirs themselves, shorter than those do.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = Vec::new();
+    for cause in error.chain() {
+        told.push(cause.to_string());
+        if cause.is::<coord_core::Error>() || cause.is::<PrimitiveError>() {
+            break;
+        }
+    }
+    told.join(": ")
 }
 
 impl From<anyhow::Error> for End {
@@ -54,7 +78,49 @@ pub(crate) fn print(line: impl Display) -> Result<bool, anyhow::Error> {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a program tells its user what goes wrong")]
+/// Waits until nobody reads standard output any more. Who has nothing to print for long would not
+/// find out; where the system does not tell, as of a file, this waits for ever.
+pub(crate) async fn nobody_reads() {
+    // Not made non-blocking, for others may share it: it is watched, and never written to.
+    let watched = std::io::stdout().as_fd().try_clone_to_owned();
+    if let Ok(out) = watched.and_then(Sender::from_owned_fd_unchecked)
+        && out.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 pub(crate) fn complain(subcommand: &str, message: &str) {
-    eprintln!("coord {subcommand}: {message}");
+    // Where it cannot be said, there is still work to do: a command to be stopped, for one.
+    let _ = writeln!(std::io::stderr(), "coord {subcommand}: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use anyhow::Context as _;
+    use coord_core::{Error, Outcome};
+
+    use super::*;
+
+    #[test]
+    fn cause_that_an_error_of_the_store_tells_itself_is_not_told_again() {
+        let error = Error::Unavailable {
+            outcome: Outcome::NotApplied,
+            reason: "cannot connect to a:1: refused".to_owned(),
+            source: Some(Arc::new(std::io::Error::other("refused"))),
+        };
+        let error = Err::<(), _>(error).context("connect").expect_err("it is an error");
+        let end = End::failed(End::FAILED, error);
+        let expected = "connect: the store is unavailable: cannot connect to a:1: refused";
+        assert_eq!((end.status, end.message.as_deref()), (1, Some(expected)));
+    }
+
+    #[test]
+    fn wrong_command_line_has_its_own_status_wherever_it_is_found() {
+        let end = End::failed(125, Misused("--key is given without --cert".to_owned()));
+        assert_eq!(end.status, End::MISUSED);
+    }
 }

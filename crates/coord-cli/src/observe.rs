@@ -6,7 +6,7 @@ use coord_core::Leader;
 use coord_core::election::Observer;
 use serde_json::json;
 
-use crate::end::{End, print};
+use crate::end::{End, nobody_reads, print};
 use crate::signals::Signals;
 use crate::store::{ENVIRONMENT, StoreFlags};
 use crate::text;
@@ -18,8 +18,8 @@ use crate::text;
 /// nobody leads, the line is `-`. Leaders may be of `coord elect`, `etcdctl elect`, or a program of
 /// yours.
 ///
-/// Goes on until INT or TERM comes, or nobody reads what it prints. While the store is away it
-/// waits.
+/// Goes on until INT, TERM, HUP or QUIT comes, or nobody reads what it prints. While the store is
+/// away it waits.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Observe {
@@ -41,7 +41,7 @@ const EXAMPLES: &str = "\
 Examples:
   coord observe scheduler
       each leader as it comes
-  coord observe scheduler --once | { read token leader && curl \"http://$leader/health\"; }
+  coord observe scheduler --once | { read -r token leader && curl \"http://$leader/health\"; }
       ask the leader something
   coord observe scheduler --json | jq -r '.leader.value // \"nobody\"'
       JSON, a line each
@@ -66,6 +66,7 @@ impl Observe {
         tokio::select! {
             biased;
             _ = signals.next() => Ok(()),
+            () = nobody_reads(), if !self.once => Ok(()),
             shown = self.show() => shown,
         }
     }

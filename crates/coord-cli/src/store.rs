@@ -3,17 +3,23 @@
 //! Names are those of `etcdctl`, flags and variables alike, so that what is set up for the one
 //! serves the other. `mem:` is a store in the memory of this process, to try things out.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use coord_core::KvBackend;
 use coord_etcd::{EtcdBackend, Tls};
 use coord_mem::MemBackend;
+
+use crate::end::Misused;
+
+/// Where etcd listens, and how long a member may take, unless something else is said.
+const ENDPOINTS: &str = "127.0.0.1:2379";
+const CONNECT_TIMEOUT: &str = "2s";
 
 /// For the help of every subcommand that has these flags.
 pub(crate) const ENVIRONMENT: &str = "\
@@ -34,7 +40,7 @@ pub(crate) struct StoreFlags {
         env = "ETCDCTL_ENDPOINTS",
         hide_env = true,
         value_name = "LIST",
-        default_value = "127.0.0.1:2379"
+        default_value = ENDPOINTS
     )]
     endpoints: Endpoints,
     /// Log in as this user; `NAME:PASSWORD` if there is no `--password`
@@ -44,13 +50,16 @@ pub(crate) struct StoreFlags {
     #[arg(long, env = "ETCDCTL_PASSWORD", hide_env = true, value_name = "PASSWORD")]
     password: Option<String>,
     /// Speak TLS, and trust the authorities in this file instead of the system's
-    #[arg(long, env = "ETCDCTL_CACERT", hide_env = true, value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_CACERT", hide_env = true)]
+    #[arg(value_name = "FILE", value_parser = path())]
     cacert: Option<PathBuf>,
     /// Speak TLS, and show the certificate in this file
-    #[arg(long, env = "ETCDCTL_CERT", hide_env = true, value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_CERT", hide_env = true)]
+    #[arg(value_name = "FILE", value_parser = path())]
     cert: Option<PathBuf>,
     /// The private key of that certificate
-    #[arg(long, env = "ETCDCTL_KEY", hide_env = true, value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_KEY", hide_env = true)]
+    #[arg(value_name = "FILE", value_parser = path())]
     key: Option<PathBuf>,
     /// How long a member may take to accept a connection
     #[arg(
@@ -59,8 +68,8 @@ pub(crate) struct StoreFlags {
         env = "ETCDCTL_DIAL_TIMEOUT",
         hide_env = true,
         value_name = "TIME",
-        default_value = "2s",
-        value_parser = duration,
+        default_value = CONNECT_TIMEOUT,
+        value_parser = connect_timeout,
     )]
     connect_timeout: Duration,
 }
@@ -110,7 +119,10 @@ impl StoreFlags {
             }
             builder = builder.tls(tls);
         }
-        builder.connect().await.with_context(|| format!("connect to {}", members.join(",")))
+        builder.connect().await.with_context(|| {
+            let hint = if members == [ENDPOINTS] { ", the default of --endpoints" } else { "" };
+            format!("connect to {}{hint}", members.join(","))
+        })
     }
 
     /// The user and the password.
@@ -120,9 +132,11 @@ impl StoreFlags {
             (Some(user), Some(password)) => Ok(Some((user, password))),
             (Some(both), None) => match both.split_once(':') {
                 Some(login) => Ok(Some(login)),
-                None => bail!("user {both} has no password: give --password, or NAME:PASSWORD"),
+                None => misused(&format!(
+                    "user {both} has no password: give --password, or NAME:PASSWORD"
+                )),
             },
-            (None, Some(_)) => bail!("a password is given, but no --user"),
+            (None, Some(_)) => misused("a password is given, but no --user"),
         }
     }
 
@@ -131,13 +145,17 @@ impl StoreFlags {
         let identity = match (file(&self.cert), file(&self.key)) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-            (Some(_), None) => bail!("--cert is given without --key"),
-            (None, Some(_)) => bail!("--key is given without --cert"),
+            (Some(_), None) => return misused("--cert is given without --key"),
+            (None, Some(_)) => return misused("--key is given without --cert"),
         };
         let authorities = file(&self.cacert).map(read).transpose()?;
         let wanted = identity.is_some() || authorities.is_some();
         Ok(wanted.then_some(Certificates { authorities, identity }))
     }
+}
+
+fn misused<T>(why: &str) -> Result<T> {
+    Err(Misused(why.to_owned()).into())
 }
 
 /// What is set to nothing counts as not set, as for `etcdctl`.
@@ -153,12 +171,23 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
+/// A file, of which nothing need be named: clap would refuse that.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// A time: `300ms`, `10s`, `1m30s`, or a number of seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text),
+pub(crate) fn duration(text: &str) -> Result<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
     }
+    // What humantime says of a wrong one is for who knows what it expects.
+    humantime::parse_duration(text)
+        .map_err(|_| anyhow!("write 300ms, 10s, 1m30s, or a number of seconds"))
+}
+
+fn connect_timeout(text: &str) -> Result<Duration> {
+    duration(if text.is_empty() { CONNECT_TIMEOUT } else { text })
 }
 
 /// Where the store is.
@@ -171,13 +200,40 @@ enum Endpoints {
 }
 
 impl FromStr for Endpoints {
-    type Err = Infallible;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "mem:" => Self::Mem,
-            _ => Self::Etcd(text.split(',').map(|member| member.trim().to_owned()).collect()),
-        })
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "mem:" {
+            return Ok(Self::Mem);
+        }
+        let text = if text.is_empty() { ENDPOINTS } else { text };
+        let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
+        let members: Vec<_> = members.map(member).collect::<Result<_, _>>()?;
+        if members.is_empty() { Err("there is none".to_owned()) } else { Ok(Self::Etcd(members)) }
+    }
+}
+
+/// The address of a member. One without a port, or with one that is no port, would mean port 80.
+fn member(text: &str) -> Result<String, String> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, text),
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let well_formed = match authority.rsplit_once(':') {
+        _ if scheme == Some("unix") || text.starts_with("unix:") => true,
+        Some((host, port)) if !port.ends_with(']') => {
+            let host_is_whole = !host.contains(':') || host.starts_with('[');
+            !host.is_empty() && host_is_whole && port.parse::<u16>().is_ok()
+        }
+        _ => scheme.is_some() && !authority.is_empty(),
+    };
+    if text == "mem:" {
+        Err("mem: is a store of its own, and no member of a cluster".to_owned())
+    } else if well_formed {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text} is not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379"))
     }
 }
 
@@ -203,6 +259,31 @@ mod tests {
         let both = ["a:2379".to_owned(), "b:2379".to_owned()];
         assert_eq!(parsed("coord --endpoints a:2379,b:2379").members(), Some(&both[..]));
         assert_eq!(parsed("coord --endpoint a:2379,b:2379").members(), Some(&both[..]));
+        assert_eq!(parsed("coord --endpoint ,a:2379,,b:2379,").members(), Some(&both[..]));
+    }
+
+    #[test]
+    fn what_is_set_to_nothing_counts_as_not_set() {
+        let line = "coord --endpoints= --user= --password= --cacert= --cert= --key= \
+            --connect-timeout=";
+        let flags = parsed(line);
+        assert_eq!(flags.members(), Some(&[ENDPOINTS.to_owned()][..]));
+        assert_eq!(flags.connect_timeout(), Duration::from_secs(2));
+        assert!(flags.login().expect("nobody logs in").is_none());
+        assert!(flags.certificates().expect("no TLS").is_none());
+    }
+
+    #[test]
+    fn address_that_would_mean_another_port_is_refused() {
+        for good in ["a:1", "http://a", "https://a:1/", "HTTP://a:1", "[::1]:1", "unix:///a/b"] {
+            assert_eq!(member(good), Ok(good.to_owned()));
+        }
+        for bad in
+            ["a", "a:", ":1", "a:b", "a:65536", "::1", "::1:1", "[::1]", "https://a:x", "mem:"]
+        {
+            assert!(member(bad).is_err(), "{bad}");
+        }
+        assert!(Endpoints::from_str(",").is_err() && Endpoints::from_str("mem:,a:1").is_err());
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl Who {
             (false, _) => Ok(()),
             (true, true) => Err(End::silent(End::NOBODY)),
             (true, false) => {
-                Err(End::new(End::NOBODY, format!("nobody has {}, and nobody waits", self.name)))
+                let name = text::line(self.name.as_bytes());
+                Err(End::new(End::NOBODY, format!("nobody has {name}, and nobody waits")))
             }
         }
     }

@@ -14,6 +14,7 @@ crate::stories![
     every_leader_and_every_value_is_an_object_with_json,
     who_leads_now_is_told_once,
     observer_ends_when_nobody_reads_it,
+    observer_of_a_quiet_election_ends_when_nobody_reads_it,
     holder_and_those_who_wait_are_listed_in_order,
     holder_and_those_who_wait_are_an_object_with_json,
     line_without_anybody_has_an_exit_status_of_its_own,
@@ -102,6 +103,17 @@ async fn observer_ends_when_nobody_reads_it(server: Server) {
     assert_eq!(pipe.line().await, format!("{} one", leader.fencing_token()));
     leader.proclaim("two").await.expect(THERE);
     assert_eq!(pipe.line().await, "over");
+    assert_eq!(pipe.end().await, (Some(0), String::new(), String::new()));
+}
+
+/// It does not wait for a leader to find out.
+async fn observer_of_a_quiet_election_ends_when_nobody_reads_it(server: Server) {
+    let script = "\"$0\" observe jobs | { read -r line; echo $line; }; echo over";
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_coord")]);
+    command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
+    let mut pipe = crate::program::Program::started(command);
+    assert_eq!([pipe.line().await, pipe.line().await], ["-", "over"]);
     assert_eq!(pipe.end().await, (Some(0), String::new(), String::new()));
 }
 
