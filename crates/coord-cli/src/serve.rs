@@ -25,7 +25,7 @@ use crate::store::duration;
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Serve {
     /// Where to listen; with port 0 the system chooses one. Whoever can reach it can do everything
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2379")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2379", value_parser = address)]
     listen: String,
     /// Forget history beyond so many revisions, as if compacted; all is kept unless set
     #[arg(long, value_name = "N")]
@@ -58,6 +58,16 @@ Exit status:
   1  it cannot listen there: the port is taken, for one
   2  the command line is wrong";
 
+/// Somewhere to listen: a wrong one would be looked up as a name.
+fn address(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write HOST:PORT, such as 127.0.0.1:2379; with port 0 the system chooses one"),
+    }
+}
+
 impl Serve {
     pub(crate) async fn run(self) -> Result<(), End> {
         // Heard before anybody can know that it runs.
@@ -80,7 +90,7 @@ impl Serve {
         let told_twice = async {
             signals.next().await;
             drop(stop);
-            signals.next().await;
+            signals.insists().await;
         };
         tokio::select! {
             biased;

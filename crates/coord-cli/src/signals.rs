@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
+use tokio::time::Instant;
 
 const HEARD: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+
+/// The same signal so soon again is an echo: `timeout` sends it to this program and then to the
+/// group that this is in, and who closes a terminal hangs up twice. People are not as quick.
+const ECHO: Duration = Duration::from_millis(200);
 
 /// From now on, no such signal ends the program; each is to be had here.
 ///
@@ -15,14 +21,20 @@ const HEARD: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT
 #[derive(Debug)]
 pub(crate) struct Signals {
     heard: Vec<(Signal, unix::Signal)>,
-    /// Heard, and not listened to: see [`Signals::new`].
-    _stop: unix::Signal,
+    /// The last one, and when it was had.
+    last: Option<(Signal, Instant)>,
 }
 
 impl Signals {
-    /// Neither does ctrl-Z stop it, which would leave a command running that nobody watches over.
+    /// As [`Signals::new`], and neither does ctrl-Z stop the program: that would leave a command
+    /// running that nobody watches over.
+    pub(crate) fn of_a_holder() -> io::Result<Self> {
+        // It is heard from now on, also where nobody listens.
+        drop(unix::signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?);
+        Self::new()
+    }
+
     pub(crate) fn new() -> io::Result<Self> {
-        let stop = unix::signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
         let ignored = ignored();
         let mut heard = Vec::new();
         for signal in HEARD {
@@ -31,11 +43,28 @@ impl Signals {
                 heard.push((signal, unix::signal(kind)?));
             }
         }
-        Ok(Self { heard, _stop: stop })
+        Ok(Self { heard, last: None })
     }
 
     /// The next one.
     pub(crate) async fn next(&mut self) -> Signal {
+        let signal = self.heard().await;
+        self.last = Some((signal, Instant::now()));
+        signal
+    }
+
+    /// The next one by which somebody insists: an echo of the last is not.
+    pub(crate) async fn insists(&mut self) -> Signal {
+        loop {
+            let before = self.last;
+            let signal = self.next().await;
+            if before.is_none_or(|(last, at)| last != signal || at.elapsed() >= ECHO) {
+                return signal;
+            }
+        }
+    }
+
+    async fn heard(&mut self) -> Signal {
         std::future::poll_fn(|context| {
             for (signal, stream) in &mut self.heard {
                 if stream.poll_recv(context).is_ready() {

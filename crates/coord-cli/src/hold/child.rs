@@ -1,29 +1,28 @@
 //! The command that runs while something is held, and all that it starts: a process group.
 //!
 //! A group of its own, so that all of it can be told to stop, and killed, without the shell or the
-//! script that started this program. Where standard input is a terminal, the group is given it, as
-//! a shell would: else the command could not read from it, and ctrl-C would not reach it.
+//! script that started this program.
 //!
 //! A command that is stopped with ctrl-Z goes on at once: who holds something that others wait for
-//! is not to be suspended.
+//! is not to be suspended. One that is stopped because it wants the terminal goes on when that can
+//! be given to it.
 
 use std::ffi::OsString;
-use std::io::{self, stdin};
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Result;
-use nix::sys::signal::SigSet;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpgrp, kill_process_group,
-    test_kill_process_group, waitid, waitpgid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, test_kill_process_group,
+    waitid, waitpgid,
 };
-use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use tokio::process::{self, Command};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::terminal::Terminal;
 use crate::end::End;
 use crate::signals::Signals;
 
@@ -36,6 +35,8 @@ const NOT_FOUND: u8 = 127;
 const POLL: Duration = Duration::from_millis(10);
 /// How long a group that was killed may take to be gone.
 const BURIAL: Duration = Duration::from_secs(1);
+/// How often to look whether the terminal that the command wants is ours to give by now.
+const ASKING: Duration = Duration::from_millis(200);
 
 /// A command that runs. Dropped before it has ended, it is killed.
 #[derive(Debug)]
@@ -45,13 +46,15 @@ pub(super) struct Child {
     /// That a child was stopped, or has ended. Listened to from before there was one.
     stops: unix::Signal,
     terminal: Terminal,
+    /// That it was stopped for want of the terminal.
+    wants_terminal: bool,
 }
 
 impl Child {
     pub(super) fn spawned(
         program: &OsString,
         arguments: &[OsString],
-        variables: Vec<(&'static str, String)>,
+        variables: Vec<(&'static str, OsString)>,
     ) -> Result<Self, End> {
         let mut command = Command::new(program);
         adopt_orphans();
@@ -65,7 +68,13 @@ impl Child {
         })?;
         let id = process.id().map(u32::cast_signed).and_then(Pid::from_raw);
         let group = id.expect("a process that was not waited for has a number");
-        Ok(Self { process, group, stops, terminal: Terminal::given_to(group) })
+        let mut child =
+            Self { process, group, stops, terminal: Terminal::new(), wants_terminal: false };
+        if child.terminal.is_for_the_command() {
+            child.wants_terminal = true;
+            child.give_terminal();
+        }
+        Ok(child)
     }
 
     /// Waits until it ends by itself, and passes on all signals meanwhile. Gives the status that a
@@ -76,15 +85,16 @@ impl Child {
             tokio::select! {
                 biased;
                 ended = self.process.wait() => return Ok(status_of(ended?)),
-                signal = signals.next() => send(group, signal),
-                _ = self.stops.recv() => go_on(group),
+                signal = signals.next() => tell(group, signal),
+                _ = self.stops.recv() => self.go_on(),
+                () = sleep(ASKING), if self.wants_terminal => self.give_terminal(),
             }
         }
     }
 
     /// Tells it to stop, and kills what is left of it at `kill_at`. When this returns, nothing is.
     pub(super) async fn end(mut self, kill_at: Instant) -> Result<()> {
-        send(self.group, Signal::TERM);
+        tell(self.group, Signal::TERM);
         if let Ok(gone) = timeout_at(kill_at, self.gone()).await {
             return gone;
         }
@@ -93,6 +103,31 @@ impl Child {
         // Not for ever: where orphans are not ours, nobody may bury them.
         let _ = timeout(BURIAL, self.gone()).await;
         Ok(())
+    }
+
+    /// Has it go on if it was stopped from the terminal, or for want of it.
+    fn go_on(&mut self) {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let stopped = waitid(WaitId::Pid(self.group), options).ok().flatten();
+        let by =
+            stopped.and_then(|status| status.stopping_signal()).and_then(Signal::from_named_raw);
+        match by {
+            Some(Signal::TSTP) => send(self.group, Signal::CONT),
+            // Without the terminal it would stop again.
+            Some(Signal::TTIN | Signal::TTOU) => {
+                self.wants_terminal = true;
+                self.give_terminal();
+            }
+            _ => {}
+        }
+    }
+
+    fn give_terminal(&mut self) {
+        if self.terminal.give_to(self.group) {
+            self.wants_terminal = false;
+            // It may have been stopped for reading before it was allowed to.
+            send(self.group, Signal::CONT);
+        }
     }
 
     /// Waits until nothing of it is left.
@@ -138,46 +173,8 @@ fn send(group: Pid, signal: Signal) {
     let _ = kill_process_group(group, signal);
 }
 
-/// Has a group go on that was stopped from the terminal. One that was stopped for reading from a
-/// terminal that is not its own would stop again.
-fn go_on(group: Pid) {
-    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-    let stopped = waitid(WaitId::Pid(group), options).ok().flatten();
-    let by = stopped.and_then(|status| status.stopping_signal());
-    if by == Some(Signal::TSTP.as_raw()) {
-        send(group, Signal::CONT);
-    }
-}
-
-/// The terminal, if it was ours to give away.
-#[derive(Debug)]
-struct Terminal {
-    given: bool,
-}
-
-impl Terminal {
-    fn given_to(group: Pid) -> Self {
-        let ours = tcgetpgrp(stdin()).is_ok_and(|foreground| foreground == getpgrp());
-        let given = ours && tcsetpgrp(stdin(), group).is_ok();
-        if given {
-            // It may have been stopped for reading before it was allowed to.
-            send(group, Signal::CONT);
-        }
-        Self { given }
-    }
-
-    fn take_back(&mut self) {
-        if !std::mem::take(&mut self.given) {
-            return;
-        }
-        // Whoever takes the terminal from another group is stopped for it, unless the signal for
-        // that is blocked.
-        let mut stop = SigSet::empty();
-        stop.add(nix::sys::signal::Signal::SIGTTOU);
-        if stop.thread_block().is_ok() {
-            // It fails if the terminal is gone.
-            let _ = tcsetpgrp(stdin(), getpgrp());
-            let _ = stop.thread_unblock();
-        }
-    }
+/// As [`send`], so that it is heard at once: who is stopped hears nothing until it goes on.
+fn tell(group: Pid, signal: Signal) {
+    send(group, signal);
+    send(group, Signal::CONT);
 }

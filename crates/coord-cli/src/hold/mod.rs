@@ -3,8 +3,8 @@
 //! Both stand in a [`WaitingLine`]: whoever is first holds the lock, or leads. The whole of it:
 //!
 //! ```text
-//! connect, open a session      not longer than --connect-timeout
-//! join the line, wait          not longer than --timeout; a signal gives up
+//! connect, open a session      not longer than --timeout; a signal gives up
+//! join the line, wait          the same
 //! run the command, or wait     signals go to the command; without one, a signal ends the holding
 //! give it back                 once the command is surely gone, on every path
 //! ```
@@ -31,8 +31,12 @@
 
 mod child;
 mod progress;
+mod terminal;
 
 use std::ffi::OsString;
+use std::future::pending;
+use std::os::unix::ffi::OsStringExt as _;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
@@ -40,7 +44,7 @@ use clap::Args;
 use coord_core::contender::{Contender, WaitingLine};
 use coord_core::{PrimitiveError, Session, SessionState};
 use serde_json::json;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::end::{End, complain, print};
 use crate::line::Line;
@@ -57,6 +61,9 @@ const TAKEN: u8 = 123;
 const TIMED_OUT: u8 = 124;
 /// This program failed: the store cannot be reached, for one.
 const FAILED: u8 = 125;
+
+/// What is said of a store that was to be told, to whoever insisted on going.
+const NOT_WAITED_FOR: &str = "the lease ends by itself: not waited for";
 
 /// For the help of both subcommands.
 macro_rules! exit_status {
@@ -141,15 +148,16 @@ impl Kind {
     }
 
     /// What the command is told.
-    fn variables(self, held: &Contender) -> Vec<(&'static str, String)> {
-        let key = || text::line(held.key());
-        let token = ("COORD_FENCING_TOKEN", held.fencing_token().to_string());
+    fn variables(self, held: &Contender) -> Vec<(&'static str, OsString)> {
+        // As it is, whatever is in it: it is for other programs, and not to be looked at.
+        let key = || OsString::from_vec(held.key().to_vec());
+        let token = ("COORD_FENCING_TOKEN", held.fencing_token().to_string().into());
         match self {
             Self::Lock => vec![
                 ("COORD_LOCK_KEY", key()),
                 token,
                 ("ETCD_LOCK_KEY", key()),
-                ("ETCD_LOCK_REV", held.header().revision.to_string()),
+                ("ETCD_LOCK_REV", held.header().revision.to_string().into()),
             ],
             Self::Election => vec![("COORD_ELECTION_KEY", key()), token],
         }
@@ -165,18 +173,22 @@ impl Stake {
 impl HoldFlags {
     /// Waits, holds, and gives back.
     pub(crate) async fn hold(self, stake: Stake) -> Result<(), End> {
+        self.check_grace()?;
         // Heard from the start, so that no signal finds a key without an owner.
-        let mut signals = Signals::new().context("signals").map_err(failed)?;
+        let mut signals = Signals::of_a_holder().context("signals").map_err(failed)?;
+        let mut late = pin!(self.late());
         let session = tokio::select! {
             biased;
             // A lease that may have been granted has no key, and ends by itself.
             signal = signals.next() => return Err(End::silent(status_of(signal))),
             opened = self.open() => opened.map_err(failed)?,
+            end = &mut late => return Err(end),
         };
         let had = tokio::select! {
             biased;
             signal = signals.next() => Err(End::silent(status_of(signal))),
             had = self.stand_in_line(&stake, &session) => had,
+            end = &mut late => Err(end),
         };
         let ended = match had {
             Err(end) => Err(end),
@@ -187,7 +199,11 @@ impl HoldFlags {
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
                         Err(End::failed(LOST, PrimitiveError::Lost(reason)))
                     }
-                    (ended, _) => ended,
+                    (ended, Some(_)) => ended,
+                    (ended, None) => {
+                        stake.complain(NOT_WAITED_FOR);
+                        return ended;
+                    }
                 }
             }
         };
@@ -198,9 +214,28 @@ impl HoldFlags {
         match unless_signalled(&mut signals, session.close()).await {
             Some(Ok(())) => {}
             Some(Err(error)) => stake.complain(&format!("the lease ends by itself: {error}")),
-            None => stake.complain("the lease ends by itself: not waited for"),
+            None => stake.complain(NOT_WAITED_FOR),
         }
         ended
+    }
+
+    /// The time to live that the store grants may be longer, and never shorter.
+    fn check_grace(&self) -> Result<(), End> {
+        let limit = self.ttl / 4;
+        if self.grace.is_none_or(|grace| grace <= limit) {
+            return Ok(());
+        }
+        let message = format!("--grace is longer than a quarter of the time to live, {limit:?}");
+        Err(End::misused(message))
+    }
+
+    /// Waits as long as it may be waited, all in all.
+    async fn late(&self) -> End {
+        match self.timeout {
+            Some(limit) => sleep(limit).await,
+            None => pending().await,
+        }
+        End::new(TIMED_OUT, "timed out")
     }
 
     async fn open(&self) -> Result<Session> {
@@ -211,37 +246,21 @@ impl HoldFlags {
     }
 
     async fn stand_in_line(&self, stake: &Stake, session: &Session) -> Result<Contender, End> {
-        let limit = session.ttl() / 4;
-        if self.grace.is_some_and(|grace| grace > limit) {
-            let message =
-                format!("--grace is longer than a quarter of the time to live, {limit:?}");
-            return Err(End::misused(message));
-        }
         let line = WaitingLine::new(session, stake.name.clone());
         if stake.patience == Patience::Try {
             let had = line.try_join(stake.value.clone()).await.map_err(lost_or_failed)?;
             return had.ok_or_else(|| End::new(TAKEN, "somebody else has it"));
         }
-        let turn = async {
-            let mut contender = line.join(stake.value.clone()).await?;
-            let mine = contender.fencing_token();
-            let seen = Line::new(&stake.name);
-            let progress = progress::told(session, &seen, mine);
-            tokio::select! {
-                biased;
-                turn = contender.wait_turn() => turn?,
-                never = progress => match never {},
-            }
-            Ok(contender)
-        };
-        let turn = match self.timeout {
-            None => turn.await,
-            Some(limit) => match timeout(limit, turn).await {
-                Ok(turn) => turn,
-                Err(_) => return Err(End::new(TIMED_OUT, "timed out")),
-            },
-        };
-        turn.map_err(lost_or_failed)
+        let mut contender = line.join(stake.value.clone()).await.map_err(lost_or_failed)?;
+        let mine = contender.fencing_token();
+        let seen = Line::new(&stake.name);
+        let progress = progress::told(session, &seen, mine);
+        tokio::select! {
+            biased;
+            turn = contender.wait_turn() => turn.map_err(lost_or_failed)?,
+            never = progress => match never {},
+        }
+        Ok(contender)
     }
 
     /// Runs the command, or waits for a signal where there is none.
@@ -330,11 +349,11 @@ async fn notice(contender: &Contender, grace: Duration) -> Notice {
     }
 }
 
-/// Waits for the store, unless somebody does not want to: `None`.
+/// Waits for the store, unless somebody insists that it is not to be waited for: `None`.
 async fn unless_signalled<T>(signals: &mut Signals, answer: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
-        _ = signals.next() => None,
+        _ = signals.insists() => None,
         answer = answer => Some(answer),
     }
 }

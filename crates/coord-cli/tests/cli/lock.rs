@@ -1,12 +1,14 @@
 //! `coord lock` when all is well.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coord_core::{KvBackendExt as _, Mutex, Range, Session};
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::time::sleep;
 
-use crate::program::{Program, Server, THERE};
+use crate::program::{Program, Server, THERE, state, until};
 
 crate::stories![
     command_runs_while_the_lock_is_held_and_is_told_of_it,
@@ -21,6 +23,10 @@ crate::stories![
     without_a_command_the_key_is_printed_and_held_until_a_signal,
     signals_that_were_ignored_from_the_start_stay_ignored,
     lock_of_a_name_below_is_another_lock,
+    key_is_told_to_the_command_as_it_is,
+    signal_that_comes_twice_at_once_is_one_and_the_lock_is_given_back,
+    who_insists_does_not_wait_for_a_store_that_does_not_answer,
+    command_that_is_stopped_hears_a_signal,
 ];
 
 /// Prints what it is told, and runs until its input ends.
@@ -209,5 +215,58 @@ async fn lock_of_a_name_below_is_another_lock(server: Server) {
     session.close().await.expect(THERE);
     inner.hang_up();
     assert_eq!(inner.status().await, Some(0));
+    server.is_empty().await;
+}
+
+/// Whatever is in the name: other programs are to find the key.
+async fn key_is_told_to_the_command_as_it_is(server: Server) {
+    let script = "printf '%s' \"$COORD_LOCK_KEY\" | tr '\\n' '|'; read -r end; exit 0";
+    let mut holder = server.coord(&["lock", "two\nlines", "--", "sh", "-c", script]);
+    server.line_has("two\nlines", 1).await;
+    holder.hang_up();
+    let (status, printed, _) = holder.end().await;
+    assert_eq!(status, Some(0));
+    assert!(printed.starts_with("two|lines/"), "{printed}");
+    server.is_empty().await;
+}
+
+/// `timeout 1m coord lock jobs`: it tells the program, and then the group that the program is in;
+/// and so may whoever started it.
+async fn signal_that_comes_twice_at_once_is_one_and_the_lock_is_given_back(server: Server) {
+    let mut holder = server.coord(&["lock", "jobs"]);
+    holder.line().await;
+    // That it is being given back cannot be over when the second comes.
+    server[0].pause();
+    for _ in 0..3 {
+        holder.signal(Signal::TERM);
+        sleep(Duration::from_millis(5)).await;
+    }
+    holder.is_silent().await;
+    server[0].resume();
+    assert_eq!(holder.end().await, (Some(0), String::new(), String::new()));
+    server.is_empty().await;
+}
+
+async fn who_insists_does_not_wait_for_a_store_that_does_not_answer(server: Server) {
+    let mut holder = server.coord(&["lock", "jobs"]);
+    holder.line().await;
+    server[0].pause();
+    holder.signal(Signal::INT);
+    holder.is_silent().await;
+    holder.signal(Signal::INT);
+    let told = "coord lock: the lease ends by itself: not waited for\n";
+    assert_eq!(holder.end().await, (Some(0), String::new(), told.to_owned()));
+    server[0].resume();
+}
+
+/// Signals wait for who is stopped, and the lock waited with them.
+async fn command_that_is_stopped_hears_a_signal(server: Server) {
+    let script = "trap 'echo had it; exit 6' TERM; echo $$; kill -s STOP $$; read -r end; exit 0";
+    let mut holder = server.coord(&["lock", "jobs", "--", "sh", "-c", script]);
+    let id = holder.number().await;
+    until("it is stopped", async || state(id) == Some('T')).await;
+    holder.signal(Signal::TERM);
+    assert_eq!(holder.line().await, "had it");
+    assert_eq!(holder.status().await, Some(6));
     server.is_empty().await;
 }

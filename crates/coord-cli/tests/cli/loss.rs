@@ -15,6 +15,7 @@ crate::stories![
     command_without_grace_is_killed_at_once,
     command_is_killed_before_a_lease_that_nobody_confirms_can_end,
     holder_without_a_command_ends_when_the_lock_is_lost,
+    holder_that_cannot_say_what_is_wrong_ends_its_command_all_the_same,
     command_goes_with_a_program_that_is_told_of_its_loss_only_once_it_is_over,
 ];
 
@@ -118,6 +119,20 @@ async fn holder_without_a_command_ends_when_the_lock_is_lost(server: Server) {
     let lost = "coord lock: lost: the key was deleted by somebody else\n";
     // Behind it is what shells say of a part of them that ended on TERM.
     assert!(status == Some(122) && complaint.starts_with(lost), "{status:?}, {complaint}");
+    server.is_empty().await;
+}
+
+/// What it says goes to a disk that is full: the command was killed without its grace.
+async fn holder_that_cannot_say_what_is_wrong_ends_its_command_all_the_same(server: Server) {
+    let script = "exec \"$0\" lock jobs -- sh -c \"$1\" 2> /dev/full";
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_coord"), WILLING]);
+    command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
+    let mut holder = Program::started(command);
+    assert_eq!(holder.line().await, "runs");
+    server.kv.lease_revoke(lease(&server).await).await.expect(THERE);
+    assert_eq!(holder.line().await, "term");
+    assert_eq!(holder.status().await, Some(122));
     server.is_empty().await;
 }
 

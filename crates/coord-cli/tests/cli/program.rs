@@ -214,10 +214,15 @@ impl Program {
 
 /// Whether there is a process with this number, be it one that nobody has buried.
 pub(crate) fn lives(id: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let buried_or_dead = stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'));
+    let buried_or_dead = state(id).is_none_or(|state| state == 'Z');
     let there = Pid::from_raw(id).is_some_and(|id| test_kill_process(id).is_ok());
     there && !buried_or_dead
+}
+
+/// What the process is at, in the letters of the system: `T` is stopped, `Z` dead.
+pub(crate) fn state(id: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Waits for something that can only be asked for; panics if it does not come.

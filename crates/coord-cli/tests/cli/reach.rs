@@ -1,16 +1,20 @@
 //! How the store is reached: flags and environment, logins and certificates.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use coord_etcd_tests::{Authority, Cluster, Setup};
 use etcd_client::{Client, Permission, PermissionType};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::program::{Program, Server, THERE, coord};
 
 crate::stories![
     store_that_is_not_there_is_named_with_an_exit_status,
+    store_that_does_not_answer_is_not_waited_for_longer_than_told,
     login_is_by_flags_or_environment,
     certificates_are_shown_and_checked_by_flags_or_environment,
     bench_reads_the_counters_of_a_server_with_certificates,
@@ -28,13 +32,28 @@ async fn store_that_is_not_there_is_named_with_an_exit_status(server: Server) {
     ] {
         let (ended, printed, complaint) = server.coord(&[arguments, &dead].concat()).end().await;
         assert_eq!((ended, printed.as_str()), (Some(status), ""), "{arguments:?}");
-        let expected = format!("coord {}: connect to 127.0.0.1:1: ", arguments[0]);
-        assert!(complaint.starts_with(&expected), "{complaint}");
+        let expected = format!(
+            "coord {}: connect to 127.0.0.1:1: the store is unavailable: cannot connect to \
+            127.0.0.1:1: Connection refused (os error 111)\n",
+            arguments[0]
+        );
+        assert_eq!(complaint, expected, "said once, in one line");
     }
     // One that is there is enough.
     let both = format!("127.0.0.1:1,{}", server[0].endpoint());
     let arguments = ["lock", "jobs", "--endpoints", &both, "--", "echo", "runs"];
     assert_eq!(server.coord(&arguments).end().await.1, "runs\n");
+}
+
+/// Who accepts a connection may be no etcd, or one that is frozen.
+async fn store_that_does_not_answer_is_not_waited_for_longer_than_told(server: Server) {
+    let silent = TcpListener::bind("127.0.0.1:0").expect(THERE);
+    let address = silent.local_addr().expect(THERE).to_string();
+    let begun = Instant::now();
+    let arguments = ["lock", "jobs", "--timeout", "200ms", "--endpoints", &address];
+    let late = server.coord(&arguments).end().await;
+    assert_eq!(late, (Some(124), String::new(), "coord lock: timed out\n".to_owned()));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 /// The user `app` may do as she likes under `app/`.
@@ -74,7 +93,7 @@ async fn login_is_by_flags_or_environment(server: Server) {
     assert_eq!(status, Some(125), "{complaint}");
     assert!(!complaint.contains("wrong"), "a password is not printed: {complaint}");
     let (status, _, complaint) = run(&["--user", "app"], &[]).await;
-    assert_eq!(status, Some(125), "{complaint}");
+    assert_eq!(status, Some(2), "the command line is wrong: {complaint}");
     assert!(complaint.contains("has no password"), "{complaint}");
     let (status, _, complaint) = run(&[], &[("ETCDCTL_USER", "")]).await;
     assert_eq!(status, Some(125), "nobody may do that: {complaint}");
@@ -112,7 +131,7 @@ async fn certificates_are_shown_and_checked_by_flags_or_environment(server: Serv
         assert_eq!((status, printed.as_str()), (Some(125), ""), "{too_little:?}: {complaint}");
     }
     let (status, _, complaint) = run(&["--cacert", &ca, "--cert", &cert], &[]).await;
-    assert_eq!((status, &*complaint), (Some(125), "coord lock: --cert is given without --key\n"));
+    assert_eq!((status, &*complaint), (Some(2), "coord lock: --cert is given without --key\n"));
 }
 
 async fn bench_reads_the_counters_of_a_server_with_certificates(server: Server) {

@@ -1,13 +1,21 @@
 //! At a terminal: `script` makes one, and runs a shell in it.
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::lock::holder;
-use crate::program::{Program, Server};
+use crate::program::{Program, Server, state, until};
 
 crate::stories![
     who_waits_at_a_terminal_is_told_how_many_are_before,
+    candidate_at_a_terminal_is_told_how_many_are_before,
     command_can_read_from_the_terminal_and_the_shell_after_it,
     interrupt_from_the_terminal_reaches_the_command,
+    interrupt_from_the_terminal_reaches_the_command_of_a_leader,
+    leader_without_a_command_resigns_on_an_interrupt_from_the_terminal,
     command_that_is_stopped_from_the_terminal_goes_on,
+    command_with_its_input_from_elsewhere_can_read_from_the_terminal,
+    pager_behind_the_command_can_read_from_the_terminal,
+    command_that_may_not_read_from_the_terminal_yet_hears_signals,
 ];
 
 /// Waits, within a command, until the terminal is its own: field 8 of the line is whose it is.
@@ -33,10 +41,28 @@ async fn who_waits_at_a_terminal_is_told_how_many_are_before(server: Server) {
     assert_eq!(first.status().await, Some(0));
     second.line().await;
     waiter.shows("waiting: 1 before you").await;
-    second.signal(rustix::process::Signal::INT);
+    second.signal(Signal::INT);
     assert_eq!(second.status().await, Some(0));
     waiter.shows("runs").await;
     assert_eq!(waiter.status().await, Some(0));
+}
+
+/// The word is written over when it leads, and what it prints then stands alone.
+async fn candidate_at_a_terminal_is_told_how_many_are_before(server: Server) {
+    let mut first = server.coord(&["elect", "jobs", "first"]);
+    first.line().await;
+    let mut second = server.etcdctl(&["elect", "jobs", "second"]);
+    server.line_has("jobs", 2).await;
+    let mut third = at_a_terminal(&server, "\"$COORD\" elect jobs third -- echo leads");
+    third.shows("waiting: 2 before you").await;
+    first.signal(Signal::TERM);
+    assert_eq!(first.status().await, Some(0));
+    second.line().await;
+    third.shows("waiting: 1 before you").await;
+    second.signal(Signal::INT);
+    assert_eq!(second.status().await, Some(0));
+    third.shows("\r\u{1b}[2Kleads").await;
+    assert_eq!(third.status().await, Some(0));
 }
 
 async fn command_can_read_from_the_terminal_and_the_shell_after_it(server: Server) {
@@ -65,6 +91,29 @@ async fn interrupt_from_the_terminal_reaches_the_command(server: Server) {
     server.is_empty().await;
 }
 
+async fn interrupt_from_the_terminal_reaches_the_command_of_a_leader(server: Server) {
+    let command = format!(
+        "\"$COORD\" elect jobs here -- sh -c 'trap \"echo had it; exit 6\" INT; {FOREGROUND}; \
+        echo ready; while :; do sleep 0.05; done'"
+    );
+    let mut shell = at_a_terminal(&server, &command);
+    shell.shows("ready").await;
+    shell.say("\u{3}").await;
+    shell.shows("had it").await;
+    assert_eq!(shell.status().await, Some(6));
+    server.is_empty().await;
+}
+
+async fn leader_without_a_command_resigns_on_an_interrupt_from_the_terminal(server: Server) {
+    let command = "trap : INT; \"$COORD\" elect jobs here; echo ended with $?";
+    let mut shell = at_a_terminal(&server, command);
+    shell.shows("jobs/").await;
+    shell.say("\u{3}").await;
+    shell.shows("ended with 0").await;
+    assert_eq!(shell.status().await, Some(0));
+    server.is_empty().await;
+}
+
 /// It starts nothing while it is stopped: a shell that is just about to cannot be.
 async fn command_that_is_stopped_from_the_terminal_goes_on(server: Server) {
     let command = format!(
@@ -77,5 +126,48 @@ async fn command_that_is_stopped_from_the_terminal_goes_on(server: Server) {
     shell.shows("went on").await;
     shell.say("one").await;
     assert_eq!(shell.status().await, Some(5));
+    server.is_empty().await;
+}
+
+/// `tar c . | coord lock jobs -- ssh backup 'tar x'`, which asks for a password: nobody could be
+/// asked, and the lock was held until KILL.
+async fn command_with_its_input_from_elsewhere_can_read_from_the_terminal(server: Server) {
+    let command = "echo input | \"$COORD\" lock jobs -- \
+        sh -c 'read -r a; echo ready; read -r b < /dev/tty; echo had $a, $b'";
+    let mut shell = at_a_terminal(&server, command);
+    shell.shows("ready").await;
+    shell.say("word").await;
+    shell.shows("had input, word").await;
+    assert_eq!(shell.status().await, Some(0));
+    server.is_empty().await;
+}
+
+/// `coord lock jobs -- make | less`: the command does not read, and what shows its output does.
+async fn pager_behind_the_command_can_read_from_the_terminal(server: Server) {
+    let command = "trap : INT; \"$COORD\" lock jobs -- sh -c 'echo text; exec sleep 100' | \
+        { read -r a; echo ready; read -r b < /dev/tty; echo had $a, $b; }";
+    let mut shell = at_a_terminal(&server, command);
+    shell.shows("ready").await;
+    shell.say("key").await;
+    shell.shows("had text, key").await;
+    shell.say("\u{3}").await;
+    shell.status().await;
+    server.is_empty().await;
+}
+
+/// It is stopped, since another shell has the terminal, and signals wait for who is stopped.
+async fn command_that_may_not_read_from_the_terminal_yet_hears_signals(server: Server) {
+    let holder = "\"$COORD\" lock jobs -- sh -c 'trap \"echo had it; exit 6\" TERM; \
+        { echo $$ $PPID; read -r a < /dev/tty; }'";
+    let command = format!("set -m; {holder} & wait $!; echo ended with $?");
+    let mut shell = at_a_terminal(&server, &command);
+    let ids = shell.line().await;
+    let ids: Vec<i32> = ids.split_whitespace().map(|id| id.parse().expect("a number")).collect();
+    until("it is stopped", async || state(ids[0]) == Some('T')).await;
+    let coord = Pid::from_raw(ids[1]).expect("no process has the number 0");
+    kill_process(coord, Signal::TERM).expect("it runs");
+    shell.shows("had it").await;
+    shell.shows("ended with 6").await;
+    assert_eq!(shell.status().await, Some(0));
     server.is_empty().await;
 }
