@@ -1,10 +1,13 @@
 //! `coord completions` and `coord man`: what a shell and `man` want to know of the others.
 
+use std::io::{self, Write as _};
+
 use anyhow::Context as _;
 use clap::Args;
 use clap_complete::Shell;
+use clap_mangen::Man as Page;
 
-use crate::end::End;
+use crate::end::{End, print};
 
 /// Print completions for a shell.
 #[derive(Args, Debug)]
@@ -21,7 +24,10 @@ pub(crate) struct Completions {
 
 impl Completions {
     pub(crate) fn run(&self, mut program: clap::Command) -> Result<(), End> {
-        clap_complete::generate(self.shell, &mut program, "coord", &mut std::io::stdout());
+        // Into memory first, which takes everything: clap panics where nobody reads.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut program, "coord", &mut script);
+        print(String::from_utf8_lossy(&script).trim_end())?;
         Ok(())
     }
 }
@@ -31,25 +37,49 @@ impl Completions {
 #[command(after_long_help = "\
 Examples:
   coord man > /usr/local/share/man/man1/coord.1
-  coord man lock | man -l -")]
+  coord man lock | man -l -
+  coord man bench raw-put | man -l -")]
 pub(crate) struct Man {
-    /// The subcommand; without one, the page of the program
+    /// The subcommand, and behind `bench` the workload; without one, the page of the program
     #[arg(value_name = "SUBCOMMAND")]
-    subcommand: Option<String>,
+    subcommand: Vec<String>,
 }
 
 impl Man {
     pub(crate) fn run(&self, mut program: clap::Command) -> Result<(), End> {
         program.build();
-        let of = match &self.subcommand {
-            None => program,
-            Some(name) => {
-                let found = program.find_subcommand(name).cloned();
-                found.ok_or_else(|| End::misused(format!("there is no subcommand {name:?}")))?
-            }
-        };
-        let page = clap_mangen::Man::new(of);
-        page.render(&mut std::io::stdout()).context("standard output")?;
+        let mut of = &program;
+        for name in &self.subcommand {
+            let found = of.find_subcommand(name);
+            of = found.ok_or_else(|| End::misused(format!("there is no subcommand {name:?}")))?;
+        }
+        let page = page(of.clone()).context("the page")?;
+        print(String::from_utf8_lossy(&page).trim_end())?;
         Ok(())
     }
+}
+
+/// The page of a subcommand: as clap has it, but for what it would get wrong.
+fn page(mut of: clap::Command) -> io::Result<Vec<u8>> {
+    let usage = of.render_usage().to_string();
+    let page = Page::new(of.clone()).source(concat!("coord ", env!("CARGO_PKG_VERSION")));
+    let mut out = Vec::new();
+    page.render_title(&mut out)?;
+    page.render_name_section(&mut out)?;
+    // It would leave out the `--` before a command.
+    let usage = usage.trim_start_matches("Usage: ").replace('-', "\\-");
+    writeln!(out, ".SH SYNOPSIS\n{usage}")?;
+    page.render_description_section(&mut out)?;
+    page.render_options_section(&mut out)?;
+    if of.has_subcommands() {
+        page.render_subcommands_section(&mut out)?;
+    }
+    if of.get_after_long_help().or(of.get_after_help()).is_some() {
+        // It would break and join the lines of examples and tables.
+        let mut extra = Vec::new();
+        page.render_extra_section(&mut extra)?;
+        let extra = String::from_utf8_lossy(&extra);
+        writeln!(out, "{}.fi", extra.replacen(".SH EXTRA\n", ".SH EXTRA\n.nf\n", 1))?;
+    }
+    Ok(out)
 }

@@ -1,7 +1,7 @@
 //! The program as a shell sees it: what `coord bench` prints, and how it ends.
 
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -214,4 +214,46 @@ fn a_run_in_which_nothing_was_completed_fails() {
     let (status, complaint) = ending(&output);
     assert_eq!(status, Some(1));
     assert_eq!(complaint, "coord bench: no operation completed\n");
+}
+
+/// `script` makes a terminal.
+#[test]
+fn bar_is_shown_at_a_terminal_and_is_gone_when_the_table_comes() {
+    let at_a_terminal = |line: &str, terminal: &str| {
+        let mut script = Command::new("script");
+        script.args(["-q", "-e", "-f", "-c", line, "/dev/null"]).stdin(Stdio::null());
+        script.env("COORD", env!("CARGO_BIN_EXE_coord")).env("SHELL", "/bin/sh");
+        let output = script.env("TERM", terminal).output().expect("there is `script`");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).expect("it is text")
+    };
+    let line = "\"$COORD\" bench raw-put --endpoint mem: --warmup 300ms --duration 600ms";
+    let shown = at_a_terminal(line, "xterm");
+    let (bars, table) = shown.split_once("raw-put on memory").expect("a table follows");
+    assert!(bars.contains("  warm-up [") && bars.contains("measuring ["), "{bars:?}");
+    // It moves: the second picture of the measurement is further than the first.
+    let percents: Vec<u32> = bars.split("measuring [").skip(1).filter_map(percent).collect();
+    assert!(percents.len() >= 2 && percents.is_sorted() && percents[0] < percents[1], "{bars:?}");
+    assert!(bars.ends_with("\r\u{1b}[2K"), "the line is empty again: {bars:?}");
+    assert!(table.contains("operations in") && !table.contains('\u{1b}'), "{table:?}");
+
+    let told_elsewhere = at_a_terminal(&format!("{line} 2> /dev/null"), "xterm");
+    assert!(told_elsewhere.starts_with("raw-put on memory"), "{told_elsewhere:?}");
+    let dumb = at_a_terminal(line, "dumb");
+    assert!(dumb.starts_with("raw-put on memory"), "it cannot move back: {dumb:?}");
+}
+
+/// What a picture of the bar says.
+fn percent(picture: &str) -> Option<u32> {
+    picture.split_once('%')?.0.split_once(']')?.1.trim().parse().ok()
+}
+
+/// In the help, what follows a heading stands under it.
+#[test]
+fn help_of_a_workload_has_its_own_flags_among_the_options() {
+    let help = bench("raw-put --help");
+    let help = String::from_utf8(help.stdout).expect("it is text");
+    let (options, store) = help.split_once("Store:").expect("how to reach it");
+    assert!(options.contains("--workers") && options.contains("--val-size"), "{help}");
+    assert!(store.contains("--endpoints") && !store.contains("--workers"), "{help}");
 }

@@ -90,7 +90,49 @@ fn pages_for_man_are_those_of_the_subcommands() {
         assert!(page.contains(&format!(".TH coord-{command} 1")), "{page}");
         assert!(page.contains("Exit status:"), "{page}");
     }
-    assert_eq!(coord(&["man", "nothing"]).status.code(), Some(2));
+    assert!(printed(&["man", "bench", "raw-put"]).contains("workers"));
+    for wrong in [&["man", "nothing"][..], &["man", "bench", "nothing"]] {
+        assert_eq!(coord(wrong).status.code(), Some(2));
+    }
+}
+
+/// clap's own pages leave the `--` out, and break the lines of examples.
+#[test]
+fn pages_for_man_show_command_lines_that_can_be_typed() {
+    let page = printed(&["man", "lock"]);
+    let synopsis = "\ncoord lock [OPTIONS] <NAME> [\\-\\- <CMD>...]\n";
+    assert!(page.contains(synopsis), "{page}");
+    assert!(page.contains(".SH EXTRA\n.nf\nExamples:\n") && page.ends_with(".fi\n"), "{page}");
+    let title = format!(".TH coord-lock 1  \"coord {}\"", env!("CARGO_PKG_VERSION"));
+    assert!(page.contains(&title), "{page}");
+}
+
+/// Through a pipe that is read by `head -1`, and to a disk that is full.
+#[test]
+fn what_cannot_be_printed_is_no_panic() {
+    for arguments in [&["completions", "bash"][..], &["man"], &["man", "lock"]] {
+        let (reader, writer) = std::io::pipe().expect("there are pipes");
+        drop(reader);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
+        let output = program.args(arguments).stdout(writer).output().expect("it is built");
+        assert_eq!((output.status.code(), text(output.stderr)), (Some(0), String::new()));
+        let output = program.stdout(full).output().expect("it is built");
+        let told = format!("coord {}: standard output: No space left", arguments[0]);
+        let complaint = text(output.stderr);
+        assert!(output.status.code() == Some(1) && complaint.starts_with(&told), "{complaint}");
+    }
+}
+
+#[test]
+fn environment_that_is_set_to_nothing_counts_as_not_set() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
+    for name in ["USER", "PASSWORD", "CACERT", "CERT", "KEY", "DIAL_TIMEOUT"] {
+        program.env(format!("ETCDCTL_{name}"), "");
+    }
+    let output = program.args(["who", "jobs", "--endpoints", "mem:"]).output();
+    let output = output.expect("the program is built");
+    assert_eq!(output.status.code(), Some(4), "{}", text(output.stderr));
 }
 
 #[test]
@@ -103,13 +145,22 @@ fn command_line_that_is_wrong_is_refused_before_anything_is_done() {
         "lock a --ttl soon",
         "lock a --try --timeout 1s",
         "lock a --json -- true",
-        "lock a --grace 3s --ttl 10s --endpoints mem: -- true",
+        "lock a --timeout soon",
+        "lock a --grace 3s --ttl 10s --endpoints a:1 -- true",
+        "lock a --endpoints a -- true",
+        "lock a --endpoints a:1 --cert a.pem -- true",
+        "elect a b --endpoints a:1 --user app",
         "elect a",
         "elect a b c",
         "elect a b --try",
         "observe",
         "observe a --ttl 3s",
+        "observe a --endpoints a:65536",
         "who",
+        "who a --endpoints mem:,a:1",
+        "who a --endpoints a:1 --password secret",
+        "serve --listen :2379",
+        "serve --listen 127.0.0.1",
         "completions tcl",
     ] {
         let output = coord(&line.split(' ').collect::<Vec<_>>());

@@ -14,15 +14,13 @@ use crate::store::StoreFlags;
 #[derive(Args, Debug)]
 pub(crate) struct Flags<F: Args> {
     #[command(flatten)]
-    pub(crate) run: RunFlags,
-    #[command(flatten)]
     pub(crate) own: F,
+    #[command(flatten)]
+    pub(crate) run: RunFlags,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct RunFlags {
-    #[command(flatten)]
-    pub(crate) store: StoreFlags,
     /// Concurrent workers
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) workers: NonZeroUsize,
@@ -56,6 +54,9 @@ pub(crate) struct RunFlags {
     /// Print JSON also on a terminal
     #[arg(long)]
     pub(crate) json: bool,
+    // Last: in the help, all that follows stands under its heading.
+    #[command(flatten)]
+    pub(crate) store: StoreFlags,
 }
 
 impl RunFlags {

@@ -33,7 +33,7 @@ mod scrape;
 mod store;
 mod workload;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -42,7 +42,7 @@ use coord_core::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
 
-use crate::end::End;
+use crate::end::{End, print};
 use figures::Fairness;
 use flags::{Flags, HoldFlags, NoFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags};
 use phase::{Limit, Phase};
@@ -183,13 +183,12 @@ async fn timed<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result
         return Err(End::new(End::TIMED_OUT, "timed out"));
     };
     let report = measured?;
-    let mut out = std::io::stdout();
-    let printed = if flags.json || !out.is_terminal() {
+    let printed = if flags.json || !std::io::stdout().is_terminal() {
         serde_json::to_string(&report).context("the report as JSON")?
     } else {
         report.table()
     };
-    writeln!(out, "{printed}").context("standard output")?;
+    print(printed)?;
     Ok(())
 }
 
