@@ -25,7 +25,7 @@ pub enum LossReason {
     Closed,
     /// The session's lease was handed over with [`Session::orphan`](crate::Session::orphan).
     Orphaned,
-    /// Somebody deleted the key although the lease lives.
+    /// Somebody deleted the key although the lease lives, as far as the store could be asked.
     KeyDeleted,
 }
 

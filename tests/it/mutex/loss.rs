@@ -1,12 +1,15 @@
 //! Losing the lock, or the place in its line.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coord_core::{
     KvBackend as _, KvBackendExt as _, LossReason, Mutex, Outcome, Put, Session, Txn,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate};
+use coord_testkit::{Call, Fate, Record, Rule as _};
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{
@@ -52,12 +55,11 @@ async fn holder_whose_history_is_compacted_still_learns_of_its_loss() {
     let revision = store.put("other", "1").await.unwrap().header.revision;
     store.put("other", "2").await.unwrap();
     store.compact(coord_core::Compact::new(revision.next())).await.unwrap();
-    assert!(timeout(secs(60), guard.lost()).await.is_err(), "nothing was lost yet");
-    let (reason, ()) = tokio::join!(guard.lost(), async {
-        settle().await;
-        store.delete(guard.key()).await.unwrap();
-    });
-    assert_eq!(reason, LossReason::KeyDeleted);
+    let mut lost = pin!(guard.lost());
+    assert!(timeout(secs(61), lost.as_mut()).await.is_err(), "nothing was lost yet");
+    store.delete(guard.key()).await.unwrap();
+    let (reason, after) = timed(lost).await;
+    assert_eq!((reason, after), (LossReason::KeyDeleted, secs(0)), "it watches again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +222,7 @@ async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
 #[tokio::test(start_paused = true)]
 async fn keep_alives_go_on_while_a_lock_is_awaited() {
     let store = MemBackend::new();
-    let record = coord_testkit::Record::new();
+    let record = Record::new();
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let patient = session_on(behind(&store, record.clone())).await;
     assert!(timeout(secs(100), Mutex::new(&patient, "m").lock()).await.is_err());
@@ -243,4 +245,73 @@ async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
         served.unwrap().unlock().await.unwrap();
         assert!(after < secs(12), "the {nth_call}. {kind} was lost: served after {after:?}");
     }
+}
+
+/// Its key is gone, and the store does not answer why. The holder was never told of that, and not
+/// of the loss of its session either: it worked on.
+#[tokio::test(start_paused = true)]
+async fn holder_is_told_of_its_loss_though_nobody_answers_why() {
+    for session_ends in [false, true] {
+        let store = MemBackend::new();
+        let session = session_on(behind(&store, only("lease_time_to_live", Fate::Hang))).await;
+        let guard = Mutex::new(&session, "m").lock().await.unwrap();
+        let work = timeout(secs(60), guard.run_while_held(sleep(secs(1000))));
+        let ((lost, after), ()) = tokio::join!(timed(work), async {
+            sleep(secs(1)).await;
+            store.delete(guard.key()).await.unwrap();
+            if session_ends {
+                settle().await;
+                session.close().await.unwrap();
+            }
+        });
+        let reason = if session_ends { LossReason::Closed } else { LossReason::KeyDeleted };
+        assert_eq!(lost.expect("it is told"), Err(reason));
+        assert!(after < secs(3), "took {after:?}");
+        let late = timeout(secs(60), guard.txn(Txn::new())).await.expect("it is told");
+        assert_eq!(late.unwrap_err().loss(), Some(reason));
+    }
+}
+
+/// A keep-alive of which nothing is heard any more was waited for before another was sent.
+#[tokio::test(start_paused = true)]
+async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
+    for (unanswered, told_after) in [(1, secs(4)), (usize::MAX, secs(5))] {
+        let store = MemBackend::new();
+        let rule = nth("lease_keep_alive", 1, unanswered, Fate::Hang);
+        let session = session_on(behind(&store, rule)).await;
+        let guard = Mutex::new(&session, "m").lock().await.unwrap();
+        let ((reason, after), ()) = tokio::join!(timed(guard.lost()), async {
+            sleep(secs(4)).await;
+            store.lease_revoke(session.lease_id()).await.unwrap();
+        });
+        assert_eq!((reason, after), (LossReason::Revoked, told_after));
+    }
+}
+
+/// Each who learns that the lease is gone has the keeper ask at once, but for one answer.
+#[tokio::test(start_paused = true)]
+async fn lease_that_is_gone_costs_one_keep_alive_however_many_learn_of_it() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let recorded = record.clone();
+    let rule = move |call: &Call| {
+        recorded.fate(call);
+        let late = Duration::from_millis(if is_keep_alive(call) { 50 } else { 0 });
+        Fate::Late(late)
+    };
+    let session = session_on(behind(&store, rule)).await;
+    let mut guards = Vec::new();
+    for n in 0..9 {
+        guards.push(Mutex::new(&session, format!("m{n}")).lock().await.unwrap());
+    }
+    record.take();
+    store.lease_revoke(session.lease_id()).await.unwrap();
+    let told = join_all(guards.iter().zip(1..).map(async |(guard, n)| {
+        sleep(Duration::from_millis(5 * n)).await;
+        guard.txn(Txn::new()).await.unwrap_err().loss()
+    }));
+    let (told, after) = timed(told).await;
+    assert!(told.iter().all(|reason| *reason == Some(LossReason::Revoked)), "{told:?}");
+    assert!(after < Duration::from_millis(100), "{after:?}");
+    let calls = record.take();
+    assert_eq!(calls.count("lease_keep_alive"), 1, "{calls}");
 }

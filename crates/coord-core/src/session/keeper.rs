@@ -166,6 +166,7 @@ impl Keeper {
     async fn keep(&mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
         let mut next_attempt = self.confirmed + self.ttl / 3;
         let mut attempt: Option<(Instant, Pending<Result<()>>)> = None;
+        let mut checking = false;
         let mut next_clearing = None;
         loop {
             let idle = attempt.is_none();
@@ -180,6 +181,7 @@ impl Keeper {
                 // First, so that a late answer does not bring a session back to life.
                 () = sleep_until(self.deadline()) => return End::Lost(self.overdue()),
                 answer = answer => {
+                    checking = false;
                     let sent = attempt.take().map_or(self.confirmed, |(sent, _)| sent);
                     if let Some(reason) = self.note(answer, sent) {
                         return End::Lost(reason);
@@ -192,7 +194,11 @@ impl Keeper {
                 }
                 command = inbox.recv() => match command {
                     Some(Command::CleanUp(debris)) => self.cleaning.push(self.clean(debris)),
-                    Some(Command::Check) => next_attempt = Instant::now(),
+                    // One that is under way may have been answered before the lease was gone.
+                    Some(Command::Check) if !checking => {
+                        (checking, attempt, next_attempt) = (true, None, Instant::now());
+                    }
+                    Some(Command::Check) => {}
                     Some(Command::Shelved) => next_clearing = self.shelf.clear(),
                     Some(Command::Close(reply)) => return End::Close(Some(reply)),
                     Some(Command::Orphan(reply)) => return End::Orphan(reply),

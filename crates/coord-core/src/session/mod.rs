@@ -40,7 +40,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -53,6 +53,9 @@ pub(crate) use numbers::Number;
 use numbers::Numbers;
 use shelf::Shelf;
 pub use supervisor::{Epoch, Supervisor, SupervisorState};
+
+/// How long to wait for the reason of a loss.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether a session still holds its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,19 +305,21 @@ impl Session {
     }
 
     /// Why the session is lost, if the store says so when asked; `None` if it lives, or if the
-    /// store cannot be asked and the keeper will find out.
+    /// store cannot be asked and the keeper will find out. Whoever asks has lost something, and
+    /// must hear of that soon, whoever else is silent.
     pub(crate) async fn why_lost(&self) -> Option<LossReason> {
-        if let SessionState::Lost(reason) = self.state() {
-            return Some(reason);
-        }
         let ask = self.inner.backend.lease_time_to_live(LeaseTimeToLive::new(self.inner.lease));
-        match ask.await {
-            Ok(response) if response.lease.is_none() => {
-                self.send(Command::Check);
-                Some(self.lost().await)
+        tokio::select! {
+            biased;
+            reason = self.lost() => return Some(reason),
+            answer = timeout(PATIENCE, ask) => {
+                if answer.ok()?.ok()?.lease.is_some() {
+                    return None;
+                }
             }
-            Ok(_) | Err(_) => None,
         }
+        self.send(Command::Check);
+        Some(timeout(PATIENCE, self.lost()).await.unwrap_or(LossReason::Revoked))
     }
 
     /// Runs a request as long as the session lives.
