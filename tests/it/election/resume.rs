@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_core::{
-    Election, KvBackend as _, KvBackendExt as _, LeaseGrant, LeaseId, LossReason, Put, Session,
+    Election, KvBackend as _, KvBackendExt as _, LeaseGrant, LeaseId, LossReason, Put, Session, Txn,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate};
@@ -47,6 +47,30 @@ async fn leader_that_handed_its_lease_over_leads_on_in_the_next_process() {
 }
 
 /// Go's `TestElectionOnSessionRestart`. The old process just dies: nobody tells the store.
+/// The heir leads under the same key and with the same token, so the store cannot tell the two
+/// apart, and took what the former leader wrote.
+#[tokio::test(start_paused = true)]
+async fn leader_that_handed_its_lease_over_changes_nothing_any_more() {
+    let store = MemBackend::new();
+    let old = election(&store).await.campaign("old").await.unwrap();
+    let lease = old.session().orphan().await.unwrap();
+    let new = Election::new(&heir(&store, lease).await, "e");
+    let new = new.resume().await.unwrap().unwrap().elected().await.unwrap();
+    new.proclaim("new").await.unwrap();
+
+    let write = Txn::new().and_then([Put::new("written", "old")]);
+    let refused = [
+        old.txn(write).await.map(|answer| answer.header),
+        old.proclaim("old").await,
+        old.proclaimer().proclaim("old").await,
+    ];
+    for answer in refused {
+        assert_eq!(answer.unwrap_err().loss(), Some(LossReason::Orphaned));
+    }
+    assert_eq!(leader(&store).await, some("new"));
+    assert!(store.get("written").await.unwrap().is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn leader_that_crashed_leads_on_if_its_lease_is_adopted_in_time() {
     let store = MemBackend::new();

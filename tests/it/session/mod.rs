@@ -281,6 +281,57 @@ async fn orphaned_lease_lives_on_for_an_heir() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_dropped_before_a_session_is_handed_over_is_not() {
+    let store = MemBackend::new();
+    let session = session(&store).await;
+    let mutex = Mutex::new(&session, "m");
+    drop(mutex.lock().await.unwrap());
+    session.orphan().await.unwrap();
+    assert!(store.get_prefix("m/").await.unwrap().is_empty());
+}
+
+/// Nobody knew whether a join would arrive yet, and the session waited for that until there was no
+/// time left to refresh the lease in.
+#[tokio::test(start_paused = true)]
+async fn heir_has_the_whole_time_though_a_join_may_arrive_yet() {
+    let store = MemBackend::new();
+    let kv = behind(&store, |call: &Call| match call {
+        Call::Txn(_) => Fate::LoseRequest,
+        Call::LeaseKeepAlive(_) => Fate::Late(Duration::from_millis(10)),
+        _ => Fate::Pass,
+    });
+    let session = session_on(kv).await;
+    assert!(Mutex::new(&session, "m").lock().await.is_err());
+    let (lease, after) = timed(session.orphan()).await;
+    let lease = lease.expect("the store is there");
+    assert!(after < secs(9), "took {after:?}");
+    let status = store.lease_time_to_live(LeaseTimeToLive::new(lease)).await.unwrap().lease;
+    assert_eq!(status.unwrap().remaining, secs(10));
+}
+
+/// It revoked the lease, and whoever led on it in the next process was deposed.
+#[tokio::test(start_paused = true)]
+async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir() {
+    for at_once in [false, true] {
+        let store = MemBackend::new();
+        let first = session_on(behind(&store, only("lease_keep_alive", Fate::Yield))).await;
+        let lease = if at_once {
+            let (orphaned, closed) = tokio::join!(first.orphan(), first.close());
+            closed.unwrap();
+            orphaned.unwrap()
+        } else {
+            let lease = first.orphan().await.unwrap();
+            first.close().await.unwrap();
+            lease
+        };
+        let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+        first.close().await.unwrap();
+        sleep(secs(60)).await;
+        assert_eq!(heir.state(), SessionState::Alive);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn session_tells_its_own_keys_on_an_adopted_lease_from_a_former_owners() {
     let store = MemBackend::new();
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;

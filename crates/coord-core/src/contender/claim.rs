@@ -14,7 +14,7 @@ use crate::kv::{
 };
 use crate::loss::{LossReason, PrimitiveError};
 use crate::retry::{PAUSE, patiently};
-use crate::session::Session;
+use crate::session::{Session, SessionState};
 
 /// A key in a line, held by a session since the revision that created it.
 ///
@@ -66,11 +66,15 @@ impl Claim {
         Ok(self.guarded([Op::Put(put)]).await?.header)
     }
 
-    /// Takes steps if the key is still in the line; `Lost` if it is not.
+    /// Takes steps if the key is still in the line; `Lost` if it is not, or if the session is: the
+    /// store could not tell its owner from an heir.
     pub(super) async fn guarded(
         &self,
         steps: impl IntoIterator<Item = Op> + Send,
     ) -> Result<TxnResponse, PrimitiveError> {
+        if let SessionState::Lost(reason) = self.session.state() {
+            return Err(reason.into());
+        }
         let txn = Txn::new().when([self.is_held()]).and_then(steps);
         let answer = self.session.backend().txn(txn).await?;
         if answer.succeeded { Ok(answer) } else { Err(self.why_gone().await.into()) }

@@ -148,9 +148,10 @@ impl Keeper {
                 reply.map(|reply| reply.send(result));
             }
             End::Orphan(reply) => {
-                // The lease goes on, so debris would too.
+                // The lease goes on, so debris would too; but whoever adopts it needs time more.
                 let deadline = self.deadline();
-                while let Ok(Some(_)) = timeout_at(deadline, self.cleaning.next()).await {}
+                let cleaned = deadline - self.ttl / 4;
+                while let Ok(Some(_)) = timeout_at(cleaned, self.cleaning.next()).await {}
                 self.enter(SessionState::Lost(LossReason::Orphaned));
                 let refresh = self.backend.lease_keep_alive(self.lease);
                 let after = deadline.saturating_duration_since(Instant::now());

@@ -231,7 +231,8 @@ impl Session {
 
     /// Ends the session: tells everybody who holds something on it, then revokes the lease, which
     /// deletes its keys. Returns when that is confirmed; on a session that is lost already, when
-    /// the store confirms that the lease is gone.
+    /// the store confirms that the lease is gone. A lease that was handed over is the heir's, and
+    /// not touched.
     ///
     /// # Errors
     /// What the backend answered to the revocation, or `Timeout` when the lease's time was over
@@ -245,6 +246,9 @@ impl Session {
             && let Ok(result) = closed.await
         {
             return result;
+        }
+        if self.state() == SessionState::Lost(LossReason::Orphaned) {
+            return Ok(());
         }
         keeper::revoke(&*self.inner.backend, self.inner.lease, Instant::now() + self.inner.ttl)
             .await
