@@ -171,5 +171,5 @@ async fn observer_costs_a_request_and_a_watch_for_each_leader_and_an_event_for_e
     sleep(secs(1000)).await;
     assert_eq!(shown(&mut leaders).await, []);
     let looked = (record.take().names(), record.take_events());
-    assert_eq!((looked.0.as_str(), looked.1), ("range", 0), "whether that was all");
+    assert_eq!((looked.0.as_str(), looked.1), ("watch", 0), "whether that was all");
 }

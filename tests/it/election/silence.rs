@@ -57,15 +57,38 @@ async fn observer_whose_watch_fell_silent_is_shown_all_that_happened_within_a_mi
     assert!(begun.elapsed() <= secs(61), "{:?}", begun.elapsed());
 }
 
+/// Nobody led whenever it looked, so it took the watch to be well, and never showed who had led
+/// in between.
 #[tokio::test(start_paused = true)]
-async fn quiet_minute_costs_an_observer_one_read() {
+async fn observer_whose_watch_fell_silent_is_shown_who_led_between_two_looks() {
     let store = MemBackend::new();
-    let _leadership = election(&store).await.campaign("a").await.unwrap();
-    let (observer, record) = observer(&store, 1);
-    let mut leaders = observer.observe();
-    leaders.next().await.unwrap().unwrap();
-    record.take();
-    timeout(secs(601), leaders.next()).await.expect_err("nothing happens");
-    let calls = record.take();
-    assert_eq!((calls.count("watch"), calls.count("range"), calls.0.len()), (1, 10, 11), "{calls}");
+    let mut leaders = observer(&store, 2).0.observe();
+    assert_eq!(leaders.next().await.unwrap().unwrap(), None);
+    let begun = Instant::now();
+    let leadership = election(&store).await.campaign("a").await.unwrap();
+    leadership.resign().await.unwrap();
+    for shown in [some("a"), None] {
+        let next = timeout(secs(61), leaders.next()).await.expect("within a minute");
+        let leader = next.unwrap().unwrap();
+        assert_eq!(leader.map(|leader| leader.value().escape_ascii().to_string()), shown);
+    }
+    assert!(begun.elapsed() <= secs(61), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_minute_costs_an_observer_one_read_or_a_watch() {
+    for led in [false, true] {
+        let store = MemBackend::new();
+        let election = election(&store).await;
+        let leadership = if led { Some(election.campaign("a").await.unwrap()) } else { None };
+        let (observer, record) = observer(&store, 1);
+        let mut leaders = observer.observe();
+        leaders.next().await.unwrap().unwrap();
+        record.take();
+        timeout(secs(601), leaders.next()).await.expect_err("nothing happens");
+        let calls = record.take();
+        let asked = (calls.count("watch"), calls.count("range"), calls.0.len());
+        assert_eq!(asked, if led { (1, 10, 11) } else { (11, 0, 11) }, "{calls}");
+        drop(leadership);
+    }
 }

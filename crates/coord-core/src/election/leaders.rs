@@ -45,8 +45,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 ///
 /// Nothing is asked of the store before the first poll, nor while the stream is not polled; whoever
 /// comes back late is shown all that the store has not compacted. While nothing happens the store
-/// is asked once a minute who leads, so that a watch which has fallen silent delays the news and no
-/// more.
+/// is asked once a minute who leads, or watched anew if nobody does, so that a watch which has
+/// fallen silent delays the news and no more.
 ///
 /// # Errors
 /// What the backend answered, if trying again cannot help. The stream ends with it.
@@ -171,10 +171,14 @@ impl History {
     }
 
     /// A watch has told nothing for long: either nothing has happened, or it has fallen silent, and
-    /// another begins where it left off.
+    /// another begins where it left off. A leader that is there as it was tells which. That nobody
+    /// leads does not: somebody may have, in between.
     async fn doubt(&mut self, from: Revision, watch: Watch) -> Result<Option<Option<Leader>>> {
-        let (now, _) = patiently(|| self.observer.leader_at(Revision::ZERO)).await?;
-        let all_is_well = self.shown.as_ref() == Some(&now);
+        let mut all_is_well = false;
+        if let Some(leader) = self.shown.clone().flatten() {
+            let (now, _) = patiently(|| self.observer.leader_at(Revision::ZERO)).await?;
+            all_is_well = now == Some(leader);
+        }
         self.next = Next::Watch(from, all_is_well.then_some(watch));
         Ok(None)
     }
