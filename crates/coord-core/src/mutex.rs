@@ -83,7 +83,8 @@ impl Mutex {
     }
 
     /// Takes the lock if nobody has it or waits for it: one request, and nothing is written
-    /// otherwise. `None` if somebody does, which is no error.
+    /// otherwise. `None` if somebody does, which is no error. Locks below it may cost more, as
+    /// [`WaitingLine::try_join`] tells.
     ///
     /// # Errors
     /// As [`lock`](Self::lock).

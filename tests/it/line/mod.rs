@@ -5,11 +5,14 @@ mod quiet;
 mod successor;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use coord_core::contender::{Contender, WaitingLine};
 use coord_core::{KvBackend as _, KvBackendExt as _, Put, Session};
 use coord_mem::MemBackend;
-use coord_testkit::{Fate, Record};
+use coord_testkit::{Call, Fate, Record};
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -271,6 +274,51 @@ async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_ow
         holder.leave().await.unwrap();
         timeout(secs(1), contender.wait_turn()).await.expect("at once").unwrap();
         drop(crowd);
+    }
+}
+
+/// Between the request that saw only a line below and the one that joins, somebody else has joined.
+#[tokio::test(start_paused = true)]
+async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
+    let store = MemBackend::new();
+    store.put("l/below/key", "").await.unwrap();
+    let (other, asked) = (store.clone(), AtomicUsize::new(0));
+    let rule = move |call: &Call| {
+        if matches!(call, Call::Txn(_)) && asked.fetch_add(1, Ordering::Relaxed) == 1 {
+            let put = other.put("l/other", "").now_or_never();
+            put.expect("it never waits").expect("the store is there");
+        }
+        Fate::Pass
+    };
+    let session = session_on(behind(&store, rule)).await;
+    assert!(WaitingLine::new(&session, "l").try_join("").await.unwrap().is_none());
+}
+
+/// Whenever it has looked, somebody has joined a line below, so that it had to look again.
+#[tokio::test(start_paused = true)]
+async fn try_join_is_answered_though_lines_below_never_rest() {
+    for held in [false, true] {
+        let store = MemBackend::new();
+        let busy = store.clone();
+        let count = AtomicUsize::new(0);
+        let rule = move |call: &Call| {
+            if matches!(call, Call::Txn(_)) {
+                let nth = count.fetch_add(1, Ordering::Relaxed);
+                let put = busy.put(format!("l/below/{nth}"), "").now_or_never();
+                put.expect("it never waits").expect("the store is there");
+            }
+            Fate::Late(Duration::from_millis(1))
+        };
+        let session = session_on(behind(&store, rule)).await;
+        let holder = WaitingLine::new(&self::session(&store).await, "l");
+        let holder = if held { Some(holder.join("").await.unwrap()) } else { None };
+        let joined = timeout(secs(1), WaitingLine::new(&session, "l").try_join("")).await;
+        let joined = joined.expect("it is answered").unwrap();
+        assert_eq!(joined.is_none(), held);
+        drop((joined, holder));
+        settle().await;
+        let left = keys(&store, "l/").await;
+        assert!(left.iter().all(|key| key.starts_with("l/below/")), "{left:?}");
     }
 }
 

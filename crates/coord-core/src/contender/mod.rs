@@ -56,6 +56,10 @@ use standing::{Place, Standing};
 use ticket::Ticket;
 pub use token::FencingToken;
 
+/// How often one who will not wait looks whether there are only lines below, before it stands in
+/// line to see.
+const LOOKS: usize = 4;
+
 /// A line of contenders, first come, first served.
 ///
 /// This is the building block of [`Mutex`](crate::Mutex), for primitives of your own.
@@ -183,7 +187,8 @@ impl WaitingLine {
     }
 
     /// Joins the line if nobody is in it: one request, and nothing is written if somebody is.
-    /// Lines below this one cost a second request.
+    /// Lines below this one cost a second request. If others join those so often that it cannot be
+    /// told who is in this one, it joins, and leaves again if somebody is before it.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -197,7 +202,7 @@ impl WaitingLine {
         let value = value.into_bytes();
         let mut nobody = Compare::absent(self.keys.range());
         let mut look = self.keys.any();
-        loop {
+        for _ in 0..LOOKS {
             let answer = match self.join_if(nobody, Some(look), &value).await? {
                 Ok(contender) => return Ok(Some(contender)),
                 Err(answer) => answer,
@@ -214,6 +219,15 @@ impl WaitingLine {
                 CompareOp::Less,
                 answer.header.revision.next(),
             );
+        }
+        let mut contender = self.join(value).await?;
+        if contender.standing == Standing::Unknown {
+            self.session.while_held(contender.look()).await?;
+        }
+        match contender.standing {
+            Standing::First => Ok(Some(contender)),
+            Standing::Gone => Err(contender.claim.why_gone().await.into()),
+            _ => Ok(None),
         }
     }
 
