@@ -1,12 +1,14 @@
 //! Whoever comes back into a long line asks whether its neighbour of last time is there, which the
 //! store can tell without reading the line. That is a guess, and may cost a look, never the order.
 
+use std::time::Duration;
+
 use coord_core::Op;
 use coord_core::contender::{Contender, WaitingLine};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Record};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{behind, secs, session, session_on, settle};
 
@@ -150,6 +152,26 @@ async fn one_whose_neighbour_of_last_time_is_gone_waits_for_whoever_is_there() {
         }
         assert!(back.served().await.is_some());
     }
+}
+
+/// Two of one session took the same neighbour for theirs. The watch that the first has read to the
+/// end was left to the second, who then slept through its turn until it watched its own key.
+#[tokio::test(start_paused = true)]
+async fn watch_that_another_has_read_is_left_to_nobody_who_needs_what_it_told() {
+    let store = MemBackend::new();
+    let mut crowd = Crowd::new(&store, "l", 6).await;
+    let (first, asked) = crowd.come_back().await;
+    assert!(asked);
+    let (second, asked) = crowd.come_back().await;
+    assert!(asked, "its answer comes late");
+    let mut first = Waiting::new(first);
+    crowd.leave(6).await;
+    let first = first.served().await.expect("nobody is before it");
+    let mut second = Waiting::new(second);
+    settle().await;
+    first.leave().await.unwrap();
+    let served = timeout(Duration::from_millis(10), second.0.join_next()).await;
+    let _second = served.expect("at once").expect("it waits").expect("no panic");
 }
 
 /// Neighbours of one session use each other's keys: the neighbour's key of last time is now mine.

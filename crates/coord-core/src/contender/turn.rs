@@ -48,7 +48,8 @@ impl Contender {
                 Standing::First => {
                     // Where many contend, the next wait will be for the same neighbour.
                     if let Some((place, watch)) = theirs {
-                        self.session().shelve(place.key, watch, in_crowd);
+                        let told = self.header.revision;
+                        self.session().shelve(place.key, watch, told, in_crowd);
                     }
                     return Ok(());
                 }
@@ -61,7 +62,7 @@ impl Contender {
             };
             let watch = match theirs.take() {
                 Some((place, watch)) if place == nearest => watch,
-                _ => match self.session().unshelve(&nearest.key) {
+                _ => match self.session().unshelve(&nearest.key, self.header.revision) {
                     Some(watch) => watch,
                     None => self.claim.watch(WatchRequest::new(&nearest.key)).await?,
                 },

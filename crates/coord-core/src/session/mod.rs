@@ -284,15 +284,16 @@ impl Session {
         self.inner.numbers.take()
     }
 
-    /// A watch of the deletions of `key` that stood a moment ago, if there is one. It may tell of
-    /// some that are long past.
-    pub(crate) fn unshelve(&self, key: &Bytes) -> Option<Watch> {
-        self.inner.shelf.take(key)
+    /// A watch of the deletions of `key` that stood a moment ago, if there is one that still tells
+    /// all that come after `looked`. It may tell of some that are long past.
+    pub(crate) fn unshelve(&self, key: &Bytes, looked: Revision) -> Option<Watch> {
+        self.inner.shelf.take(key, looked)
     }
 
-    /// Keeps a watch of the deletions of `key` for a moment, for whoever asks for it.
-    pub(crate) fn shelve(&self, key: Bytes, watch: Watch, in_crowd: bool) {
-        if !self.state().is_lost() && self.inner.shelf.put(key, watch, in_crowd) {
+    /// Keeps a watch of the deletions of `key`, which has told of none after `told`, for a moment,
+    /// for whoever asks for it.
+    pub(crate) fn shelve(&self, key: Bytes, watch: Watch, told: Revision, in_crowd: bool) {
+        if !self.state().is_lost() && self.inner.shelf.put(key, watch, told, in_crowd) {
             self.send(Command::Shelved);
         }
     }

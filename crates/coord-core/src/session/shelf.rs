@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::kv::{KeyRange, Watch};
+use crate::kv::{KeyRange, Revision, Watch};
 
 /// How long a watch is kept.
 const KEPT: Duration = Duration::from_millis(250);
@@ -40,20 +40,24 @@ struct Content {
 struct Shelved {
     since: Instant,
     watch: Watch,
+    /// What happened up to then it may have told already.
+    told: Revision,
     in_crowd: bool,
 }
 
 impl Shelf {
-    /// Takes the watch of a key, if there is one.
-    pub(super) fn take(&self, key: &Bytes) -> Option<Watch> {
-        Some(self.content().watches.remove(key)?.watch)
+    /// Takes the watch of a key, if there is one that still tells all that comes after `looked`.
+    pub(super) fn take(&self, key: &Bytes, looked: Revision) -> Option<Watch> {
+        let mut content = self.content();
+        let tells_all = content.watches.get(key)?.told <= looked;
+        tells_all.then(|| content.watches.remove(key))?.map(|shelved| shelved.watch)
     }
 
-    /// Keeps the watch of a key for a moment, and whether many were before that key. Whether the
-    /// keeper has to be told.
-    pub(super) fn put(&self, key: Bytes, watch: Watch, in_crowd: bool) -> bool {
+    /// Keeps the watch of a key for a moment, which has told nothing newer than `told`, and whether
+    /// many were before that key. Whether the keeper has to be told.
+    pub(super) fn put(&self, key: Bytes, watch: Watch, told: Revision, in_crowd: bool) -> bool {
         let mut content = self.content();
-        content.watches.insert(key, Shelved { since: Instant::now(), watch, in_crowd });
+        content.watches.insert(key, Shelved { since: Instant::now(), watch, told, in_crowd });
         !std::mem::replace(&mut content.attended, true)
     }
 
@@ -127,11 +131,12 @@ mod tests {
             [("l/0", true), ("m/2", true), ("m/1", true), ("m/3", false), ("n/4", true)]
         {
             let watch = Watch::new(Header::default(), Silence);
-            shelf.put(Bytes::from_static(key.as_bytes()), watch, in_crowd);
+            shelf.put(Bytes::from_static(key.as_bytes()), watch, Revision(7), in_crowd);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         assert_eq!(last(), Some("m/1".into()));
-        shelf.take(&"m/1".into());
+        assert!(shelf.take(&"m/1".into(), Revision(6)).is_none(), "it has told what I missed");
+        assert!(shelf.take(&"m/1".into(), Revision(7)).is_some());
         assert_eq!(last(), Some("m/2".into()));
     }
 }
