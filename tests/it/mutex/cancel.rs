@@ -1,7 +1,9 @@
 //! Futures dropped wherever they wait, requests on their way, answers that never come: no key
 //! stays behind, and no lock is lost or kept by accident.
 
-use coord_core::{ErrorKind, KvBackendExt as _, Mutex, PrimitiveError};
+use coord_core::{
+    ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, Mutex, PrimitiveError, Put, Session,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, poll_at_most};
 use tokio::time::{sleep, timeout};
@@ -102,6 +104,30 @@ async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
         settle().await;
         assert_eq!(keys(&store, "m/").await, [""; 0]);
         mutex.lock().await.unwrap().unlock().await.unwrap();
+    }
+}
+
+/// What may have been created is looked for by its name, which somebody else may have used.
+#[tokio::test(start_paused = true)]
+async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_own() {
+    for (adopted, on_lease) in [(true, true), (false, false)] {
+        let store = MemBackend::new();
+        let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+        let key = format!("m/{lease}-0");
+        let put = Put::new(&key, "somebody else's");
+        let put = if on_lease { put.lease(lease) } else { put };
+        // A former owner's is older than the session, a stranger's not on its lease.
+        if adopted {
+            store.put_with(put.clone()).await.unwrap();
+        }
+        let kv = behind(&store, nth("txn", 1, 1, Fate::LoseRequest));
+        let session = Session::builder(kv).lease(lease).open().await.unwrap();
+        if !adopted {
+            store.put_with(put).await.unwrap();
+        }
+        assert!(Mutex::new(&session, "m").lock().await.is_err());
+        sleep(secs(1000)).await;
+        assert_eq!(keys(&store, "m/").await, [key], "adopted: {adopted}");
     }
 }
 

@@ -29,6 +29,22 @@ async fn uncontended_lock_and_unlock_cost_one_request_each() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn dropping_a_guard_whose_key_is_gone_costs_one_request_and_its_key_is_used_again() {
+    let (store, record) = (MemBackend::new(), Record::new());
+    let session = session_on(behind(&store, record.clone())).await;
+    let mutex = Mutex::new(&session, "m");
+    let guard = mutex.lock().await.unwrap();
+    let key = guard.key().clone();
+    store.delete(&key).await.unwrap();
+    record.take();
+    drop(guard);
+    sleep(secs(100)).await;
+    let calls = record.take();
+    assert_eq!(calls.count("txn"), 1, "{calls}");
+    assert_eq!(mutex.lock().await.unwrap().key(), &key);
+}
+
+#[tokio::test(start_paused = true)]
 async fn failed_try_lock_costs_one_request_and_writes_nothing() {
     let (store, record) = (MemBackend::new(), Record::new());
     let session = session_on(behind(&store, record.clone())).await;
