@@ -5,6 +5,7 @@
 //! - [`Authority`]: certificates made for one test;
 //! - [`Pool`]: servers used again and again, emptied in between;
 //! - [`hunt`]: the hunt for differences between `MemBackend` and a server;
+//! - [`Bare`]: what is said to a server without a client;
 //! - [`serve`]: our own services, in this process and on sockets.
 //!
 //! Whoever drops a cluster has it stopped and its folders removed, also when a test panics; then
@@ -12,6 +13,7 @@
 //! when it cannot do what it was asked: a test without its server has failed.
 
 mod authority;
+pub mod bare;
 mod cluster;
 pub mod hunt;
 mod member;
@@ -20,6 +22,7 @@ mod release;
 pub mod serve;
 
 pub use authority::Authority;
+pub use bare::Bare;
 pub use cluster::{Cluster, Setup};
 pub use member::Member;
 pub use pool::{Lent, Pool};

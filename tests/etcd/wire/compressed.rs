@@ -3,6 +3,8 @@
 //! etcd reads gzip, and answers whoever speaks it in kind; who only says that they could read it
 //! is answered plainly.
 
+use coord_etcd_tests::bare::refusal;
+use coord_etcd_tests::create;
 use etcd_client::proto::{PbPutResponse, PbRangeResponse, PbWatchRequest, PbWatchResponse};
 use futures_util::{StreamExt, stream};
 use tonic::client::Grpc;
@@ -13,9 +15,8 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use crate::create;
 use crate::kv::{put, range};
-use crate::play::{Play, refusal};
+use crate::play::Play;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct LockRequest {

@@ -1,14 +1,15 @@
 //! Leases.
 
+use coord_etcd_tests::bare::refusal;
+use coord_etcd_tests::create;
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
     PbLeaseLeasesRequest, PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse,
     PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse, PbPutRequest,
 };
 
-use crate::create;
 use crate::kv::{put, range};
-use crate::play::{Play, Talk, refusal};
+use crate::play::{Play, Talk};
 
 type Keeping = Talk<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>;
 

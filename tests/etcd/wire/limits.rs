@@ -1,5 +1,6 @@
 //! Servers that are told to take less, or to say more.
 
+use coord_etcd_tests::create;
 use std::time::Duration;
 
 use etcd_client::proto::{
@@ -7,7 +8,6 @@ use etcd_client::proto::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::create;
 use crate::kv::{delete, put, range};
 use crate::play::Play;
 use crate::txn::op;

@@ -1,5 +1,6 @@
 //! What a member says about itself, and to what nobody knows.
 
+use coord_etcd_tests::bare::refusal;
 use etcd_client::proto::{
     PbAlarmRequest, PbAlarmResponse, PbAuthDisableRequest, PbAuthDisableResponse,
     PbAuthEnableRequest, PbAuthEnableResponse, PbAuthRoleAddRequest, PbAuthRoleAddResponse,
@@ -15,7 +16,7 @@ use etcd_client::proto::{
 
 use crate::kv::{delete, put, range};
 use crate::plain;
-use crate::play::{Play, refusal};
+use crate::play::Play;
 use crate::txn::op;
 
 pub(crate) async fn maintenance(play: &mut Play) {

@@ -1,8 +1,8 @@
 //! What is said on a watch stream, and what is answered, apart from events.
 
-use crate::create;
 use crate::kv::{delete, put};
 use crate::play::Play;
+use coord_etcd_tests::create;
 
 pub(crate) async fn ids(play: &mut Play) {
     let mut talk = play.watch().await;

@@ -1,11 +1,11 @@
 //! The events that watches bring.
 
+use coord_etcd_tests::create;
 use etcd_client::proto::{
     PbKeyValue, PbPutResponse, PbTxnOpRequest, PbTxnRequest, PbWatchResponse,
 };
 use tokio::time::{Duration, sleep};
 
-use crate::create;
 use crate::kv::{delete, put};
 use crate::play::{Play, WatchTalk};
 use crate::txn::op;
