@@ -74,7 +74,7 @@ const SCENES: &[Scene] = scenes![
             |server| server.progress_interval(Duration::MAX)
         ];
     watch: ids, refusals, starts, cancels, half_closed;
-    watch: bookmarks, late_bookmarks, nobodys_bookmarks;
+    watch: bookmarks, late_bookmarks, vain_bookmarks, hasty_bookmarks, nobodys_bookmarks;
     watch_live: events, filters, previous, fragments, together, long_history;
     member: maintenance, alarms, operations, cluster, logins, health, unknown;
     plain: pages, watchers, probes;
@@ -123,6 +123,8 @@ const DIFFERENCES: &[Difference] = differences![
         "a negative start", "the least start", "negative and backwards", "taken and negative"
         => OLD;
     "3.4" "watch::late_bookmarks": "cancel instead of a bookmark", "bookmark" => OLD;
+    "3.4" "watch::vain_bookmarks":
+        "create", "bookmark when the future is there", "and no other" => OLD;
     "3.4" "watch::nobodys_bookmarks": "a bookmark for nobody is not told" => OLD;
 ];
 

@@ -74,6 +74,24 @@ impl Play {
         self.told(what, answer)
     }
 
+    /// So many messages of a stream, written down as one.
+    pub(crate) async fn next_in_any_order<Q, A>(
+        &mut self,
+        what: &str,
+        talk: &mut Talk<Q, A>,
+        count: usize,
+    ) where
+        A: Debug + 'static,
+    {
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            let next = talk.next().await.unwrap_or_else(|| panic!("{what}: {lines:?}"));
+            lines.push(masked(format!("{next:?}")));
+        }
+        lines.sort();
+        self.note(what, lines);
+    }
+
     /// The next message of a stream, written down.
     pub(crate) async fn next<Q, A>(&mut self, what: &str, talk: &mut Talk<Q, A>) -> Option<A>
     where

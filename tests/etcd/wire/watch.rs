@@ -151,6 +151,29 @@ pub(crate) async fn nobodys_bookmarks(play: &mut Play) {
     play.next("a bookmark for nobody is not told", &mut talk).await;
 }
 
+/// A bookmark says nothing of a watch that is created after it was asked for, and comes if the
+/// watches it was asked for are cancelled after that. The order is left to chance by etcd.
+pub(crate) async fn hasty_bookmarks(play: &mut Play) {
+    for value in ["1", "2", "3"] {
+        play.put("put", put("a", value)).await;
+    }
+    play.compact("compact", 3, true).await;
+    for (what, start, count) in [("the future", 100, 2), ("what is compacted", 2, 3)] {
+        let mut talk = play.watch().await;
+        talk.union(create!("a"));
+        play.next("create", &mut talk).await;
+        talk.progress();
+        talk.union(create!("a", start_revision: start));
+        play.next_in_any_order(what, &mut talk, count).await;
+    }
+    let mut talk = play.watch().await;
+    talk.union(create!("a"));
+    play.next("create", &mut talk).await;
+    talk.progress();
+    talk.cancel(0);
+    play.next_in_any_order("and cancel", &mut talk, 2).await;
+}
+
 pub(crate) async fn bookmarks(play: &mut Play) {
     let mut talk = play.watch().await;
     talk.union(create!("a"));
@@ -188,6 +211,26 @@ pub(crate) async fn late_bookmarks(play: &mut Play) {
     play.next("cancel instead of a bookmark", &mut talk).await;
     talk.progress();
     play.next("bookmark", &mut talk).await;
+}
+
+/// What was asked for in vain is not made up for.
+pub(crate) async fn vain_bookmarks(play: &mut Play) {
+    let mut talk = play.watch().await;
+    for start_revision in [0, 5] {
+        talk.union(create!("a", start_revision: start_revision));
+        play.next("create", &mut talk).await;
+    }
+    talk.progress();
+    talk.progress();
+    talk.union(create!("b"));
+    play.next("create", &mut talk).await;
+    for value in ["1", "2", "3", "4"] {
+        play.put("put elsewhere", put("x", value)).await;
+    }
+    talk.progress();
+    play.next("bookmark when the future is there", &mut talk).await;
+    talk.union(create!("c"));
+    play.next("and no other", &mut talk).await;
 }
 
 pub(crate) async fn half_closed(play: &mut Play) {

@@ -16,7 +16,9 @@
 //!
 //! A bookmark on request is one for the whole stream: it goes out under the id -1 once every watch
 //! has delivered everything up to it. etcd drops a request that finds a watch which has not caught
-//! up; here it is answered when that has. With no watches there is no answer.
+//! up; here it is answered when that has. With no watches there is no answer, nor while one waits
+//! for a revision in the future, as with etcd. What the client says after it has asked makes no
+//! difference, if the backend is quick enough.
 //!
 //! Bookmarks that come by themselves go out under the watch's own id: every ten minutes, for each
 //! watch that wants them and had no events since the last time. They are asked of the backend like
@@ -39,6 +41,7 @@ use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, P
 use futures_util::future::poll_fn;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Interval, interval_at};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -55,6 +58,9 @@ const NOBODY: i64 = -1;
 
 /// For ever, where a moment is to be counted from now: there is none after the end of the clock.
 const A_CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// How many answers may wait for the connection before nobody hurries any more.
+const HURRY: usize = 128;
 
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
@@ -105,6 +111,8 @@ struct Watcher {
     watch: Option<Watch>,
     /// What it has to tell of the time before it was created; `None` once that is told.
     past: Option<Past>,
+    /// The revision in the future that it waits for; `None` once that is known to be there.
+    ahead: Option<Revision>,
     /// Rung when it has something to deliver.
     bell: Bell,
     /// Whether large answers are to be split.
@@ -242,17 +250,53 @@ where
             }
             WatchCall::Progress => {
                 let all_alive = self.watches.values().all(|watcher| watcher.watch.is_some());
-                if all_alive && !self.watches.is_empty() {
+                if all_alive && !self.watches.is_empty() && !self.waits_for_the_future().await? {
                     let awaited = self.watches.keys().copied().collect();
                     // One that is asked for late has to show what is there by then, and will do
                     // for those that were asked for before.
                     let asked = 1 + self.bookmark.as_ref().map_or(0, |earlier| earlier.asked);
                     self.bookmark = Some(Bookmark { awaited, header: None, asked });
                     self.watches.values_mut().for_each(Watcher::ask);
+                    self.hurry().await?;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Whether some watch waits for a revision that is not there yet.
+    async fn waits_for_the_future(&mut self) -> Result<bool, Status> {
+        let mut waiting = self.watches.values_mut().filter(|watcher| watcher.ahead.is_some());
+        let Some(one) = waiting.next() else { return Ok(false) };
+        let now = self.services.header().await?.revision;
+        let mut any = false;
+        for watcher in std::iter::once(one).chain(waiting) {
+            watcher.ahead = watcher.ahead.filter(|start| *start > now);
+            any |= watcher.ahead.is_some();
+        }
+        Ok(any)
+    }
+
+    /// Lets the watches that the bookmark is awaited of come up to it, if they can without waiting.
+    ///
+    /// What the client says next is of no concern to the bookmark then: a watch of the future does
+    /// not put it off, nor does one that is cancelled take it along.
+    async fn hurry(&mut self) -> Result<(), Status> {
+        let awaited = self.bookmark.iter().flat_map(|bookmark| bookmark.awaited.iter().copied());
+        for id in awaited.collect::<Vec<_>>() {
+            while self.answers.len() < HURRY {
+                let Some(watcher) = self.watches.get_mut(&id) else { break };
+                // One that still has a past to tell has not caught up.
+                if watcher.past.is_some() {
+                    break;
+                }
+                // No matter how many were polled before, it is not put off if it has something.
+                let poll = unconstrained(poll_fn(|_| Poll::Ready(watcher.poll())));
+                let Some(item) = poll.await else { break };
+                self.deliver(id, item).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn create(
@@ -273,11 +317,14 @@ where
             Ok(watch) => {
                 let id = if asked_id == 0 { self.free_id() } else { asked_id };
                 let bell = self.bells.bell(id);
-                let past = Past::new(start, watch.header().revision);
+                let now = watch.header().revision;
+                let (past, ahead) = (Past::new(start, now), Some(start).filter(|at| *at > now));
                 let (watch, busy, due) = (Some(watch), false, false);
                 let _counted = self.services.watching().watches.one();
-                let watcher = Watcher { _counted, watch, past, bell, fragment, notify, busy, due };
-                self.admit(id, watcher);
+                self.admit(
+                    id,
+                    Watcher { _counted, watch, past, ahead, bell, fragment, notify, busy, due },
+                );
                 return Ok(());
             }
             Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE.to_owned(),
@@ -306,8 +353,11 @@ where
     fn admit(&mut self, id: i64, mut watcher: Watcher) {
         let header = watcher.watch.as_ref().map(Watch::header).unwrap_or_default();
         self.answers.push_back(PbWatchResponse { created: true, ..answer(header, id) });
-        if let Some(bookmark) = &mut self.bookmark {
-            // What the client waits for is said of all its watches, so of this one too.
+        if let Some(bookmark) = &mut self.bookmark
+            && watcher.ahead.is_none()
+        {
+            // What the client waits for is said of all its watches, so of this one too. One that
+            // waits for the future has nothing to say before.
             bookmark.awaited.insert(id);
             watcher.ask();
         }
@@ -356,17 +406,18 @@ where
                 Ok(())
             }
             Err(Error::Compacted { compact_revision, .. }) => {
-                // The id stays taken, and nobody need wait for a bookmark any more.
+                // The id stays taken.
                 if let Some(watcher) = self.watches.get_mut(&id) {
                     watcher.watch = None;
                 }
-                self.bookmark = None;
                 let header = Header { revision: Revision::ZERO, ..self.services.header().await? };
                 self.answers.push_back(PbWatchResponse {
                     canceled: true,
                     compact_revision: compact_revision.unwrap_or_default().0,
                     ..answer(header, id)
                 });
+                // A bookmark that was asked for earlier is as true without it.
+                self.no_longer_await(id);
                 Ok(())
             }
             Err(error) => Err(status(&error)),
