@@ -1,6 +1,6 @@
 //! The KV service: reads, changes, transactions, compaction.
 
-use coord_core::{Compact, Delete, Put, Range, Txn};
+use coord_core::{Compact, Delete, Error, Put, Range, Txn};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbCompare, PbDeleteRequest, PbDeleteResponse,
@@ -23,13 +23,23 @@ impl Services {
         Ok(answer.to_wire())
     }
 
-    /// Refuses a change that the backend would take, but this server does not.
-    fn check_size(&self, change: &impl prost::Message) -> Result<(), Status> {
+    /// Whether the backend would take a change of this size, and this server does not.
+    fn is_too_large(&self, change: &impl prost::Message) -> bool {
         let limit = self.limits().request_bytes;
-        if limit < self.backend().limits().max_request_bytes && change.encoded_len() > limit {
-            return Err(Status::invalid_argument("etcdserver: request is too large"));
+        limit < self.backend().limits().max_request_bytes && change.encoded_len() > limit
+    }
+
+    /// Refuses a change, if it is too large: for what else is wrong with it, if something is.
+    fn refuse_size(
+        &self,
+        is_too_large: bool,
+        check: impl FnOnce() -> coord_core::Result<()>,
+    ) -> Result<(), Status> {
+        if !is_too_large {
+            return Ok(());
         }
-        Ok(())
+        check().map_err(|error| status_of(&error, self.backend().limits()))?;
+        Err(Status::invalid_argument("etcdserver: request is too large"))
     }
 }
 
@@ -56,9 +66,10 @@ async fn range(services: Services, request: PbRangeRequest) -> Result<PbRangeRes
 }
 
 async fn put(services: Services, request: PbPutRequest) -> Result<PbPutResponse, Status> {
-    services.check_size(&request)?;
+    let is_too_large = services.is_too_large(&request);
     services.alarms().check(Change::Growth)?;
     let request: Put = read(request)?;
+    services.refuse_size(is_too_large, || request.check())?;
     services.answer(services.backend().put_with(request).await)
 }
 
@@ -66,17 +77,22 @@ async fn delete_range(
     services: Services,
     request: PbDeleteRequest,
 ) -> Result<PbDeleteResponse, Status> {
-    services.check_size(&request)?;
+    let is_too_large = services.is_too_large(&request);
     services.alarms().check(Change::Other)?;
     let request: Delete = read(request)?;
+    services.refuse_size(is_too_large, || {
+        let has_key = !request.keys.start().is_empty();
+        has_key.then_some(()).ok_or(Error::EmptyKey)
+    })?;
     services.answer(services.backend().delete_with(request).await)
 }
 
 async fn txn(services: Services, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
-    services.check_size(&request)?;
+    let is_too_large = services.is_too_large(&request);
     check_txn(&request, services.backend().limits().max_txn_ops)?;
     services.alarms().check(Change::of(&request))?;
     let request: Txn = read(etcds_reading(request))?;
+    services.refuse_size(is_too_large, || request.check(&services.backend().limits()))?;
     services.answer(services.backend().txn(request).await)
 }
 

@@ -4,7 +4,8 @@ use coord_etcd_tests::create;
 use std::time::Duration;
 
 use etcd_client::proto::{
-    PbRangeResponse, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp, PbWatchRequestUnion,
+    PbPutRequest, PbRangeResponse, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
+    PbWatchRequestUnion,
 };
 use tokio::time::{Instant, timeout};
 
@@ -24,6 +25,26 @@ pub(crate) async fn small_requests(play: &mut Play) {
         let mut talk = play.watch().await;
         talk.union(create!(large));
         play.next("watch", &mut talk).await;
+    }
+}
+
+/// What is too large is refused for that last of all.
+pub(crate) async fn large_and_wrong(play: &mut Play) {
+    let large = "x".repeat(20_000);
+    play.put("no key", put("", &large)).await;
+    play.put("a value to ignore", PbPutRequest { ignore_value: true, ..put("a", &large) }).await;
+    let lease = PbPutRequest { lease: 5, ignore_lease: true, ..put("a", &large) };
+    play.put("a lease to ignore", lease).await;
+    play.put("no such lease", PbPutRequest { lease: 5, ..put("a", &large) }).await;
+    play.delete("no key", delete("", &large)).await;
+    let put = || op(PbTxnOpRequest::RequestPut(put("a", &large)));
+    for (what, success) in [
+        ("one key twice", vec![put(), put()]),
+        ("no operation", vec![put(), PbTxnRequestOp { request: None }]),
+        ("too many operations", vec![put(); 129]),
+        ("nothing else", vec![put()]),
+    ] {
+        play.txn(what, PbTxnRequest { success, ..PbTxnRequest::default() }).await;
     }
 }
 

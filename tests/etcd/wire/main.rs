@@ -64,6 +64,7 @@ const SCENES: &[Scene] = scenes![
     lease: grants, keys_of_leases, refreshes, order, expiry;
     limits:
         small_requests ["--max-request-bytes=10000", |server| server.max_request_bytes(10_000)],
+        large_and_wrong ["--max-request-bytes=10000", |server| server.max_request_bytes(10_000)],
         few_streams ["--max-concurrent-streams=2", |server| server.max_streams(2)],
         notifications [
             "--experimental-watch-progress-notify-interval=600ms",
