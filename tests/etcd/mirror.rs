@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use coord_etcd_tests::hunt::{self, Hunt};
+use coord_etcd_tests::hunt::{self, Hunt, Quarry};
 use coord_etcd_tests::{Release, serve};
 use coord_testkit::Mirror;
 
@@ -22,7 +22,8 @@ async fn mem_backend_answers_as_etcd() {
     let releases = Release::all().unwrap_or_else(|why| panic!("{why}"));
     let count = COUNT.div_ceil(releases.len() as u64);
     for release in releases {
-        let hunt = Hunt { release, seed: fresh_seed(), count, batch: 32, jobs: 4 };
+        let quarry = Quarry::Stores;
+        let hunt = Hunt { quarry, release, seed: fresh_seed(), count, batch: 32, jobs: 4 };
         let bag = hunt.run(|_| ()).await;
         let finds: Vec<_> = bag.finds.iter().map(ToString::to_string).collect();
         assert!(finds.is_empty(), "{}", finds.join("\n\n"));

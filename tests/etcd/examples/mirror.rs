@@ -1,4 +1,4 @@
-//! Hunts for differences between `MemBackend` and real etcd servers, for as long as you like.
+//! Hunts for differences between what is ours and real etcd servers, for as long as you like.
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use coord_etcd_tests::Release;
-use coord_etcd_tests::hunt::{Bag, Hunt};
+use coord_etcd_tests::hunt::{Bag, Hunt, Quarry};
 use coord_testkit::mirror::Tally;
 use tokio::time::Instant;
 
@@ -15,8 +15,10 @@ const HELP: &str = "\
 Holds MemBackend against real etcd servers on random sequences of operations, and
 reports every difference in an answer, an error or a watch, made as small as it gets.
 
-usage: mirror [--etcd VERSION] [--seed N] [--count N] [--batch N] [--jobs N]
+usage: mirror [--streams] [--etcd VERSION] [--seed N] [--count N] [--batch N] [--jobs N]
 
+  --streams       hold the watch streams of `coord serve` against theirs instead,
+                  message by message, on random scripts
   --etcd VERSION  the servers to use, such as 3.5; may be given again. All that are
                   found unless given: in COORD_ETCD_BIN (folders, colons in between),
                   in .tools/etcd, on PATH
@@ -30,6 +32,7 @@ examples, each after `cargo run --release -p coord-etcd-tests --example mirror -
 
   --count 20000                              a long run on every version
   --etcd 3.5 --seed 7 --count 20000          the same one on one version, again
+  --streams --count 5000                     a long run of the other kind
   --etcd 3.5 --seed 1234 --count 1           one sequence, as a report says
 
 exit code: 0 no difference · 1 differences · 2 the command line is wrong, or there is
@@ -41,6 +44,7 @@ const LINE_EVERY: u64 = 500;
 
 /// What the command line asks for.
 struct Wanted {
+    quarry: Quarry,
     releases: Vec<Release>,
     seed: u64,
     count: u64,
@@ -56,7 +60,7 @@ async fn main() -> ExitCode {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    let Wanted { releases, seed, count, batch, jobs } = match parse(&arguments) {
+    let Wanted { quarry, releases, seed, count, batch, jobs } = match parse(&arguments) {
         Ok(wanted) => wanted,
         Err(why) => {
             eprintln!("mirror: {why}\ntry --help");
@@ -66,7 +70,7 @@ async fn main() -> ExitCode {
     let mut differences = 0;
     for release in releases {
         println!("{release}: {count} sequences from seed {seed} on");
-        let bag = run(&Hunt { release: release.clone(), seed, count, batch, jobs }).await;
+        let bag = run(&Hunt { quarry, release: release.clone(), seed, count, batch, jobs }).await;
         println!("{release}: {}", summary(&bag));
         differences += bag.finds.len();
     }
@@ -124,6 +128,7 @@ async fn run(hunt: &Hunt) -> Bag {
 fn parse(arguments: &[String]) -> Result<Wanted, String> {
     let all = Release::all()?;
     let mut wanted = Wanted {
+        quarry: Quarry::Stores,
         releases: Vec::new(),
         // Room to count up, and short enough to be typed.
         seed: RandomState::new().hash_one(()) >> 32,
@@ -135,6 +140,7 @@ fn parse(arguments: &[String]) -> Result<Wanted, String> {
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
         match name.as_str() {
+            "--streams" => wanted.quarry = Quarry::Streams,
             "--etcd" => {
                 let minor = value()?;
                 let release = all.iter().find(|release| release.minor() == *minor);

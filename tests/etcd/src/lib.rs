@@ -4,7 +4,7 @@
 //! - [`Cluster`]: one member or three, each of which can be stopped, killed and started again;
 //! - [`Authority`]: certificates made for one test;
 //! - [`Pool`]: servers used again and again, emptied in between;
-//! - [`hunt`]: the hunt for differences between `MemBackend` and a server;
+//! - [`hunt`]: the hunt for differences between a server and what is ours;
 //! - [`Bare`]: what is said to a server without a client;
 //! - [`serve`]: our own services, in this process and on sockets.
 //!
@@ -20,6 +20,7 @@ mod member;
 mod pool;
 mod release;
 pub mod serve;
+mod streams;
 
 pub use authority::Authority;
 pub use bare::Bare;

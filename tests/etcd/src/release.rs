@@ -82,6 +82,15 @@ impl Release {
         format!("{}.{}", self.version.0, self.version.1)
     }
 
+    /// Whether it has what came with these patches of 3.4 and 3.5.
+    pub(crate) fn has_since(&self, patch_of_3_4: u32, patch_of_3_5: u32) -> bool {
+        match self.version {
+            (3, 4, patch) => patch >= patch_of_3_4,
+            (3, 5, patch) => patch >= patch_of_3_5,
+            version => version >= (3, 6, 0),
+        }
+    }
+
     /// The command `etcdctl` that came with the server, told nothing yet.
     #[must_use]
     pub fn etcdctl(&self) -> Command {
