@@ -1,10 +1,10 @@
 //! What is asked without gRPC.
 
+use coord_etcd_tests::create;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, sleep, timeout};
 
-use crate::create;
 use crate::kv::put;
 use crate::play::Play;
 

@@ -30,9 +30,10 @@ mod bells;
 mod counts;
 mod fragment;
 mod past;
+mod watcher;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::{Error, Header, Revision, Watch, WatchBatch, WatchRequest};
@@ -47,11 +48,12 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::services::Services;
 use crate::status::{status, too_large};
-use bells::{Bell, Bells};
+use bells::Bells;
 use counts::Counted;
 pub(crate) use counts::Counts;
 use fragment::fragments;
 use past::Past;
+use watcher::Watcher;
 
 /// The id of a watch that never came to be, and of bookmarks for all.
 const NOBODY: i64 = -1;
@@ -102,54 +104,6 @@ struct Session<R> {
     /// `None` until some watch wants bookmarks by themselves.
     ticks: Option<Interval>,
     answers: VecDeque<PbWatchResponse>,
-}
-
-/// One watch of a stream.
-struct Watcher {
-    _counted: Counted,
-    /// `None` for one that was cancelled because its start is compacted.
-    watch: Option<Watch>,
-    /// What it has to tell of the time before it was created; `None` once that is told.
-    past: Option<Past>,
-    /// The revision in the future that it waits for; `None` once that is known to be there.
-    ahead: Option<Revision>,
-    /// Rung when it has something to deliver.
-    bell: Bell,
-    /// Whether large answers are to be split.
-    fragment: bool,
-    /// Whether it wants bookmarks by themselves.
-    notify: bool,
-    /// Whether it had events since the last tick.
-    busy: bool,
-    /// Whether a bookmark under its own id is due.
-    due: bool,
-}
-
-impl Watcher {
-    /// What it has to deliver, if anything; if so it is asked again, when the others were.
-    fn poll(&mut self) -> Option<Option<coord_core::Result<WatchBatch>>> {
-        self.bell.answer();
-        let watch = self.watch.as_mut()?;
-        match watch.poll_next_unpin(&mut Context::from_waker(self.bell.waker())) {
-            Poll::Ready(item) => {
-                self.bell.queue();
-                Some(item)
-            }
-            Poll::Pending => None,
-        }
-    }
-
-    /// Who sends an answer, at this revision.
-    fn header(&self, revision: Revision) -> Header {
-        let header = self.watch.as_ref().map(Watch::header).unwrap_or_default();
-        Header { revision, ..header }
-    }
-
-    fn ask(&mut self) {
-        if let Some(watch) = &mut self.watch {
-            watch.request_progress();
-        }
-    }
 }
 
 /// A bookmark for the whole stream that the client waits for.
