@@ -27,7 +27,8 @@ says live 21 && stop $!
 
 # The revisions are other ones on each server now, as the watch was not there at once.
 mkfifo "$TMPDIR/keys"
-etcdctl watch -i <"$TMPDIR/keys" >"$TMPDIR/typed" 2>&1 &
+# What it says goes somewhere before it can be told anything.
+etcdctl watch -i >"$TMPDIR/typed" 2>&1 <"$TMPDIR/keys" &
 watcher=$!
 exec 3>"$TMPDIR/keys"
 echo 'watch a --rev 2' >&3
