@@ -1,10 +1,4 @@
 //! How to reach a cluster: endpoints, a login, certificates, and how long to wait.
-//!
-//! The defaults are for a cluster in the same data centre. etcd itself gives up on a request after
-//! seven seconds, so that is how long an answer is waited for; a member that accepts no connection
-//! within two is passed over. HTTP/2 pings find a member that froze, but only while requests or
-//! watches are open, for etcd counts pings on an idle connection as abuse and cuts it; below five
-//! seconds it counts them as abuse too. Idle connections are left to TCP's own keep-alive.
 
 use std::time::Duration;
 
@@ -12,33 +6,8 @@ use coord_core::{Limits, Result};
 
 use crate::EtcdBackend;
 use crate::link::Endpoint;
+use crate::options::{Login, Options};
 use crate::tls::Tls;
-
-/// Everything that can be chosen about a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    pub(crate) endpoints: Vec<String>,
-    pub(crate) login: Option<Login>,
-    pub(crate) tls: Option<Tls>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) ping_interval: Duration,
-    pub(crate) ping_timeout: Duration,
-    pub(crate) limits: Limits,
-}
-
-/// A user and a password, which is never printed.
-#[derive(Clone)]
-pub(crate) struct Login {
-    pub(crate) user: String,
-    pub(crate) password: String,
-}
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
-    }
-}
 
 /// Chooses how to reach a cluster. Made by [`EtcdBackend::builder`].
 ///
@@ -65,18 +34,7 @@ pub struct EtcdBuilder {
 
 impl EtcdBuilder {
     pub(crate) fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
-        Self {
-            options: Options {
-                endpoints: endpoints.into_iter().map(Into::into).collect(),
-                login: None,
-                tls: None,
-                connect_timeout: Duration::from_secs(2),
-                request_timeout: Duration::from_secs(7),
-                ping_interval: Duration::from_secs(8),
-                ping_timeout: Duration::from_secs(4),
-                limits: Limits::default(),
-            },
-        }
+        Self { options: Options::new(endpoints.into_iter().map(Into::into).collect()) }
     }
 
     /// Logs in with a name and a password, and again whenever the login has become too old.

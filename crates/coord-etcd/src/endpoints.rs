@@ -25,15 +25,14 @@ use coord_core::{Error, Outcome, Result};
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::connect::Options;
 use crate::error::{Asked, Failure, Remedy};
 use crate::link::{Endpoint, Link};
+use crate::options::Options;
+use crate::patience::awaited;
 
 /// The pause after all endpoints were asked in vain, doubled every time up to the other.
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
-/// How long a member may take before whoever goes away is taken to go because of it.
-pub(crate) const SILENCE: Duration = Duration::from_millis(250);
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -167,11 +166,8 @@ impl Endpoints {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let patience =
-            Patience { endpoints: self, endpoint: endpoint.number, began: Instant::now() };
-        let answer = self.ask(endpoint, asked, send, deadline, others).await;
-        std::mem::forget(patience);
-        answer
+        let answer = self.ask(endpoint, asked, send, deadline, others);
+        awaited(answer, || self.avoid(endpoint.number)).await
     }
 
     async fn ask<W, S, F>(
@@ -214,22 +210,6 @@ impl Endpoints {
                 let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
                 Err(Failure { error: Error::Timeout { after: asked.waited }, remedy })
             }
-        }
-    }
-}
-
-/// Somebody who waits for an answer, and may go before it comes: a session gives up on a keep-alive
-/// long before we give up on a member, and asks again. It should not meet the same silence.
-struct Patience<'a> {
-    endpoints: &'a Endpoints,
-    endpoint: usize,
-    began: Instant,
-}
-
-impl Drop for Patience<'_> {
-    fn drop(&mut self) {
-        if self.began.elapsed() >= SILENCE {
-            self.endpoints.avoid(self.endpoint);
         }
     }
 }

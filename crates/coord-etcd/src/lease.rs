@@ -15,9 +15,10 @@ use coord_core::{Error, LeaseId, LeaseKeepAliveResponse, Result};
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, timeout_at};
 
-use crate::endpoints::{Endpoints, SILENCE};
+use crate::endpoints::Endpoints;
 use crate::error::{Asked, Failure};
 use crate::link::Link;
+use crate::patience::awaited;
 use crate::wire::FromWire;
 
 /// How many streams are kept open while nobody uses them.
@@ -52,20 +53,19 @@ impl KeepAlives {
         while Instant::now() < early
             && let Some(mut idle) = self.take()
         {
-            let (endpoint, began) = (idle.endpoint, Instant::now());
-            let patience = Patience { keep_alives: self, endpoints, endpoint, began };
-            let answer = timeout_at(early, idle.refresh(id)).await;
-            std::mem::forget(patience);
-            match answer {
+            let endpoint = idle.endpoint;
+            // The next one must not meet the same silence, not here and not elsewhere.
+            let learn = || {
+                self.drop_all(endpoint);
+                endpoints.avoid(endpoint);
+            };
+            match awaited(timeout_at(early, idle.refresh(id)), learn).await {
                 Ok(Ok(response)) => return self.answered(idle, response, &asked),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a keep-alive stream is dead");
                     self.drop_all(endpoint);
                 }
-                Err(_) => {
-                    self.drop_all(endpoint);
-                    endpoints.avoid(endpoint);
-                }
+                Err(_) => learn(),
             }
         }
         let opened = endpoints.call_until(start + waited, &asked, |link| async move {
@@ -109,24 +109,6 @@ impl KeepAlives {
     /// Drops what shares a connection with a stream that turned out to be dead.
     fn drop_all(&self, endpoint: usize) {
         self.idle().retain(|stream| stream.endpoint != endpoint);
-    }
-}
-
-/// Somebody who waits for an answer on a stream that was idle. Whoever goes before it comes did not
-/// wait for nothing: the next one must not meet the same silence, not here and not elsewhere.
-struct Patience<'a> {
-    keep_alives: &'a KeepAlives,
-    endpoints: &'a Endpoints,
-    endpoint: usize,
-    began: Instant,
-}
-
-impl Drop for Patience<'_> {
-    fn drop(&mut self) {
-        if self.began.elapsed() >= SILENCE {
-            self.keep_alives.drop_all(self.endpoint);
-            self.endpoints.avoid(self.endpoint);
-        }
     }
 }
 

@@ -41,6 +41,8 @@ mod error;
 mod gather;
 mod lease;
 mod link;
+mod options;
+mod patience;
 mod tls;
 mod watch;
 pub mod wire;
@@ -57,11 +59,11 @@ use coord_core::{
 
 use check::{Desk, Measured};
 pub use connect::EtcdBuilder;
-use connect::Options;
 use endpoints::Endpoints;
 use error::{Asked, Failure, other};
 use lease::KeepAlives;
 use link::{Endpoint, Link};
+use options::Options;
 pub use tls::Tls;
 use watch::Watches;
 use wire::{FromWire, Malformed, send};

@@ -18,10 +18,10 @@ use tonic::transport;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
-use crate::connect::{Login, Options};
 use crate::connections::Connections;
 use crate::error::{Asked, Failure, nonsense};
 use crate::gather::Gathering;
+use crate::options::{Login, Options};
 use crate::tls::Tls;
 
 /// A member of the cluster.

@@ -7,8 +7,9 @@ use etcd_client::proto::PbResponseHeader;
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::call::{Answer, Incoming, refuse, unary, unknown_method};
+use crate::call::{Answer, refuse, unary, unknown_method};
 use crate::services::Services;
+use crate::small::Incoming;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct AuthStatusRequest {}

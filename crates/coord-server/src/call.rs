@@ -7,37 +7,23 @@
 
 use std::convert::Infallible;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tonic::body::Body;
-use tonic::codegen::{
-    Body as HttpBody, CompressionEncoding, EnabledCompressionEncodings, StdError, http,
-};
+use tonic::codegen::{CompressionEncoding, EnabledCompressionEncodings, http};
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use crate::services::Services;
-use crate::small;
+use crate::small::{self, Incoming};
 
 /// How a call is answered.
 pub(crate) type Answer = BoxFuture<'static, Answered>;
 
 /// What fails has a status, so nothing fails.
 pub(crate) type Answered = Result<http::Response<Body>, Infallible>;
-
-/// What a request brings.
-pub(crate) trait Incoming:
-    HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static
-{
-}
-
-impl<B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static> Incoming
-    for B
-{
-}
 
 /// One message, answered with one.
 pub(crate) fn unary<Q, A, F>(

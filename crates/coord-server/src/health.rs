@@ -8,8 +8,9 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::call::{Answer, Incoming, refuse, server_streaming, unary, unknown_method};
+use crate::call::{Answer, refuse, server_streaming, unary, unknown_method};
 use crate::services::Services;
+use crate::small::Incoming;
 
 const SERVING: i32 = 1;
 const SERVICE_UNKNOWN: i32 = 3;

@@ -11,9 +11,10 @@ use tonic::Status;
 use tonic::codegen::http;
 
 use crate::alarm::Change;
-use crate::call::{Answer, Incoming, refuse, unary, unknown_method};
+use crate::call::{Answer, refuse, unary, unknown_method};
 use crate::check::{check_sort, check_txn};
 use crate::services::{Services, read};
+use crate::small::Incoming;
 use crate::status::status_of;
 
 impl Services {

@@ -58,6 +58,7 @@ mod call;
 mod check;
 mod cluster;
 mod connection;
+mod counts;
 mod election;
 mod health;
 mod kv;

@@ -14,9 +14,10 @@ use tonic::Status;
 use tonic::codegen::http;
 
 use crate::alarm::Change;
-use crate::call::{Answer, Incoming, refuse, unary, unknown_method};
+use crate::call::{Answer, refuse, unary, unknown_method};
 use crate::on_behalf::{Refusal, Wish, allow, first_in_line, lease};
 use crate::services::Services;
+use crate::small::Incoming;
 use crate::status::without_code;
 
 #[derive(Clone, PartialEq, prost::Message)]

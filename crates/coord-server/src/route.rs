@@ -12,10 +12,9 @@ use tonic::codegen::{Service, http};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
-use crate::call::{
-    Answer, Answered, Incoming, compressed, refuse, split, unknown_method, unserved,
-};
+use crate::call::{Answer, Answered, compressed, refuse, split, unknown_method, unserved};
 use crate::services::Services;
+use crate::small::Incoming;
 use crate::status::etcds_words;
 use crate::{auth, election, health, kv, lock, plain};
 

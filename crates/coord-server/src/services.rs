@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::alarm::Alarms;
+use crate::counts::Counts;
 use crate::places::Places;
 use crate::status::{status, stopped};
-use crate::watch::Counts;
 
 /// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;

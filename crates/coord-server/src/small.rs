@@ -13,8 +13,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tonic::codegen::http::{Request, Response, Version};
+use tonic::codegen::{Body as HttpBody, StdError};
 
-use crate::call::Incoming;
 use crate::status::STATUS;
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -23,6 +23,17 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// What stands before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
+
+/// What a request brings.
+pub(crate) trait Incoming:
+    HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static
+{
+}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static> Incoming
+    for B
+{
+}
 
 /// Reads the message of a call; or has all that tonic asks of one.
 pub(crate) fn read<Q: prost::Message + Default>(

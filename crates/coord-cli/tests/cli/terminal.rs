@@ -79,22 +79,17 @@ async fn command_can_read_from_the_terminal_and_the_shell_after_it(server: Serve
 }
 
 async fn interrupt_from_the_terminal_reaches_the_command(server: Server) {
-    let command = format!(
-        "\"$COORD\" lock jobs -- sh -c 'trap \"echo had it; exit 6\" INT; {FOREGROUND}; echo ready; \
-        while :; do sleep 0.05; done'"
-    );
-    let mut shell = at_a_terminal(&server, &command);
-    shell.shows("ready").await;
-    shell.say("\u{3}").await;
-    shell.shows("had it").await;
-    assert_eq!(shell.status().await, Some(6));
-    server.is_empty().await;
+    interrupt_reaches_the_command_of(server, "lock jobs").await;
 }
 
 async fn interrupt_from_the_terminal_reaches_the_command_of_a_leader(server: Server) {
+    interrupt_reaches_the_command_of(server, "elect jobs here").await;
+}
+
+async fn interrupt_reaches_the_command_of(server: Server, holder: &str) {
     let command = format!(
-        "\"$COORD\" elect jobs here -- sh -c 'trap \"echo had it; exit 6\" INT; {FOREGROUND}; \
-        echo ready; while :; do sleep 0.05; done'"
+        "\"$COORD\" {holder} -- sh -c 'trap \"echo had it; exit 6\" INT; {FOREGROUND}; echo ready; \
+        while :; do sleep 0.05; done'"
     );
     let mut shell = at_a_terminal(&server, &command);
     shell.shows("ready").await;

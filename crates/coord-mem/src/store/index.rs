@@ -18,52 +18,15 @@
 //! In ‹ › stands what a key was, oldest first; † is a deletion. Compacting at C keeps, of each key,
 //! what can still be read at C or later: so a deletion at or before C goes, with all before it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coord_core::{KeyRange, KeyValue, Revision};
 
-use super::live::{Live, LiveKeys};
-
-/// What a key became at some revision.
-#[derive(Debug)]
-pub(super) enum Version {
-    Put(Arc<KeyValue>),
-    Deleted(Revision),
-}
-
-impl Version {
-    fn revision(&self) -> Revision {
-        match self {
-            Self::Put(kv) => kv.mod_revision,
-            Self::Deleted(revision) => *revision,
-        }
-    }
-
-    fn kv(&self) -> Option<&KeyValue> {
-        match self {
-            Self::Put(kv) => Some(kv),
-            Self::Deleted(_) => None,
-        }
-    }
-}
-
-impl Live {
-    fn at(&self, revision: Revision) -> Option<&KeyValue> {
-        if self.kv.mod_revision <= revision {
-            return Some(&self.kv);
-        }
-        newest_up_to(&self.past, revision)
-    }
-}
-
-fn newest_up_to(past: &VecDeque<Version>, revision: Revision) -> Option<&KeyValue> {
-    let later = past.partition_point(|version| version.revision() <= revision);
-    past.get(later.checked_sub(1)?)?.kv()
-}
+use super::live::{Live, LiveKeys, slice};
+use super::past::Past;
 
 /// All keys with their history since the last compaction.
 #[derive(Debug, Default)]
@@ -71,7 +34,7 @@ pub(crate) struct Index {
     live: LiveKeys,
     /// Keys that do not exist now. Invariant: none is in `live`, none is empty, and each ends with
     /// a deletion.
-    gone: BTreeMap<Bytes, VecDeque<Version>>,
+    gone: BTreeMap<Bytes, Past>,
 }
 
 impl Index {
@@ -84,7 +47,7 @@ impl Index {
     pub(crate) fn get_at(&self, key: &[u8], revision: Revision) -> Option<&KeyValue> {
         match self.live.get(key) {
             Some(live) => live.at(revision),
-            None => newest_up_to(self.gone.get(key)?, revision),
+            None => self.gone.get(key)?.at(revision),
         }
     }
 
@@ -114,7 +77,7 @@ impl Index {
             let kv = if live_is_next(&mut live, &mut gone) {
                 live.next().map(|(_, live)| live.at(revision))
             } else {
-                gone.next().map(|(_, past)| newest_up_to(past, revision))
+                gone.next().map(|(_, past)| past.at(revision))
             };
             match kv {
                 Some(Some(kv)) => visit(kv),
@@ -134,11 +97,7 @@ impl Index {
             // Not the one that was given, so that all that a key was shares its bytes.
             let now = Arc::new(revise(kv.key.clone(), Some(kv)));
             let before = std::mem::replace(kv, Arc::clone(&now));
-            if past.is_empty() {
-                // Most keys have little past, where history is bounded.
-                past.reserve_exact(1);
-            }
-            past.push_back(Version::Put(Arc::clone(&before)));
+            past.push(Arc::clone(&before));
             return (Some(before), now);
         }
         let kv = Arc::new(revise(key, None));
@@ -150,8 +109,8 @@ impl Index {
     /// Deletes the key and returns what it was.
     pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) -> Option<Arc<KeyValue>> {
         let (key, Live { kv, mut past }) = self.live.remove(key)?;
-        past.push_back(Version::Put(Arc::clone(&kv)));
-        past.push_back(Version::Deleted(revision));
+        past.push(Arc::clone(&kv));
+        past.push_deletion(revision);
         self.gone.insert(key, past);
         Some(kv)
     }
@@ -160,27 +119,16 @@ impl Index {
     pub(crate) fn compact(&mut self, key: &[u8], revision: Revision) {
         if let Some(live) = self.live.get_mut(key) {
             if live.kv.mod_revision <= revision {
-                live.past = VecDeque::new();
+                live.past = Past::default();
             } else {
-                forget(&mut live.past, revision);
+                live.past.forget(revision);
             }
         } else if let Some(past) = self.gone.get_mut(key) {
-            forget(past, revision);
+            past.forget(revision);
             if past.is_empty() {
                 self.gone.remove(key);
             }
         }
-    }
-}
-
-/// Drops from `past` what no revision from `revision` on can see.
-fn forget(past: &mut VecDeque<Version>, revision: Revision) {
-    // From the front, for there is little to drop, and perhaps much to keep.
-    while past.get(1).is_some_and(|version| version.revision() <= revision) {
-        past.pop_front();
-    }
-    if matches!(past.front(), Some(Version::Deleted(deleted)) if *deleted <= revision) {
-        past.pop_front();
     }
 }
 
@@ -193,15 +141,4 @@ fn live_is_next<'a, A, B>(
         (Some((live, _)), Some((gone, _))) => live < gone,
         (live, _) => live.is_some(),
     }
-}
-
-/// The entries of a map whose keys are in the range.
-pub(super) fn slice<'a, V>(
-    map: &'a BTreeMap<Bytes, V>,
-    keys: &KeyRange,
-) -> impl Iterator<Item = (&'a Bytes, &'a V)> {
-    let end = keys.upper_bound().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    let start = Bound::Included(&keys.start()[..]);
-    // An inverted range is asked for now and then; the map would panic on it.
-    (!keys.is_empty()).then(|| map.range::<[u8], _>((start, end))).into_iter().flatten()
 }

@@ -16,24 +16,34 @@
 //! Every store hashes in its own way, so that nobody can choose keys that collide. That shows
 //! nowhere: the table is only ever asked for a key.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::{KeyRange, KeyValue};
+use coord_core::{KeyRange, KeyValue, Revision};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
-use super::index::{Version, slice};
+use super::past::Past;
 
 /// A key that exists.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) kv: Arc<KeyValue>,
-    /// What it was before, oldest first. Compaction takes from the front, with each put where
-    /// history is bounded, and must not move the rest.
-    pub(super) past: VecDeque<Version>,
+    /// What it was before.
+    pub(super) past: Past,
+}
+
+impl Live {
+    /// The key as it was at `revision`.
+    pub(super) fn at(&self, revision: Revision) -> Option<&KeyValue> {
+        if self.kv.mod_revision <= revision {
+            return Some(&self.kv);
+        }
+        self.past.at(revision)
+    }
 }
 
 /// All keys that exist. Invariant: each has one slot, one hash that leads there, and one place in
@@ -86,4 +96,15 @@ impl LiveKeys {
     pub(super) fn range(&self, keys: &KeyRange) -> impl Iterator<Item = (&Bytes, &Live)> {
         slice(&self.in_order, keys).map(|(key, &slot)| (key, &self.slots[slot]))
     }
+}
+
+/// The entries of a map whose keys are in the range.
+pub(super) fn slice<'a, V>(
+    map: &'a BTreeMap<Bytes, V>,
+    keys: &KeyRange,
+) -> impl Iterator<Item = (&'a Bytes, &'a V)> {
+    let end = keys.upper_bound().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+    let start = Bound::Included(&keys.start()[..]);
+    // An inverted range is asked for now and then; the map would panic on it.
+    (!keys.is_empty()).then(|| map.range::<[u8], _>((start, end))).into_iter().flatten()
 }

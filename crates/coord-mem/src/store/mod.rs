@@ -8,6 +8,7 @@ mod index;
 mod lease;
 mod live;
 mod log;
+mod past;
 mod range;
 mod size;
 mod txn;

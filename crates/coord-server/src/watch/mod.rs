@@ -27,7 +27,6 @@
 //! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
 mod bells;
-mod counts;
 mod fragment;
 mod past;
 mod watcher;
@@ -46,11 +45,10 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Interval, interval_at};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use crate::counts::Counted;
 use crate::services::Services;
 use crate::status::{status, too_large};
 use bells::Bells;
-use counts::Counted;
-pub(crate) use counts::Counts;
 use fragment::fragments;
 use past::Past;
 use watcher::Watcher;

@@ -6,8 +6,8 @@ use coord_core::{Header, Revision, Watch, WatchBatch};
 use futures_util::StreamExt;
 
 use super::bells::Bell;
-use super::counts::Counted;
 use super::past::Past;
+use crate::counts::Counted;
 
 /// One watch of a stream.
 pub(super) struct Watcher {
