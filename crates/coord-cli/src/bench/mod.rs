@@ -26,6 +26,7 @@
 mod figures;
 mod flags;
 mod metrics;
+mod notes;
 mod phase;
 mod progress;
 mod report;

@@ -11,24 +11,9 @@ use tokio::time::Instant;
 
 use super::figures::Summary;
 use super::flags::RunFlags;
+use super::notes::Notes;
 use super::progress;
 use super::workload::Worker;
-
-/// What one worker notes: how long its operations took. It is not shared, so it takes no lock.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    series: BTreeMap<&'static str, Vec<Duration>>,
-    operations: u64,
-}
-
-impl Notes {
-    /// Adds a latency to the series with this name.
-    pub(crate) fn add(&mut self, series: &'static str, latency: Duration) {
-        // Room from the start, so that few operations pay for growth.
-        let series = self.series.entry(series).or_insert_with(|| Vec::with_capacity(1 << 14));
-        series.push(latency);
-    }
-}
 
 /// When a phase ends.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +108,7 @@ impl Phase {
             }
             Ok::<_, anyhow::Error>(ended)
         };
-        let mut ended = progress::shown(what, &phase, all).await?;
+        let mut ended = progress::shown(what, || phase.progress(), all).await?;
         let elapsed = phase.begun.elapsed();
         ended.sort_unstable_by_key(|(number, ..)| *number);
         let (workers, notes) = ended.into_iter().map(|(_, worker, notes)| (worker, notes)).unzip();

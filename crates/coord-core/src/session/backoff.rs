@@ -11,6 +11,9 @@ use crate::kv::LeaseId;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
+/// What is lost sooner than this after it was had may be lost again at once, so there is a pause
+/// before it is tried again.
+pub(super) const CALM: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Backoff {

@@ -26,6 +26,7 @@
 
 mod backoff;
 mod builder;
+mod epoch;
 mod keeper;
 mod numbers;
 mod shelf;
@@ -47,12 +48,13 @@ use crate::error::{Error, Result};
 use crate::kv::{KeyRange, LeaseId, LeaseTimeToLive, Revision, Watch};
 use crate::loss::{LossReason, PrimitiveError};
 pub use builder::SessionBuilder;
+pub use epoch::{Epoch, SupervisorState};
 use keeper::Command;
 pub(crate) use keeper::Debris;
 pub(crate) use numbers::Number;
 use numbers::Numbers;
 use shelf::Shelf;
-pub use supervisor::{Epoch, Supervisor, SupervisorState};
+pub use supervisor::Supervisor;
 
 /// How long to wait for the reason of a loss.
 const PATIENCE: Duration = Duration::from_secs(1);

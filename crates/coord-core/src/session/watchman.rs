@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use super::backoff::Backoff;
-use super::supervisor::CALM;
-use super::{Session, SessionBuilder, SessionState, SupervisorState};
+use super::backoff::{Backoff, CALM};
+use super::epoch::SupervisorState;
+use super::{Session, SessionBuilder, SessionState};
 use crate::error::Result;
 use crate::loss::LossReason;
 use crate::telemetry::supervisor as events;

@@ -1,6 +1,5 @@
 //! One operation on both backends, and whether the answers are the same.
 
-use std::fmt;
 use std::time::Duration;
 
 use coord_core::{
@@ -11,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use super::Mirror;
-use super::mask::{Mask, same_error};
+use super::mask::{Mask, same_error, told};
 use super::pair::Pair;
 use crate::strategy::{CompactDraft, Operation};
 
@@ -190,10 +189,4 @@ pub(super) async fn in_time<T>(
 
 pub(super) fn is_hazard<T>(answer: &Result<T>) -> bool {
     answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused)
-}
-
-/// The two answers, one under the other.
-pub(super) fn told(left: &impl fmt::Debug, right: &impl fmt::Debug) -> String {
-    let line = |answer: String| answer.chars().take(4_000).collect::<String>();
-    format!("  left  {}\n  right {}", line(format!("{left:?}")), line(format!("{right:?}")))
 }

@@ -1,4 +1,4 @@
-//! When two answers are the same.
+//! When two answers are the same, and how they are told when they are not.
 //!
 //! An answer is masked, and then the two must be equal to the last field. What a mask takes away
 //! is listed at the head of the [mirror](super).
@@ -146,4 +146,10 @@ fn same_details(left: &Error, right: &Error) -> bool {
 
 fn agree<T: PartialEq>(left: Option<T>, right: Option<T>) -> bool {
     left.is_none() || right.is_none() || left == right
+}
+
+/// The two answers, one under the other.
+pub(super) fn told(left: &impl Debug, right: &impl Debug) -> String {
+    let line = |answer: String| answer.chars().take(4_000).collect::<String>();
+    format!("  left  {}\n  right {}", line(format!("{left:?}")), line(format!("{right:?}")))
 }

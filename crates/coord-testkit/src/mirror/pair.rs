@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::told;
+use super::mask::told;
 
 /// How far in the future a watch may start and still be brought to its start by markers.
 const NEAR: i64 = 8;

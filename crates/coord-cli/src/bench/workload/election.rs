@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::turns::Claim;
 use super::{Facts, Worker, Workload};
-use crate::bench::phase::Notes;
+use crate::bench::notes::Notes;
 use crate::bench::store::Store;
 
 /// A worker's candidacy, again and again, with a value of its own.

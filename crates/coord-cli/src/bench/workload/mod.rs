@@ -13,7 +13,7 @@ pub(crate) mod turns;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::phase::Notes;
+use super::notes::Notes;
 use super::store::Store;
 
 /// What a workload adds to the report.

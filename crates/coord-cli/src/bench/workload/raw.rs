@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Facts, Worker, Workload};
-use crate::bench::phase::Notes;
+use crate::bench::notes::Notes;
 use crate::bench::store::Store;
 
 /// Keys that are put in one transaction when they are set up: below etcd's limit of 128.

@@ -8,7 +8,7 @@ use coord_core::{KvBackend, Session};
 use tokio::time::Instant;
 
 use super::{Facts, Worker, Workload};
-use crate::bench::phase::Notes;
+use crate::bench::notes::Notes;
 use crate::bench::store::Store;
 
 #[derive(Debug)]

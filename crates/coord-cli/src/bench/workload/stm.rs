@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{Facts, Worker, Workload};
 use crate::bench::figures;
 use crate::bench::flags::StmFlags;
-use crate::bench::phase::Notes;
+use crate::bench::notes::Notes;
 use crate::bench::store::Store;
 
 /// What an account has before anything is moved.

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{Facts, Worker, Workload};
-use crate::bench::phase::Notes;
+use crate::bench::notes::Notes;
 use crate::bench::store::Store;
 
 /// A worker's claim to something that one has at a time.
