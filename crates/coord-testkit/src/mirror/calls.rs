@@ -117,7 +117,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
     async fn compact(&mut self, draft: CompactDraft) -> Result<(), String> {
         // The revision is meant as it was before the markers.
         let request = draft.resolve(self.current);
-        self.settle(Pair::may_lag).await?;
+        self.settle(Pair::minds_compaction).await?;
         self.let_go_of_the_deaf().await?;
         let refusals = self.tally.refusals;
         self.both(|kv| kv.compact(request)).await?;

@@ -42,9 +42,11 @@
 //!                      ^ the difference: right has no batch at 8
 //! ```
 //!
-//! A store may also refuse what is compacted before it was delivered. So a watch that starts in
-//! the past is brought up to date, by a marker of its own, before history is compacted. One that
-//! leaves out puts and deletions both cannot be marked, and is given up then.
+//! A store may also refuse what is compacted before it was delivered, and leave out what a key was
+//! before if that is gone when it tells of an event. So a watch that starts in the past, or wants
+//! to be told what was before, is brought up to date, by a marker of its own, before history is
+//! compacted. One that leaves out puts and deletions both cannot be marked; if it starts in the
+//! past, it is given up then.
 //!
 //! The parts: this file, the mirror; `calls`, one operation on both sides; `mask`, when two answers
 //! are the same; `pair`, a watch on both sides; `settle`, all watches.

@@ -79,6 +79,12 @@ impl Pair {
         !self.caught_up
     }
 
+    /// Whether compaction could change what it is yet to tell: what a key was before is looked up
+    /// when an event is sent, and left out if it is gone by then.
+    pub(super) fn minds_compaction(&self) -> bool {
+        self.may_lag() || self.request.prev_kv
+    }
+
     /// Whether either side has come to its end, or to the error before it.
     pub(super) fn has_ended(&self) -> bool {
         self.left.failed || self.right.failed
