@@ -24,12 +24,7 @@ async fn mem_backend_answers_as_etcd() {
     for release in releases {
         let quarry = Quarry::Stores;
         let hunt = Hunt { quarry, release, seed: fresh_seed(), count, batch: 32, jobs: 4 };
-        let bag = hunt.run(|_| ()).await;
-        let finds: Vec<_> = bag.finds.iter().map(ToString::to_string).collect();
-        assert!(finds.is_empty(), "{}", finds.join("\n\n"));
-        assert_eq!(bag.tally.sequences, count);
-        assert!(bag.tally.answers > 20 * count, "{:?}", bag.tally);
-        assert!(bag.tally.events > count, "{:?}", bag.tally);
+        hunt.finds_nothing().await;
     }
 }
 

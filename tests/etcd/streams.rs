@@ -18,12 +18,7 @@ async fn watch_streams_say_what_etcds_say() {
     for release in releases {
         let quarry = Quarry::Streams;
         let hunt = Hunt { quarry, release, seed: 0, count, batch: 24, jobs: 4 };
-        let bag = hunt.run(|_| ()).await;
-        let finds: Vec<_> = bag.finds.iter().map(ToString::to_string).collect();
-        assert!(finds.is_empty(), "{}", finds.join("\n\n"));
-        assert_eq!(bag.tally.sequences, count);
-        assert!(bag.tally.answers > 20 * count, "{:?}", bag.tally);
-        assert!(bag.tally.events > count, "{:?}", bag.tally);
+        hunt.finds_nothing().await;
     }
 }
 

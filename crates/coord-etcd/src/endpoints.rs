@@ -207,8 +207,7 @@ impl Endpoints {
             Err(_) => {
                 // The connection may be dead without anybody having noticed.
                 endpoint.forget(&link);
-                let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
-                Err(Failure { error: Error::Timeout { after: asked.waited }, remedy })
+                Err(Failure::timed_out(asked))
             }
         }
     }

@@ -197,6 +197,12 @@ impl Failure {
         }
     }
 
+    /// No answer came in time, or the member says that it had none.
+    pub(crate) const fn timed_out(asked: &Asked) -> Self {
+        let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
+        Self { error: Error::Timeout { after: asked.waited }, remedy }
+    }
+
     /// What a gRPC status means, from the member at `endpoint`.
     pub(crate) fn of_status(status: Status, asked: &Asked, endpoint: &str) -> Self {
         if let Some(why) = not_dialled(&status) {
@@ -263,10 +269,7 @@ impl Failure {
                 };
                 Self::away(asked.outcome(outcome), reason, Some(Arc::new(status)))
             }
-            Means::TimedOut => {
-                let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
-                Self { error: Error::Timeout { after: asked.waited }, remedy }
-            }
+            Means::TimedOut => Self::timed_out(asked),
             Means::Other(outcome) => Self::answer(other(asked.outcome(outcome), status)),
         }
     }

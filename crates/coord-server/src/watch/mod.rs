@@ -218,15 +218,14 @@ where
 
     /// Whether some watch waits for a revision that is not there yet.
     async fn waits_for_the_future(&mut self) -> Result<bool, Status> {
-        let mut waiting = self.watches.values_mut().filter(|watcher| watcher.ahead.is_some());
-        let Some(one) = waiting.next() else { return Ok(false) };
-        let now = self.services.header().await?.revision;
-        let mut any = false;
-        for watcher in std::iter::once(one).chain(waiting) {
-            watcher.ahead = watcher.ahead.filter(|start| *start > now);
-            any |= watcher.ahead.is_some();
+        if self.watches.values().all(|watcher| watcher.ahead.is_none()) {
+            return Ok(false);
         }
-        Ok(any)
+        let now = self.services.header().await?.revision;
+        for watcher in self.watches.values_mut() {
+            watcher.ahead = watcher.ahead.filter(|start| *start > now);
+        }
+        Ok(self.watches.values().any(|watcher| watcher.ahead.is_some()))
     }
 
     /// Lets the watches that the bookmark is awaited of come up to it, if they can without waiting.

@@ -137,6 +137,23 @@ impl Hunt {
         }
     }
 
+    /// Runs all sequences, for a test: they make no difference, and are worth something.
+    ///
+    /// # Panics
+    /// If one makes a difference, or they are worth little; if a server does not start.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
+    pub async fn finds_nothing(&self) {
+        let Bag { tally, finds } = self.run(|_| ()).await;
+        let finds: Vec<_> = finds.iter().map(ToString::to_string).collect();
+        assert!(finds.is_empty(), "{}", finds.join("\n\n"));
+        assert_eq!(tally.sequences, self.count);
+        assert!(tally.answers > 20 * self.count, "{tally:?}");
+        assert!(tally.events > self.count, "{tally:?}");
+    }
+
     #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
     async fn run_pairs<P: Pair>(&self, mut progress: impl FnMut(&Bag)) -> Bag {
         let end = self.seed.saturating_add(self.count);
