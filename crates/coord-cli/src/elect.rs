@@ -5,6 +5,7 @@ use clap::Args;
 use crate::end::End;
 use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
 use crate::store::ENVIRONMENT;
+use crate::words::{Word, completed, name};
 
 /// Campaign, and run a command while leading, or lead until a signal comes.
 ///
@@ -15,17 +16,20 @@ use crate::store::ENVIRONMENT;
 /// Signals, and what happens when leadership is lost, are as for `coord lock`: the command's
 /// process group gets TERM, and KILL before anybody else can lead.
 #[derive(Args, Debug)]
-#[command(after_long_help = after_help())]
+#[command(after_long_help = after_help(), override_usage = USAGE)]
 pub(crate) struct Elect {
-    /// The election's name: `etcdctl elect NAME` means the same election
-    #[arg(value_name = "NAME")]
-    name: String,
+    /// The election's name: `etcdctl elect NAME` means the same election; a name or value that
+    /// begins with `-` stands behind `--`
+    #[arg(value_name = "NAME", value_parser = name, required_unless_present = "command")]
+    name: Option<String>,
     /// What observers are shown: where this one can be reached, for one
-    #[arg(value_name = "VALUE")]
-    value: String,
+    #[arg(value_name = "VALUE", required_unless_present = "command")]
+    value: Option<String>,
     #[command(flatten)]
     hold: HoldFlags,
 }
+
+const USAGE: &str = "coord elect [OPTIONS] <NAME> <VALUE> [-- <CMD>...]";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +39,8 @@ Examples:
       and campaign again whenever leadership was lost
   coord elect scheduler \"$(hostname)\" --timeout 10s
       lead until ctrl-C, if that can be had within ten seconds
+  coord elect scheduler -- -x -- ./scheduler
+      lead with the value `-x`
 
 What CMD finds in its environment:
   COORD_ELECTION_KEY    the key that stands for the leader while it leads
@@ -45,13 +51,13 @@ fn after_help() -> String {
 }
 
 impl Elect {
-    pub(crate) async fn run(self) -> Result<(), End> {
-        let stake = Stake {
-            kind: Kind::Election,
-            name: self.name,
-            value: self.value,
-            patience: Patience::Wait,
-        };
+    pub(crate) async fn run(mut self) -> Result<(), End> {
+        let words = [
+            Word { placeholder: "NAME", given: self.name, parse: name },
+            Word { placeholder: "VALUE", given: self.value, parse: |value| Ok(value.to_owned()) },
+        ];
+        let [name, value] = completed(words, self.hold.command_mut())?;
+        let stake = Stake { kind: Kind::Election, name, value, patience: Patience::Wait };
         self.hold.hold(stake).await
     }
 }

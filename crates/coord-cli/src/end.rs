@@ -91,8 +91,11 @@ pub(crate) async fn nobody_reads() {
     std::future::pending().await
 }
 
+/// Prints a message on standard error. A message may quote names, keys and what a server sent, so
+/// it is escaped as a whole.
 pub(crate) fn complain(subcommand: &str, message: &str) {
     // Where it cannot be said, there is still work to do: a command to be stopped, for one.
+    let message = crate::text::line(message.as_bytes());
     let _ = writeln!(std::io::stderr(), "coord {subcommand}: {message}");
 }
 

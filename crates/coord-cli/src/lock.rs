@@ -5,6 +5,7 @@ use clap::Args;
 use crate::end::End;
 use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
 use crate::store::ENVIRONMENT;
+use crate::words::{Word, completed, name};
 
 /// Run a command while holding a lock, or hold it until a signal comes.
 ///
@@ -20,17 +21,20 @@ use crate::store::ENVIRONMENT;
 /// Nothing can stop a command on a machine that is suspended: have whatever the lock protects
 /// refuse a COORD_FENCING_TOKEN smaller than one that it has seen.
 #[derive(Args, Debug)]
-#[command(after_long_help = after_help())]
+#[command(after_long_help = after_help(), override_usage = USAGE)]
 pub(crate) struct Lock {
-    /// The lock's name: `etcdctl lock NAME` means the same lock
-    #[arg(value_name = "NAME")]
-    name: String,
+    /// The lock's name: `etcdctl lock NAME` means the same lock; one that begins with `-` stands
+    /// behind `--`
+    #[arg(value_name = "NAME", value_parser = name, required_unless_present = "command")]
+    name: Option<String>,
     /// Do not wait if somebody else has it
     #[arg(long = "try", conflicts_with = "timeout")]
     try_it: bool,
     #[command(flatten)]
     hold: HoldFlags,
 }
+
+const USAGE: &str = "coord lock [OPTIONS] <NAME> [-- <CMD>...]";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,6 +48,8 @@ Examples:
       hold the lock until ctrl-C
   coord lock nightly --endpoints mem: -- env
       try it out, without an etcd
+  coord lock -- -x -- ./backup.sh
+      hold the lock `-x`
 
 What CMD finds in its environment:
   COORD_LOCK_KEY, ETCD_LOCK_KEY   the key that stands for the lock while it is held
@@ -55,9 +61,11 @@ fn after_help() -> String {
 }
 
 impl Lock {
-    pub(crate) async fn run(self) -> Result<(), End> {
+    pub(crate) async fn run(mut self) -> Result<(), End> {
+        let word = Word { placeholder: "NAME", given: self.name, parse: name };
+        let [name] = completed([word], self.hold.command_mut())?;
         let patience = if self.try_it { Patience::Try } else { Patience::Wait };
-        let stake = Stake { kind: Kind::Lock, name: self.name, value: String::new(), patience };
+        let stake = Stake { kind: Kind::Lock, name, value: String::new(), patience };
         self.hold.hold(stake).await
     }
 }

@@ -7,7 +7,9 @@
 //! - `line`: a waiting line, seen from outside;
 //! - `signals`: those that this program hears;
 //! - `end`: what the end of a subcommand means to a shell;
-//! - `text`: keys and values as text.
+//! - `text`: keys and values as text;
+//! - `usage`: what is said of a command line that is wrong;
+//! - `words`: names and values on the command line.
 
 mod bench;
 mod elect;
@@ -21,7 +23,9 @@ mod serve;
 mod signals;
 mod store;
 mod text;
+mod usage;
 mod who;
+mod words;
 
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -85,7 +89,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = usage::parsed();
     // Half of the processors: whoever measures a store on the same machine wants it to have the
     // others, and no other command has work for more than one.
     let threads = available_parallelism().map_or(1, |all| all.get().div_ceil(2));

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::end::{End, nobody_reads, print};
 use crate::signals::Signals;
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::text;
+use crate::{text, words};
 
 /// Print each leader of an election, now and from now on.
 ///
@@ -24,7 +24,7 @@ use crate::text;
 #[command(after_long_help = after_help())]
 pub(crate) struct Observe {
     /// The election's name
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = words::name)]
     name: String,
     /// Print who leads now, and end
     #[arg(long)]
@@ -90,7 +90,7 @@ impl Observe {
 
     fn line(&self, leader: Option<&Leader>) -> String {
         match leader {
-            _ if self.json => json!({ "leader": leader.map(as_json) }).to_string(),
+            _ if self.json => text::json_line(&json!({ "leader": leader.map(as_json) })),
             None => "-".to_owned(),
             Some(leader) => format!("{} {}", leader.fencing_token(), text::line(leader.value())),
         }

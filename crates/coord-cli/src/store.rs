@@ -16,6 +16,7 @@ use coord_etcd::{EtcdBackend, Tls};
 use coord_mem::MemBackend;
 
 use crate::end::Misused;
+use crate::text;
 
 /// Where etcd listens, and how long a member may take, unless something else is said.
 const ENDPOINTS: &str = "127.0.0.1:2379";
@@ -45,9 +46,11 @@ pub(crate) struct StoreFlags {
     endpoints: Endpoints,
     /// Log in as this user; `NAME:PASSWORD` if there is no `--password`
     #[arg(long, env = "ETCDCTL_USER", hide_env = true, value_name = "NAME")]
+    #[arg(allow_hyphen_values = true)]
     user: Option<String>,
     /// The user's password
     #[arg(long, env = "ETCDCTL_PASSWORD", hide_env = true, value_name = "PASSWORD")]
+    #[arg(allow_hyphen_values = true)]
     password: Option<String>,
     /// Speak TLS, and trust the authorities in this file instead of the system's
     #[arg(long, env = "ETCDCTL_CACERT", hide_env = true)]
@@ -233,6 +236,7 @@ fn member(text: &str) -> Result<String, String> {
     } else if well_formed {
         Ok(text.to_owned())
     } else {
+        let text = text::line(text.as_bytes());
         Err(format!("{text} is not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379"))
     }
 }

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::end::{End, print};
 use crate::line::Line;
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::text;
+use crate::{text, words};
 
 /// How many leases are asked about at a time.
 const LEASES: usize = 16;
@@ -43,7 +43,7 @@ const LEASES: usize = 16;
 #[command(after_long_help = after_help())]
 pub(crate) struct Who {
     /// The name of the lock or election
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = words::name)]
     name: String,
     /// Print one JSON object: `name`, `revision`, and `contenders`, each with `place` (0 holds),
     /// `key`, `value`, `fencing_token`, `revisions_ago`, and `lease`, which is null or has `id`,
@@ -96,11 +96,11 @@ impl Who {
         let contenders = contenders(&*kv, &line, read).await?;
         if self.json {
             let contenders: Vec<_> = contenders.iter().enumerate().map(as_json).collect();
-            print(json!({
+            print(text::json_line(&json!({
                 "name": self.name,
                 "revision": revision.0,
                 "contenders": contenders,
-            }))?;
+            })))?;
         } else if !contenders.is_empty() {
             print(table(&contenders))?;
         }

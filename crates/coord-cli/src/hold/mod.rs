@@ -98,7 +98,7 @@ pub(crate) struct HoldFlags {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     grace: Option<Duration>,
     /// Print what is held as a line of JSON; without CMD only
-    #[arg(long, conflicts_with = "command")]
+    #[arg(long)]
     json: bool,
     /// What to run while it is held; without it, the key is printed and held until a signal comes
     #[arg(last = true, value_name = "CMD")]
@@ -171,9 +171,19 @@ impl Stake {
 }
 
 impl HoldFlags {
+    /// What stands behind `--`: first of all names and values that begin with `-`.
+    pub(crate) const fn command_mut(&mut self) -> &mut Vec<OsString> {
+        &mut self.command
+    }
+
     /// Waits, holds, and gives back.
     pub(crate) async fn hold(self, stake: Stake) -> Result<(), End> {
         self.check_grace()?;
+        // Not clap's to check: a name may stand behind `--` too.
+        if self.json && !self.command.is_empty() {
+            let why = "--json prints what is held when there is no CMD: drop --json, or CMD";
+            return Err(End::misused(why));
+        }
         // Heard from the start, so that no signal finds a key without an owner.
         let mut signals = Signals::of_a_holder().context("signals").map_err(failed)?;
         let mut late = pin!(self.late());
@@ -298,11 +308,11 @@ impl HoldFlags {
     ) -> Result<(), End> {
         let key = contender.key();
         if self.json {
-            print(json!({
+            print(text::json_line(&json!({
                 "key": text::json(key),
                 "fencing_token": contender.fencing_token().0.0,
                 "lease": contender.session().lease_id().to_string(),
-            }))
+            })))
         } else {
             print(text::line(key))
         }
