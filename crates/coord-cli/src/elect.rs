@@ -47,7 +47,7 @@ What CMD finds in its environment:
   COORD_FENCING_TOKEN   larger for every later leader: the key's create revision";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, exit_status!()].join("\n\n")
+    [EXAMPLES, ENVIRONMENT, exit_status!("")].join("\n\n")
 }
 
 impl Elect {

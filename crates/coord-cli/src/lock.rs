@@ -57,7 +57,7 @@ What CMD finds in its environment:
   ETCD_LOCK_REV                   as for etcdctl: the store's revision when the lock was had";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, exit_status!()].join("\n\n")
+    [EXAMPLES, ENVIRONMENT, exit_status!("  123  another client holds it (--try)\n")].join("\n\n")
 }
 
 impl Lock {

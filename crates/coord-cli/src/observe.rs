@@ -1,6 +1,6 @@
 //! `coord observe`: who leads, now and from now on.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use coord_core::Leader;
 use coord_core::election::Observer;
@@ -74,18 +74,22 @@ impl Observe {
     async fn show(&self) -> Result<(), End> {
         let observer = Observer::new(self.store.connect().await?, self.name.clone());
         if self.once {
-            let leader = observer.leader().await.map_err(anyhow::Error::from)?;
+            let leader = observer.leader().await.with_context(|| self.asked())?;
             print(self.line(leader.as_ref()))?;
             return if leader.is_some() { Ok(()) } else { Err(End::silent(End::NOBODY)) };
         }
         let mut leaders = observer.observe();
         while let Some(leader) = leaders.next().await {
-            let leader = leader.map_err(anyhow::Error::from)?;
+            let leader = leader.with_context(|| self.asked())?;
             if !print(self.line(leader.as_ref()))? {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn asked(&self) -> String {
+        format!("read the leader of {}", self.name)
     }
 
     fn line(&self, leader: Option<&Leader>) -> String {

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use coord_core::{
     KeyValue, KvBackend, LeaseStatus, LeaseTimeToLive, Range, RangeResponse, SortOrder, SortTarget,
@@ -91,7 +91,8 @@ impl Who {
         let line = Line::new(&self.name);
         let all = Range::prefix(line.prefix());
         let all = all.sorted(SortTarget::CreateRevision, SortOrder::Ascending);
-        let read = kv.range(all).await.map_err(anyhow::Error::from)?;
+        let asked = || format!("read the queue of {}", self.name);
+        let read = kv.range(all).await.with_context(asked)?;
         let revision = read.header.revision;
         let contenders = contenders(&*kv, &line, read).await?;
         if self.json {
@@ -125,7 +126,10 @@ async fn contenders(
     let of_line = read.kvs.into_iter().filter(|kv| line.owns(&kv.key));
     let asked = stream::iter(of_line).map(async |contender| {
         let lease = match contender.lease {
-            Some(lease) => kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await?.lease,
+            Some(lease) => {
+                let answer = kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
+                answer.with_context(|| format!("read the lease {lease}"))?.lease
+            }
             None => None,
         };
         let revisions_ago = now.0 - contender.create_revision.0;

@@ -125,3 +125,31 @@ fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
         assert!(shown.contains("202e") || line.contains(&"--user"), "{line:?}: {shown:?}");
     }
 }
+
+#[test]
+fn time_to_live_of_zero_is_refused_with_the_rule() {
+    for ttl in ["0", "0s", "1500ms"] {
+        let (status, _, complaint) = ended(in_memory(&["lock", "jobs", "--ttl", ttl]));
+        let rule = "a time to live must be a whole number of seconds, at least 1";
+        assert!(status == Some(2) && complaint.contains(rule), "{complaint}");
+    }
+}
+
+/// `coord elect --help` listed `--try`, which it has not.
+#[test]
+fn help_names_only_flags_that_the_subcommand_has() {
+    for subcommand in ["lock", "elect", "observe", "who", "serve"] {
+        let help = text(coord(&[subcommand, "--help"]).stdout);
+        let (options, rest) = help.split_once("Examples:").expect("it has examples");
+        let described: Vec<_> =
+            options.split_whitespace().filter(|word| word.starts_with("--")).collect();
+        let is_flag = |word: &&str| word.starts_with("--") && word.len() > 2;
+        // Of the commands in the examples, only what stands before `--` is for coord.
+        for line in rest.lines() {
+            let own = line.split(" -- ").next().unwrap_or_default();
+            for word in own.split(|c: char| !c.is_ascii_lowercase() && c != '-').filter(is_flag) {
+                assert!(described.contains(&word), "{subcommand} has no {word}: {line}");
+            }
+        }
+    }
+}

@@ -19,6 +19,7 @@ use coord_core::{Error, LeaseId, Limits, Outcome, Revision, Source};
 use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};
 
+use crate::not_tls;
 use crate::wire::Malformed;
 
 /// What a request was about, for errors that do not say it themselves.
@@ -298,7 +299,7 @@ impl Failure {
 
     /// What it means that a connection could not be made.
     pub(crate) fn not_connected(endpoint: &str, error: tonic::transport::Error) -> Self {
-        let reason = format!("cannot connect to {endpoint}: {}", root(&error));
+        let reason = format!("cannot connect to {endpoint}: {}", not_tls::reason(root(&error)));
         let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(error)));
         Self { error, remedy: Remedy::Unreachable }
     }

@@ -23,7 +23,7 @@
 //! The parts, from the outside in:
 //!
 //! - this file: each call of the trait, in a few lines;
-//! - `connect` and `tls`: what can be chosen;
+//! - `connect` and `tls`: what can be chosen; [`environment`]: the same, as `etcdctl` is told;
 //! - `check`: what is refused before anything is sent;
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;
@@ -37,10 +37,12 @@ mod check;
 mod connect;
 mod connections;
 mod endpoints;
+pub mod environment;
 mod error;
 mod gather;
 mod lease;
 mod link;
+mod not_tls;
 mod options;
 mod patience;
 mod tls;

@@ -31,58 +31,34 @@
 
 mod child;
 mod progress;
+mod stake;
 mod terminal;
+mod wait;
 
 use std::ffi::OsString;
-use std::future::pending;
-use std::os::unix::ffi::OsStringExt as _;
-use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{PrimitiveError, Session, SessionState};
+use coord_core::contender::Contender;
+use coord_core::{PrimitiveError, SessionState};
 use serde_json::json;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use crate::end::{End, complain, print};
-use crate::line::Line;
-use crate::signals::{Signals, status_of};
+use crate::end::{End, print};
+use crate::signals::Signals;
 use crate::store::{StoreFlags, duration};
 use crate::text;
 use child::Child;
+pub(crate) use stake::{Kind, Patience, Stake, exit_status};
+use stake::{LOST, failed};
+use wait::Limit;
 
-/// What was held, or the place in the line, is lost.
-const LOST: u8 = 122;
-/// Somebody else holds it, and it was not to be waited for.
-const TAKEN: u8 = 123;
-/// It was waited for long enough.
-const TIMED_OUT: u8 = 124;
-/// This program failed: the store cannot be reached, for one.
-const FAILED: u8 = 125;
+/// How long to try to open a session, if no longer time to connect is chosen.
+const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is said of a store that was to be told, to whoever insisted on going.
 const NOT_WAITED_FOR: &str = "the lease ends by itself: not waited for";
-
-/// For the help of both subcommands.
-macro_rules! exit_status {
-    () => {
-        "\
-Exit status:
-  that of CMD, or 128 + n if signal n ended it; and if it did not come to its end:
-    0  without CMD: held until a signal came, and given back
-    2  the command line is wrong
-  122  lost: CMD was ended
-  123  somebody else has it (--try)
-  124  not had in time (--timeout)
-  125  coord failed: the store cannot be reached, for one
-  126  CMD cannot be run
-  127  CMD is not there
-  128 + n  signal n came while it was waited for"
-    };
-}
-pub(crate) use exit_status;
 
 /// The flags that both subcommands have.
 #[derive(Args, Debug)]
@@ -109,65 +85,11 @@ pub(crate) struct HoldFlags {
 
 fn ttl(text: &str) -> Result<Duration> {
     let ttl = duration(text)?;
-    anyhow::ensure!(!ttl.is_zero() && ttl.subsec_nanos() == 0, "not a whole number of seconds");
+    anyhow::ensure!(
+        !ttl.is_zero() && ttl.subsec_nanos() == 0,
+        "a time to live must be a whole number of seconds, at least 1"
+    );
     Ok(ttl)
-}
-
-/// How long to wait.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Patience {
-    /// As `--timeout` says.
-    Wait,
-    /// Take it if it is free.
-    Try,
-}
-
-/// What is stood in line for.
-#[derive(Debug)]
-pub(crate) struct Stake {
-    pub(crate) kind: Kind,
-    pub(crate) name: String,
-    /// What others read under the key.
-    pub(crate) value: String,
-    pub(crate) patience: Patience,
-}
-
-/// What being first in the line means.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
-    Lock,
-    Election,
-}
-
-impl Kind {
-    const fn subcommand(self) -> &'static str {
-        match self {
-            Self::Lock => "lock",
-            Self::Election => "elect",
-        }
-    }
-
-    /// What the command is told.
-    fn variables(self, held: &Contender) -> Vec<(&'static str, OsString)> {
-        // As it is, whatever is in it: it is for other programs, and not to be looked at.
-        let key = || OsString::from_vec(held.key().to_vec());
-        let token = ("COORD_FENCING_TOKEN", held.fencing_token().to_string().into());
-        match self {
-            Self::Lock => vec![
-                ("COORD_LOCK_KEY", key()),
-                token,
-                ("ETCD_LOCK_KEY", key()),
-                ("ETCD_LOCK_REV", held.header().revision.to_string().into()),
-            ],
-            Self::Election => vec![("COORD_ELECTION_KEY", key()), token],
-        }
-    }
-}
-
-impl Stake {
-    fn complain(&self, message: &str) {
-        complain(self.kind.subcommand(), message);
-    }
 }
 
 impl HoldFlags {
@@ -186,20 +108,12 @@ impl HoldFlags {
         }
         // Heard from the start, so that no signal finds a key without an owner.
         let mut signals = Signals::of_a_holder().context("signals").map_err(failed)?;
-        let mut late = pin!(self.late());
-        let session = tokio::select! {
-            biased;
-            // A lease that may have been granted has no key, and ends by itself.
-            signal = signals.next() => return Err(End::silent(status_of(signal))),
-            opened = self.open() => opened.map_err(failed)?,
-            end = &mut late => return Err(end),
-        };
-        let had = tokio::select! {
-            biased;
-            signal = signals.next() => Err(End::silent(status_of(signal))),
-            had = self.stand_in_line(&stake, &session) => had,
-            end = &mut late => Err(end),
-        };
+        let limit = Limit::from_now(self.timeout);
+        let kv = wait::connected(&self.store, &stake, &limit, &mut signals).await?;
+        let patience = self.store.connect_timeout().map_err(failed)?.max(SESSION_PATIENCE);
+        let times = [self.ttl, patience];
+        let session = wait::opened(kv, times, &stake, &limit, &mut signals).await?;
+        let had = wait::held(&session, &stake, &limit, &mut signals).await;
         let ended = match had {
             Err(end) => Err(end),
             Ok(contender) => {
@@ -237,40 +151,6 @@ impl HoldFlags {
         }
         let message = format!("--grace is longer than a quarter of the time to live, {limit:?}");
         Err(End::misused(message))
-    }
-
-    /// Waits as long as it may be waited, all in all.
-    async fn late(&self) -> End {
-        match self.timeout {
-            Some(limit) => sleep(limit).await,
-            None => pending().await,
-        }
-        End::new(TIMED_OUT, "timed out")
-    }
-
-    async fn open(&self) -> Result<Session> {
-        let kv = self.store.connect().await?;
-        let patience = self.store.connect_timeout().max(Duration::from_secs(5));
-        let builder = Session::builder(kv).ttl(self.ttl).connect_timeout(patience);
-        Ok(builder.open().await?)
-    }
-
-    async fn stand_in_line(&self, stake: &Stake, session: &Session) -> Result<Contender, End> {
-        let line = WaitingLine::new(session, stake.name.clone());
-        if stake.patience == Patience::Try {
-            let had = line.try_join(stake.value.clone()).await.map_err(lost_or_failed)?;
-            return had.ok_or_else(|| End::new(TAKEN, "somebody else has it"));
-        }
-        let mut contender = line.join(stake.value.clone()).await.map_err(lost_or_failed)?;
-        let mine = contender.fencing_token();
-        let seen = Line::new(&stake.name);
-        let progress = progress::told(session, &seen, mine);
-        tokio::select! {
-            biased;
-            turn = contender.wait_turn() => turn.map_err(lost_or_failed)?,
-            never = progress => match never {},
-        }
-        Ok(contender)
     }
 
     /// Runs the command, or waits for a signal where there is none.
@@ -366,13 +246,4 @@ async fn unless_signalled<T>(signals: &mut Signals, answer: impl Future<Output =
         _ = signals.insists() => None,
         answer = answer => Some(answer),
     }
-}
-
-fn failed(error: impl Into<Error>) -> End {
-    End::failed(FAILED, error)
-}
-
-fn lost_or_failed(error: PrimitiveError) -> End {
-    let status = if error.loss().is_some() { LOST } else { FAILED };
-    End::failed(status, error)
 }

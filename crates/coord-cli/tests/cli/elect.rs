@@ -63,9 +63,14 @@ async fn leader_without_a_command_prints_its_key_and_resigns_on_a_signal(server:
 
 async fn candidate_gives_up_after_its_timeout(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "first"]);
-    leader.line().await;
+    let key = leader.line().await;
     let late = server.coord(&["elect", "jobs", "late", "--timeout", "200ms"]).end().await;
-    assert_eq!(late, (Some(124), String::new(), "coord elect: timed out\n".to_owned()));
+    let token = server.kv.get(key.clone()).await.expect(THERE).expect("it leads").create_revision;
+    let told = format!(
+        "coord elect: timed out after 200ms waiting for jobs: {key} leads with fencing token \
+        {token} and value first\n"
+    );
+    assert_eq!(late, (Some(124), String::new(), told));
     assert_eq!(server.keys("jobs/").await.len(), 1);
     leader.signal(Signal::TERM);
     assert_eq!(leader.status().await, Some(0));
