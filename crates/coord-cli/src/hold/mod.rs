@@ -30,12 +30,15 @@
 //! Hence `COORD_FENCING_TOKEN`.
 
 mod child;
+mod group;
 mod progress;
+mod reaper;
 mod stake;
 mod terminal;
 mod wait;
 
 use std::ffi::OsString;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -50,6 +53,7 @@ use crate::signals::Signals;
 use crate::store::{StoreFlags, duration};
 use crate::text;
 use child::Child;
+use reaper::Reaper;
 pub(crate) use stake::{Kind, Patience, Stake, exit_status};
 use stake::{LOST, failed};
 use wait::Limit;
@@ -108,6 +112,7 @@ impl HoldFlags {
         }
         // Heard from the start, so that no signal finds a key without an owner.
         let mut signals = Signals::of_a_holder().context("signals").map_err(failed)?;
+        let reaper = Reaper::start().context("signals").map_err(failed)?;
         let limit = Limit::from_now(self.timeout);
         let kv = wait::connected(&self.store, &stake, &limit, &mut signals).await?;
         let patience = self.store.connect_timeout().map_err(failed)?.max(SESSION_PATIENCE);
@@ -117,7 +122,7 @@ impl HoldFlags {
         let ended = match had {
             Err(end) => Err(end),
             Ok(contender) => {
-                let ended = self.use_it(&stake, &contender, &mut signals).await;
+                let ended = self.use_it(&stake, &contender, &reaper, &mut signals).await;
                 // It was held until then, if leaving the line says so.
                 match (ended, unless_signalled(&mut signals, contender.leave()).await) {
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
@@ -158,18 +163,21 @@ impl HoldFlags {
         &self,
         stake: &Stake,
         contender: &Contender,
+        reaper: &Reaper,
         signals: &mut Signals,
     ) -> Result<(), End> {
         let grace = self.grace.unwrap_or(contender.session().ttl() / 5);
         let Some((program, arguments)) = self.command.split_first() else {
             return self.hold_until_signalled(contender, signals).await;
         };
-        let variables = stake.kind.variables(contender);
-        let mut child = Child::spawned(program, arguments, variables)?;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(stake.kind.variables(contender));
+        let (subcommand, mask) = (stake.kind.subcommand(), signals.inherited_mask());
+        let mut child = Child::spawned(subcommand, reaper, &mut command, mask)?;
         let notice = tokio::select! {
             biased;
             status = child.ends_passing_on(signals) => {
-                return match status.map_err(failed)? {
+                return match status {
                     0 => Ok(()),
                     status => Err(End::silent(status)),
                 };
@@ -177,7 +185,7 @@ impl HoldFlags {
             notice = notice(contender, grace) => notice,
         };
         stake.complain(&notice.why);
-        child.end(notice.kill_at).await.map_err(failed)?;
+        child.end(notice.kill_at).await;
         Err(End::silent(LOST))
     }
 

@@ -67,7 +67,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const fn subcommand(self) -> &'static str {
+    pub(super) const fn subcommand(self) -> &'static str {
         match self {
             Self::Lock => "lock",
             Self::Election => "elect",

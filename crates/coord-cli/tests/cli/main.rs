@@ -9,6 +9,7 @@ mod interop;
 mod lock;
 mod look;
 mod loss;
+mod processes;
 mod program;
 mod python;
 mod reach;
@@ -59,6 +60,7 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         lock::STORIES,
         look::STORIES,
         loss::STORIES,
+        processes::STORIES,
         reach::STORIES,
         serve::STORIES,
         terminal::STORIES,
