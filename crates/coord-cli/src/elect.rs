@@ -13,6 +13,9 @@ use crate::words::{Word, completed, name};
 /// gone, whatever ended it. Others may be of this command, `etcdctl elect`, and programs that use
 /// coord or Go's package. VALUE is what `coord observe NAME` shows as long as this one leads.
 ///
+/// With --again, a new campaign follows whenever leadership is lost, on a new session and with a
+/// new fencing token, as soon as the store can be reached; --timeout then limits each campaign.
+///
 /// Signals, and what happens when leadership is lost, are as for `coord lock`: the command's
 /// process group gets TERM, and KILL before anybody else can lead.
 #[derive(Args, Debug)]
@@ -25,6 +28,9 @@ pub(crate) struct Elect {
     /// What observers are shown: where this one can be reached, for one
     #[arg(value_name = "VALUE", required_unless_present = "command")]
     value: Option<String>,
+    /// Campaign again whenever leadership is lost, until CMD ends by itself or a signal comes
+    #[arg(long)]
+    again: bool,
     #[command(flatten)]
     hold: HoldFlags,
 }
@@ -35,7 +41,7 @@ const EXAMPLES: &str = "\
 Examples:
   coord elect scheduler \"$(hostname):8080\" -- ./scheduler --listen :8080
       run a scheduler wherever it leads
-  while coord elect scheduler \"$(hostname)\" -- ./scheduler; [ $? = 122 ]; do :; done
+  coord elect scheduler \"$(hostname)\" --again -- ./scheduler
       and campaign again whenever leadership was lost
   coord elect scheduler \"$(hostname)\" --timeout 10s
       lead until ctrl-C, if that can be had within ten seconds
@@ -57,7 +63,14 @@ impl Elect {
             Word { placeholder: "VALUE", given: self.value, parse: |value| Ok(value.to_owned()) },
         ];
         let [name, value] = completed(words, self.hold.command_mut())?;
-        let stake = Stake { kind: Kind::Election, name, value, patience: Patience::Wait };
+        let stake = Stake {
+            kind: Kind::Election,
+            name,
+            value,
+            patience: Patience::Wait,
+            hold_at_least: None,
+            again: self.again,
+        };
         self.hold.hold(stake).await
     }
 }

@@ -29,6 +29,11 @@ impl End {
         Self { status, message: Some(message.into()) }
     }
 
+    /// The message, or that there was a loss which has been reported.
+    pub(crate) fn why(&self) -> &str {
+        self.message.as_deref().unwrap_or("lost")
+    }
+
     pub(crate) const fn silent(status: u8) -> Self {
         Self { status, message: None }
     }

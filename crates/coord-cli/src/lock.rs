@@ -1,10 +1,12 @@
 //! `coord lock`: a command that runs on one machine at a time.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::end::End;
 use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
-use crate::store::ENVIRONMENT;
+use crate::store::{ENVIRONMENT, duration};
 use crate::words::{Word, completed, name};
 
 /// Run a command while holding a lock, or hold it until a signal comes.
@@ -18,6 +20,9 @@ use crate::words::{Word, completed, name};
 /// long there is in between. If somebody revokes the lease or deletes the key, others can have it
 /// at once, and the group gets TERM as soon as that is known.
 ///
+/// With --hold-at-least the lock is kept when CMD has ended sooner; the exit status is that of CMD.
+/// A signal gives the lock back at once then, and so does INT, TERM or QUIT that came before.
+///
 /// Nothing can stop a command on a machine that is suspended: have whatever the lock protects
 /// refuse a COORD_FENCING_TOKEN smaller than one that it has seen.
 #[derive(Args, Debug)]
@@ -30,6 +35,9 @@ pub(crate) struct Lock {
     /// Do not wait if somebody else has it
     #[arg(long = "try", conflicts_with = "timeout")]
     try_it: bool,
+    /// Keep the lock at least this long, counted from when it was had, if CMD ends sooner
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    hold_at_least: Option<Duration>,
     #[command(flatten)]
     hold: HoldFlags,
 }
@@ -42,6 +50,8 @@ Examples:
       wait, and run backup.sh
   coord lock nightly --try -- ./backup.sh || [ $? = 123 ]
       run it, unless another machine does
+  coord lock nightly --try --hold-at-least 5m -- ./backup.sh
+      run it once a night, although clocks differ: cron starts it on every machine
   coord lock nightly --timeout 1m --ttl 30s -- ./backup.sh
       wait for a minute; if this machine dies, others wait for half a minute
   coord lock nightly
@@ -65,7 +75,14 @@ impl Lock {
         let word = Word { placeholder: "NAME", given: self.name, parse: name };
         let [name] = completed([word], self.hold.command_mut())?;
         let patience = if self.try_it { Patience::Try } else { Patience::Wait };
-        let stake = Stake { kind: Kind::Lock, name, value: String::new(), patience };
+        let stake = Stake {
+            kind: Kind::Lock,
+            name,
+            value: String::new(),
+            patience,
+            hold_at_least: self.hold_at_least,
+            again: false,
+        };
         self.hold.hold(stake).await
     }
 }

@@ -6,9 +6,12 @@
 //! refuse what comes late ([`MutexGuard::txn`]), and to give a number by which any other resource
 //! can refuse it too ([`MutexGuard::fencing_token`]).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 
 use crate::contender::{Contender, FencingToken, WaitingLine};
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
@@ -79,7 +82,7 @@ impl Mutex {
     pub async fn lock(&self) -> Result<MutexGuard, PrimitiveError> {
         let mut contender = self.line.join("").await?;
         contender.wait_turn().await?;
-        Ok(MutexGuard { contender })
+        Ok(MutexGuard::of(contender))
     }
 
     /// Takes the lock if nobody has it or waits for it: one request, and nothing is written
@@ -93,7 +96,7 @@ impl Mutex {
     /// Dropping the future leaves no key behind.
     pub async fn try_lock(&self) -> Result<Option<MutexGuard>, PrimitiveError> {
         let contender = self.line.try_join("").await?;
-        Ok(contender.map(|contender| MutexGuard { contender }))
+        Ok(contender.map(MutexGuard::of))
     }
 
     /// [`lock`](Self::lock) for code outside async: it is done on the runtime that the session was
@@ -163,9 +166,15 @@ fn blocked<T: Send + 'static>(
 #[must_use = "dropping the guard unlocks the mutex"]
 pub struct MutexGuard {
     contender: Contender,
+    /// When the client learned that it holds the lock.
+    acquired: Instant,
 }
 
 impl MutexGuard {
+    fn of(contender: Contender) -> Self {
+        Self { contender, acquired: Instant::now() }
+    }
+
     /// The key that stands for the lock while it is held.
     #[must_use]
     pub const fn key(&self) -> &Bytes {
@@ -279,6 +288,40 @@ impl MutexGuard {
     /// Dropping the future unlocks all the same, in the background.
     pub async fn unlock(self) -> Result<(), PrimitiveError> {
         self.contender.leave().await
+    }
+
+    /// Unlocks, but not before the lock has been held for `at_least`, counted from when it was
+    /// acquired.
+    ///
+    /// A job that every machine starts by its own clock, and that finishes fast, would otherwise
+    /// run again on a machine whose clock is late: that machine finds the lock free. Hold it for
+    /// longer than clocks may differ, and have the others use [`Mutex::try_lock`].
+    ///
+    /// ```
+    /// use coord_core::{Mutex, Session};
+    /// use coord_mem::MemBackend;
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+    /// if let Some(guard) = Mutex::new(&session, "nightly").try_lock().await? {
+    ///     println!("the job has done its work");
+    ///     guard.unlock_after(Duration::from_secs(300)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`unlock`](Self::unlock). `Lost` as soon as the lock is lost while it is kept.
+    ///
+    /// # Cancel safety
+    /// Dropping the future unlocks at once, in the background.
+    pub async fn unlock_after(self, at_least: Duration) -> Result<(), PrimitiveError> {
+        let kept = sleep(at_least.saturating_sub(self.acquired.elapsed()));
+        self.run_while_held(kept).await?;
+        self.unlock().await
     }
 
     /// [`unlock`](Self::unlock) for code outside async: the thread blocks until it is confirmed.

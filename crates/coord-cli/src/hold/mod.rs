@@ -31,8 +31,10 @@
 
 mod child;
 mod group;
+mod notice;
 mod progress;
 mod reaper;
+mod rest;
 mod stake;
 mod terminal;
 mod wait;
@@ -44,15 +46,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use coord_core::contender::Contender;
-use coord_core::{PrimitiveError, SessionState};
+use coord_core::{PrimitiveError, Session, SessionState};
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::end::{End, print};
 use crate::signals::Signals;
 use crate::store::{StoreFlags, duration};
 use crate::text;
 use child::Child;
+use notice::notice;
 use reaper::Reaper;
 pub(crate) use stake::{Kind, Patience, Stake, exit_status};
 use stake::{LOST, failed};
@@ -102,29 +105,50 @@ impl HoldFlags {
         &mut self.command
     }
 
-    /// Waits, holds, and gives back.
+    /// Waits, holds, and gives back; again after a loss if the stake says so.
     pub(crate) async fn hold(self, stake: Stake) -> Result<(), End> {
-        self.check_grace()?;
-        // Not clap's to check: a name may stand behind `--` too.
-        if self.json && !self.command.is_empty() {
-            let why = "--json prints what is held when there is no CMD: drop --json, or CMD";
-            return Err(End::misused(why));
-        }
-        // Heard from the start, so that no signal finds a key without an owner.
+        self.check(&stake)?;
+        // Handled from the start, so that no signal finds a key without an owner.
         let mut signals = Signals::of_a_holder().context("signals").map_err(failed)?;
         let reaper = Reaper::start().context("signals").map_err(failed)?;
         let limit = Limit::from_now(self.timeout);
         let kv = wait::connected(&self.store, &stake, &limit, &mut signals).await?;
         let patience = self.store.connect_timeout().map_err(failed)?.max(SESSION_PATIENCE);
         let times = [self.ttl, patience];
-        let session = wait::opened(kv, times, &stake, &limit, &mut signals).await?;
-        let had = wait::held(&session, &stake, &limit, &mut signals).await;
-        let ended = match had {
+        let mut session = wait::opened(&kv, times, (&stake, false), &limit, &mut signals).await?;
+        let mut ended = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
+        while stake.again
+            && !signals.were_told_to_stop()
+            && let Err(end) = &ended
+            && end.status == LOST
+        {
+            stake.complain(&format!("{}: campaigning again", end.why()));
+            let limit = Limit::from_now(self.timeout);
+            session = wait::opened(&kv, times, (&stake, true), &limit, &mut signals).await?;
+            ended = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
+        }
+        ended
+    }
+
+    /// Waits, holds, and gives back, on this session, which ends with it.
+    async fn hold_on(
+        &self,
+        session: &Session,
+        stake: &Stake,
+        limit: &Limit,
+        reaper: &Reaper,
+        signals: &mut Signals,
+    ) -> Result<(), End> {
+        let ended = match wait::held(session, stake, limit, signals).await {
             Err(end) => Err(end),
             Ok(contender) => {
-                let ended = self.use_it(&stake, &contender, &reaper, &mut signals).await;
-                // It was held until then, if leaving the line says so.
-                match (ended, unless_signalled(&mut signals, contender.leave()).await) {
+                let acquired = Instant::now();
+                let ended = self.use_it(stake, &contender, reaper, signals).await;
+                if ended.command_ended {
+                    rest::kept(stake, &contender, acquired, signals).await;
+                }
+                // It was held until then, if leaving the queue succeeds.
+                match (ended.ended, unless_signalled(signals, contender.leave()).await) {
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
                         Err(End::failed(LOST, PrimitiveError::Lost(reason)))
                     }
@@ -139,13 +163,27 @@ impl HoldFlags {
         if matches!(session.state(), SessionState::Lost(_)) {
             return ended;
         }
-        // Takes along the key of whoever did not get so far as to leave.
-        match unless_signalled(&mut signals, session.close()).await {
+        // Deletes the key of a contender that could not leave, too.
+        match unless_signalled(signals, session.close()).await {
             Some(Ok(())) => {}
             Some(Err(error)) => stake.complain(&format!("the lease ends by itself: {error}")),
             None => stake.complain(NOT_WAITED_FOR),
         }
         ended
+    }
+
+    /// Refuses what clap cannot check, because a name may stand behind `--` as a command does.
+    fn check(&self, stake: &Stake) -> Result<(), End> {
+        let has_command = !self.command.is_empty();
+        if self.json && has_command {
+            let why = "--json prints what is held when there is no CMD: drop --json, or CMD";
+            return Err(End::misused(why));
+        }
+        if stake.hold_at_least.is_some() && !has_command {
+            let why = "--hold-at-least needs a CMD: without one, the lock is held until a signal";
+            return Err(End::misused(why));
+        }
+        self.check_grace()
     }
 
     /// The time to live that the store grants may be longer, and never shorter.
@@ -165,28 +203,29 @@ impl HoldFlags {
         contender: &Contender,
         reaper: &Reaper,
         signals: &mut Signals,
-    ) -> Result<(), End> {
+    ) -> Used {
         let grace = self.grace.unwrap_or(contender.session().ttl() / 5);
         let Some((program, arguments)) = self.command.split_first() else {
-            return self.hold_until_signalled(contender, signals).await;
+            return self.hold_until_signalled(contender, signals).await.into();
         };
         let mut command = Command::new(program);
         command.args(arguments).envs(stake.kind.variables(contender));
         let (subcommand, mask) = (stake.kind.subcommand(), signals.inherited_mask());
-        let mut child = Child::spawned(subcommand, reaper, &mut command, mask)?;
+        let mut child = match Child::spawned(subcommand, reaper, &mut command, mask) {
+            Ok(child) => child,
+            Err(end) => return Err(end).into(),
+        };
         let notice = tokio::select! {
             biased;
             status = child.ends_passing_on(signals) => {
-                return match status {
-                    0 => Ok(()),
-                    status => Err(End::silent(status)),
-                };
+                let ended = if status == 0 { Ok(()) } else { Err(End::silent(status)) };
+                return Used { ended, command_ended: true };
             }
             notice = notice(contender, grace) => notice,
         };
         stake.complain(&notice.why);
         child.end(notice.kill_at).await;
-        Err(End::silent(LOST))
+        Err(End::silent(LOST)).into()
     }
 
     async fn hold_until_signalled(
@@ -213,37 +252,17 @@ impl HoldFlags {
     }
 }
 
-/// That a command has to end.
+/// How the use of what is held ended.
 #[derive(Debug)]
-struct Notice {
-    why: String,
-    /// When nothing may be left of it.
-    kill_at: Instant,
+struct Used {
+    ended: Result<(), End>,
+    /// Whether a command ran, and ended by itself.
+    command_ended: bool,
 }
 
-/// Waits until what is held is lost, or would be before a command could stop.
-async fn notice(contender: &Contender, grace: Duration) -> Notice {
-    let session = contender.session();
-    let about_to_be_lost = async {
-        loop {
-            let deadline = session.deadline();
-            sleep_until(deadline - grace).await;
-            // Nothing was confirmed meanwhile.
-            if session.deadline() == deadline {
-                break deadline;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        reason = contender.lost() => Notice {
-            why: PrimitiveError::Lost(reason).to_string(),
-            kill_at: Instant::now() + grace,
-        },
-        kill_at = about_to_be_lost => Notice {
-            why: "no keep-alive was confirmed, and the lease is about to end".to_owned(),
-            kill_at,
-        },
+impl From<Result<(), End>> for Used {
+    fn from(ended: Result<(), End>) -> Self {
+        Self { ended, command_ended: false }
     }
 }
 

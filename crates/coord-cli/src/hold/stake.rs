@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
 
 use anyhow::Error;
 use coord_core::PrimitiveError;
@@ -57,6 +58,10 @@ pub(crate) struct Stake {
     /// What others read under the key.
     pub(crate) value: String,
     pub(crate) patience: Patience,
+    /// How long it is held even if the command ends sooner.
+    pub(crate) hold_at_least: Option<Duration>,
+    /// Whether it is waited for again after a loss.
+    pub(crate) again: bool,
 }
 
 /// What being first in the line means.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use coord_core::contender::{Contender, WaitingLine};
 use coord_core::{KeyValue, KvBackend, Range, Session, SortOrder, SortTarget};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
 use super::stake::{Kind, Patience, Stake, TAKEN, TIMED_OUT, failed, lost_or_failed};
@@ -22,6 +22,8 @@ use crate::text;
 
 /// How long to look for the holder, to name it in a message.
 const LOOK_FOR_HOLDER: Duration = Duration::from_secs(1);
+/// The pause before another try to open a session, where the last one was refused at once.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How many keys to look through for the holder: keys of nested names can come before it.
 const KEYS_TO_LOOK_THROUGH: i64 = 100;
 
@@ -83,21 +85,37 @@ pub(super) async fn connected(
     }
 }
 
-/// Opens a session.
+/// Opens a session. After a loss, `again`, a store that cannot be reached is tried until it can be:
+/// it may be the reason of the loss.
 pub(super) async fn opened(
-    kv: Arc<dyn KvBackend>,
+    kv: &Arc<dyn KvBackend>,
     [ttl, patience]: [Duration; 2],
-    stake: &Stake,
+    (stake, again): (&Stake, bool),
     limit: &Limit,
     signals: &mut Signals,
 ) -> Result<Session, End> {
-    let open = Session::builder(kv).ttl(ttl).connect_timeout(patience).open();
+    let name = &stake.name;
+    let open = async {
+        let mut reported = false;
+        loop {
+            let builder = Session::builder(Arc::clone(kv)).ttl(ttl).connect_timeout(patience);
+            match builder.open().await {
+                Err(error) if again && error.is_retryable() => {
+                    if !std::mem::replace(&mut reported, true) {
+                        stake.complain(&format!("open a session for {name}: {error}: trying on"));
+                    }
+                }
+                opened => break opened,
+            }
+            sleep(REOPEN_PAUSE).await;
+        }
+    };
     // A lease that may have been granted when the step ends early has no key, and expires.
     match limit.apply(signals, open).await? {
         Some(opened) => {
-            opened.with_context(|| format!("open a session for {}", stake.name)).map_err(failed)
+            opened.with_context(|| format!("open a session for {name}")).map_err(failed)
         }
-        None => Err(limit.passed(&format!("opening a session for {}", stake.name))),
+        None => Err(limit.passed(&format!("opening a session for {name}"))),
     }
 }
 

@@ -13,6 +13,7 @@ mod processes;
 mod program;
 mod python;
 mod reach;
+mod rest;
 mod serve;
 mod terminal;
 
@@ -62,6 +63,7 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         loss::STORIES,
         processes::STORIES,
         reach::STORIES,
+        rest::STORIES,
         serve::STORIES,
         terminal::STORIES,
     ];
