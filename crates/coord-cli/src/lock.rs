@@ -35,7 +35,8 @@ pub(crate) struct Lock {
     /// Do not wait if somebody else has it
     #[arg(long = "try", conflicts_with = "timeout")]
     try_it: bool,
-    /// Keep the lock at least this long, counted from when it was had, if CMD ends sooner
+    /// Keep the lock at least this long, counted from when it was acquired, if CMD
+    /// ends sooner
     #[arg(long, value_name = "TIME", value_parser = duration)]
     hold_at_least: Option<Duration>,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 //!
 //! This file knows the subcommands; each is a module of its own. What they share:
 //!
+//! - `table`: columns;
 //! - `store`: how to reach the store, flags and environment;
 //! - `hold`: standing in a line and running a command, for `lock` and `elect`;
 //! - `line`: a waiting line, seen from outside;
@@ -12,16 +13,19 @@
 //! - `words`: names and values on the command line.
 
 mod bench;
+mod break_lock;
 mod elect;
 mod end;
 mod hold;
 mod line;
+mod list;
 mod lock;
 mod manual;
 mod observe;
 mod serve;
 mod signals;
 mod store;
+mod table;
 mod text;
 mod usage;
 mod who;
@@ -53,6 +57,8 @@ enum Command {
     Elect(elect::Elect),
     Observe(observe::Observe),
     Who(who::Who),
+    List(list::List),
+    Break(break_lock::Break),
     Serve(serve::Serve),
     Bench(bench::Bench),
     Completions(manual::Completions),
@@ -67,6 +73,8 @@ Examples:
       run a scheduler wherever it leads
   coord who nightly
       who has the lock, and who waits
+  coord list
+      what is held, and how many wait
   coord serve
       an etcd in memory, for the tests of a program in any language
 
@@ -80,6 +88,8 @@ impl Command {
             Self::Elect(elect) => ("elect", elect.run().await),
             Self::Observe(observe) => ("observe", observe.run().await),
             Self::Who(who) => ("who", who.run().await),
+            Self::List(list) => ("list", list.run().await),
+            Self::Break(break_lock) => ("break", break_lock.run().await),
             Self::Serve(serve) => ("serve", serve.run().await),
             Self::Bench(bench) => ("bench", bench.run().await),
             Self::Completions(completions) => ("completions", completions.run(Cli::command())),

@@ -15,16 +15,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::{
-    KeyValue, KvBackend, LeaseStatus, LeaseTimeToLive, Range, RangeResponse, SortOrder, SortTarget,
-};
+use coord_core::{KeyValue, KvBackend, LeaseStatus, LeaseTimeToLive, RangeResponse};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::end::{End, print};
 use crate::line::Line;
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::{text, words};
+use crate::{table, text, words};
 
 /// How many leases are asked about at a time.
 const LEASES: usize = 16;
@@ -60,8 +58,8 @@ Examples:
       place  token  revisions ago  lease  refreshed  key                         value
         has     17             42   10 s  ≤ 2 s ago  nightly/694d9b3a8c1e2f03-1
           1     23             36   60 s  ≤ 11 s ago  nightly/694d9b3a8c1e2f11
-  etcdctl del nightly/694d9b3a8c1e2f03-1
-      break the lock: its holder is told, and the next in line has it
+  coord break nightly
+      take it away from its holder
   coord who nightly --json | jq '.contenders | length'
       how many there are";
 
@@ -89,10 +87,8 @@ impl Who {
     pub(crate) async fn run(self) -> Result<(), End> {
         let kv = self.store.connect().await?;
         let line = Line::new(&self.name);
-        let all = Range::prefix(line.prefix());
-        let all = all.sorted(SortTarget::CreateRevision, SortOrder::Ascending);
         let asked = || format!("read the queue of {}", self.name);
-        let read = kv.range(all).await.with_context(asked)?;
+        let read = kv.range(line.in_order()).await.with_context(asked)?;
         let revision = read.header.revision;
         let contenders = contenders(&*kv, &line, read).await?;
         if self.json {
@@ -103,7 +99,7 @@ impl Who {
                 "contenders": contenders,
             })))?;
         } else if !contenders.is_empty() {
-            print(table(&contenders))?;
+            print(as_table(&contenders))?;
         }
         match (contenders.is_empty(), self.json) {
             (false, _) => Ok(()),
@@ -163,7 +159,7 @@ fn as_json((place, contender): (usize, &Contender)) -> Value {
     })
 }
 
-fn table(contenders: &[Contender]) -> String {
+fn as_table(contenders: &[Contender]) -> String {
     let heads = ["place", "token", "revisions ago", "lease", "refreshed", "key", "value"];
     let mut rows = vec![heads.map(str::to_owned)];
     for (place, Contender { kv, revisions_ago, lease }) in contenders.iter().enumerate() {
@@ -185,16 +181,5 @@ fn table(contenders: &[Contender]) -> String {
             text::line(&kv.value),
         ]);
     }
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let lines = rows.iter().map(|row| {
-        // Numbers to the right, texts to the left.
-        let numbers = row[..5].iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
-        let key = format!("{:<width$}", row[5], width = widths[5]);
-        let cells: Vec<_> = numbers.chain([key, row[6].clone()]).collect();
-        cells.join("  ").trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    table::lines(&rows, [true, true, true, true, true, false, false])
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use support::{coord, text};
 
 /// The subcommands that have a page of their own in the guide.
-const COMMANDS: [&str; 6] = ["lock", "elect", "observe", "who", "serve", "bench"];
+const COMMANDS: [&str; 8] = ["lock", "elect", "observe", "who", "list", "break", "serve", "bench"];
 
 /// What it prints when all is well.
 fn printed(arguments: &[&str]) -> String {

@@ -25,6 +25,7 @@ fn empty_name_is_a_usage_error() {
         &["elect", "", "here", "--", "echo", "runs"],
         &["observe", "", "--once"],
         &["who", ""],
+        &["break", "", "--yes"],
     ] {
         let (status, printed, complaint) = ended(in_memory(line));
         assert_eq!((status, printed.as_str()), (Some(2), ""), "{line:?}");
@@ -54,7 +55,7 @@ fn words_with_a_dash_can_be_given_behind_dashes() {
 
 #[test]
 fn tip_for_a_name_with_a_dash_works() {
-    for subcommand in ["lock", "elect", "who", "observe"] {
+    for subcommand in ["lock", "elect", "who", "observe", "break"] {
         let (status, _, complaint) = ended(in_memory(&[subcommand, "-x"]));
         assert!(status == Some(2) && complaint.contains("use '-- -x'"), "{complaint}");
     }
@@ -107,9 +108,12 @@ fn missing_name_before_a_command_is_a_usage_error() {
 fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
     let name = "a\u{202e}b\u{2028}c\u{200b}\u{1b}[31m";
     let flag = format!("--{name}");
-    let lines: [&[&str]; 8] = [
+    let lines: [&[&str]; 11] = [
         &["who", name],
         &["who", name, "--json"],
+        &["list", name],
+        &["list", name, "--json"],
+        &["break", name, "--yes"],
         &["lock", "jobs", "--", name],
         &["lock", "jobs", name],
         &["who", "jobs", "--user", name],
@@ -138,7 +142,7 @@ fn time_to_live_of_zero_is_refused_with_the_rule() {
 /// `coord elect --help` listed `--try`, which it has not.
 #[test]
 fn help_names_only_flags_that_the_subcommand_has() {
-    for subcommand in ["lock", "elect", "observe", "who", "serve"] {
+    for subcommand in ["lock", "elect", "observe", "who", "list", "break", "serve"] {
         let help = text(coord(&[subcommand, "--help"]).stdout);
         let (options, rest) = help.split_once("Examples:").expect("it has examples");
         let described: Vec<_> =

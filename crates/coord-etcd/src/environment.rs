@@ -1,4 +1,4 @@
-//! The environment of `etcdctl`: how a program is told to reach a cluster from outside.
+//! The environment variables of `etcdctl`, as settings of a connection.
 //!
 //! Each setting carries the name of what set it, a variable or a flag of the program, so that an
 //! error names what has to be corrected:
@@ -82,7 +82,7 @@ impl Variable {
     }
 }
 
-/// How to reach a cluster, as `etcdctl` is told: from the environment, and from a program's flags.
+/// How to reach a cluster: settings from the environment of `etcdctl`, and from a program's flags.
 ///
 /// [`EtcdBuilder::from_env`] is the short form for programs without flags of their own.
 ///

@@ -23,7 +23,8 @@
 //! The parts, from the outside in:
 //!
 //! - this file: each call of the trait, in a few lines;
-//! - `connect` and `tls`: what can be chosen; [`environment`]: the same, as `etcdctl` is told;
+//! - `connect` and `tls`: what can be chosen; [`environment`]: the same, from the
+//!   variables of `etcdctl`;
 //! - `check`: what is refused before anything is sent;
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;

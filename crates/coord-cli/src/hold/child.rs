@@ -92,7 +92,7 @@ impl Child {
                 biased;
                 _ = self.ended.status(), if leads => {}
                 signal = signals.next() => {
-                    if let Some(process) = self.group.tell(signal) {
+                    if let Some(process) = self.group.deliver(signal) {
                         reported = true;
                         self.complain_of(process, Some(name_of(signal)));
                     }
@@ -108,7 +108,7 @@ impl Child {
     /// Tells it to stop, and kills what is left of it at `kill_at`. When this returns, nothing is,
     /// unless a process cannot die: one that may not be signalled is waited for.
     pub(super) async fn end(mut self, kill_at: Instant) {
-        if let Some(process) = self.group.tell(Signal::TERM) {
+        if let Some(process) = self.group.deliver(Signal::TERM) {
             self.complain_of(process, Some("TERM"));
         }
         if timeout_at(kill_at, self.gone()).await.is_ok() {
@@ -121,7 +121,7 @@ impl Child {
             sleep(UNREACHABLE_POLL).await;
         }
         self.ended.status().await;
-        // Not for ever: where orphans are not ours, nobody may reap them.
+        // Not without end: where orphans are not ours, they may never be reaped.
         let _ = timeout(BURIAL, self.gone()).await;
     }
 

@@ -24,8 +24,9 @@ impl Group {
         }
     }
 
-    /// Sends a signal that is received at once: a stopped process receives none until it goes on.
-    pub(super) fn tell(self, signal: Signal) -> Option<Pid> {
+    /// Sends a signal that is received at once: a stopped process receives none until it
+    /// continues.
+    pub(super) fn deliver(self, signal: Signal) -> Option<Pid> {
         let refused = self.send(signal);
         self.send(Signal::CONT);
         refused
@@ -37,7 +38,7 @@ impl Group {
             Err(Errno::SRCH) => false,
             // `/proc` may hide the processes of other users.
             Err(_) => true,
-            // The dead that nobody has reaped count as members too.
+            // Dead processes that are not reaped yet count as members too.
             Ok(()) => self.members().is_none_or(|members| !members.is_empty()),
         }
     }

@@ -38,7 +38,7 @@ pub(super) struct Ended(watch::Receiver<Option<WaitStatus>>);
 
 impl Reaper {
     pub(super) fn start() -> io::Result<Self> {
-        // Where it is not to be had, init reaps them.
+        // Where the system has no subreapers, init reaps orphans.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let deaths = signal(SignalKind::child())?;

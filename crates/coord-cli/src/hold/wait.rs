@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{KeyValue, KvBackend, Range, Session, SortOrder, SortTarget};
+use coord_core::{KeyValue, KvBackend, Session};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
@@ -172,9 +172,7 @@ async fn taken(session: &Session, stake: &Stake) -> End {
 /// The first key of the queue, if it is another session's and is found within a moment.
 async fn holder(session: &Session, stake: &Stake) -> Option<KeyValue> {
     let line = Line::new(&stake.name);
-    let first = Range::prefix(line.prefix())
-        .sorted(SortTarget::CreateRevision, SortOrder::Ascending)
-        .limit(KEYS_TO_LOOK_THROUGH);
+    let first = line.in_order().limit(KEYS_TO_LOOK_THROUGH);
     let read = timeout(LOOK_FOR_HOLDER, session.backend().range(first)).await.ok()?.ok()?;
     let holder = read.kvs.into_iter().find(|kv| line.owns(&kv.key))?;
     (holder.lease != Some(session.lease_id())).then_some(holder)

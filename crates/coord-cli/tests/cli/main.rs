@@ -9,6 +9,7 @@ mod interop;
 mod lock;
 mod look;
 mod loss;
+mod manage;
 mod processes;
 mod program;
 mod python;
@@ -61,6 +62,7 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         lock::STORIES,
         look::STORIES,
         loss::STORIES,
+        manage::STORIES,
         processes::STORIES,
         reach::STORIES,
         rest::STORIES,

@@ -180,7 +180,7 @@ impl Program {
 
     /// Waits until it writes this on standard error.
     pub(crate) async fn complains(&mut self, text: &str) {
-        let errors = self.process.stderr.as_mut().expect("nobody has read it to its end");
+        let errors = self.process.stderr.as_mut().expect("it is read here only");
         let complained = async {
             while !self.complaints.contains(text) {
                 let mut more = [0; 1024];

@@ -179,7 +179,7 @@ async fn tls_to_a_plain_server_is_refused_with_the_remedy(server: Server) {
     }
 }
 
-/// A flag that nobody had given was blamed, and no flag could replace the variable.
+/// A flag that was not given was blamed, and no flag could replace the variable.
 async fn wrong_variable_is_named_and_a_flag_replaces_it(server: Server) {
     let endpoint = server[0].endpoint();
     for (name, value, flags) in [

@@ -49,7 +49,7 @@ async fn lock_is_kept_until_a_signal_and_the_status_is_the_commands(server: Serv
     }
 }
 
-/// It was to stop, and nobody sends the signal twice.
+/// The command was to stop, and the sender does not send the signal twice.
 async fn signal_that_stopped_the_command_releases_the_lock(server: Server) {
     for (signal, name) in [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::QUIT, "QUIT")] {
         let script = format!("trap 'exit 6' {name}; echo ready; while :; do sleep 0.05; done");

@@ -48,7 +48,7 @@ fn variables_that_are_set_reach_the_builder() {
     assert!(!format!("{settings:?}").contains("secret"), "{settings:?}");
 }
 
-/// The variable was wrong, and a flag that nobody had given was blamed.
+/// The variable was wrong, and a flag that was not given was blamed.
 #[test]
 fn error_names_what_set_the_value() {
     for (name, value, why) in [
