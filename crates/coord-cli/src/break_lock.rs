@@ -27,8 +27,8 @@ const DECLINED: u8 = 6;
 /// runs with coord is ended. The next contender does not wait for that, which takes a moment, or
 /// longer on a machine that is cut off. A holder that has died needs no break: its lease expires.
 ///
-/// At a terminal the deletion has to be confirmed; elsewhere --yes is needed. Only a key of the wait
-/// queue is deleted, and only if it is still the one that was shown.
+/// At a terminal the deletion has to be confirmed; elsewhere --yes is needed. Only a key of the
+/// wait queue is deleted, and only if it is still the one that was shown.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Break {

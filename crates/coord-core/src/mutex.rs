@@ -22,7 +22,8 @@ use crate::session::Session;
 /// included.
 ///
 /// A `Mutex` is a handle: make as many as you like. Two handles exclude each other also when they
-/// share a session, unlike in Go.
+/// share a session, unlike in Go. Unlock, or close the session, before the program ends: see
+/// [`MutexGuard`].
 ///
 /// # Which lock do I want?
 /// - Within one process: `tokio::sync::Mutex`.
@@ -162,6 +163,12 @@ fn blocked<T: Send + 'static>(
 ///
 /// Dropping it unlocks in the background; [`unlock`](Self::unlock) waits until that is confirmed.
 /// It can be moved into a task.
+///
+/// # When the program ends
+/// The request that a drop sends in the background needs a runtime that still runs. A program that
+/// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
+/// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
+/// [`Session::close`] on every way out of `main`.
 #[derive(Debug)]
 #[must_use = "dropping the guard unlocks the mutex"]
 pub struct MutexGuard {
