@@ -57,6 +57,11 @@ fn after_help() -> String {
 }
 
 impl Elect {
+    /// Whether a word is missing before `--`.
+    pub(crate) const fn lacks_a_word(&self) -> bool {
+        self.name.is_none() || self.value.is_none()
+    }
+
     pub(crate) async fn run(mut self) -> Result<(), End> {
         let words = [
             Word { placeholder: "NAME", given: self.name, parse: name },

@@ -72,6 +72,11 @@ fn after_help() -> String {
 }
 
 impl Lock {
+    /// Whether a word is missing before `--`.
+    pub(crate) const fn lacks_a_word(&self) -> bool {
+        self.name.is_none()
+    }
+
     pub(crate) async fn run(mut self) -> Result<(), End> {
         let word = Word { placeholder: "NAME", given: self.name, parse: name };
         let [name] = completed([word], self.hold.command_mut())?;

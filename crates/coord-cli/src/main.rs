@@ -80,6 +80,18 @@ Examples:
 
 Each subcommand tells its exit status in its own help: `coord help lock`.";
 
+impl Cli {
+    /// Whether a name or value is missing that clap does not miss, because it may stand behind
+    /// `--`.
+    fn lacks_a_word(&self) -> bool {
+        match &self.command {
+            Command::Lock(lock) => lock.lacks_a_word(),
+            Command::Elect(elect) => elect.lacks_a_word(),
+            _ => false,
+        }
+    }
+}
+
 impl Command {
     /// Its name, and how it ended.
     async fn run(self) -> (&'static str, Result<(), End>) {

@@ -51,13 +51,22 @@ fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
-    let at = arguments.iter().skip(1).position(|argument| argument.to_str() == Some(unknown))?;
+    let is_unknown = |argument: &OsString| {
+        let argument = argument.to_str().and_then(|argument| argument.strip_prefix(&**unknown));
+        // clap names one letter of `-xyz`, and `--name` of `--name=value`.
+        let is_letter = unknown.len() == 2 && unknown != "--" && unknown.starts_with('-');
+        argument.is_some_and(|rest| rest.is_empty() || rest.starts_with('=') || is_letter)
+    };
+    let at = arguments.iter().skip(1).position(is_unknown)?;
     let (before, after) = arguments.split_at(at + 1);
+    let unknown = after[0].to_str()?;
     let after: Vec<_> = after.iter().map(|word| word.to_string_lossy()).collect();
     if unknown.starts_with('-') {
         let without = Cli::try_parse_from([before, &arguments[at + 2..]].concat());
-        let is_room = matches!(&without,
-            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument);
+        let is_room = match &without {
+            Ok(cli) => cli.lacks_a_word(),
+            Err(error) => error.kind() == ErrorKind::MissingRequiredArgument,
+        };
         return is_room.then(|| format!("to pass '{unknown}' as a value, use '-- {unknown}'"));
     }
     let runs_commands = before.get(1).is_some_and(|word| word == "lock" || word == "elect");

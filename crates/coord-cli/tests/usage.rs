@@ -59,6 +59,10 @@ fn tip_for_a_name_with_a_dash_works() {
         let (status, _, complaint) = ended(in_memory(&[subcommand, "-x"]));
         assert!(status == Some(2) && complaint.contains("use '-- -x'"), "{complaint}");
     }
+    for name in ["-xyz", "--xyz=1", "--xyz"] {
+        let (_, _, complaint) = ended(in_memory(&["lock", name, "--", "echo"]));
+        assert!(complaint.contains(&format!("use '-- {name}'")), "{complaint}");
+    }
     let (status, printed, _) = ended(in_memory(&["lock", "--", "-x", "--", "echo", "runs"]));
     assert_eq!((status, printed.as_str()), (Some(0), "runs\n"));
 }

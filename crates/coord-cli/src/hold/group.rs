@@ -16,12 +16,9 @@ pub(super) struct Group(pub(super) Pid);
 impl Group {
     /// Sends a signal to all members. Returns a member that may not be signalled.
     pub(super) fn send(self, signal: Signal) -> Option<Pid> {
-        match kill_process_group(self.0, signal) {
-            // Without `/proc` the number of the group is what can be named.
-            Err(Errno::PERM) => Some(self.unreachable().unwrap_or(self.0)),
-            Err(_) => None,
-            Ok(()) => self.unreachable(),
-        }
+        // What it reports is what `unreachable` finds, for each member.
+        let _ = kill_process_group(self.0, signal);
+        self.unreachable()
     }
 
     /// Sends a signal that is received at once: a stopped process receives none until it
@@ -36,28 +33,25 @@ impl Group {
     pub(super) fn is_alive(self) -> bool {
         match test_kill_process_group(self.0) {
             Err(Errno::SRCH) => false,
-            // `/proc` may hide the processes of other users.
-            Err(_) => true,
-            // Dead processes that are not reaped yet count as members too.
-            Ok(()) => self.members().is_none_or(|members| !members.is_empty()),
+            // Dead processes that are not reaped yet count as members for the system.
+            _ => self.members().is_none_or(|members| !members.is_empty()),
         }
     }
 
     /// A member that runs and may not be signalled.
     pub(super) fn unreachable(self) -> Option<Pid> {
         let refuses = |member: &Pid| test_kill_process(*member) == Err(Errno::PERM);
-        match test_kill_process_group(self.0) {
-            Err(Errno::SRCH) => None,
-            Err(Errno::PERM) => {
-                let members = self.members().unwrap_or_default();
-                Some(members.into_iter().find(refuses).unwrap_or(self.0))
-            }
-            _ => self.members()?.into_iter().find(refuses),
+        match (test_kill_process_group(self.0), self.members()) {
+            (Err(Errno::SRCH), _) => None,
+            (_, Some(members)) => members.into_iter().find(refuses),
+            (Err(Errno::PERM), None) => Some(self.0),
+            (_, None) => None,
         }
     }
 
-    /// The members that run; `None` where the system does not list processes.
+    /// The members that run; `None` where the system does not list the processes of all users.
     fn members(self) -> Option<Vec<Pid>> {
+        std::fs::read_to_string("/proc/1/stat").ok()?;
         let processes = std::fs::read_dir("/proc").ok()?;
         let of_group = processes.filter_map(|process| {
             let stat = std::fs::read_to_string(process.ok()?.path().join("stat")).ok()?;

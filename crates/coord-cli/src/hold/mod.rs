@@ -166,7 +166,9 @@ impl HoldFlags {
         // Deletes the key of a contender that could not leave, too.
         match unless_signalled(signals, session.close()).await {
             Some(Ok(())) => {}
-            Some(Err(error)) => stake.complain(&format!("the lease ends by itself: {error}")),
+            Some(Err(error)) => {
+                stake.complain(&format!("release {}: {error}: the lease expires", stake.name));
+            }
             None => stake.complain(NOT_WAITED_FOR),
         }
         ended
