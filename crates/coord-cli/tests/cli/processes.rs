@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use coord_core::KvBackendExt as _;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
 use crate::lock::holder;
@@ -118,16 +118,35 @@ fn as_a_user(server: &Server, arguments: &[&str]) -> Program {
     Program::started(command)
 }
 
-/// Prints its number and runs until its input ends, as the other user.
+/// Prints its number and that of coord, which is `$COORD`, and runs until its input ends, as the
+/// other user.
 fn of_another_user() -> String {
-    format!("exec {OTHER_USER} sh -c 'echo $$; read -r end; exit 6'")
+    format!("exec {OTHER_USER} sh -c 'echo $$; echo $COORD; read -r end; exit 6'")
+}
+
+/// The same, as the command of coord.
+fn command_of_another_user() -> String {
+    format!("export COORD=$PPID; {}", of_another_user())
+}
+
+/// Sends TERM to a coord that runs as another user than the tests do.
+fn terminate(coord: i32) {
+    if rustix::process::geteuid().is_root() {
+        let coord = Pid::from_raw(coord).expect("no process has the number 0");
+        kill_process(coord, Signal::TERM).expect("it runs");
+        return;
+    }
+    let mut kill = std::process::Command::new("sudo");
+    kill.args(["--non-interactive", "kill", "-s", "TERM", &coord.to_string()]);
+    assert!(kill.status().expect("sudo is there").success());
 }
 
 /// `coord lock jobs -- sudo ./backup.sh`: the signal was lost, and nothing was reported.
 async fn lock_is_kept_while_a_command_refuses_signals(server: Server) {
-    let mut holder = as_a_user(&server, &["lock", "jobs", "--", "sh", "-c", &of_another_user()]);
-    let id = holder.number().await;
-    holder.signal(Signal::TERM);
+    let script = command_of_another_user();
+    let mut holder = as_a_user(&server, &["lock", "jobs", "--", "sh", "-c", &script]);
+    let (id, coord) = (holder.number().await, holder.number().await);
+    terminate(coord);
     holder.complains(&format!("process {id} of the command refuses TERM")).await;
     assert!(lives(id) && server.keys("jobs/").await.len() == 1);
     holder.hang_up();
@@ -137,11 +156,11 @@ async fn lock_is_kept_while_a_command_refuses_signals(server: Server) {
 
 /// The shell ends on TERM and what it runs does not: the group was taken to be gone.
 async fn lock_is_kept_for_a_process_that_outlives_the_command(server: Server) {
-    let script = "exec 3<&0; sh -c \"$0\" <&3 & wait";
+    let script = "export COORD=$PPID; exec 3<&0; sh -c \"$0\" <&3 & wait";
     let arguments = ["lock", "jobs", "--", "sh", "-c", script, &of_another_user()];
     let mut holder = as_a_user(&server, &arguments);
-    let id = holder.number().await;
-    holder.signal(Signal::TERM);
+    let (id, coord) = (holder.number().await, holder.number().await);
+    terminate(coord);
     holder.complains(&format!("process {id} of the command refuses TERM")).await;
     holder.is_silent().await;
     assert!(lives(id) && server.keys("jobs/").await.len() == 1);
@@ -152,10 +171,10 @@ async fn lock_is_kept_for_a_process_that_outlives_the_command(server: Server) {
 }
 
 async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server) {
-    let script = of_another_user();
+    let script = command_of_another_user();
     let arguments = ["lock", "jobs", "--grace", "100ms", "--", "sh", "-c", &script];
     let mut lost = as_a_user(&server, &arguments);
-    let id = lost.number().await;
+    let (id, _) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
     server.kv.delete(key).await.expect(THERE);
     lost.complains("lost: the key was deleted by somebody else").await;

@@ -232,7 +232,9 @@ impl Program {
 /// Whether there is a process with this number, be it one that nobody has buried.
 pub(crate) fn lives(id: i32) -> bool {
     let buried_or_dead = state(id).is_none_or(|state| state == 'Z');
-    let there = Pid::from_raw(id).is_some_and(|id| test_kill_process(id).is_ok());
+    // One of another user refuses the signal, and is there.
+    let gone = Err(rustix::io::Errno::SRCH);
+    let there = Pid::from_raw(id).is_some_and(|id| test_kill_process(id) != gone);
     there && !buried_or_dead
 }
 
