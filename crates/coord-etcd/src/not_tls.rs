@@ -5,39 +5,46 @@
 //! meets at a server that serves `http://`: coord's own answers in plain text, etcd hangs up.
 
 use std::error::Error;
+use std::io::{self, ErrorKind};
 
 /// How the TLS library displays bytes that are no TLS record.
 const NO_TLS_RECORD: &str = "received corrupt message of type InvalidContentType";
-/// How it displays that the server hung up before it had answered.
-const HUNG_UP: &str = "tls handshake eof";
+
+/// How a connection ends that was accepted, and then closed in the handshake. One without TLS has no
+/// handshake that is waited for, so its end is met by the first request.
+const HUNG_UP: [ErrorKind; 3] =
+    [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
 
 const REMEDY: &str = "write http:// in place of https://, or give neither certificates nor \
     authorities";
 
 /// The last cause of a connection failure, in words that name the remedy where it is known.
 pub(crate) fn reason(root: &(dyn Error + 'static)) -> String {
-    match root.to_string().as_str() {
-        NO_TLS_RECORD => format!("the server does not speak TLS: {REMEDY}"),
-        HUNG_UP => {
+    let reason = root.to_string();
+    if reason == NO_TLS_RECORD {
+        return format!("the server does not speak TLS: {REMEDY}");
+    }
+    match root.downcast_ref::<io::Error>() {
+        Some(error) if HUNG_UP.contains(&error.kind()) => {
             format!("the server hung up in the TLS handshake: if it does not speak TLS, {REMEDY}")
         }
-        reason => reason.to_owned(),
+        _ => reason,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Error;
-
     use super::*;
 
-    /// They were told of a corrupt message, or of a handshake's end.
+    /// The message was that of a corrupt record, of a handshake's end, or of a reset.
     #[test]
     fn server_without_tls_is_named_with_the_remedy() {
-        for cause in [NO_TLS_RECORD, HUNG_UP] {
-            let told = reason(&Error::other(cause));
+        let hung_up = HUNG_UP.map(|kind| io::Error::new(kind, "tls handshake eof"));
+        for cause in hung_up.into_iter().chain([io::Error::other(NO_TLS_RECORD)]) {
+            let told = reason(&cause);
             assert!(told.contains("not speak TLS") && told.ends_with(REMEDY), "{told}");
         }
-        assert_eq!(reason(&Error::other("connection refused")), "connection refused");
+        let refused = io::Error::new(ErrorKind::ConnectionRefused, "connection refused");
+        assert_eq!(reason(&refused), "connection refused");
     }
 }
