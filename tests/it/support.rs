@@ -25,6 +25,15 @@ pub(crate) fn behind(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> 
     Arc::new(Intercept::new(store.clone(), rule))
 }
 
+/// How many random cases a test tries: `usual`, or what the variable `COORD_CASES` says, for a
+/// longer search.
+pub(crate) fn cases(usual: u32) -> u32 {
+    match std::env::var("COORD_CASES") {
+        Ok(cases) => cases.parse().expect("COORD_CASES is a number of cases"),
+        Err(_) => usual,
+    }
+}
+
 /// The newest revision of `store`.
 pub(crate) async fn newest(store: &MemBackend) -> Revision {
     store.range(Range::new("-")).await.expect("the store is there").header.revision

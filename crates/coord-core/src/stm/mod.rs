@@ -27,7 +27,6 @@ mod commit;
 mod error;
 mod isolation;
 mod marker;
-mod memory;
 mod reads;
 mod retry;
 mod run;
@@ -204,8 +203,6 @@ pub struct Receipt {
 enum Again {
     /// Conflicts, and what the store has instead.
     Conflicts(Vec<Conflict>, transaction::Known),
-    /// What the attempt began with may be too old for what it came to.
-    Afresh,
     /// Others stand in line for these keys, and this is what the attempt knows.
     Queue(Vec<Bytes>, transaction::Known),
     /// An error that another attempt may not meet.

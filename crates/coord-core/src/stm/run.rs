@@ -31,8 +31,6 @@ struct Progress {
     turn: Turn,
     /// Whether nothing has been tried under this turn yet.
     turn_is_new: bool,
-    /// Whether to believe only what is read from now on.
-    afresh: bool,
     /// Whether this attempt has let others go first.
     queued: bool,
     known: Option<Known>,
@@ -143,7 +141,6 @@ impl Stm {
             pauses: Pauses::new(&self.retry),
             turn: Turn::default(),
             turn_is_new: false,
-            afresh: false,
             queued: false,
             known: None,
             slot: None,
@@ -152,7 +149,7 @@ impl Stm {
 
     /// Begins an attempt, with what is known before it.
     async fn attempt(&self, progress: &mut Progress) -> Result<Transaction> {
-        let (known, fresh) = (progress.known.take(), progress.attempts > 1 || progress.afresh);
+        let (known, fresh) = (progress.known.take(), progress.attempts > 1);
         let mut tx = Transaction::new(Arc::clone(&self.backend), self.isolation, known, fresh);
         if tx.knows_nothing() && !self.prefetch.is_empty() {
             tx.prefetch(&self.prefetch).await?;
@@ -166,11 +163,7 @@ impl Stm {
         progress: &mut Progress,
         mut tx: Transaction,
     ) -> Result<Result<Applied, Again>> {
-        let prepared = tx.prepare(self.markers.is_some()).await;
-        if tx.unconfirmed && (prepared.is_err() || tx.writes.is_empty() || tx.newer.is_some()) {
-            return Ok(Err(progress.begin_afresh(tx.newer)));
-        }
-        if let Err(error) = prepared {
+        if let Err(error) = tx.prepare(self.markers.is_some()).await {
             return Ok(Err(Again::Failed(error)));
         }
         if tx.is_settled() {
@@ -287,7 +280,6 @@ impl Stm {
                 let paused = progress.pause(deadline).await;
                 return paused.map(drop).ok_or(StmError::Backend(error));
             }
-            Again::Afresh => return Ok(()),
             Again::Queue(keys, known) => {
                 progress.take_turn(&self.backend, keys, known, deadline).await;
                 return Ok(());
@@ -322,15 +314,6 @@ impl Stm {
 }
 
 impl Progress {
-    /// An attempt has begun with what was remembered, and that was not good enough. Nothing was
-    /// sent that could count.
-    fn begin_afresh(&mut self, newer: Option<Known>) -> Again {
-        self.afresh = true;
-        self.attempts -= 1;
-        self.known = newer;
-        Again::Afresh
-    }
-
     /// Pauses, and tells for how long; unless there will be no time for another attempt then.
     async fn pause(&mut self, deadline: Instant) -> Option<Duration> {
         let pause = self.pauses.next();
