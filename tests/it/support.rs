@@ -110,6 +110,8 @@ pub(crate) fn any_fate() -> impl Strategy<Value = Fate> {
         4 => Just(Fate::Pass),
         4 => Just(Fate::Yield),
         3 => (1..4_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
+        // Longer than a lease of 10 s lives, and than anything is waited for.
+        1 => (4_000..60_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
         1 => Just(Fate::LoseRequest),
         1 => Just(Fate::LoseReply),
         1 => Just(Fate::Hang),

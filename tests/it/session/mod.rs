@@ -1,5 +1,6 @@
 //! What a session promises.
 
+mod orphan;
 mod run;
 mod supervisor;
 mod telemetry;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::stm::{Stm, StmError};
-use coord_core::{Error, KeyRange, KvBackend, KvBackendExt as _, stm};
+use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, Range, stm};
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -181,7 +181,32 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
     }
 }
 
-/// The same for an aborted transaction: its error is based on a state that existed after its begin.
+/// At `RepeatableReads` the reads of an attempt have no revision in common. One that had waited in a
+/// conflict queue and then read less named a revision at which its key had another value.
+#[tokio::test(start_paused = true)]
+async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
+    let store = store_with(&[("h", 0), ("x", 1)]).await;
+    let stm = stm(Arc::new(store.clone()));
+    let holder = Holder::start(&stm, &store, "h").await;
+    let mut attempt = 0;
+    let weak = stm.isolation(Isolation::RepeatableReads);
+    let run = weak.run(async |tx| {
+        attempt += 1;
+        let x = number(tx, "x").await?;
+        if attempt == 1 {
+            put_all(&store, &[("x", 2)]).await;
+            number(tx, "h").await?;
+        }
+        Ok::<_, Error>(x)
+    });
+    let committed = run.await.expect("the store is available");
+    let x = Range::new("x").at(committed.receipt.revision);
+    let x = store.range(x).await.expect("it is not compacted").kvs.remove(0).value;
+    assert_eq!((x, attempt), (committed.value.to_string().into(), 2));
+    holder.ended().await;
+}
+
+/// The error of an aborted transaction is based on a state that existed after its begin.
 #[tokio::test(start_paused = true)]
 async fn aborted_attempt_saw_one_snapshot_of_its_own_time() {
     for level in STRONG {

@@ -149,7 +149,7 @@ impl WaitingLine {
                 let line = self.clone();
                 return Ok(Contender::new(line, ticket, place, joined.header, standing));
             }
-            // A former owner of an adopted lease has used this key. Try the next.
+            // Another owner of the lease has used this key. Try the next.
             ticket.renounce();
         }
     }
@@ -233,7 +233,7 @@ impl WaitingLine {
 
     fn ticket(&self) -> Ticket {
         let number = self.session.number();
-        let key = self.keys.key(self.session.lease_id(), number.value());
+        let key = self.keys.key(self.session.lease_id(), &number);
         Ticket::new(self.session.clone(), key, number)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::keeper::Keeper;
+use super::numbers::Numbers;
 use super::{Epoch, Session, Supervisor};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -121,7 +122,11 @@ impl SessionBuilder {
         let sent = Instant::now();
         let (opened, lease, ttl) = self.lease_granted().await?;
         let backend = Arc::clone(&self.backend);
-        Ok(Keeper::start(backend, opened, lease, ttl, sent, self.epoch))
+        let numbers = match self.lease {
+            Some(_) => Numbers::of_adopter(),
+            None => Numbers::default(),
+        };
+        Ok(Keeper::start(backend, opened, (lease, numbers), ttl, sent, self.epoch))
     }
 
     async fn lease_granted(&self) -> Result<(Header, LeaseId, Duration)> {

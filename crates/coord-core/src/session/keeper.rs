@@ -1,7 +1,8 @@
 //! The one task of a session: refreshes the lease, notices its loss, cleans up.
 //!
 //! Everything that must happen although somebody dropped a future happens here. The task ends when
-//! the session is lost, closed or orphaned, or when its last handle is gone.
+//! the session is lost or closed, or when its last handle is gone. After `orphan` the lease lives
+//! on, and the task still removes keys that the store may create late: see `orphaned.rs`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,12 +47,12 @@ pub(crate) struct Debris {
     pub(crate) number: Option<Number>,
 }
 
-type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 pub(super) struct Keeper {
-    backend: Arc<dyn KvBackend>,
-    lease: LeaseId,
-    ttl: Duration,
+    pub(super) backend: Arc<dyn KvBackend>,
+    pub(super) lease: LeaseId,
+    pub(super) ttl: Duration,
     /// The store's revision when the session was opened: older keys of an adopted lease are a
     /// former owner's.
     opened: Revision,
@@ -62,12 +63,12 @@ pub(super) struct Keeper {
     state: watch::Sender<SessionState>,
     /// Wakes those who wait for the end.
     over: Arc<Notify>,
-    events: SessionEvents,
+    pub(super) events: SessionEvents,
     shelf: Arc<Shelf>,
     /// Each ends when its key is surely gone, or with what to try later.
-    cleaning: FuturesUnordered<Pending<Option<Txn>>>,
+    pub(super) cleaning: FuturesUnordered<Pending<Option<Txn>>>,
     /// For keys that may still be created by requests that are very late.
-    waiting_for_late: FuturesUnordered<Pending<()>>,
+    pub(super) waiting_for_late: FuturesUnordered<Pending<()>>,
 }
 
 /// How the keeper's work ended.
@@ -82,7 +83,7 @@ impl Keeper {
     pub(super) fn start(
         backend: Arc<dyn KvBackend>,
         opened: Header,
-        lease: LeaseId,
+        (lease, numbers): (LeaseId, Numbers),
         ttl: Duration,
         sent: Instant,
         epoch: Epoch,
@@ -110,7 +111,6 @@ impl Keeper {
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
         tokio::spawn(keeper.run(inbox));
-        let numbers = Numbers::default();
         let state = states;
         let runtime = Handle::current();
         let inner = Inner {
@@ -131,7 +131,7 @@ impl Keeper {
     }
 
     /// When the session is over unless another keep-alive is confirmed.
-    fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         deadline_of(self.confirmed, self.ttl)
     }
 
@@ -148,18 +148,10 @@ impl Keeper {
                 reply.map(|reply| reply.send(result));
             }
             End::Orphan(reply) => {
-                // The lease goes on, so debris would too; but whoever adopts it needs time more.
-                let deadline = self.deadline();
-                let cleaned = deadline - self.ttl / 4;
-                while let Ok(Some(_)) = timeout_at(cleaned, self.cleaning.next()).await {}
-                self.enter(SessionState::Lost(LossReason::Orphaned));
-                let refresh = self.backend.lease_keep_alive(self.lease);
-                let after = deadline.saturating_duration_since(Instant::now());
-                let refreshed = timeout_at(deadline, refresh).await;
-                let result = refreshed.unwrap_or(Err(Error::Timeout { after })).map(|_| ());
-                self.events.orphaned(&result);
+                let result = self.orphan().await;
                 // Whoever asked may not wait any more.
                 let _ = reply.send(result);
+                self.clean_up_orphaned(inbox).await;
             }
         }
     }
@@ -208,9 +200,7 @@ impl Keeper {
                 () = sleep_until(next_attempt), if idle => {
                     attempt = Some((Instant::now(), self.attempt()));
                 }
-                Some(later) = self.cleaning.next() => {
-                    self.waiting_for_late.extend(later.map(|delete| self.clean_late(delete)));
-                }
+                Some(later) = self.cleaning.next() => self.look_later(later),
                 Some(()) = self.waiting_for_late.next() => {}
                 () = due(next_clearing) => {
                     next_clearing = self.shelf.clear();
@@ -260,7 +250,7 @@ impl Keeper {
         }
     }
 
-    fn enter(&self, state: SessionState) {
+    pub(super) fn enter(&self, state: SessionState) {
         if self.change(state) {
             let left = self.deadline().saturating_duration_since(Instant::now());
             self.events.entered(state, left);
@@ -290,7 +280,7 @@ impl Keeper {
     /// that a lease lives, and then by [`clean_late`](Self::clean_late). The session has keys of
     /// its own only, and former owners' keys are older than the session, so this cannot hit
     /// anybody else's.
-    fn clean(&self, Debris { key, created, number }: Debris) -> Pending<Option<Txn>> {
+    pub(super) fn clean(&self, Debris { key, created, number }: Debris) -> Pending<Option<Txn>> {
         let backend = Arc::clone(&self.backend);
         let ours = Compare::lease(&key, CompareOp::Equal, self.lease);
         let guard = match created {
@@ -322,6 +312,13 @@ impl Keeper {
             drop(number);
             None
         })
+    }
+
+    /// Notes what is to be tried later of a cleanup that has ended.
+    pub(super) fn look_later(&self, later: Option<Txn>) {
+        if let Some(delete) = later {
+            self.waiting_for_late.push(self.clean_late(delete));
+        }
     }
 
     /// Goes on looking for a key that has not come within a time to live, less and less often, as

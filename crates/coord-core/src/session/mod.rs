@@ -29,6 +29,7 @@ mod builder;
 mod epoch;
 mod keeper;
 mod numbers;
+mod orphaned;
 mod shelf;
 mod supervisor;
 mod watchman;
@@ -257,7 +258,9 @@ impl Session {
     }
 
     /// Ends the session but not its lease: refreshes it once more, and leaves it to whoever adopts
-    /// it with [`SessionBuilder::lease`] within the time to live. Keys that hang on it stay.
+    /// it with [`SessionBuilder::lease`] within the time to live. Keys that hang on it stay. A key
+    /// of a wait queue whose creation has an unknown outcome is still removed, in the background,
+    /// as long as this process and the lease live.
     ///
     /// # Errors
     /// `LeaseNotFound` if the session was lost before; what the backend answered to the last
@@ -305,8 +308,8 @@ impl Session {
         self.inner.shelf.last_in_crowd(keys)
     }
 
-    /// Hands over what a dropped future left behind. The keeper removes it; if the session is
-    /// over, so is the debris.
+    /// Hands over what a dropped future left behind. The keeper removes it; if the lease is gone,
+    /// so is the debris.
     pub(crate) fn clean_up(&self, debris: Debris) {
         self.send(Command::CleanUp(debris));
     }

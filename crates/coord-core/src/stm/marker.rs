@@ -76,8 +76,7 @@ impl Markers {
             // Never given back: a late commit may still put its marker.
             let mut number = self.session.number();
             number.burn();
-            let (lease, n) = (self.session.lease_id(), number.value());
-            let key = format!("coord/stm/{lease}-{n}").into();
+            let key = format!("coord/stm/{}-{number}", self.session.lease_id()).into();
             Marker { key, modified: Revision::ZERO, number: 0 }
         });
         Slot { markers: self.clone(), marker, in_doubt: false }

@@ -203,8 +203,8 @@ pub struct Receipt {
 enum Again {
     /// Conflicts, and what the store has instead.
     Conflicts(Vec<Conflict>, transaction::Known),
-    /// Others stand in line for these keys, and this is what the attempt knows.
-    Queue(Vec<Bytes>, transaction::Known),
+    /// Others wait in the conflict queues of `contended`. Nothing was sent.
+    Queue { contended: Vec<Bytes>, read: Vec<Bytes>, known: Option<transaction::Known> },
     /// An error that another attempt may not meet.
     Failed(Error),
 }

@@ -220,7 +220,8 @@ impl Stm {
         progress.queued = true;
         // Nothing was sent, so it does not count.
         progress.attempts -= 1;
-        Some(Again::Queue(contended, tx.seen_so_far()))
+        let read = tx.reads.keys().cloned().collect();
+        Some(Again::Queue { contended, read, known: tx.seen_so_far() })
     }
 
     fn conflicted(&self, progress: &mut Progress, tx: &Transaction, known: Known) -> Again {
@@ -280,8 +281,8 @@ impl Stm {
                 let paused = progress.pause(deadline).await;
                 return paused.map(drop).ok_or(StmError::Backend(error));
             }
-            Again::Queue(keys, known) => {
-                progress.take_turn(&self.backend, keys, known, deadline).await;
+            Again::Queue { contended, read, known } => {
+                progress.take_turn(&self.backend, contended, read, known, deadline).await;
                 return Ok(());
             }
             Again::Conflicts(conflicts, known) => (conflicts, known),
@@ -303,7 +304,8 @@ impl Stm {
             };
             progress.known = (pause < STALE_AFTER).then_some(known);
         } else {
-            progress.take_turn(&self.backend, keys().cloned().collect(), known, deadline).await;
+            let (keys, wanted) = (keys().cloned().collect(), known.keys.keys().cloned().collect());
+            progress.take_turn(&self.backend, keys, wanted, Some(known), deadline).await;
             if Instant::now() >= deadline {
                 return Err(exhausted(progress, conflicts));
             }
@@ -324,19 +326,20 @@ impl Progress {
         Some(pause)
     }
 
-    /// Waits for a turn for these keys and those that there is a turn for already.
+    /// Waits for a turn for these keys and those that there is a turn for already. `wanted` is what
+    /// there will be to read then.
     async fn take_turn(
         &mut self,
         backend: &Arc<dyn KvBackend>,
         mut keys: Vec<Bytes>,
-        known: Known,
+        wanted: Vec<Bytes>,
+        known: Option<Known>,
         deadline: Instant,
     ) {
         // Whoever holds some and waits for others may be waited for.
         keys.extend(std::mem::take(&mut self.turn).keys().iter().cloned());
-        let wanted = known.keys.keys().cloned().collect();
         if let Ok(turn) = timeout_at(deadline, Turn::wait(backend, keys, wanted)).await {
-            self.known = Some(turn.take_up(known));
+            self.known = turn.take_up(known);
             self.turn = turn;
             self.turn_is_new = true;
         }

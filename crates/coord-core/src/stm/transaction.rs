@@ -260,10 +260,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// What the next attempt need not read if it is made at once.
-    pub(super) fn seen_so_far(&mut self) -> Known {
-        let keys = std::mem::take(&mut self.reads);
-        Known { revision: self.read_at, keys, ranges: Vec::new() }
+    /// What the next attempt need not read: all that was read as of one revision. At the weak
+    /// levels the reads have no revision in common.
+    pub(super) fn seen_so_far(&mut self) -> Option<Known> {
+        let revision = self.base?;
+        Some(Known { revision, keys: std::mem::take(&mut self.reads), ranges: Vec::new() })
     }
 
     /// Whether nothing was known of the store when the attempt began.

@@ -41,6 +41,7 @@ use tokio::time::{Instant, timeout};
 
 use super::transaction::Known;
 use crate::backend::{KvBackend, address};
+use crate::kv::Revision;
 
 /// How long a turn lasts when others wait.
 const TURN_MAX: Duration = Duration::from_secs(1);
@@ -144,9 +145,10 @@ impl Turn {
     }
 
     /// What is known, or what was handed on if that is newer.
-    pub(super) fn take_up(&self, known: Known) -> Known {
+    pub(super) fn take_up(&self, known: Option<Known>) -> Option<Known> {
         let handed = self.ticket.as_ref().and_then(|ticket| ticket.state().handed.take());
-        handed.filter(|handed| handed.revision > known.revision).unwrap_or(known)
+        let newest = known.as_ref().map_or(Revision::ZERO, |known| known.revision);
+        handed.filter(|handed| handed.revision > newest).or(known)
     }
 
     /// Those who may have their turns next: of each line the first, and who would pass it if this

@@ -263,7 +263,7 @@ fn a_task() -> impl Strategy<Value = Task> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: cases(2_000),
+        cases: cases(20_000),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
