@@ -9,7 +9,9 @@
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
+use crate::again::Held;
 use crate::contender::{Contender, FencingToken, WaitingLine};
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
@@ -237,6 +239,13 @@ impl MutexGuard {
         self.contender.lost().await
     }
 
+    /// A token that is cancelled when the lock is lost, or unlocked, for code that takes one. Each
+    /// call returns a token of its own: cancelling it does nothing to the guard.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.contender.cancellation_token()
+    }
+
     /// Runs `future` as long as the lock is held; when it is lost, `future` is dropped.
     ///
     /// ```
@@ -289,5 +298,15 @@ impl MutexGuard {
     pub fn blocking_unlock(self) -> Result<(), PrimitiveError> {
         let session = self.session().clone();
         blocked(&session, self.unlock())
+    }
+}
+
+impl Held for MutexGuard {
+    fn contender(&self) -> &Contender {
+        &self.contender
+    }
+
+    fn into_contender(self) -> Contender {
+        self.contender
     }
 }

@@ -1,5 +1,7 @@
 //! What a session promises.
 
+mod again;
+mod lines;
 mod orphan;
 mod run;
 mod supervisor;

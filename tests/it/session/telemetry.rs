@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Once};
 
 use coord_core::{
-    Election, Epoch, Error, KvBackend as _, KvBackendExt as _, LossReason, Mutex, Session,
-    SessionState,
+    Election, Epoch, Error, KvBackend as _, KvBackendExt as _, LossReason, Mutex, PrimitiveError,
+    Session, SessionState,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
@@ -65,7 +65,7 @@ impl Visit for Line {
 }
 
 /// The lines that are logged while `future` runs, on virtual time.
-fn lines_of(future: impl Future<Output = ()>) -> Vec<String> {
+pub(super) fn lines_of(future: impl Future<Output = ()>) -> Vec<String> {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         let capture = tracing_subscriber::registry().with(Capture);
@@ -198,7 +198,7 @@ fn supervisor_logs_each_epoch_and_how_it_ended() {
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let work = supervisor.run(async |session: Session| {
             if session.epoch() > Epoch::FIRST {
-                return Ok(());
+                return Ok::<_, PrimitiveError>(());
             }
             Err(session.lost().await.into())
         });

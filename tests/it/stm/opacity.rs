@@ -181,8 +181,8 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
     }
 }
 
-/// At `RepeatableReads` the reads of an attempt have no revision in common. One that had waited in a
-/// conflict queue and then read less named a revision at which its key had another value.
+/// At `RepeatableReads` the reads of an attempt have no revision in common. An attempt that read
+/// less after a wait in a conflict queue named a revision at which its key had another value.
 #[tokio::test(start_paused = true)]
 async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     let store = store_with(&[("h", 0), ("x", 1)]).await;

@@ -68,7 +68,7 @@ impl WaitingLine {
             unreachable!("a range comes last in either branch");
         };
         if joined.succeeded {
-            let place = Place { key, created };
+            let place = Place::new(key, created);
             let standing = Standing::read(&self.keys, &place, &read);
             let mut ticket = Ticket::found(self.session.clone(), &place);
             ticket.arm();

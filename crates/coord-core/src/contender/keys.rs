@@ -1,11 +1,12 @@
 //! The keys of a waiting line, and how to read the line without reading all of it.
 //!
 //! The line `jobs` is the keys under `jobs/`; a contender's key is `jobs/<lease in hex>-<n>`, where
-//! `session/numbers.rs` makes `<n>`, and its place is its create revision. Go's package uses `jobs/<lease in hex>` and the same order, so
-//! the two stand in one line. But the line `jobs/night` lives under `jobs/` as well, and must not
-//! be taken for contenders of `jobs`: a key with another `/` in it belongs to another line. No
-//! range of keys leaves those out, so the usual reads are *narrow*, and `standing.rs` notices when
-//! a key of another line has come between; then a *wide* read, of all keys but no values, tells.
+//! `session/numbers.rs` makes `<n>`, and its place is its create revision. Go's package uses
+//! `jobs/<lease in hex>` and the same order, so the two stand in one line. But the line
+//! `jobs/night` lives under `jobs/` as well, and must not be taken for contenders of `jobs`: a key
+//! with another `/` in it belongs to another line. No range of keys leaves those out, so the usual
+//! reads are *narrow*, and `standing.rs` notices when a key of another line has come between; then
+//! a *wide* read, of all keys but no values, tells.
 //!
 //! ```text
 //! create revision   key                       line jobs, seen by the last

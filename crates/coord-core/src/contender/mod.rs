@@ -144,7 +144,7 @@ impl WaitingLine {
             if let (Some(created), Some(told)) = (ticket.created(), joined.responses.last()) {
                 // Not a key, of this line or of one below it, but mine.
                 self.quiet.note(told.as_range().is_some_and(|read| read.kvs.len() == 1));
-                let place = Place { key: ticket.key().clone(), created };
+                let place = Place::new(ticket.key().clone(), created);
                 let standing = Standing::told(&self.keys, &place, told);
                 let line = self.clone();
                 return Ok(Contender::new(line, ticket, place, joined.header, standing));
@@ -167,7 +167,7 @@ impl WaitingLine {
         let answer = ticket.send(join).await?;
         let Some(created) = ticket.created() else { return Ok(Err(answer)) };
         let (line, first) = (self.clone(), Standing::First);
-        let place = Place { key: ticket.key().clone(), created };
+        let place = Place::new(ticket.key().clone(), created);
         Ok(Ok(Contender::new(line, ticket, place, answer.header, first)))
     }
 

@@ -1,9 +1,11 @@
 //! One who stands in a line, waits, holds, and leaves.
 
+use std::sync::OnceLock;
 use std::{fmt, iter};
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::claim::Claim;
 use super::standing::{Place, Standing};
@@ -29,6 +31,8 @@ pub struct Contender {
     perhaps_left: bool,
     /// What the metrics have been told.
     counted: Counted,
+    /// Cancelled when the place is lost or given up; made when it is asked for.
+    cancelled: OnceLock<CancellationToken>,
 }
 
 /// How far the metrics have followed a contender.
@@ -52,8 +56,18 @@ impl Contender {
         let claim = Claim::new(line.session.clone(), place);
         let joined = Instant::now();
         let counted = Counted::Waiting;
-        let mut contender =
-            Self { line, ticket, claim, header, standing, joined, perhaps_left: false, counted };
+        let (perhaps_left, cancelled) = (false, OnceLock::new());
+        let mut contender = Self {
+            line,
+            ticket,
+            claim,
+            header,
+            standing,
+            joined,
+            perhaps_left,
+            counted,
+            cancelled,
+        };
         if contender.standing == Standing::First {
             contender.count_served();
         }
@@ -141,22 +155,45 @@ impl Contender {
     fn count_served(&mut self) {
         if self.counted == Counted::Waiting {
             self.counted = Counted::Served;
-            events::turn(self.line.kind, self.joined.elapsed());
+            let (name, token) = (self.line.name(), self.fencing_token());
+            events::turn(self.line.kind, &name, token, self.joined.elapsed());
         }
     }
 
     fn count_lost(&mut self, reason: LossReason) {
-        if self.counted != Counted::Gone {
-            self.counted = Counted::Gone;
-            events::lost(self.line.kind, reason);
+        let counted = std::mem::replace(&mut self.counted, Counted::Gone);
+        if counted != Counted::Gone {
+            let (name, token, held) =
+                (self.line.name(), self.fencing_token(), counted == Counted::Served);
+            events::lost(self.line.kind, &name, token, held, reason);
         }
     }
 
     fn count_left(&mut self) {
-        if self.counted != Counted::Gone {
-            self.counted = Counted::Gone;
-            events::left(self.line.kind);
+        let counted = std::mem::replace(&mut self.counted, Counted::Gone);
+        if counted != Counted::Gone {
+            let (name, token, held) =
+                (self.line.name(), self.fencing_token(), counted == Counted::Served);
+            events::left(self.line.kind, &name, token, held);
         }
+    }
+
+    /// A token that is cancelled when the place is lost, or given up.
+    pub(crate) fn cancellation_token(&self) -> CancellationToken {
+        let token = self.cancelled.get_or_init(|| {
+            let token = self.session().cancellation_token();
+            let (claim, cancelled) = (self.claim.clone(), token.clone());
+            // Its owner is this contender, which cancels the token when it is dropped.
+            self.session().runtime().spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => {}
+                    _ = claim.lost() => cancelled.cancel(),
+                }
+            });
+            token
+        });
+        token.child_token()
     }
 
     /// Waits until the place is lost, and tells why: because the session is, or because somebody
@@ -260,9 +297,12 @@ impl Contender {
 
 impl Drop for Contender {
     fn drop(&mut self) {
-        match self.session().state() {
-            SessionState::Lost(reason) => self.count_lost(reason),
-            SessionState::Alive | SessionState::Suspect => self.count_left(),
+        if let Some(token) = self.cancelled.get() {
+            token.cancel();
+        }
+        match (self.claim.reported_loss(), self.session().state()) {
+            (Some(reason), _) | (None, SessionState::Lost(reason)) => self.count_lost(reason),
+            (None, SessionState::Alive | SessionState::Suspect) => self.count_left(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::kv::{EventKind, Header, OpResponse, Range, Txn, Watch, WatchBatch, WatchRequest};
 use crate::loss::PrimitiveError;
 use crate::retry::{PAUSE, patiently};
+use crate::telemetry::line as events;
 
 /// How long to wait before our own key is watched as well as the one before it.
 ///
@@ -43,6 +44,7 @@ impl Contender {
         let in_crowd = self.standing.in_crowd();
         let mut own = None;
         let mut theirs: Option<(Place, Watch)> = None;
+        let mut warned = false;
         loop {
             let nearest = match &self.standing {
                 Standing::First => {
@@ -75,6 +77,9 @@ impl Contender {
                 if self.standing.nearest() != Some(&nearest) {
                     continue;
                 }
+            }
+            if nearest.is_foreign && !std::mem::replace(&mut warned, true) {
+                events::waits_for_foreign_key(&self.line.name(), &nearest.key);
             }
             match self.sleep(own.as_mut(), watch, nearest, own_watch_due).await? {
                 Woken::Told(seen) => {

@@ -21,7 +21,6 @@
 //! [`Leadership::lead`], which stops the work, [`Leadership::txn`], which the store refuses when it
 //! comes late, and [`Leadership::fencing_token`], by which any other resource can.
 
-mod again;
 mod candidate;
 mod leaders;
 mod leadership;

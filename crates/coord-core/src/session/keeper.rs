@@ -14,7 +14,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
+use super::losses::Losses;
 use super::numbers::{Number, Numbers};
 use super::shelf::Shelf;
 use super::{Epoch, Inner, Session, SessionState};
@@ -63,6 +65,7 @@ pub(super) struct Keeper {
     state: watch::Sender<SessionState>,
     /// Wakes those who wait for the end.
     over: Arc<Notify>,
+    cancelled: CancellationToken,
     pub(super) events: SessionEvents,
     shelf: Arc<Shelf>,
     /// Each ends when its key is surely gone, or with what to try later.
@@ -91,7 +94,7 @@ impl Keeper {
         let (state, states) = watch::channel(SessionState::Alive);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (until, deadline) = watch::channel(deadline_of(sent, ttl));
-        let over = Arc::new(Notify::new());
+        let (over, cancelled) = (Arc::new(Notify::new()), CancellationToken::new());
         let events = SessionEvents { lease, epoch };
         let shelf = Arc::new(Shelf::default());
         events.opened(ttl);
@@ -104,6 +107,7 @@ impl Keeper {
             until,
             state,
             over: Arc::clone(&over),
+            cancelled: cancelled.clone(),
             events,
             shelf: Arc::clone(&shelf),
             cleaning: FuturesUnordered::new(),
@@ -125,9 +129,10 @@ impl Keeper {
             deadline,
             over,
             commands,
+            cancelled,
             runtime,
         };
-        Session { inner: Arc::new(inner) }
+        Session { inner: Arc::new(inner), losses: Losses::default() }
     }
 
     /// When the session is over unless another keep-alive is confirmed.
@@ -269,6 +274,7 @@ impl Keeper {
         if changed && state.is_lost() {
             self.shelf.empty();
             self.over.notify_waiters();
+            self.cancelled.cancel();
         }
         changed
     }

@@ -69,6 +69,10 @@ impl Markers {
         Self { session: session.clone(), free: Arc::default() }
     }
 
+    pub(super) const fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// A marker that nobody else uses.
     pub(super) fn take(&self) -> Slot {
         let free = self.free().pop();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::marker::{Markers, Resolved};
+use super::marker::Resolved;
 use super::retry::Pauses;
 use super::transaction::{Known, Transaction};
 use super::turns::Turn;
@@ -14,6 +14,7 @@ use super::{Again, Committed, Conflict, Isolation, Receipt, Slot, Stm, StmError}
 use crate::backend::KvBackend;
 use crate::error::{Error, Outcome, Result};
 use crate::kv::Revision;
+use crate::session::SessionState;
 use crate::telemetry::transaction;
 
 /// What was known before a longer pause is not worth knowing after it.
@@ -80,7 +81,7 @@ impl Stm {
     /// ```
     ///
     /// # Errors
-    /// `GivenUp` with the closure's error, `Exhausted`, `Backend`: nothing was written.
+    /// `GivenUp` with the closure's error, `Exhausted`, `Lost`, `Backend`: nothing was written.
     /// `OutcomeUnknown`: perhaps. `Backend(TooManyOps)` tells how many keys were read or written
     /// and how many can be; nothing was sent then.
     ///
@@ -98,6 +99,7 @@ impl Stm {
             Err(StmError::GivenUp(_)) => "given_up",
             Err(StmError::Exhausted { .. }) => "exhausted",
             Err(StmError::OutcomeUnknown(_)) => "outcome_unknown",
+            Err(StmError::Lost(_)) => "lost",
             Err(StmError::Backend(_)) => "failed",
         });
         result
@@ -175,8 +177,13 @@ impl Stm {
         if let Some(again) = self.queue_up(progress, &mut tx) {
             return Ok(Err(again));
         }
-        if progress.slot.is_none() && !tx.writes.is_empty() {
-            progress.slot = self.markers.as_ref().map(Markers::take);
+        if !tx.writes.is_empty()
+            && let Some(markers) = &self.markers
+        {
+            if let SessionState::Lost(reason) = markers.session().state() {
+                return Ok(Err(Again::Lost(reason)));
+            }
+            progress.slot.get_or_insert_with(|| markers.take());
         }
         let mut slot = progress.slot.as_mut().filter(|_| !tx.writes.is_empty());
         let next = progress.turn.next();
@@ -200,7 +207,7 @@ impl Stm {
                 if let Some(slot) = slot {
                     slot.refused();
                 }
-                Ok(Err(Again::Failed(error)))
+                Ok(Err(self.refused(error).await))
             }
             Err(error) => self.resolve(progress, error).await,
         }
@@ -236,6 +243,16 @@ impl Stm {
             }
         }
         Again::Conflicts(conflicts, known)
+    }
+
+    /// Why a commit was refused: perhaps because the lease of the idempotency keys is gone.
+    async fn refused(&self, error: Error) -> Again {
+        if let (Error::LeaseNotFound { .. }, Some(markers)) = (&error, &self.markers)
+            && let Some(reason) = markers.session().why_lost().await
+        {
+            return Again::Lost(reason);
+        }
+        Again::Failed(error)
     }
 
     /// Finds out what became of a commit whose answer was lost.
@@ -274,6 +291,7 @@ impl Stm {
         let deadline = progress.began + self.retry.time_max.min(TIME_MAX);
         let spent = progress.attempts >= self.retry.attempts_max || Instant::now() >= deadline;
         let (conflicts, known) = match again {
+            Again::Lost(reason) => return Err(StmError::Lost(reason)),
             Again::Failed(error) if spent || !is_worth_another(&error) => {
                 return Err(StmError::Backend(error));
             }
