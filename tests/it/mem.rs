@@ -189,8 +189,8 @@ async fn busy_loop_on_the_store_lets_others_run() {
 
 #[tokio::test(start_paused = true)]
 async fn same_calls_give_the_same_answers_to_the_last_byte() {
-    let run = async || {
-        let store = MemBackend::new();
+    let run = async |seed| {
+        let store = MemBackend::builder().seed(seed).build();
         let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
         let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
         let mut told = format!("{lease:?}");
@@ -204,7 +204,22 @@ async fn same_calls_give_the_same_answers_to_the_last_byte() {
         }
         told
     };
-    assert_eq!(run().await, run().await);
+    assert_eq!(run(7).await, run(7).await);
+    assert_ne!(run(7).await, run(8).await);
+}
+
+/// A store that came back empty granted the same lease ids again: a client of its former life kept
+/// the lease of another client alive.
+#[tokio::test(start_paused = true)]
+async fn each_life_of_a_store_has_ids_of_its_own() {
+    let grant = async || {
+        let store = MemBackend::new();
+        let granted = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
+        (granted.header.cluster_id, granted.header.member_id, granted.id)
+    };
+    let (one, other) = (grant().await, grant().await);
+    assert!(one.0 != other.0 && one.1 != other.1 && one.2 != other.2, "{one:?} {other:?}");
+    assert_eq!(one.2.to_string().len(), 16);
 }
 
 /// Each test has a runtime of its own, and a store may be shared between them.

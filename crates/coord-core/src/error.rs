@@ -144,6 +144,17 @@ pub enum Error {
         /// The newest there is.
         current: Option<Revision>,
     },
+    /// The history of the store was replaced: an older backup was restored, or an empty store took
+    /// its place. What was read, watched or held before has to be read anew.
+    #[error(
+        "the history of the store was replaced: it answered with revision {found} after {newest}: read anew"
+    )]
+    HistoryReplaced {
+        /// The newest revision that was seen before.
+        newest: Revision,
+        /// The lower revision that the store answered with.
+        found: Revision,
+    },
     /// There is no such lease, or no longer.
     #[error("lease {} not found: it expired, was revoked, or never was", maybe(.lease))]
     LeaseNotFound {
@@ -226,6 +237,7 @@ pub enum ErrorKind {
     Refused,
     Compacted,
     FutureRevision,
+    HistoryReplaced,
     LeaseNotFound,
     LeaseExists,
     NoSpace,
@@ -256,6 +268,7 @@ impl Error {
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Compacted { .. } => ErrorKind::Compacted,
             Self::FutureRevision { .. } => ErrorKind::FutureRevision,
+            Self::HistoryReplaced { .. } => ErrorKind::HistoryReplaced,
             Self::LeaseNotFound { .. } => ErrorKind::LeaseNotFound,
             Self::LeaseExists { .. } => ErrorKind::LeaseExists,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
@@ -288,6 +301,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Compacted { .. }
             | Self::FutureRevision { .. }
+            | Self::HistoryReplaced { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. } => Outcome::NotApplied,
             // The store would not even look at it.
@@ -330,6 +344,7 @@ impl Error {
             // What it needs is gone, missing or taken: the caller must look and decide.
             Self::KeyNotFound { .. }
             | Self::Compacted { .. }
+            | Self::HistoryReplaced { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. } => false,
             // Somebody must act on the store.

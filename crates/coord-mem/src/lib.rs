@@ -3,8 +3,9 @@
 //! [`MemBackend`] keeps the contract of [`KvBackend`] as a single member of
 //! an etcd 3.5 cluster does, to the byte, and without a server: revisions, historic reads,
 //! compaction, nested transactions, watches from the past, now or the future, leases. Its time is
-//! tokio's, so a test on a paused clock sees a lease of an hour expire in no time. The same calls
-//! give the same answers to the last byte.
+//! tokio's, so a test on a paused clock sees a lease of an hour expire in no time. With a
+//! [seed](MemBackendBuilder::seed) the same calls give the same answers to the last byte; without
+//! one each store chooses other ids, as each life of an etcd cluster does.
 //!
 //! ```
 //! use coord_core::{KvBackend, KvBackendExt, LeaseGrant, Put};

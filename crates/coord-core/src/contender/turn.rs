@@ -151,7 +151,7 @@ impl Contender {
             () = sleep(self.session().ttl()) => Some(Ok(Woken::Otherwise)),
         };
         match told {
-            Some(Err(error)) if !error.is_retryable() && !is_compacted(&error) => Err(error.into()),
+            Some(Err(error)) if !error.is_retryable() && !needs_read(&error) => Err(error.into()),
             Some(Err(_)) | None => Ok(Woken::WatchEnded),
             Some(Ok(Woken::NearestLeft)) => {
                 Ok(hope.last().await.map_or(Woken::NearestLeft, Woken::Told))
@@ -228,7 +228,7 @@ impl Contender {
     }
 }
 
-/// Whether a watch ended because what it had to tell is compacted, which a look makes good.
-const fn is_compacted(error: &Error) -> bool {
-    matches!(error, Error::Compacted { .. })
+/// Whether a watch ended because its history is compacted or was replaced: the queue is read again.
+const fn needs_read(error: &Error) -> bool {
+    matches!(error, Error::Compacted { .. } | Error::HistoryReplaced { .. })
 }

@@ -22,6 +22,7 @@
 //! comes late, and [`Leadership::fencing_token`], by which any other resource can.
 
 mod candidate;
+mod contenders;
 mod leaders;
 mod leadership;
 mod observer;
@@ -36,7 +37,7 @@ use crate::kv::IntoBytes;
 use crate::loss::PrimitiveError;
 use crate::session::Session;
 pub use candidate::{Candidate, Proclaimer};
-pub use leaders::Leaders;
+pub use leaders::{Gap, Leaders};
 pub use leadership::{Leadership, ResignError};
 pub use observer::{Leader, Observer};
 
