@@ -21,6 +21,12 @@ use crate::kv::{
 ///
 /// Shared as `Arc<dyn KvBackend>`, which is a backend itself.
 ///
+/// # Errors
+/// Each method lists its own errors. In addition a backend on a server returns, from any method,
+/// `PermissionDenied`, `Unauthenticated` and `TooManyRequests`, all of them not applied, and
+/// `Backend` for an error that has no kind of its own; from a method that changes the store also
+/// `NoSpace`. The last two carry their outcome.
+///
 /// # Contract
 ///
 /// *Revisions*
@@ -60,7 +66,9 @@ pub trait KvBackend: Send + Sync + 'static {
     /// Reads keys, now or as they were.
     ///
     /// # Errors
-    /// `EmptyKey`, `Compacted`, `FutureRevision`; `Unavailable`, `Timeout`. A read changes nothing.
+    /// `EmptyKey`, `Compacted`, `FutureRevision`; `RequestTooLarge` when the request itself, which
+    /// is to say its keys, has more bytes than the backend takes in one message; `Unavailable`,
+    /// `Timeout`. A read changes nothing.
     async fn range(&self, request: Range) -> Result<RangeResponse>;
 
     /// Takes one of two lists of steps, atomically.
@@ -77,8 +85,9 @@ pub trait KvBackend: Send + Sync + 'static {
     /// Registers a watch.
     ///
     /// # Errors
-    /// `EmptyWatchRange`; `Compacted` for a negative start; `Unavailable`, `Timeout`. That a start
-    /// is compacted is said by the stream.
+    /// `EmptyWatchRange`; `Compacted` for a negative start; `RequestTooLarge`, as
+    /// [`range`](Self::range); `Unavailable`, `Timeout`. When a start is compacted, the stream
+    /// reports it.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the watch.
