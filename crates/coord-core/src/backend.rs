@@ -66,9 +66,9 @@ pub trait KvBackend: Send + Sync + 'static {
     /// Reads keys, now or as they were.
     ///
     /// # Errors
-    /// `EmptyKey`, `Compacted`, `FutureRevision`; `RequestTooLarge` when the request itself, which
-    /// is to say its keys, has more bytes than the backend takes in one message; `Unavailable`,
-    /// `Timeout`. A read changes nothing.
+    /// `EmptyKey`, `Compacted`, `FutureRevision`; `RequestTooLarge` when the keys in the request
+    /// have more bytes than the backend takes in one message; `Unavailable`, `Timeout`. A read
+    /// changes nothing.
     async fn range(&self, request: Range) -> Result<RangeResponse>;
 
     /// Takes one of two lists of steps, atomically.
