@@ -6,7 +6,13 @@
 //! - [`Lagging`]: a member whose own answers are old;
 //! - [`Mirror`]: two backends driven as one, until they differ;
 //! - [`poll_at_most`]: drops a future wherever it waits;
-//! - [`strategy`]: random operations, for property tests.
+//! - [`strategy`]: operations on a store, and, with the feature `proptest`, random sequences of
+//!   them for property tests.
+//!
+//! # Features
+//!
+//! `proptest`, off by default: everything in [`strategy`] that draws, which is `operations`,
+//! `Options` and the strategies of single requests.
 
 mod call;
 mod cancel;
