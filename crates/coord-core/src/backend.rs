@@ -95,6 +95,10 @@ pub trait KvBackend: Send + Sync + 'static {
 
     /// Grants a lease: keys put with it are deleted when it ends.
     ///
+    /// The store raises a TTL below its minimum to the minimum, and a TTL of zero too, as etcd
+    /// does; the response carries the TTL that was granted. etcd's minimum is 2 s by default. A
+    /// [`Session`](crate::Session) refuses a TTL of zero itself, because it is a mistake there.
+    ///
     /// # Errors
     /// Not applied: `InvalidTtl` for a fraction of a second, `TtlTooLarge`, `LeaseExists`. Perhaps
     /// applied: `Unavailable`, `Timeout`.

@@ -119,8 +119,11 @@ pub enum Error {
         /// The range.
         keys: KeyRange,
     },
-    /// A time to live was zero where that makes no sense, or had a fraction of a second.
-    #[error("a time to live of {ttl:?} cannot be had: leases live whole seconds, at least one")]
+    /// A time to live had a fraction of a second, or was zero for a session.
+    ///
+    /// [`KvBackend::lease_grant`](crate::KvBackend::lease_grant) accepts zero: the store raises it
+    /// to its minimum. [`SessionBuilder::open`](crate::SessionBuilder::open) refuses both.
+    #[error("invalid TTL {ttl:?}: must be a whole number of seconds, at least 1")]
     InvalidTtl {
         /// The time to live.
         ttl: Duration,
