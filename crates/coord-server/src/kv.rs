@@ -13,7 +13,7 @@ use tonic::codegen::http;
 use crate::alarm::Change;
 use crate::call::{Answer, refuse, unary, unknown_method};
 use crate::check::{check_sort, check_txn};
-use crate::services::{Services, read};
+use crate::services::{MESSAGE_OVERHEAD_BYTES, Services, read};
 use crate::small::Incoming;
 use crate::status::{check_message, status_of};
 
@@ -27,11 +27,11 @@ impl Services {
     /// Refuses a change that etcd's transport would not let in, where this server's own transport
     /// lets in more than the backend takes.
     fn check_message(&self, change: &impl prost::Message) -> Result<(), Status> {
-        let limits = self.backend().limits();
-        if self.limits().request_bytes <= limits.max_request_bytes {
+        let limit = self.backend().limits().max_request_bytes;
+        if self.limits().request_bytes <= limit {
             return Ok(());
         }
-        check_message(change.encoded_len(), limits)
+        check_message(change.encoded_len(), limit.saturating_add(MESSAGE_OVERHEAD_BYTES))
     }
 
     /// Whether the backend would take a change of this size, and this server does not.

@@ -11,8 +11,6 @@ use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderName};
 use tonic::{Code, Status};
 
-use crate::services::MESSAGE_OVERHEAD_BYTES;
-
 /// Where an answer says how a call went.
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -66,12 +64,14 @@ pub(crate) fn status_of(error: &Error, limits: Limits) -> Status {
     }
 }
 
-/// Refuses a change of `size_bytes` that a transport with these limits would not let in, whatever
-/// else is wrong with it. The backend cannot be left to do so: its error reports the limit of the
-/// log, which is the one to obey, and does not show which of the two limits refused the change.
-pub(crate) fn check_message(size_bytes: usize, limits: Limits) -> Result<(), Status> {
-    let limit = limits.max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES);
-    if size_bytes > limit { Err(larger_than_max(size_bytes, limit)) } else { Ok(()) }
+/// Refuses a message that a transport with this limit would not let in, whatever else is wrong with
+/// it. The backend cannot be left to refuse a change so: its error reports the limit of the log,
+/// which is the one to obey, and does not show which of the two limits refused the change.
+pub(crate) fn check_message(size_bytes: usize, limit_bytes: usize) -> Result<(), Status> {
+    if size_bytes > limit_bytes {
+        return Err(larger_than_max(size_bytes, limit_bytes));
+    }
+    Ok(())
 }
 
 /// What Go's gRPC reports about a message that is too large.
@@ -150,9 +150,8 @@ mod tests {
 
     #[test]
     fn change_that_exceeds_the_transport_has_etcds_status() {
-        let limits = Limits::default();
-        check_message(2 << 20, limits).expect("the log may refuse it, the transport does not");
-        let refused = check_message((2 << 20) + 1, limits).expect_err("one byte too large");
+        check_message(2 << 20, 2 << 20).expect("the log may refuse it, the transport does not");
+        let refused = check_message((2 << 20) + 1, 2 << 20).expect_err("one byte too large");
         assert_eq!(refused.code(), Code::ResourceExhausted);
         let message = "grpc: received message larger than max (2097153 vs. 2097152)";
         assert_eq!(refused.message(), message);
