@@ -115,7 +115,7 @@ impl Process {
     ///
     /// In the process every call, under way or made later, stays pending forever, and watches
     /// deliver nothing. Tasks that [`spawn`](Self::spawn) started end. Whatever else the test still
-    /// runs of the process, such as the tasks of its sessions, goes on without the store: its
+    /// runs of the process, such as the tasks of its sessions, continues without the store: its
     /// sessions are lost by their own deadline.
     pub fn crash(&self) {
         // The link first: what the tasks send when they are dropped must not pass.
@@ -130,7 +130,7 @@ impl Process {
     /// The store receives nothing from it meanwhile. A request that is on its way to the store may
     /// be applied yet; its response does not arrive.
     ///
-    /// The process goes on. A call, under way or made later, fails with `Timeout` after seven
+    /// The process continues. A call, under way or made later, fails with `Timeout` after seven
     /// seconds, which is the default of `coord-etcd`; its outcome is unknown. Watches deliver
     /// nothing and report no error. Sessions become suspect, and are lost by their own deadline.
     ///
@@ -141,7 +141,7 @@ impl Process {
 
     /// Connects the process again after [`cut_off`](Self::cut_off).
     ///
-    /// The store receives the requests whose callers still wait. Watches go on where they were cut
+    /// The store receives the requests whose callers still wait. Watches continue where they were cut
     /// off: they deliver what has happened meanwhile. A session whose deadline has not passed lives
     /// on with what is held on it; one that is lost stays lost.
     ///
@@ -191,7 +191,7 @@ impl Link {
     fn wait_for(&self, fits: fn(State) -> bool) -> Waiting {
         let mut states = self.state.subscribe();
         Box::pin(async move {
-            // An error would mean that the link is gone, and with it everybody who waits.
+            // An error would mean that the link is dropped, and its owners are the waiting tasks.
             drop(states.wait_for(|state| fits(*state)).await);
         })
     }
