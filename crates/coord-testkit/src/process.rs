@@ -89,7 +89,7 @@ impl Process {
 
     /// Runs a task that ends when the process [crashes](Self::crash); awaiting it then returns a
     /// `JoinError` that [is cancelled](tokio::task::JoinError::is_cancelled). A task that is
-    /// spawned after the crash never runs.
+    /// spawned after the crash ends at once.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -128,7 +128,7 @@ impl Process {
     /// Cuts the process off from the store, until it [heals](Self::heal).
     ///
     /// The store receives nothing from it meanwhile. A request that is on its way to the store may
-    /// be applied yet; its response does not arrive.
+    /// be applied yet; its response does not arrive before the process heals.
     ///
     /// The process continues. A call, under way or made later, fails with `Timeout` after seven
     /// seconds, which is the default of `coord-etcd`; its outcome is unknown. Watches deliver
@@ -141,9 +141,9 @@ impl Process {
 
     /// Connects the process again after [`cut_off`](Self::cut_off).
     ///
-    /// The store receives the requests whose callers still wait. Watches continue where they were cut
-    /// off: they deliver what has happened meanwhile. A session whose deadline has not passed lives
-    /// on with what is held on it; one that is lost stays lost.
+    /// The store receives the requests whose callers still wait. Watches continue where they were
+    /// cut off: they deliver what has happened meanwhile. A session whose deadline has not passed
+    /// lives on with what is held on it; one that is lost stays lost.
     ///
     /// Does nothing to a process that has crashed: start another one with [`new`](Self::new).
     pub fn heal(&self) {
