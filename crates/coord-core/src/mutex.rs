@@ -55,6 +55,14 @@ pub struct Mutex {
 
 impl Mutex {
     /// The lock `name`, to be held on `session`. Names that nest, `p` and `p/q`, are two locks.
+    ///
+    /// # Names
+    /// A name owns all keys below `name/`: write no other data there. A data key `jobs/1` beside a
+    /// lock named `jobs` counts as its holder. Contenders that enqueue after it wait until the key
+    /// is deleted, as in Go, and [`try_lock`](Self::try_lock) returns `None`. A key without a lease
+    /// never expires, so the wait may never end. While the key in front has no lease, or is not of
+    /// a contender's form, coord logs a warning with the key, once for each wait. A key with a
+    /// further slash, such as `jobs/1/state`, belongs to another name and does not block.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { line: WaitingLine::of_kind("mutex", session, name) }
     }

@@ -339,10 +339,11 @@ impl Asked {
     fn too_large(&self, message: &str) -> Error {
         let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
         match numbers.collect::<Vec<usize>>()[..] {
-            // The transport's limit is the higher one: what is just below it is too large as well.
+            // A change must also fit into the log, whose limit is lower: what is just below that of
+            // the transport is too large as well. Reads and watches only pass the transport.
             [size_bytes, limit] => {
-                let limit_bytes = limit.min(self.limits.max_request_bytes);
-                Error::RequestTooLarge { size_bytes, limit_bytes }
+                let of_log = if self.changes { self.limits.max_request_bytes } else { limit };
+                Error::RequestTooLarge { size_bytes, limit_bytes: limit.min(of_log) }
             }
             _ => {
                 let limit_bytes = self.limits.max_request_bytes;

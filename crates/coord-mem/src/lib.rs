@@ -102,10 +102,14 @@ impl KvBackend for MemBackend {
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
         consume_budget().await;
-        let size = txn_size(&request);
-        self.check_message(size)?;
+        let (size, is_read_only) = (txn_size(&request), request.is_read_only());
+        if is_read_only {
+            self.check_message(size)?
+        } else {
+            self.check_change_message(size)?
+        }
         request.check(&self.limits())?;
-        if request.is_read_only() {
+        if is_read_only {
             return self.shared.read().read_only_txn(&request);
         }
         self.check_replicated(size)?;
@@ -176,7 +180,7 @@ impl KvBackend for MemBackend {
     async fn put_with(&self, request: Put) -> Result<PutResponse> {
         consume_budget().await;
         let size = put_size(&request);
-        self.check_message(size)?;
+        self.check_change_message(size)?;
         request.check()?;
         self.check_replicated(size)?;
         self.shared.write(|store| store.put(request))
@@ -185,7 +189,7 @@ impl KvBackend for MemBackend {
     async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
         consume_budget().await;
         let size = delete_size(&request);
-        self.check_message(size)?;
+        self.check_change_message(size)?;
         check_key(request.keys.start())?;
         self.check_replicated(size)?;
         Ok(self.shared.write(|store| store.delete(&request)))
@@ -199,6 +203,12 @@ impl MemBackend {
     /// Refuses what etcd's transport would not let in, whatever it is.
     fn check_message(&self, size_bytes: usize) -> Result<()> {
         within(size_bytes, self.limits().max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES))
+    }
+
+    /// Refuses a change that etcd's transport would not let in, whatever it is. The error reports
+    /// the lower limit, that of the log: a change that obeys the transport's limit may fail again.
+    fn check_change_message(&self, size_bytes: usize) -> Result<()> {
+        self.check_message(size_bytes).or_else(|_| self.check_replicated(size_bytes))
     }
 
     /// Refuses a change that is too large for etcd's log.

@@ -72,7 +72,8 @@ impl MemBackendBuilder {
         self
     }
 
-    /// How much one request may hold. 128 operations and 1.5 MiB unless set.
+    /// How much one request may hold. Unless set, 128 operations, and 1.5 MiB for a change as it
+    /// would lie in etcd's log; reads and watches may have 512 KiB more.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self

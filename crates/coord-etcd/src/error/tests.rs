@@ -217,10 +217,15 @@ fn gaps_are_filled_from_the_request() {
 #[test]
 fn size_is_read_from_the_message_and_the_lower_limit_is_told() {
     let message = "grpc: received message larger than max (2097165 vs. 2097152)";
-    let [failure, _] = both(Code::ResourceExhausted, message);
+    let [change, read] = both(Code::ResourceExhausted, message);
     assert!(matches!(
-        failure.error,
+        change.error,
         Error::RequestTooLarge { size_bytes: 2_097_165, limit_bytes: 1_572_864 }
+    ));
+    // A read does not go into the log, whose limit is the lower one.
+    assert!(matches!(
+        read.error,
+        Error::RequestTooLarge { size_bytes: 2_097_165, limit_bytes: 2_097_152 }
     ));
 }
 
