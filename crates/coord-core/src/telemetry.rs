@@ -202,9 +202,16 @@ pub(crate) mod line {
         meter::count("coord_line_joined_total", &[("kind", kind)]);
     }
 
+    /// Which contender an event is about.
+    pub(crate) struct About<'a> {
+        pub(crate) kind: &'static str,
+        pub(crate) name: &'a Bytes,
+        pub(crate) token: FencingToken,
+    }
+
     /// A contender is first; it joined `waited` ago. Locks may change hands thousands of times a
     /// second, so their lines are for debugging.
-    pub(crate) fn turn(kind: &'static str, name: &Bytes, token: FencingToken, waited: Duration) {
+    pub(crate) fn turn(About { kind, name, token }: About<'_>, waited: Duration) {
         let name = name.escape_ascii();
         if kind == "election" {
             tracing::info!(target: ELECTION, %name, %token, ?waited, "leading");
@@ -215,7 +222,7 @@ pub(crate) mod line {
     }
 
     /// A contender gave its place up; `held` if it had been first.
-    pub(crate) fn left(kind: &'static str, name: &Bytes, token: FencingToken, held: bool) {
+    pub(crate) fn left(About { kind, name, token }: About<'_>, held: bool) {
         let name = name.escape_ascii();
         match (held, kind) {
             (true, "election") => {
@@ -229,13 +236,7 @@ pub(crate) mod line {
     }
 
     /// A contender's place was lost, `held` or while it waited: call it once for each.
-    pub(crate) fn lost(
-        kind: &'static str,
-        name: &Bytes,
-        token: FencingToken,
-        held: bool,
-        reason: LossReason,
-    ) {
+    pub(crate) fn lost(About { kind, name, token }: About<'_>, held: bool, reason: LossReason) {
         let name = name.escape_ascii();
         match (held, kind) {
             (true, "election") => {
@@ -380,7 +381,9 @@ mod meter {
 #[cfg(all(test, feature = "metrics"))]
 mod tests {
     use super::*;
-    use crate::kv::LeaseId;
+    use crate::contender::FencingToken;
+    use crate::kv::{LeaseId, Revision};
+    use bytes::Bytes;
     use metrics_util::debugging::DebuggingRecorder;
     use std::collections::BTreeSet;
 
@@ -397,9 +400,11 @@ mod tests {
             session.keep_alive_confirmed();
             session.keep_alive_failed(&Error::TooManyRequests);
             line::joined("mutex");
-            line::turn("mutex", Duration::from_millis(1500));
-            line::left("mutex");
-            line::lost("mutex", LossReason::KeyDeleted);
+            let (name, token) = (Bytes::from_static(b"m"), FencingToken(Revision(2)));
+            let about = || line::About { kind: "mutex", name: &name, token };
+            line::turn(about(), Duration::from_millis(1500));
+            line::left(about(), true);
+            line::lost(about(), true, LossReason::KeyDeleted);
             transaction::conflicted(1, &["a key"]);
             transaction::ended("committed");
         });

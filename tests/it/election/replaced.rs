@@ -76,7 +76,7 @@ impl KvBackend for Address {
 async fn store(writes: usize) -> MemBackend {
     let store = MemBackend::new();
     for n in 0..writes {
-        store.put("history", n.to_string()).await.unwrap();
+        store.put("history", n.to_string()).await.expect("the store is available");
     }
     store
 }

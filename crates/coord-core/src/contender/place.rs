@@ -155,27 +155,27 @@ impl Contender {
     fn count_served(&mut self) {
         if self.counted == Counted::Waiting {
             self.counted = Counted::Served;
-            let (name, token) = (self.line.name(), self.fencing_token());
-            events::turn(self.line.kind, &name, token, self.joined.elapsed());
+            self.report(|about| events::turn(about, self.joined.elapsed()));
         }
     }
 
     fn count_lost(&mut self, reason: LossReason) {
         let counted = std::mem::replace(&mut self.counted, Counted::Gone);
         if counted != Counted::Gone {
-            let (name, token, held) =
-                (self.line.name(), self.fencing_token(), counted == Counted::Served);
-            events::lost(self.line.kind, &name, token, held, reason);
+            self.report(|about| events::lost(about, counted == Counted::Served, reason));
         }
     }
 
     fn count_left(&mut self) {
         let counted = std::mem::replace(&mut self.counted, Counted::Gone);
         if counted != Counted::Gone {
-            let (name, token, held) =
-                (self.line.name(), self.fencing_token(), counted == Counted::Served);
-            events::left(self.line.kind, &name, token, held);
+            self.report(|about| events::left(about, counted == Counted::Served));
         }
+    }
+
+    fn report(&self, event: impl FnOnce(events::About<'_>)) {
+        let (kind, name, token) = (self.line.kind, self.line.name(), self.fencing_token());
+        event(events::About { kind, name: &name, token });
     }
 
     /// A token that is cancelled when the place is lost, or given up.
