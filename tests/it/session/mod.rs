@@ -1,6 +1,7 @@
 //! What a session promises.
 
 mod again;
+mod asleep;
 mod lines;
 mod orphan;
 mod run;

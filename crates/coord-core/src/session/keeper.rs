@@ -16,6 +16,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::asleep::AsleepClock;
+use super::deadline::{Deadline, Moment};
 use super::losses::Losses;
 use super::numbers::{Number, Numbers};
 use super::shelf::Shelf;
@@ -25,6 +27,9 @@ use crate::error::{Error, Result};
 use crate::kv::{Compare, CompareOp, Delete, Header, LeaseId, Revision, Txn};
 use crate::loss::LossReason;
 use crate::telemetry::SessionEvents;
+
+/// Shorter than any suspension, and longer than it takes to read two clocks.
+const SLEEP_MIN: Duration = Duration::from_millis(100);
 
 /// What a session asks of its keeper.
 pub(super) enum Command {
@@ -58,9 +63,12 @@ pub(super) struct Keeper {
     /// The store's revision when the session was opened: older keys of an adopted lease are a
     /// former owner's.
     opened: Revision,
-    /// When the last keep-alive that was confirmed was sent.
-    confirmed: Instant,
-    /// The deadline that follows from it, for those who ask.
+    /// What follows from the last keep-alive that was confirmed.
+    deadline: Deadline,
+    asleep: AsleepClock,
+    /// How long the machine had been suspended when that was last noted.
+    asleep_seen: Duration,
+    /// The deadline, for those who ask.
     until: watch::Sender<Instant>,
     state: watch::Sender<SessionState>,
     /// Wakes those who wait for the end.
@@ -87,13 +95,13 @@ impl Keeper {
         backend: Arc<dyn KvBackend>,
         opened: Header,
         (lease, numbers): (LeaseId, Numbers),
-        ttl: Duration,
-        sent: Instant,
+        (deadline, asleep): (Deadline, AsleepClock),
         epoch: Epoch,
     ) -> Session {
         let (state, states) = watch::channel(SessionState::Alive);
         let (commands, inbox) = mpsc::unbounded_channel();
-        let (until, deadline) = watch::channel(deadline_of(sent, ttl));
+        let ttl = deadline.ttl;
+        let (until, deadlines) = watch::channel(deadline.at(asleep.now()));
         let (over, cancelled) = (Arc::new(Notify::new()), CancellationToken::new());
         let events = SessionEvents { lease, epoch };
         let shelf = Arc::new(Shelf::default());
@@ -103,7 +111,9 @@ impl Keeper {
             lease,
             ttl,
             opened: opened.revision,
-            confirmed: sent,
+            deadline,
+            asleep,
+            asleep_seen: deadline.confirmed.asleep,
             until,
             state,
             over: Arc::clone(&over),
@@ -126,7 +136,7 @@ impl Keeper {
             numbers,
             shelf,
             state,
-            deadline,
+            deadline: deadlines,
             over,
             commands,
             cancelled,
@@ -137,7 +147,11 @@ impl Keeper {
 
     /// When the session is over unless another keep-alive is confirmed.
     pub(super) fn deadline(&self) -> Instant {
-        deadline_of(self.confirmed, self.ttl)
+        self.deadline.at(self.asleep.now())
+    }
+
+    fn now(&self) -> Moment {
+        Moment { at: Instant::now(), asleep: self.asleep.now() }
     }
 
     /// Keeps the session until it ends. Ends by itself when the last handle, which is the sender
@@ -162,12 +176,14 @@ impl Keeper {
     }
 
     async fn keep(&mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
-        let mut next_attempt = self.confirmed + self.ttl / 3;
-        let mut attempt: Option<(Instant, Pending<Result<()>>)> = None;
+        let mut next_attempt = self.deadline.confirmed.at + self.ttl / 3;
+        let mut attempt: Option<(Moment, Pending<Result<()>>)> = None;
+        let period = self.asleep.period(self.ttl);
         let mut checking = false;
         let mut next_clearing = None;
         loop {
             let idle = attempt.is_none();
+            let next_reading = period.map(|period| Instant::now() + period);
             let answer = async {
                 match &mut attempt {
                     Some((_, attempt)) => attempt.await,
@@ -177,15 +193,17 @@ impl Keeper {
             tokio::select! {
                 biased;
                 // First, so that a late answer does not bring a session back to life.
-                () = sleep_until(self.deadline()) => return End::Lost(self.overdue()),
+                () = sleep_until(self.deadline()) => {
+                    return End::Lost(self.deadline.reason(self.now()));
+                }
                 answer = answer => {
                     checking = false;
-                    let sent = attempt.take().map_or(self.confirmed, |(sent, _)| sent);
+                    let sent = attempt.take().map_or(self.deadline.confirmed, |(sent, _)| sent);
                     if let Some(reason) = self.note(answer, sent) {
                         return End::Lost(reason);
                     }
-                    next_attempt = if self.confirmed == sent {
-                        sent + self.ttl / 3
+                    next_attempt = if self.deadline.confirmed == sent {
+                        sent.at + self.ttl / 3
                     } else {
                         Instant::now() + self.ttl / 20
                     };
@@ -203,12 +221,18 @@ impl Keeper {
                     None => return End::Close(None),
                 },
                 () = sleep_until(next_attempt), if idle => {
-                    attempt = Some((Instant::now(), self.attempt()));
+                    attempt = Some((self.now(), self.attempt()));
                 }
                 Some(later) = self.cleaning.next() => self.look_later(later),
                 Some(()) = self.waiting_for_late.next() => {}
                 () = due(next_clearing) => {
                     next_clearing = self.shelf.clear();
+                }
+                // The machine may have been suspended: the deadline is another one then.
+                () = due(next_reading) => {
+                    if self.note_sleep() {
+                        next_attempt = Instant::now();
+                    }
                 }
             }
         }
@@ -226,10 +250,10 @@ impl Keeper {
     }
 
     /// Draws the conclusion from a keep-alive's answer: the reason, if the session is lost.
-    fn note(&mut self, answer: Result<()>, sent: Instant) -> Option<LossReason> {
+    fn note(&mut self, answer: Result<()>, sent: Moment) -> Option<LossReason> {
         match answer {
             Ok(()) => {
-                self.confirmed = sent;
+                self.deadline.confirmed = sent;
                 self.until.send_replace(self.deadline());
                 self.events.keep_alive_confirmed();
                 self.enter(SessionState::Alive);
@@ -246,13 +270,16 @@ impl Keeper {
         }
     }
 
-    /// Why the deadline has passed: in the normal course of things, or long ago.
-    fn overdue(&self) -> LossReason {
-        if self.confirmed.elapsed() >= self.ttl {
-            LossReason::Expired
-        } else {
-            LossReason::DeadlineUnconfirmed
+    /// Whether the machine was suspended since this was asked last. The deadline that others see is
+    /// another one then.
+    fn note_sleep(&mut self) -> bool {
+        let asleep = self.asleep.now();
+        if asleep.saturating_sub(self.asleep_seen) < SLEEP_MIN {
+            return false;
         }
+        self.asleep_seen = asleep;
+        self.until.send_replace(self.deadline());
+        true
     }
 
     pub(super) fn enter(&self, state: SessionState) {
@@ -353,11 +380,6 @@ impl Drop for Keeper {
             self.events.abandoned(reason);
         }
     }
-}
-
-/// When a session is over whose last confirmed keep-alive was sent at `confirmed`.
-fn deadline_of(confirmed: Instant, ttl: Duration) -> Instant {
-    confirmed + ttl - ttl / 10
 }
 
 /// Waits until a moment that there may never be.

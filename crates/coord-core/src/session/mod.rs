@@ -20,12 +20,16 @@
 //!   30     any other store does, at the earliest
 //! ```
 //!
-//! What a session cannot do is to tell a process that does not run: one that is suspended for a
-//! minute learns of its loss when it wakes up. Whatever it wrote in between must be refused by the
-//! store, and that is what guarded transactions and fencing tokens are for.
+//! A process that is suspended for a minute learns of its loss when it wakes up. If the machine was
+//! suspended, the runtime's clock stood still; on Linux the session task counts that time too, and
+//! the session is lost at most a second after waking. Elsewhere it may go on for nine tenths of the
+//! time to live: see [`SessionBuilder::asleep`]. Whatever the process writes in between must be
+//! refused by the store, and that is what guarded transactions and fencing tokens are for.
 
+mod asleep;
 mod backoff;
 mod builder;
+mod deadline;
 mod epoch;
 mod keeper;
 mod losses;
