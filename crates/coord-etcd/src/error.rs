@@ -19,6 +19,7 @@ use coord_core::{Error, LeaseId, Limits, Outcome, Revision, Source};
 use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};
 
+use crate::delivery::{NOT_GRPC, Unprocessed};
 use crate::wire::Malformed;
 
 /// What a request was about, for errors that do not say it themselves.
@@ -56,6 +57,12 @@ pub(crate) enum Remedy {
     None,
     /// The member could not be reached at all: ask another.
     Unreachable,
+    /// The member did not process the request, because of the connection: send it again, at once
+    /// and to the same member.
+    Resend,
+    /// What answered is not etcd, or something between it and the member failed: ask another. The
+    /// same endpoint would answer the same.
+    Another,
     /// The member cannot serve now: ask another, or the same later.
     Elsewhere,
     /// The login is too old: log in again.
@@ -146,6 +153,9 @@ static TABLE: &[Row] = {
         Row(None, Has("etcdserver: request timed out"), Away(Unknown)),
         Row(None, Is("etcdserver: server stopped"), Away(Unknown)),
         Row(None, Is("etcdserver: unhealthy cluster"), Away(Unknown)),
+        // A proxy. It may have failed after it sent the request on.
+        Row(Some(Code::Unavailable), Has(NOT_GRPC), Away(Unknown)),
+        Row(None, Has(NOT_GRPC), Other(Unknown)),
         // The transport. With the first nothing was sent, with the second it was not looked at.
         Row(None, Has("Service was not ready"), Away(NotApplied)),
         Row(None, Has("refused stream before processing any application logic"), Away(NotApplied)),
@@ -210,6 +220,11 @@ impl Failure {
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
             return Self { error, remedy: Remedy::Unreachable };
         }
+        if cause::<Unprocessed>(&status).is_some() {
+            let reason = format!("{endpoint}: the request was not processed: {}", root(&status));
+            let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
+            return Self { error, remedy: Remedy::Resend };
+        }
         Self::of_message(status, asked, endpoint)
     }
 
@@ -225,6 +240,7 @@ impl Failure {
         let (code, message) = (status.code(), status.message());
         let row = TABLE.iter().find(|row| row.fits(code, message));
         let means = row.expect("the last row fits everything").2;
+        let by_etcd = message.contains("etcdserver: ");
         let said = || message.trim_start_matches("etcdserver: ").to_owned();
         match means {
             Means::EmptyKey => Self::answer(Error::EmptyKey),
@@ -253,8 +269,10 @@ impl Failure {
             Means::NoSpace => {
                 Self::answer(Error::NoSpace { outcome: asked.outcome(Outcome::Unknown) })
             }
-            Means::Denied => Self::answer(Error::PermissionDenied { reason: said() }),
-            Means::WrongLogin => Self::answer(Error::Unauthenticated { reason: said() }),
+            Means::Denied if by_etcd => Self::answer(Error::PermissionDenied { reason: said() }),
+            Means::Denied => Self::foreign(Error::PermissionDenied { reason: said() }, asked),
+            Means::WrongLogin if by_etcd => Self::answer(Error::Unauthenticated { reason: said() }),
+            Means::WrongLogin => Self::foreign(Error::Unauthenticated { reason: said() }, asked),
             Means::OldLogin => {
                 let error = Error::Unauthenticated { reason: said() };
                 Self { error, remedy: Remedy::Login }
@@ -270,7 +288,11 @@ impl Failure {
                 Self::away(asked.outcome(outcome), reason, Some(Arc::new(status)))
             }
             Means::TimedOut => Self::timed_out(asked),
-            Means::Other(outcome) => Self::answer(other(asked.outcome(outcome), status)),
+            Means::Other(outcome) if by_etcd => Self::answer(other(asked.outcome(outcome), status)),
+            Means::Other(outcome) => {
+                let answer = Foreign { endpoint: endpoint.to_owned(), status };
+                Self::foreign(other(asked.outcome(outcome), answer), asked)
+            }
         }
     }
 
@@ -309,9 +331,23 @@ impl Failure {
         Self { error, remedy: Remedy::Unreachable }
     }
 
+    /// No connection to the member took the request in time.
+    pub(crate) fn not_sent(endpoint: &str) -> Self {
+        let why = "the request was not sent: no stream of the connection became free in time";
+        let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {why}"), None);
+        Self { error, remedy: Remedy::Resend }
+    }
+
     /// A failure that is the answer.
     pub(crate) const fn answer(error: Error) -> Self {
         Self { error, remedy: Remedy::None }
+    }
+
+    /// An answer that no etcd gives. For a read another endpoint may have a better one; a change
+    /// may have been applied.
+    const fn foreign(error: Error, asked: &Asked) -> Self {
+        let remedy = if asked.changes { Remedy::None } else { Remedy::Another };
+        Self { error, remedy }
     }
 
     /// A member that cannot serve. Another may, unless that could apply the request twice.
@@ -352,6 +388,26 @@ impl Asked {
     }
 }
 
+/// A status that no etcd gives, with the endpoint that answered it.
+#[derive(Debug)]
+struct Foreign {
+    endpoint: String,
+    status: Status,
+}
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, status } = self;
+        write!(f, "{endpoint}: not an answer of etcd's: {}: {}", status.code(), status.message())
+    }
+}
+
+impl StdError for Foreign {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.status.source()
+    }
+}
+
 /// What somebody chose makes no sense, and why.
 pub(crate) fn nonsense(what: &str, error: &(dyn StdError + 'static)) -> Error {
     let source = etcd_client::Error::InvalidArgs(format!("{what}: {}", root(error)));
@@ -368,7 +424,9 @@ const fn unavailable(outcome: Outcome, reason: String, source: Option<Source>) -
 }
 
 /// The first cause of a kind.
-fn cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+pub(crate) fn cause<'a, E: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {

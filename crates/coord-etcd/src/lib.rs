@@ -30,12 +30,14 @@
 //! - `endpoints`: whom to ask, and whom to ask next;
 //! - `link`: how one of them is reached;
 //! - `connections` and `gather`: over how many connections, and in how many pieces;
+//! - `delivery`: whether a request reached a connection, and answers that are not gRPC;
 //! - `error`: what the members say when they fail, and what it means;
 //! - [`wire`]: the messages.
 
 mod check;
 mod connect;
 mod connections;
+mod delivery;
 mod endpoints;
 mod error;
 mod gather;
@@ -51,16 +53,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
-    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
+    Compact, CompactResponse, Delete, DeleteResponse, KvBackend, LeaseGrant, LeaseGrantResponse,
+    LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
+    LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range, RangeResponse, Result, Txn,
+    TxnResponse, Watch, WatchRequest,
 };
 
 use check::{Desk, Measured};
 pub use connect::EtcdBuilder;
 use endpoints::Endpoints;
-use error::{Asked, Failure, other};
+use error::{Asked, other};
 use lease::KeepAlives;
 use link::{Endpoint, Link};
 use options::Options;
@@ -142,13 +144,17 @@ impl EtcdBackend {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let answer = self.shared.endpoints.call(&asked, send).await?;
-        T::from_wire(answer).map_err(|malformed| unreadable(malformed, &asked))
+        // An answer that cannot be read is a failure of the endpoint, like any other.
+        let send = &send;
+        let read = |link| async move { T::from_wire(send(link).await?).map_err(unreadable) };
+        self.shared.endpoints.call(&asked, read).await
     }
 }
 
-fn unreadable(malformed: Malformed, asked: &Asked) -> Error {
-    Failure::of_malformed(malformed, asked).error
+fn unreadable(malformed: Malformed) -> etcd_client::Error {
+    let mut status = tonic::Status::internal(malformed.to_string());
+    status.set_source(Arc::new(malformed));
+    etcd_client::Error::GRpcStatus(status)
 }
 
 /// Whether any one member may answer from what it has, without a leader.

@@ -19,6 +19,7 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use crate::connections::Connections;
+use crate::delivery::Tracked;
 use crate::error::{Asked, Failure, nonsense};
 use crate::gather::Gathering;
 use crate::options::{Login, Options};
@@ -111,6 +112,7 @@ impl Endpoint {
             Dial::Network(endpoint) => connections(endpoint, options).await,
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
+        let channel = Channel::Custom(BoxCloneSyncService::new(Tracked::new(channel)));
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
         let link = link.map_err(|error| {
             Failure::of_client(error, &Asked::default(), &self.name).at_first(self.encrypted)

@@ -3,10 +3,12 @@
 mod endpoints;
 mod examples;
 mod faults;
+mod goaway;
 mod harness;
 mod interop;
 mod login;
 mod packets;
+mod proxies;
 mod support;
 mod tls;
 mod traffic;

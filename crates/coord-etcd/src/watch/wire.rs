@@ -89,8 +89,8 @@ pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Ref
     let asked = Asked { revision: Some(requested), ..Asked::default() };
     let Failure { error, remedy } = Failure::of_cancel_reason(reason, &asked, "watch");
     let by_stream = match remedy {
-        Remedy::None => false,
-        Remedy::Unreachable | Remedy::Elsewhere => true,
+        Remedy::None | Remedy::Another => false,
+        Remedy::Unreachable | Remedy::Resend | Remedy::Elsewhere => true,
         // A stream that was opened before logins were needed keeps the watches that it has.
         Remedy::Login => has_login,
     };
