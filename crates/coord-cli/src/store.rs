@@ -221,7 +221,7 @@ fn member(text: &str) -> Result<String, String> {
     };
     let authority = rest.split('/').next().unwrap_or_default();
     let well_formed = match authority.rsplit_once(':') {
-        _ if scheme == Some("unix") || text.starts_with("unix:") => true,
+        _ if is_socket(text) => true,
         Some((host, port)) if !port.ends_with(']') => {
             let host_is_whole = !host.contains(':') || host.starts_with('[');
             !host.is_empty() && host_is_whole && port.parse::<u16>().is_ok()
@@ -235,6 +235,12 @@ fn member(text: &str) -> Result<String, String> {
     } else {
         Err(format!("{text} is not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379"))
     }
+}
+
+/// Whether the address is a path in the file system.
+fn is_socket(text: &str) -> bool {
+    let scheme = text.split(':').next().unwrap_or_default();
+    ["unix", "unixs"].iter().any(|socket| scheme.eq_ignore_ascii_case(socket))
 }
 
 #[cfg(test)]
@@ -275,7 +281,9 @@ mod tests {
 
     #[test]
     fn address_that_would_mean_another_port_is_refused() {
-        for good in ["a:1", "http://a", "https://a:1/", "HTTP://a:1", "[::1]:1", "unix:///a/b"] {
+        for good in
+            ["a:1", "http://a", "https://a:1/", "HTTP://a:1", "[::1]:1", "UNIX:/a", "unixs:///a/b"]
+        {
             assert_eq!(member(good), Ok(good.to_owned()));
         }
         for bad in

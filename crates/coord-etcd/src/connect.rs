@@ -93,8 +93,9 @@ impl EtcdBuilder {
     ///
     /// # Errors
     /// `Unavailable`, naming every endpoint, when none could be reached; `Unauthenticated` when
-    /// the login is wrong, or there should have been one; `Backend` when an endpoint or a
-    /// certificate makes no sense. Nothing was changed.
+    /// the login is wrong, or there should have been one; `Backend` with a
+    /// [`ConfigError`](crate::ConfigError) as its source, before anything is dialled, when an
+    /// endpoint or a certificate cannot be used. Nothing was changed.
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.

@@ -408,12 +408,6 @@ impl StdError for Foreign {
     }
 }
 
-/// What somebody chose makes no sense, and why.
-pub(crate) fn nonsense(what: &str, error: &(dyn StdError + 'static)) -> Error {
-    let source = etcd_client::Error::InvalidArgs(format!("{what}: {}", root(error)));
-    other(Outcome::NotApplied, source)
-}
-
 /// An error for which coord has no word of its own.
 pub(crate) fn other(outcome: Outcome, source: impl StdError + Send + Sync + 'static) -> Error {
     Error::Backend { backend: "etcd", outcome, source: Arc::new(source) }
@@ -450,7 +444,7 @@ fn not_dialled<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdEr
 }
 
 /// The deepest cause: what the operating system said.
-fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+pub(crate) fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     while let Some(source) = error.source() {
         error = source;
     }

@@ -23,7 +23,8 @@
 //! The parts, from the outside in:
 //!
 //! - this file: each call of the trait, in a few lines;
-//! - `connect` and `tls`: what can be chosen;
+//! - `connect`, `config` and `tls`: what can be configured;
+//! - `address`: how an endpoint is dialled;
 //! - `check`: what is refused before anything is sent;
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;
@@ -34,7 +35,9 @@
 //! - `error`: what the members say when they fail, and what it means;
 //! - [`wire`]: the messages.
 
+mod address;
 mod check;
+mod config;
 mod connect;
 mod connections;
 mod delivery;
@@ -60,6 +63,7 @@ use coord_core::{
 };
 
 use check::{Desk, Measured};
+pub use config::ConfigError;
 pub use connect::EtcdBuilder;
 use endpoints::Endpoints;
 use error::{Asked, other};
@@ -99,7 +103,7 @@ struct Shared {
 impl EtcdBackend {
     /// Connects to the cluster with these endpoints, with neither login nor TLS.
     ///
-    /// An endpoint is `host:port`, or a URL.
+    /// An endpoint is `host:port`, or a URL with the scheme `http`, `https`, `unix` or `unixs`.
     ///
     /// # Errors
     /// As [`EtcdBuilder::connect`].

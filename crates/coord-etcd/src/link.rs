@@ -4,6 +4,7 @@
 //! the member comes back (tonic does that), and is thrown away when it is suspect: when its login
 //! has become too old, or when an answer did not come.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,9 +19,11 @@ use tonic::transport;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
+use crate::address::Address;
+use crate::config::ConfigError;
 use crate::connections::Connections;
 use crate::delivery::Tracked;
-use crate::error::{Asked, Failure, nonsense};
+use crate::error::{Asked, Failure, root};
 use crate::gather::Gathering;
 use crate::options::{Login, Options};
 use crate::tls::Tls;
@@ -45,7 +48,7 @@ pub(crate) struct Endpoint {
 enum Dial {
     Network(Box<transport::Endpoint>),
     /// By a path in the file system.
-    Local(Box<transport::Endpoint>),
+    Local(Box<transport::Endpoint>, String),
     Given(Channel),
 }
 
@@ -72,17 +75,21 @@ impl std::fmt::Debug for Link {
 impl Endpoint {
     /// The member at `address`, not dialled yet.
     pub(crate) fn network(number: usize, address: &str, options: &Options) -> Result<Self> {
-        let scheme = if options.tls.is_some() { "https://" } else { "http://" };
-        let is_path = address.starts_with("unix:");
-        let has_scheme = address.contains("://") || is_path;
-        let uri = if has_scheme { address.to_owned() } else { format!("{scheme}{address}") };
-        let encrypted = uri.starts_with("https://");
+        let has_password = options.login.is_some();
+        let Address { uri, encrypted, socket } =
+            Address::parse(address, options.tls.is_some(), has_password)?;
         let tls = match &options.tls {
             Some(tls) => tls.options()?,
             None => Tls::new().options()?,
         };
-        let endpoint = configured(uri, options, tls).map_err(|error| nonsense(address, &error))?;
-        let dial = if is_path { Dial::Local } else { Dial::Network }(Box::new(endpoint));
+        let endpoint = configured(uri, options, tls).map_err(|error| {
+            let reason = root(&error).to_string();
+            ConfigError::Endpoint { endpoint: address.to_owned(), reason }
+        })?;
+        let dial = match socket {
+            Some(socket) => Dial::Local(Box::new(endpoint), socket),
+            None => Dial::Network(Box::new(endpoint)),
+        };
         Ok(Self { encrypted, ..Self::new(number, address.to_owned(), dial) })
     }
 
@@ -108,7 +115,7 @@ impl Endpoint {
         }
         let connected = match &self.dial {
             Dial::Given(channel) => Ok(channel.clone()),
-            Dial::Local(endpoint) => endpoint.connect().await.map(Channel::Tonic),
+            Dial::Local(endpoint, path) => local(endpoint, path).await,
             Dial::Network(endpoint) => connections(endpoint, options).await,
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
@@ -191,6 +198,23 @@ async fn connections(
         async move { endpoint.connect_with_connector(gathering).await }
     };
     Ok(Channel::Custom(BoxCloneSyncService::new(Connections::new(first, second))))
+}
+
+/// A channel over a socket in the file system.
+async fn local(endpoint: &transport::Endpoint, path: &str) -> Result<Channel, transport::Error> {
+    let path = path.to_owned();
+    let connector = tower::service_fn(move |_: http::Uri| open_socket(path.clone()));
+    endpoint.connect_with_connector(connector).await.map(Channel::Tonic)
+}
+
+#[cfg(unix)]
+async fn open_socket(path: String) -> io::Result<TokioIo<tokio::net::UnixStream>> {
+    tokio::net::UnixStream::connect(path).await.map(TokioIo::new)
+}
+
+#[cfg(not(unix))]
+async fn open_socket(_: String) -> io::Result<TokioIo<tokio::net::TcpStream>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
 }
 
 /// Answers have no limit: etcd has none for them.

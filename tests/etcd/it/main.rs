@@ -9,6 +9,7 @@ mod interop;
 mod login;
 mod packets;
 mod proxies;
+mod schemes;
 mod support;
 mod tls;
 mod traffic;
