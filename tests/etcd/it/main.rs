@@ -10,6 +10,7 @@ mod login;
 mod packets;
 mod proxies;
 mod schemes;
+mod silence;
 mod support;
 mod tls;
 mod traffic;
