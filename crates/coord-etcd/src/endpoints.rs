@@ -33,7 +33,7 @@ use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::delivery::Attempt;
-use crate::error::{Asked, Failure, Remedy};
+use crate::error::{Asked, Failure, Remedy, runtime_is_gone};
 use crate::link::{Endpoint, Link};
 use crate::options::Options;
 use crate::patience::awaited;
@@ -230,6 +230,9 @@ impl Endpoints {
                 Ok(answer)
             }
             Some(Err(error)) => {
+                if runtime_is_gone(&error) {
+                    endpoint.forget(&link);
+                }
                 let mut failure = Failure::of_client(error, asked, &endpoint.name);
                 if !link.has_answered() {
                     failure = failure.at_first(endpoint.encrypted);

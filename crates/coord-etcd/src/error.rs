@@ -388,6 +388,13 @@ impl Asked {
     }
 }
 
+/// Whether the tasks of a connection are gone, because the runtime that it was made on is. tonic
+/// does not dial again then.
+pub(crate) fn runtime_is_gone(error: &etcd_client::Error) -> bool {
+    let etcd_client::Error::GRpcStatus(status) = error else { return false };
+    cause::<tower::buffer::error::Closed>(status).is_some()
+}
+
 /// A status that no etcd gives, with the endpoint that answered it.
 #[derive(Debug)]
 struct Foreign {

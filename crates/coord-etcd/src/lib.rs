@@ -77,7 +77,8 @@ use wire::{FromWire, Malformed, send};
 /// A store kept by an etcd cluster.
 ///
 /// Clones share the connections: one to a member, and a second when more than four requests are
-/// under way. It belongs to the tokio runtime that it was connected on.
+/// under way. The connections run on the tokio runtime that dialled them. When that runtime is
+/// gone, the next call dials again on its own; watches that were open have ended with an error.
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.

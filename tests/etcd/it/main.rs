@@ -9,6 +9,7 @@ mod interop;
 mod login;
 mod packets;
 mod proxies;
+mod runtimes;
 mod schemes;
 mod silence;
 mod support;
