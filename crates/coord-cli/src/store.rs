@@ -98,14 +98,29 @@ impl StoreFlags {
 
     /// Connects; on each call anew, and in memory to a new store.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+        self.connect_within(None).await
+    }
+
+    /// Connects, and waits so long for a store that is not there yet.
+    pub(crate) async fn connect_within(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<Arc<dyn KvBackend>> {
         match &self.endpoints {
             Endpoints::Mem => Ok(Arc::new(MemBackend::new())),
-            Endpoints::Etcd(members) => Ok(Arc::new(self.connect_to(members).await?)),
+            Endpoints::Etcd(members) => Ok(Arc::new(self.connect_to(members, within).await?)),
         }
     }
 
-    async fn connect_to(&self, members: &[String]) -> Result<EtcdBackend> {
+    async fn connect_to(
+        &self,
+        members: &[String],
+        within: Option<Duration>,
+    ) -> Result<EtcdBackend> {
         let mut builder = EtcdBackend::builder(members).connect_timeout(self.connect_timeout);
+        if let Some(within) = within {
+            builder = builder.connect_within(within);
+        }
         if let Some((user, password)) = self.login()? {
             builder = builder.login(user, password);
         }

@@ -69,14 +69,16 @@ impl Endpoints {
         Self { all, preferred: AtomicUsize::new(0), options }
     }
 
-    /// Finds an endpoint that answers, and logs in.
+    /// Finds an endpoint that answers, and logs in. Endpoints that refuse connections are dialled
+    /// again until `within` has passed: their members may be about to start.
     ///
     /// That a connection is accepted proves little: with TLS on one side only, or without the
     /// certificate that the server wants, it breaks with the first request. So one is made, for a
     /// key that nobody has; that it may not be read is an answer too.
     pub(crate) async fn reach(&self) -> Result<()> {
-        let asked = Asked { waited: self.options.request_timeout, ..Asked::default() };
-        let answer = self.call(&asked, |link| async move {
+        let within = self.options.connect_within();
+        let asked = Asked { waited: within, connects: true, ..Asked::default() };
+        let answer = self.call_until(Instant::now() + within, &asked, |link| async move {
             let options = GetOptions::new().with_serializable().with_count_only();
             link.kv.clone().get("\0", Some(options)).await
         });
@@ -157,8 +159,10 @@ impl Endpoints {
                 tracing::debug!(endpoint = endpoint.name, error = %failure.error, "passed over");
                 failures.push(failure);
             }
-            let is_final =
-                |failure: &Failure| matches!(failure.remedy, Remedy::Unreachable | Remedy::Another);
+            let is_final = |failure: &Failure| match failure.remedy {
+                Remedy::Unreachable => !asked.connects,
+                remedy => remedy == Remedy::Another,
+            };
             if failures.iter().all(is_final) || Instant::now() + pause >= deadline {
                 return Err(summary(failures));
             }
@@ -208,6 +212,8 @@ impl Endpoints {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
+        // A connect may have more time than a request, for many attempts.
+        let deadline = deadline.min(Instant::now() + self.options.request_timeout);
         let left = deadline.saturating_duration_since(Instant::now());
         let early = if others > 0 { Instant::now() + left / 2 } else { deadline };
         let link = match timeout_at(early, endpoint.link(&self.options)).await {

@@ -27,6 +27,8 @@ use crate::wire::Malformed;
 pub(crate) struct Asked {
     /// Whether it may change the store.
     pub(crate) changes: bool,
+    /// Whether it is a connect, for which an endpoint may start to accept connections.
+    pub(crate) connects: bool,
     /// The one key that the complaint can be about.
     pub(crate) key: Option<Bytes>,
     /// The one lease that the complaint can be about.
@@ -217,8 +219,9 @@ impl Failure {
     pub(crate) fn of_status(status: Status, asked: &Asked, endpoint: &str) -> Self {
         if let Some(why) = not_dialled(&status) {
             let reason = format!("cannot connect to {endpoint}: {why}");
+            let remedy = of_dial(&status);
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
-            return Self { error, remedy: Remedy::Unreachable };
+            return Self { error, remedy };
         }
         if cause::<Unprocessed>(&status).is_some() {
             let reason = format!("{endpoint}: the request was not processed: {}", root(&status));
@@ -301,7 +304,7 @@ impl Failure {
     /// handshake, and often hangs up before that can be read.
     pub(crate) fn at_first(mut self, encrypted: bool) -> Self {
         if let Error::Unavailable { reason, source: Some(source), .. } = &mut self.error
-            && self.remedy != Remedy::Unreachable
+            && !matches!(self.remedy, Remedy::Unreachable | Remedy::Another)
             && cause::<tonic::transport::Error>(&**source).is_some()
         {
             reason.push_str(if encrypted {
@@ -321,8 +324,9 @@ impl Failure {
     /// What it means that a connection could not be made.
     pub(crate) fn not_connected(endpoint: &str, error: tonic::transport::Error) -> Self {
         let reason = format!("cannot connect to {endpoint}: {}", root(&error));
+        let remedy = of_dial(&error);
         let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(error)));
-        Self { error, remedy: Remedy::Unreachable }
+        Self { error, remedy }
     }
 
     /// What it means that a member was not even ready to be asked.
@@ -386,6 +390,14 @@ impl Asked {
             }
         }
     }
+}
+
+/// What a failed dial means: an endpoint that refuses connections may accept them soon, and one
+/// whose TLS handshake fails will fail it again.
+fn of_dial(error: &(dyn StdError + 'static)) -> Remedy {
+    let handshake = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
+    let failed = cause::<io::Error>(error).is_some_and(handshake);
+    if failed { Remedy::Another } else { Remedy::Unreachable }
 }
 
 /// Whether the tasks of a connection are gone, because the runtime that it was made on is. tonic

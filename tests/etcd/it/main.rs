@@ -12,6 +12,7 @@ mod proxies;
 mod runtimes;
 mod schemes;
 mod silence;
+mod starting;
 mod support;
 mod tls;
 mod traffic;

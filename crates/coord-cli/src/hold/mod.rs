@@ -239,8 +239,9 @@ impl HoldFlags {
     }
 
     async fn open(&self) -> Result<Session> {
-        let kv = self.store.connect().await?;
+        let kv = self.store.connect_within(self.timeout).await?;
         let patience = self.store.connect_timeout().max(Duration::from_secs(5));
+        let patience = patience.max(self.timeout.unwrap_or_default());
         let builder = Session::builder(kv).ttl(self.ttl).connect_timeout(patience);
         Ok(builder.open().await?)
     }

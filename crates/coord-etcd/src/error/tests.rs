@@ -11,6 +11,7 @@ const PERHAPS: Outcome = Outcome::Unknown;
 fn asked() -> Asked {
     Asked {
         changes: true,
+        connects: false,
         key: Some(Bytes::from_static(b"k")),
         lease: LeaseId::new(7),
         revision: Some(Revision(9)),
