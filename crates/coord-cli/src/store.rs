@@ -108,7 +108,10 @@ impl StoreFlags {
     ) -> Result<Arc<dyn KvBackend>> {
         match &self.endpoints {
             Endpoints::Mem => Ok(Arc::new(MemBackend::new())),
-            Endpoints::Etcd(members) => Ok(Arc::new(self.connect_to(members, within).await?)),
+            Endpoints::Etcd(members) => {
+                refuse_unsupported(|name| std::env::var(name).ok())?;
+                Ok(Arc::new(self.connect_to(members, within).await?))
+            }
         }
     }
 
@@ -124,13 +127,14 @@ impl StoreFlags {
         if let Some((user, password)) = self.login()? {
             builder = builder.login(user, password);
         }
-        if let Some(certificates) = self.certificates()? {
+        // Complains of one file without the other; what is in them is for the library to read.
+        if self.certificates()?.is_some() {
             let mut tls = Tls::new();
-            if let Some(authorities) = certificates.authorities {
-                tls = tls.ca(authorities);
+            if let Some(path) = file(&self.cacert) {
+                tls = tls.ca_file(path);
             }
-            if let Some((certificate, key)) = certificates.identity {
-                tls = tls.identity(certificate, key);
+            if let (Some(certificate), Some(key)) = (file(&self.cert), file(&self.key)) {
+                tls = tls.identity_files(certificate, key);
             }
             builder = builder.tls(tls);
         }
@@ -167,6 +171,26 @@ impl StoreFlags {
         let wanted = identity.is_some() || authorities.is_some();
         Ok(wanted.then_some(Certificates { authorities, identity }))
     }
+}
+
+/// Variables of `etcdctl` that coord does not honour, and what to do instead.
+const UNSUPPORTED: [(&str, &str); 2] = [
+    (
+        "ETCDCTL_INSECURE_SKIP_TLS_VERIFY",
+        "coord verifies every server: unset it, and give the server's certificate as --cacert",
+    ),
+    ("ETCDCTL_DISCOVERY_SRV", "unset it, and give the members as --endpoints"),
+];
+
+/// Refuses what would change where coord connects to, or whom it trusts, if it were honoured.
+fn refuse_unsupported(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    for (name, remedy) in UNSUPPORTED {
+        let value = variable(name).unwrap_or_default();
+        if !["", "0", "f", "F", "false", "FALSE", "False"].contains(&value.as_str()) {
+            return misused(&format!("{name}={value} is not supported: {remedy}"));
+        }
+    }
+    Ok(())
 }
 
 fn misused<T>(why: &str) -> Result<T> {
@@ -307,6 +331,22 @@ mod tests {
             assert!(member(bad).is_err(), "{bad}");
         }
         assert!(Endpoints::from_str(",").is_err() && Endpoints::from_str("mem:,a:1").is_err());
+    }
+
+    #[test]
+    fn unsupported_variable_is_refused_by_name_with_the_remedy() {
+        for (name, value, remedy) in [
+            ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true", "--cacert"),
+            ("ETCDCTL_DISCOVERY_SRV", "example.com", "--endpoints"),
+        ] {
+            let with = |value: &str| {
+                let value = value.to_owned();
+                refuse_unsupported(move |asked| (asked == name).then(|| value.clone()))
+            };
+            let said = with(value).expect_err("it is set").to_string();
+            assert!(said.contains(name) && said.contains(remedy), "{said}");
+            assert!(with("").is_ok() && with("false").is_ok());
+        }
     }
 
     #[test]

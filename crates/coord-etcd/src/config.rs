@@ -52,6 +52,14 @@ pub enum ConfigError {
         /// The endpoint as it was given.
         endpoint: String,
     },
+    /// A certificate or a key cannot be used.
+    #[non_exhaustive]
+    Certificate {
+        /// What it is, and its file if it has one.
+        file: String,
+        /// Why it cannot be used, and the remedy.
+        reason: String,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -70,6 +78,7 @@ impl fmt::Display for ConfigError {
                 "invalid endpoint {endpoint:?}: TLS is configured, and the password would be sent \
                  in clear text: use https, or configure no TLS"
             ),
+            Self::Certificate { file, reason } => write!(f, "cannot use the {file}: {reason}"),
         }
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{Error, LeaseId, Limits, Outcome, Revision, Source};
+use rustls::CertificateError;
 use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};
 
@@ -218,7 +219,7 @@ impl Failure {
     /// What a gRPC status means, from the member at `endpoint`.
     pub(crate) fn of_status(status: Status, asked: &Asked, endpoint: &str) -> Self {
         if let Some(why) = not_dialled(&status) {
-            let reason = format!("cannot connect to {endpoint}: {why}");
+            let reason = format!("cannot connect to {endpoint}: {why}{}", remedy_of(why));
             let remedy = of_dial(&status);
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
             return Self { error, remedy };
@@ -323,7 +324,8 @@ impl Failure {
 
     /// What it means that a connection could not be made.
     pub(crate) fn not_connected(endpoint: &str, error: tonic::transport::Error) -> Self {
-        let reason = format!("cannot connect to {endpoint}: {}", root(&error));
+        let why = root(&error);
+        let reason = format!("cannot connect to {endpoint}: {why}{}", remedy_of(why));
         let remedy = of_dial(&error);
         let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(error)));
         Self { error, remedy }
@@ -398,6 +400,17 @@ fn of_dial(error: &(dyn StdError + 'static)) -> Remedy {
     let handshake = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
     let failed = cause::<io::Error>(error).is_some_and(handshake);
     if failed { Remedy::Another } else { Remedy::Unreachable }
+}
+
+/// What to do about a server's certificate that is not trusted.
+fn remedy_of(why: &(dyn StdError + 'static)) -> &'static str {
+    let rustls = why.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match rustls.and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            ": configure the CA that issued it, or the certificate itself as a CA"
+        }
+        _ => "",
+    }
 }
 
 /// Whether the tasks of a connection are gone, because the runtime that it was made on is. tonic

@@ -29,7 +29,7 @@
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: whom to ask, and whom to ask next;
-//! - `link`: how one of them is reached;
+//! - `link` and `connector`: how one of them is reached;
 //! - `connections` and `gather`: over how many connections, and in how many pieces;
 //! - `delivery`: whether a request reached a connection, and answers that are not gRPC;
 //! - `error`: what the members say when they fail, and what it means;
@@ -40,6 +40,7 @@ mod check;
 mod config;
 mod connect;
 mod connections;
+mod connector;
 mod delivery;
 mod endpoints;
 mod error;
@@ -123,8 +124,10 @@ impl EtcdBackend {
     }
 
     pub(crate) async fn open(options: Options) -> Result<Self> {
+        let tls = link::tls(&options)?;
         let addresses = options.endpoints.iter().enumerate();
-        let endpoints = addresses.map(|(i, address)| Endpoint::network(i, address, &options));
+        let endpoints =
+            addresses.map(|(i, address)| Endpoint::network(i, address, &options, tls.as_ref()));
         let this = Self::over(endpoints.collect::<Result<_>>()?, options)?;
         this.shared.endpoints.reach().await?;
         Ok(this)

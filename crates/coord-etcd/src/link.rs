@@ -4,27 +4,23 @@
 //! the member comes back (tonic does that), and is thrown away when it is suspect: when its login
 //! has become too old, or when an answer did not come.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coord_core::Result;
-use etcd_client::{
-    Channel, Client, ConnectOptions, KvClient, LeaseClient, TlsOptions, WatchClient,
-};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
+use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tonic::transport;
-use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use crate::address::Address;
 use crate::config::ConfigError;
 use crate::connections::Connections;
+use crate::connector::Connector;
 use crate::delivery::Tracked;
 use crate::error::{Asked, Failure, root};
-use crate::gather::Gathering;
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
@@ -46,9 +42,7 @@ pub(crate) struct Endpoint {
 /// How to get a channel to a member.
 #[derive(Debug)]
 enum Dial {
-    Network(Box<transport::Endpoint>),
-    /// By a path in the file system.
-    Local(Box<transport::Endpoint>, String),
+    Network(Box<transport::Endpoint>, Connector),
     Given(Channel),
 }
 
@@ -74,22 +68,32 @@ impl std::fmt::Debug for Link {
 
 impl Endpoint {
     /// The member at `address`, not dialled yet.
-    pub(crate) fn network(number: usize, address: &str, options: &Options) -> Result<Self> {
+    pub(crate) fn network(
+        number: usize,
+        address: &str,
+        options: &Options,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self> {
         let has_password = options.login.is_some();
         let Address { uri, encrypted, socket } =
             Address::parse(address, options.tls.is_some(), has_password)?;
-        let tls = match &options.tls {
-            Some(tls) => tls.options()?,
-            None => Tls::new().options()?,
-        };
-        let endpoint = configured(uri, options, tls).map_err(|error| {
-            let reason = root(&error).to_string();
+        let malformed = |error: &(dyn std::error::Error + 'static)| {
+            let reason = root(error).to_string();
             ConfigError::Endpoint { endpoint: address.to_owned(), reason }
-        })?;
-        let dial = match socket {
-            Some(socket) => Dial::Local(Box::new(endpoint), socket),
-            None => Dial::Network(Box::new(endpoint)),
         };
+        let uri: http::Uri = uri.parse().map_err(|error| malformed(&error))?;
+        let endpoint = configured(&uri, options).map_err(|error| malformed(&error))?;
+        let tls = match tls {
+            Some(config) if encrypted => {
+                let defaults = Tls::new();
+                let name = options.tls.as_ref().unwrap_or(&defaults).name(uri.host().unwrap_or(""));
+                let name = ServerName::try_from(name.to_owned()).map_err(|e| malformed(&e))?;
+                Some((Arc::clone(config), name))
+            }
+            _ => None,
+        };
+        let connector = Connector::new(uri, socket, tls, options);
+        let dial = Dial::Network(Box::new(endpoint), connector);
         Ok(Self { encrypted, ..Self::new(number, address.to_owned(), dial) })
     }
 
@@ -115,8 +119,7 @@ impl Endpoint {
         }
         let connected = match &self.dial {
             Dial::Given(channel) => Ok(channel.clone()),
-            Dial::Local(endpoint, path) => local(endpoint, path).await,
-            Dial::Network(endpoint) => connections(endpoint, options).await,
+            Dial::Network(endpoint, connector) => connections(endpoint, connector).await,
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
         let channel = Channel::Custom(BoxCloneSyncService::new(Tracked::new(channel)));
@@ -184,37 +187,32 @@ impl Link {
     }
 }
 
-/// A channel over sockets that gather, two if many requests are made at a time.
+/// The configuration of TLS, if an endpoint needs one, or one was given.
+pub(crate) fn tls(options: &Options) -> Result<Option<Arc<ClientConfig>>> {
+    let has_tls = options.tls.is_some();
+    let mut wanted = has_tls;
+    for address in &options.endpoints {
+        wanted |= Address::parse(address, has_tls, options.login.is_some())?.encrypted;
+    }
+    if !wanted {
+        return Ok(None);
+    }
+    let config = options.tls.as_ref().map_or_else(|| Tls::new().config(), Tls::config)?;
+    Ok(Some(Arc::new(config)))
+}
+
+/// A channel over one connection, or two if many requests are made at a time.
 async fn connections(
     endpoint: &transport::Endpoint,
-    options: &Options,
+    connector: &Connector,
 ) -> Result<Channel, transport::Error> {
-    let gathering =
-        socket(options).map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
-    let first = endpoint.connect_with_connector(gathering.clone()).await?;
-    let endpoint = endpoint.clone();
+    let first = endpoint.connect_with_connector(connector.clone()).await?;
+    let (endpoint, connector) = (endpoint.clone(), connector.clone());
     let second = move || {
-        let (endpoint, gathering) = (endpoint.clone(), gathering.clone());
-        async move { endpoint.connect_with_connector(gathering).await }
+        let (endpoint, connector) = (endpoint.clone(), connector.clone());
+        async move { endpoint.connect_with_connector(connector).await }
     };
     Ok(Channel::Custom(BoxCloneSyncService::new(Connections::new(first, second))))
-}
-
-/// A channel over a socket in the file system.
-async fn local(endpoint: &transport::Endpoint, path: &str) -> Result<Channel, transport::Error> {
-    let path = path.to_owned();
-    let connector = tower::service_fn(move |_: http::Uri| open_socket(path.clone()));
-    endpoint.connect_with_connector(connector).await.map(Channel::Tonic)
-}
-
-#[cfg(unix)]
-async fn open_socket(path: String) -> io::Result<TokioIo<tokio::net::UnixStream>> {
-    tokio::net::UnixStream::connect(path).await.map(TokioIo::new)
-}
-
-#[cfg(not(unix))]
-async fn open_socket(_: String) -> io::Result<TokioIo<tokio::net::TcpStream>> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
 }
 
 /// Answers have no limit: etcd has none for them.
@@ -243,33 +241,18 @@ async fn client(
     }
 }
 
-/// How to get a socket.
-fn socket(options: &Options) -> HttpConnector {
-    let mut socket = HttpConnector::new();
-    // What is spoken over it is not for the socket to know.
-    socket.enforce_http(false);
-    socket.set_connect_timeout(Some(options.connect_timeout));
-    socket.set_nodelay(true);
-    socket.set_keepalive(Some(options.ping_interval));
-    socket.set_keepalive_interval(Some(options.ping_timeout));
-    socket.set_keepalive_retries(Some(2));
-    socket
-}
-
-/// How tonic is to speak to a member.
+/// How tonic is to speak to a member. Encryption is the connector's: tonic is given an address
+/// without, and asks for it only where it encrypts by itself.
 pub(crate) fn configured(
-    uri: String,
+    uri: &http::Uri,
     options: &Options,
-    tls: TlsOptions,
 ) -> Result<transport::Endpoint, transport::Error> {
-    let encrypted = uri.starts_with("https://");
-    let endpoint = transport::Endpoint::from_shared(uri)?
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let endpoint = transport::Endpoint::from_shared(format!("http://{authority}"))?;
+    Ok(endpoint
+        .origin(uri.clone())
         .connect_timeout(options.connect_timeout)
         .http2_keep_alive_interval(options.ping_interval)
         .keep_alive_timeout(options.ping_timeout)
-        .keep_alive_while_idle(false);
-    if !encrypted {
-        return Ok(endpoint);
-    }
-    endpoint.tls_config(tls.timeout(options.connect_timeout))
+        .keep_alive_while_idle(false))
 }

@@ -1,5 +1,6 @@
 //! What only a real etcd can show: members that die, logins, certificates, and etcd's own tools.
 
+mod certificates;
 mod endpoints;
 mod examples;
 mod faults;
