@@ -98,24 +98,43 @@ impl StoreFlags {
 
     /// Connects; on each call anew, and in memory to a new store.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+        self.connect_within(None).await
+    }
+
+    /// Connects, and waits so long for a store that is not there yet.
+    pub(crate) async fn connect_within(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<Arc<dyn KvBackend>> {
         match &self.endpoints {
             Endpoints::Mem => Ok(Arc::new(MemBackend::new())),
-            Endpoints::Etcd(members) => Ok(Arc::new(self.connect_to(members).await?)),
+            Endpoints::Etcd(members) => {
+                refuse_unsupported(|name| std::env::var(name).ok())?;
+                Ok(Arc::new(self.connect_to(members, within).await?))
+            }
         }
     }
 
-    async fn connect_to(&self, members: &[String]) -> Result<EtcdBackend> {
+    async fn connect_to(
+        &self,
+        members: &[String],
+        within: Option<Duration>,
+    ) -> Result<EtcdBackend> {
         let mut builder = EtcdBackend::builder(members).connect_timeout(self.connect_timeout);
+        if let Some(within) = within {
+            builder = builder.connect_within(within);
+        }
         if let Some((user, password)) = self.login()? {
             builder = builder.login(user, password);
         }
-        if let Some(certificates) = self.certificates()? {
+        // Complains of one file without the other; what is in them is for the library to read.
+        if self.certificates()?.is_some() {
             let mut tls = Tls::new();
-            if let Some(authorities) = certificates.authorities {
-                tls = tls.ca(authorities);
+            if let Some(path) = file(&self.cacert) {
+                tls = tls.ca_file(path);
             }
-            if let Some((certificate, key)) = certificates.identity {
-                tls = tls.identity(certificate, key);
+            if let (Some(certificate), Some(key)) = (file(&self.cert), file(&self.key)) {
+                tls = tls.identity_files(certificate, key);
             }
             builder = builder.tls(tls);
         }
@@ -152,6 +171,26 @@ impl StoreFlags {
         let wanted = identity.is_some() || authorities.is_some();
         Ok(wanted.then_some(Certificates { authorities, identity }))
     }
+}
+
+/// Variables of `etcdctl` that coord does not honour, and what to do instead.
+const UNSUPPORTED: [(&str, &str); 2] = [
+    (
+        "ETCDCTL_INSECURE_SKIP_TLS_VERIFY",
+        "coord verifies every server: unset it, and give the server's certificate as --cacert",
+    ),
+    ("ETCDCTL_DISCOVERY_SRV", "unset it, and give the members as --endpoints"),
+];
+
+/// Refuses what would change where coord connects to, or whom it trusts, if it were honoured.
+fn refuse_unsupported(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    for (name, remedy) in UNSUPPORTED {
+        let value = variable(name).unwrap_or_default();
+        if !["", "0", "f", "F", "false", "FALSE", "False"].contains(&value.as_str()) {
+            return misused(&format!("{name}={value} is not supported: {remedy}"));
+        }
+    }
+    Ok(())
 }
 
 fn misused<T>(why: &str) -> Result<T> {
@@ -221,7 +260,7 @@ fn member(text: &str) -> Result<String, String> {
     };
     let authority = rest.split('/').next().unwrap_or_default();
     let well_formed = match authority.rsplit_once(':') {
-        _ if scheme == Some("unix") || text.starts_with("unix:") => true,
+        _ if is_socket(text) => true,
         Some((host, port)) if !port.ends_with(']') => {
             let host_is_whole = !host.contains(':') || host.starts_with('[');
             !host.is_empty() && host_is_whole && port.parse::<u16>().is_ok()
@@ -235,6 +274,12 @@ fn member(text: &str) -> Result<String, String> {
     } else {
         Err(format!("{text} is not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379"))
     }
+}
+
+/// Whether the address is a path in the file system.
+fn is_socket(text: &str) -> bool {
+    let scheme = text.split(':').next().unwrap_or_default();
+    ["unix", "unixs"].iter().any(|socket| scheme.eq_ignore_ascii_case(socket))
 }
 
 #[cfg(test)]
@@ -275,7 +320,9 @@ mod tests {
 
     #[test]
     fn address_that_would_mean_another_port_is_refused() {
-        for good in ["a:1", "http://a", "https://a:1/", "HTTP://a:1", "[::1]:1", "unix:///a/b"] {
+        for good in
+            ["a:1", "http://a", "https://a:1/", "HTTP://a:1", "[::1]:1", "UNIX:/a", "unixs:///a/b"]
+        {
             assert_eq!(member(good), Ok(good.to_owned()));
         }
         for bad in
@@ -284,6 +331,22 @@ mod tests {
             assert!(member(bad).is_err(), "{bad}");
         }
         assert!(Endpoints::from_str(",").is_err() && Endpoints::from_str("mem:,a:1").is_err());
+    }
+
+    #[test]
+    fn unsupported_variable_is_refused_by_name_with_the_remedy() {
+        for (name, value, remedy) in [
+            ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true", "--cacert"),
+            ("ETCDCTL_DISCOVERY_SRV", "example.com", "--endpoints"),
+        ] {
+            let with = |value: &str| {
+                let value = value.to_owned();
+                refuse_unsupported(move |asked| (asked == name).then(|| value.clone()))
+            };
+            let said = with(value).expect_err("it is set").to_string();
+            assert!(said.contains(name) && said.contains(remedy), "{said}");
+            assert!(with("").is_ok() && with("false").is_ok());
+        }
     }
 
     #[test]

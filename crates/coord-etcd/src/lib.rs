@@ -23,19 +23,25 @@
 //! The parts, from the outside in:
 //!
 //! - this file: each call of the trait, in a few lines;
-//! - `connect` and `tls`: what can be chosen;
+//! - `connect`, `config` and `tls`: what can be configured;
+//! - `address`: how an endpoint is dialled;
 //! - `check`: what is refused before anything is sent;
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: whom to ask, and whom to ask next;
-//! - `link`: how one of them is reached;
+//! - `link` and `connector`: how one of them is reached;
 //! - `connections` and `gather`: over how many connections, and in how many pieces;
+//! - `delivery`: whether a request reached a connection, and answers that are not gRPC;
 //! - `error`: what the members say when they fail, and what it means;
 //! - [`wire`]: the messages.
 
+mod address;
 mod check;
+mod config;
 mod connect;
 mod connections;
+mod connector;
+mod delivery;
 mod endpoints;
 mod error;
 mod gather;
@@ -51,16 +57,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
-    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
+    Compact, CompactResponse, Delete, DeleteResponse, KvBackend, LeaseGrant, LeaseGrantResponse,
+    LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
+    LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range, RangeResponse, Result, Txn,
+    TxnResponse, Watch, WatchRequest,
 };
 
 use check::{Desk, Measured};
+pub use config::ConfigError;
 pub use connect::EtcdBuilder;
 use endpoints::Endpoints;
-use error::{Asked, Failure, other};
+use error::{Asked, other};
 use lease::KeepAlives;
 use link::{Endpoint, Link};
 use options::Options;
@@ -71,7 +78,8 @@ use wire::{FromWire, Malformed, send};
 /// A store kept by an etcd cluster.
 ///
 /// Clones share the connections: one to a member, and a second when more than four requests are
-/// under way. It belongs to the tokio runtime that it was connected on.
+/// under way. The connections run on the tokio runtime that dialled them. When that runtime is
+/// gone, the next call dials again on its own; watches that were open have ended with an error.
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.
@@ -97,7 +105,7 @@ struct Shared {
 impl EtcdBackend {
     /// Connects to the cluster with these endpoints, with neither login nor TLS.
     ///
-    /// An endpoint is `host:port`, or a URL.
+    /// An endpoint is `host:port`, or a URL with the scheme `http`, `https`, `unix` or `unixs`.
     ///
     /// # Errors
     /// As [`EtcdBuilder::connect`].
@@ -116,8 +124,10 @@ impl EtcdBackend {
     }
 
     pub(crate) async fn open(options: Options) -> Result<Self> {
+        let tls = link::tls(&options)?;
         let addresses = options.endpoints.iter().enumerate();
-        let endpoints = addresses.map(|(i, address)| Endpoint::network(i, address, &options));
+        let endpoints =
+            addresses.map(|(i, address)| Endpoint::network(i, address, &options, tls.as_ref()));
         let this = Self::over(endpoints.collect::<Result<_>>()?, options)?;
         this.shared.endpoints.reach().await?;
         Ok(this)
@@ -142,13 +152,17 @@ impl EtcdBackend {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let answer = self.shared.endpoints.call(&asked, send).await?;
-        T::from_wire(answer).map_err(|malformed| unreadable(malformed, &asked))
+        // An answer that cannot be read is a failure of the endpoint, like any other.
+        let send = &send;
+        let read = |link| async move { T::from_wire(send(link).await?).map_err(unreadable) };
+        self.shared.endpoints.call(&asked, read).await
     }
 }
 
-fn unreadable(malformed: Malformed, asked: &Asked) -> Error {
-    Failure::of_malformed(malformed, asked).error
+fn unreadable(malformed: Malformed) -> etcd_client::Error {
+    let mut status = tonic::Status::internal(malformed.to_string());
+    status.set_source(Arc::new(malformed));
+    etcd_client::Error::GRpcStatus(status)
 }
 
 /// Whether any one member may answer from what it has, without a leader.

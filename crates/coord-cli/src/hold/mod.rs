@@ -239,8 +239,11 @@ impl HoldFlags {
     }
 
     async fn open(&self) -> Result<Session> {
-        let kv = self.store.connect().await?;
+        // What ends the wait is the timeout of the command itself, which is a little shorter.
+        let within = self.timeout.map(|limit| limit.saturating_add(Duration::from_secs(1)));
+        let kv = self.store.connect_within(within).await?;
         let patience = self.store.connect_timeout().max(Duration::from_secs(5));
+        let patience = patience.max(self.timeout.unwrap_or_default());
         let builder = Session::builder(kv).ttl(self.ttl).connect_timeout(patience);
         Ok(builder.open().await?)
     }

@@ -11,6 +11,7 @@ const PERHAPS: Outcome = Outcome::Unknown;
 fn asked() -> Asked {
     Asked {
         changes: true,
+        connects: false,
         key: Some(Bytes::from_static(b"k")),
         lease: LeaseId::new(7),
         revision: Some(Revision(9)),
@@ -142,6 +143,20 @@ static EXPECTED: &[Expected] = {
         ),
         (Unavailable, "etcdserver: server stopped", Kind::Unavailable, PERHAPS, Never),
         (Unavailable, "etcdserver: unhealthy cluster", Kind::Unavailable, PERHAPS, Never),
+        (
+            Unavailable,
+            "HTTP status 502 Bad Gateway in place of a gRPC response",
+            Kind::Unavailable,
+            PERHAPS,
+            Never,
+        ),
+        (
+            Unimplemented,
+            "HTTP status 404 Not Found in place of a gRPC response",
+            Kind::Backend,
+            PERHAPS,
+            Never,
+        ),
         (Unknown, "Service was not ready: transport error", Kind::Unavailable, NO, Elsewhere),
         (
             Unavailable,
@@ -187,6 +202,15 @@ fn every_row_of_the_table_means_what_it_says() {
         assert_eq!(read.error.outcome(), if timed_out { PERHAPS } else { NO }, "{message}");
         if *kind == ErrorKind::Unavailable {
             assert_eq!(read.remedy, Remedy::Elsewhere, "{message}");
+        }
+        // What no etcd says is no answer to a read.
+        let foreign = !message.contains("etcdserver: ");
+        let by_a_proxy = matches!(
+            kind,
+            ErrorKind::Backend | ErrorKind::PermissionDenied | ErrorKind::Unauthenticated
+        );
+        if foreign && by_a_proxy {
+            assert_eq!(read.remedy, Remedy::Another, "{message}");
         }
     }
     // No row of the table is left out, except that the first that fits is taken.
