@@ -32,7 +32,8 @@ impl Supervisor {
     /// that grow up to 5 s, for as long as the supervisor lives.
     ///
     /// Leadership is shared with `work`, to proclaim and to write with it. Each time it is another,
-    /// with another fencing token: nothing that was held before is held again.
+    /// with another fencing token: nothing that was held before is held again. A clone that
+    /// outlives `work`, in a task for example, delays the resignation until it is dropped.
     ///
     /// ```
     /// use coord_core::{KvBackendExt, PrimitiveError, Put, Session, Txn};

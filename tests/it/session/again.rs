@@ -13,7 +13,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Fate, Intercept};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{keys, nth, secs, session};
+use crate::support::{behind, keys, nth, only, secs, session, settle};
 
 async fn supervisor(kv: Arc<dyn KvBackend>) -> Supervisor {
     let builder = Session::builder(kv).ttl(secs(10));
@@ -228,4 +228,67 @@ async fn token_does_not_keep_a_session_open() {
     timeout(secs(1), whole.cancelled()).await.expect("closed");
     sleep(secs(1)).await;
     assert!(store.leases().await.unwrap().leases.is_empty());
+}
+
+/// A resignation that was confirmed at the second try counted as a loss: an error of the work that
+/// followed was not returned, and the work was done again.
+#[tokio::test(start_paused = true)]
+async fn error_after_resign_of_unknown_outcome_ends_run() {
+    let kv = behind(&MemBackend::new(), nth("txn", 2, 2, Fate::LoseReply));
+    let (supervisor, calls) = (supervisor(kv).await, AtomicU32::new(0));
+    let ran = supervisor.run(async |session: Session| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let leadership = Election::new(&session, "e").campaign("me").await?;
+        let error = leadership.resign().await.expect_err("its response is lost");
+        error.leadership.resign().await.map_err(PrimitiveError::from)?;
+        Err::<(), _>(AppError::Input)
+    });
+    assert_eq!(ran.await, Err(AppError::Input));
+    assert_eq!(calls.into_inner(), 1);
+}
+
+/// The same when a token follows the lock and sees that its key is deleted.
+#[tokio::test(start_paused = true)]
+async fn error_after_unlock_with_a_token_ends_run() {
+    let supervisor = supervisor(behind(&MemBackend::new(), only("txn", Fate::Yield))).await;
+    let run = supervisor.run(async |session: Session| {
+        let guard = Mutex::new(&session, "m").lock().await?;
+        let _token = guard.cancellation_token();
+        settle().await;
+        guard.unlock().await?;
+        Err::<(), _>(AppError::Input)
+    });
+    assert_eq!(timeout(secs(60), run).await.expect("it ends"), Err(AppError::Input));
+}
+
+/// The enqueue was the first to meet the loss, and the lease could not be asked for.
+#[tokio::test(start_paused = true)]
+async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
+    let store = MemBackend::new();
+    let rule = nth("lease_time_to_live", 1, 1, Fate::LoseRequest);
+    let supervisor = supervisor(behind(&store, rule)).await;
+    store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
+    let held = supervisor.hold("m", async |_| Ok::<_, AppError>(7));
+    assert_eq!(held.await, Ok(7));
+}
+
+/// The same for a transaction with an idempotency key.
+#[tokio::test(start_paused = true)]
+async fn run_begins_anew_when_a_transaction_meets_the_loss() {
+    let store = MemBackend::new();
+    let rule = nth("lease_time_to_live", 1, 1, Fate::LoseRequest);
+    let kv = behind(&store, rule);
+    let (supervisor, calls) = (supervisor(Arc::clone(&kv)).await, AtomicU32::new(0));
+    store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
+    let ran = supervisor.run(async |session: Session| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let run = stm(Arc::clone(&kv)).exactly_once(&session);
+        let run = run.run(async |tx| {
+            tx.put("a", "1");
+            Ok::<_, Error>(())
+        });
+        run.await.map(drop).map_err(|_| AppError::Coordination)
+    });
+    ran.await.unwrap();
+    assert!(calls.into_inner() > 1);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::stm::Retry;
-use coord_core::{Election, Error, KvBackend, LeaseId, Mutex, Session, stm};
+use coord_core::{Election, Error, KvBackend, LeaseId, Mutex, Session, SessionState, Txn, stm};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -127,4 +127,57 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
         });
         assert_eq!(run.await.unwrap().receipt.attempts, 1);
     }
+}
+
+/// The cleanup of the former owner deleted a key that arrived late, and that the adopter had taken
+/// for its own and given a value.
+#[tokio::test(start_paused = true)]
+async fn cleanup_after_orphan_spares_a_key_that_was_changed() {
+    let (store, began) = (MemBackend::new(), Instant::now());
+    let old = session_on(late_enqueues(&store, secs(15))).await;
+    Election::new(&old, "e").campaign("old").await.unwrap_err();
+    let lease = old.orphan().await.unwrap();
+    store.lease_keep_alive(lease).await.unwrap();
+    sleep_until(began + secs(16)).await;
+    let adopter = adopt(&store, lease).await;
+    let candidate = Election::new(&adopter, "e").resume().await.unwrap().expect("it is there");
+    let leadership = candidate.elected().await.unwrap();
+    leadership.proclaim("mine").await.unwrap();
+    sleep(secs(600)).await;
+    leadership.txn(Txn::new()).await.expect("the former owner did not delete it");
+}
+
+/// A key that arrives after the adoption is not one that a former process has left.
+#[tokio::test(start_paused = true)]
+async fn key_that_arrives_after_adoption_is_not_resumed() {
+    let (store, began) = (MemBackend::new(), Instant::now());
+    let old = session_on(late_enqueues(&store, secs(15))).await;
+    Election::new(&old, "e").campaign("old").await.unwrap_err();
+    let adopter = adopt(&store, old.orphan().await.unwrap()).await;
+    sleep_until(began + secs(16)).await;
+    assert_eq!(keys(&store, "e/").await.len(), 1);
+    assert!(Election::new(&adopter, "e").resume().await.unwrap().is_none());
+    sleep(secs(60)).await;
+    assert_eq!(keys(&store, "e/").await, [""; 0]);
+}
+
+/// A session that was lost, and whose lease was adopted in time, cleans up too.
+#[tokio::test(start_paused = true)]
+async fn late_enqueue_of_a_lost_session_does_not_block_the_adopter() {
+    let (store, began) = (MemBackend::new(), Instant::now());
+    let rule = |call: &Call| match call {
+        Call::Txn(txn) if txn.success.len() == 2 => Fate::Late(secs(20)),
+        Call::LeaseKeepAlive(_) => Fate::LoseRequest,
+        _ => Fate::Pass,
+    };
+    let old = session_on(Arc::new(Intercept::new(store.clone(), rule).patience(secs(2)))).await;
+    Mutex::new(&old, "m").lock().await.unwrap_err();
+    sleep_until(began + Duration::from_millis(9_500)).await;
+    assert!(matches!(old.state(), SessionState::Lost(_)));
+    let adopter = adopt(&store, old.lease_id()).await;
+    sleep_until(began + secs(21)).await;
+    assert_eq!(keys(&store, "m/").await.len(), 1, "it arrived late");
+    sleep(secs(60)).await;
+    assert_eq!(keys(&store, "m/").await, [""; 0]);
+    drop(adopter);
 }

@@ -268,6 +268,7 @@ impl Contender {
             .flatten();
         let delete = Op::Delete(Delete::new(self.key()));
         let steps = iter::once(delete).chain(next.as_ref().map(Successor::wants));
+        self.claim.set_released(true);
         match self.session().while_held(self.claim.guarded(steps)).await {
             Ok(answer) => {
                 self.ticket.disarm();
@@ -280,6 +281,7 @@ impl Contender {
             }
             Err(PrimitiveError::Backend(error)) => {
                 self.perhaps_left |= error.outcome() == Outcome::Unknown;
+                self.claim.set_released(self.perhaps_left);
                 return Err(error.into());
             }
             Err(lost) => {

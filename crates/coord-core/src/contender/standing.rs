@@ -20,13 +20,16 @@
 //!              31   jobs/7-1                                   me
 //! ```
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::keys::{Keys, NEAREST};
 use crate::kv::{KeyValue, OpResponse, Range, RangeResponse, Revision};
 
-/// A key in a line, in the life that began at a revision.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A key in a line, in the life that began at a revision. Two are equal that have the same key and
+/// the same create revision: a client that overwrites the key without its lease changes neither.
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) key: Bytes,
     pub(super) created: Revision,
@@ -49,6 +52,26 @@ impl Place {
             suffix.is_none_or(|suffix| !suffix.is_empty() && !suffix.starts_with(b"-"))
         });
         Self { key: kv.key.clone(), created: kv.create_revision, is_foreign }
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Place {}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&self.key, self.created).cmp(&(&other.key, other.created))
     }
 }
 

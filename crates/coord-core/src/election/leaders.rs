@@ -28,7 +28,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::contenders::Contenders;
 use super::{Leader, Observer};
@@ -36,29 +36,47 @@ use crate::error::{Error, Result};
 use crate::kv::{Header, Revision, Watch, WatchBatch};
 use crate::retry::PAUSE;
 
-/// How long a watch may deliver nothing before the contenders are read again.
-const VERIFY_AFTER: Duration = Duration::from_secs(60);
+/// How often the contenders are read again, to find out what no watch tells.
+const VERIFY_EVERY: Duration = Duration::from_secs(55);
 
-/// Revisions between which a [`Leaders`] stream may have missed changes.
-///
-/// If `until` is not above `after`, the history of the store was replaced: an older backup was
-/// restored, or an empty store took the place of the old one.
+/// How long a watch that is asked for its progress may deliver nothing before it is taken for
+/// silent.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Revisions between which a [`Leaders`] stream may have missed changes, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// All changes up to this revision were shown.
+    /// Up to this revision every change was shown.
     pub after: Revision,
-    /// The item after the gap is as of this revision.
+    /// From this revision on every change is shown again.
     pub until: Revision,
+    /// Why changes may be missing.
+    pub cause: GapCause,
+}
+
+/// Why a [`Leaders`] stream may have missed changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapCause {
+    /// The store compacted what the stream had not shown yet.
+    Compacted,
+    /// The history of the store was replaced: an older backup was restored, or an empty store took
+    /// the place of the old one. The two revisions are of two histories.
+    HistoryReplaced,
 }
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { after, until } = self;
-        if until > after {
-            write!(f, "changes between revisions {after} and {until} may be missing")
-        } else {
-            write!(f, "the history of the store was replaced: from revision {after} to {until}")
+        let Self { after, until, cause } = self;
+        match cause {
+            GapCause::Compacted => {
+                write!(f, "changes between revisions {after} and {until} may be missing: compacted")
+            }
+            GapCause::HistoryReplaced => write!(
+                f,
+                "the history of the store was replaced: revision {after} of the old one, {until} of the new one"
+            ),
         }
     }
 }
@@ -70,10 +88,11 @@ impl fmt::Display for Gap {
 /// that is proclaimed again is shown again.
 ///
 /// Nothing is sent to the store before the first poll, nor while the stream is not polled. A
-/// consumer that comes back late is shown all that the store has not compacted; what may be missing
-/// is said by [`gap`](Self::gap). While nothing happens the contenders are read once a minute, so a
-/// watch that has fallen silent, or a store whose history was replaced, delays the next item by a
-/// minute at most.
+/// consumer that comes back late is shown all that the store has not compacted;
+/// [`gap`](Self::gap) returns what may be missing. The contenders are read once a minute: so a
+/// watch that has fallen silent delays the next item by a minute at most, and a store whose history
+/// was replaced is noticed within a minute. Until then the stream may show a leader of the old
+/// history.
 ///
 /// # Errors
 /// What the backend answered, if trying again cannot help. The stream ends with it.
@@ -99,8 +118,8 @@ impl Leaders {
             header: Header::default(),
             shown: None,
             gap: None,
-            is_doubtful: false,
-            next: Next::Read,
+            verify_at: None,
+            next: Next::Read(None),
         };
         // Fused, because it may be polled again after the end.
         Self { name, stream: stream::unfold(history, History::next).fuse().boxed(), gap: None }
@@ -109,7 +128,8 @@ impl Leaders {
     /// What may be missing before the last item; `None` if nothing is.
     ///
     /// A stream has a gap when the store compacted what it had not shown yet, or when the history
-    /// of the store was replaced. The item after a gap is the newest state of the store.
+    /// of the store was replaced. It then goes on with the newest state of the store. If no leader
+    /// was there before and after, the gap comes with the next leader.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap
@@ -158,16 +178,15 @@ struct History {
     shown: Option<Option<Leader>>,
     /// What may be missing before the next item.
     gap: Option<Gap>,
-    /// Whether the contenders were other ones when they were last verified, and the watch, which
-    /// was registered again since, has delivered nothing that explains it.
-    is_doubtful: bool,
+    /// When to read the contenders again, whatever the watch delivers.
+    verify_at: Option<Instant>,
     next: Next,
 }
 
 /// Where to go on.
 enum Next {
-    /// Read the contenders.
-    Read,
+    /// Read the contenders: at first, or because changes may be missing.
+    Read(Option<GapCause>),
     /// Watch them, from the revision after `header.revision` on.
     Watch(Option<Watch>),
     Ended,
@@ -178,7 +197,7 @@ impl History {
     async fn next(mut self) -> Option<(Result<Item>, Self)> {
         loop {
             let stepped = match std::mem::replace(&mut self.next, Next::Ended) {
-                Next::Read => self.read().await,
+                Next::Read(cause) => self.read(cause).await,
                 Next::Watch(watch) => self.watch(watch).await,
                 Next::Ended => return None,
             };
@@ -186,7 +205,7 @@ impl History {
                 return Some((Err(error), self));
             }
             let leader = self.leader();
-            let is_known = !matches!(self.next, Next::Read);
+            let is_known = !matches!(self.next, Next::Read(_));
             if is_known && self.shown.as_ref() != Some(&leader) {
                 self.shown = Some(leader.clone());
                 let gap = self.gap.take();
@@ -200,17 +219,19 @@ impl History {
         Some(Leader { kv, header: self.header })
     }
 
-    /// Reads all contenders. If there were others before, changes may be missing in between: unless
-    /// the leader is the same, with the same value, and so has led all the time.
-    async fn read(&mut self) -> Result<()> {
+    /// Reads all contenders. After a `cause`, changes may be missing: unless the leader is the
+    /// same, with the same value, and so has led all the time.
+    async fn read(&mut self, cause: Option<GapCause>) -> Result<()> {
         let (header, contenders) = self.observer.contenders().await?;
-        if self.shown.is_some()
-            && (contenders.first().is_none() || contenders.first() != self.contenders.first())
+        let leader = contenders.first();
+        if let Some(cause) = cause
+            && (leader.is_none() || leader != self.contenders.first())
         {
             let after = self.gap.map_or(self.header.revision, |gap| gap.after);
-            self.gap = Some(Gap { after, until: header.revision });
+            self.gap = Some(Gap { after, until: header.revision, cause });
         }
-        (self.header, self.contenders, self.is_doubtful) = (header, contenders, false);
+        (self.header, self.contenders) = (header, contenders);
+        self.verify_at = Some(Instant::now() + VERIFY_EVERY);
         self.next = Next::Watch(None);
         Ok(())
     }
@@ -220,17 +241,25 @@ impl History {
             Some(watch) => watch,
             None => self.observer.watch(self.header.revision.next()).await?,
         };
-        let Ok(delivered) = timeout(VERIFY_AFTER, watch.next()).await else {
-            return self.verify(watch).await;
-        };
+        let verify_at = *self.verify_at.get_or_insert_with(|| Instant::now() + VERIFY_EVERY);
+        match timeout_at(verify_at, watch.next()).await {
+            Ok(delivered) => self.note(delivered, watch).await,
+            Err(_) => self.verify(watch).await,
+        }
+    }
+
+    /// Draws the conclusion from what a watch has delivered.
+    async fn note(&mut self, delivered: Option<Result<WatchBatch>>, watch: Watch) -> Result<()> {
         match delivered {
             Some(Ok(batch)) => {
                 self.apply(batch);
                 self.next = Next::Watch(Some(watch));
             }
-            // What follows is not to be had any more, or not what followed then.
-            Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
-                self.next = Next::Read;
+            Some(Err(Error::Compacted { .. })) => {
+                self.next = Next::Read(Some(GapCause::Compacted));
+            }
+            Some(Err(Error::HistoryReplaced { .. })) => {
+                self.next = Next::Read(Some(GapCause::HistoryReplaced));
             }
             Some(Err(error)) if !error.is_retryable() => return Err(error),
             Some(Err(_)) | None => {
@@ -241,34 +270,60 @@ impl History {
         Ok(())
     }
 
-    /// Reads the contenders after a watch has delivered nothing for long. Either nothing has
-    /// happened, or the watch has fallen silent, or the history of the store was replaced, which a
-    /// lower revision proves.
+    /// Reads the contenders, to find out whether the watch has fallen silent, or the history of the
+    /// store was replaced.
     ///
-    /// If the same contenders are there, and one of them leads, it has led all the time. If none is
-    /// there, one may have led in between: only the watch can show that, so it is registered again.
+    /// If the same contenders are there, and one of them leads, then it has led all the time, and
+    /// nothing is missing. Otherwise the contenders *as of the revision that was reached* tell: in
+    /// the same history they are the same. Then only the watch can show what has happened since.
     async fn verify(&mut self, watch: Watch) -> Result<()> {
+        self.verify_at = Some(Instant::now() + VERIFY_EVERY);
         let (header, contenders) = self.observer.contenders().await?;
-        let is_same = contenders == self.contenders;
-        let is_replaced = header.revision < self.header.revision;
-        if is_replaced || (!is_same && self.is_doubtful) {
-            self.next = Next::Read;
-        } else {
-            self.is_doubtful = !is_same;
-            let keeps = is_same && contenders.first().is_some();
-            self.next = Next::Watch(keeps.then_some(watch));
+        if header.revision < self.header.revision {
+            self.next = Next::Read(Some(GapCause::HistoryReplaced));
+            return Ok(());
         }
-        Ok(())
+        if contenders == self.contenders && contenders.first().is_some() {
+            self.header = header;
+            self.next = Next::Watch(Some(watch));
+            return Ok(());
+        }
+        match self.observer.contenders_at(self.header.revision).await {
+            Ok(Some(then)) if then == self.contenders => self.probe(watch).await,
+            Ok(_) => {
+                self.next = Next::Read(Some(GapCause::HistoryReplaced));
+                Ok(())
+            }
+            // Nothing tells any more what was there then.
+            Err(Error::Compacted { .. }) => self.probe(watch).await,
+            Err(error) => Err(error),
+        }
     }
 
-    /// Follows the changes of one revision.
+    /// Asks a watch for its progress. One that does not answer has fallen silent, and another one
+    /// begins where it left off.
+    async fn probe(&mut self, mut watch: Watch) -> Result<()> {
+        watch.request_progress();
+        match timeout(PROGRESS_WITHIN, watch.next()).await {
+            Ok(delivered) => self.note(delivered, watch).await,
+            Err(_) => {
+                self.next = Next::Watch(None);
+                Ok(())
+            }
+        }
+    }
+
+    /// Follows the changes of one revision, or none of a progress notification.
     fn apply(&mut self, batch: WatchBatch) {
+        if batch.revision <= self.header.revision && !batch.events.is_empty() {
+            // The contenders were read since.
+            return;
+        }
         for event in batch.events {
             if self.observer.keys.owns(&event.kv.key) {
                 self.contenders.apply(event);
             }
         }
-        self.header.revision = batch.revision;
-        self.is_doubtful = false;
+        self.header.revision = self.header.revision.max(batch.revision);
     }
 }

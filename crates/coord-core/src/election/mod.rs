@@ -37,7 +37,7 @@ use crate::kv::IntoBytes;
 use crate::loss::PrimitiveError;
 use crate::session::Session;
 pub use candidate::{Candidate, Proclaimer};
-pub use leaders::{Gap, Leaders};
+pub use leaders::{Gap, GapCause, Leaders};
 pub use leadership::{Leadership, ResignError};
 pub use observer::{Leader, Observer};
 

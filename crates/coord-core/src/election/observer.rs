@@ -77,11 +77,11 @@ impl Observer {
         Leaders::of(self.clone())
     }
 
-    /// All contenders as of one revision, in as many requests as there are pages. While the store
-    /// is unavailable the requests are repeated.
+    /// All contenders as of one revision, the newest, in as many requests as there are pages. While
+    /// the store is unavailable the requests are repeated.
     pub(super) async fn contenders(&self) -> Result<(Header, Contenders)> {
         loop {
-            match patiently(|| self.read_contenders()).await {
+            match patiently(|| self.read_contenders(None)).await {
                 // The first page was read just before, and the others are to be had no more.
                 Err(Error::Compacted { .. }) => {}
                 read => return read,
@@ -89,16 +89,29 @@ impl Observer {
         }
     }
 
-    async fn read_contenders(&self) -> Result<(Header, Contenders)> {
+    /// The contenders as of a revision that the store has reached before; `None` if it has not, and
+    /// so is another store.
+    pub(super) async fn contenders_at(&self, revision: Revision) -> Result<Option<Contenders>> {
+        let read = async || match self.read_contenders(Some(revision)).await {
+            Ok((_, contenders)) => Ok(Some(contenders)),
+            Err(Error::FutureRevision { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        patiently(read).await
+    }
+
+    async fn read_contenders(&self, at: Option<Revision>) -> Result<(Header, Contenders)> {
         let all = self.keys.range();
-        let mut page = self.backend.range(Range::new(&all).limit(PAGE)).await?;
+        let first = Range::new(&all).limit(PAGE).at(at.unwrap_or(Revision::ZERO));
+        let mut page = self.backend.range(first).await?;
         let (header, mut contenders) = (page.header, Contenders::default());
+        let at = at.unwrap_or(header.revision);
         loop {
             let last = page.kvs.last().map(|kv| kv.key.clone());
             let owned = page.kvs.into_iter().filter(|kv| self.keys.owns(&kv.key));
             owned.for_each(|kv| contenders.insert(kv));
             let Some(last) = last.filter(|_| page.more) else { return Ok((header, contenders)) };
-            let rest = Range::new(all.after(&last)).limit(PAGE).at(header.revision);
+            let rest = Range::new(all.after(&last)).limit(PAGE).at(at);
             page = self.backend.range(rest).await?;
         }
     }

@@ -5,7 +5,7 @@
 //! on, and the task still removes keys that the store may create late: see `orphaned.rs`.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::asleep::AsleepClock;
+use super::cleanup::Unconfirmed;
 use super::deadline::{Deadline, Moment};
 use super::losses::Losses;
 use super::numbers::{Number, Numbers};
@@ -24,7 +25,7 @@ use super::shelf::Shelf;
 use super::{Epoch, Inner, Session, SessionState};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{Compare, CompareOp, Delete, Header, LeaseId, Revision, Txn};
+use crate::kv::{Header, LeaseId, Revision};
 use crate::loss::LossReason;
 use crate::telemetry::SessionEvents;
 
@@ -62,7 +63,7 @@ pub(super) struct Keeper {
     pub(super) ttl: Duration,
     /// The store's revision when the session was opened: older keys of an adopted lease are a
     /// former owner's.
-    opened: Revision,
+    pub(super) opened: Revision,
     /// What follows from the last keep-alive that was confirmed.
     deadline: Deadline,
     asleep: AsleepClock,
@@ -76,10 +77,14 @@ pub(super) struct Keeper {
     cancelled: CancellationToken,
     pub(super) events: SessionEvents,
     shelf: Arc<Shelf>,
-    /// Each ends when its key is surely gone, or with what to try later.
-    pub(super) cleaning: FuturesUnordered<Pending<Option<Txn>>>,
+    /// Each ends when its key, which surely existed, is gone.
+    pub(super) releasing: FuturesUnordered<Pending<()>>,
+    /// Each ends when its key, which may be created yet, is gone, or with what to try later.
+    pub(super) cleaning: FuturesUnordered<Pending<Option<Unconfirmed>>>,
     /// For keys that may still be created by requests that are very late.
     pub(super) waiting_for_late: FuturesUnordered<Pending<()>>,
+    /// The revision at which the session was orphaned: older keys are the adopter's.
+    pub(super) ended: Arc<OnceLock<Revision>>,
 }
 
 /// How the keeper's work ended.
@@ -120,7 +125,9 @@ impl Keeper {
             cancelled: cancelled.clone(),
             events,
             shelf: Arc::clone(&shelf),
+            releasing: FuturesUnordered::new(),
             cleaning: FuturesUnordered::new(),
+            ended: Arc::default(),
             waiting_for_late: FuturesUnordered::new(),
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
@@ -158,7 +165,13 @@ impl Keeper {
     /// of `inbox`, is dropped.
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         match self.keep(&mut inbox).await {
-            End::Lost(reason) => self.enter(SessionState::Lost(reason)),
+            End::Lost(reason) => {
+                self.enter(SessionState::Lost(reason));
+                // Unless the lease is gone, it may be adopted.
+                if reason != LossReason::Revoked {
+                    self.clean_up_after_end(inbox).await;
+                }
+            }
             End::Close(reply) => {
                 // Holders are told before the store can give away what they hold.
                 self.enter(SessionState::Lost(LossReason::Closed));
@@ -170,7 +183,7 @@ impl Keeper {
                 let result = self.orphan().await;
                 // Whoever asked may not wait any more.
                 let _ = reply.send(result);
-                self.clean_up_orphaned(inbox).await;
+                self.clean_up_after_end(inbox).await;
             }
         }
     }
@@ -209,7 +222,7 @@ impl Keeper {
                     };
                 }
                 command = inbox.recv() => match command {
-                    Some(Command::CleanUp(debris)) => self.cleaning.push(self.clean(debris)),
+                    Some(Command::CleanUp(debris)) => self.clean_up(debris),
                     // One that is under way may have been answered before the lease was gone.
                     Some(Command::Check) if !checking => {
                         (checking, attempt, next_attempt) = (true, None, Instant::now());
@@ -223,6 +236,7 @@ impl Keeper {
                 () = sleep_until(next_attempt), if idle => {
                     attempt = Some((self.now(), self.attempt()));
                 }
+                Some(()) = self.releasing.next() => {}
                 Some(later) = self.cleaning.next() => self.look_later(later),
                 Some(()) = self.waiting_for_late.next() => {}
                 () = due(next_clearing) => {
@@ -304,71 +318,6 @@ impl Keeper {
             self.cancelled.cancel();
         }
         changed
-    }
-
-    /// Removes debris, however often it takes.
-    ///
-    /// If it is unknown whether the key was created, the request may even now be on its way, so
-    /// finding nothing proves nothing: it is looked for again, at growing intervals, for the time
-    /// that a lease lives, and then by [`clean_late`](Self::clean_late). The session has keys of
-    /// its own only, and former owners' keys are older than the session, so this cannot hit
-    /// anybody else's.
-    pub(super) fn clean(&self, Debris { key, created, number }: Debris) -> Pending<Option<Txn>> {
-        let backend = Arc::clone(&self.backend);
-        let ours = Compare::lease(&key, CompareOp::Equal, self.lease);
-        let guard = match created {
-            Some(revision) => {
-                vec![Compare::create_revision(&key, CompareOp::Equal, revision)]
-            }
-            None => {
-                vec![ours, Compare::create_revision(&key, CompareOp::Greater, self.opened)]
-            }
-        };
-        let give_up = Instant::now() + self.ttl;
-        let (events, after) = (self.events, self.ttl / 4);
-        let delete = Txn::new().when(guard).and_then([Delete::new(key)]);
-        Box::pin(async move {
-            let mut pause = Duration::from_millis(50);
-            loop {
-                pause *= 2;
-                // A request that hangs would leave its key in the line for as long as the session
-                // lives; sent again, it does nothing that it has not done.
-                let answer = timeout(after, backend.txn(delete.clone())).await;
-                match answer.unwrap_or(Err(Error::Timeout { after })) {
-                    Ok(response) if response.succeeded || created.is_some() => break,
-                    Ok(_) if Instant::now() >= give_up => return Some(delete),
-                    Ok(_) => {}
-                    Err(error) => events.clean_up_failed(&error, pause),
-                }
-                sleep(pause).await;
-            }
-            drop(number);
-            None
-        })
-    }
-
-    /// Notes what is to be tried later of a cleanup that has ended.
-    pub(super) fn look_later(&self, later: Option<Txn>) {
-        if let Some(delete) = later {
-            self.waiting_for_late.push(self.clean_late(delete));
-        }
-    }
-
-    /// Goes on looking for a key that has not come within a time to live, less and less often, as
-    /// long as the session lives. One that comes late is found before it is as late again.
-    fn clean_late(&self, delete: Txn) -> Pending<()> {
-        let (backend, after) = (Arc::clone(&self.backend), self.ttl / 4);
-        let mut pause = self.ttl;
-        Box::pin(async move {
-            loop {
-                sleep(pause).await;
-                pause = pause.saturating_mul(2);
-                let answer = timeout(after, backend.txn(delete.clone())).await;
-                if answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.succeeded)) {
-                    return;
-                }
-            }
-        })
     }
 }
 

@@ -29,6 +29,7 @@
 mod asleep;
 mod backoff;
 mod builder;
+mod cleanup;
 mod deadline;
 mod epoch;
 mod keeper;
@@ -317,6 +318,12 @@ impl Session {
             return result.map(|()| lease);
         }
         Err(Error::LeaseNotFound { lease: Some(lease) })
+    }
+
+    /// The newest revision at which a former owner of the lease can have left a key: that of the
+    /// adoption. Any, if the lease was not adopted.
+    pub(crate) fn left_until(&self) -> Revision {
+        if self.inner.numbers.are_of_adopter() { self.inner.opened } else { Revision(i64::MAX) }
     }
 
     /// The runtime that the session was opened on.

@@ -48,6 +48,10 @@ impl Numbers {
         Self { generation: Some(fastrand::u32(..)), ..Self::default() }
     }
 
+    pub(super) const fn are_of_adopter(&self) -> bool {
+        self.generation.is_some()
+    }
+
     /// The smallest number that nobody has.
     pub(super) fn take(&self) -> Number {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);

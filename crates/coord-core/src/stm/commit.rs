@@ -24,7 +24,9 @@ use super::transaction::{Known, Transaction, Write};
 use super::turns::Ticket;
 use super::{Isolation, Slot};
 use crate::error::{Error, Result};
-use crate::kv::{Compare, CompareOp, Delete, Op, OpResponse, Range, Revision, Txn, TxnResponse};
+use crate::kv::{
+    Compare, CompareOp, Delete, LeaseId, Op, OpResponse, Range, Revision, Txn, TxnResponse,
+};
 
 impl Transaction {
     /// Checks that the attempt can commit, and reads what has to be compared though the closure
@@ -70,6 +72,14 @@ impl Transaction {
                 Isolation::RepeatableReads => self.reads.len() <= 1 && self.ranges.is_empty(),
                 _ => true,
             }
+    }
+
+    /// Whether it puts a key on a lease that is not this one.
+    pub(super) fn puts_on_other_lease_than(&self, lease: LeaseId) -> bool {
+        self.writes.values().any(|write| match write {
+            Write::Put(put) => put.lease.is_some_and(|other| other != lease),
+            Write::Delete => false,
+        })
     }
 
     /// What others will want to read and this attempt has not, as far as there is room for it.

@@ -73,6 +73,11 @@ impl Markers {
         &self.session
     }
 
+    /// What the keys of all markers of the session begin with.
+    pub(super) fn prefix(&self) -> Bytes {
+        format!("coord/stm/{}", self.session.lease_id()).into()
+    }
+
     /// A marker that nobody else uses.
     pub(super) fn take(&self) -> Slot {
         let free = self.free().pop();
@@ -80,7 +85,7 @@ impl Markers {
             // Never given back: a late commit may still put its marker.
             let mut number = self.session.number();
             number.burn();
-            let key = format!("coord/stm/{}-{number}", self.session.lease_id()).into();
+            let key = [&self.prefix()[..], format!("-{number}").as_bytes()].concat().into();
             Marker { key, modified: Revision::ZERO, number: 0 }
         });
         Slot { markers: self.clone(), marker, in_doubt: false }

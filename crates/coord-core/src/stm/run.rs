@@ -14,6 +14,7 @@ use super::{Again, Committed, Conflict, Isolation, Receipt, Slot, Stm, StmError}
 use crate::backend::KvBackend;
 use crate::error::{Error, Outcome, Result};
 use crate::kv::Revision;
+use crate::loss::LossReason;
 use crate::session::SessionState;
 use crate::telemetry::transaction;
 
@@ -181,6 +182,7 @@ impl Stm {
             && let Some(markers) = &self.markers
         {
             if let SessionState::Lost(reason) = markers.session().state() {
+                markers.session().note_loss(reason, &markers.prefix());
                 return Ok(Err(Again::Lost(reason)));
             }
             progress.slot.get_or_insert_with(|| markers.take());
@@ -207,7 +209,7 @@ impl Stm {
                 if let Some(slot) = slot {
                     slot.refused();
                 }
-                Ok(Err(self.refused(error).await))
+                Ok(Err(self.refused(error, &tx).await))
             }
             Err(error) => self.resolve(progress, error).await,
         }
@@ -246,13 +248,20 @@ impl Stm {
     }
 
     /// Why a commit was refused: perhaps because the lease of the idempotency keys is gone.
-    async fn refused(&self, error: Error) -> Again {
-        if let (Error::LeaseNotFound { .. }, Some(markers)) = (&error, &self.markers)
-            && let Some(reason) = markers.session().why_lost().await
-        {
-            return Again::Lost(reason);
-        }
-        Again::Failed(error)
+    async fn refused(&self, error: Error, tx: &Transaction) -> Again {
+        let (Error::LeaseNotFound { .. }, Some(markers)) = (&error, &self.markers) else {
+            return Again::Failed(error);
+        };
+        let session = markers.session();
+        let reason = match session.why_lost().await {
+            // The lease could not be asked for, and there is no other.
+            None if tx.puts_on_other_lease_than(session.lease_id()) => {
+                return Again::Failed(error);
+            }
+            reason => reason.unwrap_or(LossReason::Revoked),
+        };
+        session.note_loss(reason, &markers.prefix());
+        Again::Lost(reason)
     }
 
     /// Finds out what became of a commit whose answer was lost.

@@ -293,7 +293,6 @@ fn hall() -> MutexGuard<'static, Hall> {
     HALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What tells backends apart.
 #[cfg(test)]
 mod tests {
     use super::*;
