@@ -26,6 +26,7 @@
 //! - `connect`, `config` and `tls`: what can be configured;
 //! - `address`: how an endpoint is dialled;
 //! - `check`: what is refused before anything is sent;
+//! - `history`: noticing that the history of the store was replaced;
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: whom to ask, and whom to ask next;
@@ -45,6 +46,7 @@ mod delivery;
 mod endpoints;
 mod error;
 mod gather;
+mod history;
 mod lease;
 mod link;
 mod options;
@@ -57,10 +59,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, KvBackend, LeaseGrant, LeaseGrantResponse,
-    LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
-    LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range, RangeResponse, Result, Txn,
-    TxnResponse, Watch, WatchRequest,
+    Compact, CompactResponse, Delete, DeleteResponse, Header, KvBackend, LeaseGrant,
+    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
+    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
 };
 
 use check::{Desk, Measured};
@@ -68,6 +70,7 @@ pub use config::ConfigError;
 pub use connect::EtcdBuilder;
 use endpoints::Endpoints;
 use error::{Asked, other};
+use history::History;
 use lease::KeepAlives;
 use link::{Endpoint, Link};
 use options::Options;
@@ -100,6 +103,7 @@ struct Shared {
     desk: Desk,
     keep_alives: KeepAlives,
     watches: Watches,
+    history: History,
 }
 
 impl EtcdBackend {
@@ -142,7 +146,19 @@ impl EtcdBackend {
         let endpoints = Arc::new(Endpoints::new(all, options));
         let watches = Watches::new(Arc::clone(&endpoints));
         let keep_alives = KeepAlives::default();
-        Ok(Self { shared: Arc::new(Shared { endpoints, desk, keep_alives, watches }) })
+        let history = History::default();
+        Ok(Self { shared: Arc::new(Shared { endpoints, desk, keep_alives, watches, history }) })
+    }
+
+    /// Makes a call whose response is as of now, and ends the watches if it shows that the history
+    /// of the store was replaced.
+    async fn linearizable<T>(
+        &self,
+        call: impl Future<Output = Result<T>> + Send,
+        header: impl Fn(&T) -> Header + Send,
+    ) -> Result<T> {
+        let end = |error| self.shared.watches.end_all(error);
+        self.shared.history.follow(call, header, end).await
     }
 
     /// Makes a call, and reads the answer.
@@ -171,30 +187,45 @@ fn is_local(txn: &Txn) -> bool {
     ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
+/// Whether a member may answer with an older state than the newest: etcd does so for a transaction
+/// with any serializable read in it that changes nothing.
+fn is_serializable(txn: &Txn) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure);
+    txn.is_read_only() && ops.any(|op| matches!(op, Op::Range(range) if range.serializable))
+}
+
 #[async_trait]
 impl KvBackend for EtcdBackend {
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         let asked = self.shared.desk.range(&request)?;
         let request = &request;
-        self.call(asked, |link| async move {
+        let call = self.call::<RangeResponse, _, _, _>(asked, |link| async move {
             let mut kv = if request.serializable { link.local().await? } else { link.kv.clone() };
             let (key, options) = send::range(request);
             Ok(kv.get(key, Some(options)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = if request.serializable {
+            call.await
+        } else {
+            self.linearizable(call, |answer| answer.header).await
+        };
+        answer.map_err(|error| request.tell(error))
     }
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
         let asked = self.shared.desk.txn(&request)?;
         let request = &request;
         let local = is_local(request);
-        self.call(asked, |link| async move {
+        let call = self.call::<TxnResponse, _, _, _>(asked, |link| async move {
             let mut kv = if local { link.local().await? } else { link.kv.clone() };
             Ok(kv.txn(send::txn(request)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = if is_serializable(request) {
+            call.await
+        } else {
+            self.linearizable(call, |answer| answer.header).await
+        };
+        answer.map_err(|error| request.tell(error))
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watch> {
@@ -256,22 +287,22 @@ impl KvBackend for EtcdBackend {
     async fn put_with(&self, request: Put) -> Result<PutResponse> {
         let asked = self.shared.desk.put(&request)?;
         let request = &request;
-        self.call(asked, |link| async move {
+        let call = self.call::<PutResponse, _, _, _>(asked, |link| async move {
             let (key, value, options) = send::put(request);
             Ok(link.kv.clone().put(key, value, Some(options)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = self.linearizable(call, |answer| answer.header).await;
+        answer.map_err(|error| request.tell(error))
     }
 
     async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
         let asked = self.shared.desk.delete(&request)?;
         let request = &request;
-        self.call(asked, |link| async move {
+        let call = self.call::<DeleteResponse, _, _, _>(asked, |link| async move {
             let (key, options) = send::delete(request);
             Ok(link.kv.clone().delete(key, Some(options)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = self.linearizable(call, |answer| answer.header).await;
+        answer.map_err(|error| request.tell(error))
     }
 }

@@ -10,6 +10,7 @@ mod interop;
 mod login;
 mod packets;
 mod proxies;
+mod replaced;
 mod runtimes;
 mod schemes;
 mod silence;

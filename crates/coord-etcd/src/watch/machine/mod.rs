@@ -376,6 +376,15 @@ impl Machine {
         self.remove(key);
     }
 
+    /// All watches that are registered end with an error: the store has another history.
+    pub(super) fn end_all(&mut self, error: &Error) {
+        self.seen = Revision::ZERO;
+        let registered = self.watches.iter().filter(|(_, entry)| entry.registering.is_none());
+        for key in registered.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.end(key, error.clone());
+        }
+    }
+
     fn created(&mut self, name: LaneName, creating: &Creating, header: Header, now: Instant) {
         let Creating { id, key: Some(key), .. } = *creating else { return };
         let Some(entry) = self.watches.get_mut(&key) else { return };
