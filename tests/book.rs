@@ -4,6 +4,14 @@
 #[doc = include_str!("../README.md")]
 pub mod readme {}
 
+/// `docs/guide/README.md`
+#[doc = include_str!("../docs/guide/README.md")]
+pub mod guide {}
+
+/// `docs/go.md`
+#[doc = include_str!("../docs/go.md")]
+pub mod go {}
+
 /// `docs/guide/sessions.md`
 #[doc = include_str!("../docs/guide/sessions.md")]
 pub mod sessions {}

@@ -43,7 +43,7 @@ impl Script {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         let world = runtime.block_on(async {
             World {
-                store: MemBackend::new(),
+                store: MemBackend::builder().seed(0).build(),
                 clients: BTreeMap::new(),
                 owners: BTreeMap::new(),
                 resources: BTreeMap::new(),

@@ -10,6 +10,7 @@ mod mirror;
 mod model;
 mod mutex;
 mod prefix;
+mod process;
 mod regressions;
 mod session;
 mod stm;

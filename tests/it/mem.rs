@@ -163,17 +163,46 @@ async fn message_that_etcds_transport_would_not_take_is_refused_whatever_it_asks
     let long = "k".repeat(2 << 20);
     for error in [
         store.get(&long).await.unwrap_err(),
-        store.delete(&long).await.unwrap_err(),
-        store.put(&long, "").await.unwrap_err(),
         store.txn(Txn::new().and_then([Range::new(&long)])).await.unwrap_err(),
         store.watch(WatchRequest::new(&long)).await.unwrap_err(),
     ] {
-        assert!(
-            matches!(error, Error::RequestTooLarge { limit_bytes, .. } if limit_bytes == 2 << 20)
-        );
+        assert_eq!(limit_in(&error), 2 << 20, "{error}");
+    }
+    // The transport refuses a change before the store checks what else is wrong with it.
+    let reborn =
+        [Op::from(Put::new("a", "")), Put::new("a", "").into(), Put::new(&long, "").into()];
+    for error in [
+        store.delete(&long).await.unwrap_err(),
+        store.put(&long, "").await.unwrap_err(),
+        store.put("", &long).await.unwrap_err(),
+        store.txn(Txn::new().and_then(reborn)).await.unwrap_err(),
+    ] {
+        assert_eq!(limit_in(&error), 3 << 19, "{error}");
     }
     let readable = "k".repeat((2 << 20) - 100);
     assert!(store.get(&readable).await.unwrap().is_none(), "only changes go into the log");
+}
+
+/// The limit that an error reports, which must be about the size of a request.
+fn limit_in(error: &Error) -> usize {
+    match *error {
+        Error::RequestTooLarge { size_bytes, limit_bytes } => {
+            assert!(size_bytes > limit_bytes, "{error}");
+            limit_bytes
+        }
+        _ => panic!("{error} is not about the size of a request"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_over_either_limit_reports_the_one_to_obey() {
+    let store = MemBackend::new();
+    for bytes in [1_600_000, 2_000_000, 2_100_000, 8_000_000] {
+        let error = store.put("abc", vec![0; bytes]).await.unwrap_err();
+        assert_eq!(limit_in(&error), 3 << 19, "{bytes} bytes");
+    }
+    // The envelope, the fields and their lengths take 26 bytes of this put.
+    store.put("abc", vec![0; (3 << 19) - 26]).await.unwrap();
 }
 
 /// A worker that starves others by polling the store would be a trap on a runtime of one thread.
@@ -189,8 +218,8 @@ async fn busy_loop_on_the_store_lets_others_run() {
 
 #[tokio::test(start_paused = true)]
 async fn same_calls_give_the_same_answers_to_the_last_byte() {
-    let run = async || {
-        let store = MemBackend::new();
+    let run = async |seed| {
+        let store = MemBackend::builder().seed(seed).build();
         let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
         let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
         let mut told = format!("{lease:?}");
@@ -204,7 +233,22 @@ async fn same_calls_give_the_same_answers_to_the_last_byte() {
         }
         told
     };
-    assert_eq!(run().await, run().await);
+    assert_eq!(run(7).await, run(7).await);
+    assert_ne!(run(7).await, run(8).await);
+}
+
+/// A store that came back empty granted the same lease ids again: a client of its former life kept
+/// the lease of another client alive.
+#[tokio::test(start_paused = true)]
+async fn each_life_of_a_store_has_ids_of_its_own() {
+    let grant = async || {
+        let store = MemBackend::new();
+        let granted = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
+        (granted.header.cluster_id, granted.header.member_id, granted.id)
+    };
+    let (one, other) = (grant().await, grant().await);
+    assert!(one.0 != other.0 && one.1 != other.1 && one.2 != other.2, "{one:?} {other:?}");
+    assert_eq!(one.2.to_string().len(), 16);
 }
 
 /// Each test has a runtime of its own, and a store may be shared between them.

@@ -25,6 +25,15 @@ pub(crate) fn behind(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> 
     Arc::new(Intercept::new(store.clone(), rule))
 }
 
+/// How many random cases a test tries: `usual`, or what the variable `COORD_CASES` says, for a
+/// longer search.
+pub(crate) fn cases(usual: u32) -> u32 {
+    match std::env::var("COORD_CASES") {
+        Ok(cases) => cases.parse().expect("COORD_CASES is a number of cases"),
+        Err(_) => usual,
+    }
+}
+
 /// The newest revision of `store`.
 pub(crate) async fn newest(store: &MemBackend) -> Revision {
     store.range(Range::new("-")).await.expect("the store is there").header.revision
@@ -101,6 +110,8 @@ pub(crate) fn any_fate() -> impl Strategy<Value = Fate> {
         4 => Just(Fate::Pass),
         4 => Just(Fate::Yield),
         3 => (1..4_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
+        // Longer than a lease of 10 s lives, and than anything is waited for.
+        1 => (4_000..60_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
         1 => Just(Fate::LoseRequest),
         1 => Just(Fate::LoseReply),
         1 => Just(Fate::Hang),

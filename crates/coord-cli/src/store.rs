@@ -76,10 +76,22 @@ impl StoreFlags {
 
     /// Connects; on each call anew, and in memory to a new store.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+        self.connect_within(None).await
+    }
+
+    /// Connects, and waits so long for a store that is not there yet; as long as the library does
+    /// by default with `None`.
+    pub(crate) async fn connect_within(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<Arc<dyn KvBackend>> {
         let settings = self.settings()?;
         let Some(members) = members(&settings)? else { return Ok(Arc::new(MemBackend::new())) };
-        let connected = settings.builder().map_err(misused)?.connect().await;
-        let etcd = connected.with_context(|| {
+        let mut builder = settings.builder().map_err(misused)?;
+        if let Some(within) = within {
+            builder = builder.connect_within(within);
+        }
+        let etcd = builder.connect().await.with_context(|| {
             let hint = if members == [ENDPOINTS] { ", the default of --endpoints" } else { "" };
             format!("connect to {}{hint}", members.join(","))
         })?;

@@ -21,6 +21,12 @@ use crate::kv::{
 ///
 /// Shared as `Arc<dyn KvBackend>`, which is a backend itself.
 ///
+/// # Errors
+/// Each method lists its own errors. In addition a backend on a server returns, from any method,
+/// `PermissionDenied`, `Unauthenticated` and `TooManyRequests`, all of them not applied, and
+/// `Backend` for an error that has no kind of its own; from a method that changes the store also
+/// `NoSpace`. The last two carry their outcome.
+///
 /// # Contract
 ///
 /// *Revisions*
@@ -60,7 +66,9 @@ pub trait KvBackend: Send + Sync + 'static {
     /// Reads keys, now or as they were.
     ///
     /// # Errors
-    /// `EmptyKey`, `Compacted`, `FutureRevision`; `Unavailable`, `Timeout`. A read changes nothing.
+    /// `EmptyKey`, `Compacted`, `FutureRevision`; `RequestTooLarge` when the keys in the request
+    /// have more bytes than the backend takes in one message; `Unavailable`, `Timeout`. A read
+    /// changes nothing.
     async fn range(&self, request: Range) -> Result<RangeResponse>;
 
     /// Takes one of two lists of steps, atomically.
@@ -77,14 +85,19 @@ pub trait KvBackend: Send + Sync + 'static {
     /// Registers a watch.
     ///
     /// # Errors
-    /// `EmptyWatchRange`; `Compacted` for a negative start; `Unavailable`, `Timeout`. That a start
-    /// is compacted is said by the stream.
+    /// `EmptyWatchRange`; `Compacted` for a negative start; `RequestTooLarge`, as
+    /// [`range`](Self::range); `Unavailable`, `Timeout`. When a start is compacted, the stream
+    /// reports it.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the watch.
     async fn watch(&self, request: WatchRequest) -> Result<Watch>;
 
     /// Grants a lease: keys put with it are deleted when it ends.
+    ///
+    /// The store raises a TTL below its minimum to the minimum, and a TTL of zero too, as etcd
+    /// does; the response carries the TTL that was granted. etcd's minimum is 2 s by default. A
+    /// [`Session`](crate::Session) refuses a TTL of zero itself, because it is a mistake there.
     ///
     /// # Errors
     /// Not applied: `InvalidTtl` for a fraction of a second, `TtlTooLarge`, `LeaseExists`. Perhaps

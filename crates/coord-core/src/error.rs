@@ -86,14 +86,31 @@ pub enum Error {
         /// The most there may be: the backend's limit, less what outer levels used of it.
         limit: usize,
     },
+    /// A transaction held transactions within transactions on more levels than the backend takes.
+    #[error(
+        "the transaction is nested {depth} levels deep, the limit is {limit}: take steps of the innermost levels in a transaction of their own"
+    )]
+    TxnTooDeep {
+        /// How many levels there are below the outermost transaction.
+        depth: usize,
+        /// The most there may be.
+        limit: usize,
+    },
     /// A request was larger than the backend takes.
+    ///
+    /// etcd has two limits. A change must fit into its log: that limit is
+    /// [`Limits::max_request_bytes`](crate::Limits::max_request_bytes), and the envelope of the log
+    /// counts too. Every message, reads and watches included, must pass its transport, which takes
+    /// 512 KiB more. `limit_bytes` is the lower of the limits that apply: that of the log for a
+    /// change, however large the change is, and that of the transport for a read or a watch.
     #[error(
         "the request has {size_bytes} bytes, the limit is {limit_bytes}: split it, or raise the store's limit"
     )]
     RequestTooLarge {
-        /// The size of the request as the backend encodes it.
+        /// The size of the request in bytes, as the backend encodes it; for a change with or
+        /// without the envelope of the log, which has less than 32 bytes.
         size_bytes: usize,
-        /// The most it may be.
+        /// The most it may be, in bytes.
         limit_bytes: usize,
     },
     /// A watch was asked for on a range that can hold no key.
@@ -102,8 +119,11 @@ pub enum Error {
         /// The range.
         keys: KeyRange,
     },
-    /// A time to live was zero where that makes no sense, or had a fraction of a second.
-    #[error("a time to live of {ttl:?} cannot be had: leases live whole seconds, at least one")]
+    /// A time to live had a fraction of a second, or was zero for a session.
+    ///
+    /// [`KvBackend::lease_grant`](crate::KvBackend::lease_grant) accepts zero: the store raises it
+    /// to its minimum. [`SessionBuilder::open`](crate::SessionBuilder::open) refuses both.
+    #[error("invalid TTL {ttl:?}: must be a whole number of seconds, at least 1")]
     InvalidTtl {
         /// The time to live.
         ttl: Duration,
@@ -143,6 +163,17 @@ pub enum Error {
         requested: Option<Revision>,
         /// The newest there is.
         current: Option<Revision>,
+    },
+    /// The history of the store was replaced: an older backup was restored, or an empty store took
+    /// its place. What was read, watched or held before has to be read anew.
+    #[error(
+        "the history of the store was replaced: it answered with revision {found} after {newest}: read anew"
+    )]
+    HistoryReplaced {
+        /// The newest revision that was seen before.
+        newest: Revision,
+        /// The lower revision that the store answered with.
+        found: Revision,
     },
     /// There is no such lease, or no longer.
     #[error("lease {} not found: it expired, was revoked, or never was", maybe(.lease))]
@@ -218,6 +249,7 @@ pub enum ErrorKind {
     LeaseProvided,
     DuplicateKey,
     TooManyOps,
+    TxnTooDeep,
     RequestTooLarge,
     EmptyWatchRange,
     InvalidTtl,
@@ -226,6 +258,7 @@ pub enum ErrorKind {
     Refused,
     Compacted,
     FutureRevision,
+    HistoryReplaced,
     LeaseNotFound,
     LeaseExists,
     NoSpace,
@@ -248,6 +281,7 @@ impl Error {
             Self::LeaseProvided { .. } => ErrorKind::LeaseProvided,
             Self::DuplicateKey { .. } => ErrorKind::DuplicateKey,
             Self::TooManyOps { .. } => ErrorKind::TooManyOps,
+            Self::TxnTooDeep { .. } => ErrorKind::TxnTooDeep,
             Self::RequestTooLarge { .. } => ErrorKind::RequestTooLarge,
             Self::EmptyWatchRange { .. } => ErrorKind::EmptyWatchRange,
             Self::InvalidTtl { .. } => ErrorKind::InvalidTtl,
@@ -256,6 +290,7 @@ impl Error {
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Compacted { .. } => ErrorKind::Compacted,
             Self::FutureRevision { .. } => ErrorKind::FutureRevision,
+            Self::HistoryReplaced { .. } => ErrorKind::HistoryReplaced,
             Self::LeaseNotFound { .. } => ErrorKind::LeaseNotFound,
             Self::LeaseExists { .. } => ErrorKind::LeaseExists,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
@@ -280,6 +315,7 @@ impl Error {
             | Self::LeaseProvided { .. }
             | Self::DuplicateKey { .. }
             | Self::TooManyOps { .. }
+            | Self::TxnTooDeep { .. }
             | Self::RequestTooLarge { .. }
             | Self::EmptyWatchRange { .. }
             | Self::InvalidTtl { .. }
@@ -288,6 +324,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Compacted { .. }
             | Self::FutureRevision { .. }
+            | Self::HistoryReplaced { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. } => Outcome::NotApplied,
             // The store would not even look at it.
@@ -321,6 +358,7 @@ impl Error {
             | Self::LeaseProvided { .. }
             | Self::DuplicateKey { .. }
             | Self::TooManyOps { .. }
+            | Self::TxnTooDeep { .. }
             | Self::RequestTooLarge { .. }
             | Self::EmptyWatchRange { .. }
             | Self::InvalidTtl { .. }
@@ -330,6 +368,7 @@ impl Error {
             // What it needs is gone, missing or taken: the caller must look and decide.
             Self::KeyNotFound { .. }
             | Self::Compacted { .. }
+            | Self::HistoryReplaced { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. } => false,
             // Somebody must act on the store.

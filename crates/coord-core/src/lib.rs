@@ -36,6 +36,7 @@
 //! # }
 //! ```
 
+mod again;
 mod backend;
 pub mod contender;
 pub mod election;

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
+use crate::again::Held;
 use crate::contender::{Contender, FencingToken, WaitingLine};
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
@@ -57,6 +59,14 @@ pub struct Mutex {
 
 impl Mutex {
     /// The lock `name`, to be held on `session`. Names that nest, `p` and `p/q`, are two locks.
+    ///
+    /// # Names
+    /// A name owns all keys below `name/`: write no other data there. A data key `jobs/1` beside a
+    /// lock named `jobs` counts as its holder. Contenders that enqueue after it wait until the key
+    /// is deleted, as in Go, and [`try_lock`](Self::try_lock) returns `None`. A key without a lease
+    /// never expires, so the wait may never end. While the key in front has no lease, or is not of
+    /// a contender's form, coord logs a warning with the key, once for each wait. A key with a
+    /// further slash, such as `jobs/1/state`, belongs to another name and does not block.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { line: WaitingLine::of_kind("mutex", session, name) }
     }
@@ -253,6 +263,13 @@ impl MutexGuard {
         self.contender.lost().await
     }
 
+    /// A token that is cancelled when the lock is lost, or unlocked, for code that takes one. Each
+    /// call returns a token of its own: cancelling it does nothing to the guard.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.contender.cancellation_token()
+    }
+
     /// Runs `future` as long as the lock is held; when it is lost, `future` is dropped.
     ///
     /// ```
@@ -339,5 +356,15 @@ impl MutexGuard {
     pub fn blocking_unlock(self) -> Result<(), PrimitiveError> {
         let session = self.session().clone();
         blocked(&session, self.unlock())
+    }
+}
+
+impl Held for MutexGuard {
+    fn contender(&self) -> &Contender {
+        &self.contender
+    }
+
+    fn into_contender(self) -> Contender {
+        self.contender
     }
 }

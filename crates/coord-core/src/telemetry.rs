@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::kv::LeaseId;
-use crate::loss::LossReason;
+use crate::loss::{LossReason, PrimitiveError};
 use crate::session::{Epoch, SessionState};
 
 const SESSION: &str = "coord::session";
 const SUPERVISOR: &str = "coord::supervisor";
 const STM: &str = "coord::stm";
+const LOCK: &str = "coord::lock";
+const ELECTION: &str = "coord::election";
 
 /// What happens to one session.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +139,7 @@ pub(crate) fn open_given_up(epoch: Epoch, error: &Error) {
 
 /// What happens to a supervisor; `epoch` is its newest.
 pub(crate) mod supervisor {
-    use super::{Duration, Epoch, Error, LossReason, SUPERVISOR};
+    use super::{Duration, Epoch, Error, LossReason, PrimitiveError, SUPERVISOR};
 
     pub(crate) fn down(epoch: Epoch, reason: LossReason) {
         let next = "opening another session";
@@ -172,36 +174,86 @@ pub(crate) mod supervisor {
             "supervisor failed");
     }
 
-    /// Work that lost what it held is called again.
-    pub(crate) fn called_again(epoch: Epoch, reason: LossReason) {
+    /// Work that lost what it held is called again. `key` is what it held, if that was lost before
+    /// the session was.
+    pub(crate) fn called_again(epoch: Epoch, reason: LossReason, key: Option<&[u8]>) {
         let next = "calling it again";
-        tracing::info!(target: SUPERVISOR, %epoch, %reason, next, "work lost what it held");
+        let key = key.map(|key| tracing::field::display(key.escape_ascii()));
+        tracing::info!(target: SUPERVISOR, %epoch, %reason, key, next, "work lost what it held");
+    }
+
+    /// A lock or a leadership could not be acquired yet.
+    pub(crate) fn acquire_failed(epoch: Epoch, error: &PrimitiveError, pause: Duration) {
+        tracing::warn!(target: SUPERVISOR, %epoch, %error,
+            next = format_args!("trying again in {pause:.0?}"), "acquiring failed");
     }
 }
 
 /// What happens in a waiting line; `kind` is the primitive on it: "mutex", "election"; "line" for
 /// those of others.
 pub(crate) mod line {
-    use super::{Duration, LossReason, label, meter};
+    use bytes::Bytes;
+
+    use super::{Duration, ELECTION, LOCK, LossReason, label, meter};
+    use crate::contender::FencingToken;
 
     /// A contender's key is in the line.
     pub(crate) fn joined(kind: &'static str) {
         meter::count("coord_line_joined_total", &[("kind", kind)]);
     }
 
-    /// A contender is first; it joined `waited` ago.
-    pub(crate) fn turn(kind: &'static str, waited: Duration) {
+    /// Which contender an event is about.
+    pub(crate) struct About<'a> {
+        pub(crate) kind: &'static str,
+        pub(crate) name: &'a Bytes,
+        pub(crate) token: FencingToken,
+    }
+
+    /// A contender is first; it joined `waited` ago. Locks may change hands thousands of times a
+    /// second, so their lines are for debugging.
+    pub(crate) fn turn(About { kind, name, token }: About<'_>, waited: Duration) {
+        let name = name.escape_ascii();
+        if kind == "election" {
+            tracing::info!(target: ELECTION, %name, %token, ?waited, "leading");
+        } else {
+            tracing::debug!(target: LOCK, %name, %token, ?waited, "locked");
+        }
         meter::observe("coord_line_wait_seconds", waited, &[("kind", kind)]);
     }
 
-    /// A contender gave its place up, whether or not it had been first.
-    pub(crate) fn left(kind: &'static str) {
+    /// A contender gave its place up; `held` if it had been first.
+    pub(crate) fn left(About { kind, name, token }: About<'_>, held: bool) {
+        let name = name.escape_ascii();
+        match (held, kind) {
+            (true, "election") => {
+                tracing::info!(target: ELECTION, %name, %token, reason = "resigned",
+                    "no longer leading");
+            }
+            (true, _) => tracing::debug!(target: LOCK, %name, %token, "unlocked"),
+            (false, _) => {}
+        }
         meter::count("coord_line_left_total", &[("kind", kind)]);
     }
 
-    /// A contender's place was lost: call it once for each.
-    pub(crate) fn lost(kind: &'static str, reason: LossReason) {
+    /// A contender's place was lost, `held` or while it waited: call it once for each.
+    pub(crate) fn lost(About { kind, name, token }: About<'_>, held: bool, reason: LossReason) {
+        let name = name.escape_ascii();
+        match (held, kind) {
+            (true, "election") => {
+                tracing::warn!(target: ELECTION, %name, %token, %reason, "no longer leading");
+            }
+            (true, _) => tracing::warn!(target: LOCK, %name, %token, %reason, "lost"),
+            (false, _) => {}
+        }
         meter::count("coord_line_lost_total", &[("kind", kind), ("reason", label(reason))]);
+    }
+
+    /// A contender waits for a key that no client of this package, or of Go's, has put there.
+    pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
+        let (name, key) = (name.escape_ascii(), key.escape_ascii());
+        tracing::warn!(target: LOCK, %name, %key,
+            next = "waiting until it is deleted: keep data out of the keys below the name",
+            "waiting for a key that belongs to no lock or election");
     }
 }
 
@@ -329,7 +381,9 @@ mod meter {
 #[cfg(all(test, feature = "metrics"))]
 mod tests {
     use super::*;
-    use crate::kv::LeaseId;
+    use crate::contender::FencingToken;
+    use crate::kv::{LeaseId, Revision};
+    use bytes::Bytes;
     use metrics_util::debugging::DebuggingRecorder;
     use std::collections::BTreeSet;
 
@@ -346,9 +400,11 @@ mod tests {
             session.keep_alive_confirmed();
             session.keep_alive_failed(&Error::TooManyRequests);
             line::joined("mutex");
-            line::turn("mutex", Duration::from_millis(1500));
-            line::left("mutex");
-            line::lost("mutex", LossReason::KeyDeleted);
+            let (name, token) = (Bytes::from_static(b"m"), FencingToken(Revision(2)));
+            let about = || line::About { kind: "mutex", name: &name, token };
+            line::turn(about(), Duration::from_millis(1500));
+            line::left(about(), true);
+            line::lost(about(), true, LossReason::KeyDeleted);
             transaction::conflicted(1, &["a key"]);
             transaction::ended("committed");
         });

@@ -55,7 +55,7 @@ impl Desk {
 
     pub(crate) fn txn(&self, request: &Txn) -> Result<Asked> {
         // The check of core is recursive too, but no deeper than the limit of operations.
-        shallow(request, NESTING_MAX)?;
+        check_depth(request, NESTING_MAX)?;
         request.check(&self.limits)?;
         let mut notes = Notes::default();
         notes.take(request);
@@ -88,19 +88,33 @@ fn told(revision: Revision) -> Option<Revision> {
     (revision.0 > 0).then_some(revision)
 }
 
-/// Refuses a transaction with more than `levels` levels below its first. To the caller it is as
-/// if every level used up some of the operations, as in etcd it does.
-fn shallow(txn: &Txn, levels: usize) -> Result<()> {
-    for op in txn.success.iter().chain(&txn.failure) {
-        let Op::Txn(nested) = op else { continue };
-        let Some(levels) = levels.checked_sub(1) else {
-            let Txn { compares, success, failure } = nested;
-            let count = compares.len().max(success.len()).max(failure.len());
-            return Err(Error::TooManyOps { count, limit: 0 });
-        };
-        shallow(nested, levels)?;
+/// Refuses a transaction with more than `limit` levels below its first.
+fn check_depth(txn: &Txn, limit: usize) -> Result<()> {
+    if has_at_most(limit, txn) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::TxnTooDeep { depth: depth(txn), limit })
+}
+
+fn has_at_most(levels: usize, txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match op {
+        Op::Txn(nested) => levels.checked_sub(1).is_some_and(|levels| has_at_most(levels, nested)),
+        Op::Range(_) | Op::Put(_) | Op::Delete(_) => true,
+    })
+}
+
+/// How many levels there are below the first. Without recursion, because nothing bounds them.
+fn depth(txn: &Txn) -> usize {
+    let (mut deepest, mut unseen) = (0, vec![(txn, 0)]);
+    while let Some((txn, level)) = unseen.pop() {
+        deepest = deepest.max(level);
+        for op in txn.success.iter().chain(&txn.failure) {
+            if let Op::Txn(nested) = op {
+                unseen.push((nested, level + 1));
+            }
+        }
+    }
+    deepest
 }
 
 /// What a complaint about a transaction can be about: known if there is but one candidate.
@@ -199,8 +213,12 @@ mod tests {
     #[test]
     fn transactions_are_nested_as_deep_as_answers_can_be_read() {
         desk().txn(&nested(NESTING_MAX)).expect("deep enough");
-        let error = desk().txn(&nested(NESTING_MAX + 1)).expect_err("too deep");
-        assert!(matches!(error, Error::TooManyOps { count: 0, limit: 0 }), "{error:?}");
+        desk().txn(&nested(NESTING_MAX + 1)).expect_err("one level too deep");
+        let error = desk().txn(&nested(NESTING_MAX + 2)).expect_err("too deep");
+        assert!(matches!(error, Error::TxnTooDeep { depth: 50, limit: NESTING_MAX }), "{error:?}");
+        assert_eq!(error.outcome(), coord_core::Outcome::NotApplied);
+        let message = error.to_string();
+        assert!(message.contains("50 levels deep, the limit is 48"), "{message}");
     }
 
     #[test]

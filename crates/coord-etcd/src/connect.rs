@@ -59,6 +59,16 @@ impl EtcdBuilder {
         self
     }
 
+    /// How long [`connect`](Self::connect) may take, all endpoints and attempts included; the
+    /// longer of the two other timeouts by default, 7 s.
+    ///
+    /// Until then it dials again: a store that is about to start, or to elect a leader, is waited
+    /// for.
+    pub const fn connect_within(mut self, timeout: Duration) -> Self {
+        self.options.connect_within = Some(bounded(timeout));
+        self
+    }
+
     /// How long to wait for the answer to a request, trying other members included; 7 s by
     /// default. Watches have no such limit once they are registered.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
@@ -88,13 +98,15 @@ impl EtcdBuilder {
     }
 
     /// Connects: to the first endpoint that answers, in the order given. The others are dialled
-    /// when they are needed. While the members elect a leader that is waited for, as long as for
-    /// any request.
+    /// when they are needed. While no endpoint accepts a connection, and while the members elect a
+    /// leader, it tries again until its time is over
+    /// ([`connect_within`](Self::connect_within)).
     ///
     /// # Errors
     /// `Unavailable`, naming every endpoint, when none could be reached; `Unauthenticated` when
-    /// the login is wrong, or there should have been one; `Backend` when an endpoint or a
-    /// certificate makes no sense. Nothing was changed.
+    /// the login is wrong, or there should have been one; `Backend` with a
+    /// [`ConfigError`](crate::ConfigError) as its source, before anything is dialled, when an
+    /// endpoint or a certificate cannot be used. Nothing was changed.
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.

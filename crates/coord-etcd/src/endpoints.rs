@@ -6,17 +6,24 @@
 //! When it does not, what became of the request decides:
 //!
 //! ```text
+//! not processed, because of the connection (GOAWAY)           send it again, on a new connection
 //! surely nothing: refused connection, no leader, overload     ask the next one
 //! a read, whatever happened                                   ask the next one
 //! perhaps applied                                             tell the caller; prefer the next one
 //! anything that the store decided                             tell the caller
 //! ```
 //!
+//! What answers at an endpoint need not be etcd: a proxy in front of a dead member answers with
+//! HTTP statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or a
+//! connect takes no answer as final that etcd does not give. A change has an unknown outcome then:
+//! the proxy may have sent it on.
+//!
 //! When all have been asked in vain, they are asked again after a pause, as long as there is time
 //! and at least one of them is there at all: an election takes a second or two. If no member
 //! accepts a connection the caller is told at once.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,7 +32,8 @@ use coord_core::{Error, Outcome, Result};
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::error::{Asked, Failure, Remedy};
+use crate::delivery::Attempt;
+use crate::error::{Asked, Failure, Remedy, runtime_is_gone};
 use crate::link::{Endpoint, Link};
 use crate::options::Options;
 use crate::patience::awaited;
@@ -33,6 +41,10 @@ use crate::patience::awaited;
 /// The pause after all endpoints were asked in vain, doubled every time up to the other.
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
+
+/// How often an attempt is repeated at once when the connection did not process the request. Each
+/// repetition has a new connection, unless the last one has not noticed its own end yet.
+const RESENDS_AT_ONCE: u32 = 3;
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -57,14 +69,16 @@ impl Endpoints {
         Self { all, preferred: AtomicUsize::new(0), options }
     }
 
-    /// Finds an endpoint that answers, and logs in.
+    /// Finds an endpoint that answers, and logs in. Endpoints that refuse connections are dialled
+    /// again until `within` has passed: their members may be about to start.
     ///
     /// That a connection is accepted proves little: with TLS on one side only, or without the
     /// certificate that the server wants, it breaks with the first request. So one is made, for a
     /// key that nobody has; that it may not be read is an answer too.
     pub(crate) async fn reach(&self) -> Result<()> {
-        let asked = Asked { waited: self.options.request_timeout, ..Asked::default() };
-        let answer = self.call(&asked, |link| async move {
+        let within = self.options.connect_within();
+        let asked = Asked { waited: within, connects: true, ..Asked::default() };
+        let answer = self.call_until(Instant::now() + within, &asked, |link| async move {
             let options = GetOptions::new().with_serializable().with_count_only();
             link.kv.clone().get("\0", Some(options)).await
         });
@@ -129,13 +143,15 @@ impl Endpoints {
                 };
                 let again = match failure.remedy {
                     Remedy::None => false,
-                    Remedy::Unreachable | Remedy::Elsewhere => true,
+                    Remedy::Unreachable | Remedy::Resend | Remedy::Another | Remedy::Elsewhere => {
+                        true
+                    }
                     Remedy::Login => {
                         self.options.login.is_some() && renewed.insert(endpoint.number)
                     }
                 };
                 if !again {
-                    if matches!(failure.error, Error::Unavailable { .. } | Error::Timeout { .. }) {
+                    if is_of_the_way(&failure.error) {
                         self.avoid(endpoint.number);
                     }
                     return Err(failure.error);
@@ -143,8 +159,11 @@ impl Endpoints {
                 tracing::debug!(endpoint = endpoint.name, error = %failure.error, "passed over");
                 failures.push(failure);
             }
-            let nobody = failures.iter().all(|failure| failure.remedy == Remedy::Unreachable);
-            if nobody || Instant::now() + pause >= deadline {
+            let is_final = |failure: &Failure| match failure.remedy {
+                Remedy::Unreachable => !asked.connects,
+                remedy => remedy == Remedy::Another,
+            };
+            if failures.iter().all(is_final) || Instant::now() + pause >= deadline {
                 return Err(summary(failures));
             }
             sleep(pause).await;
@@ -166,7 +185,18 @@ impl Endpoints {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let answer = self.ask(endpoint, asked, send, deadline, others);
+        let answer = async {
+            let mut resends = RESENDS_AT_ONCE;
+            loop {
+                match self.ask(endpoint, asked, send, deadline, others).await {
+                    Err(failure) if failure.remedy == Remedy::Resend && resends > 0 => {
+                        tracing::debug!(endpoint = endpoint.name, error = %failure.error, "resent");
+                        resends -= 1;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
         awaited(answer, || self.avoid(endpoint.number)).await
     }
 
@@ -182,19 +212,33 @@ impl Endpoints {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
+        // A connect may have more time than a request, for many attempts.
+        let deadline = deadline.min(Instant::now() + self.options.request_timeout);
         let left = deadline.saturating_duration_since(Instant::now());
         let early = if others > 0 { Instant::now() + left / 2 } else { deadline };
         let link = match timeout_at(early, endpoint.link(&self.options)).await {
             Ok(link) => link?,
             Err(_) => return Err(Failure::not_reached(&endpoint.name, "no answer in time")),
         };
-        let limit = if asked.changes { deadline } else { early };
-        match timeout_at(limit, send(Arc::clone(&link))).await {
-            Ok(Ok(answer)) => {
+        let attempt = Attempt::default();
+        // On the heap: a call of the client crate is a large future, and this one contains it.
+        let sending = Box::pin(attempt.track(send(Arc::clone(&link))));
+        let answer = self.answer(&attempt, sending, asked, deadline, early);
+        // A caller that gives up sooner tries again, and must not meet the same full connection.
+        let learn = || {
+            if attempt.withdraw() {
+                endpoint.forget(&link);
+            }
+        };
+        match awaited(answer, learn).await {
+            Some(Ok(answer)) => {
                 link.note_answer();
                 Ok(answer)
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
+                if runtime_is_gone(&error) {
+                    endpoint.forget(&link);
+                }
                 let mut failure = Failure::of_client(error, asked, &endpoint.name);
                 if !link.has_answered() {
                     failure = failure.at_first(endpoint.encrypted);
@@ -204,12 +248,46 @@ impl Endpoints {
                 }
                 Err(failure)
             }
-            Err(_) => {
-                // The connection may be dead without anybody having noticed.
+            None => {
+                // The connection may be dead without anybody having noticed, or other requests may
+                // hold all streams that the member permits on it.
                 endpoint.forget(&link);
+                if attempt.withdraw() {
+                    return Err(Failure::not_sent(&endpoint.name));
+                }
                 Err(Failure::timed_out(asked))
             }
         }
+    }
+
+    /// The answer to a request, if it comes in time. A request that no connection takes has as much
+    /// time as a member has to accept a connection; a change that one has taken, up to `deadline`.
+    async fn answer<T>(
+        &self,
+        attempt: &Attempt,
+        mut sending: Pin<Box<impl Future<Output = T> + Send>>,
+        asked: &Asked,
+        deadline: Instant,
+        early: Instant,
+    ) -> Option<T> {
+        let taken_by = early.min(Instant::now() + self.options.connect_timeout);
+        if let Ok(answer) = timeout_at(taken_by, &mut sending).await {
+            return Some(answer);
+        }
+        if attempt.withdraw() {
+            return None;
+        }
+        let limit = if asked.changes { deadline } else { early };
+        timeout_at(limit, sending).await.ok()
+    }
+}
+
+/// Whether the member, or the way to it, is what failed.
+const fn is_of_the_way(error: &Error) -> bool {
+    match error {
+        Error::Unavailable { .. } | Error::Timeout { .. } => true,
+        Error::Backend { outcome, .. } => matches!(outcome, Outcome::Unknown),
+        _ => false,
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +30,13 @@ const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 const UNSUPPORTED: [(&str, &str); 2] = [
     (
         "ETCDCTL_INSECURE_SKIP_TLS_VERIFY",
-        "server certificates are always verified: name their authority in ETCDCTL_CACERT",
+        "unset it, and give the server's certificate, or its CA's, in ETCDCTL_CACERT or --cacert",
     ),
-    ("ETCDCTL_DISCOVERY_SRV", "members are not looked up: list them in ETCDCTL_ENDPOINTS"),
+    ("ETCDCTL_DISCOVERY_SRV", "unset it, and list the members in ETCDCTL_ENDPOINTS or --endpoints"),
 ];
+
+/// The values of a variable that leave what it stands for switched off.
+const OFF: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
 
 /// A setting that `etcdctl` reads from its environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,7 +105,15 @@ impl Variable {
 #[derive(Clone, Default)]
 pub struct Settings {
     set: BTreeMap<Variable, Setting>,
-    unsupported: Option<(&'static str, &'static str)>,
+    unsupported: Option<Unsupported>,
+}
+
+/// A variable of [`UNSUPPORTED`] that is set.
+#[derive(Clone)]
+struct Unsupported {
+    name: &'static str,
+    value: OsString,
+    remedy: &'static str,
 }
 
 #[derive(Clone)]
@@ -110,6 +121,13 @@ struct Setting {
     value: OsString,
     /// The variable or flag that set it.
     source: &'static str,
+}
+
+/// The settings that name a file.
+struct Files<'a> {
+    authorities: Option<&'a Setting>,
+    /// The client's certificate and its key.
+    identity: Option<(&'a Setting, &'a Setting)>,
 }
 
 /// What to speak TLS with, in PEM.
@@ -147,10 +165,10 @@ impl Settings {
                 settings.set(variable, variable.name(), value);
             }
         }
-        let is_set = |name| {
-            lookup(name).is_some_and(|value| !["", "0", "f", "false"].iter().any(|no| value == *no))
-        };
-        settings.unsupported = UNSUPPORTED.into_iter().find(|(name, _)| is_set(name));
+        settings.unsupported = UNSUPPORTED.into_iter().find_map(|(name, remedy)| {
+            let value = lookup(name).filter(|value| !OFF.iter().any(|off| value == *off))?;
+            Some(Unsupported { name, value, remedy })
+        });
         settings
     }
 
@@ -217,15 +235,43 @@ impl Settings {
     /// # Errors
     /// A certificate or a key is set without the other, or a file cannot be read.
     pub fn certificates(&self) -> Result<Option<Certificates>, SettingsError> {
+        let Files { authorities, identity } = self.files()?;
+        let authorities = authorities.map(Setting::read).transpose()?;
+        let identity = match identity {
+            Some((certificate, key)) => Some((certificate.read()?, key.read()?)),
+            None => None,
+        };
+        let wanted = identity.is_some() || authorities.is_some();
+        Ok(wanted.then_some(Certificates { authorities, identity }))
+    }
+
+    /// The same, for the builder: its errors name the files, so the paths go with the texts.
+    fn tls(&self) -> Result<Option<Tls>, SettingsError> {
+        let Files { authorities, identity } = self.files()?;
+        if authorities.is_none() && identity.is_none() {
+            return Ok(None);
+        }
+        let mut tls = Tls::new();
+        if let Some(authorities) = authorities {
+            tls = tls.ca_read(authorities.path(), authorities.read()?);
+        }
+        if let Some((certificate, key)) = identity {
+            let certificate = (certificate.path(), certificate.read()?);
+            tls = tls.identity_read(certificate, (key.path(), key.read()?));
+        }
+        Ok(Some(tls))
+    }
+
+    /// The files of certificates and keys; one of a client's certificate and its key is refused
+    /// without the other.
+    fn files(&self) -> Result<Files<'_>, SettingsError> {
         let identity = match (self.set.get(&Variable::Cert), self.set.get(&Variable::Key)) {
             (None, None) => None,
-            (Some(certificate), Some(key)) => Some((certificate.read()?, key.read()?)),
+            (Some(certificate), Some(key)) => Some((certificate, key)),
             (Some(certificate), None) => return Err(certificate.without(Variable::Key)),
             (None, Some(key)) => return Err(key.without(Variable::Cert)),
         };
-        let authorities = self.set.get(&Variable::CaCert).map(Setting::read).transpose()?;
-        let wanted = identity.is_some() || authorities.is_some();
-        Ok(wanted.then_some(Certificates { authorities, identity }))
+        Ok(Files { authorities: self.set.get(&Variable::CaCert), identity })
     }
 
     /// A builder with all settings applied.
@@ -234,8 +280,9 @@ impl Settings {
     /// A setting is wrong, a file cannot be read, or a variable is set that this crate does not
     /// support. Nothing was connected.
     pub fn builder(&self) -> Result<EtcdBuilder, SettingsError> {
-        if let Some((name, remedy)) = self.unsupported {
-            return Err(SettingsError::wrong(name, format!("not supported, {remedy}")));
+        if let Some(Unsupported { name, value, remedy }) = &self.unsupported {
+            let why = format!("not supported, but set to {:?}: {remedy}", value.to_string_lossy());
+            return Err(SettingsError::wrong(name, why));
         }
         let mut builder = EtcdBuilder::new(self.endpoints()?);
         if let Some(timeout) = self.dial_timeout()? {
@@ -244,14 +291,7 @@ impl Settings {
         if let Some((user, password)) = self.login()? {
             builder = builder.login(user, password);
         }
-        if let Some(Certificates { authorities, identity }) = self.certificates()? {
-            let mut tls = Tls::new();
-            if let Some(authorities) = authorities {
-                tls = tls.ca(authorities);
-            }
-            if let Some((certificate, key)) = identity {
-                tls = tls.identity(certificate, key);
-            }
+        if let Some(tls) = self.tls()? {
             builder = builder.tls(tls);
         }
         Ok(builder)
@@ -290,6 +330,10 @@ impl EtcdBuilder {
 }
 
 impl Setting {
+    fn path(&self) -> PathBuf {
+        PathBuf::from(&self.value)
+    }
+
     fn read(&self) -> Result<Vec<u8>, SettingsError> {
         let path = Path::new(&self.value);
         std::fs::read(path).map_err(|error| SettingsError {

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{Error, LeaseId, Limits, Outcome, Revision, Source};
+use rustls::CertificateError;
 use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};
 
+use crate::delivery::{NOT_GRPC, Unprocessed};
 use crate::not_tls;
 use crate::wire::Malformed;
 
@@ -27,6 +29,8 @@ use crate::wire::Malformed;
 pub(crate) struct Asked {
     /// Whether it may change the store.
     pub(crate) changes: bool,
+    /// Whether it is a connect, for which an endpoint may start to accept connections.
+    pub(crate) connects: bool,
     /// The one key that the complaint can be about.
     pub(crate) key: Option<Bytes>,
     /// The one lease that the complaint can be about.
@@ -57,6 +61,12 @@ pub(crate) enum Remedy {
     None,
     /// The member could not be reached at all: ask another.
     Unreachable,
+    /// The member did not process the request, because of the connection: send it again, at once
+    /// and to the same member.
+    Resend,
+    /// What answered is not etcd, or something between it and the member failed: ask another. The
+    /// same endpoint would answer the same.
+    Another,
     /// The member cannot serve now: ask another, or the same later.
     Elsewhere,
     /// The login is too old: log in again.
@@ -147,6 +157,9 @@ static TABLE: &[Row] = {
         Row(None, Has("etcdserver: request timed out"), Away(Unknown)),
         Row(None, Is("etcdserver: server stopped"), Away(Unknown)),
         Row(None, Is("etcdserver: unhealthy cluster"), Away(Unknown)),
+        // A proxy. It may have failed after it sent the request on.
+        Row(Some(Code::Unavailable), Has(NOT_GRPC), Away(Unknown)),
+        Row(None, Has(NOT_GRPC), Other(Unknown)),
         // The transport. With the first nothing was sent, with the second it was not looked at.
         Row(None, Has("Service was not ready"), Away(NotApplied)),
         Row(None, Has("refused stream before processing any application logic"), Away(NotApplied)),
@@ -207,9 +220,15 @@ impl Failure {
     /// What a gRPC status means, from the member at `endpoint`.
     pub(crate) fn of_status(status: Status, asked: &Asked, endpoint: &str) -> Self {
         if let Some(why) = not_dialled(&status) {
-            let reason = format!("cannot connect to {endpoint}: {why}");
+            let reason = not_dialled_reason(endpoint, why);
+            let remedy = of_dial(&status);
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
-            return Self { error, remedy: Remedy::Unreachable };
+            return Self { error, remedy };
+        }
+        if cause::<Unprocessed>(&status).is_some() {
+            let reason = format!("{endpoint}: the request was not processed: {}", root(&status));
+            let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
+            return Self { error, remedy: Remedy::Resend };
         }
         Self::of_message(status, asked, endpoint)
     }
@@ -226,6 +245,7 @@ impl Failure {
         let (code, message) = (status.code(), status.message());
         let row = TABLE.iter().find(|row| row.fits(code, message));
         let means = row.expect("the last row fits everything").2;
+        let by_etcd = message.contains("etcdserver: ");
         let said = || message.trim_start_matches("etcdserver: ").to_owned();
         match means {
             Means::EmptyKey => Self::answer(Error::EmptyKey),
@@ -254,8 +274,10 @@ impl Failure {
             Means::NoSpace => {
                 Self::answer(Error::NoSpace { outcome: asked.outcome(Outcome::Unknown) })
             }
-            Means::Denied => Self::answer(Error::PermissionDenied { reason: said() }),
-            Means::WrongLogin => Self::answer(Error::Unauthenticated { reason: said() }),
+            Means::Denied if by_etcd => Self::answer(Error::PermissionDenied { reason: said() }),
+            Means::Denied => Self::foreign(Error::PermissionDenied { reason: said() }, asked),
+            Means::WrongLogin if by_etcd => Self::answer(Error::Unauthenticated { reason: said() }),
+            Means::WrongLogin => Self::foreign(Error::Unauthenticated { reason: said() }, asked),
             Means::OldLogin => {
                 let error = Error::Unauthenticated { reason: said() };
                 Self { error, remedy: Remedy::Login }
@@ -271,7 +293,11 @@ impl Failure {
                 Self::away(asked.outcome(outcome), reason, Some(Arc::new(status)))
             }
             Means::TimedOut => Self::timed_out(asked),
-            Means::Other(outcome) => Self::answer(other(asked.outcome(outcome), status)),
+            Means::Other(outcome) if by_etcd => Self::answer(other(asked.outcome(outcome), status)),
+            Means::Other(outcome) => {
+                let answer = Foreign { endpoint: endpoint.to_owned(), status };
+                Self::foreign(other(asked.outcome(outcome), answer), asked)
+            }
         }
     }
 
@@ -280,7 +306,7 @@ impl Failure {
     /// handshake, and often hangs up before that can be read.
     pub(crate) fn at_first(mut self, encrypted: bool) -> Self {
         if let Error::Unavailable { reason, source: Some(source), .. } = &mut self.error
-            && self.remedy != Remedy::Unreachable
+            && !matches!(self.remedy, Remedy::Unreachable | Remedy::Another)
             && cause::<tonic::transport::Error>(&**source).is_some()
         {
             reason.push_str(if encrypted {
@@ -299,9 +325,10 @@ impl Failure {
 
     /// What it means that a connection could not be made.
     pub(crate) fn not_connected(endpoint: &str, error: tonic::transport::Error) -> Self {
-        let reason = format!("cannot connect to {endpoint}: {}", not_tls::reason(root(&error)));
+        let reason = not_dialled_reason(endpoint, root(&error));
+        let remedy = of_dial(&error);
         let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(error)));
-        Self { error, remedy: Remedy::Unreachable }
+        Self { error, remedy }
     }
 
     /// What it means that a member was not even ready to be asked.
@@ -310,9 +337,23 @@ impl Failure {
         Self { error, remedy: Remedy::Unreachable }
     }
 
+    /// No connection to the member took the request in time.
+    pub(crate) fn not_sent(endpoint: &str) -> Self {
+        let why = "the request was not sent: no stream of the connection became free in time";
+        let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {why}"), None);
+        Self { error, remedy: Remedy::Resend }
+    }
+
     /// A failure that is the answer.
     pub(crate) const fn answer(error: Error) -> Self {
         Self { error, remedy: Remedy::None }
+    }
+
+    /// An answer that no etcd gives. For a read another endpoint may have a better one; a change
+    /// may have been applied.
+    const fn foreign(error: Error, asked: &Asked) -> Self {
+        let remedy = if asked.changes { Remedy::None } else { Remedy::Another };
+        Self { error, remedy }
     }
 
     /// A member that cannot serve. Another may, unless that could apply the request twice.
@@ -340,10 +381,11 @@ impl Asked {
     fn too_large(&self, message: &str) -> Error {
         let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
         match numbers.collect::<Vec<usize>>()[..] {
-            // The transport's limit is the higher one: what is just below it is too large as well.
+            // A change must also fit into the log, whose limit is lower: what is just below that of
+            // the transport is too large as well. Reads and watches only pass the transport.
             [size_bytes, limit] => {
-                let limit_bytes = limit.min(self.limits.max_request_bytes);
-                Error::RequestTooLarge { size_bytes, limit_bytes }
+                let of_log = if self.changes { self.limits.max_request_bytes } else { limit };
+                Error::RequestTooLarge { size_bytes, limit_bytes: limit.min(of_log) }
             }
             _ => {
                 let limit_bytes = self.limits.max_request_bytes;
@@ -353,10 +395,55 @@ impl Asked {
     }
 }
 
-/// What somebody chose makes no sense, and why.
-pub(crate) fn nonsense(what: &str, error: &(dyn StdError + 'static)) -> Error {
-    let source = etcd_client::Error::InvalidArgs(format!("{what}: {}", root(error)));
-    other(Outcome::NotApplied, source)
+/// The message of a failed dial, with the remedy where it is known.
+fn not_dialled_reason(endpoint: &str, root: &(dyn StdError + 'static)) -> String {
+    format!("cannot connect to {endpoint}: {}{}", not_tls::reason(root), remedy_of(root))
+}
+
+/// What a failed dial means: an endpoint that refuses connections may accept them soon, and one
+/// whose TLS handshake fails will fail it again.
+fn of_dial(error: &(dyn StdError + 'static)) -> Remedy {
+    let handshake = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
+    let failed = cause::<io::Error>(error).is_some_and(handshake);
+    if failed { Remedy::Another } else { Remedy::Unreachable }
+}
+
+/// What to do about a server's certificate that is not trusted.
+fn remedy_of(why: &(dyn StdError + 'static)) -> &'static str {
+    let rustls = why.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match rustls.and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            ": configure the CA that issued it, or the certificate itself as a CA"
+        }
+        _ => "",
+    }
+}
+
+/// Whether the tasks of a connection are gone, because the runtime that it was made on is. tonic
+/// does not dial again then.
+pub(crate) fn runtime_is_gone(error: &etcd_client::Error) -> bool {
+    let etcd_client::Error::GRpcStatus(status) = error else { return false };
+    cause::<tower::buffer::error::Closed>(status).is_some()
+}
+
+/// A status that no etcd gives, with the endpoint that answered it.
+#[derive(Debug)]
+struct Foreign {
+    endpoint: String,
+    status: Status,
+}
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, status } = self;
+        write!(f, "{endpoint}: not an answer of etcd's: {}: {}", status.code(), status.message())
+    }
+}
+
+impl StdError for Foreign {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.status.source()
+    }
 }
 
 /// An error for which coord has no word of its own.
@@ -369,7 +456,9 @@ const fn unavailable(outcome: Outcome, reason: String, source: Option<Source>) -
 }
 
 /// The first cause of a kind.
-fn cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+pub(crate) fn cause<'a, E: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
@@ -393,7 +482,7 @@ fn not_dialled<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdEr
 }
 
 /// The deepest cause: what the operating system said.
-fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+pub(crate) fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     while let Some(source) = error.source() {
         error = source;
     }

@@ -23,24 +23,32 @@
 //! The parts, from the outside in:
 //!
 //! - this file: each call of the trait, in a few lines;
-//! - `connect` and `tls`: what can be chosen; [`environment`]: the same, from the
+//! - `connect`, `config` and `tls`: what can be configured; [`environment`]: the same, from the
 //!   variables of `etcdctl`;
+//! - `address`: how an endpoint is dialled;
 //! - `check`: what is refused before anything is sent;
+//! - `history`: noticing that the history of the store was replaced;
 //! - `watch`: watches;
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: whom to ask, and whom to ask next;
-//! - `link`: how one of them is reached;
+//! - `link` and `connector`: how one of them is reached;
 //! - `connections` and `gather`: over how many connections, and in how many pieces;
+//! - `delivery`: whether a request reached a connection, and answers that are not gRPC;
 //! - `error`: what the members say when they fail, and what it means;
 //! - [`wire`]: the messages.
 
+mod address;
 mod check;
+mod config;
 mod connect;
 mod connections;
+mod connector;
+mod delivery;
 mod endpoints;
 pub mod environment;
 mod error;
 mod gather;
+mod history;
 mod lease;
 mod link;
 mod not_tls;
@@ -54,16 +62,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
+    Compact, CompactResponse, Delete, DeleteResponse, Header, KvBackend, LeaseGrant,
     LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
     LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
     RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
 };
 
 use check::{Desk, Measured};
+pub use config::ConfigError;
 pub use connect::EtcdBuilder;
 use endpoints::Endpoints;
-use error::{Asked, Failure, other};
+use error::{Asked, other};
+use history::History;
 use lease::KeepAlives;
 use link::{Endpoint, Link};
 use options::Options;
@@ -74,7 +84,8 @@ use wire::{FromWire, Malformed, send};
 /// A store kept by an etcd cluster.
 ///
 /// Clones share the connections: one to a member, and a second when more than four requests are
-/// under way. It belongs to the tokio runtime that it was connected on.
+/// under way. The connections run on the tokio runtime that dialled them. When that runtime is
+/// gone, the next call dials again on its own; watches that were open have ended with an error.
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.
@@ -95,12 +106,13 @@ struct Shared {
     desk: Desk,
     keep_alives: KeepAlives,
     watches: Watches,
+    history: History,
 }
 
 impl EtcdBackend {
     /// Connects to the cluster with these endpoints, with neither login nor TLS.
     ///
-    /// An endpoint is `host:port`, or a URL.
+    /// An endpoint is `host:port`, or a URL with the scheme `http`, `https`, `unix` or `unixs`.
     ///
     /// # Errors
     /// As [`EtcdBuilder::connect`].
@@ -119,8 +131,10 @@ impl EtcdBackend {
     }
 
     pub(crate) async fn open(options: Options) -> Result<Self> {
+        let tls = link::tls(&options)?;
         let addresses = options.endpoints.iter().enumerate();
-        let endpoints = addresses.map(|(i, address)| Endpoint::network(i, address, &options));
+        let endpoints =
+            addresses.map(|(i, address)| Endpoint::network(i, address, &options, tls.as_ref()));
         let this = Self::over(endpoints.collect::<Result<_>>()?, options)?;
         this.shared.endpoints.reach().await?;
         Ok(this)
@@ -135,7 +149,19 @@ impl EtcdBackend {
         let endpoints = Arc::new(Endpoints::new(all, options));
         let watches = Watches::new(Arc::clone(&endpoints));
         let keep_alives = KeepAlives::default();
-        Ok(Self { shared: Arc::new(Shared { endpoints, desk, keep_alives, watches }) })
+        let history = History::default();
+        Ok(Self { shared: Arc::new(Shared { endpoints, desk, keep_alives, watches, history }) })
+    }
+
+    /// Makes a call whose response is as of now, and ends the watches if it shows that the history
+    /// of the store was replaced.
+    async fn linearizable<T>(
+        &self,
+        call: impl Future<Output = Result<T>> + Send,
+        header: impl Fn(&T) -> Header + Send,
+    ) -> Result<T> {
+        let end = |error| self.shared.watches.end_all(error);
+        self.shared.history.follow(call, header, end).await
     }
 
     /// Makes a call, and reads the answer.
@@ -145,13 +171,17 @@ impl EtcdBackend {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let answer = self.shared.endpoints.call(&asked, send).await?;
-        T::from_wire(answer).map_err(|malformed| unreadable(malformed, &asked))
+        // An answer that cannot be read is a failure of the endpoint, like any other.
+        let send = &send;
+        let read = |link| async move { T::from_wire(send(link).await?).map_err(unreadable) };
+        self.shared.endpoints.call(&asked, read).await
     }
 }
 
-fn unreadable(malformed: Malformed, asked: &Asked) -> Error {
-    Failure::of_malformed(malformed, asked).error
+fn unreadable(malformed: Malformed) -> etcd_client::Error {
+    let mut status = tonic::Status::internal(malformed.to_string());
+    status.set_source(Arc::new(malformed));
+    etcd_client::Error::GRpcStatus(status)
 }
 
 /// Whether any one member may answer from what it has, without a leader.
@@ -160,30 +190,45 @@ fn is_local(txn: &Txn) -> bool {
     ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
+/// Whether a member may answer with an older state than the newest: etcd does so for a transaction
+/// with any serializable read in it that changes nothing.
+fn is_serializable(txn: &Txn) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure);
+    txn.is_read_only() && ops.any(|op| matches!(op, Op::Range(range) if range.serializable))
+}
+
 #[async_trait]
 impl KvBackend for EtcdBackend {
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         let asked = self.shared.desk.range(&request)?;
         let request = &request;
-        self.call(asked, |link| async move {
+        let call = self.call::<RangeResponse, _, _, _>(asked, |link| async move {
             let mut kv = if request.serializable { link.local().await? } else { link.kv.clone() };
             let (key, options) = send::range(request);
             Ok(kv.get(key, Some(options)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = if request.serializable {
+            call.await
+        } else {
+            self.linearizable(call, |answer| answer.header).await
+        };
+        answer.map_err(|error| request.tell(error))
     }
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
         let asked = self.shared.desk.txn(&request)?;
         let request = &request;
         let local = is_local(request);
-        self.call(asked, |link| async move {
+        let call = self.call::<TxnResponse, _, _, _>(asked, |link| async move {
             let mut kv = if local { link.local().await? } else { link.kv.clone() };
             Ok(kv.txn(send::txn(request)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = if is_serializable(request) {
+            call.await
+        } else {
+            self.linearizable(call, |answer| answer.header).await
+        };
+        answer.map_err(|error| request.tell(error))
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watch> {
@@ -245,22 +290,22 @@ impl KvBackend for EtcdBackend {
     async fn put_with(&self, request: Put) -> Result<PutResponse> {
         let asked = self.shared.desk.put(&request)?;
         let request = &request;
-        self.call(asked, |link| async move {
+        let call = self.call::<PutResponse, _, _, _>(asked, |link| async move {
             let (key, value, options) = send::put(request);
             Ok(link.kv.clone().put(key, value, Some(options)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = self.linearizable(call, |answer| answer.header).await;
+        answer.map_err(|error| request.tell(error))
     }
 
     async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
         let asked = self.shared.desk.delete(&request)?;
         let request = &request;
-        self.call(asked, |link| async move {
+        let call = self.call::<DeleteResponse, _, _, _>(asked, |link| async move {
             let (key, options) = send::delete(request);
             Ok(link.kv.clone().delete(key, Some(options)).await?.0)
-        })
-        .await
-        .map_err(|error| request.tell(error))
+        });
+        let answer = self.linearizable(call, |answer| answer.header).await;
+        answer.map_err(|error| request.tell(error))
     }
 }

@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coord_core::Result;
-use etcd_client::{
-    Channel, Client, ConnectOptions, KvClient, LeaseClient, TlsOptions, WatchClient,
-};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
+use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tonic::transport;
-use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
+use crate::address::Address;
+use crate::config::ConfigError;
 use crate::connections::Connections;
-use crate::error::{Asked, Failure, nonsense};
-use crate::gather::Gathering;
+use crate::connector::Connector;
+use crate::delivery::Tracked;
+use crate::error::{Asked, Failure, root};
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
@@ -42,9 +42,7 @@ pub(crate) struct Endpoint {
 /// How to get a channel to a member.
 #[derive(Debug)]
 enum Dial {
-    Network(Box<transport::Endpoint>),
-    /// By a path in the file system.
-    Local(Box<transport::Endpoint>),
+    Network(Box<transport::Endpoint>, Connector),
     Given(Channel),
 }
 
@@ -70,18 +68,32 @@ impl std::fmt::Debug for Link {
 
 impl Endpoint {
     /// The member at `address`, not dialled yet.
-    pub(crate) fn network(number: usize, address: &str, options: &Options) -> Result<Self> {
-        let scheme = if options.tls.is_some() { "https://" } else { "http://" };
-        let is_path = address.starts_with("unix:");
-        let has_scheme = address.contains("://") || is_path;
-        let uri = if has_scheme { address.to_owned() } else { format!("{scheme}{address}") };
-        let encrypted = uri.starts_with("https://");
-        let tls = match &options.tls {
-            Some(tls) => tls.options()?,
-            None => Tls::new().options()?,
+    pub(crate) fn network(
+        number: usize,
+        address: &str,
+        options: &Options,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self> {
+        let has_password = options.login.is_some();
+        let Address { uri, encrypted, socket } =
+            Address::parse(address, options.tls.is_some(), has_password)?;
+        let malformed = |error: &(dyn std::error::Error + 'static)| {
+            let reason = root(error).to_string();
+            ConfigError::Endpoint { endpoint: address.to_owned(), reason }
         };
-        let endpoint = configured(uri, options, tls).map_err(|error| nonsense(address, &error))?;
-        let dial = if is_path { Dial::Local } else { Dial::Network }(Box::new(endpoint));
+        let uri: http::Uri = uri.parse().map_err(|error| malformed(&error))?;
+        let endpoint = configured(&uri, options).map_err(|error| malformed(&error))?;
+        let tls = match tls {
+            Some(config) if encrypted => {
+                let defaults = Tls::new();
+                let name = options.tls.as_ref().unwrap_or(&defaults).name(uri.host().unwrap_or(""));
+                let name = ServerName::try_from(name.to_owned()).map_err(|e| malformed(&e))?;
+                Some((Arc::clone(config), name))
+            }
+            _ => None,
+        };
+        let connector = Connector::new(uri, socket, tls, options);
+        let dial = Dial::Network(Box::new(endpoint), connector);
         Ok(Self { encrypted, ..Self::new(number, address.to_owned(), dial) })
     }
 
@@ -107,10 +119,10 @@ impl Endpoint {
         }
         let connected = match &self.dial {
             Dial::Given(channel) => Ok(channel.clone()),
-            Dial::Local(endpoint) => endpoint.connect().await.map(Channel::Tonic),
-            Dial::Network(endpoint) => connections(endpoint, options).await,
+            Dial::Network(endpoint, connector) => connections(endpoint, connector).await,
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
+        let channel = Channel::Custom(BoxCloneSyncService::new(Tracked::new(channel)));
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
         let link = link.map_err(|error| {
             Failure::of_client(error, &Asked::default(), &self.name).at_first(self.encrypted)
@@ -175,18 +187,30 @@ impl Link {
     }
 }
 
-/// A channel over sockets that gather, two if many requests are made at a time.
+/// The configuration of TLS, if an endpoint needs one, or one was given.
+pub(crate) fn tls(options: &Options) -> Result<Option<Arc<ClientConfig>>> {
+    let has_tls = options.tls.is_some();
+    let mut wanted = has_tls;
+    for address in &options.endpoints {
+        wanted |= Address::parse(address, has_tls, options.login.is_some())?.encrypted;
+    }
+    if !wanted {
+        return Ok(None);
+    }
+    let config = options.tls.as_ref().map_or_else(|| Tls::new().config(), Tls::config)?;
+    Ok(Some(Arc::new(config)))
+}
+
+/// A channel over one connection, or two if many requests are made at a time.
 async fn connections(
     endpoint: &transport::Endpoint,
-    options: &Options,
+    connector: &Connector,
 ) -> Result<Channel, transport::Error> {
-    let gathering =
-        socket(options).map_response(|socket| TokioIo::new(Gathering::new(socket.into_inner())));
-    let first = endpoint.connect_with_connector(gathering.clone()).await?;
-    let endpoint = endpoint.clone();
+    let first = endpoint.connect_with_connector(connector.clone()).await?;
+    let (endpoint, connector) = (endpoint.clone(), connector.clone());
     let second = move || {
-        let (endpoint, gathering) = (endpoint.clone(), gathering.clone());
-        async move { endpoint.connect_with_connector(gathering).await }
+        let (endpoint, connector) = (endpoint.clone(), connector.clone());
+        async move { endpoint.connect_with_connector(connector).await }
     };
     Ok(Channel::Custom(BoxCloneSyncService::new(Connections::new(first, second))))
 }
@@ -217,33 +241,18 @@ async fn client(
     }
 }
 
-/// How to get a socket.
-fn socket(options: &Options) -> HttpConnector {
-    let mut socket = HttpConnector::new();
-    // What is spoken over it is not for the socket to know.
-    socket.enforce_http(false);
-    socket.set_connect_timeout(Some(options.connect_timeout));
-    socket.set_nodelay(true);
-    socket.set_keepalive(Some(options.ping_interval));
-    socket.set_keepalive_interval(Some(options.ping_timeout));
-    socket.set_keepalive_retries(Some(2));
-    socket
-}
-
-/// How tonic is to speak to a member.
+/// How tonic is to speak to a member. Encryption is the connector's: tonic is given an address
+/// without, and asks for it only where it encrypts by itself.
 pub(crate) fn configured(
-    uri: String,
+    uri: &http::Uri,
     options: &Options,
-    tls: TlsOptions,
 ) -> Result<transport::Endpoint, transport::Error> {
-    let encrypted = uri.starts_with("https://");
-    let endpoint = transport::Endpoint::from_shared(uri)?
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let endpoint = transport::Endpoint::from_shared(format!("http://{authority}"))?;
+    Ok(endpoint
+        .origin(uri.clone())
         .connect_timeout(options.connect_timeout)
         .http2_keep_alive_interval(options.ping_interval)
         .keep_alive_timeout(options.ping_timeout)
-        .keep_alive_while_idle(false);
-    if !encrypted {
-        return Ok(endpoint);
-    }
-    endpoint.tls_config(tls.timeout(options.connect_timeout))
+        .keep_alive_while_idle(false))
 }

@@ -19,6 +19,7 @@ pub(crate) struct Options {
     pub(crate) login: Option<Login>,
     pub(crate) tls: Option<Tls>,
     pub(crate) connect_timeout: Duration,
+    pub(crate) connect_within: Option<Duration>,
     pub(crate) request_timeout: Duration,
     pub(crate) ping_interval: Duration,
     pub(crate) ping_timeout: Duration,
@@ -33,11 +34,17 @@ impl Options {
             login: None,
             tls: None,
             connect_timeout: Duration::from_secs(2),
+            connect_within: None,
             request_timeout: Duration::from_secs(7),
             ping_interval: Duration::from_secs(8),
             ping_timeout: Duration::from_secs(4),
             limits: Limits::default(),
         }
+    }
+
+    /// How long a connect may take, all in all.
+    pub(crate) fn connect_within(&self) -> Duration {
+        self.connect_within.unwrap_or_else(|| self.request_timeout.max(self.connect_timeout))
     }
 }
 

@@ -3,8 +3,9 @@
 //! [`MemBackend`] keeps the contract of [`KvBackend`] as a single member of
 //! an etcd 3.5 cluster does, to the byte, and without a server: revisions, historic reads,
 //! compaction, nested transactions, watches from the past, now or the future, leases. Its time is
-//! tokio's, so a test on a paused clock sees a lease of an hour expire in no time. The same calls
-//! give the same answers to the last byte.
+//! tokio's, so a test on a paused clock sees a lease of an hour expire in no time. With a
+//! [seed](MemBackendBuilder::seed) the same calls give the same answers to the last byte; without
+//! one each store chooses other ids, as each life of an etcd cluster does.
 //!
 //! ```
 //! use coord_core::{KvBackend, KvBackendExt, LeaseGrant, Put};
@@ -101,10 +102,14 @@ impl KvBackend for MemBackend {
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
         consume_budget().await;
-        let size = txn_size(&request);
-        self.check_message(size)?;
+        let (size, is_read_only) = (txn_size(&request), request.is_read_only());
+        if is_read_only {
+            self.check_message(size)?
+        } else {
+            self.check_change_message(size)?
+        }
         request.check(&self.limits())?;
-        if request.is_read_only() {
+        if is_read_only {
             return self.shared.read().read_only_txn(&request);
         }
         self.check_replicated(size)?;
@@ -175,7 +180,7 @@ impl KvBackend for MemBackend {
     async fn put_with(&self, request: Put) -> Result<PutResponse> {
         consume_budget().await;
         let size = put_size(&request);
-        self.check_message(size)?;
+        self.check_change_message(size)?;
         request.check()?;
         self.check_replicated(size)?;
         self.shared.write(|store| store.put(request))
@@ -184,7 +189,7 @@ impl KvBackend for MemBackend {
     async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
         consume_budget().await;
         let size = delete_size(&request);
-        self.check_message(size)?;
+        self.check_change_message(size)?;
         check_key(request.keys.start())?;
         self.check_replicated(size)?;
         Ok(self.shared.write(|store| store.delete(&request)))
@@ -198,6 +203,12 @@ impl MemBackend {
     /// Refuses what etcd's transport would not let in, whatever it is.
     fn check_message(&self, size_bytes: usize) -> Result<()> {
         within(size_bytes, self.limits().max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES))
+    }
+
+    /// Refuses a change that etcd's transport would not let in, whatever it is. The error reports
+    /// the lower limit, that of the log: a change that obeys the transport's limit may fail again.
+    fn check_change_message(&self, size_bytes: usize) -> Result<()> {
+        self.check_message(size_bytes).or_else(|_| self.check_replicated(size_bytes))
     }
 
     /// Refuses a change that is too large for etcd's log.

@@ -32,6 +32,7 @@ pub(crate) struct Options {
     pub(crate) lease_clock_rate: f64,
     pub(crate) progress_interval: Duration,
     pub(crate) retain_revisions: Option<u64>,
+    pub(crate) seed: Option<u64>,
 }
 
 impl MemBackendBuilder {
@@ -42,6 +43,7 @@ impl MemBackendBuilder {
             lease_clock_rate: 1.0,
             progress_interval: Duration::from_secs(600),
             retain_revisions: None,
+            seed: None,
         };
         Self { options }
     }
@@ -70,7 +72,8 @@ impl MemBackendBuilder {
         self
     }
 
-    /// How much one request may hold. 128 operations and 1.5 MiB unless set.
+    /// How much one request may hold. Unless set, 128 operations, and 1.5 MiB for a change as it
+    /// would lie in etcd's log; reads and watches may have 512 KiB more.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
@@ -80,6 +83,29 @@ impl MemBackendBuilder {
     /// memory is bounded by the keys that exist. Everything is kept unless set.
     pub const fn retain_revisions(mut self, revisions: u64) -> Self {
         self.options.retain_revisions = Some(revisions);
+        self
+    }
+
+    /// Draws the ids that the store chooses, of leases, of the cluster and of the member, from this
+    /// seed, so that a run can be repeated to the last byte. Unless set, each store draws its own,
+    /// as each life of an etcd cluster does: a client that outlives a store must not take a lease
+    /// of the next store for its own.
+    ///
+    /// ```
+    /// use coord_core::{KvBackend, LeaseGrant};
+    /// use coord_mem::MemBackend;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> coord_core::Result<()> {
+    /// let grant = || LeaseGrant::new(Duration::from_secs(10));
+    /// let (a, b) = (MemBackend::builder().seed(7).build(), MemBackend::builder().seed(7).build());
+    /// assert_eq!(a.lease_grant(grant()).await?.id, b.lease_grant(grant()).await?.id);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.options.seed = Some(seed);
         self
     }
 

@@ -33,9 +33,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(options: Options) -> Self {
+        let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
         Self {
             hub: Hub::default(),
-            store: RwLock::new(Store::new(options.lease_ttl_min)),
+            store: RwLock::new(Store::new(options.lease_ttl_min, seed)),
             clock: LeaseClock { rate: options.lease_clock_rate, began: OnceLock::new() },
             deadline_moved: Arc::default(),
             timer: Mutex::default(),

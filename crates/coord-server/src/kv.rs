@@ -13,15 +13,25 @@ use tonic::codegen::http;
 use crate::alarm::Change;
 use crate::call::{Answer, refuse, unary, unknown_method};
 use crate::check::{check_sort, check_txn};
-use crate::services::{Services, read};
+use crate::services::{MESSAGE_OVERHEAD_BYTES, Services, read};
 use crate::small::Incoming;
-use crate::status::status_of;
+use crate::status::{check_message, status_of};
 
 impl Services {
     /// What the backend answered, as etcd would.
     fn answer<T: ToWire>(&self, answer: coord_core::Result<T>) -> Result<T::Wire, Status> {
         let answer = answer.map_err(|error| status_of(&error, self.backend().limits()))?;
         Ok(answer.to_wire())
+    }
+
+    /// Refuses a change that etcd's transport would not let in, where this server's own transport
+    /// lets in more than the backend takes.
+    fn check_message(&self, change: &impl prost::Message) -> Result<(), Status> {
+        let limit = self.backend().limits().max_request_bytes;
+        if self.limits().request_bytes <= limit {
+            return Ok(());
+        }
+        check_message(change.encoded_len(), limit.saturating_add(MESSAGE_OVERHEAD_BYTES))
     }
 
     /// Whether the backend would take a change of this size, and this server does not.
@@ -67,6 +77,7 @@ async fn range(services: Services, request: PbRangeRequest) -> Result<PbRangeRes
 }
 
 async fn put(services: Services, request: PbPutRequest) -> Result<PbPutResponse, Status> {
+    services.check_message(&request)?;
     let is_too_large = services.is_too_large(&request);
     services.alarms().check(Change::Growth)?;
     let request: Put = read(request)?;
@@ -78,6 +89,7 @@ async fn delete_range(
     services: Services,
     request: PbDeleteRequest,
 ) -> Result<PbDeleteResponse, Status> {
+    services.check_message(&request)?;
     let is_too_large = services.is_too_large(&request);
     services.alarms().check(Change::Other)?;
     let request: Delete = read(request)?;
@@ -89,6 +101,7 @@ async fn delete_range(
 }
 
 async fn txn(services: Services, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+    services.check_message(&request)?;
     let is_too_large = services.is_too_large(&request);
     check_txn(&request, services.backend().limits().max_txn_ops)?;
     services.alarms().check(Change::of(&request))?;

@@ -16,7 +16,7 @@ use crate::places::Places;
 use crate::status::{status, stopped};
 
 /// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
-const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 
 /// What a server takes.
 #[derive(Clone, Copy, Debug)]

@@ -40,27 +40,45 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::Unavailable { outcome: Outcome::Unknown, .. } | Error::Timeout { .. } => {
             (Code::Unavailable, "request timed out")
         }
-        Error::EmptyWatchRange { .. } | Error::InvalidTtl { .. } | Error::Refused { .. } => {
-            return Status::invalid_argument(error.to_string());
-        }
+        Error::EmptyWatchRange { .. }
+        | Error::InvalidTtl { .. }
+        | Error::TxnTooDeep { .. }
+        | Error::Refused { .. } => return Status::invalid_argument(error.to_string()),
         // Whatever it was, nobody can say what became of the request.
         _ => return Status::unknown(error.to_string()),
     };
     Status::new(code, format!("etcdserver: {message}"))
 }
 
-/// The same, for a request that a transport with these limits may not have let in at all.
+/// The same, for a request that a transport with these limits may not have let in at all. A backend
+/// reports a limit above that of changes only for reads and watches; for changes see
+/// [`check_message`].
 pub(crate) fn status_of(error: &Error, limits: Limits) -> Status {
     match *error {
         Error::RequestTooLarge { size_bytes, limit_bytes }
             if limit_bytes > limits.max_request_bytes =>
         {
-            Status::resource_exhausted(format!(
-                "grpc: received message larger than max ({size_bytes} vs. {limit_bytes})"
-            ))
+            larger_than_max(size_bytes, limit_bytes)
         }
         ref error => status(error),
     }
+}
+
+/// Refuses a message that a transport with this limit would not let in, whatever else is wrong with
+/// it. The backend cannot be left to refuse a change so: its error reports the limit of the log,
+/// which is the one to obey, and does not show which of the two limits refused the change.
+pub(crate) fn check_message(size_bytes: usize, limit_bytes: usize) -> Result<(), Status> {
+    if size_bytes > limit_bytes {
+        return Err(larger_than_max(size_bytes, limit_bytes));
+    }
+    Ok(())
+}
+
+/// What Go's gRPC reports about a message that is too large.
+fn larger_than_max(size_bytes: usize, limit_bytes: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({size_bytes} vs. {limit_bytes})"
+    ))
 }
 
 /// The server is being stopped.
@@ -128,6 +146,15 @@ mod tests {
         assert_eq!(by_transport.code(), Code::ResourceExhausted);
         let message = "grpc: received message larger than max (3145728 vs. 2097152)";
         assert_eq!(by_transport.message(), message);
+    }
+
+    #[test]
+    fn change_that_exceeds_the_transport_has_etcds_status() {
+        check_message(2 << 20, 2 << 20).expect("the log may refuse it, the transport does not");
+        let refused = check_message((2 << 20) + 1, 2 << 20).expect_err("one byte too large");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let message = "grpc: received message larger than max (2097153 vs. 2097152)";
+        assert_eq!(refused.message(), message);
     }
 
     #[test]

@@ -14,19 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Outcome, Put, PutResponse, Range,
-    RangeResponse, Result, Txn, TxnResponse, Watch, WatchBatch, WatchRequest, WatchStream,
-};
+use coord_core::{Error, KvBackend, Outcome, Result, Watch, WatchBatch, WatchStream};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::call::Call;
+use crate::forward::forward_calls;
 
 /// What becomes of a call.
 #[derive(Clone, Debug)]
@@ -141,6 +136,11 @@ impl<B: KvBackend> Intercept<B> {
         }
     }
 
+    /// Wraps a registered watch, so that the rule decides which of its batches are delivered.
+    fn wrap(&self, watch: Watch) -> Watch {
+        Watch::new(watch.header(), Filtered { watch, rule: Arc::clone(&self.rule) })
+    }
+
     async fn meet<T: Send + 'static>(
         &self,
         call: Call,
@@ -220,43 +220,4 @@ impl WatchStream for Filtered {
     }
 }
 
-/// Turns a method of the trait into a [`Call`] and has it meet its fate.
-macro_rules! intercepted {
-    ($($method:ident($($request:ident: $of:ty)?) -> $response:ty = $call:expr;)*) => {
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods, reason = "no call may pass unseen")]
-        impl<B: KvBackend> KvBackend for Intercept<B> {
-            $(async fn $method(&self $(, $request: $of)?) -> Result<$response> {
-                let inner = Arc::clone(&self.inner);
-                let call = $call;
-                self.call(call, async move { inner.$method($($request)?).await }).await
-            })*
-
-            async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-                let inner = Arc::clone(&self.inner);
-                let call = Call::Watch(request.clone());
-                let watch = self.call(call, async move { inner.watch(request).await }).await?;
-                let header = watch.header();
-                Ok(Watch::new(header, Filtered { watch, rule: Arc::clone(&self.rule) }))
-            }
-
-            fn limits(&self) -> Limits {
-                self.inner.limits()
-            }
-        }
-    };
-}
-
-intercepted! {
-    range(request: Range) -> RangeResponse = Call::Range(request.clone());
-    put_with(request: Put) -> PutResponse = Call::Put(request.clone());
-    delete_with(request: Delete) -> DeleteResponse = Call::Delete(request.clone());
-    txn(request: Txn) -> TxnResponse = Call::Txn(request.clone());
-    lease_grant(request: LeaseGrant) -> LeaseGrantResponse = Call::LeaseGrant(request);
-    lease_keep_alive(id: LeaseId) -> LeaseKeepAliveResponse = Call::LeaseKeepAlive(id);
-    lease_revoke(id: LeaseId) -> LeaseRevokeResponse = Call::LeaseRevoke(id);
-    lease_time_to_live(request: LeaseTimeToLive) -> LeaseTimeToLiveResponse
-        = Call::LeaseTimeToLive(request);
-    leases() -> LeasesResponse = Call::Leases;
-    compact(request: Compact) -> CompactResponse = Call::Compact(request);
-}
+forward_calls!(Intercept);

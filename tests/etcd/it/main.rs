@@ -1,12 +1,20 @@
 //! What only a real etcd can show: members that die, logins, certificates, and etcd's own tools.
 
+mod certificates;
 mod endpoints;
 mod examples;
 mod faults;
+mod goaway;
 mod harness;
 mod interop;
 mod login;
 mod packets;
+mod proxies;
+mod replaced;
+mod runtimes;
+mod schemes;
+mod silence;
+mod starting;
 mod support;
 mod tls;
 mod traffic;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, SignatureAlgorithm,
 };
 
 /// An authority, with a certificate for servers on this machine and one for their clients.
@@ -26,18 +26,67 @@ impl Authority {
     /// If the machine has no randomness.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_keys(&PKCS_ECDSA_P256_SHA256)
+    }
+
+    fn with_keys(kind: &'static SignatureAlgorithm) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         params.distinguished_name.push(DnType::CommonName, "an authority for tests");
-        let authority = CertifiedIssuer::self_signed(params, key()).expect("the parameters agree");
+        let authority =
+            CertifiedIssuer::self_signed(params, key(kind)).expect("the parameters agree");
         // etcd's own gateway shows the server's certificate as a client's.
         let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         Self {
             certificate: authority.pem(),
-            client: issue(&authority, "client", &[ExtendedKeyUsagePurpose::ClientAuth]),
-            server: issue(&authority, "server", &both),
+            client: issue(&authority, "client", kind, &[ExtendedKeyUsagePurpose::ClientAuth]),
+            server: issue(&authority, "server", kind, &both),
         }
+    }
+
+    /// The same, with keys of P-521.
+    ///
+    /// # Panics
+    /// If the machine has no randomness.
+    #[must_use]
+    pub fn p521() -> Self {
+        Self::with_keys(&PKCS_ECDSA_P521_SHA512)
+    }
+
+    /// The certificate of the server, as PEM.
+    #[must_use]
+    pub fn server_certificate(&self) -> &str {
+        &self.server.0
+    }
+
+    /// Clients of another authority are good as well.
+    #[must_use]
+    pub fn also_trusting(mut self, certificate: &str) -> Self {
+        self.certificate.push_str(certificate);
+        self
+    }
+
+    /// The server shows this certificate, with its key, both as PEM.
+    #[must_use]
+    pub fn showing(mut self, certificate: &str, key: &str) -> Self {
+        self.server = (certificate.to_owned(), key.to_owned());
+        self
+    }
+
+    /// The server shows a certificate that it has signed itself, a CA's at once, as
+    /// `openssl req -x509` makes it.
+    ///
+    /// # Panics
+    /// If the machine has no randomness.
+    #[must_use]
+    pub fn showing_self_signed(self) -> Self {
+        let mut params = CertificateParams::new(names()).expect("these are names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "a server that vouches for itself");
+        let key = key(&PKCS_ECDSA_P256_SHA256);
+        let certificate = params.self_signed(&key).expect("the parameters agree");
+        self.showing(&certificate.pem(), &key.serialize_pem())
     }
 
     /// Writes what a server needs into a folder.
@@ -59,20 +108,24 @@ impl Default for Authority {
     }
 }
 
-fn key() -> KeyPair {
-    KeyPair::generate().expect("a key can be made")
+fn key(kind: &'static SignatureAlgorithm) -> KeyPair {
+    KeyPair::generate_for(kind).expect("a key can be made")
+}
+
+fn names() -> [String; 2] {
+    ["127.0.0.1".to_owned(), "localhost".to_owned()]
 }
 
 fn issue(
     authority: &CertifiedIssuer<'_, KeyPair>,
     name: &str,
+    kind: &'static SignatureAlgorithm,
     uses: &[ExtendedKeyUsagePurpose],
 ) -> (String, String) {
-    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let mut params = CertificateParams::new(names).expect("these are names");
+    let mut params = CertificateParams::new(names()).expect("these are names");
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages = uses.to_vec();
-    let key = key();
+    let key = key(kind);
     let certificate = params.signed_by(&key, authority).expect("the authority may sign");
     (certificate.pem(), key.serialize_pem())
 }

@@ -6,6 +6,8 @@
 //! - [`Pool`]: servers used again and again, emptied in between;
 //! - [`hunt`]: the hunt for differences between a server and what is ours;
 //! - [`Bare`]: what is said to a server without a client;
+//! - [`proxy`]: a gRPC proxy, as stands in front of many clusters;
+//! - [`scripted`]: what answers at an endpoint that is not etcd;
 //! - [`serve`]: our own services, in this process and on sockets.
 //!
 //! Whoever drops a cluster has it stopped and its folders removed, also when a test panics; then
@@ -18,7 +20,9 @@ mod cluster;
 pub mod hunt;
 mod member;
 mod pool;
+pub mod proxy;
 mod release;
+pub mod scripted;
 pub mod serve;
 mod streams;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 
 use coord_core::{
-    Epoch, FencingToken, KeyRange, KvBackend as _, KvBackendExt as _, LossReason, Session,
-    Supervisor,
+    Epoch, FencingToken, KeyRange, KvBackend as _, KvBackendExt as _, LossReason, PrimitiveError,
+    Session, Supervisor,
 };
 use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
@@ -25,6 +25,7 @@ async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Epoch, FencingToke
         let term = (leadership.session().epoch(), leadership.fencing_token());
         noted.lock().expect("nobody panics").push(term);
         sleep(secs(10)).await;
+        Ok::<_, PrimitiveError>(())
     });
     led.await.expect("the work is done in the end");
 }
@@ -69,7 +70,8 @@ async fn leader_that_was_deposed_queues_behind_who_leads_now() {
 async fn leading_ends_with_the_supervisor_and_leaves_nothing_when_dropped() {
     let store = MemBackend::new();
     let supervisor = supervisor(&store).await;
-    let endless = || supervisor.lead("e", "me", |_| std::future::pending::<()>());
+    let endless =
+        || supervisor.lead("e", "me", |_| std::future::pending::<Result<(), PrimitiveError>>());
     assert!(timeout(secs(5), endless()).await.is_err());
     settle().await;
     assert_eq!(keys(&store, "e/").await, [""; 0], "dropped, it resigned");

@@ -6,6 +6,7 @@ mod cost;
 mod loss;
 mod observe;
 mod oracle;
+mod replaced;
 mod resign;
 mod resume;
 mod silence;

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::oracle::Oracle;
-use crate::support::{any_fate, behind, clients, keys, on_virtual_time, scripted, secs};
+use crate::support::{any_fate, behind, cases, clients, keys, on_virtual_time, scripted, secs};
 
 /// How one candidate behaves, round after round.
 #[derive(Clone, Debug)]
@@ -179,8 +179,9 @@ async fn storm(weather: Weather) -> (Vec<Claim>, Oracle) {
         while let Some(task) = tasks.join_next().await {
             task.expect("no task panics");
         }
-        // A lease that was granted to nobody, for the answer was lost, ends by itself.
-        sleep(secs(20)).await;
+        // All requests arrive, those of the observer one after the other, and a lease that was
+        // granted to nobody, because the answer was lost, ends by itself.
+        sleep(secs(2_000)).await;
     };
     tokio::select! {
         biased;
@@ -214,7 +215,7 @@ fn check(claims: &[Claim], oracle: &Oracle) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 300,
+        cases: cases(300),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod cost;
+mod foreign;
 mod loss;
 mod storm;
 

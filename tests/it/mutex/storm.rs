@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{any_fate, clients, keys, on_virtual_time, secs};
+use crate::support::{any_fate, cases, clients, keys, on_virtual_time, secs};
 
 /// How one worker behaves, round after round.
 #[derive(Clone, Debug)]
@@ -116,14 +116,14 @@ async fn storm(mut workers: Vec<(Habit, Vec<Fate>)>, in_one_process: bool, calm:
         worker.expect("no worker panics");
     }
     // A lease that was granted to nobody, for the answer was lost, ends by itself.
-    sleep(secs(20)).await;
+    sleep(secs(2_000)).await;
     assert_eq!(keys(&store, "m/").await, [""; 0], "left behind");
     assert!(store.leases().await.expect("the store is there").leases.is_empty());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 300,
+        cases: cases(300),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -1,5 +1,9 @@
 //! What a session promises.
 
+mod again;
+mod asleep;
+mod lines;
+mod orphan;
 mod run;
 mod supervisor;
 mod telemetry;

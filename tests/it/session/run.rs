@@ -36,7 +36,7 @@ async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
             }
             guard.run_while_held(sleep(secs(60))).await?;
             guard.unlock().await?;
-            Ok(session.epoch())
+            Ok::<_, PrimitiveError>(session.epoch())
         };
         assert_eq!(supervisor.run(work).await.unwrap(), Epoch(5));
         tokens.into_inner().unwrap()
@@ -59,7 +59,7 @@ async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
             store.delete(guard.key()).await?;
         }
         guard.run_while_held(sleep(secs(5))).await?;
-        Ok(())
+        Ok::<_, PrimitiveError>(())
     });
     done.await.unwrap();
     assert_eq!(calls.into_inner(), 4);
@@ -69,7 +69,7 @@ async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
 async fn other_errors_of_the_work_come_back_as_they_are() {
     let supervisor = supervisor(Arc::new(MemBackend::new())).await;
     let calls = AtomicUsize::new(0);
-    let failed: Result<(), _> = supervisor
+    let failed: Result<(), PrimitiveError> = supervisor
         .run(async |session: Session| {
             calls.fetch_add(1, Ordering::Relaxed);
             session.backend().get("").await?;
@@ -80,7 +80,7 @@ async fn other_errors_of_the_work_come_back_as_they_are() {
         matches!(failed, Err(PrimitiveError::Backend(error)) if error.kind() == ErrorKind::EmptyKey)
     );
     assert_eq!(calls.into_inner(), 1);
-    assert_eq!(supervisor.run(async |_| Ok(7)).await.unwrap(), 7);
+    assert_eq!(supervisor.run(async |_| Ok::<_, PrimitiveError>(7)).await.unwrap(), 7);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +95,7 @@ async fn work_that_loses_at_once_is_called_less_and_less_often() {
                 store.lease_revoke(session.lease_id()).await?;
                 session.lost().await;
             }
-            Err::<(), _>(LossReason::KeyDeleted.into())
+            Err::<(), PrimitiveError>(LossReason::KeyDeleted.into())
         });
         assert!(timeout(secs(60), endless).await.is_err());
         let calls = calls.into_inner();
@@ -113,7 +113,7 @@ async fn work_that_held_for_long_is_called_again_without_a_pause() {
             return Ok(());
         }
         sleep(secs(60)).await;
-        Err(LossReason::KeyDeleted.into())
+        Err(PrimitiveError::from(LossReason::KeyDeleted))
     });
     let (done, after) = timed(work).await;
     done.unwrap();
@@ -127,9 +127,9 @@ async fn run_ends_when_the_supervisor_is_closed() {
     let holding = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         guard.run_while_held(std::future::pending::<()>()).await?;
-        Ok(())
+        Ok::<_, PrimitiveError>(())
     });
-    let losing = supervisor.run(async |_| Err::<(), _>(LossReason::KeyDeleted.into()));
+    let losing = supervisor.run(async |_| Err::<(), PrimitiveError>(LossReason::KeyDeleted.into()));
     let closing = async {
         sleep(secs(60)).await;
         supervisor.close().await.unwrap();

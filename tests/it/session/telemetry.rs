@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Once};
 
 use coord_core::{
-    Election, Epoch, Error, KvBackend as _, KvBackendExt as _, LossReason, Mutex, Session,
-    SessionState,
+    Election, Epoch, Error, KvBackend as _, KvBackendExt as _, LossReason, Mutex, PrimitiveError,
+    Session, SessionState,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
@@ -65,7 +65,7 @@ impl Visit for Line {
 }
 
 /// The lines that are logged while `future` runs, on virtual time.
-fn lines_of(future: impl Future<Output = ()>) -> Vec<String> {
+pub(super) fn lines_of(future: impl Future<Output = ()>) -> Vec<String> {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         let capture = tracing_subscriber::registry().with(Capture);
@@ -86,14 +86,19 @@ fn on_virtual_time(future: impl Future<Output = ()>) -> Runtime {
     runtime
 }
 
-const ID: &str = "lease=6d656d0000000001 epoch=1";
+/// A store that chooses the same ids each time.
+fn seeded() -> MemBackend {
+    MemBackend::builder().seed(0).build()
+}
+
+const ID: &str = "lease=1918cc9458f6ddb8 epoch=1";
 const LOST: &str = "error=the store is unavailable: the request was lost";
 
 #[test]
 fn every_change_of_a_session_is_a_line_that_says_what_comes_next() {
     let lines = lines_of(async {
         let lost = nth("lease_keep_alive", 2, 2, Fate::LoseRequest);
-        let session = session_on(behind(&MemBackend::new(), lost)).await;
+        let session = session_on(behind(&seeded(), lost)).await;
         sleep(secs(20)).await;
         session.close().await.unwrap();
     });
@@ -118,7 +123,7 @@ fn every_change_of_a_session_is_a_line_that_says_what_comes_next() {
 #[test]
 fn loss_of_a_session_is_logged_with_its_reason() {
     let lines = lines_of(async {
-        let store = MemBackend::new();
+        let store = seeded();
         let revoked = session(&store).await;
         store.lease_revoke(revoked.lease_id()).await.unwrap();
         revoked.lost().await;
@@ -136,7 +141,7 @@ fn loss_of_a_session_is_logged_with_its_reason() {
 #[test]
 fn lease_that_could_not_be_revoked_is_logged_though_nobody_waits() {
     let lines = lines_of(async {
-        drop(session_on(behind(&MemBackend::new(), only("lease_revoke", Fate::Hang))).await);
+        drop(session_on(behind(&seeded(), only("lease_revoke", Fate::Hang))).await);
         sleep(secs(20)).await;
     });
     assert_eq!(
@@ -151,8 +156,8 @@ fn lease_that_could_not_be_revoked_is_logged_though_nobody_waits() {
 #[test]
 fn handing_a_lease_over_is_logged_with_how_it_went() {
     let lines = lines_of(async {
-        session(&MemBackend::new()).await.orphan().await.unwrap();
-        let cut_off = behind(&MemBackend::new(), only("lease_keep_alive", Fate::Hang));
+        session(&seeded()).await.orphan().await.unwrap();
+        let cut_off = behind(&seeded(), only("lease_keep_alive", Fate::Hang));
         session_on(cut_off).await.orphan().await.unwrap_err();
     });
     let ended = "reason=the session's lease was handed over";
@@ -176,10 +181,10 @@ fn handing_a_lease_over_is_logged_with_how_it_went() {
 #[test]
 fn opening_that_fails_is_logged_with_the_next_attempt() {
     let lines = lines_of(async {
-        let kv = behind(&MemBackend::new(), nth("lease_grant", 1, 1, Fate::LoseRequest));
+        let kv = behind(&seeded(), nth("lease_grant", 1, 1, Fate::LoseRequest));
         session_on(kv).await.close().await.unwrap();
         let refused = Fate::Fail(Error::PermissionDenied { reason: "no".to_owned() });
-        let kv = behind(&MemBackend::new(), only("lease_grant", refused));
+        let kv = behind(&seeded(), only("lease_grant", refused));
         Session::builder(kv).open().await.unwrap_err();
     });
     let failed = "DEBUG coord::session opening a session failed:";
@@ -192,13 +197,13 @@ fn opening_that_fails_is_logged_with_the_next_attempt() {
 #[test]
 fn supervisor_logs_each_epoch_and_how_it_ended() {
     let lines = lines_of(async {
-        let store = MemBackend::new();
+        let store = seeded();
         let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 3, Fate::LoseRequest)));
         let supervisor = supervisor.await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let work = supervisor.run(async |session: Session| {
             if session.epoch() > Epoch::FIRST {
-                return Ok(());
+                return Ok::<_, PrimitiveError>(());
             }
             Err(session.lost().await.into())
         });
@@ -234,7 +239,7 @@ fn supervisor_logs_each_epoch_and_how_it_ended() {
 fn supervisor_that_fails_logs_an_error() {
     let lines = lines_of(async {
         let refused = Fate::Fail(Error::PermissionDenied { reason: "no".to_owned() });
-        let store = MemBackend::new();
+        let store = seeded();
         let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 9, refused))).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         supervisor.session().lost().await;
@@ -250,7 +255,7 @@ fn supervisor_that_fails_logs_an_error() {
 #[test]
 fn runtime_that_is_shut_down_around_a_session_leaves_a_line() {
     let lines = lines_of(async {
-        std::mem::forget(session(&MemBackend::new()).await);
+        std::mem::forget(session(&seeded()).await);
     });
     assert_eq!(
         lines[1..],
@@ -290,7 +295,7 @@ fn sessions_are_counted_from_opening_to_the_reason_of_their_end() {
     let recorder = DebuggingRecorder::new();
     let _runtime = metrics::with_local_recorder(&recorder, || {
         on_virtual_time(async {
-            let store = MemBackend::new();
+            let store = seeded();
             let closed = session(&store).await;
             closed.close().await.unwrap();
             let revoked = session(&store).await;
@@ -322,7 +327,7 @@ fn epochs_are_counted_and_sessions_of_a_runtime_that_is_gone_are_not_open() {
     let recorder = DebuggingRecorder::new();
     metrics::with_local_recorder(&recorder, || {
         drop(on_virtual_time(async {
-            let store = MemBackend::new();
+            let store = seeded();
             let supervisor = supervisor(Arc::new(store.clone())).await;
             for _ in 0..3 {
                 let session = supervisor.ready().await.unwrap();
@@ -350,7 +355,7 @@ fn contenders_are_counted_by_what_they_contend_for_and_how_it_ended() {
     let recorder = DebuggingRecorder::new();
     metrics::with_local_recorder(&recorder, || {
         on_virtual_time(async {
-            let store = MemBackend::new();
+            let store = seeded();
             let session = session(&store).await;
             let mutex = Mutex::new(&session, "m");
             let guard = mutex.lock().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coord_core::layer::PrefixLayer;
 use coord_core::stm::{Committed, Stm, StmError};
-use coord_core::{Error, KvBackend, KvBackendExt as _, Outcome, Session, stm};
+use coord_core::{Error, KvBackend, KvBackendExt as _, LossReason, Outcome, Session, stm};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, poll_at_most};
 use tokio::time::{sleep, timeout};
@@ -148,7 +148,7 @@ async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
     add(&stm).await.unwrap();
     store.lease_revoke(session.lease_id()).await.unwrap();
     let error = add(&stm).await.unwrap_err();
-    assert!(matches!(error, StmError::Backend(Error::LeaseNotFound { .. })), "{error}");
+    assert!(matches!(error, StmError::Lost(LossReason::Revoked)), "{error}");
     assert_eq!((error.outcome(), stored(&store, "n").await), (Outcome::NotApplied, 2));
 }
 

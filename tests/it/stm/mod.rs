@@ -5,7 +5,7 @@
 mod cost;
 mod isolation;
 mod marker;
-mod memory;
+mod opacity;
 mod put;
 mod random;
 mod ranges;

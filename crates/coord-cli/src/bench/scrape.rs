@@ -87,7 +87,7 @@ fn tls(Certificates { authorities, identity, .. }: Certificates) -> Result<Clien
 type Config = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 
 fn client_config() -> Config {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     builder.with_safe_default_protocol_versions().expect("ring speaks them")
 }

@@ -61,7 +61,7 @@ pub(crate) use stake::{Kind, Patience, Stake, exit_status};
 use stake::{LOST, failed};
 use wait::Limit;
 
-/// How long to try to open a session, if no longer time to connect is chosen.
+/// How long to try to open a session, if neither `--connect-timeout` nor `--timeout` is longer.
 const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is said of a store that was to be told, to whoever insisted on going.
@@ -114,6 +114,7 @@ impl HoldFlags {
         let limit = Limit::from_now(self.timeout);
         let kv = wait::connected(&self.store, &stake, &limit, &mut signals).await?;
         let patience = self.store.connect_timeout().map_err(failed)?.max(SESSION_PATIENCE);
+        let patience = patience.max(self.timeout.unwrap_or_default());
         let times = [self.ttl, patience];
         let mut session = wait::opened(&kv, times, (&stake, false), &limit, &mut signals).await?;
         let mut ended = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;

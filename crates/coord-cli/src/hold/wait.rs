@@ -24,6 +24,8 @@ use crate::text;
 const LOOK_FOR_HOLDER: Duration = Duration::from_secs(1);
 /// The pause before another try to open a session, where the last one was refused at once.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// How much longer to try to connect than `--timeout`, so that it is the timeout that ends the wait.
+const CONNECT_MARGIN: Duration = Duration::from_secs(1);
 /// How many keys to look through for the holder: keys of nested names can come before it.
 const KEYS_TO_LOOK_THROUGH: i64 = 100;
 
@@ -69,14 +71,15 @@ impl Limit {
     }
 }
 
-/// Connects to the store.
+/// Connects to the store. One that is not up yet is waited for as long as `--timeout` says.
 pub(super) async fn connected(
     store: &StoreFlags,
     stake: &Stake,
     limit: &Limit,
     signals: &mut Signals,
 ) -> Result<Arc<dyn KvBackend>, End> {
-    match limit.apply(signals, store.connect()).await? {
+    let within = limit.timeout.map(|timeout| timeout.saturating_add(CONNECT_MARGIN));
+    match limit.apply(signals, store.connect_within(within)).await? {
         Some(connected) => connected.map_err(failed),
         None => {
             let members = store.members().map_err(failed)?.unwrap_or_default().join(",");

@@ -68,7 +68,7 @@ impl WaitingLine {
             unreachable!("a range comes last in either branch");
         };
         if joined.succeeded {
-            let place = Place { key, created };
+            let place = Place::new(key, created);
             let standing = Standing::read(&self.keys, &place, &read);
             let mut ticket = Ticket::found(self.session.clone(), &place);
             ticket.arm();
@@ -98,7 +98,12 @@ impl WaitingLine {
         let lease = self.session.lease_id();
         let request = self.keys.of_lease(lease);
         let read = patiently(|| self.session.backend().range(request.clone())).await?;
-        let mine = read.kvs.iter().find(|kv| self.keys.owns(&kv.key) && kv.lease == Some(lease));
+        // What was created since is not a former process's: a request of it that came late.
+        let until = self.session.left_until();
+        let is_mine = |kv: &&KeyValue| {
+            self.keys.owns(&kv.key) && kv.lease == Some(lease) && kv.create_revision <= until
+        };
+        let mine = read.kvs.iter().find(is_mine);
         let Some(kv) = mine else { return Ok(None) };
         Ok(Some(Contender::found(self.clone(), Place::of(kv), read.header).await?))
     }

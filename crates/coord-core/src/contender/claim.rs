@@ -1,6 +1,8 @@
 //! What is judged by a key's create revision: whether it is held, and what may be done while it is.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
@@ -23,11 +25,25 @@ use crate::session::{Session, SessionState};
 pub(crate) struct Claim {
     session: Session,
     place: Place,
+    /// Why the key was lost, once that was reported to any of its users.
+    lost: Arc<OnceLock<LossReason>>,
+    /// Whether its owner may have deleted the key: that it is gone is no loss then.
+    is_released: Arc<AtomicBool>,
 }
 
 impl Claim {
-    pub(super) const fn new(session: Session, place: Place) -> Self {
-        Self { session, place }
+    pub(super) fn new(session: Session, place: Place) -> Self {
+        Self { session, place, lost: Arc::default(), is_released: Arc::default() }
+    }
+
+    /// Notes whether the owner of the key may have deleted it.
+    pub(super) fn set_released(&self, is_released: bool) {
+        self.is_released.store(is_released, Ordering::Relaxed);
+    }
+
+    /// Why the key was lost, if that was reported.
+    pub(super) fn reported_loss(&self) -> Option<LossReason> {
+        self.lost.get().copied()
     }
 
     pub(crate) const fn session(&self) -> &Session {
@@ -82,7 +98,12 @@ impl Claim {
 
     /// Why the key is not in the line any more.
     pub(super) async fn why_gone(&self) -> LossReason {
-        self.session.why_lost().await.unwrap_or(LossReason::KeyDeleted)
+        let reason = self.session.why_lost().await.unwrap_or(LossReason::KeyDeleted);
+        if reason == LossReason::KeyDeleted && self.is_released.load(Ordering::Relaxed) {
+            return reason;
+        }
+        self.session.note_loss(reason, self.key());
+        *self.lost.get_or_init(|| reason)
     }
 
     /// Waits until the session is lost, or the key is deleted by somebody else.

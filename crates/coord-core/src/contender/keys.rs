@@ -1,11 +1,12 @@
 //! The keys of a waiting line, and how to read the line without reading all of it.
 //!
-//! The line `jobs` is the keys under `jobs/`; a contender's key is `jobs/<lease in hex>-<n>`, and
-//! its place is its create revision. Go's package uses `jobs/<lease in hex>` and the same order, so
-//! the two stand in one line. But the line `jobs/night` lives under `jobs/` as well, and must not
-//! be taken for contenders of `jobs`: a key with another `/` in it belongs to another line. No
-//! range of keys leaves those out, so the usual reads are *narrow*, and `standing.rs` notices when
-//! a key of another line has come between; then a *wide* read, of all keys but no values, tells.
+//! The line `jobs` is the keys under `jobs/`; a contender's key is `jobs/<lease in hex>-<n>`, where
+//! `session/numbers.rs` makes `<n>`, and its place is its create revision. Go's package uses
+//! `jobs/<lease in hex>` and the same order, so the two stand in one line. But the line
+//! `jobs/night` lives under `jobs/` as well, and must not be taken for contenders of `jobs`: a key
+//! with another `/` in it belongs to another line. No range of keys leaves those out, so the usual
+//! reads are *narrow*, and `standing.rs` notices when a key of another line has come between; then
+//! a *wide* read, of all keys but no values, tells.
 //!
 //! ```text
 //! create revision   key                       line jobs, seen by the last
@@ -18,6 +19,7 @@
 use bytes::Bytes;
 
 use crate::kv::{IntoBytes, KeyRange, LeaseId, Range, Revision, SortOrder, SortTarget};
+use crate::session::Number;
 
 /// How many contenders before one are worth reading, remembering, and asking for one by one.
 pub(super) const NEAREST: usize = 4;
@@ -41,8 +43,8 @@ impl Keys {
         self.prefix.slice(..self.prefix.len() - 1)
     }
 
-    /// The key of the `n`th contender that a session sends into any line.
-    pub(super) fn key(&self, lease: LeaseId, n: u64) -> Bytes {
+    /// The key of the contender to which a session has given this number.
+    pub(super) fn key(&self, lease: LeaseId, n: &Number) -> Bytes {
         let mut key = self.prefix.to_vec();
         key.extend_from_slice(format!("{lease}-{n}").as_bytes());
         key.into()
@@ -115,7 +117,7 @@ mod tests {
     fn keys_are_those_of_go_with_a_number_behind() {
         let keys = Keys::new("jobs");
         let lease = LeaseId::new(0x694d_82a1).expect("not zero");
-        assert_eq!(keys.key(lease, 7), "jobs/694d82a1-7");
+        assert_eq!(keys.key(lease, &Number::of(7)), "jobs/694d82a1-7");
         assert_eq!(keys.key_of_go(lease), "jobs/694d82a1");
         assert!(keys.owns(b"jobs/694d82a1"), "Go's own key is a contender");
         assert!(!keys.owns(b"jobs/night/694d82a1-7") && !keys.owns(b"jobs2/694d82a1"));

@@ -144,12 +144,12 @@ impl WaitingLine {
             if let (Some(created), Some(told)) = (ticket.created(), joined.responses.last()) {
                 // Not a key, of this line or of one below it, but mine.
                 self.quiet.note(told.as_range().is_some_and(|read| read.kvs.len() == 1));
-                let place = Place { key: ticket.key().clone(), created };
+                let place = Place::new(ticket.key().clone(), created);
                 let standing = Standing::told(&self.keys, &place, told);
                 let line = self.clone();
                 return Ok(Contender::new(line, ticket, place, joined.header, standing));
             }
-            // A former owner of an adopted lease has used this key. Try the next.
+            // Another owner of the lease has used this key. Try the next.
             ticket.renounce();
         }
     }
@@ -167,7 +167,7 @@ impl WaitingLine {
         let answer = ticket.send(join).await?;
         let Some(created) = ticket.created() else { return Ok(Err(answer)) };
         let (line, first) = (self.clone(), Standing::First);
-        let place = Place { key: ticket.key().clone(), created };
+        let place = Place::new(ticket.key().clone(), created);
         Ok(Ok(Contender::new(line, ticket, place, answer.header, first)))
     }
 
@@ -233,7 +233,7 @@ impl WaitingLine {
 
     fn ticket(&self) -> Ticket {
         let number = self.session.number();
-        let key = self.keys.key(self.session.lease_id(), number.value());
+        let key = self.keys.key(self.session.lease_id(), &number);
         Ticket::new(self.session.clone(), key, number)
     }
 }

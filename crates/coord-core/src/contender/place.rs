@@ -1,9 +1,11 @@
 //! One who stands in a line, waits, holds, and leaves.
 
+use std::sync::OnceLock;
 use std::{fmt, iter};
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::claim::Claim;
 use super::standing::{Place, Standing};
@@ -29,6 +31,8 @@ pub struct Contender {
     perhaps_left: bool,
     /// What the metrics have been told.
     counted: Counted,
+    /// Cancelled when the place is lost or given up; made when it is asked for.
+    cancelled: OnceLock<CancellationToken>,
 }
 
 /// How far the metrics have followed a contender.
@@ -52,8 +56,18 @@ impl Contender {
         let claim = Claim::new(line.session.clone(), place);
         let joined = Instant::now();
         let counted = Counted::Waiting;
-        let mut contender =
-            Self { line, ticket, claim, header, standing, joined, perhaps_left: false, counted };
+        let (perhaps_left, cancelled) = (false, OnceLock::new());
+        let mut contender = Self {
+            line,
+            ticket,
+            claim,
+            header,
+            standing,
+            joined,
+            perhaps_left,
+            counted,
+            cancelled,
+        };
         if contender.standing == Standing::First {
             contender.count_served();
         }
@@ -141,22 +155,45 @@ impl Contender {
     fn count_served(&mut self) {
         if self.counted == Counted::Waiting {
             self.counted = Counted::Served;
-            events::turn(self.line.kind, self.joined.elapsed());
+            self.report(|about| events::turn(about, self.joined.elapsed()));
         }
     }
 
     fn count_lost(&mut self, reason: LossReason) {
-        if self.counted != Counted::Gone {
-            self.counted = Counted::Gone;
-            events::lost(self.line.kind, reason);
+        let counted = std::mem::replace(&mut self.counted, Counted::Gone);
+        if counted != Counted::Gone {
+            self.report(|about| events::lost(about, counted == Counted::Served, reason));
         }
     }
 
     fn count_left(&mut self) {
-        if self.counted != Counted::Gone {
-            self.counted = Counted::Gone;
-            events::left(self.line.kind);
+        let counted = std::mem::replace(&mut self.counted, Counted::Gone);
+        if counted != Counted::Gone {
+            self.report(|about| events::left(about, counted == Counted::Served));
         }
+    }
+
+    fn report(&self, event: impl FnOnce(events::About<'_>)) {
+        let (kind, name, token) = (self.line.kind, self.line.name(), self.fencing_token());
+        event(events::About { kind, name: &name, token });
+    }
+
+    /// A token that is cancelled when the place is lost, or given up.
+    pub(crate) fn cancellation_token(&self) -> CancellationToken {
+        let token = self.cancelled.get_or_init(|| {
+            let token = self.session().cancellation_token();
+            let (claim, cancelled) = (self.claim.clone(), token.clone());
+            // Its owner is this contender, which cancels the token when it is dropped.
+            self.session().runtime().spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => {}
+                    _ = claim.lost() => cancelled.cancel(),
+                }
+            });
+            token
+        });
+        token.child_token()
     }
 
     /// Waits until the place is lost, and tells why: because the session is, or because somebody
@@ -231,6 +268,7 @@ impl Contender {
             .flatten();
         let delete = Op::Delete(Delete::new(self.key()));
         let steps = iter::once(delete).chain(next.as_ref().map(Successor::wants));
+        self.claim.set_released(true);
         match self.session().while_held(self.claim.guarded(steps)).await {
             Ok(answer) => {
                 self.ticket.disarm();
@@ -243,6 +281,7 @@ impl Contender {
             }
             Err(PrimitiveError::Backend(error)) => {
                 self.perhaps_left |= error.outcome() == Outcome::Unknown;
+                self.claim.set_released(self.perhaps_left);
                 return Err(error.into());
             }
             Err(lost) => {
@@ -260,9 +299,12 @@ impl Contender {
 
 impl Drop for Contender {
     fn drop(&mut self) {
-        match self.session().state() {
-            SessionState::Lost(reason) => self.count_lost(reason),
-            SessionState::Alive | SessionState::Suspect => self.count_left(),
+        if let Some(token) = self.cancelled.get() {
+            token.cancel();
+        }
+        match (self.claim.reported_loss(), self.session().state()) {
+            (Some(reason), _) | (None, SessionState::Lost(reason)) => self.count_lost(reason),
+            (None, SessionState::Alive | SessionState::Suspect) => self.count_left(),
         }
     }
 }

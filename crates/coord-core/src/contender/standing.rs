@@ -20,22 +20,58 @@
 //!              31   jobs/7-1                                   me
 //! ```
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::keys::{Keys, NEAREST};
 use crate::kv::{KeyValue, OpResponse, Range, RangeResponse, Revision};
 
-/// A key in a line, in the life that began at a revision.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A key in a line, in the life that began at a revision. Two are equal that have the same key and
+/// the same create revision: a client that overwrites the key without its lease changes neither.
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) key: Bytes,
     pub(super) created: Revision,
+    /// Whether no contender can have put the key: it has no lease, or its name is not made from
+    /// its lease.
+    pub(super) is_foreign: bool,
 }
 
 impl Place {
+    /// The place of a contender.
+    pub(super) const fn new(key: Bytes, created: Revision) -> Self {
+        Self { key, created, is_foreign: false }
+    }
+
     /// The place that a key has now.
     pub(super) fn of(kv: &KeyValue) -> Self {
-        Self { key: kv.key.clone(), created: kv.create_revision }
+        let is_foreign = kv.lease.is_none_or(|lease| {
+            let (lease, id) = (lease.to_string(), kv.key.rsplit(|byte| *byte == b'/').next());
+            let suffix = id.and_then(|id| id.strip_prefix(lease.as_bytes()));
+            suffix.is_none_or(|suffix| !suffix.is_empty() && !suffix.starts_with(b"-"))
+        });
+        Self { key: kv.key.clone(), created: kv.create_revision, is_foreign }
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Place {}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&self.key, self.created).cmp(&(&other.key, other.created))
     }
 }
 
@@ -148,14 +184,26 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::LeaseId;
 
     fn kv(key: &str, create_revision: i64) -> KeyValue {
         let create_revision = Revision(create_revision);
-        KeyValue { key: key.to_owned().into(), create_revision, ..KeyValue::default() }
+        let id = key.rsplit('/').next().and_then(|id| id.split('-').next());
+        let lease = id.and_then(|id| i64::from_str_radix(id, 16).ok()).and_then(LeaseId::new);
+        KeyValue { key: key.to_owned().into(), create_revision, lease, ..KeyValue::default() }
+    }
+
+    #[test]
+    fn key_without_lease_or_of_other_form_is_foreign() {
+        let contender = kv("jobs/4a-1", 18);
+        assert!(!Place::of(&contender).is_foreign && !Place::of(&kv("jobs/4a", 18)).is_foreign);
+        assert!(Place::of(&KeyValue { lease: None, ..contender.clone() }).is_foreign);
+        assert!(Place::of(&KeyValue { lease: LeaseId::new(5), ..contender }).is_foreign);
+        assert!(Place::of(&KeyValue { lease: LeaseId::new(4), ..kv("jobs/4a", 1) }).is_foreign);
     }
 
     fn place(key: &str, created: i64) -> Place {
-        Place { key: key.to_owned().into(), created: Revision(created) }
+        Place::new(key.to_owned().into(), Revision(created))
     }
 
     fn standing(kvs: &[&KeyValue], more: bool) -> Standing {

@@ -69,7 +69,9 @@ impl Ticket {
                 self.armed = error.outcome() == Outcome::Unknown;
                 Err(match error {
                     Error::LeaseNotFound { .. } => {
-                        session.why_lost().await.unwrap_or(LossReason::Revoked).into()
+                        let reason = session.why_lost().await.unwrap_or(LossReason::Revoked);
+                        session.note_loss(reason, &self.key);
+                        reason.into()
                     }
                     error => error.into(),
                 })

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::kv::{EventKind, Header, OpResponse, Range, Txn, Watch, WatchBatch, WatchRequest};
 use crate::loss::PrimitiveError;
 use crate::retry::{PAUSE, patiently};
+use crate::telemetry::line as events;
 
 /// How long to wait before our own key is watched as well as the one before it.
 ///
@@ -43,6 +44,7 @@ impl Contender {
         let in_crowd = self.standing.in_crowd();
         let mut own = None;
         let mut theirs: Option<(Place, Watch)> = None;
+        let mut warned = false;
         loop {
             let nearest = match &self.standing {
                 Standing::First => {
@@ -75,6 +77,9 @@ impl Contender {
                 if self.standing.nearest() != Some(&nearest) {
                     continue;
                 }
+            }
+            if nearest.is_foreign && !std::mem::replace(&mut warned, true) {
+                events::waits_for_foreign_key(&self.line.name(), &nearest.key);
             }
             match self.sleep(own.as_mut(), watch, nearest, own_watch_due).await? {
                 Woken::Told(seen) => {
@@ -146,7 +151,7 @@ impl Contender {
             () = sleep(self.session().ttl()) => Some(Ok(Woken::Otherwise)),
         };
         match told {
-            Some(Err(error)) if !error.is_retryable() && !is_compacted(&error) => Err(error.into()),
+            Some(Err(error)) if !error.is_retryable() && !needs_read(&error) => Err(error.into()),
             Some(Err(_)) | None => Ok(Woken::WatchEnded),
             Some(Ok(Woken::NearestLeft)) => {
                 Ok(hope.last().await.map_or(Woken::NearestLeft, Woken::Told))
@@ -223,7 +228,7 @@ impl Contender {
     }
 }
 
-/// Whether a watch ended because what it had to tell is compacted, which a look makes good.
-const fn is_compacted(error: &Error) -> bool {
-    matches!(error, Error::Compacted { .. })
+/// Whether a watch ended because its history is compacted or was replaced: the queue is read again.
+const fn needs_read(error: &Error) -> bool {
+    matches!(error, Error::Compacted { .. } | Error::HistoryReplaced { .. })
 }

@@ -1,41 +1,85 @@
-//! Who led, in order.
+//! The leaders of an election, in order.
 //!
-//! A [`Leaders`] stream shows what *was*, revision by revision. While somebody leads, it watches
-//! that one key; when the key is deleted at revision r, it asks who was first **at r**, and goes on
-//! from r + 1. While nobody leads, it watches the line for the first key. So it shows every leader
-//! and every value, in order, none twice, whatever happens in between, and costs its store
-//! nothing when candidates come and go behind the leader:
+//! A [`Leaders`] stream shows what *was*, revision by revision. It reads all contenders once, and
+//! follows them with one watch of the whole queue: the contender that was created first leads. So
+//! it shows every leader and every value, in order, none twice, and a change of leadership costs no
+//! request. In particular it opens no watch in the past, which etcd serves from a loop that ticks
+//! every 100 ms: an observer that did so for each leader fell behind with ten changes a second.
 //!
 //! ```text
-//! revision   what happens              the stream
-//!        5   A campaigns               Some(a)    A was first at 5; watch A from 6
-//!        6   B campaigns
-//!        7   A proclaims a2            Some(a2)
-//!        8   A's lease ends            Some(b)    B was first at 8; watch B from 9
-//!        9   B resigns                 None       nobody was at 9; watch the line from 10
-//!       10   C campaigns               Some(c)    watch C from 11
+//! revision   what happens              contenders     the stream
+//!        5   A campaigns               A@5            Some(a)
+//!        6   B campaigns               A@5 B@6
+//!        7   A proclaims a2            A@5 B@6        Some(a2)
+//!        8   A's lease ends            B@6            Some(b)
+//!        9   B resigns                                None
+//!       10   C campaigns               C@10           Some(c)
 //! ```
 //!
-//! If that revision is compacted when it is asked for, the stream goes on with who leads now.
+//! If the store has compacted what the watch would deliver, or its history was replaced, the
+//! contenders are read again, and the next item has a [`Gap`] before it.
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::contenders::Contenders;
 use super::{Leader, Observer};
 use crate::error::{Error, Result};
-use crate::kv::{EventKind, Header, Revision, Watch, WatchBatch};
-use crate::retry::{PAUSE, patiently};
+use crate::kv::{Header, Revision, Watch, WatchBatch};
+use crate::retry::PAUSE;
 
-/// How long a watch may tell nothing before it is looked whether there was nothing to tell.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How often the contenders are read again, to find out what no watch tells.
+const VERIFY_EVERY: Duration = Duration::from_secs(55);
+
+/// How long a watch that is asked for its progress may deliver nothing before it is taken for
+/// silent.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Revisions between which a [`Leaders`] stream may have missed changes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// Up to this revision every change was shown.
+    pub after: Revision,
+    /// From this revision on every change is shown again.
+    pub until: Revision,
+    /// Why changes may be missing.
+    pub cause: GapCause,
+}
+
+/// Why a [`Leaders`] stream may have missed changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapCause {
+    /// The store compacted what the stream had not shown yet.
+    Compacted,
+    /// The history of the store was replaced: an older backup was restored, or an empty store took
+    /// the place of the old one. The two revisions are of two histories.
+    HistoryReplaced,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { after, until, cause } = self;
+        match cause {
+            GapCause::Compacted => {
+                write!(f, "changes between revisions {after} and {until} may be missing: compacted")
+            }
+            GapCause::HistoryReplaced => write!(
+                f,
+                "the history of the store was replaced: revision {after} of the old one, {until} of the new one"
+            ),
+        }
+    }
+}
 
 /// Who leads, from the moment of asking on: a stream that ends with an error, or when it is
 /// dropped. While the store is unavailable it waits.
@@ -43,25 +87,52 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The first item is who leads now. It is `None` if nobody does, and whenever nobody does. A value
 /// that is proclaimed again is shown again.
 ///
-/// Nothing is asked of the store before the first poll, nor while the stream is not polled; whoever
-/// comes back late is shown all that the store has not compacted. While nothing happens the store
-/// is asked once a minute who leads, or watched anew if nobody does, so that a watch which has
-/// fallen silent delays the news and no more.
+/// Nothing is sent to the store before the first poll, nor while the stream is not polled. A
+/// consumer that comes back late is shown all that the store has not compacted;
+/// [`gap`](Self::gap) returns what may be missing. The contenders are read once a minute: so a
+/// watch that has fallen silent delays the next item by a minute at most, and a store whose history
+/// was replaced is noticed within a minute. Until then the stream may show a leader of the old
+/// history.
 ///
 /// # Errors
 /// What the backend answered, if trying again cannot help. The stream ends with it.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct Leaders {
     name: Bytes,
-    stream: BoxStream<'static, Result<Option<Leader>>>,
+    stream: BoxStream<'static, Result<Item>>,
+    gap: Option<Gap>,
+}
+
+/// What a stream yields: a leader, and what may be missing before it.
+struct Item {
+    leader: Option<Leader>,
+    gap: Option<Gap>,
 }
 
 impl Leaders {
     pub(super) fn of(observer: Observer) -> Self {
         let name = observer.keys.name();
-        let history = History { observer, shown: None, next: Next::Look(Revision::ZERO) };
-        // Fused, for whoever asks again after the end.
-        Self { name, stream: stream::unfold(history, History::next).fuse().boxed() }
+        let history = History {
+            observer,
+            contenders: Contenders::default(),
+            header: Header::default(),
+            shown: None,
+            gap: None,
+            verify_at: None,
+            next: Next::Read(None),
+        };
+        // Fused, because it may be polled again after the end.
+        Self { name, stream: stream::unfold(history, History::next).fuse().boxed(), gap: None }
+    }
+
+    /// What may be missing before the last item; `None` if nothing is.
+    ///
+    /// A stream has a gap when the store compacted what it had not shown yet, or when the history
+    /// of the store was replaced. It then goes on with the newest state of the store. If no leader
+    /// was there before and after, the gap comes with the next leader.
+    #[must_use]
+    pub const fn gap(&self) -> Option<Gap> {
+        self.gap
     }
 
     /// The next change; `None` after an error, however often it is asked.
@@ -72,7 +143,7 @@ impl Leaders {
     /// # Cancel safety
     /// Dropping the future loses nothing: the change is shown by the next call.
     pub async fn next(&mut self) -> Option<Result<Option<Leader>>> {
-        self.stream.next().await
+        futures_util::StreamExt::next(self).await
     }
 }
 
@@ -80,7 +151,14 @@ impl Stream for Leaders {
     type Item = Result<Option<Leader>>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.stream.as_mut().poll_next(cx)
+        let Some(item) = ready!(self.stream.as_mut().poll_next(cx)) else {
+            return Poll::Ready(None);
+        };
+        let leader = item.map(|Item { leader, gap }| {
+            self.gap = gap;
+            leader
+        });
+        Poll::Ready(Some(leader))
     }
 }
 
@@ -90,123 +168,162 @@ impl fmt::Debug for Leaders {
     }
 }
 
-/// How far a stream has told what was.
+/// How far a stream has come.
 struct History {
     observer: Observer,
+    /// The contenders as of `header.revision`.
+    contenders: Contenders,
+    header: Header,
     /// The last item.
     shown: Option<Option<Leader>>,
+    /// What may be missing before the next item.
+    gap: Option<Gap>,
+    /// When to read the contenders again, whatever the watch delivers.
+    verify_at: Option<Instant>,
     next: Next,
 }
 
 /// Where to go on.
 enum Next {
-    /// Ask who leads at a revision; zero is now.
-    Look(Revision),
-    /// Watch what ends what is shown, from a revision on.
-    Watch(Revision, Option<Watch>),
+    /// Read the contenders: at first, or because changes may be missing.
+    Read(Option<GapCause>),
+    /// Watch them, from the revision after `header.revision` on.
+    Watch(Option<Watch>),
     Ended,
 }
 
 impl History {
     /// The next item, and the history after it.
-    async fn next(mut self) -> Option<(Result<Option<Leader>>, Self)> {
+    async fn next(mut self) -> Option<(Result<Item>, Self)> {
         loop {
-            let told = match std::mem::replace(&mut self.next, Next::Ended) {
-                Next::Look(revision) => self.look(revision).await,
-                Next::Watch(from, watch) => self.watch(from, watch).await,
+            let stepped = match std::mem::replace(&mut self.next, Next::Ended) {
+                Next::Read(cause) => self.read(cause).await,
+                Next::Watch(watch) => self.watch(watch).await,
                 Next::Ended => return None,
             };
-            match told {
-                Ok(Some(leader)) if self.shown.as_ref() == Some(&leader) => {}
-                Ok(Some(leader)) => {
-                    self.shown = Some(leader.clone());
-                    return Some((Ok(leader), self));
-                }
-                Ok(None) => {}
-                Err(error) => return Some((Err(error), self)),
+            if let Err(error) = stepped {
+                return Some((Err(error), self));
+            }
+            let leader = self.leader();
+            let is_known = !matches!(self.next, Next::Read(_));
+            if is_known && self.shown.as_ref() != Some(&leader) {
+                self.shown = Some(leader.clone());
+                let gap = self.gap.take();
+                return Some((Ok(Item { leader, gap }), self));
             }
         }
     }
 
-    async fn look(&mut self, revision: Revision) -> Result<Option<Option<Leader>>> {
-        match patiently(|| self.observer.leader_at(revision)).await {
-            Ok((leader, as_of)) => {
-                self.next = Next::Watch(as_of.next(), None);
-                Ok(Some(leader))
+    fn leader(&self) -> Option<Leader> {
+        let kv = self.contenders.first()?.clone();
+        Some(Leader { kv, header: self.header })
+    }
+
+    /// Reads all contenders. After a `cause`, changes may be missing: unless the leader is the
+    /// same, with the same value, and so has led all the time.
+    async fn read(&mut self, cause: Option<GapCause>) -> Result<()> {
+        let (header, contenders) = self.observer.contenders().await?;
+        let leader = contenders.first();
+        if let Some(cause) = cause
+            && (leader.is_none() || leader != self.contenders.first())
+        {
+            let after = self.gap.map_or(self.header.revision, |gap| gap.after);
+            self.gap = Some(Gap { after, until: header.revision, cause });
+        }
+        (self.header, self.contenders) = (header, contenders);
+        self.verify_at = Some(Instant::now() + VERIFY_EVERY);
+        self.next = Next::Watch(None);
+        Ok(())
+    }
+
+    async fn watch(&mut self, watch: Option<Watch>) -> Result<()> {
+        let mut watch = match watch {
+            Some(watch) => watch,
+            None => self.observer.watch(self.header.revision.next()).await?,
+        };
+        let verify_at = *self.verify_at.get_or_insert_with(|| Instant::now() + VERIFY_EVERY);
+        match timeout_at(verify_at, watch.next()).await {
+            Ok(delivered) => self.note(delivered, watch).await,
+            Err(_) => self.verify(watch).await,
+        }
+    }
+
+    /// Draws the conclusion from what a watch has delivered.
+    async fn note(&mut self, delivered: Option<Result<WatchBatch>>, watch: Watch) -> Result<()> {
+        match delivered {
+            Some(Ok(batch)) => {
+                self.apply(batch);
+                self.next = Next::Watch(Some(watch));
             }
-            Err(Error::Compacted { .. }) => {
-                self.next = Next::Look(Revision::ZERO);
-                Ok(None)
+            Some(Err(Error::Compacted { .. })) => {
+                self.next = Next::Read(Some(GapCause::Compacted));
             }
+            Some(Err(Error::HistoryReplaced { .. })) => {
+                self.next = Next::Read(Some(GapCause::HistoryReplaced));
+            }
+            Some(Err(error)) if !error.is_retryable() => return Err(error),
+            Some(Err(_)) | None => {
+                sleep(PAUSE).await;
+                self.next = Next::Watch(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the contenders, to find out whether the watch has fallen silent, or the history of the
+    /// store was replaced.
+    ///
+    /// If the same contenders are there, and one of them leads, then it has led all the time, and
+    /// nothing is missing. Otherwise the contenders *as of the revision that was reached* tell: in
+    /// the same history they are the same. Then only the watch can show what has happened since.
+    async fn verify(&mut self, watch: Watch) -> Result<()> {
+        self.verify_at = Some(Instant::now() + VERIFY_EVERY);
+        let (header, contenders) = self.observer.contenders().await?;
+        if header.revision < self.header.revision {
+            self.next = Next::Read(Some(GapCause::HistoryReplaced));
+            return Ok(());
+        }
+        if contenders == self.contenders && contenders.first().is_some() {
+            self.header = header;
+            self.next = Next::Watch(Some(watch));
+            return Ok(());
+        }
+        match self.observer.contenders_at(self.header.revision).await {
+            Ok(Some(then)) if then == self.contenders => self.probe(watch).await,
+            Ok(_) => {
+                self.next = Next::Read(Some(GapCause::HistoryReplaced));
+                Ok(())
+            }
+            // Nothing tells any more what was there then.
+            Err(Error::Compacted { .. }) => self.probe(watch).await,
             Err(error) => Err(error),
         }
     }
 
-    async fn watch(
-        &mut self,
-        from: Revision,
-        watch: Option<Watch>,
-    ) -> Result<Option<Option<Leader>>> {
-        let leader = self.shown.clone().flatten();
-        let mut watch = match watch {
-            Some(watch) => watch,
-            None => self.observer.watch(leader.as_ref(), from).await?,
-        };
-        let Ok(told) = timeout(SILENCE, watch.next()).await else {
-            return self.doubt(from, watch).await;
-        };
-        match told {
-            Some(Ok(batch)) => Ok(self.note(leader, batch, watch)),
-            Some(Err(Error::Compacted { .. })) => {
-                self.next = Next::Look(Revision::ZERO);
-                Ok(None)
-            }
-            Some(Err(error)) if !error.is_retryable() => Err(error),
-            Some(Err(_)) | None => {
-                sleep(PAUSE).await;
-                self.next = Next::Watch(from, None);
-                Ok(None)
+    /// Asks a watch for its progress. One that does not answer has fallen silent, and another one
+    /// begins where it left off.
+    async fn probe(&mut self, mut watch: Watch) -> Result<()> {
+        watch.request_progress();
+        match timeout(PROGRESS_WITHIN, watch.next()).await {
+            Ok(delivered) => self.note(delivered, watch).await,
+            Err(_) => {
+                self.next = Next::Watch(None);
+                Ok(())
             }
         }
     }
 
-    /// A watch has told nothing for long: either nothing has happened, or it has fallen silent, and
-    /// another begins where it left off. A leader that is there as it was tells which. That nobody
-    /// leads does not: somebody may have, in between.
-    async fn doubt(&mut self, from: Revision, watch: Watch) -> Result<Option<Option<Leader>>> {
-        let mut all_is_well = false;
-        if let Some(leader) = self.shown.clone().flatten() {
-            let (now, _) = patiently(|| self.observer.leader_at(Revision::ZERO)).await?;
-            all_is_well = now == Some(leader);
+    /// Follows the changes of one revision, or none of a progress notification.
+    fn apply(&mut self, batch: WatchBatch) {
+        if batch.revision <= self.header.revision && !batch.events.is_empty() {
+            // The contenders were read since.
+            return;
         }
-        self.next = Next::Watch(from, all_is_well.then_some(watch));
-        Ok(None)
-    }
-
-    /// What a batch of the watch tells, if anything.
-    fn note(
-        &mut self,
-        leader: Option<Leader>,
-        batch: WatchBatch,
-        watch: Watch,
-    ) -> Option<Option<Leader>> {
-        let from = batch.revision.next();
-        let header = Header { revision: batch.revision, ..watch.header() };
-        let owned = batch.events.into_iter().filter(|event| self.observer.keys.owns(&event.kv.key));
-        let mut owned = owned.collect::<Vec<_>>();
-        if owned.iter().any(|event| event.kind == EventKind::Delete) {
-            // Be it the leader's, or a key that was created and deleted in this same revision: what
-            // was true when the revision was done, a look at it tells.
-            self.next = Next::Look(batch.revision);
-            return None;
+        for event in batch.events {
+            if self.observer.keys.owns(&event.kv.key) {
+                self.contenders.apply(event);
+            }
         }
-        if leader.is_some() {
-            self.next = Next::Watch(from, Some(watch));
-            return owned.pop().map(|event| Some(Leader { kv: event.kv, header }));
-        }
-        let first = owned.into_iter().min_by(|a, b| a.kv.key.cmp(&b.kv.key));
-        // Once somebody leads, only that key needs to be watched.
-        self.next = Next::Watch(from, first.is_none().then_some(watch));
-        first.map(|event| Some(Leader { kv: event.kv, header }))
+        self.header.revision = self.header.revision.max(batch.revision);
     }
 }

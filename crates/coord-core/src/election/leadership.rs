@@ -1,8 +1,10 @@
 //! Proof of having been elected.
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use super::Proclaimer;
+use crate::again::Held;
 use crate::contender::{Contender, FencingToken};
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
@@ -75,6 +77,13 @@ impl Leadership {
         self.contender.lost().await
     }
 
+    /// A token that is cancelled when leadership is lost, or given up, for code that takes one.
+    /// Each call returns a token of its own: cancelling it does nothing to the leadership.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.contender.cancellation_token()
+    }
+
     /// Runs `future` as long as this leader leads; when leadership is lost, `future` is dropped.
     ///
     /// ```
@@ -141,6 +150,16 @@ impl Leadership {
             Ok(()) => Ok(()),
             Err(cause) => Err(ResignError { leadership: Box::new(self), cause }),
         }
+    }
+}
+
+impl Held for Leadership {
+    fn contender(&self) -> &Contender {
+        &self.contender
+    }
+
+    fn into_contender(self) -> Contender {
+        self.contender
     }
 }
 

@@ -21,8 +21,8 @@
 //! [`Leadership::lead`], which stops the work, [`Leadership::txn`], which the store refuses when it
 //! comes late, and [`Leadership::fencing_token`], by which any other resource can.
 
-mod again;
 mod candidate;
+mod contenders;
 mod leaders;
 mod leadership;
 mod observer;
@@ -37,7 +37,7 @@ use crate::kv::IntoBytes;
 use crate::loss::PrimitiveError;
 use crate::session::Session;
 pub use candidate::{Candidate, Proclaimer};
-pub use leaders::Leaders;
+pub use leaders::{Gap, GapCause, Leaders};
 pub use leadership::{Leadership, ResignError};
 pub use observer::{Leader, Observer};
 
@@ -80,6 +80,16 @@ pub struct Election {
 impl Election {
     /// The election `name`, to be won on `session`. Names that nest, `p` and `p/q`, are two
     /// elections.
+    ///
+    /// # Names
+    /// A name owns all keys below `name/`: write no other data there. A data key `jobs/1` beside an
+    /// election named `jobs` counts as its leader. Candidates that enter after it wait until the
+    /// key is deleted, as in Go, and [`leader`](Self::leader) and [`observe`](Self::observe) return
+    /// the key as the leader. A key without a lease never expires, so the wait may never end. While
+    /// the key in front has no lease, or is not of a candidate's form, coord logs a warning with
+    /// the key, once for each wait. A key with a further slash, such as `jobs/1/state`, belongs to
+    /// another name and does not block. A lock with the same name shares the queue: give the two
+    /// different names.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { line: WaitingLine::of_kind("election", session, name) }
     }

@@ -6,11 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Leaders;
+use super::contenders::Contenders;
 use crate::backend::KvBackend;
 use crate::contender::{FencingToken, Keys};
-use crate::error::Result;
-use crate::kv::{Header, IntoBytes, KeyValue, LeaseId, Revision, Watch, WatchRequest};
+use crate::error::{Error, Result};
+use crate::kv::{Header, IntoBytes, KeyValue, LeaseId, Range, Revision, Watch, WatchRequest};
 use crate::retry::patiently;
+
+/// How many contenders are read in one request.
+const PAGE: i64 = 500;
 
 /// Looks at an election, and needs no session for that.
 #[derive(Clone)]
@@ -33,7 +37,15 @@ impl Observer {
     /// # Cancel safety
     /// Safe: nothing is changed.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        Ok(self.leader_at(Revision::ZERO).await?.0)
+        let oldest = self.keys.first();
+        let mut read = self.backend.range(oldest.clone().limit(1)).await?;
+        if read.more && read.kvs.iter().any(|kv| !self.keys.owns(&kv.key)) {
+            // The oldest key belongs to another election.
+            read = self.backend.range(oldest).await?;
+        }
+        let header = read.header;
+        let leader = read.kvs.into_iter().find(|kv| self.keys.owns(&kv.key));
+        Ok(leader.map(|kv| Leader { kv, header }))
     }
 
     /// Who leads, now and from now on, and when nobody does: every leader and every value, in
@@ -65,27 +77,48 @@ impl Observer {
         Leaders::of(self.clone())
     }
 
-    /// Who leads at `revision`, which is zero for now, and the revision of which that is true.
-    pub(super) async fn leader_at(&self, revision: Revision) -> Result<(Option<Leader>, Revision)> {
-        let all = self.keys.first().at(revision);
-        let mut read = self.backend.range(all.clone().limit(1)).await?;
-        if read.more && read.kvs.iter().any(|kv| !self.keys.owns(&kv.key)) {
-            // The oldest key belongs to another election.
-            read = self.backend.range(all).await?;
+    /// All contenders as of one revision, the newest, in as many requests as there are pages. While
+    /// the store is unavailable the requests are repeated.
+    pub(super) async fn contenders(&self) -> Result<(Header, Contenders)> {
+        loop {
+            match patiently(|| self.read_contenders(None)).await {
+                // The first page was read just before, and the others are to be had no more.
+                Err(Error::Compacted { .. }) => {}
+                read => return read,
+            }
         }
-        let as_of = if revision == Revision::ZERO { read.header.revision } else { revision };
-        let header = Header { revision: as_of, ..read.header };
-        let leader = read.kvs.into_iter().find(|kv| self.keys.owns(&kv.key));
-        Ok((leader.map(|kv| Leader { kv, header }), as_of))
     }
 
-    /// Watches what tells the end of `leader`, or the end of there being none.
-    pub(super) async fn watch(&self, leader: Option<&Leader>, from: Revision) -> Result<Watch> {
-        let request = match leader {
-            Some(leader) => WatchRequest::new(leader.key()),
-            None => WatchRequest::new(self.keys.range()),
+    /// The contenders as of a revision that the store has reached before; `None` if it has not, and
+    /// so is another store.
+    pub(super) async fn contenders_at(&self, revision: Revision) -> Result<Option<Contenders>> {
+        let read = async || match self.read_contenders(Some(revision)).await {
+            Ok((_, contenders)) => Ok(Some(contenders)),
+            Err(Error::FutureRevision { .. }) => Ok(None),
+            Err(error) => Err(error),
         };
-        let request = request.start_at(from);
+        patiently(read).await
+    }
+
+    async fn read_contenders(&self, at: Option<Revision>) -> Result<(Header, Contenders)> {
+        let all = self.keys.range();
+        let first = Range::new(&all).limit(PAGE).at(at.unwrap_or(Revision::ZERO));
+        let mut page = self.backend.range(first).await?;
+        let (header, mut contenders) = (page.header, Contenders::default());
+        let at = at.unwrap_or(header.revision);
+        loop {
+            let last = page.kvs.last().map(|kv| kv.key.clone());
+            let owned = page.kvs.into_iter().filter(|kv| self.keys.owns(&kv.key));
+            owned.for_each(|kv| contenders.insert(kv));
+            let Some(last) = last.filter(|_| page.more) else { return Ok((header, contenders)) };
+            let rest = Range::new(all.after(&last)).limit(PAGE).at(at);
+            page = self.backend.range(rest).await?;
+        }
+    }
+
+    /// Watches the contenders, from a revision on.
+    pub(super) async fn watch(&self, from: Revision) -> Result<Watch> {
+        let request = WatchRequest::new(self.keys.range()).start_at(from);
         patiently(|| self.backend.watch(request.clone())).await
     }
 }

@@ -32,7 +32,7 @@ pub struct WatchRequest {
     /// The first revision to deliver: a past one replays, a future one waits. Zero is from the
     /// registration on; a negative one is refused.
     pub start_revision: Revision,
-    /// Deliver with each change the key as it was before.
+    /// Deliver with each change the key as it was before the revision: [`Event::prev_kv`].
     pub prev_kv: bool,
     /// Changes to leave out.
     pub filters: Vec<WatchFilter>,
@@ -114,7 +114,13 @@ pub struct Event {
     /// The key as the change left it. Of a deleted key only the key itself and the revision of
     /// the deletion, as `mod_revision`, are set.
     pub kv: KeyValue,
-    /// The key as it was before, if that was asked for, it existed, and it is not compacted.
+    /// The key as it was before the *revision* of the event, if the watch requested it.
+    ///
+    /// It is the key at `kv.mod_revision` - 1, not the key before the single operation: where one
+    /// transaction puts a key and then deletes it, both events carry the same key, and the value
+    /// that was put is in neither `prev_kv`. `None` if the key did not exist at that revision, if
+    /// the event [creates](Event::is_create) the key, also where the same transaction has deleted
+    /// an earlier life of it, or if that revision is compacted by the time the event is delivered.
     pub prev_kv: Option<KeyValue>,
 }
 

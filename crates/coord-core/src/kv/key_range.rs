@@ -161,6 +161,12 @@ impl KeyRange {
         !self.is_single() && self.upper_bound().is_some_and(|end| *end <= self.key)
     }
 
+    /// The keys of an interval that are above `key`.
+    pub(crate) fn after(&self, key: &[u8]) -> Self {
+        let start = [key, b"\0"].concat();
+        Self { key: start.into(), range_end: self.range_end.clone() }
+    }
+
     /// Whether `key` is in the range.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {

@@ -65,7 +65,8 @@ pub const TTL_MAX: Duration = Duration::from_secs(9_000_000_000);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
     /// How long it lives without a keep-alive, in whole seconds: a fraction is refused. The store
-    /// may grant more, never less; more than [`TTL_MAX`] is refused.
+    /// may grant more, never less, and raises zero to its minimum; more than [`TTL_MAX`] is
+    /// refused.
     pub ttl: Duration,
     /// The id it shall have; `None` lets the store choose.
     pub id: Option<LeaseId>,

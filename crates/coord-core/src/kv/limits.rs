@@ -7,7 +7,12 @@
 pub struct Limits {
     /// The most compares, success steps or failure steps in one transaction, each counted alone.
     pub max_txn_ops: usize,
-    /// The size of the largest request in bytes, as the backend encodes it.
+    /// The size of the largest change in bytes: a put, a delete, or a transaction with all its
+    /// compares and both branches, even where only one is taken.
+    ///
+    /// etcd measures a change as it lies in its log: the request in protobuf, and an envelope of
+    /// less than 32 bytes around it. Reads and watches do not go into the log; they only have to
+    /// pass the transport, which takes 512 KiB more.
     pub max_request_bytes: usize,
 }
 

@@ -8,7 +8,8 @@ use super::{IntoBytes, KeyRange, LeaseId, Revision, Txn};
 ///
 /// The steps are taken in this order, which explains every combination: the keys of the range are
 /// read at the revision; [`count`](super::RangeResponse::count) is taken; the four revision filters
-/// drop keys; the rest is sorted, then cut to the limit; values are blanked.
+/// drop keys; the rest is sorted, then cut to the limit; values are blanked. [`SortOrder::None`]
+/// is the one exception: it may apply the limit before it sorts.
 ///
 /// ```
 /// use coord_core::{Range, SortOrder, SortTarget};
@@ -166,8 +167,16 @@ pub enum SortTarget {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum SortOrder {
-    /// As the keys lie in the store. With another target than the key, etcd cuts the range to one
-    /// more than the limit *by key* first, and sorts what is left upwards: rarely what one wants.
+    /// By key, ascending, when the target is the key. With another target, ascending by that
+    /// target, but a filter decides when the limit applies:
+    ///
+    /// - Without a revision filter the first `limit` + 1 keys *by key* are read, then sorted, then
+    ///   cut to the limit. Of the keys `a` (changed at 3) and `b`, `c` (changed at 2 and 1), sorted
+    ///   by mod revision with a limit of 1, this returns `b`, not `c`.
+    /// - With any of the four revision filters all keys are read, filtered, sorted and then cut, as
+    ///   with `Ascending`: this returns `c`.
+    ///
+    /// That is etcd's behaviour. Give an order explicitly to sort by another target than the key.
     #[default]
     None,
     /// Smallest first.

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::asleep::AsleepClock;
+use super::deadline::{Deadline, Moment};
 use super::keeper::Keeper;
+use super::numbers::Numbers;
 use super::{Epoch, Session, Supervisor};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -24,6 +27,7 @@ pub struct SessionBuilder {
     ttl: Duration,
     lease: Option<LeaseId>,
     connect_timeout: Duration,
+    asleep: Option<AsleepClock>,
     /// Which epoch the session begins.
     epoch: Epoch,
 }
@@ -35,6 +39,7 @@ impl SessionBuilder {
             ttl: Duration::from_secs(60),
             lease: None,
             connect_timeout: Duration::from_secs(5),
+            asleep: None,
             epoch: Epoch::FIRST,
         }
     }
@@ -56,6 +61,38 @@ impl SessionBuilder {
     /// How long to try to reach the store. 5 s unless set.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Reads from `clock` how long the machine has been suspended, in total since any moment in the
+    /// past. The session task reads it once a second, and counts that time against the lease.
+    ///
+    /// On Linux this need not be set: the system's `CLOCK_BOOTTIME` is read, except on a paused
+    /// runtime. Elsewhere a session does not notice that its machine was suspended, unless it is
+    /// given a clock.
+    ///
+    /// ```
+    /// use coord_core::{LossReason, Session, SessionState};
+    /// use coord_mem::MemBackend;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> coord_core::Result<()> {
+    /// let asleep_secs = Arc::new(AtomicU64::new(0));
+    /// let clock = Arc::clone(&asleep_secs);
+    /// let session = Session::builder(Arc::new(MemBackend::new()))
+    ///     .asleep(move || Duration::from_secs(clock.load(Ordering::Relaxed)))
+    ///     .open()
+    ///     .await?;
+    /// asleep_secs.store(3600, Ordering::Relaxed); // the lid was closed for an hour
+    /// tokio::time::sleep(Duration::from_secs(2)).await;
+    /// assert_eq!(session.state(), SessionState::Lost(LossReason::Expired));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn asleep(mut self, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        self.asleep = Some(AsleepClock::new(clock));
         self
     }
 
@@ -118,10 +155,16 @@ impl SessionBuilder {
     }
 
     async fn attempt(&self) -> Result<Session> {
-        let sent = Instant::now();
+        let asleep = self.asleep.clone().unwrap_or_else(AsleepClock::of_system);
+        let sent = Moment { at: Instant::now(), asleep: asleep.now() };
         let (opened, lease, ttl) = self.lease_granted().await?;
         let backend = Arc::clone(&self.backend);
-        Ok(Keeper::start(backend, opened, lease, ttl, sent, self.epoch))
+        let numbers = match self.lease {
+            Some(_) => Numbers::of_adopter(),
+            None => Numbers::default(),
+        };
+        let deadline = Deadline { confirmed: sent, ttl };
+        Ok(Keeper::start(backend, opened, (lease, numbers), (deadline, asleep), self.epoch))
     }
 
     async fn lease_granted(&self) -> Result<(Header, LeaseId, Duration)> {

@@ -1,10 +1,11 @@
 //! The one task of a session: refreshes the lease, notices its loss, cleans up.
 //!
 //! Everything that must happen although somebody dropped a future happens here. The task ends when
-//! the session is lost, closed or orphaned, or when its last handle is gone.
+//! the session is lost or closed, or when its last handle is gone. After `orphan` the lease lives
+//! on, and the task still removes keys that the store may create late: see `orphaned.rs`.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,15 +14,23 @@ use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
+use super::asleep::AsleepClock;
+use super::cleanup::Unconfirmed;
+use super::deadline::{Deadline, Moment};
+use super::losses::Losses;
 use super::numbers::{Number, Numbers};
 use super::shelf::Shelf;
 use super::{Epoch, Inner, Session, SessionState};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{Compare, CompareOp, Delete, Header, LeaseId, Revision, Txn};
+use crate::kv::{Header, LeaseId, Revision};
 use crate::loss::LossReason;
 use crate::telemetry::SessionEvents;
+
+/// Shorter than any suspension, and longer than it takes to read two clocks.
+const SLEEP_MIN: Duration = Duration::from_millis(100);
 
 /// What a session asks of its keeper.
 pub(super) enum Command {
@@ -46,28 +55,36 @@ pub(crate) struct Debris {
     pub(crate) number: Option<Number>,
 }
 
-type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 pub(super) struct Keeper {
-    backend: Arc<dyn KvBackend>,
-    lease: LeaseId,
-    ttl: Duration,
+    pub(super) backend: Arc<dyn KvBackend>,
+    pub(super) lease: LeaseId,
+    pub(super) ttl: Duration,
     /// The store's revision when the session was opened: older keys of an adopted lease are a
     /// former owner's.
-    opened: Revision,
-    /// When the last keep-alive that was confirmed was sent.
-    confirmed: Instant,
-    /// The deadline that follows from it, for those who ask.
+    pub(super) opened: Revision,
+    /// What follows from the last keep-alive that was confirmed.
+    deadline: Deadline,
+    asleep: AsleepClock,
+    /// How long the machine had been suspended when that was last noted.
+    asleep_seen: Duration,
+    /// The deadline, for those who ask.
     until: watch::Sender<Instant>,
     state: watch::Sender<SessionState>,
     /// Wakes those who wait for the end.
     over: Arc<Notify>,
-    events: SessionEvents,
+    cancelled: CancellationToken,
+    pub(super) events: SessionEvents,
     shelf: Arc<Shelf>,
-    /// Each ends when its key is surely gone, or with what to try later.
-    cleaning: FuturesUnordered<Pending<Option<Txn>>>,
+    /// Each ends when its key, which surely existed, is gone.
+    pub(super) releasing: FuturesUnordered<Pending<()>>,
+    /// Each ends when its key, which may be created yet, is gone, or with what to try later.
+    pub(super) cleaning: FuturesUnordered<Pending<Option<Unconfirmed>>>,
     /// For keys that may still be created by requests that are very late.
-    waiting_for_late: FuturesUnordered<Pending<()>>,
+    pub(super) waiting_for_late: FuturesUnordered<Pending<()>>,
+    /// The revision at which the session was orphaned: older keys are the adopter's.
+    pub(super) ended: Arc<OnceLock<Revision>>,
 }
 
 /// How the keeper's work ended.
@@ -82,15 +99,15 @@ impl Keeper {
     pub(super) fn start(
         backend: Arc<dyn KvBackend>,
         opened: Header,
-        lease: LeaseId,
-        ttl: Duration,
-        sent: Instant,
+        (lease, numbers): (LeaseId, Numbers),
+        (deadline, asleep): (Deadline, AsleepClock),
         epoch: Epoch,
     ) -> Session {
         let (state, states) = watch::channel(SessionState::Alive);
         let (commands, inbox) = mpsc::unbounded_channel();
-        let (until, deadline) = watch::channel(deadline_of(sent, ttl));
-        let over = Arc::new(Notify::new());
+        let ttl = deadline.ttl;
+        let (until, deadlines) = watch::channel(deadline.at(asleep.now()));
+        let (over, cancelled) = (Arc::new(Notify::new()), CancellationToken::new());
         let events = SessionEvents { lease, epoch };
         let shelf = Arc::new(Shelf::default());
         events.opened(ttl);
@@ -99,18 +116,22 @@ impl Keeper {
             lease,
             ttl,
             opened: opened.revision,
-            confirmed: sent,
+            deadline,
+            asleep,
+            asleep_seen: deadline.confirmed.asleep,
             until,
             state,
             over: Arc::clone(&over),
+            cancelled: cancelled.clone(),
             events,
             shelf: Arc::clone(&shelf),
+            releasing: FuturesUnordered::new(),
             cleaning: FuturesUnordered::new(),
+            ended: Arc::default(),
             waiting_for_late: FuturesUnordered::new(),
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
         tokio::spawn(keeper.run(inbox));
-        let numbers = Numbers::default();
         let state = states;
         let runtime = Handle::current();
         let inner = Inner {
@@ -122,24 +143,35 @@ impl Keeper {
             numbers,
             shelf,
             state,
-            deadline,
+            deadline: deadlines,
             over,
             commands,
+            cancelled,
             runtime,
         };
-        Session { inner: Arc::new(inner) }
+        Session { inner: Arc::new(inner), losses: Losses::default() }
     }
 
     /// When the session is over unless another keep-alive is confirmed.
-    fn deadline(&self) -> Instant {
-        deadline_of(self.confirmed, self.ttl)
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline.at(self.asleep.now())
+    }
+
+    fn now(&self) -> Moment {
+        Moment { at: Instant::now(), asleep: self.asleep.now() }
     }
 
     /// Keeps the session until it ends. Ends by itself when the last handle, which is the sender
     /// of `inbox`, is dropped.
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         match self.keep(&mut inbox).await {
-            End::Lost(reason) => self.enter(SessionState::Lost(reason)),
+            End::Lost(reason) => {
+                self.enter(SessionState::Lost(reason));
+                // Unless the lease is gone, it may be adopted.
+                if reason != LossReason::Revoked {
+                    self.clean_up_after_end(inbox).await;
+                }
+            }
             End::Close(reply) => {
                 // Holders are told before the store can give away what they hold.
                 self.enter(SessionState::Lost(LossReason::Closed));
@@ -148,29 +180,23 @@ impl Keeper {
                 reply.map(|reply| reply.send(result));
             }
             End::Orphan(reply) => {
-                // The lease goes on, so debris would too; but whoever adopts it needs time more.
-                let deadline = self.deadline();
-                let cleaned = deadline - self.ttl / 4;
-                while let Ok(Some(_)) = timeout_at(cleaned, self.cleaning.next()).await {}
-                self.enter(SessionState::Lost(LossReason::Orphaned));
-                let refresh = self.backend.lease_keep_alive(self.lease);
-                let after = deadline.saturating_duration_since(Instant::now());
-                let refreshed = timeout_at(deadline, refresh).await;
-                let result = refreshed.unwrap_or(Err(Error::Timeout { after })).map(|_| ());
-                self.events.orphaned(&result);
+                let result = self.orphan().await;
                 // Whoever asked may not wait any more.
                 let _ = reply.send(result);
+                self.clean_up_after_end(inbox).await;
             }
         }
     }
 
     async fn keep(&mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
-        let mut next_attempt = self.confirmed + self.ttl / 3;
-        let mut attempt: Option<(Instant, Pending<Result<()>>)> = None;
+        let mut next_attempt = self.deadline.confirmed.at + self.ttl / 3;
+        let mut attempt: Option<(Moment, Pending<Result<()>>)> = None;
+        let period = self.asleep.period(self.ttl);
         let mut checking = false;
         let mut next_clearing = None;
         loop {
             let idle = attempt.is_none();
+            let next_reading = period.map(|period| Instant::now() + period);
             let answer = async {
                 match &mut attempt {
                     Some((_, attempt)) => attempt.await,
@@ -180,21 +206,23 @@ impl Keeper {
             tokio::select! {
                 biased;
                 // First, so that a late answer does not bring a session back to life.
-                () = sleep_until(self.deadline()) => return End::Lost(self.overdue()),
+                () = sleep_until(self.deadline()) => {
+                    return End::Lost(self.deadline.reason(self.now()));
+                }
                 answer = answer => {
                     checking = false;
-                    let sent = attempt.take().map_or(self.confirmed, |(sent, _)| sent);
+                    let sent = attempt.take().map_or(self.deadline.confirmed, |(sent, _)| sent);
                     if let Some(reason) = self.note(answer, sent) {
                         return End::Lost(reason);
                     }
-                    next_attempt = if self.confirmed == sent {
-                        sent + self.ttl / 3
+                    next_attempt = if self.deadline.confirmed == sent {
+                        sent.at + self.ttl / 3
                     } else {
                         Instant::now() + self.ttl / 20
                     };
                 }
                 command = inbox.recv() => match command {
-                    Some(Command::CleanUp(debris)) => self.cleaning.push(self.clean(debris)),
+                    Some(Command::CleanUp(debris)) => self.clean_up(debris),
                     // One that is under way may have been answered before the lease was gone.
                     Some(Command::Check) if !checking => {
                         (checking, attempt, next_attempt) = (true, None, Instant::now());
@@ -206,14 +234,19 @@ impl Keeper {
                     None => return End::Close(None),
                 },
                 () = sleep_until(next_attempt), if idle => {
-                    attempt = Some((Instant::now(), self.attempt()));
+                    attempt = Some((self.now(), self.attempt()));
                 }
-                Some(later) = self.cleaning.next() => {
-                    self.waiting_for_late.extend(later.map(|delete| self.clean_late(delete)));
-                }
+                Some(()) = self.releasing.next() => {}
+                Some(later) = self.cleaning.next() => self.look_later(later),
                 Some(()) = self.waiting_for_late.next() => {}
                 () = due(next_clearing) => {
                     next_clearing = self.shelf.clear();
+                }
+                // The machine may have been suspended: the deadline is another one then.
+                () = due(next_reading) => {
+                    if self.note_sleep() {
+                        next_attempt = Instant::now();
+                    }
                 }
             }
         }
@@ -231,10 +264,10 @@ impl Keeper {
     }
 
     /// Draws the conclusion from a keep-alive's answer: the reason, if the session is lost.
-    fn note(&mut self, answer: Result<()>, sent: Instant) -> Option<LossReason> {
+    fn note(&mut self, answer: Result<()>, sent: Moment) -> Option<LossReason> {
         match answer {
             Ok(()) => {
-                self.confirmed = sent;
+                self.deadline.confirmed = sent;
                 self.until.send_replace(self.deadline());
                 self.events.keep_alive_confirmed();
                 self.enter(SessionState::Alive);
@@ -251,16 +284,19 @@ impl Keeper {
         }
     }
 
-    /// Why the deadline has passed: in the normal course of things, or long ago.
-    fn overdue(&self) -> LossReason {
-        if self.confirmed.elapsed() >= self.ttl {
-            LossReason::Expired
-        } else {
-            LossReason::DeadlineUnconfirmed
+    /// Whether the machine was suspended since this was asked last. The deadline that others see is
+    /// another one then.
+    fn note_sleep(&mut self) -> bool {
+        let asleep = self.asleep.now();
+        if asleep.saturating_sub(self.asleep_seen) < SLEEP_MIN {
+            return false;
         }
+        self.asleep_seen = asleep;
+        self.until.send_replace(self.deadline());
+        true
     }
 
-    fn enter(&self, state: SessionState) {
+    pub(super) fn enter(&self, state: SessionState) {
         if self.change(state) {
             let left = self.deadline().saturating_duration_since(Instant::now());
             self.events.entered(state, left);
@@ -279,66 +315,9 @@ impl Keeper {
         if changed && state.is_lost() {
             self.shelf.empty();
             self.over.notify_waiters();
+            self.cancelled.cancel();
         }
         changed
-    }
-
-    /// Removes debris, however often it takes.
-    ///
-    /// If it is unknown whether the key was created, the request may even now be on its way, so
-    /// finding nothing proves nothing: it is looked for again, at growing intervals, for the time
-    /// that a lease lives, and then by [`clean_late`](Self::clean_late). The session has keys of
-    /// its own only, and former owners' keys are older than the session, so this cannot hit
-    /// anybody else's.
-    fn clean(&self, Debris { key, created, number }: Debris) -> Pending<Option<Txn>> {
-        let backend = Arc::clone(&self.backend);
-        let ours = Compare::lease(&key, CompareOp::Equal, self.lease);
-        let guard = match created {
-            Some(revision) => {
-                vec![Compare::create_revision(&key, CompareOp::Equal, revision)]
-            }
-            None => {
-                vec![ours, Compare::create_revision(&key, CompareOp::Greater, self.opened)]
-            }
-        };
-        let give_up = Instant::now() + self.ttl;
-        let (events, after) = (self.events, self.ttl / 4);
-        let delete = Txn::new().when(guard).and_then([Delete::new(key)]);
-        Box::pin(async move {
-            let mut pause = Duration::from_millis(50);
-            loop {
-                pause *= 2;
-                // A request that hangs would leave its key in the line for as long as the session
-                // lives; sent again, it does nothing that it has not done.
-                let answer = timeout(after, backend.txn(delete.clone())).await;
-                match answer.unwrap_or(Err(Error::Timeout { after })) {
-                    Ok(response) if response.succeeded || created.is_some() => break,
-                    Ok(_) if Instant::now() >= give_up => return Some(delete),
-                    Ok(_) => {}
-                    Err(error) => events.clean_up_failed(&error, pause),
-                }
-                sleep(pause).await;
-            }
-            drop(number);
-            None
-        })
-    }
-
-    /// Goes on looking for a key that has not come within a time to live, less and less often, as
-    /// long as the session lives. One that comes late is found before it is as late again.
-    fn clean_late(&self, delete: Txn) -> Pending<()> {
-        let (backend, after) = (Arc::clone(&self.backend), self.ttl / 4);
-        let mut pause = self.ttl;
-        Box::pin(async move {
-            loop {
-                sleep(pause).await;
-                pause = pause.saturating_mul(2);
-                let answer = timeout(after, backend.txn(delete.clone())).await;
-                if answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.succeeded)) {
-                    return;
-                }
-            }
-        })
     }
 }
 
@@ -350,11 +329,6 @@ impl Drop for Keeper {
             self.events.abandoned(reason);
         }
     }
-}
-
-/// When a session is over whose last confirmed keep-alive was sent at `confirmed`.
-fn deadline_of(confirmed: Instant, ttl: Duration) -> Instant {
-    confirmed + ttl - ttl / 10
 }
 
 /// Waits until a moment that there may never be.

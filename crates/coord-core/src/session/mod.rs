@@ -20,15 +20,22 @@
 //!   30     any other store does, at the earliest
 //! ```
 //!
-//! What a session cannot do is to tell a process that does not run: one that is suspended for a
-//! minute learns of its loss when it wakes up. Whatever it wrote in between must be refused by the
-//! store, and that is what guarded transactions and fencing tokens are for.
+//! A process that is suspended for a minute learns of its loss when it wakes up. If the machine was
+//! suspended, the runtime's clock stood still; on Linux the session task counts that time too, and
+//! the session is lost at most a second after waking. Elsewhere it may go on for nine tenths of the
+//! time to live: see [`SessionBuilder::asleep`]. Whatever the process writes in between must be
+//! refused by the store, and that is what guarded transactions and fencing tokens are for.
 
+mod asleep;
 mod backoff;
 mod builder;
+mod cleanup;
+mod deadline;
 mod epoch;
 mod keeper;
+mod losses;
 mod numbers;
+mod orphaned;
 mod shelf;
 mod supervisor;
 mod watchman;
@@ -42,6 +49,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -51,6 +59,7 @@ pub use builder::SessionBuilder;
 pub use epoch::{Epoch, SupervisorState};
 use keeper::Command;
 pub(crate) use keeper::Debris;
+use losses::Losses;
 pub(crate) use numbers::Number;
 use numbers::Numbers;
 use shelf::Shelf;
@@ -113,6 +122,8 @@ impl fmt::Display for SessionState {
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
+    /// Shared with the clones of this handle, and with what is made from them.
+    losses: Losses,
 }
 
 struct Inner {
@@ -129,6 +140,8 @@ struct Inner {
     /// subscribed in an order drawn by lot, and then no run of a test is like another.
     over: Arc<Notify>,
     commands: mpsc::UnboundedSender<Command>,
+    /// Cancelled with the loss of the session.
+    cancelled: CancellationToken,
     /// Where the keeper runs, and what threads outside async have done for them.
     runtime: Handle,
 }
@@ -231,6 +244,35 @@ impl Session {
         }
     }
 
+    /// A token that is cancelled when the session is lost, for code that takes one: the counterpart
+    /// of Go's `Session.Ctx()`. Each call returns a token of its own; cancelling it does nothing to
+    /// the session or to other tokens.
+    ///
+    /// ```
+    /// use coord_core::Session;
+    /// use coord_mem::MemBackend;
+    /// use std::sync::Arc;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> coord_core::Result<()> {
+    /// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+    /// let token = session.cancellation_token();
+    /// let worker = tokio::spawn(async move {
+    ///     let work = std::future::pending::<()>();
+    ///     if token.run_until_cancelled(work).await.is_none() { "stopped" } else { "done" }
+    /// });
+    /// session.close().await?;
+    /// assert_eq!(worker.await.expect("it does not panic"), "stopped");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Source: etcd 3.6 `client/v3/concurrency/session.go`, `Ctx`.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.inner.cancelled.child_token()
+    }
+
     /// Ends the session: tells everybody who holds something on it, then revokes the lease, which
     /// deletes its keys. Returns when that is confirmed; on a session that is lost already, when
     /// the store confirms that the lease is gone. A lease that was handed over is the heir's, and
@@ -257,7 +299,9 @@ impl Session {
     }
 
     /// Ends the session but not its lease: refreshes it once more, and leaves it to whoever adopts
-    /// it with [`SessionBuilder::lease`] within the time to live. Keys that hang on it stay.
+    /// it with [`SessionBuilder::lease`] within the time to live. Keys that hang on it stay. A key
+    /// of a wait queue whose creation has an unknown outcome is still removed, in the background,
+    /// as long as this process and the lease live.
     ///
     /// # Errors
     /// `LeaseNotFound` if the session was lost before; what the backend answered to the last
@@ -276,9 +320,34 @@ impl Session {
         Err(Error::LeaseNotFound { lease: Some(lease) })
     }
 
+    /// The newest revision at which a former owner of the lease can have left a key: that of the
+    /// adoption. Any, if the lease was not adopted.
+    pub(crate) fn left_until(&self) -> Revision {
+        if self.inner.numbers.are_of_adopter() { self.inner.opened } else { Revision(i64::MAX) }
+    }
+
     /// The runtime that the session was opened on.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.inner.runtime
+    }
+
+    /// A handle to the same session that notes losses by itself.
+    fn with_own_losses(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), losses: Losses::default() }
+    }
+
+    /// Notes that a key which was held on this session was lost.
+    pub(crate) fn note_loss(&self, reason: LossReason, key: &Bytes) {
+        self.losses.note(reason, key);
+    }
+
+    /// The loss that was noted first on this handle, with the key; or that of the session.
+    fn first_loss(&self) -> Option<(LossReason, Option<Bytes>)> {
+        let noted = self.losses.first().map(|(reason, key)| (reason, Some(key)));
+        noted.or_else(|| match self.state() {
+            SessionState::Lost(reason) => Some((reason, None)),
+            SessionState::Alive | SessionState::Suspect => None,
+        })
     }
 
     /// A number for a key of this session, which no other key of it has now.
@@ -305,8 +374,8 @@ impl Session {
         self.inner.shelf.last_in_crowd(keys)
     }
 
-    /// Hands over what a dropped future left behind. The keeper removes it; if the session is
-    /// over, so is the debris.
+    /// Hands over what a dropped future left behind. The keeper removes it; if the lease is gone,
+    /// so is the debris.
     pub(crate) fn clean_up(&self, debris: Debris) {
         self.send(Command::CleanUp(debris));
     }

@@ -25,10 +25,12 @@
 //! An epoch counts sessions of one supervisor, in one process. It does not tell who came later
 //! among several: a [`FencingToken`](crate::FencingToken) does.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
@@ -37,7 +39,7 @@ use super::epoch::SupervisorState;
 use super::watchman::{Closing, Watchman};
 use super::{Session, SessionBuilder};
 use crate::error::Result;
-use crate::loss::PrimitiveError;
+use crate::loss::{LossReason, PrimitiveError};
 use crate::telemetry::supervisor as events;
 
 /// Opens another session whenever one is lost.
@@ -141,38 +143,68 @@ impl Supervisor {
     /// Does `work` with the newest session, and again whenever what it held is lost: that is how
     /// a lock or an election is contended for again, by those who ask for it.
     ///
-    /// If `work` returns `Lost` and its session is lost, it is called with the session of a later
-    /// epoch, as soon as there is one; if its session lives, as when somebody deleted the key of a
-    /// lock, with the same session. What it returns otherwise is the result. A call that lost in
-    /// less than a second is repeated after a pause, which grows up to 5 s.
+    /// If `work` fails because of a loss and its session is lost, it is called with the session of
+    /// a later epoch, as soon as there is one; if its session lives, as when another client deleted
+    /// the key of a lock, with the same session. What it returns otherwise is the result. A call
+    /// that lost in less than a second is repeated after a pause, which grows up to 5 s.
+    ///
+    /// The error type is the caller's: anything that is made from a [`PrimitiveError`]. If it is
+    /// `PrimitiveError` itself, `Lost` is a loss. Any other error is taken for one if the session
+    /// was lost by then, or if a primitive made from the session that `work` was given has reported
+    /// the loss of its key.
     ///
     /// `work` is not stopped when its session is lost: it notices by the errors of what it calls,
     /// or wraps what takes long in `run_while_held`. No second call begins while one is under way.
     /// Several of these may run at the same time.
     ///
     /// # Errors
-    /// What `work` returned, unless it was `Lost`. When there will be no other session: `Lost` if
-    /// the supervisor was closed, or the backend's error with which it failed.
+    /// What `work` returned, unless a loss was behind it; errors of the backend are not retried,
+    /// because only `work` knows what it has done by then. When there will be no other session:
+    /// `Lost` if the supervisor was closed, or the backend's error with which it failed.
     ///
     /// # Cancel safety
     /// Dropping the future drops what `work` returned. The supervisor goes on.
-    pub async fn run<T, F, Fut>(&self, mut work: F) -> Result<T, PrimitiveError>
+    pub async fn run<T, E, F, Fut>(&self, mut work: F) -> Result<T, E>
     where
+        E: From<PrimitiveError> + 'static,
         F: FnMut(Session) -> Fut + Send,
-        Fut: Future<Output = Result<T, PrimitiveError>> + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
     {
         let mut backoff = Backoff::new(self.session().lease_id());
         loop {
-            let session = self.ready().await?;
-            let (epoch, began) = (session.epoch(), Instant::now());
-            let lost = match work(session).await {
-                Err(PrimitiveError::Lost(reason)) => reason,
-                done => return done,
-            };
-            events::called_again(epoch, lost);
+            let session = self.ready().await?.with_own_losses();
+            let began = Instant::now();
+            let done = work(session.clone()).await;
+            let loss = done.as_ref().err().and_then(|error| loss_behind(error, &session));
+            let Some((reason, key)) = loss else { return done };
+            events::called_again(session.epoch(), reason, key.as_deref());
             if began.elapsed() >= CALM {
                 backoff.reset();
             } else if let Ok(over) = timeout(backoff.next(), self.over()).await {
+                return Err(over.into());
+            }
+        }
+    }
+
+    /// Retries what failed with a retryable error, with pauses that grow up to 5 s, until the
+    /// supervisor ends.
+    pub(crate) async fn retry_while_up<T, Fut>(
+        &self,
+        session: &Session,
+        mut attempt: impl FnMut() -> Fut + Send,
+    ) -> Result<T, PrimitiveError>
+    where
+        Fut: Future<Output = Result<T, PrimitiveError>> + Send,
+    {
+        let mut backoff = Backoff::new(session.lease_id());
+        loop {
+            let error = match attempt().await {
+                Err(error) if error.is_retryable() => error,
+                done => return done,
+            };
+            let pause = backoff.next();
+            events::acquire_failed(session.epoch(), &error, pause);
+            if let Ok(over) = timeout(pause, self.over()).await {
                 return Err(over);
             }
         }
@@ -213,6 +245,18 @@ impl Supervisor {
             }
             changed.await;
         }
+    }
+}
+
+/// The loss because of which work failed, if one is behind its error, with the key that was lost.
+fn loss_behind<E: 'static>(error: &E, session: &Session) -> Option<(LossReason, Option<Bytes>)> {
+    match (error as &dyn Any).downcast_ref::<PrimitiveError>() {
+        Some(error) => {
+            let reason = error.loss()?;
+            let key = session.first_loss().and_then(|(_, key)| key);
+            Some((reason, key))
+        }
+        None => session.first_loss(),
     }
 }
 

@@ -21,10 +21,12 @@ use bytes::Bytes;
 use super::error::Conflict;
 use super::seen::{Seen, Stored, kvs, modified, one, unchanged};
 use super::transaction::{Known, Transaction, Write};
-use super::turns::{Ticket, is_contended, remember};
+use super::turns::Ticket;
 use super::{Isolation, Slot};
 use crate::error::{Error, Result};
-use crate::kv::{Compare, CompareOp, Delete, Op, OpResponse, Range, Revision, Txn, TxnResponse};
+use crate::kv::{
+    Compare, CompareOp, Delete, LeaseId, Op, OpResponse, Range, Revision, Txn, TxnResponse,
+};
 
 impl Transaction {
     /// Checks that the attempt can commit, and reads what has to be compared though the closure
@@ -39,8 +41,7 @@ impl Transaction {
         self.check_size(marked)?;
         match self.began_at.or(self.base) {
             Some(began_at) if self.isolation == Isolation::SerializableSnapshot => {
-                let written: Vec<_> = self.writes.keys().cloned().collect();
-                self.read_as_of(began_at, &written).await
+                self.read_blind_writes(began_at).await
             }
             _ => Ok(()),
         }
@@ -68,11 +69,17 @@ impl Transaction {
     pub(super) fn is_settled(&self) -> bool {
         self.writes.is_empty()
             && match self.isolation {
-                // What it began with may be older than it is.
-                _ if self.unconfirmed => false,
                 Isolation::RepeatableReads => self.reads.len() <= 1 && self.ranges.is_empty(),
                 _ => true,
             }
+    }
+
+    /// Whether it puts a key on a lease that is not this one.
+    pub(super) fn puts_on_other_lease_than(&self, lease: LeaseId) -> bool {
+        self.writes.values().any(|write| match write {
+            Write::Put(put) => put.lease.is_some_and(|other| other != lease),
+            Write::Delete => false,
+        })
     }
 
     /// What others will want to read and this attempt has not, as far as there is room for it.
@@ -91,7 +98,7 @@ impl Transaction {
         read: BTreeSet<Bytes>,
         answer: &TxnResponse,
     ) {
-        if next.is_empty() && !is_contended(&self.backend) {
+        if next.is_empty() {
             return;
         }
         let revision = answer.header.revision;
@@ -104,7 +111,6 @@ impl Transaction {
         for ticket in next {
             ticket.hand(known.clone());
         }
-        remember(&self.backend, known);
     }
 
     /// What the commit leaves of a key, if that is known: if it is applied at `revision`.
@@ -127,7 +133,7 @@ impl Transaction {
             Write::Delete => Op::Delete(Delete::new(key)),
         }));
         if self.isolation != Isolation::ReadCommitted {
-            commit = commit.when(self.reads.iter().map(unchanged)).or_else(self.read_again());
+            commit = commit.when(self.compared().map(unchanged)).or_else(self.read_again());
         }
         if let Some(base) = self.base {
             let untouched = |range| Compare::mod_revision(range, CompareOp::Less, base.next());
@@ -139,14 +145,20 @@ impl Transaction {
         commit.and_then(for_others.iter().map(Range::new))
     }
 
+    /// The keys that the commit compares one by one, with what they must still be.
+    fn compared(&self) -> impl Iterator<Item = (&Bytes, &Seen)> {
+        self.reads.iter().chain(&self.blind)
+    }
+
     fn read_again(&self) -> impl Iterator<Item = Range> {
-        self.reads.keys().map(Range::new).chain(self.ranges.iter().map(Range::new))
+        self.compared().map(|(key, _)| Range::new(key)).chain(self.ranges.iter().map(Range::new))
     }
 
     /// What the answer of a commit that failed tells about the store.
     pub(super) fn found(&self, revision: Revision, answers: Vec<OpResponse>) -> Known {
         let mut answers = answers.into_iter();
-        let keys = self.reads.keys().cloned().zip(answers.by_ref().map(one)).collect();
+        let compared = self.compared().map(|(key, _)| key.clone());
+        let keys = compared.zip(answers.by_ref().map(one)).collect();
         let ranges = self.ranges.iter().cloned().zip(answers.map(kvs)).collect();
         Known { revision, keys, ranges }
     }
@@ -154,8 +166,7 @@ impl Transaction {
     /// What had changed.
     pub(super) fn conflicts(&self, found: &Known) -> Vec<Conflict> {
         let mut conflicts: Vec<_> = self
-            .reads
-            .iter()
+            .compared()
             .filter_map(|(key, seen)| {
                 let (seen, found) = (modified(seen), modified(found.keys.get(key)?));
                 (seen != found).then(|| Conflict { key: key.clone(), seen, found })

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Outcome};
 use crate::kv::Revision;
+use crate::loss::LossReason;
 
 /// Why a transaction did not commit, or may not have.
 ///
@@ -35,6 +36,10 @@ pub enum StmError<E> {
     /// [`Stm::exactly_once`](super::Stm::exactly_once).
     #[error("the transaction may have been committed: {0}")]
     OutcomeUnknown(Error),
+    /// The session that [`Stm::exactly_once`](super::Stm::exactly_once) was given is lost: open
+    /// another one, and make another [`Stm`](super::Stm) with it. Nothing was written.
+    #[error("the session of the transaction's idempotency keys is lost: {0}")]
+    Lost(LossReason),
     /// The backend failed. Nothing was written.
     #[error(transparent)]
     Backend(Error),
@@ -46,8 +51,22 @@ impl<E> StmError<E> {
     pub const fn outcome(&self) -> Outcome {
         match self {
             // Nothing of these attempts was sent, or it was refused.
-            Self::GivenUp(_) | Self::Exhausted { .. } | Self::Backend(_) => Outcome::NotApplied,
+            Self::GivenUp(_) | Self::Exhausted { .. } | Self::Lost(_) | Self::Backend(_) => {
+                Outcome::NotApplied
+            }
             Self::OutcomeUnknown(_) => Outcome::Unknown,
+        }
+    }
+
+    /// Why the session was lost, if that is what ended the transaction.
+    #[must_use]
+    pub const fn loss(&self) -> Option<LossReason> {
+        match self {
+            Self::Lost(reason) => Some(*reason),
+            Self::GivenUp(_)
+            | Self::Exhausted { .. }
+            | Self::OutcomeUnknown(_)
+            | Self::Backend(_) => None,
         }
     }
 }

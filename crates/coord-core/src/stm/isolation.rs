@@ -37,8 +37,9 @@ pub enum Isolation {
     /// serializable if they read single keys; those that only read may see old data, all of it from
     /// one revision.
     RepeatableReads,
-    /// Each key is read once, from whichever member is asked, and nothing is checked when the
-    /// transaction commits, all of whose writes appear at once.
+    /// Each key is read once, from any one member, and the commit checks nothing that was read.
+    /// All writes of the transaction appear at once. A transaction that reads the key of a lock is
+    /// therefore not protected by that lock: it commits although the lock is lost meanwhile.
     ReadCommitted,
 }
 

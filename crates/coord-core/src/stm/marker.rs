@@ -69,6 +69,15 @@ impl Markers {
         Self { session: session.clone(), free: Arc::default() }
     }
 
+    pub(super) const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What the keys of all markers of the session begin with.
+    pub(super) fn prefix(&self) -> Bytes {
+        format!("coord/stm/{}", self.session.lease_id()).into()
+    }
+
     /// A marker that nobody else uses.
     pub(super) fn take(&self) -> Slot {
         let free = self.free().pop();
@@ -76,8 +85,7 @@ impl Markers {
             // Never given back: a late commit may still put its marker.
             let mut number = self.session.number();
             number.burn();
-            let (lease, n) = (self.session.lease_id(), number.value());
-            let key = format!("coord/stm/{lease}-{n}").into();
+            let key = [&self.prefix()[..], format!("-{number}").as_bytes()].concat().into();
             Marker { key, modified: Revision::ZERO, number: 0 }
         });
         Slot { markers: self.clone(), marker, in_doubt: false }

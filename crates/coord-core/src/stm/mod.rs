@@ -27,7 +27,6 @@ mod commit;
 mod error;
 mod isolation;
 mod marker;
-mod memory;
 mod reads;
 mod retry;
 mod run;
@@ -44,6 +43,7 @@ use bytes::Bytes;
 use crate::backend::KvBackend;
 use crate::error::Error;
 use crate::kv::{IntoBytes, Revision};
+use crate::loss::LossReason;
 use crate::session::Session;
 pub use error::{Conflict, StmError};
 pub use isolation::Isolation;
@@ -136,7 +136,8 @@ impl Stm {
     /// and one compare more, and no request. There are as many such keys as transactions of this
     /// `Stm` and its clones were ever under way at once, and one more for each that was cut off
     /// while it committed; they go with the session. So keep the `Stm`, and do not make one for
-    /// each transaction. Without this a commit whose answer is lost is
+    /// each transaction. When the session is lost, transactions that write end with
+    /// [`StmError::Lost`]. Without this a commit whose answer is lost is
     /// [`StmError::OutcomeUnknown`].
     pub fn exactly_once(mut self, session: &Session) -> Self {
         self.markers = Some(Markers::new(session));
@@ -204,10 +205,10 @@ pub struct Receipt {
 enum Again {
     /// Conflicts, and what the store has instead.
     Conflicts(Vec<Conflict>, transaction::Known),
-    /// What the attempt began with may be too old for what it came to.
-    Afresh,
-    /// Others stand in line for these keys, and this is what the attempt knows.
-    Queue(Vec<Bytes>, transaction::Known),
+    /// Others wait in the conflict queues of `contended`. Nothing was sent.
+    Queue { contended: Vec<Bytes>, read: Vec<Bytes>, known: Option<transaction::Known> },
+    /// The session of the idempotency keys is lost; nothing was written.
+    Lost(LossReason),
     /// An error that another attempt may not meet.
     Failed(Error),
 }

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::seen::{Stored, kvs, one, unchanged};
+use super::seen::{Seen, Stored, kvs, one, unchanged};
 use super::transaction::{Known, Transaction};
-use super::turns::recall;
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, KeyValue, Range, Revision, Txn, TxnResponse};
@@ -22,10 +21,7 @@ impl Transaction {
 
     /// Sees to it that these keys have been read.
     pub(super) async fn read(&mut self, keys: &[Bytes]) -> Result<()> {
-        let mut missing = self.unknown(keys);
-        if self.recall(&missing) {
-            missing = self.unknown(keys);
-        }
+        let missing = self.unknown(keys);
         if missing.is_empty() {
             Ok(())
         } else if self.may_move_base(&missing) {
@@ -57,18 +53,26 @@ impl Transaction {
         // The base keeps them together.
         for missing in missing.chunks(self.at_once()) {
             let answers = self.ask(missing.iter().map(Range::new).collect()).await?;
-            self.have_read(missing, answers);
+            self.reads.extend(pairs(missing, answers));
         }
         Ok(())
     }
 
-    /// Sees to it that these keys have been read, though perhaps as of before the base: for the
-    /// commit to compare and not for the closure to see.
-    pub(super) async fn read_as_of(&mut self, revision: Revision, keys: &[Bytes]) -> Result<()> {
-        for missing in self.unknown(keys).chunks(self.at_once()) {
+    /// Reads the blind writes as of `revision`, which may be older than the snapshot: only the
+    /// commit compares them, and neither this attempt nor the next one sees their values.
+    pub(super) async fn read_blind_writes(&mut self, revision: Revision) -> Result<()> {
+        let mut missing = Vec::new();
+        for key in self.writes.keys().filter(|key| !self.reads.contains_key(*key)) {
+            match self.known.keys.get(key) {
+                // The snapshot does not move before all that is known of it was read.
+                Some(seen) => drop(self.blind.insert(key.clone(), seen.clone())),
+                None => missing.push(key.clone()),
+            }
+        }
+        for missing in missing.chunks(self.at_once()) {
             let ranges = missing.iter().map(Range::new).collect();
             let (_, answers) = self.ask_as_of(revision, ranges).await?;
-            self.have_read(missing, answers);
+            self.blind.extend(pairs(missing, answers));
         }
         Ok(())
     }
@@ -76,25 +80,6 @@ impl Transaction {
     /// How many keys can be read in one request.
     fn at_once(&self) -> usize {
         self.backend.limits().max_txn_ops.max(1)
-    }
-
-    fn have_read(&mut self, keys: &[Bytes], answers: Vec<Vec<KeyValue>>) {
-        let seen = answers.into_iter().map(|kvs| kvs.into_iter().next().map(Stored::from));
-        self.reads.extend(keys.iter().cloned().zip(seen));
-    }
-
-    /// Takes what is remembered in this process for what is known, if nothing has been asked yet.
-    fn recall(&mut self, keys: &[Bytes]) -> bool {
-        let nothing_asked = self.base.is_none() || self.unconfirmed;
-        if keys.is_empty() || self.fresh || !nothing_asked || !self.isolation.is_strong() {
-            return false;
-        }
-        let Some(recalled) = recall(&self.backend, keys, self.base) else { return false };
-        (self.base, self.read_at) = (Some(recalled.revision), recalled.revision);
-        self.known.revision = recalled.revision;
-        self.known.keys.extend(recalled.keys);
-        self.unconfirmed = true;
-        true
     }
 
     /// Whether it can be told in one request that all which has been read is still so.
@@ -105,6 +90,7 @@ impl Transaction {
             && self.newer.is_none()
             && !self.reads.is_empty()
             && self.ranges.is_empty()
+            && self.known.ranges.is_empty()
             && known.keys().all(|key| self.reads.contains_key(key))
             && self.reads.len() + 2 * missing.len() <= ops_max
     }
@@ -124,7 +110,6 @@ impl Transaction {
         if answer.succeeded {
             self.began_at = self.began_at.or(self.base);
             (self.base, self.read_at) = (Some(revision), revision);
-            self.unconfirmed = false;
         } else {
             let keys = self.reads.keys().cloned().zip(seen).collect();
             self.newer = Some(Known { revision, keys, ranges: Vec::new() });
@@ -147,15 +132,12 @@ impl Transaction {
                 .and_then(now.map(reads))
                 .or_else(at_base.chain(all.into_iter().map(range)).map(reads))
         };
-        if !self.unconfirmed {
-            // Any member will do that has got as far as the base.
-            match self.backend.txn(ask(true)).await {
-                Ok(answer) if answer.header.revision >= base => return Ok(answer),
-                Ok(_) | Err(Error::FutureRevision { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        // Any member will do that has got as far as the base.
+        match self.backend.txn(ask(true)).await {
+            Ok(answer) if answer.header.revision >= base => Ok(answer),
+            Ok(_) | Err(Error::FutureRevision { .. }) => self.backend.txn(ask(false)).await,
+            Err(error) => Err(error),
         }
-        self.backend.txn(ask(false)).await
     }
 
     /// The keys of a range as they are in the store.
@@ -211,6 +193,12 @@ impl Transaction {
             answer => answer,
         }
     }
+}
+
+/// Each key with what was read of it.
+fn pairs(keys: &[Bytes], answers: Vec<Vec<KeyValue>>) -> impl Iterator<Item = (Bytes, Seen)> {
+    let seen = answers.into_iter().map(|kvs| kvs.into_iter().next().map(Stored::from));
+    keys.iter().cloned().zip(seen)
 }
 
 fn serializable(ranges: Vec<Range>) -> Vec<Range> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::marker::{Markers, Resolved};
+use super::marker::Resolved;
 use super::retry::Pauses;
 use super::transaction::{Known, Transaction};
 use super::turns::Turn;
@@ -14,6 +14,8 @@ use super::{Again, Committed, Conflict, Isolation, Receipt, Slot, Stm, StmError}
 use crate::backend::KvBackend;
 use crate::error::{Error, Outcome, Result};
 use crate::kv::Revision;
+use crate::loss::LossReason;
+use crate::session::SessionState;
 use crate::telemetry::transaction;
 
 /// What was known before a longer pause is not worth knowing after it.
@@ -31,8 +33,6 @@ struct Progress {
     turn: Turn,
     /// Whether nothing has been tried under this turn yet.
     turn_is_new: bool,
-    /// Whether to believe only what is read from now on.
-    afresh: bool,
     /// Whether this attempt has let others go first.
     queued: bool,
     known: Option<Known>,
@@ -82,7 +82,7 @@ impl Stm {
     /// ```
     ///
     /// # Errors
-    /// `GivenUp` with the closure's error, `Exhausted`, `Backend`: nothing was written.
+    /// `GivenUp` with the closure's error, `Exhausted`, `Lost`, `Backend`: nothing was written.
     /// `OutcomeUnknown`: perhaps. `Backend(TooManyOps)` tells how many keys were read or written
     /// and how many can be; nothing was sent then.
     ///
@@ -100,6 +100,7 @@ impl Stm {
             Err(StmError::GivenUp(_)) => "given_up",
             Err(StmError::Exhausted { .. }) => "exhausted",
             Err(StmError::OutcomeUnknown(_)) => "outcome_unknown",
+            Err(StmError::Lost(_)) => "lost",
             Err(StmError::Backend(_)) => "failed",
         });
         result
@@ -143,7 +144,6 @@ impl Stm {
             pauses: Pauses::new(&self.retry),
             turn: Turn::default(),
             turn_is_new: false,
-            afresh: false,
             queued: false,
             known: None,
             slot: None,
@@ -152,7 +152,7 @@ impl Stm {
 
     /// Begins an attempt, with what is known before it.
     async fn attempt(&self, progress: &mut Progress) -> Result<Transaction> {
-        let (known, fresh) = (progress.known.take(), progress.attempts > 1 || progress.afresh);
+        let (known, fresh) = (progress.known.take(), progress.attempts > 1);
         let mut tx = Transaction::new(Arc::clone(&self.backend), self.isolation, known, fresh);
         if tx.knows_nothing() && !self.prefetch.is_empty() {
             tx.prefetch(&self.prefetch).await?;
@@ -166,11 +166,7 @@ impl Stm {
         progress: &mut Progress,
         mut tx: Transaction,
     ) -> Result<Result<Applied, Again>> {
-        let prepared = tx.prepare(self.markers.is_some()).await;
-        if tx.unconfirmed && (prepared.is_err() || tx.writes.is_empty() || tx.newer.is_some()) {
-            return Ok(Err(progress.begin_afresh(tx.newer)));
-        }
-        if let Err(error) = prepared {
+        if let Err(error) = tx.prepare(self.markers.is_some()).await {
             return Ok(Err(Again::Failed(error)));
         }
         if tx.is_settled() {
@@ -182,8 +178,14 @@ impl Stm {
         if let Some(again) = self.queue_up(progress, &mut tx) {
             return Ok(Err(again));
         }
-        if progress.slot.is_none() && !tx.writes.is_empty() {
-            progress.slot = self.markers.as_ref().map(Markers::take);
+        if !tx.writes.is_empty()
+            && let Some(markers) = &self.markers
+        {
+            if let SessionState::Lost(reason) = markers.session().state() {
+                markers.session().note_loss(reason, &markers.prefix());
+                return Ok(Err(Again::Lost(reason)));
+            }
+            progress.slot.get_or_insert_with(|| markers.take());
         }
         let mut slot = progress.slot.as_mut().filter(|_| !tx.writes.is_empty());
         let next = progress.turn.next();
@@ -207,7 +209,7 @@ impl Stm {
                 if let Some(slot) = slot {
                     slot.refused();
                 }
-                Ok(Err(Again::Failed(error)))
+                Ok(Err(self.refused(error, &tx).await))
             }
             Err(error) => self.resolve(progress, error).await,
         }
@@ -227,7 +229,8 @@ impl Stm {
         progress.queued = true;
         // Nothing was sent, so it does not count.
         progress.attempts -= 1;
-        Some(Again::Queue(contended, tx.seen_so_far()))
+        let read = tx.reads.keys().cloned().collect();
+        Some(Again::Queue { contended, read, known: tx.seen_so_far() })
     }
 
     fn conflicted(&self, progress: &mut Progress, tx: &Transaction, known: Known) -> Again {
@@ -242,6 +245,23 @@ impl Stm {
             }
         }
         Again::Conflicts(conflicts, known)
+    }
+
+    /// Why a commit was refused: perhaps because the lease of the idempotency keys is gone.
+    async fn refused(&self, error: Error, tx: &Transaction) -> Again {
+        let (Error::LeaseNotFound { .. }, Some(markers)) = (&error, &self.markers) else {
+            return Again::Failed(error);
+        };
+        let session = markers.session();
+        let reason = match session.why_lost().await {
+            // The lease could not be asked for, and there is no other.
+            None if tx.puts_on_other_lease_than(session.lease_id()) => {
+                return Again::Failed(error);
+            }
+            reason => reason.unwrap_or(LossReason::Revoked),
+        };
+        session.note_loss(reason, &markers.prefix());
+        Again::Lost(reason)
     }
 
     /// Finds out what became of a commit whose answer was lost.
@@ -280,6 +300,7 @@ impl Stm {
         let deadline = progress.began + self.retry.time_max.min(TIME_MAX);
         let spent = progress.attempts >= self.retry.attempts_max || Instant::now() >= deadline;
         let (conflicts, known) = match again {
+            Again::Lost(reason) => return Err(StmError::Lost(reason)),
             Again::Failed(error) if spent || !is_worth_another(&error) => {
                 return Err(StmError::Backend(error));
             }
@@ -287,9 +308,8 @@ impl Stm {
                 let paused = progress.pause(deadline).await;
                 return paused.map(drop).ok_or(StmError::Backend(error));
             }
-            Again::Afresh => return Ok(()),
-            Again::Queue(keys, known) => {
-                progress.take_turn(&self.backend, keys, known, deadline).await;
+            Again::Queue { contended, read, known } => {
+                progress.take_turn(&self.backend, contended, read, known, deadline).await;
                 return Ok(());
             }
             Again::Conflicts(conflicts, known) => (conflicts, known),
@@ -311,7 +331,8 @@ impl Stm {
             };
             progress.known = (pause < STALE_AFTER).then_some(known);
         } else {
-            progress.take_turn(&self.backend, keys().cloned().collect(), known, deadline).await;
+            let (keys, wanted) = (keys().cloned().collect(), known.keys.keys().cloned().collect());
+            progress.take_turn(&self.backend, keys, wanted, Some(known), deadline).await;
             if Instant::now() >= deadline {
                 return Err(exhausted(progress, conflicts));
             }
@@ -322,15 +343,6 @@ impl Stm {
 }
 
 impl Progress {
-    /// An attempt has begun with what was remembered, and that was not good enough. Nothing was
-    /// sent that could count.
-    fn begin_afresh(&mut self, newer: Option<Known>) -> Again {
-        self.afresh = true;
-        self.attempts -= 1;
-        self.known = newer;
-        Again::Afresh
-    }
-
     /// Pauses, and tells for how long; unless there will be no time for another attempt then.
     async fn pause(&mut self, deadline: Instant) -> Option<Duration> {
         let pause = self.pauses.next();
@@ -341,19 +353,20 @@ impl Progress {
         Some(pause)
     }
 
-    /// Waits for a turn for these keys and those that there is a turn for already.
+    /// Waits for a turn for these keys and those that there is a turn for already. `wanted` is what
+    /// there will be to read then.
     async fn take_turn(
         &mut self,
         backend: &Arc<dyn KvBackend>,
         mut keys: Vec<Bytes>,
-        known: Known,
+        wanted: Vec<Bytes>,
+        known: Option<Known>,
         deadline: Instant,
     ) {
         // Whoever holds some and waits for others may be waited for.
         keys.extend(std::mem::take(&mut self.turn).keys().iter().cloned());
-        let wanted = known.keys.keys().cloned().collect();
         if let Ok(turn) = timeout_at(deadline, Turn::wait(backend, keys, wanted)).await {
-            self.known = Some(turn.take_up(known));
+            self.known = turn.take_up(known);
             self.turn = turn;
             self.turn_is_new = true;
         }

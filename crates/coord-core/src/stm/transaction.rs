@@ -57,9 +57,6 @@ pub struct Transaction {
     /// Whether this is another attempt: its reads ask a majority although the level may not, for
     /// what a member that lags behind says would only conflict again.
     pub(super) fresh: bool,
-    /// Whether the base is from before this transaction, and good enough only for one that will be
-    /// checked when it commits.
-    pub(super) unconfirmed: bool,
     pub(super) known: Known,
     /// At the strong levels, the revision that all reads are as of.
     pub(super) base: Option<Revision>,
@@ -67,6 +64,9 @@ pub struct Transaction {
     pub(super) began_at: Option<Revision>,
     pub(super) reads: BTreeMap<Bytes, Seen>,
     pub(super) ranges: Vec<KeyRange>,
+    /// The keys that are written unread, as of the first base: compared by the commit, and never
+    /// shown to the closure, for the base may have moved since.
+    pub(super) blind: BTreeMap<Bytes, Seen>,
     pub(super) writes: BTreeMap<Bytes, Write>,
     /// The newest revision that anything was read at.
     pub(super) read_at: Revision,
@@ -90,13 +90,13 @@ impl Transaction {
             backend,
             isolation,
             fresh,
-            unconfirmed: false,
             read_at: known.revision,
             known,
             base,
             began_at: None,
             reads: BTreeMap::new(),
             ranges: Vec::new(),
+            blind: BTreeMap::new(),
             writes: BTreeMap::new(),
             newer: None,
             doom: None,
@@ -260,10 +260,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// What the next attempt need not read if it is made at once.
-    pub(super) fn seen_so_far(&mut self) -> Known {
-        let keys = std::mem::take(&mut self.reads);
-        Known { revision: self.read_at, keys, ranges: Vec::new() }
+    /// What the next attempt need not read: all that was read as of one revision. At the weak
+    /// levels the reads have no revision in common.
+    pub(super) fn seen_so_far(&mut self) -> Option<Known> {
+        let revision = self.base?;
+        Some(Known { revision, keys: std::mem::take(&mut self.reads), ranges: Vec::new() })
     }
 
     /// Whether nothing was known of the store when the attempt began.

@@ -24,8 +24,6 @@
 //! the next ones will want. With what the commit has written, that is all they need to know as of
 //! one revision, so that in a long line each transaction costs one request.
 //!
-//! What commits leave is also remembered, as long as there are lines: see `memory.rs`.
-//!
 //! **Who does not come back.** A turn spares conflicts; it must not let one closure that hangs hold
 //! up all others. Whoever waits ends a turn that has lasted for a second: the transaction may go
 //! on, and conflict.
@@ -41,7 +39,6 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::memory::Memory;
 use super::transaction::Known;
 use crate::backend::{KvBackend, address};
 use crate::kv::Revision;
@@ -56,16 +53,13 @@ const CONSIDERED: usize = 8;
 const PASSED_MAX: u32 = 8;
 
 /// The lines of this process. A line that nobody stands in is not there.
-static HALL: Mutex<Hall> =
-    Mutex::new(Hall { tickets: 0, lines: BTreeMap::new(), memories: BTreeMap::new() });
+static HALL: Mutex<Hall> = Mutex::new(Hall { tickets: 0, lines: BTreeMap::new() });
 
 struct Hall {
     /// How many tickets there ever were.
     tickets: u64,
     /// By backend and key.
     lines: BTreeMap<(usize, Bytes), Line>,
-    /// What commits have left, by backend; nothing where there are no lines.
-    memories: BTreeMap<usize, Memory>,
 }
 
 /// Those who have, or want, the turn for a key.
@@ -151,9 +145,10 @@ impl Turn {
     }
 
     /// What is known, or what was handed on if that is newer.
-    pub(super) fn take_up(&self, known: Known) -> Known {
+    pub(super) fn take_up(&self, known: Option<Known>) -> Option<Known> {
         let handed = self.ticket.as_ref().and_then(|ticket| ticket.state().handed.take());
-        handed.filter(|handed| handed.revision > known.revision).unwrap_or(known)
+        let newest = known.as_ref().map_or(Revision::ZERO, |known| known.revision);
+        handed.filter(|handed| handed.revision > newest).or(known)
     }
 
     /// Those who may have their turns next: of each line the first, and who would pass it if this
@@ -180,29 +175,6 @@ impl Drop for Turn {
             hall().leave(&ticket);
         }
     }
-}
-
-/// Whether there are lines.
-pub(super) fn is_contended(backend: &Arc<dyn KvBackend>) -> bool {
-    hall().has_lines(address(backend))
-}
-
-/// Remembers what a commit has left, for newcomers, as long as there are lines.
-pub(super) fn remember(backend: &Arc<dyn KvBackend>, known: Known) {
-    let (mut hall, backend) = (hall(), address(backend));
-    // Whoever stands in one has the backend, so its address means no other.
-    if hall.has_lines(backend) {
-        hall.memories.entry(backend).or_default().keep(known);
-    }
-}
-
-/// What is remembered of these keys: see [`Memory::recall`].
-pub(super) fn recall(
-    backend: &Arc<dyn KvBackend>,
-    keys: &[Bytes],
-    as_of: Option<Revision>,
-) -> Option<Known> {
-    hall().memories.get(&address(backend))?.recall(keys, as_of)
 }
 
 impl Ticket {
@@ -282,14 +254,6 @@ impl Hall {
             line.served = line.served.filter(|(number, _)| *number != ticket.number);
         }
         self.call(ticket.lines());
-        if !self.has_lines(ticket.backend) {
-            self.memories.remove(&ticket.backend);
-        }
-    }
-
-    fn has_lines(&self, of: usize) -> bool {
-        let next = self.lines.range((of, Bytes::new())..).next();
-        next.is_some_and(|((backend, _), _)| *backend == of)
     }
 
     /// Ends the turns that this one waits for and that have lasted too long, and tells when to look
@@ -329,7 +293,6 @@ fn hall() -> MutexGuard<'static, Hall> {
     HALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What tells backends apart.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,7 +315,6 @@ mod tests {
         let backend = 1; // No reference has such an address.
         let first = turn(backend, &["a", "b"]);
         let (second, third) = (turn(backend, &["b", "c"]), turn(backend, &["a"]));
-        hall().memories.insert(backend, Memory::default());
         assert_eq!(lines_of(backend), 3);
         drop(second);
         assert_eq!(lines_of(backend), 2, "it gave up before it had its turn");
@@ -360,7 +322,6 @@ mod tests {
         assert!(has_turn(&third));
         drop(third);
         assert_eq!(lines_of(backend), 0);
-        assert!(!hall().memories.contains_key(&backend));
     }
 
     #[test]

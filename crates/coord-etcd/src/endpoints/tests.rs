@@ -8,12 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use coord_core::{ErrorKind, KvBackend, KvBackendExt, Put, PutResponse, Range};
+use etcd_client::Channel;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvServer,
     PbKvService, PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
     PbRangeStreamResponse, PbTxnRequest, PbTxnResponse,
 };
-use etcd_client::{Channel, TlsOptions};
 use futures_util::stream::BoxStream;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -168,7 +168,7 @@ async fn endpoint_that_refuses_is_passed_over_by_changes_too() {
 #[tokio::test(start_paused = true)]
 async fn endpoint_that_accepts_no_connection_any_more_is_passed_over() {
     let options = EtcdBackend::builder(["nowhere"]).options;
-    let nowhere = configured("http://nowhere".to_owned(), &options, TlsOptions::new());
+    let nowhere = configured(&http::Uri::from_static("http://nowhere"), &options);
     let silence = service_fn(|_| std::future::pending::<io::Result<TokioIo<TcpStream>>>());
     let nowhere = nowhere.expect("a name").connect_with_connector_lazy(silence);
     let good = Member::default();

@@ -44,7 +44,11 @@ fn variables_that_are_set_reach_the_builder() {
     assert_eq!(options.connect_timeout, Duration::from_secs(90));
     let login = options.login.expect("a login");
     assert_eq!((login.user.as_str(), login.password.as_str()), ("app", "secret"));
-    assert!(options.tls.is_some());
+    // The file was read when the builder was made: a pipe could not be read again. It is named still.
+    let tls = options.tls.expect("a CA is configured");
+    let error = tls.config().map(drop).expect_err("the certificate is broken").to_string();
+    let name = format!("CA certificate {}", file.display());
+    assert!(error.contains(&name) && !error.contains("No such file"), "{error}");
     assert!(!format!("{settings:?}").contains("secret"), "{settings:?}");
 }
 
@@ -79,17 +83,33 @@ fn error_names_what_set_the_value() {
 
 #[test]
 fn variable_that_is_unsupported_is_refused_by_name() {
-    for name in ["ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "ETCDCTL_DISCOVERY_SRV"] {
-        let message = refused(&of(&[(name, "true")]));
+    for (name, value, flag) in [
+        ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true", "--cacert"),
+        ("ETCDCTL_DISCOVERY_SRV", "example.com", "--endpoints"),
+    ] {
+        let message = refused(&of(&[(name, value)]));
         assert!(message.starts_with(&format!("{name}: not supported, ")), "{message}");
+        assert!(message.contains(&format!("set to {value:?}: unset it")), "{message}");
+        assert!(message.contains(flag), "{message}");
+        for off in OFF {
+            assert!(of(&[(name, off)]).builder().is_ok(), "{name}={off}");
+        }
     }
 }
 
 #[test]
 fn address_that_would_mean_another_port_is_refused() {
-    for good in
-        ["a:1", "http://a", "https://a:1/", "HTTP://a:1", "[::1]:1", "unix:///a/b", "UNIX:///a"]
-    {
+    for good in [
+        "a:1",
+        "http://a",
+        "https://a:1/",
+        "HTTP://a:1",
+        "[::1]:1",
+        "unix:///a/b",
+        "UNIX:///a",
+        "UNIX:/a",
+        "unixs:///a/b",
+    ] {
         assert_eq!(member(good), Ok(good.to_owned()));
     }
     for bad in ["a", "a:", ":1", "a:b", "a:65536", "::1", "::1:1", "[::1]", "https://a:x", "mem:"] {

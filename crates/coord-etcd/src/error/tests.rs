@@ -11,6 +11,7 @@ const PERHAPS: Outcome = Outcome::Unknown;
 fn asked() -> Asked {
     Asked {
         changes: true,
+        connects: false,
         key: Some(Bytes::from_static(b"k")),
         lease: LeaseId::new(7),
         revision: Some(Revision(9)),
@@ -142,6 +143,20 @@ static EXPECTED: &[Expected] = {
         ),
         (Unavailable, "etcdserver: server stopped", Kind::Unavailable, PERHAPS, Never),
         (Unavailable, "etcdserver: unhealthy cluster", Kind::Unavailable, PERHAPS, Never),
+        (
+            Unavailable,
+            "HTTP status 502 Bad Gateway in place of a gRPC response",
+            Kind::Unavailable,
+            PERHAPS,
+            Never,
+        ),
+        (
+            Unimplemented,
+            "HTTP status 404 Not Found in place of a gRPC response",
+            Kind::Backend,
+            PERHAPS,
+            Never,
+        ),
         (Unknown, "Service was not ready: transport error", Kind::Unavailable, NO, Elsewhere),
         (
             Unavailable,
@@ -188,6 +203,15 @@ fn every_row_of_the_table_means_what_it_says() {
         if *kind == ErrorKind::Unavailable {
             assert_eq!(read.remedy, Remedy::Elsewhere, "{message}");
         }
+        // What no etcd says is no answer to a read.
+        let foreign = !message.contains("etcdserver: ");
+        let by_a_proxy = matches!(
+            kind,
+            ErrorKind::Backend | ErrorKind::PermissionDenied | ErrorKind::Unauthenticated
+        );
+        if foreign && by_a_proxy {
+            assert_eq!(read.remedy, Remedy::Another, "{message}");
+        }
     }
     // No row of the table is left out, except that the first that fits is taken.
     for (index, row) in TABLE.iter().enumerate() {
@@ -217,10 +241,15 @@ fn gaps_are_filled_from_the_request() {
 #[test]
 fn size_is_read_from_the_message_and_the_lower_limit_is_told() {
     let message = "grpc: received message larger than max (2097165 vs. 2097152)";
-    let [failure, _] = both(Code::ResourceExhausted, message);
+    let [change, read] = both(Code::ResourceExhausted, message);
     assert!(matches!(
-        failure.error,
+        change.error,
         Error::RequestTooLarge { size_bytes: 2_097_165, limit_bytes: 1_572_864 }
+    ));
+    // A read does not go into the log, whose limit is the lower one.
+    assert!(matches!(
+        read.error,
+        Error::RequestTooLarge { size_bytes: 2_097_165, limit_bytes: 2_097_152 }
     ));
 }
 

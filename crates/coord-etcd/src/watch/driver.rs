@@ -91,6 +91,7 @@ impl Driver {
             Command::Remove(key) => self.machine.remove(key),
             Command::GoOn(key) => self.machine.go_on(key, now),
             Command::Progress(key) => self.machine.request_progress(key, now),
+            Command::EndAll(error) => self.machine.end_all(&error),
         }
     }
 

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use coord_core::{Error, Header, Result};
-use etcd_client::{WatchOptions, WatchRequestSender, WatchResponseStream};
+use etcd_client::{WatchRequestSender, WatchResponseStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use super::machine::LaneName;
@@ -20,9 +20,6 @@ use super::wire::{self, Reply, Request};
 use crate::endpoints::{Endpoints, WatchLine};
 use crate::error::{Asked, Failure};
 use crate::wire::{FromWire, Malformed};
-
-/// The one key of a range that ends there.
-const NOTHING: &[u8] = b"\x01";
 
 /// Which stream something is about: there is a new one under the same name after each loss.
 pub(super) type Incarnation = (LaneName, u64);
@@ -74,8 +71,8 @@ enum Broken {
 async fn open(endpoints: &Endpoints) -> Result<(Header, WatchLine)> {
     let asked = Asked { waited: endpoints.options().request_timeout, ..Asked::default() };
     let opened = endpoints.call(&asked, |link| async move {
-        let nothing = WatchOptions::new().with_range(NOTHING);
-        let stream = link.watch.clone().watch(NOTHING, Some(nothing)).await?;
+        let (nothing, options) = wire::probe(0);
+        let stream = link.watch.clone().watch(nothing, Some(options)).await?;
         let (sender, mut stream) = stream.split();
         let refusal = stream.message().await?.ok_or_else(ended)?.0;
         if let Some(status) = wire::login_refused(&refusal.cancel_reason) {
@@ -122,6 +119,10 @@ async fn write(mut sender: WatchRequestSender, mut outbox: UnboundedReceiver<Req
             Request::Create { id, start, watch } => {
                 let (key, options) = wire::create(id, start, &watch);
                 sender.watch(key, Some(options)).await
+            }
+            Request::Probe { id } => {
+                let (nothing, options) = wire::probe(id);
+                sender.watch(nothing, Some(options)).await
             }
             Request::Cancel { id } => sender.cancel(id).await,
             Request::Progress => sender.request_progress().await,

@@ -74,6 +74,8 @@ enum Command {
     Remove(WatchKey),
     GoOn(WatchKey),
     Progress(WatchKey),
+    /// The history that the watches follow is gone.
+    EndAll(Error),
 }
 
 impl Watches {
@@ -104,6 +106,15 @@ impl Watches {
         stream.tell(Command::Add { key, request, slot, reply });
         let header = registered.await.map_err(|_| driver_is_gone())??;
         Ok(Watch::new(header, stream))
+    }
+
+    /// Ends all watches that are registered, with an error.
+    pub(crate) fn end_all(&self, error: Error) {
+        let driver = self.driver.lock().expect("no holder of the lock panics");
+        if let Some(commands) = &*driver {
+            // Without a driver there are no watches.
+            let _ = commands.send(Command::EndAll(error));
+        }
     }
 
     /// How to tell the driver something. It is started by the first watch; and again when the

@@ -21,6 +21,8 @@ pub(super) enum Request {
     Create { id: i64, start: Revision, watch: WatchRequest },
     /// Forget the watch.
     Cancel { id: i64 },
+    /// Refuse a watch of an empty range, for which the id is not used.
+    Probe { id: i64 },
     /// Say up to where every watch of the stream has been told everything.
     Progress,
 }
@@ -49,6 +51,14 @@ pub(super) struct Reply {
 pub(super) fn create(id: i64, start: Revision, watch: &WatchRequest) -> (Vec<u8>, WatchOptions) {
     let (key, options) = send::watch(watch);
     (key, options.with_watch_id(id).with_start_revision(start.0).with_fragment())
+}
+
+/// The one key of a range that ends there.
+const NOTHING: &[u8] = b"\x01";
+
+/// A request to create a watch that every server refuses at once: its key, and the rest.
+pub(super) fn probe(id: i64) -> (&'static [u8], WatchOptions) {
+    (NOTHING, WatchOptions::new().with_range(NOTHING).with_watch_id(id))
 }
 
 impl FromWire<PbWatchResponse> for Reply {
@@ -89,8 +99,8 @@ pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Ref
     let asked = Asked { revision: Some(requested), ..Asked::default() };
     let Failure { error, remedy } = Failure::of_cancel_reason(reason, &asked, "watch");
     let by_stream = match remedy {
-        Remedy::None => false,
-        Remedy::Unreachable | Remedy::Elsewhere => true,
+        Remedy::None | Remedy::Another => false,
+        Remedy::Unreachable | Remedy::Resend | Remedy::Elsewhere => true,
         // A stream that was opened before logins were needed keeps the watches that it has.
         Remedy::Login => has_login,
     };

@@ -9,10 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use coord_core::{Error, LeaseId, LeaseStatus, Result};
 
-/// The first id that the store chooses by itself; the next is one more. Far from the small numbers
-/// that people choose, and, like etcd's ids, 16 hex digits long.
-const FIRST_ID: i64 = 0x6d65_6d00_0000_0001;
-
 #[derive(Debug)]
 struct Lease {
     granted: Duration,
@@ -32,8 +28,9 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    pub(crate) const fn new(ttl_min: Duration) -> Self {
-        Self { ttl_min, next_id: FIRST_ID, leases: BTreeMap::new(), deadlines: BTreeSet::new() }
+    /// No leases; the first one whose id the store chooses has `first_id`, the next one more.
+    pub(crate) const fn new(ttl_min: Duration, first_id: i64) -> Self {
+        Self { ttl_min, next_id: first_id, leases: BTreeMap::new(), deadlines: BTreeSet::new() }
     }
 
     /// Grants a lease and returns its id and the time it was granted.

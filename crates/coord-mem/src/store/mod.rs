@@ -1,8 +1,8 @@
 //! The store: a state machine without clock, task or lock.
 //!
 //! Every call is handed all it needs, the time included, and does its work at once; the same calls
-//! give the same answers to the last byte. Who calls, when, and who is told of the changes, is the
-//! business of the shell around it.
+//! to a store of the same seed give the same answers to the last byte. Who calls, when, and who is
+//! told of the changes, is the business of the shell around it.
 
 mod index;
 mod lease;
@@ -13,6 +13,7 @@ mod range;
 mod size;
 mod txn;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use coord_core::{
@@ -27,9 +28,9 @@ use log::Log;
 pub(crate) use size::{delete_size, put_size, range_size, replicated_size, txn_size, watch_size};
 use txn::Changes;
 
-/// Who answers. Fixed, so that equal calls give equal bytes.
-const HEADER: Header =
-    Header { cluster_id: 0x636f_6f72_6400, member_id: 1, revision: Revision::ZERO, raft_term: 2 };
+/// The first lease id that a store chooses is one of these: far from the small numbers that people
+/// choose, 16 hex digits long, as etcd's ids are, and far from the end.
+const FIRST_LEASE_IDS: RangeInclusive<i64> = 0x1000_0000_0000_0000..=0x6fff_ffff_ffff_ffff;
 
 const LOSS: &str = "a transaction of this revision deleted a key by a delete without end and put it again; compacting exactly there makes etcd lose the key";
 
@@ -39,20 +40,26 @@ pub(crate) struct Store {
     revision: Revision,
     /// The oldest revision that can be read; -1 before the first compaction.
     compact_revision: Revision,
+    /// The ids of cluster and member; the rest of a header is filled in.
+    header: Header,
     index: Index,
     log: Log,
     leases: Leases,
 }
 
 impl Store {
-    pub(crate) fn new(ttl_min: Duration) -> Self {
+    /// An empty store whose ids are drawn from `seed`.
+    pub(crate) fn new(ttl_min: Duration, seed: u64) -> Self {
+        let mut ids = fastrand::Rng::with_seed(seed);
         let revision = Revision(1);
+        let (cluster_id, member_id) = (ids.u64(1..), ids.u64(1..));
         Self {
+            header: Header { cluster_id, member_id, revision, raft_term: 2 },
             revision,
             compact_revision: Revision(-1),
             index: Index::default(),
             log: Log::new(revision),
-            leases: Leases::new(ttl_min),
+            leases: Leases::new(ttl_min, ids.i64(FIRST_LEASE_IDS)),
         }
     }
 
@@ -65,7 +72,7 @@ impl Store {
     }
 
     pub(crate) const fn header(&self) -> Header {
-        Header { revision: self.revision, ..HEADER }
+        Header { revision: self.revision, ..self.header }
     }
 
     pub(crate) const fn compacted(&self, requested: Revision) -> Error {

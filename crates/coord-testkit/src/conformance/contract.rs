@@ -150,6 +150,7 @@ pub const CONTRACT: &[Clause] = &[
         &[
             "expired_leases_keys_are_deleted_in_one_revision_in_key_order",
             "leases_that_end_together_end_in_a_revision_each",
+            "lease_overdue_after_a_clock_jump_has_no_keys",
             "revoke_deletes_all_keys_in_one_revision",
             "revoked_lease_delivers_its_deletions_in_one_batch",
         ],

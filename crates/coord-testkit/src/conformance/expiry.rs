@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use coord_core::{
-    ErrorKind, KeyRange, KvBackend, KvBackendExt, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Watch,
-    WatchBatch, WatchRequest,
+    Compare, ErrorKind, KeyRange, KvBackend, KvBackendExt, LeaseGrant, LeaseId, LeaseTimeToLive,
+    Put, Range, Txn, Watch, WatchBatch, WatchRequest,
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::steps::{Checked, Failure, all_keys, get, now, put_on, puts, refused, told, watch_all};
+use super::steps::{
+    Checked, Failure, all_keys, get, jump, now, put_on, puts, refused, told, watch_all,
+};
 use super::table;
 
 table! { Expiry;
@@ -29,6 +31,13 @@ table! { Expiry;
     key_attached_late_ends_with_its_lease,
     long_lease_lives_for_its_whole_time: VirtualTime,
     lease_refreshed_for_hours_does_not_end: VirtualTime,
+    lease_overdue_after_a_clock_jump_is_not_kept_alive: VirtualTime,
+    lease_overdue_after_a_clock_jump_has_no_time_to_live: VirtualTime,
+    lease_overdue_after_a_clock_jump_takes_no_key: VirtualTime,
+    lease_overdue_after_a_clock_jump_cannot_be_revoked: VirtualTime,
+    lease_overdue_after_a_clock_jump_is_not_listed: VirtualTime,
+    lease_overdue_after_a_clock_jump_has_no_keys: VirtualTime,
+    lease_overdue_after_a_clock_jump_meets_no_compare: VirtualTime,
 }
 
 /// How late a store may notice that a lease has ended.
@@ -197,5 +206,69 @@ async fn lease_refreshed_for_hours_does_not_end(kv: &dyn KvBackend) -> Checked {
         kv.lease_keep_alive(id).await?;
     }
     ensure_eq!(get(kv, "a").await?.mod_revision, put);
+    Ok(())
+}
+
+/// A lease with the key `a` whose time is over, although no timer of the store has run since.
+///
+/// A process that was suspended, or whose runtime was busy, meets its store in this state. Each
+/// kind of call must find the lease ended: the next call of another kind may come too late.
+async fn overdue(kv: &dyn KvBackend) -> Checked<LeaseId> {
+    let Short { id, ttl, .. } = short(kv).await?;
+    put_on(kv, id, "a").await?;
+    jump(ttl + LATE);
+    Ok(id)
+}
+
+async fn lease_overdue_after_a_clock_jump_is_not_kept_alive(kv: &dyn KvBackend) -> Checked {
+    let id = overdue(kv).await?;
+    refused(kv.lease_keep_alive(id).await, ErrorKind::LeaseNotFound)?;
+    Ok(())
+}
+
+async fn lease_overdue_after_a_clock_jump_has_no_time_to_live(kv: &dyn KvBackend) -> Checked {
+    let id = overdue(kv).await?;
+    let request = LeaseTimeToLive::new(id).with_keys();
+    ensure_eq!(kv.lease_time_to_live(request).await?.lease, None);
+    Ok(())
+}
+
+async fn lease_overdue_after_a_clock_jump_takes_no_key(kv: &dyn KvBackend) -> Checked {
+    let id = overdue(kv).await?;
+    refused(kv.put_with(Put::new("b", "1").lease(id)).await, ErrorKind::LeaseNotFound)?;
+    let id = overdue(kv).await?;
+    let txn = Txn::new().and_then([Put::new("b", "1").lease(id)]);
+    refused(kv.txn(txn).await, ErrorKind::LeaseNotFound)?;
+    Ok(())
+}
+
+async fn lease_overdue_after_a_clock_jump_cannot_be_revoked(kv: &dyn KvBackend) -> Checked {
+    let id = overdue(kv).await?;
+    refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
+    Ok(())
+}
+
+async fn lease_overdue_after_a_clock_jump_is_not_listed(kv: &dyn KvBackend) -> Checked {
+    let id = overdue(kv).await?;
+    ensure!(!kv.leases().await?.leases.contains(&id), "it is still listed");
+    Ok(())
+}
+
+async fn lease_overdue_after_a_clock_jump_has_no_keys(kv: &dyn KvBackend) -> Checked {
+    overdue(kv).await?;
+    ensure_eq!(kv.get("a").await?, None);
+    overdue(kv).await?;
+    let read = kv.range(Range::new("a").serializable()).await?;
+    ensure!(read.kvs.is_empty(), "a serializable read shows {:?}", read.kvs);
+    Ok(())
+}
+
+async fn lease_overdue_after_a_clock_jump_meets_no_compare(kv: &dyn KvBackend) -> Checked {
+    overdue(kv).await?;
+    let reads = Txn::new().when([Compare::exists("a")]).and_then([Range::new("a")]);
+    ensure!(!kv.txn(reads).await?.succeeded, "a transaction that reads met the key");
+    overdue(kv).await?;
+    let writes = Txn::new().when([Compare::exists("a")]).and_then([Put::new("b", "1")]);
+    ensure!(!kv.txn(writes).await?.succeeded, "a transaction that writes met the key");
     Ok(())
 }

@@ -41,6 +41,7 @@ table! { History;
     previous_key_at_the_compact_revision_is_delivered,
     live_previous_key_survives_compaction,
     watch_from_a_negative_revision_is_refused,
+    watch_of_no_key_from_a_negative_start_fails_for_its_start,
 }
 
 async fn watch_from_the_past_replays_every_revision_in_order(kv: &dyn KvBackend) -> Checked {
@@ -295,5 +296,14 @@ async fn live_previous_key_survives_compaction(kv: &dyn KvBackend) -> Checked {
 async fn watch_from_a_negative_revision_is_refused(kv: &dyn KvBackend) -> Checked {
     let request = WatchRequest::new("a").start_at(Revision(-1));
     refused(kv.watch(request).await, ErrorKind::Compacted)?;
+    Ok(())
+}
+
+async fn watch_of_no_key_from_a_negative_start_fails_for_its_start(kv: &dyn KvBackend) -> Checked {
+    for end in ["a", "b"] {
+        let keys = KeyRange::from_wire("b", end);
+        let request = WatchRequest::new(keys).start_at(Revision(-1));
+        refused(kv.watch(request).await, ErrorKind::Compacted)?;
+    }
     Ok(())
 }

@@ -42,6 +42,10 @@
 //! few seconds. No check asserts an exact time, nor an order that the contract leaves open. That
 //! *nothing* arrives is shown by a later change that arrives first.
 //!
+//! A check that needs [`Need::VirtualTime`] may also move the paused clock past the end of a lease
+//! before any task runs. A store that ends leases only when its own timer runs answers the next
+//! call as if the lease lived, and fails.
+//!
 //! # The contract, and what proves it
 //!
 //! [`CONTRACT`] lists the bullets of [`KvBackend`] with the promises that prove each; a test keeps

@@ -14,7 +14,8 @@ use coord_core::{
     LeaseId, LeaseTimeToLive, Op, OpResponse, Outcome, Put, Range, RangeResponse, Revision, Txn,
     TxnResponse, Watch, WatchBatch, WatchRequest,
 };
-use tokio::time::timeout;
+use futures_util::FutureExt as _;
+use tokio::time::{advance, timeout};
 
 /// A promise that was not kept: what was seen, and which line saw it.
 #[derive(Clone, Debug)]
@@ -180,6 +181,12 @@ pub(super) async fn free_lease(kv: &dyn KvBackend) -> Checked<LeaseId> {
     let id = lease(kv).await?;
     kv.lease_revoke(id).await?;
     Ok(id)
+}
+
+/// Moves the paused clock by `by` at once: no timer and no other task runs before the next call.
+pub(super) fn jump(by: Duration) {
+    // The clock moves at the first poll; only further polls would let other tasks run.
+    let _ = advance(by).now_or_never();
 }
 
 /// The keys that hang on a lease, sorted.

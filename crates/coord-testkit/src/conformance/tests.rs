@@ -13,6 +13,8 @@ use coord_core::{
 };
 use coord_mem::MemBackend;
 use futures_util::Stream;
+use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 use super::{CONTRACT, Clock, Failure, Need, Suite, Verdict, promises};
 
@@ -81,6 +83,10 @@ enum Fault {
     SplitsTransactions,
     LosesEverySecondBatch,
     Panics,
+    /// Of two reasons to refuse a watch, an empty range comes before a negative start.
+    ChecksTheRangeFirst,
+    /// A lease ends when the store's timer runs, and no call looks at the clock.
+    EndsLeasesByTimerOnly,
 }
 
 /// A `MemBackend` with one fault.
@@ -105,6 +111,9 @@ impl KvBackend for Wrong {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+        if self.1 == Fault::ChecksTheRangeFirst && request.keys.is_empty() {
+            return Err(Error::EmptyWatchRange { keys: request.keys });
+        }
         let watch = self.0.watch(request).await?;
         if self.1 == Fault::LosesEverySecondBatch {
             return Ok(Watch::new(watch.header(), Lossy { inner: watch, batches: 0 }));
@@ -113,7 +122,15 @@ impl KvBackend for Wrong {
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.0.lease_grant(request).await
+        let granted = self.0.lease_grant(request).await?;
+        if self.1 == Fault::EndsLeasesByTimerOnly {
+            let store = self.0.clone();
+            Handle::current().spawn(async move {
+                sleep(granted.ttl).await;
+                store.lease_revoke(granted.id).await
+            });
+        }
+        Ok(granted)
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
@@ -184,7 +201,11 @@ impl WatchStream for Lossy {
 
 /// The names of the promises that a backend with this fault breaks.
 async fn broken_by(fault: Fault) -> Vec<&'static str> {
-    let factory = move || async move { ((), Wrong(MemBackend::new(), fault)) };
+    let factory = move || async move {
+        // A clock that stands still ends no lease.
+        let rate = if fault == Fault::EndsLeasesByTimerOnly { 0.0 } else { 1.0 };
+        ((), Wrong(MemBackend::builder().lease_clock_rate(rate).build(), fault))
+    };
     let report = Suite::new("wrong", Clock::Paused, factory).claims(Need::ALL).run().await;
     report.broken().map(|(promise, _)| promise.name).collect()
 }
@@ -218,6 +239,25 @@ async fn backend_that_loses_events_is_caught() {
         "watch_from_the_past_replays_every_revision_in_order",
     ] {
         assert!(broken.contains(&promise), "{promise} held; broken were {broken:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn backend_that_checks_the_watch_range_first_breaks_one_promise() {
+    let broken = broken_by(Fault::ChecksTheRangeFirst).await;
+    assert_eq!(broken, ["watch_of_no_key_from_a_negative_start_fails_for_its_start"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn backend_that_ends_leases_by_timer_only_is_caught() {
+    let broken = broken_by(Fault::EndsLeasesByTimerOnly).await;
+    let overdue = promises().map(|promise| promise.name).filter(|name| name.contains("overdue"));
+    for promise in overdue {
+        assert!(broken.contains(&promise), "{promise} held; broken were {broken:?}");
+    }
+    // With time for its timer to run the store keeps what it keeps otherwise.
+    for promise in ["expired_lease_is_missing", "lease_ends_soon_after_its_time"] {
+        assert!(!broken.contains(&promise), "{promise} did not hold");
     }
 }
 

@@ -8,12 +8,20 @@ use coord_core::{Error, Isolation, Outcome, Revision};
 use super::program::{Seen, State, Step, key, reads, replay, writes};
 use crate::stm::STRONG;
 
+/// One attempt of a transaction.
+pub(super) struct Attempt {
+    /// What the attempt did: another path than the attempt before, perhaps.
+    pub(super) program: Vec<Step>,
+    /// Identifies the attempt in the history of the store.
+    pub(super) tag: String,
+    pub(super) seen: Vec<Seen>,
+}
+
 /// A transaction, and what came of it.
 pub(super) struct Ran {
     pub(super) level: Isolation,
-    pub(super) program: Vec<Step>,
-    /// The tag of each attempt and what it saw.
-    pub(super) attempts: Vec<(String, Vec<Seen>)>,
+    /// The attempts, the last one last.
+    pub(super) attempts: Vec<Attempt>,
     /// The newest revision that anybody was told of before it began.
     pub(super) known: Revision,
     /// Where the store was when the last attempt had read for the first time.
@@ -28,27 +36,29 @@ fn at(states: &BTreeMap<Revision, State>, revision: Revision) -> &State {
 
 /// Whether a transaction was applied once, not at all, or as its outcome says.
 pub(super) fn judge_outcome(ran: &Ran, tags: &BTreeMap<String, Revision>) {
-    let applied: Vec<_> = ran.attempts.iter().filter_map(|(tag, _)| tags.get(tag)).collect();
+    let tags_of = |attempt: &Attempt| tags.get(&attempt.tag).copied();
+    let applied: Vec<_> = ran.attempts.iter().filter_map(tags_of).collect();
+    let last = ran.attempts.last().map_or(&[][..], |last| &last.program);
     match &ran.outcome {
-        Ok(receipt) if writes(&ran.program) => assert_eq!(applied, [&receipt.revision]),
+        Ok(receipt) if writes(last) => assert_eq!(applied, [receipt.revision]),
         Ok(_) => assert!(applied.is_empty()),
         Err(error) if error.outcome() == Outcome::Unknown => assert!(applied.len() <= 1),
         Err(error) => assert!(applied.is_empty(), "applied in spite of: {error}"),
     }
-    let gives_up = ran.program.iter().any(|step| matches!(step, Step::GiveUp));
+    let gives_up = last.iter().any(|step| matches!(step, Step::GiveUp));
     assert!(!gives_up || ran.outcome.is_err());
 }
 
 /// Whether a transaction that committed saw, and left, what its level promises.
 pub(super) fn judge_commit(ran: &Ran, receipt: &Receipt, states: &BTreeMap<Revision, State>) {
-    let (tag, seen) = ran.attempts.last().expect("there was one");
-    let wrote = writes(&ran.program);
+    let Attempt { program, tag, seen } = ran.attempts.last().expect("there was one");
+    let wrote = writes(program);
     if !wrote && seen.is_empty() {
         // It read nothing, so there is nothing to judge.
         return;
     }
     let before = if wrote { receipt.revision.previous() } else { receipt.revision };
-    let (expected, left) = replay(&ran.program, tag, at(states, before));
+    let (expected, left) = replay(program, tag, at(states, before));
     if ran.level != Isolation::ReadCommitted {
         assert_eq!(*seen, expected, "{} at {}", ran.level, receipt.revision);
     }
@@ -58,15 +68,15 @@ pub(super) fn judge_commit(ran: &Ran, receipt: &Receipt, states: &BTreeMap<Revis
             now.map(|(key, (value, _))| (key.clone(), value.clone())).collect();
         assert_eq!(now, left, "{} at {}", ran.level, receipt.revision);
     }
-    if STRONG.contains(&ran.level) && !ran.attempts.last().expect("one").1.is_empty() {
+    if STRONG.contains(&ran.level) && !seen.is_empty() {
         assert!(receipt.revision >= ran.known, "it began after {}", ran.known);
     }
     if let (Isolation::SerializableSnapshot, true, Some(first)) =
         (ran.level, wrote, ran.after_first)
     {
-        for step in &ran.program {
+        for step in program {
             let (Step::Put(n) | Step::Delete(n)) = step else { continue };
-            if reads(&ran.program, *n) {
+            if reads(program, *n) {
                 // What it saw is judged above.
                 continue;
             }
@@ -82,10 +92,13 @@ pub(super) fn judge_commit(ran: &Ran, receipt: &Receipt, states: &BTreeMap<Revis
     }
 }
 
-/// Whether each attempt at a strong level saw one state of the store.
+/// Whether each attempt at a strong level, committed or not, saw one state of the store, and none
+/// that was over before the transaction began.
 pub(super) fn judge_attempts(ran: &Ran, states: &BTreeMap<Revision, State>) {
-    for (tag, seen) in &ran.attempts {
-        let fits = |state: &State| replay(&ran.program, tag, state).0.starts_with(seen);
-        assert!(states.values().any(fits), "{}: {seen:?} never was", ran.level);
+    let oldest = states.range(..=ran.known).next_back().map_or(Revision::ZERO, |(at, _)| *at);
+    for Attempt { program, tag, seen } in &ran.attempts {
+        let fits = |state: &State| replay(program, tag, state).0.starts_with(seen);
+        let found = states.range(oldest..).any(|(_, state)| fits(state));
+        assert!(found, "{}: {seen:?} never was from {oldest} on", ran.level);
     }
 }

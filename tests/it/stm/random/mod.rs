@@ -1,12 +1,15 @@
 //! Random programs under random schedules and faults, each judged against the history of the store.
 //!
 //! Some tasks run transactions whose steps proptest chose; what becomes of each request is chosen
-//! as well, and so is when the store is compacted. A watch tells the store's state at each
-//! revision, so nothing has to be searched to judge a transaction: its program is *replayed* on the
-//! state just before its commit, or on the state that its receipt names if it wrote nothing, and
-//! must see what it saw.
+//! as well, and so is when the store is compacted, and where another client writes between two
+//! steps. An attempt may take another path than the attempt before. A watch tells the store's state
+//! at each revision, so nothing has to be searched to judge a transaction: its program is
+//! *replayed* on the state just before its commit, or on the state that its receipt names if it
+//! wrote nothing, and must see what it saw.
 //!
-//! Each transaction that writes also puts a tag, which tells who made which revision.
+//! Each attempt, committed or not, must have seen one of those states, and none that was over
+//! before its transaction began. Each transaction that writes also puts a tag, which tells who made
+//! which revision.
 
 mod judge;
 mod program;
@@ -14,10 +17,11 @@ mod program;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use coord_core::{
-    Compact, Error, EventKind, Isolation, KeyRange, KvBackend, KvBackendExt as _, Outcome,
-    Revision, WatchRequest, stm,
+    Compact, Delete, Error, EventKind, Isolation, KeyRange, KvBackend, KvBackendExt as _, Op,
+    Outcome, Put, Revision, Txn, WatchRequest, stm,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
@@ -26,21 +30,27 @@ use proptest::prelude::*;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use judge::{Ran, judge_attempts, judge_commit, judge_outcome};
+use judge::{Attempt, Ran, judge_attempts, judge_commit, judge_outcome};
 use program::{State, Step, asks, key, take, writes};
 
 use super::{LEVELS, STRONG, impatient, put_all};
-use crate::support::{any_fate, newest, on_virtual_time, scripted, secs, session};
+use crate::support::{any_fate, cases, newest, on_virtual_time, scripted, secs, session};
 
-/// What one task does: a level, the programs in turn, and whether answers that are lost matter.
+/// What one task does: a level, the transactions in turn, and whether answers that are lost matter.
+///
+/// A transaction is a list of paths: its first attempt takes the first, the second the next, and
+/// all that follow the last.
 #[derive(Clone, Debug)]
 struct Task {
     level: Isolation,
-    programs: Vec<Vec<Step>>,
+    programs: Vec<Vec<Vec<Step>>>,
     exactly_once: bool,
     prefetch: Vec<u8>,
     fates: Vec<Fate>,
 }
+
+/// The last attempt of a transaction between whose steps another client writes, counted from 0.
+const DISTURBED: usize = 3;
 
 async fn work(
     store: &MemBackend,
@@ -55,31 +65,43 @@ async fn work(
         stm = stm.exactly_once(&session);
     }
     let mut all = Vec::new();
-    for (i, program) in task.programs.into_iter().enumerate() {
+    for (i, paths) in task.programs.into_iter().enumerate() {
         let known = Revision(told.load(Ordering::Relaxed));
-        let (mut attempts, mut after_first) = (Vec::new(), None);
+        let (mut attempts, mut after_first) = (Vec::<Attempt>::new(), None);
         let run = stm.run(async |tx| {
-            let tag = format!("{name}.{i}.{}", attempts.len());
-            attempts.push((tag.clone(), Vec::new()));
+            let nth = attempts.len();
+            let tag = format!("{name}.{i}.{nth}");
+            let path = paths.get(nth).or(paths.last());
+            let program = path.expect("there is one").clone();
+            attempts.push(Attempt { program, tag: tag.clone(), seen: Vec::new() });
+            let attempt = attempts.last_mut().expect("just pushed");
+            let (program, seen) = (&attempt.program, &mut attempt.seen);
             after_first = None;
             for (j, step) in program.iter().enumerate() {
                 match step {
                     Step::Yield => yield_now().await,
+                    Step::Pause(ms) => sleep(Duration::from_millis((*ms).into())).await,
+                    // A client that never stops would make the transaction conflict for ever.
+                    Step::Other(_) if nth > DISTURBED => {}
+                    Step::Other(keys) => {
+                        let revision = write_as_another_client(store, keys, &tag, j).await;
+                        told.fetch_max(revision.0, Ordering::Relaxed);
+                    }
                     Step::GiveUp => return Err(Error::EmptyKey),
                     Step::Compact => {
                         // Refused if somebody was faster.
                         let _ = store.compact(Compact::new(newest(store).await)).await;
                     }
                     step => {
-                        let seen = take(step, tx, format!("{tag}.{j}")).await?;
+                        let saw = take(step, tx, format!("{tag}.{j}")).await?;
                         if asks(step, &program[..j]) && after_first.is_none() {
                             after_first = Some(newest(store).await);
                         }
-                        attempts.last_mut().expect("this one").1.extend(seen);
+                        seen.extend(saw);
                     }
                 }
             }
-            if writes(&program) {
+            if writes(program) {
                 tx.put(format!("tag/{name}"), tag);
             }
             Ok(())
@@ -88,9 +110,28 @@ async fn work(
         if let Ok(receipt) = &outcome {
             told.fetch_max(receipt.revision.0, Ordering::Relaxed);
         }
-        all.push(Ran { level: task.level, program, attempts, known, after_first, outcome });
+        all.push(Ran { level: task.level, attempts, known, after_first, outcome });
     }
     all
+}
+
+/// Puts or deletes keys between two steps of an attempt, and returns the revision.
+async fn write_as_another_client(
+    store: &MemBackend,
+    keys: &[(u8, bool)],
+    tag: &str,
+    step: usize,
+) -> Revision {
+    let keys: BTreeMap<_, _> = keys.iter().copied().collect();
+    let write = |(n, puts): (u8, bool)| {
+        if puts {
+            Op::Put(Put::new(key(n), format!("{tag}.{step} beside")))
+        } else {
+            Op::Delete(Delete::new(key(n)))
+        }
+    };
+    let txn = Txn::new().and_then(keys.into_iter().map(write));
+    store.txn(txn).await.expect("the store is there").header.revision
 }
 
 /// Everything that the store ever was, by revision, and who made which revision.
@@ -165,14 +206,19 @@ async fn storm(tasks: Vec<Task>, together: bool) -> usize {
 fn any_step(ranges: bool) -> impl Strategy<Value = Step> {
     let n = || 0..5_u8;
     let of_ranges = u32::from(ranges);
+    let beside = prop_oneof![
+        3 => Just(Step::Yield),
+        1 => (1..700_u16).prop_map(Step::Pause),
+        4 => prop::collection::vec((n(), any::<bool>()), 1..3).prop_map(Step::Other),
+        1 => Just(Step::Compact),
+    ];
     prop_oneof![
         6 => n().prop_map(Step::Get),
         2 => prop::collection::vec(n(), 1..4).prop_map(Step::GetMany),
         2 => n().prop_map(Step::RevisionOf),
         6 => n().prop_map(Step::Put),
         3 => n().prop_map(Step::Delete),
-        3 => Just(Step::Yield),
-        1 => Just(Step::Compact),
+        9 => beside,
         1 => Just(Step::GiveUp),
         3 * of_ranges => (n(), n()).prop_map(|(from, to)| Step::Range(from, to)),
         of_ranges => (n(), n()).prop_map(|(from, to)| Step::DeleteRange(from, to)),
@@ -198,8 +244,9 @@ fn a_task() -> impl Strategy<Value = Task> {
     let level = prop_oneof![4 => Just(0_usize), 4 => Just(1), 2 => Just(2), 1 => Just(3)];
     level.prop_flat_map(|level| {
         // At the weak levels a range may see what comes into it: no replay can tell.
-        let program = prop::collection::vec(any_step(level < 2), 1..7);
-        let programs = prop::collection::vec(program, 1..4);
+        let path = prop::collection::vec(any_step(level < 2), 1..8);
+        let paths = prop::collection::vec(path, 1..4);
+        let programs = prop::collection::vec(paths, 1..4);
         let prefetch = prop_oneof![Just(Vec::new()), prop::collection::vec(0..5_u8, 1..3)];
         let fates = prop::collection::vec(a_fate(), 0..40);
         (Just(LEVELS[level]), programs, any::<bool>(), prefetch, fates).prop_map(
@@ -216,7 +263,7 @@ fn a_task() -> impl Strategy<Value = Task> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: cases(20_000),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -237,7 +284,7 @@ fn calm_storm_commits_everything() {
     for level in LEVELS {
         let task = Task {
             level,
-            programs: vec![program.clone(); 5],
+            programs: vec![vec![program.clone()]; 5],
             exactly_once: true,
             prefetch: vec![1],
             fates: vec![Fate::Yield; 30],

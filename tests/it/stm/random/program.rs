@@ -16,8 +16,19 @@ pub(super) enum Step {
     Delete(u8),
     DeleteRange(u8, u8),
     Yield,
+    /// Takes some milliseconds, so that other transactions wait in the conflict queue.
+    Pause(u16),
+    /// Another client puts (`true`) or deletes keys, in one transaction.
+    Other(Vec<(u8, bool)>),
     Compact,
     GiveUp,
+}
+
+impl Step {
+    /// Whether the step is about the transaction itself, and not about what happens beside it.
+    const fn is_own(&self) -> bool {
+        !matches!(self, Self::Yield | Self::Pause(_) | Self::Other(_) | Self::Compact)
+    }
 }
 
 /// What a step has seen.
@@ -53,7 +64,7 @@ pub(super) fn asks(step: &Step, before: &[Step]) -> bool {
         Step::Get(n) => !own(n),
         Step::GetMany(keys) => !keys.iter().all(own),
         Step::RevisionOf(_) | Step::Range(..) | Step::DeleteRange(..) => true,
-        Step::Put(_) | Step::Delete(_) | Step::Yield | Step::Compact | Step::GiveUp => false,
+        _ => false,
     }
 }
 
@@ -65,7 +76,7 @@ pub(super) fn reads(program: &[Step], n: u8) -> bool {
         Step::Range(from, to) | Step::DeleteRange(from, to) => {
             range(*from, *to).contains(key(n).as_bytes())
         }
-        Step::Put(_) | Step::Delete(_) | Step::Yield | Step::Compact | Step::GiveUp => false,
+        _ => false,
     })
 }
 
@@ -91,7 +102,7 @@ pub(super) async fn take(
             tx.delete(key(*n));
             return Ok(None);
         }
-        Step::Yield | Step::Compact | Step::GiveUp => return Ok(None),
+        _ => return Ok(None),
     };
     Ok(Some(seen))
 }
@@ -128,8 +139,8 @@ pub(super) fn replay(
             }
             Step::Put(n) => drop(now.insert(key(*n).into(), format!("{tag}.{i}").into())),
             Step::Delete(n) => drop(now.remove(key(*n).as_bytes())),
-            Step::Yield | Step::Compact => {}
             Step::GiveUp => break,
+            other => debug_assert!(!other.is_own(), "{other:?} is not replayed"),
         }
     }
     (seen, now)

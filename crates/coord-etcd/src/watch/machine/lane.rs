@@ -62,15 +62,18 @@ pub(super) struct Open {
     pub(super) unanswered: Option<Instant>,
     /// When it was repeated last.
     pub(super) asked: Instant,
+    /// When the last message arrived.
+    pub(super) heard: Instant,
     /// When to ask for progress on nobody's behalf.
     pub(super) refresh: Instant,
 }
 
-/// A request to create a watch.
+/// A request to create a watch, or a probe, which is to be refused.
 #[derive(Debug)]
 pub(super) struct Creating {
     pub(super) id: i64,
-    pub(super) key: WatchKey,
+    /// The watch. A probe has none.
+    pub(super) key: Option<WatchKey>,
     pub(super) until: Instant,
 }
 
@@ -83,6 +86,7 @@ impl Open {
             live: BTreeMap::new(),
             unanswered: None,
             asked: now,
+            heard: now,
             refresh,
         }
     }

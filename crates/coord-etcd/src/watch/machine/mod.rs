@@ -36,6 +36,7 @@
 
 mod entry;
 mod lane;
+mod probe;
 mod progress;
 #[cfg(test)]
 mod tests;
@@ -216,6 +217,7 @@ impl Machine {
     pub(super) fn reply(&mut self, name: LaneName, reply: Reply, now: Instant) {
         self.seen = self.seen.max(reply.header.revision).max(reply.compact_revision);
         let Some(open) = self.lane(name).open() else { return };
+        open.heard = now;
         if reply.created {
             let canceled = reply.canceled;
             let creating = loop {
@@ -261,6 +263,7 @@ impl Machine {
                 self.fail(name, "no answer in time", now);
             }
             self.ask_again(name, now);
+            self.probe(name, now);
         }
     }
 
@@ -272,7 +275,7 @@ impl Machine {
                 LaneState::Opening => None,
                 LaneState::Open(open) => open.creating.front().map(|creating| creating.until),
             };
-            [of_state, self.ask_again_at(name)]
+            [of_state, self.ask_again_at(name), self.probe_at(name)]
         });
         let registering = self.registering.first().map(|(until, _)| *until);
         lanes.chain([registering]).flatten().min()
@@ -319,7 +322,11 @@ impl Machine {
         self.next_id += 1;
         post.place = Place::Creating(id);
         (post.sent, post.asked) = (start, asked);
-        open.creating.push_back(Creating { id, key, until: now + self.settings.attempt });
+        open.creating.push_back(Creating {
+            id,
+            key: Some(key),
+            until: now + self.settings.attempt,
+        });
         let create = Request::Create { id, start, watch: entry.request.clone() };
         self.actions.push(Action::Send(name, create));
     }
@@ -369,8 +376,17 @@ impl Machine {
         self.remove(key);
     }
 
+    /// All watches that are registered end with an error: the store has another history.
+    pub(super) fn end_all(&mut self, error: &Error) {
+        self.seen = Revision::ZERO;
+        let registered = self.watches.iter().filter(|(_, entry)| entry.registering.is_none());
+        for key in registered.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.end(key, error.clone());
+        }
+    }
+
     fn created(&mut self, name: LaneName, creating: &Creating, header: Header, now: Instant) {
-        let Creating { id, key, .. } = *creating;
+        let Creating { id, key: Some(key), .. } = *creating else { return };
         let Some(entry) = self.watches.get_mut(&key) else { return };
         if entry.post(id).is_none() {
             return;
@@ -391,7 +407,9 @@ impl Machine {
     }
 
     fn refused(&mut self, name: LaneName, creating: &Creating, reason: &str, now: Instant) {
-        let Some(entry) = self.watches.get_mut(&creating.key) else { return };
+        // The refusal of a probe is its answer.
+        let Some(key) = creating.key else { return };
+        let Some(entry) = self.watches.get_mut(&key) else { return };
         match refusal(reason, entry.next(), self.settings.has_login) {
             Refusal::Stream(reason) => self.fail(name, &reason, now),
             Refusal::Watch(_) if entry.at.id() != Some(creating.id) => {
@@ -404,7 +422,7 @@ impl Machine {
             Refusal::Watch(error) => {
                 // The server has no id to cancel.
                 entry.at.place = Place::Waiting;
-                self.end(creating.key, error);
+                self.end(key, error);
             }
         }
     }

@@ -113,7 +113,7 @@ impl Machine {
     }
 
     /// Whether a live watch of the stream still wants a bookmark.
-    fn is_asked(&self, name: LaneName) -> bool {
+    pub(super) fn is_asked(&self, name: LaneName) -> bool {
         let asking = self.asking.iter().filter_map(|key| self.watches.get(key));
         asking.flat_map(Entry::posts).any(|post| post.is_live_on(name))
     }

@@ -14,7 +14,7 @@ use coord_core::{Error, Header, Outcome, Revision, WatchFilter};
 use proptest::prelude::*;
 
 use super::super::wire::{NO_ID, Reply, Request};
-use super::{Action, LaneName};
+use super::{Action, LaneName, probe};
 use sim::World;
 
 /// One thing that happens.
@@ -326,4 +326,63 @@ fn quiet_watch_keeps_up_without_being_asked() {
     world.step(Step::Connect(LaneName::Main, Some(0)));
     assert_eq!(starts(&world.actions), [12, 12], "and not 10");
     world.settle();
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().expect("it is short")
+}
+
+fn given_up() -> [Action; 2] {
+    [Action::GiveUp(LaneName::Main), Action::Open(LaneName::Main)]
+}
+
+/// A proxy that answers pings hides that the member behind it is frozen.
+#[test]
+fn quiet_stream_without_an_answer_is_given_up() {
+    let mut world = created();
+    world.run(LaneName::Main);
+    world.step(Step::Wait(millis(probe::PROBE_AFTER)));
+    let probes = [Action::Send(LaneName::Main, Request::Probe { id: 2 })];
+    assert_eq!(world.actions, probes);
+    world.step(Step::Wait(millis(sim::ATTEMPT) - 1));
+    assert_eq!(world.actions, probes, "there is time left for an answer");
+    world.step(Step::Wait(1));
+    assert_eq!(world.actions, given_up());
+    world.step(Step::Write(vec![1]));
+    world.settle();
+}
+
+#[test]
+fn unanswered_progress_request_moves_the_watch() {
+    let mut world = created();
+    world.run(LaneName::Main);
+    world.step(Step::Progress(0));
+    world.step(Step::Wait(millis(probe::PROBE_WHEN_DUE_AFTER)));
+    assert!(matches!(world.actions[..], [.., Action::Send(_, Request::Probe { .. })]));
+    world.step(Step::Wait(millis(sim::ATTEMPT)));
+    assert!(world.actions.ends_with(&given_up()), "{:?}", world.actions);
+    world.settle();
+}
+
+/// Progress requests are not answered while a watch waits for a future revision; probes are.
+#[test]
+fn quiet_stream_that_answers_probes_is_kept() {
+    for start in [0, 1000] {
+        let mut world = created();
+        world.step(Step::Drop(0));
+        world.step(Step::Watch { keys: (0, 4), start, filters: vec![] });
+        world.run(LaneName::Main);
+        let (mut probes, mut given_up) = (0, 0);
+        for _ in 0..600 {
+            world.actions.clear();
+            world.step(Step::Wait(1_000));
+            for action in &world.actions {
+                probes += u32::from(matches!(action, Action::Send(_, Request::Probe { .. })));
+                given_up += u32::from(matches!(action, Action::GiveUp(_)));
+            }
+            world.run(LaneName::Main);
+        }
+        assert!((20..=40).contains(&probes), "{probes} in ten minutes");
+        assert_eq!(given_up, 0);
+    }
 }

@@ -146,6 +146,12 @@ impl Member {
                     self.replies.push_back(Reply { id, header, canceled, ..Reply::default() });
                 }
             }
+            Request::Probe { .. } => {
+                let (id, header) = (NO_ID, self.header());
+                let reason = "mvcc: watcher range is empty".to_owned();
+                let refused = Reply { created: true, canceled: true, reason, ..Reply::default() };
+                self.replies.push_back(Reply { id, header, ..refused });
+            }
             Request::Progress => {
                 let caught_up =
                     |w: &Watcher| !w.compacted && w.next > self.known && w.start <= self.known;
@@ -458,7 +464,10 @@ impl World {
             self.actions.clear();
             LaneName::ALL.into_iter().for_each(|lane| self.run(lane));
             self.step(Step::Wait(100));
-            if !self.actions.iter().all(|a| matches!(a, Action::Send(_, Request::Progress))) {
+            let asks = |action: &Action| {
+                matches!(action, Action::Send(_, Request::Progress | Request::Probe { .. }))
+            };
+            if !self.actions.iter().all(asks) {
                 actions = std::mem::take(&mut self.actions);
             }
         }

@@ -1,0 +1,92 @@
+//! Configuration errors: what the builder was given and cannot be used.
+
+use std::fmt;
+
+use coord_core::{Error, Outcome};
+
+use crate::error::other;
+
+/// The schemes that an endpoint may have.
+pub(crate) const SCHEMES: &str = "http, https, unix or unixs";
+
+/// A setting of [`EtcdBuilder`](crate::EtcdBuilder) that cannot be used. Nothing was dialled.
+///
+/// It is the source of a [`coord_core::Error::Backend`] whose outcome is
+/// [`NotApplied`](Outcome::NotApplied):
+///
+/// ```
+/// use coord_core::Error;
+/// use coord_etcd::{ConfigError, EtcdBackend};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let error = EtcdBackend::connect(["htps://a.example:2379"]).await.unwrap_err();
+/// let Error::Backend { source, .. } = error else { panic!("another error: {error}") };
+/// let config = source.downcast_ref::<ConfigError>();
+/// assert!(matches!(config, Some(ConfigError::Scheme { scheme, .. }) if scheme == "htps"));
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The scheme of an endpoint is none that etcd has. Nothing tells whether it should be
+    /// encrypted.
+    #[non_exhaustive]
+    Scheme {
+        /// The endpoint as it was given.
+        endpoint: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// An endpoint is neither `host:port` nor a URL.
+    #[non_exhaustive]
+    Endpoint {
+        /// The endpoint as it was given.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A password would be sent in clear text to an endpoint although TLS is configured.
+    #[non_exhaustive]
+    PasswordInClear {
+        /// The endpoint as it was given.
+        endpoint: String,
+    },
+    /// A certificate or a key cannot be used.
+    #[non_exhaustive]
+    Certificate {
+        /// What it is, and its file if it has one.
+        file: String,
+        /// Why it cannot be used, and the remedy.
+        reason: String,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scheme { endpoint, scheme } => {
+                write!(f, "invalid endpoint {endpoint:?}: unknown scheme {scheme:?}: use {SCHEMES}")
+            }
+            Self::Endpoint { endpoint, reason } => write!(
+                f,
+                "invalid endpoint {endpoint:?}: {reason}: use host:port, or a URL with the scheme \
+                 {SCHEMES}"
+            ),
+            Self::PasswordInClear { endpoint } => write!(
+                f,
+                "invalid endpoint {endpoint:?}: TLS is configured, and the password would be sent \
+                 in clear text: use https, or configure no TLS"
+            ),
+            Self::Certificate { file, reason } => write!(f, "cannot use the {file}: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        other(Outcome::NotApplied, error)
+    }
+}

@@ -1,0 +1,228 @@
+//! Delivery tracking: whether a request was handed to a connection, and responses that are not
+//! gRPC.
+//!
+//! An error of the transport does not state whether the member processed the request. For a change
+//! that is the difference between a retry and an unknown outcome, so the layer [`Tracked`] wraps
+//! each request that goes to a member, and adds what the transport leaves out:
+//!
+//! ```text
+//! the connection never took the request's message     not processed: no message, no call
+//! GOAWAY without an error, to a stream above its id   not processed (RFC 9113, section 6.8)
+//! REFUSED_STREAM, from the member                     not processed (RFC 9113, section 8.7)
+//! an HTTP response that is not gRPC                   the status that gRPC's mapping gives it
+//! anything else                                       as it is
+//! ```
+//!
+//! The first row covers a connection that broke before its next request, a request that waits for
+//! one of the streams that the member permits, and a runtime that is gone. A caller that stops
+//! waiting asks [`Attempt::withdraw`]; from then on the connection cannot take the message.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{BoxError, Service};
+
+use crate::error::cause;
+
+tokio::task_local! {
+    /// The attempt that the current task is making. etcd-client builds its requests itself and
+    /// offers no field to attach anything to them.
+    static CURRENT: Attempt;
+}
+
+/// The requests of one attempt at a call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attempt(Arc<Mutex<Vec<Arc<Message>>>>);
+
+impl Attempt {
+    /// Runs `call`, and tracks the requests that it makes.
+    pub(crate) async fn track<F: Future>(&self, call: F) -> F::Output {
+        CURRENT.scope(self.clone(), call).await
+    }
+
+    /// Withdraws the messages that no connection has taken yet. Returns whether that is all of
+    /// them, so that the member cannot have processed any request.
+    pub(crate) fn withdraw(&self) -> bool {
+        let messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        messages.iter().filter(|message| !message.withdraw()).count() == 0
+    }
+
+    fn add(&self, message: &Arc<Message>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(message));
+    }
+}
+
+/// Where the message of a request is.
+#[derive(Debug, Default)]
+struct Message(AtomicU8);
+
+impl Message {
+    const HELD: u8 = 0;
+    const TAKEN: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+
+    /// Lets the connection take the message, unless it was withdrawn.
+    fn take(&self) -> bool {
+        self.move_to(Self::TAKEN)
+    }
+
+    /// Withdraws the message, unless the connection has taken it.
+    fn withdraw(&self) -> bool {
+        self.move_to(Self::WITHDRAWN)
+    }
+
+    fn move_to(&self, state: u8) -> bool {
+        let moved = self.0.compare_exchange(Self::HELD, state, Ordering::AcqRel, Ordering::Acquire);
+        moved.is_ok() || moved == Err(state)
+    }
+}
+
+/// The body of a request, whose first message is tracked.
+struct TrackedBody {
+    body: Body,
+    message: Arc<Message>,
+}
+
+impl http_body::Body for TrackedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if frame.is_ready() && !self.message.take() {
+            return Poll::Ready(Some(Err(Status::cancelled("the caller withdrew the request"))));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The layer that tracks requests and checks that responses are gRPC.
+#[derive(Clone)]
+pub(crate) struct Tracked<S> {
+    service: S,
+}
+
+impl<S> Tracked<S> {
+    pub(crate) const fn new(service: S) -> Self {
+        Self { service }
+    }
+}
+
+impl<S> Service<Request<Body>> for Tracked<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.service.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let message = Arc::new(Message::default());
+        // A request outside of an attempt is tracked on its own.
+        let _ = CURRENT.try_with(|attempt| attempt.add(&message));
+        let tracked = Arc::clone(&message);
+        let request = request.map(|body| Body::new(TrackedBody { body, message: tracked }));
+        let response = self.service.call(request);
+        async move {
+            match response.await {
+                Ok(response) => {
+                    grpc(response).map_err(|status| classified(status.into(), &message))
+                }
+                Err(error) => Err(classified(error.into(), &message)),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// An error of a request that the member surely did not process.
+#[derive(Debug)]
+pub(crate) struct Unprocessed(BoxError);
+
+impl fmt::Display for Unprocessed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the request was not processed")
+    }
+}
+
+impl StdError for Unprocessed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Marks an error whose request was surely not processed.
+fn classified(error: BoxError, message: &Message) -> BoxError {
+    let refused = |error: &h2::Error| {
+        let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // h2 ends the streams up to the id of a graceful GOAWAY with another error. With one that
+        // carries an error, it ends all of them alike.
+        error.is_remote() && (graceful || refused)
+    };
+    if message.withdraw() || cause::<h2::Error>(&*error).is_some_and(refused) {
+        return Box::new(Unprocessed(error));
+    }
+    error
+}
+
+/// What the message of a status says, made from an HTTP response that is not gRPC.
+pub(crate) const NOT_GRPC: &str = "in place of a gRPC response";
+
+/// Returns the response if it is gRPC, and otherwise the status that it stands for.
+///
+/// tonic reads the body of any response as gRPC first, and reports the first byte of a proxy's
+/// error page as a compression flag.
+fn grpc(response: Response<Body>) -> Result<Response<Body>, Status> {
+    let headers = response.headers();
+    let http = response.status();
+    let is_grpc = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if headers.contains_key(Status::GRPC_STATUS) || (http == StatusCode::OK && is_grpc) {
+        return Ok(response);
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.map_or_else(String::new, |kind| format!(" with content type {kind:?}"));
+    Err(Status::new(code(http), format!("HTTP status {http}{kind} {NOT_GRPC}")))
+}
+
+/// The code that gRPC gives an HTTP status without one
+/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+const fn code(http: StatusCode) -> Code {
+    match http.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
+}

@@ -1,0 +1,299 @@
+//! TLS: which servers are trusted, and which certificate is shown to them.
+//!
+//! The parts: this file is the configuration; `pem` reads files; `verify` decides on servers'
+//! certificates.
+
+mod pem;
+mod verify;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
+
+use crate::config::ConfigError;
+use verify::Verifier;
+
+/// How to speak TLS: the CAs to trust, and a client certificate.
+///
+/// ```
+/// use coord_etcd::Tls;
+///
+/// let tls = Tls::new()
+///     .ca_file("ca.pem")
+///     .identity_files("client.pem", "client-key.pem")
+///     .server_name("etcd.example");
+/// # let _ = tls;
+/// ```
+///
+/// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. A certificate
+/// that cannot be used makes `connect` fail with [`ConfigError::Certificate`], which names the
+/// file, the reason and the remedy.
+#[derive(Clone, Default)]
+pub struct Tls {
+    authorities: Vec<Pem>,
+    identity: Option<(Pem, Pem)>,
+    server_name: Option<String>,
+}
+
+/// PEM text, or where it is.
+#[derive(Clone)]
+enum Pem {
+    Text(Vec<u8>),
+    File(PathBuf),
+    /// The text of a file that has been read, because a pipe can be read only once.
+    Read(PathBuf, Vec<u8>),
+}
+
+impl Tls {
+    /// Trusts the system's CAs, and shows no certificate.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts the certificates in `pem`, and no longer the system's. May be called again for more.
+    ///
+    /// Each may be a CA's, or a server's own. Blocks that cannot be read are left out, with a
+    /// warning in the log, as long as one can be.
+    #[must_use]
+    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authorities.push(Pem::Text(pem.into()));
+        self
+    }
+
+    /// The same, for a file, which is read when the connection is made.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.authorities.push(Pem::File(path.into()));
+        self
+    }
+
+    /// The same, for the text of a file, which errors name.
+    pub(crate) fn ca_read(mut self, path: PathBuf, pem: Vec<u8>) -> Self {
+        self.authorities.push(Pem::Read(path, pem));
+        self
+    }
+
+    /// Shows a certificate, with its private key, both as PEM. The certificates of intermediate
+    /// CAs follow it.
+    #[must_use]
+    pub fn identity(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.identity = Some((Pem::Text(certificate_pem.into()), Pem::Text(key_pem.into())));
+        self
+    }
+
+    /// The same, for files, which are read when the connection is made.
+    #[must_use]
+    pub fn identity_files(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.identity = Some((Pem::File(certificate.into()), Pem::File(key.into())));
+        self
+    }
+
+    /// The same, for the texts of a certificate's and a key's file, which errors name.
+    pub(crate) fn identity_read(
+        mut self,
+        certificate: (PathBuf, Vec<u8>),
+        key: (PathBuf, Vec<u8>),
+    ) -> Self {
+        self.identity = Some((Pem::Read(certificate.0, certificate.1), Pem::Read(key.0, key.1)));
+        self
+    }
+
+    /// The name that the servers' certificates are for, where it is not the endpoint's host.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// The name to expect in a server's certificate.
+    pub(crate) fn name<'a>(&'a self, host: &'a str) -> &'a str {
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        self.server_name.as_deref().unwrap_or(host)
+    }
+
+    /// Reads the files, and checks what is in them.
+    pub(crate) fn config(&self) -> Result<ClientConfig, ConfigError> {
+        let provider = CryptoProvider::get_default()
+            .map_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()), Arc::clone);
+        let mut roots = RootCertStore::empty();
+        let mut configured = Vec::new();
+        for authority in &self.authorities {
+            configured.extend(trusted(authority, &mut roots)?);
+        }
+        if self.authorities.is_empty() {
+            trust_defaults(&mut roots);
+        }
+        if roots.is_empty() {
+            let reason = "there is none on this system: configure a CA";
+            return Err(unusable("the system's CA certificates", reason));
+        }
+        let builder =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let by_chain = builder.build().map_err(|error| unusable("the CA certificates", error))?;
+        let identity = self.identity.as_ref();
+        let identity = identity.map(|(certificate, key)| shown(certificate, key, &provider));
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable("the TLS provider of this process", error))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier { by_chain, configured }));
+        let mut config = match identity.transpose()? {
+            Some(identity) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+}
+
+impl Pem {
+    fn name(&self, what: &str) -> String {
+        match self {
+            Self::Text(_) => what.to_owned(),
+            Self::File(path) | Self::Read(path, _) => format!("{what} {}", path.display()),
+        }
+    }
+
+    fn read(&self, what: &str) -> Result<Cow<'_, [u8]>, ConfigError> {
+        match self {
+            Self::Text(text) | Self::Read(_, text) => Ok(Cow::Borrowed(text)),
+            Self::File(path) => std::fs::read(path)
+                .map(Cow::Owned)
+                .map_err(|error| unusable(&self.name(what), error)),
+        }
+    }
+}
+
+/// The certificates of a file that are to be trusted.
+fn trusted(
+    authority: &Pem,
+    roots: &mut RootCertStore,
+) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let name = authority.name("CA certificate");
+    let text = authority.read("CA certificate")?;
+    let found = pem::certificates(&text).map_err(|reason| unusable(&name, reason))?;
+    let (mut good, mut broken) = (Vec::new(), Vec::new());
+    for (number, certificate) in found.into_iter().enumerate() {
+        let added = certificate.and_then(|certificate| {
+            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+            Ok(certificate)
+        });
+        match added {
+            Ok(certificate) => good.push(certificate),
+            Err(reason) => broken.push(format!("block {} cannot be used: {reason}", number + 1)),
+        }
+    }
+    if good.is_empty() {
+        return Err(unusable(&name, broken.join("; ")));
+    }
+    for reason in broken {
+        tracing::warn!(name, reason, "a CA certificate is left out");
+    }
+    Ok(good)
+}
+
+/// The certificate to show. That it matches its key is checked where its format lets it be read:
+/// X.509 version 1 is left to the server.
+fn shown(
+    certificate: &Pem,
+    key: &Pem,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, ConfigError> {
+    let name = certificate.name("client certificate");
+    let text = certificate.read("client certificate")?;
+    let chain = pem::certificates(&text).and_then(|found| found.into_iter().collect());
+    let chain = chain.map_err(|reason: String| unusable(&name, reason))?;
+    let key_name = key.name("client key");
+    let text = key.read("client key")?;
+    let private = pem::private_key(&text).map_err(|reason| unusable(&key_name, reason))?;
+    let private = provider.key_provider.load_private_key(private).map_err(|error| {
+        let remedy = "use a key of RSA (2048 to 8192 bits), P-256, P-384, P-521 or Ed25519";
+        unusable(&key_name, format!("{error}: {remedy}"))
+    })?;
+    let certified = CertifiedKey::new(chain, private);
+    if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+        certified.keys_match()
+    {
+        let reason = format!("it is not the key of the {name}: give the two that belong together");
+        return Err(unusable(&key_name, reason));
+    }
+    Ok(certified)
+}
+
+/// Trusts the CAs that this build has a list of.
+#[cfg_attr(
+    not(any(feature = "native-roots", feature = "webpki-roots")),
+    expect(unused_variables, clippy::needless_pass_by_ref_mut, reason = "there is no list")
+)]
+fn trust_defaults(roots: &mut RootCertStore) {
+    #[cfg(feature = "native-roots")]
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    #[cfg(feature = "webpki-roots")]
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+}
+
+fn unusable(file: &str, reason: impl ToString) -> ConfigError {
+    ConfigError::Certificate { file: file.to_owned(), reason: reason.to_string() }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("authorities", &self.authorities.len())
+            .field("identity", &self.identity.is_some())
+            .field("server_name", &self.server_name)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authority_without_a_certificate_is_refused() {
+        let error = Tls::new().ca("nonsense").config().map(drop).expect_err("no certificate");
+        let said = error.to_string();
+        assert!(said.contains("CA certificate") && said.contains("no certificate"), "{said}");
+    }
+
+    #[test]
+    fn file_that_is_not_there_is_named() {
+        let error = Tls::new().ca_file("/no/such.pem").config().map(drop).expect_err("no file");
+        assert!(error.to_string().contains("CA certificate /no/such.pem"), "{error}");
+        let tls = Tls::new().identity_files("/no/client.pem", "/no/key.pem");
+        let error = tls.config().map(drop).expect_err("no file");
+        assert!(error.to_string().contains("client certificate /no/client.pem"), "{error}");
+    }
+
+    #[test]
+    fn name_of_a_server_is_its_host_unless_another_is_configured() {
+        let tls = Tls::new();
+        assert_eq!((tls.name("a.example"), tls.name("[::1]")), ("a.example", "::1"));
+        assert_eq!(tls.server_name("b.example").name("a.example"), "b.example");
+    }
+
+    #[test]
+    fn private_keys_are_not_printed() {
+        let tls = Tls::new().identity("certificate", "secret");
+        assert!(!format!("{tls:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,187 @@
+//! PEM files: their blocks, and what is wrong with those that cannot be used.
+//!
+//! Files come from many tools, so what the format leaves no doubt about is accepted: a byte order
+//! mark, UTF-16 (from a redirect in PowerShell), indentation, text between the blocks, and
+//! OpenSSL's `TRUSTED CERTIFICATE`, whose trust settings are left out. A block that is broken does
+//! not spoil the others of its file.
+
+use std::borrow::Cow;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A block between BEGIN and END.
+#[derive(Debug, PartialEq, Eq)]
+struct Block {
+    label: String,
+    /// The lines in between, without indentation.
+    lines: Vec<String>,
+}
+
+/// The certificates of a file, in their order, or why one cannot be read.
+pub(super) fn certificates(
+    file: &[u8],
+) -> Result<Vec<Result<CertificateDer<'static>, String>>, String> {
+    let blocks = blocks(&text(file)?);
+    let found: Vec<_> = blocks.iter().filter_map(Block::certificate).collect();
+    if found.is_empty() {
+        return Err(format!("there is no certificate in it{}", inventory(&blocks)));
+    }
+    Ok(found)
+}
+
+/// The private key of a file.
+pub(super) fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    let blocks = blocks(&text(file)?);
+    let key = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY"));
+    let Some(key) = key else {
+        return Err(format!("there is no private key in it{}", inventory(&blocks)));
+    };
+    let is_encrypted = key.label.starts_with("ENCRYPTED")
+        || key
+            .lines
+            .iter()
+            .any(|line| line.starts_with("Proc-Type:") && line.contains("ENCRYPTED"));
+    if is_encrypted {
+        let remedy = "decrypt it with `openssl pkey -in FILE -out PLAIN`";
+        return Err(format!("the private key is encrypted: {remedy}"));
+    }
+    PrivateKeyDer::from_pem_slice(key.text(&key.label).as_bytes())
+        .map_err(|error| format!("the block {} cannot be read: {error}", key.label))
+}
+
+impl Block {
+    fn certificate(&self) -> Option<Result<CertificateDer<'static>, String>> {
+        let is_trusted = self.label == "TRUSTED CERTIFICATE";
+        if !is_trusted && self.label != "CERTIFICATE" && self.label != "X509 CERTIFICATE" {
+            return None;
+        }
+        let certificate = CertificateDer::from_pem_slice(self.text("CERTIFICATE").as_bytes());
+        Some(match certificate {
+            Ok(certificate) if is_trusted => Ok(without_trust(&certificate)),
+            Ok(certificate) => Ok(certificate),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    fn text(&self, label: &str) -> String {
+        let lines = self.lines.join("\n");
+        format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
+    }
+}
+
+/// The first DER value: what follows a certificate is OpenSSL's list of purposes.
+fn without_trust(certificate: &CertificateDer<'static>) -> CertificateDer<'static> {
+    let length = match certificate[..] {
+        [_, length @ ..=0x7f, ..] => 2 + usize::from(length),
+        [_, 0x81, length, ..] => 3 + usize::from(length),
+        [_, 0x82, a, b, ..] => 4 + usize::from(u16::from_be_bytes([a, b])),
+        _ => certificate.len(),
+    };
+    certificate[..length.min(certificate.len())].to_vec().into()
+}
+
+fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
+    let wide = |file: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = file.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
+        let decoded: String = char::decode_utf16(units).filter_map(Result::ok).collect();
+        Cow::Owned(decoded)
+    };
+    Ok(match file {
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest),
+        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
+        [0x30, 0x80..=0x84, ..] => {
+            let remedy = "convert it with `openssl x509 -inform der` or `openssl pkey -inform der`";
+            return Err(format!("it is DER, not PEM: {remedy}"));
+        }
+        file => String::from_utf8_lossy(file),
+    })
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in text.lines().map(str::trim) {
+        let marked = |mark: &str| line.strip_prefix(mark)?.strip_suffix("-----");
+        if let Some(label) = marked("-----BEGIN ") {
+            open = Some(Block { label: label.to_owned(), lines: Vec::new() });
+        } else if marked("-----END ").is_some() {
+            blocks.extend(open.take());
+        } else if let Some(block) = &mut open {
+            block.lines.push(line.to_owned());
+        }
+    }
+    // One that is cut short is among those that cannot be read.
+    blocks.extend(open);
+    blocks
+}
+
+/// What is in a file instead of what was looked for.
+fn inventory(blocks: &[Block]) -> String {
+    let labels: Vec<_> = blocks.iter().map(|block| block.label.as_str()).collect();
+    if labels.is_empty() { String::new() } else { format!(", only {}", labels.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not a certificate, but a DER value of five bytes.
+    const GOOD: &str = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
+    const DER: &[u8] = &[0x30, 3, 2, 1, 1];
+
+    fn read(file: &[u8]) -> Vec<Option<Vec<u8>>> {
+        let found = certificates(file).expect("there is one");
+        found.into_iter().map(|found| found.ok().map(|der| der.to_vec())).collect()
+    }
+
+    #[test]
+    fn certificate_is_found_in_whatever_encoding_and_company() {
+        let wide: Vec<u8> = GOOD.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let company = format!("Bag Attributes\n  friendlyName: x\n{GOOD}\ntrailing text");
+        for file in [
+            GOOD.as_bytes().to_vec(),
+            [b"\xef\xbb\xbf", GOOD.as_bytes()].concat(),
+            [&[0xff, 0xfe], &wide[..]].concat(),
+            GOOD.replace('\n', "\r\n").into_bytes(),
+            GOOD.replace("-----B", "    -----B").replace("MAM", "    MAM").into_bytes(),
+            company.into_bytes(),
+            GOOD.replace("CERTIFICATE", "X509 CERTIFICATE").into_bytes(),
+            // Followed by a list of purposes.
+            GOOD.replace("CERTIFICATE", "TRUSTED CERTIFICATE")
+                .replace("MAMCAQE=", "MAMCAQEwAwIBAg==")
+                .into_bytes(),
+        ] {
+            assert_eq!(read(&file), [Some(DER.to_vec())], "{}", String::from_utf8_lossy(&file));
+        }
+    }
+
+    #[test]
+    fn broken_block_does_not_spoil_the_others() {
+        let broken = GOOD.replace("MAM", "M?M");
+        let cut = "-----BEGIN CERTIFICATE-----\nMAMC";
+        let file = format!("{GOOD}{broken}{GOOD}{cut}");
+        let good = Some(DER.to_vec());
+        let found = read(file.as_bytes());
+        assert_eq!(found[..3], [good.clone(), None, good]);
+    }
+
+    #[test]
+    fn reason_names_what_is_there_instead_and_the_remedy() {
+        let reason = |file: &str| certificates(file.as_bytes()).expect_err("there is none");
+        assert_eq!(reason("nonsense"), "there is no certificate in it");
+        let key = "-----BEGIN PRIVATE KEY-----\nMAMCAQE=\n-----END PRIVATE KEY-----\n";
+        assert_eq!(reason(key), "there is no certificate in it, only PRIVATE KEY");
+        let der = certificates(&[0x30, 0x82, 1, 1]).expect_err("it is no PEM");
+        assert!(der.contains("openssl x509 -inform der"), "{der}");
+        let locked = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+        let old = key.replace("MAM", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nMAM");
+        for encrypted in [locked, old] {
+            let reason = private_key(encrypted.as_bytes()).expect_err("it is encrypted");
+            assert!(reason.contains("openssl pkey"), "{reason}");
+        }
+        let none = private_key(GOOD.as_bytes()).expect_err("there is none");
+        assert_eq!(none, "there is no private key in it, only CERTIFICATE");
+    }
+}

@@ -1,0 +1,69 @@
+//! The forwarder of this crate's backend wrappers.
+//!
+//! A wrapper that treats every call alike would otherwise repeat the same eleven methods. The macro
+//! turns each call into a [`Call`](crate::Call) and a future that makes the call, and leaves the
+//! rest to the wrapper.
+
+/// Implements `KvBackend` for a wrapper `$wrapper<B>` with these members:
+///
+/// - `inner: Arc<B>`, the wrapped backend;
+/// - `async fn call(&self, Call, request) -> Result<T>`, which decides when and whether the future
+///   `request`, which makes the call on `inner`, is polled, and what its caller receives;
+/// - `fn wrap(&self, Watch) -> Watch`, which wraps the watch that a successful registration
+///   returned.
+macro_rules! forward_calls {
+    ($wrapper:ident) => {
+        $crate::forward::forward_calls! {
+            $wrapper:
+            range(request: coord_core::Range) -> coord_core::RangeResponse
+                = $crate::Call::Range(request.clone());
+            put_with(request: coord_core::Put) -> coord_core::PutResponse
+                = $crate::Call::Put(request.clone());
+            delete_with(request: coord_core::Delete) -> coord_core::DeleteResponse
+                = $crate::Call::Delete(request.clone());
+            txn(request: coord_core::Txn) -> coord_core::TxnResponse
+                = $crate::Call::Txn(request.clone());
+            lease_grant(request: coord_core::LeaseGrant) -> coord_core::LeaseGrantResponse
+                = $crate::Call::LeaseGrant(request);
+            lease_keep_alive(id: coord_core::LeaseId) -> coord_core::LeaseKeepAliveResponse
+                = $crate::Call::LeaseKeepAlive(id);
+            lease_revoke(id: coord_core::LeaseId) -> coord_core::LeaseRevokeResponse
+                = $crate::Call::LeaseRevoke(id);
+            lease_time_to_live(request: coord_core::LeaseTimeToLive)
+                -> coord_core::LeaseTimeToLiveResponse
+                = $crate::Call::LeaseTimeToLive(request);
+            leases() -> coord_core::LeasesResponse = $crate::Call::Leases;
+            compact(request: coord_core::Compact) -> coord_core::CompactResponse
+                = $crate::Call::Compact(request);
+        }
+    };
+    ($wrapper:ident: $(
+        $method:ident($($request:ident: $of:ty)?) -> $response:ty = $call:expr;
+    )*) => {
+        #[async_trait::async_trait]
+        #[deny(clippy::missing_trait_methods, reason = "every call goes through the wrapper")]
+        impl<B: KvBackend> KvBackend for $wrapper<B> {
+            $(async fn $method(&self $(, $request: $of)?) -> coord_core::Result<$response> {
+                let inner = std::sync::Arc::clone(&self.inner);
+                let call = $call;
+                self.call(call, async move { inner.$method($($request)?).await }).await
+            })*
+
+            async fn watch(
+                &self,
+                request: coord_core::WatchRequest,
+            ) -> coord_core::Result<coord_core::Watch> {
+                let inner = std::sync::Arc::clone(&self.inner);
+                let call = $crate::Call::Watch(request.clone());
+                let watch = self.call(call, async move { inner.watch(request).await }).await?;
+                Ok(self.wrap(watch))
+            }
+
+            fn limits(&self) -> coord_core::Limits {
+                self.inner.limits()
+            }
+        }
+    };
+}
+
+pub(crate) use forward_calls;

@@ -1,0 +1,49 @@
+//! A backend that outlives the runtime it was connected on, as one in a static does across tests.
+
+use coord_core::{KvBackend as _, KvBackendExt as _, LeaseGrant, WatchRequest};
+use coord_etcd::EtcdBackend;
+use coord_etcd_tests::serve::Served;
+use coord_mem::MemBackend;
+use coord_server::Server;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use crate::support::secs;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("there are threads")
+}
+
+#[test]
+fn backend_dials_again_on_another_runtime() {
+    let servers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let store = servers.block_on(Served::start(Server::builder(MemBackend::new())));
+    let connected = runtime().block_on(async {
+        let kv = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+        let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+        // A pooled keep-alive stream, a watch stream, and a second connection.
+        kv.lease_keep_alive(lease).await.unwrap();
+        drop(kv.watch(WatchRequest::new("a")).await.unwrap());
+        let puts = (0..20).map(|n| kv.put(format!("k{n}"), "1"));
+        futures_util::future::try_join_all(puts).await.unwrap();
+        (kv, lease)
+    });
+    let (kv, lease) = connected;
+    for round in ["2", "3"] {
+        let calls = async {
+            kv.put("a", round).await.unwrap();
+            assert_eq!(kv.get("a").await.unwrap().unwrap().value, round);
+            kv.lease_keep_alive(lease).await.unwrap();
+            let mut watch = kv.watch(WatchRequest::new("b")).await.unwrap();
+            let puts = (0..20).map(|n| kv.put(format!("k{n}"), round));
+            futures_util::future::try_join_all(puts).await.unwrap();
+            kv.put("b", round).await.unwrap();
+            assert_eq!(watch.next().await.unwrap().unwrap().events[0].kv.value, round);
+        };
+        runtime().block_on(async { timeout(secs(5), calls).await }).expect("it dials at once");
+    }
+    // Calls that begin with a keep-alive, and with a watch.
+    runtime().block_on(async { kv.lease_keep_alive(lease).await }).unwrap();
+    runtime().block_on(async { kv.watch(WatchRequest::new("a")).await.map(drop) }).unwrap();
+    servers.block_on(async { drop(store) });
+}

@@ -1,0 +1,73 @@
+//! Connecting to a store that is not there yet, or has no leader yet.
+
+use std::time::Duration;
+
+use coord_core::{ErrorKind, KvBackendExt as _};
+use coord_etcd::EtcdBackend;
+use coord_etcd_tests::{Authority, Release, Setup};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{refused, secs, single, until};
+
+#[tokio::test]
+async fn connect_waits_for_a_server_that_starts() {
+    let mut server = single().await;
+    server[0].kill();
+    let endpoint = server[0].endpoint().to_owned();
+    let connecting = async { EtcdBackend::connect([endpoint]).await?.put("a", "1").await };
+    let starting = async {
+        sleep(secs(2)).await;
+        server[0].start();
+    };
+    let (put, ()) = tokio::join!(connecting, starting);
+    put.expect("the server starts in time");
+}
+
+#[tokio::test]
+async fn connect_waits_for_a_quorum() {
+    let mut cluster = Setup::new(Release::newest()).members(3).start().await;
+    cluster[1].kill();
+    cluster[2].kill();
+    let endpoint = cluster[0].endpoint().to_owned();
+    let builder = EtcdBackend::builder([endpoint]);
+    until("the member notices that it has no leader", async || {
+        builder.clone().connect_within(Duration::from_millis(200)).connect().await.is_err()
+    })
+    .await;
+    let builder = builder.connect_within(secs(60));
+    let connecting = async { builder.connect().await?.put("a", "1").await };
+    let starting = async {
+        // Longer than any request may take.
+        sleep(secs(9)).await;
+        cluster[1].start();
+    };
+    let (put, ()) = tokio::join!(connecting, starting);
+    put.expect("there is a quorum in time");
+}
+
+#[tokio::test]
+async fn connect_takes_the_time_it_is_given_and_no_longer() {
+    let mut server = single().await;
+    server[0].kill();
+    let builder = EtcdBackend::builder([server[0].endpoint()]);
+    for within in [Duration::from_millis(500), secs(3)] {
+        let start = Instant::now();
+        let connected = builder.clone().connect_within(within).connect().await;
+        let said = refused(connected, ErrorKind::Unavailable);
+        assert!(said.contains("refused"), "{said}");
+        let took = start.elapsed();
+        assert!(took >= within / 2 && took < within + secs(1), "{took:?} of {within:?}");
+    }
+}
+
+/// Certificates do not get better by waiting.
+#[tokio::test]
+async fn connect_reports_a_failed_handshake_at_once() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = Setup::new(Release::newest()).authority(&authority).start().await;
+    let tls = coord_etcd::Tls::new().ca(other.certificate.as_str());
+    let builder = EtcdBackend::builder(server.endpoints()).tls(tls).connect_within(secs(60));
+    let start = Instant::now();
+    refused(builder.connect().await, ErrorKind::Unavailable);
+    assert!(start.elapsed() < secs(5));
+}
