@@ -16,7 +16,7 @@ use crate::support::{secs, session};
 /// A proxy of each kind, each with a cluster of its own, and a client through it.
 async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Arc<dyn KvBackend>)> {
     let mut all = Vec::new();
-    for release in Release::all().unwrap() {
+    for release in Release::all().expect("there are releases") {
         for arguments in [&[][..], &["--namespace=ns/"][..]] {
             let cluster = Setup::new(release.clone()).start().await;
             let proxy = GrpcProxy::start(&release, &cluster.endpoints(), arguments);
