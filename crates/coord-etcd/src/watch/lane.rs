@@ -5,8 +5,8 @@
 //! leaves nothing behind. The refusal carries the revision of the store. That the login is too old
 //! is said in the same way, and comes first: so this is also where that is found out.
 //!
-//! `etcd grpc-proxy` refuses it too, but does not know the revision. That is how it is recognized; the
-//! revision is read apart.
+//! `etcd grpc-proxy` refuses it too, but does not know the revision. That is how it is recognized;
+//! the revision is read apart.
 //!
 //! Reading and writing go on side by side: a server that does not take what it is sent must still
 //! be heard.

@@ -1,12 +1,12 @@
 //! Streams to `etcd grpc-proxy`, which deviates from etcd in five ways.
 //!
-//! | etcd | grpc-proxy | what is done |
-//! |---|---|---|
-//! | takes the client's watch ids | numbers the watches of a stream from 0 | the ids are translated |
-//! | confirms watches in order | in any order | one is created at a time |
-//! | a confirmation has a revision | it may have none | a watch from now on starts at a revision that was read before |
-//! | answers progress requests | ignores them; up to 3.4 it crashes | none is sent |
-//! | refuses an empty range with a reason | without | nothing: it is recognized by that |
+//! - *It numbers the watches of a stream from 0*, whatever id the client gives: the ids are
+//!   translated.
+//! - *It confirms watches in any order*: one is created at a time.
+//! - *A confirmation may have no revision*: a watch from now on starts at a revision that was read
+//!   before.
+//! - *It ignores progress requests, and crashes on them up to 3.4*: none is sent.
+//! - *It refuses an empty range without a revision*: it is recognized by that.
 
 use std::collections::BTreeMap;
 
