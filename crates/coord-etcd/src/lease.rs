@@ -141,7 +141,7 @@ impl KeepAlive {
     /// Opens a stream, and refreshes a lease on it.
     ///
     /// The client crate keeps the first answer to itself, so the lease is asked for its time to
-    /// live. That happens once for a stream. A second refresh would tell it too, but a proxy
+    /// live. That happens once for a stream. A second refresh would return it too, but a proxy
     /// answers that late.
     async fn open(
         link: &Link,

@@ -152,7 +152,7 @@ impl EtcdBackend {
         self.shared.endpoints.options().login.as_ref()
     }
 
-    /// The error, with what only the request tells.
+    /// The error, with the details that only the request has.
     fn explained(&self, error: Error, request: &(impl Measured + OnKeys)) -> Error {
         denied::named(request.tell(error), self.login(), request)
     }

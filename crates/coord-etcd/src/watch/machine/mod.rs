@@ -392,8 +392,8 @@ impl Machine {
         self.close(name, None, now);
     }
 
-    /// The watch can only be registered from a revision on that is known. Whoever registers it
-    /// reads that, and registers it again.
+    /// The watch can only be registered from a known revision on. The caller reads one, and
+    /// registers the watch again.
     fn needs_revision(&mut self, key: WatchKey) {
         let Some(entry) = self.watches.get_mut(&key) else { return };
         if let Some(registering) = entry.registering.take() {

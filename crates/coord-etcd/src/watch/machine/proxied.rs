@@ -30,7 +30,7 @@ impl Proxied {
         self.ours.get(&theirs).copied()
     }
 
-    /// The proxy's id for one of ours. The watch is gone after that.
+    /// The proxy's id for our id. The watch is gone after that.
     fn remove(&mut self, ours: i64) -> Option<i64> {
         let theirs = self.ours.iter().find(|(_, id)| **id == ours).map(|(theirs, _)| *theirs)?;
         self.ours.remove(&theirs).map(|_| theirs)
