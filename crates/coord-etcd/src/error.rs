@@ -92,6 +92,8 @@ enum Means {
     TooManyOps,
     DuplicateKey,
     TooLarge,
+    /// The answer was not read, because it exceeds a limit of this client.
+    AnswerTooLarge,
     Compacted,
     Future,
     TtlTooLarge,
@@ -131,7 +133,7 @@ static TABLE: &[Row] = {
         Row(None, Has("grpc: received message larger than max"), TooLarge),
         Row(Some(Code::OutOfRange), Has("encoded message length too large"), TooLarge),
         // An answer that was not read: what was asked may have been done.
-        Row(Some(Code::OutOfRange), Has("decoded message length too large"), Other(Unknown)),
+        Row(Some(Code::OutOfRange), Has("decoded message length too large"), AnswerTooLarge),
         Row(None, Has("mvcc: required revision has been compacted"), Compacted),
         Row(None, Has("mvcc: required revision is a future revision"), Future),
         Row(None, Is("etcdserver: too large lease TTL"), TtlTooLarge),
@@ -258,6 +260,10 @@ impl Failure {
                 limit: asked.limits.max_txn_ops,
             }),
             Means::TooLarge => Self::answer(asked.too_large(message)),
+            Means::AnswerTooLarge => {
+                let answer = Foreign { said: answer_too_large(endpoint, message), status };
+                Self::answer(other(asked.outcome(Outcome::Unknown), answer))
+            }
             Means::Compacted => {
                 Self::answer(Error::Compacted { requested: asked.revision, compact_revision: None })
             }
@@ -295,7 +301,9 @@ impl Failure {
             Means::TimedOut => Self::timed_out(asked),
             Means::Other(outcome) if by_etcd => Self::answer(other(asked.outcome(outcome), status)),
             Means::Other(outcome) => {
-                let answer = Foreign { endpoint: endpoint.to_owned(), status };
+                let code = status.code();
+                let said = format!("{endpoint}: not an answer of etcd's: {code}: {message}");
+                let answer = Foreign { said, status };
                 Self::foreign(other(asked.outcome(outcome), answer), asked)
             }
         }
@@ -408,6 +416,18 @@ fn of_dial(error: &(dyn StdError + 'static)) -> Remedy {
     if failed { Remedy::Another } else { Remedy::Unreachable }
 }
 
+/// The message has two numbers: of the answer, and of the limit.
+fn answer_too_large(endpoint: &str, message: &str) -> String {
+    let numbers = message.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+    match numbers.collect::<Vec<_>>()[..] {
+        [size, limit] => format!(
+            "{endpoint}: the answer has {size} bytes, and this client reads at most {limit}: ask \
+             for less at a time"
+        ),
+        _ => format!("{endpoint}: the answer is larger than this client reads: {message}"),
+    }
+}
+
 /// What to do about a server's certificate that is not trusted.
 fn remedy_of(why: &(dyn StdError + 'static)) -> &'static str {
     let rustls = why.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -426,17 +446,16 @@ pub(crate) fn runtime_is_gone(error: &etcd_client::Error) -> bool {
     cause::<tower::buffer::error::Closed>(status).is_some()
 }
 
-/// A status that no etcd gives, with the endpoint that answered it.
+/// A status that no etcd gives, and what it means.
 #[derive(Debug)]
 struct Foreign {
-    endpoint: String,
+    said: String,
     status: Status,
 }
 
 impl std::fmt::Display for Foreign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { endpoint, status } = self;
-        write!(f, "{endpoint}: not an answer of etcd's: {}: {}", status.code(), status.message())
+        f.write_str(&self.said)
     }
 }
 
