@@ -49,9 +49,12 @@ async fn holder_and_observer_notice_a_server_that_came_back_empty() {
     let kv = client(&[server.endpoint().to_owned()]).await;
     let old = session(&kv, 5).await;
     let held = Mutex::new(&old, "m").lock().await.unwrap();
-    let _leadership = Election::new(&old, "e").campaign("old").await.unwrap();
+    let leadership = Election::new(&old, "e").campaign("old").await.unwrap();
     let mut leaders = Observer::new(Arc::clone(&kv), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
+    // The watch is registered by the next poll: the value that comes with it shows that it is.
+    leadership.proclaim("still old").await.unwrap();
+    assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "still old");
 
     let server = start_again(server).await;
     let other = client(&[server.endpoint().to_owned()]).await;
@@ -62,8 +65,8 @@ async fn holder_and_observer_notice_a_server_that_came_back_empty() {
     assert!(matches!(reason, LossReason::Revoked | LossReason::KeyDeleted), "{reason}");
     // Any response on the old client ends its watches.
     while kv.get("m").await.is_err() {}
-    let next = timeout(secs(70), leaders.next()).await.expect("within a minute").unwrap().unwrap();
+    let next = timeout(secs(10), leaders.next()).await.expect("at once").unwrap().unwrap();
     assert_eq!(next, None);
     assert_eq!(leaders.gap().expect("it says so").cause, GapCause::HistoryReplaced);
-    drop((guard, server));
+    drop((leadership, guard, server));
 }
