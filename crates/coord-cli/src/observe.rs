@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 use coord_core::Leader;
-use coord_core::election::Observer;
+use coord_core::election::{Gap, GapCause, Observer};
 use serde_json::json;
 
-use crate::end::{End, nobody_reads, print};
+use crate::end::{End, complain, nobody_reads, print};
 use crate::signals::Signals;
 use crate::store::{ENVIRONMENT, StoreFlags};
 use crate::{text, words};
@@ -17,6 +17,9 @@ use crate::{text, words};
 /// twice: the leader's fencing token, which is larger for every later leader, and its value. When
 /// nobody leads, the line is `-`. Leaders may be of `coord elect`, `etcdctl elect`, or a program of
 /// yours.
+///
+/// If the store compacted changes before they were shown, or its history was replaced, the next
+/// line is the newest leader, and a line on standard error names the revisions in between.
 ///
 /// Goes on until INT, TERM, HUP or QUIT comes, or nobody reads what it prints. While the store is
 /// away it waits.
@@ -30,7 +33,8 @@ pub(crate) struct Observe {
     #[arg(long)]
     once: bool,
     /// Print a JSON object a line, with the fields `leader`, which is null when nobody leads, and
-    /// of a leader `key`, `value`, `fencing_token`, `lease` and `revision`
+    /// of a leader `key`, `value`, `fencing_token`, `lease` and `revision`; `gap` is there if
+    /// changes may be missing before it, with the fields `after`, `until` and `cause`
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -75,13 +79,17 @@ impl Observe {
         let observer = Observer::new(self.store.connect().await?, self.name.clone());
         if self.once {
             let leader = observer.leader().await.with_context(|| self.asked())?;
-            print(self.line(leader.as_ref()))?;
+            print(self.line(leader.as_ref(), None))?;
             return if leader.is_some() { Ok(()) } else { Err(End::silent(End::NOBODY)) };
         }
         let mut leaders = observer.observe();
         while let Some(leader) = leaders.next().await {
             let leader = leader.with_context(|| self.asked())?;
-            if !print(self.line(leader.as_ref()))? {
+            let gap = leaders.gap();
+            if let Some(gap) = gap.filter(|_| !self.json) {
+                complain("observe", &format!("{}: {gap}", self.name));
+            }
+            if !print(self.line(leader.as_ref(), gap))? {
                 break;
             }
         }
@@ -92,13 +100,28 @@ impl Observe {
         format!("read the leader of {}", self.name)
     }
 
-    fn line(&self, leader: Option<&Leader>) -> String {
+    fn line(&self, leader: Option<&Leader>, gap: Option<Gap>) -> String {
         match leader {
-            _ if self.json => text::json_line(&json!({ "leader": leader.map(as_json) })),
+            _ if self.json => {
+                let mut line = json!({ "leader": leader.map(as_json) });
+                if let Some(gap) = gap {
+                    line["gap"] = gap_as_json(gap);
+                }
+                text::json_line(&line)
+            }
             None => "-".to_owned(),
             Some(leader) => format!("{} {}", leader.fencing_token(), text::line(leader.value())),
         }
     }
+}
+
+fn gap_as_json(gap: Gap) -> serde_json::Value {
+    let cause = match gap.cause {
+        GapCause::Compacted => "compacted",
+        GapCause::HistoryReplaced => "history_replaced",
+        _ => "unknown",
+    };
+    json!({ "after": gap.after.0, "until": gap.until.0, "cause": cause })
 }
 
 fn as_json(leader: &Leader) -> serde_json::Value {

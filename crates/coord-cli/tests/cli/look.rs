@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use coord_core::{Election, KvBackendExt as _, Mutex, Session};
+use coord_core::{Compact, Election, KvBackendExt as _, Mutex, Session};
+use coord_etcd_tests::proxy::{Limits, Proxy};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::program::{Server, THERE};
 crate::stories![
     every_leader_and_every_value_is_a_line,
     every_leader_and_every_value_is_an_object_with_json,
+    observer_reports_changes_that_may_be_missing,
     who_leads_now_is_told_once,
     observer_ends_when_nobody_reads_it,
     observer_of_a_quiet_election_ends_when_nobody_reads_it,
@@ -73,6 +75,48 @@ async fn every_leader_and_every_value_is_an_object_with_json(server: Server) {
     assert_eq!(observer.line().await, r#"{"leader":null}"#);
     observer.signal(Signal::INT);
     assert_eq!(observer.status().await, Some(0));
+}
+
+/// The observers lose their connection, and the store compacts what happens until they have another.
+async fn observer_reports_changes_that_may_be_missing(server: Server) {
+    let session = session(&server).await;
+    let election = Election::new(&session, "jobs");
+    let first = election.campaign("first").await.expect(THERE);
+    let proxy = Proxy::start(server[0].endpoint(), Limits::default()).await;
+    let endpoints = [proxy.endpoint(), server[0].endpoint()].join(",");
+    let mut plain = server.coord(&["observe", "jobs", "--endpoints", &endpoints]);
+    let mut json = server.coord(&["observe", "jobs", "--endpoints", &endpoints, "--json"]);
+    assert_eq!(plain.line().await, format!("{} first", first.fencing_token()));
+    json.line().await;
+    // Its lines show that the watches are registered.
+    let after = first.proclaim("ready").await.expect(THERE).revision.0;
+    assert_eq!(plain.line().await, format!("{} ready", first.fencing_token()));
+    json.line().await;
+    for observer in [&plain, &json] {
+        observer.suspend().await;
+    }
+    drop(proxy);
+    first.resign().await.expect(THERE);
+    let second = election.campaign("second").await.expect(THERE);
+    let newest = server.kv.put("other", "1").await.expect(THERE).header.revision;
+    server.kv.compact(Compact::new(newest)).await.expect(THERE);
+    for observer in [&plain, &json] {
+        observer.signal(Signal::CONT);
+    }
+    let (token, until) = (second.fencing_token(), newest.0);
+    assert_eq!(plain.line().await, format!("{token} second"));
+    plain.complains(&format!(
+        "coord observe: jobs: changes between revisions {after} and {until} may be missing: compacted"
+    ))
+    .await;
+    let shown: Value = serde_json::from_str(&json.line().await).expect("it is JSON");
+    let gap = json!({ "after": after, "until": until, "cause": "compacted" });
+    assert_eq!((&shown["gap"], &shown["leader"]["value"]), (&gap, &"second".into()));
+    for observer in [&mut plain, &mut json] {
+        observer.signal(Signal::TERM);
+    }
+    assert_eq!(json.end().await, (Some(0), String::new(), String::new()));
+    assert_eq!(plain.status().await, Some(0));
 }
 
 async fn who_leads_now_is_told_once(server: Server) {

@@ -178,6 +178,13 @@ impl Program {
         kill_process(id, signal).expect("it runs");
     }
 
+    /// Suspends it, and waits until it is.
+    pub(crate) async fn suspend(&self) {
+        self.signal(Signal::STOP);
+        let id = self.process.id().expect("it runs").cast_signed();
+        until("it is suspended", async || state(id) == Some('T')).await;
+    }
+
     /// Waits until it writes this on standard error.
     pub(crate) async fn complains(&mut self, text: &str) {
         let errors = self.process.stderr.as_mut().expect("it is read here only");
