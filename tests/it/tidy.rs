@@ -173,6 +173,22 @@ fn no_dependency_needs_a_newer_compiler_than_we_say() {
     complain(&newer.into_iter().collect::<Vec<_>>());
 }
 
+/// With it in the release profile, `cargo install` took twice the processor time.
+#[test]
+fn link_time_optimization_is_for_dist_only() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("there is a manifest");
+    let mut profile = "";
+    let mut optimized = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            profile = line;
+        } else if line.starts_with("lto") {
+            optimized.push((profile, line));
+        }
+    }
+    assert_eq!(optimized, [("[profile.dist]", "lto = \"fat\"")]);
+}
+
 /// What stands between backticks in the columns of a page's tables that have one of these headers.
 fn quoted_under(page: &str, headers: &[&str]) -> Vec<String> {
     let mut quoted = Vec::new();

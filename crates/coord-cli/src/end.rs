@@ -29,6 +29,11 @@ impl End {
         Self { status, message: Some(message.into()) }
     }
 
+    /// The message, or that there was a loss which has been reported.
+    pub(crate) fn why(&self) -> &str {
+        self.message.as_deref().unwrap_or("lost")
+    }
+
     pub(crate) const fn silent(status: u8) -> Self {
         Self { status, message: None }
     }
@@ -91,8 +96,11 @@ pub(crate) async fn nobody_reads() {
     std::future::pending().await
 }
 
+/// Prints a message on standard error. A message may quote names, keys and what a server sent, so
+/// it is escaped as a whole.
 pub(crate) fn complain(subcommand: &str, message: &str) {
     // Where it cannot be said, there is still work to do: a command to be stopped, for one.
+    let message = crate::text::line(message.as_bytes());
     let _ = writeln!(std::io::stderr(), "coord {subcommand}: {message}");
 }
 

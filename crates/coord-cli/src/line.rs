@@ -4,6 +4,9 @@
 //! has the key `jobs/<lease in hex>`, with a number behind it if it is coord's. A key with another
 //! slash in it belongs to another line, such as `jobs/night`.
 
+use bytes::Bytes;
+use coord_core::{KeyValue, Range, SortOrder, SortTarget};
+
 /// The keys of a line.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
@@ -20,6 +23,12 @@ impl Line {
         self.prefix.clone()
     }
 
+    /// Reads its keys in the order in which they were created, with those of lines below it.
+    pub(crate) fn in_order(&self) -> Range {
+        let all = Range::prefix(self.prefix());
+        all.sorted(SortTarget::CreateRevision, SortOrder::Ascending)
+    }
+
     /// Whether a key belongs to this line.
     pub(crate) fn owns(&self, key: &[u8]) -> bool {
         let below = key.strip_prefix(self.prefix.as_bytes());
@@ -27,9 +36,42 @@ impl Line {
     }
 }
 
+/// The name of the queue that a key belongs to, if its last part is the key's own lease, with or
+/// without a number behind it.
+pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
+    let slash = kv.key.iter().rposition(|byte| *byte == b'/')?;
+    let lease = kv.lease?.to_string();
+    let number = kv.key[slash + 1..].strip_prefix(lease.as_bytes())?;
+    let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let is_contender = number.is_empty() || number.strip_prefix(b"-").is_some_and(is_number);
+    is_contender.then(|| kv.key.slice(..slash))
+}
+
 #[cfg(test)]
 mod tests {
+    use coord_core::LeaseId;
+
     use super::*;
+
+    #[test]
+    fn key_of_a_queue_is_named_by_its_lease() {
+        let queue = |key: &'static str, lease| {
+            let (key, lease) = (Bytes::from_static(key.as_bytes()), LeaseId::new(lease));
+            queue_of(&KeyValue { key, lease, ..KeyValue::default() })
+        };
+        for (key, name) in [
+            ("jobs/a1-7", "jobs"),
+            ("jobs/a1", "jobs"),
+            ("jobs/night/a1-0", "jobs/night"),
+            ("/a1", ""),
+        ] {
+            assert_eq!(queue(key, 0xa1).as_deref(), Some(name.as_bytes()), "{key}");
+        }
+        for data in ["jobs/a2-7", "jobs/a1-", "jobs/a1-x", "jobs/a17", "jobs/1", "a1", "jobs/a1/"] {
+            assert_eq!(queue(data, 0xa1), None, "{data}");
+        }
+        assert_eq!(queue("jobs/0", 0), None, "without a lease");
+    }
 
     #[test]
     fn keys_of_a_line_below_are_not_its_own() {

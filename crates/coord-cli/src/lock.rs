@@ -1,10 +1,13 @@
 //! `coord lock`: a command that runs on one machine at a time.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::end::End;
 use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
-use crate::store::ENVIRONMENT;
+use crate::store::{ENVIRONMENT, duration};
+use crate::words::{Word, completed, name};
 
 /// Run a command while holding a lock, or hold it until a signal comes.
 ///
@@ -17,20 +20,30 @@ use crate::store::ENVIRONMENT;
 /// long there is in between. If somebody revokes the lease or deletes the key, others can have it
 /// at once, and the group gets TERM as soon as that is known.
 ///
+/// With --hold-at-least the lock is kept when CMD has ended sooner; the exit status is that of CMD.
+/// A signal gives the lock back at once then, and so does INT, TERM or QUIT that came before.
+///
 /// Nothing can stop a command on a machine that is suspended: have whatever the lock protects
 /// refuse a COORD_FENCING_TOKEN smaller than one that it has seen.
 #[derive(Args, Debug)]
-#[command(after_long_help = after_help())]
+#[command(after_long_help = after_help(), override_usage = USAGE)]
 pub(crate) struct Lock {
-    /// The lock's name: `etcdctl lock NAME` means the same lock
-    #[arg(value_name = "NAME")]
-    name: String,
+    /// The lock's name: `etcdctl lock NAME` means the same lock; one that begins with `-` stands
+    /// behind `--`
+    #[arg(value_name = "NAME", value_parser = name, required_unless_present = "command")]
+    name: Option<String>,
     /// Do not wait if somebody else has it
     #[arg(long = "try", conflicts_with = "timeout")]
     try_it: bool,
+    /// Keep the lock at least this long, counted from when it was acquired, if CMD
+    /// ends sooner
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    hold_at_least: Option<Duration>,
     #[command(flatten)]
     hold: HoldFlags,
 }
+
+const USAGE: &str = "coord lock [OPTIONS] <NAME> [-- <CMD>...]";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,12 +51,16 @@ Examples:
       wait, and run backup.sh
   coord lock nightly --try -- ./backup.sh || [ $? = 123 ]
       run it, unless another machine does
+  coord lock nightly --try --hold-at-least 5m -- ./backup.sh
+      run it once a night, although clocks differ: cron starts it on every machine
   coord lock nightly --timeout 1m --ttl 30s -- ./backup.sh
       wait for a minute; if this machine dies, others wait for half a minute
   coord lock nightly
       hold the lock until ctrl-C
   coord lock nightly --endpoints mem: -- env
       try it out, without an etcd
+  coord lock -- -x -- ./backup.sh
+      hold the lock `-x`
 
 What CMD finds in its environment:
   COORD_LOCK_KEY, ETCD_LOCK_KEY   the key that stands for the lock while it is held
@@ -51,13 +68,27 @@ What CMD finds in its environment:
   ETCD_LOCK_REV                   as for etcdctl: the store's revision when the lock was had";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, exit_status!()].join("\n\n")
+    [EXAMPLES, ENVIRONMENT, exit_status!("  123  another client holds it (--try)\n")].join("\n\n")
 }
 
 impl Lock {
-    pub(crate) async fn run(self) -> Result<(), End> {
+    /// Whether a word is missing before `--`.
+    pub(crate) const fn lacks_a_word(&self) -> bool {
+        self.name.is_none()
+    }
+
+    pub(crate) async fn run(mut self) -> Result<(), End> {
+        let word = Word { placeholder: "NAME", given: self.name, parse: name };
+        let [name] = completed([word], self.hold.command_mut())?;
         let patience = if self.try_it { Patience::Try } else { Patience::Wait };
-        let stake = Stake { kind: Kind::Lock, name: self.name, value: String::new(), patience };
+        let stake = Stake {
+            kind: Kind::Lock,
+            name,
+            value: String::new(),
+            patience,
+            hold_at_least: self.hold_at_least,
+            again: false,
+        };
         self.hold.hold(stake).await
     }
 }

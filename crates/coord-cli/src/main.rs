@@ -2,26 +2,34 @@
 //!
 //! This file knows the subcommands; each is a module of its own. What they share:
 //!
+//! - `table`: columns;
 //! - `store`: how to reach the store, flags and environment;
 //! - `hold`: standing in a line and running a command, for `lock` and `elect`;
 //! - `line`: a waiting line, seen from outside;
 //! - `signals`: those that this program hears;
 //! - `end`: what the end of a subcommand means to a shell;
-//! - `text`: keys and values as text.
+//! - `text`: keys and values as text;
+//! - `usage`: what is said of a command line that is wrong;
+//! - `words`: names and values on the command line.
 
 mod bench;
+mod break_lock;
 mod elect;
 mod end;
 mod hold;
 mod line;
+mod list;
 mod lock;
 mod manual;
 mod observe;
 mod serve;
 mod signals;
 mod store;
+mod table;
 mod text;
+mod usage;
 mod who;
+mod words;
 
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -49,6 +57,8 @@ enum Command {
     Elect(elect::Elect),
     Observe(observe::Observe),
     Who(who::Who),
+    List(list::List),
+    Break(break_lock::Break),
     Serve(serve::Serve),
     Bench(bench::Bench),
     Completions(manual::Completions),
@@ -63,10 +73,24 @@ Examples:
       run a scheduler wherever it leads
   coord who nightly
       who has the lock, and who waits
+  coord list
+      what is held, and how many wait
   coord serve
       an etcd in memory, for the tests of a program in any language
 
 Each subcommand tells its exit status in its own help: `coord help lock`.";
+
+impl Cli {
+    /// Whether a name or value is missing that clap does not miss, because it may stand behind
+    /// `--`.
+    fn lacks_a_word(&self) -> bool {
+        match &self.command {
+            Command::Lock(lock) => lock.lacks_a_word(),
+            Command::Elect(elect) => elect.lacks_a_word(),
+            _ => false,
+        }
+    }
+}
 
 impl Command {
     /// Its name, and how it ended.
@@ -76,6 +100,8 @@ impl Command {
             Self::Elect(elect) => ("elect", elect.run().await),
             Self::Observe(observe) => ("observe", observe.run().await),
             Self::Who(who) => ("who", who.run().await),
+            Self::List(list) => ("list", list.run().await),
+            Self::Break(break_lock) => ("break", break_lock.run().await),
             Self::Serve(serve) => ("serve", serve.run().await),
             Self::Bench(bench) => ("bench", bench.run().await),
             Self::Completions(completions) => ("completions", completions.run(Cli::command())),
@@ -85,7 +111,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = usage::parsed();
     // Half of the processors: whoever measures a store on the same machine wants it to have the
     // others, and no other command has work for more than one.
     let threads = available_parallelism().map_or(1, |all| all.get().div_ceil(2));

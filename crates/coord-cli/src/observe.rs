@@ -1,6 +1,6 @@
 //! `coord observe`: who leads, now and from now on.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use coord_core::Leader;
 use coord_core::election::Observer;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::end::{End, nobody_reads, print};
 use crate::signals::Signals;
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::text;
+use crate::{text, words};
 
 /// Print each leader of an election, now and from now on.
 ///
@@ -24,7 +24,7 @@ use crate::text;
 #[command(after_long_help = after_help())]
 pub(crate) struct Observe {
     /// The election's name
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = words::name)]
     name: String,
     /// Print who leads now, and end
     #[arg(long)]
@@ -74,13 +74,13 @@ impl Observe {
     async fn show(&self) -> Result<(), End> {
         let observer = Observer::new(self.store.connect().await?, self.name.clone());
         if self.once {
-            let leader = observer.leader().await.map_err(anyhow::Error::from)?;
+            let leader = observer.leader().await.with_context(|| self.asked())?;
             print(self.line(leader.as_ref()))?;
             return if leader.is_some() { Ok(()) } else { Err(End::silent(End::NOBODY)) };
         }
         let mut leaders = observer.observe();
         while let Some(leader) = leaders.next().await {
-            let leader = leader.map_err(anyhow::Error::from)?;
+            let leader = leader.with_context(|| self.asked())?;
             if !print(self.line(leader.as_ref()))? {
                 break;
             }
@@ -88,9 +88,13 @@ impl Observe {
         Ok(())
     }
 
+    fn asked(&self) -> String {
+        format!("read the leader of {}", self.name)
+    }
+
     fn line(&self, leader: Option<&Leader>) -> String {
         match leader {
-            _ if self.json => json!({ "leader": leader.map(as_json) }).to_string(),
+            _ if self.json => text::json_line(&json!({ "leader": leader.map(as_json) })),
             None => "-".to_owned(),
             Some(leader) => format!("{} {}", leader.fencing_token(), text::line(leader.value())),
         }

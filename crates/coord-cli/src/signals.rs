@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::Instant;
@@ -23,6 +24,10 @@ pub(crate) struct Signals {
     heard: Vec<(Signal, unix::Signal)>,
     /// The last one, and when it was had.
     last: Option<(Signal, Instant)>,
+    /// Whether INT, TERM or QUIT has been received: HUP may mean to read a configuration again.
+    told_to_stop: bool,
+    /// The signals that the parent blocked.
+    inherited_mask: SigSet,
 }
 
 impl Signals {
@@ -43,14 +48,27 @@ impl Signals {
                 heard.push((signal, unix::signal(kind)?));
             }
         }
-        Ok(Self { heard, last: None })
+        // Handled from here on, so that one which was sent while it was blocked is delivered here.
+        let inherited_mask = unblocked()?;
+        Ok(Self { heard, last: None, told_to_stop: false, inherited_mask })
+    }
+
+    /// The signal mask that this program was started with, for a command that it runs.
+    pub(crate) const fn inherited_mask(&self) -> SigSet {
+        self.inherited_mask
     }
 
     /// The next one.
     pub(crate) async fn next(&mut self) -> Signal {
         let signal = self.heard().await;
         self.last = Some((signal, Instant::now()));
+        self.told_to_stop |= signal != Signal::HUP;
         signal
+    }
+
+    /// Whether a signal has been received that asks a program to end.
+    pub(crate) const fn were_told_to_stop(&self) -> bool {
+        self.told_to_stop
     }
 
     /// The next one by which somebody insists: an echo of the last is not.
@@ -77,9 +95,31 @@ impl Signals {
     }
 }
 
+/// Unblocks the signals that this program handles, for this thread and so for the process. A parent
+/// that blocks them would leave it with KILL only. Returns the mask before.
+fn unblocked() -> io::Result<SigSet> {
+    let inherited = SigSet::thread_get_mask()?;
+    let mut needed = SigSet::empty();
+    for signal in HEARD.into_iter().chain([Signal::CHILD]) {
+        needed.add(nix::sys::signal::Signal::try_from(signal.as_raw())?);
+    }
+    needed.thread_unblock()?;
+    Ok(inherited)
+}
+
 /// What a shell calls the end by this signal.
 pub(crate) fn status_of(signal: Signal) -> u8 {
     u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX)
+}
+
+/// The name of a signal that this program handles.
+pub(crate) const fn name_of(signal: Signal) -> &'static str {
+    match signal {
+        Signal::INT => "INT",
+        Signal::HUP => "HUP",
+        Signal::QUIT => "QUIT",
+        _ => "TERM",
+    }
 }
 
 /// One bit for each signal that this process ignores; none where the system does not tell.

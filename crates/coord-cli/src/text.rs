@@ -1,10 +1,26 @@
 //! Keys and values, which are bytes, as text.
 
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-/// In JSON: a string, or an array of its bytes if it is not UTF-8.
+/// Characters that std counts as printable although a terminal shows nothing for them: those of
+/// Unicode's `Default_Ignorable_Code_Point` outside the format category, and the blank of Braille.
+const INVISIBLE: [RangeInclusive<char>; 10] = [
+    '\u{34f}'..='\u{34f}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{2065}'..='\u{2065}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// A key or value in JSON: a string, or an array of its bytes if it is not UTF-8.
 pub(crate) fn json(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),
@@ -12,15 +28,34 @@ pub(crate) fn json(bytes: &[u8]) -> Value {
     }
 }
 
-/// On a line: as it is, but that what would break the line, or is not UTF-8, is escaped.
+/// A JSON document on one line. Invisible characters are escaped: readers of JSON decode them, and
+/// a terminal does not act on them.
+pub(crate) fn json_line(document: &Value) -> String {
+    let mut line = String::new();
+    // A character that has to be escaped can only be inside a string of the document.
+    for character in document.to_string().chars() {
+        if is_visible(character) {
+            line.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write!(line, "\\u{unit:04x}").expect("a string takes everything");
+            }
+        }
+    }
+    line
+}
+
+/// A key, value or name on a line of text. Bytes that are not UTF-8, control characters and
+/// invisible characters are escaped: they would break the line, reorder it, or make two names look
+/// the same.
 pub(crate) fn line(bytes: &[u8]) -> String {
     let mut line = String::new();
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() {
-                line.extend(character.escape_default());
-            } else {
+            if is_visible(character) {
                 line.push(character);
+            } else {
+                line.extend(character.escape_default());
             }
         }
         for byte in chunk.invalid() {
@@ -28,6 +63,18 @@ pub(crate) fn line(bytes: &[u8]) -> String {
         }
     }
     line
+}
+
+/// Whether a terminal shows this character, and does nothing else with it.
+fn is_visible(character: char) -> bool {
+    if character.is_ascii() {
+        return !character.is_ascii_control();
+    }
+    // Behind another character, so that std escapes no combining mark: those are visible.
+    let mut behind = ['a', character].iter().collect::<String>();
+    let unescaped = behind.len();
+    behind = behind.escape_debug().to_string();
+    behind.len() == unescaped && !INVISIBLE.iter().any(|range| range.contains(&character))
 }
 
 #[cfg(test)]
@@ -38,6 +85,45 @@ mod tests {
     fn text_is_shown_as_it_is_and_never_breaks_a_line() {
         assert_eq!(line("10.0.0.7:80 – größer".as_bytes()), "10.0.0.7:80 – größer");
         assert_eq!(line(b"two\nlines\x1b[1m \xff"), "two\\nlines\\u{1b}[1m \\xff");
+    }
+
+    /// A name with such a mark in it reordered the line, or looked the same as another name.
+    #[test]
+    fn invisible_characters_are_escaped() {
+        for invisible in [
+            '\u{202e}',
+            '\u{2066}',
+            '\u{200f}',
+            '\u{61c}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{feff}',
+            '\u{ad}',
+            '\u{a0}',
+            '\u{3000}',
+            '\u{85}',
+            '\u{fe0f}',
+            '\u{34f}',
+            '\u{3164}',
+            '\u{2800}',
+            '\u{e0041}',
+            '\u{e0100}',
+            '\u{e000}',
+            '\u{fff9}',
+        ] {
+            let text = format!("a{invisible}b");
+            let escaped = format!("a{}b", invisible.escape_unicode());
+            assert_eq!(line(text.as_bytes()), escaped);
+            let document = json_line(&Value::from(&*text));
+            assert!(document.is_ascii(), "{document}");
+            assert_eq!(serde_json::from_str::<Value>(&document).expect("it is JSON"), text);
+        }
+        for visible in ["größer", "gro\u{308}ßer", "日本語", "שלום", "हिन्दी", "🦀", "\"\\'"]
+        {
+            assert_eq!(line(visible.as_bytes()), visible);
+        }
     }
 
     #[test]

@@ -13,18 +13,16 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::{
-    KeyValue, KvBackend, LeaseStatus, LeaseTimeToLive, Range, RangeResponse, SortOrder, SortTarget,
-};
+use coord_core::{KeyValue, KvBackend, LeaseStatus, LeaseTimeToLive, RangeResponse};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::end::{End, print};
 use crate::line::Line;
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::text;
+use crate::{table, text, words};
 
 /// How many leases are asked about at a time.
 const LEASES: usize = 16;
@@ -43,7 +41,7 @@ const LEASES: usize = 16;
 #[command(after_long_help = after_help())]
 pub(crate) struct Who {
     /// The name of the lock or election
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = words::name)]
     name: String,
     /// Print one JSON object: `name`, `revision`, and `contenders`, each with `place` (0 holds),
     /// `key`, `value`, `fencing_token`, `revisions_ago`, and `lease`, which is null or has `id`,
@@ -60,8 +58,8 @@ Examples:
       place  token  revisions ago  lease  refreshed  key                         value
         has     17             42   10 s  ≤ 2 s ago  nightly/694d9b3a8c1e2f03-1
           1     23             36   60 s  ≤ 11 s ago  nightly/694d9b3a8c1e2f11
-  etcdctl del nightly/694d9b3a8c1e2f03-1
-      break the lock: its holder is told, and the next in line has it
+  coord break nightly
+      take it away from its holder
   coord who nightly --json | jq '.contenders | length'
       how many there are";
 
@@ -89,20 +87,19 @@ impl Who {
     pub(crate) async fn run(self) -> Result<(), End> {
         let kv = self.store.connect().await?;
         let line = Line::new(&self.name);
-        let all = Range::prefix(line.prefix());
-        let all = all.sorted(SortTarget::CreateRevision, SortOrder::Ascending);
-        let read = kv.range(all).await.map_err(anyhow::Error::from)?;
+        let asked = || format!("read the queue of {}", self.name);
+        let read = kv.range(line.in_order()).await.with_context(asked)?;
         let revision = read.header.revision;
         let contenders = contenders(&*kv, &line, read).await?;
         if self.json {
             let contenders: Vec<_> = contenders.iter().enumerate().map(as_json).collect();
-            print(json!({
+            print(text::json_line(&json!({
                 "name": self.name,
                 "revision": revision.0,
                 "contenders": contenders,
-            }))?;
+            })))?;
         } else if !contenders.is_empty() {
-            print(table(&contenders))?;
+            print(as_table(&contenders))?;
         }
         match (contenders.is_empty(), self.json) {
             (false, _) => Ok(()),
@@ -125,7 +122,10 @@ async fn contenders(
     let of_line = read.kvs.into_iter().filter(|kv| line.owns(&kv.key));
     let asked = stream::iter(of_line).map(async |contender| {
         let lease = match contender.lease {
-            Some(lease) => kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await?.lease,
+            Some(lease) => {
+                let answer = kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
+                answer.with_context(|| format!("read the lease {lease}"))?.lease
+            }
             None => None,
         };
         let revisions_ago = now.0 - contender.create_revision.0;
@@ -159,7 +159,7 @@ fn as_json((place, contender): (usize, &Contender)) -> Value {
     })
 }
 
-fn table(contenders: &[Contender]) -> String {
+fn as_table(contenders: &[Contender]) -> String {
     let heads = ["place", "token", "revisions ago", "lease", "refreshed", "key", "value"];
     let mut rows = vec![heads.map(str::to_owned)];
     for (place, Contender { kv, revisions_ago, lease }) in contenders.iter().enumerate() {
@@ -181,16 +181,5 @@ fn table(contenders: &[Contender]) -> String {
             text::line(&kv.value),
         ]);
     }
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let lines = rows.iter().map(|row| {
-        // Numbers to the right, texts to the left.
-        let numbers = row[..5].iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
-        let key = format!("{:<width$}", row[5], width = widths[5]);
-        let cells: Vec<_> = numbers.chain([key, row[6].clone()]).collect();
-        cells.join("  ").trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    table::lines(&rows, [true, true, true, true, true, false, false])
 }

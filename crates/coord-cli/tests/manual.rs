@@ -1,23 +1,13 @@
 //! What the program says about itself, and what it says to a wrong command line. In memory only.
 
-use std::process::{Command, Output};
+mod support;
+
+use std::process::Command;
+
+use support::{coord, text};
 
 /// The subcommands that have a page of their own in the guide.
-const COMMANDS: [&str; 6] = ["lock", "elect", "observe", "who", "serve", "bench"];
-
-fn coord(arguments: &[&str]) -> Output {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"ETCD") {
-            program.env_remove(name);
-        }
-    }
-    program.args(arguments).output().expect("the program is built")
-}
-
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).expect("it is text")
-}
+const COMMANDS: [&str; 8] = ["lock", "elect", "observe", "who", "list", "break", "serve", "bench"];
 
 /// What it prints when all is well.
 fn printed(arguments: &[&str]) -> String {

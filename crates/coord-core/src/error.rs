@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// A transaction had too many compares, success steps or failure steps.
     #[error(
-        "the transaction has {count} operations on one level, the limit there is {limit}: split it, or raise the store's limit"
+        "the transaction has {count} operations on one level, the limit there is {limit}: split it, or raise the limit of the store and of the client"
     )]
     TooManyOps {
         /// The largest of the three counts.

@@ -6,9 +6,12 @@
 //! refuse what comes late ([`MutexGuard::txn`]), and to give a number by which any other resource
 //! can refuse it too ([`MutexGuard::fencing_token`]).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::again::Held;
@@ -21,7 +24,8 @@ use crate::session::Session;
 /// included.
 ///
 /// A `Mutex` is a handle: make as many as you like. Two handles exclude each other also when they
-/// share a session, unlike in Go.
+/// share a session, unlike in Go. Unlock, or close the session, before the program ends: see
+/// [`MutexGuard`].
 ///
 /// # Which lock do I want?
 /// - Within one process: `tokio::sync::Mutex`.
@@ -89,7 +93,7 @@ impl Mutex {
     pub async fn lock(&self) -> Result<MutexGuard, PrimitiveError> {
         let mut contender = self.line.join("").await?;
         contender.wait_turn().await?;
-        Ok(MutexGuard { contender })
+        Ok(MutexGuard::of(contender))
     }
 
     /// Takes the lock if nobody has it or waits for it: one request, and nothing is written
@@ -103,7 +107,7 @@ impl Mutex {
     /// Dropping the future leaves no key behind.
     pub async fn try_lock(&self) -> Result<Option<MutexGuard>, PrimitiveError> {
         let contender = self.line.try_join("").await?;
-        Ok(contender.map(|contender| MutexGuard { contender }))
+        Ok(contender.map(MutexGuard::of))
     }
 
     /// [`lock`](Self::lock) for code outside async: it is done on the runtime that the session was
@@ -169,13 +173,25 @@ fn blocked<T: Send + 'static>(
 ///
 /// Dropping it unlocks in the background; [`unlock`](Self::unlock) waits until that is confirmed.
 /// It can be moved into a task.
+///
+/// # When the program ends
+/// The request that a drop sends in the background needs a runtime that still runs. A program that
+/// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
+/// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
+/// [`Session::close`] on every way out of `main`.
 #[derive(Debug)]
 #[must_use = "dropping the guard unlocks the mutex"]
 pub struct MutexGuard {
     contender: Contender,
+    /// When the client learned that it holds the lock.
+    acquired: Instant,
 }
 
 impl MutexGuard {
+    fn of(contender: Contender) -> Self {
+        Self { contender, acquired: Instant::now() }
+    }
+
     /// The key that stands for the lock while it is held.
     #[must_use]
     pub const fn key(&self) -> &Bytes {
@@ -296,6 +312,40 @@ impl MutexGuard {
     /// Dropping the future unlocks all the same, in the background.
     pub async fn unlock(self) -> Result<(), PrimitiveError> {
         self.contender.leave().await
+    }
+
+    /// Unlocks, but not before the lock has been held for `at_least`, counted from when it was
+    /// acquired.
+    ///
+    /// A job that every machine starts by its own clock, and that finishes fast, would otherwise
+    /// run again on a machine whose clock is late: that machine finds the lock free. Hold it for
+    /// longer than clocks may differ, and have the others use [`Mutex::try_lock`].
+    ///
+    /// ```
+    /// use coord_core::{Mutex, Session};
+    /// use coord_mem::MemBackend;
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+    /// if let Some(guard) = Mutex::new(&session, "nightly").try_lock().await? {
+    ///     println!("the job has done its work");
+    ///     guard.unlock_after(Duration::from_secs(300)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`unlock`](Self::unlock). `Lost` as soon as the lock is lost while it is kept.
+    ///
+    /// # Cancel safety
+    /// Dropping the future unlocks at once, in the background.
+    pub async fn unlock_after(self, at_least: Duration) -> Result<(), PrimitiveError> {
+        let kept = sleep(at_least.saturating_sub(self.acquired.elapsed()));
+        self.run_while_held(kept).await?;
+        self.unlock().await
     }
 
     /// [`unlock`](Self::unlock) for code outside async: the thread blocks until it is confirmed.

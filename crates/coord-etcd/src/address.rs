@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A scheme may be written in any case, and the path of a socket after `unix:` or `unix://`. Any
-//! other scheme is refused: dialled in clear text, a misspelt `https` would send the password to
-//! everybody on the way.
+//! other scheme is refused: dialled in clear text, a misspelt `https` would show the password to
+//! every machine on the way.
 
 use crate::config::ConfigError;
 
@@ -27,7 +27,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Reads an endpoint. `has_tls` and `has_password` tell what else is configured.
+    /// Reads an endpoint. `has_tls` and `has_password` are what else is configured.
     pub(crate) fn parse(
         endpoint: &str,
         has_tls: bool,

@@ -29,8 +29,8 @@ pub(crate) const SCHEMES: &str = "http, https, unix or unixs";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The scheme of an endpoint is none that etcd has. Nothing tells whether it should be
-    /// encrypted.
+    /// The scheme of an endpoint is none that etcd has, so it is unknown whether the connection
+    /// should be encrypted.
     #[non_exhaustive]
     Scheme {
         /// The endpoint as it was given.

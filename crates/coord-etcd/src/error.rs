@@ -21,6 +21,7 @@ use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};
 
 use crate::delivery::{NOT_GRPC, Unprocessed};
+use crate::not_tls;
 use crate::wire::Malformed;
 
 /// What a request was about, for errors that do not say it themselves.
@@ -91,6 +92,8 @@ enum Means {
     TooManyOps,
     DuplicateKey,
     TooLarge,
+    /// The answer was not read, because it exceeds a limit of this client.
+    AnswerTooLarge,
     Compacted,
     Future,
     TtlTooLarge,
@@ -130,7 +133,7 @@ static TABLE: &[Row] = {
         Row(None, Has("grpc: received message larger than max"), TooLarge),
         Row(Some(Code::OutOfRange), Has("encoded message length too large"), TooLarge),
         // An answer that was not read: what was asked may have been done.
-        Row(Some(Code::OutOfRange), Has("decoded message length too large"), Other(Unknown)),
+        Row(Some(Code::OutOfRange), Has("decoded message length too large"), AnswerTooLarge),
         Row(None, Has("mvcc: required revision has been compacted"), Compacted),
         Row(None, Has("mvcc: required revision is a future revision"), Future),
         Row(None, Is("etcdserver: too large lease TTL"), TtlTooLarge),
@@ -219,7 +222,7 @@ impl Failure {
     /// What a gRPC status means, from the member at `endpoint`.
     pub(crate) fn of_status(status: Status, asked: &Asked, endpoint: &str) -> Self {
         if let Some(why) = not_dialled(&status) {
-            let reason = format!("cannot connect to {endpoint}: {why}{}", remedy_of(why));
+            let reason = not_dialled_reason(endpoint, why);
             let remedy = of_dial(&status);
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
             return Self { error, remedy };
@@ -257,6 +260,10 @@ impl Failure {
                 limit: asked.limits.max_txn_ops,
             }),
             Means::TooLarge => Self::answer(asked.too_large(message)),
+            Means::AnswerTooLarge => {
+                let answer = Foreign { said: answer_too_large(endpoint, message), status };
+                Self::answer(other(asked.outcome(Outcome::Unknown), answer))
+            }
             Means::Compacted => {
                 Self::answer(Error::Compacted { requested: asked.revision, compact_revision: None })
             }
@@ -294,7 +301,9 @@ impl Failure {
             Means::TimedOut => Self::timed_out(asked),
             Means::Other(outcome) if by_etcd => Self::answer(other(asked.outcome(outcome), status)),
             Means::Other(outcome) => {
-                let answer = Foreign { endpoint: endpoint.to_owned(), status };
+                let code = status.code();
+                let said = format!("{endpoint}: not an answer of etcd's: {code}: {message}");
+                let answer = Foreign { said, status };
                 Self::foreign(other(asked.outcome(outcome), answer), asked)
             }
         }
@@ -324,8 +333,7 @@ impl Failure {
 
     /// What it means that a connection could not be made.
     pub(crate) fn not_connected(endpoint: &str, error: tonic::transport::Error) -> Self {
-        let why = root(&error);
-        let reason = format!("cannot connect to {endpoint}: {why}{}", remedy_of(why));
+        let reason = not_dialled_reason(endpoint, root(&error));
         let remedy = of_dial(&error);
         let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(error)));
         Self { error, remedy }
@@ -395,12 +403,29 @@ impl Asked {
     }
 }
 
+/// The message of a failed dial, with the remedy where it is known.
+fn not_dialled_reason(endpoint: &str, root: &(dyn StdError + 'static)) -> String {
+    format!("cannot connect to {endpoint}: {}{}", not_tls::reason(root), remedy_of(root))
+}
+
 /// What a failed dial means: an endpoint that refuses connections may accept them soon, and one
 /// whose TLS handshake fails will fail it again.
 fn of_dial(error: &(dyn StdError + 'static)) -> Remedy {
     let handshake = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
     let failed = cause::<io::Error>(error).is_some_and(handshake);
     if failed { Remedy::Another } else { Remedy::Unreachable }
+}
+
+/// The message has two numbers: of the answer, and of the limit.
+fn answer_too_large(endpoint: &str, message: &str) -> String {
+    let numbers = message.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+    match numbers.collect::<Vec<_>>()[..] {
+        [size, limit] => format!(
+            "{endpoint}: the answer has {size} bytes, and this client reads at most {limit}: ask \
+             for less at a time"
+        ),
+        _ => format!("{endpoint}: the answer is larger than this client reads: {message}"),
+    }
 }
 
 /// What to do about a server's certificate that is not trusted.
@@ -421,17 +446,16 @@ pub(crate) fn runtime_is_gone(error: &etcd_client::Error) -> bool {
     cause::<tower::buffer::error::Closed>(status).is_some()
 }
 
-/// A status that no etcd gives, with the endpoint that answered it.
+/// A status that no etcd gives, and what it means.
 #[derive(Debug)]
 struct Foreign {
-    endpoint: String,
+    said: String,
     status: Status,
 }
 
 impl std::fmt::Display for Foreign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { endpoint, status } = self;
-        write!(f, "{endpoint}: not an answer of etcd's: {}: {}", status.code(), status.message())
+        f.write_str(&self.said)
     }
 }
 

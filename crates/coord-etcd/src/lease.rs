@@ -8,10 +8,17 @@
 //! whichever lease. A refresh takes an idle stream or opens one, and puts it back once it has its
 //! answer. A stream with an answer outstanding is never put back: whoever stopped waiting dropped
 //! it, so no answer is ever taken for another's.
+//!
+//! `etcd grpc-proxy` answers the first refresh of a stream at once, and later ones at its own
+//! schedule, up to a third of the time to live later. So where an idle stream was silent, streams
+//! are used once, for a while.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use coord_core::{Error, LeaseId, LeaseKeepAliveResponse, Result};
+use etcd_client::proto::PbLeaseKeepAliveResponse;
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, timeout_at};
 
@@ -24,10 +31,15 @@ use crate::wire::FromWire;
 /// How many streams are kept open while nobody uses them.
 const IDLE_MAX: usize = 8;
 
+/// For how long streams are used once after an idle one was silent.
+const USED_ONCE_FOR: Duration = Duration::from_secs(600);
+
 /// The streams that nobody uses.
 #[derive(Debug, Default)]
 pub(crate) struct KeepAlives {
     idle: Mutex<Vec<KeepAlive>>,
+    /// When an idle stream was silent last, by the number of its endpoint.
+    silent: Mutex<BTreeMap<usize, Instant>>,
 }
 
 /// A stream with no answer outstanding.
@@ -56,6 +68,7 @@ impl KeepAlives {
             let endpoint = idle.endpoint;
             // The next one must not meet the same silence, not here and not elsewhere.
             let learn = || {
+                self.note_silence(endpoint);
                 self.drop_all(endpoint);
                 endpoints.avoid(endpoint);
             };
@@ -79,11 +92,11 @@ impl KeepAlives {
     fn answered(
         &self,
         stream: KeepAlive,
-        response: etcd_client::LeaseKeepAliveResponse,
+        response: PbLeaseKeepAliveResponse,
         asked: &Asked,
     ) -> Result<LeaseKeepAliveResponse> {
         self.put(stream);
-        let response = LeaseKeepAliveResponse::from_wire(response.0)
+        let response = LeaseKeepAliveResponse::from_wire(response)
             .map_err(|malformed| Failure::of_malformed(malformed, asked).error)?;
         if response.ttl.is_zero() {
             return Err(Error::LeaseNotFound { lease: asked.lease });
@@ -99,7 +112,19 @@ impl KeepAlives {
         self.idle().pop()
     }
 
+    fn note_silence(&self, endpoint: usize) {
+        self.silent().insert(endpoint, Instant::now());
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn put(&self, stream: KeepAlive) {
+        let silent = self.silent().get(&stream.endpoint).copied();
+        if silent.is_some_and(|at| at.elapsed() < USED_ONCE_FOR) {
+            return;
+        }
         let mut idle = self.idle();
         if idle.len() < IDLE_MAX {
             idle.push(stream);
@@ -115,15 +140,22 @@ impl KeepAlives {
 impl KeepAlive {
     /// Opens a stream, and refreshes a lease on it.
     ///
-    /// The client crate keeps the first answer to itself, so there is a second refresh for its
-    /// time to live. That happens once for a stream.
+    /// The client crate keeps the first answer to itself, so the lease is asked for its time to
+    /// live. That happens once for a stream. A second refresh would return it too, but a proxy
+    /// answers that late.
     async fn open(
         link: &Link,
         id: LeaseId,
-    ) -> Result<(Self, etcd_client::LeaseKeepAliveResponse), etcd_client::Error> {
+    ) -> Result<(Self, PbLeaseKeepAliveResponse), etcd_client::Error> {
         let (keeper, stream) = link.lease.clone().keep_alive(id.get()).await?;
-        let mut this = Self { keeper, stream, endpoint: link.endpoint };
-        let response = this.refresh(id).await?;
+        let status = link.lease.clone().time_to_live(id.get(), None).await?.0;
+        let response = PbLeaseKeepAliveResponse {
+            header: status.header,
+            id: id.get(),
+            // A lease that is gone has none.
+            ttl: status.granted_ttl.max(0),
+        };
+        let this = Self { keeper, stream, endpoint: link.endpoint };
         Ok((this, response))
     }
 
@@ -131,13 +163,13 @@ impl KeepAlive {
     async fn refresh(
         &mut self,
         id: LeaseId,
-    ) -> Result<etcd_client::LeaseKeepAliveResponse, etcd_client::Error> {
+    ) -> Result<PbLeaseKeepAliveResponse, etcd_client::Error> {
         self.keeper.id = id.get();
         self.keeper.keep_alive().await?;
         let gone = || etcd_client::Error::LeaseKeepAliveError("the stream ended".to_owned());
         let response = self.stream.message().await?.ok_or_else(gone)?;
         if response.id() == id.get() {
-            return Ok(response);
+            return Ok(response.0);
         }
         let reason = "an answer about another lease".to_owned();
         Err(etcd_client::Error::LeaseKeepAliveError(reason))

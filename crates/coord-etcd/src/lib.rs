@@ -23,7 +23,8 @@
 //! The parts, from the outside in:
 //!
 //! - this file: each call of the trait, in a few lines;
-//! - `connect`, `config` and `tls`: what can be configured;
+//! - `connect`, `config` and `tls`: what can be configured; [`environment`]: the same, from the
+//!   variables of `etcdctl`;
 //! - `address`: how an endpoint is dialled;
 //! - `check`: what is refused before anything is sent;
 //! - `history`: noticing that the history of the store was replaced;
@@ -33,6 +34,7 @@
 //! - `link` and `connector`: how one of them is reached;
 //! - `connections` and `gather`: over how many connections, and in how many pieces;
 //! - `delivery`: whether a request reached a connection, and answers that are not gRPC;
+//! - `denied`: which user may not do what;
 //! - `error`: what the members say when they fail, and what it means;
 //! - [`wire`]: the messages.
 
@@ -43,12 +45,15 @@ mod connect;
 mod connections;
 mod connector;
 mod delivery;
+mod denied;
 mod endpoints;
+pub mod environment;
 mod error;
 mod gather;
 mod history;
 mod lease;
 mod link;
+mod not_tls;
 mod options;
 mod patience;
 mod tls;
@@ -59,7 +64,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Header, KvBackend, LeaseGrant,
+    Compact, CompactResponse, Delete, DeleteResponse, Error, Header, KvBackend, LeaseGrant,
     LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
     LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
     RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
@@ -68,12 +73,13 @@ use coord_core::{
 use check::{Desk, Measured};
 pub use config::ConfigError;
 pub use connect::EtcdBuilder;
+use denied::OnKeys;
 use endpoints::Endpoints;
 use error::{Asked, other};
 use history::History;
 use lease::KeepAlives;
 use link::{Endpoint, Link};
-use options::Options;
+use options::{Login, Options};
 pub use tls::Tls;
 use watch::Watches;
 use wire::{FromWire, Malformed, send};
@@ -86,8 +92,8 @@ use wire::{FromWire, Malformed, send};
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.
-/// - The keys of one lease can be asked for up to 4 MiB, as can the list of all leases; other
-///   answers may be as long as they like.
+/// - This client reads the keys of one lease, and the list of all leases, up to 4 MiB; other
+///   answers may be of any length.
 /// - Errors tell which key, lease or revision they are about only where the request leaves no
 ///   doubt: etcd itself does not say.
 ///
@@ -161,6 +167,15 @@ impl EtcdBackend {
         self.shared.history.follow(call, header, end).await
     }
 
+    fn login(&self) -> Option<&Login> {
+        self.shared.endpoints.options().login.as_ref()
+    }
+
+    /// The error, with the details that only the request has.
+    fn explained(&self, error: Error, request: &(impl Measured + OnKeys)) -> Error {
+        denied::named(request.tell(error), self.login(), request)
+    }
+
     /// Makes a call, and reads the answer.
     async fn call<T, W, S, F>(&self, asked: Asked, send: S) -> Result<T>
     where
@@ -209,7 +224,7 @@ impl KvBackend for EtcdBackend {
         } else {
             self.linearizable(call, |answer| answer.header).await
         };
-        answer.map_err(|error| request.tell(error))
+        answer.map_err(|error| self.explained(error, request))
     }
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
@@ -225,11 +240,12 @@ impl KvBackend for EtcdBackend {
         } else {
             self.linearizable(call, |answer| answer.header).await
         };
-        answer.map_err(|error| request.tell(error))
+        answer.map_err(|error| self.explained(error, request))
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        self.shared.watches.watch(request).await
+        let watch = self.shared.watches.watch(request.clone()).await;
+        watch.map_err(|error| denied::named(error, self.login(), &request))
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
@@ -292,7 +308,7 @@ impl KvBackend for EtcdBackend {
             Ok(link.kv.clone().put(key, value, Some(options)).await?.0)
         });
         let answer = self.linearizable(call, |answer| answer.header).await;
-        answer.map_err(|error| request.tell(error))
+        answer.map_err(|error| self.explained(error, request))
     }
 
     async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
@@ -303,6 +319,6 @@ impl KvBackend for EtcdBackend {
             Ok(link.kv.clone().delete(key, Some(options)).await?.0)
         });
         let answer = self.linearizable(call, |answer| answer.header).await;
-        answer.map_err(|error| request.tell(error))
+        answer.map_err(|error| self.explained(error, request))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use coord_core::{KvBackendExt as _, SessionState, WatchRequest};
+use coord_core::{ErrorKind, KvBackendExt as _, Outcome, SessionState, WatchRequest};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use coord_etcd_tests::scripted::{Answer, Scripted};
@@ -95,4 +95,23 @@ async fn server_that_permits_few_streams_fails_no_request() {
         }
         assert!(sessions.iter().all(|session| session.state() == SessionState::Alive));
     }
+}
+
+/// GOAWAY promises nothing about streams up to its last id: they may have been processed.
+#[tokio::test]
+async fn change_up_to_the_last_stream_id_stays_unknown() {
+    let received = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&received);
+    let server = Scripted::start(move |asked| match asked.number {
+        0 => vec![Answer::GOOD],
+        _ => {
+            *counted.lock().unwrap() += 1;
+            vec![Answer::GoAway(asked.stream, 0), Answer::Hangup]
+        }
+    });
+    let server = server.await;
+    let kv = EtcdBackend::connect([server.endpoint()]).await.unwrap();
+    let error = kv.put("a", "1").await.expect_err("there is no answer");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown));
+    assert_eq!(*received.lock().unwrap(), 1, "it is not sent again");
 }

@@ -163,3 +163,22 @@ async fn election_with_auth_enabled() {
     });
     futures_util::future::join_all(campaigns).await;
 }
+
+#[tokio::test]
+async fn denied_requests_name_the_user_and_the_key() {
+    let server = with_users().await;
+    let kv = login(&server, "app", "secret").await.unwrap();
+    let txn = Txn::new().and_then([Put::new("other/a", "1"), Put::new("app/b", "1")]);
+    for (said, keys) in [
+        (refused(kv.put("other/a", "1").await, ErrorKind::PermissionDenied), r#""other/a""#),
+        (refused(kv.get("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
+        (refused(kv.delete("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
+        (refused(kv.txn(txn).await, ErrorKind::PermissionDenied), r#""app/b", "other/a""#),
+        (
+            refused(kv.watch(WatchRequest::prefix("o")).await, ErrorKind::PermissionDenied),
+            r#"["o", "p")"#,
+        ),
+    ] {
+        assert!(said.contains(r#"the user "app" may not"#) && said.contains(keys), "{said}");
+    }
+}

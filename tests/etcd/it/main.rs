@@ -5,6 +5,7 @@ mod endpoints;
 mod examples;
 mod faults;
 mod goaway;
+mod grpc_proxy;
 mod harness;
 mod interop;
 mod login;

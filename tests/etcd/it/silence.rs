@@ -1,4 +1,4 @@
-//! Members that freeze behind a proxy, which goes on to answer pings.
+//! Members that freeze behind a proxy, which continues to answer pings.
 
 use coord_core::{KvBackend as _, KvBackendExt as _, WatchRequest};
 use coord_etcd_tests::proxy::{Limits, Proxy};

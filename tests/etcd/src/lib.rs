@@ -2,6 +2,7 @@
 //!
 //! - [`Release`]: which etcd servers there are, and where;
 //! - [`Cluster`]: one member or three, each of which can be stopped, killed and started again;
+//! - [`grpc_proxy`]: etcd's own proxy in front of a cluster;
 //! - [`Authority`]: certificates made for one test;
 //! - [`Pool`]: servers used again and again, emptied in between;
 //! - [`hunt`]: the hunt for differences between a server and what is ours;
@@ -17,6 +18,7 @@
 mod authority;
 pub mod bare;
 mod cluster;
+pub mod grpc_proxy;
 pub mod hunt;
 mod member;
 mod pool;

@@ -1,7 +1,7 @@
 //! A gRPC proxy: HTTP/2 on both sides, one request at a time, as nginx and Envoy do it.
 //!
-//! It answers the pings of a client itself, so a client cannot tell by them whether the server
-//! behind it is frozen. When the server cannot be reached it answers with HTTP status 502.
+//! It answers the pings of a client itself, so they do not show a client whether the server behind
+//! it is frozen. When the server cannot be reached it answers with HTTP status 502.
 
 use std::io;
 use std::sync::Arc;

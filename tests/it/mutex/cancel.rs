@@ -207,3 +207,28 @@ async fn lock_whose_request_hangs_ends_with_its_session() {
     let waited = timeout(secs(60), Mutex::new(&hanging, "m").lock()).await;
     assert!(waited.is_err(), "a session that lives leaves it to the backend to time out");
 }
+
+/// What `main` is with `#[tokio::main]`: the runtime ends when the future returns, and the request
+/// of a dropped guard is never sent. Then other clients wait for the lease.
+#[test]
+fn program_that_returns_leaves_its_lock_unless_it_closes() {
+    for closes in [false, true] {
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().start_paused(true).build().unwrap()
+        };
+        let (program, other) = (runtime(), runtime());
+        let store = other.block_on(async { MemBackend::new() });
+        program.block_on(async {
+            let session = session(&store).await;
+            let guard = Mutex::new(&session, "m").lock().await.unwrap();
+            if closes {
+                session.close().await.unwrap();
+            }
+            drop(guard);
+        });
+        drop(program);
+        let left = other.block_on(keys(&store, "m/"));
+        assert_eq!(left.len(), usize::from(!closes), "{left:?}");
+    }
+}

@@ -7,14 +7,15 @@ mod loss;
 mod storm;
 
 use std::sync::{Arc, Mutex as StdMutex};
+use std::time::Duration;
 
 use coord_core::{
-    Compact, Compare, CompareOp, ErrorKind, KvBackend as _, KvBackendExt as _, Mutex,
+    Compact, Compare, CompareOp, ErrorKind, KvBackend as _, KvBackendExt as _, LossReason, Mutex,
     PrimitiveError, Put, Range, Txn,
 };
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{join_as_go, keys, secs, session, settle};
 
@@ -52,6 +53,45 @@ async fn two_handles_of_one_session_exclude_each_other() {
     guard.unlock().await.unwrap();
     two.lock().await.unwrap().unlock().await.unwrap();
     assert_eq!(keys(&store, "m/").await, [""; 0]);
+}
+
+/// A job that finished fast ran again on a machine whose clock was late.
+#[tokio::test(start_paused = true)]
+async fn unlock_after_keeps_the_lock_for_its_time() {
+    let store = MemBackend::new();
+    let other = Mutex::new(&session(&store).await, "m");
+    let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let begun = Instant::now();
+    sleep(secs(10)).await; // the work
+    let unlock = guard.unlock_after(secs(300));
+    let (unlocked, tried) = tokio::join!(unlock, async {
+        sleep(secs(289)).await;
+        other.try_lock().await.unwrap().is_some()
+    });
+    unlocked.unwrap();
+    assert!(!tried, "it is held for 300 s from when it was acquired");
+    assert_eq!(begun.elapsed(), secs(300));
+    let guard = other.try_lock().await.unwrap().expect("it is free");
+    sleep(secs(20)).await;
+    guard.unlock_after(secs(20)).await.unwrap();
+    assert_eq!(begun.elapsed(), secs(320), "work that took as long waits no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unlock_after_reports_a_loss_and_unlocks_when_dropped() {
+    let store = MemBackend::new();
+    let mutex = Mutex::new(&session(&store).await, "m");
+    let guard = mutex.lock().await.unwrap();
+    assert!(timeout(secs(1), guard.unlock_after(secs(300))).await.is_err());
+    settle().await;
+    let guard = mutex.try_lock().await.unwrap().expect("dropping the future unlocks");
+    let (begun, key) = (Instant::now(), guard.key().clone());
+    let (kept, _) = tokio::join!(guard.unlock_after(Duration::MAX), async {
+        sleep(secs(1)).await;
+        store.delete(key).await.unwrap();
+    });
+    assert_eq!(kept.unwrap_err().loss(), Some(LossReason::KeyDeleted));
+    assert_eq!(begun.elapsed(), secs(1));
 }
 
 /// etcd issue 6278, and a held `p/q` that blocks `p` in Go's package: names that nest are two

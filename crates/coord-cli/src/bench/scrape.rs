@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use coord_etcd::environment::Certificates;
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -15,7 +16,6 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
 use super::metrics::Metrics;
-use crate::store::Certificates;
 
 /// How long the server may take to tell its counters.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ impl Member {
     }
 }
 
-fn tls(Certificates { authorities, identity }: Certificates) -> Result<ClientConfig> {
+fn tls(Certificates { authorities, identity, .. }: Certificates) -> Result<ClientConfig> {
     let trusting = match authorities {
         None => client_config().with_native_roots().context("the system's authorities")?,
         Some(pem) => {

@@ -33,7 +33,7 @@ impl Store {
         workload: &str,
     ) -> Result<Self> {
         let mut backends: Vec<Arc<dyn KvBackend>> = Vec::new();
-        let member = match flags.members() {
+        let member = match flags.members()? {
             None => {
                 let kv = MemBackend::builder().retain_revisions(RETAINED_REVISIONS).build();
                 let shared: Arc<dyn KvBackend> = Arc::new(kv);
@@ -66,7 +66,7 @@ impl Store {
 
     /// A connection that no worker has.
     pub(crate) async fn another(&self) -> Result<Arc<dyn KvBackend>> {
-        match self.flags.members() {
+        match self.flags.members()? {
             None => Ok(Arc::clone(self.of_worker(0))),
             Some(_) => self.flags.connect().await,
         }

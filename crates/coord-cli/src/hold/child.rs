@@ -7,24 +7,21 @@
 //! is not to be suspended. One that is stopped because it wants the terminal goes on when that can
 //! be given to it.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, test_kill_process_group,
-    waitid, waitpgid,
-};
-use tokio::process::{self, Command};
+use nix::sys::signal::SigSet;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::group::Group;
+use super::reaper::{Ended, Reaper};
 use super::terminal::Terminal;
-use crate::end::End;
-use crate::signals::Signals;
+use crate::end::{End, complain};
+use crate::signals::{Signals, name_of};
 
 /// The command cannot be run.
 const NOT_RUN: u8 = 126;
@@ -33,6 +30,8 @@ const NOT_FOUND: u8 = 127;
 
 /// How often to look whether a group is gone whose leader is.
 const POLL: Duration = Duration::from_millis(10);
+/// How often to look whether processes that may not be signalled are gone.
+const UNREACHABLE_POLL: Duration = Duration::from_millis(200);
 /// How long a group that was killed may take to be gone.
 const BURIAL: Duration = Duration::from_secs(1);
 /// How often to look whether the terminal that the command wants is ours to give by now.
@@ -41,8 +40,10 @@ const ASKING: Duration = Duration::from_millis(200);
 /// A command that runs. Dropped before it has ended, it is killed.
 #[derive(Debug)]
 pub(super) struct Child {
-    process: process::Child,
-    group: Pid,
+    /// What complains.
+    subcommand: &'static str,
+    ended: Ended,
+    group: Group,
     /// That a child was stopped, or has ended. Listened to from before there was one.
     stops: unix::Signal,
     terminal: Terminal,
@@ -51,25 +52,23 @@ pub(super) struct Child {
 }
 
 impl Child {
+    /// Spawns it in a process group of its own.
     pub(super) fn spawned(
-        program: &OsString,
-        arguments: &[OsString],
-        variables: Vec<(&'static str, OsString)>,
+        subcommand: &'static str,
+        reaper: &Reaper,
+        command: &mut Command,
+        mask: SigSet,
     ) -> Result<Self, End> {
-        let mut command = Command::new(program);
-        adopt_orphans();
         let stops = unix::signal(SignalKind::child());
         let stops = stops.map_err(|error| End::new(NOT_RUN, format!("signals: {error}")))?;
-        command.args(arguments).envs(variables).process_group(0);
-        let process = command.spawn().map_err(|error| {
+        let spawned = reaper.spawn(command.process_group(0), mask);
+        let (process, ended) = spawned.map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
             let status = if missing { NOT_FOUND } else { NOT_RUN };
-            End::new(status, format!("{}: {error}", program.display()))
+            End::new(status, format!("{}: {error}", command.get_program().display()))
         })?;
-        let id = process.id().map(u32::cast_signed).and_then(Pid::from_raw);
-        let group = id.expect("a process that was not waited for has a number");
-        let mut child =
-            Self { process, group, stops, terminal: Terminal::new(), wants_terminal: false };
+        let (group, terminal) = (Group(process), Terminal::new());
+        let mut child = Self { subcommand, ended, group, stops, terminal, wants_terminal: false };
         if child.terminal.is_for_the_command() {
             child.wants_terminal = true;
             child.give_terminal();
@@ -78,41 +77,80 @@ impl Child {
     }
 
     /// Waits until it ends by itself, and passes on all signals meanwhile. Gives the status that a
-    /// shell would.
-    pub(super) async fn ends_passing_on(&mut self, signals: &mut Signals) -> Result<u8> {
+    /// shell would. Processes of its group that may not be signalled are waited for too.
+    pub(super) async fn ends_passing_on(&mut self, signals: &mut Signals) -> u8 {
+        let mut reported = false;
         loop {
-            let group = self.group;
+            let leads = !self.ended.has_come();
+            if !leads {
+                let Some(process) = self.group.unreachable() else { break };
+                if !std::mem::replace(&mut reported, true) {
+                    self.complain_of(process, None);
+                }
+            }
             tokio::select! {
                 biased;
-                ended = self.process.wait() => return Ok(status_of(ended?)),
-                signal = signals.next() => tell(group, signal),
+                _ = self.ended.status(), if leads => {}
+                signal = signals.next() => {
+                    if let Some(process) = self.group.deliver(signal) {
+                        reported = true;
+                        self.complain_of(process, Some(name_of(signal)));
+                    }
+                }
                 _ = self.stops.recv() => self.go_on(),
                 () = sleep(ASKING), if self.wants_terminal => self.give_terminal(),
+                () = sleep(UNREACHABLE_POLL), if !leads => {}
             }
         }
+        self.ended.status().await
     }
 
-    /// Tells it to stop, and kills what is left of it at `kill_at`. When this returns, nothing is.
-    pub(super) async fn end(mut self, kill_at: Instant) -> Result<()> {
-        tell(self.group, Signal::TERM);
-        if let Ok(gone) = timeout_at(kill_at, self.gone()).await {
-            return gone;
+    /// Tells it to stop, and kills what is left of it at `kill_at`. When this returns, nothing is,
+    /// unless a process cannot die: one that may not be signalled is waited for.
+    pub(super) async fn end(mut self, kill_at: Instant) {
+        if let Some(process) = self.group.deliver(Signal::TERM) {
+            self.complain_of(process, Some("TERM"));
         }
-        send(self.group, Signal::KILL);
-        self.process.wait().await?;
-        // Not for ever: where orphans are not ours, nobody may bury them.
+        if timeout_at(kill_at, self.gone()).await.is_ok() {
+            return;
+        }
+        if let Some(process) = self.group.send(Signal::KILL) {
+            self.complain_of(process, Some("KILL"));
+        }
+        while self.group.unreachable().is_some() {
+            sleep(UNREACHABLE_POLL).await;
+        }
+        self.ended.status().await;
+        // Not without end: where orphans are not ours, they may never be reaped.
         let _ = timeout(BURIAL, self.gone()).await;
-        Ok(())
+    }
+
+    /// Reports a process that refused a signal, or that outlives the command and would refuse one.
+    fn complain_of(&self, process: Pid, refused: Option<&str>) {
+        let message = match refused {
+            Some(signal) => format!(
+                "process {process} of the command refuses {signal}, because it runs as another \
+                user: end it as that user; what is held is kept until it has ended, or the lease \
+                has"
+            ),
+            None => format!(
+                "process {process} of the command still runs, as another user: what is held is \
+                kept until it has ended"
+            ),
+        };
+        complain(self.subcommand, &message);
     }
 
     /// Has it go on if it was stopped from the terminal, or for want of it.
     fn go_on(&mut self) {
         let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-        let stopped = waitid(WaitId::Pid(self.group), options).ok().flatten();
+        let stopped = waitid(WaitId::Pid(self.group.0), options).ok().flatten();
         let by =
             stopped.and_then(|status| status.stopping_signal()).and_then(Signal::from_named_raw);
         match by {
-            Some(Signal::TSTP) => send(self.group, Signal::CONT),
+            Some(Signal::TSTP) => {
+                self.group.send(Signal::CONT);
+            }
             // Without the terminal it would stop again.
             Some(Signal::TTIN | Signal::TTOU) => {
                 self.wants_terminal = true;
@@ -123,58 +161,27 @@ impl Child {
     }
 
     fn give_terminal(&mut self) {
-        if self.terminal.give_to(self.group) {
+        if self.terminal.give_to(self.group.0) {
             self.wants_terminal = false;
             // It may have been stopped for reading before it was allowed to.
-            send(self.group, Signal::CONT);
+            self.group.send(Signal::CONT);
         }
     }
 
     /// Waits until nothing of it is left.
-    async fn gone(&mut self) -> Result<()> {
-        self.process.wait().await?;
-        loop {
-            // Those whose parent has ended are ours to bury: see `adopt_orphans`.
-            while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
-            if test_kill_process_group(self.group).is_err() {
-                break;
-            }
+    async fn gone(&mut self) {
+        self.ended.status().await;
+        while self.group.is_alive() {
             sleep(POLL).await;
         }
-        Ok(())
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.process.id().is_some() {
-            send(self.group, Signal::KILL);
+        if !self.ended.has_come() {
+            self.group.send(Signal::KILL);
         }
         self.terminal.take_back();
     }
-}
-
-fn status_of(ended: ExitStatus) -> u8 {
-    let status = ended.code().or_else(|| Some(128 + ended.signal()?));
-    status.and_then(|status| u8::try_from(status).ok()).unwrap_or(u8::MAX)
-}
-
-/// Has those whose parent ends become children of this program: a group is not gone while it has
-/// members that nobody buries, and in a container there may be nobody who does.
-fn adopt_orphans() {
-    // Where it is not to be had, init buries them.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-}
-
-/// To all of a group that are still there.
-fn send(group: Pid, signal: Signal) {
-    // It fails if nobody is.
-    let _ = kill_process_group(group, signal);
-}
-
-/// As [`send`], so that it is heard at once: who is stopped hears nothing until it goes on.
-fn tell(group: Pid, signal: Signal) {
-    send(group, signal);
-    send(group, Signal::CONT);
 }

@@ -30,59 +30,42 @@
 //! Hence `COORD_FENCING_TOKEN`.
 
 mod child;
+mod group;
+mod notice;
 mod progress;
+mod reaper;
+mod rest;
+mod stake;
 mod terminal;
+mod wait;
 
 use std::ffi::OsString;
-use std::future::pending;
-use std::os::unix::ffi::OsStringExt as _;
-use std::pin::pin;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::contender::{Contender, WaitingLine};
+use coord_core::contender::Contender;
 use coord_core::{PrimitiveError, Session, SessionState};
 use serde_json::json;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
-use crate::end::{End, complain, print};
-use crate::line::Line;
-use crate::signals::{Signals, status_of};
+use crate::end::{End, print};
+use crate::signals::Signals;
 use crate::store::{StoreFlags, duration};
 use crate::text;
 use child::Child;
+use notice::notice;
+use reaper::Reaper;
+pub(crate) use stake::{Kind, Patience, Stake, exit_status};
+use stake::{LOST, failed};
+use wait::Limit;
 
-/// What was held, or the place in the line, is lost.
-const LOST: u8 = 122;
-/// Somebody else holds it, and it was not to be waited for.
-const TAKEN: u8 = 123;
-/// It was waited for long enough.
-const TIMED_OUT: u8 = 124;
-/// This program failed: the store cannot be reached, for one.
-const FAILED: u8 = 125;
+/// How long to try to open a session, if neither `--connect-timeout` nor `--timeout` is longer.
+const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is said of a store that was to be told, to whoever insisted on going.
 const NOT_WAITED_FOR: &str = "the lease ends by itself: not waited for";
-
-/// For the help of both subcommands.
-macro_rules! exit_status {
-    () => {
-        "\
-Exit status:
-  that of CMD, or 128 + n if signal n ended it; and if it did not come to its end:
-    0  without CMD: held until a signal came, and given back
-    2  the command line is wrong
-  122  lost: CMD was ended
-  123  somebody else has it (--try)
-  124  not had in time (--timeout)
-  125  coord failed: the store cannot be reached, for one
-  126  CMD cannot be run
-  127  CMD is not there
-  128 + n  signal n came while it was waited for"
-    };
-}
-pub(crate) use exit_status;
 
 /// The flags that both subcommands have.
 #[derive(Args, Debug)]
@@ -98,7 +81,7 @@ pub(crate) struct HoldFlags {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     grace: Option<Duration>,
     /// Print what is held as a line of JSON; without CMD only
-    #[arg(long, conflicts_with = "command")]
+    #[arg(long)]
     json: bool,
     /// What to run while it is held; without it, the key is printed and held until a signal comes
     #[arg(last = true, value_name = "CMD")]
@@ -109,93 +92,64 @@ pub(crate) struct HoldFlags {
 
 fn ttl(text: &str) -> Result<Duration> {
     let ttl = duration(text)?;
-    anyhow::ensure!(!ttl.is_zero() && ttl.subsec_nanos() == 0, "not a whole number of seconds");
+    anyhow::ensure!(
+        !ttl.is_zero() && ttl.subsec_nanos() == 0,
+        "a time to live must be a whole number of seconds, at least 1"
+    );
     Ok(ttl)
 }
 
-/// How long to wait.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Patience {
-    /// As `--timeout` says.
-    Wait,
-    /// Take it if it is free.
-    Try,
-}
-
-/// What is stood in line for.
-#[derive(Debug)]
-pub(crate) struct Stake {
-    pub(crate) kind: Kind,
-    pub(crate) name: String,
-    /// What others read under the key.
-    pub(crate) value: String,
-    pub(crate) patience: Patience,
-}
-
-/// What being first in the line means.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
-    Lock,
-    Election,
-}
-
-impl Kind {
-    const fn subcommand(self) -> &'static str {
-        match self {
-            Self::Lock => "lock",
-            Self::Election => "elect",
-        }
-    }
-
-    /// What the command is told.
-    fn variables(self, held: &Contender) -> Vec<(&'static str, OsString)> {
-        // As it is, whatever is in it: it is for other programs, and not to be looked at.
-        let key = || OsString::from_vec(held.key().to_vec());
-        let token = ("COORD_FENCING_TOKEN", held.fencing_token().to_string().into());
-        match self {
-            Self::Lock => vec![
-                ("COORD_LOCK_KEY", key()),
-                token,
-                ("ETCD_LOCK_KEY", key()),
-                ("ETCD_LOCK_REV", held.header().revision.to_string().into()),
-            ],
-            Self::Election => vec![("COORD_ELECTION_KEY", key()), token],
-        }
-    }
-}
-
-impl Stake {
-    fn complain(&self, message: &str) {
-        complain(self.kind.subcommand(), message);
-    }
-}
-
 impl HoldFlags {
-    /// Waits, holds, and gives back.
+    /// What stands behind `--`: first of all names and values that begin with `-`.
+    pub(crate) const fn command_mut(&mut self) -> &mut Vec<OsString> {
+        &mut self.command
+    }
+
+    /// Waits, holds, and gives back; again after a loss if the stake says so.
     pub(crate) async fn hold(self, stake: Stake) -> Result<(), End> {
-        self.check_grace()?;
-        // Heard from the start, so that no signal finds a key without an owner.
+        self.check(&stake)?;
+        // Handled from the start, so that no signal finds a key without an owner.
         let mut signals = Signals::of_a_holder().context("signals").map_err(failed)?;
-        let mut late = pin!(self.late());
-        let session = tokio::select! {
-            biased;
-            // A lease that may have been granted has no key, and ends by itself.
-            signal = signals.next() => return Err(End::silent(status_of(signal))),
-            opened = self.open() => opened.map_err(failed)?,
-            end = &mut late => return Err(end),
-        };
-        let had = tokio::select! {
-            biased;
-            signal = signals.next() => Err(End::silent(status_of(signal))),
-            had = self.stand_in_line(&stake, &session) => had,
-            end = &mut late => Err(end),
-        };
-        let ended = match had {
+        let reaper = Reaper::start().context("signals").map_err(failed)?;
+        let limit = Limit::from_now(self.timeout);
+        let kv = wait::connected(&self.store, &stake, &limit, &mut signals).await?;
+        let patience = self.store.connect_timeout().map_err(failed)?.max(SESSION_PATIENCE);
+        let patience = patience.max(self.timeout.unwrap_or_default());
+        let times = [self.ttl, patience];
+        let mut session = wait::opened(&kv, times, (&stake, false), &limit, &mut signals).await?;
+        let mut ended = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
+        while stake.again
+            && !signals.were_told_to_stop()
+            && let Err(end) = &ended
+            && end.status == LOST
+        {
+            stake.complain(&format!("{}: campaigning again", end.why()));
+            let limit = Limit::from_now(self.timeout);
+            session = wait::opened(&kv, times, (&stake, true), &limit, &mut signals).await?;
+            ended = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
+        }
+        ended
+    }
+
+    /// Waits, holds, and gives back, on this session, which ends with it.
+    async fn hold_on(
+        &self,
+        session: &Session,
+        stake: &Stake,
+        limit: &Limit,
+        reaper: &Reaper,
+        signals: &mut Signals,
+    ) -> Result<(), End> {
+        let ended = match wait::held(session, stake, limit, signals).await {
             Err(end) => Err(end),
             Ok(contender) => {
-                let ended = self.use_it(&stake, &contender, &mut signals).await;
-                // It was held until then, if leaving the line says so.
-                match (ended, unless_signalled(&mut signals, contender.leave()).await) {
+                let acquired = Instant::now();
+                let ended = self.use_it(stake, &contender, reaper, signals).await;
+                if ended.command_ended {
+                    rest::kept(stake, &contender, acquired, signals).await;
+                }
+                // It was held until then, if leaving the queue succeeds.
+                match (ended.ended, unless_signalled(signals, contender.leave()).await) {
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
                         Err(End::failed(LOST, PrimitiveError::Lost(reason)))
                     }
@@ -210,13 +164,29 @@ impl HoldFlags {
         if matches!(session.state(), SessionState::Lost(_)) {
             return ended;
         }
-        // Takes along the key of whoever did not get so far as to leave.
-        match unless_signalled(&mut signals, session.close()).await {
+        // Deletes the key of a contender that could not leave, too.
+        match unless_signalled(signals, session.close()).await {
             Some(Ok(())) => {}
-            Some(Err(error)) => stake.complain(&format!("the lease ends by itself: {error}")),
+            Some(Err(error)) => {
+                stake.complain(&format!("release {}: {error}: the lease expires", stake.name));
+            }
             None => stake.complain(NOT_WAITED_FOR),
         }
         ended
+    }
+
+    /// Refuses what clap cannot check, because a name may stand behind `--` as a command does.
+    fn check(&self, stake: &Stake) -> Result<(), End> {
+        let has_command = !self.command.is_empty();
+        if self.json && has_command {
+            let why = "--json prints what is held when there is no CMD: drop --json, or CMD";
+            return Err(End::misused(why));
+        }
+        if stake.hold_at_least.is_some() && !has_command {
+            let why = "--hold-at-least needs a CMD: without one, the lock is held until a signal";
+            return Err(End::misused(why));
+        }
+        self.check_grace()
     }
 
     /// The time to live that the store grants may be longer, and never shorter.
@@ -229,69 +199,36 @@ impl HoldFlags {
         Err(End::misused(message))
     }
 
-    /// Waits as long as it may be waited, all in all.
-    async fn late(&self) -> End {
-        match self.timeout {
-            Some(limit) => sleep(limit).await,
-            None => pending().await,
-        }
-        End::new(TIMED_OUT, "timed out")
-    }
-
-    async fn open(&self) -> Result<Session> {
-        // What ends the wait is the timeout of the command itself, which is a little shorter.
-        let within = self.timeout.map(|limit| limit.saturating_add(Duration::from_secs(1)));
-        let kv = self.store.connect_within(within).await?;
-        let patience = self.store.connect_timeout().max(Duration::from_secs(5));
-        let patience = patience.max(self.timeout.unwrap_or_default());
-        let builder = Session::builder(kv).ttl(self.ttl).connect_timeout(patience);
-        Ok(builder.open().await?)
-    }
-
-    async fn stand_in_line(&self, stake: &Stake, session: &Session) -> Result<Contender, End> {
-        let line = WaitingLine::new(session, stake.name.clone());
-        if stake.patience == Patience::Try {
-            let had = line.try_join(stake.value.clone()).await.map_err(lost_or_failed)?;
-            return had.ok_or_else(|| End::new(TAKEN, "somebody else has it"));
-        }
-        let mut contender = line.join(stake.value.clone()).await.map_err(lost_or_failed)?;
-        let mine = contender.fencing_token();
-        let seen = Line::new(&stake.name);
-        let progress = progress::told(session, &seen, mine);
-        tokio::select! {
-            biased;
-            turn = contender.wait_turn() => turn.map_err(lost_or_failed)?,
-            never = progress => match never {},
-        }
-        Ok(contender)
-    }
-
     /// Runs the command, or waits for a signal where there is none.
     async fn use_it(
         &self,
         stake: &Stake,
         contender: &Contender,
+        reaper: &Reaper,
         signals: &mut Signals,
-    ) -> Result<(), End> {
+    ) -> Used {
         let grace = self.grace.unwrap_or(contender.session().ttl() / 5);
         let Some((program, arguments)) = self.command.split_first() else {
-            return self.hold_until_signalled(contender, signals).await;
+            return self.hold_until_signalled(contender, signals).await.into();
         };
-        let variables = stake.kind.variables(contender);
-        let mut child = Child::spawned(program, arguments, variables)?;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(stake.kind.variables(contender));
+        let (subcommand, mask) = (stake.kind.subcommand(), signals.inherited_mask());
+        let mut child = match Child::spawned(subcommand, reaper, &mut command, mask) {
+            Ok(child) => child,
+            Err(end) => return Err(end).into(),
+        };
         let notice = tokio::select! {
             biased;
             status = child.ends_passing_on(signals) => {
-                return match status.map_err(failed)? {
-                    0 => Ok(()),
-                    status => Err(End::silent(status)),
-                };
+                let ended = if status == 0 { Ok(()) } else { Err(End::silent(status)) };
+                return Used { ended, command_ended: true };
             }
             notice = notice(contender, grace) => notice,
         };
         stake.complain(&notice.why);
-        child.end(notice.kill_at).await.map_err(failed)?;
-        Err(End::silent(LOST))
+        child.end(notice.kill_at).await;
+        Err(End::silent(LOST)).into()
     }
 
     async fn hold_until_signalled(
@@ -301,11 +238,11 @@ impl HoldFlags {
     ) -> Result<(), End> {
         let key = contender.key();
         if self.json {
-            print(json!({
+            print(text::json_line(&json!({
                 "key": text::json(key),
                 "fencing_token": contender.fencing_token().0.0,
                 "lease": contender.session().lease_id().to_string(),
-            }))
+            })))
         } else {
             print(text::line(key))
         }
@@ -318,37 +255,17 @@ impl HoldFlags {
     }
 }
 
-/// That a command has to end.
+/// How the use of what is held ended.
 #[derive(Debug)]
-struct Notice {
-    why: String,
-    /// When nothing may be left of it.
-    kill_at: Instant,
+struct Used {
+    ended: Result<(), End>,
+    /// Whether a command ran, and ended by itself.
+    command_ended: bool,
 }
 
-/// Waits until what is held is lost, or would be before a command could stop.
-async fn notice(contender: &Contender, grace: Duration) -> Notice {
-    let session = contender.session();
-    let about_to_be_lost = async {
-        loop {
-            let deadline = session.deadline();
-            sleep_until(deadline - grace).await;
-            // Nothing was confirmed meanwhile.
-            if session.deadline() == deadline {
-                break deadline;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        reason = contender.lost() => Notice {
-            why: PrimitiveError::Lost(reason).to_string(),
-            kill_at: Instant::now() + grace,
-        },
-        kill_at = about_to_be_lost => Notice {
-            why: "no keep-alive was confirmed, and the lease is about to end".to_owned(),
-            kill_at,
-        },
+impl From<Result<(), End>> for Used {
+    fn from(ended: Result<(), End>) -> Self {
+        Self { ended, command_ended: false }
     }
 }
 
@@ -359,13 +276,4 @@ async fn unless_signalled<T>(signals: &mut Signals, answer: impl Future<Output =
         _ = signals.insists() => None,
         answer = answer => Some(answer),
     }
-}
-
-fn failed(error: impl Into<Error>) -> End {
-    End::failed(FAILED, error)
-}
-
-fn lost_or_failed(error: PrimitiveError) -> End {
-    let status = if error.loss().is_some() { LOST } else { FAILED };
-    End::failed(status, error)
 }

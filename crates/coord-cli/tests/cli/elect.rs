@@ -12,6 +12,9 @@ crate::stories![
     leader_without_a_command_prints_its_key_and_resigns_on_a_signal,
     candidate_gives_up_after_its_timeout,
     command_of_a_leader_that_is_deposed_is_ended,
+    candidate_campaigns_again_after_a_loss,
+    candidate_campaigns_again_when_the_store_is_back,
+    signal_ends_campaigns_that_would_begin_again,
 ];
 
 const TOLD: &str = "echo $COORD_ELECTION_KEY; echo $COORD_FENCING_TOKEN; read -r end; exit 5";
@@ -63,9 +66,14 @@ async fn leader_without_a_command_prints_its_key_and_resigns_on_a_signal(server:
 
 async fn candidate_gives_up_after_its_timeout(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "first"]);
-    leader.line().await;
+    let key = leader.line().await;
     let late = server.coord(&["elect", "jobs", "late", "--timeout", "200ms"]).end().await;
-    assert_eq!(late, (Some(124), String::new(), "coord elect: timed out\n".to_owned()));
+    let token = server.kv.get(key.clone()).await.expect(THERE).expect("it leads").create_revision;
+    let told = format!(
+        "coord elect: timed out after 200ms waiting for jobs: {key} leads with fencing token \
+        {token} and value first\n"
+    );
+    assert_eq!(late, (Some(124), String::new(), told));
     assert_eq!(server.keys("jobs/").await.len(), 1);
     leader.signal(Signal::TERM);
     assert_eq!(leader.status().await, Some(0));
@@ -79,5 +87,48 @@ async fn command_of_a_leader_that_is_deposed_is_ended(server: Server) {
     let (status, _, complaint) = leader.end().await;
     let lost = "coord elect: lost: the key was deleted by somebody else\n";
     assert_eq!((status, complaint.as_str()), (Some(122), lost));
+    server.is_empty().await;
+}
+
+async fn candidate_campaigns_again_after_a_loss(server: Server) {
+    let mut leader = server.coord(&["elect", "jobs", "here", "--again", "--", "sh", "-c", TOLD]);
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        let key = leader.line().await;
+        tokens.push(leader.line().await.parse::<i64>().expect("a token"));
+        if tokens.len() < 3 {
+            server.kv.delete(key).await.expect(THERE);
+        }
+    }
+    assert!(tokens.is_sorted_by(|earlier, later| earlier < later), "{tokens:?}");
+    leader.complains("lost: campaigning again").await;
+    leader.hang_up();
+    assert_eq!(leader.status().await, Some(5), "its command ended by itself");
+    server.is_empty().await;
+}
+
+async fn candidate_campaigns_again_when_the_store_is_back(server: Server) {
+    let arguments = ["elect", "jobs", "here", "--again", "--ttl", "2s", "--", "sh", "-c", TOLD];
+    let mut leader = server.coord(&arguments);
+    let (_, token) = (leader.line().await, leader.line().await);
+    server[0].pause();
+    leader.complains("campaigning again").await;
+    leader.complains("open a session for jobs: ").await;
+    server[0].resume();
+    let (_, later) = (leader.line().await, leader.line().await);
+    let number = |token: &str| token.parse::<i64>().expect("a token");
+    assert!(number(&later) > number(&token), "{later}, {token}");
+    leader.hang_up();
+    assert_eq!(leader.status().await, Some(5));
+}
+
+async fn signal_ends_campaigns_that_would_begin_again(server: Server) {
+    let mut leader = server.coord(&["elect", "jobs", "here", "--again"]);
+    let key = leader.line().await;
+    server.kv.delete(key).await.expect(THERE);
+    leader.complains("lost: the key was deleted by somebody else: campaigning again").await;
+    leader.line().await;
+    leader.signal(Signal::TERM);
+    assert_eq!(leader.status().await, Some(0));
     server.is_empty().await;
 }

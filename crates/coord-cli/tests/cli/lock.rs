@@ -132,7 +132,8 @@ async fn lock_that_is_taken_is_not_waited_for_with_try_and_nothing_is_written(se
     let before =
         server.kv.get(key.clone()).await.expect(THERE).expect("it is held").create_revision;
     let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
-    assert_eq!(tried, (Some(123), String::new(), "coord lock: somebody else has it\n".to_owned()));
+    let taken = format!("coord lock: jobs is taken: {key} holds it with fencing token {before}\n");
+    assert_eq!(tried, (Some(123), String::new(), taken));
     let after = server.kv.range(Range::new(key)).await.expect(THERE).header.revision;
     assert_eq!(after, before, "nothing was written, not even for a moment");
     first.hang_up();
@@ -150,7 +151,13 @@ async fn waiter_gives_up_after_its_timeout_and_leaves_the_line(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let arguments = ["lock", "jobs", "--timeout", "200ms", "--", "echo", "runs"];
     let late = server.coord(&arguments).end().await;
-    assert_eq!(late, (Some(124), String::new(), "coord lock: timed out\n".to_owned()));
+    let key = server.keys("jobs/").await.remove(0);
+    let token = server.kv.get(key.clone()).await.expect(THERE).expect("it is held").create_revision;
+    let told = format!(
+        "coord lock: timed out after 200ms waiting for jobs: {key} holds it with fencing token \
+        {token}\n"
+    );
+    assert_eq!(late, (Some(124), String::new(), told));
     assert_eq!(server.keys("jobs/").await.len(), 1);
     first.hang_up();
     assert_eq!(first.status().await, Some(0));

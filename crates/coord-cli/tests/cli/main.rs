@@ -9,9 +9,12 @@ mod interop;
 mod lock;
 mod look;
 mod loss;
+mod manage;
+mod processes;
 mod program;
 mod python;
 mod reach;
+mod rest;
 mod serve;
 mod terminal;
 
@@ -59,7 +62,10 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         lock::STORIES,
         look::STORIES,
         loss::STORIES,
+        manage::STORIES,
+        processes::STORIES,
         reach::STORIES,
+        rest::STORIES,
         serve::STORIES,
         terminal::STORIES,
     ];

@@ -100,6 +100,8 @@ pub(crate) struct Program {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
     input: Option<ChildStdin>,
+    /// What it has written on standard error so far, if a test waited for some of it.
+    complaints: String,
 }
 
 impl Program {
@@ -108,7 +110,7 @@ impl Program {
         let mut process = command.kill_on_drop(true).spawn().expect("the program is there");
         let output = process.stdout.take().expect("it was piped");
         let input = process.stdin.take();
-        Self { process, lines: BufReader::new(output).lines(), input }
+        Self { process, lines: BufReader::new(output).lines(), input, complaints: String::new() }
     }
 
     /// The next line that it prints; `None` at the end.
@@ -176,6 +178,21 @@ impl Program {
         kill_process(id, signal).expect("it runs");
     }
 
+    /// Waits until it writes this on standard error.
+    pub(crate) async fn complains(&mut self, text: &str) {
+        let errors = self.process.stderr.as_mut().expect("it is read here only");
+        let complained = async {
+            while !self.complaints.contains(text) {
+                let mut more = [0; 1024];
+                let length = errors.read(&mut more).await.expect("it can be read");
+                assert_ne!(length, 0, "it ended, and wrote {:?}", self.complaints);
+                self.complaints += &String::from_utf8_lossy(&more[..length]);
+            }
+        };
+        let complained = timeout(SOON, complained).await;
+        complained.unwrap_or_else(|_| panic!("no {text:?} in {:?}", self.complaints));
+    }
+
     /// Waits for its end: the exit status, what it printed meanwhile, and what it complained of.
     pub(crate) async fn end(mut self) -> (Option<i32>, String, String) {
         let mut printed = String::new();
@@ -203,7 +220,7 @@ impl Program {
     }
 
     async fn complaint(&mut self) -> String {
-        let mut complaint = String::new();
+        let mut complaint = std::mem::take(&mut self.complaints);
         if let Some(mut errors) = self.process.stderr.take() {
             let read = timeout(SOON, errors.read_to_string(&mut complaint)).await;
             read.expect("it ends").expect("it is text");
@@ -215,7 +232,9 @@ impl Program {
 /// Whether there is a process with this number, be it one that nobody has buried.
 pub(crate) fn lives(id: i32) -> bool {
     let buried_or_dead = state(id).is_none_or(|state| state == 'Z');
-    let there = Pid::from_raw(id).is_some_and(|id| test_kill_process(id).is_ok());
+    // One of another user refuses the signal, and is there.
+    let gone = Err(rustix::io::Errno::SRCH);
+    let there = Pid::from_raw(id).is_some_and(|id| test_kill_process(id) != gone);
     there && !buried_or_dead
 }
 

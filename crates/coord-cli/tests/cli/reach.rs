@@ -19,6 +19,10 @@ crate::stories![
     certificates_are_shown_and_checked_by_flags_or_environment,
     bench_reads_the_counters_of_a_server_with_certificates,
     election_is_observed_while_it_is_measured,
+    tls_to_a_plain_server_is_refused_with_the_remedy,
+    wrong_variable_is_named_and_a_flag_replaces_it,
+    error_of_the_store_names_the_operation,
+    password_is_read_from_its_file,
 ];
 
 async fn store_that_is_not_there_is_named_with_an_exit_status(server: Server) {
@@ -52,7 +56,8 @@ async fn store_that_does_not_answer_is_not_waited_for_longer_than_told(server: S
     let begun = Instant::now();
     let arguments = ["lock", "jobs", "--timeout", "200ms", "--endpoints", &address];
     let late = server.coord(&arguments).end().await;
-    assert_eq!(late, (Some(124), String::new(), "coord lock: timed out\n".to_owned()));
+    let told = format!("coord lock: timed out after 200ms connecting to {address} for jobs\n");
+    assert_eq!(late, (Some(124), String::new(), told));
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
@@ -159,4 +164,82 @@ async fn election_is_observed_while_it_is_measured(server: Server) {
     assert_eq!(report["server"]["unary_rpcs"]["Txn"], 1.0, "one proclamation each: {report}");
     let latency = |series: &str| report["latency_us"][series]["p50"].as_f64().expect("a time");
     assert!(latency("observed") >= latency("proclaim"), "{report}");
+}
+
+/// The message was "corrupt message of type InvalidContentType", or "tls handshake eof".
+async fn tls_to_a_plain_server_is_refused_with_the_remedy(server: Server) {
+    let (_serve, address) = crate::serve::serving(&[]).await;
+    for plain in [address.as_str(), server[0].endpoint().trim_start_matches("http://")] {
+        let arguments = ["who", "jobs", "--endpoints", &format!("https://{plain}")];
+        let (status, _, complaint) = server.coord(&arguments).end().await;
+        assert_eq!(status, Some(1), "{complaint}");
+        let remedy = "not speak TLS, write http:// in place of https://";
+        let told = complaint.replace("TLS: write", "TLS, write");
+        assert!(told.contains(plain) && told.contains(remedy), "{complaint}");
+    }
+}
+
+/// A flag that was not given was blamed, and no flag could replace the variable.
+async fn wrong_variable_is_named_and_a_flag_replaces_it(server: Server) {
+    let endpoint = server[0].endpoint();
+    for (name, value, flags) in [
+        ("ETCDCTL_ENDPOINTS", "a:b", &["--endpoints", endpoint][..]),
+        ("ETCDCTL_DIAL_TIMEOUT", "soon", &["--connect-timeout", "2s"]),
+        ("ETCDCTL_USER", "app", &["--user", "app:secret"]),
+        ("ETCDCTL_KEY", "key.pem", &["--key", ""]),
+    ] {
+        let told = |flags: &[&str]| {
+            server.told(|command| command.args(["who", "jobs"]).args(flags).env(name, value)).end()
+        };
+        let (status, _, complaint) = told(&[]).await;
+        assert_eq!(status, Some(2), "{complaint}");
+        assert!(complaint.starts_with(&format!("coord who: {name}")), "{complaint}");
+        assert!(!complaint.contains("--"), "no flag was given: {complaint}");
+        assert_eq!(told(flags).await.0, Some(4), "{flags:?} replaces {name}");
+    }
+}
+
+async fn error_of_the_store_names_the_operation(server: Server) {
+    let cluster = with_login(&server).await;
+    let refused = async |arguments: &[&str]| {
+        let login = ["--user", "app:secret", "--endpoints", cluster[0].endpoint()];
+        server.coord(&[arguments, &login].concat()).end().await.2
+    };
+    for (arguments, operation) in [
+        (&["lock", "other"][..], "coord lock: join the queue of other: permission denied"),
+        (&["lock", "other", "--try"], "coord lock: take other: permission denied"),
+        (&["who", "other"], "coord who: read the queue of other: permission denied"),
+        (&["observe", "other"], "coord observe: read the leader of other: permission denied"),
+    ] {
+        let complaint = refused(arguments).await;
+        assert!(complaint.starts_with(operation), "{complaint}");
+    }
+}
+
+async fn password_is_read_from_its_file(server: Server) {
+    let cluster = with_login(&server).await;
+    let folder = tempfile::tempdir().expect(THERE);
+    let file = folder.path().join("password");
+    let path = file.to_str().expect("UTF-8");
+    let run = async |flags: &[&str]| {
+        let mut command = coord();
+        command.args(["lock", "app/jobs", "--endpoints", cluster[0].endpoint()]).args(flags);
+        // The file wins over it.
+        command.env("ETCDCTL_PASSWORD", "wrong").args(["--", "echo", "runs"]);
+        Program::started(command).end().await
+    };
+    let flags = ["--user", "app", "--password-file", path];
+    for text in ["secret", "secret\n", "secret\r\nand a comment\n"] {
+        fs::write(&file, text).expect(THERE);
+        assert_eq!(run(&flags).await, (Some(0), "runs\n".to_owned(), String::new()), "{text:?}");
+    }
+    fs::write(&file, "\n").expect(THERE);
+    let (status, _, complaint) = run(&flags).await;
+    let told = format!("coord lock: --password-file {path}: the first line is empty\n");
+    assert_eq!((status, complaint), (Some(2), told));
+    fs::remove_file(&file).expect(THERE);
+    let (status, _, complaint) = run(&flags).await;
+    assert!(status == Some(125) && complaint.contains("No such file"), "{complaint}");
+    let (status, _, _) = run(&["--user", "app", "--password", "x", "--password-file", path]).await;
+    assert_eq!(status, Some(2), "one of the two");
 }

@@ -23,7 +23,7 @@ const FOREGROUND: &str = "while read -r _ _ _ _ group _ _ whose _ < /proc/$$/sta
     [ $group != $whose ]; do sleep 0.02; done";
 
 /// A shell at a terminal of its own, with `$COORD` for the program.
-fn at_a_terminal(server: &Server, line: &str) -> Program {
+pub(crate) fn at_a_terminal(server: &Server, line: &str) -> Program {
     let mut command = tokio::process::Command::new("script");
     command.args(["-q", "-e", "-f", "-c", line, "/dev/null"]);
     command.env("COORD", env!("CARGO_BIN_EXE_coord")).env("SHELL", "/bin/sh");

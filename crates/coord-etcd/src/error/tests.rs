@@ -204,7 +204,7 @@ fn every_row_of_the_table_means_what_it_says() {
             assert_eq!(read.remedy, Remedy::Elsewhere, "{message}");
         }
         // What no etcd says is no answer to a read.
-        let foreign = !message.contains("etcdserver: ");
+        let foreign = !message.contains("etcdserver: ") && !message.contains("decoded message");
         let by_a_proxy = matches!(
             kind,
             ErrorKind::Backend | ErrorKind::PermissionDenied | ErrorKind::Unauthenticated
@@ -251,6 +251,15 @@ fn size_is_read_from_the_message_and_the_lower_limit_is_told() {
         read.error,
         Error::RequestTooLarge { size_bytes: 2_097_165, limit_bytes: 2_097_152 }
     ));
+}
+
+#[test]
+fn limit_of_the_client_is_called_the_clients() {
+    let message = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
+    let [_, read] = both(Code::OutOfRange, message);
+    assert_eq!(read.remedy, Remedy::None, "another member has the same answer");
+    let said = read.error.to_string();
+    assert!(said.contains("the answer has 9 bytes, and this client reads at most 4"), "{said}");
 }
 
 #[test]

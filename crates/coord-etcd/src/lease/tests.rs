@@ -110,6 +110,10 @@ impl PbLeaseService for Member {
         &self,
         request: Request<PbLeaseTimeToLiveRequest>,
     ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
+        let takes = Duration::from_millis(self.takes_ms.load(Ordering::Relaxed));
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
         let id = request.into_inner().id;
         let keys = vec![vec![0; 1 << 10]; if id == LONG { 4 << 10 } else { 4000 }];
         let answer = PbLeaseTimeToLiveResponse { id, ttl: 9, granted_ttl: 10, keys, header: None };

@@ -47,6 +47,8 @@ pub struct Tls {
 enum Pem {
     Text(Vec<u8>),
     File(PathBuf),
+    /// The text of a file that has been read, because a pipe can be read only once.
+    Read(PathBuf, Vec<u8>),
 }
 
 impl Tls {
@@ -73,6 +75,12 @@ impl Tls {
         self
     }
 
+    /// The same, for the text of a file, which errors name.
+    pub(crate) fn ca_read(mut self, path: PathBuf, pem: Vec<u8>) -> Self {
+        self.authorities.push(Pem::Read(path, pem));
+        self
+    }
+
     /// Shows a certificate, with its private key, both as PEM. The certificates of intermediate
     /// CAs follow it.
     #[must_use]
@@ -93,6 +101,16 @@ impl Tls {
         key: impl Into<PathBuf>,
     ) -> Self {
         self.identity = Some((Pem::File(certificate.into()), Pem::File(key.into())));
+        self
+    }
+
+    /// The same, for the texts of a certificate's and a key's file, which errors name.
+    pub(crate) fn identity_read(
+        mut self,
+        certificate: (PathBuf, Vec<u8>),
+        key: (PathBuf, Vec<u8>),
+    ) -> Self {
+        self.identity = Some((Pem::Read(certificate.0, certificate.1), Pem::Read(key.0, key.1)));
         self
     }
 
@@ -150,13 +168,13 @@ impl Pem {
     fn name(&self, what: &str) -> String {
         match self {
             Self::Text(_) => what.to_owned(),
-            Self::File(path) => format!("{what} {}", path.display()),
+            Self::File(path) | Self::Read(path, _) => format!("{what} {}", path.display()),
         }
     }
 
     fn read(&self, what: &str) -> Result<Cow<'_, [u8]>, ConfigError> {
         match self {
-            Self::Text(text) => Ok(Cow::Borrowed(text)),
+            Self::Text(text) | Self::Read(_, text) => Ok(Cow::Borrowed(text)),
             Self::File(path) => std::fs::read(path)
                 .map(Cow::Owned)
                 .map_err(|error| unusable(&self.name(what), error)),

@@ -1,8 +1,8 @@
 //! PEM files: their blocks, and what is wrong with those that cannot be used.
 //!
 //! Files come from many tools, so what the format leaves no doubt about is accepted: a byte order
-//! mark, UTF-16 (from a redirect in PowerShell), indentation, text between the blocks, and
-//! OpenSSL's `TRUSTED CERTIFICATE`, whose trust settings are left out. A block that is broken does
+//! mark, UTF-16 (from a redirect in PowerShell), indentation, text between the blocks, and the
+//! `TRUSTED CERTIFICATE` of OpenSSL, whose trust settings are left out. A block that is broken does
 //! not spoil the others of its file.
 
 use std::borrow::Cow;

@@ -101,11 +101,11 @@ impl Driver {
             return;
         }
         match news {
-            News::Opened(header, endpoint) => {
+            News::Opened(lane::Opened { header, endpoint, proxied }) => {
                 if let Some(running) = &mut self.lanes[name as usize] {
                     running.endpoint = Some(endpoint);
                 }
-                self.machine.opened(name, header, Instant::now());
+                self.machine.opened(name, header, proxied, Instant::now());
             }
             News::Reply(reply) => self.machine.reply(name, reply, Instant::now()),
         }

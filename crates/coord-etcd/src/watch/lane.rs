@@ -5,13 +5,17 @@
 //! leaves nothing behind. The refusal carries the revision of the store. That the login is too old
 //! is said in the same way, and comes first: so this is also where that is found out.
 //!
+//! `etcd grpc-proxy` refuses it too, but does not know the revision. That is how it is recognized;
+//! the revision is read apart.
+//!
 //! Reading and writing go on side by side: a server that does not take what it is sent must still
 //! be heard.
 
 use std::sync::Arc;
 
 use coord_core::{Error, Header, Result};
-use etcd_client::{WatchRequestSender, WatchResponseStream};
+use etcd_client::proto::PbResponseHeader;
+use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use super::machine::LaneName;
@@ -19,6 +23,7 @@ use super::stream_failed;
 use super::wire::{self, Reply, Request};
 use crate::endpoints::{Endpoints, WatchLine};
 use crate::error::{Asked, Failure};
+use crate::link::Link;
 use crate::wire::{FromWire, Malformed};
 
 /// Which stream something is about: there is a new one under the same name after each loss.
@@ -27,9 +32,20 @@ pub(super) type Incarnation = (LaneName, u64);
 /// What a lane has to tell.
 #[derive(Debug)]
 pub(super) enum News {
-    /// It is open, to the endpoint of this number.
-    Opened(Header, usize),
+    /// It is open.
+    Opened(Opened),
     Reply(Reply),
+}
+
+/// A stream that was opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    /// How far the store was.
+    pub(super) header: Header,
+    /// The number of the endpoint.
+    pub(super) endpoint: usize,
+    /// Whether the server is `etcd grpc-proxy`.
+    pub(super) proxied: bool,
 }
 
 /// A stream from its opening to its end. Ends with the reason, unless it is aborted.
@@ -39,12 +55,12 @@ pub(super) async fn run(
     news: &Sender<(Incarnation, News)>,
     incarnation: Incarnation,
 ) -> Error {
-    let (header, line) = match open(&endpoints).await {
+    let (opened, line) = match open(&endpoints).await {
         Ok(opened) => opened,
         Err(error) => return error,
     };
     let WatchLine { sender, mut stream, endpoint } = line;
-    tell(news, incarnation, News::Opened(header, endpoint)).await;
+    tell(news, incarnation, News::Opened(opened)).await;
     let failure = tokio::select! {
         biased;
         failure = read(&mut stream, news, incarnation) => failure,
@@ -68,7 +84,7 @@ enum Broken {
 }
 
 /// Opens a stream on a member that answers, and is content with the login.
-async fn open(endpoints: &Endpoints) -> Result<(Header, WatchLine)> {
+async fn open(endpoints: &Endpoints) -> Result<(Opened, WatchLine)> {
     let asked = Asked { waited: endpoints.options().request_timeout, ..Asked::default() };
     let opened = endpoints.call(&asked, |link| async move {
         let (nothing, options) = wire::probe(0);
@@ -78,11 +94,27 @@ async fn open(endpoints: &Endpoints) -> Result<(Header, WatchLine)> {
         if let Some(status) = wire::login_refused(&refusal.cancel_reason) {
             return Err(etcd_client::Error::GRpcStatus(status));
         }
-        Ok((refusal.header, WatchLine { sender, stream, endpoint: link.endpoint }))
+        // No store is at revision 0.
+        let proxied = refusal.header.as_ref().is_none_or(|header| header.revision == 0);
+        let header = if proxied { revision(&link).await? } else { refusal.header };
+        Ok((header, proxied, WatchLine { sender, stream, endpoint: link.endpoint }))
     });
-    let (header, line) = opened.await?;
+    let (header, proxied, line) = opened.await?;
     let header = Header::from_wire(header).map_err(|m| Failure::of_malformed(m, &asked).error)?;
-    Ok((header, line))
+    Ok((Opened { header, endpoint: line.endpoint, proxied }, line))
+}
+
+/// How far the store is now.
+pub(super) async fn now(endpoints: &Endpoints) -> Result<Header> {
+    let asked = Asked { waited: endpoints.options().request_timeout, ..Asked::default() };
+    let header = endpoints.call(&asked, |link| async move { revision(&link).await }).await?;
+    Header::from_wire(header).map_err(|malformed| Failure::of_malformed(malformed, &asked).error)
+}
+
+async fn revision(link: &Link) -> Result<Option<PbResponseHeader>, etcd_client::Error> {
+    let options = GetOptions::new().with_count_only();
+    let mut kv = link.kv.clone();
+    Ok(kv.get("\0", Some(options)).await?.0.header)
 }
 
 fn ended() -> etcd_client::Error {

@@ -45,7 +45,7 @@ use tokio::sync::oneshot;
 
 use crate::endpoints::Endpoints;
 use driver::Driver;
-use machine::WatchKey;
+use machine::{Registered, WatchKey};
 use slot::{Bounds, Slot};
 use stream::EtcdWatch;
 
@@ -69,7 +69,7 @@ enum Command {
         key: WatchKey,
         request: WatchRequest,
         slot: Arc<Slot>,
-        reply: oneshot::Sender<Result<Header>>,
+        reply: oneshot::Sender<Result<Registered>>,
     },
     Remove(WatchKey),
     GoOn(WatchKey),
@@ -98,14 +98,30 @@ impl Watches {
     /// Dropping the future cancels the watch.
     pub(crate) async fn watch(&self, request: WatchRequest) -> Result<Watch> {
         let request = normalize(request)?;
+        if let Some((header, stream)) = self.register(request.clone()).await? {
+            return Ok(Watch::new(header, stream));
+        }
+        // Behind a proxy "from now on" has to be a revision.
+        let header = lane::now(&self.endpoints).await?;
+        let request = request.start_at(header.revision.next());
+        match self.register(request).await? {
+            Some((_, stream)) => Ok(Watch::new(header, stream)),
+            None => Err(stream_failed("a watch from a revision on was not registered")),
+        }
+    }
+
+    /// Registers a watch, unless the server needs to be given a revision.
+    async fn register(&self, request: WatchRequest) -> Result<Option<(Header, EtcdWatch)>> {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot::new(self.bounds));
         let (reply, registered) = oneshot::channel();
         let commands = self.commands();
         let stream = EtcdWatch::new(key, Arc::clone(&slot), commands);
         stream.tell(Command::Add { key, request, slot, reply });
-        let header = registered.await.map_err(|_| driver_is_gone())??;
-        Ok(Watch::new(header, stream))
+        match registered.await.map_err(|_| driver_is_gone())?? {
+            Registered::At(header) => Ok(Some((header, stream))),
+            Registered::NeedsRevision => Ok(None),
+        }
     }
 
     /// Ends all watches that are registered, with an error.

@@ -84,10 +84,19 @@ pub(super) enum Place {
     Behind,
 }
 
+/// What a registration came to.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) enum Registered {
+    /// The watch is registered.
+    At(Header),
+    /// The server cannot register a watch from now on, only from a revision on.
+    NeedsRevision,
+}
+
 /// Whoever waits for a registration.
 #[derive(Debug)]
 pub(super) struct Registering {
-    pub(super) reply: oneshot::Sender<Result<Header>>,
+    pub(super) reply: oneshot::Sender<Result<Registered>>,
     /// When it is given up.
     pub(super) until: Instant,
 }
@@ -161,6 +170,11 @@ impl Entry {
         std::iter::once(&mut self.at).chain(&mut self.to).find(|post| post.id() == Some(id))
     }
 
+    /// Whether it is, or is about to be, registered under this id.
+    pub(super) fn is_registered_as(&self, id: i64) -> bool {
+        self.posts().any(|post| post.id() == Some(id))
+    }
+
     /// Whether this is the id under which it is registered where it goes.
     pub(super) fn goes_as(&self, id: i64) -> bool {
         self.to.as_ref().is_some_and(|to| to.id() == Some(id))
@@ -232,7 +246,7 @@ impl Entry {
         self.reached = self.reached.max(header.revision.min(self.next.previous()));
         if let Some(registering) = self.registering.take() {
             // Nobody may be waiting any more; then the watch is about to be removed.
-            let _ = registering.reply.send(Ok(header));
+            let _ = registering.reply.send(Ok(Registered::At(header)));
         }
     }
 

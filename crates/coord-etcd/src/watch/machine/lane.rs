@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::WatchKey;
+use super::proxied::Proxied;
 
 /// Which stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +53,8 @@ pub(super) enum LaneState {
 #[derive(Debug)]
 pub(super) struct Open {
     since: Instant,
+    /// Whether the server is `etcd grpc-proxy`, and which watch has which id of it.
+    pub(super) proxied: Option<Proxied>,
     /// Whether its word about progress can be taken; unknown until the first watch is created.
     pub(super) sound: Option<bool>,
     /// What is being created, in the order of the requests, which is that of the answers.
@@ -78,10 +81,13 @@ pub(super) struct Creating {
 }
 
 impl Open {
-    pub(super) fn new(now: Instant, refresh: Instant) -> Self {
+    pub(super) fn new(now: Instant, refresh: Instant, proxied: bool) -> Self {
+        let proxied = proxied.then(Proxied::default);
         Self {
             since: now,
-            sound: None,
+            // It answers no progress request, and older ones end when they are sent one.
+            sound: proxied.as_ref().map(|_| false),
+            proxied,
             creating: VecDeque::new(),
             live: BTreeMap::new(),
             unanswered: None,

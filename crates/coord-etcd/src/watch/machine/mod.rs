@@ -38,6 +38,7 @@ mod entry;
 mod lane;
 mod probe;
 mod progress;
+mod proxied;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +53,7 @@ use tokio::time::Instant;
 use super::driver_is_gone;
 use super::slot::Slot;
 use super::wire::{NO_ID, Refusal, Reply, Request, refusal};
+pub(super) use entry::Registered;
 use entry::{Entry, Place, Post, Registering};
 pub(crate) use lane::LaneName;
 use lane::{Creating, Lane, LaneState, Open};
@@ -125,7 +127,7 @@ impl Machine {
         key: WatchKey,
         request: WatchRequest,
         slot: Arc<Slot>,
-        reply: oneshot::Sender<Result<Header>>,
+        reply: oneshot::Sender<Result<Registered>>,
         now: Instant,
     ) {
         let until = now + self.settings.attempt * ATTEMPTS;
@@ -167,12 +169,14 @@ impl Machine {
     }
 
     /// The stream is open, and no watch is on it yet.
-    pub(super) fn opened(&mut self, name: LaneName, header: Header, now: Instant) {
+    pub(super) fn opened(&mut self, name: LaneName, header: Header, proxied: bool, now: Instant) {
         self.seen = self.seen.max(header.revision);
         let refresh = now + progress::REFRESH;
-        self.lane(name).state = LaneState::Open(Open::new(now, refresh));
-        // Before any watch is there, for `Machine::progress_reply` to learn from.
-        self.actions.push(Action::Send(name, Request::Progress));
+        self.lane(name).state = LaneState::Open(Open::new(now, refresh, proxied));
+        if !proxied {
+            // Before any watch is there, for `Machine::progress_reply` to learn from.
+            self.actions.push(Action::Send(name, Request::Progress));
+        }
         for key in self.waiting(name) {
             self.place(key, now);
         }
@@ -214,10 +218,22 @@ impl Machine {
     }
 
     /// A server said something.
-    pub(super) fn reply(&mut self, name: LaneName, reply: Reply, now: Instant) {
-        self.seen = self.seen.max(reply.header.revision).max(reply.compact_revision);
+    pub(super) fn reply(&mut self, name: LaneName, mut reply: Reply, now: Instant) {
+        // A proxy may confirm a watch with the revision at which it starts, which may not be yet.
+        if !(reply.created && self.is_proxied(name)) {
+            self.seen = self.seen.max(reply.header.revision).max(reply.compact_revision);
+        }
         let Some(open) = self.lane(name).open() else { return };
         open.heard = now;
+        if let Some(proxied) = &mut open.proxied
+            && reply.id != NO_ID
+        {
+            let front = open.creating.front().filter(|_| reply.created);
+            if let Some(Creating { id, key: Some(_), .. }) = front {
+                proxied.created(reply.id, *id);
+            }
+            reply.id = proxied.ours(reply.id).unwrap_or(NO_ID);
+        }
         if reply.created {
             let canceled = reply.canceled;
             let creating = loop {
@@ -232,6 +248,11 @@ impl Machine {
                 self.refused(name, &creating, &reply.reason, now);
             } else {
                 self.created(name, &creating, reply.header, now);
+            }
+            if self.is_proxied(name)
+                && let Some(&next) = self.waiting(name).first()
+            {
+                self.place(next, now);
             }
         } else if reply.id == NO_ID {
             self.progress_reply(name, reply.header.revision, now);
@@ -318,6 +339,14 @@ impl Machine {
         let Some(open) = self.lanes[name as usize].open() else {
             return self.reopen(name, now);
         };
+        if open.proxied.is_some() {
+            if start == Revision::ZERO {
+                return self.needs_revision(key);
+            }
+            if !open.creating.is_empty() {
+                return;
+            }
+        }
         let id = self.next_id;
         self.next_id += 1;
         post.place = Place::Creating(id);
@@ -349,9 +378,10 @@ impl Machine {
     /// nobody.
     fn quit(&mut self, post: &Post) {
         let Some(id) = post.id() else { return };
+        let cancel = self.cancel_of(post.lane, id);
         if let Some(open) = self.lanes[post.lane as usize].open() {
             open.live.remove(&id);
-            self.actions.push(Action::Send(post.lane, Request::Cancel { id }));
+            self.actions.extend(cancel.map(|cancel| Action::Send(post.lane, cancel)));
         }
     }
 
@@ -360,6 +390,17 @@ impl Machine {
         tracing::debug!(?name, reason, "watch stream given up");
         self.actions.push(Action::GiveUp(name));
         self.close(name, None, now);
+    }
+
+    /// The watch can only be registered from a known revision on. The caller reads one, and
+    /// registers the watch again.
+    fn needs_revision(&mut self, key: WatchKey) {
+        let Some(entry) = self.watches.get_mut(&key) else { return };
+        if let Some(registering) = entry.registering.take() {
+            self.registering.remove(&(registering.until, key));
+            let _ = registering.reply.send(Ok(Registered::NeedsRevision));
+        }
+        self.remove(key);
     }
 
     /// The watch ends, with an error.
@@ -387,10 +428,15 @@ impl Machine {
 
     fn created(&mut self, name: LaneName, creating: &Creating, header: Header, now: Instant) {
         let Creating { id, key: Some(key), .. } = *creating else { return };
-        let Some(entry) = self.watches.get_mut(&key) else { return };
-        if entry.post(id).is_none() {
+        let Some(entry) = self.watches.get_mut(&key).filter(|entry| entry.is_registered_as(id))
+        else {
+            // It was cancelled before its id was known to a proxy.
+            if self.is_proxied(name) {
+                let cancel = self.cancel_of(name, id);
+                self.actions.extend(cancel.map(|cancel| Action::Send(name, cancel)));
+            }
             return;
-        }
+        };
         if let Some(registering) = &entry.registering {
             self.registering.remove(&(registering.until, key));
         }

@@ -69,7 +69,13 @@ impl Machine {
             open.unanswered = Some(now);
             open.asked = now;
         }
-        self.actions.push(Action::Send(name, Request::Progress));
+        self.send_progress_request(name);
+    }
+
+    fn send_progress_request(&mut self, name: LaneName) {
+        if !self.is_proxied(name) {
+            self.actions.push(Action::Send(name, Request::Progress));
+        }
     }
 
     /// A server said that everything up to `revision` has been sent.
@@ -156,7 +162,7 @@ impl Machine {
                 self.make_way(name, now);
             }
         }
-        self.actions.push(Action::Send(name, Request::Progress));
+        self.send_progress_request(name);
     }
 
     /// Moves watches out of the way that keep a server silent.

@@ -14,7 +14,7 @@ use coord_core::{Error, Header, Outcome, Revision, WatchFilter};
 use proptest::prelude::*;
 
 use super::super::wire::{NO_ID, Reply, Request};
-use super::{Action, LaneName, probe};
+use super::{Action, LaneName, probe, progress};
 use sim::World;
 
 /// One thing that happens.
@@ -385,4 +385,34 @@ fn quiet_stream_that_answers_probes_is_kept() {
         assert!((20..=40).contains(&probes), "{probes} in ten minutes");
         assert_eq!(given_up, 0);
     }
+}
+
+/// `etcd grpc-proxy` numbers watches from 0 and confirms them in any order; the one of 3.4 crashes
+/// on a progress request.
+#[test]
+fn proxied_stream_translates_ids_and_sends_no_progress() {
+    let mut world = World::new(true);
+    world.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
+    world.step(Step::Watch { keys: (0, 2), start: 7, filters: vec![] });
+    world.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
+    let machine = &mut world.machine;
+    machine.opened(LaneName::Main, Header::at(Revision(9)), true, world.now);
+    let created = |actions: &[Action]| -> Vec<i64> {
+        assert!(!actions.contains(&Action::Send(LaneName::Main, Request::Progress)));
+        starts(actions)
+    };
+    assert_eq!(created(&machine.take_actions()), [6], "one at a time");
+    let reply = |id, created, canceled| Reply { id, created, canceled, ..Reply::default() };
+    machine.reply(LaneName::Main, reply(0, true, false), world.now);
+    assert_eq!(created(&machine.take_actions()), [8]);
+    machine.reply(LaneName::Main, reply(1, true, false), world.now);
+    machine.request_progress(0, world.now);
+    machine.tick(world.now + progress::REFRESH);
+    assert_eq!(created(&machine.take_actions()), [0; 0]);
+
+    machine.remove(1);
+    let cancel = Action::Send(LaneName::Main, Request::Cancel { id: 1 });
+    assert_eq!(machine.take_actions(), [cancel], "by the id of the proxy");
+    machine.reply(LaneName::Main, reply(1, false, true), world.now);
+    assert_eq!(machine.take_actions(), [], "it is gone");
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::super::super::slot::{Bounds, Slot};
 use super::super::super::wire::{NO_ID, Reply, Request};
-use super::super::{Action, LaneName, Machine, Settings, WatchKey};
+use super::super::{Action, LaneName, Machine, Registered, Settings, WatchKey};
 use super::Step;
 
 pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ struct Reader {
     key: WatchKey,
     request: WatchRequest,
     slot: Arc<Slot>,
-    registered: Option<oneshot::Receiver<Result<Header>>>,
+    registered: Option<oneshot::Receiver<Result<Registered>>>,
     /// Everything up to this revision has been read, or was not asked for.
     seen: i64,
     /// How many bookmarks it may get: one for each time that it asked.
@@ -307,7 +307,7 @@ impl World {
         };
         let header = member.header();
         self.members[lane as usize] = Some(member);
-        self.machine.opened(lane, header, self.now);
+        self.machine.opened(lane, header, false, self.now);
     }
 
     fn act(&mut self) {
@@ -344,7 +344,7 @@ impl World {
         };
         reader.registered = None;
         match answer {
-            Ok(header) if reader.seen < 0 => reader.seen = header.revision.0,
+            Ok(Registered::At(header)) if reader.seen < 0 => reader.seen = header.revision.0,
             Ok(_) => {}
             Err(error) => reader.ended = Some(error),
         }

@@ -1,0 +1,198 @@
+//! `coord list`: the locks and elections under a prefix.
+//!
+//! A key belongs to a wait queue if its last part is the lease that it hangs on, as coord and Go's
+//! package name theirs. All other keys under the prefix are data, and are left out. Keys are read
+//! without their values, a page at a time and all of one revision, so that data of any size costs
+//! only its keys.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use clap::Args;
+use coord_core::{KeyRange, KeyValue, KvBackend, Range, Revision};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::{Value, json};
+
+use crate::end::{End, print};
+use crate::line::queue_of;
+use crate::store::{ENVIRONMENT, StoreFlags};
+use crate::{table, text};
+
+/// How many keys are read at a time.
+const PAGE: i64 = 1000;
+/// How many holders' values are read at a time.
+const HOLDERS: usize = 16;
+
+/// List the locks and elections that are held, in order of their names.
+///
+/// A line for each: its name; how many contenders wait; the holder's fencing token; how many
+/// revisions the store has made since the holder's key was created; the holder's key, and its
+/// value, which locks do not have. Locks and elections look the same, and so do those of `etcdctl`
+/// and Go's package. Other keys under the prefix are left out.
+///
+/// The store keeps no clock time, so the age of a key is counted in revisions.
+#[derive(Args, Debug)]
+#[command(after_long_help = after_help())]
+pub(crate) struct List {
+    /// What the names start with; all are listed without it
+    #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// Print one JSON object: `prefix`, `revision`, and `queues`, each with `name`, `waiters`, and
+    /// `holder`, which has `key`, `value`, `fencing_token`, `revisions_ago` and `lease`
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coord list
+      name     waiters  token  revisions ago  key                         value
+      nightly        1     17             42  nightly/694d9b3a8c1e2f03-1
+      web/api        0     23             36  web/api/694d9b3a8c1e2f11-0  a.example:80
+  coord list web/
+      those whose names start with web/
+  coord list --json | jq -r '.queues[] | select(.waiters > 10) | .name'
+      where many wait";
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  at least one is held
+  1  the store cannot be reached, or refused
+  2  the command line is wrong
+  4  none is held";
+
+fn after_help() -> String {
+    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
+}
+
+/// A wait queue with its first contender.
+#[derive(Debug)]
+struct Queue {
+    holder: KeyValue,
+    waiters: usize,
+}
+
+impl List {
+    pub(crate) async fn run(self) -> Result<(), End> {
+        let kv = self.store.connect().await?;
+        let under = || match self.prefix.as_str() {
+            "" => "list all keys".to_owned(),
+            prefix => format!("list the keys under {prefix}"),
+        };
+        let (revision, mut queues) = self.queues(&*kv).await.with_context(under)?;
+        with_values(&*kv, revision, &mut queues).await.with_context(under)?;
+        if self.json {
+            let queues: Vec<_> =
+                queues.iter().map(|(name, queue)| as_json(name, queue, revision)).collect();
+            print(text::json_line(&json!({
+                "prefix": self.prefix,
+                "revision": revision.0,
+                "queues": queues,
+            })))?;
+        } else if !queues.is_empty() {
+            print(as_table(&queues, revision))?;
+        }
+        match (queues.is_empty(), self.json) {
+            (false, _) => Ok(()),
+            (true, true) => Err(End::silent(End::NOBODY)),
+            (true, false) if self.prefix.is_empty() => {
+                Err(End::new(End::NOBODY, "no lock or election is held"))
+            }
+            (true, false) => {
+                let message = format!("no lock or election under {} is held", self.prefix);
+                Err(End::new(End::NOBODY, message))
+            }
+        }
+    }
+
+    /// The queues under the prefix by their names, and the revision that they were read at.
+    async fn queues(&self, kv: &dyn KvBackend) -> Result<(Revision, BTreeMap<Bytes, Queue>)> {
+        let all = KeyRange::prefix(self.prefix.clone());
+        let mut queues = BTreeMap::new();
+        let (mut start, mut revision) = (all.start().clone(), None);
+        loop {
+            let page = KeyRange::from_wire(start, all.range_end().clone());
+            let mut page = Range::new(page).keys_only().limit(PAGE);
+            if let Some(revision) = revision {
+                page = page.at(revision);
+            }
+            let read = kv.range(page).await?;
+            let first_read = *revision.get_or_insert(read.header.revision);
+            let last = read.kvs.last().map(|kv| kv.key.clone());
+            for kv in read.kvs {
+                if let Some(name) = queue_of(&kv) {
+                    count(&mut queues, name, kv);
+                }
+            }
+            match last {
+                Some(last) if read.more => start = [&last[..], b"\0"].concat().into(),
+                _ => return Ok((first_read, queues)),
+            }
+        }
+    }
+}
+
+/// Adds a contender to its queue.
+fn count(queues: &mut BTreeMap<Bytes, Queue>, name: Bytes, contender: KeyValue) {
+    match queues.get_mut(&name) {
+        None => {
+            queues.insert(name, Queue { holder: contender, waiters: 0 });
+        }
+        Some(queue) => {
+            queue.waiters += 1;
+            if contender.create_revision < queue.holder.create_revision {
+                queue.holder = contender;
+            }
+        }
+    }
+}
+
+/// Reads the values of the holders, as of the revision that their keys were read at.
+async fn with_values(
+    kv: &dyn KvBackend,
+    revision: Revision,
+    queues: &mut BTreeMap<Bytes, Queue>,
+) -> Result<()> {
+    let reads = queues.values_mut().map(async |queue| {
+        let read = kv.range(Range::new(queue.holder.key.clone()).at(revision)).await?;
+        if let Some(holder) = read.kvs.into_iter().next() {
+            queue.holder = holder;
+        }
+        Ok::<_, anyhow::Error>(())
+    });
+    stream::iter(reads).buffered(HOLDERS).try_collect().await
+}
+
+fn as_json(name: &Bytes, queue: &Queue, now: Revision) -> Value {
+    let holder = &queue.holder;
+    json!({
+        "name": text::json(name),
+        "waiters": queue.waiters,
+        "holder": {
+            "key": text::json(&holder.key),
+            "value": text::json(&holder.value),
+            "fencing_token": holder.create_revision.0,
+            "revisions_ago": now.0 - holder.create_revision.0,
+            "lease": holder.lease.map(|lease| lease.to_string()),
+        },
+    })
+}
+
+fn as_table(queues: &BTreeMap<Bytes, Queue>, now: Revision) -> String {
+    let heads = ["name", "waiters", "token", "revisions ago", "key", "value"];
+    let mut rows = vec![heads.map(str::to_owned)];
+    for (name, Queue { holder, waiters }) in queues {
+        rows.push([
+            text::line(name),
+            waiters.to_string(),
+            holder.create_revision.to_string(),
+            (now.0 - holder.create_revision.0).to_string(),
+            text::line(&holder.key),
+            text::line(&holder.value),
+        ]);
+    }
+    table::lines(&rows, [false, true, true, true, false, false])
+}

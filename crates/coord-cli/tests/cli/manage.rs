@@ -1,0 +1,204 @@
+//! `coord list` and `coord break`.
+
+use std::sync::Arc;
+
+use coord_core::{KvBackendExt as _, Mutex, Put, Session, Txn};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::lock::{UNTIL_TOLD, holder};
+use crate::program::{Program, Server, THERE, until};
+use crate::terminal::at_a_terminal;
+
+crate::stories![
+    locks_and_elections_are_listed_with_their_holders,
+    locks_and_elections_are_an_object_with_json,
+    prefix_limits_the_list_and_none_has_its_own_status,
+    list_of_many_keys_is_read_in_pages,
+    broken_lock_is_lost_by_its_holder_and_had_by_the_next,
+    break_without_a_terminal_needs_yes_and_deletes_nothing,
+    break_at_a_terminal_asks_first,
+    break_deletes_no_holder_that_came_after_the_question,
+    break_deletes_no_data,
+    break_of_a_free_lock_has_its_own_status,
+];
+
+/// A lock with a waiter, an election, and data beside them.
+async fn some_held(server: &Server) -> [Program; 3] {
+    server.kv.put("jobs/1", "data").await.expect(THERE);
+    server.kv.put("zoo", "data").await.expect(THERE);
+    // The data key would be before it in the queue of `jobs`.
+    let night = holder(server, "jobs/night").await;
+    let waiter = server.coord(&["lock", "jobs/night", "--", "true"]);
+    server.line_has("jobs/night", 2).await;
+    let mut leader = server.coord(&["elect", "web", "a.example:80"]);
+    leader.line().await;
+    [night, waiter, leader]
+}
+
+async fn locks_and_elections_are_listed_with_their_holders(server: Server) {
+    let _held = some_held(&server).await;
+    let go = server.etcdctl(&["lock", "api"]);
+    server.line_has("api", 1).await;
+    let (status, printed, complaint) = server.coord(&["list"]).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""), "{printed}");
+    let rows: Vec<Vec<_>> = printed.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["name", "waiters", "token", "revisions", "ago", "key", "value"]);
+    let names: Vec<_> = rows[1..].iter().map(|row| (row[0], row[1])).collect();
+    assert_eq!(names, [("api", "0"), ("jobs/night", "1"), ("web", "0")], "{printed}");
+    let key = server.keys("jobs/night/").await.remove(0);
+    let kv = server.kv.get(key.clone()).await.expect(THERE).expect("it is held");
+    assert_eq!(rows[2][2], kv.create_revision.to_string());
+    assert_eq!(rows[2][4..], [key.as_str()], "a lock has no value");
+    assert_eq!(rows[3][5..], ["a.example:80"]);
+    drop(go);
+}
+
+async fn locks_and_elections_are_an_object_with_json(server: Server) {
+    let _held = some_held(&server).await;
+    let now = server.kv.put("other", "1").await.expect(THERE).header.revision.0;
+    let (status, printed, complaint) = server.coord(&["list", "--json"]).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""));
+    let listed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    let mut expected = Vec::new();
+    for (name, waiters, value) in [("jobs/night", 1, ""), ("web", 0, "a.example:80")] {
+        let key = server.keys(&format!("{name}/")).await.remove(0);
+        let kv = server.kv.get(key.clone()).await.expect(THERE).expect("it is held");
+        let token = kv.create_revision.0;
+        expected.push(json!({
+            "name": name,
+            "waiters": waiters,
+            "holder": {
+                "key": key,
+                "value": value,
+                "fencing_token": token,
+                "revisions_ago": now - token,
+                "lease": kv.lease.expect("on a lease").to_string(),
+            },
+        }));
+    }
+    assert_eq!(listed, json!({ "prefix": "", "revision": now, "queues": expected }));
+}
+
+async fn prefix_limits_the_list_and_none_has_its_own_status(server: Server) {
+    let _held = some_held(&server).await;
+    let (_, printed, _) = server.coord(&["list", "we"]).end().await;
+    assert!(printed.lines().count() == 2 && printed.contains("web "), "{printed}");
+    let none = server.coord(&["list", "zoo"]).end().await;
+    let told = "coord list: no lock or election under zoo is held\n".to_owned();
+    assert_eq!(none, (Some(4), String::new(), told));
+    let (status, printed, complaint) = server.coord(&["list", "zoo", "--json"]).end().await;
+    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!((status, complaint.as_str(), &printed["queues"]), (Some(4), "", &json!([])));
+}
+
+/// Two and a half pages of data, with locks in the first and the last of them.
+async fn list_of_many_keys_is_read_in_pages(server: Server) {
+    for hundred in 0..25 {
+        let puts = (0..100).map(|n| Put::new(format!("data/{hundred:02}{n:02}"), "x"));
+        server.kv.txn(Txn::new().and_then(puts)).await.expect(THERE);
+    }
+    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE);
+    let mut guards = Vec::new();
+    for name in ["a", "data/1200", "z"] {
+        guards.push(Mutex::new(&session, name).lock().await.expect(THERE));
+    }
+    let (status, printed, _) = server.coord(&["list"]).end().await;
+    let names: Vec<_> = printed.lines().skip(1).map(|row| row.split(' ').next()).collect();
+    assert_eq!((status, names), (Some(0), vec![Some("a"), Some("data/1200"), Some("z")]));
+    let (_, printed, _) = server.coord(&["list", "data/"]).end().await;
+    assert!(printed.lines().count() == 2, "{printed}");
+    drop(guards);
+    session.close().await.expect(THERE);
+}
+
+async fn broken_lock_is_lost_by_its_holder_and_had_by_the_next(server: Server) {
+    let first = holder(&server, "jobs").await;
+    let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", UNTIL_TOLD]);
+    server.line_has("jobs", 2).await;
+    let keys = server.keys("jobs/").await;
+    let held = server.kv.get(keys[0].clone()).await.expect(THERE).expect("it is held");
+    let (status, printed, complaint) = server.coord(&["break", "jobs", "--yes"]).end().await;
+    let told = format!("deleted {}, fencing token {}\n", keys[0], held.create_revision);
+    assert_eq!((status, printed, complaint), (Some(0), told, String::new()));
+    assert_eq!(second.line().await, "runs");
+    assert_eq!(first.status().await, Some(122));
+
+    let (status, printed, complaint) =
+        server.coord(&["break", "jobs", "--yes", "--json"]).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""));
+    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!((&printed["name"], &printed["next"]), (&"jobs".into(), &Value::Null));
+    let deleted = printed["deleted"].as_object().expect("an object");
+    assert_eq!((&deleted["key"], &deleted["value"]), (&keys[1].as_str().into(), &"".into()));
+    assert_eq!(deleted.len(), 4);
+    assert_eq!(second.status().await, Some(122));
+    server.is_empty().await;
+}
+
+async fn break_without_a_terminal_needs_yes_and_deletes_nothing(server: Server) {
+    let mut holder = holder(&server, "jobs").await;
+    let key = server.keys("jobs/").await.remove(0);
+    let (status, printed, complaint) = server.coord(&["break", "jobs"]).end().await;
+    assert_eq!((status, printed.as_str()), (Some(2), ""));
+    assert!(complaint.contains(&key) && complaint.contains("--yes"), "{complaint}");
+    assert_eq!(server.keys("jobs/").await, [key]);
+    holder.hang_up();
+    assert_eq!(holder.status().await, Some(0));
+}
+
+async fn break_at_a_terminal_asks_first(server: Server) {
+    let mut leader = server.coord(&["elect", "jobs", "a.example:80"]);
+    let key = leader.line().await;
+    for (answer, status) in [("no", 6), ("", 6), ("y", 0)] {
+        let mut asked = at_a_terminal(&server, "\"$COORD\" break jobs");
+        asked.shows(&format!("{key} holds jobs with fencing token")).await;
+        asked.shows("value a.example:80; no contender waits.").await;
+        asked.shows(&format!("Delete {key}? [y/N] ")).await;
+        assert_eq!(server.keys("jobs/").await, [key.as_str()]);
+        asked.say(answer).await;
+        asked.shows(if status == 0 { "deleted" } else { "nothing was deleted" }).await;
+        assert_eq!(asked.status().await, Some(status));
+    }
+    assert_eq!(leader.status().await, Some(122));
+    server.is_empty().await;
+}
+
+/// The holder that was shown has gone while the question was open.
+async fn break_deletes_no_holder_that_came_after_the_question(server: Server) {
+    let mut first = holder(&server, "jobs").await;
+    let mut asked = at_a_terminal(&server, "\"$COORD\" break jobs");
+    asked.shows("? [y/N] ").await;
+    first.hang_up();
+    assert_eq!(first.status().await, Some(0));
+    let mut second = holder(&server, "jobs").await;
+    asked.say("y").await;
+    asked.shows("does not hold jobs any more: nothing was deleted").await;
+    assert_eq!(asked.status().await, Some(5));
+    assert_eq!(server.keys("jobs/").await.len(), 1);
+    second.hang_up();
+    assert_eq!(second.status().await, Some(0));
+}
+
+/// Every waiter waits behind it, and it may be all that somebody has.
+async fn break_deletes_no_data(server: Server) {
+    server.kv.put("jobs/1", "data").await.expect(THERE);
+    let waiter = server.coord(&["lock", "jobs"]);
+    server.line_has("jobs", 2).await;
+    let (status, _, complaint) = server.coord(&["break", "jobs", "--yes"]).end().await;
+    let told = "coord break: jobs/1, the first under jobs, is no key of a wait queue";
+    assert!(status == Some(1) && complaint.starts_with(told), "{complaint}");
+    assert_eq!(server.kv.get("jobs/1").await.expect(THERE).expect("it is there").value, "data");
+    waiter.signal(Signal::TERM);
+    assert_eq!(waiter.status().await, Some(143));
+}
+
+async fn break_of_a_free_lock_has_its_own_status(server: Server) {
+    let mut below = holder(&server, "jobs/night").await;
+    let free = server.coord(&["break", "jobs", "--yes"]).end().await;
+    let told = "coord break: jobs is not held: nothing was deleted\n".to_owned();
+    assert_eq!(free, (Some(4), String::new(), told));
+    until("the lock of a name below is held", async || server.keys("jobs/").await.len() == 1).await;
+    below.hang_up();
+    assert_eq!(below.status().await, Some(0));
+}

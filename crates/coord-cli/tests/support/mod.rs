@@ -1,0 +1,19 @@
+//! The program under test, for tests that need no store.
+
+use std::process::{Command, Output};
+
+/// Runs `coord` with these arguments, without the environment of `etcdctl`.
+pub(crate) fn coord(arguments: &[&str]) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"ETCD") {
+            program.env_remove(name);
+        }
+    }
+    program.args(arguments).output().expect("the program is built")
+}
+
+/// Output as text.
+pub(crate) fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("it is text")
+}

@@ -1,0 +1,443 @@
+//! The environment variables of `etcdctl`, as settings of a connection.
+//!
+//! Each setting carries the name of what set it, a variable or a flag of the program, so that an
+//! error names what has to be corrected:
+//!
+//! ```text
+//! ETCDCTL_ENDPOINTS=a:b            ETCDCTL_ENDPOINTS: "a:b" is not HOST:PORT, …
+//! --endpoints a:b                  --endpoints: "a:b" is not HOST:PORT, …
+//! ETCDCTL_CERT=c.pem               ETCDCTL_CERT is given without ETCDCTL_KEY
+//! ```
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::{Error, Outcome};
+
+use crate::error::other;
+use crate::{EtcdBuilder, Tls};
+
+/// Where etcd listens unless a setting says otherwise.
+const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
+
+/// Variables that `etcdctl` acts on and this crate does not. Ignored, they would lead a program to
+/// another cluster, or have it trust what it should not; each with the remedy.
+const UNSUPPORTED: [(&str, &str); 2] = [
+    (
+        "ETCDCTL_INSECURE_SKIP_TLS_VERIFY",
+        "unset it, and give the server's certificate, or its CA's, in ETCDCTL_CACERT or --cacert",
+    ),
+    ("ETCDCTL_DISCOVERY_SRV", "unset it, and list the members in ETCDCTL_ENDPOINTS or --endpoints"),
+];
+
+/// The values of a variable that leave what it stands for switched off.
+const OFF: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
+
+/// A setting that `etcdctl` reads from its environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Variable {
+    /// `ETCDCTL_ENDPOINTS`: the members, with commas in between; `127.0.0.1:2379` unless set.
+    Endpoints,
+    /// `ETCDCTL_USER`: the user; `NAME:PASSWORD` where no password is set.
+    User,
+    /// `ETCDCTL_PASSWORD`: the user's password.
+    Password,
+    /// `ETCDCTL_CACERT`: a file with the authorities to trust, in PEM.
+    CaCert,
+    /// `ETCDCTL_CERT`: a file with the client's certificate, in PEM.
+    Cert,
+    /// `ETCDCTL_KEY`: a file with that certificate's private key, in PEM.
+    Key,
+    /// `ETCDCTL_DIAL_TIMEOUT`: how long a member may take to accept a connection, as `300ms`, `5s`,
+    /// `1m30s`, or a number of seconds; two seconds unless set.
+    DialTimeout,
+}
+
+impl Variable {
+    const ALL: [Self; 7] = [
+        Self::Endpoints,
+        Self::User,
+        Self::Password,
+        Self::CaCert,
+        Self::Cert,
+        Self::Key,
+        Self::DialTimeout,
+    ];
+
+    /// The name of the environment variable.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoints => "ETCDCTL_ENDPOINTS",
+            Self::User => "ETCDCTL_USER",
+            Self::Password => "ETCDCTL_PASSWORD",
+            Self::CaCert => "ETCDCTL_CACERT",
+            Self::Cert => "ETCDCTL_CERT",
+            Self::Key => "ETCDCTL_KEY",
+            Self::DialTimeout => "ETCDCTL_DIAL_TIMEOUT",
+        }
+    }
+}
+
+/// How to reach a cluster: settings from the environment of `etcdctl`, and from a program's flags.
+///
+/// [`EtcdBuilder::from_env`] is the short form for programs without flags of their own.
+///
+/// ```
+/// use coord_etcd::environment::{Settings, SettingsError, Variable};
+///
+/// # fn main() -> Result<(), SettingsError> {
+/// let mut settings = Settings::from_env();
+/// // A flag wins over the variable, and errors name the flag.
+/// settings.set(Variable::Endpoints, "--endpoints", "a.example:2379,b.example:2379");
+/// assert_eq!(settings.endpoints()?, ["a.example:2379", "b.example:2379"]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A setting with an empty value counts as not set.
+#[derive(Clone, Default)]
+pub struct Settings {
+    set: BTreeMap<Variable, Setting>,
+    unsupported: Option<Unsupported>,
+}
+
+/// A variable of [`UNSUPPORTED`] that is set.
+#[derive(Clone)]
+struct Unsupported {
+    name: &'static str,
+    value: OsString,
+    remedy: &'static str,
+}
+
+#[derive(Clone)]
+struct Setting {
+    value: OsString,
+    /// The variable or flag that set it.
+    source: &'static str,
+}
+
+/// The settings that name a file.
+struct Files<'a> {
+    authorities: Option<&'a Setting>,
+    /// The client's certificate and its key.
+    identity: Option<(&'a Setting, &'a Setting)>,
+}
+
+/// What to speak TLS with, in PEM.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct Certificates {
+    /// The authorities to trust; `None` for the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// The client's certificate and its private key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates")
+            .field("authorities", &self.authorities.is_some())
+            .field("identity", &self.identity.is_some())
+            .finish()
+    }
+}
+
+impl Settings {
+    /// Reads the environment of this process. Values are checked when they are used, because a
+    /// flag may replace one.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    /// Reads variables from `lookup`, which returns a variable's value by its name.
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
+        let mut settings = Self::default();
+        for variable in Variable::ALL {
+            if let Some(value) = lookup(variable.name()) {
+                settings.set(variable, variable.name(), value);
+            }
+        }
+        settings.unsupported = UNSUPPORTED.into_iter().find_map(|(name, remedy)| {
+            let value = lookup(name).filter(|value| !OFF.iter().any(|off| value == *off))?;
+            Some(Unsupported { name, value, remedy })
+        });
+        settings
+    }
+
+    /// Replaces a setting. `source` is what errors name: the flag that the value came from. An
+    /// empty value removes the setting.
+    pub fn set(&mut self, variable: Variable, source: &'static str, value: impl Into<OsString>) {
+        let value = value.into();
+        if value.is_empty() {
+            self.set.remove(&variable);
+        } else {
+            self.set.insert(variable, Setting { value, source });
+        }
+    }
+
+    /// The value of a setting, not checked; `None` if it is not set.
+    #[must_use]
+    pub fn get(&self, variable: Variable) -> Option<&OsStr> {
+        self.set.get(&variable).map(|setting| &*setting.value)
+    }
+
+    /// The members' addresses.
+    ///
+    /// # Errors
+    /// One of them is neither `HOST:PORT` nor a URL, or there is none.
+    pub fn endpoints(&self) -> Result<Vec<String>, SettingsError> {
+        let Some((text, source)) = self.text(Variable::Endpoints)? else {
+            return Ok(vec![DEFAULT_ENDPOINT.to_owned()]);
+        };
+        endpoints(text).map_err(|why| SettingsError::wrong(source, why))
+    }
+
+    /// How long a member may take to accept a connection; `None` if it is not set.
+    ///
+    /// # Errors
+    /// It is no time.
+    pub fn dial_timeout(&self) -> Result<Option<Duration>, SettingsError> {
+        let Some((text, source)) = self.text(Variable::DialTimeout)? else { return Ok(None) };
+        match duration(text) {
+            Ok(timeout) => Ok(Some(timeout)),
+            Err(why) => Err(SettingsError::wrong(source, format!("{text:?} is no time: {why}"))),
+        }
+    }
+
+    /// The user and the password; `None` without a login.
+    ///
+    /// # Errors
+    /// One is set without the other.
+    pub fn login(&self) -> Result<Option<(&str, &str)>, SettingsError> {
+        match (self.text(Variable::User)?, self.text(Variable::Password)?) {
+            (None, None) => Ok(None),
+            (Some((user, _)), Some((password, _))) => Ok(Some((user, password))),
+            (Some((both, source)), None) => both.split_once(':').map(Some).ok_or_else(|| {
+                let user = format!("user {both:?} has no password");
+                SettingsError::wrong(source, format!("{user}: give one, or NAME:PASSWORD"))
+            }),
+            (None, Some((_, source))) => {
+                Err(SettingsError::wrong(source, "a password is given, but no user".to_owned()))
+            }
+        }
+    }
+
+    /// What to speak TLS with, read from the files; `None` if no file is named.
+    ///
+    /// # Errors
+    /// A certificate or a key is set without the other, or a file cannot be read.
+    pub fn certificates(&self) -> Result<Option<Certificates>, SettingsError> {
+        let Files { authorities, identity } = self.files()?;
+        let authorities = authorities.map(Setting::read).transpose()?;
+        let identity = match identity {
+            Some((certificate, key)) => Some((certificate.read()?, key.read()?)),
+            None => None,
+        };
+        let wanted = identity.is_some() || authorities.is_some();
+        Ok(wanted.then_some(Certificates { authorities, identity }))
+    }
+
+    /// The same, for the builder: its errors name the files, so the paths go with the texts.
+    fn tls(&self) -> Result<Option<Tls>, SettingsError> {
+        let Files { authorities, identity } = self.files()?;
+        if authorities.is_none() && identity.is_none() {
+            return Ok(None);
+        }
+        let mut tls = Tls::new();
+        if let Some(authorities) = authorities {
+            tls = tls.ca_read(authorities.path(), authorities.read()?);
+        }
+        if let Some((certificate, key)) = identity {
+            let certificate = (certificate.path(), certificate.read()?);
+            tls = tls.identity_read(certificate, (key.path(), key.read()?));
+        }
+        Ok(Some(tls))
+    }
+
+    /// The files of certificates and keys; one of a client's certificate and its key is refused
+    /// without the other.
+    fn files(&self) -> Result<Files<'_>, SettingsError> {
+        let identity = match (self.set.get(&Variable::Cert), self.set.get(&Variable::Key)) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(certificate), None) => return Err(certificate.without(Variable::Key)),
+            (None, Some(key)) => return Err(key.without(Variable::Cert)),
+        };
+        Ok(Files { authorities: self.set.get(&Variable::CaCert), identity })
+    }
+
+    /// A builder with all settings applied.
+    ///
+    /// # Errors
+    /// A setting is wrong, a file cannot be read, or a variable is set that this crate does not
+    /// support. Nothing was connected.
+    pub fn builder(&self) -> Result<EtcdBuilder, SettingsError> {
+        if let Some(Unsupported { name, value, remedy }) = &self.unsupported {
+            let why = format!("not supported, but set to {:?}: {remedy}", value.to_string_lossy());
+            return Err(SettingsError::wrong(name, why));
+        }
+        let mut builder = EtcdBuilder::new(self.endpoints()?);
+        if let Some(timeout) = self.dial_timeout()? {
+            builder = builder.connect_timeout(timeout);
+        }
+        if let Some((user, password)) = self.login()? {
+            builder = builder.login(user, password);
+        }
+        if let Some(tls) = self.tls()? {
+            builder = builder.tls(tls);
+        }
+        Ok(builder)
+    }
+
+    fn text(&self, variable: Variable) -> Result<Option<(&str, &'static str)>, SettingsError> {
+        let Some(Setting { value, source }) = self.set.get(&variable) else { return Ok(None) };
+        match value.to_str() {
+            Some(text) => Ok(Some((text, source))),
+            None => Err(SettingsError::wrong(source, "the value is not UTF-8".to_owned())),
+        }
+    }
+}
+
+impl EtcdBuilder {
+    /// Reads `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD`, `ETCDCTL_CACERT`,
+    /// `ETCDCTL_CERT`, `ETCDCTL_KEY` and `ETCDCTL_DIAL_TIMEOUT`, so that a program reaches the
+    /// cluster that `etcdctl` reaches from the same shell.
+    ///
+    /// ```no_run
+    /// use coord_etcd::EtcdBuilder;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> coord_core::Result<()> {
+    /// let etcd = EtcdBuilder::from_env()?.connect().await?;
+    /// # let _ = etcd;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Settings::builder`]. The error names the variable.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        Settings::from_env().builder()
+    }
+}
+
+impl Setting {
+    fn path(&self) -> PathBuf {
+        PathBuf::from(&self.value)
+    }
+
+    fn read(&self) -> Result<Vec<u8>, SettingsError> {
+        let path = Path::new(&self.value);
+        std::fs::read(path).map_err(|error| SettingsError {
+            message: format!("{} {}: {error}", self.source, path.display()),
+            source: Some(Arc::new(error)),
+        })
+    }
+
+    /// That this one needs another, which is named as this one is: as a flag, or as a variable.
+    fn without(&self, other: Variable) -> SettingsError {
+        let other = match (self.source.starts_with("--"), other) {
+            (true, Variable::Key) => "--key",
+            (true, _) => "--cert",
+            (false, other) => other.name(),
+        };
+        SettingsError { message: format!("{} is given without {other}", self.source), source: None }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sources = self.set.iter().map(|(variable, setting)| (variable, setting.source));
+        f.debug_map().entries(sources).finish()
+    }
+}
+
+/// A setting that is wrong, named by the variable or the flag that it came from.
+#[derive(Clone, Debug)]
+pub struct SettingsError {
+    message: String,
+    source: Option<Arc<io::Error>>,
+}
+
+impl SettingsError {
+    fn wrong(source: &str, why: String) -> Self {
+        Self { message: format!("{source}: {why}"), source: None }
+    }
+
+    /// Whether the setting is well-formed and the file that it names cannot be read.
+    #[must_use]
+    pub const fn is_unreadable_file(&self) -> bool {
+        self.source.is_some()
+    }
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The message ends with that of the file's error: there is no further cause.
+impl std::error::Error for SettingsError {}
+
+impl From<SettingsError> for Error {
+    fn from(error: SettingsError) -> Self {
+        other(Outcome::NotApplied, error)
+    }
+}
+
+/// Parses a list of members, with commas in between.
+///
+/// # Errors
+/// Why it is none: a sentence that quotes the member.
+pub fn endpoints(text: &str) -> Result<Vec<String>, String> {
+    let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
+    let members: Vec<_> = members.map(member).collect::<Result<_, _>>()?;
+    if members.is_empty() { Err("there is none".to_owned()) } else { Ok(members) }
+}
+
+/// Parses a time: `300ms`, `10s`, `1m30s`, or a number of seconds.
+///
+/// # Errors
+/// What a time looks like.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|_| "write 300ms, 10s, 1m30s, or a number of seconds")
+}
+
+/// The address of a member. One without a port, or with one that is no port, would mean port 80.
+fn member(text: &str) -> Result<String, String> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, text),
+    };
+    let start = text.split(':').next().unwrap_or_default();
+    let is_path = ["unix", "unixs"].iter().any(|local| start.eq_ignore_ascii_case(local));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let well_formed = match authority.rsplit_once(':') {
+        _ if is_path => true,
+        Some((host, port)) if !port.ends_with(']') => {
+            let host_is_whole = !host.contains(':') || host.starts_with('[');
+            !host.is_empty() && host_is_whole && port.parse::<u16>().is_ok()
+        }
+        _ => scheme.is_some() && !authority.is_empty(),
+    };
+    if well_formed {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
