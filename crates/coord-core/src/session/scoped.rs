@@ -2,8 +2,8 @@
 //!
 //! Dropping a guard or a session releases it in the background: by the session task, on the
 //! runtime. A program that returns from `main`, or panics there, stops its runtime before that task
-//! has sent anything, and leaves its locks until their lease expires. [`SessionBuilder::run`] waits for the
-//! session to be closed first.
+//! has sent anything, and leaves its locks until their lease expires. [`SessionBuilder::run`] waits
+//! for the session to be closed first.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
