@@ -21,10 +21,10 @@ async fn requests() {
         _ => Fate::Pass,
     };
     let kv = TraceLayer::new(Arc::new(Intercept::new(MemBackend::new(), rule)));
-    kv.put("a", "1").await.unwrap();
-    kv.get("a").await.unwrap();
-    kv.get("lost").await.unwrap_err();
-    timeout(secs(2), kv.get("hung")).await.unwrap_err();
+    kv.put("a", "1").await.expect("it passes");
+    kv.get("a").await.expect("it passes");
+    kv.get("lost").await.expect_err("it is lost");
+    timeout(secs(2), kv.get("hung")).await.expect_err("it hangs");
 }
 
 #[test]
