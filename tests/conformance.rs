@@ -2,16 +2,23 @@
 
 use std::process::ExitCode;
 
-use coord_core::{KvBackendExt, layer::PrefixLayer};
+use coord_core::KvBackendExt;
+use coord_core::layer::{PrefixLayer, TraceLayer};
 use coord_mem::MemBackend;
 use coord_testkit::conformance::{self, Clock, Need, Suite};
 
 fn main() -> ExitCode {
-    conformance::main([mem(), prefix()])
+    conformance::main([mem(), prefix(), trace()])
 }
 
 fn mem() -> Suite {
     Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).claims(Need::ALL)
+}
+
+/// A layer that only records what passes.
+fn trace() -> Suite {
+    let factory = async || ((), TraceLayer::new(MemBackend::new()));
+    Suite::new("trace", Clock::Paused, factory).claims(Need::ALL)
 }
 
 /// A corner of a store in which others have keys too, right up to its edges.

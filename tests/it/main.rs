@@ -15,5 +15,6 @@ mod regressions;
 mod session;
 mod stm;
 mod support;
+mod trace;
 
 mod tidy;

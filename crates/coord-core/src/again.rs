@@ -154,7 +154,7 @@ impl Supervisor {
             let done = held.contender().run_while_held(doing).await;
             let done = done.map_err(PrimitiveError::from)?;
             if let Some(held) = Arc::into_inner(held) {
-                // The work is done; if this is not confirmed, the session goes on trying.
+                // The work is done; if this is not confirmed, the session task keeps trying.
                 let _ = held.into_contender().leave().await;
             }
             done

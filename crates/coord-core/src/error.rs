@@ -270,6 +270,39 @@ pub enum ErrorKind {
     Backend,
 }
 
+impl ErrorKind {
+    /// The kind as the value of a label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::EmptyKey => "empty_key",
+            Self::KeyNotFound => "key_not_found",
+            Self::ValueProvided => "value_provided",
+            Self::LeaseProvided => "lease_provided",
+            Self::DuplicateKey => "duplicate_key",
+            Self::TooManyOps => "too_many_ops",
+            Self::TxnTooDeep => "txn_too_deep",
+            Self::RequestTooLarge => "request_too_large",
+            Self::EmptyWatchRange => "empty_watch_range",
+            Self::InvalidTtl => "invalid_ttl",
+            Self::TtlTooLarge => "ttl_too_large",
+            Self::InvalidValue => "invalid_value",
+            Self::Refused => "refused",
+            Self::Compacted => "compacted",
+            Self::FutureRevision => "future_revision",
+            Self::HistoryReplaced => "history_replaced",
+            Self::LeaseNotFound => "lease_not_found",
+            Self::LeaseExists => "lease_exists",
+            Self::NoSpace => "no_space",
+            Self::PermissionDenied => "permission_denied",
+            Self::Unauthenticated => "unauthenticated",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Backend => "backend",
+        }
+    }
+}
+
 impl Error {
     /// Which kind of error this is.
     #[must_use]

@@ -21,6 +21,7 @@ const SUPERVISOR: &str = "coord::supervisor";
 const STM: &str = "coord::stm";
 const LOCK: &str = "coord::lock";
 const ELECTION: &str = "coord::election";
+const REQUEST: &str = "coord::request";
 
 /// What happens to one session.
 #[derive(Clone, Copy, Debug)]
@@ -257,6 +258,34 @@ pub(crate) mod line {
     }
 }
 
+/// What happens to requests that pass a `TraceLayer`.
+pub(crate) mod request {
+    use super::{Duration, Error, REQUEST, meter};
+
+    pub(crate) fn ended(operation: &'static str, error: Option<&Error>, elapsed: Duration) {
+        match error {
+            None => tracing::trace!(target: REQUEST, ?elapsed, "{operation}"),
+            Some(error) => {
+                let outcome = error.outcome();
+                tracing::debug!(target: REQUEST, ?elapsed, %error, ?outcome, "{operation} failed");
+            }
+        }
+        let result = error.map_or("ok", |error| error.kind().label());
+        count(operation, result, elapsed);
+    }
+
+    pub(crate) fn dropped(operation: &'static str, elapsed: Duration) {
+        tracing::trace!(target: REQUEST, ?elapsed, "{operation} dropped");
+        count(operation, "dropped", elapsed);
+    }
+
+    fn count(operation: &'static str, result: &'static str, elapsed: Duration) {
+        let labels = [("operation", operation), ("result", result)];
+        meter::count("coord_requests_total", &labels);
+        meter::observe("coord_request_seconds", elapsed, &labels[..1]);
+    }
+}
+
 /// What happens to transactions.
 pub(crate) mod transaction {
     use std::fmt::Display;
@@ -361,6 +390,16 @@ mod meter {
             count,
             "Commits that found something changed"
         );
+        describe_counter!(
+            "coord_requests_total",
+            count,
+            "Requests through a tracing layer, by operation and result"
+        );
+        describe_histogram!(
+            "coord_request_seconds",
+            Unit::Seconds,
+            "From sending a request to its response"
+        );
     }
 }
 
@@ -407,6 +446,8 @@ mod tests {
             line::lost(about(), true, LossReason::KeyDeleted);
             transaction::conflicted(1, &["a key"]);
             transaction::ended("committed");
+            request::ended("put", Some(&Error::TooManyRequests), Duration::from_millis(2));
+            request::dropped("put", Duration::from_millis(2));
         });
 
         let page = include_str!("../../../docs/guide/metrics.md");

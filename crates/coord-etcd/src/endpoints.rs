@@ -97,12 +97,26 @@ impl Endpoints {
         &self.all[endpoint].name
     }
 
-    /// Prefers another endpoint than this one, which has just let somebody down.
+    /// Prefers another endpoint than this one, which has just failed.
     pub(crate) fn avoid(&self, endpoint: usize) {
         let next = (endpoint + 1) % self.all.len();
         // If another is preferred by now there is nothing to do.
-        let _ =
-            self.preferred.compare_exchange(endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.prefer(next, Some(endpoint));
+    }
+
+    /// Prefers an endpoint; if `instead_of` is given, only if that one is preferred now.
+    fn prefer(&self, endpoint: usize, instead_of: Option<usize>) {
+        let change = |now| {
+            (now != endpoint && instead_of.is_none_or(|other| other == now)).then_some(endpoint)
+        };
+        if let Ok(former) =
+            self.preferred.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change)
+        {
+            tracing::info!(target: "coord::etcd", from = self.name(former), to = self.name(endpoint),
+                "failover");
+            #[cfg(feature = "metrics")]
+            metrics::counter!("coord_etcd_failovers_total").increment(1);
+        }
     }
 
     /// Makes a call on the endpoints in turn until one of them gives an answer.
@@ -136,7 +150,7 @@ impl Endpoints {
                 let others = self.all.len() - turn - 1;
                 let failure = match self.attempt(endpoint, asked, &send, deadline, others).await {
                     Ok(answer) => {
-                        self.preferred.store(endpoint.number, Ordering::Relaxed);
+                        self.prefer(endpoint.number, None);
                         return Ok(answer);
                     }
                     Err(failure) => failure,

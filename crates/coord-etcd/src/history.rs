@@ -1,9 +1,9 @@
 //! Noticing that the history of the store was replaced.
 //!
-//! A cluster that was restored from an older snapshot, or a server in memory that was started again,
-//! continues at a lower revision. Watches of the old history would wait for revisions that mean
-//! something else now. A linearizable response is never older than one that was received before its
-//! request was sent; if its revision is lower, it comes from another history.
+//! A cluster that was restored from an older snapshot, or a server in memory that was started
+//! again, continues at a lower revision. Watches of the old history would wait for revisions that
+//! mean something else now. A linearizable response is never older than one that was received
+//! before its request was sent; if its revision is lower, it comes from another history.
 //!
 //! ```text
 //! newest seen        request            response

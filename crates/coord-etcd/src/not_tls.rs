@@ -10,8 +10,8 @@ use std::io::{self, ErrorKind};
 /// How the TLS library displays bytes that are no TLS record.
 const NO_TLS_RECORD: &str = "received corrupt message of type InvalidContentType";
 
-/// How a connection ends that was accepted, and then closed in the handshake. One without TLS has no
-/// handshake that is waited for, so its end is met by the first request.
+/// How a connection ends that was accepted, and then closed in the handshake. One without TLS has
+/// no handshake that is waited for, so its end is met by the first request.
 const HUNG_UP: [ErrorKind; 3] =
     [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
 

@@ -1,4 +1,4 @@
-//! A server that comes back with another history: `coord serve` started again, or a restored backup.
+//! A server that comes back with another history: `coord serve` that was started again.
 
 use std::sync::Arc;
 

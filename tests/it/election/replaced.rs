@@ -88,7 +88,7 @@ async fn session(address: &Address) -> Session {
     builder.open().await.expect("the store is available")
 }
 
-/// An observer showed the old leader for ever, although it read the election each minute.
+/// An observer showed the old leader forever, although it read the election each minute.
 #[tokio::test(start_paused = true)]
 async fn observer_starts_afresh_when_history_was_replaced() {
     // The new history is shorter, or has already grown longer than the old one.
@@ -112,7 +112,7 @@ async fn observer_starts_afresh_when_history_was_replaced() {
         assert_eq!(leaders.gap().expect("it says so").cause, GapCause::HistoryReplaced);
         drop(leadership);
 
-        // And it goes on without a gap.
+        // It continues without a gap.
         let _next = Election::new(&new, "e").campaign("next").await.unwrap();
         while leaders.next().await.unwrap().unwrap().is_none_or(|next| next.value() != "next") {}
         assert_eq!(leaders.gap(), None);
@@ -154,11 +154,11 @@ async fn waiter_reads_again_when_history_was_replaced() {
         address.replace(restored);
     };
     let (waited, ()) = tokio::join!(timeout(secs(30), waiting), replace);
-    let error = waited.expect("it does not wait for ever").unwrap_err();
+    let error = waited.expect("it does not wait forever").unwrap_err();
     assert_eq!(error.loss(), Some(LossReason::KeyDeleted));
 }
 
-/// Whatever the watch of the new history delivered, the old leader was shown for ever.
+/// Whatever the watch of the new history delivered, the old leader was shown forever.
 #[tokio::test(start_paused = true)]
 async fn observer_of_busy_replaced_history_starts_afresh() {
     let address = Address::of(MemBackend::new());

@@ -84,7 +84,7 @@ fn work_that_lost_its_key_is_logged_with_the_key() {
     assert!(lost[0].contains(" key=report/"), "{lost:?}");
 }
 
-/// A lock beside data below its name waits for ever, as Go's does: the log says for what.
+/// A lock beside data below its name waits forever, as Go's does: the log says for what.
 #[test]
 fn waiting_for_a_data_key_is_logged_once_with_the_key() {
     let lines = lines_of(async {

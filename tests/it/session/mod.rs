@@ -5,8 +5,9 @@ mod asleep;
 mod lines;
 mod orphan;
 mod run;
+mod scoped;
 mod supervisor;
-mod telemetry;
+pub(crate) mod telemetry;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};

@@ -65,7 +65,7 @@ impl Visit for Line {
 }
 
 /// The lines that are logged while `future` runs, on virtual time.
-pub(super) fn lines_of(future: impl Future<Output = ()>) -> Vec<String> {
+pub(crate) fn lines_of(future: impl Future<Output = ()>) -> Vec<String> {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         let capture = tracing_subscriber::registry().with(Capture);

@@ -24,7 +24,8 @@ use crate::text;
 const LOOK_FOR_HOLDER: Duration = Duration::from_secs(1);
 /// The pause before another try to open a session, where the last one was refused at once.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// How much longer to try to connect than `--timeout`, so that it is the timeout that ends the wait.
+/// How much longer to try to connect than `--timeout`, so that it is the timeout that ends the
+/// wait.
 const CONNECT_MARGIN: Duration = Duration::from_secs(1);
 /// How many keys to look through for the holder: keys of nested names can come before it.
 const KEYS_TO_LOOK_THROUGH: i64 = 100;

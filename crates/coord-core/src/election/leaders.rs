@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::kv::{Header, Revision, Watch, WatchBatch};
 use crate::retry::PAUSE;
 
-/// How often the contenders are read again, to find out what no watch tells.
+/// How often the contenders are read again, to find out what no watch delivers.
 const VERIFY_EVERY: Duration = Duration::from_secs(55);
 
 /// How long a watch that is asked for its progress may deliver nothing before it is taken for
@@ -128,8 +128,8 @@ impl Leaders {
     /// What may be missing before the last item; `None` if nothing is.
     ///
     /// A stream has a gap when the store compacted what it had not shown yet, or when the history
-    /// of the store was replaced. It then goes on with the newest state of the store. If no leader
-    /// was there before and after, the gap comes with the next leader.
+    /// of the store was replaced. It then continues with the newest state of the store. If no
+    /// leader was there before and after, the gap comes with the next leader.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap
@@ -274,8 +274,8 @@ impl History {
     /// store was replaced.
     ///
     /// If the same contenders are there, and one of them leads, then it has led all the time, and
-    /// nothing is missing. Otherwise the contenders *as of the revision that was reached* tell: in
-    /// the same history they are the same. Then only the watch can show what has happened since.
+    /// nothing is missing. Otherwise the contenders *as of the revision that was reached* decide:
+    /// in the same history they are the same. Then only the watch can show what has happened since.
     async fn verify(&mut self, watch: Watch) -> Result<()> {
         self.verify_at = Some(Instant::now() + VERIFY_EVERY);
         let (header, contenders) = self.observer.contenders().await?;
@@ -294,7 +294,7 @@ impl History {
                 self.next = Next::Read(Some(GapCause::HistoryReplaced));
                 Ok(())
             }
-            // Nothing tells any more what was there then.
+            // What was there then can no longer be read.
             Err(Error::Compacted { .. }) => self.probe(watch).await,
             Err(error) => Err(error),
         }

@@ -82,7 +82,7 @@ impl Observer {
     pub(super) async fn contenders(&self) -> Result<(Header, Contenders)> {
         loop {
             match patiently(|| self.read_contenders(None)).await {
-                // The first page was read just before, and the others are to be had no more.
+                // The first page was read just before, and the others are no longer available.
                 Err(Error::Compacted { .. }) => {}
                 read => return read,
             }

@@ -41,7 +41,7 @@ impl Unconfirmed {
 }
 
 impl Keeper {
-    /// Begins to delete a key, and goes on however often it takes.
+    /// Begins to delete a key, and keeps trying however often it takes.
     pub(super) fn clean_up(&self, debris: Debris) {
         match debris.created {
             Some(created) => self.releasing.push(self.delete_created(debris, created)),

@@ -36,6 +36,7 @@ mod keeper;
 mod losses;
 mod numbers;
 mod orphaned;
+mod scoped;
 mod shelf;
 mod supervisor;
 mod watchman;

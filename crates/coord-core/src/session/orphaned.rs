@@ -3,9 +3,9 @@
 //! A request that creates a key may arrive after its session has ended: the answer was lost, or the
 //! future was dropped. If the lease was orphaned, or adopted after the session was lost, the key
 //! hangs on a lease that the adopter keeps alive, and would block its wait queue for as long as the
-//! adopter lives. The adopter cannot tell such a key from one that was left to it. So the session
-//! task of the former owner goes on looking for the keys whose creation has an unknown outcome,
-//! until they are deleted or the lease is gone:
+//! adopter lives. The adopter cannot distinguish such a key from one that was left to it. So the
+//! session task of the former owner keeps looking for the keys whose creation has an unknown
+//! outcome, until they are deleted or the lease is gone:
 //!
 //! ```text
 //!  2 s  enqueue given up: m/<lease>-0 may be created yet

@@ -205,6 +205,24 @@ async fn read_is_asked_elsewhere_whatever_happened() {
     assert_eq!((bad.asked(), good.asked()), (4, 4));
 }
 
+/// Each time that requests go to another endpoint from then on counts once.
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn failover_is_counted_once() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (bad, good) = (Member::new([NO_LEADER]), Member::default());
+    let kv = backend([bad.channel(), good.channel()]);
+    for _ in 0..3 {
+        put(&kv).await.expect("the other member has a leader");
+    }
+    let counted = recorder.snapshotter().snapshot().into_vec();
+    let [(key, _, _, DebugValue::Counter(1))] = &counted[..] else { panic!("{counted:?}") };
+    assert_eq!(key.key().name(), "coord_etcd_failovers_total");
+}
+
 #[tokio::test(start_paused = true)]
 async fn change_that_was_surely_not_applied_goes_elsewhere() {
     let (bad, good) = (Member::new([NO_LEADER]), Member::default());

@@ -44,7 +44,8 @@ fn variables_that_are_set_reach_the_builder() {
     assert_eq!(options.connect_timeout, Duration::from_secs(90));
     let login = options.login.expect("a login");
     assert_eq!((login.user.as_str(), login.password.as_str()), ("app", "secret"));
-    // The file was read when the builder was made: a pipe could not be read again. It is named still.
+    // The file was read when the builder was made: a pipe could not be read again. It is named
+    // still.
     let tls = options.tls.expect("a CA is configured");
     let error = tls.config().map(drop).expect_err("the certificate is broken").to_string();
     let name = format!("CA certificate {}", file.display());

@@ -81,7 +81,7 @@ async fn work(
                 match step {
                     Step::Yield => yield_now().await,
                     Step::Pause(ms) => sleep(Duration::from_millis((*ms).into())).await,
-                    // A client that never stops would make the transaction conflict for ever.
+                    // A client that never stops would make the transaction conflict forever.
                     Step::Other(_) if nth > DISTURBED => {}
                     Step::Other(keys) => {
                         let revision = write_as_another_client(store, keys, &tag, j).await;

@@ -1,0 +1,129 @@
+//! Counts, times and logs the requests to a backend.
+//!
+//! A program that is slow, or fails, needs to know which requests it sends, how long they take and
+//! how they end. This layer records that, and changes nothing.
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::backend::KvBackend;
+use crate::error::Result;
+use crate::kv::{
+    Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
+    LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
+    LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
+    WatchRequest,
+};
+use crate::telemetry::request as events;
+
+/// A backend whose requests are counted, timed and logged.
+///
+/// With the feature `metrics` it counts requests by operation and result, and records how long they
+/// take: `coord_requests_total` and `coord_request_seconds`. A request that failed is logged to
+/// `coord::request` for debugging, the others at the trace level. A request whose future was
+/// dropped counts as `dropped`. The events of a watch are not counted.
+///
+/// ```
+/// use coord_core::{KvBackendExt, layer::TraceLayer};
+/// use coord_mem::MemBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> coord_core::Result<()> {
+/// let kv = TraceLayer::new(MemBackend::new());
+/// kv.put("a", "1").await?; // TRACE coord::request put: elapsed=…
+/// assert_eq!(kv.get("a").await?.expect("just put").value, "1");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TraceLayer<B> {
+    inner: B,
+}
+
+impl<B: KvBackend> TraceLayer<B> {
+    /// Records the requests that are sent to `inner` through the new backend.
+    pub const fn new(inner: B) -> Self {
+        Self { inner }
+    }
+}
+
+/// A request that is under way. Dropped before it has ended, it counts as dropped.
+struct UnderWay {
+    operation: &'static str,
+    began: Instant,
+    has_ended: bool,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            events::dropped(self.operation, self.began.elapsed());
+        }
+    }
+}
+
+async fn traced<T>(
+    operation: &'static str,
+    request: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let mut under_way = UnderWay { operation, began: Instant::now(), has_ended: false };
+    let result = request.await;
+    under_way.has_ended = true;
+    events::ended(operation, result.as_ref().err(), under_way.began.elapsed());
+    result
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods, reason = "every request is recorded")]
+impl<B: KvBackend> KvBackend for TraceLayer<B> {
+    async fn range(&self, request: Range) -> Result<RangeResponse> {
+        traced("range", self.inner.range(request)).await
+    }
+
+    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
+        traced("txn", self.inner.txn(request)).await
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+        traced("watch", self.inner.watch(request)).await
+    }
+
+    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
+        traced("lease_grant", self.inner.lease_grant(request)).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
+        traced("lease_keep_alive", self.inner.lease_keep_alive(id)).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
+        traced("lease_revoke", self.inner.lease_revoke(id)).await
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: LeaseTimeToLive,
+    ) -> Result<LeaseTimeToLiveResponse> {
+        traced("lease_time_to_live", self.inner.lease_time_to_live(request)).await
+    }
+
+    async fn leases(&self) -> Result<LeasesResponse> {
+        traced("leases", self.inner.leases()).await
+    }
+
+    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
+        traced("compact", self.inner.compact(request)).await
+    }
+
+    async fn put_with(&self, request: Put) -> Result<PutResponse> {
+        traced("put", self.inner.put_with(request)).await
+    }
+
+    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
+        traced("delete", self.inner.delete_with(request)).await
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+}

@@ -1,0 +1,56 @@
+//! A session that is closed when its work ends, and so are the locks on it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use coord_core::{Error, KvBackend as _, LossReason, Mutex, PrimitiveError, Session, SessionState};
+use coord_mem::MemBackend;
+use coord_testkit::Fate;
+use futures_util::FutureExt as _;
+
+use crate::support::{behind, keys, only, secs, timed};
+
+/// The lock is free as soon as the work has ended, although nothing waits for the session task.
+#[tokio::test(start_paused = true)]
+async fn session_is_closed_when_work_returns_fails_or_panics() {
+    for end in ["returns", "fails", "panics"] {
+        let store = MemBackend::new();
+        let work = async |session: Session| {
+            let guard = Mutex::new(&session, "m").lock().await?;
+            match end {
+                "returns" => {
+                    // Not dropped before the session is closed.
+                    std::mem::forget(guard);
+                    Ok(7)
+                }
+                "fails" => Err(PrimitiveError::Backend(Error::EmptyKey)),
+                _ => panic!("as the test has it"),
+            }
+        };
+        let run = Session::builder(Arc::new(store.clone())).ttl(secs(60)).run(work);
+        let (done, took) = timed(AssertUnwindSafe(run).catch_unwind()).await;
+        match end {
+            "returns" => assert_eq!(done.unwrap().unwrap(), 7),
+            "fails" => assert!(matches!(done.unwrap(), Err(PrimitiveError::Backend(_)))),
+            _ => drop(done.unwrap_err()),
+        }
+        assert_eq!((keys(&store, "m/").await, took), (Vec::<String>::new(), secs(0)), "{end}");
+        assert!(store.leases().await.unwrap().leases.is_empty(), "{end}");
+    }
+}
+
+/// A store that is away delays the end of a program by five seconds, not by the time to live.
+#[tokio::test(start_paused = true)]
+async fn closing_takes_five_seconds_at_most() {
+    let kv = behind(&MemBackend::new(), only("lease_revoke", Fate::Hang));
+    let mut kept = None;
+    let run = Session::builder(kv).ttl(secs(600)).run(async |session: Session| {
+        kept = Some(session);
+        Ok::<_, Error>(())
+    });
+    let (done, took) = timed(run).await;
+    done.unwrap();
+    assert_eq!(took, secs(5));
+    let kept = kept.expect("the work was done");
+    assert_eq!(kept.state(), SessionState::Lost(LossReason::Closed));
+}
