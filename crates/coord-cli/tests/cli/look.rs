@@ -77,7 +77,7 @@ async fn every_leader_and_every_value_is_an_object_with_json(server: Server) {
     assert_eq!(observer.status().await, Some(0));
 }
 
-/// The observers lose their connection, and the store compacts what happens until they have another.
+/// The observers lose their connection, and the store compacts what happens meanwhile.
 async fn observer_reports_changes_that_may_be_missing(server: Server) {
     let session = session(&server).await;
     let election = Election::new(&session, "jobs");
