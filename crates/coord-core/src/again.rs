@@ -7,18 +7,12 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::contender::Contender;
+use crate::contender::Held;
 use crate::election::{Election, Leadership};
 use crate::kv::IntoBytes;
 use crate::loss::PrimitiveError;
 use crate::mutex::{Mutex, MutexGuard};
 use crate::session::{Session, Supervisor};
-
-/// What is held on a session, and released when the work is done.
-pub(crate) trait Held: Send + Sync {
-    fn contender(&self) -> &Contender;
-    fn into_contender(self) -> Contender;
-}
 
 impl Supervisor {
     /// Campaigns in the election `name`, does `work` while elected, and resigns when the work is

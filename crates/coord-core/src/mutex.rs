@@ -14,8 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::again::Held;
-use crate::contender::{Contender, FencingToken, WaitingLine};
+use crate::contender::{Contender, FencingToken, Held, WaitingLine};
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
 use crate::session::Session;

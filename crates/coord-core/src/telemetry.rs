@@ -196,7 +196,7 @@ pub(crate) mod line {
     use bytes::Bytes;
 
     use super::{Duration, ELECTION, LOCK, LossReason, label, meter};
-    use crate::contender::FencingToken;
+    use crate::kv::Revision;
 
     /// A contender's key is in the line.
     pub(crate) fn joined(kind: &'static str) {
@@ -207,7 +207,8 @@ pub(crate) mod line {
     pub(crate) struct About<'a> {
         pub(crate) kind: &'static str,
         pub(crate) name: &'a Bytes,
-        pub(crate) token: FencingToken,
+        /// The revision that its fencing token stands for.
+        pub(crate) token: Revision,
     }
 
     /// A contender is first; it joined `waited` ago. Locks may change hands thousands of times a
@@ -420,7 +421,6 @@ mod meter {
 #[cfg(all(test, feature = "metrics"))]
 mod tests {
     use super::*;
-    use crate::contender::FencingToken;
     use crate::kv::{LeaseId, Revision};
     use bytes::Bytes;
     use metrics_util::debugging::DebuggingRecorder;
@@ -439,7 +439,7 @@ mod tests {
             session.keep_alive_confirmed();
             session.keep_alive_failed(&Error::TooManyRequests);
             line::joined("mutex");
-            let (name, token) = (Bytes::from_static(b"m"), FencingToken(Revision(2)));
+            let (name, token) = (Bytes::from_static(b"m"), Revision(2));
             let about = || line::About { kind: "mutex", name: &name, token };
             line::turn(about(), Duration::from_millis(1500));
             line::left(about(), true);

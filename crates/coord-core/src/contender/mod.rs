@@ -56,6 +56,12 @@ use standing::{Place, Standing};
 use ticket::Ticket;
 pub use token::FencingToken;
 
+/// What a contender that was served holds: a lock or a leadership.
+pub(crate) trait Held: Send + Sync {
+    fn contender(&self) -> &Contender;
+    fn into_contender(self) -> Contender;
+}
+
 /// How often one who will not wait looks whether there are only lines below, before it stands in
 /// line to see.
 const LOOKS: usize = 4;

@@ -174,7 +174,7 @@ impl Contender {
     }
 
     fn report(&self, event: impl FnOnce(events::About<'_>)) {
-        let (kind, name, token) = (self.line.kind, self.line.name(), self.fencing_token());
+        let (kind, name, token) = (self.line.kind, self.line.name(), self.fencing_token().0);
         event(events::About { kind, name: &name, token });
     }
 

@@ -4,8 +4,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::Proclaimer;
-use crate::again::Held;
-use crate::contender::{Contender, FencingToken};
+use crate::contender::{Contender, FencingToken, Held};
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
 use crate::loss::{LossReason, PrimitiveError};
 use crate::session::Session;
