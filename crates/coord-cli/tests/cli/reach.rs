@@ -8,13 +8,15 @@ use std::time::Duration;
 use coord_etcd_tests::{Authority, Cluster, Setup};
 use etcd_client::{Client, Permission, PermissionType};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::program::{Program, Server, THERE, coord};
+use crate::serve::serving;
 
 crate::stories![
     store_that_is_not_there_is_named_with_an_exit_status,
     store_that_does_not_answer_is_not_waited_for_longer_than_told,
+    lock_waits_its_timeout_for_a_store_that_starts,
     login_is_by_flags_or_environment,
     certificates_are_shown_and_checked_by_flags_or_environment,
     bench_reads_the_counters_of_a_server_with_certificates,
@@ -59,6 +61,20 @@ async fn store_that_does_not_answer_is_not_waited_for_longer_than_told(server: S
     let told = format!("coord lock: timed out after 200ms connecting to {address} for jobs\n");
     assert_eq!(late, (Some(124), String::new(), told));
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+async fn lock_waits_its_timeout_for_a_store_that_starts(server: Server) {
+    let (earlier, address) = serving(&[]).await;
+    drop(earlier);
+    let arguments = ["lock", "jobs", "--timeout", "25s", "--endpoints", &address];
+    let lock = server.coord(&[&arguments[..], &["--", "echo", "runs"]].concat());
+    // Longer than a connect takes that is given no time.
+    sleep(Duration::from_secs(8)).await;
+    let mut later = coord();
+    later.args(["serve", "--listen", &address]);
+    let mut later = Program::started(later);
+    later.line().await;
+    assert_eq!(lock.end().await, (Some(0), "runs\n".to_owned(), String::new()));
 }
 
 /// The user `app` may do as she likes under `app/`.
