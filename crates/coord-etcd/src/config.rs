@@ -1,4 +1,4 @@
-//! Configuration errors: what the builder was given and cannot be used.
+//! Configuration errors: settings of the builder that cannot be used.
 
 use std::fmt;
 
@@ -57,7 +57,7 @@ pub enum ConfigError {
     Certificate {
         /// What it is, and its file if it has one.
         file: String,
-        /// Why it cannot be used, and the remedy.
+        /// Why it cannot be used, and the remedy where one is known.
         reason: String,
     },
 }

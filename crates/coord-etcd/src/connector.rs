@@ -46,7 +46,7 @@ impl Connector {
         options: &Options,
     ) -> Self {
         let mut tcp = HttpConnector::new();
-        // What is spoken over it is not for the socket to know.
+        // The scheme does not concern the TCP connector.
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(options.connect_timeout));
         tcp.set_nodelay(true);

@@ -20,8 +20,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -41,9 +40,9 @@ tokio::task_local! {
     static CURRENT: Attempt;
 }
 
-/// The requests of one attempt at a call.
+/// The requests of one attempt at a call: where the message of each is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Attempt(Arc<Mutex<Vec<Arc<Message>>>>);
+pub(crate) struct Attempt(Arc<Mutex<Vec<Place>>>);
 
 impl Attempt {
     /// Runs `call`, and tracks the requests that it makes.
@@ -51,47 +50,69 @@ impl Attempt {
         CURRENT.scope(self.clone(), call).await
     }
 
-    /// Withdraws the messages that no connection has taken yet. Returns whether that is all of
-    /// them, so that the member cannot have processed any request.
+    /// Withdraws the messages if no connection has taken any of them. Returns whether it did, so
+    /// that the member cannot have processed any request. When one was taken, the attempt goes on
+    /// as it is, and may make another request.
     pub(crate) fn withdraw(&self) -> bool {
-        let messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.iter().filter(|message| !message.withdraw()).count() == 0
+        let mut places = self.places();
+        let taken = places.contains(&Place::Taken);
+        if !taken {
+            places.fill(Place::Withdrawn);
+        }
+        !taken
     }
 
-    fn add(&self, message: &Arc<Message>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(message));
+    fn add(&self) -> Message {
+        let mut places = self.places();
+        places.push(Place::Held);
+        Message { attempt: self.clone(), number: places.len() - 1 }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Where the message of a request is.
-#[derive(Debug, Default)]
-struct Message(AtomicU8);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Held,
+    Taken,
+    Withdrawn,
+}
+
+/// The message of one request of an attempt.
+#[derive(Clone, Debug)]
+struct Message {
+    attempt: Attempt,
+    number: usize,
+}
 
 impl Message {
-    const HELD: u8 = 0;
-    const TAKEN: u8 = 1;
-    const WITHDRAWN: u8 = 2;
-
     /// Lets the connection take the message, unless it was withdrawn.
     fn take(&self) -> bool {
-        self.move_to(Self::TAKEN)
+        self.move_to(Place::Taken)
     }
 
     /// Withdraws the message, unless the connection has taken it.
     fn withdraw(&self) -> bool {
-        self.move_to(Self::WITHDRAWN)
+        self.move_to(Place::Withdrawn)
     }
 
-    fn move_to(&self, state: u8) -> bool {
-        let moved = self.0.compare_exchange(Self::HELD, state, Ordering::AcqRel, Ordering::Acquire);
-        moved.is_ok() || moved == Err(state)
+    /// Moves a message that is held. Returns whether it is there now.
+    fn move_to(&self, to: Place) -> bool {
+        let place = &mut self.attempt.places()[self.number];
+        if *place == Place::Held {
+            *place = to;
+        }
+        *place == to
     }
 }
 
 /// The body of a request, whose first message is tracked.
 struct TrackedBody {
     body: Body,
-    message: Arc<Message>,
+    message: Message,
 }
 
 impl http_body::Body for TrackedBody {
@@ -144,10 +165,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let message = Arc::new(Message::default());
         // A request outside of an attempt is tracked on its own.
-        let _ = CURRENT.try_with(|attempt| attempt.add(&message));
-        let tracked = Arc::clone(&message);
+        let message = CURRENT.try_with(Attempt::add).unwrap_or_else(|_| Attempt::default().add());
+        let tracked = message.clone();
         let request = request.map(|body| Body::new(TrackedBody { body, message: tracked }));
         let response = self.service.call(request);
         async move {
@@ -224,5 +244,26 @@ const fn code(http: StatusCode) -> Code {
         404 => Code::Unimplemented,
         429 | 502 | 503 | 504 => Code::Unavailable,
         _ => Code::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn withdraw_changes_nothing_when_a_message_was_taken() {
+        let attempt = Attempt::default();
+        let (first, second) = (attempt.add(), attempt.add());
+        assert!(first.take());
+        assert!(!attempt.withdraw(), "the member may have processed the first request");
+        assert!(second.take(), "the connection can still take the second");
+    }
+
+    #[test]
+    fn withdrawn_messages_are_not_taken() {
+        let attempt = Attempt::default();
+        let message = attempt.add();
+        assert!(attempt.withdraw() && !message.take());
     }
 }

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use coord_core::{Delete, Error, KeyRange, Op, Put, Range, Txn, WatchRequest};
+use coord_core::{
+    Delete, Error, KeyRange, LeaseId, LeaseTimeToLive, Op, Put, Range, Txn, WatchRequest,
+};
 
 use crate::options::Login;
 
@@ -35,6 +37,31 @@ impl OnKeys for Delete {
 impl OnKeys for WatchRequest {
     fn action(&self) -> String {
         format!("watch {}", self.keys)
+    }
+}
+
+/// Permission is needed for the keys, if they are requested.
+impl OnKeys for LeaseTimeToLive {
+    fn action(&self) -> String {
+        format!("read the keys of lease {}", self.id)
+    }
+}
+
+/// A request to revoke a lease, which deletes its keys.
+pub(crate) struct Revoke(pub(crate) LeaseId);
+
+impl OnKeys for Revoke {
+    fn action(&self) -> String {
+        format!("delete the keys of lease {}", self.0)
+    }
+}
+
+/// A request for the list of leases, which needs permission to read all of their keys.
+pub(crate) struct ListLeases;
+
+impl OnKeys for ListLeases {
+    fn action(&self) -> String {
+        "read the keys of all leases".to_owned()
     }
 }
 
@@ -70,7 +97,7 @@ pub(crate) fn named(error: Error, login: Option<&Login>, request: &impl OnKeys) 
         || "a client without a login".to_owned(),
         |login| format!("the user {:?}", login.user),
     );
-    // What etcd itself says adds nothing.
+    // etcd's own message adds nothing.
     let said = if reason == "permission denied" { String::new() } else { format!(" ({reason})") };
     let reason = format!("{who} may not {}{said}: grant a role that permits it", request.action());
     Error::PermissionDenied { reason }

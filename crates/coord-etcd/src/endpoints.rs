@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use coord_core::{Error, Outcome, Result};
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::delivery::Attempt;
 use crate::error::{Asked, Failure, Remedy, runtime_is_gone};
@@ -42,8 +42,11 @@ use crate::patience::awaited;
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 
+/// How long before its deadline a connect makes its last attempt.
+const LAST_ATTEMPT: Duration = Duration::from_millis(50);
+
 /// How often an attempt is repeated at once when the connection did not process the request. Each
-/// repetition has a new connection, unless the last one has not noticed its own end yet.
+/// repetition has a new connection, unless the client has not yet received the end of the last one.
 const RESENDS_AT_ONCE: u32 = 3;
 
 /// The endpoints of a cluster.
@@ -177,10 +180,11 @@ impl Endpoints {
                 Remedy::Unreachable => !asked.connects,
                 remedy => remedy == Remedy::Another,
             };
-            if failures.iter().all(is_final) || Instant::now() + pause >= deadline {
+            let again_at = again_at(asked, pause, deadline);
+            let Some(again_at) = again_at.filter(|_| !failures.iter().all(is_final)) else {
                 return Err(summary(failures));
-            }
-            sleep(pause).await;
+            };
+            sleep_until(again_at).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -263,7 +267,7 @@ impl Endpoints {
                 Err(failure)
             }
             None => {
-                // The connection may be dead without anybody having noticed, or other requests may
+                // The connection may be dead and not yet detected as such, or other requests may
                 // hold all streams that the member permits on it.
                 endpoint.forget(&link);
                 if attempt.withdraw() {
@@ -294,6 +298,15 @@ impl Endpoints {
         let limit = if asked.changes { deadline } else { early };
         timeout_at(limit, sending).await.ok()
     }
+}
+
+/// When to make the next attempt at all endpoints. A connect uses its time to the end, because its
+/// members may be about to start.
+fn again_at(asked: &Asked, pause: Duration, deadline: Instant) -> Option<Instant> {
+    let now = Instant::now();
+    let left = deadline.saturating_duration_since(now);
+    let pause = if asked.connects { pause.min(left.saturating_sub(LAST_ATTEMPT)) } else { pause };
+    (!pause.is_zero() && pause < left).then(|| now + pause)
 }
 
 /// Whether the member, or the way to it, is what failed.

@@ -174,7 +174,9 @@ static TABLE: &[Row] = {
         // Whatever else etcd refuses, it refuses before it changes anything.
         Row(Some(Code::PermissionDenied), Anything, Denied),
         Row(Some(Code::Unauthenticated), Anything, WrongLogin),
-        Row(Some(Code::Unimplemented), Anything, Other(NotApplied)),
+        // gRPC's own answer to a service or a method that a server lacks names it.
+        Row(Some(Code::Unimplemented), Has("etcdserverpb."), Other(NotApplied)),
+        Row(Some(Code::Unimplemented), Has("etcdserver: "), Other(NotApplied)),
         Row(Some(Code::InvalidArgument), Has("etcdserver: "), Other(NotApplied)),
         Row(Some(Code::OutOfRange), Has("etcdserver: "), Other(NotApplied)),
         Row(Some(Code::NotFound), Has("etcdserver: "), Other(NotApplied)),
@@ -280,10 +282,12 @@ impl Failure {
             Means::NoSpace => {
                 Self::answer(Error::NoSpace { outcome: asked.outcome(Outcome::Unknown) })
             }
-            Means::Denied if by_etcd => Self::answer(Error::PermissionDenied { reason: said() }),
-            Means::Denied => Self::foreign(Error::PermissionDenied { reason: said() }, asked),
-            Means::WrongLogin if by_etcd => Self::answer(Error::Unauthenticated { reason: said() }),
-            Means::WrongLogin => Self::foreign(Error::Unauthenticated { reason: said() }, asked),
+            // A change that a proxy denies was not sent on. A read may be permitted elsewhere.
+            Means::Denied | Means::WrongLogin if !by_etcd && !asked.changes => {
+                Self::foreign(Outcome::NotApplied, status, asked, endpoint)
+            }
+            Means::Denied => Self::answer(Error::PermissionDenied { reason: said() }),
+            Means::WrongLogin => Self::answer(Error::Unauthenticated { reason: said() }),
             Means::OldLogin => {
                 let error = Error::Unauthenticated { reason: said() };
                 Self { error, remedy: Remedy::Login }
@@ -300,28 +304,29 @@ impl Failure {
             }
             Means::TimedOut => Self::timed_out(asked),
             Means::Other(outcome) if by_etcd => Self::answer(other(asked.outcome(outcome), status)),
-            Means::Other(outcome) => {
-                let code = status.code();
-                let said = format!("{endpoint}: not an answer of etcd's: {code}: {message}");
-                let answer = Foreign { said, status };
-                Self::foreign(other(asked.outcome(outcome), answer), asked)
-            }
+            Means::Other(outcome) => Self::foreign(outcome, status, asked, endpoint),
         }
     }
 
     /// The same, of the first request ever made over a connection. Where the connection was made
     /// and then cut, who the two are is usually what is wrong: a server says so only after the
     /// handshake, and often hangs up before that can be read.
+    ///
+    /// A TLS alert that can be read is final: another attempt at the endpoint has the same result.
     pub(crate) fn at_first(mut self, encrypted: bool) -> Self {
         if let Error::Unavailable { reason, source: Some(source), .. } = &mut self.error
             && !matches!(self.remedy, Remedy::Unreachable | Remedy::Another)
             && cause::<tonic::transport::Error>(&**source).is_some()
         {
             reason.push_str(if encrypted {
-                " (at the first request: does it want a certificate from us that it trusts?)"
+                " (at the first request: the server may require a client certificate that it trusts: configure one)"
             } else {
                 " (at the first request: does it want TLS?)"
             });
+            let retried = matches!(self.remedy, Remedy::Elsewhere | Remedy::Resend);
+            if encrypted && retried && is_of_tls(&**source) {
+                self.remedy = Remedy::Another;
+            }
         }
         self
     }
@@ -357,11 +362,13 @@ impl Failure {
         Self { error, remedy: Remedy::None }
     }
 
-    /// An answer that no etcd gives. For a read another endpoint may have a better one; a change
-    /// may have been applied.
-    const fn foreign(error: Error, asked: &Asked) -> Self {
-        let remedy = if asked.changes { Remedy::None } else { Remedy::Another };
-        Self { error, remedy }
+    /// An answer that no etcd gives, and the outcome that it means for a change. For a read another
+    /// endpoint may have a better one; a change may have been applied.
+    fn foreign(of_a_change: Outcome, status: Status, asked: &Asked, endpoint: &str) -> Self {
+        let (code, message) = (status.code(), status.message());
+        let said = format!("{endpoint}: not an answer of etcd's: {code}: {message}");
+        let error = other(asked.outcome(of_a_change), Foreign { said, status });
+        Self { error, remedy: if asked.changes { Remedy::None } else { Remedy::Another } }
     }
 
     /// A member that cannot serve. Another may, unless that could apply the request twice.
@@ -411,9 +418,13 @@ fn not_dialled_reason(endpoint: &str, root: &(dyn StdError + 'static)) -> String
 /// What a failed dial means: an endpoint that refuses connections may accept them soon, and one
 /// whose TLS handshake fails will fail it again.
 fn of_dial(error: &(dyn StdError + 'static)) -> Remedy {
-    let handshake = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
-    let failed = cause::<io::Error>(error).is_some_and(handshake);
-    if failed { Remedy::Another } else { Remedy::Unreachable }
+    if is_of_tls(error) { Remedy::Another } else { Remedy::Unreachable }
+}
+
+/// Whether TLS failed: the handshake, or a connection that the server ended with an alert.
+fn is_of_tls(error: &(dyn StdError + 'static)) -> bool {
+    let io = cause::<io::Error>(error).or_else(|| cause::<h2::Error>(error)?.get_io());
+    io.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// The message has two numbers: of the answer, and of the limit.

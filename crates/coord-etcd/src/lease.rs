@@ -10,8 +10,11 @@
 //! it, so no answer is ever taken for another's.
 //!
 //! `etcd grpc-proxy` answers the first refresh of a stream at once, and later ones at its own
-//! schedule, up to a third of the time to live later. So where an idle stream was silent, streams
-//! are used once, for a while.
+//! schedule, up to a third of the time to live later. So where a stream was silent, streams are
+//! used once, for a while.
+//!
+//! A refresh never needs two HTTP/2 streams at a time: a server may permit only one per connection,
+//! and concurrent refreshes that each hold one stream and wait for another block each other.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +23,7 @@ use std::time::Duration;
 use coord_core::{Error, LeaseId, LeaseKeepAliveResponse, Result};
 use etcd_client::proto::PbLeaseKeepAliveResponse;
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::endpoints::Endpoints;
 use crate::error::{Asked, Failure};
@@ -34,11 +37,14 @@ const IDLE_MAX: usize = 8;
 /// For how long streams are used once after an idle one was silent.
 const USED_ONCE_FOR: Duration = Duration::from_secs(600);
 
+/// How long a new stream has to answer its second refresh.
+const SECOND_ANSWER_WITHIN: Duration = Duration::from_millis(250);
+
 /// The streams that nobody uses.
 #[derive(Debug, Default)]
 pub(crate) struct KeepAlives {
     idle: Mutex<Vec<KeepAlive>>,
-    /// When an idle stream was silent last, by the number of its endpoint.
+    /// When a stream was silent last, by the number of its endpoint.
     silent: Mutex<BTreeMap<usize, Instant>>,
 }
 
@@ -73,7 +79,7 @@ impl KeepAlives {
                 endpoints.avoid(endpoint);
             };
             match awaited(timeout_at(early, idle.refresh(id)), learn).await {
-                Ok(Ok(response)) => return self.answered(idle, response, &asked),
+                Ok(Ok(response)) => return self.answered(Some(idle), response, &asked),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a keep-alive stream is dead");
                     self.drop_all(endpoint);
@@ -81,21 +87,53 @@ impl KeepAlives {
                 Err(_) => learn(),
             }
         }
-        let opened = endpoints.call_until(start + waited, &asked, |link| async move {
-            KeepAlive::open(&link, id).await
-        });
+        let opened = endpoints
+            .call_until(start + waited, &asked, |link| async move { self.open(&link, id).await });
         let (stream, response) = opened.await?;
         self.answered(stream, response, &asked)
     }
 
-    /// Reads an answer. Its stream is free again.
+    /// Opens a stream, and refreshes a lease on it. Returns the stream if it can be used again.
+    ///
+    /// The client crate does not return the first response, so the lease is refreshed once more. A
+    /// stream that does not answer that is closed, and the time to live is read with a request of
+    /// its own.
+    async fn open(
+        &self,
+        link: &Link,
+        id: LeaseId,
+    ) -> Result<(Option<KeepAlive>, PbLeaseKeepAliveResponse), etcd_client::Error> {
+        let mut lease = link.lease.clone();
+        let (keeper, stream) = lease.keep_alive(id.get()).await?;
+        let mut stream = KeepAlive { keeper, stream, endpoint: link.endpoint };
+        if !self.is_silent(link.endpoint) {
+            match timeout(SECOND_ANSWER_WITHIN, stream.refresh(id)).await {
+                Ok(response) => return Ok((Some(stream), response?)),
+                Err(_) => self.note_silence(link.endpoint),
+            }
+        }
+        // The request below may need the HTTP/2 stream that this one occupies.
+        drop(stream);
+        let status = lease.time_to_live(id.get(), None).await?.0;
+        let response = PbLeaseKeepAliveResponse {
+            header: status.header,
+            id: id.get(),
+            // A lease that is gone has none.
+            ttl: status.granted_ttl.max(0),
+        };
+        Ok((None, response))
+    }
+
+    /// Reads an answer. Its stream, if it is still open, is free again.
     fn answered(
         &self,
-        stream: KeepAlive,
+        stream: Option<KeepAlive>,
         response: PbLeaseKeepAliveResponse,
         asked: &Asked,
     ) -> Result<LeaseKeepAliveResponse> {
-        self.put(stream);
+        if let Some(stream) = stream {
+            self.put(stream);
+        }
         let response = LeaseKeepAliveResponse::from_wire(response)
             .map_err(|malformed| Failure::of_malformed(malformed, asked).error)?;
         if response.ttl.is_zero() {
@@ -116,13 +154,17 @@ impl KeepAlives {
         self.silent().insert(endpoint, Instant::now());
     }
 
+    /// Whether the streams of an endpoint are used once.
+    fn is_silent(&self, endpoint: usize) -> bool {
+        self.silent().get(&endpoint).is_some_and(|at| at.elapsed() < USED_ONCE_FOR)
+    }
+
     fn silent(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(&self, stream: KeepAlive) {
-        let silent = self.silent().get(&stream.endpoint).copied();
-        if silent.is_some_and(|at| at.elapsed() < USED_ONCE_FOR) {
+        if self.is_silent(stream.endpoint) {
             return;
         }
         let mut idle = self.idle();
@@ -138,27 +180,6 @@ impl KeepAlives {
 }
 
 impl KeepAlive {
-    /// Opens a stream, and refreshes a lease on it.
-    ///
-    /// The client crate keeps the first answer to itself, so the lease is asked for its time to
-    /// live. That happens once for a stream. A second refresh would return it too, but a proxy
-    /// answers that late.
-    async fn open(
-        link: &Link,
-        id: LeaseId,
-    ) -> Result<(Self, PbLeaseKeepAliveResponse), etcd_client::Error> {
-        let (keeper, stream) = link.lease.clone().keep_alive(id.get()).await?;
-        let status = link.lease.clone().time_to_live(id.get(), None).await?.0;
-        let response = PbLeaseKeepAliveResponse {
-            header: status.header,
-            id: id.get(),
-            // A lease that is gone has none.
-            ttl: status.granted_ttl.max(0),
-        };
-        let this = Self { keeper, stream, endpoint: link.endpoint };
-        Ok((this, response))
-    }
-
     /// Refreshes a lease. When this fails, or is dropped, the stream is of no more use.
     async fn refresh(
         &mut self,

@@ -73,7 +73,7 @@ use coord_core::{
 use check::{Desk, Measured};
 pub use config::ConfigError;
 pub use connect::EtcdBuilder;
-use denied::OnKeys;
+use denied::{ListLeases, OnKeys, Revoke};
 use endpoints::Endpoints;
 use error::{Asked, other};
 use history::History;
@@ -91,7 +91,7 @@ use wire::{FromWire, Malformed, send};
 /// gone, the next call dials again on its own; watches that were open have ended with an error.
 ///
 /// # Limits
-/// - Transactions may be nested 48 levels deep; a deeper one is refused as `TooManyOps`.
+/// - Transactions may be nested 48 levels deep; a deeper one is refused as `TxnTooDeep`.
 /// - This client reads the keys of one lease, and the list of all leases, up to 4 MiB; other
 ///   answers may be of any length.
 /// - Errors tell which key, lease or revision they are about only where the request leaves no
@@ -264,8 +264,9 @@ impl KvBackend for EtcdBackend {
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
         let asked = Asked { lease: Some(id), ..self.shared.desk.change() };
-        self.call(asked, |link| async move { Ok(link.lease.clone().revoke(id.get()).await?.0) })
-            .await
+        let call = self
+            .call(asked, |link| async move { Ok(link.lease.clone().revoke(id.get()).await?.0) });
+        call.await.map_err(|error| denied::named(error, self.login(), &Revoke(id)))
     }
 
     async fn lease_time_to_live(
@@ -275,15 +276,16 @@ impl KvBackend for EtcdBackend {
         let asked = Asked { lease: Some(request.id), ..self.shared.desk.read() };
         let (id, options) = send::lease_time_to_live(request);
         let options = &options;
-        self.call(asked, |link| async move {
+        let call = self.call(asked, |link| async move {
             Ok(link.lease.clone().time_to_live(id, Some(options.clone())).await?.0)
-        })
-        .await
+        });
+        call.await.map_err(|error| denied::named(error, self.login(), &request))
     }
 
     async fn leases(&self) -> Result<LeasesResponse> {
         let asked = self.shared.desk.read();
-        self.call(asked, |link| async move { Ok(link.lease.clone().leases().await?.0) }).await
+        let call = self.call(asked, |link| async move { Ok(link.lease.clone().leases().await?.0) });
+        call.await.map_err(|error| denied::named(error, self.login(), &ListLeases))
     }
 
     async fn compact(&self, request: Compact) -> Result<CompactResponse> {

@@ -108,11 +108,14 @@ async fn certificate_that_cannot_be_used_is_named_with_the_reason() {
     let client = path("client.pem", certificate);
     let other_key = path("other.key", &Authority::new().client.1);
     let locked = path("locked.key", &key.replace("PRIVATE", "ENCRYPTED PRIVATE"));
-    let rows: [(Tls, &Path, &str); 6] = [
+    let garbage = path("garbage.pem", &certificate.replace("MII", "AAA"));
+    let own_key = path("client.key", key);
+    let rows: [(Tls, &Path, &str); 7] = [
         (Tls::new().ca_file(&missing), &missing, "No such file"),
         (Tls::new().ca_file(&ca), &ca, "no certificate"),
         (Tls::new().identity_files(&missing, &other_key), &missing, "No such file"),
         (Tls::new().identity_files(&other_key, &other_key), &other_key, "only PRIVATE KEY"),
+        (Tls::new().identity_files(&garbage, &own_key), &garbage, "not a certificate"),
         (Tls::new().identity_files(&client, &other_key), &other_key, "belong together"),
         (Tls::new().identity_files(&client, &locked), &locked, "openssl pkey"),
     ];

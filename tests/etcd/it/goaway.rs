@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use coord_core::{ErrorKind, KvBackendExt as _, Outcome, SessionState, WatchRequest};
+use coord_core::{ErrorKind, KvBackendExt as _, LeaseGrant, Outcome, SessionState, WatchRequest};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use coord_etcd_tests::scripted::{Answer, Scripted};
@@ -95,6 +95,36 @@ async fn server_that_permits_few_streams_fails_no_request() {
         }
         assert!(sessions.iter().all(|session| session.state() == SessionState::Alive));
     }
+}
+
+/// A keep-alive held one stream while it waited for another, so that as many keep-alives as there
+/// are streams blocked each other.
+#[tokio::test]
+async fn keep_alives_do_not_take_each_others_streams() {
+    let store = store().await;
+    for streams in [1, 4] {
+        let limits = Limits { streams_per_connection: Some(streams), ..Limits::default() };
+        let proxy = Proxy::start(store.endpoint(), limits).await;
+        let kv = client(&[proxy.endpoint().to_owned()]).await;
+        let grants = (0..streams).map(|_| kv.lease_grant(LeaseGrant::new(secs(60))));
+        let leases = join_all(grants).await.into_iter().map(|lease| lease.unwrap().id);
+        let refreshes = leases.map(|lease| timeout(secs(2), kv.lease_keep_alive(lease)));
+        for refreshed in join_all(refreshes).await {
+            let refreshed = refreshed.unwrap_or_else(|_| panic!("{streams} streams: no answer"));
+            assert_eq!(refreshed.unwrap().ttl, secs(60), "{streams} streams");
+        }
+    }
+}
+
+#[tokio::test]
+async fn session_lives_where_a_connection_has_one_stream() {
+    let store = store().await;
+    let limits = Limits { streams_per_connection: Some(1), ..Limits::default() };
+    let proxy = Proxy::start(store.endpoint(), limits).await;
+    let kv = client(&[proxy.endpoint().to_owned()]).await;
+    let session = session(&kv, 2).await;
+    // Two times to live, in which a session that is not kept alive ends.
+    timeout(secs(4), session.lost()).await.expect_err("the session is alive");
 }
 
 /// GOAWAY promises nothing about streams up to its last id: they may have been processed.

@@ -1,12 +1,14 @@
 //! Users and passwords.
 
 use coord_core::{
-    Election, ErrorKind, KvBackend, KvBackendExt as _, Mutex, PrimitiveError, Put, Session,
-    SessionState, Txn, WatchRequest,
+    Election, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, Mutex,
+    PrimitiveError, Put, Session, SessionState, Txn, WatchRequest,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
-use etcd_client::{Client, Permission, PermissionType};
+use etcd_client::{
+    Client, ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions,
+};
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -181,4 +183,43 @@ async fn denied_requests_name_the_user_and_the_key() {
     ] {
         assert!(said.contains(r#"the user "app" may not"#) && said.contains(keys), "{said}");
     }
+}
+
+/// The requests about leases whose keys the user may not read or write.
+#[tokio::test]
+async fn denied_lease_requests_name_the_user_and_the_lease() {
+    let server = with_users().await;
+    let root = login(&server, "root", "secret").await.unwrap();
+    let kv = login(&server, "app", "secret").await.unwrap();
+    let id = root.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+    root.put_with(Put::new("other/a", "1").lease(id)).await.unwrap();
+    let with_keys = kv.lease_time_to_live(LeaseTimeToLive { id, keys: true });
+    for said in [
+        refused(kv.lease_revoke(id).await, ErrorKind::PermissionDenied),
+        refused(with_keys.await, ErrorKind::PermissionDenied),
+    ] {
+        let lease = format!("lease {id}");
+        assert!(said.contains(r#"the user "app" may not"#) && said.contains(&lease), "{said}");
+    }
+    let said = refused(kv.leases().await, ErrorKind::PermissionDenied);
+    assert!(said.contains("all leases"), "{said}");
+}
+
+/// Revoking a permission leaves open watch streams alone; a watch is refused when it is registered
+/// again after a lost connection.
+#[tokio::test]
+async fn watch_ended_by_a_revoked_permission_names_the_key() {
+    let mut server = with_users().await;
+    let kv = login(&server, "app", "secret").await.unwrap();
+    let mut watch = kv.watch(WatchRequest::new("app/a")).await.unwrap();
+    let root = ConnectOptions::new().with_user("root", "secret");
+    let root = Client::connect(server.endpoints(), Some(root)).await.unwrap();
+    let all = RoleRevokePermissionOptions::new().with_prefix();
+    root.auth_client().role_revoke_permission("app", "app/", Some(all)).await.unwrap();
+    server[0].kill();
+    server[0].start();
+    server[0].ready().await;
+    let ended = timeout(secs(30), watch.next()).await.expect("it ends").expect("with an error");
+    let said = refused(ended, ErrorKind::PermissionDenied);
+    assert!(said.contains(r#"the user "app" may not watch "app/a""#), "{said}");
 }

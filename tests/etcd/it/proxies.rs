@@ -1,6 +1,7 @@
 //! Endpoints where something answers that is not etcd: one row per answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_core::{
     ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, Mutex, Outcome, WatchRequest,
@@ -13,7 +14,7 @@ use coord_mem::MemBackend;
 use coord_server::Server;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{client, secs, session};
+use crate::support::{client, refused, secs, session, single, until};
 
 /// What a change comes to that an endpoint answers so.
 enum Change {
@@ -58,7 +59,12 @@ const ANSWERS: &[(&str, Answer, Change)] = {
         ("ResourceExhausted", Grpc(8, "rate limit"), Unknown(Backend)),
         ("FailedPrecondition", Grpc(9, "proxy error"), Unknown(Backend)),
         ("Aborted", Grpc(10, "proxy error"), Unknown(Backend)),
-        ("Unimplemented", Grpc(12, "unknown service"), Refused(Backend)),
+        ("Unimplemented", Grpc(12, "unknown service"), Unknown(Backend)),
+        (
+            "Unimplemented by a server of etcd's API",
+            Grpc(12, "unknown service etcdserverpb.KV"),
+            Refused(Backend),
+        ),
         ("Internal", Grpc(13, "proxy error"), Unknown(Backend)),
         ("Unavailable", Grpc(14, "no healthy upstream"), Unknown(Unavailable)),
         ("DataLoss", Grpc(15, "proxy error"), Unknown(Backend)),
@@ -205,4 +211,47 @@ async fn session_survives_a_proxy_whose_member_died() {
     // Two times to live, in which a session that is not kept alive ends.
     timeout(secs(4), guard.lost()).await.expect_err("the session is alive");
     guard.unlock().await.unwrap();
+}
+
+/// What a proxy does that permits no request.
+const DENIALS: [(Answer, &str); 2] = [
+    (Answer::Grpc(7, "RBAC: access denied"), "RBAC: access denied"),
+    (Answer::Grpc(16, "Jwt is missing"), "Jwt is missing"),
+];
+
+/// The proxy's "permission denied" counted as etcd's, which shows that etcd is there.
+#[tokio::test]
+async fn connect_fails_where_only_a_proxy_denies() {
+    for (denial, text) in DENIALS {
+        let proxy = Scripted::start(move |_| vec![denial]).await;
+        let builder = EtcdBackend::builder([proxy.endpoint()]).connect_within(secs(30));
+        let said = refused(builder.connect().await, ErrorKind::Backend);
+        assert!(said.contains(proxy.endpoint()) && said.contains(text), "{said}");
+    }
+}
+
+/// While the member was down, the proxy's answer to the new watch stream ended each open watch.
+#[tokio::test]
+async fn watch_outlives_a_restart_beside_a_proxy_that_denies() {
+    for (denial, text) in DENIALS {
+        let denied = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&denied);
+        let proxy = Scripted::start(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            vec![denial]
+        });
+        let proxy = proxy.await;
+        let mut server = single().await;
+        let kv = client(&[server[0].endpoint().to_owned(), proxy.endpoint().to_owned()]).await;
+        let mut watch = kv.watch(WatchRequest::new("w")).await.unwrap();
+        server[0].kill();
+        until("the proxy denies the watch stream", async || denied.load(Ordering::Relaxed) > 0)
+            .await;
+        server[0].start();
+        server[0].ready().await;
+        let put = client(&server.endpoints()).await.put("w", "1").await.unwrap();
+        let batch = timeout(secs(30), watch.next()).await.expect("it goes on");
+        let batch = batch.expect("it goes on").unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(batch.revision, put.header.revision, "{text}");
+    }
 }

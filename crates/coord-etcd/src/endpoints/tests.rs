@@ -17,6 +17,7 @@ use etcd_client::proto::{
 use futures_util::stream::BoxStream;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::{Code, ConnectError, Request, Response, Status};

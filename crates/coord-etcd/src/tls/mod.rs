@@ -34,7 +34,7 @@ use verify::Verifier;
 ///
 /// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. A certificate
 /// that cannot be used makes `connect` fail with [`ConfigError::Certificate`], which names the
-/// file, the reason and the remedy.
+/// file and the reason, and the remedy where one is known.
 #[derive(Clone, Default)]
 pub struct Tls {
     authorities: Vec<Pem>,
@@ -220,7 +220,11 @@ fn shown(
     let name = certificate.name("client certificate");
     let text = certificate.read("client certificate")?;
     let chain = pem::certificates(&text).and_then(|found| found.into_iter().collect());
-    let chain = chain.map_err(|reason: String| unusable(&name, reason))?;
+    let chain: Vec<_> = chain.map_err(|reason: String| unusable(&name, reason))?;
+    if let Some(number) = chain.iter().position(|certificate| !pem::is_certificate(certificate)) {
+        let reason = format!("block {} is not a certificate: export it again", number + 1);
+        return Err(unusable(&name, reason));
+    }
     let key_name = key.name("client key");
     let text = key.read("client key")?;
     let private = pem::private_key(&text).map_err(|reason| unusable(&key_name, reason))?;

@@ -10,12 +10,14 @@ use std::borrow::Cow;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A block between BEGIN and END.
+/// A block from BEGIN to END.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
     label: String,
     /// The lines in between, without indentation.
     lines: Vec<String>,
+    /// Whether its END is there.
+    has_end: bool,
 }
 
 /// The certificates of a file, in their order, or why one cannot be read.
@@ -46,7 +48,7 @@ pub(super) fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, String>
         let remedy = "decrypt it with `openssl pkey -in FILE -out PLAIN`";
         return Err(format!("the private key is encrypted: {remedy}"));
     }
-    PrivateKeyDer::from_pem_slice(key.text(&key.label).as_bytes())
+    PrivateKeyDer::from_pem_slice(key.text(&key.label)?.as_bytes())
         .map_err(|error| format!("the block {} cannot be read: {error}", key.label))
 }
 
@@ -56,29 +58,70 @@ impl Block {
         if !is_trusted && self.label != "CERTIFICATE" && self.label != "X509 CERTIFICATE" {
             return None;
         }
-        let certificate = CertificateDer::from_pem_slice(self.text("CERTIFICATE").as_bytes());
-        Some(match certificate {
+        let text = match self.text("CERTIFICATE") {
+            Ok(text) => text,
+            Err(reason) => return Some(Err(reason)),
+        };
+        Some(match CertificateDer::from_pem_slice(text.as_bytes()) {
             Ok(certificate) if is_trusted => Ok(without_trust(&certificate)),
             Ok(certificate) => Ok(certificate),
             Err(error) => Err(error.to_string()),
         })
     }
 
-    fn text(&self, label: &str) -> String {
+    /// The block as PEM text, with this label.
+    fn text(&self, label: &str) -> Result<String, String> {
+        if !self.has_end {
+            return Err(format!("the block {} has no END line: it was cut short", self.label));
+        }
         let lines = self.lines.join("\n");
-        format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
+        Ok(format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"))
     }
 }
 
 /// The first DER value: what follows a certificate is OpenSSL's list of purposes.
 fn without_trust(certificate: &CertificateDer<'static>) -> CertificateDer<'static> {
-    let length = match certificate[..] {
-        [_, length @ ..=0x7f, ..] => 2 + usize::from(length),
-        [_, 0x81, length, ..] => 3 + usize::from(length),
-        [_, 0x82, a, b, ..] => 4 + usize::from(u16::from_be_bytes([a, b])),
-        _ => certificate.len(),
+    let length = Value::read(certificate)
+        .map_or(certificate.len(), |value| certificate.len() - value.rest.len());
+    certificate[..length].to_vec().into()
+}
+
+/// Whether this has the outer structure of an X.509 certificate of any version (RFC 5280, section
+/// 4.1): a sequence of two sequences and a bit string.
+pub(super) fn is_certificate(der: &[u8]) -> bool {
+    const SEQUENCE: u8 = 0x30;
+    const BIT_STRING: u8 = 0x03;
+    let parts = || {
+        let whole = Value::read(der).filter(|v| v.tag == SEQUENCE && v.rest.is_empty())?;
+        let fields = Value::read(whole.content).filter(|v| v.tag == SEQUENCE)?;
+        let algorithm = Value::read(fields.rest).filter(|v| v.tag == SEQUENCE)?;
+        Value::read(algorithm.rest).filter(|v| v.tag == BIT_STRING && v.rest.is_empty())
     };
-    certificate[..length.min(certificate.len())].to_vec().into()
+    parts().is_some()
+}
+
+/// A DER value, and what follows it.
+struct Value<'a> {
+    tag: u8,
+    content: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> Value<'a> {
+    /// Reads a value of less than 16 MiB.
+    fn read(der: &'a [u8]) -> Option<Self> {
+        let (tag, length, after) = match der {
+            [tag, length @ ..=0x7f, after @ ..] => (tag, [0, 0, *length], after),
+            [tag, 0x81, a, after @ ..] => (tag, [0, 0, *a], after),
+            [tag, 0x82, a, b, after @ ..] => (tag, [0, *a, *b], after),
+            [tag, 0x83, a, b, c, after @ ..] => (tag, [*a, *b, *c], after),
+            _ => return None,
+        };
+        let [a, b, c] = length;
+        let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
+        let (content, rest) = after.split_at_checked(length)?;
+        Some(Self { tag: *tag, content, rest })
+    }
 }
 
 fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
@@ -91,7 +134,8 @@ fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest),
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
-        [0x30, 0x80..=0x84, ..] => {
+        // A sequence, with a long length or with the first value of a certificate or a key.
+        [0x30, 0x80..=0x84, ..] | [0x30, _, 0x02 | 0x30, ..] => {
             let remedy = "convert it with `openssl x509 -inform der` or `openssl pkey -inform der`";
             return Err(format!("it is DER, not PEM: {remedy}"));
         }
@@ -105,14 +149,14 @@ fn blocks(text: &str) -> Vec<Block> {
     for line in text.lines().map(str::trim) {
         let marked = |mark: &str| line.strip_prefix(mark)?.strip_suffix("-----");
         if let Some(label) = marked("-----BEGIN ") {
-            open = Some(Block { label: label.to_owned(), lines: Vec::new() });
+            let block = Block { label: label.to_owned(), lines: Vec::new(), has_end: false };
+            blocks.extend(open.replace(block));
         } else if marked("-----END ").is_some() {
-            blocks.extend(open.take());
+            blocks.extend(open.take().map(|block| Block { has_end: true, ..block }));
         } else if let Some(block) = &mut open {
             block.lines.push(line.to_owned());
         }
     }
-    // One that is cut short is among those that cannot be read.
     blocks.extend(open);
     blocks
 }
@@ -168,13 +212,24 @@ mod tests {
     }
 
     #[test]
+    fn block_without_end_is_reported_as_broken() {
+        let open = GOOD.replace("-----END CERTIFICATE-----\n", "");
+        let good = Some(DER.to_vec());
+        assert_eq!(read(format!("{open}{GOOD}").as_bytes()), [None, good.clone()]);
+        assert_eq!(read(format!("{GOOD}{open}").as_bytes()), [good, None]);
+    }
+
+    #[test]
     fn reason_names_what_is_there_instead_and_the_remedy() {
         let reason = |file: &str| certificates(file.as_bytes()).expect_err("there is none");
         assert_eq!(reason("nonsense"), "there is no certificate in it");
         let key = "-----BEGIN PRIVATE KEY-----\nMAMCAQE=\n-----END PRIVATE KEY-----\n";
         assert_eq!(reason(key), "there is no certificate in it, only PRIVATE KEY");
-        let der = certificates(&[0x30, 0x82, 1, 1]).expect_err("it is no PEM");
-        assert!(der.contains("openssl x509 -inform der"), "{der}");
+        // A certificate, a key of 85 bytes with Ed25519, and one of 48 bytes.
+        for der in [&[0x30, 0x82, 1, 1], &[0x30, 0x53, 2, 1], &[0x30, 0x2e, 0x30, 5]] {
+            let der = certificates(der).expect_err("it is no PEM");
+            assert!(der.contains("openssl x509 -inform der"), "{der}");
+        }
         let locked = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
         let old = key.replace("MAM", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nMAM");
         for encrypted in [locked, old] {

@@ -116,7 +116,8 @@ impl Watches {
         let slot = Arc::new(Slot::new(self.bounds));
         let (reply, registered) = oneshot::channel();
         let commands = self.commands();
-        let stream = EtcdWatch::new(key, Arc::clone(&slot), commands);
+        let endpoints = Arc::clone(&self.endpoints);
+        let stream = EtcdWatch::new(key, Arc::clone(&slot), commands, endpoints, request.clone());
         stream.tell(Command::Add { key, request, slot, reply });
         match registered.await.map_err(|_| driver_is_gone())?? {
             Registered::At(header) => Ok(Some((header, stream))),

@@ -4,13 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use coord_core::{Result, WatchBatch, WatchStream};
+use coord_core::{Error, Result, WatchBatch, WatchRequest, WatchStream};
 use futures_core::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::machine::WatchKey;
 use super::slot::Slot;
 use super::{Command, driver_is_gone};
+use crate::denied;
+use crate::endpoints::Endpoints;
 
 /// The stream behind a [`Watch`](coord_core::Watch) of an `EtcdBackend`.
 ///
@@ -21,6 +23,9 @@ pub(super) struct EtcdWatch {
     key: WatchKey,
     slot: Arc<Slot>,
     commands: UnboundedSender<Command>,
+    /// For errors that name the user and the keys.
+    endpoints: Arc<Endpoints>,
+    request: WatchRequest,
 }
 
 impl EtcdWatch {
@@ -28,8 +33,14 @@ impl EtcdWatch {
         key: WatchKey,
         slot: Arc<Slot>,
         commands: UnboundedSender<Command>,
+        endpoints: Arc<Endpoints>,
+        request: WatchRequest,
     ) -> Self {
-        Self { key, slot, commands }
+        Self { key, slot, commands, endpoints, request }
+    }
+
+    fn named(&self, error: Error) -> Error {
+        denied::named(error, self.endpoints.options().login.as_ref(), &self.request)
     }
 
     /// Tells the driver. If it is gone, with the runtime that it ran on, the watch has ended.
@@ -52,7 +63,7 @@ impl Stream for EtcdWatch {
         if taken.item.is_ready() {
             coop.made_progress();
         }
-        taken.item
+        taken.item.map_err(|error| self.named(error))
     }
 }
 

@@ -232,7 +232,12 @@ impl Machine {
             if let Some(Creating { id, key: Some(_), .. }) = front {
                 proxied.created(reply.id, *id);
             }
-            reply.id = proxied.ours(reply.id).unwrap_or(NO_ID);
+            reply.id = match proxied.ours(reply.id) {
+                Some(ours) => ours,
+                None if reply.created => NO_ID,
+                // About a watch that was cancelled. It contains no progress of the others.
+                None => return,
+            };
         }
         if reply.created {
             let canceled = reply.canceled;

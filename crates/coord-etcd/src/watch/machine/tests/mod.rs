@@ -416,3 +416,27 @@ fn proxied_stream_translates_ids_and_sends_no_progress() {
     machine.reply(LaneName::Main, reply(1, false, true), world.now);
     assert_eq!(machine.take_actions(), [], "it is gone");
 }
+
+/// Such a message counted as an answer to a progress request, and two of them produced a progress
+/// notification for a revision whose events had not arrived.
+#[test]
+fn message_for_a_dropped_proxied_watch_is_no_progress() {
+    let mut world = World::new(true);
+    world.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
+    world.step(Step::Watch { keys: (0, 2), start: 7, filters: vec![] });
+    let (machine, now) = (&mut world.machine, world.now);
+    machine.opened(LaneName::Main, Header::at(Revision(9)), true, now);
+    for id in 0..2 {
+        let created = Reply { id, created: true, ..Reply::default() };
+        machine.reply(LaneName::Main, created, now);
+    }
+    machine.request_progress(0, now);
+    machine.remove(1);
+    // The confirmation of the cancel, and a message that was sent before it.
+    for (canceled, later) in [(true, 0), (false, 5)] {
+        let header = Header::at(Revision(50));
+        let late = Reply { id: 1, header, canceled, ..Reply::default() };
+        machine.reply(LaneName::Main, late, now + Duration::from_secs(later));
+    }
+    assert!(machine.is_asked(LaneName::Main), "a progress notification was delivered");
+}
