@@ -26,7 +26,7 @@ pub(super) async fn kept(
 ) {
     // A time beyond the end of the clock never comes.
     let until = stake.hold_at_least.map(|at_least| acquired.checked_add(at_least));
-    let Some(until) = until.filter(|_| !signals.were_told_to_stop()) else { return };
+    let Some(until) = until.filter(|_| !signals.stop_requested()) else { return };
     let passed = async {
         match until {
             Some(until) => sleep_until(until).await,
