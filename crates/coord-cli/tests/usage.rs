@@ -2,9 +2,10 @@
 
 mod support;
 
-use std::process::Output;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
 
-use support::{coord, text};
+use support::{coord, program, text};
 
 /// Runs `coord` with these arguments, on an empty store in memory.
 fn in_memory(arguments: &[&str]) -> Output {
@@ -159,5 +160,22 @@ fn help_names_only_flags_that_the_subcommand_has() {
                 assert!(described.contains(&word), "{subcommand} has no {word}: {line}");
             }
         }
+    }
+}
+
+/// The file was read twice, and a pipe is empty the second time.
+#[test]
+fn password_file_that_is_a_pipe_is_read_once() {
+    for subcommand in [&["lock", "jobs"][..], &["elect", "jobs", "here"]] {
+        let mut command = program();
+        command.args(subcommand).args(["--endpoints", "mem:", "--user", "app"]);
+        command.args(["--password-file", "/dev/stdin", "--", "true"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program is built");
+        let mut input = child.stdin.take().expect("it was piped");
+        input.write_all(b"secret\n").expect("the program reads it");
+        drop(input);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(ended(output), (Some(0), String::new(), String::new()), "{subcommand:?}");
     }
 }
