@@ -123,7 +123,9 @@ impl List {
             let first_read = *revision.get_or_insert(read.header.revision);
             let last = read.kvs.last().map(|kv| kv.key.clone());
             for kv in read.kvs {
-                if let Some(name) = queue_of(&kv) {
+                // The prefix is that of names: a key is longer than the name of its queue.
+                let name = queue_of(&kv).filter(|name| name.starts_with(self.prefix.as_bytes()));
+                if let Some(name) = name {
                     count(&mut queues, name, kv);
                 }
             }

@@ -14,6 +14,7 @@ crate::stories![
     locks_and_elections_are_listed_with_their_holders,
     locks_and_elections_are_an_object_with_json,
     prefix_limits_the_list_and_none_has_its_own_status,
+    prefix_limits_names_and_not_keys,
     list_of_many_keys_is_read_in_pages,
     broken_lock_is_lost_by_its_holder_and_had_by_the_next,
     break_without_a_terminal_needs_yes_and_deletes_nothing,
@@ -90,6 +91,24 @@ async fn prefix_limits_the_list_and_none_has_its_own_status(server: Server) {
     let (status, printed, complaint) = server.coord(&["list", "zoo", "--json"]).end().await;
     let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
     assert_eq!((status, complaint.as_str(), &printed["queues"]), (Some(4), "", &json!([])));
+}
+
+/// The keys of the queue `jobs` begin with `jobs/`, and its name does not.
+async fn prefix_limits_names_and_not_keys(server: Server) {
+    let mut first = holder(&server, "jobs").await;
+    let waiter = server.coord(&["lock", "jobs", "--", "true"]);
+    server.line_has("jobs", 2).await;
+    let keys = server.keys("jobs/").await;
+    for prefix in ["jobs/", &keys[0], &keys[1]] {
+        let told = format!("coord list: no lock or election under {prefix} is held\n");
+        let none = server.coord(&["list", prefix]).end().await;
+        assert_eq!(none, (Some(4), String::new(), told));
+    }
+    let (status, printed, _) = server.coord(&["list", "jobs"]).end().await;
+    assert_eq!(status, Some(0));
+    assert!(printed.contains(&keys[0]) && !printed.contains(&keys[1]), "{printed}");
+    first.hang_up();
+    assert_eq!((first.status().await, waiter.status().await), (Some(0), Some(0)));
 }
 
 /// Two and a half pages of data, with locks in the first and the last of them.
