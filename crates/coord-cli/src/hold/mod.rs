@@ -228,12 +228,14 @@ impl HoldFlags {
             biased;
             status = child.ends_passing_on(signals) => {
                 let ended = if status == 0 { Ok(()) } else { Err(End::silent(status)) };
-                return Used { ended, cause: Cause::CommandEnded };
+                let interrupted = child.was_interrupted_at_terminal(status);
+                let cause = if interrupted { Cause::Interrupt } else { Cause::CommandEnded };
+                return Used { ended, cause };
             }
             notice = notice(contender, grace) => notice,
         };
         stake.complain(&notice.why);
-        child.end(notice.kill_at).await;
+        child.end(notice.kill_at, signals).await;
         Used { ended: Err(End::silent(LOST)), cause: Cause::Loss }
     }
 
@@ -274,6 +276,8 @@ struct Used {
 enum Cause {
     /// The command ended by itself.
     CommandEnded,
+    /// The command ended by INT or QUIT from the terminal, which sends them to its group only.
+    Interrupt,
     /// A loss, before the command had ended. `--again` campaigns again after this one only.
     Loss,
     /// A signal, a timeout, or a failure.
