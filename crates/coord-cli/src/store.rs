@@ -30,7 +30,7 @@ pub(crate) const ENVIRONMENT: &str = "\
 Environment:
   ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY,
   ETCDCTL_DIAL_TIMEOUT stand for the flags of the same name, which win over them; an empty one
-  counts as not set.";
+  counts as not set. ETCDCTL_INSECURE_TRANSPORT=false demands TLS where no file is named.";
 
 /// Where the store is, and as whom to reach it.
 #[derive(Args, Clone, Debug)]

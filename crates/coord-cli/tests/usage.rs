@@ -179,3 +179,30 @@ fn password_file_that_is_a_pipe_is_read_once() {
         assert_eq!(ended(output), (Some(0), String::new(), String::new()), "{subcommand:?}");
     }
 }
+
+/// The scheme was found to be wrong only while connecting, with exit status 1 or 125.
+#[test]
+fn endpoint_with_an_unknown_scheme_is_a_usage_error() {
+    for line in [&["who", "jobs"][..], &["lock", "jobs", "--", "true"], &["list"]] {
+        let (subcommand, rest) = line.split_first().expect("a subcommand");
+        let flag = [&[*subcommand, "--endpoints", "htps://a:1"], rest].concat();
+        let (status, _, complaint) = ended(coord(&flag));
+        assert_eq!(status, Some(2), "{flag:?}: {complaint}");
+        assert!(complaint.contains("--endpoints") && complaint.contains("htps"), "{complaint}");
+        let output = program().args(line).env("ETCDCTL_ENDPOINTS", "a:1,htps://a:1").output();
+        let (status, _, complaint) = ended(output.expect("the program is built"));
+        assert_eq!(status, Some(2), "{line:?}: {complaint}");
+        let named = complaint.contains("ETCDCTL_ENDPOINTS: ") && complaint.contains("\"htps\"");
+        assert!(named, "{complaint}");
+    }
+}
+
+#[test]
+fn password_over_clear_text_is_a_usage_error() {
+    let login = ["--user", "app", "--password", "secret", "--cacert", "/dev/null"];
+    let line = [&["who", "jobs", "--endpoints", "http://127.0.0.1:1"], &login[..]].concat();
+    let (status, _, complaint) = ended(coord(&line));
+    assert_eq!(status, Some(2), "{complaint}");
+    let named = complaint.contains("--endpoints: ") && complaint.contains("clear text");
+    assert!(named, "{complaint}");
+}
