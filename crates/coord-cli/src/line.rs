@@ -36,15 +36,21 @@ impl Line {
     }
 }
 
+/// The key up to its last slash: the name of the queue, if it belongs to one.
+pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
+    let slash = kv.key.iter().rposition(|byte| *byte == b'/')?;
+    Some(kv.key.slice(..slash))
+}
+
 /// The name of the queue that a key belongs to, if its last part is the key's own lease, with or
 /// without a number behind it.
 pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
-    let slash = kv.key.iter().rposition(|byte| *byte == b'/')?;
+    let parent = parent_of(kv)?;
     let lease = kv.lease?.to_string();
-    let number = kv.key[slash + 1..].strip_prefix(lease.as_bytes())?;
+    let number = kv.key[parent.len() + 1..].strip_prefix(lease.as_bytes())?;
     let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     let is_contender = number.is_empty() || number.strip_prefix(b"-").is_some_and(is_number);
-    is_contender.then(|| kv.key.slice(..slash))
+    is_contender.then_some(parent)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! `coord list`: the locks and elections under a prefix.
 //!
 //! A key belongs to a wait queue if its last part is the lease that it hangs on, as coord and Go's
-//! package name theirs. All other keys under the prefix are data, and are left out. Keys are read
-//! without their values, a page at a time and all of one revision, so that data of any size costs
-//! only its keys.
+//! package name theirs. All other keys under the prefix are data, and are left out unless contenders
+//! wait behind them. Keys are read without their values, a page at a time and all of one revision,
+//! so that data of any size costs only its keys.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::end::{End, print};
-use crate::line::queue_of;
+use crate::line::{parent_of, queue_of};
 use crate::store::{ENVIRONMENT, StoreFlags};
 use crate::{table, text};
 
@@ -24,12 +24,16 @@ const PAGE: i64 = 1000;
 /// How many holders' values are read at a time.
 const HOLDERS: usize = 16;
 
+/// What is shown in place of a value of a key that is data and has contenders behind it.
+const BLOCKS: &str = "(data: blocks the queue)";
+
 /// List the locks and elections that are held, in order of their names.
 ///
 /// A line for each: its name; how many contenders wait; the holder's fencing token; how many
 /// revisions the store has made since the holder's key was created; the holder's key, and its
 /// value, which locks do not have. Locks and elections look the same, and so do those of `etcdctl`
-/// and Go's package. Other keys under the prefix are left out.
+/// and Go's package. Other keys under the prefix are left out, unless one is older than all
+/// contenders of its queue: all of them wait behind it, so it is shown in place of a holder.
 ///
 /// The store keeps no clock time, so the age of a key is counted in revisions.
 #[derive(Args, Debug)]
@@ -39,7 +43,8 @@ pub(crate) struct List {
     #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
     /// Print one JSON object: `prefix`, `revision`, and `queues`, each with `name`, `waiters`, and
-    /// `holder`, which has `key`, `value`, `fencing_token`, `revisions_ago` and `lease`
+    /// `holder`, which has `key`, `value`, `fencing_token`, `revisions_ago` and `lease`; `holder`
+    /// is null if all contenders wait behind a key that is data, which `blocked_by` is then
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -59,7 +64,7 @@ Examples:
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  at least one is held
+  0  at least one is held, or waited for behind a key that is data
   1  the store cannot be reached, or refused
   2  the command line is wrong
   4  none is held";
@@ -68,11 +73,26 @@ fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
 }
 
-/// A wait queue with its first contender.
+/// A wait queue.
 #[derive(Debug)]
 struct Queue {
-    holder: KeyValue,
-    waiters: usize,
+    /// The first contender.
+    first: KeyValue,
+    /// The contenders behind it.
+    others: usize,
+    /// A key of the queue that is older and no contender's: the first contender waits behind it.
+    blocked_by: Option<KeyValue>,
+}
+
+impl Queue {
+    /// The first contender, if it does not wait behind a key that is data.
+    fn holder(&self) -> Option<&KeyValue> {
+        self.blocked_by.is_none().then_some(&self.first)
+    }
+
+    fn waiters(&self) -> usize {
+        self.others + usize::from(self.blocked_by.is_some())
+    }
 }
 
 impl List {
@@ -111,7 +131,7 @@ impl List {
     /// The queues under the prefix by their names, and the revision that they were read at.
     async fn queues(&self, kv: &dyn KvBackend) -> Result<(Revision, BTreeMap<Bytes, Queue>)> {
         let all = KeyRange::prefix(self.prefix.clone());
-        let mut queues = BTreeMap::new();
+        let (mut queues, mut data) = (BTreeMap::new(), BTreeMap::new());
         let (mut start, mut revision) = (all.start().clone(), None);
         loop {
             let page = KeyRange::from_wire(start, all.range_end().clone());
@@ -123,13 +143,24 @@ impl List {
             let first_read = *revision.get_or_insert(read.header.revision);
             let last = read.kvs.last().map(|kv| kv.key.clone());
             for kv in read.kvs {
-                if let Some(name) = queue_of(&kv) {
-                    count(&mut queues, name, kv);
+                // The prefix is that of names: a key is longer than the name of its queue.
+                let parent = parent_of(&kv).filter(|name| name.starts_with(self.prefix.as_bytes()));
+                match parent {
+                    Some(name) if queue_of(&kv).is_some() => count(&mut queues, name, kv),
+                    Some(name) => note_data(&mut data, name, kv),
+                    None => {}
                 }
             }
             match last {
                 Some(last) if read.more => start = [&last[..], b"\0"].concat().into(),
-                _ => return Ok((first_read, queues)),
+                _ => {
+                    for (name, queue) in &mut queues {
+                        queue.blocked_by = data
+                            .remove(name)
+                            .filter(|kv| kv.create_revision < queue.first.create_revision);
+                    }
+                    return Ok((first_read, queues));
+                }
             }
         }
     }
@@ -139,14 +170,25 @@ impl List {
 fn count(queues: &mut BTreeMap<Bytes, Queue>, name: Bytes, contender: KeyValue) {
     match queues.get_mut(&name) {
         None => {
-            queues.insert(name, Queue { holder: contender, waiters: 0 });
+            queues.insert(name, Queue { first: contender, others: 0, blocked_by: None });
         }
         Some(queue) => {
-            queue.waiters += 1;
-            if contender.create_revision < queue.holder.create_revision {
-                queue.holder = contender;
+            queue.others += 1;
+            if contender.create_revision < queue.first.create_revision {
+                queue.first = contender;
             }
         }
+    }
+}
+
+/// Keeps the oldest key that is data of each name.
+fn note_data(data: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyValue) {
+    match data.get_mut(&name) {
+        None => {
+            data.insert(name, kv);
+        }
+        Some(oldest) if kv.create_revision < oldest.create_revision => *oldest = kv,
+        Some(_) => {}
     }
 }
 
@@ -156,10 +198,11 @@ async fn with_values(
     revision: Revision,
     queues: &mut BTreeMap<Bytes, Queue>,
 ) -> Result<()> {
-    let reads = queues.values_mut().map(async |queue| {
-        let read = kv.range(Range::new(queue.holder.key.clone()).at(revision)).await?;
+    let held = queues.values_mut().filter(|queue| queue.holder().is_some());
+    let reads = held.map(async |queue| {
+        let read = kv.range(Range::new(queue.first.key.clone()).at(revision)).await?;
         if let Some(holder) = read.kvs.into_iter().next() {
-            queue.holder = holder;
+            queue.first = holder;
         }
         Ok::<_, anyhow::Error>(())
     });
@@ -167,32 +210,40 @@ async fn with_values(
 }
 
 fn as_json(name: &Bytes, queue: &Queue, now: Revision) -> Value {
-    let holder = &queue.holder;
-    json!({
-        "name": text::json(name),
-        "waiters": queue.waiters,
-        "holder": {
+    let holder = queue.holder().map(|holder| {
+        json!({
             "key": text::json(&holder.key),
             "value": text::json(&holder.value),
             "fencing_token": holder.create_revision.0,
             "revisions_ago": now.0 - holder.create_revision.0,
             "lease": holder.lease.map(|lease| lease.to_string()),
-        },
-    })
+        })
+    });
+    let mut shown =
+        json!({ "name": text::json(name), "waiters": queue.waiters(), "holder": holder });
+    if let Some(data) = &queue.blocked_by {
+        shown["blocked_by"] = text::json(&data.key);
+    }
+    shown
 }
 
 fn as_table(queues: &BTreeMap<Bytes, Queue>, now: Revision) -> String {
     let heads = ["name", "waiters", "token", "revisions ago", "key", "value"];
     let mut rows = vec![heads.map(str::to_owned)];
-    for (name, Queue { holder, waiters }) in queues {
-        rows.push([
-            text::line(name),
-            waiters.to_string(),
-            holder.create_revision.to_string(),
-            (now.0 - holder.create_revision.0).to_string(),
-            text::line(&holder.key),
-            text::line(&holder.value),
-        ]);
+    for (name, queue) in queues {
+        let (name, waiters) = (text::line(name), queue.waiters().to_string());
+        let none = || "-".to_owned();
+        rows.push(match &queue.blocked_by {
+            None => [
+                name,
+                waiters,
+                queue.first.create_revision.to_string(),
+                (now.0 - queue.first.create_revision.0).to_string(),
+                text::line(&queue.first.key),
+                text::line(&queue.first.value),
+            ],
+            Some(data) => [name, waiters, none(), none(), text::line(&data.key), BLOCKS.to_owned()],
+        });
     }
     table::lines(&rows, [false, true, true, true, false, false])
 }

@@ -25,7 +25,7 @@ pub(crate) struct Signals {
     /// The last one, and when it was had.
     last: Option<(Signal, Instant)>,
     /// Whether INT, TERM or QUIT has been received: HUP may mean to read a configuration again.
-    told_to_stop: bool,
+    stop_requested: bool,
     /// The signals that the parent blocked.
     inherited_mask: SigSet,
 }
@@ -50,7 +50,7 @@ impl Signals {
         }
         // Handled from here on, so that one which was sent while it was blocked is delivered here.
         let inherited_mask = unblocked()?;
-        Ok(Self { heard, last: None, told_to_stop: false, inherited_mask })
+        Ok(Self { heard, last: None, stop_requested: false, inherited_mask })
     }
 
     /// The signal mask that this program was started with, for a command that it runs.
@@ -62,13 +62,13 @@ impl Signals {
     pub(crate) async fn next(&mut self) -> Signal {
         let signal = self.heard().await;
         self.last = Some((signal, Instant::now()));
-        self.told_to_stop |= signal != Signal::HUP;
+        self.stop_requested |= signal != Signal::HUP;
         signal
     }
 
     /// Whether a signal has been received that asks a program to end.
-    pub(crate) const fn were_told_to_stop(&self) -> bool {
-        self.told_to_stop
+    pub(crate) const fn stop_requested(&self) -> bool {
+        self.stop_requested
     }
 
     /// The next one by which somebody insists: an echo of the last is not.

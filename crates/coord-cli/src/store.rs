@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
@@ -30,7 +30,7 @@ pub(crate) const ENVIRONMENT: &str = "\
 Environment:
   ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY,
   ETCDCTL_DIAL_TIMEOUT stand for the flags of the same name, which win over them; an empty one
-  counts as not set.";
+  counts as not set. ETCDCTL_INSECURE_TRANSPORT=false demands TLS where no file is named.";
 
 /// Where the store is, and as whom to reach it.
 #[derive(Args, Clone, Debug)]
@@ -61,6 +61,9 @@ pub(crate) struct StoreFlags {
     /// How long a member may take to accept a connection [default: 2s]
     #[arg(long, visible_alias = "dial-timeout", value_name = "TIME", value_parser = time)]
     connect_timeout: Option<String>,
+    /// What is in the password file. It is read once, because a pipe cannot be read again.
+    #[arg(skip)]
+    password_read: Arc<OnceLock<String>>,
 }
 
 impl StoreFlags {
@@ -126,7 +129,14 @@ impl StoreFlags {
         }
         let file = self.password_file.as_deref().filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = file {
-            settings.set(Variable::Password, "--password-file", password(path)?);
+            let password = match self.password_read.get() {
+                Some(password) => password.clone(),
+                None => {
+                    let password = password(path)?;
+                    self.password_read.get_or_init(|| password).clone()
+                }
+            };
+            settings.set(Variable::Password, "--password-file", password);
         }
         Ok(settings)
     }

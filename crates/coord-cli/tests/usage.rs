@@ -2,9 +2,10 @@
 
 mod support;
 
-use std::process::Output;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
 
-use support::{coord, text};
+use support::{coord, program, text};
 
 /// Runs `coord` with these arguments, on an empty store in memory.
 fn in_memory(arguments: &[&str]) -> Output {
@@ -160,4 +161,48 @@ fn help_names_only_flags_that_the_subcommand_has() {
             }
         }
     }
+}
+
+/// The file was read twice, and a pipe is empty the second time.
+#[test]
+fn password_file_that_is_a_pipe_is_read_once() {
+    for subcommand in [&["lock", "jobs"][..], &["elect", "jobs", "here"]] {
+        let mut command = program();
+        command.args(subcommand).args(["--endpoints", "mem:", "--user", "app"]);
+        command.args(["--password-file", "/dev/stdin", "--", "true"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program is built");
+        let mut input = child.stdin.take().expect("it was piped");
+        input.write_all(b"secret\n").expect("the program reads it");
+        drop(input);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(ended(output), (Some(0), String::new(), String::new()), "{subcommand:?}");
+    }
+}
+
+/// The scheme was found to be wrong only while connecting, with exit status 1 or 125.
+#[test]
+fn endpoint_with_an_unknown_scheme_is_a_usage_error() {
+    for line in [&["who", "jobs"][..], &["lock", "jobs", "--", "true"], &["list"]] {
+        let (subcommand, rest) = line.split_first().expect("a subcommand");
+        let flag = [&[*subcommand, "--endpoints", "htps://a:1"], rest].concat();
+        let (status, _, complaint) = ended(coord(&flag));
+        assert_eq!(status, Some(2), "{flag:?}: {complaint}");
+        assert!(complaint.contains("--endpoints") && complaint.contains("htps"), "{complaint}");
+        let output = program().args(line).env("ETCDCTL_ENDPOINTS", "a:1,htps://a:1").output();
+        let (status, _, complaint) = ended(output.expect("the program is built"));
+        assert_eq!(status, Some(2), "{line:?}: {complaint}");
+        let named = complaint.contains("ETCDCTL_ENDPOINTS: ") && complaint.contains("\"htps\"");
+        assert!(named, "{complaint}");
+    }
+}
+
+#[test]
+fn password_over_clear_text_is_a_usage_error() {
+    let login = ["--user", "app", "--password", "secret", "--cacert", "/dev/null"];
+    let line = [&["who", "jobs", "--endpoints", "http://127.0.0.1:1"], &login[..]].concat();
+    let (status, _, complaint) = ended(coord(&line));
+    assert_eq!(status, Some(2), "{complaint}");
+    let named = complaint.contains("--endpoints: ") && complaint.contains("clear text");
+    assert!(named, "{complaint}");
 }

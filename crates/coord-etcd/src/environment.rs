@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use coord_core::{Error, Outcome};
 
+use crate::address::Address;
+use crate::config::ConfigError;
 use crate::error::other;
 use crate::{EtcdBuilder, Tls};
 
@@ -37,6 +39,11 @@ const UNSUPPORTED: [(&str, &str); 2] = [
 
 /// The values of a variable that leave what it stands for switched off.
 const OFF: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
+
+/// The variable that makes `etcdctl` speak TLS without any file named, if it is false.
+const INSECURE_TRANSPORT: &str = "ETCDCTL_INSECURE_TRANSPORT";
+/// The values of a variable that `etcdctl` reads as true, as Go's `strconv.ParseBool` does.
+const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 
 /// A setting that `etcdctl` reads from its environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +112,8 @@ impl Variable {
 #[derive(Clone, Default)]
 pub struct Settings {
     set: BTreeMap<Variable, Setting>,
+    /// The value of [`INSECURE_TRANSPORT`], which has no flag.
+    insecure_transport: Option<OsString>,
     unsupported: Option<Unsupported>,
 }
 
@@ -165,6 +174,7 @@ impl Settings {
                 settings.set(variable, variable.name(), value);
             }
         }
+        settings.insecure_transport = lookup(INSECURE_TRANSPORT).filter(|value| !value.is_empty());
         settings.unsupported = UNSUPPORTED.into_iter().find_map(|(name, remedy)| {
             let value = lookup(name).filter(|value| !OFF.iter().any(|off| value == *off))?;
             Some(Unsupported { name, value, remedy })
@@ -230,10 +240,12 @@ impl Settings {
         }
     }
 
-    /// What to speak TLS with, read from the files; `None` if no file is named.
+    /// What to speak TLS with, read from the files; `None` if no file is named, unless
+    /// `ETCDCTL_INSECURE_TRANSPORT` is false.
     ///
     /// # Errors
-    /// A certificate or a key is set without the other, or a file cannot be read.
+    /// A certificate or a key is set without the other, a file cannot be read, or
+    /// `ETCDCTL_INSECURE_TRANSPORT` is no truth value.
     pub fn certificates(&self) -> Result<Option<Certificates>, SettingsError> {
         let Files { authorities, identity } = self.files()?;
         let authorities = authorities.map(Setting::read).transpose()?;
@@ -241,14 +253,14 @@ impl Settings {
             Some((certificate, key)) => Some((certificate.read()?, key.read()?)),
             None => None,
         };
-        let wanted = identity.is_some() || authorities.is_some();
+        let wanted = identity.is_some() || authorities.is_some() || self.demands_tls()?;
         Ok(wanted.then_some(Certificates { authorities, identity }))
     }
 
     /// The same, for the builder: its errors name the files, so the paths go with the texts.
     fn tls(&self) -> Result<Option<Tls>, SettingsError> {
         let Files { authorities, identity } = self.files()?;
-        if authorities.is_none() && identity.is_none() {
+        if authorities.is_none() && identity.is_none() && !self.demands_tls()? {
             return Ok(None);
         }
         let mut tls = Tls::new();
@@ -260,6 +272,20 @@ impl Settings {
             tls = tls.identity_read(certificate, (key.path(), key.read()?));
         }
         Ok(Some(tls))
+    }
+
+    /// Whether the connection has to be encrypted although no file is named.
+    fn demands_tls(&self) -> Result<bool, SettingsError> {
+        let Some(value) = &self.insecure_transport else { return Ok(false) };
+        let is_any_of = |values: &[&str]| values.iter().any(|known| value == known);
+        match (is_any_of(&OFF), is_any_of(&TRUE)) {
+            (true, _) => Ok(true),
+            (false, true) => Ok(false),
+            (false, false) => {
+                let why = format!("{:?} is no truth value: write true or false", value.display());
+                Err(SettingsError::wrong(INSECURE_TRANSPORT, why))
+            }
+        }
     }
 
     /// The files of certificates and keys; one of a client's certificate and its key is refused
@@ -277,24 +303,38 @@ impl Settings {
     /// A builder with all settings applied.
     ///
     /// # Errors
-    /// A setting is wrong, a file cannot be read, or a variable is set that this crate does not
+    /// A setting is wrong, a password would be sent in clear text although TLS is configured, a file
+    /// cannot be read, or a variable is set that this crate does not
     /// support. Nothing was connected.
     pub fn builder(&self) -> Result<EtcdBuilder, SettingsError> {
         if let Some(Unsupported { name, value, remedy }) = &self.unsupported {
             let why = format!("not supported, but set to {:?}: {remedy}", value.to_string_lossy());
             return Err(SettingsError::wrong(name, why));
         }
-        let mut builder = EtcdBuilder::new(self.endpoints()?);
+        let endpoints = self.endpoints()?;
+        let (tls, login) = (self.tls()?, self.login()?);
+        for endpoint in &endpoints {
+            Address::parse(endpoint, tls.is_some(), login.is_some())
+                .map_err(|error| self.wrong_endpoint(&error))?;
+        }
+        let mut builder = EtcdBuilder::new(endpoints);
         if let Some(timeout) = self.dial_timeout()? {
             builder = builder.connect_timeout(timeout);
         }
-        if let Some((user, password)) = self.login()? {
+        if let Some((user, password)) = login {
             builder = builder.login(user, password);
         }
-        if let Some(tls) = self.tls()? {
+        if let Some(tls) = tls {
             builder = builder.tls(tls);
         }
         Ok(builder)
+    }
+
+    /// That an endpoint does not go with the other settings.
+    fn wrong_endpoint(&self, error: &ConfigError) -> SettingsError {
+        let endpoints = self.set.get(&Variable::Endpoints);
+        let source = endpoints.map_or(Variable::Endpoints.name(), |setting| setting.source);
+        SettingsError::wrong(source, error.to_string())
     }
 
     fn text(&self, variable: Variable) -> Result<Option<(&str, &'static str)>, SettingsError> {
@@ -309,7 +349,8 @@ impl Settings {
 impl EtcdBuilder {
     /// Reads `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD`, `ETCDCTL_CACERT`,
     /// `ETCDCTL_CERT`, `ETCDCTL_KEY` and `ETCDCTL_DIAL_TIMEOUT`, so that a program reaches the
-    /// cluster that `etcdctl` reaches from the same shell.
+    /// cluster that `etcdctl` reaches from the same shell. If `ETCDCTL_INSECURE_TRANSPORT` is false,
+    /// connections are encrypted, and trust the system's authorities, also where no file is named.
     ///
     /// ```no_run
     /// use coord_etcd::EtcdBuilder;
@@ -415,8 +456,10 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
     humantime::parse_duration(text).map_err(|_| "write 300ms, 10s, 1m30s, or a number of seconds")
 }
 
-/// The address of a member. One without a port, or with one that is no port, would mean port 80.
+/// The address of a member, if it is well-formed: the address of a member has a known scheme, and
+/// without a scheme it has a port, because it would otherwise mean port 80.
 fn member(text: &str) -> Result<String, String> {
+    Address::parse(text, false, false).map_err(|error| error.to_string())?;
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
         None => (None, text),

@@ -21,7 +21,7 @@ use super::group::Group;
 use super::reaper::{Ended, Reaper};
 use super::terminal::Terminal;
 use crate::end::{End, complain};
-use crate::signals::{Signals, name_of};
+use crate::signals::{Signals, name_of, status_of};
 
 /// The command cannot be run.
 const NOT_RUN: u8 = 126;
@@ -105,9 +105,16 @@ impl Child {
         self.ended.status().await
     }
 
+    /// Whether this status is that of a command that INT or QUIT from the terminal ended.
+    pub(super) fn was_interrupted_at_terminal(&self, status: u8) -> bool {
+        let by = [Signal::INT, Signal::QUIT].map(status_of);
+        self.terminal.is_given() && by.contains(&status)
+    }
+
     /// Tells it to stop, and kills what is left of it at `kill_at`. When this returns, nothing is,
-    /// unless a process cannot die: one that may not be signalled is waited for.
-    pub(super) async fn end(mut self, kill_at: Instant) {
+    /// unless a process cannot die: one that may not be signalled is waited for, until a second
+    /// signal is received.
+    pub(super) async fn end(mut self, kill_at: Instant, signals: &mut Signals) {
         if let Some(process) = self.group.deliver(Signal::TERM) {
             self.complain_of(process, Some("TERM"));
         }
@@ -117,8 +124,23 @@ impl Child {
         if let Some(process) = self.group.send(Signal::KILL) {
             self.complain_of(process, Some("KILL"));
         }
-        while self.group.unreachable().is_some() {
-            sleep(UNREACHABLE_POLL).await;
+        let mut signalled = false;
+        while let Some(process) = self.group.unreachable() {
+            tokio::select! {
+                biased;
+                signal = signals.insists() => {
+                    if std::mem::replace(&mut signalled, true) {
+                        return;
+                    }
+                    let message = format!(
+                        "{}: process {process} of the command still runs, as another user: a \
+                        second signal ends coord, and leaves the process running",
+                        name_of(signal)
+                    );
+                    complain(self.subcommand, &message);
+                }
+                () = sleep(UNREACHABLE_POLL) => {}
+            }
         }
         self.ended.status().await;
         // Not without end: where orphans are not ours, they may never be reaped.

@@ -117,18 +117,18 @@ impl HoldFlags {
         let patience = patience.max(self.timeout.unwrap_or_default());
         let times = [self.ttl, patience];
         let mut session = wait::opened(&kv, times, (&stake, false), &limit, &mut signals).await?;
-        let mut ended = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
+        let mut used = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
         while stake.again
-            && !signals.were_told_to_stop()
-            && let Err(end) = &ended
-            && end.status == LOST
+            && !signals.stop_requested()
+            && used.cause == Cause::Loss
+            && let Err(end) = &used.ended
         {
             stake.complain(&format!("{}: campaigning again", end.why()));
             let limit = Limit::from_now(self.timeout);
             session = wait::opened(&kv, times, (&stake, true), &limit, &mut signals).await?;
-            ended = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
+            used = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
         }
-        ended
+        used.ended
     }
 
     /// Waits, holds, and gives back, on this session, which ends with it.
@@ -139,30 +139,36 @@ impl HoldFlags {
         limit: &Limit,
         reaper: &Reaper,
         signals: &mut Signals,
-    ) -> Result<(), End> {
-        let ended = match wait::held(session, stake, limit, signals).await {
-            Err(end) => Err(end),
+    ) -> Used {
+        let used = match wait::held(session, stake, limit, signals).await {
+            Err(end) => {
+                let cause = if end.status == LOST { Cause::Loss } else { Cause::Other };
+                Used { ended: Err(end), cause }
+            }
             Ok(contender) => {
                 let acquired = Instant::now();
-                let ended = self.use_it(stake, &contender, reaper, signals).await;
-                if ended.command_ended {
+                let used = self.use_it(stake, &contender, reaper, signals).await;
+                if used.cause == Cause::CommandEnded {
                     rest::kept(stake, &contender, acquired, signals).await;
                 }
+                let Used { ended, cause } = used;
                 // It was held until then, if leaving the queue succeeds.
-                match (ended.ended, unless_signalled(signals, contender.leave()).await) {
+                match (ended, unless_signalled(signals, contender.leave()).await) {
+                    // The cause stays: work that has ended is not repeated.
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
-                        Err(End::failed(LOST, PrimitiveError::Lost(reason)))
+                        let ended = Err(End::failed(LOST, PrimitiveError::Lost(reason)));
+                        Used { ended, cause }
                     }
-                    (ended, Some(_)) => ended,
+                    (ended, Some(_)) => Used { ended, cause },
                     (ended, None) => {
                         stake.complain(NOT_WAITED_FOR);
-                        return ended;
+                        return Used { ended, cause };
                     }
                 }
             }
         };
         if matches!(session.state(), SessionState::Lost(_)) {
-            return ended;
+            return used;
         }
         // Deletes the key of a contender that could not leave, too.
         match unless_signalled(signals, session.close()).await {
@@ -172,7 +178,7 @@ impl HoldFlags {
             }
             None => stake.complain(NOT_WAITED_FOR),
         }
-        ended
+        used
     }
 
     /// Refuses what clap cannot check, because a name may stand behind `--` as a command does.
@@ -209,35 +215,33 @@ impl HoldFlags {
     ) -> Used {
         let grace = self.grace.unwrap_or(contender.session().ttl() / 5);
         let Some((program, arguments)) = self.command.split_first() else {
-            return self.hold_until_signalled(contender, signals).await.into();
+            return self.hold_until_signalled(contender, signals).await;
         };
         let mut command = Command::new(program);
         command.args(arguments).envs(stake.kind.variables(contender));
         let (subcommand, mask) = (stake.kind.subcommand(), signals.inherited_mask());
         let mut child = match Child::spawned(subcommand, reaper, &mut command, mask) {
             Ok(child) => child,
-            Err(end) => return Err(end).into(),
+            Err(end) => return Used { ended: Err(end), cause: Cause::Other },
         };
         let notice = tokio::select! {
             biased;
             status = child.ends_passing_on(signals) => {
                 let ended = if status == 0 { Ok(()) } else { Err(End::silent(status)) };
-                return Used { ended, command_ended: true };
+                let interrupted = child.was_interrupted_at_terminal(status);
+                let cause = if interrupted { Cause::Interrupt } else { Cause::CommandEnded };
+                return Used { ended, cause };
             }
             notice = notice(contender, grace) => notice,
         };
         stake.complain(&notice.why);
-        child.end(notice.kill_at).await;
-        Err(End::silent(LOST)).into()
+        child.end(notice.kill_at, signals).await;
+        Used { ended: Err(End::silent(LOST)), cause: Cause::Loss }
     }
 
-    async fn hold_until_signalled(
-        &self,
-        contender: &Contender,
-        signals: &mut Signals,
-    ) -> Result<(), End> {
+    async fn hold_until_signalled(&self, contender: &Contender, signals: &mut Signals) -> Used {
         let key = contender.key();
-        if self.json {
+        let printed = if self.json {
             print(text::json_line(&json!({
                 "key": text::json(key),
                 "fencing_token": contender.fencing_token().0.0,
@@ -245,28 +249,39 @@ impl HoldFlags {
             })))
         } else {
             print(text::line(key))
+        };
+        if let Err(error) = printed {
+            return Used { ended: Err(failed(error)), cause: Cause::Other };
         }
-        .map_err(failed)?;
         tokio::select! {
             biased;
-            _ = signals.next() => Ok(()),
-            reason = contender.lost() => Err(End::failed(LOST, PrimitiveError::Lost(reason))),
+            _ = signals.next() => Used { ended: Ok(()), cause: Cause::Other },
+            reason = contender.lost() => {
+                let ended = Err(End::failed(LOST, PrimitiveError::Lost(reason)));
+                Used { ended, cause: Cause::Loss }
+            }
         }
     }
 }
 
-/// How the use of what is held ended.
+/// How the use of what is held, or the wait for it, ended.
 #[derive(Debug)]
 struct Used {
     ended: Result<(), End>,
-    /// Whether a command ran, and ended by itself.
-    command_ended: bool,
+    cause: Cause,
 }
 
-impl From<Result<(), End>> for Used {
-    fn from(ended: Result<(), End>) -> Self {
-        Self { ended, command_ended: false }
-    }
+/// What ended the use. The exit status does not show it: a command can exit with 122 too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The command ended by itself.
+    CommandEnded,
+    /// The command ended by INT or QUIT from the terminal, which sends them to its group only.
+    Interrupt,
+    /// A loss, before the command had ended. `--again` campaigns again after this one only.
+    Loss,
+    /// A signal, a timeout, or a failure.
+    Other,
 }
 
 /// Waits for the store, unless somebody insists that it is not to be waited for: `None`.

@@ -10,6 +10,9 @@
 //! 02:01:30   b.example   its clock says 02:00:00: the same command ends with exit status 123
 //! ```
 
+use std::io::{IsTerminal as _, stderr};
+use std::time::Duration;
+
 use coord_core::contender::Contender;
 use tokio::time::{Instant, sleep_until};
 
@@ -26,7 +29,10 @@ pub(super) async fn kept(
 ) {
     // A time beyond the end of the clock never comes.
     let until = stake.hold_at_least.map(|at_least| acquired.checked_add(at_least));
-    let Some(until) = until.filter(|_| !signals.were_told_to_stop()) else { return };
+    let Some(until) = until.filter(|_| !signals.stop_requested()) else { return };
+    if stderr().is_terminal() {
+        report(stake, until);
+    }
     let passed = async {
         match until {
             Some(until) => sleep_until(until).await,
@@ -43,4 +49,19 @@ pub(super) async fn kept(
         }
         () = passed => {}
     }
+}
+
+/// Reports at a terminal why the prompt does not return.
+fn report(stake: &Stake, until: Option<Instant>) {
+    let secs_left = |until: Instant| {
+        let left = until.saturating_duration_since(Instant::now());
+        // Rounded up, so that it is never 0s.
+        humantime::format_duration(Duration::from_secs(left.as_secs().saturating_add(1)))
+    };
+    let left = match until {
+        Some(until) => format!("for another {}", secs_left(until)),
+        None => "without end".to_owned(),
+    };
+    let name = &stake.name;
+    stake.complain(&format!("{name} is kept {left} (--hold-at-least); ctrl-C releases it"));
 }

@@ -44,6 +44,11 @@ impl Terminal {
         given
     }
 
+    /// Whether a group has it now that this program gave it to.
+    pub(super) const fn is_given(&self) -> bool {
+        self.given
+    }
+
     pub(super) fn take_back(&mut self) {
         let Some(terminal) = self.terminal.as_ref().filter(|_| std::mem::take(&mut self.given))
         else {

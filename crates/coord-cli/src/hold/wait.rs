@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{KeyValue, KvBackend, Session};
+use coord_core::{KeyValue, KvBackend, PrimitiveError, Session};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
@@ -134,52 +134,91 @@ pub(super) async fn held(
         return contender;
     }
     let holder = match holder(session, stake).await {
-        Some(holder) => format!(": {}", described(&holder, stake.kind)),
-        None => String::new(),
+        Holder::Other(holder) => format!(": {}", described(&holder, stake.kind)),
+        Holder::None | Holder::Unknown => String::new(),
     };
     Err(limit.passed(&format!("waiting for {}{holder}", stake.name)))
 }
 
+/// Enqueues and waits. With `--again`, a store that is unavailable is tried until it is there.
 async fn enqueued(session: &Session, stake: &Stake) -> Result<Contender, End> {
+    let mut reported = false;
+    loop {
+        let (step, error) = match attempted(session, stake).await {
+            Ok(Some(contender)) => return Ok(contender),
+            Ok(None) => return Err(taken(session, stake).await),
+            Err(failure) => failure,
+        };
+        match &error {
+            PrimitiveError::Backend(cause) if stake.again && cause.is_retryable() => {
+                if !std::mem::replace(&mut reported, true) {
+                    stake.complain(&format!("{step}: {cause}: trying on"));
+                }
+            }
+            _ => return Err(lost_or_failed(error, || step)),
+        }
+        sleep(REOPEN_PAUSE).await;
+    }
+}
+
+/// Enqueues and waits once; `None` if it is taken and is not to be waited for. An error has the
+/// step that failed.
+async fn attempted(
+    session: &Session,
+    stake: &Stake,
+) -> Result<Option<Contender>, (String, PrimitiveError)> {
     let name = &stake.name;
     let queue = WaitingLine::new(session, name.clone());
     if stake.patience == Patience::Try {
         let tried = queue.try_join(stake.value.clone()).await;
-        let tried = tried.map_err(|error| lost_or_failed(error, || format!("take {name}")))?;
-        let Some(contender) = tried else { return Err(taken(session, stake).await) };
-        return Ok(contender);
+        return tried.map_err(|error| (format!("take {name}"), error));
     }
     let joined = queue.join(stake.value.clone()).await;
-    let mut contender =
-        joined.map_err(|error| lost_or_failed(error, || format!("join the queue of {name}")))?;
+    let mut contender = joined.map_err(|error| (format!("join the queue of {name}"), error))?;
     let mine = contender.fencing_token();
     let seen = Line::new(name);
     let progress = progress::told(session, &seen, mine);
     tokio::select! {
         biased;
         turn = contender.wait_turn() => {
-            turn.map_err(|error| lost_or_failed(error, || format!("wait for {name}")))?;
+            turn.map_err(|error| (format!("wait for {name}"), error))?;
         }
         never = progress => match never {},
     }
-    Ok(contender)
+    Ok(Some(contender))
 }
 
 async fn taken(session: &Session, stake: &Stake) -> End {
     let holder = match holder(session, stake).await {
-        Some(holder) => described(&holder, stake.kind),
-        None => "its holder has released it since".to_owned(),
+        Holder::Other(holder) => format!(": {}", described(&holder, stake.kind)),
+        Holder::None => ": its holder has released it since".to_owned(),
+        Holder::Unknown => String::new(),
     };
-    End::new(TAKEN, format!("{} is taken: {holder}", stake.name))
+    End::new(TAKEN, format!("{} is taken{holder}", stake.name))
 }
 
-/// The first key of the queue, if it is another session's and is found within a moment.
-async fn holder(session: &Session, stake: &Stake) -> Option<KeyValue> {
+/// What a read of the queue shows of its holder.
+#[derive(Debug)]
+enum Holder {
+    /// The first key, which is another session's.
+    Other(KeyValue),
+    /// No other session has the first key.
+    None,
+    /// The read failed, took too long, or did not reach the first key.
+    Unknown,
+}
+
+/// Looks for the first key of the queue, for a moment.
+async fn holder(session: &Session, stake: &Stake) -> Holder {
     let line = Line::new(&stake.name);
     let first = line.in_order().limit(KEYS_TO_LOOK_THROUGH);
-    let read = timeout(LOOK_FOR_HOLDER, session.backend().range(first)).await.ok()?.ok()?;
-    let holder = read.kvs.into_iter().find(|kv| line.owns(&kv.key))?;
-    (holder.lease != Some(session.lease_id())).then_some(holder)
+    let read = timeout(LOOK_FOR_HOLDER, session.backend().range(first)).await;
+    let Ok(Ok(read)) = read else { return Holder::Unknown };
+    match read.kvs.into_iter().find(|kv| line.owns(&kv.key)) {
+        Some(holder) if holder.lease != Some(session.lease_id()) => Holder::Other(holder),
+        None if read.more => Holder::Unknown,
+        Some(_) | None => Holder::None,
+    }
 }
 
 fn described(holder: &KeyValue, kind: Kind) -> String {
@@ -190,5 +229,77 @@ fn described(holder: &KeyValue, kind: Kind) -> String {
             let value = text::line(&holder.value);
             format!("{key} leads with fencing token {token} and value {value}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use coord_core::{Error, Outcome};
+    use coord_mem::MemBackend;
+    use coord_testkit::{Call, Fate, Intercept};
+
+    use super::*;
+    use crate::hold::stake::{FAILED, LOST};
+
+    const UNLIMITED: Limit = Limit { timeout: None, until: None };
+
+    fn stake(patience: Patience, again: bool) -> Stake {
+        let (name, value) = ("jobs".to_owned(), "here".to_owned());
+        Stake { kind: Kind::Election, name, value, patience, hold_at_least: None, again }
+    }
+
+    async fn session(kv: &Arc<dyn KvBackend>) -> Session {
+        Session::builder(Arc::clone(kv)).open().await.expect("the store is there")
+    }
+
+    /// A store that is unavailable for the first two transactions.
+    fn unavailable_twice() -> Arc<dyn KvBackend> {
+        let txns = AtomicUsize::new(0);
+        Arc::new(Intercept::new(MemBackend::new(), move |call: &Call| match call {
+            Call::Txn(_) if txns.fetch_add(1, Relaxed) < 2 => {
+                let reason = "no member answers".to_owned();
+                let outcome = Outcome::NotApplied;
+                Fate::Fail(Error::Unavailable { outcome, reason, source: None })
+            }
+            _ => Fate::Pass,
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn campaign_again_is_retried_while_the_store_is_unavailable() {
+        let mut signals = Signals::new().expect("signals");
+        let session_once = session(&unavailable_twice()).await;
+        let once = stake(Patience::Wait, false);
+        let end = held(&session_once, &once, &UNLIMITED, &mut signals).await.map(drop);
+        assert_eq!(end.expect_err("it is not retried").status, FAILED);
+        let again = stake(Patience::Wait, true);
+        let session = session(&unavailable_twice()).await;
+        let begun = Instant::now();
+        let elected = held(&session, &again, &UNLIMITED, &mut signals).await;
+        elected.expect("it is elected").leave().await.expect("the store is there");
+        assert!(begun.elapsed() >= REOPEN_PAUSE, "{:?}", begun.elapsed());
+        session.close().await.expect("the store is there");
+        let end = held(&session, &again, &UNLIMITED, &mut signals).await;
+        assert_eq!(end.expect_err("a loss is not retried on this session").status, LOST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holder_is_named_released_only_after_a_complete_read() {
+        let kv = MemBackend::new();
+        let first = session(&(Arc::new(kv.clone()) as Arc<dyn KvBackend>)).await;
+        let queue = WaitingLine::new(&first, "jobs");
+        let held_by_another = queue.try_join("").await.expect("the store is there");
+        let silent: Arc<dyn KvBackend> = Arc::new(Intercept::new(kv, |call: &Call| match call {
+            Call::Range(_) => Fate::Hang,
+            _ => Fate::Pass,
+        }));
+        let mut signals = Signals::new().expect("signals");
+        let (second, try_it) = (session(&silent).await, stake(Patience::Try, false));
+        let end = held(&second, &try_it, &UNLIMITED, &mut signals).await;
+        let end = end.expect_err("another session holds it");
+        assert_eq!((end.status, end.message.as_deref()), (TAKEN, Some("jobs is taken")));
+        drop(held_by_another);
     }
 }

@@ -15,6 +15,7 @@ crate::stories![
     candidate_campaigns_again_after_a_loss,
     candidate_campaigns_again_when_the_store_is_back,
     signal_ends_campaigns_that_would_begin_again,
+    command_that_exits_with_122_is_not_run_again,
 ];
 
 const TOLD: &str = "echo $COORD_ELECTION_KEY; echo $COORD_FENCING_TOKEN; read -r end; exit 5";
@@ -130,5 +131,14 @@ async fn signal_ends_campaigns_that_would_begin_again(server: Server) {
     leader.line().await;
     leader.signal(Signal::TERM);
     assert_eq!(leader.status().await, Some(0));
+    server.is_empty().await;
+}
+
+/// 122 is also coord's own exit status for a loss.
+async fn command_that_exits_with_122_is_not_run_again(server: Server) {
+    let script = "echo runs; exit 122";
+    let mut leader = server.coord(&["elect", "jobs", "here", "--again", "--", "sh", "-c", script]);
+    assert_eq!(leader.line().await, "runs");
+    assert_eq!(leader.end().await, (Some(122), String::new(), String::new()));
     server.is_empty().await;
 }

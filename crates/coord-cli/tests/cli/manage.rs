@@ -14,6 +14,8 @@ crate::stories![
     locks_and_elections_are_listed_with_their_holders,
     locks_and_elections_are_an_object_with_json,
     prefix_limits_the_list_and_none_has_its_own_status,
+    prefix_limits_names_and_not_keys,
+    contender_behind_a_data_key_is_not_listed_as_holder,
     list_of_many_keys_is_read_in_pages,
     broken_lock_is_lost_by_its_holder_and_had_by_the_next,
     break_without_a_terminal_needs_yes_and_deletes_nothing,
@@ -90,6 +92,49 @@ async fn prefix_limits_the_list_and_none_has_its_own_status(server: Server) {
     let (status, printed, complaint) = server.coord(&["list", "zoo", "--json"]).end().await;
     let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
     assert_eq!((status, complaint.as_str(), &printed["queues"]), (Some(4), "", &json!([])));
+}
+
+/// The keys of the queue `jobs` begin with `jobs/`, and its name does not.
+async fn prefix_limits_names_and_not_keys(server: Server) {
+    let mut first = holder(&server, "jobs").await;
+    let waiter = server.coord(&["lock", "jobs", "--", "true"]);
+    server.line_has("jobs", 2).await;
+    let keys = server.keys("jobs/").await;
+    for prefix in ["jobs/", &keys[0], &keys[1]] {
+        let told = format!("coord list: no lock or election under {prefix} is held\n");
+        let none = server.coord(&["list", prefix]).end().await;
+        assert_eq!(none, (Some(4), String::new(), told));
+    }
+    let (status, printed, _) = server.coord(&["list", "jobs"]).end().await;
+    assert_eq!(status, Some(0));
+    assert!(printed.contains(&keys[0]) && !printed.contains(&keys[1]), "{printed}");
+    first.hang_up();
+    assert_eq!((first.status().await, waiter.status().await), (Some(0), Some(0)));
+}
+
+/// Every contender waits behind the data key.
+async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
+    server.kv.put("jobs/1", "data").await.expect(THERE);
+    let waiter = server.coord(&["lock", "jobs", "--", "true"]);
+    server.line_has("jobs", 2).await;
+    // Data that came later, or that belongs to a nested name, blocks no queue.
+    for key in ["jobs/2", "web/night/1"] {
+        server.kv.put(key, "data").await.expect(THERE);
+    }
+    let mut leader = server.coord(&["elect", "web", "here"]);
+    leader.line().await;
+    let (status, printed, complaint) = server.coord(&["list"]).end().await;
+    assert_eq!((status, complaint.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<_>> = printed.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], ["jobs", "1", "-", "-", "jobs/1", "(data:", "blocks", "the", "queue)"]);
+    assert_eq!((rows[2][0], rows[2][1], rows[2][5]), ("web", "0", "here"));
+    let (_, printed, _) = server.coord(&["list", "jobs", "--json"]).end().await;
+    let listed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    let expected =
+        json!([{ "name": "jobs", "waiters": 1, "holder": null, "blocked_by": "jobs/1" }]);
+    assert_eq!(listed["queues"], expected);
+    server.kv.delete("jobs/1").await.expect(THERE);
+    assert_eq!(waiter.status().await, Some(0));
 }
 
 /// Two and a half pages of data, with locks in the first and the last of them.

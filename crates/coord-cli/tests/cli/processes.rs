@@ -16,6 +16,7 @@ crate::stories![
     lock_is_kept_while_a_command_refuses_signals,
     lock_is_kept_for_a_process_that_outlives_the_command,
     command_that_refuses_signals_is_waited_for_after_a_loss,
+    second_signal_ends_the_wait_for_a_command_that_refuses_kill,
 ];
 
 /// The four signals that end coord.
@@ -131,13 +132,24 @@ fn command_of_another_user() -> String {
 
 /// Sends TERM to a coord that runs as another user than the tests do.
 fn terminate(coord: i32) {
+    send(coord, Signal::TERM);
+}
+
+/// Sends a signal to a coord that runs as another user than the tests do.
+fn send(coord: i32, signal: Signal) {
     if rustix::process::geteuid().is_root() {
         let coord = Pid::from_raw(coord).expect("no process has the number 0");
-        kill_process(coord, Signal::TERM).expect("it runs");
+        kill_process(coord, signal).expect("it runs");
         return;
     }
     let mut kill = std::process::Command::new("sudo");
-    kill.args(["--non-interactive", "kill", "-s", "TERM", &coord.to_string()]);
+    kill.args([
+        "--non-interactive",
+        "kill",
+        "-s",
+        &signal.as_raw().to_string(),
+        &coord.to_string(),
+    ]);
     assert!(kill.status().expect("sudo is there").success());
 }
 
@@ -191,4 +203,23 @@ async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server)
     next.hang_up();
     assert_eq!(next.status().await, Some(0));
     server.is_empty().await;
+}
+
+/// Only KILL ended such a coord.
+async fn second_signal_ends_the_wait_for_a_command_that_refuses_kill(server: Server) {
+    let script = command_of_another_user();
+    let arguments = ["lock", "jobs", "--grace", "100ms", "--", "sh", "-c", &script];
+    let mut lost = as_a_user(&server, &arguments);
+    let (id, coord) = (lost.number().await, lost.number().await);
+    let key = server.keys("jobs/").await.remove(0);
+    server.kv.delete(key).await.expect(THERE);
+    lost.complains(&format!("process {id} of the command refuses KILL")).await;
+    send(coord, Signal::TERM);
+    lost.complains(&format!("TERM: process {id} of the command still runs")).await;
+    assert!(lives(coord) && lives(id));
+    send(coord, Signal::INT);
+    until("coord ends", async || !lives(coord)).await;
+    assert!(lives(id), "coord cannot end it");
+    lost.hang_up();
+    assert_eq!(lost.status().await, Some(122));
 }

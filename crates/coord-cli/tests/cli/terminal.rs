@@ -12,6 +12,8 @@ crate::stories![
     interrupt_from_the_terminal_reaches_the_command,
     interrupt_from_the_terminal_reaches_the_command_of_a_leader,
     leader_without_a_command_resigns_on_an_interrupt_from_the_terminal,
+    interrupt_of_the_command_at_a_terminal_ends_the_minimum_hold,
+    minimum_hold_at_a_terminal_is_reported_and_interrupted,
     command_that_is_stopped_from_the_terminal_goes_on,
     command_with_its_input_from_elsewhere_can_read_from_the_terminal,
     pager_behind_the_command_can_read_from_the_terminal,
@@ -96,6 +98,34 @@ async fn interrupt_reaches_the_command_of(server: Server, holder: &str) {
     shell.say("\u{3}").await;
     shell.shows("had it").await;
     assert_eq!(shell.status().await, Some(6));
+    server.is_empty().await;
+}
+
+/// The terminal sends INT to the command's group only, and the prompt was dead for an hour.
+async fn interrupt_of_the_command_at_a_terminal_ends_the_minimum_hold(server: Server) {
+    for (key, status) in [("\u{3}", 130), ("\u{1c}", 131)] {
+        let command = format!(
+            "trap : INT QUIT; \"$COORD\" lock jobs --hold-at-least 1h -- \
+            sh -c '{FOREGROUND}; echo ready; exec sleep 100'; echo ended with $?"
+        );
+        let mut shell = at_a_terminal(&server, &command);
+        shell.shows("ready").await;
+        shell.say(key).await;
+        shell.shows(&format!("ended with {status}")).await;
+        assert_eq!(shell.status().await, Some(0));
+        server.is_empty().await;
+    }
+}
+
+async fn minimum_hold_at_a_terminal_is_reported_and_interrupted(server: Server) {
+    let command = "trap : INT; \"$COORD\" lock jobs --hold-at-least 1h -- true; \
+        echo ended with $?";
+    let mut shell = at_a_terminal(&server, command);
+    shell.shows("coord lock: jobs is kept for another ").await;
+    shell.shows("(--hold-at-least); ctrl-C releases it").await;
+    shell.say("\u{3}").await;
+    shell.shows("ended with 0").await;
+    assert_eq!(shell.status().await, Some(0));
     server.is_empty().await;
 }
 

@@ -4,13 +4,18 @@ use std::process::{Command, Output};
 
 /// Runs `coord` with these arguments, without the environment of `etcdctl`.
 pub(crate) fn coord(arguments: &[&str]) -> Output {
+    program().args(arguments).output().expect("the program is built")
+}
+
+/// `coord` without arguments, and without the environment of `etcdctl`.
+pub(crate) fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"ETCD") {
             program.env_remove(name);
         }
     }
-    program.args(arguments).output().expect("the program is built")
+    program
 }
 
 /// Output as text.

@@ -125,3 +125,36 @@ fn time_without_a_unit_is_in_seconds() {
     assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
     assert!(duration("soon").is_err());
 }
+
+/// `etcdctl` then speaks TLS, and trusts the authorities of the system.
+#[test]
+fn insecure_transport_that_is_off_demands_tls() {
+    let has_tls = |value| {
+        let settings = of(&[("ETCDCTL_INSECURE_TRANSPORT", value)]);
+        let certificates = settings.certificates().expect("no file is named").is_some();
+        let options = settings.builder().expect("the value is a truth value").options;
+        assert_eq!(certificates, options.tls.is_some(), "{value}");
+        certificates
+    };
+    for off in ["false", "0", "F"] {
+        assert!(has_tls(off), "{off}");
+    }
+    for on in ["", "true", "1", "T"] {
+        assert!(!has_tls(on), "{on}");
+    }
+    let message = refused(&of(&[("ETCDCTL_INSECURE_TRANSPORT", "no")]));
+    assert_eq!(
+        message,
+        "ETCDCTL_INSECURE_TRANSPORT: \"no\" is no truth value: write true or false"
+    );
+}
+
+#[test]
+fn endpoint_with_an_unknown_scheme_is_refused_by_its_source() {
+    let message = refused(&of(&[("ETCDCTL_ENDPOINTS", "a:1,htps://b:1")]));
+    assert!(message.starts_with("ETCDCTL_ENDPOINTS: invalid endpoint \"htps://b:1\""), "{message}");
+    assert!(message.contains("unknown scheme \"htps\""), "{message}");
+    for bad in ["tls://a:1", "http:/a", "unix:", "https://"] {
+        assert!(member(bad).is_err(), "{bad}");
+    }
+}
