@@ -56,7 +56,7 @@ Examples:
 const EXIT_STATUS: &str = "\
 Exit status:
   0  the holder's key was deleted
-  1  the store cannot be reached, or refused, or the first key is none of a wait queue
+  1  the store cannot be reached, or refused, or the first key does not belong to a wait queue
   2  the command line is wrong, or there is no terminal to ask at and no --yes
   4  it is not held
   5  the holder changed before its key was deleted: nothing was deleted

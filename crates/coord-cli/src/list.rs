@@ -1,9 +1,9 @@
 //! `coord list`: the locks and elections under a prefix.
 //!
 //! A key belongs to a wait queue if its last part is the lease that it hangs on, as coord and Go's
-//! package name theirs. All other keys under the prefix are data, and are left out unless contenders
-//! wait behind them. Keys are read without their values, a page at a time and all of one revision,
-//! so that data of any size costs only its keys.
+//! package name theirs. All other keys under the prefix are data, and are left out unless
+//! contenders wait behind them. Keys are read without their values, a page at a time and all of one
+//! revision, so that data of any size costs only its keys.
 
 use std::collections::BTreeMap;
 

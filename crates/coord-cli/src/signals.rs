@@ -1,4 +1,4 @@
-//! The signals that this program hears: those by which it is told to stop.
+//! The signals that this program handles: INT, TERM, HUP and QUIT.
 
 use std::fs;
 use std::io;
@@ -66,7 +66,7 @@ impl Signals {
         signal
     }
 
-    /// Whether a signal has been received that asks a program to end.
+    /// Whether INT, TERM or QUIT has been received.
     pub(crate) const fn stop_requested(&self) -> bool {
         self.stop_requested
     }

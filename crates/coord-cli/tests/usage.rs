@@ -206,3 +206,13 @@ fn password_over_clear_text_is_a_usage_error() {
     let named = complaint.contains("--endpoints: ") && complaint.contains("clear text");
     assert!(named, "{complaint}");
 }
+
+#[test]
+fn grace_that_is_too_long_is_refused_with_value_and_remedy() {
+    let line = ["lock", "jobs", "--ttl", "10s", "--grace", "5s", "--", "true"];
+    let (status, _, complaint) = ended(in_memory(&line));
+    assert_eq!(status, Some(2), "{complaint}");
+    let message = "coord lock: invalid --grace 5s: must be at most 2.5s, a quarter of --ttl 10s: \
+        shorten --grace, or lengthen --ttl\n";
+    assert_eq!(complaint, message);
+}

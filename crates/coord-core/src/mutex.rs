@@ -177,7 +177,9 @@ fn blocked<T: Send + 'static>(
 /// The request that a drop sends in the background needs a runtime that still runs. A program that
 /// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
 /// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
-/// [`Session::close`] on every way out of `main`.
+/// [`Session::close`] on every way out of `main`, or do the work in
+/// [`SessionBuilder::run`](crate::SessionBuilder::run), which closes the session when the work has
+/// returned, failed or panicked.
 #[derive(Debug)]
 #[must_use = "dropping the guard unlocks the mutex"]
 pub struct MutexGuard {

@@ -303,8 +303,8 @@ impl Settings {
     /// A builder with all settings applied.
     ///
     /// # Errors
-    /// A setting is wrong, a password would be sent in clear text although TLS is configured, a file
-    /// cannot be read, or a variable is set that this crate does not
+    /// A setting is wrong, a password would be sent in clear text although TLS is configured, a
+    /// file cannot be read, or a variable is set that this crate does not
     /// support. Nothing was connected.
     pub fn builder(&self) -> Result<EtcdBuilder, SettingsError> {
         if let Some(Unsupported { name, value, remedy }) = &self.unsupported {
@@ -349,8 +349,9 @@ impl Settings {
 impl EtcdBuilder {
     /// Reads `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD`, `ETCDCTL_CACERT`,
     /// `ETCDCTL_CERT`, `ETCDCTL_KEY` and `ETCDCTL_DIAL_TIMEOUT`, so that a program reaches the
-    /// cluster that `etcdctl` reaches from the same shell. If `ETCDCTL_INSECURE_TRANSPORT` is false,
-    /// connections are encrypted, and trust the system's authorities, also where no file is named.
+    /// cluster that `etcdctl` reaches from the same shell. If `ETCDCTL_INSECURE_TRANSPORT` is
+    /// false, connections are encrypted, and trust the system's authorities, also where no file is
+    /// named.
     ///
     /// ```no_run
     /// use coord_etcd::EtcdBuilder;
@@ -456,8 +457,8 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
     humantime::parse_duration(text).map_err(|_| "write 300ms, 10s, 1m30s, or a number of seconds")
 }
 
-/// The address of a member, if it is well-formed: the address of a member has a known scheme, and
-/// without a scheme it has a port, because it would otherwise mean port 80.
+/// Checks the address of a member. An unknown scheme is refused, and so is an address without a
+/// scheme that has no valid port, because the client would dial port 80.
 fn member(text: &str) -> Result<String, String> {
     Address::parse(text, false, false).map_err(|error| error.to_string())?;
     let (scheme, rest) = match text.split_once("://") {

@@ -198,10 +198,12 @@ impl HoldFlags {
     /// The time to live that the store grants may be longer, and never shorter.
     fn check_grace(&self) -> Result<(), End> {
         let limit = self.ttl / 4;
-        if self.grace.is_none_or(|grace| grace <= limit) {
-            return Ok(());
-        }
-        let message = format!("--grace is longer than a quarter of the time to live, {limit:?}");
+        let Some(grace) = self.grace.filter(|grace| *grace > limit) else { return Ok(()) };
+        let ttl = self.ttl;
+        let message = format!(
+            "invalid --grace {grace:?}: must be at most {limit:?}, a quarter of --ttl {ttl:?}: \
+            shorten --grace, or lengthen --ttl"
+        );
         Err(End::misused(message))
     }
 

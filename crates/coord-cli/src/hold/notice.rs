@@ -40,7 +40,8 @@ pub(super) async fn notice(contender: &Contender, grace: Duration) -> Notice {
             let has_passed =
                 matches!(reason, LossReason::DeadlineUnconfirmed | LossReason::Expired);
             let grace = if has_passed { Duration::ZERO } else { grace };
-            Notice { why: PrimitiveError::Lost(reason).to_string(), kill_at: Instant::now() + grace }
+            let why = PrimitiveError::Lost(reason).to_string();
+            Notice { why, kill_at: Instant::now() + grace }
         }
         kill_at = about_to_be_lost => Notice {
             why: "no keep-alive was confirmed, and the lease is about to end".to_owned(),

@@ -1,4 +1,4 @@
-//! What is to be held: a lock or leadership, and the exit statuses of both subcommands.
+//! The lock or leadership that is held, and the exit statuses of `coord lock` and `coord elect`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;

@@ -13,6 +13,13 @@ use crate::session::Session;
 ///
 /// Dropping it resigns in the background; [`resign`](Self::resign) waits until that is confirmed.
 /// It can be moved into a task.
+///
+/// # When the program ends
+/// The request that a drop sends in the background needs a runtime that still runs. A program that
+/// returns from `main`, panics, or exits while it leads leaves its key in the store, and no other
+/// candidate leads until the session's lease expires. Do the work in
+/// [`SessionBuilder::run`](crate::SessionBuilder::run), which closes the session when the work has
+/// returned, failed or panicked, or await [`resign`](Self::resign) on every way out of `main`.
 #[derive(Debug)]
 #[must_use = "dropping the leadership resigns"]
 pub struct Leadership {
