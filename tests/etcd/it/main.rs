@@ -9,6 +9,7 @@ mod grpc_proxy;
 mod harness;
 mod interop;
 mod login;
+mod observe;
 mod packets;
 mod proxies;
 mod replaced;
