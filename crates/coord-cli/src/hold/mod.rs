@@ -1,6 +1,6 @@
 //! Holding something while a command runs, for `coord lock` and `coord elect`.
 //!
-//! Both stand in a [`WaitingLine`]: whoever is first holds the lock, or leads. The whole of it:
+//! Both stand in a `WaitingLine`: the first contender holds the lock, or leads. The whole of it:
 //!
 //! ```text
 //! connect, open a session      not longer than --timeout; a signal gives up

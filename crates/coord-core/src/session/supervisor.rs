@@ -53,7 +53,7 @@ use crate::telemetry::supervisor as events;
 /// opened, and the newest one is closed unless somebody else holds it.
 ///
 /// ```
-/// use coord_core::{Epoch, KvBackend, Mutex, Session};
+/// use coord_core::{Epoch, KvBackend, Mutex, PrimitiveError, Session};
 /// use coord_mem::MemBackend;
 /// use std::{sync::Arc, time::Duration};
 ///
@@ -71,7 +71,7 @@ use crate::telemetry::supervisor as events;
 ///         let work = tokio::time::sleep(Duration::from_secs(3600));
 ///         guard.run_while_held(work).await?;
 ///         guard.unlock().await?;
-///         Ok(session.epoch())
+///         Ok::<_, PrimitiveError>(session.epoch())
 ///     })
 ///     .await?;
 /// assert_eq!(epoch, Epoch(2), "the work was lost once, and done in the next epoch");
