@@ -30,10 +30,10 @@ mod revision;
 mod txn;
 
 pub use compare::{Compare, CompareOp, CompareOperand};
-pub use event::{Event, EventKind, Watch, WatchBatch, WatchFilter, WatchRequest, WatchStream};
+pub use event::{Event, EventKind, Watch, WatchBatch, WatchFilter, WatchStream, Watcher};
 pub use key_range::{IntoBytes, KeyRange};
 pub use lease::{
-    LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
+    InvalidLeaseId, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
     LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, TTL_MAX,
 };
 pub use limits::Limits;

@@ -7,6 +7,8 @@
 //! The three are exhaustive matches with no wildcard: a new variant does not compile until
 //! somebody has thought about all three.
 
+mod loss;
+
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::kv::{KeyRange, LeaseId, Revision, TTL_MAX};
+pub use loss::{LossReason, PrimitiveError};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,7 +40,7 @@ pub enum Outcome {
 /// which operation of a transaction failed.
 ///
 /// ```
-/// use coord_core::{Error, ErrorKind, Outcome};
+/// use coord_core::error::{Error, ErrorKind, Outcome};
 ///
 /// let error = Error::TooManyOps { count: 130, limit: 128 };
 /// assert_eq!(error.kind(), ErrorKind::TooManyOps);
