@@ -1,23 +1,26 @@
-//! How things stand with sessions that follow one another.
+//! Generations, and the state of a supervisor.
 
 use std::fmt;
 
-use crate::error::Error;
-use crate::loss::{LossReason, PrimitiveError};
+use crate::error::{Error, LossReason, PrimitiveError};
 
-/// Which session it is of those that were opened one after the other: 1, 2, and so on.
+/// The number of a session among those that one [`Supervisor`](super::Supervisor) has opened: 1, 2,
+/// and so on.
+///
+/// It orders the sessions of one supervisor in one process. It is no
+/// [`FencingToken`](crate::queue::FencingToken), which orders all holders of a lock.
 ///
 /// ```
-/// use coord_core::Epoch;
+/// use coord_core::session::Generation;
 ///
-/// assert!(Epoch(2) > Epoch::FIRST);
-/// assert_eq!(Epoch(2).to_string(), "2");
+/// assert!(Generation(2) > Generation::FIRST);
+/// assert_eq!(Generation(2).to_string(), "2");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(pub u64);
+pub struct Generation(pub u64);
 
-impl Epoch {
-    /// The epoch of the first session.
+impl Generation {
+    /// The generation of the first session.
     pub const FIRST: Self = Self(1);
 
     pub(super) const fn next(self) -> Self {
@@ -25,65 +28,66 @@ impl Epoch {
     }
 }
 
-impl fmt::Display for Epoch {
+impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// How things stand with a [`Supervisor`](super::Supervisor).
+/// The state of a [`Supervisor`](super::Supervisor).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SupervisorState {
-    /// The session of this epoch is alive.
+    /// The newest session is alive.
     Up {
-        /// The newest epoch.
-        epoch: Epoch,
+        /// The newest generation.
+        generation: Generation,
     },
-    /// The session of this epoch is suspect: its last keep-alive was not confirmed.
+    /// The newest session is suspect: its last keep-alive was not confirmed.
     Suspect {
-        /// The newest epoch.
-        epoch: Epoch,
+        /// The newest generation.
+        generation: Generation,
     },
-    /// The session of this epoch is lost, and another one is being opened.
+    /// The newest session is lost, and the supervisor opens the next.
     Down {
-        /// The newest epoch, which is lost.
-        epoch: Epoch,
-        /// Why it is.
+        /// The newest generation, which is lost.
+        generation: Generation,
+        /// Why its session was lost.
         reason: LossReason,
     },
-    /// Nobody opens sessions any more, because the owner wanted it so: the supervisor or its
-    /// session was closed, or its lease handed over. This is final.
+    /// The supervisor opens no more sessions, because its owner closed it or its session, or
+    /// orphaned the session. This is final.
     Ended {
-        /// The last epoch.
-        epoch: Epoch,
-        /// What the owner did; `Expired` if the runtime was shut down.
+        /// The last generation.
+        generation: Generation,
+        /// `Closed` or `Orphaned`; `Expired` if the runtime was shut down.
         reason: LossReason,
     },
-    /// No other session can be opened: trying again would not help. This is final.
+    /// The backend refused to open the next session with an error that is not retryable. This is
+    /// final.
     Failed {
-        /// The last epoch, which is lost.
-        epoch: Epoch,
-        /// What the backend answered.
+        /// The last generation, which is lost.
+        generation: Generation,
+        /// The error of the backend.
         error: Error,
     },
 }
 
 impl SupervisorState {
-    /// The newest epoch that there has been.
+    /// The newest generation.
     #[must_use]
-    pub const fn epoch(&self) -> Epoch {
+    pub const fn generation(&self) -> Generation {
         match self {
-            Self::Up { epoch }
-            | Self::Suspect { epoch }
-            | Self::Down { epoch, .. }
-            | Self::Ended { epoch, .. }
-            | Self::Failed { epoch, .. } => *epoch,
+            Self::Up { generation }
+            | Self::Suspect { generation }
+            | Self::Down { generation, .. }
+            | Self::Ended { generation, .. }
+            | Self::Failed { generation, .. } => *generation,
         }
     }
 
-    /// Why there will be no other epoch, if so.
-    pub(super) fn over(&self) -> Option<PrimitiveError> {
+    /// Why the supervisor opens no more sessions, if this state is final.
+    pub(super) fn final_error(&self) -> Option<PrimitiveError> {
         match self {
             Self::Up { .. } | Self::Suspect { .. } | Self::Down { .. } => None,
             Self::Ended { reason, .. } => Some(PrimitiveError::Lost(*reason)),
@@ -94,12 +98,13 @@ impl SupervisorState {
 
 impl fmt::Display for SupervisorState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}: ", self.generation())?;
         match self {
-            Self::Up { epoch } => write!(f, "epoch {epoch}: up"),
-            Self::Suspect { epoch } => write!(f, "epoch {epoch}: suspect"),
-            Self::Down { epoch, reason } => write!(f, "epoch {epoch}: down: {reason}"),
-            Self::Ended { epoch, reason } => write!(f, "epoch {epoch}: ended: {reason}"),
-            Self::Failed { epoch, error } => write!(f, "epoch {epoch}: failed: {error}"),
+            Self::Up { .. } => f.write_str("up"),
+            Self::Suspect { .. } => f.write_str("suspect"),
+            Self::Down { reason, .. } => write!(f, "down: {reason}"),
+            Self::Ended { reason, .. } => write!(f, "ended: {reason}"),
+            Self::Failed { error, .. } => write!(f, "failed: {error}"),
         }
     }
 }

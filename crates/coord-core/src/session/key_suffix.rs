@@ -1,14 +1,15 @@
-//! Numbers that tell the keys of a session apart, given out again when their keys are surely gone.
+//! Key suffixes: they distinguish the keys of one session, and are reused when a key is gone.
 //!
-//! A key that was deleted is not forgotten by etcd before the next compaction: every read of a
-//! range passes it by. If each lock made a key of its own, the ten thousandth would take ten times
-//! as long as the first. So a session uses few keys, again and again, the smallest numbers first.
+//! etcd keeps a deleted key in its index until the next compaction, and every read of a range steps
+//! over it. If each lock created a key of a new name, the ten thousandth would take ten times as
+//! long as the first. So a session uses few keys, again and again, the smallest numbers first.
 //!
-//! A number that may still be on its way into the store is never given out again: burnt.
+//! The suffix of a key that may still be created, by a request whose outcome is unknown, is
+//! *retired*: it is never used again.
 //!
-//! A lease that is adopted carries keys of its former owner, and requests of the former owner may
-//! still arrive. So the keys of an adopter also have a *generation* in their name, which is drawn
-//! at random when the lease is adopted: they never have the name of a key of another owner.
+//! An adopted lease carries keys of its former owner, and requests of the former owner may still
+//! arrive. So the keys of an adopter also have an *adopter tag* in their name, a random number that
+//! is drawn when the lease is adopted: they never have the name of a key of another owner.
 //!
 //! ```text
 //! granted to A        jobs/694d82a1-0    jobs/694d82a1-1
@@ -17,80 +18,83 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-/// The numbers of a session.
+use crate::sync::lock;
+
+/// The key suffixes of a session.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Numbers {
-    /// Drawn when the lease was adopted; `None` if it was granted to this session.
-    generation: Option<u32>,
-    free: Arc<Mutex<Free>>,
+pub(super) struct KeySuffixes {
+    /// `None` if the lease was granted to this session.
+    adopter_tag: Option<u32>,
+    free: Arc<Mutex<FreeNumbers>>,
 }
 
 #[derive(Debug, Default)]
-struct Free {
-    given_back: BTreeSet<u64>,
-    /// All from here on were never given out.
+struct FreeNumbers {
+    /// Numbers whose keys are gone.
+    returned: BTreeSet<u64>,
+    /// The smallest number that was never used.
     next: u64,
 }
 
-/// A number that nobody else has. Dropping it gives it back.
+/// A suffix that no other key of the session has. Dropping it returns it for reuse.
 #[derive(Debug)]
-pub(crate) struct Number {
-    generation: Option<u32>,
-    value: u64,
-    numbers: Option<Numbers>,
+pub(crate) struct KeySuffix {
+    adopter_tag: Option<u32>,
+    number: u64,
+    /// Where to return the number; `None` if it is retired.
+    suffixes: Option<KeySuffixes>,
 }
 
-impl Numbers {
-    /// The numbers of a session that has adopted its lease.
+impl KeySuffixes {
+    /// The suffixes of a session that has adopted its lease.
     pub(super) fn of_adopter() -> Self {
-        Self { generation: Some(fastrand::u32(..)), ..Self::default() }
+        Self { adopter_tag: Some(fastrand::u32(..)), ..Self::default() }
     }
 
     pub(super) const fn are_of_adopter(&self) -> bool {
-        self.generation.is_some()
+        self.adopter_tag.is_some()
     }
 
-    /// The smallest number that nobody has.
-    pub(super) fn take(&self) -> Number {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let value = free.given_back.pop_first().unwrap_or_else(|| {
+    /// The suffix with the smallest free number.
+    pub(super) fn take(&self) -> KeySuffix {
+        let mut free = lock(&self.free);
+        let number = free.returned.pop_first().unwrap_or_else(|| {
             free.next += 1;
             free.next - 1
         });
-        Number { generation: self.generation, value, numbers: Some(self.clone()) }
+        KeySuffix { adopter_tag: self.adopter_tag, number, suffixes: Some(self.clone()) }
     }
 }
 
-impl Number {
-    /// A number of a session that was granted its lease.
+impl KeySuffix {
+    /// A suffix of a session that was granted its lease.
     #[cfg(test)]
-    pub(crate) const fn of(value: u64) -> Self {
-        Self { generation: None, value, numbers: None }
+    pub(crate) const fn of(number: u64) -> Self {
+        Self { adopter_tag: None, number, suffixes: None }
     }
 
-    /// Nobody is to have it again.
-    pub(crate) fn burn(&mut self) {
-        self.numbers = None;
+    /// Prevents the reuse of the suffix.
+    pub(crate) fn retire(&mut self) {
+        self.suffixes = None;
     }
 }
 
-impl fmt::Display for Number {
-    /// As in the names of keys, behind the lease.
+impl fmt::Display for KeySuffix {
+    /// As in the name of a key, after the lease and a hyphen.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.generation {
-            Some(generation) => write!(f, "{generation:08x}-{}", self.value),
-            None => write!(f, "{}", self.value),
+        match self.adopter_tag {
+            Some(tag) => write!(f, "{tag:08x}-{}", self.number),
+            None => write!(f, "{}", self.number),
         }
     }
 }
 
-impl Drop for Number {
+impl Drop for KeySuffix {
     fn drop(&mut self) {
-        if let Some(numbers) = self.numbers.take() {
-            let mut free = numbers.free.lock().unwrap_or_else(PoisonError::into_inner);
-            free.given_back.insert(self.value);
+        if let Some(suffixes) = self.suffixes.take() {
+            lock(&suffixes.free).returned.insert(self.number);
         }
     }
 }
@@ -100,22 +104,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smallest_free_number_is_given_out_and_burnt_ones_never_again() {
-        let numbers = Numbers::default();
-        let (zero, mut one, two) = (numbers.take(), numbers.take(), numbers.take());
+    fn smallest_free_suffix_is_reused_unless_retired() {
+        let suffixes = KeySuffixes::default();
+        let (zero, mut one, two) = (suffixes.take(), suffixes.take(), suffixes.take());
         assert_eq!([&zero, &one, &two].map(ToString::to_string), ["0", "1", "2"]);
-        one.burn();
+        one.retire();
         drop((one, two, zero));
-        let again = [numbers.take(), numbers.take(), numbers.take()];
-        assert_eq!(again.map(|number| number.to_string()), ["0", "2", "3"]);
+        let again = [suffixes.take(), suffixes.take(), suffixes.take()];
+        assert_eq!(again.map(|suffix| suffix.to_string()), ["0", "2", "3"]);
     }
 
     #[test]
-    fn adopters_of_one_lease_have_different_keys() {
-        let (one, other) = (Numbers::of_adopter(), Numbers::of_adopter());
+    fn suffixes_differ_between_adopters_of_one_lease() {
+        let (one, other) = (KeySuffixes::of_adopter(), KeySuffixes::of_adopter());
         let (one, other) = (one.take().to_string(), other.take().to_string());
         assert!(one.ends_with("-0") && one.len() == 10, "{one}");
         assert_ne!(one, other);
-        assert_ne!(one, Numbers::default().take().to_string());
+        assert_ne!(one, KeySuffixes::default().take().to_string());
     }
 }
