@@ -224,9 +224,11 @@ mod tests {
 
     #[test]
     fn session_is_lost_at_its_deadline_and_stays_lost() {
-        for (now, reason) in
-            [(27, LossReason::DeadlineUnconfirmed), (29, LossReason::DeadlineUnconfirmed), (30, LossReason::Expired)]
-        {
+        for (now, reason) in [
+            (27, LossReason::DeadlineUnconfirmed),
+            (29, LossReason::DeadlineUnconfirmed),
+            (30, LossReason::Expired),
+        ] {
             let (time, mut lease) = Timeline::new();
             lease.sent();
             lease.advance(time.moment(26, 0));

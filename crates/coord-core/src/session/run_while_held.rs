@@ -1,55 +1,82 @@
-//! Acquiring again what was lost: [`Supervisor::lead`] and [`Supervisor::hold`].
+//! Acquiring again after a loss: [`Supervisor::run_while_held`].
 //!
-//! Both stand on [`Supervisor::run`]: acquire, work while it is held, release; and from the
-//! beginning when it was lost. They differ in what they acquire.
+//! It builds on [`Supervisor::run`]: acquire, work while held, release, and from the beginning after
+//! a loss. It works for everything that implements [`Held`]: a lock or a leadership.
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-
-use crate::contender::Held;
-use crate::election::{Election, Leadership};
-use crate::kv::IntoBytes;
-use crate::loss::PrimitiveError;
-use crate::mutex::{Mutex, MutexGuard};
+use crate::error::PrimitiveError;
+use crate::queue::Held;
 use crate::session::{Session, Supervisor};
+use crate::sync::lock;
 
 impl Supervisor {
-    /// Campaigns in the election `name`, does `work` while elected, and resigns when the work is
-    /// done.
+    /// Calls `acquire` with the newest session, does `work` while what it returned is held, and
+    /// releases that when the work has ended.
     ///
-    /// When leadership is lost before that, `work` is dropped, if it has not ended by itself, and
-    /// it all begins anew: in the next epoch if the session was lost, else with the same session.
-    /// It does not matter whether `work` or the supervisor meets the loss first: an error of `work`
-    /// does not count when leadership was lost meanwhile, as [`run`](Self::run) describes. An error
-    /// of the campaign that is [retryable](PrimitiveError::is_retryable) is retried, with pauses
-    /// that grow up to 5 s, for as long as the supervisor lives.
+    /// When the lock or the leadership is lost before that, `work` is dropped, unless it has ended
+    /// by itself, and everything begins again with `acquire`: in the next generation if the session
+    /// was lost, else with the same session. It does not matter whether `work` or the supervisor
+    /// meets the loss first: an error of `work` does not count if the loss happened before it, as
+    /// [`run`](Self::run) describes.
     ///
-    /// Leadership is shared with `work`, to proclaim and to write with it. Each time it is another,
-    /// with another fencing token: nothing that was held before is held again. A clone that
-    /// outlives `work`, in a task for example, delays the resignation until it is dropped.
+    /// An error of `acquire` that is [retryable](PrimitiveError::is_retryable) is retried, with
+    /// pauses that grow up to 5 s, until the supervisor opens no more sessions.
+    ///
+    /// `work` shares the guard or the leadership, to write or to proclaim with it. Each call
+    /// receives a new one, with a new fencing token: a lost one is never held again. A clone of the
+    /// `Arc` that outlives `work`, for example in a task, delays the release until it is dropped.
+    ///
+    /// With a lock:
     ///
     /// ```
-    /// use coord_core::{KvBackendExt, PrimitiveError, Put, Session, Txn};
+    /// use coord_core::error::PrimitiveError;
+    /// use coord_core::{Client, Mutex, Session};
     /// use coord_mem::MemBackend;
-    /// use std::sync::Arc;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let kv = Arc::new(MemBackend::new());
-    /// let supervisor = Session::builder(kv.clone()).supervise().await?;
+    /// let client = Client::new(MemBackend::new());
+    /// let supervisor = Session::builder(&client).supervise().await?;
+    /// let report = supervisor.run_while_held(
+    ///     async |session: Session| Mutex::new(&session, "nightly-report").lock().await,
+    ///     async |guard| {
+    ///         Ok::<_, PrimitiveError>(format!("written with token {}", guard.fencing_token()))
+    ///     },
+    /// );
+    /// assert!(report.await?.starts_with("written"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With an election:
+    ///
+    /// ```
+    /// use coord_core::error::PrimitiveError;
+    /// use coord_core::kv::{Put, Txn};
+    /// use coord_core::{Client, Election, Session};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let supervisor = Session::builder(&client).supervise().await?;
     /// let mut terms = 0;
-    /// let planned = supervisor.lead("scheduler", "me", |leadership| {
-    ///     terms += 1;
-    ///     let (kv, depose) = (kv.clone(), terms == 1);
-    ///     async move {
-    ///         if depose {
-    ///             kv.delete(leadership.key()).await?; // an operator
+    /// let planned = supervisor.run_while_held(
+    ///     async |session: Session| Election::new(&session, "scheduler").campaign("me").await,
+    ///     |leadership| {
+    ///         terms += 1;
+    ///         let (client, depose) = (client.clone(), terms == 1);
+    ///         async move {
+    ///             if depose {
+    ///                 // An operator deletes the leader's key.
+    ///                 client.delete(leadership.key()).await?;
+    ///             }
+    ///             leadership.txn(Txn::new().and_then([Put::new("plan", "first this")])).await?;
+    ///             Ok::<_, PrimitiveError>("planned")
     ///         }
-    ///         leadership.txn(Txn::new().and_then([Put::new("plan", "first this")])).await?;
-    ///         Ok::<_, PrimitiveError>("planned")
-    ///     }
-    /// });
+    ///     },
+    /// );
     /// assert_eq!(planned.await?, "planned");
     /// assert_eq!(terms, 2);
     /// # Ok(())
@@ -57,99 +84,44 @@ impl Supervisor {
     /// ```
     ///
     /// # Errors
-    /// As [`run`](Self::run), and what the backend answered to the campaign if that is not
-    /// retryable.
+    /// - The error of `work`, unless a loss caused it.
+    /// - The error of `acquire`, if it is neither retryable nor a loss.
+    /// - If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
+    ///   by its owner, else the backend's error with which it failed.
+    ///
+    /// A failed release is not an error: the session task repeats it in the background.
     ///
     /// # Cancel safety
-    /// Dropping the future drops `work`, and resigns or withdraws in the background.
-    pub async fn lead<T, E, F, Fut>(
+    /// Dropping the future drops `work`, and releases the lock or leadership, or its place in the
+    /// wait queue, in the background. The supervisor continues.
+    pub async fn run_while_held<H, A, AcquireFut, F, WorkFut, T, E>(
         &self,
-        name: impl IntoBytes + Send,
-        value: impl IntoBytes + Send,
-        work: F,
-    ) -> Result<T, E>
-    where
-        T: Send,
-        E: From<PrimitiveError> + Send + 'static,
-        F: FnMut(Arc<Leadership>) -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
-    {
-        let (name, value): (Bytes, Bytes) = (name.into_bytes(), value.into_bytes());
-        let campaign = move |session: &Session| {
-            let (election, value) = (Election::new(session, &name), value.clone());
-            async move { election.campaign(value).await }
-        };
-        self.hold_again(campaign, work).await
-    }
-
-    /// Acquires the lock `name`, does `work` while it is held, and unlocks when the work is done.
-    ///
-    /// When the lock is lost before that, `work` is dropped, if it has not ended by itself, and it
-    /// all begins anew, by the same rules as in [`lead`](Self::lead). The guard is shared with
-    /// `work`, and is another each time.
-    ///
-    /// ```
-    /// use coord_core::{PrimitiveError, Session};
-    /// use coord_mem::MemBackend;
-    /// use std::sync::Arc;
-    ///
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let supervisor = Session::builder(Arc::new(MemBackend::new())).supervise().await?;
-    /// let report = supervisor.hold("nightly-report", async |guard| {
-    ///     Ok::<_, PrimitiveError>(format!("written with token {}", guard.fencing_token()))
-    /// });
-    /// assert!(report.await?.starts_with("written"));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`run`](Self::run), and what the backend answered to the request for the lock if that is
-    /// not retryable.
-    ///
-    /// # Cancel safety
-    /// Dropping the future drops `work`, and unlocks or leaves the queue in the background.
-    pub async fn hold<T, E, F, Fut>(&self, name: impl IntoBytes + Send, work: F) -> Result<T, E>
-    where
-        T: Send,
-        E: From<PrimitiveError> + Send + 'static,
-        F: FnMut(Arc<MutexGuard>) -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
-    {
-        let name: Bytes = name.into_bytes();
-        let lock = move |session: &Session| {
-            let mutex = Mutex::new(session, &name);
-            async move { mutex.lock().await }
-        };
-        self.hold_again(lock, work).await
-    }
-
-    async fn hold_again<H, A, T, E, F, Fut>(
-        &self,
-        acquire: impl Fn(&Session) -> A + Send + Sync,
+        acquire: A,
         work: F,
     ) -> Result<T, E>
     where
         H: Held,
-        A: Future<Output = Result<H, PrimitiveError>> + Send,
+        A: FnMut(Session) -> AcquireFut + Send,
+        AcquireFut: Future<Output = Result<H, PrimitiveError>> + Send,
+        F: FnMut(Arc<H>) -> WorkFut + Send,
+        WorkFut: Future<Output = Result<T, E>> + Send,
         T: Send,
         E: From<PrimitiveError> + Send + 'static,
-        F: FnMut(Arc<H>) -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
     {
-        // What `run` calls cannot lend out what it owns; a lock lends it what is owned here.
-        let (acquire, work) = (&acquire, &StdMutex::new(work));
+        // A future that `run` creates cannot borrow from the closure that created it. So the two
+        // closures are owned here, and each call locks one for as long as it takes to create a
+        // future.
+        let (acquire, work) = (&Mutex::new(acquire), &Mutex::new(work));
         self.run(|session| async move {
-            let held = self.retry_while_up(&session, || acquire(&session)).await?;
-            let held = Arc::new(held);
-            let mine = Arc::clone(&held);
-            let doing = work.lock().unwrap_or_else(PoisonError::into_inner)(mine);
-            let done = held.contender().run_while_held(doing).await;
+            let acquire = || lock(acquire)(session.clone());
+            let held = Arc::new(self.retry_while_up(&session, acquire).await?);
+            let shared = Arc::clone(&held);
+            let working = lock(work)(shared);
+            let done = held.contender().run_while_held(working).await;
             let done = done.map_err(PrimitiveError::from)?;
             if let Some(held) = Arc::into_inner(held) {
-                // The work is done; if this is not confirmed, the session task keeps trying.
-                let _ = held.into_contender().leave().await;
+                // The work is done. If the release is not confirmed, the session task repeats it.
+                let _ = held.into_contender().release().await;
             }
             done
         })
