@@ -13,7 +13,7 @@ use super::{Generation, Session, Supervisor};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{LeaseGrant, LeaseId, TTL_MAX};
-use crate::telemetry;
+use crate::telemetry::session as events;
 
 /// The pause between two attempts to open a session.
 const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -122,7 +122,7 @@ impl SessionBuilder {
             loop {
                 match self.attempt().await {
                     Err(error) if error.is_retryable() => {
-                        telemetry::open_failed(self.generation, &error, OPEN_RETRY_PAUSE);
+                        events::open_failed(self.generation, &error, OPEN_RETRY_PAUSE);
                         last_error = Some(error);
                     }
                     result => break result,
@@ -133,7 +133,7 @@ impl SessionBuilder {
         let opened = timeout(self.connect_timeout, connect).await.unwrap_or_else(|_| {
             Err(last_error.unwrap_or(Error::Timeout { after: self.connect_timeout }))
         });
-        opened.inspect_err(|error| telemetry::open_given_up(self.generation, error))
+        opened.inspect_err(|error| events::open_given_up(self.generation, error))
     }
 
     /// Opens the session as [`open`](Self::open) does, and the next one whenever it is lost, until

@@ -24,7 +24,7 @@ use crate::backend::KvBackend;
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::kv::{Compare, CompareOp, Delete, LeaseId, Revision, TTL_MAX, Txn};
-use crate::telemetry::SessionEvents;
+use crate::telemetry::session::SessionEvents;
 
 /// The pause after the first attempt to delete a key; later pauses double.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

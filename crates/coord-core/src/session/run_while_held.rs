@@ -1,7 +1,7 @@
 //! Acquiring again after a loss: [`Supervisor::run_while_held`].
 //!
-//! It builds on [`Supervisor::run`]: acquire, work while held, release, and from the beginning after
-//! a loss. It works for everything that implements [`Held`]: a lock or a leadership.
+//! It builds on [`Supervisor::run`]: acquire, work while held, release, and from the beginning
+//! after a loss. It works for everything that implements [`Held`]: a lock or a leadership.
 
 use std::sync::{Arc, Mutex};
 

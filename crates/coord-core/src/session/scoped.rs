@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::{Session, SessionBuilder};
 use crate::error::Error;
+use crate::telemetry::session as events;
 
 /// How long to wait for the store to confirm that the session is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,9 +73,7 @@ impl SessionBuilder {
             Ok(Ok(())) => {}
             // The session task has logged it.
             Ok(Err(_)) => {}
-            Err(_) => tracing::warn!(target: "coord::session", lease = %session.lease_id(),
-                next = "the lease, and the keys on it, expire by themselves",
-                "closing the session was not confirmed within {CLOSE_TIMEOUT:?}"),
+            Err(_) => events::close_unconfirmed(session.lease_id(), CLOSE_TIMEOUT),
         }
         done.unwrap_or_else(|panic| resume_unwind(panic))
     }

@@ -38,8 +38,8 @@ pub(super) struct SupervisorTask {
 /// between clients. The generator is seeded with the id of a lease: no two clients of a store have
 /// the same, and a test that replays its requests replays the pauses too.
 pub(super) fn seeded_backoff(lease: LeaseId) -> Backoff {
-    let rng = fastrand::Rng::with_seed(lease.get().cast_unsigned());
-    Backoff::new(Duration::from_millis(100), Duration::from_secs(5)).jitter(rng, Jitter::Half)
+    let seed = lease.get().cast_unsigned();
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5)).jitter(Jitter::Half, seed)
 }
 
 impl SupervisorTask {

@@ -25,7 +25,7 @@ use crate::backend::KvBackend;
 use crate::client::Client;
 use crate::error::{Error, LossReason, Result};
 use crate::kv::{LeaseId, Revision};
-use crate::telemetry::SessionEvents;
+use crate::telemetry::session::SessionEvents;
 
 /// The pause between two attempts to revoke a lease.
 const REVOKE_RETRY_PAUSE: Duration = Duration::from_millis(100);
