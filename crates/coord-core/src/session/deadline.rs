@@ -103,12 +103,12 @@ impl LeaseDeadline {
     }
 
     /// A keep-alive was sent: the next one waits for its response.
-    pub(super) const fn sent(&mut self) {
+    pub(super) const fn note_sent(&mut self) {
         self.next_attempt = None;
     }
 
     /// The store confirmed the keep-alive that was sent at `sent`.
-    pub(super) fn confirmed(&mut self, sent: Moment) {
+    pub(super) fn note_confirmed(&mut self, sent: Moment) {
         if self.state.is_lost() {
             return;
         }
@@ -121,7 +121,7 @@ impl LeaseDeadline {
     }
 
     /// A keep-alive failed at `now`, with an error that says nothing about the lease.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(super) fn note_failure(&mut self, now: Instant) {
         if self.state.is_lost() {
             return;
         }
@@ -130,12 +130,12 @@ impl LeaseDeadline {
     }
 
     /// The store does not have the lease.
-    pub(super) const fn not_found(&mut self) {
+    pub(super) const fn note_not_found(&mut self) {
         self.lose(LossReason::Revoked);
     }
 
     /// Another request indicates that the lease is gone: the next keep-alive is due at `now`.
-    pub(super) const fn check(&mut self, now: Instant) {
+    pub(super) const fn request_check(&mut self, now: Instant) {
         if !self.state.is_lost() {
             self.next_attempt = Some(now);
         }
@@ -201,11 +201,11 @@ mod tests {
         let (time, mut lease) = Timeline::new();
         assert_eq!(lease.at(), time.at(27));
         assert_eq!(lease.next_attempt(), Some(time.at(10)));
-        lease.sent();
+        lease.note_sent();
         assert_eq!(lease.next_attempt(), None);
         assert!(!lease.advance(time.moment(12, 0)));
         assert_eq!(lease.at(), time.at(27), "sent, and not yet confirmed");
-        lease.confirmed(time.moment(10, 0));
+        lease.note_confirmed(time.moment(10, 0));
         assert_eq!((lease.state(), lease.at()), (SessionState::Alive, time.at(10 + 27)));
         assert_eq!(lease.next_attempt(), Some(time.at(20)));
     }
@@ -213,12 +213,12 @@ mod tests {
     #[test]
     fn failed_keep_alive_makes_the_session_suspect() {
         let (time, mut lease) = Timeline::new();
-        lease.sent();
-        lease.failed(time.at(18));
+        lease.note_sent();
+        lease.note_failure(time.at(18));
         assert_eq!((lease.state(), lease.at()), (SessionState::Suspect, time.at(27)));
         assert_eq!(lease.next_attempt(), Some(time.at(18) + SECOND * 3 / 2));
-        lease.sent();
-        lease.confirmed(time.moment(20, 0));
+        lease.note_sent();
+        lease.note_confirmed(time.moment(20, 0));
         assert_eq!((lease.state(), lease.at()), (SessionState::Alive, time.at(20 + 27)));
     }
 
@@ -230,17 +230,17 @@ mod tests {
             (30, LossReason::Expired),
         ] {
             let (time, mut lease) = Timeline::new();
-            lease.sent();
+            lease.note_sent();
             lease.advance(time.moment(26, 0));
             assert_eq!(lease.state(), SessionState::Alive);
             lease.advance(time.moment(now, 0));
             let lost = SessionState::Lost(reason);
             assert_eq!((lease.state(), lease.next_attempt()), (lost, None), "at {now} s");
 
-            lease.confirmed(time.moment(20, 0));
-            lease.failed(time.at(now));
-            lease.not_found();
-            lease.check(time.at(now));
+            lease.note_confirmed(time.moment(20, 0));
+            lease.note_failure(time.at(now));
+            lease.note_not_found();
+            lease.request_check(time.at(now));
             assert_eq!((lease.state(), lease.next_attempt()), (lost, None), "final");
         }
     }
@@ -248,10 +248,10 @@ mod tests {
     #[test]
     fn unknown_lease_is_revoked_before_its_deadline() {
         let (time, mut lease) = Timeline::new();
-        lease.check(time.at(1));
+        lease.request_check(time.at(1));
         assert_eq!(lease.next_attempt(), Some(time.at(1)), "a check is due at once");
-        lease.sent();
-        lease.not_found();
+        lease.note_sent();
+        lease.note_not_found();
         assert_eq!(lease.state(), SessionState::Lost(LossReason::Revoked));
     }
 
@@ -289,10 +289,10 @@ mod tests {
     #[test]
     fn suspension_in_flight_brings_the_next_keep_alive_forward() {
         let (time, mut lease) = Timeline::new();
-        lease.sent();
+        lease.note_sent();
         assert!(lease.advance(time.moment(10, 15)));
         assert_eq!(lease.next_attempt(), None, "one is in flight");
-        lease.confirmed(time.moment(10, 0));
+        lease.note_confirmed(time.moment(10, 0));
         assert_eq!(lease.at(), time.at(10 + 27 - 15));
         assert_eq!(lease.next_attempt(), Some(time.at(10)));
     }

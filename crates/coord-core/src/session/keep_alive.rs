@@ -89,10 +89,10 @@ impl KeepAliveResult {
     /// Reports the result, which arrived at `now`, to the state of the lease.
     pub(super) fn apply(&self, now: Instant, lease: &mut LeaseDeadline) {
         match &self.result {
-            Ok(()) => lease.confirmed(self.sent),
-            Err(Error::LeaseNotFound { .. }) => lease.not_found(),
+            Ok(()) => lease.note_confirmed(self.sent),
+            Err(Error::LeaseNotFound { .. }) => lease.note_not_found(),
             // The store is unavailable, or refuses the request: the lease may still exist.
-            Err(_) => lease.failed(now),
+            Err(_) => lease.note_failure(now),
         }
     }
 }
@@ -109,7 +109,7 @@ mod tests {
         let ttl = Duration::from_secs(30);
         let state_after = |result| {
             let mut lease = LeaseDeadline::new(ttl, sent);
-            lease.sent();
+            lease.note_sent();
             KeepAliveResult { sent, result }.apply(sent.at, &mut lease);
             lease.state()
         };

@@ -189,7 +189,7 @@ impl SessionTask {
             Some(Command::CleanUp(key)) => self.cleanup.add(key),
             Some(Command::Check) => {
                 if self.keep_alive.begin_check() {
-                    self.lease_deadline.check(Instant::now());
+                    self.lease_deadline.request_check(Instant::now());
                 }
             }
             Some(Command::Close(reply)) => return Some(End::Close(Some(reply))),
@@ -201,7 +201,7 @@ impl SessionTask {
 
     fn send_keep_alive(&mut self) {
         self.keep_alive.send(self.now());
-        self.lease_deadline.sent();
+        self.lease_deadline.note_sent();
     }
 
     fn note_keep_alive(&mut self, keep_alive: &KeepAliveResult) {
