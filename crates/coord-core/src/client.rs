@@ -38,17 +38,19 @@ use bytes::Bytes;
 use crate::backend::KvBackend;
 use crate::error::Result;
 use crate::kv::{
-    Compare, CompareOp, Delete, DeleteResponse, Header, IntoBytes, KeyRange, KeyValue, OpResponse, Put,
-    PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher,
+    Compact, CompactResponse, Compare, CompareOp, Delete, DeleteResponse, Header, IntoBytes,
+    KeyRange, KeyValue, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
+    LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
+    OpResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher,
 };
 use crate::queue::Handoffs;
 use crate::stm::ConflictQueues;
 
 /// A handle to a backend, for callers and for all primitives. Clones share everything.
 ///
-/// The methods here cover what callers write most often. For everything else a request struct is
-/// sent with [`range`](Self::range), [`txn`](Self::txn), or one of the methods of
-/// [`backend`](Self::backend).
+/// It sends every request of [`KvBackend`], with less to write for the most frequent ones. A
+/// request struct gives the options: `client.delete("a")` and
+/// `client.delete(Delete::prefix("a").with_prev_kv())` both work, and so it is with `watch`.
 ///
 /// ```
 /// use coord_core::{Client, kv::{Compare, Put, Txn}};
@@ -90,24 +92,9 @@ impl Client {
         Self::from(Arc::new(backend) as Arc<dyn KvBackend>)
     }
 
-    /// The backend, for the requests that have no method here: leases, compaction, puts and deletes
-    /// with options.
-    ///
-    /// ```
-    /// use coord_core::{Client, kv::{LeaseGrant, Put}};
-    /// use coord_mem::MemBackend;
-    /// use std::time::Duration;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> coord_core::Result<()> {
-    /// let client = Client::new(MemBackend::new());
-    /// let lease = client.backend().lease_grant(LeaseGrant::new(Duration::from_secs(10))).await?.id;
-    /// client.backend().put(Put::new("members/me", "10.0.0.7").lease(lease)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Returns the backend.
     #[must_use]
-    pub fn backend(&self) -> &Arc<dyn KvBackend> {
+    pub const fn backend(&self) -> &Arc<dyn KvBackend> {
         &self.backend
     }
 
@@ -158,6 +145,31 @@ impl Client {
         value: impl IntoBytes + Send,
     ) -> Result<PutResponse> {
         let put = Put::new(key, value);
+        self.backend.put(put).await
+    }
+
+    /// Sends a put with all its options.
+    ///
+    /// ```
+    /// use coord_core::{Client, kv::{LeaseGrant, Put}};
+    /// use coord_mem::MemBackend;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> coord_core::Result<()> {
+    /// let client = Client::new(MemBackend::new());
+    /// let lease = client.lease_grant(LeaseGrant::new(Duration::from_secs(10))).await?.id;
+    /// client.put_with(Put::new("members/me", "10.0.0.7").lease(lease)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`KvBackend::put`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the key was set.
+    pub async fn put_with(&self, put: Put) -> Result<PutResponse> {
         self.backend.put(put).await
     }
 
@@ -239,15 +251,15 @@ impl Client {
         }
     }
 
-    /// Deletes a key, or a [`KeyRange`].
+    /// Deletes a key, a [`KeyRange`], or what a [`Delete`] with options names.
     ///
     /// # Errors
     /// As [`KvBackend::delete`].
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the keys were deleted.
-    pub async fn delete(&self, keys: impl Into<KeyRange> + Send) -> Result<DeleteResponse> {
-        let delete = Delete::new(keys);
+    pub async fn delete(&self, delete: impl Into<Delete> + Send) -> Result<DeleteResponse> {
+        let delete = delete.into();
         self.backend.delete(delete).await
     }
 
@@ -259,8 +271,8 @@ impl Client {
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the keys were deleted.
     pub async fn delete_prefix(&self, prefix: impl IntoBytes + Send) -> Result<DeleteResponse> {
-        let keys = KeyRange::prefix(prefix);
-        self.delete(keys).await
+        let delete = Delete::prefix(prefix);
+        self.backend.delete(delete).await
     }
 
     /// Sends a transaction.
@@ -274,16 +286,16 @@ impl Client {
         self.backend.txn(txn).await
     }
 
-    /// Watches a key, or a [`KeyRange`], from now on. For a watch with options, send a [`Watch`]
-    /// with [`KvBackend::watch`].
+    /// Watches a key or a [`KeyRange`](crate::kv::KeyRange) from now on, or what a [`Watch`] with
+    /// options names.
     ///
     /// # Errors
     /// As [`KvBackend::watch`].
     ///
     /// # Cancel safety
     /// Dropping the future cancels the watch.
-    pub async fn watch(&self, keys: impl Into<KeyRange> + Send) -> Result<Watcher> {
-        let watch = Watch::new(keys);
+    pub async fn watch(&self, watch: impl Into<Watch> + Send) -> Result<Watcher> {
+        let watch = watch.into();
         self.backend.watch(watch).await
     }
 
@@ -310,8 +322,83 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future cancels the watch.
     pub async fn watch_prefix(&self, prefix: impl IntoBytes + Send) -> Result<Watcher> {
-        let keys = KeyRange::prefix(prefix);
-        self.watch(keys).await
+        let watch = Watch::prefix(prefix);
+        self.backend.watch(watch).await
+    }
+
+    /// Grants a lease. To keep it alive, open a [`Session`](crate::Session) instead.
+    ///
+    /// # Errors
+    /// As [`KvBackend::lease_grant`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the lease granted; it then expires by itself.
+    pub async fn lease_grant(&self, grant: LeaseGrant) -> Result<LeaseGrantResponse> {
+        self.backend.lease_grant(grant).await
+    }
+
+    /// Refreshes a lease once.
+    ///
+    /// # Errors
+    /// As [`KvBackend::lease_keep_alive`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future may have refreshed the lease.
+    pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
+        self.backend.lease_keep_alive(id).await
+    }
+
+    /// Ends a lease and deletes its keys.
+    ///
+    /// # Errors
+    /// As [`KvBackend::lease_revoke`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the lease was ended.
+    pub async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
+        self.backend.lease_revoke(id).await
+    }
+
+    /// Returns how long a lease still lives.
+    ///
+    /// # Errors
+    /// As [`KvBackend::lease_time_to_live`].
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn lease_time_to_live(
+        &self,
+        request: LeaseTimeToLive,
+    ) -> Result<LeaseTimeToLiveResponse> {
+        self.backend.lease_time_to_live(request).await
+    }
+
+    /// Lists the leases that exist.
+    ///
+    /// # Errors
+    /// As [`KvBackend::leases`].
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn leases(&self) -> Result<LeasesResponse> {
+        self.backend.leases().await
+    }
+
+    /// Compacts the history.
+    ///
+    /// # Errors
+    /// As [`KvBackend::compact`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the history was compacted.
+    pub async fn compact(&self, compact: Compact) -> Result<CompactResponse> {
+        self.backend.compact(compact).await
+    }
+
+    /// Returns how large a request may be.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.backend.limits()
     }
 
     pub(crate) fn handoffs(&self) -> &Handoffs {

@@ -96,6 +96,13 @@ impl Watch {
     }
 }
 
+impl<K: Into<KeyRange>> From<K> for Watch {
+    /// Watches `keys` from the registration on, without options.
+    fn from(keys: K) -> Self {
+        Self::new(keys)
+    }
+}
+
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and callers match on it")]

@@ -287,7 +287,14 @@ impl Delete {
     }
 }
 
-/// One step of a transaction.
+impl<K: Into<KeyRange>> From<K> for Delete {
+    /// Deletes `keys`, without options.
+    fn from(keys: K) -> Self {
+        Self::new(keys)
+    }
+}
+
+/// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum Op {
