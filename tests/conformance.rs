@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use coord_core::KvBackendExt;
+use coord_core::Client;
 use coord_core::layer::{PrefixLayer, TraceLayer};
 use coord_mem::MemBackend;
 use coord_testkit::conformance::{self, Clock, Need, Suite};

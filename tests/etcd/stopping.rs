@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use coord_core::{KeyRange, KvBackend as _, KvBackendExt as _, Put, WatchRequest};
+use coord_core::{Client, kv::{KeyRange, Put, Watch}};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;
@@ -140,7 +140,7 @@ async fn adapter_misses_nothing_of_a_store_whose_server_was_started_again() {
     let store = MemBackend::new();
     let mut served = Served::start(Server::builder(store.clone())).await;
     let kv = EtcdBackend::connect([served.endpoint()]).await.unwrap();
-    let mut watch = kv.watch(WatchRequest::new(KeyRange::prefix("k"))).await.unwrap();
+    let mut watch = kv.watch(Watch::new(KeyRange::prefix("k"))).await.unwrap();
     kv.put("k", "1").await.unwrap();
     let endpoint = served.endpoint().to_owned();
     served.stop();

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coord_core::stm::Transaction;
-use coord_core::{KeyRange, KvBackend, KvBackendExt as _, Mutex, Put, Session, Txn, stm};
+use coord_core::{Client, KvBackend, Mutex, Session, Stm, kv::{KeyRange, Put, Txn}};
 use store::{Result, Store};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -179,8 +179,8 @@ fn run_worker(worker: usize, ledger: &Arc<Ledger>) -> Result<Report> {
 async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -> Result<usize> {
     let Ledger { store, transfers, doom } = &*ledger;
     let kv = store.connect().await?;
-    let session = Session::builder(Arc::clone(&kv)).ttl(TTL).open().await?;
-    let (mutex, stm) = (Mutex::new(&session, LOCK), stm(Arc::clone(&kv)).exactly_once(&session));
+    let session = Session::builder(&kv).ttl(TTL).open().await?;
+    let (mutex, stm) = (Mutex::new(&session, LOCK), Stm::new(&kv).exactly_once(&session));
     let mut applied = 0;
     loop {
         let began = Instant::now();

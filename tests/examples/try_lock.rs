@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn try_twice(store: Store) -> Result<()> {
     let kv = store.connect().await?;
-    let s1 = Session::builder(Arc::clone(&kv)).open().await?;
+    let s1 = Session::builder(&kv).open().await?;
     let s2 = Session::builder(kv).open().await?;
     let (m1, m2) = (Mutex::new(&s1, "/my-lock"), Mutex::new(&s2, "/my-lock"));
 

@@ -3,9 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use coord_core::{
-    Compact, Election, KvBackendExt as _, Leader, Session, election::Leaders, election::Observer,
-};
+use coord_core::{Client, Election, Session, election::{Leader, Leaders, Observer}, kv::Compact};
 use tokio::sync::{Barrier, Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -36,11 +34,11 @@ async fn first_seen(store: &Store, member: usize, name: &'static str) -> String 
 pub(super) async fn resume_election(store: Store) {
     let kv = store.client().await;
     let name = "/resume-election/";
-    let old = Session::builder(Arc::clone(&kv)).open().await.expect(THERE);
+    let old = Session::builder(&kv).open().await.expect(THERE);
     let before = Election::new(&old, name).campaign("candidate1").await.expect(THERE);
     let lease = old.orphan().await.expect(THERE);
 
-    let session = Session::builder(Arc::clone(&kv)).lease(lease).open().await.expect(THERE);
+    let session = Session::builder(&kv).lease(lease).open().await.expect(THERE);
     let election = Election::new(&session, name);
     let candidate = election.resume().await.expect(THERE).expect("left by the former session");
     let leadership = candidate.elected().await.expect(THERE);

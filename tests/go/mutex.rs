@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use coord_core::{
-    EventKind, KvBackend, KvBackendExt as _, LossReason, Mutex, MutexGuard, Session, Watch,
-    WatchRequest,
+    Client, KvBackend, Mutex, Session, error::LossReason, kv::{EventKind, Watch, Watcher},
+    mutex::MutexGuard,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -112,7 +112,7 @@ pub(super) async fn mutex_session_relock(store: Store) {
 }
 
 /// The next event of the line, which must be a single one.
-async fn event(line: &mut Watch) -> EventKind {
+async fn event(line: &mut Watcher) -> EventKind {
     let batch = soon(line.next()).await.expect("it lasts").expect(THERE);
     assert_eq!(batch.events.len(), 1, "{batch:?}");
     batch.events[0].kind
@@ -124,7 +124,7 @@ pub(super) async fn mutex_waits_on_current_holder(store: Store) {
     let kv = store.client().await;
     let (first, victim, new) =
         (store.session().await, store.session().await, store.session().await);
-    let mut line = kv.watch(WatchRequest::prefix("test-mutex")).await.expect(THERE);
+    let mut line = kv.watch(Watch::prefix("test-mutex")).await.expect(THERE);
 
     let held = Mutex::new(&first, "test-mutex").lock().await.expect(THERE);
     assert_eq!(event(&mut line).await, EventKind::Put);

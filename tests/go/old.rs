@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coord_core::{
-    Compare, CompareOp, Delete, EventKind, KvBackend, KvBackendExt as _, LeaseId, Op, Put, Range,
-    Result, Revision, SortOrder, SortTarget, Txn, WatchRequest,
+    Client, KvBackend, Result,
+    kv::{Compare, CompareOp, Delete, EventKind, LeaseId, Op, Put, Range, Revision, SortOrder, SortTarget, Txn, Watch},
 };
 
 /// What a lock of Go's package answers.
@@ -75,7 +75,7 @@ impl Contender {
     }
 
     async fn wait_delete(&self, key: Bytes, from: Revision) -> Result<()> {
-        let mut watch = self.kv.watch(WatchRequest::new(key).start_at(from)).await?;
+        let mut watch = self.kv.watch(Watch::new(key).start_at(from)).await?;
         while let Some(batch) = watch.next().await {
             if batch?.events.iter().any(|event| event.kind == EventKind::Delete) {
                 return Ok(());

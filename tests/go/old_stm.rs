@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coord_core::{
-    Compare, CompareOp, Delete, Isolation, KeyValue, KvBackend, Op, Put, Range, Result, Revision,
-    Txn,
+    KvBackend, Result, kv::{Compare, CompareOp, Delete, KeyValue, Op, Put, Range, Revision, Txn},
+    stm::Isolation,
 };
 
 type Key = &'static str;
@@ -144,7 +144,7 @@ impl OldStm {
         if !answer.succeeded && self.is_strong() {
             let reads = answer.responses.iter().map(|response| response.as_range());
             let reads = reads.map(|read| read.expect("all steps were reads"));
-            let read = |read: &coord_core::RangeResponse| Read {
+            let read = |read: &coord_core::kv::RangeResponse| Read {
                 at: read.header.revision,
                 found: read.kvs.first().cloned(),
             };

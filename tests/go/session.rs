@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{LeaseTimeToLive, LossReason, Session, SessionState};
+use coord_core::{Session, error::LossReason, kv::LeaseTimeToLive, session::SessionState};
 
 use super::{Store, THERE, lease, soon};
 
@@ -11,7 +11,7 @@ use super::{Store, THERE, lease, soon};
 pub(super) async fn session_options(store: Store) {
     let kv = store.client().await;
     let lease = lease(&*kv, 100).await;
-    let session = Session::builder(Arc::clone(&kv)).lease(lease).open().await.expect(THERE);
+    let session = Session::builder(&kv).lease(lease).open().await.expect(THERE);
     assert_eq!(session.lease_id(), lease);
 
     let (reason, orphaned) = soon(async { tokio::join!(session.lost(), session.orphan()) }).await;
@@ -24,7 +24,7 @@ pub(super) async fn session_options(store: Store) {
 pub(super) async fn session_ttl_options(store: Store) {
     let kv = store.client().await;
     let chosen = Duration::from_secs(90);
-    let session = Session::builder(Arc::clone(&kv)).ttl(chosen).open().await.expect(THERE);
+    let session = Session::builder(&kv).ttl(chosen).open().await.expect(THERE);
     let asked = kv.lease_time_to_live(LeaseTimeToLive::new(session.lease_id())).await;
     let lease = asked.expect(THERE).lease.expect("the session keeps it alive");
     assert_eq!((lease.granted, session.ttl()), (chosen, chosen));

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use coord_core::stm::{StmError, Transaction};
-use coord_core::{Error, Isolation, KvBackend, KvBackendExt as _, Put, Revision, Txn, stm};
+use coord_core::{Client, Error, KvBackend, Stm, kv::{Put, Revision, Txn}, stm::Isolation};
 use futures_util::future::join_all;
 use tokio::sync::{Barrier, Notify, mpsc};
 use tokio::task::JoinSet;
@@ -66,7 +66,7 @@ pub(super) async fn stm_conflict(store: Store) {
     };
     let mut conflicts = 0;
     for committed in soon(join_all((0..KEYS.len()).map(transfer))).await {
-        conflicts += committed.expect(THERE).receipt.conflicts.len();
+        conflicts += committed.expect(THERE).info.conflicts.len();
     }
     assert!(conflicts > 0, "two that share an account cannot both be the first");
 
@@ -80,7 +80,7 @@ pub(super) async fn stm_conflict(store: Store) {
 /// A key that was not there is, after the commit.
 pub(super) async fn stm_put_new_key(store: Store) {
     let kv = store.client().await;
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let put = stm.run(async |tx| {
         tx.put("foo", "bar");
         Ok::<_, Error>(())
@@ -93,7 +93,7 @@ pub(super) async fn stm_put_new_key(store: Store) {
 /// or the closure gives up.
 pub(super) async fn stm_abort(store: Store) {
     let kv = store.client().await;
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let begun = Notify::new();
     {
         let mut stopped = pin!(stm.run(async |tx| {
@@ -115,7 +115,7 @@ pub(super) async fn stm_abort(store: Store) {
         tx.put("foo", "baz");
         Err::<Infallible, _>(Error::EmptyKey)
     });
-    assert!(matches!(gave_up.await, Err(StmError::GivenUp(Error::EmptyKey))));
+    assert!(matches!(gave_up.await, Err(StmError::Aborted(Error::EmptyKey))));
     assert_eq!(value(&*kv, "foo").await, None);
 }
 
@@ -166,7 +166,7 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
     let put = kv.put("foo", "bar").await.expect(THERE);
     let other = store.client().await;
     let mut attempts = 0;
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
         attempts += 1;
         tx.get("foo").await?;
@@ -187,14 +187,14 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
 pub(super) async fn stm_serializable_snapshot_put(store: Store) {
     let kv = store.client().await;
     kv.put("a", "0").await.expect(THERE);
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::SerializableSnapshot);
+    let stm = Stm::new(&kv).isolation(Isolation::SerializableSnapshot);
     for _ in 0..2 {
         let committed = stm.run(async |tx| {
             tx.get("a").await?;
             tx.put("b", "1");
             Ok::<_, Error>(())
         });
-        assert_eq!(committed.await.expect(THERE).receipt.attempts, 1);
+        assert_eq!(committed.await.expect(THERE).info.attempts, 1);
     }
     let b = kv.get("b").await.expect(THERE).expect("put above");
     assert_eq!(b.version, 2);

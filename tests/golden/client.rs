@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use coord_core::{FencingToken, LeaseId, Session, SessionBuilder, SessionState, stm};
+use coord_core::{
+    Session, Stm, kv::LeaseId, queue::FencingToken, session::{SessionBuilder, SessionState},
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Calls, Fate, Intercept};
 use tokio::sync::{Semaphore, watch};

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::{
-    FencingToken, Leadership, LossReason, MutexGuard, PrimitiveError, Txn, TxnResponse,
+    election::Leadership, error::{LossReason, PrimitiveError}, kv::{Txn, TxnResponse},
+    mutex::MutexGuard, queue::FencingToken,
 };
 use tokio::task::yield_now;
 

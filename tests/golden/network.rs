@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coord_core::WatchBatch;
+use coord_core::kv::WatchBatch;
 use coord_testkit::{Call, Fate, Record, Rule};
 
 /// A rule that remembers every call, and lets all meet the same fate, which can be changed. Clones

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_core::stm::{Conflict, Hooks, Retry, Transaction};
-use coord_core::{Isolation, KeyRange, Stm};
+use coord_core::{Stm, kv::KeyRange, stm::Isolation};
 use tokio::sync::Semaphore;
 
 use crate::log::Log;

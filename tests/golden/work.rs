@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::election::{Candidate, Proclaimer};
 use coord_core::{
-    Election, Isolation, KvBackendExt as _, Leader, Mutex, MutexGuard, Put, Session, Stm, Txn, stm,
+    Client, Election, Mutex, Session, Stm, election::Leader, kv::{Put, Txn}, mutex::MutexGuard,
+    stm::Isolation,
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;

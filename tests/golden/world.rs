@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
-use coord_core::{
-    Compact, FencingToken, KvBackend as _, KvBackendExt as _, LeaseId, Range, Revision,
-};
+use coord_core::{Client, kv::{Compact, LeaseId, Range, Revision}, queue::FencingToken};
 use coord_mem::MemBackend;
 use goldenscript::{Context, Runner};
 use tokio::runtime::{Builder, Runtime};

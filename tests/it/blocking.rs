@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use coord_core::{
-    KvBackend as _, LossReason, Mutex, Outcome, PrimitiveError, Revision, Session, WatchRequest,
+    KvBackend as _, Mutex, Session, error::{LossReason, Outcome, PrimitiveError},
+    kv::{Revision, Watch},
 };
 use coord_mem::MemBackend;
 use coord_testkit::Record;
@@ -21,7 +22,7 @@ fn two_threads() -> Runtime {
 
 /// Waits until so many keys of the lock `m` have been created in all.
 async fn joined(store: &MemBackend, times: usize) {
-    let request = WatchRequest::prefix("m/").start_at(Revision(1));
+    let request = Watch::prefix("m/").start_at(Revision(1));
     let mut watch = store.watch(request).await.expect("nothing is compacted");
     let mut seen = 0;
     while seen < times {

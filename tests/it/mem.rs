@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, Error, ErrorKind, EventKind, KeyRange, KvBackend as _, KvBackendExt as _,
-    LeaseGrant, Limits, Op, Put, Range, Revision, Txn, WatchRequest,
+    Client, Error, error::ErrorKind,
+    kv::{Compact, Delete, EventKind, KeyRange, LeaseGrant, Limits, Op, Put, Range, Revision, Txn, Watch},
 };
 use coord_mem::MemBackend;
 use tokio::time::{Instant, sleep, timeout};
@@ -49,7 +49,7 @@ async fn lease_clock_runs_as_fast_as_it_is_told() {
         let store = MemBackend::builder().lease_clock_rate(rate).build();
         let lease = store.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
         store.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
-        let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+        let mut watch = store.watch(Watch::new("a")).await.unwrap();
         let began = Instant::now();
         watch.next().await.unwrap().unwrap();
         let lived = began.elapsed().as_secs_f64();
@@ -66,11 +66,11 @@ async fn lease_clock_runs_as_fast_as_it_is_told() {
 async fn leases_end_by_deadline_and_then_by_id() {
     let store = MemBackend::new();
     for (key, ttl, id) in [("a", 9, 3), ("b", 5, 2), ("c", 5, 1), ("d", 5, -4)] {
-        let grant = LeaseGrant::new(secs(ttl)).id(coord_core::LeaseId::new(id));
+        let grant = LeaseGrant::new(secs(ttl)).id(coord_core::kv::LeaseId::new(id));
         let lease = store.lease_grant(grant).await.unwrap().id;
         store.put_with(Put::new(key, "").lease(lease)).await.unwrap();
     }
-    let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
+    let mut watch = store.watch(Watch::prefix("")).await.unwrap();
     let mut ended = String::new();
     while ended.len() < 4 {
         let batch = watch.next().await.unwrap().unwrap();
@@ -83,7 +83,7 @@ async fn leases_end_by_deadline_and_then_by_id() {
 #[tokio::test(start_paused = true)]
 async fn watch_that_nobody_reads_falls_behind_and_catches_up_without_a_gap() {
     let store = MemBackend::new();
-    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = store.watch(Watch::new("a")).await.unwrap();
     for n in 0..5_000 {
         store.put("a", n.to_string()).await.unwrap();
     }
@@ -98,7 +98,7 @@ async fn watch_that_nobody_reads_falls_behind_and_catches_up_without_a_gap() {
 #[tokio::test(start_paused = true)]
 async fn watch_that_has_fallen_behind_a_compaction_says_so_and_ends() {
     let store = MemBackend::new();
-    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = store.watch(Watch::new("a")).await.unwrap();
     let mut newest = Revision::ZERO;
     for _ in 0..5_000 {
         newest = store.put("a", "").await.unwrap().header.revision;
@@ -119,7 +119,7 @@ async fn watch_that_has_fallen_behind_a_compaction_says_so_and_ends() {
 #[tokio::test(start_paused = true)]
 async fn bookmarks_come_at_the_interval_while_nothing_happens() {
     let store = MemBackend::builder().progress_interval(secs(60)).build();
-    let mut watch = store.watch(WatchRequest::new("a").with_progress_notify()).await.unwrap();
+    let mut watch = store.watch(Watch::new("a").with_progress_notify()).await.unwrap();
     let began = Instant::now();
     let revision = store.put("b", "").await.unwrap().header.revision;
     let bookmark = watch.next().await.unwrap().unwrap();
@@ -137,7 +137,7 @@ async fn bookmarks_come_at_the_interval_while_nothing_happens() {
 #[tokio::test(start_paused = true)]
 async fn interval_without_end_is_a_watch_without_bookmarks() {
     let store = MemBackend::builder().progress_interval(Duration::MAX).build();
-    let mut watch = store.watch(WatchRequest::new("a").with_progress_notify()).await.unwrap();
+    let mut watch = store.watch(Watch::new("a").with_progress_notify()).await.unwrap();
     store.put("a", "").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
     timeout(secs(1_000_000), watch.next()).await.expect_err("nothing is told");
@@ -164,7 +164,7 @@ async fn message_that_etcds_transport_would_not_take_is_refused_whatever_it_asks
     for error in [
         store.get(&long).await.unwrap_err(),
         store.txn(Txn::new().and_then([Range::new(&long)])).await.unwrap_err(),
-        store.watch(WatchRequest::new(&long)).await.unwrap_err(),
+        store.watch(Watch::new(&long)).await.unwrap_err(),
     ] {
         assert_eq!(limit_in(&error), 2 << 20, "{error}");
     }
@@ -220,7 +220,7 @@ async fn busy_loop_on_the_store_lets_others_run() {
 async fn same_calls_give_the_same_answers_to_the_last_byte() {
     let run = async |seed| {
         let store = MemBackend::builder().seed(seed).build();
-        let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
+        let mut watch = store.watch(Watch::prefix("")).await.unwrap();
         let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
         let mut told = format!("{lease:?}");
         for key in ["c", "a", "b"] {
@@ -264,7 +264,7 @@ fn lease_timer_moves_to_a_runtime_that_lives() {
     second.block_on(async {
         let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
         store.put_with(Put::new("a", "").lease(lease)).await.unwrap();
-        let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+        let mut watch = store.watch(Watch::new("a")).await.unwrap();
         assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
     });
 }
@@ -290,7 +290,7 @@ fn store_works_without_a_runtime_and_its_leases_end_for_whoever_asks() {
 async fn watch_outlives_the_handle_it_came_from() {
     let store = MemBackend::new();
     let other = store.clone();
-    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = store.watch(Watch::new("a")).await.unwrap();
     drop(store);
     settle().await;
     other.put("a", "1").await.unwrap();
@@ -304,11 +304,11 @@ async fn watch_outlives_the_handle_it_came_from() {
 async fn compaction_does_not_swallow_the_deletions_of_leases_it_ends() {
     let store = MemBackend::new();
     for (key, id) in [("a", 1), ("b", 2)] {
-        let grant = LeaseGrant::new(secs(2)).id(coord_core::LeaseId::new(id));
+        let grant = LeaseGrant::new(secs(2)).id(coord_core::kv::LeaseId::new(id));
         let lease = store.lease_grant(grant).await.unwrap().id;
         store.put_with(Put::new(key, "").lease(lease)).await.unwrap();
     }
-    let mut watch = store.watch(WatchRequest::prefix("").with_prev_kv()).await.unwrap();
+    let mut watch = store.watch(Watch::prefix("").with_prev_kv()).await.unwrap();
     tokio::task::yield_now().await;
     // The clock jumps, and whoever compacts is faster than the lease timer.
     tokio::time::advance(secs(3)).await;
@@ -333,7 +333,7 @@ async fn watch_from_the_compacted_revision_sees_the_last_change_of_each_key() {
     let txn = store.txn(Txn::new().and_then([put, delete])).await.unwrap();
     let revision = txn.header.revision;
     store.compact(Compact::new(revision)).await.unwrap();
-    let mut watch = store.watch(WatchRequest::new("a").start_at(revision)).await.unwrap();
+    let mut watch = store.watch(Watch::new("a").start_at(revision)).await.unwrap();
     let batch = watch.next().await.unwrap().unwrap();
     let kinds: Vec<_> = batch.events.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::Delete]);
@@ -343,6 +343,6 @@ async fn watch_from_the_compacted_revision_sees_the_last_change_of_each_key() {
 #[tokio::test(start_paused = true)]
 async fn watch_that_is_wrong_twice_is_refused_for_its_start() {
     let store = MemBackend::new();
-    let wrong_twice = WatchRequest::new(KeyRange::from_wire("b", "a")).start_at(Revision(-1));
+    let wrong_twice = Watch::new(KeyRange::from_wire("b", "a")).start_at(Revision(-1));
     assert_eq!(store.watch(wrong_twice).await.unwrap_err().kind(), ErrorKind::Compacted);
 }

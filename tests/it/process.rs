@@ -3,8 +3,8 @@
 use std::future::pending;
 
 use coord_core::{
-    ErrorKind, KvBackend as _, KvBackendExt as _, LossReason, Mutex, Outcome, Session,
-    SessionState, WatchRequest,
+    Client, Mutex, Session, error::{ErrorKind, LossReason, Outcome}, kv::Watch,
+    session::SessionState,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Intercept, Process, Record};
@@ -104,7 +104,7 @@ async fn task_of_a_crashed_process_ends_and_sends_nothing() {
 async fn watch_of_a_healed_process_misses_nothing() {
     let store = MemBackend::new();
     let process = Process::new(store.clone());
-    let mut watch = process.backend().watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = process.backend().watch(Watch::new("a")).await.unwrap();
     process.cut_off();
     store.put("a", "1").await.unwrap();
     store.put("a", "2").await.unwrap();

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use coord_core::election::Observer;
 use coord_core::{
-    Compact, Election, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LossReason, Mutex,
-    Outcome, Put, Session, Txn, WatchBatch,
+    Client, Election, KvBackend, Mutex, Session, error::{ErrorKind, LossReason, Outcome},
+    kv::{Compact, LeaseGrant, Put, Txn, WatchBatch},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule};
@@ -407,7 +407,7 @@ async fn observer_that_was_cut_off_ends_with_who_leads_now() {
         });
         let shown = shown.await;
         let missed = if compact { "none b b2 none" } else { "none a none b b2 none" };
-        assert_eq!(shown.join(" "), missed, "compacted: {compact}");
+        assert_eq!(shown.enqueue(" "), missed, "compacted: {compact}");
     }
 }
 
@@ -426,7 +426,7 @@ async fn observer_does_not_take_the_last_write_for_the_leader() {
         sleep(secs(1)).await;
         leads.resign().await.unwrap();
     });
-    assert_eq!(shown.await.join(" "), "a a2 b3");
+    assert_eq!(shown.await.enqueue(" "), "a a2 b3");
     waits.withdraw().await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    KvBackend, KvBackendExt as _, LeaseGrant, LeaseId, Put, Range, Revision, Session, WatchBatch,
+    Client, KvBackend, Session, kv::{LeaseGrant, LeaseId, Put, Range, Revision, WatchBatch},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept, Rule};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coord_core::layer::TraceLayer;
-use coord_core::{KvBackendExt as _, Range};
+use coord_core::{Client, kv::Range};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};

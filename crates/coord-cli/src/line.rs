@@ -5,7 +5,7 @@
 //! slash in it belongs to another line, such as `jobs/night`.
 
 use bytes::Bytes;
-use coord_core::{KeyValue, Range, SortOrder, SortTarget};
+use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
 
 /// The keys of a line.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use coord_core::LeaseId;
+    use coord_core::kv::LeaseId;
 
     use super::*;
 

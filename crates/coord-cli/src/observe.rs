@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::Leader;
+use coord_core::election::Leader;
 use coord_core::election::{Gap, GapCause, Observer};
 use serde_json::json;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::{KeyValue, KvBackend, LeaseStatus, LeaseTimeToLive, RangeResponse};
+use coord_core::{KvBackend, kv::{KeyValue, LeaseStatus, LeaseTimeToLive, RangeResponse}};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
@@ -71,7 +71,7 @@ Exit status:
   4  nobody has it, and nobody waits";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
+    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].enqueue("\n\n")
 }
 
 /// One who stands in the line.

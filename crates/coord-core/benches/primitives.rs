@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Compare, CompareOp, Delete, Election, KvBackend as _, Mutex, Put, Revision, Session, Txn,
+    Election, KvBackend as _, Mutex, Session, kv::{Compare, CompareOp, Delete, Put, Revision, Txn},
 };
 use coord_mem::MemBackend;
 use criterion::{Criterion, criterion_group, criterion_main};

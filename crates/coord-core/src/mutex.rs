@@ -40,7 +40,7 @@ use crate::telemetry::queue as events;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+/// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
 /// let mutex = Mutex::new(&session, "ledger");
 ///
 /// let guard = mutex.lock().await?;
@@ -120,14 +120,14 @@ impl Mutex {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    /// let session = runtime.block_on(Session::builder(Arc::new(MemBackend::new())).open())?;
+    /// let session = runtime.block_on(Session::builder(&Client::new(MemBackend::new())).open())?;
     /// let mutex = Mutex::new(&session, "ledger");
     ///
     /// let worker = thread::spawn(move || {
     ///     let guard = mutex.blocking_lock()?;
     ///     let token = guard.fencing_token();
     ///     guard.blocking_unlock()?; // or drop it: then it is unlocked in the background
-    ///     Ok::<_, coord_core::PrimitiveError>(token)
+    ///     Ok::<_, coord_core::error::PrimitiveError>(token)
     /// });
     /// println!("held with token {}", worker.join().expect("it does not panic")?);
     /// # Ok(())

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, Error, LeaseGrant, LeaseId, Limits, Op, Put, Range, Result, Revision, Txn,
+    Error, Result,
+    kv::{Compact, Delete, LeaseGrant, LeaseId, Limits, Op, Put, Range, Revision, Txn},
 };
 use etcd_client::proto::{PbDeleteRequest, PbPutRequest, PbRangeRequest, PbTxnRequest};
 use prost::Message as _;
@@ -39,7 +40,7 @@ impl Desk {
 
     pub(crate) fn range(&self, request: &Range) -> Result<Asked> {
         some_key(request.keys.start())?;
-        Ok(Asked { revision: told(request.revision), ..self.read() })
+        Ok(Asked { revision: request.revision.filter(|revision| revision.0 > 0), ..self.read() })
     }
 
     pub(crate) fn put(&self, request: &Put) -> Result<Asked> {
@@ -81,11 +82,6 @@ impl Desk {
 
 fn some_key(key: &[u8]) -> Result<()> {
     if key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
-}
-
-/// The revision, if one was asked for.
-fn told(revision: Revision) -> Option<Revision> {
-    (revision.0 > 0).then_some(revision)
 }
 
 /// Refuses a transaction with more than `limit` levels below its first.
@@ -130,7 +126,7 @@ impl<'a> Notes<'a> {
         for op in txn.success.iter().chain(&txn.failure) {
             match op {
                 Op::Range(range) => {
-                    self.revisions.extend((range.revision.0 != 0).then_some(range.revision));
+                    self.revisions.extend(range.revision.filter(|revision| revision.0 != 0));
                 }
                 Op::Put(put) => {
                     self.leases.extend(put.lease);
@@ -216,7 +212,7 @@ mod tests {
         desk().txn(&nested(NESTING_MAX + 1)).expect_err("one level too deep");
         let error = desk().txn(&nested(NESTING_MAX + 2)).expect_err("too deep");
         assert!(matches!(error, Error::TxnTooDeep { depth: 50, limit: NESTING_MAX }), "{error:?}");
-        assert_eq!(error.outcome(), coord_core::Outcome::NotApplied);
+        assert_eq!(error.outcome(), coord_core::error::Outcome::NotApplied);
         let message = error.to_string();
         assert!(message.contains("50 levels deep, the limit is 48"), "{message}");
     }
@@ -243,8 +239,8 @@ mod tests {
     #[test]
     fn times_to_live_are_compared_before_they_are_cast() {
         let refused = |ttl| desk().grant(LeaseGrant::new(ttl)).expect_err("refused").kind();
-        assert_eq!(refused(Duration::MAX), coord_core::ErrorKind::TtlTooLarge);
-        assert_eq!(refused(Duration::from_millis(1500)), coord_core::ErrorKind::InvalidTtl);
-        desk().grant(LeaseGrant::new(coord_core::TTL_MAX)).expect("the most there is");
+        assert_eq!(refused(Duration::MAX), coord_core::error::ErrorKind::TtlTooLarge);
+        assert_eq!(refused(Duration::from_millis(1500)), coord_core::error::ErrorKind::InvalidTtl);
+        desk().grant(LeaseGrant::new(coord_core::kv::TTL_MAX)).expect("the most there is");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use coord_core::{Error, Outcome};
+use coord_core::{Error, error::Outcome};
 
 use crate::error::other;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_core::{Limits, Result};
+use coord_core::{Result, kv::Limits};
 
 use crate::EtcdBackend;
 use crate::link::Endpoint;

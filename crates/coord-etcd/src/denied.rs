@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use coord_core::{
-    Delete, Error, KeyRange, LeaseId, LeaseTimeToLive, Op, Put, Range, Txn, WatchRequest,
+    Error, kv::{Delete, KeyRange, LeaseId, LeaseTimeToLive, Op, Put, Range, Txn, Watch},
 };
 
 use crate::options::Login;
@@ -34,7 +34,7 @@ impl OnKeys for Delete {
     }
 }
 
-impl OnKeys for WatchRequest {
+impl OnKeys for Watch {
     fn action(&self) -> String {
         format!("watch {}", self.keys)
     }
@@ -105,7 +105,7 @@ pub(crate) fn named(error: Error, login: Option<&Login>, request: &impl OnKeys) 
 
 #[cfg(test)]
 mod tests {
-    use coord_core::Compare;
+    use coord_core::kv::Compare;
 
     use super::*;
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{Error, Outcome, Result};
+use coord_core::{Error, Result, error::Outcome};
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Error, Outcome};
+use coord_core::{Error, error::Outcome};
 
 use crate::address::Address;
 use crate::config::ConfigError;

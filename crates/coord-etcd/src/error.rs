@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{Error, LeaseId, Limits, Outcome, Revision, Source};
+use coord_core::{Error, error::{Outcome, Source}, kv::{LeaseId, Limits, Revision}};
 use rustls::CertificateError;
 use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};

@@ -16,7 +16,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use coord_core::{Error, Header, Result, Revision};
+use coord_core::{Error, Result, kv::{Header, Revision}};
 
 /// The newest revision that a linearizable response had.
 #[derive(Debug, Default)]

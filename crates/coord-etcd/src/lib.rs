@@ -5,7 +5,7 @@
 //! the next one, and every error tells what became of the request.
 //!
 //! ```no_run
-//! use coord_core::{KvBackendExt, layer::PrefixLayer};
+//! use coord_core::{Client, layer::PrefixLayer};
 //! use coord_etcd::EtcdBackend;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -64,10 +64,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, Header, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
-    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
+    Error, KvBackend, Result, error::Outcome,
+    kv::{Compact, CompactResponse, Delete, DeleteResponse, Header, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher},
 };
 
 use check::{Desk, Measured};
@@ -243,7 +241,7 @@ impl KvBackend for EtcdBackend {
         answer.map_err(|error| self.explained(error, request))
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         let watch = self.shared.watches.watch(request.clone()).await;
         watch.map_err(|error| denied::named(error, self.login(), &request))
     }
@@ -313,7 +311,7 @@ impl KvBackend for EtcdBackend {
         answer.map_err(|error| self.explained(error, request))
     }
 
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
+    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
         let asked = self.shared.desk.delete(&request)?;
         let request = &request;
         let call = self.call::<DeleteResponse, _, _, _>(asked, |link| async move {

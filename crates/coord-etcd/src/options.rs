@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use coord_core::Limits;
+use coord_core::kv::Limits;
 
 use crate::tls::Tls;
 

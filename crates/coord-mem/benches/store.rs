@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::sync::RwLock;
 
 use bytes::Bytes;
-use coord_core::{Compact, KvBackend as _, KvBackendExt as _, Range, Watch, WatchRequest};
+use coord_core::{Client, kv::{Compact, Range, Watch, Watcher}};
 use coord_mem::MemBackend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
@@ -124,12 +124,12 @@ fn put(criterion: &mut Criterion) {
     ];
     for (who, names) in watched {
         let store = filled(&runtime);
-        let idle: Vec<Watch> = runtime.block_on(async {
+        let idle: Vec<Watcher> = runtime.block_on(async {
             let mut idle = Vec::new();
             for (name, n) in names.into_iter().zip(0..) {
                 // Half of them on keys, half on prefixes; nobody writes there.
                 let request =
-                    if n % 2 == 0 { WatchRequest::new(name) } else { WatchRequest::prefix(name) };
+                    if n % 2 == 0 { Watch::new(name) } else { Watch::prefix(name) };
                 idle.push(store.watch(request).await.expect("the store takes it"));
             }
             idle

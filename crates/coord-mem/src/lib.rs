@@ -8,7 +8,7 @@
 //! one each store chooses other ids, as each life of an etcd cluster does.
 //!
 //! ```
-//! use coord_core::{KvBackend, KvBackendExt, LeaseGrant, Put};
+//! use coord_core::{Client, KvBackend, kv::{LeaseGrant, Put}};
 //! use coord_mem::MemBackend;
 //! use std::time::Duration;
 //!
@@ -41,10 +41,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse,
-    Result, Txn, TxnResponse, Watch, WatchRequest,
+    Error, KvBackend, Result,
+    kv::{Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher},
 };
 use tokio::task::coop::consume_budget;
 
@@ -116,13 +114,13 @@ impl KvBackend for MemBackend {
         self.shared.write(|store| store.txn(&request))
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         consume_budget().await;
         self.check_message(watch_size(&request))?;
         let store = self.shared.read();
         let request = watch::normalize(request, &store)?;
         let slot = self.shared.hub.register(request, &store);
-        Ok(Watch::new(store.header(), MemWatch::new(Arc::clone(&self.shared), slot)))
+        Ok(Watcher::new(store.header(), MemWatch::new(Arc::clone(&self.shared), slot)))
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
@@ -186,7 +184,7 @@ impl KvBackend for MemBackend {
         self.shared.write(|store| store.put(request))
     }
 
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
+    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
         consume_budget().await;
         let size = delete_size(&request);
         self.check_change_message(size)?;

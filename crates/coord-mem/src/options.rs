@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_core::Limits;
+use coord_core::kv::Limits;
 
 use crate::MemBackend;
 
@@ -92,7 +92,7 @@ impl MemBackendBuilder {
     /// of the next store for its own.
     ///
     /// ```
-    /// use coord_core::{KvBackend, LeaseGrant};
+    /// use coord_core::{KvBackend, kv::LeaseGrant};
     /// use coord_mem::MemBackend;
     /// use std::time::Duration;
     ///

@@ -9,7 +9,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use coord_core::Revision;
+use coord_core::kv::Revision;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;

@@ -1,6 +1,6 @@
 //! The Cluster service: a list of one.
 
-use coord_core::{Header, Revision};
+use coord_core::kv::{Header, Revision};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbClusterService, PbMember, PbMemberAddRequest, PbMemberAddResponse, PbMemberListRequest,

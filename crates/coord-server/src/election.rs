@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coord_core::election::{Leader, Observer};
-use coord_core::{Compare, CompareOp, Delete, Header, KeyRange, Op, Put, Revision, Txn};
+use coord_core::kv::{Compare, CompareOp, Delete, Header, KeyRange, Op, Put, Revision, Txn};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCampaignResponse, PbLeaderKey, PbLeaderResponse, PbProclaimResponse, PbResignResponse,

@@ -1,6 +1,6 @@
 //! The KV service: reads, changes, transactions, compaction.
 
-use coord_core::{Compact, Delete, Error, Put, Range, Txn};
+use coord_core::{Error, kv::{Compact, Delete, Put, Range, Txn}};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbCompare, PbDeleteRequest, PbDeleteResponse,
@@ -97,7 +97,7 @@ async fn delete_range(
         let has_key = !request.keys.start().is_empty();
         has_key.then_some(()).ok_or(Error::EmptyKey)
     })?;
-    services.answer(services.backend().delete_with(request).await)
+    services.answer(services.backend().delete(request).await)
 }
 
 async fn txn(services: Services, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {

@@ -7,7 +7,7 @@
 //! Source: etcd 3.5 `server/etcdserver/api/v3lock/lock.go`, `v3lockpb/v3lock.proto`.
 
 use bytes::Bytes;
-use coord_core::{Delete, KeyRange};
+use coord_core::kv::{Delete, KeyRange};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{PbLockResponse, PbUnlockResponse};
 use tonic::Status;
@@ -61,7 +61,7 @@ async fn lock(services: Services, request: LockRequest) -> Result<PbLockResponse
 async fn unlock(services: Services, request: UnlockRequest) -> Result<PbUnlockResponse, Status> {
     allow(&services, Change::Other)?;
     let delete = Delete::new(KeyRange::key(request.key));
-    let deleted = services.backend().delete_with(delete).await;
+    let deleted = services.backend().delete(delete).await;
     let header = deleted.map_err(|error| without_code(&error))?.header;
     Ok(PbUnlockResponse { header: Some(header.to_wire()) })
 }

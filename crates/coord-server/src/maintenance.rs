@@ -5,7 +5,7 @@
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3rpc/maintenance.go`.
 
-use coord_core::{Error, KeyRange, Range, Revision};
+use coord_core::{Error, kv::{KeyRange, Range, Revision}};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbAlarmRequest, PbAlarmResponse, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,
@@ -117,7 +117,7 @@ impl PbMaintenanceService for Services {
 impl Services {
     /// A number for the keys at a revision, with the header of the answer that had them. Stores
     /// with the same keys have the same number; it is not the one that etcd would give.
-    async fn hash_at(&self, revision: Revision) -> Result<(coord_core::Header, u32), Status> {
+    async fn hash_at(&self, revision: Revision) -> Result<(coord_core::kv::Header, u32), Status> {
         let all = Range::new(KeyRange::all()).at(revision);
         let read = self.backend().range(all).await.map_err(|error| status(&error))?;
         let mut hash = Fnv::default();

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::contender::{Contender, FencingToken, WaitingLine};
-use coord_core::{Error, Header, LeaseGrant, LeaseId, PrimitiveError, Session};
+use coord_core::queue::{Contender, FencingToken, WaitQueue};
+use coord_core::{Error, Session, error::PrimitiveError, kv::{Header, LeaseGrant, LeaseId}};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -147,16 +147,16 @@ struct Entered {
 
 /// Joins the line, or finds the place in it that other calls on the lease have.
 async fn enter(session: &Session, place: &Place, wish: &Wish) -> Result<Entered, Refusal> {
-    let line = WaitingLine::new(session, wish.name.clone());
+    let line = WaitQueue::new(session, wish.name.clone());
     let mut shared = place.0.lock().await;
     let value = wish.value.clone().unwrap_or_default();
-    let (mut contender, found) = line.join_by_lease(value).await?;
+    let (mut contender, found) = line.enqueue_by_lease(value).await?;
     let joined = contender.header();
     let life = Some(contender.fencing_token());
     if shared.life != life {
         // If it was there before this call and is first, somebody may have been told so.
         let old = found.as_ref().is_some_and(|kv| kv.create_revision <= session.opened());
-        let held = old && contender.wait_turn().now_or_never().is_some_and(|first| first.is_ok());
+        let held = old && contender.acquired().now_or_never().is_some_and(|first| first.is_ok());
         *shared = Shared { life, calls: 0, held };
     }
     shared.calls += 1;
@@ -176,7 +176,7 @@ async fn wait(
         if let Some(value) = change {
             contender.set_value(value).await?;
         }
-        contender.wait_turn().await
+        contender.acquired().await
     };
     let waited = tokio::select! {
         biased;

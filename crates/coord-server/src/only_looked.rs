@@ -6,10 +6,8 @@
 use std::sync::Arc;
 
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse,
-    Result, Txn, TxnResponse, Watch, WatchRequest,
+    Error, KvBackend, Result,
+    kv::{Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher},
 };
 use tonic::async_trait;
 
@@ -25,8 +23,13 @@ impl OnlyLooked {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods, reason = "a provided method must not hide an override")]
-impl KvBackend for OnlyLooked {
+impl Layer for OnlyLooked {
+    type Inner = dyn KvBackend;
+
+    fn inner(&self) -> &dyn KvBackend {
+        &*self.store
+    }
+
     /// As long as the lease is there it is taken to have its whole time: that it ends is told by
     /// the store, which deletes the contender's key.
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
@@ -35,52 +38,9 @@ impl KvBackend for OnlyLooked {
         Ok(LeaseKeepAliveResponse { header: answer.header, id, ttl: lease.granted })
     }
 
-    async fn range(&self, request: Range) -> Result<RangeResponse> {
-        self.store.range(request).await
-    }
-
-    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        self.store.txn(request).await
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        self.store.watch(request).await
-    }
-
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.store.lease_grant(request).await
-    }
-
     /// The session ends, and the lease goes on.
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
         let answer = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
         Ok(LeaseRevokeResponse { header: answer.header })
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.store.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.store.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.store.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        self.store.put_with(request).await
-    }
-
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        self.store.delete_with(request).await
     }
 }

@@ -7,8 +7,8 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use coord_core::LeaseId;
-use coord_core::contender::FencingToken;
+use coord_core::kv::LeaseId;
+use coord_core::queue::FencingToken;
 
 /// The places in lines that calls have at this moment: by lease and name of the line.
 #[derive(Default)]

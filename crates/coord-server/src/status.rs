@@ -6,7 +6,7 @@
 //!
 //! Source: contract §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
 
-use coord_core::{Error, Limits, Outcome};
+use coord_core::{Error, error::Outcome, kv::Limits};
 use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderName};
 use tonic::{Code, Status};

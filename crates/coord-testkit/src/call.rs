@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use coord_core::{
-    Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, WatchRequest,
-};
+use coord_core::kv::{Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch};
 
 /// A call of a [`KvBackend`](coord_core::KvBackend): which method, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub enum Call {
     /// `txn`
     Txn(Txn),
     /// `watch`
-    Watch(WatchRequest),
+    Watch(Watch),
     /// `lease_grant`
     LeaseGrant(LeaseGrant),
     /// `lease_keep_alive`

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Error, KvBackend, Outcome, Result, Watch, WatchBatch, WatchStream};
+use coord_core::{Error, KvBackend, Result, error::Outcome, kv::{WatchBatch, WatchStream, Watcher}};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, yield_now};
@@ -66,7 +66,7 @@ impl<F: Fn(&Call) -> Fate + Send + Sync + 'static> Rule for F {
 /// A backend whose calls a [`Rule`] decides about.
 ///
 /// ```
-/// use coord_core::{KvBackendExt, Outcome};
+/// use coord_core::{Client, error::Outcome};
 /// use coord_mem::MemBackend;
 /// use coord_testkit::{Call, Fate, Intercept};
 ///
@@ -102,7 +102,7 @@ impl<B: KvBackend> Intercept<B> {
     /// [`Error::Timeout`]. What is on its way by then is applied when it arrives.
     ///
     /// ```
-    /// use coord_core::{ErrorKind, KvBackendExt};
+    /// use coord_core::{Client, error::ErrorKind};
     /// use coord_mem::MemBackend;
     /// use coord_testkit::{Call, Fate, Intercept};
     /// use std::time::Duration;
@@ -137,8 +137,8 @@ impl<B: KvBackend> Intercept<B> {
     }
 
     /// Wraps a registered watch, so that the rule decides which of its batches are delivered.
-    fn wrap(&self, watch: Watch) -> Watch {
-        Watch::new(watch.header(), Filtered { watch, rule: Arc::clone(&self.rule) })
+    fn wrap(&self, watch: Watcher) -> Watcher {
+        Watcher::new(watch.header(), Filtered { watch, rule: Arc::clone(&self.rule) })
     }
 
     async fn meet<T: Send + 'static>(
@@ -197,7 +197,7 @@ impl<B: fmt::Debug> fmt::Debug for Intercept<B> {
 
 /// A watch of which a rule decides what is delivered.
 struct Filtered {
-    watch: Watch,
+    watch: Watcher,
     rule: Arc<dyn Rule>,
 }
 

@@ -10,16 +10,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, OpResponse, Put, PutResponse, Range,
-    RangeResponse, Result, Revision, Txn, TxnResponse, Watch, WatchRequest,
+    Error, KvBackend, Result,
+    kv::{Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, Watcher},
 };
 
 /// A backend whose serializable reads can be made to lag behind. Clones share the lag.
 ///
 /// ```
-/// use coord_core::{KvBackend, KvBackendExt, Range};
+/// use coord_core::{Client, KvBackend, kv::Range};
 /// use coord_mem::MemBackend;
 /// use coord_testkit::Lagging;
 ///
@@ -69,11 +67,11 @@ impl<B: KvBackend> Lagging<B> {
 
     /// The answer of a member that knows nothing newer than `newest`.
     async fn range_behind(&self, range: Range, newest: Revision) -> Result<RangeResponse> {
-        if range.revision > newest {
-            let (requested, current) = (Some(range.revision), Some(newest));
-            return Err(Error::FutureRevision { requested, current });
+        let requested = range.revision.filter(|revision| *revision > Revision::ZERO);
+        if requested.is_some_and(|revision| revision > newest) {
+            return Err(Error::FutureRevision { requested, current: Some(newest) });
         }
-        let as_of = if range.revision > Revision::ZERO { range.revision } else { newest };
+        let as_of = requested.unwrap_or(newest);
         let mut read = self.inner.range(range.at(as_of)).await?;
         read.header.revision = newest;
         Ok(read)
@@ -107,8 +105,13 @@ fn is_serializable(txn: &Txn) -> bool {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods, reason = "no read may pass unseen")]
-impl<B: KvBackend> KvBackend for Lagging<B> {
+impl<B: KvBackend> Layer for Lagging<B> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
+    }
+
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         match self.newest() {
             Some(newest) if request.serializable => self.range_behind(request, newest).await,
@@ -121,48 +124,5 @@ impl<B: KvBackend> KvBackend for Lagging<B> {
             Some(newest) if is_serializable(&request) => self.txn_behind(request, newest).await,
             _ => self.inner.txn(request).await,
         }
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        self.inner.put_with(request).await
-    }
-
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        self.inner.delete_with(request).await
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        self.inner.watch(request).await
-    }
-
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.inner.lease_grant(request).await
-    }
-
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.inner.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.inner.lease_revoke(id).await
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.inner.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.inner.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.inner.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
     }
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Error, KvBackend, Result, Watch, WatchBatch, WatchStream};
+use coord_core::{Error, KvBackend, Result, kv::{WatchBatch, WatchStream, Watcher}};
 use futures_util::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// elections, transactions. Several processes share a store: give each a clone of it.
 ///
 /// ```
-/// use coord_core::{LossReason, Mutex, Session};
+/// use coord_core::{Mutex, Session, error::LossReason};
 /// use coord_mem::MemBackend;
 /// use coord_testkit::Process;
 /// use std::sync::Arc;
@@ -52,7 +52,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// let store = MemBackend::new();
 /// let process = Process::new(store.clone());
 /// let first = Session::builder(process.backend()).ttl(ttl).open().await?;
-/// let second = Session::builder(Arc::new(store)).ttl(ttl).open().await?;
+/// let second = Session::builder(&Client::new(store)).ttl(ttl).open().await?;
 /// let held = Mutex::new(&first, "service").lock().await?;
 ///
 /// let crashed = Instant::now();
@@ -237,9 +237,9 @@ impl<B: KvBackend> Linked<B> {
         Err(Error::Timeout { after: REQUEST_TIMEOUT })
     }
 
-    fn wrap(&self, watch: Watch) -> Watch {
+    fn wrap(&self, watch: Watcher) -> Watcher {
         let link = Arc::clone(&self.link);
-        Watch::new(watch.header(), LinkedWatch { watch, link, connected: None })
+        Watcher::new(watch.header(), LinkedWatch { watch, link, connected: None })
     }
 }
 
@@ -248,7 +248,7 @@ forward_calls!(Linked);
 /// A watch behind a [`Link`]. While the process has no connection the watch keeps its batches, so
 /// that a process that heals misses none.
 struct LinkedWatch {
-    watch: Watch,
+    watch: Watcher,
     link: Arc<Link>,
     connected: Option<Waiting>,
 }

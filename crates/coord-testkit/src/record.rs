@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coord_core::WatchBatch;
+use coord_core::kv::WatchBatch;
 
 use crate::call::Call;
 use crate::intercept::{Fate, Rule};
@@ -13,7 +13,7 @@ use crate::intercept::{Fate, Rule};
 /// share the memory.
 ///
 /// ```
-/// use coord_core::KvBackendExt;
+/// use coord_core::Client;
 /// use coord_mem::MemBackend;
 /// use coord_testkit::{Intercept, Record};
 ///

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 
 use coord_core::{
-    Epoch, FencingToken, KeyRange, KvBackend as _, KvBackendExt as _, LossReason, PrimitiveError,
-    Session, Supervisor,
+    Client, Session, error::{LossReason, PrimitiveError}, kv::KeyRange, queue::FencingToken,
+    session::{Generation, Supervisor},
 };
 use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
@@ -15,14 +15,14 @@ use crate::support::{keys, secs, settle};
 
 /// A supervisor of sessions of 10 s on `store`.
 async fn supervisor(store: &MemBackend) -> Supervisor {
-    let builder = Session::builder(Arc::new(store.clone())).ttl(secs(10));
+    let builder = Session::builder(&Client::new(store.clone())).ttl(secs(10));
     builder.supervise().await.expect("the store is there")
 }
 
 /// Leads for 10 s at a time; notes each term.
-async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Epoch, FencingToken)>>) {
+async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Generation, FencingToken)>>) {
     let led = supervisor.lead("e", "me", |leadership| async move {
-        let term = (leadership.session().epoch(), leadership.fencing_token());
+        let term = (leadership.session().generation(), leadership.fencing_token());
         noted.lock().expect("nobody panics").push(term);
         sleep(secs(10)).await;
         Ok::<_, PrimitiveError>(())
@@ -43,7 +43,7 @@ async fn leader_that_is_deposed_campaigns_again_with_another_token() {
     });
     let noted = noted.into_inner().unwrap();
     let epochs: Vec<_> = noted.iter().map(|(epoch, _)| *epoch).collect();
-    assert_eq!(epochs, [Epoch(1), Epoch(1), Epoch(2)], "its key deleted, its lease revoked");
+    assert_eq!(epochs, [Generation(1), Generation(1), Generation(2)], "its key deleted, its lease revoked");
     assert!(noted.is_sorted_by(|a, b| a.1 < b.1), "tokens grow: {noted:?}");
     assert_eq!(keys(&store, "e/").await, [""; 0], "it resigned when the work was done");
 }

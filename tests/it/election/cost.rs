@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coord_core::election::Observer;
-use coord_core::{Election, KvBackendExt as _};
+use coord_core::{Client, Election};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule as _};
 use tokio::time::sleep;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Election, Error, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Outcome,
-    PrimitiveError, Put, Txn,
+    Client, Election, Error, KvBackend, error::{ErrorKind, LossReason, Outcome, PrimitiveError},
+    kv::{Compact, Put, Txn},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule as _};

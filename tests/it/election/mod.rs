@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use coord_core::election::{Leaders, Observer};
 use coord_core::{
-    Compact, Compare, CompareOp, Election, ErrorKind, KvBackend as _, KvBackendExt as _,
-    LossReason, PrimitiveError, Put, Txn,
+    Client, Election, error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{Compact, Compare, CompareOp, Put, Txn},
 };
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
@@ -334,12 +334,12 @@ async fn is_leader_compares_the_create_revision_and_txn_has_one_operation_less()
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let token = leadership.fencing_token();
     let expected = Compare::create_revision(leadership.key(), CompareOp::Equal, token.0);
-    assert_eq!(leadership.is_leader(), expected);
+    assert_eq!(leadership.held_condition(), expected);
     let puts = |n: usize| Txn::new().and_then((0..n).map(|i| Put::new(format!("k{i}"), "")));
     leadership.txn(puts(127)).await.unwrap();
     let error = leadership.txn(puts(128)).await.unwrap_err();
     assert!(error.to_string().contains("128 operations"), "{error}");
-    let all = Txn::new().when([leadership.is_leader()]).and_then(puts(128).success);
+    let all = Txn::new().when([leadership.held_condition()]).and_then(puts(128).success);
     assert!(store.txn(all).await.unwrap().succeeded);
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use coord_core::election::{Leaders, Observer};
 use coord_core::{
-    Compact, Delete, Error, ErrorKind, KeyRange, KeyValue, KvBackend, KvBackendExt as _,
-    LeaseGrant, LeaseId, Op, Outcome, Put, Range, Revision, Txn,
+    Client, Error, KvBackend, error::{ErrorKind, Outcome},
+    kv::{Compact, Delete, KeyRange, KeyValue, LeaseGrant, LeaseId, Op, Put, Range, Revision, Txn},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate};

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use coord_core::{EventKind, KeyValue, KvBackend as _, Revision, Watch, WatchRequest};
+use coord_core::{KvBackend as _, kv::{EventKind, KeyValue, Revision, Watch, Watcher}};
 use coord_mem::MemBackend;
 use futures_util::FutureExt as _;
 
 /// Listens to all that happens under `e/`, from the beginning.
 pub(super) struct Oracle {
-    watch: Watch,
+    watch: Watcher,
     keys: BTreeMap<Vec<u8>, KeyValue>,
     /// Who led from a revision on, at each revision that changed anything.
     led: BTreeMap<Revision, Option<KeyValue>>,
@@ -21,7 +21,7 @@ pub(super) struct Oracle {
 impl Oracle {
     /// An oracle of a store that has not been compacted yet.
     pub(super) async fn of(store: &MemBackend) -> Self {
-        let request = WatchRequest::prefix("e/").start_at(Revision(1));
+        let request = Watch::prefix("e/").start_at(Revision(1));
         let watch = store.watch(request).await.expect("the store is there");
         let led = BTreeMap::from([(Revision::ZERO, None)]);
         Self { watch, keys: BTreeMap::new(), led }

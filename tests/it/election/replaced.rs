@@ -6,10 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use coord_core::election::{GapCause, Observer};
 use coord_core::{
-    Compact, CompactResponse, Election, Error, KvBackend, KvBackendExt as _, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, LossReason, Mutex, Range, RangeResponse,
-    Result, Revision, Session, Txn, TxnResponse, Watch, WatchRequest,
+    Client, Election, Error, KvBackend, Mutex, Result, Session, error::LossReason,
+    kv::{Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, Watcher},
 };
 use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
@@ -21,56 +19,24 @@ use crate::support::{secs, settle};
 /// An address at which one store takes the place of another. The watches of the old one deliver
 /// nothing more.
 #[derive(Clone, Debug)]
-struct Address(Arc<RwLock<MemBackend>>);
+struct Address(Arc<(MemBackend, OnceLock<MemBackend>)>);
 
 impl Address {
     fn of(store: MemBackend) -> Self {
-        Self(Arc::new(RwLock::new(store)))
-    }
-
-    fn store(&self) -> MemBackend {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        Self(Arc::new((store, OnceLock::new())))
     }
 
     fn replace(&self, store: MemBackend) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = store;
+        self.0.1.set(store).expect("the history is replaced once");
     }
 }
 
-#[async_trait]
-impl KvBackend for Address {
-    async fn range(&self, request: Range) -> Result<RangeResponse> {
-        self.store().range(request).await
-    }
-    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        self.store().txn(request).await
-    }
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        self.store().watch(request).await
-    }
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.store().lease_grant(request).await
-    }
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.store().lease_keep_alive(id).await
-    }
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.store().lease_revoke(id).await
-    }
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.store().lease_time_to_live(request).await
-    }
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.store().leases().await
-    }
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.store().compact(request).await
-    }
-    fn limits(&self) -> Limits {
-        self.store().limits()
+impl Layer for Address {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        let (old, new) = &*self.0;
+        new.get().unwrap_or(old)
     }
 }
 
@@ -84,7 +50,7 @@ async fn store(writes: usize) -> MemBackend {
 }
 
 async fn session(address: &Address) -> Session {
-    let builder = Session::builder(Arc::new(address.clone())).ttl(secs(10));
+    let builder = Session::builder(&Client::new(address.clone())).ttl(secs(10));
     builder.open().await.expect("the store is available")
 }
 

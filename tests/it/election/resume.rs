@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{
-    Election, KvBackend as _, KvBackendExt as _, LeaseGrant, LeaseId, LossReason, Put, Session, Txn,
-};
+use coord_core::{Client, Election, Session, error::LossReason, kv::{LeaseGrant, LeaseId, Put, Txn}};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate};
 use tokio::time::{sleep, timeout};
@@ -14,7 +12,7 @@ use crate::support::{behind, join_as_go, keys, nth, secs, session, session_on, s
 
 /// The session of a new process that adopts `lease`.
 async fn heir(store: &MemBackend, lease: LeaseId) -> Session {
-    Session::builder(Arc::new(store.clone())).lease(lease).open().await.expect("it lives")
+    Session::builder(&Client::new(store.clone())).lease(lease).open().await.expect("it lives")
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,5 +233,5 @@ async fn lease_that_was_not_adopted_in_time_leaves_nothing_to_resume() {
     let lease = old.session().orphan().await.unwrap();
     sleep(secs(11)).await;
     assert_eq!(leader(&store).await, None);
-    assert!(Session::builder(Arc::new(store)).lease(lease).open().await.is_err());
+    assert!(Session::builder(&Client::new(store)).lease(lease).open().await.is_err());
 }

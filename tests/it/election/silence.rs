@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coord_core::WatchBatch;
+use coord_core::kv::WatchBatch;
 use coord_core::election::Observer;
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule};

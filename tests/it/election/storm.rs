@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use coord_core::election::Observer;
 use coord_core::{
-    Compact, Election, KeyValue, KvBackend, KvBackendExt as _, Leadership, Outcome, Put, Range,
-    Revision, Session, Txn,
+    Client, Election, KvBackend, Session, election::Leadership, error::Outcome,
+    kv::{Compact, KeyValue, Put, Range, Revision, Txn},
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;

@@ -1,8 +1,8 @@
 //! Whoever has found a line empty eight times in a row joins it without reading it. What it may
 //! cost is counted, and that it is as safe as any other join.
 
-use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{ErrorKind, PrimitiveError};
+use coord_core::queue::{Contender, WaitQueue};
+use coord_core::error::{ErrorKind, PrimitiveError};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule, poll_at_most};
 use futures_util::FutureExt as _;
@@ -14,7 +14,7 @@ use crate::support::{POLLS_MAX, behind, keys, nth, secs, session, session_on, se
 struct Quiet {
     store: MemBackend,
     record: Record,
-    line: WaitingLine,
+    line: WaitQueue,
 }
 
 impl Quiet {
@@ -32,9 +32,9 @@ impl Quiet {
             rule.fate(call)
         };
         let session = session_on(behind(&store, rule)).await;
-        let quiet = Self { store, record, line: WaitingLine::new(&session, "l") };
+        let quiet = Self { store, record, line: WaitQueue::new(&session, "l") };
         for _ in 0..joins {
-            quiet.join().await.0.leave().await.expect("the store is there");
+            quiet.join().await.0.release().await.expect("the store is there");
         }
         quiet
     }
@@ -42,7 +42,7 @@ impl Quiet {
     /// Joins, and tells how many steps the requests had that this took.
     async fn join(&self) -> (Contender, Vec<usize>) {
         self.record.take();
-        let joined = self.line.join("").await.expect("the store is there");
+        let joined = self.line.enqueue("").await.expect("the store is there");
         let steps = self.record.take().0.into_iter().map(|call| match call {
             Call::Txn(txn) => txn.success.len(),
             call => panic!("a join made a {}", call.name()),
@@ -53,15 +53,15 @@ impl Quiet {
     /// Somebody else, who joins this line or one below it.
     async fn other(&self, name: &'static str) -> Contender {
         let session = session(&self.store).await;
-        WaitingLine::new(&session, name).join("").await.expect("the store is there")
+        WaitQueue::new(&session, name).enqueue("").await.expect("the store is there")
     }
 }
 
 /// Eight joins that meet nobody.
-async fn eight_alone(line: &WaitingLine) {
+async fn eight_alone(line: &WaitQueue) {
     for _ in 0..8 {
-        let joined = line.join("").await.expect("the store is there");
-        joined.leave().await.expect("the store is there");
+        let joined = line.enqueue("").await.expect("the store is there");
+        joined.release().await.expect("the store is there");
     }
 }
 
@@ -72,7 +72,7 @@ async fn line_that_was_empty_eight_times_is_joined_without_being_read() {
         let (joined, steps) = quiet.join().await;
         assert_eq!(steps, [if join < 8 { 2 } else { 1 }], "join {join}");
         assert_eq!(joined.fencing_token().0, joined.header().revision);
-        joined.leave().await.expect("the store is there");
+        joined.release().await.expect("the store is there");
     }
 }
 
@@ -82,8 +82,8 @@ async fn clone_of_a_line_knows_what_the_line_knows_and_another_handle_does_not()
     quiet.line = quiet.line.clone();
     let (joined, steps) = quiet.join().await;
     assert_eq!(steps, [1]);
-    joined.leave().await.expect("the store is there");
-    quiet.line = WaitingLine::new(quiet.line.session(), "l");
+    joined.release().await.expect("the store is there");
+    quiet.line = WaitQueue::new(quiet.line.session(), "l");
     assert_eq!(quiet.join().await.1, [2]);
 }
 
@@ -93,14 +93,14 @@ async fn somebody_in_a_line_that_was_quiet_costs_one_request_and_then_no_more() 
     let holder = quiet.other("l").await;
     let (mut waiter, steps) = quiet.join().await;
     assert_eq!(steps, [1, 2]);
-    assert!(waiter.wait_turn().now_or_never().is_none(), "it is behind the holder");
-    holder.leave().await.expect("the store is there");
-    waiter.wait_turn().await.expect("its turn came");
-    waiter.leave().await.expect("the store is there");
+    assert!(waiter.acquired().now_or_never().is_none(), "it is behind the holder");
+    holder.release().await.expect("the store is there");
+    waiter.acquired().await.expect("its turn came");
+    waiter.release().await.expect("the store is there");
     for join in 0..8 {
         let (joined, steps) = quiet.join().await;
         assert_eq!(steps, [2], "join {join}");
-        joined.leave().await.expect("the store is there");
+        joined.release().await.expect("the store is there");
     }
     assert_eq!(quiet.join().await.1, [1]);
 }
@@ -113,12 +113,12 @@ async fn guess_was_wrong_although_whoever_was_there_left_before_the_second_reque
     let holder = quiet.other("l").await;
     let ((mut joined, steps), left) = tokio::join!(quiet.join(), async {
         settle().await;
-        holder.leave().await
+        holder.release().await
     });
     left.expect("the store is there");
     assert_eq!(steps, [1, 2]);
-    joined.wait_turn().now_or_never().expect("nobody is before it").expect("and it is told so");
-    joined.leave().await.expect("the store is there");
+    joined.acquired().now_or_never().expect("nobody is before it").expect("and it is told so");
+    joined.release().await.expect("the store is there");
     assert_eq!(quiet.join().await.1, [2]);
 }
 
@@ -129,8 +129,8 @@ async fn line_with_others_below_it_is_not_taken_to_be_empty() {
     for steps in [vec![1, 2], vec![2], vec![2]].into_iter().chain(vec![vec![2]; 20]) {
         let (mut joined, taken) = quiet.join().await;
         assert_eq!(taken, steps);
-        joined.wait_turn().await.expect("who is below is not before it");
-        joined.leave().await.expect("the store is there");
+        joined.acquired().await.expect("who is below is not before it");
+        joined.release().await.expect("the store is there");
     }
 }
 
@@ -138,16 +138,16 @@ async fn line_with_others_below_it_is_not_taken_to_be_empty() {
 async fn of_two_who_take_a_line_to_be_empty_one_waits_for_the_other() {
     let store = MemBackend::new();
     let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
-    let line = WaitingLine::new(&session, "l");
+    let line = WaitQueue::new(&session, "l");
     eight_alone(&line).await;
     // Each has asked before either is answered.
-    let mut both = try_join_all([line.join(""), line.join("")]).await.unwrap();
+    let mut both = try_join_all([line.enqueue(""), line.enqueue("")]).await.unwrap();
     both.sort_by_key(Contender::fencing_token);
     let [mut first, mut second] = <[_; 2]>::try_from(both).unwrap();
-    first.wait_turn().now_or_never().expect("it was first").expect("and is told so");
-    assert!(second.wait_turn().now_or_never().is_none());
-    first.leave().await.unwrap();
-    second.wait_turn().await.unwrap();
+    first.acquired().now_or_never().expect("it was first").expect("and is told so");
+    assert!(second.acquired().now_or_never().is_none());
+    first.release().await.unwrap();
+    second.acquired().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,10 +157,10 @@ async fn dropping_a_join_of_a_quiet_line_at_any_await_leaves_no_key() {
         for polls in 1..POLLS_MAX {
             let quiet = Quiet::after(0).await;
             let session = session_on(behind(&quiet.store, |_: &Call| Fate::Yield)).await;
-            let line = WaitingLine::new(&session, "l");
+            let line = WaitQueue::new(&session, "l");
             eight_alone(&line).await;
             let holder = if held { Some(quiet.other("l").await) } else { None };
-            let joined = poll_at_most(polls, line.join("")).await;
+            let joined = poll_at_most(polls, line.enqueue("")).await;
             done = joined.is_some();
             drop(joined);
             settle().await;
@@ -182,12 +182,12 @@ async fn join_of_a_quiet_line_with_unknown_outcome_is_an_error_and_leaves_no_key
         let store = MemBackend::new();
         // The seventeenth: eight joins, each with its leaving, come before.
         let session = session_on(behind(&store, nth("txn", 17, 17, fate))).await;
-        let line = WaitingLine::new(&session, "l");
+        let line = WaitQueue::new(&session, "l");
         eight_alone(&line).await;
-        let error = line.join("").await.unwrap_err();
+        let error = line.enqueue("").await.unwrap_err();
         assert!(matches!(error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::Unavailable));
         settle().await;
         assert_eq!(keys(&store, "l/").await, [""; 0]);
-        line.join("").await.unwrap().leave().await.unwrap();
+        line.enqueue("").await.unwrap().release().await.unwrap();
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use coord_core::{
-    Error, ErrorKind, KeyRange, KvBackend, LeaseGrant, LeaseTimeToLive, LeaseTimeToLiveResponse,
-    Outcome, Range, Result, Revision, Watch, WatchRequest,
+    Error, KvBackend, Result, error::{ErrorKind, Outcome},
+    kv::{KeyRange, LeaseGrant, LeaseTimeToLive, LeaseTimeToLiveResponse, Range, Revision, Watch, Watcher},
 };
 use coord_testkit::strategy::{Operation, Pace};
 use futures_util::FutureExt;
@@ -28,7 +28,7 @@ struct Run<'a, B> {
     model: Model,
     /// Zero on the model's clock.
     began: Instant,
-    watches: Vec<(Watch, Watcher)>,
+    watches: Vec<(Watcher, Watcher)>,
     /// Whether time has jumped since the last call, so that nobody may have ended a lease yet.
     jumped: bool,
     coverage: &'a mut Coverage,
@@ -134,7 +134,7 @@ impl<B: KvBackend> Run<'_, B> {
             }
             Operation::Delete(request) => {
                 let expected = self.model.delete(request);
-                self.compare(operation, backend.delete_with(request.clone()).await, expected)
+                self.compare(operation, backend.delete(request.clone()).await, expected)
             }
             Operation::Txn(draft) => {
                 let request = draft.resolve(current);
@@ -203,7 +203,7 @@ impl<B: KvBackend> Run<'_, B> {
     async fn watch(
         &mut self,
         operation: &Operation,
-        request: WatchRequest,
+        request: Watch,
     ) -> Result<(), Difference> {
         let got = self.backend.watch(request.clone()).await;
         let expected = self.model.watch(request);

@@ -1,8 +1,8 @@
 //! Transactions: decide everything on the keys as they are, then change a copy.
 
 use coord_core::{
-    Compare, CompareOp, CompareOperand, ErrorKind, Header, KeyValue, LeaseId, Op, OpResponse,
-    Range, RangeResponse, Revision, Txn, TxnResponse,
+    error::ErrorKind,
+    kv::{Compare, CompareOp, CompareOperand, Header, KeyValue, LeaseId, Op, OpResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
 };
 
 use super::rules;

@@ -5,7 +5,8 @@
 //! and what is compacted *before* decides which old events still have their `prev_kv`.
 
 use coord_core::{
-    ErrorKind, Event, EventKind, Header, KeyRange, Revision, WatchBatch, WatchFilter, WatchRequest,
+    error::ErrorKind,
+    kv::{Event, EventKind, Header, KeyRange, Revision, Watch, WatchBatch, WatchFilter},
 };
 
 use super::rules;
@@ -17,7 +18,7 @@ pub(super) type Delivery = Answer<WatchBatch>;
 /// A watch as the model sees it.
 #[derive(Debug)]
 pub(super) struct Watcher {
-    request: WatchRequest,
+    request: Watch,
     /// What was there when it was registered, or that it is gone.
     backlog: Vec<Delivery>,
     /// The first revision that has not been delivered, those of the backlog left aside.
@@ -29,7 +30,7 @@ pub(super) struct Watcher {
 }
 
 impl Model {
-    pub(super) fn watch(&self, mut request: WatchRequest) -> Answer<(Header, Watcher)> {
+    pub(super) fn watch(&self, mut request: Watch) -> Answer<(Header, Watcher)> {
         if request.keys.start().is_empty() {
             request.keys = KeyRange::from_wire("\0", request.keys.range_end());
         }
@@ -109,7 +110,7 @@ impl Watcher {
 }
 
 /// What a watch sees of a revision; nothing if none of the events is for it.
-fn batch(request: &WatchRequest, revision: Revision, events: &[Event]) -> Option<Delivery> {
+fn batch(request: &Watch, revision: Revision, events: &[Event]) -> Option<Delivery> {
     let mut wanted = Vec::new();
     for event in events {
         let filter = match event.kind {

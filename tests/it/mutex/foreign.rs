@@ -1,6 +1,6 @@
 //! Keys of the queue that another client overwrites.
 
-use coord_core::{KvBackendExt as _, Mutex, Txn};
+use coord_core::{Client, Mutex, kv::Txn};
 use coord_mem::MemBackend;
 use tokio::time::timeout;
 

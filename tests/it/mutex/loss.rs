@@ -4,9 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{
-    KvBackend as _, KvBackendExt as _, LossReason, Mutex, Outcome, Put, Session, Txn,
-};
+use coord_core::{Client, Mutex, Session, error::{LossReason, Outcome}, kv::{Put, Txn}};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule as _};
 use futures_util::future::join_all;
@@ -54,7 +52,7 @@ async fn holder_whose_history_is_compacted_still_learns_of_its_loss() {
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let revision = store.put("other", "1").await.unwrap().header.revision;
     store.put("other", "2").await.unwrap();
-    store.compact(coord_core::Compact::new(revision.next())).await.unwrap();
+    store.compact(coord_core::kv::Compact::new(revision.next())).await.unwrap();
     let mut lost = pin!(guard.lost());
     assert!(timeout(secs(61), lost.as_mut()).await.is_err(), "nothing was lost yet");
     store.delete(guard.key()).await.unwrap();
@@ -210,7 +208,7 @@ async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
     let first = session(&store).await;
     let held = Mutex::new(&first, "m").lock().await.unwrap();
     let lease = first.orphan().await.unwrap();
-    let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    let heir = Session::builder(&Client::new(store.clone())).lease(lease).open().await.unwrap();
     let mutex = Mutex::new(&heir, "m");
     assert!(mutex.try_lock().await.unwrap().is_none(), "still locked by the former owner's key");
     assert!(timeout(secs(60), mutex.lock()).await.is_err());

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Compare, CompareOp, ErrorKind, KvBackend as _, KvBackendExt as _, LossReason, Mutex,
-    PrimitiveError, Put, Range, Txn,
+    Client, Mutex, error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{Compact, Compare, CompareOp, Put, Range, Txn},
 };
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
@@ -189,7 +189,7 @@ async fn guarded_transaction_has_one_operation_less_than_the_limit() {
     guard.txn(puts(127)).await.unwrap();
     let error = guard.txn(puts(128)).await.unwrap_err();
     assert!(error.to_string().contains("128 operations"), "{error}");
-    let all = Txn::new().when([guard.is_owner()]).and_then(puts(128).success);
+    let all = Txn::new().when([guard.held_condition()]).and_then(puts(128).success);
     store.txn(all).await.unwrap();
 }
 
@@ -210,7 +210,7 @@ async fn is_owner_compares_the_create_revision_of_the_key() {
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let token = guard.fencing_token();
     let expected = Compare::create_revision(guard.key(), CompareOp::Equal, token.0);
-    assert_eq!(guard.is_owner(), expected);
+    assert_eq!(guard.held_condition(), expected);
     assert_eq!(guard.header().revision, token.0);
     let kv = store.get(guard.key()).await.unwrap().unwrap();
     assert_eq!((kv.create_revision, kv.lease), (token.0, Some(guard.session().lease_id())));

@@ -11,7 +11,9 @@ use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, Mutex, MutexGuard, Outcome, Put, Session, Txn};
+use coord_core::{
+    Client, KvBackend, Mutex, Session, error::Outcome, kv::{Put, Txn}, mutex::MutexGuard,
+};
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
 use proptest::prelude::*;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::stm::StmError;
 use coord_core::{
-    Election, Error, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Mutex, PrimitiveError,
-    Put, Session, Supervisor, Txn, stm,
+    Client, Election, Error, KvBackend, Mutex, Session, Stm,
+    error::{ErrorKind, LossReason, PrimitiveError}, kv::{Put, Txn}, session::Supervisor,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Intercept};
@@ -167,7 +167,7 @@ async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
     for (revoke, reason) in [(true, LossReason::Revoked), (false, LossReason::Closed)] {
         let store = MemBackend::new();
         let session = session(&store).await;
-        let transactions = stm(Arc::new(store.clone())).exactly_once(&session);
+        let transactions = Stm::new(&Client::new(store.clone())).exactly_once(&session);
         if revoke {
             store.lease_revoke(session.lease_id()).await.unwrap();
         } else {
@@ -282,7 +282,7 @@ async fn run_begins_anew_when_a_transaction_meets_the_loss() {
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
-        let run = stm(Arc::clone(&kv)).exactly_once(&session);
+        let run = Stm::new(&kv).exactly_once(&session);
         let run = run.run(async |tx| {
             tx.put("a", "1");
             Ok::<_, Error>(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coord_core::{KvBackend, LossReason, Mutex, Session, SessionState};
+use coord_core::{KvBackend, Mutex, Session, error::LossReason, session::SessionState};
 use coord_mem::MemBackend;
 use coord_testkit::Record;
 use tokio::time::{Instant, sleep};

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Error, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, LossReason, Mutex,
-    Put, Session, SessionState, WatchFilter, WatchRequest,
+    Client, Error, KvBackend, Mutex, Session, error::{ErrorKind, LossReason},
+    kv::{LeaseGrant, LeaseTimeToLive, Put, Watch, WatchFilter}, session::SessionState,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record};
@@ -44,7 +44,7 @@ async fn session_is_lost_before_the_store_ends_its_lease() {
         let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Fate::Hang));
         let session = Session::builder(kv).ttl(secs(ttl)).open().await.unwrap();
         store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
-        let request = WatchRequest::new("a").filter(WatchFilter::NoPut);
+        let request = Watch::new("a").filter(WatchFilter::NoPut);
         let mut deleted = store.watch(request).await.unwrap();
         let early = timeout(secs(ttl), deleted.next()).await;
         assert!(early.is_err(), "ttl {ttl}, rate {rate}: ended although kept alive");
@@ -149,7 +149,7 @@ fn session_whose_runtime_was_shut_down_says_that_it_is_lost() {
     let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
     let first = runtime();
     let (session, supervisor) = first.block_on(async {
-        let kv: Arc<dyn KvBackend> = Arc::new(MemBackend::new());
+        let kv = Client::new(MemBackend::new());
         (session_on(Arc::clone(&kv)).await, Session::builder(kv).supervise().await.unwrap())
     });
     drop(first);
@@ -278,7 +278,7 @@ async fn orphaned_lease_lives_on_for_an_heir() {
     assert_eq!(status.unwrap().remaining, secs(10), "an heir has the whole time");
 
     sleep(secs(9)).await;
-    let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    let heir = Session::builder(&Client::new(store.clone())).lease(lease).open().await.unwrap();
     assert_eq!((heir.lease_id(), heir.ttl()), (lease, secs(10)));
     sleep(secs(100)).await;
     assert!(store.get("a").await.unwrap().is_some());
@@ -329,7 +329,7 @@ async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir
             first.close().await.unwrap();
             lease
         };
-        let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+        let heir = Session::builder(&Client::new(store.clone())).lease(lease).open().await.unwrap();
         first.close().await.unwrap();
         sleep(secs(60)).await;
         assert_eq!(heir.state(), SessionState::Alive);
@@ -341,7 +341,7 @@ async fn session_tells_its_own_keys_on_an_adopted_lease_from_a_former_owners() {
     let store = MemBackend::new();
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     store.put_with(Put::new("theirs", "").lease(lease)).await.unwrap();
-    let session = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    let session = Session::builder(&Client::new(store.clone())).lease(lease).open().await.unwrap();
     store.put_with(Put::new("ours", "").lease(lease)).await.unwrap();
     let created = async |key| store.get(key).await.unwrap().unwrap().create_revision;
     assert!(created("theirs").await <= session.opened());
@@ -353,7 +353,7 @@ async fn adopting_a_lease_that_is_not_there_is_refused() {
     let store = MemBackend::new();
     let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
     store.lease_revoke(lease).await.unwrap();
-    let opened = Session::builder(Arc::new(store)).lease(lease).open().await;
+    let opened = Session::builder(&Client::new(store)).lease(lease).open().await;
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::LeaseNotFound);
 }
 
@@ -367,7 +367,7 @@ async fn bad_time_to_live_is_refused_before_anything_is_sent() {
         (Duration::from_millis(1500), ErrorKind::InvalidTtl),
         (secs(9_000_000_001), ErrorKind::TtlTooLarge),
     ] {
-        let opened = Session::builder(Arc::clone(&kv)).ttl(ttl).open().await;
+        let opened = Session::builder(&kv).ttl(ttl).open().await;
         assert_eq!(opened.unwrap_err().kind(), kind, "{ttl:?}");
     }
     assert_eq!(record.take().names(), "");

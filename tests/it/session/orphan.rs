@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::stm::Retry;
-use coord_core::{Election, Error, KvBackend, LeaseId, Mutex, Session, SessionState, Txn, stm};
+use coord_core::{
+    Election, Error, KvBackend, Mutex, Session, Stm, kv::{LeaseId, Txn}, session::SessionState,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -22,7 +24,7 @@ fn late_enqueues(store: &MemBackend, late: Duration) -> Arc<dyn KvBackend> {
 }
 
 async fn adopt(store: &MemBackend, lease: LeaseId) -> Session {
-    let adopted = Session::builder(Arc::new(store.clone())).lease(lease).open();
+    let adopted = Session::builder(&Client::new(store.clone())).lease(lease).open();
     adopted.await.expect("the store is available")
 }
 
@@ -102,10 +104,10 @@ async fn candidate_that_waits_is_left_to_the_adopter() {
 #[tokio::test(start_paused = true)]
 async fn adopter_does_not_conflict_with_old_idempotency_keys() {
     let store = MemBackend::new();
-    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
+    let kv = Client::new(store.clone());
     let old = session_on(Arc::clone(&kv)).await;
     let slow = Intercept::new(store.clone(), |_: &Call| Fate::Late(Duration::from_millis(50)));
-    let transactions = stm(Arc::new(slow)).exactly_once(&old);
+    let transactions = Stm::new(&Client::new(slow)).exactly_once(&old);
     let put = |n: usize| {
         let run = transactions.run(async move |tx| {
             tx.put(format!("k{n}"), "1");
@@ -120,12 +122,12 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
     for _ in 0..2 {
         let adopter = adopt(&store, lease).await;
         let once = Retry { attempts_max: 1, ..Retry::default() };
-        let run = stm(Arc::clone(&kv)).exactly_once(&adopter).retry(once);
+        let run = Stm::new(&kv).exactly_once(&adopter).retry(once);
         let run = run.run(async |tx| {
             tx.put("mine", "1");
             Ok::<_, Error>(())
         });
-        assert_eq!(run.await.unwrap().receipt.attempts, 1);
+        assert_eq!(run.await.unwrap().info.attempts, 1);
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Epoch, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Mutex, PrimitiveError, Session,
-    SessionState,
+    Client, KvBackend, Mutex, Session, error::{ErrorKind, LossReason, PrimitiveError},
+    session::{Generation, SessionState},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, poll_at_most};
@@ -31,14 +31,14 @@ async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
         let work = async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
             tokens.lock().unwrap().push(guard.fencing_token());
-            if session.epoch() < Epoch(5) {
+            if session.generation() < Generation(5) {
                 kv.lease_revoke(session.lease_id()).await?;
             }
             guard.run_while_held(sleep(secs(60))).await?;
             guard.unlock().await?;
-            Ok::<_, PrimitiveError>(session.epoch())
+            Ok::<_, PrimitiveError>(session.generation())
         };
-        assert_eq!(supervisor.run(work).await.unwrap(), Epoch(5));
+        assert_eq!(supervisor.run(work).await.unwrap(), Generation(5));
         tokens.into_inner().unwrap()
     });
     let tokens = tasks.join_next().await.unwrap().unwrap();
@@ -53,7 +53,7 @@ async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
     let lease = supervisor.session().lease_id();
     let calls = AtomicUsize::new(0);
     let done = supervisor.run(async |session: Session| {
-        assert_eq!((session.epoch(), session.lease_id()), (Epoch(1), lease));
+        assert_eq!((session.generation(), session.lease_id()), (Generation(1), lease));
         let guard = Mutex::new(&session, "m").lock().await?;
         if calls.fetch_add(1, Ordering::Relaxed) < 3 {
             store.delete(guard.key()).await?;
@@ -149,7 +149,7 @@ async fn run_dropped_at_any_await_leaves_nothing_behind() {
         let supervisor = supervisor(behind(&store, |_: &Call| Fate::Yield)).await;
         let work = supervisor.run(async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
-            if session.epoch() < Epoch(3) {
+            if session.generation() < Generation(3) {
                 store.lease_revoke(session.lease_id()).await?;
                 return Err(guard.lost().await.into());
             }
@@ -208,7 +208,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 /// One client: works under the lock for three seconds, three times, whatever is lost meanwhile.
-async fn client(kv: Arc<dyn KvBackend>, holders: &AtomicUsize) -> Epoch {
+async fn client(kv: Arc<dyn KvBackend>, holders: &AtomicUsize) -> Generation {
     let builder = Session::builder(kv).ttl(secs(6)).connect_timeout(secs(2));
     let supervisor = loop {
         if let Ok(supervisor) = builder.clone().supervise().await {
@@ -232,7 +232,7 @@ async fn client(kv: Arc<dyn KvBackend>, holders: &AtomicUsize) -> Epoch {
     // Cut off or not: it ends in time.
     let (_, after) = timed(supervisor.close()).await;
     assert!(after <= secs(6), "closing took {after:?}");
-    supervisor.state().epoch()
+    supervisor.state().generation()
 }
 
 async fn hold(
@@ -240,7 +240,7 @@ async fn hold(
     holders: &AtomicUsize,
     newest: &AtomicUsize,
 ) -> Result<(), PrimitiveError> {
-    let epoch = usize::try_from(session.epoch().0).expect("there are few");
+    let epoch = usize::try_from(session.generation().0).expect("there are few");
     assert!(newest.fetch_max(epoch, Ordering::Relaxed) <= epoch, "an epoch that had gone by");
     let guard = Mutex::new(&session, "m").lock().await?;
     // Time is virtual and nobody is suspended, so whoever is still at work holds for sure.

@@ -3,7 +3,10 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use coord_core::{Error, KvBackend as _, LossReason, Mutex, PrimitiveError, Session, SessionState};
+use coord_core::{
+    Error, KvBackend as _, Mutex, Session, error::{LossReason, PrimitiveError},
+    session::SessionState,
+};
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
 use futures_util::FutureExt as _;
@@ -27,7 +30,7 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
                 _ => panic!("as the test has it"),
             }
         };
-        let run = Session::builder(Arc::new(store.clone())).ttl(secs(60)).run(work);
+        let run = Session::builder(&Client::new(store.clone())).ttl(secs(60)).run(work);
         let (done, took) = timed(AssertUnwindSafe(run).catch_unwind()).await;
         match end {
             "returns" => assert_eq!(done.unwrap().unwrap(), 7),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Epoch, Error, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LossReason, Mutex,
-    PrimitiveError, Put, Session, SessionState, Supervisor, SupervisorState,
+    Client, Error, KvBackend, Mutex, Session, error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{LeaseGrant, Put}, session::{Generation, SessionState, Supervisor, SupervisorState},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept, Record, Rule, poll_at_most};
@@ -54,7 +54,7 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
     assert_eq!(seen, ["epoch 1: up", "epoch 1: down: the lease was revoked", "epoch 2: up"]);
 
     let second = supervisor.session();
-    assert_eq!((first.epoch(), second.epoch()), (Epoch(1), Epoch(2)));
+    assert_eq!((first.generation(), second.generation()), (Generation(1), Generation(2)));
     assert_eq!(first.state(), SessionState::Lost(LossReason::Revoked), "it stays lost");
     assert_eq!(second.state(), SessionState::Alive);
     assert_ne!(first.lease_id(), second.lease_id());
@@ -70,7 +70,7 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
         let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
         let supervisor = supervisor(behind(&store, away(&switch, fate.clone()))).await;
         for epoch in 1..5 {
-            assert_eq!(supervisor.ready().await.unwrap().epoch(), Epoch(epoch), "{fate:?}");
+            assert_eq!(supervisor.ready().await.unwrap().generation(), Generation(epoch), "{fate:?}");
             settle().await;
             switch.store(true, Ordering::Relaxed);
             let down = format!("epoch {epoch}: down: no keep-alive was confirmed in time");
@@ -81,7 +81,7 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
 
             switch.store(false, Ordering::Relaxed);
             let (ready, after) = timed(supervisor.ready()).await;
-            assert_eq!(ready.unwrap().epoch(), Epoch(epoch + 1), "{fate:?}");
+            assert_eq!(ready.unwrap().generation(), Generation(epoch + 1), "{fate:?}");
             // The longest pause, or a request that was hanging: 5 s each, and one after the other.
             assert!(after <= secs(10), "{fate:?}: took {after:?}");
             settle().await;
@@ -98,7 +98,7 @@ async fn process_that_slept_through_its_lease_finds_itself_in_the_next_epoch() {
     settle().await;
     advance(secs(60)).await;
     assert_eq!(first.lost().await, LossReason::Expired);
-    assert_eq!(supervisor.ready().await.unwrap().epoch(), Epoch(2));
+    assert_eq!(supervisor.ready().await.unwrap().generation(), Generation(2));
 }
 
 /// Were two epochs to overlap, a process would hold against itself: when the store is asked for
@@ -123,11 +123,11 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
         *newest.lock().unwrap() = Some(session.clone());
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let mut state = supervisor.subscribe();
-        state.wait_for(|state| state.epoch() > session.epoch()).await.unwrap();
+        state.wait_for(|state| state.generation() > session.generation()).await.unwrap();
         let lost = timeout(Duration::ZERO, guard.lost()).await;
         assert_eq!(lost, Ok(LossReason::DeadlineUnconfirmed));
     }
-    assert_eq!(supervisor.state().epoch(), Epoch(21));
+    assert_eq!(supervisor.state().generation(), Generation(21));
     assert_eq!(too_early.load(Ordering::Relaxed), 0);
 }
 
@@ -146,7 +146,7 @@ async fn session_that_its_owner_ended_is_not_replaced() {
         sleep(secs(100)).await;
         let state = supervisor.state();
         assert!(
-            matches!(state, SupervisorState::Ended { epoch: Epoch(1), reason: r } if r == reason),
+            matches!(state, SupervisorState::Ended { epoch: Generation(1), reason: r } if r == reason),
             "{state}"
         );
         assert_eq!(supervisor.ready().await.unwrap_err().loss(), Some(reason));
@@ -171,7 +171,7 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
     let state = supervisor.state().to_string();
     assert!(state.starts_with("epoch 1: failed: ") && state.contains("no grants today"), "{state}");
     sleep(secs(100)).await;
-    assert_eq!(supervisor.session().epoch(), Epoch(1), "it does not try again");
+    assert_eq!(supervisor.session().generation(), Generation(1), "it does not try again");
     supervisor.close().await.unwrap();
     assert_eq!(supervisor.state().to_string(), state, "how it ended stays");
     drop(supervisor);
@@ -193,13 +193,13 @@ async fn first_session_fails_as_open_does() {
 async fn adopted_lease_is_the_first_epochs_only() {
     let store = MemBackend::new();
     let lease = store.lease_grant(LeaseGrant::new(secs(30))).await.unwrap().id;
-    let builder = Session::builder(Arc::new(store.clone())).lease(lease).ttl(secs(7));
+    let builder = Session::builder(&Client::new(store.clone())).lease(lease).ttl(secs(7));
     let supervisor = builder.supervise().await.unwrap();
     assert_eq!((supervisor.session().lease_id(), supervisor.session().ttl()), (lease, secs(30)));
     store.lease_revoke(lease).await.unwrap();
     supervisor.session().lost().await;
     let second = supervisor.ready().await.unwrap();
-    assert_eq!((second.epoch(), second.ttl()), (Epoch(2), secs(7)));
+    assert_eq!((second.generation(), second.ttl()), (Generation(2), secs(7)));
     assert_ne!(second.lease_id(), lease);
 }
 
@@ -290,11 +290,11 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
     let tasks = Handle::current().metrics().num_alive_tasks();
     for epoch in 1..=1_000 {
         let session = supervisor.ready().await.unwrap();
-        assert_eq!(session.epoch(), Epoch(epoch));
+        assert_eq!(session.generation(), Generation(epoch));
         store.lease_revoke(session.lease_id()).await.unwrap();
         session.lost().await;
     }
-    assert_eq!(supervisor.ready().await.unwrap().epoch(), Epoch(1_001));
+    assert_eq!(supervisor.ready().await.unwrap().generation(), Generation(1_001));
     settle().await;
     assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
     assert_eq!(store.leases().await.unwrap().leases.len(), 1);

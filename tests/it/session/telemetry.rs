@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Once};
 
 use coord_core::{
-    Election, Epoch, Error, KvBackend as _, KvBackendExt as _, LossReason, Mutex, PrimitiveError,
-    Session, SessionState,
+    Client, Election, Error, Mutex, Session, error::{LossReason, PrimitiveError},
+    session::{Generation, SessionState},
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
@@ -202,7 +202,7 @@ fn supervisor_logs_each_epoch_and_how_it_ended() {
         let supervisor = supervisor.await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let work = supervisor.run(async |session: Session| {
-            if session.epoch() > Epoch::FIRST {
+            if session.generation() > Generation::FIRST {
                 return Ok::<_, PrimitiveError>(());
             }
             Err(session.lost().await.into())

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use coord_core::stm::Committed;
-use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, stm};
+use coord_core::{Client, Error, KvBackend, Stm, kv::KeyRange, stm::Isolation};
 use coord_mem::MemBackend;
 use coord_testkit::Lagging;
 
@@ -83,7 +83,7 @@ async fn lost_update(level: Isolation, store: &MemBackend) -> bool {
 /// Write skew: `r1(x) r2(y) c1{y} c2{x}`. One of x and y is to stay; each takes the other away.
 async fn w2(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let skew = stm.run(async |tx| {
         let y = number(tx, "y").await?;
         if once.now() {
@@ -107,7 +107,7 @@ async fn w2(level: Isolation) -> bool {
 /// What a transaction that reads x and y, while both are set to 2 in between, has seen in the end.
 async fn torn(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -160,7 +160,7 @@ async fn w6(level: Isolation) -> bool {
 async fn w7(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
     let kv = Arc::new(Lagging::new(store.clone()));
-    let ahead = stm(Arc::new(store.clone())).isolation(level);
+    let ahead = Stm::new(&Client::new(store.clone())).isolation(level);
     let third = ahead.run(async |tx| {
         let y = number(tx, "y").await?;
         if once.now() {
@@ -186,7 +186,7 @@ async fn w7(level: Isolation) -> bool {
 /// T1 reads the range p/, T2 puts p/c, T1 commits what follows from the range.
 async fn w8(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("p/a", 1), ("p/b", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let count = stm.run(async |tx| {
         let found = tx.range(KeyRange::prefix("p/")).await?.len();
         if once.now() {
@@ -210,7 +210,7 @@ async fn w9_delete(level: Isolation) -> bool {
 /// `r1(a) c2{k} c1{k}`: T1 writes k unread.
 async fn blind_write(level: Isolation, other: impl AsyncFn(&MemBackend)) -> bool {
     let (store, once) = (store_with(&[("a", 1), ("k", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let write = stm.run(async |tx| {
         number(tx, "a").await?;
         if once.now() {
@@ -229,7 +229,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&MemBackend)) -> bool
 async fn w10(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
     let mut torn = false;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let write = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -246,7 +246,7 @@ async fn w10(level: Isolation) -> bool {
 /// G1b: T1 puts x twice; whoever reads x before, between and after sees the first value.
 async fn intermediate(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let mut seen = false;
     let write = stm.run(async |tx| {
         for n in 1..3 {
@@ -266,7 +266,7 @@ async fn intermediate(level: Isolation) -> bool {
 /// G1a: T1 puts x and gives up.
 async fn aborted(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let given_up = stm.run(async |tx| {
         tx.put("x", "1");
         Err::<(), Error>(Error::EmptyKey)
@@ -279,7 +279,7 @@ async fn aborted(level: Isolation) -> bool {
 async fn reread(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
     let mut differs = false;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -299,7 +299,7 @@ async fn reread(level: Isolation) -> bool {
 /// Puts and deletes before the commit, read by each way of reading.
 async fn own_writes_unseen(level: Isolation) -> bool {
     let store = store_with(&[("x", 1), ("y", 1)]).await;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let run = stm.run(async |tx| {
         tx.put("x", "2");
         tx.delete("y");
@@ -322,7 +322,7 @@ async fn own_writes_unseen(level: Isolation) -> bool {
 /// G0: the writes of a transaction share one revision, and nobody else's is in between.
 async fn dirty_write(level: Isolation) -> bool {
     let store = MemBackend::new();
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let write = async |n: &str| {
         let write = stm.run(async |tx| {
             tx.put("x", n);
@@ -330,7 +330,7 @@ async fn dirty_write(level: Isolation) -> bool {
             tx.put("y", n);
             Ok::<_, Error>(())
         });
-        write.await.expect("nothing is in its way").receipt.revision
+        write.await.expect("nothing is in its way").info.revision
     };
     let (one, other) = tokio::join!(write("1"), write("2"));
     let (x, y) = (

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coord_core::layer::PrefixLayer;
 use coord_core::stm::{Committed, Stm, StmError};
-use coord_core::{Error, KvBackend, KvBackendExt as _, LossReason, Outcome, Session, stm};
+use coord_core::{Client, Error, KvBackend, Session, Stm, error::{LossReason, Outcome}};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, poll_at_most};
 use tokio::time::{sleep, timeout};
@@ -53,7 +53,7 @@ async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
         sleep(secs(5)).await;
         assert_eq!(stored(&store, "n").await, 2, "{fate:?}");
         // The marker is as good as before.
-        assert_eq!(add(&stm).await.unwrap().receipt.attempts, 1);
+        assert_eq!(add(&stm).await.unwrap().info.attempts, 1);
         assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1), "{fate:?}");
     }
 }
@@ -94,11 +94,11 @@ async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
 #[tokio::test(start_paused = true)]
 async fn commit_that_wrote_nothing_is_never_unknown() {
     let store = store_with(&[("n", 1), ("m", 1)]).await;
-    let level = coord_core::Isolation::RepeatableReads;
+    let level = coord_core::stm::Isolation::RepeatableReads;
     let stm = stm(behind(&store, first_commit(Fate::LoseReply))).isolation(level);
     let read = stm.run(async |tx| Ok::<_, Error>((number(tx, "n").await?, number(tx, "m").await?)));
     let read = read.await.unwrap();
-    assert_eq!((read.value, read.receipt.attempts), ((1, 1), 2));
+    assert_eq!((read.value, read.info.attempts), ((1, 1), 2));
 }
 
 async fn markers(store: &MemBackend) -> Vec<String> {
@@ -144,7 +144,7 @@ async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_
 async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(Arc::new(store.clone())).exactly_once(&session);
+    let stm = Stm::new(&Client::new(store.clone())).exactly_once(&session);
     add(&stm).await.unwrap();
     store.lease_revoke(session.lease_id()).await.unwrap();
     let error = add(&stm).await.unwrap_err();
@@ -225,7 +225,7 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
             assert!(n <= 2, "applied {} times after {polls} polls", n - 1);
             seen[usize::from(n == 2)] = true;
             drop(hasty);
-            let calm = stm(Arc::new(store.clone())).exactly_once(&session);
+            let calm = Stm::new(&Client::new(store.clone())).exactly_once(&session);
             add(&calm).await.unwrap();
             assert_eq!(stored(&store, "n").await, n + 1);
             if done == Some(true) {
@@ -242,11 +242,11 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
 async fn marker_that_somebody_deleted_is_replaced() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(Arc::new(store.clone())).exactly_once(&session);
+    let stm = Stm::new(&Client::new(store.clone())).exactly_once(&session);
     add(&stm).await.unwrap();
     store.delete(markers(&store).await[0].clone()).await.unwrap();
     let committed = add(&stm).await.unwrap();
-    assert_eq!(committed.receipt.attempts, 2);
+    assert_eq!(committed.info.attempts, 2);
     assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1));
 }
 

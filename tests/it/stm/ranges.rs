@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use coord_core::stm::StmError;
-use coord_core::{Error, Isolation, KeyRange, KvBackendExt as _, Limits, Put, stm};
+use coord_core::{Client, Error, Stm, kv::{KeyRange, Limits, Put}, stm::Isolation};
 use coord_mem::MemBackend;
 use coord_testkit::Record;
 
@@ -23,7 +23,7 @@ fn found(range: Vec<(bytes::Bytes, bytes::Bytes)>) -> Found {
 /// tells how many attempts it took.
 async fn sum_up(level: Isolation, other: impl AsyncFn(&MemBackend)) -> u32 {
     let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
     let sum = stm.run(async |tx| {
         let all = tx.range(KeyRange::prefix("p/")).await?;
         if once.now() {
@@ -33,7 +33,7 @@ async fn sum_up(level: Isolation, other: impl AsyncFn(&MemBackend)) -> u32 {
         tx.put("sum", sum.to_string());
         Ok::<_, Error>(())
     });
-    let attempts = sum.await.expect("the store is there").receipt.attempts;
+    let attempts = sum.await.expect("the store is there").info.attempts;
     let mut now = 0;
     for kv in store.get_prefix("p/").await.expect("the store is there") {
         now += std::str::from_utf8(&kv.value)
@@ -83,7 +83,7 @@ async fn what_changes_beside_a_range_is_no_conflict() {
 async fn range_that_was_empty_is_protected_too() {
     for level in STRONG {
         let (store, once) = (MemBackend::new(), Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
         let claim = stm.run(async |tx| {
             let free = tx.range(KeyRange::prefix("seat/")).await?.is_empty();
             if once.now() {
@@ -95,8 +95,8 @@ async fn range_that_was_empty_is_protected_too() {
             Ok::<_, Error>(free)
         });
         let claim = claim.await.unwrap();
-        assert_eq!((claim.value, claim.receipt.attempts), (false, 2), "at {level}");
-        let [conflict] = &claim.receipt.conflicts[..] else { panic!("{:?}", claim.receipt) };
+        assert_eq!((claim.value, claim.info.attempts), (false, 2), "at {level}");
+        let [conflict] = &claim.info.conflicts[..] else { panic!("{:?}", claim.receipt) };
         assert_eq!((&conflict.key[..], conflict.seen.0), (&b"seat/1"[..], 0));
     }
 }
@@ -126,7 +126,7 @@ async fn conflict_in_a_range_costs_one_request() {
 async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
     for level in LEVELS {
         let store = store_with(&[("p/a", 1), ("p/b", 2), ("p/d", 4), ("q", 0)]).await;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/c", "new");
             tx.put("p/a", "other");
@@ -157,7 +157,7 @@ async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
 async fn delete_range_deletes_what_is_there_and_tells_how_many() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/own", "1");
             let deleted = tx.delete_range(KeyRange::prefix("p/")).await?;

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coord_core::stm::{Conflict, Hooks, Receipt, Retry, Stm, StmError};
-use coord_core::{Compact, Error, Isolation, KvBackend, KvBackendExt as _, Outcome, Revision, stm};
+use coord_core::stm::{CommitInfo, Conflict, Hooks, Retry, Stm, StmError};
+use coord_core::{
+    Client, Error, KvBackend, Stm, error::Outcome, kv::{Compact, Revision}, stm::Isolation,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Record};
 use tokio::time::{Instant, sleep};
@@ -30,10 +32,10 @@ async fn attempts_have_a_limit() {
     for attempts_max in 0..4 {
         let store = store_with(&[("x", 1)]).await;
         let retry = Retry { attempts_max, ..Retry::default() };
-        let stm = stm(Arc::new(store.clone())).retry(retry);
+        let stm = Stm::new(&Client::new(store.clone())).retry(retry);
         let exhausted = always_in_conflict(&stm, &store).await;
         assert_eq!(exhausted.outcome(), Outcome::NotApplied);
-        let StmError::Exhausted { attempts, conflicts, .. } = exhausted else {
+        let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
             panic!("{exhausted}")
         };
         assert_eq!(attempts, attempts_max.max(1), "at least one is made");
@@ -55,7 +57,7 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
         let (pause_min, pause_max) = pauses;
         let seed = Some(seed);
         let retry = Retry { time_max, pause_min, pause_max, seed, ..Retry::default() };
-        let stm = stm(Arc::new(store.clone())).retry(retry);
+        let stm = Stm::new(&Client::new(store.clone())).retry(retry);
         let (began, mut last) = (Instant::now(), Duration::ZERO);
         let mut n = 100;
         let run = stm.run(async |tx| {
@@ -70,7 +72,7 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
         // The clock of a paused runtime ticks in milliseconds.
         assert!(last <= time_max, "an attempt was begun after {last:?}");
         assert!(began.elapsed() <= time_max, "it took {:?}", began.elapsed());
-        let StmError::Exhausted { attempts, conflicts, .. } = exhausted else {
+        let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
             panic!("{exhausted}")
         };
         assert!(attempts > 1 && conflicts.len() == 1);
@@ -83,14 +85,14 @@ async fn times_can_be_as_long_as_times_can_be() {
     let store = store_with(&[("x", 1)]).await;
     let (time_max, pause_max) = (Duration::MAX, Duration::MAX);
     let patient = Retry { time_max, pause_max, attempts_max: 80, ..Retry::default() };
-    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
+    let kv = Client::new(store.clone());
     let lazy = Retry { pause_min: Duration::MAX / 2, ..patient.clone() };
     let hasty = Retry { pause_min: Duration::ZERO, ..patient };
-    let exhausted = always_in_conflict(&stm(Arc::clone(&kv)).retry(hasty), &store).await;
-    assert!(matches!(exhausted, StmError::Exhausted { attempts: 80, .. }), "{exhausted}");
+    let exhausted = always_in_conflict(&Stm::new(&kv).retry(hasty), &store).await;
+    assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 80, .. }), "{exhausted}");
     let lazy = stm(kv).retry(lazy);
     let exhausted = always_in_conflict(&lazy, &store).await;
-    assert!(matches!(exhausted, StmError::Exhausted { attempts: 3, .. }), "{exhausted}");
+    assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 3, .. }), "{exhausted}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +102,7 @@ async fn pauses_grow_within_their_limits_and_can_be_repeated() {
         let (pause_min, pause_max) = (Duration::from_millis(10), Duration::from_millis(80));
         let retry =
             Retry { attempts_max: 40, seed: Some(seed), pause_min, pause_max, ..Retry::default() };
-        let stm = stm(Arc::new(store.clone())).retry(retry);
+        let stm = Stm::new(&Client::new(store.clone())).retry(retry);
         let mut begun = Vec::new();
         let run = stm.run(async |tx| {
             begun.push(Instant::now());
@@ -180,7 +182,7 @@ async fn conflict_that_a_read_has_shown_costs_no_request() {
 #[tokio::test(start_paused = true)]
 async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
     let (store, mut round) = (store_with(&[("x", 1)]).await, 0);
-    let run = stm(Arc::new(store.clone()));
+    let run = Stm::new(&Client::new(store.clone()));
     let run = run.run(async |tx| {
         round += 1;
         let x = number(tx, "x").await?;
@@ -195,16 +197,16 @@ async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
         Ok::<_, Error>(x)
     });
     let committed = run.await.unwrap();
-    assert_eq!((committed.value, committed.receipt.attempts), (0, 4));
-    assert!(!committed.receipt.resolved);
+    assert_eq!((committed.value, committed.info.attempts), (0, 4));
+    assert!(!committed.info.resolved);
     let now = store.get("x").await.unwrap().unwrap().mod_revision;
-    assert_eq!(committed.receipt.revision, now);
+    assert_eq!(committed.info.revision, now);
     let told = |conflict: &Conflict| {
         let Conflict { key, seen, found, .. } = conflict;
         (key.escape_ascii().to_string(), seen.0, found.0)
     };
     let first = 2;
-    let conflicts: Vec<_> = committed.receipt.conflicts.iter().map(told).collect();
+    let conflicts: Vec<_> = committed.info.conflicts.iter().map(told).collect();
     assert_eq!(
         conflicts,
         [
@@ -219,7 +221,7 @@ async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
 async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
         let read = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -228,7 +230,7 @@ async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads
             Ok::<_, Error>(x)
         });
         let read = read.await.unwrap();
-        assert_eq!((read.value, read.receipt.revision), (1, Revision(2)), "at {level}");
+        assert_eq!((read.value, read.info.revision), (1, Revision(2)), "at {level}");
     }
 }
 
@@ -252,7 +254,7 @@ async fn hooks_are_told_each_conflict_and_the_commit() {
     let (store, told) = (store_with(&[("x", 1)]).await, Arc::new(Told::default()));
     let hooks: Arc<dyn Hooks> = Arc::<Told>::clone(&told);
     let retry = Retry { attempts_max: 2, ..Retry::default() };
-    let stm = stm(Arc::new(store.clone())).hooks(hooks).retry(retry);
+    let stm = Stm::new(&Client::new(store.clone())).hooks(hooks).retry(retry);
     always_in_conflict(&stm, &store).await;
     stm.run(async |tx| number(tx, "x").await).await.unwrap();
     let told = std::mem::take(&mut *told.0.lock().unwrap());
@@ -272,7 +274,7 @@ async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
             Err::<(), _>(Error::EmptyKey)
         });
         let error = run.await.unwrap_err();
-        assert!(matches!(error, StmError::GivenUp(Error::EmptyKey)), "{error}");
+        assert!(matches!(error, StmError::Aborted(Error::EmptyKey)), "{error}");
         assert_eq!((record.take().names(), stored(&store, "x").await), (String::new(), 1));
         let run = stm.run(async |tx| {
             number(tx, "x").await?;
@@ -288,7 +290,7 @@ async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&Client::new(store.clone())).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -300,14 +302,14 @@ async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
         Ok(x)
     });
     let read = run.await.unwrap();
-    assert_eq!((read.value, read.receipt.attempts), (2, 2));
+    assert_eq!((read.value, read.info.attempts), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn snapshot_that_was_compacted_is_taken_anew() {
     for level in STRONG {
         let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -321,7 +323,7 @@ async fn snapshot_that_was_compacted_is_taken_anew() {
             Ok::<_, Error>(x + y)
         });
         let run = run.await.unwrap();
-        assert_eq!((run.value, run.receipt.attempts), (4, 2), "at {level}");
+        assert_eq!((run.value, run.info.attempts), (4, 2), "at {level}");
         assert_eq!(stored(&store, "sum").await, 4);
     }
 }
@@ -335,7 +337,7 @@ async fn future_revision_is_tried_again() {
     let stm = stm(behind(&store, scripted(fates)));
     let run = stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
     let run = run.await.unwrap();
-    assert_eq!((run.value, run.receipt.attempts), ((1, 1), 2));
+    assert_eq!((run.value, run.info.attempts), ((1, 1), 2));
 }
 
 fn unavailable(outcome: Outcome) -> Error {
@@ -355,7 +357,7 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
             tx.put("x", (x + 1).to_string());
             Ok::<_, Error>(())
         });
-        assert_eq!(run.await.unwrap().receipt.attempts, 4, "{kind}: {outcome:?}");
+        assert_eq!(run.await.unwrap().info.attempts, 4, "{kind}: {outcome:?}");
     }
     assert_eq!(stored(&store, "x").await, 4);
 }
@@ -375,7 +377,7 @@ async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
 #[tokio::test(start_paused = true)]
 async fn error_that_no_attempt_can_help_comes_back_at_once() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = stm(Arc::new(store.clone()));
+    let stm = Stm::new(&Client::new(store.clone()));
     let read = stm.run(async |tx| tx.get("").await);
     assert!(matches!(read.await.unwrap_err(), StmError::Backend(Error::EmptyKey)));
     let write = stm.run(async |tx| {
@@ -390,7 +392,7 @@ async fn error_that_no_attempt_can_help_comes_back_at_once() {
 #[tokio::test(start_paused = true)]
 async fn closure_that_sleeps_can_be_dropped_and_nothing_is_written() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = stm(Arc::new(store.clone()));
+    let stm = Stm::new(&Client::new(store.clone()));
     let run = stm.run(async |tx| {
         tx.put("x", "2");
         sleep(secs(10)).await;

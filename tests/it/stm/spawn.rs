@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::stm::{Retry, Transaction};
-use coord_core::{Error, KeyRange, KvBackend, Session, Stm, stm};
+use coord_core::{Error, KvBackend, Session, Stm, kv::KeyRange};
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 
@@ -36,7 +36,7 @@ async fn in_a_function(stm: Stm, key: String) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn run_can_be_spawned_when_its_closure_owns_what_it_uses() {
-    let kv: Arc<dyn KvBackend> = Arc::new(MemBackend::new());
+    let kv = Client::new(MemBackend::new());
     let (one, two) = (String::from("one"), String::from("two"));
     spawnable({
         let (kv, key) = (Arc::clone(&kv), one.clone());
@@ -56,7 +56,7 @@ async fn run_can_be_spawned_when_its_closure_owns_what_it_uses() {
         }
     });
     spawnable({
-        let (stm, counted) = (stm(Arc::clone(&kv)), Arc::new(AtomicU32::new(0)));
+        let (stm, counted) = (Stm::new(&kv), Arc::new(AtomicU32::new(0)));
         let mut amounts = BTreeMap::from([(one.clone(), 1), (two.clone(), 2)]);
         async move {
             // It may change what it owns.
@@ -84,7 +84,7 @@ async fn run_can_be_spawned_with_every_option() {
     let session = session(&store).await;
     let mut tasks = JoinSet::new();
     for _ in 0..3 {
-        let stm = stm(Arc::new(store.clone()));
+        let stm = Stm::new(&Client::new(store.clone()));
         tasks.spawn(with_markers(stm, session.clone(), "n".to_owned()));
     }
     let mut values = tasks.join_all().await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coord_core::stm::{Retry, Stm, StmError};
-use coord_core::{Error, KvBackend, KvBackendExt as _, stm};
+use coord_core::{Client, Error, KvBackend, Stm};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, poll_at_most};
 use tokio::task::JoinSet;
@@ -38,7 +38,7 @@ async fn in_a_row(kv: Arc<dyn KvBackend>, times: usize) -> Vec<u32> {
     let mut attempts = Vec::new();
     for _ in 0..times {
         let added = add_one(Arc::clone(&kv), "n").await.expect("the store is there");
-        attempts.push(added.receipt.attempts);
+        attempts.push(added.info.attempts);
     }
     attempts
 }
@@ -72,7 +72,7 @@ async fn transfer(kv: Arc<dyn KvBackend>, i: usize) -> u32 {
         tx.put(&to, (here + 1).to_string());
         Ok::<_, Error>(())
     });
-    run.await.expect("the store is there").receipt.attempts
+    run.await.expect("the store is there").info.attempts
 }
 
 /// Takes the turn for n: its first attempt conflicts, its second is `end`.
@@ -111,10 +111,10 @@ async fn assert_free(store: &MemBackend, what: &str) {
 #[tokio::test(start_paused = true)]
 async fn turn_ends_when_the_transaction_is_given_up_fails_or_is_exhausted() {
     let store = store_with(&[("n", 0)]).await;
-    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
-    let plain = stm(Arc::clone(&kv));
+    let kv = Client::new(store.clone());
+    let plain = Stm::new(&kv);
     let given_up = with_the_turn(&plain, &store, async || Err(Error::EmptyKey)).await;
-    assert!(matches!(given_up, Err(StmError::GivenUp(_))));
+    assert!(matches!(given_up, Err(StmError::Aborted(_))));
     assert_free(&store, "after an error").await;
 
     let twice = plain.clone().retry(Retry { attempts_max: 2, ..Retry::default() });
@@ -122,7 +122,7 @@ async fn turn_ends_when_the_transaction_is_given_up_fails_or_is_exhausted() {
         put_all(&store, &[("n", 50)]).await;
         Ok(())
     });
-    assert!(matches!(exhausted.await, Err(StmError::Exhausted { attempts: 2, .. })));
+    assert!(matches!(exhausted.await, Err(StmError::RetriesExhausted { attempts: 2, .. })));
     assert_free(&store, "after it was exhausted").await;
 
     let commits = AtomicU32::new(0);
@@ -138,9 +138,9 @@ async fn turn_ends_when_the_transaction_is_given_up_fails_or_is_exhausted() {
 #[tokio::test(start_paused = true)]
 async fn turn_ends_when_the_closure_panics() {
     let store = store_with(&[("n", 0)]).await;
-    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
+    let kv = Client::new(store.clone());
     let mut tasks = JoinSet::new();
-    let (stm, other) = (stm(Arc::clone(&kv)), store.clone());
+    let (stm, other) = (Stm::new(&kv), store.clone());
     tasks.spawn(async move {
         let mut attempt = 0;
         let run = stm.run(async move |tx| {
@@ -195,7 +195,7 @@ async fn turn_and_place_in_line_end_when_a_transaction_is_dropped_at_any_await()
 async fn closure_that_never_comes_back_holds_others_up_for_no_longer_than_a_second() {
     let store = store_with(&[("n", 0)]).await;
     let kv = behind(&store, |_: &Call| Fate::Yield);
-    let hung = stm(Arc::clone(&kv));
+    let hung = Stm::new(&kv);
     let stuck = with_the_turn(&hung, &store, std::future::pending);
     let other = async {
         sleep(Duration::from_millis(50)).await;
@@ -217,7 +217,7 @@ async fn closure_that_never_comes_back_holds_others_up_for_no_longer_than_a_seco
 async fn closure_that_never_comes_back_does_not_slow_everybody_down_for_ever() {
     let store = store_with(&[("n", 0)]).await;
     let kv = behind(&store, |_: &Call| Fate::Yield);
-    let hung = stm(Arc::clone(&kv));
+    let hung = Stm::new(&kv);
     let stuck = with_the_turn(&hung, &store, std::future::pending);
     let others = async {
         sleep(Duration::from_millis(50)).await;
@@ -239,8 +239,8 @@ async fn closure_that_never_comes_back_does_not_slow_everybody_down_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn closure_that_runs_another_transaction_on_its_key_goes_on() {
     let store = store_with(&[("n", 0)]).await;
-    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
-    let (stm, mut attempt) = (stm(Arc::clone(&kv)), 0);
+    let kv = Client::new(store.clone());
+    let (stm, mut attempt) = (Stm::new(&kv), 0);
     let run = stm.run(async |tx| {
         attempt += 1;
         let n = number(tx, "n").await?;
@@ -251,7 +251,7 @@ async fn closure_that_runs_another_transaction_on_its_key_goes_on() {
         Ok::<_, Error>(())
     });
     let (run, took) = timed(run).await;
-    assert_eq!((run.unwrap().receipt.attempts, stored(&store, "n").await), (3, 12));
+    assert_eq!((run.unwrap().info.attempts, stored(&store, "n").await), (3, 12));
     assert!(took <= Duration::from_millis(2_500), "it took {took:?}");
 }
 

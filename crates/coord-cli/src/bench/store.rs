@@ -4,7 +4,7 @@ use std::process;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coord_core::{Delete, KvBackend, Range, Revision};
+use coord_core::{KvBackend, kv::{Delete, Range, Revision}};
 use coord_mem::MemBackend;
 
 use super::metrics::Metrics;
@@ -36,7 +36,7 @@ impl Store {
         let member = match flags.members()? {
             None => {
                 let kv = MemBackend::builder().retain_revisions(RETAINED_REVISIONS).build();
-                let shared: Arc<dyn KvBackend> = Arc::new(kv);
+                let shared = Client::new(kv);
                 backends = vec![shared; conns];
                 None
             }
@@ -88,7 +88,7 @@ impl Store {
 
     /// Deletes every key of this run.
     pub(crate) async fn clean_up(&self) -> Result<()> {
-        self.backends[0].delete_with(Delete::prefix(self.prefix.clone())).await?;
+        self.backends[0].delete(Delete::prefix(self.prefix.clone())).await?;
         Ok(())
     }
 }

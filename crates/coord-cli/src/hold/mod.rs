@@ -1,6 +1,6 @@
 //! Holding something while a command runs, for `coord lock` and `coord elect`.
 //!
-//! Both stand in a `WaitingLine`: the first contender holds the lock, or leads. The whole of it:
+//! Both stand in a `WaitQueue`: the first contender holds the lock, or leads. The whole of it:
 //!
 //! ```text
 //! connect, open a session      not longer than --timeout; a signal gives up
@@ -45,8 +45,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::contender::Contender;
-use coord_core::{PrimitiveError, Session, SessionState};
+use coord_core::queue::Contender;
+use coord_core::{Session, error::PrimitiveError, session::SessionState};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -153,7 +153,7 @@ impl HoldFlags {
                 }
                 let Used { ended, cause } = used;
                 // It was held until then, if leaving the queue succeeds.
-                match (ended, unless_signalled(signals, contender.leave()).await) {
+                match (ended, unless_signalled(signals, contender.release()).await) {
                     // The cause stays: work that has ended is not repeated.
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
                         let ended = Err(End::failed(LOST, PrimitiveError::Lost(reason)));

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coord_core::contender::Contender;
-use coord_core::{LossReason, PrimitiveError};
+use coord_core::queue::Contender;
+use coord_core::error::{LossReason, PrimitiveError};
 use tokio::time::{Instant, sleep};
 
 /// How often to read the session's deadline at least: time that the machine was suspended for moves
@@ -55,7 +55,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    use coord_core::contender::WaitingLine;
+    use coord_core::queue::WaitQueue;
     use coord_core::{KvBackend, Session};
     use coord_mem::MemBackend;
     use coord_testkit::{Call, Fate, Intercept};
@@ -71,13 +71,13 @@ mod tests {
             Call::LeaseKeepAlive(_) => Fate::Hang,
             _ => Fate::Pass,
         });
-        let kv: Arc<dyn KvBackend> = Arc::new(kv);
+        let kv = Client::new(kv);
         let asleep_secs = Arc::new(AtomicU64::new(0));
         let clock = Arc::clone(&asleep_secs);
         let asleep = move || Duration::from_secs(clock.load(Relaxed));
         let session = Session::builder(kv).ttl(SECOND * 30).asleep(asleep).open().await;
         let session = session.expect("the store is there");
-        let contender = WaitingLine::new(&session, "jobs").try_join("").await;
+        let contender = WaitQueue::new(&session, "jobs").try_enqueue("").await;
         (contender.expect("the store is there").expect("the lock is free"), asleep_secs)
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{KeyValue, KvBackend, PrimitiveError, Session};
+use coord_core::queue::{Contender, WaitQueue};
+use coord_core::{KvBackend, Session, error::PrimitiveError, kv::KeyValue};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
@@ -83,7 +83,7 @@ pub(super) async fn connected(
     match limit.apply(signals, store.connect_within(within)).await? {
         Some(connected) => connected.map_err(failed),
         None => {
-            let members = store.members().map_err(failed)?.unwrap_or_default().join(",");
+            let members = store.members().map_err(failed)?.unwrap_or_default().enqueue(",");
             Err(limit.passed(&format!("connecting to {members} for {}", stake.name)))
         }
     }
@@ -168,19 +168,19 @@ async fn attempted(
     stake: &Stake,
 ) -> Result<Option<Contender>, (String, PrimitiveError)> {
     let name = &stake.name;
-    let queue = WaitingLine::new(session, name.clone());
+    let queue = WaitQueue::new(session, name.clone());
     if stake.patience == Patience::Try {
-        let tried = queue.try_join(stake.value.clone()).await;
+        let tried = queue.try_enqueue(stake.value.clone()).await;
         return tried.map_err(|error| (format!("take {name}"), error));
     }
-    let joined = queue.join(stake.value.clone()).await;
+    let joined = queue.enqueue(stake.value.clone()).await;
     let mut contender = joined.map_err(|error| (format!("join the queue of {name}"), error))?;
     let mine = contender.fencing_token();
     let seen = Line::new(name);
     let progress = progress::told(session, &seen, mine);
     tokio::select! {
         biased;
-        turn = contender.wait_turn() => {
+        turn = contender.acquired() => {
             turn.map_err(|error| (format!("wait for {name}"), error))?;
         }
         never = progress => match never {},
@@ -236,7 +236,7 @@ fn described(holder: &KeyValue, kind: Kind) -> String {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    use coord_core::{Error, Outcome};
+    use coord_core::{Error, error::Outcome};
     use coord_mem::MemBackend;
     use coord_testkit::{Call, Fate, Intercept};
 
@@ -278,7 +278,7 @@ mod tests {
         let session = session(&unavailable_twice()).await;
         let begun = Instant::now();
         let elected = held(&session, &again, &UNLIMITED, &mut signals).await;
-        elected.expect("it is elected").leave().await.expect("the store is there");
+        elected.expect("it is elected").release().await.expect("the store is there");
         assert!(begun.elapsed() >= REOPEN_PAUSE, "{:?}", begun.elapsed());
         session.close().await.expect("the store is there");
         let end = held(&session, &again, &UNLIMITED, &mut signals).await;
@@ -289,9 +289,9 @@ mod tests {
     async fn holder_is_named_released_only_after_a_complete_read() {
         let kv = MemBackend::new();
         let first = session(&(Arc::new(kv.clone()) as Arc<dyn KvBackend>)).await;
-        let queue = WaitingLine::new(&first, "jobs");
-        let held_by_another = queue.try_join("").await.expect("the store is there");
-        let silent: Arc<dyn KvBackend> = Arc::new(Intercept::new(kv, |call: &Call| match call {
+        let queue = WaitQueue::new(&first, "jobs");
+        let held_by_another = queue.try_enqueue("").await.expect("the store is there");
+        let silent = Client::new(Intercept::new(kv, |call: &Call| match call {
             Call::Range(_) => Fate::Hang,
             _ => Fate::Pass,
         }));

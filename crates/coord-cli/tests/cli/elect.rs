@@ -1,6 +1,6 @@
 //! `coord elect`.
 
-use coord_core::KvBackendExt as _;
+use coord_core::Client;
 use rustix::process::Signal;
 use serde_json::Value;
 

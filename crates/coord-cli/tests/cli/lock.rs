@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackendExt as _, Mutex, Range, Session};
+use coord_core::{Client, Mutex, Session, kv::Range};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -217,7 +217,7 @@ async fn lock_of_a_name_below_is_another_lock(server: Server) {
     let mut inner = holder(&server, "jobs/night").await;
     let outer = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
     assert_eq!(outer, (Some(0), "runs\n".to_owned(), String::new()));
-    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE);
+    let session = Session::builder(&server.kv).open().await.expect(THERE);
     assert!(Mutex::new(&session, "jobs/night").try_lock().await.expect(THERE).is_none());
     session.close().await.expect(THERE);
     inner.hang_up();

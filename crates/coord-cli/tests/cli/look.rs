@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{Compact, Election, KvBackendExt as _, Mutex, Session};
+use coord_core::{Client, Election, Mutex, Session, kv::Compact};
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ crate::stories![
 
 /// A session on the server.
 async fn session(server: &Server) -> Session {
-    Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE)
+    Session::builder(&server.kv).open().await.expect(THERE)
 }
 
 async fn every_leader_and_every_value_is_a_line(server: Server) {

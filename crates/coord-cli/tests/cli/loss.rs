@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_core::{KvBackendExt as _, LeaseId};
+use coord_core::{Client, kv::LeaseId};
 use tokio::time::Instant;
 
 use crate::lock::UNTIL_TOLD;

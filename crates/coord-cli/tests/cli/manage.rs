@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{KvBackendExt as _, Mutex, Put, Session, Txn};
+use coord_core::{Client, Mutex, Session, kv::{Put, Txn}};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ async fn list_of_many_keys_is_read_in_pages(server: Server) {
         let puts = (0..100).map(|n| Put::new(format!("data/{hundred:02}{n:02}"), "x"));
         server.kv.txn(Txn::new().and_then(puts)).await.expect(THERE);
     }
-    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE);
+    let session = Session::builder(&server.kv).open().await.expect(THERE);
     let mut guards = Vec::new();
     for name in ["a", "data/1200", "z"] {
         guards.push(Mutex::new(&session, name).lock().await.expect(THERE));

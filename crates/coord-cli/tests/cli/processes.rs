@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coord_core::KvBackendExt as _;
+use coord_core::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, LeaseTimeToLive};
+use coord_core::{Client, KvBackend, kv::LeaseTimeToLive};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Lent, Pool, Release};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};

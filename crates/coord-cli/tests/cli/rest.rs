@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_core::KvBackendExt as _;
+use coord_core::Client;
 use rustix::process::Signal;
 use tokio::time::Instant;
 

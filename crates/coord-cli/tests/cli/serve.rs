@@ -1,6 +1,6 @@
 //! `coord serve`, with the real `etcdctl` of each release as its client.
 
-use coord_core::{ErrorKind, KvBackend as _, KvBackendExt as _, Put, Txn, WatchRequest};
+use coord_core::{Client, error::ErrorKind, kv::{Put, Txn, Watch}};
 use coord_etcd::EtcdBackend;
 use rustix::process::Signal;
 use tokio::process::Command;
@@ -130,7 +130,7 @@ async fn quiet_watch_hears_how_far_the_store_is_as_often_as_chosen(_: Server) {
     for interval in ["20ms", "0"] {
         let (program, address) = serving(&["--watch-progress-notify-interval", interval]).await;
         let kv = EtcdBackend::connect([&address]).await.expect(THERE);
-        let request = WatchRequest::new("hello").with_progress_notify();
+        let request = Watch::new("hello").with_progress_notify();
         let mut watch = kv.watch(request).await.expect(THERE);
         let newest = kv.put("elsewhere", "").await.expect(THERE).header.revision;
         crate::program::until("it is told of the newest revision", async || {

@@ -17,7 +17,7 @@ use crate::error::Result;
 /// Asks for the changes of a range of keys.
 ///
 /// ```
-/// use coord_core::{Revision, WatchFilter, Watch};
+/// use coord_core::kv::{Revision, Watch, WatchFilter};
 ///
 /// let deletions = Watch::prefix("jobs/").start_at(Revision(7)).filter(WatchFilter::NoPut);
 /// assert_eq!(deletions.start_revision, Some(Revision(7)));

@@ -21,7 +21,7 @@ use bytes::Bytes;
 /// What can be a key or a value: copied when it is borrowed, moved when it is owned.
 ///
 /// ```
-/// use coord_core::IntoBytes;
+/// use coord_core::kv::IntoBytes;
 ///
 /// let name = String::from("jobs");
 /// assert_eq!((&name).into_bytes(), "jobs".into_bytes());
@@ -66,7 +66,7 @@ const UNBOUNDED: &[u8] = b"\0";
 /// A set of neighbouring keys: one key, an interval, a prefix, or all of them.
 ///
 /// ```
-/// use coord_core::KeyRange;
+/// use coord_core::kv::KeyRange;
 ///
 /// let jobs = KeyRange::prefix("jobs/");
 /// assert!(jobs.contains(b"jobs/7"));

@@ -192,7 +192,7 @@ pub enum SortOrder {
 /// Sets one key.
 ///
 /// ```
-/// use coord_core::{LeaseId, Put};
+/// use coord_core::kv::{LeaseId, Put};
 ///
 /// let put = Put::new("jobs/7", "running").lease(LeaseId::new(99)).with_prev_kv();
 /// assert!(put.prev_kv);

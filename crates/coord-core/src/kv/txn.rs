@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 /// steps did.
 ///
 /// ```
-/// use coord_core::{Compare, Put, Range, Txn};
+/// use coord_core::kv::{Compare, Put, Range, Txn};
 ///
 /// let create_or_read = Txn::new()
 ///     .when([Compare::absent("a")])

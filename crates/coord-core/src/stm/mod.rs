@@ -60,17 +60,17 @@ pub use value::Value;
 /// levels no attempt sees a state that never was, and a panic stays where it is.
 ///
 /// ```
-/// use coord_core::{KvBackendExt, stm};
+/// use coord_core::{Client, Stm};
 /// use coord_mem::MemBackend;
 /// use std::sync::Arc;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let kv = Arc::new(MemBackend::new());
+/// let kv = Client::new(MemBackend::new());
 /// kv.put("ada", "100").await?;
 /// kv.put("bob", "20").await?;
 ///
-/// let stm = stm(kv.clone());
+/// let stm = Stm::new(&kv);
 /// let transfer = stm.run(async |tx| {
 ///     let ada: i64 = tx.get_as::<String>("ada").await?.unwrap_or_default().parse()?;
 ///     let bob: i64 = tx.get_as::<String>("bob").await?.unwrap_or_default().parse()?;
@@ -80,7 +80,7 @@ pub use value::Value;
 /// });
 /// let committed = transfer.await?;
 /// assert_eq!(committed.value, 70);
-/// assert_eq!(committed.receipt.attempts, 1);
+/// assert_eq!(committed.info.attempts, 1);
 /// assert_eq!(kv.get("bob").await?.expect("just put").value, "50");
 /// # Ok(())
 /// # }

@@ -97,8 +97,8 @@ impl Stm {
         let result = self.attempts(closure).await;
         transaction::ended(match &result {
             Ok(_) => "committed",
-            Err(StmError::GivenUp(_)) => "given_up",
-            Err(StmError::Exhausted { .. }) => "exhausted",
+            Err(StmError::Aborted(_)) => "given_up",
+            Err(StmError::RetriesExhausted { .. }) => "exhausted",
             Err(StmError::OutcomeUnknown(_)) => "outcome_unknown",
             Err(StmError::Lost(_)) => "lost",
             Err(StmError::Backend(_)) => "failed",
@@ -124,7 +124,7 @@ impl Stm {
                     match self.commit(&mut progress, tx).await {
                         Ok(Ok(applied)) => match returned {
                             Ok(value) => return Ok(self.committed(progress, value, &applied)),
-                            Err(error) => return Err(StmError::GivenUp(error)),
+                            Err(error) => return Err(StmError::Aborted(error)),
                         },
                         Ok(Err(again)) => again,
                         Err(error) => return Err(StmError::OutcomeUnknown(error)),
@@ -375,7 +375,7 @@ impl Progress {
 
 fn exhausted<E>(progress: &Progress, conflicts: Vec<Conflict>) -> StmError<E> {
     let (attempts, elapsed) = (progress.attempts, progress.began.elapsed());
-    StmError::Exhausted { attempts, elapsed, conflicts }
+    StmError::RetriesExhausted { attempts, elapsed, conflicts }
 }
 
 /// Whether another attempt may not meet the same error.

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use coord_core::{ErrorKind, KvBackend, KvBackendExt, Put, PutResponse, Range};
+use coord_core::{Client, KvBackend, error::ErrorKind, kv::{Put, PutResponse, Range}};
 use etcd_client::Channel;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvServer,
@@ -196,7 +196,7 @@ async fn read_is_asked_elsewhere_whatever_happened() {
     let (bad, good) = (Member::new([STOPPED, STOPPED, Told::Hang, late]), Member::default());
     let kv = backend([bad.channel(), good.channel()]);
     kv.get("a").await.expect("the other member answers");
-    let read_only = coord_core::Txn::new().and_then([Range::new("a")]);
+    let read_only = coord_core::kv::Txn::new().and_then([Range::new("a")]);
     kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);
     kv.txn(read_only).await.expect("it changes nothing either");
     kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);

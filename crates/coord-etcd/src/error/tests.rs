@@ -1,6 +1,6 @@
 //! One test per row of the table, and what fills the gaps.
 
-use coord_core::{ErrorKind, LeaseId};
+use coord_core::{error::ErrorKind, kv::LeaseId};
 
 use super::*;
 

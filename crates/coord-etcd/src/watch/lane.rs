@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{Error, Header, Result};
+use coord_core::{Error, Result, kv::Header};
 use etcd_client::proto::PbResponseHeader;
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};

@@ -39,7 +39,7 @@ mod wire;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use coord_core::{Error, Header, KeyRange, Outcome, Result, Revision, Watch, WatchRequest};
+use coord_core::{Error, Result, error::Outcome, kv::{Header, KeyRange, Revision, Watch, Watcher}};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -67,7 +67,7 @@ pub(crate) struct Watches {
 enum Command {
     Add {
         key: WatchKey,
-        request: WatchRequest,
+        request: Watch,
         slot: Arc<Slot>,
         reply: oneshot::Sender<Result<Registered>>,
     },
@@ -96,22 +96,22 @@ impl Watches {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the watch.
-    pub(crate) async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    pub(crate) async fn watch(&self, request: Watch) -> Result<Watcher> {
         let request = normalize(request)?;
         if let Some((header, stream)) = self.register(request.clone()).await? {
-            return Ok(Watch::new(header, stream));
+            return Ok(Watcher::new(header, stream));
         }
         // Behind a proxy "from now on" has to be a revision.
         let header = lane::now(&self.endpoints).await?;
         let request = request.start_at(header.revision.next());
         match self.register(request).await? {
-            Some((_, stream)) => Ok(Watch::new(header, stream)),
+            Some((_, stream)) => Ok(Watcher::new(header, stream)),
             None => Err(stream_failed("a watch from a revision on was not registered")),
         }
     }
 
     /// Registers a watch, unless the server needs to be given a revision.
-    async fn register(&self, request: WatchRequest) -> Result<Option<(Header, EtcdWatch)>> {
+    async fn register(&self, request: Watch) -> Result<Option<(Header, EtcdWatch)>> {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot::new(self.bounds));
         let (reply, registered) = oneshot::channel();
@@ -153,10 +153,9 @@ impl Watches {
 }
 
 /// Gives an empty key the meaning that it has in a watch, and refuses what can never happen.
-fn normalize(mut request: WatchRequest) -> Result<WatchRequest> {
-    if request.start_revision < Revision::ZERO {
-        let requested = Some(request.start_revision);
-        return Err(Error::Compacted { requested, compact_revision: None });
+fn normalize(mut request: Watch) -> Result<Watch> {
+    if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
+        return Err(Error::Compacted { requested: Some(start), compact_revision: None });
     }
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());

@@ -3,7 +3,7 @@
 //! The machine knows nothing of etcd-client: it takes a [`Reply`] and gives [`Request`]s, so that
 //! it can be tested against a server that is a hundred lines of Rust.
 
-use coord_core::{Error, Event, Header, Revision, WatchRequest};
+use coord_core::{Error, kv::{Event, Header, Revision, Watch}};
 use etcd_client::WatchOptions;
 use etcd_client::proto::PbWatchResponse;
 use tonic::Status;
@@ -18,7 +18,7 @@ pub(super) const NO_ID: i64 = -1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// Register a watch under an id of ours.
-    Create { id: i64, start: Revision, watch: WatchRequest },
+    Create { id: i64, start: Revision, watch: Watch },
     /// Forget the watch.
     Cancel { id: i64 },
     /// Refuse a watch of an empty range, for which the id is not used.
@@ -48,7 +48,7 @@ pub(super) struct Reply {
 /// Fragments are asked for: a server that catches up merges a thousand revisions into one message,
 /// which can be gigabytes, and would fail for its size wherever there is a limit. In pieces of at
 /// most 2 MiB (or one event) it passes, and what is complete is delivered before the rest arrives.
-pub(super) fn create(id: i64, start: Revision, watch: &WatchRequest) -> (Vec<u8>, WatchOptions) {
+pub(super) fn create(id: i64, start: Revision, watch: &Watch) -> (Vec<u8>, WatchOptions) {
     let (key, options) = send::watch(watch);
     (key, options.with_watch_id(id).with_start_revision(start.0).with_fragment())
 }
@@ -117,7 +117,7 @@ pub(super) fn login_refused(reason: &str) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
-    use coord_core::ErrorKind;
+    use coord_core::error::ErrorKind;
 
     use super::*;
 

@@ -24,7 +24,7 @@ pub(crate) mod send;
 mod tests;
 mod watch;
 
-use coord_core::{Header, KeyValue, LeaseId, Revision};
+use coord_core::kv::{Header, KeyValue, LeaseId, Revision};
 use etcd_client::proto::{PbKeyValue, PbResponseHeader};
 
 pub use watch::WatchCall;

@@ -1,14 +1,9 @@
 //! Round trips: what is sent is what a server reads, and what it answers is what is read.
 
-use coord_core::{
-    Compact, Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Event, EventKind, Header,
-    KeyRange, KeyValue, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseStatus,
-    LeaseTimeToLiveResponse, LeasesResponse, Op, OpResponse, Put, PutResponse, Range,
-    RangeResponse, Revision, SortOrder, SortTarget, Txn, TxnResponse, WatchFilter, WatchRequest,
-};
+use coord_core::kv::{Compact, Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Event, EventKind, Header, KeyRange, KeyValue, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseStatus, LeaseTimeToLiveResponse, LeasesResponse, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Revision, SortOrder, SortTarget, Txn, TxnResponse, Watch, WatchFilter};
 use etcd_client::proto::{
     PbCompactionRequest, PbLeaseTimeToLiveResponse, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
-    PbTxnResponse, PbWatchRequest,
+    PbTxnResponse, PbWatch,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -176,9 +171,9 @@ proptest! {
         filters in vec(prop_oneof![Just(WatchFilter::NoPut), Just(WatchFilter::NoDelete)], 0..3),
     ) {
         let (prev_kv, progress_notify) = flags;
-        let request = WatchRequest { keys, start_revision, prev_kv, filters, progress_notify };
+        let request = Watch { keys, start_revision, prev_kv, filters, progress_notify };
         let (key, options) = send::watch(&request);
-        let wire = PbWatchRequest::from(options.with_key(key));
+        let wire = PbWatch::from(options.with_key(key));
         let read = WatchCall::Create { request, watch_id: 0, fragment: false };
         prop_assert_eq!(WatchCall::from_wire(wire), Ok(read));
     }

@@ -1,8 +1,9 @@
 //! Watches, both ways.
 
-use coord_core::{Event, EventKind, KeyRange, KeyValue, Revision, WatchFilter, WatchRequest};
-use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
+use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchFilter};
+use etcd_client::proto::{PbEvent, PbWatch, PbWatchUnion};
 
+use super::request::revision;
 use super::{FromWire, Malformed, ToWire};
 
 /// What a client may say on a watch stream.
@@ -12,7 +13,7 @@ pub enum WatchCall {
     /// Start a watch.
     Create {
         /// What to watch.
-        request: WatchRequest,
+        request: Watch,
         /// The id that it shall have; zero leaves it to the server.
         watch_id: i64,
         /// Split answers that are too large for one message.
@@ -24,27 +25,27 @@ pub enum WatchCall {
     Progress,
 }
 
-impl FromWire<PbWatchRequest> for WatchCall {
-    fn from_wire(wire: PbWatchRequest) -> Result<Self, Malformed> {
+impl FromWire<PbWatch> for WatchCall {
+    fn from_wire(wire: PbWatch) -> Result<Self, Malformed> {
         let union = wire.request_union.ok_or(Malformed("a request to watch that says nothing"))?;
         Ok(match union {
-            PbWatchRequestUnion::CreateRequest(create) => {
+            PbWatchUnion::CreateRequest(create) => {
                 let filters = create.filters.into_iter().map(|filter| match filter {
                     0 => Ok(WatchFilter::NoPut),
                     1 => Ok(WatchFilter::NoDelete),
                     _ => Err(Malformed("a watch with an unknown filter")),
                 });
-                let request = WatchRequest {
+                let request = Watch {
                     keys: KeyRange::from_wire(create.key, create.range_end),
-                    start_revision: Revision(create.start_revision),
+                    start_revision: revision(create.start_revision),
                     prev_kv: create.prev_kv,
                     filters: filters.collect::<Result<_, _>>()?,
                     progress_notify: create.progress_notify,
                 };
                 Self::Create { request, watch_id: create.watch_id, fragment: create.fragment }
             }
-            PbWatchRequestUnion::CancelRequest(cancel) => Self::Cancel(cancel.watch_id),
-            PbWatchRequestUnion::ProgressRequest(_) => Self::Progress,
+            PbWatchUnion::CancelRequest(cancel) => Self::Cancel(cancel.watch_id),
+            PbWatchUnion::ProgressRequest(_) => Self::Progress,
         })
     }
 }

@@ -23,7 +23,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::{KeyRange, KeyValue, Revision};
+use coord_core::kv::{KeyRange, KeyValue, Revision};
 
 use super::live::{Live, LiveKeys, slice};
 use super::past::Past;

@@ -22,7 +22,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::{KeyRange, KeyValue, Revision};
+use coord_core::kv::{KeyRange, KeyValue, Revision};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use coord_core::{EventKind, KeyValue, Revision};
+use coord_core::kv::{EventKind, KeyValue, Revision};
 use smallvec::SmallVec;
 
 /// A change of a key, as the index and all who watch share it.

@@ -17,8 +17,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, DeleteResponse, Error, EventKind, Header, KeyValue, LeaseGrant, LeaseId,
-    LeaseStatus, LeaseTimeToLive, Put, PutResponse, Result, Revision,
+    Error, Result,
+    kv::{Compact, Delete, DeleteResponse, EventKind, Header, KeyValue, LeaseGrant, LeaseId, LeaseStatus, LeaseTimeToLive, Put, PutResponse, Revision},
 };
 
 use index::Index;

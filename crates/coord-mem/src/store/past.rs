@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use coord_core::{KeyValue, Revision};
+use coord_core::kv::{KeyValue, Revision};
 
 /// What a key became at some revision.
 #[derive(Debug)]

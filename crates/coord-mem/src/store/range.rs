@@ -1,7 +1,7 @@
 //! Reading a range: select, count, filter, sort, cut, blank.
 
 use coord_core::{
-    Error, Header, KeyValue, Range, RangeResponse, Result, Revision, SortOrder, SortTarget,
+    Error, Result, kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::Store;
@@ -9,13 +9,14 @@ use super::Store;
 impl Store {
     /// Answers a range outside a transaction.
     pub(crate) fn range(&self, request: &Range) -> Result<RangeResponse> {
-        let (requested, current) = (request.revision, self.revision);
-        if requested > current {
-            let (requested, current) = (Some(requested), Some(current));
-            return Err(Error::FutureRevision { requested, current });
-        }
-        if requested > Revision::ZERO && requested < self.compact_revision {
-            return Err(self.compacted(requested));
+        if let Some(requested) = positive(request.revision) {
+            if requested > self.revision {
+                let (requested, current) = (Some(requested), Some(self.revision));
+                return Err(Error::FutureRevision { requested, current });
+            }
+            if requested < self.compact_revision {
+                return Err(self.compacted(requested));
+            }
         }
         Ok(RangeResponse { header: self.header(), ..self.select(request) })
     }
@@ -28,7 +29,7 @@ impl Store {
         }
         let mut count = 0;
         let mut kept = Vec::new();
-        let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
+        let limit = request.limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
         // One more than the limit tells whether anything was cut off.
         let room = match limit {
             _ if request.count_only => 0,
@@ -42,10 +43,9 @@ impl Store {
             }
         };
         // Inside a transaction the newest revision is not "now": its own changes come after it.
-        if request.revision > Revision::ZERO {
-            self.index.visit_at(&request.keys, request.revision, keep);
-        } else {
-            self.index.visit(&request.keys, keep);
+        match positive(request.revision) {
+            Some(revision) => self.index.visit_at(&request.keys, revision, keep),
+            None => self.index.visit(&request.keys, keep),
         }
 
         if filters(request) {
@@ -61,16 +61,20 @@ impl Store {
     /// The same for a single key, which no sorting and no limit changes.
     fn select_one(&self, request: &Range) -> RangeResponse {
         let key = request.keys.start();
-        let kv = if request.revision > Revision::ZERO {
-            self.index.get_at(key, request.revision)
-        } else {
-            self.index.get(key)
+        let kv = match positive(request.revision) {
+            Some(revision) => self.index.get_at(key, revision),
+            None => self.index.get(key),
         };
         let kept = kv.filter(|kv| !request.count_only && passes(request, kv));
         let kvs = kept.map(|kv| shown(request, kv)).into_iter().collect();
         let count = i64::from(kv.is_some());
         RangeResponse { header: Header::default(), kvs, more: false, count }
     }
+}
+
+/// The revision to read at, if it is not the newest: etcd takes zero or less for the newest.
+fn positive(revision: Option<Revision>) -> Option<Revision> {
+    revision.filter(|revision| *revision > Revision::ZERO)
 }
 
 /// Whether the limit may cut before sorting. That it may for an unsorted request with another
@@ -91,12 +95,12 @@ fn filters(request: &Range) -> bool {
         request.max_create_revision,
     ]
     .iter()
-    .any(|&bound| bound != Revision::ZERO)
+    .any(Option::is_some)
 }
 
 fn passes(request: &Range, kv: &KeyValue) -> bool {
-    let least = |bound, revision| bound == Revision::ZERO || revision >= bound;
-    let most = |bound, revision| bound == Revision::ZERO || revision <= bound;
+    let least = |bound: Option<Revision>, revision| bound.is_none_or(|bound| revision >= bound);
+    let most = |bound: Option<Revision>, revision| bound.is_none_or(|bound| revision <= bound);
     least(request.min_mod_revision, kv.mod_revision)
         && most(request.max_mod_revision, kv.mod_revision)
         && least(request.min_create_revision, kv.create_revision)

@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use coord_core::{
-    Compare, Delete, DeleteResponse, Error, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
-    OpResponse, Put, PutResponse, Range, RangeResponse, Result, Revision, Txn, TxnResponse,
+    Error, Result,
+    kv::{Compare, Delete, DeleteResponse, EventKind, Header, KeyRange, KeyValue, LeaseId, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
 };
 
 use super::Store;
@@ -133,10 +133,10 @@ impl Store {
 
     /// Unlike outside a transaction, a negative revision is taken at its word here.
     fn check_range(&self, range: &Range) -> Result<()> {
-        let (requested, current) = (range.revision, self.revision);
-        if requested == Revision::ZERO {
+        let Some(requested) = range.revision.filter(|revision| *revision != Revision::ZERO) else {
             return Ok(());
-        }
+        };
+        let current = self.revision;
         if requested > current {
             let (requested, current) = (Some(requested), Some(current));
             return Err(Error::FutureRevision { requested, current });

@@ -29,8 +29,8 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use coord_core::{
-    Error, Event, EventKind, KeyRange, KeyValue, Result, Revision, WatchBatch, WatchFilter,
-    WatchRequest,
+    Error, Result,
+    kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchBatch, WatchFilter},
 };
 use dashmap::DashMap;
 use hashbrown::DefaultHashBuilder;
@@ -56,7 +56,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 pub(crate) struct Slot {
     id: u64,
-    request: WatchRequest,
+    request: Watch,
     state: Mutex<SlotState>,
 }
 
@@ -73,11 +73,11 @@ struct SlotState {
 
 impl Hub {
     /// Registers a watcher. The store is locked, so nothing changes meanwhile.
-    pub(crate) fn register(&self, request: WatchRequest, store: &Store) -> Arc<Slot> {
+    pub(crate) fn register(&self, request: Watch, store: &Store) -> Arc<Slot> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let start = request.start_revision;
         let slot = Arc::new(Slot { id, request, state: Mutex::default() });
-        if start > Revision::ZERO && start <= store.revision() {
+        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start)) {
             let mut state = slot.lock();
             state.behind = Some(start);
             slot.catch_up(&mut state, store);
@@ -151,7 +151,7 @@ impl Slot {
             EventKind::Put => WatchFilter::NoPut,
             EventKind::Delete => WatchFilter::NoDelete,
         };
-        if change.kv.mod_revision < self.request.start_revision
+        if self.request.start_revision.is_some_and(|start| change.kv.mod_revision < start)
             || self.request.filters.contains(&unwanted)
         {
             return None;
@@ -198,12 +198,12 @@ impl Slot {
 }
 
 /// Gives an empty key the meaning that it has in a watch, and refuses what can never happen.
-pub(crate) fn normalize(mut request: WatchRequest, store: &Store) -> Result<WatchRequest> {
+pub(crate) fn normalize(mut request: Watch, store: &Store) -> Result<Watch> {
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());
     }
-    if request.start_revision < Revision::ZERO {
-        return Err(store.compacted(request.start_revision));
+    if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
+        return Err(store.compacted(start));
     }
     if request.keys.is_empty() {
         return Err(Error::EmptyWatchRange { keys: request.keys });

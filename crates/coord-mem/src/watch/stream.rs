@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Result, WatchBatch, WatchStream};
+use coord_core::{Result, kv::{WatchBatch, WatchStream}};
 use futures_core::Stream;
 use tokio::time::{Sleep, sleep};
 
 use super::Slot;
 use crate::shared::Shared;
 
-/// The stream behind a [`Watch`](coord_core::Watch) of a `MemBackend`.
+/// The stream behind a [`Watch`](coord_core::kv::Watcher) of a `MemBackend`.
 #[derive(Debug)]
 pub(crate) struct MemWatch {
     shared: Arc<Shared>,
@@ -66,7 +66,8 @@ impl MemWatch {
         }
         state.waker = Some(cx.waker().clone());
         let asked = std::mem::take(&mut state.progress);
-        let started = self.slot.request.start_revision <= store.revision();
+        let start = self.slot.request.start_revision;
+        let started = start.is_none_or(|start| start <= store.revision());
         let bookmark = WatchBatch { revision: store.revision(), events: Vec::new() };
         (asked && started).then_some(Ok(bookmark))
     }

@@ -1,4 +1,4 @@
-//! The Watch service: many watches on one stream.
+//! The Watcher service: many watches on one stream.
 //!
 //! A client creates and cancels watches by messages, and each answer names the watch it is for. No
 //! task runs here: the stream of answers *is* the state, and moves when the connection polls it. On
@@ -35,9 +35,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Poll;
 use std::time::Duration;
 
-use coord_core::{Error, Header, Revision, Watch, WatchBatch, WatchRequest};
+use coord_core::{Error, kv::{Header, Revision, Watch, WatchBatch, Watcher}};
 use coord_etcd::wire::{FromWire, ToWire, WatchCall};
-use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
+use etcd_client::proto::{PbWatch, PbWatchUnion, PbWatchResponse, PbWatchService};
 use futures_util::future::poll_fn;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
@@ -72,7 +72,7 @@ impl PbWatchService for Services {
 
     async fn watch(
         &self,
-        request: Request<Streaming<PbWatchRequest>>,
+        request: Request<Streaming<PbWatch>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let session = Session::new(self.clone(), request.into_inner());
         let answers = stream::unfold(Some(session), |session| async {
@@ -116,7 +116,7 @@ struct Bookmark {
 
 impl<R> Session<R>
 where
-    R: Stream<Item = Result<PbWatchRequest, Status>> + Unpin + Send,
+    R: Stream<Item = Result<PbWatch, Status>> + Unpin + Send,
 {
     fn new(services: Services, requests: R) -> Self {
         Self {
@@ -176,11 +176,11 @@ where
         .await
     }
 
-    async fn hear(&mut self, mut request: PbWatchRequest) -> Result<(), Status> {
+    async fn hear(&mut self, mut request: PbWatch) -> Result<(), Status> {
         // Of what etcd does not know it takes no notice.
         match &mut request.request_union {
             None => return Ok(()),
-            Some(PbWatchRequestUnion::CreateRequest(create)) => {
+            Some(PbWatchUnion::CreateRequest(create)) => {
                 create.filters.retain(|filter| matches!(filter, 0 | 1));
             }
             Some(_) => {}
@@ -252,7 +252,7 @@ where
 
     async fn create(
         &mut self,
-        mut request: WatchRequest,
+        mut request: Watch,
         asked_id: i64,
         fragment: bool,
     ) -> Result<(), Status> {
@@ -262,7 +262,7 @@ where
             return self.refuse(why).await;
         }
         let notify = std::mem::take(&mut request.progress_notify);
-        let start = request.start_revision;
+        let start = request.start_revision.unwrap_or_default();
         let why = match self.services.backend().watch(request).await {
             Ok(_) if self.watches.contains_key(&asked_id) && asked_id != 0 => DUPLICATE_ID.into(),
             Ok(watch) => {
@@ -443,7 +443,7 @@ where
 /// What happens on a stream.
 enum Turn {
     /// The client says something; an error if it is gone, or says too much.
-    Call(Result<PbWatchRequest, Status>),
+    Call(Result<PbWatch, Status>),
     /// The client will say no more.
     Silence,
     /// It is time for bookmarks.

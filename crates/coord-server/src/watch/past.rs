@@ -13,7 +13,7 @@
 //!
 //! Source: contract §6; etcd 3.5 `server/storage/mvcc/watcher_group.go`, `watchBatchMaxRevs`.
 
-use coord_core::{Event, Revision, WatchBatch};
+use coord_core::kv::{Event, Revision, WatchBatch};
 
 /// How many revisions a message holds at most.
 const REVISIONS_MAX: usize = 1000;

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use coord_core::{Header, Revision, Watch, WatchBatch};
+use coord_core::kv::{Header, Revision, WatchBatch, Watcher};
 use futures_util::StreamExt;
 
 use super::bells::Bell;
@@ -13,7 +13,7 @@ use crate::counts::Counted;
 pub(super) struct Watcher {
     pub(super) _counted: Counted,
     /// `None` for one that was cancelled because its start is compacted.
-    pub(super) watch: Option<Watch>,
+    pub(super) watch: Option<Watcher>,
     /// What it has to tell of the time before it was created; `None` once that is told.
     pub(super) past: Option<Past>,
     /// The revision in the future that it waits for; `None` once that is known to be there.

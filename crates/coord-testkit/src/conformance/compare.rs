@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use coord_core::{
-    Compare, CompareOp, CompareOperand, ErrorKind, KeyRange, KvBackend, KvBackendExt, LeaseId, Put,
-    Revision, Txn,
+    Client, KvBackend, error::ErrorKind,
+    kv::{Compare, CompareOp, CompareOperand, KeyRange, LeaseId, Put, Revision, Txn},
 };
 
 use super::steps::{Checked, get, lease, put_on, puts, refused};
@@ -47,12 +47,12 @@ table! { Compare;
 use CompareOp::{Equal, Greater, Less, NotEqual};
 
 /// Whether a transaction with these conditions takes its success branch.
-async fn holds<const N: usize>(kv: &dyn KvBackend, compares: [Compare; N]) -> Checked<bool> {
+async fn holds<const N: usize>(kv: &Client, compares: [Compare; N]) -> Checked<bool> {
     Ok(kv.txn(Txn::new().when(compares)).await?.succeeded)
 }
 
 /// Passes if the key stands to three operands as above the first, at the second, below the third.
-async fn ordered(kv: &dyn KvBackend, key: &str, operands: [CompareOperand; 3]) -> Checked {
+async fn ordered(kv: &Client, key: &str, operands: [CompareOperand; 3]) -> Checked {
     let [low, same, high] = operands;
     for (op, operand, expected) in [
         (Equal, &low, false),
@@ -82,59 +82,59 @@ fn lease_operand(id: i64) -> CompareOperand {
     CompareOperand::Lease(LeaseId::new(id))
 }
 
-async fn no_compare_at_all_holds(kv: &dyn KvBackend) -> Checked {
+async fn no_compare_at_all_holds(kv: &Client) -> Checked {
     ensure!(holds(kv, []).await?, "a transaction without conditions failed");
     Ok(())
 }
 
-async fn version_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
+async fn version_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     ordered(kv, "a", [1, 2, 3].map(CompareOperand::Version)).await
 }
 
 async fn create_revision_of_a_present_key_compares_by_every_operator(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     let [created, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [created.previous(), created, created.next()];
     ordered(kv, "a", around.map(CompareOperand::CreateRevision)).await
 }
 
-async fn mod_revision_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
+async fn mod_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     let [_, changed] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [changed.previous(), changed, changed.next()];
     ordered(kv, "a", around.map(CompareOperand::ModRevision)).await
 }
 
-async fn value_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
+async fn value_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     puts(kv, [("a", "m")]).await?;
     ordered(kv, "a", [value(b"l"), value(b"m"), value(b"n")]).await
 }
 
-async fn lease_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
+async fn lease_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     let around = [id.get() - 1, id.get(), id.get() + 1];
     ordered(kv, "a", around.map(lease_operand)).await
 }
 
-async fn version_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
+async fn version_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
     ordered(kv, "a", [-1, 0, 1].map(CompareOperand::Version)).await
 }
 
-async fn create_revision_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
+async fn create_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
     ordered(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::CreateRevision)).await
 }
 
-async fn mod_revision_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
+async fn mod_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
     ordered(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::ModRevision)).await
 }
 
-async fn lease_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
+async fn lease_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
     ordered(kv, "a", [-1, 0, 1].map(lease_operand)).await
 }
 
-async fn compare_on_value_of_absent_key_is_false_even_not_equal(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_value_of_absent_key_is_false_even_not_equal(kv: &Client) -> Checked {
     for op in [Equal, NotEqual, Greater, Less] {
         ensure!(!holds(kv, [Compare::value("a", op, "x")]).await?, "{op:?} held");
     }
@@ -142,7 +142,7 @@ async fn compare_on_value_of_absent_key_is_false_even_not_equal(kv: &dyn KvBacke
 }
 
 async fn compare_on_value_of_absent_key_is_false_even_with_an_empty_value(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     for op in [Equal, NotEqual, Greater, Less] {
         ensure!(!holds(kv, [Compare::value("a", op, "")]).await?, "{op:?} held");
@@ -150,31 +150,31 @@ async fn compare_on_value_of_absent_key_is_false_even_with_an_empty_value(
     Ok(())
 }
 
-async fn empty_value_compares_as_the_smallest(kv: &dyn KvBackend) -> Checked {
+async fn empty_value_compares_as_the_smallest(kv: &Client) -> Checked {
     kv.put("a", "").await?;
     ensure!(holds(kv, [Compare::value("a", Equal, "")]).await?, "empty is not empty");
     ensure!(holds(kv, [Compare::value("a", Less, b"\0")]).await?, "empty is not the smallest");
     Ok(())
 }
 
-async fn values_compare_bytewise(kv: &dyn KvBackend) -> Checked {
+async fn values_compare_bytewise(kv: &Client) -> Checked {
     kv.put("a", b"ab\xff").await?;
     ordered(kv, "a", [value(b"ab"), value(b"ab\xff"), value(b"ac")]).await?;
     ordered(kv, "a", [value(b"ab\x7f\x7f"), value(b"ab\xff"), value(b"ab\xff\0")]).await
 }
 
-async fn lease_of_a_key_without_one_compares_as_zero(kv: &dyn KvBackend) -> Checked {
+async fn lease_of_a_key_without_one_compares_as_zero(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     ordered(kv, "a", [-1, 0, 1].map(lease_operand)).await
 }
 
-async fn leases_compare_as_signed_numbers(kv: &dyn KvBackend) -> Checked {
+async fn leases_compare_as_signed_numbers(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     ordered(kv, "a", [i64::MIN, id.get(), i64::MAX].map(lease_operand)).await
 }
 
-async fn deleted_key_compares_as_absent(kv: &dyn KvBackend) -> Checked {
+async fn deleted_key_compares_as_absent(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     ensure!(holds(kv, [Compare::absent("a")]).await?, "a deleted key has a version");
@@ -183,7 +183,7 @@ async fn deleted_key_compares_as_absent(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn recreated_key_compares_by_its_new_life(kv: &dyn KvBackend) -> Checked {
+async fn recreated_key_compares_by_its_new_life(kv: &Client) -> Checked {
     let [first] = puts(kv, [("a", "1")]).await?;
     kv.delete("a").await?;
     puts(kv, [("a", "1")]).await?;
@@ -193,7 +193,7 @@ async fn recreated_key_compares_by_its_new_life(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compares_hold_only_if_all_do(kv: &dyn KvBackend) -> Checked {
+async fn compares_hold_only_if_all_do(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let (a, b) = (Compare::exists("a"), Compare::exists("b"));
     ensure!(holds(kv, [a.clone(), b.clone()]).await?, "both keys exist");
@@ -201,14 +201,14 @@ async fn compares_hold_only_if_all_do(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn range_compare_holds_if_every_key_meets_it(kv: &dyn KvBackend) -> Checked {
+async fn range_compare_holds_if_every_key_meets_it(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     let each_once = Compare::version(KeyRange::between("a", "d"), Equal, 1);
     ensure!(holds(kv, [each_once]).await?, "each key was put once");
     Ok(())
 }
 
-async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &dyn KvBackend) -> Checked {
+async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("b", "1"), ("c", "1")]).await?;
     for op in [Equal, NotEqual] {
         let compare = Compare::version(KeyRange::between("a", "d"), op, 1);
@@ -217,14 +217,14 @@ async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &dyn KvBackend) -> 
     Ok(())
 }
 
-async fn range_compare_looks_at_no_key_outside(kv: &dyn KvBackend) -> Checked {
+async fn range_compare_looks_at_no_key_outside(kv: &Client) -> Checked {
     puts(kv, [("a", "2"), ("b", "1"), ("bb", "1"), ("c", "2")]).await?;
     let inside = Compare::value(KeyRange::between("b", "c"), Equal, "1");
     ensure!(holds(kv, [inside]).await?, "the keys with another value are outside");
     Ok(())
 }
 
-async fn prefix_compare_covers_its_extensions(kv: &dyn KvBackend) -> Checked {
+async fn prefix_compare_covers_its_extensions(kv: &Client) -> Checked {
     puts(kv, [("line/1", "1"), ("line0", "1")]).await?;
     ensure!(holds(kv, [Compare::exists(KeyRange::prefix("line/"))]).await?, "line/1 exists");
     kv.delete("line/1").await?;
@@ -232,7 +232,7 @@ async fn prefix_compare_covers_its_extensions(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compare_without_end_covers_all_later_keys(kv: &dyn KvBackend) -> Checked {
+async fn compare_without_end_covers_all_later_keys(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("z", "1"), ("z", "2")]).await?;
     let once = |from| Compare::version(KeyRange::starting_at(from), Equal, 1);
     ensure!(!holds(kv, [once("a")]).await?, "z was put twice");
@@ -240,7 +240,7 @@ async fn compare_without_end_covers_all_later_keys(kv: &dyn KvBackend) -> Checke
     Ok(())
 }
 
-async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("c", "1")]).await?;
     let nobody = KeyRange::between("b", "c");
     ensure!(holds(kv, [Compare::absent(&nobody)]).await?, "version = 0 failed");
@@ -249,7 +249,7 @@ async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &dyn KvBackend) 
     Ok(())
 }
 
-async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let inverted = KeyRange::from_wire("c", "a");
     ensure!(holds(kv, [Compare::absent(&inverted)]).await?, "version = 0 failed");
@@ -257,7 +257,7 @@ async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &dyn KvBacken
     Ok(())
 }
 
-async fn compare_on_value_of_an_empty_range_is_false(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_value_of_an_empty_range_is_false(kv: &Client) -> Checked {
     for op in [Equal, NotEqual, Greater, Less] {
         let compare = Compare::value(KeyRange::prefix("a"), op, "");
         ensure!(!holds(kv, [compare]).await?, "{op:?} held");
@@ -265,7 +265,7 @@ async fn compare_on_value_of_an_empty_range_is_false(kv: &dyn KvBackend) -> Chec
     Ok(())
 }
 
-async fn range_compare_on_value_asks_every_key(kv: &dyn KvBackend) -> Checked {
+async fn range_compare_on_value_asks_every_key(kv: &Client) -> Checked {
     puts(kv, [("a", "x"), ("b", "y")]).await?;
     let all = KeyRange::between("a", "c");
     ensure!(holds(kv, [Compare::value(&all, NotEqual, "z")]).await?, "no value is z");
@@ -273,13 +273,13 @@ async fn range_compare_on_value_asks_every_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compare_on_an_empty_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_an_empty_key_is_refused(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::absent("")]).and_then([Put::new("a", "1")]);
     refused(kv.txn(txn).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn mod_revision_compare_guards_against_a_lost_update(kv: &dyn KvBackend) -> Checked {
+async fn mod_revision_compare_guards_against_a_lost_update(kv: &Client) -> Checked {
     let [seen] = puts(kv, [("a", "1")]).await?;
     puts(kv, [("a", "other")]).await?;
     let unchanged = Compare::mod_revision("a", Equal, seen);
@@ -289,7 +289,7 @@ async fn mod_revision_compare_guards_against_a_lost_update(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn compare_of_the_same_key_twice_bounds_it_from_both_sides(kv: &dyn KvBackend) -> Checked {
+async fn compare_of_the_same_key_twice_bounds_it_from_both_sides(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "1")]).await?;
     let above = |version| Compare::version("a", Greater, version);
     let below = |version| Compare::version("a", Less, version);

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use coord_core::{
-    Compare, ErrorKind, KeyRange, KvBackend, KvBackendExt, LeaseGrant, LeaseId, LeaseTimeToLive,
-    Put, Range, Txn, Watch, WatchBatch, WatchRequest,
+    Client, KvBackend, error::ErrorKind,
+    kv::{Compare, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch, WatchBatch, Watcher},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -51,20 +51,20 @@ struct Short {
     sent: Instant,
 }
 
-async fn short(kv: &dyn KvBackend) -> Checked<Short> {
+async fn short(kv: &Client) -> Checked<Short> {
     let sent = Instant::now();
     let granted = kv.lease_grant(LeaseGrant::new(Duration::from_secs(1))).await?;
     Ok(Short { id: granted.id, ttl: granted.ttl, sent })
 }
 
 /// The next batch of a watch, waiting for a lease that ends `ttl` from now at the latest.
-async fn end(watch: &mut Watch, ttl: Duration) -> Checked<WatchBatch> {
+async fn end(watch: &mut Watcher, ttl: Duration) -> Checked<WatchBatch> {
     let next = timeout(ttl + LATE, watch.next()).await;
     let next = next.map_err(|_| Failure::new(format!("no lease ended in {:?}", ttl + LATE)))?;
     Ok(next.ok_or_else(|| Failure::new("the watch has ended"))??)
 }
 
-async fn lease_ends_not_before_its_time(kv: &dyn KvBackend) -> Checked {
+async fn lease_ends_not_before_its_time(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let Short { id, ttl, sent } = short(kv).await?;
     put_on(kv, id, "a").await?;
@@ -74,7 +74,7 @@ async fn lease_ends_not_before_its_time(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn lease_ends_soon_after_its_time(kv: &dyn KvBackend) -> Checked {
+async fn lease_ends_soon_after_its_time(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     put_on(kv, id, "a").await?;
     sleep(ttl + LATE).await;
@@ -82,42 +82,42 @@ async fn lease_ends_soon_after_its_time(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn expired_leases_keys_are_deleted(kv: &dyn KvBackend) -> Checked {
+async fn expired_leases_keys_are_deleted(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     puts(kv, [("a", "1"), ("c", "1")]).await?;
     let last = put_on(kv, id, "b").await?;
-    let mut watch = kv.watch(WatchRequest::new("b").start_at(last.next())).await?;
+    let mut watch = kv.watch(Watch::new("b").start_at(last.next())).await?;
     end(&mut watch, ttl).await?;
     ensure_eq!(all_keys(kv).await?, ["a", "c"]);
     Ok(())
 }
 
 async fn expired_leases_keys_are_deleted_in_one_revision_in_key_order(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     put_on(kv, id, "c").await?;
     put_on(kv, id, "a").await?;
     let last = put_on(kv, id, "b").await?;
-    let mut watch = kv.watch(WatchRequest::new(KeyRange::all()).start_at(last.next())).await?;
+    let mut watch = kv.watch(Watch::new(KeyRange::all()).start_at(last.next())).await?;
     let batch = end(&mut watch, ttl).await?;
     ensure_eq!(told(&batch), ["delete a", "delete b", "delete c"]);
     ensure_eq!(batch.revision, last.next());
     Ok(())
 }
 
-async fn expired_key_is_told_as_an_ordinary_deletion(kv: &dyn KvBackend) -> Checked {
+async fn expired_key_is_told_as_an_ordinary_deletion(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     let last = put_on(kv, id, "a").await?;
     let before = get(kv, "a").await?;
-    let request = WatchRequest::new("a").start_at(last.next()).with_prev_kv();
+    let request = Watch::new("a").start_at(last.next()).with_prev_kv();
     let event = end(&mut kv.watch(request).await?, ttl).await?.events.remove(0);
     ensure_eq!((event.kv.lease, event.kv.version), (None, 0));
     ensure_eq!(event.prev_kv, Some(before));
     Ok(())
 }
 
-async fn expired_lease_is_missing(kv: &dyn KvBackend) -> Checked {
+async fn expired_lease_is_missing(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     sleep(ttl + LATE).await;
     let put = Put::new("a", "1").lease(id);
@@ -129,7 +129,7 @@ async fn expired_lease_is_missing(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn expiry_of_a_lease_without_keys_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn expiry_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     let Short { id, ttl, .. } = short(kv).await?;
     sleep(ttl + LATE).await;
@@ -138,11 +138,11 @@ async fn expiry_of_a_lease_without_keys_makes_no_revision(kv: &dyn KvBackend) ->
     Ok(())
 }
 
-async fn leases_that_end_together_end_in_a_revision_each(kv: &dyn KvBackend) -> Checked {
+async fn leases_that_end_together_end_in_a_revision_each(kv: &Client) -> Checked {
     let (one, two) = (short(kv).await?, short(kv).await?);
     put_on(kv, one.id, "a").await?;
     let last = put_on(kv, two.id, "b").await?;
-    let mut watch = kv.watch(WatchRequest::new(KeyRange::all()).start_at(last.next())).await?;
+    let mut watch = kv.watch(Watch::new(KeyRange::all()).start_at(last.next())).await?;
     let mut events = Vec::new();
     for revision in [last.next(), last.next().next()] {
         let batch = end(&mut watch, two.ttl).await?;
@@ -154,10 +154,10 @@ async fn leases_that_end_together_end_in_a_revision_each(kv: &dyn KvBackend) -> 
     Ok(())
 }
 
-async fn refreshed_lease_lives_its_whole_time_again(kv: &dyn KvBackend) -> Checked {
+async fn refreshed_lease_lives_its_whole_time_again(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     let last = put_on(kv, id, "a").await?;
-    let mut watch = kv.watch(WatchRequest::new("a").start_at(last.next())).await?;
+    let mut watch = kv.watch(Watch::new("a").start_at(last.next())).await?;
     sleep(ttl / 2).await;
     let refreshed = Instant::now();
     kv.lease_keep_alive(id).await?;
@@ -167,7 +167,7 @@ async fn refreshed_lease_lives_its_whole_time_again(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn detached_key_survives_its_lease(kv: &dyn KvBackend) -> Checked {
+async fn detached_key_survives_its_lease(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     put_on(kv, id, "a").await?;
     put_on(kv, id, "b").await?;
@@ -178,7 +178,7 @@ async fn detached_key_survives_its_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn key_attached_late_ends_with_its_lease(kv: &dyn KvBackend) -> Checked {
+async fn key_attached_late_ends_with_its_lease(kv: &Client) -> Checked {
     let Short { id, ttl, sent } = short(kv).await?;
     sleep(ttl / 2).await;
     put_on(kv, id, "a").await?;
@@ -187,7 +187,7 @@ async fn key_attached_late_ends_with_its_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn long_lease_lives_for_its_whole_time(kv: &dyn KvBackend) -> Checked {
+async fn long_lease_lives_for_its_whole_time(kv: &Client) -> Checked {
     let day = Duration::from_secs(20 * 3600);
     let id = kv.lease_grant(LeaseGrant::new(day)).await?.id;
     put_on(kv, id, "a").await?;
@@ -198,7 +198,7 @@ async fn long_lease_lives_for_its_whole_time(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn lease_refreshed_for_hours_does_not_end(kv: &dyn KvBackend) -> Checked {
+async fn lease_refreshed_for_hours_does_not_end(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     let put = put_on(kv, id, "a").await?;
     for _ in 0..5000 {
@@ -213,27 +213,27 @@ async fn lease_refreshed_for_hours_does_not_end(kv: &dyn KvBackend) -> Checked {
 ///
 /// A process that was suspended, or whose runtime was busy, meets its store in this state. Each
 /// kind of call must find the lease ended: the next call of another kind may come too late.
-async fn overdue(kv: &dyn KvBackend) -> Checked<LeaseId> {
+async fn overdue(kv: &Client) -> Checked<LeaseId> {
     let Short { id, ttl, .. } = short(kv).await?;
     put_on(kv, id, "a").await?;
     jump(ttl + LATE);
     Ok(id)
 }
 
-async fn lease_overdue_after_a_clock_jump_is_not_kept_alive(kv: &dyn KvBackend) -> Checked {
+async fn lease_overdue_after_a_clock_jump_is_not_kept_alive(kv: &Client) -> Checked {
     let id = overdue(kv).await?;
     refused(kv.lease_keep_alive(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_has_no_time_to_live(kv: &dyn KvBackend) -> Checked {
+async fn lease_overdue_after_a_clock_jump_has_no_time_to_live(kv: &Client) -> Checked {
     let id = overdue(kv).await?;
     let request = LeaseTimeToLive::new(id).with_keys();
     ensure_eq!(kv.lease_time_to_live(request).await?.lease, None);
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_takes_no_key(kv: &dyn KvBackend) -> Checked {
+async fn lease_overdue_after_a_clock_jump_takes_no_key(kv: &Client) -> Checked {
     let id = overdue(kv).await?;
     refused(kv.put_with(Put::new("b", "1").lease(id)).await, ErrorKind::LeaseNotFound)?;
     let id = overdue(kv).await?;
@@ -242,19 +242,19 @@ async fn lease_overdue_after_a_clock_jump_takes_no_key(kv: &dyn KvBackend) -> Ch
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_cannot_be_revoked(kv: &dyn KvBackend) -> Checked {
+async fn lease_overdue_after_a_clock_jump_cannot_be_revoked(kv: &Client) -> Checked {
     let id = overdue(kv).await?;
     refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_is_not_listed(kv: &dyn KvBackend) -> Checked {
+async fn lease_overdue_after_a_clock_jump_is_not_listed(kv: &Client) -> Checked {
     let id = overdue(kv).await?;
     ensure!(!kv.leases().await?.leases.contains(&id), "it is still listed");
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_has_no_keys(kv: &dyn KvBackend) -> Checked {
+async fn lease_overdue_after_a_clock_jump_has_no_keys(kv: &Client) -> Checked {
     overdue(kv).await?;
     ensure_eq!(kv.get("a").await?, None);
     overdue(kv).await?;
@@ -263,7 +263,7 @@ async fn lease_overdue_after_a_clock_jump_has_no_keys(kv: &dyn KvBackend) -> Che
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_meets_no_compare(kv: &dyn KvBackend) -> Checked {
+async fn lease_overdue_after_a_clock_jump_meets_no_compare(kv: &Client) -> Checked {
     overdue(kv).await?;
     let reads = Txn::new().when([Compare::exists("a")]).and_then([Range::new("a")]);
     ensure!(!kv.txn(reads).await?.succeeded, "a transaction that reads met the key");

@@ -119,7 +119,7 @@ impl Promise {
     ///
     /// # Cancel safety
     /// Dropping the future leaves in the store what the check has put there.
-    pub async fn check(&self, kv: &dyn KvBackend) -> Result<(), Failure> {
+    pub async fn check(&self, kv: &Client) -> Result<(), Failure> {
         (self.check)(kv).await
     }
 }

@@ -1,7 +1,7 @@
 //! How a range is sorted, filtered and cut: fetch, count, filter, sort, cut, blank, in this order.
 
 use coord_core::{
-    KeyRange, KvBackend, KvBackendExt, Range, RangeResponse, Revision, SortOrder, SortTarget,
+    Client, KvBackend, kv::{KeyRange, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::steps::{Checked, keys_of, names, puts};
@@ -45,7 +45,7 @@ use SortOrder::{Ascending, Descending};
 /// c         2    2        1      b
 /// d         1    9        2      a        revisions counted from the first put
 /// ```
-async fn four_orders(kv: &dyn KvBackend) -> Checked<Revision> {
+async fn four_orders(kv: &Client) -> Checked<Revision> {
     let [first, ..] = puts(
         kv,
         [
@@ -69,45 +69,45 @@ fn all() -> Range {
     Range::new(KeyRange::all())
 }
 
-async fn read(kv: &dyn KvBackend, range: Range) -> Checked<RangeResponse> {
+async fn read(kv: &Client, range: Range) -> Checked<RangeResponse> {
     Ok(kv.range(range).await?)
 }
 
-async fn unsorted_range_comes_in_key_order(kv: &dyn KvBackend) -> Checked {
+async fn unsorted_range_comes_in_key_order(kv: &Client) -> Checked {
     four_orders(kv).await?;
     ensure_eq!(keys_of(kv, all()).await?, ["a", "b", "c", "d"]);
     Ok(())
 }
 
-async fn sort_by_key_descending_reverses(kv: &dyn KvBackend) -> Checked {
+async fn sort_by_key_descending_reverses(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::Key, Descending)).await?;
     ensure_eq!(sorted, ["d", "c", "b", "a"]);
     Ok(())
 }
 
-async fn sort_by_version(kv: &dyn KvBackend) -> Checked {
+async fn sort_by_version(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::Version, Ascending)).await?;
     ensure_eq!(sorted, ["c", "a", "d", "b"]);
     Ok(())
 }
 
-async fn sort_by_create_revision(kv: &dyn KvBackend) -> Checked {
+async fn sort_by_create_revision(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::CreateRevision, Ascending)).await?;
     ensure_eq!(sorted, ["d", "c", "b", "a"]);
     Ok(())
 }
 
-async fn sort_by_mod_revision(kv: &dyn KvBackend) -> Checked {
+async fn sort_by_mod_revision(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::ModRevision, Ascending)).await?;
     ensure_eq!(sorted, ["c", "a", "b", "d"]);
     Ok(())
 }
 
-async fn sort_by_value_is_bytewise(kv: &dyn KvBackend) -> Checked {
+async fn sort_by_value_is_bytewise(kv: &Client) -> Checked {
     puts(kv, [("a", "b"), ("b", ""), ("c", "B"), ("d", "a"), ("e", "aa")]).await?;
     kv.put("f", b"\xff").await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::Value, Ascending)).await?;
@@ -115,7 +115,7 @@ async fn sort_by_value_is_bytewise(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn sort_by_value_works_on_keys_only(kv: &dyn KvBackend) -> Checked {
+async fn sort_by_value_works_on_keys_only(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let range = all().sorted(SortTarget::Value, Ascending).keys_only();
     let response = read(kv, range).await?;
@@ -124,7 +124,7 @@ async fn sort_by_value_works_on_keys_only(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn descending_sort_reverses_every_target(kv: &dyn KvBackend) -> Checked {
+async fn descending_sort_reverses_every_target(kv: &Client) -> Checked {
     four_orders(kv).await?;
     for (target, sorted) in [
         (SortTarget::CreateRevision, ["a", "b", "c", "d"]),
@@ -136,7 +136,7 @@ async fn descending_sort_reverses_every_target(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn few_ties_stay_in_key_order_either_way(kv: &dyn KvBackend) -> Checked {
+async fn few_ties_stay_in_key_order_either_way(kv: &Client) -> Checked {
     puts(kv, [("c", "x"), ("a", "x"), ("b", "w"), ("d", "x")]).await?;
     let up = keys_of(kv, all().sorted(SortTarget::Value, Ascending)).await?;
     ensure_eq!(up, ["b", "a", "c", "d"]);
@@ -145,7 +145,7 @@ async fn few_ties_stay_in_key_order_either_way(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn sort_comes_before_the_limit(kv: &dyn KvBackend) -> Checked {
+async fn sort_comes_before_the_limit(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let response = read(kv, all().sorted(SortTarget::ModRevision, Ascending).limit(1)).await?;
     ensure_eq!(names(&response.kvs), ["c"]);
@@ -153,21 +153,21 @@ async fn sort_comes_before_the_limit(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn descending_limit_keeps_the_last_keys(kv: &dyn KvBackend) -> Checked {
+async fn descending_limit_keeps_the_last_keys(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let last = keys_of(kv, all().sorted(SortTarget::Key, Descending).limit(2)).await?;
     ensure_eq!(last, ["d", "c"]);
     Ok(())
 }
 
-async fn order_none_sorts_another_target_upwards(kv: &dyn KvBackend) -> Checked {
+async fn order_none_sorts_another_target_upwards(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::ModRevision, SortOrder::None)).await?;
     ensure_eq!(sorted, ["c", "a", "b", "d"]);
     Ok(())
 }
 
-async fn order_none_cuts_by_key_before_it_sorts(kv: &dyn KvBackend) -> Checked {
+async fn order_none_cuts_by_key_before_it_sorts(kv: &Client) -> Checked {
     four_orders(kv).await?;
     // One more than the limit is fetched, by key: a, b and c. Sorted: c, a, b. Cut: c, a.
     let range = all().sorted(SortTarget::ModRevision, SortOrder::None).limit(2);
@@ -179,38 +179,38 @@ async fn order_none_cuts_by_key_before_it_sorts(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn order_none_with_a_filter_sorts_before_it_cuts(kv: &dyn KvBackend) -> Checked {
+async fn order_none_with_a_filter_sorts_before_it_cuts(kv: &Client) -> Checked {
     let first = four_orders(kv).await?;
     let range = all().sorted(SortTarget::ModRevision, SortOrder::None).limit(1);
     ensure_eq!(keys_of(kv, range.min_create_revision(first)).await?, ["c"]);
     Ok(())
 }
 
-async fn min_mod_revision_is_inclusive(kv: &dyn KvBackend) -> Checked {
+async fn min_mod_revision_is_inclusive(kv: &Client) -> Checked {
     let [_, b, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     ensure_eq!(keys_of(kv, all().min_mod_revision(b)).await?, ["b", "c"]);
     Ok(())
 }
 
-async fn max_mod_revision_is_inclusive(kv: &dyn KvBackend) -> Checked {
+async fn max_mod_revision_is_inclusive(kv: &Client) -> Checked {
     let [_, b, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     ensure_eq!(keys_of(kv, all().max_mod_revision(b)).await?, ["a", "b"]);
     Ok(())
 }
 
-async fn min_create_revision_is_inclusive(kv: &dyn KvBackend) -> Checked {
+async fn min_create_revision_is_inclusive(kv: &Client) -> Checked {
     let [_, b, ..] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")]).await?;
     ensure_eq!(keys_of(kv, all().min_create_revision(b)).await?, ["b", "c"]);
     Ok(())
 }
 
-async fn max_create_revision_is_inclusive(kv: &dyn KvBackend) -> Checked {
+async fn max_create_revision_is_inclusive(kv: &Client) -> Checked {
     let [_, b, ..] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")]).await?;
     ensure_eq!(keys_of(kv, all().max_create_revision(b)).await?, ["a", "b"]);
     Ok(())
 }
 
-async fn all_filters_must_pass(kv: &dyn KvBackend) -> Checked {
+async fn all_filters_must_pass(kv: &Client) -> Checked {
     let [a, b, _, a_again, b_again] =
         puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2"), ("b", "2")]).await?;
     let range = all().min_create_revision(a).max_create_revision(b);
@@ -219,7 +219,7 @@ async fn all_filters_must_pass(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn negative_max_filter_drops_everything(kv: &dyn KvBackend) -> Checked {
+async fn negative_max_filter_drops_everything(kv: &Client) -> Checked {
     four_orders(kv).await?;
     for range in [all().max_mod_revision(Revision(-1)), all().max_create_revision(Revision(-1))] {
         let response = read(kv, range).await?;
@@ -228,27 +228,27 @@ async fn negative_max_filter_drops_everything(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn negative_min_filter_drops_nothing(kv: &dyn KvBackend) -> Checked {
+async fn negative_min_filter_drops_nothing(kv: &Client) -> Checked {
     four_orders(kv).await?;
     let range = all().min_mod_revision(Revision(-1)).min_create_revision(Revision(-1));
     ensure_eq!(keys_of(kv, range).await?, ["a", "b", "c", "d"]);
     Ok(())
 }
 
-async fn limit_counts_what_passed_the_filters(kv: &dyn KvBackend) -> Checked {
+async fn limit_counts_what_passed_the_filters(kv: &Client) -> Checked {
     let [_, _, c, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]).await?;
     ensure_eq!(keys_of(kv, all().min_mod_revision(c).limit(1)).await?, ["c"]);
     Ok(())
 }
 
-async fn more_tells_of_keys_that_passed_the_filters_only(kv: &dyn KvBackend) -> Checked {
+async fn more_tells_of_keys_that_passed_the_filters_only(kv: &Client) -> Checked {
     let [_, _, c, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]).await?;
     let response = read(kv, all().min_mod_revision(c).limit(2)).await?;
     ensure_eq!((response.kvs.len(), response.count, response.more), (2, 4, false));
     Ok(())
 }
 
-async fn filters_judge_a_past_read_by_the_past(kv: &dyn KvBackend) -> Checked {
+async fn filters_judge_a_past_read_by_the_past(kv: &Client) -> Checked {
     let [a, b, _] = puts(kv, [("a", "1"), ("b", "1"), ("a", "2")]).await?;
     ensure_eq!(keys_of(kv, all().at(b).max_mod_revision(a)).await?, ["a"]);
     ensure_eq!(keys_of(kv, all().max_mod_revision(a)).await?, [""; 0]);

@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Error, ErrorKind, KeyRange, KvBackend, KvBackendExt, LeaseGrant, LeaseTimeToLive, Op,
-    Put, Range, Revision, Txn, WatchRequest,
+    Client, Error, KvBackend, error::ErrorKind,
+    kv::{Compact, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision, Txn, Watch},
 };
 use futures_util::future::poll_fn;
 
@@ -40,7 +40,7 @@ fn true_if_told<T: PartialEq>(told: Option<T>, truth: T) -> bool {
     told.is_none_or(|told| told == truth)
 }
 
-async fn missing_key_is_told_as_the_caller_knows_it(kv: &dyn KvBackend) -> Checked {
+async fn missing_key_is_told_as_the_caller_knows_it(kv: &Client) -> Checked {
     let keep = || Put::new("absent", "").ignore_value();
     for result in
         [kv.put_with(keep()).await.map(drop), kv.txn(Txn::new().and_then([keep()])).await.map(drop)]
@@ -53,14 +53,14 @@ async fn missing_key_is_told_as_the_caller_knows_it(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn duplicate_key_is_told_as_the_caller_knows_it(kv: &dyn KvBackend) -> Checked {
+async fn duplicate_key_is_told_as_the_caller_knows_it(kv: &Client) -> Checked {
     let txn = Txn::new().and_then(["a", "b", "b"].map(|key| Put::new(key, "1")));
     let error = refused(kv.txn(txn).await, ErrorKind::DuplicateKey)?;
     ensure!(matches!(&error, Error::DuplicateKey { key } if key == "b"), "{error:?}");
     Ok(())
 }
 
-async fn provided_value_and_lease_tell_the_key(kv: &dyn KvBackend) -> Checked {
+async fn provided_value_and_lease_tell_the_key(kv: &Client) -> Checked {
     let put = Put::new("a", "1").ignore_value();
     let error = refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     ensure!(matches!(&error, Error::ValueProvided { key } if key == "a"), "{error:?}");
@@ -70,7 +70,7 @@ async fn provided_value_and_lease_tell_the_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn missing_lease_is_told(kv: &dyn KvBackend) -> Checked {
+async fn missing_lease_is_told(kv: &Client) -> Checked {
     let gone = free_lease(kv).await?;
     for result in [
         kv.put_with(Put::new("a", "1").lease(gone)).await.map(drop),
@@ -84,7 +84,7 @@ async fn missing_lease_is_told(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn lease_that_exists_is_told(kv: &dyn KvBackend) -> Checked {
+async fn lease_that_exists_is_told(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     let again = kv.lease_grant(LeaseGrant::new(Duration::from_secs(60)).id(id)).await;
     let error = refused(again, ErrorKind::LeaseExists)?;
@@ -92,14 +92,14 @@ async fn lease_that_exists_is_told(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn refused_time_is_told(kv: &dyn KvBackend) -> Checked {
+async fn refused_time_is_told(kv: &Client) -> Checked {
     let asked = Duration::from_millis(1500);
     let error = refused(kv.lease_grant(LeaseGrant::new(asked)).await, ErrorKind::InvalidTtl)?;
     ensure!(matches!(error, Error::InvalidTtl { ttl } if ttl == asked), "{error:?}");
     Ok(())
 }
 
-async fn compacted_error_tells_true_revisions(kv: &dyn KvBackend) -> Checked {
+async fn compacted_error_tells_true_revisions(kv: &Client) -> Checked {
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, two).await?;
     for result in [
@@ -114,7 +114,7 @@ async fn compacted_error_tells_true_revisions(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn future_error_tells_true_revisions(kv: &dyn KvBackend) -> Checked {
+async fn future_error_tells_true_revisions(kv: &Client) -> Checked {
     let now = now(kv).await?;
     let future = Revision(now.0 + 5);
     for result in [
@@ -129,19 +129,19 @@ async fn future_error_tells_true_revisions(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn refused_watch_tells_its_range(kv: &dyn KvBackend) -> Checked {
+async fn refused_watch_tells_its_range(kv: &Client) -> Checked {
     let inverted = KeyRange::from_wire("c", "a");
-    let result = kv.watch(WatchRequest::new(&inverted)).await;
+    let result = kv.watch(Watch::new(&inverted)).await;
     let error = refused(result, ErrorKind::EmptyWatchRange)?;
     ensure!(matches!(&error, Error::EmptyWatchRange { keys } if *keys == inverted), "{error:?}");
     Ok(())
 }
 
-async fn refusals_leave_the_backend_usable(kv: &dyn KvBackend) -> Checked {
+async fn refusals_leave_the_backend_usable(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
     refused(
-        kv.watch(WatchRequest::new(KeyRange::from_wire("c", "a"))).await,
+        kv.watch(Watch::new(KeyRange::from_wire("c", "a"))).await,
         ErrorKind::EmptyWatchRange,
     )?;
     let future = Range::new("a").at(Revision(i64::MAX));
@@ -156,7 +156,7 @@ async fn abandon<T>(future: impl Future<Output = T>) {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
 }
 
-async fn dropped_txn_is_applied_whole_or_not_at_all(kv: &dyn KvBackend) -> Checked {
+async fn dropped_txn_is_applied_whole_or_not_at_all(kv: &Client) -> Checked {
     for _ in 0..10 {
         let ops = ["a", "b", "c"].map(|key| Op::from(Put::new(key, "1")));
         abandon(kv.txn(Txn::new().and_then(ops))).await;
@@ -166,7 +166,7 @@ async fn dropped_txn_is_applied_whole_or_not_at_all(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn dropped_put_leaves_the_backend_usable(kv: &dyn KvBackend) -> Checked {
+async fn dropped_put_leaves_the_backend_usable(kv: &Client) -> Checked {
     abandon(kv.put("a", "1")).await;
     abandon(kv.range(Range::new("a"))).await;
     let [b] = puts(kv, [("b", "1")]).await?;
@@ -175,7 +175,7 @@ async fn dropped_put_leaves_the_backend_usable(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn dropped_grant_of_a_chosen_id_can_be_told_by_trying_again(kv: &dyn KvBackend) -> Checked {
+async fn dropped_grant_of_a_chosen_id_can_be_told_by_trying_again(kv: &Client) -> Checked {
     let id = free_lease(kv).await?;
     let grant = LeaseGrant::new(Duration::from_secs(60)).id(id);
     abandon(kv.lease_grant(grant)).await;
@@ -188,10 +188,10 @@ async fn dropped_grant_of_a_chosen_id_can_be_told_by_trying_again(kv: &dyn KvBac
     Ok(())
 }
 
-async fn dropped_watch_request_disturbs_nothing(kv: &dyn KvBackend) -> Checked {
-    abandon(kv.watch(WatchRequest::new(KeyRange::all()))).await;
+async fn dropped_watch_request_disturbs_nothing(kv: &Client) -> Checked {
+    abandon(kv.watch(Watch::new(KeyRange::all()))).await;
     let mut watch = watch_all(kv).await?;
-    abandon(kv.watch(WatchRequest::new("a"))).await;
+    abandon(kv.watch(Watch::new("a"))).await;
     let [one] = puts(kv, [("a", "1")]).await?;
     expect_batch(&mut watch, one, ["put a=1"]).await
 }

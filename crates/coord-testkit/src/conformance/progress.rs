@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_core::{KeyRange, KvBackend, Revision, Watch, WatchRequest};
+use coord_core::{KvBackend, kv::{KeyRange, Revision, Watch, Watcher}};
 use tokio::time::{sleep, timeout};
 
 use super::steps::{
@@ -26,7 +26,7 @@ table! { Progress;
 }
 
 /// Passes if the watch yields a bookmark at `revision`, and before it at most older ones.
-async fn bookmark(watch: &mut Watch, revision: Revision) -> Checked {
+async fn bookmark(watch: &mut Watcher, revision: Revision) -> Checked {
     for _ in 0..10 {
         let batch = next_any(watch).await?;
         ensure_eq!(told(&batch), [""; 0], "the events of a bookmark");
@@ -38,21 +38,21 @@ async fn bookmark(watch: &mut Watch, revision: Revision) -> Checked {
     Err(Failure::new(format!("ten bookmarks came, and none at {revision}")))
 }
 
-async fn requested_progress_gives_a_bookmark(kv: &dyn KvBackend) -> Checked {
+async fn requested_progress_gives_a_bookmark(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     watch.request_progress();
     bookmark(&mut watch, current).await
 }
 
-async fn bookmark_covers_changes_outside_the_range(kv: &dyn KvBackend) -> Checked {
-    let mut watch = kv.watch(WatchRequest::new("a")).await?;
+async fn bookmark_covers_changes_outside_the_range(kv: &Client) -> Checked {
+    let mut watch = kv.watch(Watch::new("a")).await?;
     let [.., last] = puts(kv, [("b", "1"), ("b", "2")]).await?;
     watch.request_progress();
     bookmark(&mut watch, last).await
 }
 
-async fn bookmark_comes_after_the_changes_before_it(kv: &dyn KvBackend) -> Checked {
+async fn bookmark_comes_after_the_changes_before_it(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     watch.request_progress();
@@ -63,7 +63,7 @@ async fn bookmark_comes_after_the_changes_before_it(kv: &dyn KvBackend) -> Check
     bookmark(&mut watch, two).await
 }
 
-async fn bookmark_comes_after_a_replay(kv: &dyn KvBackend) -> Checked {
+async fn bookmark_comes_after_a_replay(kv: &Client) -> Checked {
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let mut watch = watch_from(kv, one).await?;
     watch.request_progress();
@@ -74,8 +74,8 @@ async fn bookmark_comes_after_a_replay(kv: &dyn KvBackend) -> Checked {
     bookmark(&mut watch, two).await
 }
 
-async fn bookmark_can_be_requested_again(kv: &dyn KvBackend) -> Checked {
-    let mut watch = kv.watch(WatchRequest::new("a")).await?;
+async fn bookmark_can_be_requested_again(kv: &Client) -> Checked {
+    let mut watch = kv.watch(Watch::new("a")).await?;
     for key in ["b", "c"] {
         let [current] = puts(kv, [(key, "1")]).await?;
         watch.request_progress();
@@ -84,7 +84,7 @@ async fn bookmark_can_be_requested_again(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn changes_go_on_after_a_bookmark(kv: &dyn KvBackend) -> Checked {
+async fn changes_go_on_after_a_bookmark(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "0")]).await?;
     let mut watch = watch_all(kv).await?;
     watch.request_progress();
@@ -93,7 +93,7 @@ async fn changes_go_on_after_a_bookmark(kv: &dyn KvBackend) -> Checked {
     expect_batch(&mut watch, one, ["put a=1"]).await
 }
 
-async fn watch_resumed_after_a_bookmark_misses_nothing(kv: &dyn KvBackend) -> Checked {
+async fn watch_resumed_after_a_bookmark_misses_nothing(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let [one] = puts(kv, [("a", "1")]).await?;
     watch.request_progress();
@@ -108,12 +108,12 @@ async fn watch_resumed_after_a_bookmark_misses_nothing(kv: &dyn KvBackend) -> Ch
 /// A watch of the far future keeps an etcd silent, and whoever asks nevertheless must not be helped
 /// at the expense of a watch that has caught up.
 async fn bookmark_for_one_watch_does_not_lose_another_to_a_compaction(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
-    let mut asks = kv.watch(WatchRequest::new("b")).await?;
-    let mut quiet = kv.watch(WatchRequest::new("c").start_at(current.next())).await?;
-    let _far = kv.watch(WatchRequest::new("c").start_at(Revision(current.0 + 1000))).await?;
+    let mut asks = kv.watch(Watch::new("b")).await?;
+    let mut quiet = kv.watch(Watch::new("c").start_at(current.next())).await?;
+    let _far = kv.watch(Watch::new("c").start_at(Revision(current.0 + 1000))).await?;
     let [.., last] = puts(kv, [("a", "2"), ("a", "3"), ("a", "4")]).await?;
     compact(kv, last).await?;
     asks.request_progress();
@@ -123,7 +123,7 @@ async fn bookmark_for_one_watch_does_not_lose_another_to_a_compaction(
     expect_batch(&mut quiet, two, ["put c=1"]).await
 }
 
-async fn quiet_watch_gives_no_bookmark_unasked(kv: &dyn KvBackend) -> Checked {
+async fn quiet_watch_gives_no_bookmark_unasked(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     sleep(Duration::from_secs(3600)).await;
     puts(kv, [("marker", "1")]).await?;
@@ -131,9 +131,9 @@ async fn quiet_watch_gives_no_bookmark_unasked(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn progress_notify_gives_bookmarks_while_nothing_happens(kv: &dyn KvBackend) -> Checked {
+async fn progress_notify_gives_bookmarks_while_nothing_happens(kv: &Client) -> Checked {
     let [current] = puts(kv, [("b", "1")]).await?;
-    let request = WatchRequest::new("a").with_progress_notify();
+    let request = Watch::new("a").with_progress_notify();
     let mut watch = kv.watch(request).await?;
     for _ in 0..2 {
         // Every ten minutes, says etcd, and up to a tenth more.
@@ -145,8 +145,8 @@ async fn progress_notify_gives_bookmarks_while_nothing_happens(kv: &dyn KvBacken
     Ok(())
 }
 
-async fn progress_notify_delivers_changes_too(kv: &dyn KvBackend) -> Checked {
-    let request = WatchRequest::new(KeyRange::all()).with_progress_notify();
+async fn progress_notify_delivers_changes_too(kv: &Client) -> Checked {
+    let request = Watch::new(KeyRange::all()).with_progress_notify();
     let mut watch = kv.watch(request).await?;
     let [one] = puts(kv, [("a", "1")]).await?;
     expect_batch(&mut watch, one, ["put a=1"]).await

@@ -1,6 +1,6 @@
 //! Setting a key: its value, its lease, what it was before, and what is refused.
 
-use coord_core::{ErrorKind, KvBackend, KvBackendExt, Put};
+use coord_core::{Client, KvBackend, error::ErrorKind, kv::Put};
 
 use super::steps::{
     Checked, free_lease, get, get_at, lease, lease_keys, now, put_on, puts, refused,
@@ -40,43 +40,43 @@ table! { Put;
     missing_lease_is_refused_before_a_missing_key: OwnPutCall,
 }
 
-async fn put_is_read_back(kv: &dyn KvBackend) -> Checked {
+async fn put_is_read_back(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let a = get(kv, "a").await?;
     ensure_eq!((&a.key[..], &a.value[..], a.lease), (&b"a"[..], &b"1"[..], None));
     Ok(())
 }
 
-async fn put_replaces_the_value(kv: &dyn KvBackend) -> Checked {
+async fn put_replaces_the_value(kv: &Client) -> Checked {
     puts(kv, [("a", "a long value"), ("a", "2")]).await?;
     ensure_eq!(get(kv, "a").await?.value, "2");
     Ok(())
 }
 
-async fn put_of_an_empty_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn put_of_an_empty_key_is_refused(kv: &Client) -> Checked {
     refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn put_does_not_return_the_previous_key_unasked(kv: &dyn KvBackend) -> Checked {
+async fn put_does_not_return_the_previous_key_unasked(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     ensure_eq!(kv.put("a", "2").await?.prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_of_a_new_key_is_absent(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_of_a_new_key_is_absent(kv: &Client) -> Checked {
     ensure_eq!(kv.put_with(Put::new("a", "1").with_prev_kv()).await?.prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_of_a_deleted_key_is_absent(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_of_a_deleted_key_is_absent(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     ensure_eq!(kv.put_with(Put::new("a", "2").with_prev_kv()).await?.prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_is_the_whole_key_as_it_was(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_is_the_whole_key_as_it_was(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     kv.put("a", "1").await?;
     kv.put_with(Put::new("a", "2").lease(id)).await?;
@@ -86,7 +86,7 @@ async fn previous_key_is_the_whole_key_as_it_was(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn put_on_a_lease_attaches_the_key(kv: &dyn KvBackend) -> Checked {
+async fn put_on_a_lease_attaches_the_key(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     ensure_eq!(get(kv, "a").await?.lease, Some(id));
@@ -94,7 +94,7 @@ async fn put_on_a_lease_attaches_the_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_on_another_lease_moves_the_key(kv: &dyn KvBackend) -> Checked {
+async fn put_on_another_lease_moves_the_key(kv: &Client) -> Checked {
     let (one, two) = (lease(kv).await?, lease(kv).await?);
     put_on(kv, one, "a").await?;
     put_on(kv, two, "a").await?;
@@ -104,7 +104,7 @@ async fn put_on_another_lease_moves_the_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_without_lease_detaches_the_key(kv: &dyn KvBackend) -> Checked {
+async fn put_without_lease_detaches_the_key(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.put("a", "1").await?;
@@ -113,7 +113,7 @@ async fn put_without_lease_detaches_the_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_on_the_same_lease_keeps_the_key_attached_once(kv: &dyn KvBackend) -> Checked {
+async fn put_on_the_same_lease_keeps_the_key_attached_once(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     put_on(kv, id, "a").await?;
@@ -121,7 +121,7 @@ async fn put_on_the_same_lease_keeps_the_key_attached_once(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn recreated_key_has_no_lease(kv: &dyn KvBackend) -> Checked {
+async fn recreated_key_has_no_lease(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.delete("a").await?;
@@ -131,7 +131,7 @@ async fn recreated_key_has_no_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn past_versions_keep_the_lease_they_had(kv: &dyn KvBackend) -> Checked {
+async fn past_versions_keep_the_lease_they_had(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     let leased = put_on(kv, id, "a").await?;
     kv.put("a", "1").await?;
@@ -140,7 +140,7 @@ async fn past_versions_keep_the_lease_they_had(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_lease_keeps_the_lease(kv: &dyn KvBackend) -> Checked {
+async fn ignore_lease_keeps_the_lease(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.put_with(Put::new("a", "new").ignore_lease()).await?;
@@ -150,14 +150,14 @@ async fn ignore_lease_keeps_the_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_lease_of_a_key_without_lease_keeps_none(kv: &dyn KvBackend) -> Checked {
+async fn ignore_lease_of_a_key_without_lease_keeps_none(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.put_with(Put::new("a", "2").ignore_lease()).await?;
     ensure_eq!(get(kv, "a").await?.lease, None);
     Ok(())
 }
 
-async fn ignore_value_keeps_the_value(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_keeps_the_value(kv: &Client) -> Checked {
     let [first] = puts(kv, [("a", "1")]).await?;
     let second = kv.put_with(Put::new("a", "").ignore_value()).await?.header.revision;
     let a = get(kv, "a").await?;
@@ -166,7 +166,7 @@ async fn ignore_value_keeps_the_value(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_value_can_move_the_key_to_a_lease(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_can_move_the_key_to_a_lease(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     kv.put("a", "1").await?;
     kv.put_with(Put::new("a", "").ignore_value().lease(id)).await?;
@@ -175,7 +175,7 @@ async fn ignore_value_can_move_the_key_to_a_lease(kv: &dyn KvBackend) -> Checked
     Ok(())
 }
 
-async fn ignore_value_can_detach_the_lease(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_can_detach_the_lease(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.put_with(Put::new("a", "").ignore_value()).await?;
@@ -184,7 +184,7 @@ async fn ignore_value_can_detach_the_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_value_and_lease_changes_the_version_alone(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_and_lease_changes_the_version_alone(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     put_on(kv, id, "a").await?;
     let mut expected = get(kv, "a").await?;
@@ -195,14 +195,14 @@ async fn ignore_value_and_lease_changes_the_version_alone(kv: &dyn KvBackend) ->
     Ok(())
 }
 
-async fn ignore_value_with_a_value_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_with_a_value_is_refused(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let put = Put::new("a", "2").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
-async fn ignore_lease_with_a_lease_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_lease_with_a_lease_is_refused(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     kv.put("a", "1").await?;
     let put = Put::new("a", "2").ignore_lease().lease(id);
@@ -210,19 +210,19 @@ async fn ignore_lease_with_a_lease_is_refused(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_value_of_an_absent_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_of_an_absent_key_is_refused(kv: &Client) -> Checked {
     let put = Put::new("a", "").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
     Ok(())
 }
 
-async fn ignore_lease_of_an_absent_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_lease_of_an_absent_key_is_refused(kv: &Client) -> Checked {
     let put = Put::new("a", "1").ignore_lease();
     refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
     Ok(())
 }
 
-async fn ignore_value_of_a_deleted_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_of_a_deleted_key_is_refused(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     let put = Put::new("a", "").ignore_value();
@@ -230,7 +230,7 @@ async fn ignore_value_of_a_deleted_key_is_refused(kv: &dyn KvBackend) -> Checked
     Ok(())
 }
 
-async fn put_on_a_missing_lease_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn put_on_a_missing_lease_is_refused(kv: &Client) -> Checked {
     let gone = free_lease(kv).await?;
     let put = Put::new("a", "1").lease(gone);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
@@ -238,7 +238,7 @@ async fn put_on_a_missing_lease_is_refused(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn refused_put_leaves_the_key_as_it_was(kv: &dyn KvBackend) -> Checked {
+async fn refused_put_leaves_the_key_as_it_was(kv: &Client) -> Checked {
     let (id, gone) = (lease(kv).await?, free_lease(kv).await?);
     put_on(kv, id, "a").await?;
     let (before, revision) = (get(kv, "a").await?, now(kv).await?);
@@ -250,26 +250,26 @@ async fn refused_put_leaves_the_key_as_it_was(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn empty_key_is_refused_before_a_provided_value(kv: &dyn KvBackend) -> Checked {
+async fn empty_key_is_refused_before_a_provided_value(kv: &Client) -> Checked {
     let put = Put::new("", "1").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn provided_value_is_refused_before_a_provided_lease(kv: &dyn KvBackend) -> Checked {
+async fn provided_value_is_refused_before_a_provided_lease(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     let put = Put::new("a", "1").ignore_value().ignore_lease().lease(id);
     refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
-async fn provided_value_is_refused_before_a_missing_key(kv: &dyn KvBackend) -> Checked {
+async fn provided_value_is_refused_before_a_missing_key(kv: &Client) -> Checked {
     let put = Put::new("absent", "1").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
-async fn missing_lease_is_refused_before_a_missing_key(kv: &dyn KvBackend) -> Checked {
+async fn missing_lease_is_refused_before_a_missing_key(kv: &Client) -> Checked {
     let gone = free_lease(kv).await?;
     let put = Put::new("absent", "").ignore_value().lease(gone);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use coord_core::{
-    Compare, Delete, ErrorKind, Header, KeyRange, KvBackend, KvBackendExt, LeaseGrant,
-    LeaseTimeToLive, Op, Put, Range, Revision, Txn, WatchRequest,
+    Client, KvBackend, error::ErrorKind,
+    kv::{Compare, Delete, Header, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision, Txn, Watch},
 };
 use futures_util::future::join_all;
 
@@ -54,38 +54,38 @@ table! { Revisions;
     put_leaves_other_keys_metadata_alone,
 }
 
-async fn fresh_store_is_at_revision_one(kv: &dyn KvBackend) -> Checked {
+async fn fresh_store_is_at_revision_one(kv: &Client) -> Checked {
     ensure_eq!(now(kv).await?, Revision(1));
     Ok(())
 }
 
-async fn first_write_makes_revision_two(kv: &dyn KvBackend) -> Checked {
+async fn first_write_makes_revision_two(kv: &Client) -> Checked {
     ensure_eq!(kv.put("a", "1").await?.header.revision, Revision(2));
     Ok(())
 }
 
-async fn put_makes_exactly_one_revision(kv: &dyn KvBackend) -> Checked {
+async fn put_makes_exactly_one_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     kv.put("a", "1").await?;
     ensure_eq!(now(kv).await?, before.next());
     Ok(())
 }
 
-async fn put_of_the_same_value_makes_a_revision(kv: &dyn KvBackend) -> Checked {
+async fn put_of_the_same_value_makes_a_revision(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "1")]).await?;
     ensure_eq!(second, first.next());
     ensure_eq!(get(kv, "a").await?.mod_revision, second);
     Ok(())
 }
 
-async fn delete_of_many_keys_makes_exactly_one_revision(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_many_keys_makes_exactly_one_revision(kv: &Client) -> Checked {
     let [_, _, before] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     kv.delete(KeyRange::between("a", "d")).await?;
     ensure_eq!(now(kv).await?, before.next());
     Ok(())
 }
 
-async fn delete_of_nothing_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_nothing_makes_no_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     kv.delete("a").await?;
     kv.delete(KeyRange::prefix("a")).await?;
@@ -93,7 +93,7 @@ async fn delete_of_nothing_makes_no_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn read_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn read_makes_no_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     all_keys(kv).await?;
     get(kv, "a").await?;
@@ -101,7 +101,7 @@ async fn read_makes_no_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn txn_of_several_changes_makes_exactly_one_revision(kv: &dyn KvBackend) -> Checked {
+async fn txn_of_several_changes_makes_exactly_one_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("c", "1")]).await?;
     let put = |key| Op::from(Put::new(key, "1"));
     let nested = Txn::new().and_then([put("d"), put("e")]).into();
@@ -110,7 +110,7 @@ async fn txn_of_several_changes_makes_exactly_one_revision(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn all_changes_of_a_txn_share_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn all_changes_of_a_txn_share_its_revision(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([Put::new("b", "1")]);
     let response = steps(kv, [Put::new("a", "1").into(), nested.into()]).await?;
     let revision = response.header.revision;
@@ -119,7 +119,7 @@ async fn all_changes_of_a_txn_share_its_revision(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn txn_without_steps_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn txn_without_steps_makes_no_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     kv.txn(Txn::new()).await?;
     kv.txn(Txn::new().when([Compare::absent("a")])).await?;
@@ -128,7 +128,7 @@ async fn txn_without_steps_makes_no_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn txn_that_only_reads_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn txn_that_only_reads_makes_no_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     let nested = Txn::new().and_then([Range::new("a")]);
     steps(kv, [Range::new("a").into(), nested.into()]).await?;
@@ -136,7 +136,7 @@ async fn txn_that_only_reads_makes_no_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn txn_that_deletes_nothing_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn txn_that_deletes_nothing_makes_no_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     let nested = Txn::new().and_then([Delete::new("b")]);
     steps(kv, [Delete::new("a").into(), nested.into()]).await?;
@@ -144,7 +144,7 @@ async fn txn_that_deletes_nothing_makes_no_revision(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn refused_put_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn refused_put_makes_no_revision(kv: &Client) -> Checked {
     let gone = free_lease(kv).await?;
     let before = now(kv).await?;
     let put = Put::new("a", "1").lease(gone);
@@ -153,7 +153,7 @@ async fn refused_put_makes_no_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn refused_txn_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn refused_txn_makes_no_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     let ops = [Put::new("a", "1"), Put::new("b", "").ignore_value()];
     refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::KeyNotFound)?;
@@ -161,23 +161,23 @@ async fn refused_txn_makes_no_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compaction_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn compaction_makes_no_revision(kv: &Client) -> Checked {
     let [_, before] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, before).await?;
     ensure_eq!(now(kv).await?, before);
     Ok(())
 }
 
-async fn watch_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn watch_makes_no_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
-    let mut watch = kv.watch(WatchRequest::new("a")).await?;
+    let mut watch = kv.watch(Watch::new("a")).await?;
     watch.request_progress();
     drop(watch);
     ensure_eq!(now(kv).await?, before);
     Ok(())
 }
 
-async fn lease_without_keys_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     let id = lease(kv).await?;
     kv.lease_keep_alive(id).await?;
@@ -188,7 +188,7 @@ async fn lease_without_keys_makes_no_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn changes_at_the_same_time_get_a_revision_each(kv: &dyn KvBackend) -> Checked {
+async fn changes_at_the_same_time_get_a_revision_each(kv: &Client) -> Checked {
     let before = now(kv).await?;
     let answers = join_all((0..10).map(|i| kv.put(format!("k{i}"), "1"))).await;
     let mut revisions = Vec::new();
@@ -201,32 +201,32 @@ async fn changes_at_the_same_time_get_a_revision_each(kv: &dyn KvBackend) -> Che
     Ok(())
 }
 
-async fn header_of_a_put_is_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_put_is_its_revision(kv: &Client) -> Checked {
     let revision = kv.put("a", "1").await?.header.revision;
     ensure_eq!(get(kv, "a").await?.mod_revision, revision);
     Ok(())
 }
 
-async fn header_of_a_delete_is_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_delete_is_its_revision(kv: &Client) -> Checked {
     let [put] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(kv.delete("a").await?.header.revision, put.next());
     Ok(())
 }
 
-async fn header_of_a_delete_of_nothing_is_the_current_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_delete_of_nothing_is_the_current_revision(kv: &Client) -> Checked {
     let [put] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(kv.delete("b").await?.header.revision, put);
     Ok(())
 }
 
-async fn header_of_a_past_read_is_the_current_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_past_read_is_the_current_revision(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let response = kv.range(Range::new("a").at(first)).await?;
     ensure_eq!(response.header.revision, second);
     Ok(())
 }
 
-async fn header_of_a_txn_that_changes_is_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_txn_that_changes_is_its_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     let response = steps(kv, [Put::new("a", "1").into()]).await?;
     ensure_eq!(response.header.revision, before.next());
@@ -235,7 +235,7 @@ async fn header_of_a_txn_that_changes_is_its_revision(kv: &dyn KvBackend) -> Che
 }
 
 async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     let untaken = Txn::new().when([Compare::absent("a")]).and_then([Put::new("a", "2")]);
@@ -245,7 +245,7 @@ async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(
 }
 
 async fn step_headers_before_the_first_change_show_the_revision_before(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     let before = now(kv).await?;
     let nothing = Delete::new("b").into();
@@ -257,7 +257,7 @@ async fn step_headers_before_the_first_change_show_the_revision_before(
 }
 
 async fn step_headers_from_the_first_change_on_show_the_txns_revision(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     let after = now(kv).await?.next();
     let nothing = Delete::new("b").into();
@@ -267,21 +267,21 @@ async fn step_headers_from_the_first_change_on_show_the_txns_revision(
     Ok(())
 }
 
-async fn step_headers_carry_nothing_but_the_revision(kv: &dyn KvBackend) -> Checked {
+async fn step_headers_carry_nothing_but_the_revision(kv: &Client) -> Checked {
     let response = steps(kv, [Put::new("a", "1").into()]).await?;
     let header = response.responses[0].as_put().map(|put| put.header);
     ensure_eq!(header, Some(Header::at(response.header.revision)));
     Ok(())
 }
 
-async fn header_of_a_nested_txn_is_empty(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_nested_txn_is_empty(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([Put::new("a", "1")]);
     let response = steps(kv, [nested.into()]).await?;
     ensure_eq!(txn_answer(&response, 0)?.header, Header::default());
     Ok(())
 }
 
-async fn step_headers_inside_a_nested_txn_show_the_revision(kv: &dyn KvBackend) -> Checked {
+async fn step_headers_inside_a_nested_txn_show_the_revision(kv: &Client) -> Checked {
     let before = now(kv).await?;
     let nested = Txn::new().and_then([Op::from(Range::new("a")), Put::new("a", "1").into()]);
     let response = steps(kv, [nested.into()]).await?;
@@ -291,7 +291,7 @@ async fn step_headers_inside_a_nested_txn_show_the_revision(kv: &dyn KvBackend) 
     Ok(())
 }
 
-async fn headers_name_one_cluster_and_member(kv: &dyn KvBackend) -> Checked {
+async fn headers_name_one_cluster_and_member(kv: &Client) -> Checked {
     let id = kv.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await?;
     let headers = [
         id.header,
@@ -299,7 +299,7 @@ async fn headers_name_one_cluster_and_member(kv: &dyn KvBackend) -> Checked {
         kv.put("a", "1").await?.header,
         kv.delete("a").await?.header,
         kv.txn(Txn::new().and_then([Put::new("a", "1")])).await?.header,
-        kv.watch(WatchRequest::new("a")).await?.header(),
+        kv.watch(Watch::new("a")).await?.header(),
         kv.lease_keep_alive(id.id).await?.header,
         kv.lease_revoke(id.id).await?.header,
     ];
@@ -310,21 +310,21 @@ async fn headers_name_one_cluster_and_member(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn first_put_sets_create_and_mod_revision_and_version_one(kv: &dyn KvBackend) -> Checked {
+async fn first_put_sets_create_and_mod_revision_and_version_one(kv: &Client) -> Checked {
     let [revision] = puts(kv, [("a", "1")]).await?;
     let a = get(kv, "a").await?;
     ensure_eq!((a.create_revision, a.mod_revision, a.version), (revision, revision, 1));
     Ok(())
 }
 
-async fn later_put_keeps_create_revision_and_raises_version(kv: &dyn KvBackend) -> Checked {
+async fn later_put_keeps_create_revision_and_raises_version(kv: &Client) -> Checked {
     let [first, _, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     let a = get(kv, "a").await?;
     ensure_eq!((a.create_revision, a.mod_revision, a.version), (first, third, 3));
     Ok(())
 }
 
-async fn put_after_delete_starts_version_at_one(kv: &dyn KvBackend) -> Checked {
+async fn put_after_delete_starts_version_at_one(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
     let [again] = puts(kv, [("a", "3")]).await?;
@@ -333,7 +333,7 @@ async fn put_after_delete_starts_version_at_one(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_leaves_other_keys_metadata_alone(kv: &dyn KvBackend) -> Checked {
+async fn put_leaves_other_keys_metadata_alone(kv: &Client) -> Checked {
     puts(kv, [("a", "1")]).await?;
     let before = get(kv, "a").await?;
     puts(kv, [("aa", "1"), ("b", "1")]).await?;

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{
-    Compact, Error, ErrorKind, EventKind, KeyRange, KeyValue, KvBackend, KvBackendExt, LeaseGrant,
-    LeaseId, LeaseTimeToLive, Op, OpResponse, Outcome, Put, Range, RangeResponse, Revision, Txn,
-    TxnResponse, Watch, WatchBatch, WatchRequest,
+    Client, Error, KvBackend, error::{ErrorKind, Outcome},
+    kv::{Compact, EventKind, KeyRange, KeyValue, LeaseGrant, LeaseId, LeaseTimeToLive, Op, OpResponse, Put, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, Watcher},
 };
 use futures_util::FutureExt as _;
 use tokio::time::{advance, timeout};
@@ -74,13 +73,13 @@ macro_rules! ensure_eq {
 }
 
 /// The store's revision now.
-pub(super) async fn now(kv: &dyn KvBackend) -> Checked<Revision> {
+pub(super) async fn now(kv: &Client) -> Checked<Revision> {
     Ok(kv.range(Range::new("now")).await?.header.revision)
 }
 
 /// Puts each key to its value, one after the other, and returns their revisions.
 pub(super) async fn puts<const N: usize>(
-    kv: &dyn KvBackend,
+    kv: &Client,
     pairs: [(&str, &str); N],
 ) -> Checked<[Revision; N]> {
     let mut revisions = [Revision::ZERO; N];
@@ -91,24 +90,24 @@ pub(super) async fn puts<const N: usize>(
 }
 
 /// The key, which must exist.
-pub(super) async fn get(kv: &dyn KvBackend, key: &str) -> Checked<KeyValue> {
+pub(super) async fn get(kv: &Client, key: &str) -> Checked<KeyValue> {
     kv.get(key).await?.ok_or_else(|| Failure::new(format!("key {key:?} is missing")))
 }
 
 /// The key, which must exist, as it was at `revision`.
-pub(super) async fn get_at(kv: &dyn KvBackend, key: &str, revision: Revision) -> Checked<KeyValue> {
+pub(super) async fn get_at(kv: &Client, key: &str, revision: Revision) -> Checked<KeyValue> {
     let mut response = kv.range(Range::new(key).at(revision)).await?;
     let kv = response.kvs.pop();
     kv.ok_or_else(|| Failure::new(format!("key {key:?} is missing at revision {revision}")))
 }
 
 /// The names of all keys, in the order in which the store gives them.
-pub(super) async fn all_keys(kv: &dyn KvBackend) -> Checked<Vec<Bytes>> {
+pub(super) async fn all_keys(kv: &Client) -> Checked<Vec<Bytes>> {
     Ok(names(&kv.range(Range::new(KeyRange::all())).await?.kvs))
 }
 
 /// The names of the keys that a range gives.
-pub(super) async fn keys_of(kv: &dyn KvBackend, range: Range) -> Checked<Vec<Bytes>> {
+pub(super) async fn keys_of(kv: &Client, range: Range) -> Checked<Vec<Bytes>> {
     Ok(names(&kv.range(range).await?.kvs))
 }
 
@@ -119,7 +118,7 @@ pub(super) fn names(kvs: &[KeyValue]) -> Vec<Bytes> {
 
 /// Takes steps on no condition.
 pub(super) async fn steps<const N: usize>(
-    kv: &dyn KvBackend,
+    kv: &Client,
     ops: [Op; N],
 ) -> Checked<TxnResponse> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?)
@@ -166,18 +165,18 @@ pub(super) fn refused<T: fmt::Debug>(
 }
 
 /// Compacts at `revision`, which must succeed.
-pub(super) async fn compact(kv: &dyn KvBackend, revision: Revision) -> Checked {
+pub(super) async fn compact(kv: &Client, revision: Revision) -> Checked {
     kv.compact(Compact::new(revision)).await?;
     Ok(())
 }
 
 /// Grants a lease of a minute: nothing ends it while a check runs.
-pub(super) async fn lease(kv: &dyn KvBackend) -> Checked<LeaseId> {
+pub(super) async fn lease(kv: &Client) -> Checked<LeaseId> {
     Ok(kv.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await?.id)
 }
 
 /// A lease id that nobody uses: the store chose it, and it was given back.
-pub(super) async fn free_lease(kv: &dyn KvBackend) -> Checked<LeaseId> {
+pub(super) async fn free_lease(kv: &Client) -> Checked<LeaseId> {
     let id = lease(kv).await?;
     kv.lease_revoke(id).await?;
     Ok(id)
@@ -190,7 +189,7 @@ pub(super) fn jump(by: Duration) {
 }
 
 /// The keys that hang on a lease, sorted.
-pub(super) async fn lease_keys(kv: &dyn KvBackend, id: LeaseId) -> Checked<Vec<Bytes>> {
+pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
     let mut keys = lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?.keys;
     keys.sort();
@@ -198,18 +197,18 @@ pub(super) async fn lease_keys(kv: &dyn KvBackend, id: LeaseId) -> Checked<Vec<B
 }
 
 /// A put of `key` on `lease`.
-pub(super) async fn put_on(kv: &dyn KvBackend, lease: LeaseId, key: &str) -> Checked<Revision> {
+pub(super) async fn put_on(kv: &Client, lease: LeaseId, key: &str) -> Checked<Revision> {
     Ok(kv.put_with(Put::new(key, "leased").lease(lease)).await?.header.revision)
 }
 
 /// Watches every key from now on.
-pub(super) async fn watch_all(kv: &dyn KvBackend) -> Checked<Watch> {
-    Ok(kv.watch(WatchRequest::new(KeyRange::all())).await?)
+pub(super) async fn watch_all(kv: &Client) -> Checked<Watcher> {
+    Ok(kv.watch(Watch::new(KeyRange::all())).await?)
 }
 
 /// Watches every key from `revision` on.
-pub(super) async fn watch_from(kv: &dyn KvBackend, revision: Revision) -> Checked<Watch> {
-    Ok(kv.watch(WatchRequest::new(KeyRange::all()).start_at(revision)).await?)
+pub(super) async fn watch_from(kv: &Client, revision: Revision) -> Checked<Watcher> {
+    Ok(kv.watch(Watch::new(KeyRange::all()).start_at(revision)).await?)
 }
 
 /// How long a check waits for what must come.
@@ -217,20 +216,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the watch yields next, whatever it is.
 pub(super) async fn next_item(
-    watch: &mut Watch,
+    watch: &mut Watcher,
 ) -> Checked<Option<coord_core::Result<WatchBatch>>> {
     let next = timeout(PATIENCE, watch.next()).await;
     next.map_err(|_| Failure::new(format!("the watch yielded nothing for {PATIENCE:?}")))
 }
 
 /// The next batch, a bookmark or not.
-pub(super) async fn next_any(watch: &mut Watch) -> Checked<WatchBatch> {
+pub(super) async fn next_any(watch: &mut Watcher) -> Checked<WatchBatch> {
     let item = next_item(watch).await?;
     Ok(item.ok_or_else(|| Failure::new("the watch has ended"))??)
 }
 
 /// The next batch with events. A few bookmarks before it do no harm.
-pub(super) async fn next_batch(watch: &mut Watch) -> Checked<WatchBatch> {
+pub(super) async fn next_batch(watch: &mut Watcher) -> Checked<WatchBatch> {
     for _ in 0..10 {
         let batch = next_any(watch).await?;
         if !batch.events.is_empty() {
@@ -252,7 +251,7 @@ pub(super) fn told(batch: &WatchBatch) -> Vec<String> {
 
 /// Passes if the next batch is the one of `revision` with exactly these events.
 pub(super) async fn expect_batch<const N: usize>(
-    watch: &mut Watch,
+    watch: &mut Watcher,
     revision: Revision,
     events: [&str; N],
 ) -> Checked {

@@ -6,10 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse,
-    Result, Txn, TxnResponse, Watch, WatchBatch, WatchRequest, WatchStream,
+    Error, KvBackend, Result,
+    kv::{Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher},
 };
 use coord_mem::MemBackend;
 use futures_util::Stream;
@@ -93,7 +91,13 @@ enum Fault {
 struct Wrong(MemBackend, Fault);
 
 #[async_trait]
-impl KvBackend for Wrong {
+impl Layer for Wrong {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        &self.0
+    }
+
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         assert!(self.1 != Fault::Panics, "the wrong backend panics");
         self.0.range(request).await
@@ -110,13 +114,13 @@ impl KvBackend for Wrong {
         self.0.txn(request).await
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         if self.1 == Fault::ChecksTheRangeFirst && request.keys.is_empty() {
             return Err(Error::EmptyWatchRange { keys: request.keys });
         }
         let watch = self.0.watch(request).await?;
         if self.1 == Fault::LosesEverySecondBatch {
-            return Ok(Watch::new(watch.header(), Lossy { inner: watch, batches: 0 }));
+            return Ok(Watcher::new(watch.header(), Lossy { inner: watch, batches: 0 }));
         }
         Ok(watch)
     }
@@ -133,49 +137,18 @@ impl KvBackend for Wrong {
         Ok(granted)
     }
 
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.0.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.0.lease_revoke(id).await
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.0.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.0.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.0.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        let mut response = self.0.put_with(request).await?;
+    async fn put(&self, request: Put) -> Result<PutResponse> {
+        let mut response = self.0.put(request).await?;
         if self.1 == Fault::HidesPreviousKeys {
             response.prev_kv = None;
         }
         Ok(response)
     }
-
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        self.0.delete_with(request).await
-    }
 }
 
 /// A watch that loses every second batch.
 struct Lossy {
-    inner: Watch,
+    inner: Watcher,
     batches: usize,
 }
 

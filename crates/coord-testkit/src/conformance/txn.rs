@@ -1,8 +1,8 @@
 //! What a transaction does: which branch it takes, in which order, and what its steps see.
 
 use coord_core::{
-    Compare, Delete, ErrorKind, EventKind, KeyRange, KvBackend, KvBackendExt, Op, OpResponse, Put,
-    Range, Revision, Txn,
+    Client, KvBackend, error::ErrorKind,
+    kv::{Compare, Delete, EventKind, KeyRange, Op, OpResponse, Put, Range, Revision, Txn},
 };
 use futures_util::future::join_all;
 
@@ -55,7 +55,7 @@ fn read(key: &str) -> Op {
     Range::new(key).into()
 }
 
-async fn txn_takes_its_success_steps_when_its_compares_hold(kv: &dyn KvBackend) -> Checked {
+async fn txn_takes_its_success_steps_when_its_compares_hold(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::absent("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
     ensure!(response.succeeded, "the condition held");
@@ -63,7 +63,7 @@ async fn txn_takes_its_success_steps_when_its_compares_hold(kv: &dyn KvBackend) 
     Ok(())
 }
 
-async fn txn_takes_its_failure_steps_when_a_compare_fails(kv: &dyn KvBackend) -> Checked {
+async fn txn_takes_its_failure_steps_when_a_compare_fails(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::exists("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
     ensure!(!response.succeeded, "the condition did not hold");
@@ -71,7 +71,7 @@ async fn txn_takes_its_failure_steps_when_a_compare_fails(kv: &dyn KvBackend) ->
     Ok(())
 }
 
-async fn txn_without_steps_tells_whether_its_compares_hold(kv: &dyn KvBackend) -> Checked {
+async fn txn_without_steps_tells_whether_its_compares_hold(kv: &Client) -> Checked {
     let response = kv.txn(Txn::new().when([Compare::absent("a")])).await?;
     ensure_eq!((response.succeeded, response.responses.len()), (true, 0));
     let response = kv.txn(Txn::new().when([Compare::exists("a")])).await?;
@@ -79,7 +79,7 @@ async fn txn_without_steps_tells_whether_its_compares_hold(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn txn_answers_each_step_in_order(kv: &dyn KvBackend) -> Checked {
+async fn txn_answers_each_step_in_order(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([read("a")]);
     let response =
         steps(kv, [put("a", "1"), nested.into(), Delete::new("b").into(), read("a")]).await?;
@@ -93,7 +93,7 @@ async fn txn_answers_each_step_in_order(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_step_returns_the_previous_key_on_request(kv: &dyn KvBackend) -> Checked {
+async fn put_step_returns_the_previous_key_on_request(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let before = get(kv, "a").await?;
     let response = steps(kv, [Put::new("a", "2").with_prev_kv().into(), put("b", "2")]).await?;
@@ -103,7 +103,7 @@ async fn put_step_returns_the_previous_key_on_request(kv: &dyn KvBackend) -> Che
     Ok(())
 }
 
-async fn delete_step_counts_and_returns_keys_on_request(kv: &dyn KvBackend) -> Checked {
+async fn delete_step_counts_and_returns_keys_on_request(kv: &Client) -> Checked {
     puts(kv, [("b", "1"), ("a", "1"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::between("a", "c")).with_prev_kv();
     let response = steps(kv, [delete.into(), Delete::new("c").into()]).await?;
@@ -116,7 +116,7 @@ async fn delete_step_counts_and_returns_keys_on_request(kv: &dyn KvBackend) -> C
     Ok(())
 }
 
-async fn put_step_attaches_and_detaches_leases(kv: &dyn KvBackend) -> Checked {
+async fn put_step_attaches_and_detaches_leases(kv: &Client) -> Checked {
     let id = lease(kv).await?;
     steps(kv, [Put::new("a", "1").lease(id).into(), Put::new("b", "1").lease(id).into()]).await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a", "b"]);
@@ -125,14 +125,14 @@ async fn put_step_attaches_and_detaches_leases(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn range_step_sees_earlier_puts(kv: &dyn KvBackend) -> Checked {
+async fn range_step_sees_earlier_puts(kv: &Client) -> Checked {
     let response = steps(kv, [put("a", "1"), read("a")]).await?;
     let seen = &range_answer(&response, 1)?.kvs;
     ensure_eq!(*seen, [get(kv, "a").await?]);
     Ok(())
 }
 
-async fn range_step_sees_earlier_deletes(kv: &dyn KvBackend) -> Checked {
+async fn range_step_sees_earlier_deletes(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let all = Range::new(KeyRange::all());
     let response = steps(kv, [Delete::new("a").into(), all.into()]).await?;
@@ -140,16 +140,16 @@ async fn range_step_sees_earlier_deletes(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn range_step_does_not_see_later_puts(kv: &dyn KvBackend) -> Checked {
+async fn range_step_does_not_see_later_puts(kv: &Client) -> Checked {
     let response = steps(kv, [read("a"), put("a", "1")]).await?;
     ensure_eq!(range_answer(&response, 0)?.count, 0);
     Ok(())
 }
 
-async fn range_step_takes_every_option(kv: &dyn KvBackend) -> Checked {
+async fn range_step_takes_every_option(kv: &Client) -> Checked {
     puts(kv, [("a", "3"), ("b", "1"), ("c", "2")]).await?;
     let range = Range::new(KeyRange::all()).limit(2).keys_only();
-    let sorted = range.sorted(coord_core::SortTarget::Value, coord_core::SortOrder::Descending);
+    let sorted = range.sorted(coord_core::kv::SortTarget::Value, coord_core::kv::SortOrder::Descending);
     let response = steps(kv, [put("d", "4"), sorted.into()]).await?;
     let answer = range_answer(&response, 1)?;
     ensure_eq!(names(&answer.kvs), ["d", "a"]);
@@ -157,7 +157,7 @@ async fn range_step_takes_every_option(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn count_step_counts_earlier_changes(kv: &dyn KvBackend) -> Checked {
+async fn count_step_counts_earlier_changes(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let count = || Op::from(Range::new(KeyRange::all()).count_only());
     let ops = [count(), put("c", "1"), put("d", "1"), count(), Delete::new("a").into(), count()];
@@ -168,14 +168,14 @@ async fn count_step_counts_earlier_changes(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn past_range_step_ignores_the_txns_own_changes(kv: &dyn KvBackend) -> Checked {
+async fn past_range_step_ignores_the_txns_own_changes(kv: &Client) -> Checked {
     let [first, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let response = steps(kv, [put("a", "3"), Range::new("a").at(first).into()]).await?;
     ensure_eq!(range_answer(&response, 1)?.kvs[0].value, "1");
     Ok(())
 }
 
-async fn range_step_at_the_current_revision_shows_the_state_before(kv: &dyn KvBackend) -> Checked {
+async fn range_step_at_the_current_revision_shows_the_state_before(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let at = Range::new(KeyRange::all()).at(current);
     let response = steps(kv, [put("a", "2"), put("b", "1"), at.into()]).await?;
@@ -184,7 +184,7 @@ async fn range_step_at_the_current_revision_shows_the_state_before(kv: &dyn KvBa
     Ok(())
 }
 
-async fn range_step_at_the_txns_own_revision_is_refused_as_future(kv: &dyn KvBackend) -> Checked {
+async fn range_step_at_the_txns_own_revision_is_refused_as_future(kv: &Client) -> Checked {
     let own = now(kv).await?.next();
     let txn = Txn::new().and_then([put("a", "1"), Range::new("a").at(own).into()]);
     refused(kv.txn(txn).await, ErrorKind::FutureRevision)?;
@@ -192,7 +192,7 @@ async fn range_step_at_the_txns_own_revision_is_refused_as_future(kv: &dyn KvBac
     Ok(())
 }
 
-async fn second_delete_step_finds_what_the_first_left(kv: &dyn KvBackend) -> Checked {
+async fn second_delete_step_finds_what_the_first_left(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     let (one, all) = (Delete::new("b").into(), Delete::new(KeyRange::between("a", "d")).into());
     let response = steps(kv, [one, all]).await?;
@@ -201,7 +201,7 @@ async fn second_delete_step_finds_what_the_first_left(kv: &dyn KvBackend) -> Che
     Ok(())
 }
 
-async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &dyn KvBackend) -> Checked {
+async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::exists("a")]);
     let nested = nested.and_then([put("b", "then")]).or_else([put("b", "else")]);
     let response = steps(kv, [nested.into()]).await?;
@@ -210,7 +210,7 @@ async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &dyn KvBackend) -> 
     Ok(())
 }
 
-async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &dyn KvBackend) -> Checked {
+async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([put("b", "1")]);
     let response = steps(kv, [put("a", "1"), nested.into()]).await?;
     ensure!(txn_answer(&response, 1)?.succeeded, "the inner compare saw the outer put");
@@ -219,7 +219,7 @@ async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &dyn KvB
 }
 
 async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(
-    kv: &dyn KvBackend,
+    kv: &Client,
 ) -> Checked {
     kv.put("a", "1").await?;
     let nested = Txn::new().when([Compare::exists("a")]);
@@ -228,7 +228,7 @@ async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(
     Ok(())
 }
 
-async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &dyn KvBackend) -> Checked {
+async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([read("a")]);
     let response = steps(kv, [put("a", "1"), nested.into()]).await?;
     let seen = &range_answer(txn_answer(&response, 1)?, 0)?.kvs;
@@ -236,14 +236,14 @@ async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &dyn KvBackend) ->
     Ok(())
 }
 
-async fn range_after_a_nested_txn_sees_its_writes(kv: &dyn KvBackend) -> Checked {
+async fn range_after_a_nested_txn_sees_its_writes(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([put("a", "1")]);
     let response = steps(kv, [nested.into(), read("a")]).await?;
     ensure_eq!(range_answer(&response, 1)?.count, 1);
     Ok(())
 }
 
-async fn deeply_nested_compares_are_judged_before_any_step(kv: &dyn KvBackend) -> Checked {
+async fn deeply_nested_compares_are_judged_before_any_step(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let inner = Txn::new().when([Compare::exists("a"), Compare::absent("b")]);
     let middle = Txn::new().and_then([put("b", "1"), inner.and_then([put("c", "1")]).into()]);
@@ -254,7 +254,7 @@ async fn deeply_nested_compares_are_judged_before_any_step(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn nested_branch_that_is_not_taken_changes_nothing(kv: &dyn KvBackend) -> Checked {
+async fn nested_branch_that_is_not_taken_changes_nothing(kv: &Client) -> Checked {
     let inner = Txn::new().and_then([put("a", "1")]);
     let nested = Txn::new().when([Compare::exists("x")]).and_then([Op::from(inner)]);
     let response = steps(kv, [nested.into()]).await?;
@@ -263,7 +263,7 @@ async fn nested_branch_that_is_not_taken_changes_nothing(kv: &dyn KvBackend) -> 
     Ok(())
 }
 
-async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &dyn KvBackend) -> Checked {
+async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &Client) -> Checked {
     let created = Txn::new().and_then([put("a", "1")]);
     let deleted = Txn::new().and_then([Delete::new("a").with_prev_kv()]);
     let response = steps(kv, [created.into(), deleted.into()]).await?;
@@ -275,7 +275,7 @@ async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &dyn KvBackend) ->
     Ok(())
 }
 
-async fn nested_txn_without_steps_is_answered(kv: &dyn KvBackend) -> Checked {
+async fn nested_txn_without_steps_is_answered(kv: &Client) -> Checked {
     let failing = Txn::new().when([Compare::exists("a")]);
     let response = steps(kv, [Txn::new().into(), failing.into()]).await?;
     ensure!(txn_answer(&response, 0)?.succeeded, "no condition failed");
@@ -283,7 +283,7 @@ async fn nested_txn_without_steps_is_answered(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn concurrent_creations_of_a_key_succeed_once(kv: &dyn KvBackend) -> Checked {
+async fn concurrent_creations_of_a_key_succeed_once(kv: &Client) -> Checked {
     let create = |i: usize| {
         let put = put("owner", &i.to_string());
         kv.txn(Txn::new().when([Compare::absent("owner")]).and_then([put]))
@@ -300,13 +300,13 @@ async fn concurrent_creations_of_a_key_succeed_once(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn concurrent_guarded_increments_lose_none(kv: &dyn KvBackend) -> Checked {
+async fn concurrent_guarded_increments_lose_none(kv: &Client) -> Checked {
     kv.put("n", "").await?;
     let increment = async || -> Checked {
         // Whoever fails was overtaken by one of the other four, and each of them only once.
         for _ in 0..5 {
             let n = get(kv, "n").await?;
-            let same = Compare::mod_revision("n", coord_core::CompareOp::Equal, n.mod_revision);
+            let same = Compare::mod_revision("n", coord_core::kv::CompareOp::Equal, n.mod_revision);
             let more = [&n.value[..], b"+"].concat();
             let txn = Txn::new().when([same]).and_then([Put::new("n", more)]);
             if kv.txn(txn).await?.succeeded {
@@ -323,7 +323,7 @@ async fn concurrent_guarded_increments_lose_none(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn reads_of_a_txn_all_see_one_revision(kv: &dyn KvBackend) -> Checked {
+async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> Checked {
     let write = |i: i64| {
         let value = i.to_string();
         kv.txn(Txn::new().and_then([put("a", &value), put("z", &value)]))
@@ -343,7 +343,7 @@ async fn reads_of_a_txn_all_see_one_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn delete_without_end_then_put_of_a_deleted_key_recreates_it(kv: &dyn KvBackend) -> Checked {
+async fn delete_without_end_then_put_of_a_deleted_key_recreates_it(kv: &Client) -> Checked {
     puts(kv, [("b", "1"), ("b", "2"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
     let response = steps(kv, [delete.into(), put("b", "3")]).await?;
@@ -353,7 +353,7 @@ async fn delete_without_end_then_put_of_a_deleted_key_recreates_it(kv: &dyn KvBa
     Ok(())
 }
 
-async fn delete_without_end_then_put_tells_both_in_one_batch(kv: &dyn KvBackend) -> Checked {
+async fn delete_without_end_then_put_tells_both_in_one_batch(kv: &Client) -> Checked {
     puts(kv, [("b", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
@@ -364,7 +364,7 @@ async fn delete_without_end_then_put_tells_both_in_one_batch(kv: &dyn KvBackend)
     Ok(())
 }
 
-async fn put_then_delete_without_end_deletes_what_was_put(kv: &dyn KvBackend) -> Checked {
+async fn put_then_delete_without_end_deletes_what_was_put(kv: &Client) -> Checked {
     let before: Revision = now(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
     let response = steps(kv, [put("b", "1"), delete.into()]).await?;
@@ -375,7 +375,7 @@ async fn put_then_delete_without_end_deletes_what_was_put(kv: &dyn KvBackend) ->
 }
 
 /// A real etcd panics on this, and again whenever it reads its log.
-async fn keeping_put_after_a_delete_without_end_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn keeping_put_after_a_delete_without_end_is_refused(kv: &Client) -> Checked {
     kv.put("b", "1").await?;
     for put in [Put::new("b", "").ignore_value(), Put::new("b", "2").ignore_lease()] {
         let delete = Delete::new(KeyRange::starting_at("a"));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use coord_core::{
-    Delete, ErrorKind, KeyRange, KvBackend, LeaseGrant, LeaseId, LeaseTimeToLive, Range, Result,
-    Revision,
+    KvBackend, Result, error::ErrorKind,
+    kv::{Delete, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Range, Revision},
 };
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
@@ -25,7 +25,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
             self.revoke(id).await?;
         }
         let request = Delete::new(KeyRange::all());
-        self.both(|kv| kv.delete_with(request.clone())).await
+        self.both(|kv| kv.delete(request.clone())).await
     }
 
     pub(super) async fn step(&mut self, operation: &Operation) -> Result<(), String> {
@@ -36,7 +36,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
                 self.both(|kv| kv.range(request.clone())).await
             }
             Operation::Put(request) => self.both(|kv| kv.put_with(request.clone())).await,
-            Operation::Delete(request) => self.both(|kv| kv.delete_with(request.clone())).await,
+            Operation::Delete(request) => self.both(|kv| kv.delete(request.clone())).await,
             Operation::Txn(draft) => {
                 let request = draft.resolve(current);
                 self.both(|kv| kv.txn(request.clone())).await

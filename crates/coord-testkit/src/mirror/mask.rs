@@ -6,9 +6,8 @@
 use std::fmt::Debug;
 
 use coord_core::{
-    CompactResponse, DeleteResponse, Error, Header, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, OpResponse, PutResponse,
-    RangeResponse, Revision, TxnResponse,
+    Error,
+    kv::{CompactResponse, DeleteResponse, Header, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, OpResponse, PutResponse, RangeResponse, Revision, TxnResponse},
 };
 
 /// An answer that can be compared with another store's.

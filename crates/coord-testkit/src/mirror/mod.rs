@@ -60,7 +60,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use coord_core::{KvBackend, LeaseId, Revision};
+use coord_core::{KvBackend, kv::{LeaseId, Revision}};
 use tokio::time::Instant;
 
 use crate::strategy::Operation;
@@ -73,7 +73,7 @@ use pair::Pair;
 /// leases revoked, and goes on in the revisions and compactions of those before.
 ///
 /// ```
-/// use coord_core::{Delete, Put};
+/// use coord_core::kv::{Delete, Put};
 /// use coord_mem::MemBackend;
 /// use coord_testkit::Mirror;
 /// use coord_testkit::strategy::Operation;

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use coord_core::{
-    Delete, ErrorKind, Event, EventKind, Outcome, Put, Revision, Txn, Watch, WatchBatch,
-    WatchFilter, WatchRequest,
+    error::{ErrorKind, Outcome},
+    kv::{Delete, Event, EventKind, Put, Revision, Txn, Watch, WatchBatch, WatchFilter, Watcher},
 };
 use futures_util::FutureExt;
 use tokio::task::unconstrained;
@@ -24,7 +24,7 @@ const NEAR: i64 = 8;
 /// One watch, registered on both backends.
 #[derive(Debug)]
 pub(super) struct Pair {
-    request: WatchRequest,
+    request: Watch,
     /// The store's revision at registration.
     registered: Revision,
     /// A revision at which deletions do not count.
@@ -38,7 +38,7 @@ pub(super) struct Pair {
 /// One side of a pair.
 #[derive(Debug)]
 struct Side {
-    watch: Watch,
+    watch: Watcher,
     /// What was delivered and has not been compared yet.
     seen: VecDeque<Seen>,
     /// The revision of the newest batch with events.
@@ -62,11 +62,11 @@ enum Seen {
 
 impl Pair {
     pub(super) fn new(
-        request: WatchRequest,
+        request: Watch,
         registered: Revision,
         lost_tombstones: Option<Revision>,
-        left: Watch,
-        right: Watch,
+        left: Watcher,
+        right: Watcher,
     ) -> Self {
         let (left, right) = (Side::new(left), Side::new(right));
         let start = request.start_revision;
@@ -186,7 +186,7 @@ impl Pair {
 }
 
 impl Side {
-    const fn new(watch: Watch) -> Self {
+    const fn new(watch: Watcher) -> Self {
         let (delivered, bookmarked) = (Revision::ZERO, Revision::ZERO);
         Self { watch, seen: VecDeque::new(), delivered, bookmarked, failed: false, ended: false }
     }

@@ -1,6 +1,6 @@
 //! Watches: registering them, reading them, bringing them up to date.
 
-use coord_core::{Error, KvBackend, Result, Revision, Watch, WatchRequest};
+use coord_core::{Error, KvBackend, Result, kv::{Revision, Watch, Watcher}};
 use tokio::time::Instant;
 
 use super::calls::{in_time, is_hazard};
@@ -9,7 +9,7 @@ use super::{Mirror, Tombstones};
 
 impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
     /// Registers a watch on both.
-    pub(super) async fn watch(&mut self, request: WatchRequest) -> Result<(), String> {
+    pub(super) async fn watch(&mut self, request: Watch) -> Result<(), String> {
         let current = self.current;
         let left = in_time(self.patience, self.left.watch(request.clone())).await?;
         if is_hazard(&left) {
@@ -17,7 +17,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         }
         let right = in_time(self.patience, self.right.watch(request.clone())).await?;
         let header =
-            |answer: &Result<Watch>| answer.as_ref().map(Watch::header).map_err(Error::clone);
+            |answer: &Result<Watcher>| answer.as_ref().map(Watch::header).map_err(Error::clone);
         self.compare(header(&left), header(&right))?;
         if let (Ok(left), Ok(right)) = (left, right) {
             let lost = self.lost_tombstones(request.start_revision);

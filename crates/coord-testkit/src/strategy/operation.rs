@@ -6,10 +6,7 @@
 
 use std::time::Duration;
 
-use coord_core::{
-    Compact, Compare, CompareOperand, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, Range,
-    Revision, Txn, WatchRequest,
-};
+use coord_core::kv::{Compact, Compare, CompareOperand, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, Range, Revision, Txn, Watch};
 
 /// A revision, said relative to the store's revision when the operation is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,11 +205,11 @@ impl CompactDraft {
     }
 }
 
-/// A [`WatchRequest`] to be.
+/// A [`Watch`] to be.
 #[derive(Clone, Debug)]
 pub struct WatchDraft {
     /// Everything but the revision.
-    pub request: WatchRequest,
+    pub request: Watch,
     /// The first revision to deliver.
     pub start: At,
 }
@@ -220,7 +217,7 @@ pub struct WatchDraft {
 impl WatchDraft {
     /// The request, for a store that is at `current`.
     #[must_use]
-    pub fn resolve(&self, current: Revision) -> WatchRequest {
-        WatchRequest { start_revision: self.start.resolve(current), ..self.request.clone() }
+    pub fn resolve(&self, current: Revision) -> Watch {
+        Watch { start_revision: self.start.resolve(current), ..self.request.clone() }
     }
 }

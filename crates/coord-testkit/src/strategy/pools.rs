@@ -3,7 +3,7 @@
 //! Shrinking goes towards the front of each: to `a`, to the empty value, to lease 1, to "not set".
 
 use bytes::Bytes;
-use coord_core::{KeyRange, LeaseId};
+use coord_core::kv::{KeyRange, LeaseId};
 use proptest::prelude::*;
 use proptest::sample::select;
 

@@ -5,7 +5,7 @@
 //! intended.
 
 use bytes::Bytes;
-use coord_core::{Compare, CompareOp, CompareOperand, KeyRange, Revision};
+use coord_core::kv::{Compare, CompareOp, CompareOperand, KeyRange, Revision};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coord_core::stm::{Retry, StmError};
 use coord_core::{
-    Compact, Error, ErrorKind, Isolation, KvBackend, KvBackendExt as _, Outcome, stm,
+    Client, Error, KvBackend, Stm, error::{ErrorKind, Outcome}, kv::Compact, stm::Isolation,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Lagging, Record};
@@ -26,7 +26,7 @@ async fn member_that_lags_behind_is_passed_by() {
         put(&store, &["a", "b"], "new").await;
         let member = Lagging::new(store.clone());
         member.fall_behind(known);
-        let kv: Arc<dyn KvBackend> = Arc::new(member);
+        let kv = Client::new(member);
 
         let mut theirs = OldStm::new(Arc::clone(&kv), isolation);
         let failed = theirs.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
@@ -36,7 +36,7 @@ async fn member_that_lags_behind_is_passed_by() {
         let read = ours.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
         let read = read.await.unwrap();
         assert_eq!(read.value, (Some("new".into()), Some("new".into())));
-        assert_eq!(read.receipt.attempts, 1);
+        assert_eq!(read.info.attempts, 1);
     }
 }
 
@@ -49,7 +49,7 @@ async fn member_that_lags_behind_costs_one_attempt() {
     put(&store, &["n"], "2").await;
     let member = Lagging::new(store.clone());
     member.fall_behind(known);
-    let kv: Arc<dyn KvBackend> = Arc::new(member.clone());
+    let kv = Client::new(member.clone());
 
     let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::RepeatableReads);
     let added = theirs.run(async |tx| {
@@ -70,7 +70,7 @@ async fn member_that_lags_behind_costs_one_attempt() {
         tx.put("n", (n + 1).to_string());
         Ok::<_, Error>(())
     });
-    assert_eq!(added.await.unwrap().receipt.attempts, 2);
+    assert_eq!(added.await.unwrap().info.attempts, 2);
     assert_eq!(value(&store, "n").await, "4");
 }
 
@@ -108,7 +108,7 @@ async fn compaction_between_two_reads_is_another_attempt_at_worst() {
             });
             let read = read.await.unwrap();
             let expected = if changed { 2 } else { 1 };
-            assert_eq!((read.value, read.receipt.attempts), (Some("1".into()), expected));
+            assert_eq!((read.value, read.info.attempts), (Some("1".into()), expected));
         }
     }
 }
@@ -189,7 +189,7 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
     });
     assert!(matches!(refused.await, Err(Error::TooManyOps { count: 130, .. })));
 
-    let ours = stm(Arc::clone(&kv)).isolation(Isolation::SerializableSnapshot);
+    let ours = Stm::new(&kv).isolation(Isolation::SerializableSnapshot);
     let both = ours.run(async |tx| {
         tx.get_many(KEYS).await?;
         KEYS.iter().for_each(|key| tx.put(*key, "1"));
@@ -236,7 +236,7 @@ async fn commit_whose_answer_is_lost_is_applied_once() {
             tx.put("n", (n + 1).to_string());
             Ok::<_, Error>(())
         });
-        assert_eq!(added.await.unwrap().receipt.resolved, resolved);
+        assert_eq!(added.await.unwrap().info.resolved, resolved);
         assert_eq!(value(&store, "n").await, "1");
     }
 
@@ -270,14 +270,14 @@ async fn transactions_on_one_key_do_not_storm() {
 
     let kv = shared(&store);
     let ours = join_all((0..WORKERS).map(async |_| {
-        let ours = stm(Arc::clone(&kv)).isolation(Isolation::Serializable);
+        let ours = Stm::new(&kv).isolation(Isolation::Serializable);
         let added = ours.run(async |tx| {
             let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
             yield_now().await;
             tx.put("n", (n + 1).to_string());
             Ok::<_, Error>(())
         });
-        added.await.unwrap().receipt.attempts
+        added.await.unwrap().info.attempts
     }));
     let ours: u32 = ours.await.iter().sum();
     assert_eq!(value(&store, "n").await, WORKERS.to_string());
@@ -307,7 +307,7 @@ async fn retries_pause_and_end_when_their_budget_is_spent() {
             Ok::<_, Error>(())
         });
         match timeout(secs(3_600), lost).await.expect("it ends") {
-            Err(StmError::Exhausted { attempts, elapsed, conflicts }) => {
+            Err(StmError::RetriesExhausted { attempts, elapsed, conflicts }) => {
                 assert_eq!(conflicts[0].key, "k");
                 (attempts, elapsed)
             }

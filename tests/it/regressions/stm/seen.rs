@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{
-    Error, Isolation, KeyRange, KvBackend as _, KvBackendExt as _, Op, Range, Revision, stm,
-};
+use coord_core::{Client, Error, Stm, kv::{KeyRange, Op, Range, Revision}, stm::Isolation};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Record};
 
@@ -42,7 +40,7 @@ async fn range_is_guarded_against_what_comes_changes_and_goes() {
                 tx.put("total", found.to_string());
                 Ok::<_, Error>(())
             });
-            assert_eq!(counted.await.unwrap().receipt.attempts, attempts, "{other}");
+            assert_eq!(counted.await.unwrap().info.attempts, attempts, "{other}");
             assert_eq!(value(&store, "total").await, total, "{other}");
         }
         let mut attempt = 0;
@@ -92,7 +90,7 @@ async fn get_many_gives_a_value_for_each_key() {
     });
     let read = read.await.unwrap();
     assert_eq!(read.value, [Some("changed again".into()), Some("of y".into())]);
-    assert_eq!(read.receipt.attempts, 2);
+    assert_eq!(read.info.attempts, 2);
 }
 
 /// Found when this was written: a key that is not there, one that was deleted and one that is
@@ -177,7 +175,7 @@ async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
         tx.put("b", a.unwrap_or_default());
         Ok::<_, Error>(())
     });
-    assert_eq!(written.await.unwrap().receipt.attempts, 1);
+    assert_eq!(written.await.unwrap().info.attempts, 1);
 }
 
 /// Found when this was written: a transaction that has read, and writes nothing, sends a commit.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use coord_core::stm::{Receipt, StmError};
-use coord_core::{Error, Isolation, Outcome, Revision};
+use coord_core::stm::{CommitInfo, StmError};
+use coord_core::{Error, error::Outcome, kv::Revision, stm::Isolation};
 
 use super::program::{Seen, State, Step, key, reads, replay, writes};
 use crate::stm::STRONG;

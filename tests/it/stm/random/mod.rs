@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, Error, EventKind, Isolation, KeyRange, KvBackend, KvBackendExt as _, Op,
-    Outcome, Put, Revision, Txn, WatchRequest, stm,
+    Client, Error, KvBackend, Stm, error::Outcome,
+    kv::{Compact, Delete, EventKind, KeyRange, Op, Put, Revision, Txn, Watch}, stm::Isolation,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
@@ -141,7 +141,7 @@ async fn history(
 ) -> (BTreeMap<Revision, State>, BTreeMap<String, Revision>, Vec<Ran>) {
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
     let start = newest(store).await;
-    let mut watch = store.watch(WatchRequest::new(KeyRange::all())).await.expect("it is there");
+    let mut watch = store.watch(Watch::new(KeyRange::all())).await.expect("it is there");
     let mut state: State = BTreeMap::new();
     for kv in store.get_prefix("").await.expect("the store is there") {
         state.insert(kv.key, (kv.value, kv.mod_revision));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use coord_core::election::{Leaders, Observer};
-use coord_core::{Election, Leadership, PrimitiveError, Session};
+use coord_core::{Election, Session, election::Leadership, error::PrimitiveError};
 use tokio::time::Instant;
 
 use super::turns::Claim;

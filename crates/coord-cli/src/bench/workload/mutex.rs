@@ -1,7 +1,7 @@
 //! `mutex-*`: lock and unlock.
 
 use anyhow::Result;
-use coord_core::{Mutex, MutexGuard, Session};
+use coord_core::{Mutex, Session, mutex::MutexGuard};
 
 use super::turns::Claim;
 

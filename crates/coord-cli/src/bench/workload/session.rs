@@ -36,7 +36,7 @@ impl Workload for SessionCycle {
 impl Worker for Opener {
     async fn step(&mut self, notes: &mut Notes) -> Result<()> {
         let begun = Instant::now();
-        let session = Session::builder(Arc::clone(&self.kv)).ttl(self.ttl).open().await?;
+        let session = Session::builder(&self.kv).ttl(self.ttl).open().await?;
         let opened = Instant::now();
         session.close().await?;
         let closed = Instant::now();

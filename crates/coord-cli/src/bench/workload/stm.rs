@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use coord_core::stm::{Stm, Transaction};
-use coord_core::{Error, Isolation, KvBackendExt, stm};
+use coord_core::{Client, Error, Stm, stm::Isolation};
 use serde_json::json;
 use tokio::time::Instant;
 

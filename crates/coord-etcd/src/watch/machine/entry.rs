@@ -24,7 +24,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{Event, Header, Result, Revision, WatchBatch, WatchRequest};
+use coord_core::{Result, kv::{Event, Header, Revision, Watch, WatchBatch}};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ use super::LaneName;
 /// A watch in the machine.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) request: WatchRequest,
+    pub(super) request: Watch,
     pub(super) slot: Arc<Slot>,
     /// Where it is.
     pub(super) at: Post,
@@ -141,7 +141,7 @@ impl Post {
 
 impl Entry {
     pub(super) const fn new(
-        request: WatchRequest,
+        request: Watch,
         slot: Arc<Slot>,
         registering: Registering,
     ) -> Self {
@@ -152,7 +152,10 @@ impl Entry {
             registering: Some(registering),
             asks: None,
             claim: None,
-            next: request.start_revision,
+            next: match request.start_revision {
+                Some(start) => start,
+                None => Revision::ZERO,
+            },
             reached: Revision::ZERO,
             exact: false,
             request,

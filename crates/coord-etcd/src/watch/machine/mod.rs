@@ -46,7 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Error, Header, Result, Revision, WatchRequest};
+use coord_core::{Error, Result, kv::{Header, Revision, Watch}};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -125,7 +125,7 @@ impl Machine {
     pub(super) fn add(
         &mut self,
         key: WatchKey,
-        request: WatchRequest,
+        request: Watch,
         slot: Arc<Slot>,
         reply: oneshot::Sender<Result<Registered>>,
         now: Instant,

@@ -27,7 +27,7 @@
 
 use std::time::Duration;
 
-use coord_core::Revision;
+use coord_core::kv::Revision;
 use tokio::time::Instant;
 
 use super::entry::{Entry, Post};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{
-    Error, Event, EventKind, Header, KeyRange, KeyValue, Result, Revision, WatchBatch, WatchFilter,
-    WatchRequest,
+    Error, Result,
+    kv::{Event, EventKind, Header, KeyRange, KeyValue, Revision, Watch, WatchBatch, WatchFilter},
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -44,7 +44,7 @@ struct Member {
 
 #[derive(Debug)]
 struct Watcher {
-    request: WatchRequest,
+    request: Watch,
     start: i64,
     next: i64,
     /// It has caught up, and was never in need of what is past since then.
@@ -56,7 +56,7 @@ struct Watcher {
 #[derive(Debug)]
 struct Reader {
     key: WatchKey,
-    request: WatchRequest,
+    request: Watch,
     slot: Arc<Slot>,
     registered: Option<oneshot::Receiver<Result<Registered>>>,
     /// Everything up to this revision has been read, or was not asked for.
@@ -81,7 +81,7 @@ pub(super) struct World {
     next_key: WatchKey,
 }
 
-fn wanted(request: &WatchRequest, event: &Event) -> bool {
+fn wanted(request: &Watch, event: &Event) -> bool {
     let filter = match event.kind {
         EventKind::Put => WatchFilter::NoPut,
         EventKind::Delete => WatchFilter::NoDelete,
@@ -108,7 +108,7 @@ impl Sim {
     }
 
     /// What a watch is told of the revisions from `from` to `to`.
-    fn told(&self, request: &WatchRequest, from: i64, to: i64) -> Vec<(i64, Vec<Event>)> {
+    fn told(&self, request: &Watch, from: i64, to: i64) -> Vec<(i64, Vec<Event>)> {
         let revisions = self.history.iter().filter(|(r, _)| (from..=to).contains(r));
         let told = revisions.map(|(revision, events)| {
             (*revision, events.iter().filter(|e| wanted(request, e)).cloned().collect())
@@ -279,7 +279,7 @@ impl World {
     fn watch(&mut self, keys: (u8, u8), start: i64, filters: Vec<WatchFilter>) {
         let keys = KeyRange::between([b'a' + keys.0].as_slice(), [b'a' + keys.1].as_slice());
         let start = if start == 0 { 0 } else { (self.sim.revision + start).max(1) };
-        let mut request = WatchRequest::new(keys).start_at(Revision(start));
+        let mut request = Watch::new(keys).start_at(Revision(start));
         request.filters = filters;
         let key = self.next_key;
         self.next_key += 1;
