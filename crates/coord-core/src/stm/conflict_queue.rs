@@ -195,7 +195,7 @@ impl Drop for QueueUser {
 
 impl HeldQueues {
     /// Whether the queues of all `keys` are held.
-    pub(super) fn cover<'a>(&self, mut keys: impl Iterator<Item = &'a Bytes>) -> bool {
+    pub(super) fn covers<'a>(&self, mut keys: impl Iterator<Item = &'a Bytes>) -> bool {
         keys.all(|key| self.queues.binary_search_by(|held| held.user.key.cmp(key)).is_ok())
     }
 

@@ -1,180 +1,178 @@
-//! Telling, after the answer to a commit was lost, whether the commit was applied.
+//! Idempotency keys: they show whether a commit without a response was applied.
 //!
-//! Each commit also puts a *marker*, one small key with a number that is used once. When the answer
-//! does not come, the marker is asked. But a request that was not applied may be yet: so asking
-//! changes the marker, on the condition that the commit has not, and the commit has the condition
-//! that the marker is as it was before. Only one of the two can happen:
+//! Each commit also puts its *idempotency key*, a small key whose value is a number that is used
+//! once. If no response is received, the key shows whether the commit was applied. Reading it is not
+//! enough: a request that was not applied yet may still be delayed. So the resolving request puts
+//! the key, on the condition that the commit has not; and the commit has the condition that the key
+//! is as the commit before has left it. At most one of the two is applied:
 //!
 //! ```text
-//! marker 4@20                                               (the attempt before was number 4)
-//! commit 5, if the marker was changed at 20: no answer
-//! put "fence 5", if the marker was changed at 20
-//!   succeeded: the commit was not applied, and never will be. Try again.
-//!   failed:    the marker says "5": it was applied, at the marker's revision.
+//! key: 4, put at 20                                        (commit 4 was the one before)
+//! commit 5, if the key was put at 20: no response
+//! put "fence 5", if the key was put at 20
+//!   succeeded: commit 5 was not applied and cannot be applied any more. Retry.
+//!   failed:    the key is 5: commit 5 was applied, at the mod revision of the key.
 //! ```
 //!
-//! Markers are keys on the session's lease, used again by one transaction after the other, so there
-//! are as many as transactions were ever under way at once, and one more for each that was cut off
-//! while it committed. They go with the session.
+//! The keys are on the lease of the session and are reused by one transaction after the other. So
+//! there are as many as transactions ran at the same time, and one more for each transaction that
+//! was dropped during its commit. They are deleted with the lease.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{Compare, CompareOp, OpResponse, Put, Range, Revision, Txn};
-use crate::retry::patiently;
+use crate::retry_read::retry_read;
 use crate::session::Session;
+use crate::sync::lock;
 
-/// The markers of a session.
-#[derive(Clone)]
-pub(super) struct Markers {
-    session: Session,
-    free: Arc<Mutex<Vec<Marker>>>,
-}
-
-/// A marker that one transaction has for itself, and gives back when it is dropped; unless a commit
-/// that was sent with it may still be on its way.
-#[derive(Debug)]
-pub(super) struct Slot {
-    markers: Markers,
-    marker: Marker,
-    /// Whether the marker may be changed by a commit that nobody waits for any more.
-    in_doubt: bool,
-}
-
-/// A marker.
+/// The idempotency keys of a session.
 #[derive(Clone, Debug)]
-struct Marker {
+pub(super) struct IdempotencyKeys {
+    session: Session,
+    unused: Arc<Mutex<Vec<KeyState>>>,
+}
+
+/// An idempotency key that one transaction uses. Dropping it makes it available to the next,
+/// unless a commit may still change it.
+#[derive(Debug)]
+pub(super) struct IdempotencyKey {
+    keys: IdempotencyKeys,
+    state: KeyState,
+    commit: CommitState,
+}
+
+#[derive(Clone, Debug)]
+struct KeyState {
     key: Bytes,
-    /// When it was put last; zero if never.
-    modified: Revision,
-    /// The number of the commit that is under way.
+    /// The revision of the last put; `None` before the first.
+    mod_revision: Option<Revision>,
+    /// The number of the last commit that was sent.
     number: u64,
 }
 
-/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CommitState {
+    /// No commit can change the key any more.
+    Settled,
+    /// A commit was sent and may still change the key.
+    Pending,
+}
+
+/// What the idempotency key shows about a commit.
 #[derive(Debug)]
-pub(super) enum Resolved {
+pub(super) enum Resolution {
     Applied(Revision),
     NotApplied,
-    /// The marker is gone, with the session's lease.
+    /// The key was deleted with the lease of the session.
     Unknown,
 }
 
-impl Markers {
+impl IdempotencyKeys {
     pub(super) fn new(session: &Session) -> Self {
-        Self { session: session.clone(), free: Arc::default() }
+        Self { session: session.clone(), unused: Arc::default() }
     }
 
     pub(super) const fn session(&self) -> &Session {
         &self.session
     }
 
-    /// What the keys of all markers of the session begin with.
+    /// The prefix of all idempotency keys of the session.
     pub(super) fn prefix(&self) -> Bytes {
         format!("coord/stm/{}", self.session.lease_id()).into()
     }
 
-    /// A marker that nobody else uses.
-    pub(super) fn take(&self) -> Slot {
-        let free = self.free().pop();
-        let marker = free.unwrap_or_else(|| {
-            // Never given back: a late commit may still put its marker.
-            let mut number = self.session.number();
-            number.burn();
-            let key = [&self.prefix()[..], format!("-{number}").as_bytes()].concat().into();
-            Marker { key, modified: Revision::ZERO, number: 0 }
+    /// A key that no other transaction uses.
+    pub(super) fn take(&self) -> IdempotencyKey {
+        let unused = lock(&self.unused).pop();
+        let state = unused.unwrap_or_else(|| {
+            // No other key of the session gets this suffix: a delayed commit may still put the key.
+            let mut suffix = self.session.key_suffix();
+            suffix.retire();
+            let key = [&self.prefix()[..], format!("-{suffix}").as_bytes()].concat().into();
+            KeyState { key, mod_revision: None, number: 0 }
         });
-        Slot { markers: self.clone(), marker, in_doubt: false }
-    }
-
-    fn free(&self) -> MutexGuard<'_, Vec<Marker>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        IdempotencyKey { keys: self.clone(), state, commit: CommitState::Settled }
     }
 }
 
-impl Slot {
-    /// Makes a commit leave its mark, and depend on the mark before. The commit is sent next.
-    pub(super) fn mark(&mut self, commit: Txn) -> Txn {
-        self.marker.number += 1;
-        self.in_doubt = true;
-        let mark = self.put(self.marker.number.to_string());
-        commit.when([self.untouched()]).and_then([mark])
+impl IdempotencyKey {
+    /// Adds the put of this key, and its condition, to a commit that is sent next.
+    pub(super) fn add_to(&mut self, commit: Txn) -> Txn {
+        self.state.number += 1;
+        self.commit = CommitState::Pending;
+        let put = self.put(self.state.number.to_string());
+        commit.when([self.unchanged()]).and_then([put])
     }
 
-    /// After a commit was applied.
-    pub(super) const fn committed(&mut self, revision: Revision) {
-        self.marker.modified = revision;
-        self.in_doubt = false;
+    /// The commit was applied.
+    pub(super) const fn applied(&mut self, revision: Revision) {
+        self.state.mod_revision = Some(revision);
+        self.commit = CommitState::Settled;
     }
 
-    /// After a commit was surely not applied.
-    pub(super) const fn refused(&mut self) {
-        self.in_doubt = false;
+    /// The commit was not applied and cannot be applied any more.
+    pub(super) const fn not_applied(&mut self) {
+        self.commit = CommitState::Settled;
     }
 
-    /// Does not give the marker back.
-    pub(super) const fn discard(&mut self) {
-        self.in_doubt = true;
+    /// Another client has deleted the key. It is not used again.
+    pub(super) fn discard(mut self) {
+        self.commit = CommitState::Pending;
     }
 
-    fn untouched(&self) -> Compare {
-        Compare::mod_revision(&self.marker.key, CompareOp::Equal, self.marker.modified)
+    fn unchanged(&self) -> Compare {
+        let mod_revision = self.state.mod_revision.unwrap_or(Revision::ZERO);
+        Compare::mod_revision(&self.state.key, CompareOp::Equal, mod_revision)
     }
 
     fn put(&self, value: String) -> Put {
-        Put::new(&self.marker.key, value).lease(self.markers.session.lease_id())
+        Put::new(&self.state.key, value).lease(self.keys.session.lease_id())
     }
 
-    /// Finds out what became of the commit that was begun last, however often that takes.
+    /// Finds out whether the last commit was applied. Repeats the request until it is answered.
     ///
-    /// It asks the backend that the commit was sent to: the session's own may know its keys by
-    /// other names, and find no marker where there is one.
-    pub(super) async fn resolve(&mut self, backend: &dyn KvBackend) -> Result<Resolved> {
-        let fence = format!("fence {}", self.marker.number);
-        let ask = Txn::new()
-            .when([self.untouched()])
+    /// The request is sent to the backend of the commit: the backend of the session may have
+    /// another namespace, where the key does not exist.
+    pub(super) async fn resolve(&mut self, backend: &dyn KvBackend) -> Result<Resolution> {
+        let fence = format!("fence {}", self.state.number);
+        let request = Txn::new()
+            .when([self.unchanged()])
             .and_then([self.put(fence.clone())])
-            .or_else([Range::new(&self.marker.key)]);
-        // It may be repeated: once it was applied, its condition does not hold any more.
-        let answer = match patiently(|| backend.txn(ask.clone())).await {
-            Ok(answer) => answer,
-            Err(Error::LeaseNotFound { .. }) => return Ok(Resolved::Unknown),
+            .or_else([Range::new(&self.state.key)]);
+        // Safe to repeat: once it is applied, its condition no longer holds.
+        let response = match retry_read(|| backend.txn(request.clone())).await {
+            Ok(response) => response,
+            Err(Error::LeaseNotFound { .. }) => return Ok(Resolution::Unknown),
             Err(error) => return Err(error),
         };
-        if answer.succeeded {
-            self.committed(answer.header.revision);
-            return Ok(Resolved::NotApplied);
+        if response.succeeded {
+            self.applied(response.header.revision);
+            return Ok(Resolution::NotApplied);
         }
-        let marker = answer.responses.first().and_then(OpResponse::as_range);
-        let Some(marker) = marker.and_then(|read| read.kvs.first()) else {
-            return Ok(Resolved::Unknown);
+        let found = response.responses.first().and_then(OpResponse::as_range);
+        let Some(found) = found.and_then(|read| read.kvs.first()) else {
+            return Ok(Resolution::Unknown);
         };
-        let resolved = if marker.value == fence {
-            Resolved::NotApplied
-        } else if marker.value == self.marker.number.to_string() {
-            Resolved::Applied(marker.mod_revision)
+        let resolution = if found.value == fence {
+            Resolution::NotApplied
+        } else if found.value == self.state.number.to_string() {
+            Resolution::Applied(found.mod_revision)
         } else {
-            return Ok(Resolved::Unknown);
+            return Ok(Resolution::Unknown);
         };
-        self.committed(marker.mod_revision);
-        Ok(resolved)
+        self.applied(found.mod_revision);
+        Ok(resolution)
     }
 }
 
-impl Drop for Slot {
+impl Drop for IdempotencyKey {
     fn drop(&mut self) {
-        if !self.in_doubt {
-            self.markers.free().push(self.marker.clone());
+        if self.commit == CommitState::Settled {
+            lock(&self.keys.unused).push(self.state.clone());
         }
-    }
-}
-
-impl fmt::Debug for Markers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Markers").field("session", &self.session).finish_non_exhaustive()
     }
 }
