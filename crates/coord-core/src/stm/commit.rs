@@ -19,70 +19,55 @@ use super::Isolation;
 use super::error::Conflict;
 use super::idempotency_key::IdempotencyKey;
 use super::read_set::{Snapshot, Versioned, kvs, mod_revision, single, unchanged};
-use super::transaction::{SnapshotRevision, Transaction, Write};
+use super::transaction::{Transaction, Write};
 use crate::error::{Error, Result};
-use crate::kv::{Compare, CompareOp, Delete, LeaseId, Op, Range, Revision, Txn, TxnResponse};
+use crate::kv::{Compare, CompareOp, Delete, LeaseId, Op, Put, Range, Revision, Txn, TxnResponse};
 
 impl Transaction {
-    /// Whether the attempt needs no commit: it writes nothing, and all its reads were true at one
-    /// revision.
+    /// Whether the attempt needs no commit: it writes nothing, and its reads need no validation.
     pub(super) fn is_complete(&self) -> bool {
-        self.write_set.is_empty()
-            && match self.isolation {
-                Isolation::RepeatableReads => self.read_set.len() <= 1 && self.ranges.is_empty(),
-                _ => true,
-            }
+        let validated = self.isolation == Isolation::RepeatableReads
+            && (self.read_set.len() > 1 || !self.ranges.is_empty());
+        self.write_set.is_empty() && !validated
     }
 
-    /// Fails if the attempt has failed, or if its commit has more operations than the backend
-    /// accepts.
-    pub(super) fn check_commit(&mut self, with_idempotency_key: bool) -> Result<()> {
-        if let Some(error) = self.failure.take() {
-            return Err(error);
-        }
-        if self.is_complete() || matches!(self.snapshot, SnapshotRevision::Stale { .. }) {
-            return Ok(()); // Nothing is sent.
-        }
+    /// Checks the number of operations, and reads the keys of blind writes that are compared.
+    ///
+    /// A transaction that has read nothing overwrites whatever it finds, at every level.
+    pub(super) async fn prepare_commit(&mut self, with_idempotency_key: bool) -> Result<()> {
+        let is_compared = self.isolation == Isolation::SerializableSnapshot;
+        let first = self.snapshot.first().filter(|_| is_compared);
+        let blind = self.write_set.keys().filter(|key| !self.read_set.contains_key(*key));
+        let blind: Vec<_> = blind.filter(|_| first.is_some()).cloned().collect();
         let compares = match self.isolation {
             Isolation::ReadCommitted => 0,
-            _ => self.read_set.len() + self.ranges.len() + self.blind_write_count(),
+            _ => self.read_set.len() + self.ranges.len() + blind.len(),
         };
         let extra = usize::from(with_idempotency_key && !self.write_set.is_empty());
         let count = compares.max(self.write_set.len()) + extra;
         let limit = self.backend.limits().max_txn_ops;
-        if count > limit { Err(Error::TooManyOps { count, limit }) } else { Ok(()) }
-    }
-
-    fn blind_write_count(&self) -> usize {
-        match self.blind_writes_compared_at() {
-            Some(_) => self.write_set.keys().filter(|key| !self.read_set.contains_key(*key)).count(),
-            None => 0,
+        if count > limit {
+            return Err(Error::TooManyOps { count, limit });
         }
-    }
-
-    /// The revision as of which the keys of blind writes are compared, if they are: a transaction
-    /// that has read nothing overwrites whatever it finds.
-    pub(super) fn blind_writes_compared_at(&self) -> Option<Revision> {
-        match self.isolation {
-            Isolation::SerializableSnapshot => self.snapshot.first(),
-            _ => None,
+        match first {
+            Some(first) => self.read_blind_writes(first, blind).await,
+            None => Ok(()),
         }
     }
 
     /// Whether a put of the write set uses another lease.
     pub(super) fn uses_lease_other_than(&self, lease: LeaseId) -> bool {
-        self.write_set.values().any(|write| match write {
-            Write::Put(put) => put.lease.is_some_and(|other| other != lease),
-            Write::Delete => false,
-        })
+        let other = |put: &Put| put.lease.is_some_and(|other| other != lease);
+        self.write_set.values().any(|write| matches!(write, Write::Put(put) if other(put)))
     }
 
     /// The request that commits the attempt.
     pub(super) fn commit_request(&self, key: Option<&mut IdempotencyKey>) -> Txn {
-        let mut commit = Txn::new().and_then(self.write_set.iter().map(|(key, write)| match write {
+        let writes = self.write_set.iter().map(|(key, write)| match write {
             Write::Put(put) => Op::Put(put.clone()),
             Write::Delete => Op::Delete(Delete::new(key)),
-        }));
+        });
+        let mut commit = Txn::new().and_then(writes);
         if self.isolation != Isolation::ReadCommitted {
             let reads = self.compared().map(|(key, _)| Range::new(key));
             let reads = reads.chain(self.ranges.iter().map(Range::new));

@@ -43,7 +43,6 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::read_set::Snapshot;
-use crate::kv::Revision;
 use crate::sync::lock;
 
 /// How long a holder keeps its waiters waiting.
@@ -54,13 +53,8 @@ const HOLDER_PASSED_AFTER: Duration = Duration::from_secs(1);
 type PostImage = Option<Arc<Snapshot>>;
 
 /// The conflict queues of one client.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ConflictQueues {
-    shared: Arc<Shared>,
-}
-
 #[derive(Debug, Default)]
-struct Shared {
+pub(crate) struct ConflictQueues {
     by_key: Mutex<BTreeMap<Bytes, KeyQueue>>,
     /// The number of queues, to be read without a lock.
     count: AtomicUsize,
@@ -78,22 +72,22 @@ struct KeyQueue {
 
 /// The queues that a transaction holds. Dropping them releases them.
 #[derive(Debug, Default)]
-pub(super) struct HeldQueues {
+pub(super) struct HeldQueues<'a> {
     /// In key order.
-    queues: Vec<HeldQueue>,
+    queues: Vec<HeldQueue<'a>>,
 }
 
 #[derive(Debug)]
-struct HeldQueue {
+struct HeldQueue<'a> {
     // Dropped before `user`: the mutex is unlocked before the queue may be removed.
     post_image: OwnedMutexGuard<PostImage>,
-    user: QueueUser,
+    user: QueueUser<'a>,
 }
 
 /// A holder or waiter of one queue. Dropping it leaves the queue.
 #[derive(Debug)]
-struct QueueUser {
-    queues: ConflictQueues,
+struct QueueUser<'a> {
+    queues: &'a ConflictQueues,
     key: Bytes,
     mutex: Arc<AsyncMutex<PostImage>>,
 }
@@ -102,10 +96,10 @@ impl ConflictQueues {
     /// Those of `keys` that have a queue.
     pub(super) fn contended<'a>(&self, keys: impl Iterator<Item = &'a Bytes>) -> Vec<Bytes> {
         // The counter may be a moment old: a queue is a hint.
-        if self.shared.count.load(Ordering::Relaxed) == 0 {
+        if self.count.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
-        let by_key = lock(&self.shared.by_key);
+        let by_key = lock(&self.by_key);
         keys.filter(|key| by_key.contains_key(*key)).cloned().collect()
     }
 
@@ -113,7 +107,7 @@ impl ConflictQueues {
     ///
     /// # Cancel safety
     /// Dropping the future releases the queues that it has locked and leaves the one it waits for.
-    pub(super) async fn hold(&self, keys: BTreeSet<Bytes>) -> HeldQueues {
+    pub(super) async fn hold(&self, keys: BTreeSet<Bytes>) -> HeldQueues<'_> {
         let mut held = HeldQueues::default();
         for key in keys {
             held.queues.push(self.hold_one(key).await);
@@ -121,7 +115,7 @@ impl ConflictQueues {
         held
     }
 
-    async fn hold_one(&self, key: Bytes) -> HeldQueue {
+    async fn hold_one(&self, key: Bytes) -> HeldQueue<'_> {
         loop {
             let user = self.enter(key.clone());
             let mut locked = pin!(Arc::clone(&user.mutex).lock_owned());
@@ -137,8 +131,8 @@ impl ConflictQueues {
         }
     }
 
-    fn enter(&self, key: Bytes) -> QueueUser {
-        let mut by_key = lock(&self.shared.by_key);
+    fn enter(&self, key: Bytes) -> QueueUser<'_> {
+        let mut by_key = lock(&self.by_key);
         let queue = by_key.entry(key.clone()).or_insert_with(|| KeyQueue {
             mutex: Arc::default(),
             held_since: Instant::now(),
@@ -146,20 +140,20 @@ impl ConflictQueues {
         });
         queue.users += 1;
         let mutex = Arc::clone(&queue.mutex);
-        self.shared.count.store(by_key.len(), Ordering::Relaxed);
-        QueueUser { queues: self.clone(), key, mutex }
+        self.count.store(by_key.len(), Ordering::Relaxed);
+        QueueUser { queues: self, key, mutex }
     }
 }
 
-impl QueueUser {
+impl QueueUser<'_> {
     /// When a waiter may pass the holder; `None` if a waiter has done so.
     fn holder_passed_at(&self) -> Option<Instant> {
-        let mut by_key = lock(&self.queues.shared.by_key);
+        let mut by_key = lock(&self.queues.by_key);
         self.find(&mut by_key).map(|queue| queue.held_since + HOLDER_PASSED_AFTER)
     }
 
     fn begin_hold(&self) {
-        if let Some(queue) = self.find(&mut lock(&self.queues.shared.by_key)) {
+        if let Some(queue) = self.find(&mut lock(&self.queues.by_key)) {
             queue.held_since = Instant::now();
         }
     }
@@ -170,10 +164,10 @@ impl QueueUser {
     }
 
     fn remove_if(&self, condition: impl FnOnce(&mut KeyQueue) -> bool) {
-        let mut by_key = lock(&self.queues.shared.by_key);
+        let mut by_key = lock(&self.queues.by_key);
         if self.find(&mut by_key).is_some_and(condition) {
             by_key.remove(&self.key);
-            self.queues.shared.count.store(by_key.len(), Ordering::Relaxed);
+            self.queues.count.store(by_key.len(), Ordering::Relaxed);
         }
     }
 
@@ -184,7 +178,7 @@ impl QueueUser {
     }
 }
 
-impl Drop for QueueUser {
+impl Drop for QueueUser<'_> {
     fn drop(&mut self) {
         self.remove_if(|queue| {
             queue.users -= 1;
@@ -193,22 +187,23 @@ impl Drop for QueueUser {
     }
 }
 
-impl HeldQueues {
-    /// Whether the queues of all `keys` are held.
-    pub(super) fn covers<'a>(&self, mut keys: impl Iterator<Item = &'a Bytes>) -> bool {
-        keys.all(|key| self.queues.binary_search_by(|held| held.user.key.cmp(key)).is_ok())
+impl HeldQueues<'_> {
+    /// Whether the queue of `key` is held.
+    pub(super) fn contains(&self, key: &Bytes) -> bool {
+        self.queues.binary_search_by(|held| held.user.key.cmp(key)).is_ok()
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.queues.iter().map(|held| &held.user.key)
     }
 
-    /// Takes the newest post-image of the queues, if it is newer than `revision`.
-    pub(super) fn take_newest(&mut self, revision: Option<Revision>) -> Option<Snapshot> {
-        let revision = revision?;
+    /// Replaces what the transaction has read by the newest post-image, if that is newer.
+    pub(super) fn replace_if_newer(&mut self, read: &mut Snapshot) {
         let post_images = self.queues.iter_mut().filter_map(|held| held.post_image.take());
-        let newest = post_images.max_by_key(|post_image| post_image.revision)?;
-        (newest.revision > revision).then(|| Arc::unwrap_or_clone(newest))
+        let newest = post_images.max_by_key(|post_image| post_image.revision);
+        if let Some(newest) = newest.filter(|newest| newest.revision > read.revision) {
+            *read = Arc::unwrap_or_clone(newest);
+        }
     }
 
     /// Leaves the post-image of a commit for the next holders.

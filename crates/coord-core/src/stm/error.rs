@@ -23,7 +23,7 @@ pub enum StmError<E> {
     #[error(
         "conflicts until the budget was spent, {attempts} attempts in {elapsed:?}; the last: {}: \
          allow more with `retry`, or write less to the same keys",
-        Listed(.conflicts)
+        listed(.conflicts)
     )]
     RetriesExhausted {
         /// The number of attempts.
@@ -52,10 +52,9 @@ impl<E> StmError<E> {
     pub const fn outcome(&self) -> Outcome {
         match self {
             // No commit was sent, or each was rejected.
-            Self::Aborted(_)
-            | Self::RetriesExhausted { .. }
-            | Self::Lost(_)
-            | Self::Backend(_) => Outcome::NotApplied,
+            Self::Aborted(_) | Self::RetriesExhausted { .. } | Self::Lost(_) | Self::Backend(_) => {
+                Outcome::NotApplied
+            }
             Self::OutcomeUnknown(_) => Outcome::Unknown,
         }
     }
@@ -63,13 +62,7 @@ impl<E> StmError<E> {
     /// Why the session was lost, if that ended the transaction.
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
-        match self {
-            Self::Lost(reason) => Some(*reason),
-            Self::Aborted(_)
-            | Self::RetriesExhausted { .. }
-            | Self::OutcomeUnknown(_)
-            | Self::Backend(_) => None,
-        }
+        if let Self::Lost(reason) = self { Some(*reason) } else { None }
     }
 }
 
@@ -87,28 +80,14 @@ pub struct Conflict {
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" seen ", self.key.escape_ascii())?;
-        write_revision(f, self.seen)?;
-        f.write_str(", found ")?;
-        write_revision(f, self.found)
+        let revision = |revision: Option<Revision>| {
+            revision.map_or_else(|| "absent".to_owned(), |revision| format!("at {revision}"))
+        };
+        let (seen, found) = (revision(self.seen), revision(self.found));
+        write!(f, "\"{}\" seen {seen}, found {found}", self.key.escape_ascii())
     }
 }
 
-fn write_revision(f: &mut fmt::Formatter<'_>, revision: Option<Revision>) -> fmt::Result {
-    match revision {
-        Some(revision) => write!(f, "at {revision}"),
-        None => f.write_str("absent"),
-    }
-}
-
-struct Listed<'a>(&'a [Conflict]);
-
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, conflict) in self.0.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            write!(f, "{comma}{conflict}")?;
-        }
-        Ok(())
-    }
+fn listed(conflicts: &[Conflict]) -> String {
+    conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

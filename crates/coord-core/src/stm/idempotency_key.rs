@@ -22,9 +22,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::read_set::{Versioned, single};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{Compare, CompareOp, OpResponse, Put, Range, Revision, Txn};
+use crate::kv::{Compare, CompareOp, Put, Range, Revision, Txn};
 use crate::retry_read::retry_read;
 use crate::session::Session;
 use crate::sync::lock;
@@ -119,11 +120,6 @@ impl IdempotencyKey {
         self.commit = CommitState::Settled;
     }
 
-    /// Another client has deleted the key. It is not used again.
-    pub(super) fn discard(mut self) {
-        self.commit = CommitState::Pending;
-    }
-
     fn unchanged(&self) -> Compare {
         let mod_revision = self.state.mod_revision.unwrap_or(Revision::ZERO);
         Compare::mod_revision(&self.state.key, CompareOp::Equal, mod_revision)
@@ -153,18 +149,16 @@ impl IdempotencyKey {
             self.applied(response.header.revision);
             return Ok(Resolution::NotApplied);
         }
-        let found = response.responses.first().and_then(OpResponse::as_range);
-        let Some(found) = found.and_then(|read| read.kvs.first()) else {
-            return Ok(Resolution::Unknown);
+        let (found, number) =
+            (response.responses.into_iter().next(), self.state.number.to_string());
+        let (resolution, revision) = match found.and_then(single) {
+            Some(found) if found.value == fence => (Resolution::NotApplied, found.mod_revision),
+            Some(Versioned { value, mod_revision }) if value == number => {
+                (Resolution::Applied(mod_revision), mod_revision)
+            }
+            _ => return Ok(Resolution::Unknown),
         };
-        let resolution = if found.value == fence {
-            Resolution::NotApplied
-        } else if found.value == self.state.number.to_string() {
-            Resolution::Applied(found.mod_revision)
-        } else {
-            return Ok(Resolution::Unknown);
-        };
-        self.applied(found.mod_revision);
+        self.applied(revision);
         Ok(resolution)
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::read_set::{RangeReads, ReadSet, Snapshot, Versioned, kvs, single, unchanged};
-use super::transaction::{Consistency, SnapshotRevision, Transaction};
+use super::transaction::{SnapshotRevision, Transaction};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, KeyValue, Range, Revision, Txn, TxnResponse};
@@ -22,13 +22,14 @@ impl Transaction {
     /// Reads keys into the read set.
     pub(super) async fn read(&mut self, keys: &[Bytes]) -> Result<()> {
         let missing = self.read_prefetched(keys);
-        if missing.is_empty() {
-            return Ok(());
+        if let Some(at) = self.extendable_from(&missing) {
+            return self.read_and_extend(at, &missing).await;
         }
-        match self.extendable_from(&missing) {
-            Some(at) => self.read_and_extend(at, &missing).await,
-            None => self.read_at_snapshot(&missing).await,
+        for missing in missing.chunks(self.keys_per_request()) {
+            let read = self.fetch(missing.iter().map(Range::new).collect()).await?;
+            self.read_set.extend(versioned(missing, read));
         }
+        Ok(())
     }
 
     /// Moves prefetched keys into the read set, and returns the keys that were not prefetched.
@@ -38,33 +39,26 @@ impl Transaction {
             if self.read_set.contains_key(key) || missing.contains(key) {
                 continue;
             }
-            match self.prefetched.get(key) {
-                Some(read) => {
-                    self.read_set.insert(key.clone(), read.clone());
-                }
+            match self.prefetched.remove(key) {
+                Some(read) => drop(self.read_set.insert(key.clone(), read)),
                 None => missing.push(key.clone()),
             }
         }
         missing
     }
 
-    /// Reads keys at the snapshot revision, in as few requests as the limits allow.
-    async fn read_at_snapshot(&mut self, missing: &[Bytes]) -> Result<()> {
-        for missing in missing.chunks(self.keys_per_request()) {
-            let read = self.fetch(missing.iter().map(Range::new).collect()).await?;
-            self.read_set.extend(versioned(missing, read));
-        }
-        Ok(())
-    }
-
     /// Reads the keys of blind writes as of `first`, the first snapshot revision.
-    pub(super) async fn read_blind_writes(&mut self, first: Revision) -> Result<()> {
+    pub(super) async fn read_blind_writes(
+        &mut self,
+        first: Revision,
+        keys: Vec<Bytes>,
+    ) -> Result<()> {
         let mut missing = Vec::new();
-        for key in self.write_set.keys().filter(|key| !self.read_set.contains_key(*key)) {
-            match self.prefetched.get(key) {
+        for key in keys {
+            match self.prefetched.remove(&key) {
                 // The snapshot is not extended while a prefetched key is unread.
-                Some(read) => drop(self.blind_writes.insert(key.clone(), read.clone())),
-                None => missing.push(key.clone()),
+                Some(read) => drop(self.blind_writes.insert(key, read)),
+                None => missing.push(key),
             }
         }
         for missing in missing.chunks(self.keys_per_request()) {
@@ -79,7 +73,7 @@ impl Transaction {
         self.backend.limits().max_txn_ops.max(1)
     }
 
-    /// The snapshot revision, if one request can extend the snapshot and read `missing`.
+    /// The snapshot revision, if one request can extend the snapshot and read the `missing` keys.
     ///
     /// A snapshot is not extended while a range, or a prefetched key that was not read yet, belongs
     /// to it: the extension would have to compare it as well.
@@ -89,10 +83,11 @@ impl Transaction {
             return None;
         };
         let keys_max = self.backend.limits().max_txn_ops.min(EXTENSION_KEYS_MAX);
-        let extendable = !self.read_set.is_empty()
+        let extendable = !missing.is_empty()
+            && !self.read_set.is_empty()
             && self.ranges.is_empty()
             && self.prefetched_ranges.is_empty()
-            && self.prefetched.keys().all(|key| self.read_set.contains_key(key))
+            && self.prefetched.is_empty()
             && self.read_set.len() + 2 * missing.len() <= keys_max;
         extendable.then_some(at)
     }
@@ -155,13 +150,16 @@ impl Transaction {
     /// Sends one request that reads at the snapshot revision. Sets that revision if it is unset.
     async fn fetch(&mut self, ranges: Vec<Range>) -> Result<Vec<Vec<KeyValue>>> {
         self.check_failure()?;
-        let response = match (self.snapshot.current(), self.consistency) {
-            (Some(at), _) => self.fetch_as_of(at, ranges).await,
-            (None, Consistency::Linearizable) => send(&*self.backend, ranges).await,
-            (None, Consistency::Serializable) => send(&*self.backend, serializable(ranges)).await,
+        let response = match self.snapshot.current() {
+            Some(at) => self.fetch_as_of(at, ranges).await,
+            // A retry at a weak level must not read from the same stale member again: it would
+            // conflict until that member has caught up.
+            None if self.isolation.is_strong() || self.attempt > 1 => {
+                send(&*self.backend, ranges).await
+            }
+            None => send(&*self.backend, serializable(ranges)).await,
         };
-        let (revision, found) =
-            response.inspect_err(|error| self.failure = Some(error.clone()))?;
+        let (revision, found) = response.inspect_err(|error| self.failure = Some(error.clone()))?;
         if !self.isolation.is_strong() {
             self.newest_read = self.newest_read.max(Some(revision));
         } else if self.snapshot.current().is_none() {

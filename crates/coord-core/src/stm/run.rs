@@ -31,20 +31,13 @@ enum AttemptOutcome {
     Conflict { conflicts: Vec<Conflict>, found: Snapshot },
     /// The keys `contended` have conflict queues that this transaction does not hold. Nothing was
     /// sent.
-    Queued { contended: Vec<Bytes>, own: OwnReads },
+    Queued { contended: Vec<Bytes>, read: Option<Snapshot> },
     /// The session of the idempotency keys is lost. Nothing was written.
     SessionLost(LossReason),
     /// The backend failed, and nothing was written.
     Failed(Error),
     /// The backend failed, and the writes may have been applied.
     Unknown(Error),
-}
-
-/// What the transaction itself has read before it waits in conflict queues.
-struct OwnReads {
-    /// The newest revision of a read. A post-image must be newer.
-    revision: Option<Revision>,
-    snapshot: Option<Snapshot>,
 }
 
 /// Where the next attempt stands between optimism and the conflict queues.
@@ -70,11 +63,10 @@ struct Run<'a> {
     /// The conflicts of all attempts so far.
     conflicts: Vec<Conflict>,
     phase: Phase,
-    held: HeldQueues,
+    held: HeldQueues<'a>,
     /// What the next attempt starts with.
     start: Option<Snapshot>,
-    /// Created by the first pause: most transactions do not pause.
-    backoff: Option<Backoff>,
+    backoff: Backoff,
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -171,11 +163,11 @@ impl Stm {
                 AttemptOutcome::Conflict { conflicts, found } => {
                     run.retry_after_conflict(conflicts, found).await?;
                 }
-                AttemptOutcome::Queued { contended, own } => {
+                AttemptOutcome::Queued { contended, read } => {
                     run.phase = Phase::AdmittedAfterYield;
                     // Nothing was sent, so the attempt does not count.
                     run.attempts -= 1;
-                    run.enter_queues(contended, own).await;
+                    run.enter_queues(contended, read).await;
                 }
                 AttemptOutcome::SessionLost(reason) => return Err(StmError::Lost(reason)),
                 AttemptOutcome::Failed(error) => run.retry_after_failure(error).await?,
@@ -197,7 +189,7 @@ impl<'a> Run<'a> {
             phase: Phase::Optimistic,
             held: HeldQueues::default(),
             start: None,
-            backoff: None,
+            backoff: stm.retry.backoff(),
             idempotency_key: None,
         }
     }
@@ -217,26 +209,23 @@ impl<'a> Run<'a> {
 
     /// Commits an attempt, if it needs a commit and can have one.
     async fn commit(&mut self, mut tx: Transaction) -> AttemptOutcome {
-        if let Err(error) = tx.check_commit(self.stm.idempotency_keys.is_some()) {
+        if let Some(error) = tx.failure.take() {
             return AttemptOutcome::Failed(error);
         }
         if tx.is_complete() {
-            let revision = tx.read_revision().unwrap_or_default();
+            let revision = tx.snapshot.current().or(tx.newest_read).unwrap_or_default();
             return AttemptOutcome::Committed { revision, resolved: false };
         }
         if let SnapshotRevision::Stale { newer, .. } = &mut tx.snapshot {
             let found = std::mem::take(newer);
             return self.conflict(&tx, found);
         }
-        if let Some(first) = tx.blind_writes_compared_at()
-            && let Err(error) = tx.read_blind_writes(first).await
-        {
+        if let Err(error) = tx.prepare_commit(self.stm.idempotency_keys.is_some()).await {
             return AttemptOutcome::Failed(error);
         }
         let contended = self.contended_keys(&tx);
         if !contended.is_empty() {
-            let own = OwnReads { revision: tx.read_revision(), snapshot: tx.take_read_set() };
-            return AttemptOutcome::Queued { contended, own };
+            return AttemptOutcome::Queued { contended, read: tx.take_read_set() };
         }
         if let Err(reason) = self.assign_idempotency_key(&tx) {
             return AttemptOutcome::SessionLost(reason);
@@ -253,8 +242,8 @@ impl<'a> Run<'a> {
             return Vec::new();
         }
         let keys = tx.read_set.keys().chain(tx.write_set.keys());
-        let other = |key: &&Bytes| !self.held.covers(std::iter::once(*key));
-        self.stm.client.conflict_queues().contended(keys.filter(other))
+        let keys = keys.filter(|key| !self.held.contains(key));
+        self.stm.client.conflict_queues().contended(keys)
     }
 
     /// Takes an idempotency key for an attempt that writes, if the transaction has none.
@@ -300,15 +289,12 @@ impl<'a> Run<'a> {
 
     fn conflict(&mut self, tx: &Transaction, found: Snapshot) -> AttemptOutcome {
         let conflicts = tx.conflicts(&found);
-        if let Some(mut key) = self.idempotency_key.take() {
+        if conflicts.is_empty() {
+            // The commit can only have failed because another client has deleted the idempotency
+            // key. The next attempt takes another one, and nothing reuses this one.
+            self.idempotency_key = None;
+        } else if let Some(key) = &mut self.idempotency_key {
             key.not_applied();
-            if conflicts.is_empty() {
-                // Only the idempotency key can have failed the commit. The next attempt takes
-                // another one.
-                key.discard();
-            } else {
-                self.idempotency_key = Some(key);
-            }
         }
         AttemptOutcome::Conflict { conflicts, found }
     }
@@ -361,21 +347,21 @@ impl<'a> Run<'a> {
         if self.is_spent() {
             return Err(self.exhausted(conflicts));
         }
-        let keys = || conflicts.iter().map(|conflict| &conflict.key);
-        if !self.held.covers(keys()) {
+        if conflicts.iter().any(|conflict| !self.held.contains(&conflict.key)) {
             self.phase = Phase::Admitted;
-            let own = OwnReads { revision: Some(found.revision), snapshot: Some(found) };
-            self.enter_queues(keys().cloned().collect(), own).await;
+            let keys = conflicts.iter().map(|conflict| conflict.key.clone()).collect();
+            self.enter_queues(keys, Some(found)).await;
             if Instant::now() >= self.deadline {
                 return Err(self.exhausted(conflicts));
             }
-        } else if matches!(self.phase, Phase::Admitted | Phase::AdmittedAfterYield) {
-            // The snapshot before the wait was outdated; this one is current.
-            self.phase = Phase::Contended;
-            self.start = Some(found);
         } else {
+            let pause = match self.phase {
+                // The snapshot from before the wait was outdated; this one is current.
+                Phase::Admitted | Phase::AdmittedAfterYield => Some(Duration::ZERO),
+                Phase::Optimistic | Phase::Contended => self.pause().await,
+            };
+            let Some(pause) = pause else { return Err(self.exhausted(conflicts)) };
             self.phase = Phase::Contended;
-            let Some(pause) = self.pause().await else { return Err(self.exhausted(conflicts)) };
             self.start = (pause < SNAPSHOT_REUSED_WITHIN).then_some(found);
         }
         self.conflicts.extend(conflicts);
@@ -385,15 +371,17 @@ impl<'a> Run<'a> {
     /// Waits until it holds the queues of `keys` and of those that it holds already, or until the
     /// deadline. The next attempt starts with the newest post-image of these queues, if that is
     /// newer than what the transaction itself has read.
-    async fn enter_queues(&mut self, keys: Vec<Bytes>, own: OwnReads) {
+    async fn enter_queues(&mut self, keys: Vec<Bytes>, read: Option<Snapshot>) {
         // All are released and then locked in key order: see the module `conflict_queue`.
         let keys = self.held.keys().cloned().chain(keys).collect();
         self.held = HeldQueues::default();
-        self.start = own.snapshot;
+        self.start = read;
         let queues = self.stm.client.conflict_queues();
         if let Ok(held) = timeout_at(self.deadline, queues.hold(keys)).await {
             self.held = held;
-            self.start = self.held.take_newest(own.revision).or(self.start.take());
+            if let Some(read) = &mut self.start {
+                self.held.replace_if_newer(read);
+            }
         }
     }
 
@@ -404,8 +392,7 @@ impl<'a> Run<'a> {
 
     /// Pauses and returns for how long; `None`, without a pause, if it would end after the deadline.
     async fn pause(&mut self) -> Option<Duration> {
-        let retry = &self.stm.retry;
-        let pause = self.backoff.get_or_insert_with(|| retry.backoff()).next();
+        let pause = self.backoff.next();
         if pause >= self.deadline.saturating_duration_since(Instant::now()) {
             return None;
         }

@@ -25,8 +25,7 @@
 //!
 //! [`Stm::prefetch`]: super::Stm::prefetch
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,25 +57,21 @@ pub(super) enum SnapshotRevision {
     Stale { at: Revision, newer: Snapshot },
 }
 
-/// How an attempt reads while it has no snapshot revision.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Consistency {
-    Linearizable,
-    Serializable,
-}
-
 /// One attempt of a transaction, as the closure sees it.
 ///
 /// Return the error of a read with `?`. An attempt with a failed read never commits, whatever its
 /// closure returns.
+#[derive(Debug)]
 pub struct Transaction {
     pub(super) backend: Arc<dyn KvBackend>,
     pub(super) isolation: Isolation,
-    pub(super) consistency: Consistency,
+    /// The number of this attempt, from 1.
+    pub(super) attempt: u32,
     pub(super) snapshot: SnapshotRevision,
     /// The newest revision of a read at the weak levels.
     pub(super) newest_read: Option<Revision>,
-    /// What reads return without a request; as of the snapshot revision at the strong levels.
+    /// What the next reads return without a request. At the strong levels it is as of the snapshot
+    /// revision. A key that is read moves to the read set.
     pub(super) prefetched: ReadSet,
     pub(super) prefetched_ranges: RangeReads,
     pub(super) read_set: ReadSet,
@@ -115,19 +110,12 @@ impl Transaction {
         attempt: u32,
         start: Option<Snapshot>,
     ) -> Self {
-        // A retry at a weak level must not read from the same stale member again: it would conflict
-        // until that member has caught up.
-        let linearizable = isolation.is_strong() || attempt > 1;
         let newest_read = start.as_ref().map(|start| start.revision);
         let start = start.unwrap_or_default();
         Self {
             backend,
             isolation,
-            consistency: if linearizable {
-                Consistency::Linearizable
-            } else {
-                Consistency::Serializable
-            },
+            attempt,
             snapshot: match newest_read {
                 Some(revision) if isolation.is_strong() => SnapshotRevision::At(revision),
                 _ => SnapshotRevision::Unset,
@@ -152,11 +140,10 @@ impl Transaction {
     /// Safe: a read changes nothing.
     pub async fn get(&mut self, key: impl IntoBytes + Send) -> Result<Option<Bytes>> {
         let key = key.into_bytes();
-        if let Some(value) = self.written(&key) {
-            return Ok(value);
+        if self.written(&key).is_none() {
+            self.read(std::slice::from_ref(&key)).await?;
         }
-        self.read(std::slice::from_ref(&key)).await?;
-        Ok(self.value_read(&key))
+        Ok(self.value(&key))
     }
 
     /// Reads several keys. The values are in the order of the keys.
@@ -174,8 +161,7 @@ impl Transaction {
         let unwritten: Vec<_> =
             keys.iter().filter(|key| self.written(key).is_none()).cloned().collect();
         self.read(&unwritten).await?;
-        let value = |key| self.written(key).unwrap_or_else(|| self.value_read(key));
-        Ok(keys.iter().map(value).collect())
+        Ok(keys.iter().map(|key| self.value(key)).collect())
     }
 
     /// Reads the keys of a range and their values, in key order, with the writes of this
@@ -196,22 +182,9 @@ impl Transaction {
             // A key that was read before keeps the value of that read.
             self.read_set.entry(kv.key.clone()).or_insert_with(|| Some(kv.into()));
         }
-        let read = self.read_set.iter().filter(|(key, _)| range.contains(key));
-        let mut found: BTreeMap<_, _> = read
-            .filter_map(|(key, read)| Some((key.clone(), read.as_ref()?.value.clone())))
-            .collect();
-        for (key, write) in &self.write_set {
-            match write {
-                Write::Put(put) if range.contains(key) && !put.ignore_value => {
-                    found.insert(key.clone(), put.value.clone());
-                }
-                Write::Put(_) => {}
-                Write::Delete => {
-                    found.remove(key);
-                }
-            }
-        }
-        Ok(found.into_iter().collect())
+        let keys = self.read_set.keys().chain(self.write_set.keys());
+        let keys: BTreeSet<_> = keys.filter(|key| range.contains(key)).collect();
+        Ok(keys.into_iter().filter_map(|key| Some((key.clone(), self.value(key)?))).collect())
     }
 
     /// Reads a key and returns its mod revision in the store, also if this transaction has written
@@ -300,12 +273,6 @@ impl Transaction {
         Ok(())
     }
 
-    /// The revision at which the attempt has read: the snapshot revision, or at the weak levels
-    /// that of the newest read. `None` if it has read nothing.
-    pub(super) fn read_revision(&self) -> Option<Revision> {
-        self.snapshot.current().or(self.newest_read)
-    }
-
     /// The read set as a snapshot that the next attempt can start with. At the weak levels there is
     /// none.
     pub(super) fn take_read_set(&mut self) -> Option<Snapshot> {
@@ -323,23 +290,13 @@ impl Transaction {
         }
     }
 
-    fn value_read(&self, key: &Bytes) -> Option<Bytes> {
-        self.read_set.get(key)?.as_ref().map(|versioned| versioned.value.clone())
+    /// What a read of a key returns, after the key was read if it was not written.
+    fn value(&self, key: &Bytes) -> Option<Bytes> {
+        let read = || self.read_set.get(key)?.as_ref().map(|versioned| versioned.value.clone());
+        self.written(key).unwrap_or_else(read)
     }
 }
 
 fn invalid(key: &Bytes, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidValue { key: key.clone(), source: Arc::new(error) }
-}
-
-impl fmt::Debug for Transaction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction")
-            .field("isolation", &self.isolation)
-            .field("snapshot", &self.snapshot)
-            .field("read_set", &self.read_set)
-            .field("ranges", &self.ranges)
-            .field("write_set", &self.write_set)
-            .finish_non_exhaustive()
-    }
 }
