@@ -1,19 +1,21 @@
-//! How often a transaction is tried, and how long it pauses in between.
+//! The budget of a transaction: how many attempts, for how long, with which pauses.
 
 use std::time::Duration;
 
-/// How often and how long a transaction that conflicts is tried again.
+use crate::backoff::{Backoff, Jitter};
+
+/// The budget for the attempts of a transaction, and the pauses between them.
 ///
-/// Who conflicts waits for a turn among the transactions of this process that conflict on the same
-/// keys, and then is tried again at once; and once more if it turns out that somebody else has been
-/// there in the meantime. After each further conflict it pauses for a random time between zero and
-/// a limit that doubles from [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
+/// After a conflict a transaction waits in the conflict queues of the keys, and retries without a
+/// pause; once more if that attempt conflicts too, because another client was in between. Before
+/// each further attempt it pauses for a random time between zero and a limit that doubles from
+/// [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
 ///
 /// ```
 /// use coord_core::stm::Retry;
 /// use std::time::Duration;
 ///
-/// let impatient = Retry { attempts_max: 3, ..Retry::default() };
+/// let impatient = Retry { attempts_max: Some(3), ..Retry::default() };
 /// assert_eq!(impatient.time_max, Duration::from_secs(60));
 /// ```
 ///
@@ -21,24 +23,23 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "options, made with `..Retry::default()`")]
 pub struct Retry {
-    /// At most so many attempts; at least one is made. No limit unless set.
-    pub attempts_max: u32,
-    /// No further attempt is begun after so long, and there is no pause that would end later. 60 s
-    /// unless set.
+    /// The largest number of attempts; at least one is made. No limit by default.
+    pub attempts_max: Option<u32>,
+    /// The time after which no further attempt starts. A pause that would end later is not made.
+    /// 60 s by default.
     pub time_max: Duration,
-    /// The limit of the first pause. 2 ms unless set.
+    /// The limit of the first pause. 2 ms by default.
     pub pause_min: Duration,
-    /// The limit that pauses grow to. 500 ms unless set.
+    /// The largest limit of a pause. 500 ms by default.
     pub pause_max: Duration,
-    /// What the pauses are drawn with, so that a run can be repeated; without it each transaction
-    /// of each process draws with another.
+    /// The seed of the pauses: the same seed gives the same pauses. Random by default.
     pub seed: Option<u64>,
 }
 
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            attempts_max: u32::MAX,
+            attempts_max: None,
             time_max: Duration::from_secs(60),
             pause_min: Duration::from_millis(2),
             pause_max: Duration::from_millis(500),
@@ -47,29 +48,10 @@ impl Default for Retry {
     }
 }
 
-/// The pauses of one transaction.
-#[derive(Debug)]
-pub(super) struct Pauses {
-    /// Most transactions never pause.
-    generator: Option<fastrand::Rng>,
-    seed: Option<u64>,
-    limit: Duration,
-    limit_max: Duration,
-}
-
-impl Pauses {
-    pub(super) const fn new(retry: &Retry) -> Self {
-        let Retry { seed, pause_min: limit, pause_max: limit_max, .. } = *retry;
-        Self { generator: None, seed, limit, limit_max }
-    }
-
-    /// How long to pause before the next attempt.
-    pub(super) fn next(&mut self) -> Duration {
-        let generator = self.generator.get_or_insert_with(|| {
-            self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
-        });
-        let pause = self.limit.mul_f64(generator.f64());
-        self.limit = self.limit_max.min(self.limit.saturating_mul(2));
-        pause
+impl Retry {
+    /// The pauses of one transaction.
+    pub(super) fn backoff(&self) -> Backoff {
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        Backoff::new(self.pause_min, self.pause_max).jitter(Jitter::Full, seed)
     }
 }
