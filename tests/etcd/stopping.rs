@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use coord_core::{Client, kv::{KeyRange, Put, Watch}};
+use coord_core::{
+    Client,
+    kv::{KeyRange, Put, Watch},
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;

@@ -29,7 +29,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coord_core::stm::Transaction;
-use coord_core::{Client, KvBackend, Mutex, Session, Stm, kv::{KeyRange, Put, Txn}};
+use coord_core::{
+    Client, KvBackend, Mutex, Session, Stm,
+    kv::{KeyRange, Put, Txn},
+};
 use store::{Result, Store};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;

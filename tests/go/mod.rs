@@ -16,7 +16,10 @@ mod stm;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Client, KvBackend, Session, kv::{LeaseGrant, LeaseId}};
+use coord_core::{
+    Client, KvBackend, Session,
+    kv::{LeaseGrant, LeaseId},
+};
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use libtest_mimic::Trial;
 use tokio::runtime::Builder;

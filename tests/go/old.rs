@@ -12,7 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coord_core::{
     Client, KvBackend, Result,
-    kv::{Compare, CompareOp, Delete, EventKind, LeaseId, Op, Put, Range, Revision, SortOrder, SortTarget, Txn, Watch},
+    kv::{
+        Compare, CompareOp, Delete, EventKind, LeaseId, Op, Put, Range, Revision, SortOrder,
+        SortTarget, Txn, Watch,
+    },
 };
 
 /// What a lock of Go's package answers.

@@ -4,7 +4,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use coord_core::{
-    Session, Stm, kv::LeaseId, queue::FencingToken, session::{SessionBuilder, SessionState},
+    Session, Stm,
+    kv::LeaseId,
+    queue::FencingToken,
+    session::{SessionBuilder, SessionState},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Calls, Fate, Intercept};

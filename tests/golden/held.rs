@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::{
-    election::Leadership, error::{LossReason, PrimitiveError}, kv::{Txn, TxnResponse},
-    mutex::MutexGuard, queue::FencingToken,
+    election::Leadership,
+    error::{LossReason, PrimitiveError},
+    kv::{Txn, TxnResponse},
+    mutex::MutexGuard,
+    queue::FencingToken,
 };
 use tokio::task::yield_now;
 

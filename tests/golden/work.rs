@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::election::{Candidate, Proclaimer};
 use coord_core::{
-    Client, Election, Mutex, Session, Stm, election::Leader, kv::{Put, Txn}, mutex::MutexGuard,
+    Client, Election, Mutex, Session, Stm,
+    election::Leader,
+    kv::{Put, Txn},
+    mutex::MutexGuard,
     stm::Isolation,
 };
 use futures_util::future::BoxFuture;

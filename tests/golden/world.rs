@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
-use coord_core::{Client, kv::{Compact, LeaseId, Range, Revision}, queue::FencingToken};
+use coord_core::{
+    Client,
+    kv::{Compact, LeaseId, Range, Revision},
+    queue::FencingToken,
+};
 use coord_mem::MemBackend;
 use goldenscript::{Context, Runner};
 use tokio::runtime::{Builder, Runtime};

@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use coord_core::{
-    KvBackend as _, Mutex, Session, error::{LossReason, Outcome, PrimitiveError},
+    KvBackend as _, Mutex, Session,
+    error::{LossReason, Outcome, PrimitiveError},
     kv::{Revision, Watch},
 };
 use coord_mem::MemBackend;

@@ -14,7 +14,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
-    kv::{Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher},
+    kv::{
+        Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
+        LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
+        Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher,
+    },
 };
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Sleep, sleep};
@@ -69,7 +73,6 @@ impl<B: KvBackend, F: Fn() -> Life + Send + Sync + 'static> Layer for Breaking<B
     fn inner(&self) -> &B {
         &self.inner
     }
-
 
     async fn watch(&self, request: Watch) -> Result<Watcher> {
         let from_now_on = request.start_revision.is_none();

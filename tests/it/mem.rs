@@ -6,8 +6,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, error::ErrorKind,
-    kv::{Compact, Delete, EventKind, KeyRange, LeaseGrant, Limits, Op, Put, Range, Revision, Txn, Watch},
+    Client, Error,
+    error::ErrorKind,
+    kv::{
+        Compact, Delete, EventKind, KeyRange, LeaseGrant, Limits, Op, Put, Range, Revision, Txn,
+        Watch,
+    },
 };
 use coord_mem::MemBackend;
 use tokio::time::{Instant, sleep, timeout};

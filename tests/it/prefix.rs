@@ -1,7 +1,10 @@
 //! What the prefix layer promises beyond the contract of every backend.
 
 use coord_core::layer::PrefixLayer;
-use coord_core::{KvBackend as _, kv::{LeaseGrant, LeaseTimeToLive, Put}};
+use coord_core::{
+    KvBackend as _,
+    kv::{LeaseGrant, LeaseTimeToLive, Put},
+};
 use coord_mem::MemBackend;
 
 use crate::support::secs;

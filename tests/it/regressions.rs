@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use coord_core::election::Observer;
 use coord_core::{
-    Client, Election, KvBackend, Mutex, Session, error::{ErrorKind, LossReason, Outcome},
+    Client, Election, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason, Outcome},
     kv::{Compact, LeaseGrant, Put, Txn, WatchBatch},
 };
 use coord_mem::MemBackend;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Session, kv::{LeaseGrant, LeaseId, Put, Range, Revision, WatchBatch},
+    Client, KvBackend, Session,
+    kv::{LeaseGrant, LeaseId, Put, Range, Revision, WatchBatch},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept, Rule};

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Election, KvBackend as _, Mutex, Session, kv::{Compare, CompareOp, Delete, Put, Revision, Txn},
+    Election, KvBackend as _, Mutex, Session,
+    kv::{Compare, CompareOp, Delete, Put, Revision, Txn},
 };
 use coord_mem::MemBackend;
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -15,7 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{Error, error::{Outcome, Source}, kv::{LeaseId, Limits, Revision}};
+use coord_core::{
+    Error,
+    error::{Outcome, Source},
+    kv::{LeaseId, Limits, Revision},
+};
 use rustls::CertificateError;
 use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};

@@ -16,7 +16,10 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use coord_core::{Error, Result, kv::{Header, Revision}};
+use coord_core::{
+    Error, Result,
+    kv::{Header, Revision},
+};
 
 /// The newest revision that a linearizable response had.
 #[derive(Debug, Default)]

@@ -64,8 +64,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Error, KvBackend, Result, error::Outcome,
-    kv::{Compact, CompactResponse, Delete, DeleteResponse, Header, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher},
+    Error, KvBackend, Result,
+    error::Outcome,
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, Header, LeaseGrant, LeaseGrantResponse,
+        LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+        LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range,
+        RangeResponse, Txn, TxnResponse, Watch, Watcher,
+    },
 };
 
 use check::{Desk, Measured};

@@ -1,6 +1,9 @@
 //! The Lease service: grants, refreshes, revocations, questions.
 
-use coord_core::{Error, kv::{LeaseGrant, LeaseId, LeaseTimeToLive, LeaseTimeToLiveResponse}};
+use coord_core::{
+    Error,
+    kv::{LeaseGrant, LeaseId, LeaseTimeToLive, LeaseTimeToLiveResponse},
+};
 use coord_etcd::wire::{FromWire, ToWire};
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,

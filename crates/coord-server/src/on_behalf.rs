@@ -26,7 +26,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::queue::{Contender, FencingToken, WaitQueue};
-use coord_core::{Error, Session, error::PrimitiveError, kv::{Header, LeaseGrant, LeaseId}};
+use coord_core::{
+    Error, Session,
+    error::PrimitiveError,
+    kv::{Header, LeaseGrant, LeaseId},
+};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tonic::Status;

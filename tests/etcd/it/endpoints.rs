@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, error::ErrorKind,
+    Client, KvBackend, Mutex,
+    error::ErrorKind,
     kv::{Compare, LeaseGrant, Op, Put, Range, Txn, Watch},
 };
 use coord_etcd::EtcdBackend;

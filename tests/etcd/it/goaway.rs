@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use coord_core::{
-    Client, error::{ErrorKind, Outcome}, kv::{LeaseGrant, Watch}, session::SessionState,
+    Client,
+    error::{ErrorKind, Outcome},
+    kv::{LeaseGrant, Watch},
+    session::SessionState,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};

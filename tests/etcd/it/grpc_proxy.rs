@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use coord_core::election::Observer;
 use coord_core::{
-    Client, Election, KvBackend, Mutex, kv::{LeaseGrant, Watch}, session::SessionState,
+    Client, Election, KvBackend, Mutex,
+    kv::{LeaseGrant, Watch},
+    session::SessionState,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::grpc_proxy::GrpcProxy;

@@ -1,8 +1,10 @@
 //! Users and passwords.
 
 use coord_core::{
-    Client, Election, KvBackend, Mutex, Session, error::{ErrorKind, PrimitiveError},
-    kv::{LeaseGrant, LeaseTimeToLive, Put, Txn, Watch}, session::SessionState,
+    Client, Election, KvBackend, Mutex, Session,
+    error::{ErrorKind, PrimitiveError},
+    kv::{LeaseGrant, LeaseTimeToLive, Put, Txn, Watch},
+    session::SessionState,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
@@ -176,10 +178,7 @@ async fn denied_requests_name_the_user_and_the_key() {
         (refused(kv.get("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
         (refused(kv.delete("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
         (refused(kv.txn(txn).await, ErrorKind::PermissionDenied), r#""app/b", "other/a""#),
-        (
-            refused(kv.watch(Watch::prefix("o")).await, ErrorKind::PermissionDenied),
-            r#"["o", "p")"#,
-        ),
+        (refused(kv.watch(Watch::prefix("o")).await, ErrorKind::PermissionDenied), r#"["o", "p")"#),
     ] {
         assert!(said.contains(r#"the user "app" may not"#) && said.contains(keys), "{said}");
     }

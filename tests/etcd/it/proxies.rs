@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coord_core::{Client, KvBackend, Mutex, error::{ErrorKind, Outcome}, kv::{LeaseGrant, Watch}};
+use coord_core::{
+    Client, KvBackend, Mutex,
+    error::{ErrorKind, Outcome},
+    kv::{LeaseGrant, Watch},
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use coord_etcd_tests::scripted::{Answer, Scripted};

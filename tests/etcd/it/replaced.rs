@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use coord_core::election::{GapCause, Observer};
-use coord_core::{Client, Election, KvBackend, Mutex, error::{ErrorKind, LossReason}, kv::Watch};
+use coord_core::{
+    Client, Election, KvBackend, Mutex,
+    error::{ErrorKind, LossReason},
+    kv::Watch,
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;

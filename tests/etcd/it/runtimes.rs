@@ -1,6 +1,9 @@
 //! A backend that outlives the runtime it was connected on, as one in a static does across tests.
 
-use coord_core::{Client, kv::{LeaseGrant, Watch}};
+use coord_core::{
+    Client,
+    kv::{LeaseGrant, Watch},
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;

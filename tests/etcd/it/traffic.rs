@@ -16,9 +16,11 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard};
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session, error::{Outcome, PrimitiveError},
+    Client, KvBackend, Mutex, Session,
+    error::{Outcome, PrimitiveError},
     kv::{Event, EventKind, KeyRange, Put, Revision, Txn, Watch, WatchFilter, Watcher},
-    mutex::MutexGuard, session::SessionState,
+    mutex::MutexGuard,
+    session::SessionState,
 };
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 
 use coord_core::{
-    Client, Session, error::{LossReason, PrimitiveError}, kv::KeyRange, queue::FencingToken,
+    Client, Session,
+    error::{LossReason, PrimitiveError},
+    kv::KeyRange,
+    queue::FencingToken,
     session::{Generation, Supervisor},
 };
 use coord_mem::MemBackend;
@@ -43,7 +46,11 @@ async fn leader_that_is_deposed_campaigns_again_with_another_token() {
     });
     let noted = noted.into_inner().unwrap();
     let epochs: Vec<_> = noted.iter().map(|(epoch, _)| *epoch).collect();
-    assert_eq!(epochs, [Generation(1), Generation(1), Generation(2)], "its key deleted, its lease revoked");
+    assert_eq!(
+        epochs,
+        [Generation(1), Generation(1), Generation(2)],
+        "its key deleted, its lease revoked"
+    );
     assert!(noted.is_sorted_by(|a, b| a.1 < b.1), "tokens grow: {noted:?}");
     assert_eq!(keys(&store, "e/").await, [""; 0], "it resigned when the work was done");
 }

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use coord_core::{Client, Election, Session, error::{ErrorKind, PrimitiveError}};
+use coord_core::{
+    Client, Election, Session,
+    error::{ErrorKind, PrimitiveError},
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, poll_at_most};
 use tokio::time::{sleep, timeout};

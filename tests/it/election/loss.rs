@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Election, Error, KvBackend, error::{ErrorKind, LossReason, Outcome, PrimitiveError},
+    Client, Election, Error, KvBackend,
+    error::{ErrorKind, LossReason, Outcome, PrimitiveError},
     kv::{Compact, Put, Txn},
 };
 use coord_mem::MemBackend;

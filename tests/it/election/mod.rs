@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use coord_core::election::{Leaders, Observer};
 use coord_core::{
-    Client, Election, error::{ErrorKind, LossReason, PrimitiveError},
+    Client, Election,
+    error::{ErrorKind, LossReason, PrimitiveError},
     kv::{Compact, Compare, CompareOp, Put, Txn},
 };
 use coord_mem::MemBackend;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use coord_core::election::{Leaders, Observer};
 use coord_core::{
-    Client, Error, KvBackend, error::{ErrorKind, Outcome},
+    Client, Error, KvBackend,
+    error::{ErrorKind, Outcome},
     kv::{Compact, Delete, KeyRange, KeyValue, LeaseGrant, LeaseId, Op, Put, Range, Revision, Txn},
 };
 use coord_mem::MemBackend;

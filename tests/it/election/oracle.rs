@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use coord_core::{KvBackend as _, kv::{EventKind, KeyValue, Revision, Watch, Watcher}};
+use coord_core::{
+    KvBackend as _,
+    kv::{EventKind, KeyValue, Revision, Watch, Watcher},
+};
 use coord_mem::MemBackend;
 use futures_util::FutureExt as _;
 

@@ -6,8 +6,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use coord_core::election::{GapCause, Observer};
 use coord_core::{
-    Client, Election, Error, KvBackend, Mutex, Result, Session, error::LossReason,
-    kv::{Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, Watcher},
+    Client, Election, Error, KvBackend, Mutex, Result, Session,
+    error::LossReason,
+    kv::{
+        Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
+        LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
+        Range, RangeResponse, Revision, Txn, TxnResponse, Watch, Watcher,
+    },
 };
 use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};

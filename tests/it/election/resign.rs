@@ -1,6 +1,10 @@
 //! Resigning, when all is well, when it fails, and when everything else is being shut down.
 
-use coord_core::{Client, Election, Error, error::{LossReason, Outcome, PrimitiveError}, kv::Txn};
+use coord_core::{
+    Client, Election, Error,
+    error::{LossReason, Outcome, PrimitiveError},
+    kv::Txn,
+};
 use coord_mem::MemBackend;
 use coord_testkit::Fate;
 use tokio::task::JoinSet;

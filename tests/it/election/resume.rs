@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use coord_core::{Client, Election, Session, error::LossReason, kv::{LeaseGrant, LeaseId, Put, Txn}};
+use coord_core::{
+    Client, Election, Session,
+    error::LossReason,
+    kv::{LeaseGrant, LeaseId, Put, Txn},
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate};
 use tokio::time::{sleep, timeout};

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coord_core::kv::WatchBatch;
 use coord_core::election::Observer;
+use coord_core::kv::WatchBatch;
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule};
 use tokio::time::{Instant, timeout};

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use coord_core::election::Observer;
 use coord_core::{
-    Client, Election, KvBackend, Session, election::Leadership, error::Outcome,
+    Client, Election, KvBackend, Session,
+    election::Leadership,
+    error::Outcome,
     kv::{Compact, KeyValue, Put, Range, Revision, Txn},
 };
 use coord_mem::MemBackend;

@@ -9,8 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coord_core::{
-    Error, KvBackend, Result, error::ErrorKind,
-    kv::{Compact, CompactResponse, Compare, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher},
+    Error, KvBackend, Result,
+    error::ErrorKind,
+    kv::{
+        Compact, CompactResponse, Compare, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse,
+        LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+        LeaseTimeToLiveResponse, LeasesResponse, Limits, OpResponse, Put, PutResponse, Range,
+        RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher,
+    },
 };
 use coord_mem::MemBackend;
 use futures_util::{Stream, StreamExt};

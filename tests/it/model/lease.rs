@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use coord_core::{
     error::ErrorKind,
-    kv::{LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, TTL_MAX},
+    kv::{
+        LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
+        LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, TTL_MAX,
+    },
 };
 
 use super::state::{Answer, Model};

@@ -1,7 +1,8 @@
 //! Reading a range, by the six steps of the contract, §2.
 
 use coord_core::{
-    error::ErrorKind, kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
+    error::ErrorKind,
+    kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::rules;

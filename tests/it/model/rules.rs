@@ -4,7 +4,10 @@
 //! `coord-core` has for the same: two programs that share a mistake agree.
 
 use bytes::Bytes;
-use coord_core::{error::ErrorKind, kv::{Compare, KeyRange, KeyValue, Limits, Op, Put, Txn}};
+use coord_core::{
+    error::ErrorKind,
+    kv::{Compare, KeyRange, KeyValue, Limits, Op, Put, Txn},
+};
 
 use super::state::{Answer, State};
 

@@ -4,8 +4,12 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use coord_core::{
-    Error, KvBackend, Result, error::{ErrorKind, Outcome},
-    kv::{KeyRange, LeaseGrant, LeaseTimeToLive, LeaseTimeToLiveResponse, Range, Revision, Watch, Watcher},
+    Error, KvBackend, Result,
+    error::{ErrorKind, Outcome},
+    kv::{
+        KeyRange, LeaseGrant, LeaseTimeToLive, LeaseTimeToLiveResponse, Range, Revision, Watch,
+        Watcher,
+    },
 };
 use coord_testkit::strategy::{Operation, Pace};
 use futures_util::FutureExt;
@@ -200,11 +204,7 @@ impl<B: KvBackend> Run<'_, B> {
         Ok(())
     }
 
-    async fn watch(
-        &mut self,
-        operation: &Operation,
-        request: Watch,
-    ) -> Result<(), Difference> {
+    async fn watch(&mut self, operation: &Operation, request: Watch) -> Result<(), Difference> {
         let got = self.backend.watch(request.clone()).await;
         let expected = self.model.watch(request);
         let header = expected.as_ref().map(|(header, _)| *header).map_err(|kind| *kind);

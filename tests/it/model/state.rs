@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use coord_core::{
     error::ErrorKind,
-    kv::{Compact, CompactResponse, Delete, DeleteResponse, Event, EventKind, Header, KeyValue, LeaseId, Limits, Put, PutResponse, Revision},
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, Event, EventKind, Header, KeyValue,
+        LeaseId, Limits, Put, PutResponse, Revision,
+    },
 };
 
 use super::lease::Lease;

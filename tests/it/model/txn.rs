@@ -2,7 +2,10 @@
 
 use coord_core::{
     error::ErrorKind,
-    kv::{Compare, CompareOp, CompareOperand, Header, KeyValue, LeaseId, Op, OpResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
+    kv::{
+        Compare, CompareOp, CompareOperand, Header, KeyValue, LeaseId, Op, OpResponse, Range,
+        RangeResponse, Revision, Txn, TxnResponse,
+    },
 };
 
 use super::rules;

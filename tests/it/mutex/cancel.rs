@@ -1,7 +1,11 @@
 //! Futures dropped wherever they wait, requests on their way, answers that never come: no key
 //! stays behind, and no lock is lost or kept by accident.
 
-use coord_core::{Client, Mutex, Session, error::{ErrorKind, PrimitiveError}, kv::{LeaseGrant, Put}};
+use coord_core::{
+    Client, Mutex, Session,
+    error::{ErrorKind, PrimitiveError},
+    kv::{LeaseGrant, Put},
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, poll_at_most};
 use tokio::time::{sleep, timeout};

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use coord_core::{Client, Mutex, kv::{Range, Txn}};
+use coord_core::{
+    Client, Mutex,
+    kv::{Range, Txn},
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule as _};
 use tokio::task::JoinSet;

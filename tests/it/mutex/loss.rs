@@ -4,7 +4,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Client, Mutex, Session, error::{LossReason, Outcome}, kv::{Put, Txn}};
+use coord_core::{
+    Client, Mutex, Session,
+    error::{LossReason, Outcome},
+    kv::{Put, Txn},
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record, Rule as _};
 use futures_util::future::join_all;

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Mutex, error::{ErrorKind, LossReason, PrimitiveError},
+    Client, Mutex,
+    error::{ErrorKind, LossReason, PrimitiveError},
     kv::{Compact, Compare, CompareOp, Put, Range, Txn},
 };
 use coord_mem::MemBackend;

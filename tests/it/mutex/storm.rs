@@ -12,7 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session, error::Outcome, kv::{Put, Txn}, mutex::MutexGuard,
+    Client, KvBackend, Mutex, Session,
+    error::Outcome,
+    kv::{Put, Txn},
+    mutex::MutexGuard,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use coord_core::stm::StmError;
 use coord_core::{
     Client, Election, Error, KvBackend, Mutex, Session, Stm,
-    error::{ErrorKind, LossReason, PrimitiveError}, kv::{Put, Txn}, session::Supervisor,
+    error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{Put, Txn},
+    session::Supervisor,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Intercept};

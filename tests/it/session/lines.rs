@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use coord_core::{Client, Election, Mutex, Session, error::PrimitiveError, kv::{Put, Txn}};
+use coord_core::{
+    Client, Election, Mutex, Session,
+    error::PrimitiveError,
+    kv::{Put, Txn},
+};
 use coord_mem::MemBackend;
 use tokio::time::timeout;
 

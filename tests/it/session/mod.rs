@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend, Mutex, Session, error::{ErrorKind, LossReason},
-    kv::{LeaseGrant, LeaseTimeToLive, Put, Watch, WatchFilter}, session::SessionState,
+    Client, Error, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason},
+    kv::{LeaseGrant, LeaseTimeToLive, Put, Watch, WatchFilter},
+    session::SessionState,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Record};

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session, error::{ErrorKind, LossReason, PrimitiveError},
+    Client, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason, PrimitiveError},
     session::{Generation, SessionState},
 };
 use coord_mem::MemBackend;

@@ -4,7 +4,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use coord_core::{
-    Error, KvBackend as _, Mutex, Session, error::{LossReason, PrimitiveError},
+    Error, KvBackend as _, Mutex, Session,
+    error::{LossReason, PrimitiveError},
     session::SessionState,
 };
 use coord_mem::MemBackend;

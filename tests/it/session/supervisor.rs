@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend, Mutex, Session, error::{ErrorKind, LossReason, PrimitiveError},
-    kv::{LeaseGrant, Put}, session::{Generation, SessionState, Supervisor, SupervisorState},
+    Client, Error, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{LeaseGrant, Put},
+    session::{Generation, SessionState, Supervisor, SupervisorState},
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept, Record, Rule, poll_at_most};
@@ -70,7 +72,11 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
         let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
         let supervisor = supervisor(behind(&store, away(&switch, fate.clone()))).await;
         for epoch in 1..5 {
-            assert_eq!(supervisor.ready().await.unwrap().generation(), Generation(epoch), "{fate:?}");
+            assert_eq!(
+                supervisor.ready().await.unwrap().generation(),
+                Generation(epoch),
+                "{fate:?}"
+            );
             settle().await;
             switch.store(true, Ordering::Relaxed);
             let down = format!("epoch {epoch}: down: no keep-alive was confirmed in time");

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Once};
 
 use coord_core::{
-    Client, Election, Error, Mutex, Session, error::{LossReason, PrimitiveError},
+    Client, Election, Error, Mutex, Session,
+    error::{LossReason, PrimitiveError},
     session::{Generation, SessionState},
 };
 use coord_mem::MemBackend;

@@ -18,7 +18,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use coord_core::stm::{Committed, StmError, Transaction};
-use coord_core::{Client, Error, KvBackend, Stm, kv::{Put, Txn}, stm::Isolation};
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    kv::{Put, Txn},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Intercept, Lagging, Rule};
 

@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::stm::{Stm, StmError};
-use coord_core::{Client, Error, KvBackend, Stm, kv::{KeyRange, Range}, stm::Isolation};
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    kv::{KeyRange, Range},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::sleep;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use coord_core::stm::StmError;
-use coord_core::{Client, Error, Stm, kv::{LeaseGrant, Put}};
+use coord_core::{
+    Client, Error, Stm,
+    kv::{LeaseGrant, Put},
+};
 use coord_mem::MemBackend;
 
 use super::{LEVELS, store_with};

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use coord_core::stm::StmError;
-use coord_core::{Client, Error, Stm, kv::{KeyRange, Limits, Put}, stm::Isolation};
+use coord_core::{
+    Client, Error, Stm,
+    kv::{KeyRange, Limits, Put},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 use coord_testkit::Record;
 

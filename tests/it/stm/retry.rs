@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use coord_core::stm::{CommitInfo, Conflict, Hooks, Retry, Stm, StmError};
 use coord_core::{
-    Client, Error, KvBackend, Stm, error::Outcome, kv::{Compact, Revision}, stm::Isolation,
+    Client, Error, KvBackend, Stm,
+    error::Outcome,
+    kv::{Compact, Revision},
+    stm::Isolation,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Fate, Record};

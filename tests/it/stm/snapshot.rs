@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use coord_core::{Client, Error, KvBackend, Stm, kv::{KeyRange, Op, Revision}, stm::Isolation};
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    kv::{KeyRange, Op, Revision},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Record};
 
@@ -86,7 +90,8 @@ async fn every_order_of_calls_sees_one_snapshot() {
             let store = store_with(&[("a", 1), ("b", 1), ("c", 1)]).await;
             let first = store.get("a").await.unwrap().unwrap().mod_revision;
             let (mut round, mut attempt) = (1, 0);
-            let stm = Stm::new(&Client::new(store.clone())).isolation(level).prefetch(prefetch.to_vec());
+            let stm =
+                Stm::new(&Client::new(store.clone())).isolation(level).prefetch(prefetch.to_vec());
             let run = stm.run(async |tx| {
                 attempt += 1;
                 // What was seen in this attempt: in which round the keys were as they were found.
@@ -187,7 +192,8 @@ async fn base_moves_with_the_reads_as_long_as_nothing_has_changed_that_was_read(
 async fn base_does_not_move_away_from_a_range_or_from_what_was_prefetched() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
-        let prefetched = Stm::new(&Client::new(store.clone())).isolation(level).prefetch(["x", "y"]);
+        let prefetched =
+            Stm::new(&Client::new(store.clone())).isolation(level).prefetch(["x", "y"]);
         let read = prefetched.run(async |tx| {
             number(tx, "x").await?;
             put_all(&store, &[("y", 2), ("z", 2)]).await;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coord_core::queue::Contender;
 use coord_core::error::{LossReason, PrimitiveError};
+use coord_core::queue::Contender;
 use tokio::time::{Instant, sleep};
 
 /// How often to read the session's deadline at least: time that the machine was suspended for moves

@@ -33,8 +33,9 @@ pub use compare::{Compare, CompareOp, CompareOperand};
 pub use event::{Event, EventKind, Watch, WatchBatch, WatchFilter, WatchStream, Watcher};
 pub use key_range::{IntoBytes, KeyRange};
 pub use lease::{
-    InvalidLeaseId, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
-    LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, TTL_MAX,
+    InvalidLeaseId, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse,
+    TTL_MAX,
 };
 pub use limits::Limits;
 pub use op::{Compact, Delete, Op, Put, Range, SortOrder, SortTarget};

@@ -12,7 +12,8 @@ use crate::error::Result;
 use crate::kv::{
     Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
     LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
-    LeasesResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher,
+    LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
+    Watcher,
 };
 use crate::telemetry::request as events;
 

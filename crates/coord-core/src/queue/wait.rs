@@ -166,10 +166,9 @@ impl Contender {
             Some(Ok(Woken::PredecessorDeleted)) => {
                 let Some(handoff) = handoff else { return Ok(Woken::PredecessorDeleted) };
                 let handed_over = timeout(HANDOFF_WITHIN, handoff).await;
-                Ok(handed_over
-                    .map_or(Woken::PredecessorDeleted, |handed_over| {
-                        handed_over.map_or(Woken::PredecessorDeleted, Woken::HandedOver)
-                    }))
+                Ok(handed_over.map_or(Woken::PredecessorDeleted, |handed_over| {
+                    handed_over.map_or(Woken::PredecessorDeleted, Woken::HandedOver)
+                }))
             }
             Some(Ok(woken)) => Ok(woken),
         }

@@ -19,7 +19,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use coord_core::{Result, kv::{Revision, WatchBatch}};
+use coord_core::{
+    Result,
+    kv::{Revision, WatchBatch},
+};
 
 /// How much may wait in a slot.
 #[derive(Clone, Copy, Debug)]

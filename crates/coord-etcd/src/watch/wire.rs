@@ -3,7 +3,10 @@
 //! The machine knows nothing of etcd-client: it takes a [`Reply`] and gives [`Request`]s, so that
 //! it can be tested against a server that is a hundred lines of Rust.
 
-use coord_core::{Error, kv::{Event, Header, Revision, Watch}};
+use coord_core::{
+    Error,
+    kv::{Event, Header, Revision, Watch},
+};
 use etcd_client::WatchOptions;
 use etcd_client::proto::PbWatchResponse;
 use tonic::Status;

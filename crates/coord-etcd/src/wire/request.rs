@@ -2,7 +2,10 @@
 
 use std::num::NonZeroU64;
 
-use coord_core::kv::{Compact, Compare, CompareOp, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Revision, SortOrder, SortTarget, Txn};
+use coord_core::kv::{
+    Compact, Compare, CompareOp, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range,
+    Revision, SortOrder, SortTarget, Txn,
+};
 use etcd_client::proto::{
     PbCompactionRequest, PbCompare, PbDeleteRequest, PbPutRequest, PbRangeRequest, PbTargetUnion,
     PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,

@@ -1,6 +1,9 @@
 //! Answers on keys, both ways.
 
-use coord_core::kv::{CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse, TxnResponse};
+use coord_core::kv::{
+    CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse,
+    TxnResponse,
+};
 use etcd_client::proto::{
     PbCompactionResponse, PbDeleteResponse, PbPutResponse, PbRangeResponse, PbResponseOp,
     PbTxnOpResponse, PbTxnResponse,

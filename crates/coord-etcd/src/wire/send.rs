@@ -3,7 +3,10 @@
 //! Ranges are given as their two fields: the builders' words for prefixes and the like rewrite
 //! empty keys. Each part of a transaction is set once, in one order: the builder panics otherwise.
 
-use coord_core::kv::{Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision, SortOrder, SortTarget, Txn, Watch, WatchFilter};
+use coord_core::kv::{
+    Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put,
+    Range, Revision, SortOrder, SortTarget, Txn, Watch, WatchFilter,
+};
 use etcd_client as etcd;
 
 use super::lease_number;

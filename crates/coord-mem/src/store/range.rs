@@ -1,7 +1,8 @@
 //! Reading a range: select, count, filter, sort, cut, blank.
 
 use coord_core::{
-    Error, Result, kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
+    Error, Result,
+    kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::Store;

@@ -17,7 +17,9 @@
 //!
 //! Source: contract §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and `raft_internal.proto`.
 
-use coord_core::kv::{Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Txn, Watch};
+use coord_core::kv::{
+    Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Txn, Watch,
+};
 
 /// The size of a request of `size` bytes once it lies in the log.
 ///

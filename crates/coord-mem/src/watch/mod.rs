@@ -77,7 +77,8 @@ impl Hub {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let start = request.start_revision;
         let slot = Arc::new(Slot { id, request, state: Mutex::default() });
-        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start)) {
+        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start))
+        {
             let mut state = slot.lock();
             state.behind = Some(start);
             slot.catch_up(&mut state, store);

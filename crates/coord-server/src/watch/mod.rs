@@ -35,9 +35,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Poll;
 use std::time::Duration;
 
-use coord_core::{Error, kv::{Header, Revision, Watch, WatchBatch, Watcher}};
+use coord_core::{
+    Error,
+    kv::{Header, Revision, Watch, WatchBatch, Watcher},
+};
 use coord_etcd::wire::{FromWire, ToWire, WatchCall};
-use etcd_client::proto::{PbWatch, PbWatchUnion, PbWatchResponse, PbWatchService};
+use etcd_client::proto::{PbWatch, PbWatchResponse, PbWatchService, PbWatchUnion};
 use futures_util::future::poll_fn;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};

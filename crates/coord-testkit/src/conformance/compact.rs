@@ -1,7 +1,8 @@
 //! Forgetting history: what goes, what stays, and what is refused.
 
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
+    Client, KvBackend,
+    error::ErrorKind,
     kv::{Compact, Delete, KeyRange, Op, Put, Range, Revision, Txn},
 };
 
@@ -124,9 +125,7 @@ async fn key_deleted_after_the_compact_revision_is_still_read_there(kv: &Client)
     Ok(())
 }
 
-async fn key_put_after_its_tombstone_was_compacted_starts_at_version_one(
-    kv: &Client,
-) -> Checked {
+async fn key_put_after_its_tombstone_was_compacted_starts_at_version_one(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
     let [other] = puts(kv, [("b", "1")]).await?;
@@ -216,9 +215,7 @@ async fn replace_b(kv: &Client) -> Checked<Revision> {
 }
 
 /// A real etcd loses the key, and dies of reading it.
-async fn compaction_where_a_key_was_deleted_and_put_at_once_is_refused(
-    kv: &Client,
-) -> Checked {
+async fn compaction_where_a_key_was_deleted_and_put_at_once_is_refused(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
     refused(kv.compact(Compact::new(revision)).await, ErrorKind::Refused)?;
     ensure_eq!(get_at(kv, "b", revision.previous()).await?.value, "1");

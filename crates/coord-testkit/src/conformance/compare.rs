@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
+    Client, KvBackend,
+    error::ErrorKind,
     kv::{Compare, CompareOp, CompareOperand, KeyRange, LeaseId, Put, Revision, Txn},
 };
 
@@ -92,9 +93,7 @@ async fn version_of_a_present_key_compares_by_every_operator(kv: &Client) -> Che
     ordered(kv, "a", [1, 2, 3].map(CompareOperand::Version)).await
 }
 
-async fn create_revision_of_a_present_key_compares_by_every_operator(
-    kv: &Client,
-) -> Checked {
+async fn create_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     let [created, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [created.previous(), created, created.next()];
     ordered(kv, "a", around.map(CompareOperand::CreateRevision)).await
@@ -141,9 +140,7 @@ async fn compare_on_value_of_absent_key_is_false_even_not_equal(kv: &Client) -> 
     Ok(())
 }
 
-async fn compare_on_value_of_absent_key_is_false_even_with_an_empty_value(
-    kv: &Client,
-) -> Checked {
+async fn compare_on_value_of_absent_key_is_false_even_with_an_empty_value(kv: &Client) -> Checked {
     for op in [Equal, NotEqual, Greater, Less] {
         ensure!(!holds(kv, [Compare::value("a", op, "")]).await?, "{op:?} held");
     }

@@ -1,6 +1,10 @@
 //! Deleting keys: which, how many, and what they were.
 
-use coord_core::{Client, KvBackend, error::ErrorKind, kv::{Delete, KeyRange}};
+use coord_core::{
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{Delete, KeyRange},
+};
 
 use super::steps::{
     Checked, all_keys, get, get_at, lease, lease_keys, names, now, put_on, puts, refused,

@@ -1,7 +1,11 @@
 //! Which keys one transaction may touch twice. The rule is told in [`Txn::check`]'s file; here is
 //! what follows from it, case by case.
 
-use coord_core::{KvBackend, error::ErrorKind, kv::{Compare, Delete, KeyRange, Op, Put, Txn}};
+use coord_core::{
+    KvBackend,
+    error::ErrorKind,
+    kv::{Compare, Delete, KeyRange, Op, Put, Txn},
+};
 
 use super::steps::{Checked, all_keys, now, puts, refused, steps};
 use super::table;

@@ -7,8 +7,12 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
-    kv::{Compare, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch, WatchBatch, Watcher},
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{
+        Compare, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch,
+        WatchBatch, Watcher,
+    },
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -92,9 +96,7 @@ async fn expired_leases_keys_are_deleted(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn expired_leases_keys_are_deleted_in_one_revision_in_key_order(
-    kv: &Client,
-) -> Checked {
+async fn expired_leases_keys_are_deleted_in_one_revision_in_key_order(kv: &Client) -> Checked {
     let Short { id, ttl, .. } = short(kv).await?;
     put_on(kv, id, "c").await?;
     put_on(kv, id, "a").await?;

@@ -2,7 +2,8 @@
 //! leaves of them.
 
 use coord_core::{
-    Client, Error, KvBackend, error::ErrorKind,
+    Client, Error, KvBackend,
+    error::ErrorKind,
     kv::{Delete, KeyRange, Op, Put, Revision, Watch, WatchFilter},
 };
 use futures_util::future::join_all;
@@ -211,9 +212,7 @@ async fn watch_from_the_compact_revision_replays_what_is_left(kv: &Client) -> Ch
     expect_batch(&mut watch, three, ["put a=3"]).await
 }
 
-async fn watch_from_the_compact_revision_delivers_no_change_from_before_it(
-    kv: &Client,
-) -> Checked {
+async fn watch_from_the_compact_revision_delivers_no_change_from_before_it(kv: &Client) -> Checked {
     // The key a survives the compaction, with a revision from before it.
     let [_, two] = puts(kv, [("a", "1"), ("b", "1")]).await?;
     compact(kv, two).await?;

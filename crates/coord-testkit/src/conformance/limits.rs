@@ -3,7 +3,11 @@
 //! The numbers are those that the backend tells by [`limits`](KvBackend::limits), so the suite also
 //! fits a store with limits of its own.
 
-use coord_core::{Client, Error, KvBackend, error::ErrorKind, kv::{Compare, Op, Put, Range, Txn}};
+use coord_core::{
+    Client, Error, KvBackend,
+    error::ErrorKind,
+    kv::{Compare, Op, Put, Range, Txn},
+};
 
 use super::steps::{Checked, all_keys, now, refused, steps};
 use super::table;

@@ -1,7 +1,8 @@
 //! How a range is sorted, filtered and cut: fetch, count, filter, sort, cut, blank, in this order.
 
 use coord_core::{
-    Client, KvBackend, kv::{KeyRange, Range, RangeResponse, Revision, SortOrder, SortTarget},
+    Client, KvBackend,
+    kv::{KeyRange, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::steps::{Checked, keys_of, names, puts};

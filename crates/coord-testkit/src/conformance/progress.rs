@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use coord_core::{KvBackend, kv::{KeyRange, Revision, Watch, Watcher}};
+use coord_core::{
+    KvBackend,
+    kv::{KeyRange, Revision, Watch, Watcher},
+};
 use tokio::time::{sleep, timeout};
 
 use super::steps::{
@@ -107,9 +110,7 @@ async fn watch_resumed_after_a_bookmark_misses_nothing(kv: &Client) -> Checked {
 
 /// A watch of the far future keeps an etcd silent, and whoever asks nevertheless must not be helped
 /// at the expense of a watch that has caught up.
-async fn bookmark_for_one_watch_does_not_lose_another_to_a_compaction(
-    kv: &Client,
-) -> Checked {
+async fn bookmark_for_one_watch_does_not_lose_another_to_a_compaction(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let mut asks = kv.watch(Watch::new("b")).await?;
     let mut quiet = kv.watch(Watch::new("c").start_at(current.next())).await?;

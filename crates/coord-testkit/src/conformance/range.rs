@@ -1,6 +1,10 @@
 //! Which keys a range holds, now and in the past; what is counted, and what is shown.
 
-use coord_core::{Client, KvBackend, error::ErrorKind, kv::{KeyRange, Put, Range, Revision}};
+use coord_core::{
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{KeyRange, Put, Range, Revision},
+};
 
 use super::steps::{
     Checked, all_keys, compact, get, get_at, keys_of, lease, names, now, puts, refused,
@@ -78,9 +82,7 @@ async fn interval_has_its_start_and_not_its_end(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn interval_with_its_end_below_its_start_is_empty_and_no_error(
-    kv: &Client,
-) -> Checked {
+async fn interval_with_its_end_below_its_start_is_empty_and_no_error(kv: &Client) -> Checked {
     four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::from_wire("d", "a"))).await?;
     ensure_eq!((response.kvs.len(), response.count), (0, 0));

@@ -1,6 +1,9 @@
 //! Watches: registering them, reading them, bringing them up to date.
 
-use coord_core::{Error, KvBackend, Result, kv::{Revision, Watch, Watcher}};
+use coord_core::{
+    Error, KvBackend, Result,
+    kv::{Revision, Watch, Watcher},
+};
 use tokio::time::Instant;
 
 use super::calls::{in_time, is_hazard};

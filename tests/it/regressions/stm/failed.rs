@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use coord_core::stm::{Retry, StmError};
 use coord_core::{
-    Client, Error, KvBackend, Stm, error::{ErrorKind, Outcome}, kv::Compact, stm::Isolation,
+    Client, Error, KvBackend, Stm,
+    error::{ErrorKind, Outcome},
+    kv::Compact,
+    stm::Isolation,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Lagging, Record};

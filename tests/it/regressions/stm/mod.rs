@@ -7,7 +7,11 @@ mod seen;
 
 use std::sync::Arc;
 
-use coord_core::{Client, KvBackend, kv::{Put, Revision, Txn}, stm::Isolation};
+use coord_core::{
+    Client, KvBackend,
+    kv::{Put, Revision, Txn},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 
 const STRONG: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use coord_core::{Client, Error, Stm, kv::{KeyRange, Op, Range, Revision}, stm::Isolation};
+use coord_core::{
+    Client, Error, Stm,
+    kv::{KeyRange, Op, Range, Revision},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Record};
 

@@ -20,8 +20,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend, Stm, error::Outcome,
-    kv::{Compact, Delete, EventKind, KeyRange, Op, Put, Revision, Txn, Watch}, stm::Isolation,
+    Client, Error, KvBackend, Stm,
+    error::Outcome,
+    kv::{Compact, Delete, EventKind, KeyRange, Op, Put, Revision, Txn, Watch},
+    stm::Isolation,
 };
 use coord_mem::MemBackend;
 use coord_testkit::Fate;

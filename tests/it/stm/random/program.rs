@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coord_core::stm::Transaction;
-use coord_core::{Error, kv::{KeyRange, Revision}};
+use coord_core::{
+    Error,
+    kv::{KeyRange, Revision},
+};
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {

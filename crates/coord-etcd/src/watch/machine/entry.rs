@@ -24,7 +24,10 @@
 
 use std::sync::Arc;
 
-use coord_core::{Result, kv::{Event, Header, Revision, Watch, WatchBatch}};
+use coord_core::{
+    Result,
+    kv::{Event, Header, Revision, Watch, WatchBatch},
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -140,11 +143,7 @@ impl Post {
 }
 
 impl Entry {
-    pub(super) const fn new(
-        request: Watch,
-        slot: Arc<Slot>,
-        registering: Registering,
-    ) -> Self {
+    pub(super) const fn new(request: Watch, slot: Arc<Slot>, registering: Registering) -> Self {
         Self {
             at: Post::new(LaneName::Main),
             to: None,
