@@ -15,9 +15,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
+use crate::error::ReleaseError;
 use crate::error::{LossReason, PrimitiveError};
+use crate::kv::FencingToken;
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
-use crate::queue::{Contender, FencingToken, Held, ReleaseError, WaitQueue};
+use crate::queue::{Contender, Held, WaitQueue};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 
 use super::Leadership;
+use crate::error::ReleaseError;
 use crate::error::{LossReason, PrimitiveError};
+use crate::kv::FencingToken;
 use crate::kv::{Header, IntoBytes};
-use crate::queue::{Contender, FencingToken, Ownership, ReleaseError};
+use crate::queue::{Contender, Ownership};
 use crate::session::Session;
 
 /// A candidate in an election. Dropping it withdraws, in the background.

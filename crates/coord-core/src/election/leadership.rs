@@ -5,9 +5,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use super::Proclaimer;
+use crate::error::ReleaseError;
 use crate::error::{LossReason, PrimitiveError};
+use crate::kv::FencingToken;
 use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
-use crate::queue::{Contender, FencingToken, Held, ReleaseError};
+use crate::queue::{Contender, Held};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 

@@ -6,8 +6,9 @@ use super::Leaders;
 use super::contenders::Contenders;
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::kv::FencingToken;
 use crate::kv::{Header, IntoBytes, KeyValue, LeaseId, Range, Revision, Watch, Watcher};
-use crate::queue::{FencingToken, QueueKeys};
+use crate::queue::QueueKeys;
 use crate::retry_read::retry_read;
 
 /// How many contenders are read in one request.

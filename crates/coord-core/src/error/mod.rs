@@ -8,6 +8,7 @@
 //! somebody has thought about all three.
 
 mod loss;
+mod release;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 
 use crate::kv::{KeyRange, LeaseId, Revision, TTL_MAX};
 pub use loss::{LossReason, PrimitiveError};
+pub use release::ReleaseError;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

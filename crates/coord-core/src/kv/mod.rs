@@ -21,6 +21,7 @@
 
 mod compare;
 mod event;
+mod fencing_token;
 mod key_range;
 mod lease;
 mod limits;
@@ -31,6 +32,7 @@ mod txn;
 
 pub use compare::{Compare, CompareOp, CompareOperand};
 pub use event::{Event, EventKind, Watch, WatchBatch, WatchFilter, WatchStream, Watcher};
+pub use fencing_token::FencingToken;
 pub use key_range::{IntoBytes, KeyRange};
 pub use lease::{
     InvalidLeaseId, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,

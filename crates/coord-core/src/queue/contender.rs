@@ -4,16 +4,16 @@ use std::sync::OnceLock;
 use std::{fmt, iter};
 
 use bytes::Bytes;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::WaitQueue;
 use super::handoff::{HandoffSlot, Waiter};
-use super::key_guard::KeyGuard;
-use super::ownership::Ownership;
+use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
-use super::{FencingToken, ReleaseError, WaitQueue};
-use crate::error::{LossReason, Outcome, PrimitiveError};
-use crate::kv::{Compare, Delete, Header, IntoBytes, KeyValue, Op, Txn, TxnResponse};
+use super::wait::WATCH_AFTER;
+use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
+use crate::kv::{Compare, Delete, FencingToken, Header, IntoBytes, KeyValue, Op, Txn, TxnResponse};
 use crate::session::{Session, SessionState};
 use crate::telemetry::queue as events;
 
@@ -26,13 +26,11 @@ pub struct Contender {
     /// Of the response that showed the position.
     header: Header,
     pub(super) position: Position,
-    enqueued: Instant,
     /// Whether an earlier release may have deleted the key.
     may_be_released: bool,
-    /// How far the metrics have followed the contender.
     phase: events::Phase,
-    /// Cancelled when the key is lost or released; made when it is asked for.
-    cancelled: OnceLock<CancellationToken>,
+    /// Cancelled when the key is lost or the contender dropped; made when it is asked for.
+    cancelled: OnceLock<DropGuard>,
 }
 
 impl Contender {
@@ -43,23 +41,14 @@ impl Contender {
         header: Header,
         position: Position,
     ) -> Self {
-        let phase = events::enqueued(queue.kind);
-        let slot = queue.session().client().handoffs().register(guard.ownership().entry());
-        let mut contender = Self {
-            queue,
-            guard,
-            slot,
-            header,
-            position,
-            enqueued: Instant::now(),
-            may_be_released: false,
-            phase,
-            cancelled: OnceLock::new(),
-        };
-        if contender.position.is_first() {
-            contender.note_acquired();
+        let ownership = guard.ownership();
+        let mut phase = events::enqueued(queue.kind, queue.name(), ownership.created());
+        if position.is_first() {
+            phase.acquired();
         }
-        contender
+        let slot = queue.session().client().handoffs().register(ownership.entry());
+        let (may_be_released, cancelled) = (false, OnceLock::new());
+        Self { queue, guard, slot, header, position, may_be_released, phase, cancelled }
     }
 
     /// The contender of a key that exists in the queue already. Its guard deletes the key only once
@@ -70,13 +59,18 @@ impl Contender {
         header: Header,
     ) -> Result<Self, PrimitiveError> {
         let guard = KeyGuard::existing(queue.session(), kv.key.clone(), kv.create_revision);
-        let mut contender = Self::new(queue, guard, header, Position::default());
+        let mut contender = Self::new(queue, guard, header, Position::Unknown);
         contender.refresh().await?;
-        if contender.position.is_first() {
-            contender.note_acquired();
-        }
-        contender.guard.arm();
+        contender.guard.set_armed(true);
         Ok(contender)
+    }
+
+    /// Notes the position that a response showed.
+    pub(super) fn note_position(&mut self, header: Header, position: Position) {
+        (self.header, self.position) = (header, position);
+        if self.position.is_first() {
+            self.phase.acquired();
+        }
     }
 
     pub(super) const fn queue(&self) -> &WaitQueue {
@@ -86,10 +80,6 @@ impl Contender {
     /// What may be done with the key, without deleting it when dropped.
     pub(crate) const fn ownership(&self) -> &Ownership {
         self.guard.ownership()
-    }
-
-    pub(super) const fn set_header(&mut self, header: Header) {
-        self.header = header;
     }
 
     /// Returns the session.
@@ -146,35 +136,26 @@ impl Contender {
     /// # Cancel safety
     /// Dropping the future keeps the place in the queue: wait again, or drop the contender too.
     pub async fn acquired(&mut self) -> Result<(), PrimitiveError> {
-        let session = self.session().clone();
-        let waited = session.while_held(self.wait()).await;
-        match &waited {
-            Ok(()) => self.note_acquired(),
-            Err(PrimitiveError::Lost(reason)) => self.note_lost(*reason),
-            Err(PrimitiveError::Backend(_) | PrimitiveError::WouldBlockTasks) => {}
+        let ownership = self.ownership().clone();
+        let lost_later = async {
+            sleep(WATCH_AFTER).await;
+            ownership.lost().await
+        };
+        let waited = tokio::select! {
+            biased;
+            reason = ownership.session().lost() => Err(reason.into()),
+            waited = self.wait() => waited,
+            reason = lost_later => Err(reason.into()),
+        };
+        if let Err(PrimitiveError::Lost(reason)) = &waited {
+            self.phase.lost(*reason);
         }
         waited
     }
 
-    fn note_acquired(&mut self) {
-        let waited = self.enqueued.elapsed();
-        let (name, token) = (self.name(), self.fencing_token().0);
-        self.phase.acquired(&name, token, waited);
-    }
-
-    fn note_lost(&mut self, reason: LossReason) {
-        let (name, token) = (self.name(), self.fencing_token().0);
-        self.phase.lost(&name, token, reason);
-    }
-
-    fn note_released(&mut self) {
-        let (name, token) = (self.name(), self.fencing_token().0);
-        self.phase.released(&name, token);
-    }
-
     /// Returns a token that is cancelled when the key is lost or released.
     pub(crate) fn cancellation_token(&self) -> CancellationToken {
-        let token = self.cancelled.get_or_init(|| {
+        let guard = self.cancelled.get_or_init(|| {
             let token = self.session().cancellation_token();
             let (ownership, cancelled) = (self.ownership().clone(), token.clone());
             // The task ends when the contender is dropped, which cancels the token.
@@ -185,9 +166,9 @@ impl Contender {
                     _ = ownership.lost() => cancelled.cancel(),
                 }
             });
-            token
+            token.drop_guard()
         });
-        token.child_token()
+        guard.token().child_token()
     }
 
     /// Waits until the key is lost, and returns why: the session was lost, or another client
@@ -211,7 +192,11 @@ impl Contender {
         &self,
         future: F,
     ) -> Result<F::Output, LossReason> {
-        self.ownership().run_while_held(future).await
+        tokio::select! {
+            biased;
+            reason = self.lost() => Err(reason),
+            output = future => Ok(output),
+        }
     }
 
     /// Applies `txn` if the key is still held, evaluated by the store in the same step.
@@ -266,13 +251,13 @@ impl Contender {
         self.ownership().set_released(true);
         match self.session().while_held(self.ownership().while_in_queue(ops)).await {
             Ok(response) => {
-                self.guard.disarm();
+                self.guard.set_armed(false);
                 if let Some(successor) = successor {
                     successor.hand_over(response);
                 }
             }
             Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if self.may_be_released => {
-                self.guard.disarm();
+                self.guard.set_armed(false);
             }
             Err(PrimitiveError::Backend(error)) => {
                 self.slot.put_back(successor);
@@ -281,26 +266,23 @@ impl Contender {
                 return Err(error.into());
             }
             Err(lost) => {
-                self.guard.disarm();
+                self.guard.set_armed(false);
                 if let Some(reason) = lost.loss() {
-                    self.note_lost(reason);
+                    self.phase.lost(reason);
                 }
                 return Err(lost);
             }
         }
-        self.note_released();
+        self.phase.released();
         Ok(())
     }
 }
 
 impl Drop for Contender {
     fn drop(&mut self) {
-        if let Some(token) = self.cancelled.get() {
-            token.cancel();
-        }
         match (self.ownership().reported_loss(), self.session().state()) {
-            (Some(reason), _) | (None, SessionState::Lost(reason)) => self.note_lost(reason),
-            (None, SessionState::Alive | SessionState::Suspect) => self.note_released(),
+            (Some(reason), _) | (None, SessionState::Lost(reason)) => self.phase.lost(reason),
+            (None, SessionState::Alive | SessionState::Suspect) => self.phase.released(),
         }
     }
 }

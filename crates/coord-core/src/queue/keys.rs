@@ -21,8 +21,9 @@ use bytes::Bytes;
 use crate::kv::{IntoBytes, KeyRange, LeaseId, Range, Revision, SortOrder, SortTarget};
 use crate::session::KeySuffix;
 
-/// How many predecessors are read, remembered, and read again one by one.
-pub(super) const NEAREST: usize = 4;
+/// How many keys a narrow read returns: the own key, the predecessor, and room for keys of child
+/// names in between.
+const NARROW: u64 = 5;
 
 /// How the keys of a queue are made and read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,20 +78,21 @@ impl QueueKeys {
         Range::new(self.range()).keys_only()
     }
 
-    /// Reads the keys that were created last: a contender that has just enqueued, and the
-    /// nearest of its predecessors.
+    /// Reads the keys that were created last: that of a contender that is being enqueued, and the
+    /// nearest before it.
     pub(super) fn newest(&self) -> Range {
-        self.newest_first().limit(NEAREST as u64 + 1)
+        let all = self.all();
+        all.sorted(SortTarget::CreateRevision, SortOrder::Descending).limit(NARROW)
     }
 
     /// Reads the key with create revision `own`, and the nearest before it.
     pub(super) fn narrow(&self, own: Revision) -> Range {
-        self.wide(own).limit(NEAREST as u64 + 1)
+        self.newest().max_create_revision(own)
     }
 
     /// Reads all keys up to create revision `own`, newest first.
     pub(super) fn wide(&self, own: Revision) -> Range {
-        self.newest_first().max_create_revision(own)
+        self.narrow(own).limit(0)
     }
 
     /// Reads all keys with their values, oldest first.
@@ -103,10 +105,6 @@ impl QueueKeys {
         Range::prefix(self.go_key(lease))
             .keys_only()
             .sorted(SortTarget::CreateRevision, SortOrder::Ascending)
-    }
-
-    fn newest_first(&self) -> Range {
-        self.all().sorted(SortTarget::CreateRevision, SortOrder::Descending)
     }
 }
 

@@ -67,9 +67,9 @@ impl WaitQueue {
         };
         if enqueued.succeeded {
             let mut guard = KeyGuard::existing(&self.session, key, header.revision);
-            guard.arm();
+            guard.set_armed(true);
             let position = Position::read(&self.keys, &guard.ownership().entry(), &read);
-            let position = position.unwrap_or_default();
+            let position = position.unwrap_or(Position::Unknown);
             return Ok((Contender::new(self.clone(), guard, header, position), None));
         }
         let Some(found) = read.kvs.pop() else {

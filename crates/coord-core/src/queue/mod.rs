@@ -34,38 +34,43 @@
 //! | enqueue into an empty queue, release | 1, 1 |
 //! | wait behind a contender of the same client | 0; 1 if the two requests crossed |
 //! | wait behind another client's contender | 1 or 2, and one watch |
-//! | the predecessor of a waiter leaves without having been first | 1; 2 if others are before it |
+//! | the predecessor of a waiter leaves without having been first | 1 |
 //! | child names, such as `p/q` for `p`, hide the predecessors | 1 more per read |
 //! | `try_enqueue` of a queue in use | 1, and nothing is written |
 
 mod contender;
-mod fencing_token;
 mod handoff;
 mod key_guard;
 mod keys;
 mod lease_keyed;
-mod ownership;
 mod position;
-mod release;
 mod wait;
-
-use std::fmt;
 
 use bytes::Bytes;
 use tracing::Instrument as _;
 
 use crate::error::PrimitiveError;
-use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Range, Txn, TxnResponse};
+use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Txn};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use contender::Contender;
-pub use fencing_token::FencingToken;
 pub(crate) use handoff::Handoffs;
 use key_guard::KeyGuard;
+pub(crate) use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;
-pub(crate) use ownership::Ownership;
 use position::Position;
-pub use release::{Held, ReleaseError};
+
+/// What an acquired contender stands for: a lock or a leadership. It is implemented in this crate
+/// only.
+pub trait Held: std::fmt::Debug + Send + Sync + 'static {
+    /// The contender.
+    #[doc(hidden)]
+    fn contender(&self) -> &Contender;
+
+    /// The contender, to be released.
+    #[doc(hidden)]
+    fn into_contender(self) -> Contender;
+}
 
 /// How often `try_enqueue` reads whether all keys belong to child names, before it enqueues to find
 /// out.
@@ -95,7 +100,7 @@ const MAX_TRY_READS: usize = 4;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct WaitQueue {
     session: Session,
     keys: QueueKeys,
@@ -144,8 +149,8 @@ impl WaitQueue {
             let enqueued = guard.create(enqueue).await?;
             if let Some(read) = enqueued.responses.last().and_then(OpResponse::as_range) {
                 let position = Position::read(&self.keys, &guard.ownership().entry(), read);
-                // Keys of child names that were created in the same revision may hide the own key.
-                let position = position.unwrap_or_default();
+                // The own key is the newest. If a backend does not show it, the queue is read again.
+                let position = position.unwrap_or(Position::Unknown);
                 return Ok(Contender::new(self.clone(), guard, enqueued.header, position));
             }
             // Another owner of the lease has created this key.
@@ -187,10 +192,14 @@ impl WaitQueue {
         let mut is_empty = Compare::absent(self.keys.range());
         let mut read = self.keys.any();
         for _ in 0..MAX_TRY_READS {
-            let response = match self.enqueue_if(is_empty, read, &value).await? {
-                Attempt::Enqueued(contender) => return Ok(Some(*contender)),
-                Attempt::NotEmpty(response) => response,
-            };
+            let mut guard = self.new_guard();
+            let put = guard.put(&value);
+            let enqueue = Txn::new().when([is_empty]).and_then([put]).or_else([read]);
+            let response = guard.create(enqueue).await?;
+            if response.succeeded {
+                let (queue, header) = (self.clone(), response.header);
+                return Ok(Some(Contender::new(queue, guard, header, Position::First)));
+            }
             let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
             if reads.any(|read| read.kvs.iter().any(|kv| self.keys.owns(&kv.key))) {
                 return Ok(None);
@@ -202,53 +211,15 @@ impl WaitQueue {
             is_empty = Compare::create_revision(self.keys.range(), CompareOp::Less, next);
         }
         let mut contender = self.enqueue(value).await?;
-        if contender.position.is_unknown() {
+        if contender.position == Position::Unknown {
             self.session.while_held(contender.refresh()).await?;
         }
-        if !contender.position.is_first() {
-            return Ok(None);
-        }
-        // The refresh may have shown it to be first: this returns at once.
-        contender.acquired().await?;
-        Ok(Some(contender))
-    }
-
-    /// Enqueues a contender if `is_empty` holds; otherwise writes nothing, and reads `read`.
-    async fn enqueue_if(
-        &self,
-        is_empty: Compare,
-        read: Range,
-        value: &Bytes,
-    ) -> Result<Attempt, PrimitiveError> {
-        let mut guard = self.new_guard();
-        let enqueue = Txn::new().when([is_empty]).and_then([guard.put(value)]).or_else([read]);
-        let response = guard.create(enqueue).await?;
-        if !response.succeeded {
-            return Ok(Attempt::NotEmpty(response));
-        }
-        let contender = Contender::new(self.clone(), guard, response.header, Position::FIRST);
-        Ok(Attempt::Enqueued(Box::new(contender)))
+        Ok(contender.position.is_first().then_some(contender))
     }
 
     fn new_guard(&self) -> KeyGuard {
         let suffix = self.session.key_suffix();
         let key = self.keys.key(self.session.lease_id(), &suffix);
         KeyGuard::new(&self.session, key, suffix)
-    }
-}
-
-/// What an enqueue on a condition came to.
-enum Attempt {
-    Enqueued(Box<Contender>),
-    /// The condition does not hold, and this is what was read.
-    NotEmpty(TxnResponse),
-}
-
-impl fmt::Debug for WaitQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitQueue")
-            .field("name", &self.name())
-            .field("session", &self.session)
-            .finish()
     }
 }

@@ -1,176 +1,125 @@
-//! The position of a contender: what is known of the contenders before it.
+//! The position of a contender: first, behind a predecessor, or not known.
 //!
 //! A queue entry is a key and the revision that created it; entries are ordered by that revision.
-//! No contender ever enqueues before another, so the predecessors of a contender only become fewer.
-//! A contender that has read all of them needs no further read of the queue: single reads of their
-//! keys show which are left, so the store need not sort a queue of a thousand for the second in it.
-//! Of more than [`NEAREST`] predecessors only the nearest are remembered, and when those are gone
-//! the queue is read again.
+//! No contender ever enqueues before another, so the predecessors of a contender only become fewer,
+//! and a contender that is first stays first as long as its key exists. A position comes from one
+//! read of the queue, newest first, up to the contender's own key:
 //!
 //! ```text
-//! create revision   key                                position of 18           position of 31
-//!              12   jobs/1-1                           {[17, 12], complete}
-//!              15   jobs/night/9-2  (another queue)
-//!              17   jobs/3-1
-//!              18   jobs/4-9
-//!         20 to 30   …
-//!              31   jobs/7-1                                                    {[30, 29, 28, 27]}
+//! read for jobs/4-9, created at 18                            position
+//! jobs/4-9@18  jobs/3-1@17  jobs/1-1@12                       behind jobs/3-1@17
+//! jobs/4-9@18  jobs/night/9-2@15                              first: the other is a child name's
+//! jobs/4-9@18  jobs/night/9-2@15  …  (cut off by the limit)   unknown: all keys are read then
+//! jobs/3-1@17  jobs/1-1@12                                    none: the contender was evicted
 //! ```
-
-use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use super::keys::{NEAREST, QueueKeys};
-use crate::kv::{KeyValue, LeaseId, RangeResponse, Revision};
+use super::keys::QueueKeys;
+use crate::kv::{LeaseId, RangeResponse, Revision};
 
-/// A key of a queue, in the life that began at a revision. Two entries are equal that have the same
-/// key and create revision: a client that overwrites the key without its lease changes neither.
-#[derive(Clone, Debug)]
+/// A key of a queue, in the life that began at a revision.
+///
+/// A client that overwrites the key without its lease changes neither, so the lease is not part of
+/// the identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueEntry {
     pub(super) key: Bytes,
     pub(super) created: Revision,
-    lease: Option<LeaseId>,
 }
 
-impl QueueEntry {
-    /// The entry of a contender.
-    pub(super) const fn new(key: Bytes, created: Revision, lease: LeaseId) -> Self {
-        Self { key, created, lease: Some(lease) }
-    }
-
-    /// The entry that a key is now.
-    pub(super) fn of(kv: &KeyValue) -> Self {
-        Self { key: kv.key.clone(), created: kv.create_revision, lease: kv.lease }
-    }
-
-    /// Whether no contender can have created the key: it has no lease, or its name is not made from
-    /// its lease.
-    pub(super) fn is_foreign(&self) -> bool {
-        self.lease.is_none_or(|lease| {
-            let id = self.key.rsplit(|byte| *byte == b'/').next();
-            let suffix = id.and_then(|id| id.strip_prefix(lease.to_string().as_bytes()));
-            suffix.is_none_or(|suffix| !suffix.is_empty() && !suffix.starts_with(b"-"))
-        })
-    }
-}
-
-impl PartialEq for QueueEntry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for QueueEntry {}
-
-impl PartialOrd for QueueEntry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for QueueEntry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (&self.key, self.created).cmp(&(&other.key, other.created))
-    }
-}
-
-/// What a contender knows of its predecessors, as of the last time its own key was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Position {
-    /// The nearest predecessors, nearest first.
-    pub(super) predecessors: Vec<QueueEntry>,
-    /// Whether these are all predecessors.
-    pub(super) complete: bool,
+/// What a contender knows of its position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    First,
+    /// Behind this entry; whether more are before that one is not known.
+    Behind {
+        predecessor: QueueEntry,
+        /// The lease of the predecessor's key.
+        lease: Option<LeaseId>,
+    },
+    /// The queue has to be read.
+    Unknown,
 }
 
 impl Position {
-    /// First in the queue.
-    pub(super) const FIRST: Self = Self { predecessors: Vec::new(), complete: true };
-
     /// The position that a read of the queue shows, newest first and up to the contender's own key;
     /// `None` if that key is not in it: the contender was evicted.
     pub(super) fn read(keys: &QueueKeys, own: &QueueEntry, read: &RangeResponse) -> Option<Self> {
         let mut kvs = read.kvs.iter();
-        if kvs.next().map(QueueEntry::of).as_ref() != Some(own) {
+        if kvs.next().is_none_or(|kv| kv.key != own.key || kv.create_revision != own.created) {
             return None;
         }
-        let mut owned = kvs.filter(|kv| keys.owns(&kv.key)).map(QueueEntry::of);
-        let predecessors: Vec<_> = owned.by_ref().take(NEAREST).collect();
-        let complete = !read.more && owned.next().is_none();
-        Some(Self { predecessors, complete })
+        Some(match kvs.find(|kv| keys.owns(&kv.key)) {
+            Some(kv) => {
+                let predecessor = QueueEntry { key: kv.key.clone(), created: kv.create_revision };
+                Self::Behind { predecessor, lease: kv.lease }
+            }
+            None if read.more => Self::Unknown,
+            None => Self::First,
+        })
     }
 
     /// Whether the contender is first.
     pub(super) const fn is_first(&self) -> bool {
-        self.complete && self.predecessors.is_empty()
+        matches!(self, Self::First)
     }
+}
 
-    /// Whether the queue has to be read: no predecessor is known, and there may be some.
-    pub(super) const fn is_unknown(&self) -> bool {
-        !self.complete && self.predecessors.is_empty()
-    }
-
-    /// The contender to wait for.
-    pub(super) fn predecessor(&self) -> Option<&QueueEntry> {
-        self.predecessors.first()
-    }
+/// Whether no contender can have created a key: it has no lease, or its name is not made from its
+/// lease.
+pub(super) fn is_foreign(key: &[u8], lease: Option<LeaseId>) -> bool {
+    lease.is_none_or(|lease| {
+        let id = key.rsplit(|byte| *byte == b'/').next();
+        let suffix = id.and_then(|id| id.strip_prefix(lease.to_string().as_bytes()));
+        suffix.is_none_or(|suffix| !suffix.is_empty() && !suffix.starts_with(b"-"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn kv(key: &str, create_revision: i64) -> KeyValue {
-        let create_revision = Revision(create_revision);
-        let id = key.rsplit('/').next().and_then(|id| id.split('-').next());
-        let lease = id.and_then(|id| i64::from_str_radix(id, 16).ok()).and_then(LeaseId::new);
-        KeyValue { key: key.to_owned().into(), create_revision, lease, ..KeyValue::default() }
-    }
+    use crate::kv::KeyValue;
 
     #[test]
     fn key_without_lease_or_of_other_form_is_foreign() {
-        let is_foreign = |kv: &KeyValue| QueueEntry::of(kv).is_foreign();
-        let contender = kv("jobs/4a-1", 18);
-        assert!(!is_foreign(&contender) && !is_foreign(&kv("jobs/4a", 18)));
-        assert!(is_foreign(&KeyValue { lease: None, ..contender.clone() }));
-        assert!(is_foreign(&KeyValue { lease: LeaseId::new(5), ..contender }));
-        assert!(is_foreign(&KeyValue { lease: LeaseId::new(4), ..kv("jobs/4a", 1) }));
+        let lease = LeaseId::new(0x4a);
+        assert!(!is_foreign(b"jobs/4a-1", lease) && !is_foreign(b"jobs/4a", lease));
+        assert!(is_foreign(b"jobs/4a-1", None));
+        assert!(is_foreign(b"jobs/4a-1", LeaseId::new(5)));
+        assert!(is_foreign(b"jobs/4a", LeaseId::new(4)));
     }
 
-    fn position(kvs: &[&KeyValue], more: bool) -> Option<Position> {
-        let kvs = kvs.iter().copied().cloned().collect();
-        let read = RangeResponse { kvs, more, ..RangeResponse::default() };
-        Position::read(&QueueKeys::new("jobs"), &QueueEntry::of(&kv("jobs/4-1", 18)), &read)
+    fn kv(key: &'static str, create_revision: i64) -> KeyValue {
+        let create_revision = Revision(create_revision);
+        KeyValue { key: key.into(), create_revision, ..KeyValue::default() }
     }
 
-    fn known(predecessors: &[&KeyValue], complete: bool) -> Option<Position> {
-        let predecessors = predecessors.iter().map(|kv| QueueEntry::of(kv)).collect();
-        Some(Position { predecessors, complete })
+    fn position(kvs: &[KeyValue], more: bool) -> Option<Position> {
+        let own = QueueEntry { key: "jobs/4-1".into(), created: Revision(18) };
+        let read = RangeResponse { kvs: kvs.to_vec(), more, ..RangeResponse::default() };
+        Position::read(&QueueKeys::new("jobs"), &own, &read)
     }
 
     #[test]
     fn keys_of_child_names_do_not_count_but_may_hide_others() {
-        let (own, before) = (kv("jobs/4-1", 18), kv("jobs/3-1", 17));
-        let (other, first) = (kv("jobs/night/1-2", 15), kv("jobs/1-1", 12));
-
-        assert_eq!(position(&[&own], false), Some(Position::FIRST));
-        assert_eq!(position(&[&own, &before], false), known(&[&before], true));
-        assert_eq!(position(&[&own, &before], true), known(&[&before], false));
-        assert_eq!(position(&[&own, &other], false), Some(Position::FIRST));
-        assert!(position(&[&own, &other], true).expect("own key is there").is_unknown());
-        assert_eq!(position(&[&own, &other, &first], false), known(&[&first], true));
-        assert_eq!(position(&[&before], true), None);
-        assert_eq!(position(&[&kv("jobs/4-1", 20)], false), None, "another life of the key");
-    }
-
-    #[test]
-    fn of_many_predecessors_only_nearest_are_remembered() {
-        let own = kv("jobs/4-1", 18);
-        let before: Vec<_> = (1..=5).map(|n| kv(&format!("jobs/3-{n}"), 18 - n)).collect();
-        let before: Vec<_> = before.iter().collect();
-        let queue = |n: usize| [&[&own], &before[..n]].concat();
-        assert_eq!(position(&queue(NEAREST), false), known(&before[..NEAREST], true));
-        assert_eq!(position(&queue(5), false), known(&before[..NEAREST], false));
+        let own = || kv("jobs/4-1", 18);
+        let child = || kv("jobs/night/1-2", 15);
+        let behind = |key: &'static str, created| {
+            let predecessor = QueueEntry { key: key.into(), created: Revision(created) };
+            Some(Position::Behind { predecessor, lease: None })
+        };
+        for more in [false, true] {
+            let nearest = [own(), kv("jobs/3-1", 17), kv("jobs/1-1", 12)];
+            assert_eq!(position(&nearest, more), behind("jobs/3-1", 17));
+            let hidden = [own(), child(), kv("jobs/1-1", 12)];
+            assert_eq!(position(&hidden, more), behind("jobs/1-1", 12));
+            let others = [kv("jobs/3-1", 17)];
+            assert_eq!(position(&others, more), None, "the own key is gone");
+            assert_eq!(position(&[kv("jobs/4-1", 20)], more), None, "another life of the key");
+        }
+        assert_eq!(position(&[own()], false), Some(Position::First));
+        assert_eq!(position(&[own(), child()], false), Some(Position::First));
+        assert_eq!(position(&[own(), child()], true), Some(Position::Unknown));
     }
 }

@@ -61,11 +61,11 @@ mod tests {
         session.entered(SessionState::Lost(LossReason::Revoked), Duration::ZERO);
         session.keep_alive_confirmed();
         session.keep_alive_failed(&Error::TooManyRequests);
-        let (name, token) = (Bytes::from_static(b"m"), Revision(2));
-        let mut contender = queue::enqueued("mutex");
-        contender.acquired(&name, token, Duration::from_millis(1500));
-        contender.released(&name, token);
-        queue::enqueued("mutex").lost(&name, token, LossReason::KeyDeleted);
+        let mut contender = queue::enqueued("mutex", Bytes::from_static(b"m"), Revision(2));
+        contender.acquired();
+        contender.released();
+        let mut other = queue::enqueued("mutex", Bytes::from_static(b"m"), Revision(2));
+        other.lost(LossReason::KeyDeleted);
         transaction::conflicted(1, &["a key"]);
         transaction::ended("committed");
         request::ended("put", Some(&Error::TooManyRequests), Duration::from_millis(2));
@@ -103,13 +103,12 @@ mod tests {
     fn gauges_return_to_zero_when_contenders_end() {
         let recorder = DebuggingRecorder::new();
         ::metrics::with_local_recorder(&recorder, || {
-            let (name, token) = (Bytes::from_static(b"m"), Revision(2));
-            let mut holder = queue::enqueued("mutex");
-            holder.acquired(&name, token, Duration::ZERO);
-            let mut waiter = queue::enqueued("mutex");
-            waiter.lost(&name, token, LossReason::Expired);
-            holder.released(&name, token);
-            holder.released(&name, token);
+            let enqueued = || queue::enqueued("mutex", Bytes::from_static(b"m"), Revision(2));
+            let (mut holder, mut waiter) = (enqueued(), enqueued());
+            holder.acquired();
+            waiter.lost(LossReason::Expired);
+            holder.released();
+            holder.released();
         });
         let mut gauges = 0;
         for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {

@@ -1,8 +1,7 @@
 //! Events of a wait queue. `kind` is the primitive on it: "mutex", "election", or "queue".
 
-use std::time::Duration;
-
 use bytes::Bytes;
+use tokio::time::Instant;
 use tracing::Span;
 
 use super::{ELECTION, LOCK, label, metrics};
@@ -29,10 +28,14 @@ pub(crate) fn hold_span(kind: &'static str, name: &Bytes, token: Revision) -> Sp
     }
 }
 
-/// How far the metrics have followed a contender, so that each is counted once.
+/// How far the log and the metrics have followed a contender, so that each event counts once.
 #[derive(Debug)]
 pub(crate) struct Phase {
     kind: &'static str,
+    name: Bytes,
+    /// The revision that the fencing token stands for.
+    token: Revision,
+    enqueued: Instant,
     state: State,
 }
 
@@ -45,34 +48,34 @@ enum State {
 }
 
 /// The key of a contender was created.
-pub(crate) fn enqueued(kind: &'static str) -> Phase {
+pub(crate) fn enqueued(kind: &'static str, name: Bytes, token: Revision) -> Phase {
     metrics::count("coord_queue_enqueued_total", &[("kind", kind)]);
     let state = State::Waiting;
     gauge(kind, state, 1.0);
-    Phase { kind, state }
+    Phase { kind, name, token, enqueued: Instant::now(), state }
 }
 
 impl Phase {
     /// Enters a state; returns the state before, if that was not the end.
     fn enter(&mut self, state: State) -> Option<State> {
-        let before = std::mem::replace(&mut self.state, state);
+        let before = self.state;
         if before == State::Ended {
-            self.state = before;
             return None;
         }
+        self.state = state;
         gauge(self.kind, before, -1.0);
         gauge(self.kind, state, 1.0);
         Some(before)
     }
 
-    /// The contender is first, `waited` after it was enqueued. Locks may change hands thousands of
-    /// times a second, so their lines are for debugging.
-    pub(crate) fn acquired(&mut self, name: &Bytes, token: Revision, waited: Duration) {
+    /// The contender is first. Locks may change hands thousands of times a second, so their lines
+    /// are for debugging.
+    pub(crate) fn acquired(&mut self) {
         if self.state != State::Waiting {
             return;
         }
         self.enter(State::Held);
-        let name = name.escape_ascii();
+        let (name, token, waited) = (self.name.escape_ascii(), self.token, self.enqueued.elapsed());
         if self.kind == "election" {
             tracing::info!(target: ELECTION, %name, %token, ?waited, "leading");
         } else {
@@ -82,9 +85,9 @@ impl Phase {
     }
 
     /// The contender left the queue.
-    pub(crate) fn released(&mut self, name: &Bytes, token: Revision) {
+    pub(crate) fn released(&mut self) {
         let Some(before) = self.enter(State::Ended) else { return };
-        let name = name.escape_ascii();
+        let (name, token) = (self.name.escape_ascii(), self.token);
         match (before, self.kind) {
             (State::Held, "election") => {
                 tracing::info!(target: ELECTION, %name, %token, reason = "resigned",
@@ -97,9 +100,9 @@ impl Phase {
     }
 
     /// The contender lost its key, while it held or waited.
-    pub(crate) fn lost(&mut self, name: &Bytes, token: Revision, reason: LossReason) {
+    pub(crate) fn lost(&mut self, reason: LossReason) {
         let Some(before) = self.enter(State::Ended) else { return };
-        let name = name.escape_ascii();
+        let (name, token) = (self.name.escape_ascii(), self.token);
         match (before, self.kind) {
             (State::Held, "election") => {
                 tracing::warn!(target: ELECTION, %name, %token, %reason, "no longer leading");

@@ -1,7 +1,8 @@
 //! The error of a release, which returns what was to be released.
 
-use super::Contender;
-use crate::error::PrimitiveError;
+use std::fmt::Debug;
+
+use super::PrimitiveError;
 
 /// A release was not confirmed. What was to be released is returned, as it was.
 ///
@@ -13,7 +14,7 @@ use crate::error::PrimitiveError;
 #[derive(Debug, thiserror::Error)]
 #[error("the release was not confirmed: {cause}")]
 #[non_exhaustive]
-pub struct ReleaseError<T: std::fmt::Debug> {
+pub struct ReleaseError<T: Debug> {
     /// What was to be released: a guard, a leadership, a candidate or a contender.
     pub held: Box<T>,
     /// Why the release was not confirmed.
@@ -21,25 +22,14 @@ pub struct ReleaseError<T: std::fmt::Debug> {
     pub cause: PrimitiveError,
 }
 
-impl<T: std::fmt::Debug> ReleaseError<T> {
+impl<T: Debug> ReleaseError<T> {
     pub(crate) fn new(held: T, cause: PrimitiveError) -> Self {
         Self { held: Box::new(held), cause }
     }
 }
 
-impl<T: std::fmt::Debug> From<ReleaseError<T>> for PrimitiveError {
+impl<T: Debug> From<ReleaseError<T>> for PrimitiveError {
     fn from(error: ReleaseError<T>) -> Self {
         error.cause
     }
-}
-
-/// What an acquired contender stands for: a lock or a leadership. It is implemented here only.
-pub trait Held: std::fmt::Debug + Send + Sync + 'static {
-    /// The contender.
-    #[doc(hidden)]
-    fn contender(&self) -> &Contender;
-
-    /// The contender, to be released.
-    #[doc(hidden)]
-    fn into_contender(self) -> Contender;
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-use crate::kv::Revision;
+use super::Revision;
 
 /// A number that grows with every holder of a lock or leadership, so that a resource can reject
 /// writes of an earlier holder.
@@ -17,7 +17,7 @@ use crate::kv::Revision;
 /// It prints and parses as a decimal number, and with the feature `serde` serializes as a number.
 ///
 /// ```
-/// use coord_core::{kv::Revision, queue::FencingToken};
+/// use coord_core::kv::{FencingToken, Revision};
 ///
 /// let (earlier, later) = (FencingToken(Revision(7)), FencingToken(Revision(9)));
 /// assert!(later > earlier);
