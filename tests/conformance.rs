@@ -5,20 +5,20 @@ use std::process::ExitCode;
 use coord_core::KvBackendExt;
 use coord_core::layer::{PrefixLayer, TraceLayer};
 use coord_mem::MemBackend;
-use coord_testkit::conformance::{self, Clock, Need, Suite};
+use coord_testkit::conformance::{self, Capability, Clock, Suite};
 
 fn main() -> ExitCode {
     conformance::main([mem(), prefix(), trace()])
 }
 
 fn mem() -> Suite {
-    Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).claims(Need::ALL)
+    Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).claims(Capability::ALL)
 }
 
 /// A layer that only records what passes.
 fn trace() -> Suite {
     let factory = async || ((), TraceLayer::new(MemBackend::new()));
-    Suite::new("trace", Clock::Paused, factory).claims(Need::ALL)
+    Suite::new("trace", Clock::Paused, factory).claims(Capability::ALL)
 }
 
 /// A corner of a store in which others have keys too, right up to its edges.
@@ -31,6 +31,7 @@ fn prefix() -> Suite {
         (whole.clone(), PrefixLayer::new(whole, "p/"))
     };
     // Revisions began before the prefix was used, requests grow by it, and it gives ranges an end.
-    let claims = [Need::RetainedTombstone, Need::PutsCheckedFirst, Need::OwnPutCall];
+    let claims =
+        [Capability::RetainedTombstone, Capability::PutsCheckedFirst, Capability::OwnPutCall];
     Suite::new("prefix", Clock::Paused, factory).claims(claims)
 }

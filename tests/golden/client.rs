@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coord_core::{FencingToken, LeaseId, Session, SessionBuilder, SessionState, stm};
 use coord_mem::MemBackend;
-use coord_testkit::{Calls, Fate, Intercept};
+use coord_testkit::{Action, Calls, Intercept};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -78,19 +78,19 @@ impl Client {
 
     /// The end of the process: its tasks stop, and what dropping them would send is never sent.
     pub(crate) fn crash(self) {
-        self.network.set(Fate::Hang);
+        self.network.set(Action::Hang);
     }
 
     /// Does a command, or begins it: then there will be an answer.
     pub(crate) fn obey(&mut self, said: &Said) -> Result<Option<Answer>, Failure> {
         match &said.command {
             Command::Go => self.hands.go.add_permits(1),
-            Command::Mute => self.network.set(Fate::LoseReply),
-            Command::Cut => self.network.set(Fate::LoseRequest),
-            Command::Delay(secs) => self.network.set(Fate::Late(Duration::from_secs(*secs))),
+            Command::Mute => self.network.set(Action::DropResponse),
+            Command::Cut => self.network.set(Action::DropRequest),
+            Command::Delay(secs) => self.network.set(Action::Delay(Duration::from_secs(*secs))),
             Command::Deafen => self.network.silence(true),
             Command::Mend => {
-                self.network.set(Fate::Pass);
+                self.network.set(Action::Pass);
                 self.network.silence(false);
             }
             Command::Cancel => self.cancel()?,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coord_core::WatchBatch;
-use coord_testkit::{Call, Fate, Record, Rule};
+use coord_testkit::{Action, Call, Recorder, Rule};
 
 /// A rule that remembers every call, and lets all meet the same fate, which can be changed. Clones
 /// are handles to it.
@@ -13,20 +13,20 @@ use coord_testkit::{Call, Fate, Record, Rule};
 /// its own.
 #[derive(Clone)]
 pub(crate) struct Network {
-    pub(crate) record: Record,
-    fate: Arc<Mutex<Fate>>,
+    pub(crate) record: Recorder,
+    fate: Arc<Mutex<Action>>,
     silent: Arc<AtomicBool>,
 }
 
 impl Network {
     /// A network on which nothing is lost.
     pub(crate) fn new() -> Self {
-        let fate = Arc::new(Mutex::new(Fate::Pass));
-        Self { record: Record::new(), fate, silent: Arc::default() }
+        let fate = Arc::new(Mutex::new(Action::Pass));
+        Self { record: Recorder::new(), fate, silent: Arc::default() }
     }
 
     /// What becomes of calls from now on.
-    pub(crate) fn set(&self, fate: Fate) {
+    pub(crate) fn set(&self, fate: Action) {
         *self.current() = fate;
     }
 
@@ -35,14 +35,14 @@ impl Network {
         self.silent.store(silent, Ordering::Relaxed);
     }
 
-    fn current(&self) -> MutexGuard<'_, Fate> {
+    fn current(&self) -> MutexGuard<'_, Action> {
         self.fate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Rule for Network {
-    fn fate(&self, call: &Call) -> Fate {
-        self.record.fate(call);
+    fn action(&self, call: &Call) -> Action {
+        self.record.action(call);
         self.current().clone()
     }
 

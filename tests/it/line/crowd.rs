@@ -6,7 +6,7 @@ use std::time::Duration;
 use coord_core::Op;
 use coord_core::contender::{Contender, WaitingLine};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Record};
+use coord_testkit::{Call, Recorder};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -16,13 +16,13 @@ use crate::support::{behind, secs, session, session_on, settle};
 struct Crowd {
     others: Vec<(WaitingLine, Contender)>,
     mine: WaitingLine,
-    record: Record,
+    record: Recorder,
 }
 
 impl Crowd {
     /// So many others have each been served and come back, and `mine` has been served and left.
     async fn new(store: &MemBackend, name: &'static str, others: usize) -> Self {
-        let record = Record::new();
+        let record = Recorder::new();
         let mine = session_on(behind(store, record.clone())).await;
         let mut crowd = Self {
             others: Vec::new(),

@@ -1,9 +1,9 @@
-//! A member that has stopped following the others.
+//! A stale cluster member: its serializable reads are answered from an old revision.
 //!
-//! A serializable read is answered by the member that is asked, from what it knows. [`Lagging`]
-//! knows nothing of what was done since it [fell behind](Lagging::fall_behind): such a read is
-//! answered as of then, and one as of a later revision is refused. So is a transaction of such
-//! reads, conditions and all. All else needs a majority, and is as on any other member.
+//! A member answers a serializable read from its local state, without consensus. After
+//! [`fall_behind`](StaleMember::fall_behind), a [`StaleMember`] answers serializable reads, and
+//! transactions of serializable reads with their compares, as of that revision. It refuses a read
+//! at a later revision. All other requests need a majority and are forwarded unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,59 +16,59 @@ use coord_core::{
     RangeResponse, Result, Revision, Txn, TxnResponse, Watch, WatchRequest,
 };
 
-/// A backend whose serializable reads can be made to lag behind. Clones share the lag.
+/// A backend wrapper whose serializable reads can be made stale. Clones share the state.
 ///
 /// ```
 /// use coord_core::{KvBackend, KvBackendExt, Range};
 /// use coord_mem::MemBackend;
-/// use coord_testkit::Lagging;
+/// use coord_testkit::StaleMember;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> coord_core::Result<()> {
 /// let store = MemBackend::new();
-/// let member = Lagging::new(store.clone());
+/// let member = StaleMember::new(store.clone());
 /// let put = store.put("a", "1").await?;
 /// member.fall_behind(put.header.revision);
 /// store.put("a", "2").await?;
 ///
-/// let anywhere = member.range(Range::new("a").serializable()).await?;
-/// assert_eq!(anywhere.kvs[0].value, "1");
-/// let majority = member.range(Range::new("a")).await?;
-/// assert_eq!(majority.kvs[0].value, "2");
+/// let serializable = member.range(Range::new("a").serializable()).await?;
+/// assert_eq!(serializable.kvs[0].value, "1");
+/// let linearizable = member.range(Range::new("a")).await?;
+/// assert_eq!(linearizable.kvs[0].value, "2");
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Lagging<B> {
+pub struct StaleMember<B> {
     inner: B,
-    /// The newest revision that the member knows; zero if it has caught up.
-    newest: Arc<AtomicI64>,
+    /// The newest revision that the member has applied; zero if it is up to date.
+    applied: Arc<AtomicI64>,
 }
 
-impl<B: KvBackend> Lagging<B> {
-    /// A member that does not lag behind yet.
+impl<B: KvBackend> StaleMember<B> {
+    /// Wraps `inner` as a member that is up to date.
     pub fn new(inner: B) -> Self {
-        Self { inner, newest: Arc::default() }
+        Self { inner, applied: Arc::default() }
     }
 
-    /// From now on it knows nothing newer than `revision`.
+    /// Makes serializable reads stale: from now on they see nothing newer than `revision`.
     pub fn fall_behind(&self, revision: Revision) {
-        self.newest.store(revision.0, Ordering::Relaxed);
+        self.applied.store(revision.0, Ordering::Relaxed);
     }
 
-    /// It knows everything again.
+    /// Brings the member up to date: serializable reads see the current revision again.
     pub fn catch_up(&self) {
-        self.newest.store(0, Ordering::Relaxed);
+        self.applied.store(0, Ordering::Relaxed);
     }
 
-    /// What it knows last, if it lags behind.
-    fn newest(&self) -> Option<Revision> {
-        let newest = self.newest.load(Ordering::Relaxed);
-        (newest > 0).then_some(Revision(newest))
+    /// The newest revision that serializable reads see, if the member is stale.
+    fn stale_revision(&self) -> Option<Revision> {
+        let applied = self.applied.load(Ordering::Relaxed);
+        (applied > 0).then_some(Revision(applied))
     }
 
-    /// The answer of a member that knows nothing newer than `newest`.
-    async fn range_behind(&self, range: Range, newest: Revision) -> Result<RangeResponse> {
+    /// Answers `range` as a member whose newest revision is `newest`.
+    async fn range_at(&self, range: Range, newest: Revision) -> Result<RangeResponse> {
         if range.revision > newest {
             let (requested, current) = (Some(range.revision), Some(newest));
             return Err(Error::FutureRevision { requested, current });
@@ -79,46 +79,47 @@ impl<B: KvBackend> Lagging<B> {
         Ok(read)
     }
 
-    async fn txn_behind(&self, txn: Txn, newest: Revision) -> Result<TxnResponse> {
+    /// Answers a transaction of serializable reads as a member whose newest revision is `newest`.
+    async fn txn_at(&self, txn: Txn, newest: Revision) -> Result<TxnResponse> {
         let mut succeeded = true;
         for compare in &txn.compares {
             let compared = Range::new(&compare.keys);
-            let kvs = self.range_behind(compared, newest).await?.kvs;
+            let kvs = self.range_at(compared, newest).await?.kvs;
             succeeded &= kvs.iter().all(|kv| compare.is_met_by(Some(kv)))
                 && (!kvs.is_empty() || compare.is_met_by(None));
         }
         let mut responses = Vec::new();
         for op in if succeeded { txn.success } else { txn.failure } {
             if let Op::Range(range) = op {
-                responses.push(OpResponse::Range(self.range_behind(range, newest).await?));
+                responses.push(OpResponse::Range(self.range_at(range, newest).await?));
             }
         }
-        // Nothing is written, so this is the header of any read.
+        // An empty transaction writes nothing; its header is that of any linearizable read.
         let mut header = self.inner.txn(Txn::new()).await?.header;
         header.revision = newest;
         Ok(TxnResponse { header, succeeded, responses })
     }
 }
 
-/// Whether the member that is asked answers a transaction alone: all it does is to read so.
+/// Whether a member answers `txn` without consensus: every step is a serializable read.
 fn is_serializable(txn: &Txn) -> bool {
     let serializable = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
     txn.success.iter().chain(&txn.failure).all(serializable)
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods, reason = "no read may pass unseen")]
-impl<B: KvBackend> KvBackend for Lagging<B> {
+#[deny(clippy::missing_trait_methods, reason = "every read must be checked for staleness")]
+impl<B: KvBackend> KvBackend for StaleMember<B> {
     async fn range(&self, request: Range) -> Result<RangeResponse> {
-        match self.newest() {
-            Some(newest) if request.serializable => self.range_behind(request, newest).await,
+        match self.stale_revision() {
+            Some(newest) if request.serializable => self.range_at(request, newest).await,
             _ => self.inner.range(request).await,
         }
     }
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        match self.newest() {
-            Some(newest) if is_serializable(&request) => self.txn_behind(request, newest).await,
+        match self.stale_revision() {
+            Some(newest) if is_serializable(&request) => self.txn_at(request, newest).await,
             _ => self.inner.txn(request).await,
         }
     }
