@@ -1,4 +1,4 @@
-//! The conformance suite on every backend of this repository.
+//! Conformance tests of `MemBackend` and of the layers over it.
 
 use std::process::ExitCode;
 
@@ -15,13 +15,13 @@ fn mem() -> Suite {
     Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).claims(Capability::ALL)
 }
 
-/// A layer that only records what passes.
+/// A layer that only traces calls.
 fn trace() -> Suite {
     let factory = async || ((), TraceLayer::new(MemBackend::new()));
     Suite::new("trace", Clock::Paused, factory).claims(Capability::ALL)
 }
 
-/// A corner of a store in which others have keys too, right up to its edges.
+/// A prefix of a store that has keys right before and after the prefix.
 fn prefix() -> Suite {
     let factory = async || {
         let whole = MemBackend::new();
@@ -30,7 +30,7 @@ fn prefix() -> Suite {
         }
         (whole.clone(), PrefixLayer::new(whole, "p/"))
     };
-    // Revisions began before the prefix was used, requests grow by it, and it gives ranges an end.
+    // The store has history, the prefix adds to the size of requests, and it bounds every range.
     let claims =
         [Capability::RetainedTombstone, Capability::PutsCheckedFirst, Capability::OwnPutCall];
     Suite::new("prefix", Clock::Paused, factory).claims(claims)
