@@ -184,8 +184,8 @@ async fn keep_alive_returns_the_granted_ttl(kv: &dyn KvBackend) -> Checked {
 }
 
 async fn keep_alive_of_a_missing_lease_is_refused(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
-    refused(kv.lease_keep_alive(gone).await, ErrorKind::LeaseNotFound)?;
+    let missing = unused_lease_id(kv).await?;
+    refused(kv.lease_keep_alive(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
@@ -209,8 +209,8 @@ async fn keep_alive_resets_the_remaining_time(kv: &dyn KvBackend) -> Checked {
 }
 
 async fn time_to_live_of_a_missing_lease_is_none(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
-    let response = kv.lease_time_to_live(LeaseTimeToLive::new(gone).with_keys()).await?;
+    let missing = unused_lease_id(kv).await?;
+    let response = kv.lease_time_to_live(LeaseTimeToLive::new(missing).with_keys()).await?;
     ensure_eq!(response.lease, None);
     Ok(())
 }
@@ -349,9 +349,9 @@ async fn revoked_key_starts_again_at_version_one(kv: &dyn KvBackend) -> Checked 
 }
 
 async fn txn_attaches_keys_all_or_none(kv: &dyn KvBackend) -> Checked {
-    let (id, gone) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
+    let (id, missing) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
     let on = |key, id| Op::from(Put::new(key, "1").lease(id));
-    let txn = Txn::new().and_then([on("a", id), on("b", gone)]);
+    let txn = Txn::new().and_then([on("a", id), on("b", missing)]);
     refused(kv.txn(txn).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(lease_keys(kv, id).await?, [""; 0]);
     run_steps(kv, [on("a", id), on("b", id)]).await?;

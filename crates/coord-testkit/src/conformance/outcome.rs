@@ -73,16 +73,16 @@ async fn provided_value_and_lease_errors_name_the_key(kv: &dyn KvBackend) -> Che
 }
 
 async fn missing_lease_error_names_the_lease(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
+    let missing = unused_lease_id(kv).await?;
     for result in [
-        kv.put_with(Put::new("a", "1").lease(gone)).await.map(drop),
-        kv.lease_keep_alive(gone).await.map(drop),
-        kv.lease_revoke(gone).await.map(drop),
+        kv.put_with(Put::new("a", "1").lease(missing)).await.map(drop),
+        kv.lease_keep_alive(missing).await.map(drop),
+        kv.lease_revoke(missing).await.map(drop),
     ] {
         let error = refused(result, ErrorKind::LeaseNotFound)?;
         let correct =
-            matches!(error, Error::LeaseNotFound { lease } if absent_or_equal(lease, gone));
-        ensure!(correct, "{error:?} names another lease than {gone}");
+            matches!(error, Error::LeaseNotFound { lease } if absent_or_equal(lease, missing));
+        ensure!(correct, "{error:?} names another lease than {missing}");
     }
     Ok(())
 }

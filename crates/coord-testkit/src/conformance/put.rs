@@ -232,18 +232,18 @@ async fn ignore_value_of_a_deleted_key_is_refused(kv: &dyn KvBackend) -> Checked
 }
 
 async fn put_on_a_missing_lease_is_refused(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
-    let put = Put::new("a", "1").lease(gone);
+    let missing = unused_lease_id(kv).await?;
+    let put = Put::new("a", "1").lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
 async fn refused_put_leaves_the_key_unchanged(kv: &dyn KvBackend) -> Checked {
-    let (id, gone) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
+    let (id, missing) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
     put_on(kv, id, "a").await?;
     let (before, revision) = (get(kv, "a").await?, current_revision(kv).await?);
-    let put = Put::new("a", "2").lease(gone);
+    let put = Put::new("a", "2").lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(get(kv, "a").await?, before);
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
@@ -271,8 +271,8 @@ async fn provided_value_is_refused_before_a_missing_key(kv: &dyn KvBackend) -> C
 }
 
 async fn missing_lease_is_refused_before_a_missing_key(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
-    let put = Put::new("absent", "").ignore_value().lease(gone);
+    let missing = unused_lease_id(kv).await?;
+    let put = Put::new("absent", "").ignore_value().lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }

@@ -145,9 +145,9 @@ async fn txn_that_deletes_nothing_makes_no_revision(kv: &dyn KvBackend) -> Check
 }
 
 async fn refused_put_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
+    let missing = unused_lease_id(kv).await?;
     let before = current_revision(kv).await?;
-    let put = Put::new("a", "1").lease(gone);
+    let put = Put::new("a", "1").lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(current_revision(kv).await?, before);
     Ok(())

@@ -69,9 +69,9 @@ async fn txn_with_a_missing_key_changes_nothing(kv: &dyn KvBackend) -> Checked {
 }
 
 async fn txn_with_a_missing_lease_changes_nothing(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
+    let missing = unused_lease_id(kv).await?;
     puts(kv, [("a", "1")]).await?;
-    let ops = [Delete::new("a").into(), Put::new("b", "1").lease(gone).into()];
+    let ops = [Delete::new("a").into(), Put::new("b", "1").lease(missing).into()];
     fails(kv, ops, ErrorKind::LeaseNotFound).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
@@ -111,9 +111,9 @@ async fn refused_txn_moves_no_key_between_leases(kv: &dyn KvBackend) -> Checked 
 }
 
 async fn error_on_the_branch_not_taken_does_not_matter(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
+    let missing = unused_lease_id(kv).await?;
     let future = Revision(i64::MAX);
-    let untaken = [missing_key(), Put::new("b", "").lease(gone).into()];
+    let untaken = [missing_key(), Put::new("b", "").lease(missing).into()];
     let txn = Txn::new().and_then([put("a")]).or_else(untaken);
     let response = kv.txn(txn.or_else([Range::new("a").at(future)])).await?;
     ensure!(response.succeeded, "a transaction without compares failed");
@@ -141,8 +141,8 @@ async fn put_that_keeps_fields_needs_the_key_before_the_txn(kv: &dyn KvBackend) 
 }
 
 async fn missing_key_is_refused_before_a_missing_lease_in_a_txn(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
-    let both = Put::new("absent", "").ignore_value().lease(gone);
+    let missing = unused_lease_id(kv).await?;
+    let both = Put::new("absent", "").ignore_value().lease(missing);
     fails(kv, [both.into()], ErrorKind::KeyNotFound).await?;
     Ok(())
 }
@@ -272,8 +272,8 @@ async fn invalid_steps_are_refused_before_duplicate_keys(kv: &dyn KvBackend) -> 
 }
 
 async fn duplicate_keys_are_refused_before_missing_leases(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
-    let leased = || Op::from(Put::new("a", "1").lease(gone));
+    let missing = unused_lease_id(kv).await?;
+    let leased = || Op::from(Put::new("a", "1").lease(missing));
     fails(kv, [leased(), leased()], ErrorKind::DuplicateKey).await?;
     Ok(())
 }

@@ -198,9 +198,9 @@ async fn txn_that_changes_nothing_delivers_nothing(kv: &dyn KvBackend) -> Checke
 }
 
 async fn refused_txn_delivers_nothing(kv: &dyn KvBackend) -> Checked {
-    let gone = unused_lease_id(kv).await?;
+    let missing = unused_lease_id(kv).await?;
     let mut watch = watch_all(kv).await?;
-    let ops = [Put::new("a", "1"), Put::new("b", "1").lease(gone)];
+    let ops = [Put::new("a", "1"), Put::new("b", "1").lease(missing)];
     refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::LeaseNotFound)?;
     let [marker] = puts(kv, [("marker", "1")]).await?;
     expect_batch(&mut watch, marker, ["put marker=1"]).await
