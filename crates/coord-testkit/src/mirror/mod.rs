@@ -13,7 +13,7 @@
 //!
 //! # What is masked
 //!
-//! Two stores that both keep the contract may differ in the following, and only these are not
+//! Two stores that both satisfy the contract may differ in the following, and only these are not
 //! compared:
 //!
 //! - cluster id, member id and term in headers; whether they are set is compared;
@@ -68,8 +68,8 @@ use pair::WatchPair;
 
 /// A differential test of two backends.
 ///
-/// Both backends must have the same history, best none: fresh stores that only this mirror writes
-/// to. It can run any number of sequences. Each starts with all keys deleted and all leases
+/// Both backends must have the same history, preferably none: use fresh stores that only this mirror
+/// writes to. It can run any number of sequences. Each starts with all keys deleted and all leases
 /// revoked, and continues with the revisions and compactions of the sequences before it.
 ///
 /// ```
