@@ -1,4 +1,4 @@
-//! Go's tests of sessions, locks, elections and transactions, on `MemBackend`, on virtual time.
+//! The ported tests of Go's package, on `MemBackend` and a paused clock.
 
 mod go;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let trials = TESTS.iter().map(|test| {
         test.trial("mem", true, async |_members| {
             let store = MemBackend::new();
-            // Clones share the store, as clients share a server; one member does for three.
+            // Clones share the store, as clients share a server. One member stands in for three.
             let client = move |_| {
                 let client = Arc::new(store.clone()) as Arc<dyn KvBackend>;
                 Box::pin(async { client }) as _

@@ -11,7 +11,7 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;
 use coord_server::Server;
-use coord_testkit::{Call, Fate, Intercept};
+use coord_testkit::{Action, Call, Intercept};
 use etcd_client::{Client, Error, LockOptions, WatchStream};
 use tokio::time::{Instant, timeout};
 
@@ -100,8 +100,8 @@ async fn server_that_stops_tells_every_stream_and_every_waiting_call() {
 /// A put that takes its time.
 async fn slow(time: Duration, grace: Duration) -> (Served, Client) {
     let late = move |call: &Call| match call {
-        Call::Put(Put { .. }) => Fate::Late(time),
-        _ => Fate::Pass,
+        Call::Put(Put { .. }) => Action::Delay(time),
+        _ => Action::Pass,
     };
     let store = Intercept::new(MemBackend::new(), late);
     let served = Served::start(Server::builder(store).grace(grace)).await;

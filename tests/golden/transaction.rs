@@ -1,4 +1,4 @@
-//! What the transactions of a script do.
+//! The transactions of a script: their steps, and how they are run.
 
 use std::sync::Arc;
 
@@ -14,23 +14,23 @@ use crate::work::Failure;
 pub(crate) enum Step {
     /// `get k`
     Get(String),
-    /// `range p/`: the keys that begin so.
+    /// `range p/`: reads the keys with this prefix.
     Range(String),
-    /// `both k l`: gives up unless both are there.
+    /// `both k l`: aborts the transaction unless both keys exist.
     Both(String, String),
     /// `put k v`
     Put(String, String),
-    /// `add k n`: reads a number, zero if there is none, and puts one that is n more.
+    /// `add k n`: reads a number, zero if the key is absent, and puts the number plus n.
     Add(String, i64),
-    /// `take k n`: likewise, n less.
+    /// `take k n`: reads a number likewise, and puts the number minus n.
     Take(String, i64),
     /// `delete k`
     Delete(String),
-    /// `pause`: waits for a `go`.
+    /// `pause`: waits for the command `go`.
     Pause,
 }
 
-/// The steps of a transaction, and what they need.
+/// A transaction to run: its steps and the state that they use.
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) steps: Vec<Step>,
@@ -38,12 +38,13 @@ pub(crate) struct Program {
     pub(crate) log: Log,
 }
 
-/// The steps that these words are.
+/// Parses the steps of a transaction.
 pub(crate) fn steps(words: &[String]) -> Result<Vec<Step>, Failure> {
     let mut words = words.iter().cloned();
     let mut steps = Vec::new();
     while let Some(verb) = words.next() {
-        let mut word = || words.next().ok_or_else(|| format!("{verb} what?"));
+        let mut word =
+            || words.next().ok_or_else(|| format!("step {verb}: an argument is missing"));
         steps.push(match &verb[..] {
             "get" => Step::Get(word()?),
             "range" => Step::Range(word()?),
@@ -53,27 +54,32 @@ pub(crate) fn steps(words: &[String]) -> Result<Vec<Step>, Failure> {
             "take" => Step::Take(word()?, word()?.parse()?),
             "delete" => Step::Delete(word()?),
             "pause" => Step::Pause,
-            other => return Err(format!("no step of a transaction: {other}").into()),
+            other => {
+                return Err(format!(
+                    "unknown step {other}: see `Step` in tests/golden/transaction.rs"
+                )
+                .into());
+            }
         });
     }
     Ok(steps)
 }
 
-/// The level of this name.
+/// Parses an isolation level.
 pub(crate) fn level(name: &str) -> Result<Isolation, Failure> {
     use Isolation::{ReadCommitted, RepeatableReads, Serializable, SerializableSnapshot};
     let all = [SerializableSnapshot, Serializable, RepeatableReads, ReadCommitted];
     let level = all.into_iter().find(|level| level.to_string() == name);
-    Ok(level.ok_or_else(|| format!("no such level: {name}"))?)
+    Ok(level.ok_or_else(|| format!("unknown isolation level {name}"))?)
 }
 
 impl Program {
-    /// Runs the transaction, and tells what became of it.
+    /// Runs the transaction and returns the line to print.
     pub(crate) async fn run(self, stm: Stm) -> Result<String, Failure> {
-        let notes = Notes { name: self.name.clone(), log: self.log.clone() };
-        // Paused alike in every run of the script.
+        let conflict_log = ConflictLog { name: self.name.clone(), log: self.log.clone() };
+        // A fixed seed, so that every run of the script has the same backoff.
         let retry = Retry { seed: Some(0), ..Retry::default() };
-        let stm = stm.retry(retry).hooks(Arc::new(notes));
+        let stm = stm.retry(retry).hooks(Arc::new(conflict_log));
         let run = stm.run(async move |tx| self.attempt(tx).await).await;
         let committed = run.map_err(|error| error.to_string())?;
         let (receipt, wrote) = (committed.receipt, committed.value);
@@ -86,7 +92,7 @@ impl Program {
         Ok(format!("{what} revision {}{attempt}{marker}", receipt.revision))
     }
 
-    /// Takes the steps, and tells whether any was to write.
+    /// Runs the steps. Returns whether any of them writes.
     async fn attempt(&self, tx: &mut Transaction) -> Result<bool, Failure> {
         let mut wrote = false;
         for step in &self.steps {
@@ -137,13 +143,13 @@ impl Program {
     }
 }
 
-/// Notes the conflicts of a transaction.
-struct Notes {
+/// Prints the conflicts of a transaction.
+struct ConflictLog {
     name: String,
     log: Log,
 }
 
-impl Hooks for Notes {
+impl Hooks for ConflictLog {
     fn conflicted(&self, attempt: u32, conflicts: &[Conflict]) {
         let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
         let conflicts = conflicts.join(", ");

@@ -11,7 +11,7 @@ use coord_core::{
     kv::{Revision, Watch},
 };
 use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_testkit::Recorder;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
 
@@ -74,7 +74,7 @@ fn threads_exclude_each_other() {
 
 #[test]
 fn blocking_lock_is_refused_where_tasks_run_and_nothing_is_sent() {
-    let (runtime, record) = (two_threads(), Record::new());
+    let (runtime, record) = (two_threads(), Recorder::new());
     let store = MemBackend::new();
     runtime.block_on(async {
         let mutex = Mutex::new(&session_on(behind(&store, record.clone())).await, "m");

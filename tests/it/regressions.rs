@@ -16,7 +16,7 @@ use coord_core::{
     kv::{Compact, LeaseGrant, Put, Txn, WatchBatch},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule};
+use coord_testkit::{Action, Call, Recorder, Rule};
 use old::{Answer, Contender};
 use tokio::time::{sleep, timeout};
 
@@ -189,13 +189,13 @@ async fn unlock_of_a_lost_lock_spares_who_has_it_now() {
 #[tokio::test(start_paused = true)]
 async fn resign_that_failed_can_be_repeated() {
     let store = MemBackend::new();
-    let mut theirs = go_on(behind(&store, nth("txn", 2, 2, Fate::LoseRequest)), "old").await;
+    let mut theirs = go_on(behind(&store, nth("txn", 2, 2, Action::DropRequest)), "old").await;
     theirs.campaign("a").await.unwrap();
     assert!(theirs.resign().await.is_err());
     assert!(theirs.resign().await.is_ok(), "it says so");
     assert_eq!(keys(&store, "old/").await.len(), 1, "but leads on");
 
-    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::LoseRequest))).await;
+    let session = session_on(behind(&store, nth("txn", 2, 2, Action::DropRequest))).await;
     let leads = Election::new(&session, "e").campaign("a").await.unwrap();
     let failed = leads.resign().await.unwrap_err();
     assert_eq!(keys(&store, "e/").await.len(), 1, "the request was lost");
@@ -218,14 +218,14 @@ async fn compaction_before_the_watch_stands_is_not_noticed() {
         sleep(secs(2)).await;
     };
     let leads = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
-    let mut theirs = go_on(behind(&store, only("watch", Fate::Late(secs(1)))), "e").await;
+    let mut theirs = go_on(behind(&store, only("watch", Action::Delay(secs(1)))), "e").await;
     let (elected, ()) = tokio::join!(theirs.campaign("second"), compacted());
     assert_eq!(elected.unwrap_err().kind(), ErrorKind::Compacted);
     theirs.resign().await.unwrap();
     assert!(store.get(theirs.key.clone()).await.unwrap().is_some(), "and it says that it resigned");
     store.delete(theirs.key.clone()).await.unwrap();
 
-    let session = session_on(behind(&store, only("watch", Fate::Late(secs(1))))).await;
+    let session = session_on(behind(&store, only("watch", Action::Delay(secs(1))))).await;
     let election = Election::new(&session, "e");
     let (elected, ()) = tokio::join!(election.campaign("second"), async {
         compacted().await;
@@ -240,13 +240,13 @@ async fn compaction_before_the_watch_stands_is_not_noticed() {
 #[tokio::test(start_paused = true)]
 async fn join_whose_answer_is_lost_does_not_lock_everybody_out() {
     let store = MemBackend::new();
-    let mut theirs = go_on(behind(&store, nth("txn", 1, 1, Fate::LoseReply)), "m").await;
+    let mut theirs = go_on(behind(&store, nth("txn", 1, 1, Action::DropResponse)), "m").await;
     assert!(theirs.lock().await.is_err());
     let mutex = Mutex::new(&session(&store).await, "m");
     assert!(timeout(secs(50_000), mutex.lock()).await.is_err(), "held by nobody, for ever");
     store.delete(theirs.key.clone()).await.unwrap();
 
-    let session = session_on(behind(&store, nth("txn", 1, 1, Fate::LoseReply))).await;
+    let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     assert!(Mutex::new(&session, "m").lock().await.is_err());
     let guard = timeout(secs(1), mutex.lock()).await.expect("nobody holds it").unwrap();
     guard.unlock().await.unwrap();
@@ -256,7 +256,7 @@ async fn join_whose_answer_is_lost_does_not_lock_everybody_out() {
 /// who watches is told, and which leaves a key if the second request fails.
 #[tokio::test(start_paused = true)]
 async fn failed_try_lock_does_not_write() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let before = held.header().revision;
     let mut theirs = go_on(behind(&store, record.clone()), "m").await;
@@ -304,8 +304,8 @@ async fn token_grows_where_the_lease_does_not() {
 struct Silent;
 
 impl Rule for Silent {
-    fn fate(&self, _: &Call) -> Fate {
-        Fate::Pass
+    fn action(&self, _: &Call) -> Action {
+        Action::Pass
     }
 
     fn delivers(&self, _: &WatchBatch) -> bool {
@@ -393,7 +393,7 @@ async fn observer_that_was_cut_off_ends_with_who_leads_now() {
         let store = MemBackend::new();
         let (one, two) = (session(&store).await, session(&store).await);
         let (one, two) = (Election::new(&one, "e"), Election::new(&two, "e"));
-        let cut_off = behind(&store, nth("watch", 1, 1, Fate::Late(secs(5))));
+        let cut_off = behind(&store, nth("watch", 1, 1, Action::Delay(secs(5))));
         let shown = shown(cut_off, async {
             settle().await;
             one.campaign("a").await.unwrap().resign().await.unwrap();
@@ -436,7 +436,7 @@ async fn observer_does_not_take_the_last_write_for_the_leader() {
 #[tokio::test(start_paused = true)]
 async fn write_whose_answer_is_lost_is_not_sent_again() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 2, usize::MAX, Fate::LoseReply))).await;
+    let session = session_on(behind(&store, nth("txn", 2, usize::MAX, Action::DropResponse))).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     let error = guard.txn(Txn::new().and_then([Put::new("a", "1")])).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown);

@@ -9,7 +9,7 @@ use coord_core::{
     kv::{LeaseGrant, LeaseId, Put, Range, Revision, WatchBatch},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept, Rule};
+use coord_testkit::{Action, Call, Intercept, Rule};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
@@ -67,28 +67,28 @@ pub(crate) const fn is_keep_alive(call: &Call) -> bool {
 }
 
 /// A rule that lets calls of one kind meet `fate`, and all others pass.
-pub(crate) fn only(kind: &'static str, fate: Fate) -> impl Rule {
-    move |call: &Call| if call.name() == kind { fate.clone() } else { Fate::Pass }
+pub(crate) fn only(kind: &'static str, fate: Action) -> impl Rule {
+    move |call: &Call| if call.name() == kind { fate.clone() } else { Action::Pass }
 }
 
 /// The rule `fate` for the calls of a kind from the `first` to the `last`, counted from 1.
-pub(crate) fn nth(kind: &'static str, first: usize, last: usize, fate: Fate) -> impl Rule {
+pub(crate) fn nth(kind: &'static str, first: usize, last: usize, fate: Action) -> impl Rule {
     let seen = AtomicUsize::new(0);
     move |call: &Call| {
         if call.name() != kind {
-            return Fate::Pass;
+            return Action::Pass;
         }
         let n = seen.fetch_add(1, Ordering::Relaxed) + 1;
-        if (first..=last).contains(&n) { fate.clone() } else { Fate::Pass }
+        if (first..=last).contains(&n) { fate.clone() } else { Action::Pass }
     }
 }
 
 /// A rule under which nothing that a watch tells arrives, and everything is remembered.
-pub(crate) struct Silent(pub(crate) coord_testkit::Record);
+pub(crate) struct Silent(pub(crate) coord_testkit::Recorder);
 
 impl Rule for Silent {
-    fn fate(&self, call: &Call) -> Fate {
-        self.0.fate(call)
+    fn action(&self, call: &Call) -> Action {
+        self.0.action(call)
     }
 
     fn delivers(&self, _: &WatchBatch) -> bool {
@@ -97,25 +97,25 @@ impl Rule for Silent {
 }
 
 /// What becomes of the requests, in the order in which they are made; then all pass.
-pub(crate) fn scripted(fates: Vec<Fate>) -> impl Rule {
+pub(crate) fn scripted(fates: Vec<Action>) -> impl Rule {
     let next = AtomicUsize::new(0);
     move |_: &Call| {
         let next = next.fetch_add(1, Ordering::Relaxed);
-        fates.get(next).cloned().unwrap_or(Fate::Pass)
+        fates.get(next).cloned().unwrap_or(Action::Pass)
     }
 }
 
 /// Anything that a network does to a request.
-pub(crate) fn any_fate() -> impl Strategy<Value = Fate> {
+pub(crate) fn any_fate() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => Just(Fate::Pass),
-        4 => Just(Fate::Yield),
-        3 => (1..4_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
+        4 => Just(Action::Pass),
+        4 => Just(Action::Yield),
+        3 => (1..4_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
         // Longer than a lease of 10 s lives, and than anything is waited for.
-        1 => (4_000..60_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
-        1 => Just(Fate::LoseRequest),
-        1 => Just(Fate::LoseReply),
-        1 => Just(Fate::Hang),
+        1 => (4_000..60_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
+        1 => Just(Action::DropRequest),
+        1 => Just(Action::DropResponse),
+        1 => Just(Action::Hang),
     ]
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn any_fate() -> impl Strategy<Value = Fate> {
 /// them one process, whose requests meet the fates of all.
 pub(crate) fn clients<T>(
     store: &MemBackend,
-    clients: Vec<(T, Vec<Fate>)>,
+    clients: Vec<(T, Vec<Action>)>,
     in_one_process: bool,
 ) -> Vec<(Arc<dyn KvBackend>, T)> {
     let (clients, fates): (Vec<_>, Vec<_>) = clients.into_iter().unzip();

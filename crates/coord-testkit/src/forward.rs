@@ -1,8 +1,8 @@
-//! The forwarder of this crate's backend wrappers.
+//! A macro that implements `KvBackend` for wrappers which treat every call alike.
 //!
-//! A wrapper that treats every call alike would otherwise repeat the same eleven methods. The macro
-//! turns each call into a [`Call`](crate::Call) and a future that makes the call, and leaves the
-//! rest to the wrapper.
+//! Without it, [`Intercept`](crate::Intercept) and [`Process`](crate::Process) would each repeat
+//! the same eleven methods. The macro turns each call into a [`Call`](crate::Call) and a future
+//! that makes the call on the wrapped backend. The wrapper decides when to poll that future.
 
 /// Implements `KvBackend` for a wrapper `$wrapper<B>` with these members:
 ///

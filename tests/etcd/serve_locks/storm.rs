@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use coord_core::{Client, KvBackend};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept};
+use coord_testkit::{Action, Call, Intercept};
 use etcd_client::Client;
 use libtest_mimic::{Failed, Trial};
 use proptest::prelude::*;
@@ -76,15 +76,15 @@ fn round() -> impl Strategy<Value = Round> {
 
 /// What becomes of requests, one after the other: they take their time, and if `lossy` some are
 /// lost, or their answers.
-fn fates(lossy: bool) -> impl Strategy<Value = Vec<Fate>> {
-    let late = |by: std::ops::Range<u64>| by.prop_map(|by| Fate::Late(ms(by)));
+fn fates(lossy: bool) -> impl Strategy<Value = Vec<Action>> {
+    let late = |by: std::ops::Range<u64>| by.prop_map(|by| Action::Delay(ms(by)));
     let lost = u32::from(lossy);
     let fate = prop_oneof![
-        4 => Just(Fate::Pass),
+        4 => Just(Action::Pass),
         3 => late(1..300),
         3 => late(1..2_500),
-        lost => Just(Fate::LoseRequest),
-        lost => Just(Fate::LoseReply),
+        lost => Just(Action::DropRequest),
+        lost => Just(Action::DropResponse),
     ];
     prop::collection::vec(fate, 0..200)
 }
@@ -99,9 +99,9 @@ fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A client of services over `store`, whose requests meet these fates.
-async fn peer(store: &MemBackend, fates: Vec<Fate>) -> Peer {
+async fn peer(store: &MemBackend, fates: Vec<Action>) -> Peer {
     let fates = Mutex::new(fates.into_iter());
-    let fate = move |_: &Call| fates.lock().expect("no panic").next().unwrap_or(Fate::Pass);
+    let fate = move |_: &Call| fates.lock().expect("no panic").next().unwrap_or(Action::Pass);
     let channel = coord_server::in_process(Intercept::new(store.clone(), fate));
     Peer::of(Client::from_channel(channel, None).await.expect("a channel"))
 }
@@ -117,7 +117,7 @@ struct Sea {
     lossy: bool,
 }
 
-async fn storm(clients: Vec<Vec<Round>>, fates: Vec<Fate>, lossy: bool) -> usize {
+async fn storm(clients: Vec<Vec<Round>>, fates: Vec<Action>, lossy: bool) -> usize {
     let store = MemBackend::new();
     let (locks, calm) = (peer(&store, fates).await, peer(&store, Vec::new()).await);
     let sea = Sea { store, locks, calm, lossy };

@@ -7,7 +7,7 @@ use coord_core::{
     error::{ErrorKind, PrimitiveError},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, poll_at_most};
+use coord_testkit::{Action, Call, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, some};
@@ -15,7 +15,7 @@ use crate::support::{POLLS_MAX, behind, keys, nth, secs, session_on, settle};
 
 /// A session each of whose requests can be dropped before it is sent and before it is answered.
 async fn yielding(store: &MemBackend) -> Session {
-    session_on(behind(store, |_: &Call| Fate::Yield)).await
+    session_on(behind(store, |_: &Call| Action::Yield)).await
 }
 
 /// Calls `check` with 1, 2, 3, … polls until it says that its future ran through, which must take
@@ -134,7 +134,7 @@ async fn dropping_resume_at_any_await_changes_nothing() {
         let old = yielding(&store).await;
         let before = Election::new(&old, "e").campaign("a").await.unwrap();
         let lease = old.orphan().await.unwrap();
-        let backend = behind(&store, |_: &Call| Fate::Yield);
+        let backend = behind(&store, |_: &Call| Action::Yield);
         let new = Session::builder(backend).lease(lease).open().await.unwrap();
         let election = Election::new(&new, "e");
         let resumed = poll_at_most(polls, election.resume()).await;
@@ -205,7 +205,8 @@ async fn dropping_lead_drops_the_work_and_keeps_the_leadership() {
 async fn entry_that_arrives_after_its_future_was_dropped_leaves_no_key() {
     for delay in [1, 3, 7] {
         let store = MemBackend::new();
-        let session = session_on(behind(&store, nth("txn", 1, 1, Fate::Late(secs(delay))))).await;
+        let session =
+            session_on(behind(&store, nth("txn", 1, 1, Action::Delay(secs(delay))))).await;
         let election = Election::new(&session, "e");
         assert!(timeout(secs(1) / 2, election.campaign("late")).await.is_err());
         sleep(secs(20)).await;
@@ -217,7 +218,7 @@ async fn entry_that_arrives_after_its_future_was_dropped_leaves_no_key() {
 
 #[tokio::test(start_paused = true)]
 async fn campaign_with_unknown_outcome_is_an_error_and_leaves_no_key() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+    for fate in [Action::DropRequest, Action::DropResponse] {
         let store = MemBackend::new();
         let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
         let election = Election::new(&session, "e");

@@ -5,15 +5,15 @@ use std::time::Duration;
 use coord_core::election::Observer;
 use coord_core::{Client, Election};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule as _};
+use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;
 
 use super::{election, shown, some};
 use crate::support::{behind, secs, session_on, settle};
 
 /// An election on `store`, and the record of what it asks.
-async fn recorded(store: &MemBackend) -> (Election, Record) {
-    let record = Record::new();
+async fn recorded(store: &MemBackend) -> (Election, Recorder) {
+    let record = Recorder::new();
     let session = session_on(behind(store, record.clone())).await;
     record.take();
     (Election::new(&session, "e"), record)
@@ -58,12 +58,12 @@ async fn campaign_behind_others_costs_three_requests_or_four_with_resign_and_a_w
         for n in 0..10 {
             others.push(crowd.enter(n.to_string()).await.unwrap());
         }
-        let record = Record::new();
+        let record = Recorder::new();
         let late = Duration::from_millis(if busy { 50 } else { 0 });
         let recorded = record.clone();
         let rule = move |call: &Call| {
-            recorded.fate(call);
-            if matches!(call, Call::Watch(_)) { Fate::Late(late) } else { Fate::Pass }
+            recorded.action(call);
+            if matches!(call, Call::Watch(_)) { Action::Delay(late) } else { Action::Pass }
         };
         let session = session_on(behind(&store, rule)).await;
         record.take();
@@ -120,7 +120,7 @@ async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
     let (old, _) = recorded(&store).await;
     let _before = old.campaign("a").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
-    let record = Record::new();
+    let record = Recorder::new();
     let builder = coord_core::Session::builder(behind(&store, record.clone()));
     let new = builder.lease(lease).open().await.unwrap();
     record.take();
@@ -138,7 +138,7 @@ async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
 #[tokio::test(start_paused = true)]
 async fn observer_costs_a_read_a_watch_and_an_event_per_change() {
     let store = MemBackend::new();
-    let record = Record::new();
+    let record = Recorder::new();
     let mut leaders = Observer::new(behind(&store, record.clone()), "e").observe();
     assert_eq!(record.take().names(), "", "nothing until it is polled");
     assert_eq!(shown(&mut leaders).await, [None]);
@@ -179,7 +179,7 @@ async fn observer_reads_a_long_queue_in_pages() {
     for n in 0..1_200 {
         store.put(format!("e/{n}"), n.to_string()).await.unwrap();
     }
-    let record = Record::new();
+    let record = Recorder::new();
     let mut leaders = Observer::new(behind(&store, record.clone()), "e").observe();
     assert_eq!(shown(&mut leaders).await, [some("0")]);
     assert_eq!(record.take().names(), "range range range watch");

@@ -10,7 +10,7 @@ use coord_core::{
     kv::{Compact, Put, Txn},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule as _};
+use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{election, leader, some};
@@ -24,7 +24,7 @@ use crate::support::{
 async fn leader_is_told_before_another_can_be_elected() {
     for rate in [1.0, 1.05] {
         let store = MemBackend::builder().lease_clock_rate(rate).build();
-        let cut_off = session_on(behind(&store, only("lease_keep_alive", Fate::Hang))).await;
+        let cut_off = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
         let old = Election::new(&cut_off, "e").campaign("old").await.unwrap();
         let next = election(&store).await;
         let ((reason, told), elected) =
@@ -96,7 +96,7 @@ async fn lead_drops_the_work_when_leadership_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn late_write_of_a_former_leader_is_refused() {
     let store = MemBackend::new();
-    let cut_off = session_on(behind(&store, only("lease_keep_alive", Fate::Hang))).await;
+    let cut_off = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
     let old = Election::new(&cut_off, "e").campaign("old").await.unwrap();
     let new = election(&store).await.campaign("new").await.unwrap();
     new.txn(Txn::new().and_then([Put::new("a", "new")])).await.unwrap();
@@ -142,7 +142,7 @@ async fn candidate_that_loses_its_place_fails_at_once_and_never_leads() {
 async fn candidate_whose_key_was_replaced_never_leads() {
     let store = MemBackend::new();
     let first = election(&store).await.campaign("first").await.unwrap();
-    let silent = session_on(behind(&store, Silent(Record::new()))).await;
+    let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
     let candidate = Election::new(&silent, "e").enter("replaced").await.unwrap();
     let key = candidate.key().clone();
     let (result, ()) = tokio::join!(timeout(secs(30), candidate.elected()), async {
@@ -175,7 +175,7 @@ async fn candidate_tells_of_its_loss_without_waiting_to_be_elected() {
 /// that much late.
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
     let candidate = Election::new(&silent, "e").enter("second").await.unwrap();
@@ -194,7 +194,7 @@ async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
 /// The same for a leader whose key somebody deletes: its watch says nothing, so it has to look.
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_the_news_of_a_loss_and_no_more() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
     let leadership = Election::new(&silent, "e").campaign("a").await.unwrap();
     record.take();
@@ -249,7 +249,7 @@ async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same(
 /// A watch that ended is asked for again, and that is all.
 #[tokio::test(start_paused = true)]
 async fn candidate_whose_watches_broke_is_as_quiet_as_before() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let lives = vec![(secs(1), None); 2];
     let session = session_with_watches(behind(&store, record.clone()), lives).await;
@@ -283,7 +283,7 @@ async fn candidate_goes_on_waiting_while_the_store_is_unavailable() {
         let store = MemBackend::new();
         let first = election(&store).await.campaign("first").await.unwrap();
         // The first transaction is the one that enters.
-        let shaky = session_on(behind(&store, nth(kind, 2, 7, Fate::LoseReply))).await;
+        let shaky = session_on(behind(&store, nth(kind, 2, 7, Action::DropResponse))).await;
         let candidate = Election::new(&shaky, "e").enter("second").await.unwrap();
         let (leadership, ()) = tokio::join!(candidate.elected(), async {
             sleep(secs(5)).await;
@@ -298,9 +298,9 @@ async fn candidate_that_is_cut_off_gives_up_when_its_session_is_lost() {
     let store = MemBackend::new();
     let _first = election(&store).await.campaign("first").await.unwrap();
     let down = |call: &Call| match call {
-        Call::Range(_) | Call::Watch(_) => Fate::Hang,
-        call if is_keep_alive(call) => Fate::Hang,
-        _ => Fate::Pass,
+        Call::Range(_) | Call::Watch(_) => Action::Hang,
+        call if is_keep_alive(call) => Action::Hang,
+        _ => Action::Pass,
     };
     let cut_off = session_on(behind(&store, down)).await;
     let (result, after) = timed(Election::new(&cut_off, "e").campaign("second")).await;
@@ -313,7 +313,7 @@ async fn candidate_is_told_what_the_backend_answered_if_trying_again_cannot_help
     let store = MemBackend::new();
     let first = election(&store).await.campaign("first").await.unwrap();
     let denied = Error::PermissionDenied { reason: "no reading here".to_owned() };
-    let session = session_on(behind(&store, only("range", Fate::Fail(denied)))).await;
+    let session = session_on(behind(&store, only("range", Action::Fail(denied)))).await;
     let candidate = Election::new(&session, "e").enter("second").await.unwrap();
     let (result, ()) = tokio::join!(candidate.elected(), async {
         settle().await;
@@ -343,12 +343,12 @@ async fn candidate_is_told_what_its_watch_was_refused_for_if_trying_again_cannot
 /// A leader that may not watch its own key looks now and then, and does not storm the store.
 #[tokio::test(start_paused = true)]
 async fn leader_whose_watch_is_refused_still_learns_of_its_loss_and_asks_seldom() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let recorded = record.clone();
     let denied = Error::PermissionDenied { reason: "no watching here".to_owned() };
     let rule = move |call: &Call| {
-        recorded.fate(call);
-        if matches!(call, Call::Watch(_)) { Fate::Fail(denied.clone()) } else { Fate::Pass }
+        recorded.action(call);
+        if matches!(call, Call::Watch(_)) { Action::Fail(denied.clone()) } else { Action::Pass }
     };
     let session = session_on(behind(&store, rule)).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();

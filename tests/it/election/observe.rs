@@ -11,7 +11,7 @@ use coord_core::{
     kv::{Compact, Delete, KeyRange, KeyValue, LeaseGrant, LeaseId, Op, Put, Range, Revision, Txn},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate};
+use coord_testkit::{Action, Call};
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
@@ -58,13 +58,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What a network does to reads. They do not hang: nobody but the caller bounds them.
-fn fate_of_a_read() -> impl Strategy<Value = Fate> {
+fn fate_of_a_read() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => Just(Fate::Pass),
-        2 => Just(Fate::Yield),
-        2 => (1..2_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
-        1 => Just(Fate::LoseRequest),
-        1 => Just(Fate::LoseReply),
+        4 => Just(Action::Pass),
+        2 => Just(Action::Yield),
+        2 => (1..2_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
+        1 => Just(Action::DropRequest),
+        1 => Just(Action::DropResponse),
     ]
 }
 
@@ -83,11 +83,11 @@ struct World {
 }
 
 impl World {
-    async fn new(fates: Vec<Fate>, lives: Vec<(u64, bool)>) -> Self {
+    async fn new(fates: Vec<Action>, lives: Vec<(u64, bool)>) -> Self {
         let store = MemBackend::new();
         let oracle = Oracle::of(&store).await;
         // The first look passes, so that it is known at which revision the stream begins.
-        let fates = [vec![Fate::Pass], fates].concat();
+        let fates = [vec![Action::Pass], fates].concat();
         let lives: VecDeque<Life> = lives
             .into_iter()
             .map(|(ms, with_error)| {
@@ -342,7 +342,7 @@ async fn leader_whose_last_change_is_compacted_is_shown() {
 async fn stream_waits_while_the_store_is_unavailable() {
     for kind in ["range", "watch"] {
         let store = MemBackend::new();
-        let backend = behind(&store, nth(kind, 1, 6, Fate::LoseRequest));
+        let backend = behind(&store, nth(kind, 1, 6, Action::DropRequest));
         let mut leaders = Observer::new(backend, "e").observe();
         let first = timeout(secs(60), leaders.next()).await.expect("it comes back");
         assert_eq!(first.unwrap().unwrap(), None, "{kind}");
@@ -358,7 +358,7 @@ async fn stream_waits_while_the_store_is_unavailable() {
 async fn stream_ends_with_an_error_that_trying_again_cannot_help_and_stays_ended() {
     for kind in ["range", "watch"] {
         let denied = Error::PermissionDenied { reason: "no reading here".to_owned() };
-        let backend = behind(&MemBackend::new(), only(kind, Fate::Fail(denied)));
+        let backend = behind(&MemBackend::new(), only(kind, Action::Fail(denied)));
         let mut leaders = Observer::new(backend, "e").observe();
         if kind == "watch" {
             assert_eq!(leaders.next().await.unwrap().unwrap(), None);
@@ -438,7 +438,7 @@ async fn stream_that_is_not_polled_asks_for_nothing() {
     let count = Arc::clone(&asked);
     let rule = move |_: &Call| {
         *count.lock().unwrap() += 1;
-        Fate::Pass
+        Action::Pass
     };
     let leaders = Observer::new(behind(&MemBackend::new(), rule), "e").observe();
     settle().await;

@@ -6,7 +6,7 @@ use coord_core::{
     kv::Txn,
 };
 use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -22,7 +22,7 @@ fn down() -> Error {
 /// does nothing and the key stays.
 #[tokio::test(start_paused = true)]
 async fn resign_that_fails_gives_the_leadership_back_as_it_was() {
-    for fate in [Fate::Fail(down()), Fate::LoseRequest] {
+    for fate in [Action::Fail(down()), Action::DropRequest] {
         let store = MemBackend::new();
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
         let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -48,7 +48,7 @@ async fn resign_that_fails_gives_the_leadership_back_as_it_was() {
 #[tokio::test(start_paused = true)]
 async fn resign_that_is_repeated_after_its_answer_was_lost_succeeds() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::LoseReply))).await;
+    let session = session_on(behind(&store, nth("txn", 2, 2, Action::DropResponse))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     assert_eq!(error.cause.outcome(), Outcome::Unknown);
@@ -61,7 +61,7 @@ async fn resign_that_is_repeated_after_its_answer_was_lost_succeeds() {
 #[tokio::test(start_paused = true)]
 async fn resign_that_surely_failed_does_not_hide_that_leadership_was_taken_away() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::Fail(down())))).await;
+    let session = session_on(behind(&store, nth("txn", 2, 2, Action::Fail(down())))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     store.delete(error.leadership.key()).await.unwrap();
@@ -71,7 +71,7 @@ async fn resign_that_surely_failed_does_not_hide_that_leadership_was_taken_away(
 
 #[tokio::test(start_paused = true)]
 async fn leadership_that_is_dropped_after_a_failed_resign_is_given_up_in_the_background() {
-    for fate in [Fate::Fail(down()), Fate::LoseRequest, Fate::LoseReply] {
+    for fate in [Action::Fail(down()), Action::DropRequest, Action::DropResponse] {
         let store = MemBackend::new();
         let session = session_on(behind(&store, nth("txn", 2, 4, fate))).await;
         let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -87,7 +87,7 @@ async fn leadership_that_is_dropped_after_a_failed_resign_is_given_up_in_the_bac
 #[tokio::test(start_paused = true)]
 async fn resign_whose_request_hangs_can_be_given_up_and_is_done_in_the_background() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::Hang))).await;
+    let session = session_on(behind(&store, nth("txn", 2, 2, Action::Hang))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let next = election(&store).await.enter("next").await.unwrap();
     assert!(timeout(secs(1), leadership.resign()).await.is_err());
@@ -122,7 +122,7 @@ async fn dropping_or_withdrawing_a_candidate_leaves_the_line() {
 
 #[tokio::test(start_paused = true)]
 async fn withdrawing_that_fails_is_tried_again_in_the_background() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+    for fate in [Action::DropRequest, Action::DropResponse] {
         let store = MemBackend::new();
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
         let candidate = Election::new(&session, "e").enter("a").await.unwrap();

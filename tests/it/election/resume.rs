@@ -8,7 +8,7 @@ use coord_core::{
     kv::{LeaseGrant, LeaseId, Put, Txn},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate};
+use coord_testkit::{Action, Call};
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, shown, some};
@@ -77,8 +77,8 @@ async fn leader_that_handed_its_lease_over_changes_nothing_any_more() {
 async fn leader_that_crashed_leads_on_if_its_lease_is_adopted_in_time() {
     let store = MemBackend::new();
     let crashed = |call: &Call| match call {
-        Call::LeaseGrant(_) | Call::Txn(_) => Fate::Pass,
-        _ => Fate::Hang,
+        Call::LeaseGrant(_) | Call::Txn(_) => Action::Pass,
+        _ => Action::Hang,
     };
     let old = session_on(behind(&store, crashed)).await;
     let before = Election::new(&old, "e").campaign("a").await.unwrap();
@@ -218,7 +218,7 @@ async fn resume_that_fails_changes_nothing() {
     let before = old.campaign("a").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
     let denied = coord_core::Error::PermissionDenied { reason: "no".to_owned() };
-    let denied = nth("range", 2, 2, Fate::Fail(denied));
+    let denied = nth("range", 2, 2, Action::Fail(denied));
     let new = Session::builder(behind(&store, denied)).lease(lease).open().await.unwrap();
     let election = Election::new(&new, "e");
     assert!(election.resume().await.is_err());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use coord_core::election::Observer;
 use coord_core::kv::WatchBatch;
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule};
+use coord_testkit::{Action, Call, Recorder, Rule};
 use tokio::time::{Instant, timeout};
 
 use super::{election, some};
@@ -15,15 +15,15 @@ use crate::support::{behind, secs};
 struct Mute {
     watches: AtomicUsize,
     audible: usize,
-    record: Record,
+    record: Recorder,
 }
 
 impl Rule for Mute {
-    fn fate(&self, call: &Call) -> Fate {
+    fn action(&self, call: &Call) -> Action {
         if matches!(call, Call::Watch(_)) {
             self.watches.fetch_add(1, Ordering::Relaxed);
         }
-        self.record.fate(call)
+        self.record.action(call)
     }
 
     fn delivers(&self, _: &WatchBatch) -> bool {
@@ -32,8 +32,8 @@ impl Rule for Mute {
 }
 
 /// An observer whose watches are silent up to one, and what it asks of the store.
-fn observer(store: &MemBackend, audible: usize) -> (Observer, Record) {
-    let record = Record::new();
+fn observer(store: &MemBackend, audible: usize) -> (Observer, Recorder) {
+    let record = Recorder::new();
     let rule = Mute { watches: AtomicUsize::new(0), audible, record: record.clone() };
     (Observer::new(behind(store, rule), "e"), record)
 }

@@ -18,7 +18,7 @@ use coord_core::{
     kv::{Compact, KeyValue, Put, Range, Revision, Txn},
 };
 use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -155,10 +155,10 @@ async fn observe(kv: Arc<dyn KvBackend>, shown: Shown) {
 
 /// What a storm is made of.
 struct Weather {
-    candidates: Vec<(Habit, Vec<Fate>)>,
+    candidates: Vec<(Habit, Vec<Action>)>,
     in_one_process: bool,
     mischiefs: Vec<(u64, Mischief)>,
-    seen_through: Vec<Fate>,
+    seen_through: Vec<Action>,
 }
 
 /// Lets it rage, and gives what was claimed, with the oracle.
@@ -170,7 +170,7 @@ async fn storm(weather: Weather) -> (Vec<Claim>, Oracle) {
     let mut tasks = JoinSet::new();
     let mut observers = JoinSet::new();
     // A read that hangs would keep an observer from seeing anything: nobody else bounds it.
-    let seen_through = seen_through.into_iter().filter(|fate| !matches!(fate, Fate::Hang));
+    let seen_through = seen_through.into_iter().filter(|fate| !matches!(fate, Action::Hang));
     let seen_through = behind(&store, scripted(seen_through.collect()));
     observers.spawn(observe(seen_through, Arc::clone(&shown)));
     for (kv, habit) in clients(&store, candidates, in_one_process) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use coord_core::kv::Op;
 use coord_core::queue::{Contender, WaitQueue};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Record};
+use coord_testkit::{Call, Recorder};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -16,16 +16,19 @@ use crate::support::{behind, secs, session, session_on, settle};
 struct Crowd {
     others: Vec<(WaitQueue, Contender)>,
     mine: WaitQueue,
-    record: Record,
+    record: Recorder,
 }
 
 impl Crowd {
     /// So many others have each been served and come back, and `mine` has been served and left.
     async fn new(store: &MemBackend, name: &'static str, others: usize) -> Self {
-        let record = Record::new();
+        let record = Recorder::new();
         let mine = session_on(behind(store, record.clone())).await;
-        let mut crowd =
-            Self { others: Vec::new(), mine: WaitQueue::new(&mine, name), record: record.clone() };
+        let mut crowd = Self {
+            others: Vec::new(),
+            mine: WaitQueue::new(&mine, name),
+            record: record.clone(),
+        };
         for _ in 0..others {
             crowd.one_more(store).await;
         }

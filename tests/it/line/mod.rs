@@ -11,7 +11,7 @@ use std::time::Duration;
 use coord_core::queue::{Contender, WaitQueue};
 use coord_core::{Client, Session, kv::Put};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record};
+use coord_testkit::{Action, Call, Recorder};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ use crate::support::{Silent, behind, join_as_go, keys, nth, secs, session, sessi
 /// A contender that waits, on a session and with a record of its own.
 struct Waiter {
     session: Session,
-    record: Record,
+    record: Recorder,
     waiting: Option<Contender>,
 }
 
@@ -33,7 +33,7 @@ async fn line(store: &MemBackend, waiters: usize) -> (Contender, Vec<Waiter>) {
         WaitQueue::new(&session(store).await, "l").enqueue("").await.expect("the store is there");
     let mut line = Vec::new();
     for _ in 0..waiters {
-        let record = Record::new();
+        let record = Recorder::new();
         let session = session_on(behind(store, record.clone())).await;
         let waiting =
             Some(WaitQueue::new(&session, "l").enqueue("").await.expect("the store is there"));
@@ -175,7 +175,7 @@ async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() 
         let others = session(&store).await;
         let line = WaitQueue::new(&others, "l");
         let crowd = join_all((0..before).map(|_| line.enqueue(""))).await;
-        let record = Record::new();
+        let record = Recorder::new();
         let mine = session_on(behind(&store, record.clone())).await;
         let mut contender = WaitQueue::new(&mine, "l").enqueue("").await.unwrap();
         record.take();
@@ -197,7 +197,7 @@ async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
     for before in [1, 3, 7] {
         let store = MemBackend::new();
         let (holder, others) = line(&store, before - 1).await;
-        let record = Record::new();
+        let record = Recorder::new();
         let silent = session_on(behind(&store, Silent(record.clone()))).await;
         let mut contender = WaitQueue::new(&silent, "l").enqueue("").await.unwrap();
         record.take();
@@ -244,7 +244,7 @@ async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() 
     for before in [2, 4, 5, 6, 20] {
         let store = MemBackend::new();
         let (holder, mut others) = line(&store, before - 1).await;
-        let silent = session_on(behind(&store, Silent(Record::new()))).await;
+        let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
         let mut contender = WaitQueue::new(&silent, "l").enqueue("").await.unwrap();
         let nearest = others.pop().unwrap().waiting.unwrap();
         let (waited, ()) = tokio::join!(timeout(secs(30), contender.acquired()), async {
@@ -288,7 +288,7 @@ async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
             let put = other.put("l/other", "").now_or_never();
             put.expect("it never waits").expect("the store is there");
         }
-        Fate::Pass
+        Action::Pass
     };
     let session = session_on(behind(&store, rule)).await;
     assert!(WaitQueue::new(&session, "l").try_enqueue("").await.unwrap().is_none());
@@ -307,7 +307,7 @@ async fn try_join_is_answered_though_lines_below_never_rest() {
                 let put = busy.put(format!("l/below/{nth}"), "").now_or_never();
                 put.expect("it never waits").expect("the store is there");
             }
-            Fate::Late(Duration::from_millis(1))
+            Action::Delay(Duration::from_millis(1))
         };
         let session = session_on(behind(&store, rule)).await;
         let holder = WaitQueue::new(&self::session(&store).await, "l");
@@ -354,12 +354,12 @@ async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
 
 #[tokio::test(start_paused = true)]
 async fn join_by_lease_whose_answer_is_lost_finds_what_it_has_done() {
-    for fate in [Fate::LoseReply, Fate::LoseRequest] {
+    for fate in [Action::DropResponse, Action::DropRequest] {
         let store = MemBackend::new();
         let session = session_on(behind(&store, nth("txn", 1, 2, fate.clone()))).await;
         let line = WaitQueue::new(&session, "l");
         let (mut contender, found) = line.enqueue_by_lease("me").await.unwrap();
-        assert_eq!(found.is_some(), matches!(fate, Fate::LoseReply), "{fate:?}");
+        assert_eq!(found.is_some(), matches!(fate, Action::DropResponse), "{fate:?}");
         contender.acquired().await.unwrap();
         assert_eq!(keys(&store, "l/").await, [format!("l/{}", session.lease_id())]);
         drop(contender);

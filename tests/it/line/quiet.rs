@@ -1,10 +1,10 @@
 //! Whoever has found a line empty eight times in a row joins it without reading it. What it may
 //! cost is counted, and that it is as safe as any other join.
 
-use coord_core::error::{ErrorKind, PrimitiveError};
 use coord_core::queue::{Contender, WaitQueue};
+use coord_core::error::{ErrorKind, PrimitiveError};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule, poll_at_most};
+use coord_testkit::{Action, Call, Recorder, Rule, poll_at_most};
 use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 
@@ -13,23 +13,23 @@ use crate::support::{POLLS_MAX, behind, keys, nth, secs, session, session_on, se
 /// A line of a session of its own, on a store of its own, and what was asked of that.
 struct Quiet {
     store: MemBackend,
-    record: Record,
+    record: Recorder,
     line: WaitQueue,
 }
 
 impl Quiet {
     /// After so many joins that have met nobody.
     async fn after(joins: usize) -> Self {
-        Self::under(|_: &Call| Fate::Pass, joins).await
+        Self::under(|_: &Call| Action::Pass, joins).await
     }
 
     /// The same, where requests meet these fates.
     async fn under(rule: impl Rule, joins: usize) -> Self {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (MemBackend::new(), Recorder::new());
         let recorded = record.clone();
         let rule = move |call: &Call| {
-            recorded.fate(call);
-            rule.fate(call)
+            recorded.action(call);
+            rule.action(call)
         };
         let session = session_on(behind(&store, rule)).await;
         let quiet = Self { store, record, line: WaitQueue::new(&session, "l") };
@@ -109,7 +109,7 @@ async fn somebody_in_a_line_that_was_quiet_costs_one_request_and_then_no_more() 
 #[tokio::test(start_paused = true)]
 async fn guess_was_wrong_although_whoever_was_there_left_before_the_second_request() {
     // Eight joins and leavings, and the guess, come before.
-    let quiet = Quiet::under(nth("txn", 18, 18, Fate::Late(secs(1))), 8).await;
+    let quiet = Quiet::under(nth("txn", 18, 18, Action::Delay(secs(1))), 8).await;
     let holder = quiet.other("l").await;
     let ((mut joined, steps), left) = tokio::join!(quiet.join(), async {
         settle().await;
@@ -137,7 +137,7 @@ async fn line_with_others_below_it_is_not_taken_to_be_empty() {
 #[tokio::test(start_paused = true)]
 async fn of_two_who_take_a_line_to_be_empty_one_waits_for_the_other() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+    let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
     let line = WaitQueue::new(&session, "l");
     eight_alone(&line).await;
     // Each has asked before either is answered.
@@ -156,7 +156,7 @@ async fn dropping_a_join_of_a_quiet_line_at_any_await_leaves_no_key() {
         let mut done = false;
         for polls in 1..POLLS_MAX {
             let quiet = Quiet::after(0).await;
-            let session = session_on(behind(&quiet.store, |_: &Call| Fate::Yield)).await;
+            let session = session_on(behind(&quiet.store, |_: &Call| Action::Yield)).await;
             let line = WaitQueue::new(&session, "l");
             eight_alone(&line).await;
             let holder = if held { Some(quiet.other("l").await) } else { None };
@@ -178,7 +178,7 @@ async fn dropping_a_join_of_a_quiet_line_at_any_await_leaves_no_key() {
 /// An answer that is lost after the key was created is no reason to create another.
 #[tokio::test(start_paused = true)]
 async fn join_of_a_quiet_line_with_unknown_outcome_is_an_error_and_leaves_no_key() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+    for fate in [Action::DropRequest, Action::DropResponse] {
         let store = MemBackend::new();
         // The seventeenth: eight joins, each with its leaving, come before.
         let session = session_on(behind(&store, nth("txn", 17, 17, fate))).await;

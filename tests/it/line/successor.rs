@@ -5,13 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::queue::{Contender, WaitQueue};
-use coord_core::{
-    Client, KvBackend,
-    error::{LossReason, PrimitiveError},
-    kv::Op,
-};
+use coord_core::{Client, KvBackend, error::{LossReason, PrimitiveError}, kv::Op};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Calls, Fate, Record, Rule, poll_at_most};
+use coord_testkit::{Action, Call, Calls, Recorder, Rule, poll_at_most};
 use futures_util::poll;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -78,7 +74,7 @@ impl Waiting {
 }
 
 /// What was asked about the line.
-fn asked(record: &Record) -> Calls {
+fn asked(record: &Recorder) -> Calls {
     let mut calls = record.take();
     calls.0.retain(|call| !call.name().starts_with("lease"));
     calls
@@ -86,11 +82,11 @@ fn asked(record: &Record) -> Calls {
 
 #[tokio::test(start_paused = true)]
 async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
-    for rule in [Fate::Pass, Fate::Yield] {
-        let (store, record) = (MemBackend::new(), Record::new());
+    for rule in [Action::Pass, Action::Yield] {
+        let (store, record) = (MemBackend::new(), Recorder::new());
         let recorded = record.clone();
         let process = Process::new(&store, move |call: &Call| {
-            recorded.fate(call);
+            recorded.action(call);
             rule.clone()
         });
         let mut holder = process.join().await;
@@ -115,10 +111,10 @@ async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
 #[tokio::test(start_paused = true)]
 async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_between() {
     for stranger in [false, true] {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (MemBackend::new(), Recorder::new());
         let process = Process::new(&store, record.clone());
         let (neighbour, mine) = process.guesser().await;
-        let other = if stranger { Process::new(&store, Record::new()) } else { process };
+        let other = if stranger { Process::new(&store, Recorder::new()) } else { process };
 
         // The same neighbour again, and before me one who was not there last time.
         let neighbour = neighbour.enqueue("").await.unwrap();
@@ -141,7 +137,7 @@ async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_betw
 /// What the neighbour reads is hidden by keys of a line below.
 #[tokio::test(start_paused = true)]
 async fn successor_that_is_told_too_little_reads_the_line() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let process = Process::new(&store, record.clone());
     let (neighbour, mine) = process.guesser().await;
     let neighbour = neighbour.enqueue("").await.unwrap();
@@ -162,7 +158,7 @@ async fn successor_that_is_told_too_little_reads_the_line() {
 #[tokio::test(start_paused = true)]
 async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
     for guesser_first in [false, true] {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (MemBackend::new(), Recorder::new());
         let process = Process::new(&store, record.clone());
         let (neighbour, mine) = process.guesser().await;
         let neighbour = neighbour.enqueue("").await.unwrap();
@@ -185,7 +181,7 @@ async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
 #[tokio::test(start_paused = true)]
 async fn successor_whose_key_is_gone_is_not_served() {
     let store = MemBackend::new();
-    let process = Process::new(&store, Record::new());
+    let process = Process::new(&store, Recorder::new());
     let (holder, mut waiter) = (process.join().await, process.join().await);
     let key = waiter.key().clone();
     let ((), waited) = tokio::join!(
@@ -203,7 +199,7 @@ async fn successor_whose_key_is_gone_is_not_served() {
 /// Whoever is not first knows nothing of those before it.
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let process = Process::new(&store, record.clone());
     let (holder, middle) = (process.join().await, process.join().await);
     let mut waiting = Waiting::default();
@@ -222,12 +218,12 @@ async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
 
 #[tokio::test(start_paused = true)]
 async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() {
-    let fates = [Fate::LoseRequest, Fate::LoseReply, Fate::Hang, Fate::Late(secs(1))];
+    let fates = [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))];
     for fate in fates {
         let (store, about) = (MemBackend::new(), format!("{fate:?}"));
         let process = Process::new(&store, move |call: &Call| match call {
             Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => fate.clone(),
-            _ => Fate::Pass,
+            _ => Action::Pass,
         });
         let (holder, waiter) = (process.join().await, process.join().await);
         let mut waiting = Waiting::default();
@@ -246,7 +242,7 @@ async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() 
 #[tokio::test(start_paused = true)]
 async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
     let store = MemBackend::new();
-    let process = Process::new(&store, |_: &Call| Fate::Yield);
+    let process = Process::new(&store, |_: &Call| Action::Yield);
     let (holder, waiter) = (process.join().await, process.join().await);
     let key = holder.key().escape_ascii().to_string();
     let mut waiting = Waiting::default();
@@ -264,7 +260,7 @@ async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
 async fn dropping_a_leave_at_any_await_serves_the_successor() {
     for polls in 1..POLLS_MAX {
         let store = MemBackend::new();
-        let process = Process::new(&store, |_: &Call| Fate::Yield);
+        let process = Process::new(&store, |_: &Call| Action::Yield);
         let (holder, waiter) = (process.join().await, process.join().await);
         let mut waiting = Waiting::default();
         waiting.add(waiter).await;
@@ -283,7 +279,7 @@ async fn dropping_a_leave_at_any_await_serves_the_successor() {
 /// Another backend on the same store is another client, as if it were another process.
 #[tokio::test(start_paused = true)]
 async fn successor_on_another_backend_looks_for_itself() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
     let process = Process::new(&store, record.clone());
     let mut waiting = Waiting::default();

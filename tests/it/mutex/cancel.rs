@@ -7,7 +7,7 @@ use coord_core::{
     kv::{LeaseGrant, Put},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, poll_at_most};
+use coord_testkit::{Action, Call, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_on, settle};
@@ -16,7 +16,7 @@ use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_
 async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
         let store = MemBackend::new();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let locked = poll_at_most(polls, Mutex::new(&session, "m").lock()).await;
         let done = locked.is_some();
         drop(locked);
@@ -35,7 +35,7 @@ async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next()
     for polls in 1..POLLS_MAX {
         let store = MemBackend::new();
         let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let (next, mutex) = (Mutex::new(&session, "m"), Mutex::new(&session, "m"));
         let dropped = timeout(secs(3), poll_at_most(polls, mutex.lock()));
         let (done, next, ()) = tokio::join!(
@@ -66,7 +66,7 @@ async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
         let store = MemBackend::new();
         // A lock below this one, so that the second request is made too.
         let _below = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let tried = poll_at_most(polls, Mutex::new(&session, "m").try_lock()).await;
         let done = tried.is_some();
         drop(tried);
@@ -85,7 +85,7 @@ async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
 async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
     for delay in [1, 3, 7, 15, 100] {
         let store = MemBackend::new();
-        let late = nth("txn", 1, 1, Fate::Late(secs(delay)));
+        let late = nth("txn", 1, 1, Action::Delay(secs(delay)));
         let session = session_on(behind(&store, late)).await;
         assert!(timeout(secs(1) / 2, Mutex::new(&session, "m").lock()).await.is_err());
         sleep(secs(2 * delay + 20)).await;
@@ -97,7 +97,7 @@ async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
 
 #[tokio::test(start_paused = true)]
 async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+    for fate in [Action::DropRequest, Action::DropResponse] {
         let store = MemBackend::new();
         let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
         let mutex = Mutex::new(&session, "m");
@@ -122,7 +122,7 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
         if adopted {
             store.put_with(put.clone()).await.unwrap();
         }
-        let kv = behind(&store, nth("txn", 1, 1, Fate::LoseRequest));
+        let kv = behind(&store, nth("txn", 1, 1, Action::DropRequest));
         let session = Session::builder(kv).lease(lease).open().await.unwrap();
         if !adopted {
             store.put_with(put).await.unwrap();
@@ -136,7 +136,7 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
 #[tokio::test(start_paused = true)]
 async fn cleaning_up_is_repeated_until_it_is_confirmed() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 2, 6, Fate::LoseRequest))).await;
+    let session = session_on(behind(&store, nth("txn", 2, 6, Action::DropRequest))).await;
     drop(Mutex::new(&session, "m").lock().await.unwrap());
     sleep(secs(5)).await;
     assert_eq!(keys(&store, "m/").await, [""; 0]);
@@ -146,7 +146,7 @@ async fn cleaning_up_is_repeated_until_it_is_confirmed() {
 async fn unlock_that_is_dropped_unlocks_all_the_same() {
     for polls in 1..POLLS_MAX {
         let store = MemBackend::new();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let unlocked = poll_at_most(polls, guard.unlock()).await;
         settle().await;
@@ -161,7 +161,7 @@ async fn unlock_that_is_dropped_unlocks_all_the_same() {
 /// etcd issue 22123, for locks: a failed unlock must not forget the key.
 #[tokio::test(start_paused = true)]
 async fn unlock_that_fails_is_tried_again_in_the_background() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
+    for fate in [Action::DropRequest, Action::DropResponse] {
         let store = MemBackend::new();
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
@@ -200,12 +200,12 @@ fn dropping_a_guard_outside_a_runtime_does_not_panic() {
 async fn lock_whose_request_hangs_ends_with_its_session() {
     let store = MemBackend::new();
     let rule = |call: &Call| match call {
-        Call::Txn(_) | Call::LeaseKeepAlive(_) => Fate::Hang,
-        _ => Fate::Pass,
+        Call::Txn(_) | Call::LeaseKeepAlive(_) => Action::Hang,
+        _ => Action::Pass,
     };
     let session = session_on(behind(&store, rule)).await;
     assert!(Mutex::new(&session, "m").lock().await.unwrap_err().loss().is_some());
-    let hanging = session_on(behind(&store, only("txn", Fate::Hang))).await;
+    let hanging = session_on(behind(&store, only("txn", Action::Hang))).await;
     let waited = timeout(secs(60), Mutex::new(&hanging, "m").lock()).await;
     assert!(waited.is_err(), "a session that lives leaves it to the backend to time out");
 }

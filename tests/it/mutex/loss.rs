@@ -10,7 +10,7 @@ use coord_core::{
     kv::{Put, Txn},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule as _};
+use coord_testkit::{Action, Call, Recorder, Rule as _};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,7 +23,7 @@ use crate::support::{
 async fn holder_is_told_before_the_store_can_give_the_lock_away() {
     for rate in [1.0, 1.05] {
         let store = MemBackend::builder().lease_clock_rate(rate).build();
-        let cut_off = behind(&store, only("lease_keep_alive", Fate::Hang));
+        let cut_off = behind(&store, only("lease_keep_alive", Action::Hang));
         let held = Mutex::new(&session_on(cut_off).await, "m").lock().await.unwrap();
         let waiter = Mutex::new(&session(&store).await, "m");
         let ((reason, told), served) =
@@ -89,7 +89,7 @@ async fn work_stops_when_the_lock_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn late_write_of_a_former_holder_is_refused() {
     let store = MemBackend::new();
-    let cut_off = behind(&store, only("lease_keep_alive", Fate::Hang));
+    let cut_off = behind(&store, only("lease_keep_alive", Action::Hang));
     let old = Mutex::new(&session_on(cut_off).await, "m").lock().await.unwrap();
     let new = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     new.txn(Txn::new().and_then([Put::new("a", "new")])).await.unwrap();
@@ -172,7 +172,7 @@ async fn waiter_behind_one_that_gives_up_waits_for_the_holder() {
 async fn waiter_goes_on_waiting_while_the_store_is_unavailable() {
     let store = MemBackend::new();
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let shaky = session_on(behind(&store, nth("range", 1, 6, Fate::LoseReply))).await;
+    let shaky = session_on(behind(&store, nth("range", 1, 6, Action::DropResponse))).await;
     let waiter = Mutex::new(&shaky, "m");
     let (guard, ()) = tokio::join!(waiter.lock(), async {
         sleep(secs(5)).await;
@@ -186,8 +186,8 @@ async fn waiter_that_is_cut_off_gives_up_when_its_session_is_lost() {
     let store = MemBackend::new();
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let down = |call: &Call| match call {
-        Call::Range(_) | Call::LeaseKeepAlive(_) => Fate::Hang,
-        _ => Fate::Pass,
+        Call::Range(_) | Call::LeaseKeepAlive(_) => Action::Hang,
+        _ => Action::Pass,
     };
     let cut_off = session_on(behind(&store, down)).await;
     let (result, after) = timed(Mutex::new(&cut_off, "m").lock()).await;
@@ -224,7 +224,7 @@ async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
 #[tokio::test(start_paused = true)]
 async fn keep_alives_go_on_while_a_lock_is_awaited() {
     let store = MemBackend::new();
-    let record = Record::new();
+    let record = Recorder::new();
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let patient = session_on(behind(&store, record.clone())).await;
     assert!(timeout(secs(100), Mutex::new(&patient, "m").lock()).await.is_err());
@@ -238,7 +238,7 @@ async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
     for (kind, nth_call) in [("watch", 1), ("watch", 2), ("range", 1)] {
         let store = MemBackend::new();
         let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let session = session_on(behind(&store, nth(kind, nth_call, nth_call, Fate::Hang))).await;
+        let session = session_on(behind(&store, nth(kind, nth_call, nth_call, Action::Hang))).await;
         let waiter = Mutex::new(&session, "m");
         let ((served, after), ()) = tokio::join!(timed(waiter.lock()), async {
             sleep(secs(1)).await;
@@ -255,7 +255,7 @@ async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
 async fn holder_is_told_of_its_loss_though_nobody_answers_why() {
     for session_ends in [false, true] {
         let store = MemBackend::new();
-        let session = session_on(behind(&store, only("lease_time_to_live", Fate::Hang))).await;
+        let session = session_on(behind(&store, only("lease_time_to_live", Action::Hang))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let work = timeout(secs(60), guard.run_while_held(sleep(secs(1000))));
         let ((lost, after), ()) = tokio::join!(timed(work), async {
@@ -279,7 +279,7 @@ async fn holder_is_told_of_its_loss_though_nobody_answers_why() {
 async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
     for (unanswered, told_after) in [(1, secs(4)), (usize::MAX, secs(5))] {
         let store = MemBackend::new();
-        let rule = nth("lease_keep_alive", 1, unanswered, Fate::Hang);
+        let rule = nth("lease_keep_alive", 1, unanswered, Action::Hang);
         let session = session_on(behind(&store, rule)).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let ((reason, after), ()) = tokio::join!(timed(guard.lost()), async {
@@ -293,12 +293,12 @@ async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
 /// Each who learns that the lease is gone has the keeper ask at once, but for one answer.
 #[tokio::test(start_paused = true)]
 async fn lease_that_is_gone_costs_one_keep_alive_however_many_learn_of_it() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let recorded = record.clone();
     let rule = move |call: &Call| {
-        recorded.fate(call);
+        recorded.action(call);
         let late = Duration::from_millis(if is_keep_alive(call) { 50 } else { 0 });
-        Fate::Late(late)
+        Action::Delay(late)
     };
     let session = session_on(behind(&store, rule)).await;
     let mut guards = Vec::new();

@@ -18,7 +18,7 @@ use coord_core::{
     mutex::MutexGuard,
 };
 use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -95,7 +95,7 @@ async fn work_on((session, mutex): (Session, Mutex), habit: Habit) {
 }
 
 /// With `calm`, each has had the lock to itself before the storm.
-async fn storm(mut workers: Vec<(Habit, Vec<Fate>)>, in_one_process: bool, calm: bool) {
+async fn storm(mut workers: Vec<(Habit, Vec<Action>)>, in_one_process: bool, calm: bool) {
     let store = MemBackend::builder().lease_clock_rate(1.05).build();
     if calm {
         // The requests of a process meet their fates in the order in which they are made.
@@ -103,7 +103,7 @@ async fn storm(mut workers: Vec<(Habit, Vec<Fate>)>, in_one_process: bool, calm:
             if in_one_process { (workers.len() * ALONE, 0) } else { (ALONE, ALONE) };
         for (n, (_, fates)) in workers.iter_mut().enumerate() {
             let passes = if n == 0 { of_first } else { of_others };
-            fates.splice(0..0, repeat_n(Fate::Pass, passes));
+            fates.splice(0..0, repeat_n(Action::Pass, passes));
         }
     }
     let (mut tasks, mut begun) = (JoinSet::new(), Vec::new());

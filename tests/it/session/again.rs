@@ -12,7 +12,7 @@ use coord_core::{
     session::Supervisor,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Fate, Intercept};
+use coord_testkit::{Action, Intercept};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{behind, keys, nth, only, secs, session, settle};
@@ -128,11 +128,11 @@ async fn error_without_loss_comes_back_as_it_is() {
 /// One request of the campaign that failed ended the candidacy.
 #[tokio::test(start_paused = true)]
 async fn lead_and_hold_retry_what_is_retryable() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply, Fate::Hang] {
+    for fate in [Action::DropRequest, Action::DropResponse, Action::Hang] {
         for held in [false, true] {
             let store = MemBackend::new();
             let rule = nth("txn", 1, 3, fate.clone());
-            let kv = Arc::new(Intercept::new(store.clone(), rule).patience(secs(2)));
+            let kv = Arc::new(Intercept::new(store.clone(), rule).timeout(secs(2)));
             let supervisor = supervisor(kv).await;
             let done = if held {
                 supervisor.hold("m", async |_| Ok::<_, PrimitiveError>(7)).await
@@ -236,7 +236,7 @@ async fn token_does_not_keep_a_session_open() {
 /// followed was not returned, and the work was done again.
 #[tokio::test(start_paused = true)]
 async fn error_after_resign_of_unknown_outcome_ends_run() {
-    let kv = behind(&MemBackend::new(), nth("txn", 2, 2, Fate::LoseReply));
+    let kv = behind(&MemBackend::new(), nth("txn", 2, 2, Action::DropResponse));
     let (supervisor, calls) = (supervisor(kv).await, AtomicU32::new(0));
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
@@ -252,7 +252,7 @@ async fn error_after_resign_of_unknown_outcome_ends_run() {
 /// The same when a token follows the lock and sees that its key is deleted.
 #[tokio::test(start_paused = true)]
 async fn error_after_unlock_with_a_token_ends_run() {
-    let supervisor = supervisor(behind(&MemBackend::new(), only("txn", Fate::Yield))).await;
+    let supervisor = supervisor(behind(&MemBackend::new(), only("txn", Action::Yield))).await;
     let run = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         let _token = guard.cancellation_token();
@@ -267,7 +267,7 @@ async fn error_after_unlock_with_a_token_ends_run() {
 #[tokio::test(start_paused = true)]
 async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
     let store = MemBackend::new();
-    let rule = nth("lease_time_to_live", 1, 1, Fate::LoseRequest);
+    let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let supervisor = supervisor(behind(&store, rule)).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
     let held = supervisor.hold("m", async |_| Ok::<_, AppError>(7));
@@ -278,7 +278,7 @@ async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
 #[tokio::test(start_paused = true)]
 async fn run_begins_anew_when_a_transaction_meets_the_loss() {
     let store = MemBackend::new();
-    let rule = nth("lease_time_to_live", 1, 1, Fate::LoseRequest);
+    let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let kv = behind(&store, rule);
     let (supervisor, calls) = (supervisor(Arc::clone(&kv)).await, AtomicU32::new(0));
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();

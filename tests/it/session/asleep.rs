@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coord_core::{KvBackend, Mutex, Session, error::LossReason, session::SessionState};
 use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_testkit::Recorder;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{behind, secs};
@@ -36,7 +36,7 @@ async fn session_is_lost_within_a_second_of_waking() {
 /// A short sleep moves the deadline, and the lease is refreshed at once.
 #[tokio::test(start_paused = true)]
 async fn short_sleep_moves_the_deadline_and_refreshes_the_lease() {
-    let record = Record::new();
+    let record = Recorder::new();
     let (session, asleep) = session(behind(&MemBackend::new(), record.clone())).await;
     sleep(Duration::from_millis(500)).await;
     record.take();

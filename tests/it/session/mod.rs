@@ -20,7 +20,7 @@ use coord_core::{
     session::SessionState,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record};
+use coord_testkit::{Action, Call, Recorder};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -43,7 +43,7 @@ async fn session_keeps_its_lease_as_long_as_it_is_open() {
 async fn session_is_lost_before_the_store_ends_its_lease() {
     for (ttl, rate) in [(2, 1.0), (2, 1.05), (10, 1.0), (10, 1.05), (60, 1.05), (3600, 1.05)] {
         let store = MemBackend::builder().lease_clock_rate(rate).build();
-        let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Fate::Hang));
+        let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Action::Hang));
         let session = Session::builder(kv).ttl(secs(ttl)).open().await.unwrap();
         store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
         let request = Watch::new("a").filter(WatchFilter::NoPut);
@@ -69,9 +69,9 @@ async fn session_without_further_keep_alives_is_lost_at_its_deadline_and_not_bef
     let seen = AtomicUsize::new(0);
     let kv = behind(&store, move |call: &Call| {
         match is_keep_alive(call).then(|| seen.fetch_add(1, Ordering::Relaxed)) {
-            None => Fate::Pass,
-            Some(0) => Fate::Late(secs(2)),
-            Some(_) => Fate::Hang,
+            None => Action::Pass,
+            Some(0) => Action::Delay(secs(2)),
+            Some(_) => Action::Hang,
         }
     });
     let opened = Instant::now();
@@ -90,7 +90,7 @@ async fn session_without_further_keep_alives_is_lost_at_its_deadline_and_not_bef
 #[tokio::test(start_paused = true)]
 async fn keep_alive_that_is_answered_too_late_does_not_bring_a_session_back() {
     let store = MemBackend::new();
-    let kv = behind(&store, only("lease_keep_alive", Fate::Late(secs(9))));
+    let kv = behind(&store, only("lease_keep_alive", Action::Delay(secs(9))));
     let session = session_on(kv).await;
     let (reason, after) = timed(session.lost()).await;
     assert_eq!(reason, LossReason::DeadlineUnconfirmed);
@@ -103,7 +103,7 @@ async fn keep_alive_that_is_answered_too_late_does_not_bring_a_session_back() {
 async fn session_is_suspect_while_keep_alives_fail_and_alive_when_one_succeeds() {
     let store = MemBackend::new();
     let session =
-        session_on(behind(&store, nth("lease_keep_alive", 2, 4, Fate::LoseRequest))).await;
+        session_on(behind(&store, nth("lease_keep_alive", 2, 4, Action::DropRequest))).await;
     let mut states = session.subscribe();
     states.changed().await.unwrap();
     assert_eq!(*states.borrow_and_update(), SessionState::Suspect);
@@ -136,7 +136,7 @@ async fn process_that_slept_through_its_lease_finds_it_expired() {
 #[tokio::test(start_paused = true)]
 async fn clean_up_that_is_never_answered_is_sent_again() {
     let store = MemBackend::new();
-    let kv = behind(&store, nth("txn", 2, 2, Fate::Hang));
+    let kv = behind(&store, nth("txn", 2, 2, Action::Hang));
     let session = session_on(kv).await;
     let mutex = Mutex::new(&session, "m");
     drop(mutex.lock().await.unwrap());
@@ -178,7 +178,7 @@ async fn close_revokes_the_lease_and_can_be_repeated() {
 #[tokio::test(start_paused = true)]
 async fn close_tells_holders_before_the_store_deletes_their_keys() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, only("lease_revoke", Fate::Late(secs(1))))).await;
+    let session = session_on(behind(&store, only("lease_revoke", Action::Delay(secs(1))))).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     let (closed, still_there) = tokio::join!(session.close(), async {
         assert_eq!(session.lost().await, LossReason::Closed);
@@ -231,7 +231,7 @@ fn session_whose_runtime_was_shut_down_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn close_is_bounded_when_the_store_does_not_answer() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, only("lease_revoke", Fate::Hang))).await;
+    let session = session_on(behind(&store, only("lease_revoke", Action::Hang))).await;
     let (closed, after) = timed(session.close()).await;
     assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout);
     assert!(after <= secs(10), "took {after:?}");
@@ -241,7 +241,7 @@ async fn close_is_bounded_when_the_store_does_not_answer() {
 #[tokio::test(start_paused = true)]
 async fn close_tries_again_while_the_store_is_unavailable() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("lease_revoke", 1, 3, Fate::LoseRequest))).await;
+    let session = session_on(behind(&store, nth("lease_revoke", 1, 3, Action::DropRequest))).await;
     session.close().await.unwrap();
     assert!(store.leases().await.unwrap().leases.is_empty());
 }
@@ -249,7 +249,7 @@ async fn close_tries_again_while_the_store_is_unavailable() {
 #[tokio::test(start_paused = true)]
 async fn dropping_close_closes_all_the_same() {
     let store = MemBackend::new();
-    let session = session_on(behind(&store, only("lease_revoke", Fate::Yield))).await;
+    let session = session_on(behind(&store, only("lease_revoke", Action::Yield))).await;
     assert!(coord_testkit::poll_at_most(1, session.close()).await.is_none());
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());
@@ -303,9 +303,9 @@ async fn what_was_dropped_before_a_session_is_handed_over_is_not() {
 async fn heir_has_the_whole_time_though_a_join_may_arrive_yet() {
     let store = MemBackend::new();
     let kv = behind(&store, |call: &Call| match call {
-        Call::Txn(_) => Fate::LoseRequest,
-        Call::LeaseKeepAlive(_) => Fate::Late(Duration::from_millis(10)),
-        _ => Fate::Pass,
+        Call::Txn(_) => Action::DropRequest,
+        Call::LeaseKeepAlive(_) => Action::Delay(Duration::from_millis(10)),
+        _ => Action::Pass,
     });
     let session = session_on(kv).await;
     assert!(Mutex::new(&session, "m").lock().await.is_err());
@@ -321,7 +321,7 @@ async fn heir_has_the_whole_time_though_a_join_may_arrive_yet() {
 async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir() {
     for at_once in [false, true] {
         let store = MemBackend::new();
-        let first = session_on(behind(&store, only("lease_keep_alive", Fate::Yield))).await;
+        let first = session_on(behind(&store, only("lease_keep_alive", Action::Yield))).await;
         let lease = if at_once {
             let (orphaned, closed) = tokio::join!(first.orphan(), first.close());
             closed.unwrap();
@@ -361,7 +361,7 @@ async fn adopting_a_lease_that_is_not_there_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn bad_time_to_live_is_refused_before_anything_is_sent() {
-    let record = Record::new();
+    let record = Recorder::new();
     let kv = behind(&MemBackend::new(), record.clone());
     let zero = Duration::ZERO;
     for (ttl, kind) in [
@@ -378,22 +378,22 @@ async fn bad_time_to_live_is_refused_before_anything_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn open_keeps_trying_within_its_connect_timeout() {
     let store = MemBackend::new();
-    session_on(behind(&store, nth("lease_grant", 1, 3, Fate::LoseRequest))).await;
+    session_on(behind(&store, nth("lease_grant", 1, 3, Action::DropRequest))).await;
 
-    let silent = behind(&store, only("lease_grant", Fate::Hang));
+    let silent = behind(&store, only("lease_grant", Action::Hang));
     let builder = Session::builder(silent).connect_timeout(secs(3));
     let (opened, after) = timed(builder.open()).await;
     assert!(matches!(opened, Err(Error::Timeout { after }) if after == secs(3)), "{opened:?}");
     assert_eq!(after, secs(3));
 
-    let down = behind(&store, only("lease_grant", Fate::LoseRequest));
+    let down = behind(&store, only("lease_grant", Action::DropRequest));
     let opened = Session::builder(down).connect_timeout(secs(3)).open().await;
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Unavailable, "the reason, not the timeout");
 }
 
 #[tokio::test(start_paused = true)]
 async fn session_costs_a_request_to_open_one_each_third_of_its_ttl_and_one_to_close() {
-    let record = Record::new();
+    let record = Recorder::new();
     let session = session_on(behind(&MemBackend::new(), record.clone())).await;
     assert_eq!(record.take().names(), "lease_grant");
     sleep(secs(100)).await;

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use coord_core::stm::Retry;
 use coord_core::{
-    Election, Error, KvBackend, Mutex, Session, Stm,
-    kv::{LeaseId, Txn},
-    session::SessionState,
+    Election, Error, KvBackend, Mutex, Session, Stm, kv::{LeaseId, Txn}, session::SessionState,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept};
+use coord_testkit::{Action, Call, Intercept};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::support::{keys, secs, session_on, settle};
@@ -19,10 +17,10 @@ use crate::support::{keys, secs, session_on, settle};
 /// arrive after `late`.
 fn late_enqueues(store: &MemBackend, late: Duration) -> Arc<dyn KvBackend> {
     let rule = move |call: &Call| match call {
-        Call::Txn(txn) if txn.success.len() == 2 => Fate::Late(late),
-        _ => Fate::Pass,
+        Call::Txn(txn) if txn.success.len() == 2 => Action::Delay(late),
+        _ => Action::Pass,
     };
-    Arc::new(Intercept::new(store.clone(), rule).patience(secs(2)))
+    Arc::new(Intercept::new(store.clone(), rule).timeout(secs(2)))
 }
 
 async fn adopt(store: &MemBackend, lease: LeaseId) -> Session {
@@ -108,7 +106,7 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
     let store = MemBackend::new();
     let kv = Client::new(store.clone());
     let old = session_on(Arc::clone(&kv)).await;
-    let slow = Intercept::new(store.clone(), |_: &Call| Fate::Late(Duration::from_millis(50)));
+    let slow = Intercept::new(store.clone(), |_: &Call| Action::Delay(Duration::from_millis(50)));
     let transactions = Stm::new(&Client::new(slow)).exactly_once(&old);
     let put = |n: usize| {
         let run = transactions.run(async move |tx| {
@@ -170,11 +168,11 @@ async fn key_that_arrives_after_adoption_is_not_resumed() {
 async fn late_enqueue_of_a_lost_session_does_not_block_the_adopter() {
     let (store, began) = (MemBackend::new(), Instant::now());
     let rule = |call: &Call| match call {
-        Call::Txn(txn) if txn.success.len() == 2 => Fate::Late(secs(20)),
-        Call::LeaseKeepAlive(_) => Fate::LoseRequest,
-        _ => Fate::Pass,
+        Call::Txn(txn) if txn.success.len() == 2 => Action::Delay(secs(20)),
+        Call::LeaseKeepAlive(_) => Action::DropRequest,
+        _ => Action::Pass,
     };
-    let old = session_on(Arc::new(Intercept::new(store.clone(), rule).patience(secs(2)))).await;
+    let old = session_on(Arc::new(Intercept::new(store.clone(), rule).timeout(secs(2)))).await;
     Mutex::new(&old, "m").lock().await.unwrap_err();
     sleep_until(began + Duration::from_millis(9_500)).await;
     assert!(matches!(old.state(), SessionState::Lost(_)));

@@ -11,7 +11,7 @@ use coord_core::{
     session::{Generation, SessionState},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, poll_at_most};
+use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -147,7 +147,7 @@ async fn run_ends_when_the_supervisor_is_closed() {
 async fn run_dropped_at_any_await_leaves_nothing_behind() {
     for polls in 1..200 {
         let store = MemBackend::new();
-        let supervisor = supervisor(behind(&store, |_: &Call| Fate::Yield)).await;
+        let supervisor = supervisor(behind(&store, |_: &Call| Action::Yield)).await;
         let work = supervisor.run(async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
             if session.generation() < Generation(3) {
@@ -179,7 +179,7 @@ async fn run_dropped_at_any_await_leaves_nothing_behind() {
 async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
     let mut costs = Vec::new();
     for count in [0, 1, 50] {
-        let record = Record::new();
+        let record = Recorder::new();
         let supervisor = supervisor(behind(&MemBackend::new(), record.clone())).await;
         let session = supervisor.ready().await.unwrap();
         let mut guards = Vec::new();
@@ -197,14 +197,14 @@ async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
 }
 
 /// What becomes of requests in a storm, and who has the lock revoked under it.
-fn fate() -> impl Strategy<Value = Fate> {
+fn fate() -> impl Strategy<Value = Action> {
     prop_oneof![
-        6 => Just(Fate::Pass),
-        3 => Just(Fate::Yield),
-        2 => (1..12_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
-        2 => Just(Fate::LoseRequest),
-        1 => Just(Fate::LoseReply),
-        2 => Just(Fate::Hang),
+        6 => Just(Action::Pass),
+        3 => Just(Action::Yield),
+        2 => (1..12_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
+        2 => Just(Action::DropRequest),
+        1 => Just(Action::DropResponse),
+        2 => Just(Action::Hang),
     ]
 }
 
@@ -263,7 +263,7 @@ impl Drop for Over<'_> {
     }
 }
 
-async fn storm(clients: Vec<Vec<Fate>>) {
+async fn storm(clients: Vec<Vec<Action>>) {
     let store = MemBackend::builder().lease_clock_rate(1.05).build();
     let holders = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();

@@ -9,7 +9,7 @@ use coord_core::{
     session::SessionState,
 };
 use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use futures_util::FutureExt as _;
 
 use crate::support::{behind, keys, only, secs, timed};
@@ -46,7 +46,7 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
 /// A store that is away delays the end of a program by five seconds, not by the time to live.
 #[tokio::test(start_paused = true)]
 async fn closing_takes_five_seconds_at_most() {
-    let kv = behind(&MemBackend::new(), only("lease_revoke", Fate::Hang));
+    let kv = behind(&MemBackend::new(), only("lease_revoke", Action::Hang));
     let mut kept = None;
     let run = Session::builder(kv).ttl(secs(600)).run(async |session: Session| {
         kept = Some(session);

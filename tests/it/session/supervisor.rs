@@ -12,7 +12,7 @@ use coord_core::{
     session::{Generation, SessionState, Supervisor, SupervisorState},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept, Record, Rule, poll_at_most};
+use coord_testkit::{Action, Call, Intercept, Recorder, Rule, poll_at_most};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -25,9 +25,9 @@ pub(super) async fn supervisor(backend: Arc<dyn KvBackend>) -> Supervisor {
 }
 
 /// A rule by which all calls meet `fate` while the switch is on.
-fn away(switch: &Arc<AtomicBool>, fate: Fate) -> impl Rule {
+fn away(switch: &Arc<AtomicBool>, fate: Action) -> impl Rule {
     let switch = Arc::clone(switch);
-    move |_: &Call| if switch.load(Ordering::Relaxed) { fate.clone() } else { Fate::Pass }
+    move |_: &Call| if switch.load(Ordering::Relaxed) { fate.clone() } else { Action::Pass }
 }
 
 /// The states from now on, as text, until one of them is `last`.
@@ -45,7 +45,7 @@ async fn states_until(supervisor: &Supervisor, last: &str) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
     let store = MemBackend::new();
-    let late = nth("lease_grant", 2, 2, Fate::Late(secs(1)));
+    let late = nth("lease_grant", 2, 2, Action::Delay(secs(1)));
     let supervisor = supervisor(behind(&store, late)).await;
     let first = supervisor.ready().await.unwrap();
     let revoke = async {
@@ -67,8 +67,8 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
 /// after the store is: epochs count sessions, not attempts.
 #[tokio::test(start_paused = true)]
 async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
-    let busy = Fate::Fail(Error::TooManyRequests);
-    for fate in [Fate::Hang, Fate::LoseRequest, busy] {
+    let busy = Action::Fail(Error::TooManyRequests);
+    for fate in [Action::Hang, Action::DropRequest, busy] {
         let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
         let supervisor = supervisor(behind(&store, away(&switch, fate.clone()))).await;
         for epoch in 1..5 {
@@ -120,7 +120,7 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
             let lives = |held: &Session| !matches!(held.state(), SessionState::Lost(_));
             count.fetch_add(usize::from(held.as_ref().is_some_and(lives)), Ordering::Relaxed);
         }
-        if is_keep_alive(call) { Fate::Hang } else { Fate::Pass }
+        if is_keep_alive(call) { Action::Hang } else { Action::Pass }
     };
     let store = MemBackend::builder().lease_clock_rate(1.05).build();
     let supervisor = supervisor(behind(&store, rule)).await;
@@ -139,7 +139,7 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn session_that_its_owner_ended_is_not_replaced() {
-    let record = Record::new();
+    let record = Recorder::new();
     for orphan in [false, true] {
         let supervisor = supervisor(behind(&MemBackend::new(), record.clone())).await;
         let reason = if orphan {
@@ -163,7 +163,7 @@ async fn session_that_its_owner_ended_is_not_replaced() {
 #[tokio::test(start_paused = true)]
 async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
     let store = MemBackend::new();
-    let refused = Fate::Fail(Error::PermissionDenied { reason: "no grants today".to_owned() });
+    let refused = Action::Fail(Error::PermissionDenied { reason: "no grants today".to_owned() });
     let tasks = Handle::current().metrics().num_alive_tasks();
     let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 2, refused))).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
@@ -188,7 +188,7 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn first_session_fails_as_open_does() {
     let store = MemBackend::new();
-    let down = behind(&store, only("lease_grant", Fate::LoseRequest));
+    let down = behind(&store, only("lease_grant", Action::DropRequest));
     let builder = Session::builder(down).connect_timeout(secs(3));
     let (supervised, after) = timed(builder.supervise()).await;
     assert_eq!(supervised.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -229,7 +229,7 @@ async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
     let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
     for wait in [0, 100] {
         switch.store(false, Ordering::Relaxed);
-        let supervisor = supervisor(behind(&store, away(&switch, Fate::Hang))).await;
+        let supervisor = supervisor(behind(&store, away(&switch, Action::Hang))).await;
         switch.store(true, Ordering::Relaxed);
         sleep(secs(wait)).await;
         let (closed, after) = timed(supervisor.close()).await;
@@ -242,7 +242,7 @@ async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
 #[tokio::test(start_paused = true)]
 async fn dropping_close_closes_the_supervisor_all_the_same() {
     let store = MemBackend::new();
-    let supervisor = supervisor(behind(&store, only("lease_revoke", Fate::Yield))).await;
+    let supervisor = supervisor(behind(&store, only("lease_revoke", Action::Yield))).await;
     assert!(poll_at_most(1, supervisor.close()).await.is_none());
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());
@@ -270,8 +270,8 @@ async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold()
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_dropped_while_it_reconnects_tries_no_more() {
-    for fate in [Fate::Hang, Fate::LoseRequest] {
-        let (store, record) = (MemBackend::new(), Record::new());
+    for fate in [Action::Hang, Action::DropRequest] {
+        let (store, record) = (MemBackend::new(), Recorder::new());
         let cut_off = Intercept::new(store.clone(), nth("lease_grant", 2, usize::MAX, fate));
         let kv = Arc::new(Intercept::new(cut_off, record.clone()));
         let tasks = Handle::current().metrics().num_alive_tasks();
@@ -315,7 +315,7 @@ async fn clients_of_a_store_that_is_away_do_not_come_in_step() {
     let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
     let mut supervisors = Vec::new();
     for _ in 0..50 {
-        supervisors.push(supervisor(behind(&store, away(&switch, Fate::LoseRequest))).await);
+        supervisors.push(supervisor(behind(&store, away(&switch, Action::DropRequest))).await);
     }
     switch.store(true, Ordering::Relaxed);
     sleep(secs(100)).await;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use coord_core::{Client, Error, Stm, stm::Isolation};
 use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_testkit::Recorder;
 
 use crate::support::behind;
 
 #[tokio::test(start_paused = true)]
 async fn reads_cost_one_request_each_and_the_commit_one() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     store.put("a", "1").await.unwrap();
     let kv = behind(&store, record.clone());
     let run = async |stm: coord_core::Stm, writes: bool| {

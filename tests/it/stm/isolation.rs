@@ -11,7 +11,7 @@ use std::sync::Arc;
 use coord_core::stm::Committed;
 use coord_core::{Client, Error, KvBackend, Stm, kv::KeyRange, stm::Isolation};
 use coord_mem::MemBackend;
-use coord_testkit::Lagging;
+use coord_testkit::StaleMember;
 
 use super::{LEVELS, Once, fall_behind, lagging, number, put_all, store_with, stored};
 
@@ -159,7 +159,7 @@ async fn w6(level: Isolation) -> bool {
 /// T1 writes x, T2 writes y. T3 sees the first alone; T4, from a member that lags, the second.
 async fn w7(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let kv = Arc::new(Lagging::new(store.clone()));
+    let kv = Arc::new(StaleMember::new(store.clone()));
     let ahead = Stm::new(&Client::new(store.clone())).isolation(level);
     let third = ahead.run(async |tx| {
         let y = number(tx, "y").await?;
@@ -170,7 +170,7 @@ async fn w7(level: Isolation) -> bool {
         Ok::<_, Error>((number(tx, "x").await?, y))
     });
     let third = third.await.expect("the store is there").value;
-    let (once, member): (_, Arc<dyn KvBackend>) = (Once::new(), Arc::<Lagging<_>>::clone(&kv));
+    let (once, member): (_, Arc<dyn KvBackend>) = (Once::new(), Arc::<StaleMember<_>>::clone(&kv));
     let behind = stm(member).isolation(level);
     let fourth = behind.run(async |tx| {
         let x = number(tx, "x").await?;

@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use coord_core::layer::PrefixLayer;
 use coord_core::stm::{Committed, Stm, StmError};
-use coord_core::{
-    Client, Error, KvBackend, Session, Stm,
-    error::{LossReason, Outcome},
-};
+use coord_core::{Client, Error, KvBackend, Session, Stm, error::{LossReason, Outcome}};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, poll_at_most};
+use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{impatient, number, store_with, stored};
@@ -28,22 +25,22 @@ async fn add(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
 }
 
 /// What happens to the first commit, if anything: the fence and everything else passes.
-fn first_commit(fate: Fate) -> impl coord_testkit::Rule {
+fn first_commit(fate: Action) -> impl coord_testkit::Rule {
     nth("txn", 1, 1, fate)
 }
 
-const LATE: Fate = Fate::Late(Duration::from_millis(2_500));
+const LATE: Action = Action::Delay(Duration::from_millis(2_500));
 
 #[tokio::test(start_paused = true)]
 async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
     // Which commit, whether it is found to have been applied, and how many attempts that makes.
     let rows = [
-        (Fate::LoseReply, true, 1),
-        (Fate::LoseRequest, false, 2),
+        (Action::DropResponse, true, 1),
+        (Action::DropRequest, false, 2),
         // It arrives when nobody waits any more, after the fence.
         (LATE, false, 2),
         // It arrives when nobody waits any more, before the fence is asked.
-        (Fate::Hang, false, 2),
+        (Action::Hang, false, 2),
     ];
     for (fate, resolved, attempts) in rows {
         let store = store_with(&[("n", 1)]).await;
@@ -64,13 +61,16 @@ async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
 /// The fence may be late and lost as well, and come when the commit has come or before.
 #[tokio::test(start_paused = true)]
 async fn fence_that_is_lost_or_late_is_sent_again() {
-    let late = |ms| Fate::Late(Duration::from_millis(ms));
-    for commit in [Fate::LoseReply, Fate::LoseRequest, late(1_500), late(4_000), late(9_000)] {
-        for fence in [Fate::LoseReply, Fate::LoseRequest, late(1_200), late(5_000), Fate::Hang] {
+    let late = |ms| Action::Delay(Duration::from_millis(ms));
+    for commit in [Action::DropResponse, Action::DropRequest, late(1_500), late(4_000), late(9_000)]
+    {
+        for fence in
+            [Action::DropResponse, Action::DropRequest, late(1_200), late(5_000), Action::Hang]
+        {
             let store = store_with(&[("n", 1)]).await;
             let session = session(&store).await;
             let (first, second) = (commit.clone(), fence.clone());
-            let both = crate::support::scripted(vec![Fate::Pass, first, second]);
+            let both = crate::support::scripted(vec![Action::Pass, first, second]);
             let stm = stm(impatient(&store, both)).exactly_once(&session);
             add(&stm).await.unwrap();
             sleep(secs(10)).await;
@@ -83,7 +83,7 @@ async fn fence_that_is_lost_or_late_is_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
-    for (fate, left) in [(Fate::LoseReply, 2), (Fate::LoseRequest, 1), (LATE, 2)] {
+    for (fate, left) in [(Action::DropResponse, 2), (Action::DropRequest, 1), (LATE, 2)] {
         let store = store_with(&[("n", 1)]).await;
         let stm = stm(impatient(&store, first_commit(fate)));
         let error = add(&stm).await.unwrap_err();
@@ -98,7 +98,7 @@ async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
 async fn commit_that_wrote_nothing_is_never_unknown() {
     let store = store_with(&[("n", 1), ("m", 1)]).await;
     let level = coord_core::stm::Isolation::RepeatableReads;
-    let stm = stm(behind(&store, first_commit(Fate::LoseReply))).isolation(level);
+    let stm = stm(behind(&store, first_commit(Action::DropResponse))).isolation(level);
     let read = stm.run(async |tx| Ok::<_, Error>((number(tx, "n").await?, number(tx, "m").await?)));
     let read = read.await.unwrap();
     assert_eq!((read.value, read.info.attempts), ((1, 1), 2));
@@ -110,7 +110,7 @@ async fn markers(store: &MemBackend) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn marker_costs_one_step_and_one_compare_and_no_request() {
-    let (store, record) = (store_with(&[("n", 1)]).await, Record::new());
+    let (store, record) = (store_with(&[("n", 1)]).await, Recorder::new());
     let session = session(&store).await;
     let stm = stm(behind(&store, record.clone())).exactly_once(&session);
     for _ in 0..3 {
@@ -127,7 +127,7 @@ async fn marker_costs_one_step_and_one_compare_and_no_request() {
 async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_session() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(behind(&store, |_: &Call| Fate::Yield)).exactly_once(&session);
+    let stm = stm(behind(&store, |_: &Call| Action::Yield)).exactly_once(&session);
     for _ in 0..20 {
         add(&stm).await.unwrap();
         add(&stm.clone()).await.unwrap();
@@ -159,16 +159,16 @@ async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
 #[tokio::test(start_paused = true)]
 async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unknown() {
     for before in [0, 1] {
-        for (fate, applied) in [(Fate::LoseReply, 1), (Fate::LoseRequest, 0)] {
+        for (fate, applied) in [(Action::DropResponse, 1), (Action::DropRequest, 0)] {
             let store = store_with(&[("n", 1)]).await;
             let session: Session = session(&store).await;
             let lost = nth("txn", before + 1, before + 1, fate);
             // The second fence is the first that arrives.
-            let fence = nth("txn", before + 2, before + 2, Fate::LoseRequest);
+            let fence = nth("txn", before + 2, before + 2, Action::DropRequest);
             let both = move |call: &Call| {
                 use coord_testkit::Rule as _;
-                match (lost.fate(call), fence.fate(call)) {
-                    (Fate::Pass, fate) | (fate, _) => fate,
+                match (lost.action(call), fence.action(call)) {
+                    (Action::Pass, fate) | (fate, _) => fate,
                 }
             };
             let stm = stm(behind(&store, both)).exactly_once(&session);
@@ -191,7 +191,7 @@ async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unkn
 async fn who_cannot_ask_the_marker_in_time_does_not_know() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(behind(&store, only("txn", Fate::LoseRequest))).exactly_once(&session);
+    let stm = stm(behind(&store, only("txn", Action::DropRequest))).exactly_once(&session);
     let error = timeout(secs(70), add(&stm)).await.expect("60 s at most").unwrap_err();
     assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
 }
@@ -200,7 +200,7 @@ async fn who_cannot_ask_the_marker_in_time_does_not_know() {
 /// becomes of the commit.
 #[tokio::test(start_paused = true)]
 async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
-    for late in [Fate::Yield, Fate::Late(secs(2)), Fate::LoseReply] {
+    for late in [Action::Yield, Action::Delay(secs(2)), Action::DropResponse] {
         let mut seen = [false; 2];
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 1)]).await;
@@ -208,7 +208,7 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
             let fate = late.clone();
             let rule = move |call: &Call| match call {
                 Call::Txn(_) => fate.clone(),
-                _ => Fate::Yield,
+                _ => Action::Yield,
             };
             let hasty = stm(behind(&store, rule)).exactly_once(&session);
             // One marker that was used before.
@@ -260,7 +260,7 @@ async fn marker_is_asked_where_it_was_put_when_the_session_is_elsewhere() {
     let store = MemBackend::new();
     let session = session(&store).await;
     let kv: Arc<dyn KvBackend> =
-        Arc::new(PrefixLayer::new(behind(&store, first_commit(Fate::LoseReply)), "tenant/"));
+        Arc::new(PrefixLayer::new(behind(&store, first_commit(Action::DropResponse)), "tenant/"));
     let stm = stm(kv).exactly_once(&session);
     let receipt = add(&stm).await.unwrap().receipt;
     assert_eq!((receipt.resolved, receipt.attempts), (true, 1));

@@ -24,7 +24,7 @@ use coord_core::{
     stm::Isolation,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Intercept, Lagging, Rule};
+use coord_testkit::{Intercept, Rule, StaleMember};
 
 use crate::support::{newest, secs};
 
@@ -93,17 +93,17 @@ impl Once {
 
 /// A client of `store` whose serializable reads are answered by a member that gets no further than
 /// where the store is now.
-async fn lagging(store: &MemBackend) -> Arc<Lagging<MemBackend>> {
-    let member = Arc::new(Lagging::new(store.clone()));
+async fn lagging(store: &MemBackend) -> Arc<StaleMember<MemBackend>> {
+    let member = Arc::new(StaleMember::new(store.clone()));
     fall_behind(&member, store).await;
     member
 }
 
-async fn fall_behind(member: &Lagging<MemBackend>, store: &MemBackend) {
+async fn fall_behind(member: &StaleMember<MemBackend>, store: &MemBackend) {
     member.fall_behind(newest(store).await);
 }
 
 /// A client of `store` that waits for a second for each answer, with `rule` in between.
 fn impatient(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> {
-    Arc::new(Intercept::new(store.clone(), rule).patience(secs(1)))
+    Arc::new(Intercept::new(store.clone(), rule).timeout(secs(1)))
 }

@@ -10,7 +10,7 @@ use coord_core::{
     stm::Isolation,
 };
 use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_testkit::Recorder;
 
 use super::{LEVELS, Once, STRONG, put_all, store_with, stored};
 use crate::support::{behind, session};
@@ -109,7 +109,7 @@ async fn range_that_was_empty_is_protected_too() {
 #[tokio::test(start_paused = true)]
 async fn conflict_in_a_range_costs_one_request() {
     for level in STRONG {
-        let (store, record) = (store_with(&[("p/a", 1)]).await, Record::new());
+        let (store, record) = (store_with(&[("p/a", 1)]).await, Recorder::new());
         let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(level));
         let count = stm.run(async |tx| {
             let all = found(tx.range(KeyRange::prefix("p/")).await?);
@@ -194,7 +194,7 @@ async fn sized(
     level: Isolation,
     (reads, range, unread, marked): (usize, bool, usize, bool),
 ) -> (String, Option<(usize, usize)>) {
-    let (store, record) = (small_store().await, Record::new());
+    let (store, record) = (small_store().await, Recorder::new());
     let mut stm = stm(behind(&store, record.clone())).isolation(level);
     if marked {
         stm = stm.exactly_once(&session(&store).await);
@@ -248,7 +248,7 @@ async fn too_large_a_transaction_is_refused_before_the_commit_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn read_only_transactions_have_no_limit_at_the_strong_levels() {
     for level in STRONG {
-        let (store, record) = (small_store().await, Record::new());
+        let (store, record) = (small_store().await, Recorder::new());
         let stm = stm(behind(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| tx.get_many((0..20).map(|n| format!("r{n}"))).await);
         let found = read.await.unwrap().value.into_iter().flatten().count();

@@ -11,7 +11,7 @@ use coord_core::{
     stm::Isolation,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Fate, Record};
+use coord_testkit::{Action, Recorder};
 use tokio::time::{Instant, sleep};
 
 use super::{LEVELS, Once, STRONG, number, put_all, store_with, stored};
@@ -134,7 +134,7 @@ async fn pauses_grow_within_their_limits_and_can_be_repeated() {
 #[tokio::test(start_paused = true)]
 async fn conflict_costs_one_request_whatever_was_read() {
     for level in &LEVELS[..3] {
-        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
+        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(*level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
@@ -161,7 +161,7 @@ async fn conflict_costs_one_request_whatever_was_read() {
 #[tokio::test(start_paused = true)]
 async fn conflict_that_a_read_has_shown_costs_no_request() {
     for level in STRONG {
-        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
+        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
@@ -269,7 +269,7 @@ async fn hooks_are_told_each_conflict_and_the_commit() {
 #[tokio::test(start_paused = true)]
 async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
     for level in LEVELS {
-        let (store, record) = (store_with(&[("x", 1)]).await, Record::new());
+        let (store, record) = (store_with(&[("x", 1)]).await, Recorder::new());
         let stm = stm(behind(&store, record.clone())).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("x", "2");
@@ -336,7 +336,7 @@ async fn future_revision_is_tried_again() {
     let future = || Error::FutureRevision { requested: None, current: None };
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     // The member that lags behind, and the majority, do not answer the second read.
-    let fates = vec![Fate::Pass, Fate::Fail(future()), Fate::Fail(future())];
+    let fates = vec![Action::Pass, Action::Fail(future()), Action::Fail(future())];
     let stm = stm(behind(&store, scripted(fates)));
     let run = stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
     let run = run.await.unwrap();
@@ -353,7 +353,7 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
     for (kind, outcome) in
         [("range", Outcome::Unknown), ("range", Outcome::NotApplied), ("txn", Outcome::NotApplied)]
     {
-        let away = nth(kind, 1, 3, Fate::Fail(unavailable(outcome)));
+        let away = nth(kind, 1, 3, Action::Fail(unavailable(outcome)));
         let stm = stm(behind(&store, away));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
@@ -368,7 +368,7 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
     let store = store_with(&[("x", 1)]).await;
-    let away = only("range", Fate::Fail(unavailable(Outcome::Unknown)));
+    let away = only("range", Action::Fail(unavailable(Outcome::Unknown)));
     let stm = stm(behind(&store, away)).retry(Retry { time_max: secs(3), ..Retry::default() });
     let (error, took) = timed(stm.run(async |tx| number(tx, "x").await)).await;
     let error = error.unwrap_err();

@@ -9,7 +9,7 @@ use coord_core::{
     stm::Isolation,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Record};
+use coord_testkit::{Call, Recorder};
 
 use super::{LEVELS, Once, STRONG, lagging, number, put_all, store_with};
 use crate::support::behind;
@@ -155,7 +155,7 @@ async fn read_only_transactions_see_what_was_committed_before_they_began() {
 #[tokio::test(start_paused = true)]
 async fn first_read_asks_a_majority_and_later_ones_any_member() {
     for level in STRONG {
-        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
+        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let stm = stm(behind(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| {
             number(tx, "x").await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use coord_core::stm::{Retry, Stm, StmError};
 use coord_core::{Client, Error, KvBackend, Stm};
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, poll_at_most};
+use coord_testkit::{Action, Call, poll_at_most};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -18,7 +18,7 @@ use crate::support::{POLLS_MAX, behind, secs, timed};
 #[tokio::test(start_paused = true)]
 async fn sixty_four_on_one_key_lose_no_increment_and_need_few_retries() {
     // Answers come at once, or take their time.
-    for fate in [Fate::Pass, Fate::Yield, Fate::Late(Duration::from_millis(3))] {
+    for fate in [Action::Pass, Action::Yield, Action::Delay(Duration::from_millis(3))] {
         let store = MemBackend::new();
         let kv = behind(&store, move |_: &Call| fate.clone());
         let mut tasks = JoinSet::new();
@@ -47,7 +47,7 @@ async fn in_a_row(kv: Arc<dyn KvBackend>, times: usize) -> Vec<u32> {
 #[tokio::test(start_paused = true)]
 async fn transfers_in_a_circle_keep_the_sum_and_all_end() {
     let store = store_with(&[("a0", 100), ("a1", 100), ("a2", 100), ("a3", 100)]).await;
-    let kv = behind(&store, |_: &Call| Fate::Yield);
+    let kv = behind(&store, |_: &Call| Action::Yield);
     let mut tasks = JoinSet::new();
     for i in 0..32_usize {
         tasks.spawn(transfer(Arc::clone(&kv), i));
@@ -97,7 +97,7 @@ async fn with_the_turn(
 
 /// Whether increments meet no turn that somebody still has: two that conflict are done at once.
 async fn assert_free(store: &MemBackend, what: &str) {
-    let kv = behind(store, |_: &Call| Fate::Yield);
+    let kv = behind(store, |_: &Call| Action::Yield);
     let before = stored(store, "n").await;
     let two = async {
         let (a, b) = tokio::join!(add_one(Arc::clone(&kv), "n"), add_one(Arc::clone(&kv), "n"));
@@ -127,8 +127,8 @@ async fn turn_ends_when_the_transaction_is_given_up_fails_or_is_exhausted() {
 
     let commits = AtomicU32::new(0);
     let lossy = stm(behind(&store, move |call: &Call| match call {
-        Call::Txn(_) if commits.fetch_add(1, Ordering::Relaxed) == 1 => Fate::LoseReply,
-        _ => Fate::Pass,
+        Call::Txn(_) if commits.fetch_add(1, Ordering::Relaxed) == 1 => Action::DropResponse,
+        _ => Action::Pass,
     }));
     let unknown = with_the_turn(&lossy, &store, async || Ok(())).await;
     assert!(matches!(unknown, Err(StmError::OutcomeUnknown(_))));
@@ -168,7 +168,7 @@ async fn turn_and_place_in_line_end_when_a_transaction_is_dropped_at_any_await()
     for dropped in [1, 2] {
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 0)]).await;
-            let kv = behind(&store, |_: &Call| Fate::Yield);
+            let kv = behind(&store, |_: &Call| Action::Yield);
             let add = |n: usize| {
                 let kv = Arc::clone(&kv);
                 let polls = if n == dropped { polls } else { usize::MAX };
@@ -194,7 +194,7 @@ async fn turn_and_place_in_line_end_when_a_transaction_is_dropped_at_any_await()
 #[tokio::test(start_paused = true)]
 async fn closure_that_never_comes_back_holds_others_up_for_no_longer_than_a_second() {
     let store = store_with(&[("n", 0)]).await;
-    let kv = behind(&store, |_: &Call| Fate::Yield);
+    let kv = behind(&store, |_: &Call| Action::Yield);
     let hung = Stm::new(&kv);
     let stuck = with_the_turn(&hung, &store, std::future::pending);
     let other = async {
@@ -216,7 +216,7 @@ async fn closure_that_never_comes_back_holds_others_up_for_no_longer_than_a_seco
 #[tokio::test(start_paused = true)]
 async fn closure_that_never_comes_back_does_not_slow_everybody_down_for_ever() {
     let store = store_with(&[("n", 0)]).await;
-    let kv = behind(&store, |_: &Call| Fate::Yield);
+    let kv = behind(&store, |_: &Call| Action::Yield);
     let hung = Stm::new(&kv);
     let stuck = with_the_turn(&hung, &store, std::future::pending);
     let others = async {
@@ -259,7 +259,7 @@ async fn closure_that_runs_another_transaction_on_its_key_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn turns_on_one_backend_hold_nobody_up_on_another() {
     let (store, other) = (store_with(&[("n", 0)]).await, store_with(&[("n", 0)]).await);
-    let hung = stm(behind(&store, |_: &Call| Fate::Yield));
+    let hung = stm(behind(&store, |_: &Call| Action::Yield));
     tokio::select! {
         biased;
         _ = with_the_turn(&hung, &store, std::future::pending) => panic!("it came back"),

@@ -58,7 +58,7 @@ mod tests {
     use coord_core::queue::WaitQueue;
     use coord_core::{KvBackend, Session};
     use coord_mem::MemBackend;
-    use coord_testkit::{Call, Fate, Intercept};
+    use coord_testkit::{Action, Call, Intercept};
     use tokio::time::sleep;
 
     use super::*;
@@ -68,8 +68,8 @@ mod tests {
     /// A holder on a lease of 30 s, with keep-alives that hang, and the time it is suspended for.
     async fn holder() -> (Contender, Arc<AtomicU64>) {
         let kv = Intercept::new(MemBackend::new(), |call: &Call| match call {
-            Call::LeaseKeepAlive(_) => Fate::Hang,
-            _ => Fate::Pass,
+            Call::LeaseKeepAlive(_) => Action::Hang,
+            _ => Action::Pass,
         });
         let kv = Client::new(kv);
         let asleep_secs = Arc::new(AtomicU64::new(0));

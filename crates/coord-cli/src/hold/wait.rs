@@ -238,7 +238,7 @@ mod tests {
 
     use coord_core::{Error, error::Outcome};
     use coord_mem::MemBackend;
-    use coord_testkit::{Call, Fate, Intercept};
+    use coord_testkit::{Action, Call, Intercept};
 
     use super::*;
     use crate::hold::stake::{FAILED, LOST};
@@ -261,9 +261,9 @@ mod tests {
             Call::Txn(_) if txns.fetch_add(1, Relaxed) < 2 => {
                 let reason = "no member answers".to_owned();
                 let outcome = Outcome::NotApplied;
-                Fate::Fail(Error::Unavailable { outcome, reason, source: None })
+                Action::Fail(Error::Unavailable { outcome, reason, source: None })
             }
-            _ => Fate::Pass,
+            _ => Action::Pass,
         }))
     }
 
@@ -292,8 +292,8 @@ mod tests {
         let queue = WaitQueue::new(&first, "jobs");
         let held_by_another = queue.try_enqueue("").await.expect("the store is there");
         let silent = Client::new(Intercept::new(kv, |call: &Call| match call {
-            Call::Range(_) => Fate::Hang,
-            _ => Fate::Pass,
+            Call::Range(_) => Action::Hang,
+            _ => Action::Pass,
         }));
         let mut signals = Signals::new().expect("signals");
         let (second, try_it) = (session(&silent).await, stake(Patience::Try, false));

@@ -1,39 +1,38 @@
-//! Forgetting history: what goes, what stays, and what is refused.
+//! Compaction cases: which history is removed, which is kept, and which compactions are refused.
 
 use coord_core::{
-    Client, KvBackend,
-    error::ErrorKind,
+    Client, KvBackend, error::ErrorKind,
     kv::{Compact, Delete, KeyRange, Op, Put, Range, Revision, Txn},
 };
 
-use super::steps::{
-    Checked, all_keys, compact, get, get_at, keys_of, lease, lease_keys, now, put_on, puts,
-    refused, steps,
+use super::helpers::{
+    Checked, all_keys, compact, current_revision, get, get_at, grant_lease, keys_of, lease_keys,
+    put_on, puts, refused, run_steps,
 };
 use super::table;
 
 table! { Compact;
     compaction_makes_earlier_revisions_unreadable,
     compaction_at_the_current_revision_is_accepted,
-    compaction_keeps_what_can_be_read_at_its_revision,
+    compaction_keeps_reads_at_its_revision_unchanged,
     compaction_keeps_every_later_revision,
-    compaction_leaves_the_present_as_it_is,
+    compaction_leaves_current_keys_unchanged,
     compaction_keeps_create_revision_and_version_of_survivors,
-    key_put_at_the_compact_revision_is_read_there,
-    key_deleted_before_the_compact_revision_is_not_read_there,
-    key_deleted_at_the_compact_revision_is_not_read_there,
-    key_deleted_after_the_compact_revision_is_still_read_there,
-    key_put_after_its_tombstone_was_compacted_starts_at_version_one,
-    compaction_keeps_keys_on_their_leases,
+    key_put_at_the_compact_revision_is_readable_there,
+    key_deleted_before_the_compact_revision_is_absent_there,
+    key_deleted_at_the_compact_revision_is_absent_there,
+    key_deleted_after_the_compact_revision_is_readable_there,
+    key_put_after_compacted_tombstone_starts_at_version_one,
+    compaction_keeps_keys_attached_to_leases,
     compaction_at_the_same_revision_twice_is_refused,
     compaction_below_an_earlier_one_is_refused,
     compaction_above_an_earlier_one_is_accepted,
-    compaction_of_the_future_is_refused,
-    compaction_of_a_negative_revision_is_refused,
+    compaction_at_a_future_revision_is_refused,
+    compaction_at_a_negative_revision_is_refused,
     compaction_at_zero_is_accepted_once: FreshStore,
-    physical_compaction_gives_the_same_answers,
-    refused_compaction_forgets_nothing,
-    compaction_where_a_key_was_deleted_and_put_at_once_is_refused: UnboundedDeletes RefusesHazards,
+    physical_compaction_gives_the_same_responses,
+    refused_compaction_keeps_history,
+    compaction_at_delete_and_put_of_one_key_is_refused: UnboundedDeletes RefusesHazards,
     compaction_above_a_refused_one_is_accepted: UnboundedDeletes RefusesHazards,
 }
 
@@ -55,7 +54,7 @@ async fn compaction_at_the_current_revision_is_accepted(kv: &Client) -> Checked 
     Ok(())
 }
 
-async fn compaction_keeps_what_can_be_read_at_its_revision(kv: &Client) -> Checked {
+async fn compaction_keeps_reads_at_its_revision_unchanged(kv: &Client) -> Checked {
     let [.., at, _, _] =
         puts(kv, [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("a", "3"), ("d", "1")]).await?;
     let read = || kv.range(Range::new(KeyRange::all()).at(at));
@@ -73,7 +72,7 @@ async fn compaction_keeps_every_later_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn compaction_leaves_the_present_as_it_is(kv: &Client) -> Checked {
+async fn compaction_leaves_current_keys_unchanged(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")]).await?;
     let deleted = kv.delete("b").await?.header.revision;
     let before = kv.range(Range::new(KeyRange::all())).await?.kvs;
@@ -91,14 +90,14 @@ async fn compaction_keeps_create_revision_and_version_of_survivors(kv: &Client) 
     Ok(())
 }
 
-async fn key_put_at_the_compact_revision_is_read_there(kv: &Client) -> Checked {
+async fn key_put_at_the_compact_revision_is_readable_there(kv: &Client) -> Checked {
     let [_, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, second).await?;
     ensure_eq!(get_at(kv, "a", second).await?.value, "2");
     Ok(())
 }
 
-async fn key_deleted_before_the_compact_revision_is_not_read_there(kv: &Client) -> Checked {
+async fn key_deleted_before_the_compact_revision_is_absent_there(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     let [after] = puts(kv, [("b", "1")]).await?;
@@ -107,7 +106,7 @@ async fn key_deleted_before_the_compact_revision_is_not_read_there(kv: &Client) 
     Ok(())
 }
 
-async fn key_deleted_at_the_compact_revision_is_not_read_there(kv: &Client) -> Checked {
+async fn key_deleted_at_the_compact_revision_is_absent_there(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let deleted = kv.delete("a").await?.header.revision;
     kv.put("a", "2").await?;
@@ -117,7 +116,7 @@ async fn key_deleted_at_the_compact_revision_is_not_read_there(kv: &Client) -> C
     Ok(())
 }
 
-async fn key_deleted_after_the_compact_revision_is_still_read_there(kv: &Client) -> Checked {
+async fn key_deleted_after_the_compact_revision_is_readable_there(kv: &Client) -> Checked {
     let [put] = puts(kv, [("a", "1")]).await?;
     kv.delete("a").await?;
     compact(kv, put).await?;
@@ -125,7 +124,7 @@ async fn key_deleted_after_the_compact_revision_is_still_read_there(kv: &Client)
     Ok(())
 }
 
-async fn key_put_after_its_tombstone_was_compacted_starts_at_version_one(kv: &Client) -> Checked {
+async fn key_put_after_compacted_tombstone_starts_at_version_one(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
     let [other] = puts(kv, [("b", "1")]).await?;
@@ -136,8 +135,8 @@ async fn key_put_after_its_tombstone_was_compacted_starts_at_version_one(kv: &Cl
     Ok(())
 }
 
-async fn compaction_keeps_keys_on_their_leases(kv: &Client) -> Checked {
-    let id = lease(kv).await?;
+async fn compaction_keeps_keys_attached_to_leases(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let again = put_on(kv, id, "a").await?;
     compact(kv, again).await?;
@@ -170,13 +169,13 @@ async fn compaction_above_an_earlier_one_is_accepted(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn compaction_of_the_future_is_refused(kv: &Client) -> Checked {
-    let next = now(kv).await?.next();
+async fn compaction_at_a_future_revision_is_refused(kv: &Client) -> Checked {
+    let next = current_revision(kv).await?.next();
     refused(kv.compact(Compact::new(next)).await, ErrorKind::FutureRevision)?;
     Ok(())
 }
 
-async fn compaction_of_a_negative_revision_is_refused(kv: &Client) -> Checked {
+async fn compaction_at_a_negative_revision_is_refused(kv: &Client) -> Checked {
     refused(kv.compact(Compact::new(Revision(-1))).await, ErrorKind::Compacted)?;
     Ok(())
 }
@@ -189,7 +188,7 @@ async fn compaction_at_zero_is_accepted_once(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn physical_compaction_gives_the_same_answers(kv: &Client) -> Checked {
+async fn physical_compaction_gives_the_same_responses(kv: &Client) -> Checked {
     let [first, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     let at = Compact { physical: true, ..Compact::new(second) };
     kv.compact(at).await?;
@@ -199,7 +198,7 @@ async fn physical_compaction_gives_the_same_answers(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn refused_compaction_forgets_nothing(kv: &Client) -> Checked {
+async fn refused_compaction_keeps_history(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     refused(kv.compact(Compact::new(second.next())).await, ErrorKind::FutureRevision)?;
     ensure_eq!(get_at(kv, "a", first).await?.value, "1");
@@ -214,8 +213,8 @@ async fn replace_b(kv: &Client) -> Checked<Revision> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?.header.revision)
 }
 
-/// A real etcd loses the key, and dies of reading it.
-async fn compaction_where_a_key_was_deleted_and_put_at_once_is_refused(kv: &Client) -> Checked {
+/// A real etcd loses the key at this compaction, and panics when the key is read.
+async fn compaction_at_delete_and_put_of_one_key_is_refused(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
     refused(kv.compact(Compact::new(revision)).await, ErrorKind::Refused)?;
     ensure_eq!(get_at(kv, "b", revision.previous()).await?.value, "1");
@@ -224,7 +223,7 @@ async fn compaction_where_a_key_was_deleted_and_put_at_once_is_refused(kv: &Clie
 
 async fn compaction_above_a_refused_one_is_accepted(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
-    steps(kv, [Put::new("c", "1").into()]).await?;
+    run_steps(kv, [Put::new("c", "1").into()]).await?;
     compact(kv, revision.next()).await?;
     ensure_eq!(all_keys(kv).await?, ["b", "c"]);
     Ok(())

@@ -1,25 +1,22 @@
-//! Which keys one transaction may touch twice. The rule is told in [`Txn::check`]'s file; here is
-//! what follows from it, case by case.
+//! Cases of duplicate keys: which keys one transaction may change twice.
+//!
+//! The file of [`Txn::check`] states the rule; the cases here follow from it.
 
-use coord_core::{
-    KvBackend,
-    error::ErrorKind,
-    kv::{Compare, Delete, KeyRange, Op, Put, Txn},
-};
+use coord_core::{KvBackend, error::ErrorKind, kv::{Compare, Delete, KeyRange, Op, Put, Txn}};
 
-use super::steps::{Checked, all_keys, now, puts, refused, steps};
+use super::helpers::{Checked, all_keys, current_revision, puts, refused, run_steps};
 use super::table;
 
 table! { Duplicates;
     two_puts_of_a_key_are_refused,
     put_then_delete_of_a_key_is_refused,
     delete_then_put_of_a_key_is_refused,
-    delete_of_a_range_that_holds_a_put_key_is_refused,
+    delete_of_a_range_that_contains_a_put_key_is_refused,
     delete_of_a_range_beside_a_put_key_is_accepted,
     delete_of_an_inverted_range_touches_no_key,
     overlapping_deletes_are_accepted,
     both_branches_may_put_the_same_key,
-    branch_that_is_not_taken_is_judged_too,
+    duplicate_on_the_branch_not_taken_is_refused,
     put_and_nested_put_of_a_key_are_refused,
     delete_and_nested_put_of_a_key_are_refused,
     put_and_nested_delete_of_a_key_are_refused,
@@ -64,7 +61,7 @@ async fn delete_then_put_of_a_key_is_refused(kv: &Client) -> Checked {
     duplicate(kv, [delete("a"), put("a")]).await
 }
 
-async fn delete_of_a_range_that_holds_a_put_key_is_refused(kv: &Client) -> Checked {
+async fn delete_of_a_range_that_contains_a_put_key_is_refused(kv: &Client) -> Checked {
     duplicate(kv, [delete(KeyRange::between("a", "c")), put("a")]).await?;
     duplicate(kv, [put("b"), delete(KeyRange::between("a", "c"))]).await?;
     duplicate(kv, [put("p/x"), delete(KeyRange::prefix("p/"))]).await
@@ -72,21 +69,21 @@ async fn delete_of_a_range_that_holds_a_put_key_is_refused(kv: &Client) -> Check
 
 async fn delete_of_a_range_beside_a_put_key_is_accepted(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
-    steps(kv, [delete(KeyRange::between("a", "c")), put("c"), put("0")]).await?;
+    run_steps(kv, [delete(KeyRange::between("a", "c")), put("c"), put("0")]).await?;
     ensure_eq!(all_keys(kv).await?, ["0", "c"]);
     Ok(())
 }
 
 async fn delete_of_an_inverted_range_touches_no_key(kv: &Client) -> Checked {
     let inverted = delete(KeyRange::from_wire("c", "a"));
-    steps(kv, [inverted, put("a"), put("b"), put("c")]).await?;
+    run_steps(kv, [inverted, put("a"), put("b"), put("c")]).await?;
     ensure_eq!(all_keys(kv).await?, ["a", "b", "c"]);
     Ok(())
 }
 
 async fn overlapping_deletes_are_accepted(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
-    steps(kv, [delete("a"), delete("a"), delete(KeyRange::between("a", "c"))]).await?;
+    run_steps(kv, [delete("a"), delete("a"), delete(KeyRange::between("a", "c"))]).await?;
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
 }
@@ -98,7 +95,7 @@ async fn both_branches_may_put_the_same_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn branch_that_is_not_taken_is_judged_too(kv: &Client) -> Checked {
+async fn duplicate_on_the_branch_not_taken_is_refused(kv: &Client) -> Checked {
     let txn = Txn::new().and_then([put("a")]).or_else([put("b"), put("b")]);
     refused(kv.txn(txn).await, ErrorKind::DuplicateKey)?;
     Ok(())
@@ -121,7 +118,7 @@ async fn put_and_nested_delete_of_a_key_are_refused(kv: &Client) -> Checked {
 
 async fn delete_and_nested_delete_of_a_key_are_accepted(kv: &Client) -> Checked {
     puts(kv, [("a", "1")]).await?;
-    let response = steps(kv, [delete("a"), nested([delete("a")])]).await?;
+    let response = run_steps(kv, [delete("a"), nested([delete("a")])]).await?;
     ensure_eq!(response.responses.len(), 2);
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
@@ -132,10 +129,10 @@ async fn sibling_nested_puts_of_a_key_are_refused(kv: &Client) -> Checked {
 }
 
 async fn sibling_nested_put_then_delete_is_accepted(kv: &Client) -> Checked {
-    let before = now(kv).await?;
-    steps(kv, [nested([put("a")]), nested([delete("a")])]).await?;
+    let before = current_revision(kv).await?;
+    run_steps(kv, [nested([put("a")]), nested([delete("a")])]).await?;
     ensure_eq!(all_keys(kv).await?, [""; 0]);
-    ensure_eq!(now(kv).await?, before.next());
+    ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
@@ -145,7 +142,7 @@ async fn sibling_nested_delete_then_put_is_refused(kv: &Client) -> Checked {
 
 async fn both_branches_of_a_nested_txn_may_put_the_same_key(kv: &Client) -> Checked {
     let either = Txn::new().when([Compare::absent("a")]).and_then([put("a")]).or_else([put("a")]);
-    steps(kv, [either.into()]).await?;
+    run_steps(kv, [either.into()]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
@@ -157,7 +154,7 @@ async fn nested_else_put_counts_against_later_siblings(kv: &Client) -> Checked {
 
 async fn nested_then_put_and_else_delete_of_a_key_are_accepted(kv: &Client) -> Checked {
     let either = Txn::new().and_then([put("a")]).or_else([delete("a")]);
-    steps(kv, [either.into()]).await?;
+    run_steps(kv, [either.into()]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
@@ -175,9 +172,9 @@ async fn grandchild_put_counts_against_the_outermost_level(kv: &Client) -> Check
 
 async fn refused_duplicate_changes_nothing(kv: &Client) -> Checked {
     puts(kv, [("a", "1")]).await?;
-    let before = now(kv).await?;
+    let before = current_revision(kv).await?;
     duplicate(kv, [put("b"), delete("a"), put("b")]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }

@@ -1,51 +1,49 @@
-//! Changes as they happened: watches that start in the past, now or later, and what compaction
-//! leaves of them.
+//! Cases of watches from a past or future revision, and the effect of compaction on them.
 
 use coord_core::{
-    Client, Error, KvBackend,
-    error::ErrorKind,
+    Client, Error, KvBackend, error::ErrorKind,
     kv::{Delete, KeyRange, Op, Put, Revision, Watch, WatchFilter},
 };
 use futures_util::future::join_all;
 
-use super::steps::{
-    Checked, Failure, compact, expect_batch, get, next_batch, next_item, now, puts, refused, steps,
-    told, watch_all, watch_from,
+use super::helpers::{
+    Checked, Failure, compact, current_revision, event_texts, expect_batch, get, next_batch,
+    next_item, puts, refused, run_steps, watch_all, watch_from,
 };
 use super::table;
 
 table! { History;
-    watch_from_the_past_replays_every_revision_in_order,
+    watch_from_a_past_revision_replays_in_order,
     watch_from_the_first_revision_replays_everything: FreshStore,
     watch_from_the_current_revision_replays_that_one,
     watch_from_the_next_revision_delivers_the_next_change,
-    watch_from_the_future_skips_what_is_before_it,
-    replay_goes_over_into_live_changes_without_gap,
+    watch_from_a_future_revision_skips_earlier_changes,
+    replay_continues_with_live_changes_without_gap,
     replay_keeps_the_changes_of_a_txn_together,
-    replay_tells_deletions,
-    replay_delivers_keys_as_they_were,
+    replay_delivers_deletions,
+    replay_delivers_historic_keys,
     replay_respects_the_range,
     replay_respects_the_filters,
     replay_delivers_previous_keys_on_request,
     replay_of_more_than_a_thousand_revisions_is_complete,
-    two_replays_from_different_revisions_each_start_at_theirs,
+    two_replays_start_at_their_own_revisions,
     watch_resumed_after_the_last_batch_misses_nothing,
-    watch_from_a_compacted_revision_says_so_and_ends,
-    watch_from_a_compacted_revision_says_so_though_nothing_of_its_range_changed,
-    watch_from_the_compact_revision_replays_what_is_left,
-    watch_from_the_compact_revision_delivers_no_change_from_before_it,
+    watch_from_a_compacted_revision_fails_and_ends,
+    watch_of_unchanged_keys_from_compacted_revision_fails,
+    watch_from_the_compact_revision_replays_kept_changes,
+    watch_from_the_compact_revision_skips_earlier_changes,
     watch_from_the_compact_revision_delivers_a_deletion_there: RetainedTombstone,
     watch_from_after_the_compact_revision_is_complete,
     watch_from_now_survives_compaction,
-    watch_from_the_future_survives_compaction,
+    watch_from_a_future_revision_survives_compaction,
     previous_key_before_the_compact_revision_is_absent,
     previous_key_at_the_compact_revision_is_delivered,
     live_previous_key_survives_compaction,
     watch_from_a_negative_revision_is_refused,
-    watch_of_no_key_from_a_negative_start_fails_for_its_start,
+    empty_watch_from_a_negative_start_fails_for_its_start,
 }
 
-async fn watch_from_the_past_replays_every_revision_in_order(kv: &Client) -> Checked {
+async fn watch_from_a_past_revision_replays_in_order(kv: &Client) -> Checked {
     let [_, b, a, c] = puts(kv, [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")]).await?;
     let mut watch = watch_from(kv, b).await?;
     expect_batch(&mut watch, b, ["put b=1"]).await?;
@@ -73,14 +71,14 @@ async fn watch_from_the_next_revision_delivers_the_next_change(kv: &Client) -> C
     expect_batch(&mut watch, next, ["put a=2"]).await
 }
 
-async fn watch_from_the_future_skips_what_is_before_it(kv: &Client) -> Checked {
-    let current = now(kv).await?;
+async fn watch_from_a_future_revision_skips_earlier_changes(kv: &Client) -> Checked {
+    let current = current_revision(kv).await?;
     let mut watch = watch_from(kv, Revision(current.0 + 3)).await?;
     let [.., third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     expect_batch(&mut watch, third, ["put a=3"]).await
 }
 
-async fn replay_goes_over_into_live_changes_without_gap(kv: &Client) -> Checked {
+async fn replay_continues_with_live_changes_without_gap(kv: &Client) -> Checked {
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let mut watch = watch_from(kv, one).await?;
     let [three] = puts(kv, [("a", "3")]).await?;
@@ -94,12 +92,12 @@ async fn replay_goes_over_into_live_changes_without_gap(kv: &Client) -> Checked 
 async fn replay_keeps_the_changes_of_a_txn_together(kv: &Client) -> Checked {
     kv.put("c", "1").await?;
     let ops = [Op::from(Put::new("b", "1")), Delete::new("c").into(), Put::new("a", "1").into()];
-    let revision = steps(kv, ops).await?.header.revision;
+    let revision = run_steps(kv, ops).await?.header.revision;
     let mut watch = watch_from(kv, revision).await?;
     expect_batch(&mut watch, revision, ["put b=1", "delete c", "put a=1"]).await
 }
 
-async fn replay_tells_deletions(kv: &Client) -> Checked {
+async fn replay_delivers_deletions(kv: &Client) -> Checked {
     let [put] = puts(kv, [("a", "1")]).await?;
     let deleted = kv.delete("a").await?.header.revision;
     let [again] = puts(kv, [("a", "2")]).await?;
@@ -109,7 +107,7 @@ async fn replay_tells_deletions(kv: &Client) -> Checked {
     expect_batch(&mut watch, again, ["put a=2"]).await
 }
 
-async fn replay_delivers_keys_as_they_were(kv: &Client) -> Checked {
+async fn replay_delivers_historic_keys(kv: &Client) -> Checked {
     let [first] = puts(kv, [("a", "1")]).await?;
     let then = get(kv, "a").await?;
     puts(kv, [("a", "2")]).await?;
@@ -143,7 +141,7 @@ async fn replay_delivers_previous_keys_on_request(kv: &Client) -> Checked {
 }
 
 async fn replay_of_more_than_a_thousand_revisions_is_complete(kv: &Client) -> Checked {
-    let first = now(kv).await?.next();
+    let first = current_revision(kv).await?.next();
     for _ in 0..30 {
         for put in join_all((0..50).map(|i| kv.put(format!("k{i}"), "1"))).await {
             put?;
@@ -156,7 +154,7 @@ async fn replay_of_more_than_a_thousand_revisions_is_complete(kv: &Client) -> Ch
     Ok(())
 }
 
-async fn two_replays_from_different_revisions_each_start_at_theirs(kv: &Client) -> Checked {
+async fn two_replays_start_at_their_own_revisions(kv: &Client) -> Checked {
     let [one, two, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     let (mut early, mut late) = (watch_from(kv, one).await?, watch_from(kv, two).await?);
     expect_batch(&mut late, two, ["put a=2"]).await?;
@@ -175,36 +173,38 @@ async fn watch_resumed_after_the_last_batch_misses_nothing(kv: &Client) -> Check
     expect_batch(&mut watch, three, ["put a=3"]).await
 }
 
-/// Passes if the watch yields that history is compacted at `revision`, and ends.
-async fn ends_compacted(kv: &Client, request: Watch, revision: Revision) -> Checked {
+/// Passes if the watch yields `Compacted` with the compact revision `revision`, and ends.
+async fn expect_compacted(
+    kv: &Client,
+    request: Watch,
+    revision: Revision,
+) -> Checked {
     let mut watch = kv.watch(request).await?;
     match next_item(&mut watch).await? {
         Some(Err(Error::Compacted { compact_revision, .. })) => {
             ensure_eq!(compact_revision, Some(revision));
         }
-        other => return Err(Failure::new(format!("not Compacted, but {other:?}"))),
+        other => return Err(Failure::new(format!("expected Compacted, got {other:?}"))),
     }
     let end = next_item(&mut watch).await?;
     ensure!(end.is_none(), "after its error the watch yielded {end:?}");
     Ok(())
 }
 
-async fn watch_from_a_compacted_revision_says_so_and_ends(kv: &Client) -> Checked {
+async fn watch_from_a_compacted_revision_fails_and_ends(kv: &Client) -> Checked {
     let [one, _, three] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, three).await?;
-    ends_compacted(kv, Watch::new("a").start_at(one), three).await?;
-    ends_compacted(kv, Watch::new(KeyRange::all()).start_at(one), three).await
+    expect_compacted(kv, Watch::new("a").start_at(one), three).await?;
+    expect_compacted(kv, Watch::new(KeyRange::all()).start_at(one), three).await
 }
 
-async fn watch_from_a_compacted_revision_says_so_though_nothing_of_its_range_changed(
-    kv: &Client,
-) -> Checked {
+async fn watch_of_unchanged_keys_from_compacted_revision_fails(kv: &Client) -> Checked {
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, two).await?;
-    ends_compacted(kv, Watch::new("b").start_at(one), two).await
+    expect_compacted(kv, Watch::new("b").start_at(one), two).await
 }
 
-async fn watch_from_the_compact_revision_replays_what_is_left(kv: &Client) -> Checked {
+async fn watch_from_the_compact_revision_replays_kept_changes(kv: &Client) -> Checked {
     let [_, two, three] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, two).await?;
     let mut watch = watch_from(kv, two).await?;
@@ -212,8 +212,8 @@ async fn watch_from_the_compact_revision_replays_what_is_left(kv: &Client) -> Ch
     expect_batch(&mut watch, three, ["put a=3"]).await
 }
 
-async fn watch_from_the_compact_revision_delivers_no_change_from_before_it(kv: &Client) -> Checked {
-    // The key a survives the compaction, with a revision from before it.
+async fn watch_from_the_compact_revision_skips_earlier_changes(kv: &Client) -> Checked {
+    // Compaction keeps the last version of a, whose revision is before the compact revision.
     let [_, two] = puts(kv, [("a", "1"), ("b", "1")]).await?;
     compact(kv, two).await?;
     let mut watch = watch_from(kv, two).await?;
@@ -250,8 +250,8 @@ async fn watch_from_now_survives_compaction(kv: &Client) -> Checked {
     expect_batch(&mut watch, three, ["put a=3"]).await
 }
 
-async fn watch_from_the_future_survives_compaction(kv: &Client) -> Checked {
-    let start = Revision(now(kv).await?.0 + 3);
+async fn watch_from_a_future_revision_survives_compaction(kv: &Client) -> Checked {
+    let start = Revision(current_revision(kv).await?.0 + 3);
     let mut watch = watch_from(kv, start).await?;
     let [_, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, two).await?;
@@ -264,7 +264,7 @@ async fn previous_key_before_the_compact_revision_is_absent(kv: &Client) -> Chec
     compact(kv, two).await?;
     let mut watch = kv.watch(Watch::new("a").start_at(two).with_prev_kv()).await?;
     let batch = next_batch(&mut watch).await?;
-    ensure_eq!(told(&batch), ["put a=2"]);
+    ensure_eq!(event_texts(&batch), ["put a=2"]);
     ensure_eq!(batch.events[0].prev_kv, None);
     Ok(())
 }
@@ -276,7 +276,7 @@ async fn previous_key_at_the_compact_revision_is_delivered(kv: &Client) -> Check
     compact(kv, two).await?;
     let request = Watch::new("a").start_at(two.next()).with_prev_kv();
     let batch = next_batch(&mut kv.watch(request).await?).await?;
-    ensure_eq!(told(&batch), ["delete a"]);
+    ensure_eq!(event_texts(&batch), ["delete a"]);
     ensure_eq!(batch.events[0].prev_kv, Some(before));
     Ok(())
 }
@@ -298,7 +298,7 @@ async fn watch_from_a_negative_revision_is_refused(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn watch_of_no_key_from_a_negative_start_fails_for_its_start(kv: &Client) -> Checked {
+async fn empty_watch_from_a_negative_start_fails_for_its_start(kv: &Client) -> Checked {
     for end in ["a", "b"] {
         let keys = KeyRange::from_wire("b", end);
         let request = Watch::new(keys).start_at(Revision(-1));

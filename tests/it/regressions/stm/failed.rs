@@ -10,7 +10,7 @@ use coord_core::{
     stm::Isolation,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Lagging, Record};
+use coord_testkit::{Action, Call, Recorder, StaleMember};
 use futures_util::future::join_all;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
@@ -27,7 +27,7 @@ async fn member_that_lags_behind_is_passed_by() {
         let store = MemBackend::new();
         let known = put(&store, &["a", "b"], "old").await;
         put(&store, &["a", "b"], "new").await;
-        let member = Lagging::new(store.clone());
+        let member = StaleMember::new(store.clone());
         member.fall_behind(known);
         let kv = Client::new(member);
 
@@ -50,7 +50,7 @@ async fn member_that_lags_behind_costs_one_attempt() {
     let store = MemBackend::new();
     let known = put(&store, &["n"], "1").await;
     put(&store, &["n"], "2").await;
-    let member = Lagging::new(store.clone());
+    let member = StaleMember::new(store.clone());
     member.fall_behind(known);
     let kv = Client::new(member.clone());
 
@@ -152,8 +152,8 @@ async fn panic_of_a_closure_reaches_its_caller_and_nobody_else() {
 async fn closure_that_swallows_an_error_does_not_commit() {
     let store = MemBackend::new();
     let refused = |call: &Call| match call {
-        Call::Range(_) => Fate::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
-        _ => Fate::Pass,
+        Call::Range(_) => Action::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
+        _ => Action::Pass,
     };
     let ours = stm(behind(&store, refused));
     let swallowed = ours.run(async |tx| {
@@ -182,7 +182,7 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
         }
         keys
     };
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let kv = behind(&store, record.clone());
     let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::SerializableSnapshot);
     let refused = theirs.run(async |tx| {
@@ -215,8 +215,10 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn commit_whose_answer_is_lost_is_applied_once() {
     let store = MemBackend::new();
-    let mut theirs =
-        OldStm::new(behind(&store, nth("txn", 2, 2, Fate::LoseReply)), Isolation::Serializable);
+    let mut theirs = OldStm::new(
+        behind(&store, nth("txn", 2, 2, Action::DropResponse)),
+        Isolation::Serializable,
+    );
     let mut add_one = async || {
         let added = theirs.run(async |tx| {
             let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
@@ -229,8 +231,8 @@ async fn commit_whose_answer_is_lost_is_applied_once() {
     add_one().await.unwrap();
     assert_eq!(value(&store, "old").await, "2", "to add one was asked for once");
 
-    for fate in [Fate::LoseReply, Fate::LoseRequest] {
-        let (store, resolved) = (MemBackend::new(), matches!(fate, Fate::LoseReply));
+    for fate in [Action::DropResponse, Action::DropRequest] {
+        let (store, resolved) = (MemBackend::new(), matches!(fate, Action::DropResponse));
         let kv = behind(&store, nth("txn", 1, 1, fate));
         let session = session_on(Arc::clone(&kv)).await;
         let ours = stm(kv).exactly_once(&session);
@@ -243,7 +245,7 @@ async fn commit_whose_answer_is_lost_is_applied_once() {
         assert_eq!(value(&store, "n").await, "1");
     }
 
-    let without = stm(behind(&store, nth("txn", 1, 1, Fate::LoseReply)));
+    let without = stm(behind(&store, nth("txn", 1, 1, Action::DropResponse)));
     let unknown = without.run(async |tx| {
         tx.put("n", "1");
         Ok::<_, Error>(())

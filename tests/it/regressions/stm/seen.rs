@@ -8,7 +8,7 @@ use coord_core::{
     stm::Isolation,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Record};
+use coord_testkit::{Call, Recorder};
 
 use super::old::OldStm;
 use super::{STRONG, put, shared, value};
@@ -186,7 +186,7 @@ async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
 #[tokio::test(start_paused = true)]
 async fn transaction_that_only_reads_sends_no_commit() {
     for isolation in STRONG {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (MemBackend::new(), Recorder::new());
         let kv = behind(&store, record.clone());
         let mut theirs = OldStm::new(Arc::clone(&kv), isolation);
         theirs.run(async |tx| tx.get(&["a"]).await).await.unwrap();
@@ -321,7 +321,7 @@ async fn closure_does_not_give_up_over_what_never_was() {
 /// no steps, and so is answered by any member, however old what it knows.
 #[tokio::test(start_paused = true)]
 async fn check_of_several_keys_that_were_read_asks_a_majority() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let kv = behind(&store, record.clone());
     let alone = |call: &Call| match call {
         Call::Txn(check) => check.failure.iter().all(is_serializable),
@@ -348,7 +348,7 @@ fn is_serializable(op: &Op) -> bool {
 /// those of its answer.
 #[tokio::test(start_paused = true)]
 async fn same_transaction_sends_the_same_requests() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (MemBackend::new(), Recorder::new());
     let ours = stm(behind(&store, record.clone()));
     let mut keys = ["c", "a", "d", "b"];
     let mut sent = Vec::new();

@@ -26,7 +26,7 @@ use coord_core::{
     stm::Isolation,
 };
 use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use tokio::task::yield_now;
@@ -48,7 +48,7 @@ struct Task {
     programs: Vec<Vec<Vec<Step>>>,
     exactly_once: bool,
     prefetch: Vec<u8>,
-    fates: Vec<Fate>,
+    fates: Vec<Action>,
 }
 
 /// The last attempt of a transaction between whose steps another client writes, counted from 0.
@@ -227,7 +227,7 @@ fn any_step(ranges: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-fn a_fate() -> impl Strategy<Value = Fate> {
+fn a_fate() -> impl Strategy<Value = Action> {
     let away = Error::Unavailable {
         outcome: Outcome::NotApplied,
         reason: "refused".to_owned(),
@@ -235,10 +235,10 @@ fn a_fate() -> impl Strategy<Value = Fate> {
     };
     let future = Error::FutureRevision { requested: None, current: None };
     prop_oneof![
-        12 => Just(Fate::Yield),
+        12 => Just(Action::Yield),
         6 => any_fate(),
-        1 => Just(Fate::Fail(away)),
-        1 => Just(Fate::Fail(future)),
+        1 => Just(Action::Fail(away)),
+        1 => Just(Action::Fail(future)),
     ]
 }
 
@@ -289,7 +289,7 @@ fn calm_storm_commits_everything() {
             programs: vec![vec![program.clone()]; 5],
             exactly_once: true,
             prefetch: vec![1],
-            fates: vec![Fate::Yield; 30],
+            fates: vec![Action::Yield; 30],
         };
         let tasks = if STRONG.contains(&level) { vec![task; 4] } else { vec![task; 1] };
         let all = tasks.len() * 5;

@@ -1,4 +1,6 @@
-//! What was asked of a backend, and what its watches told: all counts come from here.
+//! A rule that records requests and counts watch events.
+//!
+//! Every test that asserts the number of requests of an operation takes it from a [`Recorder`].
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,28 +9,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use coord_core::kv::WatchBatch;
 
 use crate::call::Call;
-use crate::intercept::{Fate, Rule};
+use crate::intercept::{Action, Rule};
 
-/// A [`Rule`] that lets every call pass and remembers it, and counts the events of watches. Clones
-/// share the memory.
+/// A [`Rule`] that passes every call, records it, and counts the events that watches deliver.
+///
+/// Clones share the recorded calls and the count.
 ///
 /// ```
 /// use coord_core::Client;
 /// use coord_mem::MemBackend;
-/// use coord_testkit::{Intercept, Record};
+/// use coord_testkit::{Intercept, Recorder};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> coord_core::Result<()> {
-/// let record = Record::new();
-/// let kv = Intercept::new(MemBackend::new(), record.clone());
+/// let recorder = Recorder::new();
+/// let kv = Intercept::new(MemBackend::new(), recorder.clone());
 /// kv.put("a", "1").await?;
 /// kv.get("a").await?;
-/// assert_eq!(record.take().to_string(), "put \"a\", range \"a\"");
+/// assert_eq!(recorder.take().to_string(), "put \"a\", range \"a\"");
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Record {
+pub struct Recorder {
     calls: Arc<Mutex<Vec<Call>>>,
     events: Arc<AtomicUsize>,
 }
@@ -37,19 +40,19 @@ pub struct Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calls(pub Vec<Call>);
 
-impl Record {
-    /// A record of nothing.
+impl Recorder {
+    /// Creates a recorder without calls.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The calls since the last time, which are forgotten.
+    /// Removes and returns the calls recorded since the last `take`.
     pub fn take(&self) -> Calls {
         Calls(std::mem::take(&mut self.calls()))
     }
 
-    /// How many events watches have delivered since the last time.
+    /// Returns how many events watches have delivered since the last `take_events`.
     pub fn take_events(&self) -> usize {
         self.events.swap(0, Ordering::Relaxed)
     }
@@ -59,10 +62,10 @@ impl Record {
     }
 }
 
-impl Rule for Record {
-    fn fate(&self, call: &Call) -> Fate {
+impl Rule for Recorder {
+    fn action(&self, call: &Call) -> Action {
         self.calls().push(call.clone());
-        Fate::Pass
+        Action::Pass
     }
 
     fn delivers(&self, batch: &WatchBatch) -> bool {
@@ -78,7 +81,7 @@ impl Calls {
         self.0.iter().map(Call::name).collect::<Vec<_>>().join(" ")
     }
 
-    /// How many calls there were of a kind.
+    /// The number of calls of the kind `name`, as [`Call::name`] returns it.
     #[must_use]
     pub fn count(&self, name: &str) -> usize {
         self.0.iter().filter(|call| call.name() == name).count()

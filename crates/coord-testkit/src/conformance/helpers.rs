@@ -1,8 +1,8 @@
-//! What checks are made of: assertions that return, and the few steps that most of them share.
+//! Assertions and request helpers that the conformance cases share.
 //!
-//! A check returns a [`Failure`] rather than panic: it says what was seen, what was expected and
-//! where, so that a suite can go on and report all that is broken. What every sane answer has is
-//! simply indexed: the runner reports a panic over an insane one as a failure too.
+//! A case returns a [`Failure`] instead of panicking, with the actual value, the expected value and
+//! the source line, so that a suite can continue and report every failed case. Cases index into
+//! responses without a bounds check: the runner reports a panic as a failure too.
 
 use std::fmt;
 use std::panic::Location;
@@ -10,25 +10,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{
-    Client, Error, KvBackend,
-    error::{ErrorKind, Outcome},
-    kv::{
-        Compact, EventKind, KeyRange, KeyValue, LeaseGrant, LeaseId, LeaseTimeToLive, Op,
-        OpResponse, Put, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch,
-        Watcher,
-    },
+    Client, Error, KvBackend, error::{ErrorKind, Outcome},
+    kv::{Compact, EventKind, KeyRange, KeyValue, LeaseGrant, LeaseId, LeaseTimeToLive, Op, OpResponse, Put, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, Watcher},
 };
 use futures_util::FutureExt as _;
 use tokio::time::{advance, timeout};
 
-/// A promise that was not kept: what was seen, and which line saw it.
+/// Why a case failed: a message, and the source line of the failed assertion.
 #[derive(Clone, Debug)]
 pub struct Failure {
     message: String,
     location: &'static Location<'static>,
 }
 
-/// What a check, or a step of one, comes to.
+/// The result of a case, or of a helper.
 pub(super) type Checked<T = ()> = Result<T, Failure>;
 
 impl Failure {
@@ -49,11 +44,11 @@ impl std::error::Error for Failure {}
 impl From<Error> for Failure {
     #[track_caller]
     fn from(error: Error) -> Self {
-        Self::new(format!("an error was not expected here: {error}"))
+        Self::new(format!("unexpected error: {error}"))
     }
 }
 
-/// Fails the check unless the condition holds.
+/// Fails the case unless the condition holds.
 macro_rules! ensure {
     ($condition:expr, $($why:tt)+) => {
         if !$condition {
@@ -62,7 +57,7 @@ macro_rules! ensure {
     };
 }
 
-/// Fails the check unless the two are equal; a text after them says what they are about.
+/// Fails the case unless both values are equal. An optional format string names the value.
 macro_rules! ensure_eq {
     ($got:expr, $expected:expr $(,)?) => {
         ensure_eq!($got, $expected, "{}", stringify!($got))
@@ -77,12 +72,12 @@ macro_rules! ensure_eq {
     };
 }
 
-/// The store's revision now.
-pub(super) async fn now(kv: &Client) -> Checked<Revision> {
-    Ok(kv.range(Range::new("now")).await?.header.revision)
+/// The store's current revision.
+pub(super) async fn current_revision(kv: &Client) -> Checked<Revision> {
+    Ok(kv.range(Range::new("any")).await?.header.revision)
 }
 
-/// Puts each key to its value, one after the other, and returns their revisions.
+/// Puts each key-value pair, one after the other, and returns the revisions.
 pub(super) async fn puts<const N: usize>(
     kv: &Client,
     pairs: [(&str, &str); N],
@@ -94,51 +89,54 @@ pub(super) async fn puts<const N: usize>(
     Ok(revisions)
 }
 
-/// The key, which must exist.
+/// The key-value of `key`, which must exist.
 pub(super) async fn get(kv: &Client, key: &str) -> Checked<KeyValue> {
     kv.get(key).await?.ok_or_else(|| Failure::new(format!("key {key:?} is missing")))
 }
 
-/// The key, which must exist, as it was at `revision`.
+/// The key-value of `key` at `revision`, where it must exist.
 pub(super) async fn get_at(kv: &Client, key: &str, revision: Revision) -> Checked<KeyValue> {
     let mut response = kv.range(Range::new(key).at(revision)).await?;
     let kv = response.kvs.pop();
     kv.ok_or_else(|| Failure::new(format!("key {key:?} is missing at revision {revision}")))
 }
 
-/// The names of all keys, in the order in which the store gives them.
+/// All keys, in the order in which the store returns them.
 pub(super) async fn all_keys(kv: &Client) -> Checked<Vec<Bytes>> {
-    Ok(names(&kv.range(Range::new(KeyRange::all())).await?.kvs))
+    Ok(key_names(&kv.range(Range::new(KeyRange::all())).await?.kvs))
 }
 
-/// The names of the keys that a range gives.
+/// The keys that a range request returns.
 pub(super) async fn keys_of(kv: &Client, range: Range) -> Checked<Vec<Bytes>> {
-    Ok(names(&kv.range(range).await?.kvs))
+    Ok(key_names(&kv.range(range).await?.kvs))
 }
 
-/// The names of keys.
-pub(super) fn names(kvs: &[KeyValue]) -> Vec<Bytes> {
+/// The keys of key-values.
+pub(super) fn key_names(kvs: &[KeyValue]) -> Vec<Bytes> {
     kvs.iter().map(|kv| kv.key.clone()).collect()
 }
 
-/// Takes steps on no condition.
-pub(super) async fn steps<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked<TxnResponse> {
+/// Runs the steps in a transaction without compares.
+pub(super) async fn run_steps<const N: usize>(
+    kv: &Client,
+    ops: [Op; N],
+) -> Checked<TxnResponse> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?)
 }
 
-/// The answer of step `step`, which must be that of a range.
-pub(super) fn range_answer(response: &TxnResponse, step: usize) -> Checked<&RangeResponse> {
-    let answer = response.responses.get(step).and_then(OpResponse::as_range);
-    answer.ok_or_else(|| Failure::new(format!("step {step} is no range: {response:?}")))
+/// The response of step `step`, which must be a range.
+pub(super) fn range_response(response: &TxnResponse, step: usize) -> Checked<&RangeResponse> {
+    let range = response.responses.get(step).and_then(OpResponse::as_range);
+    range.ok_or_else(|| Failure::new(format!("step {step} is not a range: {response:?}")))
 }
 
-/// The answer of step `step`, which must be that of a nested transaction.
-pub(super) fn txn_answer(response: &TxnResponse, step: usize) -> Checked<&TxnResponse> {
-    let answer = response.responses.get(step).and_then(OpResponse::as_txn);
-    answer.ok_or_else(|| Failure::new(format!("step {step} is no transaction: {response:?}")))
+/// The response of step `step`, which must be a nested transaction.
+pub(super) fn txn_response(response: &TxnResponse, step: usize) -> Checked<&TxnResponse> {
+    let txn = response.responses.get(step).and_then(OpResponse::as_txn);
+    txn.ok_or_else(|| Failure::new(format!("step {step} is not a transaction: {response:?}")))
 }
 
-/// The revision that a step's answer carries.
+/// The revision in the header of a step's response.
 pub(super) const fn step_revision(response: &OpResponse) -> Revision {
     match response {
         OpResponse::Range(range) => range.header.revision,
@@ -148,49 +146,49 @@ pub(super) const fn step_revision(response: &OpResponse) -> Revision {
     }
 }
 
-/// Passes if the request was refused for this reason, and surely not applied.
+/// Passes if the request failed with `kind` and the outcome "not applied".
 #[track_caller]
 pub(super) fn refused<T: fmt::Debug>(
     result: coord_core::Result<T>,
     kind: ErrorKind,
 ) -> Checked<Error> {
     match result {
-        Ok(answer) => Err(Failure::new(format!("{kind:?} was expected, not success: {answer:?}"))),
+        Ok(response) => Err(Failure::new(format!("expected {kind:?}, got success: {response:?}"))),
         Err(error) if error.kind() != kind => {
-            Err(Failure::new(format!("{kind:?} was expected, not {error:?}")))
+            Err(Failure::new(format!("expected {kind:?}, got {error:?}")))
         }
         Err(error) if error.outcome() != Outcome::NotApplied => {
-            Err(Failure::new(format!("{error:?} was surely not applied, and does not say so")))
+            Err(Failure::new(format!("expected the outcome NotApplied of {error:?}")))
         }
         Err(error) => Ok(error),
     }
 }
 
-/// Compacts at `revision`, which must succeed.
+/// Compacts at `revision`.
 pub(super) async fn compact(kv: &Client, revision: Revision) -> Checked {
     kv.compact(Compact::new(revision)).await?;
     Ok(())
 }
 
-/// Grants a lease of a minute: nothing ends it while a check runs.
-pub(super) async fn lease(kv: &Client) -> Checked<LeaseId> {
+/// Grants a lease of 60 s, which outlives the case.
+pub(super) async fn grant_lease(kv: &Client) -> Checked<LeaseId> {
     Ok(kv.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await?.id)
 }
 
-/// A lease id that nobody uses: the store chose it, and it was given back.
-pub(super) async fn free_lease(kv: &Client) -> Checked<LeaseId> {
-    let id = lease(kv).await?;
+/// An id without a lease: the store chose it for a lease that was then revoked.
+pub(super) async fn unused_lease_id(kv: &Client) -> Checked<LeaseId> {
+    let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     Ok(id)
 }
 
 /// Moves the paused clock by `by` at once: no timer and no other task runs before the next call.
-pub(super) fn jump(by: Duration) {
-    // The clock moves at the first poll; only further polls would let other tasks run.
+pub(super) fn jump_clock(by: Duration) {
+    // `advance` moves the clock at its first poll; only later polls let other tasks run.
     let _ = advance(by).now_or_never();
 }
 
-/// The keys that hang on a lease, sorted.
+/// The keys attached to a lease, sorted.
 pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
     let mut keys = lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?.keys;
@@ -198,7 +196,7 @@ pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> 
     Ok(keys)
 }
 
-/// A put of `key` on `lease`.
+/// Puts `key`, attached to `lease`, and returns the revision.
 pub(super) async fn put_on(kv: &Client, lease: LeaseId, key: &str) -> Checked<Revision> {
     Ok(kv.put_with(Put::new(key, "leased").lease(lease)).await?.header.revision)
 }
@@ -213,36 +211,36 @@ pub(super) async fn watch_from(kv: &Client, revision: Revision) -> Checked<Watch
     Ok(kv.watch(Watch::new(KeyRange::all()).start_at(revision)).await?)
 }
 
-/// How long a check waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a case waits for the next item of a watch.
+const NEXT_ITEM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the watch yields next, whatever it is.
+/// The next item of the watch: a batch, an error, or the end.
 pub(super) async fn next_item(
     watch: &mut Watcher,
 ) -> Checked<Option<coord_core::Result<WatchBatch>>> {
-    let next = timeout(PATIENCE, watch.next()).await;
-    next.map_err(|_| Failure::new(format!("the watch yielded nothing for {PATIENCE:?}")))
+    let next = timeout(NEXT_ITEM_TIMEOUT, watch.next()).await;
+    next.map_err(|_| Failure::new(format!("the watch yielded nothing for {NEXT_ITEM_TIMEOUT:?}")))
 }
 
-/// The next batch, a bookmark or not.
-pub(super) async fn next_any(watch: &mut Watcher) -> Checked<WatchBatch> {
+/// The next batch, which may be a progress notification.
+pub(super) async fn next_batch_or_progress(watch: &mut Watcher) -> Checked<WatchBatch> {
     let item = next_item(watch).await?;
-    Ok(item.ok_or_else(|| Failure::new("the watch has ended"))??)
+    Ok(item.ok_or_else(|| Failure::new("the watch ended"))??)
 }
 
-/// The next batch with events. A few bookmarks before it do no harm.
+/// The next batch with events, after at most nine progress notifications.
 pub(super) async fn next_batch(watch: &mut Watcher) -> Checked<WatchBatch> {
     for _ in 0..10 {
-        let batch = next_any(watch).await?;
+        let batch = next_batch_or_progress(watch).await?;
         if !batch.events.is_empty() {
             return Ok(batch);
         }
     }
-    Err(Failure::new("the watch yielded ten bookmarks in a row, and no event"))
+    Err(Failure::new("the watch yielded ten progress notifications in a row and no event"))
 }
 
-/// The events of a batch in words: `put a=1`, `delete b`.
-pub(super) fn told(batch: &WatchBatch) -> Vec<String> {
+/// The events of a batch as text: `put a=1`, `delete b`.
+pub(super) fn event_texts(batch: &WatchBatch) -> Vec<String> {
     let text = |bytes: &Bytes| bytes.escape_ascii().to_string();
     let events = batch.events.iter().map(|event| match event.kind {
         EventKind::Put => format!("put {}={}", text(&event.kv.key), text(&event.kv.value)),
@@ -251,14 +249,14 @@ pub(super) fn told(batch: &WatchBatch) -> Vec<String> {
     events.collect()
 }
 
-/// Passes if the next batch is the one of `revision` with exactly these events.
+/// Passes if the next batch with events has this revision and exactly these events.
 pub(super) async fn expect_batch<const N: usize>(
     watch: &mut Watcher,
     revision: Revision,
     events: [&str; N],
 ) -> Checked {
     let batch = next_batch(watch).await?;
-    ensure_eq!(told(&batch), events, "the events of revision {}", batch.revision);
+    ensure_eq!(event_texts(&batch), events, "the events of revision {}", batch.revision);
     ensure_eq!(batch.revision, revision, "the revision of {events:?}");
     Ok(())
 }
