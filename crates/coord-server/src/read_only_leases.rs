@@ -1,7 +1,7 @@
-//! A store for sessions on leases that are somebody else's.
+//! Read-only leases: a backend for sessions on leases that belong to another process.
 //!
-//! To refresh a lease is only to look whether it is there, and to revoke one is nothing; all else
-//! is as in the store beneath.
+//! Keep-alive only checks that the lease exists, and revoke is a no-op; everything else is
+//! forwarded.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use coord_core::{
 };
 use tonic::async_trait;
 
-/// A store in which nobody refreshes or ends leases but the clients that have them.
-pub(crate) struct OnlyLooked {
+/// A backend whose leases are kept alive and revoked only by the clients that own them.
+pub(crate) struct ReadOnlyLeases {
     store: Arc<dyn KvBackend>,
 }
 
-impl OnlyLooked {
+impl ReadOnlyLeases {
     pub(crate) fn new(store: &Arc<dyn KvBackend>) -> Self {
         Self { store: Arc::clone(store) }
     }
@@ -26,13 +26,13 @@ impl OnlyLooked {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods, reason = "a provided method must not hide an override")]
-impl KvBackend for OnlyLooked {
-    /// As long as the lease is there it is taken to have its whole time: that it ends is told by
-    /// the store, which deletes the contender's key.
+impl KvBackend for ReadOnlyLeases {
+    /// Reports the full TTL while the lease exists. The session notices the end of the lease by its
+    /// contender's key, which the store then deletes.
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        let answer = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
-        let lease = answer.lease.ok_or(Error::LeaseNotFound { lease: Some(id) })?;
-        Ok(LeaseKeepAliveResponse { header: answer.header, id, ttl: lease.granted })
+        let response = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
+        let lease = response.lease.ok_or(Error::LeaseNotFound { lease: Some(id) })?;
+        Ok(LeaseKeepAliveResponse { header: response.header, id, ttl: lease.granted })
     }
 
     async fn range(&self, request: Range) -> Result<RangeResponse> {
@@ -51,10 +51,10 @@ impl KvBackend for OnlyLooked {
         self.store.lease_grant(request).await
     }
 
-    /// The session ends, and the lease goes on.
+    /// Does nothing to the lease, so that it outlives the session.
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        let answer = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
-        Ok(LeaseRevokeResponse { header: answer.header })
+        let response = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
+        Ok(LeaseRevokeResponse { header: response.header })
     }
 
     async fn lease_time_to_live(
