@@ -111,7 +111,11 @@ fn put(criterion: &mut Criterion) {
         || {},
         |keys| {
             for key in keys {
-                black_box(map.write().expect("no holder of the lock panics").insert(key.clone(), value.clone()));
+                black_box(
+                    map.write()
+                        .expect("no holder of the lock panics")
+                        .insert(key.clone(), value.clone()),
+                );
             }
         },
     );

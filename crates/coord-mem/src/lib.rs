@@ -202,7 +202,10 @@ const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 impl MemBackend {
     /// Rejects a message that etcd's gRPC transport would not accept.
     fn check_message(&self, size_bytes: usize) -> Result<()> {
-        check_size(size_bytes, self.limits().max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES))
+        check_size(
+            size_bytes,
+            self.limits().max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES),
+        )
     }
 
     /// Rejects a change that etcd's gRPC transport would not accept. The error reports the limit of

@@ -8,8 +8,8 @@ use tonic::Status;
 use tonic::codegen::http;
 
 use crate::call::{CallFuture, refuse, unary, unknown_method};
-use crate::services::Services;
 use crate::fast_path::Incoming;
+use crate::services::Services;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct AuthStatusRequest {}

@@ -16,8 +16,8 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-use crate::services::Services;
 use crate::fast_path::{self, Incoming};
+use crate::services::Services;
 
 /// The future of a call's HTTP response.
 pub(crate) type CallFuture = BoxFuture<'static, CallResult>;
@@ -64,7 +64,8 @@ where
     let mut grpc = grpc::<Q, A>(&services, &request);
     let mut handler = Some(handler);
     let service = service_fn(move |request: Request<Q>| {
-        let response = handler.take().map(|handler| handler(services.clone(), request.into_inner()));
+        let response =
+            handler.take().map(|handler| handler(services.clone(), request.into_inner()));
         async move { response.expect("a call has one request message").await.map(Response::new) }
     });
     async move { Ok(grpc.unary(service, request).await) }.boxed()
@@ -86,7 +87,8 @@ where
     let mut grpc = grpc::<Q, A>(&services, &request);
     let mut handler = Some(handler);
     let service = service_fn(move |request: Request<Q>| {
-        let response = handler.take().map(|handler| handler(services.clone(), request.into_inner()));
+        let response =
+            handler.take().map(|handler| handler(services.clone(), request.into_inner()));
         async move {
             let mut responses = Box::pin(response.expect("a call has one request message"));
             let first = responses.next().await.transpose()?;

@@ -80,7 +80,8 @@ fn decode_exactly_one<Q: prost::Message + Default>(mut data: &[u8], max_bytes: u
 pub(crate) fn response(message: &impl prost::Message) -> Response<Body> {
     let length = message.encoded_len();
     let Ok(prefix) = u32::try_from(length) else {
-        let message_text = format!("Cannot return body with more than 4GB of data but got {length} bytes");
+        let message_text =
+            format!("Cannot return body with more than 4GB of data but got {length} bytes");
         return Status::resource_exhausted(message_text).into_http();
     };
     let mut data = Vec::with_capacity(PREFIX_BYTES + length);

@@ -9,8 +9,8 @@ use tonic::Status;
 use tonic::codegen::http;
 
 use crate::call::{CallFuture, refuse, server_streaming, unary, unknown_method};
-use crate::services::Services;
 use crate::fast_path::Incoming;
+use crate::services::Services;
 
 const SERVING: i32 = 1;
 const SERVICE_UNKNOWN: i32 = 3;

@@ -67,7 +67,8 @@ enum Endpoint {
 /// The checks of a path: all checks of the endpoint, or the one that the path names.
 fn checks_of_path(path: &str) -> Option<&'static [&'static str]> {
     let path = path.strip_prefix('/')?;
-    let (kind, single) = path.split_once('/').map_or((path, None), |(kind, check)| (kind, Some(check)));
+    let (kind, single) =
+        path.split_once('/').map_or((path, None), |(kind, check)| (kind, Some(check)));
     let all = match kind {
         "livez" => LIVEZ_CHECKS,
         "readyz" => READYZ_CHECKS,
@@ -96,7 +97,8 @@ impl Endpoint {
             Self::Metrics => response(StatusCode::OK, METRICS, metrics(services).await),
             Self::Health { excluded } => {
                 let counts = |alarm: AlarmType| !excluded.iter().any(|x| x == alarm.as_str_name());
-                let reason = match (services.alarms().first_raised(counts), services.header().await) {
+                let reason = match (services.alarms().first_raised(counts), services.header().await)
+                {
                     (Some(alarm), _) => format!("ALARM {}", alarm.as_str_name()),
                     (None, Err(status)) => format!("RANGE ERROR:{}", status.message()),
                     (None, Ok(_)) => {
@@ -165,7 +167,11 @@ async fn metrics(services: &Services) -> String {
         ("etcd_server_version", format!(r#"{{server_version="{VERSION}"}}"#), 1),
         ("etcd_cluster_version", format!(r#"{{cluster_version="{minor}"}}"#), 1),
         ("etcd_debugging_mvcc_current_revision", String::new(), revision.0),
-        ("etcd_debugging_mvcc_watch_stream_total", String::new(), count(watch_gauges.streams.get())),
+        (
+            "etcd_debugging_mvcc_watch_stream_total",
+            String::new(),
+            count(watch_gauges.streams.get()),
+        ),
         ("etcd_debugging_mvcc_watcher_total", String::new(), count(watch_gauges.watches.get())),
     ];
     let gauges = gauges

@@ -13,14 +13,15 @@ use tonic::codegen::http;
 use crate::alarm::RequestKind;
 use crate::call::{CallFuture, refuse, unary, unknown_method};
 use crate::check::{check_sort, check_txn};
-use crate::services::{MESSAGE_OVERHEAD_BYTES, Services, read};
 use crate::fast_path::Incoming;
+use crate::services::{MESSAGE_OVERHEAD_BYTES, Services, read};
 use crate::status::{check_message, status_with_limits};
 
 impl Services {
     /// Translates the backend's result to a response or to etcd's status.
     fn respond<T: ToWire>(&self, result: coord_core::Result<T>) -> Result<T::Wire, Status> {
-        let response = result.map_err(|error| status_with_limits(&error, self.backend().limits()))?;
+        let response =
+            result.map_err(|error| status_with_limits(&error, self.backend().limits()))?;
         Ok(response.to_wire())
     }
 

@@ -34,8 +34,8 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::alarm::RequestKind;
-use crate::read_only_leases::ReadOnlyLeases;
 use crate::call_groups::{CallGroup, GroupState};
+use crate::read_only_leases::ReadOnlyLeases;
 use crate::services::Services;
 use crate::status::{server_stopped, status_without_code};
 
@@ -102,7 +102,10 @@ impl From<Error> for AcquireError {
 }
 
 /// Waits until the client's key is first in the queue, and leaves the key to the client.
-pub(crate) async fn acquire(services: &Services, request: AcquireRequest) -> Result<Acquired, AcquireError> {
+pub(crate) async fn acquire(
+    services: &Services,
+    request: AcquireRequest,
+) -> Result<Acquired, AcquireError> {
     check_alarms(services, RequestKind::GrowingWrite).map_err(AcquireError::Status)?;
     let (reply, result) = oneshot::channel();
     #[expect(
@@ -111,7 +114,8 @@ pub(crate) async fn acquire(services: &Services, request: AcquireRequest) -> Res
     )]
     tokio::spawn(run_contender(services.clone(), request, reply));
     // Without a result, the runtime is being shut down.
-    let (acquired, acknowledge) = result.await.unwrap_or_else(|_| Err(AcquireError::Status(server_stopped())))?;
+    let (acquired, acknowledge) =
+        result.await.unwrap_or_else(|_| Err(AcquireError::Status(server_stopped())))?;
     // Fails only if the task is gone; then the key stays, as after any acquisition.
     let _ = acknowledge.send(());
     Ok(acquired)
@@ -150,7 +154,11 @@ struct QueueEntry {
 }
 
 /// Enqueues, or joins the queue key that other calls on the same lease created.
-async fn enqueue(session: &Session, group: &CallGroup, request: &AcquireRequest) -> Result<QueueEntry, AcquireError> {
+async fn enqueue(
+    session: &Session,
+    group: &CallGroup,
+    request: &AcquireRequest,
+) -> Result<QueueEntry, AcquireError> {
     let queue = WaitingLine::new(session, request.name.clone());
     let mut state = group.0.lock().await;
     let value = request.value.clone().unwrap_or_default();
@@ -161,11 +169,13 @@ async fn enqueue(session: &Session, group: &CallGroup, request: &AcquireRequest)
         // A key that existed before this call and is first may already have been returned to a
         // client.
         let existed = found.as_ref().is_some_and(|kv| kv.create_revision <= session.opened());
-        let reported_held = existed && contender.wait_turn().now_or_never().is_some_and(|acquired| acquired.is_ok());
+        let reported_held = existed
+            && contender.wait_turn().now_or_never().is_some_and(|acquired| acquired.is_ok());
         *state = GroupState { token, waiting_calls: 0, reported_held };
     }
     state.waiting_calls += 1;
-    let new_value = request.value.clone().filter(|value| found.is_some_and(|kv| kv.value != *value));
+    let new_value =
+        request.value.clone().filter(|value| found.is_some_and(|kv| kv.value != *value));
     Ok(QueueEntry { contender, enqueue_header, new_value })
 }
 
@@ -194,7 +204,8 @@ async fn wait_and_reply(
     let acknowledged = match waited {
         Some(Ok(())) => {
             let (acknowledge, acknowledgement) = oneshot::channel();
-            let acquired = Acquired { key, token, enqueue_header, acquire_header: contender.header() };
+            let acquired =
+                Acquired { key, token, enqueue_header, acquire_header: contender.header() };
             reply.send(Ok((acquired, acknowledge))).is_ok() && acknowledgement.await.is_ok()
         }
         Some(Err(error)) => {

@@ -15,9 +15,11 @@ use tonic::codegen::http;
 
 use crate::alarm::RequestKind;
 use crate::call::{CallFuture, refuse, unary, unknown_method};
-use crate::lease_keyed_lock::{AcquireError, AcquireRequest, acquire, check_alarms, named_or_new_lease};
-use crate::services::Services;
 use crate::fast_path::Incoming;
+use crate::lease_keyed_lock::{
+    AcquireError, AcquireRequest, acquire, check_alarms, named_or_new_lease,
+};
+use crate::services::Services;
 use crate::status::status_without_code;
 
 #[derive(Clone, PartialEq, prost::Message)]

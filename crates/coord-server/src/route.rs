@@ -12,11 +12,13 @@ use tonic::codegen::{Service, http};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
-use crate::call::{CallFuture, CallResult, request_encoding, refuse, split_path, unknown_method, unknown_service};
-use crate::services::Services;
+use crate::call::{
+    CallFuture, CallResult, refuse, request_encoding, split_path, unknown_method, unknown_service,
+};
 use crate::fast_path::Incoming;
+use crate::services::Services;
 use crate::status::translate_tonic_status;
-use crate::{auth, election, health, kv, lock, http_endpoints};
+use crate::{auth, election, health, http_endpoints, kv, lock};
 
 /// Calls a service that etcd-client has generated code for.
 macro_rules! serve {
@@ -46,7 +48,9 @@ impl Services {
         }
         let uri = request.uri().clone();
         let path = uri.path();
-        let Some((service, method)) = split_path(path) else { return refuse(unknown_service(path)) };
+        let Some((service, method)) = split_path(path) else {
+            return refuse(unknown_service(path));
+        };
         if methods(service).is_some_and(|methods| !methods.contains(&method)) {
             return refuse(unknown_method(service, method));
         }

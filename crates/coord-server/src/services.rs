@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::alarm::Alarms;
-use crate::gauges::WatchGauges;
 use crate::call_groups::CallGroups;
+use crate::gauges::WatchGauges;
 use crate::status::{server_stopped, status};
 
 /// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
@@ -70,10 +70,15 @@ impl Services {
         Self::from_parts(Arc::new(backend), limits, None)
     }
 
-    fn from_parts(backend: Arc<dyn KvBackend>, limits: ServerLimits, address: Option<SocketAddr>) -> Self {
+    fn from_parts(
+        backend: Arc<dyn KvBackend>,
+        limits: ServerLimits,
+        address: Option<SocketAddr>,
+    ) -> Self {
         let stopped = watch::Sender::new(false);
         let (alarms, call_groups, watch_gauges) = Default::default();
-        let shared = Shared { backend, limits, address, stopped, alarms, call_groups, watch_gauges };
+        let shared =
+            Shared { backend, limits, address, stopped, alarms, call_groups, watch_gauges };
         Self { shared: Arc::new(shared) }
     }
 

@@ -100,7 +100,8 @@ pub(crate) fn translate_tonic_status(response: http::Response<Body>) -> http::Re
     if !response.headers().contains_key(STATUS) {
         return response;
     }
-    let translated = |status: &Status| message_too_large(status).or_else(|| unknown_encoding(status));
+    let translated =
+        |status: &Status| message_too_large(status).or_else(|| unknown_encoding(status));
     match Status::from_header_map(response.headers()).as_ref().and_then(translated) {
         Some(status) => status.into_http(),
         None => response,

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coord_core::{KeyRange, KeyValue, Revision};
 
-use super::live::{LiveKey, LiveKeys, entries_in_range};
 use super::history::History;
+use super::live::{LiveKey, LiveKeys, entries_in_range};
 
 /// All keys, with their history since the last compaction.
 #[derive(Debug, Default)]

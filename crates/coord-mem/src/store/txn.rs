@@ -154,7 +154,11 @@ impl Store {
 /// Finds the only way in which a checked transaction could still fail: [`PUT_AFTER_OPEN_DELETE`].
 ///
 /// [`Txn::check`] rejects all other deletes of a key that is put, as duplicate keys.
-fn check_put_after_open_delete<'a>(txn: &'a Txn, path: &'a Path, deleted: &mut Vec<&'a KeyRange>) -> Result<()> {
+fn check_put_after_open_delete<'a>(
+    txn: &'a Txn,
+    path: &'a Path,
+    deleted: &mut Vec<&'a KeyRange>,
+) -> Result<()> {
     for (op, nested) in path.steps(txn) {
         match (op, nested) {
             (Op::Delete(delete), _) if delete.keys.upper_bound().is_none() => {
@@ -256,8 +260,8 @@ impl<'a> PendingRevision<'a> {
         let kv = self.store.index.delete(key, self.revision)?;
         self.store.leases.reattach(&kv.key, kv.lease, None);
         let (key, mod_revision) = (kv.key.clone(), self.revision);
-        let gone = Arc::new(KeyValue { key, mod_revision, ..KeyValue::default() });
-        self.changes.push(Change { kind: EventKind::Delete, kv: gone });
+        let tombstone = Arc::new(KeyValue { key, mod_revision, ..KeyValue::default() });
+        self.changes.push(Change { kind: EventKind::Delete, kv: tombstone });
         Some(kv)
     }
 }

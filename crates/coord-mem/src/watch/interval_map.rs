@@ -70,7 +70,8 @@ impl IntervalMap {
     /// The number of boundaries that are less than or equal to the key.
     fn boundaries_up_to(&self, key: &[u8]) -> usize {
         let Some(first) = self.boundaries.first() else { return 0 };
-        match key[..self.shared_prefix_len.min(key.len())].cmp(&first.at[..self.shared_prefix_len]) {
+        match key[..self.shared_prefix_len.min(key.len())].cmp(&first.at[..self.shared_prefix_len])
+        {
             Ordering::Less => return 0,
             Ordering::Greater => return self.boundaries.len(),
             Ordering::Equal => {}
@@ -119,18 +120,23 @@ impl IntervalMap {
 
     /// Recomputes the shared prefix, and the heads if it changed.
     fn update_shared_prefix(&mut self) {
-        let (Some(first), Some(last)) = (self.boundaries.first(), self.boundaries.last()) else { return };
+        let (Some(first), Some(last)) = (self.boundaries.first(), self.boundaries.last()) else {
+            return;
+        };
         // The boundaries are sorted, so a prefix of the first and the last is a prefix of all.
         let shared = first.at.iter().zip(&last.at).take_while(|(a, b)| a == b).count();
         if shared != self.shared_prefix_len {
             self.shared_prefix_len = shared;
-            self.heads = self.boundaries.iter().map(|boundary| head(&boundary.at, shared)).collect();
+            self.heads =
+                self.boundaries.iter().map(|boundary| head(&boundary.at, shared)).collect();
         }
     }
 
     /// Removes the boundary at a key if the segments on both sides have the same watchers.
     fn remove_redundant_boundary(&mut self, at: &Bytes) {
-        let ids = |registrations: &[Arc<Registration>]| registrations.iter().map(|registration| registration.id).collect::<Vec<_>>();
+        let ids = |registrations: &[Arc<Registration>]| {
+            registrations.iter().map(|registration| registration.id).collect::<Vec<_>>()
+        };
         if let Ok(index) = self.boundaries.binary_search_by(|boundary| boundary.at.cmp(at))
             && ids(self.watchers_before(index)) == ids(&self.boundaries[index].registrations)
         {
@@ -143,9 +149,9 @@ impl IntervalMap {
     /// The indices of the boundaries within a range.
     fn boundaries_in(&self, keys: &KeyRange) -> Range<usize> {
         let start = self.boundaries.partition_point(|boundary| boundary.at < *keys.start());
-        let end = keys
-            .upper_bound()
-            .map_or(self.boundaries.len(), |end| self.boundaries.partition_point(|boundary| boundary.at < *end));
+        let end = keys.upper_bound().map_or(self.boundaries.len(), |end| {
+            self.boundaries.partition_point(|boundary| boundary.at < *end)
+        });
         start..end
     }
 }
@@ -169,7 +175,11 @@ mod tests {
     use super::*;
 
     fn ids(interval_map: &IntervalMap, key: &str) -> Vec<u64> {
-        interval_map.watchers_of(key.as_bytes()).iter().map(|registration| registration.id).collect()
+        interval_map
+            .watchers_of(key.as_bytes())
+            .iter()
+            .map(|registration| registration.id)
+            .collect()
     }
 
     #[test]
@@ -179,7 +189,8 @@ mod tests {
             [KeyRange::between("b", "f"), KeyRange::starting_at("d"), KeyRange::prefix("d")];
         for (id, keys) in (1..).zip(&ranges) {
             let request = WatchRequest::new(keys);
-            interval_map.insert(keys, &Arc::new(Registration { id, request, state: Mutex::default() }));
+            interval_map
+                .insert(keys, &Arc::new(Registration { id, request, state: Mutex::default() }));
         }
         assert!(ids(&interval_map, "a").is_empty());
         assert_eq!(ids(&interval_map, "b"), [1]);
@@ -192,7 +203,11 @@ mod tests {
         assert!(ids(&interval_map, "z").is_empty());
         interval_map.remove(&ranges[2], 3);
         interval_map.remove(&ranges[0], 1);
-        assert!(interval_map.boundaries.is_empty(), "boundaries left over: {:?}", interval_map.boundaries);
+        assert!(
+            interval_map.boundaries.is_empty(),
+            "boundaries left over: {:?}",
+            interval_map.boundaries
+        );
     }
 
     #[test]
@@ -206,8 +221,13 @@ mod tests {
         let check_every_key = |interval_map: &IntervalMap| {
             for key in &keys {
                 let key = key.as_bytes();
-                let counted = interval_map.boundaries.iter().filter(|boundary| boundary.at <= key).count();
-                assert_eq!(interval_map.boundaries_up_to(key), counted, "{key:?} in {interval_map:?}");
+                let counted =
+                    interval_map.boundaries.iter().filter(|boundary| boundary.at <= key).count();
+                assert_eq!(
+                    interval_map.boundaries_up_to(key),
+                    counted,
+                    "{key:?} in {interval_map:?}"
+                );
             }
         };
         for chosen in 1..1 << 10 {

@@ -121,8 +121,9 @@ impl WatcherRegistry {
         for change in store.changes(revision) {
             let mut add = |registration: &Arc<Registration>| {
                 if let Some(event) = registration.event_for(change, store) {
-                    let (_, events) =
-                        batches.entry(registration.id).or_insert_with(|| (Arc::clone(registration), Vec::new()));
+                    let (_, events) = batches
+                        .entry(registration.id)
+                        .or_insert_with(|| (Arc::clone(registration), Vec::new()));
                     events.push(event);
                 }
             };
@@ -191,7 +192,8 @@ impl Registration {
         while next <= store.revision() && state.pending.len() < MAX_PENDING_BATCHES {
             let changes = store.changes(next).iter();
             let changes = changes.filter(|change| self.request.keys.contains(&change.kv.key));
-            let events: Vec<_> = changes.filter_map(|change| self.event_for(change, store)).collect();
+            let events: Vec<_> =
+                changes.filter_map(|change| self.event_for(change, store)).collect();
             if !events.is_empty() {
                 state.pending.push_back(Ok(WatchBatch { revision: next, events }));
             }

@@ -28,9 +28,9 @@
 //!
 //! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
-mod ready_queue;
-mod fragment;
 mod backlog;
+mod fragment;
+mod ready_queue;
 mod stream_watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,9 +50,9 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::gauges::GaugeGuard;
 use crate::services::Services;
 use crate::status::{message_too_large, status};
-use ready_queue::ReadyQueue;
-use fragment::fragments;
 use backlog::Backlog;
+use fragment::fragments;
+use ready_queue::ReadyQueue;
 use stream_watch::StreamWatch;
 
 /// The watch id in responses that belong to no watch: rejected watches, and progress on request.
@@ -144,7 +144,9 @@ where
             }
             match self.next_input().await {
                 Input::Request(Ok(request)) => self.handle_request(request).await?,
-                Input::Request(Err(status)) => return Err(message_too_large(&status).unwrap_or(status)),
+                Input::Request(Err(status)) => {
+                    return Err(message_too_large(&status).unwrap_or(status));
+                }
                 Input::RequestsEnded => self.requests = None,
                 Input::ProgressTick => self.request_periodic_progress(),
                 Input::Batch(id, batch) => self.deliver(id, batch).await?,
@@ -211,8 +213,10 @@ where
                     let awaited = self.watches.keys().copied().collect();
                     // A later request needs the progress as of now, which answers the earlier
                     // requests too.
-                    let requests = 1 + self.progress_request.as_ref().map_or(0, |earlier| earlier.requests);
-                    self.progress_request = Some(ProgressRequest { awaited, header: None, requests });
+                    let requests =
+                        1 + self.progress_request.as_ref().map_or(0, |earlier| earlier.requests);
+                    self.progress_request =
+                        Some(ProgressRequest { awaited, header: None, requests });
                     self.watches.values_mut().for_each(StreamWatch::request_progress);
                     self.drain_ready_batches().await?;
                 }
@@ -239,7 +243,8 @@ where
     /// The client's next message then finds the request answered: a new watch for a future revision
     /// does not block it, and a cancelled watch does not change its revision.
     async fn drain_ready_batches(&mut self) -> Result<(), Status> {
-        let awaited = self.progress_request.iter().flat_map(|request| request.awaited.iter().copied());
+        let awaited =
+            self.progress_request.iter().flat_map(|request| request.awaited.iter().copied());
         for id in awaited.collect::<Vec<_>>() {
             while self.responses.len() < MAX_QUEUED_RESPONSES {
                 let Some(watch) = self.watches.get_mut(&id) else { break };
@@ -274,17 +279,30 @@ where
         let progress_notify = std::mem::take(&mut request.progress_notify);
         let start = request.start_revision;
         let reason = match self.services.backend().watch(request).await {
-            Ok(_) if self.watches.contains_key(&requested_id) && requested_id != 0 => DUPLICATE_ID_MESSAGE.into(),
+            Ok(_) if self.watches.contains_key(&requested_id) && requested_id != 0 => {
+                DUPLICATE_ID_MESSAGE.into()
+            }
             Ok(source) => {
                 let id = if requested_id == 0 { self.next_free_id() } else { requested_id };
                 let ready_handle = self.ready_queue.handle(id);
                 let now = source.header().revision;
-                let (backlog, future_start) = (Backlog::new(start, now), Some(start).filter(|at| *at > now));
+                let (backlog, future_start) =
+                    (Backlog::new(start, now), Some(start).filter(|at| *at > now));
                 let (source, had_events, progress_due) = (Some(source), false, false);
                 let _gauge = self.services.watch_gauges().watches.increment();
                 self.add_watch(
                     id,
-                    StreamWatch { _gauge, source, backlog, future_start, ready_handle, fragment, progress_notify, had_events, progress_due },
+                    StreamWatch {
+                        _gauge,
+                        source,
+                        backlog,
+                        future_start,
+                        ready_handle,
+                        fragment,
+                        progress_notify,
+                        had_events,
+                        progress_due,
+                    },
                 );
                 return Ok(());
             }
@@ -389,7 +407,8 @@ where
         let watch = self.watches.get_mut(&id).expect("only a watch of the stream delivers");
         if let Some(mut backlog) = watch.backlog.take() {
             let later = backlog.add(batch);
-            let backlog_batch = if later.is_some() || backlog.is_full() { backlog.take_batch() } else { None };
+            let backlog_batch =
+                if later.is_some() || backlog.is_full() { backlog.take_batch() } else { None };
             if later.is_none() {
                 watch.backlog = Some(backlog);
             }

@@ -113,7 +113,10 @@ mod tests {
         one.waker().wake_by_ref();
         two.waker().wake_by_ref();
         assert_eq!(ready_queue.register(Waker::noop()), 2);
-        assert_eq!([ready_queue.next(), ready_queue.next(), ready_queue.next()], [Some(2), Some(1), None]);
+        assert_eq!(
+            [ready_queue.next(), ready_queue.next(), ready_queue.next()],
+            [Some(2), Some(1), None]
+        );
         two.waker().wake_by_ref();
         assert_eq!(ready_queue.next(), None, "not cleared yet");
         two.clear();

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use coord_core::{Header, Revision, Watch, WatchBatch};
 use futures_util::StreamExt;
 
-use super::ready_queue::ReadyHandle;
 use super::backlog::Backlog;
+use super::ready_queue::ReadyHandle;
 use crate::gauges::GaugeGuard;
 
 /// One watch of a stream.
