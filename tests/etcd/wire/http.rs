@@ -1,4 +1,4 @@
-//! What is asked without gRPC.
+//! HTTP endpoints: health checks, version and metrics.
 
 use coord_etcd_tests::create;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -6,17 +6,17 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::kv::put;
-use crate::play::Play;
+use crate::run::ScenarioRun;
 
-/// Asks for a page, and gives its status, its type, and its text.
-async fn page(play: &Play, method: &str, path: &str) -> (String, String, String) {
-    let address = play.endpoint().trim_start_matches("http://").to_owned();
-    let mut socket = TcpStream::connect(&address).await.expect("the server is there");
+/// Sends a plain HTTP request, and returns the response's status line, headers and body.
+async fn fetch(run: &ScenarioRun, method: &str, path: &str) -> (String, String, String) {
+    let address = run.endpoint().trim_start_matches("http://").to_owned();
+    let mut socket = TcpStream::connect(&address).await.expect("the server is reachable");
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n");
     let request = head + "Connection: close\r\n\r\n";
-    socket.write_all(request.as_bytes()).await.expect("it is read");
+    socket.write_all(request.as_bytes()).await.expect("writable socket");
     let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).await.expect("it is answered");
+    socket.read_to_end(&mut answer).await.expect("readable response");
     let answer = String::from_utf8(answer).expect("a text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     let mut head = head.lines();
@@ -30,33 +30,33 @@ async fn page(play: &Play, method: &str, path: &str) -> (String, String, String)
     (status, kinds.join(", "), body.to_owned())
 }
 
-/// Writes down what is at this path.
-pub(crate) async fn note(play: &mut Play, path: &str) {
-    let answer = page(play, "GET", path).await;
-    play.note(path, answer);
+/// Records the response at a path.
+pub(crate) async fn note(run: &mut ScenarioRun, path: &str) {
+    let answer = fetch(run, "GET", path).await;
+    run.note(path, answer);
 }
 
-pub(crate) async fn pages(play: &mut Play) {
+pub(crate) async fn endpoints(run: &mut ScenarioRun) {
     for method in ["GET", "POST", "HEAD", "PUT"] {
         for path in ["/health", "/version", "/nowhere"] {
-            let (status, kind, mut text) = page(play, method, path).await;
+            let (status, kind, mut text) = fetch(run, method, path).await;
             if path == "/version" && method == "GET" {
-                // Which patch it is may differ.
+                // The patch version may differ.
                 text = text
                     .split(r#""etcdcluster""#)
                     .next()
                     .unwrap_or_default()
                     .replace(|c: char| c.is_ascii_digit(), "n");
             }
-            play.note(&format!("{method} {path}"), (status, kind, text));
+            run.note(&format!("{method} {path}"), (status, kind, text));
         }
     }
     for path in ["/", "/v2/keys", "/health/", "/health?serializable=true"] {
-        let answer = page(play, "GET", path).await;
-        play.note(path, answer);
+        let answer = fetch(run, "GET", path).await;
+        run.note(path, answer);
     }
-    let (status, kind, text) = page(play, "GET", "/metrics").await;
-    play.note("/metrics", (status, kind.split("; escaping").next()));
+    let (status, kind, text) = fetch(run, "GET", "/metrics").await;
+    run.note("/metrics", (status, kind.split("; escaping").next()));
     for metric in [
         "etcd_server_has_leader 1",
         "etcd_server_is_leader 1",
@@ -65,67 +65,67 @@ pub(crate) async fn pages(play: &mut Play) {
         "etcd_cluster_version{cluster_version=\"3.",
         "etcd_debugging_mvcc_current_revision 1",
     ] {
-        play.note(metric, text.lines().any(|line| line.starts_with(metric)));
+        run.note(metric, text.lines().any(|line| line.starts_with(metric)));
     }
 }
 
-/// Waits until the server counts so many, and writes down that it does: clients that leave are not
-/// waited for by anybody else.
-async fn counted(play: &mut Play, what: &str, streams: usize, watches: usize) {
+/// Waits until the gauges have these values, and records whether they did. The server notices
+/// closed streams only after a while.
+async fn wait_for_gauges(run: &mut ScenarioRun, what: &str, streams: usize, watches: usize) {
     let lines = [
         format!("etcd_debugging_mvcc_watch_stream_total {streams}"),
         format!("etcd_debugging_mvcc_watcher_total {watches}"),
     ];
-    let counted = async {
+    let wait_for_gauges = async {
         loop {
-            let (_, _, text) = page(play, "GET", "/metrics").await;
-            if lines.iter().all(|line| text.lines().any(|told| told == line)) {
+            let (_, _, text) = fetch(run, "GET", "/metrics").await;
+            if lines.iter().all(|line| text.lines().any(|metric| metric == line)) {
                 return;
             }
             sleep(Duration::from_millis(10)).await;
         }
     };
-    let counted = timeout(Duration::from_secs(5), counted).await.is_ok();
-    play.note(what, (lines, counted));
+    let wait_for_gauges = timeout(Duration::from_secs(5), wait_for_gauges).await.is_ok();
+    run.note(what, (lines, wait_for_gauges));
 }
 
-pub(crate) async fn watchers(play: &mut Play) {
-    counted(play, "nobody", 0, 0).await;
+pub(crate) async fn watch_gauges(run: &mut ScenarioRun) {
+    wait_for_gauges(run, "no watches", 0, 0).await;
     for _ in 0..3 {
-        play.put("put", put("a", "1")).await;
+        run.put("put", put("a", "1")).await;
     }
-    play.compact("compact", 3, true).await;
-    let (mut one, mut other) = (play.watch().await, play.watch().await);
-    for talk in [&mut one, &mut other] {
-        talk.union(create!("a"));
-        play.next("create", talk).await;
-        talk.union(create!("a", range_end: b"c".to_vec()));
-        play.next("create", talk).await;
+    run.compact("compact", 3, true).await;
+    let (mut one, mut other) = (run.watch().await, run.watch().await);
+    for stream in [&mut one, &mut other] {
+        stream.union(create!("a"));
+        run.next("create", stream).await;
+        stream.union(create!("a", range_end: b"c".to_vec()));
+        run.next("create", stream).await;
     }
-    counted(play, "two on each stream", 2, 4).await;
+    wait_for_gauges(run, "two on each stream", 2, 4).await;
     one.union(create!("c", range_end: b"a".to_vec()));
-    play.next("refused", &mut one).await;
-    counted(play, "who is refused does not count", 2, 4).await;
+    run.next("rejected", &mut one).await;
+    wait_for_gauges(run, "a rejected watch does not count", 2, 4).await;
     one.union(create!("a", start_revision: 1));
-    play.next("create", &mut one).await;
-    play.next("compacted", &mut one).await;
-    counted(play, "a compacted one does", 2, 5).await;
+    run.next("create", &mut one).await;
+    run.next("compacted", &mut one).await;
+    wait_for_gauges(run, "a compacted watch counts", 2, 5).await;
     one.cancel(2);
-    play.next("cancel it", &mut one).await;
+    run.next("cancel it", &mut one).await;
     one.cancel(0);
-    play.next("cancel", &mut one).await;
-    counted(play, "two went", 2, 3).await;
+    run.next("cancel", &mut one).await;
+    wait_for_gauges(run, "two watches cancelled", 2, 3).await;
     drop(other);
-    counted(play, "a stream went", 1, 1).await;
+    wait_for_gauges(run, "one stream closed", 1, 1).await;
     drop(one);
-    counted(play, "nobody", 0, 0).await;
+    wait_for_gauges(run, "no watches", 0, 0).await;
 }
 
-pub(crate) async fn probes(play: &mut Play) {
+pub(crate) async fn probes(run: &mut ScenarioRun) {
     for method in ["GET", "POST", "HEAD"] {
         for path in ["/livez", "/readyz", "/livez?verbose", "/livez/serializable_read?verbose"] {
-            let answer = page(play, method, path).await;
-            play.note(&format!("{method} {path}"), answer);
+            let answer = fetch(run, method, path).await;
+            run.note(&format!("{method} {path}"), answer);
         }
     }
     for path in [
@@ -136,11 +136,11 @@ pub(crate) async fn probes(play: &mut Play) {
         "/readyz/data_corruption",
         "/readyz?exclude=linearizable_read",
     ] {
-        let answer = page(play, "GET", path).await;
-        play.note(path, answer);
+        let answer = fetch(run, "GET", path).await;
+        run.note(path, answer);
     }
-    // What is looked at is told in no order.
-    let (status, kind, text) = page(play, "GET", "/readyz?verbose").await;
+    // The order of the checks is not specified.
+    let (status, kind, text) = fetch(run, "GET", "/readyz?verbose").await;
     let lines: std::collections::BTreeSet<_> = text.lines().collect();
-    play.note("/readyz?verbose", (status, kind, lines));
+    run.note("/readyz?verbose", (status, kind, lines));
 }
