@@ -35,6 +35,7 @@ async fn services_respond_exactly_as_etcd() {
 struct Transcript(Vec<String>);
 
 impl Transcript {
+    /// Records the result of a call.
     fn note(&mut self, what: &str, answer: Result<impl Debug, etcd_client::Error>) {
         let answer = match answer {
             Ok(answer) => masked(format!("{answer:?}")),

@@ -28,6 +28,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a runtime can be built")
 }
 
+/// A backend with all keys.
 fn filled(runtime: &Runtime) -> MemBackend {
     let store = MemBackend::new();
     runtime.block_on(async {
@@ -38,6 +39,7 @@ fn filled(runtime: &Runtime) -> MemBackend {
     store
 }
 
+/// The map to compare with, with all keys.
 fn bare() -> RwLock<BTreeMap<Bytes, Bytes>> {
     RwLock::new(keys().into_iter().map(|key| (key, Bytes::from_static(b"value"))).collect())
 }

@@ -25,6 +25,7 @@ pub struct MemBackendBuilder {
     options: Options,
 }
 
+/// The settings of a backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) limits: Limits,

@@ -86,6 +86,7 @@ impl Shared {
         result
     }
 
+    /// Delivers the events of all revisions after `before`.
     fn notify_watchers(&self, before: Revision, store: &RwLockWriteGuard<'_, Store>) {
         let mut revision = before.next();
         while revision <= store.revision() {
@@ -94,6 +95,7 @@ impl Shared {
         }
     }
 
+    /// Compacts the revisions that `retain_revisions` no longer keeps.
     fn apply_retention(&self, store: &mut Store) {
         let Some(revisions) = self.options.retain_revisions else { return };
         let revisions = i64::try_from(revisions).unwrap_or(i64::MAX);

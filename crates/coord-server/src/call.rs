@@ -130,6 +130,7 @@ pub(crate) fn request_encoding<B>(request: &http::Request<B>) -> Option<Compress
     (encoding == "gzip").then_some(CompressionEncoding::Gzip)
 }
 
+/// tonic's handler of a call, with the server's limits and the request's compression.
 fn grpc<Q, A>(services: &Services, request: &http::Request<impl Sized>) -> Grpc<ProstCodec<A, Q>>
 where
     Q: prost::Message + Default + 'static,

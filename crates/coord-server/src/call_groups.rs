@@ -18,6 +18,7 @@ pub(crate) struct CallGroups(Mutex<BTreeMap<(LeaseId, Bytes), Arc<CallGroup>>>);
 #[derive(Default)]
 pub(crate) struct CallGroup(pub(crate) tokio::sync::Mutex<GroupState>);
 
+/// What the calls of a group know about their key.
 #[derive(Default)]
 pub(crate) struct GroupState {
     /// The fencing token of the queue key that this state describes. A key that is deleted and

@@ -44,6 +44,7 @@ pub(crate) fn check_sort(range: &PbRangeRequest) -> Result<(), Status> {
     Err(Status::invalid_argument("etcdserver: invalid sort option"))
 }
 
+/// Rejects a put for its first fault, in etcd's order.
 fn check_put(put: &PbPutRequest) -> Result<(), Status> {
     let key = || Bytes::copy_from_slice(&put.key);
     check_key(&put.key)?;

@@ -118,10 +118,12 @@ async fn resign(
     Ok(PbResignResponse { header: Some(header.to_wire()) })
 }
 
+/// The status for a client that does not lead.
 fn not_leader() -> Status {
     Status::unknown("election: not leader")
 }
 
+/// The status for a request without a leader key.
 fn leader_missing() -> Status {
     Status::unknown("\"leader\" field must be provided")
 }

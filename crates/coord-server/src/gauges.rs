@@ -14,6 +14,7 @@ pub(crate) struct WatchGauges {
     pub(crate) watches: Gauge,
 }
 
+/// A number of open objects.
 #[derive(Default)]
 pub(crate) struct Gauge(Arc<()>);
 

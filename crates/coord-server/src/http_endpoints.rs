@@ -91,6 +91,7 @@ fn query_values<B>(request: &Request<B>, name: &str) -> Vec<String> {
 }
 
 impl Endpoint {
+    /// Builds the response of the endpoint.
     async fn respond(self, services: &Services) -> CallResult {
         match self {
             Self::Version => response(StatusCode::OK, JSON, version()),

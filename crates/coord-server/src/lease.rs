@@ -15,6 +15,7 @@ use crate::alarm::RequestKind;
 use crate::services::{Services, read};
 use crate::status::status;
 
+/// Translates the backend's result to a response or to etcd's status.
 fn respond<T: ToWire>(result: coord_core::Result<T>) -> Result<Response<T::Wire>, Status> {
     result.map(|response| Response::new(response.to_wire())).map_err(|error| status(&error))
 }

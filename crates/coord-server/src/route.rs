@@ -42,6 +42,7 @@ impl Services {
         self.route(request).map(|result| result.map(translate_tonic_status))
     }
 
+    /// Dispatches a request by its path.
     fn route(&self, request: http::Request<impl Incoming>) -> CallFuture {
         if http_endpoints::is_plain_http(&request) {
             return http_endpoints::call(self, &request);

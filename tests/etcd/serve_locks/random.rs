@@ -117,6 +117,7 @@ struct TestBed {
     drops: bool,
 }
 
+/// Runs all clients on one store, and returns how often they acquired.
 async fn run_clients(clients: Vec<Vec<Round>>, faults: Vec<Fate>, drops: bool) -> usize {
     let store = MemBackend::new();
     let (locks, reliable) =
@@ -217,6 +218,7 @@ fn dropped_requests_leave_no_queue_stuck() -> Result<(), Failed> {
     run_random(true)
 }
 
+/// Runs random rounds of random clients, under random faults.
 fn run_random(drops: bool) -> Result<(), Failed> {
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let clients = prop::collection::vec(prop::collection::vec(round(), 1..4), 1..6);

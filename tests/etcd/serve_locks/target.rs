@@ -46,6 +46,7 @@ enum ServerKind {
 }
 
 impl Target {
+    /// A real etcd, lent by a pool.
     pub(crate) fn etcd(lent: Lent) -> Self {
         let (endpoint, release) = (lent[0].endpoint().to_owned(), lent.release().clone());
         Self { endpoint, release, server: ServerKind::Etcd { _lent: Box::new(lent) } }
@@ -292,6 +293,7 @@ impl<T: Debug + Send + 'static> PendingCall<T> {
     }
 }
 
+/// A rejection with status `Unknown`, as the services return it.
 pub(crate) fn unknown(message: &str) -> Rejection {
     (Code::Unknown, message.to_owned())
 }

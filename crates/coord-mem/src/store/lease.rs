@@ -54,6 +54,7 @@ impl Leases {
         Ok((id, granted_ttl))
     }
 
+    /// The next id that no lease has.
     fn choose_id(&mut self) -> LeaseId {
         loop {
             let id = LeaseId::new(self.next_id);

@@ -67,6 +67,7 @@ impl LiveKeys {
         Some(&mut self.slots[slot])
     }
 
+    /// The slot of a key.
     fn slot(&self, key: &[u8]) -> Option<usize> {
         let hash = self.hasher.hash_one(key);
         self.by_hash.find(hash, |&slot| self.slots[slot].kv.key == key).copied()

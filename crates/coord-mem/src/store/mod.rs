@@ -78,6 +78,7 @@ impl Store {
         Header { revision: self.revision, ..self.header }
     }
 
+    /// The error for a request at a compacted revision.
     pub(crate) const fn compacted_error(&self, requested: Revision) -> Error {
         let compact_revision = Some(self.compact_revision);
         Error::Compacted { requested: Some(requested), compact_revision }
@@ -102,6 +103,7 @@ impl Store {
         DeleteResponse { header: self.header(), ..response }
     }
 
+    /// Compacts at a requested revision, unless etcd would lose a key by it.
     pub(crate) fn compact(&mut self, request: Compact) -> Result<()> {
         let (requested, current) = (request.revision, self.revision);
         if requested <= self.compact_revision {
@@ -189,6 +191,7 @@ impl Store {
         self.leases.next_deadline()
     }
 
+    /// The TTL, the remaining time and, if requested, the keys of a lease; `None` if it does not exist.
     pub(crate) fn lease_status(
         &self,
         request: LeaseTimeToLive,

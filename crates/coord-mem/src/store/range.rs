@@ -84,6 +84,7 @@ fn limit_applies_before_sort(request: &Range) -> bool {
     !sorts && !has_filters(request)
 }
 
+/// Whether the request limits mod or create revisions.
 fn has_filters(request: &Range) -> bool {
     [
         request.min_mod_revision,
@@ -95,6 +96,7 @@ fn has_filters(request: &Range) -> bool {
     .any(|&bound| bound != Revision::ZERO)
 }
 
+/// Whether a key meets the request's limits of mod and create revisions.
 fn passes_filters(request: &Range, kv: &KeyValue) -> bool {
     let least = |bound, revision| bound == Revision::ZERO || revision >= bound;
     let most = |bound, revision| bound == Revision::ZERO || revision <= bound;
@@ -120,6 +122,7 @@ fn sort(request: &Range, kvs: &mut [&KeyValue]) {
     }
 }
 
+/// The key as the response contains it.
 fn returned_kv(request: &Range, kv: &KeyValue) -> KeyValue {
     let mut kv = kv.clone();
     if request.keys_only {

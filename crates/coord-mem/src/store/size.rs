@@ -105,22 +105,27 @@ fn compare_size(compare: &Compare) -> usize {
         + wide_tag
 }
 
+/// Size of the fields of a key range.
 fn keys_size(keys: &KeyRange) -> usize {
     bytes(keys.start().len()) + bytes(keys.range_end().len())
 }
 
+/// Size of bool fields.
 fn flags<const N: usize>(flags: [bool; N]) -> usize {
     flags.into_iter().filter(|&flag| flag).count() * 2
 }
 
+/// Size of a varint field.
 const fn number(value: i64) -> usize {
     if value == 0 { 0 } else { 1 + varint(value) }
 }
 
+/// Size of a bytes field.
 const fn bytes(len: usize) -> usize {
     if len == 0 { 0 } else { message(len) }
 }
 
+/// Size of a message field.
 const fn message(len: usize) -> usize {
     1 + varint(len as i64) + len
 }

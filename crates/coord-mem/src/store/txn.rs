@@ -38,6 +38,7 @@ impl Path {
     }
 }
 
+/// The operations of the branch that is taken.
 const fn branch(txn: &Txn, succeeded: bool) -> &Vec<Op> {
     if succeeded { &txn.success } else { &txn.failure }
 }
@@ -75,6 +76,7 @@ impl Store {
         Ok(TxnResponse { header: self.header(), succeeded: path.succeeded, responses })
     }
 
+    /// Pass 1: evaluates all compares.
     fn evaluate(&self, txn: &Txn) -> Path {
         let succeeded = txn.compares.iter().all(|compare| self.compare_holds(compare));
         let nested = branch(txn, succeeded).iter().filter_map(|op| match op {
@@ -84,6 +86,7 @@ impl Store {
         Path { succeeded, nested: nested.collect() }
     }
 
+    /// Whether a compare holds: for every key of its range, or for the missing key if there is none.
     fn compare_holds(&self, compare: &Compare) -> bool {
         let (mut any, mut all) = (false, true);
         self.index.visit(&compare.keys, |kv| {
@@ -93,6 +96,7 @@ impl Store {
         if any { all } else { compare.is_met_by(None) }
     }
 
+    /// Pass 2: checks the puts on the path.
     fn check_puts(&self, txn: &Txn, path: &Path) -> Result<()> {
         for (op, nested) in path.steps(txn) {
             match (op, nested) {
@@ -107,6 +111,7 @@ impl Store {
         Ok(())
     }
 
+    /// Pass 2: checks the ranges on the path.
     fn check_ranges(&self, txn: &Txn, path: &Path) -> Result<()> {
         for (op, nested) in path.steps(txn) {
             match (op, nested) {
@@ -199,6 +204,7 @@ impl<'a> PendingRevision<'a> {
         }
     }
 
+    /// Pass 3: applies the operations on the path. Cannot fail.
     fn run(&mut self, txn: &Txn, path: &Path) -> TxnResponse {
         let steps = path.steps(txn).map(|(op, nested)| match (op, nested) {
             (Op::Range(range), _) => {

@@ -82,6 +82,7 @@ impl IntervalMap {
         from + self.boundaries[from..from + equal].partition_point(|boundary| boundary.at <= key)
     }
 
+    /// Adds a watcher to all segments of its range.
     pub(crate) fn insert(&mut self, keys: &KeyRange, registration: &Arc<Registration>) {
         self.add_boundary(keys.start());
         if let Some(end) = keys.upper_bound() {
@@ -93,6 +94,7 @@ impl IntervalMap {
         }
     }
 
+    /// Removes a watcher from all segments of its range.
     pub(crate) fn remove(&mut self, keys: &KeyRange, id: u64) {
         let indices = self.boundaries_in(keys);
         for boundary in &mut self.boundaries[indices] {
@@ -109,6 +111,7 @@ impl IntervalMap {
         index.checked_sub(1).map_or(&[], |before| &self.boundaries[before].registrations)
     }
 
+    /// Divides the segment that contains the key, so that a segment begins there.
     fn add_boundary(&mut self, at: &Bytes) {
         if let Err(index) = self.boundaries.binary_search_by(|boundary| boundary.at.cmp(at)) {
             let registrations = self.watchers_before(index).to_vec();

@@ -1,8 +1,8 @@
 //! Watcher registry: delivers the events of each revision to the watchers of the changed keys.
 //!
 //! The writer passes each new revision to the [`WatcherRegistry`], which looks watchers up by the
-//! changed key: watchers of one key in a hash map, watchers of a range in an [`IntervalMap`]. The
-//! cost of a write therefore does not depend on how many watchers other keys have.
+//! changed key: watchers of one key in a hash map, watchers of a range in an [`IntervalMap`]. So the
+//! watchers of other keys add almost nothing to the cost of a write.
 //!
 //! Each watcher has a [`Registration`]: its request, and a queue of at most [`MAX_PENDING_BATCHES`]
 //! batches that its stream has not read. When the queue is full, the registration records the first
@@ -165,6 +165,7 @@ impl Registration {
         Some(Event { kind: change.kind, kv: KeyValue::clone(&change.kv), prev_kv })
     }
 
+    /// Queues a batch unless the queue is full, and wakes the stream.
     fn push(&self, batch: WatchBatch) {
         let mut state = self.lock();
         if state.catch_up_from.is_none() {

@@ -30,6 +30,7 @@ struct ProgressTimer {
 }
 
 impl ProgressTimer {
+    /// Restarts the interval.
     fn reset(&mut self) {
         self.sleep.set(sleep(self.interval));
     }

@@ -183,6 +183,7 @@ where
         .await
     }
 
+    /// Handles a message of the client.
     async fn handle_request(&mut self, mut request: PbWatchRequest) -> Result<(), Status> {
         // As in etcd, unknown requests and unknown filters are ignored.
         match &mut request.request_union {
@@ -262,6 +263,7 @@ where
         Ok(())
     }
 
+    /// Creates a watch, or rejects it in band.
     async fn create(
         &mut self,
         mut request: WatchRequest,
@@ -329,6 +331,7 @@ where
         Ok(())
     }
 
+    /// Responds that a watch was created, and starts it.
     fn add_watch(&mut self, id: i64, mut watch: StreamWatch) {
         let header = watch.source.as_ref().map(Watch::header).unwrap_or_default();
         self.responses.push_back(PbWatchResponse { created: true, ..response(header, id) });
@@ -373,6 +376,7 @@ where
         self.next_id - 1
     }
 
+    /// Handles an item of a watch: a batch, an error, or the end of the watch.
     async fn deliver(
         &mut self,
         id: i64,
@@ -403,6 +407,7 @@ where
         }
     }
 
+    /// Sends a batch, or adds it to the watch's backlog.
     fn deliver_batch(&mut self, id: i64, mut batch: WatchBatch) {
         let watch = self.watches.get_mut(&id).expect("only a watch of the stream delivers");
         if let Some(mut backlog) = watch.backlog.take() {

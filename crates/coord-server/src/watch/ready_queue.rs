@@ -16,6 +16,7 @@ pub(super) struct ReadyQueue {
     queue: Arc<SharedQueue>,
 }
 
+/// The queue, shared by the stream and the wakers of its watches.
 #[derive(Default)]
 struct SharedQueue {
     ids: Mutex<VecDeque<i64>>,
@@ -54,6 +55,7 @@ pub(super) struct ReadyHandle {
     waker: Waker,
 }
 
+/// Waker of one watch: queues the watch's id.
 struct WatchWaker {
     id: i64,
     /// Whether the id is in the queue.
