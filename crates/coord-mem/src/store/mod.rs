@@ -191,7 +191,7 @@ impl Store {
         self.leases.next_deadline()
     }
 
-    /// The TTL, the remaining time and, if requested, the keys of a lease; `None` if it does not exist.
+    /// The TTLs of a lease and, if requested, its keys; `None` if it does not exist.
     pub(crate) fn lease_status(
         &self,
         request: LeaseTimeToLive,

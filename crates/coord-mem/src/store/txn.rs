@@ -86,7 +86,7 @@ impl Store {
         Path { succeeded, nested: nested.collect() }
     }
 
-    /// Whether a compare holds: for every key of its range, or for the missing key if there is none.
+    /// Whether a compare holds for every key of its range, or for a missing key if there is none.
     fn compare_holds(&self, compare: &Compare) -> bool {
         let (mut any, mut all) = (false, true);
         self.index.visit(&compare.keys, |kv| {
