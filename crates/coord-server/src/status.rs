@@ -161,7 +161,8 @@ mod tests {
     #[test]
     fn tonic_too_large_status_becomes_etcds() {
         let tonics = Status::out_of_range(
-            "Error, decoded message length too large: found 3145728 bytes, the limit is: 2097152 bytes",
+            "Error, decoded message length too large: found 3145728 bytes, \
+             the limit is: 2097152 bytes",
         );
         let translated = translate_tonic_status(tonics.into_http());
         let translated = Status::from_header_map(translated.headers()).expect("a status");

@@ -108,7 +108,8 @@ const DIFFERENCES: &[Difference] = differences![
     "" "member::cluster": "add" => ONE_MEMBER;
     "" "member::operations": "snapshot" => "there are no files to snapshot";
     "" "member::operations":
-        "empty version", "malformed version", "too low", "higher version", "no downgrade in progress", "unknown"
+        "empty version", "malformed version", "too low", "higher version",
+        "no downgrade in progress", "unknown"
         => "there is no other version to downgrade to";
     "" "member::auth": "enable", "disable", "users", "add a user", "add a role" => NO_USERS;
     "" "member::unknown": "malformed" => "the decoders have different messages";
@@ -123,7 +124,8 @@ const DIFFERENCES: &[Difference] = differences![
     "3.4" "watch::rejections":
         "a negative start", "the least start", "negative and backwards", "taken and negative"
         => SINCE_3_4;
-    "3.4" "watch::progress_after_future_watch": "cancel, without progress before", "progress" => SINCE_3_4;
+    "3.4" "watch::progress_after_future_watch":
+        "cancel, without progress before", "progress" => SINCE_3_4;
     "3.4" "watch::progress_during_future_watch":
         "create", "progress once the future revision exists", "no second progress" => SINCE_3_4;
     "3.4" "watch::progress_without_watches": "no progress without watches" => SINCE_3_4;

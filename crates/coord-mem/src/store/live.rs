@@ -80,8 +80,8 @@ impl LiveKeys {
         let hash = hasher.hash_one(&key[..]);
         let slot = slots.insert(live);
         by_hash.insert_unique(hash, slot, |&slot| hasher.hash_one(&slots[slot].kv.key[..]));
-        let double = in_order.insert(key, slot);
-        debug_assert!(double.is_none(), "a key that exists was added");
+        let previous = in_order.insert(key, slot);
+        debug_assert!(previous.is_none(), "a key that exists was added");
     }
 
     /// Removes a key.

@@ -33,7 +33,8 @@ use txn::PendingRevision;
 const FIRST_LEASE_IDS: RangeInclusive<i64> = 0x1000_0000_0000_0000..=0x6fff_ffff_ffff_ffff;
 
 /// Why a compaction is refused: etcd would lose a key.
-const COMPACTION_LOSES_KEY: &str = "a transaction of this revision deleted a key by an open-ended range and put it again; \
+const COMPACTION_LOSES_KEY: &str = "a transaction of this revision deleted a key by an \
+    open-ended range and put it again; \
      compacting exactly there makes etcd lose the key";
 
 /// All keys with their history, the leases, and the change log.

@@ -1,8 +1,8 @@
 //! Watcher registry: delivers the events of each revision to the watchers of the changed keys.
 //!
 //! The writer passes each new revision to the [`WatcherRegistry`], which looks watchers up by the
-//! changed key: watchers of one key in a hash map, watchers of a range in an [`IntervalMap`]. So the
-//! watchers of other keys add almost nothing to the cost of a write.
+//! changed key: watchers of one key in a hash map, watchers of a range in an [`IntervalMap`]. So
+//! the watchers of other keys add almost nothing to the cost of a write.
 //!
 //! Each watcher has a [`Registration`]: its request, and a queue of at most [`MAX_PENDING_BATCHES`]
 //! batches that its stream has not read. When the queue is full, the registration records the first

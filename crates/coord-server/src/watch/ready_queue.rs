@@ -37,7 +37,7 @@ impl ReadyQueue {
         ReadyHandle { waker: Waker::from(Arc::clone(&inner)), inner }
     }
 
-    /// Registers the stream's waker, which is woken when an id is added. Returns the queue's length.
+    /// Registers the stream's waker, which is woken when an id is added. Returns the queue length.
     pub(super) fn register(&self, stream: &Waker) -> usize {
         self.queue.stream_waker.register(stream);
         self.queue.with_ids(|ids| ids.len())
