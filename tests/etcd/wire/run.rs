@@ -1,4 +1,4 @@
-//! A transcript of what bare gRPC brings.
+//! A run of a scenario: a raw client that records its transcript.
 
 use std::fmt::Debug;
 use std::ops::Deref;
@@ -10,16 +10,16 @@ use tonic::Status;
 
 pub(crate) use coord_etcd_tests::bare::{Talk, WatchTalk};
 
-/// Lines beyond this are cut: what matters of a megabyte is how long it is.
+/// Longer lines are truncated: of a message of one megabyte, only the length matters.
 const MAX_LINE: usize = 4_000;
 
-/// One play of a scene.
-pub(crate) struct Play {
+/// One run of a scenario.
+pub(crate) struct ScenarioRun {
     bare: Bare,
     lines: Vec<(String, String)>,
 }
 
-impl Deref for Play {
+impl Deref for ScenarioRun {
     type Target = Bare;
 
     fn deref(&self) -> &Bare {
@@ -27,7 +27,7 @@ impl Deref for Play {
     }
 }
 
-impl Play {
+impl ScenarioRun {
     pub(crate) async fn at(endpoint: &str) -> Self {
         Self { bare: Bare::at(endpoint).await, lines: Vec::new() }
     }
@@ -36,7 +36,7 @@ impl Play {
         self.lines
     }
 
-    /// Writes a line.
+    /// Records a line.
     pub(crate) fn note(&mut self, what: &str, answer: impl Debug) {
         let mut text = masked(format!("{answer:?}"));
         if text.len() > MAX_LINE {
@@ -45,8 +45,8 @@ impl Play {
         self.lines.push((what.to_owned(), text));
     }
 
-    /// Writes down how a call ended.
-    pub(crate) fn told<A: Debug>(&mut self, what: &str, answer: Result<A, Status>) -> Option<A> {
+    /// Records the result of a call.
+    pub(crate) fn record<A: Debug>(&mut self, what: &str, answer: Result<A, Status>) -> Option<A> {
         match answer {
             Ok(answer) => {
                 self.note(what, &answer);
@@ -59,7 +59,7 @@ impl Play {
         }
     }
 
-    /// One message, answered with one, which is written down.
+    /// Makes a unary call, and records its result.
     pub(crate) async fn call<Q, A>(
         &mut self,
         what: &str,
@@ -71,40 +71,40 @@ impl Play {
         A: prost::Message + Debug + Default + 'static,
     {
         let answer = self.ask(path, request).await;
-        self.told(what, answer)
+        self.record(what, answer)
     }
 
-    /// So many messages of a stream, written down as one.
+    /// Records the next `count` messages of a stream as one line, sorted.
     pub(crate) async fn next_in_any_order<Q, A>(
         &mut self,
         what: &str,
-        talk: &mut Talk<Q, A>,
+        stream: &mut Talk<Q, A>,
         count: usize,
     ) where
         A: Debug + 'static,
     {
         let mut lines = Vec::new();
         for _ in 0..count {
-            let next = talk.next().await.unwrap_or_else(|| panic!("{what}: {lines:?}"));
+            let next = stream.next().await.unwrap_or_else(|| panic!("{what}: {lines:?}"));
             lines.push(masked(format!("{next:?}")));
         }
         lines.sort();
         self.note(what, lines);
     }
 
-    /// The next message of a stream, written down.
-    pub(crate) async fn next<Q, A>(&mut self, what: &str, talk: &mut Talk<Q, A>) -> Option<A>
+    /// Records the next message of a stream.
+    pub(crate) async fn next<Q, A>(&mut self, what: &str, stream: &mut Talk<Q, A>) -> Option<A>
     where
         A: Debug + 'static,
     {
-        let next = talk.next().await.unwrap_or_else(|| panic!("{what}: nothing came"));
+        let next = stream.next().await.unwrap_or_else(|| panic!("{what}: no message"));
         match next {
             Ok(Some(message)) => {
                 self.note(what, &message);
                 Some(message)
             }
             Ok(None) => {
-                self.note(what, "the end");
+                self.note(what, "end of the stream");
                 None
             }
             Err(status) => {

@@ -1,8 +1,8 @@
-//! Requests drawn at random, sense and nonsense.
+//! Random requests, valid and invalid.
 //!
-//! Seeds are new every time, and in the name of each line, so that a failure shows its own. What
-//! makes a real etcd crash is not drawn: sorts that it does not know, and a transaction that puts
-//! what it deletes without end.
+//! Every run uses a new seed, which is part of each line's label, so that a failure shows it.
+//! Requests that crash a real etcd are not generated: unknown sort options, and transactions that
+//! put a key after an open-ended delete of it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -13,57 +13,57 @@ use etcd_client::proto::{
 };
 use fastrand::Rng;
 
-use crate::play::Play;
+use crate::run::ScenarioRun;
 
-/// The same for both plays of a scene.
+/// Both runs of a scenario use the same seed.
 static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
 
 const STEPS: usize = 1_500;
 
-pub(crate) async fn requests(play: &mut Play) {
+pub(crate) async fn requests(run: &mut ScenarioRun) {
     let seed = *SEED;
-    let mut dice = Dice { rng: Rng::with_seed(seed), revision: 1 };
+    let mut generator = RequestGenerator { rng: Rng::with_seed(seed), revision: 1 };
     for step in 0..STEPS {
         let what = format!("seed {seed}, step {step}");
-        match dice.rng.u8(0..20) {
-            0..6 => play.range(&what, dice.range()).await,
-            6..10 => play.put(&what, dice.put()).await,
-            10..12 => play.delete(&what, dice.delete(true)).await,
-            12..17 => play.txn(&what, dice.txn(2)).await,
+        match generator.rng.u8(0..20) {
+            0..6 => run.range(&what, generator.range()).await,
+            6..10 => run.put(&what, generator.put()).await,
+            10..12 => run.delete(&what, generator.delete(true)).await,
+            12..17 => run.txn(&what, generator.txn(2)).await,
             17 => {
-                // Long enough not to end under way.
-                let ttl = dice.rng.i64(1..4) * 100;
-                // What the server chooses is different each time.
-                let id = dice.rng.i64(1..4);
-                play.grant(&what, id, ttl).await;
+                // Long enough not to expire during the test.
+                let ttl = generator.rng.i64(1..4) * 100;
+                // Ids that the server chooses would differ.
+                let id = generator.rng.i64(1..4);
+                run.grant(&what, id, ttl).await;
             }
             18 => {
-                let (id, path) = (dice.lease(), "/etcdserverpb.Lease/LeaseRevoke");
+                let (id, path) = (generator.lease(), "/etcdserverpb.Lease/LeaseRevoke");
                 let request = PbLeaseRevokeRequest { id };
-                play.call::<_, PbLeaseRevokeResponse>(&what, path, request).await;
+                run.call::<_, PbLeaseRevokeResponse>(&what, path, request).await;
             }
             _ => {
-                let revision = dice.revision - 20 + dice.rng.i64(0..22);
-                play.compact(&what, revision, true).await;
+                let revision = generator.revision - 20 + generator.rng.i64(0..22);
+                run.compact(&what, revision, true).await;
             }
         }
-        dice.revision += 1;
+        generator.revision += 1;
     }
 }
 
-struct Dice {
+struct RequestGenerator {
     rng: Rng,
-    /// About where the store is by now.
+    /// The approximate revision of the store.
     revision: i64,
 }
 
-impl Dice {
+impl RequestGenerator {
     fn key(&mut self) -> Vec<u8> {
         let keys: [&[u8]; 8] = [b"", b"\0", b"a", b"b", b"c", b"d", b"ab", b"e"];
-        self.rng.choice(keys).expect("there are keys").to_vec()
+        self.rng.choice(keys).expect("a non-empty array").to_vec()
     }
 
-    /// Most ranges are a key.
+    /// Half of the ranges are a single key.
     fn end(&mut self) -> Vec<u8> {
         if self.rng.bool() { Vec::new() } else { self.key() }
     }
@@ -72,28 +72,29 @@ impl Dice {
         self.rng.i64(-1..4)
     }
 
-    /// Seldom what it should be: mostly none.
-    fn seldom<T>(&mut self, other: impl FnOnce(&mut Self) -> T, usual: T) -> T {
+    /// Mostly `usual`, in one of four cases another value.
+    fn rarely<T>(&mut self, other: impl FnOnce(&mut Self) -> T, usual: T) -> T {
         if self.rng.u8(0..4) == 0 { other(self) } else { usual }
     }
 
     fn range(&mut self) -> PbRangeRequest {
-        let revision = |dice: &mut Self| dice.revision / 2 - 10 + dice.rng.i64(0..30);
-        let filter = |dice: &mut Self| dice.rng.i64(-1..dice.revision + 1);
+        let revision =
+            |generator: &mut Self| generator.revision / 2 - 10 + generator.rng.i64(0..30);
+        let filter = |generator: &mut Self| generator.rng.i64(-1..generator.revision + 1);
         PbRangeRequest {
             key: self.key(),
             range_end: self.end(),
-            limit: self.seldom(|dice| dice.rng.i64(-1..4), 0),
-            revision: self.seldom(revision, 0),
-            sort_order: self.seldom(|dice| dice.rng.i32(0..3), 0),
-            sort_target: self.seldom(|dice| dice.rng.i32(0..5), 0),
+            limit: self.rarely(|generator| generator.rng.i64(-1..4), 0),
+            revision: self.rarely(revision, 0),
+            sort_order: self.rarely(|generator| generator.rng.i32(0..3), 0),
+            sort_target: self.rarely(|generator| generator.rng.i32(0..5), 0),
             serializable: self.rng.bool(),
-            keys_only: self.seldom(|_| true, false),
-            count_only: self.seldom(|_| true, false),
-            min_mod_revision: self.seldom(filter, 0),
-            max_mod_revision: self.seldom(filter, 0),
-            min_create_revision: self.seldom(filter, 0),
-            max_create_revision: self.seldom(filter, 0),
+            keys_only: self.rarely(|_| true, false),
+            count_only: self.rarely(|_| true, false),
+            min_mod_revision: self.rarely(filter, 0),
+            max_mod_revision: self.rarely(filter, 0),
+            min_create_revision: self.rarely(filter, 0),
+            max_create_revision: self.rarely(filter, 0),
         }
     }
 
@@ -101,17 +102,18 @@ impl Dice {
         let value = self.rng.u8(b'0'..b'4');
         PbPutRequest {
             key: self.key(),
-            value: self.seldom(|_| Vec::new(), vec![value]),
-            lease: self.seldom(Self::lease, 0),
+            value: self.rarely(|_| Vec::new(), vec![value]),
+            lease: self.rarely(Self::lease, 0),
             prev_kv: self.rng.bool(),
-            ignore_value: self.seldom(|_| true, false),
-            ignore_lease: self.seldom(|_| true, false),
+            ignore_value: self.rarely(|_| true, false),
+            ignore_lease: self.rarely(|_| true, false),
         }
     }
 
-    fn delete(&mut self, may_be_endless: bool) -> PbDeleteRequest {
+    fn delete(&mut self, may_be_open_ended: bool) -> PbDeleteRequest {
         let range_end = self.end();
-        let range_end = if may_be_endless || range_end != b"\0" { range_end } else { Vec::new() };
+        let range_end =
+            if may_be_open_ended || range_end != b"\0" { range_end } else { Vec::new() };
         PbDeleteRequest { key: self.key(), range_end, prev_kv: self.rng.bool() }
     }
 
@@ -132,7 +134,7 @@ impl Dice {
             target,
             key: self.key(),
             range_end: self.end(),
-            target_union: self.seldom(|_| any, fits),
+            target_union: self.rarely(|_| any, fits),
         }
     }
 

@@ -1,9 +1,10 @@
-//! Calls with one small message, answered with one: nearly all that a server gets.
+//! Unary fast path: calls with one small request message and one response message.
 //!
-//! To tonic every call is two streams of messages, each with a buffer of 8 KiB and a few layers of
-//! its own. A message that came in one frame is read where it lies here, and its answer written
-//! into a buffer of its size. All else is tonic's: what is large, compressed, not there, more than
-//! one or nonsense. So whatever is refused is refused by tonic, which is handed all that came.
+//! tonic treats every call as two streams of messages, each with a buffer of 8 KiB. Here, a request
+//! message that arrived in one frame is decoded in place, and its response is encoded into a buffer
+//! of its exact size. Most calls qualify. All other requests are passed on to tonic unchanged:
+//! those that are large, compressed, empty, malformed, or have several messages. So only tonic
+//! rejects requests.
 
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::{StreamExt, stream};
@@ -21,10 +22,10 @@ const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const OK: HeaderValue = HeaderValue::from_static("0");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// What stands before a message: whether it is compressed, and its length.
+/// Length of a message's prefix: the compressed flag and the message length.
 const PREFIX_BYTES: usize = 5;
 
-/// What a request brings.
+/// The body of a request.
 pub(crate) trait Incoming:
     HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static
 {
@@ -35,36 +36,36 @@ impl<B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 's
 {
 }
 
-/// Reads the message of a call; or has all that tonic asks of one.
+/// Decodes the request's message, or returns the request as tonic needs it.
 pub(crate) fn read<Q: prost::Message + Default>(
     request: Request<impl Incoming>,
     max_bytes: usize,
 ) -> impl Future<Output = Result<Q, Request<impl Incoming>>> + Send {
     let (head, mut body) = request.into_parts();
-    // The head is dropped here, unless tonic has to see it: there are many calls at a time, and it
-    // is large.
-    let encoded = head.headers.contains_key(ENCODING).then(|| Box::new(head.headers));
+    // The headers are dropped here unless tonic needs them: they are large, and many calls are in
+    // progress at a time.
+    let headers_for_tonic = head.headers.contains_key(ENCODING).then(|| Box::new(head.headers));
     async move {
         let first = body.frame().await;
-        if encoded.is_none()
+        if headers_for_tonic.is_none()
             && body.is_end_stream()
             && let Some(Ok(frame)) = &first
             && let Some(data) = frame.data_ref()
-            && let Some(message) = whole(data, max_bytes)
+            && let Some(message) = decode_exactly_one(data, max_bytes)
         {
             return Ok(message);
         }
         let all = stream::iter(first).chain(BodyStream::new(body));
         let mut request = Request::new(StreamBody::new(all));
-        if let Some(headers) = encoded {
+        if let Some(headers) = headers_for_tonic {
             *request.headers_mut() = *headers;
         }
         Err(request)
     }
 }
 
-/// The message that these bytes are, with its prefix and nothing else.
-fn whole<Q: prost::Message + Default>(mut data: &[u8], max_bytes: usize) -> Option<Q> {
+/// Decodes bytes that are exactly one prefix and one complete message.
+fn decode_exactly_one<Q: prost::Message + Default>(mut data: &[u8], max_bytes: usize) -> Option<Q> {
     if data.len() < PREFIX_BYTES || data.get_u8() != 0 {
         return None;
     }
@@ -75,12 +76,13 @@ fn whole<Q: prost::Message + Default>(mut data: &[u8], max_bytes: usize) -> Opti
     Q::decode(data).ok()
 }
 
-/// An answer with one message.
-pub(crate) fn answer(message: &impl prost::Message) -> Response<Body> {
+/// Encodes a response with one message.
+pub(crate) fn response(message: &impl prost::Message) -> Response<Body> {
     let length = message.encoded_len();
     let Ok(prefix) = u32::try_from(length) else {
-        let words = format!("Cannot return body with more than 4GB of data but got {length} bytes");
-        return Status::resource_exhausted(words).into_http();
+        let message_text =
+            format!("Cannot return body with more than 4GB of data but got {length} bytes");
+        return Status::resource_exhausted(message_text).into_http();
     };
     let mut data = Vec::with_capacity(PREFIX_BYTES + length);
     data.put_u8(0);
@@ -104,12 +106,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_whole_message_is_read() {
+    fn fast_path_reads_exactly_one_whole_message() {
         let put = PbPutRequest { key: b"key".to_vec(), ..PbPutRequest::default() };
         let message = put.encode_to_vec();
         let length = u8::try_from(message.len()).expect("a small message");
         let framed = [&[0, 0, 0, 0, length], &message[..]].concat();
-        let read = |data: &[u8], max| whole::<PbPutRequest>(data, max);
+        let read = |data: &[u8], max| decode_exactly_one::<PbPutRequest>(data, max);
         assert_eq!(read(&framed, message.len()), Some(put));
         assert_eq!(read(&framed, message.len() - 1), None, "too large");
         assert_eq!(read(&framed[..4], 100), None, "half a prefix");
@@ -117,6 +119,6 @@ mod tests {
         assert_eq!(read(&framed.repeat(2), 100), None, "two messages");
         let compressed = [&[1], &framed[1..]].concat();
         assert_eq!(read(&compressed, 100), None, "compressed");
-        assert_eq!(read(&[0, 0, 0, 0, 1, 0xff], 100), None, "nonsense");
+        assert_eq!(read(&[0, 0, 0, 0, 1, 0xff], 100), None, "malformed");
     }
 }

@@ -1,11 +1,11 @@
-//! What a key was, oldest first.
+//! History of one key: its earlier versions, oldest first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use coord_core::kv::{KeyValue, Revision};
 
-/// What a key became at some revision.
+/// One version of a key: a put or a deletion.
 #[derive(Debug)]
 enum Version {
     Put(Arc<KeyValue>),
@@ -28,12 +28,12 @@ impl Version {
     }
 }
 
-/// All that a key was since the last compaction, but for what it is. Compaction takes from the
-/// front, with each put where history is bounded, and must not move the rest.
+/// The versions of a key since the last compaction, without the current one. A queue, because with
+/// bounded history each put compacts: that drops versions at the front and must not move the rest.
 #[derive(Debug, Default)]
-pub(super) struct Past(VecDeque<Version>);
+pub(super) struct History(VecDeque<Version>);
 
-impl Past {
+impl History {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -46,7 +46,7 @@ impl Past {
 
     pub(super) fn push(&mut self, kv: Arc<KeyValue>) {
         if self.0.is_empty() {
-            // Most keys have little past, where history is bounded.
+            // With bounded history, most keys have few earlier versions.
             self.0.reserve_exact(1);
         }
         self.0.push_back(Version::Put(kv));
@@ -56,9 +56,9 @@ impl Past {
         self.0.push_back(Version::Deleted(revision));
     }
 
-    /// Drops what no revision from `revision` on can see.
-    pub(super) fn forget(&mut self, revision: Revision) {
-        // From the front, for there is little to drop, and perhaps much to keep.
+    /// Drops the versions that cannot be read at `revision` or later.
+    pub(super) fn compact(&mut self, revision: Revision) {
+        // Searched from the front: usually there is little to drop, and there may be much to keep.
         while self.0.get(1).is_some_and(|version| version.revision() <= revision) {
             self.0.pop_front();
         }
