@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cause_that_an_error_of_the_store_tells_itself_is_not_told_again() {
+    fn store_error_reports_its_cause_once() {
         let error = Error::Unavailable {
             outcome: Outcome::NotApplied,
             reason: "cannot connect to a:1: refused".to_owned(),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_command_line_has_its_own_status_wherever_it_is_found() {
+    fn usage_error_keeps_status_2_in_every_subcommand() {
         let end = End::failed(125, Misused("--key is given without --cert".to_owned()));
         assert_eq!(end.status, End::MISUSED);
     }

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_of_a_queue_is_named_by_its_lease() {
+    fn queue_key_ends_with_its_lease_id() {
         let queue = |key: &'static str, lease| {
             let (key, lease) = (Bytes::from_static(key.as_bytes()), LeaseId::new(lease));
             queue_of(&KeyValue { key, lease, ..KeyValue::default() })
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_a_line_below_are_not_its_own() {
+    fn queue_excludes_keys_of_child_names() {
         let jobs = Line::new("jobs");
         assert!(jobs.owns(b"jobs/694d82a1-7") && jobs.owns(b"jobs/694d82a1"));
         assert!(!jobs.owns(b"jobs/night/694d82a1-7") && !jobs.owns(b"jobs2/694d82a1"));

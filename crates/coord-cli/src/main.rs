@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_line_agrees_with_itself() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

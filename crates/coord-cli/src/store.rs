@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_to_nothing_counts_as_not_set() {
+    fn empty_flags_count_as_not_set() {
         let line = "coord --endpoints= --user= --password= --cacert= --cert= --key= \
             --connect-timeout=";
         let flags = parsed(line);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn password_stands_behind_the_user_or_for_itself() {
+    fn password_is_read_from_user_or_its_own_flag() {
         let login = |line| {
             parsed(line)
                 .login()
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_and_key_go_together() {
+    fn certificate_requires_its_key() {
         assert!(parsed("coord").certificates().expect("no TLS").is_none());
         let alone = parsed("coord --cert nowhere.pem").certificates().expect_err("no key");
         assert_eq!(alone.to_string(), "--cert is given without --key");

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_lines_end_with_text() {
+    fn columns_are_aligned_without_trailing_spaces() {
         let rows = [["name", "n", "key"], ["größer", "12", ""], ["a", "7", "a/1"]];
         let table = lines(&rows.map(|row| row.map(str::to_owned)), [false, true, false]);
         assert_eq!(table, "name     n  key\ngrößer  12\na        7  a/1");

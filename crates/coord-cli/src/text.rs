@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_shown_as_it_is_and_never_breaks_a_line() {
+    fn escape_keeps_text_and_escapes_line_breaks() {
         assert_eq!(line("10.0.0.7:80 – größer".as_bytes()), "10.0.0.7:80 – größer");
         assert_eq!(line(b"two\nlines\x1b[1m \xff"), "two\\nlines\\u{1b}[1m \\xff");
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_an_array_in_json() {
+    fn non_utf8_bytes_are_an_array_in_json() {
         assert_eq!(json(b"text"), Value::from("text"));
         assert_eq!(json(b"\xff\x00"), Value::from(vec![255, 0]));
     }

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn words_behind_dashes_complete_those_before() {
+    fn positionals_after_dashes_complete_missing_ones() {
         let both = [Some("a"), Some("b")];
         assert_eq!(parsed(both, "x -y -- z").as_deref(), Some("a b: x -y -- z"));
         assert_eq!(parsed([Some("a"), None], "-5 -- x").as_deref(), Some("a -5: x"));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn command_is_not_taken_for_a_forgotten_word() {
+    fn command_is_not_parsed_as_a_missing_positional() {
         for behind in ["", "./x", "sh -c", "-n", "-n v w", "-- x", "-n -- x"] {
             assert_eq!(parsed([None, None], behind), None, "{behind}");
         }

@@ -91,29 +91,29 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_between_two_latencies_is_the_larger() {
+    fn percentile_between_two_latencies_is_the_larger() {
         let summary = summary([10, 20, 30]);
         assert_eq!((summary.p50, summary.p90, summary.p999), (20.0, 30.0, 30.0));
     }
 
     #[test]
-    fn of_one_latency_every_percentile_is_that() {
+    fn every_percentile_of_one_latency_equals_it() {
         let summary = summary([7]);
         assert_eq!((summary.p50, summary.p999, summary.max), (7.0, 7.0, 7.0));
     }
 
     #[test]
-    fn of_no_latency_there_is_no_summary() {
+    fn summary_of_no_latencies_is_none() {
         assert_eq!(Summary::of(Vec::new()), None);
     }
 
     #[test]
-    fn fairness_is_one_when_all_did_as_much() {
+    fn fairness_of_equal_workers_is_one() {
         assert_eq!(Fairness::of(&[5, 5, 5]), Fairness { min: 5, max: 5, jain: 1.0 });
     }
 
     #[test]
-    fn fairness_is_one_in_n_when_one_did_everything() {
+    fn fairness_of_one_active_worker_is_one_in_n() {
         assert_eq!(Fairness::of(&[0, 8, 0, 0]), Fairness { min: 0, max: 8, jain: 0.25 });
         assert_eq!(Fairness::of(&[1, 3]), Fairness { min: 1, max: 3, jain: 0.8 });
     }

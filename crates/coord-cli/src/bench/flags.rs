@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_as_in_go() {
+    fn durations_are_parsed_as_in_go() {
         let flags = parsed("bench --duration 2s --warmup 300ms --hold 5ms --timeout 1m30s");
         assert_eq!(flags.run.duration, Duration::from_secs(2));
         assert_eq!(flags.run.warmup, Duration::from_millis(300));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_connections_than_workers() {
+    fn connections_are_limited_to_workers() {
         assert_eq!(parsed("bench --workers 8").run.conns(), 1);
         assert_eq!(parsed("bench --workers 8 --conns 3").run.conns(), 3);
         assert_eq!(parsed("bench --workers 8 --conns 0").run.conns(), 8);

@@ -164,7 +164,7 @@ mod tests {
     const CAPTURED: &str = include_str!("../../tests/data/metrics.txt");
 
     #[test]
-    fn counters_are_read_as_etcd_writes_them() {
+    fn counters_are_parsed_from_etcd_metrics() {
         let metrics = Metrics::read(CAPTURED);
         assert_eq!(metrics.version.as_deref(), Some("3.5.30"));
         assert_eq!((metrics.unary["Txn"], metrics.unary["Range"]), (124.0, 365.0));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calls_of_a_method_are_summed_over_its_answers() {
+    fn calls_of_a_method_are_summed_over_status_codes() {
         let metrics = Metrics::read(
             "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",grpc_type=\"unary\"} 7\n\
              grpc_server_handled_total{grpc_code=\"Unknown\",grpc_method=\"Put\",grpc_type=\"unary\"} 2\n",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_is_the_difference_by_operation() {
+    fn cost_is_the_difference_per_operation() {
         let (before, mut after) = (Metrics::read(CAPTURED), Metrics::read(CAPTURED));
         *after.unary.get_mut("Txn").expect("it is among them") += 20.0;
         *after.unary.get_mut("Range").expect("it is among them") += 5.0;

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_read_from_proc_and_the_dead_are_none() {
+    fn group_members_exclude_dead_processes() {
         let group = Group(Pid::from_raw(70).expect("not 0"));
         let member = |stat| group.member(stat).map(|process| process.to_string());
         assert_eq!(member("71 (sh) S 1 70 60 0").as_deref(), Some("71"));

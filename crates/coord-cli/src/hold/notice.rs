@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notice_after_a_suspension_kills_before_the_lease_ends() {
+    async fn loss_notice_after_suspension_kills_before_the_lease_ends() {
         let (contender, asleep_secs) = holder().await;
         let opened = Instant::now();
         sleep(SECOND).await;
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notice_of_a_passed_deadline_leaves_no_grace() {
+    async fn loss_notice_after_the_deadline_leaves_no_grace() {
         let (contender, asleep_secs) = holder().await;
         sleep(SECOND).await;
         asleep_secs.store(60, Relaxed);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notice_without_a_suspension_leaves_the_grace() {
+    async fn loss_notice_without_suspension_leaves_the_grace() {
         let (contender, _) = holder().await;
         let opened = Instant::now();
         let notice = notice(&contender, SECOND * 6).await;

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_drawn_is_what_the_go_program_draws() {
+    fn split_mix_matches_the_reference_implementation() {
         let mut draws = SplitMix(1_234_567);
         let drawn = [draws.next(), draws.next(), draws.next()];
         // From the authors' reference implementation.
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_that_was_not_kept_fails_the_run_unless_the_level_allows_it() {
+    fn changed_sum_fails_the_run_except_at_read_committed() {
         let accounts = NonZeroUsize::new(5).expect("not zero");
         let at = |isolation| {
             let flags = StmFlags { isolation, prefetch: false, seed: 1 };

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handoff_is_from_letting_go_to_the_next_holder() {
+    fn handoff_lasts_from_release_to_the_next_holder() {
         let (baton, start) = (Baton::default(), Instant::now());
         assert_eq!(baton.taken(0, start), None, "nobody had it before");
         baton.let_go(at(start, 5));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn two_holders_at_once_are_a_violation_that_no_phase_forgets() {
+    fn violation_is_counted_across_phases() {
         let (baton, now) = (Baton::default(), Instant::now());
         baton.taken(0, now);
         baton.taken(1, now);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_fails_the_run() {
+    fn exclusion_violation_fails_the_run() {
         let turns = Turns::<coord_core::Mutex>::shared(Duration::from_secs(60), Duration::ZERO);
         let baton = turns.baton.as_ref().expect("it is shared");
         assert_eq!(turns.verdict().expect("nothing is broken")["exclusion_violations"], 0);
