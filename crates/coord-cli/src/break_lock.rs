@@ -1,8 +1,8 @@
-//! `coord break`: take a lock or leadership away from its holder.
+//! `coord break`: deletes the key of the holder of a lock or election.
 //!
-//! The holder's key is read, shown, and deleted in a transaction that compares its create revision:
-//! a holder that came meanwhile keeps what it holds. A key that is not named as a wait queue names
-//! its keys is never deleted: it is data, although contenders wait behind it.
+//! The holder's key is read, shown, and deleted in a transaction that compares its create revision,
+//! so that a holder that came after the read is not affected. A key that does not have the layout of
+//! a queue key is never deleted: it is data, although contenders wait behind it.
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 
@@ -14,31 +14,32 @@ use coord_core::{
 };
 use serde_json::{Value, json};
 
-use crate::end::{End, print};
-use crate::line::{Line, queue_of};
+use crate::exit::{ExitError, print};
+use crate::queue::{QueueKeys, queue_of};
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::{text, words};
+use crate::{positional, text};
 
-/// Another holder came before the key was deleted.
-const CHANGED: u8 = 5;
-/// The answer was no.
+/// Exit status: the holder changed before its key was deleted.
+const HOLDER_CHANGED: u8 = 5;
+/// Exit status: the user did not confirm the deletion.
 const DECLINED: u8 = 6;
 
-/// Take a lock or leadership away from its holder, so that the next contender has it.
+/// Take a lock or leadership away from its holder.
 ///
-/// Shows the holder's key and deletes it: the holder is notified of the loss, and a command that it
-/// runs with coord is ended. The next contender does not wait for that, which takes a moment, or
-/// longer on a machine that is cut off. A holder that has died needs no break: its lease expires.
+/// Shows the holder's key and deletes it. The next contender acquires the lock at once. The holder
+/// is notified of the loss, and coord terminates the command that it runs. Both can run at the same
+/// time for a moment, and for longer if the holder's machine is partitioned from the store. A holder
+/// that has failed needs no break, because its lease expires.
 ///
-/// At a terminal the deletion has to be confirmed; elsewhere --yes is needed. Only a key of the
-/// wait queue is deleted, and only if it is still the one that was shown.
+/// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
+/// wait queue is deleted, and only if its create revision is that of the key that was shown.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Break {
-    /// The name of the lock or election
-    #[arg(value_name = "NAME", value_parser = words::name)]
+    /// Name of the lock or election
+    #[arg(value_name = "NAME", value_parser = positional::name)]
     name: String,
-    /// Delete the holder's key without a question
+    /// Delete the holder's key without confirmation
     #[arg(long)]
     yes: bool,
     /// Print one JSON object: `name`, `revision`, and `deleted` and `next`, each with `key`,
@@ -52,37 +53,40 @@ pub(crate) struct Break {
 const EXAMPLES: &str = "\
 Examples:
   coord break nightly
-      show the holder of nightly, ask, and delete its key
+      show the holder's key and delete it after confirmation
   coord break nightly --yes --json | jq -r .deleted.key
-      in a script: which key was deleted";
+      print the deleted key, in a script";
 
 const EXIT_STATUS: &str = "\
 Exit status:
   0  the holder's key was deleted
-  1  the store cannot be reached, or refused, or the first key does not belong to a wait queue
-  2  the command line is wrong, or there is no terminal to ask at and no --yes
+  1  the store is unavailable, or refused a request, or the first key is data
+  2  usage error, or neither a terminal nor --yes
   4  it is not held
   5  the holder changed before its key was deleted: nothing was deleted
-  6  the answer was no: nothing was deleted";
+  6  the deletion was not confirmed: nothing was deleted";
 
 fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
 }
 
 impl Break {
-    pub(crate) async fn run(self) -> Result<(), End> {
+    pub(crate) async fn run(self) -> Result<(), ExitError> {
         let kv = self.store.connect().await?;
         let queue = self.queue(&*kv).await?;
         let name = &self.name;
         let Some((holder, waiters)) = queue.split_first() else {
-            return Err(End::new(End::NOBODY, format!("{name} is not held: nothing was deleted")));
+            return Err(ExitError::new(
+                ExitError::NOT_HELD,
+                format!("{name} is not held: nothing was deleted"),
+            ));
         };
-        let key = text::line(&holder.key);
+        let key = text::escape(&holder.key);
         if queue_of(holder).is_none() {
-            let why = "is no key of a wait queue, which would be named by its lease";
-            let remedy = "delete it by other means if it is no data";
+            let why = "is no key of a wait queue, because it does not end with the id of its lease";
+            let remedy = "delete it with another tool if it is not needed";
             let message = format!("{key}, the first under {name}, {why}: {remedy}");
-            return Err(End::new(End::FAILED, message));
+            return Err(ExitError::new(ExitError::FAILED, message));
         }
         if !self.yes {
             self.confirm(holder, waiters.len())?;
@@ -90,18 +94,18 @@ impl Break {
         self.delete(&*kv, holder, waiters.first()).await
     }
 
-    /// The contenders, first come first.
+    /// Reads the contenders, in queue order.
     async fn queue(&self, kv: &dyn KvBackend) -> Result<Vec<KeyValue>> {
-        let line = Line::new(&self.name);
-        let read = kv.range(line.in_order()).await;
+        let queue = QueueKeys::new(&self.name);
+        let read = kv.range(queue.in_order()).await;
         let read = read.with_context(|| format!("read the queue of {}", self.name));
-        Ok(read?.kvs.into_iter().filter(|kv| line.owns(&kv.key)).collect())
+        Ok(read?.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).collect())
     }
 
-    /// Shows what would be deleted, and asks.
-    fn confirm(&self, holder: &KeyValue, waiters: usize) -> Result<(), End> {
-        let (name, key) = (text::line(self.name.as_bytes()), text::line(&holder.key));
-        let value = match text::line(&holder.value) {
+    /// Shows the key to delete, and asks the user to confirm.
+    fn confirm(&self, holder: &KeyValue, waiters: usize) -> Result<(), ExitError> {
+        let (name, key) = (text::escape(self.name.as_bytes()), text::escape(&holder.key));
+        let value = match text::escape(&holder.value) {
             value if value.is_empty() => value,
             value => format!(", value {value}"),
         };
@@ -109,38 +113,38 @@ impl Break {
         let shown = format!("{key} holds {name} with fencing token {token}{value}");
         if !(stdin().is_terminal() && stderr().is_terminal()) {
             let message = format!("{shown}: nothing was deleted; give --yes to delete the key");
-            return Err(End::misused(message));
+            return Err(ExitError::usage(message));
         }
-        let behind = match waiters {
+        let waiting = match waiters {
             0 => "no contender waits".to_owned(),
             1 => "1 contender waits, and is next".to_owned(),
             waiters => format!("{waiters} contenders wait, the first is next"),
         };
-        let asked = write!(stderr(), "{shown}; {behind}.\nDelete {key}? [y/N] ");
+        let asked = write!(stderr(), "{shown}; {waiting}.\nDelete {key}? [y/N] ");
         asked.context("standard error")?;
         let mut answer = String::new();
         stdin().read_line(&mut answer).context("standard input")?;
         match answer.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => Ok(()),
-            _ => Err(End::new(DECLINED, "nothing was deleted")),
+            _ => Err(ExitError::new(DECLINED, "nothing was deleted")),
         }
     }
 
-    /// Deletes the key if it is still the holder's that was shown.
+    /// Deletes the holder's key if its create revision has not changed.
     async fn delete(
         &self,
         kv: &dyn KvBackend,
         holder: &KeyValue,
         next: Option<&KeyValue>,
-    ) -> Result<(), End> {
-        let (name, key) = (&self.name, text::line(&holder.key));
+    ) -> Result<(), ExitError> {
+        let (name, key) = (&self.name, text::escape(&holder.key));
         let (created, equal) = (holder.create_revision, CompareOp::Equal);
         let is_shown = Compare::create_revision(holder.key.clone(), equal, created);
         let txn = Txn::new().when([is_shown]).and_then([Delete::new(holder.key.clone())]);
         let deleted = kv.txn(txn).await.with_context(|| format!("delete {key}"))?;
         if !deleted.succeeded {
             let message = format!("{key} does not hold {name} any more: nothing was deleted");
-            return Err(End::new(CHANGED, message));
+            return Err(ExitError::new(HOLDER_CHANGED, message));
         }
         let line = if self.json {
             text::json_line(&json!({
@@ -159,8 +163,8 @@ impl Break {
 
 fn as_json(contender: &KeyValue) -> Value {
     json!({
-        "key": text::json(&contender.key),
-        "value": text::json(&contender.value),
+        "key": text::to_json(&contender.key),
+        "value": text::to_json(&contender.value),
         "fencing_token": contender.create_revision.0,
         "lease": contender.lease.map(|lease| lease.to_string()),
     })

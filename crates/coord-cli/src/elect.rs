@@ -1,34 +1,34 @@
-//! `coord elect`: a command that runs wherever it leads.
+//! `coord elect`: runs a command while it leads an election.
 
 use clap::Args;
 
-use crate::end::End;
-use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
+use crate::exit::ExitError;
+use crate::hold::{HoldFlags, HoldRequest, Primitive, WaitMode, exit_status};
+use crate::positional::{Positional, complete, name};
 use crate::store::ENVIRONMENT;
-use crate::words::{Word, completed, name};
 
-/// Campaign, and run a command while leading, or lead until a signal comes.
+/// Campaign and run a command while leading, or lead until a signal is received.
 ///
-/// Waits to be elected behind everybody who campaigned before, and resigns when the command is
-/// gone, whatever ended it. Others may be of this command, `etcdctl elect`, and programs that use
-/// coord or Go's package. VALUE is what `coord observe NAME` shows as long as this one leads.
+/// Waits in the queue of the election, runs CMD while it leads, and resigns when CMD has ended in
+/// any way. `etcdctl elect` and programs that use coord or Go's package wait in the same queue.
+/// `coord observe NAME` prints VALUE while this candidate leads.
 ///
-/// With --again, a new campaign follows whenever leadership is lost, on a new session and with a
-/// new fencing token, as soon as the store can be reached; --timeout then limits each campaign.
+/// With --again, coord campaigns again after each loss of leadership, on a new session and with a
+/// new fencing token, as soon as the store is available. --timeout then limits each campaign.
 ///
-/// Signals, and what happens when leadership is lost, are as for `coord lock`: the command's
-/// process group gets TERM, and KILL before anybody else can lead.
+/// Signals and a loss of leadership are handled as for `coord lock`: the process group of CMD gets
+/// TERM, and KILL before another candidate can lead.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help(), override_usage = USAGE)]
 pub(crate) struct Elect {
-    /// The election's name: `etcdctl elect NAME` means the same election; a name or value that
-    /// begins with `-` stands behind `--`
+    /// Name of the election, the same as for `etcdctl elect`; a name or value that begins with `-`
+    /// is written after `--`
     #[arg(value_name = "NAME", value_parser = name, required_unless_present = "command")]
     name: Option<String>,
-    /// What observers are shown: where this one can be reached, for one
+    /// The value that observers receive, such as the address of this candidate
     #[arg(value_name = "VALUE", required_unless_present = "command")]
     value: Option<String>,
-    /// Campaign again whenever leadership is lost, until CMD ends by itself or a signal comes
+    /// Campaign again after each loss, until CMD ends by itself or a signal is received
     #[arg(long)]
     again: bool,
     #[command(flatten)]
@@ -40,42 +40,43 @@ const USAGE: &str = "coord elect [OPTIONS] <NAME> <VALUE> [-- <CMD>...]";
 const EXAMPLES: &str = "\
 Examples:
   coord elect scheduler \"$(hostname):8080\" -- ./scheduler --listen :8080
-      run a scheduler wherever it leads
+      run a scheduler on the machine that leads
   coord elect scheduler \"$(hostname)\" --again -- ./scheduler
-      and campaign again whenever leadership was lost
+      campaign again after each loss of leadership
   coord elect scheduler \"$(hostname)\" --timeout 10s
-      lead until ctrl-C, if that can be had within ten seconds
+      lead until ctrl-C; fail if not elected within ten seconds
   coord elect scheduler -- -x -- ./scheduler
       lead with the value `-x`
 
-What CMD finds in its environment:
-  COORD_ELECTION_KEY    the key that stands for the leader while it leads
-  COORD_FENCING_TOKEN   larger for every later leader: the key's create revision";
+Variables of CMD:
+  COORD_ELECTION_KEY    the leader's key
+  COORD_FENCING_TOKEN   the fencing token, larger for every later leader";
 
 fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT, exit_status!("")].join("\n\n")
 }
 
 impl Elect {
-    /// Whether a word is missing before `--`.
-    pub(crate) const fn lacks_a_word(&self) -> bool {
+    /// Whether the name or the value is not given before `--`.
+    pub(crate) const fn lacks_positional(&self) -> bool {
         self.name.is_none() || self.value.is_none()
     }
 
-    pub(crate) async fn run(mut self) -> Result<(), End> {
-        let words = [
-            Word { placeholder: "NAME", given: self.name, parse: name },
-            Word { placeholder: "VALUE", given: self.value, parse: |value| Ok(value.to_owned()) },
+    pub(crate) async fn run(mut self) -> Result<(), ExitError> {
+        let any = |value: &str| Ok(value.to_owned());
+        let positionals = [
+            Positional { placeholder: "NAME", given: self.name, parse: name },
+            Positional { placeholder: "VALUE", given: self.value, parse: any },
         ];
-        let [name, value] = completed(words, self.hold.command_mut())?;
-        let stake = Stake {
-            kind: Kind::Election,
+        let [name, value] = complete(positionals, self.hold.command_mut())?;
+        let request = HoldRequest {
+            primitive: Primitive::Election,
             name,
             value,
-            patience: Patience::Wait,
+            wait_mode: WaitMode::Wait,
             hold_at_least: None,
             again: self.again,
         };
-        self.hold.hold(stake).await
+        self.hold.hold(request).await
     }
 }

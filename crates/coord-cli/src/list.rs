@@ -1,9 +1,8 @@
-//! `coord list`: the locks and elections under a prefix.
+//! `coord list`: prints the locks and elections under a prefix that are held.
 //!
-//! A key belongs to a wait queue if its last part is the lease that it hangs on, as coord and Go's
-//! package name theirs. All other keys under the prefix are data, and are left out unless
-//! contenders wait behind them. Keys are read without their values, a page at a time and all of one
-//! revision, so that data of any size costs only its keys.
+//! A key belongs to a wait queue if its last part is the id of its own lease (see `queue`). All other
+//! keys under the prefix are data. A data key is left out unless contenders wait behind it. Keys are
+//! read without values, in pages of one revision, so that large values of data cost nothing.
 
 use std::collections::BTreeMap;
 
@@ -17,37 +16,37 @@ use coord_core::{
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
-use crate::end::{End, print};
-use crate::line::{parent_of, queue_of};
+use crate::exit::{ExitError, print};
+use crate::queue::{parent_of, queue_of};
 use crate::store::{ENVIRONMENT, StoreFlags};
 use crate::{table, text};
 
-/// How many keys are read at a time.
-const PAGE: i64 = 1000;
-/// How many holders' values are read at a time.
-const HOLDERS: usize = 16;
+/// How many keys one request reads.
+const KEYS_PER_PAGE: i64 = 1000;
+/// How many values of holders are read at the same time.
+const MAX_CONCURRENT_VALUE_READS: usize = 16;
 
-/// What is shown in place of a value of a key that is data and has contenders behind it.
-const BLOCKS: &str = "(data: blocks the queue)";
+/// Printed in place of the value of a data key that blocks a queue.
+const BLOCKED_BY_DATA: &str = "(data: blocks the queue)";
 
-/// List the locks and elections that are held, in order of their names.
+/// List the locks and elections that are held, ordered by name.
 ///
-/// A line for each: its name; how many contenders wait; the holder's fencing token; how many
-/// revisions the store has made since the holder's key was created; the holder's key, and its
-/// value, which locks do not have. Locks and elections look the same, and so do those of `etcdctl`
-/// and Go's package. Other keys under the prefix are left out, unless one is older than all
-/// contenders of its queue: all of them wait behind it, so it is shown in place of a holder.
+/// Prints one line per queue: its name; the number of waiters; the holder's fencing token; how many
+/// revisions the store has made since the holder's key was created; the holder's key; and its
+/// value, which only elections have. Queues of `etcdctl` and of Go's package are included. Other
+/// keys under the prefix are data and are left out, with one exception: a data key that is older
+/// than all contenders of its queue blocks the queue, and is printed in place of the holder.
 ///
-/// The store keeps no clock time, so the age of a key is counted in revisions.
+/// The store records no clock time, so the age of a key is counted in revisions.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct List {
-    /// What the names start with; all are listed without it
+    /// Prefix of the names; without one, all are listed
     #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
     /// Print one JSON object: `prefix`, `revision`, and `queues`, each with `name`, `waiters`, and
-    /// `holder`, which has `key`, `value`, `fencing_token`, `revisions_ago` and `lease`; `holder`
-    /// is null if all contenders wait behind a key that is data, which `blocked_by` is then
+    /// `holder`, which has `key`, `value`, `fencing_token`, `revisions_ago` and `lease`; if a data
+    /// key blocks the queue, `holder` is null and `blocked_by` is that key
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -61,34 +60,35 @@ Examples:
       nightly        1     17             42  nightly/694d9b3a8c1e2f03-1
       web/api        0     23             36  web/api/694d9b3a8c1e2f11-0  a.example:80
   coord list web/
-      those whose names start with web/
+      list the names that start with web/
   coord list --json | jq -r '.queues[] | select(.waiters > 10) | .name'
-      where many wait";
+      print the names with more than ten waiters";
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  at least one is held, or waited for behind a key that is data
-  1  the store cannot be reached, or refused
-  2  the command line is wrong
+  0  at least one lock or election is held, or a data key blocks its queue
+  1  the store is unavailable, or refused a request
+  2  usage error
   4  none is held";
 
 fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
 }
 
-/// A wait queue.
+/// A wait queue as it is printed.
 #[derive(Debug)]
-struct Queue {
+struct ListedQueue {
     /// The first contender.
     first: KeyValue,
-    /// The contenders behind it.
+    /// The number of contenders behind the first.
     others: usize,
-    /// A key of the queue that is older and no contender's: the first contender waits behind it.
+    /// A data key directly below the name that is older than the first contender, which waits
+    /// behind it.
     blocked_by: Option<KeyValue>,
 }
 
-impl Queue {
-    /// The first contender, if it does not wait behind a key that is data.
+impl ListedQueue {
+    /// The first contender, unless a data key blocks the queue.
     fn holder(&self) -> Option<&KeyValue> {
         self.blocked_by.is_none().then_some(&self.first)
     }
@@ -99,14 +99,14 @@ impl Queue {
 }
 
 impl List {
-    pub(crate) async fn run(self) -> Result<(), End> {
+    pub(crate) async fn run(self) -> Result<(), ExitError> {
         let kv = self.store.connect().await?;
-        let under = || match self.prefix.as_str() {
+        let operation = || match self.prefix.as_str() {
             "" => "list all keys".to_owned(),
             prefix => format!("list the keys under {prefix}"),
         };
-        let (revision, mut queues) = self.queues(&*kv).await.with_context(under)?;
-        with_values(&*kv, revision, &mut queues).await.with_context(under)?;
+        let (revision, mut queues) = self.queues(&*kv).await.with_context(operation)?;
+        read_values(&*kv, revision, &mut queues).await.with_context(operation)?;
         if self.json {
             let queues: Vec<_> =
                 queues.iter().map(|(name, queue)| as_json(name, queue, revision)).collect();
@@ -120,25 +120,25 @@ impl List {
         }
         match (queues.is_empty(), self.json) {
             (false, _) => Ok(()),
-            (true, true) => Err(End::silent(End::NOBODY)),
+            (true, true) => Err(ExitError::silent(ExitError::NOT_HELD)),
             (true, false) if self.prefix.is_empty() => {
-                Err(End::new(End::NOBODY, "no lock or election is held"))
+                Err(ExitError::new(ExitError::NOT_HELD, "no lock or election is held"))
             }
             (true, false) => {
                 let message = format!("no lock or election under {} is held", self.prefix);
-                Err(End::new(End::NOBODY, message))
+                Err(ExitError::new(ExitError::NOT_HELD, message))
             }
         }
     }
 
-    /// The queues under the prefix by their names, and the revision that they were read at.
-    async fn queues(&self, kv: &dyn KvBackend) -> Result<(Revision, BTreeMap<Bytes, Queue>)> {
+    /// Reads the queues under the prefix, ordered by name. Returns the revision of the read, too.
+    async fn queues(&self, kv: &dyn KvBackend) -> Result<(Revision, BTreeMap<Bytes, ListedQueue>)> {
         let all = KeyRange::prefix(self.prefix.clone());
         let (mut queues, mut data) = (BTreeMap::new(), BTreeMap::new());
         let (mut start, mut revision) = (all.start().clone(), None);
         loop {
             let page = KeyRange::from_wire(start, all.range_end().clone());
-            let mut page = Range::new(page).keys_only().limit(PAGE);
+            let mut page = Range::new(page).keys_only().limit(KEYS_PER_PAGE);
             if let Some(revision) = revision {
                 page = page.at(revision);
             }
@@ -146,11 +146,11 @@ impl List {
             let first_read = *revision.get_or_insert(read.header.revision);
             let last = read.kvs.last().map(|kv| kv.key.clone());
             for kv in read.kvs {
-                // The prefix is that of names: a key is longer than the name of its queue.
+                // The prefix limits names. A key can start with it although its queue's name does not.
                 let parent = parent_of(&kv).filter(|name| name.starts_with(self.prefix.as_bytes()));
                 match parent {
-                    Some(name) if queue_of(&kv).is_some() => count(&mut queues, name, kv),
-                    Some(name) => note_data(&mut data, name, kv),
+                    Some(name) if queue_of(&kv).is_some() => add_contender(&mut queues, name, kv),
+                    Some(name) => keep_oldest_data(&mut data, name, kv),
                     None => {}
                 }
             }
@@ -170,10 +170,10 @@ impl List {
 }
 
 /// Adds a contender to its queue.
-fn count(queues: &mut BTreeMap<Bytes, Queue>, name: Bytes, contender: KeyValue) {
+fn add_contender(queues: &mut BTreeMap<Bytes, ListedQueue>, name: Bytes, contender: KeyValue) {
     match queues.get_mut(&name) {
         None => {
-            queues.insert(name, Queue { first: contender, others: 0, blocked_by: None });
+            queues.insert(name, ListedQueue { first: contender, others: 0, blocked_by: None });
         }
         Some(queue) => {
             queue.others += 1;
@@ -184,8 +184,8 @@ fn count(queues: &mut BTreeMap<Bytes, Queue>, name: Bytes, contender: KeyValue) 
     }
 }
 
-/// Keeps the oldest key that is data of each name.
-fn note_data(data: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyValue) {
+/// Remembers the oldest data key of each name.
+fn keep_oldest_data(data: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyValue) {
     match data.get_mut(&name) {
         None => {
             data.insert(name, kv);
@@ -195,11 +195,11 @@ fn note_data(data: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyValue) {
     }
 }
 
-/// Reads the values of the holders, as of the revision that their keys were read at.
-async fn with_values(
+/// Reads the values of the holders, at the revision at which their keys were read.
+async fn read_values(
     kv: &dyn KvBackend,
     revision: Revision,
-    queues: &mut BTreeMap<Bytes, Queue>,
+    queues: &mut BTreeMap<Bytes, ListedQueue>,
 ) -> Result<()> {
     let held = queues.values_mut().filter(|queue| queue.holder().is_some());
     let reads = held.map(async |queue| {
@@ -209,32 +209,32 @@ async fn with_values(
         }
         Ok::<_, anyhow::Error>(())
     });
-    stream::iter(reads).buffered(HOLDERS).try_collect().await
+    stream::iter(reads).buffered(MAX_CONCURRENT_VALUE_READS).try_collect().await
 }
 
-fn as_json(name: &Bytes, queue: &Queue, now: Revision) -> Value {
+fn as_json(name: &Bytes, queue: &ListedQueue, now: Revision) -> Value {
     let holder = queue.holder().map(|holder| {
         json!({
-            "key": text::json(&holder.key),
-            "value": text::json(&holder.value),
+            "key": text::to_json(&holder.key),
+            "value": text::to_json(&holder.value),
             "fencing_token": holder.create_revision.0,
             "revisions_ago": now.0 - holder.create_revision.0,
             "lease": holder.lease.map(|lease| lease.to_string()),
         })
     });
     let mut shown =
-        json!({ "name": text::json(name), "waiters": queue.waiters(), "holder": holder });
+        json!({ "name": text::to_json(name), "waiters": queue.waiters(), "holder": holder });
     if let Some(data) = &queue.blocked_by {
-        shown["blocked_by"] = text::json(&data.key);
+        shown["blocked_by"] = text::to_json(&data.key);
     }
     shown
 }
 
-fn as_table(queues: &BTreeMap<Bytes, Queue>, now: Revision) -> String {
+fn as_table(queues: &BTreeMap<Bytes, ListedQueue>, now: Revision) -> String {
     let heads = ["name", "waiters", "token", "revisions ago", "key", "value"];
     let mut rows = vec![heads.map(str::to_owned)];
     for (name, queue) in queues {
-        let (name, waiters) = (text::line(name), queue.waiters().to_string());
+        let (name, waiters) = (text::escape(name), queue.waiters().to_string());
         let none = || "-".to_owned();
         rows.push(match &queue.blocked_by {
             None => [
@@ -242,11 +242,13 @@ fn as_table(queues: &BTreeMap<Bytes, Queue>, now: Revision) -> String {
                 waiters,
                 queue.first.create_revision.to_string(),
                 (now.0 - queue.first.create_revision.0).to_string(),
-                text::line(&queue.first.key),
-                text::line(&queue.first.value),
+                text::escape(&queue.first.key),
+                text::escape(&queue.first.value),
             ],
-            Some(data) => [name, waiters, none(), none(), text::line(&data.key), BLOCKS.to_owned()],
+            Some(data) => {
+                [name, waiters, none(), none(), text::escape(&data.key), BLOCKED_BY_DATA.to_owned()]
+            }
         });
     }
-    table::lines(&rows, [false, true, true, true, false, false])
+    table::align(&rows, [false, true, true, true, false, false])
 }

@@ -1,42 +1,41 @@
-//! `coord lock`: a command that runs on one machine at a time.
+//! `coord lock`: runs a command while it holds a lock.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::end::End;
-use crate::hold::{HoldFlags, Kind, Patience, Stake, exit_status};
+use crate::exit::ExitError;
+use crate::hold::{HoldFlags, HoldRequest, Primitive, WaitMode, exit_status};
+use crate::positional::{Positional, complete, name};
 use crate::store::{ENVIRONMENT, duration};
-use crate::words::{Word, completed, name};
 
-/// Run a command while holding a lock, or hold it until a signal comes.
+/// Run a command while holding a lock, or hold the lock until a signal is received.
 ///
-/// Waits for the lock behind everybody who came before, and gives it back when the command is gone,
-/// whatever ended it. Holders may be others of this command, `etcdctl lock`, and programs that use
-/// coord or Go's package.
+/// Waits in the queue of the lock, runs CMD, and releases the lock when CMD has ended in any way.
+/// `etcdctl lock` and programs that use coord or Go's package wait in the same queue.
 ///
-/// INT, TERM, HUP and QUIT go to the command, which runs in a process group of its own. If the lock
-/// is lost, that group gets TERM, and KILL before anybody else can have the lock: --grace tells how
-/// long there is in between. If somebody revokes the lease or deletes the key, others can have it
-/// at once, and the group gets TERM as soon as that is known.
+/// CMD runs in a process group of its own. coord forwards INT, TERM, HUP and QUIT to that group. If
+/// no keep-alive is confirmed, the group gets TERM, and after --grace KILL, before another client
+/// can acquire the lock. If another client revokes the lease or deletes the key, the next waiter
+/// acquires the lock at once, and the group gets TERM as soon as coord is notified.
 ///
-/// With --hold-at-least the lock is kept when CMD has ended sooner; the exit status is that of CMD.
-/// A signal gives the lock back at once then, and so does INT, TERM or QUIT that came before.
+/// With --hold-at-least coord keeps the lock after CMD has ended. The exit status is that of CMD.
+/// INT, TERM, HUP and QUIT then release the lock at once. INT, TERM and QUIT received while CMD ran
+/// do the same.
 ///
-/// Nothing can stop a command on a machine that is suspended: have whatever the lock protects
-/// refuse a COORD_FENCING_TOKEN smaller than one that it has seen.
+/// Nothing can stop a command on a machine that is suspended. The resource that the lock protects
+/// should refuse a COORD_FENCING_TOKEN that is smaller than the largest it has seen.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help(), override_usage = USAGE)]
 pub(crate) struct Lock {
-    /// The lock's name: `etcdctl lock NAME` means the same lock; one that begins with `-` stands
-    /// behind `--`
+    /// Name of the lock, the same as for `etcdctl lock`; a name that begins with `-` is written
+    /// after `--`
     #[arg(value_name = "NAME", value_parser = name, required_unless_present = "command")]
     name: Option<String>,
-    /// Do not wait if somebody else has it
+    /// Do not wait if another client holds the lock
     #[arg(long = "try", conflicts_with = "timeout")]
     try_it: bool,
-    /// Keep the lock at least this long, counted from when it was acquired, if CMD
-    /// ends sooner
+    /// Keep the lock at least this long after it was acquired, also if CMD ends sooner
     #[arg(long, value_name = "TIME", value_parser = duration)]
     hold_at_least: Option<Duration>,
     #[command(flatten)]
@@ -48,47 +47,47 @@ const USAGE: &str = "coord lock [OPTIONS] <NAME> [-- <CMD>...]";
 const EXAMPLES: &str = "\
 Examples:
   coord lock nightly -- ./backup.sh
-      wait, and run backup.sh
+      wait for the lock and run backup.sh
   coord lock nightly --try -- ./backup.sh || [ $? = 123 ]
-      run it, unless another machine does
+      run backup.sh unless another machine holds the lock
   coord lock nightly --try --hold-at-least 5m -- ./backup.sh
-      run it once a night, although clocks differ: cron starts it on every machine
+      run backup.sh once a night when cron starts it on machines whose clocks differ
   coord lock nightly --timeout 1m --ttl 30s -- ./backup.sh
-      wait for a minute; if this machine dies, others wait for half a minute
+      wait for up to a minute; if this machine fails, the lock is free after 30 seconds
   coord lock nightly
       hold the lock until ctrl-C
   coord lock nightly --endpoints mem: -- env
-      try it out, without an etcd
+      try it without an etcd server
   coord lock -- -x -- ./backup.sh
       hold the lock `-x`
 
-What CMD finds in its environment:
-  COORD_LOCK_KEY, ETCD_LOCK_KEY   the key that stands for the lock while it is held
-  COORD_FENCING_TOKEN             larger for every later holder: the key's create revision
-  ETCD_LOCK_REV                   as for etcdctl: the store's revision when the lock was had";
+Variables of CMD:
+  COORD_LOCK_KEY, ETCD_LOCK_KEY   the holder's key
+  COORD_FENCING_TOKEN             the fencing token, larger for every later holder
+  ETCD_LOCK_REV                   as from etcdctl: the store's revision when it was acquired";
 
 fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT, exit_status!("  123  another client holds it (--try)\n")].join("\n\n")
 }
 
 impl Lock {
-    /// Whether a word is missing before `--`.
-    pub(crate) const fn lacks_a_word(&self) -> bool {
+    /// Whether the name is not given before `--`.
+    pub(crate) const fn lacks_positional(&self) -> bool {
         self.name.is_none()
     }
 
-    pub(crate) async fn run(mut self) -> Result<(), End> {
-        let word = Word { placeholder: "NAME", given: self.name, parse: name };
-        let [name] = completed([word], self.hold.command_mut())?;
-        let patience = if self.try_it { Patience::Try } else { Patience::Wait };
-        let stake = Stake {
-            kind: Kind::Lock,
+    pub(crate) async fn run(mut self) -> Result<(), ExitError> {
+        let name = Positional { placeholder: "NAME", given: self.name, parse: name };
+        let [name] = complete([name], self.hold.command_mut())?;
+        let wait_mode = if self.try_it { WaitMode::Try } else { WaitMode::Wait };
+        let request = HoldRequest {
+            primitive: Primitive::Lock,
             name,
             value: String::new(),
-            patience,
+            wait_mode,
             hold_at_least: self.hold_at_least,
             again: false,
         };
-        self.hold.hold(stake).await
+        self.hold.hold(request).await
     }
 }

@@ -1,27 +1,29 @@
 //! The program `coord`: coordination from the command line.
 //!
-//! This file knows the subcommands; each is a module of its own. What they share:
+//! This file lists the subcommands and runs one of them. Each subcommand is a module. Modules that
+//! the subcommands share:
 //!
-//! - `table`: columns;
-//! - `store`: how to reach the store, flags and environment;
-//! - `hold`: standing in a line and running a command, for `lock` and `elect`;
-//! - `line`: a waiting line, seen from outside;
-//! - `signals`: those that this program hears;
-//! - `end`: what the end of a subcommand means to a shell;
+//! - `exit`: exit statuses, error messages and output;
+//! - `hold`: acquire, run a command, release, for `lock` and `elect`;
+//! - `positional`: names and values on the command line;
+//! - `queue`: the keys of a wait queue;
+//! - `signals`: the signals that the program handles;
+//! - `store`: the flags and variables that choose the store;
+//! - `table`: tables with aligned columns;
 //! - `text`: keys and values as text;
-//! - `usage`: what is said of a command line that is wrong;
-//! - `words`: names and values on the command line.
+//! - `usage`: usage errors of clap.
 
 mod bench;
 mod break_lock;
 mod elect;
-mod end;
+mod exit;
 mod hold;
-mod line;
 mod list;
 mod lock;
 mod manual;
 mod observe;
+mod positional;
+mod queue;
 mod serve;
 mod signals;
 mod store;
@@ -29,7 +31,6 @@ mod table;
 mod text;
 mod usage;
 mod who;
-mod words;
 
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -37,13 +38,12 @@ use std::thread::available_parallelism;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Builder;
 
-use end::{End, complain};
+use exit::{ExitError, report};
 
-/// Locks, elections and a look at them, from the command line.
+/// Distributed locks and leader election from the command line.
 ///
-/// The store is an etcd cluster, which other programs use at the same time: those written with
-/// coord, with Go's `concurrency` package, and `etcdctl lock` and `etcdctl elect`. They all stand
-/// in the same lines.
+/// The store is an etcd cluster. Programs that use coord or Go's `concurrency` package, `etcdctl
+/// lock` and `etcdctl elect` can use it at the same time: all of them wait in the same queues.
 #[derive(Debug, Parser)]
 #[command(name = "coord", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
@@ -70,31 +70,31 @@ Examples:
   coord lock nightly -- ./backup.sh
       run backup.sh on one machine at a time
   coord elect scheduler \"$(hostname)\" -- ./scheduler
-      run a scheduler wherever it leads
+      run a scheduler on the machine that leads
   coord who nightly
-      who has the lock, and who waits
+      show the holder of the lock and the waiters
   coord list
-      what is held, and how many wait
+      list the locks and elections that are held
   coord serve
-      an etcd in memory, for the tests of a program in any language
+      serve etcd's API from memory, for tests of programs in any language
 
-Each subcommand tells its exit status in its own help: `coord help lock`.";
+The help of a subcommand lists its exit statuses: `coord help lock`.";
 
 impl Cli {
-    /// Whether a name or value is missing that clap does not miss, because it may stand behind
-    /// `--`.
-    fn lacks_a_word(&self) -> bool {
+    /// Whether a name or value is missing. clap does not check that for `lock` and `elect`, whose
+    /// names and values may come after `--`.
+    fn lacks_positional(&self) -> bool {
         match &self.command {
-            Command::Lock(lock) => lock.lacks_a_word(),
-            Command::Elect(elect) => elect.lacks_a_word(),
+            Command::Lock(lock) => lock.lacks_positional(),
+            Command::Elect(elect) => elect.lacks_positional(),
             _ => false,
         }
     }
 }
 
 impl Command {
-    /// Its name, and how it ended.
-    async fn run(self) -> (&'static str, Result<(), End>) {
+    /// Runs the subcommand. Returns its name and its result.
+    async fn run(self) -> (&'static str, Result<(), ExitError>) {
         match self {
             Self::Lock(lock) => ("lock", lock.run().await),
             Self::Elect(elect) => ("elect", elect.run().await),
@@ -111,29 +111,29 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let cli = usage::parsed();
-    // Half of the processors: whoever measures a store on the same machine wants it to have the
-    // others, and no other command has work for more than one.
+    let cli = usage::parse();
+    // Half of the processors: `bench` leaves the others to a store on the same machine, and no other
+    // subcommand has work for more than one.
     let threads = available_parallelism().map_or(1, |all| all.get().div_ceil(2));
     let mut runtime = match cli.command {
-        // The memory of any thread but the main one grows page by page, each with a call of the
-        // system, and what is served stays in memory.
+        // Memory of other threads than the main one grows page by page, one system call each, and
+        // `serve` keeps the whole store in memory.
         Command::Serve(_) if threads == 1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
     let runtime = runtime.worker_threads(threads).enable_all().build();
-    let (name, ended) = match runtime {
+    let (name, result) = match runtime {
         Ok(runtime) => runtime.block_on(cli.command.run()),
         Err(error) => {
-            complain("runtime", &format!("{error:#}"));
+            report("runtime", &format!("{error:#}"));
             return ExitCode::FAILURE;
         }
     };
-    let Err(end) = ended else { return ExitCode::SUCCESS };
-    if let Some(message) = end.message {
-        complain(name, &message);
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Some(message) = error.message {
+        report(name, &message);
     }
-    ExitCode::from(end.status)
+    ExitCode::from(error.status)
 }
 
 #[cfg(test)]
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_line_agrees_with_itself() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

@@ -1,4 +1,4 @@
-//! `coord completions` and `coord man`: what a shell and `man` want to know of the others.
+//! `coord completions` and `coord man`: shell completions and manual pages of the subcommands.
 
 use std::io::{self, Write as _};
 
@@ -7,9 +7,9 @@ use clap::Args;
 use clap_complete::Shell;
 use clap_mangen::Man as Page;
 
-use crate::end::{End, print};
+use crate::exit::{ExitError, print};
 
-/// Print completions for a shell.
+/// Print the completion script of a shell.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -23,8 +23,8 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(&self, mut program: clap::Command) -> Result<(), End> {
-        // Into memory first, which takes everything: clap panics where nobody reads.
+    pub(crate) fn run(&self, mut program: clap::Command) -> Result<(), ExitError> {
+        // Into memory first: clap panics if standard output is closed.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut program, "coord", &mut script);
         print(String::from_utf8_lossy(&script).trim_end())?;
@@ -32,7 +32,7 @@ impl Completions {
     }
 }
 
-/// Print a page for `man`.
+/// Print a manual page.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -40,33 +40,36 @@ Examples:
   coord man lock | man -l -
   coord man bench raw-put | man -l -")]
 pub(crate) struct Man {
-    /// The subcommand, and behind `bench` the workload; without one, the page of the program
+    /// The subcommand, or `bench` and a workload; without one, the page of `coord` itself
     #[arg(value_name = "SUBCOMMAND")]
     subcommand: Vec<String>,
 }
 
 impl Man {
-    pub(crate) fn run(&self, mut program: clap::Command) -> Result<(), End> {
+    pub(crate) fn run(&self, mut program: clap::Command) -> Result<(), ExitError> {
         program.build();
         let mut of = &program;
         for name in &self.subcommand {
             let found = of.find_subcommand(name);
-            of = found.ok_or_else(|| End::misused(format!("there is no subcommand {name:?}")))?;
+            of = found.ok_or_else(|| {
+                ExitError::usage(format!("unknown subcommand {name:?}: see `coord help`"))
+            })?;
         }
-        let page = page(of.clone()).context("the page")?;
+        let page = page(of.clone()).context("manual page")?;
         print(String::from_utf8_lossy(&page).trim_end())?;
         Ok(())
     }
 }
 
-/// The page of a subcommand: as clap has it, but for what it would get wrong.
+/// The manual page of a subcommand, as clap renders it except for two faults of its synopsis and its
+/// examples.
 fn page(mut of: clap::Command) -> io::Result<Vec<u8>> {
     let usage = of.render_usage().to_string();
     let page = Page::new(of.clone()).source(concat!("coord ", env!("CARGO_PKG_VERSION")));
     let mut out = Vec::new();
     page.render_title(&mut out)?;
     page.render_name_section(&mut out)?;
-    // It would leave out the `--` before a command.
+    // clap_mangen omits the `--` before a command.
     let usage = usage.trim_start_matches("Usage: ").replace('-', "\\-");
     writeln!(out, ".SH SYNOPSIS\n{usage}")?;
     page.render_description_section(&mut out)?;
@@ -75,7 +78,7 @@ fn page(mut of: clap::Command) -> io::Result<Vec<u8>> {
         page.render_subcommands_section(&mut out)?;
     }
     if of.get_after_long_help().or(of.get_after_help()).is_some() {
-        // It would break and join the lines of examples and tables.
+        // clap_mangen fills paragraphs, which would join the lines of examples and tables.
         let mut extra = Vec::new();
         page.render_extra_section(&mut extra)?;
         let extra = String::from_utf8_lossy(&extra);

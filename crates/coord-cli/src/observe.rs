@@ -1,4 +1,4 @@
-//! `coord observe`: who leads, now and from now on.
+//! `coord observe`: prints the current leader of an election and each later one.
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -6,35 +6,35 @@ use coord_core::election::Leader;
 use coord_core::election::{Gap, GapCause, Observer};
 use serde_json::json;
 
-use crate::end::{End, complain, nobody_reads, print};
+use crate::exit::{ExitError, print, report, stdout_closed};
 use crate::signals::Signals;
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::{text, words};
+use crate::{positional, text};
 
-/// Print each leader of an election, now and from now on.
+/// Print the current leader of an election and each later one.
 ///
-/// A line for every leader and every value that it proclaims, in order, none missing and none
-/// twice: the leader's fencing token, which is larger for every later leader, and its value. When
-/// nobody leads, the line is `-`. Leaders may be of `coord elect`, `etcdctl elect`, or a program of
-/// yours.
+/// Prints one line for each leader and for each value that the leader proclaims, in order, without
+/// gaps or repetitions: the leader's fencing token, which is larger for every later leader, and the
+/// value. The line is `-` while the election has no leader. Leaders can be `coord elect`,
+/// `etcdctl elect`, or programs that use coord or Go's package.
 ///
-/// If the store compacted changes before they were shown, or its history was replaced, the next
-/// line is the newest leader, and a line on standard error names the revisions in between.
+/// If the store compacted changes before they were delivered, or its history was replaced, the next
+/// line is the newest leader, and a line on standard error names the revisions of the gap.
 ///
-/// Goes on until INT, TERM, HUP or QUIT comes, or nobody reads what it prints. While the store is
-/// away it waits.
+/// Runs until INT, TERM, HUP or QUIT is received or standard output is closed. While the store is
+/// unavailable, it waits.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Observe {
-    /// The election's name
-    #[arg(value_name = "NAME", value_parser = words::name)]
+    /// Name of the election
+    #[arg(value_name = "NAME", value_parser = positional::name)]
     name: String,
-    /// Print who leads now, and end
+    /// Print the current leader and exit
     #[arg(long)]
     once: bool,
-    /// Print a JSON object a line, with the fields `leader`, which is null when nobody leads, and
-    /// of a leader `key`, `value`, `fencing_token`, `lease` and `revision`; `gap` is there if
-    /// changes may be missing before it, with the fields `after`, `until` and `cause`
+    /// Print one JSON object per line: `leader` with `key`, `value`, `fencing_token`, `lease` and
+    /// `revision`, or null if there is no leader; and `gap` with `after`, `until` and `cause` if
+    /// changes may be missing before it
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -44,50 +44,54 @@ pub(crate) struct Observe {
 const EXAMPLES: &str = "\
 Examples:
   coord observe scheduler
-      each leader as it comes
+      print each leader
   coord observe scheduler --once | { read -r token leader && curl \"http://$leader/health\"; }
-      ask the leader something
-  coord observe scheduler --json | jq -r '.leader.value // \"nobody\"'
-      JSON, a line each
+      send a request to the leader
+  coord observe scheduler --json | jq -r '.leader.value // \"no leader\"'
+      print JSON, one object per line
 
-A value that is not UTF-8 is an array of its bytes in JSON. On a plain line its odd bytes, and
-what would break the line, are escaped.";
+In JSON, a value that is not UTF-8 is an array of its bytes. On a plain line, bytes that are not
+UTF-8, control characters and invisible characters are escaped.";
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  somebody leads (--once), or it was told to stop
-  1  the store cannot be reached, or refused
-  2  the command line is wrong
-  4  nobody leads (--once)";
+  0  the election has a leader (--once), or a signal or closed output ended it
+  1  the store is unavailable, or refused a request
+  2  usage error
+  4  the election has no leader (--once)";
 
 fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
 }
 
 impl Observe {
-    pub(crate) async fn run(self) -> Result<(), End> {
+    pub(crate) async fn run(self) -> Result<(), ExitError> {
         let mut signals = Signals::new().map_err(anyhow::Error::from)?;
         tokio::select! {
             biased;
             _ = signals.next() => Ok(()),
-            () = nobody_reads(), if !self.once => Ok(()),
+            () = stdout_closed(), if !self.once => Ok(()),
             shown = self.show() => shown,
         }
     }
 
-    async fn show(&self) -> Result<(), End> {
+    async fn show(&self) -> Result<(), ExitError> {
         let observer = Observer::new(self.store.connect().await?, self.name.clone());
         if self.once {
-            let leader = observer.leader().await.with_context(|| self.asked())?;
+            let leader = observer.leader().await.with_context(|| self.operation())?;
             print(self.line(leader.as_ref(), None))?;
-            return if leader.is_some() { Ok(()) } else { Err(End::silent(End::NOBODY)) };
+            return if leader.is_some() {
+                Ok(())
+            } else {
+                Err(ExitError::silent(ExitError::NOT_HELD))
+            };
         }
         let mut leaders = observer.observe();
         while let Some(leader) = leaders.next().await {
-            let leader = leader.with_context(|| self.asked())?;
+            let leader = leader.with_context(|| self.operation())?;
             let gap = leaders.gap();
             if let Some(gap) = gap.filter(|_| !self.json) {
-                complain("observe", &format!("{}: {gap}", self.name));
+                report("observe", &format!("{}: {gap}", self.name));
             }
             if !print(self.line(leader.as_ref(), gap))? {
                 break;
@@ -96,7 +100,8 @@ impl Observe {
         Ok(())
     }
 
-    fn asked(&self) -> String {
+    /// The operation that an error names.
+    fn operation(&self) -> String {
         format!("read the leader of {}", self.name)
     }
 
@@ -110,7 +115,7 @@ impl Observe {
                 text::json_line(&line)
             }
             None => "-".to_owned(),
-            Some(leader) => format!("{} {}", leader.fencing_token(), text::line(leader.value())),
+            Some(leader) => format!("{} {}", leader.fencing_token(), text::escape(leader.value())),
         }
     }
 }
@@ -126,8 +131,8 @@ fn gap_as_json(gap: Gap) -> serde_json::Value {
 
 fn as_json(leader: &Leader) -> serde_json::Value {
     json!({
-        "key": text::json(leader.key()),
-        "value": text::json(leader.value()),
+        "key": text::to_json(leader.key()),
+        "value": text::to_json(leader.value()),
         "fencing_token": leader.fencing_token().0.0,
         "lease": leader.lease().map(|lease| lease.to_string()),
         "revision": leader.key_value().mod_revision.0,

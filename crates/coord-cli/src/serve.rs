@@ -1,4 +1,4 @@
-//! `coord serve`: an etcd in memory.
+//! `coord serve`: serves etcd's v3 gRPC API from memory.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -9,34 +9,35 @@ use coord_core::kv::Limits;
 use coord_mem::MemBackend;
 use coord_server::Server;
 
-use crate::end::{End, print};
+use crate::exit::{ExitError, print};
 use crate::signals::Signals;
 use crate::store::duration;
 
-/// Serve etcd's v3 gRPC API from memory, for the tests of programs in any language.
+/// Serve etcd's v3 gRPC API from memory, for tests of programs in any language.
 ///
-/// It behaves as one member of etcd, starts in milliseconds, and forgets everything when it stops.
-/// There are neither TLS nor logins.
+/// The server behaves as one etcd member, starts in milliseconds, and loses its data when it stops.
+/// It has neither TLS nor authentication.
 ///
-/// The first line on standard output is `coord: serving etcd v3 API on ADDR`, printed when
-/// connections are accepted. INT, TERM, HUP and QUIT stop it: calls under way are answered, for
-/// five seconds at most; a second signal ends it at once.
+/// The first line on standard output is `coord: serving etcd v3 API on ADDR`. It is printed when
+/// the server accepts connections. INT, TERM, HUP and QUIT stop the server after the requests in
+/// flight, for which it waits up to five seconds. A second signal stops it at once.
 #[derive(Args, Debug)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Serve {
-    /// Where to listen; with port 0 the system chooses one. Whoever can reach it can do everything
+    /// Address to listen on; with port 0 the system chooses a port. Every client that can connect
+    /// can read and write all keys
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2379", value_parser = address)]
     listen: String,
-    /// Forget history beyond so many revisions, as if compacted; all is kept unless set
+    /// Compact history that is older than this many revisions; without it, all history is kept
     #[arg(long, value_name = "N")]
     retain_revisions: Option<NonZeroU64>,
-    /// How many bytes a change may have, a transaction with all its steps
+    /// Maximum size of a write request, for a transaction with all its operations
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_request_bytes)]
     max_request_bytes: usize,
-    /// How many comparisons a transaction may have, and steps in either branch
+    /// Maximum number of compares of a transaction, and of operations in each branch
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_txn_ops)]
     max_txn_ops: usize,
-    /// How often a watch that wants it is told how far the store has come, if it hears nothing
+    /// Interval of progress notifications to idle watches that request them
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     #[arg(alias = "experimental-watch-progress-notify-interval")]
     watch_progress_notify_interval: Duration,
@@ -45,20 +46,20 @@ pub(crate) struct Serve {
 const AFTER_HELP: &str = "\
 Examples:
   coord serve
-      where etcd listens
+      listen where etcd listens by default
   coord serve --listen 127.0.0.1:0 > address &
-      on a free port, which the first line tells
+      listen on a free port, which the first line names
   coord serve --retain-revisions 100000
-      for a long run that would fill the memory
+      bound the memory of a long run
   coord serve --max-request-bytes 65536 --max-txn-ops 16
-      to see what a program does when it is refused
+      test how a program handles refused requests
 
 Exit status:
   0  stopped by a signal
-  1  it cannot listen there: the port is taken, for one
-  2  the command line is wrong";
+  1  it cannot listen on the address, for example because the port is in use
+  2  usage error";
 
-/// Somewhere to listen: a wrong one would be looked up as a name.
+/// Checks an address to listen on. Without this check, a wrong one would be resolved as a host name.
 fn address(text: &str) -> Result<String, &'static str> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
@@ -69,8 +70,8 @@ fn address(text: &str) -> Result<String, &'static str> {
 }
 
 impl Serve {
-    pub(crate) async fn run(self) -> Result<(), End> {
-        // Heard before anybody can know that it runs.
+    pub(crate) async fn run(self) -> Result<(), ExitError> {
+        // Handled before a client can learn the address and stop the server.
         let mut signals = Signals::new().map_err(Error::from)?;
         let (max_request_bytes, max_txn_ops) = (self.max_request_bytes, self.max_txn_ops);
         let limits = Limits { max_request_bytes, max_txn_ops };
@@ -82,20 +83,20 @@ impl Serve {
             Server::builder(store.build()).progress_interval(self.watch_progress_notify_interval);
         let bound = server.bind(&self.listen).await;
         let server = bound.with_context(|| format!("listen on {}", self.listen))?;
-        // Who started it may not want to know.
+        // The server runs although its standard output may be closed.
         let _ = print(format_args!("coord: serving etcd v3 API on {}", server.local_addr()))?;
 
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = server.serve_until(async { drop(stopped.await) });
-        let told_twice = async {
+        let second_signal = async {
             signals.next().await;
             drop(stop);
-            signals.insists().await;
+            signals.next_distinct().await;
         };
         tokio::select! {
             biased;
             () = serving => {}
-            () = told_twice => {}
+            () = second_signal => {}
         }
         Ok(())
     }

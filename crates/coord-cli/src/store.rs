@@ -1,7 +1,7 @@
-//! How to reach the store: the same flags, and the same environment, for every subcommand.
+//! The flags and variables that choose the store, the same for every subcommand.
 //!
-//! Names are those of `etcdctl`, flags and variables alike, so that what is set up for the one
-//! serves the other. `mem:` is a store in the memory of this process, to try things out.
+//! They have the names that `etcdctl` uses, so that one environment serves both programs. The
+//! endpoint `mem:` is a store in the memory of this process, for trials without a server.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -15,55 +15,56 @@ use coord_core::KvBackend;
 use coord_etcd::environment::{self, Certificates, Settings, SettingsError, Variable};
 use coord_mem::MemBackend;
 
-use crate::end::Misused;
+use crate::exit::UsageError;
 use crate::text;
 
-/// Where etcd listens, and how long a member may take, unless something else is said.
-const ENDPOINTS: &str = "127.0.0.1:2379";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The default of `--endpoints`: etcd's own default address.
+const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
+/// The default of `--connect-timeout`.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The store in the memory of this process, in place of endpoints.
-const MEM: &str = "mem:";
+/// The value of `--endpoints` that selects a store in the memory of this process.
+const MEMORY: &str = "mem:";
 
-/// For the help of every subcommand that has these flags.
+/// The section on variables in the help of every subcommand that has [`StoreFlags`].
 pub(crate) const ENVIRONMENT: &str = "\
 Environment:
-  ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY,
-  ETCDCTL_DIAL_TIMEOUT stand for the flags of the same name, which win over them; an empty one
-  counts as not set. ETCDCTL_INSECURE_TRANSPORT=false demands TLS where no file is named.";
+  ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY and
+  ETCDCTL_DIAL_TIMEOUT replace the flag of the same name where it is not given. An empty variable
+  counts as not set. ETCDCTL_INSECURE_TRANSPORT=false requires TLS where no file is named.";
 
-/// Where the store is, and as whom to reach it.
+/// The flags that choose the store and the user.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct StoreFlags {
-    /// etcd's client endpoints, with commas in between, or `mem:` for a store in the memory of this
+    /// etcd's client endpoints, separated by commas, or `mem:` for a store in the memory of this
     /// process [default: 127.0.0.1:2379]
     #[arg(long, visible_alias = "endpoint", value_name = "LIST", value_parser = endpoints)]
     endpoints: Option<String>,
-    /// Log in as this user; `NAME:PASSWORD` if no password is given otherwise
+    /// User to log in as; `NAME:PASSWORD` unless another flag gives the password
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     user: Option<String>,
-    /// The user's password; other users of this machine can read a command line
+    /// Password of the user; other users of this machine can read a command line
     #[arg(long, value_name = "PASSWORD", allow_hyphen_values = true)]
     password: Option<String>,
-    /// Read the user's password from the first line of this file
+    /// File whose first line is the password of the user
     #[arg(long, value_name = "FILE", value_parser = path(), conflicts_with = "password")]
     password_file: Option<PathBuf>,
-    /// Speak TLS, and trust the authorities in this file instead of the system's
+    /// Use TLS, and trust the authorities in this file instead of the system's
     #[arg(long, value_name = "FILE", value_parser = path())]
     cacert: Option<PathBuf>,
-    /// Speak TLS, and show the certificate in this file
+    /// Use TLS with the client certificate in this file
     #[arg(long, value_name = "FILE", value_parser = path())]
     cert: Option<PathBuf>,
-    /// The private key of that certificate
+    /// File with the private key of the client certificate
     #[arg(long, value_name = "FILE", value_parser = path())]
     key: Option<PathBuf>,
-    /// How long a member may take to accept a connection [default: 2s]
-    #[arg(long, visible_alias = "dial-timeout", value_name = "TIME", value_parser = time)]
+    /// Timeout of one connection attempt to one member [default: 2s]
+    #[arg(long, visible_alias = "dial-timeout", value_name = "TIME", value_parser = optional_duration)]
     connect_timeout: Option<String>,
-    /// What is in the password file. It is read once, because a pipe cannot be read again.
+    /// The password from the file. The file is read once, because a pipe cannot be read again.
     #[arg(skip)]
-    password_read: Arc<OnceLock<String>>,
+    file_password: Arc<OnceLock<String>>,
 }
 
 impl StoreFlags {
@@ -72,46 +73,48 @@ impl StoreFlags {
         members(&self.settings()?)
     }
 
-    /// How long a member may take to accept a connection.
+    /// The timeout of one connection attempt to one member.
     pub(crate) fn connect_timeout(&self) -> Result<Duration> {
-        Ok(self.settings()?.dial_timeout().map_err(misused)?.unwrap_or(CONNECT_TIMEOUT))
+        Ok(self.settings()?.dial_timeout().map_err(into_error)?.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
     }
 
-    /// Connects; on each call anew, and in memory to a new store.
+    /// Connects. Each call opens a new connection, or creates a new store in memory.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
         self.connect_within(None).await
     }
 
-    /// Connects, and waits so long for a store that is not there yet; as long as the library does
-    /// by default with `None`.
+    /// Connects, and retries for up to `within` while the store is unavailable. `None` is the default
+    /// of the library.
     pub(crate) async fn connect_within(
         &self,
         within: Option<Duration>,
     ) -> Result<Arc<dyn KvBackend>> {
         let settings = self.settings()?;
         let Some(members) = members(&settings)? else { return Ok(Arc::new(MemBackend::new())) };
-        let mut builder = settings.builder().map_err(misused)?;
+        let mut builder = settings.builder().map_err(into_error)?;
         if let Some(within) = within {
             builder = builder.connect_within(within);
         }
         let etcd = builder.connect().await.with_context(|| {
-            let hint = if members == [ENDPOINTS] { ", the default of --endpoints" } else { "" };
+            let hint =
+                if members == [DEFAULT_ENDPOINT] { ", the default of --endpoints" } else { "" };
             format!("connect to {}{hint}", members.join(","))
         })?;
         Ok(Arc::new(etcd))
     }
 
-    /// What is in the files, read anew; `None` if TLS is not asked for.
+    /// Reads the certificate files; `None` if TLS is not configured.
     pub(crate) fn certificates(&self) -> Result<Option<Certificates>> {
-        self.settings()?.certificates().map_err(misused)
+        self.settings()?.certificates().map_err(into_error)
     }
 
+    /// The settings of the environment and the flags.
     fn settings(&self) -> Result<Settings> {
-        self.over(Settings::from_env())
+        self.override_in(Settings::from_env())
     }
 
-    /// Replaces settings of the environment by the flags that were given.
-    fn over(&self, mut settings: Settings) -> Result<Settings> {
+    /// Replaces settings by the flags that were given.
+    fn override_in(&self, mut settings: Settings) -> Result<Settings> {
         let path = |path: &Option<PathBuf>| path.clone().map(PathBuf::into_os_string);
         let text = |text: &Option<String>| text.clone().map(OsString::from);
         for (variable, flag, value) in [
@@ -129,11 +132,11 @@ impl StoreFlags {
         }
         let file = self.password_file.as_deref().filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = file {
-            let password = match self.password_read.get() {
+            let password = match self.file_password.get() {
                 Some(password) => password.clone(),
                 None => {
-                    let password = password(path)?;
-                    self.password_read.get_or_init(|| password).clone()
+                    let password = read_password(path)?;
+                    self.file_password.get_or_init(|| password).clone()
                 }
             };
             settings.set(Variable::Password, "--password-file", password);
@@ -142,56 +145,62 @@ impl StoreFlags {
     }
 }
 
-/// The first line of a file.
-fn password(path: &Path) -> Result<String> {
+/// Reads the first line of the password file.
+fn read_password(path: &Path) -> Result<String> {
     let file = || format!("--password-file {}", path.display());
     let text = std::fs::read_to_string(path).with_context(file)?;
     match text.lines().next() {
         Some(password) if !password.is_empty() => Ok(password.to_owned()),
-        _ => Err(Misused(format!("{}: the first line is empty", file())).into()),
+        _ => {
+            let why = "the first line is empty: write the password there";
+            Err(UsageError(format!("{}: {why}", file())).into())
+        }
     }
 }
 
+/// The addresses of the members; `None` for a store in memory.
 fn members(settings: &Settings) -> Result<Option<Vec<String>>> {
     match settings.get(Variable::Endpoints) {
-        Some(text) if text == OsStr::new(MEM) => Ok(None),
-        _ => Ok(Some(settings.endpoints().map_err(misused)?)),
+        Some(text) if text == OsStr::new(MEMORY) => Ok(None),
+        _ => Ok(Some(settings.endpoints().map_err(into_error)?)),
     }
 }
 
-/// A setting that is wrong is misuse; a file that cannot be read may be there later.
-fn misused(error: SettingsError) -> Error {
-    if error.is_unreadable_file() { error.into() } else { Misused(error.to_string()).into() }
+/// A wrong setting is a usage error. A file that cannot be read is not, because it may appear later.
+fn into_error(error: SettingsError) -> Error {
+    if error.is_unreadable_file() { error.into() } else { UsageError(error.to_string()).into() }
 }
 
-/// A file, of which nothing need be named: clap would refuse that.
+/// Parses a path that may be empty, which counts as not set. clap's own parser refuses it.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// A time: `300ms`, `10s`, `1m30s`, or a number of seconds.
+/// Parses a duration: `300ms`, `10s`, `1m30s`, or a number of seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration> {
     environment::duration(text).map_err(|why| anyhow!(why))
 }
 
-/// A time that may be empty, which counts as not set.
-fn time(text: &str) -> Result<String> {
+/// Checks a duration that may be empty, which counts as not set.
+fn optional_duration(text: &str) -> Result<String> {
     if !text.is_empty() {
         duration(text)?;
     }
     Ok(text.to_owned())
 }
 
-/// Endpoints that may be empty, which counts as not set.
+/// Checks a list of endpoints that may be empty, which counts as not set.
 fn endpoints(text: &str) -> Result<String, String> {
-    if text.is_empty() || text == MEM {
+    if text.is_empty() || text == MEMORY {
         return Ok(text.to_owned());
     }
-    if text.split(',').any(|member| member.trim() == MEM) {
-        return Err("mem: is a store of its own, and no member of a cluster".to_owned());
+    if text.split(',').any(|member| member.trim() == MEMORY) {
+        return Err(
+            "mem: is a store in memory, and no member of a cluster: give it alone".to_owned()
+        );
     }
     let checked = environment::endpoints(text);
-    checked.map(|_| text.to_owned()).map_err(|why| text::line(why.as_bytes()))
+    checked.map(|_| text.to_owned()).map_err(|why| text::escape(why.as_bytes()))
 }
 
 #[cfg(test)]
@@ -201,19 +210,19 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct TestCli {
         #[command(flatten)]
         flags: StoreFlags,
     }
 
-    /// The settings of these flags, in an empty environment.
-    fn parsed(line: &str) -> Settings {
-        let line = Line::try_parse_from(line.split_whitespace()).expect("it is well-formed");
-        line.flags.over(Settings::default()).expect("there is no file")
+    /// Parses the flags of a command line, in an empty environment.
+    fn parse(line: &str) -> Settings {
+        let cli = TestCli::try_parse_from(line.split_whitespace()).expect("it is well-formed");
+        cli.flags.override_in(Settings::default()).expect("there is no file")
     }
 
     fn members_of(line: &str) -> Option<Vec<String>> {
-        members(&parsed(line)).expect("they are well-formed")
+        members(&parse(line)).expect("they are well-formed")
     }
 
     #[test]
@@ -224,30 +233,30 @@ mod tests {
         assert_eq!(members_of("coord --endpoint a:2379,b:2379").as_ref(), Some(&both));
         assert_eq!(members_of("coord --endpoint ,a:2379,,b:2379,").as_ref(), Some(&both));
         for wrong in [",", "mem:,a:1", "a", "a:65536"] {
-            assert!(Line::try_parse_from(["coord", "--endpoints", wrong]).is_err(), "{wrong}");
+            assert!(TestCli::try_parse_from(["coord", "--endpoints", wrong]).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn what_is_set_to_nothing_counts_as_not_set() {
+    fn empty_flags_count_as_not_set() {
         let line = "coord --endpoints= --user= --password= --cacert= --cert= --key= \
             --connect-timeout=";
-        let flags = parsed(line);
-        assert_eq!(members_of(line), Some(vec![ENDPOINTS.to_owned()]));
+        let flags = parse(line);
+        assert_eq!(members_of(line), Some(vec![DEFAULT_ENDPOINT.to_owned()]));
         assert_eq!(flags.dial_timeout().expect("the default"), None);
-        assert!(flags.login().expect("nobody logs in").is_none());
+        assert!(flags.login().expect("no login").is_none());
         assert!(flags.certificates().expect("no TLS").is_none());
     }
 
     #[test]
-    fn password_stands_behind_the_user_or_for_itself() {
+    fn password_is_read_from_user_or_its_own_flag() {
         let login = |line| {
-            parsed(line)
+            parse(line)
                 .login()
                 .map(|login| login.map(|(user, password)| (user.to_owned(), password.to_owned())))
         };
         let expected = |user: &str| Some((user.to_owned(), "secret".to_owned()));
-        assert_eq!(login("coord").expect("nobody logs in"), None);
+        assert_eq!(login("coord").expect("no login"), None);
         assert_eq!(login("coord --user app:secret").expect("both are there"), expected("app"));
         let apart = login("coord --user a:b --password secret").expect("both are there");
         assert_eq!(apart, expected("a:b"), "as for etcdctl");
@@ -255,13 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn certificate_and_key_go_together() {
-        assert!(parsed("coord").certificates().expect("no TLS").is_none());
-        let alone = parsed("coord --cert nowhere.pem").certificates().expect_err("no key");
+    fn certificate_requires_its_key() {
+        assert!(parse("coord").certificates().expect("no TLS").is_none());
+        let alone = parse("coord --cert nowhere.pem").certificates().expect_err("no key");
         assert_eq!(alone.to_string(), "--cert is given without --key");
-        let missing = parsed("coord --cacert /nowhere.pem").certificates().expect_err("no file");
-        let told = "--cacert /nowhere.pem: No such file or directory (os error 2)";
-        assert_eq!(missing.to_string(), told);
+        let missing = parse("coord --cacert /nowhere.pem").certificates().expect_err("no file");
+        let expected = "--cacert /nowhere.pem: No such file or directory (os error 2)";
+        assert_eq!(missing.to_string(), expected);
     }
 
     #[test]

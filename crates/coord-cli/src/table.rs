@@ -1,7 +1,7 @@
-//! Tables in columns, for `coord who` and `coord list`.
+//! Tables with aligned columns, for `coord who` and `coord list`.
 
-/// The rows as lines: numbers to the right, texts to the left.
-pub(crate) fn lines<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) -> String {
+/// Formats the rows as lines. Columns of numbers are aligned to the right, others to the left.
+pub(crate) fn align<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) -> String {
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
     };
@@ -24,9 +24,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_lines_end_with_text() {
+    fn columns_are_aligned_without_trailing_spaces() {
         let rows = [["name", "n", "key"], ["größer", "12", ""], ["a", "7", "a/1"]];
-        let table = lines(&rows.map(|row| row.map(str::to_owned)), [false, true, false]);
+        let table = align(&rows.map(|row| row.map(str::to_owned)), [false, true, false]);
         assert_eq!(table, "name     n  key\ngrößer  12\na        7  a/1");
     }
 }

@@ -1,13 +1,13 @@
-//! Command lines that clap refuses: its messages, with tips that work.
+//! Usage errors of clap, with escaped arguments and correct tips.
 //!
-//! clap quotes arguments as they are, and knows nothing of the second `--` that ends a name. What
-//! it gets wrong is corrected in the error before it is printed:
+//! clap quotes arguments unescaped, and does not know that `lock` and `elect` accept names between
+//! two `--` (see `positional`). Before an error is printed, this module replaces the tip:
 //!
-//! | the command line | the tip |
+//! | command line | tip |
 //! |---|---|
 //! | `coord who -x` | use `-- -x` |
-//! | `coord who jobs -x` | none: there is no further argument for which `-x` could stand |
-//! | `coord lock jobs echo hi` | write the command behind `--` |
+//! | `coord who jobs -x` | none: `who` takes no further argument, so `-x` is not a value |
+//! | `coord lock jobs echo hi` | write the command after `--` |
 
 use std::ffi::OsString;
 
@@ -18,25 +18,27 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::Cli;
 use crate::text;
 
-/// Parses the command line; prints and exits where it is wrong, or asks for help.
-pub(crate) fn parsed() -> Cli {
+/// Parses the command line. Prints the error or the help that was asked for, and exits, if there is
+/// nothing to run.
+pub(crate) fn parse() -> Cli {
     let arguments: Vec<_> = std::env::args_os().collect();
-    Cli::try_parse_from(&arguments).unwrap_or_else(|error| corrected(error, &arguments).exit())
+    Cli::try_parse_from(&arguments).unwrap_or_else(|error| correct(error, &arguments).exit())
 }
 
-fn corrected(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+/// Escapes the arguments that an error quotes, and replaces its tip.
+fn correct(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     if error.kind() == ErrorKind::UnknownArgument {
-        // Written anew below, where it is right.
+        // clap suggests `-- -x` everywhere; `tip` suggests it where it works.
         error.remove(ContextKind::Suggested);
         if let Some(tip) = tip(&error, arguments) {
-            let tip = StyledStr::from(text::line(tip.as_bytes()));
+            let tip = StyledStr::from(text::escape(tip.as_bytes()));
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
         }
     }
     let quoted: Vec<_> = error
         .context()
         .filter_map(|(kind, value)| match value {
-            ContextValue::String(raw) => Some((kind, text::line(raw.as_bytes()))),
+            ContextValue::String(raw) => Some((kind, text::escape(raw.as_bytes()))),
             _ => None,
         })
         .collect();
@@ -46,14 +48,14 @@ fn corrected(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     error
 }
 
-/// What to do about an argument that is one too many.
+/// The tip for an unexpected argument; `None` if there is no remedy to suggest.
 fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
     let is_unknown = |argument: &OsString| {
         let argument = argument.to_str().and_then(|argument| argument.strip_prefix(&**unknown));
-        // clap names one letter of `-xyz`, and `--name` of `--name=value`.
+        // clap reports one letter of `-xyz`, and only `--name` of `--name=value`.
         let is_letter = unknown.len() == 2 && unknown != "--" && unknown.starts_with('-');
         argument.is_some_and(|rest| rest.is_empty() || rest.starts_with('=') || is_letter)
     };
@@ -63,16 +65,16 @@ fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     let after: Vec<_> = after.iter().map(|word| word.to_string_lossy()).collect();
     if unknown.starts_with('-') {
         let without = Cli::try_parse_from([before, &arguments[at + 2..]].concat());
-        let is_room = match &without {
-            Ok(cli) => cli.lacks_a_word(),
+        let takes_value = match &without {
+            Ok(cli) => cli.lacks_positional(),
             Err(error) => error.kind() == ErrorKind::MissingRequiredArgument,
         };
-        return is_room.then(|| format!("to pass '{unknown}' as a value, use '-- {unknown}'"));
+        return takes_value.then(|| format!("to pass '{unknown}' as a value, use '-- {unknown}'"));
     }
     let runs_commands = before.get(1).is_some_and(|word| word == "lock" || word == "elect");
     let end = after.iter().position(|word| word == "--").unwrap_or(after.len());
     (runs_commands && end == after.len()).then(|| {
         let before: Vec<_> = before.iter().skip(1).map(|word| word.to_string_lossy()).collect();
-        format!("write a command behind '--': coord {} -- {}", before.join(" "), after.join(" "))
+        format!("write a command after '--': coord {} -- {}", before.join(" "), after.join(" "))
     })
 }

@@ -1,15 +1,16 @@
-//! `coord who`: who holds a lock or leads, and who waits.
+//! `coord who`: prints the contenders of a lock or election, the holder first.
 //!
-//! There is no wall clock in the store's keys, so nobody can say since when somebody waits. What
-//! can be told is how many revisions the store has made since a contender came, which gives the
-//! order and, to who knows the store's traffic, an idea; and of its lease how long ago it was
-//! refreshed at most, which tells whether the contender is still well:
+//! The store records no clock time with a key, so the age of a contender is unknown. Two figures
+//! replace it. The first is the number of revisions since its key was created. The second is an
+//! upper bound for the time since its lease was refreshed, which shows whether the contender still
+//! sends keep-alives:
 //!
 //! ```text
-//! granted 10 s, 7 s left, rounded down     refreshed 3 s ago at most
+//! TTL 10 s, remaining 7 s, rounded down     refreshed at most 3 s ago
 //! ```
 //!
-//! A new leader of the cluster gives every lease its whole time again; that counts as a refresh.
+//! After a change of the cluster's leader every lease has its full TTL again, which looks like a
+//! refresh.
 
 use std::time::Duration;
 
@@ -22,31 +23,31 @@ use coord_core::{
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
-use crate::end::{End, print};
-use crate::line::Line;
+use crate::exit::{ExitError, print};
+use crate::queue::QueueKeys;
 use crate::store::{ENVIRONMENT, StoreFlags};
-use crate::{table, text, words};
+use crate::{positional, table, text};
 
-/// How many leases are asked about at a time.
-const LEASES: usize = 16;
+/// How many leases are read at the same time.
+const MAX_CONCURRENT_LEASE_READS: usize = 16;
 
-/// Print who holds a lock or leads, and who waits behind, in order.
+/// Print the holder of a lock or the leader of an election, and the waiters in queue order.
 ///
-/// A line for each: its place, `has` for the first; its fencing token; how many revisions the store
-/// has made since it came; its lease's time to live, and how long ago the lease was refreshed at
-/// most; its key, and its value, which locks do not have. Locks and elections look the same, those
-/// of `etcdctl` and Go's package too.
+/// Prints one line per contender: its position, `holds` for the first; its fencing token; how many
+/// revisions the store has made since its key was created; the TTL of its lease, and an upper bound
+/// for the time since the lease was refreshed; its key; and its value, which only elections have.
+/// Contenders of `etcdctl` and of Go's package are included.
 ///
-/// The store keeps no clock time, so since when somebody waits cannot be told. A lease that was
-/// refreshed longer ago than a third of its time to live belongs to somebody who has trouble; when
-/// all of it has passed, the next in line follows.
+/// The store records no clock time, so it is unknown how long a contender has waited. A contender
+/// whose lease was refreshed longer ago than a third of its TTL is late with its keep-alive. When
+/// the whole TTL has passed, the store deletes its key, and the next contender follows.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Who {
-    /// The name of the lock or election
-    #[arg(value_name = "NAME", value_parser = words::name)]
+    /// Name of the lock or election
+    #[arg(value_name = "NAME", value_parser = positional::name)]
     name: String,
-    /// Print one JSON object: `name`, `revision`, and `contenders`, each with `place` (0 holds),
+    /// Print one JSON object: `name`, `revision`, and `contenders`, each with `position` (0 holds),
     /// `key`, `value`, `fencing_token`, `revisions_ago`, and `lease`, which is null or has `id`,
     /// `ttl_s`, `remaining_s` and `refreshed_s_ago_max`
     #[arg(long)]
@@ -58,42 +59,42 @@ pub(crate) struct Who {
 const EXAMPLES: &str = "\
 Examples:
   coord who nightly
-      place  token  revisions ago  lease  refreshed  key                         value
-        has     17             42   10 s  ≤ 2 s ago  nightly/694d9b3a8c1e2f03-1
-          1     23             36   60 s  ≤ 11 s ago  nightly/694d9b3a8c1e2f11
+      position  token  revisions ago  lease   refreshed  key                         value
+         holds     17             42   10 s   ≤ 2 s ago  nightly/694d9b3a8c1e2f03-1
+             1     23             36   60 s  ≤ 11 s ago  nightly/694d9b3a8c1e2f11
   coord break nightly
-      take it away from its holder
+      take the lock away from its holder
   coord who nightly --json | jq '.contenders | length'
-      how many there are";
+      count the contenders";
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  somebody has it
-  1  the store cannot be reached, or refused
-  2  the command line is wrong
-  4  nobody has it, and nobody waits";
+  0  the queue has a holder
+  1  the store is unavailable, or refused a request
+  2  usage error
+  4  the queue is empty";
 
 fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT, EXIT_STATUS].enqueue("\n\n")
 }
 
-/// One who stands in the line.
+/// A contender as it is printed.
 #[derive(Debug)]
-struct Contender {
+struct ContenderRow {
     kv: KeyValue,
     revisions_ago: i64,
-    /// `None` if the key has no lease, or that has just ended.
+    /// `None` if the key has no lease, or if the lease has just expired.
     lease: Option<LeaseStatus>,
 }
 
 impl Who {
-    pub(crate) async fn run(self) -> Result<(), End> {
+    pub(crate) async fn run(self) -> Result<(), ExitError> {
         let kv = self.store.connect().await?;
-        let line = Line::new(&self.name);
-        let asked = || format!("read the queue of {}", self.name);
-        let read = kv.range(line.in_order()).await.with_context(asked)?;
+        let queue = QueueKeys::new(&self.name);
+        let operation = || format!("read the queue of {}", self.name);
+        let read = kv.range(queue.in_order()).await.with_context(operation)?;
         let revision = read.header.revision;
-        let contenders = contenders(&*kv, &line, read).await?;
+        let contenders = contenders(&*kv, &queue, read).await?;
         if self.json {
             let contenders: Vec<_> = contenders.iter().enumerate().map(as_json).collect();
             print(text::json_line(&json!({
@@ -106,24 +107,27 @@ impl Who {
         }
         match (contenders.is_empty(), self.json) {
             (false, _) => Ok(()),
-            (true, true) => Err(End::silent(End::NOBODY)),
+            (true, true) => Err(ExitError::silent(ExitError::NOT_HELD)),
             (true, false) => {
-                let name = text::line(self.name.as_bytes());
-                Err(End::new(End::NOBODY, format!("nobody has {name}, and nobody waits")))
+                let name = text::escape(self.name.as_bytes());
+                Err(ExitError::new(
+                    ExitError::NOT_HELD,
+                    format!("{name} is not held, and no contender waits"),
+                ))
             }
         }
     }
 }
 
-/// Those of the line, first come first, and how their leases are.
+/// Selects the contenders of the queue from `read`, in queue order, and reads their leases.
 async fn contenders(
     kv: &dyn KvBackend,
-    line: &Line,
+    queue: &QueueKeys,
     read: RangeResponse,
-) -> Result<Vec<Contender>> {
+) -> Result<Vec<ContenderRow>> {
     let now = read.header.revision;
-    let of_line = read.kvs.into_iter().filter(|kv| line.owns(&kv.key));
-    let asked = stream::iter(of_line).map(async |contender| {
+    let in_queue = read.kvs.into_iter().filter(|kv| queue.contains(&kv.key));
+    let rows = stream::iter(in_queue).map(async |contender| {
         let lease = match contender.lease {
             Some(lease) => {
                 let answer = kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
@@ -132,18 +136,19 @@ async fn contenders(
             None => None,
         };
         let revisions_ago = now.0 - contender.create_revision.0;
-        Ok(Contender { kv: contender, revisions_ago, lease })
+        Ok(ContenderRow { kv: contender, revisions_ago, lease })
     });
-    asked.buffered(LEASES).try_collect().await
+    rows.buffered(MAX_CONCURRENT_LEASE_READS).try_collect().await
 }
 
-/// How long ago a lease was refreshed at most: what is left is rounded down.
+/// An upper bound for the time since a lease was refreshed. It is one because the store rounds the
+/// remaining time down.
 fn refreshed_ago_max(lease: &LeaseStatus) -> Duration {
     lease.granted.saturating_sub(lease.remaining)
 }
 
-fn as_json((place, contender): (usize, &Contender)) -> Value {
-    let Contender { kv, revisions_ago, lease } = contender;
+fn as_json((position, contender): (usize, &ContenderRow)) -> Value {
+    let ContenderRow { kv, revisions_ago, lease } = contender;
     let lease = kv.lease.zip(lease.as_ref()).map(|(id, lease)| {
         json!({
             "id": id.to_string(),
@@ -153,19 +158,19 @@ fn as_json((place, contender): (usize, &Contender)) -> Value {
         })
     });
     json!({
-        "place": place,
-        "key": text::json(&kv.key),
-        "value": text::json(&kv.value),
+        "position": position,
+        "key": text::to_json(&kv.key),
+        "value": text::to_json(&kv.value),
         "fencing_token": kv.create_revision.0,
         "revisions_ago": revisions_ago,
         "lease": lease,
     })
 }
 
-fn as_table(contenders: &[Contender]) -> String {
-    let heads = ["place", "token", "revisions ago", "lease", "refreshed", "key", "value"];
+fn as_table(contenders: &[ContenderRow]) -> String {
+    let heads = ["position", "token", "revisions ago", "lease", "refreshed", "key", "value"];
     let mut rows = vec![heads.map(str::to_owned)];
-    for (place, Contender { kv, revisions_ago, lease }) in contenders.iter().enumerate() {
+    for (position, ContenderRow { kv, revisions_ago, lease }) in contenders.iter().enumerate() {
         let (ttl, refreshed) = match (kv.lease, lease) {
             (_, Some(lease)) => {
                 let ago = refreshed_ago_max(lease).as_secs();
@@ -175,14 +180,14 @@ fn as_table(contenders: &[Contender]) -> String {
             (None, None) => ("none".to_owned(), String::new()),
         };
         rows.push([
-            if place == 0 { "has".to_owned() } else { place.to_string() },
+            if position == 0 { "holds".to_owned() } else { position.to_string() },
             kv.create_revision.to_string(),
             revisions_ago.to_string(),
             ttl,
             refreshed,
-            text::line(&kv.key),
-            text::line(&kv.value),
+            text::escape(&kv.key),
+            text::escape(&kv.value),
         ]);
     }
-    table::lines(&rows, [true, true, true, true, true, false, false])
+    table::align(&rows, [true, true, true, true, true, false, false])
 }

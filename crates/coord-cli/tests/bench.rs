@@ -39,7 +39,7 @@ fn series(report: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn every_workload_reports_what_the_comparison_reads() {
+fn every_workload_reports_the_compared_fields() {
     for workload in workloads() {
         if workload == "election-observe" {
             continue; // One worker: see below.
@@ -91,14 +91,14 @@ fn latencies_have_the_names_of_the_go_program() {
 }
 
 #[test]
-fn one_worker_observes_and_more_are_refused() {
+fn election_observe_refuses_a_second_worker() {
     let (status, complaint) = ending(&bench("election-observe --workers 2 --endpoint mem:"));
     assert_eq!(status, Some(2));
     assert_eq!(complaint, "coord bench: election-observe takes one worker\n");
 }
 
 #[test]
-fn workers_take_turns_at_a_lock() {
+fn contended_lock_is_fair_among_workers() {
     let report = report("mutex-contended --workers 4 --count 80 --hold 5ms");
     assert_eq!(report["exclusion_violations"], 0);
     assert_eq!(report["hold_us"], 5000);
@@ -112,7 +112,7 @@ fn workers_take_turns_at_a_lock() {
 }
 
 #[test]
-fn transactions_lose_nothing_and_say_what_they_were_told() {
+fn stm_workloads_lose_no_update_and_report_their_flags() {
     let line = "--workers 4 --count 200 --isolation repeatable-reads --prefetch=true";
     let moved = report(&format!("stm-transfer --accounts 3 --seed 7 {line}"));
     assert_eq!((&moved["accounts"], &moved["sum_kept"]), (&3.into(), &true.into()));
@@ -127,7 +127,7 @@ fn transactions_lose_nothing_and_say_what_they_were_told() {
 }
 
 #[test]
-fn a_transfer_needs_two_accounts_and_a_level_that_there_is() {
+fn invalid_accounts_or_isolation_are_refused() {
     let (status, complaint) = ending(&bench("stm-transfer --accounts 1 --endpoint mem:"));
     assert_eq!(status, Some(2));
     assert!(complaint.contains("a transfer needs two"), "{complaint}");
@@ -137,20 +137,20 @@ fn a_transfer_needs_two_accounts_and_a_level_that_there_is() {
 }
 
 #[test]
-fn a_run_without_a_count_ends_by_time() {
+fn run_without_count_ends_after_its_duration() {
     let report = report("raw-put --warmup 10ms --duration 200ms");
     let elapsed = report["elapsed_s"].as_f64().expect("a number");
     assert!((0.2..10.0).contains(&elapsed), "{report}");
 }
 
 #[test]
-fn what_a_workload_was_told_is_reported() {
+fn flags_of_a_workload_are_reported() {
     let report = report("raw-put --keys 7 --val-size 100 --count 20");
     assert_eq!((&report["keys_per_worker"], &report["val_size"]), (&7.into(), &100.into()));
 }
 
 #[test]
-fn an_unknown_workload_is_answered_with_the_known_ones() {
+fn unknown_workload_is_refused_with_the_known_names() {
     let (status, complaint) = ending(&bench("raw-putt --workers 2"));
     assert_eq!(status, Some(2));
     assert_eq!(
@@ -162,7 +162,7 @@ fn an_unknown_workload_is_answered_with_the_known_ones() {
 }
 
 #[test]
-fn a_flag_that_would_do_nothing_is_refused() {
+fn flag_of_another_workload_is_refused() {
     for line in ["raw-put --hold 5ms", "session-cycle --keys 7", "mutex-contended --seed 1"] {
         let (status, complaint) = ending(&bench(&format!("{line} --endpoint mem: --count 1")));
         assert_eq!(status, Some(2), "{line}");
@@ -171,7 +171,7 @@ fn a_flag_that_would_do_nothing_is_refused() {
 }
 
 #[test]
-fn a_wrong_value_is_refused_and_named() {
+fn invalid_value_is_refused_and_named() {
     for flag in ["--workers 0", "--duration 2", "--count many", "--conns -1"] {
         let (status, complaint) = ending(&bench(&format!("raw-put --endpoint mem: {flag}")));
         assert_eq!(status, Some(2), "{flag}");
@@ -181,14 +181,14 @@ fn a_wrong_value_is_refused_and_named() {
 }
 
 #[test]
-fn no_workload_at_all_shows_the_help() {
+fn bench_without_workload_prints_help() {
     let (status, help) = ending(&bench(""));
     assert_eq!(status, Some(2));
     assert!(help.contains("Workloads:") && help.contains("Exit status:"), "{help}");
 }
 
 #[test]
-fn an_endpoint_that_nobody_listens_on_fails_the_run_and_is_named() {
+fn unreachable_endpoint_fails_the_run_and_is_named() {
     // A port that was free a moment ago.
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -201,7 +201,7 @@ fn an_endpoint_that_nobody_listens_on_fails_the_run_and_is_named() {
 }
 
 #[test]
-fn a_run_that_takes_too_long_is_given_up() {
+fn run_beyond_its_timeout_is_aborted() {
     let line = "mutex-uncontended --endpoint mem: --hold 1h --timeout 200ms";
     let output = bench(line);
     assert_eq!(ending(&output), (Some(3), "coord bench: timed out\n".to_owned()));
@@ -209,7 +209,7 @@ fn a_run_that_takes_too_long_is_given_up() {
 }
 
 #[test]
-fn a_run_in_which_nothing_was_completed_fails() {
+fn run_without_completed_operations_fails() {
     let output = bench("raw-get --endpoint mem: --duration 0s");
     let (status, complaint) = ending(&output);
     assert_eq!(status, Some(1));
@@ -218,7 +218,7 @@ fn a_run_in_which_nothing_was_completed_fails() {
 
 /// `script` makes a terminal.
 #[test]
-fn bar_is_shown_at_a_terminal_and_is_gone_when_the_table_comes() {
+fn progress_bar_is_cleared_before_the_table() {
     let at_a_terminal = |line: &str, terminal: &str| {
         let mut script = Command::new("script");
         script.args(["-q", "-e", "-f", "-c", line, "/dev/null"]).stdin(Stdio::null());
@@ -250,7 +250,7 @@ fn percent(picture: &str) -> Option<u32> {
 
 /// In the help, what follows a heading stands under it.
 #[test]
-fn help_of_a_workload_has_its_own_flags_among_the_options() {
+fn workload_help_lists_its_flags_under_options() {
     let help = bench("raw-put --help");
     let help = String::from_utf8(help.stdout).expect("it is text");
     let (options, store) = help.split_once("Store:").expect("how to reach it");

@@ -43,7 +43,7 @@ fn help_has_examples_and_exit_status_and_fits_a_terminal() {
 
 /// A page and a help that tell different flags, or statuses, would both be wrong.
 #[test]
-fn pages_of_the_guide_tell_every_flag_and_status_of_the_help() {
+fn guide_pages_name_every_flag_and_exit_status() {
     for command in COMMANDS {
         let path = format!("{}/../../docs/guide/coord-{command}.md", env!("CARGO_MANIFEST_DIR"));
         let page = std::fs::read_to_string(&path).expect("every command has its page");
@@ -63,7 +63,7 @@ fn pages_of_the_guide_tell_every_flag_and_status_of_the_help() {
 }
 
 #[test]
-fn completions_know_every_subcommand_in_every_shell() {
+fn completions_name_every_subcommand_in_every_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = printed(&["completions", shell]);
         for word in COMMANDS.into_iter().chain(["grace", "endpoints"]) {
@@ -73,7 +73,7 @@ fn completions_know_every_subcommand_in_every_shell() {
 }
 
 #[test]
-fn pages_for_man_are_those_of_the_subcommands() {
+fn man_pages_exist_for_every_subcommand() {
     assert!(printed(&["man"]).contains("coord\\-lock(1)"));
     for command in COMMANDS {
         let page = printed(&["man", command]);
@@ -88,7 +88,7 @@ fn pages_for_man_are_those_of_the_subcommands() {
 
 /// clap's own pages leave the `--` out, and break the lines of examples.
 #[test]
-fn pages_for_man_show_command_lines_that_can_be_typed() {
+fn man_pages_show_valid_command_lines() {
     let page = printed(&["man", "lock"]);
     let synopsis = "\ncoord lock [OPTIONS] <NAME> [\\-\\- <CMD>...]\n";
     assert!(page.contains(synopsis), "{page}");
@@ -99,7 +99,7 @@ fn pages_for_man_show_command_lines_that_can_be_typed() {
 
 /// Through a pipe that is read by `head -1`, and to a disk that is full.
 #[test]
-fn what_cannot_be_printed_is_no_panic() {
+fn closed_or_full_output_causes_no_panic() {
     for arguments in [&["completions", "bash"][..], &["man"], &["man", "lock"]] {
         let (reader, writer) = std::io::pipe().expect("there are pipes");
         drop(reader);
@@ -115,7 +115,7 @@ fn what_cannot_be_printed_is_no_panic() {
 }
 
 #[test]
-fn environment_that_is_set_to_nothing_counts_as_not_set() {
+fn empty_variables_count_as_not_set() {
     let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
     for name in ["USER", "PASSWORD", "CACERT", "CERT", "KEY", "DIAL_TIMEOUT"] {
         program.env(format!("ETCDCTL_{name}"), "");
@@ -126,7 +126,7 @@ fn environment_that_is_set_to_nothing_counts_as_not_set() {
 }
 
 #[test]
-fn command_line_that_is_wrong_is_refused_before_anything_is_done() {
+fn invalid_command_line_is_refused_before_any_effect() {
     for line in [
         "lock",
         "lock a b",
@@ -160,7 +160,7 @@ fn command_line_that_is_wrong_is_refused_before_anything_is_done() {
 }
 
 #[test]
-fn everything_can_be_tried_out_in_memory() {
+fn subcommands_run_on_the_memory_store() {
     let mem = ["--endpoints", "mem:"];
     let run = |arguments: &[&str], script: &str| {
         let output = coord(&[arguments, &mem, &["--", "sh", "-c", script]].concat());

@@ -37,7 +37,7 @@ fn empty_name_is_a_usage_error() {
 }
 
 #[test]
-fn words_with_a_dash_can_be_given_behind_dashes() {
+fn name_starting_with_a_dash_is_read_after_dashes() {
     let key = |arguments: &[&str], variable: &str| {
         let script = format!("printf '%s' \"${variable}\"");
         let output = in_memory(&[arguments, &["--", "sh", "-c", &script]].concat());
@@ -70,7 +70,7 @@ fn tip_for_a_name_with_a_dash_works() {
 
 /// The tip was to run the flag as a command.
 #[test]
-fn flag_that_is_unknown_gets_no_wrong_tip() {
+fn unknown_flag_gets_no_wrong_tip() {
     for line in [&["lock", "jobs", "-x", "--", "echo"][..], &["elect", "a", "b", "-x"]] {
         let (status, _, complaint) = ended(in_memory(line));
         assert_eq!(status, Some(2), "{line:?}");
@@ -136,7 +136,7 @@ fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
 }
 
 #[test]
-fn time_to_live_of_zero_is_refused_with_the_rule() {
+fn zero_ttl_is_refused_with_the_rule() {
     for ttl in ["0", "0s", "1500ms"] {
         let (status, _, complaint) = ended(in_memory(&["lock", "jobs", "--ttl", ttl]));
         let rule = "a time to live must be a whole number of seconds, at least 1";

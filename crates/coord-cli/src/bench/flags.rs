@@ -1,6 +1,6 @@
-//! The flags of `coord bench`: names and defaults are those of the Go program.
+//! The flags of `coord bench`, with the names and defaults of the Go program.
 //!
-//! Every workload takes [`RunFlags`], and beside them only those that mean something to it.
+//! Every workload accepts [`RunFlags`] and the flags that apply to it. Other flags are refused.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use coord_core::stm::Isolation;
 
 use crate::store::StoreFlags;
 
-/// The flags of one workload: those of every run, and its own.
+/// The flags of one workload: its own and those of every run.
 #[derive(Args, Debug)]
 pub(crate) struct Flags<F: Args> {
     #[command(flatten)]
@@ -19,30 +19,31 @@ pub(crate) struct Flags<F: Args> {
     pub(crate) run: RunFlags,
 }
 
+/// The flags of every run.
 #[derive(Args, Debug)]
 pub(crate) struct RunFlags {
-    /// Concurrent workers
+    /// Number of concurrent workers
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) workers: NonZeroUsize,
-    /// Connections, shared round-robin by the workers; 0: one for each worker
+    /// Number of connections, assigned round-robin to the workers; 0: one for each worker
     #[arg(long, value_name = "N", default_value_t = 1)]
     conns: usize,
-    /// Length of the measured phase; with `--count` at least 60s, as a cap
+    /// Duration of the measured phase; with `--count` a limit of at least 60s
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
-    /// Stop after so many operations in all; 0: by duration
+    /// Number of operations of all workers after which the phase ends; 0: by duration
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) count: u64,
-    /// Length of the warm-up
+    /// Duration of the warm-up
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = humantime::parse_duration)]
     pub(crate) warmup: Duration,
-    /// Operations in the warm-up; 0: by time
+    /// Number of operations of the warm-up; 0: by duration
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) warmup_count: u64,
-    /// Give up after so long, with exit status 3 [default: 2min and twice the duration]
+    /// Time limit of the whole run, with exit status 3 [default: 2min and twice the duration]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
-    /// What the keys start with
+    /// Prefix of all keys of the run
     #[arg(long, default_value = "coordbench")]
     pub(crate) prefix: String,
     /// Number of this repetition, copied into the output
@@ -54,59 +55,63 @@ pub(crate) struct RunFlags {
     /// Print JSON also on a terminal
     #[arg(long)]
     pub(crate) json: bool,
-    // Last: in the help, all that follows stands under its heading.
+    // Last, because in the help its heading applies to all flags that follow.
     #[command(flatten)]
     pub(crate) store: StoreFlags,
 }
 
 impl RunFlags {
-    /// How many connections there are to be: no more than workers.
+    /// The number of connections, at most one for each worker.
     pub(crate) fn conns(&self) -> usize {
         let workers = self.workers.get();
         if self.conns == 0 { workers } else { self.conns.min(workers) }
     }
 }
 
-/// Of a workload that has none of its own.
+/// The flags of a workload that has none of its own.
 #[derive(Args, Debug)]
 pub(crate) struct NoFlags {}
 
+/// The flags of the `raw-*` workloads.
 #[derive(Args, Debug)]
 pub(crate) struct RawFlags {
     /// Size of the values, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 16)]
     pub(crate) val_size: usize,
-    /// Keys of each worker
+    /// Number of keys of each worker
     #[arg(long, value_name = "N", default_value = "1000")]
     pub(crate) keys: NonZeroUsize,
 }
 
+/// The flags of workloads that open sessions.
 #[derive(Args, Debug)]
 pub(crate) struct SessionFlags {
-    /// Time to live of the sessions, in seconds
+    /// TTL of the sessions, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     ttl: u32,
 }
 
 impl SessionFlags {
+    /// The TTL of the sessions.
     pub(crate) fn ttl(&self) -> Duration {
         Duration::from_secs(self.ttl.into())
     }
 }
 
+/// The flags of workloads that acquire and release.
 #[derive(Args, Debug)]
-pub(crate) struct HoldFlags {
+pub(crate) struct HoldTimeFlags {
     #[command(flatten)]
     pub(crate) session: SessionFlags,
-    /// How long what was waited for is held
+    /// Time between acquisition and release
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) hold: Duration,
 }
 
+/// The flags of the `stm-*` workloads.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StmFlags {
-    /// What transactions may see of each other: serializable-snapshot, serializable,
-    /// repeatable-reads or read-committed
+    /// Isolation level: serializable-snapshot, serializable, repeatable-reads or read-committed
     #[arg(long, value_name = "LEVEL", default_value_t, value_parser = isolation)]
     pub(crate) isolation: Isolation,
     /// Read the keys of a transaction in one request
@@ -120,20 +125,22 @@ pub(crate) struct StmFlags {
         action = ArgAction::Set
     )]
     pub(crate) prefetch: bool,
-    /// What the accounts are drawn with
+    /// Seed of the random choice of accounts
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 }
 
+/// The flags of `stm-transfer`.
 #[derive(Args, Debug)]
 pub(crate) struct TransferFlags {
     #[command(flatten)]
     pub(crate) stm: StmFlags,
-    /// Accounts, two or more
+    /// Number of accounts, at least 2
     #[arg(long, value_name = "N", default_value = "5", value_parser = accounts)]
     pub(crate) accounts: NonZeroUsize,
 }
 
+/// Parses an isolation level.
 fn isolation(level: &str) -> Result<Isolation, String> {
     let known = [
         Isolation::SerializableSnapshot,
@@ -143,13 +150,14 @@ fn isolation(level: &str) -> Result<Isolation, String> {
     ];
     known.into_iter().find(|known| known.to_string() == level).ok_or_else(|| {
         let known = known.map(|known| known.to_string());
-        format!("there is no such level; there are: {}", known.join(" "))
+        format!("unknown isolation level: use one of {}", known.join(" "))
     })
 }
 
+/// Parses a number of accounts.
 fn accounts(count: &str) -> Result<NonZeroUsize, String> {
     let count: NonZeroUsize = count.parse().map_err(|error| format!("{error}"))?;
-    if count.get() < 2 { Err("a transfer needs two".to_owned()) } else { Ok(count) }
+    if count.get() < 2 { Err("a transfer needs at least 2 accounts".to_owned()) } else { Ok(count) }
 }
 
 #[cfg(test)]
@@ -159,31 +167,32 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct TestCli {
         #[command(flatten)]
-        flags: Flags<HoldFlags>,
+        flags: Flags<HoldTimeFlags>,
     }
 
-    fn parsed(line: &str) -> Flags<HoldFlags> {
-        Line::try_parse_from(line.split_whitespace()).expect("it is well-formed").flags
+    fn parse(line: &str) -> Flags<HoldTimeFlags> {
+        TestCli::try_parse_from(line.split_whitespace()).expect("it is well-formed").flags
     }
 
     #[test]
-    fn durations_are_written_as_in_go() {
-        let flags = parsed("bench --duration 2s --warmup 300ms --hold 5ms --timeout 1m30s");
+    fn durations_are_parsed_as_in_go() {
+        let flags = parse("bench --duration 2s --warmup 300ms --hold 5ms --timeout 1m30s");
         assert_eq!(flags.run.duration, Duration::from_secs(2));
         assert_eq!(flags.run.warmup, Duration::from_millis(300));
         assert_eq!(flags.own.hold, Duration::from_millis(5));
         assert_eq!(flags.run.timeout, Some(Duration::from_secs(90)));
-        assert_eq!(parsed("bench --warmup 0s").run.warmup, Duration::ZERO);
-        assert!(Line::try_parse_from(["bench", "--duration", "2"]).is_err(), "of what?");
+        assert_eq!(parse("bench --warmup 0s").run.warmup, Duration::ZERO);
+        let without_unit = TestCli::try_parse_from(["bench", "--duration", "2"]);
+        assert!(without_unit.is_err(), "a duration needs a unit");
     }
 
     #[test]
-    fn there_are_no_more_connections_than_workers() {
-        assert_eq!(parsed("bench --workers 8").run.conns(), 1);
-        assert_eq!(parsed("bench --workers 8 --conns 3").run.conns(), 3);
-        assert_eq!(parsed("bench --workers 8 --conns 0").run.conns(), 8);
-        assert_eq!(parsed("bench --workers 8 --conns 9").run.conns(), 8);
+    fn connections_are_limited_to_workers() {
+        assert_eq!(parse("bench --workers 8").run.conns(), 1);
+        assert_eq!(parse("bench --workers 8 --conns 3").run.conns(), 3);
+        assert_eq!(parse("bench --workers 8 --conns 0").run.conns(), 8);
+        assert_eq!(parse("bench --workers 8 --conns 9").run.conns(), 8);
     }
 }

@@ -1,22 +1,22 @@
-//! The server's counters: what an operation cost it.
+//! The server's metrics, and the cost of an operation for the server.
 //!
-//! etcd serves them as text, one counter a line, at `/metrics` of its client address:
+//! etcd serves its metrics at `/metrics` of its client address, as text with one counter per line:
 //!
 //! ```text
 //! grpc_server_handled_total{grpc_code="OK",grpc_method="Txn",…,grpc_type="unary"} 124
 //! etcd_debugging_mvcc_current_revision 249
 //! ```
 //!
-//! They are read before and after the measured phase; the difference, by operation, does not depend
-//! on the machine.
+//! They are read before and after the measured phase. The difference per operation does not depend on
+//! the speed of the machine.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::figures::rounded;
+use super::stats::round_to;
 
-/// Counters that have no labels worth telling apart, and what they are called in the report.
+/// Counters that are reported without labels: the name in etcd, and the name in the report.
 const SCALARS: [(&str, &str); 10] = [
     ("etcd_debugging_mvcc_current_revision", "revisions_per_op"),
     ("etcd_debugging_mvcc_events_total", "watch_events_per_op"),
@@ -30,29 +30,31 @@ const SCALARS: [(&str, &str); 10] = [
     ("etcd_server_proposals_applied_total", "raft_applied_per_op"),
 ];
 
-/// A count for each method of the server.
+/// One count for each gRPC method.
 type ByMethod = BTreeMap<String, f64>;
 
-/// The counters at one moment.
+/// A snapshot of the counters.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     /// The server's version.
     pub(crate) version: Option<String>,
-    /// Unary calls that were answered.
+    /// Completed unary calls.
     unary: ByMethod,
-    /// Streams that were begun, and their messages, from the server's side.
+    /// Started streams.
     streams: ByMethod,
+    /// Stream messages that the server received.
     received: ByMethod,
+    /// Stream messages that the server sent.
     sent: ByMethod,
     cpu_s: f64,
     rss_bytes: f64,
-    /// By the names of the report.
+    /// The [`SCALARS`], by their names in the report.
     scalars: BTreeMap<&'static str, f64>,
 }
 
-/// What the server did in between, by operation.
+/// The cost of an operation for the server: differences between two snapshots, per operation.
 #[derive(Debug, Serialize)]
-pub(crate) struct Server {
+pub(crate) struct ServerCost {
     pub(crate) unary_rpcs_per_op: f64,
     unary_rpcs: ByMethod,
     stream_msgs_in_per_op: f64,
@@ -60,7 +62,7 @@ pub(crate) struct Server {
     stream_msgs_out_per_op: f64,
     pub(crate) stream_msgs_out: ByMethod,
     streams_started: ByMethod,
-    /// At the end, in all.
+    /// The total at the end of the run.
     rss_bytes: f64,
     pub(crate) cpu_us_per_op: f64,
     #[serde(flatten)]
@@ -68,19 +70,20 @@ pub(crate) struct Server {
 }
 
 impl Metrics {
-    /// Reads the lines that matter; others are skipped.
-    pub(super) fn read(text: &str) -> Self {
+    /// Parses the text of `/metrics`. Lines of other counters are skipped.
+    pub(super) fn parse(text: &str) -> Self {
         let mut metrics = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((counter, value)) = line.rsplit_once(' ') else { continue };
             let Ok(value) = value.parse::<f64>() else { continue };
             let (name, labels) = counter.split_once('{').unwrap_or((counter, ""));
-            metrics.count(name, labels, value);
+            metrics.add(name, labels, value);
         }
         metrics
     }
 
-    fn count(&mut self, name: &str, labels: &str, value: f64) {
+    /// Adds the value of one line.
+    fn add(&mut self, name: &str, labels: &str, value: f64) {
         let is_unary = label(labels, "grpc_type") == Some("unary");
         let by_method = match name {
             "grpc_server_handled_total" if is_unary => &mut self.unary,
@@ -109,18 +112,19 @@ impl Metrics {
         *by_method.entry(method.to_owned()).or_default() += value;
     }
 
-    /// What was counted since `before`, by operation.
-    pub(crate) fn since(&self, before: &Self, operations: u64) -> Server {
+    /// The cost per operation since the snapshot `before`.
+    pub(crate) fn since(&self, before: &Self, operations: u64) -> ServerCost {
         let n = operations as f64;
-        let (unary_rpcs_per_op, unary_rpcs) = more(&before.unary, &self.unary, n);
-        let (stream_msgs_in_per_op, stream_msgs_in) = more(&before.received, &self.received, n);
-        let (stream_msgs_out_per_op, stream_msgs_out) = more(&before.sent, &self.sent, n);
-        let (_, streams_started) = more(&before.streams, &self.streams, n);
+        let (unary_rpcs_per_op, unary_rpcs) = per_operation(&before.unary, &self.unary, n);
+        let (stream_msgs_in_per_op, stream_msgs_in) =
+            per_operation(&before.received, &self.received, n);
+        let (stream_msgs_out_per_op, stream_msgs_out) = per_operation(&before.sent, &self.sent, n);
+        let (_, streams_started) = per_operation(&before.streams, &self.streams, n);
         let scalars = SCALARS.iter().map(|(_, name)| {
             let at = |metrics: &Self| metrics.scalars.get(name).copied().unwrap_or(0.0);
-            (*name, rounded((at(self) - at(before)) / n, 4))
+            (*name, round_to((at(self) - at(before)) / n, 4))
         });
-        Server {
+        ServerCost {
             unary_rpcs_per_op,
             unary_rpcs,
             stream_msgs_in_per_op,
@@ -129,27 +133,27 @@ impl Metrics {
             stream_msgs_out,
             streams_started,
             rss_bytes: self.rss_bytes,
-            cpu_us_per_op: rounded((self.cpu_s - before.cpu_s) * 1e6 / n, 1),
+            cpu_us_per_op: round_to((self.cpu_s - before.cpu_s) * 1e6 / n, 1),
             scalars: scalars.collect(),
         }
     }
 }
 
-/// What `after` has more than `before`, divided by `n`: in all, and for each method.
-fn more(before: &ByMethod, after: &ByMethod, n: f64) -> (f64, ByMethod) {
+/// The difference of two counts divided by `n`: the sum over all methods, and by method.
+fn per_operation(before: &ByMethod, after: &ByMethod, n: f64) -> (f64, ByMethod) {
     let mut sum = 0.0;
     let mut each = ByMethod::new();
     for (method, value) in after {
-        let more = value - before.get(method).copied().unwrap_or(0.0);
-        if more > 0.0 {
-            sum += more;
-            each.insert(method.clone(), rounded(more / n, 4));
+        let difference = value - before.get(method).copied().unwrap_or(0.0);
+        if difference > 0.0 {
+            sum += difference;
+            each.insert(method.clone(), round_to(difference / n, 4));
         }
     }
-    (rounded(sum / n, 4), each)
+    (round_to(sum / n, 4), each)
 }
 
-/// The value of a label among `a="b",c="d"}`.
+/// The value of one of the labels `a="b",c="d"}`.
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
     let (_, quoted) = pairs.find(|(known, _)| *known == name)?;
@@ -160,18 +164,18 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    /// Lines of etcd 3.5.30 after 124 cycles of Go's mutex, with some of its comments.
+    /// Metrics of etcd 3.5.30 after 124 lock cycles of Go's mutex, with some of the comment lines.
     const CAPTURED: &str = include_str!("../../tests/data/metrics.txt");
 
     #[test]
-    fn counters_are_read_as_etcd_writes_them() {
-        let metrics = Metrics::read(CAPTURED);
+    fn counters_are_parsed_from_etcd_metrics() {
+        let metrics = Metrics::parse(CAPTURED);
         assert_eq!(metrics.version.as_deref(), Some("3.5.30"));
         assert_eq!((metrics.unary["Txn"], metrics.unary["Range"]), (124.0, 365.0));
         assert_eq!(metrics.unary.get("Watch"), None, "a stream is no unary call");
         assert_eq!((metrics.received["Watch"], metrics.sent["Watch"]), (238.0, 372.0));
         let messages = [&metrics.received, &metrics.sent, &metrics.streams];
-        assert!(messages.iter().all(|by_method| !by_method.contains_key("Txn")), "that is unary");
+        assert!(messages.iter().all(|by_method| !by_method.contains_key("Txn")), "Txn is unary");
         assert_eq!((metrics.streams["Watch"], metrics.streams["LeaseKeepAlive"]), (2.0, 1.0));
         assert_eq!((metrics.cpu_s, metrics.rss_bytes), (0.34, 37_081_088.0));
         let scalars = &metrics.scalars;
@@ -180,8 +184,8 @@ mod tests {
     }
 
     #[test]
-    fn the_calls_of_a_method_are_summed_over_its_answers() {
-        let metrics = Metrics::read(
+    fn calls_of_a_method_are_summed_over_status_codes() {
+        let metrics = Metrics::parse(
             "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",grpc_type=\"unary\"} 7\n\
              grpc_server_handled_total{grpc_code=\"Unknown\",grpc_method=\"Put\",grpc_type=\"unary\"} 2\n",
         );
@@ -189,20 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_is_the_difference_by_operation() {
-        let (before, mut after) = (Metrics::read(CAPTURED), Metrics::read(CAPTURED));
+    fn cost_is_the_difference_per_operation() {
+        let (before, mut after) = (Metrics::parse(CAPTURED), Metrics::parse(CAPTURED));
         *after.unary.get_mut("Txn").expect("it is among them") += 20.0;
         *after.unary.get_mut("Range").expect("it is among them") += 5.0;
         *after.sent.get_mut("Watch").expect("it is among them") += 10.0;
         *after.scalars.get_mut("revisions_per_op").expect("it is among them") += 40.0;
         after.cpu_s += 0.001;
 
-        let server = after.since(&before, 20);
-        assert_eq!(server.unary_rpcs_per_op, 1.25);
-        assert_eq!((server.unary_rpcs["Txn"], server.unary_rpcs["Range"]), (1.0, 0.25));
-        assert_eq!(server.unary_rpcs.len(), 2, "methods that were not called are left out");
-        assert_eq!((server.stream_msgs_out_per_op, server.stream_msgs_in_per_op), (0.5, 0.0));
-        assert_eq!(server.scalars["revisions_per_op"], 2.0);
-        assert_eq!(server.cpu_us_per_op, 50.0);
+        let cost = after.since(&before, 20);
+        assert_eq!(cost.unary_rpcs_per_op, 1.25);
+        assert_eq!((cost.unary_rpcs["Txn"], cost.unary_rpcs["Range"]), (1.0, 0.25));
+        assert_eq!(cost.unary_rpcs.len(), 2, "methods that were not called are left out");
+        assert_eq!((cost.stream_msgs_out_per_op, cost.stream_msgs_in_per_op), (0.5, 0.0));
+        assert_eq!(cost.scalars["revisions_per_op"], 2.0);
+        assert_eq!(cost.cpu_us_per_op, 50.0);
     }
 }

@@ -1,36 +1,36 @@
-//! `coord bench`: how fast the primitives are on a store, and what they cost it.
+//! `coord bench`: benchmarks of the primitives on a store, and their cost for the server.
 //!
-//! It takes the command line and prints the JSON of the Go program that measures etcd's own
-//! `concurrency` package, so that one script can run both and compare. A run is:
+//! Flags and JSON fields are those of the Go program that measures etcd's `concurrency` package, so
+//! that one script can run and compare both. The steps of a run:
 //!
 //! ```text
-//! connect, set up     one backend per connection, one worker per `--workers`, not measured
-//! warm up             the same operations, not counted
-//! settle, scrape      the server's counters, once cancelled watches have reached it
-//! measure             every worker repeats its operation until time or count is up
-//! settle, scrape      the difference, by operation, is what the server had to do
-//! judge, report       a broken invariant fails the run, whatever its speed
+//! connect, set up     one backend per connection, `--workers` workers; not measured
+//! warm up             the same operations; not counted
+//! settle, scrape      read the server's metrics, after cancelled watches have reached it
+//! measure             every worker repeats its operation until the time limit or the count
+//! settle, scrape      the difference per operation is the cost for the server
+//! check, report       a violated invariant fails the run
 //! ```
 //!
-//! What is measured is what a user would write: a workload knows nothing of the adapter, and the
-//! clock is read outside of the calls. The parts:
+//! A workload uses the public API as an application does: it does not depend on the adapter, and
+//! reads the clock outside of the calls. The modules:
 //!
 //! - `flags`: the command line;
-//! - `store`: what the workloads work on;
-//! - `workload`: the operations, one file each;
-//! - `phase`: workers at work, and what they note; `progress`: how far they are;
-//! - `metrics`: the server's counters, and `scrape`: how to ask for them;
-//! - `figures`: percentiles and fairness;
-//! - `report`: what is printed.
+//! - `store`: the connections and the key prefix of a run;
+//! - `workload`: the operations, one file for each kind;
+//! - `phase`: runs the workers, with `samples` for their latencies and `progress` for the bar;
+//! - `metrics`: the server's metrics, and `scrape` to read them;
+//! - `stats`: percentiles and fairness;
+//! - `report`: the output.
 
-mod figures;
 mod flags;
 mod metrics;
-mod notes;
 mod phase;
 mod progress;
 mod report;
+mod samples;
 mod scrape;
+mod stats;
 mod store;
 mod workload;
 
@@ -43,22 +43,24 @@ use coord_core::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
 
-use crate::end::{End, print};
-use figures::Fairness;
-use flags::{Flags, HoldFlags, NoFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags};
-use phase::{Limit, Phase};
+use crate::exit::{ExitError, print};
+use flags::{
+    Flags, HoldTimeFlags, NoFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags,
+};
+use phase::{Phase, PhaseLimit};
 use report::Report;
+use stats::Fairness;
 use store::Store;
-use workload::election::{Campaigner, Observing};
-use workload::raw::{Call, Raw};
+use workload::election::{Candidate, ObserveWorkload};
+use workload::lock_cycle::{Exclusive, LockCycle};
+use workload::raw::{RawCall, RawWorkload};
 use workload::session::SessionCycle;
-use workload::stm::Changes;
-use workload::turns::{Claim, Turns};
+use workload::stm::StmWorkload;
 use workload::{Worker, Workload};
 
-/// Measure the primitives on a store, and what they cost it.
+/// Measure the speed of the primitives on a store, and their cost for the server.
 ///
-/// One line of JSON is printed, or a table if standard output is a terminal.
+/// Prints a table if standard output is a terminal, and one line of JSON otherwise.
 #[derive(Args, Debug)]
 #[command(
     subcommand_value_name = "WORKLOAD",
@@ -67,89 +69,93 @@ use workload::{Worker, Workload};
 )]
 pub(crate) struct Bench {
     #[command(subcommand)]
-    command: Command,
+    workload: WorkloadCommand,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   coord bench mutex-contended --endpoint mem: --workers 8
-      in memory, in this process: what the primitives themselves cost
+      measure the primitives themselves, on a store in memory
   coord bench mutex-contended --endpoint 127.0.0.1:2379 --workers 8 --duration 3s
-      on an etcd
+      measure on an etcd server
   coord bench raw-put --count 1000 --json
-      a thousand puts, as JSON
+      measure a thousand puts and print JSON
   coord bench mutex-contended --help
-      the flags of a workload
+      print the flags of a workload
 
-Keys are put under `--prefix` and deleted at the end, unless the run fails or times out.
+All keys have the prefix `--prefix`. The run deletes them at its end, unless it fails or times out.
 
 Exit status:
-  0  done
-  1  it failed, or an invariant was broken
-  2  the command line is wrong
+  0  the run completed
+  1  the run failed, or an invariant was violated
+  2  usage error
   3  timed out";
 
+/// The workloads and their flags.
 #[derive(Debug, Subcommand)]
-enum Command {
+enum WorkloadCommand {
     /// Put a key
     RawPut(Flags<RawFlags>),
     /// Read a key
     RawGet(Flags<RawFlags>),
-    /// Read a key, from whichever member is asked
+    /// Read a key with a serializable read
     RawGetStale(Flags<RawFlags>),
-    /// Put a key and read it, if it exists, in one transaction
+    /// Put and read a key in one transaction, if the key exists
     RawTxn(Flags<RawFlags>),
     /// Open a session and close it
     SessionCycle(Flags<SessionFlags>),
-    /// Lock and unlock, a lock for each worker
-    MutexUncontended(Flags<HoldFlags>),
-    /// Lock and unlock, one lock for all workers, a session each
-    MutexContended(Flags<HoldFlags>),
-    /// Campaign and resign, an election for each worker
-    ElectionCycle(Flags<HoldFlags>),
-    /// Campaign and resign, one election for all workers, a session each
-    ElectionHandoff(Flags<HoldFlags>),
-    /// Proclaim until an observer on a connection of its own is shown it; one worker
+    /// Lock and unlock, one lock for each worker
+    MutexUncontended(Flags<HoldTimeFlags>),
+    /// Lock and unlock, one lock for all workers, one session each
+    MutexContended(Flags<HoldTimeFlags>),
+    /// Campaign and resign, one election for each worker
+    ElectionCycle(Flags<HoldTimeFlags>),
+    /// Campaign and resign, one election for all workers, one session each
+    ElectionHandoff(Flags<HoldTimeFlags>),
+    /// Proclaim a value and wait until an observer on another connection receives it; one worker
     ElectionObserve(Flags<NoFlags>),
-    /// Move 1 between two accounts, in a transaction
+    /// Move 1 between two accounts in a transaction
     StmTransfer(Flags<TransferFlags>),
-    /// Add 1 to a number that all workers share, in a transaction
+    /// Add 1 to a counter of all workers in a transaction
     StmCounter(Flags<StmFlags>),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
 
 impl Bench {
-    /// Runs the workload and prints what it found.
-    pub(crate) async fn run(self) -> Result<(), End> {
-        match self.command {
-            Command::RawPut(flags) => raw("raw-put", Call::Put, flags).await,
-            Command::RawGet(flags) => raw("raw-get", Call::Get, flags).await,
-            Command::RawGetStale(flags) => raw("raw-get-stale", Call::GetStale, flags).await,
-            Command::RawTxn(flags) => raw("raw-txn", Call::Txn, flags).await,
+    /// Runs the workload and prints its report.
+    pub(crate) async fn run(self) -> Result<(), ExitError> {
+        match self.workload {
+            Command::RawPut(flags) => raw("raw-put", RawCall::Put, flags).await,
+            Command::RawGet(flags) => raw("raw-get", RawCall::Get, flags).await,
+            Command::RawGetStale(flags) => raw("raw-get-stale", RawCall::GetStale, flags).await,
+            Command::RawTxn(flags) => raw("raw-txn", RawCall::Txn, flags).await,
             Command::SessionCycle(Flags { run, own }) => {
-                timed("session-cycle", &run, SessionCycle { ttl: own.ttl() }).await
+                run_and_print("session-cycle", &run, SessionCycle { ttl: own.ttl() }).await
             }
-            Command::MutexUncontended(flags) => apart::<Mutex>("mutex-uncontended", flags).await,
+            Command::MutexUncontended(flags) => {
+                per_worker::<Mutex>("mutex-uncontended", flags).await
+            }
             Command::MutexContended(flags) => shared::<Mutex>("mutex-contended", flags).await,
-            Command::ElectionCycle(flags) => apart::<Campaigner>("election-cycle", flags).await,
-            Command::ElectionHandoff(flags) => {
-                shared::<Campaigner>("election-handoff", flags).await
-            }
+            Command::ElectionCycle(flags) => per_worker::<Candidate>("election-cycle", flags).await,
+            Command::ElectionHandoff(flags) => shared::<Candidate>("election-handoff", flags).await,
             Command::ElectionObserve(Flags { run, own: NoFlags {} }) => {
                 if run.workers.get() > 1 {
-                    return Err(End::misused("election-observe takes one worker"));
+                    return Err(ExitError::usage(
+                        "election-observe runs with one worker: use --workers 1",
+                    ));
                 }
-                timed("election-observe", &run, Observing).await
+                run_and_print("election-observe", &run, ObserveWorkload).await
             }
             Command::StmTransfer(Flags { run, own }) => {
-                timed("stm-transfer", &run, Changes::transfer(own.accounts, own.stm)).await
+                run_and_print("stm-transfer", &run, StmWorkload::transfer(own.accounts, own.stm))
+                    .await
             }
             Command::StmCounter(Flags { run, own }) => {
-                timed("stm-counter", &run, Changes::count(own)).await
+                run_and_print("stm-counter", &run, StmWorkload::counter(own)).await
             }
-            Command::Unknown(words) => Err(End::misused(format!(
-                "there is no workload {:?}; there are: {}",
+            Command::Unknown(words) => Err(ExitError::usage(format!(
+                "unknown workload {:?}: use one of {}",
                 words.first().map_or("", String::as_str),
                 workloads().join(" ")
             ))),
@@ -157,33 +163,49 @@ impl Bench {
     }
 }
 
-/// The names of the workloads, as the command line takes them.
+/// The names of the workloads on the command line.
 fn workloads() -> Vec<String> {
-    let all = Command::augment_subcommands(clap::Command::new("bench"));
+    let all = WorkloadCommand::augment_subcommands(clap::Command::new("bench"));
     all.get_subcommands().map(|workload| workload.get_name().to_owned()).collect()
 }
 
-async fn raw(name: &str, call: Call, Flags { run, own }: Flags<RawFlags>) -> Result<(), End> {
-    timed(name, &run, Raw { call, keys: own.keys, val_size: own.val_size }).await
+/// Runs a `raw-*` workload.
+async fn raw(
+    name: &str,
+    call: RawCall,
+    Flags { run, own }: Flags<RawFlags>,
+) -> Result<(), ExitError> {
+    run_and_print(name, &run, RawWorkload { call, keys: own.keys, val_size: own.val_size }).await
 }
 
-/// Every worker takes turns with itself alone.
-async fn apart<C: Claim>(name: &str, Flags { run, own }: Flags<HoldFlags>) -> Result<(), End> {
-    timed(name, &run, Turns::<C>::apart(own.session.ttl(), own.hold)).await
+/// Runs a workload in which every worker has its own lock or election.
+async fn per_worker<E: Exclusive>(
+    name: &str,
+    Flags { run, own }: Flags<HoldTimeFlags>,
+) -> Result<(), ExitError> {
+    run_and_print(name, &run, LockCycle::<E>::per_worker(own.session.ttl(), own.hold)).await
 }
 
-/// All workers take turns.
-async fn shared<C: Claim>(name: &str, Flags { run, own }: Flags<HoldFlags>) -> Result<(), End> {
-    timed(name, &run, Turns::<C>::shared(own.session.ttl(), own.hold)).await
+/// Runs a workload in which all workers contend for one lock or election.
+async fn shared<E: Exclusive>(
+    name: &str,
+    Flags { run, own }: Flags<HoldTimeFlags>,
+) -> Result<(), ExitError> {
+    run_and_print(name, &run, LockCycle::<E>::shared(own.session.ttl(), own.hold)).await
 }
 
-/// Measures, as long as there is time, and prints what was found.
-async fn timed<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result<(), End> {
+/// Measures a workload within the time limit, and prints the report.
+async fn run_and_print<W: Workload>(
+    name: &str,
+    flags: &RunFlags,
+    workload: W,
+) -> Result<(), ExitError> {
     let limit = flags.timeout.unwrap_or(Duration::from_secs(120) + 2 * flags.duration);
-    let Ok(measured) = timeout(limit, measured(name, flags, workload)).await else {
-        return Err(End::new(End::TIMED_OUT, "timed out"));
+    let Ok(report) = timeout(limit, measure(name, flags, workload)).await else {
+        let message = format!("timed out after {limit:?}: see --timeout");
+        return Err(ExitError::new(ExitError::TIMED_OUT, message));
     };
-    let report = measured?;
+    let report = report?;
     let printed = if flags.json || !std::io::stdout().is_terminal() {
         serde_json::to_string(&report).context("the report as JSON")?
     } else {
@@ -194,28 +216,28 @@ async fn timed<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result
 }
 
 /// One run, from the first connection to the report.
-async fn measured<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result<Report> {
+async fn measure<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Result<Report> {
     let store = Store::connect(&flags.store, flags.conns(), &flags.prefix, name).await?;
     let mut workers = Vec::new();
     for number in 0..flags.workers.get() {
         workers.push(workload.worker(&store, number).await.context("set-up")?);
     }
-    if let Some(limit) = Limit::of_warm_up(flags) {
-        workload.begin();
+    if let Some(limit) = PhaseLimit::of_warm_up(flags) {
+        workload.begin_phase();
         workers = Phase::new(limit).run("warm-up", workers).await.context("warm-up")?.workers;
     }
-    let before = store.settled().await?;
-    workload.begin();
+    let before = store.settle_and_scrape().await?;
+    workload.begin_phase();
     let cpu_before = cpu_time();
-    let mut phase = Phase::new(Limit::of_measurement(flags)).run("measuring", workers).await?;
+    let mut phase = Phase::new(PhaseLimit::of_measurement(flags)).run("measuring", workers).await?;
     let cpu = cpu_time().saturating_sub(cpu_before);
-    let after = store.settled().await?;
+    let after = store.settle_and_scrape().await?;
 
     let operations = phase.operations();
     if operations == 0 {
-        bail!("no operation completed");
+        bail!("no operation completed: give a longer --duration");
     }
-    let facts = workload.judged(&store, operations).await.context("invariant")?;
+    let fields = workload.check(&store, operations).await.context("invariant")?;
     let report = Report {
         impl_name: "coord",
         impl_version: concat!("coord ", env!("CARGO_PKG_VERSION")),
@@ -226,28 +248,28 @@ async fn measured<W: Workload>(name: &str, flags: &RunFlags, workload: W) -> Res
         tag: flags.tag.clone(),
         server_version: after.as_ref().and_then(|after| after.version.clone()),
         ops: operations,
-        elapsed_s: figures::rounded(phase.elapsed.as_secs_f64(), 4),
-        ops_per_s: figures::rounded(operations as f64 / phase.elapsed.as_secs_f64(), 1),
+        elapsed_s: stats::round_to(phase.elapsed.as_secs_f64(), 4),
+        ops_per_s: stats::round_to(operations as f64 / phase.elapsed.as_secs_f64(), 1),
         fairness: Fairness::of(&phase.by_worker()),
         latency_us: phase.summaries(),
         server: before.zip(after).map(|(before, after)| after.since(&before, operations)),
-        client_cpu_us_per_op: figures::rounded(cpu.as_secs_f64() * 1e6 / operations as f64, 2),
-        facts,
+        client_cpu_us_per_op: stats::round_to(cpu.as_secs_f64() * 1e6 / operations as f64, 2),
+        fields,
     };
     for worker in phase.workers {
-        worker.leave().await.context("tear-down")?;
+        worker.tear_down().await.context("tear-down")?;
     }
     store.clean_up().await.context("tear-down")?;
     Ok(report)
 }
 
-/// Processor time that this process has taken so far, all threads, user and system.
+/// The processor time of this process so far: all threads, user and system.
 fn cpu_time() -> Duration {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     Duration::try_from(spent).unwrap_or_default()
 }
 
-/// Lets what the workers set off reach the server: cancelled watches, above all.
+/// Waits until requests in flight have reached the server, above all the cancellation of watches.
 async fn settle() {
     sleep(Duration::from_millis(60)).await;
 }

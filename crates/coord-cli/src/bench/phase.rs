@@ -1,4 +1,4 @@
-//! Workers at work: each repeats its operation until time or count is up.
+//! A phase of a run: all workers repeat their operation until a time limit or an operation count.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::figures::Summary;
 use super::flags::RunFlags;
-use super::notes::Notes;
 use super::progress;
+use super::samples::Samples;
+use super::stats::Summary;
 use super::workload::Worker;
 
-/// When a phase ends.
+/// When a phase ends: at the time limit, or at the operation count if there is one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit {
+pub(crate) struct PhaseLimit {
     time: Duration,
-    /// In all, not for each worker.
+    /// For all workers together.
     operations: Option<u64>,
 }
 
-impl Limit {
-    /// `None` if there is to be no warm-up.
+impl PhaseLimit {
+    /// The limit of the warm-up; `None` if the flags ask for none.
     pub(crate) fn of_warm_up(flags: &RunFlags) -> Option<Self> {
         let operations = (flags.warmup_count > 0).then_some(flags.warmup_count);
         let time = match flags.warmup {
@@ -35,7 +35,7 @@ impl Limit {
         wanted.then_some(Self { time, operations })
     }
 
-    /// With a count, time is but a cap.
+    /// The limit of the measured phase. With a count, the time limit is at least 60 s.
     pub(crate) fn of_measurement(flags: &RunFlags) -> Self {
         match flags.count {
             0 => Self { time: flags.duration, operations: None },
@@ -47,90 +47,95 @@ impl Limit {
     }
 }
 
-/// A time in which all workers repeat their operation.
+/// A running phase.
 #[derive(Debug)]
 pub(crate) struct Phase {
-    limit: Limit,
-    begun: Instant,
-    /// Operations that were begun, and one more for each worker that was stopped by the count.
+    limit: PhaseLimit,
+    start: Instant,
+    /// The number of started operations, plus one for each worker that the count has stopped.
     claimed: AtomicU64,
 }
 
-/// What a phase gave.
+/// The workers of a completed phase, and their samples.
 #[derive(Debug)]
-pub(crate) struct Done<W> {
+pub(crate) struct PhaseResult<W> {
     pub(crate) workers: Vec<W>,
     pub(crate) elapsed: Duration,
-    notes: Vec<Notes>,
+    samples: Vec<Samples>,
 }
 
 impl Phase {
-    /// It begins now.
-    pub(crate) fn new(limit: Limit) -> Self {
-        Self { limit, begun: Instant::now(), claimed: AtomicU64::new(0) }
+    /// Starts a phase now.
+    pub(crate) fn new(limit: PhaseLimit) -> Self {
+        Self { limit, start: Instant::now(), claimed: AtomicU64::new(0) }
     }
 
-    /// Whether there is time for one more operation, which is then to be made.
-    fn goes_on(&self) -> bool {
+    /// Claims one more operation, which the caller must run then; `false` if the phase is over.
+    fn claim_operation(&self) -> bool {
         let claimed = |count| self.claimed.fetch_add(1, Ordering::Relaxed) < count;
-        self.limit.operations.is_none_or(claimed) && self.begun.elapsed() < self.limit.time
+        self.limit.operations.is_none_or(claimed) && self.start.elapsed() < self.limit.time
     }
 
-    /// How much of it is over, from 0 to 1: of its time, or of its operations if that is more.
+    /// The progress from 0 to 1: the elapsed share of the time, or of the count if that is larger.
     pub(crate) fn progress(&self) -> f64 {
         let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole).min(1.0) } else { 1.0 };
-        let of_time = share(self.begun.elapsed().as_secs_f64(), self.limit.time.as_secs_f64());
+        let of_time = share(self.start.elapsed().as_secs_f64(), self.limit.time.as_secs_f64());
         let claimed = self.claimed.load(Ordering::Relaxed) as f64;
         let of_count = self.limit.operations.map(|count| share(claimed, count as f64));
         of_time.max(of_count.unwrap_or_default())
     }
 
-    /// Has all workers work, and waits until the last has completed its last operation. The first
-    /// error ends the phase. `what` it is called where its progress is shown.
-    pub(crate) async fn run<W: Worker>(self, what: &str, workers: Vec<W>) -> Result<Done<W>> {
+    /// Runs all workers, and waits until each has completed its last operation. The first error ends
+    /// the phase. The progress bar shows `label`.
+    pub(crate) async fn run<W: Worker>(
+        self,
+        label: &str,
+        workers: Vec<W>,
+    ) -> Result<PhaseResult<W>> {
         let phase = Arc::new(self);
         let mut tasks = JoinSet::new();
         for (number, mut worker) in workers.into_iter().enumerate() {
             let phase = Arc::clone(&phase);
             tasks.spawn(async move {
-                let mut notes = Notes::default();
-                while phase.goes_on() {
-                    worker.step(&mut notes).await?;
-                    notes.operations += 1;
+                let mut samples = Samples::default();
+                while phase.claim_operation() {
+                    worker.step(&mut samples).await?;
+                    samples.operations += 1;
                 }
-                Ok::<_, anyhow::Error>((number, worker, notes))
+                Ok::<_, anyhow::Error>((number, worker, samples))
             });
         }
         let all = async {
-            let mut ended = Vec::new();
+            let mut completed = Vec::new();
             while let Some(worker) = tasks.join_next().await {
-                ended.push(worker.context("a worker")??);
+                completed.push(worker.context("a worker")??);
             }
-            Ok::<_, anyhow::Error>(ended)
+            Ok::<_, anyhow::Error>(completed)
         };
-        let mut ended = progress::shown(what, || phase.progress(), all).await?;
-        let elapsed = phase.begun.elapsed();
-        ended.sort_unstable_by_key(|(number, ..)| *number);
-        let (workers, notes) = ended.into_iter().map(|(_, worker, notes)| (worker, notes)).unzip();
-        Ok(Done { workers, elapsed, notes })
+        let mut completed = progress::with_bar(label, || phase.progress(), all).await?;
+        let elapsed = phase.start.elapsed();
+        completed.sort_unstable_by_key(|(number, ..)| *number);
+        let completed = completed.into_iter().map(|(_, worker, samples)| (worker, samples));
+        let (workers, samples) = completed.unzip();
+        Ok(PhaseResult { workers, elapsed, samples })
     }
 }
 
-impl<W> Done<W> {
-    /// The operations that each worker completed.
+impl<W> PhaseResult<W> {
+    /// The number of completed operations of each worker.
     pub(crate) fn by_worker(&self) -> Vec<u64> {
-        self.notes.iter().map(|notes| notes.operations).collect()
+        self.samples.iter().map(|samples| samples.operations).collect()
     }
 
-    /// The operations that were completed.
+    /// The number of completed operations.
     pub(crate) fn operations(&self) -> u64 {
         self.by_worker().iter().sum()
     }
 
-    /// The latencies of all workers, by the name of their series.
+    /// Summarizes the latencies of all workers, by series.
     pub(crate) fn summaries(&mut self) -> BTreeMap<&'static str, Summary> {
         let mut all = BTreeMap::<_, Vec<_>>::new();
-        for (name, latencies) in self.notes.iter_mut().flat_map(|notes| &mut notes.series) {
+        for (name, latencies) in self.samples.iter_mut().flat_map(|samples| &mut samples.series) {
             all.entry(*name).or_default().append(latencies);
         }
         let summaries = all.into_iter().map(|(name, latencies)| (name, Summary::of(latencies)));

@@ -1,15 +1,15 @@
-//! What is printed: JSON with the fields of the Go program, or a table of the same.
+//! The report of a run: JSON with the field names of the Go program, or a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::figures::{Fairness, Summary};
-use super::metrics::Server;
-use super::workload::Facts;
+use super::metrics::ServerCost;
+use super::stats::{Fairness, Summary};
+use super::workload::ReportFields;
 
-/// A run, by the names that the Go program gives to its fields.
+/// The result of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     #[serde(rename = "impl")]
@@ -27,16 +27,17 @@ pub(crate) struct Report {
     pub(crate) ops_per_s: f64,
     pub(crate) fairness: Fairness,
     pub(crate) latency_us: BTreeMap<&'static str, Summary>,
-    /// None in memory.
+    /// `None` for a store in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) server: Option<Server>,
+    pub(crate) server: Option<ServerCost>,
     pub(crate) client_cpu_us_per_op: f64,
+    /// The fields that the workload adds.
     #[serde(flatten)]
-    pub(crate) facts: Facts,
+    pub(crate) fields: ReportFields,
 }
 
 impl Report {
-    /// For people: at most 80 columns.
+    /// Formats the report as a table of at most 80 columns.
     pub(crate) fn table(&self) -> String {
         let mut table = String::new();
         self.write_table(&mut table).expect("a string takes everything");
@@ -78,13 +79,14 @@ impl Report {
                 server.scalars["revisions_per_op"],
             )?;
         }
-        for (name, value) in &self.facts {
+        for (name, value) in &self.fields {
             write!(out, "\n{name} {value}")?;
         }
         Ok(())
     }
 }
 
+/// One row of the latency table.
 fn row(head: &str, cells: &[impl AsRef<str>]) -> String {
     let cells = cells.iter().map(|cell| format!("{:>10}", cell.as_ref()));
     format!("{head:<10}{}", cells.collect::<String>())

@@ -1,4 +1,4 @@
-//! Asking a member for its counters, over HTTP or HTTPS.
+//! Reads the metrics of one member over HTTP or HTTPS.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use tokio::time::timeout;
 
 use super::metrics::Metrics;
 
-/// How long the server may take to tell its counters.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of one request for the metrics.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The member whose counters are read.
+/// The metrics endpoint of a member.
 #[derive(Debug)]
-pub(crate) struct Member {
-    /// Without a scheme.
+pub(crate) struct MetricsEndpoint {
+    /// The address without a scheme.
     host: String,
     scheme: &'static str,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
 }
 
-impl Member {
-    /// The member at this address, `host:port` or a URL. An address without a scheme is `https` if
-    /// there are certificates, as for all other calls.
+impl MetricsEndpoint {
+    /// The endpoint of the member at an address, `host:port` or a URL. An address without a scheme
+    /// uses `https` if certificates are configured, as all other requests do.
     pub(crate) fn new(address: &str, certificates: Option<Certificates>) -> Result<Self> {
         let (scheme, host) = match address.split_once("://") {
             Some(("https", host)) => ("https", host),
@@ -43,31 +43,36 @@ impl Member {
         let connector = if scheme == "https" {
             connector.with_tls_config(tls(certificates.unwrap_or_default())?)
         } else {
-            // Never used, and so trusts nobody.
-            let nobody = client_config().with_root_certificates(RootCertStore::empty());
-            connector.with_tls_config(nobody.with_no_client_auth())
+            // The builder requires a TLS configuration. This one is never used, and trusts no authority.
+            let unused = client_config().with_root_certificates(RootCertStore::empty());
+            connector.with_tls_config(unused.with_no_client_auth())
         };
         let connector = connector.https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { host: host.trim_end_matches('/').to_owned(), scheme, client })
     }
 
-    /// Its counters now.
-    pub(crate) async fn scraped(&self) -> Result<Metrics> {
+    /// Reads the current metrics.
+    pub(crate) async fn scrape(&self) -> Result<Metrics> {
         let Self { host, scheme, client } = self;
-        let address = format!("{scheme}://{host}/metrics").parse().context("not an address")?;
-        let text = timeout(PATIENCE, async {
-            let answer = client.get(address).await?;
-            ensure!(answer.status().is_success(), "{host} answered {}", answer.status());
-            Ok(answer.into_body().collect().await?.to_bytes())
+        let address = format!("{scheme}://{host}/metrics")
+            .parse()
+            .with_context(|| format!("invalid address {host}"))?;
+        let text = timeout(SCRAPE_TIMEOUT, async {
+            let response = client.get(address).await?;
+            ensure!(response.status().is_success(), "{host} returned {}", response.status());
+            Ok(response.into_body().collect().await?.to_bytes())
         });
-        let text = text.await.with_context(|| format!("{host} did not answer"))??;
-        Ok(Metrics::read(&String::from_utf8_lossy(&text)))
+        let text = text
+            .await
+            .with_context(|| format!("{host} sent no response within {SCRAPE_TIMEOUT:?}"))??;
+        Ok(Metrics::parse(&String::from_utf8_lossy(&text)))
     }
 }
 
+/// The TLS configuration of the certificates.
 fn tls(Certificates { authorities, identity, .. }: Certificates) -> Result<ClientConfig> {
-    let trusting = match authorities {
+    let config = match authorities {
         None => client_config().with_native_roots().context("the system's authorities")?,
         Some(pem) => {
             let mut roots = RootCertStore::empty();
@@ -77,17 +82,18 @@ fn tls(Certificates { authorities, identity, .. }: Certificates) -> Result<Clien
             client_config().with_root_certificates(roots)
         }
     };
-    let Some((certificate, key)) = identity else { return Ok(trusting.with_no_client_auth()) };
+    let Some((certificate, key)) = identity else { return Ok(config.with_no_client_auth()) };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certificate).collect();
     let key = PrivateKeyDer::from_pem_slice(&key).context("the key of the certificate")?;
     let chain = chain.context("the certificate")?;
-    trusting.with_client_auth_cert(chain, key).context("the certificate and its key")
+    config.with_client_auth_cert(chain, key).context("the certificate and its key")
 }
 
 type Config = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 
+/// A configuration with the cryptography of aws-lc-rs, still without authorities.
 fn client_config() -> Config {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
-    builder.with_safe_default_protocol_versions().expect("ring speaks them")
+    builder.with_safe_default_protocol_versions().expect("aws-lc-rs supports them")
 }

@@ -1,4 +1,4 @@
-//! What the workloads work on: connections to a store, and a place in it that is theirs.
+//! The store of a run: its connections, and a key prefix of its own.
 
 use std::process;
 use std::sync::Arc;
@@ -11,24 +11,25 @@ use coord_core::{
 use coord_mem::MemBackend;
 
 use super::metrics::Metrics;
-use super::scrape::Member;
+use super::scrape::MetricsEndpoint;
 use crate::store::StoreFlags;
 
-/// How much history a store in memory keeps, so that a long run does not fill the machine.
+/// How many revisions a store in memory retains, so that a long run does not exhaust the memory.
 const RETAINED_REVISIONS: u64 = 100_000;
 
-/// A store, over one or several connections.
+/// A store, reached over one or several connections.
 pub(crate) struct Store {
     flags: StoreFlags,
     backends: Vec<Arc<dyn KvBackend>>,
-    /// The member whose counters are read.
-    member: Option<Member>,
-    /// Starts every key of this run, and no other key.
+    /// The metrics of the first member; `None` for a store in memory.
+    metrics: Option<MetricsEndpoint>,
+    /// The prefix of every key of this run. No other key has it.
     prefix: String,
 }
 
 impl Store {
-    /// Opens all connections, and makes a call on each, so that no later one pays for it.
+    /// Opens all connections and sends one request on each, so that no later request includes the
+    /// connection setup.
     pub(crate) async fn connect(
         flags: &StoreFlags,
         conns: usize,
@@ -36,7 +37,7 @@ impl Store {
         workload: &str,
     ) -> Result<Self> {
         let mut backends: Vec<Arc<dyn KvBackend>> = Vec::new();
-        let member = match flags.members()? {
+        let metrics = match flags.members()? {
             None => {
                 let kv = MemBackend::builder().retain_revisions(RETAINED_REVISIONS).build();
                 let shared = Client::new(kv);
@@ -48,29 +49,29 @@ impl Store {
                     backends.push(flags.connect().await?);
                 }
                 let address = members.first().map(String::as_str).unwrap_or_default();
-                Some(Member::new(address, flags.certificates()?)?)
+                Some(MetricsEndpoint::new(address, flags.certificates()?)?)
             }
         };
-        // The process and the revision name the run: a later run of the same process number finds
-        // a later revision, for every run writes.
+        // The process id and the revision identify the run. A later run with the same process id reads a
+        // later revision, because every run writes.
         let mut revision = Revision::ZERO;
         for kv in &backends {
-            let looked = kv.range(Range::new(prefix.to_owned())).await.context("connect")?;
-            revision = looked.header.revision;
+            let read = kv.range(Range::new(prefix.to_owned())).await.context("connect")?;
+            revision = read.header.revision;
         }
         let prefix = format!("{prefix}/{workload}/{}-{revision}/", process::id());
-        Ok(Self { flags: flags.clone(), backends, member, prefix })
+        Ok(Self { flags: flags.clone(), backends, metrics, prefix })
     }
 
     /// The connection of a worker.
-    pub(crate) fn of_worker(&self, number: usize) -> &Arc<dyn KvBackend> {
+    pub(crate) fn connection(&self, number: usize) -> &Arc<dyn KvBackend> {
         &self.backends[number % self.backends.len()]
     }
 
-    /// A connection that no worker has.
-    pub(crate) async fn another(&self) -> Result<Arc<dyn KvBackend>> {
+    /// Opens a connection that no worker uses. A store in memory has one connection only.
+    pub(crate) async fn new_connection(&self) -> Result<Arc<dyn KvBackend>> {
         match self.flags.members()? {
-            None => Ok(Arc::clone(self.of_worker(0))),
+            None => Ok(Arc::clone(self.connection(0))),
             Some(_) => self.flags.connect().await,
         }
     }
@@ -80,11 +81,11 @@ impl Store {
         format!("{}{name}", self.prefix)
     }
 
-    /// The server's counters, once what is under way has reached it; `None` in memory.
-    pub(crate) async fn settled(&self) -> Result<Option<Metrics>> {
+    /// Reads the server's metrics after the requests in flight have reached it; `None` in memory.
+    pub(crate) async fn settle_and_scrape(&self) -> Result<Option<Metrics>> {
         super::settle().await;
-        match &self.member {
-            Some(member) => member.scraped().await.context("metrics").map(Some),
+        match &self.metrics {
+            Some(endpoint) => endpoint.scrape().await.context("metrics").map(Some),
             None => Ok(None),
         }
     }

@@ -1,11 +1,11 @@
-//! The command that runs while something is held, and all that it starts: a process group.
+//! The command that runs during the hold, in a process group of its own.
 //!
-//! A group of its own, so that all of it can be told to stop, and killed, without the shell or the
-//! script that started this program.
+//! coord can signal the whole group, including processes that the command starts, and does not
+//! affect the shell or script that started coord.
 //!
-//! A command that is stopped with ctrl-Z goes on at once: who holds something that others wait for
-//! is not to be suspended. One that is stopped because it wants the terminal goes on when that can
-//! be given to it.
+//! A command that is stopped with ctrl-Z is continued at once, because other clients wait for the
+//! lock. A command that is stopped because it uses the terminal in the background is continued when
+//! coord can move it to the foreground.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -18,162 +18,161 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::group::Group;
-use super::reaper::{Ended, Reaper};
+use super::reaper::{CommandExit, Reaper};
 use super::terminal::Terminal;
-use crate::end::{End, complain};
+use crate::exit::{ExitError, report};
 use crate::signals::{Signals, name_of, status_of};
 
-/// The command cannot be run.
-const NOT_RUN: u8 = 126;
-/// The command is not there.
+/// Exit status: the command cannot be run.
+const CANNOT_RUN: u8 = 126;
+/// Exit status: the command was not found.
 const NOT_FOUND: u8 = 127;
 
-/// How often to look whether a group is gone whose leader is.
-const POLL: Duration = Duration::from_millis(10);
-/// How often to look whether processes that may not be signalled are gone.
-const UNREACHABLE_POLL: Duration = Duration::from_millis(200);
-/// How long a group that was killed may take to be gone.
-const BURIAL: Duration = Duration::from_secs(1);
-/// How often to look whether the terminal that the command wants is ours to give by now.
-const ASKING: Duration = Duration::from_millis(200);
+/// How often to check whether the group is empty after the command has ended.
+const GROUP_POLL: Duration = Duration::from_millis(10);
+/// How often to check whether processes that refuse signals have ended.
+const REFUSING_POLL: Duration = Duration::from_millis(200);
+/// How long to wait until a killed group is empty.
+const MAX_GROUP_END_WAIT: Duration = Duration::from_secs(1);
+/// How often to retry to move the command to the foreground.
+const FOREGROUND_RETRY: Duration = Duration::from_millis(200);
 
-/// A command that runs. Dropped before it has ended, it is killed.
+/// The running command. It is killed if this is dropped before it has ended.
 #[derive(Debug)]
 pub(super) struct Child {
-    /// What complains.
+    /// The name of the subcommand, for messages.
     subcommand: &'static str,
-    ended: Ended,
+    exit: CommandExit,
     group: Group,
-    /// That a child was stopped, or has ended. Listened to from before there was one.
-    stops: unix::Signal,
+    /// CHLD, received when a child stops or ends. Handled before the command is spawned.
+    child_signals: unix::Signal,
     terminal: Terminal,
-    /// That it was stopped for want of the terminal.
+    /// Whether the command was stopped because it used the terminal in the background.
     wants_terminal: bool,
 }
 
 impl Child {
-    /// Spawns it in a process group of its own.
-    pub(super) fn spawned(
+    /// Spawns the command in a process group of its own.
+    pub(super) fn spawn(
         subcommand: &'static str,
         reaper: &Reaper,
         command: &mut Command,
         mask: SigSet,
-    ) -> Result<Self, End> {
-        let stops = unix::signal(SignalKind::child());
-        let stops = stops.map_err(|error| End::new(NOT_RUN, format!("signals: {error}")))?;
+    ) -> Result<Self, ExitError> {
+        let child_signals = unix::signal(SignalKind::child())
+            .map_err(|error| ExitError::new(CANNOT_RUN, format!("signals: {error}")))?;
         let spawned = reaper.spawn(command.process_group(0), mask);
-        let (process, ended) = spawned.map_err(|error| {
+        let (process, exit) = spawned.map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
-            let status = if missing { NOT_FOUND } else { NOT_RUN };
-            End::new(status, format!("{}: {error}", command.get_program().display()))
+            let status = if missing { NOT_FOUND } else { CANNOT_RUN };
+            ExitError::new(status, format!("{}: {error}", command.get_program().display()))
         })?;
         let (group, terminal) = (Group(process), Terminal::new());
-        let mut child = Self { subcommand, ended, group, stops, terminal, wants_terminal: false };
-        if child.terminal.is_for_the_command() {
-            child.wants_terminal = true;
+        let wants_terminal = terminal.is_for_command();
+        let mut child = Self { subcommand, exit, group, child_signals, terminal, wants_terminal };
+        if wants_terminal {
             child.give_terminal();
         }
         Ok(child)
     }
 
-    /// Waits until it ends by itself, and passes on all signals meanwhile. Gives the status that a
-    /// shell would. Processes of its group that may not be signalled are waited for too.
-    pub(super) async fn ends_passing_on(&mut self, signals: &mut Signals) -> u8 {
+    /// Waits until the command ends by itself, and forwards all signals to its group. Also waits for
+    /// processes of the group that refuse signals. Returns the exit status that a shell would report.
+    pub(super) async fn wait_forwarding(&mut self, signals: &mut Signals) -> u8 {
         let mut reported = false;
         loop {
-            let leads = !self.ended.has_come();
-            if !leads {
-                let Some(process) = self.group.unreachable() else { break };
+            let running = !self.exit.has_ended();
+            if !running {
+                let Some(process) = self.group.refusing_member() else { break };
                 if !std::mem::replace(&mut reported, true) {
-                    self.complain_of(process, None);
+                    self.report_refusal(process, None);
                 }
             }
             tokio::select! {
                 biased;
-                _ = self.ended.status(), if leads => {}
+                _ = self.exit.status(), if running => {}
                 signal = signals.next() => {
                     if let Some(process) = self.group.deliver(signal) {
                         reported = true;
-                        self.complain_of(process, Some(name_of(signal)));
+                        self.report_refusal(process, Some(name_of(signal)));
                     }
                 }
-                _ = self.stops.recv() => self.go_on(),
-                () = sleep(ASKING), if self.wants_terminal => self.give_terminal(),
-                () = sleep(UNREACHABLE_POLL), if !leads => {}
+                _ = self.child_signals.recv() => self.continue_if_stopped(),
+                () = sleep(FOREGROUND_RETRY), if self.wants_terminal => self.give_terminal(),
+                () = sleep(REFUSING_POLL), if !running => {}
             }
         }
-        self.ended.status().await
+        self.exit.status().await
     }
 
-    /// Whether this status is that of a command that INT or QUIT from the terminal ended.
+    /// Whether the exit status means that INT or QUIT from the terminal ended the command.
     pub(super) fn was_interrupted_at_terminal(&self, status: u8) -> bool {
-        let by = [Signal::INT, Signal::QUIT].map(status_of);
-        self.terminal.is_given() && by.contains(&status)
+        let interrupts = [Signal::INT, Signal::QUIT].map(status_of);
+        self.terminal.is_given() && interrupts.contains(&status)
     }
 
-    /// Tells it to stop, and kills what is left of it at `kill_at`. When this returns, nothing is,
-    /// unless a process cannot die: one that may not be signalled is waited for, until a second
-    /// signal is received.
-    pub(super) async fn end(mut self, kill_at: Instant, signals: &mut Signals) {
+    /// Sends TERM to the group, and KILL at `kill_at`. Returns when every process has ended. Also
+    /// waits for a process that refuses signals, until a second signal is received.
+    pub(super) async fn terminate(mut self, kill_at: Instant, signals: &mut Signals) {
         if let Some(process) = self.group.deliver(Signal::TERM) {
-            self.complain_of(process, Some("TERM"));
+            self.report_refusal(process, Some("TERM"));
         }
-        if timeout_at(kill_at, self.gone()).await.is_ok() {
+        if timeout_at(kill_at, self.wait_group_end()).await.is_ok() {
             return;
         }
         if let Some(process) = self.group.send(Signal::KILL) {
-            self.complain_of(process, Some("KILL"));
+            self.report_refusal(process, Some("KILL"));
         }
         let mut signalled = false;
-        while let Some(process) = self.group.unreachable() {
+        while let Some(process) = self.group.refusing_member() {
             tokio::select! {
                 biased;
-                signal = signals.insists() => {
+                signal = signals.next_distinct() => {
                     if std::mem::replace(&mut signalled, true) {
                         return;
                     }
                     let message = format!(
-                        "{}: process {process} of the command still runs, as another user: a \
-                        second signal ends coord, and leaves the process running",
+                        "{}: process {process} of the command still runs as another user: a \
+                        second signal ends coord and leaves the process running",
                         name_of(signal)
                     );
-                    complain(self.subcommand, &message);
+                    report(self.subcommand, &message);
                 }
-                () = sleep(UNREACHABLE_POLL) => {}
+                () = sleep(REFUSING_POLL) => {}
             }
         }
-        self.ended.status().await;
-        // Not without end: where orphans are not ours, they may never be reaped.
-        let _ = timeout(BURIAL, self.gone()).await;
+        self.exit.status().await;
+        // Bounded, because another process may have to reap the orphans and may never do it.
+        let _ = timeout(MAX_GROUP_END_WAIT, self.wait_group_end()).await;
     }
 
-    /// Reports a process that refused a signal, or that outlives the command and would refuse one.
-    fn complain_of(&self, process: Pid, refused: Option<&str>) {
-        let message = match refused {
+    /// Reports a process that refused `signal`; without one, a process that outlives the command and
+    /// would refuse signals.
+    fn report_refusal(&self, process: Pid, signal: Option<&str>) {
+        let message = match signal {
             Some(signal) => format!(
                 "process {process} of the command refuses {signal}, because it runs as another \
-                user: end it as that user; what is held is kept until it has ended, or the lease \
-                has"
+                user: end it as that user; until then coord does not release, unless the lease ends"
             ),
             None => format!(
-                "process {process} of the command still runs, as another user: what is held is \
-                kept until it has ended"
+                "process {process} of the command still runs as another user: coord releases when \
+                it has ended"
             ),
         };
-        complain(self.subcommand, &message);
+        report(self.subcommand, &message);
     }
 
-    /// Has it go on if it was stopped from the terminal, or for want of it.
-    fn go_on(&mut self) {
+    /// Continues the command if ctrl-Z or its use of the terminal has stopped it.
+    fn continue_if_stopped(&mut self) {
         let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         let stopped = waitid(WaitId::Pid(self.group.0), options).ok().flatten();
-        let by =
+        let signal =
             stopped.and_then(|status| status.stopping_signal()).and_then(Signal::from_named_raw);
-        match by {
+        match signal {
             Some(Signal::TSTP) => {
                 self.group.send(Signal::CONT);
             }
-            // Without the terminal it would stop again.
+            // In the background it would stop again.
             Some(Signal::TTIN | Signal::TTOU) => {
                 self.wants_terminal = true;
                 self.give_terminal();
@@ -182,26 +181,27 @@ impl Child {
         }
     }
 
+    /// Moves the command to the foreground if coord is there.
     fn give_terminal(&mut self) {
         if self.terminal.give_to(self.group.0) {
             self.wants_terminal = false;
-            // It may have been stopped for reading before it was allowed to.
+            // It may have been stopped before the move.
             self.group.send(Signal::CONT);
         }
     }
 
-    /// Waits until nothing of it is left.
-    async fn gone(&mut self) {
-        self.ended.status().await;
+    /// Waits until the command and every other process of the group have ended.
+    async fn wait_group_end(&mut self) {
+        self.exit.status().await;
         while self.group.is_alive() {
-            sleep(POLL).await;
+            sleep(GROUP_POLL).await;
         }
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.ended.has_come() {
+        if !self.exit.has_ended() {
             self.group.send(Signal::KILL);
         }
         self.terminal.take_back();

@@ -1,27 +1,27 @@
-//! The process group of the command, and what of it may not be signalled.
+//! The process group of the command, and its members that refuse signals.
 //!
-//! A command that changes its user, as `sudo`, `doas` and `pkexec` do, refuses signals with EPERM
-//! from a `coord` that runs as another. The system reports EPERM only if it refuses for every
-//! process of a group, so the members are looked through one by one where `/proc` lists them.
+//! A process that changes its user, as `sudo`, `doas` and `pkexec` do, refuses signals of a `coord`
+//! that runs as another user, with EPERM. For a group, the system reports EPERM only if every member
+//! refuses. Therefore each member is checked, where `/proc` lists them.
 
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, kill_process_group, test_kill_process, test_kill_process_group,
 };
 
-/// The processes that have the command's process group.
+/// A process group, by its id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Group(pub(super) Pid);
 
 impl Group {
-    /// Sends a signal to all members. Returns a member that may not be signalled.
+    /// Sends a signal to all members. Returns a member that refuses signals, if there is one.
     pub(super) fn send(self, signal: Signal) -> Option<Pid> {
-        // What it reports is what `unreachable` finds, for each member.
+        // `refusing_member` finds errors of single members, which the result of this call hides.
         let _ = kill_process_group(self.0, signal);
-        self.unreachable()
+        self.refusing_member()
     }
 
-    /// Sends a signal that is received at once: a stopped process receives none until it
+    /// Sends a signal and CONT, because a stopped process does not receive a signal until it
     /// continues.
     pub(super) fn deliver(self, signal: Signal) -> Option<Pid> {
         let refused = self.send(signal);
@@ -29,17 +29,17 @@ impl Group {
         refused
     }
 
-    /// Whether a member still runs.
+    /// Whether a member runs.
     pub(super) fn is_alive(self) -> bool {
         match test_kill_process_group(self.0) {
             Err(Errno::SRCH) => false,
-            // Dead processes that are not reaped yet count as members for the system.
+            // For the system, dead processes that are not reaped yet are members too.
             _ => self.members().is_none_or(|members| !members.is_empty()),
         }
     }
 
-    /// A member that runs and may not be signalled.
-    pub(super) fn unreachable(self) -> Option<Pid> {
+    /// A member that runs and refuses signals.
+    pub(super) fn refusing_member(self) -> Option<Pid> {
         let refuses = |member: &Pid| test_kill_process(*member) == Err(Errno::PERM);
         match (test_kill_process_group(self.0), self.members()) {
             (Err(Errno::SRCH), _) => None,
@@ -49,7 +49,7 @@ impl Group {
         }
     }
 
-    /// The members that run; `None` where the system does not list the processes of all users.
+    /// The members that run; `None` where `/proc` does not list the processes of all users.
     fn members(self) -> Option<Vec<Pid>> {
         std::fs::read_to_string("/proc/1/stat").ok()?;
         let processes = std::fs::read_dir("/proc").ok()?;
@@ -60,10 +60,10 @@ impl Group {
         Some(of_group.collect())
     }
 
-    /// The process that this line of `/proc/N/stat` describes, if it is a member and runs.
+    /// The process of a line of `/proc/N/stat`, if it is a member and runs.
     fn member(self, stat: &str) -> Option<Pid> {
         let (process, rest) = stat.split_once(" (")?;
-        // The name may have parentheses and spaces of its own.
+        // The name of the process may contain parentheses and spaces.
         let mut fields = rest.rsplit_once(") ")?.1.split(' ');
         let (state, group) = (fields.next()?, fields.nth(1)?);
         let runs = state != "Z" && state != "X";
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_read_from_proc_and_the_dead_are_none() {
+    fn group_members_exclude_dead_processes() {
         let group = Group(Pid::from_raw(70).expect("not 0"));
         let member = |stat| group.member(stat).map(|process| process.to_string());
         assert_eq!(member("71 (sh) S 1 70 60 0").as_deref(), Some("71"));
@@ -90,6 +90,6 @@ mod tests {
     fn own_group_is_alive_and_can_be_signalled() {
         let group = Group(rustix::process::getpgrp());
         assert!(group.is_alive());
-        assert_eq!(group.unreachable(), None);
+        assert_eq!(group.refusing_member(), None);
     }
 }

@@ -1,41 +1,41 @@
-//! Holding something while a command runs, for `coord lock` and `coord elect`.
+//! Acquire, run a command, release: the common part of `coord lock` and `coord elect`.
 //!
-//! Both stand in a `WaitQueue`: the first contender holds the lock, or leads. The whole of it:
+//! Both are contenders of a wait queue, whose first contender holds the lock or leads. The steps:
 //!
 //! ```text
-//! connect, open a session      not longer than --timeout; a signal gives up
-//! join the line, wait          the same
-//! run the command, or wait     signals go to the command; without one, a signal ends the holding
-//! give it back                 once the command is surely gone, on every path
+//! connect, open a session      bounded by --timeout; a signal ends it
+//! enqueue, wait                the same
+//! run the command              signals are forwarded; without a command, a signal ends the hold
+//! release                      on every path, once the command has ended
 //! ```
 //!
-//! **Loss.** The store can give away what is held when the lease ends, and by then nothing of the
-//! command may be left. [`Session::deadline`] says until when the lease surely lives, and every
-//! keep-alive that is confirmed moves it on. If none is, the command's process group gets TERM so
-//! long before the deadline as it is given to stop, and KILL at the deadline, which is a tenth of
-//! the time to live before the store can end the lease. For `--ttl 10s --grace 2s`:
+//! **Loss.** When the lease ends, another client can acquire the lock, so the command must have ended
+//! before. The lease is alive until [`Session::deadline`], and every confirmed keep-alive extends the
+//! deadline. If none is confirmed, the command's process group gets TERM the grace period before the
+//! deadline, and KILL at the deadline. The deadline is a tenth of the TTL before the store can end
+//! the lease. For `--ttl 10s --grace 2s`:
 //!
 //! ```text
 //!  0 s   keep-alive sent, and confirmed     the deadline is at 9 s
-//!  3.3   the next one sent, no answer       (and so on)
-//!  7     nobody has confirmed anything      TERM
-//!  9     it is still there                  KILL
-//!  9.5   a store whose clock is 5 % fast ends the lease, and somebody else holds it
+//!  3.3   next keep-alive sent, no response  (and so on)
+//!  7     no keep-alive was confirmed        TERM
+//!  9     the command still runs             KILL
+//!  9.5   a store whose clock is 5 % fast ends the lease, and another client acquires the lock
 //! ```
 //!
-//! If the lease is revoked, or the key deleted, nobody could know before: the command gets TERM as
-//! soon as that is known, and KILL when its grace is over.
+//! If another client revokes the lease or deletes the key, there is no warning: the command gets
+//! TERM as soon as coord is notified, and KILL after the grace period.
 //!
-//! What this cannot do is to stop a command when this program does not run: suspended, or killed.
-//! Hence `COORD_FENCING_TOKEN`.
+//! coord cannot stop a command while it is suspended itself, or after it was killed. The resource
+//! that the lock protects must check `COORD_FENCING_TOKEN` then.
 
 mod child;
 mod group;
-mod notice;
+mod loss;
+mod min_hold;
 mod progress;
 mod reaper;
-mod rest;
-mod stake;
+mod request;
 mod terminal;
 mod wait;
 
@@ -50,153 +50,161 @@ use coord_core::{Session, error::PrimitiveError, session::SessionState};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::end::{End, print};
+use crate::exit::{ExitError, print};
 use crate::signals::Signals;
 use crate::store::{StoreFlags, duration};
 use crate::text;
 use child::Child;
-use notice::notice;
+use loss::loss_notice;
 use reaper::Reaper;
-pub(crate) use stake::{Kind, Patience, Stake, exit_status};
-use stake::{LOST, failed};
-use wait::Limit;
+pub(crate) use request::{HoldRequest, Primitive, WaitMode, exit_status};
+use request::{LOST, failure};
+use wait::WaitLimit;
 
-/// How long to try to open a session, if neither `--connect-timeout` nor `--timeout` is longer.
-const SESSION_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to try to open a session, unless `--connect-timeout` or `--timeout` is longer.
+const MIN_SESSION_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is said of a store that was to be told, to whoever insisted on going.
-const NOT_WAITED_FOR: &str = "the lease ends by itself: not waited for";
+/// Reported when a second signal ends the wait for the release.
+const RELEASE_NOT_CONFIRMED: &str = "release not confirmed: the key stays until the lease expires";
 
-/// The flags that both subcommands have.
+/// The flags of both subcommands.
 #[derive(Args, Debug)]
 pub(crate) struct HoldFlags {
-    /// How long it takes others to get it if this machine dies: whole seconds
+    /// TTL of the lease, the time after which another client can acquire if this machine fails;
+    /// whole seconds
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = ttl)]
     ttl: Duration,
-    /// Give up if it is not had after so long
+    /// Fail if not acquired within this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
-    /// How long CMD is given to stop when what is held is about to be lost, from TERM to KILL: a
-    /// quarter of the time to live at most [default: a fifth of it]
+    /// Time from TERM to KILL when a loss is imminent; at most a quarter of the TTL [default: a fifth
+    /// of the TTL]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     grace: Option<Duration>,
-    /// Print what is held as a line of JSON; without CMD only
+    /// Print the key as one JSON object; only without CMD
     #[arg(long)]
     json: bool,
-    /// What to run while it is held; without it, the key is printed and held until a signal comes
+    /// Command to run; without one, the key is printed and held until a signal is received
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
     #[command(flatten)]
     store: StoreFlags,
 }
 
+/// Parses a TTL: a whole number of seconds, at least 1.
 fn ttl(text: &str) -> Result<Duration> {
     let ttl = duration(text)?;
     anyhow::ensure!(
         !ttl.is_zero() && ttl.subsec_nanos() == 0,
-        "a time to live must be a whole number of seconds, at least 1"
+        "a TTL must be a whole number of seconds, at least 1"
     );
     Ok(ttl)
 }
 
 impl HoldFlags {
-    /// What stands behind `--`: first of all names and values that begin with `-`.
+    /// The words after `--`: names and values that begin with `-`, and the command.
     pub(crate) const fn command_mut(&mut self) -> &mut Vec<OsString> {
         &mut self.command
     }
 
-    /// Waits, holds, and gives back; again after a loss if the stake says so.
-    pub(crate) async fn hold(self, stake: Stake) -> Result<(), End> {
-        self.check(&stake)?;
-        // Handled from the start, so that no signal finds a key without an owner.
-        let mut signals = Signals::of_a_holder().context("signals").map_err(failed)?;
-        let reaper = Reaper::start().context("signals").map_err(failed)?;
-        let limit = Limit::from_now(self.timeout);
-        let kv = wait::connected(&self.store, &stake, &limit, &mut signals).await?;
-        let patience = self.store.connect_timeout().map_err(failed)?.max(SESSION_PATIENCE);
-        let patience = patience.max(self.timeout.unwrap_or_default());
-        let times = [self.ttl, patience];
-        let mut session = wait::opened(&kv, times, (&stake, false), &limit, &mut signals).await?;
-        let mut used = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
-        while stake.again
+    /// Acquires, runs the command and releases. Repeats that after a loss if the request says so.
+    pub(crate) async fn hold(self, request: HoldRequest) -> Result<(), ExitError> {
+        self.check(&request)?;
+        // Handled from the start, so that no signal ends the program while it has a key.
+        let mut signals = Signals::for_holder().context("signals").map_err(failure)?;
+        let reaper = Reaper::start().context("signals").map_err(failure)?;
+        let limit = WaitLimit::from_now(self.timeout);
+        let kv = wait::connect(&self.store, &request, &limit, &mut signals).await?;
+        let connect_timeout = self.store.connect_timeout().map_err(failure)?;
+        let open_timeout = connect_timeout.max(MIN_SESSION_OPEN_TIMEOUT);
+        let open_timeout = open_timeout.max(self.timeout.unwrap_or_default());
+        let times = [self.ttl, open_timeout];
+        let retry = false;
+        let mut session =
+            wait::open_session(&kv, times, (&request, retry), &limit, &mut signals).await?;
+        let mut outcome = self.hold_once(&session, &request, &limit, &reaper, &mut signals).await;
+        while request.again
             && !signals.stop_requested()
-            && used.cause == Cause::Loss
-            && let Err(end) = &used.ended
+            && outcome.cause == EndCause::Loss
+            && let Err(error) = &outcome.result
         {
-            stake.complain(&format!("{}: campaigning again", end.why()));
-            let limit = Limit::from_now(self.timeout);
-            session = wait::opened(&kv, times, (&stake, true), &limit, &mut signals).await?;
-            used = self.hold_on(&session, &stake, &limit, &reaper, &mut signals).await;
+            request.report(&format!("{}: campaigning again", error.reason()));
+            let limit = WaitLimit::from_now(self.timeout);
+            let retry = true;
+            session =
+                wait::open_session(&kv, times, (&request, retry), &limit, &mut signals).await?;
+            outcome = self.hold_once(&session, &request, &limit, &reaper, &mut signals).await;
         }
-        used.ended
+        outcome.result
     }
 
-    /// Waits, holds, and gives back, on this session, which ends with it.
-    async fn hold_on(
+    /// Acquires on this session, runs the command, releases, and closes the session.
+    async fn hold_once(
         &self,
         session: &Session,
-        stake: &Stake,
-        limit: &Limit,
+        request: &HoldRequest,
+        limit: &WaitLimit,
         reaper: &Reaper,
         signals: &mut Signals,
-    ) -> Used {
-        let used = match wait::held(session, stake, limit, signals).await {
-            Err(end) => {
-                let cause = if end.status == LOST { Cause::Loss } else { Cause::Other };
-                Used { ended: Err(end), cause }
+    ) -> HoldOutcome {
+        let outcome = match wait::acquire(session, request, limit, signals).await {
+            Err(error) => {
+                let cause = if error.status == LOST { EndCause::Loss } else { EndCause::Other };
+                HoldOutcome { result: Err(error), cause }
             }
             Ok(contender) => {
                 let acquired = Instant::now();
-                let used = self.use_it(stake, &contender, reaper, signals).await;
-                if used.cause == Cause::CommandEnded {
-                    rest::kept(stake, &contender, acquired, signals).await;
+                let outcome = self.run_command(request, &contender, reaper, signals).await;
+                if outcome.cause == EndCause::CommandEnded {
+                    min_hold::keep(request, &contender, acquired, signals).await;
                 }
-                let Used { ended, cause } = used;
-                // It was held until then, if leaving the queue succeeds.
-                match (ended, unless_signalled(signals, contender.release()).await) {
-                    // The cause stays: work that has ended is not repeated.
+                let HoldOutcome { result, cause } = outcome;
+                // A successful release proves that it was held until then.
+                match (result, unless_signalled(signals, contender.release()).await) {
+                    // The cause stays: a command that has ended is not run again.
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
-                        let ended = Err(End::failed(LOST, PrimitiveError::Lost(reason)));
-                        Used { ended, cause }
+                        let error = ExitError::from_error(LOST, PrimitiveError::Lost(reason));
+                        HoldOutcome { result: Err(error), cause }
                     }
-                    (ended, Some(_)) => Used { ended, cause },
-                    (ended, None) => {
-                        stake.complain(NOT_WAITED_FOR);
-                        return Used { ended, cause };
+                    (result, Some(_)) => HoldOutcome { result, cause },
+                    (result, None) => {
+                        request.report(RELEASE_NOT_CONFIRMED);
+                        return HoldOutcome { result, cause };
                     }
                 }
             }
         };
         if matches!(session.state(), SessionState::Lost(_)) {
-            return used;
+            return outcome;
         }
-        // Deletes the key of a contender that could not leave, too.
+        // Also deletes the key of a contender whose release failed.
         match unless_signalled(signals, session.close()).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                stake.complain(&format!("release {}: {error}: the lease expires", stake.name));
+                let why = "the key stays until the lease expires";
+                request.report(&format!("release {}: {error}: {why}", request.name));
             }
-            None => stake.complain(NOT_WAITED_FOR),
+            None => request.report(RELEASE_NOT_CONFIRMED),
         }
-        used
+        outcome
     }
 
-    /// Refuses what clap cannot check, because a name may stand behind `--` as a command does.
-    fn check(&self, stake: &Stake) -> Result<(), End> {
+    /// Checks combinations of flags that clap cannot check, because names may come after `--`.
+    fn check(&self, request: &HoldRequest) -> Result<(), ExitError> {
         let has_command = !self.command.is_empty();
         if self.json && has_command {
-            let why = "--json prints what is held when there is no CMD: drop --json, or CMD";
-            return Err(End::misused(why));
+            let why = "--json prints the key when there is no CMD: drop --json, or CMD";
+            return Err(ExitError::usage(why));
         }
-        if stake.hold_at_least.is_some() && !has_command {
+        if request.hold_at_least.is_some() && !has_command {
             let why = "--hold-at-least needs a CMD: without one, the lock is held until a signal";
-            return Err(End::misused(why));
+            return Err(ExitError::usage(why));
         }
         self.check_grace()
     }
 
-    /// The time to live that the store grants may be longer, and never shorter.
-    fn check_grace(&self) -> Result<(), End> {
+    /// Checks `--grace` against `--ttl`. The TTL that the store grants may be longer, but not shorter.
+    fn check_grace(&self) -> Result<(), ExitError> {
         let limit = self.ttl / 4;
         let Some(grace) = self.grace.filter(|grace| *grace > limit) else { return Ok(()) };
         let ttl = self.ttl;
@@ -204,93 +212,101 @@ impl HoldFlags {
             "invalid --grace {grace:?}: must be at most {limit:?}, a quarter of --ttl {ttl:?}: \
             shorten --grace, or lengthen --ttl"
         );
-        Err(End::misused(message))
+        Err(ExitError::usage(message))
     }
 
-    /// Runs the command, or waits for a signal where there is none.
-    async fn use_it(
+    /// Runs the command, and ends it on a loss. Without a command, waits for a signal.
+    async fn run_command(
         &self,
-        stake: &Stake,
+        request: &HoldRequest,
         contender: &Contender,
         reaper: &Reaper,
         signals: &mut Signals,
-    ) -> Used {
+    ) -> HoldOutcome {
         let grace = self.grace.unwrap_or(contender.session().ttl() / 5);
         let Some((program, arguments)) = self.command.split_first() else {
             return self.hold_until_signalled(contender, signals).await;
         };
         let mut command = Command::new(program);
-        command.args(arguments).envs(stake.kind.variables(contender));
-        let (subcommand, mask) = (stake.kind.subcommand(), signals.inherited_mask());
-        let mut child = match Child::spawned(subcommand, reaper, &mut command, mask) {
+        command.args(arguments).envs(request.primitive.variables(contender));
+        let (subcommand, mask) = (request.primitive.subcommand(), signals.inherited_mask());
+        let mut child = match Child::spawn(subcommand, reaper, &mut command, mask) {
             Ok(child) => child,
-            Err(end) => return Used { ended: Err(end), cause: Cause::Other },
+            Err(error) => return HoldOutcome { result: Err(error), cause: EndCause::Other },
         };
         let notice = tokio::select! {
             biased;
-            status = child.ends_passing_on(signals) => {
-                let ended = if status == 0 { Ok(()) } else { Err(End::silent(status)) };
+            status = child.wait_forwarding(signals) => {
+                let result = if status == 0 { Ok(()) } else { Err(ExitError::silent(status)) };
                 let interrupted = child.was_interrupted_at_terminal(status);
-                let cause = if interrupted { Cause::Interrupt } else { Cause::CommandEnded };
-                return Used { ended, cause };
+                let cause = if interrupted { EndCause::Interrupt } else { EndCause::CommandEnded };
+                return HoldOutcome { result, cause };
             }
-            notice = notice(contender, grace) => notice,
+            notice = loss_notice(contender, grace) => notice,
         };
-        stake.complain(&notice.why);
-        child.end(notice.kill_at, signals).await;
-        Used { ended: Err(End::silent(LOST)), cause: Cause::Loss }
+        request.report(&notice.reason);
+        child.terminate(notice.kill_at, signals).await;
+        HoldOutcome { result: Err(ExitError::silent(LOST)), cause: EndCause::Loss }
     }
 
-    async fn hold_until_signalled(&self, contender: &Contender, signals: &mut Signals) -> Used {
+    /// Prints the key, and waits for a signal or a loss.
+    async fn hold_until_signalled(
+        &self,
+        contender: &Contender,
+        signals: &mut Signals,
+    ) -> HoldOutcome {
         let key = contender.key();
         let printed = if self.json {
             print(text::json_line(&json!({
-                "key": text::json(key),
+                "key": text::to_json(key),
                 "fencing_token": contender.fencing_token().0.0,
                 "lease": contender.session().lease_id().to_string(),
             })))
         } else {
-            print(text::line(key))
+            print(text::escape(key))
         };
         if let Err(error) = printed {
-            return Used { ended: Err(failed(error)), cause: Cause::Other };
+            return HoldOutcome { result: Err(failure(error)), cause: EndCause::Other };
         }
         tokio::select! {
             biased;
-            _ = signals.next() => Used { ended: Ok(()), cause: Cause::Other },
+            _ = signals.next() => HoldOutcome { result: Ok(()), cause: EndCause::Other },
             reason = contender.lost() => {
-                let ended = Err(End::failed(LOST, PrimitiveError::Lost(reason)));
-                Used { ended, cause: Cause::Loss }
+                let error = ExitError::from_error(LOST, PrimitiveError::Lost(reason));
+                HoldOutcome { result: Err(error), cause: EndCause::Loss }
             }
         }
     }
 }
 
-/// How the use of what is held, or the wait for it, ended.
+/// How the wait or the hold ended.
 #[derive(Debug)]
-struct Used {
-    ended: Result<(), End>,
-    cause: Cause,
+struct HoldOutcome {
+    result: Result<(), ExitError>,
+    cause: EndCause,
 }
 
-/// What ended the use. The exit status does not show it: a command can exit with 122 too.
+/// What ended the wait or the hold. The exit status is ambiguous: a command can exit with 122 too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
+enum EndCause {
     /// The command ended by itself.
     CommandEnded,
-    /// The command ended by INT or QUIT from the terminal, which sends them to its group only.
+    /// INT or QUIT from the terminal ended the command. The terminal sends them to its group only.
     Interrupt,
-    /// A loss, before the command had ended. `--again` campaigns again after this one only.
+    /// A loss before the command had ended, the only cause after which `--again` campaigns again.
     Loss,
     /// A signal, a timeout, or a failure.
     Other,
 }
 
-/// Waits for the store, unless somebody insists that it is not to be waited for: `None`.
-async fn unless_signalled<T>(signals: &mut Signals, answer: impl Future<Output = T>) -> Option<T> {
+/// Waits for a response of the store; `None` if a further signal is received before.
+async fn unless_signalled<T>(
+    signals: &mut Signals,
+    response: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         biased;
-        _ = signals.insists() => None,
-        answer = answer => Some(answer),
+        _ = signals.next_distinct() => None,
+        response = response => Some(response),
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody who waits at a terminal is told: how many are before them.
+//! The progress line of a waiter at a terminal: how many contenders are ahead.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,27 +7,31 @@ use coord_core::{Session, kv::Range, queue::FencingToken};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
-use crate::line::Line;
+use crate::queue::QueueKeys;
 
-/// How long a wait goes without a word, and how old one may be.
-const PERIOD: Duration = Duration::from_secs(1);
+/// The delay before the line is shown, and the interval at which it is updated.
+const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keeps a line on standard error up to date, if that is a terminal; it is gone when this is
-/// dropped. Elsewhere nothing is said, and nothing asked.
-pub(super) async fn told(session: &Session, line: &Line, mine: FencingToken) -> Infallible {
-    let told = ProgressBar::new_spinner();
-    if told.is_hidden() {
+/// Shows the number of predecessors on standard error, and erases it when it is dropped. If standard
+/// error is no terminal, it prints nothing and sends no request.
+pub(super) async fn show_predecessors(
+    session: &Session,
+    queue: &QueueKeys,
+    own: FencingToken,
+) -> Infallible {
+    let line = ProgressBar::new_spinner();
+    if line.is_hidden() {
         return std::future::pending().await;
     }
-    told.set_style(ProgressStyle::with_template("{msg}").expect("it is well-formed"));
+    line.set_style(ProgressStyle::with_template("{msg}").expect("it is well-formed"));
     loop {
-        sleep(PERIOD).await;
-        let before = Range::prefix(line.prefix()).max_create_revision(mine.0.previous());
-        // A store that is away has its own ways to be told of.
+        sleep(UPDATE_INTERVAL).await;
+        let before = Range::prefix(queue.prefix()).max_create_revision(own.0.previous());
+        // The wait itself reports a store that is unavailable.
         if let Ok(read) = session.backend().range(before.keys_only()).await {
-            let before = read.kvs.iter().filter(|kv| line.owns(&kv.key)).count();
-            told.set_message(format!("waiting: {before} before you"));
-            told.tick();
+            let before = read.kvs.iter().filter(|kv| queue.contains(&kv.key)).count();
+            line.set_message(format!("waiting: {before} before you"));
+            line.tick();
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Children of this process that have died: the command, and orphans of what it started.
+//! The child reaper: waits for the command and for orphaned processes that it leaves behind.
 //!
-//! This process is a subreaper: a process whose parent has died becomes its child. A dead child
-//! stays in the process table until it is reaped, and a process group is not gone while it has
-//! members there, so orphans are reaped as they die. The command's own children are not affected:
-//! they become children of this process only once the command cannot wait for them any more.
+//! coord is a subreaper: orphaned descendants become its children. A dead child stays in the process
+//! table until it is reaped, and counts as a member of its process group, so that the group would
+//! never be empty. Children of a running command are not affected: they become children of coord only
+//! when the command has ended.
 //!
-//! One task reaps everything, and so finds the command's end too. The lock around a spawn keeps the
-//! task from reaping a command whose number is not known yet.
+//! One task reaps all children, and so learns the command's exit status too. A spawn holds the lock,
+//! so that the task cannot reap a command before its process id is known.
 
 use std::io;
 use std::process;
@@ -18,84 +18,87 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Reaps every child of this process while it lives.
+/// Reaps every child of this process until it is dropped.
 #[derive(Debug)]
 pub(super) struct Reaper {
-    command: Arc<Mutex<Option<Command>>>,
-    /// Aborted when it is dropped.
+    command: Arc<Mutex<Option<SpawnedCommand>>>,
+    /// Aborted on drop.
     _task: JoinSet<()>,
 }
 
+/// The command, and where its exit status is published.
 #[derive(Debug)]
-struct Command {
+struct SpawnedCommand {
     process: Pid,
-    ended: watch::Sender<Option<WaitStatus>>,
+    status: watch::Sender<Option<WaitStatus>>,
 }
 
-/// The end of the command, once it has come.
+/// Receives the exit status of the command.
 #[derive(Debug)]
-pub(super) struct Ended(watch::Receiver<Option<WaitStatus>>);
+pub(super) struct CommandExit(watch::Receiver<Option<WaitStatus>>);
 
 impl Reaper {
+    /// Becomes a subreaper and starts the task.
     pub(super) fn start() -> io::Result<Self> {
         // Where the system has no subreapers, init reaps orphans.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-        let deaths = signal(SignalKind::child())?;
+        let child_signals = signal(SignalKind::child())?;
         let command = Arc::default();
         let mut task = JoinSet::new();
-        task.spawn(reap(deaths, Arc::clone(&command)));
+        task.spawn(reap(child_signals, Arc::clone(&command)));
         Ok(Self { command, _task: task })
     }
 
-    /// Spawns the command, with this signal mask.
+    /// Spawns the command with this signal mask.
     pub(super) fn spawn(
         &self,
-        spawned: &mut process::Command,
+        command: &mut process::Command,
         mask: SigSet,
-    ) -> io::Result<(Pid, Ended)> {
-        let mut command = locked(&self.command);
+    ) -> io::Result<(Pid, CommandExit)> {
+        let mut spawned = lock(&self.command);
         // A child inherits the mask of the thread that spawns it.
         let own = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        let child = spawned.spawn();
+        let child = command.spawn();
         own.thread_set_mask()?;
         let process = Pid::from_raw(child?.id().cast_signed());
         let process = process.expect("no process has the number 0");
-        let (ended, receiver) = watch::channel(None);
-        *command = Some(Command { process, ended });
-        Ok((process, Ended(receiver)))
+        let (status, receiver) = watch::channel(None);
+        *spawned = Some(SpawnedCommand { process, status });
+        Ok((process, CommandExit(receiver)))
     }
 }
 
-impl Ended {
-    pub(super) fn has_come(&self) -> bool {
+impl CommandExit {
+    pub(super) fn has_ended(&self) -> bool {
         self.0.borrow().is_some()
     }
 
-    /// Waits for the end, and gives the exit status that a shell would.
+    /// Waits for the end of the command. Returns the exit status that a shell would report.
     pub(super) async fn status(&mut self) -> u8 {
-        let ended = self.0.wait_for(Option::is_some).await;
-        // Without a sender the runtime is being shut down, and no status is asked for.
-        let ended = ended.ok().and_then(|ended| *ended);
-        let status = ended.and_then(|ended| {
-            ended.exit_status().or_else(|| Some(128 + ended.terminating_signal()?))
+        let status = self.0.wait_for(Option::is_some).await;
+        // An error means that the task was dropped at shutdown; the status is not used then.
+        let status = status.ok().and_then(|status| *status);
+        let status = status.and_then(|status| {
+            status.exit_status().or_else(|| Some(128 + status.terminating_signal()?))
         });
         status.and_then(|status| u8::try_from(status).ok()).unwrap_or(u8::MAX)
     }
 }
 
-async fn reap(mut deaths: Signal, command: Arc<Mutex<Option<Command>>>) {
-    while deaths.recv().await.is_some() {
-        let command = locked(&command);
-        // One signal may stand for many deaths.
+/// Reaps children whenever CHLD is received, and publishes the exit status of the command.
+async fn reap(mut child_signals: Signal, command: Arc<Mutex<Option<SpawnedCommand>>>) {
+    while child_signals.recv().await.is_some() {
+        let command = lock(&command);
+        // The system merges signals: one can mean several dead children.
         while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
             if let Some(command) = command.as_ref().filter(|command| command.process == process) {
-                command.ended.send_replace(Some(status));
+                command.status.send_replace(Some(status));
             }
         }
     }
 }
 
-fn locked(command: &Mutex<Option<Command>>) -> MutexGuard<'_, Option<Command>> {
+fn lock(command: &Mutex<Option<SpawnedCommand>>) -> MutexGuard<'_, Option<SpawnedCommand>> {
     command.lock().unwrap_or_else(PoisonError::into_inner)
 }

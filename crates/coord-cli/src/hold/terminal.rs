@@ -1,14 +1,14 @@
-//! The terminal that this program was started at, and to which group of processes it belongs.
+//! The controlling terminal, and its foreground process group.
 //!
-//! One group at a time has it. Who reads from it without having it is stopped, with TTIN, and who
-//! changes how it is set, with TTOU. The command is in a group of its own, so somebody has to give
-//! it the terminal, as a shell would:
+//! One process group at a time is in the foreground. The system stops a process of another group
+//! with TTIN when it reads from the terminal, and with TTOU when it changes terminal settings. The
+//! command has its own process group, so coord moves that group to the foreground as a shell does:
 //!
 //! ```text
-//! coord lock a -- vi              at once: ctrl-C is then for the command, as it expects
-//! coord lock a -- make | less     not: `less` reads from the terminal, and is in our group
-//! tar c . | coord lock a -- ssh b when it asks: it is stopped, is given the terminal, and goes on
-//! coord lock a -- ssh b &         when it has asked and `fg` made the terminal ours to give
+//! coord lock a -- vi               at once: ctrl-C then goes to the command
+//! coord lock a -- make | less      never: `less` reads from the terminal, in the group of coord
+//! tar c . | coord lock a -- ssh b  on demand: `ssh` stops, gets the terminal and continues
+//! coord lock a -- ssh b &          on demand, once `fg` has moved coord to the foreground
 //! ```
 
 use std::fs::File;
@@ -18,10 +18,11 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Pid, getpgrp};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// The terminal, if there is one.
+/// The controlling terminal, if there is one.
 #[derive(Debug)]
 pub(super) struct Terminal {
     terminal: Option<File>,
+    /// Whether the foreground was given to the command's group and not taken back.
     given: bool,
 }
 
@@ -30,38 +31,39 @@ impl Terminal {
         Self { terminal: File::open("/dev/tty").ok(), given: false }
     }
 
-    /// Whether a command that is run now, with our input and output, has it to itself.
-    pub(super) fn is_for_the_command(&self) -> bool {
+    /// Whether the command uses the terminal from its start, because its input and output are the
+    /// terminal.
+    pub(super) fn is_for_command(&self) -> bool {
         self.terminal.is_some() && stdin().is_terminal() && stdout().is_terminal()
     }
 
-    /// Gives it to a group; `false` if it is not ours to give.
+    /// Moves a group to the foreground. Returns `false` if coord is not in the foreground itself.
     pub(super) fn give_to(&mut self, group: Pid) -> bool {
         let Some(terminal) = &self.terminal else { return false };
-        let ours = tcgetpgrp(terminal).is_ok_and(|foreground| foreground == getpgrp());
-        let given = ours && tcsetpgrp(terminal, group).is_ok();
+        let foreground = tcgetpgrp(terminal).is_ok_and(|foreground| foreground == getpgrp());
+        let given = foreground && tcsetpgrp(terminal, group).is_ok();
         self.given |= given;
         given
     }
 
-    /// Whether a group has it now that this program gave it to.
+    /// Whether the command's group is in the foreground.
     pub(super) const fn is_given(&self) -> bool {
         self.given
     }
 
+    /// Moves the group of coord back to the foreground.
     pub(super) fn take_back(&mut self) {
         let Some(terminal) = self.terminal.as_ref().filter(|_| std::mem::take(&mut self.given))
         else {
             return;
         };
-        // Whoever takes the terminal from another group is stopped for it, unless the signal for
-        // that is blocked.
-        let mut stop = SigSet::empty();
-        stop.add(Signal::SIGTTOU);
-        if stop.thread_block().is_ok() {
-            // It fails if the terminal is gone.
+        // From the background, the call stops its caller with TTOU unless that is blocked.
+        let mut ttou = SigSet::empty();
+        ttou.add(Signal::SIGTTOU);
+        if ttou.thread_block().is_ok() {
+            // The call fails if the terminal was closed.
             let _ = tcsetpgrp(terminal, getpgrp());
-            let _ = stop.thread_unblock();
+            let _ = ttou.thread_unblock();
         }
     }
 }

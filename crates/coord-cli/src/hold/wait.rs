@@ -1,7 +1,7 @@
-//! Waiting for what is to be held: connect, open a session, stand in the wait queue.
+//! The steps until the lock is held or the candidate leads: connect, open a session, wait in the queue.
 //!
-//! Each step ends early when a signal comes, or when `--timeout` has passed since the first step
-//! began. The messages name the step, what was to be held, and its holder where one is known.
+//! A signal ends each step early, and so does `--timeout`, counted from the first step. Messages
+//! name the step, the lock or election, and its holder if it is known.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -13,46 +13,48 @@ use coord_core::{KvBackend, Session, error::PrimitiveError, kv::KeyValue};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
-use super::stake::{Kind, Patience, Stake, TAKEN, TIMED_OUT, failed, lost_or_failed};
-use crate::end::End;
-use crate::line::Line;
+use super::request::{
+    HoldRequest, Primitive, TAKEN, TIMED_OUT, WaitMode, failure, primitive_failure,
+};
+use crate::exit::ExitError;
+use crate::queue::QueueKeys;
 use crate::signals::{Signals, status_of};
 use crate::store::StoreFlags;
 use crate::text;
 
-/// How long to look for the holder, to name it in a message.
-const LOOK_FOR_HOLDER: Duration = Duration::from_secs(1);
-/// The pause before another try to open a session, where the last one was refused at once.
-const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// How much longer to try to connect than `--timeout`, so that it is the timeout that ends the
-/// wait.
+/// Timeout of the read that finds the holder for a message.
+const HOLDER_READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// The delay before a failed step is retried.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How much longer than `--timeout` the connection attempt may take, so that the timeout ends the step
+/// and is named in the message.
 const CONNECT_MARGIN: Duration = Duration::from_secs(1);
-/// How many keys to look through for the holder: keys of nested names can come before it.
-const KEYS_TO_LOOK_THROUGH: i64 = 100;
+/// How many keys the read for the holder covers. Keys of child names can come before the holder's.
+const HOLDER_READ_LIMIT: i64 = 100;
 
-/// How long all steps together may take.
+/// The time limit of all steps together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
+pub(super) struct WaitLimit {
     timeout: Option<Duration>,
-    /// `None` if the timeout is none, or beyond the end of the clock.
+    /// `None` if there is no timeout, or if it exceeds the range of `Instant`.
     until: Option<Instant>,
 }
 
-impl Limit {
+impl WaitLimit {
     pub(super) fn from_now(timeout: Option<Duration>) -> Self {
         Self { timeout, until: timeout.and_then(|timeout| Instant::now().checked_add(timeout)) }
     }
 
-    /// The output of `step`, or `None` when the time is up.
+    /// Runs a step. Returns its output, or `None` when the time limit is reached.
     ///
     /// # Errors
-    /// A signal came.
-    async fn apply<T>(
+    /// A signal was received.
+    async fn run<T>(
         &self,
         signals: &mut Signals,
         step: impl Future<Output = T>,
-    ) -> Result<Option<T>, End> {
-        let passed = async {
+    ) -> Result<Option<T>, ExitError> {
+        let timed_out = async {
             match self.until {
                 Some(until) => sleep_until(until).await,
                 None => pending().await,
@@ -60,173 +62,177 @@ impl Limit {
         };
         tokio::select! {
             biased;
-            signal = signals.next() => Err(End::silent(status_of(signal))),
+            signal = signals.next() => Err(ExitError::silent(status_of(signal))),
             output = step => Ok(Some(output)),
-            () = passed => Ok(None),
+            () = timed_out => Ok(None),
         }
     }
 
-    fn passed(&self, step: &str) -> End {
+    /// The error of a step that did not end within the time limit.
+    fn error(&self, step: &str) -> ExitError {
         let timeout = self.timeout.unwrap_or_default();
-        End::new(TIMED_OUT, format!("timed out after {timeout:?} {step}"))
+        ExitError::new(TIMED_OUT, format!("timed out after {timeout:?} {step}"))
     }
 }
 
-/// Connects to the store. One that is not up yet is waited for as long as `--timeout` says.
-pub(super) async fn connected(
+/// Connects to the store. Retries within `--timeout` while the store is unavailable.
+pub(super) async fn connect(
     store: &StoreFlags,
-    stake: &Stake,
-    limit: &Limit,
+    request: &HoldRequest,
+    limit: &WaitLimit,
     signals: &mut Signals,
-) -> Result<Arc<dyn KvBackend>, End> {
+) -> Result<Arc<dyn KvBackend>, ExitError> {
     let within = limit.timeout.map(|timeout| timeout.saturating_add(CONNECT_MARGIN));
-    match limit.apply(signals, store.connect_within(within)).await? {
-        Some(connected) => connected.map_err(failed),
+    match limit.run(signals, store.connect_within(within)).await? {
+        Some(connected) => connected.map_err(failure),
         None => {
-            let members = store.members().map_err(failed)?.unwrap_or_default().enqueue(",");
-            Err(limit.passed(&format!("connecting to {members} for {}", stake.name)))
+            let members = store.members().map_err(failure)?.unwrap_or_default().enqueue(",");
+            Err(limit.error(&format!("connecting to {members} for {}", request.name)))
         }
     }
 }
 
-/// Opens a session. After a loss, `again`, a store that cannot be reached is tried until it can be:
-/// it may be the reason of the loss.
-pub(super) async fn opened(
+/// Opens a session. With `retry`, after a loss, it retries while the store is unavailable, because an
+/// unavailable store may have caused the loss.
+pub(super) async fn open_session(
     kv: &Arc<dyn KvBackend>,
-    [ttl, patience]: [Duration; 2],
-    (stake, again): (&Stake, bool),
-    limit: &Limit,
+    [ttl, open_timeout]: [Duration; 2],
+    (request, retry): (&HoldRequest, bool),
+    limit: &WaitLimit,
     signals: &mut Signals,
-) -> Result<Session, End> {
-    let name = &stake.name;
+) -> Result<Session, ExitError> {
+    let name = &request.name;
     let open = async {
         let mut reported = false;
         loop {
-            let builder = Session::builder(Arc::clone(kv)).ttl(ttl).connect_timeout(patience);
+            let builder = Session::builder(Arc::clone(kv)).ttl(ttl).connect_timeout(open_timeout);
             match builder.open().await {
-                Err(error) if again && error.is_retryable() => {
+                Err(error) if retry && error.is_retryable() => {
                     if !std::mem::replace(&mut reported, true) {
-                        stake.complain(&format!("open a session for {name}: {error}: trying on"));
+                        request.report(&format!("open a session for {name}: {error}: retrying"));
                     }
                 }
-                opened => break opened,
+                result => break result,
             }
-            sleep(REOPEN_PAUSE).await;
+            sleep(RETRY_DELAY).await;
         }
     };
-    // A lease that may have been granted when the step ends early has no key, and expires.
-    match limit.apply(signals, open).await? {
-        Some(opened) => {
-            opened.with_context(|| format!("open a session for {name}")).map_err(failed)
+    // If the step ends early, a lease that was granted has no key, and expires.
+    match limit.run(signals, open).await? {
+        Some(result) => {
+            result.with_context(|| format!("open a session for {name}")).map_err(failure)
         }
-        None => Err(limit.passed(&format!("opening a session for {name}"))),
+        None => Err(limit.error(&format!("opening a session for {name}"))),
     }
 }
 
-/// Waits until the stake is held. The session closes what an early end leaves in the queue.
-pub(super) async fn held(
+/// Waits until the lock is acquired or the candidate leads. If the step ends early, a key may be left
+/// in the queue, which the caller deletes by closing the session.
+pub(super) async fn acquire(
     session: &Session,
-    stake: &Stake,
-    limit: &Limit,
+    request: &HoldRequest,
+    limit: &WaitLimit,
     signals: &mut Signals,
-) -> Result<Contender, End> {
-    if let Some(contender) = limit.apply(signals, enqueued(session, stake)).await? {
+) -> Result<Contender, ExitError> {
+    if let Some(contender) = limit.run(signals, wait_in_queue(session, request)).await? {
         return contender;
     }
-    let holder = match holder(session, stake).await {
-        Holder::Other(holder) => format!(": {}", described(&holder, stake.kind)),
+    let holder = match find_holder(session, request).await {
+        Holder::Other(holder) => format!(": {}", describe_holder(&holder, request.primitive)),
         Holder::None | Holder::Unknown => String::new(),
     };
-    Err(limit.passed(&format!("waiting for {}{holder}", stake.name)))
+    Err(limit.error(&format!("waiting for {}{holder}", request.name)))
 }
 
-/// Enqueues and waits. With `--again`, a store that is unavailable is tried until it is there.
-async fn enqueued(session: &Session, stake: &Stake) -> Result<Contender, End> {
+/// Enqueues and waits. With `--again`, it retries while the store is unavailable.
+async fn wait_in_queue(session: &Session, request: &HoldRequest) -> Result<Contender, ExitError> {
     let mut reported = false;
     loop {
-        let (step, error) = match attempted(session, stake).await {
+        let (step, error) = match attempt(session, request).await {
             Ok(Some(contender)) => return Ok(contender),
-            Ok(None) => return Err(taken(session, stake).await),
+            Ok(None) => return Err(taken_error(session, request).await),
             Err(failure) => failure,
         };
         match &error {
-            PrimitiveError::Backend(cause) if stake.again && cause.is_retryable() => {
+            PrimitiveError::Backend(cause) if request.again && cause.is_retryable() => {
                 if !std::mem::replace(&mut reported, true) {
-                    stake.complain(&format!("{step}: {cause}: trying on"));
+                    request.report(&format!("{step}: {cause}: retrying"));
                 }
             }
-            _ => return Err(lost_or_failed(error, || step)),
+            _ => return Err(primitive_failure(error, || step)),
         }
-        sleep(REOPEN_PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
-/// Enqueues and waits once; `None` if it is taken and is not to be waited for. An error has the
-/// step that failed.
-async fn attempted(
+/// Enqueues and waits once. Returns `None` if another client holds the lock and the request does not
+/// wait. An error includes the step that failed.
+async fn attempt(
     session: &Session,
-    stake: &Stake,
+    request: &HoldRequest,
 ) -> Result<Option<Contender>, (String, PrimitiveError)> {
-    let name = &stake.name;
+    let name = &request.name;
     let queue = WaitQueue::new(session, name.clone());
-    if stake.patience == Patience::Try {
-        let tried = queue.try_enqueue(stake.value.clone()).await;
+    if request.wait_mode == WaitMode::Try {
+        let tried = queue.try_enqueue(request.value.clone()).await;
         return tried.map_err(|error| (format!("take {name}"), error));
     }
-    let joined = queue.enqueue(stake.value.clone()).await;
-    let mut contender = joined.map_err(|error| (format!("join the queue of {name}"), error))?;
-    let mine = contender.fencing_token();
-    let seen = Line::new(name);
-    let progress = progress::told(session, &seen, mine);
+    let joined = queue.enqueue(request.value.clone()).await;
+    let mut contender = joined.map_err(|error| (format!("enqueue for {name}"), error))?;
+    let own = contender.fencing_token();
+    let keys = QueueKeys::new(name);
+    let progress = progress::show_predecessors(session, &keys, own);
     tokio::select! {
         biased;
-        turn = contender.acquired() => {
-            turn.map_err(|error| (format!("wait for {name}"), error))?;
+        acquired = contender.acquired() => {
+            acquired.map_err(|error| (format!("wait for {name}"), error))?;
         }
         never = progress => match never {},
     }
     Ok(Some(contender))
 }
 
-async fn taken(session: &Session, stake: &Stake) -> End {
-    let holder = match holder(session, stake).await {
-        Holder::Other(holder) => format!(": {}", described(&holder, stake.kind)),
+/// The error of a request that does not wait for the holder.
+async fn taken_error(session: &Session, request: &HoldRequest) -> ExitError {
+    let holder = match find_holder(session, request).await {
+        Holder::Other(holder) => format!(": {}", describe_holder(&holder, request.primitive)),
         Holder::None => ": its holder has released it since".to_owned(),
         Holder::Unknown => String::new(),
     };
-    End::new(TAKEN, format!("{} is taken{holder}", stake.name))
+    ExitError::new(TAKEN, format!("{} is taken{holder}", request.name))
 }
 
-/// What a read of the queue shows of its holder.
+/// The holder of the queue, as far as a read shows it.
 #[derive(Debug)]
 enum Holder {
-    /// The first key, which is another session's.
+    /// The first key, which belongs to another session.
     Other(KeyValue),
-    /// No other session has the first key.
+    /// No other session owns the first key.
     None,
     /// The read failed, took too long, or did not reach the first key.
     Unknown,
 }
 
-/// Looks for the first key of the queue, for a moment.
-async fn holder(session: &Session, stake: &Stake) -> Holder {
-    let line = Line::new(&stake.name);
-    let first = line.in_order().limit(KEYS_TO_LOOK_THROUGH);
-    let read = timeout(LOOK_FOR_HOLDER, session.backend().range(first)).await;
+/// Reads the first key of the queue.
+async fn find_holder(session: &Session, request: &HoldRequest) -> Holder {
+    let queue = QueueKeys::new(&request.name);
+    let first = queue.in_order().limit(HOLDER_READ_LIMIT);
+    let read = timeout(HOLDER_READ_TIMEOUT, session.backend().range(first)).await;
     let Ok(Ok(read)) = read else { return Holder::Unknown };
-    match read.kvs.into_iter().find(|kv| line.owns(&kv.key)) {
+    match read.kvs.into_iter().find(|kv| queue.contains(&kv.key)) {
         Some(holder) if holder.lease != Some(session.lease_id()) => Holder::Other(holder),
         None if read.more => Holder::Unknown,
         Some(_) | None => Holder::None,
     }
 }
 
-fn described(holder: &KeyValue, kind: Kind) -> String {
-    let (key, token) = (text::line(&holder.key), holder.create_revision);
-    match kind {
-        Kind::Lock => format!("{key} holds it with fencing token {token}"),
-        Kind::Election => {
-            let value = text::line(&holder.value);
+/// Describes the holder for a message.
+fn describe_holder(holder: &KeyValue, primitive: Primitive) -> String {
+    let (key, token) = (text::escape(&holder.key), holder.create_revision);
+    match primitive {
+        Primitive::Lock => format!("{key} holds it with fencing token {token}"),
+        Primitive::Election => {
+            let value = text::escape(&holder.value);
             format!("{key} leads with fencing token {token} and value {value}")
         }
     }
@@ -238,32 +244,33 @@ mod tests {
 
     use coord_core::{Error, error::Outcome};
     use coord_mem::MemBackend;
-    use coord_testkit::{Action, Call, Intercept};
+    use coord_testkit::{Call, Fate, Intercept};
 
     use super::*;
-    use crate::hold::stake::{FAILED, LOST};
+    use crate::hold::request::{FAILED, LOST};
 
-    const UNLIMITED: Limit = Limit { timeout: None, until: None };
+    const UNLIMITED: WaitLimit = WaitLimit { timeout: None, until: None };
 
-    fn stake(patience: Patience, again: bool) -> Stake {
+    fn campaign(wait_mode: WaitMode, again: bool) -> HoldRequest {
         let (name, value) = ("jobs".to_owned(), "here".to_owned());
-        Stake { kind: Kind::Election, name, value, patience, hold_at_least: None, again }
+        let primitive = Primitive::Election;
+        HoldRequest { primitive, name, value, wait_mode, hold_at_least: None, again }
     }
 
     async fn session(kv: &Arc<dyn KvBackend>) -> Session {
         Session::builder(Arc::clone(kv)).open().await.expect("the store is there")
     }
 
-    /// A store that is unavailable for the first two transactions.
+    /// A store that fails the first two transactions as unavailable.
     fn unavailable_twice() -> Arc<dyn KvBackend> {
         let txns = AtomicUsize::new(0);
         Arc::new(Intercept::new(MemBackend::new(), move |call: &Call| match call {
             Call::Txn(_) if txns.fetch_add(1, Relaxed) < 2 => {
                 let reason = "no member answers".to_owned();
                 let outcome = Outcome::NotApplied;
-                Action::Fail(Error::Unavailable { outcome, reason, source: None })
+                Fate::Fail(Error::Unavailable { outcome, reason, source: None })
             }
-            _ => Action::Pass,
+            _ => Fate::Pass,
         }))
     }
 
@@ -271,18 +278,18 @@ mod tests {
     async fn campaign_again_is_retried_while_the_store_is_unavailable() {
         let mut signals = Signals::new().expect("signals");
         let session_once = session(&unavailable_twice()).await;
-        let once = stake(Patience::Wait, false);
-        let end = held(&session_once, &once, &UNLIMITED, &mut signals).await.map(drop);
-        assert_eq!(end.expect_err("it is not retried").status, FAILED);
-        let again = stake(Patience::Wait, true);
+        let once = campaign(WaitMode::Wait, false);
+        let error = acquire(&session_once, &once, &UNLIMITED, &mut signals).await.map(drop);
+        assert_eq!(error.expect_err("it is not retried").status, FAILED);
+        let again = campaign(WaitMode::Wait, true);
         let session = session(&unavailable_twice()).await;
-        let begun = Instant::now();
-        let elected = held(&session, &again, &UNLIMITED, &mut signals).await;
+        let start = Instant::now();
+        let elected = acquire(&session, &again, &UNLIMITED, &mut signals).await;
         elected.expect("it is elected").release().await.expect("the store is there");
-        assert!(begun.elapsed() >= REOPEN_PAUSE, "{:?}", begun.elapsed());
+        assert!(start.elapsed() >= RETRY_DELAY, "{:?}", start.elapsed());
         session.close().await.expect("the store is there");
-        let end = held(&session, &again, &UNLIMITED, &mut signals).await;
-        assert_eq!(end.expect_err("a loss is not retried on this session").status, LOST);
+        let error = acquire(&session, &again, &UNLIMITED, &mut signals).await;
+        assert_eq!(error.expect_err("a loss is not retried on this session").status, LOST);
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,14 +299,14 @@ mod tests {
         let queue = WaitQueue::new(&first, "jobs");
         let held_by_another = queue.try_enqueue("").await.expect("the store is there");
         let silent = Client::new(Intercept::new(kv, |call: &Call| match call {
-            Call::Range(_) => Action::Hang,
-            _ => Action::Pass,
+            Call::Range(_) => Fate::Hang,
+            _ => Fate::Pass,
         }));
         let mut signals = Signals::new().expect("signals");
-        let (second, try_it) = (session(&silent).await, stake(Patience::Try, false));
-        let end = held(&second, &try_it, &UNLIMITED, &mut signals).await;
-        let end = end.expect_err("another session holds it");
-        assert_eq!((end.status, end.message.as_deref()), (TAKEN, Some("jobs is taken")));
+        let (second, try_it) = (session(&silent).await, campaign(WaitMode::Try, false));
+        let error = acquire(&second, &try_it, &UNLIMITED, &mut signals).await;
+        let error = error.expect_err("another session holds it");
+        assert_eq!((error.status, error.message.as_deref()), (TAKEN, Some("jobs is taken")));
         drop(held_by_another);
     }
 }

@@ -7,20 +7,20 @@ use serde_json::Value;
 use crate::program::{Server, THERE};
 
 crate::stories![
-    command_runs_while_it_leads_and_is_told_of_it,
-    next_candidate_leads_when_the_command_has_ended,
-    leader_without_a_command_prints_its_key_and_resigns_on_a_signal,
-    candidate_gives_up_after_its_timeout,
-    command_of_a_leader_that_is_deposed_is_ended,
+    command_of_a_leader_receives_key_and_token,
+    next_candidate_leads_after_the_command_ends,
+    leader_without_command_prints_key_and_resigns_on_signal,
+    candidate_times_out_and_names_the_leader,
+    command_of_deposed_leader_is_terminated,
     candidate_campaigns_again_after_a_loss,
     candidate_campaigns_again_when_the_store_is_back,
-    signal_ends_campaigns_that_would_begin_again,
+    signal_ends_repeated_campaigns,
     command_that_exits_with_122_is_not_run_again,
 ];
 
 const TOLD: &str = "echo $COORD_ELECTION_KEY; echo $COORD_FENCING_TOKEN; read -r end; exit 5";
 
-async fn command_runs_while_it_leads_and_is_told_of_it(server: Server) {
+async fn command_of_a_leader_receives_key_and_token(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here:80", "--", "sh", "-c", TOLD]);
     let (key, token) = (leader.line().await, leader.line().await);
     let held = server.kv.get(key).await.expect(THERE).expect("it leads");
@@ -33,7 +33,7 @@ async fn command_runs_while_it_leads_and_is_told_of_it(server: Server) {
     server.is_empty().await;
 }
 
-async fn next_candidate_leads_when_the_command_has_ended(server: Server) {
+async fn next_candidate_leads_after_the_command_ends(server: Server) {
     let mut first = server.coord(&["elect", "jobs", "first", "--", "sh", "-c", TOLD]);
     let (_, token) = (first.line().await, first.line().await);
     let mut second = server.coord(&["elect", "jobs", "second", "--", "sh", "-c", TOLD]);
@@ -49,7 +49,7 @@ async fn next_candidate_leads_when_the_command_has_ended(server: Server) {
     server.is_empty().await;
 }
 
-async fn leader_without_a_command_prints_its_key_and_resigns_on_a_signal(server: Server) {
+async fn leader_without_command_prints_key_and_resigns_on_signal(server: Server) {
     let mut plain = server.coord(&["elect", "jobs", "here"]);
     let key = plain.line().await;
     assert_eq!(server.keys("").await, [key]);
@@ -65,7 +65,7 @@ async fn leader_without_a_command_prints_its_key_and_resigns_on_a_signal(server:
     server.is_empty().await;
 }
 
-async fn candidate_gives_up_after_its_timeout(server: Server) {
+async fn candidate_times_out_and_names_the_leader(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "first"]);
     let key = leader.line().await;
     let late = server.coord(&["elect", "jobs", "late", "--timeout", "200ms"]).end().await;
@@ -81,7 +81,7 @@ async fn candidate_gives_up_after_its_timeout(server: Server) {
     server.is_empty().await;
 }
 
-async fn command_of_a_leader_that_is_deposed_is_ended(server: Server) {
+async fn command_of_deposed_leader_is_terminated(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here", "--", "sh", "-c", TOLD]);
     let key = leader.line().await;
     server.kv.delete(key).await.expect(THERE);
@@ -123,7 +123,7 @@ async fn candidate_campaigns_again_when_the_store_is_back(server: Server) {
     assert_eq!(leader.status().await, Some(5));
 }
 
-async fn signal_ends_campaigns_that_would_begin_again(server: Server) {
+async fn signal_ends_repeated_campaigns(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here", "--again"]);
     let key = leader.line().await;
     server.kv.delete(key).await.expect(THERE);

@@ -19,7 +19,7 @@ use tokio::time::{Duration, timeout};
 use crate::program::{Program, Server};
 use crate::serve::{etcdctl, serving};
 
-crate::stories![what_coord_does_not_have_is_refused_in_plain_words];
+crate::stories![unsupported_requests_are_refused_with_a_reason];
 
 /// Longer than any script takes, on a slow machine.
 const ENOUGH: Duration = Duration::from_secs(60);
@@ -120,7 +120,7 @@ fn id(digits: &str) -> Option<u64> {
     decimal.or_else(|| u64::from_str_radix(digits, 16).ok())
 }
 
-async fn what_coord_does_not_have_is_refused_in_plain_words(server: Server) {
+async fn unsupported_requests_are_refused_with_a_reason(server: Server) {
     let (_serve, address) = serving(&[]).await;
     let room = tempfile::tempdir().expect("a folder can be made");
     let file = room.path().join("snapshot").display().to_string();

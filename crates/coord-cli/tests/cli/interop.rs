@@ -6,13 +6,13 @@ use crate::lock::{UNTIL_TOLD, holder};
 use crate::program::Server;
 
 crate::stories![
-    etcdctl_waits_for_our_lock_and_we_for_its,
-    etcdctl_waits_for_our_leader_and_we_for_its,
-    etcdctl_and_we_observe_each_others_leaders,
-    command_under_etcdctls_lock_and_ours_see_the_same_variables,
+    etcdctl_and_coord_wait_for_each_others_locks,
+    etcdctl_and_coord_wait_for_each_others_leaders,
+    etcdctl_and_coord_observe_each_others_leaders,
+    command_sees_the_same_lock_variables_as_under_etcdctl,
 ];
 
-async fn etcdctl_waits_for_our_lock_and_we_for_its(server: Server) {
+async fn etcdctl_and_coord_wait_for_each_others_locks(server: Server) {
     let mut ours = holder(&server, "jobs").await;
     let mut theirs = server.etcdctl(&["lock", "jobs"]);
     server.line_has("jobs", 2).await;
@@ -32,7 +32,7 @@ async fn etcdctl_waits_for_our_lock_and_we_for_its(server: Server) {
     assert_eq!(server.keys("").await, [""; 0]);
 }
 
-async fn etcdctl_waits_for_our_leader_and_we_for_its(server: Server) {
+async fn etcdctl_and_coord_wait_for_each_others_leaders(server: Server) {
     let mut ours = server.coord(&["elect", "jobs", "ours"]);
     ours.line().await;
     let mut theirs = server.etcdctl(&["elect", "jobs", "theirs"]);
@@ -53,7 +53,7 @@ async fn etcdctl_waits_for_our_leader_and_we_for_its(server: Server) {
     assert_eq!(server.keys("").await, [""; 0]);
 }
 
-async fn etcdctl_and_we_observe_each_others_leaders(server: Server) {
+async fn etcdctl_and_coord_observe_each_others_leaders(server: Server) {
     let mut ours = server.coord(&["elect", "jobs", "ours"]);
     let key = ours.line().await;
     let mut their_eye = server.etcdctl(&["elect", "--listen", "jobs"]);
@@ -73,7 +73,7 @@ async fn etcdctl_and_we_observe_each_others_leaders(server: Server) {
 }
 
 /// A script that was written for `etcdctl lock` runs under ours.
-async fn command_under_etcdctls_lock_and_ours_see_the_same_variables(server: Server) {
+async fn command_sees_the_same_lock_variables_as_under_etcdctl(server: Server) {
     let script = "echo ${ETCD_LOCK_KEY%/*}; echo ${ETCD_LOCK_REV:+a revision}; exit 9";
     // Its exit status is the command's since 3.5 only.
     let arguments = ["lock", "jobs", "--", "sh", "-c", script];

@@ -11,22 +11,22 @@ use tokio::time::sleep;
 use crate::program::{Program, Server, THERE, state, until};
 
 crate::stories![
-    command_runs_while_the_lock_is_held_and_is_told_of_it,
-    exit_status_is_that_of_the_command_and_nothing_is_left,
-    command_that_is_not_there_or_cannot_be_run_has_its_own_exit_status,
-    signals_reach_all_of_the_command,
-    waiter_runs_when_the_holder_has_ended_and_says_nothing_meanwhile,
-    lock_that_is_taken_is_not_waited_for_with_try_and_nothing_is_written,
-    lock_that_is_free_is_taken_with_try,
-    waiter_gives_up_after_its_timeout_and_leaves_the_line,
-    waiter_that_is_signalled_leaves_the_line,
-    without_a_command_the_key_is_printed_and_held_until_a_signal,
-    signals_that_were_ignored_from_the_start_stay_ignored,
-    lock_of_a_name_below_is_another_lock,
-    key_is_told_to_the_command_as_it_is,
-    signal_that_comes_twice_at_once_is_one_and_the_lock_is_given_back,
-    who_insists_does_not_wait_for_a_store_that_does_not_answer,
-    command_that_is_stopped_hears_a_signal,
+    command_receives_key_and_token_of_the_held_lock,
+    exit_status_is_that_of_the_command,
+    command_missing_or_not_executable_has_own_exit_status,
+    signals_reach_every_process_of_the_command,
+    waiter_prints_nothing_and_runs_after_the_holder_ends,
+    try_on_a_taken_lock_fails_without_a_write,
+    try_on_a_free_lock_runs_the_command,
+    waiter_times_out_and_leaves_the_queue,
+    signalled_waiter_leaves_the_queue,
+    lock_without_command_prints_key_and_holds_until_signal,
+    signals_ignored_at_start_stay_ignored,
+    lock_of_a_child_name_is_independent,
+    command_receives_the_key_unescaped,
+    duplicate_signal_counts_once_and_the_lock_is_released,
+    second_signal_ends_the_wait_for_an_unresponsive_store,
+    stopped_command_receives_signals,
 ];
 
 /// Prints what it is told, and runs until its input ends.
@@ -44,7 +44,7 @@ pub(crate) async fn holder(server: &Server, name: &str) -> Program {
 }
 
 /// Also where it is itself run by a command that was told of another lock.
-async fn command_runs_while_the_lock_is_held_and_is_told_of_it(server: Server) {
+async fn command_receives_key_and_token_of_the_held_lock(server: Server) {
     let mut holder = server.told(|command| {
         let outer = ["COORD_LOCK_KEY", "COORD_FENCING_TOKEN", "ETCD_LOCK_KEY", "ETCD_LOCK_REV"];
         command.envs(outer.map(|name| (name, "of an outer lock")));
@@ -63,7 +63,7 @@ async fn command_runs_while_the_lock_is_held_and_is_told_of_it(server: Server) {
     server.is_empty().await;
 }
 
-async fn exit_status_is_that_of_the_command_and_nothing_is_left(server: Server) {
+async fn exit_status_is_that_of_the_command(server: Server) {
     for (script, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255)] {
         let ended = server.coord(&["lock", "jobs", "--", "sh", "-c", script]).end().await;
         assert_eq!(ended, (Some(status), String::new(), String::new()), "{script}");
@@ -77,7 +77,7 @@ async fn exit_status_is_that_of_the_command_and_nothing_is_left(server: Server) 
     }
 }
 
-async fn command_that_is_not_there_or_cannot_be_run_has_its_own_exit_status(server: Server) {
+async fn command_missing_or_not_executable_has_own_exit_status(server: Server) {
     for (command, status) in [("/nowhere/at-all", 127), ("/etc/passwd", 126)] {
         let (ended, printed, complaint) =
             server.coord(&["lock", "jobs", "--", command]).end().await;
@@ -88,7 +88,7 @@ async fn command_that_is_not_there_or_cannot_be_run_has_its_own_exit_status(serv
 }
 
 /// The shell and the shell that it runs: what was started by the command is signalled too.
-async fn signals_reach_all_of_the_command(server: Server) {
+async fn signals_reach_every_process_of_the_command(server: Server) {
     for (signal, name) in
         [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::HUP, "HUP"), (Signal::QUIT, "QUIT")]
     {
@@ -109,7 +109,7 @@ async fn signals_reach_all_of_the_command(server: Server) {
     }
 }
 
-async fn waiter_runs_when_the_holder_has_ended_and_says_nothing_meanwhile(server: Server) {
+async fn waiter_prints_nothing_and_runs_after_the_holder_ends(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", TOLD]);
     server.line_has("jobs", 2).await;
@@ -126,7 +126,7 @@ async fn waiter_runs_when_the_holder_has_ended_and_says_nothing_meanwhile(server
     server.is_empty().await;
 }
 
-async fn lock_that_is_taken_is_not_waited_for_with_try_and_nothing_is_written(server: Server) {
+async fn try_on_a_taken_lock_fails_without_a_write(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let key = server.keys("jobs/").await.remove(0);
     let before =
@@ -141,13 +141,13 @@ async fn lock_that_is_taken_is_not_waited_for_with_try_and_nothing_is_written(se
     server.is_empty().await;
 }
 
-async fn lock_that_is_free_is_taken_with_try(server: Server) {
+async fn try_on_a_free_lock_runs_the_command(server: Server) {
     let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
     assert_eq!(tried, (Some(0), "runs\n".to_owned(), String::new()));
     server.is_empty().await;
 }
 
-async fn waiter_gives_up_after_its_timeout_and_leaves_the_line(server: Server) {
+async fn waiter_times_out_and_leaves_the_queue(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let arguments = ["lock", "jobs", "--timeout", "200ms", "--", "echo", "runs"];
     let late = server.coord(&arguments).end().await;
@@ -164,7 +164,7 @@ async fn waiter_gives_up_after_its_timeout_and_leaves_the_line(server: Server) {
     server.is_empty().await;
 }
 
-async fn waiter_that_is_signalled_leaves_the_line(server: Server) {
+async fn signalled_waiter_leaves_the_queue(server: Server) {
     let mut first = holder(&server, "jobs").await;
     for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let waiter = server.coord(&["lock", "jobs", "--", "echo", "runs"]);
@@ -178,7 +178,7 @@ async fn waiter_that_is_signalled_leaves_the_line(server: Server) {
     server.is_empty().await;
 }
 
-async fn without_a_command_the_key_is_printed_and_held_until_a_signal(server: Server) {
+async fn lock_without_command_prints_key_and_holds_until_signal(server: Server) {
     let mut plain = server.coord(&["lock", "jobs"]);
     let key = plain.line().await;
     assert_eq!(server.keys("").await, [key.as_str()]);
@@ -199,7 +199,7 @@ async fn without_a_command_the_key_is_printed_and_held_until_a_signal(server: Se
 }
 
 /// `nohup coord lock …` goes on when its terminal goes.
-async fn signals_that_were_ignored_from_the_start_stay_ignored(server: Server) {
+async fn signals_ignored_at_start_stay_ignored(server: Server) {
     let script = "trap '' HUP; exec \"$0\" lock jobs -- sh -c 'echo runs; read -r end; exit 3'";
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_coord")]);
@@ -213,7 +213,7 @@ async fn signals_that_were_ignored_from_the_start_stay_ignored(server: Server) {
     server.is_empty().await;
 }
 
-async fn lock_of_a_name_below_is_another_lock(server: Server) {
+async fn lock_of_a_child_name_is_independent(server: Server) {
     let mut inner = holder(&server, "jobs/night").await;
     let outer = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
     assert_eq!(outer, (Some(0), "runs\n".to_owned(), String::new()));
@@ -226,7 +226,7 @@ async fn lock_of_a_name_below_is_another_lock(server: Server) {
 }
 
 /// Whatever is in the name: other programs are to find the key.
-async fn key_is_told_to_the_command_as_it_is(server: Server) {
+async fn command_receives_the_key_unescaped(server: Server) {
     let script = "printf '%s' \"$COORD_LOCK_KEY\" | tr '\\n' '|'; read -r end; exit 0";
     let mut holder = server.coord(&["lock", "two\nlines", "--", "sh", "-c", script]);
     server.line_has("two\nlines", 1).await;
@@ -239,7 +239,7 @@ async fn key_is_told_to_the_command_as_it_is(server: Server) {
 
 /// `timeout 1m coord lock jobs`: it tells the program, and then the group that the program is in;
 /// and so may whoever started it.
-async fn signal_that_comes_twice_at_once_is_one_and_the_lock_is_given_back(server: Server) {
+async fn duplicate_signal_counts_once_and_the_lock_is_released(server: Server) {
     let mut holder = server.coord(&["lock", "jobs"]);
     holder.line().await;
     // That it is being given back cannot be over when the second comes.
@@ -254,7 +254,7 @@ async fn signal_that_comes_twice_at_once_is_one_and_the_lock_is_given_back(serve
     server.is_empty().await;
 }
 
-async fn who_insists_does_not_wait_for_a_store_that_does_not_answer(server: Server) {
+async fn second_signal_ends_the_wait_for_an_unresponsive_store(server: Server) {
     let mut holder = server.coord(&["lock", "jobs"]);
     holder.line().await;
     server[0].pause();
@@ -267,7 +267,7 @@ async fn who_insists_does_not_wait_for_a_store_that_does_not_answer(server: Serv
 }
 
 /// Signals wait for who is stopped, and the lock waited with them.
-async fn command_that_is_stopped_hears_a_signal(server: Server) {
+async fn stopped_command_receives_signals(server: Server) {
     let script = "trap 'echo had it; exit 6' TERM; echo $$; kill -s STOP $$; read -r end; exit 0";
     let mut holder = server.coord(&["lock", "jobs", "--", "sh", "-c", script]);
     let id = holder.number().await;

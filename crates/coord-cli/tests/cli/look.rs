@@ -11,16 +11,16 @@ use crate::lock::holder;
 use crate::program::{Server, THERE};
 
 crate::stories![
-    every_leader_and_every_value_is_a_line,
-    every_leader_and_every_value_is_an_object_with_json,
+    observer_prints_a_line_per_leader_and_value,
+    observer_prints_json_per_leader_and_value,
     observer_reports_changes_that_may_be_missing,
-    who_leads_now_is_told_once,
-    observer_ends_when_nobody_reads_it,
-    observer_of_a_quiet_election_ends_when_nobody_reads_it,
-    holder_and_those_who_wait_are_listed_in_order,
-    holder_and_those_who_wait_are_an_object_with_json,
-    line_without_anybody_has_an_exit_status_of_its_own,
-    key_without_a_lease_is_shown_as_that,
+    observe_once_prints_the_current_leader,
+    observer_ends_when_its_output_is_closed,
+    observer_of_a_quiet_election_ends_when_output_closes,
+    who_lists_holder_and_waiters_in_queue_order,
+    who_json_lists_holder_and_waiters,
+    who_on_an_empty_queue_has_own_exit_status,
+    who_shows_a_key_without_lease,
 ];
 
 /// A session on the server.
@@ -28,7 +28,7 @@ async fn session(server: &Server) -> Session {
     Session::builder(&server.kv).open().await.expect(THERE)
 }
 
-async fn every_leader_and_every_value_is_a_line(server: Server) {
+async fn observer_prints_a_line_per_leader_and_value(server: Server) {
     let session = session(&server).await;
     let election = Election::new(&session, "jobs");
     let mut observer = server.coord(&["observe", "jobs"]);
@@ -54,7 +54,7 @@ async fn every_leader_and_every_value_is_a_line(server: Server) {
     server.is_empty().await;
 }
 
-async fn every_leader_and_every_value_is_an_object_with_json(server: Server) {
+async fn observer_prints_json_per_leader_and_value(server: Server) {
     let session = session(&server).await;
     let leader = Election::new(&session, "jobs").campaign("here").await.expect(THERE);
     let mut observer = server.coord(&["observe", "jobs", "--json"]);
@@ -119,7 +119,7 @@ async fn observer_reports_changes_that_may_be_missing(server: Server) {
     assert_eq!(plain.status().await, Some(0));
 }
 
-async fn who_leads_now_is_told_once(server: Server) {
+async fn observe_once_prints_the_current_leader(server: Server) {
     let once = ["observe", "jobs", "--once"];
     assert_eq!(server.coord(&once).end().await, (Some(4), "-\n".to_owned(), String::new()));
     let session = session(&server).await;
@@ -136,7 +136,7 @@ async fn who_leads_now_is_told_once(server: Server) {
 }
 
 /// `coord observe jobs | head -1`
-async fn observer_ends_when_nobody_reads_it(server: Server) {
+async fn observer_ends_when_its_output_is_closed(server: Server) {
     let session = session(&server).await;
     let leader = Election::new(&session, "jobs").campaign("one").await.expect(THERE);
     let script = "\"$0\" observe jobs | { read -r line; echo $line; }; echo over";
@@ -151,7 +151,7 @@ async fn observer_ends_when_nobody_reads_it(server: Server) {
 }
 
 /// It does not wait for a leader to find out.
-async fn observer_of_a_quiet_election_ends_when_nobody_reads_it(server: Server) {
+async fn observer_of_a_quiet_election_ends_when_output_closes(server: Server) {
     let script = "\"$0\" observe jobs | { read -r line; echo $line; }; echo over";
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_coord")]);
@@ -162,7 +162,7 @@ async fn observer_of_a_quiet_election_ends_when_nobody_reads_it(server: Server) 
 }
 
 /// One of ours, one of Go's, one of the library's; and a line below is another line.
-async fn holder_and_those_who_wait_are_listed_in_order(server: Server) {
+async fn who_lists_holder_and_waiters_in_queue_order(server: Server) {
     let _holder = holder(&server, "jobs").await;
     let _other = holder(&server, "jobs/night").await;
     let _go = server.etcdctl(&["elect", "jobs", "of etcdctl"]);
@@ -190,7 +190,7 @@ async fn holder_and_those_who_wait_are_listed_in_order(server: Server) {
     }
 }
 
-async fn holder_and_those_who_wait_are_an_object_with_json(server: Server) {
+async fn who_json_lists_holder_and_waiters(server: Server) {
     let _holder = holder(&server, "jobs").await;
     let _waiter = server.coord(&["elect", "jobs", "here", "--ttl", "30"]);
     server.line_has("jobs", 2).await;
@@ -219,7 +219,7 @@ async fn holder_and_those_who_wait_are_an_object_with_json(server: Server) {
     assert_eq!(contenders.len(), 2);
 }
 
-async fn line_without_anybody_has_an_exit_status_of_its_own(server: Server) {
+async fn who_on_an_empty_queue_has_own_exit_status(server: Server) {
     let (status, printed, complaint) = server.coord(&["who", "jobs"]).end().await;
     assert_eq!((status, printed.as_str()), (Some(4), ""));
     assert_eq!(complaint, "coord who: nobody has jobs, and nobody waits\n");
@@ -230,7 +230,7 @@ async fn line_without_anybody_has_an_exit_status_of_its_own(server: Server) {
 }
 
 /// Nobody of us makes such a key; somebody did with `etcdctl put`, and it stays.
-async fn key_without_a_lease_is_shown_as_that(server: Server) {
+async fn who_shows_a_key_without_lease(server: Server) {
     server.kv.put("jobs/by-hand", "1").await.expect(THERE);
     let (_, printed, _) = server.coord(&["who", "jobs"]).end().await;
     let row = printed.lines().nth(1).expect("it is in the line");

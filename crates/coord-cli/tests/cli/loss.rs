@@ -9,14 +9,14 @@ use crate::lock::UNTIL_TOLD;
 use crate::program::{Program, Server, THERE, lives, until};
 
 crate::stories![
-    command_of_a_revoked_lease_gets_term_and_what_is_left_is_killed,
-    command_whose_key_is_deleted_gets_term_and_the_next_in_line_follows,
-    command_that_ends_on_term_is_not_waited_for_any_longer,
-    command_without_grace_is_killed_at_once,
-    command_is_killed_before_a_lease_that_nobody_confirms_can_end,
-    holder_without_a_command_ends_when_the_lock_is_lost,
-    holder_that_cannot_say_what_is_wrong_ends_its_command_all_the_same,
-    command_goes_with_a_program_that_is_told_of_its_loss_only_once_it_is_over,
+    revoked_lease_sends_term_then_kill_to_the_group,
+    deleted_key_sends_term_and_the_next_waiter_acquires,
+    command_that_ends_on_term_ends_the_grace,
+    zero_grace_kills_the_command_at_once,
+    unconfirmed_lease_kills_the_command_before_it_ends,
+    holder_without_command_ends_on_a_loss,
+    holder_with_full_stderr_still_terminates_its_command,
+    resumed_holder_kills_its_command_after_a_loss,
 ];
 
 /// Two shells that note TERM and go on, in one group: their numbers, then a line for each TERM.
@@ -41,7 +41,7 @@ async fn lease(server: &Server) -> LeaseId {
     server.kv.get(key).await.expect(THERE).expect("it is held").lease.expect("on a lease")
 }
 
-async fn command_of_a_revoked_lease_gets_term_and_what_is_left_is_killed(server: Server) {
+async fn revoked_lease_sends_term_then_kill_to_the_group(server: Server) {
     let (mut holder, processes) = stubborn(&server, &["--ttl", "8s", "--grace", "2s"]).await;
     server.kv.lease_revoke(lease(&server).await).await.expect(THERE);
     assert_eq!([holder.line().await, holder.line().await], ["term"; 2]);
@@ -54,7 +54,7 @@ async fn command_of_a_revoked_lease_gets_term_and_what_is_left_is_killed(server:
     server.is_empty().await;
 }
 
-async fn command_whose_key_is_deleted_gets_term_and_the_next_in_line_follows(server: Server) {
+async fn deleted_key_sends_term_and_the_next_waiter_acquires(server: Server) {
     let mut holder = server.coord(&["lock", "jobs", "--", "sh", "-c", WILLING]);
     assert_eq!(holder.line().await, "runs");
     let mut next = server.coord(&["lock", "jobs", "--", "sh", "-c", UNTIL_TOLD]);
@@ -72,7 +72,7 @@ async fn command_whose_key_is_deleted_gets_term_and_the_next_in_line_follows(ser
     server.is_empty().await;
 }
 
-async fn command_that_ends_on_term_is_not_waited_for_any_longer(server: Server) {
+async fn command_that_ends_on_term_ends_the_grace(server: Server) {
     let arguments = ["lock", "jobs", "--ttl", "60s", "--grace", "15s", "--", "sh", "-c", WILLING];
     let mut holder = server.coord(&arguments);
     assert_eq!(holder.line().await, "runs");
@@ -84,7 +84,7 @@ async fn command_that_ends_on_term_is_not_waited_for_any_longer(server: Server) 
     assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
 }
 
-async fn command_without_grace_is_killed_at_once(server: Server) {
+async fn zero_grace_kills_the_command_at_once(server: Server) {
     let (holder, processes) = stubborn(&server, &["--grace", "0s"]).await;
     server.kv.lease_revoke(lease(&server).await).await.expect(THERE);
     assert_eq!(holder.status().await, Some(122));
@@ -93,7 +93,7 @@ async fn command_without_grace_is_killed_at_once(server: Server) {
 
 /// The server does not answer any more: TERM comes early enough for the command to have its grace,
 /// and KILL a tenth of the time to live before the lease can end.
-async fn command_is_killed_before_a_lease_that_nobody_confirms_can_end(server: Server) {
+async fn unconfirmed_lease_kills_the_command_before_it_ends(server: Server) {
     let (ttl, grace) = (Duration::from_secs(8), Duration::from_secs(2));
     let (mut holder, processes) = stubborn(&server, &["--ttl", "8s", "--grace", "2s"]).await;
     // No keep-alive that is sent from now on is confirmed.
@@ -111,7 +111,7 @@ async fn command_is_killed_before_a_lease_that_nobody_confirms_can_end(server: S
     assert!(status == Some(122) && complaint.starts_with(told), "{status:?}, {complaint}");
 }
 
-async fn holder_without_a_command_ends_when_the_lock_is_lost(server: Server) {
+async fn holder_without_command_ends_on_a_loss(server: Server) {
     let mut holder = server.coord(&["lock", "jobs"]);
     let key = holder.line().await;
     server.kv.delete(key).await.expect(THERE);
@@ -123,7 +123,7 @@ async fn holder_without_a_command_ends_when_the_lock_is_lost(server: Server) {
 }
 
 /// What it says goes to a disk that is full: the command was killed without its grace.
-async fn holder_that_cannot_say_what_is_wrong_ends_its_command_all_the_same(server: Server) {
+async fn holder_with_full_stderr_still_terminates_its_command(server: Server) {
     let script = "exec \"$0\" lock jobs -- sh -c \"$1\" 2> /dev/full";
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_coord"), WILLING]);
@@ -138,7 +138,7 @@ async fn holder_that_cannot_say_what_is_wrong_ends_its_command_all_the_same(serv
 
 /// This program is suspended, the lease ends, somebody else has the lock: as soon as it runs
 /// again it ends the command.
-async fn command_goes_with_a_program_that_is_told_of_its_loss_only_once_it_is_over(server: Server) {
+async fn resumed_holder_kills_its_command_after_a_loss(server: Server) {
     let flags = ["--ttl", "2s", "--grace", "0s"];
     let (holder, processes) = stubborn(&server, &flags).await;
     let mut next = server.coord(&["lock", "jobs", "--", "sh", "-c", UNTIL_TOLD]);

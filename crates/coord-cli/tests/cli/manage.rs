@@ -14,18 +14,18 @@ use crate::program::{Program, Server, THERE, until};
 use crate::terminal::at_a_terminal;
 
 crate::stories![
-    locks_and_elections_are_listed_with_their_holders,
-    locks_and_elections_are_an_object_with_json,
-    prefix_limits_the_list_and_none_has_its_own_status,
+    list_shows_locks_and_elections_with_holders,
+    list_json_shows_locks_and_elections,
+    prefix_without_matches_has_own_exit_status,
     prefix_limits_names_and_not_keys,
     contender_behind_a_data_key_is_not_listed_as_holder,
     list_of_many_keys_is_read_in_pages,
-    broken_lock_is_lost_by_its_holder_and_had_by_the_next,
+    break_gives_the_lock_to_the_next_waiter,
     break_without_a_terminal_needs_yes_and_deletes_nothing,
-    break_at_a_terminal_asks_first,
-    break_deletes_no_holder_that_came_after_the_question,
+    break_at_a_terminal_requires_confirmation,
+    break_keeps_a_holder_that_came_after_the_prompt,
     break_deletes_no_data,
-    break_of_a_free_lock_has_its_own_status,
+    break_of_a_free_lock_has_own_exit_status,
 ];
 
 /// A lock with a waiter, an election, and data beside them.
@@ -41,7 +41,7 @@ async fn some_held(server: &Server) -> [Program; 3] {
     [night, waiter, leader]
 }
 
-async fn locks_and_elections_are_listed_with_their_holders(server: Server) {
+async fn list_shows_locks_and_elections_with_holders(server: Server) {
     let _held = some_held(&server).await;
     let go = server.etcdctl(&["lock", "api"]);
     server.line_has("api", 1).await;
@@ -59,7 +59,7 @@ async fn locks_and_elections_are_listed_with_their_holders(server: Server) {
     drop(go);
 }
 
-async fn locks_and_elections_are_an_object_with_json(server: Server) {
+async fn list_json_shows_locks_and_elections(server: Server) {
     let _held = some_held(&server).await;
     let now = server.kv.put("other", "1").await.expect(THERE).header.revision.0;
     let (status, printed, complaint) = server.coord(&["list", "--json"]).end().await;
@@ -85,7 +85,7 @@ async fn locks_and_elections_are_an_object_with_json(server: Server) {
     assert_eq!(listed, json!({ "prefix": "", "revision": now, "queues": expected }));
 }
 
-async fn prefix_limits_the_list_and_none_has_its_own_status(server: Server) {
+async fn prefix_without_matches_has_own_exit_status(server: Server) {
     let _held = some_held(&server).await;
     let (_, printed, _) = server.coord(&["list", "we"]).end().await;
     assert!(printed.lines().count() == 2 && printed.contains("web "), "{printed}");
@@ -160,7 +160,7 @@ async fn list_of_many_keys_is_read_in_pages(server: Server) {
     session.close().await.expect(THERE);
 }
 
-async fn broken_lock_is_lost_by_its_holder_and_had_by_the_next(server: Server) {
+async fn break_gives_the_lock_to_the_next_waiter(server: Server) {
     let first = holder(&server, "jobs").await;
     let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", UNTIL_TOLD]);
     server.line_has("jobs", 2).await;
@@ -195,7 +195,7 @@ async fn break_without_a_terminal_needs_yes_and_deletes_nothing(server: Server) 
     assert_eq!(holder.status().await, Some(0));
 }
 
-async fn break_at_a_terminal_asks_first(server: Server) {
+async fn break_at_a_terminal_requires_confirmation(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "a.example:80"]);
     let key = leader.line().await;
     for (answer, status) in [("no", 6), ("", 6), ("y", 0)] {
@@ -213,7 +213,7 @@ async fn break_at_a_terminal_asks_first(server: Server) {
 }
 
 /// The holder that was shown has gone while the question was open.
-async fn break_deletes_no_holder_that_came_after_the_question(server: Server) {
+async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let mut asked = at_a_terminal(&server, "\"$COORD\" break jobs");
     asked.shows("? [y/N] ").await;
@@ -241,7 +241,7 @@ async fn break_deletes_no_data(server: Server) {
     assert_eq!(waiter.status().await, Some(143));
 }
 
-async fn break_of_a_free_lock_has_its_own_status(server: Server) {
+async fn break_of_a_free_lock_has_own_exit_status(server: Server) {
     let mut below = holder(&server, "jobs/night").await;
     let free = server.coord(&["break", "jobs", "--yes"]).end().await;
     let told = "coord break: jobs is not held: nothing was deleted\n".to_owned();

@@ -14,20 +14,20 @@ use crate::program::{Program, Server, THERE, coord};
 use crate::serve::serving;
 
 crate::stories![
-    store_that_is_not_there_is_named_with_an_exit_status,
-    store_that_does_not_answer_is_not_waited_for_longer_than_told,
-    lock_waits_its_timeout_for_a_store_that_starts,
-    login_is_by_flags_or_environment,
-    certificates_are_shown_and_checked_by_flags_or_environment,
+    unreachable_store_is_named_with_an_exit_status,
+    unresponsive_store_ends_the_wait_at_the_timeout,
+    lock_waits_for_a_store_that_is_starting,
+    login_is_read_from_flags_or_environment,
+    certificates_are_read_from_flags_or_environment,
     bench_reads_the_counters_of_a_server_with_certificates,
-    election_is_observed_while_it_is_measured,
-    tls_to_a_plain_server_is_refused_with_the_remedy,
-    wrong_variable_is_named_and_a_flag_replaces_it,
-    error_of_the_store_names_the_operation,
+    bench_observes_one_txn_per_proclamation,
+    tls_to_a_plaintext_server_is_refused_with_the_remedy,
+    invalid_variable_is_named_and_a_flag_replaces_it,
+    store_error_names_the_operation,
     password_is_read_from_its_file,
 ];
 
-async fn store_that_is_not_there_is_named_with_an_exit_status(server: Server) {
+async fn unreachable_store_is_named_with_an_exit_status(server: Server) {
     // Nobody listens on this port.
     let dead = ["--endpoints", "127.0.0.1:1"];
     for (arguments, status) in [
@@ -52,7 +52,7 @@ async fn store_that_is_not_there_is_named_with_an_exit_status(server: Server) {
 }
 
 /// Who accepts a connection may be no etcd, or one that is frozen.
-async fn store_that_does_not_answer_is_not_waited_for_longer_than_told(server: Server) {
+async fn unresponsive_store_ends_the_wait_at_the_timeout(server: Server) {
     let silent = TcpListener::bind("127.0.0.1:0").expect(THERE);
     let address = silent.local_addr().expect(THERE).to_string();
     let begun = Instant::now();
@@ -63,7 +63,7 @@ async fn store_that_does_not_answer_is_not_waited_for_longer_than_told(server: S
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
-async fn lock_waits_its_timeout_for_a_store_that_starts(server: Server) {
+async fn lock_waits_for_a_store_that_is_starting(server: Server) {
     let (earlier, address) = serving(&[]).await;
     drop(earlier);
     let arguments = ["lock", "jobs", "--timeout", "25s", "--endpoints", &address];
@@ -93,7 +93,7 @@ async fn with_login(server: &Server) -> Cluster {
     cluster
 }
 
-async fn login_is_by_flags_or_environment(server: Server) {
+async fn login_is_read_from_flags_or_environment(server: Server) {
     let cluster = with_login(&server).await;
     let run = async |flags: &[&str], environment: &[(&str, &str)]| {
         let mut command = coord();
@@ -130,7 +130,7 @@ async fn with_certificates(server: &Server, folder: &Path) -> Cluster {
     Setup::new(server.release.clone()).authority(&authority).start().await
 }
 
-async fn certificates_are_shown_and_checked_by_flags_or_environment(server: Server) {
+async fn certificates_are_read_from_flags_or_environment(server: Server) {
     let folder = tempfile::tempdir().expect(THERE);
     let cluster = with_certificates(&server, folder.path()).await;
     let file = |name: &str| folder.path().join(name).display().to_string();
@@ -172,7 +172,7 @@ async fn bench_reads_the_counters_of_a_server_with_certificates(server: Server) 
     assert_eq!(report["server"]["unary_rpcs"]["Put"], 1.0, "{report}");
 }
 
-async fn election_is_observed_while_it_is_measured(server: Server) {
+async fn bench_observes_one_txn_per_proclamation(server: Server) {
     let arguments = ["bench", "election-observe", "--count", "20", "--warmup", "0s"];
     let (status, printed, complaint) = server.coord(&arguments).end().await;
     assert_eq!((status, complaint.as_str()), (Some(0), ""));
@@ -183,7 +183,7 @@ async fn election_is_observed_while_it_is_measured(server: Server) {
 }
 
 /// The message was "corrupt message of type InvalidContentType", or "tls handshake eof".
-async fn tls_to_a_plain_server_is_refused_with_the_remedy(server: Server) {
+async fn tls_to_a_plaintext_server_is_refused_with_the_remedy(server: Server) {
     let (_serve, address) = crate::serve::serving(&[]).await;
     for plain in [address.as_str(), server[0].endpoint().trim_start_matches("http://")] {
         let arguments = ["who", "jobs", "--endpoints", &format!("https://{plain}")];
@@ -196,7 +196,7 @@ async fn tls_to_a_plain_server_is_refused_with_the_remedy(server: Server) {
 }
 
 /// A flag that was not given was blamed, and no flag could replace the variable.
-async fn wrong_variable_is_named_and_a_flag_replaces_it(server: Server) {
+async fn invalid_variable_is_named_and_a_flag_replaces_it(server: Server) {
     let endpoint = server[0].endpoint();
     for (name, value, flags) in [
         ("ETCDCTL_ENDPOINTS", "a:b", &["--endpoints", endpoint][..]),
@@ -215,7 +215,7 @@ async fn wrong_variable_is_named_and_a_flag_replaces_it(server: Server) {
     }
 }
 
-async fn error_of_the_store_names_the_operation(server: Server) {
+async fn store_error_names_the_operation(server: Server) {
     let cluster = with_login(&server).await;
     let refused = async |arguments: &[&str]| {
         let login = ["--user", "app:secret", "--endpoints", cluster[0].endpoint()];

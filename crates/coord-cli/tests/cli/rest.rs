@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::program::{Server, THERE};
 
 crate::stories![
-    lock_is_kept_for_its_time_when_the_command_ends_sooner,
-    lock_is_kept_until_a_signal_and_the_status_is_the_commands,
+    lock_is_kept_for_the_minimum_hold,
+    signal_ends_the_minimum_hold_with_the_commands_status,
     signal_that_stopped_the_command_releases_the_lock,
     hangup_during_the_command_does_not_release_the_lock,
     loss_while_the_lock_is_kept_is_reported,
@@ -24,7 +24,7 @@ const FOR_AN_HOUR: [&str; 7] = ["lock", "jobs", "--hold-at-least", "1h", "--", "
 const RELEASED: &str = "coord lock: TERM: jobs is released before --hold-at-least\n";
 
 /// A machine whose clock was late ran the same job again.
-async fn lock_is_kept_for_its_time_when_the_command_ends_sooner(server: Server) {
+async fn lock_is_kept_for_the_minimum_hold(server: Server) {
     let begun = Instant::now();
     let arguments = ["lock", "jobs", "--hold-at-least", "1500ms", "--", "echo", "runs"];
     let first = server.coord(&arguments);
@@ -33,7 +33,7 @@ async fn lock_is_kept_for_its_time_when_the_command_ends_sooner(server: Server) 
     server.is_empty().await;
 }
 
-async fn lock_is_kept_until_a_signal_and_the_status_is_the_commands(server: Server) {
+async fn signal_ends_the_minimum_hold_with_the_commands_status(server: Server) {
     for status in [0, 7] {
         let script = format!("echo runs; exec 1>&-; exit {status}");
         let mut holder = server.coord(&[&FOR_AN_HOUR[..], &[&script]].concat());

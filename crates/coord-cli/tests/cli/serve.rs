@@ -12,13 +12,13 @@ use tokio::process::Command;
 use crate::program::{Program, Server, THERE, coord};
 
 crate::stories![
-    first_line_tells_the_address_and_etcdctl_finds_a_store_there,
-    our_own_commands_run_on_it,
-    signal_stops_it_although_somebody_watches,
-    address_that_is_taken_is_refused_with_an_exit_status,
-    history_beyond_what_is_retained_is_forgotten,
+    first_line_names_the_address_that_etcdctl_can_use,
+    coord_commands_run_on_coord_serve,
+    signal_stops_the_server_despite_open_watches,
+    address_in_use_is_refused_with_an_exit_status,
+    history_beyond_retain_revisions_is_compacted,
     requests_beyond_the_limits_are_refused,
-    quiet_watch_hears_how_far_the_store_is_as_often_as_chosen,
+    idle_watch_receives_progress_at_the_chosen_interval,
 ];
 
 /// A server on a free port, and its address.
@@ -37,7 +37,7 @@ pub(crate) fn etcdctl(server: &Server, address: &str, arguments: &[&str]) -> Pro
     Program::started(command)
 }
 
-async fn first_line_tells_the_address_and_etcdctl_finds_a_store_there(server: Server) {
+async fn first_line_names_the_address_that_etcdctl_can_use(server: Server) {
     let (program, address) = serving(&[]).await;
     assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
     let put = etcdctl(&server, &address, &["put", "hello", "world"]).end().await;
@@ -48,7 +48,7 @@ async fn first_line_tells_the_address_and_etcdctl_finds_a_store_there(server: Se
     assert_eq!(program.end().await, (Some(0), String::new(), String::new()));
 }
 
-async fn our_own_commands_run_on_it(server: Server) {
+async fn coord_commands_run_on_coord_serve(server: Server) {
     let (program, address) = serving(&[]).await;
     let store = ["--endpoints", address.as_str()];
     let holder = ["lock", "jobs", "--", "sh", "-c", crate::lock::UNTIL_TOLD];
@@ -72,7 +72,7 @@ fn store_first<'a>(store: &[&'a str], subcommand: &'a str) -> Vec<&'a str> {
     [&[subcommand], store].concat()
 }
 
-async fn signal_stops_it_although_somebody_watches(server: Server) {
+async fn signal_stops_the_server_despite_open_watches(server: Server) {
     for signal in [Signal::INT, Signal::TERM] {
         let (program, address) = serving(&[]).await;
         let mut watcher = etcdctl(&server, &address, &["watch", "hello"]);
@@ -87,7 +87,7 @@ async fn signal_stops_it_although_somebody_watches(server: Server) {
     }
 }
 
-async fn address_that_is_taken_is_refused_with_an_exit_status(_: Server) {
+async fn address_in_use_is_refused_with_an_exit_status(_: Server) {
     let (program, address) = serving(&[]).await;
     let mut command = coord();
     command.args(["serve", "--listen", &address]);
@@ -98,7 +98,7 @@ async fn address_that_is_taken_is_refused_with_an_exit_status(_: Server) {
     assert_eq!(program.status().await, Some(0));
 }
 
-async fn history_beyond_what_is_retained_is_forgotten(server: Server) {
+async fn history_beyond_retain_revisions_is_compacted(server: Server) {
     let (program, address) = serving(&["--retain-revisions", "3"]).await;
     for _ in 0..20 {
         etcdctl(&server, &address, &["put", "hello", "world"]).status().await;
@@ -130,7 +130,7 @@ async fn requests_beyond_the_limits_are_refused(server: Server) {
 }
 
 /// With none at all, which was a panic, it is told every millisecond.
-async fn quiet_watch_hears_how_far_the_store_is_as_often_as_chosen(_: Server) {
+async fn idle_watch_receives_progress_at_the_chosen_interval(_: Server) {
     for interval in ["20ms", "0"] {
         let (program, address) = serving(&["--watch-progress-notify-interval", interval]).await;
         let kv = EtcdBackend::connect([&address]).await.expect(THERE);

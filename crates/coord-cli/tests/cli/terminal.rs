@@ -6,18 +6,18 @@ use crate::lock::holder;
 use crate::program::{Program, Server, state, until};
 
 crate::stories![
-    who_waits_at_a_terminal_is_told_how_many_are_before,
-    candidate_at_a_terminal_is_told_how_many_are_before,
-    command_can_read_from_the_terminal_and_the_shell_after_it,
+    waiter_at_a_terminal_sees_how_many_are_ahead,
+    candidate_at_a_terminal_sees_how_many_are_ahead,
+    command_reads_the_terminal_and_then_the_shell_does,
     interrupt_from_the_terminal_reaches_the_command,
     interrupt_from_the_terminal_reaches_the_command_of_a_leader,
-    leader_without_a_command_resigns_on_an_interrupt_from_the_terminal,
+    leader_without_command_resigns_on_terminal_interrupt,
     interrupt_of_the_command_at_a_terminal_ends_the_minimum_hold,
     minimum_hold_at_a_terminal_is_reported_and_interrupted,
-    command_that_is_stopped_from_the_terminal_goes_on,
-    command_with_its_input_from_elsewhere_can_read_from_the_terminal,
-    pager_behind_the_command_can_read_from_the_terminal,
-    command_that_may_not_read_from_the_terminal_yet_hears_signals,
+    command_stopped_from_the_terminal_continues,
+    command_with_redirected_input_can_read_the_terminal,
+    pager_after_the_command_can_read_the_terminal,
+    background_command_waiting_for_terminal_receives_signals,
 ];
 
 /// Waits, within a command, until the terminal is its own: field 8 of the line is whose it is.
@@ -33,7 +33,7 @@ pub(crate) fn at_a_terminal(server: &Server, line: &str) -> Program {
     Program::started(command)
 }
 
-async fn who_waits_at_a_terminal_is_told_how_many_are_before(server: Server) {
+async fn waiter_at_a_terminal_sees_how_many_are_ahead(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let mut second = server.etcdctl(&["lock", "jobs"]);
     server.line_has("jobs", 2).await;
@@ -50,7 +50,7 @@ async fn who_waits_at_a_terminal_is_told_how_many_are_before(server: Server) {
 }
 
 /// The word is written over when it leads, and what it prints then stands alone.
-async fn candidate_at_a_terminal_is_told_how_many_are_before(server: Server) {
+async fn candidate_at_a_terminal_sees_how_many_are_ahead(server: Server) {
     let mut first = server.coord(&["elect", "jobs", "first"]);
     first.line().await;
     let mut second = server.etcdctl(&["elect", "jobs", "second"]);
@@ -67,7 +67,7 @@ async fn candidate_at_a_terminal_is_told_how_many_are_before(server: Server) {
     assert_eq!(third.status().await, Some(0));
 }
 
-async fn command_can_read_from_the_terminal_and_the_shell_after_it(server: Server) {
+async fn command_reads_the_terminal_and_then_the_shell_does(server: Server) {
     let command = "\"$COORD\" lock jobs -- sh -c 'echo ready; read -r a; echo command had $a'; \
         read -r b; echo shell had $b";
     let mut shell = at_a_terminal(&server, command);
@@ -129,7 +129,7 @@ async fn minimum_hold_at_a_terminal_is_reported_and_interrupted(server: Server) 
     server.is_empty().await;
 }
 
-async fn leader_without_a_command_resigns_on_an_interrupt_from_the_terminal(server: Server) {
+async fn leader_without_command_resigns_on_terminal_interrupt(server: Server) {
     let command = "trap : INT; \"$COORD\" elect jobs here; echo ended with $?";
     let mut shell = at_a_terminal(&server, command);
     shell.shows("jobs/").await;
@@ -140,7 +140,7 @@ async fn leader_without_a_command_resigns_on_an_interrupt_from_the_terminal(serv
 }
 
 /// It starts nothing while it is stopped: a shell that is just about to cannot be.
-async fn command_that_is_stopped_from_the_terminal_goes_on(server: Server) {
+async fn command_stopped_from_the_terminal_continues(server: Server) {
     let command = format!(
         "\"$COORD\" lock jobs -- sh -c 'trap \"echo went on\" CONT; {FOREGROUND}; echo ready; \
         while read -r a; [ \"$a\" != one ]; do :; done; exit 5'"
@@ -156,7 +156,7 @@ async fn command_that_is_stopped_from_the_terminal_goes_on(server: Server) {
 
 /// `tar c . | coord lock jobs -- ssh backup 'tar x'`, which asks for a password: nobody could be
 /// asked, and the lock was held until KILL.
-async fn command_with_its_input_from_elsewhere_can_read_from_the_terminal(server: Server) {
+async fn command_with_redirected_input_can_read_the_terminal(server: Server) {
     let command = "echo input | \"$COORD\" lock jobs -- \
         sh -c 'read -r a; echo ready; read -r b < /dev/tty; echo had $a, $b'";
     let mut shell = at_a_terminal(&server, command);
@@ -168,7 +168,7 @@ async fn command_with_its_input_from_elsewhere_can_read_from_the_terminal(server
 }
 
 /// `coord lock jobs -- make | less`: the command does not read, and what shows its output does.
-async fn pager_behind_the_command_can_read_from_the_terminal(server: Server) {
+async fn pager_after_the_command_can_read_the_terminal(server: Server) {
     let command = "trap : INT; \"$COORD\" lock jobs -- sh -c 'echo text; exec sleep 100' | \
         { read -r a; echo ready; read -r b < /dev/tty; echo had $a, $b; }";
     let mut shell = at_a_terminal(&server, command);
@@ -181,7 +181,7 @@ async fn pager_behind_the_command_can_read_from_the_terminal(server: Server) {
 }
 
 /// It is stopped, since another shell has the terminal, and signals wait for who is stopped.
-async fn command_that_may_not_read_from_the_terminal_yet_hears_signals(server: Server) {
+async fn background_command_waiting_for_terminal_receives_signals(server: Server) {
     let holder = "\"$COORD\" lock jobs -- sh -c 'trap \"echo had it; exit 6\" TERM; \
         { echo $$ $PPID; read -r a < /dev/tty; }'";
     let command = format!("set -m; {holder} & wait $!; echo ended with $?");

@@ -1,4 +1,4 @@
-//! `election-*`: campaign and resign; proclaim, and have it observed.
+//! The `election-*` workloads: campaign and resign, or proclaim and observe.
 
 use std::sync::Arc;
 
@@ -7,70 +7,70 @@ use coord_core::election::{Leaders, Observer};
 use coord_core::{Election, Session, election::Leadership, error::PrimitiveError};
 use tokio::time::Instant;
 
-use super::turns::Claim;
-use super::{Facts, Worker, Workload};
-use crate::bench::notes::Notes;
+use super::lock_cycle::Exclusive;
+use super::{ReportFields, Worker, Workload};
+use crate::bench::samples::Samples;
 use crate::bench::store::Store;
 
-/// A worker's candidacy, again and again, with a value of its own.
-pub(crate) struct Campaigner {
+/// One worker that campaigns with its own value.
+pub(crate) struct Candidate {
     election: Election,
     value: String,
 }
 
-impl Claim for Campaigner {
-    const TAKE: &'static str = "campaign";
-    const GIVE_BACK: &'static str = "resign";
+impl Exclusive for Candidate {
+    const ACQUIRE_SERIES: &'static str = "campaign";
+    const RELEASE_SERIES: &'static str = "resign";
 
     type Held = Leadership;
 
-    fn staked(session: &Session, name: String, worker: usize) -> Self {
+    fn create(session: &Session, name: String, worker: usize) -> Self {
         Self { election: Election::new(session, name), value: format!("candidate{worker}") }
     }
 
-    async fn take(&self) -> Result<Leadership> {
+    async fn acquire(&self) -> Result<Leadership> {
         Ok(self.election.campaign(&self.value).await?)
     }
 
-    async fn give_back(leadership: Leadership) -> Result<()> {
+    async fn release(leadership: Leadership) -> Result<()> {
         Ok(leadership.resign().await.map_err(PrimitiveError::from)?)
     }
 }
 
-/// A leader proclaims, and an observer on a connection of its own waits for each value.
+/// A leader proclaims values, and an observer on another connection waits for each.
 #[derive(Debug, Default)]
-pub(crate) struct Observing;
+pub(crate) struct ObserveWorkload;
 
-/// The leader and the observer: one of each.
-pub(crate) struct Proclaiming {
-    leading: Session,
+/// The leader and its observer.
+pub(crate) struct ObserveWorker {
+    session: Session,
     leadership: Leadership,
     leaders: Leaders,
     sequence: u64,
 }
 
-impl Workload for Observing {
-    type Worker = Proclaiming;
+impl Workload for ObserveWorkload {
+    type Worker = ObserveWorker;
 
-    async fn worker(&self, store: &Store, number: usize) -> Result<Proclaiming> {
-        ensure!(number == 0, "election-observe takes one worker");
-        let leading = Session::builder(Arc::clone(store.of_worker(number))).open().await?;
+    async fn worker(&self, store: &Store, number: usize) -> Result<ObserveWorker> {
+        ensure!(number == 0, "election-observe runs with one worker");
+        let session = Session::builder(Arc::clone(store.connection(number))).open().await?;
         let name = store.key("elect");
-        let leadership = Election::new(&leading, name.clone()).campaign("0").await?;
-        let leaders = Observer::new(store.another().await?, name).observe();
-        let mut worker = Proclaiming { leading, leadership, leaders, sequence: 0 };
-        worker.observed("0").await?;
+        let leadership = Election::new(&session, name.clone()).campaign("0").await?;
+        let leaders = Observer::new(store.new_connection().await?, name).observe();
+        let mut worker = ObserveWorker { session, leadership, leaders, sequence: 0 };
+        worker.wait_observed("0").await?;
         Ok(worker)
     }
 
-    async fn judged(&self, _: &Store, _: u64) -> Result<Facts> {
-        Ok(Facts::new())
+    async fn check(&self, _: &Store, _: u64) -> Result<ReportFields> {
+        Ok(ReportFields::new())
     }
 }
 
-impl Proclaiming {
-    /// Waits until the observer is shown this value.
-    async fn observed(&mut self, value: &str) -> Result<()> {
+impl ObserveWorker {
+    /// Waits until the observer receives this value.
+    async fn wait_observed(&mut self, value: &str) -> Result<()> {
         while let Some(leader) = self.leaders.next().await {
             if leader?.is_some_and(|leader| leader.value() == value) {
                 return Ok(());
@@ -80,20 +80,20 @@ impl Proclaiming {
     }
 }
 
-impl Worker for Proclaiming {
-    async fn step(&mut self, notes: &mut Notes) -> Result<()> {
+impl Worker for ObserveWorker {
+    async fn step(&mut self, samples: &mut Samples) -> Result<()> {
         self.sequence += 1;
         let value = self.sequence.to_string();
-        let begun = Instant::now();
+        let start = Instant::now();
         self.leadership.proclaim(value.clone()).await?;
         let proclaimed = Instant::now();
-        self.observed(&value).await?;
-        notes.add("observed", begun.elapsed());
-        notes.add("proclaim", proclaimed - begun);
+        self.wait_observed(&value).await?;
+        samples.add("observed", start.elapsed());
+        samples.add("proclaim", proclaimed - start);
         Ok(())
     }
 
-    async fn leave(self) -> Result<()> {
-        Ok(self.leading.close().await?)
+    async fn tear_down(self) -> Result<()> {
+        Ok(self.session.close().await?)
     }
 }

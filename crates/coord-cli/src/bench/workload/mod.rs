@@ -1,48 +1,55 @@
-//! The workloads: one file each.
+//! The workloads, one file for each kind.
 //!
-//! A [`Workload`] hires the workers and judges them; a [`Worker`] makes one operation after the
-//! other. To add one: a file here, and a line of `Command` in `crates/coord-cli/src/bench/mod.rs`.
+//! A [`Workload`] creates the workers and checks its invariants at the end. A [`Worker`] repeats one
+//! operation. To add a workload, add a file here and a variant of `WorkloadCommand` in
+//! `crates/coord-cli/src/bench/mod.rs`.
 
 pub(crate) mod election;
+pub(crate) mod lock_cycle;
 pub(crate) mod mutex;
 pub(crate) mod raw;
 pub(crate) mod session;
 pub(crate) mod stm;
-pub(crate) mod turns;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::notes::Notes;
+use super::samples::Samples;
 use super::store::Store;
 
-/// What a workload adds to the report.
-pub(crate) type Facts = Map<String, Value>;
+/// The fields that a workload adds to the report.
+pub(crate) type ReportFields = Map<String, Value>;
 
-/// A kind of operation, and what all who make it share.
+/// An operation to measure, and the state that its workers share.
 pub(crate) trait Workload: Send + Sync {
     type Worker: Worker;
 
-    /// Hires the worker with this number, and sets up what it needs. Not measured.
+    /// Creates the worker with this number and what it needs in the store. Not measured.
     fn worker(
         &self,
         store: &Store,
         number: usize,
     ) -> impl Future<Output = Result<Self::Worker>> + Send;
 
-    /// A phase begins: the warm-up, then the measured one.
-    fn begin(&self) {}
+    /// Called at the start of each phase: the warm-up, then the measured phase.
+    fn begin_phase(&self) {}
 
-    /// What is to be told beside the times, of so many operations; an error if something did not
-    /// hold that must.
-    fn judged(&self, store: &Store, operations: u64) -> impl Future<Output = Result<Facts>> + Send;
+    /// Checks the invariants after a number of measured operations. Returns fields for the report.
+    ///
+    /// # Errors
+    /// An invariant was violated, or the store failed.
+    fn check(
+        &self,
+        store: &Store,
+        operations: u64,
+    ) -> impl Future<Output = Result<ReportFields>> + Send;
 }
 
-/// Who makes the operation again and again, alone or beside others.
+/// One concurrent client, which repeats the operation.
 pub(crate) trait Worker: Send + 'static {
-    /// Makes the operation once.
-    fn step(&mut self, notes: &mut Notes) -> impl Future<Output = Result<()>> + Send;
+    /// Runs the operation once, and adds its latencies to the samples.
+    fn step(&mut self, samples: &mut Samples) -> impl Future<Output = Result<()>> + Send;
 
-    /// Gives up what it was set up with. Not measured.
-    fn leave(self) -> impl Future<Output = Result<()>> + Send;
+    /// Releases what the worker was created with. Not measured.
+    fn tear_down(self) -> impl Future<Output = Result<()>> + Send;
 }

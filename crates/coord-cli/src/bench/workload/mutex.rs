@@ -1,25 +1,25 @@
-//! `mutex-*`: lock and unlock.
+//! The `mutex-*` workloads: lock and unlock.
 
 use anyhow::Result;
 use coord_core::{Mutex, Session, mutex::MutexGuard};
 
-use super::turns::Claim;
+use super::lock_cycle::Exclusive;
 
-impl Claim for Mutex {
-    const TAKE: &'static str = "lock";
-    const GIVE_BACK: &'static str = "unlock";
+impl Exclusive for Mutex {
+    const ACQUIRE_SERIES: &'static str = "lock";
+    const RELEASE_SERIES: &'static str = "unlock";
 
     type Held = MutexGuard;
 
-    fn staked(session: &Session, name: String, _worker: usize) -> Self {
+    fn create(session: &Session, name: String, _worker: usize) -> Self {
         Self::new(session, name)
     }
 
-    async fn take(&self) -> Result<MutexGuard> {
+    async fn acquire(&self) -> Result<MutexGuard> {
         Ok(self.lock().await?)
     }
 
-    async fn give_back(guard: MutexGuard) -> Result<()> {
+    async fn release(guard: MutexGuard) -> Result<()> {
         Ok(guard.unlock().await?)
     }
 }

@@ -1,6 +1,6 @@
-//! `raw-*`: single calls, which are what everything else is made of and measured by.
+//! The `raw-*` workloads: single requests, the baseline for the primitives.
 //!
-//! Each worker cycles over keys of its own, so that no two of them meet.
+//! Each worker cycles over its own keys, so that workers do not contend.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,24 +14,26 @@ use coord_core::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Facts, Worker, Workload};
-use crate::bench::notes::Notes;
+use super::{ReportFields, Worker, Workload};
+use crate::bench::samples::Samples;
 use crate::bench::store::Store;
 
-/// Keys that are put in one transaction when they are set up: below etcd's limit of 128.
-const BATCH: usize = 100;
+/// How many keys one transaction of the setup puts: fewer than etcd's limit of 128 operations.
+const KEYS_PER_SETUP_TXN: usize = 100;
 
+/// The request to measure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Call {
+pub(crate) enum RawCall {
     Put,
     Get,
-    /// A serializable read: whichever member is asked answers from what it has.
+    /// A serializable read, which any member serves from its own state.
     GetStale,
-    /// If the key exists, put it and read it.
+    /// A transaction that puts and reads a key if it exists.
     Txn,
 }
 
-impl Call {
+impl RawCall {
+    /// The name of the latency series.
     const fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
@@ -42,61 +44,62 @@ impl Call {
     }
 }
 
+/// Sends one kind of request.
 #[derive(Debug)]
-pub(crate) struct Raw {
-    pub(crate) call: Call,
-    /// For each worker.
+pub(crate) struct RawWorkload {
+    pub(crate) call: RawCall,
+    /// The number of keys of each worker.
     pub(crate) keys: NonZeroUsize,
-    /// In bytes.
+    /// The size of the values in bytes.
     pub(crate) val_size: usize,
 }
 
-pub(crate) struct Caller {
+pub(crate) struct RawWorker {
     kv: Arc<dyn KvBackend>,
-    call: Call,
+    call: RawCall,
     keys: std::iter::Cycle<std::vec::IntoIter<Bytes>>,
     value: Bytes,
 }
 
-impl Workload for Raw {
-    type Worker = Caller;
+impl Workload for RawWorkload {
+    type Worker = RawWorker;
 
-    async fn worker(&self, store: &Store, number: usize) -> Result<Caller> {
-        let kv = Arc::clone(store.of_worker(number));
+    async fn worker(&self, store: &Store, number: usize) -> Result<RawWorker> {
+        let kv = Arc::clone(store.connection(number));
         let keys = (0..self.keys.get()).map(|i| Bytes::from(store.key(&format!("{number}/{i}"))));
         let keys: Vec<Bytes> = keys.collect();
         let value = Bytes::from(vec![b'v'; self.val_size]);
-        for batch in keys.chunks(BATCH) {
+        for batch in keys.chunks(KEYS_PER_SETUP_TXN) {
             let puts = batch.iter().map(|key| Put::new(key.clone(), value.clone()));
             kv.txn(Txn::new().and_then(puts)).await?;
         }
-        Ok(Caller { kv, call: self.call, keys: keys.into_iter().cycle(), value })
+        Ok(RawWorker { kv, call: self.call, keys: keys.into_iter().cycle(), value })
     }
 
-    async fn judged(&self, _: &Store, _: u64) -> Result<Facts> {
-        let facts = [
+    async fn check(&self, _: &Store, _: u64) -> Result<ReportFields> {
+        let fields = [
             ("val_size".to_owned(), json!(self.val_size)),
             ("keys_per_worker".to_owned(), json!(self.keys)),
         ];
-        Ok(facts.into_iter().collect())
+        Ok(fields.into_iter().collect())
     }
 }
 
-impl Worker for Caller {
-    async fn step(&mut self, notes: &mut Notes) -> Result<()> {
-        let key = self.keys.next().expect("there is at least one key, again and again");
-        let begun = Instant::now();
+impl Worker for RawWorker {
+    async fn step(&mut self, samples: &mut Samples) -> Result<()> {
+        let key = self.keys.next().expect("a cycle over at least one key");
+        let start = Instant::now();
         match self.call {
-            Call::Put => {
+            RawCall::Put => {
                 self.kv.put(key, self.value.clone()).await?;
             }
-            Call::Get => {
+            RawCall::Get => {
                 self.kv.get(key).await?;
             }
-            Call::GetStale => {
+            RawCall::GetStale => {
                 self.kv.range(Range::new(key).serializable()).await?;
             }
-            Call::Txn => {
+            RawCall::Txn => {
                 let read = Range::new(key.clone());
                 let put = Put::new(key.clone(), self.value.clone());
                 let exists = Compare::create_revision(key, CompareOp::Greater, Revision::ZERO);
@@ -107,11 +110,11 @@ impl Worker for Caller {
                 ensure!(self.kv.txn(txn).await?.succeeded, "a key that was put does not exist");
             }
         }
-        notes.add(self.call.name(), begun.elapsed());
+        samples.add(self.call.name(), start.elapsed());
         Ok(())
     }
 
-    async fn leave(self) -> Result<()> {
+    async fn tear_down(self) -> Result<()> {
         Ok(())
     }
 }

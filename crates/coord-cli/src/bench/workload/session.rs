@@ -1,4 +1,4 @@
-//! `session-cycle`: open a session and close it.
+//! The `session-cycle` workload: open a session and close it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,46 +7,47 @@ use anyhow::Result;
 use coord_core::{KvBackend, Session};
 use tokio::time::Instant;
 
-use super::{Facts, Worker, Workload};
-use crate::bench::notes::Notes;
+use super::{ReportFields, Worker, Workload};
+use crate::bench::samples::Samples;
 use crate::bench::store::Store;
 
+/// Opens and closes sessions.
 #[derive(Debug)]
 pub(crate) struct SessionCycle {
     pub(crate) ttl: Duration,
 }
 
-pub(crate) struct Opener {
+pub(crate) struct SessionWorker {
     kv: Arc<dyn KvBackend>,
     ttl: Duration,
 }
 
 impl Workload for SessionCycle {
-    type Worker = Opener;
+    type Worker = SessionWorker;
 
-    async fn worker(&self, store: &Store, number: usize) -> Result<Opener> {
-        Ok(Opener { kv: Arc::clone(store.of_worker(number)), ttl: self.ttl })
+    async fn worker(&self, store: &Store, number: usize) -> Result<SessionWorker> {
+        Ok(SessionWorker { kv: Arc::clone(store.connection(number)), ttl: self.ttl })
     }
 
-    async fn judged(&self, _: &Store, _: u64) -> Result<Facts> {
-        Ok(Facts::new())
+    async fn check(&self, _: &Store, _: u64) -> Result<ReportFields> {
+        Ok(ReportFields::new())
     }
 }
 
-impl Worker for Opener {
-    async fn step(&mut self, notes: &mut Notes) -> Result<()> {
-        let begun = Instant::now();
+impl Worker for SessionWorker {
+    async fn step(&mut self, samples: &mut Samples) -> Result<()> {
+        let start = Instant::now();
         let session = Session::builder(&self.kv).ttl(self.ttl).open().await?;
         let opened = Instant::now();
         session.close().await?;
         let closed = Instant::now();
-        notes.add("cycle", closed - begun);
-        notes.add("open", opened - begun);
-        notes.add("close", closed - opened);
+        samples.add("cycle", closed - start);
+        samples.add("open", opened - start);
+        samples.add("close", closed - opened);
         Ok(())
     }
 
-    async fn leave(self) -> Result<()> {
+    async fn tear_down(self) -> Result<()> {
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
-//! `stm-*`: transactions that read numbers and write them back, changed.
+//! The `stm-*` workloads: transactions that read numbers and write changed ones.
 //!
-//! What they must not lose is judged at the end: a transfer keeps the sum over the accounts, and a
-//! counter has counted every commit. At `read-committed` both may be lost, and are only told.
+//! The invariants are checked at the end: transfers do not change the sum over the accounts, and a
+//! counter equals the number of commits. `read-committed` permits lost updates, so that they are
+//! reported there and fail the run at every other level.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,193 +15,200 @@ use coord_core::{Client, Error, Stm, stm::Isolation};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Facts, Worker, Workload};
-use crate::bench::figures;
+use super::{ReportFields, Worker, Workload};
 use crate::bench::flags::StmFlags;
-use crate::bench::notes::Notes;
+use crate::bench::samples::Samples;
+use crate::bench::stats;
 use crate::bench::store::Store;
 
-/// What an account has before anything is moved.
-const START: i64 = 1000;
+/// The initial balance of an account.
+const INITIAL_BALANCE: i64 = 1000;
 
-/// Moves 1 from one account to another, both drawn, or counts one number up.
+/// Runs one kind of transaction.
 #[derive(Debug)]
-pub(crate) struct Changes {
-    what: What,
+pub(crate) struct StmWorkload {
+    program: Program,
     flags: StmFlags,
-    tally: Arc<Tally>,
+    totals: Arc<Totals>,
 }
 
+/// The transaction to run.
 #[derive(Clone, Copy, Debug)]
-enum What {
+enum Program {
+    /// Moves 1 between two random accounts.
     Transfer { accounts: u64 },
-    Count,
+    /// Adds 1 to one counter.
+    Counter,
 }
 
-/// What all workers have done.
+/// The totals of all workers.
 #[derive(Debug, Default)]
-struct Tally {
-    /// In this phase.
+struct Totals {
+    /// Attempts in this phase.
     attempts: AtomicU64,
-    /// Since the beginning.
+    /// Commits in all phases.
     committed: AtomicU64,
 }
 
-impl Changes {
+impl StmWorkload {
     pub(crate) fn transfer(accounts: NonZeroUsize, flags: StmFlags) -> Self {
         let accounts = accounts.get() as u64;
-        Self { what: What::Transfer { accounts }, flags, tally: Arc::default() }
+        Self { program: Program::Transfer { accounts }, flags, totals: Arc::default() }
     }
 
-    pub(crate) fn count(flags: StmFlags) -> Self {
-        Self { what: What::Count, flags, tally: Arc::default() }
+    pub(crate) fn counter(flags: StmFlags) -> Self {
+        Self { program: Program::Counter, flags, totals: Arc::default() }
     }
 
+    /// The keys of the accounts, or of the counter.
     fn keys(&self, store: &Store) -> Vec<Bytes> {
-        match self.what {
-            What::Count => vec![store.key("counter").into()],
-            What::Transfer { accounts } => {
+        match self.program {
+            Program::Counter => vec![store.key("counter").into()],
+            Program::Transfer { accounts } => {
                 (0..accounts).map(|n| store.key(&format!("account-{n}")).into()).collect()
             }
         }
     }
 
-    const fn start(&self) -> i64 {
-        match self.what {
-            What::Transfer { .. } => START,
-            What::Count => 0,
+    /// The initial value of each key.
+    const fn initial_value(&self) -> i64 {
+        match self.program {
+            Program::Transfer { .. } => INITIAL_BALANCE,
+            Program::Counter => 0,
         }
     }
 
-    /// What was found at the end, and what must have been.
-    fn verdict(&self, total: i64) -> Result<(&'static str, serde_json::Value)> {
-        let lossless = self.flags.isolation != Isolation::ReadCommitted;
-        match self.what {
-            What::Transfer { accounts } => {
-                let wanted = START * i64::try_from(accounts)?;
-                ensure!(total == wanted || !lossless, "the sum is {total}, not {wanted}");
-                Ok(("sum_kept", json!(total == wanted)))
+    /// Checks the sum over all keys at the end. Returns the field that reports the invariant.
+    fn check_total(&self, total: i64) -> Result<(&'static str, serde_json::Value)> {
+        let may_lose_updates = self.flags.isolation == Isolation::ReadCommitted;
+        match self.program {
+            Program::Transfer { accounts } => {
+                let expected = INITIAL_BALANCE * i64::try_from(accounts)?;
+                let kept = total == expected;
+                ensure!(kept || may_lose_updates, "the sum is {total}, not {expected}");
+                Ok(("sum_kept", json!(kept)))
             }
-            What::Count => {
-                let committed = i64::try_from(self.tally.committed.load(Ordering::Relaxed))?;
+            Program::Counter => {
+                let committed = i64::try_from(self.totals.committed.load(Ordering::Relaxed))?;
                 let lost = committed - total;
-                ensure!(lost == 0 || !lossless, "{lost} increments were lost");
+                ensure!(lost == 0 || may_lose_updates, "{lost} increments were lost");
                 Ok(("lost_updates", json!(lost)))
             }
         }
     }
 }
 
-impl Workload for Changes {
-    type Worker = Changer;
+impl Workload for StmWorkload {
+    type Worker = StmWorker;
 
-    async fn worker(&self, store: &Store, number: usize) -> Result<Changer> {
-        let (kv, keys) = (store.of_worker(number), self.keys(store));
+    async fn worker(&self, store: &Store, number: usize) -> Result<StmWorker> {
+        let (kv, keys) = (store.connection(number), self.keys(store));
         if number == 0 {
             for key in &keys {
-                kv.put(key, self.start().to_string()).await?;
+                kv.put(key, self.initial_value().to_string()).await?;
             }
         }
-        Ok(Changer {
+        Ok(StmWorker {
             stm: stm(Arc::clone(kv)).isolation(self.flags.isolation),
             prefetch: self.flags.prefetch,
             keys,
-            draws: SplitMix(self.flags.seed.wrapping_mul(1_000_003).wrapping_add(number as u64)),
-            tally: Arc::clone(&self.tally),
+            rng: SplitMix(self.flags.seed.wrapping_mul(1_000_003).wrapping_add(number as u64)),
+            totals: Arc::clone(&self.totals),
         })
     }
 
-    fn begin(&self) {
-        self.tally.attempts.store(0, Ordering::Relaxed);
+    fn begin_phase(&self) {
+        self.totals.attempts.store(0, Ordering::Relaxed);
     }
 
-    async fn judged(&self, store: &Store, operations: u64) -> Result<Facts> {
+    async fn check(&self, store: &Store, operations: u64) -> Result<ReportFields> {
         let mut total = 0;
         for key in self.keys(store) {
-            let kv = store.of_worker(0).get(&key).await?;
-            total += number(kv.map(|kv| kv.value))?;
+            let kv = store.connection(0).get(&key).await?;
+            total += parse_number(kv.map(|kv| kv.value))?;
         }
-        let (name, verdict) = self.verdict(total)?;
-        let attempts = self.tally.attempts.load(Ordering::Relaxed);
+        let (invariant, value) = self.check_total(total)?;
+        let attempts = self.totals.attempts.load(Ordering::Relaxed);
         let retries = attempts.saturating_sub(operations) as f64 / operations as f64;
-        let mut facts = Facts::new();
-        if let What::Transfer { accounts } = self.what {
-            facts.insert("accounts".to_owned(), json!(accounts));
+        let mut fields = ReportFields::new();
+        if let Program::Transfer { accounts } = self.program {
+            fields.insert("accounts".to_owned(), json!(accounts));
         }
-        facts.insert("isolation".to_owned(), json!(self.flags.isolation.to_string()));
-        facts.insert("prefetch".to_owned(), json!(self.flags.prefetch));
-        facts.insert(name.to_owned(), verdict);
-        facts.insert("retries_per_commit".to_owned(), json!(figures::rounded(retries, 4)));
-        Ok(facts)
+        fields.insert("isolation".to_owned(), json!(self.flags.isolation.to_string()));
+        fields.insert("prefetch".to_owned(), json!(self.flags.prefetch));
+        fields.insert(invariant.to_owned(), value);
+        fields.insert("retries_per_commit".to_owned(), json!(stats::round_to(retries, 4)));
+        Ok(fields)
     }
 }
 
-pub(crate) struct Changer {
+pub(crate) struct StmWorker {
     stm: Stm,
     prefetch: bool,
     keys: Vec<Bytes>,
-    draws: SplitMix,
-    tally: Arc<Tally>,
+    rng: SplitMix,
+    totals: Arc<Totals>,
 }
 
-impl Changer {
-    /// The keys of the next transaction, and what it adds to each.
-    fn next(&mut self) -> Vec<(Bytes, i64)> {
+impl StmWorker {
+    /// The keys of the next transaction, and the difference to add to each.
+    fn next_changes(&mut self) -> Vec<(Bytes, i64)> {
         let count = self.keys.len() as u64;
         if count == 1 {
             return vec![(self.keys[0].clone(), 1)];
         }
-        let from = self.draws.next() % count;
-        let to = (from + 1 + self.draws.next() % (count - 1)) % count;
+        let from = self.rng.next() % count;
+        let to = (from + 1 + self.rng.next() % (count - 1)) % count;
         [(from, -1), (to, 1)].map(|(n, change)| (self.keys[n as usize].clone(), change)).into()
     }
 }
 
-impl Worker for Changer {
-    async fn step(&mut self, notes: &mut Notes) -> Result<()> {
-        let changes = self.next();
-        let begun = Instant::now();
+impl Worker for StmWorker {
+    async fn step(&mut self, samples: &mut Samples) -> Result<()> {
+        let changes = self.next_changes();
+        let start = Instant::now();
         let mut stm = self.stm.clone();
         if self.prefetch {
             stm = stm.prefetch(changes.iter().map(|(key, _)| key.clone()));
         }
-        let tally = Arc::clone(&self.tally);
+        let totals = Arc::clone(&self.totals);
         stm.run(async move |tx: &mut Transaction| {
-            tally.attempts.fetch_add(1, Ordering::Relaxed);
+            totals.attempts.fetch_add(1, Ordering::Relaxed);
             let mut numbers = Vec::with_capacity(changes.len());
             for (key, _) in &changes {
-                numbers.push(number(tx.get(key).await?)?);
+                numbers.push(parse_number(tx.get(key).await?)?);
             }
             for ((key, change), number) in changes.iter().zip(numbers) {
                 tx.put(key, (number + change).to_string());
             }
-            Ok::<_, Stopped>(())
+            Ok::<_, AbortCause>(())
         })
         .await?;
-        notes.add("txn", begun.elapsed());
-        self.tally.committed.fetch_add(1, Ordering::Relaxed);
+        samples.add("txn", start.elapsed());
+        self.totals.committed.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn leave(self) -> Result<()> {
+    async fn tear_down(self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Why a transaction was given up.
+/// Why a transaction was aborted.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-enum Stopped {
+enum AbortCause {
     Store(#[from] Error),
     Value(#[from] anyhow::Error),
 }
 
-fn number(value: Option<Bytes>) -> Result<i64> {
+/// Parses the value of a key.
+fn parse_number(value: Option<Bytes>) -> Result<i64> {
     let value = value.context("a key that was put does not exist")?;
     Ok(std::str::from_utf8(&value)?.parse()?)
 }
 
-/// The generator of the Go program, so that both draw the same accounts.
+/// The random number generator of the Go program, so that both choose the same accounts.
 ///
 /// Source: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", OOPSLA
 /// 2014, figure 17.
@@ -221,24 +229,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_drawn_is_what_the_go_program_draws() {
-        let mut draws = SplitMix(1_234_567);
-        let drawn = [draws.next(), draws.next(), draws.next()];
+    fn split_mix_matches_the_reference_implementation() {
+        let mut rng = SplitMix(1_234_567);
+        let numbers = [rng.next(), rng.next(), rng.next()];
         // From the authors' reference implementation.
         assert_eq!(
-            drawn,
+            numbers,
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
         );
     }
 
     #[test]
-    fn a_sum_that_was_not_kept_fails_the_run_unless_the_level_allows_it() {
+    fn changed_sum_fails_the_run_except_at_read_committed() {
         let accounts = NonZeroUsize::new(5).expect("not zero");
         let at = |isolation| {
             let flags = StmFlags { isolation, prefetch: false, seed: 1 };
-            Changes::transfer(accounts, flags).verdict(4999)
+            StmWorkload::transfer(accounts, flags).check_total(4999)
         };
         assert!(at(Isolation::RepeatableReads).is_err());
-        assert_eq!(at(Isolation::ReadCommitted).expect("allowed").1, json!(false));
+        assert_eq!(at(Isolation::ReadCommitted).expect("the level permits it").1, json!(false));
     }
 }

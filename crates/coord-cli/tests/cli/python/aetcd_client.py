@@ -16,7 +16,7 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
         self.addAsyncCleanup(self.etcd.close)
         self.key = self.id().encode()
 
-    async def test_what_was_put_can_be_read_until_it_is_deleted(self):
+    async def test_put_get_delete(self):
         self.assertIsNone(await self.etcd.get(self.key))
         put = await self.etcd.put(self.key, b"1")
         found = await self.etcd.get(self.key)
@@ -40,7 +40,7 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
         deleted = await self.etcd.delete_prefix(self.key, prev_kv=True)
         self.assertEqual(deleted.deleted, 3)
 
-    async def test_transactions_do_what_their_comparisons_say(self):
+    async def test_transaction_branch_follows_its_compares(self):
         t = self.etcd.transactions
         await self.etcd.put(self.key, b"1")
         self.assertTrue(await self.etcd.replace(self.key, b"1", b"2"))
@@ -58,7 +58,7 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
         self.assertFalse(held)
         self.assertIsNone(await self.etcd.get(self.key))
 
-    async def test_watches_of_one_stream_each_have_their_own_events(self):
+    async def test_watches_on_one_stream_receive_their_own_events(self):
         other = self.key + b" and another"
         watches = [await self.etcd.watch(key, prev_kv=True) for key in (self.key, other)]
         prefix = await self.etcd.watch_prefix(self.key, kind=rtypes.EventKind.DELETE)
@@ -84,14 +84,14 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(await asyncio.wait_for(values(watch, len(events)), 20), events)
             await watch.cancel()
 
-    async def test_watch_once_brings_the_first_event_or_a_timeout(self):
+    async def test_watch_once_returns_first_event_or_times_out(self):
         revision = (await self.etcd.put(self.key, b"1")).header.revision
         event = await self.etcd.watch_once(self.key, timeout=20, start_revision=revision)
         self.assertEqual(event.kv.value, b"1")
         with self.assertRaises(exceptions.WatchTimeoutError):
             await self.etcd.watch_once(self.key, timeout=0.2)
 
-    async def test_what_is_forgotten_cannot_be_watched(self):
+    async def test_watch_of_compacted_history_fails(self):
         for n in range(3):
             revision = (await self.etcd.put(self.key, b"%d" % n)).header.revision
         await self.etcd.compact(revision)
@@ -102,7 +102,7 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
                 pass
         self.assertEqual(refused.exception.compacted_revision, revision)
 
-    async def test_leases_live_as_long_as_they_are_refreshed(self):
+    async def test_lease_refresh_and_revoke(self):
         lease = await self.etcd.lease(300)
         await self.etcd.put(self.key, b"1", lease=lease)
         self.assertEqual(await lease.granted_ttl(), 300)
@@ -128,7 +128,7 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
         self.assertFalse(await first.is_acquired())
         await second.release()
 
-    async def test_member_tells_who_it_is(self):
+    async def test_status_identifies_the_member(self):
         status = await self.etcd.status()
         self.assertRegex(status.version, r"^3\.\d+\.\d+$")
         members = [member async for member in self.etcd.members()]
@@ -136,7 +136,7 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
         self.assertIsInstance(await self.etcd.hash(), int)
         await self.etcd.defragment()
 
-    async def test_alarm_for_space_refuses_puts_until_it_is_disarmed(self):
+    async def test_space_alarm_refuses_puts_until_disarmed(self):
         self.addAsyncCleanup(self.etcd.disarm_alarm)
         await self.etcd.create_alarm()
         self.assertEqual(len([alarm async for alarm in self.etcd.list_alarms()]), 1)

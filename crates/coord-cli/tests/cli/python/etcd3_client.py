@@ -34,7 +34,7 @@ class Etcd3(unittest.TestCase):
 
         return Refused()
 
-    def test_what_was_put_can_be_read_until_it_is_deleted(self):
+    def test_put_get_delete(self):
         self.assertEqual(self.etcd.get(self.key), (None, None))
         put = self.etcd.put(self.key, "1")
         value, meta = self.etcd.get(self.key)
@@ -64,7 +64,7 @@ class Etcd3(unittest.TestCase):
         self.assertEqual(len(list(some)), 2)
         self.assertEqual(self.etcd.delete_prefix(prefix).deleted, 3)
 
-    def test_transactions_do_what_their_comparisons_say(self):
+    def test_transaction_branch_follows_its_compares(self):
         t = self.etcd.transactions
         self.assertTrue(self.etcd.put_if_not_exists(self.key, "1"))
         self.assertFalse(self.etcd.put_if_not_exists(self.key, "2"))
@@ -88,7 +88,7 @@ class Etcd3(unittest.TestCase):
         with self.refused(grpc.StatusCode.INVALID_ARGUMENT, message):
             self.etcd.transaction([], [t.put(self.key, "1"), t.put(self.key, "2")], [])
 
-    def test_watches_tell_the_past_at_once_and_then_what_happens(self):
+    def test_watch_delivers_history_then_new_events(self):
         start = self.etcd.put(self.key, "1").header.revision
         self.etcd.put(self.key, "2")
         answers, cancel = self.etcd.watch_response(self.key, start_revision=start)
@@ -100,7 +100,7 @@ class Etcd3(unittest.TestCase):
         self.etcd.put(self.key, "3")
         self.assertRaises(StopIteration, next, answers)
 
-    def test_watches_of_a_prefix_bring_what_was_before(self):
+    def test_prefix_watch_delivers_previous_values(self):
         found = queue.Queue()
         watch = self.etcd.add_watch_prefix_callback(self.key, found.put, prev_kv=True)
         self.etcd.put(self.key + "/1", "1")
@@ -111,7 +111,7 @@ class Etcd3(unittest.TestCase):
         self.assertEqual(deletion.prev_value, b"1")
         self.etcd.cancel_watch(watch)
 
-    def test_what_is_forgotten_cannot_be_watched_or_forgotten_again(self):
+    def test_watch_and_compact_of_compacted_history_fail(self):
         for n in range(3):
             revision = self.etcd.put(self.key, str(n)).header.revision
         self.etcd.compact(revision)
@@ -122,7 +122,7 @@ class Etcd3(unittest.TestCase):
             next(events)
         self.assertEqual(refused.exception.compacted_revision, revision)
 
-    def test_leases_live_as_long_as_they_are_refreshed(self):
+    def test_lease_refresh_and_revoke(self):
         lease = self.etcd.lease(300)
         self.etcd.put(self.key, "1", lease=lease)
         self.assertEqual(self.etcd.get(self.key)[1].lease_id, lease.id)
@@ -141,7 +141,7 @@ class Etcd3(unittest.TestCase):
         with self.refused(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found"):
             self.etcd.put(self.key, "1", lease=lease)
 
-    def test_locks_exclude_each_other_and_end_with_their_lease(self):
+    def test_locks_exclude_each_other_and_end_with_lease(self):
         first, second = (self.etcd.lock(self.key, ttl=2) for _ in range(2))
         self.assertTrue(first.acquire())
         self.assertFalse(second.acquire(timeout=0))
@@ -155,7 +155,7 @@ class Etcd3(unittest.TestCase):
         self.assertTrue(first.is_acquired())
         first.release()
 
-    def test_member_tells_who_it_is(self):
+    def test_status_identifies_the_member(self):
         status = self.etcd.status()
         self.assertRegex(status.version, r"^3\.\d+\.\d+$")
         (member,) = self.etcd.members
@@ -166,7 +166,7 @@ class Etcd3(unittest.TestCase):
         self.assertIsInstance(self.etcd.hash(), int)
         self.etcd.defragment()
 
-    def test_alarm_for_space_refuses_puts_until_it_is_disarmed(self):
+    def test_space_alarm_refuses_puts_until_disarmed(self):
         self.addCleanup(self.etcd.disarm_alarm)
         (alarm,) = self.etcd.create_alarm()
         self.assertEqual(len(list(self.etcd.list_alarms())), 1)

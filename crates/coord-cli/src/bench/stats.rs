@@ -1,19 +1,19 @@
-//! What becomes of the measured times: percentiles by nearest rank, and fairness.
+//! Statistics of a run: latency percentiles by nearest rank, and fairness among workers.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Rounds to so many digits after the point.
-pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
+/// Rounds to a number of digits after the point.
+pub(crate) fn round_to(value: f64, digits: i32) -> f64 {
     let unit = 10f64.powi(digits);
     (value * unit).round() / unit
 }
 
-/// The latencies of one series, in microseconds.
+/// The latency distribution of one series, in microseconds.
 ///
-/// A percentile is one of the latencies, the smallest that so many percent do not exceed: nothing
-/// is interpolated, nothing counted in buckets.
+/// Percentile p is the smallest latency that p percent of the latencies do not exceed. There is no
+/// interpolation, and there are no histogram buckets.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) n: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// `None` where nothing was measured.
+    /// Summarizes latencies; `None` if there are none.
     pub(crate) fn of(mut latencies: Vec<Duration>) -> Option<Self> {
         latencies.sort_unstable();
         let n = latencies.len();
@@ -35,7 +35,7 @@ impl Summary {
         let mean = latencies.iter().map(Duration::as_secs_f64).sum::<f64>() * 1e6 / n as f64;
         Some(Self {
             n,
-            mean: rounded(mean, 1),
+            mean: round_to(mean, 1),
             p50: permille(500),
             p90: permille(900),
             p99: permille(990),
@@ -46,29 +46,29 @@ impl Summary {
 }
 
 fn micros(latency: Duration) -> f64 {
-    rounded(latency.as_nanos() as f64 / 1e3, 1)
+    round_to(latency.as_nanos() as f64 / 1e3, 1)
 }
 
-/// How evenly the workers got on.
+/// How evenly the operations were distributed among the workers.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Fairness {
-    /// The fewest operations that a worker completed.
+    /// The smallest number of operations of a worker.
     pub(crate) min: u64,
-    /// The most.
+    /// The largest number of operations of a worker.
     pub(crate) max: u64,
-    /// Jain's index: 1 if all completed as many, 1/n if one of n did everything.
+    /// Jain's index: 1 if all workers completed equally many, 1/n if one of n completed all.
     pub(crate) jain: f64,
 }
 
 impl Fairness {
-    /// Of the operations that each worker completed.
+    /// The fairness of a run, from the number of operations of each worker.
     pub(crate) fn of(by_worker: &[u64]) -> Self {
         let min = by_worker.iter().copied().min().unwrap_or(0);
         let max = by_worker.iter().copied().max().unwrap_or(0);
         let sum: f64 = by_worker.iter().map(|&n| n as f64).sum();
         let squares: f64 = by_worker.iter().map(|&n| (n as f64).powi(2)).sum();
         let workers = by_worker.len() as f64;
-        let jain = if max == 0 { 0.0 } else { rounded(sum * sum / (workers * squares), 4) };
+        let jain = if max == 0 { 0.0 } else { round_to(sum * sum / (workers * squares), 4) };
         Self { min, max, jain }
     }
 }
@@ -91,29 +91,29 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_between_two_latencies_is_the_larger() {
+    fn percentile_between_two_latencies_is_the_larger() {
         let summary = summary([10, 20, 30]);
         assert_eq!((summary.p50, summary.p90, summary.p999), (20.0, 30.0, 30.0));
     }
 
     #[test]
-    fn of_one_latency_every_percentile_is_that() {
+    fn every_percentile_of_one_latency_equals_it() {
         let summary = summary([7]);
         assert_eq!((summary.p50, summary.p999, summary.max), (7.0, 7.0, 7.0));
     }
 
     #[test]
-    fn of_no_latency_there_is_no_summary() {
+    fn summary_of_no_latencies_is_none() {
         assert_eq!(Summary::of(Vec::new()), None);
     }
 
     #[test]
-    fn fairness_is_one_when_all_did_as_much() {
+    fn fairness_of_equal_workers_is_one() {
         assert_eq!(Fairness::of(&[5, 5, 5]), Fairness { min: 5, max: 5, jain: 1.0 });
     }
 
     #[test]
-    fn fairness_is_one_in_n_when_one_did_everything() {
+    fn fairness_of_one_active_worker_is_one_in_n() {
         assert_eq!(Fairness::of(&[0, 8, 0, 0]), Fairness { min: 0, max: 8, jain: 0.25 });
         assert_eq!(Fairness::of(&[1, 3]), Fairness { min: 1, max: 3, jain: 0.8 });
     }

@@ -1,4 +1,4 @@
-//! The notice that what is held is lost, or will be before the command could stop.
+//! Loss detection: waits until the lock is lost, or until the command must stop to end before that.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use coord_core::error::{LossReason, PrimitiveError};
 use coord_core::queue::Contender;
 use tokio::time::{Instant, sleep};
 
-/// How often to read the session's deadline at least: time that the machine was suspended for moves
-/// it to an earlier moment.
-const DEADLINE_POLL_MAX: Duration = Duration::from_secs(1);
+/// The longest interval at which the session's deadline is read. A suspension of the machine moves
+/// the deadline to an earlier instant.
+const MAX_DEADLINE_POLL: Duration = Duration::from_secs(1);
 
-/// That a command has to end.
+/// The notice that the command must end now.
 #[derive(Debug)]
-pub(super) struct Notice {
-    pub(super) why: String,
-    /// When nothing may be left of it.
+pub(super) struct LossNotice {
+    pub(super) reason: String,
+    /// When to kill the processes that still run.
     pub(super) kill_at: Instant,
 }
 
-/// Waits until what is held is lost, or would be before a command could stop.
-pub(super) async fn notice(contender: &Contender, grace: Duration) -> Notice {
+/// Waits until the lock is lost, or until only the grace period is left before it can be lost.
+pub(super) async fn loss_notice(contender: &Contender, grace: Duration) -> LossNotice {
     let session = contender.session();
-    // As often as the session task notices a suspension.
-    let poll = (session.ttl() / 10).min(DEADLINE_POLL_MAX);
-    let about_to_be_lost = async {
+    // The interval at which the session task detects a suspension.
+    let poll = (session.ttl() / 10).min(MAX_DEADLINE_POLL);
+    let loss_imminent = async {
         loop {
             let deadline = session.deadline();
             let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(grace);
@@ -36,15 +36,15 @@ pub(super) async fn notice(contender: &Contender, grace: Duration) -> Notice {
     tokio::select! {
         biased;
         reason = contender.lost() => {
-            // The lease can end at any moment after its deadline.
-            let has_passed =
+            // After its deadline the lease can end at any time.
+            let deadline_passed =
                 matches!(reason, LossReason::DeadlineUnconfirmed | LossReason::Expired);
-            let grace = if has_passed { Duration::ZERO } else { grace };
-            let why = PrimitiveError::Lost(reason).to_string();
-            Notice { why, kill_at: Instant::now() + grace }
+            let grace = if deadline_passed { Duration::ZERO } else { grace };
+            let reason = PrimitiveError::Lost(reason).to_string();
+            LossNotice { reason, kill_at: Instant::now() + grace }
         }
-        kill_at = about_to_be_lost => Notice {
-            why: "no keep-alive was confirmed, and the lease is about to end".to_owned(),
+        kill_at = loss_imminent => LossNotice {
+            reason: "no keep-alive was confirmed, and the lease is about to end".to_owned(),
             kill_at,
         },
     }
@@ -65,7 +65,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A holder on a lease of 30 s, with keep-alives that hang, and the time it is suspended for.
+    /// A holder with a TTL of 30 s whose keep-alives hang. The counter is the time in seconds for
+    /// which its machine was suspended.
     async fn holder() -> (Contender, Arc<AtomicU64>) {
         let kv = Intercept::new(MemBackend::new(), |call: &Call| match call {
             Call::LeaseKeepAlive(_) => Action::Hang,
@@ -82,32 +83,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notice_after_a_suspension_kills_before_the_lease_ends() {
+    async fn loss_notice_after_suspension_kills_before_the_lease_ends() {
         let (contender, asleep_secs) = holder().await;
         let opened = Instant::now();
         sleep(SECOND).await;
         asleep_secs.store(20, Relaxed);
-        let notice = notice(&contender, SECOND * 6).await;
-        let (noticed, kill_at) = (opened.elapsed(), notice.kill_at - opened);
-        assert!(noticed <= SECOND * 3, "TERM is sent {noticed:?} after the start");
+        let notice = loss_notice(&contender, SECOND * 6).await;
+        let (term_at, kill_at) = (opened.elapsed(), notice.kill_at - opened);
+        assert!(term_at <= SECOND * 3, "TERM is sent {term_at:?} after the start");
         assert!(kill_at <= SECOND * 7, "KILL is sent {kill_at:?} after the start");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notice_of_a_passed_deadline_leaves_no_grace() {
+    async fn loss_notice_after_the_deadline_leaves_no_grace() {
         let (contender, asleep_secs) = holder().await;
         sleep(SECOND).await;
         asleep_secs.store(60, Relaxed);
-        let notice = notice(&contender, SECOND * 6).await;
+        let notice = loss_notice(&contender, SECOND * 6).await;
         assert!(notice.kill_at <= Instant::now(), "the lease can have ended: {notice:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notice_without_a_suspension_leaves_the_grace() {
+    async fn loss_notice_without_suspension_leaves_the_grace() {
         let (contender, _) = holder().await;
         let opened = Instant::now();
-        let notice = notice(&contender, SECOND * 6).await;
-        assert_eq!(opened.elapsed().as_secs(), 21, "27 s of the deadline, less the grace");
+        let notice = loss_notice(&contender, SECOND * 6).await;
+        assert_eq!(opened.elapsed().as_secs(), 21, "the deadline of 27 s less the grace of 6 s");
         assert_eq!((notice.kill_at - opened).as_secs(), 27);
     }
 }

@@ -1,49 +1,50 @@
-//! A waiting line, seen from outside: `NAME/` and the keys directly below it.
+//! The keys of a wait queue: their layout in the store, and how to recognize them.
 //!
-//! That is how coord and Go's package lay them out, for locks and elections alike: the line `jobs`
-//! has the key `jobs/<lease in hex>`, with a number behind it if it is coord's. A key with another
-//! slash in it belongs to another line, such as `jobs/night`.
+//! coord and Go's package use one layout for locks and elections. The queue `jobs` has one key per
+//! contender, `jobs/<lease id in hex>`; coord appends `-<number>`, so that one session can have
+//! several contenders. A key with another slash belongs to the queue of a child name: `jobs/night/…`
+//! is a key of `jobs/night`.
 
 use bytes::Bytes;
 use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
 
-/// The keys of a line.
+/// The keys of one wait queue: those directly below `NAME/`.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct QueueKeys {
     prefix: String,
 }
 
-impl Line {
+impl QueueKeys {
     pub(crate) fn new(name: &str) -> Self {
         Self { prefix: format!("{name}/") }
     }
 
-    /// What all keys of the line start with, and those of lines below it.
+    /// The prefix of all keys of the queue. Keys of child names have it too.
     pub(crate) fn prefix(&self) -> String {
         self.prefix.clone()
     }
 
-    /// Reads its keys in the order in which they were created, with those of lines below it.
+    /// A read of all keys with the prefix, in the order in which they were created.
     pub(crate) fn in_order(&self) -> Range {
         let all = Range::prefix(self.prefix());
         all.sorted(SortTarget::CreateRevision, SortOrder::Ascending)
     }
 
-    /// Whether a key belongs to this line.
-    pub(crate) fn owns(&self, key: &[u8]) -> bool {
+    /// Whether a key belongs to this queue, and not to that of a child name.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
         let below = key.strip_prefix(self.prefix.as_bytes());
         below.is_some_and(|below| !below.contains(&b'/'))
     }
 }
 
-/// The key up to its last slash: the name of the queue, if it belongs to one.
+/// The key up to its last slash: the name of its queue, if it is a key of a queue.
 pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
     let slash = kv.key.iter().rposition(|byte| *byte == b'/')?;
     Some(kv.key.slice(..slash))
 }
 
-/// The name of the queue that a key belongs to, if its last part is the key's own lease, with or
-/// without a number behind it.
+/// The name of the queue that a key belongs to; `None` if the key is data. The last part of a
+/// queue key is the id of the key's own lease, with or without `-<number>`.
 pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
     let parent = parent_of(kv)?;
     let lease = kv.lease?.to_string();
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_of_a_queue_is_named_by_its_lease() {
+    fn queue_key_ends_with_its_lease_id() {
         let queue = |key: &'static str, lease| {
             let (key, lease) = (Bytes::from_static(key.as_bytes()), LeaseId::new(lease));
             queue_of(&KeyValue { key, lease, ..KeyValue::default() })
@@ -80,9 +81,9 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_a_line_below_are_not_its_own() {
-        let jobs = Line::new("jobs");
-        assert!(jobs.owns(b"jobs/694d82a1-7") && jobs.owns(b"jobs/694d82a1"));
-        assert!(!jobs.owns(b"jobs/night/694d82a1-7") && !jobs.owns(b"jobs2/694d82a1"));
+    fn queue_excludes_keys_of_child_names() {
+        let jobs = QueueKeys::new("jobs");
+        assert!(jobs.contains(b"jobs/694d82a1-7") && jobs.contains(b"jobs/694d82a1"));
+        assert!(!jobs.contains(b"jobs/night/694d82a1-7") && !jobs.contains(b"jobs2/694d82a1"));
     }
 }

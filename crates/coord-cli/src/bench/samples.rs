@@ -1,19 +1,19 @@
-//! What one worker notes: how long its operations took.
+//! The samples of one worker: the latencies of its operations, by series.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// It is not shared, so it takes no lock.
+/// Owned by one worker, so that adding a sample needs no lock.
 #[derive(Debug, Default)]
-pub(crate) struct Notes {
+pub(crate) struct Samples {
     pub(super) series: BTreeMap<&'static str, Vec<Duration>>,
     pub(super) operations: u64,
 }
 
-impl Notes {
+impl Samples {
     /// Adds a latency to the series with this name.
     pub(crate) fn add(&mut self, series: &'static str, latency: Duration) {
-        // Room from the start, so that few operations pay for growth.
+        // Preallocated, so that few operations include the growth of the vector.
         let series = self.series.entry(series).or_insert_with(|| Vec::with_capacity(1 << 14));
         series.push(latency);
     }
