@@ -60,7 +60,7 @@ use crate::kv::{
 /// *Cancellation*
 /// - Any future may be dropped at any time; whether its request was applied is then unknown.
 ///
-/// Source: contract §1 to §9.
+/// Source: `docs/etcd-contract.md` §1 to §9.
 #[async_trait]
 pub trait KvBackend: Send + Sync + 'static {
     /// Reads keys, now or as they were.

@@ -62,7 +62,7 @@ use watch::MemWatch;
 ///
 /// Where it differs from etcd, on purpose: `docs/semantics.md`.
 ///
-/// Source: contract §1 to §8.
+/// Source: `docs/etcd-contract.md` §1 to §8.
 #[derive(Clone, Debug)]
 pub struct MemBackend {
     shared: Arc<Shared>,

@@ -4,7 +4,7 @@
 //! error the message is our own, and the code such that a client draws the right conclusion about
 //! what became of the request.
 //!
-//! Source: contract §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
+//! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
 
 use coord_core::{Error, Limits, Outcome};
 use tonic::body::Body;

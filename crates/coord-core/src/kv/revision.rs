@@ -16,7 +16,7 @@ use std::fmt;
 /// assert_eq!(revision.to_string(), "41");
 /// ```
 ///
-/// Source: contract §1.
+/// Source: `docs/etcd-contract.md` §1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub i64);
 

@@ -15,7 +15,8 @@
 //! field, 1 + 3 to wrap that 1,572,847 up as the envelope's put, and 13 for the envelope's header:
 //! 1,572,864 bytes together, which is 1.5 MiB to the byte, so it passes and one more does not.
 //!
-//! Source: contract §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and `raft_internal.proto`.
+//! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and
+//! `raft_internal.proto`.
 
 use coord_core::{
     Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Txn, WatchRequest,

@@ -3,7 +3,8 @@
 //! Only events are told apart: one that is too large by itself goes alone. All pieces but the last
 //! say that there are more.
 //!
-//! Source: contract §6; etcd 3.5 `sendFragments` in `server/etcdserver/api/v3rpc/watch.go`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `sendFragments` in
+//! `server/etcdserver/api/v3rpc/watch.go`.
 
 use etcd_client::proto::PbWatchResponse;
 use prost::Message;

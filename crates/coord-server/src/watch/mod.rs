@@ -24,7 +24,7 @@
 //! watch that wants them and had no events since the last time. They are asked of the backend like
 //! the others, and not left to it: what a client asks for does not put them off.
 //!
-//! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
 mod bells;
 mod fragment;

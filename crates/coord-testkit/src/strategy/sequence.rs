@@ -37,7 +37,7 @@ impl Default for Options {
 /// end. On clusters of several members up to etcd 3.6 a third thing goes wrong, which is drawn
 /// all the same: a failing read of history in a transaction that writes.
 ///
-/// Source: contract §4, "Fuzzer must avoid".
+/// Source: `docs/etcd-contract.md` §4, "Requests that damage a real server".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a yes or no with a name")]
 pub enum Hazards {
