@@ -63,7 +63,7 @@ use crate::layer::Layer;
 /// *Cancellation*
 /// - Any future may be dropped at any time; whether its request was applied is then unknown.
 ///
-/// Source: contract §1 to §9.
+/// Source: `docs/etcd-contract.md` §1 to §9.
 #[async_trait]
 pub trait KvBackend: Debug + Send + Sync + 'static {
     /// Reads keys, at the newest revision or at an older one.

@@ -101,7 +101,7 @@ use wire::{FromWire, Malformed, send};
 /// - Errors tell which key, lease or revision they are about only where the request leaves no
 ///   doubt: etcd itself does not say.
 ///
-/// Source: contract §1 to §9.
+/// Source: `docs/etcd-contract.md` §1 to §9.
 #[derive(Clone, Debug)]
 pub struct EtcdBackend {
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! Reading a range, by the six steps of the contract, §2.
+//! Reading a range, by the six steps of `docs/etcd-contract.md` §2.
 
 use coord_core::{
     error::ErrorKind,

@@ -1,7 +1,7 @@
 //! What is refused before any data is looked at, and which keys a range means.
 //!
-//! Written from the text of the contract, §2 to §4, and on purpose not with the help of what
-//! `coord-core` has for the same: two programs that share a mistake agree.
+//! Written from `docs/etcd-contract.md` §2 to §4 alone, and on purpose without the checks of
+//! `coord-core`: two programs that share a mistake agree.
 
 use bytes::Bytes;
 use coord_core::{

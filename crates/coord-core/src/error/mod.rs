@@ -50,7 +50,7 @@ pub enum Outcome {
 /// assert!(error.to_string().contains("130 operations"));
 /// ```
 ///
-/// Source: contract §8 and §9.
+/// Source: `docs/etcd-contract.md` §8 and §9.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

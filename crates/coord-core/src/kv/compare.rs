@@ -19,7 +19,7 @@ use super::{IntoBytes, KeyRange, KeyValue, LeaseId, Revision};
 /// assert_ne!(untouched, nobody_there);
 /// ```
 ///
-/// Source: contract §4; etcd 3.5 `server/etcdserver/apply.go`, `applyCompare`.
+/// Source: `docs/etcd-contract.md` §4; etcd 3.5 `server/etcdserver/apply.go`, `applyCompare`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Compare {
     /// The key, or the keys, that are looked at. An empty key is refused.

@@ -23,7 +23,7 @@ use crate::error::Result;
 /// assert_eq!(deletions.start_revision, Some(Revision(7)));
 /// ```
 ///
-/// Source: contract §6.
+/// Source: `docs/etcd-contract.md` §6.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Watch {
     /// The keys to watch. An empty single key means the key `\0`; a range that can hold no key is
@@ -161,7 +161,7 @@ pub trait WatchStream: Stream<Item = Result<WatchBatch>> + Send {
 
 /// A registered watch: a stream of [`WatchBatch`]es that ends with an error or when it is dropped.
 ///
-/// Source: contract §6.
+/// Source: `docs/etcd-contract.md` §6.
 #[must_use = "dropping a watch cancels it"]
 pub struct Watcher {
     header: Header,

@@ -76,7 +76,7 @@ const UNBOUNDED: &[u8] = b"\0";
 /// assert_eq!(KeyRange::from("a"..), KeyRange::starting_at("a"));
 /// ```
 ///
-/// Source: contract §2.
+/// Source: `docs/etcd-contract.md` §2.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyRange {
     key: Bytes,

@@ -112,7 +112,7 @@ pub const TTL_MAX: Duration = Duration::from_secs(9_000_000_000);
 /// assert_eq!(grant.id, LeaseId::new(7));
 /// ```
 ///
-/// Source: contract §7.
+/// Source: `docs/etcd-contract.md` §7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
     /// How long it lives without a keep-alive, in whole seconds: a fraction is refused. The store
@@ -143,8 +143,13 @@ impl LeaseGrant {
     /// [`Error::TtlTooLarge`], [`Error::InvalidTtl`] for a fraction of a second, tested in this
     /// order: nothing was sent, so nothing was applied.
     ///
+<<<<<<< HEAD
     /// Source: contract §7.
     pub const fn check(&self) -> Result<(), Error> {
+=======
+    /// Source: `docs/etcd-contract.md` §7.
+    pub const fn check(&self) -> Result<()> {
+>>>>>>> contract
         let ttl = self.ttl;
         if ttl.as_nanos() > TTL_MAX.as_nanos() {
             return Err(Error::TtlTooLarge { ttl });
@@ -187,7 +192,7 @@ pub struct LeaseRevokeResponse {
 
 /// Asks how long a lease still lives.
 ///
-/// Source: contract §7.
+/// Source: `docs/etcd-contract.md` §7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTimeToLive {
     /// The lease.

@@ -23,7 +23,7 @@ use super::{IntoBytes, KeyRange, LeaseId, Revision, Txn};
 /// assert_eq!(oldest_two.revision, None, "the newest");
 /// ```
 ///
-/// Source: contract §2; etcd 3.5 `server/etcdserver/apply.go`.
+/// Source: `docs/etcd-contract.md` §2; etcd 3.5 `server/etcdserver/apply.go`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Range {
     /// The keys to read. An empty key is refused.
@@ -198,7 +198,7 @@ pub enum SortOrder {
 /// assert!(put.prev_kv);
 /// ```
 ///
-/// Source: contract §3.
+/// Source: `docs/etcd-contract.md` §3.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Put {
     /// The key. An empty key is refused.
@@ -259,7 +259,7 @@ impl Put {
 
 /// Deletes the keys of a range; deleting nothing is no error and no change.
 ///
-/// Source: contract §3.
+/// Source: `docs/etcd-contract.md` §3.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delete {
     /// The keys to delete. An empty key is refused.
@@ -334,7 +334,7 @@ impl From<Txn> for Op {
 
 /// Forgets what only revisions before `revision` could tell.
 ///
-/// Source: contract §5.
+/// Source: `docs/etcd-contract.md` §5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compact {
     /// The oldest revision that stays readable.

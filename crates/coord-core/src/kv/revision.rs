@@ -22,7 +22,7 @@ use std::str::FromStr;
 /// assert_eq!(i64::from(revision), 41);
 /// ```
 ///
-/// Source: contract §1.
+/// Source: `docs/etcd-contract.md` §1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Revision(pub i64);

@@ -94,7 +94,7 @@ pub(super) enum Refusal {
 /// An empty range and an id used twice are never asked for, but a stream that is being closed
 /// refuses everything as an empty range.
 ///
-/// Source: contract §6.
+/// Source: `docs/etcd-contract.md` §6.
 pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Refusal {
     if reason.contains("duplicate watch ID") || reason.contains("watcher range is empty") {
         return Refusal::Stream(reason.to_owned());

@@ -11,7 +11,8 @@
 //! So a watch with a past is asked for a bookmark as soon as it is created, and its events are
 //! gathered until that comes. A message holds a thousand revisions at most.
 //!
-//! Source: contract §6; etcd 3.5 `server/storage/mvcc/watcher_group.go`, `watchBatchMaxRevs`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `watchBatchMaxRevs` in
+//! `server/storage/mvcc/watcher_group.go`.
 
 use coord_core::kv::{Event, Revision, WatchBatch};
 
