@@ -32,7 +32,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{BoxError, Service};
 
-use crate::error::cause;
+use crate::causes::cause;
 
 tokio::task_local! {
     /// The attempt that the current task is making. etcd-client builds its requests itself and

@@ -20,6 +20,7 @@ use rustls::CertificateError;
 use tokio::time::error::Elapsed;
 use tonic::{Code, ConnectError, Status};
 
+use crate::causes::{cause, root};
 use crate::delivery::{NOT_GRPC, Unprocessed};
 use crate::not_tls;
 use crate::wire::Malformed;
@@ -485,20 +486,6 @@ const fn unavailable(outcome: Outcome, reason: String, source: Option<Source>) -
     Error::Unavailable { outcome, reason, source }
 }
 
-/// The first cause of a kind.
-pub(crate) fn cause<'a, E: StdError + 'static>(
-    error: &'a (dyn StdError + 'static),
-) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 /// Why there was not even a connection, if that is what went wrong.
 ///
 /// tonic has a [`ConnectError`] for it, but a dial that took too long it cuts short from outside,
@@ -509,14 +496,6 @@ fn not_dialled<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdEr
     }
     let late = cause::<io::Error>(error)?.get_ref().filter(|within| within.is::<Elapsed>())?;
     Some(late)
-}
-
-/// The deepest cause: what the operating system said.
-pub(crate) fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@
 //! - [`wire`]: the messages.
 
 mod address;
+mod causes;
 mod check;
 mod config;
 mod connect;

@@ -16,11 +16,12 @@ use tonic::transport;
 use tower::util::BoxCloneSyncService;
 
 use crate::address::Address;
+use crate::causes::root;
 use crate::config::ConfigError;
 use crate::connections::Connections;
 use crate::connector::Connector;
 use crate::delivery::Tracked;
-use crate::error::{Asked, Failure, root};
+use crate::error::{Asked, Failure};
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
