@@ -1,26 +1,27 @@
-//! A socket that sends in one piece what is written within a moment.
+//! Write coalescing: small writes to a connection leave in one packet.
 //!
-//! A request is three frames: headers, message, end. h2 flushes each before the next is made, and
-//! the answer to the ping that etcd sends with each of its own comes before: up to four packets,
-//! each of which wakes the member. For requests as short as a lock's that is a good part of what
-//! they cost at either end. So what is written here is kept until whoever writes has been polled
-//! once more and had nothing to add; or a few times more, while it is no whole request.
+//! A gRPC request is up to three HTTP/2 frames (headers, message, end of stream), and h2 flushes
+//! each before hyper has produced the next one. etcd sends a ping with its responses, and h2
+//! flushes the acknowledgement too. Without coalescing that is up to four packets per request, and
+//! each packet wakes the member. [`Coalescing`] buffers writes and defers the flush: it returns
+//! `Pending`, wakes the task, and sends when the task polls again without having written more.
 //!
 //! ```text
-//! poll   written            kept
-//!    1   ping, flushed      ping
-//!    2   flushed            ping
-//!    3   headers, flushed   ping, headers
-//!    4   message, flushed   ping, headers, message
-//!    5   flushed            nothing: all are sent
+//! poll   written    poll_flush       buffered afterwards
+//!    1   ping ack   Pending, woken   ping ack
+//!    2   -          Pending, woken   ping ack
+//!    3   headers    Pending, woken   ping ack, headers
+//!    4   message    Pending, woken   ping ack, headers, message
+//!    5   -          Ready            nothing: one packet was sent
 //! ```
 //!
-//! In between runs whatever else the runtime has to do, the making of the next frame above all. A
-//! poll takes a microsecond, and if nothing else is to be done the next comes at once.
+//! Between two polls the runtime runs the other ready tasks, among them the task that produces the
+//! next frame. A poll costs about a microsecond and a packet more than ten. No timer is involved:
+//! if no other task is ready, the next poll follows at once.
 //!
-//! A flush says here that it is done before it is. It can, because it has whoever asked woken, who
-//! then flushes again: that is how h2 begins and ends each poll. Whoever does not, as a TLS
-//! handshake, at least reads, and what is kept when a second read finds nothing is sent as well.
+//! The layer keeps the contract of [`AsyncWrite`]: `poll_flush` returns `Ready` only after every
+//! byte was written to the inner stream and that stream was flushed. It wraps the encrypted stream
+//! if there is TLS, so that h2 is its only user, and a batch is one TLS record.
 
 use std::io;
 use std::pin::Pin;
@@ -32,101 +33,100 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(test)]
 mod tests;
 
-/// What is shorter is no whole request: headers whose message is due, or the answer to a ping, for
-/// which nobody waits, and which may leave with the next request.
-const FRAGMENT_BYTES: usize = 64;
+/// A shorter buffer holds no complete request: it holds headers whose message is about to follow,
+/// or the acknowledgement of a ping, which is not urgent and can leave with the next request.
+const MIN_REQUEST_BYTES: usize = 64;
 
-/// How much is kept: about what fits into a packet. Where many requests are made at once they would
-/// otherwise wait for each other.
-const KEPT_BYTES: usize = 1_400;
+/// How many times a flush is deferred while the buffer holds no complete request.
+const MAX_DEFERRALS_OF_FRAGMENT: u8 = 4;
 
-/// A socket whose short writes are gathered.
+/// How many times a flush is deferred otherwise.
+const MAX_DEFERRALS: u8 = 1;
+
+/// The size of the buffer, about what fits into one packet. The limit keeps concurrent requests
+/// from waiting for each other.
+const MAX_BUFFERED_BYTES: usize = 1_400;
+
+/// A byte stream whose small writes are coalesced.
 #[derive(Debug)]
-pub(crate) struct Gathering<S> {
-    socket: S,
-    kept: BytesMut,
-    /// How many flushes were put off since the last write.
-    idle: u8,
-    /// Whether there was a flush since the last read.
-    flushed: bool,
+pub(crate) struct Coalescing<S> {
+    inner: S,
+    buffered: BytesMut,
+    /// How many times the flush was deferred since the last write.
+    deferrals: u8,
 }
 
-impl<S> Gathering<S> {
-    pub(crate) fn new(socket: S) -> Self {
-        Self { socket, kept: BytesMut::new(), idle: 0, flushed: false }
+impl<S> Coalescing<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, buffered: BytesMut::new(), deferrals: 0 }
     }
 
-    /// How often whoever writes is polled in vain before what is kept is sent.
-    fn idle_polls(&self) -> u8 {
-        match self.kept.len() {
+    /// Whether to wait for another write before the buffer is sent.
+    fn defers_flush(&self) -> bool {
+        let max = match self.buffered.len() {
             0 => 0,
-            1..FRAGMENT_BYTES => 4,
-            _ => 1,
-        }
+            1..MIN_REQUEST_BYTES => MAX_DEFERRALS_OF_FRAGMENT,
+            _ => MAX_DEFERRALS,
+        };
+        self.deferrals < max
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gathering<S> {
+impl<S: AsyncWrite + Unpin> Coalescing<S> {
+    /// Writes the buffer to the inner stream.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.kept.is_empty() {
-            let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.kept))?;
+        while !self.buffered.is_empty() {
+            let sent = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.buffered))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.kept.advance(sent);
+            self.buffered.advance(sent);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathering<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Coalescing<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if read.is_pending() && !self.kept.is_empty() {
-            if std::mem::take(&mut self.flushed) {
-                cx.waker().wake_by_ref();
-            } else if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-                return Poll::Ready(Err(error));
-            }
-        }
-        read
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.kept.len() + buf.len() > KEPT_BYTES {
+        if self.buffered.len() + buf.len() > MAX_BUFFERED_BYTES {
             ready!(self.poll_send(cx))?;
-            if buf.len() > KEPT_BYTES {
-                return Pin::new(&mut self.socket).poll_write(cx, buf);
+            if buf.len() > MAX_BUFFERED_BYTES {
+                return Pin::new(&mut self.inner).poll_write(cx, buf);
             }
         }
-        self.kept.extend_from_slice(buf);
-        self.idle = 0;
+        self.buffered.extend_from_slice(buf);
+        self.deferrals = 0;
         Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.idle < self.idle_polls() {
-            self.idle += 1;
-            self.flushed = true;
+        if self.defers_flush() {
+            self.deferrals += 1;
             cx.waker().wake_by_ref();
-            return Poll::Ready(Ok(()));
+            return Poll::Pending;
         }
+        // From here until the next write the flush is not deferred again, however much is left.
+        self.deferrals = u8::MAX;
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -32,7 +32,7 @@
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: whom to ask, and whom to ask next;
 //! - `link` and `connector`: how one of them is reached;
-//! - `connections` and `gather`: over how many connections, and in how many pieces;
+//! - `connections` and `coalesce`: over how many connections, and in how many packets;
 //! - `delivery`: whether a request reached a connection, and answers that are not gRPC;
 //! - `denied`: which user may not do what;
 //! - `error`: what the members say when they fail, and what it means;
@@ -41,6 +41,7 @@
 mod address;
 mod causes;
 mod check;
+mod coalesce;
 mod config;
 mod connect;
 mod connections;
@@ -50,7 +51,6 @@ mod denied;
 mod endpoints;
 pub mod environment;
 mod error;
-mod gather;
 mod history;
 mod lease;
 mod link;

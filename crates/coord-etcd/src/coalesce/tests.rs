@@ -1,4 +1,4 @@
-//! Who writes, and is polled when it is woken, on a socket that takes what it likes.
+//! Tests of write coalescing, over an inner stream that records writes and accepts them in parts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A socket that remembers what it was given, piece by piece, and has nothing to read.
+/// An inner stream that records each write, and has nothing to read.
 #[derive(Default)]
-struct Pieces {
-    pieces: Vec<Vec<u8>>,
-    /// How much it takes of each piece; then all. Of nothing it takes nothing, for now.
-    takes: VecDeque<usize>,
-    shut: bool,
+struct Recorded {
+    writes: Vec<Vec<u8>>,
+    /// How many bytes each of the next writes accepts; 0 stands for `Pending`. Later writes accept
+    /// everything.
+    accepts: VecDeque<usize>,
+    is_shut_down: bool,
 }
 
-impl AsyncRead for Pieces {
+impl AsyncRead for Recorded {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -28,19 +29,19 @@ impl AsyncRead for Pieces {
     }
 }
 
-impl AsyncWrite for Pieces {
+impl AsyncWrite for Recorded {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let taken = self.takes.pop_front().unwrap_or(buf.len()).min(buf.len());
-        if taken == 0 {
+        let accepted = self.accepts.pop_front().unwrap_or(buf.len()).min(buf.len());
+        if accepted == 0 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.pieces.push(buf[..taken].to_vec());
-        Poll::Ready(Ok(taken))
+        self.writes.push(buf[..accepted].to_vec());
+        Poll::Ready(Ok(accepted))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -48,162 +49,148 @@ impl AsyncWrite for Pieces {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shut = true;
+        self.is_shut_down = true;
         Poll::Ready(Ok(()))
     }
 }
 
-/// Counts how often it is woken.
+/// A waker that counts.
 #[derive(Default)]
-struct Bell(AtomicUsize);
+struct Wakes(AtomicUsize);
 
-impl Wake for Bell {
+impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Whoever writes, and is polled when it is woken.
+/// A task that writes to a coalescing stream.
 struct Writer {
-    socket: Gathering<Pieces>,
-    bell: Arc<Bell>,
+    stream: Coalescing<Recorded>,
+    wakes: Arc<Wakes>,
 }
 
 impl Writer {
-    fn new(takes: &[usize]) -> Self {
-        let takes = takes.iter().copied().collect();
-        let socket = Gathering::new(Pieces { takes, ..Pieces::default() });
-        Self { socket, bell: Arc::default() }
+    fn new(accepts: &[usize]) -> Self {
+        let accepts = accepts.iter().copied().collect();
+        let stream = Coalescing::new(Recorded { accepts, ..Recorded::default() });
+        Self { stream, wakes: Arc::default() }
     }
 
     fn call<T>(
         &mut self,
-        call: impl FnOnce(Pin<&mut Gathering<Pieces>>, &mut Context<'_>) -> T,
+        call: impl FnOnce(Pin<&mut Coalescing<Recorded>>, &mut Context<'_>) -> T,
     ) -> T {
-        let waker = Waker::from(Arc::clone(&self.bell));
-        call(Pin::new(&mut self.socket), &mut Context::from_waker(&waker))
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        call(Pin::new(&mut self.stream), &mut Context::from_waker(&waker))
     }
 
-    /// Writes what can be written of it.
-    fn write(&mut self, what: &[u8]) -> usize {
-        match self.call(|socket, cx| socket.poll_write(cx, what)) {
-            Poll::Ready(written) => written.expect("the socket works"),
+    /// Returns how many bytes were accepted.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        match self.call(|stream, cx| stream.poll_write(cx, bytes)) {
+            Poll::Ready(written) => written.expect("the inner stream works"),
             Poll::Pending => 0,
         }
     }
 
-    fn flush(&mut self) {
-        if let Poll::Ready(flushed) = self.call(Gathering::poll_flush) {
-            flushed.expect("the socket works");
+    /// Returns whether the flush is done.
+    fn flush(&mut self) -> bool {
+        match self.call(Coalescing::poll_flush) {
+            Poll::Ready(flushed) => flushed.map(|()| true).expect("the inner stream works"),
+            Poll::Pending => false,
         }
     }
 
-    fn read(&mut self) {
-        let mut space = [0; 8];
-        let mut buf = ReadBuf::new(&mut space);
-        assert!(self.call(|socket, cx| socket.poll_read(cx, &mut buf)).is_pending());
-    }
-
-    /// Whether it has been woken since the last time.
+    /// Whether the task was woken since the last call.
     fn is_woken(&self) -> bool {
-        self.bell.0.swap(0, Ordering::Relaxed) > 0
+        self.wakes.0.swap(0, Ordering::Relaxed) > 0
     }
 
-    /// Does `poll` as long as it is woken. How often that was.
-    fn run(&mut self, poll: impl Fn(&mut Self)) -> usize {
-        (0..100).take_while(|_| self.is_woken().then(|| poll(self)).is_some()).count()
+    /// Flushes until that is done, polled only when woken. Returns the number of polls.
+    fn flush_when_woken(&mut self) -> usize {
+        for polls in 1..100 {
+            if self.flush() {
+                return polls;
+            }
+            assert!(self.is_woken(), "a pending flush wakes the task");
+        }
+        panic!("the flush is never done");
     }
 
-    fn pieces(&self) -> Vec<&str> {
-        let pieces = self.socket.socket.pieces.iter();
-        pieces.map(|piece| std::str::from_utf8(piece).expect("it was text")).collect()
+    fn writes(&self) -> Vec<&str> {
+        let writes = self.stream.inner.writes.iter();
+        writes.map(|bytes| std::str::from_utf8(bytes).expect("it was text")).collect()
     }
 }
 
 #[test]
-fn what_is_written_in_one_poll_and_the_next_leaves_in_one_piece() {
+fn frames_of_consecutive_polls_leave_in_one_write() {
     let mut writer = Writer::new(&[]);
-    let message = "message ".repeat(FRAGMENT_BYTES);
+    let message = "message ".repeat(MIN_REQUEST_BYTES);
     for frame in ["headers ", &message, "end"] {
         assert_eq!(writer.write(frame.as_bytes()), frame.len());
-        writer.flush();
-        assert!(writer.is_woken(), "to be polled again");
-        writer.read();
+        assert!(!writer.flush(), "another frame may follow");
+        assert!(writer.is_woken());
     }
-    assert!(writer.pieces().is_empty(), "it may go on");
-    writer.call(|_, cx| cx.waker().wake_by_ref());
-    let polls = writer.run(|writer| {
-        writer.read();
-        writer.flush();
-    });
-    assert_eq!(writer.pieces(), [format!("headers {message}end")]);
-    assert_eq!(polls, 1, "nobody had anything to add");
+    assert!(writer.writes().is_empty());
+    assert!(writer.flush(), "no frame followed");
+    assert_eq!(writer.writes(), [format!("headers {message}end")]);
 }
 
 #[test]
-fn what_is_no_whole_request_waits_a_little_longer_for_one() {
-    for (polls, pieces) in [(3, 1), (4, 2)] {
+fn incomplete_request_waits_four_polls_for_the_rest() {
+    for (polls, writes) in [(4, 1), (5, 2)] {
         let mut writer = Writer::new(&[]);
         writer.write(b"ping ");
-        writer.flush();
         for _ in 0..polls {
-            writer.read();
             writer.flush();
         }
-        writer.write(&[b'x'; FRAGMENT_BYTES]);
-        writer.flush();
-        writer.run(Writer::flush);
-        assert_eq!(writer.pieces().len(), pieces, "after {polls} polls in vain");
+        writer.write(&[b'x'; MIN_REQUEST_BYTES]);
+        writer.flush_when_woken();
+        assert_eq!(writer.writes().len(), writes, "after {polls} polls");
     }
 }
 
 #[test]
-fn what_is_written_and_flushed_once_is_sent_though_nobody_flushes_again() {
+fn flush_of_an_empty_buffer_is_done_without_a_wake() {
     let mut writer = Writer::new(&[]);
+    assert!(writer.flush() && !writer.is_woken());
     writer.write(b"hello");
-    writer.flush();
-    writer.read();
-    assert_eq!(writer.run(Writer::read), 1);
-    assert_eq!(writer.pieces(), ["hello"], "a TLS handshake reads, and no more");
+    assert_eq!(writer.flush_when_woken(), 5);
+    assert!(writer.flush() && !writer.is_woken(), "everything was sent");
 }
 
 #[test]
-fn nobody_is_polled_for_nothing() {
-    let mut writer = Writer::new(&[]);
-    writer.flush();
-    writer.read();
-    assert!(!writer.is_woken());
-    writer.write(b"hello");
-    writer.flush();
-    writer.run(Writer::flush);
-    writer.flush();
-    writer.read();
-    assert!(!writer.is_woken(), "all is sent");
+fn flush_that_began_to_send_is_not_deferred_again() {
+    let mut writer = Writer::new(&[MIN_REQUEST_BYTES, 0]);
+    writer.write(&[b'x'; MIN_REQUEST_BYTES + 1]);
+    assert!(!writer.flush(), "deferred");
+    assert!(!writer.flush(), "the inner stream accepts no more");
+    assert!(writer.flush(), "the rest is short, and is not deferred");
 }
 
 #[test]
-fn what_is_kept_is_sent_before_the_socket_is_shut() {
+fn shutdown_sends_the_buffer_first() {
     let mut writer = Writer::new(&[2]);
     writer.write(b"goodbye");
-    assert!(writer.call(Gathering::poll_shutdown).is_ready());
-    assert_eq!(writer.pieces(), ["go", "odbye"]);
-    assert!(writer.socket.socket.shut);
+    assert!(writer.call(Coalescing::poll_shutdown).is_ready());
+    assert_eq!(writer.writes(), ["go", "odbye"]);
+    assert!(writer.stream.inner.is_shut_down);
 }
 
 #[test]
-fn what_is_larger_than_is_kept_is_not_copied() {
+fn write_larger_than_the_buffer_is_not_copied() {
     let mut writer = Writer::new(&[]);
-    let large = vec![b'x'; KEPT_BYTES + 1];
+    let large = vec![b'x'; MAX_BUFFERED_BYTES + 1];
     writer.write(b"small");
     assert_eq!(writer.write(&large), large.len());
-    assert_eq!(
-        writer.pieces().iter().map(|piece| piece.len()).collect::<Vec<_>>(),
-        [5, large.len()]
-    );
+    let sizes: Vec<_> = writer.writes().iter().map(|bytes| bytes.len()).collect();
+    assert_eq!(sizes, [5, large.len()]);
+    assert!(writer.flush(), "nothing is buffered");
 }
 
 #[test]
-fn socket_that_takes_nothing_more_is_an_error_as_ever() {
+fn inner_stream_that_accepts_nothing_is_an_error() {
     struct Full;
     impl AsyncWrite for Full {
         fn poll_write(
@@ -222,40 +209,42 @@ fn socket_that_takes_nothing_more_is_an_error_as_ever() {
             Poll::Ready(Ok(()))
         }
     }
-    let mut socket = Gathering::new(Full);
+    let mut stream = Coalescing::new(Full);
     let mut cx = Context::from_waker(Waker::noop());
-    assert!(Pin::new(&mut socket).poll_write(&mut cx, b"hello").is_ready());
-    let Poll::Ready(Err(error)) = Pin::new(&mut socket).poll_shutdown(&mut cx) else {
+    assert!(Pin::new(&mut stream).poll_write(&mut cx, b"hello").is_ready());
+    let Poll::Ready(Err(error)) = Pin::new(&mut stream).poll_shutdown(&mut cx) else {
         panic!("it was not sent")
     };
     assert_eq!(error.kind(), io::ErrorKind::WriteZero);
 }
 
 proptest! {
-    /// However it is written, flushed and read, and however little the socket takes at a time.
+    /// The contract of `AsyncWrite`, however much the inner stream accepts at a time: bytes keep
+    /// their order, a flush that is done has sent all of them, and one that is not wakes the task.
     #[test]
-    fn everything_is_sent_in_order(
-        steps in prop::collection::vec((0..4_u8, 1..3 * KEPT_BYTES / 2), 1..20),
-        takes in prop::collection::vec(0..KEPT_BYTES, 0..20),
-        reads_only in any::<bool>(),
+    fn flush_is_done_only_when_everything_was_sent(
+        steps in prop::collection::vec((0..3_u8, 1..3 * MAX_BUFFERED_BYTES / 2), 1..20),
+        accepts in prop::collection::vec(0..MAX_BUFFERED_BYTES, 0..20),
     ) {
-        let mut writer = Writer::new(&takes);
-        let mut wanted = Vec::new();
+        let mut writer = Writer::new(&accepts);
+        let mut accepted = Vec::new();
         for (step, size) in steps {
-            match step {
-                0 => writer.read(),
-                1 => writer.flush(),
-                _ => {
-                    let numbers = wanted.len()..wanted.len() + size;
-                    let what: Vec<u8> = numbers.map(|n| n as u8).collect();
-                    let written = writer.write(&what);
-                    wanted.extend_from_slice(&what[..written]);
-                }
+            if step == 0 {
+                let is_done = writer.flush();
+                let sent = writer.stream.inner.writes.concat();
+                prop_assert!(accepted.starts_with(&sent));
+                prop_assert_eq!(is_done, sent == accepted);
+                prop_assert_eq!(is_done, !writer.is_woken());
+            } else {
+                let numbers = accepted.len()..accepted.len() + size;
+                let bytes: Vec<u8> = numbers.map(|n| n as u8).collect();
+                let written = writer.write(&bytes);
+                accepted.extend_from_slice(&bytes[..written]);
+                // The inner stream may have woken the task.
+                writer.is_woken();
             }
         }
-        writer.flush();
-        writer.call(|_, cx| cx.waker().wake_by_ref());
-        writer.run(if reads_only { Writer::read } else { Writer::flush });
-        prop_assert_eq!(writer.socket.socket.pieces.concat(), wanted);
+        writer.flush_when_woken();
+        prop_assert_eq!(writer.stream.inner.writes.concat(), accepted);
     }
 }
