@@ -60,6 +60,12 @@ pub enum ConfigError {
         /// Why it cannot be used, and the remedy where one is known.
         reason: String,
     },
+    /// A backend without connections was configured.
+    #[non_exhaustive]
+    Connections {
+        /// The number that was given.
+        connections: usize,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -79,6 +85,9 @@ impl fmt::Display for ConfigError {
                  in clear text: use https, or configure no TLS"
             ),
             Self::Certificate { file, reason } => write!(f, "cannot use the {file}: {reason}"),
+            Self::Connections { connections } => {
+                write!(f, "invalid number of connections {connections}: must be at least 1")
+            }
         }
     }
 }

@@ -87,6 +87,33 @@ impl EtcdBuilder {
         self
     }
 
+    /// The largest number of connections to one member; 2 by default.
+    ///
+    /// `connect` dials the first. Another is dialled in the background when every open connection
+    /// has four requests in flight, so a client with few concurrent requests keeps one. A watch or
+    /// a keep-alive stream occupies no connection of its own. With 1, all requests share one
+    /// connection. The setting has no effect on channels from
+    /// [`over_channels`](Self::over_channels).
+    ///
+    /// [`connect`](Self::connect) refuses 0 with
+    /// [`ConfigError::Connections`](crate::ConfigError::Connections).
+    ///
+    /// ```
+    /// use coord_etcd::{ConfigError, EtcdBackend};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let builder = EtcdBackend::builder(["a.example:2379"]).connections(0);
+    /// let error = builder.connect().await.unwrap_err();
+    /// let coord_core::Error::Backend { source, .. } = error else { panic!("{error}") };
+    /// assert!(matches!(source.downcast_ref(), Some(ConfigError::Connections { .. })));
+    /// # }
+    /// ```
+    pub const fn connections(mut self, max: usize) -> Self {
+        self.options.connections = max;
+        self
+    }
+
     /// The limits of the store, if its `--max-txn-ops` or `--max-request-bytes` are not etcd's
     /// defaults.
     ///

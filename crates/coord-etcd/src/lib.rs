@@ -87,9 +87,10 @@ use wire::{FromWire, Malformed, send};
 
 /// A store kept by an etcd cluster.
 ///
-/// Clones share the connections: one to a member, and a second when more than four requests are
-/// under way. The connections run on the tokio runtime that dialled them. When that runtime is
-/// gone, the next call dials again on its own; watches that were open have ended with an error.
+/// Clones share the connections to a member: one, and a second while more than four requests are in
+/// flight (see [`EtcdBuilder::connections`]). The connections run on the tokio runtime that dialled
+/// them. After that runtime has shut down, the next call dials again, and watches that were open
+/// have ended with an error.
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep; a deeper one is refused as `TxnTooDeep`.
@@ -148,6 +149,9 @@ impl EtcdBackend {
         if all.is_empty() {
             let source = etcd_client::Error::InvalidArgs("no endpoint is given".to_owned());
             return Err(other(Outcome::NotApplied, source));
+        }
+        if options.connections == 0 {
+            return Err(ConfigError::Connections { connections: 0 }.into());
         }
         let desk = Desk { limits: options.limits, waited: options.request_timeout };
         let endpoints = Arc::new(Endpoints::new(all, options));

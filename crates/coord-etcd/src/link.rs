@@ -120,7 +120,9 @@ impl Endpoint {
         }
         let connected = match &self.dial {
             Dial::Given(channel) => Ok(channel.clone()),
-            Dial::Network(endpoint, connector) => connections(endpoint, connector).await,
+            Dial::Network(endpoint, connector) => {
+                dial(endpoint, connector, options.connections).await
+            }
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
         let channel = Channel::Custom(BoxCloneSyncService::new(Tracked::new(channel)));
@@ -202,18 +204,24 @@ pub(crate) fn tls(options: &Options) -> Result<Option<Arc<ClientConfig>>> {
     Ok(Some(Arc::new(config)))
 }
 
-/// A channel over one connection, or two if many requests are made at a time.
-async fn connections(
+/// Dials the first connection to a member; the channel dials the others when they are needed.
+async fn dial(
     endpoint: &transport::Endpoint,
     connector: &Connector,
+    connections: usize,
 ) -> Result<Channel, transport::Error> {
     let first = endpoint.connect_with_connector(connector.clone()).await?;
+    let max_further = connections.saturating_sub(1);
+    if max_further == 0 {
+        return Ok(Channel::Tonic(first));
+    }
     let (endpoint, connector) = (endpoint.clone(), connector.clone());
-    let second = move || {
+    let dial = move || {
         let (endpoint, connector) = (endpoint.clone(), connector.clone());
         async move { endpoint.connect_with_connector(connector).await }
     };
-    Ok(Channel::Custom(BoxCloneSyncService::new(Connections::new(first, second))))
+    let connections = Connections::new(first, max_further, dial);
+    Ok(Channel::Custom(BoxCloneSyncService::new(connections)))
 }
 
 /// Answers have no limit: etcd has none for them.

@@ -24,6 +24,8 @@ pub(crate) struct Options {
     pub(crate) ping_interval: Duration,
     pub(crate) ping_timeout: Duration,
     pub(crate) limits: Limits,
+    /// The largest number of connections to one member. Not 0 once a link is made.
+    pub(crate) connections: usize,
 }
 
 impl Options {
@@ -39,6 +41,7 @@ impl Options {
             ping_interval: Duration::from_secs(8),
             ping_timeout: Duration::from_secs(4),
             limits: Limits::default(),
+            connections: 2,
         }
     }
 
