@@ -91,7 +91,7 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    /// Dials the member, whatever address tonic gives.
+    /// Dials the member of this connector. tonic passes the same address.
     fn call(&mut self, _: Uri) -> Self::Future {
         self.clone().connect().map(|socket| socket.map(TokioIo::new)).boxed()
     }

@@ -21,8 +21,8 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use super::machine::LaneName;
 use super::stream_failed;
 use super::wire::{self, Reply, Request};
-use crate::endpoints::{Endpoints, WatchLine};
-use crate::error::{Asked, Failure};
+use crate::endpoints::{Endpoints, OpenWatchStream};
+use crate::error::{RequestContext, Failure};
 use crate::link::Link;
 use crate::wire::{FromWire, Malformed};
 
@@ -59,7 +59,7 @@ pub(super) async fn run(
         Ok(opened) => opened,
         Err(error) => return error,
     };
-    let WatchLine { sender, mut stream, endpoint } = line;
+    let OpenWatchStream { sender, mut stream, endpoint } = line;
     tell(news, incarnation, News::Opened(opened)).await;
     let failure = tokio::select! {
         biased;
@@ -70,9 +70,9 @@ pub(super) async fn run(
     match failure {
         Broken::Ended => stream_failed("the server ended it"),
         Broken::Failed(error) => {
-            Failure::of_client(error, &Asked::default(), endpoints.name(endpoint)).error
+            Failure::from_client(error, &RequestContext::default(), endpoints.name(endpoint)).error
         }
-        Broken::Nonsense(malformed) => Failure::of_malformed(malformed, &Asked::default()).error,
+        Broken::Nonsense(malformed) => Failure::from_malformed(malformed, &RequestContext::default()).error,
     }
 }
 
@@ -84,9 +84,9 @@ enum Broken {
 }
 
 /// Opens a stream on a member that answers, and is content with the login.
-async fn open(endpoints: &Endpoints) -> Result<(Opened, WatchLine)> {
-    let asked = Asked { waited: endpoints.options().request_timeout, ..Asked::default() };
-    let opened = endpoints.call(&asked, |link| async move {
+async fn open(endpoints: &Endpoints) -> Result<(Opened, OpenWatchStream)> {
+    let context = RequestContext { waited: endpoints.options().request_timeout, ..RequestContext::default() };
+    let opened = endpoints.call(&context, |link| async move {
         let (nothing, options) = wire::probe(0);
         let stream = link.watch.clone().watch(nothing, Some(options)).await?;
         let (sender, mut stream) = stream.split();
@@ -97,18 +97,18 @@ async fn open(endpoints: &Endpoints) -> Result<(Opened, WatchLine)> {
         // No store is at revision 0.
         let proxied = refusal.header.as_ref().is_none_or(|header| header.revision == 0);
         let header = if proxied { revision(&link).await? } else { refusal.header };
-        Ok((header, proxied, WatchLine { sender, stream, endpoint: link.endpoint }))
+        Ok((header, proxied, OpenWatchStream { sender, stream, endpoint: link.endpoint }))
     });
     let (header, proxied, line) = opened.await?;
-    let header = Header::from_wire(header).map_err(|m| Failure::of_malformed(m, &asked).error)?;
+    let header = Header::from_wire(header).map_err(|m| Failure::from_malformed(m, &context).error)?;
     Ok((Opened { header, endpoint: line.endpoint, proxied }, line))
 }
 
 /// How far the store is now.
 pub(super) async fn now(endpoints: &Endpoints) -> Result<Header> {
-    let asked = Asked { waited: endpoints.options().request_timeout, ..Asked::default() };
-    let header = endpoints.call(&asked, |link| async move { revision(&link).await }).await?;
-    Header::from_wire(header).map_err(|malformed| Failure::of_malformed(malformed, &asked).error)
+    let context = RequestContext { waited: endpoints.options().request_timeout, ..RequestContext::default() };
+    let header = endpoints.call(&context, |link| async move { revision(&link).await }).await?;
+    Header::from_wire(header).map_err(|malformed| Failure::from_malformed(malformed, &context).error)
 }
 
 async fn revision(link: &Link) -> Result<Option<PbResponseHeader>, etcd_client::Error> {

@@ -40,7 +40,7 @@ impl EtcdWatch {
     }
 
     fn named(&self, error: Error) -> Error {
-        denied::named(error, self.endpoints.options().login.as_ref(), &self.request)
+        denied::complete(error, self.endpoints.options().login.as_ref(), &self.request)
     }
 
     /// Tells the driver. If it is gone, with the runtime that it ran on, the watch has ended.

@@ -8,7 +8,7 @@ use etcd_client::WatchOptions;
 use etcd_client::proto::PbWatchResponse;
 use tonic::Status;
 
-use crate::error::{Asked, Failure, Remedy};
+use crate::error::{RequestContext, Failure, RetryDecision};
 use crate::wire::{FromWire, Malformed, send};
 
 /// The id of what concerns no watch, or no single one.
@@ -96,13 +96,13 @@ pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Ref
     if reason.contains("duplicate watch ID") || reason.contains("watcher range is empty") {
         return Refusal::Stream(reason.to_owned());
     }
-    let asked = Asked { revision: Some(requested), ..Asked::default() };
-    let Failure { error, remedy } = Failure::of_cancel_reason(reason, &asked, "watch");
-    let by_stream = match remedy {
-        Remedy::None | Remedy::Another => false,
-        Remedy::Unreachable | Remedy::Resend | Remedy::Elsewhere => true,
+    let context = RequestContext { revision: Some(requested), ..RequestContext::default() };
+    let Failure { error, decision } = Failure::from_cancel_reason(reason, &context, "watch");
+    let by_stream = match decision {
+        RetryDecision::Final | RetryDecision::OtherEndpoint => false,
+        RetryDecision::Unreachable | RetryDecision::Resend | RetryDecision::Failover => true,
         // A stream that was opened before logins were needed keeps the watches that it has.
-        Remedy::Login => has_login,
+        RetryDecision::LogIn => has_login,
     };
     if by_stream { Refusal::Stream(error.to_string()) } else { Refusal::Watch(error) }
 }
