@@ -1,26 +1,26 @@
-//! Watches, both ways.
+//! Watches, in both directions.
 
 use coord_core::{Event, EventKind, KeyRange, KeyValue, Revision, WatchFilter, WatchRequest};
 use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
 
 use super::{FromWire, Malformed, ToWire};
 
-/// What a client may say on a watch stream.
+/// A request on a watch stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and servers match on it")]
 pub enum WatchCall {
     /// Start a watch.
     Create {
-        /// What to watch.
+        /// The watch.
         request: WatchRequest,
-        /// The id that it shall have; zero leaves it to the server.
+        /// The id of the watch; with zero the server chooses it.
         watch_id: i64,
-        /// Split answers that are too large for one message.
+        /// Whether to split responses that are too large for one message.
         fragment: bool,
     },
     /// End the watch with this id.
     Cancel(i64),
-    /// Send a bookmark for the whole stream.
+    /// Send a progress notification for the whole stream.
     Progress,
 }
 
