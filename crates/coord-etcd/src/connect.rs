@@ -154,7 +154,8 @@ impl EtcdBuilder {
         channels: impl IntoIterator<Item = etcd_client::Channel>,
     ) -> Result<EtcdBackend> {
         let members = channels.into_iter().enumerate();
-        let members = members.map(|(number, channel)| Endpoint::over_channel(number, channel)).collect();
+        let members =
+            members.map(|(number, channel)| Endpoint::over_channel(number, channel)).collect();
         EtcdBackend::over(members, self.options)
     }
 }

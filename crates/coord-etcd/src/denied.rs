@@ -99,7 +99,8 @@ pub(crate) fn complete(error: Error, login: Option<&Login>, request: &impl KeyAc
     );
     // etcd's own message adds nothing.
     let cause = if reason == "permission denied" { String::new() } else { format!(" ({reason})") };
-    let reason = format!("{user} may not {}{cause}: grant a role that permits it", request.action());
+    let reason =
+        format!("{user} may not {}{cause}: grant a role that permits it", request.action());
     Error::PermissionDenied { reason }
 }
 

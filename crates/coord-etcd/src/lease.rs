@@ -24,10 +24,10 @@ use etcd_client::proto::PbLeaseKeepAliveResponse;
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::endpoints::Endpoints;
-use crate::error::{RequestContext, Failure};
-use crate::link::Link;
 use crate::abandoned::report_if_abandoned;
+use crate::endpoints::Endpoints;
+use crate::error::{Failure, RequestContext};
+use crate::link::Link;
 use crate::wire::FromWire;
 
 /// The largest number of idle streams.

@@ -36,9 +36,9 @@
 //! - `error`, `causes`, `denied` and `not_tls`: errors with outcomes and retry decisions;
 //! - [`wire`]: the translation from and to etcd's messages.
 
+mod abandoned;
 mod address;
 mod causes;
-mod preflight;
 mod coalesce;
 mod config;
 mod connect;
@@ -54,7 +54,7 @@ mod lease;
 mod link;
 mod not_tls;
 mod options;
-mod abandoned;
+mod preflight;
 mod tls;
 mod watch;
 pub mod wire;
@@ -156,7 +156,9 @@ impl EtcdBackend {
         let watches = Watches::new(Arc::clone(&endpoints));
         let keep_alives = KeepAlives::default();
         let history = History::default();
-        Ok(Self { shared: Arc::new(Shared { endpoints, preflight, keep_alives, watches, history }) })
+        Ok(Self {
+            shared: Arc::new(Shared { endpoints, preflight, keep_alives, watches, history }),
+        })
     }
 
     /// Makes a call with a linearizable response, and ends the watches if the response shows that
@@ -287,7 +289,8 @@ impl KvBackend for EtcdBackend {
 
     async fn leases(&self) -> Result<LeasesResponse> {
         let context = self.shared.preflight.read();
-        let call = self.call(context, |link| async move { Ok(link.lease.clone().leases().await?.0) });
+        let call =
+            self.call(context, |link| async move { Ok(link.lease.clone().leases().await?.0) });
         call.await.map_err(|error| denied::complete(error, self.login(), &ListLeases))
     }
 

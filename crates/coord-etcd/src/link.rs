@@ -21,7 +21,7 @@ use crate::config::ConfigError;
 use crate::connections::Connections;
 use crate::connector::Connector;
 use crate::delivery::Tracked;
-use crate::error::{RequestContext, Failure};
+use crate::error::{Failure, RequestContext};
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
@@ -128,7 +128,8 @@ impl Endpoint {
         let channel = Channel::Custom(BoxCloneSyncService::new(Tracked::new(channel)));
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
         let link = link.map_err(|error| {
-            Failure::from_client(error, &RequestContext::default(), &self.name).at_first(self.encrypted)
+            Failure::from_client(error, &RequestContext::default(), &self.name)
+                .at_first(self.encrypted)
         })?;
         tracing::debug!(endpoint = self.name, "connected");
         let link = Arc::new(link);

@@ -218,7 +218,10 @@ mod tests {
         preflight().txn(&nested(MAX_TXN_NESTING)).expect("deep enough");
         preflight().txn(&nested(MAX_TXN_NESTING + 1)).expect_err("one level too deep");
         let error = preflight().txn(&nested(MAX_TXN_NESTING + 2)).expect_err("too deep");
-        assert!(matches!(error, Error::TxnTooDeep { depth: 50, limit: MAX_TXN_NESTING }), "{error:?}");
+        assert!(
+            matches!(error, Error::TxnTooDeep { depth: 50, limit: MAX_TXN_NESTING }),
+            "{error:?}"
+        );
         assert_eq!(error.outcome(), coord_core::Outcome::NotApplied);
         let message = error.to_string();
         assert!(message.contains("50 levels deep, the limit is 48"), "{message}");

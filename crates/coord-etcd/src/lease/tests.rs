@@ -117,7 +117,8 @@ impl PbLeaseService for Member {
         }
         let id = request.into_inner().id;
         let keys = vec![vec![0; 1 << 10]; if id == LONG { 4 << 10 } else { 4000 }];
-        let response = PbLeaseTimeToLiveResponse { id, ttl: 9, granted_ttl: 10, keys, header: None };
+        let response =
+            PbLeaseTimeToLiveResponse { id, ttl: 9, granted_ttl: 10, keys, header: None };
         Ok(Response::new(response))
     }
 

@@ -148,7 +148,8 @@ impl Tls {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let by_chain = builder.build().map_err(|error| unusable("the CA certificates", error))?;
         let identity = self.identity.as_ref();
-        let identity = identity.map(|(certificate, key)| client_identity(certificate, key, &provider));
+        let identity =
+            identity.map(|(certificate, key)| client_identity(certificate, key, &provider));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable("the TLS provider of this process", error))?
