@@ -1,4 +1,4 @@
-//! A store, its members, and the readers of the watches: what surrounds a machine.
+//! The simulated environment of a machine: a store, its members, and the readers of the watches.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use coord_core::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::super::super::slot::{Bounds, Slot};
+use super::super::super::buffer::{BufferLimits, ReaderBuffer};
 use super::super::super::wire::{NO_ID, Reply, Request};
-use super::super::{Action, LaneName, Machine, Registered, Settings, WatchKey};
+use super::super::{Action, Machine, MachineConfig, Registered, StreamRole, WatchKey};
 use super::Step;
 
-pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-const BOUNDS: Bounds = Bounds { batches: 4, size_bytes: 1 << 20 };
+const LIMITS: BufferLimits = BufferLimits { batches: 4, size_bytes: 1 << 20 };
 
-/// The store: all that ever happened, and before which revision members pretend not to know it.
+/// The store: its whole history, and the revision at which it is compacted.
 #[derive(Debug)]
-pub(super) struct Sim {
+pub(super) struct Store {
     history: Vec<(i64, Vec<Event>)>,
     revision: i64,
     compacted: i64,
 }
 
-/// A connection as a member sees it.
+/// A connection to a member, and the member's state.
 #[derive(Debug)]
 struct Member {
-    /// The revision that it has reached.
+    /// The newest revision that it has applied.
     known: i64,
     /// The revision at which it is compacted.
     compacted: i64,
@@ -47,41 +47,41 @@ struct Watcher {
     request: Watch,
     start: i64,
     next: i64,
-    /// It has caught up, and was never in need of what is past since then.
+    /// Whether it has caught up: later compactions do not affect it.
     synced: bool,
     compacted: bool,
 }
 
-/// The reader of a watch, and what it has read.
+/// The reader of a watch, and its progress.
 #[derive(Debug)]
 struct Reader {
     key: WatchKey,
     request: Watch,
-    slot: Arc<Slot>,
+    buffer: Arc<ReaderBuffer>,
     registered: Option<oneshot::Receiver<Result<Registered>>>,
-    /// Everything up to this revision has been read, or was not asked for.
+    /// Every event up to this revision was read, or precedes the start of the watch.
     seen: i64,
-    /// How many bookmarks it may get: one for each time that it asked.
-    asked: u32,
+    /// How many progress notifications are outstanding, at most one for each request.
+    requested: u32,
     ended: Option<Error>,
 }
 
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Simulation {
     pub(super) machine: Machine,
-    pub(super) sim: Sim,
+    pub(super) store: Store,
     pub(super) now: Instant,
-    /// What the machine did in the last step that made it do anything.
+    /// The actions of the last step that caused any.
     pub(super) actions: Vec<Action>,
-    pub(super) opened_aside: bool,
-    sound: bool,
+    pub(super) opened_future_start: bool,
+    proves_progress: bool,
     opening: [bool; 2],
     members: [Option<Member>; 2],
     readers: Vec<Reader>,
     next_key: WatchKey,
 }
 
-fn wanted(request: &Watch, event: &Event) -> bool {
+fn is_watched(request: &Watch, event: &Event) -> bool {
     let filter = match event.kind {
         EventKind::Put => WatchFilter::NoPut,
         EventKind::Delete => WatchFilter::NoDelete,
@@ -89,7 +89,7 @@ fn wanted(request: &Watch, event: &Event) -> bool {
     request.keys.contains(&event.kv.key) && !request.filters.contains(&filter)
 }
 
-impl Sim {
+impl Store {
     pub(super) fn write(&mut self, keys: &[u8]) {
         self.revision += 1;
         let event = |(i, key): (usize, &u8)| {
@@ -107,13 +107,13 @@ impl Sim {
         self.history.push((self.revision, keys.iter().enumerate().map(event).collect()));
     }
 
-    /// What a watch is told of the revisions from `from` to `to`.
-    fn told(&self, request: &Watch, from: i64, to: i64) -> Vec<(i64, Vec<Event>)> {
+    /// The events of a watch from revision `from` to `to`, by revision.
+    fn visible(&self, request: &Watch, from: i64, to: i64) -> Vec<(i64, Vec<Event>)> {
         let revisions = self.history.iter().filter(|(r, _)| (from..=to).contains(r));
-        let told = revisions.map(|(revision, events)| {
-            (*revision, events.iter().filter(|e| wanted(request, e)).cloned().collect())
+        let pending = revisions.map(|(revision, events)| {
+            (*revision, events.iter().filter(|e| is_watched(request, e)).cloned().collect())
         });
-        told.filter(|(_, events): &(_, Vec<_>)| !events.is_empty()).collect()
+        pending.filter(|(_, events): &(_, Vec<_>)| !events.is_empty()).collect()
     }
 }
 
@@ -122,7 +122,7 @@ impl Member {
         Header::at(Revision(self.known))
     }
 
-    fn handle(&mut self, request: Request, late: bool, sound: bool, sim: &mut Sim) {
+    fn handle(&mut self, request: Request, late: bool, proves_progress: bool, store: &mut Store) {
         match request {
             Request::Create { id, start, watch } => {
                 assert!(!self.watchers.contains_key(&id), "id {id} is used twice");
@@ -133,8 +133,8 @@ impl Member {
                 let watcher = Watcher { request: watch, start, next, synced, compacted };
                 self.watchers.insert(id, watcher);
                 if late {
-                    sim.write(&[0, 1]);
-                    self.known = sim.revision;
+                    store.write(&[0, 1]);
+                    self.known = store.revision;
                 }
                 let header = self.header();
                 self.replies.push_back(Reply { id, header, created: true, ..Reply::default() });
@@ -156,7 +156,7 @@ impl Member {
                 let caught_up =
                     |w: &Watcher| !w.compacted && w.next > self.known && w.start <= self.known;
                 let all = !self.watchers.is_empty() && self.watchers.values().all(caught_up);
-                if all || !sound {
+                if all || !proves_progress {
                     let (id, header) = (NO_ID, self.header());
                     self.replies.push_back(Reply { id, header, ..Reply::default() });
                 }
@@ -164,15 +164,15 @@ impl Member {
         }
     }
 
-    /// Sends a watcher so many revisions.
-    fn send(&mut self, id: i64, revisions: usize, size: usize, sim: &Sim) {
+    /// Sends a watcher up to `revisions` revisions, in messages of up to `size` events.
+    fn send(&mut self, id: i64, revisions: usize, size: usize, store: &Store) {
         let header = self.header();
         let watcher = self.watchers.get_mut(&id).expect("it was found");
         if watcher.compacted {
             return;
         }
-        let told = sim.told(&watcher.request, watcher.next, self.known);
-        if watcher.synced && told.is_empty() {
+        let pending = store.visible(&watcher.request, watcher.next, self.known);
+        if watcher.synced && pending.is_empty() {
             watcher.next = watcher.next.max(self.known + 1);
         }
         if watcher.next < self.compacted {
@@ -181,12 +181,12 @@ impl Member {
             let gone = Reply { id, canceled: true, compact_revision, ..Reply::default() };
             return self.replies.push_back(gone);
         }
-        let all = told.len() <= revisions;
-        let told: Vec<_> = told.into_iter().take(revisions).collect();
-        let last = told.last().map_or(0, |(revision, _)| *revision);
+        let all = pending.len() <= revisions;
+        let pending: Vec<_> = pending.into_iter().take(revisions).collect();
+        let last = pending.last().map_or(0, |(revision, _)| *revision);
         watcher.synced = all;
         watcher.next = if all { watcher.next.max(self.known + 1) } else { last + 1 };
-        let events: Vec<_> = told.into_iter().flat_map(|(_, events)| events).collect();
+        let events: Vec<_> = pending.into_iter().flat_map(|(_, events)| events).collect();
         let messages = events.chunks(size).count();
         for (i, events) in events.chunks(size).enumerate() {
             let (fragment, events) = (i + 1 < messages, events.to_vec());
@@ -195,15 +195,15 @@ impl Member {
     }
 }
 
-impl World {
-    pub(super) fn new(sound: bool) -> Self {
+impl Simulation {
+    pub(super) fn new(proves_progress: bool) -> Self {
         Self {
-            machine: Machine::new(Settings { attempt: ATTEMPT, has_login: true }),
-            sim: Sim { history: Vec::new(), revision: 1, compacted: -1 },
+            machine: Machine::new(MachineConfig { registration_timeout: TIMEOUT, has_login: true }),
+            store: Store { history: Vec::new(), revision: 1, compacted: -1 },
             now: Instant::now(),
             actions: Vec::new(),
-            opened_aside: false,
-            sound,
+            opened_future_start: false,
+            proves_progress,
             opening: [false; 2],
             members: [None, None],
             readers: Vec::new(),
@@ -213,12 +213,12 @@ impl World {
 
     pub(super) fn step(&mut self, step: Step) {
         match step {
-            Step::Write(keys) => self.sim.write(&keys),
+            Step::Write(keys) => self.store.write(&keys),
             Step::Compact(back) => {
-                let revision = self.sim.revision - back;
-                self.sim.compacted = self.sim.compacted.max(revision);
+                let revision = self.store.revision - back;
+                self.store.compacted = self.store.compacted.max(revision);
                 for member in self.members.iter_mut().flatten() {
-                    member.compacted = self.sim.compacted.min(member.known);
+                    member.compacted = self.store.compacted.min(member.known);
                 }
             }
             Step::Watch { keys, start, filters } => self.watch(keys, start, filters),
@@ -228,39 +228,41 @@ impl World {
             }
             Step::Read(i, n) if i < self.readers.len() => self.read(i, n),
             Step::Progress(i) if i < self.readers.len() => {
-                self.readers[i].asked += 1;
+                self.readers[i].requested += 1;
                 self.machine.request_progress(self.readers[i].key, self.now);
             }
-            Step::Connect(lane, known) if self.opening[lane as usize] => self.connect(lane, known),
-            Step::Break(lane) if self.members[lane as usize].take().is_some() => {
-                let error = super::super::super::stream_failed("broken");
-                self.machine.lost(lane, &error, self.now);
+            Step::Connect(stream, known) if self.opening[stream as usize] => {
+                self.connect(stream, known)
             }
-            Step::Handle(lane, late) => {
-                if let Some(member) = &mut self.members[lane as usize]
+            Step::Break(stream) if self.members[stream as usize].take().is_some() => {
+                let error = super::super::super::stream_failed("broken");
+                self.machine.on_lost(stream, &error, self.now);
+            }
+            Step::Handle(stream, late) => {
+                if let Some(member) = &mut self.members[stream as usize]
                     && let Some(request) = member.requests.pop_front()
                 {
-                    member.handle(request, late, self.sound, &mut self.sim);
+                    member.handle(request, late, self.proves_progress, &mut self.store);
                 }
             }
-            Step::Send(lane, i, revisions, size) => {
-                if let Some(member) = &mut self.members[lane as usize]
+            Step::Send(stream, i, revisions, size) => {
+                if let Some(member) = &mut self.members[stream as usize]
                     && let Some(&id) = member.watchers.keys().nth(i)
                 {
-                    member.send(id, revisions, size, &self.sim);
+                    member.send(id, revisions, size, &self.store);
                 }
             }
-            Step::Arrive(lane) => {
-                if let Some(member) = &mut self.members[lane as usize]
+            Step::Arrive(stream) => {
+                if let Some(member) = &mut self.members[stream as usize]
                     && let Some(reply) = member.replies.pop_front()
                 {
-                    self.machine.reply(lane, reply, self.now);
+                    self.machine.on_reply(stream, reply, self.now);
                 }
             }
-            Step::Learn(lane) => {
-                if let Some(member) = &mut self.members[lane as usize] {
-                    member.known = self.sim.revision;
-                    member.compacted = self.sim.compacted;
+            Step::Learn(stream) => {
+                if let Some(member) = &mut self.members[stream as usize] {
+                    member.known = self.store.revision;
+                    member.compacted = self.store.compacted;
                 }
             }
             Step::Wait(millis) => {
@@ -278,55 +280,55 @@ impl World {
 
     fn watch(&mut self, keys: (u8, u8), start: i64, filters: Vec<WatchFilter>) {
         let keys = KeyRange::between([b'a' + keys.0].as_slice(), [b'a' + keys.1].as_slice());
-        let start = if start == 0 { 0 } else { (self.sim.revision + start).max(1) };
+        let start = if start == 0 { 0 } else { (self.store.revision + start).max(1) };
         let mut request = Watch::new(keys).start_at(Revision(start));
         request.filters = filters;
         let key = self.next_key;
         self.next_key += 1;
-        let slot = Arc::new(Slot::new(BOUNDS));
+        let buffer = Arc::new(ReaderBuffer::new(LIMITS));
         let (reply, registered) = oneshot::channel();
-        self.machine.add(key, request.clone(), Arc::clone(&slot), reply, self.now);
+        self.machine.add(key, request.clone(), Arc::clone(&buffer), reply, self.now);
         let registered = Some(registered);
-        let (seen, asked, ended) = (start - 1, 0, None);
-        self.readers.push(Reader { key, request, slot, registered, seen, asked, ended });
+        let (seen, requested, ended) = (start - 1, 0, None);
+        self.readers.push(Reader { key, request, buffer, registered, seen, requested, ended });
     }
 
-    fn connect(&mut self, lane: LaneName, behind: Option<i64>) {
-        self.opening[lane as usize] = false;
+    fn connect(&mut self, stream: StreamRole, behind: Option<i64>) {
+        self.opening[stream as usize] = false;
         let Some(behind) = behind else {
             let error = super::super::super::stream_failed("refused");
-            return self.machine.lost(lane, &error, self.now);
+            return self.machine.on_lost(stream, &error, self.now);
         };
-        let known = (self.sim.revision - behind).max(1);
+        let known = (self.store.revision - behind).max(1);
         let member = Member {
             known,
-            compacted: self.sim.compacted.min(known),
+            compacted: self.store.compacted.min(known),
             requests: VecDeque::new(),
             replies: VecDeque::new(),
             watchers: BTreeMap::new(),
         };
         let header = member.header();
-        self.members[lane as usize] = Some(member);
-        self.machine.opened(lane, header, false, self.now);
+        self.members[stream as usize] = Some(member);
+        self.machine.on_opened(stream, header, false, self.now);
     }
 
     fn act(&mut self) {
         let actions = self.machine.take_actions();
         for action in &actions {
             match action {
-                Action::Open(lane) => {
+                Action::Open(stream) => {
                     assert!(
-                        !self.opening[*lane as usize] && self.members[*lane as usize].is_none()
+                        !self.opening[*stream as usize] && self.members[*stream as usize].is_none()
                     );
-                    self.opening[*lane as usize] = true;
-                    self.opened_aside |= *lane == LaneName::Aside;
+                    self.opening[*stream as usize] = true;
+                    self.opened_future_start |= *stream == StreamRole::FutureStart;
                 }
-                Action::Close(lane) | Action::GiveUp(lane) => {
-                    self.opening[*lane as usize] = false;
-                    self.members[*lane as usize] = None;
+                Action::Close(stream) | Action::FailOver(stream) => {
+                    self.opening[*stream as usize] = false;
+                    self.members[*stream as usize] = None;
                 }
-                Action::Send(lane, request) => {
-                    if let Some(member) = &mut self.members[*lane as usize] {
+                Action::Send(stream, request) => {
+                    if let Some(member) = &mut self.members[*stream as usize] {
                         member.requests.push_back(request.clone());
                     }
                 }
@@ -358,9 +360,9 @@ impl World {
     fn read(&mut self, i: usize, n: usize) {
         let cx = Context::from_waker(Waker::noop());
         for _ in 0..n {
-            let taken = self.readers[i].slot.take(&cx);
-            if taken.go_on {
-                self.machine.go_on(self.readers[i].key, self.now);
+            let taken = self.readers[i].buffer.take(&cx);
+            if taken.resume {
+                self.machine.resume(self.readers[i].key, self.now);
                 self.act();
             }
             match taken.item {
@@ -374,24 +376,24 @@ impl World {
         }
     }
 
-    /// Compares what was read with what happened.
+    /// Compares an item that was read with the history of the store.
     fn check(&mut self, i: usize, item: Result<WatchBatch>) {
         let reader = &mut self.readers[i];
         assert!(reader.ended.is_none(), "{item:?} came after the end");
-        let missing = |to: i64| self.sim.told(&reader.request, reader.seen + 1, to);
+        let missing = |to: i64| self.store.visible(&reader.request, reader.seen + 1, to);
         match item {
             Ok(batch) if !batch.events.is_empty() => {
                 let revision = batch.revision.0;
                 assert_eq!(missing(revision), [(revision, batch.events)]);
                 reader.seen = revision;
             }
-            Ok(bookmark) => {
-                assert!(reader.asked > 0, "nobody asked for {bookmark:?}");
-                reader.asked -= 1;
-                if self.sound {
-                    assert_eq!(missing(bookmark.revision.0), []);
-                    assert!(bookmark.revision.0 >= reader.seen);
-                    reader.seen = bookmark.revision.0;
+            Ok(notification) => {
+                assert!(reader.requested > 0, "no request for {notification:?}");
+                reader.requested -= 1;
+                if self.proves_progress {
+                    assert_eq!(missing(notification.revision.0), []);
+                    assert!(notification.revision.0 >= reader.seen);
+                    reader.seen = notification.revision.0;
                 }
             }
             Err(error) => {
@@ -399,62 +401,61 @@ impl World {
                     let [Some(Revision(requested)), Some(Revision(compacted))] =
                         [requested, compact_revision]
                     else {
-                        panic!("it does not say what: {error:?}")
+                        panic!("the revisions are missing: {error:?}")
                     };
                     assert_eq!(missing(requested - 1), []);
-                    assert!(compacted > requested && *compacted <= self.sim.compacted);
+                    assert!(compacted > requested && *compacted <= self.store.compacted);
                 }
                 reader.ended = Some(error);
             }
         }
     }
 
-    const fn member(&self, lane: LaneName) -> Option<&Member> {
-        self.members[lane as usize].as_ref()
+    const fn member(&self, stream: StreamRole) -> Option<&Member> {
+        self.members[stream as usize].as_ref()
     }
 
-    /// A member does all it can, once.
-    pub(super) fn run(&mut self, lane: LaneName) {
+    /// Lets a member do everything that it can do, once.
+    pub(super) fn run(&mut self, stream: StreamRole) {
         let known = Some(0);
-        self.step(Step::Connect(lane, known));
-        self.step(Step::Learn(lane));
-        while self.member(lane).is_some_and(|m| !m.requests.is_empty()) {
-            self.step(Step::Handle(lane, false));
+        self.step(Step::Connect(stream, known));
+        self.step(Step::Learn(stream));
+        while self.member(stream).is_some_and(|m| !m.requests.is_empty()) {
+            self.step(Step::Handle(stream, false));
         }
-        for i in 0..self.member(lane).map_or(0, |member| member.watchers.len()) {
-            self.step(Step::Send(lane, i, 3, 2));
+        for i in 0..self.member(stream).map_or(0, |member| member.watchers.len()) {
+            self.step(Step::Send(stream, i, 3, 2));
         }
-        while self.member(lane).is_some_and(|m| !m.replies.is_empty()) {
-            self.step(Step::Arrive(lane));
+        while self.member(stream).is_some_and(|m| !m.replies.is_empty()) {
+            self.step(Step::Arrive(stream));
         }
         for i in 0..self.readers.len() {
             self.step(Step::Read(i, 5));
         }
     }
 
-    /// Members learn all that has happened, and tell the watchers that have caught up, and nobody
-    /// else.
+    /// Members apply the whole history, and send it to the watchers that had caught up, and to no
+    /// other watcher.
     pub(super) fn keep_up(&mut self) {
         for member in self.members.iter_mut().flatten() {
-            member.known = self.sim.revision;
-            member.compacted = self.sim.compacted;
+            member.known = self.store.revision;
+            member.compacted = self.store.compacted;
             let synced = member.watchers.iter().filter(|(_, watcher)| watcher.synced);
             for id in synced.map(|(id, _)| *id).collect::<Vec<_>>() {
-                member.send(id, usize::MAX, 2, &self.sim);
+                member.send(id, usize::MAX, 2, &self.store);
             }
         }
     }
 
-    /// So many messages of each member arrive, and are read as they come.
-    pub(super) fn hear(&mut self, messages: usize) {
+    /// Up to `messages` messages of each member arrive, and are read at once.
+    pub(super) fn receive(&mut self, messages: usize) {
         for _ in 0..messages {
-            LaneName::ALL.into_iter().for_each(|lane| self.step(Step::Arrive(lane)));
+            StreamRole::ALL.into_iter().for_each(|stream| self.step(Step::Arrive(stream)));
             (0..self.readers.len()).for_each(|i| self.step(Step::Read(i, 5)));
         }
     }
 
-    /// Lets everything run, and sees to it that nothing is missing. How each watch ended, if it
-    /// did.
+    /// Lets everything run, and checks that no event is missing. Returns how each watch ended.
     pub(super) fn settle(&mut self) -> Vec<Option<Error>> {
         for i in 0..self.readers.len() {
             self.step(Step::Progress(i));
@@ -462,7 +463,7 @@ impl World {
         let mut actions = Vec::new();
         for _ in 0..60 {
             self.actions.clear();
-            LaneName::ALL.into_iter().for_each(|lane| self.run(lane));
+            StreamRole::ALL.into_iter().for_each(|stream| self.run(stream));
             self.step(Step::Wait(100));
             let asks = |action: &Action| {
                 matches!(action, Action::Send(_, Request::Progress | Request::Probe { .. }))
@@ -474,11 +475,11 @@ impl World {
         self.actions = actions;
         for reader in self.readers.iter().filter(|reader| reader.ended.is_none()) {
             assert!(reader.registered.is_none(), "not registered: {reader:?}");
-            let missing = self.sim.told(&reader.request, reader.seen + 1, self.sim.revision);
+            let missing = self.store.visible(&reader.request, reader.seen + 1, self.store.revision);
             assert_eq!(missing, [], "missing from {reader:?}");
-            let waits = reader.request.start_revision.0 > self.sim.revision;
-            let asks = self.machine.asking.contains(&reader.key);
-            assert!(waits || !asks, "no bookmark for {reader:?}: {:?}", self.machine);
+            let waits = reader.request.start_revision.0 > self.store.revision;
+            let asks = self.machine.progress_requests.contains(&reader.key);
+            assert!(waits || !asks, "no notification for {reader:?}: {:?}", self.machine);
         }
         self.readers.iter().map(|reader| reader.ended.clone()).collect()
     }
