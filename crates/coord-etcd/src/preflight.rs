@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, Error, LeaseGrant, LeaseId, Limits, Op, Put, Range, Result, Revision, Txn,
+    Error, Result,
+    kv::{Compact, Delete, LeaseGrant, LeaseId, Limits, Op, Put, Range, Revision, Txn},
 };
 use etcd_client::proto::{PbDeleteRequest, PbPutRequest, PbRangeRequest, PbTxnRequest};
 use prost::Message as _;
@@ -222,7 +223,7 @@ mod tests {
             matches!(error, Error::TxnTooDeep { depth: 50, limit: MAX_TXN_NESTING }),
             "{error:?}"
         );
-        assert_eq!(error.outcome(), coord_core::Outcome::NotApplied);
+        assert_eq!(error.outcome(), coord_core::error::Outcome::NotApplied);
         let message = error.to_string();
         assert!(message.contains("50 levels deep, the limit is 48"), "{message}");
     }
@@ -249,8 +250,8 @@ mod tests {
     #[test]
     fn ttl_too_large_or_fractional_is_refused() {
         let refused = |ttl| preflight().grant(LeaseGrant::new(ttl)).expect_err("refused").kind();
-        assert_eq!(refused(Duration::MAX), coord_core::ErrorKind::TtlTooLarge);
-        assert_eq!(refused(Duration::from_millis(1500)), coord_core::ErrorKind::InvalidTtl);
-        preflight().grant(LeaseGrant::new(coord_core::TTL_MAX)).expect("the most there is");
+        assert_eq!(refused(Duration::MAX), coord_core::error::ErrorKind::TtlTooLarge);
+        assert_eq!(refused(Duration::from_millis(1500)), coord_core::error::ErrorKind::InvalidTtl);
+        preflight().grant(LeaseGrant::new(coord_core::kv::TTL_MAX)).expect("the most there is");
     }
 }

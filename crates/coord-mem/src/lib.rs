@@ -60,7 +60,7 @@ use watch::MemWatchStream;
 ///
 /// Deliberate differences from etcd: `docs/semantics.md`.
 ///
-/// Source: `docs/etcd-contract.md` §1 to §8.
+/// Source: contract §1 to §8.
 #[derive(Clone, Debug)]
 pub struct MemBackend {
     shared: Arc<Shared>,

@@ -156,7 +156,7 @@ fn version() -> String {
 async fn metrics(services: &Services) -> String {
     let header = services.header().await.ok();
     let up = i32::from(header.is_some());
-    let coord_core::Header { member_id, revision, .. } = header.unwrap_or_default();
+    let coord_core::kv::Header { member_id, revision, .. } = header.unwrap_or_default();
     let minor = minor();
     let watch_gauges = services.watch_gauges();
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::contender::{Contender, FencingToken, WaitingLine};
-use coord_core::{Error, Header, LeaseGrant, LeaseId, PrimitiveError, Session};
+use coord_core::queue::{Contender, FencingToken, WaitQueue};
+use coord_core::{Error, Session, error::PrimitiveError, kv::{Header, LeaseGrant, LeaseId}};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -159,10 +159,10 @@ async fn enqueue(
     group: &CallGroup,
     request: &AcquireRequest,
 ) -> Result<QueueEntry, AcquireError> {
-    let queue = WaitingLine::new(session, request.name.clone());
+    let queue = WaitQueue::new(session, request.name.clone());
     let mut state = group.0.lock().await;
     let value = request.value.clone().unwrap_or_default();
-    let (mut contender, found) = queue.join_by_lease(value).await?;
+    let (mut contender, found) = queue.enqueue_by_lease(value).await?;
     let enqueue_header = contender.header();
     let token = Some(contender.fencing_token());
     if state.token != token {
@@ -170,7 +170,7 @@ async fn enqueue(
         // client.
         let existed = found.as_ref().is_some_and(|kv| kv.create_revision <= session.opened());
         let reported_held = existed
-            && contender.wait_turn().now_or_never().is_some_and(|acquired| acquired.is_ok());
+            && contender.acquired().now_or_never().is_some_and(|acquired| acquired.is_ok());
         *state = GroupState { token, waiting_calls: 0, reported_held };
     }
     state.waiting_calls += 1;
@@ -191,7 +191,7 @@ async fn wait_and_reply(
         if let Some(value) = new_value {
             contender.set_value(value).await?;
         }
-        contender.wait_turn().await
+        contender.acquired().await
     };
     let waited = tokio::select! {
         biased;

@@ -4,10 +4,7 @@ use std::process;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coord_core::{
-    KvBackend,
-    kv::{Delete, Range, Revision},
-};
+use coord_core::{KvBackend, kv::{Delete, Range, Revision}};
 use coord_mem::MemBackend;
 
 use super::metrics::Metrics;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coord_core::error::{LossReason, PrimitiveError};
 use coord_core::queue::Contender;
+use coord_core::error::{LossReason, PrimitiveError};
 use tokio::time::{Instant, sleep};
 
 /// The longest interval at which the session's deadline is read. A suspension of the machine moves
@@ -58,7 +58,7 @@ mod tests {
     use coord_core::queue::WaitQueue;
     use coord_core::{KvBackend, Session};
     use coord_mem::MemBackend;
-    use coord_testkit::{Action, Call, Intercept};
+    use coord_testkit::{Call, Fate, Intercept};
     use tokio::time::sleep;
 
     use super::*;
@@ -69,8 +69,8 @@ mod tests {
     /// which its machine was suspended.
     async fn holder() -> (Contender, Arc<AtomicU64>) {
         let kv = Intercept::new(MemBackend::new(), |call: &Call| match call {
-            Call::LeaseKeepAlive(_) => Action::Hang,
-            _ => Action::Pass,
+            Call::LeaseKeepAlive(_) => Fate::Hang,
+            _ => Fate::Pass,
         });
         let kv = Client::new(kv);
         let asleep_secs = Arc::new(AtomicU64::new(0));

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use coord_core::{Session, kv::Range, queue::FencingToken};
+use coord_core::{Session, kv::{FencingToken, Range}};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 

@@ -143,13 +143,8 @@ impl LeaseGrant {
     /// [`Error::TtlTooLarge`], [`Error::InvalidTtl`] for a fraction of a second, tested in this
     /// order: nothing was sent, so nothing was applied.
     ///
-<<<<<<< HEAD
     /// Source: contract §7.
     pub const fn check(&self) -> Result<(), Error> {
-=======
-    /// Source: `docs/etcd-contract.md` §7.
-    pub const fn check(&self) -> Result<()> {
->>>>>>> contract
         let ttl = self.ttl;
         if ttl.as_nanos() > TTL_MAX.as_nanos() {
             return Err(Error::TtlTooLarge { ttl });

@@ -8,7 +8,7 @@
 //! The table also states the outcome that an error implies for a request that may change the
 //! store. A read is never applied.
 
-use coord_core::Outcome;
+use coord_core::error::Outcome;
 use tonic::Code;
 
 use crate::delivery::NOT_GRPC;

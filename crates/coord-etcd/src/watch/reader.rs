@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use coord_core::{Error, Result, WatchBatch, WatchRequest, WatchStream};
+use coord_core::{Error, Result, kv::{Watch, WatchBatch, WatchStream}};
 use futures_core::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -14,7 +14,7 @@ use super::{Command, driver_is_gone};
 use crate::denied;
 use crate::endpoints::Endpoints;
 
-/// The stream behind a [`Watch`](coord_core::Watch) of an `EtcdBackend`.
+/// The stream behind a [`Watch`](coord_core::kv::Watcher) of an `EtcdBackend`.
 ///
 /// It exists before the watch is registered, so that dropping the registration cancels the watch
 /// too.
@@ -25,7 +25,7 @@ pub(super) struct EtcdWatch {
     commands: UnboundedSender<Command>,
     /// For errors that name the user and the keys.
     endpoints: Arc<Endpoints>,
-    request: WatchRequest,
+    request: Watch,
 }
 
 impl EtcdWatch {
@@ -34,7 +34,7 @@ impl EtcdWatch {
         buffer: Arc<ReaderBuffer>,
         commands: UnboundedSender<Command>,
         endpoints: Arc<Endpoints>,
-        request: WatchRequest,
+        request: Watch,
     ) -> Self {
         Self { key, buffer, commands, endpoints, request }
     }

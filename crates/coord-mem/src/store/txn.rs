@@ -15,10 +15,7 @@ use std::sync::Arc;
 
 use coord_core::{
     Error, Result,
-    kv::{
-        Compare, Delete, DeleteResponse, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
-        OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse,
-    },
+    kv::{Compare, Delete, DeleteResponse, EventKind, Header, KeyRange, KeyValue, LeaseId, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
 };
 
 use super::Store;
@@ -144,10 +141,10 @@ impl Store {
     /// Unlike outside a transaction, a negative revision is not treated as zero, but compared with
     /// the compact revision, which is -1 before the first compaction.
     fn check_range(&self, range: &Range) -> Result<()> {
-        let Some(requested) = range.revision.filter(|revision| *revision != Revision::ZERO) else {
+        let (requested, current) = (range.revision, self.revision);
+        if requested == Revision::ZERO {
             return Ok(());
-        };
-        let current = self.revision;
+        }
         if requested > current {
             let (requested, current) = (Some(requested), Some(current));
             return Err(Error::FutureRevision { requested, current });

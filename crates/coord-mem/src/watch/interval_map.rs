@@ -35,7 +35,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::KeyRange;
+use coord_core::kv::KeyRange;
 
 use super::Registration;
 
@@ -173,7 +173,7 @@ fn head(key: &[u8], start: usize) -> u64 {
 mod tests {
     use std::sync::Mutex;
 
-    use coord_core::WatchRequest;
+    use coord_core::kv::Watch;
 
     use super::*;
 
@@ -191,7 +191,7 @@ mod tests {
         let ranges =
             [KeyRange::between("b", "f"), KeyRange::starting_at("d"), KeyRange::prefix("d")];
         for (id, keys) in (1..).zip(&ranges) {
-            let request = WatchRequest::new(keys);
+            let request = Watch::new(keys);
             interval_map
                 .insert(keys, &Arc::new(Registration { id, request, state: Mutex::default() }));
         }
@@ -240,7 +240,7 @@ mod tests {
             let watched: Vec<_> = (0..10).filter(|n| chosen >> n & 1 == 1).map(at).collect();
             let registrations = watched.iter().zip(1..).map(|(name, id)| {
                 let keys = KeyRange::starting_at(name.as_bytes());
-                let request = WatchRequest::new(&keys);
+                let request = Watch::new(&keys);
                 (keys, Arc::new(Registration { id, request, state: Mutex::default() }))
             });
             let registrations: Vec<_> = registrations.collect();

@@ -14,7 +14,7 @@
 //!
 //! Source: contract §6; etcd 3.5 `server/storage/mvcc/watcher_group.go`, `watchBatchMaxRevs`.
 
-use coord_core::{Event, Revision, WatchBatch};
+use coord_core::kv::{Event, Revision, WatchBatch};
 
 /// The maximum number of revisions in one message.
 const MAX_REVISIONS_PER_MESSAGE: usize = 1000;

@@ -26,7 +26,7 @@
 //! every ten minutes, unless it had events since the last one. This timer is the server's, not the
 //! backend's, so that a progress request of the client does not postpone it.
 //!
-//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
+//! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
 mod backlog;
 mod fragment;

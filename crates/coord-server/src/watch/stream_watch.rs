@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use coord_core::{Header, Revision, Watch, WatchBatch};
+use coord_core::kv::{Header, Revision, WatchBatch, Watcher};
 use futures_util::StreamExt;
 
 use super::backlog::Backlog;
@@ -13,7 +13,7 @@ use crate::gauges::GaugeGuard;
 pub(super) struct StreamWatch {
     pub(super) _gauge: GaugeGuard,
     /// The backend's watch; `None` once cancelled because its start revision is compacted.
-    pub(super) source: Option<Watch>,
+    pub(super) source: Option<Watcher>,
     /// Events from before the creation of the watch; `None` once they are sent.
     pub(super) backlog: Option<Backlog>,
     /// The future revision that the watch starts at; `None` once it is known to exist.

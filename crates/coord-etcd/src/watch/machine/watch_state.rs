@@ -24,7 +24,7 @@
 
 use std::sync::Arc;
 
-use coord_core::{Event, Header, Result, Revision, WatchBatch, WatchRequest};
+use coord_core::{Result, kv::{Event, Header, Revision, Watch, WatchBatch}};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ use super::StreamRole;
 /// A watch in the machine.
 #[derive(Debug)]
 pub(super) struct WatchState {
-    pub(super) request: WatchRequest,
+    pub(super) request: Watch,
     pub(super) buffer: Arc<ReaderBuffer>,
     /// The registration that the watch has.
     pub(super) current: Registration,
@@ -141,7 +141,7 @@ impl Registration {
 
 impl WatchState {
     pub(super) const fn new(
-        request: WatchRequest,
+        request: Watch,
         buffer: Arc<ReaderBuffer>,
         pending_reply: PendingReply,
     ) -> Self {
