@@ -1,8 +1,8 @@
 //! `coord break`: deletes the key of the holder of a lock or election.
 //!
 //! The holder's key is read, shown, and deleted in a transaction that compares its create revision,
-//! so that a holder that came after the read is not affected. A key that does not have the layout of
-//! a queue key is never deleted: it is data, although contenders wait behind it.
+//! so that a holder that came after the read is not affected. A key that does not have the layout
+//! of a queue key is never deleted: it is data, although contenders wait behind it.
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 
@@ -25,8 +25,8 @@ const DECLINED: u8 = 6;
 ///
 /// Shows the holder's key and deletes it. The next contender acquires the lock at once. The holder
 /// is notified of the loss, and coord terminates the command that it runs. Both can run at the same
-/// time for a moment, and for longer if the holder's machine is partitioned from the store. A holder
-/// that has failed needs no break, because its lease expires.
+/// time for a moment, and for longer if the holder's machine is partitioned from the store. A
+/// holder that has failed needs no break, because its lease expires.
 ///
 /// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
 /// wait queue is deleted, and only if its create revision is that of the key that was shown.

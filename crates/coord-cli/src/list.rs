@@ -1,8 +1,9 @@
 //! `coord list`: prints the locks and elections under a prefix that are held.
 //!
-//! A key belongs to a wait queue if its last part is the id of its own lease (see `queue`). All other
-//! keys under the prefix are data. A data key is left out unless contenders wait behind it. Keys are
-//! read without values, in pages of one revision, so that large values of data cost nothing.
+//! A key belongs to a wait queue if its last part is the id of its own lease (see `queue`). All
+//! other keys under the prefix are data. A data key is left out unless contenders wait behind it.
+//! Keys are read without values, in pages of one revision, so that large values of data cost
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -143,7 +144,7 @@ impl List {
             let first_read = *revision.get_or_insert(read.header.revision);
             let last = read.kvs.last().map(|kv| kv.key.clone());
             for kv in read.kvs {
-                // The prefix limits names. A key can start with it although its queue's name does not.
+                // The prefix limits names, and a key can start with it although its name does not.
                 let parent = parent_of(&kv).filter(|name| name.starts_with(self.prefix.as_bytes()));
                 match parent {
                     Some(name) if queue_of(&kv).is_some() => add_contender(&mut queues, name, kv),

@@ -1,8 +1,8 @@
 //! Names and values on the command line, before and after `--`.
 //!
-//! A name must not be empty: with an unset variable, `coord lock "$NAME" -- …` would be one lock for
-//! every script with that mistake. A word that begins with `-` is a flag before `--`, and a name or
-//! value after it:
+//! A name must not be empty: with an unset variable, `coord lock "$NAME" -- …` would be one lock
+//! for every script with that mistake. A word that begins with `-` is a flag before `--`, and a
+//! name or value after it:
 //!
 //! ```text
 //! coord who -- -n                       shows the queue of `-n`

@@ -2,8 +2,8 @@
 //!
 //! coord and Go's package use one layout for locks and elections. The queue `jobs` has one key per
 //! contender, `jobs/<lease id in hex>`; coord appends `-<number>`, so that one session can have
-//! several contenders. A key with another slash belongs to the queue of a child name: `jobs/night/…`
-//! is a key of `jobs/night`.
+//! several contenders. A key with another slash belongs to the queue of a child name:
+//! `jobs/night/…` is a key of `jobs/night`.
 
 use bytes::Bytes;
 use coord_core::{KeyValue, Range, SortOrder, SortTarget};

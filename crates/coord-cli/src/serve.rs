@@ -59,7 +59,8 @@ Exit status:
   1  it cannot listen on the address, for example because the port is in use
   2  usage error";
 
-/// Checks an address to listen on. Without this check, a wrong one would be resolved as a host name.
+/// Checks an address to listen on. Without this check, a wrong one would be resolved as a host
+/// name.
 fn address(text: &str) -> Result<String, &'static str> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {

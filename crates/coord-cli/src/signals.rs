@@ -25,8 +25,8 @@ pub(crate) struct Signals {
     streams: Vec<(Signal, unix::Signal)>,
     /// The last received signal, and when it was received.
     last: Option<(Signal, Instant)>,
-    /// Whether INT, TERM or QUIT has been received. HUP does not count, because many programs reload
-    /// their configuration on it.
+    /// Whether INT, TERM or QUIT has been received. HUP does not count, because many programs
+    /// reload their configuration on it.
     stop_requested: bool,
     /// The signals that the parent blocked.
     inherited_mask: SigSet,
@@ -98,8 +98,8 @@ impl Signals {
     }
 }
 
-/// Unblocks the handled signals for this thread, and so for the process. If the parent blocked them,
-/// only KILL could end the program. Returns the signal mask before.
+/// Unblocks the handled signals for this thread, and so for the process. If the parent blocked
+/// them, only KILL could end the program. Returns the signal mask before.
 fn unblock_handled() -> io::Result<SigSet> {
     let inherited = SigSet::thread_get_mask()?;
     let mut needed = SigSet::empty();
@@ -125,7 +125,8 @@ pub(crate) const fn name_of(signal: Signal) -> &'static str {
     }
 }
 
-/// The signals that this process ignores, one bit each. Empty where the system does not report them.
+/// The signals that this process ignores, one bit each. Empty where the system does not report
+/// them.
 fn ignored_mask() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -60,7 +60,8 @@ pub(crate) struct StoreFlags {
     #[arg(long, value_name = "FILE", value_parser = path())]
     key: Option<PathBuf>,
     /// Timeout of one connection attempt to one member [default: 2s]
-    #[arg(long, visible_alias = "dial-timeout", value_name = "TIME", value_parser = optional_duration)]
+    #[arg(long, visible_alias = "dial-timeout", value_name = "TIME")]
+    #[arg(value_parser = optional_duration)]
     connect_timeout: Option<String>,
     /// The password from the file. The file is read once, because a pipe cannot be read again.
     #[arg(skip)]
@@ -83,8 +84,8 @@ impl StoreFlags {
         self.connect_within(None).await
     }
 
-    /// Connects, and retries for up to `within` while the store is unavailable. `None` is the default
-    /// of the library.
+    /// Connects, and retries for up to `within` while the store is unavailable. `None` is the
+    /// default of the library.
     pub(crate) async fn connect_within(
         &self,
         within: Option<Duration>,
@@ -166,7 +167,8 @@ fn members(settings: &Settings) -> Result<Option<Vec<String>>> {
     }
 }
 
-/// A wrong setting is a usage error. A file that cannot be read is not, because it may appear later.
+/// A wrong setting is a usage error. A file that cannot be read is not, because it may appear
+/// later.
 fn into_error(error: SettingsError) -> Error {
     if error.is_unreadable_file() { error.into() } else { UsageError(error.to_string()).into() }
 }

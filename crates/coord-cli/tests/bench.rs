@@ -1,4 +1,5 @@
-//! The program as a shell sees it: what `coord bench` prints, and how it ends.
+//! `coord bench`: its report, its output at a terminal and its usage errors, tested with the
+//! binary.
 
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
@@ -11,28 +12,28 @@ fn bench(line: &str) -> Output {
     program.arg("bench").args(line.split_whitespace()).output().expect("the program is built")
 }
 
-/// What a run in memory reports.
+/// The report of a run on a store in memory.
 fn report(line: &str) -> Value {
     let output = bench(&format!("{line} --endpoint mem:"));
     assert_eq!(ending(&output), (Some(0), String::new()), "{line}");
-    let printed = String::from_utf8(output.stdout).expect("it is text");
-    let last = printed.lines().last().expect("something is printed");
+    let stdout = String::from_utf8(output.stdout).expect("it is text");
+    let last = stdout.lines().last().expect("something is stdout");
     serde_json::from_str(last).expect("the last line is JSON")
 }
 
-/// The exit status, and what was said.
+/// The exit status and standard error.
 fn ending(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The workloads, as the program lists them to somebody who asked for another.
+/// The names of the workloads, from the error for an unknown one.
 fn workloads() -> Vec<String> {
-    let (_, complaint) = ending(&bench("nothing"));
-    let (_, list) = complaint.split_once("there are: ").expect("they are listed");
+    let (_, stderr) = ending(&bench("nothing"));
+    let (_, list) = stderr.split_once("use one of ").expect("they are listed");
     list.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The names of the latencies.
+/// The names of the latency series.
 fn series(report: &Value) -> Vec<&str> {
     let latencies = report["latency_us"].as_object().expect("it is an object");
     latencies.keys().map(String::as_str).collect()
@@ -42,7 +43,7 @@ fn series(report: &Value) -> Vec<&str> {
 fn every_workload_reports_the_compared_fields() {
     for workload in workloads() {
         if workload == "election-observe" {
-            continue; // One worker: see below.
+            continue; // It runs with one worker: tested below.
         }
         let report = report(&format!(
             "{workload} --workers 3 --conns 2 --count 60 --warmup 0s --warmup-count 9 \
@@ -51,7 +52,7 @@ fn every_workload_reports_the_compared_fields() {
         assert_eq!((&report["impl"], &report["workload"]), (&"coord".into(), &workload.into()));
         assert_eq!((&report["workers"], &report["conns"]), (&3.into(), &2.into()));
         assert_eq!((&report["run"], &report["tag"]), (&4.into(), &"tmpfs".into()));
-        assert_eq!(report["ops"], 60, "the warm-up is not counted, and the count is kept");
+        assert_eq!(report["ops"], 60, "the count is exact, without the warm-up");
         for field in ["ops_per_s", "elapsed_s", "client_cpu_us_per_op"] {
             assert!(report[field].as_f64().expect("a number") > 0.0, "{field} of {report}");
         }
@@ -60,7 +61,7 @@ fn every_workload_reports_the_compared_fields() {
         assert!(min.expect("a count") <= 20 && max.expect("a count") >= 20, "{report}");
         let jain = fairness["jain"].as_f64().expect("a number");
         assert!((0.33..=1.0).contains(&jain), "{report}");
-        assert!(report.get("server").is_none(), "memory has no counters");
+        assert!(report.get("server").is_none(), "a store in memory has no metrics");
         for summary in report["latency_us"].as_object().expect("an object").values() {
             let time = |name: &str| summary[name].as_f64().expect("a number");
             assert!(time("p50") > 0.0 && time("mean") > 0.0, "{report}");
@@ -83,7 +84,7 @@ fn latencies_have_the_names_of_the_go_program() {
     let observed = report("election-observe --count 20");
     assert_eq!(series(&observed), ["observed", "proclaim"]);
     assert_eq!((&observed["ops"], &observed["workers"]), (&20.into(), &1.into()));
-    // Held long enough for the other worker to wait, and so to take over.
+    // Held long enough for the other worker to wait, so that there is a hand-off.
     let contended = report("mutex-contended --workers 2 --count 20 --hold 5ms");
     assert_eq!(series(&contended), ["cycle", "handoff", "lock", "unlock"]);
     let handed = report("election-handoff --workers 2 --count 20 --hold 5ms");
@@ -92,9 +93,9 @@ fn latencies_have_the_names_of_the_go_program() {
 
 #[test]
 fn election_observe_refuses_a_second_worker() {
-    let (status, complaint) = ending(&bench("election-observe --workers 2 --endpoint mem:"));
+    let (status, stderr) = ending(&bench("election-observe --workers 2 --endpoint mem:"));
     assert_eq!(status, Some(2));
-    assert_eq!(complaint, "coord bench: election-observe takes one worker\n");
+    assert_eq!(stderr, "coord bench: election-observe runs with one worker: use --workers 1\n");
 }
 
 #[test]
@@ -102,13 +103,13 @@ fn contended_lock_is_fair_among_workers() {
     let report = report("mutex-contended --workers 4 --count 80 --hold 5ms");
     assert_eq!(report["exclusion_violations"], 0);
     assert_eq!(report["hold_us"], 5000);
-    // First come, first served, once all have come: the first may be first again until then.
+    // The queue is fair once all workers have enqueued. Until then the first can acquire again.
     assert!(report["max_consecutive_by_one_worker"].as_u64().expect("a count") < 5, "{report}");
     assert!(report["fairness"]["jain"].as_f64().expect("a number") > 0.9, "{report}");
     let unlock = report["latency_us"]["unlock"]["p50"].as_f64().expect("a number");
     let cycle = report["latency_us"]["cycle"]["p50"].as_f64().expect("a number");
-    assert!(cycle >= 4.0 * 5000.0, "all four hold it between two turns of one: {report}");
-    assert!(unlock < cycle, "the hold is not in the time of the unlock: {report}");
+    assert!(cycle >= 4.0 * 5000.0, "all four hold it between two acquisitions of one: {report}");
+    assert!(unlock < cycle, "the unlock does not include the hold: {report}");
 }
 
 #[test]
@@ -128,12 +129,12 @@ fn stm_workloads_lose_no_update_and_report_their_flags() {
 
 #[test]
 fn invalid_accounts_or_isolation_are_refused() {
-    let (status, complaint) = ending(&bench("stm-transfer --accounts 1 --endpoint mem:"));
+    let (status, stderr) = ending(&bench("stm-transfer --accounts 1 --endpoint mem:"));
     assert_eq!(status, Some(2));
-    assert!(complaint.contains("a transfer needs two"), "{complaint}");
-    let (status, complaint) = ending(&bench("stm-counter --isolation strict --endpoint mem:"));
+    assert!(stderr.contains("a transfer needs at least 2 accounts"), "{stderr}");
+    let (status, stderr) = ending(&bench("stm-counter --isolation strict --endpoint mem:"));
     assert_eq!(status, Some(2));
-    assert!(complaint.contains("there are: serializable-snapshot serializable"), "{complaint}");
+    assert!(stderr.contains("use one of serializable-snapshot serializable"), "{stderr}");
 }
 
 #[test]
@@ -151,11 +152,11 @@ fn flags_of_a_workload_are_reported() {
 
 #[test]
 fn unknown_workload_is_refused_with_the_known_names() {
-    let (status, complaint) = ending(&bench("raw-putt --workers 2"));
+    let (status, stderr) = ending(&bench("raw-putt --workers 2"));
     assert_eq!(status, Some(2));
     assert_eq!(
-        complaint,
-        "coord bench: there is no workload \"raw-putt\"; there are: raw-put raw-get \
+        stderr,
+        "coord bench: unknown workload \"raw-putt\": use one of raw-put raw-get \
          raw-get-stale raw-txn session-cycle mutex-uncontended mutex-contended election-cycle \
          election-handoff election-observe stm-transfer stm-counter\n"
     );
@@ -164,19 +165,19 @@ fn unknown_workload_is_refused_with_the_known_names() {
 #[test]
 fn flag_of_another_workload_is_refused() {
     for line in ["raw-put --hold 5ms", "session-cycle --keys 7", "mutex-contended --seed 1"] {
-        let (status, complaint) = ending(&bench(&format!("{line} --endpoint mem: --count 1")));
+        let (status, stderr) = ending(&bench(&format!("{line} --endpoint mem: --count 1")));
         assert_eq!(status, Some(2), "{line}");
-        assert!(complaint.contains("unexpected argument"), "{line}: {complaint}");
+        assert!(stderr.contains("unexpected argument"), "{line}: {stderr}");
     }
 }
 
 #[test]
 fn invalid_value_is_refused_and_named() {
     for flag in ["--workers 0", "--duration 2", "--count many", "--conns -1"] {
-        let (status, complaint) = ending(&bench(&format!("raw-put --endpoint mem: {flag}")));
+        let (status, stderr) = ending(&bench(&format!("raw-put --endpoint mem: {flag}")));
         assert_eq!(status, Some(2), "{flag}");
         let (name, _) = flag.split_once(' ').expect("a flag and its value");
-        assert!(complaint.contains(name) || complaint.contains("'-1'"), "{flag}: {complaint}");
+        assert!(stderr.contains(name) || stderr.contains("'-1'"), "{flag}: {stderr}");
     }
 }
 
@@ -189,14 +190,14 @@ fn bench_without_workload_prints_help() {
 
 #[test]
 fn unreachable_endpoint_fails_the_run_and_is_named() {
-    // A port that was free a moment ago.
+    // A port without a listener.
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it is bound").to_string();
     drop(listener);
     let output = bench(&format!("raw-put --count 1 --endpoint {address}"));
-    let (status, complaint) = ending(&output);
+    let (status, stderr) = ending(&output);
     assert_eq!(status, Some(1));
-    assert!(complaint.starts_with(&format!("coord bench: connect to {address}: ")), "{complaint}");
+    assert!(stderr.starts_with(&format!("coord bench: connect to {address}: ")), "{stderr}");
     assert!(output.stdout.is_empty(), "there is nothing to report");
 }
 
@@ -204,26 +205,27 @@ fn unreachable_endpoint_fails_the_run_and_is_named() {
 fn run_beyond_its_timeout_is_aborted() {
     let line = "mutex-uncontended --endpoint mem: --hold 1h --timeout 200ms";
     let output = bench(line);
-    assert_eq!(ending(&output), (Some(3), "coord bench: timed out\n".to_owned()));
+    let expected = "coord bench: timed out after 200ms: see --timeout\n";
+    assert_eq!(ending(&output), (Some(3), expected.to_owned()));
     assert!(output.stdout.is_empty(), "there is nothing to report");
 }
 
 #[test]
 fn run_without_completed_operations_fails() {
     let output = bench("raw-get --endpoint mem: --duration 0s");
-    let (status, complaint) = ending(&output);
+    let (status, stderr) = ending(&output);
     assert_eq!(status, Some(1));
-    assert_eq!(complaint, "coord bench: no operation completed\n");
+    assert_eq!(stderr, "coord bench: no operation completed: give a longer --duration\n");
 }
 
-/// `script` makes a terminal.
+/// `script` creates the terminal.
 #[test]
 fn progress_bar_is_cleared_before_the_table() {
     let at_a_terminal = |line: &str, terminal: &str| {
         let mut script = Command::new("script");
         script.args(["-q", "-e", "-f", "-c", line, "/dev/null"]).stdin(Stdio::null());
         script.env("COORD", env!("CARGO_BIN_EXE_coord")).env("SHELL", "/bin/sh");
-        let output = script.env("TERM", terminal).output().expect("there is `script`");
+        let output = script.env("TERM", terminal).output().expect("`script` is installed");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8(output.stdout).expect("it is text")
     };
@@ -231,29 +233,29 @@ fn progress_bar_is_cleared_before_the_table() {
     let shown = at_a_terminal(line, "xterm");
     let (bars, table) = shown.split_once("raw-put on memory").expect("a table follows");
     assert!(bars.contains("  warm-up [") && bars.contains("measuring ["), "{bars:?}");
-    // It moves: the second picture of the measurement is further than the first.
+    // The second update of the measured phase shows more progress than the first.
     let percents: Vec<u32> = bars.split("measuring [").skip(1).filter_map(percent).collect();
     assert!(percents.len() >= 2 && percents.is_sorted() && percents[0] < percents[1], "{bars:?}");
-    assert!(bars.ends_with("\r\u{1b}[2K"), "the line is empty again: {bars:?}");
+    assert!(bars.ends_with("\r\u{1b}[2K"), "the bar is erased: {bars:?}");
     assert!(table.contains("operations in") && !table.contains('\u{1b}'), "{table:?}");
 
-    let told_elsewhere = at_a_terminal(&format!("{line} 2> /dev/null"), "xterm");
-    assert!(told_elsewhere.starts_with("raw-put on memory"), "{told_elsewhere:?}");
+    let without_stderr = at_a_terminal(&format!("{line} 2> /dev/null"), "xterm");
+    assert!(without_stderr.starts_with("raw-put on memory"), "{without_stderr:?}");
     let dumb = at_a_terminal(line, "dumb");
-    assert!(dumb.starts_with("raw-put on memory"), "it cannot move back: {dumb:?}");
+    assert!(dumb.starts_with("raw-put on memory"), "a dumb terminal cannot erase: {dumb:?}");
 }
 
-/// What a picture of the bar says.
-fn percent(picture: &str) -> Option<u32> {
-    picture.split_once('%')?.0.split_once(']')?.1.trim().parse().ok()
+/// The percentage in one update of the bar.
+fn percent(update: &str) -> Option<u32> {
+    update.split_once('%')?.0.split_once(']')?.1.trim().parse().ok()
 }
 
-/// In the help, what follows a heading stands under it.
+/// In the help, a heading applies to all flags that follow it.
 #[test]
 fn workload_help_lists_its_flags_under_options() {
     let help = bench("raw-put --help");
     let help = String::from_utf8(help.stdout).expect("it is text");
-    let (options, store) = help.split_once("Store:").expect("how to reach it");
+    let (options, store) = help.split_once("Store:").expect("the section on the store");
     assert!(options.contains("--workers") && options.contains("--val-size"), "{help}");
     assert!(store.contains("--endpoints") && !store.contains("--workers"), "{help}");
 }

@@ -1,4 +1,4 @@
-//! What the program says about itself, and what it says to a wrong command line. In memory only.
+//! Help, manual pages, completions and usage errors, tested with the binary on a store in memory.
 
 mod support;
 
@@ -6,17 +6,17 @@ use std::process::Command;
 
 use support::{coord, text};
 
-/// The subcommands that have a page of their own in the guide.
+/// The subcommands that have a page in the guide.
 const COMMANDS: [&str; 8] = ["lock", "elect", "observe", "who", "list", "break", "serve", "bench"];
 
-/// What it prints when all is well.
-fn printed(arguments: &[&str]) -> String {
+/// The standard output of a successful run.
+fn stdout_of(arguments: &[&str]) -> String {
     let output = coord(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}");
     text(output.stdout)
 }
 
-/// The long flags in a text: `--ttl` and the like.
+/// The long flags in a text, such as `--ttl`.
 fn flags(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
     let mut flags: Vec<_> = words.filter(|word| word.starts_with("--") && word.len() > 3).collect();
@@ -28,35 +28,35 @@ fn flags(text: &str) -> Vec<String> {
 #[test]
 fn help_has_examples_and_exit_status_and_fits_a_terminal() {
     for command in COMMANDS {
-        let help = printed(&[command, "--help"]);
+        let help = stdout_of(&[command, "--help"]);
         assert!(help.contains("Examples:") && help.contains("Exit status:"), "{command}: {help}");
         for line in help.lines() {
             assert!(line.chars().count() <= 100, "{command}: {line}");
         }
-        assert!(!help.contains('\u{1b}'), "colours are for terminals");
+        assert!(!help.contains('\u{1b}'), "no colours without a terminal");
     }
-    let help = printed(&["--help"]);
+    let help = stdout_of(&["--help"]);
     for command in COMMANDS {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }
 }
 
-/// A page and a help that tell different flags, or statuses, would both be wrong.
+/// The guide and the help list the same flags and exit statuses.
 #[test]
 fn guide_pages_name_every_flag_and_exit_status() {
     for command in COMMANDS {
         let path = format!("{}/../../docs/guide/coord-{command}.md", env!("CARGO_MANIFEST_DIR"));
-        let page = std::fs::read_to_string(&path).expect("every command has its page");
-        let help = printed(&[command, "--help"]);
+        let page = std::fs::read_to_string(&path).expect("every subcommand has a page");
+        let help = stdout_of(&[command, "--help"]);
         let (options, rest) = help.split_once("Examples:").expect("it has examples");
         for flag in flags(options) {
             let shared = ["--help", "--version"].contains(&flag.as_str());
-            assert!(shared || page.contains(&flag), "{path} does not tell {flag}");
+            assert!(shared || page.contains(&flag), "{path} does not name {flag}");
         }
-        let (_, statuses) = rest.split_once("Exit status:").expect("it tells them");
+        let (_, statuses) = rest.split_once("Exit status:").expect("it lists exit statuses");
         for status in statuses.lines().filter_map(|line| line.split_whitespace().next()) {
             if status.parse::<u8>().is_ok() {
-                assert!(page.contains(&format!("| {status} ")), "{path} does not tell {status}");
+                assert!(page.contains(&format!("| {status} ")), "{path} does not list {status}");
             }
         }
     }
@@ -65,7 +65,7 @@ fn guide_pages_name_every_flag_and_exit_status() {
 #[test]
 fn completions_name_every_subcommand_in_every_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        let script = printed(&["completions", shell]);
+        let script = stdout_of(&["completions", shell]);
         for word in COMMANDS.into_iter().chain(["grace", "endpoints"]) {
             assert!(script.contains(word), "{shell}: {word}");
         }
@@ -74,22 +74,22 @@ fn completions_name_every_subcommand_in_every_shell() {
 
 #[test]
 fn man_pages_exist_for_every_subcommand() {
-    assert!(printed(&["man"]).contains("coord\\-lock(1)"));
+    assert!(stdout_of(&["man"]).contains("coord\\-lock(1)"));
     for command in COMMANDS {
-        let page = printed(&["man", command]);
+        let page = stdout_of(&["man", command]);
         assert!(page.contains(&format!(".TH coord-{command} 1")), "{page}");
         assert!(page.contains("Exit status:"), "{page}");
     }
-    assert!(printed(&["man", "bench", "raw-put"]).contains("workers"));
+    assert!(stdout_of(&["man", "bench", "raw-put"]).contains("workers"));
     for wrong in [&["man", "nothing"][..], &["man", "bench", "nothing"]] {
         assert_eq!(coord(wrong).status.code(), Some(2));
     }
 }
 
-/// clap's own pages leave the `--` out, and break the lines of examples.
+/// clap_mangen omits the `--` and joins the lines of examples.
 #[test]
 fn man_pages_show_valid_command_lines() {
-    let page = printed(&["man", "lock"]);
+    let page = stdout_of(&["man", "lock"]);
     let synopsis = "\ncoord lock [OPTIONS] <NAME> [\\-\\- <CMD>...]\n";
     assert!(page.contains(synopsis), "{page}");
     assert!(page.contains(".SH EXTRA\n.nf\nExamples:\n") && page.ends_with(".fi\n"), "{page}");
@@ -97,20 +97,21 @@ fn man_pages_show_valid_command_lines() {
     assert!(page.contains(&title), "{page}");
 }
 
-/// Through a pipe that is read by `head -1`, and to a disk that is full.
+/// A pipe that `head -1` has closed, and a full disk.
 #[test]
 fn closed_or_full_output_causes_no_panic() {
     for arguments in [&["completions", "bash"][..], &["man"], &["man", "lock"]] {
-        let (reader, writer) = std::io::pipe().expect("there are pipes");
+        let (reader, writer) = std::io::pipe().expect("a pipe can be created");
         drop(reader);
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+        let full =
+            std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the device exists");
         let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
         let output = program.args(arguments).stdout(writer).output().expect("it is built");
         assert_eq!((output.status.code(), text(output.stderr)), (Some(0), String::new()));
         let output = program.stdout(full).output().expect("it is built");
-        let told = format!("coord {}: standard output: No space left", arguments[0]);
-        let complaint = text(output.stderr);
-        assert!(output.status.code() == Some(1) && complaint.starts_with(&told), "{complaint}");
+        let expected = format!("coord {}: standard output: No space left", arguments[0]);
+        let stderr = text(output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.starts_with(&expected), "{stderr}");
     }
 }
 

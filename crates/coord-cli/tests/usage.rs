@@ -1,4 +1,4 @@
-//! Names, values and command lines that are easily mistaken, through the program itself. In memory.
+//! Names, values and usage errors on the command line, tested with the binary on a store in memory.
 
 mod support;
 
@@ -13,12 +13,12 @@ fn in_memory(arguments: &[&str]) -> Output {
     coord(&[&[*subcommand, "--endpoints", "mem:"], rest].concat())
 }
 
-/// The exit status and what was printed on either stream.
+/// The exit status, standard output and standard error.
 fn ended(output: Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// `coord lock "$UNSET" -- …` took one lock for every script with that mistake.
+/// Regression: `coord lock "$UNSET" -- …` was one lock for every script with that mistake.
 #[test]
 fn empty_name_is_a_usage_error() {
     for line in [
@@ -28,9 +28,9 @@ fn empty_name_is_a_usage_error() {
         &["who", ""],
         &["break", "", "--yes"],
     ] {
-        let (status, printed, complaint) = ended(in_memory(line));
-        assert_eq!((status, printed.as_str()), (Some(2), ""), "{line:?}");
-        assert!(complaint.contains("the name is empty"), "{line:?}: {complaint}");
+        let (status, stdout, stderr) = ended(in_memory(line));
+        assert_eq!((status, stdout.as_str()), (Some(2), ""), "{line:?}");
+        assert!(stderr.contains("the name is empty"), "{line:?}: {stderr}");
     }
     let value = ended(in_memory(&["elect", "jobs", "", "--", "echo", "runs"]));
     assert_eq!(value, (Some(0), "runs\n".to_owned(), String::new()), "a value may be empty");
@@ -41,15 +41,15 @@ fn name_starting_with_a_dash_is_read_after_dashes() {
     let key = |arguments: &[&str], variable: &str| {
         let script = format!("printf '%s' \"${variable}\"");
         let output = in_memory(&[arguments, &["--", "sh", "-c", &script]].concat());
-        let (status, printed, complaint) = ended(output);
-        assert_eq!((status, complaint.as_str()), (Some(0), ""), "{arguments:?}");
-        printed
+        let (status, stdout, stderr) = ended(output);
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        stdout
     };
     assert!(key(&["lock", "--", "-x"], "COORD_LOCK_KEY").starts_with("-x/"));
     assert!(key(&["elect", "--", "-x", "-y"], "COORD_ELECTION_KEY").starts_with("-x/"));
     assert!(key(&["elect", "x", "--", "-y"], "COORD_ELECTION_KEY").starts_with("x/"));
-    let (status, _, complaint) = ended(in_memory(&["who", "--", "-x"]));
-    assert!(status == Some(4) && complaint.contains("-x"), "{complaint}");
+    let (status, _, stderr) = ended(in_memory(&["who", "--", "-x"]));
+    assert!(status == Some(4) && stderr.contains("-x"), "{stderr}");
     let login = ["who", "jobs", "--user", "-app", "--password", "-secret"];
     assert_eq!(in_memory(&login).status.code(), Some(4));
 }
@@ -57,42 +57,42 @@ fn name_starting_with_a_dash_is_read_after_dashes() {
 #[test]
 fn tip_for_a_name_with_a_dash_works() {
     for subcommand in ["lock", "elect", "who", "observe", "break"] {
-        let (status, _, complaint) = ended(in_memory(&[subcommand, "-x"]));
-        assert!(status == Some(2) && complaint.contains("use '-- -x'"), "{complaint}");
+        let (status, _, stderr) = ended(in_memory(&[subcommand, "-x"]));
+        assert!(status == Some(2) && stderr.contains("use '-- -x'"), "{stderr}");
     }
     for name in ["-xyz", "--xyz=1", "--xyz"] {
-        let (_, _, complaint) = ended(in_memory(&["lock", name, "--", "echo"]));
-        assert!(complaint.contains(&format!("use '-- {name}'")), "{complaint}");
+        let (_, _, stderr) = ended(in_memory(&["lock", name, "--", "echo"]));
+        assert!(stderr.contains(&format!("use '-- {name}'")), "{stderr}");
     }
-    let (status, printed, _) = ended(in_memory(&["lock", "--", "-x", "--", "echo", "runs"]));
-    assert_eq!((status, printed.as_str()), (Some(0), "runs\n"));
+    let (status, stdout, _) = ended(in_memory(&["lock", "--", "-x", "--", "echo", "runs"]));
+    assert_eq!((status, stdout.as_str()), (Some(0), "runs\n"));
 }
 
-/// The tip was to run the flag as a command.
+/// Regression: the tip suggested to run the flag as a command.
 #[test]
 fn unknown_flag_gets_no_wrong_tip() {
     for line in [&["lock", "jobs", "-x", "--", "echo"][..], &["elect", "a", "b", "-x"]] {
-        let (status, _, complaint) = ended(in_memory(line));
+        let (status, _, stderr) = ended(in_memory(line));
         assert_eq!(status, Some(2), "{line:?}");
-        assert!(complaint.contains("'-x' found") && !complaint.contains("tip"), "{complaint}");
+        assert!(stderr.contains("'-x' found") && !stderr.contains("tip"), "{stderr}");
     }
-    let (_, _, complaint) = ended(in_memory(&["who", "jobs", "-x"]));
-    assert!(!complaint.contains("use '-- -x'"), "{complaint}");
-    let (_, _, complaint) = ended(in_memory(&["lock", "jobs", "--tll", "3s", "--", "echo"]));
-    assert!(complaint.contains("similar argument exists: '--ttl'"), "{complaint}");
+    let (_, _, stderr) = ended(in_memory(&["who", "jobs", "-x"]));
+    assert!(!stderr.contains("use '-- -x'"), "{stderr}");
+    let (_, _, stderr) = ended(in_memory(&["lock", "jobs", "--tll", "3s", "--", "echo"]));
+    assert!(stderr.contains("similar argument exists: '--ttl'"), "{stderr}");
 }
 
 #[test]
 fn command_without_dashes_gets_a_tip() {
-    let (status, printed, complaint) = ended(in_memory(&["lock", "jobs", "echo", "hi"]));
-    assert_eq!((status, printed.as_str()), (Some(2), ""));
-    let tip = "write a command behind '--': coord lock --endpoints mem: jobs -- echo hi\n";
-    assert!(complaint.contains(tip), "{complaint}");
-    let (_, _, complaint) = ended(in_memory(&["elect", "jobs", "here", "echo", "hi"]));
-    assert!(complaint.contains("jobs here -- echo hi\n"), "{complaint}");
+    let (status, stdout, stderr) = ended(in_memory(&["lock", "jobs", "echo", "hi"]));
+    assert_eq!((status, stdout.as_str()), (Some(2), ""));
+    let tip = "write a command after '--': coord lock --endpoints mem: jobs -- echo hi\n";
+    assert!(stderr.contains(tip), "{stderr}");
+    let (_, _, stderr) = ended(in_memory(&["elect", "jobs", "here", "echo", "hi"]));
+    assert!(stderr.contains("jobs here -- echo hi\n"), "{stderr}");
 }
 
-/// The command is not taken for the name that was forgotten.
+/// The command is not parsed as the missing name.
 #[test]
 fn missing_name_before_a_command_is_a_usage_error() {
     for (line, missing) in [
@@ -102,13 +102,13 @@ fn missing_name_before_a_command_is_a_usage_error() {
         (&["elect", "--", "sh", "-c"], "NAME is missing"),
         (&["lock", "--", ""], "NAME is missing"),
     ] {
-        let (status, printed, complaint) = ended(in_memory(line));
-        assert_eq!((status, printed.as_str()), (Some(2), ""), "{line:?}");
-        assert!(complaint.contains(missing), "{line:?}: {complaint}");
+        let (status, stdout, stderr) = ended(in_memory(line));
+        assert_eq!((status, stdout.as_str()), (Some(2), ""), "{line:?}");
+        assert!(stderr.contains(missing), "{line:?}: {stderr}");
     }
 }
 
-/// They reordered what a terminal shows, or ended the line.
+/// Regression: such characters reordered the line at a terminal, or ended it.
 #[test]
 fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
     let name = "a\u{202e}b\u{2028}c\u{200b}\u{1b}[31m";
@@ -127,8 +127,8 @@ fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
         &["lock", "jobs", "--ttl", name],
     ];
     for line in lines {
-        let (_, printed, complaint) = ended(in_memory(line));
-        let shown = printed + &complaint;
+        let (_, stdout, stderr) = ended(in_memory(line));
+        let shown = stdout + &stderr;
         let raw = |character: char| name.contains(character) && !character.is_ascii_graphic();
         assert!(!shown.contains(raw), "{line:?}: {shown:?}");
         assert!(shown.contains("202e") || line.contains(&"--user"), "{line:?}: {shown:?}");
@@ -138,13 +138,13 @@ fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
 #[test]
 fn zero_ttl_is_refused_with_the_rule() {
     for ttl in ["0", "0s", "1500ms"] {
-        let (status, _, complaint) = ended(in_memory(&["lock", "jobs", "--ttl", ttl]));
-        let rule = "a time to live must be a whole number of seconds, at least 1";
-        assert!(status == Some(2) && complaint.contains(rule), "{complaint}");
+        let (status, _, stderr) = ended(in_memory(&["lock", "jobs", "--ttl", ttl]));
+        let rule = "a TTL must be a whole number of seconds, at least 1";
+        assert!(status == Some(2) && stderr.contains(rule), "{stderr}");
     }
 }
 
-/// `coord elect --help` listed `--try`, which it has not.
+/// Regression: `coord elect --help` named `--try`, a flag of `coord lock`.
 #[test]
 fn help_names_only_flags_that_the_subcommand_has() {
     for subcommand in ["lock", "elect", "observe", "who", "list", "break", "serve"] {
@@ -153,7 +153,7 @@ fn help_names_only_flags_that_the_subcommand_has() {
         let described: Vec<_> =
             options.split_whitespace().filter(|word| word.starts_with("--")).collect();
         let is_flag = |word: &&str| word.starts_with("--") && word.len() > 2;
-        // Of the commands in the examples, only what stands before `--` is for coord.
+        // In an example, flags after `--` belong to the command.
         for line in rest.lines() {
             let own = line.split(" -- ").next().unwrap_or_default();
             for word in own.split(|c: char| !c.is_ascii_lowercase() && c != '-').filter(is_flag) {
@@ -163,7 +163,7 @@ fn help_names_only_flags_that_the_subcommand_has() {
     }
 }
 
-/// The file was read twice, and a pipe is empty the second time.
+/// Regression: the file was read twice, and a pipe is empty the second time.
 #[test]
 fn password_file_that_is_a_pipe_is_read_once() {
     for subcommand in [&["lock", "jobs"][..], &["elect", "jobs", "here"]] {
@@ -180,20 +180,20 @@ fn password_file_that_is_a_pipe_is_read_once() {
     }
 }
 
-/// The scheme was found to be wrong only while connecting, with exit status 1 or 125.
+/// Regression: an unknown scheme was detected while connecting, with exit status 1 or 125.
 #[test]
 fn endpoint_with_an_unknown_scheme_is_a_usage_error() {
     for line in [&["who", "jobs"][..], &["lock", "jobs", "--", "true"], &["list"]] {
         let (subcommand, rest) = line.split_first().expect("a subcommand");
         let flag = [&[*subcommand, "--endpoints", "htps://a:1"], rest].concat();
-        let (status, _, complaint) = ended(coord(&flag));
-        assert_eq!(status, Some(2), "{flag:?}: {complaint}");
-        assert!(complaint.contains("--endpoints") && complaint.contains("htps"), "{complaint}");
+        let (status, _, stderr) = ended(coord(&flag));
+        assert_eq!(status, Some(2), "{flag:?}: {stderr}");
+        assert!(stderr.contains("--endpoints") && stderr.contains("htps"), "{stderr}");
         let output = program().args(line).env("ETCDCTL_ENDPOINTS", "a:1,htps://a:1").output();
-        let (status, _, complaint) = ended(output.expect("the program is built"));
-        assert_eq!(status, Some(2), "{line:?}: {complaint}");
-        let named = complaint.contains("ETCDCTL_ENDPOINTS: ") && complaint.contains("\"htps\"");
-        assert!(named, "{complaint}");
+        let (status, _, stderr) = ended(output.expect("the program is built"));
+        assert_eq!(status, Some(2), "{line:?}: {stderr}");
+        let named = stderr.contains("ETCDCTL_ENDPOINTS: ") && stderr.contains("\"htps\"");
+        assert!(named, "{stderr}");
     }
 }
 
@@ -201,18 +201,18 @@ fn endpoint_with_an_unknown_scheme_is_a_usage_error() {
 fn password_over_clear_text_is_a_usage_error() {
     let login = ["--user", "app", "--password", "secret", "--cacert", "/dev/null"];
     let line = [&["who", "jobs", "--endpoints", "http://127.0.0.1:1"], &login[..]].concat();
-    let (status, _, complaint) = ended(coord(&line));
-    assert_eq!(status, Some(2), "{complaint}");
-    let named = complaint.contains("--endpoints: ") && complaint.contains("clear text");
-    assert!(named, "{complaint}");
+    let (status, _, stderr) = ended(coord(&line));
+    assert_eq!(status, Some(2), "{stderr}");
+    let named = stderr.contains("--endpoints: ") && stderr.contains("clear text");
+    assert!(named, "{stderr}");
 }
 
 #[test]
 fn grace_that_is_too_long_is_refused_with_value_and_remedy() {
     let line = ["lock", "jobs", "--ttl", "10s", "--grace", "5s", "--", "true"];
-    let (status, _, complaint) = ended(in_memory(&line));
-    assert_eq!(status, Some(2), "{complaint}");
+    let (status, _, stderr) = ended(in_memory(&line));
+    assert_eq!(status, Some(2), "{stderr}");
     let message = "coord lock: invalid --grace 5s: must be at most 2.5s, a quarter of --ttl 10s: \
         shorten --grace, or lengthen --ttl\n";
-    assert_eq!(complaint, message);
+    assert_eq!(stderr, message);
 }

@@ -7,8 +7,8 @@
 //! etcd_debugging_mvcc_current_revision 249
 //! ```
 //!
-//! They are read before and after the measured phase. The difference per operation does not depend on
-//! the speed of the machine.
+//! They are read before and after the measured phase. The difference per operation does not depend
+//! on the speed of the machine.
 
 use std::collections::BTreeMap;
 

@@ -85,8 +85,8 @@ impl Phase {
         of_time.max(of_count.unwrap_or_default())
     }
 
-    /// Runs all workers, and waits until each has completed its last operation. The first error ends
-    /// the phase. The progress bar shows `label`.
+    /// Runs all workers, and waits until each has completed its last operation. The first error
+    /// ends the phase. The progress bar shows `label`.
     pub(crate) async fn run<W: Worker>(
         self,
         label: &str,

@@ -11,8 +11,8 @@ const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 /// The resolution of the bar.
 const BAR_STEPS: u64 = 1000;
 
-/// Runs `work` and shows its progress, from 0 to 1, as a bar on standard error. The bar is erased at
-/// the end. If standard error is no terminal, there is no bar and no timer.
+/// Runs `work` and shows its progress, from 0 to 1, as a bar on standard error. The bar is erased
+/// at the end. If standard error is no terminal, there is no bar and no timer.
 pub(crate) async fn with_bar<T>(
     label: &str,
     progress: impl Fn() -> f64 + Send + Sync,

@@ -43,7 +43,8 @@ impl MetricsEndpoint {
         let connector = if scheme == "https" {
             connector.with_tls_config(tls(certificates.unwrap_or_default())?)
         } else {
-            // The builder requires a TLS configuration. This one is never used, and trusts no authority.
+            // The builder requires a TLS configuration. This one is never used, and trusts no
+            // authority.
             let unused = client_config().with_root_certificates(RootCertStore::empty());
             connector.with_tls_config(unused.with_no_client_auth())
         };

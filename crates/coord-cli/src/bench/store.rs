@@ -49,8 +49,8 @@ impl Store {
                 Some(MetricsEndpoint::new(address, flags.certificates()?)?)
             }
         };
-        // The process id and the revision identify the run. A later run with the same process id reads a
-        // later revision, because every run writes.
+        // The process id and the revision identify the run. A later run with the same process id
+        // reads a later revision, because every run writes.
         let mut revision = Revision::ZERO;
         for kv in &backends {
             let read = kv.range(Range::new(prefix.to_owned())).await.context("connect")?;

@@ -76,8 +76,9 @@ impl Child {
         Ok(child)
     }
 
-    /// Waits until the command ends by itself, and forwards all signals to its group. Also waits for
-    /// processes of the group that refuse signals. Returns the exit status that a shell would report.
+    /// Waits until the command ends by itself, and forwards all signals to its group. Also waits
+    /// for processes of the group that refuse signals. Returns the exit status that a shell would
+    /// report.
     pub(super) async fn wait_forwarding(&mut self, signals: &mut Signals) -> u8 {
         let mut reported = false;
         loop {
@@ -146,8 +147,8 @@ impl Child {
         let _ = timeout(MAX_GROUP_END_WAIT, self.wait_group_end()).await;
     }
 
-    /// Reports a process that refused `signal`; without one, a process that outlives the command and
-    /// would refuse signals.
+    /// Reports a process that refused `signal`; without one, a process that outlives the command
+    /// and would refuse signals.
     fn report_refusal(&self, process: Pid, signal: Option<&str>) {
         let message = match signal {
             Some(signal) => format!(

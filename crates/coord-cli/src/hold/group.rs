@@ -1,8 +1,8 @@
 //! The process group of the command, and its members that refuse signals.
 //!
 //! A process that changes its user, as `sudo`, `doas` and `pkexec` do, refuses signals of a `coord`
-//! that runs as another user, with EPERM. For a group, the system reports EPERM only if every member
-//! refuses. Therefore each member is checked, where `/proc` lists them.
+//! that runs as another user, with EPERM. For a group, the system reports EPERM only if every
+//! member refuses. Therefore each member is checked, where `/proc` lists them.
 
 use rustix::io::Errno;
 use rustix::process::{

@@ -21,8 +21,8 @@ use crate::signals::{Signals, name_of};
 
 /// Waits until the lock has been held for its minimum time since `acquired`, or is lost.
 ///
-/// A signal ends the wait. If INT, TERM or QUIT was received while the command ran, there is no wait,
-/// because the sender wanted the command to stop.
+/// A signal ends the wait. If INT, TERM or QUIT was received while the command ran, there is no
+/// wait, because the sender wanted the command to stop.
 pub(super) async fn keep(
     request: &HoldRequest,
     contender: &Contender,

@@ -9,11 +9,11 @@
 //! release                      on every path, once the command has ended
 //! ```
 //!
-//! **Loss.** When the lease ends, another client can acquire the lock, so the command must have ended
-//! before. The lease is alive until [`Session::deadline`], and every confirmed keep-alive extends the
-//! deadline. If none is confirmed, the command's process group gets TERM the grace period before the
-//! deadline, and KILL at the deadline. The deadline is a tenth of the TTL before the store can end
-//! the lease. For `--ttl 10s --grace 2s`:
+//! **Loss.** When the lease ends, another client can acquire the lock, so the command must have
+//! ended before. The lease is alive until [`Session::deadline`], and every confirmed keep-alive
+//! extends the deadline. If none is confirmed, the command's process group gets TERM the grace
+//! period before the deadline, and KILL at the deadline. The deadline is a tenth of the TTL before
+//! the store can end the lease. For `--ttl 10s --grace 2s`:
 //!
 //! ```text
 //!  0 s   keep-alive sent, and confirmed     the deadline is at 9 s
@@ -77,8 +77,8 @@ pub(crate) struct HoldFlags {
     /// Fail if not acquired within this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Time from TERM to KILL when a loss is imminent; at most a quarter of the TTL [default: a fifth
-    /// of the TTL]
+    /// Time from TERM to KILL when a loss is imminent; at most a quarter of the TTL [default: a
+    /// fifth of the TTL]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     grace: Option<Duration>,
     /// Print the key as one JSON object; only without CMD
@@ -203,7 +203,8 @@ impl HoldFlags {
         self.check_grace()
     }
 
-    /// Checks `--grace` against `--ttl`. The TTL that the store grants may be longer, but not shorter.
+    /// Checks `--grace` against `--ttl`. The TTL that the store grants may be longer, but not
+    /// shorter.
     fn check_grace(&self) -> Result<(), ExitError> {
         let limit = self.ttl / 4;
         let Some(grace) = self.grace.filter(|grace| *grace > limit) else { return Ok(()) };

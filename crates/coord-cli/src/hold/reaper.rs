@@ -1,12 +1,12 @@
 //! The child reaper: waits for the command and for orphaned processes that it leaves behind.
 //!
-//! coord is a subreaper: orphaned descendants become its children. A dead child stays in the process
-//! table until it is reaped, and counts as a member of its process group, so that the group would
-//! never be empty. Children of a running command are not affected: they become children of coord only
-//! when the command has ended.
+//! coord is a subreaper: orphaned descendants become its children. A dead child stays in the
+//! process table until it is reaped, and counts as a member of its process group, so that the group
+//! would never be empty. Children of a running command are not affected: they become children of
+//! coord only when the command has ended.
 //!
-//! One task reaps all children, and so learns the command's exit status too. A spawn holds the lock,
-//! so that the task cannot reap a command before its process id is known.
+//! One task reaps all children, and so learns the command's exit status too. A spawn holds the
+//! lock, so that the task cannot reap a command before its process id is known.
 
 use std::io;
 use std::process;

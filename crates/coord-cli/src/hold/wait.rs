@@ -1,4 +1,4 @@
-//! The steps until the lock is held or the candidate leads: connect, open a session, wait in the queue.
+//! The steps before the hold: connect, open a session, wait in the queue.
 //!
 //! A signal ends each step early, and so does `--timeout`, counted from the first step. Messages
 //! name the step, the lock or election, and its holder if it is known.
@@ -26,8 +26,8 @@ use crate::text;
 const HOLDER_READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// The delay before a failed step is retried.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// How much longer than `--timeout` the connection attempt may take, so that the timeout ends the step
-/// and is named in the message.
+/// How much longer than `--timeout` the connection attempt may take, so that the timeout ends the
+/// step and is named in the message.
 const CONNECT_MARGIN: Duration = Duration::from_secs(1);
 /// How many keys the read for the holder covers. Keys of child names can come before the holder's.
 const HOLDER_READ_LIMIT: i64 = 100;
@@ -92,8 +92,8 @@ pub(super) async fn connect(
     }
 }
 
-/// Opens a session. With `retry`, after a loss, it retries while the store is unavailable, because an
-/// unavailable store may have caused the loss.
+/// Opens a session. With `retry`, after a loss, it retries while the store is unavailable, because
+/// an unavailable store may have caused the loss.
 pub(super) async fn open_session(
     kv: &Arc<dyn KvBackend>,
     [ttl, open_timeout]: [Duration; 2],
@@ -126,8 +126,8 @@ pub(super) async fn open_session(
     }
 }
 
-/// Waits until the lock is acquired or the candidate leads. If the step ends early, a key may be left
-/// in the queue, which the caller deletes by closing the session.
+/// Waits until the lock is acquired or the candidate leads. If the step ends early, a key may be
+/// left in the queue, which the caller deletes by closing the session.
 pub(super) async fn acquire(
     session: &Session,
     request: &HoldRequest,
@@ -165,8 +165,8 @@ async fn wait_in_queue(session: &Session, request: &HoldRequest) -> Result<Conte
     }
 }
 
-/// Enqueues and waits once. Returns `None` if another client holds the lock and the request does not
-/// wait. An error includes the step that failed.
+/// Enqueues and waits once. Returns `None` if another client holds the lock and the request does
+/// not wait. An error includes the step that failed.
 async fn attempt(
     session: &Session,
     request: &HoldRequest,

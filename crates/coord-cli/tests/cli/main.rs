@@ -1,20 +1,20 @@
-//! What `coord lock`, `elect`, `observe`, `who` and `serve` promise, on every etcd of this machine:
-//! the program itself, with real processes and real signals, and with other people's clients.
+//! Tests of the program `coord` on every etcd release of this machine.
 //!
-//! A story gets a server of its own, and waits for what it wants to see.
+//! They run the binary with real processes, signals and terminals, beside `etcdctl` and two Python
+//! clients. Each test gets an empty server of its own, and waits for the output that it expects.
 
+mod connection;
 mod elect;
 mod etcdctl;
 mod interop;
+mod list_break;
 mod lock;
-mod look;
 mod loss;
-mod manage;
+mod min_hold;
+mod observe_who;
 mod processes;
 mod program;
 mod python;
-mod reach;
-mod rest;
 mod serve;
 mod terminal;
 
@@ -27,17 +27,17 @@ use tokio::runtime::Builder;
 
 use program::Server;
 
-/// A promise: its name, and what shows that it is kept.
-type Story = (&'static str, fn(Server) -> LocalBoxFuture<'static, ()>);
+/// A test: its name and its function.
+type Test = (&'static str, fn(Server) -> LocalBoxFuture<'static, ()>);
 
-/// Lists functions by their names.
-macro_rules! stories {
-    ($($story:ident),+ $(,)?) => {
-        pub(crate) const STORIES: &[$crate::Story] =
-            &[$((stringify!($story), |server| Box::pin($story(server)))),+];
+/// Lists the tests of a module by the names of their functions.
+macro_rules! tests {
+    ($($test:ident),+ $(,)?) => {
+        pub(crate) const TESTS: &[$crate::Test] =
+            &[$((stringify!($test), |server| Box::pin($test(server)))),+];
     };
 }
-pub(crate) use stories;
+pub(crate) use tests;
 
 fn main() -> ExitCode {
     Release::run_on_all(run)
@@ -46,39 +46,39 @@ fn main() -> ExitCode {
 fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
     let trials = releases.iter().zip(&pools).flat_map(|(release, pool)| on(release, pool));
-    // What takes longest comes first.
-    let trials = on_ours(releases).chain(trials).collect();
+    // The longest tests first, so that they do not run alone at the end.
+    let trials = on_serve_only(releases).chain(trials).collect();
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     pools.iter().for_each(Pool::close);
     code
 }
 
-/// Every story, on a server of this release.
+/// Every test, on a server of this release.
 fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
     let all = [
-        elect::STORIES,
-        etcdctl::STORIES,
-        interop::STORIES,
-        lock::STORIES,
-        look::STORIES,
-        loss::STORIES,
-        manage::STORIES,
-        processes::STORIES,
-        reach::STORIES,
-        rest::STORIES,
-        serve::STORIES,
-        terminal::STORIES,
+        elect::TESTS,
+        etcdctl::TESTS,
+        interop::TESTS,
+        lock::TESTS,
+        observe_who::TESTS,
+        loss::TESTS,
+        list_break::TESTS,
+        processes::TESTS,
+        connection::TESTS,
+        min_hold::TESTS,
+        serve::TESTS,
+        terminal::TESTS,
     ];
-    let stories = all.into_iter().flatten().map(move |&(name, story)| {
+    let tests = all.into_iter().flatten().map(move |&(name, test)| {
         let (pool, release) = (pool.clone(), release.clone());
         trial(&place(&release), name, async move || {
-            story(Server::of(&pool, release).await).await;
+            test(Server::new(&pool, release).await).await;
         })
     });
     let scripts = etcdctl::scripts().map(move |script| {
         let (pool, release) = (pool.clone(), release.clone());
         trial(&place(&release), &format!("etcdctl::{script}"), async move || {
-            etcdctl::same_on_both(&script, &pool, &release).await;
+            etcdctl::compare_outputs(&script, &pool, &release).await;
         })
     });
     let clients = python::CLIENTS.into_iter().map(move |client| {
@@ -88,12 +88,12 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
             python::passes(client, server[0].endpoint().trim_start_matches("http://")).await;
         })
     });
-    stories.chain(scripts).chain(clients)
+    tests.chain(scripts).chain(clients)
 }
 
-/// What needs no etcd to be compared with.
-fn on_ours(releases: &[Release]) -> impl Iterator<Item = Trial> {
-    let newest = releases.last().cloned().expect("there is one");
+/// The tests of `coord serve` that need no etcd server.
+fn on_serve_only(releases: &[Release]) -> impl Iterator<Item = Trial> {
+    let newest = releases.last().cloned().expect("there is a release");
     let check = trial("serve", "etcdctl::check_perf_passes", async move || {
         etcdctl::check_perf_passes(&newest).await;
     });
@@ -106,13 +106,14 @@ fn on_ours(releases: &[Release]) -> impl Iterator<Item = Trial> {
     std::iter::once(check).chain(clients)
 }
 
+/// The prefix of the test names of a release.
 fn place(release: &Release) -> String {
     format!("etcd-{}", release.minor())
 }
 
-fn trial(place: &str, name: &str, story: impl AsyncFnOnce() + Send + 'static) -> Trial {
+fn trial(place: &str, name: &str, test: impl AsyncFnOnce() + Send + 'static) -> Trial {
     Trial::test(format!("{place}::{name}"), move || {
-        Builder::new_current_thread().enable_all().build()?.block_on(story());
+        Builder::new_current_thread().enable_all().build()?.block_on(test());
         Ok(())
     })
 }

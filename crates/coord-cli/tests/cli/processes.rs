@@ -1,4 +1,4 @@
-//! The command and its processes: the signal mask, orphans, and processes of another user.
+//! Processes of the command: signal mask, orphans, and processes of another user.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
 use crate::lock::holder;
-use crate::program::{Program, Server, THERE, lives, until};
+use crate::program::{AVAILABLE, Program, Server, is_running, wait_until};
 
-crate::stories![
+crate::tests![
     signals_blocked_by_the_parent_are_received,
     signal_mask_of_the_parent_is_that_of_the_command,
     orphans_of_the_command_are_reaped_as_they_die,
@@ -19,25 +19,25 @@ crate::stories![
     second_signal_ends_the_wait_for_a_command_that_refuses_kill,
 ];
 
-/// The four signals that end coord.
+/// A flag of `env` that blocks the signals that coord handles.
 const BLOCKED: &str = "--block-signal=HUP,INT,QUIT,TERM";
 
-/// `coord` with these arguments, started by a parent that blocks the four signals.
+/// `coord` with these arguments, started by a parent that blocks the handled signals.
 fn blocked(server: &Server, arguments: &[&str]) -> Program {
     let mut command = Command::new("env");
     command.args([BLOCKED, env!("CARGO_BIN_EXE_coord")]).args(arguments);
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
-    Program::started(command)
+    Program::start(command)
 }
 
-/// No signal was delivered, so that KILL followed and the lock outlived its holder.
+/// Regression: no signal was delivered, KILL followed, and the lock stayed until its lease ended.
 async fn signals_blocked_by_the_parent_are_received(server: Server) {
     let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
     for signal in signals {
         let mut lock = blocked(&server, &["lock", "jobs"]);
         lock.line().await;
         let waiter = blocked(&server, &["lock", "jobs"]);
-        server.line_has("jobs", 2).await;
+        server.wait_queue_length("jobs", 2).await;
         waiter.signal(signal);
         assert_eq!(waiter.status().await, Some(128 + signal.as_raw()));
         lock.signal(signal);
@@ -55,10 +55,10 @@ async fn signals_blocked_by_the_parent_are_received(server: Server) {
         serve.signal(signal);
         assert_eq!(serve.status().await, Some(0));
     }
-    server.is_empty().await;
+    server.assert_empty().await;
 }
 
-/// Bit n - 1 of the mask stands for signal n: HUP, INT and QUIT are 1 to 3, TERM is 15.
+/// Bit n - 1 of the mask is signal n: HUP, INT and QUIT are 1 to 3, TERM is 15.
 async fn signal_mask_of_the_parent_is_that_of_the_command(server: Server) {
     let arguments = ["lock", "jobs", "--", "grep", "SigBlk", "/proc/self/status"];
     let (status, mask, _) = blocked(&server, &arguments).end().await;
@@ -67,7 +67,7 @@ async fn signal_mask_of_the_parent_is_that_of_the_command(server: Server) {
     assert_eq!((status, mask.as_str()), (Some(0), "SigBlk:\t0000000000000000\n"));
 }
 
-/// How many dead children a process has that it has not reaped.
+/// The number of dead children that a process has not reaped.
 fn dead_children(parent: i32) -> usize {
     let processes = std::fs::read_dir("/proc").expect("it lists processes");
     let of_parent = processes.filter(|process| {
@@ -78,7 +78,8 @@ fn dead_children(parent: i32) -> usize {
     of_parent.count()
 }
 
-/// A command that ran for long filled the process table. What it waits for itself stays its own.
+/// Regression: a long-running command filled the process table. It still waits for its own
+/// children.
 async fn orphans_of_the_command_are_reaped_as_they_die(server: Server) {
     let script = "echo $PPID; for n in 1 2 3 4 5 6 7 8 9 10; do (sh -c 'exit 3' &); done; \
         sh -c 'exit 7' & wait $!; echo $?; \
@@ -90,24 +91,24 @@ async fn orphans_of_the_command_are_reaped_as_they_die(server: Server) {
     for n in 1..=5 {
         assert_eq!(holder.number().await, n);
     }
-    until("the orphans are reaped", async || dead_children(coord) == 0).await;
-    holder.hang_up();
+    wait_until("the orphans are reaped", async || dead_children(coord) == 0).await;
+    holder.close_input();
     assert_eq!(holder.end().await, (Some(5), String::new(), String::new()));
-    server.is_empty().await;
+    server.assert_empty().await;
 }
 
-/// The user of coord, and the user of commands that refuse coord's signals.
+/// The user that runs coord, and the user whose commands refuse its signals.
 const COORD_USER: &str = "--reuid=65534";
 const OTHER_USER: &str = "setpriv --reuid=65533";
 
-/// `coord` as a user that may become another and may not signal that other's processes. Its
-/// binary and folders may be closed to that user, hence the second capability.
+/// `coord` as a user that can change to another user, but cannot signal processes of that user. The
+/// second capability lets it read its binary, whatever the permissions of the build directory.
 fn as_a_user(server: &Server, arguments: &[&str]) -> Program {
     const CAPABILITIES: &str = "+setuid,+dac_read_search";
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new("setpriv")
     } else {
-        // Only root can become another user.
+        // Only root can change to another user.
         let mut sudo = Command::new("sudo");
         sudo.args(["--non-interactive", "--preserve-env=ETCDCTL_ENDPOINTS", "setpriv"]);
         sudo
@@ -116,18 +117,18 @@ fn as_a_user(server: &Server, arguments: &[&str]) -> Program {
     command.args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES]);
     command.arg(env!("CARGO_BIN_EXE_coord")).args(arguments);
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(",")).current_dir(Path::new("/"));
-    Program::started(command)
+    Program::start(command)
 }
 
-/// Prints its number and that of coord, which is `$COORD`, and runs until its input ends, as the
-/// other user.
-fn of_another_user() -> String {
+/// A script of the other user: prints its process id and that of coord, `$COORD`, and runs until
+/// its input ends.
+fn script_of_other_user() -> String {
     format!("exec {OTHER_USER} sh -c 'echo $$; echo $COORD; read -r end; exit 6'")
 }
 
-/// The same, as the command of coord.
-fn command_of_another_user() -> String {
-    format!("export COORD=$PPID; {}", of_another_user())
+/// The same script as the command of coord.
+fn command_of_other_user() -> String {
+    format!("export COORD=$PPID; {}", script_of_other_user())
 }
 
 /// Sends TERM to a coord that runs as another user than the tests do.
@@ -150,76 +151,76 @@ fn send(coord: i32, signal: Signal) {
         &signal.as_raw().to_string(),
         &coord.to_string(),
     ]);
-    assert!(kill.status().expect("sudo is there").success());
+    assert!(kill.status().expect("sudo is installed").success());
 }
 
-/// `coord lock jobs -- sudo ./backup.sh`: the signal was lost, and nothing was reported.
+/// Regression: the signal of `coord lock jobs -- sudo ./backup.sh` was lost without a report.
 async fn lock_is_kept_while_a_command_refuses_signals(server: Server) {
-    let script = command_of_another_user();
+    let script = command_of_other_user();
     let mut holder = as_a_user(&server, &["lock", "jobs", "--", "sh", "-c", &script]);
     let (id, coord) = (holder.number().await, holder.number().await);
     terminate(coord);
-    holder.complains(&format!("process {id} of the command refuses TERM")).await;
-    assert!(lives(id) && server.keys("jobs/").await.len() == 1);
-    holder.hang_up();
+    holder.wait_stderr(&format!("process {id} of the command refuses TERM")).await;
+    assert!(is_running(id) && server.keys("jobs/").await.len() == 1);
+    holder.close_input();
     assert_eq!(holder.status().await, Some(6));
-    server.is_empty().await;
+    server.assert_empty().await;
 }
 
-/// The shell ends on TERM and what it runs does not: the group was taken to be gone.
+/// Regression: a shell ended on TERM and its child did not, but the group counted as ended.
 async fn lock_is_kept_for_a_process_that_outlives_the_command(server: Server) {
     let script = "export COORD=$PPID; exec 3<&0; sh -c \"$0\" <&3 & wait";
-    let arguments = ["lock", "jobs", "--", "sh", "-c", script, &of_another_user()];
+    let arguments = ["lock", "jobs", "--", "sh", "-c", script, &script_of_other_user()];
     let mut holder = as_a_user(&server, &arguments);
     let (id, coord) = (holder.number().await, holder.number().await);
     terminate(coord);
-    holder.complains(&format!("process {id} of the command refuses TERM")).await;
-    holder.is_silent().await;
-    assert!(lives(id) && server.keys("jobs/").await.len() == 1);
-    holder.hang_up();
+    holder.wait_stderr(&format!("process {id} of the command refuses TERM")).await;
+    holder.assert_silent().await;
+    assert!(is_running(id) && server.keys("jobs/").await.len() == 1);
+    holder.close_input();
     assert_eq!(holder.status().await, Some(143));
-    assert!(!lives(id));
-    server.is_empty().await;
+    assert!(!is_running(id));
+    server.assert_empty().await;
 }
 
 async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server) {
-    let script = command_of_another_user();
+    let script = command_of_other_user();
     let arguments = ["lock", "jobs", "--grace", "100ms", "--", "sh", "-c", &script];
     let mut lost = as_a_user(&server, &arguments);
     let (id, _) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
-    server.kv.delete(key).await.expect(THERE);
-    lost.complains("lost: the key was deleted by somebody else").await;
+    server.kv.delete(key).await.expect(AVAILABLE);
+    lost.wait_stderr("lost: the key was deleted by somebody else").await;
     for signal in ["TERM", "KILL"] {
-        lost.complains(&format!("process {id} of the command refuses {signal}")).await;
+        lost.wait_stderr(&format!("process {id} of the command refuses {signal}")).await;
     }
-    lost.is_silent().await;
-    assert!(lives(id));
-    // The lock itself is another client's to take by then.
+    lost.assert_silent().await;
+    assert!(is_running(id));
+    // Another client can acquire the lock meanwhile.
     let mut next = holder(&server, "jobs").await;
-    lost.hang_up();
+    lost.close_input();
     assert_eq!(lost.status().await, Some(122));
-    assert!(!lives(id));
-    next.hang_up();
+    assert!(!is_running(id));
+    next.close_input();
     assert_eq!(next.status().await, Some(0));
-    server.is_empty().await;
+    server.assert_empty().await;
 }
 
-/// Only KILL ended such a coord.
+/// Regression: only KILL could end coord in this state.
 async fn second_signal_ends_the_wait_for_a_command_that_refuses_kill(server: Server) {
-    let script = command_of_another_user();
+    let script = command_of_other_user();
     let arguments = ["lock", "jobs", "--grace", "100ms", "--", "sh", "-c", &script];
     let mut lost = as_a_user(&server, &arguments);
     let (id, coord) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
-    server.kv.delete(key).await.expect(THERE);
-    lost.complains(&format!("process {id} of the command refuses KILL")).await;
+    server.kv.delete(key).await.expect(AVAILABLE);
+    lost.wait_stderr(&format!("process {id} of the command refuses KILL")).await;
     send(coord, Signal::TERM);
-    lost.complains(&format!("TERM: process {id} of the command still runs")).await;
-    assert!(lives(coord) && lives(id));
+    lost.wait_stderr(&format!("TERM: process {id} of the command still runs")).await;
+    assert!(is_running(coord) && is_running(id));
     send(coord, Signal::INT);
-    until("coord ends", async || !lives(coord)).await;
-    assert!(lives(id), "coord cannot end it");
-    lost.hang_up();
+    wait_until("coord ends", async || !is_running(coord)).await;
+    assert!(is_running(id), "coord cannot end it");
+    lost.close_input();
     assert_eq!(lost.status().await, Some(122));
 }

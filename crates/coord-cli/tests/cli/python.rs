@@ -1,8 +1,8 @@
-//! Two Python clients of etcd, `aetcd` and `etcd3`, on each etcd and on `coord serve`.
+//! Tests of each etcd release and of `coord serve` with two Python clients, `aetcd` and `etcd3`.
 //!
-//! What they do is in the folder `python` beside this file, and what they have to see is too: the
-//! same everywhere. `tests/run` installs them into `.tools/python`; `COORD_PYTHON` names another
-//! Python that has them.
+//! The directory `python` beside this file has the test cases, which are the same for all servers.
+//! `tests/run` installs the clients into `.tools/python`. `COORD_PYTHON` names another Python
+//! interpreter that has them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,25 +12,26 @@ use tokio::time::{Duration, timeout};
 
 use crate::program::Program;
 
-/// The modules of the folder.
+/// The Python modules with the test cases.
 pub(crate) const CLIENTS: [&str; 2] = ["aetcd_client", "etcd3_client"];
 
-/// Longer than any of them takes, on a slow machine.
-const ENOUGH: Duration = Duration::from_secs(60);
+/// Time limit of one module, longer than any takes on a slow machine.
+const MODULE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs one of them on the server at an address.
+/// Runs one module on the server at an address, and asserts that it passes.
 pub(crate) async fn passes(client: &str, address: &str) {
     let mut python = Command::new(interpreter());
-    // Nothing is written beside the sources.
+    // `-B`: no bytecode files beside the sources.
     python.args(["-B", "-m", "unittest", client]).env("SERVER", address);
     python.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/python"));
-    let ended = timeout(ENOUGH, Program::started(python).end()).await;
-    let (status, _, said) = ended.unwrap_or_else(|_| panic!("{client} does not end"));
-    assert_eq!(status, Some(0), "{client}: {said}");
-    // It would end well too if it had found no test.
-    assert!(said.contains("Ran 10 tests"), "{client}: {said}");
+    let ended = timeout(MODULE_TIMEOUT, Program::start(python).end()).await;
+    let (status, _, stderr) = ended.unwrap_or_else(|_| panic!("{client} does not end"));
+    assert_eq!(status, Some(0), "{client}: {stderr}");
+    // The status is 0 too if no test was found.
+    assert!(stderr.contains("Ran 10 tests"), "{client}: {stderr}");
 }
 
+/// The Python interpreter that has the clients.
 fn interpreter() -> PathBuf {
     if let Some(named) = env::var_os("COORD_PYTHON") {
         return named.into();

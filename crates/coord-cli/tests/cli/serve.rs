@@ -1,13 +1,13 @@
-//! `coord serve`, with the real `etcdctl` of each release as its client.
+//! `coord serve`, with the `etcdctl` of each release as its client.
 
 use coord_core::{ErrorKind, KvBackend as _, KvBackendExt as _, Put, Txn, WatchRequest};
 use coord_etcd::EtcdBackend;
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use crate::program::{Program, Server, THERE, coord};
+use crate::program::{AVAILABLE, Program, Server, coord};
 
-crate::stories![
+crate::tests![
     first_line_names_the_address_that_etcdctl_can_use,
     coord_commands_run_on_coord_serve,
     signal_stops_the_server_despite_open_watches,
@@ -17,20 +17,22 @@ crate::stories![
     idle_watch_receives_progress_at_the_chosen_interval,
 ];
 
-/// A server on a free port, and its address.
+/// Starts `coord serve` on a free port. Returns it and its address.
 pub(crate) async fn serving(flags: &[&str]) -> (Program, String) {
     let mut command = coord();
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
-    let mut program = Program::started(command);
+    let mut program = Program::start(command);
     let line = program.line().await;
-    let address = line.strip_prefix("coord: serving etcd v3 API on ").expect("exactly that");
+    let address =
+        line.strip_prefix("coord: serving etcd v3 API on ").expect("the documented first line");
     (program, address.to_owned())
 }
 
+/// Starts `etcdctl` on the server at an address.
 pub(crate) fn etcdctl(server: &Server, address: &str, arguments: &[&str]) -> Program {
     let mut command = Command::from(server.release.etcdctl());
     command.args(["--endpoints", address]).args(arguments);
-    Program::started(command)
+    Program::start(command)
 }
 
 async fn first_line_names_the_address_that_etcdctl_can_use(server: Server) {
@@ -47,23 +49,23 @@ async fn first_line_names_the_address_that_etcdctl_can_use(server: Server) {
 async fn coord_commands_run_on_coord_serve(server: Server) {
     let (program, address) = serving(&[]).await;
     let store = ["--endpoints", address.as_str()];
-    let holder = ["lock", "jobs", "--", "sh", "-c", crate::lock::UNTIL_TOLD];
+    let holder = ["lock", "jobs", "--", "sh", "-c", crate::lock::RUN_UNTIL_EOF];
     let mut holder = server.coord(&[&store_first(&store, "lock")[..], &holder[1..]].concat());
     assert_eq!(holder.line().await, "runs");
     let waiter = etcdctl(&server, &address, &["lock", "jobs"]);
-    crate::program::until("both stand in the line", async || {
+    crate::program::wait_until("both are queued", async || {
         let who = server.coord(&[&store_first(&store, "who")[..], &["jobs"]].concat());
         who.end().await.1.lines().count() == 3
     })
     .await;
-    holder.hang_up();
+    holder.close_input();
     assert_eq!(holder.status().await, Some(0));
     drop(waiter);
     program.signal(Signal::TERM);
     assert_eq!(program.status().await, Some(0));
 }
 
-/// A subcommand, and where its store is.
+/// A subcommand followed by the flags of its store.
 fn store_first<'a>(store: &[&'a str], subcommand: &'a str) -> Vec<&'a str> {
     [&[subcommand], store].concat()
 }
@@ -73,9 +75,9 @@ async fn signal_stops_the_server_despite_open_watches(server: Server) {
         let (program, address) = serving(&[]).await;
         let mut watcher = etcdctl(&server, &address, &["watch", "hello"]);
         etcdctl(&server, &address, &["put", "hello", "world"]).status().await;
-        crate::program::until("the watch stands", async || {
+        crate::program::wait_until("the watch is registered", async || {
             etcdctl(&server, &address, &["put", "hello", "again"]).status().await;
-            watcher.said_something().await
+            watcher.has_output().await
         })
         .await;
         program.signal(signal);
@@ -87,9 +89,9 @@ async fn address_in_use_is_refused_with_an_exit_status(_: Server) {
     let (program, address) = serving(&[]).await;
     let mut command = coord();
     command.args(["serve", "--listen", &address]);
-    let (status, printed, complaint) = Program::started(command).end().await;
-    assert_eq!((status, printed.as_str()), (Some(1), ""));
-    assert!(complaint.starts_with(&format!("coord serve: listen on {address}: ")), "{complaint}");
+    let (status, stdout, stderr) = Program::start(command).end().await;
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.starts_with(&format!("coord serve: listen on {address}: ")), "{stderr}");
     program.signal(Signal::TERM);
     assert_eq!(program.status().await, Some(0));
 }
@@ -99,10 +101,10 @@ async fn history_beyond_retain_revisions_is_compacted(server: Server) {
     for _ in 0..20 {
         etcdctl(&server, &address, &["put", "hello", "world"]).status().await;
     }
-    let (status, _, complaint) =
+    let (status, _, stderr) =
         etcdctl(&server, &address, &["get", "hello", "--rev", "3"]).end().await;
     assert_ne!(status, Some(0));
-    assert!(complaint.contains("required revision has been compacted"), "{complaint}");
+    assert!(stderr.contains("required revision has been compacted"), "{stderr}");
     program.signal(Signal::TERM);
     assert_eq!(program.status().await, Some(0));
 }
@@ -112,31 +114,31 @@ async fn requests_beyond_the_limits_are_refused(server: Server) {
     let (few, many) = ("x".repeat(900), "x".repeat(1000));
     let put = etcdctl(&server, &address, &["put", "hello", &few]).end().await;
     assert_eq!(put.1, "OK\n");
-    let (status, _, complaint) = etcdctl(&server, &address, &["put", "hello", &many]).end().await;
+    let (status, _, stderr) = etcdctl(&server, &address, &["put", "hello", &many]).end().await;
     assert_ne!(status, Some(0));
-    assert!(complaint.contains("etcdserver: request is too large"), "{complaint}");
-    // Its own limit is higher, so that it asks.
-    let kv = EtcdBackend::connect([&address]).await.expect(THERE);
+    assert!(stderr.contains("etcdserver: request is too large"), "{stderr}");
+    // The limit of this client is higher, so that the server refuses.
+    let kv = EtcdBackend::connect([&address]).await.expect(AVAILABLE);
     let puts = |n: usize| Txn::new().and_then((0..n).map(|n| Put::new(n.to_string(), "")));
-    kv.txn(puts(2)).await.expect(THERE);
+    kv.txn(puts(2)).await.expect(AVAILABLE);
     let refused = kv.txn(puts(3)).await.expect_err("three are more than two");
     assert_eq!(refused.kind(), ErrorKind::TooManyOps);
     program.signal(Signal::TERM);
     assert_eq!(program.status().await, Some(0));
 }
 
-/// With none at all, which was a panic, it is told every millisecond.
+/// Regression: an interval of 0 caused a panic. It means every millisecond.
 async fn idle_watch_receives_progress_at_the_chosen_interval(_: Server) {
     for interval in ["20ms", "0"] {
         let (program, address) = serving(&["--watch-progress-notify-interval", interval]).await;
-        let kv = EtcdBackend::connect([&address]).await.expect(THERE);
+        let kv = EtcdBackend::connect([&address]).await.expect(AVAILABLE);
         let request = WatchRequest::new("hello").with_progress_notify();
-        let mut watch = kv.watch(request).await.expect(THERE);
-        let newest = kv.put("elsewhere", "").await.expect(THERE).header.revision;
-        crate::program::until("it is told of the newest revision", async || {
-            let told = watch.next().await.expect("it goes on").expect(THERE);
-            assert!(told.events.is_empty(), "{told:?}");
-            told.revision == newest
+        let mut watch = kv.watch(request).await.expect(AVAILABLE);
+        let newest = kv.put("elsewhere", "").await.expect(AVAILABLE).header.revision;
+        crate::program::wait_until("the watch receives the newest revision", async || {
+            let batch = watch.next().await.expect("the watch continues").expect(AVAILABLE);
+            assert!(batch.events.is_empty(), "{told:?}");
+            batch.revision == newest
         })
         .await;
         drop((watch, kv));

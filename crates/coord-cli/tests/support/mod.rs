@@ -1,13 +1,13 @@
-//! The program under test, for tests that need no store.
+//! The program under test, for tests without a server.
 
 use std::process::{Command, Output};
 
-/// Runs `coord` with these arguments, without the environment of `etcdctl`.
+/// Runs `coord` with these arguments, without the variables of `etcdctl`.
 pub(crate) fn coord(arguments: &[&str]) -> Output {
     program().args(arguments).output().expect("the program is built")
 }
 
-/// `coord` without arguments, and without the environment of `etcdctl`.
+/// `coord` without arguments, and without the variables of `etcdctl`.
 pub(crate) fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_coord"));
     for (name, _) in std::env::vars_os() {

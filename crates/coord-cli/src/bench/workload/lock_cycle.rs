@@ -174,7 +174,8 @@ impl ExclusionMonitor {
         *state = MonitorState { holders, violations, ..MonitorState::default() };
     }
 
-    /// Records that `worker` has acquired. Returns the hand-off time since another worker's release.
+    /// Records that `worker` has acquired. Returns the hand-off time since another worker's
+    /// release.
     fn on_acquired(&self, worker: usize, now: Instant) -> Option<Duration> {
         let mut state = self.lock();
         state.holders += 1;

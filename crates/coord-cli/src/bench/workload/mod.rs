@@ -1,7 +1,7 @@
 //! The workloads, one file for each kind.
 //!
-//! A [`Workload`] creates the workers and checks its invariants at the end. A [`Worker`] repeats one
-//! operation. To add a workload, add a file here and a variant of `WorkloadCommand` in
+//! A [`Workload`] creates the workers and checks its invariants at the end. A [`Worker`] repeats
+//! one operation. To add a workload, add a file here and a variant of `WorkloadCommand` in
 //! `crates/coord-cli/src/bench/mod.rs`.
 
 pub(crate) mod election;

@@ -1,4 +1,4 @@
-# What is forgotten cannot be read or watched.
+# Compaction, and reads of compacted and of future revisions.
 for n in 1 2 3 4; do run put a $n; done
 run compaction 3
 run compaction 3

@@ -1,4 +1,4 @@
-# Leases. Their ids are the server's, and shown as numbers in the order in which they came.
+# Leases. The server chooses their ids; the test masks them in the order of their occurrence.
 run lease list
 run lease grant 300
 run lease grant 0
@@ -10,7 +10,7 @@ lease=$(etcdctl lease list | sed -n 2p)
 etcdctl lease grant 300 -w json | sed 's/"ttl":300/ttl/'
 lease=$(etcdctl lease grant 300 | cut -d ' ' -f 2)
 for n in 1 2 3; do run put k$n $n --lease $lease; done
-# In any order.
+# The order of the keys is not defined.
 etcdctl lease timetolive $lease --keys | tr -s '(), []' '\n' | grep '^k' | sort
 etcdctl lease timetolive $lease | sed 's/remaining([0-9]*s)/remaining/'
 run lease timetolive 77
@@ -20,7 +20,7 @@ run lease keep-alive --once $lease
 run lease keep-alive --once $lease -w json
 run lease keep-alive 77
 start alive lease keep-alive $lease
-says alive 1 && stop $!
+wait_lines alive 1 && stop $!
 run lease revoke $lease
 run lease revoke $lease
 run lease timetolive $lease

@@ -1,4 +1,4 @@
-# What a member says about itself.
+# Status, alarms and maintenance of a member.
 run endpoint health 2>&1 | sed 's/took = .*/took/'
 run endpoint health -w json 2>&1 | sed 's/"took":"[^"]*"/took/'
 run endpoint status -w fields | grep -v -e Raft -e DB -e Version

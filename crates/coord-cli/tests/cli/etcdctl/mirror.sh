@@ -1,4 +1,4 @@
-# Copies what is under one prefix, and follows it, to another prefix of the same server.
+# make-mirror: copies the keys under one prefix to another prefix, and then each change.
 for n in 1 2; do run put from/$n $n; done
 start mirror make-mirror --prefix from/ --dest-prefix to/ "$ETCDCTL_ENDPOINTS"
 mirror=$!

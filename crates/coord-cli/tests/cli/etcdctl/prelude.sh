@@ -1,15 +1,15 @@
-# What the scripts beside this one are written with. ETCDCTL_ENDPOINTS says where the server is.
+# Functions of the other scripts. ETCDCTL_ENDPOINTS is the address of the server.
 
-# run ARGUMENT...: etcdctl, with what it was told, what it says, and its exit status. What is on
-# standard input it reads.
+# run ARGUMENT...: runs etcdctl. Prints the command line, the output, and the exit status unless it
+# is 0. etcdctl reads standard input.
 run() {
   echo "\$ etcdctl $*"
   etcdctl "$@" 2>"$TMPDIR/errors" || echo "exit status $?"
-  # Go's client logs with the time, and with addresses of its own.
+  # The log of Go's client has times and addresses of the client.
   sed -e '/"level":"warn"/s/.*"error":/error: /' -e 's/^{"level".*/a line of the log/' "$TMPDIR/errors"
 }
 
-# start FILE ARGUMENT...: the same in the background; what it says goes to the file.
+# start FILE ARGUMENT...: runs etcdctl in the background. The file receives its output.
 start() {
   file=$TMPDIR/$1 && shift
   echo "\$ etcdctl $* &"
@@ -17,13 +17,13 @@ start() {
   etcdctl "$@" >>"$file" 2>&1 &
 }
 
-# says FILE LINES: waits until so many lines are there, and shows them.
-says() {
+# wait_lines FILE LINES: waits until the file has this many lines, and prints them.
+wait_lines() {
   until [ "$(wc -l <"$TMPDIR/$1")" -ge "$2" ]; do sleep 0.02; done
   sed "s/^/$1: /" "$TMPDIR/$1"
 }
 
-# stop PROCESS, and wait for its end. Not by INT, which a shell has its background ignore.
+# stop PROCESS: sends TERM and waits for the end. Background jobs of a shell ignore INT.
 stop() {
   kill -TERM "$1"
   wait "$1" 2>"$TMPDIR/errors" || echo "exit status $?"

@@ -1,4 +1,4 @@
-# Changes of one key, or of many at once.
+# Puts and deletes, of one key and of ranges.
 run put a 1
 run put a 2 --prev-kv
 run put a 3 --prev-kv -w json

@@ -1,6 +1,6 @@
-# Transactions, as they are typed: comparisons, then what is done if they hold, then else.
-# Not of leases: etcdctl 3.5 crashes at them.
-# txn COMPARISONS THEN ELSE
+# Transactions in interactive syntax: compares, then the success branch, then the failure branch.
+# Without compares of leases, at which etcdctl 3.5 crashes.
+# txn COMPARES THEN ELSE
 txn() {
   echo "$1 | $2 | $3"
   printf '%b\n\n%b\n\n%b\n\n' "$1" "$2" "$3" | run txn

@@ -1,40 +1,40 @@
-# Watches: what had happened, what happens, and what is gone.
+# Watches: history, live events, and compacted history.
 for n in 1 2 3; do run put a $n; done
 run put b/1 1
 run del a
-start past watch a --rev 1
-says past 12 && stop $!
+start history watch a --rev 1
+wait_lines history 12 && stop $!
 start before watch a --rev 2 --prev-kv
-says before 18 && stop $!
+wait_lines before 18 && stop $!
 start json watch a --rev 2 -w json
-says json 1 && stop $!
+wait_lines json 1 && stop $!
 start fields watch b --prefix --rev 1 -w fields
-says fields 11 && stop $!
+wait_lines fields 11 && stop $!
 start range watch a c --rev 4
-says range 9 && stop $!
+wait_lines range 9 && stop $!
 start command watch a --rev 5 -- sh -c 'echo $ETCD_WATCH_REVISION $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY $ETCD_WATCH_VALUE'
-says command 4 && stop $!
+wait_lines command 4 && stop $!
 start commands watch a --rev 2 -- echo changed
-says commands 16 && stop $!
+wait_lines commands 16 && stop $!
 
-# It stands when the event of the first put comes.
+# The watch is registered when it delivers the event of a put.
 start live watch live --prefix
-until [ -s "$TMPDIR/live" ]; do etcdctl put live/0 stands >/dev/null && sleep 0.05; done
+until [ -s "$TMPDIR/live" ]; do etcdctl put live/0 registered >/dev/null && sleep 0.05; done
 sleep 0.2 && : >"$TMPDIR/live"
 for n in 1 2 3; do etcdctl put live/$n $n; done
 etcdctl del live/ --prefix
-says live 21 && stop $!
+wait_lines live 21 && stop $!
 
-# The revisions are other ones on each server now, as the watch was not there at once.
+# From here on revisions differ between servers, because the number of puts above differs.
 mkfifo "$TMPDIR/keys"
-# What it says goes somewhere before it can be told anything.
+# Its output is redirected before it receives a command.
 etcdctl watch -i >"$TMPDIR/typed" 2>&1 <"$TMPDIR/keys" &
 watcher=$!
 exec 3>"$TMPDIR/keys"
 echo 'watch a --rev 2' >&3
-says typed 12
+wait_lines typed 12
 echo 'watch b/1 --rev 2' >&3
-says typed 15
+wait_lines typed 15
 echo 'jump' >&3
 exec 3>&-
 wait $watcher || echo "exit status $?"

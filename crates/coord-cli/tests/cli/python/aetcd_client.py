@@ -1,4 +1,4 @@
-"""The client aetcd, which knows nothing of coord, on the server that SERVER names."""
+"""Test cases of etcd's API with the client aetcd. SERVER is the address of the server."""
 
 import asyncio
 import os

@@ -1,10 +1,10 @@
-"""The client etcd3, which knows nothing of coord, on the server that SERVER names."""
+"""Test cases of etcd's API with the client etcd3. SERVER is the address of the server."""
 
 import os
 import queue
 import unittest
 
-# Its generated code is older than the protobuf that it is installed with.
+# The client's generated code is older than the installed protobuf, and needs this implementation.
 os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
 
 import etcd3  # noqa: E402

@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::lock::holder;
-use crate::program::{Server, THERE};
+use crate::program::{AVAILABLE, Server};
 
-crate::stories![
+crate::tests![
     observer_prints_a_line_per_leader_and_value,
     observer_prints_json_per_leader_and_value,
     observer_reports_changes_that_may_be_missing,
@@ -25,7 +25,7 @@ crate::stories![
 
 /// A session on the server.
 async fn session(server: &Server) -> Session {
-    Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE)
+    Session::builder(Arc::clone(&server.kv)).open().await.expect(AVAILABLE)
 }
 
 async fn observer_prints_a_line_per_leader_and_value(server: Server) {
@@ -33,13 +33,13 @@ async fn observer_prints_a_line_per_leader_and_value(server: Server) {
     let election = Election::new(&session, "jobs");
     let mut observer = server.coord(&["observe", "jobs"]);
     assert_eq!(observer.line().await, "-");
-    let first = election.campaign("first").await.expect(THERE);
+    let first = election.campaign("first").await.expect(AVAILABLE);
     let token = first.fencing_token();
-    first.proclaim("first,\nready").await.expect(THERE);
-    let second = election.enter("").await.expect(THERE);
+    first.proclaim("first,\nready").await.expect(AVAILABLE);
+    let second = election.enter("").await.expect(AVAILABLE);
     let later = second.fencing_token();
-    first.resign().await.expect(THERE);
-    second.elected().await.expect(THERE).resign().await.expect(THERE);
+    first.resign().await.expect(AVAILABLE);
+    second.elected().await.expect(AVAILABLE).resign().await.expect(AVAILABLE);
     for line in [
         format!("{token} first"),
         format!("{token} first,\\nready"),
@@ -50,13 +50,13 @@ async fn observer_prints_a_line_per_leader_and_value(server: Server) {
     }
     observer.signal(Signal::TERM);
     assert_eq!(observer.end().await, (Some(0), String::new(), String::new()));
-    session.close().await.expect(THERE);
-    server.is_empty().await;
+    session.close().await.expect(AVAILABLE);
+    server.assert_empty().await;
 }
 
 async fn observer_prints_json_per_leader_and_value(server: Server) {
     let session = session(&server).await;
-    let leader = Election::new(&session, "jobs").campaign("here").await.expect(THERE);
+    let leader = Election::new(&session, "jobs").campaign("here").await.expect(AVAILABLE);
     let mut observer = server.coord(&["observe", "jobs", "--json"]);
     let shown = |value: Value, revision: i64| {
         json!({ "leader": {
@@ -69,43 +69,43 @@ async fn observer_prints_json_per_leader_and_value(server: Server) {
     };
     let expected = shown("here".into(), leader.fencing_token().0.0).to_string();
     assert_eq!(observer.line().await, expected);
-    let proclaimed = leader.proclaim(&b"\xff\x00"[..]).await.expect(THERE).revision.0;
+    let proclaimed = leader.proclaim(&b"\xff\x00"[..]).await.expect(AVAILABLE).revision.0;
     assert_eq!(observer.line().await, shown(json!([255, 0]), proclaimed).to_string());
-    leader.resign().await.expect(THERE);
+    leader.resign().await.expect(AVAILABLE);
     assert_eq!(observer.line().await, r#"{"leader":null}"#);
     observer.signal(Signal::INT);
     assert_eq!(observer.status().await, Some(0));
 }
 
-/// The observers lose their connection, and the store compacts what happens meanwhile.
+/// The observers lose their connection, and the store compacts the changes before they reconnect.
 async fn observer_reports_changes_that_may_be_missing(server: Server) {
     let session = session(&server).await;
     let election = Election::new(&session, "jobs");
-    let first = election.campaign("first").await.expect(THERE);
+    let first = election.campaign("first").await.expect(AVAILABLE);
     let proxy = Proxy::start(server[0].endpoint(), Limits::default()).await;
     let endpoints = [proxy.endpoint(), server[0].endpoint()].join(",");
     let mut plain = server.coord(&["observe", "jobs", "--endpoints", &endpoints]);
     let mut json = server.coord(&["observe", "jobs", "--endpoints", &endpoints, "--json"]);
     assert_eq!(plain.line().await, format!("{} first", first.fencing_token()));
     json.line().await;
-    // Its lines show that the watches are registered.
-    let after = first.proclaim("ready").await.expect(THERE).revision.0;
+    // The lines prove that the watches are registered.
+    let after = first.proclaim("ready").await.expect(AVAILABLE).revision.0;
     assert_eq!(plain.line().await, format!("{} ready", first.fencing_token()));
     json.line().await;
     for observer in [&plain, &json] {
         observer.suspend().await;
     }
     drop(proxy);
-    first.resign().await.expect(THERE);
-    let second = election.campaign("second").await.expect(THERE);
-    let newest = server.kv.put("other", "1").await.expect(THERE).header.revision;
-    server.kv.compact(Compact::new(newest)).await.expect(THERE);
+    first.resign().await.expect(AVAILABLE);
+    let second = election.campaign("second").await.expect(AVAILABLE);
+    let newest = server.kv.put("other", "1").await.expect(AVAILABLE).header.revision;
+    server.kv.compact(Compact::new(newest)).await.expect(AVAILABLE);
     for observer in [&plain, &json] {
         observer.signal(Signal::CONT);
     }
     let (token, until) = (second.fencing_token(), newest.0);
     assert_eq!(plain.line().await, format!("{token} second"));
-    plain.complains(&format!(
+    plain.wait_stderr(&format!(
         "coord observe: jobs: changes between revisions {after} and {until} may be missing: compacted"
     ))
     .await;
@@ -123,50 +123,50 @@ async fn observe_once_prints_the_current_leader(server: Server) {
     let once = ["observe", "jobs", "--once"];
     assert_eq!(server.coord(&once).end().await, (Some(4), "-\n".to_owned(), String::new()));
     let session = session(&server).await;
-    let leader = Election::new(&session, "jobs").campaign("here").await.expect(THERE);
+    let leader = Election::new(&session, "jobs").campaign("here").await.expect(AVAILABLE);
     let shown = format!("{} here\n", leader.fencing_token());
     assert_eq!(server.coord(&once).end().await, (Some(0), shown, String::new()));
     let json = ["observe", "jobs", "--once", "--json"];
-    let (status, printed, _) = server.coord(&json).end().await;
-    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
-    assert_eq!((status, &printed["leader"]["value"]), (Some(0), &"here".into()));
-    leader.resign().await.expect(THERE);
-    let nobody = (Some(4), "{\"leader\":null}\n".to_owned(), String::new());
-    assert_eq!(server.coord(&json).end().await, nobody);
+    let (status, stdout, _) = server.coord(&json).end().await;
+    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!((status, &stdout["leader"]["value"]), (Some(0), &"here".into()));
+    leader.resign().await.expect(AVAILABLE);
+    let no_leader = (Some(4), "{\"leader\":null}\n".to_owned(), String::new());
+    assert_eq!(server.coord(&json).end().await, no_leader);
 }
 
-/// `coord observe jobs | head -1`
+/// `coord observe jobs | head -1`, which closes the pipe.
 async fn observer_ends_when_its_output_is_closed(server: Server) {
     let session = session(&server).await;
-    let leader = Election::new(&session, "jobs").campaign("one").await.expect(THERE);
+    let leader = Election::new(&session, "jobs").campaign("one").await.expect(AVAILABLE);
     let script = "\"$0\" observe jobs | { read -r line; echo $line; }; echo over";
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_coord")]);
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
-    let mut pipe = crate::program::Program::started(command);
+    let mut pipe = crate::program::Program::start(command);
     assert_eq!(pipe.line().await, format!("{} one", leader.fencing_token()));
-    leader.proclaim("two").await.expect(THERE);
+    leader.proclaim("two").await.expect(AVAILABLE);
     assert_eq!(pipe.line().await, "over");
     assert_eq!(pipe.end().await, (Some(0), String::new(), String::new()));
 }
 
-/// It does not wait for a leader to find out.
+/// The closed pipe is detected without another write.
 async fn observer_of_a_quiet_election_ends_when_output_closes(server: Server) {
     let script = "\"$0\" observe jobs | { read -r line; echo $line; }; echo over";
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_coord")]);
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
-    let mut pipe = crate::program::Program::started(command);
+    let mut pipe = crate::program::Program::start(command);
     assert_eq!([pipe.line().await, pipe.line().await], ["-", "over"]);
     assert_eq!(pipe.end().await, (Some(0), String::new(), String::new()));
 }
 
-/// One of ours, one of Go's, one of the library's; and a line below is another line.
+/// A contender of each kind: `coord`, `etcdctl` and the library. A child name is another queue.
 async fn who_lists_holder_and_waiters_in_queue_order(server: Server) {
     let _holder = holder(&server, "jobs").await;
     let _other = holder(&server, "jobs/night").await;
     let _go = server.etcdctl(&["elect", "jobs", "of etcdctl"]);
-    until_in_line(&server, 2).await;
+    wait_own_length(&server, 2).await;
     let session = session(&server).await;
     let mutex = Mutex::new(&session, "jobs");
     let lock = mutex.lock();
@@ -174,38 +174,39 @@ async fn who_lists_holder_and_waiters_in_queue_order(server: Server) {
     tokio::select! {
         biased;
         held = &mut lock => panic!("{held:?} while it is held"),
-        () = until_in_line(&server, 3) => {}
+        () = wait_own_length(&server, 3) => {}
     }
-    let (status, printed, complaint) = server.coord(&["who", "jobs"]).end().await;
-    assert_eq!((status, complaint.as_str()), (Some(0), ""), "{printed}");
-    let rows: Vec<Vec<_>> = printed.lines().map(|row| row.split_whitespace().collect()).collect();
-    assert_eq!(rows.len(), 4, "{printed}");
-    assert_eq!(rows[0][..3], ["place", "token", "revisions"]);
-    let places: Vec<_> = rows[1..].iter().map(|row| row[0]).collect();
-    assert_eq!(places, ["has", "1", "2"]);
-    assert!(rows[2].ends_with(&["of", "etcdctl"]) && rows[2].contains(&"60"), "{printed}");
-    let keys = in_line(&server).await;
+    let (status, stdout, stderr) = server.coord(&["who", "jobs"]).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let rows: Vec<Vec<_>> = stdout.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 4, "{stdout}");
+    assert_eq!(rows[0][..3], ["position", "token", "revisions"]);
+    let positions: Vec<_> = rows[1..].iter().map(|row| row[0]).collect();
+    assert_eq!(positions, ["holds", "1", "2"]);
+    assert!(rows[2].ends_with(&["of", "etcdctl"]) && rows[2].contains(&"60"), "{stdout}");
+    let keys = queue_keys(&server).await;
     for (row, key) in rows[1..].iter().zip(keys) {
-        assert!(row.contains(&key.as_str()), "{key} in {printed}");
+        assert!(row.contains(&key.as_str()), "{key} in {stdout}");
     }
 }
 
 async fn who_json_lists_holder_and_waiters(server: Server) {
     let _holder = holder(&server, "jobs").await;
     let _waiter = server.coord(&["elect", "jobs", "here", "--ttl", "30"]);
-    server.line_has("jobs", 2).await;
-    let written = server.kv.put("other", "1").await.expect(THERE).header.revision.0;
-    let (status, printed, complaint) = server.coord(&["who", "jobs", "--json"]).end().await;
-    assert_eq!((status, complaint.as_str()), (Some(0), ""));
-    let shown: Value = serde_json::from_str(&printed).expect("it is JSON");
+    server.wait_queue_length("jobs", 2).await;
+    let written = server.kv.put("other", "1").await.expect(AVAILABLE).header.revision.0;
+    let (status, stdout, stderr) = server.coord(&["who", "jobs", "--json"]).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let shown: Value = serde_json::from_str(&stdout).expect("it is JSON");
     assert_eq!((&shown["name"], &shown["revision"]), (&"jobs".into(), &written.into()));
     let contenders = shown["contenders"].as_array().expect("a list");
-    let expected = in_line(&server).await.into_iter().zip([("", 10), ("here", 30)]);
-    for (place, (key, (value, ttl))) in expected.enumerate() {
-        let contender = &contenders[place];
-        let kv = server.kv.get(key.clone()).await.expect(THERE).expect("it is in the line");
+    let expected = queue_keys(&server).await.into_iter().zip([("", 10), ("here", 30)]);
+    for (position, (key, (value, ttl))) in expected.enumerate() {
+        let contender = &contenders[position];
+        let kv = server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is queued");
         let created = kv.create_revision.0;
-        assert_eq!((&contender["place"], &contender["key"]), (&place.into(), &key.into()));
+        let shown = (&contender["position"], &contender["key"]);
+        assert_eq!(shown, (&position.into(), &key.into()));
         assert_eq!(contender["value"], value);
         assert_eq!(contender["fencing_token"], created);
         assert_eq!(contender["revisions_ago"], written - created);
@@ -220,37 +221,38 @@ async fn who_json_lists_holder_and_waiters(server: Server) {
 }
 
 async fn who_on_an_empty_queue_has_own_exit_status(server: Server) {
-    let (status, printed, complaint) = server.coord(&["who", "jobs"]).end().await;
-    assert_eq!((status, printed.as_str()), (Some(4), ""));
-    assert_eq!(complaint, "coord who: nobody has jobs, and nobody waits\n");
-    let (status, printed, complaint) = server.coord(&["who", "jobs", "--json"]).end().await;
-    assert_eq!((status, complaint.as_str()), (Some(4), ""));
-    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
-    assert_eq!(printed["contenders"], json!([]));
+    let (status, stdout, stderr) = server.coord(&["who", "jobs"]).end().await;
+    assert_eq!((status, stdout.as_str()), (Some(4), ""));
+    assert_eq!(stderr, "coord who: jobs is not held, and no contender waits\n");
+    let (status, stdout, stderr) = server.coord(&["who", "jobs", "--json"]).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(4), ""));
+    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!(stdout["contenders"], json!([]));
 }
 
-/// Nobody of us makes such a key; somebody did with `etcdctl put`, and it stays.
+/// A key without a lease, made with `etcdctl put`, stays until it is deleted.
 async fn who_shows_a_key_without_lease(server: Server) {
-    server.kv.put("jobs/by-hand", "1").await.expect(THERE);
-    let (_, printed, _) = server.coord(&["who", "jobs"]).end().await;
-    let row = printed.lines().nth(1).expect("it is in the line");
+    server.kv.put("jobs/by-hand", "1").await.expect(AVAILABLE);
+    let (_, stdout, _) = server.coord(&["who", "jobs"]).end().await;
+    let row = stdout.lines().nth(1).expect("it is queued");
     let cells: Vec<_> = row.split_whitespace().collect();
-    assert_eq!((cells[0], &cells[3..]), ("has", &["none", "jobs/by-hand", "1"][..]), "{printed}");
-    let (_, printed, _) = server.coord(&["who", "jobs", "--json"]).end().await;
-    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
-    assert_eq!(printed["contenders"][0]["lease"], Value::Null);
+    assert_eq!((cells[0], &cells[3..]), ("holds", &["none", "jobs/by-hand", "1"][..]), "{stdout}");
+    let (_, stdout, _) = server.coord(&["who", "jobs", "--json"]).end().await;
+    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!(stdout["contenders"][0]["lease"], Value::Null);
 }
 
-/// The keys of the line `jobs` itself.
-async fn in_line(server: &Server) -> Vec<String> {
+/// The keys of the queue `jobs`, without those of child names.
+async fn queue_keys(server: &Server) -> Vec<String> {
     let mut keys = server.keys("jobs/").await;
     keys.retain(|key| !key.contains("night"));
     keys
 }
 
-async fn until_in_line(server: &Server, length: usize) {
-    crate::program::until("the line has this length", async || {
-        in_line(server).await.len() == length
+/// Waits until the queue `jobs` has this many contenders, without those of child names.
+async fn wait_own_length(server: &Server, length: usize) {
+    crate::program::wait_until("the queue has this length", async || {
+        queue_keys(server).await.len() == length
     })
     .await;
 }

@@ -6,11 +6,11 @@ use coord_core::{KvBackendExt as _, Mutex, Put, Session, Txn};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::lock::{UNTIL_TOLD, holder};
-use crate::program::{Program, Server, THERE, until};
+use crate::lock::{RUN_UNTIL_EOF, holder};
+use crate::program::{AVAILABLE, Program, Server, wait_until};
 use crate::terminal::at_a_terminal;
 
-crate::stories![
+crate::tests![
     list_shows_locks_and_elections_with_holders,
     list_json_shows_locks_and_elections,
     prefix_without_matches_has_own_exit_status,
@@ -27,12 +27,12 @@ crate::stories![
 
 /// A lock with a waiter, an election, and data beside them.
 async fn some_held(server: &Server) -> [Program; 3] {
-    server.kv.put("jobs/1", "data").await.expect(THERE);
-    server.kv.put("zoo", "data").await.expect(THERE);
-    // The data key would be before it in the queue of `jobs`.
+    server.kv.put("jobs/1", "data").await.expect(AVAILABLE);
+    server.kv.put("zoo", "data").await.expect(AVAILABLE);
+    // A queue named `jobs` would wait behind the data key.
     let night = holder(server, "jobs/night").await;
     let waiter = server.coord(&["lock", "jobs/night", "--", "true"]);
-    server.line_has("jobs/night", 2).await;
+    server.wait_queue_length("jobs/night", 2).await;
     let mut leader = server.coord(&["elect", "web", "a.example:80"]);
     leader.line().await;
     [night, waiter, leader]
@@ -41,15 +41,15 @@ async fn some_held(server: &Server) -> [Program; 3] {
 async fn list_shows_locks_and_elections_with_holders(server: Server) {
     let _held = some_held(&server).await;
     let go = server.etcdctl(&["lock", "api"]);
-    server.line_has("api", 1).await;
-    let (status, printed, complaint) = server.coord(&["list"]).end().await;
-    assert_eq!((status, complaint.as_str()), (Some(0), ""), "{printed}");
-    let rows: Vec<Vec<_>> = printed.lines().map(|row| row.split_whitespace().collect()).collect();
+    server.wait_queue_length("api", 1).await;
+    let (status, stdout, stderr) = server.coord(&["list"]).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let rows: Vec<Vec<_>> = stdout.lines().map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["name", "waiters", "token", "revisions", "ago", "key", "value"]);
     let names: Vec<_> = rows[1..].iter().map(|row| (row[0], row[1])).collect();
-    assert_eq!(names, [("api", "0"), ("jobs/night", "1"), ("web", "0")], "{printed}");
+    assert_eq!(names, [("api", "0"), ("jobs/night", "1"), ("web", "0")], "{stdout}");
     let key = server.keys("jobs/night/").await.remove(0);
-    let kv = server.kv.get(key.clone()).await.expect(THERE).expect("it is held");
+    let kv = server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
     assert_eq!(rows[2][2], kv.create_revision.to_string());
     assert_eq!(rows[2][4..], [key.as_str()], "a lock has no value");
     assert_eq!(rows[3][5..], ["a.example:80"]);
@@ -58,14 +58,14 @@ async fn list_shows_locks_and_elections_with_holders(server: Server) {
 
 async fn list_json_shows_locks_and_elections(server: Server) {
     let _held = some_held(&server).await;
-    let now = server.kv.put("other", "1").await.expect(THERE).header.revision.0;
-    let (status, printed, complaint) = server.coord(&["list", "--json"]).end().await;
-    assert_eq!((status, complaint.as_str()), (Some(0), ""));
-    let listed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    let now = server.kv.put("other", "1").await.expect(AVAILABLE).header.revision.0;
+    let (status, stdout, stderr) = server.coord(&["list", "--json"]).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let listed: Value = serde_json::from_str(&stdout).expect("it is JSON");
     let mut expected = Vec::new();
     for (name, waiters, value) in [("jobs/night", 1, ""), ("web", 0, "a.example:80")] {
         let key = server.keys(&format!("{name}/")).await.remove(0);
-        let kv = server.kv.get(key.clone()).await.expect(THERE).expect("it is held");
+        let kv = server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
         let token = kv.create_revision.0;
         expected.push(json!({
             "name": name,
@@ -84,111 +84,110 @@ async fn list_json_shows_locks_and_elections(server: Server) {
 
 async fn prefix_without_matches_has_own_exit_status(server: Server) {
     let _held = some_held(&server).await;
-    let (_, printed, _) = server.coord(&["list", "we"]).end().await;
-    assert!(printed.lines().count() == 2 && printed.contains("web "), "{printed}");
+    let (_, stdout, _) = server.coord(&["list", "we"]).end().await;
+    assert!(stdout.lines().count() == 2 && stdout.contains("web "), "{stdout}");
     let none = server.coord(&["list", "zoo"]).end().await;
-    let told = "coord list: no lock or election under zoo is held\n".to_owned();
-    assert_eq!(none, (Some(4), String::new(), told));
-    let (status, printed, complaint) = server.coord(&["list", "zoo", "--json"]).end().await;
-    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
-    assert_eq!((status, complaint.as_str(), &printed["queues"]), (Some(4), "", &json!([])));
+    let expected = "coord list: no lock or election under zoo is held\n".to_owned();
+    assert_eq!(none, (Some(4), String::new(), expected));
+    let (status, stdout, stderr) = server.coord(&["list", "zoo", "--json"]).end().await;
+    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!((status, stderr.as_str(), &stdout["queues"]), (Some(4), "", &json!([])));
 }
 
-/// The keys of the queue `jobs` begin with `jobs/`, and its name does not.
+/// Keys of the queue `jobs` start with `jobs/`, but its name does not.
 async fn prefix_limits_names_and_not_keys(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let waiter = server.coord(&["lock", "jobs", "--", "true"]);
-    server.line_has("jobs", 2).await;
+    server.wait_queue_length("jobs", 2).await;
     let keys = server.keys("jobs/").await;
     for prefix in ["jobs/", &keys[0], &keys[1]] {
-        let told = format!("coord list: no lock or election under {prefix} is held\n");
+        let expected = format!("coord list: no lock or election under {prefix} is held\n");
         let none = server.coord(&["list", prefix]).end().await;
-        assert_eq!(none, (Some(4), String::new(), told));
+        assert_eq!(none, (Some(4), String::new(), expected));
     }
-    let (status, printed, _) = server.coord(&["list", "jobs"]).end().await;
+    let (status, stdout, _) = server.coord(&["list", "jobs"]).end().await;
     assert_eq!(status, Some(0));
-    assert!(printed.contains(&keys[0]) && !printed.contains(&keys[1]), "{printed}");
-    first.hang_up();
+    assert!(stdout.contains(&keys[0]) && !stdout.contains(&keys[1]), "{stdout}");
+    first.close_input();
     assert_eq!((first.status().await, waiter.status().await), (Some(0), Some(0)));
 }
 
 /// Every contender waits behind the data key.
 async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
-    server.kv.put("jobs/1", "data").await.expect(THERE);
+    server.kv.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs", "--", "true"]);
-    server.line_has("jobs", 2).await;
-    // Data that came later, or that belongs to a nested name, blocks no queue.
+    server.wait_queue_length("jobs", 2).await;
+    // A newer data key, or one of a child name, blocks no queue.
     for key in ["jobs/2", "web/night/1"] {
-        server.kv.put(key, "data").await.expect(THERE);
+        server.kv.put(key, "data").await.expect(AVAILABLE);
     }
     let mut leader = server.coord(&["elect", "web", "here"]);
     leader.line().await;
-    let (status, printed, complaint) = server.coord(&["list"]).end().await;
-    assert_eq!((status, complaint.as_str()), (Some(0), ""));
-    let rows: Vec<Vec<_>> = printed.lines().map(|row| row.split_whitespace().collect()).collect();
+    let (status, stdout, stderr) = server.coord(&["list"]).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<_>> = stdout.lines().map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows[1], ["jobs", "1", "-", "-", "jobs/1", "(data:", "blocks", "the", "queue)"]);
     assert_eq!((rows[2][0], rows[2][1], rows[2][5]), ("web", "0", "here"));
-    let (_, printed, _) = server.coord(&["list", "jobs", "--json"]).end().await;
-    let listed: Value = serde_json::from_str(&printed).expect("it is JSON");
+    let (_, stdout, _) = server.coord(&["list", "jobs", "--json"]).end().await;
+    let listed: Value = serde_json::from_str(&stdout).expect("it is JSON");
     let expected =
         json!([{ "name": "jobs", "waiters": 1, "holder": null, "blocked_by": "jobs/1" }]);
     assert_eq!(listed["queues"], expected);
-    server.kv.delete("jobs/1").await.expect(THERE);
+    server.kv.delete("jobs/1").await.expect(AVAILABLE);
     assert_eq!(waiter.status().await, Some(0));
 }
 
-/// Two and a half pages of data, with locks in the first and the last of them.
+/// Two and a half pages of data keys, with locks on the first page and on the last.
 async fn list_of_many_keys_is_read_in_pages(server: Server) {
     for hundred in 0..25 {
         let puts = (0..100).map(|n| Put::new(format!("data/{hundred:02}{n:02}"), "x"));
-        server.kv.txn(Txn::new().and_then(puts)).await.expect(THERE);
+        server.kv.txn(Txn::new().and_then(puts)).await.expect(AVAILABLE);
     }
-    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(THERE);
+    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(AVAILABLE);
     let mut guards = Vec::new();
     for name in ["a", "data/1200", "z"] {
-        guards.push(Mutex::new(&session, name).lock().await.expect(THERE));
+        guards.push(Mutex::new(&session, name).lock().await.expect(AVAILABLE));
     }
-    let (status, printed, _) = server.coord(&["list"]).end().await;
-    let names: Vec<_> = printed.lines().skip(1).map(|row| row.split(' ').next()).collect();
+    let (status, stdout, _) = server.coord(&["list"]).end().await;
+    let names: Vec<_> = stdout.lines().skip(1).map(|row| row.split(' ').next()).collect();
     assert_eq!((status, names), (Some(0), vec![Some("a"), Some("data/1200"), Some("z")]));
-    let (_, printed, _) = server.coord(&["list", "data/"]).end().await;
-    assert!(printed.lines().count() == 2, "{printed}");
+    let (_, stdout, _) = server.coord(&["list", "data/"]).end().await;
+    assert!(stdout.lines().count() == 2, "{stdout}");
     drop(guards);
-    session.close().await.expect(THERE);
+    session.close().await.expect(AVAILABLE);
 }
 
 async fn break_gives_the_lock_to_the_next_waiter(server: Server) {
     let first = holder(&server, "jobs").await;
-    let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", UNTIL_TOLD]);
-    server.line_has("jobs", 2).await;
+    let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", RUN_UNTIL_EOF]);
+    server.wait_queue_length("jobs", 2).await;
     let keys = server.keys("jobs/").await;
-    let held = server.kv.get(keys[0].clone()).await.expect(THERE).expect("it is held");
-    let (status, printed, complaint) = server.coord(&["break", "jobs", "--yes"]).end().await;
-    let told = format!("deleted {}, fencing token {}\n", keys[0], held.create_revision);
-    assert_eq!((status, printed, complaint), (Some(0), told, String::new()));
+    let held = server.kv.get(keys[0].clone()).await.expect(AVAILABLE).expect("it is held");
+    let (status, stdout, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
+    let expected = format!("deleted {}, fencing token {}\n", keys[0], held.create_revision);
+    assert_eq!((status, stdout, stderr), (Some(0), expected, String::new()));
     assert_eq!(second.line().await, "runs");
     assert_eq!(first.status().await, Some(122));
 
-    let (status, printed, complaint) =
-        server.coord(&["break", "jobs", "--yes", "--json"]).end().await;
-    assert_eq!((status, complaint.as_str()), (Some(0), ""));
-    let printed: Value = serde_json::from_str(&printed).expect("it is JSON");
-    assert_eq!((&printed["name"], &printed["next"]), (&"jobs".into(), &Value::Null));
-    let deleted = printed["deleted"].as_object().expect("an object");
+    let (status, stdout, stderr) = server.coord(&["break", "jobs", "--yes", "--json"]).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!((&stdout["name"], &stdout["next"]), (&"jobs".into(), &Value::Null));
+    let deleted = stdout["deleted"].as_object().expect("an object");
     assert_eq!((&deleted["key"], &deleted["value"]), (&keys[1].as_str().into(), &"".into()));
     assert_eq!(deleted.len(), 4);
     assert_eq!(second.status().await, Some(122));
-    server.is_empty().await;
+    server.assert_empty().await;
 }
 
 async fn break_without_a_terminal_needs_yes_and_deletes_nothing(server: Server) {
     let mut holder = holder(&server, "jobs").await;
     let key = server.keys("jobs/").await.remove(0);
-    let (status, printed, complaint) = server.coord(&["break", "jobs"]).end().await;
-    assert_eq!((status, printed.as_str()), (Some(2), ""));
-    assert!(complaint.contains(&key) && complaint.contains("--yes"), "{complaint}");
+    let (status, stdout, stderr) = server.coord(&["break", "jobs"]).end().await;
+    assert_eq!((status, stdout.as_str()), (Some(2), ""));
+    assert!(stderr.contains(&key) && stderr.contains("--yes"), "{stderr}");
     assert_eq!(server.keys("jobs/").await, [key]);
-    holder.hang_up();
+    holder.close_input();
     assert_eq!(holder.status().await, Some(0));
 }
 
@@ -197,43 +196,46 @@ async fn break_at_a_terminal_requires_confirmation(server: Server) {
     let key = leader.line().await;
     for (answer, status) in [("no", 6), ("", 6), ("y", 0)] {
         let mut asked = at_a_terminal(&server, "\"$COORD\" break jobs");
-        asked.shows(&format!("{key} holds jobs with fencing token")).await;
-        asked.shows("value a.example:80; no contender waits.").await;
-        asked.shows(&format!("Delete {key}? [y/N] ")).await;
+        asked.wait_shown(&format!("{key} holds jobs with fencing token")).await;
+        asked.wait_shown("value a.example:80; no contender waits.").await;
+        asked.wait_shown(&format!("Delete {key}? [y/N] ")).await;
         assert_eq!(server.keys("jobs/").await, [key.as_str()]);
-        asked.say(answer).await;
-        asked.shows(if status == 0 { "deleted" } else { "nothing was deleted" }).await;
+        asked.write_line(answer).await;
+        asked.wait_shown(if status == 0 { "deleted" } else { "nothing was deleted" }).await;
         assert_eq!(asked.status().await, Some(status));
     }
     assert_eq!(leader.status().await, Some(122));
-    server.is_empty().await;
+    server.assert_empty().await;
 }
 
-/// The holder that was shown has gone while the question was open.
+/// The holder changes while coord waits for the confirmation.
 async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let mut asked = at_a_terminal(&server, "\"$COORD\" break jobs");
-    asked.shows("? [y/N] ").await;
-    first.hang_up();
+    asked.wait_shown("? [y/N] ").await;
+    first.close_input();
     assert_eq!(first.status().await, Some(0));
     let mut second = holder(&server, "jobs").await;
-    asked.say("y").await;
-    asked.shows("does not hold jobs any more: nothing was deleted").await;
+    asked.write_line("y").await;
+    asked.wait_shown("does not hold jobs any more: nothing was deleted").await;
     assert_eq!(asked.status().await, Some(5));
     assert_eq!(server.keys("jobs/").await.len(), 1);
-    second.hang_up();
+    second.close_input();
     assert_eq!(second.status().await, Some(0));
 }
 
-/// Every waiter waits behind it, and it may be all that somebody has.
+/// The data key blocks the queue, but it may be the only copy of its value.
 async fn break_deletes_no_data(server: Server) {
-    server.kv.put("jobs/1", "data").await.expect(THERE);
+    server.kv.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs"]);
-    server.line_has("jobs", 2).await;
-    let (status, _, complaint) = server.coord(&["break", "jobs", "--yes"]).end().await;
-    let told = "coord break: jobs/1, the first under jobs, is no key of a wait queue";
-    assert!(status == Some(1) && complaint.starts_with(told), "{complaint}");
-    assert_eq!(server.kv.get("jobs/1").await.expect(THERE).expect("it is there").value, "data");
+    server.wait_queue_length("jobs", 2).await;
+    let (status, _, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
+    let expected = "coord break: jobs/1, the first under jobs, is no key of a wait queue";
+    assert!(status == Some(1) && stderr.starts_with(expected), "{stderr}");
+    assert_eq!(
+        server.kv.get("jobs/1").await.expect(AVAILABLE).expect("it was not deleted").value,
+        "data"
+    );
     waiter.signal(Signal::TERM);
     assert_eq!(waiter.status().await, Some(143));
 }
@@ -241,9 +243,10 @@ async fn break_deletes_no_data(server: Server) {
 async fn break_of_a_free_lock_has_own_exit_status(server: Server) {
     let mut below = holder(&server, "jobs/night").await;
     let free = server.coord(&["break", "jobs", "--yes"]).end().await;
-    let told = "coord break: jobs is not held: nothing was deleted\n".to_owned();
-    assert_eq!(free, (Some(4), String::new(), told));
-    until("the lock of a name below is held", async || server.keys("jobs/").await.len() == 1).await;
-    below.hang_up();
+    let expected = "coord break: jobs is not held: nothing was deleted\n".to_owned();
+    assert_eq!(free, (Some(4), String::new(), expected));
+    wait_until("the lock of a name below is held", async || server.keys("jobs/").await.len() == 1)
+        .await;
+    below.close_input();
     assert_eq!(below.status().await, Some(0));
 }
