@@ -16,7 +16,10 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use coord_core::{Error, Result, kv::{Header, Revision}};
+use coord_core::{
+    Error, Result,
+    kv::{Header, Revision},
+};
 
 /// The newest revision of any linearizable response.
 #[derive(Debug, Default)]

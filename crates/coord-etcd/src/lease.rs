@@ -19,7 +19,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coord_core::{Error, Result, kv::{LeaseId, LeaseKeepAliveResponse}};
+use coord_core::{
+    Error, Result,
+    kv::{LeaseId, LeaseKeepAliveResponse},
+};
 use etcd_client::proto::PbLeaseKeepAliveResponse;
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, timeout, timeout_at};

@@ -7,7 +7,11 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use coord_core::{Client, KvBackend, error::ErrorKind, kv::{Put, PutResponse, Range}};
+use coord_core::{
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{Put, PutResponse, Range},
+};
 use etcd_client::Channel;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvServer,

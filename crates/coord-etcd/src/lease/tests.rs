@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{KvBackend, error::{ErrorKind, Outcome}, kv::LeaseTimeToLive};
+use coord_core::{
+    KvBackend,
+    error::{ErrorKind, Outcome},
+    kv::LeaseTimeToLive,
+};
 use etcd_client::Channel;
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,

@@ -6,7 +6,11 @@ use std::convert::Infallible;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use coord_core::{KvBackend, error::ErrorKind, kv::{Event, EventKind, KeyValue}};
+use coord_core::{
+    KvBackend,
+    error::ErrorKind,
+    kv::{Event, EventKind, KeyValue},
+};
 use etcd_client::Channel;
 use etcd_client::proto::{PbWatchRequest, PbWatchResponse, PbWatchServer, PbWatchService};
 use futures_util::stream::{self, BoxStream, StreamExt};

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use coord_core::kv::{Header, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse};
+use coord_core::kv::{
+    Header, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
+    LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse,
+};
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
     PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse, PbLeaseStatus,

@@ -1,6 +1,9 @@
 //! Responses about keys, in both directions.
 
-use coord_core::kv::{CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse, TxnResponse};
+use coord_core::kv::{
+    CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse,
+    TxnResponse,
+};
 use etcd_client::proto::{
     PbCompactionResponse, PbDeleteResponse, PbPutResponse, PbRangeResponse, PbResponseOp,
     PbTxnOpResponse, PbTxnResponse,

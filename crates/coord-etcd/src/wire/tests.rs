@@ -1,6 +1,11 @@
 //! Round trips: a server reads the request that was sent, and a client the response.
 
-use coord_core::kv::{Compact, Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Event, EventKind, Header, KeyRange, KeyValue, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseStatus, LeaseTimeToLiveResponse, LeasesResponse, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Revision, SortOrder, SortTarget, Txn, TxnResponse, Watch, WatchFilter};
+use coord_core::kv::{
+    Compact, Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Event, EventKind, Header,
+    KeyRange, KeyValue, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseStatus,
+    LeaseTimeToLiveResponse, LeasesResponse, Op, OpResponse, Put, PutResponse, Range,
+    RangeResponse, Revision, SortOrder, SortTarget, Txn, TxnResponse, Watch, WatchFilter,
+};
 use etcd_client::proto::{
     PbCompactionRequest, PbLeaseTimeToLiveResponse, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
     PbTxnResponse, PbWatch,

@@ -11,7 +11,11 @@ mod simulation;
 
 use std::time::Duration;
 
-use coord_core::{Error, error::Outcome, kv::{Header, Revision, WatchFilter}};
+use coord_core::{
+    Error,
+    error::Outcome,
+    kv::{Header, Revision, WatchFilter},
+};
 use proptest::prelude::*;
 
 use super::super::wire::{NO_ID, Reply, Request};
