@@ -3,7 +3,11 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use coord_core::{Client, Election, Session, election::{Leader, Leaders, Observer}, kv::Compact};
+use coord_core::{
+    Client, Election, Session,
+    election::{Leader, Leaders, Observer},
+    kv::Compact,
+};
 use tokio::sync::{Barrier, Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 

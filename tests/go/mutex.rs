@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session, error::LossReason, kv::{EventKind, Watch, Watcher},
+    Client, KvBackend, Mutex, Session,
+    error::LossReason,
+    kv::{EventKind, Watch, Watcher},
     mutex::MutexGuard,
 };
 use tokio::sync::mpsc;

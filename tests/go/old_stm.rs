@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coord_core::{
-    KvBackend, Result, kv::{Compare, CompareOp, Delete, KeyValue, Op, Put, Range, Revision, Txn},
+    KvBackend, Result,
+    kv::{Compare, CompareOp, Delete, KeyValue, Op, Put, Range, Revision, Txn},
     stm::Isolation,
 };
 

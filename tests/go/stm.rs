@@ -6,7 +6,11 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use coord_core::stm::{StmError, Transaction};
-use coord_core::{Client, Error, KvBackend, Stm, kv::{Put, Revision, Txn}, stm::Isolation};
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    kv::{Put, Revision, Txn},
+    stm::Isolation,
+};
 use futures_util::future::join_all;
 use tokio::sync::{Barrier, Notify, mpsc};
 use tokio::task::JoinSet;

@@ -3,7 +3,9 @@
 use std::future::pending;
 
 use coord_core::{
-    Client, Mutex, Session, error::{ErrorKind, LossReason, Outcome}, kv::Watch,
+    Client, Mutex, Session,
+    error::{ErrorKind, LossReason, Outcome},
+    kv::Watch,
     session::SessionState,
 };
 use coord_mem::MemBackend;

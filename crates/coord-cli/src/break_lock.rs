@@ -8,7 +8,10 @@ use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::{KvBackend, kv::{Compare, CompareOp, Delete, KeyValue, Txn}};
+use coord_core::{
+    KvBackend,
+    kv::{Compare, CompareOp, Delete, KeyValue, Txn},
+};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
-use coord_core::{KvBackend, kv::{KeyRange, KeyValue, Range, Revision}};
+use coord_core::{
+    KvBackend,
+    kv::{KeyRange, KeyValue, Range, Revision},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 

@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::{KvBackend, kv::{KeyValue, LeaseStatus, LeaseTimeToLive, RangeResponse}};
+use coord_core::{
+    KvBackend,
+    kv::{KeyValue, LeaseStatus, LeaseTimeToLive, RangeResponse},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 
 use coord_core::{
-    Error, kv::{Delete, KeyRange, LeaseId, LeaseTimeToLive, Op, Put, Range, Txn, Watch},
+    Error,
+    kv::{Delete, KeyRange, LeaseId, LeaseTimeToLive, Op, Put, Range, Txn, Watch},
 };
 
 use crate::options::Login;

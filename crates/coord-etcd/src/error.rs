@@ -14,7 +14,10 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
-use coord_core::{Error, error::{Outcome, Source}};
+use coord_core::{
+    Error,
+    error::{Outcome, Source},
+};
 use rustls::CertificateError;
 use tokio::time::error::Elapsed;
 use tonic::{ConnectError, Status};

@@ -63,8 +63,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Error, KvBackend, Result, error::Outcome,
-    kv::{Compact, CompactResponse, Delete, DeleteResponse, Header, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher},
+    Error, KvBackend, Result,
+    error::Outcome,
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, Header, LeaseGrant, LeaseGrantResponse,
+        LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+        LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range,
+        RangeResponse, Txn, TxnResponse, Watch, Watcher,
+    },
 };
 
 use check::{Preflight, RequestSize};
@@ -95,7 +101,7 @@ use wire::{FromWire, Malformed, send};
 /// - An error names the key, lease or revision that it is about only where one is possible for the
 ///   request, because etcd does not state it.
 ///
-/// Source: contract §1 to §9.
+/// Source: `docs/etcd-contract.md` §1 to §9.
 #[derive(Clone, Debug)]
 pub struct EtcdBackend {
     shared: Arc<Shared>,

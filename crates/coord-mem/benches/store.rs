@@ -10,7 +10,10 @@ use std::hint::black_box;
 use std::sync::RwLock;
 
 use bytes::Bytes;
-use coord_core::{Client, kv::{Compact, Range, Watch, Watcher}};
+use coord_core::{
+    Client,
+    kv::{Compact, Range, Watch, Watcher},
+};
 use coord_mem::MemBackend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
@@ -134,8 +137,7 @@ fn put(criterion: &mut Criterion) {
             let mut idle = Vec::new();
             for (name, n) in names.into_iter().zip(0..) {
                 // Half of them watch keys, half watch prefixes; no key there is written.
-                let request =
-                    if n % 2 == 0 { Watch::new(name) } else { Watch::prefix(name) };
+                let request = if n % 2 == 0 { Watch::new(name) } else { Watch::prefix(name) };
                 idle.push(store.watch(request).await.expect("the store accepts it"));
             }
             idle

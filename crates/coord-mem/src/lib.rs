@@ -42,7 +42,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
-    kv::{Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher},
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
+        LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
+        LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
+        Watcher,
+    },
 };
 use tokio::task::coop::consume_budget;
 
@@ -60,7 +65,7 @@ use watch::MemWatchStream;
 ///
 /// Deliberate differences from etcd: `docs/semantics.md`.
 ///
-/// Source: contract §1 to §8.
+/// Source: `docs/etcd-contract.md` §1 to §8.
 #[derive(Clone, Debug)]
 pub struct MemBackend {
     shared: Arc<Shared>,
@@ -120,7 +125,10 @@ impl KvBackend for MemBackend {
         let store = self.shared.read();
         let request = watch::normalize(request, &store)?;
         let registration = self.shared.watchers.register(request, &store);
-        Ok(Watcher::new(store.header(), MemWatchStream::new(Arc::clone(&self.shared), registration)))
+        Ok(Watcher::new(
+            store.header(),
+            MemWatchStream::new(Arc::clone(&self.shared), registration),
+        ))
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {

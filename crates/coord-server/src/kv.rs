@@ -1,6 +1,9 @@
 //! The KV service: range, put, delete, transactions and compaction.
 
-use coord_core::{Error, kv::{Compact, Delete, Put, Range, Txn}};
+use coord_core::{
+    Error,
+    kv::{Compact, Delete, Put, Range, Txn},
+};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbCompare, PbDeleteRequest, PbDeleteResponse,

@@ -1,6 +1,9 @@
 //! The Lease service: grant, revoke, keep-alive, time to live, list.
 
-use coord_core::{Error, kv::{LeaseGrant, LeaseId, LeaseTimeToLive, LeaseTimeToLiveResponse}};
+use coord_core::{
+    Error,
+    kv::{LeaseGrant, LeaseId, LeaseTimeToLive, LeaseTimeToLiveResponse},
+};
 use coord_etcd::wire::{FromWire, ToWire};
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,

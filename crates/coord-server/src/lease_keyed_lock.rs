@@ -28,7 +28,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::queue::{Contender, FencingToken, WaitQueue};
-use coord_core::{Error, Session, error::PrimitiveError, kv::{Header, LeaseGrant, LeaseId}};
+use coord_core::{
+    Error, Session,
+    error::PrimitiveError,
+    kv::{Header, LeaseGrant, LeaseId},
+};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -169,8 +173,8 @@ async fn enqueue(
         // A key that existed before this call and is first may already have been returned to a
         // client.
         let existed = found.as_ref().is_some_and(|kv| kv.create_revision <= session.opened());
-        let reported_held = existed
-            && contender.acquired().now_or_never().is_some_and(|acquired| acquired.is_ok());
+        let reported_held =
+            existed && contender.acquired().now_or_never().is_some_and(|acquired| acquired.is_ok());
         *state = GroupState { token, waiting_calls: 0, reported_held };
     }
     state.waiting_calls += 1;

@@ -5,7 +5,10 @@
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3rpc/maintenance.go`.
 
-use coord_core::{Error, kv::{KeyRange, Range, Revision}};
+use coord_core::{
+    Error,
+    kv::{KeyRange, Range, Revision},
+};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbAlarmRequest, PbAlarmResponse, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackend, kv::{Header, LeaseId, LeaseTimeToLive}};
+use coord_core::{
+    KvBackend,
+    kv::{Header, LeaseId, LeaseTimeToLive},
+};
 use coord_etcd::wire::FromWire;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::watch;

@@ -4,7 +4,7 @@
 //! not have, the message is ours, and the code is chosen so that a client draws the right
 //! conclusion about the outcome of its request.
 //!
-//! Source: contract §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
+//! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
 
 use coord_core::{Error, error::Outcome, kv::Limits};
 use tonic::body::Body;

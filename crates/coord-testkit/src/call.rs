@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use coord_core::kv::{Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch};
+use coord_core::kv::{
+    Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch,
+};
 
 /// A call of a [`KvBackend`](coord_core::KvBackend) method, with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]

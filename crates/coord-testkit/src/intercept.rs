@@ -14,7 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Error, KvBackend, Result, error::Outcome, kv::{WatchBatch, WatchStream, Watcher}};
+use coord_core::{
+    Error, KvBackend, Result,
+    error::Outcome,
+    kv::{WatchBatch, WatchStream, Watcher},
+};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, yield_now};

@@ -18,7 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Error, KvBackend, Result, kv::{WatchBatch, WatchStream, Watcher}};
+use coord_core::{
+    Error, KvBackend, Result,
+    kv::{WatchBatch, WatchStream, Watcher},
+};
 use futures_util::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;

@@ -24,11 +24,8 @@ impl Crowd {
     async fn new(store: &MemBackend, name: &'static str, others: usize) -> Self {
         let record = Recorder::new();
         let mine = session_on(behind(store, record.clone())).await;
-        let mut crowd = Self {
-            others: Vec::new(),
-            mine: WaitQueue::new(&mine, name),
-            record: record.clone(),
-        };
+        let mut crowd =
+            Self { others: Vec::new(), mine: WaitQueue::new(&mine, name), record: record.clone() };
         for _ in 0..others {
             crowd.one_more(store).await;
         }

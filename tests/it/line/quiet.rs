@@ -1,8 +1,8 @@
 //! Whoever has found a line empty eight times in a row joins it without reading it. What it may
 //! cost is counted, and that it is as safe as any other join.
 
-use coord_core::queue::{Contender, WaitQueue};
 use coord_core::error::{ErrorKind, PrimitiveError};
+use coord_core::queue::{Contender, WaitQueue};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule, poll_at_most};
 use futures_util::FutureExt as _;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::queue::{Contender, WaitQueue};
-use coord_core::{Client, KvBackend, error::{LossReason, PrimitiveError}, kv::Op};
+use coord_core::{
+    Client, KvBackend,
+    error::{LossReason, PrimitiveError},
+    kv::Op,
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Calls, Recorder, Rule, poll_at_most};
 use futures_util::poll;

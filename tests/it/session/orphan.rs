@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use coord_core::stm::Retry;
 use coord_core::{
-    Election, Error, KvBackend, Mutex, Session, Stm, kv::{LeaseId, Txn}, session::SessionState,
+    Election, Error, KvBackend, Mutex, Session, Stm,
+    kv::{LeaseId, Txn},
+    session::SessionState,
 };
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Intercept};

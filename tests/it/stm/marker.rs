@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use coord_core::layer::PrefixLayer;
 use coord_core::stm::{Committed, Stm, StmError};
-use coord_core::{Client, Error, KvBackend, Session, Stm, error::{LossReason, Outcome}};
+use coord_core::{
+    Client, Error, KvBackend, Session, Stm,
+    error::{LossReason, Outcome},
+};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use tokio::time::{sleep, timeout};

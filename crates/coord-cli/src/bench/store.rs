@@ -4,7 +4,10 @@ use std::process;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coord_core::{KvBackend, kv::{Delete, Range, Revision}};
+use coord_core::{
+    KvBackend,
+    kv::{Delete, Range, Revision},
+};
 use coord_mem::MemBackend;
 
 use super::metrics::Metrics;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coord_core::queue::Contender;
 use coord_core::error::{LossReason, PrimitiveError};
+use coord_core::queue::Contender;
 use tokio::time::{Instant, sleep};
 
 /// The longest interval at which the session's deadline is read. A suspension of the machine moves

@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use coord_core::{Session, kv::{FencingToken, Range}};
+use coord_core::{
+    Session,
+    kv::{FencingToken, Range},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 

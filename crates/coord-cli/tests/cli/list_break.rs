@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use coord_core::{Client, Mutex, Session, kv::{Put, Txn}};
+use coord_core::{
+    Client, Mutex, Session,
+    kv::{Put, Txn},
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

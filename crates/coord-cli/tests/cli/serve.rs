@@ -1,6 +1,10 @@
 //! `coord serve`, with the `etcdctl` of each release as its client.
 
-use coord_core::{Client, error::ErrorKind, kv::{Put, Txn, Watch}};
+use coord_core::{
+    Client,
+    error::ErrorKind,
+    kv::{Put, Txn, Watch},
+};
 use coord_etcd::EtcdBackend;
 use rustix::process::Signal;
 use tokio::process::Command;

@@ -143,7 +143,7 @@ impl LeaseGrant {
     /// [`Error::TtlTooLarge`], [`Error::InvalidTtl`] for a fraction of a second, tested in this
     /// order: nothing was sent, so nothing was applied.
     ///
-    /// Source: contract §7.
+    /// Source: `docs/etcd-contract.md` §7.
     pub const fn check(&self) -> Result<(), Error> {
         let ttl = self.ttl;
         if ttl.as_nanos() > TTL_MAX.as_nanos() {

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{Error, error::Outcome, kv::{LeaseId, Limits, Revision}};
+use coord_core::{
+    Error,
+    error::Outcome,
+    kv::{LeaseId, Limits, Revision},
+};
 
 /// What is known about a request, for errors that do not state it.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{error::ErrorKind, kv::{LeaseId, Limits, Revision}};
+use coord_core::{
+    error::ErrorKind,
+    kv::{LeaseId, Limits, Revision},
+};
 use tonic::Code;
 
 use super::table::TABLE;

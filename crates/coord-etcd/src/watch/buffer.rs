@@ -20,7 +20,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use coord_core::{Result, kv::{Revision, WatchBatch}};
+use coord_core::{
+    Result,
+    kv::{Revision, WatchBatch},
+};
 
 /// The limits of a buffer.
 #[derive(Clone, Copy, Debug)]

@@ -38,7 +38,11 @@ mod wire;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use coord_core::{Error, Result, error::Outcome, kv::{Header, KeyRange, Revision, Watch, Watcher}};
+use coord_core::{
+    Error, Result,
+    error::Outcome,
+    kv::{Header, KeyRange, Revision, Watch, Watcher},
+};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 

@@ -4,7 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use coord_core::{Error, Result, kv::{Watch, WatchBatch, WatchStream}};
+use coord_core::{
+    Error, Result,
+    kv::{Watch, WatchBatch, WatchStream},
+};
 use futures_core::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 

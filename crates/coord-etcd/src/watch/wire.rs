@@ -3,7 +3,10 @@
 //! The machine does not depend on etcd-client: it takes [`Reply`] values and returns [`Request`]s,
 //! so that it can be tested against a simulated server.
 
-use coord_core::{Error, kv::{Event, Header, Revision, Watch}};
+use coord_core::{
+    Error,
+    kv::{Event, Header, Revision, Watch},
+};
 use etcd_client::WatchOptions;
 use etcd_client::proto::PbWatchResponse;
 use tonic::Status;
@@ -89,7 +92,7 @@ pub(super) enum Refusal {
 /// The client requests neither an empty range nor a duplicate id, but a stream that is being closed
 /// refuses every watch as an empty range.
 ///
-/// Source: contract §6.
+/// Source: `docs/etcd-contract.md` §6.
 pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Refusal {
     if reason.contains("duplicate watch ID") || reason.contains("watcher range is empty") {
         return Refusal::Stream(reason.to_owned());

@@ -3,7 +3,10 @@
 //! Ranges are set as their two fields, because the builders' methods for prefixes rewrite empty
 //! keys. Each part of a transaction is set once and in order, because the builder panics otherwise.
 
-use coord_core::kv::{Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put, Range, SortOrder, SortTarget, Txn, Watch, WatchFilter};
+use coord_core::kv::{
+    Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put,
+    Range, SortOrder, SortTarget, Txn, Watch, WatchFilter,
+};
 use etcd_client as etcd;
 
 use super::lease_number;

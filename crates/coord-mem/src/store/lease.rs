@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{Error, Result, kv::{LeaseId, LeaseStatus}};
+use coord_core::{
+    Error, Result,
+    kv::{LeaseId, LeaseStatus},
+};
 
 #[derive(Debug)]
 struct Lease {

@@ -18,7 +18,10 @@ use std::time::Duration;
 
 use coord_core::{
     Error, Result,
-    kv::{Compact, Delete, DeleteResponse, EventKind, Header, KeyValue, LeaseGrant, LeaseId, LeaseStatus, LeaseTimeToLive, Put, PutResponse, Revision},
+    kv::{
+        Compact, Delete, DeleteResponse, EventKind, Header, KeyValue, LeaseGrant, LeaseId,
+        LeaseStatus, LeaseTimeToLive, Put, PutResponse, Revision,
+    },
 };
 
 use index::Index;

@@ -1,7 +1,8 @@
 //! Range reads: select, count, filter, sort, limit, and drop values.
 
 use coord_core::{
-    Error, Result, kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
+    Error, Result,
+    kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::Store;

@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 use coord_core::{
     Error, Result,
-    kv::{Compare, Delete, DeleteResponse, EventKind, Header, KeyRange, KeyValue, LeaseId, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
+    kv::{
+        Compare, Delete, DeleteResponse, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
+        OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse,
+    },
 };
 
 use super::Store;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Result, kv::{WatchBatch, WatchStream}};
+use coord_core::{
+    Result,
+    kv::{WatchBatch, WatchStream},
+};
 use futures_core::Stream;
 use tokio::time::{Sleep, sleep};
 

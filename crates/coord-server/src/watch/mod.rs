@@ -26,7 +26,7 @@
 //! every ten minutes, unless it had events since the last one. This timer is the server's, not the
 //! backend's, so that a progress request of the client does not postpone it.
 //!
-//! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
 mod backlog;
 mod fragment;
@@ -37,9 +37,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Poll;
 use std::time::Duration;
 
-use coord_core::{Error, kv::{Header, Revision, Watch, WatchBatch, Watcher}};
+use coord_core::{
+    Error,
+    kv::{Header, Revision, Watch, WatchBatch, Watcher},
+};
 use coord_etcd::wire::{FromWire, ToWire, WatchCall};
-use etcd_client::proto::{PbWatch, PbWatchUnion, PbWatchResponse, PbWatchService};
+use etcd_client::proto::{PbWatch, PbWatchResponse, PbWatchService, PbWatchUnion};
 use futures_util::future::poll_fn;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
+    Client, KvBackend,
+    error::ErrorKind,
     kv::{Compare, CompareOp, CompareOperand, KeyRange, LeaseId, Put, Revision, Txn},
 };
 
@@ -53,11 +54,7 @@ async fn holds<const N: usize>(kv: &Client, compares: [Compare; N]) -> Checked<b
 
 /// Checks every operator: `key` must be above the first operand, equal to the second and below the
 /// third.
-async fn check_every_operator(
-    kv: &Client,
-    key: &str,
-    operands: [CompareOperand; 3],
-) -> Checked {
+async fn check_every_operator(kv: &Client, key: &str, operands: [CompareOperand; 3]) -> Checked {
     let [low, same, high] = operands;
     for (op, operand, expected) in [
         (Equal, &low, false),
@@ -97,9 +94,7 @@ async fn version_of_a_present_key_compares_by_every_operator(kv: &Client) -> Che
     check_every_operator(kv, "a", [1, 2, 3].map(CompareOperand::Version)).await
 }
 
-async fn create_revision_of_a_present_key_compares_by_every_operator(
-    kv: &Client,
-) -> Checked {
+async fn create_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     let [created, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [created.previous(), created, created.next()];
     check_every_operator(kv, "a", around.map(CompareOperand::CreateRevision)).await

@@ -1,6 +1,10 @@
 //! Delete cases: which keys are deleted, their count, and the previous key-values.
 
-use coord_core::{Client, KvBackend, error::ErrorKind, kv::{Delete, KeyRange}};
+use coord_core::{
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{Delete, KeyRange},
+};
 
 use super::helpers::{
     Checked, all_keys, current_revision, get, get_at, grant_lease, key_names, lease_keys, put_on,

@@ -2,7 +2,11 @@
 //!
 //! The file of [`Txn::check`] states the rule; the cases here follow from it.
 
-use coord_core::{KvBackend, error::ErrorKind, kv::{Compare, Delete, KeyRange, Op, Put, Txn}};
+use coord_core::{
+    KvBackend,
+    error::ErrorKind,
+    kv::{Compare, Delete, KeyRange, Op, Put, Txn},
+};
 
 use super::helpers::{Checked, all_keys, current_revision, puts, refused, run_steps};
 use super::table;

@@ -7,8 +7,12 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
-    kv::{Compare, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch, WatchBatch, Watcher},
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{
+        Compare, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch,
+        WatchBatch, Watcher,
+    },
 };
 use tokio::time::{Instant, sleep, timeout};
 

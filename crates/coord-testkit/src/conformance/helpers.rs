@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{
-    Client, Error, KvBackend, error::{ErrorKind, Outcome},
-    kv::{Compact, EventKind, KeyRange, KeyValue, LeaseGrant, LeaseId, LeaseTimeToLive, Op, OpResponse, Put, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, Watcher},
+    Client, Error, KvBackend,
+    error::{ErrorKind, Outcome},
+    kv::{
+        Compact, EventKind, KeyRange, KeyValue, LeaseGrant, LeaseId, LeaseTimeToLive, Op,
+        OpResponse, Put, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch,
+        Watcher,
+    },
 };
 use futures_util::FutureExt as _;
 use tokio::time::{advance, timeout};
@@ -117,10 +122,7 @@ pub(super) fn key_names(kvs: &[KeyValue]) -> Vec<Bytes> {
 }
 
 /// Runs the steps in a transaction without compares.
-pub(super) async fn run_steps<const N: usize>(
-    kv: &Client,
-    ops: [Op; N],
-) -> Checked<TxnResponse> {
+pub(super) async fn run_steps<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked<TxnResponse> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?)
 }
 

@@ -1,7 +1,8 @@
 //! Cases of watches from a past or future revision, and the effect of compaction on them.
 
 use coord_core::{
-    Client, Error, KvBackend, error::ErrorKind,
+    Client, Error, KvBackend,
+    error::ErrorKind,
     kv::{Delete, KeyRange, Op, Put, Revision, Watch, WatchFilter},
 };
 use futures_util::future::join_all;
@@ -174,11 +175,7 @@ async fn watch_resumed_after_the_last_batch_misses_nothing(kv: &Client) -> Check
 }
 
 /// Passes if the watch yields `Compacted` with the compact revision `revision`, and ends.
-async fn expect_compacted(
-    kv: &Client,
-    request: Watch,
-    revision: Revision,
-) -> Checked {
+async fn expect_compacted(kv: &Client, request: Watch, revision: Revision) -> Checked {
     let mut watch = kv.watch(request).await?;
     match next_item(&mut watch).await? {
         Some(Err(Error::Compacted { compact_revision, .. })) => {

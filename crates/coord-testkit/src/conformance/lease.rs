@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
+    Client, KvBackend,
+    error::ErrorKind,
     kv::{LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, TTL_MAX, Txn},
 };
 use tokio::time::sleep;

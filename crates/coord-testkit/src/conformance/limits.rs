@@ -3,7 +3,11 @@
 //! The limits are those that the backend returns from [`limits`](KvBackend::limits), so that the
 //! suite also runs on stores with other limits than etcd's.
 
-use coord_core::{Client, Error, KvBackend, error::ErrorKind, kv::{Compare, Op, Put, Range, Txn}};
+use coord_core::{
+    Client, Error, KvBackend,
+    error::ErrorKind,
+    kv::{Compare, Op, Put, Range, Txn},
+};
 
 use super::helpers::{Checked, all_keys, current_revision, refused, run_steps};
 use super::table;

@@ -4,7 +4,8 @@
 //! only keys are requested.
 
 use coord_core::{
-    Client, KvBackend, kv::{KeyRange, Range, RangeResponse, Revision, SortOrder, SortTarget},
+    Client, KvBackend,
+    kv::{KeyRange, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::helpers::{Checked, key_names, keys_of, puts};

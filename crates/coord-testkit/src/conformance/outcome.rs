@@ -7,7 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend, error::ErrorKind,
+    Client, Error, KvBackend,
+    error::ErrorKind,
     kv::{Compact, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision, Txn, Watch},
 };
 use futures_util::future::poll_fn;
@@ -146,10 +147,7 @@ async fn empty_watch_range_error_names_the_range(kv: &Client) -> Checked {
 async fn refusals_leave_the_backend_usable(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
-    refused(
-        kv.watch(Watch::new(KeyRange::from_wire("c", "a"))).await,
-        ErrorKind::EmptyWatchRange,
-    )?;
+    refused(kv.watch(Watch::new(KeyRange::from_wire("c", "a"))).await, ErrorKind::EmptyWatchRange)?;
     let future = Range::new("a").at(Revision(i64::MAX));
     refused(kv.range(future).await, ErrorKind::FutureRevision)?;
     let [one] = puts(kv, [("a", "1")]).await?;

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use coord_core::{KvBackend, kv::{KeyRange, Revision, Watch, Watcher}};
+use coord_core::{
+    KvBackend,
+    kv::{KeyRange, Revision, Watch, Watcher},
+};
 use tokio::time::{sleep, timeout};
 
 use super::helpers::{

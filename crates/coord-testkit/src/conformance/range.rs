@@ -1,6 +1,10 @@
 //! Range cases: the keys of a range at the current and at historic revisions, counts, and limits.
 
-use coord_core::{Client, KvBackend, error::ErrorKind, kv::{KeyRange, Put, Range, Revision}};
+use coord_core::{
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{KeyRange, Put, Range, Revision},
+};
 
 use super::helpers::{
     Checked, all_keys, compact, current_revision, get, get_at, grant_lease, key_names, keys_of,

@@ -6,8 +6,12 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
-    kv::{Compare, Delete, Header, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision, Txn, Watch},
+    Client, KvBackend,
+    error::ErrorKind,
+    kv::{
+        Compare, Delete, Header, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision,
+        Txn, Watch,
+    },
 };
 use futures_util::future::join_all;
 
@@ -234,9 +238,7 @@ async fn header_of_a_txn_that_changes_is_its_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(
-    kv: &Client,
-) -> Checked {
+async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     let untaken = Txn::new().when([Compare::absent("a")]).and_then([Put::new("a", "2")]);
     ensure_eq!(kv.txn(untaken).await?.header.revision, before);

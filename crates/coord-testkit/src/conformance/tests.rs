@@ -7,7 +7,12 @@ use std::task::{Context, Poll, ready};
 use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
-    kv::{Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher},
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
+        LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
+        LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
+        WatchBatch, WatchStream, Watcher,
+    },
 };
 use coord_mem::MemBackend;
 use futures_util::Stream;

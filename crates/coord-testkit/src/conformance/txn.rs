@@ -1,7 +1,8 @@
 //! Transaction cases: which branch runs, the order of the steps, and what each step reads.
 
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
+    Client, KvBackend,
+    error::ErrorKind,
     kv::{Compare, Delete, EventKind, KeyRange, Op, OpResponse, Put, Range, Revision, Txn},
 };
 use futures_util::future::join_all;
@@ -150,7 +151,8 @@ async fn range_step_does_not_see_later_puts(kv: &Client) -> Checked {
 async fn range_step_supports_every_option(kv: &Client) -> Checked {
     puts(kv, [("a", "3"), ("b", "1"), ("c", "2")]).await?;
     let range = Range::new(KeyRange::all()).limit(2).keys_only();
-    let sorted = range.sorted(coord_core::kv::SortTarget::Value, coord_core::kv::SortOrder::Descending);
+    let sorted =
+        range.sorted(coord_core::kv::SortTarget::Value, coord_core::kv::SortOrder::Descending);
     let response = run_steps(kv, [put("d", "4"), sorted.into()]).await?;
     let answer = range_response(&response, 1)?;
     ensure_eq!(key_names(&answer.kvs), ["d", "a"]);
@@ -219,9 +221,7 @@ async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client)
     Ok(())
 }
 
-async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(
-    kv: &Client,
-) -> Checked {
+async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let nested = Txn::new().when([Compare::exists("a")]);
     let response = run_steps(kv, [Delete::new("a").into(), nested.into()]).await?;

@@ -1,7 +1,8 @@
 //! Cases of refused transactions: the errors, their precedence, and that nothing is changed.
 
 use coord_core::{
-    Client, Error, KvBackend, error::ErrorKind,
+    Client, Error, KvBackend,
+    error::ErrorKind,
     kv::{Compare, Delete, Op, Put, Range, Revision, Txn},
 };
 
@@ -52,11 +53,7 @@ fn missing_key() -> Op {
     Put::new("absent", "").ignore_value().into()
 }
 
-async fn fails<const N: usize>(
-    kv: &Client,
-    ops: [Op; N],
-    kind: ErrorKind,
-) -> Checked<Error> {
+async fn fails<const N: usize>(kv: &Client, ops: [Op; N], kind: ErrorKind) -> Checked<Error> {
     refused(kv.txn(Txn::new().and_then(ops)).await, kind)
 }
 

@@ -4,7 +4,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, error::ErrorKind,
+    Client, KvBackend,
+    error::ErrorKind,
     kv::{Delete, EventKind, KeyRange, KeyValue, Op, Put, Txn, Watch, WatchFilter},
 };
 use futures_util::future::{join_all, poll_fn};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use coord_core::{
-    KvBackend, Result, error::ErrorKind,
+    KvBackend, Result,
+    error::ErrorKind,
     kv::{Delete, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Range, Revision},
 };
 use futures_util::future::BoxFuture;

@@ -7,7 +7,11 @@ use std::fmt::Debug;
 
 use coord_core::{
     Error,
-    kv::{CompactResponse, DeleteResponse, Header, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, OpResponse, PutResponse, RangeResponse, Revision, TxnResponse},
+    kv::{
+        CompactResponse, DeleteResponse, Header, LeaseGrantResponse, LeaseKeepAliveResponse,
+        LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, OpResponse, PutResponse,
+        RangeResponse, Revision, TxnResponse,
+    },
 };
 
 /// A response that can be compared with another store's response to the same request.

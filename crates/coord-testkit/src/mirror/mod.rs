@@ -60,7 +60,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use coord_core::{KvBackend, kv::{LeaseId, Revision}};
+use coord_core::{
+    KvBackend,
+    kv::{LeaseId, Revision},
+};
 use tokio::time::Instant;
 
 use crate::strategy::Operation;

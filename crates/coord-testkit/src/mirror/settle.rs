@@ -1,6 +1,9 @@
 //! All open watches of a mirror: registers them, reads them, and settles them with markers.
 
-use coord_core::{Error, KvBackend, Result, kv::{Revision, Watch, Watcher}};
+use coord_core::{
+    Error, KvBackend, Result,
+    kv::{Revision, Watch, Watcher},
+};
 use tokio::time::Instant;
 
 use super::calls::{is_hazard, within};

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use coord_core::kv::{Compact, Compare, CompareOperand, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, Range, Revision, Txn, Watch};
+use coord_core::kv::{
+    Compact, Compare, CompareOperand, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, Range,
+    Revision, Txn, Watch,
+};
 
 /// A revision, relative to the store's revision when the operation is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

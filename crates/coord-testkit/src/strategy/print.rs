@@ -3,7 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use coord_core::kv::{CompareOp, CompareOperand, Delete, LeaseGrant, LeaseId, Put, Range, SortOrder, SortTarget, WatchFilter};
+use coord_core::kv::{
+    CompareOp, CompareOperand, Delete, LeaseGrant, LeaseId, Put, Range, SortOrder, SortTarget,
+    WatchFilter,
+};
 
 use super::{At, CompareDraft, OpDraft, Operation, Pace, RangeDraft, TxnDraft, WatchDraft};
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::kv::{Delete, LeaseGrant, LeaseTimeToLive, Put, Range, SortOrder, SortTarget, TTL_MAX, Watch, WatchFilter};
+use coord_core::kv::{
+    Delete, LeaseGrant, LeaseTimeToLive, Put, Range, SortOrder, SortTarget, TTL_MAX, Watch,
+    WatchFilter,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -109,8 +112,7 @@ pub fn watch() -> BoxedStrategy<WatchDraft> {
     let flags = (prop::bool::ANY, prop::bool::weighted(0.1));
     (key_range_or_empty(), start, filters, flags)
         .prop_map(|(keys, start, filters, (prev_kv, progress_notify))| {
-            let request =
-                Watch { prev_kv, filters, progress_notify, ..Watch::new(keys) };
+            let request = Watch { prev_kv, filters, progress_notify, ..Watch::new(keys) };
             WatchDraft { request, start }
         })
         .boxed()

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use coord_core::{Client, KvBackend, kv::{Compare, CompareOp, Op, Put, Range, Revision, Txn}};
+use coord_core::{
+    Client, KvBackend,
+    kv::{Compare, CompareOp, Op, Put, Range, Revision, Txn},
+};
 use serde_json::json;
 use tokio::time::Instant;
 

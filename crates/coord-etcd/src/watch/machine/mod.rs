@@ -47,7 +47,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Error, Result, kv::{Header, Revision, Watch}};
+use coord_core::{
+    Error, Result,
+    kv::{Header, Revision, Watch},
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 

@@ -24,7 +24,10 @@
 
 use std::sync::Arc;
 
-use coord_core::{Result, kv::{Event, Header, Revision, Watch, WatchBatch}};
+use coord_core::{
+    Result,
+    kv::{Event, Header, Revision, Watch, WatchBatch},
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
