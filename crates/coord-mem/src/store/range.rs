@@ -29,7 +29,7 @@ impl Store {
         }
         let mut count = 0;
         let mut selected = Vec::new();
-        let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
+        let limit = request.limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
         // One more than the limit, to detect whether keys were left out.
         let capacity = match limit {
             _ if request.count_only => 0,
@@ -63,10 +63,9 @@ impl Store {
     /// The same for a single key, which needs no sort and no limit.
     fn select_one(&self, request: &Range) -> RangeResponse {
         let key = request.keys.start();
-        let kv = if request.revision > Revision::ZERO {
-            self.index.get_at(key, request.revision)
-        } else {
-            self.index.get(key)
+        let kv = match positive(request.revision) {
+            Some(revision) => self.index.get_at(key, revision),
+            None => self.index.get(key),
         };
         let selected = kv.filter(|kv| !request.count_only && passes_filters(request, kv));
         let kvs = selected.map(|kv| returned_kv(request, kv)).into_iter().collect();
@@ -94,13 +93,13 @@ fn has_filters(request: &Range) -> bool {
         request.max_create_revision,
     ]
     .iter()
-    .any(|&bound| bound != Revision::ZERO)
+    .any(Option::is_some)
 }
 
 /// Whether a key meets the request's limits of mod and create revisions.
 fn passes_filters(request: &Range, kv: &KeyValue) -> bool {
-    let least = |bound, revision| bound == Revision::ZERO || revision >= bound;
-    let most = |bound, revision| bound == Revision::ZERO || revision <= bound;
+    let least = |bound: Option<Revision>, revision| bound.is_none_or(|bound| revision >= bound);
+    let most = |bound: Option<Revision>, revision| bound.is_none_or(|bound| revision <= bound);
     least(request.min_mod_revision, kv.mod_revision)
         && most(request.max_mod_revision, kv.mod_revision)
         && least(request.min_create_revision, kv.create_revision)

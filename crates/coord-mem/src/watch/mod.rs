@@ -80,7 +80,7 @@ impl WatcherRegistry {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let start = request.start_revision;
         let registration = Arc::new(Registration { id, request, state: Mutex::default() });
-        if start > Revision::ZERO && start <= store.revision() {
+        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start)) {
             let mut state = registration.lock();
             state.catch_up_from = Some(start);
             registration.catch_up(&mut state, store);
@@ -156,7 +156,7 @@ impl Registration {
             EventKind::Put => WatchFilter::NoPut,
             EventKind::Delete => WatchFilter::NoDelete,
         };
-        if change.kv.mod_revision < self.request.start_revision
+        if self.request.start_revision.is_some_and(|start| change.kv.mod_revision < start)
             || self.request.filters.contains(&excluding_filter)
         {
             return None;
