@@ -26,9 +26,9 @@ use crate::kv::{Compare, CompareOp, Delete, LeaseId, Op, Put, Range, Revision, T
 impl Transaction {
     /// Whether the attempt needs no commit: it writes nothing, and its reads need no validation.
     pub(super) fn is_complete(&self) -> bool {
-        let validated = self.isolation == Isolation::RepeatableReads
+        let needs_validation = self.isolation == Isolation::RepeatableReads
             && (self.read_set.len() > 1 || !self.ranges.is_empty());
-        self.write_set.is_empty() && !validated
+        self.write_set.is_empty() && !needs_validation
     }
 
     /// Checks the number of operations, and reads the keys of blind writes that are compared.

@@ -218,3 +218,94 @@ impl HeldQueues<'_> {
         self.queues.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::kv::Revision;
+
+    fn keys(names: &[&'static str]) -> BTreeSet<Bytes> {
+        names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+    }
+
+    fn snapshot(revision: i64) -> Snapshot {
+        Snapshot { revision: Revision(revision), ..Snapshot::default() }
+    }
+
+    fn queue_count(queues: &ConflictQueues) -> usize {
+        let count = queues.count.load(Ordering::Relaxed);
+        assert_eq!(count, lock(&queues.by_key).len());
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queue_without_users_is_removed() {
+        let queues = ConflictQueues::default();
+        let all = keys(&["a", "b"]);
+        assert!(queues.contended(all.iter()).is_empty());
+        let held = queues.hold(keys(&["b"])).await;
+        assert_eq!(queues.contended(all.iter()), ["b"]);
+        assert!(
+            held.contains(&Bytes::from_static(b"b")) && !held.contains(&Bytes::from_static(b"a"))
+        );
+
+        let waiter = timeout(Duration::from_millis(10), queues.hold(all.clone()));
+        assert!(waiter.await.is_err(), "b is held");
+        assert_eq!(queue_count(&queues), 1, "the dropped waiter has released a and left b");
+        drop(held);
+        assert_eq!(queue_count(&queues), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_holder_starts_with_post_image_if_it_is_newer() {
+        for (read, post_image, expected) in [(4, 5, 5), (5, 5, 5), (6, 5, 6)] {
+            let queues = ConflictQueues::default();
+            let mut first = queues.hold(keys(&["a", "b"])).await;
+            let (mut second, ()) = tokio::join!(queues.hold(keys(&["b"])), async {
+                yield_now().await;
+                first.leave(snapshot(post_image));
+                drop(first);
+            });
+            let mut start = snapshot(read);
+            second.replace_if_newer(&mut start);
+            assert_eq!(start.revision, Revision(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiters_pass_stuck_holder_and_keep_their_order() {
+        let (queues, start) = (ConflictQueues::default(), Instant::now());
+        let stuck = queues.hold(keys(&["a"])).await;
+        let waiter = async || {
+            let held = queues.hold(keys(&["a"])).await;
+            let waited = start.elapsed();
+            sleep(Duration::from_millis(300)).await;
+            drop(held);
+            waited.as_millis()
+        };
+        let (second, third) = tokio::join!(waiter(), waiter());
+        assert!((1_000..1_100).contains(&second), "waited for {second} ms");
+        assert!((1_300..1_400).contains(&third), "waited for {third} ms");
+        assert_eq!(queue_count(&queues), 0);
+        drop(stuck);
+        assert_eq!(queue_count(&queues), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holders_of_overlapping_keys_do_not_deadlock() {
+        let (queues, start) = (ConflictQueues::default(), Instant::now());
+        let hold = async |names: &[&'static str]| {
+            for _ in 0..10 {
+                let held = queues.hold(keys(names)).await;
+                yield_now().await;
+                drop(held);
+            }
+        };
+        tokio::join!(hold(&["a", "b"]), hold(&["b", "c"]), hold(&["c", "a"]));
+        assert_eq!(start.elapsed(), Duration::ZERO, "no holder was passed");
+        assert_eq!(queue_count(&queues), 0);
+    }
+}
