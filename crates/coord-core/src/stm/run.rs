@@ -390,7 +390,8 @@ impl<'a> Run<'a> {
         attempts_max.is_some_and(|max| self.attempts >= max) || Instant::now() >= self.deadline
     }
 
-    /// Pauses and returns for how long; `None`, without a pause, if it would end after the deadline.
+    /// Pauses and returns for how long; `None`, without a pause, if it would end after the
+    /// deadline.
     async fn pause(&mut self) -> Option<Duration> {
         let pause = self.backoff.next();
         if pause >= self.deadline.saturating_duration_since(Instant::now()) {

@@ -13,7 +13,7 @@
 //! ```text
 //! get x           linearizable: x at revision 17, the snapshot revision
 //!                                            another client puts y at 18
-//! get y           serializable, if x is unchanged: it is, so y at 18; the snapshot is extended to 18
+//! get y           serializable, if x is unchanged: it is, so the snapshot is extended: y at 18
 //!                                            another client puts y and z at 19
 //! get z           y has changed: z at 18, and besides x, y and z at 19
 //! put x, get x    answered from the write set
