@@ -210,8 +210,8 @@ pub(crate) fn normalize(mut request: Watch, store: &Store) -> Result<Watch> {
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());
     }
-    if request.start_revision < Revision::ZERO {
-        return Err(store.compacted_error(request.start_revision));
+    if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
+        return Err(store.compacted_error(start));
     }
     if request.keys.is_empty() {
         return Err(Error::EmptyWatchRange { keys: request.keys });
