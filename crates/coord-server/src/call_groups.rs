@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use coord_core::kv::LeaseId;
-use coord_core::queue::FencingToken;
+use coord_core::kv::FencingToken;
 
 /// All call groups, by lease and by the name of the lock or election.
 #[derive(Default)]

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use coord_core::{
+    layer::Layer,
     Error, KvBackend, Result,
     kv::{
         Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
@@ -17,6 +18,7 @@ use coord_core::{
 use tonic::async_trait;
 
 /// A backend whose leases are kept alive and revoked only by the clients that own them.
+#[derive(Debug)]
 pub(crate) struct ReadOnlyLeases {
     store: Arc<dyn KvBackend>,
 }
