@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use coord_core::{
-    layer::Layer,
     Error, KvBackend, Result,
     kv::{
         Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
@@ -14,6 +13,7 @@ use coord_core::{
         LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
         Watcher,
     },
+    layer::Layer,
 };
 use tonic::async_trait;
 
