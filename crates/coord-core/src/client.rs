@@ -3,9 +3,9 @@
 //! Every primitive is made from a client. The clones of one client share a backend and two pieces
 //! of state in memory, which save requests and change no guarantee:
 //!
-//! - the hand-offs of the wait queue (`queue/handoff.rs`): a release reads the position of the
+//! - the hand-offs of the wait queue (`shared/handoff.rs`): a release reads the position of the
 //!   next contender for it, if that contender waits through the same client;
-//! - the conflict queues of STM (`stm/conflict_queue.rs`): transactions of one client that conflict
+//! - the conflict queues of STM (`shared/conflict_queue.rs`): transactions of one client that conflict
 //!   on a key take turns.
 //!
 //! So "one process" is one client. Two clients share nothing but the store, also when both are made
@@ -44,8 +44,7 @@ use crate::kv::{
     OpResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher,
 };
 use crate::layer::Layer;
-use crate::queue::Handoffs;
-use crate::stm::ConflictQueues;
+use crate::shared::{ConflictQueues, Handoffs, Shared};
 
 /// A handle to a backend, for callers and for all primitives. Clones share everything.
 ///
@@ -78,13 +77,6 @@ use crate::stm::ConflictQueues;
 pub struct Client {
     backend: Arc<dyn KvBackend>,
     shared: Arc<Shared>,
-}
-
-/// What the primitives of one process share.
-#[derive(Debug, Default)]
-struct Shared {
-    handoffs: Handoffs,
-    conflict_queues: ConflictQueues,
 }
 
 impl Client {

@@ -43,8 +43,8 @@
 //! | [`backoff`] | pauses that double, with jitter |
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
-//! Private: `retry_read` repeats reads while the store is unavailable; `sync` locks a
-//! mutex whose other user may have panicked.
+//! Private: `shared` is the state that the primitives of one client share; `retry_read` repeats
+//! reads while the store is unavailable; `sync` locks a mutex whose other user may have panicked.
 
 pub mod backend;
 pub mod backoff;
@@ -57,6 +57,7 @@ pub mod mutex;
 pub mod queue;
 mod retry_read;
 pub mod session;
+mod shared;
 pub mod stm;
 mod sync;
 pub mod telemetry;

@@ -198,6 +198,13 @@ pub enum Error {
         /// What became of the request; etcd may apply the write that hits the quota.
         outcome: Outcome,
     },
+    /// An attempt of a transaction reads a key that other transactions of the client queue for. The
+    /// attempt is over, and [`Stm::run`](crate::Stm::run) repeats it after them.
+    #[error("the attempt yields to other transactions on {}, and is repeated", quoted(.key))]
+    AttemptYielded {
+        /// The key.
+        key: Bytes,
+    },
     /// The user may not do this.
     #[error("permission denied: {reason}")]
     PermissionDenied {
@@ -267,6 +274,7 @@ pub enum ErrorKind {
     LeaseNotFound,
     LeaseExists,
     NoSpace,
+    AttemptYielded,
     PermissionDenied,
     Unauthenticated,
     TooManyRequests,
@@ -298,6 +306,7 @@ impl ErrorKind {
             Self::LeaseNotFound => "lease_not_found",
             Self::LeaseExists => "lease_exists",
             Self::NoSpace => "no_space",
+            Self::AttemptYielded => "attempt_yielded",
             Self::PermissionDenied => "permission_denied",
             Self::Unauthenticated => "unauthenticated",
             Self::TooManyRequests => "too_many_requests",
@@ -332,6 +341,7 @@ impl Error {
             Self::LeaseNotFound { .. } => ErrorKind::LeaseNotFound,
             Self::LeaseExists { .. } => ErrorKind::LeaseExists,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::AttemptYielded { .. } => ErrorKind::AttemptYielded,
             Self::PermissionDenied { .. } => ErrorKind::PermissionDenied,
             Self::Unauthenticated { .. } => ErrorKind::Unauthenticated,
             Self::TooManyRequests => ErrorKind::TooManyRequests,
@@ -364,7 +374,8 @@ impl Error {
             | Self::FutureRevision { .. }
             | Self::HistoryReplaced { .. }
             | Self::LeaseNotFound { .. }
-            | Self::LeaseExists { .. } => Outcome::NotApplied,
+            | Self::LeaseExists { .. }
+            | Self::AttemptYielded { .. } => Outcome::NotApplied,
             // The store would not even look at it.
             Self::PermissionDenied { .. }
             | Self::Unauthenticated { .. }
@@ -389,7 +400,8 @@ impl Error {
             Self::TooManyRequests
             | Self::Unavailable { .. }
             | Self::Timeout { .. }
-            | Self::FutureRevision { .. } => true,
+            | Self::FutureRevision { .. }
+            | Self::AttemptYielded { .. } => true,
             // The request itself is wrong, and stays wrong.
             Self::EmptyKey
             | Self::ValueProvided { .. }

@@ -29,6 +29,7 @@ mod op;
 mod response;
 mod revision;
 mod txn;
+mod value;
 
 pub use compare::{Compare, CompareOp, CompareOperand};
 pub use event::{Event, EventKind, Watch, WatchBatch, WatchFilter, WatchStream, Watcher};
@@ -47,3 +48,6 @@ pub use response::{
 };
 pub use revision::Revision;
 pub use txn::Txn;
+#[cfg(feature = "json")]
+pub use value::Json;
+pub use value::Value;

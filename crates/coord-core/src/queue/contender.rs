@@ -8,13 +8,13 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::WaitQueue;
-use super::handoff::{HandoffSlot, Waiter};
 use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
 use super::wait::WATCH_AFTER;
 use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::kv::{Compare, Delete, FencingToken, Header, IntoBytes, KeyValue, Op, Txn, TxnResponse};
 use crate::session::{Session, SessionState};
+use crate::shared::{HandoffSlot, Waiter};
 use crate::telemetry::queue as events;
 
 /// An entry of a [`WaitQueue`]. Dropping it removes it from the queue, in the background.

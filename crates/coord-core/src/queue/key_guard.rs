@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use super::position::QueueEntry;
 use crate::backoff::Backoff;
 use crate::error::{Error, LossReason, Outcome, PrimitiveError, Result};
 use crate::kv::{
@@ -23,6 +22,7 @@ use crate::kv::{
 };
 use crate::retry_read::{FIRST_PAUSE, retry_read};
 use crate::session::{KeySuffix, OrphanedKey, Session, SessionState};
+use crate::shared::QueueEntry;
 
 /// A queue key, held by a session since the revision that created the key.
 #[derive(Clone)]

@@ -9,7 +9,7 @@
 //! - **Wait**: watch the predecessor's key *from now on*, then read the position, unless the
 //!   store's revision shows that nothing was written since the last read (`wait.rs`).
 //! - **Release** deletes the key, if it is still the one that was created, and within one client
-//!   reads the position of the successor (`handoff.rs`).
+//!   reads the position of the successor (`shared/handoff.rs`).
 //!
 //! ```text
 //! A                         B (another client)                 queue
@@ -39,7 +39,6 @@
 //! | `try_enqueue` of a queue in use | 1, and nothing is written |
 
 mod contender;
-mod handoff;
 mod key_guard;
 mod keys;
 mod lease_keyed;
@@ -56,7 +55,6 @@ use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Txn};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use contender::Contender;
-pub(crate) use handoff::Handoffs;
 use key_guard::KeyGuard;
 pub(crate) use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;

@@ -13,20 +13,9 @@
 //! jobs/3-1@17  jobs/1-1@12                                    none: the contender was evicted
 //! ```
 
-use bytes::Bytes;
-
 use super::keys::QueueKeys;
-use crate::kv::{LeaseId, RangeResponse, Revision};
-
-/// A key of a queue, in the life that began at a revision.
-///
-/// A client that overwrites the key without its lease changes neither, so the lease is not part of
-/// the identity.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct QueueEntry {
-    pub(super) key: Bytes,
-    pub(super) created: Revision,
-}
+use crate::kv::{LeaseId, RangeResponse};
+use crate::shared::QueueEntry;
 
 /// What a contender knows of its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +68,7 @@ pub(super) fn is_foreign(key: &[u8], lease: Option<LeaseId>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::KeyValue;
+    use crate::kv::{KeyValue, Revision};
 
     #[test]
     fn key_without_lease_or_of_other_form_is_foreign() {

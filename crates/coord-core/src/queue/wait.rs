@@ -1,7 +1,7 @@
 //! The wait loop: waits for the predecessor, and reads the queue when the position may have
 //! changed.
 //!
-//! A contender whose predecessor is a contender of the same client attaches to it (`handoff.rs`),
+//! A contender whose predecessor is a contender of the same client attaches to it (`shared/handoff.rs`),
 //! and for the first quarter of a second watches nothing. Otherwise it watches the predecessor's
 //! key *from now on*, and then reads the queue if the store's revision shows that anything was
 //! written since the last read. A watch that starts at or before the current revision would be as
@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::contender::Contender;
-use super::handoff::Handoff;
-use super::position::{Position, QueueEntry, is_foreign};
+use super::position::{Position, is_foreign};
 use crate::error::{Error, PrimitiveError};
 use crate::kv::{EventKind, Header, RangeResponse, Watch, WatchBatch, Watcher};
 use crate::retry_read::FIRST_PAUSE;
+use crate::shared::{Handoff, QueueEntry};
 use crate::telemetry::queue as events;
 
 /// How long a waiter waits before it watches its own key, and the key of a predecessor of the same

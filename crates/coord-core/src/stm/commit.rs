@@ -13,15 +13,17 @@
 //!
 //! At the strong levels a read-only attempt has seen one snapshot and needs no commit.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::Isolation;
 use super::error::Conflict;
 use super::idempotency_key::IdempotencyKey;
-use super::read_set::{Snapshot, Versioned, kvs, mod_revision, single, unchanged};
+use super::read_set::{ReadSet, Snapshot, Versioned, kvs, mod_revision, single, unchanged};
 use super::transaction::{Transaction, Write};
 use crate::error::{Error, Result};
-use crate::kv::{Compare, CompareOp, Delete, LeaseId, Op, Put, Range, Revision, Txn, TxnResponse};
+use crate::kv::{Compare, CompareOp, Delete, LeaseId, Op, Put, Range, Txn, TxnResponse};
 
 impl Transaction {
     /// Whether the attempt needs no commit: it writes nothing, and its reads need no validation.
@@ -45,7 +47,7 @@ impl Transaction {
         };
         let extra = usize::from(with_idempotency_key && !self.write_set.is_empty());
         let count = compares.max(self.write_set.len()) + extra;
-        let limit = self.backend.limits().max_txn_ops;
+        let limit = self.client.limits().max_txn_ops;
         if count > limit {
             return Err(Error::TooManyOps { count, limit });
         }
@@ -114,10 +116,18 @@ impl Transaction {
         conflicts
     }
 
-    /// The keys of the read set and the write set after a commit at `revision`: the commit has
-    /// validated the former and written the latter.
-    pub(super) fn post_image(&self, revision: Revision) -> Snapshot {
-        let mut keys = self.read_set.clone();
+    /// Whether the attempt knows the value of the key after its commit.
+    pub(super) fn knows(&self, key: &Bytes) -> bool {
+        self.read_set.contains_key(key) || self.write_set.contains_key(key)
+    }
+
+    /// The keys of the read set and the write set after the commit, which has validated the former
+    /// and written the latter, and the `wanted` keys, which it has read last.
+    pub(super) fn post_image(&self, mut commit: TxnResponse, wanted: BTreeSet<Bytes>) -> Snapshot {
+        let revision = commit.header.revision;
+        let read = commit.responses.split_off(commit.responses.len() - wanted.len());
+        let mut keys: ReadSet = wanted.into_iter().zip(read.into_iter().map(single)).collect();
+        keys.extend(self.read_set.clone());
         for (key, write) in &self.write_set {
             match write {
                 // The value is the store's, and was perhaps not read.

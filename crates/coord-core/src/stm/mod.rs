@@ -43,7 +43,6 @@
 //! | commit whose response was lost, with an idempotency key | 1, repeated until it is answered |
 
 mod commit;
-mod conflict_queue;
 mod error;
 mod idempotency_key;
 mod isolation;
@@ -52,22 +51,17 @@ mod reads;
 mod retry;
 mod run;
 mod transaction;
-mod value;
 
 use bytes::Bytes;
 
 use crate::client::Client;
 use crate::kv::{IntoBytes, Revision};
 use crate::session::Session;
-pub(crate) use conflict_queue::ConflictQueues;
 pub use error::{Conflict, StmError};
 use idempotency_key::IdempotencyKeys;
 pub use isolation::Isolation;
 pub use retry::Retry;
 pub use transaction::Transaction;
-#[cfg(feature = "json")]
-pub use value::Json;
-pub use value::Value;
 
 /// Runs transactions with one set of options. Make it once and use it for many transactions.
 ///

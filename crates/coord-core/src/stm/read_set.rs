@@ -1,34 +1,7 @@
-//! What an attempt reads: versioned values, the read set, and snapshots of several keys.
+//! The read set: what was read of single keys, and how it is compared.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
-
-use crate::kv::{Compare, CompareOp, KeyRange, KeyValue, OpResponse, Revision};
-
-/// A value, and the mod revision that came with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Versioned {
-    pub(super) value: Bytes,
-    pub(super) mod_revision: Revision,
-}
-
-/// Keys that were read, with what the read returned: `None` for a key that did not exist.
-pub(super) type ReadSet = BTreeMap<Bytes, Option<Versioned>>;
-
-/// Part of the store as of one revision. An attempt can start with it instead of reading.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Snapshot {
-    pub(super) revision: Revision,
-    pub(super) keys: ReadSet,
-    pub(super) ranges: Vec<(KeyRange, Vec<KeyValue>)>,
-}
-
-impl From<KeyValue> for Versioned {
-    fn from(kv: KeyValue) -> Self {
-        Self { value: kv.value, mod_revision: kv.mod_revision }
-    }
-}
+use crate::kv::{Compare, CompareOp, KeyValue, OpResponse, Revision};
+pub(super) use crate::shared::{ReadSet, Snapshot, Versioned};
 
 /// The mod revision of what was read; `None` if the key did not exist.
 pub(super) fn mod_revision(read: &Option<Versioned>) -> Option<Revision> {
@@ -36,7 +9,7 @@ pub(super) fn mod_revision(read: &Option<Versioned>) -> Option<Revision> {
 }
 
 /// Holds while the key is as it was read. A key that does not exist has mod revision zero.
-pub(super) fn unchanged((key, read): (&Bytes, &Option<Versioned>)) -> Compare {
+pub(super) fn unchanged((key, read): (&bytes::Bytes, &Option<Versioned>)) -> Compare {
     Compare::mod_revision(key, CompareOp::Equal, mod_revision(read).unwrap_or(Revision::ZERO))
 }
 

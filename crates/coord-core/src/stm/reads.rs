@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::read_set::{ReadSet, Snapshot, Versioned, kvs, single, unchanged};
-use super::transaction::{SnapshotRevision, Transaction};
-use crate::backend::KvBackend;
+use super::transaction::{SnapshotRevision, Transaction, Yielding};
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, KeyValue, Range, Revision, Txn, TxnResponse};
 
@@ -17,6 +17,7 @@ type Fetched = (Revision, Vec<Vec<KeyValue>>);
 impl Transaction {
     /// Reads keys that the closure may read later. Only those that it reads enter the read set.
     pub(super) async fn prefetch(&mut self, keys: &[Bytes]) -> Result<()> {
+        self.yielding = Yielding::No;
         self.read(keys).await?;
         self.prefetched.keys = std::mem::take(&mut self.read_set);
         Ok(())
@@ -24,6 +25,7 @@ impl Transaction {
 
     /// Reads keys into the read set.
     pub(super) async fn read(&mut self, keys: &[Bytes]) -> Result<()> {
+        self.yield_if_contended(keys)?;
         let missing = self.read_prefetched(keys);
         if let Some(at) = self.extendable_from(&missing) {
             return self.read_and_extend(at, &missing).await;
@@ -33,6 +35,18 @@ impl Transaction {
             self.read_set.extend(versioned(missing, read));
         }
         Ok(())
+    }
+
+    /// Ends an attempt that has sent nothing and reads a key whose conflict queue it does not hold.
+    fn yield_if_contended(&mut self, keys: &[Bytes]) -> Result<()> {
+        let Yielding::BeforeFirstRequest { held } = &self.yielding else { return Ok(()) };
+        let keys = keys.iter().filter(|key| !held.contains(key));
+        let contended = self.client.conflict_queues().contended(keys);
+        if let Some(key) = contended.first().cloned() {
+            self.yielding = Yielding::For(contended);
+            self.failure = Some(Error::AttemptYielded { key });
+        }
+        self.check_failure()
     }
 
     /// Moves prefetched keys into the read set, and returns the keys that were not prefetched.
@@ -69,7 +83,7 @@ impl Transaction {
     }
 
     fn keys_per_request(&self) -> usize {
-        self.backend.limits().max_txn_ops.max(1)
+        self.client.limits().max_txn_ops.max(1)
     }
 
     /// The snapshot revision, if one request can extend the snapshot and read the `missing` keys.
@@ -81,7 +95,7 @@ impl Transaction {
         else {
             return None;
         };
-        let keys_max = self.backend.limits().max_txn_ops.min(EXTENSION_KEYS_MAX);
+        let keys_max = self.client.limits().max_txn_ops.min(EXTENSION_KEYS_MAX);
         let extendable = !missing.is_empty()
             && !self.read_set.is_empty()
             && self.ranges.is_empty()
@@ -96,6 +110,7 @@ impl Transaction {
     /// current revision, because the attempt can no longer write.
     async fn read_and_extend(&mut self, at: Revision, missing: &[Bytes]) -> Result<()> {
         self.check_failure()?;
+        self.yielding = Yielding::No;
         let response = self.fetch_if_unchanged(at, missing).await;
         let response = response.inspect_err(|error| self.failure = Some(error.clone()))?;
         let revision = response.header.revision;
@@ -126,9 +141,9 @@ impl Transaction {
                 .or_else(at_snapshot.chain(all.into_iter().map(range)).map(read))
         };
         // A member that has reached the snapshot revision may answer.
-        match self.backend.txn(request(true)).await {
+        match self.client.txn(request(true)).await {
             Ok(response) if response.header.revision >= at => Ok(response),
-            Ok(_) | Err(Error::FutureRevision { .. }) => self.backend.txn(request(false)).await,
+            Ok(_) | Err(Error::FutureRevision { .. }) => self.client.txn(request(false)).await,
             Err(error) => Err(error),
         }
     }
@@ -149,14 +164,15 @@ impl Transaction {
     /// Sends one request that reads at the snapshot revision. Sets that revision if it is unset.
     async fn fetch(&mut self, ranges: Vec<Range>) -> Result<Vec<Vec<KeyValue>>> {
         self.check_failure()?;
+        self.yielding = Yielding::No;
         let response = match self.snapshot.current() {
             Some(at) => self.fetch_as_of(at, ranges).await,
             // A retry at a weak level must not read from the same stale member again: it would
             // conflict until that member has caught up.
             None if self.isolation.is_strong() || self.attempt > 1 => {
-                send(&*self.backend, ranges).await
+                send(&self.client, ranges).await
             }
-            None => send(&*self.backend, serializable(ranges)).await,
+            None => send(&self.client, serializable(ranges)).await,
         };
         let (revision, found) = response.inspect_err(|error| self.failure = Some(error.clone()))?;
         if !self.isolation.is_strong() {
@@ -170,8 +186,8 @@ impl Transaction {
     /// Reads as of a revision, from any member that has reached it.
     async fn fetch_as_of(&self, at: Revision, ranges: Vec<Range>) -> Result<Fetched> {
         let ranges: Vec<_> = ranges.into_iter().map(|range| range.at(at)).collect();
-        match send(&*self.backend, serializable(ranges.clone())).await {
-            Err(Error::FutureRevision { .. }) => send(&*self.backend, ranges).await,
+        match send(&self.client, serializable(ranges.clone())).await {
+            Err(Error::FutureRevision { .. }) => send(&self.client, ranges).await,
             response => response,
         }
     }
@@ -193,11 +209,11 @@ fn serializable(ranges: Vec<Range>) -> Vec<Range> {
 }
 
 /// Reads ranges in one request, all as of one revision.
-async fn send(backend: &dyn KvBackend, mut ranges: Vec<Range>) -> Result<Fetched> {
+async fn send(client: &Client, mut ranges: Vec<Range>) -> Result<Fetched> {
     if ranges.len() == 1 {
-        let read = backend.range(ranges.remove(0)).await?;
+        let read = client.range(ranges.remove(0)).await?;
         return Ok((read.header.revision, vec![read.kvs]));
     }
-    let read = backend.txn(Txn::new().and_then(ranges)).await?;
+    let read = client.txn(Txn::new().and_then(ranges)).await?;
     Ok((read.header.revision, read.responses.into_iter().map(kvs).collect()))
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::conflict_queue::HeldQueues;
 use super::read_set::Snapshot;
 use super::run::{Phase, Run};
 use super::{Conflict, StmError};
 use crate::backoff::{Backoff, Jitter};
 use crate::error::Error;
+use crate::shared::HeldQueues;
 use crate::telemetry::transaction;
 
 /// After a longer pause a snapshot is read again: it has probably changed.
@@ -111,19 +111,17 @@ impl Run<'_> {
     }
 
     /// Waits until it holds the queues of `keys` and of those that it holds already, or until the
-    /// deadline. The next attempt starts with the newest post-image of these queues, if that is
-    /// newer than what the transaction itself has read.
+    /// deadline. The next attempt starts with the newest post-image of these queues that is not
+    /// older than the transaction.
     pub(super) async fn enter_queues(&mut self, keys: Vec<Bytes>, read: Option<Snapshot>) {
-        // All are released and then locked in key order: see the module `conflict_queue`.
-        let keys = self.held.keys().cloned().chain(keys).collect();
+        // All are left and entered anew, all at once: see the module `conflict_queue`.
+        let keys = self.held.keys().iter().cloned().chain(keys).collect();
         self.held = HeldQueues::default();
         self.start = read;
         let queues = self.stm.client.conflict_queues();
         if let Ok(held) = timeout_at(self.deadline, queues.hold(keys)).await {
             self.held = held;
-            if let Some(read) = &mut self.start {
-                self.held.replace_if_newer(read);
-            }
+            self.held.take_post_image(&mut self.start);
         }
     }
 

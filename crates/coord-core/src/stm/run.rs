@@ -1,25 +1,28 @@
 //! Runs a transaction: attempt after attempt, until one commits or the budget is spent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
-use super::conflict_queue::HeldQueues;
 use super::idempotency_key::{IdempotencyKey, Resolution};
 use super::read_set::Snapshot;
-use super::transaction::{SnapshotRevision, Transaction};
+use super::transaction::{SnapshotRevision, Transaction, Yielding};
 use super::{CommitInfo, Committed, Conflict, Isolation, Stm, StmError};
 use crate::backoff::Backoff;
 use crate::error::{Error, LossReason, Outcome, Result};
-use crate::kv::Revision;
+use crate::kv::{Range, Revision};
 use crate::session::SessionState;
+use crate::shared::HeldQueues;
 use crate::telemetry::transaction;
 
 /// Caps `Retry::time_max` so that the clock can represent the deadline: about 30 years.
 const TIME_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// How often attempts of one transaction yield before their first request. A transaction that reads
+/// other keys in each attempt must not yield for ever.
+const MAX_YIELDS: u8 = 4;
 
 /// How an attempt has ended.
 enum AttemptOutcome {
@@ -61,6 +64,8 @@ pub(super) struct Run<'a> {
     /// The conflicts of all attempts so far.
     pub(super) conflicts: Vec<Conflict>,
     pub(super) phase: Phase,
+    /// How often an attempt may still yield before its first request.
+    yields_left: u8,
     pub(super) held: HeldQueues<'a>,
     /// What the next attempt starts with.
     pub(super) start: Option<Snapshot>,
@@ -169,6 +174,7 @@ impl Stm {
                 }
                 AttemptOutcome::Queued { contended, read } => {
                     run.phase = Phase::AdmittedAfterYield;
+                    run.yields_left = run.yields_left.saturating_sub(1);
                     // Nothing was sent, so the attempt does not count.
                     run.attempts -= 1;
                     run.enter_queues(contended, read).await;
@@ -191,6 +197,7 @@ impl<'a> Run<'a> {
             attempts: 0,
             conflicts: Vec::new(),
             phase: Phase::Optimistic,
+            yields_left: MAX_YIELDS,
             held: HeldQueues::default(),
             start: None,
             backoff: stm.retry.backoff(),
@@ -203,8 +210,12 @@ impl<'a> Run<'a> {
         let Stm { client, isolation, prefetch, .. } = self.stm;
         let start = self.start.take();
         let prefetches = start.is_none() && !prefetch.is_empty();
-        let backend = Arc::clone(client.backend());
-        let mut tx = Transaction::new(backend, *isolation, self.attempts, start);
+        let yielding = if self.yields_left == 0 || *isolation == Isolation::ReadCommitted {
+            Yielding::No
+        } else {
+            Yielding::BeforeFirstRequest { held: self.held.keys().to_vec() }
+        };
+        let mut tx = Transaction::new(client.clone(), *isolation, self.attempts, yielding, start);
         if prefetches {
             tx.prefetch(prefetch).await?;
         }
@@ -213,6 +224,10 @@ impl<'a> Run<'a> {
 
     /// Commits an attempt, if it needs a commit and can have one.
     async fn commit(&mut self, mut tx: Transaction) -> AttemptOutcome {
+        if let Yielding::For(contended) = &mut tx.yielding {
+            let contended = std::mem::take(contended);
+            return AttemptOutcome::Queued { contended, read: tx.take_read_set() };
+        }
         if let Some(error) = tx.failure.take() {
             return AttemptOutcome::Failed(error);
         }
@@ -268,6 +283,9 @@ impl<'a> Run<'a> {
         let writes = !tx.write_set.is_empty();
         let mut key = self.idempotency_key.as_mut().filter(|_| writes);
         let request = tx.commit_request(key.as_deref_mut());
+        let room = self.stm.client.limits().max_txn_ops.saturating_sub(request.success.len());
+        let wanted = self.held.wanted(|key| tx.knows(key), room);
+        let request = request.and_then(wanted.iter().map(Range::new));
         match self.stm.client.backend().txn(request).await {
             Ok(response) if response.succeeded => {
                 let revision = response.header.revision;
@@ -275,7 +293,7 @@ impl<'a> Run<'a> {
                     key.applied(revision);
                 }
                 if !self.held.is_empty() {
-                    self.held.leave(tx.post_image(revision));
+                    self.held.leave(tx.post_image(response, wanted));
                 }
                 AttemptOutcome::Committed { revision, resolved: false }
             }

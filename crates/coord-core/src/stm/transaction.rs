@@ -30,11 +30,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Isolation;
 use super::read_set::{ReadSet, Snapshot, mod_revision};
-use super::{Isolation, Value};
-use crate::backend::KvBackend;
+use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::kv::{IntoBytes, KeyRange, Put, Revision};
+use crate::kv::{IntoBytes, KeyRange, Put, Revision, Value};
 
 /// What a transaction writes to a key.
 #[derive(Clone, Debug)]
@@ -57,16 +57,28 @@ pub(super) enum SnapshotRevision {
     Stale { at: Revision, newer: Snapshot },
 }
 
+/// Whether an attempt waits in the conflict queues of the keys that it reads.
+#[derive(Clone, Debug)]
+pub(super) enum Yielding {
+    /// It has sent a request, or has waited often enough.
+    No,
+    /// It has sent no request, so nothing is lost if it starts again. It holds these queues.
+    BeforeFirstRequest { held: Vec<Bytes> },
+    /// It has read keys that other transactions hold the queues of, and is over.
+    For(Vec<Bytes>),
+}
+
 /// One attempt of a transaction, as the closure sees it.
 ///
 /// Return the error of a read with `?`. An attempt with a failed read never commits, whatever its
 /// closure returns.
 #[derive(Debug)]
 pub struct Transaction {
-    pub(super) backend: Arc<dyn KvBackend>,
+    pub(super) client: Client,
     pub(super) isolation: Isolation,
     /// The number of this attempt, from 1.
     pub(super) attempt: u32,
+    pub(super) yielding: Yielding,
     pub(super) snapshot: SnapshotRevision,
     /// The newest revision of a read at the weak levels.
     pub(super) newest_read: Option<Revision>,
@@ -104,16 +116,18 @@ impl SnapshotRevision {
 impl Transaction {
     /// Attempt number `attempt` of a transaction. It starts with `start` instead of reading.
     pub(super) fn new(
-        backend: Arc<dyn KvBackend>,
+        client: Client,
         isolation: Isolation,
         attempt: u32,
+        yielding: Yielding,
         start: Option<Snapshot>,
     ) -> Self {
         let newest_read = start.as_ref().map(|start| start.revision);
         Self {
-            backend,
+            client,
             isolation,
             attempt,
+            yielding,
             snapshot: match newest_read {
                 Some(revision) if isolation.is_strong() => SnapshotRevision::At(revision),
                 _ => SnapshotRevision::Unset,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 ///
 /// ```
 /// use bytes::Bytes;
-/// use coord_core::stm::Value;
+/// use coord_core::kv::Value;
 ///
 /// struct Celsius(i16);
 ///

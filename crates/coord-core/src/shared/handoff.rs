@@ -19,16 +19,26 @@
 //! A waiter that is attached needs no watch: the contender it waits for is in this process, and
 //! however that contender ends, by a failed request, a dropped future or a lost session, the waiter
 //! is notified. It then reads its position itself. Only a deletion by another client is not
-//! noticed here; for that the wait loop watches the key too, after a moment (`wait.rs`).
+//! noticed here; for that the wait loop watches the key too, after a moment (`queue/wait.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::position::QueueEntry;
-use crate::kv::{Header, Op, OpResponse, Range, RangeResponse, TxnResponse};
+use crate::kv::{Header, Op, OpResponse, Range, RangeResponse, Revision, TxnResponse};
 use crate::sync::lock;
+
+/// A key of a queue, in the life that began at a revision.
+///
+/// A client that overwrites the key without its lease changes neither, so the lease is not part of
+/// the identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct QueueEntry {
+    pub(crate) key: Bytes,
+    pub(crate) created: Revision,
+}
 
 type Slots = Arc<Mutex<BTreeMap<QueueEntry, Arc<Mutex<Slot>>>>>;
 
@@ -39,7 +49,7 @@ pub(crate) struct Handoffs {
 }
 
 /// What is read for a waiter when its predecessor is released.
-pub(super) type Handoff = (Header, RangeResponse);
+pub(crate) type Handoff = (Header, RangeResponse);
 
 /// The successor of one contender.
 #[derive(Debug, Default)]
@@ -51,14 +61,14 @@ struct Slot {
 
 /// A waiter attached to its predecessor. Dropping it notifies the waiter.
 #[derive(Debug)]
-pub(super) struct Waiter {
+pub(crate) struct Waiter {
     entry: QueueEntry,
     reply: oneshot::Sender<Handoff>,
 }
 
 /// A contender's place for its successor. Dropping it notifies the successor.
 #[derive(Debug)]
-pub(super) struct HandoffSlot {
+pub(crate) struct HandoffSlot {
     entry: QueueEntry,
     slots: Slots,
     slot: Arc<Mutex<Slot>>,
@@ -66,7 +76,7 @@ pub(super) struct HandoffSlot {
 
 impl Handoffs {
     /// Registers a contender, for its successor to attach to.
-    pub(super) fn register(&self, entry: QueueEntry) -> HandoffSlot {
+    pub(crate) fn register(&self, entry: QueueEntry) -> HandoffSlot {
         let slot = Arc::default();
         lock(&self.slots).insert(entry.clone(), Arc::clone(&slot));
         HandoffSlot { entry, slots: Arc::clone(&self.slots), slot }
@@ -77,7 +87,7 @@ impl Handoffs {
     ///
     /// A waiter that is attached already is replaced: its key was not there any more when the
     /// position of the new one was read.
-    pub(super) fn attach(
+    pub(crate) fn attach(
         &self,
         predecessor: &QueueEntry,
         entry: QueueEntry,
@@ -93,12 +103,12 @@ impl Handoffs {
 impl HandoffSlot {
     /// Takes the successor, to read its position in the release transaction. One that attaches
     /// from now on is notified when the contender ends.
-    pub(super) fn take(&self) -> Option<Waiter> {
+    pub(crate) fn take(&self) -> Option<Waiter> {
         lock(&self.slot).waiter.take().filter(|waiter| !waiter.reply.is_closed())
     }
 
     /// Attaches the successor again, after a release that failed.
-    pub(super) fn put_back(&self, waiter: Option<Waiter>) {
+    pub(crate) fn put_back(&self, waiter: Option<Waiter>) {
         let mut slot = lock(&self.slot);
         if slot.waiter.is_none() {
             slot.waiter = waiter;
@@ -116,12 +126,12 @@ impl Drop for HandoffSlot {
 
 impl Waiter {
     /// The read of the waiter's position.
-    pub(super) fn read(&self) -> Op {
+    pub(crate) fn read(&self) -> Op {
         Op::Range(Range::new(&self.entry.key).keys_only())
     }
 
     /// Hands over the response of a transaction whose last operation is that read.
-    pub(super) fn hand_over(self, response: TxnResponse) {
+    pub(crate) fn hand_over(self, response: TxnResponse) {
         if let Some(OpResponse::Range(read)) = response.responses.into_iter().next_back() {
             // A waiter that was dropped meanwhile has left the queue, and its successor is told by
             // its slot.

@@ -1,0 +1,413 @@
+//! Conflict queues: transactions of one client that conflict on a key take turns.
+//!
+//! When 64 tasks add one to the same key, each commit makes the 63 other attempts fail. Within one
+//! process waiting costs no request. So a transaction that has conflicted on a key enters the queue
+//! of that key, in memory, before its next attempt. A transaction that reads, or is about to commit
+//! to, a key with a queue enters the queue as well; if it has sent nothing yet, it does so at the
+//! read, and starts again. A key without conflicts has no queue: then a transaction reads one
+//! atomic counter and takes no lock.
+//!
+//! A queue is a hint and protects nothing: other clients do not know it, and the compares of the
+//! commit detect every conflict.
+//!
+//! - **All at once.** A ticket is for all keys of a transaction, and is granted when all of them
+//!   are free. No transaction holds one key while it waits for another, so none blocks a key that
+//!   it does not use yet, and none deadlocks. To add a key, a transaction leaves its queues and
+//!   enters those of the union.
+//! - **Order.** First come, first served; but where the first ticket of a queue waits for another
+//!   key, a later one may pass it, [`MAX_PASSES`] times.
+//! - **Post-image.** A queue keeps what the last commit of a holder left: the keys of its read set
+//!   and write set, and those that the next tickets want and the commit read for them, all as of
+//!   the commit revision. The next holder starts with the newest post-image of
+//!   its queues and sends no read. No attempt may see a state older than its transaction, so the
+//!   holder uses a post-image only if it is newer than a read of its own, or if the hold that left
+//!   it began after the transaction had entered the queue.
+//! - **Stuck holder.** A waiter ends a hold that has lasted for one second, for example because a
+//!   closure hangs. The holder may go on, and conflict.
+//!
+//! ```text
+//! ticket   keys     queue of a      queue of b      queue of c      queue of d
+//! 1        a b      held            held
+//! 2        b c                      waits           waits
+//! 3        c d                                      passes 2: held  held
+//! 1 ends            (removed)       waits for c     held by 3       held by 3
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::Snapshot;
+use crate::sync::lock;
+
+/// How long a holder keeps its waiters waiting.
+const MAX_HOLD: Duration = Duration::from_secs(1);
+
+/// How often a ticket is passed by later ones.
+const MAX_PASSES: u32 = 8;
+
+/// How many waiting tickets of a queue are considered when its key becomes free.
+const CONSIDERED: usize = 8;
+
+/// The conflict queues of one client.
+#[derive(Debug, Default)]
+pub(crate) struct ConflictQueues {
+    state: Mutex<State>,
+    /// The number of queues, to be read without a lock.
+    count: AtomicUsize,
+}
+
+/// The number of a ticket, in the order of arrival.
+type TicketId = u64;
+
+/// The number of a hold, in the order of the grants.
+type HoldId = u64;
+
+#[derive(Debug, Default)]
+struct State {
+    last_ticket: TicketId,
+    last_hold: HoldId,
+    queues: BTreeMap<Bytes, KeyQueue>,
+    /// The tickets that wait or hold.
+    tickets: BTreeMap<TicketId, Ticket>,
+}
+
+/// The queue of one key. It exists as long as a ticket waits for it or holds it.
+#[derive(Debug, Default)]
+struct KeyQueue {
+    holder: Option<(TicketId, Instant)>,
+    waiting: BTreeSet<TicketId>,
+    /// What the last commit of a holder left, and which hold that was.
+    post_image: Option<(HoldId, Arc<Snapshot>)>,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    /// In key order.
+    keys: Vec<Bytes>,
+    passes: u32,
+    /// Set when the ticket is granted.
+    hold: Option<HoldId>,
+    granted: Arc<Notify>,
+}
+
+/// The queues that a transaction holds or waits for. Dropping it leaves them.
+#[derive(Debug, Default)]
+pub(crate) struct HeldQueues<'a> {
+    entered: Option<Entered<'a>>,
+}
+
+#[derive(Debug)]
+struct Entered<'a> {
+    queues: &'a ConflictQueues,
+    ticket: TicketId,
+    keys: Vec<Bytes>,
+    /// The last hold that was granted before the ticket entered.
+    after: HoldId,
+}
+
+impl ConflictQueues {
+    /// Those of `keys` that have a queue.
+    pub(crate) fn contended<'a>(&self, keys: impl Iterator<Item = &'a Bytes>) -> Vec<Bytes> {
+        // The counter may be a moment old: a queue is a hint.
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        let state = lock(&self.state);
+        keys.filter(|key| state.queues.contains_key(*key)).cloned().collect()
+    }
+
+    /// Waits until it holds the queues of all `keys`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the queues.
+    pub(crate) async fn hold(&self, keys: BTreeSet<Bytes>) -> HeldQueues<'_> {
+        let (ticket, after, granted) = self.change(|state| state.enter(&keys));
+        let keys = keys.into_iter().collect();
+        let entered = Entered { queues: self, ticket, keys, after };
+        while let Some(patience) = self.change(|state| state.end_overdue(ticket)) {
+            // Notified or not, the state decides.
+            let _ = timeout(patience, granted.notified()).await;
+        }
+        HeldQueues { entered: Some(entered) }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = lock(&self.state);
+        let changed = change(&mut state);
+        self.count.store(state.queues.len(), Ordering::Relaxed);
+        changed
+    }
+}
+
+impl State {
+    fn enter(&mut self, keys: &BTreeSet<Bytes>) -> (TicketId, HoldId, Arc<Notify>) {
+        self.last_ticket += 1;
+        let (ticket, granted) = (self.last_ticket, Arc::<Notify>::default());
+        for key in keys {
+            self.queues.entry(key.clone()).or_default().waiting.insert(ticket);
+        }
+        let (keys, after) = (keys.iter().cloned().collect(), self.last_hold);
+        let granted_too = Arc::clone(&granted);
+        self.tickets.insert(ticket, Ticket { keys, passes: 0, hold: None, granted: granted_too });
+        self.grant_if_free(ticket);
+        (ticket, after, granted)
+    }
+
+    /// Grants a ticket if all its keys are free, and no earlier ticket must be waited for.
+    fn grant_if_free(&mut self, id: TicketId) -> bool {
+        let Some(ticket) = self.tickets.get(&id) else { return false };
+        let keys = ticket.keys.clone();
+        let earlier = |queue: &KeyQueue| -> Vec<_> {
+            queue.waiting.range(..id).take(CONSIDERED).copied().collect()
+        };
+        let is_free = keys.iter().filter_map(|key| self.queues.get(key)).all(|queue| {
+            let must_wait = |other| self.tickets.get(other).is_some_and(|t| t.passes >= MAX_PASSES);
+            queue.holder.is_none() && !earlier(queue).iter().any(must_wait)
+        });
+        if !is_free {
+            return false;
+        }
+        self.last_hold += 1;
+        for key in &keys {
+            let Some(queue) = self.queues.get_mut(key) else { continue };
+            queue.waiting.remove(&id);
+            queue.holder = Some((id, Instant::now()));
+            for other in queue.waiting.range(..id).take(CONSIDERED) {
+                self.tickets.entry(*other).and_modify(|ticket| ticket.passes += 1);
+            }
+        }
+        let hold = Some(self.last_hold);
+        self.tickets.entry(id).and_modify(|ticket| {
+            ticket.hold = hold;
+            ticket.granted.notify_one();
+        });
+        true
+    }
+
+    /// Grants the key to the next ticket that may hold it, and removes a queue that nothing uses.
+    fn serve(&mut self, key: &Bytes) {
+        let Some(queue) = self.queues.get(key) else { return };
+        let waiting: Vec<_> = queue.waiting.iter().take(CONSIDERED).copied().collect();
+        let is_unused = waiting.is_empty() && queue.holder.is_none();
+        if is_unused {
+            self.queues.remove(key);
+        } else {
+            let _ = waiting.into_iter().any(|ticket| self.grant_if_free(ticket));
+        }
+    }
+
+    fn leave(&mut self, id: TicketId) {
+        let Some(ticket) = self.tickets.remove(&id) else { return };
+        for key in &ticket.keys {
+            let Some(queue) = self.queues.get_mut(key) else { continue };
+            queue.waiting.remove(&id);
+            queue.holder = queue.holder.filter(|(holder, _)| *holder != id);
+        }
+        ticket.keys.iter().for_each(|key| self.serve(key));
+    }
+
+    /// Ends the holds that the ticket waits for and that are overdue. Returns when to look again;
+    /// `None` if the ticket is granted.
+    fn end_overdue(&mut self, id: TicketId) -> Option<Duration> {
+        let mut patience = MAX_HOLD;
+        for key in self.tickets.get(&id)?.keys.clone() {
+            let Some(queue) = self.queues.get_mut(&key) else { continue };
+            let Some((_, since)) = queue.holder.filter(|(holder, _)| *holder != id) else {
+                continue;
+            };
+            let left = MAX_HOLD.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                queue.holder = None;
+                self.serve(&key);
+            } else {
+                patience = patience.min(left);
+            }
+        }
+        self.tickets.get(&id)?.hold.is_none().then_some(patience)
+    }
+}
+
+impl HeldQueues<'_> {
+    /// The keys, in order.
+    pub(crate) fn keys(&self) -> &[Bytes] {
+        self.entered.as_ref().map_or(&[], |entered| &entered.keys)
+    }
+
+    /// Whether the queue of `key` is held.
+    pub(crate) fn contains(&self, key: &Bytes) -> bool {
+        self.keys().binary_search(key).is_ok()
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.entered.is_none()
+    }
+
+    /// Replaces what the transaction has read by the newest post-image that is not older than the
+    /// transaction: newer than what it has read, or of a hold that began after it had entered the
+    /// queue.
+    pub(crate) fn take_post_image(&mut self, read: &mut Option<Snapshot>) {
+        let Some(Entered { queues, keys, after, .. }) = &self.entered else { return };
+        let read_at = read.as_ref().map(|read| read.revision);
+        let state = lock(&queues.state);
+        let post_images = keys.iter().filter_map(|key| state.queues.get(key)?.post_image.as_ref());
+        let usable = post_images.filter(|(hold, post_image)| match read_at {
+            Some(read_at) => post_image.revision > read_at,
+            None => hold > after,
+        });
+        if let Some((_, newest)) = usable.max_by_key(|(_, post_image)| post_image.revision) {
+            *read = Some(Snapshot::clone(newest));
+        }
+    }
+
+    /// The keys of the tickets that may be granted next, as far as they are not known and not more
+    /// than `limit`: the commit of this holder reads them, so that the next holder need not.
+    pub(crate) fn wanted(
+        &self,
+        is_known: impl Fn(&Bytes) -> bool,
+        limit: usize,
+    ) -> BTreeSet<Bytes> {
+        let Some(Entered { queues, keys, .. }) = &self.entered else { return BTreeSet::new() };
+        let state = lock(&queues.state);
+        let queues = keys.iter().filter_map(|key| state.queues.get(key));
+        let next = queues.flat_map(|queue| queue.waiting.iter().take(2));
+        let wanted = next.filter_map(|ticket| state.tickets.get(ticket)).flat_map(|t| &t.keys);
+        let wanted: BTreeSet<_> = wanted.filter(|key| !is_known(key)).cloned().collect();
+        if wanted.len() > limit { BTreeSet::new() } else { wanted }
+    }
+
+    /// Leaves the post-image of a commit for the next holders.
+    pub(crate) fn leave(&mut self, post_image: Snapshot) {
+        let Some(Entered { queues, ticket, keys, .. }) = &self.entered else { return };
+        let (post_image, mut state) = (Arc::new(post_image), lock(&queues.state));
+        let Some(hold) = state.tickets.get(ticket).and_then(|ticket| ticket.hold) else { return };
+        for key in keys {
+            state.queues.entry(key.clone()).and_modify(|queue| {
+                queue.post_image = Some((hold, Arc::clone(&post_image)));
+            });
+        }
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.queues.change(|state| state.leave(self.ticket));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::kv::Revision;
+
+    fn keys(names: &[&'static str]) -> BTreeSet<Bytes> {
+        names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+    }
+
+    fn snapshot(revision: i64) -> Snapshot {
+        Snapshot { revision: Revision(revision), ..Snapshot::default() }
+    }
+
+    fn queue_count(queues: &ConflictQueues) -> usize {
+        let count = queues.count.load(Ordering::Relaxed);
+        assert_eq!(count, lock(&queues.state).queues.len());
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queue_without_users_is_removed() {
+        let queues = ConflictQueues::default();
+        let all = keys(&["a", "b"]);
+        assert!(queues.contended(all.iter()).is_empty());
+        let held = queues.hold(keys(&["b"])).await;
+        assert_eq!(queues.contended(all.iter()), ["b"]);
+        assert!(
+            held.contains(&Bytes::from_static(b"b")) && !held.contains(&Bytes::from_static(b"a"))
+        );
+
+        let waiter = timeout(Duration::from_millis(10), queues.hold(all.clone()));
+        assert!(waiter.await.is_err(), "b is held");
+        assert_eq!(queue_count(&queues), 1, "the dropped waiter has left a and b");
+        drop(held);
+        assert_eq!(queue_count(&queues), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_holder_starts_with_post_image_if_it_is_newer() {
+        for (read, post_image, expected) in [(4, 5, 5), (5, 5, 5), (6, 5, 6)] {
+            let queues = ConflictQueues::default();
+            let mut first = queues.hold(keys(&["a", "b"])).await;
+            let (mut second, ()) = tokio::join!(queues.hold(keys(&["b"])), async {
+                yield_now().await;
+                first.leave(snapshot(post_image));
+                drop(first);
+            });
+            let mut start = Some(snapshot(read));
+            second.take_post_image(&mut start);
+            assert_eq!(start.expect("something was read").revision, Revision(expected));
+        }
+    }
+
+    /// The commit of the hold that was in progress may be older than the transaction.
+    #[tokio::test(start_paused = true)]
+    async fn post_image_of_hold_in_progress_is_not_used_without_a_read() {
+        let queues = ConflictQueues::default();
+        let mut first = queues.hold(keys(&["a"])).await;
+        let hold = async |post_image| {
+            let mut held = queues.hold(keys(&["a"])).await;
+            let mut start = None;
+            held.take_post_image(&mut start);
+            held.leave(snapshot(post_image));
+            start.map(|start| start.revision)
+        };
+        let (second, third, ()) = tokio::join!(hold(6), hold(7), async {
+            yield_now().await;
+            first.leave(snapshot(5));
+            drop(first);
+        });
+        assert_eq!((second, third), (None, Some(Revision(6))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiters_pass_stuck_holder_one_after_the_other() {
+        let (queues, start) = (ConflictQueues::default(), Instant::now());
+        let stuck = queues.hold(keys(&["a"])).await;
+        let waiter = async || {
+            let held = queues.hold(keys(&["a"])).await;
+            let waited = start.elapsed();
+            sleep(Duration::from_millis(300)).await;
+            drop(held);
+            waited.as_millis()
+        };
+        let (one, other) = tokio::join!(waiter(), waiter());
+        let (second, third) = (one.min(other), one.max(other));
+        assert!((1_000..1_100).contains(&second), "waited for {second} ms");
+        assert!((1_300..1_400).contains(&third), "waited for {third} ms");
+        assert_eq!(queue_count(&queues), 0);
+        drop(stuck);
+        assert_eq!(queue_count(&queues), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holders_of_overlapping_keys_do_not_deadlock() {
+        let (queues, start) = (ConflictQueues::default(), Instant::now());
+        let hold = async |names: &[&'static str]| {
+            for _ in 0..10 {
+                let held = queues.hold(keys(names)).await;
+                yield_now().await;
+                drop(held);
+            }
+        };
+        tokio::join!(hold(&["a", "b"]), hold(&["b", "c"]), hold(&["c", "a"]));
+        assert_eq!(start.elapsed(), Duration::ZERO, "no holder was passed");
+        assert_eq!(queue_count(&queues), 0);
+    }
+}
