@@ -43,14 +43,16 @@
 //! | [`backoff`] | pauses that double, with jitter |
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
-//! Private: `shared` is the state that the primitives of one client share; `retry_read` repeats
-//! reads while the store is unavailable; `sync` locks a mutex whose other user may have panicked.
+//! Private: `shared` is the state that the primitives of one client share; `key_watch` watches a
+//! key until it is deleted; `retry_read` repeats reads while the store is unavailable; `sync` locks
+//! a mutex whose other user may have panicked.
 
 pub mod backend;
 pub mod backoff;
 pub mod client;
 pub mod election;
 pub mod error;
+mod key_watch;
 pub mod kv;
 pub mod layer;
 pub mod mutex;

@@ -141,6 +141,6 @@ impl Proclaimer {
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the value was changed.
     pub async fn proclaim(&self, value: impl IntoBytes + Send) -> Result<Header, PrimitiveError> {
-        self.ownership.set_value(value.into_bytes()).await
+        self.ownership.set_value(value).await
     }
 }

@@ -1,7 +1,7 @@
 //! One contender: enqueued, waiting, holding, released.
 
 use std::sync::OnceLock;
-use std::{fmt, iter};
+use std::{fmt, iter, ops::Deref};
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -12,15 +12,16 @@ use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
 use super::wait::WATCH_AFTER;
 use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
-use crate::kv::{Compare, Delete, FencingToken, Header, IntoBytes, KeyValue, Op, Txn, TxnResponse};
-use crate::session::{Session, SessionState};
+use crate::kv::{Delete, Header, KeyValue, Op};
+use crate::session::SessionState;
 use crate::shared::{HandoffSlot, Waiter};
 use crate::telemetry::queue as events;
 
-/// An entry of a [`WaitQueue`]. Dropping it removes it from the queue, in the background.
+/// An entry of a [`WaitQueue`]. Dropping it removes it from the queue, in the background. What may
+/// be done with its key is at [`Ownership`], to which it dereferences.
 #[must_use = "dropping a contender removes it from the queue"]
 pub struct Contender {
-    queue: WaitQueue,
+    pub(super) queue: WaitQueue,
     guard: KeyGuard,
     slot: HandoffSlot,
     /// Of the response that showed the position.
@@ -73,19 +74,9 @@ impl Contender {
         }
     }
 
-    pub(super) const fn queue(&self) -> &WaitQueue {
-        &self.queue
-    }
-
     /// What may be done with the key, without deleting it when dropped.
     pub(crate) const fn ownership(&self) -> &Ownership {
         self.guard.ownership()
-    }
-
-    /// Returns the session.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.ownership().session()
     }
 
     /// Returns the name of the queue.
@@ -94,30 +85,11 @@ impl Contender {
         self.queue.name()
     }
 
-    /// Returns the key in the queue.
-    #[must_use]
-    pub fn key(&self) -> &Bytes {
-        self.ownership().key()
-    }
-
     /// Returns the header of the response that showed the position: of the enqueue, or of the last
     /// read.
     #[must_use]
     pub const fn header(&self) -> Header {
         self.header
-    }
-
-    /// Returns the fencing token: the create revision of the key.
-    #[must_use]
-    pub fn fencing_token(&self) -> FencingToken {
-        self.ownership().fencing_token()
-    }
-
-    /// Returns a compare that holds as long as the key is in the queue. A contender that was first
-    /// once stays first as long as it holds.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.ownership().held_condition()
     }
 
     /// Waits until this contender is first.
@@ -171,16 +143,6 @@ impl Contender {
         guard.token().child_token()
     }
 
-    /// Waits until the key is lost, and returns why: the session was lost, or another client
-    /// deleted the key. It reads the key once in each TTL of the session, so that a watch that has
-    /// fallen silent delays the report and no more.
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.ownership().lost().await
-    }
-
     /// Runs `future` while the key is held; if it is lost, `future` is dropped.
     ///
     /// # Errors
@@ -197,32 +159,6 @@ impl Contender {
             reason = self.lost() => Err(reason),
             output = future => Ok(output),
         }
-    }
-
-    /// Applies `txn` if the key is still held, evaluated by the store in the same step.
-    ///
-    /// It is sent as a transaction nested in one with the [condition](Self::held_condition) that
-    /// the key is held, so its own conditions keep their meaning. It may have one operation less
-    /// than the limit of the backend.
-    ///
-    /// # Errors
-    /// `Lost` if the key is lost: nothing was applied. Otherwise the error of the backend.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.ownership().txn(txn).await
-    }
-
-    /// Changes the value that other clients read under the key. The position stays the same.
-    ///
-    /// # Errors
-    /// `Lost` if the key is lost: nothing was applied. Otherwise the error of the backend.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the value was changed.
-    pub async fn set_value(&self, value: impl IntoBytes + Send) -> Result<Header, PrimitiveError> {
-        self.ownership().set_value(value.into_bytes()).await
     }
 
     /// Leaves the queue: deletes the key, if it is still the one that was created.
@@ -278,6 +214,14 @@ impl Contender {
     }
 }
 
+impl Deref for Contender {
+    type Target = Ownership;
+
+    fn deref(&self) -> &Ownership {
+        self.guard.ownership()
+    }
+}
+
 impl Drop for Contender {
     fn drop(&mut self) {
         match (self.ownership().reported_loss(), self.session().state()) {
@@ -289,9 +233,6 @@ impl Drop for Contender {
 
 impl fmt::Debug for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Contender")
-            .field("ownership", self.ownership())
-            .field("position", &self.position)
-            .finish_non_exhaustive()
+        write!(f, "Contender({:?}, {:?})", self.ownership(), self.position)
     }
 }

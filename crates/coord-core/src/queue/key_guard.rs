@@ -12,21 +12,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
 
-use crate::backoff::Backoff;
 use crate::error::{Error, LossReason, Outcome, PrimitiveError, Result};
+use crate::key_watch::wait_deleted;
 use crate::kv::{
-    Compare, CompareOp, FencingToken, Header, Op, OpResponse, Put, Range, RangeResponse, Revision,
-    Txn, TxnResponse, Watch, WatchFilter, Watcher,
+    Compare, CompareOp, FencingToken, Header, IntoBytes, Op, OpResponse, Put, Revision, Txn,
+    TxnResponse,
 };
-use crate::retry_read::{FIRST_PAUSE, retry_read};
 use crate::session::{KeySuffix, OrphanedKey, Session, SessionState};
 use crate::shared::QueueEntry;
 
-/// A queue key, held by a session since the revision that created the key.
+/// A queue key, held by a session since the revision that created the key. Dropping it does not
+/// release the key; clones are handles to the same key.
 #[derive(Clone)]
-pub(crate) struct Ownership(Arc<Inner>);
+pub struct Ownership(Arc<Inner>);
 
 struct Inner {
     session: Session,
@@ -50,11 +49,15 @@ impl Ownership {
         self.0.reported_loss.get().copied()
     }
 
-    pub(super) fn session(&self) -> &Session {
+    /// Returns the session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
         &self.0.session
     }
 
-    pub(super) fn key(&self) -> &Bytes {
+    /// Returns the key in the queue.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
         &self.0.key
     }
 
@@ -68,17 +71,31 @@ impl Ownership {
         QueueEntry { key: self.key().clone(), created: self.created() }
     }
 
-    pub(super) fn fencing_token(&self) -> FencingToken {
+    /// Returns the fencing token: the create revision of the key.
+    #[must_use]
+    pub fn fencing_token(&self) -> FencingToken {
         FencingToken(self.created())
     }
 
-    /// A compare that holds as long as the key is in the queue.
-    pub(super) fn held_condition(&self) -> Compare {
+    /// Returns a compare that holds as long as the key is in the queue. A contender that was first
+    /// once stays first as long as it holds.
+    #[must_use]
+    pub fn held_condition(&self) -> Compare {
         Compare::create_revision(self.key(), CompareOp::Equal, self.created())
     }
 
-    /// Applies `txn` if the key is still in the queue, evaluated by the store in the same step.
-    pub(super) async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+    /// Applies `txn` if the key is still held, evaluated by the store in the same step.
+    ///
+    /// It is sent as a transaction nested in one with the [condition](Self::held_condition) that
+    /// the key is held, so its own conditions keep their meaning. It may have one operation less
+    /// than the limit of the backend.
+    ///
+    /// # Errors
+    /// `Lost` if the key is lost: nothing was applied. Otherwise the error of the backend.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the transaction was applied.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
         let TxnResponse { header, responses, .. } = self.while_in_queue([Op::Txn(txn)]).await?;
         match responses.into_iter().next() {
             Some(OpResponse::Txn(response)) => Ok(TxnResponse { header, ..response }),
@@ -86,9 +103,15 @@ impl Ownership {
         }
     }
 
-    /// Changes the value that other clients read under the key, if the key is still in the queue.
-    pub(crate) async fn set_value(&self, value: Bytes) -> Result<Header, PrimitiveError> {
-        let put = Put::new(self.key(), value).lease(self.session().lease_id());
+    /// Changes the value that other clients read under the key. The position stays the same.
+    ///
+    /// # Errors
+    /// `Lost` if the key is lost: nothing was applied. Otherwise the error of the backend.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the value was changed.
+    pub async fn set_value(&self, value: impl IntoBytes + Send) -> Result<Header, PrimitiveError> {
+        let put = Put::new(self.key(), value.into_bytes()).lease(self.session().lease_id());
         Ok(self.while_in_queue([Op::Put(put)]).await?.header)
     }
 
@@ -116,8 +139,13 @@ impl Ownership {
         *self.0.reported_loss.get_or_init(|| reason)
     }
 
-    /// Waits until the session is lost, or another client deletes the key.
-    pub(super) async fn lost(&self) -> LossReason {
+    /// Waits until the key is lost, and returns why: the session was lost, or another client
+    /// deleted the key. It reads the key once in each TTL of the session, so that a watch that has
+    /// fallen silent delays the report and no more.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn lost(&self) -> LossReason {
         tokio::select! {
             biased;
             reason = self.session().lost() => reason,
@@ -131,48 +159,9 @@ impl Ownership {
         self.why_evicted().await
     }
 
-    /// Waits until the key is surely deleted.
-    ///
-    /// The watch starts at the create revision and resumes where a read left off, so a deletion is
-    /// not missed. A watch that delivers nothing for `silent_after` may have fallen silent: the key
-    /// is read then.
     async fn deleted(&self, silent_after: Duration) {
-        let mut from = self.created();
-        let mut watcher = None;
-        let mut backoff = Backoff::new(FIRST_PAUSE, self.session().ttl());
-        loop {
-            if watcher.is_none() {
-                watcher = self.watch(Watch::new(self.key()).start_at(from.next())).await.ok();
-            }
-            let delivered = match &mut watcher {
-                Some(watcher) => timeout(silent_after, watcher.next()).await,
-                None => Ok(None),
-            };
-            match delivered {
-                Ok(Some(Ok(batch))) if !batch.events.is_empty() => return,
-                Ok(Some(Ok(_))) | Err(_) => backoff.reset(),
-                Ok(Some(Err(_)) | None) => {
-                    watcher = None;
-                    sleep(backoff.next()).await;
-                }
-            }
-            if let Ok(read) = self.read(Range::new(self.key()).keys_only()).await {
-                if read.kvs.first().is_none_or(|kv| kv.create_revision != self.created()) {
-                    return;
-                }
-                from = read.header.revision;
-            }
-        }
-    }
-
-    pub(super) async fn read(&self, range: Range) -> Result<RangeResponse> {
-        retry_read(|| self.session().backend().range(range.clone())).await
-    }
-
-    /// Watches deletions.
-    pub(super) async fn watch(&self, watch: Watch) -> Result<Watcher> {
-        let watch = watch.filter(WatchFilter::NoPut);
-        retry_read(|| self.session().backend().watch(watch.clone())).await
+        let (session, created) = (self.session(), self.created());
+        wait_deleted(session.backend(), self.key(), created, silent_after, session.ttl()).await;
     }
 }
 

@@ -56,7 +56,7 @@ use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use contender::Contender;
 use key_guard::KeyGuard;
-pub(crate) use key_guard::Ownership;
+pub use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;
 use position::Position;
 

@@ -14,11 +14,12 @@ use std::future::pending;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::contender::Contender;
 use super::position::{Position, is_foreign};
 use crate::error::{Error, PrimitiveError};
+use crate::key_watch::{read_patiently, watch_deletions};
 use crate::kv::{EventKind, Header, RangeResponse, Watch, WatchBatch, Watcher};
 use crate::retry_read::FIRST_PAUSE;
 use crate::shared::{Handoff, QueueEntry};
@@ -31,10 +32,6 @@ use crate::telemetry::queue as events;
 /// the work, and the read before success sees the own key anyway. A waiter that waits longer than
 /// this needs to learn at once that another client deleted either key.
 pub(super) const WATCH_AFTER: Duration = Duration::from_millis(250);
-
-/// How long a waiter whose predecessor's key was deleted waits for the hand-off. Event and response
-/// of one transaction arrive within a moment of each other, in either order.
-const HANDOFF_WITHIN: Duration = Duration::from_millis(100);
 
 /// Why a waiter woke up.
 enum Woken {
@@ -68,7 +65,8 @@ impl Contender {
             let watch_due = handoff.is_some().then_some(watch_from);
             watched = watched.filter(|(entry, _)| *entry == predecessor);
             if watched.is_none() && watch_due.is_none_or(|due| due <= Instant::now()) {
-                let watcher = self.ownership().watch(Watch::new(&predecessor.key)).await?;
+                let watch = Watch::new(&predecessor.key);
+                let watcher = watch_deletions(self.session().backend(), watch).await?;
                 let may_have_missed = watcher.header().revision > self.header().revision;
                 watched = Some((predecessor, watcher));
                 if may_have_missed {
@@ -97,12 +95,12 @@ impl Contender {
     async fn sleep(
         &self,
         watched: Option<&mut (QueueEntry, Watcher)>,
-        mut handoff: Option<&mut oneshot::Receiver<Handoff>>,
+        handoff: Option<&mut oneshot::Receiver<Handoff>>,
         watch_due: Option<Instant>,
     ) -> Result<Woken, PrimitiveError> {
         let watch_due = watch_due.filter(|_| watched.is_none());
         let handed_over = async {
-            match &mut handoff {
+            match handoff {
                 Some(handoff) => handoff.await,
                 None => pending().await,
             }
@@ -124,16 +122,12 @@ impl Contender {
             }
             () = sleep(self.session().ttl()) => return Ok(Woken::Otherwise),
         };
-        match (deleted, handoff) {
-            (Some(Ok(_)), None) => Ok(Woken::Otherwise),
-            (Some(Ok(_)), Some(handoff)) => {
-                let handed_over = timeout(HANDOFF_WITHIN, handoff).await.ok().and_then(Result::ok);
-                Ok(handed_over.map_or(Woken::Otherwise, Woken::HandedOver))
-            }
-            (Some(Err(error)), _) if !error.is_retryable() && !is_history_gone(&error) => {
+        match deleted {
+            Some(Ok(_)) => Ok(Woken::Otherwise),
+            Some(Err(error)) if !error.is_retryable() && !is_history_gone(&error) => {
                 Err(error.into())
             }
-            (Some(Err(_)) | None, _) => Ok(Woken::WatchEnded),
+            Some(Err(_)) | None => Ok(Woken::WatchEnded),
         }
     }
 
@@ -142,8 +136,8 @@ impl Contender {
     /// # Errors
     /// `Lost` if this contender was evicted; otherwise the error of the backend.
     pub(super) async fn refresh(&mut self) -> Result<(), PrimitiveError> {
-        let narrow = self.queue().keys.narrow(self.ownership().created());
-        let read = self.ownership().read(narrow).await?;
+        let narrow = self.queue.keys.narrow(self.ownership().created());
+        let read = read_patiently(self.session().backend(), narrow).await?;
         self.set_position(read.header, &read).await
     }
 
@@ -154,10 +148,11 @@ impl Contender {
         header: Header,
         read: &RangeResponse,
     ) -> Result<(), PrimitiveError> {
-        let (own, keys) = (self.ownership().entry(), &self.queue().keys);
+        let (own, keys) = (self.ownership().entry(), &self.queue.keys);
         let (mut header, mut position) = (header, Position::read(keys, &own, read));
         if position == Some(Position::Unknown) {
-            let all = self.ownership().read(keys.wide(own.created)).await?;
+            let wide = keys.wide(own.created);
+            let all = read_patiently(self.session().backend(), wide).await?;
             (header, position) = (all.header, Position::read(keys, &own, &all));
         }
         let Some(position) = position else {

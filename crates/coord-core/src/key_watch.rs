@@ -1,0 +1,64 @@
+//! Watching a key until it is deleted.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+
+use crate::backend::KvBackend;
+use crate::backoff::Backoff;
+use crate::error::Result;
+use crate::kv::{Range, RangeResponse, Revision, Watch, WatchFilter, Watcher};
+use crate::retry_read::{FIRST_PAUSE, retry_read};
+
+/// Waits until the key that `created` created is surely deleted.
+///
+/// The watch starts at that revision and resumes where a read left off, so a deletion is not
+/// missed. A watch that delivers nothing for `silent_after` may have fallen silent: the key is read
+/// then. A watch that ends is registered again, after pauses of up to `longest_pause`.
+pub(crate) async fn wait_deleted(
+    backend: &dyn KvBackend,
+    key: &Bytes,
+    created: Revision,
+    silent_after: Duration,
+    longest_pause: Duration,
+) {
+    let mut from = created;
+    let mut watcher = None;
+    let mut backoff = Backoff::new(FIRST_PAUSE, longest_pause);
+    loop {
+        if watcher.is_none() {
+            let watch = Watch::new(key).start_at(from.next());
+            watcher = watch_deletions(backend, watch).await.ok();
+        }
+        let delivered = match &mut watcher {
+            Some(watcher) => timeout(silent_after, watcher.next()).await,
+            None => Ok(None),
+        };
+        match delivered {
+            Ok(Some(Ok(batch))) if !batch.events.is_empty() => return,
+            Ok(Some(Ok(_))) | Err(_) => backoff.reset(),
+            Ok(Some(Err(_)) | None) => {
+                watcher = None;
+                sleep(backoff.next()).await;
+            }
+        }
+        if let Ok(read) = read_patiently(backend, Range::new(key).keys_only()).await {
+            if read.kvs.first().is_none_or(|kv| kv.create_revision != created) {
+                return;
+            }
+            from = read.header.revision;
+        }
+    }
+}
+
+/// Reads a range, while the store is unavailable again and again.
+pub(crate) async fn read_patiently(backend: &dyn KvBackend, range: Range) -> Result<RangeResponse> {
+    retry_read(|| backend.range(range.clone())).await
+}
+
+/// Registers a watch of deletions, while the store is unavailable again and again.
+pub(crate) async fn watch_deletions(backend: &dyn KvBackend, watch: Watch) -> Result<Watcher> {
+    let watch = watch.filter(WatchFilter::NoPut);
+    retry_read(|| backend.watch(watch.clone())).await
+}
