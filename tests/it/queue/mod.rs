@@ -385,7 +385,7 @@ async fn contender_with_its_predecessors_old_key_does_not_wait() {
 
     // Suffixes are reused lowest first: the sixth contender has the key of the predecessor.
     let mut back: Vec<_> = Vec::new();
-    while back.last().map(Contender::key) != Some(&former) {
+    while back.last().map(|contender: &Contender| contender.key()) != Some(&former) {
         back.push(line.enqueue("").await.unwrap());
     }
     last.release().await.unwrap();
