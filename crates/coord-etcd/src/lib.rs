@@ -312,7 +312,7 @@ impl KvBackend for EtcdBackend {
         self.shared.preflight.limits
     }
 
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
+    async fn put(&self, request: Put) -> Result<PutResponse> {
         let context = self.shared.preflight.put(&request)?;
         let request = &request;
         let call = self.call::<PutResponse, _, _, _>(context, |link| async move {

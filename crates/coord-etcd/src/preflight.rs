@@ -41,7 +41,7 @@ impl Preflight {
 
     pub(crate) fn range(&self, request: &Range) -> Result<RequestContext> {
         check_key(request.keys.start())?;
-        Ok(RequestContext { revision: requested(request.revision), ..self.read() })
+        Ok(RequestContext { revision: request.revision.filter(|revision| revision.0 > 0), ..self.read() })
     }
 
     pub(crate) fn put(&self, request: &Put) -> Result<RequestContext> {
@@ -83,11 +83,6 @@ impl Preflight {
 
 fn check_key(key: &[u8]) -> Result<()> {
     if key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
-}
-
-/// The revision, unless the request is about the newest.
-fn requested(revision: Revision) -> Option<Revision> {
-    (revision.0 > 0).then_some(revision)
 }
 
 /// Refuses a transaction with more than `limit` levels below the first.
@@ -134,7 +129,7 @@ impl<'a> Candidates<'a> {
         for op in txn.success.iter().chain(&txn.failure) {
             match op {
                 Op::Range(range) => {
-                    self.revisions.extend((range.revision.0 != 0).then_some(range.revision));
+                    self.revisions.extend(range.revision.filter(|revision| revision.0 != 0));
                 }
                 Op::Put(put) => {
                     self.leases.extend(put.lease);

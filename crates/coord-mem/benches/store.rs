@@ -11,8 +11,8 @@ use std::sync::RwLock;
 
 use bytes::Bytes;
 use coord_core::{
-    Client,
-    kv::{Compact, Range, Watch, Watcher},
+    KvBackend as _,
+    kv::{Compact, Put, Range, Watch, Watcher},
 };
 use coord_mem::MemBackend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -36,7 +36,7 @@ fn filled(runtime: &Runtime) -> MemBackend {
     let store = MemBackend::new();
     runtime.block_on(async {
         for key in keys() {
-            store.put(key, "value").await.expect("the store accepts it");
+            store.put(Put::new(key, "value")).await.expect("the store accepts it");
         }
     });
     store
@@ -100,7 +100,7 @@ fn get(criterion: &mut Criterion) {
         |keys| {
             runtime.block_on(async {
                 for key in keys {
-                    black_box(store.get(key).await.expect("the store responds"));
+                    black_box(store.range(Range::new(key)).await.expect("the store responds"));
                 }
             });
         },
@@ -150,7 +150,7 @@ fn put(criterion: &mut Criterion) {
             |keys| {
                 runtime.block_on(async {
                     for key in keys {
-                        black_box(store.put(key, &value).await.expect("the store accepts it"));
+                        black_box(store.put(Put::new(key, &value)).await.expect("the store accepts it"));
                     }
                 });
             },
@@ -166,11 +166,11 @@ fn put_one_key(criterion: &mut Criterion) {
         let store = MemBackend::builder().retain_revisions(kept).build();
         runtime.block_on(async {
             for _ in 0..=kept {
-                store.put("key", "value").await.expect("the store accepts it");
+                store.put(Put::new("key", "value")).await.expect("the store accepts it");
             }
         });
         criterion.bench_function(&format!("put, one key with {kept} revisions"), |bench| {
-            bench.to_async(&runtime).iter(|| store.put("key", "value"));
+            bench.to_async(&runtime).iter(|| store.put(Put::new("key", "value")));
         });
     }
 }

@@ -183,7 +183,7 @@ impl KvBackend for MemBackend {
         self.shared.options.limits
     }
 
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
+    async fn put(&self, request: Put) -> Result<PutResponse> {
         consume_budget().await;
         let size = put_size(&request);
         self.check_change_message(size)?;

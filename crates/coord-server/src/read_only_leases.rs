@@ -28,8 +28,13 @@ impl ReadOnlyLeases {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods, reason = "a provided method must not hide an override")]
-impl KvBackend for ReadOnlyLeases {
+impl Layer for ReadOnlyLeases {
+    type Inner = dyn KvBackend;
+
+    fn inner(&self) -> &dyn KvBackend {
+        &*self.store
+    }
+
     /// Reports the full TTL while the lease exists. The session notices the end of the lease by its
     /// contender's key, which the store then deletes.
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
@@ -38,52 +43,9 @@ impl KvBackend for ReadOnlyLeases {
         Ok(LeaseKeepAliveResponse { header: response.header, id, ttl: lease.granted })
     }
 
-    async fn range(&self, request: Range) -> Result<RangeResponse> {
-        self.store.range(request).await
-    }
-
-    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        self.store.txn(request).await
-    }
-
-    async fn watch(&self, request: Watch) -> Result<Watcher> {
-        self.store.watch(request).await
-    }
-
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.store.lease_grant(request).await
-    }
-
     /// Does nothing to the lease, so that it outlives the session.
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
         let response = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
         Ok(LeaseRevokeResponse { header: response.header })
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.store.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.store.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.store.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        self.store.put_with(request).await
-    }
-
-    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
-        self.store.delete(request).await
     }
 }

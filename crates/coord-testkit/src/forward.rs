@@ -17,7 +17,7 @@ macro_rules! forward_calls {
             $wrapper:
             range(request: coord_core::kv::Range) -> coord_core::kv::RangeResponse
                 = $crate::Call::Range(request.clone());
-            put_with(request: coord_core::kv::Put) -> coord_core::kv::PutResponse
+            put(request: coord_core::kv::Put) -> coord_core::kv::PutResponse
                 = $crate::Call::Put(request.clone());
             delete(request: coord_core::kv::Delete) -> coord_core::kv::DeleteResponse
                 = $crate::Call::Delete(request.clone());
@@ -52,7 +52,7 @@ macro_rules! forward_calls {
             async fn watch(
                 &self,
                 request: coord_core::kv::Watch,
-            ) -> coord_core::Result<coord_core::kv::Watch> {
+            ) -> coord_core::Result<coord_core::kv::Watcher> {
                 let inner = std::sync::Arc::clone(&self.inner);
                 let call = $crate::Call::Watch(request.clone());
                 let watch = self.call(call, async move { inner.watch(request).await }).await?;

@@ -174,6 +174,7 @@ enum State {
 }
 
 /// The connection between a process and the store, shared by all calls and watches of the process.
+#[derive(Debug)]
 struct Link {
     state: watch::Sender<State>,
 }
@@ -217,6 +218,7 @@ impl Link {
 type StateChange = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A backend whose calls pass a [`Link`].
+#[derive(Debug)]
 struct LinkedBackend<B> {
     inner: Arc<B>,
     link: Arc<Link>,

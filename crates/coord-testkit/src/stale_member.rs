@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use coord_core::{
+    layer::Layer,
     Error, KvBackend, Result,
     kv::{
         Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
@@ -72,11 +73,11 @@ impl<B: KvBackend> StaleMember<B> {
 
     /// Answers `range` as a member whose newest revision is `newest`.
     async fn range_at(&self, range: Range, newest: Revision) -> Result<RangeResponse> {
-        if range.revision > newest {
-            let (requested, current) = (Some(range.revision), Some(newest));
-            return Err(Error::FutureRevision { requested, current });
+        let requested = range.revision.filter(|revision| *revision > Revision::ZERO);
+        if requested.is_some_and(|revision| revision > newest) {
+            return Err(Error::FutureRevision { requested, current: Some(newest) });
         }
-        let as_of = if range.revision > Revision::ZERO { range.revision } else { newest };
+        let as_of = requested.unwrap_or(newest);
         let mut read = self.inner.range(range.at(as_of)).await?;
         read.header.revision = newest;
         Ok(read)
@@ -111,8 +112,13 @@ fn is_serializable(txn: &Txn) -> bool {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods, reason = "every read must be checked for staleness")]
-impl<B: KvBackend> KvBackend for StaleMember<B> {
+impl<B: KvBackend> Layer for StaleMember<B> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
+    }
+
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         match self.stale_revision() {
             Some(newest) if request.serializable => self.range_at(request, newest).await,
@@ -125,48 +131,5 @@ impl<B: KvBackend> KvBackend for StaleMember<B> {
             Some(newest) if is_serializable(&request) => self.txn_at(request, newest).await,
             _ => self.inner.txn(request).await,
         }
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        self.inner.put_with(request).await
-    }
-
-    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
-        self.inner.delete(request).await
-    }
-
-    async fn watch(&self, request: Watch) -> Result<Watcher> {
-        self.inner.watch(request).await
-    }
-
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.inner.lease_grant(request).await
-    }
-
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.inner.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.inner.lease_revoke(id).await
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.inner.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.inner.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.inner.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
     }
 }

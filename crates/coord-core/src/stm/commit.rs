@@ -1,15 +1,15 @@
 //! The commit of an attempt: builds the request and reads its response.
 //!
-//! The request is one transaction: *if* the read set is unchanged, *then* the write set, *else* read
-//! the read set again. So a conflict costs one request, and its response is a snapshot with which
-//! the next attempt starts. "The read set is unchanged" is, at the strong levels:
+//! The request is one transaction: *if* the read set is unchanged, *then* the write set, *else*
+//! read the read set again. So a conflict costs one request, and its response is a snapshot with
+//! which the next attempt starts. "The read set is unchanged" is, at the strong levels:
 //!
 //! - each key has the mod revision that the attempt has read, or still does not exist;
 //! - no key in a range that was read has a mod revision above the snapshot revision. This detects a
 //!   created and a changed key. The first compare detects a deleted key;
-//! - at `SerializableSnapshot`, each key of a blind write has the mod revision of the first snapshot
-//!   revision: it is read before the commit, as of that revision, because no other compare detects
-//!   a deleted key.
+//! - at `SerializableSnapshot`, each key of a blind write has the mod revision of the first
+//!   snapshot revision: it is read before the commit, as of that revision, because no other compare
+//!   detects a deleted key.
 //!
 //! At the strong levels a read-only attempt has seen one snapshot and needs no commit.
 
@@ -26,9 +26,9 @@ use crate::kv::{Compare, CompareOp, Delete, LeaseId, Op, Put, Range, Revision, T
 impl Transaction {
     /// Whether the attempt needs no commit: it writes nothing, and its reads need no validation.
     pub(super) fn is_complete(&self) -> bool {
-        let validated = self.isolation == Isolation::RepeatableReads
+        let needs_validation = self.isolation == Isolation::RepeatableReads
             && (self.read_set.len() > 1 || !self.ranges.is_empty());
-        self.write_set.is_empty() && !validated
+        self.write_set.is_empty() && !needs_validation
     }
 
     /// Checks the number of operations, and reads the keys of blind writes that are compared.

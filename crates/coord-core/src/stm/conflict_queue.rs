@@ -3,8 +3,8 @@
 //! When 64 tasks add one to the same key, each commit makes the 63 other attempts fail. Within one
 //! process waiting costs no request. So a transaction that has conflicted on a key locks the queue
 //! of that key, a fair mutex in memory, before its next attempt. A transaction that is about to
-//! commit to a key with a queue, and has not conflicted yet, enters the queue as well. A key without
-//! conflicts has no queue: then a transaction reads one atomic counter and takes no lock.
+//! commit to a key with a queue, and has not conflicted yet, enters the queue as well. A key
+//! without conflicts has no queue: then a transaction reads one atomic counter and takes no lock.
 //!
 //! A queue is a hint and protects nothing: other clients do not know it, and the compares of the
 //! commit detect every conflict.
@@ -12,11 +12,12 @@
 //! - **Order.** A transaction locks its queues in key order. To add a key it releases all its
 //!   queues and locks the union, so transactions cannot deadlock.
 //! - **Post-image.** The mutex holds what the last commit of a holder left: the keys of its read
-//!   set and write set, as of the commit revision. The next holder starts with the newest post-image
-//!   of its queues and sends no read. It uses only a post-image that is newer than a read of its own
-//!   transaction, so that no attempt sees a state older than its transaction.
+//!   set and write set, as of the commit revision. The next holder starts with the newest
+//!   post-image of its queues and sends no read. It uses only a post-image that is newer than a
+//!   read of its own transaction, so that no attempt sees a state older than its transaction.
 //! - **Stuck holder.** A waiter passes a holder that has held the queue for one second, for example
-//!   because its closure hangs. It replaces the queue with a new one; the old one ends with its users.
+//!   because its closure hangs. It replaces the queue with a new one; the old one ends with its
+//!   users.
 //!
 //! ```text
 //! T1                    T2                      T3                    mutex of n
@@ -216,5 +217,97 @@ impl HeldQueues<'_> {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.queues.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::kv::Revision;
+
+    fn keys(names: &[&'static str]) -> BTreeSet<Bytes> {
+        names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+    }
+
+    fn snapshot(revision: i64) -> Snapshot {
+        Snapshot { revision: Revision(revision), ..Snapshot::default() }
+    }
+
+    fn queue_count(queues: &ConflictQueues) -> usize {
+        let count = queues.count.load(Ordering::Relaxed);
+        assert_eq!(count, lock(&queues.by_key).len());
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queue_without_users_is_removed() {
+        let queues = ConflictQueues::default();
+        let all = keys(&["a", "b"]);
+        assert!(queues.contended(all.iter()).is_empty());
+        let held = queues.hold(keys(&["b"])).await;
+        assert_eq!(queues.contended(all.iter()), ["b"]);
+        assert!(
+            held.contains(&Bytes::from_static(b"b")) && !held.contains(&Bytes::from_static(b"a"))
+        );
+
+        let waiter = timeout(Duration::from_millis(10), queues.hold(all.clone()));
+        assert!(waiter.await.is_err(), "b is held");
+        assert_eq!(queue_count(&queues), 1, "the dropped waiter has released a and left b");
+        drop(held);
+        assert_eq!(queue_count(&queues), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_holder_starts_with_post_image_if_it_is_newer() {
+        for (read, post_image, expected) in [(4, 5, 5), (5, 5, 5), (6, 5, 6)] {
+            let queues = ConflictQueues::default();
+            let mut first = queues.hold(keys(&["a", "b"])).await;
+            let (mut second, ()) = tokio::join!(queues.hold(keys(&["b"])), async {
+                yield_now().await;
+                first.leave(snapshot(post_image));
+                drop(first);
+            });
+            let mut start = snapshot(read);
+            second.replace_if_newer(&mut start);
+            assert_eq!(start.revision, Revision(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiters_pass_stuck_holder_one_after_the_other() {
+        let (queues, start) = (ConflictQueues::default(), Instant::now());
+        let stuck = queues.hold(keys(&["a"])).await;
+        let waiter = async || {
+            let held = queues.hold(keys(&["a"])).await;
+            let waited = start.elapsed();
+            sleep(Duration::from_millis(300)).await;
+            drop(held);
+            waited.as_millis()
+        };
+        let (one, other) = tokio::join!(waiter(), waiter());
+        let (second, third) = (one.min(other), one.max(other));
+        assert!((1_000..1_100).contains(&second), "waited for {second} ms");
+        assert!((1_300..1_400).contains(&third), "waited for {third} ms");
+        assert_eq!(queue_count(&queues), 0);
+        drop(stuck);
+        assert_eq!(queue_count(&queues), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holders_of_overlapping_keys_do_not_deadlock() {
+        let (queues, start) = (ConflictQueues::default(), Instant::now());
+        let hold = async |names: &[&'static str]| {
+            for _ in 0..10 {
+                let held = queues.hold(keys(names)).await;
+                yield_now().await;
+                drop(held);
+            }
+        };
+        tokio::join!(hold(&["a", "b"]), hold(&["b", "c"]), hold(&["c", "a"]));
+        assert_eq!(start.elapsed(), Duration::ZERO, "no holder was passed");
+        assert_eq!(queue_count(&queues), 0);
     }
 }

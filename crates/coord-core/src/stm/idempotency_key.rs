@@ -1,13 +1,13 @@
 //! Idempotency keys: they show whether a commit without a response was applied.
 //!
 //! Each commit also puts its *idempotency key*, a small key whose value is a number that is used
-//! once. If no response is received, the key shows whether the commit was applied. Reading it is not
-//! enough: a request that was not applied yet may still be delayed. So the resolving request puts
-//! the key, on the condition that the commit has not; and the commit has the condition that the key
-//! is as the commit before has left it. At most one of the two is applied:
+//! once. If no response is received, the key shows whether the commit was applied. Reading it is
+//! not enough: a request that was not applied yet may still be delayed. So the resolving request
+//! puts the key, on the condition that the commit has not; and the commit has the condition that
+//! the key is as the commit before has left it. At most one of the two is applied:
 //!
 //! ```text
-//! key: 4, put at 20                                        (commit 4 was the one before)
+//! key: 4, put at 20                                        (left by commit 4)
 //! commit 5, if the key was put at 20: no response
 //! put "fence 5", if the key was put at 20
 //!   succeeded: commit 5 was not applied and cannot be applied any more. Retry.

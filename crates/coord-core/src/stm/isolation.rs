@@ -4,8 +4,8 @@ use std::fmt;
 
 /// What a transaction may see of concurrent transactions.
 ///
-/// The names are those of Go's package. Two of them promise less, or more, than they say. This table
-/// shows what each level permits to a transaction that commits:
+/// The names are those of Go's package. Two of them promise less, or more, than they say. This
+/// table shows what each level permits to a transaction that commits:
 ///
 /// | | `SerializableSnapshot` | `Serializable` | `RepeatableReads` | `ReadCommitted` |
 /// |---|---|---|---|---|
@@ -34,8 +34,9 @@ pub enum Isolation {
     SerializableSnapshot,
     /// Strict serializability. Every attempt sees one snapshot.
     Serializable,
-    /// Each key is read once, from any member. A transaction that writes is strictly serializable if
-    /// it reads single keys. A read-only transaction may see old data, all of it from one revision.
+    /// Each key is read once, from any member. A transaction that writes is strictly serializable
+    /// if it reads single keys. A read-only transaction may see old data, all of it from one
+    /// revision.
     RepeatableReads,
     /// Each key is read once, from any member, and the commit compares no key that was read. All
     /// writes of the transaction appear at once. A transaction that reads the key of a lock is

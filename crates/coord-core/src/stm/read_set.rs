@@ -16,15 +16,12 @@ pub(super) struct Versioned {
 /// Keys that were read, with what the read returned: `None` for a key that did not exist.
 pub(super) type ReadSet = BTreeMap<Bytes, Option<Versioned>>;
 
-/// Ranges that were read, with their keys.
-pub(super) type RangeReads = Vec<(KeyRange, Vec<KeyValue>)>;
-
 /// Part of the store as of one revision. An attempt can start with it instead of reading.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) revision: Revision,
     pub(super) keys: ReadSet,
-    pub(super) ranges: RangeReads,
+    pub(super) ranges: Vec<(KeyRange, Vec<KeyValue>)>,
 }
 
 impl From<KeyValue> for Versioned {

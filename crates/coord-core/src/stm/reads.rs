@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::read_set::{RangeReads, ReadSet, Snapshot, Versioned, kvs, single, unchanged};
+use super::read_set::{ReadSet, Snapshot, Versioned, kvs, single, unchanged};
 use super::transaction::{SnapshotRevision, Transaction};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -11,11 +11,14 @@ use crate::kv::{KeyRange, KeyValue, Range, Revision, Txn, TxnResponse};
 /// The largest extension: with more keys it costs more than the conflict that it may avoid.
 const EXTENSION_KEYS_MAX: usize = 32;
 
+/// The revision of the store at a response, and the keys of each range that was read.
+type Fetched = (Revision, Vec<Vec<KeyValue>>);
+
 impl Transaction {
     /// Reads keys that the closure may read later. Only those that it reads enter the read set.
     pub(super) async fn prefetch(&mut self, keys: &[Bytes]) -> Result<()> {
         self.read(keys).await?;
-        self.prefetched = std::mem::take(&mut self.read_set);
+        self.prefetched.keys = std::mem::take(&mut self.read_set);
         Ok(())
     }
 
@@ -39,7 +42,7 @@ impl Transaction {
             if self.read_set.contains_key(key) || missing.contains(key) {
                 continue;
             }
-            match self.prefetched.remove(key) {
+            match self.prefetched.keys.remove(key) {
                 Some(read) => drop(self.read_set.insert(key.clone(), read)),
                 None => missing.push(key.clone()),
             }
@@ -47,15 +50,11 @@ impl Transaction {
         missing
     }
 
-    /// Reads the keys of blind writes as of `first`, the first snapshot revision.
-    pub(super) async fn read_blind_writes(
-        &mut self,
-        first: Revision,
-        keys: Vec<Bytes>,
-    ) -> Result<()> {
+    /// Reads the keys of blind writes as of the first snapshot revision, `at`.
+    pub(super) async fn read_blind_writes(&mut self, at: Revision, keys: Vec<Bytes>) -> Result<()> {
         let mut missing = Vec::new();
         for key in keys {
-            match self.prefetched.remove(&key) {
+            match self.prefetched.keys.remove(&key) {
                 // The snapshot is not extended while a prefetched key is unread.
                 Some(read) => drop(self.blind_writes.insert(key, read)),
                 None => missing.push(key),
@@ -63,7 +62,7 @@ impl Transaction {
         }
         for missing in missing.chunks(self.keys_per_request()) {
             let ranges = missing.iter().map(Range::new).collect();
-            let (_, read) = self.fetch_as_of(first, ranges).await?;
+            let (_, read) = self.fetch_as_of(at, ranges).await?;
             self.blind_writes.extend(versioned(missing, read));
         }
         Ok(())
@@ -86,8 +85,8 @@ impl Transaction {
         let extendable = !missing.is_empty()
             && !self.read_set.is_empty()
             && self.ranges.is_empty()
-            && self.prefetched_ranges.is_empty()
-            && self.prefetched.is_empty()
+            && self.prefetched.keys.is_empty()
+            && self.prefetched.ranges.is_empty()
             && self.read_set.len() + 2 * missing.len() <= keys_max;
         extendable.then_some(at)
     }
@@ -107,7 +106,7 @@ impl Transaction {
             SnapshotRevision::Extended { from, at: revision }
         } else {
             let keys = self.read_set.keys().cloned().zip(read).collect();
-            let newer = Snapshot { revision, keys, ranges: RangeReads::new() };
+            let newer = Snapshot { revision, keys, ranges: Vec::new() };
             SnapshotRevision::Stale { at, newer }
         };
         Ok(())
@@ -136,7 +135,7 @@ impl Transaction {
 
     /// Reads the keys of a range, without the writes of this transaction.
     pub(super) async fn read_range(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>> {
-        let prefetched = self.prefetched_ranges.iter().find(|(prefetched, _)| prefetched == range);
+        let prefetched = self.prefetched.ranges.iter().find(|(prefetched, _)| prefetched == range);
         let found = match prefetched {
             Some((_, found)) => found.clone(),
             None => self.fetch(vec![Range::new(range)]).await?.pop().unwrap_or_default(),
@@ -169,11 +168,7 @@ impl Transaction {
     }
 
     /// Reads as of a revision, from any member that has reached it.
-    async fn fetch_as_of(
-        &self,
-        at: Revision,
-        ranges: Vec<Range>,
-    ) -> Result<(Revision, Vec<Vec<KeyValue>>)> {
+    async fn fetch_as_of(&self, at: Revision, ranges: Vec<Range>) -> Result<Fetched> {
         let ranges: Vec<_> = ranges.into_iter().map(|range| range.at(at)).collect();
         match send(&*self.backend, serializable(ranges.clone())).await {
             Err(Error::FutureRevision { .. }) => send(&*self.backend, ranges).await,
@@ -198,10 +193,7 @@ fn serializable(ranges: Vec<Range>) -> Vec<Range> {
 }
 
 /// Reads ranges in one request, all as of one revision.
-async fn send(
-    backend: &dyn KvBackend,
-    mut ranges: Vec<Range>,
-) -> Result<(Revision, Vec<Vec<KeyValue>>)> {
+async fn send(backend: &dyn KvBackend, mut ranges: Vec<Range>) -> Result<Fetched> {
     if ranges.len() == 1 {
         let read = backend.range(ranges.remove(0)).await?;
         return Ok((read.header.revision, vec![read.kvs]));

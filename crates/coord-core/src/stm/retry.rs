@@ -1,8 +1,20 @@
-//! The budget of a transaction: how many attempts, for how long, with which pauses.
+//! The retries of a transaction: its budget, and what happens before the next attempt.
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::conflict_queue::HeldQueues;
+use super::read_set::Snapshot;
+use super::run::{Phase, Run};
+use super::{Conflict, StmError};
 use crate::backoff::{Backoff, Jitter};
+use crate::error::Error;
+use crate::telemetry::transaction;
+
+/// After a longer pause a snapshot is read again: it has probably changed.
+const SNAPSHOT_REUSED_WITHIN: Duration = Duration::from_millis(20);
 
 /// The budget for the attempts of a transaction, and the pauses between them.
 ///
@@ -54,4 +66,86 @@ impl Retry {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         Backoff::new(self.pause_min, self.pause_max).jitter(Jitter::Full, seed)
     }
+}
+
+impl Run<'_> {
+    /// Returns when the next attempt may start after a failed one, or the error if there is none.
+    pub(super) async fn retry_after_failure<E>(&mut self, error: Error) -> Result<(), StmError<E>> {
+        if self.is_spent() || !is_worth_a_retry(&error) || self.pause().await.is_none() {
+            return Err(StmError::Backend(error));
+        }
+        Ok(())
+    }
+
+    /// Returns when the next attempt may start after a conflict, or the error if there is none.
+    pub(super) async fn retry_after_conflict<E>(
+        &mut self,
+        conflicts: Vec<Conflict>,
+        found: Snapshot,
+    ) -> Result<(), StmError<E>> {
+        transaction::conflicted(self.attempts, &conflicts);
+        if self.is_spent() || !self.wait_after_conflict(&conflicts, found).await {
+            let (attempts, elapsed) = (self.attempts, self.started.elapsed());
+            return Err(StmError::RetriesExhausted { attempts, elapsed, conflicts });
+        }
+        self.conflicts.extend(conflicts);
+        Ok(())
+    }
+
+    /// Waits in the conflict queues, or pauses. Returns whether there is time for another attempt.
+    async fn wait_after_conflict(&mut self, conflicts: &[Conflict], found: Snapshot) -> bool {
+        if conflicts.iter().any(|conflict| !self.held.contains(&conflict.key)) {
+            self.phase = Phase::Admitted;
+            let keys = conflicts.iter().map(|conflict| conflict.key.clone()).collect();
+            self.enter_queues(keys, Some(found)).await;
+            return Instant::now() < self.deadline;
+        }
+        let pause = match self.phase {
+            // What the attempt started with was older than the wait; `found` is current.
+            Phase::Admitted | Phase::AdmittedAfterYield => Some(Duration::ZERO),
+            Phase::Optimistic | Phase::Contended => self.pause().await,
+        };
+        self.phase = Phase::Contended;
+        self.start = pause.filter(|pause| *pause < SNAPSHOT_REUSED_WITHIN).map(|_| found);
+        pause.is_some()
+    }
+
+    /// Waits until it holds the queues of `keys` and of those that it holds already, or until the
+    /// deadline. The next attempt starts with the newest post-image of these queues, if that is
+    /// newer than what the transaction itself has read.
+    pub(super) async fn enter_queues(&mut self, keys: Vec<Bytes>, read: Option<Snapshot>) {
+        // All are released and then locked in key order: see the module `conflict_queue`.
+        let keys = self.held.keys().cloned().chain(keys).collect();
+        self.held = HeldQueues::default();
+        self.start = read;
+        let queues = self.stm.client.conflict_queues();
+        if let Ok(held) = timeout_at(self.deadline, queues.hold(keys)).await {
+            self.held = held;
+            if let Some(read) = &mut self.start {
+                self.held.replace_if_newer(read);
+            }
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        let attempts_max = self.stm.retry.attempts_max;
+        attempts_max.is_some_and(|max| self.attempts >= max) || Instant::now() >= self.deadline
+    }
+
+    /// Pauses and returns for how long; `None`, without a pause, if it would end after the
+    /// deadline.
+    async fn pause(&mut self) -> Option<Duration> {
+        let pause = self.backoff.next();
+        if pause >= self.deadline.saturating_duration_since(Instant::now()) {
+            return None;
+        }
+        sleep(pause).await;
+        Some(pause)
+    }
+}
+
+/// Whether another attempt may not meet the same error.
+const fn is_worth_a_retry(error: &Error) -> bool {
+    // The snapshot was compacted, or the member is stale: the next attempt has a newer snapshot.
+    matches!(error, Error::Compacted { .. } | Error::FutureRevision { .. }) || error.is_retryable()
 }

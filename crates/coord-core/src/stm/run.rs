@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::conflict_queue::HeldQueues;
 use super::idempotency_key::{IdempotencyKey, Resolution};
@@ -16,9 +16,6 @@ use crate::error::{Error, LossReason, Outcome, Result};
 use crate::kv::Revision;
 use crate::session::SessionState;
 use crate::telemetry::transaction;
-
-/// After a longer pause a snapshot is read again: it has probably changed.
-const SNAPSHOT_REUSED_WITHIN: Duration = Duration::from_millis(20);
 
 /// Caps `Retry::time_max` so that the clock can represent the deadline: about 30 years.
 const TIME_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -42,7 +39,7 @@ enum AttemptOutcome {
 
 /// Where the next attempt stands between optimism and the conflict queues.
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// Without conflicts so far.
     Optimistic,
     /// Conflicted, and holds the queues of those keys now. No attempt was made since.
@@ -55,18 +52,18 @@ enum Phase {
 }
 
 /// One transaction, between its attempts.
-struct Run<'a> {
-    stm: &'a Stm,
-    started: Instant,
-    deadline: Instant,
-    attempts: u32,
+pub(super) struct Run<'a> {
+    pub(super) stm: &'a Stm,
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+    pub(super) attempts: u32,
     /// The conflicts of all attempts so far.
-    conflicts: Vec<Conflict>,
-    phase: Phase,
-    held: HeldQueues<'a>,
+    pub(super) conflicts: Vec<Conflict>,
+    pub(super) phase: Phase,
+    pub(super) held: HeldQueues<'a>,
     /// What the next attempt starts with.
-    start: Option<Snapshot>,
-    backoff: Backoff,
+    pub(super) start: Option<Snapshot>,
+    pub(super) backoff: Backoff,
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -329,89 +326,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns when the next attempt may start after a failed one, or the error if there is none.
-    async fn retry_after_failure<E>(&mut self, error: Error) -> Result<(), StmError<E>> {
-        if self.is_spent() || !is_worth_a_retry(&error) || self.pause().await.is_none() {
-            return Err(StmError::Backend(error));
-        }
-        Ok(())
-    }
-
-    /// Returns when the next attempt may start after a conflict, or the error if there is none.
-    async fn retry_after_conflict<E>(
-        &mut self,
-        conflicts: Vec<Conflict>,
-        found: Snapshot,
-    ) -> Result<(), StmError<E>> {
-        transaction::conflicted(self.attempts, &conflicts);
-        if self.is_spent() {
-            return Err(self.exhausted(conflicts));
-        }
-        if conflicts.iter().any(|conflict| !self.held.contains(&conflict.key)) {
-            self.phase = Phase::Admitted;
-            let keys = conflicts.iter().map(|conflict| conflict.key.clone()).collect();
-            self.enter_queues(keys, Some(found)).await;
-            if Instant::now() >= self.deadline {
-                return Err(self.exhausted(conflicts));
-            }
-        } else {
-            let pause = match self.phase {
-                // The snapshot from before the wait was outdated; this one is current.
-                Phase::Admitted | Phase::AdmittedAfterYield => Some(Duration::ZERO),
-                Phase::Optimistic | Phase::Contended => self.pause().await,
-            };
-            let Some(pause) = pause else { return Err(self.exhausted(conflicts)) };
-            self.phase = Phase::Contended;
-            self.start = (pause < SNAPSHOT_REUSED_WITHIN).then_some(found);
-        }
-        self.conflicts.extend(conflicts);
-        Ok(())
-    }
-
-    /// Waits until it holds the queues of `keys` and of those that it holds already, or until the
-    /// deadline. The next attempt starts with the newest post-image of these queues, if that is
-    /// newer than what the transaction itself has read.
-    async fn enter_queues(&mut self, keys: Vec<Bytes>, read: Option<Snapshot>) {
-        // All are released and then locked in key order: see the module `conflict_queue`.
-        let keys = self.held.keys().cloned().chain(keys).collect();
-        self.held = HeldQueues::default();
-        self.start = read;
-        let queues = self.stm.client.conflict_queues();
-        if let Ok(held) = timeout_at(self.deadline, queues.hold(keys)).await {
-            self.held = held;
-            if let Some(read) = &mut self.start {
-                self.held.replace_if_newer(read);
-            }
-        }
-    }
-
-    fn is_spent(&self) -> bool {
-        let attempts_max = self.stm.retry.attempts_max;
-        attempts_max.is_some_and(|max| self.attempts >= max) || Instant::now() >= self.deadline
-    }
-
-    /// Pauses and returns for how long; `None`, without a pause, if it would end after the deadline.
-    async fn pause(&mut self) -> Option<Duration> {
-        let pause = self.backoff.next();
-        if pause >= self.deadline.saturating_duration_since(Instant::now()) {
-            return None;
-        }
-        sleep(pause).await;
-        Some(pause)
-    }
-
-    fn exhausted<E>(&self, conflicts: Vec<Conflict>) -> StmError<E> {
-        let (attempts, elapsed) = (self.attempts, self.started.elapsed());
-        StmError::RetriesExhausted { attempts, elapsed, conflicts }
-    }
-
     fn into_info(self, revision: Revision, resolved: bool) -> CommitInfo {
         CommitInfo { revision, attempts: self.attempts, conflicts: self.conflicts, resolved }
     }
-}
-
-/// Whether another attempt may not meet the same error.
-const fn is_worth_a_retry(error: &Error) -> bool {
-    // The snapshot was compacted, or the member is stale: the next attempt has a newer snapshot.
-    matches!(error, Error::Compacted { .. } | Error::FutureRevision { .. }) || error.is_retryable()
 }

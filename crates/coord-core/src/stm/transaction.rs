@@ -13,7 +13,7 @@
 //! ```text
 //! get x           linearizable: x at revision 17, the snapshot revision
 //!                                            another client puts y at 18
-//! get y           serializable, if x is unchanged: it is, so y at 18; the snapshot is extended to 18
+//! get y           serializable, if x is unchanged: it is, so the snapshot is extended: y at 18
 //!                                            another client puts y and z at 19
 //! get z           y has changed: z at 18, and besides x, y and z at 19
 //! put x, get x    answered from the write set
@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::read_set::{RangeReads, ReadSet, Snapshot, mod_revision};
+use super::read_set::{ReadSet, Snapshot, mod_revision};
 use super::{Isolation, Value};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
@@ -72,8 +72,7 @@ pub struct Transaction {
     pub(super) newest_read: Option<Revision>,
     /// What the next reads return without a request. At the strong levels it is as of the snapshot
     /// revision. A key that is read moves to the read set.
-    pub(super) prefetched: ReadSet,
-    pub(super) prefetched_ranges: RangeReads,
+    pub(super) prefetched: Snapshot,
     pub(super) read_set: ReadSet,
     pub(super) ranges: Vec<KeyRange>,
     /// The keys of blind writes as of the first snapshot revision. Only the commit compares them:
@@ -111,7 +110,6 @@ impl Transaction {
         start: Option<Snapshot>,
     ) -> Self {
         let newest_read = start.as_ref().map(|start| start.revision);
-        let start = start.unwrap_or_default();
         Self {
             backend,
             isolation,
@@ -121,8 +119,7 @@ impl Transaction {
                 _ => SnapshotRevision::Unset,
             },
             newest_read,
-            prefetched: start.keys,
-            prefetched_ranges: start.ranges,
+            prefetched: start.unwrap_or_default(),
             read_set: ReadSet::new(),
             ranges: Vec::new(),
             blind_writes: ReadSet::new(),

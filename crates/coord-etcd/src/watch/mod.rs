@@ -157,9 +157,8 @@ impl Watches {
 
 /// Gives an empty key its meaning in a watch, and refuses a watch that can receive no events.
 fn normalize(mut request: Watch) -> Result<Watch> {
-    if request.start_revision < Revision::ZERO {
-        let requested = Some(request.start_revision);
-        return Err(Error::Compacted { requested, compact_revision: None });
+    if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
+        return Err(Error::Compacted { requested: Some(start), compact_revision: None });
     }
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());

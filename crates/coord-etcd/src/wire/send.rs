@@ -11,17 +11,22 @@ use etcd_client as etcd;
 
 use super::lease_number;
 
+/// A revision as etcd has it: zero if there is none.
+fn revision(revision: Option<Revision>) -> i64 {
+    revision.map_or(0, i64::from)
+}
+
 /// A range: its key and its options.
 pub(crate) fn range(range: &Range) -> (Vec<u8>, etcd::GetOptions) {
     let mut options = etcd::GetOptions::new()
         .with_range(range.keys.range_end().clone())
-        .with_revision(range.revision.0)
-        .with_limit(range.limit)
+        .with_revision(revision(range.revision))
+        .with_limit(range.limit.map_or(0, |limit| i64::try_from(limit.get()).unwrap_or(i64::MAX)))
         .with_sort(sort_target(range.sort_target), sort_order(range.sort_order))
-        .with_min_mod_revision(range.min_mod_revision.0)
-        .with_max_mod_revision(range.max_mod_revision.0)
-        .with_min_create_revision(range.min_create_revision.0)
-        .with_max_create_revision(range.max_create_revision.0);
+        .with_min_mod_revision(revision(range.min_mod_revision))
+        .with_max_mod_revision(revision(range.max_mod_revision))
+        .with_min_create_revision(revision(range.min_create_revision))
+        .with_max_create_revision(revision(range.max_create_revision));
     if range.serializable {
         options = options.with_serializable();
     }
@@ -136,7 +141,7 @@ pub(crate) fn watch(watch: &Watch) -> (Vec<u8>, etcd::WatchOptions) {
     });
     let mut options = etcd::WatchOptions::new()
         .with_range(watch.keys.range_end().clone())
-        .with_start_revision(watch.start_revision.0)
+        .with_start_revision(revision(watch.start_revision))
         .with_filters(filters.collect::<Vec<_>>());
     if watch.prev_kv {
         options = options.with_prev_key();

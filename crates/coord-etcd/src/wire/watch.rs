@@ -3,6 +3,7 @@
 use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchFilter};
 use etcd_client::proto::{PbEvent, PbWatch, PbWatchUnion};
 
+use super::request::revision;
 use super::{FromWire, Malformed, ToWire};
 
 /// A request on a watch stream.
@@ -36,7 +37,7 @@ impl FromWire<PbWatch> for WatchCall {
                 });
                 let request = Watch {
                     keys: KeyRange::from_wire(create.key, create.range_end),
-                    start_revision: Revision(create.start_revision),
+                    start_revision: revision(create.start_revision),
                     prev_kv: create.prev_kv,
                     filters: filters.collect::<Result<_, _>>()?,
                     progress_notify: create.progress_notify,

@@ -10,13 +10,14 @@ use super::Store;
 impl Store {
     /// Serves a range request outside a transaction.
     pub(crate) fn range(&self, request: &Range) -> Result<RangeResponse> {
-        let (requested, current) = (request.revision, self.revision);
-        if requested > current {
-            let (requested, current) = (Some(requested), Some(current));
-            return Err(Error::FutureRevision { requested, current });
-        }
-        if requested > Revision::ZERO && requested < self.compact_revision {
-            return Err(self.compacted_error(requested));
+        if let Some(requested) = positive(request.revision) {
+            if requested > self.revision {
+                let (requested, current) = (Some(requested), Some(self.revision));
+                return Err(Error::FutureRevision { requested, current });
+            }
+            if requested < self.compact_revision {
+                return Err(self.compacted_error(requested));
+            }
         }
         Ok(RangeResponse { header: self.header(), ..self.select(request) })
     }
@@ -29,7 +30,7 @@ impl Store {
         }
         let mut count = 0;
         let mut selected = Vec::new();
-        let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
+        let limit = request.limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
         // One more than the limit, to detect whether keys were left out.
         let capacity = match limit {
             _ if request.count_only => 0,
@@ -44,10 +45,9 @@ impl Store {
         };
         // Inside a transaction, its own changes have a higher revision than `self.revision` and
         // must be read too, so revision 0 is not the same as the current revision.
-        if request.revision > Revision::ZERO {
-            self.index.visit_at(&request.keys, request.revision, select);
-        } else {
-            self.index.visit(&request.keys, select);
+        match positive(request.revision) {
+            Some(revision) => self.index.visit_at(&request.keys, revision, select),
+            None => self.index.visit(&request.keys, select),
         }
 
         if has_filters(request) {
@@ -63,16 +63,25 @@ impl Store {
     /// The same for a single key, which needs no sort and no limit.
     fn select_one(&self, request: &Range) -> RangeResponse {
         let key = request.keys.start();
-        let kv = if request.revision > Revision::ZERO {
-            self.index.get_at(key, request.revision)
-        } else {
-            self.index.get(key)
+        let kv = match positive(request.revision) {
+            Some(revision) => self.index.get_at(key, revision),
+            None => self.index.get(key),
         };
         let selected = kv.filter(|kv| !request.count_only && passes_filters(request, kv));
         let kvs = selected.map(|kv| returned_kv(request, kv)).into_iter().collect();
         let count = i64::from(kv.is_some());
         RangeResponse { header: Header::default(), kvs, more: false, count }
     }
+}
+
+/// A bound of a filter, if there is one: etcd takes zero for none.
+fn set(bound: Option<Revision>) -> Option<Revision> {
+    bound.filter(|bound| *bound != Revision::ZERO)
+}
+
+/// The revision to read at, if it is not the newest: etcd takes zero or less for the newest.
+fn positive(revision: Option<Revision>) -> Option<Revision> {
+    revision.filter(|revision| *revision > Revision::ZERO)
 }
 
 /// Whether the limit may be applied before sorting. etcd applies it even for a request without a
@@ -93,14 +102,14 @@ fn has_filters(request: &Range) -> bool {
         request.min_create_revision,
         request.max_create_revision,
     ]
-    .iter()
-    .any(|&bound| bound != Revision::ZERO)
+    .into_iter()
+    .any(|bound| set(bound).is_some())
 }
 
 /// Whether a key meets the request's limits of mod and create revisions.
 fn passes_filters(request: &Range, kv: &KeyValue) -> bool {
-    let least = |bound, revision| bound == Revision::ZERO || revision >= bound;
-    let most = |bound, revision| bound == Revision::ZERO || revision <= bound;
+    let least = |bound, revision| set(bound).is_none_or(|bound| revision >= bound);
+    let most = |bound, revision| set(bound).is_none_or(|bound| revision <= bound);
     least(request.min_mod_revision, kv.mod_revision)
         && most(request.max_mod_revision, kv.mod_revision)
         && least(request.min_create_revision, kv.create_revision)

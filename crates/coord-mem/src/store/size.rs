@@ -20,7 +20,7 @@
 //! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and `raft_internal.proto`.
 
 use coord_core::kv::{
-    Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Txn, Watch,
+    Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Revision, Txn, Watch,
 };
 
 /// The size of a request of `size` bytes as an entry of the raft log.
@@ -43,15 +43,16 @@ fn op_size(op: &Op) -> usize {
 }
 
 pub(crate) fn range_size(range: &Range) -> usize {
+    let revision = |revision: Option<Revision>| revision.map_or(0, i64::from);
     let numbers = [
-        range.revision.0,
-        range.limit,
+        revision(range.revision),
+        range.limit.map_or(0, |limit| limit.get().cast_signed()),
         range.sort_order as i64,
         range.sort_target as i64,
-        range.min_mod_revision.0,
-        range.max_mod_revision.0,
-        range.min_create_revision.0,
-        range.max_create_revision.0,
+        revision(range.min_mod_revision),
+        revision(range.max_mod_revision),
+        revision(range.min_create_revision),
+        revision(range.max_create_revision),
     ];
     keys_size(&range.keys)
         + numbers.into_iter().map(number).sum::<usize>()
@@ -79,7 +80,7 @@ pub(crate) fn txn_size(txn: &Txn) -> usize {
 
 pub(crate) fn watch_size(watch: &Watch) -> usize {
     let create = keys_size(&watch.keys)
-        + number(watch.start_revision.0)
+        + number(watch.start_revision.map_or(0, i64::from))
         + flags([watch.progress_notify, watch.prev_kv])
         // Repeated numbers are packed into one bytes field; each filter takes one byte.
         + bytes(watch.filters.len());

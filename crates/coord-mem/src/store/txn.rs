@@ -144,10 +144,10 @@ impl Store {
     /// Unlike outside a transaction, a negative revision is not treated as zero, but compared with
     /// the compact revision, which is -1 before the first compaction.
     fn check_range(&self, range: &Range) -> Result<()> {
-        let (requested, current) = (range.revision, self.revision);
-        if requested == Revision::ZERO {
+        let Some(requested) = range.revision.filter(|revision| *revision != Revision::ZERO) else {
             return Ok(());
-        }
+        };
+        let current = self.revision;
         if requested > current {
             let (requested, current) = (Some(requested), Some(current));
             return Err(Error::FutureRevision { requested, current });

@@ -80,7 +80,7 @@ impl WatcherRegistry {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let start = request.start_revision;
         let registration = Arc::new(Registration { id, request, state: Mutex::default() });
-        if start > Revision::ZERO && start <= store.revision() {
+        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start)) {
             let mut state = registration.lock();
             state.catch_up_from = Some(start);
             registration.catch_up(&mut state, store);
@@ -156,7 +156,7 @@ impl Registration {
             EventKind::Put => WatchFilter::NoPut,
             EventKind::Delete => WatchFilter::NoDelete,
         };
-        if change.kv.mod_revision < self.request.start_revision
+        if self.request.start_revision.is_some_and(|start| change.kv.mod_revision < start)
             || self.request.filters.contains(&excluding_filter)
         {
             return None;
@@ -210,8 +210,8 @@ pub(crate) fn normalize(mut request: Watch, store: &Store) -> Result<Watch> {
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());
     }
-    if request.start_revision < Revision::ZERO {
-        return Err(store.compacted_error(request.start_revision));
+    if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
+        return Err(store.compacted_error(start));
     }
     if request.keys.is_empty() {
         return Err(Error::EmptyWatchRange { keys: request.keys });

@@ -282,7 +282,7 @@ where
             return self.reject_watch(reason).await;
         }
         let progress_notify = std::mem::take(&mut request.progress_notify);
-        let start = request.start_revision;
+        let start = request.start_revision.unwrap_or_default();
         let reason = match self.services.backend().watch(request).await {
             Ok(_) if self.watches.contains_key(&requested_id) && requested_id != 0 => {
                 DUPLICATE_ID_MESSAGE.into()

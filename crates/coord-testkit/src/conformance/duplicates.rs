@@ -2,7 +2,7 @@
 //!
 //! The file of [`Txn::check`] states the rule; the cases here follow from it.
 
-use coord_core::{
+use coord_core::{Client, 
     KvBackend,
     error::ErrorKind,
     kv::{Compare, Delete, KeyRange, Op, Put, Txn},

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{
-    Client, Error, KvBackend,
+    Client, Error,
     error::{ErrorKind, Outcome},
     kv::{
         Compact, EventKind, KeyRange, KeyValue, LeaseGrant, LeaseId, LeaseTimeToLive, Op,

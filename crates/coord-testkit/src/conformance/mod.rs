@@ -76,7 +76,7 @@ mod watch;
 
 use std::fmt;
 
-use coord_core::KvBackend;
+use coord_core::Client;
 use futures_util::future::BoxFuture;
 
 pub use crate::clock::Clock;
@@ -98,19 +98,20 @@ pub struct Case {
 }
 
 /// The code of a case.
-type Check = for<'a> fn(&'a dyn KvBackend) -> BoxFuture<'a, Result<(), Failure>>;
+type Check = for<'a> fn(&'a Client) -> BoxFuture<'a, Result<(), Failure>>;
 
 impl Case {
     /// Runs the case on a backend, which must have no keys and no leases.
     ///
     /// ```
+    /// use coord_core::Client;
     /// use coord_mem::MemBackend;
     /// use coord_testkit::conformance::cases;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() {
     /// let case = cases().find(|case| case.name == "put_is_read_back").unwrap();
-    /// case.check(&MemBackend::new()).await.expect("a put is read back");
+    /// case.check(&Client::new(MemBackend::new())).await.expect("a put is read back");
     /// # }
     /// ```
     ///

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use coord_core::{
+use coord_core::{Client, 
     KvBackend,
     kv::{KeyRange, Revision, Watch, Watcher},
 };

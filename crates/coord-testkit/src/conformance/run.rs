@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::KvBackend;
+use coord_core::{Client, KvBackend};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -36,7 +36,7 @@ fn runtime(clock: Clock) -> std::io::Result<Runtime> {
 }
 
 type Guard = Box<dyn Any + Send>;
-type Factory = dyn Fn() -> BoxFuture<'static, (Guard, Arc<dyn KvBackend>)> + Send + Sync;
+type Factory = dyn Fn() -> BoxFuture<'static, (Guard, Client)> + Send + Sync;
 
 /// A backend under test: its name, its clock, a factory, and the capabilities that it claims.
 ///
@@ -133,7 +133,7 @@ impl Suite {
             let needs_fresh = case.requires.contains(&Capability::FreshStore);
             let fresh = self.fresh.as_ref().filter(|_| needs_fresh);
             let (_guard, kv) = fresh.unwrap_or(&self.factory)().await;
-            case.check(&*kv).await
+            case.check(&kv).await
         };
         let after = case_timeout(self.clock);
         match timeout(after, AssertUnwindSafe(check).catch_unwind()).await {
@@ -184,7 +184,7 @@ where
         let created = factory();
         Box::pin(async move {
             let (guard, backend) = created.await;
-            (Box::new(guard) as Guard, Arc::new(backend) as Arc<dyn KvBackend>)
+            (Box::new(guard) as Guard, Client::new(backend))
         })
     })
 }

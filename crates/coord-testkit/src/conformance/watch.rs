@@ -17,7 +17,7 @@ use super::helpers::{
 };
 use super::table;
 
-table! { Watcher;
+table! { Watch;
     watch_header_carries_the_registration_revision,
     watch_delivers_every_change_after_its_registration,
     watch_without_start_skips_earlier_changes,

@@ -37,7 +37,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
                 let request = draft.resolve(current);
                 self.both(|kv| kv.range(request.clone())).await
             }
-            Operation::Put(request) => self.both(|kv| kv.put_with(request.clone())).await,
+            Operation::Put(request) => self.both(|kv| kv.put(request.clone())).await,
             Operation::Delete(request) => self.both(|kv| kv.delete(request.clone())).await,
             Operation::Txn(draft) => {
                 let request = draft.resolve(current);

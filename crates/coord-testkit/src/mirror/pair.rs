@@ -70,7 +70,7 @@ impl WatchPair {
         right: Watcher,
     ) -> Self {
         let (left, right) = (Side::new(left), Side::new(right));
-        let start = request.start_revision;
+        let start = request.start_revision.unwrap_or_default();
         let caught_up = start <= Revision::ZERO || start > registered;
         Self { request, registered, lost_tombstones, left, right, caught_up }
     }
@@ -99,7 +99,7 @@ impl WatchPair {
         let passes_none =
             self.has_filter(WatchFilter::NoPut) && self.has_filter(WatchFilter::NoDelete);
         let latest_start = current.0.saturating_add(MAX_REVISIONS_AHEAD);
-        !ended && !passes_none && self.request.start_revision.0 <= latest_start
+        !ended && !passes_none && self.request.start_revision.is_none_or(|start| start.0 <= latest_start)
     }
 
     pub(super) fn request_progress(&mut self) {
@@ -254,7 +254,7 @@ pub(super) fn markers<'a>(
     let (mut keys, mut least, mut with_delete) = (BTreeSet::new(), Revision(1), false);
     for pair in pairs {
         keys.insert(pair.marker_key());
-        least = least.max(pair.request.start_revision);
+        least = least.max(pair.request.start_revision.unwrap_or_default());
         with_delete |= pair.has_filter(WatchFilter::NoPut);
     }
     (keys, least, with_delete)

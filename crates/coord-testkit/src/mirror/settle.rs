@@ -20,7 +20,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         }
         let right = within(self.timeout, self.right.watch(request.clone())).await?;
         let header =
-            |watch: &Result<Watcher>| watch.as_ref().map(Watch::header).map_err(Error::clone);
+            |watch: &Result<Watcher>| watch.as_ref().map(Watcher::header).map_err(Error::clone);
         self.compare(header(&left), header(&right))?;
         if let (Ok(left), Ok(right)) = (left, right) {
             let lost = self.lost_tombstones(request.start_revision);
@@ -30,8 +30,10 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
     }
 
     /// The revision whose deletions a watch from `start` may omit.
-    fn lost_tombstones(&self, start: Revision) -> Option<Revision> {
-        (self.tombstones == Tombstones::MayBeLost && start == self.compacted).then_some(start)
+    fn lost_tombstones(&self, start: Option<Revision>) -> Option<Revision> {
+        start.filter(|start| {
+            self.tombstones == Tombstones::MayBeLost && *start == self.compacted
+        })
     }
 
     /// Compares the batches that watches have delivered so far, without waiting for more.

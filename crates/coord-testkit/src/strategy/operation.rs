@@ -36,6 +36,11 @@ impl At {
             Self::Absolute(revision) => revision,
         })
     }
+
+    /// The same for a field that may have no revision: zero is none.
+    fn resolve_option(self, current: Revision) -> Option<Revision> {
+        Some(self.resolve(current)).filter(|revision| *revision != Revision::ZERO)
+    }
 }
 
 /// An operation on a store.
@@ -107,9 +112,9 @@ impl RangeDraft {
     /// The request, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Range {
-        let [min_mod, max_mod, min_create, max_create] = self.filters.map(|at| at.resolve(current));
+        let [min_mod, max_mod, min_create, max_create] = self.filters.map(|at| at.resolve_option(current));
         Range {
-            revision: self.revision.resolve(current),
+            revision: self.revision.resolve_option(current),
             min_mod_revision: min_mod,
             max_mod_revision: max_mod,
             min_create_revision: min_create,
@@ -223,6 +228,6 @@ impl WatchDraft {
     /// The request, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Watch {
-        Watch { start_revision: self.start.resolve(current), ..self.request.clone() }
+        Watch { start_revision: self.start.resolve_option(current), ..self.request.clone() }
     }
 }

@@ -62,7 +62,7 @@ impl fmt::Display for RangeDraft {
         if self.revision != At::Absolute(0) {
             write!(f, " at {}", self.revision)?;
         }
-        if *limit != 0 {
+        if let Some(limit) = limit {
             write!(f, ", limit {limit}")?;
         }
         if (*sort_target, *sort_order) != (SortTarget::Key, SortOrder::None) {

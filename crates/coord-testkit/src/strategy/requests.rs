@@ -21,7 +21,7 @@ pub fn range() -> BoxedStrategy<RangeDraft> {
         2 => Just([At::Absolute(0); 4]),
         1 => [at_or_unset(), at_or_unset(), at_or_unset(), at_or_unset()],
     ];
-    let limit = prop_oneof![3 => Just(0), 3 => 1_i64..=3, 1 => select(&[-1, i64::MAX][..])];
+    let limit = prop_oneof![3 => Just(0), 3 => 1_u64..=3, 1 => Just(i64::MAX.cast_unsigned())];
     let order = select(&[SortOrder::None, SortOrder::Ascending, SortOrder::Descending][..]);
     let target = select(
         &[

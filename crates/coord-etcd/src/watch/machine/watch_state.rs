@@ -155,7 +155,10 @@ impl WatchState {
             pending_reply: Some(pending_reply),
             progress_requested: None,
             unproven_progress: None,
-            next: request.start_revision,
+            next: match request.start_revision {
+                Some(start) => start,
+                None => Revision::ZERO,
+            },
             newest_known: Revision::ZERO,
             starts_at_next: false,
             request,
