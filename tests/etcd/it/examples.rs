@@ -32,7 +32,10 @@ async fn ledger_on_etcd_has_the_balances_of_a_sequential_run() {
     let cluster = Setup::new(Release::newest()).start().await;
     let message = printed(&cluster, "ledger", &["tests/data/transfers.csv"]).await;
     assert!(message.contains("is killed at transfer 4950, holding the lock"), "{message}");
-    assert!(message.contains("total 100000; every balance is that of a sequential run"), "{message}");
+    assert!(
+        message.contains("total 100000; every balance is that of a sequential run"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

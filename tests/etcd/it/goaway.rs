@@ -11,8 +11,8 @@ use coord_core::{
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
-use coord_etcd_tests::scripted::{Answer, Scripted};
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::scripted::{ScriptedResponse, ScriptedServer};
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use futures_util::StreamExt as _;
@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 use crate::support::{client, secs, session};
 
-async fn store() -> Served {
-    Served::start(Server::builder(MemBackend::new())).await
+async fn store() -> TestServer {
+    TestServer::start(Server::builder(MemBackend::new())).await
 }
 
 /// Each connection processes three requests and ends with GOAWAY. Requests on higher streams were
@@ -32,14 +32,14 @@ async fn store() -> Served {
 async fn requests_above_the_last_stream_id_are_resent() {
     let processed = Arc::new(Mutex::new(BTreeMap::<Vec<u8>, usize>::new()));
     let counted = Arc::clone(&processed);
-    let server = Scripted::start(move |asked| {
-        if asked.stream > 5 {
+    let server = ScriptedServer::start(move |request| {
+        if request.stream > 5 {
             return Vec::new();
         }
-        *counted.lock().unwrap().entry(asked.message.clone()).or_default() += 1;
-        match asked.stream {
-            5 => vec![Answer::GoAway(5, 0), Answer::GOOD],
-            _ => vec![Answer::GOOD],
+        *counted.lock().unwrap().entry(request.message.clone()).or_default() += 1;
+        match request.stream {
+            5 => vec![ScriptedResponse::GoAway(5, 0), ScriptedResponse::GOOD],
+            _ => vec![ScriptedResponse::GOOD],
         }
     });
     let server = server.await;
@@ -137,11 +137,11 @@ async fn session_survives_on_a_connection_with_one_stream() {
 async fn change_up_to_the_last_stream_id_has_unknown_outcome() {
     let received = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&received);
-    let server = Scripted::start(move |asked| match asked.number {
-        0 => vec![Answer::GOOD],
+    let server = ScriptedServer::start(move |request| match request.number {
+        0 => vec![ScriptedResponse::GOOD],
         _ => {
             *counted.lock().unwrap() += 1;
-            vec![Answer::GoAway(asked.stream, 0), Answer::Hangup]
+            vec![ScriptedResponse::GoAway(request.stream, 0), ScriptedResponse::Hangup]
         }
     });
     let server = server.await;

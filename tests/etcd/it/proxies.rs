@@ -10,8 +10,8 @@ use coord_core::{
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
-use coord_etcd_tests::scripted::{Answer, Scripted};
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::scripted::{ScriptedResponse, ScriptedServer};
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use tokio::time::{Instant, timeout};
@@ -33,10 +33,10 @@ const GRPC: &str = "application/grpc";
 
 /// The responses, and the result of a change after each. A read, a connect, a keep-alive or a watch
 /// fails over after any of them.
-const ANSWERS: &[(&str, Answer, Change)] = {
-    use Answer::*;
+const ANSWERS: &[(&str, ScriptedResponse, Change)] = {
     use Change::*;
     use ErrorKind::{Backend, PermissionDenied, Timeout, Unauthenticated, Unavailable};
+    use ScriptedResponse::*;
     &[
         ("429", Page(429, HTML), Unknown(Unavailable)),
         ("502", Page(502, HTML), Unknown(Unavailable)),
@@ -81,17 +81,24 @@ const ANSWERS: &[(&str, Answer, Change)] = {
     ]
 };
 
-async fn store() -> Served {
-    Served::start(Server::builder(MemBackend::new())).await
+async fn store() -> TestServer {
+    TestServer::start(Server::builder(MemBackend::new())).await
 }
 
 /// A client that prefers an endpoint with a valid response to the first request, and with `answer`
 /// to all later ones. The second endpoint is a store.
-async fn failing_after_connect(answer: Answer, store: &Served) -> (Arc<dyn KvBackend>, Scripted) {
-    let failing = Scripted::start(move |asked| {
-        let answer = if asked.number == 0 { Answer::GOOD } else { answer };
+async fn failing_after_connect(
+    answer: ScriptedResponse,
+    store: &TestServer,
+) -> (Arc<dyn KvBackend>, ScriptedServer) {
+    let failing = ScriptedServer::start(move |request| {
+        let answer = if request.number == 0 { ScriptedResponse::GOOD } else { answer };
         // After the GOAWAY the connection stays open until it is closed.
-        if let Answer::GoAway(..) = answer { vec![answer, Answer::Hangup] } else { vec![answer] }
+        if let ScriptedResponse::GoAway(..) = answer {
+            vec![answer, ScriptedResponse::Hangup]
+        } else {
+            vec![answer]
+        }
     });
     let failing = failing.await;
     let endpoints = [failing.endpoint(), store.endpoint()];
@@ -105,7 +112,7 @@ async fn connect_fails_over_after_each_response() {
     let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
     other.put("a", "1").await.unwrap();
     for (name, answer, _) in ANSWERS {
-        let bad = Scripted::start(|_| vec![*answer]).await;
+        let bad = ScriptedServer::start(|_| vec![*answer]).await;
         let connected = EtcdBackend::connect([bad.endpoint(), store.endpoint()]).await;
         let kv = connected.unwrap_or_else(|error| panic!("{name}: {error}"));
         let read = kv.get("a").await.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -117,7 +124,7 @@ async fn connect_fails_over_after_each_response() {
 async fn connect_fails_over_from_an_http_1_server() {
     let store = store().await;
     for status in ["200 OK", "400 Bad Request", "502 Bad Gateway"] {
-        let bad = Scripted::start_http1(status).await;
+        let bad = ScriptedServer::start_http1(status).await;
         let kv = EtcdBackend::connect([bad.endpoint(), store.endpoint()]).await;
         kv.expect("the other endpoint is healthy").put("a", status).await.unwrap();
     }
@@ -191,7 +198,7 @@ async fn change_has_its_outcome_and_the_next_one_fails_over() {
 #[tokio::test]
 async fn error_names_the_endpoint_and_the_http_status() {
     for (status, text) in [(502, "502 Bad Gateway"), (404, "404 Not Found")] {
-        let bad = Scripted::start(move |_| vec![Answer::Page(status, HTML)]).await;
+        let bad = ScriptedServer::start(move |_| vec![ScriptedResponse::Page(status, HTML)]).await;
         let builder = EtcdBackend::builder([bad.endpoint()]).request_timeout(secs(1));
         let error = builder.connect().await.expect_err("there is no store").to_string();
         assert!(error.contains(bad.endpoint()) && error.contains(text), "{error}");
@@ -203,8 +210,8 @@ async fn error_names_the_endpoint_and_the_http_status() {
 #[tokio::test]
 async fn session_survives_a_proxy_whose_member_died() {
     let shared = MemBackend::new();
-    let dying = Served::start(Server::builder(shared.clone())).await;
-    let healthy = Served::start(Server::builder(shared)).await;
+    let dying = TestServer::start(Server::builder(shared.clone())).await;
+    let healthy = TestServer::start(Server::builder(shared)).await;
     let proxy = Proxy::start(dying.endpoint(), Limits::default()).await;
     let kv = client(&[proxy.endpoint().to_owned(), healthy.endpoint().to_owned()]).await;
     let session = session(&kv, 2).await;
@@ -216,16 +223,16 @@ async fn session_survives_a_proxy_whose_member_died() {
 }
 
 /// The responses of a proxy that permits no request, and the texts in the errors.
-const DENIALS: [(Answer, &str); 2] = [
-    (Answer::Grpc(7, "RBAC: access denied"), "RBAC: access denied"),
-    (Answer::Grpc(16, "Jwt is missing"), "Jwt is missing"),
+const DENIALS: [(ScriptedResponse, &str); 2] = [
+    (ScriptedResponse::Grpc(7, "RBAC: access denied"), "RBAC: access denied"),
+    (ScriptedResponse::Grpc(16, "Jwt is missing"), "Jwt is missing"),
 ];
 
 /// The proxy's "permission denied" counted as a response of etcd.
 #[tokio::test]
 async fn connect_fails_when_only_a_proxy_responds() {
     for (denial, text) in DENIALS {
-        let proxy = Scripted::start(move |_| vec![denial]).await;
+        let proxy = ScriptedServer::start(move |_| vec![denial]).await;
         let builder = EtcdBackend::builder([proxy.endpoint()]).connect_within(secs(30));
         let message = refused(builder.connect().await, ErrorKind::Backend);
         assert!(message.contains(proxy.endpoint()) && message.contains(text), "{message}");
@@ -238,7 +245,7 @@ async fn watch_survives_a_restart_beside_a_denying_proxy() {
     for (denial, text) in DENIALS {
         let denied = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&denied);
-        let proxy = Scripted::start(move |_| {
+        let proxy = ScriptedServer::start(move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
             vec![denial]
         });

@@ -9,7 +9,7 @@ use coord_core::{
     kv::Watch,
 };
 use coord_etcd::EtcdBackend;
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use tokio::time::timeout;
@@ -17,16 +17,16 @@ use tokio::time::timeout;
 use crate::support::{client, secs, session};
 
 /// Stops a server, and starts one with an empty store at its address.
-async fn restart_empty(mut old: Served) -> Served {
+async fn restart_empty(mut old: TestServer) -> TestServer {
     let endpoint = old.endpoint().to_owned();
     old.stop();
     old.stopped().await;
-    Served::start_at(Server::builder(MemBackend::new()), &endpoint).await
+    TestServer::start_at(Server::builder(MemBackend::new()), &endpoint).await
 }
 
 #[tokio::test]
 async fn watch_ends_when_the_history_was_replaced() {
-    let server = Served::start(Server::builder(MemBackend::new())).await;
+    let server = TestServer::start(Server::builder(MemBackend::new())).await;
     let kv = EtcdBackend::connect([server.endpoint()]).await.unwrap();
     for n in 0..20 {
         kv.put("a", n.to_string()).await.unwrap();
@@ -47,7 +47,7 @@ async fn watch_ends_when_the_history_was_replaced() {
 /// Two holders had the same key, lease and fencing token, and both guarded writes were applied.
 #[tokio::test]
 async fn holder_and_observer_detect_a_server_that_restarts_empty() {
-    let server = Served::start(Server::builder(MemBackend::new())).await;
+    let server = TestServer::start(Server::builder(MemBackend::new())).await;
     let kv = client(&[server.endpoint().to_owned()]).await;
     let old = session(&kv, 5).await;
     let held = Mutex::new(&old, "m").lock().await.unwrap();

@@ -5,7 +5,7 @@ use coord_core::{
     kv::{LeaseGrant, Watch},
 };
 use coord_etcd::EtcdBackend;
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use tokio::runtime::{Builder, Runtime};
@@ -20,7 +20,7 @@ fn runtime() -> Runtime {
 #[test]
 fn backend_redials_on_another_runtime() {
     let servers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store = servers.block_on(Served::start(Server::builder(MemBackend::new())));
+    let store = servers.block_on(TestServer::start(Server::builder(MemBackend::new())));
     let connected = runtime().block_on(async {
         let kv = EtcdBackend::connect([store.endpoint()]).await.unwrap();
         let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;

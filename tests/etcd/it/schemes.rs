@@ -6,7 +6,7 @@ use std::path::Path;
 
 use coord_core::{Client, Error, error::ErrorKind};
 use coord_etcd::{ConfigError, EtcdBackend, Tls};
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_etcd_tests::{Authority, Release, Setup};
 use coord_mem::MemBackend;
 use coord_server::Server;
@@ -66,7 +66,7 @@ async fn unknown_scheme_is_refused_before_dialling() {
 #[tokio::test]
 async fn scheme_in_capitals_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Served::start(Server::builder(MemBackend::new())).await;
+    let store = TestServer::start(Server::builder(MemBackend::new())).await;
     let socket = folder.path().join("plain");
     let _forwarding = forward(&socket, store.endpoint());
     let capitals = store.endpoint().replace("http", "HTTP");
