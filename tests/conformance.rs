@@ -24,7 +24,7 @@ fn trace() -> Suite {
 /// A prefix of a store that has keys right before and after the prefix.
 fn prefix() -> Suite {
     let factory = async || {
-        let whole = MemBackend::new();
+        let whole = Client::new(MemBackend::new());
         for foreign in ["a", "p", "p.", "p/", "p0", "q"] {
             whole.put(foreign, "foreign").await.expect("a put of a short key succeeds");
         }

@@ -14,10 +14,10 @@ use crate::go::{Store, TESTS};
 fn main() -> ExitCode {
     let trials = TESTS.iter().map(|test| {
         test.trial("mem", true, async |_members| {
-            let store = MemBackend::new();
+            let store = Client::new(MemBackend::new());
             // Clones share the store, as clients share a server. One member stands in for three.
             let client = move |_| {
-                let client = Arc::new(store.clone()) as Arc<dyn KvBackend>;
+                let client = another(&store) as Client;
                 Box::pin(async { client }) as _
             };
             ((), Store::new(client))

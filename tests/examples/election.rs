@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 async fn elect(store: Store) -> Result<()> {
     let kv = store.connect().await?;
     let s1 = Session::builder(&kv).open().await?;
-    let s2 = Session::builder(kv).open().await?;
+    let s2 = Session::builder(&kv).open().await?;
     let (e1, e2) = (Election::new(&s1, "/my-election/"), Election::new(&s2, "/my-election/"));
     let mut leaders = e1.observe();
 

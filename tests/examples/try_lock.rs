@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 async fn try_twice(store: Store) -> Result<()> {
     let kv = store.connect().await?;
     let s1 = Session::builder(&kv).open().await?;
-    let s2 = Session::builder(kv).open().await?;
+    let s2 = Session::builder(&kv).open().await?;
     let (m1, m2) = (Mutex::new(&s1, "/my-lock"), Mutex::new(&s2, "/my-lock"));
 
     let first = m1.lock().await?;

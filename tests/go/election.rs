@@ -24,7 +24,7 @@ async fn next(leaders: &mut Leaders) -> Option<Leader> {
 
 /// The value of the first leader that a new observer of `name` sees.
 async fn first_seen(store: &Store, member: usize, name: &'static str) -> String {
-    let mut leaders = Observer::new(store.client_of(member).await, name).observe();
+    let mut leaders = Election::observer(&store.client_of(member).await, name).observe();
     loop {
         if let Some(value) = next_value(&mut leaders).await {
             return value;
@@ -205,7 +205,7 @@ pub(super) async fn election_observe_fresh_responses_on_proclaim(store: Store) {
 async fn session_on_a_lease(store: &Store) -> Session {
     let kv = store.client().await;
     let lease = lease(&*kv, 30).await;
-    Session::builder(kv).lease(lease).open().await.expect(AVAILABLE)
+    Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE)
 }
 
 /// The second candidate is elected when the first resigns, not before, and then its value is read.
@@ -226,7 +226,7 @@ pub(super) async fn v3_election_campaign(store: Store) {
 /// Two successive leaders proclaim several values. In Go an observer may skip values, but must not
 /// go back; here it sees every value.
 pub(super) async fn v3_election_observe(store: Store) {
-    let mut leaders = Observer::new(store.client().await, "foo").observe();
+    let mut leaders = Election::observer(&store.client().await, "foo").observe();
     assert_eq!(next_value(&mut leaders).await, None, "the stream has started");
     let (s1, s2) = (session_on_a_lease(&store).await, session_on_a_lease(&store).await);
     let (e1, e2) = (Election::new(&s1, "foo"), Election::new(&s2, "foo"));

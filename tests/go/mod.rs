@@ -34,23 +34,23 @@ const WAIT_LIMIT: Duration = Duration::from_secs(30);
 /// A store under test, as a function that connects to its `n`th member.
 #[derive(Clone)]
 pub(crate) struct Store {
-    connect: Arc<dyn Fn(usize) -> BoxFuture<'static, Arc<dyn KvBackend>> + Send + Sync>,
+    connect: Arc<dyn Fn(usize) -> BoxFuture<'static, Client> + Send + Sync>,
 }
 
 impl Store {
     pub(crate) fn new(
-        connect: impl Fn(usize) -> BoxFuture<'static, Arc<dyn KvBackend>> + Send + Sync + 'static,
+        connect: impl Fn(usize) -> BoxFuture<'static, Client> + Send + Sync + 'static,
     ) -> Self {
         Self { connect: Arc::new(connect) }
     }
 
     /// A new client of the first member.
-    async fn client(&self) -> Arc<dyn KvBackend> {
+    async fn client(&self) -> Client {
         self.client_of(0).await
     }
 
     /// A new client of the `n`th member, modulo the number of members.
-    async fn client_of(&self, n: usize) -> Arc<dyn KvBackend> {
+    async fn client_of(&self, n: usize) -> Client {
         (self.connect)(n).await
     }
 

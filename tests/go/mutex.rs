@@ -151,9 +151,9 @@ pub(super) async fn mutex_waits_on_current_holder(store: Store) {
 }
 
 /// A session on an existing lease of 30 s, as in etcd's lock service.
-async fn session_on_a_lease(kv: Arc<dyn KvBackend>) -> Session {
+async fn session_on_a_lease(kv: Client) -> Session {
     let lease = lease(&*kv, 30).await;
-    Session::builder(kv).lease(lease).open().await.expect(AVAILABLE)
+    Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE)
 }
 
 /// A waiter on one lease acquires the lock after the holder on another lease, at a larger revision.

@@ -32,7 +32,7 @@ pub(crate) enum Answer {
 /// A contender of Go's package. Its key is named after its lease alone, so that two contenders of
 /// one session share a key.
 pub(crate) struct Contender {
-    kv: Arc<dyn KvBackend>,
+    kv: Client,
     pub(crate) lease: LeaseId,
     prefix: String,
     pub(crate) key: String,
@@ -42,7 +42,7 @@ pub(crate) struct Contender {
 }
 
 impl Contender {
-    pub(crate) fn new(kv: Arc<dyn KvBackend>, lease: LeaseId, name: &str) -> Self {
+    pub(crate) fn new(kv: Client, lease: LeaseId, name: &str) -> Self {
         let (prefix, key) = (format!("{name}/"), format!("{name}/{lease}"));
         Self { kv, lease, prefix, key, created: Revision::ZERO, campaigned: false }
     }

@@ -5,6 +5,7 @@
 //!
 //! Source: etcd `client/v3/concurrency/stm.go` at commit 2f59c9f; the facts, not the text.
 
+use coord_core::Client;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ impl Read {
 
 /// `STM`
 pub(crate) struct OldStm {
-    kv: Arc<dyn KvBackend>,
+    kv: Client,
     isolation: Isolation,
     reads: BTreeMap<Key, Read>,
     writes: BTreeMap<Key, (String, Op)>,
@@ -47,7 +48,7 @@ pub(crate) struct OldStm {
 }
 
 impl OldStm {
-    pub(crate) fn new(kv: Arc<dyn KvBackend>, isolation: Isolation) -> Self {
+    pub(crate) fn new(kv: Client, isolation: Isolation) -> Self {
         let (reads, writes, prefetched) = Default::default();
         Self { kv, isolation, reads, writes, prefetched, base: None, attempts: 0 }
     }

@@ -38,7 +38,7 @@ pub(super) async fn session_ttl_options(store: Store) {
 pub(super) async fn session_ctx(store: Store) {
     let kv = store.client().await;
     let lease = lease(&*kv, 100).await;
-    let session = Session::builder(kv).lease(lease).open().await.expect(AVAILABLE);
+    let session = Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE);
     let mut states = session.subscribe();
     let child = async {
         tokio::select! {

@@ -35,7 +35,7 @@ async fn value(kv: &dyn KvBackend, key: &str) -> Option<String> {
 pub(super) async fn get(store: Store) {
     let kv = store.client().await;
     kv.put("empty", "").await.expect(AVAILABLE);
-    let stm = stm(kv).isolation(Isolation::Serializable);
+    let stm = Stm::new(&kv).isolation(Isolation::Serializable);
     let read = stm.run(async |tx| {
         assert_eq!(tx.get_many::<&str>([]).await?, []);
         assert_eq!(tx.get_many(["none", "empty"]).await?, [None, Some("".into())]);
@@ -53,7 +53,7 @@ pub(super) async fn stm_conflict(store: Store) {
     }
     let all_have_read = Barrier::new(KEYS.len());
     let transfer = async |n: usize| {
-        let stm = stm(store.client_of(n).await).isolation(Isolation::RepeatableReads);
+        let stm = Stm::new(&store.client_of(n).await).isolation(Isolation::RepeatableReads);
         let (from, to) = (KEYS[n], KEYS[(n + 1) % KEYS.len()]);
         let mut first = true;
         let transfer = async |tx: &mut Transaction| {
@@ -141,7 +141,8 @@ pub(super) async fn stm_serialize(store: Store) {
             if updates.recv().await.is_none() {
                 break;
             }
-            let reader = stm(store.client_of(member).await).isolation(Isolation::Serializable);
+            let reader =
+                Stm::new(&store.client_of(member).await).isolation(Isolation::Serializable);
             readers.spawn(async move {
                 let read = reader.run(async |tx| {
                     let mut seen = Vec::new();

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard as StdGuard, PoisonError};
 use coord_core::{
     election::Leadership,
     error::{LossReason, PrimitiveError},
+    kv::FencingToken,
     kv::{Txn, TxnResponse},
     mutex::MutexGuard,
-    queue::FencingToken,
 };
 use tokio::task::yield_now;
 

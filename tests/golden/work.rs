@@ -62,7 +62,7 @@ impl ClientState {
             Command::Get(key) => Box::pin(self.get(key)),
             Command::Write { key, value, under } => Box::pin(self.write(key, value, under)),
             Command::Run { steps, level, prefetch, once } => {
-                let plain = || stm(Arc::clone(self.session.backend()));
+                let plain = || Stm::new(&Arc::clone(self.session.backend()));
                 let stm = if once { self.once.clone() } else { plain() };
                 let level =
                     level.map_or(Ok(Isolation::default()), |name| transaction::level(&name))?;

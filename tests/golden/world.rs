@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use coord_core::{
     Client,
+    kv::FencingToken,
     kv::{Compact, LeaseId, Range, Revision},
-    queue::FencingToken,
 };
 use coord_mem::MemBackend;
 use goldenscript::{Context, Runner};
@@ -31,7 +31,7 @@ pub(crate) struct Script {
 }
 
 struct World {
-    store: MemBackend,
+    store: Client,
     clients: BTreeMap<String, Client>,
     /// The client whose session a lease was granted to.
     owners: BTreeMap<LeaseId, String>,

@@ -1,5 +1,7 @@
 //! A mutex for code outside async: real threads, and the runtime of their session.
 
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -10,7 +12,6 @@ use coord_core::{
     error::{LossReason, Outcome, PrimitiveError},
     kv::{Revision, Watch},
 };
-use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
@@ -22,7 +23,7 @@ fn two_threads() -> Runtime {
 }
 
 /// Waits until so many keys of the lock `m` have been created in all.
-async fn joined(store: &MemBackend, times: usize) {
+async fn joined(store: &Client, times: usize) {
     let request = Watch::prefix("m/").start_at(Revision(1));
     let mut watch = store.watch(request).await.expect("nothing is compacted");
     let mut seen = 0;
@@ -75,7 +76,7 @@ fn threads_exclude_each_other() {
 #[test]
 fn blocking_lock_is_refused_where_tasks_run_and_nothing_is_sent() {
     let (runtime, record) = (two_threads(), Recorder::new());
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     runtime.block_on(async {
         let mutex = Mutex::new(&session_on(behind(&store, record.clone())).await, "m");
         record.take();
@@ -102,7 +103,7 @@ fn blocking_lock_is_refused_where_tasks_run_and_nothing_is_sent() {
 /// The guard is gone, so the lock has to go too.
 #[tokio::test(start_paused = true)]
 async fn blocking_unlock_that_is_refused_unlocks_in_the_background() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let error = guard.blocking_unlock().unwrap_err();
     assert!(matches!(error, PrimitiveError::WouldBlockTasks), "{error}");
@@ -131,7 +132,7 @@ fn thread_that_waits_when_the_runtime_is_shut_down_is_told_so() {
 #[test]
 fn lock_on_the_session_of_a_runtime_that_is_gone_is_an_error() {
     let runtime = two_threads();
-    let mutex = Mutex::new(&runtime.block_on(session(&MemBackend::new())), "m");
+    let mutex = Mutex::new(&runtime.block_on(session(&Client::new())), "m");
     drop(runtime);
     let error = soon(&in_thread(move || mutex.blocking_lock())).unwrap_err();
     assert_eq!(error.loss(), Some(LossReason::Expired), "{error}");

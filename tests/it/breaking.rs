@@ -5,6 +5,7 @@
 //! request, so that "from now on" begins in the past. `Intercept` lets requests fail; this is the
 //! same for what a watch tells.
 
+use coord_core::layer::Layer;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,5 +1,6 @@
 //! The mirror itself: it is content with twins, and finds every flaw.
 
+use coord_core::Client;
 use coord_core::KvBackend;
 use coord_mem::MemBackend;
 use coord_testkit::Mirror;
@@ -12,7 +13,7 @@ use crate::model::{Flaw, Flawed, LIMITS};
 
 const SEED: u64 = 20_130_728;
 
-fn mem() -> MemBackend {
+fn mem() -> Client {
     MemBackend::builder().limits(LIMITS).build()
 }
 

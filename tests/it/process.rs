@@ -1,6 +1,8 @@
 //! Processes that crash, are cut off from the store, and are connected again.
 
+use coord_mem::MemBackend;
 use std::future::pending;
+use std::sync::Arc;
 
 use coord_core::{
     Client, Mutex, Session,
@@ -8,7 +10,6 @@ use coord_core::{
     kv::Watch,
     session::SessionState,
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Intercept, Process, Recorder};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,7 +22,7 @@ async fn opened(process: &Process) -> Session {
 
 #[tokio::test(start_paused = true)]
 async fn crashed_holder_keeps_the_lock_until_its_lease_expires() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
     let next = Mutex::new(&session(&store).await, "m");
@@ -36,7 +37,7 @@ async fn crashed_holder_keeps_the_lock_until_its_lease_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn cut_off_holder_is_lost_before_the_next_holder_acquires() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
     let next = Mutex::new(&session(&store).await, "m");
@@ -52,7 +53,7 @@ async fn cut_off_holder_is_lost_before_the_next_holder_acquires() {
 
 #[tokio::test(start_paused = true)]
 async fn holder_healed_within_its_ttl_keeps_the_lock() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let holder = opened(&process).await;
     let held = Mutex::new(&holder, "m").lock().await.unwrap();
@@ -104,7 +105,7 @@ async fn task_of_a_crashed_process_ends_and_sends_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_of_a_healed_process_misses_nothing() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let mut watch = process.backend().watch(Watch::new("a")).await.unwrap();
     process.partition();
@@ -123,7 +124,7 @@ async fn watch_of_a_healed_process_misses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn request_of_a_cut_off_process_times_out_unsent() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let kv = process.backend();
     process.partition();
@@ -138,7 +139,7 @@ async fn request_of_a_cut_off_process_times_out_unsent() {
 
 #[tokio::test(start_paused = true)]
 async fn request_is_sent_when_its_process_heals_in_time() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let kv = process.backend();
     process.partition();
@@ -154,8 +155,11 @@ async fn request_is_sent_when_its_process_heals_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn request_on_its_way_when_cut_off_is_applied() {
-    let store = MemBackend::new();
-    let process = Process::new(Intercept::new(store.clone(), only("put", Action::Delay(secs(2)))));
+    let store = Client::new(MemBackend::new());
+    let process = Process::new(Intercept::new(
+        Arc::clone(store.backend()),
+        only("put", Action::Delay(secs(2))),
+    ));
     let kv = process.backend();
     let (answer, ()) = tokio::join!(kv.put("a", "1"), async {
         sleep(secs(1)).await;

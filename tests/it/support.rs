@@ -1,5 +1,6 @@
 //! Steps that many tests take.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,8 +23,13 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 }
 
 /// `store` as a client with `rule` in between sees it.
-pub(crate) fn behind(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> {
-    Arc::new(Intercept::new(store.clone(), rule))
+pub(crate) fn behind(store: &Client, rule: impl Rule) -> Client {
+    Client::new(Intercept::new(Arc::clone(store.backend()), rule))
+}
+
+/// A client of the same store in another process: it shares nothing but the store.
+pub(crate) fn another(store: &Client) -> Client {
+    Client::from(Arc::clone(store.backend()))
 }
 
 /// How many random cases a test tries: `usual`, or what the variable `COORD_CASES` says, for a
@@ -36,22 +42,22 @@ pub(crate) fn cases(usual: u32) -> u32 {
 }
 
 /// The newest revision of `store`.
-pub(crate) async fn newest(store: &MemBackend) -> Revision {
+pub(crate) async fn newest(store: &Client) -> Revision {
     store.range(Range::new("-")).await.expect("the store is there").header.revision
 }
 
-/// A session of 10 s on `backend`.
-pub(crate) async fn session_on(backend: Arc<dyn KvBackend>) -> Session {
-    Session::builder(backend).ttl(secs(10)).open().await.expect("the store is there")
+/// A session of 10 s through `client`.
+pub(crate) async fn session_on(client: impl Borrow<Client>) -> Session {
+    Session::builder(client.borrow()).ttl(secs(10)).open().await.expect("the store is there")
 }
 
-/// A session of 10 s on `store` itself.
-pub(crate) async fn session(store: &MemBackend) -> Session {
-    session_on(Arc::new(store.clone())).await
+/// A session of 10 s in a process of its own.
+pub(crate) async fn session(store: &Client) -> Session {
+    session_on(another(store)).await
 }
 
 /// The keys under `prefix`.
-pub(crate) async fn keys(store: &MemBackend, prefix: &str) -> Vec<String> {
+pub(crate) async fn keys(store: &Client, prefix: &str) -> Vec<String> {
     let kvs = store.get_prefix(prefix.to_owned()).await.expect("the store is there");
     kvs.iter().map(|kv| kv.key.escape_ascii().to_string()).collect()
 }
@@ -122,10 +128,10 @@ pub(crate) fn any_fate() -> impl Strategy<Value = Action> {
 /// The clients of `store` whose requests meet these fates: each a process of its own, or all of
 /// them one process, whose requests meet the fates of all.
 pub(crate) fn clients<T>(
-    store: &MemBackend,
+    store: &Client,
     clients: Vec<(T, Vec<Action>)>,
     in_one_process: bool,
-) -> Vec<(Arc<dyn KvBackend>, T)> {
+) -> Vec<(Client, T)> {
     let (clients, fates): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
     let backends = if in_one_process {
         vec![behind(store, scripted(fates.concat())); clients.len()]
@@ -146,7 +152,7 @@ pub(crate) fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Puts a key as Go's package does: `line/<lease>`, with a lease of 60 s. Gives both.
-pub(crate) async fn join_as_go(store: &MemBackend, line: &str, value: &str) -> (LeaseId, String) {
+pub(crate) async fn join_as_go(store: &Client, line: &str, value: &str) -> (LeaseId, String) {
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.expect("the store is there").id;
     let key = format!("{line}/{lease}");
     let put = Put::new(&key, value).lease(lease);

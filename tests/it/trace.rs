@@ -1,11 +1,11 @@
 //! What a `TraceLayer` logs and counts of requests.
 
+use coord_mem::MemBackend;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coord_core::layer::TraceLayer;
 use coord_core::{Client, kv::Range};
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Intercept};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ async fn requests() {
         Call::Range(Range { keys, .. }) if keys.start() == "hung" => Action::Hang,
         _ => Action::Pass,
     };
-    let kv = TraceLayer::new(Arc::new(Intercept::new(MemBackend::new(), rule)));
+    let kv = TraceLayer::new(Client::new(Intercept::new(MemBackend::new(), rule)));
     kv.put("a", "1").await.expect("it passes");
     kv.get("a").await.expect("it passes");
     kv.get("lost").await.expect_err("it is lost");

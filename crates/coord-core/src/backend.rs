@@ -5,7 +5,6 @@
 //! [`Client`](crate::Client).
 
 use std::fmt::Debug;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -16,12 +15,10 @@ use crate::kv::{
     LeasesResponse, Limits, OpResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse,
     Watch, Watcher,
 };
-use crate::layer::Layer;
-
 /// A store of keys with revisions, transactions, watches and leases.
 ///
 /// Shared as `Arc<dyn KvBackend>`, which is a backend itself. A backend that wraps another one is
-/// written with [`Layer`].
+/// written with [`Layer`](crate::layer::Layer).
 ///
 /// # Errors
 /// Each method lists its own errors. In addition a backend on a server returns, from any method,
@@ -193,14 +190,5 @@ pub trait KvBackend: Debug + Send + Sync + 'static {
             Some(OpResponse::Delete(response)) => Ok(DeleteResponse { header, ..response }),
             other => unreachable!("a transaction of one delete answered {other:?}"),
         }
-    }
-}
-
-/// A shared backend is a backend.
-impl<B: KvBackend + ?Sized> Layer for Arc<B> {
-    type Inner = B;
-
-    fn inner(&self) -> &B {
-        self
     }
 }

@@ -73,7 +73,6 @@ use coord_core::{
     },
 };
 
-use check::{Preflight, RequestSize};
 pub use config::ConfigError;
 pub use connect::EtcdBuilder;
 use denied::{KeyAccess, ListLeases, Revoke};
@@ -83,6 +82,7 @@ use history::History;
 use lease::KeepAlives;
 use link::{Endpoint, Link};
 use options::{Login, Options};
+use preflight::{Preflight, RequestSize};
 pub use tls::Tls;
 use watch::Watches;
 use wire::{FromWire, Malformed, send};

@@ -41,7 +41,10 @@ impl Preflight {
 
     pub(crate) fn range(&self, request: &Range) -> Result<RequestContext> {
         check_key(request.keys.start())?;
-        Ok(RequestContext { revision: request.revision.filter(|revision| revision.0 > 0), ..self.read() })
+        Ok(RequestContext {
+            revision: request.revision.filter(|revision| revision.0 > 0),
+            ..self.read()
+        })
     }
 
     pub(crate) fn put(&self, request: &Put) -> Result<RequestContext> {

@@ -150,7 +150,9 @@ fn put(criterion: &mut Criterion) {
             |keys| {
                 runtime.block_on(async {
                     for key in keys {
-                        black_box(store.put(Put::new(key, &value)).await.expect("the store accepts it"));
+                        black_box(
+                            store.put(Put::new(key, &value)).await.expect("the store accepts it"),
+                        );
                     }
                 });
             },

@@ -7,8 +7,8 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use coord_core::kv::FencingToken;
 use coord_core::kv::LeaseId;
-use coord_core::queue::FencingToken;
 
 /// All call groups, by lease and by the name of the lock or election.
 #[derive(Default)]

@@ -10,8 +10,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::election::{Leader, Observer};
+use coord_core::election::Leader;
 use coord_core::kv::{Compare, CompareOp, Delete, Header, KeyRange, Op, Put, Revision, Txn};
+use coord_core::{Client, Election};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCampaignResponse, PbLeaderKey, PbLeaderResponse, PbProclaimResponse, PbResignResponse,
@@ -145,7 +146,8 @@ async fn leader(
     services: Services,
     LeaderRequest { name }: LeaderRequest,
 ) -> Result<PbLeaderResponse, Status> {
-    let leader = Observer::new(Arc::clone(services.backend()), name).leader().await;
+    let leader =
+        Election::observer(&Client::from(Arc::clone(services.backend())), name).leader().await;
     let leader = leader.map_err(|error| status_without_code(&error))?;
     let leader = leader.ok_or_else(|| Status::unknown("election: no leader"))?;
     Ok(leader_response(&leader))
@@ -156,7 +158,7 @@ fn observe(
     services: Services,
     LeaderRequest { name }: LeaderRequest,
 ) -> impl Stream<Item = Result<PbLeaderResponse, Status>> + Send + 'static {
-    let leaders = Observer::new(Arc::clone(services.backend()), name).observe();
+    let leaders = Election::observer(&Client::from(Arc::clone(services.backend())), name).observe();
     let responses = leaders.filter_map(|leader| async {
         leader
             .map(|leader| leader.as_ref().map(leader_response))

@@ -87,7 +87,7 @@ async fn put(services: Services, request: PbPutRequest) -> Result<PbPutResponse,
     services.alarms().check(RequestKind::GrowingWrite)?;
     let request: Put = read(request)?;
     services.check_size(is_too_large, || request.check())?;
-    services.respond(services.backend().put_with(request).await)
+    services.respond(services.backend().put(request).await)
 }
 
 async fn delete_range(

@@ -23,13 +23,13 @@
 //! contender runs in a task of its own: the call waits for the task, and the task outlives the call
 //! to clean up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::queue::{Contender, FencingToken, WaitQueue};
+use coord_core::kv::FencingToken;
+use coord_core::queue::{Contender, WaitQueue};
 use coord_core::{
-    Error, Session,
+    Client, Error, Session,
     error::PrimitiveError,
     kv::{Header, LeaseGrant, LeaseId},
 };
@@ -134,8 +134,8 @@ async fn run_contender(services: Services, request: AcquireRequest, reply: Reply
     // Obtained before the session opens, so that the group records every change of the key since
     // then.
     let group = services.call_groups().get_or_create(request.lease, &request.name);
-    let store = Arc::new(ReadOnlyLeases::new(services.backend()));
-    match Session::builder(store).lease(request.lease).open().await {
+    let client = Client::new(ReadOnlyLeases::new(services.backend()));
+    match Session::builder(&client).lease(request.lease).open().await {
         Ok(session) => {
             match enqueue(&session, &group, &request).await {
                 Ok(entry) => wait_and_reply(&services, &session, &group, entry, reply).await,

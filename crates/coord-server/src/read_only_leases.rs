@@ -13,10 +13,12 @@ use coord_core::{
         LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
         Watcher,
     },
+    layer::Layer,
 };
 use tonic::async_trait;
 
 /// A backend whose leases are kept alive and revoked only by the clients that own them.
+#[derive(Debug)]
 pub(crate) struct ReadOnlyLeases {
     store: Arc<dyn KvBackend>,
 }

@@ -10,14 +10,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use coord_core::{
-    layer::Layer,
     Error, KvBackend, Result,
-    kv::{
-        Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
-        LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
-        LeasesResponse, Limits, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Revision,
-        Txn, TxnResponse, Watch, Watcher,
-    },
+    kv::{Op, OpResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
+    layer::Layer,
 };
 
 /// A backend wrapper whose serializable reads can be made stale. Clones share the state.

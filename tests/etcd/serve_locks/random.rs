@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _};
+use coord_core::{Client, KvBackend};
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Fate, Intercept};
 use etcd_client::Client;

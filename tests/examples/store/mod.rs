@@ -19,9 +19,9 @@ pub(crate) enum Store {
 
 impl Store {
     /// A connection, which lives on the runtime that asks for it.
-    pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+    pub(crate) async fn connect(&self) -> Result<Client> {
         Ok(match self {
-            Self::Memory(store) => Arc::new(store.clone()),
+            Self::Memory(store) => another(&store),
             #[cfg(feature = "etcd")]
             Self::Etcd(endpoints) => Arc::new(coord_etcd::EtcdBackend::connect(endpoints).await?),
         })

@@ -1,24 +1,25 @@
 //! Leading again after leadership was lost, for who asks for it.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 
 use coord_core::{
     Client, Session,
     error::{LossReason, PrimitiveError},
+    kv::FencingToken,
     kv::KeyRange,
-    queue::FencingToken,
     session::{Generation, Supervisor},
 };
-use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
 
 use super::election;
 use crate::support::{keys, secs, settle};
 
 /// A supervisor of sessions of 10 s on `store`.
-async fn supervisor(store: &MemBackend) -> Supervisor {
-    let builder = Session::builder(&Client::new(store.clone())).ttl(secs(10));
+async fn supervisor(store: &Client) -> Supervisor {
+    let builder = Session::builder(&another(&store)).ttl(secs(10));
     builder.supervise().await.expect("the store is there")
 }
 
@@ -35,7 +36,7 @@ async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Generation, Fencin
 
 #[tokio::test(start_paused = true)]
 async fn leader_that_is_deposed_campaigns_again_with_another_token() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let noted = StdMutex::default();
     tokio::join!(terms(&supervisor, &noted), async {
@@ -57,7 +58,7 @@ async fn leader_that_is_deposed_campaigns_again_with_another_token() {
 
 #[tokio::test(start_paused = true)]
 async fn leader_that_was_deposed_queues_behind_who_leads_now() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let rival = election(&store).await;
     let noted = StdMutex::default();
@@ -75,7 +76,7 @@ async fn leader_that_was_deposed_queues_behind_who_leads_now() {
 
 #[tokio::test(start_paused = true)]
 async fn leading_ends_with_the_supervisor_and_leaves_nothing_when_dropped() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let endless =
         || supervisor.lead("e", "me", |_| std::future::pending::<Result<(), PrimitiveError>>());

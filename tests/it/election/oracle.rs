@@ -4,6 +4,7 @@
 //! election `e` are those under `e/` without another slash, and the one that was created first
 //! leads, of those created together the first in key order.
 
+use coord_core::Client;
 use std::collections::BTreeMap;
 
 use coord_core::{
@@ -23,7 +24,7 @@ pub(super) struct Oracle {
 
 impl Oracle {
     /// An oracle of a store that has not been compacted yet.
-    pub(super) async fn of(store: &MemBackend) -> Self {
+    pub(super) async fn of(store: &Client) -> Self {
         let request = Watch::prefix("e/").start_at(Revision(1));
         let watch = store.watch(request).await.expect("the store is there");
         let led = BTreeMap::from([(Revision::ZERO, None)]);

@@ -1,5 +1,8 @@
 //! A store that comes back with another history: empty, or restored from an older backup.
 
+use crate::support::another;
+use coord_core::layer::Layer;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -47,7 +50,7 @@ impl Layer for Address {
 
 /// A store at revision `writes` + 1.
 async fn store(writes: usize) -> MemBackend {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     for n in 0..writes {
         store.put("history", n.to_string()).await.expect("the store is available");
     }
@@ -55,7 +58,7 @@ async fn store(writes: usize) -> MemBackend {
 }
 
 async fn session(address: &Address) -> Session {
-    let builder = Session::builder(&Client::new(address.clone())).ttl(secs(10));
+    let builder = Session::builder(&another(&address)).ttl(secs(10));
     builder.open().await.expect("the store is available")
 }
 
@@ -179,8 +182,8 @@ async fn watch_that_ends_with_replaced_history_is_read_again() {
 /// No change is missing when nothing but compactions happened.
 #[tokio::test(start_paused = true)]
 async fn observer_of_an_idle_election_has_no_gap() {
-    let store = MemBackend::new();
-    let mut leaders = Observer::new(Arc::new(store.clone()), "e").observe();
+    let store = Client::new(MemBackend::new());
+    let mut leaders = Observer::new(another(&store), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let later = async {
         for n in 0..20 {

@@ -6,6 +6,7 @@
 //! each `Leadership`, at the revision of the answer that it came from; each guarded write, at its
 //! own revision; and what observers behind the same faults were shown.
 
+use coord_mem::MemBackend;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +18,6 @@ use coord_core::{
     error::Outcome,
     kv::{Compact, KeyValue, Put, Range, Revision, Txn},
 };
-use coord_mem::MemBackend;
 use coord_testkit::Action;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
@@ -93,8 +93,8 @@ async fn write(leadership: &Leadership, claims: &Claims) {
     }
 }
 
-async fn stand(kv: Arc<dyn KvBackend>, habit: Habit, claims: Claims) {
-    let Ok(session) = Session::builder(kv).ttl(secs(6)).open().await else { return };
+async fn stand(kv: Client, habit: Habit, claims: Claims) {
+    let Ok(session) = Session::builder(&kv).ttl(secs(6)).open().await else { return };
     let election = Election::new(&session, "e");
     for round in 0..3 {
         let campaign = election.campaign(format!("round {round}"));
@@ -106,19 +106,19 @@ async fn stand(kv: Arc<dyn KvBackend>, habit: Habit, claims: Claims) {
         if let Ok(Ok(header)) = proclaimed {
             claims.note(&leadership, header.revision, "proclaimed");
         }
-        let _ = leadership.lead(sleep(Duration::from_millis(habit.lead_ms))).await;
+        let _ = leadership.run_while_held(sleep(Duration::from_millis(habit.lead_ms))).await;
         write(&leadership, &claims).await;
         if habit.resigns
             && let Ok(Err(error)) = timeout(secs(5), leadership.resign()).await
             && error.cause.is_retryable()
         {
-            let _ = timeout(secs(5), error.leadership.resign()).await;
+            let _ = timeout(secs(5), error.held.resign()).await;
         }
     }
     let _ = session.close().await;
 }
 
-async fn do_mischief(store: MemBackend, mischiefs: Vec<(u64, Mischief)>) {
+async fn do_mischief(store: Client, mischiefs: Vec<(u64, Mischief)>) {
     for (after, mischief) in mischiefs {
         sleep(Duration::from_millis(after)).await;
         let line = store.range(Range::prefix("e/")).await.expect("the store is there");
@@ -144,8 +144,8 @@ async fn do_mischief(store: MemBackend, mischiefs: Vec<(u64, Mischief)>) {
 
 type Shown = Arc<Mutex<Vec<Option<KeyValue>>>>;
 
-async fn observe(kv: Arc<dyn KvBackend>, shown: Shown) {
-    let mut leaders = Observer::new(kv, "e").observe();
+async fn observe(kv: Client, shown: Shown) {
+    let mut leaders = Election::observer(&kv, "e").observe();
     while let Some(item) = leaders.next().await {
         let leader = item.expect("nothing fails that trying again cannot help");
         let leader = leader.map(|leader| leader.key_value().clone());
@@ -164,7 +164,7 @@ struct Weather {
 /// Lets it rage, and gives what was claimed, with the oracle.
 async fn storm(weather: Weather) -> (Vec<Claim>, Oracle) {
     let Weather { candidates, in_one_process, mischiefs, seen_through } = weather;
-    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let mut oracle = Oracle::of(&store).await;
     let (claims, shown) = (Claims::default(), Shown::default());
     let mut tasks = JoinSet::new();

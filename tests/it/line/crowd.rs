@@ -1,11 +1,12 @@
 //! Whoever comes back into a long line asks whether its neighbour of last time is there, which the
 //! store can tell without reading the line. That is a guess, and may cost a look, never the order.
 
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::time::Duration;
 
 use coord_core::kv::Op;
 use coord_core::queue::{Contender, WaitQueue};
-use coord_mem::MemBackend;
 use coord_testkit::{Call, Recorder};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -21,7 +22,7 @@ struct Crowd {
 
 impl Crowd {
     /// So many others have each been served and come back, and `mine` has been served and left.
-    async fn new(store: &MemBackend, name: &'static str, others: usize) -> Self {
+    async fn new(store: &Client, name: &'static str, others: usize) -> Self {
         let record = Recorder::new();
         let mine = session_on(behind(store, record.clone())).await;
         let mut crowd =
@@ -45,7 +46,7 @@ impl Crowd {
         crowd
     }
 
-    async fn one_more(&mut self, store: &MemBackend) {
+    async fn one_more(&mut self, store: &Client) {
         let line = WaitQueue::new(&session(store).await, self.mine.name());
         let contender = line.enqueue("").await.expect("the store is there");
         self.others.push((line, contender));
@@ -90,7 +91,7 @@ impl Waiting {
 #[tokio::test(start_paused = true)]
 async fn one_who_comes_back_into_a_long_line_asks_for_its_neighbour_first() {
     for others in [1, 4, 5, 30] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut crowd = Crowd::new(&store, "l", others).await;
         let (back, asked) = crowd.come_back().await;
         assert_eq!(asked, others > 4, "behind {others}");
@@ -114,7 +115,7 @@ async fn one_who_comes_back_into_a_long_line_asks_for_its_neighbour_first() {
 #[tokio::test(start_paused = true)]
 async fn newcomer_between_two_neighbours_of_last_time_is_served_before_the_second() {
     for newcomers in 1..=6 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut crowd = Crowd::new(&store, "l", 6).await;
         for _ in 0..newcomers {
             crowd.one_more(&store).await;
@@ -135,7 +136,7 @@ async fn newcomer_between_two_neighbours_of_last_time_is_served_before_the_secon
 #[tokio::test(start_paused = true)]
 async fn one_whose_neighbour_of_last_time_is_gone_waits_for_whoever_is_there() {
     for gone in 1..=6 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut crowd = Crowd::new(&store, "l", 6).await;
         for (_, contender) in crowd.others.drain(6 - gone..) {
             contender.release().await.unwrap();
@@ -155,7 +156,7 @@ async fn one_whose_neighbour_of_last_time_is_gone_waits_for_whoever_is_there() {
 /// end was left to the second, who then slept through its turn until it watched its own key.
 #[tokio::test(start_paused = true)]
 async fn watch_that_another_has_read_is_left_to_nobody_who_needs_what_it_told() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut crowd = Crowd::new(&store, "l", 6).await;
     let (first, asked) = crowd.come_back().await;
     assert!(asked);
@@ -174,7 +175,7 @@ async fn watch_that_another_has_read_is_left_to_nobody_who_needs_what_it_told() 
 /// Neighbours of one session use each other's keys: the neighbour's key of last time is now mine.
 #[tokio::test(start_paused = true)]
 async fn one_who_has_the_key_of_its_neighbour_of_last_time_does_not_wait_for_itself() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let line = WaitQueue::new(&session(&store).await, "l");
     let mut others = Vec::new();
     for _ in 0..6 {
@@ -204,7 +205,7 @@ async fn one_who_has_the_key_of_its_neighbour_of_last_time_does_not_wait_for_its
 
 #[tokio::test(start_paused = true)]
 async fn neighbour_in_a_line_below_is_nobody_to_wait_for() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut crowd = Crowd::new(&store, "l/below", 6).await;
     crowd.mine = WaitQueue::new(crowd.mine.session(), "l");
     let (back, asked) = crowd.come_back().await;

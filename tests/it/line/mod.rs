@@ -4,13 +4,13 @@ mod crowd;
 mod quiet;
 mod successor;
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::queue::{Contender, WaitQueue};
 use coord_core::{Client, Session, kv::Put};
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -28,7 +28,7 @@ struct Waiter {
 }
 
 /// A line behind a holder: the holder, and those who wait.
-async fn line(store: &MemBackend, waiters: usize) -> (Contender, Vec<Waiter>) {
+async fn line(store: &Client, waiters: usize) -> (Contender, Vec<Waiter>) {
     let holder =
         WaitQueue::new(&session(store).await, "l").enqueue("").await.expect("the store is there");
     let mut line = Vec::new();
@@ -65,7 +65,7 @@ enum Leaves {
 
 /// Lets the one at `at` of a line of so many leave, and says what that cost each of the others.
 async fn leave(waiters: usize, at: usize, how: Leaves, nested: bool) -> Vec<(String, usize)> {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let below = WaitQueue::new(&session(&store).await, "l/below");
     let mut in_the_way = Vec::new();
     if nested {
@@ -145,7 +145,7 @@ async fn contender_that_leaves_wakes_its_successor_who_looks_once_and_nobody_els
 #[tokio::test(start_paused = true)]
 async fn contender_waits_for_everybody_before_it_be_they_few_or_many() {
     for before in 1..=8 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (holder, mut line) = line(&store, before).await;
         let mut last = line.pop().unwrap().waiting.unwrap();
         // Those before it leave in the order that is worst for it: the nearest first.
@@ -171,7 +171,7 @@ async fn contender_waits_for_everybody_before_it_be_they_few_or_many() {
 #[tokio::test(start_paused = true)]
 async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() {
     for before in [1, 4, 5, 30] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let others = session(&store).await;
         let line = WaitQueue::new(&others, "l");
         let crowd = join_all((0..before).map(|_| line.enqueue(""))).await;
@@ -195,7 +195,7 @@ async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() 
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
     for before in [1, 3, 7] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (holder, others) = line(&store, before - 1).await;
         let record = Recorder::new();
         let silent = session_on(behind(&store, Silent(record.clone()))).await;
@@ -222,13 +222,14 @@ async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
     for lag in 0..=4 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (lease, go) = join_as_go(&store, "l", "").await;
         store.delete(&go).await.unwrap();
         store.put_with(Put::new(&go, "").lease(lease)).await.unwrap();
         let lives = || (secs(1_000_000), None);
         let lagging =
-            session_on(Arc::new(Breaking { inner: store.clone(), lives, lag: lag.into() })).await;
+            session_on(Client::new(Breaking { inner: store.clone(), lives, lag: lag.into() }))
+                .await;
         let mut contender = WaitQueue::new(&lagging, "l").enqueue("").await.unwrap();
         let waited = timeout(secs(30), contender.acquired()).await;
         assert!(waited.is_err(), "served behind another, with a lag of {lag}");
@@ -242,7 +243,7 @@ async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
 #[tokio::test(start_paused = true)]
 async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() {
     for before in [2, 4, 5, 6, 20] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (holder, mut others) = line(&store, before - 1).await;
         let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
         let mut contender = WaitQueue::new(&silent, "l").enqueue("").await.unwrap();
@@ -263,7 +264,7 @@ async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() 
 #[tokio::test(start_paused = true)]
 async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_own() {
     for below in [3, 4, 5, 20] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let all = session(&store).await;
         let (line, inner) = (WaitQueue::new(&all, "l"), WaitQueue::new(&all, "l/below"));
         let holder = line.enqueue("").await.unwrap();
@@ -280,7 +281,7 @@ async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_ow
 /// Between the request that saw only a line below and the one that joins, somebody else has joined.
 #[tokio::test(start_paused = true)]
 async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     store.put("l/below/key", "").await.unwrap();
     let (other, asked) = (store.clone(), AtomicUsize::new(0));
     let rule = move |call: &Call| {
@@ -298,7 +299,7 @@ async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
 #[tokio::test(start_paused = true)]
 async fn try_join_is_answered_though_lines_below_never_rest() {
     for held in [false, true] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let busy = store.clone();
         let count = AtomicUsize::new(0);
         let rule = move |call: &Call| {
@@ -325,7 +326,7 @@ async fn try_join_is_answered_though_lines_below_never_rest() {
 /// As the clients of etcd's Lock service expect it.
 #[tokio::test(start_paused = true)]
 async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
     let session = session(&store).await;
     let line = WaitQueue::new(&session, "l");
@@ -355,7 +356,7 @@ async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
 #[tokio::test(start_paused = true)]
 async fn join_by_lease_whose_answer_is_lost_finds_what_it_has_done() {
     for fate in [Action::DropResponse, Action::DropRequest] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 2, fate.clone()))).await;
         let line = WaitQueue::new(&session, "l");
         let (mut contender, found) = line.enqueue_by_lease("me").await.unwrap();

@@ -1,6 +1,7 @@
 //! Whoever has found a line empty eight times in a row joins it without reading it. What it may
 //! cost is counted, and that it is as safe as any other join.
 
+use coord_core::Client;
 use coord_core::error::{ErrorKind, PrimitiveError};
 use coord_core::queue::{Contender, WaitQueue};
 use coord_mem::MemBackend;
@@ -12,7 +13,7 @@ use crate::support::{POLLS_MAX, behind, keys, nth, secs, session, session_on, se
 
 /// A line of a session of its own, on a store of its own, and what was asked of that.
 struct Quiet {
-    store: MemBackend,
+    store: Client,
     record: Recorder,
     line: WaitQueue,
 }
@@ -136,7 +137,7 @@ async fn line_with_others_below_it_is_not_taken_to_be_empty() {
 
 #[tokio::test(start_paused = true)]
 async fn of_two_who_take_a_line_to_be_empty_one_waits_for_the_other() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
     let line = WaitQueue::new(&session, "l");
     eight_alone(&line).await;
@@ -179,7 +180,7 @@ async fn dropping_a_join_of_a_quiet_line_at_any_await_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn join_of_a_quiet_line_with_unknown_outcome_is_an_error_and_leaves_no_key() {
     for fate in [Action::DropRequest, Action::DropResponse] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         // The seventeenth: eight joins, each with its leaving, come before.
         let session = session_on(behind(&store, nth("txn", 17, 17, fate))).await;
         let line = WaitQueue::new(&session, "l");

@@ -1,6 +1,7 @@
 //! Who leaves looks for who is next, if that one is in the same process. Nothing depends on it:
 //! whatever becomes of the one who leaves, the next one is served when its turn has come.
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use coord_core::{
     error::{LossReason, PrimitiveError},
     kv::Op,
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Calls, Recorder, Rule, poll_at_most};
 use futures_util::poll;
 use tokio::task::JoinSet;
@@ -20,11 +20,11 @@ use crate::support::{POLLS_MAX, behind, keys, secs, session, session_on, settle}
 
 /// A process: sessions on one backend.
 struct Process {
-    backend: Arc<dyn KvBackend>,
+    backend: Client,
 }
 
 impl Process {
-    fn new(store: &MemBackend, rule: impl Rule) -> Self {
+    fn new(store: &Client, rule: impl Rule) -> Self {
         Self { backend: behind(store, rule) }
     }
 
@@ -184,7 +184,7 @@ async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn successor_whose_key_is_gone_is_not_served() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(&store, Recorder::new());
     let (holder, mut waiter) = (process.join().await, process.join().await);
     let key = waiter.key().clone();
@@ -245,7 +245,7 @@ async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() 
 /// Its request has been applied, and nobody will ever hear what it has seen.
 #[tokio::test(start_paused = true)]
 async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(&store, |_: &Call| Action::Yield);
     let (holder, waiter) = (process.join().await, process.join().await);
     let key = holder.key().escape_ascii().to_string();
@@ -263,7 +263,7 @@ async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_leave_at_any_await_serves_the_successor() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let process = Process::new(&store, |_: &Call| Action::Yield);
         let (holder, waiter) = (process.join().await, process.join().await);
         let mut waiting = Waiting::default();

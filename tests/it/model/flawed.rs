@@ -3,6 +3,8 @@
 //! A comparison that can never fail proves nothing. Each flaw is one that a real store might have,
 //! small enough to be overlooked by tests of single calls.
 
+use coord_core::Client;
+use coord_core::layer::Layer;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::coverage::Coverage;
 use super::state::{Answer, Model};
-use super::watch::Watcher;
+use super::watch::Watcher as ModelWatcher;
 
 /// How late the runtime's timers may be, and then some.
 const TIMER_GRAIN: Duration = Duration::from_millis(3);
@@ -32,7 +32,7 @@ struct Run<'a, B> {
     model: Model,
     /// Zero on the model's clock.
     began: Instant,
-    watches: Vec<(Watcher, Watcher)>,
+    watches: Vec<(Watcher, ModelWatcher)>,
     /// Whether time has jumped since the last call, so that nobody may have ended a lease yet.
     jumped: bool,
     coverage: &'a mut Coverage,

@@ -15,7 +15,7 @@ use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_
 #[tokio::test(start_paused = true)]
 async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let locked = poll_at_most(polls, Mutex::new(&session, "m").lock()).await;
         let done = locked.is_some();
@@ -33,7 +33,7 @@ async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let (next, mutex) = (Mutex::new(&session, "m"), Mutex::new(&session, "m"));
@@ -63,7 +63,7 @@ async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next()
 #[tokio::test(start_paused = true)]
 async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         // A lock below this one, so that the second request is made too.
         let _below = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
@@ -84,7 +84,7 @@ async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
     for delay in [1, 3, 7, 15, 100] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let late = nth("txn", 1, 1, Action::Delay(secs(delay)));
         let session = session_on(behind(&store, late)).await;
         assert!(timeout(secs(1) / 2, Mutex::new(&session, "m").lock()).await.is_err());
@@ -98,7 +98,7 @@ async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
     for fate in [Action::DropRequest, Action::DropResponse] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
         let mutex = Mutex::new(&session, "m");
         let error = mutex.lock().await.unwrap_err();
@@ -113,7 +113,7 @@ async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_own() {
     for (adopted, on_lease) in [(true, true), (false, false)] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         let key = format!("m/{lease}-0");
         let put = Put::new(&key, "somebody else's");
@@ -123,7 +123,7 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
             store.put_with(put.clone()).await.unwrap();
         }
         let kv = behind(&store, nth("txn", 1, 1, Action::DropRequest));
-        let session = Session::builder(kv).lease(lease).open().await.unwrap();
+        let session = Session::builder(&kv).lease(lease).open().await.unwrap();
         if !adopted {
             store.put_with(put).await.unwrap();
         }
@@ -135,7 +135,7 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
 
 #[tokio::test(start_paused = true)]
 async fn cleaning_up_is_repeated_until_it_is_confirmed() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 6, Action::DropRequest))).await;
     drop(Mutex::new(&session, "m").lock().await.unwrap());
     sleep(secs(5)).await;
@@ -145,7 +145,7 @@ async fn cleaning_up_is_repeated_until_it_is_confirmed() {
 #[tokio::test(start_paused = true)]
 async fn unlock_that_is_dropped_unlocks_all_the_same() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let unlocked = poll_at_most(polls, guard.unlock()).await;
@@ -162,7 +162,7 @@ async fn unlock_that_is_dropped_unlocks_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn unlock_that_fails_is_tried_again_in_the_background() {
     for fate in [Action::DropRequest, Action::DropResponse] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         assert!(guard.unlock().await.is_err());
@@ -174,7 +174,7 @@ async fn unlock_that_fails_is_tried_again_in_the_background() {
 /// etcd issue 22082: an unlock must not delete a lock that was taken later.
 #[tokio::test(start_paused = true)]
 async fn unlock_does_not_touch_a_key_of_another_life() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     let key = guard.key().clone();
@@ -187,7 +187,7 @@ async fn unlock_does_not_touch_a_key_of_another_life() {
 #[test]
 fn dropping_a_guard_outside_a_runtime_does_not_panic() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard =
         runtime.block_on(async { Mutex::new(&session(&store).await, "m").lock().await.unwrap() });
     drop(guard);
@@ -198,7 +198,7 @@ fn dropping_a_guard_outside_a_runtime_does_not_panic() {
 
 #[tokio::test(start_paused = true)]
 async fn lock_whose_request_hangs_ends_with_its_session() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let rule = |call: &Call| match call {
         Call::Txn(_) | Call::LeaseKeepAlive(_) => Action::Hang,
         _ => Action::Pass,

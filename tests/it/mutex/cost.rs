@@ -1,5 +1,6 @@
 //! What a mutex costs, in requests and events.
 
+use coord_mem::MemBackend;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use coord_core::{
     Client, Mutex,
     kv::{Range, Txn},
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -17,7 +17,7 @@ use crate::support::{behind, is_keep_alive, nth, secs, session, session_on, sett
 #[tokio::test(start_paused = true)]
 async fn uncontended_lock_and_unlock_cost_one_request_each() {
     let record = Recorder::new();
-    let session = session_on(behind(&MemBackend::new(), record.clone())).await;
+    let session = session_on(behind(&Client::new(), record.clone())).await;
     let mutex = Mutex::new(&session, "m");
     record.take();
     let guard = mutex.lock().await.unwrap();
@@ -241,7 +241,7 @@ async fn look_of_one_with_few_before_it_does_not_read_the_line() {
 /// times as long as the first.
 #[tokio::test(start_paused = true)]
 async fn locks_one_after_the_other_use_the_same_key() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
     let mut keys = BTreeSet::new();
@@ -265,7 +265,7 @@ async fn locks_one_after_the_other_use_the_same_key() {
 /// a later holder that has the same key, so that key is not used again.
 #[tokio::test(start_paused = true)]
 async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     let mutex = Mutex::new(&session, "m");
     mutex.lock().await.unwrap_err();

@@ -1,6 +1,8 @@
 //! Work that is repeated after a loss, whichever error it returns, and whether the work or its
 //! supervisor meets the loss first.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,14 +13,13 @@ use coord_core::{
     kv::{Put, Txn},
     session::Supervisor,
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Intercept};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{behind, keys, nth, only, secs, session, settle};
 
-async fn supervisor(kv: Arc<dyn KvBackend>) -> Supervisor {
-    let builder = Session::builder(kv).ttl(secs(10));
+async fn supervisor(kv: Client) -> Supervisor {
+    let builder = Session::builder(&kv).ttl(secs(10));
     builder.supervise().await.expect("the store is available")
 }
 
@@ -42,8 +43,8 @@ impl From<PrimitiveError> for AppError {
 /// `lead` ended for good when the work was the first to meet the loss.
 #[tokio::test(start_paused = true)]
 async fn lead_begins_anew_when_work_meets_the_loss() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     for revoke in [false, true] {
         let calls = AtomicU32::new(0);
         let led = supervisor.lead("e", "me", async |leadership| {
@@ -66,8 +67,8 @@ async fn lead_begins_anew_when_work_meets_the_loss() {
 /// The same for the lock, with an error type of the application, which hides the loss.
 #[tokio::test(start_paused = true)]
 async fn hold_begins_anew_when_work_hides_the_loss() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let calls = AtomicU32::new(0);
     let held = supervisor.hold("m", async |guard| {
         if calls.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -84,8 +85,8 @@ async fn hold_begins_anew_when_work_hides_the_loss() {
 /// `run` knows of a loss that its work has met, also behind an error of the application's own.
 #[tokio::test(start_paused = true)]
 async fn run_begins_anew_when_work_hides_the_loss() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let calls = AtomicU32::new(0);
     let ran = supervisor.run(async |session: Session| {
         let leadership = Election::new(&session, "e").campaign("me").await?;
@@ -103,8 +104,8 @@ async fn run_begins_anew_when_work_hides_the_loss() {
 /// session has met one.
 #[tokio::test(start_paused = true)]
 async fn error_without_loss_comes_back_as_it_is() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let lossy = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         store.delete(guard.key()).await.unwrap();
@@ -130,9 +131,10 @@ async fn error_without_loss_comes_back_as_it_is() {
 async fn lead_and_hold_retry_what_is_retryable() {
     for fate in [Action::DropRequest, Action::DropResponse, Action::Hang] {
         for held in [false, true] {
-            let store = MemBackend::new();
+            let store = Client::new(MemBackend::new());
             let rule = nth("txn", 1, 3, fate.clone());
-            let kv = Arc::new(Intercept::new(store.clone(), rule).timeout(secs(2)));
+            let kv =
+                Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2)));
             let supervisor = supervisor(kv).await;
             let done = if held {
                 supervisor.hold("m", async |_| Ok::<_, PrimitiveError>(7)).await
@@ -167,9 +169,9 @@ async fn lead_returns_what_cannot_be_retried_and_ends_when_closed() {
 #[tokio::test(start_paused = true)]
 async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
     for (revoke, reason) in [(true, LossReason::Revoked), (false, LossReason::Closed)] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session(&store).await;
-        let transactions = Stm::new(&Client::new(store.clone())).exactly_once(&session);
+        let transactions = Stm::new(&another(&store)).exactly_once(&session);
         if revoke {
             store.lease_revoke(session.lease_id()).await.unwrap();
         } else {
@@ -191,7 +193,7 @@ async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn tokens_are_cancelled_with_what_they_stand_for() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let owner = session(&store).await;
     let mutex = Mutex::new(&owner, "m");
     let whole = owner.cancellation_token();
@@ -221,7 +223,7 @@ async fn tokens_are_cancelled_with_what_they_stand_for() {
 /// A token does not keep its session open: the last handle closes it all the same.
 #[tokio::test(start_paused = true)]
 async fn token_does_not_keep_a_session_open() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let owner = session(&store).await;
     let guard = Mutex::new(&owner, "m").lock().await.unwrap();
     let (whole, token) = (owner.cancellation_token(), guard.cancellation_token());
@@ -236,13 +238,13 @@ async fn token_does_not_keep_a_session_open() {
 /// followed was not returned, and the work was done again.
 #[tokio::test(start_paused = true)]
 async fn error_after_resign_of_unknown_outcome_ends_run() {
-    let kv = behind(&MemBackend::new(), nth("txn", 2, 2, Action::DropResponse));
+    let kv = behind(&Client::new(), nth("txn", 2, 2, Action::DropResponse));
     let (supervisor, calls) = (supervisor(kv).await, AtomicU32::new(0));
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
         let leadership = Election::new(&session, "e").campaign("me").await?;
         let error = leadership.resign().await.expect_err("its response is lost");
-        error.leadership.resign().await.map_err(PrimitiveError::from)?;
+        error.held.resign().await.map_err(PrimitiveError::from)?;
         Err::<(), _>(AppError::Input)
     });
     assert_eq!(ran.await, Err(AppError::Input));
@@ -252,7 +254,7 @@ async fn error_after_resign_of_unknown_outcome_ends_run() {
 /// The same when a token follows the lock and sees that its key is deleted.
 #[tokio::test(start_paused = true)]
 async fn error_after_unlock_with_a_token_ends_run() {
-    let supervisor = supervisor(behind(&MemBackend::new(), only("txn", Action::Yield))).await;
+    let supervisor = supervisor(behind(&Client::new(), only("txn", Action::Yield))).await;
     let run = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         let _token = guard.cancellation_token();
@@ -266,7 +268,7 @@ async fn error_after_unlock_with_a_token_ends_run() {
 /// The enqueue was the first to meet the loss, and the lease could not be asked for.
 #[tokio::test(start_paused = true)]
 async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let supervisor = supervisor(behind(&store, rule)).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
@@ -277,10 +279,10 @@ async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
 /// The same for a transaction with an idempotency key.
 #[tokio::test(start_paused = true)]
 async fn run_begins_anew_when_a_transaction_meets_the_loss() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let kv = behind(&store, rule);
-    let (supervisor, calls) = (supervisor(Arc::clone(&kv)).await, AtomicU32::new(0));
+    let (supervisor, calls) = (supervisor(kv.clone()).await, AtomicU32::new(0));
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);

@@ -1,22 +1,23 @@
 //! Sessions on a machine that is suspended: the runtime's clock stands still, the store's does not.
 
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coord_core::{KvBackend, Mutex, Session, error::LossReason, session::SessionState};
-use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{behind, secs};
 
 /// A session of 30 s, and how many seconds its machine has been suspended.
-async fn session(kv: Arc<dyn KvBackend>) -> (Session, Arc<AtomicU64>) {
+async fn session(kv: Client) -> (Session, Arc<AtomicU64>) {
     let asleep = Arc::new(AtomicU64::new(5));
     let clock = Arc::clone(&asleep);
     let clock = move || secs(clock.load(Ordering::Relaxed));
-    let opened = Session::builder(kv).ttl(secs(30)).asleep(clock).open().await;
+    let opened = Session::builder(&kv).ttl(secs(30)).asleep(clock).open().await;
     (opened.expect("the store is available"), asleep)
 }
 
@@ -37,7 +38,7 @@ async fn session_is_lost_within_a_second_of_waking() {
 #[tokio::test(start_paused = true)]
 async fn short_sleep_moves_the_deadline_and_refreshes_the_lease() {
     let record = Recorder::new();
-    let (session, asleep) = session(behind(&MemBackend::new(), record.clone())).await;
+    let (session, asleep) = session(behind(&Client::new(), record.clone())).await;
     sleep(Duration::from_millis(500)).await;
     record.take();
     asleep.fetch_add(10, Ordering::Relaxed);

@@ -1,6 +1,8 @@
 //! What `Supervisor::run` promises: work that lost what it held is called again, never twice at a
 //! time, and leaves nothing behind.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
@@ -10,7 +12,6 @@ use coord_core::{
     error::{ErrorKind, LossReason, PrimitiveError},
     session::{Generation, SessionState},
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use proptest::prelude::*;
 use tokio::task::JoinSet;
@@ -23,8 +24,8 @@ use crate::support::{behind, is_keep_alive, keys, on_virtual_time, scripted, sec
 /// It is spawned, so its future is `Send`.
 #[tokio::test(start_paused = true)]
 async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let mut tasks = JoinSet::new();
     let kv = store.clone();
     tasks.spawn(async move {
@@ -49,8 +50,8 @@ async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
 
 #[tokio::test(start_paused = true)]
 async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let lease = supervisor.session().lease_id();
     let calls = AtomicUsize::new(0);
     let done = supervisor.run(async |session: Session| {
@@ -86,8 +87,8 @@ async fn other_errors_of_the_work_come_back_as_they_are() {
 
 #[tokio::test(start_paused = true)]
 async fn work_that_loses_at_once_is_called_less_and_less_often() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     for revoke in [false, true] {
         let calls = AtomicUsize::new(0);
         let endless = supervisor.run(async |session: Session| {
@@ -106,8 +107,8 @@ async fn work_that_loses_at_once_is_called_less_and_less_often() {
 
 #[tokio::test(start_paused = true)]
 async fn work_that_held_for_long_is_called_again_without_a_pause() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let calls = AtomicUsize::new(0);
     let work = supervisor.run(async |_| {
         if calls.fetch_add(1, Ordering::Relaxed) == 10 {
@@ -123,8 +124,8 @@ async fn work_that_held_for_long_is_called_again_without_a_pause() {
 
 #[tokio::test(start_paused = true)]
 async fn run_ends_when_the_supervisor_is_closed() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let holding = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         guard.run_while_held(std::future::pending::<()>()).await?;
@@ -146,7 +147,7 @@ async fn run_ends_when_the_supervisor_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn run_dropped_at_any_await_leaves_nothing_behind() {
     for polls in 1..200 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let supervisor = supervisor(behind(&store, |_: &Call| Action::Yield)).await;
         let work = supervisor.run(async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
@@ -180,7 +181,7 @@ async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
     let mut costs = Vec::new();
     for count in [0, 1, 50] {
         let record = Recorder::new();
-        let supervisor = supervisor(behind(&MemBackend::new(), record.clone())).await;
+        let supervisor = supervisor(behind(&Client::new(), record.clone())).await;
         let session = supervisor.ready().await.unwrap();
         let mut guards = Vec::new();
         for n in 0..count {
@@ -209,8 +210,8 @@ fn fate() -> impl Strategy<Value = Action> {
 }
 
 /// One client: works under the lock for three seconds, three times, whatever is lost meanwhile.
-async fn client(kv: Arc<dyn KvBackend>, holders: &AtomicUsize) -> Generation {
-    let builder = Session::builder(kv).ttl(secs(6)).connect_timeout(secs(2));
+async fn client(kv: Client, holders: &AtomicUsize) -> Generation {
+    let builder = Session::builder(&kv).ttl(secs(6)).connect_timeout(secs(2));
     let supervisor = loop {
         if let Ok(supervisor) = builder.clone().supervise().await {
             break supervisor;
@@ -264,7 +265,7 @@ impl Drop for Over<'_> {
 }
 
 async fn storm(clients: Vec<Vec<Action>>) {
-    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let holders = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for fates in clients {

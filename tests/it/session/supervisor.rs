@@ -1,5 +1,7 @@
 //! What a supervisor promises: another session for one that was lost, and nothing more.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
@@ -11,7 +13,6 @@ use coord_core::{
     kv::{LeaseGrant, Put},
     session::{Generation, SessionState, Supervisor, SupervisorState},
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Intercept, Recorder, Rule, poll_at_most};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
@@ -20,8 +21,8 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use crate::support::{behind, is_keep_alive, nth, only, secs, settle, timed};
 
 /// A supervisor of sessions of 10 s.
-pub(super) async fn supervisor(backend: Arc<dyn KvBackend>) -> Supervisor {
-    Session::builder(backend).ttl(secs(10)).supervise().await.expect("the store is there")
+pub(super) async fn supervisor(backend: Client) -> Supervisor {
+    Session::builder(&backend).ttl(secs(10)).supervise().await.expect("the store is there")
 }
 
 /// A rule by which all calls meet `fate` while the switch is on.
@@ -44,7 +45,7 @@ async fn states_until(supervisor: &Supervisor, last: &str) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let late = nth("lease_grant", 2, 2, Action::Delay(secs(1)));
     let supervisor = supervisor(behind(&store, late)).await;
     let first = supervisor.ready().await.unwrap();
@@ -98,7 +99,7 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
 
 #[tokio::test(start_paused = true)]
 async fn process_that_slept_through_its_lease_finds_itself_in_the_next_epoch() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(Arc::new(store)).await;
     let first = supervisor.session();
     settle().await;
@@ -122,7 +123,7 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
         }
         if is_keep_alive(call) { Action::Hang } else { Action::Pass }
     };
-    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let supervisor = supervisor(behind(&store, rule)).await;
     for _ in 0..20 {
         let session = supervisor.ready().await.unwrap();
@@ -141,7 +142,7 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
 async fn session_that_its_owner_ended_is_not_replaced() {
     let record = Recorder::new();
     for orphan in [false, true] {
-        let supervisor = supervisor(behind(&MemBackend::new(), record.clone())).await;
+        let supervisor = supervisor(behind(&Client::new(), record.clone())).await;
         let reason = if orphan {
             supervisor.session().orphan().await.unwrap();
             LossReason::Orphaned
@@ -162,7 +163,7 @@ async fn session_that_its_owner_ended_is_not_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let refused = Action::Fail(Error::PermissionDenied { reason: "no grants today".to_owned() });
     let tasks = Handle::current().metrics().num_alive_tasks();
     let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 2, refused))).await;
@@ -187,9 +188,9 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn first_session_fails_as_open_does() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let down = behind(&store, only("lease_grant", Action::DropRequest));
-    let builder = Session::builder(down).connect_timeout(secs(3));
+    let builder = Session::builder(&down).connect_timeout(secs(3));
     let (supervised, after) = timed(builder.supervise()).await;
     assert_eq!(supervised.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(after, secs(3));
@@ -197,9 +198,9 @@ async fn first_session_fails_as_open_does() {
 
 #[tokio::test(start_paused = true)]
 async fn adopted_lease_is_the_first_epochs_only() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(30))).await.unwrap().id;
-    let builder = Session::builder(&Client::new(store.clone())).lease(lease).ttl(secs(7));
+    let builder = Session::builder(&another(&store)).lease(lease).ttl(secs(7));
     let supervisor = builder.supervise().await.unwrap();
     assert_eq!((supervisor.session().lease_id(), supervisor.session().ttl()), (lease, secs(30)));
     store.lease_revoke(lease).await.unwrap();
@@ -211,8 +212,8 @@ async fn adopted_lease_is_the_first_epochs_only() {
 
 #[tokio::test(start_paused = true)]
 async fn close_ends_supervisor_and_session() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let session = supervisor.session();
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     supervisor.close().await.unwrap();
@@ -241,7 +242,7 @@ async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_close_closes_the_supervisor_all_the_same() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(behind(&store, only("lease_revoke", Action::Yield))).await;
     assert!(poll_at_most(1, supervisor.close()).await.is_none());
     settle().await;
@@ -251,8 +252,8 @@ async fn dropping_close_closes_the_supervisor_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let (clone, state) = (supervisor.clone(), supervisor.subscribe());
     drop(supervisor);
     sleep(secs(100)).await;
@@ -272,8 +273,9 @@ async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold()
 async fn supervisor_dropped_while_it_reconnects_tries_no_more() {
     for fate in [Action::Hang, Action::DropRequest] {
         let (store, record) = (MemBackend::new(), Recorder::new());
-        let cut_off = Intercept::new(store.clone(), nth("lease_grant", 2, usize::MAX, fate));
-        let kv = Arc::new(Intercept::new(cut_off, record.clone()));
+        let cut_off =
+            Intercept::new(Arc::clone(store.backend()), nth("lease_grant", 2, usize::MAX, fate));
+        let kv = Client::new(Intercept::new(cut_off, record.clone()));
         let tasks = Handle::current().metrics().num_alive_tasks();
         let supervisor = supervisor(kv).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
@@ -290,8 +292,8 @@ async fn supervisor_dropped_while_it_reconnects_tries_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn thousand_losses_leak_no_task_and_no_lease() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     settle().await;
     let tasks = Handle::current().metrics().num_alive_tasks();
     for epoch in 1..=1_000 {

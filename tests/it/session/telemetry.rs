@@ -1,5 +1,7 @@
 //! What the log says and what the metrics count, when sessions come and go.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +12,6 @@ use coord_core::{
     error::{LossReason, PrimitiveError},
     session::{Generation, SessionState},
 };
-use coord_mem::MemBackend;
 use coord_testkit::Action;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::runtime::{Builder, Runtime};
@@ -88,7 +89,7 @@ fn on_virtual_time(future: impl Future<Output = ()>) -> Runtime {
 }
 
 /// A store that chooses the same ids each time.
-fn seeded() -> MemBackend {
+fn seeded() -> Client {
     MemBackend::builder().seed(0).build()
 }
 
@@ -186,7 +187,7 @@ fn opening_that_fails_is_logged_with_the_next_attempt() {
         session_on(kv).await.close().await.unwrap();
         let refused = Action::Fail(Error::PermissionDenied { reason: "no".to_owned() });
         let kv = behind(&seeded(), only("lease_grant", refused));
-        Session::builder(kv).open().await.unwrap_err();
+        Session::builder(&kv).open().await.unwrap_err();
     });
     let failed = "DEBUG coord::session opening a session failed:";
     assert_eq!(lines[0], format!("{failed} epoch=1 {LOST} next=trying again in 100ms"));
@@ -329,7 +330,7 @@ fn epochs_are_counted_and_sessions_of_a_runtime_that_is_gone_are_not_open() {
     metrics::with_local_recorder(&recorder, || {
         drop(on_virtual_time(async {
             let store = seeded();
-            let supervisor = supervisor(Arc::new(store.clone())).await;
+            let supervisor = supervisor(another(&store)).await;
             for _ in 0..3 {
                 let session = supervisor.ready().await.unwrap();
                 store.lease_revoke(session.lease_id()).await.unwrap();

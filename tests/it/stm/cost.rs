@@ -1,9 +1,9 @@
 //! What transactions cost, in requests.
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::{Client, Error, Stm, stm::Isolation};
-use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
 use crate::support::behind;

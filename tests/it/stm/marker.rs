@@ -1,16 +1,17 @@
 //! Commits whose answer is lost: with `exactly_once` they are applied exactly once, without it the
 //! caller is told that nobody knows.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::layer::PrefixLayer;
-use coord_core::stm::{Committed, Stm, StmError};
+use coord_core::stm::{Committed, StmError};
 use coord_core::{
     Client, Error, KvBackend, Session, Stm,
     error::{LossReason, Outcome},
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use tokio::time::{sleep, timeout};
 
@@ -48,7 +49,7 @@ async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
     for (fate, resolved, attempts) in rows {
         let store = store_with(&[("n", 1)]).await;
         let session = session(&store).await;
-        let stm = stm(impatient(&store, first_commit(fate.clone()))).exactly_once(&session);
+        let stm = Stm::new(&impatient(&store, first_commit(fate.clone()))).exactly_once(&session);
         let receipt = add(&stm).await.unwrap().receipt;
         assert_eq!((receipt.resolved, receipt.attempts), (resolved, attempts), "{fate:?}");
         let now = store.get("n").await.unwrap().unwrap().mod_revision;
@@ -74,7 +75,7 @@ async fn fence_that_is_lost_or_late_is_sent_again() {
             let session = session(&store).await;
             let (first, second) = (commit.clone(), fence.clone());
             let both = crate::support::scripted(vec![Action::Pass, first, second]);
-            let stm = stm(impatient(&store, both)).exactly_once(&session);
+            let stm = Stm::new(&impatient(&store, both)).exactly_once(&session);
             add(&stm).await.unwrap();
             sleep(secs(10)).await;
             assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {fence:?}");
@@ -88,7 +89,7 @@ async fn fence_that_is_lost_or_late_is_sent_again() {
 async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
     for (fate, left) in [(Action::DropResponse, 2), (Action::DropRequest, 1), (LATE, 2)] {
         let store = store_with(&[("n", 1)]).await;
-        let stm = stm(impatient(&store, first_commit(fate)));
+        let stm = Stm::new(&impatient(&store, first_commit(fate)));
         let error = add(&stm).await.unwrap_err();
         assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
         assert_eq!(error.outcome(), Outcome::Unknown);
@@ -101,13 +102,13 @@ async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
 async fn commit_that_wrote_nothing_is_never_unknown() {
     let store = store_with(&[("n", 1), ("m", 1)]).await;
     let level = coord_core::stm::Isolation::RepeatableReads;
-    let stm = stm(behind(&store, first_commit(Action::DropResponse))).isolation(level);
+    let stm = Stm::new(&behind(&store, first_commit(Action::DropResponse))).isolation(level);
     let read = stm.run(async |tx| Ok::<_, Error>((number(tx, "n").await?, number(tx, "m").await?)));
     let read = read.await.unwrap();
     assert_eq!((read.value, read.info.attempts), ((1, 1), 2));
 }
 
-async fn markers(store: &MemBackend) -> Vec<String> {
+async fn markers(store: &Client) -> Vec<String> {
     keys(store, "coord/stm/").await
 }
 
@@ -115,7 +116,7 @@ async fn markers(store: &MemBackend) -> Vec<String> {
 async fn marker_costs_one_step_and_one_compare_and_no_request() {
     let (store, record) = (store_with(&[("n", 1)]).await, Recorder::new());
     let session = session(&store).await;
-    let stm = stm(behind(&store, record.clone())).exactly_once(&session);
+    let stm = Stm::new(&behind(&store, record.clone())).exactly_once(&session);
     for _ in 0..3 {
         add(&stm).await.unwrap();
         let calls = record.take().0;
@@ -130,7 +131,7 @@ async fn marker_costs_one_step_and_one_compare_and_no_request() {
 async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_session() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(behind(&store, |_: &Call| Action::Yield)).exactly_once(&session);
+    let stm = Stm::new(&behind(&store, |_: &Call| Action::Yield)).exactly_once(&session);
     for _ in 0..20 {
         add(&stm).await.unwrap();
         add(&stm.clone()).await.unwrap();
@@ -150,7 +151,7 @@ async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_
 async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = Stm::new(&Client::new(store.clone())).exactly_once(&session);
+    let stm = Stm::new(&another(&store)).exactly_once(&session);
     add(&stm).await.unwrap();
     store.lease_revoke(session.lease_id()).await.unwrap();
     let error = add(&stm).await.unwrap_err();
@@ -174,7 +175,7 @@ async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unkn
                     (Action::Pass, fate) | (fate, _) => fate,
                 }
             };
-            let stm = stm(behind(&store, both)).exactly_once(&session);
+            let stm = Stm::new(&behind(&store, both)).exactly_once(&session);
             for _ in 0..before {
                 add(&stm).await.unwrap();
             }
@@ -194,7 +195,7 @@ async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unkn
 async fn who_cannot_ask_the_marker_in_time_does_not_know() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(behind(&store, only("txn", Action::DropRequest))).exactly_once(&session);
+    let stm = Stm::new(&behind(&store, only("txn", Action::DropRequest))).exactly_once(&session);
     let error = timeout(secs(70), add(&stm)).await.expect("60 s at most").unwrap_err();
     assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
 }
@@ -213,7 +214,7 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
                 Call::Txn(_) => fate.clone(),
                 _ => Action::Yield,
             };
-            let hasty = stm(behind(&store, rule)).exactly_once(&session);
+            let hasty = Stm::new(&behind(&store, rule)).exactly_once(&session);
             // One marker that was used before.
             let run = async {
                 let stm = hasty.clone();
@@ -231,7 +232,7 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
             assert!(n <= 2, "applied {} times after {polls} polls", n - 1);
             seen[usize::from(n == 2)] = true;
             drop(hasty);
-            let calm = Stm::new(&Client::new(store.clone())).exactly_once(&session);
+            let calm = Stm::new(&another(&store)).exactly_once(&session);
             add(&calm).await.unwrap();
             assert_eq!(stored(&store, "n").await, n + 1);
             if done == Some(true) {
@@ -248,7 +249,7 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
 async fn marker_that_somebody_deleted_is_replaced() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = Stm::new(&Client::new(store.clone())).exactly_once(&session);
+    let stm = Stm::new(&another(&store)).exactly_once(&session);
     add(&stm).await.unwrap();
     store.delete(markers(&store).await[0].clone()).await.unwrap();
     let committed = add(&stm).await.unwrap();
@@ -260,11 +261,13 @@ async fn marker_that_somebody_deleted_is_replaced() {
 /// there was none, so the commit was believed lost and applied again.
 #[tokio::test(start_paused = true)]
 async fn marker_is_asked_where_it_was_put_when_the_session_is_elsewhere() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let kv: Arc<dyn KvBackend> =
-        Arc::new(PrefixLayer::new(behind(&store, first_commit(Action::DropResponse)), "tenant/"));
-    let stm = stm(kv).exactly_once(&session);
+    let kv: Client = Client::new(PrefixLayer::new(
+        behind(&store, first_commit(Action::DropResponse)),
+        "tenant/",
+    ));
+    let stm = Stm::new(&kv).exactly_once(&session);
     let receipt = add(&stm).await.unwrap().receipt;
     assert_eq!((receipt.resolved, receipt.attempts), (true, 1));
     assert_eq!(stored(&store, "tenant/n").await, 1);

@@ -6,10 +6,11 @@
 //! is admitted for it, and keeps the others waiting for half a second. It then aborts, so that it
 //! has nothing to pass on to the next transaction in the queue.
 
+use crate::support::another;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::stm::{Stm, StmError};
+use coord_core::stm::StmError;
 use coord_core::{
     Client, Error, KvBackend, Stm,
     kv::{KeyRange, Range},
@@ -29,7 +30,7 @@ struct Holder {
 
 impl Holder {
     /// Returns when the transaction is in its second attempt.
-    async fn start(stm: &Stm, store: &MemBackend, key: &'static str) -> Self {
+    async fn start(stm: &Stm, store: &Client, key: &'static str) -> Self {
         let (stm, store, key, mut attempt) = (stm.clone(), store.clone(), key.to_owned(), 0);
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -63,7 +64,7 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
     for level in STRONG {
         for writes in [true, false] {
             let store = store_with(&[("flag", 0), ("n", 0)]).await;
-            let (stm, mut attempt) = (Stm::new(&Client::new(store.clone())).isolation(level), 0);
+            let (stm, mut attempt) = (Stm::new(&another(&store)).isolation(level), 0);
             let run = stm.run(async |tx| {
                 attempt += 1;
                 let (flag, mut n) = (number(tx, "flag").await?, 0);
@@ -96,8 +97,8 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
     for level in STRONG {
         for aborts in [false, true] {
             let store = store_with(&[("h", 0)]).await;
-            let kv = Client::new(store.clone());
-            let stm = stm(kv).isolation(level);
+            let kv = another(&store);
+            let stm = Stm::new(&kv).isolation(level);
             let holder = Holder::start(&stm, &store, "h").await;
             let write = stm.run(async |tx| {
                 tx.put("x", "old");
@@ -132,7 +133,7 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
 async fn attempt_after_wait_sees_keys_of_one_revision() {
     for level in STRONG {
         let store = store_with(&[("b", 0)]).await;
-        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let holder = Holder::start(&stm, &store, "b").await;
         store.delete("b").await.expect("the store is available");
 
@@ -165,7 +166,7 @@ async fn attempt_after_wait_sees_keys_of_one_revision() {
 async fn attempt_sees_nothing_older_than_its_transaction() {
     for level in STRONG {
         let store = store_with(&[("h", 0)]).await;
-        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let holder = Holder::start(&stm, &store, "h").await;
         let delete = stm.run(async |tx| {
             tx.delete("job");
@@ -190,7 +191,7 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
 #[tokio::test(start_paused = true)]
 async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     let store = store_with(&[("h", 0), ("x", 1)]).await;
-    let stm = Stm::new(&Client::new(store.clone()));
+    let stm = Stm::new(&another(&store));
     let holder = Holder::start(&stm, &store, "h").await;
     let mut attempt = 0;
     let weak = stm.isolation(Isolation::RepeatableReads);
@@ -215,7 +216,7 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
 async fn aborted_attempt_saw_one_snapshot_of_its_own_time() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
-        let (stm, once) = (Stm::new(&Client::new(store.clone())).isolation(level), Once::new());
+        let (stm, once) = (Stm::new(&another(&store)).isolation(level), Once::new());
         put_all(&store, &[("x", 2), ("y", 2)]).await;
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;

@@ -1,6 +1,8 @@
 //! Ranges: what comes into them, goes from them or changes in them, what the transaction itself
 //! does in them, and how large a transaction can be.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::stm::StmError;
@@ -9,7 +11,6 @@ use coord_core::{
     kv::{KeyRange, Limits, Put},
     stm::Isolation,
 };
-use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
 use super::{LEVELS, Once, STRONG, put_all, store_with, stored};
@@ -25,9 +26,9 @@ fn found(range: Vec<(bytes::Bytes, bytes::Bytes)>) -> Found {
 
 /// Writes the sum of a range while another changes the range between the read and the commit, and
 /// tells how many attempts it took.
-async fn sum_up(level: Isolation, other: impl AsyncFn(&MemBackend)) -> u32 {
+async fn sum_up(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
     let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, Once::new());
-    let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let sum = stm.run(async |tx| {
         let all = tx.range(KeyRange::prefix("p/")).await?;
         if once.now() {
@@ -87,7 +88,7 @@ async fn what_changes_beside_a_range_is_no_conflict() {
 async fn range_that_was_empty_is_protected_too() {
     for level in STRONG {
         let (store, once) = (MemBackend::new(), Once::new());
-        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let claim = stm.run(async |tx| {
             let free = tx.range(KeyRange::prefix("seat/")).await?.is_empty();
             if once.now() {
@@ -110,7 +111,7 @@ async fn range_that_was_empty_is_protected_too() {
 async fn conflict_in_a_range_costs_one_request() {
     for level in STRONG {
         let (store, record) = (store_with(&[("p/a", 1)]).await, Recorder::new());
-        let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(level));
+        let (once, stm) = (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let count = stm.run(async |tx| {
             let all = found(tx.range(KeyRange::prefix("p/")).await?);
             if once.now() {
@@ -130,7 +131,7 @@ async fn conflict_in_a_range_costs_one_request() {
 async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
     for level in LEVELS {
         let store = store_with(&[("p/a", 1), ("p/b", 2), ("p/d", 4), ("q", 0)]).await;
-        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/c", "new");
             tx.put("p/a", "other");
@@ -161,7 +162,7 @@ async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
 async fn delete_range_deletes_what_is_there_and_tells_how_many() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, Once::new());
-        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/own", "1");
             let deleted = tx.delete_range(KeyRange::prefix("p/")).await?;
@@ -179,9 +180,9 @@ async fn delete_range_deletes_what_is_there_and_tells_how_many() {
 }
 
 /// A store that takes eight operations, with the keys r0 to r7.
-async fn small_store() -> MemBackend {
+async fn small_store() -> Client {
     let limits = Limits { max_txn_ops: 8, ..Limits::default() };
-    let store = MemBackend::builder().limits(limits).build();
+    let store = Client::new(MemBackend::builder().limits(limits).build());
     let numbers: Vec<_> = (0..8).map(|n| (format!("r{n}"), n)).collect();
     let numbers: Vec<_> = numbers.iter().map(|(key, n)| (&key[..], *n)).collect();
     put_all(&store, &numbers).await;
@@ -195,7 +196,7 @@ async fn sized(
     (reads, range, unread, marked): (usize, bool, usize, bool),
 ) -> (String, Option<(usize, usize)>) {
     let (store, record) = (small_store().await, Recorder::new());
-    let mut stm = stm(behind(&store, record.clone())).isolation(level);
+    let mut stm = Stm::new(&behind(&store, record.clone())).isolation(level);
     if marked {
         stm = stm.exactly_once(&session(&store).await);
     }
@@ -249,7 +250,7 @@ async fn too_large_a_transaction_is_refused_before_the_commit_is_sent() {
 async fn read_only_transactions_have_no_limit_at_the_strong_levels() {
     for level in STRONG {
         let (store, record) = (small_store().await, Recorder::new());
-        let stm = stm(behind(&store, record.clone())).isolation(level);
+        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| tx.get_many((0..20).map(|n| format!("r{n}"))).await);
         let found = read.await.unwrap().value.into_iter().flatten().count();
         assert_eq!((found, &*record.take().names()), (8, "txn txn txn"), "at {level}");

@@ -1,9 +1,10 @@
 //! Attempts: what they cost, when there is another, and when there is none.
 
+use crate::support::another;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coord_core::stm::{CommitInfo, Conflict, Hooks, Retry, Stm, StmError};
+use coord_core::stm::{Retry, StmError};
 use coord_core::{
     Client, Error, KvBackend, Stm,
     error::Outcome,
@@ -18,7 +19,7 @@ use super::{LEVELS, Once, STRONG, number, put_all, store_with, stored};
 use crate::support::{behind, nth, only, scripted, secs, timed};
 
 /// Adds one to x while another changes x under every attempt.
-async fn always_in_conflict(stm: &Stm, store: &MemBackend) -> StmError<Error> {
+async fn always_in_conflict(stm: &Stm, store: &Client) -> StmError<Error> {
     let mut n = 100;
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
@@ -35,7 +36,7 @@ async fn attempts_have_a_limit() {
     for attempts_max in 0..4 {
         let store = store_with(&[("x", 1)]).await;
         let retry = Retry { attempts_max, ..Retry::default() };
-        let stm = Stm::new(&Client::new(store.clone())).retry(retry);
+        let stm = Stm::new(&another(&store)).retry(retry);
         let exhausted = always_in_conflict(&stm, &store).await;
         assert_eq!(exhausted.outcome(), Outcome::NotApplied);
         let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
@@ -60,7 +61,7 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
         let (pause_min, pause_max) = pauses;
         let seed = Some(seed);
         let retry = Retry { time_max, pause_min, pause_max, seed, ..Retry::default() };
-        let stm = Stm::new(&Client::new(store.clone())).retry(retry);
+        let stm = Stm::new(&another(&store)).retry(retry);
         let (began, mut last) = (Instant::now(), Duration::ZERO);
         let mut n = 100;
         let run = stm.run(async |tx| {
@@ -87,13 +88,13 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
 async fn times_can_be_as_long_as_times_can_be() {
     let store = store_with(&[("x", 1)]).await;
     let (time_max, pause_max) = (Duration::MAX, Duration::MAX);
-    let patient = Retry { time_max, pause_max, attempts_max: 80, ..Retry::default() };
-    let kv = Client::new(store.clone());
+    let patient = Retry { time_max, pause_max, attempts_max: Some(80), ..Retry::default() };
+    let kv = another(&store);
     let lazy = Retry { pause_min: Duration::MAX / 2, ..patient.clone() };
     let hasty = Retry { pause_min: Duration::ZERO, ..patient };
     let exhausted = always_in_conflict(&Stm::new(&kv).retry(hasty), &store).await;
     assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 80, .. }), "{exhausted}");
-    let lazy = stm(kv).retry(lazy);
+    let lazy = Stm::new(&kv).retry(lazy);
     let exhausted = always_in_conflict(&lazy, &store).await;
     assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 3, .. }), "{exhausted}");
 }
@@ -103,9 +104,14 @@ async fn pauses_grow_within_their_limits_and_can_be_repeated() {
     let pauses_of = async |seed| {
         let store = store_with(&[("x", 1)]).await;
         let (pause_min, pause_max) = (Duration::from_millis(10), Duration::from_millis(80));
-        let retry =
-            Retry { attempts_max: 40, seed: Some(seed), pause_min, pause_max, ..Retry::default() };
-        let stm = Stm::new(&Client::new(store.clone())).retry(retry);
+        let retry = Retry {
+            attempts_max: Some(40),
+            seed: Some(seed),
+            pause_min,
+            pause_max,
+            ..Retry::default()
+        };
+        let stm = Stm::new(&another(&store)).retry(retry);
         let mut begun = Vec::new();
         let run = stm.run(async |tx| {
             begun.push(Instant::now());
@@ -135,7 +141,8 @@ async fn pauses_grow_within_their_limits_and_can_be_repeated() {
 async fn conflict_costs_one_request_whatever_was_read() {
     for level in &LEVELS[..3] {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
-        let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(*level));
+        let (once, stm) =
+            (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(*level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             let y = number(tx, "y").await?;
@@ -162,7 +169,7 @@ async fn conflict_costs_one_request_whatever_was_read() {
 async fn conflict_that_a_read_has_shown_costs_no_request() {
     for level in STRONG {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
-        let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(level));
+        let (once, stm) = (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -185,7 +192,7 @@ async fn conflict_that_a_read_has_shown_costs_no_request() {
 #[tokio::test(start_paused = true)]
 async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
     let (store, mut round) = (store_with(&[("x", 1)]).await, 0);
-    let run = Stm::new(&Client::new(store.clone()));
+    let run = Stm::new(&another(&store));
     let run = run.run(async |tx| {
         round += 1;
         let x = number(tx, "x").await?;
@@ -224,7 +231,7 @@ async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
 async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
-        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -237,40 +244,11 @@ async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads
     }
 }
 
-/// Remembers what it is told.
-#[derive(Default)]
-struct Told(Mutex<Vec<String>>);
-
-impl Hooks for Told {
-    fn conflicted(&self, attempt: u32, conflicts: &[Conflict]) {
-        let told = format!("{attempt}: {}", conflicts[0]);
-        self.0.lock().expect("nobody panics").push(told);
-    }
-
-    fn committed(&self, receipt: &Receipt) {
-        self.0.lock().expect("nobody panics").push(format!("committed at {}", receipt.revision));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn hooks_are_told_each_conflict_and_the_commit() {
-    let (store, told) = (store_with(&[("x", 1)]).await, Arc::new(Told::default()));
-    let hooks: Arc<dyn Hooks> = Arc::<Told>::clone(&told);
-    let retry = Retry { attempts_max: 2, ..Retry::default() };
-    let stm = Stm::new(&Client::new(store.clone())).hooks(hooks).retry(retry);
-    always_in_conflict(&stm, &store).await;
-    stm.run(async |tx| number(tx, "x").await).await.unwrap();
-    let told = std::mem::take(&mut *told.0.lock().unwrap());
-    let expected =
-        ["1: \"x\" seen at 2, found at 3", "2: \"x\" seen at 3, found at 4", "committed at 4"];
-    assert_eq!(told, expected);
-}
-
 #[tokio::test(start_paused = true)]
 async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
     for level in LEVELS {
         let (store, record) = (store_with(&[("x", 1)]).await, Recorder::new());
-        let stm = stm(behind(&store, record.clone())).isolation(level);
+        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("x", "2");
             tx.delete("y");
@@ -293,7 +271,7 @@ async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let stm = Stm::new(&Client::new(store.clone())).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -312,7 +290,7 @@ async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
 async fn snapshot_that_was_compacted_is_taken_anew() {
     for level in STRONG {
         let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-        let stm = Stm::new(&Client::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -337,7 +315,7 @@ async fn future_revision_is_tried_again() {
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     // The member that lags behind, and the majority, do not answer the second read.
     let fates = vec![Action::Pass, Action::Fail(future()), Action::Fail(future())];
-    let stm = stm(behind(&store, scripted(fates)));
+    let stm = Stm::new(&behind(&store, scripted(fates)));
     let run = stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
     let run = run.await.unwrap();
     assert_eq!((run.value, run.info.attempts), ((1, 1), 2));
@@ -354,7 +332,7 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
         [("range", Outcome::Unknown), ("range", Outcome::NotApplied), ("txn", Outcome::NotApplied)]
     {
         let away = nth(kind, 1, 3, Action::Fail(unavailable(outcome)));
-        let stm = stm(behind(&store, away));
+        let stm = Stm::new(&behind(&store, away));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             tx.put("x", (x + 1).to_string());
@@ -369,7 +347,8 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
 async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
     let store = store_with(&[("x", 1)]).await;
     let away = only("range", Action::Fail(unavailable(Outcome::Unknown)));
-    let stm = stm(behind(&store, away)).retry(Retry { time_max: secs(3), ..Retry::default() });
+    let stm =
+        Stm::new(&behind(&store, away)).retry(Retry { time_max: secs(3), ..Retry::default() });
     let (error, took) = timed(stm.run(async |tx| number(tx, "x").await)).await;
     let error = error.unwrap_err();
     assert!(matches!(error, StmError::Backend(Error::Unavailable { .. })), "{error}");
@@ -380,7 +359,7 @@ async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
 #[tokio::test(start_paused = true)]
 async fn error_that_no_attempt_can_help_comes_back_at_once() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = Stm::new(&Client::new(store.clone()));
+    let stm = Stm::new(&another(&store));
     let read = stm.run(async |tx| tx.get("").await);
     assert!(matches!(read.await.unwrap_err(), StmError::Backend(Error::EmptyKey)));
     let write = stm.run(async |tx| {
@@ -395,7 +374,7 @@ async fn error_that_no_attempt_can_help_comes_back_at_once() {
 #[tokio::test(start_paused = true)]
 async fn closure_that_sleeps_can_be_dropped_and_nothing_is_written() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = Stm::new(&Client::new(store.clone()));
+    let stm = Stm::new(&another(&store));
     let run = stm.run(async |tx| {
         tx.put("x", "2");
         sleep(secs(10)).await;

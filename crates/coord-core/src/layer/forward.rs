@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::backend::KvBackend;
 use crate::error::Result;
@@ -15,7 +16,8 @@ use crate::kv::{
 /// What `async_trait` makes of an async function, so that an implementation may use either.
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// Writes the forwarding methods of [`Layer`], and those of the `KvBackend` that each layer is.
+/// Writes the forwarding methods of [`Layer`], of the `KvBackend` that each layer is, and of shared
+/// backends.
 macro_rules! forward {
     ($($method:ident($($request:ident: $of:ty)?) -> $response:ty;)*) => {
         /// A backend that wraps a backend. Every method forwards to the [inner](Self::inner)
@@ -66,6 +68,27 @@ macro_rules! forward {
                     Self: 'async_trait,
                 {
                     Layer::$method(self $(, $request)?)
+                }
+            )*
+        }
+
+        /// A shared backend is a backend.
+        #[deny(clippy::missing_trait_methods, reason = "a provided method hides an override")]
+        impl<B: KvBackend + ?Sized> KvBackend for Arc<B> {
+            fn limits(&self) -> Limits {
+                (**self).limits()
+            }
+
+            $(
+                fn $method<'life0, 'async_trait>(
+                    &'life0 self
+                    $(, $request: $of)?
+                ) -> Call<'async_trait, $response>
+                where
+                    'life0: 'async_trait,
+                    Self: 'async_trait,
+                {
+                    (**self).$method($($request)?)
                 }
             )*
         }

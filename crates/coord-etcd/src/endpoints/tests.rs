@@ -152,7 +152,7 @@ fn logged_in(channels: impl IntoIterator<Item = Channel>) -> EtcdBackend {
 }
 
 async fn put(kv: &EtcdBackend) -> coord_core::Result<PutResponse> {
-    kv.put_with(Put::new("a", "1")).await
+    kv.put(Put::new("a", "1")).await
 }
 
 const STOPPED: Scripted = Scripted::Status(Code::Unavailable, "etcdserver: server stopped");
@@ -199,14 +199,14 @@ async fn read_fails_over_whatever_the_failure() {
     let late = Scripted::Status(Code::DeadlineExceeded, "context deadline exceeded");
     let (bad, good) = (Member::new([STOPPED, STOPPED, Scripted::Hang, late]), Member::default());
     let kv = backend([bad.channel(), good.channel()]);
-    kv.get("a").await.expect("the other member answers");
+    kv.range(Range::new("a")).await.expect("the other member answers");
     let read_only = coord_core::kv::Txn::new().and_then([Range::new("a")]);
     kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);
     kv.txn(read_only).await.expect("it is a read too");
     kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);
-    kv.get("a").await.expect("half of the time is left for the other member");
+    kv.range(Range::new("a")).await.expect("half of the time is left for the other member");
     kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);
-    kv.get("a").await.expect("another member may respond in time");
+    kv.range(Range::new("a")).await.expect("another member may respond in time");
     assert_eq!((bad.requests(), good.requests()), (4, 4));
 }
 

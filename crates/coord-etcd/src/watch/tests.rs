@@ -125,7 +125,7 @@ impl Member {
             }
             _ if is_silent => Vec::new(),
             WatchCall::Create { request, watch_id, .. } => {
-                let start = request.start_revision.0;
+                let start = request.start_revision.map_or(0, i64::from);
                 watchers.insert(watch_id, start);
                 let created = PbWatchResponse { created: true, ..message(watch_id, now, []) };
                 let replayed = (start..=now).filter(|_| start > 0);
@@ -214,7 +214,7 @@ async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-async fn revisions(watch: &mut Watch, n: usize) -> Vec<i64> {
+async fn revisions(watch: &mut Watcher, n: usize) -> Vec<i64> {
     let mut revisions = Vec::new();
     while revisions.len() < n {
         let next = timeout(Duration::from_secs(60), watch.next()).await.expect("it comes soon");
@@ -227,8 +227,8 @@ async fn revisions(watch: &mut Watch, n: usize) -> Vec<i64> {
 async fn dropped_watch_leaves_the_shared_stream() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut one = kv.watch(WatchRequest::new("a")).await.unwrap();
-    let two = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut one = kv.watch(Watch::new("a")).await.unwrap();
+    let two = kv.watch(Watch::new("a")).await.unwrap();
     assert_eq!(member.watchers(), [2]);
     drop(two);
     settle().await;
@@ -242,7 +242,7 @@ async fn dropped_registration_leaves_nothing() {
     let member = Member::default();
     let kv = backend([&member]);
     for polls in 0..20 {
-        let mut watch = Box::pin(kv.watch(WatchRequest::new("a")));
+        let mut watch = Box::pin(kv.watch(Watch::new("a")));
         for _ in 0..polls {
             let polled = futures_util::poll!(&mut watch);
             if polled.is_ready() {
@@ -260,7 +260,7 @@ async fn dropped_registration_leaves_nothing() {
 async fn watch_resumes_without_a_gap_after_a_lost_stream() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     member.break_streams();
     member.put();
     settle().await;
@@ -279,7 +279,7 @@ async fn member_that_accepts_no_stream_is_skipped() {
     let (hangs, serves) = (Member::default(), Member::default());
     hangs.lock().hangs = true;
     let kv = backend([&hangs, &serves]);
-    let watch = kv.watch(WatchRequest::new("a")).await;
+    let watch = kv.watch(Watch::new("a")).await;
     assert!(watch.is_ok(), "{watch:?}");
     assert_eq!((hangs.watchers(), serves.watchers()), (vec![], vec![1]));
 }
@@ -289,12 +289,12 @@ async fn member_that_confirms_nothing_is_replaced() {
     let (silent, serves) = (Member::default(), Member::default());
     silent.lock().is_silent = true;
     let kv = backend([&silent, &serves]);
-    let watch = kv.watch(WatchRequest::new("a")).await;
+    let watch = kv.watch(Watch::new("a")).await;
     assert!(watch.is_ok(), "{watch:?}");
     assert_eq!((silent.watchers(), serves.watchers()), (vec![], vec![1]));
 
     serves.lock().is_silent = true;
-    let error = kv.watch(WatchRequest::new("a")).await.unwrap_err();
+    let error = kv.watch(Watch::new("a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
 }
 
@@ -302,7 +302,7 @@ async fn member_that_confirms_nothing_is_replaced() {
 async fn streams_end_with_the_backend_and_its_watches() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     drop(kv);
     settle().await;
     member.put();
@@ -318,8 +318,8 @@ async fn slow_reader_is_paused_and_resumes() {
     let kv = backend([&member]);
     let endpoints = Arc::clone(&kv.shared.endpoints);
     let watches = Watches::with_limits(endpoints, BufferLimits { batches: 4, size_bytes: 1 << 20 });
-    let mut slow = watches.watch(WatchRequest::new("a")).await.unwrap();
-    let mut quick = watches.watch(WatchRequest::new("a")).await.unwrap();
+    let mut slow = watches.watch(Watch::new("a")).await.unwrap();
+    let mut quick = watches.watch(Watch::new("a")).await.unwrap();
     for revision in 2..22 {
         member.put();
         assert_eq!(revisions(&mut quick, 1).await, [revision]);
@@ -341,11 +341,11 @@ async fn slow_reader_is_paused_and_resumes() {
 async fn registered_watch_survives_errors_of_a_proxy() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     member.lock().refuses_like_a_proxy = true;
     member.break_streams();
     sleep(Duration::from_secs(1)).await;
-    let error = kv.watch(WatchRequest::new("a")).await.expect_err("a new watch fails");
+    let error = kv.watch(Watch::new("a")).await.expect_err("a new watch fails");
     assert_eq!(error.kind(), ErrorKind::Backend);
     member.lock().refuses_like_a_proxy = false;
     member.put();
@@ -359,7 +359,7 @@ async fn full_buffer_drops_progress_notifications() {
     let kv = backend([&member]);
     let endpoints = Arc::clone(&kv.shared.endpoints);
     let watches = Watches::with_limits(endpoints, BufferLimits { batches: 4, size_bytes: 1 << 20 });
-    let request = WatchRequest { progress_notify: true, ..WatchRequest::new("a") };
+    let request = Watch { progress_notify: true, ..Watch::new("a") };
     let mut slow = watches.watch(request).await.unwrap();
     for _ in 0..20 {
         member.notify();
@@ -381,7 +381,7 @@ async fn watch_resumes_after_all_logins_expired() {
     let channels = members.each_ref().map(Member::channel);
     let builder = EtcdBackend::builder::<String>([]).login("app", "secret");
     let kv = builder.over_channels(channels).expect("there is a channel");
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     for member in &members {
         member.lock().expired_logins = 1;
         member.break_streams();

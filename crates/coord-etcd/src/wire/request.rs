@@ -2,8 +2,6 @@
 
 use std::num::NonZeroU64;
 
-use std::num::NonZeroU64;
-
 use coord_core::kv::{
     Compact, Compare, CompareOp, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range,
     Revision, SortOrder, SortTarget, Txn,
@@ -14,11 +12,6 @@ use etcd_client::proto::{
 };
 
 use super::{FromWire, Malformed, all};
-
-/// A revision of a request: zero is none.
-pub(super) fn revision(wire: i64) -> Option<Revision> {
-    (wire != 0).then_some(Revision(wire))
-}
 
 /// A revision of a request: zero is none.
 pub(super) fn revision(wire: i64) -> Option<Revision> {

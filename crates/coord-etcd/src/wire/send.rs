@@ -5,7 +5,7 @@
 
 use coord_core::kv::{
     Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put,
-    Range, SortOrder, SortTarget, Txn, Watch, WatchFilter,
+    Range, Revision, SortOrder, SortTarget, Txn, Watch, WatchFilter,
 };
 use etcd_client as etcd;
 

@@ -1,5 +1,7 @@
 //! Round trips: a server reads the request that was sent, and a client the response.
 
+use std::num::NonZeroU64;
+
 use coord_core::kv::{
     Compact, Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Event, EventKind, Header,
     KeyRange, KeyValue, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseStatus,
@@ -8,7 +10,7 @@ use coord_core::kv::{
 };
 use etcd_client::proto::{
     PbCompactionRequest, PbLeaseTimeToLiveResponse, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
-    PbTxnResponse, PbWatch,
+    PbTxnResponse, PbWatchRequest,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -25,6 +27,10 @@ fn bytes() -> impl Strategy<Value = bytes::Bytes> {
 
 fn keys() -> impl Strategy<Value = KeyRange> {
     (bytes(), bytes()).prop_map(|(key, end)| KeyRange::from_wire(key, end))
+}
+
+fn set_revision() -> impl Strategy<Value = Option<Revision>> {
+    revision().prop_map(|revision| Some(revision).filter(|revision| *revision != Revision::ZERO))
 }
 
 fn revision() -> impl Strategy<Value = Revision> {
@@ -49,13 +55,14 @@ fn range() -> impl Strategy<Value = Range> {
     ];
     let order =
         prop_oneof![Just(SortOrder::None), Just(SortOrder::Ascending), Just(SortOrder::Descending)];
-    let filters = (revision(), revision(), revision(), revision());
+    let filters = (set_revision(), set_revision(), set_revision(), set_revision());
     let flags = any::<(bool, bool, bool)>();
-    (keys(), revision(), any::<i64>(), target, order, flags, filters).prop_map(
+    let limit = any::<Option<i64>>();
+    (keys(), set_revision(), limit, target, order, flags, filters).prop_map(
         |(keys, revision, limit, sort_target, sort_order, flags, filters)| Range {
             keys,
             revision,
-            limit,
+            limit: limit.and_then(|limit| NonZeroU64::new(limit.unsigned_abs() >> 1)),
             sort_target,
             // The default order of keys is not sent.
             sort_order: match (sort_target, sort_order) {
@@ -171,14 +178,14 @@ proptest! {
     #[test]
     fn server_reads_the_sent_watch(
         keys in keys(),
-        start_revision in revision(),
+        start_revision in set_revision(),
         flags in any::<(bool, bool)>(),
         filters in vec(prop_oneof![Just(WatchFilter::NoPut), Just(WatchFilter::NoDelete)], 0..3),
     ) {
         let (prev_kv, progress_notify) = flags;
         let request = Watch { keys, start_revision, prev_kv, filters, progress_notify };
         let (key, options) = send::watch(&request);
-        let wire = PbWatch::from(options.with_key(key));
+        let wire = PbWatchRequest::from(options.with_key(key));
         let read = WatchCall::Create { request, watch_id: 0, fragment: false };
         prop_assert_eq!(WatchCall::from_wire(wire), Ok(read));
     }

@@ -1,7 +1,7 @@
 //! Watches, in both directions.
 
 use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchFilter};
-use etcd_client::proto::{PbEvent, PbWatch, PbWatchUnion};
+use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
 
 use super::request::revision;
 use super::{FromWire, Malformed, ToWire};
@@ -25,11 +25,11 @@ pub enum WatchCall {
     Progress,
 }
 
-impl FromWire<PbWatch> for WatchCall {
-    fn from_wire(wire: PbWatch) -> Result<Self, Malformed> {
+impl FromWire<PbWatchRequest> for WatchCall {
+    fn from_wire(wire: PbWatchRequest) -> Result<Self, Malformed> {
         let union = wire.request_union.ok_or(Malformed("a request to watch that says nothing"))?;
         Ok(match union {
-            PbWatchUnion::CreateRequest(create) => {
+            PbWatchRequestUnion::CreateRequest(create) => {
                 let filters = create.filters.into_iter().map(|filter| match filter {
                     0 => Ok(WatchFilter::NoPut),
                     1 => Ok(WatchFilter::NoDelete),
@@ -44,8 +44,8 @@ impl FromWire<PbWatch> for WatchCall {
                 };
                 Self::Create { request, watch_id: create.watch_id, fragment: create.fragment }
             }
-            PbWatchUnion::CancelRequest(cancel) => Self::Cancel(cancel.watch_id),
-            PbWatchUnion::ProgressRequest(_) => Self::Progress,
+            PbWatchRequestUnion::CancelRequest(cancel) => Self::Cancel(cancel.watch_id),
+            PbWatchRequestUnion::ProgressRequest(_) => Self::Progress,
         })
     }
 }

@@ -80,7 +80,8 @@ impl WatcherRegistry {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let start = request.start_revision;
         let registration = Arc::new(Registration { id, request, state: Mutex::default() });
-        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start)) {
+        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start))
+        {
             let mut state = registration.lock();
             state.catch_up_from = Some(start);
             registration.catch_up(&mut state, store);

@@ -72,7 +72,8 @@ impl MemWatchStream {
         }
         state.waker = Some(cx.waker().clone());
         let requested = std::mem::take(&mut state.progress_requested);
-        let started = self.registration.request.start_revision.is_none_or(|start| start <= store.revision());
+        let started =
+            self.registration.request.start_revision.is_none_or(|start| start <= store.revision());
         let progress = WatchBatch { revision: store.revision(), events: Vec::new() };
         (requested && started).then_some(Ok(progress))
     }

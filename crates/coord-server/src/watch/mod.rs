@@ -42,7 +42,7 @@ use coord_core::{
     kv::{Header, Revision, Watch, WatchBatch, Watcher},
 };
 use coord_etcd::wire::{FromWire, ToWire, WatchCall};
-use etcd_client::proto::{PbWatch, PbWatchResponse, PbWatchService, PbWatchUnion};
+use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
 use futures_util::future::poll_fn;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
@@ -79,7 +79,7 @@ impl PbWatchService for Services {
 
     async fn watch(
         &self,
-        request: Request<Streaming<PbWatch>>,
+        request: Request<Streaming<PbWatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let stream = ClientStream::new(self.clone(), request.into_inner());
         let responses = stream::unfold(Some(stream), |stream| async {
@@ -123,7 +123,7 @@ struct ProgressRequest {
 
 impl<R> ClientStream<R>
 where
-    R: Stream<Item = Result<PbWatch, Status>> + Unpin + Send,
+    R: Stream<Item = Result<PbWatchRequest, Status>> + Unpin + Send,
 {
     fn new(services: Services, requests: R) -> Self {
         Self {
@@ -187,11 +187,11 @@ where
     }
 
     /// Handles a message of the client.
-    async fn handle_request(&mut self, mut request: PbWatch) -> Result<(), Status> {
+    async fn handle_request(&mut self, mut request: PbWatchRequest) -> Result<(), Status> {
         // As in etcd, unknown requests and unknown filters are ignored.
         match &mut request.request_union {
             None => return Ok(()),
-            Some(PbWatchUnion::CreateRequest(create)) => {
+            Some(PbWatchRequestUnion::CreateRequest(create)) => {
                 create.filters.retain(|filter| matches!(filter, 0 | 1));
             }
             Some(_) => {}
@@ -336,7 +336,7 @@ where
 
     /// Responds that a watch was created, and starts it.
     fn add_watch(&mut self, id: i64, mut watch: StreamWatch) {
-        let header = watch.source.as_ref().map(Watch::header).unwrap_or_default();
+        let header = watch.source.as_ref().map(Watcher::header).unwrap_or_default();
         self.responses.push_back(PbWatchResponse { created: true, ..response(header, id) });
         if let Some(progress_request) = &mut self.progress_request
             && watch.future_start.is_none()
@@ -480,7 +480,7 @@ where
 /// What a stream has to handle next.
 enum Input {
     /// A message of the client, or the error that ended its side of the stream.
-    Request(Result<PbWatch, Status>),
+    Request(Result<PbWatchRequest, Status>),
     /// The client closed its side of the stream.
     RequestsEnded,
     /// The timer of periodic progress fired.

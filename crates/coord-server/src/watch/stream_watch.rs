@@ -46,7 +46,7 @@ impl StreamWatch {
 
     /// The header of a response at this revision.
     pub(super) fn header(&self, revision: Revision) -> Header {
-        let header = self.source.as_ref().map(Watch::header).unwrap_or_default();
+        let header = self.source.as_ref().map(Watcher::header).unwrap_or_default();
         Header { revision, ..header }
     }
 

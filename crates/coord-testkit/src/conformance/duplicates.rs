@@ -2,8 +2,8 @@
 //!
 //! The file of [`Txn::check`] states the rule; the cases here follow from it.
 
-use coord_core::{Client, 
-    KvBackend,
+use coord_core::{
+    Client, KvBackend,
     error::ErrorKind,
     kv::{Compare, Delete, KeyRange, Op, Put, Txn},
 };

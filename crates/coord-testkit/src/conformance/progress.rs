@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use coord_core::{Client, 
-    KvBackend,
+use coord_core::{
+    Client, KvBackend,
     kv::{KeyRange, Revision, Watch, Watcher},
 };
 use tokio::time::{sleep, timeout};

@@ -99,7 +99,9 @@ impl WatchPair {
         let passes_none =
             self.has_filter(WatchFilter::NoPut) && self.has_filter(WatchFilter::NoDelete);
         let latest_start = current.0.saturating_add(MAX_REVISIONS_AHEAD);
-        !ended && !passes_none && self.request.start_revision.is_none_or(|start| start.0 <= latest_start)
+        !ended
+            && !passes_none
+            && self.request.start_revision.is_none_or(|start| start.0 <= latest_start)
     }
 
     pub(super) fn request_progress(&mut self) {

@@ -31,9 +31,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
 
     /// The revision whose deletions a watch from `start` may omit.
     fn lost_tombstones(&self, start: Option<Revision>) -> Option<Revision> {
-        start.filter(|start| {
-            self.tombstones == Tombstones::MayBeLost && *start == self.compacted
-        })
+        start.filter(|start| self.tombstones == Tombstones::MayBeLost && *start == self.compacted)
     }
 
     /// Compares the batches that watches have delivered so far, without waiting for more.

@@ -112,7 +112,8 @@ impl RangeDraft {
     /// The request, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Range {
-        let [min_mod, max_mod, min_create, max_create] = self.filters.map(|at| at.resolve_option(current));
+        let [min_mod, max_mod, min_create, max_create] =
+            self.filters.map(|at| at.resolve_option(current));
         Range {
             revision: self.revision.resolve_option(current),
             min_mod_revision: min_mod,

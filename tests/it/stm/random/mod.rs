@@ -14,6 +14,7 @@
 mod judge;
 mod program;
 
+use coord_mem::MemBackend;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,7 +26,6 @@ use coord_core::{
     kv::{Compact, Delete, EventKind, KeyRange, Op, Put, Revision, Txn, Watch},
     stm::Isolation,
 };
-use coord_mem::MemBackend;
 use coord_testkit::Action;
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -54,15 +54,9 @@ struct Task {
 /// The last attempt of a transaction between whose steps another client writes, counted from 0.
 const DISTURBED: usize = 3;
 
-async fn work(
-    store: &MemBackend,
-    kv: Arc<dyn KvBackend>,
-    name: usize,
-    task: Task,
-    told: &AtomicI64,
-) -> Vec<Ran> {
+async fn work(store: &Client, kv: Client, name: usize, task: Task, told: &AtomicI64) -> Vec<Ran> {
     let session = session(store).await;
-    let mut stm = stm(kv).isolation(task.level).prefetch(task.prefetch.into_iter().map(key));
+    let mut stm = Stm::new(&kv).isolation(task.level).prefetch(task.prefetch.into_iter().map(key));
     if task.exactly_once {
         stm = stm.exactly_once(&session);
     }
@@ -119,7 +113,7 @@ async fn work(
 
 /// Puts or deletes keys between two steps of an attempt, and returns the revision.
 async fn write_as_another_client(
-    store: &MemBackend,
+    store: &Client,
     keys: &[(u8, bool)],
     tag: &str,
     step: usize,
@@ -138,7 +132,7 @@ async fn write_as_another_client(
 
 /// Everything that the store ever was, by revision, and who made which revision.
 async fn history(
-    store: &MemBackend,
+    store: &Client,
     run: impl AsyncFnOnce() -> Vec<Ran>,
 ) -> (BTreeMap<Revision, State>, BTreeMap<String, Revision>, Vec<Ran>) {
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;

@@ -477,7 +477,8 @@ impl Simulation {
             assert!(reader.registered.is_none(), "not registered: {reader:?}");
             let missing = self.store.visible(&reader.request, reader.seen + 1, self.store.revision);
             assert_eq!(missing, [], "missing from {reader:?}");
-            let waits = reader.request.start_revision.0 > self.store.revision;
+            let waits =
+                reader.request.start_revision.is_some_and(|start| start.0 > self.store.revision);
             let asks = self.machine.progress_requests.contains(&reader.key);
             assert!(waits || !asks, "no notification for {reader:?}: {:?}", self.machine);
         }
