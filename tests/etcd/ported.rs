@@ -4,9 +4,8 @@
 mod go;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use coord_core::KvBackend;
+use coord_core::Client;
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Lent, Pool, Release, Setup};
 use libtest_mimic::{Arguments, Trial};
@@ -62,7 +61,7 @@ fn store(servers: &Lent) -> Store {
         let endpoint = endpoints[member % endpoints.len()].clone();
         Box::pin(async move {
             let client = EtcdBackend::connect([endpoint]).await;
-            Arc::new(client.expect("the server is ready")) as Arc<dyn KvBackend>
+            Client::new(client.expect("the server is ready"))
         })
     })
 }

@@ -1,10 +1,8 @@
 //! Tests of `etcd grpc-proxy` between the client and the cluster, with and without a namespace.
 
-use std::sync::Arc;
-
 use coord_core::election::Observer;
 use coord_core::{
-    Client, Election, KvBackend, Mutex,
+    Client, Election, Mutex,
     kv::{LeaseGrant, Watch},
     session::SessionState,
 };
@@ -16,7 +14,7 @@ use tokio::time::timeout;
 use crate::support::{secs, session};
 
 /// A proxy of each kind, with a cluster of its own, and a client that uses the proxy.
-async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Arc<dyn KvBackend>)> {
+async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Client)> {
     let mut all = Vec::new();
     for release in Release::all().expect("there are releases") {
         for arguments in [&[][..], &["--namespace=ns/"][..]] {
@@ -24,7 +22,7 @@ async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Arc<dyn KvBackend>)> {
             let proxy = GrpcProxy::start(&release, &cluster.endpoints(), arguments);
             let kv = EtcdBackend::connect([proxy.endpoint()]).await.expect("it starts in time");
             let name = format!("{release} {arguments:?}");
-            all.push((name, cluster, proxy, Arc::new(kv) as Arc<dyn KvBackend>));
+            all.push((name, cluster, proxy, Client::new(kv)));
         }
     }
     all

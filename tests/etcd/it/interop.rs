@@ -2,11 +2,10 @@
 //! of a name with coord's mutex and election.
 
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Client, Election, KvBackend, Mutex,
+    Client, Election, Mutex,
     election::Leader,
     kv::{Put, Txn},
 };
@@ -71,7 +70,7 @@ impl Etcdctl {
 }
 
 /// Waits until the wait queue of `name` has this length.
-async fn queue_length(kv: &Arc<dyn KvBackend>, name: &str, length: usize) {
+async fn queue_length(kv: &Client, name: &str, length: usize) {
     let prefix = format!("{name}/");
     until("the queue has that length", async || {
         kv.get_prefix(prefix.clone()).await.expect("the store is there").len() == length

@@ -1,20 +1,17 @@
 //! Tests of authentication: users, passwords and permissions.
 
 use coord_core::{
-    Client, Election, KvBackend, Mutex, Session,
+    Client, Election, Mutex, Session,
     error::{ErrorKind, PrimitiveError},
     kv::{LeaseGrant, LeaseTimeToLive, Put, Txn, Watch},
     session::SessionState,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
-use etcd_client::{
-    Client, ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions,
-};
-use std::sync::Arc;
+use etcd_client::{ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions};
 use tokio::time::timeout;
 
-use crate::support::{refused, secs, session, single};
+use crate::support::{client, refused, secs, session, single};
 
 /// The user `app`, with all permissions under `app/`.
 const APP: &[(&str, &str)] = &[("app", "app/")];
@@ -29,7 +26,7 @@ async fn with_users() -> Cluster {
 /// Enables authentication with `root` and with users that have all permissions under a prefix, each
 /// with the same password.
 async fn set_up(server: &Cluster, users: &[(&str, &str)]) -> Result<(), etcd_client::Error> {
-    let client = Client::connect(server.endpoints(), None).await?;
+    let client = etcd_client::Client::connect(server.endpoints(), None).await?;
     let mut auth = client.auth_client();
     for user in users.iter().map(|(user, _)| *user).chain(["root"]) {
         auth.user_add(user, "secret", None).await?;
@@ -44,8 +41,9 @@ async fn set_up(server: &Cluster, users: &[(&str, &str)]) -> Result<(), etcd_cli
     Ok(())
 }
 
-async fn login(server: &Cluster, user: &str, password: &str) -> coord_core::Result<EtcdBackend> {
-    EtcdBackend::builder(server.endpoints()).login(user, password).connect().await
+async fn login(server: &Cluster, user: &str, password: &str) -> coord_core::Result<Client> {
+    let builder = EtcdBackend::builder(server.endpoints()).login(user, password);
+    builder.connect().await.map(Client::new)
 }
 
 #[tokio::test]
@@ -55,7 +53,7 @@ async fn login_permits_every_call_under_the_users_prefix() {
     let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     kv.put("app/a", "1").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events[0].kv.key, "app/a");
-    let session = Session::builder(&Client::new(kv)).ttl(secs(5)).open().await.unwrap();
+    let session = Session::builder(&kv).ttl(secs(5)).open().await.unwrap();
     let guard = Mutex::new(&session, "app/m").lock().await.unwrap();
     guard.txn(Txn::new().and_then([Put::new("app/a", "2")])).await.unwrap();
     guard.unlock().await.unwrap();
@@ -78,12 +76,13 @@ async fn wrong_password_or_unknown_user_is_unauthenticated() {
 async fn client_without_a_login_is_unauthenticated() {
     let server = single().await;
     // Connected before authentication was enabled.
-    let kv = EtcdBackend::connect(server.endpoints()).await.unwrap();
+    let kv = client(&server.endpoints()).await;
     set_up(&server, APP).await.unwrap();
     refused(kv.get("app/a").await, ErrorKind::Unauthenticated);
     refused(kv.put("app/a", "1").await, ErrorKind::Unauthenticated);
     refused(kv.watch(Watch::new("app/a")).await, ErrorKind::Unauthenticated);
-    let late = async { EtcdBackend::connect(server.endpoints()).await?.get("app/a").await };
+    let late =
+        async { Client::new(EtcdBackend::connect(server.endpoints()).await?).get("app/a").await };
     refused(late.await, ErrorKind::Unauthenticated);
 }
 
@@ -117,9 +116,8 @@ async fn denied_watch_does_not_affect_other_watches() {
 #[tokio::test]
 async fn login_is_renewed_after_a_server_restart() {
     let mut server = with_users().await;
-    let kv = Arc::new(login(&server, "app", "secret").await.unwrap());
-    let session =
-        Session::builder(Arc::<EtcdBackend>::clone(&kv)).ttl(secs(20)).open().await.unwrap();
+    let kv = login(&server, "app", "secret").await.unwrap();
+    let session = Session::builder(&kv).ttl(secs(20)).open().await.unwrap();
     let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     for n in 0..3 {
         let put = kv.put("app/a", n.to_string()).await.unwrap();
@@ -150,7 +148,7 @@ async fn election_with_auth_enabled() {
     let campaigns = users.map(|(user, prefix)| {
         let (server, name) = (&server, format!("{prefix}/a"));
         async move {
-            let kv = Client::new(login(server, user, "secret").await.unwrap());
+            let kv = login(server, user, "secret").await.unwrap();
             let first = session(&kv, 2).await;
             let led = Election::new(&first, name.clone()).campaign("first").await.unwrap();
             first.orphan().await.unwrap();
@@ -216,7 +214,7 @@ async fn watch_ended_by_a_revoked_permission_names_the_key() {
     let kv = login(&server, "app", "secret").await.unwrap();
     let mut watch = kv.watch(Watch::new("app/a")).await.unwrap();
     let root = ConnectOptions::new().with_user("root", "secret");
-    let root = Client::connect(server.endpoints(), Some(root)).await.unwrap();
+    let root = etcd_client::Client::connect(server.endpoints(), Some(root)).await.unwrap();
     let all = RoleRevokePermissionOptions::new().with_prefix();
     root.auth_client().role_revoke_permission("app", "app/", Some(all)).await.unwrap();
     server[0].kill();

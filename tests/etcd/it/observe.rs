@@ -1,7 +1,5 @@
 //! Tests of an observer on a real etcd with frequent changes of leadership.
 
-use std::sync::Arc;
-
 use coord_core::Election;
 use coord_core::election::Observer;
 use tokio::time::{Instant, timeout_at};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_core::{
-    Client, KvBackend, Mutex,
+    Client, Mutex,
     error::{ErrorKind, Outcome},
     kv::{LeaseGrant, Watch},
 };
@@ -90,7 +90,7 @@ async fn store() -> TestServer {
 async fn failing_after_connect(
     answer: ScriptedResponse,
     store: &TestServer,
-) -> (Arc<dyn KvBackend>, ScriptedServer) {
+) -> (Client, ScriptedServer) {
     let failing = ScriptedServer::start(move |request| {
         let answer = if request.number == 0 { ScriptedResponse::GOOD } else { answer };
         // After the GOAWAY the connection stays open until it is closed.
@@ -103,17 +103,18 @@ async fn failing_after_connect(
     let failing = failing.await;
     let endpoints = [failing.endpoint(), store.endpoint()];
     let kv = EtcdBackend::connect(endpoints).await.expect("the first response is valid");
-    (Arc::new(kv), failing)
+    (Client::new(kv), failing)
 }
 
 #[tokio::test]
 async fn connect_fails_over_after_each_response() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = client(&[store.endpoint().to_owned()]).await;
     other.put("a", "1").await.unwrap();
     for (name, answer, _) in ANSWERS {
         let bad = ScriptedServer::start(|_| vec![*answer]).await;
         let connected = EtcdBackend::connect([bad.endpoint(), store.endpoint()]).await;
+        let connected = connected.map(Client::new);
         let kv = connected.unwrap_or_else(|error| panic!("{name}: {error}"));
         let read = kv.get("a").await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(read.expect("it was put").value, "1", "{name}");
@@ -125,15 +126,15 @@ async fn connect_fails_over_from_an_http_1_server() {
     let store = store().await;
     for status in ["200 OK", "400 Bad Request", "502 Bad Gateway"] {
         let bad = ScriptedServer::start_http1(status).await;
-        let kv = EtcdBackend::connect([bad.endpoint(), store.endpoint()]).await;
-        kv.expect("the other endpoint is healthy").put("a", status).await.unwrap();
+        let kv = client(&[bad.endpoint().to_owned(), store.endpoint().to_owned()]).await;
+        kv.put("a", status).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn read_fails_over_after_each_response() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = client(&[store.endpoint().to_owned()]).await;
     other.put("a", "1").await.unwrap();
     for (name, answer, _) in ANSWERS {
         let (kv, _failing) = failing_after_connect(*answer, &store).await;
@@ -145,7 +146,7 @@ async fn read_fails_over_after_each_response() {
 #[tokio::test]
 async fn keep_alive_fails_over_after_each_response() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = client(&[store.endpoint().to_owned()]).await;
     let lease = other.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     for (name, answer, _) in ANSWERS {
         let (kv, _failing) = failing_after_connect(*answer, &store).await;
@@ -160,7 +161,7 @@ async fn keep_alive_fails_over_after_each_response() {
 #[tokio::test]
 async fn watch_fails_over_after_each_response() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = client(&[store.endpoint().to_owned()]).await;
     for (name, answer, _) in ANSWERS {
         let (kv, _failing) = failing_after_connect(*answer, &store).await;
         let watch = timeout(secs(10), kv.watch(Watch::new("w"))).await;
@@ -175,7 +176,7 @@ async fn watch_fails_over_after_each_response() {
 #[tokio::test]
 async fn change_has_its_outcome_and_the_next_one_fails_over() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = client(&[store.endpoint().to_owned()]).await;
     for (name, answer, change) in ANSWERS {
         let (kv, _failing) = failing_after_connect(*answer, &store).await;
         let put = kv.put(*name, "1").await.map_err(|error| (error.kind(), error.outcome()));

@@ -1,10 +1,8 @@
 //! Tests of a server that restarts with another history, such as `coord serve`.
 
-use std::sync::Arc;
-
 use coord_core::election::{GapCause, Observer};
 use coord_core::{
-    Client, Election, KvBackend, Mutex,
+    Client, Election, Mutex,
     error::{ErrorKind, LossReason},
     kv::Watch,
 };
@@ -27,7 +25,7 @@ async fn restart_empty(mut old: TestServer) -> TestServer {
 #[tokio::test]
 async fn watch_ends_when_the_history_was_replaced() {
     let server = TestServer::start(Server::builder(MemBackend::new())).await;
-    let kv = EtcdBackend::connect([server.endpoint()]).await.unwrap();
+    let kv = client(&[server.endpoint().to_owned()]).await;
     for n in 0..20 {
         kv.put("a", n.to_string()).await.unwrap();
     }

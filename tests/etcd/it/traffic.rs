@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard};
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session,
+    Client, Mutex, Session,
     error::{Outcome, PrimitiveError},
     kv::{Event, EventKind, KeyRange, Put, Revision, Txn, Watch, WatchFilter, Watcher},
     mutex::MutexGuard,
@@ -129,7 +129,7 @@ impl Traffic {
     }
 
     /// A client that prefers the `n`th member.
-    async fn client(&self, n: usize) -> Arc<dyn KvBackend> {
+    async fn client(&self, n: usize) -> Client {
         let mut endpoints = self.endpoints.clone();
         let first = n % endpoints.len();
         endpoints.rotate_left(first);
@@ -204,7 +204,7 @@ async fn check_loss(mut deleted: Watcher, session: Session, results: Arc<Results
     }
 }
 
-async fn write(kv: Arc<dyn KvBackend>, writer: usize, results: Arc<Results>) {
+async fn write(kv: Client, writer: usize, results: Arc<Results>) {
     for n in 0_usize.. {
         // Unknown until the response arrives.
         locked(&results.puts[writer]).push(PutResult::Unknown);
@@ -236,7 +236,7 @@ impl Drop for Holder<'_> {
     }
 }
 
-async fn lock(kv: Arc<dyn KvBackend>, locker: usize, results: Arc<Results>) {
+async fn lock(kv: Client, locker: usize, results: Arc<Results>) {
     loop {
         let opening = Session::builder(&kv).ttl(secs(TTL)).open();
         let Ok(session) = opening.await else { continue };
