@@ -3,9 +3,8 @@
 mod go;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use coord_core::KvBackend;
+use coord_core::Client;
 use coord_mem::MemBackend;
 use libtest_mimic::Arguments;
 
@@ -14,10 +13,10 @@ use crate::go::{Store, TESTS};
 fn main() -> ExitCode {
     let trials = TESTS.iter().map(|test| {
         test.trial("mem", true, async |_members| {
-            let store = Client::new(MemBackend::new());
+            let store = MemBackend::new();
             // Clones share the store, as clients share a server. One member stands in for three.
             let client = move |_| {
-                let client = another(&store) as Client;
+                let client = Client::new(store.clone());
                 Box::pin(async { client }) as _
             };
             ((), Store::new(client))

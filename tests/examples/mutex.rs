@@ -10,7 +10,6 @@
 mod store;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use coord_core::{Mutex, Session};
 use store::{Result, Store};

@@ -10,10 +10,9 @@
 mod store;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use coord_core::Stm;
 use coord_core::stm::Transaction;
-use coord_core::{Client, Stm};
 use store::{Result, Store};
 use tokio::task::JoinSet;
 

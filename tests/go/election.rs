@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use coord_core::{
-    Client, Election, Session,
-    election::{Leader, Leaders, Observer},
+    Election, Session,
+    election::{Leader, Leaders},
     kv::Compact,
 };
 use tokio::sync::{Barrier, Mutex as AsyncMutex, mpsc};
@@ -154,7 +154,7 @@ pub(super) async fn election_on_session_restart(store: Store) {
     store.assert_waits(&mut waiter, name, 2).await;
 
     let lease = old.orphan().await.expect(AVAILABLE);
-    let new = Session::builder(store.client().await).lease(lease).open().await.expect(AVAILABLE);
+    let new = Session::builder(&store.client().await).lease(lease).open().await.expect(AVAILABLE);
     let election = Election::new(&new, name);
     let candidate =
         election.resume().await.expect(AVAILABLE).expect("left by the previous process");
@@ -204,7 +204,7 @@ pub(super) async fn election_observe_fresh_responses_on_proclaim(store: Store) {
 /// A session on an existing lease of 30 s, as in etcd's election service.
 async fn session_on_a_lease(store: &Store) -> Session {
     let kv = store.client().await;
-    let lease = lease(&*kv, 30).await;
+    let lease = lease(&kv, 30).await;
     Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE)
 }
 

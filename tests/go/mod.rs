@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Session,
+    Client, Session,
     kv::{LeaseGrant, LeaseId},
 };
 use futures_util::future::{BoxFuture, LocalBoxFuture};
@@ -61,7 +61,7 @@ impl Store {
 
     /// A session of a new client of the `n`th member.
     async fn session_of(&self, n: usize) -> Session {
-        Session::builder(self.client_of(n).await).open().await.expect(AVAILABLE)
+        Session::builder(&self.client_of(n).await).open().await.expect(AVAILABLE)
     }
 
     /// Waits until the wait queue `name` has `length` entries.
@@ -85,7 +85,7 @@ impl Store {
         tokio::select! {
             biased;
             output = future => panic!("{output:?}, but another session holds {name}"),
-            () = self.line_of(name, length) => {}
+            () = self.wait_for_queue_length(name, length) => {}
         }
     }
 }
@@ -96,7 +96,7 @@ async fn in_time<F: Future>(future: F) -> F::Output {
 }
 
 /// Grants a lease that no session keeps alive.
-async fn lease(kv: &dyn KvBackend, secs: u64) -> LeaseId {
+async fn lease(kv: &Client, secs: u64) -> LeaseId {
     kv.lease_grant(LeaseGrant::new(Duration::from_secs(secs))).await.expect(AVAILABLE).id
 }
 

@@ -1,10 +1,9 @@
 //! Ported tests of Go's locks.
 
 use std::pin::pin;
-use std::sync::Arc;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session,
+    Client, Mutex, Session,
     error::LossReason,
     kv::{EventKind, Watch, Watcher},
     mutex::MutexGuard,
@@ -152,7 +151,7 @@ pub(super) async fn mutex_waits_on_current_holder(store: Store) {
 
 /// A session on an existing lease of 30 s, as in etcd's lock service.
 async fn session_on_a_lease(kv: Client) -> Session {
-    let lease = lease(&*kv, 30).await;
+    let lease = lease(&kv, 30).await;
     Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE)
 }
 

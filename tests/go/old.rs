@@ -1,4 +1,4 @@
-//! The locks and elections of Go's package over `KvBackend`, with their faults, as a reference for
+//! The locks and elections of Go's package over `Client`, with their faults, as a reference for
 //! regression tests.
 //!
 //! A regression test first shows Go's fault on this implementation, and then that coord does not
@@ -8,11 +8,9 @@
 //!
 //! Source: etcd `client/v3/concurrency` at commit 2f59c9f, and at 3.4; the facts, not the text.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use coord_core::{
-    Client, KvBackend, Result,
+    Client, Result,
     kv::{
         Compare, CompareOp, Delete, EventKind, LeaseId, Op, Put, Range, Revision, SortOrder,
         SortTarget, Txn, Watch,

@@ -1,16 +1,14 @@
-//! The STM of Go's package over `KvBackend`, with its faults, as a reference for regression tests.
+//! The STM of Go's package over `Client`, with its faults, as a reference for regression tests.
 //!
 //! The requests and their order are those of `stm.go`. Where Go panics on a failed request, an error
 //! is returned here.
 //!
 //! Source: etcd `client/v3/concurrency/stm.go` at commit 2f59c9f; the facts, not the text.
 
-use coord_core::Client;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use coord_core::{
-    KvBackend, Result,
+    Client, Result,
     kv::{Compare, CompareOp, Delete, KeyValue, Op, Put, Range, Revision, Txn},
     stm::Isolation,
 };

@@ -1,6 +1,5 @@
 //! Ported tests of Go's sessions.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{Session, error::LossReason, kv::LeaseTimeToLive, session::SessionState};
@@ -10,7 +9,7 @@ use super::{AVAILABLE, Store, in_time, lease};
 /// A session adopts an existing lease. Orphaning ends the session but not the lease.
 pub(super) async fn session_options(store: Store) {
     let kv = store.client().await;
-    let lease = lease(&*kv, 100).await;
+    let lease = lease(&kv, 100).await;
     let session = Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE);
     assert_eq!(session.lease_id(), lease);
 
@@ -37,7 +36,7 @@ pub(super) async fn session_ttl_options(store: Store) {
 /// here it is a subscriber to the session's state, and a future that waits for the loss.
 pub(super) async fn session_ctx(store: Store) {
     let kv = store.client().await;
-    let lease = lease(&*kv, 100).await;
+    let lease = lease(&kv, 100).await;
     let session = Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE);
     let mut states = session.subscribe();
     let child = async {

@@ -3,12 +3,11 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
 
 use coord_core::stm::{StmError, Transaction};
 use coord_core::{
-    Client, Error, KvBackend, Stm,
-    kv::{Put, Revision, Txn},
+    Client, Error, Stm,
+    kv::{Put, Txn},
     stm::Isolation,
 };
 use futures_util::future::join_all;
@@ -25,7 +24,7 @@ async fn number(tx: &mut Transaction, key: &'static str) -> Result<i64, Error> {
 }
 
 /// The current value of a key.
-async fn value(kv: &dyn KvBackend, key: &str) -> Option<String> {
+async fn value(kv: &Client, key: &str) -> Option<String> {
     let kv = kv.get(key.to_owned()).await.expect(AVAILABLE)?;
     Some(String::from_utf8_lossy(&kv.value).into_owned())
 }
@@ -76,7 +75,7 @@ pub(super) async fn stm_conflict(store: Store) {
 
     let mut sum = 0;
     for key in KEYS {
-        sum += value(&*kv, key).await.expect("put above").parse::<i64>().expect("a number");
+        sum += value(&kv, key).await.expect("put above").parse::<i64>().expect("a number");
     }
     assert_eq!(sum, 500);
 }
@@ -90,7 +89,7 @@ pub(super) async fn stm_put_new_key(store: Store) {
         Ok::<_, Error>(())
     });
     put.await.expect(AVAILABLE);
-    assert_eq!(value(&*kv, "foo").await.as_deref(), Some("bar"));
+    assert_eq!(value(&kv, "foo").await.as_deref(), Some("bar"));
 }
 
 /// An aborted transaction writes nothing. In Go its context is cancelled; here its future is
@@ -113,14 +112,14 @@ pub(super) async fn stm_abort(store: Store) {
             () = begun.notified() => {}
         }
     }
-    assert_eq!(value(&*kv, "foo").await, None);
+    assert_eq!(value(&kv, "foo").await, None);
 
     let aborted = stm.run(async |tx| {
         tx.put("foo", "baz");
         Err::<Infallible, _>(Error::EmptyKey)
     });
     assert!(matches!(aborted.await, Err(StmError::Aborted(Error::EmptyKey))));
-    assert_eq!(value(&*kv, "foo").await, None);
+    assert_eq!(value(&kv, "foo").await, None);
 }
 
 /// Five keys are written together, five times. A concurrent reader never sees values of two
@@ -181,11 +180,11 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
         tx.put("foo2", "bar2");
         Ok::<_, Error>(())
     });
-    let receipt = run.await.expect(AVAILABLE).receipt;
-    assert_eq!((attempts, receipt.attempts), (2, 2));
-    let conflict = &receipt.conflicts[0];
-    assert_eq!((conflict.seen, conflict.found), (put.header.revision, Revision::ZERO));
-    assert_eq!(value(&*kv, "foo2").await.as_deref(), Some("bar2"));
+    let info = run.await.expect(AVAILABLE).info;
+    assert_eq!((attempts, info.attempts), (2, 2));
+    let conflict = &info.conflicts[0];
+    assert_eq!((conflict.seen, conflict.found), (Some(put.header.revision), None));
+    assert_eq!(value(&kv, "foo2").await.as_deref(), Some("bar2"));
 }
 
 /// A blind write of a key that was changed after the first read is no conflict.

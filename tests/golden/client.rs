@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use coord_core::{
     Session, Stm,
-    kv::FencingToken,
-    kv::LeaseId,
+    kv::{FencingToken, LeaseId},
     session::{SessionBuilder, SessionState},
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Calls, Intercept};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -48,18 +46,18 @@ impl Client {
     /// Opens a session, on a new lease or on an existing one.
     pub(crate) async fn open(
         name: &str,
-        store: &Client,
+        store: &coord_core::Client,
         ttl: Duration,
         lease: Option<LeaseId>,
         log: Log,
     ) -> Result<Self, Failure> {
         let network = Network::new();
-        let backend = Client::new(Intercept::new(Arc::clone(store.backend()), network.clone()));
-        let builder = Session::builder(&backend).ttl(ttl);
+        let intercept = Intercept::new(Arc::clone(store.backend()), network.clone());
+        let builder = Session::builder(&coord_core::Client::new(intercept)).ttl(ttl);
         let session = lease.into_iter().fold(builder, SessionBuilder::lease).open().await?;
         let (name, held, proclaimers) = (name.to_owned(), Held::default(), Arc::default());
         let go = Arc::new(Semaphore::new(0));
-        let once = Stm::new(&Arc::clone(session.backend())).exactly_once(&session);
+        let once = Stm::new(session.client()).exactly_once(&session);
         let state = ClientState { name, session, held, proclaimers, go, once, log };
         let mut tasks = JoinSet::new();
         tasks.spawn(note_session_states(

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard as StdGuard, PoisonError};
 use coord_core::{
     election::Leadership,
     error::{LossReason, PrimitiveError},
-    kv::FencingToken,
-    kv::{Txn, TxnResponse},
+    kv::{FencingToken, Txn, TxnResponse},
     mutex::MutexGuard,
 };
 use tokio::task::yield_now;
@@ -49,7 +48,7 @@ impl Hold {
 
     pub(crate) async fn release(self) -> Result<(), PrimitiveError> {
         match self {
-            Self::Lock(guard) => guard.unlock().await,
+            Self::Lock(guard) => Ok(guard.unlock().await?),
             Self::Lead(leadership) => Ok(leadership.resign().await?),
         }
     }

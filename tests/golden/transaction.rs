@@ -1,10 +1,16 @@
 //! The transactions of a script: their steps, and how they are run.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use coord_core::stm::{Conflict, Hooks, Retry, Transaction};
-use coord_core::{Stm, kv::KeyRange, stm::Isolation};
+use coord_core::Stm;
+use coord_core::kv::KeyRange;
+use coord_core::stm::{Isolation, Retry, Transaction};
 use tokio::sync::Semaphore;
+use tracing::field::{Field, Visit};
+use tracing::instrument::WithSubscriber as _;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::log::Log;
 use crate::work::Failure;
@@ -79,17 +85,18 @@ impl Program {
         let conflict_log = ConflictLog { name: self.name.clone(), log: self.log.clone() };
         // A fixed seed, so that every run of the script has the same backoff.
         let retry = Retry { seed: Some(0), ..Retry::default() };
-        let stm = stm.retry(retry).hooks(Arc::new(conflict_log));
-        let run = stm.run(async move |tx| self.attempt(tx).await).await;
+        let stm = stm.retry(retry);
+        let run = stm.run(async move |tx| self.attempt(tx).await);
+        let run = run.with_subscriber(tracing_subscriber::registry().with(conflict_log)).await;
         let committed = run.map_err(|error| error.to_string())?;
-        let (receipt, wrote) = (committed.receipt, committed.value);
+        let (info, wrote) = (committed.info, committed.value);
         let what = if wrote { "committed at" } else { "has read as of" };
-        let attempt = match receipt.attempts {
+        let attempt = match info.attempts {
             1 => String::new(),
             n => format!(", attempt {n}"),
         };
-        let marker = if receipt.resolved { ", as its marker tells" } else { "" };
-        Ok(format!("{what} revision {}{attempt}{marker}", receipt.revision))
+        let resolved = if info.resolved { ", as its marker tells" } else { "" };
+        Ok(format!("{what} revision {}{attempt}{resolved}", info.revision))
     }
 
     /// Runs the steps. Returns whether any of them writes.
@@ -143,16 +150,52 @@ impl Program {
     }
 }
 
-/// Prints the conflicts of a transaction.
+/// Prints the conflicts of a transaction when they happen, from its log lines: an aborted or
+/// unfinished transaction does not return them.
 struct ConflictLog {
     name: String,
     log: Log,
 }
 
-impl Hooks for ConflictLog {
-    fn conflicted(&self, attempt: u32, conflicts: &[Conflict]) {
-        let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
-        let conflicts = conflicts.join(", ");
-        self.log.note(&format!("{}: attempt {attempt} conflicts: {conflicts}", self.name));
+impl<S: Subscriber> Layer<S> for ConflictLog {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut conflict = ConflictFields::default();
+        event.record(&mut conflict);
+        let ConflictFields { message, attempt, count, first } = conflict;
+        if message == "transaction conflicted" {
+            let more = match count {
+                1 => String::new(),
+                n => format!(", {} more", n - 1),
+            };
+            let name = &self.name;
+            self.log.note(&format!("{name}: attempt {attempt} conflicts: {first}{more}"));
+        }
+    }
+}
+
+/// The fields of the log line of a conflict.
+#[derive(Default)]
+struct ConflictFields {
+    message: String,
+    attempt: u64,
+    count: u64,
+    first: String,
+}
+
+impl Visit for ConflictFields {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "attempt" => self.attempt = value,
+            "count" => self.count = value,
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "first" => self.first = format!("{value:?}"),
+            _ => {}
+        }
     }
 }

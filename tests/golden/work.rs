@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::election::{Candidate, Proclaimer};
 use coord_core::{
-    Client, Election, Mutex, Session, Stm,
+    Election, Mutex, Session, Stm,
     election::Leader,
     kv::{Put, Txn},
     mutex::MutexGuard,
@@ -62,7 +62,7 @@ impl ClientState {
             Command::Get(key) => Box::pin(self.get(key)),
             Command::Write { key, value, under } => Box::pin(self.write(key, value, under)),
             Command::Run { steps, level, prefetch, once } => {
-                let plain = || Stm::new(&Arc::clone(self.session.backend()));
+                let plain = || Stm::new(self.session.client());
                 let stm = if once { self.once.clone() } else { plain() };
                 let level =
                     level.map_or(Ok(Isolation::default()), |name| transaction::level(&name))?;
@@ -156,12 +156,12 @@ impl ClientState {
     }
 
     async fn put(self, key: String, value: String) -> Output {
-        self.session.backend().put(key.clone(), value.clone()).await?;
+        self.session.client().put(key.clone(), value.clone()).await?;
         Ok(format!("put {key} = {value}"))
     }
 
     async fn get(self, key: String) -> Output {
-        Ok(match self.session.backend().get(key.clone()).await? {
+        Ok(match self.session.client().get(key.clone()).await? {
             Some(kv) => format!("got {key} = {}", kv.value.escape_ascii()),
             None => format!("got no {key}"),
         })

@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
-use coord_core::{
-    Client,
-    kv::FencingToken,
-    kv::{Compact, LeaseId, Range, Revision},
-};
+use coord_core::kv::{Compact, FencingToken, LeaseId, Range, Revision};
 use coord_mem::MemBackend;
 use goldenscript::{Context, Runner};
 use tokio::runtime::{Builder, Runtime};
@@ -31,7 +27,7 @@ pub(crate) struct Script {
 }
 
 struct World {
-    store: Client,
+    store: coord_core::Client,
     clients: BTreeMap<String, Client>,
     /// The client whose session a lease was granted to.
     owners: BTreeMap<LeaseId, String>,
@@ -45,7 +41,7 @@ impl Script {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         let world = runtime.block_on(async {
             World {
-                store: MemBackend::builder().seed(0).build(),
+                store: coord_core::Client::new(MemBackend::builder().seed(0).build()),
                 clients: BTreeMap::new(),
                 owners: BTreeMap::new(),
                 resources: BTreeMap::new(),

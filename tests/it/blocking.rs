@@ -46,7 +46,7 @@ fn soon<T>(outcome: &mpsc::Receiver<T>) -> T {
 
 #[test]
 fn threads_exclude_each_other() {
-    let (runtime, store) = (two_threads(), MemBackend::new());
+    let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let session = runtime.block_on(session(&store));
     let (inside, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let threads: Vec<_> = (0..8)
@@ -116,7 +116,7 @@ async fn blocking_unlock_that_is_refused_unlocks_in_the_background() {
 #[test]
 fn thread_that_waits_when_the_runtime_is_shut_down_is_told_so() {
     for _ in 0..100 {
-        let (runtime, store) = (two_threads(), MemBackend::new());
+        let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
         let mutex = Mutex::new(&runtime.block_on(session(&store)), "m");
         let held = mutex.blocking_lock().unwrap();
         let waiter = in_thread(move || mutex.blocking_lock());
@@ -132,7 +132,7 @@ fn thread_that_waits_when_the_runtime_is_shut_down_is_told_so() {
 #[test]
 fn lock_on_the_session_of_a_runtime_that_is_gone_is_an_error() {
     let runtime = two_threads();
-    let mutex = Mutex::new(&runtime.block_on(session(&Client::new())), "m");
+    let mutex = Mutex::new(&runtime.block_on(session(&Client::new(MemBackend::new()))), "m");
     drop(runtime);
     let error = soon(&in_thread(move || mutex.blocking_lock())).unwrap_err();
     assert_eq!(error.loss(), Some(LossReason::Expired), "{error}");
@@ -140,7 +140,7 @@ fn lock_on_the_session_of_a_runtime_that_is_gone_is_an_error() {
 
 #[test]
 fn thread_that_waits_is_told_when_its_session_is_closed() {
-    let (runtime, store) = (two_threads(), MemBackend::new());
+    let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let held = Mutex::new(&runtime.block_on(session(&store)), "m").blocking_lock().unwrap();
     let session: Session = runtime.block_on(session(&store));
     let mutex = Mutex::new(&session, "m");
@@ -156,7 +156,7 @@ fn thread_that_waits_is_told_when_its_session_is_closed() {
 
 #[test]
 fn guard_dropped_in_a_thread_unlocks() {
-    let (runtime, store) = (two_threads(), MemBackend::new());
+    let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let mutex = Mutex::new(&runtime.block_on(session(&store)), "m");
     let guard = mutex.blocking_lock().unwrap();
     thread::spawn(move || drop(guard)).join().unwrap();

@@ -13,7 +13,7 @@ use crate::model::{Flaw, Flawed, LIMITS};
 
 const SEED: u64 = 20_130_728;
 
-fn mem() -> Client {
+fn mem() -> MemBackend {
     MemBackend::builder().limits(LIMITS).build()
 }
 

@@ -17,7 +17,7 @@ use crate::support::{only, secs, session, session_on, settle, timed};
 
 /// A session of 10 s in a process of its own.
 async fn opened(process: &Process) -> Session {
-    session_on(process.backend()).await
+    session_on(process.client().clone()).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,7 @@ async fn task_of_a_crashed_process_ends_and_sends_nothing() {
 async fn watch_of_a_healed_process_misses_nothing() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let mut watch = process.backend().watch(Watch::new("a")).await.unwrap();
+    let mut watch = process.client().watch(Watch::new("a")).await.unwrap();
     process.partition();
     store.put("a", "1").await.unwrap();
     store.put("a", "2").await.unwrap();
@@ -126,7 +126,7 @@ async fn watch_of_a_healed_process_misses_nothing() {
 async fn request_of_a_cut_off_process_times_out_unsent() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let kv = process.backend();
+    let kv = process.client();
     process.partition();
     let (answer, waited) = timed(kv.put("a", "1")).await;
     assert_eq!(answer.unwrap_err().outcome(), Outcome::Unknown);
@@ -141,7 +141,7 @@ async fn request_of_a_cut_off_process_times_out_unsent() {
 async fn request_is_sent_when_its_process_heals_in_time() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let kv = process.backend();
+    let kv = process.client();
     process.partition();
     let (answer, ()) = tokio::join!(timed(kv.put("a", "1")), async {
         sleep(secs(5)).await;
@@ -160,7 +160,7 @@ async fn request_on_its_way_when_cut_off_is_applied() {
         Arc::clone(store.backend()),
         only("put", Action::Delay(secs(2))),
     ));
-    let kv = process.backend();
+    let kv = process.client();
     let (answer, ()) = tokio::join!(kv.put("a", "1"), async {
         sleep(secs(1)).await;
         process.partition();
@@ -173,7 +173,7 @@ async fn request_on_its_way_when_cut_off_is_applied() {
 #[tokio::test(start_paused = true)]
 async fn crashed_process_stays_crashed() {
     let process = Process::new(MemBackend::new());
-    let kv = process.backend();
+    let kv = process.client();
     process.partition();
     let (under_way, ()) = tokio::join!(timeout(secs(3600), kv.get("a")), async {
         sleep(secs(1)).await;

@@ -198,7 +198,7 @@ async fn resign_that_failed_can_be_repeated() {
     let leads = Election::new(&session, "e").campaign("a").await.unwrap();
     let failed = leads.resign().await.unwrap_err();
     assert_eq!(keys(&store, "e/").await.len(), 1, "the request was lost");
-    failed.leadership.resign().await.unwrap();
+    failed.held.resign().await.unwrap();
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
@@ -255,7 +255,7 @@ async fn join_whose_answer_is_lost_does_not_lock_everybody_out() {
 /// who watches is told, and which leaves a key if the second request fails.
 #[tokio::test(start_paused = true)]
 async fn failed_try_lock_does_not_write() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let before = held.header().revision;
     let mut theirs = go_on(behind(&store, record.clone()), "m").await;
@@ -407,7 +407,7 @@ async fn observer_that_was_cut_off_ends_with_who_leads_now() {
         });
         let shown = shown.await;
         let missed = if compact { "none b b2 none" } else { "none a none b b2 none" };
-        assert_eq!(shown.enqueue(" "), missed, "compacted: {compact}");
+        assert_eq!(shown.join(" "), missed, "compacted: {compact}");
     }
 }
 
@@ -426,7 +426,7 @@ async fn observer_does_not_take_the_last_write_for_the_leader() {
         sleep(secs(1)).await;
         leads.resign().await.unwrap();
     });
-    assert_eq!(shown.await.enqueue(" "), "a a2 b3");
+    assert_eq!(shown.await.join(" "), "a a2 b3");
     waits.withdraw().await.unwrap();
 }
 

@@ -20,7 +20,7 @@ async fn requests() {
         Call::Range(Range { keys, .. }) if keys.start() == "hung" => Action::Hang,
         _ => Action::Pass,
     };
-    let kv = TraceLayer::new(Client::new(Intercept::new(MemBackend::new(), rule)));
+    let kv = Client::new(TraceLayer::new(Intercept::new(MemBackend::new(), rule)));
     kv.put("a", "1").await.expect("it passes");
     kv.get("a").await.expect("it passes");
     kv.get("lost").await.expect_err("it is lost");

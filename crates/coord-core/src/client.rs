@@ -43,6 +43,7 @@ use crate::kv::{
     LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
     OpResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher,
 };
+use crate::layer::Layer;
 use crate::queue::Handoffs;
 use crate::stm::ConflictQueues;
 
@@ -425,6 +426,16 @@ impl Swap {
     #[must_use]
     pub const fn is_swapped(&self) -> bool {
         matches!(self, Self::Swapped(_))
+    }
+}
+
+/// A client is a backend too, to be wrapped in a layer or given to code that takes any backend.
+/// That code shares nothing with the client but the backend.
+impl Layer for Client {
+    type Inner = dyn KvBackend;
+
+    fn inner(&self) -> &Self::Inner {
+        &*self.backend
     }
 }
 

@@ -12,6 +12,7 @@
 //!               heal
 //! ```
 
+use coord_core::Client;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,14 +39,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// A simulated process that can crash, be partitioned from the store, and heal. Clones are handles
 /// to the same process.
 ///
-/// Use its [`backend`](Self::backend) for everything that belongs to the process: sessions, locks,
+/// Use its [`client`](Self::client) for everything that belongs to the process: sessions, locks,
 /// elections, transactions. To let several processes share a store, give each a clone of it.
 ///
 /// ```
-/// use coord_core::{Mutex, Session, error::LossReason};
+/// use coord_core::{Client, Mutex, Session, error::LossReason};
 /// use coord_mem::MemBackend;
 /// use coord_testkit::Process;
-/// use std::sync::Arc;
 /// use std::time::Duration;
 /// use tokio::time::Instant;
 ///
@@ -54,7 +54,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// let ttl = Duration::from_secs(30);
 /// let store = MemBackend::new();
 /// let process = Process::new(store.clone());
-/// let first = Session::builder(process.backend()).ttl(ttl).open().await?;
+/// let first = Session::builder(process.client()).ttl(ttl).open().await?;
 /// let second = Session::builder(&Client::new(store)).ttl(ttl).open().await?;
 /// let held = Mutex::new(&first, "service").lock().await?;
 ///
@@ -69,7 +69,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// ```
 #[derive(Clone)]
 pub struct Process {
-    backend: Arc<dyn KvBackend>,
+    client: Client,
     link: Arc<Link>,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
@@ -80,16 +80,13 @@ impl Process {
     pub fn new(store: impl KvBackend) -> Self {
         let link = Arc::new(Link { state: watch::Sender::new(State::Connected) });
         let backend = LinkedBackend { inner: Arc::new(store), link: Arc::clone(&link) };
-        Self { backend: Arc::new(backend), link, tasks: Arc::default() }
+        Self { client: Client::new(backend), link, tasks: Arc::default() }
     }
 
-    /// The store as this process reaches it.
-    ///
-    /// Every call returns the same `Arc`, because coord treats clones of one `Arc` as one process,
-    /// within which contenders hand a lock over without a watch.
+    /// The client of this process, which reaches the store through the process's connection.
     #[must_use]
-    pub fn backend(&self) -> Arc<dyn KvBackend> {
-        Arc::clone(&self.backend)
+    pub const fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Spawns a task that is aborted when the process [crashes](Self::crash).

@@ -2,11 +2,13 @@
 
 use crate::support::another;
 use coord_mem::MemBackend;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 
 use coord_core::{
-    Client, Session,
+    Client, Election, Session,
+    election::Leadership,
     error::{LossReason, PrimitiveError},
     kv::FencingToken,
     kv::KeyRange,
@@ -25,7 +27,9 @@ async fn supervisor(store: &Client) -> Supervisor {
 
 /// Leads for 10 s at a time; notes each term.
 async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Generation, FencingToken)>>) {
-    let led = supervisor.lead("e", "me", |leadership| async move {
+    let campaign =
+        |session: Session| async move { Election::new(&session, "e").campaign("me").await };
+    let led = supervisor.run_while_held(campaign, |leadership: Arc<Leadership>| async move {
         let term = (leadership.session().generation(), leadership.fencing_token());
         noted.lock().expect("nobody panics").push(term);
         sleep(secs(10)).await;
@@ -78,8 +82,10 @@ async fn leader_that_was_deposed_queues_behind_who_leads_now() {
 async fn leading_ends_with_the_supervisor_and_leaves_nothing_when_dropped() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
+    let campaign =
+        |session: Session| async move { Election::new(&session, "e").campaign("me").await };
     let endless =
-        || supervisor.lead("e", "me", |_| std::future::pending::<Result<(), PrimitiveError>>());
+        || supervisor.run_while_held(campaign, |_| pending::<Result<(), PrimitiveError>>());
     assert!(timeout(secs(5), endless()).await.is_err());
     settle().await;
     assert_eq!(keys(&store, "e/").await, [""; 0], "dropped, it resigned");

@@ -21,7 +21,7 @@ async fn recorded(store: &Client) -> (Election, Recorder) {
 
 #[tokio::test(start_paused = true)]
 async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each() {
-    let (election, record) = recorded(&Client::new()).await;
+    let (election, record) = recorded(&Client::new(MemBackend::new())).await;
     let leadership = election.campaign("a").await.unwrap();
     assert_eq!(record.take().names(), "txn", "campaign");
     leadership.proclaim("b").await.unwrap();
@@ -121,7 +121,7 @@ async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
     let _before = old.campaign("a").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
     let record = Recorder::new();
-    let builder = coord_core::Session::builder(behind(&store, record.clone()));
+    let builder = coord_core::Session::builder(&behind(&store, record.clone()));
     let new = builder.lease(lease).open().await.unwrap();
     record.take();
     let candidate = Election::new(&new, "e").resume().await.unwrap().unwrap();

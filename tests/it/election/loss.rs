@@ -175,7 +175,7 @@ async fn candidate_tells_of_its_loss_without_waiting_to_be_elected() {
 /// that much late.
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
     let candidate = Election::new(&silent, "e").enter("second").await.unwrap();
@@ -194,7 +194,7 @@ async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
 /// The same for a leader whose key somebody deletes: its watch says nothing, so it has to look.
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_the_news_of_a_loss_and_no_more() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
     let leadership = Election::new(&silent, "e").campaign("a").await.unwrap();
     record.take();
@@ -249,7 +249,7 @@ async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same(
 /// A watch that ended is asked for again, and that is all.
 #[tokio::test(start_paused = true)]
 async fn candidate_whose_watches_broke_is_as_quiet_as_before() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let lives = vec![(secs(1), None); 2];
     let session = session_with_watches(behind(&store, record.clone()), lives).await;
@@ -343,7 +343,7 @@ async fn candidate_is_told_what_its_watch_was_refused_for_if_trying_again_cannot
 /// A leader that may not watch its own key looks now and then, and does not storm the store.
 #[tokio::test(start_paused = true)]
 async fn leader_whose_watch_is_refused_still_learns_of_its_loss_and_asks_seldom() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let recorded = record.clone();
     let denied = Error::PermissionDenied { reason: "no watching here".to_owned() };
     let rule = move |call: &Call| {

@@ -362,7 +362,7 @@ async fn backend_error_of_a_campaign_is_handed_on_and_leaves_nobody_in_the_line(
 /// The compiler checks that everything can be moved into tasks.
 #[tokio::test(start_paused = true)]
 async fn everything_can_be_sent_to_tasks() {
-    let election = election(&Client::new()).await;
+    let election = election(&Client::new(MemBackend::new())).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut leaders = election.observe();
@@ -398,7 +398,7 @@ async fn debug_of_every_type_tells_which_election_or_key_it_is_about() {
         assert!(text.len() < 600, "{text} tells too much");
     };
     about(format!("{election:?}"), "\"e\"");
-    about(format!("{:?}", election.observer()), "Observer { name: b\"e\"");
+    about(format!("{:?}", Election::observer(&store, "e")), "Observer { name: b\"e\"");
     about(format!("{:?}", election.observe()), "Leaders { name: b\"e\"");
     about(format!("{candidate:?}"), &key);
     about(format!("{:?}", candidate.proclaimer()), &key);

@@ -359,7 +359,7 @@ async fn stream_waits_while_the_store_is_unavailable() {
 async fn stream_ends_with_an_error_that_trying_again_cannot_help_and_stays_ended() {
     for kind in ["range", "watch"] {
         let denied = Error::PermissionDenied { reason: "no reading here".to_owned() };
-        let backend = behind(&Client::new(), only(kind, Action::Fail(denied)));
+        let backend = behind(&Client::new(MemBackend::new()), only(kind, Action::Fail(denied)));
         let mut leaders = Election::observer(&backend, "e").observe();
         if kind == "watch" {
             assert_eq!(leaders.next().await.unwrap().unwrap(), None);
@@ -441,7 +441,7 @@ async fn stream_that_is_not_polled_asks_for_nothing() {
         *count.lock().unwrap() += 1;
         Action::Pass
     };
-    let leaders = Election::observer(&behind(&Client::new(), rule), "e").observe();
+    let leaders = Election::observer(&behind(&Client::new(MemBackend::new()), rule), "e").observe();
     settle().await;
     drop(leaders);
     assert_eq!(*asked.lock().unwrap(), 0);

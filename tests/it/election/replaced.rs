@@ -1,6 +1,7 @@
 //! A store that comes back with another history: empty, or restored from an older backup.
 
 use crate::support::another;
+use coord_core::kv::Put;
 use coord_core::layer::Layer;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,15 +51,15 @@ impl Layer for Address {
 
 /// A store at revision `writes` + 1.
 async fn store(writes: usize) -> MemBackend {
-    let store = Client::new(MemBackend::new());
+    let store = MemBackend::new();
     for n in 0..writes {
-        store.put("history", n.to_string()).await.expect("the store is available");
+        store.put(Put::new("history", n.to_string())).await.expect("the store is available");
     }
     store
 }
 
 async fn session(address: &Address) -> Session {
-    let builder = Session::builder(&another(&address)).ttl(secs(10));
+    let builder = Session::builder(&Client::new(address.clone())).ttl(secs(10));
     builder.open().await.expect("the store is available")
 }
 
@@ -70,7 +71,7 @@ async fn observer_starts_afresh_when_history_was_replaced() {
         let address = Address::of(store(100).await);
         let owner = session(&address).await;
         let _old = Election::new(&owner, "e").campaign("old").await.unwrap();
-        let mut leaders = Observer::new(Arc::new(address.clone()), "e").observe();
+        let mut leaders = Election::observer(&Client::new(address.clone()), "e").observe();
         assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
         assert_eq!(leaders.gap(), None);
 
@@ -138,7 +139,7 @@ async fn observer_of_busy_replaced_history_starts_afresh() {
     let address = Address::of(MemBackend::new());
     let owner = session(&address).await;
     let _old = Election::new(&owner, "e").campaign("old").await.unwrap();
-    let mut leaders = Observer::new(Arc::new(address.clone()), "e").observe();
+    let mut leaders = Election::observer(&Client::new(address.clone()), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
     address.replace(store(1).await);
     let new = session(&address).await;
@@ -166,10 +167,10 @@ async fn watch_that_ends_with_replaced_history_is_read_again() {
         _ => (secs(1_000_000), None),
     };
     let backend = Breaking { inner: store.clone(), lives, lag: 0.into() };
-    let mut leaders = Observer::new(Arc::new(backend), "e").observe();
+    let mut leaders = Election::observer(&Client::new(backend), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     sleep(secs(2)).await;
-    let owner = super::election(&store).await;
+    let owner = super::election(&Client::new(store.clone())).await;
     let (next, leadership) = tokio::join!(leaders.next(), async {
         sleep(secs(5)).await;
         owner.campaign("a").await.unwrap()
@@ -183,7 +184,7 @@ async fn watch_that_ends_with_replaced_history_is_read_again() {
 #[tokio::test(start_paused = true)]
 async fn observer_of_an_idle_election_has_no_gap() {
     let store = Client::new(MemBackend::new());
-    let mut leaders = Observer::new(another(&store), "e").observe();
+    let mut leaders = Election::observer(&another(&store), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let later = async {
         for n in 0..20 {
@@ -191,7 +192,7 @@ async fn observer_of_an_idle_election_has_no_gap() {
             let at = store.put("other", n.to_string()).await.unwrap().header.revision;
             store.compact(Compact::new(at)).await.unwrap();
         }
-        super::election(&store).await.campaign("a").await.unwrap()
+        super::election(&Client::new(store.clone())).await.campaign("a").await.unwrap()
     };
     let (next, _leadership) = tokio::join!(leaders.next(), later);
     assert_eq!(next.unwrap().unwrap().unwrap().value(), "a");

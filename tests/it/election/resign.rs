@@ -126,7 +126,7 @@ async fn withdrawing_that_fails_is_tried_again_in_the_background() {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
         let candidate = Election::new(&session, "e").enter("a").await.unwrap();
-        assert!(candidate.withdraw().await.unwrap_err().is_retryable());
+        assert!(candidate.withdraw().await.unwrap_err().cause.is_retryable());
         sleep(secs(1)).await;
         assert_eq!(keys(&store, "e/").await, [""; 0]);
     }

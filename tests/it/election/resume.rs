@@ -220,7 +220,7 @@ async fn resume_that_fails_changes_nothing() {
     let lease = old.session().orphan().await.unwrap();
     let denied = coord_core::Error::PermissionDenied { reason: "no".to_owned() };
     let denied = nth("range", 2, 2, Action::Fail(denied));
-    let new = Session::builder(behind(&store, denied)).lease(lease).open().await.unwrap();
+    let new = Session::builder(&behind(&store, denied)).lease(lease).open().await.unwrap();
     let election = Election::new(&new, "e");
     assert!(election.resume().await.is_err());
     settle().await;

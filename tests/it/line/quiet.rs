@@ -26,7 +26,7 @@ impl Quiet {
 
     /// The same, where requests meet these fates.
     async fn under(rule: impl Rule, joins: usize) -> Self {
-        let (store, record) = (MemBackend::new(), Recorder::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let recorded = record.clone();
         let rule = move |call: &Call| {
             recorded.action(call);

@@ -30,7 +30,7 @@ impl Process {
 
     /// One more session of it, in the line `l`.
     async fn join(&self) -> Contender {
-        let session = session_on(Arc::clone(&self.backend)).await;
+        let session = session_on(self.backend.clone()).await;
         WaitQueue::new(&session, "l").enqueue("").await.expect("the store is there")
     }
 }
@@ -44,7 +44,7 @@ impl Process {
             crowd.push(self.join().await);
         }
         let neighbour = WaitQueue::new(crowd[5].session(), "l");
-        let mine = WaitQueue::new(&session_on(Arc::clone(&self.backend)).await, "l");
+        let mine = WaitQueue::new(&session_on(self.backend.clone()).await, "l");
         let mut waiting = Waiting::default();
         waiting.add(mine.enqueue("").await.expect("the store is there")).await;
         for contender in crowd {
@@ -87,7 +87,7 @@ fn asked(record: &Recorder) -> Calls {
 #[tokio::test(start_paused = true)]
 async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
     for rule in [Action::Pass, Action::Yield] {
-        let (store, record) = (MemBackend::new(), Recorder::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let recorded = record.clone();
         let process = Process::new(&store, move |call: &Call| {
             recorded.action(call);
@@ -115,7 +115,7 @@ async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
 #[tokio::test(start_paused = true)]
 async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_between() {
     for stranger in [false, true] {
-        let (store, record) = (MemBackend::new(), Recorder::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let process = Process::new(&store, record.clone());
         let (neighbour, mine) = process.guesser().await;
         let other = if stranger { Process::new(&store, Recorder::new()) } else { process };
@@ -141,7 +141,7 @@ async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_betw
 /// What the neighbour reads is hidden by keys of a line below.
 #[tokio::test(start_paused = true)]
 async fn successor_that_is_told_too_little_reads_the_line() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let process = Process::new(&store, record.clone());
     let (neighbour, mine) = process.guesser().await;
     let neighbour = neighbour.enqueue("").await.unwrap();
@@ -162,7 +162,7 @@ async fn successor_that_is_told_too_little_reads_the_line() {
 #[tokio::test(start_paused = true)]
 async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
     for guesser_first in [false, true] {
-        let (store, record) = (MemBackend::new(), Recorder::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let process = Process::new(&store, record.clone());
         let (neighbour, mine) = process.guesser().await;
         let neighbour = neighbour.enqueue("").await.unwrap();
@@ -203,7 +203,7 @@ async fn successor_whose_key_is_gone_is_not_served() {
 /// Whoever is not first knows nothing of those before it.
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let process = Process::new(&store, record.clone());
     let (holder, middle) = (process.join().await, process.join().await);
     let mut waiting = Waiting::default();
@@ -224,7 +224,7 @@ async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
 async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() {
     let fates = [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))];
     for fate in fates {
-        let (store, about) = (MemBackend::new(), format!("{fate:?}"));
+        let (store, about) = (Client::new(MemBackend::new()), format!("{fate:?}"));
         let process = Process::new(&store, move |call: &Call| match call {
             Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => fate.clone(),
             _ => Action::Pass,
@@ -283,7 +283,7 @@ async fn dropping_a_leave_at_any_await_serves_the_successor() {
 /// Another backend on the same store is another client, as if it were another process.
 #[tokio::test(start_paused = true)]
 async fn successor_on_another_backend_looks_for_itself() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
     let process = Process::new(&store, record.clone());
     let mut waiting = Waiting::default();

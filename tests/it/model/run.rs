@@ -134,7 +134,7 @@ impl<B: KvBackend> Run<'_, B> {
             }
             Operation::Put(request) => {
                 let expected = self.model.put(request);
-                self.compare(operation, backend.put_with(request.clone()).await, expected)
+                self.compare(operation, backend.put(request.clone()).await, expected)
             }
             Operation::Delete(request) => {
                 let expected = self.model.delete(request);
@@ -208,7 +208,7 @@ impl<B: KvBackend> Run<'_, B> {
         let got = self.backend.watch(request.clone()).await;
         let expected = self.model.watch(request);
         let header = expected.as_ref().map(|(header, _)| *header).map_err(|kind| *kind);
-        let got_header = got.as_ref().map(Watch::header).map_err(Error::clone);
+        let got_header = got.as_ref().map(Watcher::header).map_err(Error::clone);
         self.compare(operation, got_header, header)?;
         if let (Ok(watch), Ok((_, watcher))) = (got, expected) {
             self.watches.push((watch, watcher));

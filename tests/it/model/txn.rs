@@ -8,6 +8,7 @@ use coord_core::{
     },
 };
 
+use super::range::number;
 use super::rules;
 use super::state::{Answer, Changes, Model};
 
@@ -75,10 +76,11 @@ impl Model {
 
     /// Within a transaction a negative revision is not "now", but long ago.
     fn check_revision_within(&self, range: &Range) -> Answer<()> {
-        if range.revision > self.revision() {
+        let revision = number(range.revision);
+        if revision > self.revision() {
             return Err(ErrorKind::FutureRevision);
         }
-        if range.revision != Revision::ZERO && range.revision.0 < self.compacted {
+        if revision != Revision::ZERO && revision.0 < self.compacted {
             return Err(ErrorKind::Compacted);
         }
         Ok(())

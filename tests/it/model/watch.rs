@@ -9,6 +9,7 @@ use coord_core::{
     kv::{Event, EventKind, Header, KeyRange, Revision, Watch, WatchBatch, WatchFilter},
 };
 
+use super::range::number;
 use super::rules;
 use super::state::{Answer, Model};
 
@@ -34,7 +35,7 @@ impl Model {
         if request.keys.start().is_empty() {
             request.keys = KeyRange::from_wire("\0", request.keys.range_end());
         }
-        let start = request.start_revision;
+        let start = number(request.start_revision);
         if start < Revision::ZERO {
             return Err(ErrorKind::Compacted);
         }
@@ -79,13 +80,13 @@ impl Model {
         let current = self.revision();
         while watcher.next <= current {
             let events = &self.events[usize::try_from(watcher.next.0).expect("not negative")];
-            if watcher.next >= watcher.request.start_revision {
+            if watcher.next >= number(watcher.request.start_revision) {
                 deliveries.extend(batch(&watcher.request, watcher.next, events));
             }
             watcher.next = Revision(watcher.next.0 + 1);
         }
         // §6: no progress before the first revision that was asked for.
-        if watcher.bookmark_asked && current >= watcher.request.start_revision {
+        if watcher.bookmark_asked && current >= number(watcher.request.start_revision) {
             deliveries.push(Ok(WatchBatch { revision: current, events: Vec::new() }));
         }
         watcher.bookmark_asked = false;

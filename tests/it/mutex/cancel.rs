@@ -220,7 +220,7 @@ fn program_that_returns_leaves_its_lock_unless_it_closes() {
             builder.enable_all().start_paused(true).build().unwrap()
         };
         let (program, other) = (runtime(), runtime());
-        let store = other.block_on(async { MemBackend::new() });
+        let store = other.block_on(async { Client::new(MemBackend::new()) });
         program.block_on(async {
             let session = session(&store).await;
             let guard = Mutex::new(&session, "m").lock().await.unwrap();

@@ -294,7 +294,7 @@ async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
 /// Each who learns that the lease is gone has the keeper ask at once, but for one answer.
 #[tokio::test(start_paused = true)]
 async fn lease_that_is_gone_costs_one_keep_alive_however_many_learn_of_it() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let recorded = record.clone();
     let rule = move |call: &Call| {
         recorded.action(call);

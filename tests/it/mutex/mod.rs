@@ -220,7 +220,7 @@ async fn is_owner_compares_the_create_revision_of_the_key() {
 /// Futures and guards can be moved into tasks: this is checked by the compiler.
 #[tokio::test(start_paused = true)]
 async fn guards_and_futures_can_be_sent_to_tasks() {
-    let session = session(&Client::new()).await;
+    let session = session(&Client::new(MemBackend::new())).await;
     let mutex = Mutex::new(&session, "m");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {

@@ -2,6 +2,8 @@
 //! supervisor meets the loss first.
 
 use crate::support::another;
+use coord_core::election::Leadership;
+use coord_core::mutex::MutexGuard;
 use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,6 +42,14 @@ impl From<PrimitiveError> for AppError {
     }
 }
 
+async fn campaign(session: Session) -> Result<Leadership, PrimitiveError> {
+    Election::new(&session, "e").campaign("me").await
+}
+
+async fn lock(session: Session) -> Result<MutexGuard, PrimitiveError> {
+    Mutex::new(&session, "m").lock().await
+}
+
 /// `lead` ended for good when the work was the first to meet the loss.
 #[tokio::test(start_paused = true)]
 async fn lead_begins_anew_when_work_meets_the_loss() {
@@ -47,7 +57,7 @@ async fn lead_begins_anew_when_work_meets_the_loss() {
     let supervisor = supervisor(another(&store)).await;
     for revoke in [false, true] {
         let calls = AtomicU32::new(0);
-        let led = supervisor.lead("e", "me", async |leadership| {
+        let led = supervisor.run_while_held(campaign, async |leadership: Arc<Leadership>| {
             if calls.fetch_add(1, Ordering::Relaxed) < 2 {
                 if revoke {
                     store.lease_revoke(leadership.session().lease_id()).await?;
@@ -70,7 +80,7 @@ async fn hold_begins_anew_when_work_hides_the_loss() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let calls = AtomicU32::new(0);
-    let held = supervisor.hold("m", async |guard| {
+    let held = supervisor.run_while_held(lock, async |guard: Arc<MutexGuard>| {
         if calls.fetch_add(1, Ordering::Relaxed) == 0 {
             store.delete(guard.key()).await.unwrap();
         }
@@ -118,7 +128,7 @@ async fn error_without_loss_comes_back_as_it_is() {
         sleep(secs(3)).await;
         Err::<(), _>(AppError::Input)
     });
-    let led = supervisor.lead("e", "me", async |_| Err::<(), _>(AppError::Input));
+    let led = supervisor.run_while_held(campaign, async |_| Err::<(), _>(AppError::Input));
     let (lossy, plain, led) = tokio::join!(timeout(secs(5), lossy), plain, led);
     assert!(lossy.is_err(), "it begins anew again and again");
     assert_eq!((plain, calls.into_inner()), (Err(AppError::Input), 1));
@@ -137,9 +147,9 @@ async fn lead_and_hold_retry_what_is_retryable() {
                 Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2)));
             let supervisor = supervisor(kv).await;
             let done = if held {
-                supervisor.hold("m", async |_| Ok::<_, PrimitiveError>(7)).await
+                supervisor.run_while_held(lock, async |_| Ok::<_, PrimitiveError>(7)).await
             } else {
-                supervisor.lead("e", "me", async |_| Ok::<_, PrimitiveError>(7)).await
+                supervisor.run_while_held(campaign, async |_| Ok::<_, PrimitiveError>(7)).await
             };
             assert_eq!(done.unwrap(), 7, "{fate:?}");
             sleep(secs(30)).await;
@@ -150,13 +160,15 @@ async fn lead_and_hold_retry_what_is_retryable() {
 
 #[tokio::test(start_paused = true)]
 async fn lead_returns_what_cannot_be_retried_and_ends_when_closed() {
-    let supervisor = supervisor(Arc::new(MemBackend::new())).await;
-    let too_large = vec![b'x'; 3 << 20];
-    let refused = supervisor.lead("e", too_large, async |_| Ok::<_, PrimitiveError>(()));
+    let supervisor = supervisor(Client::new(MemBackend::new())).await;
+    let campaign_too_large =
+        async |session: Session| Election::new(&session, "e").campaign(vec![b'x'; 3 << 20]).await;
+    let refused =
+        supervisor.run_while_held(campaign_too_large, async |_| Ok::<_, PrimitiveError>(()));
     let PrimitiveError::Backend(error) = refused.await.unwrap_err() else { panic!("not lost") };
     assert_eq!(error.kind(), ErrorKind::RequestTooLarge);
 
-    let endless = supervisor.lead("e", "me", |_| std::future::pending());
+    let endless = supervisor.run_while_held(campaign, |_| std::future::pending());
     let (led, closed): (Result<(), PrimitiveError>, _) = tokio::join!(endless, async {
         sleep(secs(1)).await;
         supervisor.close().await
@@ -238,7 +250,7 @@ async fn token_does_not_keep_a_session_open() {
 /// followed was not returned, and the work was done again.
 #[tokio::test(start_paused = true)]
 async fn error_after_resign_of_unknown_outcome_ends_run() {
-    let kv = behind(&Client::new(), nth("txn", 2, 2, Action::DropResponse));
+    let kv = behind(&Client::new(MemBackend::new()), nth("txn", 2, 2, Action::DropResponse));
     let (supervisor, calls) = (supervisor(kv).await, AtomicU32::new(0));
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
@@ -254,12 +266,13 @@ async fn error_after_resign_of_unknown_outcome_ends_run() {
 /// The same when a token follows the lock and sees that its key is deleted.
 #[tokio::test(start_paused = true)]
 async fn error_after_unlock_with_a_token_ends_run() {
-    let supervisor = supervisor(behind(&Client::new(), only("txn", Action::Yield))).await;
+    let supervisor =
+        supervisor(behind(&Client::new(MemBackend::new()), only("txn", Action::Yield))).await;
     let run = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         let _token = guard.cancellation_token();
         settle().await;
-        guard.unlock().await?;
+        guard.unlock().await.map_err(PrimitiveError::from)?;
         Err::<(), _>(AppError::Input)
     });
     assert_eq!(timeout(secs(60), run).await.expect("it ends"), Err(AppError::Input));
@@ -272,7 +285,7 @@ async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
     let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let supervisor = supervisor(behind(&store, rule)).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
-    let held = supervisor.hold("m", async |_| Ok::<_, AppError>(7));
+    let held = supervisor.run_while_held(lock, async |_| Ok::<_, AppError>(7));
     assert_eq!(held.await, Ok(7));
 }
 

@@ -24,7 +24,7 @@ async fn session(kv: Client) -> (Session, Arc<AtomicU64>) {
 #[tokio::test(start_paused = true)]
 async fn session_is_lost_within_a_second_of_waking() {
     for (slept, reason) in [(3_600, LossReason::Expired), (27, LossReason::DeadlineUnconfirmed)] {
-        let (session, asleep) = session(Arc::new(MemBackend::new())).await;
+        let (session, asleep) = session(Client::new(MemBackend::new())).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         asleep.fetch_add(slept, Ordering::Relaxed);
         let began = Instant::now();
@@ -38,7 +38,7 @@ async fn session_is_lost_within_a_second_of_waking() {
 #[tokio::test(start_paused = true)]
 async fn short_sleep_moves_the_deadline_and_refreshes_the_lease() {
     let record = Recorder::new();
-    let (session, asleep) = session(behind(&Client::new(), record.clone())).await;
+    let (session, asleep) = session(behind(&Client::new(MemBackend::new()), record.clone())).await;
     sleep(Duration::from_millis(500)).await;
     record.take();
     asleep.fetch_add(10, Ordering::Relaxed);

@@ -193,7 +193,7 @@ async fn close_tells_holders_before_the_store_deletes_their_keys() {
 /// test was like another.
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_the_loss_are_told_in_the_order_in_which_they_came() {
-    let session = session(&Client::new()).await;
+    let session = session(&Client::new(MemBackend::new())).await;
     let told = Arc::new(StdMutex::new(Vec::new()));
     let mut waiting = JoinSet::new();
     for n in 0..20 {
@@ -214,7 +214,7 @@ fn session_whose_runtime_was_shut_down_is_lost() {
     let runtime =
         || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (theirs, ours) = (runtime(), runtime());
-    let session = theirs.block_on(session(&Client::new()));
+    let session = theirs.block_on(session(&Client::new(MemBackend::new())));
     let mut waiting = JoinSet::new();
     ours.block_on(async {
         let waits = session.clone();
@@ -363,7 +363,7 @@ async fn adopting_a_lease_that_is_not_there_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn bad_time_to_live_is_refused_before_anything_is_sent() {
     let record = Recorder::new();
-    let kv = behind(&Client::new(), record.clone());
+    let kv = behind(&Client::new(MemBackend::new()), record.clone());
     let zero = Duration::ZERO;
     for (ttl, kind) in [
         (zero, ErrorKind::InvalidTtl),
@@ -395,7 +395,7 @@ async fn open_keeps_trying_within_its_connect_timeout() {
 #[tokio::test(start_paused = true)]
 async fn session_costs_a_request_to_open_one_each_third_of_its_ttl_and_one_to_close() {
     let record = Recorder::new();
-    let session = session_on(behind(&Client::new(), record.clone())).await;
+    let session = session_on(behind(&Client::new(MemBackend::new()), record.clone())).await;
     assert_eq!(record.take().names(), "lease_grant");
     sleep(secs(100)).await;
     let calls = record.take();

@@ -38,7 +38,7 @@ async fn adopt(store: &Client, lease: LeaseId) -> Session {
 async fn enqueue_after_orphan_does_not_block_the_queue() {
     // Given up before, dropped before, and under way when the session is orphaned.
     for case in ["failed", "dropped", "under way"] {
-        let (store, began) = (MemBackend::new(), Instant::now());
+        let (store, began) = (Client::new(MemBackend::new()), Instant::now());
         let old = session_on(late_enqueues(&store, secs(60))).await;
         let mutex = Mutex::new(&old, "m");
         let lease = match case {
@@ -141,7 +141,7 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
 /// for its own and given a value.
 #[tokio::test(start_paused = true)]
 async fn cleanup_after_orphan_spares_a_key_that_was_changed() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let old = session_on(late_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();
     let lease = old.orphan().await.unwrap();
@@ -158,7 +158,7 @@ async fn cleanup_after_orphan_spares_a_key_that_was_changed() {
 /// A key that arrives after the adoption is not one that a former process has left.
 #[tokio::test(start_paused = true)]
 async fn key_that_arrives_after_adoption_is_not_resumed() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let old = session_on(late_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();
     let adopter = adopt(&store, old.orphan().await.unwrap()).await;
@@ -172,7 +172,7 @@ async fn key_that_arrives_after_adoption_is_not_resumed() {
 /// A session that was lost, and whose lease was adopted in time, cleans up too.
 #[tokio::test(start_paused = true)]
 async fn late_enqueue_of_a_lost_session_does_not_block_the_adopter() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let rule = |call: &Call| match call {
         Call::Txn(txn) if txn.success.len() == 2 => Action::Delay(secs(20)),
         Call::LeaseKeepAlive(_) => Action::DropRequest,

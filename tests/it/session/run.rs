@@ -69,12 +69,12 @@ async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
 
 #[tokio::test(start_paused = true)]
 async fn other_errors_of_the_work_come_back_as_they_are() {
-    let supervisor = supervisor(Arc::new(MemBackend::new())).await;
+    let supervisor = supervisor(Client::new(MemBackend::new())).await;
     let calls = AtomicUsize::new(0);
     let failed: Result<(), PrimitiveError> = supervisor
         .run(async |session: Session| {
             calls.fetch_add(1, Ordering::Relaxed);
-            session.backend().get("").await?;
+            session.client().get("").await?;
             Ok(())
         })
         .await;
@@ -155,7 +155,8 @@ async fn run_dropped_at_any_await_leaves_nothing_behind() {
                 store.lease_revoke(session.lease_id()).await?;
                 return Err(guard.lost().await.into());
             }
-            guard.unlock().await
+            guard.unlock().await?;
+            Ok::<_, PrimitiveError>(())
         });
         let done = poll_at_most(polls, work).await;
         settle().await;
@@ -181,7 +182,7 @@ async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
     let mut costs = Vec::new();
     for count in [0, 1, 50] {
         let record = Recorder::new();
-        let supervisor = supervisor(behind(&Client::new(), record.clone())).await;
+        let supervisor = supervisor(behind(&Client::new(MemBackend::new()), record.clone())).await;
         let session = supervisor.ready().await.unwrap();
         let mut guards = Vec::new();
         for n in 0..count {
@@ -252,7 +253,7 @@ async fn hold(
         sleep(secs(3)).await;
     };
     guard.run_while_held(work).await?;
-    guard.unlock().await
+    Ok(guard.unlock().await?)
 }
 
 /// One holder less, when dropped.

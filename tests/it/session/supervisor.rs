@@ -70,7 +70,7 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
 async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
     let busy = Action::Fail(Error::TooManyRequests);
     for fate in [Action::Hang, Action::DropRequest, busy] {
-        let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
+        let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
         let supervisor = supervisor(behind(&store, away(&switch, fate.clone()))).await;
         for epoch in 1..5 {
             assert_eq!(
@@ -92,7 +92,7 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
             // The longest pause, or a request that was hanging: 5 s each, and one after the other.
             assert!(after <= secs(10), "{fate:?}: took {after:?}");
             settle().await;
-            assert_eq!(supervisor.state().to_string(), format!("epoch {}: up", epoch + 1));
+            assert_eq!(supervisor.state().to_string(), format!("generation {}: up", epoch + 1));
         }
     }
 }
@@ -100,7 +100,7 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
 #[tokio::test(start_paused = true)]
 async fn process_that_slept_through_its_lease_finds_itself_in_the_next_epoch() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(Arc::new(store)).await;
+    let supervisor = supervisor(store).await;
     let first = supervisor.session();
     settle().await;
     advance(secs(60)).await;
@@ -142,7 +142,7 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
 async fn session_that_its_owner_ended_is_not_replaced() {
     let record = Recorder::new();
     for orphan in [false, true] {
-        let supervisor = supervisor(behind(&Client::new(), record.clone())).await;
+        let supervisor = supervisor(behind(&Client::new(MemBackend::new()), record.clone())).await;
         let reason = if orphan {
             supervisor.session().orphan().await.unwrap();
             LossReason::Orphaned
@@ -153,7 +153,7 @@ async fn session_that_its_owner_ended_is_not_replaced() {
         sleep(secs(100)).await;
         let state = supervisor.state();
         assert!(
-            matches!(state, SupervisorState::Ended { epoch: Generation(1), reason: r } if r == reason),
+            matches!(state, SupervisorState::Ended { generation: Generation(1), reason: r } if r == reason),
             "{state}"
         );
         assert_eq!(supervisor.ready().await.unwrap_err().loss(), Some(reason));
@@ -227,7 +227,7 @@ async fn close_ends_supervisor_and_session() {
 
 #[tokio::test(start_paused = true)]
 async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
-    let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
+    let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     for wait in [0, 100] {
         switch.store(false, Ordering::Relaxed);
         let supervisor = supervisor(behind(&store, away(&switch, Action::Hang))).await;
@@ -272,7 +272,7 @@ async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold()
 #[tokio::test(start_paused = true)]
 async fn supervisor_dropped_while_it_reconnects_tries_no_more() {
     for fate in [Action::Hang, Action::DropRequest] {
-        let (store, record) = (MemBackend::new(), Recorder::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let cut_off =
             Intercept::new(Arc::clone(store.backend()), nth("lease_grant", 2, usize::MAX, fate));
         let kv = Client::new(Intercept::new(cut_off, record.clone()));
@@ -314,7 +314,7 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
 /// A store that comes back is met by everybody who waited for it: not all at the same moment.
 #[tokio::test(start_paused = true)]
 async fn clients_of_a_store_that_is_away_do_not_come_in_step() {
-    let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
+    let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     let mut supervisors = Vec::new();
     for _ in 0..50 {
         supervisors.push(supervisor(behind(&store, away(&switch, Action::DropRequest))).await);

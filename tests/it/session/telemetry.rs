@@ -90,7 +90,7 @@ fn on_virtual_time(future: impl Future<Output = ()>) -> Runtime {
 
 /// A store that chooses the same ids each time.
 fn seeded() -> Client {
-    MemBackend::builder().seed(0).build()
+    Client::new(MemBackend::builder().seed(0).build())
 }
 
 const ID: &str = "lease=1918cc9458f6ddb8 epoch=1";

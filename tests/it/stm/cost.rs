@@ -10,7 +10,7 @@ use crate::support::behind;
 
 #[tokio::test(start_paused = true)]
 async fn reads_cost_one_request_each_and_the_commit_one() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     store.put("a", "1").await.unwrap();
     let kv = behind(&store, record.clone());
     let run = async |stm: coord_core::Stm, writes: bool| {

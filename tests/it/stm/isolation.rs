@@ -58,7 +58,7 @@ async fn w1(level: Isolation) -> bool {
 }
 
 async fn w1_absent(level: Isolation) -> bool {
-    lost_update(level, &Client::new()).await
+    lost_update(level, &Client::new(MemBackend::new())).await
 }
 
 async fn lost_update(level: Isolation, store: &Client) -> bool {
@@ -160,7 +160,7 @@ async fn w6(level: Isolation) -> bool {
 /// T1 writes x, T2 writes y. T3 sees the first alone; T4, from a member that lags, the second.
 async fn w7(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let kv = Client::new(StaleMember::new(store.clone()));
+    let kv = Arc::new(StaleMember::new(store.clone()));
     let ahead = Stm::new(&another(&store)).isolation(level);
     let third = ahead.run(async |tx| {
         let y = number(tx, "y").await?;
@@ -171,7 +171,7 @@ async fn w7(level: Isolation) -> bool {
         Ok::<_, Error>((number(tx, "x").await?, y))
     });
     let third = third.await.expect("the store is there").value;
-    let (once, member): (_, Client) = (Once::new(), Arc::<StaleMember<_>>::clone(&kv));
+    let (once, member) = (Once::new(), Client::new(Arc::clone(&kv)));
     let behind = Stm::new(&member).isolation(level);
     let fourth = behind.run(async |tx| {
         let x = number(tx, "x").await?;
@@ -220,7 +220,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
         tx.put("k", "9");
         Ok::<_, Error>(())
     });
-    let receipt = write.await.expect("the store is there").receipt;
+    let receipt = write.await.expect("the store is there").info;
     assert_eq!(stored(&store, "k").await, 9);
     assert!(receipt.conflicts.iter().all(|conflict| conflict.key == "k"), "{receipt:?}");
     receipt.attempts == 1

@@ -50,7 +50,7 @@ async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
         let store = store_with(&[("n", 1)]).await;
         let session = session(&store).await;
         let stm = Stm::new(&impatient(&store, first_commit(fate.clone()))).exactly_once(&session);
-        let receipt = add(&stm).await.unwrap().receipt;
+        let receipt = add(&stm).await.unwrap().info;
         assert_eq!((receipt.resolved, receipt.attempts), (resolved, attempts), "{fate:?}");
         let now = store.get("n").await.unwrap().unwrap().mod_revision;
         assert_eq!(receipt.revision, now, "{fate:?}");
@@ -268,7 +268,7 @@ async fn marker_is_asked_where_it_was_put_when_the_session_is_elsewhere() {
         "tenant/",
     ));
     let stm = Stm::new(&kv).exactly_once(&session);
-    let receipt = add(&stm).await.unwrap().receipt;
+    let receipt = add(&stm).await.unwrap().info;
     assert_eq!((receipt.resolved, receipt.attempts), (true, 1));
     assert_eq!(stored(&store, "tenant/n").await, 1);
 }

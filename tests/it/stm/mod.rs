@@ -93,13 +93,13 @@ impl Once {
 
 /// A client of `store` whose serializable reads are answered by a member that gets no further than
 /// where the store is now.
-async fn lagging(store: &Client) -> Arc<StaleMember<MemBackend>> {
-    let member = Client::new(StaleMember::new(store.clone()));
+async fn lagging(store: &Client) -> Client {
+    let member = Arc::new(StaleMember::new(store.clone()));
     fall_behind(&member, store).await;
-    member
+    Client::new(member)
 }
 
-async fn fall_behind(member: &StaleMember<MemBackend>, store: &Client) {
+async fn fall_behind(member: &StaleMember<Client>, store: &Client) {
     member.fall_behind(newest(store).await);
 }
 

@@ -4,7 +4,7 @@ use crate::support::another;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coord_core::stm::{Retry, StmError};
+use coord_core::stm::{Conflict, Retry, StmError};
 use coord_core::{
     Client, Error, KvBackend, Stm,
     error::Outcome,
@@ -35,7 +35,7 @@ async fn always_in_conflict(stm: &Stm, store: &Client) -> StmError<Error> {
 async fn attempts_have_a_limit() {
     for attempts_max in 0..4 {
         let store = store_with(&[("x", 1)]).await;
-        let retry = Retry { attempts_max, ..Retry::default() };
+        let retry = Retry { attempts_max: Some(attempts_max), ..Retry::default() };
         let stm = Stm::new(&another(&store)).retry(retry);
         let exhausted = always_in_conflict(&stm, &store).await;
         assert_eq!(exhausted.outcome(), Outcome::NotApplied);
@@ -45,7 +45,7 @@ async fn attempts_have_a_limit() {
         assert_eq!(attempts, attempts_max.max(1), "at least one is made");
         let [last] = &conflicts[..] else { panic!("{conflicts:?}") };
         let now = store.get("x").await.unwrap().unwrap().mod_revision;
-        assert_eq!((last.seen, last.found), (now.previous(), now));
+        assert_eq!((last.seen, last.found), (Some(now.previous()), Some(now)));
         assert_eq!(stored(&store, "x").await, 100 + i64::from(attempts), "nothing was written");
     }
 }
@@ -181,7 +181,7 @@ async fn conflict_that_a_read_has_shown_costs_no_request() {
             tx.put("y", (y + 1).to_string());
             Ok::<_, Error>(())
         });
-        let receipt = run.await.unwrap().receipt;
+        let receipt = run.await.unwrap().info;
         assert_eq!(receipt.attempts, 2);
         let keys: Vec<_> = receipt.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
         assert_eq!(keys, [b"x", b"y"]);
@@ -213,7 +213,8 @@ async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
     assert_eq!(committed.info.revision, now);
     let told = |conflict: &Conflict| {
         let Conflict { key, seen, found, .. } = conflict;
-        (key.escape_ascii().to_string(), seen.0, found.0)
+        let number = |revision: &Option<Revision>| revision.map_or(0, i64::from);
+        (key.escape_ascii().to_string(), number(seen), number(found))
     };
     let first = 2;
     let conflicts: Vec<_> = committed.info.conflicts.iter().map(told).collect();

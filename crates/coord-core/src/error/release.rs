@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use super::PrimitiveError;
+use super::{LossReason, PrimitiveError};
 
 /// A release was not confirmed. What was to be released is returned, as it was.
 ///
@@ -25,6 +25,12 @@ pub struct ReleaseError<T: Debug> {
 impl<T: Debug> ReleaseError<T> {
     pub(crate) fn new(held: T, cause: PrimitiveError) -> Self {
         Self { held: Box::new(held), cause }
+    }
+
+    /// Why it was lost, if it was.
+    #[must_use]
+    pub const fn loss(&self) -> Option<LossReason> {
+        self.cause.loss()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Compaction cases: which history is removed, which is kept, and which compactions are refused.
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{Compact, Delete, KeyRange, Op, Put, Range, Revision, Txn},
 };

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{Compare, CompareOp, CompareOperand, KeyRange, LeaseId, Put, Revision, Txn},
 };

@@ -1,7 +1,7 @@
 //! Delete cases: which keys are deleted, their count, and the previous key-values.
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{Delete, KeyRange},
 };

@@ -3,7 +3,7 @@
 //! The file of [`Txn::check`] states the rule; the cases here follow from it.
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{Compare, Delete, KeyRange, Op, Put, Txn},
 };

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{
         Compare, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch,

@@ -1,7 +1,7 @@
 //! Cases of watches from a past or future revision, and the effect of compaction on them.
 
 use coord_core::{
-    Client, Error, KvBackend,
+    Client, Error,
     error::ErrorKind,
     kv::{Delete, KeyRange, Op, Put, Revision, Watch, WatchFilter},
 };

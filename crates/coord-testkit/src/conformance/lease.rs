@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, TTL_MAX, Txn},
 };

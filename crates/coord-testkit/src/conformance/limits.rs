@@ -4,7 +4,7 @@
 //! suite also runs on stores with other limits than etcd's.
 
 use coord_core::{
-    Client, Error, KvBackend,
+    Client, Error,
     error::ErrorKind,
     kv::{Compare, Op, Put, Range, Txn},
 };

@@ -4,7 +4,7 @@
 //! only keys are requested.
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     kv::{KeyRange, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend,
+    Client, Error,
     error::ErrorKind,
     kv::{Compact, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision, Txn, Watch},
 };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     kv::{KeyRange, Revision, Watch, Watcher},
 };
 use tokio::time::{sleep, timeout};

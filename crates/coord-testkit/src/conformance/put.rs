@@ -1,6 +1,6 @@
 //! Put cases: the value, the lease, the previous key-value, and the puts that are refused.
 
-use coord_core::{Client, KvBackend, error::ErrorKind, kv::Put};
+use coord_core::{Client, error::ErrorKind, kv::Put};
 
 use super::helpers::{
     Checked, current_revision, get, get_at, grant_lease, lease_keys, put_on, puts, refused,

@@ -1,7 +1,7 @@
 //! Range cases: the keys of a range at the current and at historic revisions, counts, and limits.
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{KeyRange, Put, Range, Revision},
 };

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{
         Compare, Delete, Header, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision,

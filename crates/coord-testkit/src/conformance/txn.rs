@@ -1,7 +1,7 @@
 //! Transaction cases: which branch runs, the order of the steps, and what each step reads.
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{Compare, Delete, EventKind, KeyRange, Op, OpResponse, Put, Range, Revision, Txn},
 };

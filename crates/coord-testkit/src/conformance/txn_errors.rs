@@ -1,7 +1,7 @@
 //! Cases of refused transactions: the errors, their precedence, and that nothing is changed.
 
 use coord_core::{
-    Client, Error, KvBackend,
+    Client, Error,
     error::ErrorKind,
     kv::{Compare, Delete, Op, Put, Range, Revision, Txn},
 };

@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::ErrorKind,
     kv::{Delete, EventKind, KeyRange, KeyValue, Op, Put, Txn, Watch, WatchFilter},
 };

@@ -182,7 +182,7 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
         }
         keys
     };
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = behind(&store, record.clone());
     let mut theirs = OldStm::new(kv.clone(), Isolation::SerializableSnapshot);
     let refused = theirs.run(async |tx| {
@@ -232,7 +232,8 @@ async fn commit_whose_answer_is_lost_is_applied_once() {
     assert_eq!(value(&store, "old").await, "2", "to add one was asked for once");
 
     for fate in [Action::DropResponse, Action::DropRequest] {
-        let (store, resolved) = (MemBackend::new(), matches!(fate, Action::DropResponse));
+        let (store, resolved) =
+            (Client::new(MemBackend::new()), matches!(fate, Action::DropResponse));
         let kv = behind(&store, nth("txn", 1, 1, fate));
         let session = session_on(kv.clone()).await;
         let ours = Stm::new(&kv).exactly_once(&session);
@@ -292,7 +293,7 @@ async fn transactions_on_one_key_do_not_storm() {
 /// The same: whoever loses every time tries for ever, without a pause.
 #[tokio::test(start_paused = true)]
 async fn retries_pause_and_end_when_their_budget_is_spent() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
     let lost = theirs.run(async |tx| {
         tx.get(&["k"]).await?;

@@ -146,11 +146,11 @@ async fn first_who_deletes_what_others_write_unread_wins() {
         tx.put("k", "put after the deletion was seen");
         Ok::<_, Error>(())
     });
-    let receipt = written.await.unwrap().receipt;
+    let receipt = written.await.unwrap().info;
     assert_eq!(receipt.attempts, 2);
     assert_eq!(
         (receipt.conflicts[0].key.as_ref(), receipt.conflicts[0].found),
-        (b"k" as &[u8], Revision::ZERO)
+        (b"k" as &[u8], None)
     );
 }
 
@@ -187,7 +187,7 @@ async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
 #[tokio::test(start_paused = true)]
 async fn transaction_that_only_reads_sends_no_commit() {
     for isolation in STRONG {
-        let (store, record) = (MemBackend::new(), Recorder::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let kv = behind(&store, record.clone());
         let mut theirs = OldStm::new(kv.clone(), isolation);
         theirs.run(async |tx| tx.get(&["a"]).await).await.unwrap();
@@ -322,7 +322,7 @@ async fn closure_does_not_give_up_over_what_never_was() {
 /// no steps, and so is answered by any member, however old what it knows.
 #[tokio::test(start_paused = true)]
 async fn check_of_several_keys_that_were_read_asks_a_majority() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = behind(&store, record.clone());
     let alone = |call: &Call| match call {
         Call::Txn(check) => check.failure.iter().all(is_serializable),
@@ -349,7 +349,7 @@ fn is_serializable(op: &Op) -> bool {
 /// those of its answer.
 #[tokio::test(start_paused = true)]
 async fn same_transaction_sends_the_same_requests() {
-    let (store, record) = (MemBackend::new(), Recorder::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let ours = Stm::new(&behind(&store, record.clone()));
     let mut keys = ["c", "a", "d", "b"];
     let mut sent = Vec::new();

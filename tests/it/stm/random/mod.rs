@@ -102,7 +102,7 @@ async fn work(store: &Client, kv: Client, name: usize, task: Task, told: &Atomic
             }
             Ok(())
         });
-        let outcome = run.await.map(|committed| committed.receipt);
+        let outcome = run.await.map(|committed| committed.info);
         if let Ok(receipt) = &outcome {
             told.fetch_max(receipt.revision.0, Ordering::Relaxed);
         }
@@ -171,7 +171,7 @@ async fn history(
 /// Runs the tasks, in one process or each in one of its own, and judges each transaction; tells how
 /// many committed.
 async fn storm(tasks: Vec<Task>, together: bool) -> usize {
-    let (store, told) = (MemBackend::new(), AtomicI64::new(0));
+    let (store, told) = (Client::new(MemBackend::new()), AtomicI64::new(0));
     let fates = tasks.iter().flat_map(|task| task.fates.clone()).collect();
     let shared = together.then(|| impatient(&store, scripted(fates)));
     let exactly_once: Vec<_> =
