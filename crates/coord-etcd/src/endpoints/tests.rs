@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use coord_core::{
-    Client, KvBackend,
+    KvBackend,
     error::ErrorKind,
     kv::{Put, PutResponse, Range},
 };

@@ -1,6 +1,6 @@
 //! Watches, in both directions.
 
-use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchFilter};
+use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Watch, WatchFilter};
 use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
 
 use super::request::revision;
