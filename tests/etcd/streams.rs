@@ -1,6 +1,8 @@
 //! Differential test of watch streams: coord's server and real etcd servers, message by message, on
 //! the same random scenarios every time. The example `mirror --streams` runs others.
 
+use std::sync::Arc;
+
 use coord_core::{
     Client,
     kv::{Compact, Revision},
@@ -28,12 +30,12 @@ async fn watch_streams_send_the_messages_of_etcd() {
 /// etcd drops a progress request while a watch of the stream has not caught up.
 #[tokio::test]
 async fn progress_is_reported_beside_a_compacted_watch() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     for _ in 2..5 {
         store.put("a", "1").await.unwrap();
     }
     store.compact(Compact::new(Revision(3))).await.unwrap();
-    let served = TestServer::start(Server::builder(store)).await;
+    let served = TestServer::start(Server::builder(Arc::clone(store.backend()))).await;
     let mut stream = RawClient::connect(served.endpoint()).await.watch().await;
     stream.union(create!("a", start_revision: 3));
     stream.progress();

@@ -1,6 +1,5 @@
 //! Tests of `etcd grpc-proxy` between the client and the cluster, with and without a namespace.
 
-use coord_core::election::Observer;
 use coord_core::{
     Client, Election, Mutex,
     kv::{LeaseGrant, Watch},
@@ -20,9 +19,9 @@ async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Client)> {
         for arguments in [&[][..], &["--namespace=ns/"][..]] {
             let cluster = Setup::new(release.clone()).start().await;
             let proxy = GrpcProxy::start(&release, &cluster.endpoints(), arguments);
-            let kv = EtcdBackend::connect([proxy.endpoint()]).await.expect("it starts in time");
+            let etcd = EtcdBackend::connect([proxy.endpoint()]).await.expect("it starts in time");
             let name = format!("{release} {arguments:?}");
-            all.push((name, cluster, proxy, Client::new(kv)));
+            all.push((name, cluster, proxy, Client::new(etcd)));
         }
     }
     all

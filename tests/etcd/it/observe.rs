@@ -1,7 +1,6 @@
 //! Tests of an observer on a real etcd with frequent changes of leadership.
 
 use coord_core::Election;
-use coord_core::election::Observer;
 use tokio::time::{Instant, timeout_at};
 
 use crate::support::{client, secs, session, single};

@@ -1,6 +1,6 @@
 //! Tests of a server that restarts with another history, such as `coord serve`.
 
-use coord_core::election::{GapCause, Observer};
+use coord_core::election::GapCause;
 use coord_core::{
     Client, Election, Mutex,
     error::{ErrorKind, LossReason},

@@ -162,7 +162,7 @@ fn handing_a_lease_over_is_logged_with_how_it_went() {
         let cut_off = behind(&seeded(), only("lease_keep_alive", Action::Hang));
         session_on(cut_off).await.orphan().await.unwrap_err();
     });
-    let ended = "reason=the session's lease was handed over";
+    let ended = "reason=the lease of the session was orphaned";
     let ended = format!("INFO coord::session session ended: {ID} state=lost {ended}");
     assert_eq!((&lines[1], &lines[4]), (&ended, &ended));
     assert_eq!(
