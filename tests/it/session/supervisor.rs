@@ -54,7 +54,10 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
         store.lease_revoke(first.lease_id()).await.unwrap();
     };
     let (seen, ()) = tokio::join!(states_until(&supervisor, "generation 2: up"), revoke);
-    assert_eq!(seen, ["generation 1: up", "generation 1: down: the lease was revoked", "generation 2: up"]);
+    assert_eq!(
+        seen,
+        ["generation 1: up", "generation 1: down: the lease was revoked", "generation 2: up"]
+    );
 
     let second = supervisor.session();
     assert_eq!((first.generation(), second.generation()), (Generation(1), Generation(2)));
@@ -80,7 +83,9 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
             );
             settle().await;
             switch.store(true, Ordering::Relaxed);
-            let down = format!("generation {epoch}: down: no keep-alive was confirmed before the deadline");
+            let down = format!(
+                "generation {epoch}: down: no keep-alive was confirmed before the deadline"
+            );
             let seen = states_until(&supervisor, &down).await;
             assert_eq!(seen[1], format!("generation {epoch}: suspect"), "{fate:?}");
             sleep(secs(300)).await;
@@ -176,7 +181,10 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
         "{error}"
     );
     let state = supervisor.state().to_string();
-    assert!(state.starts_with("generation 1: failed: ") && state.contains("no grants today"), "{state}");
+    assert!(
+        state.starts_with("generation 1: failed: ") && state.contains("no grants today"),
+        "{state}"
+    );
     sleep(secs(100)).await;
     assert_eq!(supervisor.session().generation(), Generation(1), "it does not try again");
     supervisor.close().await.unwrap();
