@@ -1,8 +1,8 @@
-//! Ten thousand watches on one connection, on our server and on a real etcd.
+//! Tests of 10,000 watches on one connection, with coord's server and with a real etcd.
 
 use std::collections::BTreeSet;
 
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_etcd_tests::{Cluster, Release, Setup};
 use coord_mem::MemBackend;
 use coord_server::Server;
@@ -11,31 +11,31 @@ use futures_util::future::try_join_all;
 use tokio::time::{Duration, timeout};
 
 const WATCHES: usize = 10_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn ten_thousand_watches_of_one_stream_hear_of_an_event_each() {
+async fn each_of_ten_thousand_watches_receives_its_event() {
     let (ours, etcd) = both().await;
     of_one_stream(client(ours.endpoint()).await).await;
     of_one_stream(client(&etcd.endpoints()[0]).await).await;
 }
 
-/// With all of them in one breath h2 once took the client for an attacker, from some two thousand
-/// streams on, and closed the connection.
+/// From about 2,000 streams opened at once, h2 took the client for an attacker and closed the
+/// connection.
 #[tokio::test]
-async fn ten_thousand_streams_of_one_connection_hear_of_an_event_each() {
+async fn each_of_ten_thousand_streams_receives_its_event() {
     let (ours, etcd) = both().await;
     of_many_streams(client(ours.endpoint()).await, WATCHES).await;
-    // Enough to see that it is etcd's story too.
+    // etcd does the same with fewer streams, and takes longer.
     of_many_streams(client(&etcd.endpoints()[0]).await, 1_000).await;
 }
 
-async fn both() -> (Served, Cluster) {
-    let ours = Served::start(Server::builder(MemBackend::new())).await;
+async fn both() -> (TestServer, Cluster) {
+    let ours = TestServer::start(Server::builder(MemBackend::new())).await;
     (ours, Setup::new(Release::newest()).start().await)
 }
 
-/// One endpoint is one connection.
+/// A client with one connection.
 async fn client(endpoint: &str) -> Client {
     Client::connect([endpoint], None).await.expect("a server that is ready")
 }
@@ -45,22 +45,22 @@ async fn of_one_stream(mut client: Client) {
     for _ in 1..WATCHES {
         stream.watch("a", None).await.expect("the stream takes requests");
     }
-    let created = heard(&mut stream, |message| message.created()).await;
+    let created = ids(&mut stream, |message| message.created()).await;
     client.put("a", "1", None).await.expect("a put");
-    let told = heard(&mut stream, |message| message.events().len() == 1).await;
-    assert_eq!(told, created);
+    let notified = ids(&mut stream, |message| message.events().len() == 1).await;
+    assert_eq!(notified, created);
 }
 
-/// The ids of the watches that answered so, each of them once.
-async fn heard(
+/// The ids of the watches in the next messages, one message for each, all as expected.
+async fn ids(
     stream: &mut WatchStream,
-    as_it_should: impl Fn(&etcd_client::WatchResponse) -> bool,
+    is_expected: impl Fn(&etcd_client::WatchResponse) -> bool,
 ) -> BTreeSet<i64> {
     let mut ids = BTreeSet::new();
     for _ in 0..WATCHES {
-        let message = timeout(PATIENCE, stream.message()).await.expect("an answer");
-        let message = message.expect("no error").expect("the stream goes on");
-        assert!(as_it_should(&message), "{message:?}");
+        let message = timeout(TIMEOUT, stream.message()).await.expect("a message in time");
+        let message = message.expect("no error").expect("the stream continues");
+        assert!(is_expected(&message), "{message:?}");
         assert!(ids.insert(message.watch_id()), "{message:?}");
     }
     ids
@@ -71,12 +71,12 @@ async fn of_many_streams(client: Client, count: usize) {
         let mut client = client.clone();
         async move { client.watch(format!("k{n}"), None).await }
     });
-    let opened = timeout(PATIENCE, try_join_all(open)).await.expect("all streams open");
+    let opened = timeout(TIMEOUT, try_join_all(open)).await.expect("all streams open");
     let mut streams = opened.expect("no error");
-    // All are read at once: a connection holds only so much that nobody has read.
+    // All are read concurrently, because a connection buffers a limited amount of unread data.
     let created = try_join_all(streams.iter_mut().map(WatchStream::message));
-    for message in timeout(PATIENCE, created).await.expect("answers").expect("no error") {
-        assert!(message.expect("the stream goes on").created());
+    for message in timeout(TIMEOUT, created).await.expect("answers").expect("no error") {
+        assert!(message.expect("the stream continues").created());
     }
     let put = (0..count).map(|n| {
         let mut client = client.clone();
@@ -85,9 +85,9 @@ async fn of_many_streams(client: Client, count: usize) {
     let put = async { try_join_all(put).await.expect("puts") };
     let events = try_join_all(streams.iter_mut().map(WatchStream::message));
     let both = async { tokio::join!(put, events).1 };
-    let events = timeout(PATIENCE, both).await.expect("events").expect("no error");
+    let events = timeout(TIMEOUT, both).await.expect("events").expect("no error");
     for (n, message) in events.into_iter().enumerate() {
-        let message = message.expect("the stream goes on");
+        let message = message.expect("the stream continues");
         let keys: Vec<_> = message
             .events()
             .iter()

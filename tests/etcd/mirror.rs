@@ -1,40 +1,41 @@
-//! `MemBackend` against the real thing, answer by answer: on every etcd that this machine has, and
-//! on the adapter over another `MemBackend`, in process.
+//! Differential tests of `MemBackend`, response by response: with every etcd release on this
+//! machine, and with the adapter over another `MemBackend`, in process.
 //!
-//! The seeds are new every time. For long runs there is the example `mirror`.
+//! The seeds are random. The example `mirror` makes longer runs.
 
 use std::hash::{BuildHasher, RandomState};
 
-use coord_etcd_tests::hunt::{self, Hunt, Quarry};
+use coord_etcd_tests::differential::{self, DifferentialRun, Target};
 use coord_etcd_tests::{Release, serve};
 use coord_testkit::Mirror;
 
-/// How many sequences to run on real servers, all together.
+/// The number of sequences on all real servers together.
 const COUNT: u64 = 512;
 
-/// Seeds that nobody has seen, with room to count up.
-fn fresh_seed() -> u64 {
+/// A random seed, with room to count up.
+fn random_seed() -> u64 {
     RandomState::new().hash_one(()) >> 16
 }
 
 #[tokio::test]
-async fn mem_backend_answers_as_etcd() {
+async fn mem_backend_responds_like_etcd() {
     let releases = Release::all().unwrap_or_else(|why| panic!("{why}"));
     let count = COUNT.div_ceil(releases.len() as u64);
     for release in releases {
-        let quarry = Quarry::Stores;
-        let hunt = Hunt { quarry, release, seed: fresh_seed(), count, batch: 32, jobs: 4 };
-        hunt.finds_nothing().await;
+        let target = Target::Stores;
+        let run =
+            DifferentialRun { target, release, seed: random_seed(), count, batch: 32, jobs: 4 };
+        run.assert_no_mismatch().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn adapter_answers_as_the_store_it_is_over() {
-    let mut mirror = Mirror::new(hunt::store(), serve::adapter(hunt::store()));
-    let first = fresh_seed();
+async fn adapter_responds_like_the_store_behind_it() {
+    let mut mirror = Mirror::new(differential::store(), serve::adapter(differential::store()));
+    let first = random_seed();
     for seed in first..first + 256 {
-        if let Err(difference) = mirror.run(&hunt::sequence(seed)).await {
-            panic!("seed {seed}, after {:?}: {difference}", mirror.tally());
+        if let Err(mismatch) = mirror.run(&differential::sequence(seed)).await {
+            panic!("seed {seed}, after {:?}: {mismatch}", mirror.tally());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Go's tests of sessions, locks, elections and transactions, on every etcd of this machine.
+//! Go's tests of sessions, locks, elections and transactions, on every etcd release found.
 
 #[path = "../go/mod.rs"]
 mod go;
@@ -27,7 +27,7 @@ fn run(releases: &[Release]) -> ExitCode {
     code
 }
 
-/// Servers of one release, alone and in threes.
+/// The pools of one release, with one member and with three.
 #[derive(Clone)]
 struct Pools {
     one: Pool,
@@ -41,7 +41,7 @@ impl Pools {
     }
 }
 
-/// Every test, on the servers of a release: as many members as in Go.
+/// Every test on a release, with as many members as in Go.
 fn on(release: &Release, pools: &Pools) -> impl Iterator<Item = Trial> {
     TESTS.iter().map(|test| {
         let pools = pools.clone();
@@ -54,14 +54,14 @@ fn on(release: &Release, pools: &Pools) -> impl Iterator<Item = Trial> {
     })
 }
 
-/// Clients of their own, with connections of their own, that each know one member.
+/// Clients with connections of their own, each for one member.
 fn store(servers: &Lent) -> Store {
     let endpoints = servers.endpoints();
     Store::new(move |member| {
         let endpoint = endpoints[member % endpoints.len()].clone();
         Box::pin(async move {
-            let backend = EtcdBackend::connect([endpoint]).await;
-            Client::new(backend.expect("the server is ready"))
+            let client = EtcdBackend::connect([endpoint]).await;
+            Client::new(client.expect("the server is ready"))
         })
     })
 }

@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use coord_etcd_tests::serve::masked;
+use coord_etcd_tests::serve::mask_server_ids;
 use coord_etcd_tests::{Release, Setup};
 use coord_mem::MemBackend;
 use etcd_client::{
@@ -30,7 +30,7 @@ async fn services_respond_exactly_as_etcd() {
     assert!(real.len() > 60, "{}", real.len());
 }
 
-/// The responses of a run, with the server's ids masked.
+/// The responses of a run, with the server's ids mask_server_ids.
 #[derive(Default)]
 struct Transcript(Vec<String>);
 
@@ -38,7 +38,7 @@ impl Transcript {
     /// Records the result of a call.
     fn note(&mut self, what: &str, answer: Result<impl Debug, etcd_client::Error>) {
         let answer = match answer {
-            Ok(answer) => masked(format!("{answer:?}")),
+            Ok(answer) => mask_server_ids(format!("{answer:?}")),
             Err(etcd_client::Error::GRpcStatus(status)) => {
                 format!("{:?}: {}", status.code(), status.message())
             }

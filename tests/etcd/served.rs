@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use coord_etcd::EtcdBackend;
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use coord_testkit::conformance::{self, Capability, Clock, Suite};
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 
 fn served() -> Suite {
     let factory = async || {
-        let server = Served::start(Server::builder(MemBackend::new())).await;
+        let server = TestServer::start(Server::builder(MemBackend::new())).await;
         let backend = EtcdBackend::connect([server.endpoint()]).await;
         (server, backend.expect("one endpoint is given"))
     };

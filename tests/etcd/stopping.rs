@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coord_core::kv::{KeyRange, Put, Watch};
 use coord_etcd::EtcdBackend;
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use coord_testkit::{Action, Call, Intercept};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 const SOON: Duration = Duration::from_secs(10);
 
-async fn client(served: &Served) -> Client {
+async fn client(served: &TestServer) -> Client {
     Client::connect([served.endpoint()], None).await.expect("a server that is ready")
 }
 
@@ -36,7 +36,7 @@ async fn next(stream: &mut WatchStream) -> etcd_client::WatchResponse {
 #[tokio::test]
 async fn one_watch_too_many_is_refused_in_band_until_another_is_cancelled() {
     let builder = Server::builder(MemBackend::new()).max_watches_per_stream(2);
-    let served = Served::start(builder).await;
+    let served = TestServer::start(builder).await;
     let mut client = client(&served).await;
     let mut stream = client.watch("a", None).await.unwrap();
     assert!(next(&mut stream).await.created());
@@ -60,7 +60,7 @@ async fn one_watch_too_many_is_refused_in_band_until_another_is_cancelled() {
 
 #[tokio::test]
 async fn server_that_stops_tells_every_stream_and_every_waiting_call() {
-    let mut served = Served::start(Server::builder(MemBackend::new())).await;
+    let mut served = TestServer::start(Server::builder(MemBackend::new())).await;
     let mut client = client(&served).await;
     let mut watch = client.watch("a", None).await.unwrap();
     assert!(next(&mut watch).await.created());
@@ -95,13 +95,13 @@ async fn server_that_stops_tells_every_stream_and_every_waiting_call() {
 }
 
 /// A put that takes its time.
-async fn slow(time: Duration, grace: Duration) -> (Served, Client) {
+async fn slow(time: Duration, grace: Duration) -> (TestServer, Client) {
     let late = move |call: &Call| match call {
         Call::Put(Put { .. }) => Action::Delay(time),
         _ => Action::Pass,
     };
     let store = Intercept::new(MemBackend::new(), late);
-    let served = Served::start(Server::builder(store).grace(grace)).await;
+    let served = TestServer::start(Server::builder(store).grace(grace)).await;
     let client = client(&served).await;
     (served, client)
 }
@@ -139,7 +139,7 @@ async fn call_that_takes_longer_than_the_grace_is_cut_off() {
 async fn adapter_misses_nothing_of_a_store_whose_server_was_started_again() {
     let backend = MemBackend::new();
     let store = coord_core::Client::new(backend.clone());
-    let mut served = Served::start(Server::builder(backend.clone())).await;
+    let mut served = TestServer::start(Server::builder(backend.clone())).await;
     let etcd = EtcdBackend::connect([served.endpoint()]).await.unwrap();
     let client = coord_core::Client::new(etcd);
     let mut watch = client.watch(Watch::new(KeyRange::prefix("k"))).await.unwrap();
@@ -148,7 +148,7 @@ async fn adapter_misses_nothing_of_a_store_whose_server_was_started_again() {
     served.stop();
     timeout(SOON, served.stopped()).await.expect("nothing is left to wait for");
     store.put("k", "2").await.unwrap();
-    let _again = Served::start_at(Server::builder(backend), &endpoint).await;
+    let _again = TestServer::start_at(Server::builder(backend), &endpoint).await;
     store.put("k", "3").await.unwrap();
     for value in ["1", "2", "3"] {
         let batch = timeout(SOON, watch.next()).await.expect("it goes on").unwrap().unwrap();

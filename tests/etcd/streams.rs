@@ -1,5 +1,5 @@
-//! Watch streams of our server against those of real etcd servers, message by message, on random
-//! scripts, the same every time. For others there is the example `mirror`, told `--streams`.
+//! Differential test of watch streams: coord's server and real etcd servers, message by message, on
+//! the same random scenarios every time. The example `mirror --streams` runs others.
 
 use std::sync::Arc;
 
@@ -7,42 +7,42 @@ use coord_core::{
     Client,
     kv::{Compact, Revision},
 };
-use coord_etcd_tests::hunt::{Hunt, Quarry};
-use coord_etcd_tests::serve::Served;
-use coord_etcd_tests::{Bare, Release, create};
+use coord_etcd_tests::differential::{DifferentialRun, Target};
+use coord_etcd_tests::serve::TestServer;
+use coord_etcd_tests::{RawClient, Release, create};
 use coord_mem::MemBackend;
 use coord_server::Server;
 
-/// How many scripts to play, to all servers together.
+/// The number of scenarios on all servers together.
 const COUNT: u64 = 384;
 
 #[tokio::test]
-async fn watch_streams_say_what_etcds_say() {
+async fn watch_streams_send_the_messages_of_etcd() {
     let releases = Release::all().unwrap_or_else(|why| panic!("{why}"));
     let count = COUNT.div_ceil(releases.len() as u64);
     for release in releases {
-        let quarry = Quarry::Streams;
-        let hunt = Hunt { quarry, release, seed: 0, count, batch: 24, jobs: 4 };
-        hunt.finds_nothing().await;
+        let target = Target::Streams;
+        let run = DifferentialRun { target, release, seed: 0, count, batch: 24, jobs: 4 };
+        run.assert_no_mismatch().await;
     }
 }
 
-/// etcd drops a request that finds a watch which has not caught up.
+/// etcd drops a progress request while a watch of the stream has not caught up.
 #[tokio::test]
-async fn bookmark_comes_though_a_watch_beside_is_compacted() {
+async fn progress_is_reported_beside_a_compacted_watch() {
     let store = Client::new(MemBackend::new());
     for _ in 2..5 {
         store.put("a", "1").await.unwrap();
     }
     store.compact(Compact::new(Revision(3))).await.unwrap();
-    let served = Served::start(Server::builder(Arc::clone(store.backend()))).await;
-    let mut talk = Bare::at(served.endpoint()).await.watch().await;
-    talk.union(create!("a", start_revision: 3));
-    talk.progress();
-    talk.union(create!("a", start_revision: 2));
+    let served = TestServer::start(Server::builder(Arc::clone(store.backend()))).await;
+    let mut stream = RawClient::connect(served.endpoint()).await.watch().await;
+    stream.union(create!("a", start_revision: 3));
+    stream.progress();
+    stream.union(create!("a", start_revision: 2));
     let mut ids = Vec::new();
     while !ids.contains(&-1) {
-        let message = talk.next().await.expect("a message").expect("no error").expect("no end");
+        let message = stream.next().await.expect("a message").expect("no error").expect("no end");
         ids.push(message.watch_id);
     }
 }

@@ -51,8 +51,8 @@ impl Attempt {
     }
 
     /// Withdraws the messages if no connection has taken any of them. Returns whether it did, so
-    /// that the member cannot have processed any request. When one was taken, the attempt goes on
-    /// as it is, and may make another request.
+    /// that the member cannot have processed any request. When one was taken, the attempt continues
+    /// unchanged, and may make another request.
     pub(crate) fn withdraw(&self) -> bool {
         let mut states = self.states();
         let taken = states.contains(&MessageState::Taken);

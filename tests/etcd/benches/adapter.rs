@@ -1,7 +1,7 @@
-//! What the adapter costs above the bare client crate.
+//! Benchmark of the adapter beside the client crate `etcd-client`.
 //!
-//! Puts and gets on one etcd 3.5, by one worker and by 64, each figure to be read against the bare
-//! one beside it: the same requests, by a client of `etcd-client` that is cloned for each worker.
+//! Puts and gets on one etcd 3.5, by 1 worker and by 64. Compare each figure of the adapter with
+//! that of the client crate, which makes the same requests with one client, cloned for each worker.
 //!
 //! `cargo bench -p coord-etcd-tests`
 
@@ -44,36 +44,36 @@ fn bench<F: Future<Output = ()>>(
 
 async fn put_bare(mut client: KvClient, worker: usize) {
     for n in 0..EACH {
-        black_box(client.put(key(worker, n), "value", None).await.expect("etcd is there"));
+        black_box(client.put(key(worker, n), "value", None).await.expect("etcd runs"));
     }
 }
 
 async fn put(etcd: EtcdBackend, worker: usize) {
     for n in 0..EACH {
         let put = Put::new(key(worker, n), "value");
-        black_box(etcd.put(put).await.expect("etcd is there"));
+        black_box(etcd.put(put).await.expect("etcd runs"));
     }
 }
 
 async fn get_bare(mut client: KvClient, worker: usize) {
     for n in 0..EACH {
-        black_box(client.get(key(worker, n), None).await.expect("etcd is there"));
+        black_box(client.get(key(worker, n), None).await.expect("etcd runs"));
     }
 }
 
 async fn get(etcd: EtcdBackend, worker: usize) {
     for n in 0..EACH {
-        black_box(etcd.range(Range::new(key(worker, n))).await.expect("etcd is there"));
+        black_box(etcd.range(Range::new(key(worker, n))).await.expect("etcd runs"));
     }
 }
 
 fn adapter(criterion: &mut Criterion) {
-    let runtime = Runtime::new().expect("a runtime can be had");
+    let runtime = Runtime::new().expect("a runtime can be built");
     let cluster = runtime.block_on(Setup::new(Release::newest()).start());
     let (etcd, client) = runtime.block_on(async {
-        let etcd = EtcdBackend::connect(cluster.endpoints()).await.expect("etcd is there");
+        let etcd = EtcdBackend::connect(cluster.endpoints()).await.expect("etcd runs");
         let bare = etcd_client::Client::connect(cluster.endpoints(), None).await;
-        (etcd, bare.expect("etcd is there").kv_client())
+        (etcd, bare.expect("etcd runs").kv_client())
     });
     bench(criterion, &runtime, "put x10, bare client", |n| put_bare(client.clone(), n));
     bench(criterion, &runtime, "put x10, EtcdBackend", |n| put(etcd.clone(), n));

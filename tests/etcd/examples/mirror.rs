@@ -1,4 +1,4 @@
-//! Hunts for differences between what is ours and real etcd servers, for as long as you like.
+//! Differential runs of any length: coord's store and server compared with real etcd servers.
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
@@ -7,44 +7,42 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use coord_etcd_tests::Release;
-use coord_etcd_tests::hunt::{Bag, Hunt, Quarry};
+use coord_etcd_tests::differential::{DifferentialRun, RunReport, Target};
 use coord_testkit::mirror::Tally;
 use tokio::time::Instant;
 
 const HELP: &str = "\
-Holds MemBackend against real etcd servers on random sequences of operations, and
-reports every difference in an answer, an error or a watch, made as small as it gets.
+Compares MemBackend with real etcd servers on random sequences of operations, and
+reports each mismatch in a response, an error or a watch on a shrunk sequence.
 
 usage: mirror [--streams] [--etcd VERSION] [--seed N] [--count N] [--batch N] [--jobs N]
 
-  --streams       hold the watch streams of `coord serve` against theirs instead,
-                  message by message, on random scripts
-  --etcd VERSION  the servers to use, such as 3.5; may be given again. All that are
-                  found unless given: in COORD_ETCD_BIN (folders, colons in between),
-                  in .tools/etcd, on PATH
-  --seed N        the seed of the first sequence; the next has the next. Random
-                  unless given, and told
-  --count N       how many sequences, on each server; 1000 unless given
-  --batch N       how many sequences share a server; 50 unless given
-  --jobs N        how many servers run at once; 4 unless given
+  --streams       compare the watch streams of `coord serve` instead, message by
+                  message, on random scenarios
+  --etcd VERSION  the etcd release to use, such as 3.5; may be repeated. Default: all
+                  in COORD_ETCD_BIN (folders separated by colons), .tools/etcd and PATH
+  --seed N        the seed of the first sequence; later ones have the next seeds.
+                  Default: random, and printed
+  --count N       the number of sequences on each server; default 1000
+  --batch N       how many sequences share a server; default 50
+  --jobs N        how many servers run concurrently; default 4
 
 examples, each after `cargo run --release -p coord-etcd-tests --example mirror --`:
 
-  --count 20000                              a long run on every version
-  --etcd 3.5 --seed 7 --count 20000          the same one on one version, again
-  --streams --count 5000                     a long run of the other kind
-  --etcd 3.5 --seed 1234 --count 1           one sequence, as a report says
+  --count 20000                              a long run on every release
+  --etcd 3.5 --seed 7 --count 20000          a reproducible run on one release
+  --streams --count 5000                     a long run of watch streams
+  --etcd 3.5 --seed 1234 --count 1           one sequence, as in a report
 
-exit code: 0 no difference · 1 differences · 2 the command line is wrong, or there is
-no such server
+exit code: 0 no mismatch · 1 mismatches · 2 invalid command line or no such release
 ";
 
-/// How many sequences are worth a line where no terminal shows the progress.
+/// How many sequences are reported in one line when the output is not a terminal.
 const LINE_EVERY: u64 = 500;
 
-/// What the command line asks for.
-struct Wanted {
-    quarry: Quarry,
+/// The parsed command line.
+struct Arguments {
+    target: Target,
     releases: Vec<Release>,
     seed: u64,
     count: u64,
@@ -60,77 +58,79 @@ async fn main() -> ExitCode {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    let Wanted { quarry, releases, seed, count, batch, jobs } = match parse(&arguments) {
-        Ok(wanted) => wanted,
+    let Arguments { target, releases, seed, count, batch, jobs } = match parse(&arguments) {
+        Ok(arguments) => arguments,
         Err(why) => {
             eprintln!("mirror: {why}\ntry --help");
             return ExitCode::from(2);
         }
     };
-    let mut differences = 0;
+    let mut mismatches = 0;
     for release in releases {
         println!("{release}: {count} sequences from seed {seed} on");
-        let bag = run(&Hunt { quarry, release: release.clone(), seed, count, batch, jobs }).await;
-        println!("{release}: {}", summary(&bag));
-        differences += bag.finds.len();
+        let report =
+            run(&DifferentialRun { target, release: release.clone(), seed, count, batch, jobs })
+                .await;
+        println!("{release}: {}", summary(&report));
+        mismatches += report.mismatches.len();
     }
-    if differences == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if mismatches == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn summary(Bag { tally, finds, .. }: &Bag) -> String {
+fn summary(RunReport { tally, mismatches, .. }: &RunReport) -> String {
     let Tally { sequences, answers, refusals, events, .. } = tally;
-    let differences = finds.len();
+    let count = mismatches.len();
     format!(
         "{sequences} sequences, {answers} answers ({refusals} refusals), {events} events, \
-         {differences} differences"
+         {count} mismatches"
     )
 }
 
-/// Runs a hunt, and tells of each difference as soon as it is found. How far it has come is told
-/// all the time on a terminal, and elsewhere now and then.
+/// Runs all sequences, and prints each mismatch when it is found. Prints the progress continuously
+/// to a terminal, and every [`LINE_EVERY`] sequences otherwise.
 #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
 #[expect(clippy::print_stdout, reason = "this is a program")]
-async fn run(hunt: &Hunt) -> Bag {
+async fn run(run: &DifferentialRun) -> RunReport {
     let mut terminal = std::io::stderr();
     let shown = terminal.is_terminal();
-    let began = Instant::now();
-    let (mut found, mut told) = (0, 0);
-    // That nobody reads it is no reason to stop.
-    let mut say = |line: &str| {
+    let started = Instant::now();
+    let (mut found, mut printed) = (0, 0);
+    // A closed terminal does not end the run.
+    let mut show = |line: &str| {
         if shown {
             let _ = write!(terminal, "\r\x1b[K{line}");
             let _ = terminal.flush();
         }
     };
-    say("starting servers");
-    let bag = hunt
-        .run(|bag| {
-            let done = bag.tally.sequences + bag.finds.len() as u64;
-            let elapsed = began.elapsed().as_secs();
-            say("");
-            for find in &bag.finds[found..] {
-                println!("\n{find}\n");
+    show("starting servers");
+    let report = run
+        .run(|report| {
+            let done = report.tally.sequences + report.mismatches.len() as u64;
+            let elapsed = started.elapsed().as_secs();
+            show("");
+            for mismatch in &report.mismatches[found..] {
+                println!("\n{mismatch}\n");
             }
-            found = bag.finds.len();
+            found = report.mismatches.len();
             if shown {
-                let left = elapsed * hunt.count.saturating_sub(done) / done.max(1);
-                say(&format!("{done} of {}, {elapsed} s, about {left} s to go", hunt.count));
-            } else if done >= told + LINE_EVERY {
-                told = done;
-                println!("{elapsed} s: {}", summary(bag));
+                let left = elapsed * run.count.saturating_sub(done) / done.max(1);
+                show(&format!("{done} of {}, {elapsed} s, about {left} s to go", run.count));
+            } else if done >= printed + LINE_EVERY {
+                printed = done;
+                println!("{elapsed} s: {}", summary(report));
             }
         })
         .await;
-    say("");
-    bag
+    show("");
+    report
 }
 
-fn parse(arguments: &[String]) -> Result<Wanted, String> {
+fn parse(arguments: &[String]) -> Result<Arguments, String> {
     let all = Release::all()?;
-    let mut wanted = Wanted {
-        quarry: Quarry::Stores,
+    let mut parsed = Arguments {
+        target: Target::Stores,
         releases: Vec::new(),
-        // Room to count up, and short enough to be typed.
+        // 32 bits: room to count up, and short enough to type.
         seed: RandomState::new().hash_one(()) >> 32,
         count: 1_000,
         batch: 50,
@@ -140,25 +140,25 @@ fn parse(arguments: &[String]) -> Result<Wanted, String> {
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
         match name.as_str() {
-            "--streams" => wanted.quarry = Quarry::Streams,
+            "--streams" => parsed.target = Target::Streams,
             "--etcd" => {
                 let minor = value()?;
                 let release = all.iter().find(|release| release.minor() == *minor);
-                let there = all.iter().map(Release::minor).collect::<Vec<_>>().join(", ");
-                let missing = || format!("there is no etcd {minor} here, only {there}");
-                wanted.releases.push(release.ok_or_else(missing)?.clone());
+                let found = all.iter().map(Release::minor).collect::<Vec<_>>().join(", ");
+                let missing = || format!("etcd {minor} was not found, only {found}");
+                parsed.releases.push(release.ok_or_else(missing)?.clone());
             }
-            "--seed" => wanted.seed = number(name, value()?)?,
-            "--count" => wanted.count = number(name, value()?)?,
-            "--batch" => wanted.batch = number(name, value()?)?,
-            "--jobs" => wanted.jobs = number(name, value()?)?,
-            other => return Err(format!("what is {other}?")),
+            "--seed" => parsed.seed = number(name, value()?)?,
+            "--count" => parsed.count = number(name, value()?)?,
+            "--batch" => parsed.batch = number(name, value()?)?,
+            "--jobs" => parsed.jobs = number(name, value()?)?,
+            other => return Err(format!("unknown argument {other:?}")),
         }
     }
-    if wanted.releases.is_empty() {
-        wanted.releases = all;
+    if parsed.releases.is_empty() {
+        parsed.releases = all;
     }
-    Ok(wanted)
+    Ok(parsed)
 }
 
 fn number<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {

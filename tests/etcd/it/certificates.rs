@@ -1,4 +1,4 @@
-//! Kinds of certificates that `etcdctl` takes, one row per kind.
+//! Tests of the kinds of certificates that `etcdctl` accepts, one row per kind.
 
 use std::path::Path;
 
@@ -15,13 +15,14 @@ const CLIENT_V1: [&str; 2] =
 const SERVER_SHA512: [&str; 2] =
     [include_str!("data/server-sha512.pem"), include_str!("data/server-sha512.key")];
 
-/// A server with these certificates takes a client with each of those.
-async fn takes(authority: &Authority, rows: &[(&str, Tls)]) {
+/// Checks that a server with these certificates accepts a client with each of the TLS options.
+async fn assert_accepted(authority: &Authority, rows: &[(&str, Tls)]) {
     let server = Setup::new(Release::newest()).authority(authority).start().await;
     for (name, tls) in rows {
         let builder = EtcdBackend::builder(server.endpoints()).tls(tls.clone());
-        let kv = builder.connect().await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        Client::new(kv).put("a", *name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let kv = builder.connect().await.map(Client::new);
+        let kv = kv.unwrap_or_else(|error| panic!("{name}: {error}"));
+        kv.put("a", *name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
@@ -31,7 +32,7 @@ fn trusting(ca: impl Into<Vec<u8>>, authority: &Authority) -> Tls {
 }
 
 #[tokio::test]
-async fn ca_files_of_each_kind_are_taken() {
+async fn ca_file_of_each_kind_is_accepted() {
     let authority = Authority::new().also_trusting(CA);
     let good = &authority.certificate;
     let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -51,16 +52,16 @@ async fn ca_files_of_each_kind_are_taken() {
         ("a broken entry first", trusting(format!("{broken}{good}"), &authority)),
         ("X.509 v1 of a client", Tls::new().ca(good.as_str()).identity(v1, v1_key)),
     ];
-    takes(&authority, &rows).await;
+    assert_accepted(&authority, &rows).await;
 }
 
 #[tokio::test]
 async fn self_signed_server_certificate_is_its_own_ca() {
     let authority = Authority::new().showing_self_signed();
     let own = trusting(authority.server_certificate(), &authority);
-    takes(&authority, &[("self-signed", own.clone())]).await;
+    assert_accepted(&authority, &[("self-signed", own.clone())]).await;
 
-    // Only that one, and only for its own names.
+    // Only that certificate is trusted, and only for its own names.
     let server = Setup::new(Release::newest()).authority(&authority).start().await;
     let another = Authority::new().showing_self_signed();
     for (tls, reason) in [
@@ -69,32 +70,32 @@ async fn self_signed_server_certificate_is_its_own_ca() {
         (own.server_name("etcd.example"), "not valid for name"),
     ] {
         let builder = EtcdBackend::builder(server.endpoints()).tls(tls);
-        let said = refused(builder.connect().await, ErrorKind::Unavailable);
-        assert!(said.contains(reason), "{said}");
+        let message = refused(builder.connect().await, ErrorKind::Unavailable);
+        assert!(message.contains(reason), "{message}");
     }
 }
 
 #[tokio::test]
-async fn certificates_on_p521_are_taken() {
+async fn p521_certificate_is_accepted() {
     let authority = Authority::p521();
     let tls = trusting(authority.certificate.as_str(), &authority);
-    takes(&authority, &[("P-521", tls)]).await;
+    assert_accepted(&authority, &[("P-521", tls)]).await;
 }
 
 #[tokio::test]
-async fn server_certificate_signed_with_sha512_is_taken() {
+async fn server_certificate_signed_with_sha512_is_accepted() {
     let [certificate, key] = SERVER_SHA512;
     let authority = Authority::new().showing(certificate, key);
     let rows = [
         ("ECDSA with SHA-512", trusting(CA, &authority)),
         ("TRUSTED CERTIFICATE", trusting(CA_TRUSTED, &authority)),
     ];
-    takes(&authority, &rows).await;
+    assert_accepted(&authority, &rows).await;
 }
 
-/// What cannot be used is named with its file, the reason and the remedy, and nothing is dialled.
+/// The error names the file, the reason and the remedy, and no endpoint is dialled.
 #[tokio::test]
-async fn certificate_that_cannot_be_used_is_named_with_the_reason() {
+async fn unusable_certificate_is_named_with_the_reason() {
     let authority = Authority::new();
     let (certificate, key) = &authority.client;
     let folder = tempfile::tempdir().unwrap();
@@ -121,7 +122,8 @@ async fn certificate_that_cannot_be_used_is_named_with_the_reason() {
     ];
     for (tls, file, reason) in rows {
         let builder = EtcdBackend::builder(["https://127.0.0.1:1"]).tls(tls);
-        let said = refused(builder.connect_within(secs(1)).connect().await, ErrorKind::Backend);
-        assert!(said.contains(&file.display().to_string()) && said.contains(reason), "{said}");
+        let message = refused(builder.connect_within(secs(1)).connect().await, ErrorKind::Backend);
+        assert!(message.contains(&file.display().to_string()), "{message}");
+        assert!(message.contains(reason), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! Endpoints that are dead, and requests that are too large.
+//! Tests of failover between endpoints, and of requests that are too large.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use tokio::time::timeout;
 
 use crate::support::{client, refused, secs, session, single};
 
-/// A port at which connections are refused: bound, so that nobody else gets it, and never listened
-/// at.
+/// A port that refuses connections: bound, so that no other process gets it, without a listener.
 struct Dead(TcpSocket);
 
 impl Dead {
@@ -30,7 +29,7 @@ impl Dead {
     }
 }
 
-/// All sorts of calls, the `n`th time.
+/// A call of a kind that depends on `n`.
 async fn call(kv: &Client, n: usize) -> coord_core::Result<()> {
     match n % 5 {
         0 => kv.put(format!("k{n}"), "1").await.map(drop),
@@ -48,9 +47,9 @@ async fn call(kv: &Client, n: usize) -> coord_core::Result<()> {
     }
 }
 
-/// A moment that far from now is after the end of the clock, and to reckon it was a panic.
+/// The deadline was after the end of the clock, and computing it panicked.
 #[tokio::test]
-async fn time_without_end_is_as_good_as_any_other() {
+async fn maximal_timeouts_do_not_overflow_the_clock() {
     let server = single().await;
     let kv = EtcdBackend::builder([server[0].endpoint()])
         .connect_timeout(Duration::MAX)
@@ -65,9 +64,9 @@ async fn time_without_end_is_as_good_as_any_other() {
     assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
 }
 
-/// The client crate alone, that picks an endpoint for every call, loses 78 of 200.
+/// The client crate alone, which chooses an endpoint for every call, fails 78 of 200.
 #[tokio::test]
-async fn one_of_two_endpoints_dead_fails_none_of_a_thousand_calls() {
+async fn dead_endpoint_of_two_fails_none_of_a_thousand_calls() {
     let server = single().await;
     let (live, dead) = (server[0].endpoint().to_owned(), Dead::new());
     for endpoints in [[dead.endpoint(), live.clone()], [live.clone(), dead.endpoint()]] {
@@ -81,7 +80,7 @@ async fn one_of_two_endpoints_dead_fails_none_of_a_thousand_calls() {
 }
 
 #[tokio::test]
-async fn one_of_two_endpoints_dead_fails_no_watch_and_no_lock() {
+async fn dead_endpoint_of_two_fails_no_watch_and_no_lock() {
     let server = single().await;
     let dead = Dead::new();
     let kv = client(&[dead.endpoint(), server[0].endpoint().to_owned()]).await;
@@ -97,13 +96,13 @@ async fn one_of_two_endpoints_dead_fails_no_watch_and_no_lock() {
 }
 
 #[tokio::test]
-async fn endpoint_that_dies_and_another_that_comes_up_are_noticed() {
+async fn calls_follow_endpoints_that_die_and_restart() {
     let (mut one, mut two) = tokio::join!(single(), single());
     let kv = client(&[one[0].endpoint().to_owned(), two[0].endpoint().to_owned()]).await;
     for _ in 0..3 {
         for server in [&mut two, &mut one] {
             server[0].kill();
-            // A read first: when a connection breaks under a write, nobody knows what became of it.
+            // A read first, because a write on a broken connection has an unknown outcome.
             kv.get("a").await.unwrap();
             kv.put("a", "1").await.unwrap();
             server[0].start();
@@ -113,23 +112,23 @@ async fn endpoint_that_dies_and_another_that_comes_up_are_noticed() {
 }
 
 #[tokio::test]
-async fn all_endpoints_dead_is_said_soon_with_their_names() {
+async fn connect_to_dead_endpoints_fails_soon_with_their_names() {
     let (one, two) = (Dead::new(), Dead::new());
     let endpoints = [one.endpoint(), two.endpoint()];
     let connected = timeout(secs(20), EtcdBackend::connect(endpoints.clone())).await;
-    let said = refused(connected.expect("an answer in time"), ErrorKind::Unavailable);
-    assert!(endpoints.iter().all(|endpoint| said.contains(endpoint)), "{said}");
+    let message = refused(connected.expect("a response in time"), ErrorKind::Unavailable);
+    assert!(endpoints.iter().all(|endpoint| message.contains(endpoint)), "{message}");
 }
 
 #[tokio::test]
-async fn call_to_a_server_that_is_gone_was_not_applied_and_says_so_soon() {
+async fn call_to_a_dead_server_fails_soon_and_is_not_applied() {
     let mut server = single().await;
     let kv = client(&server.endpoints()).await;
     kv.put("a", "1").await.unwrap();
     server[0].kill();
-    // The first call may meet the end of the old connection; from then on they are all refused.
-    let _ = timeout(secs(20), kv.get("a")).await.expect("an answer in time");
-    let put = timeout(secs(20), kv.put("a", "2")).await.expect("an answer in time");
+    // The first call may receive the end of the old connection. Later ones are refused.
+    let _ = timeout(secs(20), kv.get("a")).await.expect("a response in time");
+    let put = timeout(secs(20), kv.put("a", "2")).await.expect("a response in time");
     refused(put, ErrorKind::Unavailable);
     server[0].start();
     server[0].ready().await;
@@ -137,22 +136,22 @@ async fn call_to_a_server_that_is_gone_was_not_applied_and_says_so_soon() {
 }
 
 #[tokio::test]
-async fn value_over_the_limit_is_refused_with_both_sizes_and_not_applied() {
+async fn value_over_the_limit_is_refused_with_both_sizes() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let limit = kv.limits().max_request_bytes;
     for size in [limit, limit + (1 << 20), 8 << 20] {
-        let said = refused(kv.put("a", vec![7; size]).await, ErrorKind::RequestTooLarge);
-        assert!(said.contains(&limit.to_string()), "{said}");
+        let message = refused(kv.put("a", vec![7; size]).await, ErrorKind::RequestTooLarge);
+        assert!(message.contains(&limit.to_string()), "{message}");
     }
     kv.put("b", vec![7; limit - 100]).await.unwrap();
     assert_eq!(kv.get("a").await.unwrap(), None);
     assert_eq!(kv.get("b").await.unwrap().unwrap().value.len(), limit - 100);
 }
 
-/// The server may be set to take less than we believe.
+/// The server may be configured with a lower limit than the client.
 #[tokio::test]
-async fn value_over_a_lower_limit_of_the_server_is_refused_too() {
+async fn value_over_the_servers_lower_limit_is_refused() {
     let setup = Setup::new(Release::newest()).argument("--max-request-bytes=65536");
     let server = setup.start().await;
     let kv = client(&server.endpoints()).await;

@@ -1,4 +1,4 @@
-//! The examples, run as a user runs them, on a real etcd.
+//! Tests of the examples on a real etcd, run as a user runs them.
 
 #[path = "../../go/examples.rs"]
 mod go;
@@ -8,7 +8,7 @@ use std::path::Path;
 use coord_etcd_tests::{Cluster, Release, Setup};
 use tokio::process::Command;
 
-/// What an example prints; panics with its complaint if it fails.
+/// Runs an example and returns its output. Panics with its error output if it fails.
 async fn printed(cluster: &Cluster, example: &str, arguments: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let output = Command::new(env!("CARGO"))
@@ -20,23 +20,26 @@ async fn printed(cluster: &Cluster, example: &str, arguments: &[&str]) -> String
         .output()
         .await
         .expect("cargo runs");
-    let said = String::from_utf8(output.stdout).expect("it prints text");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complaint}");
-    said
+    let message = String::from_utf8(output.stdout).expect("it prints text");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}\n{errors}");
+    message
 }
 
-/// With the same balances as in memory: it checks them itself.
+/// The example checks the balances itself.
 #[tokio::test]
-async fn ledger_has_the_balances_of_a_sequential_run_on_etcd() {
+async fn ledger_on_etcd_has_the_balances_of_a_sequential_run() {
     let cluster = Setup::new(Release::newest()).start().await;
-    let said = printed(&cluster, "ledger", &["tests/data/transfers.csv"]).await;
-    assert!(said.contains("is killed at transfer 4950, holding the lock"), "{said}");
-    assert!(said.contains("total 100000; every balance is that of a sequential run"), "{said}");
+    let message = printed(&cluster, "ledger", &["tests/data/transfers.csv"]).await;
+    assert!(message.contains("is killed at transfer 4950, holding the lock"), "{message}");
+    assert!(
+        message.contains("total 100000; every balance is that of a sequential run"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
-async fn examples_of_gos_stories_print_its_lines_on_etcd() {
+async fn examples_on_etcd_print_the_lines_of_gos_examples() {
     let cluster = Setup::new(Release::newest()).start().await;
     let examples = [
         ("election", go::ELECTION),

@@ -1,4 +1,4 @@
-//! Three members, one of which, or all, meet with something, while [`Traffic`] goes on.
+//! Tests of faults in a cluster: members are killed, paused and restarted under [`Traffic`].
 
 use coord_core::{Mutex, error::LossReason, kv::Put, session::SessionState};
 use coord_etcd_tests::{Cluster, Release, Setup};
@@ -13,84 +13,85 @@ async fn three() -> Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_leader_costs_no_event_no_lock_and_no_session() {
+async fn killed_leader_costs_no_event_lock_or_session() {
     for release in Release::all().unwrap() {
         let mut cluster = Setup::new(release).members(3).start().await;
         let traffic = Traffic::start(&cluster.endpoints()).await;
-        traffic.goes_on().await;
+        traffic.advances().await;
         let leader = cluster.leader().await;
         cluster[leader].kill();
-        traffic.goes_on().await;
+        traffic.advances().await;
         cluster[leader].start();
         cluster[leader].ready().await;
-        traffic.goes_on().await;
-        assert_eq!(traffic.alive(), 3, "an election is no reason to lose a session");
+        traffic.advances().await;
+        assert_eq!(traffic.alive(), 3, "sessions survive an election");
         traffic.finish().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frozen_leader_costs_no_event_no_lock_and_no_session() {
+async fn frozen_leader_costs_no_event_lock_or_session() {
     let cluster = three().await;
     let traffic = Traffic::start(&cluster.endpoints()).await;
-    traffic.goes_on().await;
+    traffic.advances().await;
     let leader = cluster.leader().await;
     cluster[leader].pause();
-    traffic.goes_on().await;
+    traffic.advances().await;
     cluster[leader].resume();
-    traffic.goes_on().await;
+    traffic.advances().await;
     assert_eq!(traffic.alive(), 3, "two members are enough");
     traffic.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frozen_follower_costs_no_event_no_lock_and_no_session() {
+async fn frozen_follower_costs_no_event_lock_or_session() {
     let cluster = three().await;
     let traffic = Traffic::start(&cluster.endpoints()).await;
-    traffic.goes_on().await;
+    traffic.advances().await;
     let follower = (cluster.leader().await + 1) % 3;
     cluster[follower].pause();
-    traffic.goes_on().await;
+    traffic.advances().await;
     cluster[follower].resume();
-    traffic.goes_on().await;
+    traffic.advances().await;
     assert_eq!(traffic.alive(), 3, "two members are enough");
     traffic.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restart_of_all_members_costs_no_event_and_no_lock_and_is_survived_by_sessions() {
+async fn restart_of_all_members_costs_no_event_lock_or_session() {
     let mut cluster = three().await;
     let traffic = Traffic::start(&cluster.endpoints()).await;
     for _ in 0..2 {
-        traffic.goes_on().await;
+        traffic.advances().await;
         cluster.members_mut().for_each(|member| member.kill());
         cluster.members_mut().for_each(|member| member.start());
         cluster.ready().await;
     }
-    traffic.goes_on().await;
-    assert_eq!(traffic.alive(), 3, "they were down for less than a session lives");
+    traffic.advances().await;
+    assert_eq!(traffic.alive(), 3, "they were down for less than the TTL");
     traffic.finish().await;
 }
 
-/// The members are restarted one by one, as for an upgrade: there are always two.
+/// The members are restarted one by one, as for an upgrade, so there is always a quorum.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rolling_restart_costs_no_event_no_lock_and_no_session() {
+async fn rolling_restart_costs_no_event_lock_or_session() {
     let mut cluster = three().await;
     let traffic = Traffic::start(&cluster.endpoints()).await;
     for n in 0..3 {
-        traffic.goes_on().await;
+        traffic.advances().await;
         cluster[n].kill();
         cluster[n].start();
         cluster[n].ready().await;
     }
-    traffic.goes_on().await;
-    assert_eq!(traffic.alive(), 3, "there were always two");
+    traffic.advances().await;
+    assert_eq!(traffic.alive(), 3, "there was always a quorum");
     traffic.finish().await;
 }
 
-/// A server that is frozen keeps its connections open and says nothing: only the clock tells.
+/// A frozen server keeps its connections open and sends nothing, so only the deadline ends the
+/// session.
 #[tokio::test]
-async fn session_on_a_frozen_server_is_lost_before_its_lease_can_end() {
+async fn session_on_a_frozen_server_is_lost_before_its_lease() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 4).await;
@@ -106,13 +107,13 @@ async fn session_on_a_frozen_server_is_lost_before_its_lease_can_end() {
     until("the lease has ended", async || matches!(kv.get("alive").await, Ok(None))).await;
     assert_eq!(session.state(), SessionState::Lost(LossReason::DeadlineUnconfirmed));
     let next = crate::support::session(&kv, 4).await;
-    let next = timeout(secs(20), Mutex::new(&next, "m").lock()).await.expect("nobody holds it");
+    let next = timeout(secs(20), Mutex::new(&next, "m").lock()).await.expect("it is free");
     assert!(next.unwrap().fencing_token() > guard.fencing_token());
 }
 
-/// A server that was frozen for less than the lease lives is nothing to worry about.
+/// The server is frozen for less than the TTL.
 #[tokio::test]
-async fn session_on_a_server_that_was_frozen_for_a_moment_lives_on() {
+async fn session_survives_a_server_that_freezes_briefly() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
@@ -123,14 +124,13 @@ async fn session_on_a_server_that_was_frozen_for_a_moment_lives_on() {
         kv.put("a", "1").await.unwrap();
     }
     assert_ne!(session.state(), SessionState::Lost(LossReason::DeadlineUnconfirmed));
-    until("the session is sure again", async || session.state() == SessionState::Alive).await;
+    until("the session is alive again", async || session.state() == SessionState::Alive).await;
 }
 
-/// The session gives up on each keep-alive long before the client gives up on the member, and drops
-/// its future. That has to be hint enough to ask another member the next time, also if there are
-/// streams to this one on which leases were kept alive before.
+/// A session drops the future of each keep-alive long before the request timeout. The next
+/// keep-alive must go to another member, also if the pool has idle streams to the first one.
 #[tokio::test]
-async fn short_session_outlives_the_member_that_it_was_opened_at() {
+async fn short_session_survives_the_freeze_of_its_member() {
     let cluster = three().await;
     let leader = cluster.leader().await;
     for (frozen, streams) in [((leader + 1) % 3, 0), (leader, 0), (leader, 2)] {
@@ -139,10 +139,10 @@ async fn short_session_outlives_the_member_that_it_was_opened_at() {
         let kv = client(&endpoints).await;
         let session = session(&kv, 6).await;
         let refresh = || kv.lease_keep_alive(session.lease_id());
-        try_join_all((0..streams).map(|_| refresh())).await.expect("everybody is well");
+        try_join_all((0..streams).map(|_| refresh())).await.expect("all members are healthy");
         cluster[frozen].pause();
         let lost = timeout(secs(15), session.lost()).await;
         cluster[frozen].resume();
-        assert!(lost.is_err(), "two members are well, and the session is lost: {lost:?}");
+        assert!(lost.is_err(), "two members are healthy, and the session is lost: {lost:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that their server ends gracefully, and servers that permit few streams.
+//! Tests of connections that a server ends with GOAWAY, and of servers that permit few streams.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use coord_core::{
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
-use coord_etcd_tests::scripted::{Answer, Scripted};
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::scripted::{ScriptedResponse, ScriptedServer};
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use futures_util::StreamExt as _;
@@ -22,24 +22,24 @@ use tokio::time::timeout;
 
 use crate::support::{client, secs, session};
 
-async fn store() -> Served {
-    Served::start(Server::builder(MemBackend::new())).await
+async fn store() -> TestServer {
+    TestServer::start(Server::builder(MemBackend::new())).await
 }
 
-/// Each connection processes three requests, and says so with GOAWAY. What the client sent
-/// meanwhile on higher streams was reported as perhaps applied.
+/// Each connection processes three requests and ends with GOAWAY. Requests on higher streams were
+/// reported with an unknown outcome.
 #[tokio::test]
 async fn requests_above_the_last_stream_id_are_resent() {
     let processed = Arc::new(Mutex::new(BTreeMap::<Vec<u8>, usize>::new()));
-    let noted = Arc::clone(&processed);
-    let server = Scripted::start(move |asked| {
-        if asked.stream > 5 {
+    let counted = Arc::clone(&processed);
+    let server = ScriptedServer::start(move |request| {
+        if request.stream > 5 {
             return Vec::new();
         }
-        *noted.lock().unwrap().entry(asked.message.clone()).or_default() += 1;
-        match asked.stream {
-            5 => vec![Answer::GoAway(5, 0), Answer::GOOD],
-            _ => vec![Answer::GOOD],
+        *counted.lock().unwrap().entry(request.message.clone()).or_default() += 1;
+        match request.stream {
+            5 => vec![ScriptedResponse::GoAway(5, 0), ScriptedResponse::GOOD],
+            _ => vec![ScriptedResponse::GOOD],
         }
     });
     let server = server.await;
@@ -49,13 +49,13 @@ async fn requests_above_the_last_stream_id_are_resent() {
         put.unwrap_or_else(|error| panic!("put {n}: {error}"));
     }
     let processed = processed.lock().unwrap();
-    // The request that connects, and the puts.
+    // The request of the connect, and the puts.
     assert_eq!(processed.len(), 41);
     assert!(processed.values().all(|count| *count == 1), "{processed:?}");
 }
 
 #[tokio::test]
-async fn proxy_that_ends_connections_fails_no_request() {
+async fn request_survives_a_proxy_that_ends_connections() {
     let store = store().await;
     let limits = Limits { requests_per_connection: Some(10), ..Limits::default() };
     let proxy = Proxy::start(store.endpoint(), limits).await;
@@ -70,23 +70,23 @@ async fn proxy_that_ends_connections_fails_no_request() {
     assert!(proxy.connections() > 20, "{} connections", proxy.connections());
     for _ in 0..1_000 {
         let batch = timeout(secs(10), watch.next()).await.expect("no event is lost");
-        let batch = batch.expect("it goes on").expect("it goes on");
+        let batch = batch.expect("it continues").expect("it continues");
         assert!(batch.events.iter().all(|event| event.kv.version == 1), "a put was sent twice");
     }
     assert_eq!(session.state(), SessionState::Alive);
 }
 
-/// Requests that wait for a free stream had an unknown outcome, and streams that stay open could
-/// take them all.
+/// Requests that waited for a free stream had an unknown outcome, and streams that stay open could
+/// occupy all streams.
 #[tokio::test]
-async fn server_that_permits_few_streams_fails_no_request() {
+async fn request_survives_a_server_that_permits_few_streams() {
     let store = store().await;
     for (streams, sessions) in [(1, 1), (4, 8)] {
         let limits = Limits { streams_per_connection: Some(streams), ..Limits::default() };
         let proxy = Proxy::start(store.endpoint(), limits).await;
         let kv = client(&[proxy.endpoint().to_owned()]).await;
         let mut watch = kv.watch(Watch::prefix("k")).await.unwrap();
-        // Alone it goes over the first connection, where the watch stays.
+        // A single request uses the first connection, where the watch is.
         kv.put("alone", "1").await.unwrap_or_else(|error| panic!("{streams} streams: {error}"));
         let sessions = join_all((0..sessions).map(|_| session(&kv, 5))).await;
         let puts = (0..200).map(|n| kv.put(format!("k{streams}-{n}"), "1"));
@@ -95,7 +95,7 @@ async fn server_that_permits_few_streams_fails_no_request() {
         }
         for _ in 0..200 {
             let batch = timeout(secs(10), watch.next()).await.expect("no event is lost");
-            let batch = batch.expect("it goes on").expect("it goes on");
+            let batch = batch.expect("it continues").expect("it continues");
             assert!(batch.events.iter().all(|event| event.kv.version == 1));
         }
         assert!(sessions.iter().all(|session| session.state() == SessionState::Alive));
@@ -105,7 +105,7 @@ async fn server_that_permits_few_streams_fails_no_request() {
 /// A keep-alive held one stream while it waited for another, so that as many keep-alives as there
 /// are streams blocked each other.
 #[tokio::test]
-async fn keep_alives_do_not_take_each_others_streams() {
+async fn keep_alives_do_not_block_each_other() {
     let store = store().await;
     for streams in [1, 4] {
         let limits = Limits { streams_per_connection: Some(streams), ..Limits::default() };
@@ -115,38 +115,38 @@ async fn keep_alives_do_not_take_each_others_streams() {
         let leases = join_all(grants).await.into_iter().map(|lease| lease.unwrap().id);
         let refreshes = leases.map(|lease| timeout(secs(2), kv.lease_keep_alive(lease)));
         for refreshed in join_all(refreshes).await {
-            let refreshed = refreshed.unwrap_or_else(|_| panic!("{streams} streams: no answer"));
+            let refreshed = refreshed.unwrap_or_else(|_| panic!("{streams} streams: no response"));
             assert_eq!(refreshed.unwrap().ttl, secs(60), "{streams} streams");
         }
     }
 }
 
 #[tokio::test]
-async fn session_lives_where_a_connection_has_one_stream() {
+async fn session_survives_on_a_connection_with_one_stream() {
     let store = store().await;
     let limits = Limits { streams_per_connection: Some(1), ..Limits::default() };
     let proxy = Proxy::start(store.endpoint(), limits).await;
     let kv = client(&[proxy.endpoint().to_owned()]).await;
     let session = session(&kv, 2).await;
-    // Two times to live, in which a session that is not kept alive ends.
+    // Twice the TTL: a session without keep-alives is lost by then.
     timeout(secs(4), session.lost()).await.expect_err("the session is alive");
 }
 
-/// GOAWAY promises nothing about streams up to its last id: they may have been processed.
+/// The server may have processed the streams up to the last id of its GOAWAY.
 #[tokio::test]
-async fn change_up_to_the_last_stream_id_stays_unknown() {
+async fn change_up_to_the_last_stream_id_has_unknown_outcome() {
     let received = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&received);
-    let server = Scripted::start(move |asked| match asked.number {
-        0 => vec![Answer::GOOD],
+    let server = ScriptedServer::start(move |request| match request.number {
+        0 => vec![ScriptedResponse::GOOD],
         _ => {
             *counted.lock().unwrap() += 1;
-            vec![Answer::GoAway(asked.stream, 0), Answer::Hangup]
+            vec![ScriptedResponse::GoAway(request.stream, 0), ScriptedResponse::Hangup]
         }
     });
     let server = server.await;
     let kv = Client::new(EtcdBackend::connect([server.endpoint()]).await.unwrap());
-    let error = kv.put("a", "1").await.expect_err("there is no answer");
+    let error = kv.put("a", "1").await.expect_err("there is no response");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown));
     assert_eq!(*received.lock().unwrap(), 1, "it is not sent again");
 }

@@ -1,4 +1,4 @@
-//! `etcd grpc-proxy` between the client and the cluster, with a namespace and without.
+//! Tests of `etcd grpc-proxy` between the client and the cluster, with and without a namespace.
 
 use coord_core::{
     Client, Election, Mutex,
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::support::{secs, session};
 
-/// A proxy of each kind, each with a cluster of its own, and a client through it.
+/// A proxy of each kind, with a cluster of its own, and a client that uses the proxy.
 async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Client)> {
     let mut all = Vec::new();
     for release in Release::all().expect("there are releases") {
@@ -27,8 +27,8 @@ async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Client)> {
     all
 }
 
-/// The proxy answered the second keep-alive of a stream late, and a lock with a short time to live
-/// was lost after seven tenths of it.
+/// The proxy responded late to the second keep-alive of a stream, and a lock with a short TTL was
+/// lost after 70 % of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lock_through_a_proxy_stays_held() {
     let all = proxied().await;
@@ -47,7 +47,7 @@ async fn lock_through_a_proxy_stays_held() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watch_and_observer_through_a_proxy_see_changes() {
+async fn watch_and_observer_through_a_proxy_receive_changes() {
     for (name, _cluster, mut proxy, kv) in proxied().await {
         let mut now = kv.watch(Watch::new("a")).await.unwrap();
         let mut again = kv.watch(Watch::new("a")).await.unwrap();
@@ -88,25 +88,25 @@ async fn watch_and_observer_through_a_proxy_see_changes() {
         let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         kv.lease_keep_alive(lease).await.unwrap();
         kv.lease_revoke(lease).await.unwrap();
-        kv.lease_keep_alive(lease).await.expect_err("it is gone");
+        kv.lease_keep_alive(lease).await.expect_err("it is revoked");
         assert!(proxy.runs(), "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waiter_behind_a_holder_through_a_proxy_has_its_turn() {
+async fn waiter_through_a_proxy_acquires_a_released_lock() {
     for (name, _cluster, _proxy, kv) in proxied().await {
         let (one, two) = tokio::join!(session(&kv, 10), session(&kv, 10));
         let held = Mutex::new(&one, "m").lock().await.unwrap();
         let other = Mutex::new(&two, "m");
         let releasing = async {
-            crate::support::until("the second waits", async || {
+            crate::support::until("the second contender waits", async || {
                 kv.get_prefix("m/").await.unwrap().len() == 2
             })
             .await;
             held.unlock().await.unwrap();
         };
         let (guard, ()) = tokio::join!(timeout(secs(10), other.lock()), releasing);
-        guard.unwrap_or_else(|_| panic!("{name}: no turn")).unwrap().unlock().await.unwrap();
+        guard.unwrap_or_else(|_| panic!("{name}: not acquired")).unwrap().unlock().await.unwrap();
     }
 }

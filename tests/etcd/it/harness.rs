@@ -1,4 +1,4 @@
-//! The harness itself: what is started runs, and what is dropped is gone.
+//! Tests of the harness: clusters start, restart and leave nothing behind when they are dropped.
 
 use std::net::TcpStream;
 
@@ -8,13 +8,13 @@ use tokio::time::timeout;
 
 use crate::support::{secs, single};
 
-/// Whether anybody accepts connections there.
+/// Whether a server accepts connections at the endpoint.
 fn is_up(endpoint: &str) -> bool {
     TcpStream::connect(endpoint.trim_start_matches("http://")).is_ok()
 }
 
 #[tokio::test]
-async fn dropped_cluster_leaves_neither_processes_nor_folders() {
+async fn dropped_cluster_leaves_no_processes_and_no_folders() {
     let cluster = Setup::new(Release::newest()).members(3).start().await;
     let (endpoints, folder) = (cluster.endpoints(), cluster.folder().to_owned());
     assert!(endpoints.iter().all(|endpoint| is_up(endpoint)) && folder.exists());
@@ -24,7 +24,7 @@ async fn dropped_cluster_leaves_neither_processes_nor_folders() {
 }
 
 #[tokio::test]
-async fn cluster_of_a_test_that_panics_is_gone_and_its_logs_are_kept() {
+async fn cluster_of_a_failed_test_is_removed_except_its_logs() {
     let cluster = single().await;
     let (endpoint, folder) = (cluster[0].endpoint().to_owned(), cluster.folder().to_owned());
     let test = std::thread::spawn(move || {
@@ -40,7 +40,7 @@ async fn cluster_of_a_test_that_panics_is_gone_and_its_logs_are_kept() {
 }
 
 #[tokio::test]
-async fn member_that_was_killed_and_started_again_has_its_data() {
+async fn killed_member_restarts_with_its_data() {
     let mut cluster = Setup::new(Release::newest()).members(3).start().await;
     let mut client = Client::connect(cluster.endpoints(), None).await.unwrap();
     client.put("a", "1", None).await.unwrap();
@@ -53,7 +53,7 @@ async fn member_that_was_killed_and_started_again_has_its_data() {
 }
 
 #[tokio::test]
-async fn server_of_a_pool_comes_back_empty() {
+async fn returned_pool_server_is_empty() {
     for release in Release::all().unwrap() {
         let pool = Pool::new(release);
         let first = pool.emptied().await;
@@ -69,7 +69,7 @@ async fn server_of_a_pool_comes_back_empty() {
         assert!(client.leases().await.unwrap().leases().is_empty());
         let all = etcd_client::GetOptions::new().with_all_keys();
         assert_eq!(client.get("", Some(all)).await.unwrap().count(), 0);
-        assert_ne!(pool.emptied().await.endpoints(), endpoints, "it is lent out");
+        assert_ne!(pool.emptied().await.endpoints(), endpoints, "it is in use");
         pool.close();
         drop(again);
         assert!(!is_up(&endpoints[0]), "a closed pool keeps nothing");
@@ -77,7 +77,7 @@ async fn server_of_a_pool_comes_back_empty() {
 }
 
 #[tokio::test]
-async fn frozen_member_answers_when_it_is_let_go_on() {
+async fn frozen_member_responds_after_it_resumes() {
     let cluster = single().await;
     let mut client = Client::connect(cluster.endpoints(), None).await.unwrap();
     client.put("a", "1", None).await.unwrap();

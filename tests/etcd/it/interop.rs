@@ -1,5 +1,5 @@
-//! `etcdctl lock` and `etcdctl elect`, which are Go's package at work, and our mutex and election:
-//! one name, one line, whoever came first.
+//! Tests with `etcdctl lock` and `etcdctl elect`, which use Go's package: they share the wait queue
+//! of a name with coord's mutex and election.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 use crate::support::{client, secs, session, single, until};
 
-/// Why calls cannot fail.
-const THERE: &str = "the server is there";
+/// Why calls succeed.
+const THERE: &str = "the server runs";
 
-/// An `etcdctl` that stands in a line, or holds what it stood for.
+/// An `etcdctl` process that waits for a lock or an election, or holds it.
 struct Etcdctl {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -37,8 +37,8 @@ impl Etcdctl {
 
     /// Waits until it holds the lock or leads; returns its key.
     async fn held(&mut self) -> String {
-        let line = timeout(secs(30), self.lines.next_line()).await.expect("its turn comes");
-        line.expect("its output can be read").expect("it says so before it ends")
+        let line = timeout(secs(30), self.lines.next_line()).await.expect("it acquires the lock");
+        line.expect("its output can be read").expect("it prints the key before it ends")
     }
 
     /// Waits until it has printed this line.
@@ -46,7 +46,7 @@ impl Etcdctl {
         let found = async {
             loop {
                 let line = self.lines.next_line().await.expect("its output can be read");
-                if line.expect("it goes on printing") == expected {
+                if line.expect("it continues to print") == expected {
                     return;
                 }
             }
@@ -54,13 +54,13 @@ impl Etcdctl {
         timeout(secs(30), found).await.unwrap_or_else(|_| panic!("no line {expected:?}"));
     }
 
-    /// Nothing said yet.
+    /// Checks that it does not hold the lock yet.
     async fn waits(&mut self) {
-        let said = timeout(Duration::from_millis(300), self.lines.next_line()).await;
-        assert!(said.is_err(), "etcdctl holds what we hold: {said:?}");
+        let printed = timeout(Duration::from_millis(300), self.lines.next_line()).await;
+        assert!(printed.is_err(), "etcdctl and coord hold the lock: {printed:?}");
     }
 
-    /// Tells it to stop, as a terminal does: it gives up what it holds.
+    /// Interrupts it, as a terminal does: it releases what it holds.
     async fn stop(mut self) {
         let pid = self.process.id().expect("it runs").cast_signed();
         let pid = rustix::process::Pid::from_raw(pid).expect("no process has the number 0");
@@ -69,16 +69,16 @@ impl Etcdctl {
     }
 }
 
-/// Waits until so many stand in the line `name`.
-async fn line_of(kv: &Client, name: &str, length: usize) {
+/// Waits until the wait queue of `name` has this length.
+async fn queue_length(kv: &Client, name: &str, length: usize) {
     let prefix = format!("{name}/");
-    until("the line has grown", async || {
+    until("the queue has that length", async || {
         kv.get_prefix(prefix.clone()).await.expect("the store is there").len() == length
     })
     .await;
 }
 
-/// Their turn, ours, theirs, ours: each begins when the one before has ended.
+/// `etcdctl` and coord hold the lock in turn, twice each.
 async fn take_turns(server: &Cluster, arguments: &[&str]) {
     let name = arguments[1];
     let kv = client(&server.endpoints()).await;
@@ -95,53 +95,53 @@ async fn take_turns(server: &Cluster, arguments: &[&str]) {
     tokio::select! {
         biased;
         guard = &mut lock => panic!("{guard:?} while etcdctl has {key}"),
-        () = line_of(&kv, name, 2) => {}
+        () = queue_length(&kv, name, 2) => {}
     }
     let mut later = Etcdctl::run(server, arguments);
     tokio::select! {
         biased;
         guard = &mut lock => panic!("{guard:?} while etcdctl has {key}"),
-        () = line_of(&kv, name, 3) => {}
+        () = queue_length(&kv, name, 3) => {}
     }
     theirs.stop().await;
-    let ours = timeout(secs(30), lock).await.expect("etcdctl has given it up").expect(THERE);
+    let ours = timeout(secs(30), lock).await.expect("etcdctl has released it").expect(THERE);
     later.waits().await;
-    ours.txn(Txn::new().and_then([Put::new("written", "by us")])).await.expect(THERE);
+    ours.txn(Txn::new().and_then([Put::new("written", "by coord")])).await.expect(THERE);
     ours.unlock().await.expect(THERE);
 
     let key = later.held().await;
     assert!(mutex.try_lock().await.expect(THERE).is_none(), "held again by {key}");
     later.stop().await;
-    let last = timeout(secs(30), mutex.lock()).await.expect("nobody is left").expect(THERE);
+    let last = timeout(secs(30), mutex.lock()).await.expect("the queue is empty").expect(THERE);
     assert_eq!(
         kv.get_prefix(format!("{name}/")).await.expect(THERE).len(),
         1,
-        "nothing left behind"
+        "no other key is left"
     );
     last.unlock().await.expect(THERE);
 }
 
 #[tokio::test]
-async fn etcdctl_lock_and_our_mutex_take_turns() {
+async fn etcdctl_lock_and_mutex_take_turns() {
     take_turns(&single().await, &["lock", "jobs"]).await;
 }
 
 #[tokio::test]
-async fn etcdctl_elect_and_our_mutex_take_turns() {
+async fn etcdctl_elect_and_mutex_take_turns() {
     take_turns(&single().await, &["elect", "jobs", "me"]).await;
 }
 
-/// A lock and an election of one name are one line, for all of us.
+/// A lock and an election of one name share a wait queue.
 #[tokio::test]
-async fn etcdctl_lock_and_elect_and_our_mutex_stand_in_one_line() {
+async fn etcdctl_lock_and_elect_and_mutex_share_a_queue() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     let ours = Mutex::new(&session, "jobs").lock().await.unwrap();
     let mut locker = Etcdctl::run(&server, &["lock", "jobs"]);
-    line_of(&kv, "jobs", 2).await;
+    queue_length(&kv, "jobs", 2).await;
     let mut candidate = Etcdctl::run(&server, &["elect", "jobs", "me"]);
-    line_of(&kv, "jobs", 3).await;
+    queue_length(&kv, "jobs", 3).await;
     tokio::join!(locker.waits(), candidate.waits());
     ours.unlock().await.unwrap();
     locker.held().await;
@@ -152,9 +152,9 @@ async fn etcdctl_lock_and_elect_and_our_mutex_stand_in_one_line() {
     candidate.stop().await;
 }
 
-/// `etcdctl elect` and our election: each waits for the other, and our observer sees both.
+/// Each waits for the other, and an observer of coord sees both.
 #[tokio::test]
-async fn etcdctl_elect_and_our_election_take_turns() {
+async fn etcdctl_elect_and_election_take_turns() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
@@ -163,13 +163,13 @@ async fn etcdctl_elect_and_our_election_take_turns() {
     let mut shown = async || {
         let leader = timeout(secs(30), leaders.next()).await.expect("something changes");
         let value = |leader: Leader| String::from_utf8_lossy(leader.value()).into_owned();
-        leader.expect("it goes on").expect(THERE).map(value)
+        leader.expect("it continues").expect(THERE).map(value)
     };
     assert_eq!(shown().await, None);
 
     let ours = election.campaign("ours").await.unwrap();
     let mut theirs = Etcdctl::run(&server, &["elect", "jobs", "theirs"]);
-    line_of(&kv, "jobs", 2).await;
+    queue_length(&kv, "jobs", 2).await;
     theirs.waits().await;
     ours.resign().await.unwrap();
     let key = theirs.held().await;
@@ -184,9 +184,9 @@ async fn etcdctl_elect_and_our_election_take_turns() {
     }
 }
 
-/// `etcdctl elect --listen` shows whom we elect and what they proclaim.
+/// `etcdctl elect --listen` shows coord's leaders and their values.
 #[tokio::test]
-async fn etcdctl_observes_our_leaders_and_what_they_proclaim() {
+async fn etcdctl_observes_leaders_and_proclaimed_values() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
@@ -203,25 +203,25 @@ async fn etcdctl_observes_our_leaders_and_what_they_proclaim() {
     observer.prints("second").await;
 }
 
-/// Names that nest are two locks for us, also when it is etcdctl that holds the inner one.
+/// A name and its child name are two locks, also when etcdctl holds the child.
 #[tokio::test]
-async fn etcdctl_on_a_name_below_does_not_block_ours() {
+async fn etcdctl_on_a_child_name_does_not_block_the_mutex() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     let mut inner = Etcdctl::run(&server, &["lock", "jobs/night"]);
     inner.held().await;
     let outer = Mutex::new(&session, "jobs");
-    let outer = timeout(secs(10), outer.lock()).await.expect("nobody holds jobs").unwrap();
+    let outer = timeout(secs(10), outer.lock()).await.expect("jobs is free").unwrap();
     let tried = Mutex::new(&session, "jobs/night").try_lock().await.unwrap();
     assert!(tried.is_none(), "etcdctl holds it");
     outer.unlock().await.unwrap();
     inner.stop().await;
 }
 
-/// etcdctl that dies, rather than giving up what it holds, is followed when its lease ends.
+/// A killed etcdctl does not release its lock, so the lock is free when its lease expires.
 #[tokio::test]
-async fn lock_of_a_killed_etcdctl_is_ours_when_its_lease_ends() {
+async fn lock_of_a_killed_etcdctl_is_free_after_its_ttl() {
     let server = single().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
@@ -229,7 +229,7 @@ async fn lock_of_a_killed_etcdctl_is_ours_when_its_lease_ends() {
     theirs.held().await;
     theirs.process.kill().await.unwrap();
     let mutex = Mutex::new(&session, "jobs");
-    assert!(mutex.try_lock().await.unwrap().is_none(), "its lease lives");
-    let guard = timeout(secs(20), mutex.lock()).await.expect("its lease has ended").unwrap();
+    assert!(mutex.try_lock().await.unwrap().is_none(), "its lease is alive");
+    let guard = timeout(secs(20), mutex.lock()).await.expect("its lease has expired").unwrap();
     guard.unlock().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Users and passwords.
+//! Tests of authentication: users, passwords and permissions.
 
 use coord_core::{
     Client, Election, Mutex, Session,
@@ -13,17 +13,18 @@ use tokio::time::timeout;
 
 use crate::support::{client, refused, secs, session, single};
 
-/// The user `app`, who may do as she likes under `app/`.
+/// The user `app`, with all permissions under `app/`.
 const APP: &[(&str, &str)] = &[("app", "app/")];
 
-/// A server with the users `root` and `app`.
+/// A server with authentication and the users `root` and `app`.
 async fn with_users() -> Cluster {
     let server = single().await;
     set_up(&server, APP).await.expect("a fresh server takes users");
     server
 }
 
-/// Adds `root`, and users who may do as they like under a prefix, each with the same password.
+/// Enables authentication with `root` and with users that have all permissions under a prefix, each
+/// with the same password.
 async fn set_up(server: &Cluster, users: &[(&str, &str)]) -> Result<(), etcd_client::Error> {
     let client = etcd_client::Client::connect(server.endpoints(), None).await?;
     let mut auth = client.auth_client();
@@ -42,11 +43,11 @@ async fn set_up(server: &Cluster, users: &[(&str, &str)]) -> Result<(), etcd_cli
 
 async fn login(server: &Cluster, user: &str, password: &str) -> coord_core::Result<Client> {
     let builder = EtcdBackend::builder(server.endpoints()).login(user, password);
-    Ok(Client::new(builder.connect().await?))
+    builder.connect().await.map(Client::new)
 }
 
 #[tokio::test]
-async fn right_password_opens_everything_that_the_user_may_do() {
+async fn login_permits_every_call_under_the_users_prefix() {
     let server = with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
@@ -60,34 +61,33 @@ async fn right_password_opens_everything_that_the_user_may_do() {
 }
 
 #[tokio::test]
-async fn wrong_password_and_unknown_user_are_refused_as_such() {
+async fn wrong_password_or_unknown_user_is_unauthenticated() {
     let server = with_users().await;
     for (user, password) in [("app", "wrong"), ("nobody", "secret"), ("app", "")] {
         let login = async { login(&server, user, password).await?.get("app/a").await };
-        let said = refused(login.await, ErrorKind::Unauthenticated);
-        assert!(said.contains("not authenticated"), "{said}");
-        assert!(!said.contains("wrong") && !said.contains("secret"), "tells the password: {said}");
+        let message = refused(login.await, ErrorKind::Unauthenticated);
+        assert!(message.contains("not authenticated"), "{message}");
+        let has_password = message.contains("wrong") || message.contains("secret");
+        assert!(!has_password, "contains the password: {message}");
     }
 }
 
 #[tokio::test]
-async fn nobody_is_refused_where_users_are_asked_for() {
+async fn client_without_a_login_is_unauthenticated() {
     let server = single().await;
-    // From the time before there were users.
+    // Connected before authentication was enabled.
     let kv = client(&server.endpoints()).await;
     set_up(&server, APP).await.unwrap();
     refused(kv.get("app/a").await, ErrorKind::Unauthenticated);
     refused(kv.put("app/a", "1").await, ErrorKind::Unauthenticated);
     refused(kv.watch(Watch::new("app/a")).await, ErrorKind::Unauthenticated);
-    let late = async {
-        let late = EtcdBackend::connect(server.endpoints()).await?;
-        Client::new(late).get("app/a").await
-    };
+    let late =
+        async { Client::new(EtcdBackend::connect(server.endpoints()).await?).get("app/a").await };
     refused(late.await, ErrorKind::Unauthenticated);
 }
 
 #[tokio::test]
-async fn user_is_refused_what_she_may_not_do() {
+async fn request_without_permission_is_denied_and_not_applied() {
     let server = with_users().await;
     let root = login(&server, "root", "secret").await.unwrap();
     let kv = login(&server, "app", "secret").await.unwrap();
@@ -99,9 +99,9 @@ async fn user_is_refused_what_she_may_not_do() {
     assert_eq!(root.get_prefix("").await.unwrap(), [], "nothing of it was applied");
 }
 
-/// A refused watch must not disturb others, with which it may share a stream.
+/// A denied watch shares a stream with the others.
 #[tokio::test]
-async fn refused_watch_leaves_other_watches_alone() {
+async fn denied_watch_does_not_affect_other_watches() {
     let server = with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
@@ -112,9 +112,9 @@ async fn refused_watch_leaves_other_watches_alone() {
     }
 }
 
-/// The tokens that a server gives out for a login go with the server.
+/// The token of a login is lost when the server restarts.
 #[tokio::test]
-async fn login_outlives_the_server_that_it_was_made_at() {
+async fn login_is_renewed_after_a_server_restart() {
     let mut server = with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     let session = Session::builder(&kv).ttl(secs(20)).open().await.unwrap();
@@ -125,21 +125,21 @@ async fn login_outlives_the_server_that_it_was_made_at() {
         server[0].kill();
         server[0].start();
         server[0].ready().await;
-        // Of a read that meets the old connection nothing is lost.
+        // A read on the old connection is retried.
         kv.get("app/a").await.unwrap();
     }
     assert!(!matches!(session.state(), SessionState::Lost(_)), "{}", session.state());
 }
 
 #[tokio::test]
-async fn login_is_not_minded_by_a_server_without_users() {
+async fn login_is_ignored_by_a_server_without_authentication() {
     let server = single().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     kv.put("a", "1").await.unwrap();
 }
 
-/// Go's `TestElectionWithAuthEnabled` (issue 17502): users with rights on their own prefixes only.
-/// Of each, one campaigns and lets its lease run out, and another is elected when it has.
+/// Go's `TestElectionWithAuthEnabled` (issue 17502): each user has permissions for one prefix. One
+/// session campaigns and its lease expires; another is elected then.
 #[tokio::test]
 async fn election_with_auth_enabled() {
     let server = single().await;
@@ -156,7 +156,7 @@ async fn election_with_auth_enabled() {
             let election = Election::new(&second, name);
             assert_eq!(election.leader().await.unwrap().unwrap().value(), "first");
             let elected = timeout(secs(30), election.campaign("second")).await;
-            let leads = elected.expect("the lease runs out").unwrap();
+            let leads = elected.expect("the lease expires").unwrap();
             assert!(leads.fencing_token() > led.fencing_token());
             leads.resign().await.unwrap();
             let others = if user == "user1" { "/bar1/a" } else { "/foo1/a" };
@@ -173,18 +173,19 @@ async fn denied_requests_name_the_user_and_the_key() {
     let server = with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     let txn = Txn::new().and_then([Put::new("other/a", "1"), Put::new("app/b", "1")]);
-    for (said, keys) in [
+    for (message, keys) in [
         (refused(kv.put("other/a", "1").await, ErrorKind::PermissionDenied), r#""other/a""#),
         (refused(kv.get("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
         (refused(kv.delete("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
         (refused(kv.txn(txn).await, ErrorKind::PermissionDenied), r#""app/b", "other/a""#),
         (refused(kv.watch(Watch::prefix("o")).await, ErrorKind::PermissionDenied), r#"["o", "p")"#),
     ] {
-        assert!(said.contains(r#"the user "app" may not"#) && said.contains(keys), "{said}");
+        assert!(message.contains(r#"the user "app" may not"#), "{message}");
+        assert!(message.contains(keys), "{message}");
     }
 }
 
-/// The requests about leases whose keys the user may not read or write.
+/// Requests about leases with keys that the user may neither read nor write.
 #[tokio::test]
 async fn denied_lease_requests_name_the_user_and_the_lease() {
     let server = with_users().await;
@@ -193,19 +194,20 @@ async fn denied_lease_requests_name_the_user_and_the_lease() {
     let id = root.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     root.put_with(Put::new("other/a", "1").lease(id)).await.unwrap();
     let with_keys = kv.lease_time_to_live(LeaseTimeToLive { id, keys: true });
-    for said in [
+    for message in [
         refused(kv.lease_revoke(id).await, ErrorKind::PermissionDenied),
         refused(with_keys.await, ErrorKind::PermissionDenied),
     ] {
         let lease = format!("lease {id}");
-        assert!(said.contains(r#"the user "app" may not"#) && said.contains(&lease), "{said}");
+        assert!(message.contains(r#"the user "app" may not"#), "{message}");
+        assert!(message.contains(&lease), "{message}");
     }
-    let said = refused(kv.leases().await, ErrorKind::PermissionDenied);
-    assert!(said.contains("all leases"), "{said}");
+    let message = refused(kv.leases().await, ErrorKind::PermissionDenied);
+    assert!(message.contains("all leases"), "{message}");
 }
 
-/// Revoking a permission leaves open watch streams alone; a watch is refused when it is registered
-/// again after a lost connection.
+/// etcd checks permissions when a watch is registered: a revoked permission ends a watch when it is
+/// registered again after a lost connection.
 #[tokio::test]
 async fn watch_ended_by_a_revoked_permission_names_the_key() {
     let mut server = with_users().await;
@@ -219,6 +221,6 @@ async fn watch_ended_by_a_revoked_permission_names_the_key() {
     server[0].start();
     server[0].ready().await;
     let ended = timeout(secs(30), watch.next()).await.expect("it ends").expect("with an error");
-    let said = refused(ended, ErrorKind::PermissionDenied);
-    assert!(said.contains(r#"the user "app" may not watch "app/a""#), "{said}");
+    let message = refused(ended, ErrorKind::PermissionDenied);
+    assert!(message.contains(r#"the user "app" may not watch "app/a""#), "{message}");
 }

@@ -1,4 +1,4 @@
-//! What only a real etcd can show: members that die, logins, certificates, and etcd's own tools.
+//! Tests with real etcd clusters: faults, authentication, TLS, proxies, and etcd's own tools.
 
 mod certificates;
 mod endpoints;

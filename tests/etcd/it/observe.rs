@@ -1,12 +1,12 @@
-//! An observer on a real etcd, where leadership changes often.
+//! Tests of an observer on a real etcd with frequent changes of leadership.
 
 use coord_core::Election;
 use tokio::time::{Instant, timeout_at};
 
 use crate::support::{client, secs, session, single};
 
-/// Each change of leadership opened a watch in the past, which etcd serves from a loop that ticks
-/// every 100 ms: after 100 changes the observer was ten seconds behind.
+/// Each change of leadership opened a watch that started in the past. etcd serves such a watch from
+/// a loop with a period of 100 ms, so the observer was 10 s late after 100 changes.
 #[tokio::test]
 async fn observer_keeps_up_with_fast_changes() {
     let cluster = single().await;
@@ -22,7 +22,7 @@ async fn observer_keeps_up_with_fast_changes() {
     let mut shown = Vec::new();
     while shown.len() < 200 {
         let next = timeout_at(deadline, leaders.next()).await;
-        let leader = next.expect("it is three seconds behind at most").unwrap().unwrap();
+        let leader = next.expect("the observer is at most 3 s late").unwrap().unwrap();
         shown.push(leader.map(|leader| leader.value().escape_ascii().to_string()));
     }
     for (n, pair) in shown.chunks(2).enumerate() {

@@ -1,5 +1,5 @@
-//! How often a member is written to, and over how many connections, counted on the way: by a
-//! stranger between client and server.
+//! Tests of the transport: how many packets and connections a member receives, counted by a proxy
+//! between client and server.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,40 +8,41 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use coord_core::{Client, Mutex};
+use coord_etcd::EtcdBackend;
 use futures_util::future::try_join_all;
 
 use crate::support::{client, session, single};
 
-/// Hands on what comes, and counts how often something does.
-fn hand_on(mut from: TcpStream, mut to: TcpStream, times: &AtomicUsize) -> io::Result<()> {
-    let mut piece = [0; 64 * 1024];
-    loop {
-        let size = from.read(&mut piece)?;
-        if size == 0 {
-            return to.shutdown(Shutdown::Write);
-        }
-        times.fetch_add(1, Ordering::Relaxed);
-        to.write_all(&piece[..size])?;
-    }
-}
-
-/// What has come for a server.
+/// What a server has received.
 #[derive(Default)]
-struct Came {
-    pieces: AtomicUsize,
+struct Received {
+    packets: AtomicUsize,
     connections: AtomicUsize,
 }
 
-/// An endpoint that leads to another over so many connections at most, and what came for that one.
-fn between(server: &str, connections_max: usize) -> (String, Arc<Came>) {
+/// Forwards one direction of a connection, and counts the reads.
+fn forward(mut from: TcpStream, mut to: TcpStream, reads: &AtomicUsize) -> io::Result<()> {
+    let mut buffer = [0; 64 * 1024];
+    loop {
+        let size = from.read(&mut buffer)?;
+        if size == 0 {
+            return to.shutdown(Shutdown::Write);
+        }
+        reads.fetch_add(1, Ordering::Relaxed);
+        to.write_all(&buffer[..size])?;
+    }
+}
+
+/// An endpoint that forwards to `server` and accepts up to `max_connections`.
+fn counting_proxy(server: &str, max_connections: usize) -> (String, Arc<Received>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
     let endpoint = listener.local_addr().expect("it was bound").to_string();
     let server = server.trim_start_matches("http://").to_owned();
-    let came = Arc::new(Came::default());
-    let counted = Arc::clone(&came);
-    // They end with the connections.
+    let received = Arc::new(Received::default());
+    let counted = Arc::clone(&received);
+    // The threads end with their connections.
     thread::spawn(move || -> io::Result<()> {
-        for _ in 0..connections_max {
+        for _ in 0..max_connections {
             let (near, far) = (listener.accept()?.0, TcpStream::connect(&server)?);
             counted.connections.fetch_add(1, Ordering::Relaxed);
             for socket in [&near, &far] {
@@ -49,64 +50,76 @@ fn between(server: &str, connections_max: usize) -> (String, Arc<Came>) {
             }
             let (back_from, back_to) = (far.try_clone()?, near.try_clone()?);
             let counted = Arc::clone(&counted);
-            thread::spawn(move || hand_on(near, far, &counted.pieces));
-            thread::spawn(move || hand_on(back_from, back_to, &AtomicUsize::new(0)));
+            thread::spawn(move || forward(near, far, &counted.packets));
+            thread::spawn(move || forward(back_from, back_to, &AtomicUsize::new(0)));
         }
-        // Whoever comes now is refused.
+        // Later connections are refused.
         Ok(())
     });
-    (endpoint, came)
+    (endpoint, received)
 }
 
-/// So many puts at a time, so many times. How many connections there have been by then.
-async fn puts(kv: &Client, at_a_time: usize, times: usize, came: &Came) -> usize {
-    for _ in 0..times {
-        let puts = (0..at_a_time).map(|n| kv.put(format!("a{n}"), "1"));
+/// Makes `rounds` times `concurrent` puts, and returns the number of connections after that.
+async fn puts(client: &Client, concurrent: usize, rounds: usize, received: &Received) -> usize {
+    for _ in 0..rounds {
+        let puts = (0..concurrent).map(|n| client.put(format!("a{n}"), "1"));
         try_join_all(puts).await.expect("the store is there");
     }
-    came.connections.load(Ordering::Relaxed)
+    received.connections.load(Ordering::Relaxed)
 }
 
 #[tokio::test]
-async fn few_requests_at_a_time_share_a_connection_and_many_have_two() {
+async fn busy_client_opens_a_second_connection() {
     let server = single().await;
-    let (endpoint, came) = between(server[0].endpoint(), usize::MAX);
-    let kv = client(&[endpoint]).await;
-    assert_eq!(puts(&kv, 4, 100, &came).await, 1);
-    assert_eq!(puts(&kv, 100, 20, &came).await, 2);
+    let (endpoint, received) = counting_proxy(server[0].endpoint(), usize::MAX);
+    let client = client(&[endpoint]).await;
+    assert_eq!(puts(&client, 4, 100, &received).await, 1);
+    assert_eq!(puts(&client, 100, 20, &received).await, 2);
 }
 
 #[tokio::test]
-async fn second_connection_that_is_refused_is_done_without() {
+async fn busy_client_opens_as_many_connections_as_configured() {
     let server = single().await;
-    let (endpoint, came) = between(server[0].endpoint(), 1);
-    let kv = client(&[endpoint]).await;
-    assert_eq!(puts(&kv, 100, 20, &came).await, 1);
+    for connections in [1, 3] {
+        let (endpoint, received) = counting_proxy(server[0].endpoint(), usize::MAX);
+        let etcd = EtcdBackend::builder([endpoint]).connections(connections).connect().await;
+        let client = Client::new(etcd.expect("the store is there"));
+        assert_eq!(puts(&client, 100, 20, &received).await, connections);
+    }
 }
 
-/// h2 alone makes three pieces of it, and four of a longer one: headers, message, its end, and the
-/// answer to the ping that etcd sends with each answer of its own.
 #[tokio::test]
-async fn request_leaves_in_one_piece_and_the_answer_to_a_ping_in_another_at_most() {
+async fn refused_second_connection_fails_no_request() {
+    let server = single().await;
+    let (endpoint, received) = counting_proxy(server[0].endpoint(), 1);
+    let client = client(&[endpoint]).await;
+    assert_eq!(puts(&client, 100, 20, &received).await, 1);
+}
+
+/// Without write coalescing h2 sends three packets for a put, and four for a longer request:
+/// headers, message, end of stream, and the acknowledgement of the ping that etcd sends with each
+/// response.
+#[tokio::test]
+async fn request_and_ping_acknowledgement_take_at_most_two_packets() {
     const TIMES: usize = 200;
     let server = single().await;
-    let (endpoint, came) = between(server[0].endpoint(), usize::MAX);
-    let kv = client(&[endpoint]).await;
-    let mutex = Mutex::new(&session(&kv, 60).await, "m");
+    let (endpoint, received) = counting_proxy(server[0].endpoint(), usize::MAX);
+    let client = client(&[endpoint]).await;
+    let mutex = Mutex::new(&session(&client, 60).await, "m");
     for (what, requests) in [("put", TIMES), ("lock and unlock", 2 * TIMES)] {
-        came.pieces.store(0, Ordering::Relaxed);
+        received.packets.store(0, Ordering::Relaxed);
         for _ in 0..TIMES {
             if what == "put" {
-                kv.put("a", "1").await.expect("the store is there");
+                client.put("a", "1").await.expect("the store is there");
             } else {
                 let guard = mutex.lock().await.expect("the store is there");
                 guard.unlock().await.expect("the store is there");
             }
         }
-        let pieces = came.pieces.load(Ordering::Relaxed);
+        let packets = received.packets.load(Ordering::Relaxed);
         assert!(
-            (requests..2 * requests + TIMES / 5).contains(&pieces),
-            "{what}: {pieces} for {requests}"
+            (requests..2 * requests + TIMES / 5).contains(&packets),
+            "{what}: {packets} for {requests}"
         );
     }
 }

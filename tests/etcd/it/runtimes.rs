@@ -1,11 +1,11 @@
-//! A backend that outlives the runtime it was connected on, as one in a static does across tests.
+//! Tests of a backend that outlives the runtime on which it connected, as a static does.
 
 use coord_core::{
     Client,
     kv::{LeaseGrant, Watch},
 };
 use coord_etcd::EtcdBackend;
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;
 use tokio::runtime::{Builder, Runtime};
@@ -18,9 +18,9 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn backend_dials_again_on_another_runtime() {
+fn backend_redials_on_another_runtime() {
     let servers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store = servers.block_on(Served::start(Server::builder(MemBackend::new())));
+    let store = servers.block_on(TestServer::start(Server::builder(MemBackend::new())));
     let connected = runtime().block_on(async {
         let kv = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
         let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
@@ -45,7 +45,7 @@ fn backend_dials_again_on_another_runtime() {
         };
         runtime().block_on(async { timeout(secs(5), calls).await }).expect("it dials at once");
     }
-    // Calls that begin with a keep-alive, and with a watch.
+    // A keep-alive and a watch as the first call on a runtime.
     runtime().block_on(async { kv.lease_keep_alive(lease).await }).unwrap();
     runtime().block_on(async { kv.watch(Watch::new("a")).await.map(drop) }).unwrap();
     servers.block_on(async { drop(store) });

@@ -1,4 +1,4 @@
-//! Schemes of endpoints: which are dialled how, and which are not dialled at all.
+//! Tests of endpoint schemes: how each is dialled, and which are refused.
 
 use std::io::ErrorKind::WouldBlock;
 use std::net::TcpListener;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use coord_core::{Client, Error, error::ErrorKind};
 use coord_etcd::{ConfigError, EtcdBackend, Tls};
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_etcd_tests::{Authority, Release, Setup};
 use coord_mem::MemBackend;
 use coord_server::Server;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::support::refused;
 
-/// Forwards connections to a socket in the file system to the server at this URL.
+/// Forwards connections from a Unix socket to the server at a URL.
 fn forward(socket: &Path, url: &str) -> JoinSet<()> {
     let listener = UnixListener::bind(socket).expect("the folder is new");
     let server = url.split_once("://").expect("it is a URL").1.to_owned();
@@ -40,7 +40,7 @@ fn tls(authority: &Authority) -> Tls {
 }
 
 #[tokio::test]
-async fn unknown_scheme_is_refused_before_anything_is_dialled() {
+async fn unknown_scheme_is_refused_before_dialling() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -52,21 +52,21 @@ async fn unknown_scheme_is_refused_before_anything_is_dialled() {
         let Error::Backend { source, .. } = &error else { panic!("{error:?}") };
         let config = source.downcast_ref::<ConfigError>();
         assert!(matches!(config, Some(ConfigError::Scheme { .. })), "{error}");
-        let said = refused::<()>(Err(error), ErrorKind::Backend);
-        assert!(said.contains(&endpoint) && said.contains("https"), "{said}");
+        let message = refused::<()>(Err(error), ErrorKind::Backend);
+        assert!(message.contains(&endpoint) && message.contains("https"), "{message}");
     }
     let endpoint = format!("http://{address}");
     let builder = EtcdBackend::builder([&endpoint]).tls(tls(&authority)).login("a", "secret");
-    let said = refused(builder.connect().await, ErrorKind::Backend);
-    assert!(said.contains(&endpoint) && said.contains("clear text"), "{said}");
+    let message = refused(builder.connect().await, ErrorKind::Backend);
+    assert!(message.contains(&endpoint) && message.contains("clear text"), "{message}");
     let dialled = listener.accept().expect_err("nothing was dialled");
     assert_eq!(dialled.kind(), WouldBlock);
 }
 
 #[tokio::test]
-async fn scheme_in_capitals_is_dialled_like_any_other() {
+async fn scheme_in_capitals_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Served::start(Server::builder(MemBackend::new())).await;
+    let store = TestServer::start(Server::builder(MemBackend::new())).await;
     let socket = folder.path().join("plain");
     let _forwarding = forward(&socket, store.endpoint());
     let capitals = store.endpoint().replace("http", "HTTP");

@@ -1,4 +1,4 @@
-//! Members that freeze behind a proxy, which continues to answer pings.
+//! Tests of members that freeze behind a proxy, which continues to acknowledge pings.
 
 use coord_core::kv::Watch;
 use coord_etcd_tests::proxy::{Limits, Proxy};
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::support::{client, secs};
 
 #[tokio::test]
-async fn watch_leaves_a_member_that_freezes_behind_a_proxy() {
+async fn watch_fails_over_from_a_frozen_member_behind_a_proxy() {
     let cluster = Setup::new(Release::newest()).members(3).start().await;
     let frozen = (cluster.leader().await + 1) % 3;
     let other = cluster[(frozen + 1) % 3].endpoint().to_owned();
@@ -21,7 +21,7 @@ async fn watch_leaves_a_member_that_freezes_behind_a_proxy() {
 
     cluster[frozen].pause();
     writer.put("a", "2").await.unwrap();
-    let batch = timeout(secs(40), watch.next()).await.expect("the stream is probed and given up");
+    let batch = timeout(secs(40), watch.next()).await.expect("the stream is probed and replaced");
     assert_eq!(batch.unwrap().unwrap().events[0].kv.value, "2");
     cluster[frozen].resume();
 }

@@ -1,4 +1,4 @@
-//! Connecting to a store that is not there yet, or has no leader yet.
+//! Tests of a connect to a store that has not started yet, or has no leader yet.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn connect_waits_for_a_quorum() {
     let builder = builder.connect_within(secs(60));
     let connecting = async { Client::new(builder.connect().await?).put("a", "1").await };
     let starting = async {
-        // Longer than any request may take.
+        // Longer than the request timeout.
         sleep(secs(9)).await;
         cluster[1].start();
     };
@@ -47,22 +47,22 @@ async fn connect_waits_for_a_quorum() {
 }
 
 #[tokio::test]
-async fn connect_takes_the_time_it_is_given_and_no_longer() {
+async fn connect_takes_its_configured_time() {
     let mut server = single().await;
     server[0].kill();
     let builder = EtcdBackend::builder([server[0].endpoint()]);
     for within in [Duration::from_millis(500), secs(3)] {
         let start = Instant::now();
         let connected = builder.clone().connect_within(within).connect().await;
-        let said = refused(connected, ErrorKind::Unavailable);
-        assert!(said.contains("refused"), "{said}");
+        let message = refused(connected, ErrorKind::Unavailable);
+        assert!(message.contains("refused"), "{message}");
         let took = start.elapsed();
         let nearly = took + Duration::from_millis(100);
         assert!(nearly >= within && took < within + secs(1), "{took:?} of {within:?}");
     }
 }
 
-/// Certificates do not get better by waiting.
+/// A retry would fail with the same certificates.
 #[tokio::test]
 async fn connect_reports_a_failed_handshake_at_once() {
     let (authority, other) = (Authority::new(), Authority::new());
@@ -74,7 +74,7 @@ async fn connect_reports_a_failed_handshake_at_once() {
     assert!(start.elapsed() < secs(5));
 }
 
-/// In TLS 1.3 a server refuses the client only after the client's side of the handshake is done.
+/// In TLS 1.3 a server refuses the client only after the client has finished its handshake.
 #[tokio::test]
 async fn connect_reports_a_missing_client_certificate_at_once() {
     let authority = Authority::new();
@@ -82,7 +82,7 @@ async fn connect_reports_a_missing_client_certificate_at_once() {
     let tls = coord_etcd::Tls::new().ca(authority.certificate.as_str());
     let builder = EtcdBackend::builder(server.endpoints()).tls(tls).connect_within(secs(20));
     let start = Instant::now();
-    let said = refused(builder.connect().await, ErrorKind::Unavailable);
-    assert!(start.elapsed() < secs(10), "{said}");
-    assert!(said.contains("certificate"), "{said}");
+    let message = refused(builder.connect().await, ErrorKind::Unavailable);
+    assert!(start.elapsed() < secs(10), "{message}");
+    assert!(message.contains("certificate"), "{message}");
 }

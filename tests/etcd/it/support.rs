@@ -1,4 +1,4 @@
-//! Steps that many tests take.
+//! Helpers that many tests share.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// One member of the newest etcd there is.
+/// A cluster of one member, with the newest etcd release.
 pub(crate) async fn single() -> Cluster {
     Setup::new(Release::newest()).start().await
 }
 
-/// A client of its own, with connections of its own, that knows all members.
+/// A client with connections of its own, for all members.
 pub(crate) async fn client(endpoints: &[String]) -> Client {
     Client::new(EtcdBackend::connect(endpoints).await.expect("there are endpoints"))
 }
@@ -31,16 +31,16 @@ pub(crate) async fn session(client: &Client, ttl: u64) -> Session {
     builder.open().await.expect("the store is there")
 }
 
-/// Waits for something that can only be asked for, not awaited; panics after a minute.
+/// Polls a condition until it holds. Panics after a minute.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + secs(60);
     while !holds().await {
-        assert!(Instant::now() < deadline, "a minute has passed without this: {what}");
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// That a request was refused, for this reason, and surely not applied; returns what was said.
+/// Checks that a request was refused with this kind and not applied. Returns the message.
 #[track_caller]
 pub(crate) fn refused<T>(result: Result<T, Error>, kind: ErrorKind) -> String {
     let Err(error) = result else { panic!("accepted, not refused with {kind:?}") };

@@ -1,15 +1,15 @@
-//! Writers, watchers, lockers and sessions that go on while their cluster is tormented, and what
-//! must be true of all they have seen.
+//! Traffic for fault tests: writers, watchers, lockers and sessions that run while faults are
+//! injected into their cluster, and the checks of their results.
 //!
-//! Each has connections of its own. In the end the whole history is read once more, by a watch that
-//! nothing disturbed, and held against what everybody was told:
+//! Each has connections of its own. At the end a watch without faults reads the whole history, and
+//! the results are checked against it:
 //!
-//! - a *writer* puts numbers, one after the other. What was confirmed is in the history once, at
-//!   the revision that was told; what was refused is not; what is unknown is there once at most.
-//! - a *watcher* was given the history, batch by batch: nothing missing, nothing twice.
-//! - a *locker* takes a lock, writes under it with guarded transactions, and gives it up. Never two
-//!   of them believe to hold it, and the tokens they wrote never go back.
-//! - a *sleeper* has a session and a key on it. If the key is deleted, the session was lost before.
+//! - A *writer* puts numbers, one after the other. A confirmed put is in the history once, at the
+//!   reported revision; a refused one is not; one with unknown outcome is there at most once.
+//! - A *watcher* received the history batch by batch, without gap or duplicate.
+//! - A *locker* acquires a lock, writes with guarded transactions, and releases it. Two lockers
+//!   never hold it at once, and the fencing tokens that they wrote never decrease.
+//! - A *sleeper* has a session and a key on it. If the key is deleted, the session was lost before.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard};
@@ -27,59 +27,59 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{client, secs, session, until};
 
-/// Long enough for a session to live through an election and a restart.
+/// Long enough for a session to survive an election and a restart.
 const TTL: u64 = 20;
 const WRITERS: usize = 2;
 const LOCKERS: usize = 3;
 const SLEEPERS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(5);
-/// Put when all is over.
-const LAST: &str = "zzz";
+/// The key of the last put.
+const LAST_KEY: &str = "zzz";
 
 type Batch = (Revision, Vec<Event>);
 
-/// What a writer was told of its `n`th put.
+/// The result of one put of a writer.
 #[derive(Debug)]
-enum Told {
+enum PutResult {
     Applied(Revision),
     NotApplied,
     Unknown,
 }
 
-/// What they all see together.
+/// The results of all tasks.
 #[derive(Default)]
-struct Board {
-    told: [StdMutex<Vec<Told>>; WRITERS],
-    /// How often each locker has held the lock.
+struct Results {
+    puts: [StdMutex<Vec<PutResult>>; WRITERS],
+    /// How many times each locker has held the lock.
     held: [AtomicUsize; LOCKERS],
-    /// How many believe to hold it now.
+    /// How many lockers hold the lock now.
     holders: AtomicUsize,
-    faults: StdMutex<Vec<String>>,
+    violations: StdMutex<Vec<String>>,
 }
 
 fn locked<T>(shared: &StdMutex<T>) -> StdMutexGuard<'_, T> {
-    shared.lock().expect("nobody panics with it")
+    shared.lock().expect("no holder of the lock panics")
 }
 
-impl Board {
-    fn fault(&self, what: String) {
-        locked(&self.faults).push(what);
+impl Results {
+    fn add_violation(&self, violation: String) {
+        locked(&self.violations).push(violation);
     }
 
-    /// How far everybody has come.
-    fn marks(&self) -> Vec<usize> {
-        let confirmed = |told: &StdMutex<Vec<Told>>| {
-            locked(told).iter().filter(|told| matches!(told, Told::Applied(_))).count()
+    /// The progress of each writer and each locker.
+    fn progress(&self) -> Vec<usize> {
+        let confirmed = |puts: &StdMutex<Vec<PutResult>>| {
+            locked(puts).iter().filter(|put| matches!(put, PutResult::Applied(_))).count()
         };
         let held = self.held.iter().map(|held| held.load(Ordering::Relaxed));
-        self.told.iter().map(confirmed).chain(held).collect()
+        self.puts.iter().map(confirmed).chain(held).collect()
     }
 }
 
-/// Everybody at work.
+/// The running tasks.
 pub(crate) struct Traffic {
     endpoints: Vec<String>,
-    board: Arc<Board>,
+    results: Arc<Results>,
     first: Revision,
     workers: JoinSet<()>,
     watchers: JoinSet<Vec<Batch>>,
@@ -87,12 +87,12 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Begins. Every other client prefers another member.
+    /// Starts the tasks. Consecutive clients prefer different members.
     pub(crate) async fn start(endpoints: &[String]) -> Self {
-        let board = Arc::new(Board::default());
+        let results = Arc::new(Results::default());
         let mut traffic = Self {
             endpoints: endpoints.to_vec(),
-            board: Arc::clone(&board),
+            results: Arc::clone(&results),
             first: Revision::ZERO,
             workers: JoinSet::new(),
             watchers: JoinSet::new(),
@@ -101,7 +101,7 @@ impl Traffic {
         let first = traffic.client(0).await.put("first", "").await.expect("the store is there");
         traffic.first = first.header.revision;
         for n in 0..endpoints.len() {
-            // One from the past, the others from now on.
+            // One starts in the past, the others from now on.
             let kv = traffic.client(n).await;
             let request = Watch::new(KeyRange::all());
             let request = if n == 0 { request.start_at(traffic.first) } else { request };
@@ -112,81 +112,82 @@ impl Traffic {
             let kv = traffic.client(n).await;
             let session = session(&kv, TTL).await;
             let key = format!("alive/{n}");
-            let gone = Watch::new(key.clone()).filter(WatchFilter::NoPut);
-            let gone = kv.watch(gone).await.expect("the store is there");
+            let deleted = Watch::new(key.clone()).filter(WatchFilter::NoPut);
+            let deleted = kv.watch(deleted).await.expect("the store is there");
             let put = Put::new(key, "").lease(session.lease_id());
             kv.put_with(put).await.expect("the lease was just granted");
-            traffic.workers.spawn(wake(gone, session.clone(), Arc::clone(&board)));
+            traffic.workers.spawn(check_loss(deleted, session.clone(), Arc::clone(&results)));
             traffic.sleepers.push(session);
         }
         for n in 0..WRITERS {
-            traffic.workers.spawn(write(traffic.client(n).await, n, Arc::clone(&board)));
+            traffic.workers.spawn(write(traffic.client(n).await, n, Arc::clone(&results)));
         }
         for n in 0..LOCKERS {
-            traffic.workers.spawn(lock(traffic.client(n).await, n, Arc::clone(&board)));
+            traffic.workers.spawn(lock(traffic.client(n).await, n, Arc::clone(&results)));
         }
         traffic
     }
 
-    /// A client that begins with the `n`th member.
+    /// A client that prefers the `n`th member.
     async fn client(&self, n: usize) -> Client {
         let mut endpoints = self.endpoints.clone();
-        let turns = n % endpoints.len();
-        endpoints.rotate_left(turns);
+        let first = n % endpoints.len();
+        endpoints.rotate_left(first);
         client(&endpoints).await
     }
 
-    /// Waits until every writer and every locker has got somewhere.
-    pub(crate) async fn goes_on(&self) {
-        let before = self.board.marks();
-        until("everybody has got on", async || {
-            self.board.marks().iter().zip(&before).all(|(now, before)| *now >= before + 3)
+    /// Waits until every writer and every locker has advanced by three.
+    pub(crate) async fn advances(&self) {
+        let before = self.results.progress();
+        until("every writer and locker has advanced", async || {
+            self.results.progress().iter().zip(&before).all(|(now, before)| *now >= before + 3)
         })
         .await;
     }
 
-    /// How many sessions are not lost.
+    /// The number of sessions that are not lost.
     pub(crate) fn alive(&self) -> usize {
         let alive = |session: &&Session| !matches!(session.state(), SessionState::Lost(_));
         self.sleepers.iter().filter(alive).count()
     }
 
-    /// Ends everything and judges. The cluster must be well.
+    /// Ends all tasks and checks their results. The cluster must be healthy.
     pub(crate) async fn finish(mut self) {
         let kv = self.client(0).await;
         for (n, session) in self.sleepers.iter().enumerate() {
             let key = kv.get(format!("alive/{n}")).await.expect("the store is there");
             let alive = session.state() == SessionState::Alive;
-            assert!(key.is_some() || !alive, "session {n} believes to be alive, its key is gone");
+            assert!(key.is_some() || !alive, "session {n} is alive, and its key is deleted");
         }
         self.workers.shutdown().await;
-        kv.put(LAST, "").await.expect("the store is there");
+        kv.put(LAST_KEY, "").await.expect("the store is there");
         let watch = Watch::new(KeyRange::all()).start_at(self.first);
         let watch = kv.watch(watch).await.expect("the store is there");
         let history = timeout(secs(60), collect(watch)).await.expect("the history has an end");
         let watched = timeout(secs(60), self.watchers.join_all()).await;
 
-        let faults = locked(&self.board.faults);
-        assert!(faults.is_empty(), "{faults:#?}");
-        for seen in watched.expect("every watcher sees the end") {
-            compare(&seen, &history);
+        let violations = locked(&self.results.violations);
+        assert!(violations.is_empty(), "{violations:#?}");
+        for seen in watched.expect("every watcher receives the last put") {
+            check_watcher(&seen, &history);
         }
-        judge_writers(&self.board, &history);
-        judge_tokens(&history);
-        assert!(self.board.marks().iter().all(|mark| *mark > 0), "{:?}", self.board.marks());
+        check_writers(&self.results, &history);
+        check_tokens(&history);
+        let progress = self.results.progress();
+        assert!(progress.iter().all(|count| *count > 0), "{progress:?}");
     }
 }
 
-/// Everything a watch says, until the very last.
+/// The batches of a watch, up to the last put.
 async fn collect(mut watch: Watcher) -> Vec<Batch> {
     let mut seen = Vec::new();
     loop {
         let batch = watch.next().await.expect("a watch has no end");
-        let batch = batch.expect("nothing is compacted, so every loss can be mended");
+        let batch = batch.expect("nothing is compacted, so the watch resumes");
         if batch.events.is_empty() {
             continue;
         }
-        let last = batch.events.iter().any(|event| event.kv.key == LAST);
+        let last = batch.events.iter().any(|event| event.kv.key == LAST_KEY);
         seen.push((batch.revision, batch.events));
         if last {
             return seen;
@@ -194,38 +195,38 @@ async fn collect(mut watch: Watcher) -> Vec<Batch> {
     }
 }
 
-/// Tells whether the session knew before its key was deleted.
-async fn wake(mut gone: Watcher, session: Session, board: Arc<Board>) {
-    let batch = gone.next().await;
+/// Checks that the session is lost when its key is deleted.
+async fn check_loss(mut deleted: Watcher, session: Session, results: Arc<Results>) {
+    let batch = deleted.next().await;
     let state = session.state();
     if !matches!(state, SessionState::Lost(_)) {
-        board.fault(format!("a session was {state} when its key was gone: {batch:?}"));
+        results.add_violation(format!("a session was {state} without its key: {batch:?}"));
     }
 }
 
-async fn write(kv: Client, writer: usize, board: Arc<Board>) {
+async fn write(kv: Client, writer: usize, results: Arc<Results>) {
     for n in 0_usize.. {
-        // Before the answer, nobody knows.
-        locked(&board.told[writer]).push(Told::Unknown);
-        let told = match kv.put(format!("n/{writer}"), n.to_string()).await {
-            Ok(response) => Told::Applied(response.header.revision),
-            Err(error) if error.outcome() == Outcome::NotApplied => Told::NotApplied,
-            Err(_) => Told::Unknown,
+        // Unknown until the response arrives.
+        locked(&results.puts[writer]).push(PutResult::Unknown);
+        let result = match kv.put(format!("n/{writer}"), n.to_string()).await {
+            Ok(response) => PutResult::Applied(response.header.revision),
+            Err(error) if error.outcome() == Outcome::NotApplied => PutResult::NotApplied,
+            Err(_) => PutResult::Unknown,
         };
-        locked(&board.told[writer])[n] = told;
+        locked(&results.puts[writer])[n] = result;
         sleep(PAUSE).await;
     }
 }
 
-/// Somebody who believes to hold the lock, as long as it is not dropped.
-struct Holder<'a>(&'a Board);
+/// Counts a locker as holder until it is dropped.
+struct Holder<'a>(&'a Results);
 
 impl<'a> Holder<'a> {
-    fn new(board: &'a Board) -> Self {
-        if board.holders.fetch_add(1, Ordering::SeqCst) > 0 {
-            board.fault("two believe to hold the lock".to_owned());
+    fn new(results: &'a Results) -> Self {
+        if results.holders.fetch_add(1, Ordering::SeqCst) > 0 {
+            results.add_violation("two lockers hold the lock".to_owned());
         }
-        Self(board)
+        Self(results)
     }
 }
 
@@ -235,7 +236,7 @@ impl Drop for Holder<'_> {
     }
 }
 
-async fn lock(kv: Client, locker: usize, board: Arc<Board>) {
+async fn lock(kv: Client, locker: usize, results: Arc<Results>) {
     loop {
         let opening = Session::builder(&kv).ttl(secs(TTL)).open();
         let Ok(session) = opening.await else { continue };
@@ -246,60 +247,60 @@ async fn lock(kv: Client, locker: usize, board: Arc<Board>) {
                 continue;
             };
             let work = async {
-                let _holder = Holder::new(&board);
+                let _holder = Holder::new(&results);
                 for _ in 0..2 {
-                    write_under(&guard, &board).await;
+                    write_guarded(&guard, &results).await;
                     sleep(PAUSE).await;
                 }
             };
             if guard.run_while_held(work).await.is_ok() {
-                board.held[locker].fetch_add(1, Ordering::Relaxed);
+                results.held[locker].fetch_add(1, Ordering::Relaxed);
             }
             let _ = guard.unlock().await;
         }
     }
 }
 
-async fn write_under(guard: &MutexGuard, board: &Board) {
+async fn write_guarded(guard: &MutexGuard, results: &Results) {
     let put = Put::new("token", guard.fencing_token().to_string());
     match guard.txn(Txn::new().and_then([put])).await {
         Ok(_) | Err(PrimitiveError::Lost(_)) => {}
         Err(error) if error.is_retryable() => {}
-        Err(error) => board.fault(format!("a guarded write: {error}")),
+        Err(error) => results.add_violation(format!("a guarded write: {error}")),
     }
 }
 
-/// A watcher has seen all of the history from where it began.
-fn compare(seen: &[Batch], history: &[Batch]) {
-    let begin = seen.first().expect("it has seen the last, at least").0;
+/// Checks that a watcher received the whole history from its first batch on.
+fn check_watcher(seen: &[Batch], history: &[Batch]) {
+    let begin = seen.first().expect("it received the last put").0;
     let from = history.partition_point(|batch| batch.0 < begin);
     let history = &history[from..];
     for (seen, was) in seen.iter().zip(history) {
-        assert_eq!(seen, was, "a watcher saw this where the history has that");
+        assert_eq!(seen, was, "a watcher received another batch than the history has");
     }
-    assert_eq!(seen.len(), history.len(), "a watcher saw fewer or more than there were");
+    assert_eq!(seen.len(), history.len(), "a watcher received more or fewer batches");
 }
 
-fn judge_writers(board: &Board, history: &[Batch]) {
-    for (writer, told) in board.told.iter().enumerate() {
+fn check_writers(results: &Results, history: &[Batch]) {
+    for (writer, puts) in results.puts.iter().enumerate() {
         let key = format!("n/{writer}");
-        let told = locked(told);
-        let mut revisions = vec![Vec::new(); told.len()];
+        let puts = locked(puts);
+        let mut revisions = vec![Vec::new(); puts.len()];
         for (revision, event) in events(history).filter(|(_, event)| event.kv.key == key) {
             revisions[number(event)].push(revision);
         }
-        for (n, (told, were)) in told.iter().zip(&revisions).enumerate() {
-            let true_word = match told {
-                Told::Applied(revision) => were[..] == [*revision],
-                Told::NotApplied => were.is_empty(),
-                Told::Unknown => were.len() <= 1,
+        for (n, (result, were)) in puts.iter().zip(&revisions).enumerate() {
+            let is_true = match result {
+                PutResult::Applied(revision) => were[..] == [*revision],
+                PutResult::NotApplied => were.is_empty(),
+                PutResult::Unknown => were.len() <= 1,
             };
-            assert!(true_word, "put {n} of writer {writer}: told {told:?}, was at {were:?}");
+            assert!(is_true, "put {n} of writer {writer}: {result:?}, found at {were:?}");
         }
     }
 }
 
-fn judge_tokens(history: &[Batch]) {
+fn check_tokens(history: &[Batch]) {
     let tokens: Vec<_> = events(history)
         .filter(|(_, event)| event.kv.key == "token")
         .map(|(_, event)| number(event))

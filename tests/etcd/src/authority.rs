@@ -1,4 +1,4 @@
-//! Certificates made for one test.
+//! Certificates for one test.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, SignatureAlgorithm,
 };
 
-/// An authority, with a certificate for servers on this machine and one for their clients.
+/// A CA, with a certificate for servers on this machine and one for their clients.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Authority {
@@ -20,7 +20,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes an authority that nobody has heard of.
+    /// Makes a new authority.
     ///
     /// # Panics
     /// If the machine has no randomness.
@@ -36,7 +36,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "an authority for tests");
         let authority =
             CertifiedIssuer::self_signed(params, key(kind)).expect("the parameters agree");
-        // etcd's own gateway shows the server's certificate as a client's.
+        // etcd's own gateway presents the server certificate as a client certificate.
         let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         Self {
             certificate: authority.pem(),
@@ -45,7 +45,7 @@ impl Authority {
         }
     }
 
-    /// The same, with keys of P-521.
+    /// Makes a new authority with P-521 keys.
     ///
     /// # Panics
     /// If the machine has no randomness.
@@ -60,22 +60,22 @@ impl Authority {
         &self.server.0
     }
 
-    /// Clients of another authority are good as well.
+    /// Makes the server accept clients of another authority too.
     #[must_use]
     pub fn also_trusting(mut self, certificate: &str) -> Self {
         self.certificate.push_str(certificate);
         self
     }
 
-    /// The server shows this certificate, with its key, both as PEM.
+    /// Makes the server present this certificate, with its key, both as PEM.
     #[must_use]
     pub fn showing(mut self, certificate: &str, key: &str) -> Self {
         self.server = (certificate.to_owned(), key.to_owned());
         self
     }
 
-    /// The server shows a certificate that it has signed itself, a CA's at once, as
-    /// `openssl req -x509` makes it.
+    /// Makes the server present a self-signed certificate that is also a CA, as `openssl req -x509`
+    /// makes it.
     ///
     /// # Panics
     /// If the machine has no randomness.
@@ -83,13 +83,13 @@ impl Authority {
     pub fn showing_self_signed(self) -> Self {
         let mut params = CertificateParams::new(names()).expect("these are names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "a server that vouches for itself");
+        params.distinguished_name.push(DnType::CommonName, "a self-signed server");
         let key = key(&PKCS_ECDSA_P256_SHA256);
         let certificate = params.self_signed(&key).expect("the parameters agree");
         self.showing(&certificate.pem(), &key.serialize_pem())
     }
 
-    /// Writes what a server needs into a folder.
+    /// Writes the files of a server into a folder.
     pub(crate) fn write(&self, folder: &Path) {
         let files = [
             ("authority.pem", &self.certificate),
@@ -97,7 +97,7 @@ impl Authority {
             ("server.key", &self.server.1),
         ];
         for (name, text) in files {
-            fs::write(folder.join(name), text).expect("the folder was just made");
+            fs::write(folder.join(name), text).expect("the folder was just created");
         }
     }
 }
@@ -109,7 +109,7 @@ impl Default for Authority {
 }
 
 fn key(kind: &'static SignatureAlgorithm) -> KeyPair {
-    KeyPair::generate_for(kind).expect("a key can be made")
+    KeyPair::generate_for(kind).expect("a key can be generated")
 }
 
 fn names() -> [String; 2] {

@@ -1,4 +1,4 @@
-//! One member, or three that belong together.
+//! Clusters of one or three members, and their setup.
 
 use std::fs;
 use std::ops::{Index, IndexMut};
@@ -8,10 +8,10 @@ use tempfile::TempDir;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::authority::Authority;
-use crate::member::{Member, Trouble, free_port, spacious_folder};
+use crate::member::{Member, StartError, data_folder, free_port};
 use crate::release::Release;
 
-/// How a cluster is to be.
+/// The setup of a cluster.
 ///
 /// ```no_run
 /// use coord_etcd_tests::{Release, Setup};
@@ -38,33 +38,33 @@ impl Setup {
         Self { release, members: 1, arguments: Vec::new(), authority: None, usual_ids: false }
     }
 
-    /// So many members.
+    /// Sets the number of members.
     #[must_use]
     pub const fn members(mut self, members: usize) -> Self {
         self.members = members;
         self
     }
 
-    /// Members whose certificates come from `authority`, and that ask the same of their clients.
+    /// Uses TLS with certificates of `authority`, and requires them from clients too.
     #[must_use]
     pub fn authority(mut self, authority: &Authority) -> Self {
         self.authority = Some(authority.clone());
         self
     }
 
-    /// One more argument for the command line of every member.
+    /// Adds an argument to the command line of every member.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// A single member that counts the bytes of requests as most do.
+    /// Requires a single member whose request ids are encoded in nine bytes.
     ///
-    /// etcd adds an id to a request before it measures it, and the id starts with two bytes of the
-    /// member's own: in half of all members it is encoded in nine bytes, in the others in ten, and
-    /// in very few in eight. So the largest request there can be differs by a byte from member to
-    /// member, and a test that is exact to the byte has to choose.
+    /// etcd adds an id to a request before it checks the size, and the id starts with two bytes of
+    /// the member's id. It is encoded in nine bytes on half of all members, in ten on the others,
+    /// and in eight on very few. So the largest request differs by a byte between members, and a
+    /// test that is exact to the byte has to choose.
     #[must_use]
     pub const fn usual_ids(mut self) -> Self {
         self.usual_ids = true;
@@ -76,18 +76,18 @@ impl Setup {
     /// # Panics
     /// If a member does not become ready.
     pub async fn start(&self) -> Cluster {
-        // The member's id comes from its port: every second one is right.
+        // The member's id depends on its port, and every second one matches.
         for _ in 0..100 {
             let cluster = self.start_any().await;
             if !self.usual_ids || cluster[0].has_usual_id().await {
                 return cluster;
             }
         }
-        panic!("{}: a hundred members, and none has an id as usual", self.release)
+        panic!("{}: none of 100 members has a nine-byte request id", self.release)
     }
 
     async fn start_any(&self) -> Cluster {
-        // Between finding a free port and using it, somebody else may.
+        // Another process may take a free port before the member does.
         for _ in 0..10 {
             let mut cluster = self.arrange();
             for member in &mut cluster.members {
@@ -95,17 +95,17 @@ impl Setup {
             }
             match cluster.wait_ready().await {
                 Ok(()) => return cluster,
-                Err(Trouble::PortTaken) => {}
-                Err(trouble) => panic!("{} {trouble}", self.release),
+                Err(StartError::PortTaken) => {}
+                Err(error) => panic!("{} {error}", self.release),
             }
         }
-        panic!("{}: ten times, somebody took the ports that were just free", self.release)
+        panic!("{}: other processes took the free ports ten times", self.release)
     }
 
     /// The members, with folders and ports, not yet started.
     fn arrange(&self) -> Cluster {
-        let folder = tempfile::Builder::new().prefix("coord-etcd-").tempdir_in(spacious_folder());
-        let folder = folder.expect("a folder can be made");
+        let folder = tempfile::Builder::new().prefix("coord-etcd-").tempdir_in(data_folder());
+        let folder = folder.expect("a folder can be created");
         let path = |name: &str| folder.path().join(name).display().to_string();
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         let ports: Vec<_> = (0..self.members).map(|_| (free_port(), free_port())).collect();
@@ -114,7 +114,7 @@ impl Setup {
 
         let mut common = self.arguments.clone();
         common.push(format!("--initial-cluster={}", peers.join(",")));
-        // Where data lie in memory this changes nothing; elsewhere it makes tests bearable.
+        // Without effect for data in memory; on a disk it makes tests much faster.
         if self.release.version >= (3, 5, 0) {
             common.push("--unsafe-no-fsync".to_owned());
         }
@@ -144,17 +144,17 @@ impl Setup {
     }
 }
 
-/// Members that run, in folders of their own. Dropped, it is gone.
+/// A running cluster. Dropping it stops the members and removes their folders.
 #[derive(Debug)]
 pub struct Cluster {
     release: Release,
-    // Invariant: dropped, and so stopped, before the folder.
+    // Invariant: before the folder, so that the members are stopped before it is removed.
     members: Vec<Member>,
     folder: TempDir,
 }
 
 impl Cluster {
-    /// The version of its members.
+    /// The release of its members.
     #[must_use]
     pub const fn release(&self) -> &Release {
         &self.release
@@ -166,7 +166,7 @@ impl Cluster {
         self.members.iter().map(|member| member.endpoint().to_owned()).collect()
     }
 
-    /// Where its data are.
+    /// The folder with its data.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -187,14 +187,14 @@ impl Cluster {
         }
     }
 
-    async fn wait_ready(&mut self) -> Result<(), Trouble> {
+    async fn wait_ready(&mut self) -> Result<(), StartError> {
         for member in &mut self.members {
             member.wait_ready().await?;
         }
         Ok(())
     }
 
-    /// Which member leads. Waits until one does.
+    /// The number of the leader. Waits for an election.
     ///
     /// # Panics
     /// If none does within half a minute.
@@ -202,8 +202,8 @@ impl Cluster {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             for (n, member) in self.members.iter().enumerate() {
-                let asked = tokio::time::timeout(Duration::from_secs(1), member.leads()).await;
-                if matches!(asked, Ok(Ok(true))) {
+                let leads = tokio::time::timeout(Duration::from_secs(1), member.leads()).await;
+                if matches!(leads, Ok(Ok(true))) {
                     return n;
                 }
             }
@@ -228,7 +228,7 @@ impl IndexMut<usize> for Cluster {
 }
 
 impl Drop for Cluster {
-    #[expect(clippy::print_stderr, reason = "whoever reads of the failure wants to know where")]
+    #[expect(clippy::print_stderr, reason = "the path of the logs belongs to the failure")]
     fn drop(&mut self) {
         for member in &mut self.members {
             member.kill();
@@ -236,7 +236,7 @@ impl Drop for Cluster {
         if !std::thread::panicking() {
             return;
         }
-        // A second panic would end the whole test program, so nothing here may fail.
+        // A second panic would abort the test program, so nothing here may fail.
         let Some(name) = self.folder.path().file_name() else { return };
         let kept = std::env::temp_dir().join(format!("{}-logs", name.display()));
         let _ = fs::create_dir_all(&kept);

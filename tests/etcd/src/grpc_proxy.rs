@@ -1,13 +1,13 @@
-//! `etcd grpc-proxy`: etcd's own proxy, a process in front of a cluster.
+//! `etcd grpc-proxy`: a process of etcd's own proxy in front of a cluster.
 
 use std::process::{Child, Stdio};
 
 use tempfile::TempDir;
 
-use crate::member::{free_port, spacious_folder};
-use crate::release::{Release, bare};
+use crate::member::{data_folder, free_port};
+use crate::release::{Release, without_etcd_variables};
 
-/// A proxy process. Dropped, it is gone.
+/// A proxy process. Dropping it ends the process.
 #[derive(Debug)]
 #[must_use = "the proxy stops when it is dropped"]
 pub struct GrpcProxy {
@@ -17,22 +17,22 @@ pub struct GrpcProxy {
 }
 
 impl GrpcProxy {
-    /// Starts the proxy of this release in front of `endpoints`; it is not ready at once.
+    /// Starts the proxy of a release in front of `endpoints`. It is not ready at once.
     ///
     /// # Panics
     /// If it cannot be started.
     pub fn start(release: &Release, endpoints: &[String], arguments: &[&str]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let folder = tempfile::tempdir_in(spacious_folder()).expect("a folder can be made");
-        let mut command = bare(&release.etcd);
+        let folder = tempfile::tempdir_in(data_folder()).expect("a folder can be created");
+        let mut command = without_etcd_variables(&release.etcd);
         command.args(["grpc-proxy", "start"]);
         command.arg(format!("--endpoints={}", endpoints.join(",")));
         command.arg(format!("--listen-addr={address}"));
-        // It serves itself over its own address, and ends when it cannot reach that.
+        // The proxy connects to its own address, and ends when it cannot.
         command.arg(format!("--advertise-client-url={address}"));
         command.args(arguments).current_dir(folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().expect("the program is there");
+        let process = command.spawn().expect("the program exists");
         Self { endpoint: format!("http://{address}"), process, _folder: folder }
     }
 
@@ -42,7 +42,7 @@ impl GrpcProxy {
         &self.endpoint
     }
 
-    /// Whether it has not ended by itself.
+    /// Whether the process is running.
     ///
     /// # Panics
     /// If the process cannot be waited for.

@@ -1,35 +1,35 @@
-//! Real etcd servers for tests: found on this machine, started on free ports, tormented, removed.
+//! The test harness for real etcd servers: finds, starts, breaks and removes them.
 //!
-//! - [`Release`]: which etcd servers there are, and where;
-//! - [`Cluster`]: one member or three, each of which can be stopped, killed and started again;
+//! - [`Release`]: an etcd release on this machine;
+//! - [`Cluster`]: a cluster of one or three members that can be paused, killed and restarted;
 //! - [`grpc_proxy`]: etcd's own proxy in front of a cluster;
-//! - [`Authority`]: certificates made for one test;
-//! - [`Pool`]: servers used again and again, emptied in between;
-//! - [`hunt`]: the hunt for differences between a server and what is ours;
-//! - [`Bare`]: what is said to a server without a client;
-//! - [`proxy`]: a gRPC proxy, as stands in front of many clusters;
-//! - [`scripted`]: what answers at an endpoint that is not etcd;
-//! - [`serve`]: our own services, in this process and on sockets.
+//! - [`Authority`]: certificates for one test;
+//! - [`Pool`]: clusters that tests reuse, emptied in between;
+//! - [`differential`]: differential runs of coord and a real etcd;
+//! - [`RawClient`]: a gRPC client for messages that no real client sends;
+//! - [`proxy`]: a gRPC proxy, as in front of many clusters;
+//! - [`scripted`]: a server with scripted responses, at an endpoint that is not etcd;
+//! - [`serve`]: coord's own services, in this process and on sockets.
 //!
-//! Whoever drops a cluster has it stopped and its folders removed, also when a test panics; then
-//! the logs of its members are kept, and where is told. Everything here panics with a sentence
-//! when it cannot do what it was asked: a test without its server has failed.
+//! Dropping a cluster stops it and removes its folders. If the test panics, the logs are kept and
+//! their path is printed. The harness panics with a message when it cannot do something, because a
+//! test without its server has failed.
 
 mod authority;
-pub mod bare;
 mod cluster;
+pub mod differential;
 pub mod grpc_proxy;
-pub mod hunt;
 mod member;
 mod pool;
 pub mod proxy;
+pub mod raw_client;
 mod release;
 pub mod scripted;
 pub mod serve;
 mod streams;
 
 pub use authority::Authority;
-pub use bare::Bare;
+pub use bare::RawClient;
 pub use cluster::{Cluster, Setup};
 pub use member::Member;
 pub use pool::{Lent, Pool};

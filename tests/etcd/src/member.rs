@@ -1,7 +1,7 @@
-//! One etcd process: its folder, its ports, its log, and what can be done to it.
+//! A cluster member: an etcd process with its folder, ports and log.
 //!
-//! A member is ready when its log says so: etcd writes that line once it has a leader and serves.
-//! So nothing is asked of it over the network, and TLS and passwords make no difference.
+//! A member is ready when its log contains a certain line, which etcd writes when it has a leader
+//! and serves. So no request is sent to it, and TLS and authentication make no difference.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -13,29 +13,31 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::{Instant, sleep};
 
-use crate::release::{Release, bare};
+use crate::release::{Release, without_etcd_variables};
 
-/// What every version of etcd logs when it has a leader and takes requests.
-const READY: &str = "ready to serve client requests";
-const TAKEN: &str = "address already in use";
-/// An etcd is ready in a second; a loaded machine may take its time.
-const PATIENCE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(10);
+/// Part of the line that every etcd release logs when it has a leader and serves requests.
+const READY_LINE: &str = "ready to serve client requests";
+/// Part of the line that etcd logs when another process uses one of its ports.
+const PORT_IN_USE: &str = "address already in use";
+/// An etcd is ready in a second; a loaded machine takes longer.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the log is read while a member starts.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Why a member did not become ready.
 #[derive(Debug)]
-pub(crate) enum Trouble {
-    /// Somebody else took one of its ports in the meantime.
+pub(crate) enum StartError {
+    /// Another process has taken one of its ports.
     PortTaken,
-    /// It ended, or took too long: the end of its log.
-    Silent(String),
+    /// It ended, or was not ready in time; with the end of its log.
+    NotReady(String),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PortTaken => f.write_str("found its port taken"),
-            Self::Silent(log) => write!(f, "did not become ready:\n{log}"),
+            Self::NotReady(log) => write!(f, "did not become ready:\n{log}"),
         }
     }
 }
@@ -46,16 +48,16 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("a listener has an address").port()
 }
 
-/// One etcd process of a [`Cluster`](crate::Cluster), or the place where it was.
+/// A member of a [`Cluster`](crate::Cluster), running or not.
 #[derive(Debug)]
 pub struct Member {
     release: Release,
     arguments: Vec<String>,
-    /// Where clients find it.
+    /// The URL for clients.
     endpoint: String,
     log: PathBuf,
-    /// Where in the log the present life begins.
-    born_at: u64,
+    /// The size of the log when the process was started.
+    log_offset: u64,
     process: Option<Child>,
 }
 
@@ -66,7 +68,7 @@ impl Member {
         endpoint: String,
         log: PathBuf,
     ) -> Self {
-        Self { release, arguments, endpoint, log, born_at: 0, process: None }
+        Self { release, arguments, endpoint, log, log_offset: 0, process: None }
     }
 
     /// The URL at which clients reach it.
@@ -75,19 +77,19 @@ impl Member {
         &self.endpoint
     }
 
-    /// Freezes it (SIGSTOP): connections stay open, and nothing is answered from now on.
+    /// Freezes it (SIGSTOP): connections stay open, without responses.
     ///
     /// # Panics
     /// If it does not run.
     pub fn pause(&self) {
         let process = self.signal(Signal::STOP);
-        // A thread on another processor may go on for a moment, and answer. That it has stopped is
-        // only looked at: who waits for its end still finds it.
+        // A thread on another processor may run for a moment and respond, so wait until the process
+        // has stopped. NOWAIT leaves its state to later calls.
         let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(process), stopped).expect("a child can be waited for");
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     ///
     /// # Panics
     /// If it does not run.
@@ -104,7 +106,7 @@ impl Member {
         }
     }
 
-    /// Starts it, and returns at once: a member of three is not ready before another one is.
+    /// Starts it, and returns at once: a member of three is not ready before another one.
     ///
     /// # Panics
     /// If it runs, or the program cannot be started.
@@ -112,9 +114,9 @@ impl Member {
         assert!(self.process.is_none(), "{} runs", self.endpoint);
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.expect("the folder of the member is there");
-        self.born_at = log.metadata().expect("a file has a length").len();
-        let errors = log.try_clone().expect("a file can be had twice");
-        let mut command = bare(&self.release.etcd);
+        self.log_offset = log.metadata().expect("a file has a length").len();
+        let errors = log.try_clone().expect("a file handle can be cloned");
+        let mut command = without_etcd_variables(&self.release.etcd);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log).stderr(errors);
         let process = command.spawn();
         self.process = Some(process.unwrap_or_else(|error| {
@@ -127,49 +129,49 @@ impl Member {
     /// # Panics
     /// If it does not within a minute: with the end of its log.
     pub async fn ready(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             match self.wait_ready().await {
                 Ok(()) => return,
-                // While it was down its port went to some short connection, which ends.
-                Err(Trouble::PortTaken) if Instant::now() < deadline => {
+                // While it was down, a short connection of another process used its port.
+                Err(StartError::PortTaken) if Instant::now() < deadline => {
                     self.kill();
-                    sleep(POLL).await;
+                    sleep(POLL_INTERVAL).await;
                     self.start();
                 }
-                Err(trouble) => panic!("{} at {} {trouble}", self.release, self.endpoint),
+                Err(error) => panic!("{} at {} {error}", self.release, self.endpoint),
             }
         }
     }
 
-    pub(crate) async fn wait_ready(&mut self) -> Result<(), Trouble> {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) async fn wait_ready(&mut self) -> Result<(), StartError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            // Asked first, so that a process that has ended has also written all it had to say.
+            // Before the log is read, so that the log of a process that has ended is complete.
             let ended = self.process.as_mut().is_none_or(|process| {
                 process.try_wait().expect("a child can be waited for").is_some()
             });
-            let said = self.said();
-            if said.contains(READY) {
+            let log = self.log_since_start();
+            if log.contains(READY_LINE) {
                 return Ok(());
             }
-            if ended && said.contains(TAKEN) {
-                return Err(Trouble::PortTaken);
+            if ended && log.contains(PORT_IN_USE) {
+                return Err(StartError::PortTaken);
             }
             if ended || Instant::now() > deadline {
-                return Err(Trouble::Silent(tail(&said)));
+                return Err(StartError::NotReady(tail(&log)));
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Whether it is the leader, by its own account.
+    /// Whether it reports itself as leader.
     pub(crate) async fn leads(&self) -> Result<bool, etcd_client::Error> {
         let (id, leader) = self.status().await?;
         Ok(id == leader)
     }
 
-    /// Whether its requests have ids that are encoded in nine bytes.
+    /// Whether the ids of its requests are encoded in nine bytes.
     pub(crate) async fn has_usual_id(&self) -> bool {
         let (id, _) = self.status().await.expect("it is ready");
         let [.., first, _] = id.to_be_bytes();
@@ -180,7 +182,7 @@ impl Member {
     async fn status(&self) -> Result<(u64, u64), etcd_client::Error> {
         let mut client = etcd_client::Client::connect([&self.endpoint], None).await?;
         let status = client.status().await?;
-        let header = status.header().expect("every answer has a header");
+        let header = status.header().expect("every response has a header");
         Ok((header.member_id(), status.leader()))
     }
 
@@ -189,16 +191,16 @@ impl Member {
         &self.log
     }
 
-    /// What it has logged in its present life.
-    fn said(&self) -> String {
+    /// What it has logged since it was started.
+    fn log_since_start(&self) -> String {
         use std::io::{Read as _, Seek as _, SeekFrom};
 
-        let mut said = Vec::new();
+        let mut text = Vec::new();
         if let Ok(mut log) = File::open(&self.log) {
-            log.seek(SeekFrom::Start(self.born_at)).expect("a file can be sought in");
-            log.read_to_end(&mut said).expect("a file can be read");
+            log.seek(SeekFrom::Start(self.log_offset)).expect("a file can be positioned");
+            log.read_to_end(&mut text).expect("a file can be read");
         }
-        String::from_utf8_lossy(&said).into_owned()
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     fn signal(&self, signal: Signal) -> Pid {
@@ -215,17 +217,17 @@ impl Drop for Member {
     }
 }
 
-/// The last lines, enough to see why.
-fn tail(said: &str) -> String {
-    let lines: Vec<_> = said.lines().collect();
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// The folder for data: in memory where there is room, for etcd waits for the disk at every write,
-/// and 3.4 cannot be told not to.
-pub(crate) fn spacious_folder() -> PathBuf {
+/// The folder for data: in memory if there is room, because etcd syncs every write to disk, and 3.4
+/// has no option against it.
+pub(crate) fn data_folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    // A member lays out 128 MB when it starts.
+    // A member allocates 128 MB when it starts.
     let room = |stat: rustix::fs::StatVfs| stat.f_bavail.saturating_mul(stat.f_frsize) >= 2 << 30;
     let writable = fs::metadata(memory).is_ok_and(|memory| !memory.permissions().readonly());
     if writable && rustix::fs::statvfs(memory).is_ok_and(room) {

@@ -1,7 +1,7 @@
-//! Servers that are used again and again, by one at a time, and emptied in between.
+//! A pool of clusters that tests use one after the other, emptied in between.
 //!
-//! A server is ready in half a second, and emptied in a few milliseconds. What was done to it
-//! leaves it with a past: its revision is higher, and it may have been compacted.
+//! A server starts in half a second, and is emptied in a few milliseconds. An emptied server has a
+//! history: its revision is higher than that of a new one, and it may be compacted.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,31 +11,31 @@ use etcd_client::{Client, DeleteOptions};
 use crate::cluster::{Cluster, Setup};
 use crate::release::Release;
 
-/// The servers that wait to be used. Clones share them.
+/// A pool of idle servers. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Pool {
     setup: Setup,
-    /// `None` once it is closed.
+    /// `None` after the pool was closed.
     idle: Arc<Mutex<Option<Vec<Cluster>>>>,
 }
 
 impl Pool {
-    /// Without servers as yet. They will all have [usual ids](Setup::usual_ids).
+    /// An empty pool, whose servers have [usual ids](Setup::usual_ids).
     #[must_use]
     pub fn new(release: Release) -> Self {
         Self::of(Setup::new(release).usual_ids())
     }
 
-    /// Without servers as yet. They will all be as `setup` says.
+    /// An empty pool, whose servers have this setup.
     #[must_use]
     pub fn of(setup: Setup) -> Self {
         Self { setup, idle: Arc::new(Mutex::new(Some(Vec::new()))) }
     }
 
-    /// A server without keys and without leases, until the loan is dropped.
+    /// A server without keys and without leases. It returns to the pool when it is dropped.
     ///
     /// # Panics
-    /// If there is none to be had.
+    /// If no server starts or an idle one cannot be emptied.
     pub async fn emptied(&self) -> Lent {
         let idle = self.with_idle(|idle| idle.and_then(Vec::pop));
         let server = match idle {
@@ -50,7 +50,7 @@ impl Pool {
         Lent { server: Some(server), pool: self.clone() }
     }
 
-    /// A server that nobody has used.
+    /// A new server.
     ///
     /// # Panics
     /// If it does not start.
@@ -58,7 +58,7 @@ impl Pool {
         Lent { server: Some(self.setup.start().await), pool: self.clone() }
     }
 
-    /// Stops all servers, also those that are lent out, when they come back.
+    /// Stops all idle servers, and those in use when they are returned.
     pub fn close(&self) {
         let all = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(all);
@@ -69,9 +69,9 @@ impl Pool {
     }
 }
 
-/// A server of a [`Pool`]: dropped, it goes back.
+/// A server in use from a [`Pool`]. Dropping it returns the server.
 #[derive(Debug)]
-#[must_use = "dropping the loan gives the server back"]
+#[must_use = "dropping it returns the server to the pool"]
 pub struct Lent {
     /// `None` only while it is dropped.
     server: Option<Cluster>,
@@ -82,13 +82,13 @@ impl Deref for Lent {
     type Target = Cluster;
 
     fn deref(&self) -> &Cluster {
-        self.server.as_ref().expect("a loan has its server until it is dropped")
+        self.server.as_ref().expect("the server is there until the drop")
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // After a panic nobody knows what was done to it.
+        // After a panic the state of the server is unknown.
         if let Some(server) = self.server.take()
             && !std::thread::panicking()
         {
@@ -97,11 +97,11 @@ impl Drop for Lent {
     }
 }
 
-/// Deletes everything. With the bare client: the adapter is what is to be tested.
+/// Deletes all keys and leases, with etcd-client, because tests test the adapter.
 async fn empty(server: &Cluster) -> Result<(), etcd_client::Error> {
     let mut client = Client::connect(server.endpoints(), None).await?;
     for lease in client.leases().await?.leases() {
-        // It may have ended in the meantime.
+        // It may have expired meanwhile.
         let _ = client.lease_revoke(lease.id()).await;
     }
     client.delete("", Some(DeleteOptions::new().with_all_keys())).await?;

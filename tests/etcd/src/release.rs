@@ -1,9 +1,9 @@
-//! Which etcd servers this machine has.
+//! The etcd releases on this machine.
 //!
-//! `COORD_ETCD_BIN` names folders, or programs called `etcd`, with colons in between; `etcdctl`
-//! lies beside each. Where it is not set, the folders into which `tests/run` installs are looked
-//! at, and `PATH`. What is named has to be there; and no etcd at all is an error, never a reason to
-//! skip a test.
+//! `COORD_ETCD_BIN` names folders, or programs called `etcd`, separated by colons; `etcdctl` is
+//! beside each. If it is not set, the folders into which `tests/run` installs are searched, and
+//! `PATH`. A named program must exist. A machine without etcd is an error, never a reason to skip a
+//! test.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,11 +11,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Says what to do about it.
+/// The error if there is no etcd, with the remedy.
 const NONE: &str = "no etcd on this machine: run `tests/run`, which installs it into .tools/, or \
     name folders with `etcd` and `etcdctl` in COORD_ETCD_BIN (colons in between)";
 
-/// A version of etcd that can be started.
+/// An etcd release that can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Release {
@@ -26,10 +26,10 @@ pub struct Release {
 }
 
 impl Release {
-    /// All that are found, oldest first; of each minor version the first that was found.
+    /// All releases, oldest first; of each minor version the first one found.
     ///
     /// # Errors
-    /// A sentence that says what to do: none was found, or one that was named is not there.
+    /// None was found, or a named one does not exist. The message contains the remedy.
     pub fn all() -> Result<Vec<Self>, String> {
         let found = match env::var_os("COORD_ETCD_BIN") {
             Some(named) if !named.is_empty() => env::split_paths(&named)
@@ -40,7 +40,7 @@ impl Release {
                     })
                 })
                 .collect::<Result<Vec<_>, _>>()?,
-            _ => usual_places().iter().filter_map(|etcd| Self::of(etcd).ok()).collect(),
+            _ => default_paths().iter().filter_map(|etcd| Self::of(etcd).ok()).collect(),
         };
         let mut releases = BTreeMap::new();
         for release in found {
@@ -53,9 +53,9 @@ impl Release {
         }
     }
 
-    /// The whole of a program that runs tests on every release: `run`, or the sentence that says
-    /// why there is nothing to run them on.
-    #[expect(clippy::print_stderr, reason = "it is a program that says why it cannot run")]
+    /// The main function of a test program for every release: calls `run`, or prints why there is
+    /// no release.
+    #[expect(clippy::print_stderr, reason = "it is a program that reports why it cannot run")]
     pub fn run_on_all(run: impl FnOnce(&[Self]) -> ExitCode) -> ExitCode {
         match Self::all() {
             Ok(releases) => run(&releases),
@@ -66,14 +66,14 @@ impl Release {
         }
     }
 
-    /// The newest that is found.
+    /// The newest release.
     ///
     /// # Panics
     /// If there is none.
     #[must_use]
     pub fn newest() -> Self {
         let all = Self::all().unwrap_or_else(|why| panic!("{why}"));
-        all.into_iter().next_back().expect("`all` gives one, or says why not")
+        all.into_iter().next_back().expect("`all` returns at least one")
     }
 
     /// `3.5`.
@@ -82,7 +82,7 @@ impl Release {
         format!("{}.{}", self.version.0, self.version.1)
     }
 
-    /// Whether it has what came with these patches of 3.4 and 3.5.
+    /// Whether it is at or after these patches of 3.4 and 3.5.
     pub(crate) fn has_since(&self, patch_of_3_4: u32, patch_of_3_5: u32) -> bool {
         match self.version {
             (3, 4, patch) => patch >= patch_of_3_4,
@@ -91,22 +91,22 @@ impl Release {
         }
     }
 
-    /// The command `etcdctl` that came with the server, told nothing yet.
+    /// The command `etcdctl` of this release, without arguments.
     #[must_use]
     pub fn etcdctl(&self) -> Command {
-        let mut command = bare(&self.etcd.with_file_name("etcdctl"));
+        let mut command = without_etcd_variables(&self.etcd.with_file_name("etcdctl"));
         command.env("ETCDCTL_API", "3");
         command
     }
 
-    /// The server at a path, if it runs and says what it is.
+    /// The release of the server at a path.
     fn of(etcd: &Path) -> Result<Self, String> {
-        let output = bare(etcd).arg("--version").output();
+        let output = without_etcd_variables(etcd).arg("--version").output();
         let output = output.map_err(|error| format!("it does not run: {error}"))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let version = said.lines().find_map(|line| line.strip_prefix("etcd Version: "));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let version = printed.lines().find_map(|line| line.strip_prefix("etcd Version: "));
         let version = version.and_then(parse).ok_or_else(|| {
-            format!("`etcd --version` said {:?}", said.lines().next().unwrap_or_default())
+            format!("`etcd --version` printed {:?}", printed.lines().next().unwrap_or_default())
         })?;
         Ok(Self { version, etcd: etcd.to_owned() })
     }
@@ -119,8 +119,8 @@ impl fmt::Display for Release {
     }
 }
 
-/// A command that does not hear what the environment has to say to etcd's programs.
-pub(crate) fn bare(program: &Path) -> Command {
+/// A command without the environment variables of etcd's programs.
+pub(crate) fn without_etcd_variables(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ETCD"))
     {
@@ -129,10 +129,10 @@ pub(crate) fn bare(program: &Path) -> Command {
     command
 }
 
-/// Where servers are when nobody says where.
-fn usual_places() -> Vec<PathBuf> {
+/// The default paths of servers.
+fn default_paths() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    let tools = root.expect("this package lies in tests/").join(".tools/etcd");
+    let tools = root.expect("this package is in tests/").join(".tools/etcd");
     let mut installed: Vec<PathBuf> = std::fs::read_dir(tools)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
         .unwrap_or_default();
@@ -142,7 +142,7 @@ fn usual_places() -> Vec<PathBuf> {
 }
 
 fn parse(version: &str) -> Option<(u32, u32, u32)> {
-    // A release candidate has more to say after the third number.
+    // A release candidate has a suffix after the third number.
     let version = version.trim().split(['-', '+']).next()?;
     let mut parts = version.split('.').map(|part| part.parse().ok());
     Some((parts.next()??, parts.next()??, parts.next()??))
@@ -153,14 +153,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_etcd_prints_them() {
+    fn version_is_parsed_as_etcd_prints_it() {
         assert_eq!(parse("3.5.30"), Some((3, 5, 30)));
         assert_eq!(parse("3.6.0-rc.1\n"), Some((3, 6, 0)));
         assert_eq!(parse("three"), None);
     }
 
     #[test]
-    fn program_that_is_not_etcd_is_refused_with_what_it_said() {
+    fn program_that_is_not_etcd_is_refused_with_its_output() {
         assert!(Release::of(Path::new("/nowhere/etcd")).unwrap_err().contains("does not run"));
         let echo = ["/bin/echo", "/usr/bin/echo"].into_iter().find(|path| Path::new(path).exists());
         let why = Release::of(Path::new(echo.expect("every machine has echo"))).unwrap_err();

@@ -1,9 +1,9 @@
-//! A scripted HTTP/2 server: what answers at an endpoint that is not, or not only, etcd.
+//! A scripted HTTP/2 server, for an endpoint that is not etcd, or a proxy in front of it.
 //!
-//! A proxy answers for a member that is dead, ends connections by its own rules and limits streams.
-//! No HTTP library lets a server do so on purpose and frame by frame, so this one writes the frames
-//! itself (RFC 9113). It understands as much of a request as tests need: on which stream of which
-//! connection it came, and its first message.
+//! A proxy responds for a dead member, ends connections by its own rules and limits streams.
+//! No HTTP library lets a server do that on purpose and frame by frame, so this one writes the
+//! frames itself (RFC 9113). It reads of a request what tests need: the connection, the stream and
+//! the first message.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,58 +17,60 @@ use tokio::task::JoinSet;
 /// The first message of a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Asked {
+pub struct ScriptedRequest {
     /// The number of the connection, from 0.
     pub connection: usize,
     /// The id of the HTTP/2 stream: 1, 3, 5 and so on.
     pub stream: u32,
-    /// How many requests, on all connections, came before.
+    /// The number of earlier requests on all connections.
     pub number: usize,
     /// The message as it was sent, without its gRPC prefix.
     pub message: Vec<u8>,
 }
 
-/// What the server does.
+/// An action of the server in response to a request.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Answer {
+pub enum ScriptedResponse {
     /// An HTTP status, and a page of this content type.
     Page(u16, &'static str),
     /// A gRPC status.
     Grpc(u8, &'static str),
     /// A gRPC response that consists of this message.
     Message(&'static [u8]),
-    /// HTTP status 200 of gRPC's content type, and nothing else: neither message nor status.
+    /// HTTP status 200 with gRPC's content type, without a message and without a status.
     Empty,
     /// RST_STREAM with this error code.
     Reset(u32),
-    /// GOAWAY with the last stream id and the error code; other streams are answered as usual.
+    /// GOAWAY with the last stream id and the error code. Other streams are served as before.
     GoAway(u32, u32),
     /// The end of the connection.
     Hangup,
 }
 
-impl Answer {
-    /// A message that each unary response is read from: a header at revision 1.
+impl ScriptedResponse {
+    /// A message that is valid for each unary response: a header at revision 1.
     pub const GOOD: Self = Self::Message(&[0x0a, 0x06, 0x08, 1, 0x10, 1, 0x18, 1]);
 }
 
-type Script = Arc<dyn Fn(&Asked) -> Vec<Answer> + Send + Sync>;
+type Script = Arc<dyn Fn(&ScriptedRequest) -> Vec<ScriptedResponse> + Send + Sync>;
 
-/// A scripted server on a port of this machine. Dropped, it and its connections are gone.
+/// A scripted server on a port of this machine. Dropping it closes its connections.
 #[derive(Debug)]
 #[must_use = "the server stops when it is dropped"]
-pub struct Scripted {
+pub struct ScriptedServer {
     endpoint: String,
     accepting: JoinSet<()>,
 }
 
-impl Scripted {
-    /// Starts a server that does what `script` returns for each request, in this order.
+impl ScriptedServer {
+    /// Starts a server that executes the actions of `script` for each request, in order.
     ///
     /// # Panics
     /// If there is no free port.
-    pub async fn start(script: impl Fn(&Asked) -> Vec<Answer> + Send + Sync + 'static) -> Self {
+    pub async fn start(
+        script: impl Fn(&ScriptedRequest) -> Vec<ScriptedResponse> + Send + Sync + 'static,
+    ) -> Self {
         let script: Script = Arc::new(script);
         let requests = Arc::new(AtomicUsize::new(0));
         Self::serve(move |connection, socket| {
@@ -84,7 +86,7 @@ impl Scripted {
         .await
     }
 
-    /// Starts a server that knows HTTP/1.1 only, and answers everything with this status line.
+    /// Starts a server that supports only HTTP/1.1, and responds with this status line.
     ///
     /// # Panics
     /// If there is no free port.
@@ -132,7 +134,7 @@ struct Connection {
     socket: TcpStream,
     script: Script,
     requests: Arc<AtomicUsize>,
-    /// What has arrived of the first message of each stream that is not answered yet.
+    /// The received part of the first message of each stream without a response.
     messages: BTreeMap<u32, Vec<u8>>,
 }
 
@@ -176,49 +178,51 @@ impl Connection {
         if rest.len() < u32::from_be_bytes([*a, *b, *c, *d]) as usize {
             return Ok(());
         }
-        let asked = Asked {
+        let request = ScriptedRequest {
             connection: self.connection,
             stream,
             number: self.requests.fetch_add(1, Ordering::Relaxed),
             message: rest.to_vec(),
         };
         self.messages.remove(&stream);
-        for answer in (self.script)(&asked) {
+        for answer in (self.script)(&request) {
             self.answer(stream, answer).await?;
         }
         Ok(())
     }
 
-    async fn answer(&mut self, stream: u32, answer: Answer) -> io::Result<()> {
+    async fn answer(&mut self, stream: u32, answer: ScriptedResponse) -> io::Result<()> {
         match answer {
-            Answer::Page(status, kind) => {
+            ScriptedResponse::Page(status, kind) => {
                 let headers = [(":status", &*status.to_string()), ("content-type", kind)];
                 self.headers(stream, 0, &headers).await?;
                 self.write(DATA, END_STREAM, stream, b"<html>an error page</html>").await
             }
-            Answer::Grpc(code, message) => {
+            ScriptedResponse::Grpc(code, message) => {
                 let code = code.to_string();
                 let status = [("grpc-status", &*code), ("grpc-message", message)];
                 self.headers(stream, END_STREAM, &[&GRPC[..], &status[..]].concat()).await
             }
-            Answer::Message(message) => {
+            ScriptedResponse::Message(message) => {
                 self.headers(stream, 0, &GRPC).await?;
                 let length = u32::try_from(message.len()).expect("it is short").to_be_bytes();
                 let framed = [&[0], &length[..], message].concat();
                 self.write(DATA, 0, stream, &framed).await?;
                 self.headers(stream, END_STREAM, &[("grpc-status", "0")]).await
             }
-            Answer::Empty => self.headers(stream, END_STREAM, &GRPC).await,
-            Answer::Reset(code) => self.write(RST_STREAM, 0, stream, &code.to_be_bytes()).await,
-            Answer::GoAway(last, code) => {
+            ScriptedResponse::Empty => self.headers(stream, END_STREAM, &GRPC).await,
+            ScriptedResponse::Reset(code) => {
+                self.write(RST_STREAM, 0, stream, &code.to_be_bytes()).await
+            }
+            ScriptedResponse::GoAway(last, code) => {
                 let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
                 self.write(GOAWAY, 0, 0, &payload).await
             }
-            Answer::Hangup => Err(io::ErrorKind::ConnectionAborted.into()),
+            ScriptedResponse::Hangup => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
-    /// Writes headers as literals that no table knows (RFC 7541, section 6.2.2).
+    /// Writes headers as literals without indexing (RFC 7541, section 6.2.2).
     async fn headers(
         &mut self,
         stream: u32,

@@ -1,4 +1,4 @@
-//! Our own services, as a store to test the adapter on, and as a server to test beside etcd.
+//! coord's own services: a store behind the adapter in this process, and a server on a socket.
 
 use coord_core::KvBackend;
 use coord_etcd::EtcdBackend;
@@ -6,7 +6,7 @@ use coord_server::{ServerBuilder, in_process};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// The adapter over `backend`: between the two lies everything but the wires.
+/// The adapter over `backend`, with everything between them except sockets.
 ///
 /// # Panics
 /// Never: there is a channel.
@@ -16,31 +16,31 @@ pub fn adapter(backend: impl KvBackend) -> EtcdBackend {
     builder.over_channels([in_process(backend)]).expect("one channel is enough")
 }
 
-/// A server of ours on a port of this machine. Dropped, it is gone.
+/// coord's server on a port of this machine. Dropping it stops the server.
 #[derive(Debug)]
-#[must_use = "whoever drops the server has it stopped"]
-pub struct Served {
+#[must_use = "dropping it stops the server"]
+pub struct TestServer {
     endpoint: String,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinSet<()>,
 }
 
-impl Served {
-    /// Starts it on a free port.
+impl TestServer {
+    /// Starts a server on a free port.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is no free port.
     pub async fn start(builder: ServerBuilder) -> Self {
         Self::start_at(builder, "http://127.0.0.1:0").await
     }
 
-    /// Starts it where another one was.
+    /// Starts a server at the address of an earlier one.
     ///
     /// # Panics
-    /// If somebody listens there.
+    /// If another server listens there.
     pub async fn start_at(builder: ServerBuilder, endpoint: &str) -> Self {
         let server = builder.bind(endpoint.trim_start_matches("http://")).await;
-        let server = server.expect("nobody listens there");
+        let server = server.expect("the address is free");
         let endpoint = format!("http://{}", server.local_addr());
         let (stop, stopped) = oneshot::channel();
         let mut serving = JoinSet::new();
@@ -54,7 +54,7 @@ impl Served {
         &self.endpoint
     }
 
-    /// Asks it to stop.
+    /// Requests a stop.
     pub fn stop(&mut self) {
         self.stop = None;
     }
@@ -70,10 +70,9 @@ impl Served {
     }
 }
 
-/// A line of a transcript as it is compared: of cluster, member and term only whether they are
-/// there.
+/// Replaces cluster id, member id and term in a line of a transcript by whether they are zero.
 #[must_use]
-pub fn masked(mut text: String) -> String {
+pub fn mask_server_ids(mut text: String) -> String {
     for field in ["cluster_id: ", "member_id: ", "raft_term: "] {
         let parts: Vec<_> = text.split(field).map(str::to_owned).collect();
         let rest = parts.iter().skip(1).map(|part| {

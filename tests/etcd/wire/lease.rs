@@ -9,9 +9,9 @@ use etcd_client::proto::{
 };
 
 use crate::kv::{put, range};
-use crate::run::{ScenarioRun, Talk};
+use crate::run::{ScenarioRun, RawStream};
 
-type KeepAliveStream = Talk<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>;
+type KeepAliveStream = RawStream<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>;
 
 impl ScenarioRun {
     async fn revoke(&mut self, what: &str, id: i64) {
@@ -23,7 +23,7 @@ impl ScenarioRun {
     async fn time_to_live(&mut self, what: &str, id: i64, keys: bool) {
         let request = PbLeaseTimeToLiveRequest { id, keys };
         let path = "/etcdserverpb.Lease/LeaseTimeToLive";
-        let response: Result<PbLeaseTimeToLiveResponse, _> = self.ask(path, request).await;
+        let response: Result<PbLeaseTimeToLiveResponse, _> = self.unary(path, request).await;
         let response = response.map(|mut response| {
             response.keys.sort();
             if response.ttl >= response.granted_ttl - 2 && response.granted_ttl > 0 {
@@ -37,7 +37,7 @@ impl ScenarioRun {
     async fn leases(&mut self, what: &str) {
         let path = "/etcdserverpb.Lease/LeaseLeases";
         let answer: Result<PbLeaseLeasesResponse, _> =
-            self.ask(path, PbLeaseLeasesRequest {}).await;
+            self.unary(path, PbLeaseLeasesRequest {}).await;
         let answer = answer.map(|mut answer| {
             answer.leases.sort_by_key(|lease| lease.id);
             answer
@@ -70,7 +70,7 @@ pub(crate) async fn grants(run: &mut ScenarioRun) {
     run.leases("many").await;
     let path = "/etcdserverpb.Lease/LeaseGrant";
     let request = PbLeaseGrantRequest { ttl: 60, id: 0 };
-    let chosen = [run.ask(path, request).await, run.ask(path, request).await];
+    let chosen = [run.unary(path, request).await, run.unary(path, request).await];
     let [one, two]: [PbLeaseGrantResponse; 2] = chosen.map(|granted| granted.expect("a lease"));
     run.note("server's ids", (one.id > 0, two.id > 0, one.id != two.id, one.ttl));
     for id in [5, -5, i64::MIN, i64::MAX, 1, 7, 8, 0] {
@@ -112,28 +112,28 @@ pub(crate) async fn attached_keys(run: &mut ScenarioRun) {
 pub(crate) async fn keep_alives(run: &mut ScenarioRun) {
     run.grant("grant", 5, 60).await;
     let path = "/etcdserverpb.Lease/LeaseKeepAlive";
-    let mut stream: KeepAliveStream = run.talk(path).await;
+    let mut stream: KeepAliveStream = run.open_stream(path).await;
     for (what, id) in
         [("keep-alive", 5), ("unknown", 6), ("none", 0), ("negative", -5), ("again", 5)]
     {
-        stream.say(PbLeaseKeepAliveRequest { id });
+        stream.send(PbLeaseKeepAliveRequest { id });
         run.next(what, &mut stream).await;
     }
     // Sent together, answered in order.
     for id in [5, 6, 5] {
-        stream.say(PbLeaseKeepAliveRequest { id });
+        stream.send(PbLeaseKeepAliveRequest { id });
     }
     for _ in 0..3 {
         run.next("one of three", &mut stream).await;
     }
     run.revoke("revoke", 5).await;
-    stream.say(PbLeaseKeepAliveRequest { id: 5 });
+    stream.send(PbLeaseKeepAliveRequest { id: 5 });
     run.next("revoked", &mut stream).await;
-    stream.fall_silent();
+    stream.finish();
     run.next("end of the stream", &mut stream).await;
 
-    let mut silent: KeepAliveStream = run.talk(path).await;
-    silent.fall_silent();
+    let mut silent: KeepAliveStream = run.open_stream(path).await;
+    silent.finish();
     match silent.next().await.expect("the stream ends") {
         Ok(answer) => run.note("no request before closing", answer),
         Err(status) => run.note("no request before closing", refusal(&status)),
@@ -162,8 +162,8 @@ pub(crate) async fn expiry(run: &mut ScenarioRun) {
     run.time_to_live("the lease is deleted too", 5, true).await;
     run.revoke("revoke", 5).await;
     run.put("put", PbPutRequest { lease: 5, ..put("a", "1") }).await;
-    let mut keeping: KeepAliveStream = run.talk("/etcdserverpb.Lease/LeaseKeepAlive").await;
-    keeping.say(PbLeaseKeepAliveRequest { id: 5 });
+    let mut keeping: KeepAliveStream = run.open_stream("/etcdserverpb.Lease/LeaseKeepAlive").await;
+    keeping.send(PbLeaseKeepAliveRequest { id: 5 });
     run.next("keep-alive", &mut keeping).await;
     run.grant("lease granted again", 5, 60).await;
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use coord_etcd_tests::serve::Served;
+use coord_etcd_tests::serve::TestServer;
 use coord_etcd_tests::{Release, Setup};
 use coord_mem::MemBackend;
 use coord_server::{Server, ServerBuilder};
@@ -163,7 +163,7 @@ fn compare(release: Release, scenario: &'static Scenario) -> Result<(), Failed> 
         let etcd = setup.start().await;
         let theirs = transcript(&etcd.endpoints()[0], scenario).await;
         drop(etcd);
-        let server = Served::start((scenario.ours)(Server::builder(MemBackend::new()))).await;
+        let server = TestServer::start((scenario.ours)(Server::builder(MemBackend::new()))).await;
         let ours = transcript(server.endpoint(), scenario).await;
         (theirs, ours)
     });

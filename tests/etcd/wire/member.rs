@@ -25,7 +25,7 @@ pub(crate) async fn maintenance(run: &mut ScenarioRun) {
     }
     run.compact("compact", 2, true).await;
     let path = "/etcdserverpb.Maintenance/Status";
-    let status: Result<PbStatusResponse, _> = run.ask(path, PbStatusRequest {}).await;
+    let status: Result<PbStatusResponse, _> = run.unary(path, PbStatusRequest {}).await;
     let status = status.map(|status| {
         let header = status.header.expect("every response has a header");
         assert_eq!(status.leader, header.member_id);
@@ -44,11 +44,11 @@ pub(crate) async fn maintenance(run: &mut ScenarioRun) {
     run.record("status", status);
 
     let path = "/etcdserverpb.Maintenance/Hash";
-    let hash: Result<PbHashResponse, _> = run.ask(path, PbHashRequest {}).await;
+    let hash: Result<PbHashResponse, _> = run.unary(path, PbHashRequest {}).await;
     run.record("hash", hash.map(|answer| answer.header));
     let path = "/etcdserverpb.Maintenance/HashKV";
     for revision in [-1, 0, 1, 2, 3, 4, 5] {
-        let hash: Result<PbHashKvResponse, _> = run.ask(path, PbHashKvRequest { revision }).await;
+        let hash: Result<PbHashKvResponse, _> = run.unary(path, PbHashKvRequest { revision }).await;
         let record = |answer: PbHashKvResponse| {
             (answer.header, answer.compact_revision, answer.hash_revision, answer.hash == 0)
         };
@@ -61,7 +61,7 @@ pub(crate) async fn maintenance(run: &mut ScenarioRun) {
     run.call::<_, PbMoveLeaderResponse>("another leader", path, to(12_345)).await;
     run.call::<_, PbMoveLeaderResponse>("no leader", path, to(0)).await;
     let path = "/etcdserverpb.Maintenance/Status";
-    let status: PbStatusResponse = run.ask(path, PbStatusRequest {}).await.expect("as before");
+    let status: PbStatusResponse = run.unary(path, PbStatusRequest {}).await.expect("as before");
     let path = "/etcdserverpb.Maintenance/MoveLeader";
     run.call::<_, PbMoveLeaderResponse>("the same leader", path, to(status.leader)).await;
 }
@@ -70,7 +70,7 @@ pub(crate) async fn cluster(run: &mut ScenarioRun) {
     let path = "/etcdserverpb.Cluster/MemberList";
     for linearizable in [true, false] {
         let list: Result<PbMemberListResponse, _> =
-            run.ask(path, PbMemberListRequest { linearizable }).await;
+            run.unary(path, PbMemberListRequest { linearizable }).await;
         let list = list.map(|mut list| {
             let header = list.header.expect("every response has a header");
             for member in &mut list.members {
@@ -148,7 +148,7 @@ pub(crate) async fn alarms(run: &mut ScenarioRun) {
             run.call::<_, PbAlarmResponse>("list", path, alarm(0, kind)).await;
         }
         let status = "/etcdserverpb.Maintenance/Status";
-        let status: Result<PbStatusResponse, _> = run.ask(status, PbStatusRequest {}).await;
+        let status: Result<PbStatusResponse, _> = run.unary(status, PbStatusRequest {}).await;
         run.record("status", status.map(|status| status.errors));
         for page in [
             "/health",
@@ -187,8 +187,8 @@ fn steps<const N: usize>(steps: [PbTxnOpRequest; N]) -> PbTxnRequest {
 pub(crate) async fn operations(run: &mut ScenarioRun) {
     let path = "/etcdserverpb.Maintenance/Snapshot";
     let mut stream = run.talk::<PbSnapshotRequest, PbSnapshotResponse>(path).await;
-    stream.say(PbSnapshotRequest {});
-    stream.fall_silent();
+    stream.send(PbSnapshotRequest {});
+    stream.finish();
     let first = stream.next().await.expect("an answer");
     run.record("snapshot", first.map(|first| first.is_some()));
     let path = "/etcdserverpb.Maintenance/Downgrade";
@@ -228,8 +228,8 @@ pub(crate) async fn health(run: &mut ScenarioRun) {
         run.call::<_, Health>(service, path, check.clone()).await;
         let path = "/grpc.health.v1.Health/Watch";
         let mut stream = run.talk::<HealthCheck, Health>(path).await;
-        stream.say(check);
-        stream.fall_silent();
+        stream.send(check);
+        stream.finish();
         run.next(service, &mut stream).await;
     }
 }
@@ -258,7 +258,7 @@ pub(crate) async fn unknown(run: &mut ScenarioRun) {
         "/etcdserverpb.kv/Range",
         "/a/b/c/d",
     ] {
-        let answer: Result<AnyMessage, _> = run.ask(path, AnyMessage {}).await;
+        let answer: Result<AnyMessage, _> = run.unary(path, AnyMessage {}).await;
         run.record(path, answer);
     }
     // The bytes of another message type.
@@ -267,7 +267,7 @@ pub(crate) async fn unknown(run: &mut ScenarioRun) {
         #[prost(int64, tag = "1")]
         key: i64,
     }
-    let answer: Result<AnyMessage, _> = run.ask("/etcdserverpb.KV/Put", WrongType { key: 5 }).await;
+    let answer: Result<AnyMessage, _> = run.unary("/etcdserverpb.KV/Put", WrongType { key: 5 }).await;
     run.note("malformed", answer.map_err(|status| refusal(&status)));
     #[derive(Clone, PartialEq, prost::Message)]
     struct Newer {
@@ -277,6 +277,6 @@ pub(crate) async fn unknown(run: &mut ScenarioRun) {
         later: String,
     }
     let newer = Newer { key: b"a".to_vec(), later: "more".to_owned() };
-    let answer: Result<AnyMessage, _> = run.ask("/etcdserverpb.KV/Put", newer).await;
+    let answer: Result<AnyMessage, _> = run.unary("/etcdserverpb.KV/Put", newer).await;
     run.note("unknown field", answer.map_err(|status| refusal(&status)));
 }

@@ -3,33 +3,33 @@
 use std::fmt::Debug;
 use std::ops::Deref;
 
-use coord_etcd_tests::Bare;
+use coord_etcd_tests::RawClient;
 use coord_etcd_tests::bare::refusal;
-use coord_etcd_tests::serve::masked;
+use coord_etcd_tests::serve::mask_server_ids;
 use tonic::Status;
 
-pub(crate) use coord_etcd_tests::bare::{Talk, WatchTalk};
+pub(crate) use coord_etcd_tests::raw_client::{RawStream, RawWatchStream};
 
 /// Longer lines are truncated: of a message of one megabyte, only the length matters.
 const MAX_LINE: usize = 4_000;
 
 /// One run of a scenario.
 pub(crate) struct ScenarioRun {
-    bare: Bare,
+    bare: RawClient,
     lines: Vec<(String, String)>,
 }
 
 impl Deref for ScenarioRun {
-    type Target = Bare;
+    type Target = RawClient;
 
-    fn deref(&self) -> &Bare {
+    fn deref(&self) -> &RawClient {
         &self.bare
     }
 }
 
 impl ScenarioRun {
     pub(crate) async fn at(endpoint: &str) -> Self {
-        Self { bare: Bare::at(endpoint).await, lines: Vec::new() }
+        Self { bare: RawClient::connect(endpoint).await, lines: Vec::new() }
     }
 
     pub(crate) fn transcript(self) -> Vec<(String, String)> {
@@ -38,7 +38,7 @@ impl ScenarioRun {
 
     /// Records a line.
     pub(crate) fn note(&mut self, what: &str, answer: impl Debug) {
-        let mut text = masked(format!("{answer:?}"));
+        let mut text = mask_server_ids(format!("{answer:?}"));
         if text.len() > MAX_LINE {
             text = format!("{}… of {}", &text[..200], text.len());
         }
@@ -70,7 +70,7 @@ impl ScenarioRun {
         Q: prost::Message + 'static,
         A: prost::Message + Debug + Default + 'static,
     {
-        let answer = self.ask(path, request).await;
+        let answer = self.unary(path, request).await;
         self.record(what, answer)
     }
 
@@ -78,7 +78,7 @@ impl ScenarioRun {
     pub(crate) async fn next_in_any_order<Q, A>(
         &mut self,
         what: &str,
-        stream: &mut Talk<Q, A>,
+        stream: &mut RawStream<Q, A>,
         count: usize,
     ) where
         A: Debug + 'static,
@@ -86,14 +86,14 @@ impl ScenarioRun {
         let mut lines = Vec::new();
         for _ in 0..count {
             let next = stream.next().await.unwrap_or_else(|| panic!("{what}: {lines:?}"));
-            lines.push(masked(format!("{next:?}")));
+            lines.push(mask_server_ids(format!("{next:?}")));
         }
         lines.sort();
         self.note(what, lines);
     }
 
     /// Records the next message of a stream.
-    pub(crate) async fn next<Q, A>(&mut self, what: &str, stream: &mut Talk<Q, A>) -> Option<A>
+    pub(crate) async fn next<Q, A>(&mut self, what: &str, stream: &mut RawStream<Q, A>) -> Option<A>
     where
         A: Debug + 'static,
     {

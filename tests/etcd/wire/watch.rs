@@ -64,7 +64,7 @@ pub(crate) async fn rejections(run: &mut ScenarioRun) {
         run.next(what, &mut stream).await;
     }
     // A request without content is ignored.
-    stream.say(etcd_client::proto::PbWatchRequest { request_union: None });
+    stream.send(etcd_client::proto::PbWatchRequest { request_union: None });
     stream.union(create!("a"));
     run.next("after an empty request", &mut stream).await;
     // etcd 3.4 creates these watches, and cancels them later.
@@ -238,7 +238,7 @@ pub(crate) async fn half_closed(run: &mut ScenarioRun) {
     stream.union(create!("a"));
     run.next("create", &mut stream).await;
     stream.union(create!("b"));
-    stream.fall_silent();
+    stream.finish();
     run.next("create, then close the client's side", &mut stream).await;
     run.put("put", put("a", "1")).await;
     run.next("event", &mut stream).await;

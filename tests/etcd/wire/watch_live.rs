@@ -7,12 +7,12 @@ use etcd_client::proto::{
 use tokio::time::{Duration, sleep};
 
 use crate::kv::{delete, put};
-use crate::run::{ScenarioRun, WatchTalk};
+use crate::run::{ScenarioRun, RawWatchStream};
 use crate::txn::op;
 
 impl ScenarioRun {
     /// Records the next `count` events, however they are grouped into messages.
-    async fn history(&mut self, what: &str, stream: &mut WatchTalk, count: usize) {
+    async fn history(&mut self, what: &str, stream: &mut RawWatchStream, count: usize) {
         let mut events = Vec::new();
         while events.len() < count {
             let message = stream.next().await.unwrap_or_else(|| panic!("{what}: {events:?}"));
@@ -163,7 +163,7 @@ pub(crate) async fn shared_keys(run: &mut ScenarioRun) {
 pub(crate) async fn long_history(run: &mut ScenarioRun) {
     for n in 0..1_200 {
         let put: Result<PbPutResponse, _> =
-            run.ask("/etcdserverpb.KV/Put", put("a", &n.to_string())).await;
+            run.unary("/etcdserverpb.KV/Put", put("a", &n.to_string())).await;
         put.expect("a put");
     }
     let mut stream = run.watch().await;

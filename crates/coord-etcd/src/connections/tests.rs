@@ -1,4 +1,4 @@
-//! Tests of the shared connections, over services that answer when the test lets them.
+//! Tests of the shared connections, over services that respond when the test permits it.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;

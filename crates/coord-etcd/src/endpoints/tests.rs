@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use coord_core::{
-    Client, KvBackend,
+    KvBackend,
     error::ErrorKind,
     kv::{Put, PutResponse, Range},
 };
@@ -163,7 +163,7 @@ async fn change_skips_an_endpoint_that_refuses_connections() {
     let good = Member::default();
     let kv = backend([refusing(), good.channel()]);
     for requests in 1..=10 {
-        put(&kv).await.expect("the other endpoint answers");
+        put(&kv).await.expect("the other endpoint responds");
         assert_eq!(good.requests(), requests);
     }
 }
@@ -179,7 +179,7 @@ async fn change_skips_an_endpoint_whose_redial_times_out() {
     let good = Member::default();
     let kv = backend([Channel::Tonic(nowhere), good.channel()]);
     let start = Instant::now();
-    put(&kv).await.expect("the other endpoint answers");
+    put(&kv).await.expect("the other endpoint responds");
     assert_eq!((start.elapsed(), good.requests()), (options.connect_timeout, 1));
 }
 
@@ -199,7 +199,7 @@ async fn read_fails_over_whatever_the_failure() {
     let late = Scripted::Status(Code::DeadlineExceeded, "context deadline exceeded");
     let (bad, good) = (Member::new([STOPPED, STOPPED, Scripted::Hang, late]), Member::default());
     let kv = backend([bad.channel(), good.channel()]);
-    kv.range(Range::new("a")).await.expect("the other member answers");
+    kv.range(Range::new("a")).await.expect("the other member responds");
     let read_only = coord_core::kv::Txn::new().and_then([Range::new("a")]);
     kv.shared.endpoints.preferred.store(0, Ordering::Relaxed);
     kv.txn(read_only).await.expect("it is a read too");

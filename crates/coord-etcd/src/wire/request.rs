@@ -90,7 +90,7 @@ impl FromWire<PbTxnRequest> for Txn {
 
 impl FromWire<PbTxnRequestOp> for Op {
     fn from_wire(wire: PbTxnRequestOp) -> Result<Self, Malformed> {
-        Ok(match wire.request.ok_or(Malformed("a step of a transaction that says nothing"))? {
+        Ok(match wire.request.ok_or(Malformed("an empty operation of a transaction"))? {
             PbTxnOpRequest::RequestRange(range) => Self::Range(Range::from_wire(range)?),
             PbTxnOpRequest::RequestPut(put) => Self::Put(Put::from_wire(put)?),
             PbTxnOpRequest::RequestDeleteRange(delete) => Self::Delete(Delete::from_wire(delete)?),

@@ -101,7 +101,7 @@ impl ToWire for OpResponse {
 
 impl FromWire<PbResponseOp> for OpResponse {
     fn from_wire(wire: PbResponseOp) -> Result<Self, Malformed> {
-        Ok(match wire.response.ok_or(Malformed("an answer to a step that says nothing"))? {
+        Ok(match wire.response.ok_or(Malformed("an empty response to an operation of a transaction"))? {
             PbTxnOpResponse::ResponseRange(range) => Self::Range(RangeResponse::from_wire(range)?),
             PbTxnOpResponse::ResponsePut(put) => Self::Put(PutResponse::from_wire(put)?),
             PbTxnOpResponse::ResponseDeleteRange(delete) => {

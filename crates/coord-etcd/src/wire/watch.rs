@@ -1,6 +1,6 @@
 //! Watches, in both directions.
 
-use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchFilter};
+use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Watch, WatchFilter};
 use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
 
 use super::request::revision;
@@ -27,7 +27,7 @@ pub enum WatchCall {
 
 impl FromWire<PbWatchRequest> for WatchCall {
     fn from_wire(wire: PbWatchRequest) -> Result<Self, Malformed> {
-        let union = wire.request_union.ok_or(Malformed("a request to watch that says nothing"))?;
+        let union = wire.request_union.ok_or(Malformed("an empty request on a watch stream"))?;
         Ok(match union {
             PbWatchRequestUnion::CreateRequest(create) => {
                 let filters = create.filters.into_iter().map(|filter| match filter {

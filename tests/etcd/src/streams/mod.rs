@@ -1,23 +1,22 @@
-//! Watch streams of our server against those of a real etcd, message by message, on scripts drawn
-//! at random (`script.rs`).
+//! Differential test of watch streams: coord's server and a real etcd, message by message, on
+//! random scenarios (`scenario.rs`).
 //!
-//! Each step of a script is played to etcd until all is said (`side.rs`), then to ours, and what
-//! the streams said is compared to the last field: ids, headers, refusals, how events are put
-//! together into messages, where a message was split. Left open is only what etcd leaves to chance
-//! (`heard.rs`): the order between watches, and that between answers and events. A server's own
-//! numbers are not compared, and bookmarks that come by themselves take too long.
+//! Each step of a scenario runs on etcd until all messages have arrived (`server.rs`), then on
+//! coord's server. The transcripts are compared in every field: ids, headers, refusals, how events
+//! are grouped into messages, and where a message is split. Not compared is what etcd leaves to
+//! chance (`transcript.rs`): the order between watches, and between responses and events. Cluster
+//! and member ids are not compared either, and periodic progress notifications take too long.
 //!
-//! So that nothing else is left to chance, etcd is not hurried: what a watch has to be told of the
-//! past is awaited before anything else happens. But for the steps that rush on purpose: there
-//! the events are compared, and not how they are put together.
+//! To leave nothing else to chance, each step waits until the watches have received their history.
+//! Only the steps that rush do not wait; for these the events are compared, not their grouping.
 //!
-//! Older servers answer requests for bookmarks always, take negative starts, and lose the deletion
-//! at exactly the revision of a compaction: there the former two are not said, and the latter is
-//! left out.
+//! Older servers always respond to progress requests, accept negative starts, and lose the deletion
+//! at exactly the revision of a compaction. With them the first two are not sent, and the deletion
+//! is left out of the comparison.
 
-mod heard;
-mod script;
-mod side;
+mod scenario;
+mod server;
+mod transcript;
 
 use coord_mem::MemBackend;
 use coord_server::Server;
@@ -27,53 +26,53 @@ use proptest::strategy::BoxedStrategy;
 
 use crate::cluster::{Cluster, Setup};
 use crate::create;
-use crate::hunt::{Pair, tombstones};
+use crate::differential::{Pair, tombstones};
 use crate::release::Release;
-use crate::serve::Served;
-use heard::Heard;
-use script::{Change, Create, MAX_REQUEST_BYTES, Start, Step, Word};
-use side::{STREAMS, Side};
+use crate::serve::TestServer;
+use scenario::{Change, Create, MAX_REQUEST_BYTES, Start, Step, StreamRequest};
+use server::{STREAMS, TestedServer};
+use transcripts::Transcript;
 
-/// An etcd and ours, which live as long as their guards.
+/// A real etcd and coord's server, with their guards.
 pub(crate) struct Streams {
-    etcd: Side,
-    ours: Side,
+    etcd: TestedServer,
+    ours: TestedServer,
     release: Release,
-    /// At which revision they are compacted.
+    /// The revision at which they are compacted.
     compacted: i64,
-    /// What was done so far.
-    story: Vec<String>,
+    /// The steps so far, for the report of a mismatch.
+    log: Vec<String>,
     tally: Tally,
-    _guards: (Cluster, Served),
+    _guards: (Cluster, TestServer),
 }
 
 impl Pair for Streams {
-    type Script = Vec<Step>;
+    type Scenario = Vec<Step>;
 
-    fn scripts() -> BoxedStrategy<Vec<Step>> {
-        script::scripts()
+    fn scenarios() -> BoxedStrategy<Vec<Step>> {
+        scenario::scenarios()
     }
 
     async fn fresh(release: &Release) -> Self {
         let limit = format!("--max-request-bytes={MAX_REQUEST_BYTES}");
         let cluster = Setup::new(release.clone()).argument(&limit).start().await;
         let server = Server::builder(MemBackend::new()).max_request_bytes(MAX_REQUEST_BYTES);
-        let served = Served::start(server).await;
+        let served = TestServer::start(server).await;
         Self {
-            etcd: Side::at(&cluster.endpoints()[0]).await,
-            ours: Side::at(served.endpoint()).await,
+            etcd: TestedServer::at(&cluster.endpoints()[0]).await,
+            ours: TestedServer::at(served.endpoint()).await,
             release: release.clone(),
             compacted: 0,
-            story: Vec::new(),
+            log: Vec::new(),
             tally: Tally::default(),
             _guards: (cluster, served),
         }
     }
 
-    async fn play(&mut self, script: &Vec<Step>) -> Result<(), String> {
-        self.story.clear();
-        let played = self.try_play(script).await;
-        played.map_err(|what| format!("\n  {}\n{what}", self.story.join("\n  ")))?;
+    async fn run(&mut self, scenario: &Vec<Step>) -> Result<(), String> {
+        self.log.clear();
+        let played = self.run_steps(scenario).await;
+        played.map_err(|what| format!("\n  {}\n{what}", self.log.join("\n  ")))?;
         self.tally.sequences += 1;
         Ok(())
     }
@@ -84,12 +83,12 @@ impl Pair for Streams {
 }
 
 impl Streams {
-    async fn try_play(&mut self, script: &[Step]) -> Result<(), String> {
+    async fn run_steps(&mut self, scenario: &[Step]) -> Result<(), String> {
         self.etcd.begin().await?;
         self.ours.begin().await?;
-        for step in script {
+        for step in scenario {
             match step {
-                Step::Say(stream, words) => self.say(*stream, words).await?,
+                Step::Send(stream, requests) => self.send_all(*stream, requests).await?,
                 Step::Change(changes) => {
                     self.change(changes).await?;
                     self.compare(false).await?;
@@ -100,94 +99,96 @@ impl Streams {
                 Step::Compact(back) => self.compact(self.etcd.now - back).await?,
             }
         }
-        // Of too much that ours says, some may come late.
+        // Superfluous messages of coord's server may arrive late.
         for _ in 0..3 {
             self.compare(false).await?;
         }
         Ok(())
     }
 
-    /// What comes after the past of a watch has to wait for it.
-    async fn say(&mut self, stream: usize, words: &[Word]) -> Result<(), String> {
-        let mut past = false;
-        let words: Vec<_> = words.iter().filter(|word| self.can_be_said(word)).collect();
-        for word in words {
-            if !matches!(word, Word::Create(_)) && std::mem::take(&mut past) {
+    /// Sends the requests. Those after a watch with a history wait until that was received.
+    async fn send_all(&mut self, stream: usize, requests: &[StreamRequest]) -> Result<(), String> {
+        let mut has_history = false;
+        let supported = requests.iter().filter(|request| self.is_supported(request));
+        let requests: Vec<_> = supported.collect();
+        for request in requests {
+            if !matches!(request, StreamRequest::Create(_)) && std::mem::take(&mut has_history) {
                 self.compare(true).await?;
             }
-            past |= self.utter(stream, word);
+            has_history |= self.send(stream, request);
         }
-        self.compare(past).await
+        self.compare(has_history).await
     }
 
-    fn can_be_said(&self, word: &Word) -> bool {
-        match word {
-            Word::Create(create) => {
+    fn is_supported(&self, request: &StreamRequest) -> bool {
+        match request {
+            StreamRequest::Create(create) => {
                 self.resolve(create.start) >= 0 || self.release.has_since(39, 24)
             }
-            Word::Progress => self.release.has_since(25, 8),
-            Word::Cancel(_) => true,
+            StreamRequest::Progress => self.release.has_since(25, 8),
+            StreamRequest::Cancel(_) => true,
         }
     }
 
-    /// Says one thing to both, and tells whether it makes a watch that has a past.
-    fn utter(&mut self, stream: usize, word: &Word) -> bool {
-        let [etcd, ours] = [&self.etcd, &self.ours].map(|side| side.talk(stream));
-        let (said, past) = match word {
-            Word::Create(create) => {
+    /// Sends a request to both. Returns whether it creates a watch with a history.
+    fn send(&mut self, stream: usize, request: &StreamRequest) -> bool {
+        let [etcd, ours] = [&self.etcd, &self.ours].map(|server| server.stream(stream));
+        let (entry, has_history) = match request {
+            StreamRequest::Create(create) => {
                 let start = self.resolve(create.start);
-                let union = request(create, start);
+                let union = create_request(create, start);
                 etcd.union(union.clone());
                 ours.union(union);
                 (format!("{create:?}, from {start}"), (1..=self.etcd.now).contains(&start))
             }
-            Word::Cancel(id) => {
+            StreamRequest::Cancel(id) => {
                 etcd.cancel(*id);
                 ours.cancel(*id);
                 (format!("cancel {id}"), false)
             }
-            Word::Progress => {
+            StreamRequest::Progress => {
                 etcd.progress();
                 ours.progress();
                 ("progress".to_owned(), false)
             }
         };
-        self.story.push(format!("on {stream}: {said}"));
-        past
+        self.log.push(format!("on {stream}: {entry}"));
+        has_history
     }
 
     async fn change(&mut self, changes: &[Change]) -> Result<(), String> {
         for change in changes {
-            self.story.push(format!("{change:?}"));
+            self.log.push(format!("{change:?}"));
             let etcd = self.etcd.change(change).await;
             self.same("answer", &etcd, &self.ours.change(change).await)?;
         }
         Ok(())
     }
 
-    /// A watch, and changes as soon as it is there, whether it has been told of the past or not.
+    /// Creates a watch, and applies changes as soon as it is confirmed, whether it has received its
+    /// history or not.
     async fn rush(
         &mut self,
         stream: usize,
         create: &Create,
         changes: &[Change],
     ) -> Result<(), String> {
-        let create = Word::Create(create.clone());
-        if !self.can_be_said(&create) {
+        let create = StreamRequest::Create(create.clone());
+        if !self.is_supported(&create) {
             return Ok(());
         }
-        let past = self.utter(stream, &create);
-        for side in [&mut self.etcd, &mut self.ours] {
-            side.heard[stream].rush();
-            side.hear_answer(stream).await?;
+        let has_history = self.send(stream, &create);
+        for server in [&mut self.etcd, &mut self.ours] {
+            server.transcripts[stream].ignore_grouping();
+            server.receive_confirmation(stream).await?;
         }
-        self.story.push("in a rush:".to_owned());
+        self.log.push("without waiting:".to_owned());
         self.change(changes).await?;
-        self.compare(past).await
+        self.compare(has_history).await
     }
 
     async fn compact(&mut self, revision: i64) -> Result<(), String> {
-        self.story.push(format!("compact at {revision}"));
+        self.log.push(format!("compact at {revision}"));
         let (done, etcd) = self.etcd.compact(revision).await;
         self.same("answer", &etcd, &self.ours.compact(revision).await.1)?;
         if done {
@@ -199,15 +200,15 @@ impl Streams {
         self.compare(false).await
     }
 
-    /// Waits until all is said on both sides, and compares it.
-    async fn compare(&mut self, past: bool) -> Result<(), String> {
-        self.etcd.settle(past).await.map_err(|why| format!("etcd: {why}"))?;
-        self.ours.settle(past).await.map_err(|why| format!("ours: {why}"))?;
+    /// Waits until all messages have arrived from both, and compares the transcripts.
+    async fn compare(&mut self, has_history: bool) -> Result<(), String> {
+        self.etcd.settle(has_history).await.map_err(|why| format!("etcd: {why}"))?;
+        self.ours.settle(has_history).await.map_err(|why| format!("ours: {why}"))?;
         self.same("revision", &self.etcd.now, &self.ours.now)?;
-        self.ours.catch_up(&self.etcd.heard).await.map_err(|why| format!("ours: {why}"))?;
+        self.ours.catch_up(&self.etcd.transcripts).await.map_err(|why| format!("ours: {why}"))?;
         for stream in 0..STREAMS {
-            let etcd = std::mem::take(&mut self.etcd.heard[stream]);
-            let ours = std::mem::take(&mut self.ours.heard[stream]);
+            let etcd = std::mem::take(&mut self.etcd.transcripts[stream]);
+            let ours = std::mem::take(&mut self.ours.transcripts[stream]);
             if let Some(what) = etcd.differs_from(&ours) {
                 return Err(format!("stream {stream}, {what}"));
             }
@@ -216,10 +217,10 @@ impl Streams {
         Ok(())
     }
 
-    fn count(&mut self, heard: &Heard) {
-        self.tally.answers += heard.len() as u64;
-        self.tally.events += heard.events;
-        let refusals = heard.answers.iter().filter(|answer| answer.contains("mvcc: "));
+    fn count(&mut self, transcript: &Transcript) {
+        self.tally.answers += transcript.len() as u64;
+        self.tally.events += transcript.events;
+        let refusals = transcript.responses.iter().filter(|answer| answer.contains("mvcc: "));
         self.tally.refusals += refusals.count() as u64;
     }
 
@@ -245,7 +246,7 @@ impl Streams {
     }
 }
 
-fn request(create: &Create, start_revision: i64) -> PbWatchRequestUnion {
+fn create_request(create: &Create, start_revision: i64) -> PbWatchRequestUnion {
     create!(
         create.keys.0,
         range_end: create.keys.1.into(),

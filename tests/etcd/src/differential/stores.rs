@@ -1,7 +1,7 @@
-//! `MemBackend` against etcd behind the adapter, driven by a [`Mirror`].
+//! Differential test of `MemBackend` and etcd behind the adapter, with a [`Mirror`].
 //!
-//! The stores have low limits, so that they are met: twelve operations in a transaction, 16 KiB in
-//! a request.
+//! The stores have low limits, so that scenarios reach them: 12 operations in a transaction, 16 KiB
+//! in a request.
 
 use coord_core::kv::Limits;
 use coord_etcd::EtcdBackend;
@@ -15,19 +15,19 @@ use super::{Pair, tombstones, tree};
 use crate::cluster::{Cluster, Setup};
 use crate::release::Release;
 
-/// Low enough to be met.
+/// Limits that scenarios reach.
 const LIMITS: Limits = Limits { max_txn_ops: 12, max_request_bytes: 16 * 1024 };
 
-/// A store beside a server, which lives as long as its guard.
+/// A store and a server, with the server's guard.
 pub(super) struct Stores {
     mirror: Mirror<MemBackend, EtcdBackend>,
     _server: Cluster,
 }
 
 impl Pair for Stores {
-    type Script = Vec<Operation>;
+    type Scenario = Vec<Operation>;
 
-    fn scripts() -> BoxedStrategy<Vec<Operation>> {
+    fn scenarios() -> BoxedStrategy<Vec<Operation>> {
         let options = Options { hazards: Hazards::Exclude, clock: Clock::Real, length: 1..=60 };
         strategy::operations(&options)
     }
@@ -43,8 +43,8 @@ impl Pair for Stores {
         Self { mirror, _server: server }
     }
 
-    async fn play(&mut self, script: &Vec<Operation>) -> Result<(), String> {
-        self.mirror.run(script).await.map_err(|difference| difference.to_string())
+    async fn run(&mut self, scenario: &Vec<Operation>) -> Result<(), String> {
+        self.mirror.run(scenario).await.map_err(|difference| difference.to_string())
     }
 
     fn tally(&self) -> Tally {
@@ -52,13 +52,13 @@ impl Pair for Stores {
     }
 }
 
-/// A store with the limits that the servers have.
+/// A store with the same limits as the servers.
 #[must_use]
 pub fn store() -> MemBackend {
     MemBackend::builder().limits(LIMITS).build()
 }
 
-/// The sequence with this seed, fit for a real server.
+/// The scenario with this seed, for a real server.
 #[must_use]
 pub fn sequence(seed: u64) -> Vec<Operation> {
     tree::<Stores>(seed).current()

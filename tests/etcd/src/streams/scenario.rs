@@ -1,8 +1,8 @@
-//! Scripts drawn at random: what is said on two watch streams, and what happens meanwhile.
+//! Random scenarios: the requests on two watch streams, and the changes of the store meanwhile.
 //!
-//! Few keys, few ids and revisions near the present, so that things meet. Revisions are told from
-//! where the store is when the step comes, for stores are used more than once. What crashes a real
-//! etcd is not drawn: a transaction deletes nothing without end.
+//! Scenarios use few keys, few ids and recent revisions, so that these coincide. Revisions are
+//! relative to the store when the step runs, because a store is used for several scenarios.
+//! Requests that crash a real etcd are left out: a transaction deletes no range without an end.
 
 use std::fmt;
 
@@ -10,38 +10,38 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// What is put for a barrier, and watched by nobody in particular.
+/// The key that a barrier puts and watches.
 pub(super) const SENTINEL: &str = "~";
 
-/// The id of the watches that see it.
+/// The id of the barrier's watches.
 pub(super) const BARRIER: i64 = 4_000_000;
 
-/// A value of so many bytes makes a message of thirteen too large, and of twelve with all that may
-/// come with them small enough, by so much that a header may be a few bytes longer.
+/// The size of a large value in bytes. A message with thirteen of them exceeds the limit of etcd; one
+/// with twelve and everything else that it may contain is below it, with a margin for the header.
 pub(super) const LARGE: usize = 48 * 1024;
 
-/// The largest request: it takes two large values no more.
+/// The largest request in bytes: too small for two large values.
 pub(super) const MAX_REQUEST_BYTES: usize = 72 * 1024;
 
-/// How many large values are put at once.
+/// How many large values [`Change::PutMany`] puts.
 pub(super) const MANY: usize = 14;
 
-/// One step of a script. When it is done, everything that it brings is awaited.
+/// One step of a scenario. After it, the test waits for all messages that it causes.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Said on a stream, all in one go.
-    Say(usize, Vec<Word>),
-    /// Done to the store, all in one go.
+    /// Requests on a stream, without waiting between them.
+    Say(usize, Vec<StreamRequest>),
+    /// Changes of the store, one after the other.
     Change(Vec<Change>),
-    /// A watch is created on a stream, and at once something is done to the store.
+    /// Creates a watch on a stream, and changes the store at once.
     Rush(usize, Create, Vec<Change>),
-    /// A compaction so many revisions ago.
+    /// A compaction at a revision relative to the newest.
     Compact(i64),
 }
 
-/// What is said on a stream.
+/// A request on a stream.
 #[derive(Clone, Debug)]
-pub(crate) enum Word {
+pub(crate) enum StreamRequest {
     Create(Create),
     Cancel(i64),
     Progress,
@@ -55,7 +55,7 @@ pub(crate) struct Create {
     pub(super) start: Start,
     pub(super) filters: Vec<i32>,
     pub(super) prev_kv: bool,
-    /// Nothing comes of it here, for nothing takes ten minutes.
+    /// Without effect, because etcd sends such a notification after ten minutes.
     pub(super) progress_notify: bool,
     pub(super) fragment: bool,
 }
@@ -65,19 +65,19 @@ pub(crate) struct Create {
 pub(crate) enum Start {
     /// Zero.
     Now,
-    /// So many revisions ago; 0 is the present one, and what is negative lies ahead.
+    /// A number of revisions before the newest; a negative number lies in the future.
     Back(i64),
-    /// So many revisions before what is compacted.
+    /// A number of revisions before the compacted one.
     Compacted(i64),
     /// Below zero.
     Negative(i64),
 }
 
-/// The first key and the end, as the wire has them.
+/// The first key and the end of a range, as on the wire.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keys(pub(super) &'static str, pub(super) &'static str);
 
-/// What is done to the store.
+/// A change of the store.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Put(Put),
@@ -97,12 +97,12 @@ pub(crate) struct Put {
     pub(super) lease: i64,
 }
 
-/// A step of a transaction.
+/// An operation of a transaction.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Put(Put),
     Delete(Keys),
-    /// A transaction that puts the key, and another one that deletes it: one key changes twice.
+    /// A nested transaction that puts the key and another that deletes it: one key changes twice.
     Flash(&'static str),
 }
 
@@ -140,10 +140,11 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// All scripts there are.
-pub(super) fn scripts() -> BoxedStrategy<Vec<Step>> {
+/// The strategy for scenarios.
+pub(super) fn scenarios() -> BoxedStrategy<Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..2_usize, vec(word(), 1..=4)).prop_map(|(stream, words)| Step::Say(stream, words)),
+        8 => (0..2_usize, vec(request(), 1..=4))
+            .prop_map(|(stream, requests)| Step::Send(stream, requests)),
         10 => vec(change(), 1..=4).prop_map(Step::Change),
         1 => Just(Step::Change(vec![Change::PutMany])),
         2 => (0..2_usize, create(), vec(change(), 1..=4))
@@ -153,11 +154,11 @@ pub(super) fn scripts() -> BoxedStrategy<Vec<Step>> {
     vec(step, 1..=20).boxed()
 }
 
-fn word() -> impl Strategy<Value = Word> {
+fn request() -> impl Strategy<Value = StreamRequest> {
     prop_oneof![
-        6 => create().prop_map(Word::Create),
-        2 => watch_id().prop_map(Word::Cancel),
-        1 => Just(Word::Progress),
+        6 => create().prop_map(StreamRequest::Create),
+        2 => watch_id().prop_map(StreamRequest::Cancel),
+        1 => Just(StreamRequest::Progress),
     ]
 }
 
@@ -170,7 +171,7 @@ fn create() -> impl Strategy<Value = Create> {
     })
 }
 
-/// Small, as those are that the server chooses.
+/// Mostly small, like the ids that the server chooses.
 fn watch_id() -> impl Strategy<Value = i64> {
     prop_oneof![8 => 0..6_i64, 1 => Just(-1), 1 => Just(-7), 1 => Just(i64::MIN)]
 }
@@ -221,7 +222,7 @@ fn put() -> impl Strategy<Value = Put> {
         .prop_map(|(key, value, large, lease)| Put { key, value, large, lease })
 }
 
-/// Never without end.
+/// Ranges to delete, none of them without an end.
 fn deleted() -> impl Strategy<Value = Keys> {
     select(vec![
         Keys("a", ""),

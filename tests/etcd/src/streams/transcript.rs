@@ -1,47 +1,47 @@
-//! What a stream has said in one step, as it is compared.
+//! The transcript of a stream in one step, in the form that is compared.
 //!
-//! etcd has two queues for a stream: answers to what a client says, and all else, each in order,
-//! and which of the two is asked first is drawn by lot. The watches in the second are notified in
-//! an order drawn by lot too. So what is compared is the answers, and each watch, by themselves.
+//! etcd has two ordered queues for a stream, one for responses to requests and one for all other
+//! messages, and chooses between them at random. The watches in the second queue are notified in
+//! random order too. So the responses and the messages of each watch are compared separately.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use etcd_client::proto::{PbEvent, PbKeyValue, PbResponseHeader, PbWatchResponse};
 
-use super::script::SENTINEL;
+use super::scenario::SENTINEL;
 
-/// What a stream has said.
+/// The messages of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
-    /// What was said of creating and cancelling.
-    pub(super) answers: Vec<String>,
-    /// The revisions of bookmarks for all watches.
-    pub(super) bookmarks: Vec<i64>,
-    /// What each watch was told.
-    pub(super) told: BTreeMap<i64, Vec<String>>,
-    /// The watches that were created: these have a past, whatever a bookmark has promised.
+pub(super) struct Transcript {
+    /// The responses to create and cancel requests.
+    pub(super) responses: Vec<String>,
+    /// The revisions of the progress notifications for the whole stream.
+    pub(super) progress: Vec<i64>,
+    /// The other messages, by watch id.
+    pub(super) by_watch: BTreeMap<i64, Vec<String>>,
+    /// The watches created in this step: these receive a history after progress notifications.
     created: BTreeSet<i64>,
-    /// How many events that were.
+    /// The number of events.
     pub(super) events: u64,
-    /// Whether it is left open how events are put together.
-    rushed: bool,
+    /// Whether the grouping of events into messages is not compared.
+    ignores_grouping: bool,
 }
 
-impl Heard {
-    /// From now on it is left open how events are put together.
-    pub(super) const fn rush(&mut self) {
-        self.rushed = true;
+impl Transcript {
+    /// Stops comparing how events are grouped into messages.
+    pub(super) const fn ignore_grouping(&mut self) {
+        self.ignores_grouping = true;
     }
 
-    /// Takes a message down, but for what the barriers made. Of deletions at revision `lost`, if
-    /// there is one, this server may know nothing.
-    pub(super) fn take(&mut self, mut message: PbWatchResponse, lost: Option<i64>) {
+    /// Adds a message, without the events of barriers and without deletions at revision `lost`,
+    /// which an older server may lose.
+    pub(super) fn add(&mut self, mut message: PbWatchResponse, lost: Option<i64>) {
         let had_events = !message.events.is_empty();
         if !self.created.contains(&message.watch_id) {
-            let told = |event: &&PbEvent| self.bookmarks.iter().any(|at| revision(event) <= *at);
-            let late = message.events.iter().filter(told).map(describe_event);
-            self.answers.extend(late.map(|event| format!("{event} after a bookmark")));
+            let is_late = |event: &&PbEvent| self.progress.iter().any(|at| revision(event) <= *at);
+            let late = message.events.iter().filter(is_late).map(describe_event);
+            self.responses.extend(late.map(|event| format!("{event} after its notification")));
         }
         message.events.retain(|event| {
             let key = event.kv.as_ref().map_or(&b""[..], |kv| &kv.key);
@@ -51,63 +51,63 @@ impl Heard {
         if had_events && message.events.is_empty() {
             return;
         }
-        let is_answer = message.created || message.canceled && message.compact_revision == 0;
+        let is_response = message.created || message.canceled && message.compact_revision == 0;
         if message.created {
             self.created.insert(message.watch_id);
         }
-        if is_answer {
-            self.answers.push(describe(&message));
+        if is_response {
+            self.responses.push(describe(&message));
         } else if message.watch_id == -1 && !had_events && !message.canceled {
-            self.bookmarks.push(message.header.as_ref().map_or(-1, |header| header.revision));
+            self.progress.push(message.header.as_ref().map_or(-1, |header| header.revision));
         } else {
             self.events += message.events.len() as u64;
-            let told = self.told.entry(message.watch_id).or_default();
-            if self.rushed && had_events {
-                told.extend(message.events.iter().map(describe_event));
+            let messages = self.by_watch.entry(message.watch_id).or_default();
+            if self.ignores_grouping && had_events {
+                messages.extend(message.events.iter().map(describe_event));
             } else {
-                told.push(describe(&message));
+                messages.push(describe(&message));
             }
         }
     }
 
-    /// How many messages that were.
+    /// The number of messages.
     pub(super) fn len(&self) -> usize {
-        let told: usize = self.told.values().map(Vec::len).sum();
-        self.answers.len() + self.bookmarks.len() + told
+        let of_watches: usize = self.by_watch.values().map(Vec::len).sum();
+        self.responses.len() + self.progress.len() + of_watches
     }
 
-    /// Whether it has as much to say of everything as the other.
+    /// Whether it has at least as many messages of each kind as the other.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        let told = |id| self.told.get(id).map_or(0, Vec::len);
-        self.answers.len() >= other.answers.len()
-            && self.bookmarks.len() >= other.bookmarks.len()
-            && other.told.iter().all(|(id, messages)| told(id) >= messages.len())
+        let count = |id| self.by_watch.get(id).map_or(0, Vec::len);
+        self.responses.len() >= other.responses.len()
+            && self.progress.len() >= other.progress.len()
+            && other.by_watch.iter().all(|(id, messages)| count(id) >= messages.len())
     }
 
-    /// What differs from what ours has said, if anything.
+    /// The first mismatch with the transcript of coord's server, if any.
     pub(super) fn differs_from(&self, ours: &Self) -> Option<String> {
-        if self.bookmarks != ours.bookmarks {
-            return Some(both("bookmarks", &self.bookmarks, &ours.bookmarks));
+        if self.progress != ours.progress {
+            return Some(both("progress", &self.progress, &ours.progress));
         }
-        if self.answers != ours.answers {
-            return Some(both("answers", &self.answers, &ours.answers));
+        if self.responses != ours.responses {
+            return Some(both("responses", &self.responses, &ours.responses));
         }
-        let ids = self.told.keys().chain(ours.told.keys());
-        let mut ids = ids.filter(|id| self.told.get(id) != ours.told.get(id));
+        let ids = self.by_watch.keys().chain(ours.by_watch.keys());
+        let mut ids = ids.filter(|id| self.by_watch.get(id) != ours.by_watch.get(id));
         let id = ids.next()?;
-        let of = |heard: &Self| heard.told.get(id).cloned().unwrap_or_default();
+        let of = |transcript: &Self| transcript.by_watch.get(id).cloned().unwrap_or_default();
         Some(both(&format!("watch {id}"), &of(self), &of(ours)))
     }
 }
 
 fn both<T: std::fmt::Debug>(what: &str, etcd: &[T], ours: &[T]) -> String {
     let mut text = what.to_owned();
-    for (who, said) in [("etcd", etcd), ("ours", ours)] {
-        if said.is_empty() {
-            let _ = write!(text, "\n  {who}: nothing");
+    for (server, lines) in [("etcd", etcd), ("ours", ours)] {
+        if lines.is_empty() {
+            let _ = write!(text, "\n  {server}: nothing");
         }
-        for said in said {
-            let _ = write!(text, "\n  {who}: {said:?}");
+        for line in lines {
+            let _ = write!(text, "\n  {server}: {line:?}");
         }
     }
     text
@@ -117,7 +117,7 @@ fn revision(event: &PbEvent) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }
 
-/// Every field, in short.
+/// All fields of a message, in short form.
 fn describe(message: &PbWatchResponse) -> String {
     let PbWatchResponse {
         header,
@@ -134,7 +134,7 @@ fn describe(message: &PbWatchResponse) -> String {
         Some(PbResponseHeader { cluster_id, member_id, revision, raft_term }) => {
             let _ = write!(text, " @{revision}");
             if *cluster_id == 0 || *member_id == 0 || *raft_term == 0 {
-                text.push_str(" of nobody");
+                text.push_str(" without ids");
             }
         }
         None => text.push_str(" without a header"),

@@ -1,5 +1,4 @@
-//! Bare gRPC: nothing of a client's own comes in between, and nonsense can be said that no client
-//! would say.
+//! A raw gRPC client: sends any message on any path, also requests that no real client sends.
 
 use std::time::Duration;
 
@@ -14,68 +13,68 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-/// Longer than anything takes that is going to happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than any expected response takes.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to a server.
 #[derive(Clone, Debug)]
-pub struct Bare {
+pub struct RawClient {
     endpoint: String,
     channel: Channel,
 }
 
-/// A stream of messages either way.
+/// A stream of messages in both directions.
 #[derive(Debug)]
-pub struct Talk<Q, A> {
-    /// `None` once nothing more will be said.
-    said: Option<mpsc::UnboundedSender<Q>>,
-    heard: Heard<A>,
+pub struct RawStream<Q, A> {
+    /// `None` after [`finish`](Self::finish).
+    requests: Option<mpsc::UnboundedSender<Q>>,
+    responses: Responses<A>,
 }
 
-/// etcd does not answer at all before it has something to say.
+/// The responses of a stream. etcd opens a stream only when it has a first message.
 #[derive(Debug)]
-enum Heard<A> {
-    Nothing(JoinSet<Result<Streaming<A>, Status>>),
-    Something(Box<Streaming<A>>),
+enum Responses<A> {
+    Opening(JoinSet<Result<Streaming<A>, Status>>),
+    Open(Box<Streaming<A>>),
 }
 
-impl Bare {
+impl RawClient {
     /// Connects to the server at this URL.
     ///
     /// # Panics
-    /// If there is none.
-    pub async fn at(endpoint: &str) -> Self {
+    /// If there is no server.
+    pub async fn connect(endpoint: &str) -> Self {
         let channel = Endpoint::new(endpoint.to_owned()).expect("it is a URL").connect().await;
         let channel = channel.expect("a server that is ready");
         Self { endpoint: endpoint.to_owned(), channel }
     }
 
-    /// Where the server is.
+    /// The URL of the server.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// One message, answered with one.
+    /// Makes a unary call.
     ///
     /// # Errors
-    /// What the server refused it for.
+    /// The status of the server.
     ///
     /// # Panics
-    /// If it is not answered in a long time.
-    pub async fn ask<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
+    /// If there is no response for a long time.
+    pub async fn unary<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
         let mut grpc = self.grpc().await;
         let path = PathAndQuery::from_static(path);
-        let answer = grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default());
-        let answer = timeout(PATIENCE, answer).await.expect("every call is answered");
-        answer.map(tonic::Response::into_inner)
+        let response = grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default());
+        let response = timeout(RESPONSE_TIMEOUT, response).await.expect("a response in time");
+        response.map(tonic::Response::into_inner)
     }
 
-    /// What calls are made with.
+    /// The client of tonic.
     ///
     /// # Panics
     /// If the server is gone.
@@ -85,78 +84,78 @@ impl Bare {
         grpc
     }
 
-    /// A stream either way.
+    /// Opens a stream in both directions.
     ///
     /// # Panics
     /// If the server is gone.
-    pub async fn talk<Q, A>(&self, path: &'static str) -> Talk<Q, A>
+    pub async fn open_stream<Q, A>(&self, path: &'static str) -> RawStream<Q, A>
     where
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
         let mut grpc = self.grpc().await;
-        let (said, mut saying) = mpsc::unbounded_channel();
-        let saying = stream::poll_fn(move |cx| saying.poll_recv(cx));
+        let (requests, mut sent) = mpsc::unbounded_channel();
+        let sent = stream::poll_fn(move |cx| sent.poll_recv(cx));
         let path = PathAndQuery::from_static(path);
         let mut opened = JoinSet::new();
         opened.spawn(async move {
-            let talk = grpc.streaming(Request::new(saying), path, ProstCodec::<Q, A>::default());
-            talk.await.map(tonic::Response::into_inner)
+            let stream = grpc.streaming(Request::new(sent), path, ProstCodec::<Q, A>::default());
+            stream.await.map(tonic::Response::into_inner)
         });
-        Talk { said: Some(said), heard: Heard::Nothing(opened) }
+        RawStream { requests: Some(requests), responses: Responses::Opening(opened) }
     }
 
-    /// A watch stream.
+    /// Opens a watch stream.
     ///
     /// # Panics
     /// If the server is gone.
-    pub async fn watch(&self) -> WatchTalk {
-        self.talk("/etcdserverpb.Watch/Watch").await
+    pub async fn watch(&self) -> RawWatchStream {
+        self.open_stream("/etcdserverpb.Watch/Watch").await
     }
 }
 
-impl<Q, A: 'static> Talk<Q, A> {
-    /// Says something.
+impl<Q, A: 'static> RawStream<Q, A> {
+    /// Sends a message.
     ///
     /// # Panics
-    /// If it fell silent before.
-    pub fn say(&self, message: Q) {
-        let said = self.said.as_ref().expect("not yet done with talking");
-        // If nobody hears it, the answers will tell.
-        let _ = said.send(message);
+    /// After [`finish`](Self::finish).
+    pub fn send(&self, message: Q) {
+        let requests = self.requests.as_ref().expect("the stream is not finished");
+        // If the server has closed the stream, the responses show it.
+        let _ = requests.send(message);
     }
 
-    /// Says that nothing more will be said.
-    pub fn fall_silent(&mut self) {
-        self.said = None;
+    /// Closes the client's side of the stream.
+    pub fn finish(&mut self) {
+        self.requests = None;
     }
 
-    /// The next message; `None` if none comes in a long time.
+    /// The next message; `None` if there is none for a long time.
     ///
     /// # Panics
     /// Never: opening a stream does not.
     pub async fn next(&mut self) -> Option<Result<Option<A>, Status>> {
-        self.next_within(PATIENCE).await
+        self.next_within(RESPONSE_TIMEOUT).await
     }
 
-    /// The next message; `None` if none comes in this time.
+    /// The next message; `None` if there is none in time.
     pub(crate) async fn next_within(
         &mut self,
-        patience: Duration,
+        time: Duration,
     ) -> Option<Result<Option<A>, Status>> {
-        timeout(patience, self.heard.message()).await.ok()
+        timeout(time, self.responses.message()).await.ok()
     }
 }
 
-impl<A: 'static> Heard<A> {
+impl<A: 'static> Responses<A> {
     async fn message(&mut self) -> Result<Option<A>, Status> {
         loop {
             match self {
-                Self::Something(stream) => return stream.message().await,
-                Self::Nothing(opened) => {
+                Self::Open(stream) => return stream.message().await,
+                Self::Opening(opened) => {
                     let opened = opened.join_next().await.expect("it is opened once");
                     let opened = opened.expect("opening does not panic")?;
-                    *self = Self::Something(Box::new(opened));
+                    *self = Self::Open(Box::new(opened));
                 }
             }
         }
@@ -164,12 +163,12 @@ impl<A: 'static> Heard<A> {
 }
 
 /// A watch stream.
-pub type WatchTalk = Talk<PbWatchRequest, PbWatchResponse>;
+pub type RawWatchStream = RawStream<PbWatchRequest, PbWatchResponse>;
 
-impl WatchTalk {
-    /// Says one of the things that can be said.
+impl RawWatchStream {
+    /// Sends a request.
     pub fn union(&self, union: PbWatchRequestUnion) {
-        self.say(PbWatchRequest { request_union: Some(union) });
+        self.send(PbWatchRequest { request_union: Some(union) });
     }
 
     /// Cancels a watch.
@@ -181,13 +180,13 @@ impl WatchTalk {
         self.union(cancel);
     }
 
-    /// Asks for a bookmark.
+    /// Requests a progress notification.
     pub fn progress(&self) {
         self.union(PbWatchRequestUnion::ProgressRequest(Default::default()));
     }
 }
 
-/// The request to watch a key, with these fields set otherwise than by default.
+/// A request to watch a key, with some fields that differ from the default.
 #[macro_export]
 macro_rules! create {
     ($key:expr $(, $field:ident: $value:expr)* $(,)?) => {{
@@ -201,7 +200,7 @@ macro_rules! create {
     }};
 }
 
-/// A refusal, as it is compared.
+/// The code and the message of a status.
 #[must_use]
 pub fn refusal(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
