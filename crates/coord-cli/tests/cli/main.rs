@@ -99,7 +99,7 @@ fn on_serve_only(releases: &[Release]) -> impl Iterator<Item = Trial> {
     });
     let clients = python::CLIENTS.into_iter().map(|client| {
         trial("serve", &format!("python::{client}"), async move || {
-            let (_serve, address) = serve::serving(&[]).await;
+            let (_serve, address) = serve::start_serve(&[]).await;
             python::passes(client, &address).await;
         })
     });
