@@ -126,20 +126,28 @@ impl Bench {
     /// Runs the workload and prints its report.
     pub(crate) async fn run(self) -> Result<(), ExitError> {
         match self.workload {
-            Command::RawPut(flags) => raw("raw-put", RawCall::Put, flags).await,
-            Command::RawGet(flags) => raw("raw-get", RawCall::Get, flags).await,
-            Command::RawGetStale(flags) => raw("raw-get-stale", RawCall::GetStale, flags).await,
-            Command::RawTxn(flags) => raw("raw-txn", RawCall::Txn, flags).await,
-            Command::SessionCycle(Flags { run, own }) => {
+            WorkloadCommand::RawPut(flags) => raw("raw-put", RawCall::Put, flags).await,
+            WorkloadCommand::RawGet(flags) => raw("raw-get", RawCall::Get, flags).await,
+            WorkloadCommand::RawGetStale(flags) => {
+                raw("raw-get-stale", RawCall::GetStale, flags).await
+            }
+            WorkloadCommand::RawTxn(flags) => raw("raw-txn", RawCall::Txn, flags).await,
+            WorkloadCommand::SessionCycle(Flags { run, own }) => {
                 run_and_print("session-cycle", &run, SessionCycle { ttl: own.ttl() }).await
             }
-            Command::MutexUncontended(flags) => {
+            WorkloadCommand::MutexUncontended(flags) => {
                 per_worker::<Mutex>("mutex-uncontended", flags).await
             }
-            Command::MutexContended(flags) => shared::<Mutex>("mutex-contended", flags).await,
-            Command::ElectionCycle(flags) => per_worker::<Candidate>("election-cycle", flags).await,
-            Command::ElectionHandoff(flags) => shared::<Candidate>("election-handoff", flags).await,
-            Command::ElectionObserve(Flags { run, own: NoFlags {} }) => {
+            WorkloadCommand::MutexContended(flags) => {
+                shared::<Mutex>("mutex-contended", flags).await
+            }
+            WorkloadCommand::ElectionCycle(flags) => {
+                per_worker::<Candidate>("election-cycle", flags).await
+            }
+            WorkloadCommand::ElectionHandoff(flags) => {
+                shared::<Candidate>("election-handoff", flags).await
+            }
+            WorkloadCommand::ElectionObserve(Flags { run, own: NoFlags {} }) => {
                 if run.workers.get() > 1 {
                     return Err(ExitError::usage(
                         "election-observe runs with one worker: use --workers 1",
@@ -147,14 +155,14 @@ impl Bench {
                 }
                 run_and_print("election-observe", &run, ObserveWorkload).await
             }
-            Command::StmTransfer(Flags { run, own }) => {
+            WorkloadCommand::StmTransfer(Flags { run, own }) => {
                 run_and_print("stm-transfer", &run, StmWorkload::transfer(own.accounts, own.stm))
                     .await
             }
-            Command::StmCounter(Flags { run, own }) => {
+            WorkloadCommand::StmCounter(Flags { run, own }) => {
                 run_and_print("stm-counter", &run, StmWorkload::counter(own)).await
             }
-            Command::Unknown(words) => Err(ExitError::usage(format!(
+            WorkloadCommand::Unknown(words) => Err(ExitError::usage(format!(
                 "unknown workload {:?}: use one of {}",
                 words.first().map_or("", String::as_str),
                 workloads().join(" ")
