@@ -26,7 +26,7 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The names of the scripts.
 pub(crate) fn scripts() -> impl Iterator<Item = String> {
-    let found = fs::read_dir(folder()).expect("the directory exists");
+    let found = fs::read_dir(script_directory()).expect("the directory exists");
     let mut names: Vec<_> = found
         .map(|file| file.expect("it can be read").path())
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
@@ -38,7 +38,7 @@ pub(crate) fn scripts() -> impl Iterator<Item = String> {
 }
 
 /// The directory of the scripts.
-fn folder() -> &'static Path {
+fn script_directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/etcdctl"))
 }
 
@@ -74,7 +74,7 @@ async fn run_script(script: &str, release: &Release, endpoint: &str) -> String {
     let mut path = vec![release.etcd.parent().expect("a path of a file").to_owned()];
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     let mut shell = Command::new("sh");
-    let source = |name: &str| format!(". {}/{name}.sh", folder().display());
+    let source = |name: &str| format!(". {}/{name}.sh", script_directory().display());
     shell.args(["-c", &format!("exec 2>&1; {}; {}", source("prelude"), source(script))]);
     shell.env("PATH", std::env::join_paths(path).expect("it was split from PATH"));
     shell.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", endpoint);
