@@ -1,4 +1,4 @@
-//! The README and the pages of the guide, whose examples are run as doctests.
+//! Doctests of the README and the guide: every example in them is compiled and run.
 
 /// `README.md`
 #[doc = include_str!("../README.md")]
@@ -36,7 +36,7 @@ pub mod isolation {}
 #[doc = include_str!("../docs/guide/testing.md")]
 pub mod testing {}
 
-/// `docs/guide/etcd.md`: compiled where the adapter is.
+/// `docs/guide/etcd.md`, with the feature `etcd`
 #[cfg(feature = "etcd")]
 #[doc = include_str!("../docs/guide/etcd.md")]
 pub mod etcd {}

@@ -1,11 +1,10 @@
-//! Go's tests of sessions, locks, elections and transactions, on `MemBackend`, on virtual time.
+//! The ported tests of Go's package, on `MemBackend` and a paused clock.
 
 mod go;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use coord_core::KvBackend;
+use coord_core::Client;
 use coord_mem::MemBackend;
 use libtest_mimic::Arguments;
 
@@ -15,9 +14,9 @@ fn main() -> ExitCode {
     let trials = TESTS.iter().map(|test| {
         test.trial("mem", true, async |_members| {
             let store = MemBackend::new();
-            // Clones share the store, as clients share a server; one member does for three.
+            // Clones share the store, as clients share a server. One member stands in for three.
             let client = move |_| {
-                let client = Arc::new(store.clone()) as Arc<dyn KvBackend>;
+                let client = Client::new(store.clone());
                 Box::pin(async { client }) as _
             };
             ((), Store::new(client))

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Lent, Pool, Release};
-use coord_testkit::conformance::{self, Clock, Need, Suite};
+use coord_testkit::conformance::{self, Capability, Clock, Suite};
 
 fn main() -> ExitCode {
     Release::run_on_all(run)
@@ -38,14 +38,15 @@ async fn connected(server: Lent) -> (Lent, EtcdBackend) {
     (server, backend.expect("the server is ready"))
 }
 
-fn claims(release: &Release) -> Vec<Need> {
-    let mut claims = vec![Need::ExactRequestSize, Need::UnboundedDeletes, Need::OwnPutCall];
+fn claims(release: &Release) -> Vec<Capability> {
+    let mut claims =
+        vec![Capability::ExactRequestSize, Capability::UnboundedDeletes, Capability::OwnPutCall];
     let (_, minor, patch) = release.version;
     if minor > 5 || (minor == 5 && patch >= 16) || (minor == 4 && patch >= 34) {
-        claims.push(Need::RetainedTombstone);
+        claims.push(Capability::RetainedTombstone);
     }
     if minor <= 5 {
-        claims.push(Need::PutsCheckedFirst);
+        claims.push(Capability::PutsCheckedFirst);
     }
     claims
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use coord_etcd_tests::serve;
 use coord_mem::MemBackend;
-use coord_testkit::conformance::{self, Clock, Need, Suite};
+use coord_testkit::conformance::{self, Capability, Clock, Suite};
 
 fn main() -> ExitCode {
     conformance::main([in_process()])
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
 fn in_process() -> Suite {
     let factory = async || ((), serve::adapter(MemBackend::new()));
     // What the store refuses as a hazard has no name in etcd's protocol.
-    let claims = Need::ALL.into_iter().filter(|need| *need != Need::RefusesHazards);
+    let claims =
+        Capability::ALL.into_iter().filter(|capability| *capability != Capability::RefusesHazards);
     Suite::new("etcd-in-process", Clock::Paused, factory).claims(claims)
 }

@@ -1,6 +1,6 @@
-//! The conformance suite on the adapter and our own server, with a real socket in between.
+//! Conformance suite on the adapter and our own server, connected by a real socket.
 //!
-//! What the suite in process leaves out is here: connections, frames, flow control, a real clock.
+//! It covers what the in-process suite does not: connections, frames, flow control, a real clock.
 
 use std::process::ExitCode;
 
@@ -18,9 +18,9 @@ fn served() -> Suite {
     let factory = async || {
         let server = Served::start(Server::builder(MemBackend::new())).await;
         let backend = EtcdBackend::connect([server.endpoint()]).await;
-        (server, backend.expect("one endpoint is enough"))
+        (server, backend.expect("one endpoint is given"))
     };
-    // What the store refuses as a hazard has no name in etcd's protocol.
+    // etcd's protocol has no status for requests that the store refuses as a hazard.
     let claims = Need::ALL.into_iter().filter(|need| *need != Need::RefusesHazards);
     Suite::new("coord-server", Clock::Real, factory).claims(claims)
 }

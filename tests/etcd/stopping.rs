@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use coord_core::{KeyRange, KvBackend as _, KvBackendExt as _, Put, WatchRequest};
+use coord_core::{
+    Client,
+    kv::{KeyRange, Put, Watch},
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;
 use coord_server::Server;
-use coord_testkit::{Call, Fate, Intercept};
+use coord_testkit::{Action, Call, Intercept};
 use etcd_client::{Client, Error, LockOptions, WatchStream};
 use tokio::time::{Instant, timeout};
 
@@ -97,8 +100,8 @@ async fn server_that_stops_tells_every_stream_and_every_waiting_call() {
 /// A put that takes its time.
 async fn slow(time: Duration, grace: Duration) -> (Served, Client) {
     let late = move |call: &Call| match call {
-        Call::Put(Put { .. }) => Fate::Late(time),
-        _ => Fate::Pass,
+        Call::Put(Put { .. }) => Action::Delay(time),
+        _ => Action::Pass,
     };
     let store = Intercept::new(MemBackend::new(), late);
     let served = Served::start(Server::builder(store).grace(grace)).await;
@@ -140,7 +143,7 @@ async fn adapter_misses_nothing_of_a_store_whose_server_was_started_again() {
     let store = MemBackend::new();
     let mut served = Served::start(Server::builder(store.clone())).await;
     let kv = EtcdBackend::connect([served.endpoint()]).await.unwrap();
-    let mut watch = kv.watch(WatchRequest::new(KeyRange::prefix("k"))).await.unwrap();
+    let mut watch = kv.watch(Watch::new(KeyRange::prefix("k"))).await.unwrap();
     kv.put("k", "1").await.unwrap();
     let endpoint = served.endpoint().to_owned();
     served.stop();

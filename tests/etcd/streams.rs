@@ -1,7 +1,10 @@
 //! Watch streams of our server against those of real etcd servers, message by message, on random
 //! scripts, the same every time. For others there is the example `mirror`, told `--streams`.
 
-use coord_core::{Compact, KvBackend as _, KvBackendExt as _, Revision};
+use coord_core::{
+    Client,
+    kv::{Compact, Revision},
+};
 use coord_etcd_tests::hunt::{Hunt, Quarry};
 use coord_etcd_tests::serve::Served;
 use coord_etcd_tests::{Bare, Release, create};

@@ -10,7 +10,6 @@
 mod store;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use coord_core::{Election, Session};
 use store::{Result, Store};
@@ -27,8 +26,8 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn elect(store: Store) -> Result<()> {
     let kv = store.connect().await?;
-    let s1 = Session::builder(Arc::clone(&kv)).open().await?;
-    let s2 = Session::builder(kv).open().await?;
+    let s1 = Session::builder(&kv).open().await?;
+    let s2 = Session::builder(&kv).open().await?;
     let (e1, e2) = (Election::new(&s1, "/my-election/"), Election::new(&s2, "/my-election/"));
     let mut leaders = e1.observe();
 

@@ -29,7 +29,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coord_core::stm::Transaction;
-use coord_core::{KeyRange, KvBackend, KvBackendExt as _, Mutex, Put, Session, Txn, stm};
+use coord_core::{
+    Client, Mutex, Session, Stm,
+    kv::{Put, Txn},
+};
 use store::{Result, Store};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -98,7 +101,7 @@ fn keep(file: &Path, store: Store) -> Result<()> {
     let transfers = read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let kv = runtime.block_on(store.connect())?;
-    runtime.block_on(open_accounts(&*kv))?;
+    runtime.block_on(open_accounts(&kv))?;
     println!("{ACCOUNTS} accounts, {} transfers, {WORKERS} workers, one lock\n", transfers.len());
 
     let ledger = Arc::new(Ledger { store, transfers, doom: AtomicBool::new(true) });
@@ -117,7 +120,7 @@ fn keep(file: &Path, store: Store) -> Result<()> {
         println!("worker {worker} applied {applied:5} transfers{end}");
     }
 
-    let balances = runtime.block_on(balances(&*kv))?;
+    let balances = runtime.block_on(balances(&kv))?;
     show(&balances);
     check(&balances, &ledger.transfers)?;
     println!(
@@ -141,16 +144,16 @@ fn opening_balances() -> Balances {
     (0..ACCOUNTS).map(|account| (format!("{account:02}"), OPENING_BALANCE)).collect()
 }
 
-async fn open_accounts(kv: &dyn KvBackend) -> Result<()> {
+async fn open_accounts(kv: &Client) -> Result<()> {
     let accounts = opening_balances();
     let put = |(account, balance): (&String, &u64)| Put::new(key(account), balance.to_string());
-    kv.delete(KeyRange::prefix("ledger/")).await?;
+    kv.delete_prefix("ledger/").await?;
     let open = accounts.iter().map(put).chain([Put::new(CURSOR, "0")]);
     kv.txn(Txn::new().and_then(open)).await?;
     Ok(())
 }
 
-async fn balances(kv: &dyn KvBackend) -> Result<Balances> {
+async fn balances(kv: &Client) -> Result<Balances> {
     let mut balances = Balances::new();
     for kv in kv.get_prefix(BALANCES).await? {
         let account = String::from_utf8(kv.key[BALANCES.len()..].to_vec())?;
@@ -179,13 +182,13 @@ fn run_worker(worker: usize, ledger: &Arc<Ledger>) -> Result<Report> {
 async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -> Result<usize> {
     let Ledger { store, transfers, doom } = &*ledger;
     let kv = store.connect().await?;
-    let session = Session::builder(Arc::clone(&kv)).ttl(TTL).open().await?;
-    let (mutex, stm) = (Mutex::new(&session, LOCK), stm(Arc::clone(&kv)).exactly_once(&session));
+    let session = Session::builder(&kv).ttl(TTL).open().await?;
+    let (mutex, stm) = (Mutex::new(&session, LOCK), Stm::new(&kv).exactly_once(&session));
     let mut applied = 0;
     loop {
         let began = Instant::now();
         let guard = mutex.lock().await?;
-        let mut cursor = cursor(&*kv).await?;
+        let mut cursor = cursor(&kv).await?;
         if began.elapsed() > TTL / 2 {
             let waited = began.elapsed().as_secs_f32();
             println!("worker {worker} got the lock after {waited:.1} s, at transfer {cursor}");
@@ -211,7 +214,7 @@ async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -
     }
 }
 
-async fn cursor(kv: &dyn KvBackend) -> Result<usize> {
+async fn cursor(kv: &Client) -> Result<usize> {
     let cursor = kv.get(CURSOR).await?.ok_or("the ledger has not been opened")?;
     Ok(std::str::from_utf8(&cursor.value)?.parse()?)
 }

@@ -10,7 +10,6 @@
 mod store;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use coord_core::{Mutex, Session};
 use store::{Result, Store};
@@ -26,8 +25,8 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn take_turns(store: Store) -> Result<()> {
     let kv = store.connect().await?;
-    let s1 = Session::builder(Arc::clone(&kv)).open().await?;
-    let s2 = Session::builder(kv).open().await?;
+    let s1 = Session::builder(&kv).open().await?;
+    let s2 = Session::builder(&kv).open().await?;
     let (m1, m2) = (Mutex::new(&s1, "/my-lock/"), Mutex::new(&s2, "/my-lock/"));
 
     let first = m1.lock().await?;

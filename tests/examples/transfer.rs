@@ -10,10 +10,9 @@
 mod store;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use coord_core::Stm;
 use coord_core::stm::Transaction;
-use coord_core::{KvBackendExt as _, stm};
 use store::{Result, Store};
 use tokio::task::JoinSet;
 
@@ -34,7 +33,7 @@ async fn transfer(store: Store) -> Result<()> {
         kv.put(account(n), "100").await?;
     }
 
-    let stm = stm(Arc::clone(&kv));
+    let stm = Stm::new(&kv);
     let mut exchanges = JoinSet::new();
     for n in 0..10 {
         let (stm, from, to) = (stm.clone(), n % ACCOUNTS, (3 * n + 1) % ACCOUNTS);

@@ -1,63 +1,67 @@
-//! Go's tests of elections.
+//! Ported tests of Go's elections.
 
 use std::pin::pin;
 use std::sync::Arc;
 
 use coord_core::{
-    Compact, Election, KvBackendExt as _, Leader, Session, election::Leaders, election::Observer,
+    Election, Session,
+    election::{Leader, Leaders},
+    kv::Compact,
 };
 use tokio::sync::{Barrier, Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
-use super::{Store, THERE, lease, soon};
+use super::{AVAILABLE, Store, in_time, lease};
 
-/// What a stream shows next: the value of who leads, or `None` if nobody does.
-async fn shown(leaders: &mut Leaders) -> Option<String> {
+/// The value of the next leader that the stream yields; `None` if there is no leader.
+async fn next_value(leaders: &mut Leaders) -> Option<String> {
     next(leaders).await.map(|leader| String::from_utf8_lossy(leader.value()).into_owned())
 }
 
 async fn next(leaders: &mut Leaders) -> Option<Leader> {
-    soon(leaders.next()).await.expect("it lasts").expect(THERE)
+    in_time(leaders.next()).await.expect("the stream does not end").expect(AVAILABLE)
 }
 
-/// The value of the first leader that an observer of `name` sees.
+/// The value of the first leader that a new observer of `name` sees.
 async fn first_seen(store: &Store, member: usize, name: &'static str) -> String {
-    let mut leaders = Observer::new(store.client_of(member).await, name).observe();
+    let mut leaders = Election::observer(&store.client_of(member).await, name).observe();
     loop {
-        if let Some(value) = shown(&mut leaders).await {
+        if let Some(value) = next_value(&mut leaders).await {
             return value;
         }
     }
 }
 
-/// Whoever takes up a leadership sees its election, and nothing beside it. In Go the two ways to
-/// make an election give it different prefixes (issue 10297); here a session that has adopted the
-/// lease finds the leadership by itself.
+/// A resumed leadership belongs to the election of its name and to no other.
+///
+/// In Go the two constructors of an election use different prefixes (issue 10297). Here a session
+/// that has adopted the lease finds the leadership by itself.
 pub(super) async fn resume_election(store: Store) {
     let kv = store.client().await;
     let name = "/resume-election/";
-    let old = Session::builder(Arc::clone(&kv)).open().await.expect(THERE);
-    let before = Election::new(&old, name).campaign("candidate1").await.expect(THERE);
-    let lease = old.orphan().await.expect(THERE);
+    let old = Session::builder(&kv).open().await.expect(AVAILABLE);
+    let before = Election::new(&old, name).campaign("candidate1").await.expect(AVAILABLE);
+    let lease = old.orphan().await.expect(AVAILABLE);
 
-    let session = Session::builder(Arc::clone(&kv)).lease(lease).open().await.expect(THERE);
+    let session = Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE);
     let election = Election::new(&session, name);
-    let candidate = election.resume().await.expect(THERE).expect("left by the former session");
-    let leadership = candidate.elected().await.expect(THERE);
+    let candidate =
+        election.resume().await.expect(AVAILABLE).expect("left by the previous session");
+    let leadership = candidate.elected().await.expect(AVAILABLE);
     assert_eq!(leadership.fencing_token(), before.fencing_token());
     let mut leaders = election.observe();
-    assert_eq!(shown(&mut leaders).await.as_deref(), Some("candidate1"));
+    assert_eq!(next_value(&mut leaders).await.as_deref(), Some("candidate1"));
 
-    kv.put("foo", "bar").await.expect(THERE);
-    leadership.resign().await.expect(THERE);
-    let second = election.campaign("candidate2").await.expect(THERE);
-    assert_eq!(shown(&mut leaders).await, None);
+    kv.put("foo", "bar").await.expect(AVAILABLE);
+    leadership.resign().await.expect(AVAILABLE);
+    let second = election.campaign("candidate2").await.expect(AVAILABLE);
+    assert_eq!(next_value(&mut leaders).await, None);
     let leader = next(&mut leaders).await.expect("candidate2");
     assert!(leader.key().starts_with(name.as_bytes()));
     assert_eq!((leader.value(), leader.key()), (&"candidate2".into(), second.key()));
 }
 
-/// Three leaders, one after the other, and three observers who agree about each.
+/// Three leaders, one after the other, and three observers that agree on each.
 pub(super) async fn election_wait(store: Store) {
     const LEADERS: usize = 3;
     const FOLLOWERS: usize = 3;
@@ -71,7 +75,7 @@ pub(super) async fn election_wait(store: Store) {
         all.spawn(async move {
             for _ in 0..LEADERS {
                 let seen = first_seen(&store, n, "test-election").await;
-                elected.send(seen).await.expect("a leader waits for it");
+                elected.send(seen).await.expect("a leader receives it");
                 round.wait().await;
             }
         });
@@ -81,110 +85,113 @@ pub(super) async fn election_wait(store: Store) {
         all.spawn(async move {
             let (session, value) = (store.session_of(n).await, format!("electval-{n}"));
             let election = Election::new(&session, "test-election");
-            let leadership = election.campaign(value.clone()).await.expect(THERE);
+            let leadership = election.campaign(value.clone()).await.expect(AVAILABLE);
             let mut accepted = accepted.lock().await;
             for _ in 0..FOLLOWERS {
-                assert_eq!(accepted.recv().await.expect("followers live"), value);
+                assert_eq!(accepted.recv().await.expect("the followers are running"), value);
             }
             drop(accepted);
-            leadership.resign().await.expect(THERE);
+            leadership.resign().await.expect(AVAILABLE);
             round.wait().await;
         });
     }
     all.join_all().await;
 }
 
-/// When the leader's session is closed, the next candidate leads, and everybody sees it.
+/// When the leader's session is closed, the next candidate leads and is observed.
 pub(super) async fn election_failover(store: Store) {
     let name = "test-election";
     let (first, second) = (store.session_of(0).await, store.session_of(1).await);
-    let _leadership = Election::new(&first, name).campaign("foo").await.expect(THERE);
+    let _leadership = Election::new(&first, name).campaign("foo").await.expect(AVAILABLE);
     assert_eq!(first_seen(&store, 0, name).await, "foo");
 
     let election = Election::new(&second, name);
     let mut elected = pin!(election.campaign("bar"));
-    store.waits(&mut elected, name, 2).await;
-    first.close().await.expect(THERE);
-    let leadership = soon(elected).await.expect(THERE);
+    store.assert_waits(&mut elected, name, 2).await;
+    first.close().await.expect(AVAILABLE);
+    let leadership = in_time(elected).await.expect(AVAILABLE);
     assert_eq!(first_seen(&store, 2, name).await, "bar");
-    leadership.resign().await.expect(THERE);
+    leadership.resign().await.expect(AVAILABLE);
 }
 
-/// In Go a second campaign of the same session proclaims the new value, for the two share a key.
-/// Here it is a candidate of its own, which waits behind the first; whoever leads and wants to be
-/// seen with another value says so. Nobody is locked out for good by himself, in either.
+/// A second campaign of one session enqueues a second candidate.
+///
+/// In Go it proclaims the new value instead, because the two campaigns share a key. Here a leader
+/// changes its value with `proclaim`. In neither does the session deadlock with itself.
 pub(super) async fn election_session_recampaign(store: Store) {
     let session = store.session().await;
     let election = Election::new(&session, "test-elect");
-    let first = election.campaign("abc").await.expect(THERE);
-    let second = election.enter("ghi").await.expect(THERE);
+    let first = election.campaign("abc").await.expect(AVAILABLE);
+    let second = election.enter("ghi").await.expect(AVAILABLE);
     let mut leaders = election.observe();
-    assert_eq!(shown(&mut leaders).await.as_deref(), Some("abc"));
-    first.proclaim("def").await.expect(THERE);
-    assert_eq!(shown(&mut leaders).await.as_deref(), Some("def"));
+    assert_eq!(next_value(&mut leaders).await.as_deref(), Some("abc"));
+    first.proclaim("def").await.expect(AVAILABLE);
+    assert_eq!(next_value(&mut leaders).await.as_deref(), Some("def"));
 
-    first.resign().await.expect(THERE);
-    soon(second.elected()).await.expect(THERE).resign().await.expect(THERE);
-    assert_eq!(shown(&mut leaders).await.as_deref(), Some("ghi"));
+    first.resign().await.expect(AVAILABLE);
+    in_time(second.elected()).await.expect(AVAILABLE).resign().await.expect(AVAILABLE);
+    assert_eq!(next_value(&mut leaders).await.as_deref(), Some("ghi"));
 }
 
-/// Issue 6278: a key that starts with the election's name is none of its candidates.
+/// A key that starts with the election's name is not one of its candidates (issue 6278).
 pub(super) async fn election_on_prefix_of_existing_key(store: Store) {
-    store.client().await.put("testa", "value").await.expect(THERE);
+    store.client().await.put("testa", "value").await.expect(AVAILABLE);
     let session = store.session().await;
-    let leadership = soon(Election::new(&session, "test").campaign("abc")).await.expect(THERE);
-    leadership.resign().await.expect(THERE);
+    let leadership =
+        in_time(Election::new(&session, "test").campaign("abc")).await.expect(AVAILABLE);
+    leadership.resign().await.expect(AVAILABLE);
 }
 
-/// A leader that restarts within its lease's time goes on leading, although somebody waits. In Go
-/// the new process campaigns again, and meets the key of the old one; here it takes it up.
+/// A leader that restarts before its lease expires remains the leader, although a candidate waits.
+/// In Go the new process campaigns again and finds the old key; here it resumes the leadership.
 pub(super) async fn election_on_session_restart(store: Store) {
     let name = "test-elect";
     let old = store.session().await;
-    let before = Election::new(&old, name).campaign("abc").await.expect(THERE);
+    let before = Election::new(&old, name).campaign("abc").await.expect(AVAILABLE);
     let other = store.session().await;
     let election = Election::new(&other, name);
     let mut waiter = pin!(election.campaign("123"));
-    store.waits(&mut waiter, name, 2).await;
+    store.assert_waits(&mut waiter, name, 2).await;
 
-    let lease = old.orphan().await.expect(THERE);
-    let new = Session::builder(store.client().await).lease(lease).open().await.expect(THERE);
+    let lease = old.orphan().await.expect(AVAILABLE);
+    let new = Session::builder(&store.client().await).lease(lease).open().await.expect(AVAILABLE);
     let election = Election::new(&new, name);
-    let candidate = election.resume().await.expect(THERE).expect("left by the former process");
-    let leadership = soon(candidate.elected()).await.expect(THERE);
+    let candidate =
+        election.resume().await.expect(AVAILABLE).expect("left by the previous process");
+    let leadership = in_time(candidate.elected()).await.expect(AVAILABLE);
     assert_eq!(leadership.fencing_token(), before.fencing_token());
-    leadership.proclaim("def").await.expect(THERE);
+    leadership.proclaim("def").await.expect(AVAILABLE);
     assert_eq!(first_seen(&store, 0, name).await, "def");
-    store.waits(&mut waiter, name, 2).await;
+    store.assert_waits(&mut waiter, name, 2).await;
 
-    leadership.resign().await.expect(THERE);
-    soon(waiter).await.expect(THERE).resign().await.expect(THERE);
+    leadership.resign().await.expect(AVAILABLE);
+    in_time(waiter).await.expect(AVAILABLE).resign().await.expect(AVAILABLE);
 }
 
-/// A leader whose key was written before the compacted revision is seen.
+/// An observer sees a leader whose key was written before the compact revision.
 pub(super) async fn election_observe_compacted(store: Store) {
     let kv = store.client().await;
     let session = store.session().await;
     let election = Election::new(&session, "test-elect");
-    let leadership = election.campaign("abc").await.expect(THERE);
-    let put = kv.put("foo", "bar").await.expect(THERE);
-    kv.compact(Compact::new(put.header.revision)).await.expect(THERE);
+    let leadership = election.campaign("abc").await.expect(AVAILABLE);
+    let put = kv.put("foo", "bar").await.expect(AVAILABLE);
+    kv.compact(Compact::new(put.header.revision)).await.expect(AVAILABLE);
     let mut leaders = election.observe();
-    assert_eq!(shown(&mut leaders).await.as_deref(), Some("abc"));
-    leadership.proclaim("def").await.expect(THERE);
-    assert_eq!(shown(&mut leaders).await.as_deref(), Some("def"));
+    assert_eq!(next_value(&mut leaders).await.as_deref(), Some("abc"));
+    leadership.proclaim("def").await.expect(AVAILABLE);
+    assert_eq!(next_value(&mut leaders).await.as_deref(), Some("def"));
 }
 
-/// Each value is shown once, with its own version and revision.
+/// An observer is shown each proclaimed value once, with its own version and revision.
 pub(super) async fn election_observe_fresh_responses_on_proclaim(store: Store) {
     let session = store.session().await;
     let election = Election::new(&session, "test-elect");
-    let leadership = election.campaign("abc").await.expect(THERE);
+    let leadership = election.campaign("abc").await.expect(AVAILABLE);
     let mut leaders = election.observe();
     let first = next(&mut leaders).await.expect("abc");
-    leadership.proclaim("def").await.expect(THERE);
+    leadership.proclaim("def").await.expect(AVAILABLE);
     let second = next(&mut leaders).await.expect("def");
-    leadership.proclaim("ghi").await.expect(THERE);
+    leadership.proclaim("ghi").await.expect(AVAILABLE);
     let third = next(&mut leaders).await.expect("ghi");
 
     let seen = [first, second, third];
@@ -194,75 +201,75 @@ pub(super) async fn election_observe_fresh_responses_on_proclaim(store: Store) {
     assert!(seen.iter().all(|leader| leader.fencing_token() == leadership.fencing_token()));
 }
 
-/// A session on a lease of 30 s that was granted beforehand, as etcd's election service has it.
-async fn on_a_lease(store: &Store) -> Session {
+/// A session on an existing lease of 30 s, as in etcd's election service.
+async fn session_on_a_lease(store: &Store) -> Session {
     let kv = store.client().await;
-    let lease = lease(&*kv, 30).await;
-    Session::builder(kv).lease(lease).open().await.expect(THERE)
+    let lease = lease(&kv, 30).await;
+    Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE)
 }
 
-/// A second candidate is elected when the first resigns, and not before; then its value is seen.
+/// The second candidate is elected when the first resigns, not before, and then its value is read.
 pub(super) async fn v3_election_campaign(store: Store) {
-    let (s1, s2) = (on_a_lease(&store).await, on_a_lease(&store).await);
+    let (s1, s2) = (session_on_a_lease(&store).await, session_on_a_lease(&store).await);
     let (e1, e2) = (Election::new(&s1, "foo"), Election::new(&s2, "foo"));
-    let l1 = e1.campaign("abc").await.expect(THERE);
+    let l1 = e1.campaign("abc").await.expect(AVAILABLE);
     let mut l2 = pin!(e2.campaign("def"));
-    store.waits(&mut l2, "foo", 2).await;
+    store.assert_waits(&mut l2, "foo", 2).await;
     let (revision, token) = (l1.header().revision, l1.fencing_token());
-    l1.resign().await.expect(THERE);
-    let l2 = soon(l2).await.expect(THERE);
+    l1.resign().await.expect(AVAILABLE);
+    let l2 = in_time(l2).await.expect(AVAILABLE);
     assert!(l2.header().revision > revision && l2.fencing_token() > token);
-    let leader = e1.leader().await.expect(THERE).expect("the second");
+    let leader = e1.leader().await.expect(AVAILABLE).expect("the second");
     assert_eq!(leader.value(), "def");
 }
 
-/// Two leaders proclaim one value after the other. In Go an observer may skip some, and must not
-/// go back; here it sees every one.
+/// Two successive leaders proclaim several values. In Go an observer may skip values, but must not
+/// go back; here it sees every value.
 pub(super) async fn v3_election_observe(store: Store) {
-    let mut leaders = Observer::new(store.client().await, "foo").observe();
-    assert_eq!(shown(&mut leaders).await, None, "the stream has begun");
-    let (s1, s2) = (on_a_lease(&store).await, on_a_lease(&store).await);
+    let mut leaders = Election::observer(&store.client().await, "foo").observe();
+    assert_eq!(next_value(&mut leaders).await, None, "the stream has started");
+    let (s1, s2) = (session_on_a_lease(&store).await, session_on_a_lease(&store).await);
     let (e1, e2) = (Election::new(&s1, "foo"), Election::new(&s2, "foo"));
-    let l1 = e1.campaign("0").await.expect(THERE);
+    let l1 = e1.campaign("0").await.expect(AVAILABLE);
     let overlapping = async {
-        let l2 = e2.campaign("5").await.expect(THERE);
+        let l2 = e2.campaign("5").await.expect(AVAILABLE);
         for value in 6..10 {
-            l2.proclaim(value.to_string()).await.expect(THERE);
+            l2.proclaim(value.to_string()).await.expect(AVAILABLE);
         }
         l2
     };
     let observed = async {
         for value in 0..10 {
-            assert_eq!(shown(&mut leaders).await, Some(value.to_string()));
+            assert_eq!(next_value(&mut leaders).await, Some(value.to_string()));
         }
     };
     let first = async {
-        store.line_of("foo", 2).await;
+        store.wait_for_queue_length("foo", 2).await;
         for value in 1..5 {
-            l1.proclaim(value.to_string()).await.expect(THERE);
+            l1.proclaim(value.to_string()).await.expect(AVAILABLE);
         }
-        l1.resign().await.expect(THERE);
+        l1.resign().await.expect(AVAILABLE);
     };
-    let (_l2, (), ()) = soon(async { tokio::join!(overlapping, observed, first) }).await;
+    let (_l2, (), ()) = in_time(async { tokio::join!(overlapping, observed, first) }).await;
 }
 
-/// Three processes: one leads, one is interrupted while it waits, the third is next.
+/// Three clients: one leads, one is interrupted while it waits, the third leads next.
 pub(super) async fn ctl_v3_elect(store: Store) {
     let sessions = [store.session().await, store.session().await, store.session().await];
     let [holder, blocked, winner] = sessions.each_ref().map(|s| Election::new(s, "a"));
-    let leads = holder.campaign("p1").await.expect(THERE);
+    let leads = holder.campaign("p1").await.expect(AVAILABLE);
     assert!(leads.key().starts_with(b"a/"));
     let mut next = {
         let mut interrupted = Box::pin(blocked.campaign("p2"));
-        store.waits(&mut interrupted, "a", 2).await;
+        store.assert_waits(&mut interrupted, "a", 2).await;
         let mut next = Box::pin(winner.campaign("p2"));
-        store.waits(&mut next, "a", 3).await;
+        store.assert_waits(&mut next, "a", 3).await;
         next
     };
-    store.waits(&mut next, "a", 2).await;
+    store.assert_waits(&mut next, "a", 2).await;
     let key = leads.key().clone();
-    leads.resign().await.expect(THERE);
-    let next = soon(next).await.expect(THERE);
+    leads.resign().await.expect(AVAILABLE);
+    let next = in_time(next).await.expect(AVAILABLE);
     assert_ne!(*next.key(), key);
-    assert_eq!(holder.leader().await.expect(THERE).expect("the third").value(), "p2");
+    assert_eq!(holder.leader().await.expect(AVAILABLE).expect("the third").value(), "p2");
 }

@@ -1,4 +1,4 @@
-//! The lines that Go's examples print, and so do ours of the same story.
+//! The output of Go's examples, which coord's examples of the same scenarios also print.
 //!
 //! Source: the `// Output:` of `ExampleElection_Campaign`, `ExampleMutex_Lock`,
 //! `ExampleMutex_TryLock` and `ExampleSTM_apply` in etcd

@@ -1,10 +1,10 @@
-//! The tests that Go's package has for sessions, locks, elections and transactions, on any store.
+//! The tests of Go's package for sessions, locks, elections and transactions, on any store.
 //!
-//! Each is named as in Go: `TestMutexLockSessionExpired` is `mutex_lock_session_expired`. It tells
-//! the same story, and where Go's package and we differ on purpose, its comment says how. What the
-//! scripts of etcd's end-to-end tests do with processes, `TestCtlV3Lock` for one, is done here with
-//! clients. `docs/go.md` lists them all. They wait for what they want to see, so they run on a
-//! paused clock as on a real one.
+//! Each test has the name of Go's test: `TestMutexLockSessionExpired` is
+//! `mutex_lock_session_expired`. It runs the same scenario; where coord deliberately differs from
+//! Go's package, the comment of the test states how. Go's end-to-end tests with several processes,
+//! such as `TestCtlV3Lock`, use several clients here. `docs/go.md` lists all tests. The tests wait
+//! for conditions instead of fixed times, so that they run on a paused clock and in real time.
 //!
 //! Source: etcd `tests/integration` and `tests/e2e` at commit 2f59c9f; the facts, not the text.
 
@@ -16,63 +16,67 @@ mod stm;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, LeaseGrant, LeaseId, Session};
+use coord_core::{
+    Client, Session,
+    kv::{LeaseGrant, LeaseId},
+};
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use libtest_mimic::Trial;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
 
-/// What every test relies on.
-const THERE: &str = "the store is there, and nothing is lost";
+/// Why a call must succeed in these tests.
+const AVAILABLE: &str = "the store is available, and no fault is injected";
 
-/// Longer than anything here takes on a real store that is well.
-const SOON: Duration = Duration::from_secs(30);
+/// Longer than any wait in these tests takes on a healthy real store.
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// A store, and how to reach it: it gives a client for the member of this number.
+/// A store under test, as a function that connects to its `n`th member.
 #[derive(Clone)]
 pub(crate) struct Store {
-    connect: Arc<dyn Fn(usize) -> BoxFuture<'static, Arc<dyn KvBackend>> + Send + Sync>,
+    connect: Arc<dyn Fn(usize) -> BoxFuture<'static, Client> + Send + Sync>,
 }
 
 impl Store {
     pub(crate) fn new(
-        connect: impl Fn(usize) -> BoxFuture<'static, Arc<dyn KvBackend>> + Send + Sync + 'static,
+        connect: impl Fn(usize) -> BoxFuture<'static, Client> + Send + Sync + 'static,
     ) -> Self {
         Self { connect: Arc::new(connect) }
     }
 
-    /// A client of its own.
-    async fn client(&self) -> Arc<dyn KvBackend> {
+    /// A new client of the first member.
+    async fn client(&self) -> Client {
         self.client_of(0).await
     }
 
-    /// A client of its own that knows only the `n`th member, counted round and round.
-    async fn client_of(&self, n: usize) -> Arc<dyn KvBackend> {
+    /// A new client of the `n`th member, modulo the number of members.
+    async fn client_of(&self, n: usize) -> Client {
         (self.connect)(n).await
     }
 
-    /// A session with a client of its own.
+    /// A session of a new client of the first member.
     async fn session(&self) -> Session {
         self.session_of(0).await
     }
 
-    /// A session with a client of its own that knows only the `n`th member.
+    /// A session of a new client of the `n`th member.
     async fn session_of(&self, n: usize) -> Session {
-        Session::builder(self.client_of(n).await).open().await.expect(THERE)
+        Session::builder(&self.client_of(n).await).open().await.expect(AVAILABLE)
     }
 
-    /// Waits until so many stand in the line `name`.
-    async fn line_of(&self, name: &str, length: usize) {
+    /// Waits until the wait queue `name` has `length` entries.
+    async fn wait_for_queue_length(&self, name: &str, length: usize) {
         let (kv, prefix) = (self.client().await, format!("{name}/"));
-        let deadline = Instant::now() + SOON;
-        while kv.get_prefix(prefix.clone()).await.expect(THERE).len() != length {
-            assert!(Instant::now() < deadline, "never {length} in the line {name}");
+        let deadline = Instant::now() + WAIT_LIMIT;
+        while kv.get_prefix(prefix.clone()).await.expect(AVAILABLE).len() != length {
+            assert!(Instant::now() < deadline, "the queue {name} never had {length} entries");
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Polls `future`, which must not be done before so many stand in the line `name`.
-    async fn waits<F: Future<Output: std::fmt::Debug> + Unpin>(
+    /// Polls `future` until the wait queue `name` has `length` entries. It must not complete
+    /// before.
+    async fn assert_waits<F: Future<Output: std::fmt::Debug> + Unpin>(
         &self,
         future: &mut F,
         name: &str,
@@ -80,33 +84,33 @@ impl Store {
     ) {
         tokio::select! {
             biased;
-            output = future => panic!("{output:?}, and somebody else holds {name}"),
-            () = self.line_of(name, length) => {}
+            output = future => panic!("{output:?}, but another session holds {name}"),
+            () = self.wait_for_queue_length(name, length) => {}
         }
     }
 }
 
-/// What `future` gives, which must not take long.
-async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(SOON, future).await.expect("half a minute has passed")
+/// The output of `future`, which must complete within [`WAIT_LIMIT`].
+async fn in_time<F: Future>(future: F) -> F::Output {
+    timeout(WAIT_LIMIT, future).await.expect("the wait limit has passed")
 }
 
-/// A lease that nobody keeps alive.
-async fn lease(kv: &dyn KvBackend, secs: u64) -> LeaseId {
-    kv.lease_grant(LeaseGrant::new(Duration::from_secs(secs))).await.expect(THERE).id
+/// Grants a lease that no session keeps alive.
+async fn lease(kv: &Client, secs: u64) -> LeaseId {
+    kv.lease_grant(LeaseGrant::new(Duration::from_secs(secs))).await.expect(AVAILABLE).id
 }
 
 /// One of Go's tests.
 pub(crate) struct Test {
     name: &'static str,
-    /// How many members the store has in Go.
+    /// The number of members of the store in Go's test.
     members: usize,
     run: fn(Store) -> LocalBoxFuture<'static, ()>,
 }
 
 impl Test {
-    /// The test as a trial named `on::name`, on a runtime of its own. `open` gives a store of so
-    /// many members, with a guard that lives as long as the test runs.
+    /// The test as a trial named `on::name`, on its own runtime. `open` returns a store with the
+    /// given number of members, and a guard that lives as long as the test runs.
     pub(crate) fn trial<G>(
         &'static self,
         on: &str,
@@ -118,15 +122,15 @@ impl Test {
             let runtime = runtime.enable_all().start_paused(paused).build()?;
             runtime.block_on(async {
                 let (_guard, store) = open(self.members).await;
-                let patience = Duration::from_secs(120);
-                timeout(patience, (self.run)(store)).await.map_err(|_| "two minutes have passed")
+                let limit = Duration::from_secs(120);
+                timeout(limit, (self.run)(store)).await.map_err(|_| "timed out after two minutes")
             })?;
             Ok(())
         })
     }
 }
 
-/// Makes the table of tests from their paths, and how many members each has in Go.
+/// Builds the table of tests from their paths and the number of members in Go's test.
 macro_rules! tests {
     ($($module:ident::$name:ident on $members:literal,)*) => {
         &[$(Test {

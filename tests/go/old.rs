@@ -1,21 +1,23 @@
-//! How Go's package does it, over `KvBackend`, with its faults.
+//! The locks and elections of Go's package over `Client`, with their faults, as a reference for
+//! regression tests.
 //!
-//! What a regression test says of the old behaviour it shows on this, and then that ours is not so.
-//! The steps and their order are those of Go's `mutex.go`, `election.go` and `key.go`; where a
-//! fault was mended on the way to etcd's main branch, both ways are here. The clean-up after an
-//! error is left out where no test looks at it.
+//! A regression test first shows Go's fault on this implementation, and then that coord does not
+//! have it. The requests and their order are those of Go's `mutex.go`, `election.go` and `key.go`.
+//! Where a fault was fixed on etcd's main branch, both versions are here. Cleanup after an error is
+//! omitted where no test depends on it.
 //!
 //! Source: etcd `client/v3/concurrency` at commit 2f59c9f, and at 3.4; the facts, not the text.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use coord_core::{
-    Compare, CompareOp, Delete, EventKind, KvBackend, KvBackendExt as _, LeaseId, Op, Put, Range,
-    Result, Revision, SortOrder, SortTarget, Txn, WatchRequest,
+    Client, Result,
+    kv::{
+        Compare, CompareOp, Delete, EventKind, LeaseId, Op, Put, Range, Revision, SortOrder,
+        SortTarget, Txn, Watch,
+    },
 };
 
-/// What a lock of Go's package answers.
+/// The result of `Lock` and `TryLock` in Go's package.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Held,
@@ -25,24 +27,25 @@ pub(crate) enum Answer {
     SessionExpired,
 }
 
-/// A contender as Go's package keeps one: its key is named after the lease and nothing else.
+/// A contender of Go's package. Its key is named after its lease alone, so that two contenders of
+/// one session share a key.
 pub(crate) struct Contender {
-    kv: Arc<dyn KvBackend>,
+    kv: Client,
     pub(crate) lease: LeaseId,
     prefix: String,
     pub(crate) key: String,
     created: Revision,
-    /// What an election forgets when it resigns, or fails.
+    /// Whether an election has a key. `Election` clears it when it resigns or fails.
     campaigned: bool,
 }
 
 impl Contender {
-    pub(crate) fn new(kv: Arc<dyn KvBackend>, lease: LeaseId, name: &str) -> Self {
+    pub(crate) fn new(kv: Client, lease: LeaseId, name: &str) -> Self {
         let (prefix, key) = (format!("{name}/"), format!("{name}/{lease}"));
         Self { kv, lease, prefix, key, created: Revision::ZERO, campaigned: false }
     }
 
-    /// Creates the key, or finds it; tells whether it is the first in the line.
+    /// Creates the key or finds it. Returns whether it is the first in the wait queue.
     async fn acquire(&mut self, value: &str) -> Result<bool> {
         let first = Range::prefix(self.prefix.clone())
             .sorted(SortTarget::CreateRevision, SortOrder::Ascending)
@@ -58,10 +61,10 @@ impl Contender {
             (false, Some(own)) => own.kvs[0].create_revision,
             _ => answer.header.revision,
         };
-        Ok(reads[1].is_some_and(|line| line.kvs[0].create_revision == self.created))
+        Ok(reads[1].is_some_and(|first| first.kvs[0].create_revision == self.created))
     }
 
-    /// Waits until nobody who came before is left, and looks at nothing else.
+    /// Waits until every earlier key is deleted, without checking its own key.
     async fn wait_deletes(&self) -> Result<()> {
         let before = Range::prefix(self.prefix.clone())
             .sorted(SortTarget::CreateRevision, SortOrder::Descending)
@@ -75,7 +78,7 @@ impl Contender {
     }
 
     async fn wait_delete(&self, key: Bytes, from: Revision) -> Result<()> {
-        let mut watch = self.kv.watch(WatchRequest::new(key).start_at(from)).await?;
+        let mut watch = self.kv.watch(Watch::new(key).start_at(from)).await?;
         while let Some(batch) = watch.next().await {
             if batch?.events.iter().any(|event| event.kind == EventKind::Delete) {
                 return Ok(());
@@ -84,7 +87,7 @@ impl Contender {
         unreachable!("a watch ends with an error")
     }
 
-    /// `Mutex.Lock` up to 3.4: whoever was before has gone, so it is mine.
+    /// `Mutex.Lock` up to 3.4: reports success as soon as every earlier key is deleted.
     pub(crate) async fn lock_of_3_4(&mut self) -> Result<Answer> {
         if !self.acquire("").await? {
             self.wait_deletes().await?;
@@ -92,14 +95,14 @@ impl Contender {
         Ok(Answer::Held)
     }
 
-    /// `Mutex.Lock` since 3.5: looks once more whether there is a key of that name.
+    /// `Mutex.Lock` since 3.5: also checks that a key of its name exists.
     pub(crate) async fn lock(&mut self) -> Result<Answer> {
         self.lock_of_3_4().await?;
         let there = self.kv.get(self.key.clone()).await?.is_some();
         Ok(if there { Answer::Held } else { Answer::SessionExpired })
     }
 
-    /// `Mutex.TryLock`: joins the line, and leaves it again if it is not the first.
+    /// `Mutex.TryLock`: enqueues, and deletes its key again if it is not the first.
     pub(crate) async fn try_lock(&mut self) -> Result<Answer> {
         if self.acquire("").await? {
             return Ok(Answer::Held);
@@ -108,13 +111,14 @@ impl Contender {
         Ok(Answer::Locked)
     }
 
-    /// `Mutex.Unlock`: deletes by name.
+    /// `Mutex.Unlock`: deletes the key by name, without a guard on its create revision.
     pub(crate) async fn unlock(&mut self) -> Result<()> {
         self.kv.delete(self.key.clone()).await?;
         Ok(())
     }
 
-    /// `Election.Campaign`: leads when whoever was before has gone; forgets its key on an error.
+    /// `Election.Campaign`: reports success when every earlier key is deleted; on an error it
+    /// forgets its key.
     pub(crate) async fn campaign(&mut self, value: &str) -> Result<()> {
         let first = self.acquire(value).await?;
         self.campaigned = true;
@@ -125,7 +129,7 @@ impl Contender {
         Ok(())
     }
 
-    /// `Election.Resign`: forgets its key, whatever the answer.
+    /// `Election.Resign`: forgets its key, whatever the response.
     pub(crate) async fn resign(&mut self) -> Result<()> {
         if !self.campaigned {
             return Ok(());

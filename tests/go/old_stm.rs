@@ -1,20 +1,21 @@
-//! How Go's package runs transactions, over `KvBackend`, with its faults.
+//! The STM of Go's package over `Client`, with its faults, as a reference for regression tests.
 //!
-//! The steps and their order are those of `stm.go`; what Go tells by a panic is an error here.
+//! The requests and their order are those of `stm.go`. Where Go panics on a failed request, an error
+//! is returned here.
 //!
 //! Source: etcd `client/v3/concurrency/stm.go` at commit 2f59c9f; the facts, not the text.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use coord_core::{
-    Compare, CompareOp, Delete, Isolation, KeyValue, KvBackend, Op, Put, Range, Result, Revision,
-    Txn,
+    Client, Result,
+    kv::{Compare, CompareOp, Delete, KeyValue, Op, Put, Range, Revision, Txn},
+    stm::Isolation,
 };
 
 type Key = &'static str;
 
-/// What was read of a key, and the store's revision at which it was.
+/// The value read for a key, and the store's revision of the read.
 #[derive(Clone)]
 struct Read {
     at: Revision,
@@ -34,23 +35,23 @@ impl Read {
 
 /// `STM`
 pub(crate) struct OldStm {
-    kv: Arc<dyn KvBackend>,
+    kv: Client,
     isolation: Isolation,
     reads: BTreeMap<Key, Read>,
     writes: BTreeMap<Key, (String, Op)>,
     prefetched: BTreeMap<Key, Read>,
-    /// What the first `Get` of an attempt has read at, at the strong levels.
+    /// The revision of the first `Get` of the attempt, at the two strong levels.
     base: Option<Revision>,
     pub(crate) attempts: u32,
 }
 
 impl OldStm {
-    pub(crate) fn new(kv: Arc<dyn KvBackend>, isolation: Isolation) -> Self {
+    pub(crate) fn new(kv: Client, isolation: Isolation) -> Self {
         let (reads, writes, prefetched) = Default::default();
         Self { kv, isolation, reads, writes, prefetched, base: None, attempts: 0 }
     }
 
-    /// `NewSTM`: tries until it commits, at once and for ever.
+    /// `NewSTM`: retries until the commit succeeds, without backoff and without a limit.
     pub(crate) async fn run<T>(
         &mut self,
         mut apply: impl AsyncFnMut(&mut Self) -> Result<T>,
@@ -65,7 +66,7 @@ impl OldStm {
         }
     }
 
-    /// `Get`: one value, whatever the number of keys.
+    /// `Get`: returns one value, whatever the number of keys.
     pub(crate) async fn get(&mut self, keys: &[Key]) -> Result<String> {
         if let Some((value, _)) = keys.iter().find_map(|key| self.writes.get(key)) {
             return Ok(value.clone());
@@ -116,7 +117,7 @@ impl OldStm {
         };
         let answer = self.kv.txn(Txn::new().and_then(keys.iter().map(range))).await?;
         for (key, response) in keys.iter().zip(&answer.responses) {
-            let read = response.as_range().expect("all steps were reads");
+            let read = response.as_range().expect("every step is a read");
             let found = read.kvs.first().cloned();
             self.reads.insert(key, Read { at: read.header.revision, found });
         }
@@ -143,8 +144,8 @@ impl OldStm {
         let answer = self.kv.txn(commit).await?;
         if !answer.succeeded && self.is_strong() {
             let reads = answer.responses.iter().map(|response| response.as_range());
-            let reads = reads.map(|read| read.expect("all steps were reads"));
-            let read = |read: &coord_core::RangeResponse| Read {
+            let reads = reads.map(|read| read.expect("every step is a read"));
+            let read = |read: &coord_core::kv::RangeResponse| Read {
                 at: read.header.revision,
                 found: read.kvs.first().cloned(),
             };

@@ -1,43 +1,43 @@
-//! Go's tests of sessions.
+//! Ported tests of Go's sessions.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{LeaseTimeToLive, LossReason, Session, SessionState};
+use coord_core::{Session, error::LossReason, kv::LeaseTimeToLive, session::SessionState};
 
-use super::{Store, THERE, lease, soon};
+use super::{AVAILABLE, Store, in_time, lease};
 
-/// A session takes a lease that is there, and orphaning it ends the session and not the lease.
+/// A session adopts an existing lease. Orphaning ends the session but not the lease.
 pub(super) async fn session_options(store: Store) {
     let kv = store.client().await;
-    let lease = lease(&*kv, 100).await;
-    let session = Session::builder(Arc::clone(&kv)).lease(lease).open().await.expect(THERE);
+    let lease = lease(&kv, 100).await;
+    let session = Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE);
     assert_eq!(session.lease_id(), lease);
 
-    let (reason, orphaned) = soon(async { tokio::join!(session.lost(), session.orphan()) }).await;
-    assert_eq!((reason, orphaned.expect(THERE)), (LossReason::Orphaned, lease));
-    let left = kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await.expect(THERE);
-    assert!(left.lease.is_some(), "the lease lives on");
+    let (reason, orphaned) =
+        in_time(async { tokio::join!(session.lost(), session.orphan()) }).await;
+    assert_eq!((reason, orphaned.expect(AVAILABLE)), (LossReason::Orphaned, lease));
+    let left = kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await.expect(AVAILABLE);
+    assert!(left.lease.is_some(), "the lease is still alive");
 }
 
-/// The store is asked for the time to live that was chosen, not for the usual 60 s.
+/// The lease is granted with the chosen TTL instead of the default of 60 s.
 pub(super) async fn session_ttl_options(store: Store) {
     let kv = store.client().await;
     let chosen = Duration::from_secs(90);
-    let session = Session::builder(Arc::clone(&kv)).ttl(chosen).open().await.expect(THERE);
-    let asked = kv.lease_time_to_live(LeaseTimeToLive::new(session.lease_id())).await;
-    let lease = asked.expect(THERE).lease.expect("the session keeps it alive");
+    let session = Session::builder(&kv).ttl(chosen).open().await.expect(AVAILABLE);
+    let read = kv.lease_time_to_live(LeaseTimeToLive::new(session.lease_id())).await;
+    let lease = read.expect(AVAILABLE).lease.expect("the session keeps it alive");
     assert_eq!((lease.granted, session.ttl()), (chosen, chosen));
-    let usual = Duration::from_secs(70)..=chosen;
-    assert!(usual.contains(&lease.remaining), "{:?} left", lease.remaining);
+    let expected = Duration::from_secs(70)..=chosen;
+    assert!(expected.contains(&lease.remaining), "{:?} left", lease.remaining);
 }
 
-/// What was started under a session ends with it. In Go that is a child of the session's context;
-/// here it is a subscriber to its state, and whoever waits for it to be lost.
+/// Work that is bound to a session ends with it. In Go that is a child of the session's context;
+/// here it is a subscriber to the session's state, and a future that waits for the loss.
 pub(super) async fn session_ctx(store: Store) {
     let kv = store.client().await;
-    let lease = lease(&*kv, 100).await;
-    let session = Session::builder(kv).lease(lease).open().await.expect(THERE);
+    let lease = lease(&kv, 100).await;
+    let session = Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE);
     let mut states = session.subscribe();
     let child = async {
         tokio::select! {
@@ -49,8 +49,9 @@ pub(super) async fn session_ctx(store: Store) {
     let subscriber = states.wait_for(|state| matches!(state, SessionState::Lost(_)));
     let orphan = session.orphan();
     let (reason, state, orphaned) =
-        soon(async { tokio::join!(child, async { subscriber.await.map(|s| *s) }, orphan) }).await;
+        in_time(async { tokio::join!(child, async { subscriber.await.map(|s| *s) }, orphan) })
+            .await;
     assert_eq!(reason, LossReason::Orphaned);
     assert_eq!(state.ok(), Some(SessionState::Lost(LossReason::Orphaned)));
-    assert_eq!(orphaned.expect(THERE), lease);
+    assert_eq!(orphaned.expect(AVAILABLE), lease);
 }

@@ -1,17 +1,20 @@
-//! Go's tests of transactions.
+//! Ported tests of Go's transactions.
 
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
 
 use coord_core::stm::{StmError, Transaction};
-use coord_core::{Error, Isolation, KvBackend, KvBackendExt as _, Put, Revision, Txn, stm};
+use coord_core::{
+    Client, Error, Stm,
+    kv::{Put, Txn},
+    stm::Isolation,
+};
 use futures_util::future::join_all;
 use tokio::sync::{Barrier, Notify, mpsc};
 use tokio::task::JoinSet;
 
-use super::{Store, THERE, soon};
+use super::{AVAILABLE, Store, in_time};
 
 const KEYS: [&str; 5] = ["foo-0", "foo-1", "foo-2", "foo-3", "foo-4"];
 
@@ -20,36 +23,36 @@ async fn number(tx: &mut Transaction, key: &'static str) -> Result<i64, Error> {
     Ok(text.map_or(0, |text| text.parse().expect("only numbers are put")))
 }
 
-/// The value of a key, now.
-async fn value(kv: &dyn KvBackend, key: &str) -> Option<String> {
-    let kv = kv.get(key.to_owned()).await.expect(THERE)?;
+/// The current value of a key.
+async fn value(kv: &Client, key: &str) -> Option<String> {
+    let kv = kv.get(key.to_owned()).await.expect(AVAILABLE)?;
     Some(String::from_utf8_lossy(&kv.value).into_owned())
 }
 
-/// To read no keys at all is to be told of none. In Go it gives an empty string, as a key does that
-/// is not there, or is empty; here the three are told apart.
+/// Reading no keys returns no values. In Go it returns an empty string, as for an absent key and
+/// for an empty value; here the three differ.
 pub(super) async fn get(store: Store) {
     let kv = store.client().await;
-    kv.put("empty", "").await.expect(THERE);
-    let stm = stm(kv).isolation(Isolation::Serializable);
+    kv.put("empty", "").await.expect(AVAILABLE);
+    let stm = Stm::new(&kv).isolation(Isolation::Serializable);
     let read = stm.run(async |tx| {
         assert_eq!(tx.get_many::<&str>([]).await?, []);
         assert_eq!(tx.get_many(["none", "empty"]).await?, [None, Some("".into())]);
         Ok::<_, Error>(())
     });
-    read.await.expect(THERE);
+    read.await.expect(AVAILABLE);
 }
 
-/// Five at once move money from one account to the next, and all of it is there in the end. Here
-/// all have read before the first commits, so that conflicts are certain.
+/// Five concurrent transfers between accounts keep the sum. All of them read before the first one
+/// commits, so that conflicts are certain.
 pub(super) async fn stm_conflict(store: Store) {
     let kv = store.client().await;
     for key in KEYS {
-        kv.put(key, "100").await.expect(THERE);
+        kv.put(key, "100").await.expect(AVAILABLE);
     }
     let all_have_read = Barrier::new(KEYS.len());
     let transfer = async |n: usize| {
-        let stm = stm(store.client_of(n).await).isolation(Isolation::RepeatableReads);
+        let stm = Stm::new(&store.client_of(n).await).isolation(Isolation::RepeatableReads);
         let (from, to) = (KEYS[n], KEYS[(n + 1) % KEYS.len()]);
         let mut first = true;
         let transfer = async |tx: &mut Transaction| {
@@ -65,38 +68,38 @@ pub(super) async fn stm_conflict(store: Store) {
         stm.run(transfer).await
     };
     let mut conflicts = 0;
-    for committed in soon(join_all((0..KEYS.len()).map(transfer))).await {
-        conflicts += committed.expect(THERE).receipt.conflicts.len();
+    for committed in in_time(join_all((0..KEYS.len()).map(transfer))).await {
+        conflicts += committed.expect(AVAILABLE).info.conflicts.len();
     }
-    assert!(conflicts > 0, "two that share an account cannot both be the first");
+    assert!(conflicts > 0, "of two transfers that share an account, one conflicts");
 
     let mut sum = 0;
     for key in KEYS {
-        sum += value(&*kv, key).await.expect("put above").parse::<i64>().expect("a number");
+        sum += value(&kv, key).await.expect("put above").parse::<i64>().expect("a number");
     }
     assert_eq!(sum, 500);
 }
 
-/// A key that was not there is, after the commit.
+/// A transaction creates an absent key.
 pub(super) async fn stm_put_new_key(store: Store) {
     let kv = store.client().await;
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let put = stm.run(async |tx| {
         tx.put("foo", "bar");
         Ok::<_, Error>(())
     });
-    put.await.expect(THERE);
-    assert_eq!(value(&*kv, "foo").await.as_deref(), Some("bar"));
+    put.await.expect(AVAILABLE);
+    assert_eq!(value(&kv, "foo").await.as_deref(), Some("bar"));
 }
 
-/// What is stopped has written nothing. In Go a context is cancelled; here the future is dropped,
-/// or the closure gives up.
+/// An aborted transaction writes nothing. In Go its context is cancelled; here its future is
+/// dropped, or its closure returns an error.
 pub(super) async fn stm_abort(store: Store) {
     let kv = store.client().await;
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let begun = Notify::new();
     {
-        let mut stopped = pin!(stm.run(async |tx| {
+        let mut dropped = pin!(stm.run(async |tx| {
             tx.put("foo", "baz");
             begun.notify_one();
             pending::<()>().await;
@@ -105,30 +108,30 @@ pub(super) async fn stm_abort(store: Store) {
         }));
         tokio::select! {
             biased;
-            _ = &mut stopped => panic!("it is never done"),
+            _ = &mut dropped => panic!("the closure never completes"),
             () = begun.notified() => {}
         }
     }
-    assert_eq!(value(&*kv, "foo").await, None);
+    assert_eq!(value(&kv, "foo").await, None);
 
-    let gave_up = stm.run(async |tx| {
+    let aborted = stm.run(async |tx| {
         tx.put("foo", "baz");
         Err::<Infallible, _>(Error::EmptyKey)
     });
-    assert!(matches!(gave_up.await, Err(StmError::GivenUp(Error::EmptyKey))));
-    assert_eq!(value(&*kv, "foo").await, None);
+    assert!(matches!(aborted.await, Err(StmError::Aborted(Error::EmptyKey))));
+    assert_eq!(value(&kv, "foo").await, None);
 }
 
-/// Five keys are put together, five times; who reads them meanwhile never sees some of one time
-/// and some of another.
+/// Five keys are written together, five times. A concurrent reader never sees values of two
+/// different writes.
 pub(super) async fn stm_serialize(store: Store) {
     let (updated, mut updates) = mpsc::channel(1);
     let kv = store.client().await;
     let update = async move {
         for n in 0..5 {
             let put = |key| Put::new(key, n.to_string());
-            kv.txn(Txn::new().and_then(KEYS.map(put))).await.expect(THERE);
-            updated.send(()).await.expect("somebody reads");
+            kv.txn(Txn::new().and_then(KEYS.map(put))).await.expect(AVAILABLE);
+            updated.send(()).await.expect("a reader receives it");
         }
     };
     let read = async {
@@ -137,7 +140,8 @@ pub(super) async fn stm_serialize(store: Store) {
             if updates.recv().await.is_none() {
                 break;
             }
-            let reader = stm(store.client_of(member).await).isolation(Isolation::Serializable);
+            let reader =
+                Stm::new(&store.client_of(member).await).isolation(Isolation::Serializable);
             readers.spawn(async move {
                 let read = reader.run(async |tx| {
                     let mut seen = Vec::new();
@@ -153,20 +157,20 @@ pub(super) async fn stm_serialize(store: Store) {
         }
         readers.join_all().await
     };
-    let ((), read) = soon(async { tokio::join!(update, read) }).await;
+    let ((), read) = in_time(async { tokio::join!(update, read) }).await;
     assert_eq!(read.len(), 5);
     for read in read {
-        read.expect(THERE);
+        read.expect(AVAILABLE);
     }
 }
 
-/// A key that was read is deleted before the commit: there is exactly one more attempt.
+/// Deleting a key that was read, before the commit, costs exactly one more attempt.
 pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
     let kv = store.client().await;
-    let put = kv.put("foo", "bar").await.expect(THERE);
+    let put = kv.put("foo", "bar").await.expect(AVAILABLE);
     let other = store.client().await;
     let mut attempts = 0;
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
         attempts += 1;
         tx.get("foo").await?;
@@ -176,26 +180,26 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
         tx.put("foo2", "bar2");
         Ok::<_, Error>(())
     });
-    let receipt = run.await.expect(THERE).receipt;
-    assert_eq!((attempts, receipt.attempts), (2, 2));
-    let conflict = &receipt.conflicts[0];
-    assert_eq!((conflict.seen, conflict.found), (put.header.revision, Revision::ZERO));
-    assert_eq!(value(&*kv, "foo2").await.as_deref(), Some("bar2"));
+    let info = run.await.expect(AVAILABLE).info;
+    assert_eq!((attempts, info.attempts), (2, 2));
+    let conflict = &info.conflicts[0];
+    assert_eq!((conflict.seen, conflict.found), (Some(put.header.revision), None));
+    assert_eq!(value(&kv, "foo2").await.as_deref(), Some("bar2"));
 }
 
-/// A key that is written unread, and changed after the one that is read, is no conflict.
+/// A blind write of a key that was changed after the first read is no conflict.
 pub(super) async fn stm_serializable_snapshot_put(store: Store) {
     let kv = store.client().await;
-    kv.put("a", "0").await.expect(THERE);
-    let stm = stm(Arc::clone(&kv)).isolation(Isolation::SerializableSnapshot);
+    kv.put("a", "0").await.expect(AVAILABLE);
+    let stm = Stm::new(&kv).isolation(Isolation::SerializableSnapshot);
     for _ in 0..2 {
         let committed = stm.run(async |tx| {
             tx.get("a").await?;
             tx.put("b", "1");
             Ok::<_, Error>(())
         });
-        assert_eq!(committed.await.expect(THERE).receipt.attempts, 1);
+        assert_eq!(committed.await.expect(AVAILABLE).info.attempts, 1);
     }
-    let b = kv.get("b").await.expect(THERE).expect("put above");
+    let b = kv.get("b").await.expect(AVAILABLE).expect("put above");
     assert_eq!(b.version, 2);
 }

@@ -1,106 +1,114 @@
-//! A client: a session, what is held on it, and what still waits.
+//! A client of a script: its session, its holds, and its commands that still wait.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use coord_core::{FencingToken, LeaseId, Session, SessionBuilder, SessionState, stm};
-use coord_mem::MemBackend;
-use coord_testkit::{Calls, Fate, Intercept};
+use coord_core::{
+    Session, Stm,
+    kv::{FencingToken, LeaseId},
+    session::{SessionBuilder, SessionState},
+};
+use coord_testkit::{Action, Calls, Intercept};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::command::{Command, Said};
+use crate::command::{Command, CommandLine};
 use crate::held::Held;
 use crate::log::Log;
 use crate::network::Network;
-use crate::work::{Failure, Hands, Work};
+use crate::work::{ClientState, Failure, Work};
 
-/// A process with a session of its own.
+/// A process with its own session.
 pub(crate) struct Client {
     network: Network,
-    hands: Hands,
-    /// What the client was told to do, in order; some of it may still wait.
+    state: ClientState,
+    /// The commands that the client has started, in order. Some may still wait.
     jobs: Vec<Job>,
-    /// Runs the jobs, which end with it.
+    /// The tasks of the jobs, which are aborted when this is dropped.
     tasks: JoinSet<()>,
 }
 
-/// A command that was begun.
+/// A command that was started.
 struct Job {
-    what: String,
+    text: String,
     task: AbortHandle,
 }
 
-/// What became of a command: done, failed, or neither yet.
-pub(crate) struct Answer {
-    /// What there is to say while there is no answer.
-    waits: String,
+/// The status of a started command: succeeded, failed or waiting.
+pub(crate) struct CommandStatus {
+    /// The line to print while the command waits.
+    waiting_line: String,
     succeeded: Arc<OnceLock<bool>>,
     log: Log,
 }
 
 impl Client {
-    /// Opens a session, on a new lease or on one that exists.
+    /// Opens a session, on a new lease or on an existing one.
     pub(crate) async fn open(
         name: &str,
-        store: &MemBackend,
+        store: &coord_core::Client,
         ttl: Duration,
         lease: Option<LeaseId>,
         log: Log,
     ) -> Result<Self, Failure> {
         let network = Network::new();
-        let backend = Arc::new(Intercept::new(store.clone(), network.clone()));
-        let builder = Session::builder(backend).ttl(ttl);
+        let intercept = Intercept::new(Arc::clone(store.backend()), network.clone());
+        let builder = Session::builder(&coord_core::Client::new(intercept)).ttl(ttl);
         let session = lease.into_iter().fold(builder, SessionBuilder::lease).open().await?;
         let (name, held, proclaimers) = (name.to_owned(), Held::default(), Arc::default());
         let go = Arc::new(Semaphore::new(0));
-        let once = stm(Arc::clone(session.backend())).exactly_once(&session);
-        let hands = Hands { name, session, held, proclaimers, go, once, log };
+        let once = Stm::new(session.client()).exactly_once(&session);
+        let state = ClientState { name, session, held, proclaimers, go, once, log };
         let mut tasks = JoinSet::new();
-        tasks.spawn(note_states(hands.session.subscribe(), hands.name.clone(), hands.log.clone()));
-        Ok(Self { network, hands, jobs: Vec::new(), tasks })
+        tasks.spawn(note_session_states(
+            state.session.subscribe(),
+            state.name.clone(),
+            state.log.clone(),
+        ));
+        Ok(Self { network, state, jobs: Vec::new(), tasks })
     }
 
     /// The lease of the session.
     pub(crate) fn lease(&self) -> LeaseId {
-        self.hands.session.lease_id()
+        self.state.session.lease_id()
     }
 
-    /// The fencing token of what is held.
+    /// The fencing token of the lock or leadership `name`.
     pub(crate) fn token(&self, name: &str) -> Result<FencingToken, String> {
-        Ok(self.hands.held.of(name)?.token())
+        Ok(self.state.held.get(name)?.token())
     }
 
-    /// What was sent since the last time.
+    /// Removes and returns the requests sent since the last call.
     pub(crate) fn requests(&self) -> Calls {
-        self.network.record.take()
+        self.network.recorder.take()
     }
 
-    /// The end of the process: its tasks stop, and what dropping them would send is never sent.
+    /// Crashes the process: its tasks are aborted, and no request that their drop makes is sent.
     pub(crate) fn crash(self) {
-        self.network.set(Fate::Hang);
+        self.network.set(Action::Hang);
     }
 
-    /// Does a command, or begins it: then there will be an answer.
-    pub(crate) fn obey(&mut self, said: &Said) -> Result<Option<Answer>, Failure> {
-        match &said.command {
-            Command::Go => self.hands.go.add_permits(1),
-            Command::Mute => self.network.set(Fate::LoseReply),
-            Command::Cut => self.network.set(Fate::LoseRequest),
-            Command::Delay(secs) => self.network.set(Fate::Late(Duration::from_secs(*secs))),
+    /// Runs a command. If it may wait, starts it in the background and returns its status.
+    pub(crate) fn run(&mut self, line: &CommandLine) -> Result<Option<CommandStatus>, Failure> {
+        match &line.command {
+            Command::Go => self.state.go.add_permits(1),
+            Command::Mute => self.network.set(Action::DropResponse),
+            Command::Cut => self.network.set(Action::DropRequest),
+            Command::Delay(secs) => self.network.set(Action::Delay(Duration::from_secs(*secs))),
             Command::Deafen => self.network.silence(true),
             Command::Mend => {
-                self.network.set(Fate::Pass);
+                self.network.set(Action::Pass);
                 self.network.silence(false);
             }
             Command::Cancel => self.cancel()?,
             command => {
-                if let Command::Unlock(of) | Command::Resign(of) | Command::Drop(of) = command {
-                    // Whoever gives it up does not wait for its loss any more.
-                    self.abort(&format!("lost {of}"));
+                if let Command::Unlock(name) | Command::Resign(name) | Command::Drop(name) = command
+                {
+                    // Waiting for the loss of a hold would keep it from being released.
+                    self.abort(&format!("lost {name}"));
                 }
-                let work = self.hands.clone().work(command.clone())?;
-                return Ok(Some(self.begin(said.text.clone(), work)));
+                let work = self.state.clone().work(command.clone())?;
+                return Ok(Some(self.start(line.text.clone(), work)));
             }
         }
         Ok(None)
@@ -111,50 +119,51 @@ impl Client {
         let waiting = self.jobs.iter().rfind(|job| !job.task.is_finished());
         let job = waiting.ok_or("no command of this client waits")?;
         job.task.abort();
-        self.hands.log.note(&format!("{}: gives up ({})", self.hands.name, job.what));
+        self.state.log.note(&format!("{}: gives up ({})", self.state.name, job.text));
         Ok(())
     }
 
-    fn abort(&self, what: &str) {
-        self.jobs.iter().filter(|job| job.what == what).for_each(|job| job.task.abort());
+    fn abort(&self, text: &str) {
+        self.jobs.iter().filter(|job| job.text == text).for_each(|job| job.task.abort());
     }
 
-    /// Begins a piece of work, which tells what became of it.
-    fn begin(&mut self, what: String, work: Work) -> Answer {
-        let Hands { name, log, .. } = self.hands.clone();
-        let waits = format!("{name}: waits ({what})");
+    /// Starts the work of a command in the background. Its result is printed when it is done.
+    fn start(&mut self, text: String, work: Work) -> CommandStatus {
+        let ClientState { name, log, .. } = self.state.clone();
+        let waiting_line = format!("{name}: waits ({text})");
         let succeeded = Arc::new(OnceLock::new());
-        let answer = Answer { waits, succeeded: Arc::clone(&succeeded), log: log.clone() };
-        let command = what.clone();
+        let status =
+            CommandStatus { waiting_line, succeeded: Arc::clone(&succeeded), log: log.clone() };
+        let command = text.clone();
         let task = self.tasks.spawn(async move {
             let result = work.await;
-            succeeded.set(result.is_ok()).expect("there is one answer");
+            succeeded.set(result.is_ok()).expect("a command has one result");
             match result {
                 Ok(done) => log.note(&format!("{name}: {done}")),
                 Err(error) => log.note(&format!("{name}: failed ({command}): {error}")),
             }
         });
-        self.jobs.push(Job { what, task });
-        answer
+        self.jobs.push(Job { text, task });
+        status
     }
 }
 
-impl Answer {
+impl CommandStatus {
     /// Whether the command has failed.
     pub(crate) fn is_failure(&self) -> bool {
         self.succeeded.get() == Some(&false)
     }
 
-    /// Says so if there is no answer yet.
+    /// Prints that the command waits, if it does.
     pub(crate) fn note_if_waiting(&self) {
         if self.succeeded.get().is_none() {
-            self.log.note(&self.waits);
+            self.log.note(&self.waiting_line);
         }
     }
 }
 
-/// Notes every change of a session's state.
-async fn note_states(mut states: watch::Receiver<SessionState>, name: String, log: Log) {
+/// Prints every change of a session's state.
+async fn note_session_states(mut states: watch::Receiver<SessionState>, name: String, log: Log) {
     while states.changed().await.is_ok() {
         let state = *states.borrow_and_update();
         log.note(&format!("{name}: session {state}"));

@@ -2,13 +2,13 @@
 
 use std::error::Error;
 
-/// What a script can say.
+/// A command of a script.
 ///
-/// Most are a client's own, and have it as their prefix: `c1: lock m`. An operator's come last.
+/// Most are run by a client, which is their prefix: `c1: lock m`. An operator's commands come last.
 #[derive(Clone, Debug, goldenscript::Command)]
 pub(crate) enum Command {
-    /// `open ttl=10`, `open adopt=c1`: opens a session, whose former one, if any, is dropped; of so
-    /// many seconds, or on the lease that another client had.
+    /// `open ttl=10`, `open adopt=c1`: opens a session with this TTL in seconds, or on the lease of
+    /// another client. The client's previous session, if any, is dropped.
     Open {
         #[arg(key)]
         ttl: Option<u64>,
@@ -19,35 +19,35 @@ pub(crate) enum Command {
     Lock(String),
     /// `try_lock m`
     TryLock(String),
-    /// `unlock m`: confirmed.
+    /// `unlock m`: unlocks and waits for the confirmation.
     Unlock(String),
     /// `campaign e v`
     Campaign(String, String),
-    /// `proclaim e v`: by the leader, or by a candidate that waits.
+    /// `proclaim e v`: by the leader, or by a waiting candidate.
     Proclaim(String, String),
     /// `resign e`
     Resign(String),
-    /// `resume e`: takes up what a former owner of the lease has left.
+    /// `resume e`: resumes the candidacy that a previous owner of the lease has left.
     Resume(String),
-    /// `leader e`: who leads now.
+    /// `leader e`: reads the current leader.
     Leader(String),
-    /// `observe e`: who leads, from now on.
+    /// `observe e`: prints the leader now and at every change.
     Observe(String),
-    /// `drop m`: the guard, or the leadership, is dropped.
+    /// `drop m`: drops the guard or the leadership.
     Drop(String),
-    /// `cancel`: the future of the client's last command that still waits is dropped.
+    /// `cancel`: drops the future of the client's last command that still waits.
     Cancel,
-    /// `lost m`: waits until the lock, or the leadership, is lost.
+    /// `lost m`: waits until the lock or the leadership is lost.
     Lost(String),
-    /// `show m file`: shows the fencing token of m to a resource that is not in the store, and that
-    /// refuses any smaller than the largest it has seen.
+    /// `show m file`: presents the fencing token of m to a resource outside the store, which
+    /// refuses any token below the largest it has seen.
     Show(String, String),
     /// `put k v`
     Put(String, String),
     /// `get k`
     Get(String),
-    /// `write k v under=m`: a transaction that is applied only if the lock, or the leadership,
-    /// is still held.
+    /// `write k v under=m`: a transaction that is applied only if the lock or the leadership is
+    /// still held.
     Write {
         key: String,
         value: String,
@@ -55,8 +55,10 @@ pub(crate) enum Command {
         under: String,
     },
     /// `run get x add y 5`: a transaction of these steps, at `level=serializable`, after
-    /// `prefetch="x y"`; with `once=true` it leaves a marker. The steps are those of
-    /// [`Step`](crate::transaction::Step); one of them, `pause`, waits for `go`.
+    /// `prefetch="x y"`; with `once=true` it has an idempotency key. [`Step`] lists the steps; the
+    /// step `pause` waits for the command `go`.
+    ///
+    /// [`Step`]: crate::transaction::Step
     Run {
         steps: Vec<String>,
         #[arg(key)]
@@ -66,52 +68,52 @@ pub(crate) enum Command {
         #[arg(key, optional)]
         once: bool,
     },
-    /// `go`: the client's transaction that has paused first goes on.
+    /// `go`: the transaction that paused first continues.
     Go,
-    /// `orphan`: the session ends, and leaves its lease behind.
+    /// `orphan`: ends the session and leaves its lease to an adopter.
     Orphan,
-    /// `close`: the session ends.
+    /// `close`: closes the session.
     Close,
-    /// `crash`: the process is gone, in the middle of whatever it did. Nothing it would send
-    /// reaches anybody any more.
+    /// `crash`: ends the process. Requests that it would still send do not reach the store.
     Crash,
-    /// `cut`: the client's requests are lost from now on, and it is told so at once, as by a
-    /// refused connection.
+    /// `cut`: from now on the client's requests are dropped, and fail at once as on a refused
+    /// connection.
     Cut,
-    /// `delay 15`: the client's requests are under way for so many seconds from now on. This is how
-    /// a script suspends a process that was about to send something: on a clock that all share it
-    /// is not the process that can be late, but what it sends can.
+    /// `delay 15`: from now on the client's requests arrive after this delay in seconds. A script
+    /// models a suspended process in this way: all clients share one clock, so that the process
+    /// itself cannot be delayed, but its requests can.
     Delay(u64),
-    /// `deafen`: the client's watches fall silent, which no backend should let happen.
+    /// `deafen`: from now on the client's watches deliver nothing and report no error, which no
+    /// backend should let happen.
     Deafen,
-    /// `mute`: the client's requests arrive from now on, and their answers are lost, which it is
-    /// told at once.
+    /// `mute`: from now on the client's requests are applied, their responses are dropped, and the
+    /// client receives an error at once.
     Mute,
-    /// `mend`: none of the four any more.
+    /// `mend`: ends the faults of `cut`, `delay`, `deafen` and `mute`.
     Mend,
 
-    // What follows is an operator's work at the store. A prefix says whom it hits.
-    /// `c1: revoke`: the client's lease.
+    // The commands below are an operator's, on the store. A prefix names the affected client.
+    /// `c1: revoke`: revokes the client's lease.
     Revoke,
-    /// `c1: delete_key m`: what the client has in the line m.
+    /// `c1: delete_key m`: deletes the client's key in the wait queue m.
     DeleteKey(String),
-    /// `compact`: forgets all history.
+    /// `compact`: compacts all history.
     Compact,
-    /// `advance 5`: so many seconds pass.
+    /// `advance 5`: advances the clock by this many seconds.
     Advance(u64),
-    /// `line m`: who stands in it, in order.
+    /// `line m`: prints the clients in the wait queue m, in order.
     Line(String),
-    /// `revision`: that of the store.
+    /// `revision`: prints the store's revision.
     Revision,
 }
 
-/// A command, and the words in which it was given.
-pub(crate) struct Said {
+/// A command with its source text.
+pub(crate) struct CommandLine {
     pub(crate) command: Command,
     pub(crate) text: String,
 }
 
-impl TryFrom<&goldenscript::Command> for Said {
+impl TryFrom<&goldenscript::Command> for CommandLine {
     type Error = Box<dyn Error>;
 
     fn try_from(raw: &goldenscript::Command) -> Result<Self, Self::Error> {

@@ -1,19 +1,22 @@
-//! What a client holds, by name: locks, and the leadership of elections.
+//! The locks and leaderships that a client holds, by name.
 
 use std::sync::{Arc, Mutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::{
-    FencingToken, Leadership, LossReason, MutexGuard, PrimitiveError, Txn, TxnResponse,
+    election::Leadership,
+    error::{LossReason, PrimitiveError},
+    kv::{FencingToken, Txn, TxnResponse},
+    mutex::MutexGuard,
 };
 use tokio::task::yield_now;
 
-/// Either of the two: they are lost in the same way, and guard transactions in the same way.
+/// A held lock or leadership. Both can be lost, and both guard transactions.
 pub(crate) enum Hold {
     Lock(MutexGuard),
     Lead(Leadership),
 }
 
-/// Everything held, oldest first. Clones are handles to it.
+/// Everything that a client holds, oldest first. Clones are handles to it.
 #[derive(Clone, Default)]
 pub(crate) struct Held {
     holds: Arc<Mutex<Named>>,
@@ -43,9 +46,9 @@ impl Hold {
         }
     }
 
-    pub(crate) async fn give_up(self) -> Result<(), PrimitiveError> {
+    pub(crate) async fn release(self) -> Result<(), PrimitiveError> {
         match self {
-            Self::Lock(guard) => guard.unlock().await,
+            Self::Lock(guard) => Ok(guard.unlock().await?),
             Self::Lead(leadership) => Ok(leadership.resign().await?),
         }
     }
@@ -56,21 +59,21 @@ impl Held {
         self.holds().push((name.to_owned(), Arc::new(hold)));
     }
 
-    /// The oldest of this name, to be used where it is.
-    pub(crate) fn of(&self, name: &str) -> Result<Arc<Hold>, String> {
+    /// The oldest hold of this name, which stays in place.
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Hold>, String> {
         let holds = self.holds();
-        let hold = holds.iter().find(|(of, _)| of == name).map(|(_, hold)| Arc::clone(hold));
+        let hold = holds.iter().find(|(held, _)| held == name).map(|(_, hold)| Arc::clone(hold));
         hold.ok_or_else(|| format!("holds no {name}"))
     }
 
-    /// Takes the oldest of this name out, as soon as nobody uses it any more.
+    /// Removes the oldest hold of this name and returns it once no other command uses it.
     pub(crate) async fn take(&self, name: &str) -> Result<Hold, String> {
-        let mut hold = self.of(name)?;
+        let mut hold = self.get(name)?;
         self.holds().retain(|(_, other)| !Arc::ptr_eq(&hold, other));
         loop {
             match Arc::try_unwrap(hold) {
                 Ok(hold) => return Ok(hold),
-                Err(used) => hold = used,
+                Err(shared) => hold = shared,
             }
             yield_now().await;
         }

@@ -1,53 +1,53 @@
-//! What happened in a step, line by line.
+//! The transcript of a step: its lines in the order of events.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Opens each line: what stands before it was put there by goldenscript.
-pub(crate) const MARK: char = '\u{1}';
+/// The first character of each line; goldenscript adds its prefix before it.
+pub(crate) const LINE_START: char = '\u{1}';
 
-/// What happens in less time after a command, happens at once.
-const MOMENT: Duration = Duration::from_millis(100);
+/// A line that is printed within this time after a command has no timestamp.
+const UNTIMED_WITHIN: Duration = Duration::from_millis(100);
 
-/// The lines of a step, in the order in which things happened. Clones are handles to it.
+/// The transcript of the current step. Clones are handles to it.
 #[derive(Clone)]
 pub(crate) struct Log {
-    /// When the script began.
-    began: Instant,
+    /// The start of the script.
+    started: Instant,
     step: Arc<Mutex<Step>>,
 }
 
 struct Step {
-    began: Instant,
+    started: Instant,
     lines: Vec<String>,
 }
 
 impl Log {
-    /// A log whose first step begins now.
+    /// Creates a log; the script and its first step start now.
     pub(crate) fn new() -> Self {
-        let began = Instant::now();
-        Self { began, step: Arc::new(Mutex::new(Step { began, lines: Vec::new() })) }
+        let started = Instant::now();
+        Self { started, step: Arc::new(Mutex::new(Step { started, lines: Vec::new() })) }
     }
 
-    /// Begins a step.
-    pub(crate) fn begin(&self) {
-        self.step().began = Instant::now();
+    /// Starts a step.
+    pub(crate) fn start_step(&self) {
+        self.step().started = Instant::now();
     }
 
-    /// Notes that something happened; with the time, if time has passed since the step began.
-    pub(crate) fn note(&self, what: &str) {
+    /// Adds a line, with a timestamp if time has passed since the step started.
+    pub(crate) fn note(&self, text: &str) {
         let mut step = self.step();
-        let line = if step.began.elapsed() < MOMENT {
-            format!("{MARK}{what}")
+        let line = if step.started.elapsed() < UNTIMED_WITHIN {
+            format!("{LINE_START}{text}")
         } else {
-            format!("{MARK}{:4.1} s  {what}", self.began.elapsed().as_secs_f64())
+            format!("{LINE_START}{:4.1} s  {text}", self.started.elapsed().as_secs_f64())
         };
         step.lines.push(line);
     }
 
-    /// All lines since the last time, which are forgotten.
+    /// Removes and returns all lines.
     pub(crate) fn take(&self) -> String {
         std::mem::take(&mut self.step().lines).join("\n")
     }

@@ -1,11 +1,11 @@
-//! Golden scripts: stories to be read, with what came of them.
+//! The runner of the golden scripts: scenarios in plain text, with their recorded transcripts.
 //!
-//! A script is a text file under `tests/scripts/`, `<area>/<scenario>`. It opens with a comment
-//! that tells the story and why its end is to be expected. Then come steps: commands, and below
-//! `---` what they led to, which nobody wrote by hand.
+//! A script is a text file `tests/scripts/<area>/<scenario>`. It starts with a comment that states
+//! the scenario and the reason for its result. Then come steps: commands and, below `---`, the
+//! lines that they printed, which the runner generates.
 //!
 //! ```text
-//! # Whoever comes first is served first.
+//! # The lock is granted in the order of requests.
 //! c1: lock m
 //! c2: lock m
 //! ---
@@ -18,17 +18,18 @@
 //! c2: locked m, token 3
 //! ```
 //!
-//! `c1:` is a client: a process with a session of its own on the store that all share, a
-//! `MemBackend`. Its first command opens the session, with 10 s to live. What the commands are is
-//! told in [`command`]. A command that has to wait goes on in the background. After each command
-//! everything happens that takes no more than a moment, and is printed in the order in which it
-//! did. What happens in the course of an `advance` has the time before it, since the script began.
+//! `c1:` is a client: a process with its own session on a shared `MemBackend`. Its first command
+//! opens the session, with a TTL of 10 s. [`command`] lists the commands. A command that has to
+//! wait continues in the background. After each command, the runner runs every task until all are
+//! idle, and prints what happened, in order. A line that is printed during an `advance` starts with
+//! the time since the start of the script.
 //!
-//! `!` before a command says that it fails. `[requests]` behind one prints what each client sent
-//! during it.
+//! `!` before a command marks it as expected to fail. `[requests]` after a command prints the
+//! requests that each client sent during it.
 //!
 //! `cargo test -p coord-tests --test scripts mutex/` runs the scripts of an area. With
-//! `UPDATE_GOLDENFILES=1` the scripts are written instead of checked: then read what changed.
+//! `UPDATE_GOLDENFILES=1`, the runner writes the transcripts instead of comparing them: review the
+//! changes then.
 
 mod client;
 mod command;
@@ -45,7 +46,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use log::MARK;
+use log::LINE_START;
 use world::Script;
 
 fn main() -> ExitCode {
@@ -54,37 +55,39 @@ fn main() -> ExitCode {
     scripts.sort();
     assert!(!scripts.is_empty(), "no scripts in {}", folder.display());
     let trials = scripts.into_iter().map(|path| {
-        let name = path.strip_prefix(&folder).expect("it is in there").display().to_string();
+        let name =
+            path.strip_prefix(&folder).expect("the path is in the folder").display().to_string();
         Trial::test(name, move || check(&path))
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-/// The files below a folder.
+/// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("the folder can be read");
     let paths = entries.map(|entry| entry.expect("the folder can be read").path());
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Runs a script, and compares it with itself.
+/// Runs a script and compares its transcript with the file, or rewrites the file.
 fn check(path: &Path) -> Result<(), Failed> {
     let script = std::fs::read_to_string(path)?;
     if !script.starts_with("# ") {
-        return Err("a script opens with its story".into());
+        return Err("a script must start with a comment, `# `, that states its scenario".into());
     }
     let output = goldenscript::generate(&mut Script::new()?, &script);
-    let output = output.map_err(|error| unmarked(&error.to_string()))?;
+    let output = output.map_err(|error| without_prefixes(&error.to_string()))?;
     let (folder, name) = (path.parent().ok_or("no folder")?, path.file_name().ok_or("no name")?);
-    // It compares when it is dropped, or writes if it was told to.
+    // The mint compares or writes the file when it is dropped.
     let mut mint = goldenfile::Mint::new(folder);
-    mint.new_goldenfile(name)?.write_all(unmarked(&output).as_bytes())?;
+    mint.new_goldenfile(name)?.write_all(without_prefixes(&output).as_bytes())?;
     Ok(())
 }
 
-/// Takes away what goldenscript has put before the lines of an answer: the client whose command it
-/// was. Our lines tell themselves whom they are about, which may be another.
-fn unmarked(output: &str) -> String {
-    let line = |line: &str| line.rsplit(MARK).next().unwrap_or_default().to_owned() + "\n";
+/// Removes the client name that goldenscript prefixes to each printed line.
+///
+/// Each line already names its client, which may be another than the one that ran the command.
+fn without_prefixes(output: &str) -> String {
+    let line = |line: &str| line.rsplit(LINE_START).next().unwrap_or_default().to_owned() + "\n";
     output.lines().map(line).collect()
 }

@@ -1,48 +1,48 @@
-//! What lies between a client and the store.
+//! The network between a client and the store, whose faults the commands of a script set.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coord_core::WatchBatch;
-use coord_testkit::{Call, Fate, Record, Rule};
+use coord_core::kv::WatchBatch;
+use coord_testkit::{Action, Call, Recorder, Rule};
 
-/// A rule that remembers every call, and lets all meet the same fate, which can be changed. Clones
-/// are handles to it.
+/// A rule that records every call and performs one action on all of them, which can be changed.
+/// Clones are handles to it.
 ///
-/// Calls and watches are apart: a watch goes on to deliver when calls are lost, and is silenced on
-/// its own.
+/// The action does not affect watches: they keep delivering while calls are dropped, and are
+/// silenced separately.
 #[derive(Clone)]
 pub(crate) struct Network {
-    pub(crate) record: Record,
-    fate: Arc<Mutex<Fate>>,
+    pub(crate) recorder: Recorder,
+    action: Arc<Mutex<Action>>,
     silent: Arc<AtomicBool>,
 }
 
 impl Network {
-    /// A network on which nothing is lost.
+    /// A network without faults.
     pub(crate) fn new() -> Self {
-        let fate = Arc::new(Mutex::new(Fate::Pass));
-        Self { record: Record::new(), fate, silent: Arc::default() }
+        let action = Arc::new(Mutex::new(Action::Pass));
+        Self { recorder: Recorder::new(), action, silent: Arc::default() }
     }
 
-    /// What becomes of calls from now on.
-    pub(crate) fn set(&self, fate: Fate) {
-        *self.current() = fate;
+    /// Sets the action for all later calls.
+    pub(crate) fn set(&self, action: Action) {
+        *self.current() = action;
     }
 
-    /// What watches tell from now on is lost, or is not.
+    /// Sets whether watches deliver nothing from now on.
     pub(crate) fn silence(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
     }
 
-    fn current(&self) -> MutexGuard<'_, Fate> {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> MutexGuard<'_, Action> {
+        self.action.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Rule for Network {
-    fn fate(&self, call: &Call) -> Fate {
-        self.record.fate(call);
+    fn action(&self, call: &Call) -> Action {
+        self.recorder.action(call);
         self.current().clone()
     }
 

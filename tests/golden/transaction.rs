@@ -1,10 +1,16 @@
-//! What the transactions of a script do.
+//! The transactions of a script: their steps, and how they are run.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use coord_core::stm::{Conflict, Hooks, Retry, Transaction};
-use coord_core::{Isolation, KeyRange, Stm};
+use coord_core::Stm;
+use coord_core::kv::KeyRange;
+use coord_core::stm::{Isolation, Retry, Transaction};
 use tokio::sync::Semaphore;
+use tracing::field::{Field, Visit};
+use tracing::instrument::WithSubscriber as _;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::log::Log;
 use crate::work::Failure;
@@ -14,23 +20,23 @@ use crate::work::Failure;
 pub(crate) enum Step {
     /// `get k`
     Get(String),
-    /// `range p/`: the keys that begin so.
+    /// `range p/`: reads the keys with this prefix.
     Range(String),
-    /// `both k l`: gives up unless both are there.
+    /// `both k l`: aborts the transaction unless both keys exist.
     Both(String, String),
     /// `put k v`
     Put(String, String),
-    /// `add k n`: reads a number, zero if there is none, and puts one that is n more.
+    /// `add k n`: reads a number, zero if the key is absent, and puts the number plus n.
     Add(String, i64),
-    /// `take k n`: likewise, n less.
+    /// `take k n`: reads a number likewise, and puts the number minus n.
     Take(String, i64),
     /// `delete k`
     Delete(String),
-    /// `pause`: waits for a `go`.
+    /// `pause`: waits for the command `go`.
     Pause,
 }
 
-/// The steps of a transaction, and what they need.
+/// A transaction to run: its steps and the state that they use.
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) steps: Vec<Step>,
@@ -38,12 +44,13 @@ pub(crate) struct Program {
     pub(crate) log: Log,
 }
 
-/// The steps that these words are.
+/// Parses the steps of a transaction.
 pub(crate) fn steps(words: &[String]) -> Result<Vec<Step>, Failure> {
     let mut words = words.iter().cloned();
     let mut steps = Vec::new();
     while let Some(verb) = words.next() {
-        let mut word = || words.next().ok_or_else(|| format!("{verb} what?"));
+        let mut word =
+            || words.next().ok_or_else(|| format!("step {verb}: an argument is missing"));
         steps.push(match &verb[..] {
             "get" => Step::Get(word()?),
             "range" => Step::Range(word()?),
@@ -53,40 +60,46 @@ pub(crate) fn steps(words: &[String]) -> Result<Vec<Step>, Failure> {
             "take" => Step::Take(word()?, word()?.parse()?),
             "delete" => Step::Delete(word()?),
             "pause" => Step::Pause,
-            other => return Err(format!("no step of a transaction: {other}").into()),
+            other => {
+                return Err(format!(
+                    "unknown step {other}: see `Step` in tests/golden/transaction.rs"
+                )
+                .into());
+            }
         });
     }
     Ok(steps)
 }
 
-/// The level of this name.
+/// Parses an isolation level.
 pub(crate) fn level(name: &str) -> Result<Isolation, Failure> {
     use Isolation::{ReadCommitted, RepeatableReads, Serializable, SerializableSnapshot};
     let all = [SerializableSnapshot, Serializable, RepeatableReads, ReadCommitted];
     let level = all.into_iter().find(|level| level.to_string() == name);
-    Ok(level.ok_or_else(|| format!("no such level: {name}"))?)
+    Ok(level.ok_or_else(|| format!("unknown isolation level {name}"))?)
 }
 
 impl Program {
-    /// Runs the transaction, and tells what became of it.
+    /// Runs the transaction and returns the line to print.
     pub(crate) async fn run(self, stm: Stm) -> Result<String, Failure> {
-        let notes = Notes { name: self.name.clone(), log: self.log.clone() };
-        // Paused alike in every run of the script.
+        let conflict_log = ConflictLog { name: self.name.clone(), log: self.log.clone() };
+        // A fixed seed, so that every run of the script has the same backoff.
         let retry = Retry { seed: Some(0), ..Retry::default() };
-        let stm = stm.retry(retry).hooks(Arc::new(notes));
-        let run = stm.run(async move |tx| self.attempt(tx).await).await;
+        let stm = stm.retry(retry);
+        let run = stm.run(async move |tx| self.attempt(tx).await);
+        let run = run.with_subscriber(tracing_subscriber::registry().with(conflict_log)).await;
         let committed = run.map_err(|error| error.to_string())?;
-        let (receipt, wrote) = (committed.receipt, committed.value);
+        let (info, wrote) = (committed.info, committed.value);
         let what = if wrote { "committed at" } else { "has read as of" };
-        let attempt = match receipt.attempts {
+        let attempt = match info.attempts {
             1 => String::new(),
             n => format!(", attempt {n}"),
         };
-        let marker = if receipt.resolved { ", as its marker tells" } else { "" };
-        Ok(format!("{what} revision {}{attempt}{marker}", receipt.revision))
+        let resolved = if info.resolved { ", as its marker tells" } else { "" };
+        Ok(format!("{what} revision {}{attempt}{resolved}", info.revision))
     }
 
-    /// Takes the steps, and tells whether any was to write.
+    /// Runs the steps. Returns whether any of them writes.
     async fn attempt(&self, tx: &mut Transaction) -> Result<bool, Failure> {
         let mut wrote = false;
         for step in &self.steps {
@@ -137,16 +150,52 @@ impl Program {
     }
 }
 
-/// Notes the conflicts of a transaction.
-struct Notes {
+/// Prints the conflicts of a transaction when they happen, from its log lines: an aborted or
+/// unfinished transaction does not return them.
+struct ConflictLog {
     name: String,
     log: Log,
 }
 
-impl Hooks for Notes {
-    fn conflicted(&self, attempt: u32, conflicts: &[Conflict]) {
-        let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
-        let conflicts = conflicts.join(", ");
-        self.log.note(&format!("{}: attempt {attempt} conflicts: {conflicts}", self.name));
+impl<S: Subscriber> Layer<S> for ConflictLog {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut conflict = ConflictFields::default();
+        event.record(&mut conflict);
+        let ConflictFields { message, attempt, count, first } = conflict;
+        if message == "transaction conflicted" {
+            let more = match count {
+                1 => String::new(),
+                n => format!(", {} more", n - 1),
+            };
+            let name = &self.name;
+            self.log.note(&format!("{name}: attempt {attempt} conflicts: {first}{more}"));
+        }
+    }
+}
+
+/// The fields of the log line of a conflict.
+#[derive(Default)]
+struct ConflictFields {
+    message: String,
+    attempt: u64,
+    count: u64,
+    first: String,
+}
+
+impl Visit for ConflictFields {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "attempt" => self.attempt = value,
+            "count" => self.count = value,
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "first" => self.first = format!("{value:?}"),
+            _ => {}
+        }
     }
 }

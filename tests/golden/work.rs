@@ -1,4 +1,4 @@
-//! What the commands of a client do.
+//! The implementation of the commands of a client.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError};
 
 use coord_core::election::{Candidate, Proclaimer};
 use coord_core::{
-    Election, Isolation, KvBackendExt as _, Leader, Mutex, MutexGuard, Put, Session, Stm, Txn, stm,
+    Election, Mutex, Session, Stm,
+    election::Leader,
+    kv::{Put, Txn},
+    mutex::MutexGuard,
+    stm::Isolation,
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -19,36 +23,36 @@ use crate::transaction::{self, Program};
 /// Why a command failed.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
-/// What a command does, and what there is to say when it is done.
-pub(crate) type Work = BoxFuture<'static, Done>;
+/// The future of a command. Its output is the line to print.
+pub(crate) type Work = BoxFuture<'static, Output>;
 
-type Done = Result<String, Failure>;
+type Output = Result<String, Failure>;
 
-/// What a client works with. Clones are handles to the same.
+/// The state that the commands of a client share. Clones are handles to it.
 #[derive(Clone)]
-pub(crate) struct Hands {
+pub(crate) struct ClientState {
     pub(crate) name: String,
     pub(crate) session: Session,
     pub(crate) held: Held,
-    /// By election: of the last campaign.
+    /// The proclaimer of the last campaign, by election.
     pub(crate) proclaimers: Arc<StdMutex<BTreeMap<String, Proclaimer>>>,
-    /// What paused transactions wait for.
+    /// Permits to continue, one for each paused transaction.
     pub(crate) go: Arc<Semaphore>,
-    /// Transactions that leave markers, which they share.
+    /// Runs transactions with idempotency keys, which they share.
     pub(crate) once: Stm,
     pub(crate) log: Log,
 }
 
-impl Hands {
-    /// The work to be done for a command.
+impl ClientState {
+    /// The work of a command.
     pub(crate) fn work(self, command: Command) -> Result<Work, Failure> {
         Ok(match command {
             Command::Lock(name) => Box::pin(self.lock(name)),
             Command::TryLock(name) => Box::pin(self.try_lock(name)),
-            Command::Unlock(name) => Box::pin(self.give_up(name, "unlocked")),
+            Command::Unlock(name) => Box::pin(self.release(name, "unlocked")),
             Command::Campaign(name, value) => Box::pin(self.campaign(name, value)),
             Command::Proclaim(name, value) => Box::pin(self.proclaim(name, value)),
-            Command::Resign(name) => Box::pin(self.give_up(name, "resigned")),
+            Command::Resign(name) => Box::pin(self.release(name, "resigned")),
             Command::Resume(name) => Box::pin(self.resume(name)),
             Command::Leader(name) => Box::pin(self.leader(name)),
             Command::Observe(name) => Box::pin(self.observe(name)),
@@ -58,7 +62,7 @@ impl Hands {
             Command::Get(key) => Box::pin(self.get(key)),
             Command::Write { key, value, under } => Box::pin(self.write(key, value, under)),
             Command::Run { steps, level, prefetch, once } => {
-                let plain = || stm(Arc::clone(self.session.backend()));
+                let plain = || Stm::new(self.session.client());
                 let stm = if once { self.once.clone() } else { plain() };
                 let level =
                     level.map_or(Ok(Isolation::default()), |name| transaction::level(&name))?;
@@ -74,12 +78,12 @@ impl Hands {
         })
     }
 
-    async fn lock(self, name: String) -> Done {
+    async fn lock(self, name: String) -> Output {
         let guard = Mutex::new(&self.session, name.clone()).lock().await?;
         Ok(self.locked(&name, guard))
     }
 
-    async fn try_lock(self, name: String) -> Done {
+    async fn try_lock(self, name: String) -> Output {
         match Mutex::new(&self.session, name.clone()).try_lock().await? {
             Some(guard) => Ok(self.locked(&name, guard)),
             None => Ok(format!("is refused {name}")),
@@ -92,19 +96,19 @@ impl Hands {
         format!("locked {name}, token {token}")
     }
 
-    async fn campaign(self, name: String, value: String) -> Done {
+    async fn campaign(self, name: String, value: String) -> Output {
         let candidate = Election::new(&self.session, name.clone()).enter(value).await?;
         self.elected(name, candidate).await
     }
 
-    async fn resume(self, name: String) -> Done {
+    async fn resume(self, name: String) -> Output {
         match Election::new(&self.session, name.clone()).resume().await? {
             Some(candidate) => self.elected(name, candidate).await,
             None => Ok(format!("finds nothing to resume of {name}")),
         }
     }
 
-    async fn elected(self, name: String, candidate: Candidate) -> Done {
+    async fn elected(self, name: String, candidate: Candidate) -> Output {
         self.proclaimers().insert(name.clone(), candidate.proclaimer());
         let leadership = candidate.elected().await?;
         let token = leadership.fencing_token();
@@ -112,7 +116,7 @@ impl Hands {
         Ok(format!("leads {name}, token {token}"))
     }
 
-    async fn proclaim(self, name: String, value: String) -> Done {
+    async fn proclaim(self, name: String, value: String) -> Output {
         let proclaimer = self.proclaimers().get(&name).cloned();
         proclaimer.ok_or("has not campaigned")?.proclaim(value.clone()).await?;
         Ok(format!("proclaimed {value}"))
@@ -122,66 +126,66 @@ impl Hands {
         self.proclaimers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn leader(self, name: String) -> Done {
+    async fn leader(self, name: String) -> Output {
         let leader = Election::new(&self.session, name.clone()).leader().await?;
-        Ok(leads(&name, leader.as_ref()))
+        Ok(leader_line(&name, leader.as_ref()))
     }
 
-    async fn observe(self, name: String) -> Done {
+    async fn observe(self, name: String) -> Output {
         let mut leaders = Election::new(&self.session, name.clone()).observe();
         while let Some(leader) = leaders.next().await {
-            let leads = leads(&name, leader?.as_ref());
-            self.log.note(&format!("{}: {leads}", self.name));
+            let line = leader_line(&name, leader?.as_ref());
+            self.log.note(&format!("{}: {line}", self.name));
         }
         Ok("sees no more".to_owned())
     }
 
-    async fn give_up(self, name: String, done: &str) -> Done {
-        self.held.take(&name).await?.give_up().await?;
+    async fn release(self, name: String, done: &str) -> Output {
+        self.held.take(&name).await?.release().await?;
         Ok(format!("{done} {name}"))
     }
 
-    async fn drop(self, name: String) -> Done {
+    async fn drop(self, name: String) -> Output {
         drop(self.held.take(&name).await?);
         Ok(format!("dropped {name}"))
     }
 
-    async fn lost(self, name: String) -> Done {
-        let reason = self.held.of(&name)?.lost().await;
+    async fn lost(self, name: String) -> Output {
+        let reason = self.held.get(&name)?.lost().await;
         Ok(format!("has lost {name}: {reason}"))
     }
 
-    async fn put(self, key: String, value: String) -> Done {
-        self.session.backend().put(key.clone(), value.clone()).await?;
+    async fn put(self, key: String, value: String) -> Output {
+        self.session.client().put(key.clone(), value.clone()).await?;
         Ok(format!("put {key} = {value}"))
     }
 
-    async fn get(self, key: String) -> Done {
-        Ok(match self.session.backend().get(key.clone()).await? {
+    async fn get(self, key: String) -> Output {
+        Ok(match self.session.client().get(key.clone()).await? {
             Some(kv) => format!("got {key} = {}", kv.value.escape_ascii()),
             None => format!("got no {key}"),
         })
     }
 
-    async fn write(self, key: String, value: String, under: String) -> Done {
+    async fn write(self, key: String, value: String, under: String) -> Output {
         let put = Put::new(key.clone(), value.clone());
-        self.held.of(&under)?.txn(Txn::new().and_then([put])).await?;
+        self.held.get(&under)?.txn(Txn::new().and_then([put])).await?;
         Ok(format!("wrote {key} = {value} under {under}"))
     }
 
-    async fn orphan(self) -> Done {
+    async fn orphan(self) -> Output {
         self.session.orphan().await?;
         Ok("left its lease to an heir".to_owned())
     }
 
-    async fn close(self) -> Done {
+    async fn close(self) -> Output {
         self.session.close().await?;
         Ok("closed its session".to_owned())
     }
 }
 
-/// Who leads, as somebody sees it.
-fn leads(name: &str, leader: Option<&Leader>) -> String {
+/// The line for the leader that a client sees.
+fn leader_line(name: &str, leader: Option<&Leader>) -> String {
     match leader {
         Some(leader) => {
             let (value, token) = (leader.value().escape_ascii(), leader.fencing_token());

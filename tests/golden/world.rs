@@ -1,39 +1,37 @@
-//! A store, its clients, and the steps of a script.
+//! The store and the clients of a script, and the commands that an operator runs on them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
-use coord_core::{
-    Compact, FencingToken, KvBackend as _, KvBackendExt as _, LeaseId, Range, Revision,
-};
+use coord_core::kv::{Compact, FencingToken, LeaseId, Range, Revision};
 use coord_mem::MemBackend;
 use goldenscript::{Context, Runner};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
-use crate::client::{Answer, Client};
-use crate::command::{Command, Said};
+use crate::client::{Client, CommandStatus};
+use crate::command::{Command, CommandLine};
 use crate::log::Log;
 use crate::work::Failure;
 
 type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
-/// How long a step takes at least, in which everything happens that needs no time.
-const DRAIN: Duration = Duration::from_millis(1);
+/// How long each step lasts, so that every task runs that needs no time.
+const STEP_DURATION: Duration = Duration::from_millis(1);
 
-/// Runs a script, on a clock of its own.
+/// Runs a script on its own paused clock.
 pub(crate) struct Script {
     runtime: Runtime,
     world: World,
 }
 
 struct World {
-    store: MemBackend,
+    store: coord_core::Client,
     clients: BTreeMap<String, Client>,
-    /// Who opened the session that a lease was granted to.
+    /// The client whose session a lease was granted to.
     owners: BTreeMap<LeaseId, String>,
-    /// The largest token that each resource has seen.
+    /// The largest fencing token that each external resource has seen.
     resources: BTreeMap<String, FencingToken>,
     log: Log,
 }
@@ -43,7 +41,7 @@ impl Script {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         let world = runtime.block_on(async {
             World {
-                store: MemBackend::builder().seed(0).build(),
+                store: coord_core::Client::new(MemBackend::builder().seed(0).build()),
                 clients: BTreeMap::new(),
                 owners: BTreeMap::new(),
                 resources: BTreeMap::new(),
@@ -55,61 +53,69 @@ impl Script {
 }
 
 impl Runner for Script {
-    type Command = Said;
+    type Command = CommandLine;
 
-    fn run(&mut self, said: &Said, context: &Context) -> Result<String, Box<dyn Error>> {
-        self.runtime.block_on(self.world.step(said, context)).map_err(|error| error as _)
+    fn run(&mut self, line: &CommandLine, context: &Context) -> Result<String, Box<dyn Error>> {
+        self.runtime.block_on(self.world.step(line, context)).map_err(|error| error as _)
     }
 }
 
 impl World {
-    /// Takes a step, and tells everything that happened in it.
-    async fn step(&mut self, said: &Said, context: &Context) -> Result<String> {
+    /// Runs a step and returns its lines.
+    async fn step(&mut self, line: &CommandLine, context: &Context) -> Result<String> {
         if let Some(tag) = context.tags.iter().find(|tag| *tag != "requests") {
-            return Err(format!("no such tag: {tag}").into());
+            return Err(format!("unknown tag [{tag}]: only [requests] exists").into());
         }
-        self.log.begin();
-        let obeyed = self.obey(said, context.prefix.as_deref()).await;
-        sleep(DRAIN).await;
-        let failed = match obeyed {
+        self.log.start_step();
+        let started = self.run(line, context.prefix.as_deref()).await;
+        sleep(STEP_DURATION).await;
+        let failed = match started {
             Ok(None) => false,
-            Ok(Some(answer)) => {
-                answer.note_if_waiting();
-                answer.is_failure()
+            Ok(Some(status)) => {
+                status.note_if_waiting();
+                status.is_failure()
             }
             Err(error) => {
-                let whose = context.prefix.as_ref().map(|name| format!("{name}: "));
-                self.log.note(&format!("{}failed: {error}", whose.unwrap_or_default()));
+                let prefix = context.prefix.as_ref().map(|name| format!("{name}: "));
+                self.log.note(&format!("{}failed: {error}", prefix.unwrap_or_default()));
                 true
             }
         };
-        // Of the whole step, so without a time.
-        self.log.begin();
+        // The requests belong to the whole step, so their lines have no timestamp.
+        self.log.start_step();
         self.note_requests(context.tags.contains("requests"));
         let lines = self.log.take();
         if failed { Err(lines.into()) } else { Ok(lines) }
     }
 
-    /// Has a command done, or begun, by whoever it is for.
-    async fn obey(&mut self, said: &Said, client: Option<&str>) -> Result<Option<Answer>> {
-        match &said.command {
+    /// Runs or starts a command, on the store or for a client.
+    async fn run(
+        &mut self,
+        line: &CommandLine,
+        client: Option<&str>,
+    ) -> Result<Option<CommandStatus>> {
+        match &line.command {
             Command::Advance(secs) => sleep(Duration::from_secs(*secs)).await,
             Command::Compact => self.compact().await?,
-            Command::Line(name) => self.note_line(name).await?,
+            Command::Line(name) => self.note_queue(name).await?,
             Command::Revision => {
                 let revision = self.revision().await?;
                 self.log.note(&format!("revision {revision}"));
             }
             _ => {
-                let name = client.ok_or("whose command is this? Put `c1: ` before it")?;
-                return self.obey_client(said, name).await;
+                let name = client.ok_or("the command needs a client: put `c1: ` before it")?;
+                return self.run_for_client(line, name).await;
             }
         }
         Ok(None)
     }
 
-    async fn obey_client(&mut self, said: &Said, name: &str) -> Result<Option<Answer>> {
-        match &said.command {
+    async fn run_for_client(
+        &mut self,
+        line: &CommandLine,
+        name: &str,
+    ) -> Result<Option<CommandStatus>> {
+        match &line.command {
             Command::Open { ttl, adopt } => {
                 let lease = adopt.as_ref().map(|name| self.lease_of(name)).transpose()?;
                 self.clients.remove(name);
@@ -120,12 +126,12 @@ impl World {
             Command::Revoke => {
                 self.store.lease_revoke(self.lease_of(name)?).await?;
             }
-            Command::DeleteKey(line) => self.delete_key(name, line).await?,
+            Command::DeleteKey(queue) => self.delete_key(name, queue).await?,
             _ => {
                 if !self.clients.contains_key(name) {
                     self.open(name, 10, None).await?;
                 }
-                return self.clients.get_mut(name).ok_or("no such client")?.obey(said);
+                return self.clients.get_mut(name).ok_or("no such client")?.run(line);
             }
         }
         Ok(None)
@@ -139,7 +145,7 @@ impl World {
         Ok(())
     }
 
-    /// The lease that was granted to a client last.
+    /// The lease that was last granted to a client.
     fn lease_of(&self, name: &str) -> Result<LeaseId> {
         let owner = self.owners.iter().rev().find(|(_, owner)| *owner == name);
         Ok(*owner.ok_or("this client had no lease")?.0)
@@ -156,8 +162,8 @@ impl World {
         Ok(())
     }
 
-    /// The keys of a line, in order, with whose they are.
-    async fn line(&self, name: &str) -> Result<Vec<(String, &str)>> {
+    /// The keys of a wait queue in order, each with its client.
+    async fn queue(&self, name: &str) -> Result<Vec<(String, &str)>> {
         let prefix = format!("{name}/");
         let mut kvs = self.store.get_prefix(prefix.clone()).await?;
         kvs.sort_by_key(|kv| kv.create_revision);
@@ -165,27 +171,27 @@ impl World {
             let owner = kv.lease.and_then(|lease| self.owners.get(&lease));
             (kv.key.escape_ascii().to_string(), owner.map_or("somebody", String::as_str))
         });
-        // What has another slash in it stands in a line below.
+        // A key with another slash belongs to the queue of a child name.
         Ok(keys.filter(|(key, _)| !key[prefix.len()..].contains('/')).collect())
     }
 
-    async fn note_line(&self, name: &str) -> Result {
-        let line = self.line(name).await?;
-        let names: Vec<_> = line.iter().map(|(_, name)| *name).collect();
+    async fn note_queue(&self, name: &str) -> Result {
+        let queue = self.queue(name).await?;
+        let names: Vec<_> = queue.iter().map(|(_, name)| *name).collect();
         let names = if names.is_empty() { "nobody".to_owned() } else { names.join(" ") };
         self.log.note(&format!("line {name}: {names}"));
         Ok(())
     }
 
-    async fn delete_key(&self, client: &str, line: &str) -> Result {
-        let keys = self.line(line).await?;
+    async fn delete_key(&self, client: &str, queue: &str) -> Result {
+        let keys = self.queue(queue).await?;
         let key = keys.into_iter().find(|(_, owner)| *owner == client);
         let (key, _) = key.ok_or("this client has no key there")?;
         self.store.delete(key).await?;
         Ok(())
     }
 
-    /// Shows a token to a resource that remembers the largest it has seen.
+    /// Presents a fencing token to a resource, which refuses a token below the largest it has seen.
     fn show(&mut self, client: &str, held: &str, resource: &str) -> Result {
         let token = self.clients.get(client).ok_or("no such client")?.token(held)?;
         let seen = self.resources.entry(resource.to_owned()).or_insert(token);
@@ -199,7 +205,7 @@ impl World {
         Ok(())
     }
 
-    /// Notes what each client has sent in this step, or forgets it.
+    /// Prints the requests that each client sent in this step, if `wanted`, and discards them.
     fn note_requests(&self, wanted: bool) {
         for (name, client) in &self.clients {
             let calls = client.requests();

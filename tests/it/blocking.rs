@@ -1,15 +1,18 @@
 //! A mutex for code outside async: real threads, and the runtime of their session.
 
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
 use coord_core::{
-    KvBackend as _, LossReason, Mutex, Outcome, PrimitiveError, Revision, Session, WatchRequest,
+    KvBackend as _, Mutex, Session,
+    error::{LossReason, Outcome, PrimitiveError},
+    kv::{Revision, Watch},
 };
-use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_testkit::Recorder;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
 
@@ -20,8 +23,8 @@ fn two_threads() -> Runtime {
 }
 
 /// Waits until so many keys of the lock `m` have been created in all.
-async fn joined(store: &MemBackend, times: usize) {
-    let request = WatchRequest::prefix("m/").start_at(Revision(1));
+async fn joined(store: &Client, times: usize) {
+    let request = Watch::prefix("m/").start_at(Revision(1));
     let mut watch = store.watch(request).await.expect("nothing is compacted");
     let mut seen = 0;
     while seen < times {
@@ -43,7 +46,7 @@ fn soon<T>(outcome: &mpsc::Receiver<T>) -> T {
 
 #[test]
 fn threads_exclude_each_other() {
-    let (runtime, store) = (two_threads(), MemBackend::new());
+    let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let session = runtime.block_on(session(&store));
     let (inside, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let threads: Vec<_> = (0..8)
@@ -72,8 +75,8 @@ fn threads_exclude_each_other() {
 
 #[test]
 fn blocking_lock_is_refused_where_tasks_run_and_nothing_is_sent() {
-    let (runtime, record) = (two_threads(), Record::new());
-    let store = MemBackend::new();
+    let (runtime, record) = (two_threads(), Recorder::new());
+    let store = Client::new(MemBackend::new());
     runtime.block_on(async {
         let mutex = Mutex::new(&session_on(behind(&store, record.clone())).await, "m");
         record.take();
@@ -100,7 +103,7 @@ fn blocking_lock_is_refused_where_tasks_run_and_nothing_is_sent() {
 /// The guard is gone, so the lock has to go too.
 #[tokio::test(start_paused = true)]
 async fn blocking_unlock_that_is_refused_unlocks_in_the_background() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let error = guard.blocking_unlock().unwrap_err();
     assert!(matches!(error, PrimitiveError::WouldBlockTasks), "{error}");
@@ -113,7 +116,7 @@ async fn blocking_unlock_that_is_refused_unlocks_in_the_background() {
 #[test]
 fn thread_that_waits_when_the_runtime_is_shut_down_is_told_so() {
     for _ in 0..100 {
-        let (runtime, store) = (two_threads(), MemBackend::new());
+        let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
         let mutex = Mutex::new(&runtime.block_on(session(&store)), "m");
         let held = mutex.blocking_lock().unwrap();
         let waiter = in_thread(move || mutex.blocking_lock());
@@ -129,7 +132,7 @@ fn thread_that_waits_when_the_runtime_is_shut_down_is_told_so() {
 #[test]
 fn lock_on_the_session_of_a_runtime_that_is_gone_is_an_error() {
     let runtime = two_threads();
-    let mutex = Mutex::new(&runtime.block_on(session(&MemBackend::new())), "m");
+    let mutex = Mutex::new(&runtime.block_on(session(&Client::new(MemBackend::new()))), "m");
     drop(runtime);
     let error = soon(&in_thread(move || mutex.blocking_lock())).unwrap_err();
     assert_eq!(error.loss(), Some(LossReason::Expired), "{error}");
@@ -137,7 +140,7 @@ fn lock_on_the_session_of_a_runtime_that_is_gone_is_an_error() {
 
 #[test]
 fn thread_that_waits_is_told_when_its_session_is_closed() {
-    let (runtime, store) = (two_threads(), MemBackend::new());
+    let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let held = Mutex::new(&runtime.block_on(session(&store)), "m").blocking_lock().unwrap();
     let session: Session = runtime.block_on(session(&store));
     let mutex = Mutex::new(&session, "m");
@@ -153,7 +156,7 @@ fn thread_that_waits_is_told_when_its_session_is_closed() {
 
 #[test]
 fn guard_dropped_in_a_thread_unlocks() {
-    let (runtime, store) = (two_threads(), MemBackend::new());
+    let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let mutex = Mutex::new(&runtime.block_on(session(&store)), "m");
     let guard = mutex.blocking_lock().unwrap();
     thread::spawn(move || drop(guard)).join().unwrap();

@@ -5,6 +5,7 @@
 //! request, so that "from now on" begins in the past. `Intercept` lets requests fail; this is the
 //! same for what a watch tells.
 
+use coord_core::layer::Layer;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,10 +14,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Error, KvBackend, LeaseGrant, LeaseGrantResponse, LeaseId,
-    LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
-    LeasesResponse, Limits, Range, RangeResponse, Result, Revision, Txn, TxnResponse, Watch,
-    WatchBatch, WatchRequest, WatchStream,
+    Error, KvBackend, Result,
+    kv::{
+        Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
+        LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
+        Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher,
+    },
 };
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Sleep, sleep};
@@ -34,7 +37,7 @@ pub(crate) struct Breaking<B, F> {
 
 /// A watch that breaks.
 struct Mortal {
-    watch: Watch,
+    watch: Watcher,
     dies: Pin<Box<Sleep>>,
     error: Option<Error>,
     dead: bool,
@@ -65,17 +68,15 @@ impl<B, F> fmt::Debug for Breaking<B, F> {
 }
 
 #[async_trait]
-impl<B: KvBackend, F: Fn() -> Life + Send + Sync + 'static> KvBackend for Breaking<B, F> {
-    async fn range(&self, request: Range) -> Result<RangeResponse> {
-        self.inner.range(request).await
+impl<B: KvBackend, F: Fn() -> Life + Send + Sync + 'static> Layer for Breaking<B, F> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
     }
 
-    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        self.inner.txn(request).await
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        let from_now_on = request.start_revision == Revision::ZERO;
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
+        let from_now_on = request.start_revision.is_none();
         let mut header = self.inner.range(Range::new("now")).await?.header;
         header.revision =
             Revision((header.revision.0 - self.lag.swap(0, Ordering::Relaxed)).max(1));
@@ -83,37 +84,6 @@ impl<B: KvBackend, F: Fn() -> Life + Send + Sync + 'static> KvBackend for Breaki
         let watch = self.inner.watch(request).await?;
         let (life, error) = (self.lives)();
         let dies = Box::pin(sleep(life));
-        Ok(Watch::new(header, Mortal { watch, dies, error, dead: false }))
-    }
-
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.inner.lease_grant(request).await
-    }
-
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.inner.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.inner.lease_revoke(id).await
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.inner.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.inner.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.inner.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
+        Ok(Watcher::new(header, Mortal { watch, dies, error, dead: false }))
     }
 }

@@ -1,15 +1,19 @@
 //! What `MemBackend` promises beyond the contract of every backend.
 
+use coord_mem::MemBackend;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, Error, ErrorKind, EventKind, KeyRange, KvBackend as _, KvBackendExt as _,
-    LeaseGrant, Limits, Op, Put, Range, Revision, Txn, WatchRequest,
+    Client, Error,
+    error::ErrorKind,
+    kv::{
+        Compact, Delete, EventKind, KeyRange, LeaseGrant, Limits, Op, Put, Range, Revision, Txn,
+        Watch,
+    },
 };
-use coord_mem::MemBackend;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{secs, settle};
@@ -24,14 +28,14 @@ fn compacted_at(error: &Error) -> Option<Revision> {
 
 #[tokio::test(start_paused = true)]
 async fn clones_share_the_store() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     store.clone().put("a", "1").await.unwrap();
     assert_eq!(store.get("a").await.unwrap().unwrap().value, "1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn retained_history_is_bounded_and_the_newest_part_readable() {
-    let store = MemBackend::builder().retain_revisions(10).build();
+    let store = Client::new(MemBackend::builder().retain_revisions(10).build());
     for n in 0..100 {
         store.put("a", n.to_string()).await.unwrap();
     }
@@ -46,16 +50,16 @@ async fn retained_history_is_bounded_and_the_newest_part_readable() {
 #[tokio::test(start_paused = true)]
 async fn lease_clock_runs_as_fast_as_it_is_told() {
     for (rate, lives) in [(1.0, 10.0), (2.0, 5.0), (0.5, 20.0)] {
-        let store = MemBackend::builder().lease_clock_rate(rate).build();
+        let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
         let lease = store.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
         store.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
-        let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+        let mut watch = store.watch(Watch::new("a")).await.unwrap();
         let began = Instant::now();
         watch.next().await.unwrap().unwrap();
         let lived = began.elapsed().as_secs_f64();
         assert!((lives..lives + 0.01).contains(&lived), "rate {rate}: lived {lived} s");
     }
-    let still = MemBackend::builder().lease_clock_rate(0.0).build();
+    let still = Client::new(MemBackend::builder().lease_clock_rate(0.0).build());
     let lease = still.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
     still.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
     sleep(secs(1_000_000)).await;
@@ -64,13 +68,13 @@ async fn lease_clock_runs_as_fast_as_it_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn leases_end_by_deadline_and_then_by_id() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     for (key, ttl, id) in [("a", 9, 3), ("b", 5, 2), ("c", 5, 1), ("d", 5, -4)] {
-        let grant = LeaseGrant::new(secs(ttl)).id(coord_core::LeaseId::new(id));
+        let grant = LeaseGrant::new(secs(ttl)).id(coord_core::kv::LeaseId::new(id));
         let lease = store.lease_grant(grant).await.unwrap().id;
         store.put_with(Put::new(key, "").lease(lease)).await.unwrap();
     }
-    let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
+    let mut watch = store.watch(Watch::prefix("")).await.unwrap();
     let mut ended = String::new();
     while ended.len() < 4 {
         let batch = watch.next().await.unwrap().unwrap();
@@ -82,8 +86,8 @@ async fn leases_end_by_deadline_and_then_by_id() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_that_nobody_reads_falls_behind_and_catches_up_without_a_gap() {
-    let store = MemBackend::new();
-    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    let store = Client::new(MemBackend::new());
+    let mut watch = store.watch(Watch::new("a")).await.unwrap();
     for n in 0..5_000 {
         store.put("a", n.to_string()).await.unwrap();
     }
@@ -97,8 +101,8 @@ async fn watch_that_nobody_reads_falls_behind_and_catches_up_without_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_that_has_fallen_behind_a_compaction_says_so_and_ends() {
-    let store = MemBackend::new();
-    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    let store = Client::new(MemBackend::new());
+    let mut watch = store.watch(Watch::new("a")).await.unwrap();
     let mut newest = Revision::ZERO;
     for _ in 0..5_000 {
         newest = store.put("a", "").await.unwrap().header.revision;
@@ -118,8 +122,8 @@ async fn watch_that_has_fallen_behind_a_compaction_says_so_and_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn bookmarks_come_at_the_interval_while_nothing_happens() {
-    let store = MemBackend::builder().progress_interval(secs(60)).build();
-    let mut watch = store.watch(WatchRequest::new("a").with_progress_notify()).await.unwrap();
+    let store = Client::new(MemBackend::builder().progress_interval(secs(60)).build());
+    let mut watch = store.watch(Watch::new("a").with_progress_notify()).await.unwrap();
     let began = Instant::now();
     let revision = store.put("b", "").await.unwrap().header.revision;
     let bookmark = watch.next().await.unwrap().unwrap();
@@ -136,8 +140,8 @@ async fn bookmarks_come_at_the_interval_while_nothing_happens() {
 /// The next bookmark was due after the end of the clock, and to reckon that was a panic.
 #[tokio::test(start_paused = true)]
 async fn interval_without_end_is_a_watch_without_bookmarks() {
-    let store = MemBackend::builder().progress_interval(Duration::MAX).build();
-    let mut watch = store.watch(WatchRequest::new("a").with_progress_notify()).await.unwrap();
+    let store = Client::new(MemBackend::builder().progress_interval(Duration::MAX).build());
+    let mut watch = store.watch(Watch::new("a").with_progress_notify()).await.unwrap();
     store.put("a", "").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
     timeout(secs(1_000_000), watch.next()).await.expect_err("nothing is told");
@@ -146,7 +150,7 @@ async fn interval_without_end_is_a_watch_without_bookmarks() {
 #[tokio::test(start_paused = true)]
 async fn limits_are_those_that_were_chosen() {
     let limits = Limits { max_txn_ops: 2, max_request_bytes: 1000 };
-    let store = MemBackend::builder().limits(limits).build();
+    let store = Client::new(MemBackend::builder().limits(limits).build());
     assert_eq!(store.limits(), limits);
     let puts = |n: usize| Txn::new().and_then((0..n).map(|n| Put::new(n.to_string(), "")));
     store.txn(puts(2)).await.unwrap();
@@ -159,12 +163,12 @@ async fn limits_are_those_that_were_chosen() {
 /// The sizes were measured on a real etcd: see `crates/coord-mem/src/store/size.rs`.
 #[tokio::test(start_paused = true)]
 async fn message_that_etcds_transport_would_not_take_is_refused_whatever_it_asks() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let long = "k".repeat(2 << 20);
     for error in [
         store.get(&long).await.unwrap_err(),
         store.txn(Txn::new().and_then([Range::new(&long)])).await.unwrap_err(),
-        store.watch(WatchRequest::new(&long)).await.unwrap_err(),
+        store.watch(Watch::new(&long)).await.unwrap_err(),
     ] {
         assert_eq!(limit_in(&error), 2 << 20, "{error}");
     }
@@ -196,7 +200,7 @@ fn limit_in(error: &Error) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn change_over_either_limit_reports_the_one_to_obey() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     for bytes in [1_600_000, 2_000_000, 2_100_000, 8_000_000] {
         let error = store.put("abc", vec![0; bytes]).await.unwrap_err();
         assert_eq!(limit_in(&error), 3 << 19, "{bytes} bytes");
@@ -208,7 +212,7 @@ async fn change_over_either_limit_reports_the_one_to_obey() {
 /// A worker that starves others by polling the store would be a trap on a runtime of one thread.
 #[tokio::test(start_paused = true)]
 async fn busy_loop_on_the_store_lets_others_run() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut others = tokio::task::JoinSet::new();
     let other = store.clone();
     others.spawn(async move { other.put("go", "1").await.unwrap() });
@@ -219,8 +223,8 @@ async fn busy_loop_on_the_store_lets_others_run() {
 #[tokio::test(start_paused = true)]
 async fn same_calls_give_the_same_answers_to_the_last_byte() {
     let run = async |seed| {
-        let store = MemBackend::builder().seed(seed).build();
-        let mut watch = store.watch(WatchRequest::prefix("")).await.unwrap();
+        let store = Client::new(MemBackend::builder().seed(seed).build());
+        let mut watch = store.watch(Watch::prefix("")).await.unwrap();
         let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
         let mut told = format!("{lease:?}");
         for key in ["c", "a", "b"] {
@@ -242,7 +246,7 @@ async fn same_calls_give_the_same_answers_to_the_last_byte() {
 #[tokio::test(start_paused = true)]
 async fn each_life_of_a_store_has_ids_of_its_own() {
     let grant = async || {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let granted = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
         (granted.header.cluster_id, granted.header.member_id, granted.id)
     };
@@ -256,7 +260,7 @@ async fn each_life_of_a_store_has_ids_of_its_own() {
 fn lease_timer_moves_to_a_runtime_that_lives() {
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = runtime().unwrap();
     first.block_on(async { store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap() });
     drop(first);
@@ -264,14 +268,14 @@ fn lease_timer_moves_to_a_runtime_that_lives() {
     second.block_on(async {
         let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
         store.put_with(Put::new("a", "").lease(lease)).await.unwrap();
-        let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+        let mut watch = store.watch(Watch::new("a")).await.unwrap();
         assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
     });
 }
 
 #[test]
 fn store_works_without_a_runtime_and_its_leases_end_for_whoever_asks() {
-    let store = MemBackend::builder().lease_clock_rate(1e6).build();
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1e6).build());
     fn now<T>(future: impl Future<Output = T>) -> T {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => output,
@@ -288,9 +292,9 @@ fn store_works_without_a_runtime_and_its_leases_end_for_whoever_asks() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_outlives_the_handle_it_came_from() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let other = store.clone();
-    let mut watch = store.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = store.watch(Watch::new("a")).await.unwrap();
     drop(store);
     settle().await;
     other.put("a", "1").await.unwrap();
@@ -302,13 +306,13 @@ async fn watch_outlives_the_handle_it_came_from() {
 /// deletions before anybody who watched was told. Found by the model.
 #[tokio::test(start_paused = true)]
 async fn compaction_does_not_swallow_the_deletions_of_leases_it_ends() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     for (key, id) in [("a", 1), ("b", 2)] {
-        let grant = LeaseGrant::new(secs(2)).id(coord_core::LeaseId::new(id));
+        let grant = LeaseGrant::new(secs(2)).id(coord_core::kv::LeaseId::new(id));
         let lease = store.lease_grant(grant).await.unwrap().id;
         store.put_with(Put::new(key, "").lease(lease)).await.unwrap();
     }
-    let mut watch = store.watch(WatchRequest::prefix("").with_prev_kv()).await.unwrap();
+    let mut watch = store.watch(Watch::prefix("").with_prev_kv()).await.unwrap();
     tokio::task::yield_now().await;
     // The clock jumps, and whoever compacts is faster than the lease timer.
     tokio::time::advance(secs(3)).await;
@@ -327,13 +331,13 @@ async fn compaction_does_not_swallow_the_deletions_of_leases_it_ends() {
 /// model.
 #[tokio::test(start_paused = true)]
 async fn watch_from_the_compacted_revision_sees_the_last_change_of_each_key() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let put = Op::from(Put::new("a", ""));
     let delete = Op::from(Delete::new(KeyRange::starting_at("a")));
     let txn = store.txn(Txn::new().and_then([put, delete])).await.unwrap();
     let revision = txn.header.revision;
     store.compact(Compact::new(revision)).await.unwrap();
-    let mut watch = store.watch(WatchRequest::new("a").start_at(revision)).await.unwrap();
+    let mut watch = store.watch(Watch::new("a").start_at(revision)).await.unwrap();
     let batch = watch.next().await.unwrap().unwrap();
     let kinds: Vec<_> = batch.events.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::Delete]);
@@ -342,7 +346,7 @@ async fn watch_from_the_compacted_revision_sees_the_last_change_of_each_key() {
 /// As etcd 3.5 does, which looks at the start before it looks at the range.
 #[tokio::test(start_paused = true)]
 async fn watch_that_is_wrong_twice_is_refused_for_its_start() {
-    let store = MemBackend::new();
-    let wrong_twice = WatchRequest::new(KeyRange::from_wire("b", "a")).start_at(Revision(-1));
+    let store = Client::new(MemBackend::new());
+    let wrong_twice = Watch::new(KeyRange::from_wire("b", "a")).start_at(Revision(-1));
     assert_eq!(store.watch(wrong_twice).await.unwrap_err().kind(), ErrorKind::Compacted);
 }

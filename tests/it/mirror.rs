@@ -1,9 +1,10 @@
 //! The mirror itself: it is content with twins, and finds every flaw.
 
+use coord_core::Client;
 use coord_core::KvBackend;
 use coord_mem::MemBackend;
 use coord_testkit::Mirror;
-use coord_testkit::mirror::{Difference, Tally};
+use coord_testkit::mirror::{Mismatch, Tally};
 use coord_testkit::strategy::{self, Clock, Hazards, Operation, Options};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
@@ -30,7 +31,7 @@ fn sequences(count: usize, options: &Options) -> impl Iterator<Item = Vec<Operat
 async fn mirror(
     other: impl KvBackend,
     sequences: impl Iterator<Item = Vec<Operation>>,
-) -> (Tally, Result<(), Difference>) {
+) -> (Tally, Result<(), Mismatch>) {
     let mut mirror = Mirror::new(mem(), other);
     for sequence in sequences {
         if let Err(difference) = mirror.run(&sequence).await {

@@ -1,25 +1,28 @@
 //! Processes that crash, are cut off from the store, and are connected again.
 
+use coord_mem::MemBackend;
 use std::future::pending;
+use std::sync::Arc;
 
 use coord_core::{
-    ErrorKind, KvBackend as _, KvBackendExt as _, LossReason, Mutex, Outcome, Session,
-    SessionState, WatchRequest,
+    Client, Mutex, Session,
+    error::{ErrorKind, LossReason, Outcome},
+    kv::Watch,
+    session::SessionState,
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Fate, Intercept, Process, Record};
+use coord_testkit::{Action, Intercept, Process, Recorder};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{only, secs, session, session_on, settle, timed};
 
 /// A session of 10 s in a process of its own.
 async fn opened(process: &Process) -> Session {
-    session_on(process.backend()).await
+    session_on(process.client().clone()).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn crashed_holder_keeps_the_lock_until_its_lease_expires() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
     let next = Mutex::new(&session(&store).await, "m");
@@ -34,11 +37,11 @@ async fn crashed_holder_keeps_the_lock_until_its_lease_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn cut_off_holder_is_lost_before_the_next_holder_acquires() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
     let next = Mutex::new(&session(&store).await, "m");
-    process.cut_off();
+    process.partition();
     let ((reason, lost), acquired) =
         tokio::join!(async { (held.lost().await, Instant::now()) }, async {
             drop(next.lock().await.unwrap());
@@ -50,11 +53,11 @@ async fn cut_off_holder_is_lost_before_the_next_holder_acquires() {
 
 #[tokio::test(start_paused = true)]
 async fn holder_healed_within_its_ttl_keeps_the_lock() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let holder = opened(&process).await;
     let held = Mutex::new(&holder, "m").lock().await.unwrap();
-    process.cut_off();
+    process.partition();
     sleep(secs(8)).await;
     assert_eq!(holder.state(), SessionState::Suspect);
     process.heal();
@@ -68,7 +71,7 @@ async fn holder_healed_within_its_ttl_keeps_the_lock() {
 #[tokio::test(start_paused = true)]
 async fn dropped_guard_of_a_crashed_process_sends_nothing() {
     for crashes in [false, true] {
-        let record = Record::new();
+        let record = Recorder::new();
         let process = Process::new(Intercept::new(MemBackend::new(), record.clone()));
         let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
         record.take();
@@ -84,7 +87,7 @@ async fn dropped_guard_of_a_crashed_process_sends_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn task_of_a_crashed_process_ends_and_sends_nothing() {
-    let record = Record::new();
+    let record = Recorder::new();
     let process = Process::new(Intercept::new(MemBackend::new(), record.clone()));
     let mutex = Mutex::new(&opened(&process).await, "m");
     let task = process.spawn(async move {
@@ -102,10 +105,10 @@ async fn task_of_a_crashed_process_ends_and_sends_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_of_a_healed_process_misses_nothing() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let mut watch = process.backend().watch(WatchRequest::new("a")).await.unwrap();
-    process.cut_off();
+    let mut watch = process.client().watch(Watch::new("a")).await.unwrap();
+    process.partition();
     store.put("a", "1").await.unwrap();
     store.put("a", "2").await.unwrap();
     assert!(timeout(secs(60), watch.next()).await.is_err(), "delivered while cut off");
@@ -121,10 +124,10 @@ async fn watch_of_a_healed_process_misses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn request_of_a_cut_off_process_times_out_unsent() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let kv = process.backend();
-    process.cut_off();
+    let kv = process.client();
+    process.partition();
     let (answer, waited) = timed(kv.put("a", "1")).await;
     assert_eq!(answer.unwrap_err().outcome(), Outcome::Unknown);
     assert_eq!(waited, secs(7));
@@ -136,10 +139,10 @@ async fn request_of_a_cut_off_process_times_out_unsent() {
 
 #[tokio::test(start_paused = true)]
 async fn request_is_sent_when_its_process_heals_in_time() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let kv = process.backend();
-    process.cut_off();
+    let kv = process.client();
+    process.partition();
     let (answer, ()) = tokio::join!(timed(kv.put("a", "1")), async {
         sleep(secs(5)).await;
         assert!(store.get("a").await.unwrap().is_none(), "sent while cut off");
@@ -152,12 +155,15 @@ async fn request_is_sent_when_its_process_heals_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn request_on_its_way_when_cut_off_is_applied() {
-    let store = MemBackend::new();
-    let process = Process::new(Intercept::new(store.clone(), only("put", Fate::Late(secs(2)))));
-    let kv = process.backend();
+    let store = Client::new(MemBackend::new());
+    let process = Process::new(Intercept::new(
+        Arc::clone(store.backend()),
+        only("put", Action::Delay(secs(2))),
+    ));
+    let kv = process.client();
     let (answer, ()) = tokio::join!(kv.put("a", "1"), async {
         sleep(secs(1)).await;
-        process.cut_off();
+        process.partition();
     });
     let error = answer.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
@@ -167,8 +173,8 @@ async fn request_on_its_way_when_cut_off_is_applied() {
 #[tokio::test(start_paused = true)]
 async fn crashed_process_stays_crashed() {
     let process = Process::new(MemBackend::new());
-    let kv = process.backend();
-    process.cut_off();
+    let kv = process.client();
+    process.partition();
     let (under_way, ()) = tokio::join!(timeout(secs(3600), kv.get("a")), async {
         sleep(secs(1)).await;
         process.crash();

@@ -7,36 +7,38 @@
 mod old;
 mod stm;
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::election::Observer;
 use coord_core::{
-    Compact, Election, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LossReason, Mutex,
-    Outcome, Put, Session, Txn, WatchBatch,
+    Client, Election, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason, Outcome},
+    kv::{Compact, LeaseGrant, Put, Txn, WatchBatch},
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule};
+use coord_testkit::{Action, Call, Recorder, Rule};
 use old::{Answer, Contender};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{behind, keys, nth, only, secs, session, session_on, settle, timed};
 
 /// A contender of Go's package on `kv`, with a lease that nothing ends by itself.
-async fn go_on(kv: Arc<dyn KvBackend>, name: &str) -> Contender {
+async fn go_on(kv: Client, name: &str) -> Contender {
     let grant = kv.lease_grant(LeaseGrant::new(secs(100_000)));
     let lease = grant.await.expect("the store is there").id;
     Contender::new(kv, lease, name)
 }
 
-async fn go(store: &MemBackend, name: &str) -> Contender {
-    go_on(Arc::new(store.clone()), name).await
+async fn go(store: &Client, name: &str) -> Contender {
+    go_on(another(&store), name).await
 }
 
 /// Issues 11456, 9921 and 10111: `Lock` reported success to a waiter whose lease had ended, for it
 /// only saw that nobody was before it.
 #[tokio::test(start_paused = true)]
 async fn lock_is_not_had_on_a_lease_that_has_ended() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "old").lock().await.unwrap();
     let mut theirs = go(&store, "old").await;
     let lease = theirs.lease;
@@ -65,7 +67,7 @@ async fn lock_is_not_had_on_a_lease_that_has_ended() {
 /// gone, which may be never.
 #[tokio::test(start_paused = true)]
 async fn waiter_does_not_outlive_its_session() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let mut theirs = go(&store, "m").await;
     let lease = theirs.lease;
@@ -89,8 +91,8 @@ async fn waiter_does_not_outlive_its_session() {
 /// whose key goes while it waits waits on, and then leads, with no key and unseen by all others.
 #[tokio::test(start_paused = true)]
 async fn nobody_leads_without_a_key() {
-    let store = MemBackend::new();
-    let observer = Observer::new(Arc::new(store.clone()), "e");
+    let store = Client::new(MemBackend::new());
+    let observer = Election::observer(&another(&store), "e");
     let leads = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
     let mut theirs = go(&store, "e").await;
     let key = theirs.key.clone();
@@ -120,10 +122,9 @@ async fn nobody_leads_without_a_key() {
 /// lock at once, and either takes it from the other.
 #[tokio::test(start_paused = true)]
 async fn locks_of_one_session_do_not_share_a_key() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-    let [mut one, mut two] =
-        [(), ()].map(|()| Contender::new(Arc::new(store.clone()), lease, "old"));
+    let [mut one, mut two] = [(), ()].map(|()| Contender::new(another(&store), lease, "old"));
     assert!(matches!(one.lock().await, Ok(Answer::Held)));
     assert!(matches!(two.lock().await, Ok(Answer::Held)), "both at once");
     two.unlock().await.unwrap();
@@ -139,10 +140,10 @@ async fn locks_of_one_session_do_not_share_a_key() {
 /// The same issues: a `TryLock` that fails deletes the key of a sibling that waits.
 #[tokio::test(start_paused = true)]
 async fn failed_try_lock_spares_a_waiter_of_the_same_session() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let mut waiting = go(&store, "m").await;
-    let mut trying = Contender::new(Arc::new(store.clone()), waiting.lease, "m");
+    let mut trying = Contender::new(another(&store), waiting.lease, "m");
     let (waited, tried) = tokio::join!(timeout(secs(1), waiting.lock()), async {
         settle().await;
         trying.try_lock().await
@@ -164,10 +165,9 @@ async fn failed_try_lock_spares_a_waiter_of_the_same_session() {
 /// since, for the two keys have one name.
 #[tokio::test(start_paused = true)]
 async fn unlock_of_a_lost_lock_spares_who_has_it_now() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-    let [mut former, mut holder] =
-        [(), ()].map(|()| Contender::new(Arc::new(store.clone()), lease, "old"));
+    let [mut former, mut holder] = [(), ()].map(|()| Contender::new(another(&store), lease, "old"));
     former.lock().await.unwrap();
     store.delete(&keys(&store, "old/").await[0]).await.unwrap();
     holder.lock().await.unwrap();
@@ -187,18 +187,18 @@ async fn unlock_of_a_lost_lock_spares_who_has_it_now() {
 /// well, and the key stays.
 #[tokio::test(start_paused = true)]
 async fn resign_that_failed_can_be_repeated() {
-    let store = MemBackend::new();
-    let mut theirs = go_on(behind(&store, nth("txn", 2, 2, Fate::LoseRequest)), "old").await;
+    let store = Client::new(MemBackend::new());
+    let mut theirs = go_on(behind(&store, nth("txn", 2, 2, Action::DropRequest)), "old").await;
     theirs.campaign("a").await.unwrap();
     assert!(theirs.resign().await.is_err());
     assert!(theirs.resign().await.is_ok(), "it says so");
     assert_eq!(keys(&store, "old/").await.len(), 1, "but leads on");
 
-    let session = session_on(behind(&store, nth("txn", 2, 2, Fate::LoseRequest))).await;
+    let session = session_on(behind(&store, nth("txn", 2, 2, Action::DropRequest))).await;
     let leads = Election::new(&session, "e").campaign("a").await.unwrap();
     let failed = leads.resign().await.unwrap_err();
     assert_eq!(keys(&store, "e/").await.len(), 1, "the request was lost");
-    failed.leadership.resign().await.unwrap();
+    failed.held.resign().await.unwrap();
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
@@ -206,7 +206,7 @@ async fn resign_that_failed_can_be_repeated() {
 /// error reaches whoever campaigns, and the key stays: the line is blocked by nobody.
 #[tokio::test(start_paused = true)]
 async fn compaction_before_the_watch_stands_is_not_noticed() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let compacted = async || {
         settle().await;
         for value in ["1", "2"] {
@@ -217,14 +217,14 @@ async fn compaction_before_the_watch_stands_is_not_noticed() {
         sleep(secs(2)).await;
     };
     let leads = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
-    let mut theirs = go_on(behind(&store, only("watch", Fate::Late(secs(1)))), "e").await;
+    let mut theirs = go_on(behind(&store, only("watch", Action::Delay(secs(1)))), "e").await;
     let (elected, ()) = tokio::join!(theirs.campaign("second"), compacted());
     assert_eq!(elected.unwrap_err().kind(), ErrorKind::Compacted);
     theirs.resign().await.unwrap();
     assert!(store.get(theirs.key.clone()).await.unwrap().is_some(), "and it says that it resigned");
     store.delete(theirs.key.clone()).await.unwrap();
 
-    let session = session_on(behind(&store, only("watch", Fate::Late(secs(1))))).await;
+    let session = session_on(behind(&store, only("watch", Action::Delay(secs(1))))).await;
     let election = Election::new(&session, "e");
     let (elected, ()) = tokio::join!(election.campaign("second"), async {
         compacted().await;
@@ -238,14 +238,14 @@ async fn compaction_before_the_watch_stands_is_not_noticed() {
 /// lost, they fail, and the key that it created keeps everybody else out.
 #[tokio::test(start_paused = true)]
 async fn join_whose_answer_is_lost_does_not_lock_everybody_out() {
-    let store = MemBackend::new();
-    let mut theirs = go_on(behind(&store, nth("txn", 1, 1, Fate::LoseReply)), "m").await;
+    let store = Client::new(MemBackend::new());
+    let mut theirs = go_on(behind(&store, nth("txn", 1, 1, Action::DropResponse)), "m").await;
     assert!(theirs.lock().await.is_err());
     let mutex = Mutex::new(&session(&store).await, "m");
     assert!(timeout(secs(50_000), mutex.lock()).await.is_err(), "held by nobody, for ever");
     store.delete(theirs.key.clone()).await.unwrap();
 
-    let session = session_on(behind(&store, nth("txn", 1, 1, Fate::LoseReply))).await;
+    let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     assert!(Mutex::new(&session, "m").lock().await.is_err());
     let guard = timeout(secs(1), mutex.lock()).await.expect("nobody holds it").unwrap();
     guard.unlock().await.unwrap();
@@ -255,7 +255,7 @@ async fn join_whose_answer_is_lost_does_not_lock_everybody_out() {
 /// who watches is told, and which leaves a key if the second request fails.
 #[tokio::test(start_paused = true)]
 async fn failed_try_lock_does_not_write() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let before = held.header().revision;
     let mut theirs = go_on(behind(&store, record.clone()), "m").await;
@@ -276,7 +276,7 @@ async fn failed_try_lock_does_not_write() {
 /// Issue 6278 and etcd-io/website 710: a lock waits for locks whose names lie below its own.
 #[tokio::test(start_paused = true)]
 async fn lock_does_not_wait_for_those_below_it() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _inner = Mutex::new(&session(&store).await, "p/q").lock().await.unwrap();
     let mut theirs = go(&store, "p").await;
     assert!(timeout(secs(50_000), theirs.lock()).await.is_err(), "nobody holds p");
@@ -289,7 +289,7 @@ async fn lock_does_not_wait_for_those_below_it() {
 /// came later.
 #[tokio::test(start_paused = true)]
 async fn token_grows_where_the_lease_does_not() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (old, new) = (session(&store).await, session(&store).await);
     let first = Mutex::new(&new, "m").lock().await.unwrap();
     let token = first.fencing_token();
@@ -303,8 +303,8 @@ async fn token_grows_where_the_lease_does_not() {
 struct Silent;
 
 impl Rule for Silent {
-    fn fate(&self, _: &Call) -> Fate {
-        Fate::Pass
+    fn action(&self, _: &Call) -> Action {
+        Action::Pass
     }
 
     fn delivers(&self, _: &WatchBatch) -> bool {
@@ -316,7 +316,7 @@ impl Rule for Silent {
 /// it is never told, and never asks.
 #[tokio::test(start_paused = true)]
 async fn watch_that_tells_nothing_delays_and_no_more() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let mut theirs = go_on(behind(&store, Silent), "m").await;
     let (waited, unlocked) = tokio::join!(timeout(secs(50_000), theirs.lock()), async {
@@ -344,7 +344,7 @@ async fn watch_that_tells_nothing_delays_and_no_more() {
 /// were answered all the same. The key tells, and at once.
 #[tokio::test(start_paused = true)]
 async fn holder_does_not_wait_for_a_keep_alive_to_learn_of_its_loss() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let lease = guard.session().lease_id();
     let (lost, ()) = tokio::join!(timed(guard.lost()), async {
@@ -367,8 +367,8 @@ async fn holder_does_not_wait_for_a_keep_alive_to_learn_of_its_loss() {
 }
 
 /// What an observer of `e` on `kv` shows, one after the other, until nothing is new.
-async fn shown(kv: Arc<dyn KvBackend>, meanwhile: impl Future<Output = ()>) -> Vec<String> {
-    let mut leaders = Observer::new(kv, "e").observe();
+async fn shown(kv: Client, meanwhile: impl Future<Output = ()>) -> Vec<String> {
+    let mut leaders = Election::observer(&kv, "e").observe();
     let mut shown = Vec::new();
     let read = async {
         while let Ok(Some(item)) = timeout(secs(60), leaders.next()).await {
@@ -389,10 +389,10 @@ async fn shown(kv: Arc<dyn KvBackend>, meanwhile: impl Future<Output = ()>) -> V
 #[tokio::test(start_paused = true)]
 async fn observer_that_was_cut_off_ends_with_who_leads_now() {
     for compact in [false, true] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (one, two) = (session(&store).await, session(&store).await);
         let (one, two) = (Election::new(&one, "e"), Election::new(&two, "e"));
-        let cut_off = behind(&store, nth("watch", 1, 1, Fate::Late(secs(5))));
+        let cut_off = behind(&store, nth("watch", 1, 1, Action::Delay(secs(5))));
         let shown = shown(cut_off, async {
             settle().await;
             one.campaign("a").await.unwrap().resign().await.unwrap();
@@ -414,11 +414,11 @@ async fn observer_that_was_cut_off_ends_with_who_leads_now() {
 /// A candidate that waits and changes its value is no leader, whoever wrote last.
 #[tokio::test(start_paused = true)]
 async fn observer_does_not_take_the_last_write_for_the_leader() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (one, two) = (session(&store).await, session(&store).await);
     let leads = Election::new(&one, "e").campaign("a").await.unwrap();
     let waits = Election::new(&two, "e").enter("b").await.unwrap();
-    let shown = shown(Arc::new(store.clone()), async {
+    let shown = shown(another(&store), async {
         settle().await;
         waits.proclaim("b2").await.unwrap();
         leads.proclaim("a2").await.unwrap();
@@ -434,8 +434,8 @@ async fn observer_does_not_take_the_last_write_for_the_leader() {
 /// apply it twice. Nothing here does: the caller is told that it may have been applied.
 #[tokio::test(start_paused = true)]
 async fn write_whose_answer_is_lost_is_not_sent_again() {
-    let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 2, usize::MAX, Fate::LoseReply))).await;
+    let store = Client::new(MemBackend::new());
+    let session = session_on(behind(&store, nth("txn", 2, usize::MAX, Action::DropResponse))).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     let error = guard.txn(Txn::new().and_then([Put::new("a", "1")])).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown);

@@ -1,14 +1,16 @@
 //! Steps that many tests take.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    KvBackend, KvBackendExt as _, LeaseGrant, LeaseId, Put, Range, Revision, Session, WatchBatch,
+    Client, KvBackend, Session,
+    kv::{LeaseGrant, LeaseId, Put, Range, Revision, WatchBatch},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept, Rule};
+use coord_testkit::{Action, Call, Intercept, Rule};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
@@ -21,8 +23,13 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 }
 
 /// `store` as a client with `rule` in between sees it.
-pub(crate) fn behind(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> {
-    Arc::new(Intercept::new(store.clone(), rule))
+pub(crate) fn behind(store: &Client, rule: impl Rule) -> Client {
+    Client::new(Intercept::new(Arc::clone(store.backend()), rule))
+}
+
+/// A client of the same store in another process: it shares nothing but the store.
+pub(crate) fn another(store: &Client) -> Client {
+    Client::from(Arc::clone(store.backend()))
 }
 
 /// How many random cases a test tries: `usual`, or what the variable `COORD_CASES` says, for a
@@ -35,22 +42,22 @@ pub(crate) fn cases(usual: u32) -> u32 {
 }
 
 /// The newest revision of `store`.
-pub(crate) async fn newest(store: &MemBackend) -> Revision {
+pub(crate) async fn newest(store: &Client) -> Revision {
     store.range(Range::new("-")).await.expect("the store is there").header.revision
 }
 
-/// A session of 10 s on `backend`.
-pub(crate) async fn session_on(backend: Arc<dyn KvBackend>) -> Session {
-    Session::builder(backend).ttl(secs(10)).open().await.expect("the store is there")
+/// A session of 10 s through `client`.
+pub(crate) async fn session_on(client: impl Borrow<Client>) -> Session {
+    Session::builder(client.borrow()).ttl(secs(10)).open().await.expect("the store is there")
 }
 
-/// A session of 10 s on `store` itself.
-pub(crate) async fn session(store: &MemBackend) -> Session {
-    session_on(Arc::new(store.clone())).await
+/// A session of 10 s in a process of its own.
+pub(crate) async fn session(store: &Client) -> Session {
+    session_on(another(store)).await
 }
 
 /// The keys under `prefix`.
-pub(crate) async fn keys(store: &MemBackend, prefix: &str) -> Vec<String> {
+pub(crate) async fn keys(store: &Client, prefix: &str) -> Vec<String> {
     let kvs = store.get_prefix(prefix.to_owned()).await.expect("the store is there");
     kvs.iter().map(|kv| kv.key.escape_ascii().to_string()).collect()
 }
@@ -66,28 +73,28 @@ pub(crate) const fn is_keep_alive(call: &Call) -> bool {
 }
 
 /// A rule that lets calls of one kind meet `fate`, and all others pass.
-pub(crate) fn only(kind: &'static str, fate: Fate) -> impl Rule {
-    move |call: &Call| if call.name() == kind { fate.clone() } else { Fate::Pass }
+pub(crate) fn only(kind: &'static str, fate: Action) -> impl Rule {
+    move |call: &Call| if call.name() == kind { fate.clone() } else { Action::Pass }
 }
 
 /// The rule `fate` for the calls of a kind from the `first` to the `last`, counted from 1.
-pub(crate) fn nth(kind: &'static str, first: usize, last: usize, fate: Fate) -> impl Rule {
+pub(crate) fn nth(kind: &'static str, first: usize, last: usize, fate: Action) -> impl Rule {
     let seen = AtomicUsize::new(0);
     move |call: &Call| {
         if call.name() != kind {
-            return Fate::Pass;
+            return Action::Pass;
         }
         let n = seen.fetch_add(1, Ordering::Relaxed) + 1;
-        if (first..=last).contains(&n) { fate.clone() } else { Fate::Pass }
+        if (first..=last).contains(&n) { fate.clone() } else { Action::Pass }
     }
 }
 
 /// A rule under which nothing that a watch tells arrives, and everything is remembered.
-pub(crate) struct Silent(pub(crate) coord_testkit::Record);
+pub(crate) struct Silent(pub(crate) coord_testkit::Recorder);
 
 impl Rule for Silent {
-    fn fate(&self, call: &Call) -> Fate {
-        self.0.fate(call)
+    fn action(&self, call: &Call) -> Action {
+        self.0.action(call)
     }
 
     fn delivers(&self, _: &WatchBatch) -> bool {
@@ -96,35 +103,35 @@ impl Rule for Silent {
 }
 
 /// What becomes of the requests, in the order in which they are made; then all pass.
-pub(crate) fn scripted(fates: Vec<Fate>) -> impl Rule {
+pub(crate) fn scripted(fates: Vec<Action>) -> impl Rule {
     let next = AtomicUsize::new(0);
     move |_: &Call| {
         let next = next.fetch_add(1, Ordering::Relaxed);
-        fates.get(next).cloned().unwrap_or(Fate::Pass)
+        fates.get(next).cloned().unwrap_or(Action::Pass)
     }
 }
 
 /// Anything that a network does to a request.
-pub(crate) fn any_fate() -> impl Strategy<Value = Fate> {
+pub(crate) fn any_fate() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => Just(Fate::Pass),
-        4 => Just(Fate::Yield),
-        3 => (1..4_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
+        4 => Just(Action::Pass),
+        4 => Just(Action::Yield),
+        3 => (1..4_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
         // Longer than a lease of 10 s lives, and than anything is waited for.
-        1 => (4_000..60_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
-        1 => Just(Fate::LoseRequest),
-        1 => Just(Fate::LoseReply),
-        1 => Just(Fate::Hang),
+        1 => (4_000..60_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
+        1 => Just(Action::DropRequest),
+        1 => Just(Action::DropResponse),
+        1 => Just(Action::Hang),
     ]
 }
 
 /// The clients of `store` whose requests meet these fates: each a process of its own, or all of
 /// them one process, whose requests meet the fates of all.
 pub(crate) fn clients<T>(
-    store: &MemBackend,
-    clients: Vec<(T, Vec<Fate>)>,
+    store: &Client,
+    clients: Vec<(T, Vec<Action>)>,
     in_one_process: bool,
-) -> Vec<(Arc<dyn KvBackend>, T)> {
+) -> Vec<(Client, T)> {
     let (clients, fates): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
     let backends = if in_one_process {
         vec![behind(store, scripted(fates.concat())); clients.len()]
@@ -145,7 +152,7 @@ pub(crate) fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Puts a key as Go's package does: `line/<lease>`, with a lease of 60 s. Gives both.
-pub(crate) async fn join_as_go(store: &MemBackend, line: &str, value: &str) -> (LeaseId, String) {
+pub(crate) async fn join_as_go(store: &Client, line: &str, value: &str) -> (LeaseId, String) {
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.expect("the store is there").id;
     let key = format!("{line}/{lease}");
     let put = Put::new(&key, value).lease(lease);

@@ -1,12 +1,12 @@
 //! What a `TraceLayer` logs and counts of requests.
 
+use coord_mem::MemBackend;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coord_core::layer::TraceLayer;
-use coord_core::{KvBackendExt as _, Range};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept};
+use coord_core::{Client, kv::Range};
+use coord_testkit::{Action, Call, Intercept};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::timeout;
 
@@ -16,11 +16,11 @@ use crate::support::{on_virtual_time, secs};
 /// Requests that succeed, fail, and are dropped while they are under way.
 async fn requests() {
     let rule = |call: &Call| match call {
-        Call::Range(Range { keys, .. }) if keys.start() == "lost" => Fate::LoseRequest,
-        Call::Range(Range { keys, .. }) if keys.start() == "hung" => Fate::Hang,
-        _ => Fate::Pass,
+        Call::Range(Range { keys, .. }) if keys.start() == "lost" => Action::DropRequest,
+        Call::Range(Range { keys, .. }) if keys.start() == "hung" => Action::Hang,
+        _ => Action::Pass,
     };
-    let kv = TraceLayer::new(Arc::new(Intercept::new(MemBackend::new(), rule)));
+    let kv = Client::new(TraceLayer::new(Intercept::new(MemBackend::new(), rule)));
     kv.put("a", "1").await.expect("it passes");
     kv.get("a").await.expect("it passes");
     kv.get("lost").await.expect_err("it is lost");

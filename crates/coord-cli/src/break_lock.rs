@@ -8,7 +8,10 @@ use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::{Compare, CompareOp, Delete, KeyValue, KvBackend, Txn};
+use coord_core::{
+    Client,
+    kv::{Compare, CompareOp, Delete, KeyValue, Txn},
+};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
@@ -69,8 +72,8 @@ fn after_help() -> String {
 
 impl Break {
     pub(crate) async fn run(self) -> Result<(), ExitError> {
-        let kv = self.store.connect().await?;
-        let queue = self.queue(&*kv).await?;
+        let client = self.store.connect().await?;
+        let queue = self.queue(&client).await?;
         let name = &self.name;
         let Some((holder, waiters)) = queue.split_first() else {
             return Err(ExitError::new(
@@ -88,13 +91,13 @@ impl Break {
         if !self.yes {
             self.confirm(holder, waiters.len())?;
         }
-        self.delete(&*kv, holder, waiters.first()).await
+        self.delete(&client, holder, waiters.first()).await
     }
 
     /// Reads the contenders, in queue order.
-    async fn queue(&self, kv: &dyn KvBackend) -> Result<Vec<KeyValue>> {
+    async fn queue(&self, client: &Client) -> Result<Vec<KeyValue>> {
         let queue = QueueKeys::new(&self.name);
-        let read = kv.range(queue.in_order()).await;
+        let read = client.range(queue.in_order()).await;
         let read = read.with_context(|| format!("read the queue of {}", self.name));
         Ok(read?.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).collect())
     }
@@ -130,7 +133,7 @@ impl Break {
     /// Deletes the holder's key if its create revision has not changed.
     async fn delete(
         &self,
-        kv: &dyn KvBackend,
+        client: &Client,
         holder: &KeyValue,
         next: Option<&KeyValue>,
     ) -> Result<(), ExitError> {
@@ -138,7 +141,7 @@ impl Break {
         let (created, equal) = (holder.create_revision, CompareOp::Equal);
         let is_shown = Compare::create_revision(holder.key.clone(), equal, created);
         let txn = Txn::new().when([is_shown]).and_then([Delete::new(holder.key.clone())]);
-        let deleted = kv.txn(txn).await.with_context(|| format!("delete {key}"))?;
+        let deleted = client.txn(txn).await.with_context(|| format!("delete {key}"))?;
         if !deleted.succeeded {
             let message = format!("{key} does not hold {name} any more: nothing was deleted");
             return Err(ExitError::new(HOLDER_CHANGED, message));

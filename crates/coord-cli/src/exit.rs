@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 
-use coord_core::PrimitiveError;
+use coord_core::error::PrimitiveError;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
 
@@ -121,7 +121,7 @@ mod tests {
     use std::sync::Arc;
 
     use anyhow::Context as _;
-    use coord_core::{Error, Outcome};
+    use coord_core::{Error, error::Outcome};
 
     use super::*;
 

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
-use coord_core::{KeyRange, KeyValue, KvBackend, Range, Revision};
+use coord_core::{
+    Client,
+    kv::{KeyRange, KeyValue, Range, Revision},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
@@ -20,7 +23,7 @@ use crate::store::{ENVIRONMENT, StoreFlags};
 use crate::{table, text};
 
 /// How many keys one request reads.
-const KEYS_PER_PAGE: i64 = 1000;
+const KEYS_PER_PAGE: u64 = 1000;
 /// How many values of holders are read at the same time.
 const MAX_CONCURRENT_VALUE_READS: usize = 16;
 
@@ -98,13 +101,13 @@ impl ListedQueue {
 
 impl List {
     pub(crate) async fn run(self) -> Result<(), ExitError> {
-        let kv = self.store.connect().await?;
+        let client = self.store.connect().await?;
         let operation = || match self.prefix.as_str() {
             "" => "list all keys".to_owned(),
             prefix => format!("list the keys under {prefix}"),
         };
-        let (revision, mut queues) = self.queues(&*kv).await.with_context(operation)?;
-        read_values(&*kv, revision, &mut queues).await.with_context(operation)?;
+        let (revision, mut queues) = self.queues(&client).await.with_context(operation)?;
+        read_values(&client, revision, &mut queues).await.with_context(operation)?;
         if self.json {
             let queues: Vec<_> =
                 queues.iter().map(|(name, queue)| as_json(name, queue, revision)).collect();
@@ -130,7 +133,7 @@ impl List {
     }
 
     /// Reads the queues under the prefix, ordered by name. Returns the revision of the read, too.
-    async fn queues(&self, kv: &dyn KvBackend) -> Result<(Revision, BTreeMap<Bytes, ListedQueue>)> {
+    async fn queues(&self, client: &Client) -> Result<(Revision, BTreeMap<Bytes, ListedQueue>)> {
         let all = KeyRange::prefix(self.prefix.clone());
         let (mut queues, mut data) = (BTreeMap::new(), BTreeMap::new());
         let (mut start, mut revision) = (all.start().clone(), None);
@@ -140,7 +143,7 @@ impl List {
             if let Some(revision) = revision {
                 page = page.at(revision);
             }
-            let read = kv.range(page).await?;
+            let read = client.range(page).await?;
             let first_read = *revision.get_or_insert(read.header.revision);
             let last = read.kvs.last().map(|kv| kv.key.clone());
             for kv in read.kvs {
@@ -195,13 +198,13 @@ fn keep_oldest_data(data: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyVa
 
 /// Reads the values of the holders, at the revision at which their keys were read.
 async fn read_values(
-    kv: &dyn KvBackend,
+    client: &Client,
     revision: Revision,
     queues: &mut BTreeMap<Bytes, ListedQueue>,
 ) -> Result<()> {
     let held = queues.values_mut().filter(|queue| queue.holder().is_some());
     let reads = held.map(async |queue| {
-        let read = kv.range(Range::new(queue.first.key.clone()).at(revision)).await?;
+        let read = client.range(Range::new(queue.first.key.clone()).at(revision)).await?;
         if let Some(holder) = read.kvs.into_iter().next() {
             queue.first = holder;
         }

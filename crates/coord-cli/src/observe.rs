@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::Leader;
-use coord_core::election::{Gap, GapCause, Observer};
+use coord_core::Election;
+use coord_core::election::{Gap, GapCause, Leader};
 use serde_json::json;
 
 use crate::exit::{ExitError, print, report, stdout_closed};
@@ -76,7 +76,8 @@ impl Observe {
     }
 
     async fn show(&self) -> Result<(), ExitError> {
-        let observer = Observer::new(self.store.connect().await?, self.name.clone());
+        let client = self.store.connect().await?;
+        let observer = Election::observer(&client, self.name.clone());
         if self.once {
             let leader = observer.leader().await.with_context(|| self.operation())?;
             print(self.line(leader.as_ref(), None))?;

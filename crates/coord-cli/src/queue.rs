@@ -6,7 +6,7 @@
 //! `jobs/night/…` is a key of `jobs/night`.
 
 use bytes::Bytes;
-use coord_core::{KeyValue, Range, SortOrder, SortTarget};
+use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
 
 /// The keys of one wait queue: those directly below `NAME/`.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use coord_core::LeaseId;
+    use coord_core::kv::LeaseId;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error};
 use clap::Args;
-use coord_core::Limits;
+use coord_core::kv::Limits;
 use coord_mem::MemBackend;
 use coord_server::Server;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use coord_core::KvBackend;
+use coord_core::Client;
 use coord_etcd::environment::{self, Certificates, Settings, SettingsError, Variable};
 use coord_mem::MemBackend;
 
@@ -80,18 +80,15 @@ impl StoreFlags {
     }
 
     /// Connects. Each call opens a new connection, or creates a new store in memory.
-    pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+    pub(crate) async fn connect(&self) -> Result<Client> {
         self.connect_within(None).await
     }
 
     /// Connects, and retries for up to `within` while the store is unavailable. `None` is the
     /// default of the library.
-    pub(crate) async fn connect_within(
-        &self,
-        within: Option<Duration>,
-    ) -> Result<Arc<dyn KvBackend>> {
+    pub(crate) async fn connect_within(&self, within: Option<Duration>) -> Result<Client> {
         let settings = self.settings()?;
-        let Some(members) = members(&settings)? else { return Ok(Arc::new(MemBackend::new())) };
+        let Some(members) = members(&settings)? else { return Ok(Client::new(MemBackend::new())) };
         let mut builder = settings.builder().map_err(into_error)?;
         if let Some(within) = within {
             builder = builder.connect_within(within);
@@ -101,7 +98,7 @@ impl StoreFlags {
                 if members == [DEFAULT_ENDPOINT] { ", the default of --endpoints" } else { "" };
             format!("connect to {}{hint}", members.join(","))
         })?;
-        Ok(Arc::new(etcd))
+        Ok(Client::new(etcd))
     }
 
     /// Reads the certificate files; `None` if TLS is not configured.

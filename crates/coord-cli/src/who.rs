@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::{KeyValue, KvBackend, LeaseStatus, LeaseTimeToLive, RangeResponse};
+use coord_core::{
+    Client,
+    kv::{KeyValue, LeaseStatus, LeaseTimeToLive, RangeResponse},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
@@ -86,12 +89,12 @@ struct ContenderRow {
 
 impl Who {
     pub(crate) async fn run(self) -> Result<(), ExitError> {
-        let kv = self.store.connect().await?;
+        let client = self.store.connect().await?;
         let queue = QueueKeys::new(&self.name);
         let operation = || format!("read the queue of {}", self.name);
-        let read = kv.range(queue.in_order()).await.with_context(operation)?;
+        let read = client.range(queue.in_order()).await.with_context(operation)?;
         let revision = read.header.revision;
-        let contenders = contenders(&*kv, &queue, read).await?;
+        let contenders = contenders(&client, &queue, read).await?;
         if self.json {
             let contenders: Vec<_> = contenders.iter().enumerate().map(as_json).collect();
             print(text::json_line(&json!({
@@ -118,7 +121,7 @@ impl Who {
 
 /// Selects the contenders of the queue from `read`, in queue order, and reads their leases.
 async fn contenders(
-    kv: &dyn KvBackend,
+    client: &Client,
     queue: &QueueKeys,
     read: RangeResponse,
 ) -> Result<Vec<ContenderRow>> {
@@ -127,7 +130,7 @@ async fn contenders(
     let rows = stream::iter(in_queue).map(async |contender| {
         let lease = match contender.lease {
             Some(lease) => {
-                let response = kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
+                let response = client.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
                 response.with_context(|| format!("read the lease {lease}"))?.lease
             }
             None => None,

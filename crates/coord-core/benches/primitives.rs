@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Compare, CompareOp, Delete, Election, KvBackend as _, Mutex, Put, Revision, Session, Txn,
+    Client, Election, Mutex, Session,
+    kv::{Compare, CompareOp, Delete, Put, Revision, Txn},
 };
 use coord_mem::MemBackend;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -23,12 +24,12 @@ fn runtime() -> Runtime {
 }
 
 /// Forgets history by itself, lest memory grow with the length of the benchmark.
-fn store() -> Arc<MemBackend> {
-    Arc::new(MemBackend::builder().retain_revisions(1_000).build())
+fn store() -> Client {
+    Client::new(MemBackend::builder().retain_revisions(1_000).build())
 }
 
-async fn session(store: &Arc<MemBackend>) -> Session {
-    Session::builder(Arc::<MemBackend>::clone(store)).open().await.expect("the store takes it")
+async fn session(store: &Client) -> Session {
+    Session::builder(store).open().await.expect("the store takes it")
 }
 
 fn alone(criterion: &mut Criterion) {
@@ -83,7 +84,7 @@ fn contended(criterion: &mut Criterion) {
     }
 }
 
-async fn take_turns(store: &Arc<MemBackend>, contenders: usize, turns: u64) -> Duration {
+async fn take_turns(store: &Client, contenders: usize, turns: u64) -> Duration {
     let mut sessions = Vec::new();
     for _ in 0..contenders {
         sessions.push(session(store).await);

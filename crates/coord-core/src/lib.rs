@@ -1,63 +1,70 @@
 //! Distributed coordination, written once against one trait.
 //!
-//! Locks and elections, and what will follow them, are written against [`KvBackend`]: a store of
-//! keys with revisions, transactions, watches and leases. `coord-mem` is one in memory, to test
-//! with in milliseconds; any other that passes the conformance suite of `coord-testkit` will do.
-//!
-//! Read in this order:
-//!
-//! - [`kv`]: the data model, what a backend is asked and what it answers;
-//! - [`KvBackend`]: the trait, with its contract; [`KvBackendExt`]: the same for callers;
-//! - [`Error`]: what can go wrong, and what became of the request;
-//! - [`layer`]: backends that wrap a backend;
-//! - [`Session`]: a lease kept alive, and its state as a value;
-//! - [`Supervisor`]: another session for one that was lost, for those who ask for it;
-//! - [`LossReason`]: losing what one holds, as a value;
-//! - [`contender`]: the one waiting line under every lock-like primitive;
-//! - [`Mutex`]: the lock;
-//! - [`Election`]: the leader.
+//! Sessions, locks, leader election and transactions are written against [`KvBackend`]: a store of
+//! keys with revisions, transactions, watches and leases. `coord-mem` implements it in memory, for
+//! tests in milliseconds; `coord-etcd` implements it on an etcd cluster; any other backend that
+//! passes the conformance suite of `coord-testkit` will do.
 //!
 //! ```
-//! use coord_core::{KvBackendExt, Mutex, Put, Session, Txn};
+//! use coord_core::{Client, Mutex, Session, kv::{Put, Txn}};
 //! use coord_mem::MemBackend;
-//! use std::sync::Arc;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let kv = Arc::new(MemBackend::new());
-//! let session = Session::builder(kv.clone()).open().await?;
+//! let client = Client::new(MemBackend::new());
+//! let session = Session::builder(&client).open().await?;
 //!
 //! let guard = Mutex::new(&session, "greeting").lock().await?;
 //! guard.txn(Txn::new().and_then([Put::new("hello", "world")])).await?;
 //! guard.unlock().await?;
 //!
-//! assert_eq!(kv.get("hello").await?.expect("put above").value, "world");
+//! assert_eq!(client.get("hello").await?.expect("put above").value, "world");
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Map of the crate
+//!
+//! The eight names at the root are what most programs use. Everything else is in the modules, in
+//! reading order:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`backend`] | trait [`KvBackend`]: the contract, for implementors |
+//! | [`client`] | [`Client`]: a backend handle for callers, and the state that primitives of one process share |
+//! | [`kv`] | the data model: key ranges, requests, responses, events, leases |
+//! | [`error`] | [`Error`], its kind and outcome; loss as a value; the error of primitives |
+//! | [`layer`] | backends that wrap a backend: namespaces, tracing, or your own |
+//! | [`session`] | [`Session`]: a lease kept alive, and its state as a value; supervisors |
+//! | [`queue`] | the wait queue under every lock-like primitive; fencing tokens |
+//! | [`mutex`] | [`Mutex`]: the distributed lock, and its guard |
+//! | [`election`] | [`Election`]: leader election, observers |
+//! | [`stm`] | [`Stm`]: software transactional memory, isolation levels |
+//! | [`backoff`] | pauses that double, with jitter |
+//! | [`telemetry`] | log lines, spans and metrics |
+//!
+//! Private: `retry_read` repeats reads while the store is unavailable; `sync` locks a
+//! mutex whose other user may have panicked.
 
-mod again;
-mod backend;
-pub mod contender;
+pub mod backend;
+pub mod backoff;
+pub mod client;
 pub mod election;
-mod error;
+pub mod error;
 pub mod kv;
 pub mod layer;
-mod loss;
-mod mutex;
-mod retry;
-mod session;
+pub mod mutex;
+pub mod queue;
+mod retry_read;
+pub mod session;
 pub mod stm;
-mod telemetry;
+mod sync;
+pub mod telemetry;
 
-pub use backend::{KvBackend, KvBackendExt};
-pub use contender::FencingToken;
-pub use election::{Election, Leader, Leadership};
-pub use error::{Error, ErrorKind, Outcome, Result, Source};
-pub use kv::*;
-pub use loss::{LossReason, PrimitiveError};
-pub use mutex::{Mutex, MutexGuard};
-pub use session::{Epoch, Session, SessionBuilder, SessionState, Supervisor, SupervisorState};
-pub use stm::{Isolation, Stm, stm};
-#[cfg(feature = "metrics")]
-pub use telemetry::describe_metrics;
+pub use backend::KvBackend;
+pub use client::Client;
+pub use election::Election;
+pub use error::{Error, Result};
+pub use mutex::Mutex;
+pub use session::Session;
+pub use stm::Stm;

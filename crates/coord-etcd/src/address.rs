@@ -1,4 +1,4 @@
-//! Addresses of endpoints: how each is dialled, decided before anything is sent.
+//! Addresses of endpoints: parses them and decides how each is dialled.
 //!
 //! ```text
 //! given             dialled                  encrypted
@@ -10,24 +10,24 @@
 //! ```
 //!
 //! A scheme may be written in any case, and the path of a socket after `unix:` or `unix://`. Any
-//! other scheme is refused: dialled in clear text, a misspelt `https` would show the password to
-//! every machine on the way.
+//! other scheme is refused: with a misspelt `https` dialled in clear text, every machine on the
+//! route could read the password.
 
 use crate::config::ConfigError;
 
 /// How to dial an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// What requests name as their destination.
+    /// The URI of the requests.
     pub(crate) uri: String,
     /// Whether the connection is encrypted.
     pub(crate) encrypted: bool,
-    /// The socket in the file system, if it is one.
+    /// The path of the Unix socket, if it is one.
     pub(crate) socket: Option<String>,
 }
 
 impl Address {
-    /// Reads an endpoint. `has_tls` and `has_password` are what else is configured.
+    /// Parses an endpoint. `has_tls` and `has_password` state what else is configured.
     pub(crate) fn parse(
         endpoint: &str,
         has_tls: bool,
@@ -81,7 +81,7 @@ fn split(endpoint: &str) -> Result<(Scheme, &str), ConfigError> {
         }
         (None, Some((name, rest))) => match known(name) {
             Some(scheme @ (Scheme::Unix | Scheme::Unixs)) => (scheme, rest),
-            // A host may be called so; a slash shows that one of two is missing.
+            // A host may have the name of a scheme. One slash means that the other is missing.
             _ if rest.starts_with('/') => return Err(malformed("there is no host")),
             _ => (Scheme::None, endpoint),
         },
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn scheme_in_any_case_decides_how_an_endpoint_is_dialled() {
+    fn scheme_selects_transport_and_encryption() {
         let tcp = |uri: &str, encrypted| (uri.to_owned(), encrypted, None);
         assert_eq!(parsed("a:1", false), tcp("http://a:1", false));
         assert_eq!(parsed("a:1", true), tcp("https://a:1", true));
@@ -121,19 +121,19 @@ mod tests {
             assert_eq!(parsed(unixs, false), socket("https://localhost", true), "{unixs}");
         }
         let relative = parsed("unix://localhost:m1", false).2;
-        assert_eq!(relative.as_deref(), Some("localhost:m1"), "etcd's own name of a socket");
+        assert_eq!(relative.as_deref(), Some("localhost:m1"), "etcd's own name for a socket");
     }
 
     #[test]
-    fn unknown_scheme_is_refused_with_the_schemes_that_are_known() {
+    fn unknown_scheme_is_refused_with_the_known_schemes() {
         for scheme in ["htps", "tls", "grpcs", "grpc", "dns", "etcd", "", "https ", "ht tp"] {
             let endpoint = format!("{scheme}://a:1");
             let error = Address::parse(&endpoint, true, true).expect_err("it is unknown");
             let expected =
                 ConfigError::Scheme { endpoint: endpoint.clone(), scheme: scheme.to_owned() };
             assert_eq!(error, expected);
-            let said = error.to_string();
-            assert!(said.contains(&endpoint) && said.contains("http, https, unix or unixs"));
+            let message = error.to_string();
+            assert!(message.contains(&endpoint) && message.contains("http, https, unix or unixs"));
         }
         for endpoint in ["http:/a:1", "https:/a:1", "https://", "unix:", "HTTP://"] {
             let error = Address::parse(endpoint, true, true).expect_err("it is malformed");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn password_is_refused_in_clear_text_where_tls_is_configured() {
+    fn clear_text_password_is_refused_when_tls_is_configured() {
         let refused = |endpoint, has_tls, has_password| {
             let parsed = Address::parse(endpoint, has_tls, has_password);
             matches!(parsed, Err(ConfigError::PasswordInClear { .. }))

@@ -1,15 +1,15 @@
-//! Configuration errors: settings of the builder that cannot be used.
+//! Configuration errors: options of the builder that cannot be used.
 
 use std::fmt;
 
-use coord_core::{Error, Outcome};
+use coord_core::{Error, error::Outcome};
 
 use crate::error::other;
 
 /// The schemes that an endpoint may have.
 pub(crate) const SCHEMES: &str = "http, https, unix or unixs";
 
-/// A setting of [`EtcdBuilder`](crate::EtcdBuilder) that cannot be used. Nothing was dialled.
+/// An option of [`EtcdBuilder`](crate::EtcdBuilder) that cannot be used. No endpoint was dialled.
 ///
 /// It is the source of a [`coord_core::Error::Backend`] whose outcome is
 /// [`NotApplied`](Outcome::NotApplied):
@@ -29,8 +29,8 @@ pub(crate) const SCHEMES: &str = "http, https, unix or unixs";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The scheme of an endpoint is none that etcd has, so it is unknown whether the connection
-    /// should be encrypted.
+    /// The scheme of an endpoint is not one of etcd's, so it is unknown whether the connection is
+    /// to be encrypted.
     #[non_exhaustive]
     Scheme {
         /// The endpoint as it was given.
@@ -55,10 +55,16 @@ pub enum ConfigError {
     /// A certificate or a key cannot be used.
     #[non_exhaustive]
     Certificate {
-        /// What it is, and its file if it has one.
+        /// What it is, such as `client key`, and its file if it has one.
         file: String,
         /// Why it cannot be used, and the remedy where one is known.
         reason: String,
+    },
+    /// The number of connections is 0.
+    #[non_exhaustive]
+    Connections {
+        /// The number that was given.
+        connections: usize,
     },
 }
 
@@ -79,6 +85,9 @@ impl fmt::Display for ConfigError {
                  in clear text: use https, or configure no TLS"
             ),
             Self::Certificate { file, reason } => write!(f, "cannot use the {file}: {reason}"),
+            Self::Connections { connections } => {
+                write!(f, "invalid number of connections {connections}: must be at least 1")
+            }
         }
     }
 }

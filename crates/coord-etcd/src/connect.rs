@@ -1,15 +1,15 @@
-//! How to reach a cluster: endpoints, a login, certificates, and how long to wait.
+//! The builder of an `EtcdBackend`: endpoints, login, TLS, timeouts and connections.
 
 use std::time::Duration;
 
-use coord_core::{Limits, Result};
+use coord_core::{Result, kv::Limits};
 
 use crate::EtcdBackend;
 use crate::link::Endpoint;
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
-/// Chooses how to reach a cluster. Made by [`EtcdBackend::builder`].
+/// Configures the connection to a cluster. Made by [`EtcdBackend::builder`].
 ///
 /// ```
 /// use coord_etcd::{EtcdBackend, Tls};
@@ -37,17 +37,17 @@ impl EtcdBuilder {
         Self { options: Options::new(endpoints.into_iter().map(Into::into).collect()) }
     }
 
-    /// Logs in with a name and a password, and again whenever the login has become too old.
+    /// Logs in with a user and a password, and again when the login has expired.
     ///
-    /// A cluster without logins does not mind one.
+    /// A cluster without authentication ignores the login.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.options.login = Some(Login { user: user.into(), password: password.into() });
         self
     }
 
-    /// Speaks TLS, as told; endpoints that name no scheme are then `https`.
+    /// Configures TLS. Endpoints without a scheme are then `https`.
     ///
-    /// Without this call an `https` endpoint is trusted if the system's authorities vouch for it.
+    /// Without this call, `https` endpoints are verified against the system's CAs.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.options.tls = Some(tls);
         self
@@ -59,54 +59,80 @@ impl EtcdBuilder {
         self
     }
 
-    /// How long [`connect`](Self::connect) may take, all endpoints and attempts included; the
-    /// longer of the two other timeouts by default, 7 s.
+    /// How long [`connect`](Self::connect) may take, all endpoints and attempts included; by
+    /// default the longer of the two other timeouts, 7 s.
     ///
-    /// Until then it dials again: a store that is about to start, or to elect a leader, is waited
-    /// for.
+    /// Until then it redials: it waits for a store that is about to start or to elect a leader.
     pub const fn connect_within(mut self, timeout: Duration) -> Self {
         self.options.connect_within = Some(bounded(timeout));
         self
     }
 
-    /// How long to wait for the answer to a request, trying other members included; 7 s by
-    /// default. Watches have no such limit once they are registered.
+    /// How long a request may take, attempts at other members included; 7 s by default. A
+    /// registered watch has no such limit.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.options.request_timeout = bounded(timeout);
         self
     }
 
-    /// How often to ping a member while something is open, and how long to wait for its pong; 8 s
-    /// and 4 s by default.
+    /// How often to ping a member while a request or a stream is open, and how long to wait for the
+    /// acknowledgement; 8 s and 4 s by default.
     ///
-    /// A frozen member is found out after the sum of both. etcd cuts connections that ping more
-    /// often than its `--grpc-keepalive-min-time`, which is 5 s.
+    /// A frozen member is detected after the sum of both. etcd closes connections that ping more
+    /// often than its `--grpc-keepalive-min-time`, 5 s by default.
     pub const fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.options.ping_interval = bounded(interval);
         self.options.ping_timeout = bounded(timeout);
         self
     }
 
-    /// The limits of the store, if its `--max-txn-ops` or `--max-request-bytes` are not etcd's
+    /// The largest number of connections to one member; 2 by default.
+    ///
+    /// `connect` dials the first. Another is dialled in the background when every open connection
+    /// has four requests in flight, so a client with few concurrent requests keeps one. A watch or
+    /// a keep-alive stream occupies no connection of its own. With 1, all requests share one
+    /// connection. The setting has no effect on channels from
+    /// [`over_channels`](Self::over_channels).
+    ///
+    /// [`connect`](Self::connect) refuses 0 with
+    /// [`ConfigError::Connections`](crate::ConfigError::Connections).
+    ///
+    /// ```
+    /// use coord_etcd::{ConfigError, EtcdBackend};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let builder = EtcdBackend::builder(["a.example:2379"]).connections(0);
+    /// let error = builder.connect().await.unwrap_err();
+    /// let coord_core::Error::Backend { source, .. } = error else { panic!("{error}") };
+    /// assert!(matches!(source.downcast_ref(), Some(ConfigError::Connections { .. })));
+    /// # }
+    /// ```
+    pub const fn connections(mut self, max: usize) -> Self {
+        self.options.connections = max;
+        self
+    }
+
+    /// The limits of the store, if its `--max-txn-ops` or `--max-request-bytes` differ from etcd's
     /// defaults.
     ///
-    /// A transaction with more operations is refused before it is sent. Sizes are left to the
-    /// store.
+    /// A transaction with more operations is refused before it is sent. The store checks sizes.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
     }
 
-    /// Connects: to the first endpoint that answers, in the order given. The others are dialled
+    /// Connects to the first endpoint that responds, in the given order. The others are dialled
     /// when they are needed. While no endpoint accepts a connection, and while the members elect a
-    /// leader, it tries again until its time is over
-    /// ([`connect_within`](Self::connect_within)).
+    /// leader, it retries within the time of [`connect_within`](Self::connect_within).
     ///
     /// # Errors
-    /// `Unavailable`, naming every endpoint, when none could be reached; `Unauthenticated` when
-    /// the login is wrong, or there should have been one; `Backend` with a
-    /// [`ConfigError`](crate::ConfigError) as its source, before anything is dialled, when an
-    /// endpoint or a certificate cannot be used. Nothing was changed.
+    /// - `Unavailable` when no endpoint responds. The message names every endpoint.
+    /// - `Unauthenticated` when the login is wrong or missing.
+    /// - `Backend` with a [`ConfigError`](crate::ConfigError) as its source, before anything is
+    ///   dialled, when a setting cannot be used.
+    ///
+    /// The outcome is `NotApplied`.
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
@@ -114,25 +140,28 @@ impl EtcdBuilder {
         EtcdBackend::open(self.options).await
     }
 
-    /// A backend over channels that somebody else made, one for each member, in place of endpoints.
+    /// A backend over channels that the caller has made, one for each member, in place of
+    /// endpoints.
     ///
-    /// A channel may lead to services in the same process: so the whole adapter can be tested with
-    /// no socket, on a paused clock. Nothing is asked of a channel before it is needed.
+    /// A channel may lead to services in the same process, so the whole adapter can be tested
+    /// without sockets, on a paused clock. No request is sent before the first call.
     ///
     /// # Errors
-    /// `Backend` when there is no channel.
+    /// `Backend` when there is no channel, or with a [`ConfigError`](crate::ConfigError) as its
+    /// source when a setting cannot be used.
     pub fn over_channels(
         self,
         channels: impl IntoIterator<Item = etcd_client::Channel>,
     ) -> Result<EtcdBackend> {
         let members = channels.into_iter().enumerate();
-        let members = members.map(|(number, channel)| Endpoint::given(number, channel)).collect();
+        let members =
+            members.map(|(number, channel)| Endpoint::over_channel(number, channel)).collect();
         EtcdBackend::over(members, self.options)
     }
 }
 
-/// A time, or a century: a moment that is further off can be after the end of the clock.
-const fn bounded(time: Duration) -> Duration {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-    if time.as_secs() < CENTURY.as_secs() { time } else { CENTURY }
+/// Limits a duration to 100 years: adding a longer one to the present can overflow the clock.
+const fn bounded(duration: Duration) -> Duration {
+    const MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    if duration.as_secs() < MAX.as_secs() { duration } else { MAX }
 }

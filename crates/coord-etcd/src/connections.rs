@@ -1,158 +1,177 @@
-//! A second connection to a member, for when many requests are under way.
+//! The connections to one member, shared by all requests to it.
 //!
-//! A member reads what comes over a connection with one task, and writes its answers with another.
-//! Where many share it, they soon march in step: all are answered together, all ask again together,
-//! and client and member take turns in working. With two connections the one is worked for while
-//! the other is on its way. Few requests gain nothing by it, so the second connection is dialled
-//! when it is first wanted, and used for what exceeds a few:
+//! A member reads a connection with one goroutine and writes to it with another. When many
+//! requests share one connection, client and member fall into step: all responses arrive together,
+//! all next requests leave together, and each side idles while the other works. With a second
+//! connection one side works on the first while the other works on the second. A few concurrent
+//! requests gain nothing, so a further connection is dialled when every open one carries
+//! [`BUSY_REQUESTS`], up to the configured number:
 //!
 //! ```text
-//! under way, 1st  2nd     the next one goes over
+//! in flight, 1st  2nd     the next request uses
 //!              3    -     the first
-//!              4    -     the first, and the second is dialled
-//!              4    0     the second, once it stands
+//!              4    -     the first, and the second is dialled in the background
+//!              4    0     the second, once it is open
 //!              4    4     the first
 //! ```
 //!
-//! Nobody waits for it: whoever comes by while it is dialled helps it along, and takes the first.
-//! If it cannot be had, or breaks, the first carries everything, and it is dialled again later.
+//! No request waits for a further connection. If one cannot be dialled, or breaks, the others carry
+//! its requests, and it is dialled again after [`REDIAL_AFTER`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt as _};
 
 #[cfg(test)]
 mod tests;
 
-/// How many requests are under way on the first connection before the second is wanted.
-const FEW: usize = 4;
+/// How many requests are in flight on a connection that counts as busy.
+const BUSY_REQUESTS: usize = 4;
 
-/// For how long the second is done without when it could not be had.
-const PAUSE: Duration = Duration::from_secs(10);
+/// How long no further connection is dialled after one could not be dialled, or broke.
+const REDIAL_AFTER: Duration = Duration::from_secs(10);
 
-/// Two connections to one member. Clones share them.
+/// The connections to one member. Clones share them.
 pub(crate) struct Connections<S> {
     shared: Arc<Shared<S>>,
 }
 
 struct Shared<S> {
     first: Connection<S>,
-    second: Mutex<Second<S>>,
-    dial: Box<dyn Fn() -> Dialling<S> + Send + Sync>,
-    /// Where the second connection is to live: whoever helps it along may be of another.
+    further: Mutex<Further<S>>,
+    /// The largest number of further connections.
+    max_further: usize,
+    dial: Box<dyn Fn() -> Dial<S> + Send + Sync>,
+    /// The runtime of the first connection. Requests may be made on another.
     runtime: Handle,
 }
 
-/// A connection, and how many requests are under way on it.
+/// The connections beside the first.
+struct Further<S> {
+    open: Vec<Connection<S>>,
+    /// The connection that is being dialled, if any. Dropping the set aborts the task.
+    dialing: JoinSet<Result<S, BoxError>>,
+    redial_at: Option<Instant>,
+}
+
+type Dial<S> = BoxFuture<'static, Result<S, BoxError>>;
+
+/// A connection, and how many requests are in flight on it.
 struct Connection<S> {
     service: S,
-    under_way: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
 }
 
-type Dialling<S> = BoxFuture<'static, Result<S, BoxError>>;
-
-enum Second<S> {
-    /// There is none, and it is not dialled before this moment.
-    Wanting(Option<Instant>),
-    /// It is dialled as it is polled.
-    Dialled(Dialling<S>),
-    Open(Connection<S>),
-}
-
-impl<S> Second<S> {
-    fn not_now(&mut self, error: &BoxError) {
-        tracing::debug!(error, "done without a second connection for a while");
-        *self = Self::Wanting(Some(Instant::now() + PAUSE));
-    }
-}
-
-impl<S: Clone> Connections<S> {
-    /// `first`, and how to dial the second, on the current runtime.
-    pub(crate) fn new<E, F>(first: S, dial: impl Fn() -> F + Send + Sync + 'static) -> Self
+impl<S: Clone + Send + 'static> Connections<S> {
+    /// Shares `first`, and up to `max_further` connections that `dial` opens on the current
+    /// runtime.
+    pub(crate) fn new<E, F>(
+        first: S,
+        max_further: usize,
+        dial: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
     where
         E: Into<BoxError>,
         F: Future<Output = Result<S, E>> + Send + 'static,
     {
         let dial = move || dial().map(|dialled| dialled.map_err(Into::into)).boxed();
+        let further = Further { open: Vec::new(), dialing: JoinSet::new(), redial_at: None };
         Self {
             shared: Arc::new(Shared {
                 first: Connection::new(first),
-                second: Mutex::new(Second::Wanting(None)),
+                further: Mutex::new(further),
+                max_further,
                 dial: Box::new(dial),
                 runtime: Handle::current(),
             }),
         }
     }
 
+    /// The connection for the next request: the first unless it is busy, otherwise the one with the
+    /// fewest requests in flight.
     fn choose(&self) -> Connection<S> {
         let first = &self.shared.first;
-        let busy = first.busy();
-        if busy < FEW {
+        if !first.is_busy() {
             return first.clone();
         }
-        self.second().filter(|second| second.busy() < busy).unwrap_or_else(|| first.clone())
+        let mut further = self.shared.further();
+        further.collect_dialled();
+        let open = std::iter::once(first).chain(&further.open);
+        let chosen = open.min_by_key(|connection| connection.in_flight());
+        let chosen = chosen.unwrap_or(first).clone();
+        if chosen.is_busy() && further.may_dial(self.shared.max_further) {
+            further.dialing.spawn_on((self.shared.dial)(), &self.shared.runtime);
+        }
+        chosen
+    }
+}
+
+impl<S: Send + 'static> Further<S> {
+    /// Takes the connection over whose dial has ended.
+    fn collect_dialled(&mut self) {
+        match self.dialing.try_join_next() {
+            None => {}
+            Some(Ok(Ok(service))) => self.open.push(Connection::new(service)),
+            Some(Ok(Err(error))) => self.back_off(&*error),
+            Some(Err(error)) => self.back_off(&error),
+        }
     }
 
-    /// The second, if it stands.
-    fn second(&self) -> Option<Connection<S>> {
-        let mut second = self.shared.lock();
-        if let Second::Wanting(from) = &*second
-            && from.is_none_or(|from| from <= Instant::now())
-        {
-            *second = Second::Dialled((self.shared.dial)());
-        }
-        if let Second::Dialled(dialling) = &mut *second {
-            let _here = self.shared.runtime.enter();
-            // Nobody is woken for it: the next one who comes by sees how far it is.
-            match dialling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(service)) => *second = Second::Open(Connection::new(service)),
-                Poll::Ready(Err(error)) => second.not_now(&error),
-            }
-        }
-        match &*second {
-            Second::Open(connection) => Some(connection.clone()),
-            Second::Wanting(_) | Second::Dialled(_) => None,
-        }
+    fn may_dial(&self, max: usize) -> bool {
+        self.open.len() < max
+            && self.dialing.is_empty()
+            && self.redial_at.is_none_or(|at| at <= Instant::now())
+    }
+}
+
+impl<S> Further<S> {
+    fn back_off(&mut self, error: &(dyn std::error::Error + 'static)) {
+        tracing::debug!(error, "a further connection is not available");
+        self.redial_at = Some(Instant::now() + REDIAL_AFTER);
     }
 }
 
 impl<S> Shared<S> {
-    fn lock(&self) -> MutexGuard<'_, Second<S>> {
-        self.second.lock().unwrap_or_else(PoisonError::into_inner)
+    fn further(&self) -> MutexGuard<'_, Further<S>> {
+        self.further.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does without the second if it is this one, which broke.
-    fn note_broken(&self, connection: &Counted, error: &BoxError) {
-        let mut second = self.lock();
-        if let Second::Open(open) = &*second
-            && Arc::ptr_eq(&open.under_way, &connection.0)
-        {
-            second.not_now(error);
+    /// Drops a further connection that broke. The first stays, because tonic redials it.
+    fn note_broken(&self, broken: &InFlight, error: &BoxError) {
+        let mut further = self.further();
+        let before = further.open.len();
+        further.open.retain(|connection| !Arc::ptr_eq(&connection.in_flight, &broken.0));
+        if further.open.len() < before {
+            further.back_off(&**error);
         }
     }
 }
 
 impl<S> Connection<S> {
     fn new(service: S) -> Self {
-        Self { service, under_way: Arc::default() }
+        Self { service, in_flight: Arc::default() }
     }
 
-    fn busy(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.in_flight() >= BUSY_REQUESTS
     }
 }
 
 impl<S: Clone> Clone for Connection<S> {
     fn clone(&self) -> Self {
-        Self { service: self.service.clone(), under_way: Arc::clone(&self.under_way) }
+        Self { service: self.service.clone(), in_flight: Arc::clone(&self.in_flight) }
     }
 }
 
@@ -175,30 +194,30 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Of a stream, only the opening counts as under way.
+    /// A stream counts as in flight until its response headers arrive.
     fn call(&mut self, request: R) -> Self::Future {
-        let Connection { service, under_way } = self.choose();
-        let counted = Counted::new(under_way);
+        let Connection { service, in_flight } = self.choose();
+        let in_flight = InFlight::new(in_flight);
         let shared = Arc::clone(&self.shared);
         async move {
-            let answer = service.oneshot(request).await.map_err(Into::into);
-            answer.inspect_err(|error| shared.note_broken(&counted, error))
+            let response = service.oneshot(request).await.map_err(Into::into);
+            response.inspect_err(|error| shared.note_broken(&in_flight, error))
         }
         .boxed()
     }
 }
 
-/// Counts a request as under way until it is answered, or dropped.
-struct Counted(Arc<AtomicUsize>);
+/// Counts a request as in flight until its response arrives or its future is dropped.
+struct InFlight(Arc<AtomicUsize>);
 
-impl Counted {
-    fn new(under_way: Arc<AtomicUsize>) -> Self {
-        under_way.fetch_add(1, Ordering::Relaxed);
-        Self(under_way)
+impl InFlight {
+    fn new(in_flight: Arc<AtomicUsize>) -> Self {
+        in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(in_flight)
     }
 }
 
-impl Drop for Counted {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
-//! Dialling: a socket, over TCP or in the file system, which gathers what is written, and TLS over
-//! it.
+//! The connector: dials a member over TCP or a Unix socket, encrypts the connection if TLS is
+//! configured, and coalesces its writes.
 //!
-//! TLS is made here and not by tonic, which can neither trust a server's own certificate nor show
-//! a client certificate that it cannot read itself.
+//! The connector and not tonic configures TLS, because tonic supports neither a server certificate
+//! that is trusted by itself nor a client certificate in another format than it reads.
 
 use std::fmt;
 use std::io;
@@ -20,10 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tower::{BoxError, Service, ServiceExt as _};
 
-use crate::gather::Gathering;
+use crate::coalesce::Coalescing;
 use crate::options::Options;
 
-/// A connection, encrypted or not.
+/// A byte stream to a member, encrypted or not.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
@@ -60,23 +60,25 @@ impl Connector {
         match &self.path {
             Some(path) => {
                 let socket = open_socket(path).await?;
-                self.encrypt(Gathering::new(socket)).await
+                self.encrypt(socket).await
             }
             None => {
                 let socket = self.tcp.clone().oneshot(self.uri.clone()).await?.into_inner();
-                self.encrypt(Gathering::new(socket)).await
+                self.encrypt(socket).await
             }
         }
     }
 
+    /// Wraps the socket in TLS if that is configured, and then in write coalescing: the handshake
+    /// is not coalesced.
     async fn encrypt(self, socket: impl Socket + 'static) -> Result<Box<dyn Socket>, BoxError> {
-        let Some((config, name)) = self.tls else { return Ok(Box::new(socket)) };
+        let Some((config, name)) = self.tls else { return Ok(Box::new(Coalescing::new(socket))) };
         let encrypted = TlsConnector::from(config).connect(name, socket).await?;
         if encrypted.get_ref().1.alpn_protocol() != Some(b"h2") {
             let reason = "the server speaks TLS, but not HTTP/2 over it: it is no etcd";
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason).into());
         }
-        Ok(Box::new(encrypted))
+        Ok(Box::new(Coalescing::new(encrypted)))
     }
 }
 
@@ -89,7 +91,7 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    /// Dials the member, whatever address tonic gives.
+    /// Dials the member of this connector. tonic passes the same address.
     fn call(&mut self, _: Uri) -> Self::Future {
         self.clone().connect().map(|socket| socket.map(TokioIo::new)).boxed()
     }

@@ -2,8 +2,8 @@
 //! gRPC.
 //!
 //! An error of the transport does not state whether the member processed the request. For a change
-//! that is the difference between a retry and an unknown outcome, so the layer [`Tracked`] wraps
-//! each request that goes to a member, and adds what the transport leaves out:
+//! that is the difference between a retry and an unknown outcome. So the layer [`Tracked`] wraps
+//! each request to a member, and adds what the transport leaves out:
 //!
 //! ```text
 //! the connection never took the request's message     not processed: no message, no call
@@ -15,7 +15,7 @@
 //!
 //! The first row covers a connection that broke before its next request, a request that waits for
 //! one of the streams that the member permits, and a runtime that is gone. A caller that stops
-//! waiting asks [`Attempt::withdraw`]; from then on the connection cannot take the message.
+//! waiting calls [`Attempt::withdraw`]. After that the connection cannot take the message.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -32,7 +32,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{BoxError, Service};
 
-use crate::error::cause;
+use crate::causes::cause;
 
 tokio::task_local! {
     /// The attempt that the current task is making. etcd-client builds its requests itself and
@@ -40,9 +40,9 @@ tokio::task_local! {
     static CURRENT: Attempt;
 }
 
-/// The requests of one attempt at a call: where the message of each is.
+/// The requests of one attempt at a call, with the state of each message.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Attempt(Arc<Mutex<Vec<Place>>>);
+pub(crate) struct Attempt(Arc<Mutex<Vec<MessageState>>>);
 
 impl Attempt {
     /// Runs `call`, and tracks the requests that it makes.
@@ -54,30 +54,33 @@ impl Attempt {
     /// that the member cannot have processed any request. When one was taken, the attempt goes on
     /// as it is, and may make another request.
     pub(crate) fn withdraw(&self) -> bool {
-        let mut places = self.places();
-        let taken = places.contains(&Place::Taken);
+        let mut states = self.states();
+        let taken = states.contains(&MessageState::Taken);
         if !taken {
-            places.fill(Place::Withdrawn);
+            states.fill(MessageState::Withdrawn);
         }
         !taken
     }
 
     fn add(&self) -> Message {
-        let mut places = self.places();
-        places.push(Place::Held);
-        Message { attempt: self.clone(), number: places.len() - 1 }
+        let mut states = self.states();
+        states.push(MessageState::Held);
+        Message { attempt: self.clone(), number: states.len() - 1 }
     }
 
-    fn places(&self) -> MutexGuard<'_, Vec<Place>> {
+    fn states(&self) -> MutexGuard<'_, Vec<MessageState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where the message of a request is.
+/// The state of a request's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum MessageState {
+    /// In the request body.
     Held,
+    /// Given to the connection.
     Taken,
+    /// Never to be given to a connection.
     Withdrawn,
 }
 
@@ -91,21 +94,21 @@ struct Message {
 impl Message {
     /// Lets the connection take the message, unless it was withdrawn.
     fn take(&self) -> bool {
-        self.move_to(Place::Taken)
+        self.move_to(MessageState::Taken)
     }
 
     /// Withdraws the message, unless the connection has taken it.
     fn withdraw(&self) -> bool {
-        self.move_to(Place::Withdrawn)
+        self.move_to(MessageState::Withdrawn)
     }
 
-    /// Moves a message that is held. Returns whether it is there now.
-    fn move_to(&self, to: Place) -> bool {
-        let place = &mut self.attempt.places()[self.number];
-        if *place == Place::Held {
-            *place = to;
+    /// Changes the state of a held message. Returns whether the message is in that state now.
+    fn move_to(&self, to: MessageState) -> bool {
+        let state = &mut self.attempt.states()[self.number];
+        if *state == MessageState::Held {
+            *state = to;
         }
-        *place == to
+        *state == to
     }
 }
 
@@ -213,8 +216,8 @@ fn classified(error: BoxError, message: &Message) -> BoxError {
     error
 }
 
-/// What the message of a status says, made from an HTTP response that is not gRPC.
-pub(crate) const NOT_GRPC: &str = "in place of a gRPC response";
+/// Part of the message of a status that stands for an HTTP response that is not gRPC.
+pub(crate) const NOT_GRPC: &str = "in state of a gRPC response";
 
 /// Returns the response if it is gRPC, and otherwise the status that it stands for.
 ///

@@ -1,47 +1,48 @@
-//! Denied requests: which user may not do what to which keys.
+//! Denied requests: completes the error with the user and the keys.
 //!
-//! etcd answers "permission denied" and nothing else, so the rest comes from the request.
+//! etcd responds with "permission denied" only, so the rest comes from the request.
 
 use std::collections::BTreeSet;
 
 use coord_core::{
-    Delete, Error, KeyRange, LeaseId, LeaseTimeToLive, Op, Put, Range, Txn, WatchRequest,
+    Error,
+    kv::{Delete, KeyRange, LeaseId, LeaseTimeToLive, Op, Put, Range, Txn, Watch},
 };
 
 use crate::options::Login;
 
-/// A request about keys.
-pub(crate) trait OnKeys {
-    /// What it does, to which keys: `read "a"`.
+/// A request that needs permission for keys.
+pub(crate) trait KeyAccess {
+    /// The access and the keys, such as `read "a"`.
     fn action(&self) -> String;
 }
 
-impl OnKeys for Range {
+impl KeyAccess for Range {
     fn action(&self) -> String {
         format!("read {}", self.keys)
     }
 }
 
-impl OnKeys for Put {
+impl KeyAccess for Put {
     fn action(&self) -> String {
         format!("write {}", KeyRange::key(self.key.clone()))
     }
 }
 
-impl OnKeys for Delete {
+impl KeyAccess for Delete {
     fn action(&self) -> String {
         format!("delete {}", self.keys)
     }
 }
 
-impl OnKeys for WatchRequest {
+impl KeyAccess for Watch {
     fn action(&self) -> String {
         format!("watch {}", self.keys)
     }
 }
 
-/// Permission is needed for the keys, if they are requested.
-impl OnKeys for LeaseTimeToLive {
+/// etcd checks the permission if the keys are requested.
+impl KeyAccess for LeaseTimeToLive {
     fn action(&self) -> String {
         format!("read the keys of lease {}", self.id)
     }
@@ -50,7 +51,7 @@ impl OnKeys for LeaseTimeToLive {
 /// A request to revoke a lease, which deletes its keys.
 pub(crate) struct Revoke(pub(crate) LeaseId);
 
-impl OnKeys for Revoke {
+impl KeyAccess for Revoke {
     fn action(&self) -> String {
         format!("delete the keys of lease {}", self.0)
     }
@@ -59,20 +60,20 @@ impl OnKeys for Revoke {
 /// A request for the list of leases, which needs permission to read all of their keys.
 pub(crate) struct ListLeases;
 
-impl OnKeys for ListLeases {
+impl KeyAccess for ListLeases {
     fn action(&self) -> String {
         "read the keys of all leases".to_owned()
     }
 }
 
-/// etcd checks both branches, so each key may be the one.
-impl OnKeys for Txn {
+/// etcd checks both branches, so any of the keys may be the denied one.
+impl KeyAccess for Txn {
     fn action(&self) -> String {
-        const NAMED_MAX: usize = 5;
+        const MAX_NAMED_KEYS: usize = 5;
         let mut keys = BTreeSet::new();
         collect(self, &mut keys);
-        let rest = keys.len().saturating_sub(NAMED_MAX);
-        let named: Vec<_> = keys.into_iter().take(NAMED_MAX).collect();
+        let rest = keys.len().saturating_sub(MAX_NAMED_KEYS);
+        let named: Vec<_> = keys.into_iter().take(MAX_NAMED_KEYS).collect();
         let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
         format!("read or write all of {}{more} in a transaction", named.join(", "))
     }
@@ -90,48 +91,46 @@ fn collect(txn: &Txn, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// Names the user and the keys, if the error is that the user may not do this.
-pub(crate) fn named(error: Error, login: Option<&Login>, request: &impl OnKeys) -> Error {
+/// Completes a permission error with the user and the keys. Returns other errors as they are.
+pub(crate) fn complete(error: Error, login: Option<&Login>, request: &impl KeyAccess) -> Error {
     let Error::PermissionDenied { reason } = error else { return error };
-    let who = login.map_or_else(
+    let user = login.map_or_else(
         || "a client without a login".to_owned(),
         |login| format!("the user {:?}", login.user),
     );
     // etcd's own message adds nothing.
-    let said = if reason == "permission denied" { String::new() } else { format!(" ({reason})") };
-    let reason = format!("{who} may not {}{said}: grant a role that permits it", request.action());
+    let cause = if reason == "permission denied" { String::new() } else { format!(" ({reason})") };
+    let reason =
+        format!("{user} may not {}{cause}: grant a role that permits it", request.action());
     Error::PermissionDenied { reason }
 }
 
 #[cfg(test)]
 mod tests {
-    use coord_core::Compare;
+    use coord_core::kv::Compare;
 
     use super::*;
 
     #[test]
-    fn denied_request_is_named_with_its_user_and_keys() {
+    fn permission_error_names_the_user_and_the_keys() {
         let login = Login { user: "app".to_owned(), password: "secret".to_owned() };
-        let named = |request: &dyn Fn(Error) -> Error, reason: &str| {
-            request(Error::PermissionDenied { reason: reason.to_owned() }).to_string()
+        let message = |complete: &dyn Fn(Error) -> Error, reason: &str| {
+            complete(Error::PermissionDenied { reason: reason.to_owned() }).to_string()
         };
-        let put = |error| named_for(error, Some(&login), &Put::new("b/x", "1"));
+        let put = |error| complete(error, Some(&login), &Put::new("b/x", "1"));
         assert_eq!(
-            named(&put, "permission denied"),
+            message(&put, "permission denied"),
             r#"permission denied: the user "app" may not write "b/x": grant a role that permits it"#
         );
-        let read = |error| named_for(error, None, &Range::prefix("b/"));
-        let said = named(&read, "RBAC: access denied");
-        assert!(said.contains(r#"a client without a login may not read ["b/", "b0")"#), "{said}");
-        assert!(said.contains("RBAC: access denied"), "{said}");
+        let read = |error| complete(error, None, &Range::prefix("b/"));
+        let denied = message(&read, "RBAC: access denied");
+        let expected = r#"a client without a login may not read ["b/", "b0")"#;
+        assert!(denied.contains(expected), "{denied}");
+        assert!(denied.contains("RBAC: access denied"), "{denied}");
         let txn = Txn::new().when([Compare::absent("a")]).and_then([Put::new("b", "")]);
-        let txn = |error| named_for(error, Some(&login), &txn);
-        assert!(named(&txn, "permission denied").contains(r#"all of "a", "b" in a transaction"#));
-        let other = named_for(Error::EmptyKey, Some(&login), &Put::new("a", ""));
+        let txn = |error| complete(error, Some(&login), &txn);
+        assert!(message(&txn, "permission denied").contains(r#"all of "a", "b" in a transaction"#));
+        let other = complete(Error::EmptyKey, Some(&login), &Put::new("a", ""));
         assert!(matches!(other, Error::EmptyKey));
-    }
-
-    fn named_for(error: Error, login: Option<&Login>, request: &impl OnKeys) -> Error {
-        super::named(error, login, request)
     }
 }

@@ -1,26 +1,26 @@
-//! Several members, each with a connection of its own.
+//! The endpoints of a cluster: failover and retries.
 //!
-//! etcd-client can balance over endpoints by itself, but hands requests to members that are down
-//! and lets them fail. So each endpoint has a client of its own here, dialled when it is first
-//! needed. Requests go to the **preferred** endpoint, which stays the same as long as it answers.
-//! When it does not, what became of the request decides:
+//! etcd-client can balance over endpoints, but it sends requests to members that are down and
+//! returns their errors. So each endpoint has a client of its own here, dialled when it is first
+//! needed. Requests go to the **preferred** endpoint, which stays the same while it responds. When
+//! a request fails, its outcome decides what happens next:
 //!
 //! ```text
-//! not processed, because of the connection (GOAWAY)           send it again, on a new connection
-//! surely nothing: refused connection, no leader, overload     ask the next one
-//! a read, whatever happened                                   ask the next one
-//! perhaps applied                                             tell the caller; prefer the next one
-//! anything that the store decided                             tell the caller
+//! not processed, because the connection ended (GOAWAY)     resend on a new connection
+//! not applied: connection refused, no leader, overload     send to the next endpoint
+//! a read, whatever the failure                             send to the next endpoint
+//! unknown                                                  return the error, prefer the next
+//! decided by the store                                     return the error
 //! ```
 //!
-//! What answers at an endpoint need not be etcd: a proxy in front of a dead member answers with
-//! HTTP statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or a
-//! connect takes no answer as final that etcd does not give. A change has an unknown outcome then:
-//! the proxy may have sent it on.
+//! The server at an endpoint need not be etcd: a proxy in front of a dead member responds with HTTP
+//! statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or a connect
+//! accepts a final response only from etcd. A change has an unknown outcome then, because the proxy
+//! may have forwarded it.
 //!
-//! When all have been asked in vain, they are asked again after a pause, as long as there is time
-//! and at least one of them is there at all: an election takes a second or two. If no member
-//! accepts a connection the caller is told at once.
+//! When a request has failed at all endpoints, it is retried after a pause, as long as there is
+//! time and at least one endpoint accepts connections: an election takes a second or two. If no
+//! endpoint accepts a connection, the error is returned at once.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -28,26 +28,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{Error, Outcome, Result};
+use coord_core::{Error, Result, error::Outcome};
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::abandoned::report_if_abandoned;
 use crate::delivery::Attempt;
-use crate::error::{Asked, Failure, Remedy, runtime_is_gone};
+use crate::error::{Failure, RequestContext, RetryDecision, runtime_is_gone};
 use crate::link::{Endpoint, Link};
 use crate::options::Options;
-use crate::patience::awaited;
 
-/// The pause after all endpoints were asked in vain, doubled every time up to the other.
-const PAUSE_FIRST: Duration = Duration::from_millis(25);
-const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// The pause after the first time that a request failed at all endpoints. It doubles each time.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(25);
+
+/// The longest pause between two rounds over all endpoints.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(800);
 
 /// How long before its deadline a connect makes its last attempt.
-const LAST_ATTEMPT: Duration = Duration::from_millis(50);
+const LAST_CONNECT_BEFORE_DEADLINE: Duration = Duration::from_millis(50);
 
-/// How often an attempt is repeated at once when the connection did not process the request. Each
-/// repetition has a new connection, unless the client has not yet received the end of the last one.
-const RESENDS_AT_ONCE: u32 = 3;
+/// How many times a request that the connection did not process is resent to the same endpoint. A
+/// resend uses a new connection, unless the client has not yet received the end of the last one.
+const MAX_RESENDS: u32 = 3;
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -57,35 +59,36 @@ pub(crate) struct Endpoints {
     options: Options,
 }
 
-/// A watch stream that is open.
+/// An open watch stream.
 #[derive(Debug)]
-pub(crate) struct WatchLine {
+pub(crate) struct OpenWatchStream {
     pub(crate) sender: WatchRequestSender,
     pub(crate) stream: WatchResponseStream,
-    /// Which endpoint serves it, for [`Endpoints::avoid`] and [`Endpoints::name`].
+    /// The number of the endpoint that serves it, for [`Endpoints::avoid`] and [`Endpoints::name`].
     pub(crate) endpoint: usize,
 }
 
 impl Endpoints {
-    /// Nothing is dialled yet.
+    /// Dials no endpoint yet.
     pub(crate) const fn new(all: Vec<Endpoint>, options: Options) -> Self {
         Self { all, preferred: AtomicUsize::new(0), options }
     }
 
-    /// Finds an endpoint that answers, and logs in. Endpoints that refuse connections are dialled
-    /// again until `within` has passed: their members may be about to start.
+    /// Finds an endpoint that responds, and logs in. Endpoints that refuse connections are redialled
+    /// until the connect timeout has passed: their members may be about to start.
     ///
-    /// That a connection is accepted proves little: with TLS on one side only, or without the
-    /// certificate that the server wants, it breaks with the first request. So one is made, for a
-    /// key that nobody has; that it may not be read is an answer too.
+    /// An accepted connection proves little: with TLS on one side only, or without the certificate
+    /// that the server requires, it breaks at the first request. So a probe reads a key that does
+    /// not exist. That the user may not read it is a response too.
     pub(crate) async fn reach(&self) -> Result<()> {
         let within = self.options.connect_within();
-        let asked = Asked { waited: within, connects: true, ..Asked::default() };
-        let answer = self.call_until(Instant::now() + within, &asked, |link| async move {
+        let context =
+            RequestContext { waited: within, connects: true, ..RequestContext::default() };
+        let response = self.call_until(Instant::now() + within, &context, |link| async move {
             let options = GetOptions::new().with_serializable().with_count_only();
             link.kv.clone().get("\0", Some(options)).await
         });
-        match answer.await {
+        match response.await {
             Ok(_) | Err(Error::PermissionDenied { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -95,19 +98,19 @@ impl Endpoints {
         &self.options
     }
 
-    /// The endpoint as errors name it.
+    /// The name of an endpoint in errors.
     pub(crate) fn name(&self, endpoint: usize) -> &str {
         &self.all[endpoint].name
     }
 
-    /// Prefers another endpoint than this one, which has just failed.
+    /// Prefers another endpoint than this one, which has failed.
     pub(crate) fn avoid(&self, endpoint: usize) {
         let next = (endpoint + 1) % self.all.len();
-        // If another is preferred by now there is nothing to do.
+        // Nothing to do if a concurrent request has failed over already.
         self.prefer(next, Some(endpoint));
     }
 
-    /// Prefers an endpoint; if `instead_of` is given, only if that one is preferred now.
+    /// Prefers an endpoint. With `instead_of`, only if that endpoint is the preferred one now.
     fn prefer(&self, endpoint: usize, instead_of: Option<usize>) {
         let change = |now| {
             (now != endpoint && instead_of.is_none_or(|other| other == now)).then_some(endpoint)
@@ -122,79 +125,80 @@ impl Endpoints {
         }
     }
 
-    /// Makes a call on the endpoints in turn until one of them gives an answer.
-    pub(crate) async fn call<W, S, F>(&self, asked: &Asked, send: S) -> Result<W>
+    /// Calls the endpoints in turn until one of them responds, within the request timeout.
+    pub(crate) async fn call<W, S, F>(&self, context: &RequestContext, send: S) -> Result<W>
     where
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        self.call_until(Instant::now() + self.options.request_timeout, asked, send).await
+        self.call_until(Instant::now() + self.options.request_timeout, context, send).await
     }
 
-    /// The same, for which there is time up to `deadline`.
+    /// Calls the endpoints in turn until one of them responds, up to `deadline`.
     pub(crate) async fn call_until<W, S, F>(
         &self,
         deadline: Instant,
-        asked: &Asked,
+        context: &RequestContext,
         send: S,
     ) -> Result<W>
     where
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let mut pause = PAUSE_FIRST;
-        // Each member is spoken to with a login of its own, which may be too old.
+        let mut pause = RETRY_PAUSE_MIN;
+        // Each endpoint has a login of its own, which may have expired.
         let mut renewed = BTreeSet::new();
         loop {
             let first = self.preferred.load(Ordering::Relaxed);
             let mut failures = Vec::new();
-            for turn in 0..self.all.len() {
-                let endpoint = &self.all[(first + turn) % self.all.len()];
-                let others = self.all.len() - turn - 1;
-                let failure = match self.attempt(endpoint, asked, &send, deadline, others).await {
-                    Ok(answer) => {
+            for offset in 0..self.all.len() {
+                let endpoint = &self.all[(first + offset) % self.all.len()];
+                let others = self.all.len() - offset - 1;
+                let failure = match self.attempt(endpoint, context, &send, deadline, others).await {
+                    Ok(response) => {
                         self.prefer(endpoint.number, None);
-                        return Ok(answer);
+                        return Ok(response);
                     }
                     Err(failure) => failure,
                 };
-                let again = match failure.remedy {
-                    Remedy::None => false,
-                    Remedy::Unreachable | Remedy::Resend | Remedy::Another | Remedy::Elsewhere => {
-                        true
-                    }
-                    Remedy::Login => {
+                let retries = match failure.decision {
+                    RetryDecision::Final => false,
+                    RetryDecision::Unreachable
+                    | RetryDecision::Resend
+                    | RetryDecision::OtherEndpoint
+                    | RetryDecision::Failover => true,
+                    RetryDecision::LogIn => {
                         self.options.login.is_some() && renewed.insert(endpoint.number)
                     }
                 };
-                if !again {
-                    if is_of_the_way(&failure.error) {
+                if !retries {
+                    if is_transport_failure(&failure.error) {
                         self.avoid(endpoint.number);
                     }
                     return Err(failure.error);
                 }
-                tracing::debug!(endpoint = endpoint.name, error = %failure.error, "passed over");
+                tracing::debug!(endpoint = endpoint.name, error = %failure.error, "endpoint skipped");
                 failures.push(failure);
             }
-            let is_final = |failure: &Failure| match failure.remedy {
-                Remedy::Unreachable => !asked.connects,
-                remedy => remedy == Remedy::Another,
+            let is_final = |failure: &Failure| match failure.decision {
+                RetryDecision::Unreachable => !context.connects,
+                decision => decision == RetryDecision::OtherEndpoint,
             };
-            let again_at = again_at(asked, pause, deadline);
-            let Some(again_at) = again_at.filter(|_| !failures.iter().all(is_final)) else {
+            let retry_at = retry_at(context, pause, deadline);
+            let Some(retry_at) = retry_at.filter(|_| !failures.iter().all(is_final)) else {
                 return Err(summary(failures));
             };
-            sleep_until(again_at).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            sleep_until(retry_at).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
 
-    /// Makes a call on one endpoint. While others are left to ask, it gets half of the time for
-    /// what can be tried elsewhere.
+    /// Calls one endpoint, and resends what the connection did not process. If other endpoints are
+    /// left, a request that could be sent to them gets half of the time.
     async fn attempt<W, S, F>(
         &self,
         endpoint: &Endpoint,
-        asked: &Asked,
+        context: &RequestContext,
         send: &S,
         deadline: Instant,
         others: usize,
@@ -203,25 +207,25 @@ impl Endpoints {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        let answer = async {
-            let mut resends = RESENDS_AT_ONCE;
+        let response = async {
+            let mut resends = MAX_RESENDS;
             loop {
-                match self.ask(endpoint, asked, send, deadline, others).await {
-                    Err(failure) if failure.remedy == Remedy::Resend && resends > 0 => {
+                match self.send_once(endpoint, context, send, deadline, others).await {
+                    Err(failure) if failure.decision == RetryDecision::Resend && resends > 0 => {
                         tracing::debug!(endpoint = endpoint.name, error = %failure.error, "resent");
                         resends -= 1;
                     }
-                    answer => return answer,
+                    response => return response,
                 }
             }
         };
-        awaited(answer, || self.avoid(endpoint.number)).await
+        report_if_abandoned(response, || self.avoid(endpoint.number)).await
     }
 
-    async fn ask<W, S, F>(
+    async fn send_once<W, S, F>(
         &self,
         endpoint: &Endpoint,
-        asked: &Asked,
+        context: &RequestContext,
         send: &S,
         deadline: Instant,
         others: usize,
@@ -230,7 +234,7 @@ impl Endpoints {
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        // A connect may have more time than a request, for many attempts.
+        // A connect may have more time than a request, for several attempts.
         let deadline = deadline.min(Instant::now() + self.options.request_timeout);
         let left = deadline.saturating_duration_since(Instant::now());
         let early = if others > 0 { Instant::now() + left / 2 } else { deadline };
@@ -239,78 +243,82 @@ impl Endpoints {
             Err(_) => return Err(Failure::not_reached(&endpoint.name, "no answer in time")),
         };
         let attempt = Attempt::default();
-        // On the heap: a call of the client crate is a large future, and this one contains it.
+        // Boxed, because the future of a call to the client crate is large.
         let sending = Box::pin(attempt.track(send(Arc::clone(&link))));
-        let answer = self.answer(&attempt, sending, asked, deadline, early);
-        // A caller that gives up sooner tries again, and must not meet the same full connection.
-        let learn = || {
+        let response = self.response(&attempt, sending, context, deadline, early);
+        // A caller that gives up early retries, and must not use the same full connection.
+        let discard = || {
             if attempt.withdraw() {
-                endpoint.forget(&link);
+                endpoint.discard(&link);
             }
         };
-        match awaited(answer, learn).await {
-            Some(Ok(answer)) => {
-                link.note_answer();
-                Ok(answer)
+        match report_if_abandoned(response, discard).await {
+            Some(Ok(response)) => {
+                link.note_response();
+                Ok(response)
             }
             Some(Err(error)) => {
                 if runtime_is_gone(&error) {
-                    endpoint.forget(&link);
+                    endpoint.discard(&link);
                 }
-                let mut failure = Failure::of_client(error, asked, &endpoint.name);
-                if !link.has_answered() {
+                let mut failure = Failure::from_client(error, context, &endpoint.name);
+                if !link.has_responded() {
                     failure = failure.at_first(endpoint.encrypted);
                 }
-                if failure.remedy == Remedy::Login {
-                    endpoint.forget(&link);
+                if failure.decision == RetryDecision::LogIn {
+                    endpoint.discard(&link);
                 }
                 Err(failure)
             }
             None => {
-                // The connection may be dead and not yet detected as such, or other requests may
-                // hold all streams that the member permits on it.
-                endpoint.forget(&link);
+                // The connection may be dead without the client knowing, or other requests may
+                // occupy all streams that the member permits on it.
+                endpoint.discard(&link);
                 if attempt.withdraw() {
                     return Err(Failure::not_sent(&endpoint.name));
                 }
-                Err(Failure::timed_out(asked))
+                Err(Failure::timed_out(context))
             }
         }
     }
 
-    /// The answer to a request, if it comes in time. A request that no connection takes has as much
-    /// time as a member has to accept a connection; a change that one has taken, up to `deadline`.
-    async fn answer<T>(
+    /// The response, if it arrives in time. A request that no connection has taken has the connect
+    /// timeout. After that a read has time up to `early`, and a change up to `deadline`.
+    async fn response<T>(
         &self,
         attempt: &Attempt,
         mut sending: Pin<Box<impl Future<Output = T> + Send>>,
-        asked: &Asked,
+        context: &RequestContext,
         deadline: Instant,
         early: Instant,
     ) -> Option<T> {
         let taken_by = early.min(Instant::now() + self.options.connect_timeout);
-        if let Ok(answer) = timeout_at(taken_by, &mut sending).await {
-            return Some(answer);
+        if let Ok(response) = timeout_at(taken_by, &mut sending).await {
+            return Some(response);
         }
         if attempt.withdraw() {
             return None;
         }
-        let limit = if asked.changes { deadline } else { early };
+        let limit = if context.changes { deadline } else { early };
         timeout_at(limit, sending).await.ok()
     }
 }
 
-/// When to make the next attempt at all endpoints. A connect uses its time to the end, because its
-/// members may be about to start.
-fn again_at(asked: &Asked, pause: Duration, deadline: Instant) -> Option<Instant> {
+/// When to try all endpoints again, if there is time. A connect uses its time to the end, because
+/// the members may be about to start.
+fn retry_at(context: &RequestContext, pause: Duration, deadline: Instant) -> Option<Instant> {
     let now = Instant::now();
     let left = deadline.saturating_duration_since(now);
-    let pause = if asked.connects { pause.min(left.saturating_sub(LAST_ATTEMPT)) } else { pause };
+    let pause = if context.connects {
+        pause.min(left.saturating_sub(LAST_CONNECT_BEFORE_DEADLINE))
+    } else {
+        pause
+    };
     (!pause.is_zero() && pause < left).then(|| now + pause)
 }
 
-/// Whether the member, or the way to it, is what failed.
-const fn is_of_the_way(error: &Error) -> bool {
+/// Whether the member or the connection failed, and not the request.
+const fn is_transport_failure(error: &Error) -> bool {
     match error {
         Error::Unavailable { .. } | Error::Timeout { .. } => true,
         Error::Backend { outcome, .. } => matches!(outcome, Outcome::Unknown),
@@ -318,21 +326,21 @@ const fn is_of_the_way(error: &Error) -> bool {
     }
 }
 
-/// What to say when no endpoint could serve: surely nothing was applied, or another way would have
-/// been taken.
+/// The error after a request failed at all endpoints. The outcome is `NotApplied`: an unknown
+/// outcome would have ended the attempts.
 fn summary(failures: Vec<Failure>) -> Error {
     let errors = failures.into_iter().map(|failure| failure.error);
-    let (away, other): (Vec<_>, Vec<_>) =
+    let (unavailable, other): (Vec<_>, Vec<_>) =
         errors.partition(|error| matches!(error, Error::Unavailable { .. }));
     if let Some(error) = other.into_iter().next() {
         return error;
     }
-    let reasons = away.iter().map(|error| match error {
+    let reasons = unavailable.iter().map(|error| match error {
         Error::Unavailable { reason, .. } => reason.as_str(),
         _ => "",
     });
     let reason = reasons.collect::<Vec<_>>().join("; ");
-    let source = away.into_iter().find_map(|error| match error {
+    let source = unavailable.into_iter().find_map(|error| match error {
         Error::Unavailable { source, .. } => source,
         _ => None,
     });

@@ -1,7 +1,7 @@
-//! The environment variables of `etcdctl`, as settings of a connection.
+//! The environment variables of `etcdctl` as settings of a connection.
 //!
-//! Each setting carries the name of what set it, a variable or a flag of the program, so that an
-//! error names what has to be corrected:
+//! Each setting records its source, a variable or a flag of the program, so that an error names
+//! what has to be corrected:
 //!
 //! ```text
 //! ETCDCTL_ENDPOINTS=a:b            ETCDCTL_ENDPOINTS: "a:b" is not HOST:PORT, …
@@ -17,18 +17,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Error, Outcome};
+use coord_core::{Error, error::Outcome};
 
 use crate::address::Address;
 use crate::config::ConfigError;
 use crate::error::other;
 use crate::{EtcdBuilder, Tls};
 
-/// Where etcd listens unless a setting says otherwise.
+/// The endpoint unless a setting names another.
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
-/// Variables that `etcdctl` acts on and this crate does not. Ignored, they would lead a program to
-/// another cluster, or have it trust what it should not; each with the remedy.
+/// Variables of `etcdctl` that this crate does not support, each with the remedy. If they were
+/// ignored, a program would use another cluster or refuse a server that `etcdctl` accepts.
 const UNSUPPORTED: [(&str, &str); 2] = [
     (
         "ETCDCTL_INSECURE_SKIP_TLS_VERIFY",
@@ -37,11 +37,12 @@ const UNSUPPORTED: [(&str, &str); 2] = [
     ("ETCDCTL_DISCOVERY_SRV", "unset it, and list the members in ETCDCTL_ENDPOINTS or --endpoints"),
 ];
 
-/// The values of a variable that leave what it stands for switched off.
+/// The values of a variable that `etcdctl` reads as false.
 const OFF: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
 
-/// The variable that makes `etcdctl` speak TLS without any file named, if it is false.
+/// The variable that, if false, makes `etcdctl` use TLS although no file is configured.
 const INSECURE_TRANSPORT: &str = "ETCDCTL_INSECURE_TRANSPORT";
+
 /// The values of a variable that `etcdctl` reads as true, as Go's `strconv.ParseBool` does.
 const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 
@@ -49,17 +50,17 @@ const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Variable {
-    /// `ETCDCTL_ENDPOINTS`: the members, with commas in between; `127.0.0.1:2379` unless set.
+    /// `ETCDCTL_ENDPOINTS`: the members, separated by commas; `127.0.0.1:2379` unless set.
     Endpoints,
-    /// `ETCDCTL_USER`: the user; `NAME:PASSWORD` where no password is set.
+    /// `ETCDCTL_USER`: the user; `NAME:PASSWORD` if no password is set.
     User,
     /// `ETCDCTL_PASSWORD`: the user's password.
     Password,
-    /// `ETCDCTL_CACERT`: a file with the authorities to trust, in PEM.
+    /// `ETCDCTL_CACERT`: a PEM file with the CAs to trust.
     CaCert,
-    /// `ETCDCTL_CERT`: a file with the client's certificate, in PEM.
+    /// `ETCDCTL_CERT`: a PEM file with the client certificate.
     Cert,
-    /// `ETCDCTL_KEY`: a file with that certificate's private key, in PEM.
+    /// `ETCDCTL_KEY`: a PEM file with the private key of the client certificate.
     Key,
     /// `ETCDCTL_DIAL_TIMEOUT`: how long a member may take to accept a connection, as `300ms`, `5s`,
     /// `1m30s`, or a number of seconds; two seconds unless set.
@@ -92,7 +93,7 @@ impl Variable {
     }
 }
 
-/// How to reach a cluster: settings from the environment of `etcdctl`, and from a program's flags.
+/// Settings of a connection, from the environment of `etcdctl` and from a program's flags.
 ///
 /// [`EtcdBuilder::from_env`] is the short form for programs without flags of their own.
 ///
@@ -139,11 +140,11 @@ struct Files<'a> {
     identity: Option<(&'a Setting, &'a Setting)>,
 }
 
-/// What to speak TLS with, in PEM.
+/// Certificates for TLS, in PEM.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Certificates {
-    /// The authorities to trust; `None` for the system's.
+    /// The CAs to trust; `None` for the system's.
     pub authorities: Option<Vec<u8>>,
     /// The client's certificate and its private key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
@@ -182,8 +183,8 @@ impl Settings {
         settings
     }
 
-    /// Replaces a setting. `source` is what errors name: the flag that the value came from. An
-    /// empty value removes the setting.
+    /// Replaces a setting. `source` is the flag that the value came from, for errors. An empty
+    /// value removes the setting.
     pub fn set(&mut self, variable: Variable, source: &'static str, value: impl Into<OsString>) {
         let value = value.into();
         if value.is_empty() {
@@ -193,7 +194,7 @@ impl Settings {
         }
     }
 
-    /// The value of a setting, not checked; `None` if it is not set.
+    /// The unchecked value of a setting; `None` if it is not set.
     #[must_use]
     pub fn get(&self, variable: Variable) -> Option<&OsStr> {
         self.set.get(&variable).map(|setting| &*setting.value)
@@ -213,7 +214,7 @@ impl Settings {
     /// How long a member may take to accept a connection; `None` if it is not set.
     ///
     /// # Errors
-    /// It is no time.
+    /// The value is not a duration.
     pub fn dial_timeout(&self) -> Result<Option<Duration>, SettingsError> {
         let Some((text, source)) = self.text(Variable::DialTimeout)? else { return Ok(None) };
         match duration(text) {
@@ -240,12 +241,12 @@ impl Settings {
         }
     }
 
-    /// What to speak TLS with, read from the files; `None` if no file is named, unless
+    /// The certificates for TLS, read from the files; `None` if no file is configured, unless
     /// `ETCDCTL_INSECURE_TRANSPORT` is false.
     ///
     /// # Errors
     /// A certificate or a key is set without the other, a file cannot be read, or
-    /// `ETCDCTL_INSECURE_TRANSPORT` is no truth value.
+    /// `ETCDCTL_INSECURE_TRANSPORT` is not a truth value.
     pub fn certificates(&self) -> Result<Option<Certificates>, SettingsError> {
         let Files { authorities, identity } = self.files()?;
         let authorities = authorities.map(Setting::read).transpose()?;
@@ -257,7 +258,7 @@ impl Settings {
         Ok(wanted.then_some(Certificates { authorities, identity }))
     }
 
-    /// The same, for the builder: its errors name the files, so the paths go with the texts.
+    /// The TLS options for the builder. They include the paths, for errors.
     fn tls(&self) -> Result<Option<Tls>, SettingsError> {
         let Files { authorities, identity } = self.files()?;
         if authorities.is_none() && identity.is_none() && !self.demands_tls()? {
@@ -274,7 +275,7 @@ impl Settings {
         Ok(Some(tls))
     }
 
-    /// Whether the connection has to be encrypted although no file is named.
+    /// Whether the connection must be encrypted although no file is configured.
     fn demands_tls(&self) -> Result<bool, SettingsError> {
         let Some(value) = &self.insecure_transport else { return Ok(false) };
         let is_any_of = |values: &[&str]| values.iter().any(|known| value == known);
@@ -288,8 +289,8 @@ impl Settings {
         }
     }
 
-    /// The files of certificates and keys; one of a client's certificate and its key is refused
-    /// without the other.
+    /// The files of certificates and keys. A client certificate without its key, or a key without
+    /// its certificate, is refused.
     fn files(&self) -> Result<Files<'_>, SettingsError> {
         let identity = match (self.set.get(&Variable::Cert), self.set.get(&Variable::Key)) {
             (None, None) => None,
@@ -303,9 +304,9 @@ impl Settings {
     /// A builder with all settings applied.
     ///
     /// # Errors
-    /// A setting is wrong, a password would be sent in clear text although TLS is configured, a
-    /// file cannot be read, or a variable is set that this crate does not
-    /// support. Nothing was connected.
+    /// A setting is invalid, a password would be sent in clear text although TLS is configured, a
+    /// file cannot be read, or a variable is set that this crate does not support. No endpoint was
+    /// dialled.
     pub fn builder(&self) -> Result<EtcdBuilder, SettingsError> {
         if let Some(Unsupported { name, value, remedy }) = &self.unsupported {
             let why = format!("not supported, but set to {:?}: {remedy}", value.to_string_lossy());
@@ -330,7 +331,7 @@ impl Settings {
         Ok(builder)
     }
 
-    /// That an endpoint does not go with the other settings.
+    /// The error for an endpoint that conflicts with the other settings.
     fn wrong_endpoint(&self, error: &ConfigError) -> SettingsError {
         let endpoints = self.set.get(&Variable::Endpoints);
         let source = endpoints.map_or(Variable::Endpoints.name(), |setting| setting.source);
@@ -350,8 +351,7 @@ impl EtcdBuilder {
     /// Reads `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD`, `ETCDCTL_CACERT`,
     /// `ETCDCTL_CERT`, `ETCDCTL_KEY` and `ETCDCTL_DIAL_TIMEOUT`, so that a program reaches the
     /// cluster that `etcdctl` reaches from the same shell. If `ETCDCTL_INSECURE_TRANSPORT` is
-    /// false, connections are encrypted, and trust the system's authorities, also where no file is
-    /// named.
+    /// false, connections are encrypted and trust the system's CAs, also if no file is configured.
     ///
     /// ```no_run
     /// use coord_etcd::EtcdBuilder;
@@ -384,7 +384,8 @@ impl Setting {
         })
     }
 
-    /// That this one needs another, which is named as this one is: as a flag, or as a variable.
+    /// The error for a setting without the other one that it needs. Both are named alike: as flags
+    /// or as variables.
     fn without(&self, other: Variable) -> SettingsError {
         let other = match (self.source.starts_with("--"), other) {
             (true, Variable::Key) => "--key",
@@ -402,7 +403,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A setting that is wrong, named by the variable or the flag that it came from.
+/// An invalid setting. The message names the variable or the flag that it came from.
 #[derive(Clone, Debug)]
 pub struct SettingsError {
     message: String,
@@ -414,7 +415,7 @@ impl SettingsError {
         Self { message: format!("{source}: {why}"), source: None }
     }
 
-    /// Whether the setting is well-formed and the file that it names cannot be read.
+    /// Whether the setting is valid and its file cannot be read.
     #[must_use]
     pub const fn is_unreadable_file(&self) -> bool {
         self.source.is_some()
@@ -427,7 +428,7 @@ impl fmt::Display for SettingsError {
     }
 }
 
-/// The message ends with that of the file's error: there is no further cause.
+/// Without a source, because the message ends with that of the file's error.
 impl std::error::Error for SettingsError {}
 
 impl From<SettingsError> for Error {
@@ -436,20 +437,20 @@ impl From<SettingsError> for Error {
     }
 }
 
-/// Parses a list of members, with commas in between.
+/// Parses a list of members, separated by commas.
 ///
 /// # Errors
-/// Why it is none: a sentence that quotes the member.
+/// Why the list is invalid, with the invalid member quoted.
 pub fn endpoints(text: &str) -> Result<Vec<String>, String> {
     let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
     let members: Vec<_> = members.map(member).collect::<Result<_, _>>()?;
     if members.is_empty() { Err("there is none".to_owned()) } else { Ok(members) }
 }
 
-/// Parses a time: `300ms`, `10s`, `1m30s`, or a number of seconds.
+/// Parses a duration: `300ms`, `10s`, `1m30s`, or a number of seconds.
 ///
 /// # Errors
-/// What a time looks like.
+/// The valid formats.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));

@@ -1,321 +1,185 @@
-//! What etcd and the way to it say when they fail, and what that means.
+//! Failures: errors of etcd and of the transport as coord's errors, each with a retry decision.
 //!
-//! gRPC codes alone are ambiguous: `InvalidArgument` is a key that is missing and a user who is
-//! not logged in, `OutOfRange` is compacted history and a lease that is too long. So there is
-//! **one table**, [`TABLE`], of codes and messages, read from the top; the last rows go by the code
-//! alone. What the messages leave out (which key, which revision) is filled in from the request,
-//! as [`Asked`], where the request leaves no doubt.
-//!
-//! The one question that decides on retries is what became of the request. It is answered in the
-//! table too, for a request that may change the store: a read is never applied.
+//! [`table`] maps a gRPC status to an error class. This module makes the error of the class,
+//! completes it from the [`RequestContext`] where etcd leaves out the key, the lease or the
+//! revision, and decides whether the request may be sent again. That decision follows from the
+//! outcome: a request that was not applied can be resent, one that may have been applied cannot.
+
+mod context;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use coord_core::{Error, LeaseId, Limits, Outcome, Revision, Source};
+use coord_core::{
+    Error,
+    error::{Outcome, Source},
+};
 use rustls::CertificateError;
 use tokio::time::error::Elapsed;
-use tonic::{Code, ConnectError, Status};
+use tonic::{ConnectError, Status};
 
-use crate::delivery::{NOT_GRPC, Unprocessed};
+use crate::causes::{cause, root};
+use crate::delivery::Unprocessed;
 use crate::not_tls;
 use crate::wire::Malformed;
+pub(crate) use context::RequestContext;
+use table::{ErrorClass, classify};
 
-/// What a request was about, for errors that do not say it themselves.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
-    /// Whether it may change the store.
-    pub(crate) changes: bool,
-    /// Whether it is a connect, for which an endpoint may start to accept connections.
-    pub(crate) connects: bool,
-    /// The one key that the complaint can be about.
-    pub(crate) key: Option<Bytes>,
-    /// The one lease that the complaint can be about.
-    pub(crate) lease: Option<LeaseId>,
-    /// The one revision that the complaint can be about.
-    pub(crate) revision: Option<Revision>,
-    /// The time to live asked for.
-    pub(crate) ttl: Duration,
-    /// The largest number of operations on one level.
-    pub(crate) ops: usize,
-    /// What the backend believes the store's limits to be.
-    pub(crate) limits: Limits,
-    /// How long an answer was waited for.
-    pub(crate) waited: Duration,
-}
-
-/// A call that failed, and what can be done about it.
+/// A failed call: its error and the retry decision.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
-    pub(crate) remedy: Remedy,
+    pub(crate) decision: RetryDecision,
 }
 
-/// What can be done about a failed call.
+/// Whether and where a failed request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remedy {
-    /// Nothing: this is the answer, or trying again might apply the request twice.
-    None,
-    /// The member could not be reached at all: ask another.
+pub(crate) enum RetryDecision {
+    /// Nowhere: the store has decided, or a retry could apply the request twice.
+    Final,
+    /// To another endpoint, because this one cannot be reached.
     Unreachable,
-    /// The member did not process the request, because of the connection: send it again, at once
-    /// and to the same member.
+    /// To the same endpoint at once, because the member did not process the request: the connection
+    /// ended or was full.
     Resend,
-    /// What answered is not etcd, or something between it and the member failed: ask another. The
-    /// same endpoint would answer the same.
-    Another,
-    /// The member cannot serve now: ask another, or the same later.
-    Elsewhere,
-    /// The login is too old: log in again.
-    Login,
-}
-
-/// What a message says.
-enum Text {
-    /// Exactly this.
-    Is(&'static str),
-    /// This, and something before or after it.
-    Has(&'static str),
-    Anything,
-}
-
-/// What a row means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Means {
-    EmptyKey,
-    KeyNotFound,
-    ValueProvided,
-    LeaseProvided,
-    TooManyOps,
-    DuplicateKey,
-    TooLarge,
-    /// The answer was not read, because it exceeds a limit of this client.
-    AnswerTooLarge,
-    Compacted,
-    Future,
-    TtlTooLarge,
-    LeaseNotFound,
-    LeaseExists,
-    /// The quota is checked before a write, and once more after it: nobody can tell which it was.
-    NoSpace,
-    Denied,
-    /// The user or the password is wrong.
-    WrongLogin,
-    /// The login was good once.
-    OldLogin,
-    TooManyRequests,
-    /// The member cannot serve.
-    Away(Outcome),
-    /// Whoever was asked stopped waiting.
-    TimedOut,
-    /// None of the above.
-    Other(Outcome),
-}
-
-struct Row(Option<Code>, Text, Means);
-
-/// The table. Messages of etcd's own are matched whatever their code, which proxies lose.
-static TABLE: &[Row] = {
-    use Means::*;
-    use Outcome::{NotApplied, Unknown};
-    use Text::*;
-    &[
-        Row(None, Is("etcdserver: key is not provided"), EmptyKey),
-        Row(None, Is("etcdserver: key not found"), KeyNotFound),
-        Row(None, Is("etcdserver: value is provided"), ValueProvided),
-        Row(None, Is("etcdserver: lease is provided"), LeaseProvided),
-        Row(None, Is("etcdserver: too many operations in txn request"), TooManyOps),
-        Row(None, Is("etcdserver: duplicate key given in txn request"), DuplicateKey),
-        Row(None, Is("etcdserver: request is too large"), TooLarge),
-        Row(None, Has("grpc: received message larger than max"), TooLarge),
-        Row(Some(Code::OutOfRange), Has("encoded message length too large"), TooLarge),
-        // An answer that was not read: what was asked may have been done.
-        Row(Some(Code::OutOfRange), Has("decoded message length too large"), AnswerTooLarge),
-        Row(None, Has("mvcc: required revision has been compacted"), Compacted),
-        Row(None, Has("mvcc: required revision is a future revision"), Future),
-        Row(None, Is("etcdserver: too large lease TTL"), TtlTooLarge),
-        Row(None, Is("etcdserver: requested lease not found"), LeaseNotFound),
-        Row(None, Is("etcdserver: lease already exists"), LeaseExists),
-        Row(None, Is("etcdserver: mvcc: database space exceeded"), NoSpace),
-        // Logins.
-        Row(None, Has("etcdserver: permission denied"), Denied),
-        Row(None, Has("etcdserver: authentication failed"), WrongLogin),
-        Row(None, Has("etcdserver: invalid auth token"), OldLogin),
-        Row(None, Has("etcdserver: revision of auth store is old"), OldLogin),
-        Row(None, Has("etcdserver: user name is empty"), OldLogin),
-        // Refused before it was proposed. etcd gives the first with code Unknown, by mistake.
-        Row(None, Is("etcdserver: too many requests"), TooManyRequests),
-        Row(None, Is("etcdserver: no leader"), Away(NotApplied)),
-        Row(None, Is("etcdserver: not capable"), Away(NotApplied)),
-        Row(None, Is("etcdserver: rpc not supported for learner"), Away(NotApplied)),
-        Row(None, Is("raft proposal dropped"), Away(NotApplied)),
-        // Said of reads only.
-        Row(None, Is("etcdserver: leader changed"), Away(Unknown)),
-        Row(None, Has("not a primary lessor"), Away(Unknown)),
-        // Proposed, and nobody knows what became of it.
-        Row(None, Has("etcdserver: request timed out"), Away(Unknown)),
-        Row(None, Is("etcdserver: server stopped"), Away(Unknown)),
-        Row(None, Is("etcdserver: unhealthy cluster"), Away(Unknown)),
-        // A proxy. It may have failed after it sent the request on.
-        Row(Some(Code::Unavailable), Has(NOT_GRPC), Away(Unknown)),
-        Row(None, Has(NOT_GRPC), Other(Unknown)),
-        // The transport. With the first nothing was sent, with the second it was not looked at.
-        Row(None, Has("Service was not ready"), Away(NotApplied)),
-        Row(None, Has("refused stream before processing any application logic"), Away(NotApplied)),
-        Row(None, Has("h2 protocol error"), Away(Unknown)),
-        Row(None, Has("transport error"), Away(Unknown)),
-        Row(None, Has("error reading a body from connection"), Away(Unknown)),
-        Row(Some(Code::Unavailable), Anything, Away(Unknown)),
-        Row(Some(Code::Cancelled), Anything, Away(Unknown)),
-        Row(Some(Code::DeadlineExceeded), Anything, TimedOut),
-        // Whatever else etcd refuses, it refuses before it changes anything.
-        Row(Some(Code::PermissionDenied), Anything, Denied),
-        Row(Some(Code::Unauthenticated), Anything, WrongLogin),
-        // gRPC's own answer to a service or a method that a server lacks names it.
-        Row(Some(Code::Unimplemented), Has("etcdserverpb."), Other(NotApplied)),
-        Row(Some(Code::Unimplemented), Has("etcdserver: "), Other(NotApplied)),
-        Row(Some(Code::InvalidArgument), Has("etcdserver: "), Other(NotApplied)),
-        Row(Some(Code::OutOfRange), Has("etcdserver: "), Other(NotApplied)),
-        Row(Some(Code::NotFound), Has("etcdserver: "), Other(NotApplied)),
-        Row(Some(Code::FailedPrecondition), Has("etcdserver: "), Other(NotApplied)),
-        Row(None, Anything, Other(Unknown)),
-    ]
-};
-
-impl Row {
-    fn fits(&self, code: Code, message: &str) -> bool {
-        self.0.is_none_or(|own| own == code)
-            && match self.1 {
-                Text::Is(text) => message == text,
-                Text::Has(text) => message.contains(text),
-                Text::Anything => true,
-            }
-    }
+    /// To another endpoint. This one would fail again: it is not etcd, or a proxy in front of the
+    /// member failed.
+    OtherEndpoint,
+    /// To another endpoint, or to the same one later, because the member cannot serve requests now.
+    Failover,
+    /// To the same endpoint after a new login, because the login has expired.
+    LogIn,
 }
 
 impl Failure {
-    /// What an error of the client crate means, from the member at `endpoint`.
-    pub(crate) fn of_client(error: etcd_client::Error, asked: &Asked, endpoint: &str) -> Self {
+    /// The failure of a call to the client crate, made to the member at `endpoint`.
+    pub(crate) fn from_client(
+        error: etcd_client::Error,
+        context: &RequestContext,
+        endpoint: &str,
+    ) -> Self {
         use etcd_client::Error as Client;
         match error {
-            Client::GRpcStatus(status) => Self::of_status(status, asked, endpoint),
+            Client::GRpcStatus(status) => Self::from_status(status, context, endpoint),
             Client::LeaseKeepAliveError(reason) if reason == "lease not found" => {
-                Self::answer(Error::LeaseNotFound { lease: asked.lease })
+                Self::final_error(Error::LeaseNotFound { lease: context.lease })
             }
-            // What these say is that a stream's other end is gone.
+            // The other end of the stream is gone.
             Client::LeaseKeepAliveError(reason) | Client::WatchError(reason) => {
-                let outcome = asked.outcome(Outcome::Unknown);
-                Self::away(outcome, format!("{endpoint}: {reason}"), None)
+                let outcome = context.outcome(Outcome::Unknown);
+                Self::member_unavailable(outcome, format!("{endpoint}: {reason}"), None)
             }
-            // The rest is said before anything is sent.
-            error => Self::answer(other(Outcome::NotApplied, error)),
+            // The client crate reports the other errors before it sends anything.
+            error => Self::final_error(other(Outcome::NotApplied, error)),
         }
     }
 
-    /// No answer came in time, or the member says that it had none.
-    pub(crate) const fn timed_out(asked: &Asked) -> Self {
-        let remedy = if asked.changes { Remedy::None } else { Remedy::Elsewhere };
-        Self { error: Error::Timeout { after: asked.waited }, remedy }
+    /// No response arrived in time, or the member reports that it got none in time.
+    pub(crate) const fn timed_out(context: &RequestContext) -> Self {
+        let decision = if context.changes { RetryDecision::Final } else { RetryDecision::Failover };
+        Self { error: Error::Timeout { after: context.waited }, decision }
     }
 
-    /// What a gRPC status means, from the member at `endpoint`.
-    pub(crate) fn of_status(status: Status, asked: &Asked, endpoint: &str) -> Self {
-        if let Some(why) = not_dialled(&status) {
-            let reason = not_dialled_reason(endpoint, why);
-            let remedy = of_dial(&status);
+    /// The failure for a gRPC status from the member at `endpoint`.
+    pub(crate) fn from_status(status: Status, context: &RequestContext, endpoint: &str) -> Self {
+        if let Some(why) = dial_error(&status) {
+            let reason = dial_reason(endpoint, why);
+            let decision = dial_decision(&status);
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
-            return Self { error, remedy };
+            return Self { error, decision };
         }
         if cause::<Unprocessed>(&status).is_some() {
             let reason = format!("{endpoint}: the request was not processed: {}", root(&status));
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
-            return Self { error, remedy: Remedy::Resend };
+            return Self { error, decision: RetryDecision::Resend };
         }
-        Self::of_message(status, asked, endpoint)
+        Self::from_message(status, context, endpoint)
     }
 
-    /// What it means that a watch was cancelled with this reason.
+    /// The failure for the reason of a cancelled watch.
     ///
     /// Some reasons are messages, and some are whole statuses as Go prints them.
-    pub(crate) fn of_cancel_reason(reason: &str, asked: &Asked, endpoint: &str) -> Self {
+    pub(crate) fn from_cancel_reason(
+        reason: &str,
+        context: &RequestContext,
+        endpoint: &str,
+    ) -> Self {
         let message = reason.split_once(" desc = ").map_or(reason, |(_, message)| message);
-        Self::of_message(Status::unknown(message), asked, endpoint)
+        Self::from_message(Status::unknown(message), context, endpoint)
     }
 
-    fn of_message(status: Status, asked: &Asked, endpoint: &str) -> Self {
-        let (code, message) = (status.code(), status.message());
-        let row = TABLE.iter().find(|row| row.fits(code, message));
-        let means = row.expect("the last row fits everything").2;
+    fn from_message(status: Status, context: &RequestContext, endpoint: &str) -> Self {
+        use ErrorClass as Class;
+        let message = status.message();
         let by_etcd = message.contains("etcdserver: ");
-        let said = || message.trim_start_matches("etcdserver: ").to_owned();
-        match means {
-            Means::EmptyKey => Self::answer(Error::EmptyKey),
-            Means::KeyNotFound => Self::answer(Error::KeyNotFound { key: asked.key.clone() }),
-            Means::ValueProvided => Self::answer(Error::ValueProvided { key: asked.a_key() }),
-            Means::LeaseProvided => Self::answer(Error::LeaseProvided { key: asked.a_key() }),
-            Means::DuplicateKey => Self::answer(Error::DuplicateKey { key: asked.a_key() }),
-            Means::TooManyOps => Self::answer(Error::TooManyOps {
-                count: asked.ops,
-                limit: asked.limits.max_txn_ops,
-            }),
-            Means::TooLarge => Self::answer(asked.too_large(message)),
-            Means::AnswerTooLarge => {
-                let answer = Foreign { said: answer_too_large(endpoint, message), status };
-                Self::answer(other(asked.outcome(Outcome::Unknown), answer))
+        let reason = || message.trim_start_matches("etcdserver: ").to_owned();
+        let key = || context.key.clone().unwrap_or_default();
+        let requested = context.revision;
+        let fail = Self::final_error;
+        match classify(status.code(), message) {
+            Class::EmptyKey => fail(Error::EmptyKey),
+            Class::KeyNotFound => fail(Error::KeyNotFound { key: context.key.clone() }),
+            Class::ValueProvided => fail(Error::ValueProvided { key: key() }),
+            Class::LeaseProvided => fail(Error::LeaseProvided { key: key() }),
+            Class::DuplicateKey => fail(Error::DuplicateKey { key: key() }),
+            Class::TooManyOps => {
+                let (count, limit) = (context.ops, context.limits.max_txn_ops);
+                fail(Error::TooManyOps { count, limit })
             }
-            Means::Compacted => {
-                Self::answer(Error::Compacted { requested: asked.revision, compact_revision: None })
+            Class::RequestTooLarge => fail(context.too_large(message)),
+            Class::ResponseTooLarge => {
+                let message = response_too_large(endpoint, message);
+                let outcome = context.outcome(Outcome::Unknown);
+                fail(other(outcome, ExplainedStatus { message, status }))
             }
-            Means::Future => {
-                Self::answer(Error::FutureRevision { requested: asked.revision, current: None })
-            }
-            Means::TtlTooLarge => Self::answer(Error::TtlTooLarge { ttl: asked.ttl }),
-            Means::LeaseNotFound => Self::answer(Error::LeaseNotFound { lease: asked.lease }),
-            Means::LeaseExists => Self::answer(match asked.lease {
+            Class::Compacted => fail(Error::Compacted { requested, compact_revision: None }),
+            Class::FutureRevision => fail(Error::FutureRevision { requested, current: None }),
+            Class::TtlTooLarge => fail(Error::TtlTooLarge { ttl: context.ttl }),
+            Class::LeaseNotFound => fail(Error::LeaseNotFound { lease: context.lease }),
+            Class::LeaseExists => fail(match context.lease {
                 Some(lease) => Error::LeaseExists { lease },
-                // The store chose the id: that it is taken is not for the caller to mend.
+                // The store chose the id, so the caller cannot choose another.
                 None => other(Outcome::NotApplied, status),
             }),
-            Means::NoSpace => {
-                Self::answer(Error::NoSpace { outcome: asked.outcome(Outcome::Unknown) })
+            Class::NoSpace => fail(Error::NoSpace { outcome: context.outcome(Outcome::Unknown) }),
+            // A proxy did not forward a change that it denies. Another endpoint may permit a read.
+            Class::PermissionDenied | Class::WrongLogin if !by_etcd && !context.changes => {
+                Self::not_by_etcd(Outcome::NotApplied, status, context, endpoint)
             }
-            // A change that a proxy denies was not sent on. A read may be permitted elsewhere.
-            Means::Denied | Means::WrongLogin if !by_etcd && !asked.changes => {
-                Self::foreign(Outcome::NotApplied, status, asked, endpoint)
+            Class::PermissionDenied => fail(Error::PermissionDenied { reason: reason() }),
+            Class::WrongLogin => fail(Error::Unauthenticated { reason: reason() }),
+            Class::ExpiredLogin => Self {
+                error: Error::Unauthenticated { reason: reason() },
+                decision: RetryDecision::LogIn,
+            },
+            Class::TooManyRequests => {
+                Self { error: Error::TooManyRequests, decision: RetryDecision::Failover }
             }
-            Means::Denied => Self::answer(Error::PermissionDenied { reason: said() }),
-            Means::WrongLogin => Self::answer(Error::Unauthenticated { reason: said() }),
-            Means::OldLogin => {
-                let error = Error::Unauthenticated { reason: said() };
-                Self { error, remedy: Remedy::Login }
-            }
-            Means::TooManyRequests => {
-                Self { error: Error::TooManyRequests, remedy: Remedy::Elsewhere }
-            }
-            Means::Away(outcome) => {
+            Class::Unavailable(outcome) => {
                 let reason = match status.source() {
-                    Some(source) => format!("{endpoint}: {}: {}", said(), root(source)),
-                    None => format!("{endpoint}: {}", said()),
+                    Some(source) => format!("{endpoint}: {}: {}", reason(), root(source)),
+                    None => format!("{endpoint}: {}", reason()),
                 };
-                Self::away(asked.outcome(outcome), reason, Some(Arc::new(status)))
+                Self::member_unavailable(context.outcome(outcome), reason, Some(Arc::new(status)))
             }
-            Means::TimedOut => Self::timed_out(asked),
-            Means::Other(outcome) if by_etcd => Self::answer(other(asked.outcome(outcome), status)),
-            Means::Other(outcome) => Self::foreign(outcome, status, asked, endpoint),
+            Class::TimedOut => Self::timed_out(context),
+            Class::Other(outcome) if by_etcd => fail(other(context.outcome(outcome), status)),
+            Class::Other(outcome) => Self::not_by_etcd(outcome, status, context, endpoint),
         }
     }
 
-    /// The same, of the first request ever made over a connection. Where the connection was made
-    /// and then cut, who the two are is usually what is wrong: a server says so only after the
-    /// handshake, and often hangs up before that can be read.
+    /// The failure of the first request over a connection. When a connection is accepted and then
+    /// ends, TLS is usually misconfigured on one side: a server reports that only after the
+    /// handshake, and often closes the connection before the report can be read.
     ///
     /// A TLS alert that can be read is final: another attempt at the endpoint has the same result.
     pub(crate) fn at_first(mut self, encrypted: bool) -> Self {
         if let Error::Unavailable { reason, source: Some(source), .. } = &mut self.error
-            && !matches!(self.remedy, Remedy::Unreachable | Remedy::Another)
+            && !matches!(self.decision, RetryDecision::Unreachable | RetryDecision::OtherEndpoint)
             && cause::<tonic::transport::Error>(&**source).is_some()
         {
             reason.push_str(if encrypted {
@@ -323,112 +187,90 @@ impl Failure {
             } else {
                 " (at the first request: does it want TLS?)"
             });
-            let retried = matches!(self.remedy, Remedy::Elsewhere | Remedy::Resend);
-            if encrypted && retried && is_of_tls(&**source) {
-                self.remedy = Remedy::Another;
+            let retried = matches!(self.decision, RetryDecision::Failover | RetryDecision::Resend);
+            if encrypted && retried && is_tls_failure(&**source) {
+                self.decision = RetryDecision::OtherEndpoint;
             }
         }
         self
     }
 
-    /// What it means that an answer could not be read.
-    pub(crate) fn of_malformed(malformed: Malformed, asked: &Asked) -> Self {
-        Self::answer(other(asked.outcome(Outcome::Unknown), malformed))
+    /// The failure for a response that cannot be read.
+    pub(crate) fn from_malformed(malformed: Malformed, context: &RequestContext) -> Self {
+        Self::final_error(other(context.outcome(Outcome::Unknown), malformed))
     }
 
-    /// What it means that a connection could not be made.
+    /// The failure for a connection that could not be made.
     pub(crate) fn not_connected(endpoint: &str, error: tonic::transport::Error) -> Self {
-        let reason = not_dialled_reason(endpoint, root(&error));
-        let remedy = of_dial(&error);
+        let reason = dial_reason(endpoint, root(&error));
+        let decision = dial_decision(&error);
         let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(error)));
-        Self { error, remedy }
+        Self { error, decision }
     }
 
-    /// What it means that a member was not even ready to be asked.
+    /// The failure for a member to which no request could be sent.
     pub(crate) fn not_reached(endpoint: &str, why: &str) -> Self {
         let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {why}"), None);
-        Self { error, remedy: Remedy::Unreachable }
+        Self { error, decision: RetryDecision::Unreachable }
     }
 
     /// No connection to the member took the request in time.
     pub(crate) fn not_sent(endpoint: &str) -> Self {
         let why = "the request was not sent: no stream of the connection became free in time";
         let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {why}"), None);
-        Self { error, remedy: Remedy::Resend }
+        Self { error, decision: RetryDecision::Resend }
     }
 
-    /// A failure that is the answer.
-    pub(crate) const fn answer(error: Error) -> Self {
-        Self { error, remedy: Remedy::None }
+    /// A failure that is returned to the caller.
+    pub(crate) const fn final_error(error: Error) -> Self {
+        Self { error, decision: RetryDecision::Final }
     }
 
-    /// An answer that no etcd gives, and the outcome that it means for a change. For a read another
-    /// endpoint may have a better one; a change may have been applied.
-    fn foreign(of_a_change: Outcome, status: Status, asked: &Asked, endpoint: &str) -> Self {
+    /// A response that no etcd gives, with the outcome that it implies for a change. A read may
+    /// succeed at another endpoint; a change may have been applied.
+    fn not_by_etcd(
+        of_a_change: Outcome,
+        status: Status,
+        context: &RequestContext,
+        endpoint: &str,
+    ) -> Self {
         let (code, message) = (status.code(), status.message());
-        let said = format!("{endpoint}: not an answer of etcd's: {code}: {message}");
-        let error = other(asked.outcome(of_a_change), Foreign { said, status });
-        Self { error, remedy: if asked.changes { Remedy::None } else { Remedy::Another } }
+        let message = format!("{endpoint}: not an answer of etcd's: {code}: {message}");
+        let error = other(context.outcome(of_a_change), ExplainedStatus { message, status });
+        let decision =
+            if context.changes { RetryDecision::Final } else { RetryDecision::OtherEndpoint };
+        Self { error, decision }
     }
 
     /// A member that cannot serve. Another may, unless that could apply the request twice.
-    fn away(outcome: Outcome, reason: String, source: Option<Source>) -> Self {
-        let remedy = match outcome {
-            Outcome::NotApplied => Remedy::Elsewhere,
-            Outcome::Unknown => Remedy::None,
+    fn member_unavailable(outcome: Outcome, reason: String, source: Option<Source>) -> Self {
+        let decision = match outcome {
+            Outcome::NotApplied => RetryDecision::Failover,
+            Outcome::Unknown => RetryDecision::Final,
         };
-        Self { error: unavailable(outcome, reason, source), remedy }
+        Self { error: unavailable(outcome, reason, source), decision }
     }
 }
 
-impl Asked {
-    /// What became of the request, when a change would have had this outcome.
-    pub(crate) const fn outcome(&self, of_a_change: Outcome) -> Outcome {
-        if self.changes { of_a_change } else { Outcome::NotApplied }
-    }
-
-    fn a_key(&self) -> Bytes {
-        self.key.clone().unwrap_or_default()
-    }
-
-    /// Both numbers are in the message of the transport, `.. (N vs. M)` or `.. N bytes .. M bytes`.
-    /// Otherwise the size is left at zero, for whoever has the request to fill in.
-    fn too_large(&self, message: &str) -> Error {
-        let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
-        match numbers.collect::<Vec<usize>>()[..] {
-            // A change must also fit into the log, whose limit is lower: what is just below that of
-            // the transport is too large as well. Reads and watches only pass the transport.
-            [size_bytes, limit] => {
-                let of_log = if self.changes { self.limits.max_request_bytes } else { limit };
-                Error::RequestTooLarge { size_bytes, limit_bytes: limit.min(of_log) }
-            }
-            _ => {
-                let limit_bytes = self.limits.max_request_bytes;
-                Error::RequestTooLarge { size_bytes: 0, limit_bytes }
-            }
-        }
-    }
+/// The reason of a failed dial, with the remedy where it is known.
+fn dial_reason(endpoint: &str, root: &(dyn StdError + 'static)) -> String {
+    format!("cannot connect to {endpoint}: {}{}", not_tls::reason(root), remedy(root))
 }
 
-/// The message of a failed dial, with the remedy where it is known.
-fn not_dialled_reason(endpoint: &str, root: &(dyn StdError + 'static)) -> String {
-    format!("cannot connect to {endpoint}: {}{}", not_tls::reason(root), remedy_of(root))
-}
-
-/// What a failed dial means: an endpoint that refuses connections may accept them soon, and one
-/// whose TLS handshake fails will fail it again.
-fn of_dial(error: &(dyn StdError + 'static)) -> Remedy {
-    if is_of_tls(error) { Remedy::Another } else { Remedy::Unreachable }
+/// The retry decision after a failed dial: an endpoint that refuses connections may accept them
+/// soon, and one whose TLS handshake failed will fail it again.
+fn dial_decision(error: &(dyn StdError + 'static)) -> RetryDecision {
+    if is_tls_failure(error) { RetryDecision::OtherEndpoint } else { RetryDecision::Unreachable }
 }
 
 /// Whether TLS failed: the handshake, or a connection that the server ended with an alert.
-fn is_of_tls(error: &(dyn StdError + 'static)) -> bool {
+fn is_tls_failure(error: &(dyn StdError + 'static)) -> bool {
     let io = cause::<io::Error>(error).or_else(|| cause::<h2::Error>(error)?.get_io());
     io.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
-/// The message has two numbers: of the answer, and of the limit.
-fn answer_too_large(endpoint: &str, message: &str) -> String {
+/// The message of tonic contains two numbers: the size of the response and the limit.
+fn response_too_large(endpoint: &str, message: &str) -> String {
     let numbers = message.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
     match numbers.collect::<Vec<_>>()[..] {
         [size, limit] => format!(
@@ -439,8 +281,8 @@ fn answer_too_large(endpoint: &str, message: &str) -> String {
     }
 }
 
-/// What to do about a server's certificate that is not trusted.
-fn remedy_of(why: &(dyn StdError + 'static)) -> &'static str {
+/// The remedy for a server certificate that is not trusted.
+fn remedy(why: &(dyn StdError + 'static)) -> &'static str {
     let rustls = why.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     match rustls.and_then(|error| error.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
@@ -450,33 +292,33 @@ fn remedy_of(why: &(dyn StdError + 'static)) -> &'static str {
     }
 }
 
-/// Whether the tasks of a connection are gone, because the runtime that it was made on is. tonic
-/// does not dial again then.
+/// Whether the tasks of a connection have ended with the runtime that it was made on. tonic does
+/// not redial then.
 pub(crate) fn runtime_is_gone(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else { return false };
     cause::<tower::buffer::error::Closed>(status).is_some()
 }
 
-/// A status that no etcd gives, and what it means.
+/// A status with a message of our own.
 #[derive(Debug)]
-struct Foreign {
-    said: String,
+struct ExplainedStatus {
+    message: String,
     status: Status,
 }
 
-impl std::fmt::Display for Foreign {
+impl std::fmt::Display for ExplainedStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.said)
+        f.write_str(&self.message)
     }
 }
 
-impl StdError for Foreign {
+impl StdError for ExplainedStatus {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.status.source()
     }
 }
 
-/// An error for which coord has no word of its own.
+/// An error without a variant of its own in [`Error`].
 pub(crate) fn other(outcome: Outcome, source: impl StdError + Send + Sync + 'static) -> Error {
     Error::Backend { backend: "etcd", outcome, source: Arc::new(source) }
 }
@@ -485,39 +327,14 @@ const fn unavailable(outcome: Outcome, reason: String, source: Option<Source>) -
     Error::Unavailable { outcome, reason, source }
 }
 
-/// The first cause of a kind.
-pub(crate) fn cause<'a, E: StdError + 'static>(
-    error: &'a (dyn StdError + 'static),
-) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// Why there was not even a connection, if that is what went wrong.
+/// Why no connection was made, if that is the failure.
 ///
-/// tonic has a [`ConnectError`] for it, but a dial that took too long it cuts short from outside,
-/// with an error that is like those of connections which stood, but for what is in it.
-fn not_dialled<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+/// tonic reports it as a [`ConnectError`], except for a dial that it cuts short because it took too
+/// long. That error differs from those of an open connection only in its inner error.
+fn dial_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     if let Some(connect) = cause::<ConnectError>(error) {
         return Some(root(connect));
     }
-    let late = cause::<io::Error>(error)?.get_ref().filter(|within| within.is::<Elapsed>())?;
-    Some(late)
+    let elapsed = cause::<io::Error>(error)?.get_ref().filter(|inner| inner.is::<Elapsed>())?;
+    Some(elapsed)
 }
-
-/// The deepest cause: what the operating system said.
-pub(crate) fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,9 +1,9 @@
-//! Noticing that the history of the store was replaced.
+//! Detection of a replaced history.
 //!
-//! A cluster that was restored from an older snapshot, or a server in memory that was started
-//! again, continues at a lower revision. Watches of the old history would wait for revisions that
-//! mean something else now. A linearizable response is never older than one that was received
-//! before its request was sent; if its revision is lower, it comes from another history.
+//! A cluster that was restored from an older snapshot, or an in-memory server that was restarted,
+//! continues at a lower revision. Watches of the old history would wait for revisions that have
+//! another meaning now. A linearizable response is never older than one that was received before
+//! its request was sent. If its revision is lower, it comes from another history.
 //!
 //! ```text
 //! newest seen        request            response
@@ -12,20 +12,23 @@
 //!          17        range              at 18
 //! ```
 //!
-//! A history that has already grown beyond the old one is not noticed here.
+//! A history that has already grown beyond the old one is not detected here.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use coord_core::{Error, Header, Result, Revision};
+use coord_core::{
+    Error, Result,
+    kv::{Header, Revision},
+};
 
-/// The newest revision that a linearizable response had.
+/// The newest revision of any linearizable response.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     newest: AtomicI64,
 }
 
 impl History {
-    /// Makes a linearizable call; `replaced` is called with an error if its response shows that the
+    /// Makes a linearizable call. Calls `replaced` with an error if the response shows that the
     /// history was replaced.
     pub(crate) async fn follow<T>(
         &self,
@@ -34,24 +37,24 @@ impl History {
         replaced: impl FnOnce(Error) + Send,
     ) -> Result<T> {
         let newest = Revision(self.newest.load(Ordering::Acquire));
-        let answer = call.await?;
-        let found = header(&answer).revision;
+        let response = call.await?;
+        let found = header(&response).revision;
         if self.is_replaced(newest, found) {
             tracing::warn!(%newest, %found, next = "watches end, to be registered anew",
                 "the history of the store was replaced");
             replaced(Error::HistoryReplaced { newest, found });
         }
-        Ok(answer)
+        Ok(response)
     }
 
-    /// Whether a response at `found`, to a request that was sent when `newest` had been seen, is
-    /// the first one that shows another history.
+    /// Whether a response at `found`, to a request that was sent when `newest` was the newest
+    /// revision, is the first one that shows another history.
     fn is_replaced(&self, newest: Revision, found: Revision) -> bool {
         if found >= newest {
             self.newest.fetch_max(found.0, Ordering::AcqRel);
             return false;
         }
-        // Of several responses under way, one reports it.
+        // Of several concurrent responses, one reports it.
         let reset = |now: i64| (now >= newest.0).then_some(found.0);
         self.newest.fetch_update(Ordering::AcqRel, Ordering::Acquire, reset).is_ok()
     }
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lower_revision_than_before_the_request_is_reported_once() {
+    fn revision_below_the_newest_is_reported_once() {
         let history = History::default();
         let at = |newest, found| history.is_replaced(Revision(newest), Revision(found));
         assert!(!at(0, 5) && !at(5, 9));

@@ -1,11 +1,11 @@
 //! coord on an etcd cluster, 3.4 to 3.6.
 //!
 //! [`EtcdBackend`] is a [`KvBackend`] over the client crate `etcd-client`. It translates, and adds
-//! nothing but robustness: all endpoints are used, a request that surely was not applied goes to
-//! the next one, and every error tells what became of the request.
+//! only robustness: it uses all endpoints, sends a request that was not applied to the next one,
+//! and reports the outcome of the request with every error.
 //!
 //! ```no_run
-//! use coord_core::{KvBackendExt, layer::PrefixLayer};
+//! use coord_core::{Client, layer::PrefixLayer};
 //! use coord_etcd::EtcdBackend;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -13,33 +13,33 @@
 //! let etcd = EtcdBackend::connect(["a.example:2379", "b.example:2379"]).await?;
 //! etcd.put("hello", "world").await?;
 //!
-//! // A namespace is a layer, here as over any other backend.
+//! // A namespace is a layer, as over any other backend.
 //! let mine = PrefixLayer::new(etcd, "my-app/");
 //! mine.put("hello", "to myself").await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The parts, from the outside in:
+//! The modules, from the outside in:
 //!
-//! - this file: each call of the trait, in a few lines;
-//! - `connect`, `config` and `tls`: what can be configured; [`environment`]: the same, from the
-//!   variables of `etcdctl`;
-//! - `address`: how an endpoint is dialled;
-//! - `check`: what is refused before anything is sent;
-//! - `history`: noticing that the history of the store was replaced;
-//! - `watch`: watches;
+//! - this file: the calls of the trait;
+//! - `connect`, `options`, `config` and `tls`: the builder, its options and their errors;
+//!   [`environment`]: the same options from the variables of `etcdctl`;
+//! - `preflight`: the check of a request before it is sent, and the request context for errors;
+//! - `history`: detects that the history of the store was replaced;
+//! - `watch`: all watches, on a shared watch stream;
 //! - `lease`: keep-alive streams;
-//! - `endpoints`: whom to ask, and whom to ask next;
-//! - `link` and `connector`: how one of them is reached;
-//! - `connections` and `gather`: over how many connections, and in how many pieces;
-//! - `delivery`: whether a request reached a connection, and answers that are not gRPC;
-//! - `denied`: which user may not do what;
-//! - `error`: what the members say when they fail, and what it means;
-//! - [`wire`]: the messages.
+//! - `endpoints`: failover and retries; `abandoned`: reports requests that callers abandon;
+//! - `link`, `address` and `connector`: one endpoint, and how it is dialled;
+//! - `connections` and `coalesce`: the connections to a member, and write coalescing;
+//! - `delivery`: whether a connection took a request, and responses that are not gRPC;
+//! - `error`, `causes`, `denied` and `not_tls`: errors with outcomes and retry decisions;
+//! - [`wire`]: the translation from and to etcd's messages.
 
+mod abandoned;
 mod address;
-mod check;
+mod causes;
+mod coalesce;
 mod config;
 mod connect;
 mod connections;
@@ -49,13 +49,12 @@ mod denied;
 mod endpoints;
 pub mod environment;
 mod error;
-mod gather;
 mod history;
 mod lease;
 mod link;
 mod not_tls;
 mod options;
-mod patience;
+mod preflight;
 mod tls;
 mod watch;
 pub mod wire;
@@ -64,40 +63,45 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, Header, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Outcome, Put, PutResponse, Range,
-    RangeResponse, Result, Txn, TxnResponse, Watch, WatchRequest,
+    Error, KvBackend, Result,
+    error::Outcome,
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, Header, LeaseGrant, LeaseGrantResponse,
+        LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+        LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, Put, PutResponse, Range,
+        RangeResponse, Txn, TxnResponse, Watch, Watcher,
+    },
 };
 
-use check::{Desk, Measured};
 pub use config::ConfigError;
 pub use connect::EtcdBuilder;
-use denied::{ListLeases, OnKeys, Revoke};
+use denied::{KeyAccess, ListLeases, Revoke};
 use endpoints::Endpoints;
-use error::{Asked, other};
+use error::{RequestContext, other};
 use history::History;
 use lease::KeepAlives;
 use link::{Endpoint, Link};
 use options::{Login, Options};
+use preflight::{Preflight, RequestSize};
 pub use tls::Tls;
 use watch::Watches;
 use wire::{FromWire, Malformed, send};
 
-/// A store kept by an etcd cluster.
+/// A backend on an etcd cluster.
 ///
-/// Clones share the connections: one to a member, and a second when more than four requests are
-/// under way. The connections run on the tokio runtime that dialled them. When that runtime is
-/// gone, the next call dials again on its own; watches that were open have ended with an error.
+/// Clones share the connections to a member: one, and a second while more than four requests are in
+/// flight (see [`EtcdBuilder::connections`]). The connections run on the tokio runtime that dialled
+/// them. After that runtime has shut down, the next call dials again, and watches that were open
+/// have ended with an error.
 ///
 /// # Limits
-/// - Transactions may be nested 48 levels deep; a deeper one is refused as `TxnTooDeep`.
-/// - This client reads the keys of one lease, and the list of all leases, up to 4 MiB; other
-///   answers may be of any length.
-/// - Errors tell which key, lease or revision they are about only where the request leaves no
-///   doubt: etcd itself does not say.
+/// - Transactions may be nested 48 levels deep. A deeper one is refused with `TxnTooDeep`.
+/// - The client reads the keys of one lease, and the list of all leases, up to 4 MiB. Other
+///   responses have no limit.
+/// - An error names the key, lease or revision that it is about only where one is possible for the
+///   request, because etcd does not state it.
 ///
-/// Source: contract §1 to §9.
+/// Source: `docs/etcd-contract.md` §1 to §9.
 #[derive(Clone, Debug)]
 pub struct EtcdBackend {
     shared: Arc<Shared>,
@@ -106,14 +110,14 @@ pub struct EtcdBackend {
 #[derive(Debug)]
 struct Shared {
     endpoints: Arc<Endpoints>,
-    desk: Desk,
+    preflight: Preflight,
     keep_alives: KeepAlives,
     watches: Watches,
     history: History,
 }
 
 impl EtcdBackend {
-    /// Connects to the cluster with these endpoints, with neither login nor TLS.
+    /// Connects to the cluster with these endpoints, without a login and without TLS options.
     ///
     /// An endpoint is `host:port`, or a URL with the scheme `http`, `https`, `unix` or `unixs`.
     ///
@@ -128,7 +132,7 @@ impl EtcdBackend {
         Self::builder(endpoints).connect().await
     }
 
-    /// Chooses how to reach the cluster with these endpoints.
+    /// Configures the connection to the cluster with these endpoints.
     pub fn builder<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> EtcdBuilder {
         EtcdBuilder::new(endpoints)
     }
@@ -148,16 +152,21 @@ impl EtcdBackend {
             let source = etcd_client::Error::InvalidArgs("no endpoint is given".to_owned());
             return Err(other(Outcome::NotApplied, source));
         }
-        let desk = Desk { limits: options.limits, waited: options.request_timeout };
+        if options.connections == 0 {
+            return Err(ConfigError::Connections { connections: 0 }.into());
+        }
+        let preflight = Preflight { limits: options.limits, waited: options.request_timeout };
         let endpoints = Arc::new(Endpoints::new(all, options));
         let watches = Watches::new(Arc::clone(&endpoints));
         let keep_alives = KeepAlives::default();
         let history = History::default();
-        Ok(Self { shared: Arc::new(Shared { endpoints, desk, keep_alives, watches, history }) })
+        Ok(Self {
+            shared: Arc::new(Shared { endpoints, preflight, keep_alives, watches, history }),
+        })
     }
 
-    /// Makes a call whose response is as of now, and ends the watches if it shows that the history
-    /// of the store was replaced.
+    /// Makes a call with a linearizable response, and ends the watches if the response shows that
+    /// the history of the store was replaced.
     async fn linearizable<T>(
         &self,
         call: impl Future<Output = Result<T>> + Send,
@@ -171,22 +180,22 @@ impl EtcdBackend {
         self.shared.endpoints.options().login.as_ref()
     }
 
-    /// The error, with the details that only the request has.
-    fn explained(&self, error: Error, request: &(impl Measured + OnKeys)) -> Error {
-        denied::named(request.tell(error), self.login(), request)
+    /// Completes the error from the request.
+    fn complete(&self, error: Error, request: &(impl RequestSize + KeyAccess)) -> Error {
+        denied::complete(request.with_size(error), self.login(), request)
     }
 
-    /// Makes a call, and reads the answer.
-    async fn call<T, W, S, F>(&self, asked: Asked, send: S) -> Result<T>
+    /// Makes a call, and reads the response.
+    async fn call<T, W, S, F>(&self, context: RequestContext, send: S) -> Result<T>
     where
         T: FromWire<W>,
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        // An answer that cannot be read is a failure of the endpoint, like any other.
+        // A response that cannot be read is a failure of the endpoint, like any other.
         let send = &send;
         let read = |link| async move { T::from_wire(send(link).await?).map_err(unreadable) };
-        self.shared.endpoints.call(&asked, read).await
+        self.shared.endpoints.call(&context, read).await
     }
 }
 
@@ -196,14 +205,14 @@ fn unreadable(malformed: Malformed) -> etcd_client::Error {
     etcd_client::Error::GRpcStatus(status)
 }
 
-/// Whether any one member may answer from what it has, without a leader.
+/// Whether one member may serve the transaction alone, without a leader.
 fn is_local(txn: &Txn) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure).peekable();
     ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
-/// Whether a member may answer with an older state than the newest: etcd does so for a transaction
-/// with any serializable read in it that changes nothing.
+/// Whether the response may be older than the newest state: etcd serves a read-only transaction
+/// that contains a serializable read that way.
 fn is_serializable(txn: &Txn) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure);
     txn.is_read_only() && ops.any(|op| matches!(op, Op::Range(range) if range.serializable))
@@ -212,47 +221,47 @@ fn is_serializable(txn: &Txn) -> bool {
 #[async_trait]
 impl KvBackend for EtcdBackend {
     async fn range(&self, request: Range) -> Result<RangeResponse> {
-        let asked = self.shared.desk.range(&request)?;
+        let context = self.shared.preflight.range(&request)?;
         let request = &request;
-        let call = self.call::<RangeResponse, _, _, _>(asked, |link| async move {
+        let call = self.call::<RangeResponse, _, _, _>(context, |link| async move {
             let mut kv = if request.serializable { link.local().await? } else { link.kv.clone() };
             let (key, options) = send::range(request);
             Ok(kv.get(key, Some(options)).await?.0)
         });
-        let answer = if request.serializable {
+        let response = if request.serializable {
             call.await
         } else {
-            self.linearizable(call, |answer| answer.header).await
+            self.linearizable(call, |response| response.header).await
         };
-        answer.map_err(|error| self.explained(error, request))
+        response.map_err(|error| self.complete(error, request))
     }
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        let asked = self.shared.desk.txn(&request)?;
+        let context = self.shared.preflight.txn(&request)?;
         let request = &request;
         let local = is_local(request);
-        let call = self.call::<TxnResponse, _, _, _>(asked, |link| async move {
+        let call = self.call::<TxnResponse, _, _, _>(context, |link| async move {
             let mut kv = if local { link.local().await? } else { link.kv.clone() };
             Ok(kv.txn(send::txn(request)).await?.0)
         });
-        let answer = if is_serializable(request) {
+        let response = if is_serializable(request) {
             call.await
         } else {
-            self.linearizable(call, |answer| answer.header).await
+            self.linearizable(call, |response| response.header).await
         };
-        answer.map_err(|error| self.explained(error, request))
+        response.map_err(|error| self.complete(error, request))
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         let watch = self.shared.watches.watch(request.clone()).await;
-        watch.map_err(|error| denied::named(error, self.login(), &request))
+        watch.map_err(|error| denied::complete(error, self.login(), &request))
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        let asked = self.shared.desk.grant(request)?;
+        let context = self.shared.preflight.grant(request)?;
         let (ttl, options) = send::lease_grant(request);
         let options = &options;
-        self.call(asked, |link| async move {
+        self.call(context, |link| async move {
             Ok(link.lease.clone().grant(ttl, Some(options.clone())).await?.0)
         })
         .await
@@ -263,64 +272,65 @@ impl KvBackend for EtcdBackend {
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        let asked = Asked { lease: Some(id), ..self.shared.desk.change() };
+        let context = RequestContext { lease: Some(id), ..self.shared.preflight.change() };
         let call = self
-            .call(asked, |link| async move { Ok(link.lease.clone().revoke(id.get()).await?.0) });
-        call.await.map_err(|error| denied::named(error, self.login(), &Revoke(id)))
+            .call(context, |link| async move { Ok(link.lease.clone().revoke(id.get()).await?.0) });
+        call.await.map_err(|error| denied::complete(error, self.login(), &Revoke(id)))
     }
 
     async fn lease_time_to_live(
         &self,
         request: LeaseTimeToLive,
     ) -> Result<LeaseTimeToLiveResponse> {
-        let asked = Asked { lease: Some(request.id), ..self.shared.desk.read() };
+        let context = RequestContext { lease: Some(request.id), ..self.shared.preflight.read() };
         let (id, options) = send::lease_time_to_live(request);
         let options = &options;
-        let call = self.call(asked, |link| async move {
+        let call = self.call(context, |link| async move {
             Ok(link.lease.clone().time_to_live(id, Some(options.clone())).await?.0)
         });
-        call.await.map_err(|error| denied::named(error, self.login(), &request))
+        call.await.map_err(|error| denied::complete(error, self.login(), &request))
     }
 
     async fn leases(&self) -> Result<LeasesResponse> {
-        let asked = self.shared.desk.read();
-        let call = self.call(asked, |link| async move { Ok(link.lease.clone().leases().await?.0) });
-        call.await.map_err(|error| denied::named(error, self.login(), &ListLeases))
+        let context = self.shared.preflight.read();
+        let call =
+            self.call(context, |link| async move { Ok(link.lease.clone().leases().await?.0) });
+        call.await.map_err(|error| denied::complete(error, self.login(), &ListLeases))
     }
 
     async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        let asked = self.shared.desk.compact(request);
+        let context = self.shared.preflight.compact(request);
         let (revision, options) = send::compact(request);
         let options = &options;
-        self.call(asked, |link| async move {
+        self.call(context, |link| async move {
             Ok(link.kv.clone().compact(revision, Some(options.clone())).await?.0)
         })
         .await
     }
 
     fn limits(&self) -> Limits {
-        self.shared.desk.limits
+        self.shared.preflight.limits
     }
 
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        let asked = self.shared.desk.put(&request)?;
+    async fn put(&self, request: Put) -> Result<PutResponse> {
+        let context = self.shared.preflight.put(&request)?;
         let request = &request;
-        let call = self.call::<PutResponse, _, _, _>(asked, |link| async move {
+        let call = self.call::<PutResponse, _, _, _>(context, |link| async move {
             let (key, value, options) = send::put(request);
             Ok(link.kv.clone().put(key, value, Some(options)).await?.0)
         });
-        let answer = self.linearizable(call, |answer| answer.header).await;
-        answer.map_err(|error| self.explained(error, request))
+        let response = self.linearizable(call, |response| response.header).await;
+        response.map_err(|error| self.complete(error, request))
     }
 
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        let asked = self.shared.desk.delete(&request)?;
+    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
+        let context = self.shared.preflight.delete(&request)?;
         let request = &request;
-        let call = self.call::<DeleteResponse, _, _, _>(asked, |link| async move {
+        let call = self.call::<DeleteResponse, _, _, _>(context, |link| async move {
             let (key, options) = send::delete(request);
             Ok(link.kv.clone().delete(key, Some(options)).await?.0)
         });
-        let answer = self.linearizable(call, |answer| answer.header).await;
-        answer.map_err(|error| self.explained(error, request))
+        let response = self.linearizable(call, |response| response.header).await;
+        response.map_err(|error| self.complete(error, request))
     }
 }

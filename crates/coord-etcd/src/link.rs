@@ -1,8 +1,8 @@
-//! One endpoint, and how it is reached.
+//! One endpoint, and the link to it: the connections to the member, and the login.
 //!
-//! A link is a connection with its login. It is made when it is first needed, mends itself when
-//! the member comes back (tonic does that), and is thrown away when it is suspect: when its login
-//! has become too old, or when an answer did not come.
+//! A link is made when it is first needed. tonic redials its connections after the member comes
+//! back. The link is discarded when its login has expired, or when a response did not arrive in
+//! time and the connection may be dead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,37 +16,38 @@ use tonic::transport;
 use tower::util::BoxCloneSyncService;
 
 use crate::address::Address;
+use crate::causes::root;
 use crate::config::ConfigError;
 use crate::connections::Connections;
 use crate::connector::Connector;
 use crate::delivery::Tracked;
-use crate::error::{Asked, Failure, root};
+use crate::error::{Failure, RequestContext};
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
 /// A member of the cluster.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Its place in the list.
+    /// Its index in the list of endpoints.
     pub(crate) number: usize,
-    /// What errors call it.
+    /// Its name in errors.
     pub(crate) name: String,
-    /// Whether it is spoken to through TLS.
+    /// Whether the connection is encrypted.
     pub(crate) encrypted: bool,
     dial: Dial,
     link: Mutex<Option<Arc<Link>>>,
-    /// Held by whoever makes a link, so that others wait for that one.
-    making: AsyncMutex<()>,
+    /// Held while a link is made, so that concurrent requests wait for that link.
+    dialing: AsyncMutex<()>,
 }
 
 /// How to get a channel to a member.
 #[derive(Debug)]
 enum Dial {
     Network(Box<transport::Endpoint>, Connector),
-    Given(Channel),
+    Channel(Channel),
 }
 
-/// A connection with its login. Clients of the client crate share it, and are cheap to clone.
+/// The connections to a member and the login. The clients share both, and are cheap to clone.
 pub(crate) struct Link {
     /// The number of the endpoint.
     pub(crate) endpoint: usize,
@@ -56,8 +57,8 @@ pub(crate) struct Link {
     channel: Channel,
     login: Option<Login>,
     local: OnceCell<KvClient>,
-    /// Whether the member has ever answered over it.
-    answered: AtomicBool,
+    /// Whether the member has responded over this link.
+    has_responded: AtomicBool,
 }
 
 impl std::fmt::Debug for Link {
@@ -67,7 +68,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Endpoint {
-    /// The member at `address`, not dialled yet.
+    /// The member at `address`. Dials nothing.
     pub(crate) fn network(
         number: usize,
         address: &str,
@@ -97,51 +98,54 @@ impl Endpoint {
         Ok(Self { encrypted, ..Self::new(number, address.to_owned(), dial) })
     }
 
-    /// A member behind a channel that somebody else made.
-    pub(crate) fn given(number: usize, channel: Channel) -> Self {
-        Self::new(number, format!("channel {number}"), Dial::Given(channel))
+    /// The member behind a channel that the caller has made.
+    pub(crate) fn over_channel(number: usize, channel: Channel) -> Self {
+        Self::new(number, format!("channel {number}"), Dial::Channel(channel))
     }
 
     fn new(number: usize, name: String, dial: Dial) -> Self {
-        let (link, making) = (Mutex::default(), AsyncMutex::default());
-        Self { number, name, encrypted: false, dial, link, making }
+        let (link, dialing) = (Mutex::default(), AsyncMutex::default());
+        Self { number, name, encrypted: false, dial, link, dialing }
     }
 
-    /// The link, made if there is none. Nothing has been asked of the member when this fails.
+    /// The link. Makes it if there is none. If that fails, no request was sent.
     pub(crate) async fn link(&self, options: &Options) -> Result<Arc<Link>, Failure> {
-        if let Some(link) = &*self.slot() {
+        if let Some(link) = &*self.current() {
             return Ok(Arc::clone(link));
         }
-        let _making = self.making.lock().await;
-        // Somebody else may have made it meanwhile.
-        if let Some(link) = &*self.slot() {
+        let _dialing = self.dialing.lock().await;
+        // A concurrent request may have made it meanwhile.
+        if let Some(link) = &*self.current() {
             return Ok(Arc::clone(link));
         }
         let connected = match &self.dial {
-            Dial::Given(channel) => Ok(channel.clone()),
-            Dial::Network(endpoint, connector) => connections(endpoint, connector).await,
+            Dial::Channel(channel) => Ok(channel.clone()),
+            Dial::Network(endpoint, connector) => {
+                dial(endpoint, connector, options.connections).await
+            }
         };
         let channel = connected.map_err(|error| Failure::not_connected(&self.name, error))?;
         let channel = Channel::Custom(BoxCloneSyncService::new(Tracked::new(channel)));
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
         let link = link.map_err(|error| {
-            Failure::of_client(error, &Asked::default(), &self.name).at_first(self.encrypted)
+            Failure::from_client(error, &RequestContext::default(), &self.name)
+                .at_first(self.encrypted)
         })?;
         tracing::debug!(endpoint = self.name, "connected");
         let link = Arc::new(link);
-        *self.slot() = Some(Arc::clone(&link));
+        *self.current() = Some(Arc::clone(&link));
         Ok(link)
     }
 
-    /// Throws a link away, unless that has been done already. Never waits for one that is made.
-    pub(crate) fn forget(&self, link: &Arc<Link>) {
-        let mut slot = self.slot();
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
-            *slot = None;
+    /// Discards a link, unless it is no longer the current one. Does not wait for a dial.
+    pub(crate) fn discard(&self, link: &Arc<Link>) {
+        let mut current = self.current();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            *current = None;
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,8 +156,8 @@ impl Link {
         channel: Channel,
         login: Option<Login>,
     ) -> Result<Self, etcd_client::Error> {
-        // The leader is required, so that a member without one refuses a change at once, surely
-        // not applied, and does not let it time out in the dark.
+        // A member without a leader then refuses a change at once, and the outcome is known: not
+        // applied. Otherwise the change would time out with an unknown outcome.
         let client = client(channel.clone(), login.as_ref(), true).await?;
         Ok(Self {
             endpoint,
@@ -163,21 +167,21 @@ impl Link {
             channel,
             login,
             local: OnceCell::new(),
-            answered: AtomicBool::new(false),
+            has_responded: AtomicBool::new(false),
         })
     }
 
-    /// Notes that the member has answered.
-    pub(crate) fn note_answer(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    /// Notes that the member has responded.
+    pub(crate) fn note_response(&self) {
+        self.has_responded.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it ever has.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+    /// Whether the member has responded over this link.
+    pub(crate) fn has_responded(&self) -> bool {
+        self.has_responded.load(Ordering::Relaxed)
     }
 
-    /// A client for reads that the member answers alone, with a leader or without.
+    /// A client for serializable reads, which a member serves without a leader.
     pub(crate) async fn local(&self) -> Result<KvClient, etcd_client::Error> {
         let make = || async {
             let client = client(self.channel.clone(), self.login.as_ref(), false).await?;
@@ -187,35 +191,41 @@ impl Link {
     }
 }
 
-/// The configuration of TLS, if an endpoint needs one, or one was given.
+/// The TLS configuration, if one was given or an endpoint needs one.
 pub(crate) fn tls(options: &Options) -> Result<Option<Arc<ClientConfig>>> {
     let has_tls = options.tls.is_some();
-    let mut wanted = has_tls;
+    let mut is_needed = has_tls;
     for address in &options.endpoints {
-        wanted |= Address::parse(address, has_tls, options.login.is_some())?.encrypted;
+        is_needed |= Address::parse(address, has_tls, options.login.is_some())?.encrypted;
     }
-    if !wanted {
+    if !is_needed {
         return Ok(None);
     }
     let config = options.tls.as_ref().map_or_else(|| Tls::new().config(), Tls::config)?;
     Ok(Some(Arc::new(config)))
 }
 
-/// A channel over one connection, or two if many requests are made at a time.
-async fn connections(
+/// Dials the first connection to a member; the channel dials the others when they are needed.
+async fn dial(
     endpoint: &transport::Endpoint,
     connector: &Connector,
+    connections: usize,
 ) -> Result<Channel, transport::Error> {
     let first = endpoint.connect_with_connector(connector.clone()).await?;
+    let max_further = connections.saturating_sub(1);
+    if max_further == 0 {
+        return Ok(Channel::Tonic(first));
+    }
     let (endpoint, connector) = (endpoint.clone(), connector.clone());
-    let second = move || {
+    let dial = move || {
         let (endpoint, connector) = (endpoint.clone(), connector.clone());
         async move { endpoint.connect_with_connector(connector).await }
     };
-    Ok(Channel::Custom(BoxCloneSyncService::new(Connections::new(first, second))))
+    let connections = Connections::new(first, max_further, dial);
+    Ok(Channel::Custom(BoxCloneSyncService::new(connections)))
 }
 
-/// Answers have no limit: etcd has none for them.
+/// Lifts tonic's limits: etcd has no limit for responses.
 fn unlimited(client: KvClient) -> KvClient {
     client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)
 }
@@ -231,7 +241,7 @@ async fn client(
     };
     let with_login = options.clone().with_user(user, password).with_auto_token_refresh(true);
     match Client::from_channel(channel.clone(), Some(with_login)).await {
-        // A cluster that knows no logins needs none.
+        // A cluster without authentication needs no login.
         Err(etcd_client::Error::GRpcStatus(status))
             if status.message() == "etcdserver: authentication is not enabled" =>
         {
@@ -241,8 +251,8 @@ async fn client(
     }
 }
 
-/// How tonic is to speak to a member. Encryption is the connector's: tonic is given an address
-/// without, and asks for it only where it encrypts by itself.
+/// The configuration of tonic for a member. The connector encrypts, so tonic gets an unencrypted
+/// address, with the encrypted one as the origin of requests.
 pub(crate) fn configured(
     uri: &http::Uri,
     options: &Options,

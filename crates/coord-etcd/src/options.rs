@@ -1,18 +1,18 @@
-//! What can be chosen about a connection to a cluster.
+//! The options of a connection to a cluster, and their defaults.
 //!
-//! The defaults are for a cluster in the same data centre. etcd itself gives up on a request after
-//! seven seconds, so that is how long an answer is waited for; a member that accepts no connection
-//! within two is passed over. HTTP/2 pings find a member that froze, but only while requests or
-//! watches are open, for etcd counts pings on an idle connection as abuse and cuts it; below five
-//! seconds it counts them as abuse too. Idle connections are left to TCP's own keep-alive.
+//! The defaults suit a cluster in the same data centre. etcd gives up on a request after 7 s, so
+//! the client waits as long; a member that accepts no connection within 2 s is skipped. HTTP/2
+//! pings detect a frozen member, but only while requests or watches are open: etcd treats pings on
+//! an idle connection, or more than one in 5 s, as abuse and closes the connection. TCP keep-alive
+//! covers idle connections.
 
 use std::time::Duration;
 
-use coord_core::Limits;
+use coord_core::kv::Limits;
 
 use crate::tls::Tls;
 
-/// Everything that can be chosen about a connection.
+/// The options of a connection to a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) endpoints: Vec<String>,
@@ -24,6 +24,8 @@ pub(crate) struct Options {
     pub(crate) ping_interval: Duration,
     pub(crate) ping_timeout: Duration,
     pub(crate) limits: Limits,
+    /// The largest number of connections to one member. `EtcdBackend::over` refuses 0.
+    pub(crate) connections: usize,
 }
 
 impl Options {
@@ -39,16 +41,17 @@ impl Options {
             ping_interval: Duration::from_secs(8),
             ping_timeout: Duration::from_secs(4),
             limits: Limits::default(),
+            connections: 2,
         }
     }
 
-    /// How long a connect may take, all in all.
+    /// How long a connect may take, all attempts included.
     pub(crate) fn connect_within(&self) -> Duration {
         self.connect_within.unwrap_or_else(|| self.request_timeout.max(self.connect_timeout))
     }
 }
 
-/// A user and a password, which is never printed.
+/// A user and a password. `Debug` does not print the password.
 #[derive(Clone)]
 pub(crate) struct Login {
     pub(crate) user: String,

@@ -1,7 +1,7 @@
-//! What the store costs above a bare map, and what watchers cost those who write.
+//! Benchmarks: `MemBackend` against a bare map, and the cost of idle watchers for writers.
 //!
-//! Every figure is to be read against the bare one beside it: a `BTreeMap` of keys and values
-//! behind one lock, doing the same work. 100,000 keys, in random order.
+//! Compare each result with the bare one beside it: a `BTreeMap` of keys and values behind one lock
+//! that does the same work. 100,000 keys, in random order.
 //!
 //! `cargo bench -p coord-mem`
 
@@ -10,16 +10,19 @@ use std::hint::black_box;
 use std::sync::RwLock;
 
 use bytes::Bytes;
-use coord_core::{Compact, KvBackend as _, KvBackendExt as _, Range, Watch, WatchRequest};
+use coord_core::{
+    KvBackend as _,
+    kv::{Compact, Put, Range, Watch, Watcher},
+};
 use coord_mem::MemBackend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
 
 const KEYS: u64 = 100_000;
 
-/// The keys in an order that has nothing to do with theirs.
+/// All keys, in an order unrelated to key order.
 fn keys() -> Vec<Bytes> {
-    // Steps by a number that has no factor in common with theirs, so that each comes once.
+    // The step and the number of keys are coprime, so each key appears once.
     let scattered = (0..KEYS).map(|n| n * 61_803_399 % KEYS);
     scattered.map(|n| Bytes::from(format!("key/{n:08}"))).collect()
 }
@@ -28,25 +31,27 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a runtime can be built")
 }
 
+/// A backend with all keys.
 fn filled(runtime: &Runtime) -> MemBackend {
     let store = MemBackend::new();
     runtime.block_on(async {
         for key in keys() {
-            store.put(key, "value").await.expect("the store takes it");
+            store.put(Put::new(key, "value")).await.expect("the store accepts it");
         }
     });
     store
 }
 
+/// The map to compare with, with all keys.
 fn bare() -> RwLock<BTreeMap<Bytes, Bytes>> {
     RwLock::new(keys().into_iter().map(|key| (key, Bytes::from_static(b"value"))).collect())
 }
 
-/// Measures `step` with a hundred keys at a time, and between measurements tidies up.
+/// Measures `step` on a hundred keys at a time, and runs `cleanup` between measurements.
 fn over_keys(
     criterion: &mut Criterion,
     name: &str,
-    tidy: impl Fn(),
+    cleanup: impl Fn(),
     mut step: impl FnMut(&[Bytes]),
 ) {
     let keys = keys();
@@ -54,8 +59,8 @@ fn over_keys(
     criterion.bench_function(name, |bench| {
         bench.iter_batched(
             || {
-                tidy();
-                chunks.next().expect("it goes round")
+                cleanup();
+                chunks.next().expect("the chunks repeat")
             },
             &mut step,
             BatchSize::PerIteration,
@@ -63,12 +68,12 @@ fn over_keys(
     });
 }
 
-/// Forgets the history that puts have left, lest memory grow with the length of the benchmark.
+/// Compacts the history of the puts, so that memory does not grow with the length of the benchmark.
 fn compact(runtime: &Runtime, store: &MemBackend) {
     runtime.block_on(async {
-        let newest = store.range(Range::new("none")).await.expect("the store answers");
+        let newest = store.range(Range::new("none")).await.expect("the store responds");
         let newest = newest.header.revision;
-        // At the first call after another there may be nothing to forget.
+        // Fails if nothing was written since the previous call.
         let _ = store.compact(Compact::new(newest)).await;
     });
 }
@@ -81,7 +86,7 @@ fn get(criterion: &mut Criterion) {
         || {},
         |keys| {
             for key in keys {
-                let map = map.read().expect("nobody panics");
+                let map = map.read().expect("no holder of the lock panics");
                 black_box(map.get_key_value(key).map(|(key, value)| (key.clone(), value.clone())));
             }
         },
@@ -95,7 +100,7 @@ fn get(criterion: &mut Criterion) {
         |keys| {
             runtime.block_on(async {
                 for key in keys {
-                    black_box(store.get(key).await.expect("the store answers"));
+                    black_box(store.range(Range::new(key)).await.expect("the store responds"));
                 }
             });
         },
@@ -111,30 +116,33 @@ fn put(criterion: &mut Criterion) {
         || {},
         |keys| {
             for key in keys {
-                black_box(map.write().expect("nobody panics").insert(key.clone(), value.clone()));
+                black_box(
+                    map.write()
+                        .expect("no holder of the lock panics")
+                        .insert(key.clone(), value.clone()),
+                );
             }
         },
     );
     let runtime = runtime();
     let idle = |at| (0..10_000).map(|n| format!("{at}/{n:05}/")).collect();
     let watched = [
-        ("nobody watching", vec![]),
+        ("no watchers", vec![]),
         ("10,000 idle watchers elsewhere", idle("idle")),
         ("10,000 idle watchers in between", idle("key/000")),
     ];
-    for (who, names) in watched {
+    for (watchers, names) in watched {
         let store = filled(&runtime);
-        let idle: Vec<Watch> = runtime.block_on(async {
+        let idle: Vec<Watcher> = runtime.block_on(async {
             let mut idle = Vec::new();
             for (name, n) in names.into_iter().zip(0..) {
-                // Half of them on keys, half on prefixes; nobody writes there.
-                let request =
-                    if n % 2 == 0 { WatchRequest::new(name) } else { WatchRequest::prefix(name) };
-                idle.push(store.watch(request).await.expect("the store takes it"));
+                // Half of them watch keys, half watch prefixes; no key there is written.
+                let request = if n % 2 == 0 { Watch::new(name) } else { Watch::prefix(name) };
+                idle.push(store.watch(request).await.expect("the store accepts it"));
             }
             idle
         });
-        let name = format!("put x100, MemBackend, {who}");
+        let name = format!("put x100, MemBackend, {watchers}");
         over_keys(
             criterion,
             &name,
@@ -142,7 +150,9 @@ fn put(criterion: &mut Criterion) {
             |keys| {
                 runtime.block_on(async {
                     for key in keys {
-                        black_box(store.put(key, &value).await.expect("the store takes it"));
+                        black_box(
+                            store.put(Put::new(key, &value)).await.expect("the store accepts it"),
+                        );
                     }
                 });
             },
@@ -151,18 +161,18 @@ fn put(criterion: &mut Criterion) {
     }
 }
 
-/// One key again and again, in a store that forgets by itself: what is kept must not matter.
+/// Puts one key repeatedly with bounded history: the cost must not depend on its length.
 fn put_one_key(criterion: &mut Criterion) {
     let runtime = runtime();
     for kept in [100, 100_000] {
         let store = MemBackend::builder().retain_revisions(kept).build();
         runtime.block_on(async {
             for _ in 0..=kept {
-                store.put("key", "value").await.expect("the store takes it");
+                store.put(Put::new("key", "value")).await.expect("the store accepts it");
             }
         });
         criterion.bench_function(&format!("put, one key with {kept} revisions"), |bench| {
-            bench.to_async(&runtime).iter(|| store.put("key", "value"));
+            bench.to_async(&runtime).iter(|| store.put(Put::new("key", "value")));
         });
     }
 }

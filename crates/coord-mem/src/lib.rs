@@ -1,14 +1,14 @@
-//! An etcd member in memory.
+//! In-memory backend: an MVCC simulator of one etcd member.
 //!
-//! [`MemBackend`] keeps the contract of [`KvBackend`] as a single member of
-//! an etcd 3.5 cluster does, to the byte, and without a server: revisions, historic reads,
-//! compaction, nested transactions, watches from the past, now or the future, leases. Its time is
-//! tokio's, so a test on a paused clock sees a lease of an hour expire in no time. With a
-//! [seed](MemBackendBuilder::seed) the same calls give the same answers to the last byte; without
-//! one each store chooses other ids, as each life of an etcd cluster does.
+//! [`MemBackend`] follows the contract of [`KvBackend`] as a single member of an etcd 3.5 cluster
+//! does, to the byte and without a server: revisions, historic reads, compaction, nested
+//! transactions, leases, and watches that start at a past, the current or a future revision. Time
+//! is tokio's clock, so on a paused clock a lease of one hour expires at once. With a
+//! [seed](MemBackendBuilder::seed), the same calls return the same responses to the last byte;
+//! without one, each store chooses different ids, as each new etcd cluster does.
 //!
 //! ```
-//! use coord_core::{KvBackend, KvBackendExt, LeaseGrant, Put};
+//! use coord_core::{Client, KvBackend, kv::{LeaseGrant, Put}};
 //! use coord_mem::MemBackend;
 //! use std::time::Duration;
 //!
@@ -26,11 +26,11 @@
 //!
 //! The parts, from the outside in:
 //!
-//! - this file: the async shell, which is thin;
-//! - `options`: what can be chosen;
-//! - `shared`: the lock, the lease clock and the lease timer;
-//! - `watch`: who is told of which change;
-//! - `store`: the state machine, synchronous and without a clock.
+//! - this file: the async shell;
+//! - `options`: the builder and its settings;
+//! - `shared`: the store's lock, the lease clock and the lease timer;
+//! - `watch`: the watcher registry, and the streams of watches;
+//! - `store`: the MVCC store, synchronous and without a clock.
 
 mod options;
 mod shared;
@@ -41,10 +41,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse,
-    Result, Txn, TxnResponse, Watch, WatchRequest,
+    Error, KvBackend, Result,
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
+        LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
+        LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
+        Watcher,
+    },
 };
 use tokio::task::coop::consume_budget;
 
@@ -52,35 +55,35 @@ pub use options::MemBackendBuilder;
 use options::Options;
 use shared::Shared;
 use store::{delete_size, put_size, range_size, replicated_size, txn_size, watch_size};
-use watch::MemWatch;
+use watch::MemWatchStream;
 
 /// An in-memory store that behaves as a single etcd member.
 ///
-/// Clones share the store. It does no I/O; its one task ends leases that are overdue. Every call
-/// is applied at the moment it is first polled, or the moment after; a future that was never
-/// polled, or dropped while it had yielded, changed nothing.
+/// Clones share the store. It does no I/O; its only task revokes overdue leases. A call is applied
+/// when it is first polled, or, if tokio's cooperative budget makes it yield, when it is polled
+/// next; a future that was dropped before that changed nothing.
 ///
-/// Where it differs from etcd, on purpose: `docs/semantics.md`.
+/// Deliberate differences from etcd: `docs/semantics.md`.
 ///
-/// Source: contract §1 to §8.
+/// Source: `docs/etcd-contract.md` §1 to §8.
 #[derive(Clone, Debug)]
 pub struct MemBackend {
     shared: Arc<Shared>,
 }
 
 impl MemBackend {
-    /// An empty store at revision 1, as a default etcd would be.
+    /// An empty store at revision 1, with the settings of a default etcd.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// Chooses what the store is like.
+    /// Starts to build a backend with other settings.
     pub fn builder() -> MemBackendBuilder {
         MemBackendBuilder::new()
     }
 
-    pub(crate) fn with(options: Options) -> Self {
+    pub(crate) fn from_options(options: Options) -> Self {
         Self { shared: Arc::new(Shared::new(options)) }
     }
 }
@@ -116,13 +119,16 @@ impl KvBackend for MemBackend {
         self.shared.write(|store| store.txn(&request))
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         consume_budget().await;
         self.check_message(watch_size(&request))?;
         let store = self.shared.read();
         let request = watch::normalize(request, &store)?;
-        let slot = self.shared.hub.register(request, &store);
-        Ok(Watch::new(store.header(), MemWatch::new(Arc::clone(&self.shared), slot)))
+        let registration = self.shared.watchers.register(request, &store);
+        Ok(Watcher::new(
+            store.header(),
+            MemWatchStream::new(Arc::clone(&self.shared), registration),
+        ))
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
@@ -177,7 +183,7 @@ impl KvBackend for MemBackend {
         self.shared.options.limits
     }
 
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
+    async fn put(&self, request: Put) -> Result<PutResponse> {
         consume_budget().await;
         let size = put_size(&request);
         self.check_change_message(size)?;
@@ -186,7 +192,7 @@ impl KvBackend for MemBackend {
         self.shared.write(|store| store.put(request))
     }
 
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
+    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
         consume_budget().await;
         let size = delete_size(&request);
         self.check_change_message(size)?;
@@ -200,24 +206,28 @@ impl KvBackend for MemBackend {
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 
 impl MemBackend {
-    /// Refuses what etcd's transport would not let in, whatever it is.
+    /// Rejects a message that etcd's gRPC transport would not accept.
     fn check_message(&self, size_bytes: usize) -> Result<()> {
-        within(size_bytes, self.limits().max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES))
+        check_size(
+            size_bytes,
+            self.limits().max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES),
+        )
     }
 
-    /// Refuses a change that etcd's transport would not let in, whatever it is. The error reports
-    /// the lower limit, that of the log: a change that obeys the transport's limit may fail again.
+    /// Rejects a change that etcd's gRPC transport would not accept. The error reports the limit of
+    /// the raft log, which is lower: a change that only meets the transport's limit could fail
+    /// again.
     fn check_change_message(&self, size_bytes: usize) -> Result<()> {
         self.check_message(size_bytes).or_else(|_| self.check_replicated(size_bytes))
     }
 
-    /// Refuses a change that is too large for etcd's log.
+    /// Rejects a change that is too large for etcd's raft log.
     fn check_replicated(&self, size_bytes: usize) -> Result<()> {
-        within(replicated_size(size_bytes), self.limits().max_request_bytes)
+        check_size(replicated_size(size_bytes), self.limits().max_request_bytes)
     }
 }
 
-const fn within(size_bytes: usize, limit_bytes: usize) -> Result<()> {
+const fn check_size(size_bytes: usize, limit_bytes: usize) -> Result<()> {
     if size_bytes > limit_bytes {
         return Err(Error::RequestTooLarge { size_bytes, limit_bytes });
     }

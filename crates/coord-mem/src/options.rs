@@ -1,12 +1,12 @@
-//! What can be chosen about a `MemBackend`.
+//! Builder and settings of a `MemBackend`.
 
 use std::time::Duration;
 
-use coord_core::Limits;
+use coord_core::kv::Limits;
 
 use crate::MemBackend;
 
-/// Chooses what a [`MemBackend`] is like; everything unset is as a default etcd has it.
+/// Builds a [`MemBackend`]. Every setting that is left unset is that of a default etcd.
 ///
 /// ```
 /// use coord_mem::MemBackend;
@@ -25,6 +25,7 @@ pub struct MemBackendBuilder {
     options: Options,
 }
 
+/// The settings of a backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) limits: Limits,
@@ -48,15 +49,16 @@ impl MemBackendBuilder {
         Self { options }
     }
 
-    /// The shortest time to live: a lease that asks for less gets this. 2 s unless set, as etcd
-    /// has it with its default election timeout.
+    /// The minimum TTL: a lease that requests less is granted this. Default: 2 s, as in etcd with
+    /// its default election timeout.
     pub const fn lease_ttl_min(mut self, ttl: Duration) -> Self {
         self.options.lease_ttl_min = ttl;
         self
     }
 
-    /// How fast the clock runs by which leases expire: 1.05 is five percent fast, so that a lease
-    /// of 20 s ends after some 19 s of everybody else's time; 0.0 stands still.
+    /// The speed of the clock by which leases expire, relative to tokio's clock. At 1.05 it runs
+    /// five percent fast, and a lease of 20 s expires after about 19 s on the client's clock. At
+    /// 0.0 it stands still, and no lease expires.
     ///
     /// # Panics
     /// If `rate` is negative, infinite or not a number.
@@ -66,33 +68,34 @@ impl MemBackendBuilder {
         self
     }
 
-    /// How often a watch with progress notification gets a bookmark. 10 min unless set.
+    /// How long a watch with `progress_notify` must deliver nothing before it receives a progress
+    /// notification. Default: 10 min.
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
         self.options.progress_interval = interval;
         self
     }
 
-    /// How much one request may hold. Unless set, 128 operations, and 1.5 MiB for a change as it
-    /// would lie in etcd's log; reads and watches may have 512 KiB more.
+    /// How large one request may be. Default: 128 operations, and 1.5 MiB for a change, measured as
+    /// an entry of etcd's raft log. Reads and watches may have 512 KiB more.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
     }
 
-    /// Keeps this many revisions before the newest, and compacts older ones as it goes, so that
-    /// memory is bounded by the keys that exist. Everything is kept unless set.
+    /// Keeps this many revisions before the newest one, and compacts older ones automatically, so
+    /// that memory is bounded by the keys that exist. Default: all revisions are kept.
     pub const fn retain_revisions(mut self, revisions: u64) -> Self {
         self.options.retain_revisions = Some(revisions);
         self
     }
 
-    /// Draws the ids that the store chooses, of leases, of the cluster and of the member, from this
-    /// seed, so that a run can be repeated to the last byte. Unless set, each store draws its own,
-    /// as each life of an etcd cluster does: a client that outlives a store must not take a lease
-    /// of the next store for its own.
+    /// Seed of the ids that the store chooses: those of leases, the cluster and the member. With
+    /// the same seed, a run can be repeated to the last byte. Default: every store draws its own
+    /// seed, as every new etcd cluster has its own ids, so that a client that outlives a store
+    /// cannot mistake a lease of the next store for its own.
     ///
     /// ```
-    /// use coord_core::{KvBackend, LeaseGrant};
+    /// use coord_core::{KvBackend, kv::LeaseGrant};
     /// use coord_mem::MemBackend;
     /// use std::time::Duration;
     ///
@@ -109,9 +112,9 @@ impl MemBackendBuilder {
         self
     }
 
-    /// The backend, empty and at revision 1.
+    /// Builds the backend: empty, at revision 1.
     #[must_use]
     pub fn build(self) -> MemBackend {
-        MemBackend::with(self.options)
+        MemBackend::from_options(self.options)
     }
 }

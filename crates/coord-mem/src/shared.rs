@@ -1,15 +1,16 @@
-//! The store with what surrounds it: a lock, a clock, and those who watch.
+//! State shared by all clones of a backend: the store behind its lock, the lease clock, the
+//! watchers.
 //!
-//! One writer or many readers at a time. A call that finds a lease overdue ends it first, so that
-//! no answer depends on whether the lease timer has run; the timer exists so that watchers learn
-//! of expiry while nobody calls.
+//! There is one writer or many readers at a time. Every call first revokes the leases that are
+//! overdue, so no response depends on whether the lease timer has already run. The timer exists so
+//! that watchers receive the deletions of an expired lease even when no call is made.
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 use std::time::Duration;
 
-use coord_core::Revision;
+use coord_core::kv::Revision;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -17,17 +18,17 @@ use tokio::time::{Instant, sleep};
 
 use crate::options::Options;
 use crate::store::Store;
-use crate::watch::Hub;
+use crate::watch::WatcherRegistry;
 
-/// What all clones of a backend, and all its watches, have in common.
+/// The state shared by all clones of a backend and by all its watches.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    pub(crate) hub: Hub,
+    pub(crate) watchers: WatcherRegistry,
     store: RwLock<Store>,
     clock: LeaseClock,
-    /// Tells the timer that the next deadline has changed.
-    deadline_moved: Arc<Notify>,
+    /// Wakes the timer when the next lease deadline has changed.
+    deadline_changed: Arc<Notify>,
     timer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -35,16 +36,16 @@ impl Shared {
     pub(crate) fn new(options: Options) -> Self {
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
         Self {
-            hub: Hub::default(),
+            watchers: WatcherRegistry::default(),
             store: RwLock::new(Store::new(options.lease_ttl_min, seed)),
-            clock: LeaseClock { rate: options.lease_clock_rate, began: OnceLock::new() },
-            deadline_moved: Arc::default(),
+            clock: LeaseClock { rate: options.lease_clock_rate, start: OnceLock::new() },
+            deadline_changed: Arc::default(),
             timer: Mutex::default(),
             options,
         }
     }
 
-    /// The store, to read, with no lease overdue.
+    /// Locks the store for reading, after revoking overdue leases.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Store> {
         loop {
             let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
@@ -56,47 +57,51 @@ impl Shared {
         }
     }
 
-    /// Changes the store, and tells whoever watches.
+    /// Applies a change to the store, and delivers its events to the watchers.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         if store.next_deadline().is_some() {
-            // Told at once: the change may be a compaction, and forget what there is to tell.
+            // Delivered before the change is applied: the change may be a compaction that removes
+            // these revisions from the log.
             let before = store.revision();
             store.expire(self.now());
-            self.tell(before, &store);
+            self.notify_watchers(before, &store);
         }
         let before = store.revision();
         let result = change(&mut store);
-        self.tell(before, &store);
-        self.retain(&mut store);
+        self.notify_watchers(before, &store);
+        self.apply_retention(&mut store);
         result
     }
 
-    /// As [`write`](Self::write), for changes to leases, which are handed the time.
+    /// Like [`write`](Self::write), for changes to leases: the change receives the lease clock's
+    /// time.
     pub(crate) fn write_leases<T>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Store, Duration) -> T,
     ) -> T {
         self.ensure_timer();
         let result = self.write(|store| change(store, self.now()));
-        self.deadline_moved.notify_one();
+        self.deadline_changed.notify_one();
         result
     }
 
-    fn tell(&self, before: Revision, store: &RwLockWriteGuard<'_, Store>) {
+    /// Delivers the events of all revisions after `before`.
+    fn notify_watchers(&self, before: Revision, store: &RwLockWriteGuard<'_, Store>) {
         let mut revision = before.next();
         while revision <= store.revision() {
-            self.hub.dispatch(revision, store);
+            self.watchers.dispatch(revision, store);
             revision = revision.next();
         }
     }
 
-    fn retain(&self, store: &mut Store) {
+    /// Compacts the revisions that `retain_revisions` no longer keeps.
+    fn apply_retention(&self, store: &mut Store) {
         let Some(revisions) = self.options.retain_revisions else { return };
         let revisions = i64::try_from(revisions).unwrap_or(i64::MAX);
         let oldest = Revision(store.revision().0.saturating_sub(revisions));
         if oldest > store.compact_revision().max(Revision::ZERO) {
-            store.forget_before(oldest);
+            store.compact_at(oldest);
         }
     }
 
@@ -105,23 +110,23 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Sees to it that a timer runs on the caller's runtime.
+    /// Starts the lease timer on the caller's runtime, unless it runs already.
     ///
-    /// Outside a runtime there is none: leases still end on time for whoever calls, but watchers
-    /// learn of it only by the next call.
+    /// Outside a runtime no timer starts: overdue leases are still revoked by the next call, but
+    /// watchers receive their deletions only then.
     fn ensure_timer(self: &Arc<Self>) {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
-        // The runtime that the last one ran on may be gone.
+        // The runtime of the previous timer may have shut down.
         if timer.as_ref().is_none_or(JoinHandle::is_finished)
             && let Ok(runtime) = Handle::try_current()
         {
-            let deadline_moved = Arc::clone(&self.deadline_moved);
-            *timer = Some(runtime.spawn(run_timer(Arc::downgrade(self), deadline_moved)));
+            let deadline_changed = Arc::clone(&self.deadline_changed);
+            *timer = Some(runtime.spawn(run_timer(Arc::downgrade(self), deadline_changed)));
         }
     }
 
-    /// Ends what is overdue, and tells how long until the next lease ends.
-    fn tick(&self) -> Option<Duration> {
+    /// Revokes overdue leases, and returns the time until the next deadline.
+    fn expire_overdue(&self) -> Option<Duration> {
         let deadline = self.read().next_deadline()?;
         self.clock.until(deadline)
     }
@@ -129,15 +134,15 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The timer finds that its store is gone, and ends.
-        self.deadline_moved.notify_one();
+        // The timer then fails to upgrade its weak reference, and ends.
+        self.deadline_changed.notify_one();
     }
 }
 
-/// The one task of a store: it ends overdue leases when nobody else does.
-async fn run_timer(shared: Weak<Shared>, deadline_moved: Arc<Notify>) {
+/// The lease timer, the only task of a store: revokes overdue leases when no call does it.
+async fn run_timer(shared: Weak<Shared>, deadline_changed: Arc<Notify>) {
     loop {
-        let Some(wait) = shared.upgrade().map(|shared| shared.tick()) else { return };
+        let Some(wait) = shared.upgrade().map(|shared| shared.expire_overdue()) else { return };
         let next_deadline = async {
             match wait {
                 Some(wait) => sleep(wait).await,
@@ -146,30 +151,31 @@ async fn run_timer(shared: Weak<Shared>, deadline_moved: Arc<Notify>) {
         };
         tokio::select! {
             biased;
-            () = deadline_moved.notified() => {}
+            () = deadline_changed.notified() => {}
             () = next_deadline => {}
         }
     }
 }
 
-/// A clock that may run fast or slow against tokio's.
+/// The clock by which leases expire, at `rate` times the speed of tokio's clock.
 #[derive(Debug)]
 struct LeaseClock {
     rate: f64,
-    /// When the first call was made. Not when the backend was built: that may have been outside
-    /// the runtime whose time it is to follow.
-    began: OnceLock<Instant>,
+    /// When the first call was made. Not when the backend was built, because that may have happened
+    /// outside the runtime whose clock it has to follow.
+    start: OnceLock<Instant>,
 }
 
 impl LeaseClock {
     fn now(&self) -> Duration {
-        self.began.get_or_init(Instant::now).elapsed().mul_f64(self.rate)
+        self.start.get_or_init(Instant::now).elapsed().mul_f64(self.rate)
     }
 
-    /// How long, in tokio's time, until this clock shows `deadline`; `None` if it never will.
+    /// How long, on tokio's clock, until this clock shows `deadline`; `None` if it never will.
     fn until(&self, deadline: Duration) -> Option<Duration> {
         let left = deadline.saturating_sub(self.now()).as_secs_f64() / self.rate;
-        // Rounded up to the timer's grain: waking early would only mean to sleep again.
+        // Rounded up to the timer's resolution, so that the timer does not wake before the
+        // deadline.
         Duration::try_from_secs_f64(left).ok().map(|left| left + Duration::from_millis(1))
     }
 }

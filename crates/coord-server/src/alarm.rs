@@ -1,8 +1,8 @@
-//! Alarms: raised and disarmed by whoever likes, and changes are refused meanwhile.
+//! Alarms: raised and disarmed through the Maintenance service; while raised, they reject writes.
 //!
-//! A store in memory raises none itself. Operators' tools do, and the tests of clients, to see what
-//! becomes of changes then: while there is no space nothing is put and no lease granted, and while
-//! the store is corrupt nothing is changed at all. Reads are answered as ever.
+//! An in-memory store raises no alarm itself. Operators' tools and tests of clients do, to see how
+//! writes fail: `NOSPACE` rejects puts and lease grants, `CORRUPT` rejects every write. Reads are
+//! not affected.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3alarm/alarms.go`, `server/etcdserver/apply.go`,
 //! `server/etcdserver/corrupt.go`.
@@ -14,48 +14,47 @@ use etcd_client::AlarmType;
 use etcd_client::proto::{PbAlarmMember, PbAlarmRequest, PbTxnOpRequest, PbTxnRequest};
 use tonic::{Code, Status};
 
-/// The alarms that are raised.
+/// The alarms that are raised, by kind and member id.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     raised: Mutex<BTreeSet<(AlarmType, u64)>>,
 }
 
-/// What a change does.
+/// What a request needs: alarms reject some kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum RequestKind {
     /// It only reads.
-    None,
-    /// It needs no room.
-    Other,
-    /// It needs room.
-    Growth,
+    ReadOnly,
+    /// A write that needs no space.
+    Write,
+    /// A write that needs space.
+    GrowingWrite,
 }
 
-impl Change {
-    /// Only what a transaction puts by itself is counted, not in a transaction within it.
+impl RequestKind {
+    /// As in etcd, puts inside nested transactions are not considered.
     pub(crate) fn of(txn: &PbTxnRequest) -> Self {
         let steps = || txn.success.iter().chain(&txn.failure).map(|step| &step.request);
         if steps().any(|step| matches!(step, Some(PbTxnOpRequest::RequestPut(_)))) {
-            Self::Growth
+            Self::GrowingWrite
         } else if steps().all(|step| matches!(step, Some(PbTxnOpRequest::RequestRange(_)))) {
-            Self::None
+            Self::ReadOnly
         } else {
-            Self::Other
+            Self::Write
         }
     }
 }
 
 impl Alarms {
-    /// Does what is asked, and tells which alarms it was done with.
+    /// Applies an alarm request, and returns the alarms that it listed, raised or disarmed.
     pub(crate) fn handle(&self, request: PbAlarmRequest) -> Result<Vec<PbAlarmMember>, Status> {
-        let unknown = || Status::invalid_argument("coord: there is no such alarm");
-        let kind = AlarmType::try_from(request.alarm).map_err(|_| unknown())?;
+        let kind = AlarmType::try_from(request.alarm).map_err(|_| unknown_alarm(request.alarm))?;
         let alarm = (kind, request.member_id);
         let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = match request.action {
+        let affected = match request.action {
             0 => {
-                let asked = |&&(raised, _): &&_| kind == AlarmType::None || raised == kind;
-                raised.iter().filter(asked).copied().collect()
+                let matches = |&&(raised, _): &&_| kind == AlarmType::None || raised == kind;
+                raised.iter().filter(matches).copied().collect()
             }
             1 if kind != AlarmType::None => {
                 raised.insert(alarm);
@@ -65,11 +64,11 @@ impl Alarms {
             _ => Vec::new(),
         };
         let member = |(kind, member_id)| PbAlarmMember { member_id, alarm: kind as i32 };
-        Ok(done.into_iter().map(member).collect())
+        Ok(affected.into_iter().map(member).collect())
     }
 
-    /// All of them, as etcd prints them.
-    pub(crate) fn printed(&self) -> Vec<String> {
+    /// All raised alarms, in etcd's text form.
+    pub(crate) fn to_strings(&self) -> Vec<String> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         let print = |&(kind, member): &(AlarmType, u64)| {
             let member = if member == 0 { String::new() } else { format!("memberID:{member} ") };
@@ -78,24 +77,30 @@ impl Alarms {
         raised.iter().map(print).collect()
     }
 
-    /// The first that is raised, of those that count.
-    pub(crate) fn first(&self, counts: impl Fn(AlarmType) -> bool) -> Option<AlarmType> {
+    /// The first raised alarm among those that `counts` selects.
+    pub(crate) fn first_raised(&self, counts: impl Fn(AlarmType) -> bool) -> Option<AlarmType> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         raised.iter().map(|&(kind, _)| kind).find(|kind| counts(*kind))
     }
 
-    /// Refuses a change while an alarm forbids it.
-    pub(crate) fn check(&self, change: Change) -> Result<(), Status> {
+    /// Rejects a write while an alarm forbids it.
+    pub(crate) fn check(&self, kind: RequestKind) -> Result<(), Status> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        // The worse comes last.
+        // Sorted by severity: `CORRUPT` is last.
         match raised.last() {
-            Some((AlarmType::Corrupt, _)) if change != Change::None => {
+            Some((AlarmType::Corrupt, _)) if kind != RequestKind::ReadOnly => {
                 Err(Status::new(Code::DataLoss, "etcdserver: corrupt cluster"))
             }
-            Some((AlarmType::Nospace, _)) if change == Change::Growth => {
+            Some((AlarmType::Nospace, _)) if kind == RequestKind::GrowingWrite => {
                 Err(Status::resource_exhausted("etcdserver: mvcc: database space exceeded"))
             }
             _ => Ok(()),
         }
     }
+}
+
+fn unknown_alarm(alarm: i32) -> Status {
+    Status::invalid_argument(format!(
+        "coord: unknown alarm type {alarm}: must be 0 (NONE), 1 (NOSPACE) or 2 (CORRUPT)"
+    ))
 }

@@ -1,15 +1,15 @@
-//! The Auth service: there are no logins, and that is what it says.
+//! The Auth service: authentication is never enabled.
 //!
-//! etcd-client does not export the messages of `AuthStatus`, so they are here.
+//! The messages of `AuthStatus` are declared here, because etcd-client does not export them.
 
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::PbResponseHeader;
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::call::{Answer, refuse, unary, unknown_method};
+use crate::call::{CallFuture, refuse, unary, unknown_method};
+use crate::fast_path::Incoming;
 use crate::services::Services;
-use crate::small::Incoming;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct AuthStatusRequest {}
@@ -24,7 +24,7 @@ struct AuthStatusResponse {
     auth_revision: u64,
 }
 
-/// What etcd can be asked, and is refused here.
+/// Methods of etcd's service that are rejected here.
 const REFUSED: &[&str] = &[
     "AuthEnable",
     "AuthDisable",
@@ -43,15 +43,15 @@ const REFUSED: &[&str] = &[
     "RoleRevokePermission",
 ];
 
-/// Answers a call of the service.
+/// Handles a call of the Auth service.
 pub(crate) fn call(
     services: &Services,
     method: &str,
     request: http::Request<impl Incoming>,
-) -> Answer {
+) -> CallFuture {
     match method {
         "AuthStatus" => unary(services, request, auth_status),
-        // As etcd says without logins. Clients know it, and go on without.
+        // As etcd reports without authentication. Clients then continue without a token.
         "Authenticate" => {
             refuse(Status::failed_precondition("etcdserver: authentication is not enabled"))
         }
@@ -67,6 +67,6 @@ async fn auth_status(
     _: AuthStatusRequest,
 ) -> Result<AuthStatusResponse, Status> {
     let header = Some(services.header().await?.to_wire());
-    // A store that never had a user is at the first revision of its users.
+    // The auth store of an etcd that never had a user is at revision 1.
     Ok(AuthStatusResponse { header, enabled: false, auth_revision: 1 })
 }

@@ -1,9 +1,9 @@
-//! How calls are answered, and those refused that lead nowhere.
+//! gRPC calls: unary and server-streaming calls, and the statuses of unknown services and methods.
 //!
-//! Services that etcd-client has no code for are answered this way. Their messages are few and
-//! small, so they are written by hand, with the numbers that etcd's have, and no second run of
-//! protoc is needed; what etcd-client does have is used. So is KV, which is called most and so goes
-//! the short way, that of `small`.
+//! Services that etcd-client has no generated code for are served through these functions. Their
+//! few small messages are declared by hand, with etcd's field numbers, so no second run of protoc
+//! is needed; messages that etcd-client exports are reused. KV is served this way too, although
+//! etcd-client has code for it, because most calls are KV calls and `fast_path` makes them cheaper.
 
 use std::convert::Infallible;
 
@@ -16,67 +16,68 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
+use crate::fast_path::{self, Incoming};
 use crate::services::Services;
-use crate::small::{self, Incoming};
 
-/// How a call is answered.
-pub(crate) type Answer = BoxFuture<'static, Answered>;
+/// The future of a call's HTTP response.
+pub(crate) type CallFuture = BoxFuture<'static, CallResult>;
 
-/// What fails has a status, so nothing fails.
-pub(crate) type Answered = Result<http::Response<Body>, Infallible>;
+/// The response of a call. It never fails: a failed call has a response with a status.
+pub(crate) type CallResult = Result<http::Response<Body>, Infallible>;
 
-/// One message, answered with one.
+/// A call with one request message and one response message.
 pub(crate) fn unary<Q, A, F>(
     services: &Services,
     request: http::Request<impl Incoming>,
-    answer: impl FnOnce(Services, Q) -> F + Send + 'static,
-) -> Answer
+    handler: impl FnOnce(Services, Q) -> F + Send + 'static,
+) -> CallFuture
 where
     Q: prost::Message + Default + 'static,
     A: prost::Message + Default + 'static,
     F: Future<Output = Result<A, Status>> + Send + 'static,
 {
     let services = services.clone();
-    let message = small::read(request, services.limits().message_bytes());
+    let message = fast_path::read(request, services.limits().message_bytes());
     async move {
         match message.await {
-            Ok(message) => match answer(services, message).await {
-                Ok(answer) => Ok(small::answer(&answer)),
+            Ok(message) => match handler(services, message).await {
+                Ok(response) => Ok(fast_path::response(&response)),
                 Err(status) => Ok(status.into_http()),
             },
-            Err(request) => unary_of_any_size(services, request, answer).await,
+            Err(request) => unary_with_tonic(services, request, handler).await,
         }
     }
     .boxed()
 }
 
-/// The same, by tonic, in a box of its own: small calls need no room for it.
-fn unary_of_any_size<Q, A, F>(
+/// The same through tonic. Boxed separately, so that the future of a small call stays small.
+fn unary_with_tonic<Q, A, F>(
     services: Services,
     request: http::Request<impl Incoming>,
-    answer: impl FnOnce(Services, Q) -> F + Send + 'static,
-) -> Answer
+    handler: impl FnOnce(Services, Q) -> F + Send + 'static,
+) -> CallFuture
 where
     Q: prost::Message + Default + 'static,
     A: prost::Message + Default + 'static,
     F: Future<Output = Result<A, Status>> + Send + 'static,
 {
     let mut grpc = grpc::<Q, A>(&services, &request);
-    let mut answer = Some(answer);
+    let mut handler = Some(handler);
     let service = service_fn(move |request: Request<Q>| {
-        let answer = answer.take().map(|answer| answer(services.clone(), request.into_inner()));
-        async move { answer.expect("a call has one message").await.map(Response::new) }
+        let response =
+            handler.take().map(|handler| handler(services.clone(), request.into_inner()));
+        async move { response.expect("a call has one request message").await.map(Response::new) }
     });
     async move { Ok(grpc.unary(service, request).await) }.boxed()
 }
 
-/// One message, answered with a stream of them, which opens when there is something to say: that is
-/// when Go's gRPC sends the headers.
+/// A call with one request message and a stream of responses. The headers are sent with the first
+/// response, as Go's gRPC does.
 pub(crate) fn server_streaming<Q, A, S>(
     services: &Services,
     request: http::Request<impl Incoming>,
-    answer: impl FnOnce(Services, Q) -> S + Send + 'static,
-) -> Answer
+    handler: impl FnOnce(Services, Q) -> S + Send + 'static,
+) -> CallFuture
 where
     Q: prost::Message + Default + 'static,
     A: prost::Message + Default + 'static,
@@ -84,57 +85,59 @@ where
 {
     let services = services.clone();
     let mut grpc = grpc::<Q, A>(&services, &request);
-    let mut answer = Some(answer);
+    let mut handler = Some(handler);
     let service = service_fn(move |request: Request<Q>| {
-        let answer = answer.take().map(|answer| answer(services.clone(), request.into_inner()));
+        let response =
+            handler.take().map(|handler| handler(services.clone(), request.into_inner()));
         async move {
-            let mut answers = Box::pin(answer.expect("a call has one message"));
-            let first = answers.next().await.transpose()?;
-            Ok(Response::new(stream::iter(first.map(Ok)).chain(answers)))
+            let mut responses = Box::pin(response.expect("a call has one request message"));
+            let first = responses.next().await.transpose()?;
+            Ok(Response::new(stream::iter(first.map(Ok)).chain(responses)))
         }
     });
     async move { Ok(grpc.server_streaming(service, request).await) }.boxed()
 }
 
-/// A call that is not answered, but with a reason.
-pub(crate) fn refuse(status: Status) -> Answer {
+/// A call that fails with this status.
+pub(crate) fn refuse(status: Status) -> CallFuture {
     std::future::ready(Ok(status.into_http())).boxed()
 }
 
-/// A path that leads to no service, in the words of Go's gRPC.
+/// The status for a path that names no service, as Go's gRPC reports it.
 ///
 /// Source: grpc-go `handleStream` in `server.go`.
-pub(crate) fn unserved(path: &str) -> Status {
-    match split(path) {
+pub(crate) fn unknown_service(path: &str) -> Status {
+    match split_path(path) {
         Some((service, _)) => Status::unimplemented(format!("unknown service {service}")),
         None => Status::unimplemented(format!("malformed method name: {path:?}")),
     }
 }
 
-/// A method that the service does not have.
+/// The status for a method that the service does not have, as Go's gRPC reports it.
 pub(crate) fn unknown_method(service: &str, method: &str) -> Status {
     Status::unimplemented(format!("unknown method {method} for service {service}"))
 }
 
-/// The service and the method of a path.
-pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
+/// Splits a path into service and method.
+pub(crate) fn split_path(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix('/').unwrap_or(path).rsplit_once('/')
 }
 
-/// What a client compresses with, if it does: it is answered in kind, and nobody else is, whatever
-/// they say that they could read.
-pub(crate) fn compressed<B>(request: &http::Request<B>) -> Option<CompressionEncoding> {
+/// The compression of a request, which the response then uses too. `grpc-accept-encoding` alone
+/// does not cause compression.
+pub(crate) fn request_encoding<B>(request: &http::Request<B>) -> Option<CompressionEncoding> {
     let encoding = request.headers().get("grpc-encoding")?;
     (encoding == "gzip").then_some(CompressionEncoding::Gzip)
 }
 
+/// tonic's handler of a call, with the server's limits and the request's compression.
 fn grpc<Q, A>(services: &Services, request: &http::Request<impl Sized>) -> Grpc<ProstCodec<A, Q>>
 where
     Q: prost::Message + Default + 'static,
     A: prost::Message + Default + 'static,
 {
     let mut encodings = EnabledCompressionEncodings::default();
-    if let Some(encoding) = compressed(request) {
+    if let Some(encoding) = request_encoding(request) {
         encodings.enable(encoding);
     }
     Grpc::new(ProstCodec::default())

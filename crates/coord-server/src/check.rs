@@ -1,9 +1,8 @@
-//! What is wrong with a transaction at sight.
+//! Validation of requests that a backend cannot be asked to reject.
 //!
-//! A backend checks a transaction too, but of what its types cannot say it hears nothing: a step
-//! that says nothing, and a sort that nobody knows. etcd refuses the first fault that it comes to,
-//! so these have to be found in their turn among the others, which takes one more look at all of
-//! them.
+//! A backend checks transactions too, but two faults have no representation in its types: an
+//! operation without content, and an unknown sort option. etcd reports the first fault of a
+//! transaction in order, so all faults are checked here in that order.
 //!
 //! Source: etcd 3.5 `checkTxnRequest` in `server/etcdserver/api/v3rpc/key.go`; sorts, 3.6.
 
@@ -14,7 +13,8 @@ use tonic::Status;
 
 use crate::status::status;
 
-/// Refuses a transaction in etcd's order. Each of its lists may have `limit` entries.
+/// Rejects a transaction for its first fault, in etcd's order. Each of its lists may have `limit`
+/// entries.
 pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> {
     let PbTxnRequest { compare, success, failure } = txn;
     let count = compare.len().max(success.len()).max(failure.len());
@@ -31,12 +31,12 @@ pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> 
         Some(PbTxnOpRequest::RequestPut(put)) => check_put(put),
         Some(PbTxnOpRequest::RequestDeleteRange(delete)) => check_key(&delete.key),
         Some(PbTxnOpRequest::RequestTxn(nested)) => check_txn(nested, left),
-        // Odd, but so etcd calls it.
+        // An operation without content; etcd reports it with this error.
         None => Err(status(&Error::KeyNotFound { key: None })),
     })
 }
 
-/// Refuses a sort that etcd does not know, as 3.6 does; 3.5 crashes.
+/// Rejects an unknown sort option, as etcd 3.6 does; etcd 3.5 crashes.
 pub(crate) fn check_sort(range: &PbRangeRequest) -> Result<(), Status> {
     if (0..=2).contains(&range.sort_order) && (0..=4).contains(&range.sort_target) {
         return Ok(());
@@ -44,6 +44,7 @@ pub(crate) fn check_sort(range: &PbRangeRequest) -> Result<(), Status> {
     Err(Status::invalid_argument("etcdserver: invalid sort option"))
 }
 
+/// Rejects a put for its first fault, in etcd's order.
 fn check_put(put: &PbPutRequest) -> Result<(), Status> {
     let key = || Bytes::copy_from_slice(&put.key);
     check_key(&put.key)?;

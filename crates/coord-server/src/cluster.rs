@@ -1,6 +1,6 @@
-//! The Cluster service: a list of one.
+//! The Cluster service: the member list, which has exactly one member.
 
-use coord_core::{Header, Revision};
+use coord_core::kv::{Header, Revision};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbClusterService, PbMember, PbMemberAddRequest, PbMemberAddResponse, PbMemberListRequest,
@@ -11,17 +11,18 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::services::Services;
 
-/// There are no others, and will be none.
-fn alone() -> Status {
-    Status::unimplemented("coord is a cluster of one member, which cannot be changed")
+/// Membership cannot be changed.
+fn fixed_membership() -> Status {
+    Status::unimplemented("coord: membership cannot be changed: a cluster always has one member")
 }
 
 impl Services {
-    /// Nothing can be done to the one member, and there is none to do it to but that.
-    async fn refuse_change<T>(&self, id: u64) -> Result<T, Status> {
-        let known = self.header().await?.member_id == id;
+    /// Rejects a change of a member: as unsupported for the one member, as not found for any other
+    /// id.
+    async fn reject_change<T>(&self, id: u64) -> Result<T, Status> {
+        let is_member = self.header().await?.member_id == id;
         let unknown = || Status::not_found("etcdserver: member not found");
-        Err(if known { alone() } else { unknown() })
+        Err(if is_member { fixed_membership() } else { unknown() })
     }
 }
 
@@ -32,7 +33,7 @@ impl PbClusterService for Services {
         _: Request<PbMemberListRequest>,
     ) -> Result<Response<PbMemberListResponse>, Status> {
         let header @ Header { member_id, .. } = self.header().await?;
-        // Clients that look for more endpoints go where these lead, so they have to lead here.
+        // Clients that discover endpoints connect to these URLs, so they must lead to this server.
         let urls: Vec<_> =
             self.address().map(|here| format!("http://{here}")).into_iter().collect();
         let member = PbMember {
@@ -42,7 +43,7 @@ impl PbClusterService for Services {
             client_ur_ls: urls,
             is_learner: false,
         };
-        // Members are none of the store's business, so its revision is not told.
+        // The member list is not part of the store, so etcd reports no revision with it.
         let header = Some(Header { revision: Revision::ZERO, ..header }.to_wire());
         Ok(Response::new(PbMemberListResponse { header, members: vec![member] }))
     }
@@ -51,27 +52,27 @@ impl PbClusterService for Services {
         &self,
         _: Request<PbMemberAddRequest>,
     ) -> Result<Response<PbMemberAddResponse>, Status> {
-        Err(alone())
+        Err(fixed_membership())
     }
 
     async fn member_remove(
         &self,
         request: Request<PbMemberRemoveRequest>,
     ) -> Result<Response<PbMemberRemoveResponse>, Status> {
-        self.refuse_change(request.get_ref().id).await
+        self.reject_change(request.get_ref().id).await
     }
 
     async fn member_update(
         &self,
         request: Request<PbMemberUpdateRequest>,
     ) -> Result<Response<PbMemberUpdateResponse>, Status> {
-        self.refuse_change(request.get_ref().id).await
+        self.reject_change(request.get_ref().id).await
     }
 
     async fn member_promote(
         &self,
         request: Request<PbMemberPromoteRequest>,
     ) -> Result<Response<PbMemberPromoteResponse>, Status> {
-        self.refuse_change(request.get_ref().id).await
+        self.reject_change(request.get_ref().id).await
     }
 }

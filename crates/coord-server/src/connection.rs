@@ -1,9 +1,9 @@
-//! One client's connection, which is one task.
+//! One client connection, served by one task.
 //!
-//! All calls of a connection run in its task, and none has one of its own: a call to a store in
-//! memory takes less time than waking another thread, and the answers of calls that were made
-//! together leave together, a few in one write: while the client reads them, the next are made.
-//! Clients that want two cores open two connections.
+//! All calls of a connection run in its task; none has a task of its own. A call to an in-memory
+//! store takes less time than waking another thread, and the responses of calls that arrived
+//! together are written together: while the client reads them, the next calls run. A client that
+//! wants to use two cores opens two connections.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -21,49 +21,50 @@ use tokio::net::TcpStream;
 
 use crate::services::Services;
 
-/// How many calls are answered before their answers are sent.
+/// The maximum number of calls per turn, after which the connection writes their responses.
 ///
-/// With as many as there are, client and server take turns in working. With few, each write costs
-/// more than it brings.
-const TOGETHER: usize = 16;
+/// Without a limit, client and server work alternately instead of at the same time. With a small
+/// limit, the writes cost more than the overlap gains.
+const MAX_CALLS_PER_TURN: usize = 16;
 
-/// How much a client may send that no call has read yet.
+/// The connection's flow-control window: how much a client may send before a call reads it.
 ///
-/// h2 takes half of it to be what the frames of small messages may cost, at 256 bytes each, and
-/// closes the connection when that is used up: with its usual 1 MiB by some two thousand watches
-/// that a client asks for in one breath. With this it takes 65,536.
-const WINDOW_BYTES: u32 = 32 << 20;
+/// h2 allows half of the window for the overhead of small frames, 256 bytes each, and closes the
+/// connection when that is exhausted: with the default window of 1 MiB, after about 2,000 watches
+/// that a client creates at once. This window allows 65,536.
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
-/// Serves a connection until the client closes it, or the server stops and all calls are answered.
+/// Serves a connection until the client closes it, or until the server stops and all calls have
+/// completed.
 pub(crate) async fn serve(socket: TcpStream, services: Services) {
-    let mut calls = Calls::default();
-    let mut builder = auto::Builder::new(calls.crew());
+    let mut calls = ConnectionCalls::default();
+    let mut builder = auto::Builder::new(calls.executor());
     builder.http1().timer(TokioTimer::new());
     builder
         .http2()
         .timer(TokioTimer::new())
-        // etcd's answers have none.
+        // etcd sends no date header.
         .auto_date_header(false)
         .max_concurrent_streams(services.limits().streams)
-        .initial_connection_window_size(WINDOW_BYTES)
-        // Clients cancel calls in great numbers, and may.
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        // Clients legitimately cancel many calls at once.
         .max_pending_accept_reset_streams(Some(4096))
         .max_local_error_reset_streams(None);
-    let answers = services.clone();
-    let service = service_fn(move |request| answers.call(request));
+    let handler = services.clone();
+    let service = service_fn(move |request| handler.call(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let mut stopping = pin!(services.stopping());
-    let mut told = false;
+    let mut shutting_down = false;
     let ended = std::future::poll_fn(|cx| {
-        if !told && stopping.as_mut().poll(cx).is_ready() {
-            told = true;
+        if !shutting_down && stopping.as_mut().poll(cx).is_ready() {
+            shutting_down = true;
             connection.as_mut().graceful_shutdown();
         }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            // Calls that get on wake the connection, which then writes what they have to say.
+            // A call that makes progress gives the connection responses to write, so poll it again.
             if calls.poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -71,66 +72,66 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
     })
     .await;
     if let Err(error) = ended {
-        // A client that goes away without a word is the usual case.
-        tracing::debug!(error, "a connection was lost");
+        // Usually the client closed the connection without a GOAWAY.
+        tracing::debug!(error, "connection closed with an error");
     }
 }
 
-/// A call on its way.
+/// The future that runs one call.
 type Call = BoxFuture<'static, ()>;
 
-/// Takes the calls of a connection to the task that runs them.
+/// Executor that hyper gives a connection's calls to: queues them for the connection's task.
 #[derive(Clone)]
-struct Crew {
-    /// Weak, for each call has a clone of its own.
-    hired: Weak<Mutex<VecDeque<Call>>>,
+struct ConnectionExecutor {
+    /// Weak, because each call holds a clone of the executor.
+    new_calls: Weak<Mutex<VecDeque<Call>>>,
 }
 
-/// The calls of a connection.
+/// All calls of a connection.
 #[derive(Default)]
-struct Calls {
-    /// Those that nobody has begun.
-    hired: Arc<Mutex<VecDeque<Call>>>,
-    /// Those that wait for something.
-    at_work: FuturesUnordered<Call>,
+struct ConnectionCalls {
+    /// Calls that were not polled yet.
+    new_calls: Arc<Mutex<VecDeque<Call>>>,
+    /// Calls that wait for something.
+    pending: FuturesUnordered<Call>,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Crew {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for ConnectionExecutor {
     fn execute(&self, call: F) {
-        // If nobody takes it, the connection is gone, and the call with it.
-        if let Some(hired) = self.hired.upgrade() {
-            hired.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::pin(call));
+        // If the queue is gone, so is the connection, and the call is dropped.
+        if let Some(new_calls) = self.new_calls.upgrade() {
+            new_calls.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::pin(call));
         }
     }
 }
 
-impl Calls {
-    fn crew(&self) -> Crew {
-        Crew { hired: Arc::downgrade(&self.hired) }
+impl ConnectionCalls {
+    fn executor(&self) -> ConnectionExecutor {
+        ConnectionExecutor { new_calls: Arc::downgrade(&self.new_calls) }
     }
 
-    /// Ready when calls were begun or answered, for the connection may have more then.
+    /// Ready if calls were started or completed, because the connection may then have more to do.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut at_work = 0;
-        while at_work < TOGETHER
-            && matches!(self.at_work.poll_next_unpin(cx), Poll::Ready(Some(())))
+        let mut completed = 0;
+        while completed < MAX_CALLS_PER_TURN
+            && matches!(self.pending.poll_next_unpin(cx), Poll::Ready(Some(())))
         {
-            at_work += 1;
+            completed += 1;
         }
-        let mut begun = 0;
-        while begun < TOGETHER
-            && let Some(mut call) = self.next()
+        let mut started = 0;
+        while started < MAX_CALLS_PER_TURN
+            && let Some(mut call) = self.next_new_call()
         {
-            // Nearly all are answered at once, and never have to be woken.
+            // Most calls complete at their first poll, and never need a waker.
             if call.as_mut().poll(cx).is_pending() {
-                self.at_work.push(call);
+                self.pending.push(call);
             }
-            begun += 1;
+            started += 1;
         }
-        if at_work + begun > 0 { Poll::Ready(()) } else { Poll::Pending }
+        if completed + started > 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn next(&self) -> Option<Call> {
-        self.hired.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    fn next_new_call(&self) -> Option<Call> {
+        self.new_calls.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }

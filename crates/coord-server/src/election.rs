@@ -1,7 +1,7 @@
-//! The Election service: elections for clients that have no recipe of their own.
+//! The Election service: server-side elections for clients that implement none themselves.
 //!
-//! It stands on coord's waiting line, so these clients, coord's and Go's stand in one election. A
-//! leader is known by its key and the revision that created it; whoever knows both may proclaim and
+//! Uses coord's wait queue, so these clients contend with those of coord and of Go. A leader is
+//! identified by its key and the key's create revision; any client that knows both may proclaim and
 //! resign for it.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3election/election.go`,
@@ -10,8 +10,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::election::{Leader, Observer};
-use coord_core::{Compare, CompareOp, Delete, Header, KeyRange, Op, Put, Revision, Txn};
+use coord_core::election::Leader;
+use coord_core::kv::{Compare, CompareOp, Delete, Header, KeyRange, Op, Put, Revision, Txn};
+use coord_core::{Client, Election};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbCampaignResponse, PbLeaderKey, PbLeaderResponse, PbProclaimResponse, PbResignResponse,
@@ -20,12 +21,14 @@ use futures_util::{Stream, StreamExt};
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::alarm::Change;
-use crate::call::{Answer, refuse, server_streaming, unary, unknown_method};
-use crate::on_behalf::{Refusal, Wish, allow, first_in_line, lease};
+use crate::alarm::RequestKind;
+use crate::call::{CallFuture, refuse, server_streaming, unary, unknown_method};
+use crate::fast_path::Incoming;
+use crate::lease_keyed_lock::{
+    AcquireError, AcquireRequest, acquire, check_alarms, named_or_new_lease,
+};
 use crate::services::Services;
-use crate::small::Incoming;
-use crate::status::without_code;
+use crate::status::status_without_code;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct CampaignRequest {
@@ -57,12 +60,12 @@ struct ProclaimRequest {
     value: Bytes,
 }
 
-/// Answers a call of the service.
+/// Handles a call of the Election service.
 pub(crate) fn call(
     services: &Services,
     method: &str,
     request: http::Request<impl Incoming>,
-) -> Answer {
+) -> CallFuture {
     match method {
         "Campaign" => unary(services, request, campaign),
         "Proclaim" => unary(services, request, proclaim),
@@ -78,91 +81,94 @@ async fn campaign(
     request: CampaignRequest,
 ) -> Result<PbCampaignResponse, Status> {
     let CampaignRequest { name, value, .. } = request;
-    let lease = lease(&services, request.lease).await?;
-    let wish = Wish { name: name.clone(), lease, value: Some(value) };
-    let elected = first_in_line(&services, wish).await.map_err(|refusal| match refusal {
-        Refusal::Lost => not_leader(),
-        Refusal::Said(status) => status,
+    let lease = named_or_new_lease(&services, request.lease).await?;
+    let request = AcquireRequest { name: name.clone(), lease, value: Some(value) };
+    let elected = acquire(&services, request).await.map_err(|error| match error {
+        AcquireError::Lost => not_leader(),
+        AcquireError::Status(status) => status,
     })?;
     let (key, rev) = (elected.key.into(), elected.token.0.0);
     let leader = PbLeaderKey { name: name.into(), key, rev, lease: lease.get() };
-    Ok(PbCampaignResponse { header: Some(elected.joined.to_wire()), leader: Some(leader) })
+    Ok(PbCampaignResponse { header: Some(elected.enqueue_header.to_wire()), leader: Some(leader) })
 }
 
 async fn proclaim(
     services: Services,
     ProclaimRequest { leader, value }: ProclaimRequest,
 ) -> Result<PbProclaimResponse, Status> {
-    let leader = leader.ok_or_else(nobody_named)?;
-    let lease = lease(&services, leader.lease).await?;
-    allow(&services, Change::Growth)?;
+    let leader = leader.ok_or_else(leader_missing)?;
+    let lease = named_or_new_lease(&services, leader.lease).await?;
+    check_alarms(&services, RequestKind::GrowingWrite)?;
     let put = Put::new(leader.key.clone(), value).lease(lease);
-    let (header, led) = while_leading(&services, leader, Op::Put(put)).await?;
-    if !led {
+    let (header, applied) = apply_if_key_exists(&services, leader, Op::Put(put)).await?;
+    if !applied {
         return Err(not_leader());
     }
     Ok(PbProclaimResponse { header: Some(header.to_wire()) })
 }
 
-/// Resigning when somebody else leads is no error.
+/// Resigning without being the leader is not an error.
 async fn resign(
     services: Services,
     ResignRequest { leader }: ResignRequest,
 ) -> Result<PbResignResponse, Status> {
-    let leader = leader.ok_or_else(nobody_named)?;
-    allow(&services, Change::Other)?;
+    let leader = leader.ok_or_else(leader_missing)?;
+    check_alarms(&services, RequestKind::Write)?;
     let delete = Op::Delete(Delete::new(KeyRange::key(leader.key.clone())));
-    let (header, _) = while_leading(&services, leader, delete).await?;
+    let (header, _) = apply_if_key_exists(&services, leader, delete).await?;
     Ok(PbResignResponse { header: Some(header.to_wire()) })
 }
 
+/// The status for a client that does not lead.
 fn not_leader() -> Status {
     Status::unknown("election: not leader")
 }
 
-fn nobody_named() -> Status {
+/// The status for a request without a leader key.
+fn leader_missing() -> Status {
     Status::unknown("\"leader\" field must be provided")
 }
 
-/// Does it if that leader leads or waits, and tells whether it did.
-async fn while_leading(
+/// Applies a change if the leader's key still exists. Returns whether it was applied.
+async fn apply_if_key_exists(
     services: &Services,
     leader: PbLeaderKey,
     change: Op,
 ) -> Result<(Header, bool), Status> {
     let key = KeyRange::key(leader.key);
-    let leads = Compare::create_revision(key, CompareOp::Equal, Revision(leader.rev));
-    let done = services.backend().txn(Txn::new().when([leads]).and_then([change])).await;
-    let done = done.map_err(|error| without_code(&error))?;
-    Ok((done.header, done.succeeded))
+    let exists = Compare::create_revision(key, CompareOp::Equal, Revision(leader.rev));
+    let response = services.backend().txn(Txn::new().when([exists]).and_then([change])).await;
+    let response = response.map_err(|error| status_without_code(&error))?;
+    Ok((response.header, response.succeeded))
 }
 
 async fn leader(
     services: Services,
     LeaderRequest { name }: LeaderRequest,
 ) -> Result<PbLeaderResponse, Status> {
-    let leader = Observer::new(Arc::clone(services.backend()), name).leader().await;
-    let leader = leader.map_err(|error| without_code(&error))?;
+    let leader =
+        Election::observer(&Client::from(Arc::clone(services.backend())), name).leader().await;
+    let leader = leader.map_err(|error| status_without_code(&error))?;
     let leader = leader.ok_or_else(|| Status::unknown("election: no leader"))?;
-    Ok(told(&leader))
+    Ok(leader_response(&leader))
 }
 
-/// Every leader and every value. Of times without a leader nothing is said.
+/// Streams every leader and every new value. While there is no leader, nothing is sent.
 fn observe(
     services: Services,
     LeaderRequest { name }: LeaderRequest,
 ) -> impl Stream<Item = Result<PbLeaderResponse, Status>> + Send + 'static {
-    let leaders = Observer::new(Arc::clone(services.backend()), name).observe();
-    let shown = leaders.filter_map(|leader| async {
+    let leaders = Election::observer(&Client::from(Arc::clone(services.backend())), name).observe();
+    let responses = leaders.filter_map(|leader| async {
         leader
-            .map(|leader| leader.as_ref().map(told))
-            .map_err(|error| without_code(&error))
+            .map(|leader| leader.as_ref().map(leader_response))
+            .map_err(|error| status_without_code(&error))
             .transpose()
     });
-    services.until_stopped(shown)
+    services.until_stopped(responses)
 }
 
-fn told(leader: &Leader) -> PbLeaderResponse {
+fn leader_response(leader: &Leader) -> PbLeaderResponse {
     let kv = Some(leader.key_value().clone().to_wire());
     PbLeaderResponse { header: Some(leader.header().to_wire()), kv }
 }

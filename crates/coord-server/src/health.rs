@@ -1,6 +1,6 @@
-//! The health service of gRPC: load balancers and probes ask it.
+//! The gRPC health service, for load balancers and probes.
 //!
-//! etcd knows one name there, the empty one, and serves as long as it answers at all.
+//! As in etcd, the only service name is the empty one, and its status is always `SERVING`.
 //!
 //! Source: grpc-go `health/server.go`, `grpc.health.v1` in `health.proto`.
 
@@ -8,9 +8,9 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::call::{Answer, refuse, server_streaming, unary, unknown_method};
+use crate::call::{CallFuture, refuse, server_streaming, unary, unknown_method};
+use crate::fast_path::Incoming;
 use crate::services::Services;
-use crate::small::Incoming;
 
 const SERVING: i32 = 1;
 const SERVICE_UNKNOWN: i32 = 3;
@@ -36,12 +36,12 @@ struct ListResponse {
     statuses: std::collections::BTreeMap<String, CheckResponse>,
 }
 
-/// Answers a call of the service.
+/// Handles a call of the health service.
 pub(crate) fn call(
     services: &Services,
     method: &str,
     request: http::Request<impl Incoming>,
-) -> Answer {
+) -> CallFuture {
     match method {
         "Check" => unary(services, request, check),
         "Watch" => server_streaming(services, request, watch),
@@ -58,7 +58,7 @@ async fn check(_: Services, request: CheckRequest) -> Result<CheckResponse, Stat
     }
 }
 
-/// What it is now; and it stays so until the server is stopped.
+/// The current status, which does not change until the server is stopped.
 fn watch(
     services: Services,
     request: CheckRequest,

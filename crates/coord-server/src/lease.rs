@@ -1,6 +1,9 @@
-//! The Lease service: grants, refreshes, revocations, questions.
+//! The Lease service: grant, revoke, keep-alive, time to live, list.
 
-use coord_core::{Error, LeaseGrant, LeaseId, LeaseTimeToLive, LeaseTimeToLiveResponse};
+use coord_core::{
+    Error,
+    kv::{LeaseGrant, LeaseId, LeaseTimeToLive, LeaseTimeToLiveResponse},
+};
 use coord_etcd::wire::{FromWire, ToWire};
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
@@ -11,12 +14,13 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use crate::alarm::Change;
+use crate::alarm::RequestKind;
 use crate::services::{Services, read};
 use crate::status::status;
 
-fn told<T: ToWire>(answer: coord_core::Result<T>) -> Result<Response<T::Wire>, Status> {
-    answer.map(|answer| Response::new(answer.to_wire())).map_err(|error| status(&error))
+/// Translates the backend's result to a response or to etcd's status.
+fn respond<T: ToWire>(result: coord_core::Result<T>) -> Result<Response<T::Wire>, Status> {
+    result.map(|response| Response::new(response.to_wire())).map_err(|error| status(&error))
 }
 
 #[async_trait]
@@ -25,34 +29,34 @@ impl PbLeaseService for Services {
         &self,
         request: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
-        self.alarms().check(Change::Growth)?;
+        self.alarms().check(RequestKind::GrowingWrite)?;
         let request: LeaseGrant = read(request.into_inner())?;
-        told(self.backend().lease_grant(request).await)
+        respond(self.backend().lease_grant(request).await)
     }
 
     async fn lease_revoke(
         &self,
         request: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
-        self.alarms().check(Change::Other)?;
+        self.alarms().check(RequestKind::Write)?;
         let id: Option<LeaseId> = read(request.into_inner())?;
         let id = id.ok_or_else(|| status(&Error::LeaseNotFound { lease: None }))?;
-        told(self.backend().lease_revoke(id).await)
+        respond(self.backend().lease_revoke(id).await)
     }
 
     type LeaseKeepAliveStream = BoxStream<'static, Result<PbLeaseKeepAliveResponse, Status>>;
 
-    /// One answer for each refresh, in order, until either side has enough.
+    /// One response for each keep-alive, in order, until either side closes the stream.
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let services = self.clone();
-        let answers = request.into_inner().then(move |request| {
+        let responses = request.into_inner().then(move |request| {
             let services = services.clone();
-            async move { services.refresh(request?).await }
+            async move { services.keep_alive(request?).await }
         });
-        Ok(Response::new(self.until_stopped(answers).boxed()))
+        Ok(Response::new(self.until_stopped(responses).boxed()))
     }
 
     async fn lease_time_to_live(
@@ -72,30 +76,30 @@ impl PbLeaseService for Services {
                 keys,
             }));
         };
-        let answer = self.backend().lease_time_to_live(request).await;
-        told(answer.map(|answer: LeaseTimeToLiveResponse| (request.id, answer)))
+        let result = self.backend().lease_time_to_live(request).await;
+        respond(result.map(|response: LeaseTimeToLiveResponse| (request.id, response)))
     }
 
     async fn lease_leases(
         &self,
         _: Request<PbLeaseLeasesRequest>,
     ) -> Result<Response<PbLeaseLeasesResponse>, Status> {
-        told(self.backend().leases().await)
+        respond(self.backend().leases().await)
     }
 }
 
 impl Services {
-    /// A lease that is gone is no error here: it has no time left.
-    async fn refresh(
+    /// A keep-alive of a lease that does not exist is not an error: the response has a TTL of zero.
+    async fn keep_alive(
         &self,
         request: PbLeaseKeepAliveRequest,
     ) -> Result<PbLeaseKeepAliveResponse, Status> {
         let wire_id = request.id;
         let id = Option::<LeaseId>::from_wire(request);
-        let id = id.map_err(|why| Status::invalid_argument(why.to_string()))?;
+        let id = id.map_err(|error| Status::invalid_argument(error.to_string()))?;
         if let Some(id) = id {
             match self.backend().lease_keep_alive(id).await {
-                Ok(answer) => return Ok(answer.to_wire()),
+                Ok(response) => return Ok(response.to_wire()),
                 Err(Error::LeaseNotFound { .. }) => {}
                 Err(error) => return Err(status(&error)),
             }

@@ -1,9 +1,9 @@
-//! Any `KvBackend` served over etcd's v3 gRPC API.
+//! etcd-compatible server: serves any `KvBackend` over etcd's v3 gRPC API.
 //!
-//! A client of etcd's, in any language, cannot tell the difference: status codes and messages are
-//! etcd's to the letter, watches are created, cancelled and refused in band, and a lease that is
-//! gone is refreshed to a time of zero. Over `MemBackend` it is an etcd that starts in milliseconds
-//! and forgets everything when it stops.
+//! Existing etcd clients, in any language, work unchanged: status codes and error messages are
+//! etcd's to the letter, watches are created, cancelled and rejected in band, and a keep-alive of
+//! an expired lease returns a TTL of zero. Over `MemBackend` it is an etcd that starts in
+//! milliseconds and keeps nothing when it stops.
 //!
 //! ```
 //! use coord_mem::MemBackend;
@@ -31,48 +31,49 @@
 //! ```text
 //! sockets -> server -> connection -> route -> kv, lease, watch, lock, … -> KvBackend
 //!                                             |
-//!                                          status: what an error is called on the wire
+//!                                          status: maps errors to gRPC status codes and messages
 //! ```
 //!
-//! - `server`: what can be chosen, listening, and stopping;
-//! - `connection`: one client's connection, which is one task;
-//! - `route`: which service a request is for;
-//! - `services`: what they share;
-//! - `kv`, `lease`, `watch`: a store's own, with the translation that `coord-etcd` has;
-//! - `lock`, `election`: coord's primitives, for clients that have none of their own;
-//! - `on_behalf`, `places`, `only_looked`: how they stand in a line on the client's own lease;
-//! - `maintenance`, `cluster`, `auth`: what a member says about itself;
-//! - `alarm`: alarms, and what they refuse;
-//! - `health`: whether it is well, as gRPC's load balancers ask;
-//! - `plain`: what is asked without gRPC: the same, and which version it is;
-//! - `call`: KV, and services that etcd-client has no code for;
-//! - `small`: calls with one small message, which most are, without what streams need;
-//! - `check`: what a backend cannot be asked, and etcd refuses;
-//! - `status`: errors.
+//! - `server`: the builder, listening, and graceful shutdown;
+//! - `connection`: one client connection, served by one task;
+//! - `route`: dispatches a request to its service;
+//! - `services`: the state that all services share;
+//! - `kv`, `lease`, `watch`: etcd's storage services, translated by `coord-etcd`'s `wire` module;
+//! - `lock`, `election`: etcd's Lock and Election services, built on coord's wait queue;
+//! - `lease_keyed_lock`, `call_groups`, `read_only_leases`: how these services contend on the
+//!   client's own lease;
+//! - `maintenance`, `cluster`, `auth`: the services that report the state of a member;
+//! - `alarm`: raised alarms, and the writes that they reject;
+//! - `health`: the gRPC health service;
+//! - `http_endpoints`: health checks, version and metrics over plain HTTP;
+//! - `call`: unary and streaming calls, for KV and for services that etcd-client has no code for;
+//! - `fast_path`: unary calls with one small message, without tonic's streams;
+//! - `check`: rejects requests that etcd rejects and a backend cannot express;
+//! - `gauges`: numbers of open watches and watch streams, for the metrics.
 //!
-//! What etcd does and this does not: TLS and logins, more than one member, snapshots.
+//! What etcd has and this server does not: TLS, authentication, more than one member, snapshots.
 
 mod alarm;
 mod auth;
 mod call;
+mod call_groups;
 mod check;
 mod cluster;
 mod connection;
-mod counts;
 mod election;
+mod fast_path;
+mod gauges;
 mod health;
+mod http_endpoints;
 mod kv;
 mod lease;
+mod lease_keyed_lock;
 mod lock;
 mod maintenance;
-mod on_behalf;
-mod only_looked;
-mod places;
-mod plain;
+mod read_only_leases;
 mod route;
 mod server;
 mod services;
-mod small;
 mod status;
 mod watch;
 

@@ -1,24 +1,26 @@
-//! The Lock service: a lock for clients that have no recipe of their own.
+//! The Lock service: server-side locks for clients that implement none themselves.
 //!
-//! It stands on coord's waiting line, so these clients, coord's and Go's wait in one line. The lock
-//! is held as long as its key is there: until somebody unlocks, or the lease ends. A client that
-//! names no lease gets one of 60 s that nobody keeps alive, as etcd gives it.
+//! Uses coord's wait queue, so these clients contend with those of coord and of Go. A lock is held
+//! as long as its key exists: until a client unlocks it, or until the lease ends. A client that
+//! names no lease gets a lease of 60 s that is not kept alive, as from etcd.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3lock/lock.go`, `v3lockpb/v3lock.proto`.
 
 use bytes::Bytes;
-use coord_core::{Delete, KeyRange};
+use coord_core::kv::{Delete, KeyRange};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{PbLockResponse, PbUnlockResponse};
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::alarm::Change;
-use crate::call::{Answer, refuse, unary, unknown_method};
-use crate::on_behalf::{Refusal, Wish, allow, first_in_line, lease};
+use crate::alarm::RequestKind;
+use crate::call::{CallFuture, refuse, unary, unknown_method};
+use crate::fast_path::Incoming;
+use crate::lease_keyed_lock::{
+    AcquireError, AcquireRequest, acquire, check_alarms, named_or_new_lease,
+};
 use crate::services::Services;
-use crate::small::Incoming;
-use crate::status::without_code;
+use crate::status::status_without_code;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct LockRequest {
@@ -34,12 +36,12 @@ struct UnlockRequest {
     key: Bytes,
 }
 
-/// Answers a call of the service.
+/// Handles a call of the Lock service.
 pub(crate) fn call(
     services: &Services,
     method: &str,
     request: http::Request<impl Incoming>,
-) -> Answer {
+) -> CallFuture {
     match method {
         "Lock" => unary(services, request, lock),
         "Unlock" => unary(services, request, unlock),
@@ -48,20 +50,20 @@ pub(crate) fn call(
 }
 
 async fn lock(services: Services, request: LockRequest) -> Result<PbLockResponse, Status> {
-    let lease = lease(&services, request.lease).await?;
-    let wish = Wish { name: request.name, lease, value: None };
-    let first = first_in_line(&services, wish).await.map_err(|refusal| match refusal {
-        Refusal::Lost => Status::unknown("mutex: session is expired"),
-        Refusal::Said(status) => status,
+    let lease = named_or_new_lease(&services, request.lease).await?;
+    let request = AcquireRequest { name: request.name, lease, value: None };
+    let acquired = acquire(&services, request).await.map_err(|error| match error {
+        AcquireError::Lost => Status::unknown("mutex: session is expired"),
+        AcquireError::Status(status) => status,
     })?;
-    Ok(PbLockResponse { header: Some(first.seen.to_wire()), key: first.key.into() })
+    Ok(PbLockResponse { header: Some(acquired.acquire_header.to_wire()), key: acquired.key.into() })
 }
 
-/// Deletes the key, whatever it is: so does etcd.
+/// Deletes the key without checking whether it is a queue key, as etcd does.
 async fn unlock(services: Services, request: UnlockRequest) -> Result<PbUnlockResponse, Status> {
-    allow(&services, Change::Other)?;
+    check_alarms(&services, RequestKind::Write)?;
     let delete = Delete::new(KeyRange::key(request.key));
-    let deleted = services.backend().delete_with(delete).await;
-    let header = deleted.map_err(|error| without_code(&error))?.header;
+    let deleted = services.backend().delete(delete).await;
+    let header = deleted.map_err(|error| status_without_code(&error))?.header;
     Ok(PbUnlockResponse { header: Some(header.to_wire()) })
 }

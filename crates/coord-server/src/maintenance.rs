@@ -1,11 +1,14 @@
-//! The Maintenance service: what a member says about its state.
+//! The Maintenance service: status, alarms, hashes of a member.
 //!
-//! A store behind this server has no files, so there is nothing to defragment: it is done as soon
-//! as it is asked for. What needs files or other members is refused.
+//! A store behind this server has no files. So defragmenting succeeds without effect, and what
+//! needs files or other members is rejected.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3rpc/maintenance.go`.
 
-use coord_core::{Error, KeyRange, Range, Revision};
+use coord_core::{
+    Error,
+    kv::{KeyRange, Range, Revision},
+};
 use coord_etcd::wire::ToWire;
 use etcd_client::proto::{
     PbAlarmRequest, PbAlarmResponse, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,
@@ -19,11 +22,11 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::services::Services;
 use crate::status::status;
 
-/// The etcd whose behaviour is served, for clients that ask before they use what is new.
+/// The etcd version whose behaviour is served. Clients check it before they use newer features.
 pub(crate) const VERSION: &str = "3.5.30";
 
-/// How large the file of an etcd is that has nothing in it. How much room a store takes is not
-/// known here, and that it takes none is what clients would not believe.
+/// The reported database size: the file size of an empty etcd. The real size of the store is not
+/// known here, and clients treat a size of zero as an error.
 const EMPTY_FILE_BYTES: i64 = 20_480;
 
 #[async_trait]
@@ -42,7 +45,7 @@ impl PbMaintenanceService for Services {
         _: Request<PbStatusRequest>,
     ) -> Result<Response<PbStatusResponse>, Status> {
         let header = self.header().await?;
-        // Each revision is one entry of the log that there would be.
+        // Each revision corresponds to one entry of a raft log.
         let index = u64::try_from(header.revision.0).unwrap_or_default();
         Ok(Response::new(PbStatusResponse {
             header: Some(header.to_wire()),
@@ -53,7 +56,7 @@ impl PbMaintenanceService for Services {
             raft_index: index,
             raft_term: header.raft_term,
             raft_applied_index: index,
-            errors: self.alarms().printed(),
+            errors: self.alarms().to_strings(),
             ..PbStatusResponse::default()
         }))
     }
@@ -74,13 +77,13 @@ impl PbMaintenanceService for Services {
         &self,
         request: Request<PbHashKvRequest>,
     ) -> Result<Response<PbHashKvResponse>, Status> {
-        let asked = Revision(request.get_ref().revision);
-        let (header, hash) = self.hash_at(asked).await?;
+        let revision = Revision(request.get_ref().revision);
+        let (header, hash) = self.hash_at(revision).await?;
         Ok(Response::new(PbHashKvResponse {
             header: Some(header.to_wire()),
             hash,
             compact_revision: self.compact_revision().await?,
-            // Newer than the etcd that is served.
+            // The field is newer than the version that is served.
             hash_revision: 0,
         }))
     }
@@ -100,7 +103,7 @@ impl PbMaintenanceService for Services {
     ) -> Result<Response<PbMoveLeaderResponse>, Status> {
         let header = self.header().await?;
         if request.get_ref().target_id == header.member_id {
-            // It leads already.
+            // The member is the leader already.
             return Ok(Response::new(PbMoveLeaderResponse { header: None }));
         }
         Err(Status::failed_precondition("etcdserver: bad leader transferee"))
@@ -110,30 +113,29 @@ impl PbMaintenanceService for Services {
         &self,
         _: Request<PbDowngradeRequest>,
     ) -> Result<Response<PbDowngradeResponse>, Status> {
-        Err(Status::unimplemented("coord has no other version"))
+        Err(Status::unimplemented("coord has no other version to downgrade to"))
     }
 }
 
 impl Services {
-    /// A number for the keys at a revision, with the header of the answer that had them. Stores
-    /// with the same keys have the same number; it is not the one that etcd would give.
-    async fn hash_at(&self, revision: Revision) -> Result<(coord_core::Header, u32), Status> {
+    /// Hash of all keys at a revision, with the header of the range response. Stores with the same
+    /// keys have the same hash; etcd's hash of them is different.
+    async fn hash_at(&self, revision: Revision) -> Result<(coord_core::kv::Header, u32), Status> {
         let all = Range::new(KeyRange::all()).at(revision);
         let read = self.backend().range(all).await.map_err(|error| status(&error))?;
         let mut hash = Fnv::default();
         for kv in &read.kvs {
-            hash.part(&kv.key);
-            hash.part(&kv.value);
+            hash.write_part(&kv.key);
+            hash.write_part(&kv.value);
             let lease = kv.lease.map_or(0, |lease| lease.get());
             for number in [kv.create_revision.0, kv.mod_revision.0, kv.version, lease] {
-                hash.part(&number.to_le_bytes());
+                hash.write_part(&number.to_le_bytes());
             }
         }
         Ok((read.header, hash.0))
     }
 
-    /// The oldest revision that can be read; minus one if nothing was ever compacted. The store
-    /// tells it when it is asked for the first.
+    /// The compact revision; -1 if nothing was ever compacted. A range at revision 1 fails with it.
     async fn compact_revision(&self) -> Result<i64, Status> {
         let first = Range::new(KeyRange::all()).at(Revision(1)).limit(1);
         match self.backend().range(first).await {
@@ -146,7 +148,7 @@ impl Services {
     }
 }
 
-/// FNV-1a, over parts whose lengths count too.
+/// FNV-1a over byte strings; the length of each string is hashed too.
 struct Fnv(u32);
 
 impl Default for Fnv {
@@ -156,7 +158,7 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    fn part(&mut self, bytes: &[u8]) {
+    fn write_part(&mut self, bytes: &[u8]) {
         let length = bytes.len().to_le_bytes();
         for byte in length.iter().chain(bytes) {
             self.0 = (self.0 ^ u32::from(*byte)).wrapping_mul(0x0100_0193);

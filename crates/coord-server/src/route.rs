@@ -1,4 +1,4 @@
-//! Which service a request is for.
+//! Dispatches a request to the service that its path names.
 
 use std::sync::Arc;
 
@@ -12,18 +12,20 @@ use tonic::codegen::{Service, http};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
-use crate::call::{Answer, Answered, compressed, refuse, split, unknown_method, unserved};
+use crate::call::{
+    CallFuture, CallResult, refuse, request_encoding, split_path, unknown_method, unknown_service,
+};
+use crate::fast_path::Incoming;
 use crate::services::Services;
-use crate::small::Incoming;
-use crate::status::etcds_words;
-use crate::{auth, election, health, kv, lock, plain};
+use crate::status::translate_tonic_status;
+use crate::{auth, election, health, http_endpoints, kv, lock};
 
-/// A call of a service that etcd-client has code for.
+/// Calls a service that etcd-client has generated code for.
 macro_rules! serve {
     ($server:ident, $services:expr, $request:expr) => {{
         let server = $server::from_arc(Arc::new($services.clone()))
             .max_decoding_message_size($services.limits().message_bytes());
-        match compressed(&$request) {
+        match request_encoding(&$request) {
             Some(encoding) => server.accept_compressed(encoding).send_compressed(encoding),
             None => server,
         }
@@ -32,21 +34,24 @@ macro_rules! serve {
 }
 
 impl Services {
-    /// Answers any request.
+    /// Handles any request.
     pub(crate) fn call(
         &self,
         request: http::Request<impl Incoming>,
-    ) -> Map<Answer, fn(Answered) -> Answered> {
-        self.route(request).map(|answered| answered.map(etcds_words))
+    ) -> Map<CallFuture, fn(CallResult) -> CallResult> {
+        self.route(request).map(|result| result.map(translate_tonic_status))
     }
 
-    fn route(&self, request: http::Request<impl Incoming>) -> Answer {
-        if plain::is_plain(&request) {
-            return plain::call(self, &request);
+    /// Dispatches a request by its path.
+    fn route(&self, request: http::Request<impl Incoming>) -> CallFuture {
+        if http_endpoints::is_plain_http(&request) {
+            return http_endpoints::call(self, &request);
         }
         let uri = request.uri().clone();
         let path = uri.path();
-        let Some((service, method)) = split(path) else { return refuse(unserved(path)) };
+        let Some((service, method)) = split_path(path) else {
+            return refuse(unknown_service(path));
+        };
         if methods(service).is_some_and(|methods| !methods.contains(&method)) {
             return refuse(unknown_method(service, method));
         }
@@ -60,13 +65,13 @@ impl Services {
             "v3lockpb.Lock" => lock::call(self, method, request),
             "v3electionpb.Election" => election::call(self, method, request),
             "grpc.health.v1.Health" => health::call(self, method, request),
-            _ => refuse(unserved(path)),
+            _ => refuse(unknown_service(path)),
         }
     }
 }
 
-/// What can be asked of a service that etcd-client has code for, which refuses the rest in words
-/// that are not etcd's; `None` if it has none.
+/// The methods of a service that etcd-client has generated code for; `None` for other services. The
+/// generated code rejects unknown methods too, but not with etcd's message.
 fn methods(service: &str) -> Option<&'static [&'static str]> {
     Some(match service {
         "etcdserverpb.Watch" => &["Watch"],
@@ -90,10 +95,10 @@ fn methods(service: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// A channel for etcd-client that leads to `backend`, in this process and without sockets.
+/// An in-process channel for etcd-client that leads to `backend`, without sockets.
 ///
-/// What the client sends is handled by whoever polls the client, so that nothing runs by itself and
-/// a paused clock stands still while anything is left to be done.
+/// Requests are handled by the task that polls the client. No other task runs, so a paused clock
+/// does not advance while there is work to do.
 ///
 /// ```
 /// use coord_mem::MemBackend;
@@ -110,8 +115,8 @@ fn methods(service: &str) -> Option<&'static [&'static str]> {
 pub fn in_process(backend: impl KvBackend) -> Channel {
     let services = Services::new(backend);
     let service = service_fn(move |request: http::Request<Body>| {
-        let answer = services.call(request);
-        async move { answer.await.map_err(|never| -> BoxError { match never {} }) }
+        let response = services.call(request);
+        async move { response.await.map_err(|never| -> BoxError { match never {} }) }
     });
     Channel::Custom(BoxCloneSyncService::new(service))
 }

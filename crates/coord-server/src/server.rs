@@ -1,4 +1,4 @@
-//! Listening, serving, and stopping.
+//! The server: its builder, the accept loop, and graceful shutdown.
 
 use std::fmt;
 use std::io;
@@ -11,65 +11,67 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::connection;
-use crate::services::{Limits, Services};
+use crate::services::{ServerLimits, Services};
 
-/// How long to leave a listener alone that could not accept: it is out of files, as a rule.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long the accept loop pauses after an error. Usually the process is out of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Chooses what a server takes, and starts it.
+/// Configures a server and binds it to an address.
 ///
-/// What a server answers is not limited, as it is not by etcd.
+/// The size of responses is not limited, as in etcd.
 #[derive(Debug)]
-#[must_use = "call `bind` to have the server"]
+#[must_use = "call `bind` to start listening"]
 pub struct ServerBuilder {
     services: Services,
-    limits: Limits,
+    limits: ServerLimits,
     grace: Duration,
 }
 
 impl ServerBuilder {
-    /// How many bytes a change may have, a transaction with all its steps. The backend's own limit
-    /// unless set, which is 1.5 MiB for most; more than the backend takes cannot be had. A message
-    /// of any kind may have 512 KiB more.
+    /// The maximum size of a change in bytes, a transaction with all its operations included.
+    /// Default: the limit of the backend, which is 1.5 MiB for most; a higher value than the
+    /// backend's has no effect. Any message may have 512 KiB more than this.
     pub const fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.request_bytes = bytes;
         self
     }
 
-    /// How many calls and streams a connection may have open at a time; further ones wait. 65,536
-    /// unless set.
+    /// The maximum number of concurrent calls and streams per connection; further ones wait.
+    /// Default: 65,536.
     pub const fn max_streams(mut self, streams: u32) -> Self {
         self.limits.streams = streams;
         self
     }
 
-    /// How many watches may share a stream; further ones are refused, in band. 65,536 unless set.
+    /// The maximum number of watches per stream; further ones are rejected in band. Default:
+    /// 65,536.
     pub const fn max_watches_per_stream(mut self, watches: usize) -> Self {
         self.limits.watches = watches;
         self
     }
 
-    /// How often a watch that hears nothing is told how far the store has come, if it wants that:
-    /// every ten minutes unless set, as etcd does, and every millisecond at the most.
+    /// How often a watch that requested it, and delivered nothing meanwhile, sends a progress
+    /// notification. Default: every 10 min, as in etcd; at most every millisecond.
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
         self.limits.progress_interval = interval;
         self
     }
 
-    /// How long calls that are under way may take after the server is stopped. 5 s unless set.
+    /// How long calls in progress may take after the server was stopped. Default: 5 s.
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Listens on `address`, and nowhere else: `127.0.0.1:0` is a free port that only this machine
-    /// can reach. Connections are accepted from now on, and answered once the server serves.
+    /// Listens on `address` only: `127.0.0.1:0` is a free port that only this machine can reach.
+    /// Connections are accepted from now on, and served once [`serve_until`](Server::serve_until)
+    /// is polled.
     ///
     /// # Errors
-    /// What the system says: the address is taken, or not of this machine.
+    /// Returns the system's error if the address is in use or not an address of this machine.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves nothing behind.
+    /// Dropping the future closes the listener.
     pub async fn bind(self, address: impl ToSocketAddrs + Send) -> io::Result<Server> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -79,7 +81,7 @@ impl ServerBuilder {
 }
 
 /// A server that listens, and serves while its future is polled.
-#[must_use = "call `serve_until` to have it serve"]
+#[must_use = "call `serve_until` to serve"]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
@@ -88,43 +90,44 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for `backend`.
+    /// Configures a server for `backend`.
     pub fn builder(backend: impl KvBackend) -> ServerBuilder {
         let services = Services::new(backend);
         let limits = services.limits();
         ServerBuilder { services, limits, grace: Duration::from_secs(5) }
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop` is done, then stops: nobody new is let in, watches and whoever waits for
-    /// a lock are told `server stopped`, calls under way are answered, and then it returns, at the
-    /// latest after the [`grace`](ServerBuilder::grace).
+    /// Serves until `stop` completes, then shuts down gracefully: no connection is accepted any
+    /// more, watches and waiting lock calls end with the error `server stopped`, and other calls in
+    /// progress are completed. Returns when all connections are closed, at the latest after
+    /// [`grace`](ServerBuilder::grace).
     ///
     /// # Cancel safety
-    /// Dropping the future stops the server at once, and closes all connections.
+    /// Dropping the future stops the server immediately and closes all connections.
     pub async fn serve_until(self, stop: impl Future<Output = ()> + Send) {
-        // Owns the connections: whoever drops the server drops them.
+        // Owns the connections, so that dropping the server drops them.
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                // Those that have ended make room.
+                // Closed connections leave the set.
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
-                        prepare(&socket);
+                        disable_nagle(&socket);
                         connections.spawn(connection::serve(socket, self.services.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "a connection was not accepted");
-                        sleep(PAUSE).await;
+                        tracing::warn!(%error, "accepting a connection failed");
+                        sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
             }
@@ -133,15 +136,15 @@ impl Server {
         self.services.stop();
         let all_ended = async { while connections.join_next().await.is_some() {} };
         if timeout(self.grace, all_ended).await.is_err() {
-            tracing::warn!(left = connections.len(), "connections are cut off");
+            tracing::warn!(open = connections.len(), "grace period over: closing open connections");
         }
     }
 }
 
-/// Small answers are not to wait for others.
-fn prepare(socket: &TcpStream) {
+/// Disables Nagle's algorithm, so that a small response is not delayed.
+fn disable_nagle(socket: &TcpStream) {
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "a socket without TCP_NODELAY");
+        tracing::debug!(%error, "setting TCP_NODELAY failed");
     }
 }
 

@@ -1,44 +1,47 @@
-//! What all services share: the backend, the limits, and that the server is being stopped.
+//! State shared by all services: the backend, the limits, and whether the server is being stopped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Header, KvBackend, LeaseId, LeaseTimeToLive};
+use coord_core::{
+    KvBackend,
+    kv::{Header, LeaseId, LeaseTimeToLive},
+};
 use coord_etcd::wire::FromWire;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::watch;
 use tonic::Status;
 
 use crate::alarm::Alarms;
-use crate::counts::Counts;
-use crate::places::Places;
-use crate::status::{status, stopped};
+use crate::call_groups::CallGroups;
+use crate::gauges::WatchGauges;
+use crate::status::{server_stopped, status};
 
 /// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 
-/// What a server takes.
+/// The limits of a server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// How large a change may be.
+pub(crate) struct ServerLimits {
+    /// Maximum size of a change, in bytes.
     pub(crate) request_bytes: usize,
-    /// How many calls of a connection may be under way.
+    /// Maximum number of concurrent calls per connection.
     pub(crate) streams: u32,
-    /// How many watches a stream may have.
+    /// Maximum number of watches per stream.
     pub(crate) watches: usize,
-    /// How often watches that want bookmarks get them.
+    /// Interval of progress notifications for watches that requested them.
     pub(crate) progress_interval: Duration,
 }
 
-impl Limits {
-    /// How large any message may be; and a message to a watch is split from this size on.
+impl ServerLimits {
+    /// Maximum size of any message, in bytes. Watch responses of this size or more are split.
     pub(crate) const fn message_bytes(&self) -> usize {
         self.request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES)
     }
 }
 
-/// The services of a backend. Clones share it.
+/// All services of a backend. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Services {
     shared: Arc<Shared>,
@@ -46,47 +49,52 @@ pub(crate) struct Services {
 
 struct Shared {
     backend: Arc<dyn KvBackend>,
-    limits: Limits,
-    /// Where clients find it.
+    limits: ServerLimits,
+    /// The address that clients connect to, if the server listens.
     address: Option<SocketAddr>,
     /// Whether the server is being stopped.
     stopped: watch::Sender<bool>,
     alarms: Alarms,
-    /// Where clients of the Lock and Election services stand.
-    places: Places,
-    /// How many watch.
-    watching: Counts,
+    /// Groups of concurrent calls to the Lock and Election services.
+    call_groups: CallGroups,
+    /// Numbers of open watches and watch streams.
+    watch_gauges: WatchGauges,
 }
 
 impl Services {
-    /// Serves `backend`, with etcd's limits and nowhere.
+    /// Services for `backend`, with etcd's limits and without an address.
     pub(crate) fn new(backend: impl KvBackend) -> Self {
-        let limits = Limits {
+        let limits = ServerLimits {
             request_bytes: backend.limits().max_request_bytes,
             streams: 65_536,
             watches: 65_536,
             progress_interval: Duration::from_secs(600),
         };
-        Self::over(Arc::new(backend), limits, None)
+        Self::from_parts(Arc::new(backend), limits, None)
     }
 
-    fn over(backend: Arc<dyn KvBackend>, limits: Limits, address: Option<SocketAddr>) -> Self {
+    fn from_parts(
+        backend: Arc<dyn KvBackend>,
+        limits: ServerLimits,
+        address: Option<SocketAddr>,
+    ) -> Self {
         let stopped = watch::Sender::new(false);
-        let (alarms, places, watching) = Default::default();
-        let shared = Shared { backend, limits, address, stopped, alarms, places, watching };
+        let (alarms, call_groups, watch_gauges) = Default::default();
+        let shared =
+            Shared { backend, limits, address, stopped, alarms, call_groups, watch_gauges };
         Self { shared: Arc::new(shared) }
     }
 
-    /// The same, with these limits, at this address.
-    pub(crate) fn serving(self, limits: Limits, address: Option<SocketAddr>) -> Self {
-        Self::over(Arc::clone(&self.shared.backend), limits, address)
+    /// The same backend, with these limits and this address.
+    pub(crate) fn serving(self, limits: ServerLimits, address: Option<SocketAddr>) -> Self {
+        Self::from_parts(Arc::clone(&self.shared.backend), limits, address)
     }
 
     pub(crate) fn backend(&self) -> &Arc<dyn KvBackend> {
         &self.shared.backend
     }
 
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> ServerLimits {
         self.shared.limits
     }
 
@@ -94,59 +102,59 @@ impl Services {
         self.shared.address
     }
 
-    pub(crate) fn places(&self) -> &Places {
-        &self.shared.places
+    pub(crate) fn call_groups(&self) -> &CallGroups {
+        &self.shared.call_groups
     }
 
     pub(crate) fn alarms(&self) -> &Alarms {
         &self.shared.alarms
     }
 
-    pub(crate) fn watching(&self) -> &Counts {
-        &self.shared.watching
+    pub(crate) fn watch_gauges(&self) -> &WatchGauges {
+        &self.shared.watch_gauges
     }
 
-    /// Ends what would not end by itself.
+    /// Ends watches and waiting calls, which would not end by themselves.
     pub(crate) fn stop(&self) {
         self.shared.stopped.send_replace(true);
     }
 
-    /// Done when the server is being stopped.
+    /// Completes when the server is being stopped.
     pub(crate) fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopped = self.shared.stopped.subscribe();
         async move {
             if stopped.wait_for(|stopped| *stopped).await.is_err() {
-                // Nobody is left who could stop it.
+                // The sender is dropped, so the server can no longer be stopped.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// The stream, until the server is stopped.
+    /// Forwards the stream until the server is stopped, then ends it with an error.
     pub(crate) fn until_stopped<T, S>(
         &self,
-        answers: S,
+        responses: S,
     ) -> impl Stream<Item = Result<T, Status>> + Send + 'static + use<T, S>
     where
         S: Stream<Item = Result<T, Status>> + Send + 'static,
     {
-        let state = Some((Box::pin(answers), Box::pin(self.stopping())));
+        let state = Some((Box::pin(responses), Box::pin(self.stopping())));
         stream::unfold(state, |state| async {
-            let (mut answers, mut stopping) = state?;
+            let (mut responses, mut stopping) = state?;
             tokio::select! {
                 biased;
-                () = &mut stopping => Some((Err(stopped()), None)),
-                answer = answers.next() => Some((answer?, Some((answers, stopping)))),
+                () = &mut stopping => Some((Err(server_stopped()), None)),
+                response = responses.next() => Some((response?, Some((responses, stopping)))),
             }
         })
     }
 
-    /// Who answers, and the revision at this moment.
+    /// The backend's current header: its ids and its current revision.
     pub(crate) async fn header(&self) -> Result<Header, Status> {
-        // The cheapest question there is.
-        const ANY: LeaseId = LeaseId::new(1).expect("only zero is no lease");
-        let answer = self.backend().lease_time_to_live(LeaseTimeToLive::new(ANY)).await;
-        answer.map(|response| response.header).map_err(|error| status(&error))
+        // The cheapest request that a backend has.
+        const ANY_LEASE: LeaseId = LeaseId::new(1).expect("1 is a valid lease id");
+        let response = self.backend().lease_time_to_live(LeaseTimeToLive::new(ANY_LEASE)).await;
+        response.map(|response| response.header).map_err(|error| status(&error))
     }
 }
 
@@ -156,7 +164,7 @@ impl std::fmt::Debug for Services {
     }
 }
 
-/// The message of a request.
+/// Translates a request from protobuf.
 pub(crate) fn read<W, T: FromWire<W>>(request: W) -> Result<T, Status> {
-    T::from_wire(request).map_err(|why| Status::invalid_argument(why.to_string()))
+    T::from_wire(request).map_err(|error| Status::invalid_argument(error.to_string()))
 }

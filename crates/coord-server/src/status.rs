@@ -1,20 +1,20 @@
-//! What an error is called on the wire.
+//! gRPC status of an error: etcd's code and message for each `Error`.
 //!
-//! One table, the inverse of the one by which a client reads it. Where etcd has no word for an
-//! error the message is our own, and the code such that a client draws the right conclusion about
-//! what became of the request.
+//! This table is the inverse of the one by which a client reads a status. For errors that etcd does
+//! not have, the message is ours, and the code is chosen so that a client draws the right
+//! conclusion about the outcome of its request.
 //!
-//! Source: contract §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
+//! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/v3rpc/rpctypes/error.go`.
 
-use coord_core::{Error, Limits, Outcome};
+use coord_core::{Error, error::Outcome, kv::Limits};
 use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderName};
 use tonic::{Code, Status};
 
-/// Where an answer says how a call went.
+/// The header or trailer with the status of a call.
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// How etcd would put it.
+/// The status that etcd returns for an error.
 pub(crate) fn status(error: &Error) -> Status {
     let (code, message) = match error {
         Error::EmptyKey => (Code::InvalidArgument, "key is not provided"),
@@ -34,7 +34,7 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::NoSpace { .. } => (Code::ResourceExhausted, "mvcc: database space exceeded"),
         Error::PermissionDenied { .. } => (Code::PermissionDenied, "permission denied"),
         Error::Unauthenticated { .. } => (Code::Unauthenticated, "invalid auth token"),
-        // The code is etcd's mistake, and clients know it by it.
+        // The code is a mistake of etcd's that clients rely on.
         Error::TooManyRequests => (Code::Unknown, "too many requests"),
         Error::Unavailable { outcome: Outcome::NotApplied, .. } => (Code::Unavailable, "no leader"),
         Error::Unavailable { outcome: Outcome::Unknown, .. } | Error::Timeout { .. } => {
@@ -44,16 +44,16 @@ pub(crate) fn status(error: &Error) -> Status {
         | Error::InvalidTtl { .. }
         | Error::TxnTooDeep { .. }
         | Error::Refused { .. } => return Status::invalid_argument(error.to_string()),
-        // Whatever it was, nobody can say what became of the request.
+        // For any other error, the outcome of the request is unknown.
         _ => return Status::unknown(error.to_string()),
     };
     Status::new(code, format!("etcdserver: {message}"))
 }
 
-/// The same, for a request that a transport with these limits may not have let in at all. A backend
+/// Like [`status`], for a request that a transport with these limits might have rejected. A backend
 /// reports a limit above that of changes only for reads and watches; for changes see
 /// [`check_message`].
-pub(crate) fn status_of(error: &Error, limits: Limits) -> Status {
+pub(crate) fn status_with_limits(error: &Error, limits: Limits) -> Status {
     match *error {
         Error::RequestTooLarge { size_bytes, limit_bytes }
             if limit_bytes > limits.max_request_bytes =>
@@ -64,9 +64,9 @@ pub(crate) fn status_of(error: &Error, limits: Limits) -> Status {
     }
 }
 
-/// Refuses a message that a transport with this limit would not let in, whatever else is wrong with
-/// it. The backend cannot be left to refuse a change so: its error reports the limit of the log,
-/// which is the one to obey, and does not show which of the two limits refused the change.
+/// Rejects a change that a transport with this limit would reject, before any other check. The
+/// backend's error cannot replace this check: it reports the limit of the raft log, which is the
+/// one that a client must obey, and not which of the two limits was exceeded.
 pub(crate) fn check_message(size_bytes: usize, limit_bytes: usize) -> Result<(), Status> {
     if size_bytes > limit_bytes {
         return Err(larger_than_max(size_bytes, limit_bytes));
@@ -74,51 +74,52 @@ pub(crate) fn check_message(size_bytes: usize, limit_bytes: usize) -> Result<(),
     Ok(())
 }
 
-/// What Go's gRPC reports about a message that is too large.
+/// The status that Go's gRPC returns for a message that is too large.
 fn larger_than_max(size_bytes: usize, limit_bytes: usize) -> Status {
     Status::resource_exhausted(format!(
         "grpc: received message larger than max ({size_bytes} vs. {limit_bytes})"
     ))
 }
 
-/// The server is being stopped.
-pub(crate) fn stopped() -> Status {
+/// The status of calls that end because the server is being stopped.
+pub(crate) fn server_stopped() -> Status {
     Status::unavailable("etcdserver: server stopped")
 }
 
-/// How the Lock and Election services put it: they are clients of the store themselves, and what
-/// they are told they pass on without its code.
+/// The status of an error in the Lock and Election services. In etcd these services are clients of
+/// the store themselves, and forward an error's message without its code.
 ///
 /// Source: etcd 3.5 `server/etcdserver/api/v3lock/lock.go`, `client/v3/concurrency/mutex.go`.
-pub(crate) fn without_code(error: &Error) -> Status {
+pub(crate) fn status_without_code(error: &Error) -> Status {
     Status::unknown(status(error).message())
 }
 
-/// What tonic says in its own words, in etcd's.
-pub(crate) fn etcds_words(response: http::Response<Body>) -> http::Response<Body> {
-    // Only an answer without a body has its status up here.
+/// Replaces a status that tonic generated by the one that etcd returns in its place.
+pub(crate) fn translate_tonic_status(response: http::Response<Body>) -> http::Response<Body> {
+    // Only a response without a body has its status in the headers.
     if !response.headers().contains_key(STATUS) {
         return response;
     }
-    let words = |status: &Status| too_large(status).or_else(|| too_strange(status));
-    match Status::from_header_map(response.headers()).as_ref().and_then(words) {
+    let translated =
+        |status: &Status| message_too_large(status).or_else(|| unknown_encoding(status));
+    match Status::from_header_map(response.headers()).as_ref().and_then(translated) {
         Some(status) => status.into_http(),
         None => response,
     }
 }
 
-/// A message that was compressed in a way that the server does not know.
-fn too_strange(status: &Status) -> Option<Status> {
-    let said = status.message().strip_prefix("Content is compressed with `")?;
-    let encoding = said.strip_suffix("` which isn't supported")?;
+/// etcd's status for a message with an unknown compression, if tonic's status reports one.
+fn unknown_encoding(status: &Status) -> Option<Status> {
+    let rest = status.message().strip_prefix("Content is compressed with `")?;
+    let encoding = rest.strip_suffix("` which isn't supported")?;
     let message = format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}");
     Some(Status::unimplemented(message))
 }
 
-/// A message that was larger than the server takes, as Go's gRPC puts it.
-pub(crate) fn too_large(status: &Status) -> Option<Status> {
-    let said = status.message().strip_prefix("Error, decoded message length too large: found ")?;
-    let (found, rest) = said.split_once(" bytes, the limit is: ")?;
+/// etcd's status for a message over the size limit, if tonic's status reports one.
+pub(crate) fn message_too_large(status: &Status) -> Option<Status> {
+    let rest = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
     let limit = rest.strip_suffix(" bytes")?;
     let message = format!("grpc: received message larger than max ({found} vs. {limit})");
     Some(Status::resource_exhausted(message))
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_is_etcds_to_the_letter() {
+    fn compacted_error_has_etcds_code_and_message() {
         let compacted = status(&Error::Compacted { requested: None, compact_revision: None });
         assert_eq!(compacted.code(), Code::OutOfRange);
         let message = "etcdserver: mvcc: required revision has been compacted";
@@ -137,19 +138,19 @@ mod tests {
     }
 
     #[test]
-    fn what_the_transport_refuses_is_told_apart_from_what_the_log_refuses() {
+    fn too_large_status_depends_on_the_exceeded_limit() {
         let limits = Limits::default();
-        let too_large = |limit_bytes| Error::RequestTooLarge { size_bytes: 3 << 20, limit_bytes };
-        let by_log = status_of(&too_large(limits.max_request_bytes), limits);
+        let error = |limit_bytes| Error::RequestTooLarge { size_bytes: 3 << 20, limit_bytes };
+        let by_log = status_with_limits(&error(limits.max_request_bytes), limits);
         assert_eq!(by_log.message(), "etcdserver: request is too large");
-        let by_transport = status_of(&too_large(2 << 20), limits);
+        let by_transport = status_with_limits(&error(2 << 20), limits);
         assert_eq!(by_transport.code(), Code::ResourceExhausted);
         let message = "grpc: received message larger than max (3145728 vs. 2097152)";
         assert_eq!(by_transport.message(), message);
     }
 
     #[test]
-    fn change_that_exceeds_the_transport_has_etcds_status() {
+    fn change_over_transport_limit_has_etcds_status() {
         check_message(2 << 20, 2 << 20).expect("the log may refuse it, the transport does not");
         let refused = check_message((2 << 20) + 1, 2 << 20).expect_err("one byte too large");
         assert_eq!(refused.code(), Code::ResourceExhausted);
@@ -158,15 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn what_tonic_finds_too_large_is_told_in_etcds_words() {
+    fn tonic_too_large_status_becomes_etcds() {
         let tonics = Status::out_of_range(
-            "Error, decoded message length too large: found 3145728 bytes, the limit is: 2097152 bytes",
+            "Error, decoded message length too large: found 3145728 bytes, \
+             the limit is: 2097152 bytes",
         );
-        let told = etcds_words(tonics.into_http());
-        let told = Status::from_header_map(told.headers()).expect("a status");
-        assert_eq!(told.code(), Code::ResourceExhausted);
+        let translated = translate_tonic_status(tonics.into_http());
+        let translated = Status::from_header_map(translated.headers()).expect("a status");
+        assert_eq!(translated.code(), Code::ResourceExhausted);
         let message = "grpc: received message larger than max (3145728 vs. 2097152)";
-        assert_eq!(told.message(), message);
-        assert!(too_large(&Status::out_of_range("something else")).is_none());
+        assert_eq!(translated.message(), message);
+        assert!(message_too_large(&Status::out_of_range("something else")).is_none());
     }
 }

@@ -1,12 +1,12 @@
-//! A call of a backend, as a value.
+//! A request to a backend, as a value that rules decide on and recorders keep.
 
 use std::fmt;
 
-use coord_core::{
-    Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, WatchRequest,
+use coord_core::kv::{
+    Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch,
 };
 
-/// A call of a [`KvBackend`](coord_core::KvBackend): which method, and with what.
+/// A call of a [`KvBackend`](coord_core::KvBackend) method, with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "one variant for each method of the trait")]
 pub enum Call {
@@ -19,7 +19,7 @@ pub enum Call {
     /// `txn`
     Txn(Txn),
     /// `watch`
-    Watch(WatchRequest),
+    Watch(Watch),
     /// `lease_grant`
     LeaseGrant(LeaseGrant),
     /// `lease_keep_alive`
@@ -35,7 +35,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The kind of request, in one word.
+    /// The kind of request: `range`, `put`, `delete`, `txn`, `watch`, `lease_grant` and so on.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl Call {
 }
 
 impl fmt::Display for Call {
-    /// The kind of request, and the keys or the lease that it is about.
+    /// The kind of request and its keys, lease or revision: `put "a"`, `txn if 1 then 2 else 0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
         match self {

@@ -1,8 +1,7 @@
-//! Dropping a future wherever it waits.
+//! Cancellation tests: drops a future at every `await` at which it can be cancelled.
 //!
-//! A future can be dropped at every point where it waits, and nowhere else. So whoever wants to
-//! know that dropping does no harm runs it again and again, and drops it when it has been polled
-//! once, twice, three times, until it runs through:
+//! A future can be dropped only between two polls. A test of cancel safety therefore runs it
+//! repeatedly and drops it after one poll, after two, after three, until it completes:
 //!
 //! ```
 //! use coord_testkit::poll_at_most;
@@ -23,10 +22,12 @@
 use std::pin::pin;
 use std::task::Poll;
 
-/// Polls `future` whenever it is woken, but not more than `polls` times; then drops it.
+/// Polls `future` whenever it is woken, at most `polls` times, then drops it.
+///
+/// Returns the output, or `None` if `future` was not ready after `polls` polls.
 ///
 /// # Cancel safety
-/// Dropping it drops `future`.
+/// Dropping the returned future drops `future`.
 pub async fn poll_at_most<F: Future + Send>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -37,7 +38,7 @@ pub async fn poll_at_most<F: Future + Send>(polls: usize, future: F) -> Option<F
         left -= 1;
         match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            // Dropped where it waits, rather than when it would be woken.
+            // Drop `future` now, not when it is next woken.
             Poll::Pending if left == 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }

@@ -1,8 +1,8 @@
-//! The forwarder of this crate's backend wrappers.
+//! A macro that implements `KvBackend` for wrappers which treat every call alike.
 //!
-//! A wrapper that treats every call alike would otherwise repeat the same eleven methods. The macro
-//! turns each call into a [`Call`](crate::Call) and a future that makes the call, and leaves the
-//! rest to the wrapper.
+//! Without it, [`Intercept`](crate::Intercept) and [`Process`](crate::Process) would each repeat
+//! the same eleven methods. The macro turns each call into a [`Call`](crate::Call) and a future
+//! that makes the call on the wrapped backend. The wrapper decides when to poll that future.
 
 /// Implements `KvBackend` for a wrapper `$wrapper<B>` with these members:
 ///
@@ -15,25 +15,25 @@ macro_rules! forward_calls {
     ($wrapper:ident) => {
         $crate::forward::forward_calls! {
             $wrapper:
-            range(request: coord_core::Range) -> coord_core::RangeResponse
+            range(request: coord_core::kv::Range) -> coord_core::kv::RangeResponse
                 = $crate::Call::Range(request.clone());
-            put_with(request: coord_core::Put) -> coord_core::PutResponse
+            put(request: coord_core::kv::Put) -> coord_core::kv::PutResponse
                 = $crate::Call::Put(request.clone());
-            delete_with(request: coord_core::Delete) -> coord_core::DeleteResponse
+            delete(request: coord_core::kv::Delete) -> coord_core::kv::DeleteResponse
                 = $crate::Call::Delete(request.clone());
-            txn(request: coord_core::Txn) -> coord_core::TxnResponse
+            txn(request: coord_core::kv::Txn) -> coord_core::kv::TxnResponse
                 = $crate::Call::Txn(request.clone());
-            lease_grant(request: coord_core::LeaseGrant) -> coord_core::LeaseGrantResponse
+            lease_grant(request: coord_core::kv::LeaseGrant) -> coord_core::kv::LeaseGrantResponse
                 = $crate::Call::LeaseGrant(request);
-            lease_keep_alive(id: coord_core::LeaseId) -> coord_core::LeaseKeepAliveResponse
+            lease_keep_alive(id: coord_core::kv::LeaseId) -> coord_core::kv::LeaseKeepAliveResponse
                 = $crate::Call::LeaseKeepAlive(id);
-            lease_revoke(id: coord_core::LeaseId) -> coord_core::LeaseRevokeResponse
+            lease_revoke(id: coord_core::kv::LeaseId) -> coord_core::kv::LeaseRevokeResponse
                 = $crate::Call::LeaseRevoke(id);
-            lease_time_to_live(request: coord_core::LeaseTimeToLive)
-                -> coord_core::LeaseTimeToLiveResponse
+            lease_time_to_live(request: coord_core::kv::LeaseTimeToLive)
+                -> coord_core::kv::LeaseTimeToLiveResponse
                 = $crate::Call::LeaseTimeToLive(request);
-            leases() -> coord_core::LeasesResponse = $crate::Call::Leases;
-            compact(request: coord_core::Compact) -> coord_core::CompactResponse
+            leases() -> coord_core::kv::LeasesResponse = $crate::Call::Leases;
+            compact(request: coord_core::kv::Compact) -> coord_core::kv::CompactResponse
                 = $crate::Call::Compact(request);
         }
     };
@@ -51,15 +51,15 @@ macro_rules! forward_calls {
 
             async fn watch(
                 &self,
-                request: coord_core::WatchRequest,
-            ) -> coord_core::Result<coord_core::Watch> {
+                request: coord_core::kv::Watch,
+            ) -> coord_core::Result<coord_core::kv::Watcher> {
                 let inner = std::sync::Arc::clone(&self.inner);
                 let call = $crate::Call::Watch(request.clone());
                 let watch = self.call(call, async move { inner.watch(request).await }).await?;
                 Ok(self.wrap(watch))
             }
 
-            fn limits(&self) -> coord_core::Limits {
+            fn limits(&self) -> coord_core::kv::Limits {
                 self.inner.limits()
             }
         }

@@ -1,12 +1,12 @@
-//! A backend with somebody between it and its callers.
+//! Fault injection: a backend wrapper that delays, drops or fails requests.
 //!
-//! [`Intercept`] asks a [`Rule`] about each call and lets the call meet its [`Fate`]. The fates are
-//! those that a request meets on a network: it may be lost, it may be late, its answer may be lost
-//! though it was applied. What has been sent cannot be taken back: a request that is on its way is
-//! applied when it arrives, whether or not anybody still waits for the answer.
+//! [`Intercept`] consults a [`Rule`] for each call and performs the [`Action`] that it returns. The
+//! actions are the faults of a network: a delayed request, a dropped request, and a dropped
+//! response to a request that was applied. A delayed request is applied when its delay is over,
+//! also if the caller has dropped its future or has timed out.
 //!
-//! The registration of a watch is a call; of what the watch then tells, the rule says whether it is
-//! delivered.
+//! The registration of a watch is a call like any other. The rule also decides which batches of
+//! the watch are delivered.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,7 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Error, KvBackend, Outcome, Result, Watch, WatchBatch, WatchStream};
+use coord_core::{
+    Error, KvBackend, Result,
+    error::Outcome,
+    kv::{WatchBatch, WatchStream, Watcher},
+};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, yield_now};
@@ -23,105 +27,111 @@ use tokio::time::{sleep, timeout};
 use crate::call::Call;
 use crate::forward::forward_calls;
 
-/// What becomes of a call.
+/// What [`Intercept`] does with a call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Fate {
-    /// It is made.
+pub enum Action {
+    /// Sends the request and returns the response.
     Pass,
-    /// It is made; the caller yields before it is sent and before the answer is seen, so that the
-    /// future can be dropped at either point.
+    /// Like `Pass`, but the caller's task yields before the request is sent and before the response
+    /// is returned, so that a test can drop the future at either point.
     Yield,
-    /// It is on its way for so long, and is applied when it arrives even if nobody waits any more.
-    Late(Duration),
-    /// It never arrives. The caller learns so at once, but not whether it was applied.
-    LoseRequest,
-    /// It is applied, but the answer never arrives. The caller learns so at once.
-    LoseReply,
-    /// It never arrives, and the caller is never told.
+    /// Sends the request after this delay, also if the caller has dropped its future by then.
+    Delay(Duration),
+    /// Does not send the request, and returns an ambiguous error at once: [`Error::Unavailable`]
+    /// with [`Outcome::Unknown`].
+    DropRequest,
+    /// Sends the request, drops the response, and returns the same ambiguous error as
+    /// `DropRequest`.
+    DropResponse,
+    /// Does not send the request and never returns.
     Hang,
-    /// It is answered with this error and not applied.
+    /// Does not send the request and returns this error.
     Fail(Error),
 }
 
-/// Decides about calls. Closures are rules.
+/// Decides what happens to each call and to each watch batch. A closure over calls is a rule.
 pub trait Rule: Send + Sync + 'static {
-    /// What becomes of a call.
-    fn fate(&self, call: &Call) -> Fate;
+    /// Returns the action for `call`. Called once per call, before anything is sent.
+    fn action(&self, call: &Call) -> Action;
 
-    /// Whether a batch of a watch reaches who watches. A watch whose batches do not has fallen
-    /// silent, which no backend should let happen and every network does.
+    /// Whether `batch` is delivered to the watcher; true unless overridden.
+    ///
+    /// Returning `false` models a watch that has stopped silently: it delivers nothing and reports
+    /// no error.
     fn delivers(&self, batch: &WatchBatch) -> bool {
         let _ = batch;
         true
     }
 }
 
-impl<F: Fn(&Call) -> Fate + Send + Sync + 'static> Rule for F {
-    fn fate(&self, call: &Call) -> Fate {
+impl<F: Fn(&Call) -> Action + Send + Sync + 'static> Rule for F {
+    fn action(&self, call: &Call) -> Action {
         self(call)
     }
 }
 
-/// A backend whose calls a [`Rule`] decides about.
+/// A backend wrapper that injects the faults which a [`Rule`] chooses.
 ///
 /// ```
-/// use coord_core::{KvBackendExt, Outcome};
+/// use coord_core::{Client, error::Outcome};
 /// use coord_mem::MemBackend;
-/// use coord_testkit::{Call, Fate, Intercept};
+/// use coord_testkit::{Action, Call, Intercept};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let store = MemBackend::new();
 /// let kv = Intercept::new(store.clone(), |call: &Call| match call {
-///     Call::Put(_) => Fate::LoseReply,
-///     _ => Fate::Pass,
+///     Call::Put(_) => Action::DropResponse,
+///     _ => Action::Pass,
 /// });
 /// let error = kv.put("a", "1").await.unwrap_err();
 /// assert_eq!(error.outcome(), Outcome::Unknown);
-/// assert!(store.get("a").await.unwrap().is_some(), "it was applied all the same");
+/// assert!(store.get("a").await.unwrap().is_some(), "the put was applied");
 /// # }
 /// ```
 pub struct Intercept<B> {
     inner: Arc<B>,
     rule: Arc<dyn Rule>,
-    /// How long callers wait for an answer.
-    patience: Option<Duration>,
-    /// Requests that are on their way.
-    sent: Mutex<JoinSet<()>>,
+    /// How long a caller waits for a response; `None`: forever.
+    timeout: Option<Duration>,
+    /// Delayed requests, which are sent even if their callers are gone.
+    delayed: Mutex<JoinSet<()>>,
 }
 
 impl<B: KvBackend> Intercept<B> {
-    /// Puts `rule` between `inner` and its callers.
+    /// Wraps `inner` and applies `rule` to its calls.
     pub fn new(inner: B, rule: impl Rule) -> Self {
         let (inner, rule) = (Arc::new(inner), Arc::new(rule));
-        Self { inner, rule, patience: None, sent: Mutex::default() }
+        Self { inner, rule, timeout: None, delayed: Mutex::default() }
     }
 
-    /// Callers wait no longer than `patience` for an answer, and then are told
-    /// [`Error::Timeout`]. What is on its way by then is applied when it arrives.
+    /// Fails each call that takes longer than `after` with [`Error::Timeout`]. Unless set, calls
+    /// have no timeout.
+    ///
+    /// A delayed request is sent when its delay is over, also after the timeout.
     ///
     /// ```
-    /// use coord_core::{ErrorKind, KvBackendExt};
+    /// use coord_core::{Client, error::ErrorKind};
     /// use coord_mem::MemBackend;
-    /// use coord_testkit::{Call, Fate, Intercept};
+    /// use coord_testkit::{Action, Call, Intercept};
     /// use std::time::Duration;
     /// use tokio::time::sleep;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() {
     /// let store = MemBackend::new();
-    /// let late = |_: &Call| Fate::Late(Duration::from_secs(5));
-    /// let kv = Intercept::new(store.clone(), late).patience(Duration::from_secs(1));
+    /// let delayed = |_: &Call| Action::Delay(Duration::from_secs(5));
+    /// let kv = Intercept::new(store.clone(), delayed).timeout(Duration::from_secs(1));
     /// assert_eq!(kv.put("a", "1").await.unwrap_err().kind(), ErrorKind::Timeout);
     /// assert!(store.get("a").await.unwrap().is_none());
     /// sleep(Duration::from_secs(5)).await;
-    /// assert!(store.get("a").await.unwrap().is_some(), "it has arrived");
+    /// assert!(store.get("a").await.unwrap().is_some(), "the delayed put was applied");
     /// # }
     /// ```
     #[must_use]
-    pub fn patience(self, patience: Duration) -> Self {
-        Self { patience: Some(patience), ..self }
+    pub fn timeout(self, after: Duration) -> Self {
+        Self { timeout: Some(after), ..self }
     }
 
     async fn call<T: Send + 'static>(
@@ -129,63 +139,63 @@ impl<B: KvBackend> Intercept<B> {
         call: Call,
         request: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let answer = self.meet(call, request);
-        match self.patience {
-            Some(after) => timeout(after, answer).await.unwrap_or(Err(Error::Timeout { after })),
-            None => answer.await,
+        let response = self.perform(call, request);
+        match self.timeout {
+            Some(after) => timeout(after, response).await.unwrap_or(Err(Error::Timeout { after })),
+            None => response.await,
         }
     }
 
-    /// Wraps a registered watch, so that the rule decides which of its batches are delivered.
-    fn wrap(&self, watch: Watch) -> Watch {
-        Watch::new(watch.header(), Filtered { watch, rule: Arc::clone(&self.rule) })
+    /// Wraps a registered watch so that only batches which the rule delivers reach the watcher.
+    fn wrap(&self, watch: Watcher) -> Watcher {
+        Watcher::new(watch.header(), FilteredWatch { watch, rule: Arc::clone(&self.rule) })
     }
 
-    async fn meet<T: Send + 'static>(
+    async fn perform<T: Send + 'static>(
         &self,
         call: Call,
         request: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        match self.rule.fate(&call) {
-            Fate::Pass => request.await,
-            Fate::Yield => {
+        match self.rule.action(&call) {
+            Action::Pass => request.await,
+            Action::Yield => {
                 yield_now().await;
-                let answer = request.await;
+                let response = request.await;
                 yield_now().await;
-                answer
+                response
             }
-            Fate::Late(delay) => self.send_late(delay, request).await,
-            Fate::LoseRequest => Err(lost("the request was lost")),
-            Fate::LoseReply => {
-                // Whatever the answer: nobody sees it.
-                let _ = request.await;
-                Err(lost("the reply was lost"))
+            Action::Delay(delay) => self.send_after(delay, request).await,
+            Action::DropRequest => Err(ambiguous("the request was dropped")),
+            Action::DropResponse => {
+                let _dropped = request.await;
+                Err(ambiguous("the response was dropped"))
             }
-            Fate::Hang => std::future::pending().await,
-            Fate::Fail(error) => Err(error),
+            Action::Hang => std::future::pending().await,
+            Action::Fail(error) => Err(error),
         }
     }
 
-    async fn send_late<T: Send + 'static>(
+    async fn send_after<T: Send + 'static>(
         &self,
         delay: Duration,
         request: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
+        let (sender, response) = oneshot::channel();
         {
-            let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-            while sent.try_join_next().is_some() {}
-            sent.spawn(async move {
+            let mut delayed = self.delayed.lock().unwrap_or_else(PoisonError::into_inner);
+            while delayed.try_join_next().is_some() {}
+            delayed.spawn(async move {
                 sleep(delay).await;
-                // The caller may have gone; the request is applied all the same.
-                let _ = reply.send(request.await);
+                // Sending the response fails if the caller has dropped its future.
+                let _ = sender.send(request.await);
             });
         }
-        answer.await.unwrap_or_else(|_| Err(lost("the network was shut down")))
+        response.await.unwrap_or_else(|_| Err(ambiguous("the task of the request has ended")))
     }
 }
 
-fn lost(reason: &str) -> Error {
+/// An error with unknown outcome.
+fn ambiguous(reason: &str) -> Error {
     Error::Unavailable { outcome: Outcome::Unknown, reason: reason.to_owned(), source: None }
 }
 
@@ -195,13 +205,13 @@ impl<B: fmt::Debug> fmt::Debug for Intercept<B> {
     }
 }
 
-/// A watch of which a rule decides what is delivered.
-struct Filtered {
-    watch: Watch,
+/// A watch that skips the batches which its rule does not deliver.
+struct FilteredWatch {
+    watch: Watcher,
     rule: Arc<dyn Rule>,
 }
 
-impl Stream for Filtered {
+impl Stream for FilteredWatch {
     type Item = Result<WatchBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -214,7 +224,7 @@ impl Stream for Filtered {
     }
 }
 
-impl WatchStream for Filtered {
+impl WatchStream for FilteredWatch {
     fn request_progress(mut self: Pin<&mut Self>) {
         self.watch.request_progress();
     }

@@ -1,35 +1,38 @@
-//! Proof for coordinating code: for this repository's own, and for yours.
+//! Test tools for distributed coordination: fault injection, differential tests and a conformance
+//! suite, for any [`KvBackend`](coord_core::KvBackend).
 //!
-//! - [`conformance`]: what every backend must do, as a table of promises that anybody can run;
-//! - [`Intercept`]: a backend with a [`Rule`] between it and its callers, which can lose, delay
-//!   and fail requests; [`Record`] is the rule that remembers them;
-//! - [`Process`]: a process that can crash, be cut off from the store, and heal;
-//! - [`Lagging`]: a member whose own answers are old;
-//! - [`Mirror`]: two backends driven as one, until they differ;
-//! - [`poll_at_most`]: drops a future wherever it waits;
-//! - [`strategy`]: operations on a store, and, with the feature `proptest`, random sequences of
+//! - [`conformance`]: the contract of a backend as a table of cases, one named test per case;
+//! - [`Intercept`]: a wrapper whose [`Rule`] delays, drops or fails requests; [`Recorder`] is the
+//!   rule that records them;
+//! - [`Process`]: a process that crashes, is partitioned from the store, and heals;
+//! - [`StaleMember`]: a cluster member that answers serializable reads from an old revision;
+//! - [`Mirror`]: a differential test, which runs the same operations on two backends until their
+//!   responses differ;
+//! - [`poll_at_most`]: drops a future after a number of polls, to test cancel safety;
+//! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
 //! # Features
 //!
-//! `proptest`, off by default: everything in [`strategy`] that draws, which is `operations`,
-//! `Options` and the strategies of single requests.
+//! `proptest`, off by default: everything in [`strategy`] that generates random values, which is
+//! `operations`, `Options` and the strategies of single requests.
 
 mod call;
 mod cancel;
+mod clock;
 pub mod conformance;
 mod forward;
 mod intercept;
-mod lag;
 pub mod mirror;
 mod process;
-mod record;
+mod recorder;
+mod stale_member;
 pub mod strategy;
 
 pub use call::Call;
 pub use cancel::poll_at_most;
-pub use intercept::{Fate, Intercept, Rule};
-pub use lag::Lagging;
+pub use intercept::{Action, Intercept, Rule};
 pub use mirror::Mirror;
 pub use process::Process;
-pub use record::{Calls, Record};
+pub use recorder::{Calls, Recorder};
+pub use stale_member::StaleMember;

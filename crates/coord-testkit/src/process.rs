@@ -1,24 +1,28 @@
-//! Processes that crash, are cut off from the store, and are connected again.
+//! Simulated processes: crash, network partition and heal.
 //!
-//! In a test all processes run in one runtime, and dropping a future there is no crash: the drop of
-//! a guard sends a request that deletes its key. A [`Process`] puts a link between the store and
-//! everything that belongs to one process. Once the process has crashed, nothing passes the link,
-//! whatever its futures and guards do when they are dropped.
+//! In a test all processes run in one runtime. Dropping a future there does not model a crash: a
+//! dropped guard still sends the request that deletes its key. A [`Process`] therefore puts a link
+//! between the store and everything that belongs to one process. Once the process has crashed, the
+//! link passes nothing, whatever the process's futures and guards do when they are dropped.
 //!
 //! ```text
-//!             cut_off                       crash
-//! connected ----------> cut off      either ------> crashed, for good
-//!           <----------
-//!              heal
+//!            partition                        crash
+//! connected -----------> partitioned  either ------> crashed (final)
+//!           <-----------
+//!               heal
 //! ```
 
+use coord_core::Client;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Error, KvBackend, Result, Watch, WatchBatch, WatchStream};
+use coord_core::{
+    Error, KvBackend, Result,
+    kv::{WatchBatch, WatchStream, Watcher},
+};
 use futures_util::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -28,21 +32,20 @@ use tokio::time::timeout;
 use crate::call::Call;
 use crate::forward::forward_calls;
 
-/// How long a request of a process that is cut off waits for the connection before it fails. It is
-/// the default of `coord-etcd`.
+/// How long a request of a partitioned process waits for the connection before it fails: the
+/// default request timeout of `coord-etcd`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// A process of a test, which can crash, be cut off from the store, and heal. Clones are handles to
-/// the same process.
+/// A simulated process that can crash, be partitioned from the store, and heal. Clones are handles
+/// to the same process.
 ///
-/// Everything that belongs to the process uses its [`backend`](Self::backend): sessions, locks,
-/// elections, transactions. Several processes share a store: give each a clone of it.
+/// Use its [`client`](Self::client) for everything that belongs to the process: sessions, locks,
+/// elections, transactions. To let several processes share a store, give each a clone of it.
 ///
 /// ```
-/// use coord_core::{LossReason, Mutex, Session};
+/// use coord_core::{Client, Mutex, Session, error::LossReason};
 /// use coord_mem::MemBackend;
 /// use coord_testkit::Process;
-/// use std::sync::Arc;
 /// use std::time::Duration;
 /// use tokio::time::Instant;
 ///
@@ -51,8 +54,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// let ttl = Duration::from_secs(30);
 /// let store = MemBackend::new();
 /// let process = Process::new(store.clone());
-/// let first = Session::builder(process.backend()).ttl(ttl).open().await?;
-/// let second = Session::builder(Arc::new(store)).ttl(ttl).open().await?;
+/// let first = Session::builder(process.client()).ttl(ttl).open().await?;
+/// let second = Session::builder(&Client::new(store)).ttl(ttl).open().await?;
 /// let held = Mutex::new(&first, "service").lock().await?;
 ///
 /// let crashed = Instant::now();
@@ -66,30 +69,31 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// ```
 #[derive(Clone)]
 pub struct Process {
-    backend: Arc<dyn KvBackend>,
+    client: Client,
     link: Arc<Link>,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
 impl Process {
-    /// A process that is connected to `store`.
+    /// Creates a process that is connected to `store`.
     #[must_use]
     pub fn new(store: impl KvBackend) -> Self {
         let link = Arc::new(Link { state: watch::Sender::new(State::Connected) });
-        let backend = Linked { inner: Arc::new(store), link: Arc::clone(&link) };
-        Self { backend: Arc::new(backend), link, tasks: Arc::default() }
+        let backend = LinkedBackend { inner: Arc::new(store), link: Arc::clone(&link) };
+        Self { client: Client::new(backend), link, tasks: Arc::default() }
     }
 
-    /// The store as this process reaches it. Every call returns the same `Arc`, because clones of
-    /// one `Arc` are one process to coord: within it a lock changes hands without a watch.
+    /// The client of this process, which reaches the store through the process's connection.
     #[must_use]
-    pub fn backend(&self) -> Arc<dyn KvBackend> {
-        Arc::clone(&self.backend)
+    pub const fn client(&self) -> &Client {
+        &self.client
     }
 
-    /// Runs a task that ends when the process [crashes](Self::crash); awaiting it then returns a
-    /// `JoinError` that [is cancelled](tokio::task::JoinError::is_cancelled). A task that is
-    /// spawned after the crash ends at once.
+    /// Spawns a task that is aborted when the process [crashes](Self::crash).
+    ///
+    /// Awaiting the handle then returns a `JoinError` that
+    /// [is cancelled](tokio::task::JoinError::is_cancelled). A task spawned after the crash is
+    /// aborted at once.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -107,45 +111,45 @@ impl Process {
         handle
     }
 
-    /// Ends the process without any of its last requests. A crashed process stays crashed.
+    /// Crashes the process: it sends no further request. A crashed process stays crashed.
     ///
-    /// The store receives nothing more from it, also not what guards, sessions and futures send
-    /// when they are dropped; so its keys stay until their lease expires. A request that is on its
-    /// way to the store may be applied yet.
+    /// The store receives nothing more from the process, including what guards, sessions and
+    /// futures send when they are dropped. Its keys therefore stay until their lease expires. A
+    /// request that was sent before the crash may still be applied.
     ///
-    /// In the process every call, under way or made later, stays pending forever, and watches
-    /// deliver nothing. Tasks that [`spawn`](Self::spawn) started end. Whatever else the test still
-    /// runs of the process, such as the tasks of its sessions, continues without the store: its
-    /// sessions are lost by their own deadline.
+    /// In the process, every pending or later call stays pending forever, and watches deliver
+    /// nothing. Tasks started with [`spawn`](Self::spawn) are aborted. Everything else that the
+    /// test still runs for the process, such as the tasks of its sessions, continues without the
+    /// store: sessions are lost at their own deadline.
     pub fn crash(&self) {
-        // The link first: what the tasks send when they are dropped must not pass.
+        // Close the link first, so that requests which dropped tasks send do not pass it.
         self.link.enter(State::Crashed);
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
     }
 
-    /// Cuts the process off from the store, until it [heals](Self::heal).
+    /// Partitions the process from the store until it [heals](Self::heal).
     ///
-    /// The store receives nothing from it meanwhile. A request that is on its way to the store may
-    /// be applied yet; its response does not arrive before the process heals.
+    /// The store receives nothing from the process during the partition. A request that was sent
+    /// before may still be applied; its response does not arrive before the process heals.
     ///
-    /// The process continues. A call, under way or made later, fails with `Timeout` after seven
-    /// seconds, which is the default of `coord-etcd`; its outcome is unknown. Watches deliver
-    /// nothing and report no error. Sessions become suspect, and are lost by their own deadline.
+    /// The process continues to run. A pending or later call fails with `Timeout` after seven
+    /// seconds, the default of `coord-etcd`; its outcome is unknown. Watches deliver nothing and
+    /// report no error. Sessions become suspect, and are lost at their own deadline.
     ///
-    /// Does nothing to a process that has crashed.
-    pub fn cut_off(&self) {
-        self.link.enter(State::CutOff);
+    /// Has no effect on a crashed process.
+    pub fn partition(&self) {
+        self.link.enter(State::Partitioned);
     }
 
-    /// Connects the process again after [`cut_off`](Self::cut_off).
+    /// Ends a [`partition`](Self::partition).
     ///
-    /// The store receives the requests whose callers still wait. Watches continue where they were
-    /// cut off: they deliver what has happened meanwhile. A session whose deadline has not passed
-    /// lives on with what is held on it; one that is lost stays lost.
+    /// The store receives the requests whose callers still wait. Watches deliver what happened
+    /// during the partition. A session whose deadline has not passed stays alive and keeps its
+    /// locks. A session that was lost stays lost.
     ///
-    /// Does nothing to a process that has crashed: start another one with [`new`](Self::new).
+    /// Has no effect on a crashed process: create a new one with [`new`](Self::new).
     pub fn heal(&self) {
         self.link.enter(State::Connected);
     }
@@ -157,16 +161,17 @@ impl fmt::Debug for Process {
     }
 }
 
-/// Whether a process reaches the store.
+/// Whether the requests of a process reach the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Connected,
-    CutOff,
+    Partitioned,
     /// Final.
     Crashed,
 }
 
-/// The connection between a process and the store.
+/// The connection between a process and the store, shared by all calls and watches of the process.
+#[derive(Debug)]
 struct Link {
     state: watch::Sender<State>,
 }
@@ -176,44 +181,47 @@ impl Link {
         *self.state.borrow()
     }
 
+    /// Changes the state, unless the process has crashed.
     fn enter(&self, state: State) {
-        let enter = |now: &mut State| {
-            let changes = *now != State::Crashed && *now != state;
+        let enter = |current: &mut State| {
+            let changes = *current != State::Crashed && *current != state;
             if changes {
-                *now = state;
+                *current = state;
             }
             changes
         };
         self.state.send_if_modified(enter);
     }
 
-    /// Waits until the process is in a state that `fits`.
-    fn wait_for(&self, fits: fn(State) -> bool) -> Waiting {
+    /// Waits until `matches` holds for the state.
+    fn wait_for(&self, matches: fn(State) -> bool) -> StateChange {
         let mut states = self.state.subscribe();
         Box::pin(async move {
-            // An error would mean that the link is dropped, and its owners are the waiting tasks.
-            drop(states.wait_for(|state| fits(*state)).await);
+            // An error would mean that the link was dropped, but the waiting tasks own it.
+            drop(states.wait_for(|state| matches(*state)).await);
         })
     }
 
-    fn connected(&self) -> Waiting {
+    fn connected(&self) -> StateChange {
         self.wait_for(|state| state == State::Connected)
     }
 
-    fn disconnected(&self) -> Waiting {
+    fn disconnected(&self) -> StateChange {
         self.wait_for(|state| state != State::Connected)
     }
 }
 
-type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Completes when a [`Link`] enters the awaited state.
+type StateChange = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A backend behind a [`Link`].
-struct Linked<B> {
+/// A backend whose calls pass a [`Link`].
+#[derive(Debug)]
+struct LinkedBackend<B> {
     inner: Arc<B>,
     link: Arc<Link>,
 }
 
-impl<B: KvBackend> Linked<B> {
+impl<B: KvBackend> LinkedBackend<B> {
     async fn call<T: Send + 'static>(
         &self,
         _: Call,
@@ -223,9 +231,9 @@ impl<B: KvBackend> Linked<B> {
         loop {
             tokio::select! {
                 biased;
-                // First, so that a request of a process without a connection is not sent.
+                // Checked first, so that a disconnected process does not send the request.
                 () = self.link.disconnected() => {}
-                answer = request.as_mut() => return answer,
+                response = request.as_mut() => return response,
             }
             if timeout(REQUEST_TIMEOUT, self.link.connected()).await.is_err() {
                 break;
@@ -237,20 +245,21 @@ impl<B: KvBackend> Linked<B> {
         Err(Error::Timeout { after: REQUEST_TIMEOUT })
     }
 
-    fn wrap(&self, watch: Watch) -> Watch {
+    fn wrap(&self, watch: Watcher) -> Watcher {
         let link = Arc::clone(&self.link);
-        Watch::new(watch.header(), LinkedWatch { watch, link, connected: None })
+        Watcher::new(watch.header(), LinkedWatch { watch, link, connected: None })
     }
 }
 
-forward_calls!(Linked);
+forward_calls!(LinkedBackend);
 
-/// A watch behind a [`Link`]. While the process has no connection the watch keeps its batches, so
-/// that a process that heals misses none.
+/// A watch whose batches pass a [`Link`]. While the process is disconnected, the inner watch keeps
+/// its batches, so that a process that heals misses none.
 struct LinkedWatch {
-    watch: Watch,
+    watch: Watcher,
     link: Arc<Link>,
-    connected: Option<Waiting>,
+    /// Completes when the link is connected again.
+    connected: Option<StateChange>,
 }
 
 impl Stream for LinkedWatch {

@@ -7,7 +7,10 @@
 
 use std::hint::black_box;
 
-use coord_core::{KvBackend as _, Put, Range};
+use coord_core::{
+    KvBackend as _,
+    kv::{Put, Range},
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Release, Setup};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coord_core::{ErrorKind, KvBackendExt as _};
+use coord_core::{Client, error::ErrorKind};
 use coord_etcd::{EtcdBackend, Tls};
 use coord_etcd_tests::{Authority, Release, Setup};
 

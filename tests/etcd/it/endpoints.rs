@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Compare, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, Mutex, Op, Put, Range, Txn,
-    WatchRequest,
+    Client, KvBackend, Mutex,
+    error::ErrorKind,
+    kv::{Compare, LeaseGrant, Op, Put, Range, Txn, Watch},
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Release, Setup};
@@ -56,11 +57,11 @@ async fn time_without_end_is_as_good_as_any_other() {
         .connect_timeout(Duration::MAX)
         .request_timeout(Duration::MAX)
         .keep_alive(Duration::MAX, Duration::MAX);
-    let kv: Arc<dyn KvBackend> = Arc::new(kv.connect().await.unwrap());
+    let kv = Client::new(kv.connect().await.unwrap());
     for n in 0..5 {
         call(&kv, n).await.unwrap();
     }
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     kv.put("a", "").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
 }
@@ -87,7 +88,7 @@ async fn one_of_two_endpoints_dead_fails_no_watch_and_no_lock() {
     let kv = client(&[dead.endpoint(), server[0].endpoint().to_owned()]).await;
     let session = session(&kv, 5).await;
     for n in 0..20 {
-        let mut watch = kv.watch(WatchRequest::new("w")).await.unwrap();
+        let mut watch = kv.watch(Watch::new("w")).await.unwrap();
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let put = guard.txn(Txn::new().and_then([Put::new("w", n.to_string())])).await.unwrap();
         let batch = watch.next().await.unwrap().unwrap();

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use coord_core::{ErrorKind, KvBackendExt as _, LeaseGrant, Outcome, SessionState, WatchRequest};
+use coord_core::{
+    Client,
+    error::{ErrorKind, Outcome},
+    kv::{LeaseGrant, Watch},
+    session::SessionState,
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use coord_etcd_tests::scripted::{Answer, Scripted};
@@ -56,7 +61,7 @@ async fn proxy_that_ends_connections_fails_no_request() {
     let proxy = Proxy::start(store.endpoint(), limits).await;
     let kv = client(&[proxy.endpoint().to_owned()]).await;
     let session = session(&kv, 5).await;
-    let mut watch = kv.watch(WatchRequest::prefix("k")).await.unwrap();
+    let mut watch = kv.watch(Watch::prefix("k")).await.unwrap();
     let puts = (0..1_000).map(|n| kv.put(format!("k{n:03}"), "1"));
     let puts: Vec<_> = stream::iter(puts).buffer_unordered(16).collect().await;
     for put in puts {
@@ -80,7 +85,7 @@ async fn server_that_permits_few_streams_fails_no_request() {
         let limits = Limits { streams_per_connection: Some(streams), ..Limits::default() };
         let proxy = Proxy::start(store.endpoint(), limits).await;
         let kv = client(&[proxy.endpoint().to_owned()]).await;
-        let mut watch = kv.watch(WatchRequest::prefix("k")).await.unwrap();
+        let mut watch = kv.watch(Watch::prefix("k")).await.unwrap();
         // Alone it goes over the first connection, where the watch stays.
         kv.put("alone", "1").await.unwrap_or_else(|error| panic!("{streams} streams: {error}"));
         let sessions = join_all((0..sessions).map(|_| session(&kv, 5))).await;

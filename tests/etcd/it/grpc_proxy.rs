@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use coord_core::election::Observer;
 use coord_core::{
-    Election, KvBackend, KvBackendExt as _, LeaseGrant, Mutex, SessionState, WatchRequest,
+    Client, Election, KvBackend, Mutex,
+    kv::{LeaseGrant, Watch},
+    session::SessionState,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::grpc_proxy::GrpcProxy;
@@ -50,18 +52,18 @@ async fn lock_through_a_proxy_stays_held() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_and_observer_through_a_proxy_see_changes() {
     for (name, _cluster, mut proxy, kv) in proxied().await {
-        let mut now = kv.watch(WatchRequest::new("a")).await.unwrap();
-        let mut again = kv.watch(WatchRequest::new("a")).await.unwrap();
-        let mut prefix = kv.watch(WatchRequest::prefix("a")).await.unwrap();
-        drop(kv.watch(WatchRequest::new("dropped")).await.unwrap());
+        let mut now = kv.watch(Watch::new("a")).await.unwrap();
+        let mut again = kv.watch(Watch::new("a")).await.unwrap();
+        let mut prefix = kv.watch(Watch::prefix("a")).await.unwrap();
+        drop(kv.watch(Watch::new("dropped")).await.unwrap());
         let put = kv.put("a", "1").await.unwrap().header.revision;
-        let mut past = kv.watch(WatchRequest::new("a").start_at(put)).await.unwrap();
+        let mut past = kv.watch(Watch::new("a").start_at(put)).await.unwrap();
         for watch in [&mut now, &mut again, &mut prefix, &mut past] {
             let batch = timeout(secs(10), watch.next()).await;
             let batch = batch.unwrap_or_else(|_| panic!("{name}: no event")).unwrap().unwrap();
             assert_eq!((batch.revision, batch.events.len()), (put, 1), "{name}");
         }
-        let mut later = kv.watch(WatchRequest::new("a")).await.unwrap();
+        let mut later = kv.watch(Watch::new("a")).await.unwrap();
         let put = kv.put("a", "2").await.unwrap().header.revision;
         for watch in [&mut later, &mut now] {
             let batch = timeout(secs(10), watch.next()).await.expect("an event").unwrap();
@@ -69,7 +71,7 @@ async fn watch_and_observer_through_a_proxy_see_changes() {
         }
 
         let session = session(&kv, 10).await;
-        let mut observed = Observer::new(Arc::clone(&kv), "e").observe();
+        let mut observed = Election::observer(&kv, "e").observe();
         for value in ["first", "second"] {
             let leadership = Election::new(&session, "e").campaign(value).await.unwrap();
             let shown = async {

@@ -5,7 +5,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Election, KvBackend, KvBackendExt as _, Leader, Mutex, Put, Txn};
+use coord_core::{
+    Client, Election, KvBackend, Mutex,
+    election::Leader,
+    kv::{Put, Txn},
+};
 use coord_etcd_tests::Cluster;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};

@@ -1,8 +1,10 @@
 //! Users and passwords.
 
 use coord_core::{
-    Election, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, Mutex,
-    PrimitiveError, Put, Session, SessionState, Txn, WatchRequest,
+    Client, Election, KvBackend, Mutex, Session,
+    error::{ErrorKind, PrimitiveError},
+    kv::{LeaseGrant, LeaseTimeToLive, Put, Txn, Watch},
+    session::SessionState,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
@@ -49,10 +51,10 @@ async fn login(server: &Cluster, user: &str, password: &str) -> coord_core::Resu
 async fn right_password_opens_everything_that_the_user_may_do() {
     let server = with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
-    let mut watch = kv.watch(WatchRequest::prefix("app/")).await.unwrap();
+    let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     kv.put("app/a", "1").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events[0].kv.key, "app/a");
-    let session = Session::builder(Arc::new(kv)).ttl(secs(5)).open().await.unwrap();
+    let session = Session::builder(&Client::new(kv)).ttl(secs(5)).open().await.unwrap();
     let guard = Mutex::new(&session, "app/m").lock().await.unwrap();
     guard.txn(Txn::new().and_then([Put::new("app/a", "2")])).await.unwrap();
     guard.unlock().await.unwrap();
@@ -78,7 +80,7 @@ async fn nobody_is_refused_where_users_are_asked_for() {
     set_up(&server, APP).await.unwrap();
     refused(kv.get("app/a").await, ErrorKind::Unauthenticated);
     refused(kv.put("app/a", "1").await, ErrorKind::Unauthenticated);
-    refused(kv.watch(WatchRequest::new("app/a")).await, ErrorKind::Unauthenticated);
+    refused(kv.watch(Watch::new("app/a")).await, ErrorKind::Unauthenticated);
     let late = async { EtcdBackend::connect(server.endpoints()).await?.get("app/a").await };
     refused(late.await, ErrorKind::Unauthenticated);
 }
@@ -92,7 +94,7 @@ async fn user_is_refused_what_she_may_not_do() {
     refused(kv.put("other", "1").await, ErrorKind::PermissionDenied);
     let both = Txn::new().and_then([Put::new("app/a", "1"), Put::new("other", "1")]);
     refused(kv.txn(both).await, ErrorKind::PermissionDenied);
-    refused(kv.watch(WatchRequest::new("other")).await, ErrorKind::PermissionDenied);
+    refused(kv.watch(Watch::new("other")).await, ErrorKind::PermissionDenied);
     assert_eq!(root.get_prefix("").await.unwrap(), [], "nothing of it was applied");
 }
 
@@ -101,9 +103,9 @@ async fn user_is_refused_what_she_may_not_do() {
 async fn refused_watch_leaves_other_watches_alone() {
     let server = with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
-    let mut watch = kv.watch(WatchRequest::prefix("app/")).await.unwrap();
+    let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     for n in 0..10 {
-        refused(kv.watch(WatchRequest::new("other")).await, ErrorKind::PermissionDenied);
+        refused(kv.watch(Watch::new("other")).await, ErrorKind::PermissionDenied);
         let put = kv.put("app/a", n.to_string()).await.unwrap();
         assert_eq!(watch.next().await.unwrap().unwrap().revision, put.header.revision);
     }
@@ -116,7 +118,7 @@ async fn login_outlives_the_server_that_it_was_made_at() {
     let kv = Arc::new(login(&server, "app", "secret").await.unwrap());
     let session =
         Session::builder(Arc::<EtcdBackend>::clone(&kv)).ttl(secs(20)).open().await.unwrap();
-    let mut watch = kv.watch(WatchRequest::prefix("app/")).await.unwrap();
+    let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     for n in 0..3 {
         let put = kv.put("app/a", n.to_string()).await.unwrap();
         assert_eq!(watch.next().await.unwrap().unwrap().revision, put.header.revision);
@@ -146,7 +148,7 @@ async fn election_with_auth_enabled() {
     let campaigns = users.map(|(user, prefix)| {
         let (server, name) = (&server, format!("{prefix}/a"));
         async move {
-            let kv: Arc<dyn KvBackend> = Arc::new(login(server, user, "secret").await.unwrap());
+            let kv = Client::new(login(server, user, "secret").await.unwrap());
             let first = session(&kv, 2).await;
             let led = Election::new(&first, name.clone()).campaign("first").await.unwrap();
             first.orphan().await.unwrap();
@@ -176,10 +178,7 @@ async fn denied_requests_name_the_user_and_the_key() {
         (refused(kv.get("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
         (refused(kv.delete("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
         (refused(kv.txn(txn).await, ErrorKind::PermissionDenied), r#""app/b", "other/a""#),
-        (
-            refused(kv.watch(WatchRequest::prefix("o")).await, ErrorKind::PermissionDenied),
-            r#"["o", "p")"#,
-        ),
+        (refused(kv.watch(Watch::prefix("o")).await, ErrorKind::PermissionDenied), r#"["o", "p")"#),
     ] {
         assert!(said.contains(r#"the user "app" may not"#) && said.contains(keys), "{said}");
     }
@@ -211,7 +210,7 @@ async fn denied_lease_requests_name_the_user_and_the_lease() {
 async fn watch_ended_by_a_revoked_permission_names_the_key() {
     let mut server = with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
-    let mut watch = kv.watch(WatchRequest::new("app/a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("app/a")).await.unwrap();
     let root = ConnectOptions::new().with_user("root", "secret");
     let root = Client::connect(server.endpoints(), Some(root)).await.unwrap();
     let all = RoleRevokePermissionOptions::new().with_prefix();

@@ -14,7 +14,7 @@ use crate::support::{client, secs, session, single};
 async fn observer_keeps_up_with_fast_changes() {
     let cluster = single().await;
     let (kv, other) = (client(&cluster.endpoints()).await, client(&cluster.endpoints()).await);
-    let mut leaders = Observer::new(Arc::clone(&other), "e").observe();
+    let mut leaders = Election::observer(&other, "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let owner = session(&kv, 60).await;
     let election = Election::new(&owner, "e");

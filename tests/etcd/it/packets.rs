@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use coord_core::{KvBackend, KvBackendExt as _, Mutex};
+use coord_core::{Client, KvBackend, Mutex};
 use futures_util::future::try_join_all;
 
 use crate::support::{client, session, single};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_core::{
-    ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, Mutex, Outcome, WatchRequest,
+    Client, KvBackend, Mutex,
+    error::{ErrorKind, Outcome},
+    kv::{LeaseGrant, Watch},
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::proxy::{Limits, Proxy};
@@ -154,7 +156,7 @@ async fn watch_passes_over_each_answer_that_is_not_etcds() {
     let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
     for (name, answer, _) in ANSWERS {
         let (kv, _turned) = turned(*answer, &store).await;
-        let watch = timeout(secs(10), kv.watch(WatchRequest::new("w"))).await;
+        let watch = timeout(secs(10), kv.watch(Watch::new("w"))).await;
         let watch = watch.unwrap_or_else(|_| panic!("{name}: no answer"));
         let mut watch = watch.unwrap_or_else(|error| panic!("{name}: {error}"));
         let put = other.put("w", *name).await.unwrap();
@@ -243,7 +245,7 @@ async fn watch_outlives_a_restart_beside_a_proxy_that_denies() {
         let proxy = proxy.await;
         let mut server = single().await;
         let kv = client(&[server[0].endpoint().to_owned(), proxy.endpoint().to_owned()]).await;
-        let mut watch = kv.watch(WatchRequest::new("w")).await.unwrap();
+        let mut watch = kv.watch(Watch::new("w")).await.unwrap();
         server[0].kill();
         until("the proxy denies the watch stream", async || denied.load(Ordering::Relaxed) > 0)
             .await;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use coord_core::election::{GapCause, Observer};
 use coord_core::{
-    Election, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Mutex, WatchRequest,
+    Client, Election, KvBackend, Mutex,
+    error::{ErrorKind, LossReason},
+    kv::Watch,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
@@ -29,14 +31,14 @@ async fn watches_end_when_history_was_replaced() {
     for n in 0..20 {
         kv.put("a", n.to_string()).await.unwrap();
     }
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     let server = start_again(server).await;
     // Whatever the connection does meanwhile, this is answered in the end.
     while kv.get("a").await.is_err() {}
     let ended = timeout(secs(10), watch.next()).await.expect("at the first response");
     assert_eq!(ended.unwrap().unwrap_err().kind(), ErrorKind::HistoryReplaced);
 
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     kv.put("a", "new").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events[0].kv.value, "new");
     drop(server);
@@ -50,7 +52,7 @@ async fn holder_and_observer_notice_a_server_that_came_back_empty() {
     let old = session(&kv, 5).await;
     let held = Mutex::new(&old, "m").lock().await.unwrap();
     let leadership = Election::new(&old, "e").campaign("old").await.unwrap();
-    let mut leaders = Observer::new(Arc::clone(&kv), "e").observe();
+    let mut leaders = Election::observer(&kv, "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
     // The watch is registered by the next poll: the value that comes with it shows that it is.
     leadership.proclaim("still old").await.unwrap();

@@ -1,6 +1,9 @@
 //! A backend that outlives the runtime it was connected on, as one in a static does across tests.
 
-use coord_core::{KvBackend as _, KvBackendExt as _, LeaseGrant, WatchRequest};
+use coord_core::{
+    Client,
+    kv::{LeaseGrant, Watch},
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;
@@ -23,7 +26,7 @@ fn backend_dials_again_on_another_runtime() {
         let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         // A pooled keep-alive stream, a watch stream, and a second connection.
         kv.lease_keep_alive(lease).await.unwrap();
-        drop(kv.watch(WatchRequest::new("a")).await.unwrap());
+        drop(kv.watch(Watch::new("a")).await.unwrap());
         let puts = (0..20).map(|n| kv.put(format!("k{n}"), "1"));
         futures_util::future::try_join_all(puts).await.unwrap();
         (kv, lease)
@@ -34,7 +37,7 @@ fn backend_dials_again_on_another_runtime() {
             kv.put("a", round).await.unwrap();
             assert_eq!(kv.get("a").await.unwrap().unwrap().value, round);
             kv.lease_keep_alive(lease).await.unwrap();
-            let mut watch = kv.watch(WatchRequest::new("b")).await.unwrap();
+            let mut watch = kv.watch(Watch::new("b")).await.unwrap();
             let puts = (0..20).map(|n| kv.put(format!("k{n}"), round));
             futures_util::future::try_join_all(puts).await.unwrap();
             kv.put("b", round).await.unwrap();
@@ -44,6 +47,6 @@ fn backend_dials_again_on_another_runtime() {
     }
     // Calls that begin with a keep-alive, and with a watch.
     runtime().block_on(async { kv.lease_keep_alive(lease).await }).unwrap();
-    runtime().block_on(async { kv.watch(WatchRequest::new("a")).await.map(drop) }).unwrap();
+    runtime().block_on(async { kv.watch(Watch::new("a")).await.map(drop) }).unwrap();
     servers.block_on(async { drop(store) });
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind::WouldBlock;
 use std::net::TcpListener;
 use std::path::Path;
 
-use coord_core::{Error, ErrorKind, KvBackendExt as _};
+use coord_core::{Client, Error, error::ErrorKind};
 use coord_etcd::{ConfigError, EtcdBackend, Tls};
 use coord_etcd_tests::serve::Served;
 use coord_etcd_tests::{Authority, Release, Setup};

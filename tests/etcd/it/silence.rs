@@ -1,6 +1,6 @@
 //! Members that freeze behind a proxy, which continues to answer pings.
 
-use coord_core::{KvBackend as _, KvBackendExt as _, WatchRequest};
+use coord_core::{Client, kv::Watch};
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use coord_etcd_tests::{Release, Setup};
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ async fn watch_leaves_a_member_that_freezes_behind_a_proxy() {
     let other = cluster[(frozen + 1) % 3].endpoint().to_owned();
     let proxy = Proxy::start(cluster[frozen].endpoint(), Limits::default()).await;
     let kv = client(&[proxy.endpoint().to_owned(), other.clone()]).await;
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     let writer = client(&[other]).await;
     writer.put("a", "1").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events[0].kv.value, "1");

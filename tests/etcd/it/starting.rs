@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_core::{ErrorKind, KvBackendExt as _};
+use coord_core::{Client, error::ErrorKind};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Authority, Release, Setup};
 use tokio::time::{Instant, sleep};

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{Error, ErrorKind, KvBackend, Outcome, Session};
+use coord_core::{
+    Error, KvBackend, Session,
+    error::{ErrorKind, Outcome},
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Cluster, Release, Setup};
 use tokio::time::{Instant, sleep};

@@ -1,6 +1,6 @@
 //! Certificates, of the server and of the client.
 
-use coord_core::{ErrorKind, KvBackend as _, KvBackendExt as _, WatchRequest};
+use coord_core::{Client, error::ErrorKind, kv::Watch};
 use coord_etcd::{EtcdBackend, Tls};
 use coord_etcd_tests::{Authority, Cluster, Release, Setup};
 use tokio::time::timeout;
@@ -31,7 +31,7 @@ async fn right_certificates_open_calls_and_watches() {
     let server = with_certificates(&authority).await;
     let builder = EtcdBackend::builder(server.endpoints()).tls(tls(&authority, &authority));
     let kv = builder.connect().await.unwrap();
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     let put = kv.put("a", "1").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().revision, put.header.revision);
 }

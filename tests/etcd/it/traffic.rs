@@ -16,8 +16,11 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard};
 use std::time::Duration;
 
 use coord_core::{
-    Event, EventKind, KeyRange, KvBackend, KvBackendExt as _, Mutex, MutexGuard, Outcome,
-    PrimitiveError, Put, Revision, Session, SessionState, Txn, Watch, WatchFilter, WatchRequest,
+    Client, KvBackend, Mutex, Session,
+    error::{Outcome, PrimitiveError},
+    kv::{Event, EventKind, KeyRange, Put, Revision, Txn, Watch, WatchFilter, Watcher},
+    mutex::MutexGuard,
+    session::SessionState,
 };
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -100,7 +103,7 @@ impl Traffic {
         for n in 0..endpoints.len() {
             // One from the past, the others from now on.
             let kv = traffic.client(n).await;
-            let request = WatchRequest::new(KeyRange::all());
+            let request = Watch::new(KeyRange::all());
             let request = if n == 0 { request.start_at(traffic.first) } else { request };
             let watch = kv.watch(request).await.expect("the store is there");
             traffic.watchers.spawn(collect(watch));
@@ -109,7 +112,7 @@ impl Traffic {
             let kv = traffic.client(n).await;
             let session = session(&kv, TTL).await;
             let key = format!("alive/{n}");
-            let gone = WatchRequest::new(key.clone()).filter(WatchFilter::NoPut);
+            let gone = Watch::new(key.clone()).filter(WatchFilter::NoPut);
             let gone = kv.watch(gone).await.expect("the store is there");
             let put = Put::new(key, "").lease(session.lease_id());
             kv.put_with(put).await.expect("the lease was just granted");
@@ -158,7 +161,7 @@ impl Traffic {
         }
         self.workers.shutdown().await;
         kv.put(LAST, "").await.expect("the store is there");
-        let watch = WatchRequest::new(KeyRange::all()).start_at(self.first);
+        let watch = Watch::new(KeyRange::all()).start_at(self.first);
         let watch = kv.watch(watch).await.expect("the store is there");
         let history = timeout(secs(60), collect(watch)).await.expect("the history has an end");
         let watched = timeout(secs(60), self.watchers.join_all()).await;
@@ -175,7 +178,7 @@ impl Traffic {
 }
 
 /// Everything a watch says, until the very last.
-async fn collect(mut watch: Watch) -> Vec<Batch> {
+async fn collect(mut watch: Watcher) -> Vec<Batch> {
     let mut seen = Vec::new();
     loop {
         let batch = watch.next().await.expect("a watch has no end");
@@ -192,7 +195,7 @@ async fn collect(mut watch: Watch) -> Vec<Batch> {
 }
 
 /// Tells whether the session knew before its key was deleted.
-async fn wake(mut gone: Watch, session: Session, board: Arc<Board>) {
+async fn wake(mut gone: Watcher, session: Session, board: Arc<Board>) {
     let batch = gone.next().await;
     let state = session.state();
     if !matches!(state, SessionState::Lost(_)) {
@@ -234,7 +237,7 @@ impl Drop for Holder<'_> {
 
 async fn lock(kv: Arc<dyn KvBackend>, locker: usize, board: Arc<Board>) {
     loop {
-        let opening = Session::builder(Arc::clone(&kv)).ttl(secs(TTL)).open();
+        let opening = Session::builder(&kv).ttl(secs(TTL)).open();
         let Ok(session) = opening.await else { continue };
         let mutex = Mutex::new(&session, "m");
         while !matches!(session.state(), SessionState::Lost(_)) {

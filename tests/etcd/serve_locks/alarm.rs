@@ -1,73 +1,76 @@
-//! What is refused while an alarm is raised: what needs room, or every change.
+//! Calls while an alarm is raised: acquiring needs space, and a corrupt store rejects every write.
 
 use etcd_client::proto::PbLeaderKey;
 use etcd_client::{AlarmAction, AlarmType, Client};
 
-use crate::place::{Call, DONE, Peer, Place, REFUSED, Refusal, THERE, soon, unknown, value};
+use crate::target::{
+    PendingCall, REACHABLE, REJECTED, Rejection, SUCCEEDS, ServiceClient, Target, unknown, value,
+    within_20_s,
+};
 
 const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 const CORRUPT: &str = "etcdserver: corrupt cluster";
 
-pub(crate) async fn without_space_nobody_comes_and_whoever_is_there_may_go(place: Place) {
-    let peer = place.peer().await;
+pub(crate) async fn nospace_alarm_rejects_acquire_but_not_release(target: Target) {
+    let client = target.client().await;
     let [lease, waiting, other] =
-        [peer.grant(60).await, peer.grant(60).await, peer.grant(60).await];
-    let (leader, _) = peer.campaign("jobs", "me", lease).await.expect(DONE);
-    let (held, _) = peer.lock("printer", lease).await.expect(DONE);
-    let waiter = peer.clone();
-    let waiter = Call::begin(async move { waiter.lock("printer", waiting).await });
-    peer.until_there_are(2, "printer/").await;
+        [client.grant(60).await, client.grant(60).await, client.grant(60).await];
+    let (leader, _) = client.campaign("jobs", "me", lease).await.expect(SUCCEEDS);
+    let (held, _) = client.lock("printer", lease).await.expect(SUCCEEDS);
+    let waiter = client.clone();
+    let waiter = PendingCall::spawn(async move { waiter.lock("printer", waiting).await });
+    client.wait_for_key_count(2, "printer/").await;
 
-    set(&place, AlarmAction::Activate, AlarmType::Nospace).await;
+    set_alarm(&target, AlarmAction::Activate, AlarmType::Nospace).await;
     for named in [lease, other, 0] {
-        refuses_to_come(&peer, named, NO_SPACE).await;
+        expect_acquire_rejected(&client, named, NO_SPACE).await;
     }
-    let refused = peer.proclaim(Some(&leader), "still me").await.expect_err(REFUSED);
-    assert_eq!(refused, unknown(NO_SPACE));
-    // Nobody looks whether it leads.
-    let nobody = PbLeaderKey { rev: 1, ..leader.clone() };
-    let refused = peer.proclaim(Some(&nobody), "me").await.expect_err(REFUSED);
-    assert_eq!(refused, unknown(NO_SPACE));
-    assert_eq!(value(&peer.leader("jobs").await.expect(DONE).0), "me");
-    peer.unlock(held).await.expect(DONE);
-    soon(waiter.answer()).await.expect(DONE);
-    peer.resign(Some(&leader)).await.expect(DONE);
+    let rejected = client.proclaim(Some(&leader), "still me").await.expect_err(REJECTED);
+    assert_eq!(rejected, unknown(NO_SPACE));
+    // The alarm is checked before the leader key.
+    let stale = PbLeaderKey { rev: 1, ..leader.clone() };
+    let rejected = client.proclaim(Some(&stale), "me").await.expect_err(REJECTED);
+    assert_eq!(rejected, unknown(NO_SPACE));
+    assert_eq!(value(&client.leader("jobs").await.expect(SUCCEEDS).0), "me");
+    client.unlock(held).await.expect(SUCCEEDS);
+    within_20_s(waiter.response()).await.expect(SUCCEEDS);
+    client.resign(Some(&leader)).await.expect(SUCCEEDS);
 
-    set(&place, AlarmAction::Deactivate, AlarmType::Nospace).await;
-    peer.campaign("jobs", "me", other).await.expect(DONE);
+    set_alarm(&target, AlarmAction::Deactivate, AlarmType::Nospace).await;
+    client.campaign("jobs", "me", other).await.expect(SUCCEEDS);
 }
 
-pub(crate) async fn of_a_corrupt_store_nothing_is_changed(place: Place) {
-    let peer = place.peer().await;
-    let [lease, other] = [peer.grant(60).await, peer.grant(60).await];
-    let (leader, entered) = peer.campaign("jobs", "me", lease).await.expect(DONE);
-    set(&place, AlarmAction::Activate, AlarmType::Corrupt).await;
+pub(crate) async fn corrupt_alarm_rejects_every_write(target: Target) {
+    let client = target.client().await;
+    let [lease, other] = [client.grant(60).await, client.grant(60).await];
+    let (leader, entered) = client.campaign("jobs", "me", lease).await.expect(SUCCEEDS);
+    set_alarm(&target, AlarmAction::Activate, AlarmType::Corrupt).await;
     for named in [lease, other, 0] {
-        refuses_to_come(&peer, named, CORRUPT).await;
+        expect_acquire_rejected(&client, named, CORRUPT).await;
     }
-    let corrupt = |result: Result<i64, Refusal>| {
-        assert_eq!(result.expect_err(REFUSED), unknown(CORRUPT));
+    let corrupt = |result: Result<i64, Rejection>| {
+        assert_eq!(result.expect_err(REJECTED), unknown(CORRUPT));
     };
-    corrupt(peer.proclaim(Some(&leader), "still me").await);
-    corrupt(peer.resign(Some(&leader)).await);
-    corrupt(peer.unlock(&*leader.key).await);
-    let (kv, revision) = peer.leader("jobs").await.expect(DONE);
+    corrupt(client.proclaim(Some(&leader), "still me").await);
+    corrupt(client.resign(Some(&leader)).await);
+    corrupt(client.unlock(&*leader.key).await);
+    let (kv, revision) = client.leader("jobs").await.expect(SUCCEEDS);
     assert_eq!((value(&kv), revision), ("me", entered));
-    set(&place, AlarmAction::Deactivate, AlarmType::Corrupt).await;
-    peer.resign(Some(&leader)).await.expect(DONE);
+    set_alarm(&target, AlarmAction::Deactivate, AlarmType::Corrupt).await;
+    client.resign(Some(&leader)).await.expect(SUCCEEDS);
 }
 
-/// Neither a lock nor a campaign is let in, on this lease or, if it is 0, on a new one.
-async fn refuses_to_come(peer: &Peer, lease: i64, message: &str) {
-    let before = peer.keys("").await;
-    assert_eq!(peer.lock("jobs", lease).await.expect_err(REFUSED), unknown(message));
-    assert_eq!(peer.lock("free", lease).await.expect_err(REFUSED), unknown(message));
-    let refused = peer.campaign("jobs", "me", lease).await.expect_err(REFUSED);
-    assert_eq!(refused, unknown(message));
-    assert_eq!(peer.keys("").await, before);
+/// Checks that locking and campaigning are rejected, on this lease or, if it is 0, on a new one.
+async fn expect_acquire_rejected(client: &ServiceClient, lease: i64, message: &str) {
+    let before = client.keys("").await;
+    assert_eq!(client.lock("jobs", lease).await.expect_err(REJECTED), unknown(message));
+    assert_eq!(client.lock("free", lease).await.expect_err(REJECTED), unknown(message));
+    let rejected = client.campaign("jobs", "me", lease).await.expect_err(REJECTED);
+    assert_eq!(rejected, unknown(message));
+    assert_eq!(client.keys("").await, before);
 }
 
-async fn set(place: &Place, action: AlarmAction, alarm: AlarmType) {
-    let mut client = Client::connect([place.endpoint()], None).await.expect(THERE);
-    client.alarm(action, alarm, None).await.expect(DONE);
+async fn set_alarm(target: &Target, action: AlarmAction, alarm: AlarmType) {
+    let mut client = Client::connect([target.endpoint()], None).await.expect(REACHABLE);
+    client.alarm(action, alarm, None).await.expect(SUCCEEDS);
 }

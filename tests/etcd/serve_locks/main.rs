@@ -1,16 +1,16 @@
-//! The Lock and Election services beside etcd's own.
+//! The Lock and Election services, tested on our server and on real etcd servers.
 //!
-//! One body for each promise, and every body is run on a real etcd of each version as it is on
-//! ours over TCP: so what a body expects is what etcd does. Where we differ on purpose it asks
-//! [`Place::is_etcd`], and `docs/semantics.md` says why.
+//! Each test runs on a real etcd of every version and on our server over TCP, so its expectations
+//! are proved to be what etcd does. Where our server deliberately differs, the test checks
+//! [`Target::is_etcd`], and `docs/semantics.md` states the reason.
 
 mod alarm;
 mod election;
-mod line;
 mod lock;
 mod observe;
-mod place;
-mod storm;
+mod random;
+mod target;
+mod waiting;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,61 +21,61 @@ use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use crate::place::Place;
+use crate::target::Target;
 
-/// Makes the table of tests from their paths.
+/// Builds the table of tests from their paths.
 macro_rules! tests {
     ($($module:ident::$name:ident,)*) => {
-        &[$(Test { name: stringify!($name), run: |place| Box::pin($module::$name(place)) }),*]
+        &[$(Test { name: stringify!($name), run: |target| Box::pin($module::$name(target)) }),*]
     };
 }
 
-/// What is promised of either service.
+/// One test, which runs on any target.
 struct Test {
     name: &'static str,
-    run: fn(Place) -> LocalBoxFuture<'static, ()>,
+    run: fn(Target) -> LocalBoxFuture<'static, ()>,
 }
 
-/// Every test that a real etcd can pass.
+/// The tests that run on real etcd servers and on ours.
 const TESTS: &[Test] = tests![
-    lock::key_is_the_name_and_the_lease_in_hex_and_hangs_on_the_lease,
-    lock::lease_that_is_not_there_is_refused,
-    lock::lock_without_a_lease_has_one_of_a_minute,
-    lock::lock_ends_with_its_lease_which_the_server_does_not_keep_alive,
-    lock::same_lease_and_name_again_is_answered_at_once_with_the_same_key,
-    lock::lock_leaves_the_value_of_a_campaign_as_it_is,
-    lock::unlock_deletes_any_key_and_none,
-    line::those_who_wait_are_served_in_the_order_in_which_they_came,
-    line::waiter_whose_lease_ends_is_told_that_its_session_has,
-    line::waiter_whose_key_is_deleted_is_told_that_its_session_has_ended,
-    line::waiter_that_gives_up_leaves_no_key_and_keeps_its_lease,
-    line::waiter_whose_connection_is_lost_leaves_no_key,
-    line::two_calls_on_one_lease_wait_under_one_key,
-    line::names_that_nest_are_two_lines_for_us,
-    line::service_etcdctl_and_our_mutex_stand_in_one_line,
-    alarm::without_space_nobody_comes_and_whoever_is_there_may_go,
-    alarm::of_a_corrupt_store_nothing_is_changed,
-    election::campaign_answers_with_what_stands_for_the_leader,
-    election::campaign_without_a_lease_has_one_of_a_minute,
-    election::campaign_on_a_lease_that_is_not_there_is_refused,
-    election::campaign_again_on_the_same_lease_proclaims,
-    election::candidate_is_elected_when_the_leader_resigns_and_told_when_it_entered,
-    election::candidate_that_campaigns_again_while_it_waits_changes_its_value,
-    election::candidate_that_gives_up_leaves_no_key_and_keeps_its_lease,
-    election::candidate_whose_lease_ends_does_not_lead_with_a_key,
-    election::leader_is_named_or_there_is_none,
-    election::proclaim_and_resign_want_a_leader,
-    election::proclaim_is_for_whoever_has_the_key,
-    election::proclaim_on_a_lease_that_is_not_there_is_refused,
-    election::resign_of_what_is_not_there_changes_nothing,
-    observe::observer_is_shown_every_leader_and_every_value,
-    observe::observer_who_comes_first_waits_for_a_leader,
-    observe::observer_who_comes_late_is_shown_the_present,
-    observe::etcdctl_elect_and_our_election_are_observed,
+    lock::lock_key_is_name_and_hex_lease_attached_to_lease,
+    lock::lock_on_unknown_lease_is_rejected,
+    lock::lock_without_lease_gets_lease_of_60_s,
+    lock::lock_ends_when_its_lease_is_not_kept_alive,
+    lock::lock_again_on_same_lease_returns_same_key,
+    lock::lock_after_campaign_keeps_the_value,
+    lock::unlock_deletes_any_existing_key,
+    waiting::waiters_acquire_in_enqueue_order,
+    waiting::waiter_fails_when_its_lease_ends,
+    waiting::waiter_fails_when_its_key_is_deleted,
+    waiting::cancelled_waiter_leaves_no_key_and_keeps_its_lease,
+    waiting::waiter_with_lost_connection_leaves_no_key,
+    waiting::calls_on_one_lease_share_one_key,
+    waiting::child_name_has_a_queue_of_its_own,
+    waiting::service_etcdctl_and_mutex_share_one_queue,
+    alarm::nospace_alarm_rejects_acquire_but_not_release,
+    alarm::corrupt_alarm_rejects_every_write,
+    election::campaign_returns_leader_key_and_revision,
+    election::campaign_without_lease_gets_lease_of_60_s,
+    election::campaign_on_unknown_lease_is_rejected,
+    election::campaign_again_on_same_lease_proclaims,
+    election::candidate_elected_after_resign_gets_enqueue_revision,
+    election::campaign_again_while_waiting_changes_the_value,
+    election::cancelled_candidate_leaves_no_key_and_keeps_its_lease,
+    election::candidate_without_lease_or_key_does_not_lead,
+    election::leader_returns_current_leader_or_error,
+    election::proclaim_and_resign_without_leader_are_rejected,
+    election::proclaim_requires_key_and_create_revision,
+    election::proclaim_attaches_key_to_named_lease,
+    election::resign_of_another_leader_changes_nothing,
+    observe::observer_receives_every_leader_and_value,
+    observe::observer_waits_for_the_first_leader,
+    observe::late_observer_receives_the_current_leader,
+    observe::observer_receives_etcdctl_and_election_leaders,
 ];
 
-/// Those that need a server of ours.
-const OURS: &[Test] = tests![line::whoever_waits_is_told_that_the_server_is_stopped,];
+/// The tests that run on our server only.
+const OURS: &[Test] = tests![waiting::waiting_calls_fail_when_the_server_stops,];
 
 fn main() -> ExitCode {
     Release::run_on_all(run)
@@ -83,16 +83,16 @@ fn main() -> ExitCode {
 
 fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
-    let mut trials = storm::trials();
+    let mut trials = random::trials();
     for test in TESTS {
         for (release, pool) in releases.iter().zip(&pools) {
             let (release, pool) = (release.clone(), pool.clone());
             trials.push(test.trial(&format!("etcd-{}", release.minor()), async move || {
-                Place::etcd(pool.emptied().await)
+                Target::etcd(pool.emptied().await)
             }));
         }
     }
-    trials.extend(TESTS.iter().chain(OURS).map(|test| test.trial("coord", Place::ours)));
+    trials.extend(TESTS.iter().chain(OURS).map(|test| test.trial("coord", Target::ours)));
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     for pool in &pools {
         pool.close();
@@ -101,12 +101,18 @@ fn run(releases: &[Release]) -> ExitCode {
 }
 
 impl Test {
-    fn trial(&'static self, on: &str, open: impl AsyncFnOnce() -> Place + Send + 'static) -> Trial {
+    fn trial(
+        &'static self,
+        on: &str,
+        open: impl AsyncFnOnce() -> Target + Send + 'static,
+    ) -> Trial {
         Trial::test(format!("{on}::{}", self.name), move || {
             Builder::new_current_thread().enable_all().build()?.block_on(async {
-                let place = open().await;
-                let minute = Duration::from_secs(60);
-                timeout(minute, (self.run)(place)).await.map_err(|_| "a minute has passed")
+                let target = open().await;
+                let time_limit = Duration::from_secs(60);
+                timeout(time_limit, (self.run)(target))
+                    .await
+                    .map_err(|_| "the test took more than 60 s")
             })?;
             Ok(())
         })

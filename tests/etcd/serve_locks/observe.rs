@@ -1,4 +1,4 @@
-//! What an observer is shown, message by message.
+//! The Observe call: the messages that an observer receives.
 
 use std::process::Stdio;
 
@@ -6,104 +6,105 @@ use coord_core::{Election, Session};
 use etcd_client::ObserveStream;
 use tokio::process::Command;
 
-use crate::place::{Call, DONE, Place, THERE, shown, value};
+use crate::target::{PendingCall, REACHABLE, SUCCEEDS, Target, next_leader, value};
 
-/// What an observer has to be shown next: the value, the lease, the version, and the revision of
-/// the message.
-async fn shows(stream: &mut ObserveStream, expected: (&str, i64, i64), revision: i64) {
-    let (kv, told) = shown(stream).await;
+/// Checks the next message: value, lease and version of the leader's key, and the revision of the
+/// message.
+async fn expect_next(stream: &mut ObserveStream, expected: (&str, i64, i64), revision: i64) {
+    let (kv, message_revision) = next_leader(stream).await;
     assert_eq!((value(&kv), kv.lease(), kv.version()), expected);
-    assert_eq!(told, revision, "{}", value(&kv));
+    assert_eq!(message_revision, revision, "{}", value(&kv));
 }
 
-pub(crate) async fn observer_is_shown_every_leader_and_every_value(place: Place) {
-    let peer = place.peer().await;
-    let (one, two) = (peer.grant(60).await, peer.grant(60).await);
-    let (leader, entered) = peer.campaign("jobs", "one", one).await.expect(DONE);
-    let mut stream = peer.observe("jobs").await;
-    shows(&mut stream, ("one", one, 1), entered).await;
+pub(crate) async fn observer_receives_every_leader_and_value(target: Target) {
+    let client = target.client().await;
+    let (one, two) = (client.grant(60).await, client.grant(60).await);
+    let (leader, entered) = client.campaign("jobs", "one", one).await.expect(SUCCEEDS);
+    let mut stream = client.observe("jobs").await;
+    expect_next(&mut stream, ("one", one, 1), entered).await;
     for (n, proposal) in ["one, ready", "one, ready", "one, done"].into_iter().enumerate() {
-        let proclaimed = peer.proclaim(Some(&leader), proposal).await.expect(DONE);
-        shows(&mut stream, (proposal, one, 2 + n as i64), proclaimed).await;
+        let proclaimed = client.proclaim(Some(&leader), proposal).await.expect(SUCCEEDS);
+        expect_next(&mut stream, (proposal, one, 2 + n as i64), proclaimed).await;
     }
-    let second = Call::begin({
-        let peer = peer.clone();
-        async move { peer.campaign("jobs", "two", two).await }
+    let second = PendingCall::spawn({
+        let client = client.clone();
+        async move { client.campaign("jobs", "two", two).await }
     });
-    peer.until_there_are(2, "jobs/").await;
-    let resigned = peer.resign(Some(&leader)).await.expect(DONE);
-    let (second, _) = second.answer().await.expect(DONE);
-    shows(&mut stream, ("two", two, 1), resigned).await;
-    // Of nobody nothing is said; then somebody leads anew.
-    peer.resign(Some(&second)).await.expect(DONE);
-    let (anew, entered) = peer.campaign("jobs", "anew", one).await.expect(DONE);
-    shows(&mut stream, ("anew", one, 1), entered).await;
-    peer.revoke(one).await;
-    let (_, entered) = peer.campaign("jobs", "two again", two).await.expect(DONE);
-    shows(&mut stream, ("two again", two, 1), entered).await;
+    client.wait_for_key_count(2, "jobs/").await;
+    let resigned = client.resign(Some(&leader)).await.expect(SUCCEEDS);
+    let (second, _) = second.response().await.expect(SUCCEEDS);
+    expect_next(&mut stream, ("two", two, 1), resigned).await;
+    // While there is no leader, nothing is sent.
+    client.resign(Some(&second)).await.expect(SUCCEEDS);
+    let (anew, entered) = client.campaign("jobs", "anew", one).await.expect(SUCCEEDS);
+    expect_next(&mut stream, ("anew", one, 1), entered).await;
+    client.revoke(one).await;
+    let (_, entered) = client.campaign("jobs", "two again", two).await.expect(SUCCEEDS);
+    expect_next(&mut stream, ("two again", two, 1), entered).await;
     assert_eq!(anew.lease, one);
 }
 
-pub(crate) async fn observer_who_comes_first_waits_for_a_leader(place: Place) {
-    let (peer, other) = (place.peer().await, place.peer().await);
-    // The stream does not even open.
-    let mut opening = Call::begin(async move { other.observe("jobs").await });
-    opening.waits().await;
-    // Somebody who leads something else is not shown.
-    let lease = peer.grant(60).await;
-    peer.campaign("jobs2", "another", lease).await.expect(DONE);
-    opening.waits().await;
-    let (leader, entered) = peer.campaign("jobs", "me", lease).await.expect(DONE);
-    let mut stream = opening.answer().await;
-    let (kv, revision) = shown(&mut stream).await;
+pub(crate) async fn observer_waits_for_the_first_leader(target: Target) {
+    let (client, other) = (target.client().await, target.client().await);
+    // The stream does not open before there is a leader.
+    let mut opening = PendingCall::spawn(async move { other.observe("jobs").await });
+    opening.expect_pending().await;
+    // A leader of another election is not sent.
+    let lease = client.grant(60).await;
+    client.campaign("jobs2", "another", lease).await.expect(SUCCEEDS);
+    opening.expect_pending().await;
+    let (leader, entered) = client.campaign("jobs", "me", lease).await.expect(SUCCEEDS);
+    let mut stream = opening.response().await;
+    let (kv, revision) = next_leader(&mut stream).await;
     assert_eq!((kv.key(), value(&kv), kv.lease()), (&leader.key[..], "me", lease));
     assert_eq!((kv.create_revision(), revision), (entered, entered));
-    let proclaimed = peer.proclaim(Some(&leader), "still me").await.expect(DONE);
-    shows(&mut stream, ("still me", lease, 2), proclaimed).await;
+    let proclaimed = client.proclaim(Some(&leader), "still me").await.expect(SUCCEEDS);
+    expect_next(&mut stream, ("still me", lease, 2), proclaimed).await;
 }
 
-pub(crate) async fn observer_who_comes_late_is_shown_the_present(place: Place) {
-    let peer = place.peer().await;
-    let lease = peer.grant(60).await;
-    let (leader, entered) = peer.campaign("jobs", "me", lease).await.expect(DONE);
-    let proclaimed = peer.proclaim(Some(&leader), "still me").await.expect(DONE);
-    let now = peer.put("elsewhere").await;
-    peer.compact(now).await;
-    let mut stream = peer.observe("jobs").await;
-    let (kv, revision) = shown(&mut stream).await;
+pub(crate) async fn late_observer_receives_the_current_leader(target: Target) {
+    let client = target.client().await;
+    let lease = client.grant(60).await;
+    let (leader, entered) = client.campaign("jobs", "me", lease).await.expect(SUCCEEDS);
+    let proclaimed = client.proclaim(Some(&leader), "still me").await.expect(SUCCEEDS);
+    let now = client.put("elsewhere").await;
+    client.compact(now).await;
+    let mut stream = client.observe("jobs").await;
+    let (kv, revision) = next_leader(&mut stream).await;
     assert_eq!((kv.key(), value(&kv), kv.lease()), (&leader.key[..], "still me", lease));
     assert_eq!((kv.create_revision(), kv.mod_revision()), (entered, proclaimed));
     assert_eq!((kv.version(), revision), (2, now));
-    // Two observers do not disturb each other, nor does one that goes.
-    let mut other = peer.observe("jobs").await;
-    shows(&mut other, ("still me", lease, 2), now).await;
+    // Observers are independent of each other, also when one of them ends.
+    let mut other = client.observe("jobs").await;
+    expect_next(&mut other, ("still me", lease, 2), now).await;
     drop(stream);
-    let proclaimed = peer.proclaim(Some(&leader), "me again").await.expect(DONE);
-    shows(&mut other, ("me again", lease, 3), proclaimed).await;
+    let proclaimed = client.proclaim(Some(&leader), "me again").await.expect(SUCCEEDS);
+    expect_next(&mut other, ("me again", lease, 3), proclaimed).await;
 }
 
-pub(crate) async fn etcdctl_elect_and_our_election_are_observed(place: Place) {
-    let peer = place.peer().await;
-    let session = Session::builder(place.backend().await).open().await.expect(THERE);
-    let ours = Election::new(&session, "jobs").campaign("ours").await.expect(THERE);
-    let mut stream = peer.observe("jobs").await;
-    assert_eq!(value(&shown(&mut stream).await.0), "ours");
-    let mut command = Command::from(place.release().etcdctl());
-    command.args(["--endpoints", place.endpoint(), "elect", "jobs", "etcdctl's"]);
+pub(crate) async fn observer_receives_etcdctl_and_election_leaders(target: Target) {
+    let client = target.client().await;
+    let session = Session::builder(target.backend().await).open().await.expect(REACHABLE);
+    let ours = Election::new(&session, "jobs").campaign("ours").await.expect(REACHABLE);
+    let mut stream = client.observe("jobs").await;
+    assert_eq!(value(&next_leader(&mut stream).await.0), "ours");
+    let mut command = Command::from(target.release().etcdctl());
+    command.args(["--endpoints", target.endpoint(), "elect", "jobs", "etcdctl's"]);
     let mut process = command.stdout(Stdio::null()).kill_on_drop(true).spawn().expect("etcdctl");
-    peer.until_there_are(2, "jobs/").await;
-    let lease = peer.grant(60).await;
-    let theirs = peer.clone();
-    let service = Call::begin(async move { theirs.campaign("jobs", "service's", lease).await });
-    peer.until_there_are(3, "jobs/").await;
-    ours.proclaim("still ours").await.expect(THERE);
-    assert_eq!(value(&shown(&mut stream).await.0), "still ours");
-    ours.resign().await.expect(THERE);
-    let (kv, _) = shown(&mut stream).await;
+    client.wait_for_key_count(2, "jobs/").await;
+    let lease = client.grant(60).await;
+    let caller = client.clone();
+    let service =
+        PendingCall::spawn(async move { caller.campaign("jobs", "service's", lease).await });
+    client.wait_for_key_count(3, "jobs/").await;
+    ours.proclaim("still ours").await.expect(REACHABLE);
+    assert_eq!(value(&next_leader(&mut stream).await.0), "still ours");
+    ours.resign().await.expect(REACHABLE);
+    let (kv, _) = next_leader(&mut stream).await;
     assert_eq!(value(&kv), "etcdctl's");
-    process.kill().await.expect("it runs");
-    // Nobody keeps its lease alive any more; that would take a minute.
-    peer.revoke(kv.lease()).await;
-    assert_eq!(value(&shown(&mut stream).await.0), "service's");
-    service.answer().await.expect(DONE);
+    process.kill().await.expect("etcdctl is running");
+    // The killed process no longer keeps its lease alive; revoking the lease saves a minute.
+    client.revoke(kv.lease()).await;
+    assert_eq!(value(&next_leader(&mut stream).await.0), "service's");
+    service.response().await.expect(SUCCEEDS);
 }

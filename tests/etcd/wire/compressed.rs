@@ -1,7 +1,7 @@
-//! Messages that the client compresses.
+//! Compressed messages.
 //!
-//! etcd reads gzip, and answers whoever speaks it in kind; who only says that they could read it
-//! is answered plainly.
+//! etcd accepts gzip, and responds with gzip to a client that sent gzip. A client that only accepts
+//! gzip receives uncompressed responses.
 
 use coord_etcd_tests::bare::refusal;
 use coord_etcd_tests::create;
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use crate::kv::{put, range};
-use crate::play::Play;
+use crate::run::ScenarioRun;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct LockRequest {
@@ -32,12 +32,12 @@ struct LockResponse {
     key: Vec<u8>,
 }
 
-/// What an answer was compressed with.
+/// The compression of a response.
 fn encoding<A>(answer: &Response<A>) -> Option<MetadataValue<tonic::metadata::Ascii>> {
     answer.metadata().get("grpc-encoding").cloned()
 }
 
-async fn ask<Q, A>(
+async fn call<Q, A>(
     mut grpc: Grpc<Channel>,
     path: &'static str,
     request: Request<Q>,
@@ -46,54 +46,55 @@ where
     Q: prost::Message + 'static,
     A: prost::Message + Default + 'static,
 {
-    grpc.ready().await.expect("the server is there");
+    grpc.ready().await.expect("the server is reachable");
     grpc.unary(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await
 }
 
-pub(crate) async fn gzip_is_answered_in_kind(play: &mut Play) {
+pub(crate) async fn gzip(run: &mut ScenarioRun) {
     let (puts, reads) = ("/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range");
-    let listens = play.grpc().await.accept_compressed(Gzip);
-    let speaks = listens.clone().send_compressed(Gzip);
-    for (who, grpc) in [("speaks", &speaks), ("listens", &listens)] {
+    let accepts = run.grpc().await.accept_compressed(Gzip);
+    let sends = accepts.clone().send_compressed(Gzip);
+    for (what, grpc) in [("sends gzip", &sends), ("accepts gzip", &accepts)] {
         for bytes in [1, 10_000, 1_000_000, 1_600_000] {
             let request = Request::new(put("a", &"x".repeat(bytes)));
-            let answer = ask::<_, PbPutResponse>(grpc.clone(), puts, request).await;
+            let answer = call::<_, PbPutResponse>(grpc.clone(), puts, request).await;
             let answer = answer.map(|answer| (encoding(&answer), answer.into_inner()));
-            play.told(&format!("{who}: put of {bytes}"), answer);
+            run.record(&format!("{what}: put of {bytes}"), answer);
         }
         let answer =
-            ask::<_, PbRangeResponse>(grpc.clone(), reads, Request::new(range("a", ""))).await;
+            call::<_, PbRangeResponse>(grpc.clone(), reads, Request::new(range("a", ""))).await;
         let answer = answer.map(|answer| (encoding(&answer), answer.into_inner().kvs[0].version));
-        play.told(&format!("{who}: read"), answer);
+        run.record(&format!("{what}: read"), answer);
     }
-    // Small as it is sent, and large when it is read.
-    let bomb = Request::new(put("a", &"x".repeat(20_000_000)));
-    let answer = ask::<_, PbPutResponse>(speaks.clone(), puts, bomb).await;
-    play.note("bomb", answer.map(|_| ()).map_err(|status| status.code()));
-    // A service that has no code of etcd-client's.
-    play.grant("grant", 5, 60).await;
+    // Small when compressed, too large when decompressed.
+    let large = Request::new(put("a", &"x".repeat(20_000_000)));
+    let answer = call::<_, PbPutResponse>(sends.clone(), puts, large).await;
+    run.note("large when decompressed", answer.map(|_| ()).map_err(|status| status.code()));
+    // A service that etcd-client has no generated code for.
+    run.grant("grant", 5, 60).await;
     let lock = Request::new(LockRequest { name: b"m".to_vec(), lease: 5 });
-    let answer = ask::<_, LockResponse>(speaks.clone(), "/v3lockpb.Lock/Lock", lock).await;
-    play.told("lock", answer.map(|answer| (encoding(&answer), answer.into_inner())));
-    let mut strange = Request::new(put("a", "1"));
-    strange.metadata_mut().insert("grpc-encoding", MetadataValue::from_static("snappy"));
-    let answer = ask::<_, PbPutResponse>(listens, puts, strange).await;
-    play.note("strange", answer.map(|_| ()).map_err(|status| refusal(&status)));
-    watch(play, speaks).await;
+    let answer = call::<_, LockResponse>(sends.clone(), "/v3lockpb.Lock/Lock", lock).await;
+    run.record("lock", answer.map(|answer| (encoding(&answer), answer.into_inner())));
+    let mut unknown = Request::new(put("a", "1"));
+    unknown.metadata_mut().insert("grpc-encoding", MetadataValue::from_static("snappy"));
+    let answer = call::<_, PbPutResponse>(accepts, puts, unknown).await;
+    run.note("unknown compression", answer.map(|_| ()).map_err(|status| refusal(&status)));
+    watch(run, sends).await;
 }
 
-async fn watch(play: &mut Play, mut grpc: Grpc<Channel>) {
+async fn watch(run: &mut ScenarioRun, mut grpc: Grpc<Channel>) {
     let create = PbWatchRequest { request_union: Some(create!("a", start_revision: 2)) };
-    grpc.ready().await.expect("the server is there");
-    let saying = stream::iter([create]).chain(stream::pending());
+    grpc.ready().await.expect("the server is reachable");
+    let requests = stream::iter([create]).chain(stream::pending());
     let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
     let codec = ProstCodec::<_, PbWatchResponse>::default();
-    let talk = grpc.streaming(Request::new(saying), path, codec).await.expect("a watch stream");
-    play.note("watch", encoding(&talk));
-    let mut talk = talk.into_inner();
+    let stream = grpc.streaming(Request::new(requests), path, codec).await.expect("a watch stream");
+    run.note("watch", encoding(&stream));
+    let mut stream = stream.into_inner();
     for what in ["created", "events"] {
-        let told = talk.message().await.map(|told| told.map(|told| (told.created, told.events)));
-        let told = told.map(|told| told.map(|(created, events)| (created, events.len())));
-        play.told(what, told);
+        let message = stream.message().await;
+        let message =
+            message.map(|message| message.map(|message| (message.created, message.events.len())));
+        run.record(what, message);
     }
 }

@@ -1,4 +1,4 @@
-//! What a member says about itself, and to what nobody knows.
+//! Services that report the state of a member, and unknown services and methods.
 
 use coord_etcd_tests::bare::refusal;
 use etcd_client::proto::{
@@ -14,20 +14,20 @@ use etcd_client::proto::{
     PbStatusResponse, PbTxnOpRequest, PbTxnRequest,
 };
 
+use crate::http;
 use crate::kv::{delete, put, range};
-use crate::plain;
-use crate::play::Play;
+use crate::run::ScenarioRun;
 use crate::txn::op;
 
-pub(crate) async fn maintenance(play: &mut Play) {
+pub(crate) async fn maintenance(run: &mut ScenarioRun) {
     for value in ["1", "2", "3"] {
-        play.put("put", put("a", value)).await;
+        run.put("put", put("a", value)).await;
     }
-    play.compact("compact", 2, true).await;
+    run.compact("compact", 2, true).await;
     let path = "/etcdserverpb.Maintenance/Status";
-    let status: Result<PbStatusResponse, _> = play.ask(path, PbStatusRequest {}).await;
+    let status: Result<PbStatusResponse, _> = run.ask(path, PbStatusRequest {}).await;
     let status = status.map(|status| {
-        let header = status.header.expect("every answer has a header");
+        let header = status.header.expect("every response has a header");
         assert_eq!(status.leader, header.member_id);
         assert_eq!(status.raft_term, header.raft_term);
         let there = [
@@ -38,65 +38,65 @@ pub(crate) async fn maintenance(play: &mut Play) {
             status.raft_applied_index <= status.raft_index,
         ];
         let nothing = (status.is_learner, status.errors);
-        play.note("version", status.version.starts_with("3.5."));
+        run.note("version", status.version.starts_with("3.5."));
         (header, there, nothing)
     });
-    play.told("status", status);
+    run.record("status", status);
 
     let path = "/etcdserverpb.Maintenance/Hash";
-    let hash: Result<PbHashResponse, _> = play.ask(path, PbHashRequest {}).await;
-    play.told("hash", hash.map(|answer| answer.header));
+    let hash: Result<PbHashResponse, _> = run.ask(path, PbHashRequest {}).await;
+    run.record("hash", hash.map(|answer| answer.header));
     let path = "/etcdserverpb.Maintenance/HashKV";
     for revision in [-1, 0, 1, 2, 3, 4, 5] {
-        let hash: Result<PbHashKvResponse, _> = play.ask(path, PbHashKvRequest { revision }).await;
-        let told = |answer: PbHashKvResponse| {
+        let hash: Result<PbHashKvResponse, _> = run.ask(path, PbHashKvRequest { revision }).await;
+        let record = |answer: PbHashKvResponse| {
             (answer.header, answer.compact_revision, answer.hash_revision, answer.hash == 0)
         };
-        play.told(&format!("hash of revision {revision}"), hash.map(told));
+        run.record(&format!("hash of revision {revision}"), hash.map(record));
     }
     let path = "/etcdserverpb.Maintenance/Defragment";
-    play.call::<_, PbDefragmentResponse>("defragment", path, PbDefragmentRequest {}).await;
+    run.call::<_, PbDefragmentResponse>("defragment", path, PbDefragmentRequest {}).await;
     let path = "/etcdserverpb.Maintenance/MoveLeader";
     let to = |target_id| PbMoveLeaderRequest { target_id };
-    play.call::<_, PbMoveLeaderResponse>("another leader", path, to(12_345)).await;
-    play.call::<_, PbMoveLeaderResponse>("no leader", path, to(0)).await;
+    run.call::<_, PbMoveLeaderResponse>("another leader", path, to(12_345)).await;
+    run.call::<_, PbMoveLeaderResponse>("no leader", path, to(0)).await;
     let path = "/etcdserverpb.Maintenance/Status";
-    let status: PbStatusResponse = play.ask(path, PbStatusRequest {}).await.expect("as before");
+    let status: PbStatusResponse = run.ask(path, PbStatusRequest {}).await.expect("as before");
     let path = "/etcdserverpb.Maintenance/MoveLeader";
-    play.call::<_, PbMoveLeaderResponse>("the same leader", path, to(status.leader)).await;
+    run.call::<_, PbMoveLeaderResponse>("the same leader", path, to(status.leader)).await;
 }
 
-pub(crate) async fn cluster(play: &mut Play) {
+pub(crate) async fn cluster(run: &mut ScenarioRun) {
     let path = "/etcdserverpb.Cluster/MemberList";
     for linearizable in [true, false] {
         let list: Result<PbMemberListResponse, _> =
-            play.ask(path, PbMemberListRequest { linearizable }).await;
+            run.ask(path, PbMemberListRequest { linearizable }).await;
         let list = list.map(|mut list| {
-            let header = list.header.expect("every answer has a header");
+            let header = list.header.expect("every response has a header");
             for member in &mut list.members {
                 assert_eq!(member.id, header.member_id);
-                // Clients go there.
-                assert_eq!(member.client_ur_ls, [play.endpoint()]);
+                // Clients that discover endpoints connect to these URLs.
+                assert_eq!(member.client_ur_ls, [run.endpoint()]);
                 assert_eq!(member.peer_ur_ls.len(), 1);
                 assert!(!member.name.is_empty());
             }
             let learners: Vec<_> = list.members.iter().map(|member| member.is_learner).collect();
             (header, learners)
         });
-        play.told("members", list);
+        run.record("members", list);
     }
     let add = PbMemberAddRequest { peer_ur_ls: vec!["nowhere".to_owned()], is_learner: false };
     let path = "/etcdserverpb.Cluster/MemberAdd";
-    play.call::<_, PbMemberAddResponse>("add", path, add).await;
+    run.call::<_, PbMemberAddResponse>("add", path, add).await;
     let path = "/etcdserverpb.Cluster/MemberRemove";
-    play.call::<_, PbMemberRemoveResponse>("remove", path, PbMemberRemoveRequest { id: 12_345 })
+    run.call::<_, PbMemberRemoveResponse>("remove", path, PbMemberRemoveRequest { id: 12_345 })
         .await;
     let path = "/etcdserverpb.Cluster/MemberUpdate";
     let update =
         PbMemberUpdateRequest { id: 12_345, peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()] };
-    play.call::<_, PbMemberUpdateResponse>("update", path, update).await;
+    run.call::<_, PbMemberUpdateResponse>("update", path, update).await;
     let path = "/etcdserverpb.Cluster/MemberPromote";
-    play.call::<_, PbMemberPromoteResponse>("promote", path, PbMemberPromoteRequest { id: 12_345 })
+    run.call::<_, PbMemberPromoteResponse>("promote", path, PbMemberPromoteRequest { id: 12_345 })
         .await;
 }
 
@@ -110,46 +110,46 @@ struct AuthStatus {
     auth_revision: u64,
 }
 
-pub(crate) async fn logins(play: &mut Play) {
-    play.call::<_, AuthStatus>("status", "/etcdserverpb.Auth/AuthStatus", Anything {}).await;
-    let who = PbAuthenticateRequest { name: "root".into(), password: "x".into() };
+pub(crate) async fn auth(run: &mut ScenarioRun) {
+    run.call::<_, AuthStatus>("status", "/etcdserverpb.Auth/AuthStatus", AnyMessage {}).await;
+    let credentials = PbAuthenticateRequest { name: "root".into(), password: "x".into() };
     let path = "/etcdserverpb.Auth/Authenticate";
-    play.call::<_, PbAuthenticateResponse>("login", path, who).await;
+    run.call::<_, PbAuthenticateResponse>("authenticate", path, credentials).await;
     let path = "/etcdserverpb.Auth/AuthEnable";
-    play.call::<_, PbAuthEnableResponse>("enable", path, PbAuthEnableRequest {}).await;
+    run.call::<_, PbAuthEnableResponse>("enable", path, PbAuthEnableRequest {}).await;
     let path = "/etcdserverpb.Auth/AuthDisable";
-    play.call::<_, PbAuthDisableResponse>("disable", path, PbAuthDisableRequest {}).await;
+    run.call::<_, PbAuthDisableResponse>("disable", path, PbAuthDisableRequest {}).await;
     let path = "/etcdserverpb.Auth/UserList";
-    play.call::<_, PbAuthUserListResponse>("users", path, PbAuthUserListRequest {}).await;
+    run.call::<_, PbAuthUserListResponse>("users", path, PbAuthUserListRequest {}).await;
     let path = "/etcdserverpb.Auth/UserAdd";
     let user =
         PbAuthUserAddRequest { name: "a".into(), password: "b".into(), ..Default::default() };
-    play.call::<_, PbAuthUserAddResponse>("add a user", path, user).await;
+    run.call::<_, PbAuthUserAddResponse>("add a user", path, user).await;
     let path = "/etcdserverpb.Auth/RoleAdd";
     let role = PbAuthRoleAddRequest { name: "r".into() };
-    play.call::<_, PbAuthRoleAddResponse>("add a role", path, role).await;
+    run.call::<_, PbAuthRoleAddResponse>("add a role", path, role).await;
 }
 
-/// What an alarm lets be done, and what not.
-pub(crate) async fn alarms(play: &mut Play) {
+/// The calls that a raised alarm allows and rejects.
+pub(crate) async fn alarms(run: &mut ScenarioRun) {
     let path = "/etcdserverpb.Maintenance/Alarm";
     let alarm = |action, alarm| PbAlarmRequest { action, member_id: 0, alarm };
-    play.put("put", put("a", "1")).await;
-    play.grant("grant", 5, 60).await;
+    run.put("put", put("a", "1")).await;
+    run.grant("grant", 5, 60).await;
     for raised in [1, 2] {
         for action in [0, 2] {
             for kind in [0, 1, 2] {
-                play.call::<_, PbAlarmResponse>("none", path, alarm(action, kind)).await;
+                run.call::<_, PbAlarmResponse>("none", path, alarm(action, kind)).await;
             }
         }
-        play.call::<_, PbAlarmResponse>("raise", path, alarm(1, raised)).await;
-        play.call::<_, PbAlarmResponse>("raise, again", path, alarm(1, raised)).await;
+        run.call::<_, PbAlarmResponse>("raise", path, alarm(1, raised)).await;
+        run.call::<_, PbAlarmResponse>("raise, again", path, alarm(1, raised)).await;
         for kind in [0, 1, 2] {
-            play.call::<_, PbAlarmResponse>("list", path, alarm(0, kind)).await;
+            run.call::<_, PbAlarmResponse>("list", path, alarm(0, kind)).await;
         }
         let status = "/etcdserverpb.Maintenance/Status";
-        let status: Result<PbStatusResponse, _> = play.ask(status, PbStatusRequest {}).await;
-        play.told("status", status.map(|status| status.errors));
+        let status: Result<PbStatusResponse, _> = run.ask(status, PbStatusRequest {}).await;
+        run.record("status", status.map(|status| status.errors));
         for page in [
             "/health",
             "/health?exclude=NOSPACE",
@@ -159,23 +159,23 @@ pub(crate) async fn alarms(play: &mut Play) {
             "/readyz/data_corruption?verbose",
             "/readyz?exclude=data_corruption",
         ] {
-            plain::note(play, page).await;
+            http::note(run, page).await;
         }
-        play.range("read", range("a", "")).await;
-        play.put("put", put("a", "2")).await;
-        play.delete("delete", delete("b", "")).await;
-        play.grant("grant", 6, 60).await;
-        play.grant("grant, again", 5, 60).await;
-        play.compact("compact", 2, true).await;
-        play.txn("reads", steps([PbTxnOpRequest::RequestRange(range("a", ""))])).await;
-        play.txn("puts", steps([PbTxnOpRequest::RequestPut(put("a", "3"))])).await;
+        run.range("read", range("a", "")).await;
+        run.put("put", put("a", "2")).await;
+        run.delete("delete", delete("b", "")).await;
+        run.grant("grant", 6, 60).await;
+        run.grant("grant, again", 5, 60).await;
+        run.compact("compact", 2, true).await;
+        run.txn("reads", steps([PbTxnOpRequest::RequestRange(range("a", ""))])).await;
+        run.txn("puts", steps([PbTxnOpRequest::RequestPut(put("a", "3"))])).await;
         let deletes = PbTxnOpRequest::RequestDeleteRange(delete("b", ""));
-        play.txn("deletes", steps([deletes])).await;
-        play.txn("nothing", PbTxnRequest::default()).await;
-        play.call::<_, PbAlarmResponse>("disarm", path, alarm(2, raised)).await;
-        play.call::<_, PbAlarmResponse>("disarm, again", path, alarm(2, raised)).await;
-        play.put("as before", put("a", "4")).await;
-        plain::note(play, "/health").await;
+        run.txn("deletes", steps([deletes])).await;
+        run.txn("nothing", PbTxnRequest::default()).await;
+        run.call::<_, PbAlarmResponse>("disarm", path, alarm(2, raised)).await;
+        run.call::<_, PbAlarmResponse>("disarm, again", path, alarm(2, raised)).await;
+        run.put("as before", put("a", "4")).await;
+        http::note(run, "/health").await;
     }
 }
 
@@ -183,31 +183,31 @@ fn steps<const N: usize>(steps: [PbTxnOpRequest; N]) -> PbTxnRequest {
     PbTxnRequest { success: steps.map(op).into(), ..PbTxnRequest::default() }
 }
 
-/// What needs files, or other versions.
-pub(crate) async fn operations(play: &mut Play) {
+/// Operations that need files or other versions.
+pub(crate) async fn operations(run: &mut ScenarioRun) {
     let path = "/etcdserverpb.Maintenance/Snapshot";
-    let mut talk = play.talk::<PbSnapshotRequest, PbSnapshotResponse>(path).await;
-    talk.say(PbSnapshotRequest {});
-    talk.fall_silent();
-    let first = talk.next().await.expect("an answer");
-    play.told("snapshot", first.map(|first| first.is_some()));
+    let mut stream = run.talk::<PbSnapshotRequest, PbSnapshotResponse>(path).await;
+    stream.say(PbSnapshotRequest {});
+    stream.fall_silent();
+    let first = stream.next().await.expect("an answer");
+    run.record("snapshot", first.map(|first| first.is_some()));
     let path = "/etcdserverpb.Maintenance/Downgrade";
     for (what, action, version) in [
-        ("to nothing", 0, ""),
-        ("to nonsense", 0, "x"),
-        ("too far", 0, "3.1.0"),
-        ("further up", 0, "3.9.0"),
-        ("not under way", 2, ""),
+        ("empty version", 0, ""),
+        ("malformed version", 0, "x"),
+        ("too low", 0, "3.1.0"),
+        ("higher version", 0, "3.9.0"),
+        ("no downgrade in progress", 2, ""),
         ("unknown", 9, ""),
     ] {
         let request = PbDowngradeRequest { action, version: version.to_owned() };
-        play.call::<_, PbDowngradeResponse>(what, path, request).await;
+        run.call::<_, PbDowngradeResponse>(what, path, request).await;
     }
 }
 
-/// Any message: nothing of it is read.
+/// A message of any type: its fields are ignored.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Anything {}
+struct AnyMessage {}
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct HealthCheck {
@@ -221,20 +221,20 @@ struct Health {
     status: i32,
 }
 
-pub(crate) async fn health(play: &mut Play) {
-    for service in ["", "etcdserverpb.KV", "etcdserverpb.Watch", "etcdserverpb.Lease", "nobody"] {
+pub(crate) async fn health(run: &mut ScenarioRun) {
+    for service in ["", "etcdserverpb.KV", "etcdserverpb.Watch", "etcdserverpb.Lease", "unknown"] {
         let check = HealthCheck { service: service.to_owned() };
         let path = "/grpc.health.v1.Health/Check";
-        play.call::<_, Health>(service, path, check.clone()).await;
+        run.call::<_, Health>(service, path, check.clone()).await;
         let path = "/grpc.health.v1.Health/Watch";
-        let mut talk = play.talk::<HealthCheck, Health>(path).await;
-        talk.say(check);
-        talk.fall_silent();
-        play.next(service, &mut talk).await;
+        let mut stream = run.talk::<HealthCheck, Health>(path).await;
+        stream.say(check);
+        stream.fall_silent();
+        run.next(service, &mut stream).await;
     }
 }
 
-pub(crate) async fn unknown(play: &mut Play) {
+pub(crate) async fn unknown(run: &mut ScenarioRun) {
     for path in [
         "/etcdserverpb.KV/Nothing",
         "/etcdserverpb.KV/RangeStream",
@@ -251,24 +251,24 @@ pub(crate) async fn unknown(play: &mut Play) {
         "/grpc.health.v1.Health/List",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        "/nobody/Nothing",
-        "/nobody.Nowhere/Nothing/More",
-        "/nobody",
+        "/unknown/Nothing",
+        "/unknown.Nowhere/Nothing/More",
+        "/unknown",
         "/",
         "/etcdserverpb.kv/Range",
         "/a/b/c/d",
     ] {
-        let answer: Result<Anything, _> = play.ask(path, Anything {}).await;
-        play.told(path, answer);
+        let answer: Result<AnyMessage, _> = run.ask(path, AnyMessage {}).await;
+        run.record(path, answer);
     }
-    // Bytes that are no message of this kind.
+    // The bytes of another message type.
     #[derive(Clone, PartialEq, prost::Message)]
-    struct Nonsense {
+    struct WrongType {
         #[prost(int64, tag = "1")]
         key: i64,
     }
-    let answer: Result<Anything, _> = play.ask("/etcdserverpb.KV/Put", Nonsense { key: 5 }).await;
-    play.note("nonsense", answer.map_err(|status| refusal(&status)));
+    let answer: Result<AnyMessage, _> = run.ask("/etcdserverpb.KV/Put", WrongType { key: 5 }).await;
+    run.note("malformed", answer.map_err(|status| refusal(&status)));
     #[derive(Clone, PartialEq, prost::Message)]
     struct Newer {
         #[prost(bytes, tag = "1")]
@@ -277,6 +277,6 @@ pub(crate) async fn unknown(play: &mut Play) {
         later: String,
     }
     let newer = Newer { key: b"a".to_vec(), later: "more".to_owned() };
-    let answer: Result<Anything, _> = play.ask("/etcdserverpb.KV/Put", newer).await;
-    play.note("a field that nobody knows", answer.map_err(|status| refusal(&status)));
+    let answer: Result<AnyMessage, _> = run.ask("/etcdserverpb.KV/Put", newer).await;
+    run.note("unknown field", answer.map_err(|status| refusal(&status)));
 }

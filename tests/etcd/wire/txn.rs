@@ -1,4 +1,4 @@
-//! Transactions.
+//! Transactions: compares, branches, nesting, rejections.
 
 use etcd_client::proto::{
     PbCompare, PbPutRequest, PbRangeRequest, PbTargetUnion, PbTxnOpRequest, PbTxnRequest,
@@ -6,9 +6,9 @@ use etcd_client::proto::{
 };
 
 use crate::kv::{delete, put, range};
-use crate::play::Play;
+use crate::run::ScenarioRun;
 
-impl Play {
+impl ScenarioRun {
     pub(crate) async fn txn(&mut self, what: &str, txn: PbTxnRequest) {
         self.call::<_, PbTxnResponse>(what, "/etcdserverpb.KV/Txn", txn).await;
     }
@@ -59,11 +59,11 @@ fn when(compare: PbCompare) -> PbTxnRequest {
     PbTxnRequest { compare: vec![compare], ..PbTxnRequest::default() }
 }
 
-pub(crate) async fn compares(play: &mut Play) {
-    play.grant("grant", 7, 60).await;
-    play.put("put", PbPutRequest { lease: 7, ..put("a", "1") }).await;
-    play.put("put", put("a", "2")).await;
-    play.put("put", PbPutRequest { lease: 7, ..put("b", "2") }).await;
+pub(crate) async fn compares(run: &mut ScenarioRun) {
+    run.grant("grant", 7, 60).await;
+    run.put("put", PbPutRequest { lease: 7, ..put("a", "1") }).await;
+    run.put("put", put("a", "2")).await;
+    run.put("put", PbPutRequest { lease: 7, ..put("b", "2") }).await;
     let operands: [fn(i64) -> PbTargetUnion; 5] = [
         PbTargetUnion::Version,
         PbTargetUnion::CreateRevision,
@@ -76,81 +76,82 @@ pub(crate) async fn compares(play: &mut Play) {
     {
         for target in 0..5 {
             let operand = operands[usize::try_from(target).expect("a target")];
-            // Results that etcd does not know are taken to hold.
+            // etcd treats unknown operators as true.
             for result in 0..5 {
                 for n in [0, 1, 2, 3, 4, 7] {
                     let compare = compare(key, end, target, Some(operand(n)));
-                    play.txn("compare", when(PbCompare { result, ..compare })).await;
+                    run.txn("compare", when(PbCompare { result, ..compare })).await;
                 }
                 let left_out = compare(key, end, target, None);
-                play.txn("no operand", when(PbCompare { result, ..left_out })).await;
+                run.txn("no operand", when(PbCompare { result, ..left_out })).await;
                 let other = operands[usize::try_from((target + 1) % 5).expect("a target")](2);
                 let mistaken = compare(key, end, target, Some(other));
-                play.txn("another operand", when(PbCompare { result, ..mistaken })).await;
+                run.txn("another operand", when(PbCompare { result, ..mistaken })).await;
             }
         }
         for result in 0..5 {
             let unknown = compare(key, end, 9, Some(PbTargetUnion::Version(1)));
-            play.txn("unknown target", when(PbCompare { result, ..unknown })).await;
+            run.txn("unknown target", when(PbCompare { result, ..unknown })).await;
         }
     }
-    play.txn("no key", when(compare("", "", 0, None))).await;
-    play.txn("no key but an end", when(compare("", "b", 0, None))).await;
+    run.txn("no key", when(compare("", "", 0, None))).await;
+    run.txn("no key but an end", when(compare("", "b", 0, None))).await;
     let mut two = when(compare("a", "", 0, Some(PbTargetUnion::Version(2))));
-    play.txn("holds", two.clone()).await;
+    run.txn("compare holds", two.clone()).await;
     two.compare.push(compare("b", "", 0, Some(PbTargetUnion::Version(2))));
-    play.txn("both have to", two).await;
+    run.txn("both compares hold", two).await;
 }
 
-pub(crate) async fn steps(play: &mut Play) {
-    play.txn("nothing", PbTxnRequest::default()).await;
-    play.txn("reads", then([gets("a", ""), gets("a", "\0")])).await;
-    play.txn("deletes nothing", then([gets("a", ""), deletes("a", "")])).await;
-    play.txn(
+pub(crate) async fn steps(run: &mut ScenarioRun) {
+    run.txn("nothing", PbTxnRequest::default()).await;
+    run.txn("reads", then([gets("a", ""), gets("a", "\0")])).await;
+    run.txn("deletes nothing", then([gets("a", ""), deletes("a", "")])).await;
+    run.txn(
         "puts",
         then([gets("a", "\0"), puts("a"), gets("a", "\0"), puts("b"), gets("a", "\0")]),
     )
     .await;
-    play.txn("deletes", then([deletes("a", ""), gets("a", "\0"), puts("c"), deletes("b", "c")]))
+    run.txn("deletes", then([deletes("a", ""), gets("a", "\0"), puts("c"), deletes("b", "c")]))
         .await;
     let fails = compare("c", "", 0, Some(PbTargetUnion::Version(9)));
     let else_too =
         PbTxnRequest { compare: vec![fails], ..both([puts("d")], [gets("c", ""), puts("e")]) };
-    play.txn("else", else_too.clone()).await;
-    play.txn("nested", then([nested(else_too.clone())])).await;
-    // A compare inside looks at what was there before, a read at what is there now.
+    run.txn("failure branch", else_too.clone()).await;
+    run.txn("nested", then([nested(else_too.clone())])).await;
+    // A nested compare sees the state before the transaction, a range sees earlier operations.
     let was = compare("f", "", 0, Some(PbTargetUnion::Version(0)));
     let inside =
         PbTxnRequest { compare: vec![was], ..both([gets("f", ""), puts("g")], [puts("h")]) };
     let deep = nested(then([nested(PbTxnRequest::default()), nested(inside), gets("f", "\0")]));
-    play.txn("deeply nested", then([puts("f"), deep, gets("f", "\0")])).await;
+    run.txn("deeply nested", then([puts("f"), deep, gets("f", "\0")])).await;
     let sorted = PbRangeRequest { sort_order: 2, limit: 2, ..range("\0", "\0") };
-    play.txn("sorted", then([op(PbTxnOpRequest::RequestRange(sorted))])).await;
+    run.txn("sorted", then([op(PbTxnOpRequest::RequestRange(sorted))])).await;
     let count = PbRangeRequest { count_only: true, ..range("\0", "\0") };
-    play.txn("counted", then([op(PbTxnOpRequest::RequestRange(count))])).await;
+    run.txn("counted", then([op(PbTxnOpRequest::RequestRange(count))])).await;
     let serializable = PbRangeRequest { serializable: true, ..range("\0", "\0") };
-    play.txn("serializable", then([op(PbTxnOpRequest::RequestRange(serializable))])).await;
+    run.txn("serializable", then([op(PbTxnOpRequest::RequestRange(serializable))])).await;
 }
 
-pub(crate) async fn refusals(play: &mut Play) {
-    play.put("put", put("a", "1")).await;
-    let silent = PbTxnRequestOp { request: None };
-    play.txn("a step that says nothing", then([silent.clone()])).await;
-    play.txn("else too", both([], [silent])).await;
-    play.txn("put without a key", then([puts("")])).await;
-    play.txn("read without a key", both([], [gets("", "")])).await;
-    play.txn("delete without a key", then([deletes("", "")])).await;
+pub(crate) async fn rejections(run: &mut ScenarioRun) {
+    run.put("put", put("a", "1")).await;
+    let empty = PbTxnRequestOp { request: None };
+    run.txn("operation without content", then([empty.clone()])).await;
+    run.txn("failure branch", both([], [empty])).await;
+    run.txn("put without a key", then([puts("")])).await;
+    run.txn("read without a key", both([], [gets("", "")])).await;
+    run.txn("delete without a key", then([deletes("", "")])).await;
     let keep = |key, value| PbPutRequest { ignore_value: true, ..put(key, value) };
     let step = |request| then([puts("z"), op(PbTxnOpRequest::RequestPut(request))]);
-    play.txn("keep and give", step(keep("a", "1"))).await;
-    play.txn("keep what is not there", step(keep("x", ""))).await;
-    play.txn(
-        "keep the lease and give one",
+    run.txn("ignore_value with a value", step(keep("a", "1"))).await;
+    run.txn("ignore_value of a missing key", step(keep("x", ""))).await;
+    run.txn(
+        "ignore_lease with a lease",
         step(PbPutRequest { ignore_lease: true, lease: 3, ..put("a", "") }),
     )
     .await;
-    play.txn("a lease that is not there", step(PbPutRequest { lease: 3, ..put("a", "") })).await;
-    play.txn("neither key nor lease", step(PbPutRequest { lease: 3, ..keep("x", "") })).await;
+    run.txn("missing lease", step(PbPutRequest { lease: 3, ..put("a", "") })).await;
+    run.txn("missing key and missing lease", step(PbPutRequest { lease: 3, ..keep("x", "") }))
+        .await;
     let many = |n: usize| (0..n).map(|n| puts(&format!("k{n}"))).collect::<Vec<_>>();
     let compares = |n| vec![compare("a", "", 0, None); n];
     let sized = |compare, success, failure| PbTxnRequest {
@@ -159,7 +160,7 @@ pub(crate) async fn refusals(play: &mut Play) {
         failure: many(failure),
     };
     for (compare, success, failure) in [(128, 128, 128), (129, 0, 0), (0, 129, 0), (0, 0, 129)] {
-        play.txn("many", sized(compare, success, failure)).await;
+        run.txn("many", sized(compare, success, failure)).await;
     }
     let within = |outer: usize, inner| {
         let mut txn = sized(0, outer, 0);
@@ -180,21 +181,21 @@ pub(crate) async fn refusals(play: &mut Play) {
         txn
     };
     for (outer, inner) in [(127, 0), (127, 1), (64, 63), (64, 64), (63, 65), (126, 1), (126, 2)] {
-        play.txn("many within", within(outer, inner)).await;
+        run.txn("many within", within(outer, inner)).await;
     }
     let within_compare =
         then([nested(PbTxnRequest { compare: compares(128), ..PbTxnRequest::default() })]);
-    play.txn("many compares within", within_compare).await;
-    play.txn(
+    run.txn("many compares within", within_compare).await;
+    run.txn(
         "no key, and too many",
         PbTxnRequest { compare: vec![compare("", "", 0, None)], ..sized(0, 129, 0) },
     )
     .await;
-    play.txn("no key, twice the same", then([gets("", ""), puts("a"), puts("a")])).await;
-    play.range("nothing of it was done", range("z", "")).await;
+    run.txn("no key, twice the same", then([gets("", ""), puts("a"), puts("a")])).await;
+    run.range("no operation was applied", range("z", "")).await;
 }
 
-pub(crate) async fn duplicates(play: &mut Play) {
+pub(crate) async fn duplicates(run: &mut ScenarioRun) {
     let in_one =
         |steps: Vec<PbTxnRequestOp>| PbTxnRequest { success: steps, ..PbTxnRequest::default() };
     let child = |steps: Vec<PbTxnRequestOp>| nested(in_one(steps));
@@ -214,45 +215,45 @@ pub(crate) async fn duplicates(play: &mut Play) {
         ("children put put", vec![child(vec![p()]), child(vec![p()])]),
         ("children put delete", vec![child(vec![p()]), child(vec![d()])]),
         ("children delete put", vec![child(vec![d()]), child(vec![p()])]),
-        ("child then and else", vec![nested(both([p()], [p()]))]),
-        ("child then put else delete", vec![nested(both([p()], [d()]))]),
+        ("child: success and failure", vec![nested(both([p()], [p()]))]),
+        ("child: success put, failure delete", vec![nested(both([p()], [d()]))]),
         ("read and put", vec![gets("k", ""), p(), gets("k", "")]),
     ] {
-        play.txn(what, in_one(steps.clone())).await;
+        run.txn(what, in_one(steps.clone())).await;
         let other = PbTxnRequest { failure: steps, ..PbTxnRequest::default() };
-        play.txn("in the branch not taken", other).await;
+        run.txn("in the branch that is not taken", other).await;
     }
-    play.txn("then and else", both([p()], [p(), puts("l")])).await;
+    run.txn("success and failure", both([p()], [p(), puts("l")])).await;
 }
 
-pub(crate) async fn history(play: &mut Play) {
+pub(crate) async fn history(run: &mut ScenarioRun) {
     for value in ["1", "2", "3"] {
-        play.put("put", put("a", value)).await;
+        run.put("put", put("a", value)).await;
     }
     let at =
         |revision| op(PbTxnOpRequest::RequestRange(PbRangeRequest { revision, ..range("a", "") }));
     for compacted in [0, 3] {
-        play.compact("compact", compacted, true).await;
+        run.compact("compact", compacted, true).await;
         for revision in [-2, -1, 0, 1, 2, 3, 4, 5, 6] {
-            play.txn("read", then([at(revision)])).await;
-            play.txn("nested", then([nested(then([at(revision)]))])).await;
+            run.txn("read", then([at(revision)])).await;
+            run.txn("nested", then([nested(then([at(revision)]))])).await;
         }
     }
-    play.txn("put and read now", then([puts("a"), at(5)])).await;
-    play.txn("put and read then", then([puts("a"), at(4)])).await;
-    play.txn("put and read the past", then([puts("a"), at(1)])).await;
+    run.txn("put and read its own revision", then([puts("a"), at(5)])).await;
+    run.txn("put and read the revision before", then([puts("a"), at(4)])).await;
+    run.txn("put and read a past revision", then([puts("a"), at(1)])).await;
     let missing =
         op(PbTxnOpRequest::RequestPut(PbPutRequest { ignore_value: true, ..put("x", "") }));
-    play.txn("two faults", then([at(1), missing])).await;
-    play.range("all", range("\0", "\0")).await;
+    run.txn("two errors", then([at(1), missing])).await;
+    run.range("all", range("\0", "\0")).await;
 }
 
-/// Nested as deep as our client can read the answer.
-pub(crate) async fn depths(play: &mut Play) {
+/// Nested as deeply as the raw client can decode the response.
+pub(crate) async fn depths(run: &mut ScenarioRun) {
     let deep = |depth| (0..depth).fold(then([puts("a")]), |txn, _| then([nested(txn)]));
     for depth in [10, 40, 49] {
-        play.txn("deep", deep(depth)).await;
-        play.range("done", range("a", "")).await;
+        run.txn("nested", deep(depth)).await;
+        run.range("done", range("a", "")).await;
     }
-    play.txn("too deep", deep(50)).await;
+    run.txn("nested too deep", deep(50)).await;
 }

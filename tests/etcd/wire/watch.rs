@@ -1,51 +1,51 @@
-//! What is said on a watch stream, and what is answered, apart from events.
+//! Requests and responses on a watch stream, apart from events.
 
 use crate::kv::{delete, put};
-use crate::play::Play;
+use crate::run::ScenarioRun;
 use coord_etcd_tests::create;
 
-pub(crate) async fn ids(play: &mut Play) {
-    let mut talk = play.watch().await;
+pub(crate) async fn ids(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
     for (what, id) in [
-        ("of the server's choice", 0),
-        ("of our own", 7),
+        ("server's id", 0),
+        ("client's id", 7),
         ("taken", 7),
         ("negative", -5),
         ("minus one", -1),
         ("minus one, taken", -1),
         ("the next", 1),
-        ("the one after", 2),
+        ("the next but one", 2),
         ("after those that are taken", 0),
         ("taken by the server", 3),
         ("the greatest", i64::MAX),
         ("the least", i64::MIN),
     ] {
-        talk.union(create!("a", watch_id: id));
-        play.next(what, &mut talk).await;
+        stream.union(create!("a", watch_id: id));
+        run.next(what, &mut stream).await;
     }
     for id in [0, 7, -5] {
-        talk.cancel(id);
-        play.next("cancel", &mut talk).await;
+        stream.cancel(id);
+        run.next("cancel", &mut stream).await;
     }
-    // To these nothing is said, as what comes next shows.
+    // There is no response to these, as the next response shows.
     for id in [0, 7, 99, -2] {
-        talk.cancel(id);
+        stream.cancel(id);
     }
     for id in [0, 7, -5, 0] {
-        talk.union(create!("a", watch_id: id));
-        play.next("an id that was free again", &mut talk).await;
+        stream.union(create!("a", watch_id: id));
+        run.next("a freed id", &mut stream).await;
     }
-    // Another stream has ids of its own.
-    let mut other = play.watch().await;
+    // Every stream has its own ids.
+    let mut other = run.watch().await;
     other.union(create!("a"));
-    play.next("another stream", &mut other).await;
+    run.next("another stream", &mut other).await;
     other.union(create!("a", watch_id: 7));
-    play.next("another stream, of our own", &mut other).await;
+    run.next("another stream, client's id", &mut other).await;
 }
 
-pub(crate) async fn refusals(play: &mut Play) {
-    play.put("put", put("a", "1")).await;
-    let mut talk = play.watch().await;
+pub(crate) async fn rejections(run: &mut ScenarioRun) {
+    run.put("put", put("a", "1")).await;
+    let mut stream = run.watch().await;
     for (what, request) in [
         ("backwards", create!("b", range_end: b"a".to_vec())),
         ("the same", create!("b", range_end: b"b".to_vec())),
@@ -57,191 +57,191 @@ pub(crate) async fn refusals(play: &mut Play) {
         ("no key", create!("")),
         ("no key, but an end", create!("", range_end: b"z".to_vec())),
         ("everything", create!("\0", range_end: b"\0".to_vec())),
-        ("a filter that nobody knows", create!("a", filters: vec![5, 0])),
+        ("unknown filter", create!("a", filters: vec![5, 0])),
         ("no id was used up", create!("a")),
     ] {
-        talk.union(request);
-        play.next(what, &mut talk).await;
+        stream.union(request);
+        run.next(what, &mut stream).await;
     }
-    // What says nothing is passed over.
-    talk.say(etcd_client::proto::PbWatchRequest { request_union: None });
-    talk.union(create!("a"));
-    play.next("after silence", &mut talk).await;
-    // etcd 3.4 takes these for watches, and some time later has more to say about them.
+    // A request without content is ignored.
+    stream.say(etcd_client::proto::PbWatchRequest { request_union: None });
+    stream.union(create!("a"));
+    run.next("after an empty request", &mut stream).await;
+    // etcd 3.4 creates these watches, and cancels them later.
     for (what, request) in [
         ("a negative start", create!("a", start_revision: -1, watch_id: 20)),
         ("the least start", create!("a", start_revision: i64::MIN, watch_id: 21)),
         ("negative and backwards", create!("b", range_end: b"a".to_vec(), start_revision: -1)),
         ("taken and negative", create!("b", start_revision: -1, watch_id: 5)),
     ] {
-        let mut talk = play.watch().await;
-        talk.union(create!("b", watch_id: 5));
-        play.next("the id is taken", &mut talk).await;
-        talk.union(request);
-        play.next(what, &mut talk).await;
+        let mut stream = run.watch().await;
+        stream.union(create!("b", watch_id: 5));
+        run.next("the id is taken", &mut stream).await;
+        stream.union(request);
+        run.next(what, &mut stream).await;
     }
 }
 
-pub(crate) async fn starts(play: &mut Play) {
+pub(crate) async fn starts(run: &mut ScenarioRun) {
     for value in ["1", "2", "3", "4"] {
-        play.put("put", put("a", value)).await;
+        run.put("put", put("a", value)).await;
     }
-    play.delete("delete", delete("a", "")).await;
-    play.compact("compact", 3, true).await;
-    let mut talk = play.watch().await;
+    run.delete("delete", delete("a", "")).await;
+    run.compact("compact", 3, true).await;
+    let mut stream = run.watch().await;
     for start in [1, 2] {
-        talk.union(create!("a", start_revision: start));
-        play.next("compacted: created", &mut talk).await;
-        play.next("compacted: cancelled", &mut talk).await;
+        stream.union(create!("a", start_revision: start));
+        run.next("compacted: created", &mut stream).await;
+        run.next("compacted: cancelled", &mut stream).await;
     }
-    talk.union(create!("a", start_revision: 1, watch_id: 9));
-    play.next("compacted, own id: created", &mut talk).await;
-    play.next("compacted, own id: cancelled", &mut talk).await;
-    talk.union(create!("a", watch_id: 9));
-    play.next("its id is taken", &mut talk).await;
-    talk.cancel(9);
-    play.next("cancel", &mut talk).await;
-    talk.union(create!("a", watch_id: 9));
-    play.next("its id is free", &mut talk).await;
-    talk.cancel(9);
-    play.next("cancel", &mut talk).await;
+    stream.union(create!("a", start_revision: 1, watch_id: 9));
+    run.next("compacted, own id: created", &mut stream).await;
+    run.next("compacted, own id: cancelled", &mut stream).await;
+    stream.union(create!("a", watch_id: 9));
+    run.next("its id is taken", &mut stream).await;
+    stream.cancel(9);
+    run.next("cancel", &mut stream).await;
+    stream.union(create!("a", watch_id: 9));
+    run.next("its id is free", &mut stream).await;
+    stream.cancel(9);
+    run.next("cancel", &mut stream).await;
 
-    for (what, start) in [("tomorrow", 8), ("next", 7)] {
-        talk.union(create!("b", start_revision: start));
-        play.next(what, &mut talk).await;
+    for (what, start) in [("future start", 8), ("next", 7)] {
+        stream.union(create!("b", start_revision: start));
+        run.next(what, &mut stream).await;
     }
-    play.put("put", put("b", "1")).await;
-    play.next("the next", &mut talk).await;
-    play.put("put", put("b", "2")).await;
-    let mut two = [talk.next().await, talk.next().await]
-        .map(|next| next.expect("both hear it").expect("no error").expect("the stream goes on"));
+    run.put("put", put("b", "1")).await;
+    run.next("the next", &mut stream).await;
+    run.put("put", put("b", "2")).await;
+    let mut two = [stream.next().await, stream.next().await]
+        .map(|next| next.expect("both receive it").expect("no error").expect("the stream is open"));
     two.sort_by_key(|message| message.watch_id);
-    play.note("both", two);
+    run.note("both", two);
 }
 
-pub(crate) async fn cancels(play: &mut Play) {
-    let mut talk = play.watch().await;
+pub(crate) async fn cancels(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
     for key in ["a", "b", "a"] {
-        talk.union(create!(key));
-        play.next("create", &mut talk).await;
+        stream.union(create!(key));
+        run.next("create", &mut stream).await;
     }
-    play.put("put", put("b", "1")).await;
-    play.next("event", &mut talk).await;
-    talk.cancel(1);
-    play.next("cancel", &mut talk).await;
-    talk.cancel(2);
-    play.next("cancel", &mut talk).await;
-    play.put("put", put("b", "2")).await;
-    play.put("put", put("a", "2")).await;
-    play.next("one is left", &mut talk).await;
-    talk.cancel(0);
-    play.next("cancel", &mut talk).await;
-    talk.union(create!("c"));
-    play.next("the stream is still there", &mut talk).await;
+    run.put("put", put("b", "1")).await;
+    run.next("event", &mut stream).await;
+    stream.cancel(1);
+    run.next("cancel", &mut stream).await;
+    stream.cancel(2);
+    run.next("cancel", &mut stream).await;
+    run.put("put", put("b", "2")).await;
+    run.put("put", put("a", "2")).await;
+    run.next("event of the remaining watch", &mut stream).await;
+    stream.cancel(0);
+    run.next("cancel", &mut stream).await;
+    stream.union(create!("c"));
+    run.next("the stream is still open", &mut stream).await;
 }
 
-pub(crate) async fn nobodys_bookmarks(play: &mut Play) {
-    let mut talk = play.watch().await;
-    talk.union(create!("a"));
-    play.next("create", &mut talk).await;
-    talk.cancel(0);
-    play.next("cancel", &mut talk).await;
-    talk.progress();
-    talk.union(create!("b"));
-    play.next("a bookmark for nobody is not told", &mut talk).await;
+pub(crate) async fn progress_without_watches(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
+    stream.union(create!("a"));
+    run.next("create", &mut stream).await;
+    stream.cancel(0);
+    run.next("cancel", &mut stream).await;
+    stream.progress();
+    stream.union(create!("b"));
+    run.next("no progress without watches", &mut stream).await;
 }
 
-/// A bookmark says nothing of a watch that is created after it was asked for, and comes if the
-/// watches it was asked for are cancelled after that. The order is left to chance by etcd.
-pub(crate) async fn hasty_bookmarks(play: &mut Play) {
+/// A progress request does not wait for a watch that is created after it, and is answered even if
+/// its watches are cancelled after it. etcd sends the responses in any order.
+pub(crate) async fn progress_before_other_requests(run: &mut ScenarioRun) {
     for value in ["1", "2", "3"] {
-        play.put("put", put("a", value)).await;
+        run.put("put", put("a", value)).await;
     }
-    play.compact("compact", 3, true).await;
+    run.compact("compact", 3, true).await;
     for (what, start, count) in [("the future", 100, 2), ("what is compacted", 2, 3)] {
-        let mut talk = play.watch().await;
-        talk.union(create!("a"));
-        play.next("create", &mut talk).await;
-        talk.progress();
-        talk.union(create!("a", start_revision: start));
-        play.next_in_any_order(what, &mut talk, count).await;
+        let mut stream = run.watch().await;
+        stream.union(create!("a"));
+        run.next("create", &mut stream).await;
+        stream.progress();
+        stream.union(create!("a", start_revision: start));
+        run.next_in_any_order(what, &mut stream, count).await;
     }
-    let mut talk = play.watch().await;
-    talk.union(create!("a"));
-    play.next("create", &mut talk).await;
-    talk.progress();
-    talk.cancel(0);
-    play.next_in_any_order("and cancel", &mut talk, 2).await;
+    let mut stream = run.watch().await;
+    stream.union(create!("a"));
+    run.next("create", &mut stream).await;
+    stream.progress();
+    stream.cancel(0);
+    run.next_in_any_order("and cancel", &mut stream, 2).await;
 }
 
-pub(crate) async fn bookmarks(play: &mut Play) {
-    let mut talk = play.watch().await;
-    talk.union(create!("a"));
-    play.next("create", &mut talk).await;
-    talk.progress();
-    play.next("bookmark", &mut talk).await;
-    play.put("put elsewhere", put("x", "1")).await;
-    talk.progress();
-    play.next("bookmark, further on", &mut talk).await;
+pub(crate) async fn progress(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
+    stream.union(create!("a"));
+    run.next("create", &mut stream).await;
+    stream.progress();
+    run.next("progress", &mut stream).await;
+    run.put("put elsewhere", put("x", "1")).await;
+    stream.progress();
+    run.next("progress at a later revision", &mut stream).await;
     for _ in 0..3 {
-        talk.progress();
+        stream.progress();
     }
     for _ in 0..3 {
-        play.next("one of three", &mut talk).await;
+        run.next("one of three", &mut stream).await;
     }
-    talk.union(create!("b"));
-    play.next("create", &mut talk).await;
-    talk.progress();
-    play.next("bookmark of two", &mut talk).await;
-    play.put("put", put("b", "1")).await;
-    play.next("event", &mut talk).await;
-    talk.progress();
-    play.next("bookmark after the event", &mut talk).await;
+    stream.union(create!("b"));
+    run.next("create", &mut stream).await;
+    stream.progress();
+    run.next("progress of two watches", &mut stream).await;
+    run.put("put", put("b", "1")).await;
+    run.next("event", &mut stream).await;
+    stream.progress();
+    run.next("progress after the event", &mut stream).await;
 }
 
-/// One that waits for the future keeps all bookmarks away.
-pub(crate) async fn late_bookmarks(play: &mut Play) {
-    let mut talk = play.watch().await;
+/// A watch with a future start prevents progress responses.
+pub(crate) async fn progress_after_future_watch(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
     for start_revision in [0, 5] {
-        talk.union(create!("a", start_revision: start_revision));
-        play.next("create", &mut talk).await;
+        stream.union(create!("a", start_revision: start_revision));
+        run.next("create", &mut stream).await;
     }
-    talk.progress();
-    talk.cancel(1);
-    play.next("cancel instead of a bookmark", &mut talk).await;
-    talk.progress();
-    play.next("bookmark", &mut talk).await;
+    stream.progress();
+    stream.cancel(1);
+    run.next("cancel, without progress before", &mut stream).await;
+    stream.progress();
+    run.next("progress", &mut stream).await;
 }
 
-/// What was asked for in vain is not made up for.
-pub(crate) async fn vain_bookmarks(play: &mut Play) {
-    let mut talk = play.watch().await;
+/// Progress requests that were not answered are not answered later.
+pub(crate) async fn progress_during_future_watch(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
     for start_revision in [0, 5] {
-        talk.union(create!("a", start_revision: start_revision));
-        play.next("create", &mut talk).await;
+        stream.union(create!("a", start_revision: start_revision));
+        run.next("create", &mut stream).await;
     }
-    talk.progress();
-    talk.progress();
-    talk.union(create!("b"));
-    play.next("create", &mut talk).await;
+    stream.progress();
+    stream.progress();
+    stream.union(create!("b"));
+    run.next("create", &mut stream).await;
     for value in ["1", "2", "3", "4"] {
-        play.put("put elsewhere", put("x", value)).await;
+        run.put("put elsewhere", put("x", value)).await;
     }
-    talk.progress();
-    play.next("bookmark when the future is there", &mut talk).await;
-    talk.union(create!("c"));
-    play.next("and no other", &mut talk).await;
+    stream.progress();
+    run.next("progress once the future revision exists", &mut stream).await;
+    stream.union(create!("c"));
+    run.next("no second progress", &mut stream).await;
 }
 
-pub(crate) async fn half_closed(play: &mut Play) {
-    let mut talk = play.watch().await;
-    talk.union(create!("a"));
-    play.next("create", &mut talk).await;
-    talk.union(create!("b"));
-    talk.fall_silent();
-    play.next("create and be silent", &mut talk).await;
-    play.put("put", put("a", "1")).await;
-    play.next("event", &mut talk).await;
-    play.put("put", put("b", "1")).await;
-    play.next("event", &mut talk).await;
+pub(crate) async fn half_closed(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
+    stream.union(create!("a"));
+    run.next("create", &mut stream).await;
+    stream.union(create!("b"));
+    stream.fall_silent();
+    run.next("create, then close the client's side", &mut stream).await;
+    run.put("put", put("a", "1")).await;
+    run.next("event", &mut stream).await;
+    run.put("put", put("b", "1")).await;
+    run.next("event", &mut stream).await;
 }

@@ -1,4 +1,4 @@
-//! The events that watches bring.
+//! Events on watch streams.
 
 use coord_etcd_tests::create;
 use etcd_client::proto::{
@@ -7,173 +7,173 @@ use etcd_client::proto::{
 use tokio::time::{Duration, sleep};
 
 use crate::kv::{delete, put};
-use crate::play::{Play, WatchTalk};
+use crate::run::{ScenarioRun, WatchTalk};
 use crate::txn::op;
 
-impl Play {
-    /// Events of the past, however they are grouped into messages, until there are so many.
-    async fn history(&mut self, what: &str, talk: &mut WatchTalk, count: usize) {
+impl ScenarioRun {
+    /// Records the next `count` events, however they are grouped into messages.
+    async fn history(&mut self, what: &str, stream: &mut WatchTalk, count: usize) {
         let mut events = Vec::new();
         while events.len() < count {
-            let message = talk.next().await.unwrap_or_else(|| panic!("{what}: {events:?}"));
-            let message: PbWatchResponse = message.expect("no error").expect("the stream goes on");
+            let message = stream.next().await.unwrap_or_else(|| panic!("{what}: {events:?}"));
+            let message: PbWatchResponse = message.expect("no error").expect("the stream is open");
             events.extend(message.events.into_iter().map(|event| (message.watch_id, event)));
         }
         self.note(what, events);
     }
 }
 
-pub(crate) async fn events(play: &mut Play) {
-    let mut talk = play.watch().await;
-    talk.union(create!("a", range_end: b"c".to_vec()));
-    play.next("create", &mut talk).await;
-    play.grant("grant", 5, 60).await;
+pub(crate) async fn events(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
+    stream.union(create!("a", range_end: b"c".to_vec()));
+    run.next("create", &mut stream).await;
+    run.grant("grant", 5, 60).await;
     for (key, value) in [("a", "1"), ("a", "1"), ("b", "2")] {
-        play.put("put", put(key, value)).await;
-        play.next("event", &mut talk).await;
+        run.put("put", put(key, value)).await;
+        run.next("event", &mut stream).await;
     }
-    play.put("put elsewhere", put("c", "1")).await;
+    run.put("put elsewhere", put("c", "1")).await;
     let leased = etcd_client::proto::PbPutRequest { lease: 5, ..put("a", "3") };
-    play.put("put on a lease", leased).await;
-    play.next("event", &mut talk).await;
-    play.delete("delete", delete("a", "")).await;
-    play.next("event", &mut talk).await;
-    play.delete("delete nothing", delete("a", "")).await;
+    run.put("put on a lease", leased).await;
+    run.next("event", &mut stream).await;
+    run.delete("delete", delete("a", "")).await;
+    run.next("event", &mut stream).await;
+    run.delete("delete nothing", delete("a", "")).await;
     let steps = ["bb", "ba", "z"].map(|key| op(PbTxnOpRequest::RequestPut(put(key, "1"))));
     let delete_b = op(PbTxnOpRequest::RequestDeleteRange(delete("b", "ba")));
     let success = steps.into_iter().chain([delete_b]).collect();
-    play.txn("txn", PbTxnRequest { success, ..PbTxnRequest::default() }).await;
-    play.next("events of one revision", &mut talk).await;
-    play.delete("delete all", delete("\0", "\0")).await;
-    play.next("in order", &mut talk).await;
+    run.txn("txn", PbTxnRequest { success, ..PbTxnRequest::default() }).await;
+    run.next("events of one revision", &mut stream).await;
+    run.delete("delete all", delete("\0", "\0")).await;
+    run.next("events in key order", &mut stream).await;
 
-    let mut late = play.watch().await;
+    let mut late = run.watch().await;
     late.union(create!("a", range_end: b"c".to_vec(), start_revision: 2, prev_kv: true));
-    play.next("create, late", &mut late).await;
-    play.history("all of it", &mut late, 10).await;
-    play.put("put", put("a", "9")).await;
-    play.next("and on", &mut late).await;
+    run.next("create, late", &mut late).await;
+    run.history("whole history", &mut late, 10).await;
+    run.put("put", put("a", "9")).await;
+    run.next("next event", &mut late).await;
     late.union(create!("\0", range_end: b"\0".to_vec(), start_revision: 1));
-    play.next("create, everything", &mut late).await;
-    play.history("everything", &mut late, 15).await;
+    run.next("create, everything", &mut late).await;
+    run.history("everything", &mut late, 15).await;
 }
 
-pub(crate) async fn filters(play: &mut Play) {
-    let mut talk = play.watch().await;
+pub(crate) async fn filters(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
     for filters in [vec![0], vec![1], vec![0, 1], vec![1, 1], vec![7]] {
-        talk.union(create!("a", filters: filters));
-        play.next("create", &mut talk).await;
+        stream.union(create!("a", filters: filters));
+        run.next("create", &mut stream).await;
     }
     for step in 0..2 {
         if step == 0 {
-            play.put("put", put("a", "1")).await;
+            run.put("put", put("a", "1")).await;
         } else {
-            play.delete("delete", delete("a", "")).await;
+            run.delete("delete", delete("a", "")).await;
         }
-        let mut heard = Vec::new();
-        let who = if step == 0 { 3 } else { 2 };
-        for _ in 0..who {
-            let message = talk.next().await.expect("an event").expect("no error");
-            heard.push(message.expect("the stream goes on"));
+        let mut messages = Vec::new();
+        let count = if step == 0 { 3 } else { 2 };
+        for _ in 0..count {
+            let message = stream.next().await.expect("an event").expect("no error");
+            messages.push(message.expect("the stream is open"));
         }
-        heard.sort_by_key(|message: &PbWatchResponse| message.watch_id);
-        play.note("who heard of it", heard);
+        messages.sort_by_key(|message: &PbWatchResponse| message.watch_id);
+        run.note("watches that received it", messages);
     }
-    talk.progress();
-    play.next("nobody else", &mut talk).await;
+    stream.progress();
+    run.next("uncompressed client", &mut stream).await;
 }
 
-pub(crate) async fn previous(play: &mut Play) {
-    let mut talk = play.watch().await;
-    talk.union(create!("a", prev_kv: true));
-    play.next("create", &mut talk).await;
-    play.put("put", put("a", "1")).await;
-    play.next("a new key", &mut talk).await;
-    play.put("put", put("a", "2")).await;
-    play.next("changed", &mut talk).await;
-    play.delete("delete", delete("a", "")).await;
-    play.next("deleted", &mut talk).await;
-    play.put("put", put("a", "3")).await;
-    play.next("a new life", &mut talk).await;
-    play.put("put", put("a", "4")).await;
-    play.next("changed", &mut talk).await;
-    play.compact("compact", 6, true).await;
-    let mut late = play.watch().await;
+pub(crate) async fn prev_kvs(run: &mut ScenarioRun) {
+    let mut stream = run.watch().await;
+    stream.union(create!("a", prev_kv: true));
+    run.next("create", &mut stream).await;
+    run.put("put", put("a", "1")).await;
+    run.next("a new key", &mut stream).await;
+    run.put("put", put("a", "2")).await;
+    run.next("changed", &mut stream).await;
+    run.delete("delete", delete("a", "")).await;
+    run.next("deleted", &mut stream).await;
+    run.put("put", put("a", "3")).await;
+    run.next("key created again", &mut stream).await;
+    run.put("put", put("a", "4")).await;
+    run.next("changed", &mut stream).await;
+    run.compact("compact", 6, true).await;
+    let mut late = run.watch().await;
     late.union(create!("a", prev_kv: true, start_revision: 6));
-    play.next("create, late", &mut late).await;
-    play.history("what is compacted is not told", &mut late, 1).await;
-    play.put("put", put("a", "5")).await;
-    play.next("changed", &mut late).await;
+    run.next("create, late", &mut late).await;
+    run.history("compacted prev_kv is omitted", &mut late, 1).await;
+    run.put("put", put("a", "5")).await;
+    run.next("changed", &mut late).await;
 }
 
-pub(crate) async fn fragments(play: &mut Play) {
+pub(crate) async fn fragments(run: &mut ScenarioRun) {
     let large = "x".repeat(700_000);
-    let mut talk = play.watch().await;
+    let mut stream = run.watch().await;
     for key in ["a", "b", "c", "d", "e"] {
-        play.put("put", put(key, &large)).await;
+        run.put("put", put(key, &large)).await;
     }
     for fragment in [true, false] {
-        talk.union(create!("a", range_end: b"z".to_vec(), fragment: fragment, prev_kv: true));
-        play.next("create", &mut talk).await;
+        stream.union(create!("a", range_end: b"z".to_vec(), fragment: fragment, prev_kv: true));
+        run.next("create", &mut stream).await;
     }
-    play.delete(
+    run.delete(
         "delete",
         etcd_client::proto::PbDeleteRequest { prev_kv: false, ..delete("a", "z") },
     )
     .await;
-    let mut heard = Vec::new();
+    let mut messages = Vec::new();
     for _ in 0..4 {
-        let message = talk.next().await.expect("an event").expect("no error");
-        let message = message.expect("the stream goes on");
-        heard.push((message.watch_id, message.fragment, message.events.len()));
+        let message = stream.next().await.expect("an event").expect("no error");
+        let message = message.expect("the stream is open");
+        messages.push((message.watch_id, message.fragment, message.events.len()));
     }
-    heard.sort_by_key(|(id, fragment, _)| (*id, !fragment));
-    play.note("pieces", heard);
+    messages.sort_by_key(|(id, fragment, _)| (*id, !fragment));
+    run.note("fragments", messages);
 }
 
-/// Several watches of one key, on one stream and on others, each hear everything once.
-pub(crate) async fn together(play: &mut Play) {
-    let mut talks = Vec::new();
+/// Several watches of one key, on one stream and on several, each receive every event once.
+pub(crate) async fn shared_keys(run: &mut ScenarioRun) {
+    let mut streams = Vec::new();
     for _ in 0..3 {
-        let mut talk = play.watch().await;
+        let mut stream = run.watch().await;
         for key in ["a", "a", "b"] {
-            talk.union(create!(key));
-            play.next("create", &mut talk).await;
+            stream.union(create!(key));
+            run.next("create", &mut stream).await;
         }
-        talks.push(talk);
+        streams.push(stream);
     }
     for n in 0..20 {
-        play.put("put", put(["a", "b"][n % 2], &n.to_string())).await;
+        run.put("put", put(["a", "b"][n % 2], &n.to_string())).await;
     }
-    // Nothing is read in the meantime: what is not read is kept.
+    // The streams are not read meanwhile: the server must keep the events.
     sleep(Duration::from_millis(200)).await;
-    for talk in &mut talks {
+    for stream in &mut streams {
         let mut events = Vec::new();
         while events.len() < 30 {
-            let message = talk.next().await.expect("events").expect("no error");
-            let message = message.expect("the stream goes on");
+            let message = stream.next().await.expect("events").expect("no error");
+            let message = message.expect("the stream is open");
             events.extend(message.events.into_iter().map(|event| (message.watch_id, event)));
         }
         events.sort_by_key(|(id, event)| (*id, event.kv.as_ref().map_or(0, |kv| kv.mod_revision)));
-        play.note("each hears all", events);
+        run.note("events of each watch", events);
     }
 }
 
-/// More of it than etcd puts into one message.
-pub(crate) async fn long_history(play: &mut Play) {
+/// A history of more revisions than etcd puts into one message.
+pub(crate) async fn long_history(run: &mut ScenarioRun) {
     for n in 0..1_200 {
         let put: Result<PbPutResponse, _> =
-            play.ask("/etcdserverpb.KV/Put", put("a", &n.to_string())).await;
+            run.ask("/etcdserverpb.KV/Put", put("a", &n.to_string())).await;
         put.expect("a put");
     }
-    let mut talk = play.watch().await;
+    let mut stream = run.watch().await;
     for (start_revision, count) in [(1, 1_200), (700, 502), (1_201, 1)] {
-        talk.union(create!("a", start_revision: start_revision, prev_kv: true));
-        play.next("create", &mut talk).await;
+        stream.union(create!("a", start_revision: start_revision, prev_kv: true));
+        run.next("create", &mut stream).await;
         let mut events = Vec::new();
         while events.len() < count {
-            let message = talk.next().await.expect("events").expect("no error");
-            events.extend(message.expect("the stream goes on").events);
+            let message = stream.next().await.expect("events").expect("no error");
+            events.extend(message.expect("the stream is open").events);
         }
         let revisions: Vec<_> = events
             .iter()
@@ -183,13 +183,15 @@ pub(crate) async fn long_history(play: &mut Play) {
             })
             .collect();
         let in_a_row = revisions.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        play.note("history", (in_a_row, revisions.len(), revisions.first(), revisions.last()));
+        run.note("history", (in_a_row, revisions.len(), revisions.first(), revisions.last()));
     }
-    play.put("put", put("a", "last")).await;
-    let mut heard = Vec::new();
+    run.put("put", put("a", "last")).await;
+    let mut messages = Vec::new();
     for _ in 0..3 {
-        heard.push(talk.next().await.expect("events").expect("no error").expect("it goes on"));
+        messages.push(
+            stream.next().await.expect("events").expect("no error").expect("the stream is open"),
+        );
     }
-    heard.sort_by_key(|message| message.watch_id);
-    play.note("live again", heard);
+    messages.sort_by_key(|message| message.watch_id);
+    run.note("events after the history", messages);
 }

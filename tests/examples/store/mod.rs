@@ -3,9 +3,8 @@
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use coord_core::KvBackend;
+use coord_core::Client;
 use coord_mem::MemBackend;
 
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -18,12 +17,14 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// A connection, which lives on the runtime that asks for it.
-    pub(crate) async fn connect(&self) -> Result<Arc<dyn KvBackend>> {
+    /// Connects. The connection lives on the runtime of the caller.
+    pub(crate) async fn connect(&self) -> Result<Client> {
         Ok(match self {
-            Self::Memory(store) => Arc::new(store.clone()),
+            Self::Memory(store) => Client::new(store.clone()),
             #[cfg(feature = "etcd")]
-            Self::Etcd(endpoints) => Arc::new(coord_etcd::EtcdBackend::connect(endpoints).await?),
+            Self::Etcd(endpoints) => {
+                Client::new(coord_etcd::EtcdBackend::connect(endpoints).await?)
+            }
         })
     }
 

@@ -1,28 +1,36 @@
 //! Leading again after leadership was lost, for who asks for it.
 
+use crate::support::another;
+use coord_mem::MemBackend;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 
 use coord_core::{
-    Epoch, FencingToken, KeyRange, KvBackend as _, KvBackendExt as _, LossReason, PrimitiveError,
-    Session, Supervisor,
+    Client, Election, Session,
+    election::Leadership,
+    error::{LossReason, PrimitiveError},
+    kv::FencingToken,
+    kv::KeyRange,
+    session::{Generation, Supervisor},
 };
-use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
 
 use super::election;
 use crate::support::{keys, secs, settle};
 
 /// A supervisor of sessions of 10 s on `store`.
-async fn supervisor(store: &MemBackend) -> Supervisor {
-    let builder = Session::builder(Arc::new(store.clone())).ttl(secs(10));
+async fn supervisor(store: &Client) -> Supervisor {
+    let builder = Session::builder(&another(&store)).ttl(secs(10));
     builder.supervise().await.expect("the store is there")
 }
 
 /// Leads for 10 s at a time; notes each term.
-async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Epoch, FencingToken)>>) {
-    let led = supervisor.lead("e", "me", |leadership| async move {
-        let term = (leadership.session().epoch(), leadership.fencing_token());
+async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Generation, FencingToken)>>) {
+    let campaign =
+        |session: Session| async move { Election::new(&session, "e").campaign("me").await };
+    let led = supervisor.run_while_held(campaign, |leadership: Arc<Leadership>| async move {
+        let term = (leadership.session().generation(), leadership.fencing_token());
         noted.lock().expect("nobody panics").push(term);
         sleep(secs(10)).await;
         Ok::<_, PrimitiveError>(())
@@ -32,7 +40,7 @@ async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Epoch, FencingToke
 
 #[tokio::test(start_paused = true)]
 async fn leader_that_is_deposed_campaigns_again_with_another_token() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let noted = StdMutex::default();
     tokio::join!(terms(&supervisor, &noted), async {
@@ -43,14 +51,18 @@ async fn leader_that_is_deposed_campaigns_again_with_another_token() {
     });
     let noted = noted.into_inner().unwrap();
     let epochs: Vec<_> = noted.iter().map(|(epoch, _)| *epoch).collect();
-    assert_eq!(epochs, [Epoch(1), Epoch(1), Epoch(2)], "its key deleted, its lease revoked");
+    assert_eq!(
+        epochs,
+        [Generation(1), Generation(1), Generation(2)],
+        "its key deleted, its lease revoked"
+    );
     assert!(noted.is_sorted_by(|a, b| a.1 < b.1), "tokens grow: {noted:?}");
     assert_eq!(keys(&store, "e/").await, [""; 0], "it resigned when the work was done");
 }
 
 #[tokio::test(start_paused = true)]
 async fn leader_that_was_deposed_queues_behind_who_leads_now() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let rival = election(&store).await;
     let noted = StdMutex::default();
@@ -68,10 +80,12 @@ async fn leader_that_was_deposed_queues_behind_who_leads_now() {
 
 #[tokio::test(start_paused = true)]
 async fn leading_ends_with_the_supervisor_and_leaves_nothing_when_dropped() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
+    let campaign =
+        |session: Session| async move { Election::new(&session, "e").campaign("me").await };
     let endless =
-        || supervisor.lead("e", "me", |_| std::future::pending::<Result<(), PrimitiveError>>());
+        || supervisor.run_while_held(campaign, |_| pending::<Result<(), PrimitiveError>>());
     assert!(timeout(secs(5), endless()).await.is_err());
     settle().await;
     assert_eq!(keys(&store, "e/").await, [""; 0], "dropped, it resigned");

@@ -1,18 +1,21 @@
 //! Futures dropped wherever they wait: nobody stays in the line, and the next is elected.
 
+use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use coord_core::{Election, ErrorKind, KvBackendExt as _, PrimitiveError, Session};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, poll_at_most};
+use coord_core::{
+    Client, Election, Session,
+    error::{ErrorKind, PrimitiveError},
+};
+use coord_testkit::{Action, Call, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, some};
 use crate::support::{POLLS_MAX, behind, keys, nth, secs, session_on, settle};
 
 /// A session each of whose requests can be dropped before it is sent and before it is answered.
-async fn yielding(store: &MemBackend) -> Session {
-    session_on(behind(store, |_: &Call| Fate::Yield)).await
+async fn yielding(store: &Client) -> Session {
+    session_on(behind(store, |_: &Call| Action::Yield)).await
 }
 
 /// Calls `check` with 1, 2, 3, … polls until it says that its future ran through, which must take
@@ -31,7 +34,7 @@ async fn at_every_await(least: usize, check: impl AsyncFn(usize) -> bool) {
 async fn dropping_a_campaign_or_an_entry_at_any_await_leaves_no_key() {
     for campaign in [false, true] {
         at_every_await(2, async |polls| {
-            let store = MemBackend::new();
+            let store = Client::new(MemBackend::new());
             let election = Election::new(&yielding(&store).await, "e");
             let done = if campaign {
                 poll_at_most(polls, election.campaign("a")).await.is_some()
@@ -51,7 +54,7 @@ async fn dropping_a_campaign_that_waits_at_any_await_leaves_no_key_and_the_next_
     for split in [false, true] {
         // Each watch, the look, and entering, are waited for before they are sent and answered.
         at_every_await(if split { 6 } else { 8 }, async |polls| {
-            let store = MemBackend::new();
+            let store = Client::new(MemBackend::new());
             let first = election(&store).await.campaign("first").await.unwrap();
             let doomed = Election::new(&yielding(&store).await, "e");
             let next = election(&store).await;
@@ -88,7 +91,7 @@ async fn dropping_a_campaign_that_waits_at_any_await_leaves_no_key_and_the_next_
 async fn dropping_resign_or_withdraw_at_any_await_leaves_all_the_same() {
     for resign in [false, true] {
         at_every_await(2, async |polls| {
-            let store = MemBackend::new();
+            let store = Client::new(MemBackend::new());
             let candidate = Election::new(&yielding(&store).await, "e").enter("a").await.unwrap();
             let next = election(&store).await.enter("next").await.unwrap();
             let done = if resign {
@@ -109,7 +112,7 @@ async fn dropping_resign_or_withdraw_at_any_await_leaves_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_proclamation_at_any_await_leaves_the_leader_with_one_value_or_the_other() {
     at_every_await(2, async |polls| {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let leadership = Election::new(&yielding(&store).await, "e").campaign("a").await.unwrap();
         let done = poll_at_most(polls, leadership.proclaim("b")).await.is_some();
         let value = leader(&store).await;
@@ -127,12 +130,12 @@ async fn dropping_a_proclamation_at_any_await_leaves_the_leader_with_one_value_o
 #[tokio::test(start_paused = true)]
 async fn dropping_resume_at_any_await_changes_nothing() {
     at_every_await(4, async |polls| {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let old = yielding(&store).await;
         let before = Election::new(&old, "e").campaign("a").await.unwrap();
         let lease = old.orphan().await.unwrap();
-        let backend = behind(&store, |_: &Call| Fate::Yield);
-        let new = Session::builder(backend).lease(lease).open().await.unwrap();
+        let backend = behind(&store, |_: &Call| Action::Yield);
+        let new = Session::builder(&backend).lease(lease).open().await.unwrap();
         let election = Election::new(&new, "e");
         let resumed = poll_at_most(polls, election.resume()).await;
         let done = resumed.is_some();
@@ -153,7 +156,7 @@ async fn dropping_resume_at_any_await_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn dropping_next_at_any_await_loses_no_change() {
     at_every_await(2, async |polls| {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = yielding(&store).await;
         let mut leaders = Election::new(&session, "e").observe();
         let first = poll_at_most(polls, leaders.next()).await;
@@ -181,7 +184,7 @@ async fn dropping_lead_drops_the_work_and_keeps_the_leadership() {
             self.0.store(true, Ordering::Relaxed);
         }
     }
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let leadership = Election::new(&yielding(&store).await, "e").campaign("a").await.unwrap();
     for polls in 1..5 {
         let dropped = AtomicBool::new(false);
@@ -190,7 +193,7 @@ async fn dropping_lead_drops_the_work_and_keeps_the_leadership() {
             let _alarm = alarm;
             std::future::pending::<()>().await;
         };
-        let led = timeout(secs(1), poll_at_most(polls, leadership.lead(work))).await;
+        let led = timeout(secs(1), poll_at_most(polls, leadership.run_while_held(work))).await;
         assert!(led.is_err() || led.is_ok_and(|led| led.is_none()));
         assert!(dropped.into_inner(), "after {polls} polls");
     }
@@ -201,8 +204,9 @@ async fn dropping_lead_drops_the_work_and_keeps_the_leadership() {
 #[tokio::test(start_paused = true)]
 async fn entry_that_arrives_after_its_future_was_dropped_leaves_no_key() {
     for delay in [1, 3, 7] {
-        let store = MemBackend::new();
-        let session = session_on(behind(&store, nth("txn", 1, 1, Fate::Late(secs(delay))))).await;
+        let store = Client::new(MemBackend::new());
+        let session =
+            session_on(behind(&store, nth("txn", 1, 1, Action::Delay(secs(delay))))).await;
         let election = Election::new(&session, "e");
         assert!(timeout(secs(1) / 2, election.campaign("late")).await.is_err());
         sleep(secs(20)).await;
@@ -214,8 +218,8 @@ async fn entry_that_arrives_after_its_future_was_dropped_leaves_no_key() {
 
 #[tokio::test(start_paused = true)]
 async fn campaign_with_unknown_outcome_is_an_error_and_leaves_no_key() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
-        let store = MemBackend::new();
+    for fate in [Action::DropRequest, Action::DropResponse] {
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
         let election = Election::new(&session, "e");
         let error = election.campaign("a").await.unwrap_err();

@@ -1,19 +1,19 @@
 //! What an election costs, in requests and events.
 
+use coord_mem::MemBackend;
 use std::time::Duration;
 
 use coord_core::election::Observer;
-use coord_core::{Election, KvBackendExt as _};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule as _};
+use coord_core::{Client, Election};
+use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;
 
 use super::{election, shown, some};
 use crate::support::{behind, secs, session_on, settle};
 
 /// An election on `store`, and the record of what it asks.
-async fn recorded(store: &MemBackend) -> (Election, Record) {
-    let record = Record::new();
+async fn recorded(store: &Client) -> (Election, Recorder) {
+    let record = Recorder::new();
     let session = session_on(behind(store, record.clone())).await;
     record.take();
     (Election::new(&session, "e"), record)
@@ -21,7 +21,7 @@ async fn recorded(store: &MemBackend) -> (Election, Record) {
 
 #[tokio::test(start_paused = true)]
 async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each() {
-    let (election, record) = recorded(&MemBackend::new()).await;
+    let (election, record) = recorded(&Client::new(MemBackend::new())).await;
     let leadership = election.campaign("a").await.unwrap();
     assert_eq!(record.take().names(), "txn", "campaign");
     leadership.proclaim("b").await.unwrap();
@@ -30,7 +30,7 @@ async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each()
     assert_eq!(record.take().names(), "txn", "proclaim from elsewhere");
     election.leader().await.unwrap().unwrap();
     assert_eq!(record.take().names(), "range", "leader");
-    leadership.lead(settle()).await.unwrap();
+    leadership.run_while_held(settle()).await.unwrap();
     assert_eq!(record.take().names(), "watch", "work that is to stop when leadership is lost");
     leadership.resign().await.unwrap();
     assert_eq!(record.take().names(), "txn", "resign");
@@ -51,19 +51,19 @@ async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each()
 #[tokio::test(start_paused = true)]
 async fn campaign_behind_others_costs_three_requests_or_four_with_resign_and_a_watch() {
     for busy in [false, true] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
         let crowd = election(&store).await;
         let mut others = Vec::new();
         for n in 0..10 {
             others.push(crowd.enter(n.to_string()).await.unwrap());
         }
-        let record = Record::new();
+        let record = Recorder::new();
         let late = Duration::from_millis(if busy { 50 } else { 0 });
         let recorded = record.clone();
         let rule = move |call: &Call| {
-            recorded.fate(call);
-            if matches!(call, Call::Watch(_)) { Fate::Late(late) } else { Fate::Pass }
+            recorded.action(call);
+            if matches!(call, Call::Watch(_)) { Action::Delay(late) } else { Action::Pass }
         };
         let session = session_on(behind(&store, rule)).await;
         record.take();
@@ -96,7 +96,7 @@ async fn campaign_behind_others_costs_three_requests_or_four_with_resign_and_a_w
 
 #[tokio::test(start_paused = true)]
 async fn leader_above_other_elections_costs_a_second_request_only_if_they_are_older() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (election, record) = recorded(&store).await;
     let leadership = election.campaign("a").await.unwrap();
     let _below = Election::new(election.session(), "e/below").campaign("b").await.unwrap();
@@ -116,12 +116,12 @@ async fn leader_above_other_elections_costs_a_second_request_only_if_they_are_ol
 
 #[tokio::test(start_paused = true)]
 async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (old, _) = recorded(&store).await;
     let _before = old.campaign("a").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
-    let record = Record::new();
-    let builder = coord_core::Session::builder(behind(&store, record.clone()));
+    let record = Recorder::new();
+    let builder = coord_core::Session::builder(&behind(&store, record.clone()));
     let new = builder.lease(lease).open().await.unwrap();
     record.take();
     let candidate = Election::new(&new, "e").resume().await.unwrap().unwrap();
@@ -137,9 +137,9 @@ async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
 /// An observer follows all contenders with one watch: a change costs it an event and no request.
 #[tokio::test(start_paused = true)]
 async fn observer_costs_a_read_a_watch_and_an_event_per_change() {
-    let store = MemBackend::new();
-    let record = Record::new();
-    let mut leaders = Observer::new(behind(&store, record.clone()), "e").observe();
+    let store = Client::new(MemBackend::new());
+    let record = Recorder::new();
+    let mut leaders = Election::observer(&behind(&store, record.clone()), "e").observe();
     assert_eq!(record.take().names(), "", "nothing until it is polled");
     assert_eq!(shown(&mut leaders).await, [None]);
     assert_eq!(record.take().names(), "range watch");
@@ -175,12 +175,12 @@ async fn observer_costs_a_read_a_watch_and_an_event_per_change() {
 /// A queue of any length is read in pages of 500, all as of one revision.
 #[tokio::test(start_paused = true)]
 async fn observer_reads_a_long_queue_in_pages() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     for n in 0..1_200 {
         store.put(format!("e/{n}"), n.to_string()).await.unwrap();
     }
-    let record = Record::new();
-    let mut leaders = Observer::new(behind(&store, record.clone()), "e").observe();
+    let record = Recorder::new();
+    let mut leaders = Election::observer(&behind(&store, record.clone()), "e").observe();
     assert_eq!(shown(&mut leaders).await, [some("0")]);
     assert_eq!(record.take().names(), "range range range watch");
     for n in 0..1_199 {

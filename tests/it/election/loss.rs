@@ -1,15 +1,16 @@
 //! Losing the leadership, or the candidacy.
 
+use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Election, Error, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Outcome,
-    PrimitiveError, Put, Txn,
+    Client, Election, Error, KvBackend,
+    error::{ErrorKind, LossReason, Outcome, PrimitiveError},
+    kv::{Compact, Put, Txn},
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule as _};
+use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{election, leader, some};
@@ -22,8 +23,8 @@ use crate::support::{
 #[tokio::test(start_paused = true)]
 async fn leader_is_told_before_another_can_be_elected() {
     for rate in [1.0, 1.05] {
-        let store = MemBackend::builder().lease_clock_rate(rate).build();
-        let cut_off = session_on(behind(&store, only("lease_keep_alive", Fate::Hang))).await;
+        let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
+        let cut_off = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
         let old = Election::new(&cut_off, "e").campaign("old").await.unwrap();
         let next = election(&store).await;
         let ((reason, told), elected) =
@@ -38,7 +39,7 @@ async fn leader_is_told_before_another_can_be_elected() {
 
 #[tokio::test(start_paused = true)]
 async fn leader_is_told_when_its_key_is_deleted() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let (reason, ()) = tokio::join!(leadership.lost(), async {
         settle().await;
@@ -56,7 +57,7 @@ async fn leader_is_told_when_its_key_is_deleted() {
 /// provided". Here every later call says the same.
 #[tokio::test(start_paused = true)]
 async fn leader_that_lost_is_told_so_by_every_call_and_changes_nothing() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     store.lease_revoke(session.lease_id()).await.unwrap();
@@ -72,7 +73,7 @@ async fn leader_that_lost_is_told_so_by_every_call_and_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn lead_drops_the_work_when_leadership_is_lost() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let steps = AtomicUsize::new(0);
     let work = async {
@@ -82,7 +83,7 @@ async fn lead_drops_the_work_when_leadership_is_lost() {
         }
     };
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
-    let (result, _): (Result<(), _>, _) = tokio::join!(leadership.lead(work), async {
+    let (result, _): (Result<(), _>, _) = tokio::join!(leadership.run_while_held(work), async {
         sleep(secs(5) + secs(1) / 2).await;
         store.delete(leadership.key()).await
     });
@@ -94,8 +95,8 @@ async fn lead_drops_the_work_when_leadership_is_lost() {
 /// etcd issues 11457 and 10811, for leaders.
 #[tokio::test(start_paused = true)]
 async fn late_write_of_a_former_leader_is_refused() {
-    let store = MemBackend::new();
-    let cut_off = session_on(behind(&store, only("lease_keep_alive", Fate::Hang))).await;
+    let store = Client::new(MemBackend::new());
+    let cut_off = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
     let old = Election::new(&cut_off, "e").campaign("old").await.unwrap();
     let new = election(&store).await.campaign("new").await.unwrap();
     new.txn(Txn::new().and_then([Put::new("a", "new")])).await.unwrap();
@@ -111,7 +112,7 @@ async fn late_write_of_a_former_leader_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn candidate_that_loses_its_place_fails_at_once_and_never_leads() {
     for reason in [LossReason::Closed, LossReason::Revoked, LossReason::KeyDeleted] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
         let session = session(&store).await;
         let candidate = Election::new(&session, "e").enter("doomed").await.unwrap();
@@ -139,9 +140,9 @@ async fn candidate_that_loses_its_place_fails_at_once_and_never_leads() {
 /// The same, but the candidate's watch says nothing: it is told when it looks.
 #[tokio::test(start_paused = true)]
 async fn candidate_whose_key_was_replaced_never_leads() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
-    let silent = session_on(behind(&store, Silent(Record::new()))).await;
+    let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
     let candidate = Election::new(&silent, "e").enter("replaced").await.unwrap();
     let key = candidate.key().clone();
     let (result, ()) = tokio::join!(timeout(secs(30), candidate.elected()), async {
@@ -157,7 +158,7 @@ async fn candidate_whose_key_was_replaced_never_leads() {
 
 #[tokio::test(start_paused = true)]
 async fn candidate_tells_of_its_loss_without_waiting_to_be_elected() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let candidate = election(&store).await.enter("second").await.unwrap();
     let (reason, ()) = tokio::join!(candidate.lost(), async {
@@ -174,7 +175,7 @@ async fn candidate_tells_of_its_loss_without_waiting_to_be_elected() {
 /// that much late.
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
     let candidate = Election::new(&silent, "e").enter("second").await.unwrap();
@@ -193,7 +194,7 @@ async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
 /// The same for a leader whose key somebody deletes: its watch says nothing, so it has to look.
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_the_news_of_a_loss_and_no_more() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
     let leadership = Election::new(&silent, "e").campaign("a").await.unwrap();
     record.take();
@@ -213,7 +214,7 @@ async fn session_with_watches(backend: impl KvBackend, lives: Vec<Life>) -> coor
     let lives = Mutex::new(lives.into_iter());
     let next =
         move || lives.lock().expect("nobody panics").next().unwrap_or((Duration::MAX / 4, None));
-    session_on(Arc::new(Breaking { inner: backend, lives: next, lag: 0.into() })).await
+    session_on(Client::new(Breaking { inner: backend, lives: next, lag: 0.into() })).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +224,7 @@ async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same(
         Error::Unavailable { outcome: Outcome::NotApplied, reason: String::new(), source: None };
     for error in [None, Some(compacted), Some(gone)] {
         for break_own in [false, true] {
-            let store = MemBackend::new();
+            let store = Client::new(MemBackend::new());
             let first = election(&store).await.campaign("first").await.unwrap();
             let (brief, long) = ((secs(1), error.clone()), (secs(1000), None));
             // Theirs is registered first, then its own.
@@ -248,7 +249,7 @@ async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same(
 /// A watch that ended is asked for again, and that is all.
 #[tokio::test(start_paused = true)]
 async fn candidate_whose_watches_broke_is_as_quiet_as_before() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let lives = vec![(secs(1), None); 2];
     let session = session_with_watches(behind(&store, record.clone()), lives).await;
@@ -264,7 +265,7 @@ async fn candidate_whose_watches_broke_is_as_quiet_as_before() {
 /// What happens between a watch that breaks and the next is seen by the look after it.
 #[tokio::test(start_paused = true)]
 async fn candidate_is_elected_though_the_leader_left_while_no_watch_stood() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let session = session_with_watches(store.clone(), vec![(secs(1), None), (secs(1), None)]).await;
     let candidate = Election::new(&session, "e").enter("second").await.unwrap();
@@ -279,10 +280,10 @@ async fn candidate_is_elected_though_the_leader_left_while_no_watch_stood() {
 #[tokio::test(start_paused = true)]
 async fn candidate_goes_on_waiting_while_the_store_is_unavailable() {
     for kind in ["range", "txn", "watch"] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
         // The first transaction is the one that enters.
-        let shaky = session_on(behind(&store, nth(kind, 2, 7, Fate::LoseReply))).await;
+        let shaky = session_on(behind(&store, nth(kind, 2, 7, Action::DropResponse))).await;
         let candidate = Election::new(&shaky, "e").enter("second").await.unwrap();
         let (leadership, ()) = tokio::join!(candidate.elected(), async {
             sleep(secs(5)).await;
@@ -294,12 +295,12 @@ async fn candidate_goes_on_waiting_while_the_store_is_unavailable() {
 
 #[tokio::test(start_paused = true)]
 async fn candidate_that_is_cut_off_gives_up_when_its_session_is_lost() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let down = |call: &Call| match call {
-        Call::Range(_) | Call::Watch(_) => Fate::Hang,
-        call if is_keep_alive(call) => Fate::Hang,
-        _ => Fate::Pass,
+        Call::Range(_) | Call::Watch(_) => Action::Hang,
+        call if is_keep_alive(call) => Action::Hang,
+        _ => Action::Pass,
     };
     let cut_off = session_on(behind(&store, down)).await;
     let (result, after) = timed(Election::new(&cut_off, "e").campaign("second")).await;
@@ -309,10 +310,10 @@ async fn candidate_that_is_cut_off_gives_up_when_its_session_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn candidate_is_told_what_the_backend_answered_if_trying_again_cannot_help() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let denied = Error::PermissionDenied { reason: "no reading here".to_owned() };
-    let session = session_on(behind(&store, only("range", Fate::Fail(denied)))).await;
+    let session = session_on(behind(&store, only("range", Action::Fail(denied)))).await;
     let candidate = Election::new(&session, "e").enter("second").await.unwrap();
     let (result, ()) = tokio::join!(candidate.elected(), async {
         settle().await;
@@ -328,7 +329,7 @@ async fn candidate_is_told_what_the_backend_answered_if_trying_again_cannot_help
 /// second for ever.
 #[tokio::test(start_paused = true)]
 async fn candidate_is_told_what_its_watch_was_refused_for_if_trying_again_cannot_help() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let denied = Error::PermissionDenied { reason: "no watching here".to_owned() };
     let session = session_with_watches(store.clone(), vec![(secs(1), Some(denied)); 2]).await;
@@ -342,12 +343,12 @@ async fn candidate_is_told_what_its_watch_was_refused_for_if_trying_again_cannot
 /// A leader that may not watch its own key looks now and then, and does not storm the store.
 #[tokio::test(start_paused = true)]
 async fn leader_whose_watch_is_refused_still_learns_of_its_loss_and_asks_seldom() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let recorded = record.clone();
     let denied = Error::PermissionDenied { reason: "no watching here".to_owned() };
     let rule = move |call: &Call| {
-        recorded.fate(call);
-        if matches!(call, Call::Watch(_)) { Fate::Fail(denied.clone()) } else { Fate::Pass }
+        recorded.action(call);
+        if matches!(call, Call::Watch(_)) { Action::Fail(denied.clone()) } else { Action::Pass }
     };
     let session = session_on(behind(&store, rule)).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -363,7 +364,7 @@ async fn leader_whose_watch_is_refused_still_learns_of_its_loss_and_asks_seldom(
 
 #[tokio::test(start_paused = true)]
 async fn campaign_on_a_session_whose_lease_is_gone_says_so() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let election = Election::new(&session, "e");
     store.lease_revoke(session.lease_id()).await.unwrap();
@@ -377,7 +378,7 @@ async fn campaign_on_a_session_whose_lease_is_gone_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn history_that_is_compacted_does_not_hide_the_loss_from_a_leader() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     store.put("other", "1").await.unwrap();
     let revision = store.put("other", "2").await.unwrap().header.revision;

@@ -12,29 +12,31 @@ mod resume;
 mod silence;
 mod storm;
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::error::Error as _;
 use std::sync::Arc;
 
 use coord_core::election::{Leaders, Observer};
 use coord_core::{
-    Compact, Compare, CompareOp, Election, ErrorKind, KvBackend as _, KvBackendExt as _,
-    LossReason, PrimitiveError, Put, Txn,
+    Client, Election,
+    error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{Compact, Compare, CompareOp, Put, Txn},
 };
-use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::support::{join_as_go, keys, secs, session, settle};
 
 /// The election that most tests are about, for a session of its own.
-async fn election(store: &MemBackend) -> Election {
+async fn election(store: &Client) -> Election {
     Election::new(&session(store).await, "e")
 }
 
 /// The value of whoever leads.
-async fn leader(store: &MemBackend) -> Option<String> {
+async fn leader(store: &Client) -> Option<String> {
     let leader =
-        Observer::new(Arc::new(store.clone()), "e").leader().await.expect("the store is there");
+        Election::observer(&another(&store), "e").leader().await.expect("the store is there");
     leader.map(|leader| leader.value().escape_ascii().to_string())
 }
 
@@ -54,7 +56,7 @@ fn some(value: &str) -> Option<String> {
 
 #[tokio::test(start_paused = true)]
 async fn candidates_lead_in_the_order_in_which_they_came() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let mut tasks = JoinSet::new();
     for n in 0..20 {
@@ -84,7 +86,7 @@ async fn candidates_lead_in_the_order_in_which_they_came() {
 
 #[tokio::test(start_paused = true)]
 async fn leader_is_told_with_key_value_token_lease_and_version() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     assert_eq!(election.leader().await.unwrap(), None);
     let leadership = election.campaign("a").await.unwrap();
@@ -100,7 +102,7 @@ async fn leader_is_told_with_key_value_token_lease_and_version() {
 /// `Header()` of Go's package is that of joining, not of winning.
 #[tokio::test(start_paused = true)]
 async fn header_is_of_the_answer_by_which_the_election_was_won() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("a").await.unwrap();
     assert_eq!(first.header().revision, first.fencing_token().0);
     let second = election(&store).await.enter("b").await.unwrap();
@@ -117,7 +119,7 @@ async fn header_is_of_the_answer_by_which_the_election_was_won() {
 
 #[tokio::test(start_paused = true)]
 async fn value_of_a_candidate_that_waits_is_seen_when_it_leads_and_not_before() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let mut leaders = first_observer(&store);
     let second = election(&store).await.enter("starting").await.unwrap();
@@ -132,13 +134,13 @@ async fn value_of_a_candidate_that_waits_is_seen_when_it_leads_and_not_before() 
     assert_eq!(shown(&mut leaders).await, [some("ready")], "and never the value that it had");
 }
 
-fn first_observer(store: &MemBackend) -> Leaders {
-    Observer::new(Arc::new(store.clone()), "e").observe()
+fn first_observer(store: &Client) -> Leaders {
+    Election::observer(&another(&store), "e").observe()
 }
 
 #[tokio::test(start_paused = true)]
 async fn proclaimer_works_across_the_election_and_says_lost_afterwards() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let candidate = election(&store).await.enter("waiting").await.unwrap();
     let proclaimer = candidate.proclaimer();
@@ -160,7 +162,7 @@ async fn proclaimer_works_across_the_election_and_says_lost_afterwards() {
 /// the next.
 #[tokio::test(start_paused = true)]
 async fn proclaimer_of_a_former_leadership_is_lost_though_the_key_is_used_again() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let before = election.campaign("before").await.unwrap();
     let (proclaimer, key) = (before.proclaimer(), before.key().clone());
@@ -173,7 +175,7 @@ async fn proclaimer_of_a_former_leadership_is_lost_though_the_key_is_used_again(
 
 #[tokio::test(start_paused = true)]
 async fn proclaimer_does_not_keep_anybody_in_the_election() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let proclaimer = leadership.proclaimer();
     drop(leadership);
@@ -185,7 +187,7 @@ async fn proclaimer_does_not_keep_anybody_in_the_election() {
 /// In Go's package a session has one key in an election, and its second campaign proclaims.
 #[tokio::test(start_paused = true)]
 async fn two_campaigns_of_one_session_are_two_candidates() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let first = election.campaign("first").await.unwrap();
     assert!(timeout(secs(60), election.campaign("impatient")).await.is_err());
@@ -201,7 +203,7 @@ async fn two_campaigns_of_one_session_are_two_candidates() {
 /// etcd issue 6278: leaders of `e/below` and of `extra` are no leaders of `e`, whoever came first.
 #[tokio::test(start_paused = true)]
 async fn names_that_nest_are_two_elections() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let (outer, inner) = (Election::new(&session, "e"), Election::new(&session, "e/below"));
     let mut leaders = outer.observe();
@@ -232,7 +234,7 @@ async fn names_that_nest_are_two_elections() {
 async fn names_and_values_are_any_bytes_and_values_may_be_empty() {
     let every_byte: Vec<u8> = (0..=255).collect();
     let names: [&[u8]; 8] = [b"", b"/", b"a/", b"\0", b"\xff", b"\xff\xff", b"a\0b", &every_byte];
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mut held = Vec::new();
     for name in names {
@@ -261,7 +263,7 @@ async fn names_and_values_are_any_bytes_and_values_may_be_empty() {
 /// Go's clients use the key `name/<lease>` and the order of create revisions: one election.
 #[tokio::test(start_paused = true)]
 async fn candidate_of_go_stands_in_the_same_election_before_and_behind_ours() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     assert_eq!(shown(&mut leaders).await, [None]);
     let (go_lease, go) = join_as_go(&store, "e", "go").await;
@@ -297,7 +299,7 @@ async fn candidate_of_go_stands_in_the_same_election_before_and_behind_ours() {
 /// ours counts.
 #[tokio::test(start_paused = true)]
 async fn candidate_of_go_that_left_and_came_back_is_behind_ours() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let leading = election(&store).await.campaign("leading").await.unwrap();
     let (lease, go) = join_as_go(&store, "e", "go").await;
     let ours = election(&store).await.enter("ours").await.unwrap();
@@ -315,7 +317,7 @@ async fn candidate_of_go_that_left_and_came_back_is_behind_ours() {
 
 #[tokio::test(start_paused = true)]
 async fn compaction_while_waiting_is_not_noticed() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let second = election(&store).await.enter("second").await.unwrap();
     let (second, ()) = tokio::join!(second.elected(), async {
@@ -330,22 +332,22 @@ async fn compaction_while_waiting_is_not_noticed() {
 
 #[tokio::test(start_paused = true)]
 async fn is_leader_compares_the_create_revision_and_txn_has_one_operation_less() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let token = leadership.fencing_token();
     let expected = Compare::create_revision(leadership.key(), CompareOp::Equal, token.0);
-    assert_eq!(leadership.is_leader(), expected);
+    assert_eq!(leadership.held_condition(), expected);
     let puts = |n: usize| Txn::new().and_then((0..n).map(|i| Put::new(format!("k{i}"), "")));
     leadership.txn(puts(127)).await.unwrap();
     let error = leadership.txn(puts(128)).await.unwrap_err();
     assert!(error.to_string().contains("128 operations"), "{error}");
-    let all = Txn::new().when([leadership.is_leader()]).and_then(puts(128).success);
+    let all = Txn::new().when([leadership.held_condition()]).and_then(puts(128).success);
     assert!(store.txn(all).await.unwrap().succeeded);
 }
 
 #[tokio::test(start_paused = true)]
 async fn backend_error_of_a_campaign_is_handed_on_and_leaves_nobody_in_the_line() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let election = Election::new(&session, "e");
     let error = election.campaign("v".repeat(2 << 20)).await.unwrap_err();
@@ -360,7 +362,7 @@ async fn backend_error_of_a_campaign_is_handed_on_and_leaves_nobody_in_the_line(
 /// The compiler checks that everything can be moved into tasks.
 #[tokio::test(start_paused = true)]
 async fn everything_can_be_sent_to_tasks() {
-    let election = election(&MemBackend::new()).await;
+    let election = election(&Client::new(MemBackend::new())).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut leaders = election.observe();
@@ -372,7 +374,7 @@ async fn everything_can_be_sent_to_tasks() {
         let leadership = candidate.elected().await.unwrap();
         leadership.proclaimer().proclaim("d").await.unwrap();
         leadership.txn(Txn::new()).await.unwrap();
-        let done = leadership.lead(async { 1 }).await;
+        let done = leadership.run_while_held(async { 1 }).await;
         assert!(timeout(secs(1), leadership.lost()).await.is_err());
         leadership.resign().await.unwrap();
         let leadership = election.campaign("e").await.unwrap();
@@ -387,7 +389,7 @@ async fn everything_can_be_sent_to_tasks() {
 
 #[tokio::test(start_paused = true)]
 async fn debug_of_every_type_tells_which_election_or_key_it_is_about() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let candidate = election.enter("value").await.unwrap();
     let key = candidate.key().escape_ascii().to_string();
@@ -396,7 +398,7 @@ async fn debug_of_every_type_tells_which_election_or_key_it_is_about() {
         assert!(text.len() < 600, "{text} tells too much");
     };
     about(format!("{election:?}"), "\"e\"");
-    about(format!("{:?}", election.observer()), "Observer { name: b\"e\"");
+    about(format!("{:?}", Election::observer(&store, "e")), "Observer { name: b\"e\"");
     about(format!("{:?}", election.observe()), "Leaders { name: b\"e\"");
     about(format!("{candidate:?}"), &key);
     about(format!("{:?}", candidate.proclaimer()), &key);

@@ -1,16 +1,18 @@
 //! What an observer is shown: exactly what was, held against the oracle.
 
+use coord_core::Election;
+use coord_mem::MemBackend;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coord_core::election::{Leaders, Observer};
 use coord_core::{
-    Compact, Delete, Error, ErrorKind, KeyRange, KeyValue, KvBackend, KvBackendExt as _,
-    LeaseGrant, LeaseId, Op, Outcome, Put, Range, Revision, Txn,
+    Client, Error, KvBackend,
+    error::{ErrorKind, Outcome},
+    kv::{Compact, Delete, KeyRange, KeyValue, LeaseGrant, LeaseId, Op, Put, Range, Revision, Txn},
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate};
+use coord_testkit::{Action, Call};
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
@@ -57,13 +59,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What a network does to reads. They do not hang: nobody but the caller bounds them.
-fn fate_of_a_read() -> impl Strategy<Value = Fate> {
+fn fate_of_a_read() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => Just(Fate::Pass),
-        2 => Just(Fate::Yield),
-        2 => (1..2_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
-        1 => Just(Fate::LoseRequest),
-        1 => Just(Fate::LoseReply),
+        4 => Just(Action::Pass),
+        2 => Just(Action::Yield),
+        2 => (1..2_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
+        1 => Just(Action::DropRequest),
+        1 => Just(Action::DropResponse),
     ]
 }
 
@@ -74,7 +76,7 @@ fn lives() -> impl Strategy<Value = Vec<(u64, bool)>> {
 
 /// Everything that a run is about.
 struct World {
-    store: MemBackend,
+    store: Client,
     oracle: Oracle,
     leases: [Option<LeaseId>; 2],
     leaders: Leaders,
@@ -82,11 +84,11 @@ struct World {
 }
 
 impl World {
-    async fn new(fates: Vec<Fate>, lives: Vec<(u64, bool)>) -> Self {
-        let store = MemBackend::new();
+    async fn new(fates: Vec<Action>, lives: Vec<(u64, bool)>) -> Self {
+        let store = Client::new(MemBackend::new());
         let oracle = Oracle::of(&store).await;
         // The first look passes, so that it is known at which revision the stream begins.
-        let fates = [vec![Fate::Pass], fates].concat();
+        let fates = [vec![Action::Pass], fates].concat();
         let lives: VecDeque<Life> = lives
             .into_iter()
             .map(|(ms, with_error)| {
@@ -105,7 +107,7 @@ impl World {
         };
         let backend =
             Breaking { inner: behind(&store, scripted(fates)), lives: next, lag: 0.into() };
-        let leaders = Observer::new(Arc::new(backend), "e").observe();
+        let leaders = Election::observer(&Client::new(backend), "e").observe();
         let mut world = Self { store, oracle, leases: [None; 2], leaders, shown: Vec::new() };
         assert!(world.take(secs(1)).await, "the first item is who leads now");
         world
@@ -187,7 +189,7 @@ impl World {
     }
 }
 
-async fn txn(store: &MemBackend, ops: Vec<Op>) {
+async fn txn(store: &Client, ops: Vec<Op>) {
     store.txn(Txn::new().and_then(ops)).await.expect("the store is there");
 }
 
@@ -247,7 +249,7 @@ proptest! {
 /// The oracle proves something only if it is right.
 #[tokio::test(start_paused = true)]
 async fn oracle_agrees_with_historic_reads_of_the_line() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut oracle = Oracle::of(&store).await;
     let steps = ["e/b", "e/a", "e/b/c", "e/b", "e2/a"];
     for key in steps {
@@ -268,7 +270,7 @@ async fn oracle_agrees_with_historic_reads_of_the_line() {
 /// Go's `TestElectionWait`: whoever observes, and from whenever on, they agree.
 #[tokio::test(start_paused = true)]
 async fn observers_agree_and_a_later_one_begins_with_who_leads_now() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (mut one, mut other) = (first_observer(&store), first_observer(&store));
     assert_eq!(shown(&mut one).await, [None]);
     let first = election(&store).await.campaign("a").await.unwrap();
@@ -288,7 +290,7 @@ async fn observers_agree_and_a_later_one_begins_with_who_leads_now() {
 /// trillian issue 1387: Go's `Observe` never says that there is none.
 #[tokio::test(start_paused = true)]
 async fn none_is_shown_whenever_nobody_leads_and_only_then() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     let election = election(&store).await;
     for round in 0..3 {
@@ -309,7 +311,7 @@ async fn none_is_shown_whenever_nobody_leads_and_only_then() {
 /// again included, with its version and revision.
 #[tokio::test(start_paused = true)]
 async fn each_proclamation_is_shown_with_its_version() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let leadership = election(&store).await.campaign("same").await.unwrap();
@@ -329,7 +331,7 @@ async fn each_proclamation_is_shown_with_its_version() {
 /// Go's `TestElectionObserveCompacted`.
 #[tokio::test(start_paused = true)]
 async fn leader_whose_last_change_is_compacted_is_shown() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _leadership = election(&store).await.campaign("a").await.unwrap();
     store.put("other", "1").await.unwrap();
     let revision = store.put("other", "2").await.unwrap().header.revision;
@@ -340,9 +342,9 @@ async fn leader_whose_last_change_is_compacted_is_shown() {
 #[tokio::test(start_paused = true)]
 async fn stream_waits_while_the_store_is_unavailable() {
     for kind in ["range", "watch"] {
-        let store = MemBackend::new();
-        let backend = behind(&store, nth(kind, 1, 6, Fate::LoseRequest));
-        let mut leaders = Observer::new(backend, "e").observe();
+        let store = Client::new(MemBackend::new());
+        let backend = behind(&store, nth(kind, 1, 6, Action::DropRequest));
+        let mut leaders = Election::observer(&backend, "e").observe();
         let first = timeout(secs(60), leaders.next()).await.expect("it comes back");
         assert_eq!(first.unwrap().unwrap(), None, "{kind}");
         let _leadership = election(&store).await.campaign("a").await.unwrap();
@@ -357,8 +359,8 @@ async fn stream_waits_while_the_store_is_unavailable() {
 async fn stream_ends_with_an_error_that_trying_again_cannot_help_and_stays_ended() {
     for kind in ["range", "watch"] {
         let denied = Error::PermissionDenied { reason: "no reading here".to_owned() };
-        let backend = behind(&MemBackend::new(), only(kind, Fate::Fail(denied)));
-        let mut leaders = Observer::new(backend, "e").observe();
+        let backend = behind(&Client::new(MemBackend::new()), only(kind, Action::Fail(denied)));
+        let mut leaders = Election::observer(&backend, "e").observe();
         if kind == "watch" {
             assert_eq!(leaders.next().await.unwrap().unwrap(), None);
         }
@@ -374,11 +376,11 @@ async fn stream_ends_with_an_error_that_trying_again_cannot_help_and_stays_ended
 /// The same when it is the watch that says so, after it was registered.
 #[tokio::test(start_paused = true)]
 async fn stream_ends_with_the_error_of_its_watch_if_trying_again_cannot_help() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let denied = Error::PermissionDenied { reason: "not any more".to_owned() };
     let lives = move || (secs(1), Some(denied.clone()));
     let backend = Breaking { inner: store, lives, lag: 0.into() };
-    let mut leaders = Observer::new(Arc::new(backend), "e").observe();
+    let mut leaders = Election::observer(&Client::new(backend), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let error = leaders.next().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
@@ -390,7 +392,7 @@ async fn stream_ends_with_the_error_of_its_watch_if_trying_again_cannot_help() {
 /// leader that was not, or went on showing one that had gone.
 #[tokio::test(start_paused = true)]
 async fn key_that_is_put_and_deleted_in_one_revision_is_no_leader() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let both = |key: &str| {
         let ops: [Op; 2] =
             [Put::new(key, "ghost").into(), Delete::new(KeyRange::starting_at("e/")).into()];
@@ -412,7 +414,7 @@ async fn key_that_is_put_and_deleted_in_one_revision_is_no_leader() {
 /// Whoever is slow misses nothing that the store still knows.
 #[tokio::test(start_paused = true)]
 async fn slow_consumer_is_shown_everything() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     assert_eq!(shown(&mut leaders).await, [None]);
     let election = election(&store).await;
@@ -437,9 +439,9 @@ async fn stream_that_is_not_polled_asks_for_nothing() {
     let count = Arc::clone(&asked);
     let rule = move |_: &Call| {
         *count.lock().unwrap() += 1;
-        Fate::Pass
+        Action::Pass
     };
-    let leaders = Observer::new(behind(&MemBackend::new(), rule), "e").observe();
+    let leaders = Election::observer(&behind(&Client::new(MemBackend::new()), rule), "e").observe();
     settle().await;
     drop(leaders);
     assert_eq!(*asked.lock().unwrap(), 0);
@@ -448,7 +450,7 @@ async fn stream_that_is_not_polled_asks_for_nothing() {
 /// As the header of an answer of etcd's Election service.
 #[tokio::test(start_paused = true)]
 async fn leader_comes_with_the_revision_at_which_it_was_seen() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let first = election.campaign("first").await.unwrap();
     store.put("elsewhere", "").await.unwrap();

@@ -4,15 +4,19 @@
 //! election `e` are those under `e/` without another slash, and the one that was created first
 //! leads, of those created together the first in key order.
 
+use coord_core::Client;
 use std::collections::BTreeMap;
 
-use coord_core::{EventKind, KeyValue, KvBackend as _, Revision, Watch, WatchRequest};
+use coord_core::{
+    KvBackend as _,
+    kv::{EventKind, KeyValue, Revision, Watch, Watcher},
+};
 use coord_mem::MemBackend;
 use futures_util::FutureExt as _;
 
 /// Listens to all that happens under `e/`, from the beginning.
 pub(super) struct Oracle {
-    watch: Watch,
+    watch: Watcher,
     keys: BTreeMap<Vec<u8>, KeyValue>,
     /// Who led from a revision on, at each revision that changed anything.
     led: BTreeMap<Revision, Option<KeyValue>>,
@@ -20,8 +24,8 @@ pub(super) struct Oracle {
 
 impl Oracle {
     /// An oracle of a store that has not been compacted yet.
-    pub(super) async fn of(store: &MemBackend) -> Self {
-        let request = WatchRequest::prefix("e/").start_at(Revision(1));
+    pub(super) async fn of(store: &Client) -> Self {
+        let request = Watch::prefix("e/").start_at(Revision(1));
         let watch = store.watch(request).await.expect("the store is there");
         let led = BTreeMap::from([(Revision::ZERO, None)]);
         Self { watch, keys: BTreeMap::new(), led }

@@ -1,15 +1,22 @@
 //! A store that comes back with another history: empty, or restored from an older backup.
 
+use crate::support::another;
+use coord_core::kv::Put;
+use coord_core::layer::Layer;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use coord_core::election::{GapCause, Observer};
 use coord_core::{
-    Compact, CompactResponse, Election, Error, KvBackend, KvBackendExt as _, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, LossReason, Mutex, Range, RangeResponse,
-    Result, Revision, Session, Txn, TxnResponse, Watch, WatchRequest,
+    Client, Election, Error, KvBackend, Mutex, Result, Session,
+    error::LossReason,
+    kv::{
+        Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
+        LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
+        Range, RangeResponse, Revision, Txn, TxnResponse, Watch, Watcher,
+    },
 };
 use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
@@ -21,56 +28,24 @@ use crate::support::{secs, settle};
 /// An address at which one store takes the place of another. The watches of the old one deliver
 /// nothing more.
 #[derive(Clone, Debug)]
-struct Address(Arc<RwLock<MemBackend>>);
+struct Address(Arc<(MemBackend, OnceLock<MemBackend>)>);
 
 impl Address {
     fn of(store: MemBackend) -> Self {
-        Self(Arc::new(RwLock::new(store)))
-    }
-
-    fn store(&self) -> MemBackend {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        Self(Arc::new((store, OnceLock::new())))
     }
 
     fn replace(&self, store: MemBackend) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = store;
+        self.0.1.set(store).expect("the history is replaced once");
     }
 }
 
-#[async_trait]
-impl KvBackend for Address {
-    async fn range(&self, request: Range) -> Result<RangeResponse> {
-        self.store().range(request).await
-    }
-    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        self.store().txn(request).await
-    }
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
-        self.store().watch(request).await
-    }
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.store().lease_grant(request).await
-    }
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.store().lease_keep_alive(id).await
-    }
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.store().lease_revoke(id).await
-    }
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.store().lease_time_to_live(request).await
-    }
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.store().leases().await
-    }
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.store().compact(request).await
-    }
-    fn limits(&self) -> Limits {
-        self.store().limits()
+impl Layer for Address {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        let (old, new) = &*self.0;
+        new.get().unwrap_or(old)
     }
 }
 
@@ -78,13 +53,13 @@ impl KvBackend for Address {
 async fn store(writes: usize) -> MemBackend {
     let store = MemBackend::new();
     for n in 0..writes {
-        store.put("history", n.to_string()).await.expect("the store is available");
+        store.put(Put::new("history", n.to_string())).await.expect("the store is available");
     }
     store
 }
 
 async fn session(address: &Address) -> Session {
-    let builder = Session::builder(Arc::new(address.clone())).ttl(secs(10));
+    let builder = Session::builder(&Client::new(address.clone())).ttl(secs(10));
     builder.open().await.expect("the store is available")
 }
 
@@ -96,7 +71,7 @@ async fn observer_starts_afresh_when_history_was_replaced() {
         let address = Address::of(store(100).await);
         let owner = session(&address).await;
         let _old = Election::new(&owner, "e").campaign("old").await.unwrap();
-        let mut leaders = Observer::new(Arc::new(address.clone()), "e").observe();
+        let mut leaders = Election::observer(&Client::new(address.clone()), "e").observe();
         assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
         assert_eq!(leaders.gap(), None);
 
@@ -164,7 +139,7 @@ async fn observer_of_busy_replaced_history_starts_afresh() {
     let address = Address::of(MemBackend::new());
     let owner = session(&address).await;
     let _old = Election::new(&owner, "e").campaign("old").await.unwrap();
-    let mut leaders = Observer::new(Arc::new(address.clone()), "e").observe();
+    let mut leaders = Election::observer(&Client::new(address.clone()), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
     address.replace(store(1).await);
     let new = session(&address).await;
@@ -192,10 +167,10 @@ async fn watch_that_ends_with_replaced_history_is_read_again() {
         _ => (secs(1_000_000), None),
     };
     let backend = Breaking { inner: store.clone(), lives, lag: 0.into() };
-    let mut leaders = Observer::new(Arc::new(backend), "e").observe();
+    let mut leaders = Election::observer(&Client::new(backend), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     sleep(secs(2)).await;
-    let owner = super::election(&store).await;
+    let owner = super::election(&Client::new(store.clone())).await;
     let (next, leadership) = tokio::join!(leaders.next(), async {
         sleep(secs(5)).await;
         owner.campaign("a").await.unwrap()
@@ -208,8 +183,8 @@ async fn watch_that_ends_with_replaced_history_is_read_again() {
 /// No change is missing when nothing but compactions happened.
 #[tokio::test(start_paused = true)]
 async fn observer_of_an_idle_election_has_no_gap() {
-    let store = MemBackend::new();
-    let mut leaders = Observer::new(Arc::new(store.clone()), "e").observe();
+    let store = Client::new(MemBackend::new());
+    let mut leaders = Election::observer(&another(&store), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let later = async {
         for n in 0..20 {
@@ -217,7 +192,7 @@ async fn observer_of_an_idle_election_has_no_gap() {
             let at = store.put("other", n.to_string()).await.unwrap().header.revision;
             store.compact(Compact::new(at)).await.unwrap();
         }
-        super::election(&store).await.campaign("a").await.unwrap()
+        super::election(&Client::new(store.clone())).await.campaign("a").await.unwrap()
     };
     let (next, _leadership) = tokio::join!(leaders.next(), later);
     assert_eq!(next.unwrap().unwrap().unwrap().value(), "a");

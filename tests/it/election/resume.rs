@@ -1,25 +1,28 @@
 //! Taking up what a former process left on its lease.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::{
-    Election, KvBackend as _, KvBackendExt as _, LeaseGrant, LeaseId, LossReason, Put, Session, Txn,
+    Client, Election, Session,
+    error::LossReason,
+    kv::{LeaseGrant, LeaseId, Put, Txn},
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate};
+use coord_testkit::{Action, Call};
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, shown, some};
 use crate::support::{behind, join_as_go, keys, nth, secs, session, session_on, settle};
 
 /// The session of a new process that adopts `lease`.
-async fn heir(store: &MemBackend, lease: LeaseId) -> Session {
-    Session::builder(Arc::new(store.clone())).lease(lease).open().await.expect("it lives")
+async fn heir(store: &Client, lease: LeaseId) -> Session {
+    Session::builder(&another(&store)).lease(lease).open().await.expect("it lives")
 }
 
 #[tokio::test(start_paused = true)]
 async fn leader_that_handed_its_lease_over_leads_on_in_the_next_process() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut leaders = election(&store).await.observe();
     assert_eq!(shown(&mut leaders).await, [None]);
     let old = election(&store).await;
@@ -51,7 +54,7 @@ async fn leader_that_handed_its_lease_over_leads_on_in_the_next_process() {
 /// apart, and took what the former leader wrote.
 #[tokio::test(start_paused = true)]
 async fn leader_that_handed_its_lease_over_changes_nothing_any_more() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let old = election(&store).await.campaign("old").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
     let new = Election::new(&heir(&store, lease).await, "e");
@@ -73,10 +76,10 @@ async fn leader_that_handed_its_lease_over_changes_nothing_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn leader_that_crashed_leads_on_if_its_lease_is_adopted_in_time() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let crashed = |call: &Call| match call {
-        Call::LeaseGrant(_) | Call::Txn(_) => Fate::Pass,
-        _ => Fate::Hang,
+        Call::LeaseGrant(_) | Call::Txn(_) => Action::Pass,
+        _ => Action::Hang,
     };
     let old = session_on(behind(&store, crashed)).await;
     let before = Election::new(&old, "e").campaign("a").await.unwrap();
@@ -94,7 +97,7 @@ async fn leader_that_crashed_leads_on_if_its_lease_is_adopted_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn candidate_that_waited_keeps_its_place_in_the_next_process() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let old = election(&store).await;
     let before = old.enter("second").await.unwrap();
@@ -118,7 +121,7 @@ async fn candidate_that_waited_keeps_its_place_in_the_next_process() {
 
 #[tokio::test(start_paused = true)]
 async fn resume_finds_nobody_where_nobody_was_left() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     assert!(Election::new(&session, "e").resume().await.unwrap().is_none());
     // Others' keys, in this election, below it and beside it.
@@ -133,7 +136,7 @@ async fn resume_finds_nobody_where_nobody_was_left() {
 /// etcd issues 10297 and 13469: Go's own `ResumeElection` looks under another prefix.
 #[tokio::test(start_paused = true)]
 async fn candidate_of_go_is_resumed() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (lease, go) = join_as_go(&store, "e", "go").await;
     let created = store.get(&go).await.unwrap().unwrap().create_revision;
     let election = Election::new(&heir(&store, lease).await, "e");
@@ -149,7 +152,7 @@ async fn candidate_of_go_is_resumed() {
 /// lease at all.
 #[tokio::test(start_paused = true)]
 async fn keys_that_look_like_ours_but_hang_on_another_lease_are_not_resumed() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let id = |n| LeaseId::new(n).unwrap();
     for n in [0x1, 0x12] {
         store.lease_grant(LeaseGrant::new(secs(60)).id(id(n))).await.unwrap();
@@ -173,7 +176,7 @@ async fn keys_that_look_like_ours_but_hang_on_another_lease_are_not_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn of_several_candidates_on_a_lease_the_first_is_resumed_then_the_next() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let mut left = Vec::new();
     for n in 0..12 {
@@ -196,7 +199,7 @@ async fn of_several_candidates_on_a_lease_the_first_is_resumed_then_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_a_resumed_candidate_withdraws_it() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let before = old.campaign("a").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
@@ -211,13 +214,13 @@ async fn dropping_a_resumed_candidate_withdraws_it() {
 /// error that trying again cannot help.
 #[tokio::test(start_paused = true)]
 async fn resume_that_fails_changes_nothing() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let before = old.campaign("a").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
     let denied = coord_core::Error::PermissionDenied { reason: "no".to_owned() };
-    let denied = nth("range", 2, 2, Fate::Fail(denied));
-    let new = Session::builder(behind(&store, denied)).lease(lease).open().await.unwrap();
+    let denied = nth("range", 2, 2, Action::Fail(denied));
+    let new = Session::builder(&behind(&store, denied)).lease(lease).open().await.unwrap();
     let election = Election::new(&new, "e");
     assert!(election.resume().await.is_err());
     settle().await;
@@ -229,11 +232,11 @@ async fn resume_that_fails_changes_nothing() {
 /// Adopted too late: the lease is gone, and with it the place.
 #[tokio::test(start_paused = true)]
 async fn lease_that_was_not_adopted_in_time_leaves_nothing_to_resume() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let _before = old.campaign("a").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
     sleep(secs(11)).await;
     assert_eq!(leader(&store).await, None);
-    assert!(Session::builder(Arc::new(store)).lease(lease).open().await.is_err());
+    assert!(Session::builder(&Client::new(store)).lease(lease).open().await.is_err());
 }

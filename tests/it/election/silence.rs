@@ -1,11 +1,13 @@
 //! Watches that stand, and tell nothing any more.
 
+use coord_core::Client;
+use coord_core::Election;
+use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coord_core::WatchBatch;
 use coord_core::election::Observer;
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule};
+use coord_core::kv::WatchBatch;
+use coord_testkit::{Action, Call, Recorder, Rule};
 use tokio::time::{Instant, timeout};
 
 use super::{election, some};
@@ -15,15 +17,15 @@ use crate::support::{behind, secs};
 struct Mute {
     watches: AtomicUsize,
     audible: usize,
-    record: Record,
+    record: Recorder,
 }
 
 impl Rule for Mute {
-    fn fate(&self, call: &Call) -> Fate {
+    fn action(&self, call: &Call) -> Action {
         if matches!(call, Call::Watch(_)) {
             self.watches.fetch_add(1, Ordering::Relaxed);
         }
-        self.record.fate(call)
+        self.record.action(call)
     }
 
     fn delivers(&self, _: &WatchBatch) -> bool {
@@ -32,15 +34,15 @@ impl Rule for Mute {
 }
 
 /// An observer whose watches are silent up to one, and what it asks of the store.
-fn observer(store: &MemBackend, audible: usize) -> (Observer, Record) {
-    let record = Record::new();
+fn observer(store: &Client, audible: usize) -> (Observer, Recorder) {
+    let record = Recorder::new();
     let rule = Mute { watches: AtomicUsize::new(0), audible, record: record.clone() };
-    (Observer::new(behind(store, rule), "e"), record)
+    (Election::observer(&behind(store, rule), "e"), record)
 }
 
 #[tokio::test(start_paused = true)]
 async fn observer_whose_watch_fell_silent_is_shown_all_that_happened_within_a_minute() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut leaders = observer(&store, 2).0.observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let begun = Instant::now();
@@ -61,7 +63,7 @@ async fn observer_whose_watch_fell_silent_is_shown_all_that_happened_within_a_mi
 /// in between.
 #[tokio::test(start_paused = true)]
 async fn observer_whose_watch_fell_silent_is_shown_who_led_between_two_looks() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut leaders = observer(&store, 2).0.observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     let begun = Instant::now();
@@ -78,7 +80,7 @@ async fn observer_whose_watch_fell_silent_is_shown_who_led_between_two_looks() {
 #[tokio::test(start_paused = true)]
 async fn quiet_minute_costs_an_observer_one_read_or_two() {
     for led in [false, true] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let election = election(&store).await;
         let leadership = if led { Some(election.campaign("a").await.unwrap()) } else { None };
         let (observer, record) = observer(&store, 1);

@@ -6,17 +6,19 @@
 //! each `Leadership`, at the revision of the answer that it came from; each guarded write, at its
 //! own revision; and what observers behind the same faults were shown.
 
+use coord_mem::MemBackend;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::election::Observer;
 use coord_core::{
-    Compact, Election, KeyValue, KvBackend, KvBackendExt as _, Leadership, Outcome, Put, Range,
-    Revision, Session, Txn,
+    Client, Election, KvBackend, Session,
+    election::Leadership,
+    error::Outcome,
+    kv::{Compact, KeyValue, Put, Range, Revision, Txn},
 };
-use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -91,8 +93,8 @@ async fn write(leadership: &Leadership, claims: &Claims) {
     }
 }
 
-async fn stand(kv: Arc<dyn KvBackend>, habit: Habit, claims: Claims) {
-    let Ok(session) = Session::builder(kv).ttl(secs(6)).open().await else { return };
+async fn stand(kv: Client, habit: Habit, claims: Claims) {
+    let Ok(session) = Session::builder(&kv).ttl(secs(6)).open().await else { return };
     let election = Election::new(&session, "e");
     for round in 0..3 {
         let campaign = election.campaign(format!("round {round}"));
@@ -104,19 +106,19 @@ async fn stand(kv: Arc<dyn KvBackend>, habit: Habit, claims: Claims) {
         if let Ok(Ok(header)) = proclaimed {
             claims.note(&leadership, header.revision, "proclaimed");
         }
-        let _ = leadership.lead(sleep(Duration::from_millis(habit.lead_ms))).await;
+        let _ = leadership.run_while_held(sleep(Duration::from_millis(habit.lead_ms))).await;
         write(&leadership, &claims).await;
         if habit.resigns
             && let Ok(Err(error)) = timeout(secs(5), leadership.resign()).await
             && error.cause.is_retryable()
         {
-            let _ = timeout(secs(5), error.leadership.resign()).await;
+            let _ = timeout(secs(5), error.held.resign()).await;
         }
     }
     let _ = session.close().await;
 }
 
-async fn do_mischief(store: MemBackend, mischiefs: Vec<(u64, Mischief)>) {
+async fn do_mischief(store: Client, mischiefs: Vec<(u64, Mischief)>) {
     for (after, mischief) in mischiefs {
         sleep(Duration::from_millis(after)).await;
         let line = store.range(Range::prefix("e/")).await.expect("the store is there");
@@ -142,8 +144,8 @@ async fn do_mischief(store: MemBackend, mischiefs: Vec<(u64, Mischief)>) {
 
 type Shown = Arc<Mutex<Vec<Option<KeyValue>>>>;
 
-async fn observe(kv: Arc<dyn KvBackend>, shown: Shown) {
-    let mut leaders = Observer::new(kv, "e").observe();
+async fn observe(kv: Client, shown: Shown) {
+    let mut leaders = Election::observer(&kv, "e").observe();
     while let Some(item) = leaders.next().await {
         let leader = item.expect("nothing fails that trying again cannot help");
         let leader = leader.map(|leader| leader.key_value().clone());
@@ -153,22 +155,22 @@ async fn observe(kv: Arc<dyn KvBackend>, shown: Shown) {
 
 /// What a storm is made of.
 struct Weather {
-    candidates: Vec<(Habit, Vec<Fate>)>,
+    candidates: Vec<(Habit, Vec<Action>)>,
     in_one_process: bool,
     mischiefs: Vec<(u64, Mischief)>,
-    seen_through: Vec<Fate>,
+    seen_through: Vec<Action>,
 }
 
 /// Lets it rage, and gives what was claimed, with the oracle.
 async fn storm(weather: Weather) -> (Vec<Claim>, Oracle) {
     let Weather { candidates, in_one_process, mischiefs, seen_through } = weather;
-    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let mut oracle = Oracle::of(&store).await;
     let (claims, shown) = (Claims::default(), Shown::default());
     let mut tasks = JoinSet::new();
     let mut observers = JoinSet::new();
     // A read that hangs would keep an observer from seeing anything: nobody else bounds it.
-    let seen_through = seen_through.into_iter().filter(|fate| !matches!(fate, Fate::Hang));
+    let seen_through = seen_through.into_iter().filter(|fate| !matches!(fate, Action::Hang));
     let seen_through = behind(&store, scripted(seen_through.collect()));
     observers.spawn(observe(seen_through, Arc::clone(&shown)));
     for (kv, habit) in clients(&store, candidates, in_one_process) {

@@ -1,12 +1,13 @@
 //! Whoever comes back into a long line asks whether its neighbour of last time is there, which the
 //! store can tell without reading the line. That is a guess, and may cost a look, never the order.
 
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::time::Duration;
 
-use coord_core::Op;
-use coord_core::contender::{Contender, WaitingLine};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Record};
+use coord_core::kv::Op;
+use coord_core::queue::{Contender, WaitQueue};
+use coord_testkit::{Call, Recorder};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -14,56 +15,53 @@ use crate::support::{behind, secs, session, session_on, settle};
 
 /// A long line, one contender to a session, and one who has just been through it, behind the last.
 struct Crowd {
-    others: Vec<(WaitingLine, Contender)>,
-    mine: WaitingLine,
-    record: Record,
+    others: Vec<(WaitQueue, Contender)>,
+    mine: WaitQueue,
+    record: Recorder,
 }
 
 impl Crowd {
     /// So many others have each been served and come back, and `mine` has been served and left.
-    async fn new(store: &MemBackend, name: &'static str, others: usize) -> Self {
-        let record = Record::new();
+    async fn new(store: &Client, name: &'static str, others: usize) -> Self {
+        let record = Recorder::new();
         let mine = session_on(behind(store, record.clone())).await;
-        let mut crowd = Self {
-            others: Vec::new(),
-            mine: WaitingLine::new(&mine, name),
-            record: record.clone(),
-        };
+        let mut crowd =
+            Self { others: Vec::new(), mine: WaitQueue::new(&mine, name), record: record.clone() };
         for _ in 0..others {
             crowd.one_more(store).await;
         }
-        let mut me = crowd.mine.join("").await.expect("the store is there");
-        let (served, ()) = tokio::join!(me.wait_turn(), async {
+        let mut me = crowd.mine.enqueue("").await.expect("the store is there");
+        let (served, ()) = tokio::join!(me.acquired(), async {
             for _ in 0..others {
                 settle().await;
                 let (line, contender) = crowd.others.remove(0);
-                contender.leave().await.expect("the store is there");
-                let back = line.join("").await.expect("the store is there");
+                contender.release().await.expect("the store is there");
+                let back = line.enqueue("").await.expect("the store is there");
                 crowd.others.push((line, back));
             }
         });
         served.expect("the store is there");
-        me.leave().await.expect("the store is there");
+        me.release().await.expect("the store is there");
         record.take();
         crowd
     }
 
-    async fn one_more(&mut self, store: &MemBackend) {
-        let line = WaitingLine::new(&session(store).await, self.mine.name());
-        let contender = line.join("").await.expect("the store is there");
+    async fn one_more(&mut self, store: &Client) {
+        let line = WaitQueue::new(&session(store).await, self.mine.name());
+        let contender = line.enqueue("").await.expect("the store is there");
         self.others.push((line, contender));
     }
 
     /// The first `count` leave for good.
     async fn leave(&mut self, count: usize) {
         for (_, contender) in self.others.drain(..count) {
-            contender.leave().await.expect("the store is there");
+            contender.release().await.expect("the store is there");
         }
     }
 
     /// Joins, and says whether it asked for a neighbour before all.
     async fn come_back(&self) -> (Contender, bool) {
-        let back = self.mine.join("").await.expect("the store is there");
+        let back = self.mine.enqueue("").await.expect("the store is there");
         let calls = self.record.take();
         let [Call::Txn(join)] = &calls.0[..] else { panic!("{calls}") };
         (back, matches!(join.success[..], [Op::Put(_), Op::Txn(_)]))
@@ -77,7 +75,7 @@ impl Waiting {
     fn new(mut contender: Contender) -> Self {
         let mut waiting = JoinSet::new();
         waiting.spawn(async move {
-            contender.wait_turn().await.expect("the store is there");
+            contender.acquired().await.expect("the store is there");
             contender
         });
         Self(waiting)
@@ -93,7 +91,7 @@ impl Waiting {
 #[tokio::test(start_paused = true)]
 async fn one_who_comes_back_into_a_long_line_asks_for_its_neighbour_first() {
     for others in [1, 4, 5, 30] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut crowd = Crowd::new(&store, "l", others).await;
         let (back, asked) = crowd.come_back().await;
         assert_eq!(asked, others > 4, "behind {others}");
@@ -107,7 +105,7 @@ async fn one_who_comes_back_into_a_long_line_asks_for_its_neighbour_first() {
         assert_eq!(calls.count("watch"), 0, "it stood from last time: {calls}");
 
         sleep(secs(1)).await;
-        back.leave().await.unwrap();
+        back.release().await.unwrap();
         crowd.record.take();
         let (_back, asked) = crowd.come_back().await;
         assert!(!asked, "that was too long ago");
@@ -117,7 +115,7 @@ async fn one_who_comes_back_into_a_long_line_asks_for_its_neighbour_first() {
 #[tokio::test(start_paused = true)]
 async fn newcomer_between_two_neighbours_of_last_time_is_served_before_the_second() {
     for newcomers in 1..=6 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut crowd = Crowd::new(&store, "l", 6).await;
         for _ in 0..newcomers {
             crowd.one_more(&store).await;
@@ -138,10 +136,10 @@ async fn newcomer_between_two_neighbours_of_last_time_is_served_before_the_secon
 #[tokio::test(start_paused = true)]
 async fn one_whose_neighbour_of_last_time_is_gone_waits_for_whoever_is_there() {
     for gone in 1..=6 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut crowd = Crowd::new(&store, "l", 6).await;
         for (_, contender) in crowd.others.drain(6 - gone..) {
-            contender.leave().await.unwrap();
+            contender.release().await.unwrap();
         }
         let (back, asked) = crowd.come_back().await;
         assert!(asked);
@@ -158,7 +156,7 @@ async fn one_whose_neighbour_of_last_time_is_gone_waits_for_whoever_is_there() {
 /// end was left to the second, who then slept through its turn until it watched its own key.
 #[tokio::test(start_paused = true)]
 async fn watch_that_another_has_read_is_left_to_nobody_who_needs_what_it_told() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut crowd = Crowd::new(&store, "l", 6).await;
     let (first, asked) = crowd.come_back().await;
     assert!(asked);
@@ -169,7 +167,7 @@ async fn watch_that_another_has_read_is_left_to_nobody_who_needs_what_it_told() 
     let first = first.served().await.expect("nobody is before it");
     let mut second = Waiting::new(second);
     settle().await;
-    first.leave().await.unwrap();
+    first.release().await.unwrap();
     let served = timeout(Duration::from_millis(10), second.0.join_next()).await;
     let _second = served.expect("at once").expect("it waits").expect("no panic");
 }
@@ -177,18 +175,18 @@ async fn watch_that_another_has_read_is_left_to_nobody_who_needs_what_it_told() 
 /// Neighbours of one session use each other's keys: the neighbour's key of last time is now mine.
 #[tokio::test(start_paused = true)]
 async fn one_who_has_the_key_of_its_neighbour_of_last_time_does_not_wait_for_itself() {
-    let store = MemBackend::new();
-    let line = WaitingLine::new(&session(&store).await, "l");
+    let store = Client::new(MemBackend::new());
+    let line = WaitQueue::new(&session(&store).await, "l");
     let mut others = Vec::new();
     for _ in 0..6 {
-        others.push(line.join("").await.unwrap());
+        others.push(line.enqueue("").await.unwrap());
     }
     let neighbour = others[5].key().clone();
-    let mut last = line.join("").await.unwrap();
-    let (served, ()) = tokio::join!(last.wait_turn(), async {
+    let mut last = line.enqueue("").await.unwrap();
+    let (served, ()) = tokio::join!(last.acquired(), async {
         for other in others {
             settle().await;
-            other.leave().await.unwrap();
+            other.release().await.unwrap();
         }
     });
     served.unwrap();
@@ -196,20 +194,20 @@ async fn one_who_has_the_key_of_its_neighbour_of_last_time_does_not_wait_for_its
     // Numbers are given out again lowest first: the sixth to join has the neighbour's key.
     let mut back: Vec<_> = Vec::new();
     while back.last().map(Contender::key) != Some(&neighbour) {
-        back.push(line.join("").await.unwrap());
+        back.push(line.enqueue("").await.unwrap());
     }
-    last.leave().await.unwrap();
+    last.release().await.unwrap();
     for contender in back {
         let served = Waiting::new(contender).served().await;
-        served.expect("nobody is before it").leave().await.unwrap();
+        served.expect("nobody is before it").release().await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn neighbour_in_a_line_below_is_nobody_to_wait_for() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut crowd = Crowd::new(&store, "l/below", 6).await;
-    crowd.mine = WaitingLine::new(crowd.mine.session(), "l");
+    crowd.mine = WaitQueue::new(crowd.mine.session(), "l");
     let (back, asked) = crowd.come_back().await;
     assert!(!asked);
     assert!(Waiting::new(back).served().await.is_some());

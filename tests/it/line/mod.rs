@@ -4,14 +4,14 @@ mod crowd;
 mod quiet;
 mod successor;
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{KvBackend as _, KvBackendExt as _, Put, Session};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record};
+use coord_core::queue::{Contender, WaitQueue};
+use coord_core::{Client, Session, kv::Put};
+use coord_testkit::{Action, Call, Recorder};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -23,20 +23,20 @@ use crate::support::{Silent, behind, join_as_go, keys, nth, secs, session, sessi
 /// A contender that waits, on a session and with a record of its own.
 struct Waiter {
     session: Session,
-    record: Record,
+    record: Recorder,
     waiting: Option<Contender>,
 }
 
 /// A line behind a holder: the holder, and those who wait.
-async fn line(store: &MemBackend, waiters: usize) -> (Contender, Vec<Waiter>) {
+async fn line(store: &Client, waiters: usize) -> (Contender, Vec<Waiter>) {
     let holder =
-        WaitingLine::new(&session(store).await, "l").join("").await.expect("the store is there");
+        WaitQueue::new(&session(store).await, "l").enqueue("").await.expect("the store is there");
     let mut line = Vec::new();
     for _ in 0..waiters {
-        let record = Record::new();
+        let record = Recorder::new();
         let session = session_on(behind(store, record.clone())).await;
         let waiting =
-            Some(WaitingLine::new(&session, "l").join("").await.expect("the store is there"));
+            Some(WaitQueue::new(&session, "l").enqueue("").await.expect("the store is there"));
         line.push(Waiter { session, record, waiting });
     }
     (holder, line)
@@ -65,15 +65,15 @@ enum Leaves {
 
 /// Lets the one at `at` of a line of so many leave, and says what that cost each of the others.
 async fn leave(waiters: usize, at: usize, how: Leaves, nested: bool) -> Vec<(String, usize)> {
-    let store = MemBackend::new();
-    let below = WaitingLine::new(&session(&store).await, "l/below");
+    let store = Client::new(MemBackend::new());
+    let below = WaitQueue::new(&session(&store).await, "l/below");
     let mut in_the_way = Vec::new();
     if nested {
-        in_the_way.push(below.join("").await.expect("the store is there"));
+        in_the_way.push(below.enqueue("").await.expect("the store is there"));
     }
     let (holder, mut line) = line(&store, waiters).await;
     if nested {
-        in_the_way.push(below.join("").await.expect("the store is there"));
+        in_the_way.push(below.enqueue("").await.expect("the store is there"));
     }
     let leaver = line[at].waiting.as_ref().expect("it waits").key().clone();
     let mut tasks = JoinSet::new();
@@ -81,7 +81,7 @@ async fn leave(waiters: usize, at: usize, how: Leaves, nested: bool) -> Vec<(Str
     for (n, waiter) in line.iter_mut().enumerate() {
         let mut contender = waiter.waiting.take().expect("it waits");
         let tasks = if n == at { &mut doomed } else { &mut tasks };
-        tasks.spawn(async move { contender.wait_turn().await.map(|()| contender) });
+        tasks.spawn(async move { contender.acquired().await.map(|()| contender) });
     }
     // Long enough for each to watch its own key too.
     sleep(secs(1)).await;
@@ -100,7 +100,7 @@ async fn leave(waiters: usize, at: usize, how: Leaves, nested: bool) -> Vec<(Str
     assert!(!keys(&store, "l/").await.contains(&leaver.escape_ascii().to_string()));
     assert!(tasks.try_join_next().is_none(), "the others go on waiting");
     // All the others are served, in order: none was lost.
-    holder.leave().await.expect("the store is there");
+    holder.release().await.expect("the store is there");
     let mut last = None;
     for _ in 0..waiters - 1 {
         let served = timeout(secs(5), tasks.join_next())
@@ -111,7 +111,7 @@ async fn leave(waiters: usize, at: usize, how: Leaves, nested: bool) -> Vec<(Str
         let served = served.expect("its turn came");
         assert!(last < Some(served.fencing_token()), "in order");
         last = Some(served.fencing_token());
-        served.leave().await.expect("the store is there");
+        served.release().await.expect("the store is there");
     }
     costs
 }
@@ -145,23 +145,23 @@ async fn contender_that_leaves_wakes_its_successor_who_looks_once_and_nobody_els
 #[tokio::test(start_paused = true)]
 async fn contender_waits_for_everybody_before_it_be_they_few_or_many() {
     for before in 1..=8 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (holder, mut line) = line(&store, before).await;
         let mut last = line.pop().unwrap().waiting.unwrap();
         // Those before it leave in the order that is worst for it: the nearest first.
         let mut others: Vec<_> = line.into_iter().filter_map(|waiter| waiter.waiting).collect();
         let mut waiting = JoinSet::new();
         waiting.spawn(async move {
-            last.wait_turn().await.unwrap();
+            last.acquired().await.unwrap();
             last
         });
         settle().await;
         while let Some(other) = others.pop() {
-            other.leave().await.unwrap();
+            other.release().await.unwrap();
             settle().await;
             assert!(waiting.try_join_next().is_none(), "{} are before it", others.len() + 1);
         }
-        holder.leave().await.unwrap();
+        holder.release().await.unwrap();
         settle().await;
         assert!(waiting.try_join_next().is_some());
     }
@@ -171,15 +171,15 @@ async fn contender_waits_for_everybody_before_it_be_they_few_or_many() {
 #[tokio::test(start_paused = true)]
 async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() {
     for before in [1, 4, 5, 30] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let others = session(&store).await;
-        let line = WaitingLine::new(&others, "l");
-        let crowd = join_all((0..before).map(|_| line.join(""))).await;
-        let record = Record::new();
+        let line = WaitQueue::new(&others, "l");
+        let crowd = join_all((0..before).map(|_| line.enqueue(""))).await;
+        let record = Recorder::new();
         let mine = session_on(behind(&store, record.clone())).await;
-        let mut contender = WaitingLine::new(&mine, "l").join("").await.unwrap();
+        let mut contender = WaitQueue::new(&mine, "l").enqueue("").await.unwrap();
         record.take();
-        let (served, ()) = tokio::join!(timeout(secs(2), contender.wait_turn()), async {
+        let (served, ()) = tokio::join!(timeout(secs(2), contender.acquired()), async {
             settle().await;
             others.close().await.unwrap();
         });
@@ -195,19 +195,19 @@ async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() 
 #[tokio::test(start_paused = true)]
 async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
     for before in [1, 3, 7] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (holder, others) = line(&store, before - 1).await;
-        let record = Record::new();
+        let record = Recorder::new();
         let silent = session_on(behind(&store, Silent(record.clone()))).await;
-        let mut contender = WaitingLine::new(&silent, "l").join("").await.unwrap();
+        let mut contender = WaitQueue::new(&silent, "l").enqueue("").await.unwrap();
         record.take();
-        let (served, ()) = tokio::join!(timeout(secs(100), contender.wait_turn()), async {
+        let (served, ()) = tokio::join!(timeout(secs(100), contender.acquired()), async {
             sleep(secs(25)).await;
             let calls = record.take();
             assert_eq!(calls.count("txn") + calls.count("range"), 2, "one look each 10 s");
-            holder.leave().await.unwrap();
+            holder.release().await.unwrap();
             for other in others {
-                other.waiting.unwrap().leave().await.unwrap();
+                other.waiting.unwrap().release().await.unwrap();
             }
             sleep(secs(11)).await;
         });
@@ -222,18 +222,19 @@ async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
     for lag in 0..=4 {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (lease, go) = join_as_go(&store, "l", "").await;
         store.delete(&go).await.unwrap();
         store.put_with(Put::new(&go, "").lease(lease)).await.unwrap();
         let lives = || (secs(1_000_000), None);
         let lagging =
-            session_on(Arc::new(Breaking { inner: store.clone(), lives, lag: lag.into() })).await;
-        let mut contender = WaitingLine::new(&lagging, "l").join("").await.unwrap();
-        let waited = timeout(secs(30), contender.wait_turn()).await;
+            session_on(Client::new(Breaking { inner: store.clone(), lives, lag: lag.into() }))
+                .await;
+        let mut contender = WaitQueue::new(&lagging, "l").enqueue("").await.unwrap();
+        let waited = timeout(secs(30), contender.acquired()).await;
         assert!(waited.is_err(), "served behind another, with a lag of {lag}");
         store.delete(&go).await.unwrap();
-        timeout(secs(1), contender.wait_turn()).await.expect("at once").unwrap();
+        timeout(secs(1), contender.acquired()).await.expect("at once").unwrap();
     }
 }
 
@@ -242,19 +243,19 @@ async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
 #[tokio::test(start_paused = true)]
 async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() {
     for before in [2, 4, 5, 6, 20] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let (holder, mut others) = line(&store, before - 1).await;
-        let silent = session_on(behind(&store, Silent(Record::new()))).await;
-        let mut contender = WaitingLine::new(&silent, "l").join("").await.unwrap();
+        let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
+        let mut contender = WaitQueue::new(&silent, "l").enqueue("").await.unwrap();
         let nearest = others.pop().unwrap().waiting.unwrap();
-        let (waited, ()) = tokio::join!(timeout(secs(30), contender.wait_turn()), async {
+        let (waited, ()) = tokio::join!(timeout(secs(30), contender.acquired()), async {
             sleep(secs(5)).await;
-            nearest.leave().await.unwrap();
+            nearest.release().await.unwrap();
         });
         assert!(waited.is_err(), "served though {} are before it", before - 1);
-        holder.leave().await.unwrap();
+        holder.release().await.unwrap();
         drop(others);
-        timeout(secs(30), contender.wait_turn()).await.expect("nobody is before it").unwrap();
+        timeout(secs(30), contender.acquired()).await.expect("nobody is before it").unwrap();
     }
 }
 
@@ -263,16 +264,16 @@ async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() 
 #[tokio::test(start_paused = true)]
 async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_own() {
     for below in [3, 4, 5, 20] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let all = session(&store).await;
-        let (line, inner) = (WaitingLine::new(&all, "l"), WaitingLine::new(&all, "l/below"));
-        let holder = line.join("").await.unwrap();
-        let crowd = join_all((0..below).map(|_| inner.join(""))).await;
-        let mut contender = line.join("").await.unwrap();
-        let waited = timeout(secs(30), contender.wait_turn()).await;
+        let (line, inner) = (WaitQueue::new(&all, "l"), WaitQueue::new(&all, "l/below"));
+        let holder = line.enqueue("").await.unwrap();
+        let crowd = join_all((0..below).map(|_| inner.enqueue(""))).await;
+        let mut contender = line.enqueue("").await.unwrap();
+        let waited = timeout(secs(30), contender.acquired()).await;
         assert!(waited.is_err(), "served behind {below} of the line below");
-        holder.leave().await.unwrap();
-        timeout(secs(1), contender.wait_turn()).await.expect("at once").unwrap();
+        holder.release().await.unwrap();
+        timeout(secs(1), contender.acquired()).await.expect("at once").unwrap();
         drop(crowd);
     }
 }
@@ -280,7 +281,7 @@ async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_ow
 /// Between the request that saw only a line below and the one that joins, somebody else has joined.
 #[tokio::test(start_paused = true)]
 async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     store.put("l/below/key", "").await.unwrap();
     let (other, asked) = (store.clone(), AtomicUsize::new(0));
     let rule = move |call: &Call| {
@@ -288,17 +289,17 @@ async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
             let put = other.put("l/other", "").now_or_never();
             put.expect("it never waits").expect("the store is there");
         }
-        Fate::Pass
+        Action::Pass
     };
     let session = session_on(behind(&store, rule)).await;
-    assert!(WaitingLine::new(&session, "l").try_join("").await.unwrap().is_none());
+    assert!(WaitQueue::new(&session, "l").try_enqueue("").await.unwrap().is_none());
 }
 
 /// Whenever it has looked, somebody has joined a line below, so that it had to look again.
 #[tokio::test(start_paused = true)]
 async fn try_join_is_answered_though_lines_below_never_rest() {
     for held in [false, true] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let busy = store.clone();
         let count = AtomicUsize::new(0);
         let rule = move |call: &Call| {
@@ -307,12 +308,12 @@ async fn try_join_is_answered_though_lines_below_never_rest() {
                 let put = busy.put(format!("l/below/{nth}"), "").now_or_never();
                 put.expect("it never waits").expect("the store is there");
             }
-            Fate::Late(Duration::from_millis(1))
+            Action::Delay(Duration::from_millis(1))
         };
         let session = session_on(behind(&store, rule)).await;
-        let holder = WaitingLine::new(&self::session(&store).await, "l");
-        let holder = if held { Some(holder.join("").await.unwrap()) } else { None };
-        let joined = timeout(secs(1), WaitingLine::new(&session, "l").try_join("")).await;
+        let holder = WaitQueue::new(&self::session(&store).await, "l");
+        let holder = if held { Some(holder.enqueue("").await.unwrap()) } else { None };
+        let joined = timeout(secs(1), WaitQueue::new(&session, "l").try_enqueue("")).await;
         let joined = joined.expect("it is answered").unwrap();
         assert_eq!(joined.is_none(), held);
         drop((joined, holder));
@@ -325,27 +326,27 @@ async fn try_join_is_answered_though_lines_below_never_rest() {
 /// As the clients of etcd's Lock service expect it.
 #[tokio::test(start_paused = true)]
 async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
-    let store = MemBackend::new();
-    let holder = WaitingLine::new(&session(&store).await, "l").join("").await.unwrap();
+    let store = Client::new(MemBackend::new());
+    let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
     let session = session(&store).await;
-    let line = WaitingLine::new(&session, "l");
-    let (mut first, found) = line.join_by_lease("first").await.unwrap();
+    let line = WaitQueue::new(&session, "l");
+    let (mut first, found) = line.enqueue_by_lease("first").await.unwrap();
     assert_eq!(first.key(), &format!("l/{}", session.lease_id()));
     assert!(found.is_none());
-    let (mut again, found) = line.join_by_lease("again").await.unwrap();
+    let (mut again, found) = line.enqueue_by_lease("again").await.unwrap();
     assert_eq!((again.key(), again.fencing_token()), (first.key(), first.fencing_token()));
     assert_eq!(found.unwrap().value, "first");
-    assert!(timeout(secs(1), first.wait_turn()).await.is_err());
-    assert!(timeout(secs(1), again.wait_turn()).await.is_err());
+    assert!(timeout(secs(1), first.acquired()).await.is_err());
+    assert!(timeout(secs(1), again.acquired()).await.is_err());
     assert_eq!(keys(&store, "l/").await.len(), 2);
 
-    holder.leave().await.unwrap();
-    first.wait_turn().await.unwrap();
-    again.wait_turn().await.unwrap();
+    holder.release().await.unwrap();
+    first.acquired().await.unwrap();
+    again.acquired().await.unwrap();
     // Whoever leaves takes the key away for both, and the next to join stands anew.
-    first.leave().await.unwrap();
-    assert!(again.leave().await.unwrap_err().loss().is_some());
-    let (anew, found) = line.join_by_lease("anew").await.unwrap();
+    first.release().await.unwrap();
+    assert!(again.release().await.unwrap_err().loss().is_some());
+    let (anew, found) = line.enqueue_by_lease("anew").await.unwrap();
     assert!(found.is_none());
     drop(anew);
     settle().await;
@@ -354,13 +355,13 @@ async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
 
 #[tokio::test(start_paused = true)]
 async fn join_by_lease_whose_answer_is_lost_finds_what_it_has_done() {
-    for fate in [Fate::LoseReply, Fate::LoseRequest] {
-        let store = MemBackend::new();
+    for fate in [Action::DropResponse, Action::DropRequest] {
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 2, fate.clone()))).await;
-        let line = WaitingLine::new(&session, "l");
-        let (mut contender, found) = line.join_by_lease("me").await.unwrap();
-        assert_eq!(found.is_some(), matches!(fate, Fate::LoseReply), "{fate:?}");
-        contender.wait_turn().await.unwrap();
+        let line = WaitQueue::new(&session, "l");
+        let (mut contender, found) = line.enqueue_by_lease("me").await.unwrap();
+        assert_eq!(found.is_some(), matches!(fate, Action::DropResponse), "{fate:?}");
+        contender.acquired().await.unwrap();
         assert_eq!(keys(&store, "l/").await, [format!("l/{}", session.lease_id())]);
         drop(contender);
         settle().await;

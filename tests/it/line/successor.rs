@@ -1,13 +1,17 @@
 //! Who leaves looks for who is next, if that one is in the same process. Nothing depends on it:
 //! whatever becomes of the one who leaves, the next one is served when its turn has come.
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{KvBackend, KvBackendExt as _, LossReason, Op, PrimitiveError};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Calls, Fate, Record, Rule, poll_at_most};
+use coord_core::queue::{Contender, WaitQueue};
+use coord_core::{
+    Client, KvBackend,
+    error::{LossReason, PrimitiveError},
+    kv::Op,
+};
+use coord_testkit::{Action, Call, Calls, Recorder, Rule, poll_at_most};
 use futures_util::poll;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -16,38 +20,38 @@ use crate::support::{POLLS_MAX, behind, keys, secs, session, session_on, settle}
 
 /// A process: sessions on one backend.
 struct Process {
-    backend: Arc<dyn KvBackend>,
+    backend: Client,
 }
 
 impl Process {
-    fn new(store: &MemBackend, rule: impl Rule) -> Self {
+    fn new(store: &Client, rule: impl Rule) -> Self {
         Self { backend: behind(store, rule) }
     }
 
     /// One more session of it, in the line `l`.
     async fn join(&self) -> Contender {
-        let session = session_on(Arc::clone(&self.backend)).await;
-        WaitingLine::new(&session, "l").join("").await.expect("the store is there")
+        let session = session_on(self.backend.clone()).await;
+        WaitQueue::new(&session, "l").enqueue("").await.expect("the store is there")
     }
 }
 
 impl Process {
     /// Two lines: of one who was last in a long line, and of one who was right behind and will
     /// guess, if it is back within a moment, that it is so again.
-    async fn guesser(&self) -> (WaitingLine, WaitingLine) {
+    async fn guesser(&self) -> (WaitQueue, WaitQueue) {
         let mut crowd = Vec::new();
         for _ in 0..6 {
             crowd.push(self.join().await);
         }
-        let neighbour = WaitingLine::new(crowd[5].session(), "l");
-        let mine = WaitingLine::new(&session_on(Arc::clone(&self.backend)).await, "l");
+        let neighbour = WaitQueue::new(crowd[5].session(), "l");
+        let mine = WaitQueue::new(&session_on(self.backend.clone()).await, "l");
         let mut waiting = Waiting::default();
-        waiting.add(mine.join("").await.expect("the store is there")).await;
+        waiting.add(mine.enqueue("").await.expect("the store is there")).await;
         for contender in crowd {
-            contender.leave().await.expect("the store is there");
+            contender.release().await.expect("the store is there");
         }
         let served = waiting.served().await.expect("all have left");
-        served.leave().await.expect("the store is there");
+        served.release().await.expect("the store is there");
         (neighbour, mine)
     }
 }
@@ -59,7 +63,7 @@ struct Waiting(JoinSet<Contender>);
 impl Waiting {
     async fn add(&mut self, mut contender: Contender) {
         self.0.spawn(async move {
-            contender.wait_turn().await.expect("its turn comes");
+            contender.acquired().await.expect("its turn comes");
             contender
         });
         // It has its watch, and sleeps.
@@ -74,7 +78,7 @@ impl Waiting {
 }
 
 /// What was asked about the line.
-fn asked(record: &Record) -> Calls {
+fn asked(record: &Recorder) -> Calls {
     let mut calls = record.take();
     calls.0.retain(|call| !call.name().starts_with("lease"));
     calls
@@ -82,11 +86,11 @@ fn asked(record: &Record) -> Calls {
 
 #[tokio::test(start_paused = true)]
 async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
-    for rule in [Fate::Pass, Fate::Yield] {
-        let (store, record) = (MemBackend::new(), Record::new());
+    for rule in [Action::Pass, Action::Yield] {
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let recorded = record.clone();
         let process = Process::new(&store, move |call: &Call| {
-            recorded.fate(call);
+            recorded.action(call);
             rule.clone()
         });
         let mut holder = process.join().await;
@@ -97,11 +101,11 @@ async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
         for left in (0..9).rev() {
             record.take();
             let token = holder.fencing_token();
-            holder.leave().await.unwrap();
+            holder.release().await.unwrap();
             holder = waiting.served().await.expect("its turn came");
             assert!(token < holder.fencing_token(), "first come, first served");
             assert_eq!(asked(&record).names(), "txn", "{left} are behind it");
-            let header = store.range(coord_core::Range::new("-")).await.unwrap().header;
+            let header = store.range(coord_core::kv::Range::new("-")).await.unwrap().header;
             assert_eq!(holder.header().revision, header.revision, "seen when the turn came");
         }
     }
@@ -111,25 +115,25 @@ async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
 #[tokio::test(start_paused = true)]
 async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_between() {
     for stranger in [false, true] {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let process = Process::new(&store, record.clone());
         let (neighbour, mine) = process.guesser().await;
-        let other = if stranger { Process::new(&store, Record::new()) } else { process };
+        let other = if stranger { Process::new(&store, Recorder::new()) } else { process };
 
         // The same neighbour again, and before me one who was not there last time.
-        let neighbour = neighbour.join("").await.unwrap();
+        let neighbour = neighbour.enqueue("").await.unwrap();
         let between = other.join().await;
         record.take();
         let mut waiting = Waiting::default();
-        waiting.add(mine.join("").await.unwrap()).await;
+        waiting.add(mine.enqueue("").await.unwrap()).await;
         let joined = asked(&record);
         let [Call::Txn(join)] = &joined.0[..] else { panic!("{joined}") };
         assert!(matches!(join.success[..], [Op::Put(_), Op::Txn(_)]), "it guesses: {joined}");
 
-        neighbour.leave().await.unwrap();
+        neighbour.release().await.unwrap();
         assert!(waiting.served().await.is_none(), "one is before it");
         assert_eq!(asked(&record).names(), "txn watch", "the neighbour has seen that one");
-        between.leave().await.unwrap();
+        between.release().await.unwrap();
         assert!(waiting.served().await.is_some());
     }
 }
@@ -137,19 +141,19 @@ async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_betw
 /// What the neighbour reads is hidden by keys of a line below.
 #[tokio::test(start_paused = true)]
 async fn successor_that_is_told_too_little_reads_the_line() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let process = Process::new(&store, record.clone());
     let (neighbour, mine) = process.guesser().await;
-    let neighbour = neighbour.join("").await.unwrap();
-    let below = WaitingLine::new(mine.session(), "l/below");
+    let neighbour = neighbour.enqueue("").await.unwrap();
+    let below = WaitQueue::new(mine.session(), "l/below");
     let mut in_the_way = Vec::new();
     for _ in 0..6 {
-        in_the_way.push(below.join("").await.unwrap());
+        in_the_way.push(below.enqueue("").await.unwrap());
     }
     let mut waiting = Waiting::default();
-    waiting.add(mine.join("").await.unwrap()).await;
+    waiting.add(mine.enqueue("").await.unwrap()).await;
     record.take();
-    neighbour.leave().await.unwrap();
+    neighbour.release().await.unwrap();
     assert!(waiting.served().await.is_some());
     assert_eq!(asked(&record).names(), "txn range");
 }
@@ -158,21 +162,21 @@ async fn successor_that_is_told_too_little_reads_the_line() {
 #[tokio::test(start_paused = true)]
 async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
     for guesser_first in [false, true] {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let process = Process::new(&store, record.clone());
         let (neighbour, mine) = process.guesser().await;
-        let neighbour = neighbour.join("").await.unwrap();
+        let neighbour = neighbour.enqueue("").await.unwrap();
         let between = process.join().await;
-        let guesser = mine.join("").await.unwrap();
+        let guesser = mine.enqueue("").await.unwrap();
         let mut waiting = Waiting::default();
         let (one, two) = if guesser_first { (guesser, between) } else { (between, guesser) };
         waiting.add(one).await;
         waiting.add(two).await;
         record.take();
-        neighbour.leave().await.unwrap();
+        neighbour.release().await.unwrap();
         let between = waiting.served().await.expect("its turn came");
         assert_eq!(asked(&record).names(), "txn range watch", "the guesser looks for itself");
-        between.leave().await.unwrap();
+        between.release().await.unwrap();
         assert!(waiting.served().await.is_some());
         assert_eq!(asked(&record).names(), "txn");
     }
@@ -180,8 +184,8 @@ async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn successor_whose_key_is_gone_is_not_served() {
-    let store = MemBackend::new();
-    let process = Process::new(&store, Record::new());
+    let store = Client::new(MemBackend::new());
+    let process = Process::new(&store, Recorder::new());
     let (holder, mut waiter) = (process.join().await, process.join().await);
     let key = waiter.key().clone();
     let ((), waited) = tokio::join!(
@@ -189,9 +193,9 @@ async fn successor_whose_key_is_gone_is_not_served() {
             // Before it watches its own key.
             settle().await;
             store.delete(&key).await.unwrap();
-            holder.leave().await.unwrap();
+            holder.release().await.unwrap();
         },
-        waiter.wait_turn()
+        waiter.acquired()
     );
     assert!(matches!(waited, Err(PrimitiveError::Lost(LossReason::KeyDeleted))), "{waited:?}");
 }
@@ -199,38 +203,38 @@ async fn successor_whose_key_is_gone_is_not_served() {
 /// Whoever is not first knows nothing of those before it.
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let process = Process::new(&store, record.clone());
     let (holder, middle) = (process.join().await, process.join().await);
     let mut waiting = Waiting::default();
     waiting.add(process.join().await).await;
     record.take();
-    middle.leave().await.unwrap();
+    middle.release().await.unwrap();
     assert!(waiting.served().await.is_none(), "the holder is there");
     let calls = asked(&record);
     let [Call::Txn(leave), Call::Txn(_look), Call::Watch(_)] = &calls.0[..] else {
         panic!("{calls}")
     };
     assert!(matches!(leave.success[..], [Op::Delete(_)]), "{calls}");
-    holder.leave().await.unwrap();
+    holder.release().await.unwrap();
     assert!(waiting.served().await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() {
-    let fates = [Fate::LoseRequest, Fate::LoseReply, Fate::Hang, Fate::Late(secs(1))];
+    let fates = [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))];
     for fate in fates {
-        let (store, about) = (MemBackend::new(), format!("{fate:?}"));
+        let (store, about) = (Client::new(MemBackend::new()), format!("{fate:?}"));
         let process = Process::new(&store, move |call: &Call| match call {
             Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => fate.clone(),
-            _ => Fate::Pass,
+            _ => Action::Pass,
         });
         let (holder, waiter) = (process.join().await, process.join().await);
         let mut waiting = Waiting::default();
         waiting.add(waiter).await;
         let began = Instant::now();
         // Given up, it leaves in the background.
-        let _ = timeout(secs(1) / 2, holder.leave()).await;
+        let _ = timeout(secs(1) / 2, holder.release()).await;
         let served = timeout(secs(5), waiting.0.join_next()).await.expect(&about);
         let served = served.expect("it waits").expect("no panic");
         assert!(began.elapsed() <= secs(2), "{about}: {:?}", began.elapsed());
@@ -241,13 +245,13 @@ async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() 
 /// Its request has been applied, and nobody will ever hear what it has seen.
 #[tokio::test(start_paused = true)]
 async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
-    let store = MemBackend::new();
-    let process = Process::new(&store, |_: &Call| Fate::Yield);
+    let store = Client::new(MemBackend::new());
+    let process = Process::new(&store, |_: &Call| Action::Yield);
     let (holder, waiter) = (process.join().await, process.join().await);
     let key = holder.key().escape_ascii().to_string();
     let mut waiting = Waiting::default();
     waiting.add(waiter).await;
-    let mut leave = std::pin::pin!(holder.leave());
+    let mut leave = std::pin::pin!(holder.release());
     while keys(&store, "l/").await.contains(&key) {
         assert!(poll!(leave.as_mut()).is_pending());
     }
@@ -259,12 +263,12 @@ async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_leave_at_any_await_serves_the_successor() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
-        let process = Process::new(&store, |_: &Call| Fate::Yield);
+        let store = Client::new(MemBackend::new());
+        let process = Process::new(&store, |_: &Call| Action::Yield);
         let (holder, waiter) = (process.join().await, process.join().await);
         let mut waiting = Waiting::default();
         waiting.add(waiter).await;
-        let done = poll_at_most(polls, holder.leave()).await.is_some();
+        let done = poll_at_most(polls, holder.release()).await.is_some();
         settle().await;
         let served = waiting.served().await;
         assert!(served.is_some(), "dropped after {polls} polls");
@@ -279,13 +283,13 @@ async fn dropping_a_leave_at_any_await_serves_the_successor() {
 /// Another backend on the same store is another client, as if it were another process.
 #[tokio::test(start_paused = true)]
 async fn successor_on_another_backend_looks_for_itself() {
-    let (store, record) = (MemBackend::new(), Record::new());
-    let holder = WaitingLine::new(&session(&store).await, "l").join("").await.unwrap();
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+    let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
     let process = Process::new(&store, record.clone());
     let mut waiting = Waiting::default();
     waiting.add(process.join().await).await;
     record.take();
-    holder.leave().await.unwrap();
+    holder.release().await.unwrap();
     assert!(waiting.served().await.is_some());
     assert_eq!(asked(&record).names(), "range");
 }

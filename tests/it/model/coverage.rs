@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use coord_core::{ErrorKind, OpResponse, TxnResponse};
+use coord_core::{
+    error::ErrorKind,
+    kv::{OpResponse, TxnResponse},
+};
 use coord_testkit::strategy::Operation;
 
 use super::watch::Delivery;

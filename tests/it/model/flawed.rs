@@ -3,17 +3,22 @@
 //! A comparison that can never fail proves nothing. Each flaw is one that a real store might have,
 //! small enough to be overlooked by tests of single calls.
 
+use coord_core::Client;
+use coord_core::layer::Layer;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Compare, Delete, DeleteResponse, Error, ErrorKind, KvBackend,
-    LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
-    LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits, OpResponse, Put, PutResponse,
-    Range, RangeResponse, Result, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchRequest,
-    WatchStream,
+    Error, KvBackend, Result,
+    error::ErrorKind,
+    kv::{
+        Compact, CompactResponse, Compare, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse,
+        LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
+        LeaseTimeToLiveResponse, LeasesResponse, Limits, OpResponse, Put, PutResponse, Range,
+        RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher,
+    },
 };
 use coord_mem::MemBackend;
 use futures_util::{Stream, StreamExt};
@@ -66,10 +71,16 @@ impl Flawed {
 }
 
 #[async_trait]
-impl KvBackend for Flawed {
+impl Layer for Flawed {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        &self.inner
+    }
+
     async fn range(&self, mut request: Range) -> Result<RangeResponse> {
-        if self.has(Flaw::FilterOffByOne) && request.min_create_revision > Revision::ZERO {
-            request.min_create_revision = request.min_create_revision.next();
+        if self.has(Flaw::FilterOffByOne) {
+            request.min_create_revision = request.min_create_revision.map(Revision::next);
         }
         self.inner.range(request).await
     }
@@ -90,12 +101,12 @@ impl KvBackend for Flawed {
         Ok(response)
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         let watch = self.inner.watch(request).await?;
         if !self.has(Flaw::SplitsBatches) {
             return Ok(watch);
         }
-        Ok(Watch::new(watch.header(), Splitting { watch, rest: Vec::new() }))
+        Ok(Watcher::new(watch.header(), Splitting { watch, rest: Vec::new() }))
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
@@ -107,25 +118,6 @@ impl KvBackend for Flawed {
         Ok(LeaseGrantResponse { ttl: request.ttl, ..response })
     }
 
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.inner.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.inner.lease_revoke(id).await
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.inner.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.inner.leases().await
-    }
-
     async fn compact(&self, request: Compact) -> Result<CompactResponse> {
         let header = self.inner.leases().await?.header;
         if self.has(Flaw::IgnoresCompaction) && request.revision == header.revision {
@@ -134,13 +126,9 @@ impl KvBackend for Flawed {
         self.inner.compact(request).await
     }
 
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
+    async fn put(&self, request: Put) -> Result<PutResponse> {
         let key = request.key.clone();
-        let mut response = self.inner.put_with(request).await.map_err(|error| {
+        let mut response = self.inner.put(request).await.map_err(|error| {
             if self.has(Flaw::WrongKind) && error.kind() == ErrorKind::LeaseNotFound {
                 return Error::KeyNotFound { key: Some(key) };
             }
@@ -151,16 +139,12 @@ impl KvBackend for Flawed {
         }
         Ok(response)
     }
-
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        self.inner.delete_with(request).await
-    }
 }
 
 /// A watch that delivers every event by itself.
 #[derive(Debug)]
 struct Splitting {
-    watch: Watch,
+    watch: Watcher,
     /// What is left of a batch, last event first.
     rest: Vec<WatchBatch>,
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use coord_core::{
-    ErrorKind, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
-    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse,
-    TTL_MAX,
+    error::ErrorKind,
+    kv::{
+        LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
+        LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, TTL_MAX,
+    },
 };
 
 use super::state::{Answer, Model};

@@ -30,7 +30,7 @@ mod watch;
 
 use std::hash::{BuildHasher, RandomState};
 
-use coord_core::{ErrorKind, KvBackend, Limits};
+use coord_core::{KvBackend, error::ErrorKind, kv::Limits};
 use coord_mem::MemBackend;
 use coord_testkit::strategy::{self, Hazards, Operation, Options};
 use proptest::strategy::{Strategy, ValueTree};

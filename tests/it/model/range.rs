@@ -1,7 +1,8 @@
-//! Reading a range, by the six steps of the contract, §2.
+//! Reading a range, by the six steps of `docs/etcd-contract.md` §2.
 
 use coord_core::{
-    ErrorKind, Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget,
+    error::ErrorKind,
+    kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::rules;
@@ -10,10 +11,11 @@ use super::state::{Answer, Model, State};
 impl Model {
     pub(super) fn range(&self, range: &Range) -> Answer<RangeResponse> {
         rules::check_key(range.keys.start())?;
-        if range.revision > self.revision() {
+        let revision = number(range.revision);
+        if revision > self.revision() {
             return Err(ErrorKind::FutureRevision);
         }
-        if range.revision > Revision::ZERO && range.revision.0 < self.compacted {
+        if revision > Revision::ZERO && revision.0 < self.compacted {
             return Err(ErrorKind::Compacted);
         }
         Ok(self.read(range, self.current(), self.header()))
@@ -21,8 +23,8 @@ impl Model {
 
     /// Reads from `newest`, or from what was at the revision that is asked for.
     pub(super) fn read(&self, range: &Range, newest: &State, header: Header) -> RangeResponse {
-        let historic = range.revision > Revision::ZERO;
-        let state = if historic { self.state_at(range.revision) } else { newest };
+        let revision = number(range.revision);
+        let state = if revision > Revision::ZERO { self.state_at(revision) } else { newest };
         // 1: fetch in key order.
         let mut kvs = rules::keys_in(state, &range.keys);
         // 2: count, whatever the limit and the filters.
@@ -30,7 +32,7 @@ impl Model {
         if range.count_only {
             return RangeResponse { header, kvs: Vec::new(), more: false, count };
         }
-        let limit = usize::try_from(range.limit).ok().filter(|&limit| limit > 0);
+        let limit = range.limit.map(|limit| usize::try_from(limit.get()).expect("64 bits"));
         let unsorted = range.sort_order == SortOrder::None;
         if let Some(limit) = limit
             && unsorted
@@ -57,24 +59,33 @@ impl Model {
     }
 }
 
+/// A revision as etcd has it: zero if there is none.
+pub(super) fn number(revision: Option<Revision>) -> Revision {
+    revision.unwrap_or(Revision::ZERO)
+}
+
 fn has_filter(range: &Range) -> bool {
-    range.min_mod_revision.0 != 0
-        || range.max_mod_revision.0 != 0
-        || range.min_create_revision.0 != 0
-        || range.max_create_revision.0 != 0
+    number(range.min_mod_revision).0 != 0
+        || number(range.max_mod_revision).0 != 0
+        || number(range.min_create_revision).0 != 0
+        || number(range.max_create_revision).0 != 0
 }
 
 fn passes(range: &Range, kv: &KeyValue) -> bool {
-    if range.max_mod_revision.0 != 0 && kv.mod_revision > range.max_mod_revision {
+    if number(range.max_mod_revision).0 != 0 && kv.mod_revision > number(range.max_mod_revision) {
         return false;
     }
-    if range.min_mod_revision.0 != 0 && kv.mod_revision < range.min_mod_revision {
+    if number(range.min_mod_revision).0 != 0 && kv.mod_revision < number(range.min_mod_revision) {
         return false;
     }
-    if range.max_create_revision.0 != 0 && kv.create_revision > range.max_create_revision {
+    if number(range.max_create_revision).0 != 0
+        && kv.create_revision > number(range.max_create_revision)
+    {
         return false;
     }
-    if range.min_create_revision.0 != 0 && kv.create_revision < range.min_create_revision {
+    if number(range.min_create_revision).0 != 0
+        && kv.create_revision < number(range.min_create_revision)
+    {
         return false;
     }
     true

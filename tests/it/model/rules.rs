@@ -1,10 +1,13 @@
 //! What is refused before any data is looked at, and which keys a range means.
 //!
-//! Written from the text of the contract, §2 to §4, and on purpose not with the help of what
-//! `coord-core` has for the same: two programs that share a mistake agree.
+//! Written from `docs/etcd-contract.md` §2 to §4 alone, and on purpose without the checks of
+//! `coord-core`: two programs that share a mistake agree.
 
 use bytes::Bytes;
-use coord_core::{Compare, ErrorKind, KeyRange, KeyValue, Limits, Op, Put, Txn};
+use coord_core::{
+    error::ErrorKind,
+    kv::{Compare, KeyRange, KeyValue, Limits, Op, Put, Txn},
+};
 
 use super::state::{Answer, State};
 
@@ -139,7 +142,7 @@ fn is_deleted_by(key: &Bytes, range: &KeyRange) -> bool {
 /// The keys and values of all puts.
 fn weight(txn: &Txn) -> usize {
     let compared = txn.compares.iter().map(|compare| match &compare.operand {
-        coord_core::CompareOperand::Value(value) => value.len(),
+        coord_core::kv::CompareOperand::Value(value) => value.len(),
         _ => 0,
     });
     let steps = txn.success.iter().chain(&txn.failure).map(|op| match op {

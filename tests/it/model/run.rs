@@ -4,8 +4,12 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use coord_core::{
-    Error, ErrorKind, KeyRange, KvBackend, LeaseGrant, LeaseTimeToLive, LeaseTimeToLiveResponse,
-    Outcome, Range, Result, Revision, Watch, WatchRequest,
+    Error, KvBackend, Result,
+    error::{ErrorKind, Outcome},
+    kv::{
+        KeyRange, LeaseGrant, LeaseTimeToLive, LeaseTimeToLiveResponse, Range, Revision, Watch,
+        Watcher,
+    },
 };
 use coord_testkit::strategy::{Operation, Pace};
 use futures_util::FutureExt;
@@ -14,7 +18,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::coverage::Coverage;
 use super::state::{Answer, Model};
-use super::watch::Watcher;
+use super::watch::Watcher as ModelWatcher;
 
 /// How late the runtime's timers may be, and then some.
 const TIMER_GRAIN: Duration = Duration::from_millis(3);
@@ -28,7 +32,7 @@ struct Run<'a, B> {
     model: Model,
     /// Zero on the model's clock.
     began: Instant,
-    watches: Vec<(Watch, Watcher)>,
+    watches: Vec<(Watcher, ModelWatcher)>,
     /// Whether time has jumped since the last call, so that nobody may have ended a lease yet.
     jumped: bool,
     coverage: &'a mut Coverage,
@@ -130,11 +134,11 @@ impl<B: KvBackend> Run<'_, B> {
             }
             Operation::Put(request) => {
                 let expected = self.model.put(request);
-                self.compare(operation, backend.put_with(request.clone()).await, expected)
+                self.compare(operation, backend.put(request.clone()).await, expected)
             }
             Operation::Delete(request) => {
                 let expected = self.model.delete(request);
-                self.compare(operation, backend.delete_with(request.clone()).await, expected)
+                self.compare(operation, backend.delete(request.clone()).await, expected)
             }
             Operation::Txn(draft) => {
                 let request = draft.resolve(current);
@@ -200,15 +204,11 @@ impl<B: KvBackend> Run<'_, B> {
         Ok(())
     }
 
-    async fn watch(
-        &mut self,
-        operation: &Operation,
-        request: WatchRequest,
-    ) -> Result<(), Difference> {
+    async fn watch(&mut self, operation: &Operation, request: Watch) -> Result<(), Difference> {
         let got = self.backend.watch(request.clone()).await;
         let expected = self.model.watch(request);
         let header = expected.as_ref().map(|(header, _)| *header).map_err(|kind| *kind);
-        let got_header = got.as_ref().map(Watch::header).map_err(Error::clone);
+        let got_header = got.as_ref().map(Watcher::header).map_err(Error::clone);
         self.compare(operation, got_header, header)?;
         if let (Ok(watch), Ok((_, watcher))) = (got, expected) {
             self.watches.push((watch, watcher));

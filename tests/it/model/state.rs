@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, ErrorKind, Event, EventKind, Header,
-    KeyValue, LeaseId, Limits, Put, PutResponse, Revision,
+    error::ErrorKind,
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, Event, EventKind, Header, KeyValue,
+        LeaseId, Limits, Put, PutResponse, Revision,
+    },
 };
 
 use super::lease::Lease;

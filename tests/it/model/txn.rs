@@ -1,10 +1,14 @@
 //! Transactions: decide everything on the keys as they are, then change a copy.
 
 use coord_core::{
-    Compare, CompareOp, CompareOperand, ErrorKind, Header, KeyValue, LeaseId, Op, OpResponse,
-    Range, RangeResponse, Revision, Txn, TxnResponse,
+    error::ErrorKind,
+    kv::{
+        Compare, CompareOp, CompareOperand, Header, KeyValue, LeaseId, Op, OpResponse, Range,
+        RangeResponse, Revision, Txn, TxnResponse,
+    },
 };
 
+use super::range::number;
 use super::rules;
 use super::state::{Answer, Changes, Model};
 
@@ -72,10 +76,11 @@ impl Model {
 
     /// Within a transaction a negative revision is not "now", but long ago.
     fn check_revision_within(&self, range: &Range) -> Answer<()> {
-        if range.revision > self.revision() {
+        let revision = number(range.revision);
+        if revision > self.revision() {
             return Err(ErrorKind::FutureRevision);
         }
-        if range.revision != Revision::ZERO && range.revision.0 < self.compacted {
+        if revision != Revision::ZERO && revision.0 < self.compacted {
             return Err(ErrorKind::Compacted);
         }
         Ok(())

@@ -5,9 +5,11 @@
 //! and what is compacted *before* decides which old events still have their `prev_kv`.
 
 use coord_core::{
-    ErrorKind, Event, EventKind, Header, KeyRange, Revision, WatchBatch, WatchFilter, WatchRequest,
+    error::ErrorKind,
+    kv::{Event, EventKind, Header, KeyRange, Revision, Watch, WatchBatch, WatchFilter},
 };
 
+use super::range::number;
 use super::rules;
 use super::state::{Answer, Model};
 
@@ -17,7 +19,7 @@ pub(super) type Delivery = Answer<WatchBatch>;
 /// A watch as the model sees it.
 #[derive(Debug)]
 pub(super) struct Watcher {
-    request: WatchRequest,
+    request: Watch,
     /// What was there when it was registered, or that it is gone.
     backlog: Vec<Delivery>,
     /// The first revision that has not been delivered, those of the backlog left aside.
@@ -29,11 +31,11 @@ pub(super) struct Watcher {
 }
 
 impl Model {
-    pub(super) fn watch(&self, mut request: WatchRequest) -> Answer<(Header, Watcher)> {
+    pub(super) fn watch(&self, mut request: Watch) -> Answer<(Header, Watcher)> {
         if request.keys.start().is_empty() {
             request.keys = KeyRange::from_wire("\0", request.keys.range_end());
         }
-        let start = request.start_revision;
+        let start = number(request.start_revision);
         if start < Revision::ZERO {
             return Err(ErrorKind::Compacted);
         }
@@ -78,13 +80,13 @@ impl Model {
         let current = self.revision();
         while watcher.next <= current {
             let events = &self.events[usize::try_from(watcher.next.0).expect("not negative")];
-            if watcher.next >= watcher.request.start_revision {
+            if watcher.next >= number(watcher.request.start_revision) {
                 deliveries.extend(batch(&watcher.request, watcher.next, events));
             }
             watcher.next = Revision(watcher.next.0 + 1);
         }
         // §6: no progress before the first revision that was asked for.
-        if watcher.bookmark_asked && current >= watcher.request.start_revision {
+        if watcher.bookmark_asked && current >= number(watcher.request.start_revision) {
             deliveries.push(Ok(WatchBatch { revision: current, events: Vec::new() }));
         }
         watcher.bookmark_asked = false;
@@ -109,7 +111,7 @@ impl Watcher {
 }
 
 /// What a watch sees of a revision; nothing if none of the events is for it.
-fn batch(request: &WatchRequest, revision: Revision, events: &[Event]) -> Option<Delivery> {
+fn batch(request: &Watch, revision: Revision, events: &[Event]) -> Option<Delivery> {
     let mut wanted = Vec::new();
     for event in events {
         let filter = match event.kind {

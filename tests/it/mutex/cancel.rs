@@ -2,10 +2,12 @@
 //! stays behind, and no lock is lost or kept by accident.
 
 use coord_core::{
-    ErrorKind, KvBackend as _, KvBackendExt as _, LeaseGrant, Mutex, PrimitiveError, Put, Session,
+    Client, Mutex, Session,
+    error::{ErrorKind, PrimitiveError},
+    kv::{LeaseGrant, Put},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, poll_at_most};
+use coord_testkit::{Action, Call, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_on, settle};
@@ -13,8 +15,8 @@ use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_
 #[tokio::test(start_paused = true)]
 async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let store = Client::new(MemBackend::new());
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let locked = poll_at_most(polls, Mutex::new(&session, "m").lock()).await;
         let done = locked.is_some();
         drop(locked);
@@ -31,9 +33,9 @@ async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let (next, mutex) = (Mutex::new(&session, "m"), Mutex::new(&session, "m"));
         let dropped = timeout(secs(3), poll_at_most(polls, mutex.lock()));
         let (done, next, ()) = tokio::join!(
@@ -61,10 +63,10 @@ async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next()
 #[tokio::test(start_paused = true)]
 async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         // A lock below this one, so that the second request is made too.
         let _below = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let tried = poll_at_most(polls, Mutex::new(&session, "m").try_lock()).await;
         let done = tried.is_some();
         drop(tried);
@@ -82,8 +84,8 @@ async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
     for delay in [1, 3, 7, 15, 100] {
-        let store = MemBackend::new();
-        let late = nth("txn", 1, 1, Fate::Late(secs(delay)));
+        let store = Client::new(MemBackend::new());
+        let late = nth("txn", 1, 1, Action::Delay(secs(delay)));
         let session = session_on(behind(&store, late)).await;
         assert!(timeout(secs(1) / 2, Mutex::new(&session, "m").lock()).await.is_err());
         sleep(secs(2 * delay + 20)).await;
@@ -95,8 +97,8 @@ async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
 
 #[tokio::test(start_paused = true)]
 async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
-        let store = MemBackend::new();
+    for fate in [Action::DropRequest, Action::DropResponse] {
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
         let mutex = Mutex::new(&session, "m");
         let error = mutex.lock().await.unwrap_err();
@@ -111,7 +113,7 @@ async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
 #[tokio::test(start_paused = true)]
 async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_own() {
     for (adopted, on_lease) in [(true, true), (false, false)] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         let key = format!("m/{lease}-0");
         let put = Put::new(&key, "somebody else's");
@@ -120,8 +122,8 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
         if adopted {
             store.put_with(put.clone()).await.unwrap();
         }
-        let kv = behind(&store, nth("txn", 1, 1, Fate::LoseRequest));
-        let session = Session::builder(kv).lease(lease).open().await.unwrap();
+        let kv = behind(&store, nth("txn", 1, 1, Action::DropRequest));
+        let session = Session::builder(&kv).lease(lease).open().await.unwrap();
         if !adopted {
             store.put_with(put).await.unwrap();
         }
@@ -133,8 +135,8 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
 
 #[tokio::test(start_paused = true)]
 async fn cleaning_up_is_repeated_until_it_is_confirmed() {
-    let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 2, 6, Fate::LoseRequest))).await;
+    let store = Client::new(MemBackend::new());
+    let session = session_on(behind(&store, nth("txn", 2, 6, Action::DropRequest))).await;
     drop(Mutex::new(&session, "m").lock().await.unwrap());
     sleep(secs(5)).await;
     assert_eq!(keys(&store, "m/").await, [""; 0]);
@@ -143,8 +145,8 @@ async fn cleaning_up_is_repeated_until_it_is_confirmed() {
 #[tokio::test(start_paused = true)]
 async fn unlock_that_is_dropped_unlocks_all_the_same() {
     for polls in 1..POLLS_MAX {
-        let store = MemBackend::new();
-        let session = session_on(behind(&store, |_: &Call| Fate::Yield)).await;
+        let store = Client::new(MemBackend::new());
+        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let unlocked = poll_at_most(polls, guard.unlock()).await;
         settle().await;
@@ -159,8 +161,8 @@ async fn unlock_that_is_dropped_unlocks_all_the_same() {
 /// etcd issue 22123, for locks: a failed unlock must not forget the key.
 #[tokio::test(start_paused = true)]
 async fn unlock_that_fails_is_tried_again_in_the_background() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply] {
-        let store = MemBackend::new();
+    for fate in [Action::DropRequest, Action::DropResponse] {
+        let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         assert!(guard.unlock().await.is_err());
@@ -172,7 +174,7 @@ async fn unlock_that_fails_is_tried_again_in_the_background() {
 /// etcd issue 22082: an unlock must not delete a lock that was taken later.
 #[tokio::test(start_paused = true)]
 async fn unlock_does_not_touch_a_key_of_another_life() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     let key = guard.key().clone();
@@ -185,7 +187,7 @@ async fn unlock_does_not_touch_a_key_of_another_life() {
 #[test]
 fn dropping_a_guard_outside_a_runtime_does_not_panic() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard =
         runtime.block_on(async { Mutex::new(&session(&store).await, "m").lock().await.unwrap() });
     drop(guard);
@@ -196,14 +198,14 @@ fn dropping_a_guard_outside_a_runtime_does_not_panic() {
 
 #[tokio::test(start_paused = true)]
 async fn lock_whose_request_hangs_ends_with_its_session() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let rule = |call: &Call| match call {
-        Call::Txn(_) | Call::LeaseKeepAlive(_) => Fate::Hang,
-        _ => Fate::Pass,
+        Call::Txn(_) | Call::LeaseKeepAlive(_) => Action::Hang,
+        _ => Action::Pass,
     };
     let session = session_on(behind(&store, rule)).await;
     assert!(Mutex::new(&session, "m").lock().await.unwrap_err().loss().is_some());
-    let hanging = session_on(behind(&store, only("txn", Fate::Hang))).await;
+    let hanging = session_on(behind(&store, only("txn", Action::Hang))).await;
     let waited = timeout(secs(60), Mutex::new(&hanging, "m").lock()).await;
     assert!(waited.is_err(), "a session that lives leaves it to the backend to time out");
 }
@@ -218,7 +220,7 @@ fn program_that_returns_leaves_its_lock_unless_it_closes() {
             builder.enable_all().start_paused(true).build().unwrap()
         };
         let (program, other) = (runtime(), runtime());
-        let store = other.block_on(async { MemBackend::new() });
+        let store = other.block_on(async { Client::new(MemBackend::new()) });
         program.block_on(async {
             let session = session(&store).await;
             let guard = Mutex::new(&session, "m").lock().await.unwrap();

@@ -1,11 +1,15 @@
 //! What a mutex costs, in requests and events.
 
+use coord_core::error::PrimitiveError;
+use coord_mem::MemBackend;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use coord_core::{KvBackend as _, KvBackendExt as _, Mutex, Range, Txn};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule as _};
+use coord_core::{
+    Client, Mutex,
+    kv::{Range, Txn},
+};
+use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -13,8 +17,8 @@ use crate::support::{behind, is_keep_alive, nth, secs, session, session_on, sett
 
 #[tokio::test(start_paused = true)]
 async fn uncontended_lock_and_unlock_cost_one_request_each() {
-    let record = Record::new();
-    let session = session_on(behind(&MemBackend::new(), record.clone())).await;
+    let record = Recorder::new();
+    let session = session_on(behind(&Client::new(MemBackend::new()), record.clone())).await;
     let mutex = Mutex::new(&session, "m");
     record.take();
     let guard = mutex.lock().await.unwrap();
@@ -30,7 +34,7 @@ async fn uncontended_lock_and_unlock_cost_one_request_each() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_a_guard_whose_key_is_gone_costs_one_request_and_its_key_is_used_again() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let session = session_on(behind(&store, record.clone())).await;
     let mutex = Mutex::new(&session, "m");
     let guard = mutex.lock().await.unwrap();
@@ -46,7 +50,7 @@ async fn dropping_a_guard_whose_key_is_gone_costs_one_request_and_its_key_is_use
 
 #[tokio::test(start_paused = true)]
 async fn failed_try_lock_costs_one_request_and_writes_nothing() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let session = session_on(behind(&store, record.clone())).await;
     let mutex = Mutex::new(&session, "m");
     let _held = mutex.lock().await.unwrap();
@@ -63,13 +67,13 @@ async fn failed_try_lock_costs_one_request_and_writes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn lock_behind_one_holder_costs_three_requests_or_four_and_a_watch() {
     for busy in [false, true] {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
         let late = Duration::from_millis(if busy { 50 } else { 0 });
         let recorded = record.clone();
         let rule = move |call: &Call| {
-            recorded.fate(call);
-            if matches!(call, Call::Watch(_)) { Fate::Late(late) } else { Fate::Pass }
+            recorded.action(call);
+            if matches!(call, Call::Watch(_)) { Action::Delay(late) } else { Action::Pass }
         };
         let session = session_on(behind(&store, rule)).await;
         record.take();
@@ -90,14 +94,14 @@ async fn lock_behind_one_holder_costs_three_requests_or_four_and_a_watch() {
 /// Whoever waits for long watches its own key too, and looks if it may have missed anything.
 #[tokio::test(start_paused = true)]
 async fn long_wait_costs_a_watch_of_the_own_key_and_a_look_each_time_to_live() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let recorded = record.clone();
     let rule = move |call: &Call| {
         if !is_keep_alive(call) {
-            recorded.fate(call);
+            recorded.action(call);
         }
-        Fate::Pass
+        Action::Pass
     };
     let session = session_on(behind(&store, rule)).await;
     let waiter = Mutex::new(&session, "m");
@@ -116,7 +120,7 @@ async fn long_wait_costs_a_watch_of_the_own_key_and_a_look_each_time_to_live() {
 
 #[tokio::test(start_paused = true)]
 async fn other_paths_cost_what_the_docs_say() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let session = session_on(behind(&store, record.clone())).await;
     let mutex = Mutex::new(&session, "m");
 
@@ -140,7 +144,7 @@ async fn other_paths_cost_what_the_docs_say() {
 /// Whoever stood before a waiter gives up: the waiter finds the next one to wait for.
 #[tokio::test(start_paused = true)]
 async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let (one, other) = (session(&store).await, session_on(behind(&store, record.clone())).await);
     let (neighbour, last) = (Mutex::new(&one, "m"), Mutex::new(&other, "m"));
@@ -161,7 +165,7 @@ async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
 /// A thousand who wait for one lock, each in a process of its own or all in one: what they ask of
 /// the store when the holder leaves, until all have been served, and the events they are told.
 async fn thousand_are_served(in_one_process: bool) -> (usize, usize) {
-    let (store, record, waiters) = (MemBackend::new(), Record::new(), 1_000);
+    let (store, record, waiters) = (Client::new(MemBackend::new()), Recorder::new(), 1_000);
     let process = session_on(behind(&store, record.clone())).await;
     let holder = Mutex::new(&process, "m").lock().await.expect("the store is there");
     record.take();
@@ -174,7 +178,8 @@ async fn thousand_are_served(in_one_process: bool) -> (usize, usize) {
         };
         line.spawn(async move {
             let guard = Mutex::new(&own, "m").lock().await?;
-            guard.unlock().await
+            guard.unlock().await?;
+            Ok::<_, PrimitiveError>(())
         });
     }
     settle().await;
@@ -208,7 +213,7 @@ async fn thousand_contenders_of_one_process_cost_each_a_request_less() {
 /// The second in a line of a thousand asks for two keys, and the store need not read the line.
 #[tokio::test(start_paused = true)]
 async fn look_of_one_with_few_before_it_does_not_read_the_line() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let others = session(&store).await;
     let holder = Mutex::new(&others, "m").lock().await.unwrap();
     let second = session_on(behind(&store, record.clone())).await;
@@ -238,7 +243,7 @@ async fn look_of_one_with_few_before_it_does_not_read_the_line() {
 /// times as long as the first.
 #[tokio::test(start_paused = true)]
 async fn locks_one_after_the_other_use_the_same_key() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
     let mut keys = BTreeSet::new();
@@ -262,8 +267,8 @@ async fn locks_one_after_the_other_use_the_same_key() {
 /// a later holder that has the same key, so that key is not used again.
 #[tokio::test(start_paused = true)]
 async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
-    let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("txn", 1, 1, Fate::LoseReply))).await;
+    let store = Client::new(MemBackend::new());
+    let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     let mutex = Mutex::new(&session, "m");
     mutex.lock().await.unwrap_err();
     sleep(secs(30)).await;
@@ -275,7 +280,7 @@ async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
 /// registered once; but it is not kept for long when nobody waits any more.
 #[tokio::test(start_paused = true)]
 async fn those_who_take_turns_register_each_watch_once() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let mutexes = [
         Mutex::new(&session_on(behind(&store, record.clone())).await, "m"),
         Mutex::new(&session_on(behind(&store, record.clone())).await, "m"),

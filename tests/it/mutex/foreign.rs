@@ -1,6 +1,6 @@
 //! Keys of the queue that another client overwrites.
 
-use coord_core::{KvBackendExt as _, Mutex, Txn};
+use coord_core::{Client, Mutex, kv::Txn};
 use coord_mem::MemBackend;
 use tokio::time::timeout;
 
@@ -9,7 +9,7 @@ use crate::support::{secs, session, settle};
 /// A key without its lease is still the key of the holder.
 #[tokio::test(start_paused = true)]
 async fn waiter_waits_when_the_holder_key_loses_its_lease() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (a, b) = (session(&store).await, session(&store).await);
     let held = Mutex::new(&a, "m").lock().await.unwrap();
     let mutex = Mutex::new(&b, "m");
@@ -25,7 +25,7 @@ async fn waiter_waits_when_the_holder_key_loses_its_lease() {
 /// The same for the key of the waiter itself.
 #[tokio::test(start_paused = true)]
 async fn waiter_keeps_its_place_when_its_key_loses_its_lease() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (a, b) = (session(&store).await, session(&store).await);
     let held = Mutex::new(&a, "m").lock().await.unwrap();
     let mutex = Mutex::new(&b, "m");

@@ -1,14 +1,17 @@
 //! Losing the lock, or the place in its line.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    KvBackend as _, KvBackendExt as _, LossReason, Mutex, Outcome, Put, Session, Txn,
+    Client, Mutex, Session,
+    error::{LossReason, Outcome},
+    kv::{Put, Txn},
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, Rule as _};
+use coord_testkit::{Action, Call, Recorder, Rule as _};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -20,8 +23,8 @@ use crate::support::{
 #[tokio::test(start_paused = true)]
 async fn holder_is_told_before_the_store_can_give_the_lock_away() {
     for rate in [1.0, 1.05] {
-        let store = MemBackend::builder().lease_clock_rate(rate).build();
-        let cut_off = behind(&store, only("lease_keep_alive", Fate::Hang));
+        let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
+        let cut_off = behind(&store, only("lease_keep_alive", Action::Hang));
         let held = Mutex::new(&session_on(cut_off).await, "m").lock().await.unwrap();
         let waiter = Mutex::new(&session(&store).await, "m");
         let ((reason, told), served) =
@@ -37,7 +40,7 @@ async fn holder_is_told_before_the_store_can_give_the_lock_away() {
 /// etcd issues 6127 and 7983: the holder of Go's package is not told.
 #[tokio::test(start_paused = true)]
 async fn holder_is_told_when_its_key_is_deleted() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let (reason, ()) = tokio::join!(guard.lost(), async {
         settle().await;
@@ -50,11 +53,11 @@ async fn holder_is_told_when_its_key_is_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn holder_whose_history_is_compacted_still_learns_of_its_loss() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let revision = store.put("other", "1").await.unwrap().header.revision;
     store.put("other", "2").await.unwrap();
-    store.compact(coord_core::Compact::new(revision.next())).await.unwrap();
+    store.compact(coord_core::kv::Compact::new(revision.next())).await.unwrap();
     let mut lost = pin!(guard.lost());
     assert!(timeout(secs(61), lost.as_mut()).await.is_err(), "nothing was lost yet");
     store.delete(guard.key()).await.unwrap();
@@ -64,7 +67,7 @@ async fn holder_whose_history_is_compacted_still_learns_of_its_loss() {
 
 #[tokio::test(start_paused = true)]
 async fn work_stops_when_the_lock_is_lost() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     let steps = std::sync::atomic::AtomicUsize::new(0);
@@ -86,8 +89,8 @@ async fn work_stops_when_the_lock_is_lost() {
 /// etcd issues 11457 and 10811: a holder that was suspended writes after its lock has passed on.
 #[tokio::test(start_paused = true)]
 async fn late_write_of_a_former_holder_is_refused() {
-    let store = MemBackend::new();
-    let cut_off = behind(&store, only("lease_keep_alive", Fate::Hang));
+    let store = Client::new(MemBackend::new());
+    let cut_off = behind(&store, only("lease_keep_alive", Action::Hang));
     let old = Mutex::new(&session_on(cut_off).await, "m").lock().await.unwrap();
     let new = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     new.txn(Txn::new().and_then([Put::new("a", "new")])).await.unwrap();
@@ -102,7 +105,7 @@ async fn late_write_of_a_former_holder_is_refused() {
 /// etcd issue 19597: a waiter of Go's package whose session ends waits on until all before it go.
 #[tokio::test(start_paused = true)]
 async fn waiter_whose_session_ends_stops_waiting_at_once() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let doomed = session(&store).await;
     let waiter = Mutex::new(&doomed, "m");
@@ -117,7 +120,7 @@ async fn waiter_whose_session_ends_stops_waiting_at_once() {
 /// etcd issue 11777.
 #[tokio::test(start_paused = true)]
 async fn waiter_whose_key_is_deleted_stops_waiting_at_once() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let waiter = Mutex::new(&session(&store).await, "m");
     let (result, ()) = tokio::join!(timed(waiter.lock()), async {
@@ -132,7 +135,7 @@ async fn waiter_whose_key_is_deleted_stops_waiting_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn waiter_whose_lease_is_revoked_stops_waiting_at_once() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let doomed = session(&store).await;
     let waiter = Mutex::new(&doomed, "m");
@@ -148,7 +151,7 @@ async fn waiter_whose_lease_is_revoked_stops_waiting_at_once() {
 /// first, and is served as soon as the first goes.
 #[tokio::test(start_paused = true)]
 async fn waiter_behind_one_that_gives_up_waits_for_the_holder() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let (second, third) = (session(&store).await, session(&store).await);
     let (middle, last) = (Mutex::new(&second, "m"), Mutex::new(&third, "m"));
@@ -168,9 +171,9 @@ async fn waiter_behind_one_that_gives_up_waits_for_the_holder() {
 
 #[tokio::test(start_paused = true)]
 async fn waiter_goes_on_waiting_while_the_store_is_unavailable() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let shaky = session_on(behind(&store, nth("range", 1, 6, Fate::LoseReply))).await;
+    let shaky = session_on(behind(&store, nth("range", 1, 6, Action::DropResponse))).await;
     let waiter = Mutex::new(&shaky, "m");
     let (guard, ()) = tokio::join!(waiter.lock(), async {
         sleep(secs(5)).await;
@@ -181,11 +184,11 @@ async fn waiter_goes_on_waiting_while_the_store_is_unavailable() {
 
 #[tokio::test(start_paused = true)]
 async fn waiter_that_is_cut_off_gives_up_when_its_session_is_lost() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let down = |call: &Call| match call {
-        Call::Range(_) | Call::LeaseKeepAlive(_) => Fate::Hang,
-        _ => Fate::Pass,
+        Call::Range(_) | Call::LeaseKeepAlive(_) => Action::Hang,
+        _ => Action::Pass,
     };
     let cut_off = session_on(behind(&store, down)).await;
     let (result, after) = timed(Mutex::new(&cut_off, "m").lock()).await;
@@ -195,7 +198,7 @@ async fn waiter_that_is_cut_off_gives_up_when_its_session_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn lock_on_a_session_whose_lease_is_gone_says_so() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
     store.lease_revoke(session.lease_id()).await.unwrap();
@@ -206,11 +209,11 @@ async fn lock_on_a_session_whose_lease_is_gone_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = session(&store).await;
     let held = Mutex::new(&first, "m").lock().await.unwrap();
     let lease = first.orphan().await.unwrap();
-    let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    let heir = Session::builder(&another(&store)).lease(lease).open().await.unwrap();
     let mutex = Mutex::new(&heir, "m");
     assert!(mutex.try_lock().await.unwrap().is_none(), "still locked by the former owner's key");
     assert!(timeout(secs(60), mutex.lock()).await.is_err());
@@ -221,8 +224,8 @@ async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
 
 #[tokio::test(start_paused = true)]
 async fn keep_alives_go_on_while_a_lock_is_awaited() {
-    let store = MemBackend::new();
-    let record = Record::new();
+    let store = Client::new(MemBackend::new());
+    let record = Recorder::new();
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let patient = session_on(behind(&store, record.clone())).await;
     assert!(timeout(secs(100), Mutex::new(&patient, "m").lock()).await.is_err());
@@ -234,9 +237,9 @@ async fn keep_alives_go_on_while_a_lock_is_awaited() {
 #[tokio::test(start_paused = true)]
 async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
     for (kind, nth_call) in [("watch", 1), ("watch", 2), ("range", 1)] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let session = session_on(behind(&store, nth(kind, nth_call, nth_call, Fate::Hang))).await;
+        let session = session_on(behind(&store, nth(kind, nth_call, nth_call, Action::Hang))).await;
         let waiter = Mutex::new(&session, "m");
         let ((served, after), ()) = tokio::join!(timed(waiter.lock()), async {
             sleep(secs(1)).await;
@@ -252,8 +255,8 @@ async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn holder_is_told_of_its_loss_though_nobody_answers_why() {
     for session_ends in [false, true] {
-        let store = MemBackend::new();
-        let session = session_on(behind(&store, only("lease_time_to_live", Fate::Hang))).await;
+        let store = Client::new(MemBackend::new());
+        let session = session_on(behind(&store, only("lease_time_to_live", Action::Hang))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let work = timeout(secs(60), guard.run_while_held(sleep(secs(1000))));
         let ((lost, after), ()) = tokio::join!(timed(work), async {
@@ -276,8 +279,8 @@ async fn holder_is_told_of_its_loss_though_nobody_answers_why() {
 #[tokio::test(start_paused = true)]
 async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
     for (unanswered, told_after) in [(1, secs(4)), (usize::MAX, secs(5))] {
-        let store = MemBackend::new();
-        let rule = nth("lease_keep_alive", 1, unanswered, Fate::Hang);
+        let store = Client::new(MemBackend::new());
+        let rule = nth("lease_keep_alive", 1, unanswered, Action::Hang);
         let session = session_on(behind(&store, rule)).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let ((reason, after), ()) = tokio::join!(timed(guard.lost()), async {
@@ -291,12 +294,12 @@ async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
 /// Each who learns that the lease is gone has the keeper ask at once, but for one answer.
 #[tokio::test(start_paused = true)]
 async fn lease_that_is_gone_costs_one_keep_alive_however_many_learn_of_it() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let recorded = record.clone();
     let rule = move |call: &Call| {
-        recorded.fate(call);
+        recorded.action(call);
         let late = Duration::from_millis(if is_keep_alive(call) { 50 } else { 0 });
-        Fate::Late(late)
+        Action::Delay(late)
     };
     let session = session_on(behind(&store, rule)).await;
     let mut guards = Vec::new();

@@ -6,14 +6,15 @@ mod foreign;
 mod loss;
 mod storm;
 
+use coord_mem::MemBackend;
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Compare, CompareOp, ErrorKind, KvBackend as _, KvBackendExt as _, LossReason, Mutex,
-    PrimitiveError, Put, Range, Txn,
+    Client, Mutex,
+    error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{Compact, Compare, CompareOp, Put, Range, Txn},
 };
-use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,7 +22,7 @@ use crate::support::{join_as_go, keys, secs, session, settle};
 
 #[tokio::test(start_paused = true)]
 async fn waiters_are_served_in_the_order_in_which_they_came() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let served = Arc::new(StdMutex::new(Vec::new()));
     let mut waiters = JoinSet::new();
@@ -44,7 +45,7 @@ async fn waiters_are_served_in_the_order_in_which_they_came() {
 
 #[tokio::test(start_paused = true)]
 async fn two_handles_of_one_session_exclude_each_other() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let (one, two) = (Mutex::new(&session, "m"), Mutex::new(&session, "m"));
     let guard = one.lock().await.unwrap();
@@ -58,7 +59,7 @@ async fn two_handles_of_one_session_exclude_each_other() {
 /// A job that finished fast ran again on a machine whose clock was late.
 #[tokio::test(start_paused = true)]
 async fn unlock_after_keeps_the_lock_for_its_time() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let other = Mutex::new(&session(&store).await, "m");
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let begun = Instant::now();
@@ -79,7 +80,7 @@ async fn unlock_after_keeps_the_lock_for_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn unlock_after_reports_a_loss_and_unlocks_when_dropped() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mutex = Mutex::new(&session(&store).await, "m");
     let guard = mutex.lock().await.unwrap();
     assert!(timeout(secs(1), guard.unlock_after(secs(300))).await.is_err());
@@ -98,7 +99,7 @@ async fn unlock_after_reports_a_loss_and_unlocks_when_dropped() {
 /// locks, in whatever order they are taken, tried or waited for.
 #[tokio::test(start_paused = true)]
 async fn names_that_nest_do_not_collide() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let (outer, inner) = (Mutex::new(&session, "p"), Mutex::new(&session, "p/q"));
     let hex = Mutex::new(&session, "p/a1");
@@ -136,7 +137,7 @@ async fn names_that_nest_do_not_collide() {
 /// Go's clients use the key `name/<lease>` and the order of create revisions: we stand in one line.
 #[tokio::test(start_paused = true)]
 async fn contender_of_go_stands_in_the_same_line() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let (_, go) = join_as_go(&store, "m", "").await;
 
     let session = session(&store).await;
@@ -152,7 +153,7 @@ async fn contender_of_go_stands_in_the_same_line() {
 
 #[tokio::test(start_paused = true)]
 async fn compaction_while_waiting_is_not_noticed() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let waiter = Mutex::new(&session(&store).await, "m");
     let (guard, ()) = tokio::join!(waiter.lock(), async {
@@ -167,7 +168,7 @@ async fn compaction_while_waiting_is_not_noticed() {
 
 #[tokio::test(start_paused = true)]
 async fn guarded_transaction_keeps_its_own_conditions_and_answers() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let create = Txn::new()
         .when([Compare::absent("a")])
@@ -183,19 +184,19 @@ async fn guarded_transaction_keeps_its_own_conditions_and_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn guarded_transaction_has_one_operation_less_than_the_limit() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let puts = |n: usize| Txn::new().and_then((0..n).map(|i| Put::new(format!("k{i}"), "")));
     guard.txn(puts(127)).await.unwrap();
     let error = guard.txn(puts(128)).await.unwrap_err();
     assert!(error.to_string().contains("128 operations"), "{error}");
-    let all = Txn::new().when([guard.is_owner()]).and_then(puts(128).success);
+    let all = Txn::new().when([guard.held_condition()]).and_then(puts(128).success);
     store.txn(all).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn backend_error_of_a_lock_is_handed_on_and_leaves_no_key() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let too_long = "m".repeat(2 << 20);
     let error = Mutex::new(&session, too_long.as_str()).lock().await.unwrap_err();
@@ -206,11 +207,11 @@ async fn backend_error_of_a_lock_is_handed_on_and_leaves_no_key() {
 
 #[tokio::test(start_paused = true)]
 async fn is_owner_compares_the_create_revision_of_the_key() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let token = guard.fencing_token();
     let expected = Compare::create_revision(guard.key(), CompareOp::Equal, token.0);
-    assert_eq!(guard.is_owner(), expected);
+    assert_eq!(guard.held_condition(), expected);
     assert_eq!(guard.header().revision, token.0);
     let kv = store.get(guard.key()).await.unwrap().unwrap();
     assert_eq!((kv.create_revision, kv.lease), (token.0, Some(guard.session().lease_id())));
@@ -219,7 +220,7 @@ async fn is_owner_compares_the_create_revision_of_the_key() {
 /// Futures and guards can be moved into tasks: this is checked by the compiler.
 #[tokio::test(start_paused = true)]
 async fn guards_and_futures_can_be_sent_to_tasks() {
-    let session = session(&MemBackend::new()).await;
+    let session = session(&Client::new(MemBackend::new())).await;
     let mutex = Mutex::new(&session, "m");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {

@@ -7,13 +7,18 @@
 //! judged where it counts: by what the store let a holder write, with the guarded transaction of
 //! its guard.
 
+use coord_mem::MemBackend;
 use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, Mutex, MutexGuard, Outcome, Put, Session, Txn};
-use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_core::{
+    Client, KvBackend, Mutex, Session,
+    error::Outcome,
+    kv::{Put, Txn},
+    mutex::MutexGuard,
+};
+use coord_testkit::Action;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -60,8 +65,8 @@ async fn write(guard: &MutexGuard) {
 const ALONE: usize = 1 + 2 * 8;
 
 /// A worker's session and lock, after it had it to itself for so long that it takes it to be free.
-async fn alone(kv: Arc<dyn KvBackend>) -> (Session, Mutex) {
-    let session = Session::builder(kv).ttl(secs(6)).open().await.expect("it is calm");
+async fn alone(kv: Client) -> (Session, Mutex) {
+    let session = Session::builder(&kv).ttl(secs(6)).open().await.expect("it is calm");
     let mutex = Mutex::new(&session, "m");
     for _ in 0..8 {
         mutex.lock().await.expect("it is calm").unlock().await.expect("it is calm");
@@ -69,8 +74,8 @@ async fn alone(kv: Arc<dyn KvBackend>) -> (Session, Mutex) {
     (session, mutex)
 }
 
-async fn work(kv: Arc<dyn KvBackend>, habit: Habit) {
-    let Ok(session) = Session::builder(kv).ttl(secs(6)).open().await else { return };
+async fn work(kv: Client, habit: Habit) {
+    let Ok(session) = Session::builder(&kv).ttl(secs(6)).open().await else { return };
     let mutex = Mutex::new(&session, "m");
     work_on((session, mutex), habit).await;
 }
@@ -90,15 +95,15 @@ async fn work_on((session, mutex): (Session, Mutex), habit: Habit) {
 }
 
 /// With `calm`, each has had the lock to itself before the storm.
-async fn storm(mut workers: Vec<(Habit, Vec<Fate>)>, in_one_process: bool, calm: bool) {
-    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+async fn storm(mut workers: Vec<(Habit, Vec<Action>)>, in_one_process: bool, calm: bool) {
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     if calm {
         // The requests of a process meet their fates in the order in which they are made.
         let (of_first, of_others) =
             if in_one_process { (workers.len() * ALONE, 0) } else { (ALONE, ALONE) };
         for (n, (_, fates)) in workers.iter_mut().enumerate() {
             let passes = if n == 0 { of_first } else { of_others };
-            fates.splice(0..0, repeat_n(Fate::Pass, passes));
+            fates.splice(0..0, repeat_n(Action::Pass, passes));
         }
     }
     let (mut tasks, mut begun) = (JoinSet::new(), Vec::new());
@@ -143,7 +148,7 @@ proptest! {
 async fn calm_storm_lets_every_worker_write() {
     let calm = Habit { patience_ms: 8_000, hold_ms: 10, unlocks: true };
     for in_one_process in [false, true] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut tasks = JoinSet::new();
         let workers = vec![(calm.clone(), Vec::new()); 4];
         for (kv, habit) in clients(&store, workers, in_one_process) {

@@ -1,22 +1,27 @@
 //! Work that is repeated after a loss, whichever error it returns, and whether the work or its
 //! supervisor meets the loss first.
 
+use crate::support::another;
+use coord_core::election::Leadership;
+use coord_core::mutex::MutexGuard;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::stm::StmError;
 use coord_core::{
-    Election, Error, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Mutex, PrimitiveError,
-    Put, Session, Supervisor, Txn, stm,
+    Client, Election, Error, KvBackend, Mutex, Session, Stm,
+    error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{Put, Txn},
+    session::Supervisor,
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Fate, Intercept};
+use coord_testkit::{Action, Intercept};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{behind, keys, nth, only, secs, session, settle};
 
-async fn supervisor(kv: Arc<dyn KvBackend>) -> Supervisor {
-    let builder = Session::builder(kv).ttl(secs(10));
+async fn supervisor(kv: Client) -> Supervisor {
+    let builder = Session::builder(&kv).ttl(secs(10));
     builder.supervise().await.expect("the store is available")
 }
 
@@ -37,14 +42,22 @@ impl From<PrimitiveError> for AppError {
     }
 }
 
+async fn campaign(session: Session) -> Result<Leadership, PrimitiveError> {
+    Election::new(&session, "e").campaign("me").await
+}
+
+async fn lock(session: Session) -> Result<MutexGuard, PrimitiveError> {
+    Mutex::new(&session, "m").lock().await
+}
+
 /// `lead` ended for good when the work was the first to meet the loss.
 #[tokio::test(start_paused = true)]
 async fn lead_begins_anew_when_work_meets_the_loss() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     for revoke in [false, true] {
         let calls = AtomicU32::new(0);
-        let led = supervisor.lead("e", "me", async |leadership| {
+        let led = supervisor.run_while_held(campaign, async |leadership: Arc<Leadership>| {
             if calls.fetch_add(1, Ordering::Relaxed) < 2 {
                 if revoke {
                     store.lease_revoke(leadership.session().lease_id()).await?;
@@ -64,10 +77,10 @@ async fn lead_begins_anew_when_work_meets_the_loss() {
 /// The same for the lock, with an error type of the application, which hides the loss.
 #[tokio::test(start_paused = true)]
 async fn hold_begins_anew_when_work_hides_the_loss() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let calls = AtomicU32::new(0);
-    let held = supervisor.hold("m", async |guard| {
+    let held = supervisor.run_while_held(lock, async |guard: Arc<MutexGuard>| {
         if calls.fetch_add(1, Ordering::Relaxed) == 0 {
             store.delete(guard.key()).await.unwrap();
         }
@@ -82,8 +95,8 @@ async fn hold_begins_anew_when_work_hides_the_loss() {
 /// `run` knows of a loss that its work has met, also behind an error of the application's own.
 #[tokio::test(start_paused = true)]
 async fn run_begins_anew_when_work_hides_the_loss() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let calls = AtomicU32::new(0);
     let ran = supervisor.run(async |session: Session| {
         let leadership = Election::new(&session, "e").campaign("me").await?;
@@ -101,8 +114,8 @@ async fn run_begins_anew_when_work_hides_the_loss() {
 /// session has met one.
 #[tokio::test(start_paused = true)]
 async fn error_without_loss_comes_back_as_it_is() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let lossy = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         store.delete(guard.key()).await.unwrap();
@@ -115,7 +128,7 @@ async fn error_without_loss_comes_back_as_it_is() {
         sleep(secs(3)).await;
         Err::<(), _>(AppError::Input)
     });
-    let led = supervisor.lead("e", "me", async |_| Err::<(), _>(AppError::Input));
+    let led = supervisor.run_while_held(campaign, async |_| Err::<(), _>(AppError::Input));
     let (lossy, plain, led) = tokio::join!(timeout(secs(5), lossy), plain, led);
     assert!(lossy.is_err(), "it begins anew again and again");
     assert_eq!((plain, calls.into_inner()), (Err(AppError::Input), 1));
@@ -126,16 +139,17 @@ async fn error_without_loss_comes_back_as_it_is() {
 /// One request of the campaign that failed ended the candidacy.
 #[tokio::test(start_paused = true)]
 async fn lead_and_hold_retry_what_is_retryable() {
-    for fate in [Fate::LoseRequest, Fate::LoseReply, Fate::Hang] {
+    for fate in [Action::DropRequest, Action::DropResponse, Action::Hang] {
         for held in [false, true] {
-            let store = MemBackend::new();
+            let store = Client::new(MemBackend::new());
             let rule = nth("txn", 1, 3, fate.clone());
-            let kv = Arc::new(Intercept::new(store.clone(), rule).patience(secs(2)));
+            let kv =
+                Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2)));
             let supervisor = supervisor(kv).await;
             let done = if held {
-                supervisor.hold("m", async |_| Ok::<_, PrimitiveError>(7)).await
+                supervisor.run_while_held(lock, async |_| Ok::<_, PrimitiveError>(7)).await
             } else {
-                supervisor.lead("e", "me", async |_| Ok::<_, PrimitiveError>(7)).await
+                supervisor.run_while_held(campaign, async |_| Ok::<_, PrimitiveError>(7)).await
             };
             assert_eq!(done.unwrap(), 7, "{fate:?}");
             sleep(secs(30)).await;
@@ -146,13 +160,15 @@ async fn lead_and_hold_retry_what_is_retryable() {
 
 #[tokio::test(start_paused = true)]
 async fn lead_returns_what_cannot_be_retried_and_ends_when_closed() {
-    let supervisor = supervisor(Arc::new(MemBackend::new())).await;
-    let too_large = vec![b'x'; 3 << 20];
-    let refused = supervisor.lead("e", too_large, async |_| Ok::<_, PrimitiveError>(()));
+    let supervisor = supervisor(Client::new(MemBackend::new())).await;
+    let campaign_too_large =
+        async |session: Session| Election::new(&session, "e").campaign(vec![b'x'; 3 << 20]).await;
+    let refused =
+        supervisor.run_while_held(campaign_too_large, async |_| Ok::<_, PrimitiveError>(()));
     let PrimitiveError::Backend(error) = refused.await.unwrap_err() else { panic!("not lost") };
     assert_eq!(error.kind(), ErrorKind::RequestTooLarge);
 
-    let endless = supervisor.lead("e", "me", |_| std::future::pending());
+    let endless = supervisor.run_while_held(campaign, |_| std::future::pending());
     let (led, closed): (Result<(), PrimitiveError>, _) = tokio::join!(endless, async {
         sleep(secs(1)).await;
         supervisor.close().await
@@ -165,9 +181,9 @@ async fn lead_returns_what_cannot_be_retried_and_ends_when_closed() {
 #[tokio::test(start_paused = true)]
 async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
     for (revoke, reason) in [(true, LossReason::Revoked), (false, LossReason::Closed)] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session(&store).await;
-        let transactions = stm(Arc::new(store.clone())).exactly_once(&session);
+        let transactions = Stm::new(&another(&store)).exactly_once(&session);
         if revoke {
             store.lease_revoke(session.lease_id()).await.unwrap();
         } else {
@@ -189,7 +205,7 @@ async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn tokens_are_cancelled_with_what_they_stand_for() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let owner = session(&store).await;
     let mutex = Mutex::new(&owner, "m");
     let whole = owner.cancellation_token();
@@ -219,7 +235,7 @@ async fn tokens_are_cancelled_with_what_they_stand_for() {
 /// A token does not keep its session open: the last handle closes it all the same.
 #[tokio::test(start_paused = true)]
 async fn token_does_not_keep_a_session_open() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let owner = session(&store).await;
     let guard = Mutex::new(&owner, "m").lock().await.unwrap();
     let (whole, token) = (owner.cancellation_token(), guard.cancellation_token());
@@ -234,13 +250,13 @@ async fn token_does_not_keep_a_session_open() {
 /// followed was not returned, and the work was done again.
 #[tokio::test(start_paused = true)]
 async fn error_after_resign_of_unknown_outcome_ends_run() {
-    let kv = behind(&MemBackend::new(), nth("txn", 2, 2, Fate::LoseReply));
+    let kv = behind(&Client::new(MemBackend::new()), nth("txn", 2, 2, Action::DropResponse));
     let (supervisor, calls) = (supervisor(kv).await, AtomicU32::new(0));
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
         let leadership = Election::new(&session, "e").campaign("me").await?;
         let error = leadership.resign().await.expect_err("its response is lost");
-        error.leadership.resign().await.map_err(PrimitiveError::from)?;
+        error.held.resign().await.map_err(PrimitiveError::from)?;
         Err::<(), _>(AppError::Input)
     });
     assert_eq!(ran.await, Err(AppError::Input));
@@ -250,12 +266,13 @@ async fn error_after_resign_of_unknown_outcome_ends_run() {
 /// The same when a token follows the lock and sees that its key is deleted.
 #[tokio::test(start_paused = true)]
 async fn error_after_unlock_with_a_token_ends_run() {
-    let supervisor = supervisor(behind(&MemBackend::new(), only("txn", Fate::Yield))).await;
+    let supervisor =
+        supervisor(behind(&Client::new(MemBackend::new()), only("txn", Action::Yield))).await;
     let run = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         let _token = guard.cancellation_token();
         settle().await;
-        guard.unlock().await?;
+        guard.unlock().await.map_err(PrimitiveError::from)?;
         Err::<(), _>(AppError::Input)
     });
     assert_eq!(timeout(secs(60), run).await.expect("it ends"), Err(AppError::Input));
@@ -264,25 +281,25 @@ async fn error_after_unlock_with_a_token_ends_run() {
 /// The enqueue was the first to meet the loss, and the lease could not be asked for.
 #[tokio::test(start_paused = true)]
 async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
-    let store = MemBackend::new();
-    let rule = nth("lease_time_to_live", 1, 1, Fate::LoseRequest);
+    let store = Client::new(MemBackend::new());
+    let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let supervisor = supervisor(behind(&store, rule)).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
-    let held = supervisor.hold("m", async |_| Ok::<_, AppError>(7));
+    let held = supervisor.run_while_held(lock, async |_| Ok::<_, AppError>(7));
     assert_eq!(held.await, Ok(7));
 }
 
 /// The same for a transaction with an idempotency key.
 #[tokio::test(start_paused = true)]
 async fn run_begins_anew_when_a_transaction_meets_the_loss() {
-    let store = MemBackend::new();
-    let rule = nth("lease_time_to_live", 1, 1, Fate::LoseRequest);
+    let store = Client::new(MemBackend::new());
+    let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let kv = behind(&store, rule);
-    let (supervisor, calls) = (supervisor(Arc::clone(&kv)).await, AtomicU32::new(0));
+    let (supervisor, calls) = (supervisor(kv.clone()).await, AtomicU32::new(0));
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
-        let run = stm(Arc::clone(&kv)).exactly_once(&session);
+        let run = Stm::new(&kv).exactly_once(&session);
         let run = run.run(async |tx| {
             tx.put("a", "1");
             Ok::<_, Error>(())

@@ -1,29 +1,30 @@
 //! Sessions on a machine that is suspended: the runtime's clock stands still, the store's does not.
 
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coord_core::{KvBackend, LossReason, Mutex, Session, SessionState};
-use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_core::{KvBackend, Mutex, Session, error::LossReason, session::SessionState};
+use coord_testkit::Recorder;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{behind, secs};
 
 /// A session of 30 s, and how many seconds its machine has been suspended.
-async fn session(kv: Arc<dyn KvBackend>) -> (Session, Arc<AtomicU64>) {
+async fn session(kv: Client) -> (Session, Arc<AtomicU64>) {
     let asleep = Arc::new(AtomicU64::new(5));
     let clock = Arc::clone(&asleep);
     let clock = move || secs(clock.load(Ordering::Relaxed));
-    let opened = Session::builder(kv).ttl(secs(30)).asleep(clock).open().await;
+    let opened = Session::builder(&kv).ttl(secs(30)).asleep(clock).open().await;
     (opened.expect("the store is available"), asleep)
 }
 
 #[tokio::test(start_paused = true)]
 async fn session_is_lost_within_a_second_of_waking() {
     for (slept, reason) in [(3_600, LossReason::Expired), (27, LossReason::DeadlineUnconfirmed)] {
-        let (session, asleep) = session(Arc::new(MemBackend::new())).await;
+        let (session, asleep) = session(Client::new(MemBackend::new())).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         asleep.fetch_add(slept, Ordering::Relaxed);
         let began = Instant::now();
@@ -36,8 +37,8 @@ async fn session_is_lost_within_a_second_of_waking() {
 /// A short sleep moves the deadline, and the lease is refreshed at once.
 #[tokio::test(start_paused = true)]
 async fn short_sleep_moves_the_deadline_and_refreshes_the_lease() {
-    let record = Record::new();
-    let (session, asleep) = session(behind(&MemBackend::new(), record.clone())).await;
+    let record = Recorder::new();
+    let (session, asleep) = session(behind(&Client::new(MemBackend::new()), record.clone())).await;
     sleep(Duration::from_millis(500)).await;
     record.take();
     asleep.fetch_add(10, Ordering::Relaxed);

@@ -1,10 +1,15 @@
 //! What the log says of locks and leaderships: their names, and what was lost.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use coord_core::{Election, KvBackendExt as _, Mutex, PrimitiveError, Put, Session, Txn};
-use coord_mem::MemBackend;
+use coord_core::{
+    Client, Election, Mutex, Session,
+    error::PrimitiveError,
+    kv::{Put, Txn},
+};
 use tokio::time::timeout;
 
 use super::supervisor::supervisor;
@@ -24,7 +29,7 @@ fn of_target(lines: Vec<String>, target: &str) -> Vec<String> {
 #[test]
 fn locks_are_logged_with_name_and_token() {
     let lines = lines_of(async {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session(&store).await;
         let guard = Mutex::new(&session, "report").lock().await.unwrap();
         guard.unlock().await.unwrap();
@@ -45,7 +50,7 @@ fn locks_are_logged_with_name_and_token() {
 #[test]
 fn leaderships_are_logged_with_name_and_reason() {
     let lines = lines_of(async {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session(&store).await;
         let election = Election::new(&session, "planner");
         election.campaign("me").await.unwrap().resign().await.unwrap();
@@ -66,8 +71,8 @@ fn leaderships_are_logged_with_name_and_reason() {
 #[test]
 fn work_that_lost_its_key_is_logged_with_the_key() {
     let lines = lines_of(async {
-        let store = MemBackend::new();
-        let supervisor = supervisor(Arc::new(store.clone())).await;
+        let store = Client::new(MemBackend::new());
+        let supervisor = supervisor(another(&store)).await;
         let calls = AtomicU32::new(0);
         let work = supervisor.run(async |session: Session| {
             let guard = Mutex::new(&session, "report").lock().await?;
@@ -88,7 +93,7 @@ fn work_that_lost_its_key_is_logged_with_the_key() {
 #[test]
 fn waiting_for_a_data_key_is_logged_once_with_the_key() {
     let lines = lines_of(async {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let session = session(&store).await;
         store.put("jobs/1", "data").await.unwrap();
         let mutex = Mutex::new(&session, "jobs");

@@ -9,16 +9,19 @@ mod scoped;
 mod supervisor;
 pub(crate) mod telemetry;
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Error, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LeaseTimeToLive, LossReason, Mutex,
-    Put, Session, SessionState, WatchFilter, WatchRequest,
+    Client, Error, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason},
+    kv::{LeaseGrant, LeaseTimeToLive, Put, Watch, WatchFilter},
+    session::SessionState,
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record};
+use coord_testkit::{Action, Call, Recorder};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -27,7 +30,7 @@ use crate::support::{behind, is_keep_alive, nth, only, secs, session, session_on
 
 #[tokio::test(start_paused = true)]
 async fn session_keeps_its_lease_as_long_as_it_is_open() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     sleep(secs(100_000)).await;
@@ -40,11 +43,11 @@ async fn session_keeps_its_lease_as_long_as_it_is_open() {
 #[tokio::test(start_paused = true)]
 async fn session_is_lost_before_the_store_ends_its_lease() {
     for (ttl, rate) in [(2, 1.0), (2, 1.05), (10, 1.0), (10, 1.05), (60, 1.05), (3600, 1.05)] {
-        let store = MemBackend::builder().lease_clock_rate(rate).build();
-        let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Fate::Hang));
-        let session = Session::builder(kv).ttl(secs(ttl)).open().await.unwrap();
+        let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
+        let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Action::Hang));
+        let session = Session::builder(&kv).ttl(secs(ttl)).open().await.unwrap();
         store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
-        let request = WatchRequest::new("a").filter(WatchFilter::NoPut);
+        let request = Watch::new("a").filter(WatchFilter::NoPut);
         let mut deleted = store.watch(request).await.unwrap();
         let early = timeout(secs(ttl), deleted.next()).await;
         assert!(early.is_err(), "ttl {ttl}, rate {rate}: ended although kept alive");
@@ -63,17 +66,17 @@ async fn session_is_lost_before_the_store_ends_its_lease() {
 /// It counts from when the last keep-alive that was confirmed was *sent*: this one takes 2 s.
 #[tokio::test(start_paused = true)]
 async fn session_without_further_keep_alives_is_lost_at_its_deadline_and_not_before() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let seen = AtomicUsize::new(0);
     let kv = behind(&store, move |call: &Call| {
         match is_keep_alive(call).then(|| seen.fetch_add(1, Ordering::Relaxed)) {
-            None => Fate::Pass,
-            Some(0) => Fate::Late(secs(2)),
-            Some(_) => Fate::Hang,
+            None => Action::Pass,
+            Some(0) => Action::Delay(secs(2)),
+            Some(_) => Action::Hang,
         }
     });
     let opened = Instant::now();
-    let session = Session::builder(kv).ttl(secs(30)).open().await.unwrap();
+    let session = Session::builder(&kv).ttl(secs(30)).open().await.unwrap();
     assert_eq!(session.deadline() - opened, secs(27));
     sleep(secs(11)).await;
     assert_eq!(session.deadline() - opened, secs(27), "sent, and not yet confirmed");
@@ -87,8 +90,8 @@ async fn session_without_further_keep_alives_is_lost_at_its_deadline_and_not_bef
 
 #[tokio::test(start_paused = true)]
 async fn keep_alive_that_is_answered_too_late_does_not_bring_a_session_back() {
-    let store = MemBackend::new();
-    let kv = behind(&store, only("lease_keep_alive", Fate::Late(secs(9))));
+    let store = Client::new(MemBackend::new());
+    let kv = behind(&store, only("lease_keep_alive", Action::Delay(secs(9))));
     let session = session_on(kv).await;
     let (reason, after) = timed(session.lost()).await;
     assert_eq!(reason, LossReason::DeadlineUnconfirmed);
@@ -99,9 +102,9 @@ async fn keep_alive_that_is_answered_too_late_does_not_bring_a_session_back() {
 
 #[tokio::test(start_paused = true)]
 async fn session_is_suspect_while_keep_alives_fail_and_alive_when_one_succeeds() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session =
-        session_on(behind(&store, nth("lease_keep_alive", 2, 4, Fate::LoseRequest))).await;
+        session_on(behind(&store, nth("lease_keep_alive", 2, 4, Action::DropRequest))).await;
     let mut states = session.subscribe();
     states.changed().await.unwrap();
     assert_eq!(*states.borrow_and_update(), SessionState::Suspect);
@@ -113,7 +116,7 @@ async fn session_is_suspect_while_keep_alives_fail_and_alive_when_one_succeeds()
 
 #[tokio::test(start_paused = true)]
 async fn revoked_lease_is_noticed_by_the_next_keep_alive() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     store.lease_revoke(session.lease_id()).await.unwrap();
     let (reason, after) = timed(session.lost()).await;
@@ -123,7 +126,7 @@ async fn revoked_lease_is_noticed_by_the_next_keep_alive() {
 
 #[tokio::test(start_paused = true)]
 async fn process_that_slept_through_its_lease_finds_it_expired() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     advance(secs(60)).await;
     assert_eq!(session.lost().await, LossReason::Expired);
@@ -133,8 +136,8 @@ async fn process_that_slept_through_its_lease_finds_it_expired() {
 /// line, and everybody behind it waited, for as long as the session was kept alive.
 #[tokio::test(start_paused = true)]
 async fn clean_up_that_is_never_answered_is_sent_again() {
-    let store = MemBackend::new();
-    let kv = behind(&store, nth("txn", 2, 2, Fate::Hang));
+    let store = Client::new(MemBackend::new());
+    let kv = behind(&store, nth("txn", 2, 2, Action::Hang));
     let session = session_on(kv).await;
     let mutex = Mutex::new(&session, "m");
     drop(mutex.lock().await.unwrap());
@@ -149,8 +152,8 @@ fn session_whose_runtime_was_shut_down_says_that_it_is_lost() {
     let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
     let first = runtime();
     let (session, supervisor) = first.block_on(async {
-        let kv: Arc<dyn KvBackend> = Arc::new(MemBackend::new());
-        (session_on(Arc::clone(&kv)).await, Session::builder(kv).supervise().await.unwrap())
+        let kv = Client::new(MemBackend::new());
+        (session_on(kv.clone()).await, Session::builder(&kv).supervise().await.unwrap())
     });
     drop(first);
     assert_eq!(session.state(), SessionState::Lost(LossReason::Expired));
@@ -163,7 +166,7 @@ fn session_whose_runtime_was_shut_down_says_that_it_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn close_revokes_the_lease_and_can_be_repeated() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     session.close().await.unwrap();
@@ -175,8 +178,8 @@ async fn close_revokes_the_lease_and_can_be_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn close_tells_holders_before_the_store_deletes_their_keys() {
-    let store = MemBackend::new();
-    let session = session_on(behind(&store, only("lease_revoke", Fate::Late(secs(1))))).await;
+    let store = Client::new(MemBackend::new());
+    let session = session_on(behind(&store, only("lease_revoke", Action::Delay(secs(1))))).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     let (closed, still_there) = tokio::join!(session.close(), async {
         assert_eq!(session.lost().await, LossReason::Closed);
@@ -190,7 +193,7 @@ async fn close_tells_holders_before_the_store_deletes_their_keys() {
 /// test was like another.
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_the_loss_are_told_in_the_order_in_which_they_came() {
-    let session = session(&MemBackend::new()).await;
+    let session = session(&Client::new(MemBackend::new())).await;
     let told = Arc::new(StdMutex::new(Vec::new()));
     let mut waiting = JoinSet::new();
     for n in 0..20 {
@@ -211,7 +214,7 @@ fn session_whose_runtime_was_shut_down_is_lost() {
     let runtime =
         || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (theirs, ours) = (runtime(), runtime());
-    let session = theirs.block_on(session(&MemBackend::new()));
+    let session = theirs.block_on(session(&Client::new(MemBackend::new())));
     let mut waiting = JoinSet::new();
     ours.block_on(async {
         let waits = session.clone();
@@ -228,8 +231,8 @@ fn session_whose_runtime_was_shut_down_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn close_is_bounded_when_the_store_does_not_answer() {
-    let store = MemBackend::new();
-    let session = session_on(behind(&store, only("lease_revoke", Fate::Hang))).await;
+    let store = Client::new(MemBackend::new());
+    let session = session_on(behind(&store, only("lease_revoke", Action::Hang))).await;
     let (closed, after) = timed(session.close()).await;
     assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout);
     assert!(after <= secs(10), "took {after:?}");
@@ -238,16 +241,16 @@ async fn close_is_bounded_when_the_store_does_not_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn close_tries_again_while_the_store_is_unavailable() {
-    let store = MemBackend::new();
-    let session = session_on(behind(&store, nth("lease_revoke", 1, 3, Fate::LoseRequest))).await;
+    let store = Client::new(MemBackend::new());
+    let session = session_on(behind(&store, nth("lease_revoke", 1, 3, Action::DropRequest))).await;
     session.close().await.unwrap();
     assert!(store.leases().await.unwrap().leases.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropping_close_closes_all_the_same() {
-    let store = MemBackend::new();
-    let session = session_on(behind(&store, only("lease_revoke", Fate::Yield))).await;
+    let store = Client::new(MemBackend::new());
+    let session = session_on(behind(&store, only("lease_revoke", Action::Yield))).await;
     assert!(coord_testkit::poll_at_most(1, session.close()).await.is_none());
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());
@@ -255,7 +258,7 @@ async fn dropping_close_closes_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_last_handle_revokes_the_lease() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let other = session.clone();
     drop(session);
@@ -268,7 +271,7 @@ async fn dropping_the_last_handle_revokes_the_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn orphaned_lease_lives_on_for_an_heir() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let first = session(&store).await;
     store.put_with(Put::new("a", "1").lease(first.lease_id())).await.unwrap();
     sleep(secs(2)).await;
@@ -278,7 +281,7 @@ async fn orphaned_lease_lives_on_for_an_heir() {
     assert_eq!(status.unwrap().remaining, secs(10), "an heir has the whole time");
 
     sleep(secs(9)).await;
-    let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    let heir = Session::builder(&another(&store)).lease(lease).open().await.unwrap();
     assert_eq!((heir.lease_id(), heir.ttl()), (lease, secs(10)));
     sleep(secs(100)).await;
     assert!(store.get("a").await.unwrap().is_some());
@@ -287,7 +290,7 @@ async fn orphaned_lease_lives_on_for_an_heir() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_dropped_before_a_session_is_handed_over_is_not() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
     drop(mutex.lock().await.unwrap());
@@ -299,11 +302,11 @@ async fn what_was_dropped_before_a_session_is_handed_over_is_not() {
 /// time left to refresh the lease in.
 #[tokio::test(start_paused = true)]
 async fn heir_has_the_whole_time_though_a_join_may_arrive_yet() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let kv = behind(&store, |call: &Call| match call {
-        Call::Txn(_) => Fate::LoseRequest,
-        Call::LeaseKeepAlive(_) => Fate::Late(Duration::from_millis(10)),
-        _ => Fate::Pass,
+        Call::Txn(_) => Action::DropRequest,
+        Call::LeaseKeepAlive(_) => Action::Delay(Duration::from_millis(10)),
+        _ => Action::Pass,
     });
     let session = session_on(kv).await;
     assert!(Mutex::new(&session, "m").lock().await.is_err());
@@ -318,8 +321,8 @@ async fn heir_has_the_whole_time_though_a_join_may_arrive_yet() {
 #[tokio::test(start_paused = true)]
 async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir() {
     for at_once in [false, true] {
-        let store = MemBackend::new();
-        let first = session_on(behind(&store, only("lease_keep_alive", Fate::Yield))).await;
+        let store = Client::new(MemBackend::new());
+        let first = session_on(behind(&store, only("lease_keep_alive", Action::Yield))).await;
         let lease = if at_once {
             let (orphaned, closed) = tokio::join!(first.orphan(), first.close());
             closed.unwrap();
@@ -329,7 +332,7 @@ async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir
             first.close().await.unwrap();
             lease
         };
-        let heir = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+        let heir = Session::builder(&another(&store)).lease(lease).open().await.unwrap();
         first.close().await.unwrap();
         sleep(secs(60)).await;
         assert_eq!(heir.state(), SessionState::Alive);
@@ -338,10 +341,10 @@ async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir
 
 #[tokio::test(start_paused = true)]
 async fn session_tells_its_own_keys_on_an_adopted_lease_from_a_former_owners() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     store.put_with(Put::new("theirs", "").lease(lease)).await.unwrap();
-    let session = Session::builder(Arc::new(store.clone())).lease(lease).open().await.unwrap();
+    let session = Session::builder(&another(&store)).lease(lease).open().await.unwrap();
     store.put_with(Put::new("ours", "").lease(lease)).await.unwrap();
     let created = async |key| store.get(key).await.unwrap().unwrap().create_revision;
     assert!(created("theirs").await <= session.opened());
@@ -350,24 +353,24 @@ async fn session_tells_its_own_keys_on_an_adopted_lease_from_a_former_owners() {
 
 #[tokio::test(start_paused = true)]
 async fn adopting_a_lease_that_is_not_there_is_refused() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
     store.lease_revoke(lease).await.unwrap();
-    let opened = Session::builder(Arc::new(store)).lease(lease).open().await;
+    let opened = Session::builder(&Client::new(store)).lease(lease).open().await;
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::LeaseNotFound);
 }
 
 #[tokio::test(start_paused = true)]
 async fn bad_time_to_live_is_refused_before_anything_is_sent() {
-    let record = Record::new();
-    let kv = behind(&MemBackend::new(), record.clone());
+    let record = Recorder::new();
+    let kv = behind(&Client::new(MemBackend::new()), record.clone());
     let zero = Duration::ZERO;
     for (ttl, kind) in [
         (zero, ErrorKind::InvalidTtl),
         (Duration::from_millis(1500), ErrorKind::InvalidTtl),
         (secs(9_000_000_001), ErrorKind::TtlTooLarge),
     ] {
-        let opened = Session::builder(Arc::clone(&kv)).ttl(ttl).open().await;
+        let opened = Session::builder(&kv).ttl(ttl).open().await;
         assert_eq!(opened.unwrap_err().kind(), kind, "{ttl:?}");
     }
     assert_eq!(record.take().names(), "");
@@ -375,24 +378,24 @@ async fn bad_time_to_live_is_refused_before_anything_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn open_keeps_trying_within_its_connect_timeout() {
-    let store = MemBackend::new();
-    session_on(behind(&store, nth("lease_grant", 1, 3, Fate::LoseRequest))).await;
+    let store = Client::new(MemBackend::new());
+    session_on(behind(&store, nth("lease_grant", 1, 3, Action::DropRequest))).await;
 
-    let silent = behind(&store, only("lease_grant", Fate::Hang));
-    let builder = Session::builder(silent).connect_timeout(secs(3));
+    let silent = behind(&store, only("lease_grant", Action::Hang));
+    let builder = Session::builder(&silent).connect_timeout(secs(3));
     let (opened, after) = timed(builder.open()).await;
     assert!(matches!(opened, Err(Error::Timeout { after }) if after == secs(3)), "{opened:?}");
     assert_eq!(after, secs(3));
 
-    let down = behind(&store, only("lease_grant", Fate::LoseRequest));
-    let opened = Session::builder(down).connect_timeout(secs(3)).open().await;
+    let down = behind(&store, only("lease_grant", Action::DropRequest));
+    let opened = Session::builder(&down).connect_timeout(secs(3)).open().await;
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Unavailable, "the reason, not the timeout");
 }
 
 #[tokio::test(start_paused = true)]
 async fn session_costs_a_request_to_open_one_each_third_of_its_ttl_and_one_to_close() {
-    let record = Record::new();
-    let session = session_on(behind(&MemBackend::new(), record.clone())).await;
+    let record = Recorder::new();
+    let session = session_on(behind(&Client::new(MemBackend::new()), record.clone())).await;
     assert_eq!(record.take().names(), "lease_grant");
     sleep(secs(100)).await;
     let calls = record.take();

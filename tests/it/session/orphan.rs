@@ -1,28 +1,34 @@
 //! A session whose lease is left to an adopter, under answers that are very late.
 
+use crate::support::another;
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::stm::Retry;
-use coord_core::{Election, Error, KvBackend, LeaseId, Mutex, Session, SessionState, Txn, stm};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept};
+use coord_core::{
+    Election, Error, KvBackend, Mutex, Session, Stm,
+    kv::{LeaseId, Txn},
+    session::SessionState,
+};
+use coord_testkit::{Action, Call, Intercept};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::support::{keys, secs, session_on, settle};
 
 /// A client of `store` that waits for two seconds for each answer, and whose requests to enqueue
 /// arrive after `late`.
-fn late_enqueues(store: &MemBackend, late: Duration) -> Arc<dyn KvBackend> {
+fn late_enqueues(store: &Client, late: Duration) -> Client {
     let rule = move |call: &Call| match call {
-        Call::Txn(txn) if txn.success.len() == 2 => Fate::Late(late),
-        _ => Fate::Pass,
+        Call::Txn(txn) if txn.success.len() == 2 => Action::Delay(late),
+        _ => Action::Pass,
     };
-    Arc::new(Intercept::new(store.clone(), rule).patience(secs(2)))
+    Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2)))
 }
 
-async fn adopt(store: &MemBackend, lease: LeaseId) -> Session {
-    let adopted = Session::builder(Arc::new(store.clone())).lease(lease).open();
+async fn adopt(store: &Client, lease: LeaseId) -> Session {
+    let adopted = Session::builder(&another(&store)).lease(lease).open();
     adopted.await.expect("the store is available")
 }
 
@@ -32,7 +38,7 @@ async fn adopt(store: &MemBackend, lease: LeaseId) -> Session {
 async fn enqueue_after_orphan_does_not_block_the_queue() {
     // Given up before, dropped before, and under way when the session is orphaned.
     for case in ["failed", "dropped", "under way"] {
-        let (store, began) = (MemBackend::new(), Instant::now());
+        let (store, began) = (Client::new(MemBackend::new()), Instant::now());
         let old = session_on(late_enqueues(&store, secs(60))).await;
         let mutex = Mutex::new(&old, "m");
         let lease = match case {
@@ -67,7 +73,7 @@ async fn enqueue_after_orphan_does_not_block_the_queue() {
 /// The cleanup of the former owner must not hit a key of the adopter, whose names are its own.
 #[tokio::test(start_paused = true)]
 async fn cleanup_after_orphan_spares_the_keys_of_the_adopter() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let old = session_on(late_enqueues(&store, secs(60))).await;
     Mutex::new(&old, "m").lock().await.unwrap_err();
     let kept = Mutex::new(&old, "kept").try_lock().await.unwrap().expect("nothing holds it");
@@ -84,10 +90,10 @@ async fn cleanup_after_orphan_spares_the_keys_of_the_adopter() {
 /// A key that surely exists is left to the adopter also when its contender waits.
 #[tokio::test(start_paused = true)]
 async fn candidate_that_waits_is_left_to_the_adopter() {
-    let store = MemBackend::new();
-    let other = session_on(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let other = session_on(another(&store)).await;
     let leader = Election::new(&other, "e").campaign("other").await.unwrap();
-    let old = session_on(Arc::new(store.clone())).await;
+    let old = session_on(another(&store)).await;
     let candidate = Election::new(&old, "e").enter("old").await.unwrap();
     let lease = old.orphan().await.unwrap();
     drop(candidate);
@@ -101,11 +107,13 @@ async fn candidate_that_waits_is_left_to_the_adopter() {
 /// key that was left.
 #[tokio::test(start_paused = true)]
 async fn adopter_does_not_conflict_with_old_idempotency_keys() {
-    let store = MemBackend::new();
-    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
-    let old = session_on(Arc::clone(&kv)).await;
-    let slow = Intercept::new(store.clone(), |_: &Call| Fate::Late(Duration::from_millis(50)));
-    let transactions = stm(Arc::new(slow)).exactly_once(&old);
+    let store = Client::new(MemBackend::new());
+    let kv = another(&store);
+    let old = session_on(kv.clone()).await;
+    let slow = Intercept::new(Arc::clone(store.backend()), |_: &Call| {
+        Action::Delay(Duration::from_millis(50))
+    });
+    let transactions = Stm::new(&Client::new(slow)).exactly_once(&old);
     let put = |n: usize| {
         let run = transactions.run(async move |tx| {
             tx.put(format!("k{n}"), "1");
@@ -119,13 +127,13 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
     let lease = old.orphan().await.unwrap();
     for _ in 0..2 {
         let adopter = adopt(&store, lease).await;
-        let once = Retry { attempts_max: 1, ..Retry::default() };
-        let run = stm(Arc::clone(&kv)).exactly_once(&adopter).retry(once);
+        let once = Retry { attempts_max: Some(1), ..Retry::default() };
+        let run = Stm::new(&kv).exactly_once(&adopter).retry(once);
         let run = run.run(async |tx| {
             tx.put("mine", "1");
             Ok::<_, Error>(())
         });
-        assert_eq!(run.await.unwrap().receipt.attempts, 1);
+        assert_eq!(run.await.unwrap().info.attempts, 1);
     }
 }
 
@@ -133,7 +141,7 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
 /// for its own and given a value.
 #[tokio::test(start_paused = true)]
 async fn cleanup_after_orphan_spares_a_key_that_was_changed() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let old = session_on(late_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();
     let lease = old.orphan().await.unwrap();
@@ -150,7 +158,7 @@ async fn cleanup_after_orphan_spares_a_key_that_was_changed() {
 /// A key that arrives after the adoption is not one that a former process has left.
 #[tokio::test(start_paused = true)]
 async fn key_that_arrives_after_adoption_is_not_resumed() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let old = session_on(late_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();
     let adopter = adopt(&store, old.orphan().await.unwrap()).await;
@@ -164,13 +172,15 @@ async fn key_that_arrives_after_adoption_is_not_resumed() {
 /// A session that was lost, and whose lease was adopted in time, cleans up too.
 #[tokio::test(start_paused = true)]
 async fn late_enqueue_of_a_lost_session_does_not_block_the_adopter() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let rule = |call: &Call| match call {
-        Call::Txn(txn) if txn.success.len() == 2 => Fate::Late(secs(20)),
-        Call::LeaseKeepAlive(_) => Fate::LoseRequest,
-        _ => Fate::Pass,
+        Call::Txn(txn) if txn.success.len() == 2 => Action::Delay(secs(20)),
+        Call::LeaseKeepAlive(_) => Action::DropRequest,
+        _ => Action::Pass,
     };
-    let old = session_on(Arc::new(Intercept::new(store.clone(), rule).patience(secs(2)))).await;
+    let old =
+        session_on(Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2))))
+            .await;
     Mutex::new(&old, "m").lock().await.unwrap_err();
     sleep_until(began + Duration::from_millis(9_500)).await;
     assert!(matches!(old.state(), SessionState::Lost(_)));

@@ -1,16 +1,18 @@
 //! What `Supervisor::run` promises: work that lost what it held is called again, never twice at a
 //! time, and leaves nothing behind.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Epoch, ErrorKind, KvBackend, KvBackendExt as _, LossReason, Mutex, PrimitiveError, Session,
-    SessionState,
+    Client, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason, PrimitiveError},
+    session::{Generation, SessionState},
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, poll_at_most};
+use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -22,8 +24,8 @@ use crate::support::{behind, is_keep_alive, keys, on_virtual_time, scripted, sec
 /// It is spawned, so its future is `Send`.
 #[tokio::test(start_paused = true)]
 async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let mut tasks = JoinSet::new();
     let kv = store.clone();
     tasks.spawn(async move {
@@ -31,14 +33,14 @@ async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
         let work = async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
             tokens.lock().unwrap().push(guard.fencing_token());
-            if session.epoch() < Epoch(5) {
+            if session.generation() < Generation(5) {
                 kv.lease_revoke(session.lease_id()).await?;
             }
             guard.run_while_held(sleep(secs(60))).await?;
             guard.unlock().await?;
-            Ok::<_, PrimitiveError>(session.epoch())
+            Ok::<_, PrimitiveError>(session.generation())
         };
-        assert_eq!(supervisor.run(work).await.unwrap(), Epoch(5));
+        assert_eq!(supervisor.run(work).await.unwrap(), Generation(5));
         tokens.into_inner().unwrap()
     });
     let tokens = tasks.join_next().await.unwrap().unwrap();
@@ -48,12 +50,12 @@ async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
 
 #[tokio::test(start_paused = true)]
 async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let lease = supervisor.session().lease_id();
     let calls = AtomicUsize::new(0);
     let done = supervisor.run(async |session: Session| {
-        assert_eq!((session.epoch(), session.lease_id()), (Epoch(1), lease));
+        assert_eq!((session.generation(), session.lease_id()), (Generation(1), lease));
         let guard = Mutex::new(&session, "m").lock().await?;
         if calls.fetch_add(1, Ordering::Relaxed) < 3 {
             store.delete(guard.key()).await?;
@@ -67,12 +69,12 @@ async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
 
 #[tokio::test(start_paused = true)]
 async fn other_errors_of_the_work_come_back_as_they_are() {
-    let supervisor = supervisor(Arc::new(MemBackend::new())).await;
+    let supervisor = supervisor(Client::new(MemBackend::new())).await;
     let calls = AtomicUsize::new(0);
     let failed: Result<(), PrimitiveError> = supervisor
         .run(async |session: Session| {
             calls.fetch_add(1, Ordering::Relaxed);
-            session.backend().get("").await?;
+            session.client().get("").await?;
             Ok(())
         })
         .await;
@@ -85,8 +87,8 @@ async fn other_errors_of_the_work_come_back_as_they_are() {
 
 #[tokio::test(start_paused = true)]
 async fn work_that_loses_at_once_is_called_less_and_less_often() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     for revoke in [false, true] {
         let calls = AtomicUsize::new(0);
         let endless = supervisor.run(async |session: Session| {
@@ -105,8 +107,8 @@ async fn work_that_loses_at_once_is_called_less_and_less_often() {
 
 #[tokio::test(start_paused = true)]
 async fn work_that_held_for_long_is_called_again_without_a_pause() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let calls = AtomicUsize::new(0);
     let work = supervisor.run(async |_| {
         if calls.fetch_add(1, Ordering::Relaxed) == 10 {
@@ -122,8 +124,8 @@ async fn work_that_held_for_long_is_called_again_without_a_pause() {
 
 #[tokio::test(start_paused = true)]
 async fn run_ends_when_the_supervisor_is_closed() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let holding = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         guard.run_while_held(std::future::pending::<()>()).await?;
@@ -145,15 +147,16 @@ async fn run_ends_when_the_supervisor_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn run_dropped_at_any_await_leaves_nothing_behind() {
     for polls in 1..200 {
-        let store = MemBackend::new();
-        let supervisor = supervisor(behind(&store, |_: &Call| Fate::Yield)).await;
+        let store = Client::new(MemBackend::new());
+        let supervisor = supervisor(behind(&store, |_: &Call| Action::Yield)).await;
         let work = supervisor.run(async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
-            if session.epoch() < Epoch(3) {
+            if session.generation() < Generation(3) {
                 store.lease_revoke(session.lease_id()).await?;
                 return Err(guard.lost().await.into());
             }
-            guard.unlock().await
+            guard.unlock().await?;
+            Ok::<_, PrimitiveError>(())
         });
         let done = poll_at_most(polls, work).await;
         settle().await;
@@ -178,8 +181,8 @@ async fn run_dropped_at_any_await_leaves_nothing_behind() {
 async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
     let mut costs = Vec::new();
     for count in [0, 1, 50] {
-        let record = Record::new();
-        let supervisor = supervisor(behind(&MemBackend::new(), record.clone())).await;
+        let record = Recorder::new();
+        let supervisor = supervisor(behind(&Client::new(MemBackend::new()), record.clone())).await;
         let session = supervisor.ready().await.unwrap();
         let mut guards = Vec::new();
         for n in 0..count {
@@ -196,20 +199,20 @@ async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
 }
 
 /// What becomes of requests in a storm, and who has the lock revoked under it.
-fn fate() -> impl Strategy<Value = Fate> {
+fn fate() -> impl Strategy<Value = Action> {
     prop_oneof![
-        6 => Just(Fate::Pass),
-        3 => Just(Fate::Yield),
-        2 => (1..12_000_u64).prop_map(|ms| Fate::Late(Duration::from_millis(ms))),
-        2 => Just(Fate::LoseRequest),
-        1 => Just(Fate::LoseReply),
-        2 => Just(Fate::Hang),
+        6 => Just(Action::Pass),
+        3 => Just(Action::Yield),
+        2 => (1..12_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
+        2 => Just(Action::DropRequest),
+        1 => Just(Action::DropResponse),
+        2 => Just(Action::Hang),
     ]
 }
 
 /// One client: works under the lock for three seconds, three times, whatever is lost meanwhile.
-async fn client(kv: Arc<dyn KvBackend>, holders: &AtomicUsize) -> Epoch {
-    let builder = Session::builder(kv).ttl(secs(6)).connect_timeout(secs(2));
+async fn client(kv: Client, holders: &AtomicUsize) -> Generation {
+    let builder = Session::builder(&kv).ttl(secs(6)).connect_timeout(secs(2));
     let supervisor = loop {
         if let Ok(supervisor) = builder.clone().supervise().await {
             break supervisor;
@@ -232,7 +235,7 @@ async fn client(kv: Arc<dyn KvBackend>, holders: &AtomicUsize) -> Epoch {
     // Cut off or not: it ends in time.
     let (_, after) = timed(supervisor.close()).await;
     assert!(after <= secs(6), "closing took {after:?}");
-    supervisor.state().epoch()
+    supervisor.state().generation()
 }
 
 async fn hold(
@@ -240,7 +243,7 @@ async fn hold(
     holders: &AtomicUsize,
     newest: &AtomicUsize,
 ) -> Result<(), PrimitiveError> {
-    let epoch = usize::try_from(session.epoch().0).expect("there are few");
+    let epoch = usize::try_from(session.generation().0).expect("there are few");
     assert!(newest.fetch_max(epoch, Ordering::Relaxed) <= epoch, "an epoch that had gone by");
     let guard = Mutex::new(&session, "m").lock().await?;
     // Time is virtual and nobody is suspended, so whoever is still at work holds for sure.
@@ -250,7 +253,7 @@ async fn hold(
         sleep(secs(3)).await;
     };
     guard.run_while_held(work).await?;
-    guard.unlock().await
+    Ok(guard.unlock().await?)
 }
 
 /// One holder less, when dropped.
@@ -262,8 +265,8 @@ impl Drop for Over<'_> {
     }
 }
 
-async fn storm(clients: Vec<Vec<Fate>>) {
-    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+async fn storm(clients: Vec<Vec<Action>>) {
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let holders = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for fates in clients {

@@ -1,11 +1,17 @@
 //! A session that is closed when its work ends, and so are the locks on it.
 
+use crate::support::another;
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use coord_core::{Error, KvBackend as _, LossReason, Mutex, PrimitiveError, Session, SessionState};
-use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_core::{
+    Error, KvBackend as _, Mutex, Session,
+    error::{LossReason, PrimitiveError},
+    session::SessionState,
+};
+use coord_testkit::Action;
 use futures_util::FutureExt as _;
 
 use crate::support::{behind, keys, only, secs, timed};
@@ -14,7 +20,7 @@ use crate::support::{behind, keys, only, secs, timed};
 #[tokio::test(start_paused = true)]
 async fn session_is_closed_when_work_returns_fails_or_panics() {
     for end in ["returns", "fails", "panics"] {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let work = async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
             match end {
@@ -27,7 +33,7 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
                 _ => panic!("as the test has it"),
             }
         };
-        let run = Session::builder(Arc::new(store.clone())).ttl(secs(60)).run(work);
+        let run = Session::builder(&another(&store)).ttl(secs(60)).run(work);
         let (done, took) = timed(AssertUnwindSafe(run).catch_unwind()).await;
         match end {
             "returns" => assert_eq!(done.unwrap().unwrap(), 7),
@@ -42,9 +48,9 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
 /// A store that is away delays the end of a program by five seconds, not by the time to live.
 #[tokio::test(start_paused = true)]
 async fn closing_takes_five_seconds_at_most() {
-    let kv = behind(&MemBackend::new(), only("lease_revoke", Fate::Hang));
+    let kv = behind(&Client::new(MemBackend::new()), only("lease_revoke", Action::Hang));
     let mut kept = None;
-    let run = Session::builder(kv).ttl(secs(600)).run(async |session: Session| {
+    let run = Session::builder(&kv).ttl(secs(600)).run(async |session: Session| {
         kept = Some(session);
         Ok::<_, Error>(())
     });

@@ -1,16 +1,19 @@
 //! What a supervisor promises: another session for one that was lost, and nothing more.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Epoch, Error, ErrorKind, KvBackend, KvBackendExt as _, LeaseGrant, LossReason, Mutex,
-    PrimitiveError, Put, Session, SessionState, Supervisor, SupervisorState,
+    Client, Error, KvBackend, Mutex, Session,
+    error::{ErrorKind, LossReason, PrimitiveError},
+    kv::{LeaseGrant, Put},
+    session::{Generation, SessionState, Supervisor, SupervisorState},
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept, Record, Rule, poll_at_most};
+use coord_testkit::{Action, Call, Intercept, Recorder, Rule, poll_at_most};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -18,14 +21,14 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use crate::support::{behind, is_keep_alive, nth, only, secs, settle, timed};
 
 /// A supervisor of sessions of 10 s.
-pub(super) async fn supervisor(backend: Arc<dyn KvBackend>) -> Supervisor {
-    Session::builder(backend).ttl(secs(10)).supervise().await.expect("the store is there")
+pub(super) async fn supervisor(backend: Client) -> Supervisor {
+    Session::builder(&backend).ttl(secs(10)).supervise().await.expect("the store is there")
 }
 
 /// A rule by which all calls meet `fate` while the switch is on.
-fn away(switch: &Arc<AtomicBool>, fate: Fate) -> impl Rule {
+fn away(switch: &Arc<AtomicBool>, fate: Action) -> impl Rule {
     let switch = Arc::clone(switch);
-    move |_: &Call| if switch.load(Ordering::Relaxed) { fate.clone() } else { Fate::Pass }
+    move |_: &Call| if switch.load(Ordering::Relaxed) { fate.clone() } else { Action::Pass }
 }
 
 /// The states from now on, as text, until one of them is `last`.
@@ -42,8 +45,8 @@ async fn states_until(supervisor: &Supervisor, last: &str) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
-    let store = MemBackend::new();
-    let late = nth("lease_grant", 2, 2, Fate::Late(secs(1)));
+    let store = Client::new(MemBackend::new());
+    let late = nth("lease_grant", 2, 2, Action::Delay(secs(1)));
     let supervisor = supervisor(behind(&store, late)).await;
     let first = supervisor.ready().await.unwrap();
     let revoke = async {
@@ -54,7 +57,7 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
     assert_eq!(seen, ["epoch 1: up", "epoch 1: down: the lease was revoked", "epoch 2: up"]);
 
     let second = supervisor.session();
-    assert_eq!((first.epoch(), second.epoch()), (Epoch(1), Epoch(2)));
+    assert_eq!((first.generation(), second.generation()), (Generation(1), Generation(2)));
     assert_eq!(first.state(), SessionState::Lost(LossReason::Revoked), "it stays lost");
     assert_eq!(second.state(), SessionState::Alive);
     assert_ne!(first.lease_id(), second.lease_id());
@@ -65,12 +68,16 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
 /// after the store is: epochs count sessions, not attempts.
 #[tokio::test(start_paused = true)]
 async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
-    let busy = Fate::Fail(Error::TooManyRequests);
-    for fate in [Fate::Hang, Fate::LoseRequest, busy] {
-        let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
+    let busy = Action::Fail(Error::TooManyRequests);
+    for fate in [Action::Hang, Action::DropRequest, busy] {
+        let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
         let supervisor = supervisor(behind(&store, away(&switch, fate.clone()))).await;
         for epoch in 1..5 {
-            assert_eq!(supervisor.ready().await.unwrap().epoch(), Epoch(epoch), "{fate:?}");
+            assert_eq!(
+                supervisor.ready().await.unwrap().generation(),
+                Generation(epoch),
+                "{fate:?}"
+            );
             settle().await;
             switch.store(true, Ordering::Relaxed);
             let down = format!("epoch {epoch}: down: no keep-alive was confirmed in time");
@@ -81,24 +88,24 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
 
             switch.store(false, Ordering::Relaxed);
             let (ready, after) = timed(supervisor.ready()).await;
-            assert_eq!(ready.unwrap().epoch(), Epoch(epoch + 1), "{fate:?}");
+            assert_eq!(ready.unwrap().generation(), Generation(epoch + 1), "{fate:?}");
             // The longest pause, or a request that was hanging: 5 s each, and one after the other.
             assert!(after <= secs(10), "{fate:?}: took {after:?}");
             settle().await;
-            assert_eq!(supervisor.state().to_string(), format!("epoch {}: up", epoch + 1));
+            assert_eq!(supervisor.state().to_string(), format!("generation {}: up", epoch + 1));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn process_that_slept_through_its_lease_finds_itself_in_the_next_epoch() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store)).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(store).await;
     let first = supervisor.session();
     settle().await;
     advance(secs(60)).await;
     assert_eq!(first.lost().await, LossReason::Expired);
-    assert_eq!(supervisor.ready().await.unwrap().epoch(), Epoch(2));
+    assert_eq!(supervisor.ready().await.unwrap().generation(), Generation(2));
 }
 
 /// Were two epochs to overlap, a process would hold against itself: when the store is asked for
@@ -114,28 +121,28 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
             let lives = |held: &Session| !matches!(held.state(), SessionState::Lost(_));
             count.fetch_add(usize::from(held.as_ref().is_some_and(lives)), Ordering::Relaxed);
         }
-        if is_keep_alive(call) { Fate::Hang } else { Fate::Pass }
+        if is_keep_alive(call) { Action::Hang } else { Action::Pass }
     };
-    let store = MemBackend::builder().lease_clock_rate(1.05).build();
+    let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let supervisor = supervisor(behind(&store, rule)).await;
     for _ in 0..20 {
         let session = supervisor.ready().await.unwrap();
         *newest.lock().unwrap() = Some(session.clone());
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let mut state = supervisor.subscribe();
-        state.wait_for(|state| state.epoch() > session.epoch()).await.unwrap();
+        state.wait_for(|state| state.generation() > session.generation()).await.unwrap();
         let lost = timeout(Duration::ZERO, guard.lost()).await;
         assert_eq!(lost, Ok(LossReason::DeadlineUnconfirmed));
     }
-    assert_eq!(supervisor.state().epoch(), Epoch(21));
+    assert_eq!(supervisor.state().generation(), Generation(21));
     assert_eq!(too_early.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn session_that_its_owner_ended_is_not_replaced() {
-    let record = Record::new();
+    let record = Recorder::new();
     for orphan in [false, true] {
-        let supervisor = supervisor(behind(&MemBackend::new(), record.clone())).await;
+        let supervisor = supervisor(behind(&Client::new(MemBackend::new()), record.clone())).await;
         let reason = if orphan {
             supervisor.session().orphan().await.unwrap();
             LossReason::Orphaned
@@ -146,7 +153,7 @@ async fn session_that_its_owner_ended_is_not_replaced() {
         sleep(secs(100)).await;
         let state = supervisor.state();
         assert!(
-            matches!(state, SupervisorState::Ended { epoch: Epoch(1), reason: r } if r == reason),
+            matches!(state, SupervisorState::Ended { generation: Generation(1), reason: r } if r == reason),
             "{state}"
         );
         assert_eq!(supervisor.ready().await.unwrap_err().loss(), Some(reason));
@@ -156,8 +163,8 @@ async fn session_that_its_owner_ended_is_not_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
-    let store = MemBackend::new();
-    let refused = Fate::Fail(Error::PermissionDenied { reason: "no grants today".to_owned() });
+    let store = Client::new(MemBackend::new());
+    let refused = Action::Fail(Error::PermissionDenied { reason: "no grants today".to_owned() });
     let tasks = Handle::current().metrics().num_alive_tasks();
     let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 2, refused))).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
@@ -171,7 +178,7 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
     let state = supervisor.state().to_string();
     assert!(state.starts_with("epoch 1: failed: ") && state.contains("no grants today"), "{state}");
     sleep(secs(100)).await;
-    assert_eq!(supervisor.session().epoch(), Epoch(1), "it does not try again");
+    assert_eq!(supervisor.session().generation(), Generation(1), "it does not try again");
     supervisor.close().await.unwrap();
     assert_eq!(supervisor.state().to_string(), state, "how it ended stays");
     drop(supervisor);
@@ -181,9 +188,9 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn first_session_fails_as_open_does() {
-    let store = MemBackend::new();
-    let down = behind(&store, only("lease_grant", Fate::LoseRequest));
-    let builder = Session::builder(down).connect_timeout(secs(3));
+    let store = Client::new(MemBackend::new());
+    let down = behind(&store, only("lease_grant", Action::DropRequest));
+    let builder = Session::builder(&down).connect_timeout(secs(3));
     let (supervised, after) = timed(builder.supervise()).await;
     assert_eq!(supervised.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(after, secs(3));
@@ -191,22 +198,22 @@ async fn first_session_fails_as_open_does() {
 
 #[tokio::test(start_paused = true)]
 async fn adopted_lease_is_the_first_epochs_only() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(30))).await.unwrap().id;
-    let builder = Session::builder(Arc::new(store.clone())).lease(lease).ttl(secs(7));
+    let builder = Session::builder(&another(&store)).lease(lease).ttl(secs(7));
     let supervisor = builder.supervise().await.unwrap();
     assert_eq!((supervisor.session().lease_id(), supervisor.session().ttl()), (lease, secs(30)));
     store.lease_revoke(lease).await.unwrap();
     supervisor.session().lost().await;
     let second = supervisor.ready().await.unwrap();
-    assert_eq!((second.epoch(), second.ttl()), (Epoch(2), secs(7)));
+    assert_eq!((second.generation(), second.ttl()), (Generation(2), secs(7)));
     assert_ne!(second.lease_id(), lease);
 }
 
 #[tokio::test(start_paused = true)]
 async fn close_ends_supervisor_and_session() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let session = supervisor.session();
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     supervisor.close().await.unwrap();
@@ -220,10 +227,10 @@ async fn close_ends_supervisor_and_session() {
 
 #[tokio::test(start_paused = true)]
 async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
-    let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
+    let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     for wait in [0, 100] {
         switch.store(false, Ordering::Relaxed);
-        let supervisor = supervisor(behind(&store, away(&switch, Fate::Hang))).await;
+        let supervisor = supervisor(behind(&store, away(&switch, Action::Hang))).await;
         switch.store(true, Ordering::Relaxed);
         sleep(secs(wait)).await;
         let (closed, after) = timed(supervisor.close()).await;
@@ -235,8 +242,8 @@ async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_close_closes_the_supervisor_all_the_same() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(behind(&store, only("lease_revoke", Fate::Yield))).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(behind(&store, only("lease_revoke", Action::Yield))).await;
     assert!(poll_at_most(1, supervisor.close()).await.is_none());
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());
@@ -245,8 +252,8 @@ async fn dropping_close_closes_the_supervisor_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     let (clone, state) = (supervisor.clone(), supervisor.subscribe());
     drop(supervisor);
     sleep(secs(100)).await;
@@ -264,10 +271,11 @@ async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold()
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_dropped_while_it_reconnects_tries_no_more() {
-    for fate in [Fate::Hang, Fate::LoseRequest] {
-        let (store, record) = (MemBackend::new(), Record::new());
-        let cut_off = Intercept::new(store.clone(), nth("lease_grant", 2, usize::MAX, fate));
-        let kv = Arc::new(Intercept::new(cut_off, record.clone()));
+    for fate in [Action::Hang, Action::DropRequest] {
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+        let cut_off =
+            Intercept::new(Arc::clone(store.backend()), nth("lease_grant", 2, usize::MAX, fate));
+        let kv = Client::new(Intercept::new(cut_off, record.clone()));
         let tasks = Handle::current().metrics().num_alive_tasks();
         let supervisor = supervisor(kv).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
@@ -284,17 +292,17 @@ async fn supervisor_dropped_while_it_reconnects_tries_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn thousand_losses_leak_no_task_and_no_lease() {
-    let store = MemBackend::new();
-    let supervisor = supervisor(Arc::new(store.clone())).await;
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(another(&store)).await;
     settle().await;
     let tasks = Handle::current().metrics().num_alive_tasks();
     for epoch in 1..=1_000 {
         let session = supervisor.ready().await.unwrap();
-        assert_eq!(session.epoch(), Epoch(epoch));
+        assert_eq!(session.generation(), Generation(epoch));
         store.lease_revoke(session.lease_id()).await.unwrap();
         session.lost().await;
     }
-    assert_eq!(supervisor.ready().await.unwrap().epoch(), Epoch(1_001));
+    assert_eq!(supervisor.ready().await.unwrap().generation(), Generation(1_001));
     settle().await;
     assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
     assert_eq!(store.leases().await.unwrap().leases.len(), 1);
@@ -306,10 +314,10 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
 /// A store that comes back is met by everybody who waited for it: not all at the same moment.
 #[tokio::test(start_paused = true)]
 async fn clients_of_a_store_that_is_away_do_not_come_in_step() {
-    let (store, switch) = (MemBackend::new(), Arc::new(AtomicBool::new(false)));
+    let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     let mut supervisors = Vec::new();
     for _ in 0..50 {
-        supervisors.push(supervisor(behind(&store, away(&switch, Fate::LoseRequest))).await);
+        supervisors.push(supervisor(behind(&store, away(&switch, Action::DropRequest))).await);
     }
     switch.store(true, Ordering::Relaxed);
     sleep(secs(100)).await;

@@ -1,16 +1,18 @@
 //! What the log says and what the metrics count, when sessions come and go.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Once};
 
 use coord_core::{
-    Election, Epoch, Error, KvBackend as _, KvBackendExt as _, LossReason, Mutex, PrimitiveError,
-    Session, SessionState,
+    Client, Election, Error, Mutex, Session,
+    error::{LossReason, PrimitiveError},
+    session::{Generation, SessionState},
 };
-use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
@@ -87,17 +89,17 @@ fn on_virtual_time(future: impl Future<Output = ()>) -> Runtime {
 }
 
 /// A store that chooses the same ids each time.
-fn seeded() -> MemBackend {
-    MemBackend::builder().seed(0).build()
+fn seeded() -> Client {
+    Client::new(MemBackend::builder().seed(0).build())
 }
 
 const ID: &str = "lease=1918cc9458f6ddb8 epoch=1";
-const LOST: &str = "error=the store is unavailable: the request was lost";
+const LOST: &str = "error=the store is unavailable: the request was dropped";
 
 #[test]
 fn every_change_of_a_session_is_a_line_that_says_what_comes_next() {
     let lines = lines_of(async {
-        let lost = nth("lease_keep_alive", 2, 2, Fate::LoseRequest);
+        let lost = nth("lease_keep_alive", 2, 2, Action::DropRequest);
         let session = session_on(behind(&seeded(), lost)).await;
         sleep(secs(20)).await;
         session.close().await.unwrap();
@@ -141,7 +143,7 @@ fn loss_of_a_session_is_logged_with_its_reason() {
 #[test]
 fn lease_that_could_not_be_revoked_is_logged_though_nobody_waits() {
     let lines = lines_of(async {
-        drop(session_on(behind(&seeded(), only("lease_revoke", Fate::Hang))).await);
+        drop(session_on(behind(&seeded(), only("lease_revoke", Action::Hang))).await);
         sleep(secs(20)).await;
     });
     assert_eq!(
@@ -157,7 +159,7 @@ fn lease_that_could_not_be_revoked_is_logged_though_nobody_waits() {
 fn handing_a_lease_over_is_logged_with_how_it_went() {
     let lines = lines_of(async {
         session(&seeded()).await.orphan().await.unwrap();
-        let cut_off = behind(&seeded(), only("lease_keep_alive", Fate::Hang));
+        let cut_off = behind(&seeded(), only("lease_keep_alive", Action::Hang));
         session_on(cut_off).await.orphan().await.unwrap_err();
     });
     let ended = "reason=the session's lease was handed over";
@@ -181,11 +183,11 @@ fn handing_a_lease_over_is_logged_with_how_it_went() {
 #[test]
 fn opening_that_fails_is_logged_with_the_next_attempt() {
     let lines = lines_of(async {
-        let kv = behind(&seeded(), nth("lease_grant", 1, 1, Fate::LoseRequest));
+        let kv = behind(&seeded(), nth("lease_grant", 1, 1, Action::DropRequest));
         session_on(kv).await.close().await.unwrap();
-        let refused = Fate::Fail(Error::PermissionDenied { reason: "no".to_owned() });
+        let refused = Action::Fail(Error::PermissionDenied { reason: "no".to_owned() });
         let kv = behind(&seeded(), only("lease_grant", refused));
-        Session::builder(kv).open().await.unwrap_err();
+        Session::builder(&kv).open().await.unwrap_err();
     });
     let failed = "DEBUG coord::session opening a session failed:";
     assert_eq!(lines[0], format!("{failed} epoch=1 {LOST} next=trying again in 100ms"));
@@ -198,11 +200,11 @@ fn opening_that_fails_is_logged_with_the_next_attempt() {
 fn supervisor_logs_each_epoch_and_how_it_ended() {
     let lines = lines_of(async {
         let store = seeded();
-        let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 3, Fate::LoseRequest)));
+        let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 3, Action::DropRequest)));
         let supervisor = supervisor.await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let work = supervisor.run(async |session: Session| {
-            if session.epoch() > Epoch::FIRST {
+            if session.generation() > Generation::FIRST {
                 return Ok::<_, PrimitiveError>(());
             }
             Err(session.lost().await.into())
@@ -238,7 +240,7 @@ fn supervisor_logs_each_epoch_and_how_it_ended() {
 #[test]
 fn supervisor_that_fails_logs_an_error() {
     let lines = lines_of(async {
-        let refused = Fate::Fail(Error::PermissionDenied { reason: "no".to_owned() });
+        let refused = Action::Fail(Error::PermissionDenied { reason: "no".to_owned() });
         let store = seeded();
         let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 9, refused))).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
@@ -302,7 +304,7 @@ fn sessions_are_counted_from_opening_to_the_reason_of_their_end() {
             store.lease_revoke(revoked.lease_id()).await.unwrap();
             assert_eq!(revoked.lost().await, LossReason::Revoked, "by a keep-alive");
             // Two fail, in time for the third; another follows a third of 10 s later.
-            let unsteady = nth("lease_keep_alive", 1, 2, Fate::LoseRequest);
+            let unsteady = nth("lease_keep_alive", 1, 2, Action::DropRequest);
             let open = session_on(behind(&store, unsteady)).await;
             sleep(secs(8)).await;
             assert_eq!(open.state(), SessionState::Alive);
@@ -328,7 +330,7 @@ fn epochs_are_counted_and_sessions_of_a_runtime_that_is_gone_are_not_open() {
     metrics::with_local_recorder(&recorder, || {
         drop(on_virtual_time(async {
             let store = seeded();
-            let supervisor = supervisor(Arc::new(store.clone())).await;
+            let supervisor = supervisor(another(&store)).await;
             for _ in 0..3 {
                 let session = supervisor.ready().await.unwrap();
                 store.lease_revoke(session.lease_id()).await.unwrap();

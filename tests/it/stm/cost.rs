@@ -1,16 +1,16 @@
 //! What transactions cost, in requests.
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
-use coord_core::{Error, Isolation, KvBackendExt as _, stm};
-use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_core::{Client, Error, Stm, stm::Isolation};
+use coord_testkit::Recorder;
 
 use crate::support::behind;
 
 #[tokio::test(start_paused = true)]
 async fn reads_cost_one_request_each_and_the_commit_one() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     store.put("a", "1").await.unwrap();
     let kv = behind(&store, record.clone());
     let run = async |stm: coord_core::Stm, writes: bool| {
@@ -26,11 +26,11 @@ async fn reads_cost_one_request_each_and_the_commit_one() {
         committed.await.unwrap();
         record.take().names()
     };
-    assert_eq!(run(stm(Arc::clone(&kv)), true).await, "range txn txn");
-    assert_eq!(run(stm(Arc::clone(&kv)), false).await, "range txn");
-    assert_eq!(run(stm(Arc::clone(&kv)).prefetch(["a", "b"]), true).await, "txn txn");
+    assert_eq!(run(Stm::new(&kv), true).await, "range txn txn");
+    assert_eq!(run(Stm::new(&kv), false).await, "range txn");
+    assert_eq!(run(Stm::new(&kv).prefetch(["a", "b"]), true).await, "txn txn");
     assert_eq!(
-        run(stm(Arc::clone(&kv)).isolation(Isolation::RepeatableReads), false).await,
+        run(Stm::new(&kv).isolation(Isolation::RepeatableReads), false).await,
         "range range txn"
     );
 }

@@ -6,12 +6,13 @@
 //! another does in between, it does between two steps of the closure, once; so the schedule is part
 //! of the program, and an attempt after the first one meets nobody.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::stm::Committed;
-use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, stm};
-use coord_mem::MemBackend;
-use coord_testkit::Lagging;
+use coord_core::{Client, Error, KvBackend, Stm, kv::KeyRange, stm::Isolation};
+use coord_testkit::StaleMember;
 
 use super::{LEVELS, Once, fall_behind, lagging, number, put_all, store_with, stored};
 
@@ -57,12 +58,12 @@ async fn w1(level: Isolation) -> bool {
 }
 
 async fn w1_absent(level: Isolation) -> bool {
-    lost_update(level, &MemBackend::new()).await
+    lost_update(level, &Client::new(MemBackend::new())).await
 }
 
-async fn lost_update(level: Isolation, store: &MemBackend) -> bool {
-    let (kv, once): (Arc<dyn KvBackend>, _) = (Arc::new(store.clone()), Once::new());
-    let stm = stm(kv).isolation(level);
+async fn lost_update(level: Isolation, store: &Client) -> bool {
+    let (kv, once): (Client, _) = (another(&store), Once::new());
+    let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -83,7 +84,7 @@ async fn lost_update(level: Isolation, store: &MemBackend) -> bool {
 /// Write skew: `r1(x) r2(y) c1{y} c2{x}`. One of x and y is to stay; each takes the other away.
 async fn w2(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let skew = stm.run(async |tx| {
         let y = number(tx, "y").await?;
         if once.now() {
@@ -107,7 +108,7 @@ async fn w2(level: Isolation) -> bool {
 /// What a transaction that reads x and y, while both are set to 2 in between, has seen in the end.
 async fn torn(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -137,7 +138,7 @@ async fn w5(level: Isolation) -> bool {
     let store = store_with(&[("x", 1)]).await;
     let kv = lagging(&store).await;
     put_all(&store, &[("x", 2)]).await;
-    let stm = stm(kv).isolation(level);
+    let stm = Stm::new(&kv).isolation(level);
     let read = stm.run(async |tx| number(tx, "x").await).await.expect("the store is there");
     read.value == 1
 }
@@ -147,7 +148,7 @@ async fn w6(level: Isolation) -> bool {
     let store = store_with(&[("x", 1)]).await;
     let kv = lagging(&store).await;
     put_all(&store, &[("x", 2)]).await;
-    let stm = stm(kv).isolation(level);
+    let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         tx.put("x", (x + 10).to_string());
@@ -159,8 +160,8 @@ async fn w6(level: Isolation) -> bool {
 /// T1 writes x, T2 writes y. T3 sees the first alone; T4, from a member that lags, the second.
 async fn w7(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let kv = Arc::new(Lagging::new(store.clone()));
-    let ahead = stm(Arc::new(store.clone())).isolation(level);
+    let kv = Arc::new(StaleMember::new(store.clone()));
+    let ahead = Stm::new(&another(&store)).isolation(level);
     let third = ahead.run(async |tx| {
         let y = number(tx, "y").await?;
         if once.now() {
@@ -170,8 +171,8 @@ async fn w7(level: Isolation) -> bool {
         Ok::<_, Error>((number(tx, "x").await?, y))
     });
     let third = third.await.expect("the store is there").value;
-    let (once, member): (_, Arc<dyn KvBackend>) = (Once::new(), Arc::<Lagging<_>>::clone(&kv));
-    let behind = stm(member).isolation(level);
+    let (once, member) = (Once::new(), Client::new(Arc::clone(&kv)));
+    let behind = Stm::new(&member).isolation(level);
     let fourth = behind.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -186,7 +187,7 @@ async fn w7(level: Isolation) -> bool {
 /// T1 reads the range p/, T2 puts p/c, T1 commits what follows from the range.
 async fn w8(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("p/a", 1), ("p/b", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let count = stm.run(async |tx| {
         let found = tx.range(KeyRange::prefix("p/")).await?.len();
         if once.now() {
@@ -208,9 +209,9 @@ async fn w9_delete(level: Isolation) -> bool {
 }
 
 /// `r1(a) c2{k} c1{k}`: T1 writes k unread.
-async fn blind_write(level: Isolation, other: impl AsyncFn(&MemBackend)) -> bool {
+async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
     let (store, once) = (store_with(&[("a", 1), ("k", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let write = stm.run(async |tx| {
         number(tx, "a").await?;
         if once.now() {
@@ -219,7 +220,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&MemBackend)) -> bool
         tx.put("k", "9");
         Ok::<_, Error>(())
     });
-    let receipt = write.await.expect("the store is there").receipt;
+    let receipt = write.await.expect("the store is there").info;
     assert_eq!(stored(&store, "k").await, 9);
     assert!(receipt.conflicts.iter().all(|conflict| conflict.key == "k"), "{receipt:?}");
     receipt.attempts == 1
@@ -229,7 +230,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&MemBackend)) -> bool
 async fn w10(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
     let mut torn = false;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let write = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -246,7 +247,7 @@ async fn w10(level: Isolation) -> bool {
 /// G1b: T1 puts x twice; whoever reads x before, between and after sees the first value.
 async fn intermediate(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let mut seen = false;
     let write = stm.run(async |tx| {
         for n in 1..3 {
@@ -266,7 +267,7 @@ async fn intermediate(level: Isolation) -> bool {
 /// G1a: T1 puts x and gives up.
 async fn aborted(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let given_up = stm.run(async |tx| {
         tx.put("x", "1");
         Err::<(), Error>(Error::EmptyKey)
@@ -279,7 +280,7 @@ async fn aborted(level: Isolation) -> bool {
 async fn reread(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
     let mut differs = false;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -299,7 +300,7 @@ async fn reread(level: Isolation) -> bool {
 /// Puts and deletes before the commit, read by each way of reading.
 async fn own_writes_unseen(level: Isolation) -> bool {
     let store = store_with(&[("x", 1), ("y", 1)]).await;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let run = stm.run(async |tx| {
         tx.put("x", "2");
         tx.delete("y");
@@ -321,8 +322,8 @@ async fn own_writes_unseen(level: Isolation) -> bool {
 
 /// G0: the writes of a transaction share one revision, and nobody else's is in between.
 async fn dirty_write(level: Isolation) -> bool {
-    let store = MemBackend::new();
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let store = Client::new(MemBackend::new());
+    let stm = Stm::new(&another(&store)).isolation(level);
     let write = async |n: &str| {
         let write = stm.run(async |tx| {
             tx.put("x", n);
@@ -330,7 +331,7 @@ async fn dirty_write(level: Isolation) -> bool {
             tx.put("y", n);
             Ok::<_, Error>(())
         });
-        write.await.expect("nothing is in its way").receipt.revision
+        write.await.expect("nothing is in its way").info.revision
     };
     let (one, other) = tokio::join!(write("1"), write("2"));
     let (x, y) = (

@@ -1,14 +1,18 @@
 //! Commits whose answer is lost: with `exactly_once` they are applied exactly once, without it the
 //! caller is told that nobody knows.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::layer::PrefixLayer;
-use coord_core::stm::{Committed, Stm, StmError};
-use coord_core::{Error, KvBackend, KvBackendExt as _, LossReason, Outcome, Session, stm};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Record, poll_at_most};
+use coord_core::stm::{Committed, StmError};
+use coord_core::{
+    Client, Error, KvBackend, Session, Stm,
+    error::{LossReason, Outcome},
+};
+use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{impatient, number, store_with, stored};
@@ -25,35 +29,35 @@ async fn add(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
 }
 
 /// What happens to the first commit, if anything: the fence and everything else passes.
-fn first_commit(fate: Fate) -> impl coord_testkit::Rule {
+fn first_commit(fate: Action) -> impl coord_testkit::Rule {
     nth("txn", 1, 1, fate)
 }
 
-const LATE: Fate = Fate::Late(Duration::from_millis(2_500));
+const LATE: Action = Action::Delay(Duration::from_millis(2_500));
 
 #[tokio::test(start_paused = true)]
 async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
     // Which commit, whether it is found to have been applied, and how many attempts that makes.
     let rows = [
-        (Fate::LoseReply, true, 1),
-        (Fate::LoseRequest, false, 2),
+        (Action::DropResponse, true, 1),
+        (Action::DropRequest, false, 2),
         // It arrives when nobody waits any more, after the fence.
         (LATE, false, 2),
         // It arrives when nobody waits any more, before the fence is asked.
-        (Fate::Hang, false, 2),
+        (Action::Hang, false, 2),
     ];
     for (fate, resolved, attempts) in rows {
         let store = store_with(&[("n", 1)]).await;
         let session = session(&store).await;
-        let stm = stm(impatient(&store, first_commit(fate.clone()))).exactly_once(&session);
-        let receipt = add(&stm).await.unwrap().receipt;
+        let stm = Stm::new(&impatient(&store, first_commit(fate.clone()))).exactly_once(&session);
+        let receipt = add(&stm).await.unwrap().info;
         assert_eq!((receipt.resolved, receipt.attempts), (resolved, attempts), "{fate:?}");
         let now = store.get("n").await.unwrap().unwrap().mod_revision;
         assert_eq!(receipt.revision, now, "{fate:?}");
         sleep(secs(5)).await;
         assert_eq!(stored(&store, "n").await, 2, "{fate:?}");
         // The marker is as good as before.
-        assert_eq!(add(&stm).await.unwrap().receipt.attempts, 1);
+        assert_eq!(add(&stm).await.unwrap().info.attempts, 1);
         assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1), "{fate:?}");
     }
 }
@@ -61,14 +65,17 @@ async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
 /// The fence may be late and lost as well, and come when the commit has come or before.
 #[tokio::test(start_paused = true)]
 async fn fence_that_is_lost_or_late_is_sent_again() {
-    let late = |ms| Fate::Late(Duration::from_millis(ms));
-    for commit in [Fate::LoseReply, Fate::LoseRequest, late(1_500), late(4_000), late(9_000)] {
-        for fence in [Fate::LoseReply, Fate::LoseRequest, late(1_200), late(5_000), Fate::Hang] {
+    let late = |ms| Action::Delay(Duration::from_millis(ms));
+    for commit in [Action::DropResponse, Action::DropRequest, late(1_500), late(4_000), late(9_000)]
+    {
+        for fence in
+            [Action::DropResponse, Action::DropRequest, late(1_200), late(5_000), Action::Hang]
+        {
             let store = store_with(&[("n", 1)]).await;
             let session = session(&store).await;
             let (first, second) = (commit.clone(), fence.clone());
-            let both = crate::support::scripted(vec![Fate::Pass, first, second]);
-            let stm = stm(impatient(&store, both)).exactly_once(&session);
+            let both = crate::support::scripted(vec![Action::Pass, first, second]);
+            let stm = Stm::new(&impatient(&store, both)).exactly_once(&session);
             add(&stm).await.unwrap();
             sleep(secs(10)).await;
             assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {fence:?}");
@@ -80,9 +87,9 @@ async fn fence_that_is_lost_or_late_is_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
-    for (fate, left) in [(Fate::LoseReply, 2), (Fate::LoseRequest, 1), (LATE, 2)] {
+    for (fate, left) in [(Action::DropResponse, 2), (Action::DropRequest, 1), (LATE, 2)] {
         let store = store_with(&[("n", 1)]).await;
-        let stm = stm(impatient(&store, first_commit(fate)));
+        let stm = Stm::new(&impatient(&store, first_commit(fate)));
         let error = add(&stm).await.unwrap_err();
         assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
         assert_eq!(error.outcome(), Outcome::Unknown);
@@ -94,22 +101,22 @@ async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
 #[tokio::test(start_paused = true)]
 async fn commit_that_wrote_nothing_is_never_unknown() {
     let store = store_with(&[("n", 1), ("m", 1)]).await;
-    let level = coord_core::Isolation::RepeatableReads;
-    let stm = stm(behind(&store, first_commit(Fate::LoseReply))).isolation(level);
+    let level = coord_core::stm::Isolation::RepeatableReads;
+    let stm = Stm::new(&behind(&store, first_commit(Action::DropResponse))).isolation(level);
     let read = stm.run(async |tx| Ok::<_, Error>((number(tx, "n").await?, number(tx, "m").await?)));
     let read = read.await.unwrap();
-    assert_eq!((read.value, read.receipt.attempts), ((1, 1), 2));
+    assert_eq!((read.value, read.info.attempts), ((1, 1), 2));
 }
 
-async fn markers(store: &MemBackend) -> Vec<String> {
+async fn markers(store: &Client) -> Vec<String> {
     keys(store, "coord/stm/").await
 }
 
 #[tokio::test(start_paused = true)]
 async fn marker_costs_one_step_and_one_compare_and_no_request() {
-    let (store, record) = (store_with(&[("n", 1)]).await, Record::new());
+    let (store, record) = (store_with(&[("n", 1)]).await, Recorder::new());
     let session = session(&store).await;
-    let stm = stm(behind(&store, record.clone())).exactly_once(&session);
+    let stm = Stm::new(&behind(&store, record.clone())).exactly_once(&session);
     for _ in 0..3 {
         add(&stm).await.unwrap();
         let calls = record.take().0;
@@ -124,7 +131,7 @@ async fn marker_costs_one_step_and_one_compare_and_no_request() {
 async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_session() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(behind(&store, |_: &Call| Fate::Yield)).exactly_once(&session);
+    let stm = Stm::new(&behind(&store, |_: &Call| Action::Yield)).exactly_once(&session);
     for _ in 0..20 {
         add(&stm).await.unwrap();
         add(&stm.clone()).await.unwrap();
@@ -144,7 +151,7 @@ async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_
 async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(Arc::new(store.clone())).exactly_once(&session);
+    let stm = Stm::new(&another(&store)).exactly_once(&session);
     add(&stm).await.unwrap();
     store.lease_revoke(session.lease_id()).await.unwrap();
     let error = add(&stm).await.unwrap_err();
@@ -156,19 +163,19 @@ async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
 #[tokio::test(start_paused = true)]
 async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unknown() {
     for before in [0, 1] {
-        for (fate, applied) in [(Fate::LoseReply, 1), (Fate::LoseRequest, 0)] {
+        for (fate, applied) in [(Action::DropResponse, 1), (Action::DropRequest, 0)] {
             let store = store_with(&[("n", 1)]).await;
             let session: Session = session(&store).await;
             let lost = nth("txn", before + 1, before + 1, fate);
             // The second fence is the first that arrives.
-            let fence = nth("txn", before + 2, before + 2, Fate::LoseRequest);
+            let fence = nth("txn", before + 2, before + 2, Action::DropRequest);
             let both = move |call: &Call| {
                 use coord_testkit::Rule as _;
-                match (lost.fate(call), fence.fate(call)) {
-                    (Fate::Pass, fate) | (fate, _) => fate,
+                match (lost.action(call), fence.action(call)) {
+                    (Action::Pass, fate) | (fate, _) => fate,
                 }
             };
-            let stm = stm(behind(&store, both)).exactly_once(&session);
+            let stm = Stm::new(&behind(&store, both)).exactly_once(&session);
             for _ in 0..before {
                 add(&stm).await.unwrap();
             }
@@ -188,7 +195,7 @@ async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unkn
 async fn who_cannot_ask_the_marker_in_time_does_not_know() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(behind(&store, only("txn", Fate::LoseRequest))).exactly_once(&session);
+    let stm = Stm::new(&behind(&store, only("txn", Action::DropRequest))).exactly_once(&session);
     let error = timeout(secs(70), add(&stm)).await.expect("60 s at most").unwrap_err();
     assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
 }
@@ -197,7 +204,7 @@ async fn who_cannot_ask_the_marker_in_time_does_not_know() {
 /// becomes of the commit.
 #[tokio::test(start_paused = true)]
 async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
-    for late in [Fate::Yield, Fate::Late(secs(2)), Fate::LoseReply] {
+    for late in [Action::Yield, Action::Delay(secs(2)), Action::DropResponse] {
         let mut seen = [false; 2];
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 1)]).await;
@@ -205,9 +212,9 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
             let fate = late.clone();
             let rule = move |call: &Call| match call {
                 Call::Txn(_) => fate.clone(),
-                _ => Fate::Yield,
+                _ => Action::Yield,
             };
-            let hasty = stm(behind(&store, rule)).exactly_once(&session);
+            let hasty = Stm::new(&behind(&store, rule)).exactly_once(&session);
             // One marker that was used before.
             let run = async {
                 let stm = hasty.clone();
@@ -225,7 +232,7 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
             assert!(n <= 2, "applied {} times after {polls} polls", n - 1);
             seen[usize::from(n == 2)] = true;
             drop(hasty);
-            let calm = stm(Arc::new(store.clone())).exactly_once(&session);
+            let calm = Stm::new(&another(&store)).exactly_once(&session);
             add(&calm).await.unwrap();
             assert_eq!(stored(&store, "n").await, n + 1);
             if done == Some(true) {
@@ -242,11 +249,11 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
 async fn marker_that_somebody_deleted_is_replaced() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = stm(Arc::new(store.clone())).exactly_once(&session);
+    let stm = Stm::new(&another(&store)).exactly_once(&session);
     add(&stm).await.unwrap();
     store.delete(markers(&store).await[0].clone()).await.unwrap();
     let committed = add(&stm).await.unwrap();
-    assert_eq!(committed.receipt.attempts, 2);
+    assert_eq!(committed.info.attempts, 2);
     assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1));
 }
 
@@ -254,12 +261,14 @@ async fn marker_that_somebody_deleted_is_replaced() {
 /// there was none, so the commit was believed lost and applied again.
 #[tokio::test(start_paused = true)]
 async fn marker_is_asked_where_it_was_put_when_the_session_is_elsewhere() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let kv: Arc<dyn KvBackend> =
-        Arc::new(PrefixLayer::new(behind(&store, first_commit(Fate::LoseReply)), "tenant/"));
-    let stm = stm(kv).exactly_once(&session);
-    let receipt = add(&stm).await.unwrap().receipt;
+    let kv: Client = Client::new(PrefixLayer::new(
+        behind(&store, first_commit(Action::DropResponse)),
+        "tenant/",
+    ));
+    let stm = Stm::new(&kv).exactly_once(&session);
+    let receipt = add(&stm).await.unwrap().info;
     assert_eq!((receipt.resolved, receipt.attempts), (true, 1));
     assert_eq!(stored(&store, "tenant/n").await, 1);
 }

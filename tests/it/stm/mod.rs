@@ -14,13 +14,17 @@ mod snapshot;
 mod spawn;
 mod turns;
 
+use coord_mem::MemBackend;
 use std::cell::Cell;
 use std::sync::Arc;
 
 use coord_core::stm::{Committed, StmError, Transaction};
-use coord_core::{Error, Isolation, KvBackend, KvBackendExt as _, Put, Txn, stm};
-use coord_mem::MemBackend;
-use coord_testkit::{Intercept, Lagging, Rule};
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    kv::{Put, Txn},
+    stm::Isolation,
+};
+use coord_testkit::{Intercept, Rule, StaleMember};
 
 use crate::support::{newest, secs};
 
@@ -42,10 +46,10 @@ async fn number(tx: &mut Transaction, key: &str) -> Result<i64, Error> {
 }
 
 /// Adds one to a number, and lets others do something in between.
-async fn add_one(kv: Arc<dyn KvBackend>, key: &str) -> Result<Committed<i64>, StmError<Error>> {
+async fn add_one(kv: Client, key: &str) -> Result<Committed<i64>, StmError<Error>> {
     // Owned, so that it can be spawned.
     let key = key.to_owned();
-    stm(kv)
+    Stm::new(&kv)
         .run(async move |tx| {
             let n = number(tx, &key).await? + 1;
             tokio::task::yield_now().await;
@@ -56,20 +60,20 @@ async fn add_one(kv: Arc<dyn KvBackend>, key: &str) -> Result<Committed<i64>, St
 }
 
 /// A store with numbers in it, all put at one revision.
-async fn store_with(numbers: &[(&str, i64)]) -> MemBackend {
-    let store = MemBackend::new();
+async fn store_with(numbers: &[(&str, i64)]) -> Client {
+    let store = Client::new(MemBackend::new());
     put_all(&store, numbers).await;
     store
 }
 
 /// Puts numbers, all at one revision, as another client would.
-async fn put_all(store: &MemBackend, numbers: &[(&str, i64)]) {
+async fn put_all(store: &Client, numbers: &[(&str, i64)]) {
     let puts = numbers.iter().map(|(key, n)| Put::new(*key, n.to_string()));
     store.txn(Txn::new().and_then(puts)).await.expect("the store is there");
 }
 
 /// The number that is in the store.
-async fn stored(store: &MemBackend, key: &str) -> i64 {
+async fn stored(store: &Client, key: &str) -> i64 {
     let kv = store.get(key.to_owned()).await.expect("the store is there").expect("it was put");
     std::str::from_utf8(&kv.value).expect("only text is put").parse().expect("a number")
 }
@@ -89,17 +93,17 @@ impl Once {
 
 /// A client of `store` whose serializable reads are answered by a member that gets no further than
 /// where the store is now.
-async fn lagging(store: &MemBackend) -> Arc<Lagging<MemBackend>> {
-    let member = Arc::new(Lagging::new(store.clone()));
+async fn lagging(store: &Client) -> Client {
+    let member = Arc::new(StaleMember::new(store.clone()));
     fall_behind(&member, store).await;
-    member
+    Client::new(member)
 }
 
-async fn fall_behind(member: &Lagging<MemBackend>, store: &MemBackend) {
+async fn fall_behind(member: &StaleMember<Client>, store: &Client) {
     member.fall_behind(newest(store).await);
 }
 
 /// A client of `store` that waits for a second for each answer, with `rule` in between.
-fn impatient(store: &MemBackend, rule: impl Rule) -> Arc<dyn KvBackend> {
-    Arc::new(Intercept::new(store.clone(), rule).patience(secs(1)))
+fn impatient(store: &Client, rule: impl Rule) -> Client {
+    Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(1)))
 }

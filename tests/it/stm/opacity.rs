@@ -6,11 +6,16 @@
 //! is admitted for it, and keeps the others waiting for half a second. It then aborts, so that it
 //! has nothing to pass on to the next transaction in the queue.
 
+use crate::support::another;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::stm::{Stm, StmError};
-use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, Range, stm};
+use coord_core::stm::StmError;
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    kv::{KeyRange, Range},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -25,7 +30,7 @@ struct Holder {
 
 impl Holder {
     /// Returns when the transaction is in its second attempt.
-    async fn start(stm: &Stm, store: &MemBackend, key: &'static str) -> Self {
+    async fn start(stm: &Stm, store: &Client, key: &'static str) -> Self {
         let (stm, store, key, mut attempt) = (stm.clone(), store.clone(), key.to_owned(), 0);
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -41,7 +46,7 @@ impl Holder {
                 tx.put(key.clone(), "-2");
                 Ok::<_, Error>(())
             });
-            assert!(matches!(run.await, Err(StmError::GivenUp(_))));
+            assert!(matches!(run.await, Err(StmError::Aborted(_))));
         });
         settle().await;
         Self { task }
@@ -59,7 +64,7 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
     for level in STRONG {
         for writes in [true, false] {
             let store = store_with(&[("flag", 0), ("n", 0)]).await;
-            let (stm, mut attempt) = (stm(Arc::new(store.clone())).isolation(level), 0);
+            let (stm, mut attempt) = (Stm::new(&another(&store)).isolation(level), 0);
             let run = stm.run(async |tx| {
                 attempt += 1;
                 let (flag, mut n) = (number(tx, "flag").await?, 0);
@@ -92,8 +97,8 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
     for level in STRONG {
         for aborts in [false, true] {
             let store = store_with(&[("h", 0)]).await;
-            let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
-            let stm = stm(kv).isolation(level);
+            let kv = another(&store);
+            let stm = Stm::new(&kv).isolation(level);
             let holder = Holder::start(&stm, &store, "h").await;
             let write = stm.run(async |tx| {
                 tx.put("x", "old");
@@ -128,7 +133,7 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
 async fn attempt_after_wait_sees_keys_of_one_revision() {
     for level in STRONG {
         let store = store_with(&[("b", 0)]).await;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let holder = Holder::start(&stm, &store, "b").await;
         store.delete("b").await.expect("the store is available");
 
@@ -161,7 +166,7 @@ async fn attempt_after_wait_sees_keys_of_one_revision() {
 async fn attempt_sees_nothing_older_than_its_transaction() {
     for level in STRONG {
         let store = store_with(&[("h", 0)]).await;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let holder = Holder::start(&stm, &store, "h").await;
         let delete = stm.run(async |tx| {
             tx.delete("job");
@@ -186,7 +191,7 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
 #[tokio::test(start_paused = true)]
 async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     let store = store_with(&[("h", 0), ("x", 1)]).await;
-    let stm = stm(Arc::new(store.clone()));
+    let stm = Stm::new(&another(&store));
     let holder = Holder::start(&stm, &store, "h").await;
     let mut attempt = 0;
     let weak = stm.isolation(Isolation::RepeatableReads);
@@ -200,7 +205,7 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
         Ok::<_, Error>(x)
     });
     let committed = run.await.expect("the store is available");
-    let x = Range::new("x").at(committed.receipt.revision);
+    let x = Range::new("x").at(committed.info.revision);
     let x = store.range(x).await.expect("it is not compacted").kvs.remove(0).value;
     assert_eq!((x, attempt), (committed.value.to_string().into(), 2));
     holder.ended().await;
@@ -211,7 +216,7 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
 async fn aborted_attempt_saw_one_snapshot_of_its_own_time() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
-        let (stm, once) = (stm(Arc::new(store.clone())).isolation(level), Once::new());
+        let (stm, once) = (Stm::new(&another(&store)).isolation(level), Once::new());
         put_all(&store, &[("x", 2), ("y", 2)]).await;
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
@@ -222,6 +227,6 @@ async fn aborted_attempt_saw_one_snapshot_of_its_own_time() {
             assert_eq!((x, y), (2, 2), "{level}");
             Err::<(), _>(Error::EmptyKey)
         });
-        assert!(matches!(run.await, Err(StmError::GivenUp(_))));
+        assert!(matches!(run.await, Err(StmError::Aborted(_))));
     }
 }

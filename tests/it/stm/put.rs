@@ -1,10 +1,14 @@
 //! What a put can say besides the value, and what becomes of several writes to one key.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::stm::StmError;
-use coord_core::{Error, KvBackend as _, KvBackendExt as _, LeaseGrant, Put, stm};
-use coord_mem::MemBackend;
+use coord_core::{
+    Client, Error, Stm,
+    kv::{LeaseGrant, Put},
+};
 
 use super::{LEVELS, store_with};
 use crate::support::secs;
@@ -12,9 +16,9 @@ use crate::support::secs;
 #[tokio::test(start_paused = true)]
 async fn put_on_a_lease_goes_with_the_lease() {
     for level in LEVELS {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.get("a").await?;
             tx.put_with(Put::new("a", "1").lease(lease).with_prev_kv());
@@ -34,7 +38,7 @@ async fn put_that_keeps_the_value_or_the_lease_keeps_that_of_the_put_before() {
     for level in LEVELS {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("a", "2");
             tx.put_with(Put::new("a", "").ignore_value().lease(lease));
@@ -56,7 +60,7 @@ async fn put_that_keeps_the_value_of_a_key_that_is_not_there_is_refused() {
     for level in LEVELS {
         for deletes in [false, true] {
             let store = store_with(&[("a", 1)]).await;
-            let stm = stm(Arc::new(store.clone())).isolation(level);
+            let stm = Stm::new(&another(&store)).isolation(level);
             let run = stm.run(async |tx| {
                 let key = if deletes { "a" } else { "absent" };
                 if deletes {
@@ -76,7 +80,7 @@ async fn put_that_keeps_the_value_of_a_key_that_is_not_there_is_refused() {
 async fn last_of_several_writes_to_a_key_is_the_one_that_counts() {
     for level in LEVELS {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("a", "2");
             tx.delete("a");
@@ -93,12 +97,12 @@ async fn last_of_several_writes_to_a_key_is_the_one_that_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn value_that_is_of_another_type_is_the_closures_to_deal_with() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     store.put("a", &b"\xff"[..]).await.unwrap();
-    let stm = stm(Arc::new(store.clone()));
+    let stm = Stm::new(&another(&store));
     let run = stm.run(async |tx| tx.get_as::<String>("a").await);
     let error = run.await.unwrap_err();
-    assert!(matches!(error, StmError::GivenUp(Error::InvalidValue { .. })), "{error}");
+    assert!(matches!(error, StmError::Aborted(Error::InvalidValue { .. })), "{error}");
     let run = stm.run(async |tx| {
         let text = tx.get_as::<String>("a").await.unwrap_or_default().unwrap_or_default();
         tx.put_as("a", &format!("{text}mended"))

@@ -1,12 +1,17 @@
 //! Ranges: what comes into them, goes from them or changes in them, what the transaction itself
 //! does in them, and how large a transaction can be.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::stm::StmError;
-use coord_core::{Error, Isolation, KeyRange, KvBackendExt as _, Limits, Put, stm};
-use coord_mem::MemBackend;
-use coord_testkit::Record;
+use coord_core::{
+    Client, Error, Stm,
+    kv::{KeyRange, Limits, Put},
+    stm::Isolation,
+};
+use coord_testkit::Recorder;
 
 use super::{LEVELS, Once, STRONG, put_all, store_with, stored};
 use crate::support::{behind, session};
@@ -21,9 +26,9 @@ fn found(range: Vec<(bytes::Bytes, bytes::Bytes)>) -> Found {
 
 /// Writes the sum of a range while another changes the range between the read and the commit, and
 /// tells how many attempts it took.
-async fn sum_up(level: Isolation, other: impl AsyncFn(&MemBackend)) -> u32 {
+async fn sum_up(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
     let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let sum = stm.run(async |tx| {
         let all = tx.range(KeyRange::prefix("p/")).await?;
         if once.now() {
@@ -33,7 +38,7 @@ async fn sum_up(level: Isolation, other: impl AsyncFn(&MemBackend)) -> u32 {
         tx.put("sum", sum.to_string());
         Ok::<_, Error>(())
     });
-    let attempts = sum.await.expect("the store is there").receipt.attempts;
+    let attempts = sum.await.expect("the store is there").info.attempts;
     let mut now = 0;
     for kv in store.get_prefix("p/").await.expect("the store is there") {
         now += std::str::from_utf8(&kv.value)
@@ -82,8 +87,8 @@ async fn what_changes_beside_a_range_is_no_conflict() {
 #[tokio::test(start_paused = true)]
 async fn range_that_was_empty_is_protected_too() {
     for level in STRONG {
-        let (store, once) = (MemBackend::new(), Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let (store, once) = (Client::new(MemBackend::new()), Once::new());
+        let stm = Stm::new(&another(&store)).isolation(level);
         let claim = stm.run(async |tx| {
             let free = tx.range(KeyRange::prefix("seat/")).await?.is_empty();
             if once.now() {
@@ -95,9 +100,9 @@ async fn range_that_was_empty_is_protected_too() {
             Ok::<_, Error>(free)
         });
         let claim = claim.await.unwrap();
-        assert_eq!((claim.value, claim.receipt.attempts), (false, 2), "at {level}");
-        let [conflict] = &claim.receipt.conflicts[..] else { panic!("{:?}", claim.receipt) };
-        assert_eq!((&conflict.key[..], conflict.seen.0), (&b"seat/1"[..], 0));
+        assert_eq!((claim.value, claim.info.attempts), (false, 2), "at {level}");
+        let [conflict] = &claim.info.conflicts[..] else { panic!("{:?}", claim.info) };
+        assert_eq!((&conflict.key[..], conflict.seen), (&b"seat/1"[..], None));
     }
 }
 
@@ -105,8 +110,8 @@ async fn range_that_was_empty_is_protected_too() {
 #[tokio::test(start_paused = true)]
 async fn conflict_in_a_range_costs_one_request() {
     for level in STRONG {
-        let (store, record) = (store_with(&[("p/a", 1)]).await, Record::new());
-        let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(level));
+        let (store, record) = (store_with(&[("p/a", 1)]).await, Recorder::new());
+        let (once, stm) = (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let count = stm.run(async |tx| {
             let all = found(tx.range(KeyRange::prefix("p/")).await?);
             if once.now() {
@@ -126,7 +131,7 @@ async fn conflict_in_a_range_costs_one_request() {
 async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
     for level in LEVELS {
         let store = store_with(&[("p/a", 1), ("p/b", 2), ("p/d", 4), ("q", 0)]).await;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/c", "new");
             tx.put("p/a", "other");
@@ -157,7 +162,7 @@ async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
 async fn delete_range_deletes_what_is_there_and_tells_how_many() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/own", "1");
             let deleted = tx.delete_range(KeyRange::prefix("p/")).await?;
@@ -175,9 +180,9 @@ async fn delete_range_deletes_what_is_there_and_tells_how_many() {
 }
 
 /// A store that takes eight operations, with the keys r0 to r7.
-async fn small_store() -> MemBackend {
+async fn small_store() -> Client {
     let limits = Limits { max_txn_ops: 8, ..Limits::default() };
-    let store = MemBackend::builder().limits(limits).build();
+    let store = Client::new(MemBackend::builder().limits(limits).build());
     let numbers: Vec<_> = (0..8).map(|n| (format!("r{n}"), n)).collect();
     let numbers: Vec<_> = numbers.iter().map(|(key, n)| (&key[..], *n)).collect();
     put_all(&store, &numbers).await;
@@ -190,8 +195,8 @@ async fn sized(
     level: Isolation,
     (reads, range, unread, marked): (usize, bool, usize, bool),
 ) -> (String, Option<(usize, usize)>) {
-    let (store, record) = (small_store().await, Record::new());
-    let mut stm = stm(behind(&store, record.clone())).isolation(level);
+    let (store, record) = (small_store().await, Recorder::new());
+    let mut stm = Stm::new(&behind(&store, record.clone())).isolation(level);
     if marked {
         stm = stm.exactly_once(&session(&store).await);
     }
@@ -244,8 +249,8 @@ async fn too_large_a_transaction_is_refused_before_the_commit_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn read_only_transactions_have_no_limit_at_the_strong_levels() {
     for level in STRONG {
-        let (store, record) = (small_store().await, Record::new());
-        let stm = stm(behind(&store, record.clone())).isolation(level);
+        let (store, record) = (small_store().await, Recorder::new());
+        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| tx.get_many((0..20).map(|n| format!("r{n}"))).await);
         let found = read.await.unwrap().value.into_iter().flatten().count();
         assert_eq!((found, &*record.take().names()), (8, "txn txn txn"), "at {level}");

@@ -1,19 +1,25 @@
 //! Attempts: what they cost, when there is another, and when there is none.
 
+use crate::support::another;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coord_core::stm::{Conflict, Hooks, Receipt, Retry, Stm, StmError};
-use coord_core::{Compact, Error, Isolation, KvBackend, KvBackendExt as _, Outcome, Revision, stm};
+use coord_core::stm::{Conflict, Retry, StmError};
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    error::Outcome,
+    kv::{Compact, Revision},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
-use coord_testkit::{Fate, Record};
+use coord_testkit::{Action, Recorder};
 use tokio::time::{Instant, sleep};
 
 use super::{LEVELS, Once, STRONG, number, put_all, store_with, stored};
 use crate::support::{behind, nth, only, scripted, secs, timed};
 
 /// Adds one to x while another changes x under every attempt.
-async fn always_in_conflict(stm: &Stm, store: &MemBackend) -> StmError<Error> {
+async fn always_in_conflict(stm: &Stm, store: &Client) -> StmError<Error> {
     let mut n = 100;
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
@@ -29,17 +35,17 @@ async fn always_in_conflict(stm: &Stm, store: &MemBackend) -> StmError<Error> {
 async fn attempts_have_a_limit() {
     for attempts_max in 0..4 {
         let store = store_with(&[("x", 1)]).await;
-        let retry = Retry { attempts_max, ..Retry::default() };
-        let stm = stm(Arc::new(store.clone())).retry(retry);
+        let retry = Retry { attempts_max: Some(attempts_max), ..Retry::default() };
+        let stm = Stm::new(&another(&store)).retry(retry);
         let exhausted = always_in_conflict(&stm, &store).await;
         assert_eq!(exhausted.outcome(), Outcome::NotApplied);
-        let StmError::Exhausted { attempts, conflicts, .. } = exhausted else {
+        let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
             panic!("{exhausted}")
         };
         assert_eq!(attempts, attempts_max.max(1), "at least one is made");
         let [last] = &conflicts[..] else { panic!("{conflicts:?}") };
         let now = store.get("x").await.unwrap().unwrap().mod_revision;
-        assert_eq!((last.seen, last.found), (now.previous(), now));
+        assert_eq!((last.seen, last.found), (Some(now.previous()), Some(now)));
         assert_eq!(stored(&store, "x").await, 100 + i64::from(attempts), "nothing was written");
     }
 }
@@ -55,7 +61,7 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
         let (pause_min, pause_max) = pauses;
         let seed = Some(seed);
         let retry = Retry { time_max, pause_min, pause_max, seed, ..Retry::default() };
-        let stm = stm(Arc::new(store.clone())).retry(retry);
+        let stm = Stm::new(&another(&store)).retry(retry);
         let (began, mut last) = (Instant::now(), Duration::ZERO);
         let mut n = 100;
         let run = stm.run(async |tx| {
@@ -70,7 +76,7 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
         // The clock of a paused runtime ticks in milliseconds.
         assert!(last <= time_max, "an attempt was begun after {last:?}");
         assert!(began.elapsed() <= time_max, "it took {:?}", began.elapsed());
-        let StmError::Exhausted { attempts, conflicts, .. } = exhausted else {
+        let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
             panic!("{exhausted}")
         };
         assert!(attempts > 1 && conflicts.len() == 1);
@@ -82,15 +88,15 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
 async fn times_can_be_as_long_as_times_can_be() {
     let store = store_with(&[("x", 1)]).await;
     let (time_max, pause_max) = (Duration::MAX, Duration::MAX);
-    let patient = Retry { time_max, pause_max, attempts_max: 80, ..Retry::default() };
-    let kv: Arc<dyn KvBackend> = Arc::new(store.clone());
+    let patient = Retry { time_max, pause_max, attempts_max: Some(80), ..Retry::default() };
+    let kv = another(&store);
     let lazy = Retry { pause_min: Duration::MAX / 2, ..patient.clone() };
     let hasty = Retry { pause_min: Duration::ZERO, ..patient };
-    let exhausted = always_in_conflict(&stm(Arc::clone(&kv)).retry(hasty), &store).await;
-    assert!(matches!(exhausted, StmError::Exhausted { attempts: 80, .. }), "{exhausted}");
-    let lazy = stm(kv).retry(lazy);
+    let exhausted = always_in_conflict(&Stm::new(&kv).retry(hasty), &store).await;
+    assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 80, .. }), "{exhausted}");
+    let lazy = Stm::new(&kv).retry(lazy);
     let exhausted = always_in_conflict(&lazy, &store).await;
-    assert!(matches!(exhausted, StmError::Exhausted { attempts: 3, .. }), "{exhausted}");
+    assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 3, .. }), "{exhausted}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,9 +104,14 @@ async fn pauses_grow_within_their_limits_and_can_be_repeated() {
     let pauses_of = async |seed| {
         let store = store_with(&[("x", 1)]).await;
         let (pause_min, pause_max) = (Duration::from_millis(10), Duration::from_millis(80));
-        let retry =
-            Retry { attempts_max: 40, seed: Some(seed), pause_min, pause_max, ..Retry::default() };
-        let stm = stm(Arc::new(store.clone())).retry(retry);
+        let retry = Retry {
+            attempts_max: Some(40),
+            seed: Some(seed),
+            pause_min,
+            pause_max,
+            ..Retry::default()
+        };
+        let stm = Stm::new(&another(&store)).retry(retry);
         let mut begun = Vec::new();
         let run = stm.run(async |tx| {
             begun.push(Instant::now());
@@ -129,8 +140,9 @@ async fn pauses_grow_within_their_limits_and_can_be_repeated() {
 #[tokio::test(start_paused = true)]
 async fn conflict_costs_one_request_whatever_was_read() {
     for level in &LEVELS[..3] {
-        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
-        let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(*level));
+        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
+        let (once, stm) =
+            (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(*level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             let y = number(tx, "y").await?;
@@ -156,8 +168,8 @@ async fn conflict_costs_one_request_whatever_was_read() {
 #[tokio::test(start_paused = true)]
 async fn conflict_that_a_read_has_shown_costs_no_request() {
     for level in STRONG {
-        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
-        let (once, stm) = (Once::new(), stm(behind(&store, record.clone())).isolation(level));
+        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
+        let (once, stm) = (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -169,7 +181,7 @@ async fn conflict_that_a_read_has_shown_costs_no_request() {
             tx.put("y", (y + 1).to_string());
             Ok::<_, Error>(())
         });
-        let receipt = run.await.unwrap().receipt;
+        let receipt = run.await.unwrap().info;
         assert_eq!(receipt.attempts, 2);
         let keys: Vec<_> = receipt.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
         assert_eq!(keys, [b"x", b"y"]);
@@ -180,7 +192,7 @@ async fn conflict_that_a_read_has_shown_costs_no_request() {
 #[tokio::test(start_paused = true)]
 async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
     let (store, mut round) = (store_with(&[("x", 1)]).await, 0);
-    let run = stm(Arc::new(store.clone()));
+    let run = Stm::new(&another(&store));
     let run = run.run(async |tx| {
         round += 1;
         let x = number(tx, "x").await?;
@@ -195,16 +207,17 @@ async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
         Ok::<_, Error>(x)
     });
     let committed = run.await.unwrap();
-    assert_eq!((committed.value, committed.receipt.attempts), (0, 4));
-    assert!(!committed.receipt.resolved);
+    assert_eq!((committed.value, committed.info.attempts), (0, 4));
+    assert!(!committed.info.resolved);
     let now = store.get("x").await.unwrap().unwrap().mod_revision;
-    assert_eq!(committed.receipt.revision, now);
+    assert_eq!(committed.info.revision, now);
     let told = |conflict: &Conflict| {
         let Conflict { key, seen, found, .. } = conflict;
-        (key.escape_ascii().to_string(), seen.0, found.0)
+        let number = |revision: &Option<Revision>| revision.map_or(0, i64::from);
+        (key.escape_ascii().to_string(), number(seen), number(found))
     };
     let first = 2;
-    let conflicts: Vec<_> = committed.receipt.conflicts.iter().map(told).collect();
+    let conflicts: Vec<_> = committed.info.conflicts.iter().map(told).collect();
     assert_eq!(
         conflicts,
         [
@@ -219,7 +232,7 @@ async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
 async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -228,51 +241,22 @@ async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads
             Ok::<_, Error>(x)
         });
         let read = read.await.unwrap();
-        assert_eq!((read.value, read.receipt.revision), (1, Revision(2)), "at {level}");
+        assert_eq!((read.value, read.info.revision), (1, Revision(2)), "at {level}");
     }
-}
-
-/// Remembers what it is told.
-#[derive(Default)]
-struct Told(Mutex<Vec<String>>);
-
-impl Hooks for Told {
-    fn conflicted(&self, attempt: u32, conflicts: &[Conflict]) {
-        let told = format!("{attempt}: {}", conflicts[0]);
-        self.0.lock().expect("nobody panics").push(told);
-    }
-
-    fn committed(&self, receipt: &Receipt) {
-        self.0.lock().expect("nobody panics").push(format!("committed at {}", receipt.revision));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn hooks_are_told_each_conflict_and_the_commit() {
-    let (store, told) = (store_with(&[("x", 1)]).await, Arc::new(Told::default()));
-    let hooks: Arc<dyn Hooks> = Arc::<Told>::clone(&told);
-    let retry = Retry { attempts_max: 2, ..Retry::default() };
-    let stm = stm(Arc::new(store.clone())).hooks(hooks).retry(retry);
-    always_in_conflict(&stm, &store).await;
-    stm.run(async |tx| number(tx, "x").await).await.unwrap();
-    let told = std::mem::take(&mut *told.0.lock().unwrap());
-    let expected =
-        ["1: \"x\" seen at 2, found at 3", "2: \"x\" seen at 3, found at 4", "committed at 4"];
-    assert_eq!(told, expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
     for level in LEVELS {
-        let (store, record) = (store_with(&[("x", 1)]).await, Record::new());
-        let stm = stm(behind(&store, record.clone())).isolation(level);
+        let (store, record) = (store_with(&[("x", 1)]).await, Recorder::new());
+        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("x", "2");
             tx.delete("y");
             Err::<(), _>(Error::EmptyKey)
         });
         let error = run.await.unwrap_err();
-        assert!(matches!(error, StmError::GivenUp(Error::EmptyKey)), "{error}");
+        assert!(matches!(error, StmError::Aborted(Error::EmptyKey)), "{error}");
         assert_eq!((record.take().names(), stored(&store, "x").await), (String::new(), 1));
         let run = stm.run(async |tx| {
             number(tx, "x").await?;
@@ -288,7 +272,7 @@ async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let stm = stm(Arc::new(store.clone())).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if once.now() {
@@ -300,14 +284,14 @@ async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
         Ok(x)
     });
     let read = run.await.unwrap();
-    assert_eq!((read.value, read.receipt.attempts), (2, 2));
+    assert_eq!((read.value, read.info.attempts), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn snapshot_that_was_compacted_is_taken_anew() {
     for level in STRONG {
         let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if once.now() {
@@ -321,7 +305,7 @@ async fn snapshot_that_was_compacted_is_taken_anew() {
             Ok::<_, Error>(x + y)
         });
         let run = run.await.unwrap();
-        assert_eq!((run.value, run.receipt.attempts), (4, 2), "at {level}");
+        assert_eq!((run.value, run.info.attempts), (4, 2), "at {level}");
         assert_eq!(stored(&store, "sum").await, 4);
     }
 }
@@ -331,11 +315,11 @@ async fn future_revision_is_tried_again() {
     let future = || Error::FutureRevision { requested: None, current: None };
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     // The member that lags behind, and the majority, do not answer the second read.
-    let fates = vec![Fate::Pass, Fate::Fail(future()), Fate::Fail(future())];
-    let stm = stm(behind(&store, scripted(fates)));
+    let fates = vec![Action::Pass, Action::Fail(future()), Action::Fail(future())];
+    let stm = Stm::new(&behind(&store, scripted(fates)));
     let run = stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
     let run = run.await.unwrap();
-    assert_eq!((run.value, run.receipt.attempts), ((1, 1), 2));
+    assert_eq!((run.value, run.info.attempts), ((1, 1), 2));
 }
 
 fn unavailable(outcome: Outcome) -> Error {
@@ -348,14 +332,14 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
     for (kind, outcome) in
         [("range", Outcome::Unknown), ("range", Outcome::NotApplied), ("txn", Outcome::NotApplied)]
     {
-        let away = nth(kind, 1, 3, Fate::Fail(unavailable(outcome)));
-        let stm = stm(behind(&store, away));
+        let away = nth(kind, 1, 3, Action::Fail(unavailable(outcome)));
+        let stm = Stm::new(&behind(&store, away));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             tx.put("x", (x + 1).to_string());
             Ok::<_, Error>(())
         });
-        assert_eq!(run.await.unwrap().receipt.attempts, 4, "{kind}: {outcome:?}");
+        assert_eq!(run.await.unwrap().info.attempts, 4, "{kind}: {outcome:?}");
     }
     assert_eq!(stored(&store, "x").await, 4);
 }
@@ -363,8 +347,9 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
     let store = store_with(&[("x", 1)]).await;
-    let away = only("range", Fate::Fail(unavailable(Outcome::Unknown)));
-    let stm = stm(behind(&store, away)).retry(Retry { time_max: secs(3), ..Retry::default() });
+    let away = only("range", Action::Fail(unavailable(Outcome::Unknown)));
+    let stm =
+        Stm::new(&behind(&store, away)).retry(Retry { time_max: secs(3), ..Retry::default() });
     let (error, took) = timed(stm.run(async |tx| number(tx, "x").await)).await;
     let error = error.unwrap_err();
     assert!(matches!(error, StmError::Backend(Error::Unavailable { .. })), "{error}");
@@ -375,7 +360,7 @@ async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
 #[tokio::test(start_paused = true)]
 async fn error_that_no_attempt_can_help_comes_back_at_once() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = stm(Arc::new(store.clone()));
+    let stm = Stm::new(&another(&store));
     let read = stm.run(async |tx| tx.get("").await);
     assert!(matches!(read.await.unwrap_err(), StmError::Backend(Error::EmptyKey)));
     let write = stm.run(async |tx| {
@@ -390,7 +375,7 @@ async fn error_that_no_attempt_can_help_comes_back_at_once() {
 #[tokio::test(start_paused = true)]
 async fn closure_that_sleeps_can_be_dropped_and_nothing_is_written() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = stm(Arc::new(store.clone()));
+    let stm = Stm::new(&another(&store));
     let run = stm.run(async |tx| {
         tx.put("x", "2");
         sleep(secs(10)).await;

@@ -1,11 +1,16 @@
 //! At the strong levels an attempt sees the store as it was at one revision, whatever the order of
 //! its calls; also an attempt that will not commit.
 
+use crate::support::another;
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
-use coord_core::{Error, Isolation, KeyRange, KvBackend, KvBackendExt as _, Op, Revision, stm};
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Record};
+use coord_core::{
+    Client, Error, KvBackend, Stm,
+    kv::{KeyRange, Op, Revision},
+    stm::Isolation,
+};
+use coord_testkit::{Call, Recorder};
 
 use super::{LEVELS, Once, STRONG, lagging, number, put_all, store_with};
 use crate::support::behind;
@@ -15,7 +20,7 @@ async fn w11(level: Isolation) -> bool {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
     let old = store.get("x").await.expect("the store is there").expect("it was put").mod_revision;
     let mut torn = false;
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let run = stm.run(async |tx| {
         tx.put("x", "3");
         let revision = tx.revision_of("x").await?;
@@ -23,7 +28,7 @@ async fn w11(level: Isolation) -> bool {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
         let y = number(tx, "y").await?;
-        torn |= (revision == old) != (y == 1);
+        torn |= (revision == Some(old)) != (y == 1);
         Ok::<_, Error>(())
     });
     run.await.expect("the store is there");
@@ -34,7 +39,7 @@ async fn w11(level: Isolation) -> bool {
 /// (witness W12). At `ReadCommitted` nothing conflicts, so there is no such retry.
 async fn w12(level: Isolation) -> bool {
     let (store, mut attempt, mut torn) = (store_with(&[("k", 1), ("z", 1)]).await, 0, false);
-    let stm = stm(Arc::new(store.clone())).isolation(level);
+    let stm = Stm::new(&another(&store)).isolation(level);
     let run = stm.run(async |tx| {
         attempt += 1;
         if attempt == 1 {
@@ -86,7 +91,7 @@ async fn every_order_of_calls_sees_one_snapshot() {
             let store = store_with(&[("a", 1), ("b", 1), ("c", 1)]).await;
             let first = store.get("a").await.unwrap().unwrap().mod_revision;
             let (mut round, mut attempt) = (1, 0);
-            let stm = stm(Arc::new(store.clone())).isolation(level).prefetch(prefetch.to_vec());
+            let stm = Stm::new(&another(&store)).isolation(level).prefetch(prefetch.to_vec());
             let run = stm.run(async |tx| {
                 attempt += 1;
                 // What was seen in this attempt: in which round the keys were as they were found.
@@ -109,7 +114,9 @@ async fn every_order_of_calls_sees_one_snapshot() {
                             let found = tx.range(KeyRange::all()).await?;
                             seen.extend(found.iter().filter_map(|(_, value)| parsed(value)));
                         }
-                        "rev" => seen.push(round_of(tx.revision_of(keys[0].clone()).await?)),
+                        "rev" => seen.push(round_of(
+                            tx.revision_of(keys[0].clone()).await?.expect("it exists"),
+                        )),
                         "put" => tx.put(keys[0].clone(), "own"),
                         _ => tx.delete("d"),
                     }
@@ -139,19 +146,19 @@ async fn read_only_transactions_see_what_was_committed_before_they_began() {
         let kv = lagging(&store).await;
         put_all(&store, &[("x", 2), ("y", 2)]).await;
         // The member that lags cannot answer as of the base: another is asked.
-        let stm = stm(kv).isolation(level);
+        let stm = Stm::new(&kv).isolation(level);
         let read =
             stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
         let read = read.await.unwrap();
-        assert_eq!((read.value, read.receipt.attempts), ((2, 2), 1), "at {level}");
+        assert_eq!((read.value, read.info.attempts), ((2, 2), 1), "at {level}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn first_read_asks_a_majority_and_later_ones_any_member() {
     for level in STRONG {
-        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Record::new());
-        let stm = stm(behind(&store, record.clone())).isolation(level);
+        let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
+        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| {
             number(tx, "x").await?;
             number(tx, "y").await
@@ -169,7 +176,7 @@ async fn first_read_asks_a_majority_and_later_ones_any_member() {
 async fn base_moves_with_the_reads_as_long_as_nothing_has_changed_that_was_read() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let stm = Stm::new(&another(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             put_all(&store, &[("y", 2), ("z", 2)]).await;
@@ -178,7 +185,7 @@ async fn base_moves_with_the_reads_as_long_as_nothing_has_changed_that_was_read(
             Ok::<_, Error>((x, y, number(tx, "z").await?))
         });
         let read = read.await.unwrap();
-        assert_eq!((read.value, read.receipt.attempts), ((1, 2, 2), 1), "at {level}");
+        assert_eq!((read.value, read.info.attempts), ((1, 2, 2), 1), "at {level}");
     }
 }
 
@@ -187,7 +194,7 @@ async fn base_moves_with_the_reads_as_long_as_nothing_has_changed_that_was_read(
 async fn base_does_not_move_away_from_a_range_or_from_what_was_prefetched() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
-        let prefetched = stm(Arc::new(store.clone())).isolation(level).prefetch(["x", "y"]);
+        let prefetched = Stm::new(&another(&store)).isolation(level).prefetch(["x", "y"]);
         let read = prefetched.run(async |tx| {
             number(tx, "x").await?;
             put_all(&store, &[("y", 2), ("z", 2)]).await;
@@ -195,7 +202,7 @@ async fn base_does_not_move_away_from_a_range_or_from_what_was_prefetched() {
         });
         assert_eq!(read.await.unwrap().value, (1, 1), "at {level}");
 
-        let ranged = stm(Arc::new(store.clone())).isolation(level);
+        let ranged = Stm::new(&another(&store)).isolation(level);
         let read = ranged.run(async |tx| {
             let found = tx.range(KeyRange::prefix("r")).await?.len();
             number(tx, "x").await?;
@@ -215,11 +222,11 @@ async fn base_does_not_move_back_to_where_a_member_is_that_lags_behind() {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
         let kv = lagging(&store).await;
         put_all(&store, &[("y", 2)]).await;
-        let stm = stm(kv).isolation(level);
+        let stm = Stm::new(&kv).isolation(level);
         let read =
             stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
         let read = read.await.unwrap();
-        assert_eq!((read.value, read.receipt.attempts), ((1, 2), 1), "at {level}");
+        assert_eq!((read.value, read.info.attempts), ((1, 2), 1), "at {level}");
     }
 }
 
@@ -227,7 +234,7 @@ async fn base_does_not_move_back_to_where_a_member_is_that_lags_behind() {
 #[tokio::test(start_paused = true)]
 async fn base_that_has_moved_hides_no_other_writer_of_a_key_that_is_written_unread() {
     let (store, once) = (store_with(&[("x", 1), ("y", 1), ("z", 1)]).await, Once::new());
-    let run = stm(Arc::new(store.clone()));
+    let run = Stm::new(&another(&store));
     let run = run.run(async |tx| {
         number(tx, "x").await?;
         if once.now() {
@@ -237,7 +244,7 @@ async fn base_that_has_moved_hides_no_other_writer_of_a_key_that_is_written_unre
         tx.put("z", "3");
         Ok::<_, Error>(())
     });
-    let receipt = run.await.unwrap().receipt;
+    let receipt = run.await.unwrap().info;
     let keys: Vec<_> = receipt.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
     assert_eq!((receipt.attempts, &keys[..]), (2, &[&b"z"[..]][..]));
 }
@@ -250,8 +257,8 @@ async fn retry_on_a_member_that_lags_behind_succeeds_at_once() {
     let kv = lagging(&store).await;
     put_all(&store, &[("x", 2), ("y", 2)]).await;
     let level = Isolation::RepeatableReads;
-    let kv: Arc<dyn KvBackend> = kv;
-    let stm = stm(kv).isolation(level);
+    let kv: Client = kv;
+    let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         // Not known from the conflict of the first attempt.
@@ -260,14 +267,14 @@ async fn retry_on_a_member_that_lags_behind_succeeds_at_once() {
         Ok::<_, Error>((x, y))
     });
     let add = add.await.unwrap();
-    assert_eq!((add.value, add.receipt.attempts), ((2, 2), 2));
+    assert_eq!((add.value, add.info.attempts), ((2, 2), 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn absent_keys_are_read_as_of_the_snapshot_too() {
     for level in STRONG {
-        let (store, once) = (MemBackend::new(), Once::new());
-        let stm = stm(Arc::new(store.clone())).isolation(level);
+        let (store, once) = (Client::new(MemBackend::new()), Once::new());
+        let stm = Stm::new(&another(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = tx.get("x").await?;
             if once.now() {

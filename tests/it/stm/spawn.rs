@@ -4,13 +4,15 @@
 //! `Stm::run`: it is a limit of the compiler, which asks whether the future of an async closure is
 //! `Send` for lifetimes that cannot be.
 
+use crate::support::another;
+use coord_core::Client;
+use coord_mem::MemBackend;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::stm::{Retry, Transaction};
-use coord_core::{Error, KeyRange, KvBackend, Session, Stm, stm};
-use coord_mem::MemBackend;
+use coord_core::{Error, KvBackend, Session, Stm, kv::KeyRange};
 use tokio::task::JoinSet;
 
 use super::store_with;
@@ -36,12 +38,12 @@ async fn in_a_function(stm: Stm, key: String) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn run_can_be_spawned_when_its_closure_owns_what_it_uses() {
-    let kv: Arc<dyn KvBackend> = Arc::new(MemBackend::new());
+    let kv = Client::new(MemBackend::new());
     let (one, two) = (String::from("one"), String::from("two"));
     spawnable({
-        let (kv, key) = (Arc::clone(&kv), one.clone());
+        let (kv, key) = (kv.clone(), one.clone());
         async move {
-            stm(kv)
+            Stm::new(&kv)
                 .run(async move |tx| {
                     tx.get(key.clone()).await?;
                     tx.get_many([&*key, "x"].map(str::to_owned)).await?;
@@ -56,7 +58,7 @@ async fn run_can_be_spawned_when_its_closure_owns_what_it_uses() {
         }
     });
     spawnable({
-        let (stm, counted) = (stm(Arc::clone(&kv)), Arc::new(AtomicU32::new(0)));
+        let (stm, counted) = (Stm::new(&kv), Arc::new(AtomicU32::new(0)));
         let mut amounts = BTreeMap::from([(one.clone(), 1), (two.clone(), 2)]);
         async move {
             // It may change what it owns.
@@ -71,7 +73,7 @@ async fn run_can_be_spawned_when_its_closure_owns_what_it_uses() {
             .await
         }
     });
-    spawnable(in_a_function(stm(kv), one));
+    spawnable(in_a_function(Stm::new(&kv), one));
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +86,7 @@ async fn run_can_be_spawned_with_every_option() {
     let session = session(&store).await;
     let mut tasks = JoinSet::new();
     for _ in 0..3 {
-        let stm = stm(Arc::new(store.clone()));
+        let stm = Stm::new(&another(&store));
         tasks.spawn(with_markers(stm, session.clone(), "n".to_owned()));
     }
     let mut values = tasks.join_all().await;

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
-use coord_core::Isolation;
+use coord_core::stm::Isolation;
 
 use crate::store::StoreFlags;
 

@@ -4,7 +4,7 @@
 //! that one script can run and compare both. The steps of a run:
 //!
 //! ```text
-//! connect, set up     one backend per connection, `--workers` workers; not measured
+//! connect, set up     one client per connection, `--workers` workers; not measured
 //! warm up             the same operations; not counted
 //! settle, scrape      read the server's metrics, after cancelled watches have reached it
 //! measure             every worker repeats its operation until the time limit or the count

@@ -1,10 +1,12 @@
 //! The store of a run: its connections, and a key prefix of its own.
 
 use std::process;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coord_core::{Delete, KvBackend, Range, Revision};
+use coord_core::{
+    Client,
+    kv::{Delete, Range, Revision},
+};
 use coord_mem::MemBackend;
 
 use super::metrics::Metrics;
@@ -17,7 +19,7 @@ const RETAINED_REVISIONS: u64 = 100_000;
 /// A store, reached over one or several connections.
 pub(crate) struct Store {
     flags: StoreFlags,
-    backends: Vec<Arc<dyn KvBackend>>,
+    clients: Vec<Client>,
     /// The metrics of the first member; `None` for a store in memory.
     metrics: Option<MetricsEndpoint>,
     /// The prefix of every key of this run. No other key has it.
@@ -33,17 +35,17 @@ impl Store {
         prefix: &str,
         workload: &str,
     ) -> Result<Self> {
-        let mut backends: Vec<Arc<dyn KvBackend>> = Vec::new();
+        let mut clients: Vec<Client> = Vec::new();
         let metrics = match flags.members()? {
             None => {
                 let kv = MemBackend::builder().retain_revisions(RETAINED_REVISIONS).build();
-                let shared: Arc<dyn KvBackend> = Arc::new(kv);
-                backends = vec![shared; conns];
+                let shared = Client::new(kv);
+                clients = vec![shared; conns];
                 None
             }
             Some(members) => {
                 for _ in 0..conns {
-                    backends.push(flags.connect().await?);
+                    clients.push(flags.connect().await?);
                 }
                 let address = members.first().map(String::as_str).unwrap_or_default();
                 Some(MetricsEndpoint::new(address, flags.certificates()?)?)
@@ -52,23 +54,23 @@ impl Store {
         // The process id and the revision identify the run. A later run with the same process id
         // reads a later revision, because every run writes.
         let mut revision = Revision::ZERO;
-        for kv in &backends {
-            let read = kv.range(Range::new(prefix.to_owned())).await.context("connect")?;
+        for client in &clients {
+            let read = client.range(Range::new(prefix.to_owned())).await.context("connect")?;
             revision = read.header.revision;
         }
         let prefix = format!("{prefix}/{workload}/{}-{revision}/", process::id());
-        Ok(Self { flags: flags.clone(), backends, metrics, prefix })
+        Ok(Self { flags: flags.clone(), clients, metrics, prefix })
     }
 
     /// The connection of a worker.
-    pub(crate) fn connection(&self, number: usize) -> &Arc<dyn KvBackend> {
-        &self.backends[number % self.backends.len()]
+    pub(crate) fn connection(&self, number: usize) -> &Client {
+        &self.clients[number % self.clients.len()]
     }
 
     /// Opens a connection that no worker uses. A store in memory has one connection only.
-    pub(crate) async fn new_connection(&self) -> Result<Arc<dyn KvBackend>> {
+    pub(crate) async fn new_connection(&self) -> Result<Client> {
         match self.flags.members()? {
-            None => Ok(Arc::clone(self.connection(0))),
+            None => Ok(self.connection(0).clone()),
             Some(_) => self.flags.connect().await,
         }
     }
@@ -89,7 +91,7 @@ impl Store {
 
     /// Deletes every key of this run.
     pub(crate) async fn clean_up(&self) -> Result<()> {
-        self.backends[0].delete_with(Delete::prefix(self.prefix.clone())).await?;
+        self.clients[0].delete(Delete::prefix(self.prefix.clone())).await?;
         Ok(())
     }
 }

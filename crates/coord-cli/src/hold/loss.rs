@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coord_core::contender::Contender;
-use coord_core::{LossReason, PrimitiveError};
+use coord_core::error::{LossReason, PrimitiveError};
+use coord_core::queue::Contender;
 use tokio::time::{Instant, sleep};
 
 /// The longest interval at which the session's deadline is read. A suspension of the machine moves
@@ -55,10 +55,10 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    use coord_core::contender::WaitingLine;
-    use coord_core::{KvBackend, Session};
+    use coord_core::queue::WaitQueue;
+    use coord_core::{Client, Session};
     use coord_mem::MemBackend;
-    use coord_testkit::{Call, Fate, Intercept};
+    use coord_testkit::{Action, Call, Intercept};
     use tokio::time::sleep;
 
     use super::*;
@@ -68,17 +68,17 @@ mod tests {
     /// A holder with a TTL of 30 s whose keep-alives hang. The counter is the time in seconds for
     /// which its machine was suspended.
     async fn holder() -> (Contender, Arc<AtomicU64>) {
-        let kv = Intercept::new(MemBackend::new(), |call: &Call| match call {
-            Call::LeaseKeepAlive(_) => Fate::Hang,
-            _ => Fate::Pass,
+        let silent = Intercept::new(MemBackend::new(), |call: &Call| match call {
+            Call::LeaseKeepAlive(_) => Action::Hang,
+            _ => Action::Pass,
         });
-        let kv: Arc<dyn KvBackend> = Arc::new(kv);
+        let client = Client::new(silent);
         let asleep_secs = Arc::new(AtomicU64::new(0));
         let clock = Arc::clone(&asleep_secs);
         let asleep = move || Duration::from_secs(clock.load(Relaxed));
-        let session = Session::builder(kv).ttl(SECOND * 30).asleep(asleep).open().await;
+        let session = Session::builder(&client).ttl(SECOND * 30).asleep(asleep).open().await;
         let session = session.expect("the store is there");
-        let contender = WaitingLine::new(&session, "jobs").try_join("").await;
+        let contender = WaitQueue::new(&session, "jobs").try_enqueue("").await;
         (contender.expect("the store is there").expect("the lock is free"), asleep_secs)
     }
 

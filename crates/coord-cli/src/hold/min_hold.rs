@@ -13,7 +13,7 @@
 use std::io::{IsTerminal as _, stderr};
 use std::time::Duration;
 
-use coord_core::contender::Contender;
+use coord_core::queue::Contender;
 use tokio::time::{Instant, sleep_until};
 
 use super::request::HoldRequest;

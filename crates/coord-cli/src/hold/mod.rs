@@ -45,8 +45,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use coord_core::contender::Contender;
-use coord_core::{PrimitiveError, Session, SessionState};
+use coord_core::queue::Contender;
+use coord_core::{Session, error::PrimitiveError, session::SessionState};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -114,14 +114,14 @@ impl HoldFlags {
         let mut signals = Signals::for_holder().context("signals").map_err(failure)?;
         let reaper = Reaper::start().context("signals").map_err(failure)?;
         let limit = WaitLimit::from_now(self.timeout);
-        let kv = wait::connect(&self.store, &request, &limit, &mut signals).await?;
+        let client = wait::connect(&self.store, &request, &limit, &mut signals).await?;
         let connect_timeout = self.store.connect_timeout().map_err(failure)?;
         let open_timeout = connect_timeout.max(MIN_SESSION_OPEN_TIMEOUT);
         let open_timeout = open_timeout.max(self.timeout.unwrap_or_default());
         let times = [self.ttl, open_timeout];
         let retry = false;
         let mut session =
-            wait::open_session(&kv, times, (&request, retry), &limit, &mut signals).await?;
+            wait::open_session(&client, times, (&request, retry), &limit, &mut signals).await?;
         let mut outcome = self.hold_once(&session, &request, &limit, &reaper, &mut signals).await;
         while request.again
             && !signals.stop_requested()
@@ -132,7 +132,7 @@ impl HoldFlags {
             let limit = WaitLimit::from_now(self.timeout);
             let retry = true;
             session =
-                wait::open_session(&kv, times, (&request, retry), &limit, &mut signals).await?;
+                wait::open_session(&client, times, (&request, retry), &limit, &mut signals).await?;
             outcome = self.hold_once(&session, &request, &limit, &reaper, &mut signals).await;
         }
         outcome.result
@@ -160,7 +160,8 @@ impl HoldFlags {
                 }
                 let HoldOutcome { result, cause } = outcome;
                 // A successful release proves that it was held until then.
-                match (result, unless_signalled(signals, contender.leave()).await) {
+                let release = async { contender.release().await.map_err(PrimitiveError::from) };
+                match (result, unless_signalled(signals, release).await) {
                     // The cause stays: a command that has ended is not run again.
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
                         let error = ExitError::from_error(LOST, PrimitiveError::Lost(reason));

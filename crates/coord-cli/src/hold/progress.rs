@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use coord_core::{FencingToken, Range, Session};
+use coord_core::{
+    Session,
+    kv::{FencingToken, Range},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
@@ -28,7 +31,7 @@ pub(super) async fn show_predecessors(
         sleep(UPDATE_INTERVAL).await;
         let before = Range::prefix(queue.prefix()).max_create_revision(own.0.previous());
         // The wait itself reports a store that is unavailable.
-        if let Ok(read) = session.backend().range(before.keys_only()).await {
+        if let Ok(read) = session.client().range(before.keys_only()).await {
             let before = read.kvs.iter().filter(|kv| queue.contains(&kv.key)).count();
             line.set_message(format!("waiting: {before} before you"));
             line.tick();

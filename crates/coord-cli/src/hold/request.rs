@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
 use anyhow::Error;
-use coord_core::PrimitiveError;
-use coord_core::contender::Contender;
+use coord_core::error::PrimitiveError;
+use coord_core::queue::Contender;
 
 use crate::exit::{ExitError, report};
 

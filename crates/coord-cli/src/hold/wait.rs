@@ -4,12 +4,11 @@
 //! name the step, the lock or election, and its holder if it is known.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use coord_core::contender::{Contender, WaitingLine};
-use coord_core::{KeyValue, KvBackend, PrimitiveError, Session};
+use coord_core::queue::{Contender, WaitQueue};
+use coord_core::{Client, Session, error::PrimitiveError, kv::KeyValue};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
@@ -30,7 +29,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// step and is named in the message.
 const CONNECT_MARGIN: Duration = Duration::from_secs(1);
 /// How many keys the read for the holder covers. Keys of child names can come before the holder's.
-const HOLDER_READ_LIMIT: i64 = 100;
+const HOLDER_READ_LIMIT: u64 = 100;
 
 /// The time limit of all steps together.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +80,7 @@ pub(super) async fn connect(
     request: &HoldRequest,
     limit: &WaitLimit,
     signals: &mut Signals,
-) -> Result<Arc<dyn KvBackend>, ExitError> {
+) -> Result<Client, ExitError> {
     let within = limit.timeout.map(|timeout| timeout.saturating_add(CONNECT_MARGIN));
     match limit.run(signals, store.connect_within(within)).await? {
         Some(connected) => connected.map_err(failure),
@@ -95,7 +94,7 @@ pub(super) async fn connect(
 /// Opens a session. With `retry`, after a loss, it retries while the store is unavailable, because
 /// an unavailable store may have caused the loss.
 pub(super) async fn open_session(
-    kv: &Arc<dyn KvBackend>,
+    client: &Client,
     [ttl, open_timeout]: [Duration; 2],
     (request, retry): (&HoldRequest, bool),
     limit: &WaitLimit,
@@ -105,7 +104,7 @@ pub(super) async fn open_session(
     let open = async {
         let mut reported = false;
         loop {
-            let builder = Session::builder(Arc::clone(kv)).ttl(ttl).connect_timeout(open_timeout);
+            let builder = Session::builder(client).ttl(ttl).connect_timeout(open_timeout);
             match builder.open().await {
                 Err(error) if retry && error.is_retryable() => {
                     if !std::mem::replace(&mut reported, true) {
@@ -172,19 +171,19 @@ async fn attempt(
     request: &HoldRequest,
 ) -> Result<Option<Contender>, (String, PrimitiveError)> {
     let name = &request.name;
-    let queue = WaitingLine::new(session, name.clone());
+    let queue = WaitQueue::new(session, name.clone());
     if request.wait_mode == WaitMode::Try {
-        let tried = queue.try_join(request.value.clone()).await;
+        let tried = queue.try_enqueue(request.value.clone()).await;
         return tried.map_err(|error| (format!("take {name}"), error));
     }
-    let joined = queue.join(request.value.clone()).await;
+    let joined = queue.enqueue(request.value.clone()).await;
     let mut contender = joined.map_err(|error| (format!("enqueue for {name}"), error))?;
     let own = contender.fencing_token();
     let keys = QueueKeys::new(name);
     let progress = progress::show_predecessors(session, &keys, own);
     tokio::select! {
         biased;
-        acquired = contender.wait_turn() => {
+        acquired = contender.acquired() => {
             acquired.map_err(|error| (format!("wait for {name}"), error))?;
         }
         never = progress => match never {},
@@ -217,7 +216,7 @@ enum Holder {
 async fn find_holder(session: &Session, request: &HoldRequest) -> Holder {
     let queue = QueueKeys::new(&request.name);
     let first = queue.in_order().limit(HOLDER_READ_LIMIT);
-    let read = timeout(HOLDER_READ_TIMEOUT, session.backend().range(first)).await;
+    let read = timeout(HOLDER_READ_TIMEOUT, session.client().range(first)).await;
     let Ok(Ok(read)) = read else { return Holder::Unknown };
     match read.kvs.into_iter().find(|kv| queue.contains(&kv.key)) {
         Some(holder) if holder.lease != Some(session.lease_id()) => Holder::Other(holder),
@@ -242,9 +241,9 @@ fn describe_holder(holder: &KeyValue, primitive: Primitive) -> String {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    use coord_core::{Error, Outcome};
+    use coord_core::{Error, error::Outcome};
     use coord_mem::MemBackend;
-    use coord_testkit::{Call, Fate, Intercept};
+    use coord_testkit::{Action, Call, Intercept};
 
     use super::*;
     use crate::hold::request::{FAILED, LOST};
@@ -257,20 +256,20 @@ mod tests {
         HoldRequest { primitive, name, value, wait_mode, hold_at_least: None, again }
     }
 
-    async fn session(kv: &Arc<dyn KvBackend>) -> Session {
-        Session::builder(Arc::clone(kv)).open().await.expect("the store is there")
+    async fn session(client: &Client) -> Session {
+        Session::builder(client).open().await.expect("the store is there")
     }
 
     /// A store that fails the first two transactions as unavailable.
-    fn unavailable_twice() -> Arc<dyn KvBackend> {
+    fn unavailable_twice() -> Client {
         let txns = AtomicUsize::new(0);
-        Arc::new(Intercept::new(MemBackend::new(), move |call: &Call| match call {
+        Client::new(Intercept::new(MemBackend::new(), move |call: &Call| match call {
             Call::Txn(_) if txns.fetch_add(1, Relaxed) < 2 => {
                 let reason = "no member responds".to_owned();
                 let outcome = Outcome::NotApplied;
-                Fate::Fail(Error::Unavailable { outcome, reason, source: None })
+                Action::Fail(Error::Unavailable { outcome, reason, source: None })
             }
-            _ => Fate::Pass,
+            _ => Action::Pass,
         }))
     }
 
@@ -285,7 +284,7 @@ mod tests {
         let session = session(&unavailable_twice()).await;
         let start = Instant::now();
         let elected = acquire(&session, &again, &UNLIMITED, &mut signals).await;
-        elected.expect("it is elected").leave().await.expect("the store is there");
+        elected.expect("it is elected").release().await.expect("the store is there");
         assert!(start.elapsed() >= RETRY_DELAY, "{:?}", start.elapsed());
         session.close().await.expect("the store is there");
         let error = acquire(&session, &again, &UNLIMITED, &mut signals).await;
@@ -295,12 +294,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn holder_is_named_released_only_after_a_complete_read() {
         let kv = MemBackend::new();
-        let first = session(&(Arc::new(kv.clone()) as Arc<dyn KvBackend>)).await;
-        let queue = WaitingLine::new(&first, "jobs");
-        let held_by_another = queue.try_join("").await.expect("the store is there");
-        let silent: Arc<dyn KvBackend> = Arc::new(Intercept::new(kv, |call: &Call| match call {
-            Call::Range(_) => Fate::Hang,
-            _ => Fate::Pass,
+        let first = session(&Client::new(kv.clone())).await;
+        let queue = WaitQueue::new(&first, "jobs");
+        let held_by_another = queue.try_enqueue("").await.expect("the store is there");
+        let silent = Client::new(Intercept::new(kv, |call: &Call| match call {
+            Call::Range(_) => Action::Hang,
+            _ => Action::Pass,
         }));
         let mut signals = Signals::new().expect("signals");
         let (second, try_it) = (session(&silent).await, campaign(WaitMode::Try, false));

@@ -1,6 +1,5 @@
 //! `coord elect`: leaders, candidates and repeated campaigns.
 
-use coord_core::KvBackendExt as _;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -25,7 +24,7 @@ const PRINT_VARIABLES: &str =
 async fn command_of_a_leader_receives_key_and_token(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here:80", "--", "sh", "-c", PRINT_VARIABLES]);
     let (key, token) = (leader.line().await, leader.line().await);
-    let held = server.kv.get(key).await.expect(AVAILABLE).expect("it leads");
+    let held = server.client.get(key).await.expect(AVAILABLE).expect("it leads");
     assert_eq!(held.create_revision.to_string(), token);
     assert_eq!(held.value, "here:80");
     let shown = server.coord(&["observe", "jobs", "--once"]).end().await;
@@ -72,7 +71,7 @@ async fn candidate_times_out_and_names_the_leader(server: Server) {
     let key = leader.line().await;
     let late = server.coord(&["elect", "jobs", "late", "--timeout", "200ms"]).end().await;
     let token =
-        server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it leads").create_revision;
+        server.client.get(key.clone()).await.expect(AVAILABLE).expect("it leads").create_revision;
     let expected = format!(
         "coord elect: timed out after 200ms waiting for jobs: {key} leads with fencing token \
         {token} and value first\n"
@@ -87,7 +86,7 @@ async fn candidate_times_out_and_names_the_leader(server: Server) {
 async fn command_of_deposed_leader_is_terminated(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here", "--", "sh", "-c", PRINT_VARIABLES]);
     let key = leader.line().await;
-    server.kv.delete(key).await.expect(AVAILABLE);
+    server.client.delete(key).await.expect(AVAILABLE);
     let (status, _, stderr) = leader.end().await;
     let lost = "coord elect: lost: the key was deleted by somebody else\n";
     assert_eq!((status, stderr.as_str()), (Some(122), lost));
@@ -102,7 +101,7 @@ async fn candidate_campaigns_again_after_a_loss(server: Server) {
         let key = leader.line().await;
         tokens.push(leader.line().await.parse::<i64>().expect("a token"));
         if tokens.len() < 3 {
-            server.kv.delete(key).await.expect(AVAILABLE);
+            server.client.delete(key).await.expect(AVAILABLE);
         }
     }
     assert!(tokens.is_sorted_by(|earlier, later| earlier < later), "{tokens:?}");
@@ -131,7 +130,7 @@ async fn candidate_campaigns_again_when_the_store_is_back(server: Server) {
 async fn signal_ends_repeated_campaigns(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here", "--again"]);
     let key = leader.line().await;
-    server.kv.delete(key).await.expect(AVAILABLE);
+    server.client.delete(key).await.expect(AVAILABLE);
     leader.wait_stderr("lost: the key was deleted by somebody else: campaigning again").await;
     leader.line().await;
     leader.signal(Signal::TERM);

@@ -1,8 +1,9 @@
 //! `coord list` and `coord break`.
 
-use std::sync::Arc;
-
-use coord_core::{KvBackendExt as _, Mutex, Put, Session, Txn};
+use coord_core::{
+    Mutex, Session,
+    kv::{Put, Txn},
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -27,8 +28,8 @@ crate::tests![
 
 /// A lock with a waiter, an election, and data beside them.
 async fn hold_some(server: &Server) -> [Program; 3] {
-    server.kv.put("jobs/1", "data").await.expect(AVAILABLE);
-    server.kv.put("zoo", "data").await.expect(AVAILABLE);
+    server.client.put("jobs/1", "data").await.expect(AVAILABLE);
+    server.client.put("zoo", "data").await.expect(AVAILABLE);
     // A queue named `jobs` would wait behind the data key.
     let night = holder(server, "jobs/night").await;
     let waiter = server.coord(&["lock", "jobs/night", "--", "true"]);
@@ -49,7 +50,7 @@ async fn list_shows_locks_and_elections_with_holders(server: Server) {
     let names: Vec<_> = rows[1..].iter().map(|row| (row[0], row[1])).collect();
     assert_eq!(names, [("api", "0"), ("jobs/night", "1"), ("web", "0")], "{stdout}");
     let key = server.keys("jobs/night/").await.remove(0);
-    let kv = server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
+    let kv = server.client.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
     assert_eq!(rows[2][2], kv.create_revision.to_string());
     assert_eq!(rows[2][4..], [key.as_str()], "a lock has no value");
     assert_eq!(rows[3][5..], ["a.example:80"]);
@@ -58,14 +59,14 @@ async fn list_shows_locks_and_elections_with_holders(server: Server) {
 
 async fn list_json_shows_locks_and_elections(server: Server) {
     let _held = hold_some(&server).await;
-    let now = server.kv.put("other", "1").await.expect(AVAILABLE).header.revision.0;
+    let now = server.client.put("other", "1").await.expect(AVAILABLE).header.revision.0;
     let (status, stdout, stderr) = server.coord(&["list", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
     let listed: Value = serde_json::from_str(&stdout).expect("it is JSON");
     let mut expected = Vec::new();
     for (name, waiters, value) in [("jobs/night", 1, ""), ("web", 0, "a.example:80")] {
         let key = server.keys(&format!("{name}/")).await.remove(0);
-        let kv = server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
+        let kv = server.client.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
         let token = kv.create_revision.0;
         expected.push(json!({
             "name": name,
@@ -114,12 +115,12 @@ async fn prefix_limits_names_and_not_keys(server: Server) {
 
 /// Every contender waits behind the data key.
 async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
-    server.kv.put("jobs/1", "data").await.expect(AVAILABLE);
+    server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs", "--", "true"]);
     server.wait_queue_length("jobs", 2).await;
     // A newer data key, or one of a child name, blocks no queue.
     for key in ["jobs/2", "web/night/1"] {
-        server.kv.put(key, "data").await.expect(AVAILABLE);
+        server.client.put(key, "data").await.expect(AVAILABLE);
     }
     let mut leader = server.coord(&["elect", "web", "here"]);
     leader.line().await;
@@ -133,7 +134,7 @@ async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
     let expected =
         json!([{ "name": "jobs", "waiters": 1, "holder": null, "blocked_by": "jobs/1" }]);
     assert_eq!(listed["queues"], expected);
-    server.kv.delete("jobs/1").await.expect(AVAILABLE);
+    server.client.delete("jobs/1").await.expect(AVAILABLE);
     assert_eq!(waiter.status().await, Some(0));
 }
 
@@ -141,9 +142,9 @@ async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
 async fn list_of_many_keys_is_read_in_pages(server: Server) {
     for hundred in 0..25 {
         let puts = (0..100).map(|n| Put::new(format!("data/{hundred:02}{n:02}"), "x"));
-        server.kv.txn(Txn::new().and_then(puts)).await.expect(AVAILABLE);
+        server.client.txn(Txn::new().and_then(puts)).await.expect(AVAILABLE);
     }
-    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(AVAILABLE);
+    let session = Session::builder(&server.client).open().await.expect(AVAILABLE);
     let mut guards = Vec::new();
     for name in ["a", "data/1200", "z"] {
         guards.push(Mutex::new(&session, name).lock().await.expect(AVAILABLE));
@@ -162,7 +163,7 @@ async fn break_gives_the_lock_to_the_next_waiter(server: Server) {
     let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", RUN_UNTIL_EOF]);
     server.wait_queue_length("jobs", 2).await;
     let keys = server.keys("jobs/").await;
-    let held = server.kv.get(keys[0].clone()).await.expect(AVAILABLE).expect("it is held");
+    let held = server.client.get(keys[0].clone()).await.expect(AVAILABLE).expect("it is held");
     let (status, stdout, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
     let expected = format!("deleted {}, fencing token {}\n", keys[0], held.create_revision);
     assert_eq!((status, stdout, stderr), (Some(0), expected, String::new()));
@@ -226,14 +227,14 @@ async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
 
 /// The data key blocks the queue, but it may be the only copy of its value.
 async fn break_deletes_no_data(server: Server) {
-    server.kv.put("jobs/1", "data").await.expect(AVAILABLE);
+    server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs"]);
     server.wait_queue_length("jobs", 2).await;
     let (status, _, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
     let expected = "coord break: jobs/1, the first under jobs, is no key of a wait queue";
     assert!(status == Some(1) && stderr.starts_with(expected), "{stderr}");
     assert_eq!(
-        server.kv.get("jobs/1").await.expect(AVAILABLE).expect("it was not deleted").value,
+        server.client.get("jobs/1").await.expect(AVAILABLE).expect("it was not deleted").value,
         "data"
     );
     waiter.signal(Signal::TERM);

@@ -1,9 +1,8 @@
 //! `coord lock` without a loss.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackendExt as _, Mutex, Range, Session};
+use coord_core::{Mutex, Session, kv::Range};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -54,7 +53,7 @@ async fn command_receives_key_and_token_of_the_held_lock(server: Server) {
     assert_eq!(holder.line().await, key);
     assert_eq!(holder.line().await, token, "the lock was free: nothing was written since");
     assert!(key.starts_with("jobs/"), "{key}");
-    let held = server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
+    let held = server.client.get(key.clone()).await.expect(AVAILABLE).expect("it is held");
     assert_eq!(held.create_revision.to_string(), token);
     assert_eq!(held.value, "", "empty as the value of etcdctl");
 
@@ -130,11 +129,11 @@ async fn try_on_a_taken_lock_fails_without_a_write(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let key = server.keys("jobs/").await.remove(0);
     let before =
-        server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is held").create_revision;
+        server.client.get(key.clone()).await.expect(AVAILABLE).expect("it is held").create_revision;
     let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
     let taken = format!("coord lock: jobs is taken: {key} holds it with fencing token {before}\n");
     assert_eq!(tried, (Some(123), String::new(), taken));
-    let after = server.kv.range(Range::new(key)).await.expect(AVAILABLE).header.revision;
+    let after = server.client.range(Range::new(key)).await.expect(AVAILABLE).header.revision;
     assert_eq!(after, before, "nothing was written, not even for a moment");
     first.close_input();
     assert_eq!(first.status().await, Some(0));
@@ -153,7 +152,7 @@ async fn waiter_times_out_and_leaves_the_queue(server: Server) {
     let late = server.coord(&arguments).end().await;
     let key = server.keys("jobs/").await.remove(0);
     let token =
-        server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is held").create_revision;
+        server.client.get(key.clone()).await.expect(AVAILABLE).expect("it is held").create_revision;
     let expected = format!(
         "coord lock: timed out after 200ms waiting for jobs: {key} holds it with fencing token \
         {token}\n"
@@ -190,7 +189,7 @@ async fn lock_without_command_prints_key_and_holds_until_signal(server: Server) 
     let mut json = server.coord(&["lock", "jobs", "--json"]);
     let line: Value = serde_json::from_str(&json.line().await).expect("it is JSON");
     let key = line["key"].as_str().expect("a key").to_owned();
-    let held = server.kv.get(key).await.expect(AVAILABLE).expect("it is held");
+    let held = server.client.get(key).await.expect(AVAILABLE).expect("it is held");
     assert_eq!(line["fencing_token"], held.create_revision.0);
     assert_eq!(line["lease"], held.lease.expect("on a lease").to_string());
     assert_eq!(line.as_object().expect("an object").len(), 3);
@@ -218,7 +217,7 @@ async fn lock_of_a_child_name_is_independent(server: Server) {
     let mut inner = holder(&server, "jobs/night").await;
     let outer = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
     assert_eq!(outer, (Some(0), "runs\n".to_owned(), String::new()));
-    let session = Session::builder(Arc::clone(&server.kv)).open().await.expect(AVAILABLE);
+    let session = Session::builder(&server.client).open().await.expect(AVAILABLE);
     assert!(Mutex::new(&session, "jobs/night").try_lock().await.expect(AVAILABLE).is_none());
     session.close().await.expect(AVAILABLE);
     inner.close_input();

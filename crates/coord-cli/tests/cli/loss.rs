@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_core::{KvBackendExt as _, LeaseId};
+use coord_core::kv::LeaseId;
 use tokio::time::Instant;
 
 use crate::lock::RUN_UNTIL_EOF;
@@ -38,12 +38,12 @@ async fn ignoring_term(server: &Server, flags: &[&str]) -> (Program, [i32; 2]) {
 /// The lease of the holder.
 async fn lease(server: &Server) -> LeaseId {
     let key = server.keys("jobs/").await.remove(0);
-    server.kv.get(key).await.expect(AVAILABLE).expect("it is held").lease.expect("on a lease")
+    server.client.get(key).await.expect(AVAILABLE).expect("it is held").lease.expect("on a lease")
 }
 
 async fn revoked_lease_sends_term_then_kill_to_the_group(server: Server) {
     let (mut holder, processes) = ignoring_term(&server, &["--ttl", "8s", "--grace", "2s"]).await;
-    server.kv.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
+    server.client.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
     assert_eq!([holder.line().await, holder.line().await], ["term"; 2]);
     assert!(processes.into_iter().all(is_running), "the grace period is two seconds");
     let (status, _, stderr) = holder.end().await;
@@ -60,7 +60,7 @@ async fn deleted_key_sends_term_and_the_next_waiter_acquires(server: Server) {
     let mut next = server.coord(&["lock", "jobs", "--", "sh", "-c", RUN_UNTIL_EOF]);
     server.wait_queue_length("jobs", 2).await;
     let key = server.keys("jobs/").await.remove(0);
-    server.kv.delete(key).await.expect(AVAILABLE);
+    server.client.delete(key).await.expect(AVAILABLE);
     assert_eq!(holder.line().await, "term");
     let (status, _, stderr) = holder.end().await;
     let lost = "coord lock: lost: the key was deleted by somebody else\n";
@@ -78,7 +78,7 @@ async fn command_that_ends_on_term_ends_the_grace(server: Server) {
     let mut holder = server.coord(&arguments);
     assert_eq!(holder.line().await, "runs");
     // The deletion of the key reports the revoked lease.
-    server.kv.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
+    server.client.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
     assert_eq!(holder.line().await, "term");
     let terminated = Instant::now();
     assert_eq!(holder.status().await, Some(122));
@@ -87,7 +87,7 @@ async fn command_that_ends_on_term_ends_the_grace(server: Server) {
 
 async fn zero_grace_kills_the_command_at_once(server: Server) {
     let (holder, processes) = ignoring_term(&server, &["--grace", "0s"]).await;
-    server.kv.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
+    server.client.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
     assert_eq!(holder.status().await, Some(122));
     assert!(!processes.into_iter().any(is_running));
 }
@@ -115,7 +115,7 @@ async fn unconfirmed_lease_kills_the_command_before_it_ends(server: Server) {
 async fn holder_without_command_ends_on_a_loss(server: Server) {
     let mut holder = server.coord(&["lock", "jobs"]);
     let key = holder.line().await;
-    server.kv.delete(key).await.expect(AVAILABLE);
+    server.client.delete(key).await.expect(AVAILABLE);
     let (status, _, stderr) = holder.end().await;
     let lost = "coord lock: lost: the key was deleted by somebody else\n";
     // The rest is what the shells report of a process that TERM ended.
@@ -131,7 +131,7 @@ async fn holder_with_full_stderr_still_terminates_its_command(server: Server) {
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
     let mut holder = Program::start(command);
     assert_eq!(holder.line().await, "runs");
-    server.kv.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
+    server.client.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
     assert_eq!(holder.line().await, "term");
     assert_eq!(holder.status().await, Some(122));
     server.assert_empty().await;

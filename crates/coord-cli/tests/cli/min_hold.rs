@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use coord_core::KvBackendExt as _;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
@@ -80,7 +79,7 @@ async fn loss_while_the_lock_is_kept_is_reported(server: Server) {
     assert_eq!(holder.line().await, "runs");
     holder.assert_silent().await;
     let key = server.keys("jobs/").await.remove(0);
-    server.kv.delete(key).await.expect(AVAILABLE);
+    server.client.delete(key).await.expect(AVAILABLE);
     let (status, _, stderr) = holder.end().await;
     let lost = "coord lock: lost: the key was deleted by somebody else\n";
     assert_eq!((status, stderr.as_str()), (Some(122), lost));

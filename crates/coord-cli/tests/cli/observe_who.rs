@@ -1,8 +1,6 @@
 //! `coord observe` and `coord who`.
 
-use std::sync::Arc;
-
-use coord_core::{Compact, Election, KvBackendExt as _, Mutex, Session};
+use coord_core::{Election, Mutex, Session, kv::Compact};
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -25,7 +23,7 @@ crate::tests![
 
 /// A session on the server.
 async fn session(server: &Server) -> Session {
-    Session::builder(Arc::clone(&server.kv)).open().await.expect(AVAILABLE)
+    Session::builder(&server.client).open().await.expect(AVAILABLE)
 }
 
 async fn observer_prints_a_line_per_leader_and_value(server: Server) {
@@ -98,8 +96,8 @@ async fn observer_reports_changes_that_may_be_missing(server: Server) {
     drop(proxy);
     first.resign().await.expect(AVAILABLE);
     let second = election.campaign("second").await.expect(AVAILABLE);
-    let newest = server.kv.put("other", "1").await.expect(AVAILABLE).header.revision;
-    server.kv.compact(Compact::new(newest)).await.expect(AVAILABLE);
+    let newest = server.client.put("other", "1").await.expect(AVAILABLE).header.revision;
+    server.client.compact(Compact::new(newest)).await.expect(AVAILABLE);
     for observer in [&plain, &json] {
         observer.signal(Signal::CONT);
     }
@@ -194,7 +192,7 @@ async fn who_json_lists_holder_and_waiters(server: Server) {
     let _holder = holder(&server, "jobs").await;
     let _waiter = server.coord(&["elect", "jobs", "here", "--ttl", "30"]);
     server.wait_queue_length("jobs", 2).await;
-    let written = server.kv.put("other", "1").await.expect(AVAILABLE).header.revision.0;
+    let written = server.client.put("other", "1").await.expect(AVAILABLE).header.revision.0;
     let (status, stdout, stderr) = server.coord(&["who", "jobs", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
     let shown: Value = serde_json::from_str(&stdout).expect("it is JSON");
@@ -203,7 +201,7 @@ async fn who_json_lists_holder_and_waiters(server: Server) {
     let expected = queue_keys(&server).await.into_iter().zip([("", 10), ("here", 30)]);
     for (position, (key, (value, ttl))) in expected.enumerate() {
         let contender = &contenders[position];
-        let kv = server.kv.get(key.clone()).await.expect(AVAILABLE).expect("it is queued");
+        let kv = server.client.get(key.clone()).await.expect(AVAILABLE).expect("it is queued");
         let created = kv.create_revision.0;
         let shown = (&contender["position"], &contender["key"]);
         assert_eq!(shown, (&position.into(), &key.into()));
@@ -232,7 +230,7 @@ async fn who_on_an_empty_queue_has_own_exit_status(server: Server) {
 
 /// A key without a lease, made with `etcdctl put`, stays until it is deleted.
 async fn who_shows_a_key_without_lease(server: Server) {
-    server.kv.put("jobs/by-hand", "1").await.expect(AVAILABLE);
+    server.client.put("jobs/by-hand", "1").await.expect(AVAILABLE);
     let (_, stdout, _) = server.coord(&["who", "jobs"]).end().await;
     let row = stdout.lines().nth(1).expect("it is queued");
     let cells: Vec<_> = row.split_whitespace().collect();

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use coord_core::KvBackendExt as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
@@ -189,7 +188,7 @@ async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server)
     let mut lost = as_a_user(&server, &arguments);
     let (id, _) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
-    server.kv.delete(key).await.expect(AVAILABLE);
+    server.client.delete(key).await.expect(AVAILABLE);
     lost.wait_stderr("lost: the key was deleted by somebody else").await;
     for signal in ["TERM", "KILL"] {
         lost.wait_stderr(&format!("process {id} of the command refuses {signal}")).await;
@@ -213,7 +212,7 @@ async fn second_signal_ends_the_wait_for_a_command_that_refuses_kill(server: Ser
     let mut lost = as_a_user(&server, &arguments);
     let (id, coord) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
-    server.kv.delete(key).await.expect(AVAILABLE);
+    server.client.delete(key).await.expect(AVAILABLE);
     lost.wait_stderr(&format!("process {id} of the command refuses KILL")).await;
     send(coord, Signal::TERM);
     lost.wait_stderr(&format!("TERM: process {id} of the command still runs")).await;

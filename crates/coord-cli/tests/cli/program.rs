@@ -2,10 +2,9 @@
 
 use std::ops::Deref;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::{KvBackend, KvBackendExt as _, LeaseTimeToLive};
+use coord_core::{Client, kv::LeaseTimeToLive};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Lent, Pool, Release};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -23,14 +22,14 @@ pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     server: Lent,
     pub(crate) release: Release,
-    pub(crate) kv: Arc<dyn KvBackend>,
+    pub(crate) client: Client,
 }
 
 impl Server {
     pub(crate) async fn new(pool: &Pool, release: Release) -> Self {
         let server = pool.emptied().await;
-        let kv = EtcdBackend::connect(server.endpoints()).await.expect("the server is ready");
-        Self { server, release, kv: Arc::new(kv) }
+        let etcd = EtcdBackend::connect(server.endpoints()).await.expect("the server is ready");
+        Self { server, release, client: Client::new(etcd) }
     }
 
     /// Starts `coord` with these arguments, on this server.
@@ -58,7 +57,7 @@ impl Server {
 
     /// The keys under a prefix, in the order of their creation.
     pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
-        let mut kvs = self.kv.get_prefix(prefix.to_owned()).await.expect(AVAILABLE);
+        let mut kvs = self.client.get_prefix(prefix.to_owned()).await.expect(AVAILABLE);
         kvs.sort_by_key(|kv| kv.create_revision);
         kvs.iter().map(|kv| kv.key.escape_ascii().to_string()).collect()
     }
@@ -73,8 +72,8 @@ impl Server {
     /// Asserts that no key and no lease was left behind.
     pub(crate) async fn assert_empty(&self) {
         assert_eq!(self.keys("").await, [""; 0]);
-        for lease in self.kv.leases().await.expect(AVAILABLE).leases {
-            let left = self.kv.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
+        for lease in self.client.leases().await.expect(AVAILABLE).leases {
+            let left = self.client.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
             let left = left.expect(AVAILABLE).lease;
             assert!(left.is_none(), "lease {lease} was left behind: {left:?}");
         }

@@ -1,6 +1,10 @@
 //! `coord serve`, with the `etcdctl` of each release as its client.
 
-use coord_core::{ErrorKind, KvBackend as _, KvBackendExt as _, Put, Txn, WatchRequest};
+use coord_core::{
+    Client,
+    error::ErrorKind,
+    kv::{Put, Txn, Watch},
+};
 use coord_etcd::EtcdBackend;
 use rustix::process::Signal;
 use tokio::process::Command;
@@ -119,10 +123,10 @@ async fn requests_beyond_the_limits_are_refused(server: Server) {
     assert_ne!(status, Some(0));
     assert!(stderr.contains("etcdserver: request is too large"), "{stderr}");
     // The limit of this client is higher, so that the server refuses.
-    let kv = EtcdBackend::connect([&address]).await.expect(AVAILABLE);
+    let client = Client::new(EtcdBackend::connect([&address]).await.expect(AVAILABLE));
     let puts = |n: usize| Txn::new().and_then((0..n).map(|n| Put::new(n.to_string(), "")));
-    kv.txn(puts(2)).await.expect(AVAILABLE);
-    let refused = kv.txn(puts(3)).await.expect_err("three are more than two");
+    client.txn(puts(2)).await.expect(AVAILABLE);
+    let refused = client.txn(puts(3)).await.expect_err("three are more than two");
     assert_eq!(refused.kind(), ErrorKind::TooManyOps);
     program.signal(Signal::TERM);
     assert_eq!(program.status().await, Some(0));
@@ -132,17 +136,17 @@ async fn requests_beyond_the_limits_are_refused(server: Server) {
 async fn idle_watch_receives_progress_at_the_chosen_interval(_: Server) {
     for interval in ["20ms", "0"] {
         let (program, address) = start_serve(&["--watch-progress-notify-interval", interval]).await;
-        let kv = EtcdBackend::connect([&address]).await.expect(AVAILABLE);
-        let request = WatchRequest::new("hello").with_progress_notify();
-        let mut watch = kv.watch(request).await.expect(AVAILABLE);
-        let newest = kv.put("elsewhere", "").await.expect(AVAILABLE).header.revision;
+        let client = Client::new(EtcdBackend::connect([&address]).await.expect(AVAILABLE));
+        let request = Watch::new("hello").with_progress_notify();
+        let mut watch = client.watch(request).await.expect(AVAILABLE);
+        let newest = client.put("elsewhere", "").await.expect(AVAILABLE).header.revision;
         crate::program::wait_until("the watch receives the newest revision", async || {
             let batch = watch.next().await.expect("the watch continues").expect(AVAILABLE);
             assert!(batch.events.is_empty(), "{batch:?}");
             batch.revision == newest
         })
         .await;
-        drop((watch, kv));
+        drop((watch, client));
         program.signal(Signal::TERM);
         assert_eq!(program.status().await, Some(0));
     }

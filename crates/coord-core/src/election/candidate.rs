@@ -1,25 +1,26 @@
-//! One who stands for election and waits.
+//! A candidate: a contender of an election that waits.
 
 use bytes::Bytes;
 
 use super::Leadership;
-use crate::contender::{Claim, Contender, FencingToken};
+use crate::error::ReleaseError;
+use crate::error::{LossReason, PrimitiveError};
+use crate::kv::FencingToken;
 use crate::kv::{Header, IntoBytes};
-use crate::loss::{LossReason, PrimitiveError};
+use crate::queue::{Contender, Ownership};
 use crate::session::Session;
 
-/// A place in the line of an election. Dropping it withdraws, in the background.
+/// A candidate in an election. Dropping it withdraws, in the background.
 ///
-/// Its value may be changed while it waits; the place stays the same:
+/// Its value may be changed while it waits; its place in the queue stays the same:
 ///
 /// ```
-/// use coord_core::{Election, Session};
+/// use coord_core::{Client, Election, Session};
 /// use coord_mem::MemBackend;
-/// use std::sync::Arc;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+/// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
 /// let election = Election::new(&session, "scheduler");
 /// let first = election.campaign("first").await?;
 ///
@@ -45,56 +46,57 @@ impl Candidate {
         Self { contender }
     }
 
-    /// The key that stands for the candidate.
+    /// Returns the key that stands for the candidate.
     #[must_use]
-    pub const fn key(&self) -> &Bytes {
+    pub fn key(&self) -> &Bytes {
         self.contender.key()
     }
 
-    /// The session.
+    /// Returns the session.
     #[must_use]
-    pub const fn session(&self) -> &Session {
+    pub fn session(&self) -> &Session {
         self.contender.session()
     }
 
-    /// The number that the leadership will have: larger for whoever leads later.
+    /// Returns the fencing token that the leadership will have: larger for every later leader.
     #[must_use]
-    pub const fn fencing_token(&self) -> FencingToken {
+    pub fn fencing_token(&self) -> FencingToken {
         self.contender.fencing_token()
     }
 
     /// Waits until elected.
     ///
     /// # Errors
-    /// `Lost` as soon as the session is lost, or somebody deletes the candidate's key; what the
-    /// backend answered, if trying again cannot help. In either case nobody is left in the line.
+    /// `Lost` as soon as the session is lost, or another client deletes the candidate's key; the
+    /// error of the backend, if another attempt cannot help. In either case no key stays in the
+    /// queue.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate.
     pub async fn elected(mut self) -> Result<Leadership, PrimitiveError> {
-        self.contender.wait_turn().await?;
+        self.contender.acquired().await?;
         Ok(Leadership::new(self.contender))
     }
 
     /// Changes the value: [`Proclaimer::proclaim`].
     ///
     /// # Errors
-    /// `Lost` when the place in the line is: nothing was changed. Otherwise what the backend
-    /// answered.
+    /// `Lost` if the candidate's key is lost: nothing was changed. Otherwise the error of the
+    /// backend.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown whether the value was changed.
+    /// If the future is dropped, it is unknown whether the value was changed.
     pub async fn proclaim(&self, value: impl IntoBytes + Send) -> Result<Header, PrimitiveError> {
         self.contender.set_value(value).await
     }
 
-    /// Changes the value from elsewhere, before and after being elected.
+    /// Returns a handle that changes the value from elsewhere, before and after being elected.
     #[must_use]
     pub fn proclaimer(&self) -> Proclaimer {
-        Proclaimer::new(self.contender.claim().clone())
+        Proclaimer::new(self.contender.ownership().clone())
     }
 
-    /// Waits until the place is lost, and tells why.
+    /// Waits until the candidate's key is lost, and returns why.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -102,40 +104,43 @@ impl Candidate {
         self.contender.lost().await
     }
 
-    /// Withdraws: one request, confirmed.
+    /// Withdraws, and waits until that is confirmed.
     ///
     /// # Errors
-    /// `Lost` when the place was lost before: nobody is left in the line. What the backend answered
-    /// otherwise: the session goes on trying.
+    /// [`ReleaseError`] returns the candidate. Its cause is `Lost` if the candidate's key was lost
+    /// before: no key is left in the queue. Otherwise it is the error of the backend.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws all the same, in the background.
-    pub async fn withdraw(self) -> Result<(), PrimitiveError> {
-        self.contender.leave().await
+    pub async fn withdraw(mut self) -> Result<(), ReleaseError<Self>> {
+        match self.contender.try_release().await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(ReleaseError::new(self, cause)),
+        }
     }
 }
 
-/// Changes the value that observers are shown, as long as the candidate or leader that it came from
-/// is one. Clones are handles to the same, and do not keep it in the election.
+/// Changes the value that observers receive, while the candidate or leader that it came from is in
+/// the election. Clones are handles to the same candidate, and do not keep it in the election.
 #[derive(Clone, Debug)]
 pub struct Proclaimer {
-    claim: Claim,
+    ownership: Ownership,
 }
 
 impl Proclaimer {
-    pub(super) const fn new(claim: Claim) -> Self {
-        Self { claim }
+    pub(super) const fn new(ownership: Ownership) -> Self {
+        Self { ownership }
     }
 
-    /// Changes the value: one request. Of a candidate that waits, nobody sees it until it leads.
+    /// Changes the value. Observers receive the value of a waiting candidate when it leads.
     ///
     /// # Errors
-    /// `Lost` when the candidate is not in the election any more: nothing was changed. Otherwise
-    /// what the backend answered.
+    /// `Lost` if the candidate is not in the election any more: nothing was changed. Otherwise the
+    /// error of the backend.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown whether the value was changed.
+    /// If the future is dropped, it is unknown whether the value was changed.
     pub async fn proclaim(&self, value: impl IntoBytes + Send) -> Result<Header, PrimitiveError> {
-        self.claim.set_value(value.into_bytes()).await
+        self.ownership.set_value(value.into_bytes()).await
     }
 }

@@ -1,9 +1,9 @@
 //! The leaders of an election, in order.
 //!
-//! A [`Leaders`] stream shows what *was*, revision by revision. It reads all contenders once, and
+//! A [`Leaders`] stream yields what *was*, revision by revision. It reads all contenders once, and
 //! follows them with one watch of the whole queue: the contender that was created first leads. So
-//! it shows every leader and every value, in order, none twice, and a change of leadership costs no
-//! request. In particular it opens no watch in the past, which etcd serves from a loop that ticks
+//! it yields every leader and every value, in order, none twice, and a change of leadership costs
+//! no request. In particular it opens no watch in the past, which etcd serves from a loop that ticks
 //! every 100 ms: an observer that did so for each leader fell behind with ten changes a second.
 //!
 //! ```text
@@ -33,8 +33,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::contenders::Contenders;
 use super::{Leader, Observer};
 use crate::error::{Error, Result};
-use crate::kv::{Header, Revision, Watch, WatchBatch};
-use crate::retry::PAUSE;
+use crate::kv::{Header, Revision, WatchBatch, Watcher};
+use crate::retry_read::FIRST_PAUSE;
 
 /// How often the contenders are read again, to find out what no watch delivers.
 const VERIFY_EVERY: Duration = Duration::from_secs(55);
@@ -81,11 +81,11 @@ impl fmt::Display for Gap {
     }
 }
 
-/// Who leads, from the moment of asking on: a stream that ends with an error, or when it is
-/// dropped. While the store is unavailable it waits.
+/// A stream of leaders, from now on. It ends with an error, or when it is dropped. While the store
+/// is unavailable it waits.
 ///
-/// The first item is who leads now. It is `None` if nobody does, and whenever nobody does. A value
-/// that is proclaimed again is shown again.
+/// The first item is the leader now. An item is `None` while there is no leader. A value that is
+/// proclaimed again is yielded again.
 ///
 /// Nothing is sent to the store before the first poll, nor while the stream is not polled. A
 /// consumer that comes back late is shown all that the store has not compacted;
@@ -95,7 +95,7 @@ impl fmt::Display for Gap {
 /// history.
 ///
 /// # Errors
-/// What the backend answered, if trying again cannot help. The stream ends with it.
+/// The error of the backend, if another attempt cannot help. The stream ends with it.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct Leaders {
     name: Bytes,
@@ -188,7 +188,7 @@ enum Next {
     /// Read the contenders: at first, or because changes may be missing.
     Read(Option<GapCause>),
     /// Watch them, from the revision after `header.revision` on.
-    Watch(Option<Watch>),
+    Watch(Option<Watcher>),
     Ended,
 }
 
@@ -236,7 +236,7 @@ impl History {
         Ok(())
     }
 
-    async fn watch(&mut self, watch: Option<Watch>) -> Result<()> {
+    async fn watch(&mut self, watch: Option<Watcher>) -> Result<()> {
         let mut watch = match watch {
             Some(watch) => watch,
             None => self.observer.watch(self.header.revision.next()).await?,
@@ -249,7 +249,7 @@ impl History {
     }
 
     /// Draws the conclusion from what a watch has delivered.
-    async fn note(&mut self, delivered: Option<Result<WatchBatch>>, watch: Watch) -> Result<()> {
+    async fn note(&mut self, delivered: Option<Result<WatchBatch>>, watch: Watcher) -> Result<()> {
         match delivered {
             Some(Ok(batch)) => {
                 self.apply(batch);
@@ -263,7 +263,7 @@ impl History {
             }
             Some(Err(error)) if !error.is_retryable() => return Err(error),
             Some(Err(_)) | None => {
-                sleep(PAUSE).await;
+                sleep(FIRST_PAUSE).await;
                 self.next = Next::Watch(None);
             }
         }
@@ -276,7 +276,7 @@ impl History {
     /// If the same contenders are there, and one of them leads, then it has led all the time, and
     /// nothing is missing. Otherwise the contenders *as of the revision that was reached* decide:
     /// in the same history they are the same. Then only the watch can show what has happened since.
-    async fn verify(&mut self, watch: Watch) -> Result<()> {
+    async fn verify(&mut self, watch: Watcher) -> Result<()> {
         self.verify_at = Some(Instant::now() + VERIFY_EVERY);
         let (header, contenders) = self.observer.contenders().await?;
         if header.revision < self.header.revision {
@@ -302,7 +302,7 @@ impl History {
 
     /// Asks a watch for its progress. One that does not answer has fallen silent, and another one
     /// begins where it left off.
-    async fn probe(&mut self, mut watch: Watch) -> Result<()> {
+    async fn probe(&mut self, mut watch: Watcher) -> Result<()> {
         watch.request_progress();
         match timeout(PROGRESS_WITHIN, watch.next()).await {
             Ok(delivered) => self.note(delivered, watch).await,

@@ -1,9 +1,8 @@
-//! One leader at a time, with a value that all may read.
+//! Leader election: one leader at a time, with a value that all clients may read.
 //!
-//! An election is a [waiting line](crate::contender) whose members carry a value: whoever is first
-//! leads, and its value is what observers are shown. [`Election::campaign`] joins the line and
-//! waits; [`Leadership`] is the proof of having been elected, and the means to notice that it is
-//! over.
+//! An election is a [wait queue](crate::queue) whose contenders carry a value: the first contender
+//! leads, and observers receive its value. [`Election::campaign`] enqueues a candidate and waits;
+//! [`Leadership`] is the guard of an election that was won.
 //!
 //! ```text
 //! A                    B                      an observer
@@ -14,12 +13,13 @@
 //!                      (its session ends)     None
 //! ```
 //!
-//! **No phantom leader.** A campaign that waits sees, in one look after it was woken, its own key
-//! in the life that it gave it and nobody before it; if its session is lost or somebody deletes its
-//! key meanwhile, it fails at once. What it cannot do is to keep a leader from acting after it has
-//! ceased to lead: a process can be suspended. Hence [`Leadership::lost`], which says so early,
-//! [`Leadership::lead`], which stops the work, [`Leadership::txn`], which the store refuses when it
-//! comes late, and [`Leadership::fencing_token`], by which any other resource can.
+//! **No phantom leader.** A campaign succeeds only after one read shows the candidate's own key,
+//! with its own create revision, and no predecessor; if its session is lost or another client
+//! deletes its key meanwhile, it fails at once. It cannot keep a leader from acting after it has
+//! ceased to lead, because a process can be suspended. So a leadership reports the loss early
+//! ([`Leadership::lost`]), stops the work ([`Leadership::run_while_held`]), lets the store refuse
+//! late writes ([`Leadership::txn`]), and has a fencing token by which any other resource can
+//! refuse them ([`Leadership::fencing_token`]).
 
 mod candidate;
 mod contenders;
@@ -27,58 +27,54 @@ mod leaders;
 mod leadership;
 mod observer;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use crate::contender::WaitingLine;
-use crate::error::Result;
+use crate::client::Client;
+use crate::error::{PrimitiveError, Result};
 use crate::kv::IntoBytes;
-use crate::loss::PrimitiveError;
+use crate::queue::WaitQueue;
 use crate::session::Session;
 pub use candidate::{Candidate, Proclaimer};
 pub use leaders::{Gap, GapCause, Leaders};
-pub use leadership::{Leadership, ResignError};
+pub use leadership::Leadership;
 pub use observer::{Leader, Observer};
 
 /// An election by name, shared with every process that uses the name, those that use Go's package
 /// included.
 ///
-/// An `Election` is a handle: make as many as you like. Each campaign is a candidate of its own,
-/// also when two share a session; a leader that wants to be seen with another value
-/// [proclaims](Leadership::proclaim) it.
+/// An `Election` is a cheap handle. Each campaign is a candidate of its own, also when two share a
+/// session. A leader that wants to show another value [proclaims](Leadership::proclaim) it.
 ///
 /// ```
-/// use coord_core::{Election, Session};
+/// use coord_core::{Client, Election, Session};
 /// use coord_mem::MemBackend;
-/// use std::sync::Arc;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+/// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
 /// let election = Election::new(&session, "scheduler");
 /// assert!(election.leader().await?.is_none());
 ///
 /// let leadership = election.campaign("10.0.0.7:80").await?;
-/// let leader = election.leader().await?.expect("we lead");
+/// let leader = election.leader().await?.expect("elected above");
 /// assert_eq!(leader.value(), "10.0.0.7:80");
 /// assert_eq!(leader.fencing_token(), leadership.fencing_token());
 ///
-/// let planned = leadership.lead(async { 6 * 7 }).await.expect("nobody took it away");
+/// let planned = leadership.run_while_held(async { 6 * 7 }).await?;
 /// leadership.proclaim(format!("10.0.0.7:80 planned {planned}")).await?;
 /// leadership.resign().await?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// Source: etcd 3.5 `client/v3/concurrency/election.go`, with its faults mended.
+/// Source: etcd 3.5 `client/v3/concurrency/election.go`, with its faults fixed.
 #[derive(Clone, Debug)]
 pub struct Election {
-    line: WaitingLine,
+    queue: WaitQueue,
 }
 
 impl Election {
-    /// The election `name`, to be won on `session`. Names that nest, `p` and `p/q`, are two
+    /// The election `name`, for candidates of `session`. Names that nest, `p` and `p/q`, are two
     /// elections.
     ///
     /// # Names
@@ -91,29 +87,35 @@ impl Election {
     /// another name and does not block. A lock with the same name shares the queue: give the two
     /// different names.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
-        Self { line: WaitingLine::of_kind("election", session, name) }
+        Self { queue: WaitQueue::of_kind("election", session, name) }
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> Bytes {
-        self.line.name()
+        self.queue.name()
     }
 
-    /// The session.
+    /// Returns the session.
     #[must_use]
     pub const fn session(&self) -> &Session {
-        self.line.session()
+        self.queue.session()
     }
 
-    /// Waits until elected, behind everybody who campaigned before: one request if nobody has.
+    /// Returns an observer of the election `name`, which needs no session.
+    pub fn observer(client: &Client, name: impl IntoBytes) -> Observer {
+        Observer::new(client, name)
+    }
+
+    /// Enters the election and waits until elected, behind all candidates that entered before.
     ///
-    /// To wait no longer than so long, put it into `tokio::time::timeout`. To change the value
-    /// while waiting, [`enter`](Self::enter) instead.
+    /// To bound the wait, put it into `tokio::time::timeout`. To change the value while waiting,
+    /// [`enter`](Self::enter) instead. The [cost](crate::queue) does not grow with the number of
+    /// candidates.
     ///
     /// # Errors
-    /// `Lost` as soon as the session is lost, or somebody deletes the candidate's key; otherwise
-    /// what the backend answered. In either case nobody is left in the line.
+    /// `Lost` as soon as the session is lost, or another client deletes the candidate's key;
+    /// otherwise the error of the backend. In either case no key stays in the queue.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate, and leaves no key behind.
@@ -121,44 +123,42 @@ impl Election {
         &self,
         value: impl IntoBytes + Send,
     ) -> Result<Leadership, PrimitiveError> {
-        self.enter(value).await?.elected().await
+        self.queue.acquire(value).await.map(Leadership::new)
     }
 
-    /// Enters the election, without waiting for its outcome: one request; two, if this handle has
-    /// met nobody the last eight times and now does.
+    /// Enters the election, without waiting to be elected.
     ///
     /// # Errors
-    /// `Lost` when the session is; otherwise what the backend answered. In either case nobody is
-    /// left in the line.
+    /// `Lost` if the session is lost; otherwise the error of the backend. In either case no key
+    /// stays in the queue.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate, and leaves no key behind.
     pub async fn enter(&self, value: impl IntoBytes + Send) -> Result<Candidate, PrimitiveError> {
-        Ok(Candidate::new(self.line.join(value).await?))
+        Ok(Candidate::new(self.queue.enqueue(value).await?))
     }
 
-    /// Takes up the candidacy, or the leadership, that a former process left on the lease which
-    /// this session has adopted: two requests. `None` if there is none.
+    /// Resumes the candidacy, or the leadership, that a former process left on the lease which this
+    /// session has adopted; `None` if there is none.
     ///
-    /// The place in the line, and so the fencing token, stays the same; if the former process led,
-    /// [`elected`](Candidate::elected) returns at once. The lease survives a restart if the old
-    /// process [orphaned](Session::orphan) its session or just died, and the new one
-    /// [adopts](crate::SessionBuilder::lease) it within its time to live. Candidates of Go's
+    /// The place in the queue, and so the fencing token, stays the same; if the former process led,
+    /// [`elected`](Candidate::elected) returns at once. The lease survives a restart if the former
+    /// process [orphaned](Session::orphan) its session or ended without closing it, and the new one
+    /// [adopts](crate::session::SessionBuilder::lease) the lease within its TTL. Candidates of Go's
     /// package are found too. Resume once for each process: a second call finds the same candidate.
     ///
     /// ```
-    /// use coord_core::{Election, Session};
+    /// use coord_core::{Client, Election, Session};
     /// use coord_mem::MemBackend;
-    /// use std::sync::Arc;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let kv = Arc::new(MemBackend::new());
-    /// let old = Session::builder(kv.clone()).open().await?;
+    /// let client = Client::new(MemBackend::new());
+    /// let old = Session::builder(&client).open().await?;
     /// let before = Election::new(&old, "scheduler").campaign("version 1").await?;
     /// let lease = old.orphan().await?;
     ///
-    /// let new = Session::builder(kv).lease(lease).open().await?;
+    /// let new = Session::builder(&client).lease(lease).open().await?;
     /// let election = Election::new(&new, "scheduler");
     /// let candidate = election.resume().await?.expect("left by version 1");
     /// let leadership = candidate.elected().await?;
@@ -169,33 +169,27 @@ impl Election {
     /// ```
     ///
     /// # Errors
-    /// `Lost` when the session is; otherwise what the backend answered.
+    /// `Lost` if the session is lost; otherwise the error of the backend.
     ///
     /// # Cancel safety
     /// Safe: nothing is changed.
     pub async fn resume(&self) -> Result<Option<Candidate>, PrimitiveError> {
-        Ok(self.line.resume().await?.map(Candidate::new))
+        Ok(self.queue.resume().await?.map(Candidate::new))
     }
 
-    /// Who leads, if anybody does: [`Observer::leader`].
+    /// Reads the leader, `None` if there is none: [`Observer::leader`].
     ///
     /// # Errors
-    /// What the backend answered. Nothing is changed.
+    /// The error of the backend. Nothing is changed.
     ///
     /// # Cancel safety
     /// Safe: nothing is changed.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        self.observer().leader().await
+        Self::observer(self.session().client(), self.name()).leader().await
     }
 
-    /// Who leads, now and from now on: [`Observer::observe`].
+    /// Returns the stream of leaders, from now on: [`Observer::observe`].
     pub fn observe(&self) -> Leaders {
-        self.observer().observe()
-    }
-
-    /// An observer of this election, which does not need the session.
-    #[must_use]
-    pub fn observer(&self) -> Observer {
-        Observer::new(Arc::clone(self.session().backend()), self.name())
+        Self::observer(self.session().client(), self.name()).observe()
     }
 }

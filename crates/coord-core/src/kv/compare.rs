@@ -12,14 +12,14 @@ use super::{IntoBytes, KeyRange, KeyValue, LeaseId, Revision};
 /// as one key that does not exist. If it holds several, each must meet the condition.
 ///
 /// ```
-/// use coord_core::{Compare, CompareOp, KeyRange, Revision};
+/// use coord_core::kv::{Compare, CompareOp, KeyRange, Revision};
 ///
 /// let untouched = Compare::mod_revision("a", CompareOp::Equal, Revision(7));
 /// let nobody_there = Compare::absent(KeyRange::prefix("line/"));
 /// assert_ne!(untouched, nobody_there);
 /// ```
 ///
-/// Source: contract §4; etcd 3.5 `server/etcdserver/apply.go`, `applyCompare`.
+/// Source: `docs/etcd-contract.md` §4; etcd 3.5 `server/etcdserver/apply.go`, `applyCompare`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Compare {
     /// The key, or the keys, that are looked at. An empty key is refused.
@@ -104,7 +104,7 @@ impl Compare {
     /// backends, which know the keys.
     ///
     /// ```
-    /// use coord_core::{Compare, CompareOp, KeyValue};
+    /// use coord_core::kv::{Compare, CompareOp, KeyValue};
     ///
     /// let kv = KeyValue { key: "a".into(), value: "1".into(), version: 3, ..Default::default() };
     /// assert!(Compare::exists("a").is_met_by(Some(&kv)));

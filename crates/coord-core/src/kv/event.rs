@@ -1,6 +1,6 @@
 //! Changes as they happen, or as they happened.
 //!
-//! A [`Watch`] is a stream of batches, **one per revision**: all changes of one transaction arrive
+//! A [`Watcher`] is a stream of batches, **one per revision**: all changes of one transaction arrive
 //! together, in the order in which it made them, and revisions arrive in order, none missing and
 //! none twice. A batch without events is a bookmark: everything up to its revision has been seen.
 
@@ -17,21 +17,21 @@ use crate::error::Result;
 /// Asks for the changes of a range of keys.
 ///
 /// ```
-/// use coord_core::{Revision, WatchFilter, WatchRequest};
+/// use coord_core::kv::{Revision, Watch, WatchFilter};
 ///
-/// let deletions = WatchRequest::prefix("jobs/").start_at(Revision(7)).filter(WatchFilter::NoPut);
-/// assert_eq!(deletions.start_revision, Revision(7));
+/// let deletions = Watch::prefix("jobs/").start_at(Revision(7)).filter(WatchFilter::NoPut);
+/// assert_eq!(deletions.start_revision, Some(Revision(7)));
 /// ```
 ///
-/// Source: contract §6.
+/// Source: `docs/etcd-contract.md` §6.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct WatchRequest {
+pub struct Watch {
     /// The keys to watch. An empty single key means the key `\0`; a range that can hold no key is
     /// refused.
     pub keys: KeyRange,
-    /// The first revision to deliver: a past one replays, a future one waits. Zero is from the
-    /// registration on; a negative one is refused.
-    pub start_revision: Revision,
+    /// The first revision to deliver: a past one replays, a future one waits. `None` is from the
+    /// registration on, as is zero in etcd; a negative one is refused.
+    pub start_revision: Option<Revision>,
     /// Deliver with each change the key as it was before the revision: [`Event::prev_kv`].
     pub prev_kv: bool,
     /// Changes to leave out.
@@ -50,12 +50,12 @@ pub enum WatchFilter {
     NoDelete,
 }
 
-impl WatchRequest {
+impl Watch {
     /// Watches `keys`, from the registration on.
     pub fn new(keys: impl Into<KeyRange>) -> Self {
         Self {
             keys: keys.into(),
-            start_revision: Revision::ZERO,
+            start_revision: None,
             prev_kv: false,
             filters: Vec::new(),
             progress_notify: false,
@@ -69,8 +69,8 @@ impl WatchRequest {
 
     /// Starts with the changes of `revision`.
     #[must_use]
-    pub const fn start_at(mut self, revision: Revision) -> Self {
-        self.start_revision = revision;
+    pub fn start_at(mut self, revision: impl Into<Option<Revision>>) -> Self {
+        self.start_revision = revision.into();
         self
     }
 
@@ -93,6 +93,13 @@ impl WatchRequest {
     pub const fn with_progress_notify(mut self) -> Self {
         self.progress_notify = true;
         self
+    }
+}
+
+impl<K: Into<KeyRange>> From<K> for Watch {
+    /// Watches `keys` from the registration on, without options.
+    fn from(keys: K) -> Self {
+        Self::new(keys)
     }
 }
 
@@ -141,7 +148,7 @@ pub struct WatchBatch {
     pub events: Vec<Event>,
 }
 
-/// What a backend hands out as a watch; callers see it as a [`Watch`].
+/// What a backend hands out as a watch; callers see it as a [`Watcher`].
 ///
 /// # Contract
 /// - Batches come in the order of their revisions, one per revision, none missing and none twice.
@@ -154,14 +161,14 @@ pub trait WatchStream: Stream<Item = Result<WatchBatch>> + Send {
 
 /// A registered watch: a stream of [`WatchBatch`]es that ends with an error or when it is dropped.
 ///
-/// Source: contract §6.
+/// Source: `docs/etcd-contract.md` §6.
 #[must_use = "dropping a watch cancels it"]
-pub struct Watch {
+pub struct Watcher {
     header: Header,
     stream: Pin<Box<dyn WatchStream>>,
 }
 
-impl Watch {
+impl Watcher {
     /// Wraps a backend's stream, with the header of its registration.
     pub fn new(header: Header, stream: impl WatchStream + 'static) -> Self {
         Self { header, stream: Box::pin(stream) }
@@ -195,7 +202,7 @@ impl Watch {
     }
 }
 
-impl Stream for Watch {
+impl Stream for Watcher {
     type Item = Result<WatchBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -203,8 +210,8 @@ impl Stream for Watch {
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Watcher").field("header", &self.header).finish_non_exhaustive()
     }
 }

@@ -14,14 +14,14 @@
 //! c     a           none: an end at or below the key is no error  KeyRange::from_wire("c", "a")
 //! ```
 
-use std::fmt;
+use std::{fmt, ops};
 
 use bytes::Bytes;
 
 /// What can be a key or a value: copied when it is borrowed, moved when it is owned.
 ///
 /// ```
-/// use coord_core::IntoBytes;
+/// use coord_core::kv::IntoBytes;
 ///
 /// let name = String::from("jobs");
 /// assert_eq!((&name).into_bytes(), "jobs".into_bytes());
@@ -66,15 +66,17 @@ const UNBOUNDED: &[u8] = b"\0";
 /// A set of neighbouring keys: one key, an interval, a prefix, or all of them.
 ///
 /// ```
-/// use coord_core::KeyRange;
+/// use coord_core::kv::KeyRange;
 ///
 /// let jobs = KeyRange::prefix("jobs/");
 /// assert!(jobs.contains(b"jobs/7"));
 /// assert!(!jobs.contains(b"jobs0"));
 /// assert_eq!(KeyRange::from("a"), KeyRange::key("a"));
+/// assert_eq!(KeyRange::from("a".."c"), KeyRange::between("a", "c"));
+/// assert_eq!(KeyRange::from("a"..), KeyRange::starting_at("a"));
 /// ```
 ///
-/// Source: contract §2.
+/// Source: `docs/etcd-contract.md` §2.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyRange {
     key: Bytes,
@@ -194,6 +196,34 @@ impl<K: IntoBytes> From<K> for KeyRange {
     /// One key.
     fn from(key: K) -> Self {
         Self::key(key)
+    }
+}
+
+/// Implements the conversion from Rust's ranges of one type of key.
+macro_rules! from_ranges {
+    ($($key:ty),*) => {
+        $(impl From<ops::Range<$key>> for KeyRange {
+            /// `"a".."c"`: the keys from the start up to, but without, the end.
+            fn from(range: ops::Range<$key>) -> Self {
+                Self::between(range.start, range.end)
+            }
+        }
+
+        impl From<ops::RangeFrom<$key>> for KeyRange {
+            /// `"a"..`: the keys from the start on.
+            fn from(range: ops::RangeFrom<$key>) -> Self {
+                Self::starting_at(range.start)
+            }
+        })*
+    };
+}
+
+from_ranges!(&str, String, &String, Bytes, &Bytes, Vec<u8>, &[u8]);
+
+impl From<ops::RangeFull> for KeyRange {
+    /// `..`: every key.
+    fn from(_: ops::RangeFull) -> Self {
+        Self::all()
     }
 }
 

@@ -1,24 +1,32 @@
-//! Leases: keys that live as long as somebody keeps saying so.
+//! Leases: ids, and the requests and responses of etcd's Lease service.
 
 use std::fmt;
 use std::num::NonZeroI64;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Header;
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// The id of a lease: any number but zero.
 ///
 /// On the wire zero stands for "no lease"; here that is `None`, and the two translate without
-/// loss: `LeaseId::new(wire)` and `lease.map_or(0, LeaseId::get)`. Prints as etcd prints it: hex.
+/// loss: `LeaseId::new(wire)` and `lease.map_or(0, LeaseId::get)`.
+///
+/// It prints and parses as etcd prints it, in hexadecimal, and with the feature `serde` serializes
+/// as that text, because not every JSON reader keeps a number of 64 bits.
 ///
 /// ```
-/// use coord_core::LeaseId;
+/// use coord_core::kv::LeaseId;
 ///
 /// assert_eq!(LeaseId::new(0), None);
-/// assert_eq!(LeaseId::new(255).unwrap().to_string(), "ff");
+/// let lease = LeaseId::new(255).expect("not zero");
+/// assert_eq!(lease.to_string(), "ff");
+/// assert_eq!("ff".parse(), Ok(lease));
+/// assert_eq!(LeaseId::try_from(255), Ok(lease));
+/// assert_eq!(i64::from(lease), 255);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(NonZeroI64);
@@ -40,11 +48,54 @@ impl LeaseId {
     }
 }
 
+/// Text or a number that is no lease id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid lease id \"{0}\": must be hexadecimal, up to 16 digits, and not zero")]
+pub struct InvalidLeaseId(String);
+
+impl From<LeaseId> for i64 {
+    fn from(lease: LeaseId) -> Self {
+        lease.get()
+    }
+}
+
+impl TryFrom<i64> for LeaseId {
+    type Error = InvalidLeaseId;
+
+    fn try_from(id: i64) -> Result<Self, Self::Error> {
+        Self::new(id).ok_or_else(|| InvalidLeaseId(id.to_string()))
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = InvalidLeaseId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = i64::from_str_radix(text, 16).ok().and_then(Self::new);
+        id.ok_or_else(|| InvalidLeaseId(text.to_owned()))
+    }
+}
+
 impl fmt::Display for LeaseId {
-    /// Hex as Go's `%x` writes it: lower case, no padding, a minus sign for a negative id.
+    /// Hexadecimal as Go's `%x` writes it: lower case, no padding, a minus sign for a negative id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.get() < 0 { "-" } else { "" };
         write!(f, "{sign}{:x}", self.get().unsigned_abs())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for LeaseId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for LeaseId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -54,14 +105,14 @@ pub const TTL_MAX: Duration = Duration::from_secs(9_000_000_000);
 /// Asks for a lease.
 ///
 /// ```
-/// use coord_core::{LeaseGrant, LeaseId};
+/// use coord_core::kv::{LeaseGrant, LeaseId};
 /// use std::time::Duration;
 ///
 /// let grant = LeaseGrant::new(Duration::from_secs(10)).id(LeaseId::new(7));
 /// assert_eq!(grant.id, LeaseId::new(7));
 /// ```
 ///
-/// Source: contract §7.
+/// Source: `docs/etcd-contract.md` §7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
     /// How long it lives without a keep-alive, in whole seconds: a fraction is refused. The store
@@ -92,8 +143,8 @@ impl LeaseGrant {
     /// [`Error::TtlTooLarge`], [`Error::InvalidTtl`] for a fraction of a second, tested in this
     /// order: nothing was sent, so nothing was applied.
     ///
-    /// Source: contract §7.
-    pub const fn check(&self) -> Result<()> {
+    /// Source: `docs/etcd-contract.md` §7.
+    pub const fn check(&self) -> Result<(), Error> {
         let ttl = self.ttl;
         if ttl.as_nanos() > TTL_MAX.as_nanos() {
             return Err(Error::TtlTooLarge { ttl });
@@ -136,7 +187,7 @@ pub struct LeaseRevokeResponse {
 
 /// Asks how long a lease still lives.
 ///
-/// Source: contract §7.
+/// Source: `docs/etcd-contract.md` §7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTimeToLive {
     /// The lease.
@@ -187,4 +238,31 @@ pub struct LeasesResponse {
     pub header: Header,
     /// The leases; in no order that can be relied on.
     pub leases: Vec<LeaseId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_id_parses_what_it_prints() {
+        for id in [1, 0x694d_82a1, i64::MAX, -1, i64::MIN] {
+            let lease = LeaseId::new(id).expect("not zero");
+            assert_eq!(lease.to_string().parse(), Ok(lease));
+        }
+        for text in ["", "0", "-", "xyz", "11112222333344445"] {
+            let error = text.parse::<LeaseId>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("invalid lease id \"{text}\"")), "{error}");
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn lease_id_serializes_as_text() {
+        let lease = LeaseId::new(255).expect("not zero");
+        let json = serde_json::to_string(&lease).unwrap();
+        assert_eq!(json, "\"ff\"");
+        assert_eq!(serde_json::from_str::<LeaseId>(&json).unwrap(), lease);
+        assert!(serde_json::from_str::<LeaseId>("\"0\"").is_err());
+    }
 }

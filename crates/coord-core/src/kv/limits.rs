@@ -2,7 +2,8 @@
 
 /// The limits of a backend, so that callers can stay below them and say so before sending.
 ///
-/// Source: contract §4 and §8; etcd's flags `--max-txn-ops` and `--max-request-bytes`.
+/// Source: `docs/etcd-contract.md` §4 and §8; etcd's flags `--max-txn-ops` and
+/// `--max-request-bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The most compares, success steps or failure steps in one transaction, each counted alone.

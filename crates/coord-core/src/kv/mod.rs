@@ -21,6 +21,7 @@
 
 mod compare;
 mod event;
+mod fencing_token;
 mod key_range;
 mod lease;
 mod limits;
@@ -30,11 +31,13 @@ mod revision;
 mod txn;
 
 pub use compare::{Compare, CompareOp, CompareOperand};
-pub use event::{Event, EventKind, Watch, WatchBatch, WatchFilter, WatchRequest, WatchStream};
+pub use event::{Event, EventKind, Watch, WatchBatch, WatchFilter, WatchStream, Watcher};
+pub use fencing_token::FencingToken;
 pub use key_range::{IntoBytes, KeyRange};
 pub use lease::{
-    LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
-    LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, TTL_MAX,
+    InvalidLeaseId, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse,
+    TTL_MAX,
 };
 pub use limits::Limits;
 pub use op::{Compact, Delete, Op, Put, Range, SortOrder, SortTarget};

@@ -1,53 +1,57 @@
-//! Requests on keys: read a range, put a key, delete a range, forget history.
+//! Requests on keys: range, put, delete, compact.
+
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 
 use super::{IntoBytes, KeyRange, LeaseId, Revision, Txn};
 
-/// Reads the keys of a range, now or as they were.
+/// Reads the keys of a range, at the newest revision or at an older one.
 ///
-/// The steps are taken in this order, which explains every combination: the keys of the range are
-/// read at the revision; [`count`](super::RangeResponse::count) is taken; the four revision filters
-/// drop keys; the rest is sorted, then cut to the limit; values are blanked. [`SortOrder::None`]
-/// is the one exception: it may apply the limit before it sorts.
+/// The store evaluates a read in this order: the keys of the range are read at the revision;
+/// [`count`](super::RangeResponse::count) is taken; the four revision filters drop keys; the rest
+/// is sorted, then cut to the limit; values are left out. [`SortOrder::None`] is the one exception:
+/// it may apply the limit before it sorts.
 ///
 /// ```
-/// use coord_core::{Range, SortOrder, SortTarget};
+/// use coord_core::kv::{Range, SortOrder, SortTarget};
 ///
 /// let oldest_two = Range::prefix("jobs/")
 ///     .sorted(SortTarget::CreateRevision, SortOrder::Ascending)
 ///     .limit(2);
-/// assert_eq!(oldest_two.limit, 2);
+/// assert_eq!(oldest_two.limit.map(|limit| limit.get()), Some(2));
+/// assert_eq!(oldest_two.revision, None, "the newest");
 /// ```
 ///
-/// Source: contract §2; etcd 3.5 `server/etcdserver/apply.go`.
+/// Source: `docs/etcd-contract.md` §2; etcd 3.5 `server/etcdserver/apply.go`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Range {
     /// The keys to read. An empty key is refused.
     pub keys: KeyRange,
-    /// Read as of this revision; zero or less is the newest. Inside a transaction a negative
-    /// revision is literal: a revision before the first.
-    pub revision: Revision,
-    /// At the most so many keys; zero or less is no limit.
-    pub limit: i64,
+    /// The revision to read at; `None` is the newest. Outside of a transaction etcd takes a
+    /// revision of zero or less for the newest too; inside of one a negative revision is before the
+    /// first, and compacted.
+    pub revision: Option<Revision>,
+    /// The largest number of keys to return; `None` is no limit.
+    pub limit: Option<NonZeroU64>,
     /// What to sort by.
     pub sort_target: SortTarget,
     /// Which way to sort.
     pub sort_order: SortOrder,
-    /// Answer from the contacted member alone, perhaps with old data, without asking a majority.
+    /// Whether any member may respond from its own data, perhaps old data, without a quorum.
     pub serializable: bool,
-    /// Leave the values out, after sorting.
+    /// Whether to leave the values out, after sorting.
     pub keys_only: bool,
-    /// Count the keys and return none of them.
+    /// Whether to count the keys and return none of them.
     pub count_only: bool,
-    /// Drop keys that were last changed before this revision; zero is off.
-    pub min_mod_revision: Revision,
-    /// Drop keys that were last changed after this revision; zero is off.
-    pub max_mod_revision: Revision,
-    /// Drop keys that were created before this revision; zero is off.
-    pub min_create_revision: Revision,
-    /// Drop keys that were created after this revision; zero is off.
-    pub max_create_revision: Revision,
+    /// Drops keys that were last changed before this revision.
+    pub min_mod_revision: Option<Revision>,
+    /// Drops keys that were last changed after this revision.
+    pub max_mod_revision: Option<Revision>,
+    /// Drops keys that were created before this revision.
+    pub min_create_revision: Option<Revision>,
+    /// Drops keys that were created after this revision.
+    pub max_create_revision: Option<Revision>,
 }
 
 impl Range {
@@ -55,17 +59,17 @@ impl Range {
     pub fn new(keys: impl Into<KeyRange>) -> Self {
         Self {
             keys: keys.into(),
-            revision: Revision::ZERO,
-            limit: 0,
+            revision: None,
+            limit: None,
             sort_target: SortTarget::Key,
             sort_order: SortOrder::None,
             serializable: false,
             keys_only: false,
             count_only: false,
-            min_mod_revision: Revision::ZERO,
-            max_mod_revision: Revision::ZERO,
-            min_create_revision: Revision::ZERO,
-            max_create_revision: Revision::ZERO,
+            min_mod_revision: None,
+            max_mod_revision: None,
+            min_create_revision: None,
+            max_create_revision: None,
         }
     }
 
@@ -74,17 +78,17 @@ impl Range {
         Self::new(KeyRange::prefix(prefix))
     }
 
-    /// Reads as of `revision`.
+    /// Reads at `revision`.
     #[must_use]
-    pub const fn at(mut self, revision: Revision) -> Self {
-        self.revision = revision;
+    pub fn at(mut self, revision: impl Into<Option<Revision>>) -> Self {
+        self.revision = revision.into();
         self
     }
 
-    /// Returns `limit` keys at the most.
+    /// Returns at most `limit` keys. Zero is no limit, as in etcd.
     #[must_use]
-    pub const fn limit(mut self, limit: i64) -> Self {
-        self.limit = limit;
+    pub const fn limit(mut self, limit: u64) -> Self {
+        self.limit = NonZeroU64::new(limit);
         self
     }
 
@@ -120,28 +124,28 @@ impl Range {
     /// Drops keys that were created after `revision`.
     #[must_use]
     pub const fn max_create_revision(mut self, revision: Revision) -> Self {
-        self.max_create_revision = revision;
+        self.max_create_revision = Some(revision);
         self
     }
 
     /// Drops keys that were created before `revision`.
     #[must_use]
     pub const fn min_create_revision(mut self, revision: Revision) -> Self {
-        self.min_create_revision = revision;
+        self.min_create_revision = Some(revision);
         self
     }
 
     /// Drops keys that were last changed after `revision`.
     #[must_use]
     pub const fn max_mod_revision(mut self, revision: Revision) -> Self {
-        self.max_mod_revision = revision;
+        self.max_mod_revision = Some(revision);
         self
     }
 
     /// Drops keys that were last changed before `revision`.
     #[must_use]
     pub const fn min_mod_revision(mut self, revision: Revision) -> Self {
-        self.min_mod_revision = revision;
+        self.min_mod_revision = Some(revision);
         self
     }
 }
@@ -188,13 +192,13 @@ pub enum SortOrder {
 /// Sets one key.
 ///
 /// ```
-/// use coord_core::{LeaseId, Put};
+/// use coord_core::kv::{LeaseId, Put};
 ///
 /// let put = Put::new("jobs/7", "running").lease(LeaseId::new(99)).with_prev_kv();
 /// assert!(put.prev_kv);
 /// ```
 ///
-/// Source: contract §3.
+/// Source: `docs/etcd-contract.md` §3.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Put {
     /// The key. An empty key is refused.
@@ -255,7 +259,7 @@ impl Put {
 
 /// Deletes the keys of a range; deleting nothing is no error and no change.
 ///
-/// Source: contract §3.
+/// Source: `docs/etcd-contract.md` §3.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delete {
     /// The keys to delete. An empty key is refused.
@@ -283,7 +287,14 @@ impl Delete {
     }
 }
 
-/// One step of a transaction.
+impl<K: Into<KeyRange>> From<K> for Delete {
+    /// Deletes `keys`, without options.
+    fn from(keys: K) -> Self {
+        Self::new(keys)
+    }
+}
+
+/// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum Op {
@@ -323,7 +334,7 @@ impl From<Txn> for Op {
 
 /// Forgets what only revisions before `revision` could tell.
 ///
-/// Source: contract §5.
+/// Source: `docs/etcd-contract.md` §5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compact {
     /// The oldest revision that stays readable.

@@ -9,7 +9,7 @@ use super::{LeaseId, Revision};
 /// The answers to the steps of a transaction carry only the revision, and the answer to a nested
 /// transaction not even that; the rest is zero there, as in etcd.
 ///
-/// Source: contract §1.
+/// Source: `docs/etcd-contract.md` §1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// The cluster.

@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 /// steps did.
 ///
 /// ```
-/// use coord_core::{Compare, Put, Range, Txn};
+/// use coord_core::kv::{Compare, Put, Range, Txn};
 ///
 /// let create_or_read = Txn::new()
 ///     .when([Compare::absent("a")])
@@ -43,7 +43,7 @@ use crate::error::{Error, Result};
 /// assert_eq!(create_or_read.compares.len(), 1);
 /// ```
 ///
-/// Source: contract §4.
+/// Source: `docs/etcd-contract.md` §4.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Txn {
     /// What must hold.
@@ -99,7 +99,7 @@ impl Txn {
     /// [`Error::TooManyOps`], [`Error::EmptyKey`], [`Error::ValueProvided`],
     /// [`Error::LeaseProvided`], [`Error::DuplicateKey`]: nothing was sent, so nothing was applied.
     ///
-    /// Source: contract §4; etcd 3.5 `server/etcdserver/api/v3rpc/key.go`.
+    /// Source: `docs/etcd-contract.md` §4; etcd 3.5 `server/etcdserver/api/v3rpc/key.go`.
     pub fn check(&self, limits: &Limits) -> Result<()> {
         self.check_ops(limits.max_txn_ops)?;
         Touched::by(&self.success)?;
@@ -137,7 +137,7 @@ impl Put {
     /// [`Error::EmptyKey`], [`Error::ValueProvided`], [`Error::LeaseProvided`], tested in this
     /// order: nothing was sent, so nothing was applied.
     ///
-    /// Source: contract §3.
+    /// Source: `docs/etcd-contract.md` §3.
     pub fn check(&self) -> Result<()> {
         check_key(&self.key)?;
         if self.ignore_value && !self.value.is_empty() {

@@ -1,10 +1,10 @@
-//! A corner of a store that looks like a store of its own.
+//! Namespaces: a prefix of a store, as a store of its own.
 //!
-//! Keys are sent with a prefix before them and come back without it. The only thought is what
-//! becomes of a range. With the prefix `p/`:
+//! Keys are sent with a prefix and returned without it. The subtle part is the translation of
+//! ranges. With the prefix `p/`:
 //!
 //! ```text
-//! asked for              sent                       why
+//! request                sent                       why
 //! "a"                    "p/a"
 //! ["a", "c")             ["p/a", "p/c")
 //! ["a", ∞)               ["p/a", "p0")              no end, but not beyond the prefix
@@ -13,8 +13,9 @@
 //! ```
 //!
 //! Revisions, leases and compaction belong to the whole store and are not translated; of a lease's
-//! keys, those outside the prefix are not shown. Two things thus differ from a store of one's own:
-//! revisions move when others write, and a request counts with its prefixes towards the size limit.
+//! keys, those outside the prefix are left out. So two things differ from a store of its own:
+//! revisions grow when other clients write elsewhere, and a request counts with its prefixes
+//! towards the size limit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,25 +24,26 @@ use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_core::Stream;
 
+use super::Layer;
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{
-    Compact, CompactResponse, Delete, DeleteResponse, IntoBytes, KeyRange, KeyValue, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Op, OpResponse, Put, PutResponse, Range,
-    RangeResponse, Txn, TxnResponse, Watch, WatchBatch, WatchRequest, WatchStream,
+    Delete, DeleteResponse, IntoBytes, KeyRange, KeyValue, LeaseTimeToLive,
+    LeaseTimeToLiveResponse, Op, OpResponse, Put, PutResponse, Range, RangeResponse, Txn,
+    TxnResponse, Watch, WatchBatch, WatchStream, Watcher,
 };
 
 /// A backend that keeps all its keys under a prefix of another backend.
 ///
 /// ```
-/// use coord_core::{KvBackend, KvBackendExt, layer::PrefixLayer};
+/// use coord_core::{Client, layer::PrefixLayer};
 /// use coord_mem::MemBackend;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> coord_core::Result<()> {
-/// let whole = MemBackend::new();
-/// let blue = PrefixLayer::new(whole.clone(), "blue/");
+/// let store = MemBackend::new();
+/// let (whole, blue) =
+///     (Client::new(store.clone()), Client::new(PrefixLayer::new(store, "blue/")));
 /// blue.put("a", "1").await?;
 ///
 /// assert_eq!(blue.get("a").await?.expect("just put").key, "a");
@@ -62,7 +64,7 @@ impl<B: KvBackend> PrefixLayer<B> {
     }
 }
 
-/// The translation, both ways.
+/// The prefix, and the translation of requests and responses.
 #[derive(Clone, Debug)]
 struct Prefix(Bytes);
 
@@ -149,8 +151,13 @@ impl Prefix {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods, reason = "a provided method must not hide an override")]
-impl<B: KvBackend> KvBackend for PrefixLayer<B> {
+impl<B: KvBackend> Layer for PrefixLayer<B> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
+    }
+
     async fn range(&self, mut request: Range) -> Result<RangeResponse> {
         self.prefix.add_to_range(&mut request.keys);
         let mut response = self.inner.range(request).await?;
@@ -166,7 +173,7 @@ impl<B: KvBackend> KvBackend for PrefixLayer<B> {
         Ok(response)
     }
 
-    async fn watch(&self, mut request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, mut request: Watch) -> Result<Watcher> {
         let asked = request.keys.clone();
         if request.keys.start().is_empty() {
             // A watch on no key is a watch on the smallest key.
@@ -177,19 +184,7 @@ impl<B: KvBackend> KvBackend for PrefixLayer<B> {
             Error::EmptyWatchRange { .. } => Error::EmptyWatchRange { keys: asked },
             error => error,
         })?;
-        Ok(Watch::new(watch.header(), PrefixWatch { inner: watch, prefix: self.prefix.clone() }))
-    }
-
-    async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        self.inner.lease_grant(request).await
-    }
-
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.inner.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.inner.lease_revoke(id).await
+        Ok(Watcher::new(watch.header(), PrefixWatch { inner: watch, prefix: self.prefix.clone() }))
     }
 
     async fn lease_time_to_live(
@@ -206,37 +201,25 @@ impl<B: KvBackend> KvBackend for PrefixLayer<B> {
         Ok(response)
     }
 
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.inner.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.inner.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    async fn put_with(&self, mut request: Put) -> Result<PutResponse> {
+    async fn put(&self, mut request: Put) -> Result<PutResponse> {
         self.prefix.add_to_key(&mut request.key);
         let mut response =
-            self.inner.put_with(request).await.map_err(|error| self.prefix.strip_error(error))?;
+            self.inner.put(request).await.map_err(|error| self.prefix.strip_error(error))?;
         self.prefix.strip_kvs(&mut response.prev_kv);
         Ok(response)
     }
 
-    async fn delete_with(&self, mut request: Delete) -> Result<DeleteResponse> {
+    async fn delete(&self, mut request: Delete) -> Result<DeleteResponse> {
         self.prefix.add_to_range(&mut request.keys);
-        let mut response = self.inner.delete_with(request).await?;
+        let mut response = self.inner.delete(request).await?;
         self.prefix.strip_kvs(&mut response.prev_kvs);
         Ok(response)
     }
 }
 
-/// A watch whose events are told without the prefix.
+/// A watch whose events are delivered without the prefix.
 struct PrefixWatch {
-    inner: Watch,
+    inner: Watcher,
     prefix: Prefix,
 }
 

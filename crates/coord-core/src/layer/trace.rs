@@ -6,13 +6,14 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::Layer;
 use crate::backend::KvBackend;
 use crate::error::Result;
 use crate::kv::{
     Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
     LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
     LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
-    WatchRequest,
+    Watcher,
 };
 use crate::telemetry::request as events;
 
@@ -24,14 +25,14 @@ use crate::telemetry::request as events;
 /// dropped counts as `dropped`. The events of a watch are not counted.
 ///
 /// ```
-/// use coord_core::{KvBackendExt, layer::TraceLayer};
+/// use coord_core::{Client, layer::TraceLayer};
 /// use coord_mem::MemBackend;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> coord_core::Result<()> {
-/// let kv = TraceLayer::new(MemBackend::new());
-/// kv.put("a", "1").await?; // TRACE coord::request put: elapsed=…
-/// assert_eq!(kv.get("a").await?.expect("just put").value, "1");
+/// let client = Client::new(TraceLayer::new(MemBackend::new()));
+/// client.put("a", "1").await?; // TRACE coord::request put: elapsed=…
+/// assert_eq!(client.get("a").await?.expect("just put").value, "1");
 /// # Ok(())
 /// # }
 /// ```
@@ -75,7 +76,13 @@ async fn traced<T>(
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods, reason = "every request is recorded")]
-impl<B: KvBackend> KvBackend for TraceLayer<B> {
+impl<B: KvBackend> Layer for TraceLayer<B> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
+    }
+
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         traced("range", self.inner.range(request)).await
     }
@@ -84,7 +91,7 @@ impl<B: KvBackend> KvBackend for TraceLayer<B> {
         traced("txn", self.inner.txn(request)).await
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         traced("watch", self.inner.watch(request)).await
     }
 
@@ -115,12 +122,12 @@ impl<B: KvBackend> KvBackend for TraceLayer<B> {
         traced("compact", self.inner.compact(request)).await
     }
 
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        traced("put", self.inner.put_with(request)).await
+    async fn put(&self, request: Put) -> Result<PutResponse> {
+        traced("put", self.inner.put(request)).await
     }
 
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        traced("delete", self.inner.delete_with(request)).await
+    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
+        traced("delete", self.inner.delete(request)).await
     }
 
     fn limits(&self) -> Limits {

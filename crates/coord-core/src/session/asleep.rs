@@ -1,27 +1,27 @@
-//! Time that passes while the machine is suspended.
+//! Suspension of the machine: time that the runtime's clock does not count.
 //!
-//! The runtime's clock stands still while the machine sleeps; the store's does not. A holder that
-//! wakes up after an hour would go on for most of a time to live, although its lease has long
-//! expired. So the session task also follows how long the machine has been asleep, and counts that
-//! against its lease.
+//! The runtime's clock stands still while the machine sleeps; the store's clock does not. A holder
+//! on a machine that wakes up after an hour would continue for most of a TTL, although its lease
+//! expired long ago. So the session task also reads how long the machine has been suspended, and
+//! counts that time against its lease.
 //!
-//! This is the one place that reads a clock other than tokio's: Linux keeps one that counts sleep,
-//! `CLOCK_BOOTTIME`. It is not read where time is virtual, so that tests on a paused clock depend
-//! on nothing else.
+//! This is the only module that reads another clock than tokio's: on Linux, `CLOCK_BOOTTIME` counts
+//! suspension. It is not read where time is virtual, so that tests on a paused clock depend on
+//! nothing else.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the machine has been asleep, counted from any moment in the past.
+/// A clock of the machine's total suspension, counted from any moment in the past.
 #[derive(Clone)]
 pub(super) struct AsleepClock {
     read: Option<Arc<dyn Fn() -> Duration + Send + Sync>>,
 }
 
 impl AsleepClock {
-    /// The clock of the system; none where it has none, or where the time of this runtime is
-    /// virtual.
+    /// The clock of the system. It has no readings on a system without such a clock, and on a
+    /// runtime whose time is virtual.
     pub(super) fn of_system() -> Self {
         let is_known = !is_time_virtual() && system_asleep().is_some();
         let read = || system_asleep().unwrap_or_default();
@@ -32,12 +32,12 @@ impl AsleepClock {
         Self { read: Some(Arc::new(read)) }
     }
 
-    /// How long the machine has been asleep by now; zero if that is not known.
+    /// The machine's total suspension until now; zero without a clock.
     pub(super) fn now(&self) -> Duration {
         self.read.as_ref().map_or(Duration::ZERO, |read| read())
     }
 
-    /// How often to read the clock for a lease of this time to live; `None` if there is no clock.
+    /// How often to read the clock for a lease of this TTL; `None` without a clock.
     pub(super) fn period(&self, ttl: Duration) -> Option<Duration> {
         self.read.is_some().then(|| (ttl / 10).min(Duration::from_secs(1)))
     }
@@ -49,7 +49,7 @@ impl fmt::Debug for AsleepClock {
     }
 }
 
-/// Whether this runtime's clock is another one than the system's, as on a paused runtime.
+/// Whether this runtime's clock differs from the system's, as on a paused runtime.
 #[expect(
     clippy::disallowed_types,
     reason = "compared with tokio's clock, and used for nothing else"
@@ -85,15 +85,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn system_clock_is_read_where_time_is_real() {
+    async fn system_clock_is_read_on_real_time() {
         let clock = AsleepClock::of_system();
         assert_eq!(clock.period(Duration::from_secs(60)).is_some(), cfg!(target_os = "linux"));
         let (before, after) = (clock.now(), clock.now());
-        assert!(after < before + Duration::from_millis(100), "it does not count time awake");
+        assert!(after < before + Duration::from_millis(100), "it counts no time awake");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn system_clock_is_not_read_where_time_is_virtual() {
+    async fn system_clock_is_not_read_on_virtual_time() {
         assert_eq!(AsleepClock::of_system().period(Duration::from_secs(60)), None);
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(AsleepClock::of_system().period(Duration::from_secs(60)), None);

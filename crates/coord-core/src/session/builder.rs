@@ -1,78 +1,80 @@
-//! What a session is to be like, and the patience to open it.
+//! The options of a session, and the retries while it is opened.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
 use super::asleep::AsleepClock;
-use super::deadline::{Deadline, Moment};
-use super::keeper::Keeper;
-use super::numbers::Numbers;
-use super::{Epoch, Session, Supervisor};
-use crate::backend::KvBackend;
+use super::deadline::Moment;
+use super::key_suffix::KeySuffixes;
+use super::task::{OpenedLease, SessionTask};
+use super::{Generation, Session, Supervisor};
+use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::kv::{Header, LeaseGrant, LeaseId, TTL_MAX};
-use crate::telemetry;
+use crate::kv::{LeaseGrant, LeaseId, TTL_MAX};
+use crate::telemetry::session as events;
 
-/// How long to leave a store alone that could not open a session.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause between two attempts to open a session.
+const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Chooses what a session is like.
+/// The options of a session.
 #[derive(Clone)]
-#[must_use = "call `open` to have the session"]
+#[must_use = "call `open` to open the session"]
 pub struct SessionBuilder {
-    backend: Arc<dyn KvBackend>,
+    client: Client,
     ttl: Duration,
     lease: Option<LeaseId>,
     connect_timeout: Duration,
     asleep: Option<AsleepClock>,
-    /// Which epoch the session begins.
-    epoch: Epoch,
+    /// The generation of the session that `open` opens.
+    generation: Generation,
 }
 
 impl SessionBuilder {
-    pub(super) fn new(backend: Arc<dyn KvBackend>) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self {
-            backend,
+            client,
             ttl: Duration::from_secs(60),
             lease: None,
             connect_timeout: Duration::from_secs(5),
             asleep: None,
-            epoch: Epoch::FIRST,
+            generation: Generation::FIRST,
         }
     }
 
-    /// How long the lease lives without a keep-alive: whole seconds, at least one. 60 s unless
-    /// set. The store may grant more, never less.
+    /// Sets the lease's time to live (TTL): how long it lives without a keep-alive. Whole seconds,
+    /// at least one; 60 s unless set. The store may grant more, never less.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Adopts a lease that exists, with all keys that hang on it, instead of asking for a new one.
-    /// Its time to live is its own; [`ttl`](Self::ttl) is not used.
+    /// Adopts an existing lease, with all keys that are attached to it, instead of requesting a new
+    /// one. The lease keeps its own TTL; [`ttl`](Self::ttl) is not used.
     pub fn lease(mut self, lease: LeaseId) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// How long to try to reach the store. 5 s unless set.
+    /// Sets how long to try to reach the store. 5 s unless set.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Reads from `clock` how long the machine has been suspended, in total since any moment in the
-    /// past. The session task reads it once a second, and counts that time against the lease.
+    /// Sets the clock that returns how long the machine has been suspended, in total since any
+    /// moment in the past. The session task reads it at least once a second, and counts that time
+    /// against the lease.
     ///
-    /// On Linux this need not be set: the system's `CLOCK_BOOTTIME` is read, except on a paused
-    /// runtime. Elsewhere a session does not notice that its machine was suspended, unless it is
-    /// given a clock.
+    /// On Linux this need not be set: the session task reads the system's `CLOCK_BOOTTIME`, except
+    /// on a paused runtime. On other systems a session does not notice that its machine was
+    /// suspended, unless this clock is set.
     ///
     /// ```
-    /// use coord_core::{LossReason, Session, SessionState};
+    /// use coord_core::error::LossReason;
+    /// use coord_core::session::SessionState;
+    /// use coord_core::{Client, Session};
     /// use coord_mem::MemBackend;
     /// use std::sync::atomic::{AtomicU64, Ordering};
     /// use std::{sync::Arc, time::Duration};
@@ -81,11 +83,11 @@ impl SessionBuilder {
     /// # async fn main() -> coord_core::Result<()> {
     /// let asleep_secs = Arc::new(AtomicU64::new(0));
     /// let clock = Arc::clone(&asleep_secs);
-    /// let session = Session::builder(Arc::new(MemBackend::new()))
+    /// let session = Session::builder(&Client::new(MemBackend::new()))
     ///     .asleep(move || Duration::from_secs(clock.load(Ordering::Relaxed)))
     ///     .open()
     ///     .await?;
-    /// asleep_secs.store(3600, Ordering::Relaxed); // the lid was closed for an hour
+    /// asleep_secs.store(3600, Ordering::Relaxed); // the machine was suspended for an hour
     /// tokio::time::sleep(Duration::from_secs(2)).await;
     /// assert_eq!(session.state(), SessionState::Lost(LossReason::Expired));
     /// # Ok(())
@@ -99,13 +101,15 @@ impl SessionBuilder {
     /// Opens the session: one request, repeated while the store is unavailable.
     ///
     /// # Errors
-    /// Before anything is sent: `InvalidTtl` for zero or a fraction of a second, `TtlTooLarge`.
-    /// `LeaseNotFound` for an adopted lease that does not exist. When the connect timeout is over:
-    /// the last error of the backend, or `Timeout` if it never answered; a lease may then have
-    /// been granted, and expires by itself.
+    /// - `InvalidTtl` for a TTL of zero or with a fraction of a second, and `TtlTooLarge`: nothing
+    ///   was sent.
+    /// - `LeaseNotFound` if the lease to adopt does not exist: nothing was applied.
+    /// - After the connect timeout, the last error of the backend, or `Timeout` if the backend sent
+    ///   no response. The outcome is unknown: the store may have granted a lease, which expires by
+    ///   itself.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave a lease granted; it expires by itself.
+    /// Dropping the future may leave a granted lease behind, which expires by itself.
     pub async fn open(self) -> Result<Session> {
         if self.ttl.is_zero() || self.ttl.subsec_nanos() != 0 {
             return Err(Error::InvalidTtl { ttl: self.ttl });
@@ -118,27 +122,27 @@ impl SessionBuilder {
             loop {
                 match self.attempt().await {
                     Err(error) if error.is_retryable() => {
-                        telemetry::open_failed(self.epoch, &error, PAUSE);
+                        events::open_failed(self.generation, &error, OPEN_RETRY_PAUSE);
                         last_error = Some(error);
                     }
-                    answer => break answer,
+                    result => break result,
                 }
-                sleep(PAUSE).await;
+                sleep(OPEN_RETRY_PAUSE).await;
             }
         };
         let opened = timeout(self.connect_timeout, connect).await.unwrap_or_else(|_| {
             Err(last_error.unwrap_or(Error::Timeout { after: self.connect_timeout }))
         });
-        opened.inspect_err(|error| telemetry::open_given_up(self.epoch, error))
+        opened.inspect_err(|error| events::open_given_up(self.generation, error))
     }
 
-    /// Opens the session as [`open`](Self::open) does, and another one whenever it is lost, until
-    /// the supervisor is closed or dropped. An adopted lease is the first epoch's only; later ones
-    /// have leases of their own, with the [`ttl`](Self::ttl) that was set.
+    /// Opens the session as [`open`](Self::open) does, and the next one whenever it is lost, until
+    /// the supervisor is closed or dropped. Only the first session adopts the lease that was set;
+    /// later sessions have leases of their own, with the [`ttl`](Self::ttl) that was set.
     ///
     /// # Errors
-    /// As [`open`](Self::open), for the first session. What happens to later ones is told by
-    /// [`Supervisor::state`].
+    /// As [`open`](Self::open), for the first session. [`Supervisor::state`] reports the errors of
+    /// later ones.
     ///
     /// # Cancel safety
     /// As [`open`](Self::open).
@@ -147,9 +151,9 @@ impl SessionBuilder {
         Ok(Supervisor::start(self, first))
     }
 
-    /// Opens the session that follows that of `epoch`: one attempt.
-    pub(super) async fn open_after(&self, epoch: Epoch) -> Result<Session> {
-        let next = Self { lease: None, epoch: epoch.next(), ..self.clone() };
+    /// Opens the session of the generation after `last`: one attempt.
+    pub(super) async fn open_next(&self, last: Generation) -> Result<Session> {
+        let next = Self { lease: None, generation: last.next(), ..self.clone() };
         let after = self.connect_timeout;
         timeout(after, next.attempt()).await.unwrap_or(Err(Error::Timeout { after }))
     }
@@ -157,23 +161,17 @@ impl SessionBuilder {
     async fn attempt(&self) -> Result<Session> {
         let asleep = self.asleep.clone().unwrap_or_else(AsleepClock::of_system);
         let sent = Moment { at: Instant::now(), asleep: asleep.now() };
-        let (opened, lease, ttl) = self.lease_granted().await?;
-        let backend = Arc::clone(&self.backend);
-        let numbers = match self.lease {
-            Some(_) => Numbers::of_adopter(),
-            None => Numbers::default(),
+        let backend = self.client.backend();
+        let lease = if let Some(id) = self.lease {
+            let response = backend.lease_keep_alive(id).await?;
+            let (ttl, revision) = (response.ttl, response.header.revision);
+            OpenedLease { id, ttl, revision, sent, suffixes: KeySuffixes::of_adopter() }
+        } else {
+            let response = backend.lease_grant(LeaseGrant::new(self.ttl)).await?;
+            let (id, ttl, revision) = (response.id, response.ttl, response.header.revision);
+            OpenedLease { id, ttl, revision, sent, suffixes: KeySuffixes::default() }
         };
-        let deadline = Deadline { confirmed: sent, ttl };
-        Ok(Keeper::start(backend, opened, (lease, numbers), (deadline, asleep), self.epoch))
-    }
-
-    async fn lease_granted(&self) -> Result<(Header, LeaseId, Duration)> {
-        if let Some(lease) = self.lease {
-            let response = self.backend.lease_keep_alive(lease).await?;
-            return Ok((response.header, lease, response.ttl));
-        }
-        let response = self.backend.lease_grant(LeaseGrant::new(self.ttl)).await?;
-        Ok((response.header, response.id, response.ttl))
+        Ok(SessionTask::start(&self.client, lease, asleep, self.generation))
     }
 }
 

@@ -1,35 +1,228 @@
-//! Deleting the keys that dropped futures left behind.
+//! Deletion of orphaned keys: keys that a dropped future has created, or may have.
+//!
+//! A key that surely exists is deleted by its create revision. A key whose creation has an unknown
+//! outcome may be created at any time, even after its session has ended, so finding no key proves
+//! nothing. [`Cleanup`] looks for it at growing intervals until it is deleted or the lease is gone:
+//!
+//! ```text
+//! TTL 10 s; the enqueue of m/<lease>-0 has an unknown outcome at 0 s
+//! looked for at   0 · 0.1 · 0.3 · 0.7 · 1.5 · 3.1 · 6.3 · 12.7 s     pauses double
+//! then at         22.7 · 42.7 · 82.7 s, and so on                    from the TTL, doubling
+//! ```
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::keeper::{Debris, Keeper, Pending};
+use super::key_suffix::KeySuffix;
 use crate::backend::KvBackend;
+use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::kv::{Compare, CompareOp, Delete, LeaseId, Revision, Txn};
-use crate::telemetry::SessionEvents;
+use crate::kv::{Compare, CompareOp, Delete, LeaseId, Revision, TTL_MAX, Txn};
+use crate::telemetry::session::SessionEvents;
 
-/// A key that may be created yet, and how to delete it without hitting another one.
-pub(super) struct Unconfirmed {
-    backend: Arc<dyn KvBackend>,
-    lease: LeaseId,
-    key: bytes::Bytes,
-    /// The store's revision when the session was opened.
-    opened: Revision,
-    /// The store's revision when the session was orphaned, if it was.
-    ended: Arc<OnceLock<Revision>>,
+/// The pause after the first attempt to delete a key; later pauses double.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts to delete a key that surely exists: waiters queue behind
+/// that key.
+const CREATED_KEY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A key that its creator has no use for any more, and that exists or may be created yet.
+#[derive(Debug)]
+pub(crate) struct OrphanedKey {
+    pub(crate) key: Bytes,
+    /// The revision that created the key; `None` if its creation has an unknown outcome.
+    pub(crate) created: Option<Revision>,
+    /// The suffix of the key, which is returned for reuse when the key is gone. If the creation has
+    /// an unknown outcome, the caller must retire the suffix: a request to delete the key would
+    /// also delete a later key of the same name.
+    pub(crate) suffix: Option<KeySuffix>,
 }
 
-impl Unconfirmed {
-    /// Deletes the key if it hangs on the session's lease, was never changed since it was created,
-    /// and was created while the session lived, or by a request that came later. Former owners'
-    /// keys are older than the session; a key that exists when the session is orphaned, or that was
-    /// changed, is the adopter's.
+/// The orphaned keys of one session, and the requests that delete them.
+pub(super) struct Cleanup {
+    backend: Arc<dyn KvBackend>,
+    lease: LeaseId,
+    ttl: Duration,
+    /// The store's revision when the session was opened: older keys of an adopted lease belong to a
+    /// former owner.
+    opened: Revision,
+    /// The store's revision when the session was orphaned, if it was: older keys belong to the
+    /// adopter.
+    orphaned_at: Arc<OnceLock<Revision>>,
+    events: SessionEvents,
+    /// Each ends when its key, which surely existed, is gone.
+    created: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Each ends when its key is deleted, or returns the key after it was not found for a TTL.
+    unconfirmed: FuturesUnordered<BoxFuture<'static, Option<UnconfirmedKey>>>,
+    /// Each ends when its key, which was not found for a TTL, was created late and is deleted.
+    late: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Cleanup {
+    pub(super) fn new(
+        backend: Arc<dyn KvBackend>,
+        (ttl, opened): (Duration, Revision),
+        events: SessionEvents,
+    ) -> Self {
+        Self {
+            backend,
+            lease: events.lease,
+            ttl,
+            opened,
+            orphaned_at: Arc::default(),
+            events,
+            created: FuturesUnordered::new(),
+            unconfirmed: FuturesUnordered::new(),
+            late: FuturesUnordered::new(),
+        }
+    }
+
+    /// Begins to delete a key, and repeats that until it is confirmed.
+    pub(super) fn add(&self, orphaned: OrphanedKey) {
+        match orphaned.created {
+            Some(created) => self.created.push(self.delete_created(orphaned, created)),
+            None => self.unconfirmed.push(self.delete_unconfirmed(orphaned)),
+        }
+    }
+
+    /// Makes progress until the cleanup of one key has ended; never returns while there is none.
+    ///
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            Some(()) = self.created.next() => {}
+            Some(not_found) = self.unconfirmed.next() => self.add_late(not_found),
+            Some(()) = self.late.next() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Deletes what can be deleted until `deadline`.
+    pub(super) async fn finish_until(&mut self, deadline: Instant) {
+        while let Ok(Some(())) = timeout_at(deadline, self.created.next()).await {}
+        while let Ok(Some(not_found)) = timeout_at(deadline, self.unconfirmed.next()).await {
+            self.add_late(not_found);
+        }
+    }
+
+    /// Stops deleting keys that surely exist: from now on they belong to the adopter.
+    pub(super) fn leave_created_keys(&mut self) {
+        self.created.clear();
+    }
+
+    /// Keys that exist at `revision` belong to the adopter.
+    pub(super) fn set_orphaned_at(&self, revision: Revision) {
+        // A session is orphaned once.
+        let _ = self.orphaned_at.set(revision);
+    }
+
+    /// Whether keys may still be created late.
+    pub(super) fn has_unconfirmed_keys(&self) -> bool {
+        !self.unconfirmed.is_empty() || !self.late.is_empty()
+    }
+
+    /// Deletes a key that was created at a revision.
+    fn delete_created(&self, orphaned: OrphanedKey, created: Revision) -> BoxFuture<'static, ()> {
+        let OrphanedKey { key, suffix, .. } = orphaned;
+        let guard = Compare::create_revision(&key, CompareOp::Equal, created);
+        let delete = Txn::new().when([guard]).and_then([Delete::new(key)]);
+        let (backend, request_timeout, events) = self.request_context();
+        Box::pin(async move {
+            let mut backoff = Backoff::new(PAUSE_MIN, CREATED_KEY_PAUSE_MAX);
+            loop {
+                match attempt(&*backend, delete.clone(), request_timeout).await {
+                    // If the condition failed, the key is gone already.
+                    Ok(_is_deleted) => break,
+                    Err(error) => {
+                        let pause = backoff.next();
+                        events.clean_up_failed(&error, pause);
+                        sleep(pause).await;
+                    }
+                }
+            }
+            drop(suffix);
+        })
+    }
+
+    /// Looks for a key that may be created yet, and deletes it. Returns the key if it was not found
+    /// for a TTL.
+    fn delete_unconfirmed(
+        &self,
+        orphaned: OrphanedKey,
+    ) -> BoxFuture<'static, Option<UnconfirmedKey>> {
+        let OrphanedKey { key, suffix, .. } = orphaned;
+        let orphaned_at = Arc::clone(&self.orphaned_at);
+        let key = UnconfirmedKey { key, lease: self.lease, opened: self.opened, orphaned_at };
+        let (backend, request_timeout, events) = self.request_context();
+        let give_up_at = Instant::now() + self.ttl;
+        let mut backoff = Backoff::new(PAUSE_MIN, self.ttl.max(PAUSE_MIN));
+        Box::pin(async move {
+            loop {
+                let deleted = attempt(&*backend, key.delete(), request_timeout).await;
+                let pause = match deleted {
+                    Ok(true) => break,
+                    Ok(false) if Instant::now() >= give_up_at => return Some(key),
+                    Ok(false) => backoff.next(),
+                    Err(error) => {
+                        let pause = backoff.next();
+                        events.clean_up_failed(&error, pause);
+                        pause
+                    }
+                };
+                sleep(pause).await;
+            }
+            drop(suffix);
+            None
+        })
+    }
+
+    /// Continues to look for a key that was not found for a TTL, less and less often, as long as
+    /// the lease lives: a key created after some time is found before twice that time.
+    fn add_late(&self, not_found: Option<UnconfirmedKey>) {
+        let Some(key) = not_found else { return };
+        let (backend, request_timeout, _) = self.request_context();
+        let mut backoff = Backoff::new(self.ttl, TTL_MAX.max(self.ttl));
+        self.late.push(Box::pin(async move {
+            loop {
+                sleep(backoff.next()).await;
+                if let Ok(true) = attempt(&*backend, key.delete(), request_timeout).await {
+                    return;
+                }
+            }
+        }));
+    }
+
+    fn request_context(&self) -> (Arc<dyn KvBackend>, Duration, SessionEvents) {
+        (Arc::clone(&self.backend), self.ttl / 4, self.events)
+    }
+}
+
+/// A key that may be created yet, and the condition under which it may be deleted.
+struct UnconfirmedKey {
+    key: Bytes,
+    lease: LeaseId,
+    /// See [`Cleanup::opened`].
+    opened: Revision,
+    /// See [`Cleanup::orphaned_at`].
+    orphaned_at: Arc<OnceLock<Revision>>,
+}
+
+impl UnconfirmedKey {
+    /// Deletes the key if it is attached to the session's lease, was never changed since its
+    /// creation, and was created while the session lived or by a request that arrived later.
+    ///
+    /// Keys of former owners are older than the session. A key that existed when the session was
+    /// orphaned, or that was changed, belongs to the adopter.
     fn delete(&self) -> Txn {
         let key = &self.key;
-        let after = self.ended.get().map_or(self.opened, |ended| self.opened.max(*ended));
+        let after = self.orphaned_at.get().map_or(self.opened, |at| self.opened.max(*at));
         Txn::new()
             .when([
                 Compare::lease(key, CompareOp::Equal, self.lease),
@@ -40,90 +233,16 @@ impl Unconfirmed {
     }
 }
 
-impl Keeper {
-    /// Begins to delete a key, and keeps trying however often it takes.
-    pub(super) fn clean_up(&self, debris: Debris) {
-        match debris.created {
-            Some(created) => self.releasing.push(self.delete_created(debris, created)),
-            None => self.cleaning.push(self.delete_unconfirmed(debris)),
-        }
-    }
-
-    /// Deletes a key that was created at a revision.
-    fn delete_created(&self, debris: Debris, created: Revision) -> Pending<()> {
-        let Debris { key, number, .. } = debris;
-        let guard = Compare::create_revision(&key, CompareOp::Equal, created);
-        let delete = Txn::new().when([guard]).and_then([Delete::new(key)]);
-        let (backend, events, after) = (Arc::clone(&self.backend), self.events, self.ttl / 4);
-        Box::pin(async move {
-            let mut pause = Duration::from_millis(50);
-            while attempt(&*backend, delete.clone(), after, &mut pause, events).await.is_none() {}
-            drop(number);
-        })
-    }
-
-    /// Deletes a key that may be created yet: the request may even now be on its way, so finding
-    /// nothing proves nothing. It is looked for at growing intervals, for the time that a lease
-    /// lives, and then by [`look_later`](Self::look_later).
-    fn delete_unconfirmed(&self, debris: Debris) -> Pending<Option<Unconfirmed>> {
-        let Debris { key, number, .. } = debris;
-        let (backend, lease) = (Arc::clone(&self.backend), self.lease);
-        let (opened, ended) = (self.opened, Arc::clone(&self.ended));
-        let unconfirmed = Unconfirmed { backend, lease, key, opened, ended };
-        let give_up = Instant::now() + self.ttl;
-        let (events, after) = (self.events, self.ttl / 4);
-        Box::pin(async move {
-            let mut pause = Duration::from_millis(50);
-            loop {
-                let (backend, delete) = (&*unconfirmed.backend, unconfirmed.delete());
-                match attempt(backend, delete, after, &mut pause, events).await {
-                    Some(true) => break,
-                    Some(false) if Instant::now() >= give_up => return Some(unconfirmed),
-                    Some(false) => sleep(pause).await,
-                    None => {}
-                }
-            }
-            drop(number);
-            None
-        })
-    }
-
-    /// Goes on looking for a key that has not come within a time to live, less and less often, as
-    /// long as the lease lives. One that comes late is found before it is as late again.
-    pub(super) fn look_later(&self, later: Option<Unconfirmed>) {
-        let Some(unconfirmed) = later else { return };
-        let after = self.ttl / 4;
-        let mut pause = self.ttl;
-        self.waiting_for_late.push(Box::pin(async move {
-            loop {
-                sleep(pause).await;
-                pause = pause.saturating_mul(2);
-                let answer = timeout(after, unconfirmed.backend.txn(unconfirmed.delete())).await;
-                if answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.succeeded)) {
-                    return;
-                }
-            }
-        }));
-    }
-}
-
-/// One attempt to delete a key: whether it was deleted, if the store answered; else it pauses. A
-/// request that hangs is sent again, and then does nothing that it has not done.
+/// One attempt to delete a key: whether it was deleted. The transaction may be repeated after a
+/// timeout, because its condition makes a second deletion a no-op.
 async fn attempt(
     backend: &dyn KvBackend,
     delete: Txn,
-    after: Duration,
-    pause: &mut Duration,
-    events: SessionEvents,
-) -> Option<bool> {
-    *pause *= 2;
-    let answer = timeout(after, backend.txn(delete)).await;
-    match answer.unwrap_or(Err(Error::Timeout { after })) {
-        Ok(answer) => Some(answer.succeeded),
-        Err(error) => {
-            events.clean_up_failed(&error, *pause);
-            sleep(*pause).await;
-            None
-        }
+    request_timeout: Duration,
+) -> Result<bool, Error> {
+    let response = timeout(request_timeout, backend.txn(delete)).await;
+    match response.unwrap_or(Err(Error::Timeout { after: request_timeout })) {
+        Ok(response) => Ok(response.succeeded),
+        Err(error) => Err(error),
     }
 }

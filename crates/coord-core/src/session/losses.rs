@@ -1,14 +1,14 @@
-//! Which loss one call of a supervisor's work has met.
+//! The first loss that one call of a supervisor's work has met.
 //!
 //! Work that loses what it held returns an error of its own type, which need not show that a loss
-//! is behind it. So each call has its own handle to the session, and so has all that is made from
-//! that handle: the first loss that any of them reports is noted here.
+//! caused it. So each call of the work receives its own handle to the session. Everything that is
+//! created from that handle shares its [`Losses`], and notes there the first loss that it reports.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::loss::LossReason;
+use crate::error::LossReason;
 
 /// The first loss that was reported to the users of one session handle and its clones.
 #[derive(Clone, Debug, Default)]
@@ -17,9 +17,8 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Notes that the key was lost.
+    /// Notes that the key was lost, unless an earlier loss was noted.
     pub(super) fn note(&self, reason: LossReason, key: &Bytes) {
-        // The first one counts.
         let _ = self.first.set((reason, key.clone()));
     }
 

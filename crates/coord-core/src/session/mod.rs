@@ -1,45 +1,47 @@
-//! A lease kept alive, and its state as a value.
+//! Sessions: a lease that is kept alive, and its state as a value.
 //!
-//! Everything that is held here is held by a lease: a key hangs on it and goes with it. A
-//! [`Session`] owns one lease and one task, the *keeper*, which refreshes the lease and cleans up
-//! after futures that were dropped. Any number of locks share a session.
+//! Locks and leaderships are held by a lease: their keys are attached to it, and the store deletes
+//! them with it. A [`Session`] owns one lease and one task, the *session task*, which sends
+//! keep-alives and deletes the keys that dropped futures leave behind. Many locks share a session.
 //!
-//! The subtle part is to know when one has lost. The store counts the lease's time from the moment
-//! the last keep-alive *arrived*; the session counts from the moment it was *sent*, which is
-//! earlier, and stops a tenth of the time before, because clocks do not run equally fast. So a
-//! session is over for its owner before the store can give its keys to anybody else. A lease of
-//! 30 s, whose store stops answering after the first keep-alive:
+//! The subtle part is the *deadline*: a session must end for its owner before the store can give
+//! its keys to another client. The store counts a lease's time from the moment the last keep-alive
+//! *arrived*. The session counts from the moment it was *sent*, which is earlier, and subtracts a
+//! clock-drift margin of a tenth. Example: a lease of 30 s, whose store stops responding after it
+//! has granted the lease:
 //!
 //! ```text
-//!    0 s   keep-alive sent, and answered            alive until 27 s: 30 s less a tenth
-//!   10     the next one sent, no answer
-//!   17.5   given up                                 suspect
-//!   19     another one sent, no answer              (and so on)
-//!   27     nobody has confirmed anything            lost
+//!    0 s   lease requested and granted              alive until 27 s: 30 s less a tenth
+//!   10     keep-alive sent, no response
+//!   17.5   keep-alive given up                      suspect
+//!   19     another one sent, no response            (and so on)
+//!   27     no keep-alive was confirmed              lost
 //!   28.6   a store whose clock is 5 % fast ends the lease
-//!   30     any other store does, at the earliest
+//!   30     any other store ends it, at the earliest
 //! ```
 //!
-//! A process that is suspended for a minute learns of its loss when it wakes up. If the machine was
+//! A process that is suspended for a minute notices the loss when it wakes up. If the machine was
 //! suspended, the runtime's clock stood still; on Linux the session task counts that time too, and
-//! the session is lost at most a second after waking. Elsewhere it may go on for nine tenths of the
-//! time to live: see [`SessionBuilder::asleep`]. Whatever the process writes in between must be
-//! refused by the store, and that is what guarded transactions and fencing tokens are for.
+//! the session is lost at most a second after waking. On other systems it may continue for nine
+//! tenths of the TTL: see [`SessionBuilder::asleep`]. The store must refuse what the process writes
+//! in between: use guarded transactions and fencing tokens.
+//!
+//! A lost session stays lost. A [`Supervisor`] opens the next one, for programs that request it.
 
+mod after_end;
 mod asleep;
-mod backoff;
 mod builder;
 mod cleanup;
 mod deadline;
-mod epoch;
-mod keeper;
+mod generation;
+mod keep_alive;
+mod key_suffix;
 mod losses;
-mod numbers;
-mod orphaned;
+mod run_while_held;
 mod scoped;
-mod shelf;
 mod supervisor;
-mod watchman;
+mod supervisor_task;
+mod task;
 
 use std::fmt;
 use std::pin::pin;
@@ -53,31 +55,31 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::KvBackend;
-use crate::error::{Error, Result};
-use crate::kv::{KeyRange, LeaseId, LeaseTimeToLive, Revision, Watch};
-use crate::loss::{LossReason, PrimitiveError};
+use crate::client::Client;
+use crate::error::{Error, LossReason, PrimitiveError, Result};
+use crate::kv::{LeaseId, LeaseTimeToLive, Revision};
 pub use builder::SessionBuilder;
-pub use epoch::{Epoch, SupervisorState};
-use keeper::Command;
-pub(crate) use keeper::Debris;
+pub(crate) use cleanup::OrphanedKey;
+pub use generation::{Generation, SupervisorState};
+pub(crate) use key_suffix::KeySuffix;
+use key_suffix::KeySuffixes;
 use losses::Losses;
-pub(crate) use numbers::Number;
-use numbers::Numbers;
-use shelf::Shelf;
 pub use supervisor::Supervisor;
+use task::Command;
 
-/// How long to wait for the reason of a loss.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for the store, and then for the session task, to explain the loss of a key.
+const LOSS_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether a session still holds its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionState {
-    /// The last keep-alive was confirmed.
+    /// The store confirmed the last keep-alive.
     Alive,
-    /// The last keep-alive failed or was not answered; the lease is still ours for a while.
+    /// The last keep-alive failed or got no response; the session holds its lease until its
+    /// [`deadline`](Session::deadline).
     Suspect,
-    /// The lease is ours no more. This is final.
+    /// The session does not hold the lease any more. This is final.
     Lost(LossReason),
 }
 
@@ -100,17 +102,18 @@ impl fmt::Display for SessionState {
 /// A lease that is kept alive until the session is closed, lost, or dropped.
 ///
 /// Clones are handles to the same session. When the last one is dropped, guards included, the
-/// lease is revoked in the background.
+/// session task revokes the lease in the background.
 ///
 /// ```
-/// use coord_core::{Session, SessionState};
+/// use coord_core::session::SessionState;
+/// use coord_core::{Client, Session};
 /// use coord_mem::MemBackend;
-/// use std::{sync::Arc, time::Duration};
+/// use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> coord_core::Result<()> {
-/// let kv = Arc::new(MemBackend::new());
-/// let session = Session::builder(kv).ttl(Duration::from_secs(30)).open().await?;
+/// let client = Client::new(MemBackend::new());
+/// let session = Session::builder(&client).ttl(Duration::from_secs(30)).open().await?;
 ///
 /// tokio::time::sleep(Duration::from_secs(3600)).await;
 /// assert_eq!(session.state(), SessionState::Alive);
@@ -119,70 +122,75 @@ impl fmt::Display for SessionState {
 /// # }
 /// ```
 ///
-/// Source: etcd 3.5 `client/v3/concurrency/session.go`, with its faults mended.
+/// Source: etcd 3.5 `client/v3/concurrency/session.go`, without its faults.
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
-    /// Shared with the clones of this handle, and with what is made from them.
+    /// Shared with the clones of this handle, and with what is created from them.
     losses: Losses,
 }
 
 struct Inner {
-    backend: Arc<dyn KvBackend>,
+    client: Client,
     lease: LeaseId,
     ttl: Duration,
     opened: Revision,
-    epoch: Epoch,
-    numbers: Numbers,
-    shelf: Arc<Shelf>,
+    generation: Generation,
+    suffixes: KeySuffixes,
     state: watch::Receiver<SessionState>,
     deadline: watch::Receiver<Instant>,
-    /// Wakes, in the order in which they came, those who wait for the end: `state` wakes whoever
-    /// subscribed in an order drawn by lot, and then no run of a test is like another.
-    over: Arc<Notify>,
+    /// Wakes the futures that wait for the session's loss, in the order in which they began to
+    /// wait. The channel `state` wakes its subscribers in a random order, which would make each run
+    /// of a test different.
+    lost_notify: Arc<Notify>,
     commands: mpsc::UnboundedSender<Command>,
-    /// Cancelled with the loss of the session.
+    /// Cancelled when the session is lost.
     cancelled: CancellationToken,
-    /// Where the keeper runs, and what threads outside async have done for them.
+    /// The runtime of the session task, which also runs tasks for threads outside async.
     runtime: Handle,
 }
 
 impl Session {
-    /// Chooses what a session on `backend` is like.
-    pub fn builder(backend: Arc<dyn KvBackend>) -> SessionBuilder {
-        SessionBuilder::new(backend)
+    /// The options of a new session on the store of `client`.
+    pub fn builder(client: &Client) -> SessionBuilder {
+        SessionBuilder::new(client.clone())
     }
 
-    /// The backend that the session is on.
+    /// The client.
     #[must_use]
-    pub fn backend(&self) -> &Arc<dyn KvBackend> {
-        &self.inner.backend
+    pub fn client(&self) -> &Client {
+        &self.inner.client
     }
 
-    /// The lease.
+    /// The client's backend.
+    pub(crate) fn backend(&self) -> &Arc<dyn KvBackend> {
+        self.inner.client.backend()
+    }
+
+    /// The id of the lease.
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
         self.inner.lease
     }
 
-    /// The time to live that the store granted: at least what was asked for.
+    /// The TTL that the store granted: at least the requested one.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.inner.ttl
     }
 
-    /// The store's revision when the session was opened. Keys on an adopted lease that were created
-    /// up to then are a former owner's.
+    /// The store's revision when the session was opened. Keys on an adopted lease with a create
+    /// revision up to this one belong to a former owner.
     #[must_use]
     pub fn opened(&self) -> Revision {
         self.inner.opened
     }
 
-    /// Which session it is of those that its [`Supervisor`] has opened one after the other; the
-    /// first, if it has none.
+    /// The number of this session among those that its [`Supervisor`] has opened;
+    /// [`FIRST`](Generation::FIRST) without a supervisor.
     #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.inner.epoch
+    pub fn generation(&self) -> Generation {
+        self.inner.generation
     }
 
     /// Whether the session still holds its lease.
@@ -191,23 +199,23 @@ impl Session {
         *self.inner.state.borrow()
     }
 
-    /// Until when the session lives even if no further keep-alive is confirmed; each that is
-    /// moves it on. The store cannot give away before then what is held on the session.
+    /// The time at which the session is lost unless another keep-alive is confirmed; each confirmed
+    /// keep-alive extends it. Before then the store cannot give away what is held on the session.
     ///
-    /// Work that takes time to stop is told to stop so much earlier: by [`lost`](Self::lost)
-    /// nothing is left but the margin for clocks that do not run equally fast. A session that is
-    /// revoked or closed is over before its deadline.
+    /// Work that takes time to stop must begin to stop that much earlier: when
+    /// [`lost`](Self::lost) returns, only the clock-drift margin is left. A session that is revoked
+    /// or closed ends before its deadline.
     ///
     /// ```
-    /// use coord_core::Session;
+    /// use coord_core::{Client, Session};
     /// use coord_mem::MemBackend;
-    /// use std::{sync::Arc, time::Duration};
+    /// use std::time::Duration;
     /// use tokio::time::{Instant, sleep};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> coord_core::Result<()> {
-    /// let builder = Session::builder(Arc::new(MemBackend::new())).ttl(Duration::from_secs(30));
-    /// let session = builder.open().await?;
+    /// let client = Client::new(MemBackend::new());
+    /// let session = Session::builder(&client).ttl(Duration::from_secs(30)).open().await?;
     /// assert_eq!(session.deadline() - Instant::now(), Duration::from_secs(27));
     ///
     /// sleep(Duration::from_secs(60)).await; // kept alive meanwhile
@@ -220,43 +228,42 @@ impl Session {
         *self.inner.deadline.borrow()
     }
 
-    /// Every change of [`state`](Self::state) from now on, to be awaited or looked at. Several who
-    /// subscribe are woken in no particular order.
+    /// Subscribes to the changes of [`state`](Self::state) from now on. Subscribers are woken in no
+    /// particular order.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<SessionState> {
         self.inner.state.clone()
     }
 
-    /// Waits until the session is lost, and tells why.
+    /// Waits until the session is lost, and returns the reason.
     ///
     /// # Cancel safety
     /// Safe: call it again.
     pub async fn lost(&self) -> LossReason {
-        let mut over = pin!(self.inner.over.notified());
-        // Listened to from before the state is looked at, so that nothing is missed in between.
-        over.as_mut().enable();
+        let mut lost = pin!(self.inner.lost_notify.notified());
+        // Enabled before the state is read, so that no notification in between is missed.
+        lost.as_mut().enable();
         if !self.state().is_lost() {
-            over.await;
+            lost.await;
         }
         match self.state() {
             SessionState::Lost(reason) => reason,
-            // Not to be met: the keeper does not go without a loss.
+            // Unreachable: the session task publishes a loss before it ends.
             SessionState::Alive | SessionState::Suspect => LossReason::Expired,
         }
     }
 
     /// A token that is cancelled when the session is lost, for code that takes one: the counterpart
-    /// of Go's `Session.Ctx()`. Each call returns a token of its own; cancelling it does nothing to
-    /// the session or to other tokens.
+    /// of Go's `Session.Ctx()`. Each call returns a new token; cancelling it affects neither the
+    /// session nor other tokens. A token does not keep the session open.
     ///
     /// ```
-    /// use coord_core::Session;
+    /// use coord_core::{Client, Session};
     /// use coord_mem::MemBackend;
-    /// use std::sync::Arc;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> coord_core::Result<()> {
-    /// let session = Session::builder(Arc::new(MemBackend::new())).open().await?;
+    /// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
     /// let token = session.cancellation_token();
     /// let worker = tokio::spawn(async move {
     ///     let work = std::future::pending::<()>();
@@ -274,14 +281,13 @@ impl Session {
         self.inner.cancelled.child_token()
     }
 
-    /// Ends the session: tells everybody who holds something on it, then revokes the lease, which
-    /// deletes its keys. Returns when that is confirmed; on a session that is lost already, when
-    /// the store confirms that the lease is gone. A lease that was handed over is the heir's, and
-    /// not touched.
+    /// Ends the session: reports the loss to every holder on it, then revokes the lease, which
+    /// deletes its keys. Returns when the store has confirmed that the lease is gone, also on a
+    /// session that is lost already. An orphaned lease belongs to its adopter, and is left alone.
     ///
     /// # Errors
-    /// What the backend answered to the revocation, or `Timeout` when the lease's time was over
-    /// before it answered at all. The lease then expires by itself.
+    /// The backend's error for the revocation, or `Timeout` if the lease's time ended before the
+    /// backend responded. The outcome is unknown; the lease then expires by itself.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being closed.
@@ -295,18 +301,19 @@ impl Session {
         if self.state() == SessionState::Lost(LossReason::Orphaned) {
             return Ok(());
         }
-        keeper::revoke(&*self.inner.backend, self.inner.lease, Instant::now() + self.inner.ttl)
-            .await
+        task::revoke(&**self.backend(), self.inner.lease, Instant::now() + self.inner.ttl).await
     }
 
-    /// Ends the session but not its lease: refreshes it once more, and leaves it to whoever adopts
-    /// it with [`SessionBuilder::lease`] within the time to live. Keys that hang on it stay. A key
-    /// of a wait queue whose creation has an unknown outcome is still removed, in the background,
-    /// as long as this process and the lease live.
+    /// Ends the session but not its lease: refreshes the lease once more, and leaves it to an
+    /// adopter, which calls [`SessionBuilder::lease`] within the TTL. Keys that are attached to the
+    /// lease stay. A key of a wait queue whose creation has an unknown outcome is still deleted, in
+    /// the background, as long as this process and the lease live.
     ///
     /// # Errors
-    /// `LeaseNotFound` if the session was lost before; what the backend answered to the last
-    /// refresh, after which the lease may have less than its whole time left.
+    /// - `LeaseNotFound` if the session was lost before: nothing was applied.
+    /// - The backend's error for the last refresh, or `Timeout` if the lease's time ended before
+    ///   the backend responded. The session has ended all the same, and the lease may have less
+    ///   than its whole TTL left.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being orphaned.
@@ -321,10 +328,10 @@ impl Session {
         Err(Error::LeaseNotFound { lease: Some(lease) })
     }
 
-    /// The newest revision at which a former owner of the lease can have left a key: that of the
-    /// adoption. Any, if the lease was not adopted.
-    pub(crate) fn left_until(&self) -> Revision {
-        if self.inner.numbers.are_of_adopter() { self.inner.opened } else { Revision(i64::MAX) }
+    /// The store's revision when the lease was adopted: a former owner has created the keys up to
+    /// then. `None` if the lease was not adopted.
+    pub(crate) fn adopted_at(&self) -> Option<Revision> {
+        self.inner.suffixes.are_of_adopter().then_some(self.inner.opened)
     }
 
     /// The runtime that the session was opened on.
@@ -332,7 +339,7 @@ impl Session {
         &self.inner.runtime
     }
 
-    /// A handle to the same session that notes losses by itself.
+    /// A handle to the same session with losses of its own.
     fn with_own_losses(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), losses: Losses::default() }
     }
@@ -342,7 +349,7 @@ impl Session {
         self.losses.note(reason, key);
     }
 
-    /// The loss that was noted first on this handle, with the key; or that of the session.
+    /// The loss that was noted first on this handle, with the key; else the loss of the session.
     fn first_loss(&self) -> Option<(LossReason, Option<Bytes>)> {
         let noted = self.losses.first().map(|(reason, key)| (reason, Some(key)));
         noted.or_else(|| match self.state() {
@@ -351,55 +358,37 @@ impl Session {
         })
     }
 
-    /// A number for a key of this session, which no other key of it has now.
-    pub(crate) fn number(&self) -> Number {
-        self.inner.numbers.take()
+    /// A suffix for a key of this session, which no other key of it has now.
+    pub(crate) fn key_suffix(&self) -> KeySuffix {
+        self.inner.suffixes.take()
     }
 
-    /// A watch of the deletions of `key` that stood a moment ago, if there is one that still tells
-    /// all that come after `looked`. It may tell of some that are long past.
-    pub(crate) fn unshelve(&self, key: &Bytes, looked: Revision) -> Option<Watch> {
-        self.inner.shelf.take(key, looked)
+    /// Hands a key that a dropped future left behind to the session task, which deletes it. If the
+    /// task has ended, the store deletes the key with its lease.
+    pub(crate) fn clean_up(&self, key: OrphanedKey) {
+        self.send(Command::CleanUp(key));
     }
 
-    /// Keeps a watch of the deletions of `key`, which has told of none after `told`, for a moment,
-    /// for whoever asks for it.
-    pub(crate) fn shelve(&self, key: Bytes, watch: Watch, told: Revision, in_crowd: bool) {
-        if !self.state().is_lost() && self.inner.shelf.put(key, watch, told, in_crowd) {
-            self.send(Command::Shelved);
-        }
-    }
-
-    /// The key of `keys` that was waited for last, a moment ago, with many others before it.
-    pub(crate) fn last_in_crowd(&self, keys: &KeyRange) -> Option<Bytes> {
-        self.inner.shelf.last_in_crowd(keys)
-    }
-
-    /// Hands over what a dropped future left behind. The keeper removes it; if the lease is gone,
-    /// so is the debris.
-    pub(crate) fn clean_up(&self, debris: Debris) {
-        self.send(Command::CleanUp(debris));
-    }
-
-    /// Why the session is lost, if the store says so when asked; `None` if it lives, or if the
-    /// store cannot be asked and the keeper will find out. Whoever asks has lost something, and
-    /// must hear of that soon, whoever else is silent.
+    /// Why the session is lost, if the store confirms that the lease is gone. `None` if the lease
+    /// exists, or if the store does not respond, in which case the session task finds out.
+    ///
+    /// The caller has lost a key and must learn the reason soon, so the wait is bounded.
     pub(crate) async fn why_lost(&self) -> Option<LossReason> {
-        let ask = self.inner.backend.lease_time_to_live(LeaseTimeToLive::new(self.inner.lease));
+        let request = self.backend().lease_time_to_live(LeaseTimeToLive::new(self.inner.lease));
         tokio::select! {
             biased;
             reason = self.lost() => return Some(reason),
-            answer = timeout(PATIENCE, ask) => {
-                if answer.ok()?.ok()?.lease.is_some() {
+            response = timeout(LOSS_REASON_TIMEOUT, request) => {
+                if response.ok()?.ok()?.lease.is_some() {
                     return None;
                 }
             }
         }
         self.send(Command::Check);
-        Some(timeout(PATIENCE, self.lost()).await.unwrap_or(LossReason::Revoked))
+        Some(timeout(LOSS_REASON_TIMEOUT, self.lost()).await.unwrap_or(LossReason::Revoked))
     }
 
-    /// Runs a request as long as the session lives.
+    /// Runs a request until it returns or the session is lost.
     pub(crate) async fn while_held<T>(
         &self,
         request: impl Future<Output = Result<T, PrimitiveError>> + Send,
@@ -407,11 +396,11 @@ impl Session {
         tokio::select! {
             biased;
             reason = self.lost() => Err(PrimitiveError::Lost(reason)),
-            answer = request => answer,
+            result = request => result,
         }
     }
 
-    /// Whether the keeper is still there to take it.
+    /// Sends a command to the session task. Returns whether the task is still running.
     fn send(&self, command: Command) -> bool {
         self.inner.commands.send(command).is_ok()
     }
@@ -422,7 +411,7 @@ impl fmt::Debug for Session {
         f.debug_struct("Session")
             .field("lease", &format_args!("{}", self.inner.lease))
             .field("ttl", &self.inner.ttl)
-            .field("epoch", &self.inner.epoch)
+            .field("generation", &self.inner.generation)
             .field("state", &self.state())
             .finish_non_exhaustive()
     }

@@ -1,9 +1,9 @@
-//! A session that is closed on the way out, however the work ends.
+//! A session that is closed when the work on it ends, however it ends.
 //!
-//! Dropping a guard or a session releases it in the background: by the session task, on the
-//! runtime. A program that returns from `main`, or panics there, stops its runtime before that task
-//! has sent anything, and leaves its locks until their lease expires. [`SessionBuilder::run`] waits
-//! for the session to be closed first.
+//! Dropping a guard or a session releases it in the background: the session task sends the request,
+//! on the runtime. A program that returns from `main`, or panics there, stops its runtime before
+//! the task has sent anything, and its locks stay held until their lease expires.
+//! [`SessionBuilder::run`] waits for the session to be closed first.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
@@ -13,31 +13,33 @@ use tokio::time::timeout;
 
 use super::{Session, SessionBuilder};
 use crate::error::Error;
+use crate::telemetry::session as events;
 
 /// How long to wait for the store to confirm that the session is closed.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl SessionBuilder {
     /// Opens the session, does `work` with it, and closes it when `work` has ended: when it
-    /// returned, failed, or panicked. What was held on the session is free when this returns.
+    /// returned, failed, or panicked. When this returns, everything that was held on the session is
+    /// free.
     ///
-    /// This is for `main`, and for tests: a program that returns from `main` while it holds a lock
-    /// leaves the lock until its lease expires, because the task that would release it ends with
-    /// the runtime. It does not help against `std::process::exit`, an abort or a crash, nor where
-    /// panics abort.
+    /// Use it in `main` and in tests. A program that returns from `main` while it holds a lock
+    /// leaves the lock held until its lease expires, because the task that would release it ends
+    /// with the runtime. It does not help against `std::process::exit`, an abort or a crash, nor
+    /// where panics abort.
     ///
-    /// Closing takes five seconds at most; if the store does not confirm it by then, the lease
+    /// Closing takes five seconds at most. If the store does not confirm it by then, the lease
     /// expires by itself.
     ///
     /// ```
-    /// use coord_core::{Error, Mutex, PrimitiveError, Session};
+    /// use coord_core::error::PrimitiveError;
+    /// use coord_core::{Client, Mutex, Session};
     /// use coord_mem::MemBackend;
-    /// use std::sync::Arc;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), PrimitiveError> {
-    /// let kv = Arc::new(MemBackend::new());
-    /// let token = Session::builder(kv.clone())
+    /// let client = Client::new(MemBackend::new());
+    /// let token = Session::builder(&client)
     ///     .run(async |session| {
     ///         let guard = Mutex::new(&session, "nightly-report").lock().await?;
     ///         Ok::<_, PrimitiveError>(guard.fencing_token()) // and no `unlock`
@@ -45,14 +47,15 @@ impl SessionBuilder {
     ///     .await?;
     /// println!("written with token {token}");
     ///
-    /// let next = Session::builder(kv).open().await?;
+    /// let next = Session::builder(&client).open().await?;
     /// assert!(Mutex::new(&next, "nightly-report").try_lock().await?.is_some());
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// As [`open`](Self::open), and what `work` returned. That closing failed is logged.
+    /// As [`open`](Self::open), and the error of `work`. A failure to close the session is logged,
+    /// not returned.
     ///
     /// # Panics
     /// If `work` panics, after the session was closed.
@@ -66,13 +69,11 @@ impl SessionBuilder {
     {
         let session = self.open().await?;
         let done = AssertUnwindSafe(work(session.clone())).catch_unwind().await;
-        match timeout(CLOSE_WITHIN, session.close()).await {
+        match timeout(CLOSE_TIMEOUT, session.close()).await {
             Ok(Ok(())) => {}
             // The session task has logged it.
             Ok(Err(_)) => {}
-            Err(_) => tracing::warn!(target: "coord::session", lease = %session.lease_id(),
-                next = "the lease, and the keys on it, expire by themselves",
-                "closing the session was not confirmed within {CLOSE_WITHIN:?}"),
+            Err(_) => events::close_unconfirmed(session.lease_id(), CLOSE_TIMEOUT),
         }
         done.unwrap_or_else(|panic| resume_unwind(panic))
     }

@@ -1,29 +1,27 @@
-//! Another session for one that was lost, for those who ask for it.
+//! The supervisor: opens the next session when one is lost, for programs that request it.
 //!
-//! A lease is what others know its owner by: while it lives, nobody else holds what hangs on it,
-//! and once it is gone somebody else may. So a session that is lost stays lost, and what was held
-//! on it stays lost too. What everybody then writes is a loop: open another session, acquire
-//! again, go on. A [`Supervisor`] is that loop, without its faults.
+//! A lease identifies its owner to other clients: while it lives, no other client holds what is
+//! attached to it, and once it is gone another client may. So a session that is lost stays lost,
+//! and so does everything that was held on it. The usual reaction is a loop: open the next session,
+//! acquire again, continue. A [`Supervisor`] is that loop, with its edge cases handled.
 //!
-//! Each session that it opens begins an [`Epoch`](super::Epoch), and no epoch begins before the
-//! one before is lost. Nothing moves from one to the next by itself: a guard belongs to the session
-//! on which it was acquired. Whoever wants to hold again says so, with [`Supervisor::run`]:
+//! Each session that a supervisor opens begins a [`Generation`](super::Generation), and no
+//! generation begins before the previous session is lost. Nothing moves from one to the next by
+//! itself: a guard belongs to the session on which it was acquired. A program acquires again with
+//! [`Supervisor::run`] or [`Supervisor::run_while_held`]:
 //!
 //! ```text
-//! epoch   session           supervisor   a guard                 run
-//!   1     alive             up           held                    work(session 1)
-//!   1     suspect           suspect      held                    .
-//!   1     lost              down         lost: work returns      waits
-//!   .     .                 down         .                       .  (the store is away)
-//!   2     alive             up           (another one)           work(session 2)
+//! generation   session       supervisor   a guard                 run
+//!     1        alive         up           held                    work(session 1)
+//!     1        suspect       suspect      held                    .
+//!     1        lost          down         lost: work returns      waits
+//!     .        .             down         .                       .  (the store is unavailable)
+//!     2        alive         up           (another one)           work(session 2)
 //! ```
 //!
-//! The new session may find keys of the old one in the store, for a lease that could not be kept
-//! alive is over here a little earlier than there. They are in line like anybody else's, and go
-//! when their lease does.
-//!
-//! An epoch counts sessions of one supervisor, in one process. It does not tell who came later
-//! among several: a [`FencingToken`](crate::FencingToken) does.
+//! The new session may find keys of the old one in the store, because a lease that could not be
+//! kept alive ends locally a little earlier than in the store. Those keys stay in their wait queues
+//! like the keys of other clients, and the store deletes them with their lease.
 
 use std::any::Any;
 use std::fmt;
@@ -34,47 +32,47 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use super::backoff::{Backoff, CALM};
-use super::epoch::SupervisorState;
-use super::watchman::{Closing, Watchman};
+use super::generation::SupervisorState;
+use super::supervisor_task::{BACKOFF_RESET_AFTER, CloseRequest, SupervisorTask, seeded_backoff};
 use super::{Session, SessionBuilder};
-use crate::error::Result;
-use crate::loss::{LossReason, PrimitiveError};
+use crate::error::{LossReason, PrimitiveError, Result};
 use crate::telemetry::supervisor as events;
 
-/// Opens another session whenever one is lost.
+/// Opens the next session whenever one is lost.
 ///
-/// It comes from [`SessionBuilder::supervise`]. One task waits for the session to be lost, opens
-/// another one, with pauses that grow up to 5 s and differ from client to client, and does not
-/// give up while the store is merely unavailable. A session that its owner closed or handed over
-/// is not replaced.
+/// [`SessionBuilder::supervise`] creates it. One task waits for the loss of the session and opens
+/// the next, with pauses that grow up to 5 s and differ between clients; it does not give up while
+/// the store is merely unavailable. A session that its owner closed or orphaned is not replaced.
 ///
 /// Clones are handles to the same supervisor. When the last one is dropped, no other session is
-/// opened, and the newest one is closed unless somebody else holds it.
+/// opened, and the newest one is closed unless other handles to it exist.
 ///
 /// ```
-/// use coord_core::{Epoch, KvBackend, Mutex, PrimitiveError, Session};
+/// use coord_core::error::PrimitiveError;
+/// use coord_core::session::Generation;
+/// use coord_core::{Client, Mutex, Session};
 /// use coord_mem::MemBackend;
-/// use std::{sync::Arc, time::Duration};
+/// use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let kv = Arc::new(MemBackend::new());
-/// let supervisor = Session::builder(kv.clone()).supervise().await?;
+/// let client = Client::new(MemBackend::new());
+/// let supervisor = Session::builder(&client).supervise().await?;
 ///
-/// let epoch = supervisor
+/// let generation = supervisor
 ///     .run(async |session: Session| {
 ///         let guard = Mutex::new(&session, "ledger").lock().await?;
-///         if session.epoch() == Epoch::FIRST {
-///             kv.lease_revoke(session.lease_id()).await?; // an operator, perhaps
+///         if session.generation() == Generation::FIRST {
+///             // An operator revokes the lease.
+///             client.backend().lease_revoke(session.lease_id()).await?;
 ///         }
 ///         let work = tokio::time::sleep(Duration::from_secs(3600));
 ///         guard.run_while_held(work).await?;
 ///         guard.unlock().await?;
-///         Ok::<_, PrimitiveError>(session.epoch())
+///         Ok::<_, PrimitiveError>(session.generation())
 ///     })
 ///     .await?;
-/// assert_eq!(epoch, Epoch(2), "the work was lost once, and done in the next epoch");
+/// assert_eq!(generation, Generation(2), "lost once, and done in the next generation");
 /// # Ok(())
 /// # }
 /// ```
@@ -85,39 +83,43 @@ pub struct Supervisor {
 
 struct Inner {
     state: watch::Receiver<SupervisorState>,
-    /// The newest session; not in the state, so that a subscriber does not keep it open.
+    /// The newest session; not part of the state, so that a subscriber does not keep it open.
     session: watch::Receiver<Session>,
-    /// Wakes, in the order in which they came, those who wait for a change of either.
+    /// Wakes the futures that wait for a change of either, in the order in which they began to
+    /// wait.
     changed: Arc<Notify>,
-    /// Asks the task to close. That it is dropped tells the task that nobody is left.
-    close: mpsc::UnboundedSender<Closing>,
+    /// Requests the task to close. When it is dropped, the task knows that no handle is left.
+    close_requests: mpsc::UnboundedSender<CloseRequest>,
 }
 
 impl Supervisor {
-    /// Starts the task, and gives out the first handle.
+    /// Starts the task, and returns the first handle.
     pub(super) fn start(builder: SessionBuilder, first: Session) -> Self {
-        let (state, states) = watch::channel(SupervisorState::Up { epoch: first.epoch() });
+        let up = SupervisorState::Up { generation: first.generation() };
+        let (state, states) = watch::channel(up);
         let (session, sessions) = watch::channel(first);
-        let (close, closing) = mpsc::unbounded_channel();
+        let (close_requests, requests) = mpsc::unbounded_channel();
         let changed = Arc::new(Notify::new());
-        Watchman::start(builder, state, session, Arc::clone(&changed), closing);
-        Self { inner: Arc::new(Inner { state: states, session: sessions, changed, close }) }
+        SupervisorTask::start(builder, state, session, Arc::clone(&changed), requests);
+        let inner = Inner { state: states, session: sessions, changed, close_requests };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// How things stand.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> SupervisorState {
         self.inner.state.borrow().clone()
     }
 
-    /// Every change of [`state`](Self::state) from now on, to be awaited or looked at; of changes
-    /// that follow each other at once, the last. It follows the session's own state.
+    /// Subscribes to the changes of [`state`](Self::state) from now on. Of changes in quick
+    /// succession, a subscriber may see only the last. The state follows the session's own state.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<SupervisorState> {
         self.inner.state.clone()
     }
 
-    /// The newest session, which may be lost. It knows its [`epoch`](Session::epoch).
+    /// The newest session, which may be lost. Its [`generation`](Session::generation) identifies
+    /// it.
     #[must_use]
     pub fn session(&self) -> Session {
         self.inner.session.borrow().clone()
@@ -126,69 +128,70 @@ impl Supervisor {
     /// Waits for a session that is not lost: the newest, or the next.
     ///
     /// # Errors
-    /// When there will be none: `Lost` if the supervisor was closed, or the backend's error with
-    /// which it failed.
+    /// If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
+    /// by its owner, else the backend's error with which it failed.
     ///
     /// # Cancel safety
     /// Safe: call it again.
     pub async fn ready(&self) -> Result<Session, PrimitiveError> {
         let ready = || {
-            let over = self.inner.state.borrow().over();
+            let end = self.inner.state.borrow().final_error();
             let session = self.session();
-            over.map(Err).or_else(|| (!session.state().is_lost()).then_some(Ok(session)))
+            end.map(Err).or_else(|| (!session.state().is_lost()).then_some(Ok(session)))
         };
         self.wait_until(ready).await
     }
 
-    /// Does `work` with the newest session, and again whenever what it held is lost: that is how
-    /// a lock or an election is contended for again, by those who ask for it.
+    /// Does `work` with the newest session, and again whenever what it held is lost: use it to
+    /// acquire a lock or campaign in an election again.
     ///
     /// If `work` fails because of a loss and its session is lost, it is called with the session of
-    /// a later epoch, as soon as there is one; if its session lives, as when another client deleted
-    /// the key of a lock, with the same session. What it returns otherwise is the result. A call
-    /// that lost in less than a second is repeated after a pause, which grows up to 5 s.
+    /// a later generation, as soon as that is open. If its session lives, as when another client
+    /// deleted the key of a lock, it is called with the same session. Any other result is returned.
+    /// If a call lasted less than a second, a pause precedes the next; pauses grow up to 5 s.
     ///
-    /// The error type is the caller's: anything that is made from a [`PrimitiveError`]. If it is
-    /// `PrimitiveError` itself, `Lost` is a loss. Any other error is taken for one if the session
-    /// was lost by then, or if a primitive made from the session that `work` was given has reported
-    /// the loss of its key.
+    /// The error type is the caller's: any type that implements `From<PrimitiveError>`. If it is
+    /// [`PrimitiveError`] itself, `Lost` is a loss. Any other error counts as a loss if the session
+    /// was lost by then, or if a primitive created from the session that `work` received has
+    /// reported the loss of its key.
     ///
-    /// `work` is not stopped when its session is lost: it notices by the errors of what it calls,
-    /// or wraps what takes long in `run_while_held`. No second call begins while one is under way.
-    /// Several of these may run at the same time.
+    /// `work` is not stopped when its session is lost: it notices by the errors of the calls that
+    /// it makes, or wraps long work in `run_while_held`. Calls never overlap. Several `run`s on one
+    /// supervisor may be active at the same time.
     ///
     /// # Errors
-    /// What `work` returned, unless a loss was behind it; errors of the backend are not retried,
-    /// because only `work` knows what it has done by then. When there will be no other session:
-    /// `Lost` if the supervisor was closed, or the backend's error with which it failed.
+    /// - The error of `work`, unless a loss caused it. Errors of the backend are not retried,
+    ///   because only `work` knows what it has done by then.
+    /// - If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
+    ///   by its owner, else the backend's error with which it failed.
     ///
     /// # Cancel safety
-    /// Dropping the future drops what `work` returned. The supervisor goes on.
+    /// Dropping the future drops the future of `work`. The supervisor continues.
     pub async fn run<T, E, F, Fut>(&self, mut work: F) -> Result<T, E>
     where
         E: From<PrimitiveError> + 'static,
         F: FnMut(Session) -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
     {
-        let mut backoff = Backoff::new(self.session().lease_id());
+        let mut backoff = seeded_backoff(self.session().lease_id());
         loop {
             let session = self.ready().await?.with_own_losses();
             let began = Instant::now();
             let done = work(session.clone()).await;
             let loss = done.as_ref().err().and_then(|error| loss_behind(error, &session));
             let Some((reason, key)) = loss else { return done };
-            events::called_again(session.epoch(), reason, key.as_deref());
-            if began.elapsed() >= CALM {
+            events::called_again(session.generation(), reason, key.as_deref());
+            if began.elapsed() >= BACKOFF_RESET_AFTER {
                 backoff.reset();
-            } else if let Ok(over) = timeout(backoff.next(), self.over()).await {
-                return Err(over.into());
+            } else if let Ok(end) = timeout(backoff.next(), self.end()).await {
+                return Err(end.into());
             }
         }
     }
 
-    /// Retries what failed with a retryable error, with pauses that grow up to 5 s, until the
+    /// Repeats `attempt` after retryable errors, with pauses that grow up to 5 s, until the
     /// supervisor ends.
-    pub(crate) async fn retry_while_up<T, Fut>(
+    pub(super) async fn retry_while_up<T, Fut>(
         &self,
         session: &Session,
         mut attempt: impl FnMut() -> Fut + Send,
@@ -196,32 +199,32 @@ impl Supervisor {
     where
         Fut: Future<Output = Result<T, PrimitiveError>> + Send,
     {
-        let mut backoff = Backoff::new(session.lease_id());
+        let mut backoff = seeded_backoff(session.lease_id());
         loop {
             let error = match attempt().await {
                 Err(error) if error.is_retryable() => error,
-                done => return done,
+                result => return result,
             };
             let pause = backoff.next();
-            events::acquire_failed(session.epoch(), &error, pause);
-            if let Ok(over) = timeout(pause, self.over()).await {
-                return Err(over);
+            events::acquire_failed(session.generation(), &error, pause);
+            if let Ok(end) = timeout(pause, self.end()).await {
+                return Err(end);
             }
         }
     }
 
-    /// Closes the session, as [`Session::close`] does, and opens no other. Returns when that is
-    /// confirmed. [`run`](Self::run) and [`ready`](Self::ready) then return `Lost`.
+    /// Closes the session, as [`Session::close`] does, and opens no other. Returns when the store
+    /// has confirmed that. [`run`](Self::run) and [`ready`](Self::ready) then return `Lost`.
     ///
     /// # Errors
-    /// As [`Session::close`]: no other session is opened all the same. It takes no longer than
-    /// the lease lives.
+    /// As [`Session::close`]; after an error, too, no other session is opened. It takes no longer
+    /// than the lease lives.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the supervisor from being closed.
     pub async fn close(&self) -> Result<()> {
         let (reply, closed) = oneshot::channel();
-        if self.inner.close.send(reply).is_ok()
+        if self.inner.close_requests.send(reply).is_ok()
             && let Ok(result) = closed.await
         {
             return result;
@@ -229,26 +232,26 @@ impl Supervisor {
         self.session().close().await
     }
 
-    /// Waits until there will be no other session, and tells why.
-    async fn over(&self) -> PrimitiveError {
-        self.wait_until(|| self.inner.state.borrow().over()).await
+    /// Waits until the supervisor opens no more sessions, and returns the reason.
+    async fn end(&self) -> PrimitiveError {
+        self.wait_until(|| self.inner.state.borrow().final_error()).await
     }
 
-    /// Looks now, and after every change, until something is seen.
-    async fn wait_until<T>(&self, look: impl Fn() -> Option<T> + Send) -> T {
+    /// Calls `read` now, and after every change, until it returns a value.
+    async fn wait_until<T>(&self, read: impl Fn() -> Option<T> + Send) -> T {
         loop {
             let mut changed = pin!(self.inner.changed.notified());
-            // Listened to from before the look, so that nothing is missed in between.
+            // Enabled before `read`, so that no change in between is missed.
             changed.as_mut().enable();
-            if let Some(seen) = look() {
-                return seen;
+            if let Some(value) = read() {
+                return value;
             }
             changed.await;
         }
     }
 }
 
-/// The loss because of which work failed, if one is behind its error, with the key that was lost.
+/// The loss that caused an error of the work, if one did, with the key that was lost.
 fn loss_behind<E: 'static>(error: &E, session: &Session) -> Option<(LossReason, Option<Bytes>)> {
     match (error as &dyn Any).downcast_ref::<PrimitiveError>() {
         Some(error) => {

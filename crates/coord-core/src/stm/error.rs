@@ -1,104 +1,93 @@
-//! Why a transaction did not commit, or may not have.
+//! The errors of a transaction, and the conflicts between transactions.
 
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Outcome};
+use crate::error::{Error, LossReason, Outcome};
 use crate::kv::Revision;
-use crate::loss::LossReason;
 
-/// Why a transaction did not commit, or may not have.
+/// Why a transaction did not commit, or may not have committed.
 ///
-/// `E` is the error of the closure.
+/// `E` is the error of the closure. If it implements `Debug` and `Display`, this type implements
+/// [`std::error::Error`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StmError<E> {
-    /// The closure gave up; this is its error. Nothing was written.
-    #[error("the transaction was given up: {0}")]
-    GivenUp(E),
-    /// It conflicted with others until the budget for retries was spent. Nothing was written.
+    /// The closure returned this error. Nothing was written.
+    #[error("the transaction was aborted: {0}")]
+    Aborted(E),
+    /// Every attempt conflicted until the budget of [`Retry`](super::Retry) was spent. Nothing was
+    /// written.
     #[error(
         "conflicts until the budget was spent, {attempts} attempts in {elapsed:?}; the last: {}: \
          allow more with `retry`, or write less to the same keys",
-        Listed(.conflicts)
+        listed(.conflicts)
     )]
-    Exhausted {
-        /// How many attempts were made.
+    RetriesExhausted {
+        /// The number of attempts.
         attempts: u32,
-        /// How long they took.
+        /// The time from the start of the transaction.
         elapsed: Duration,
-        /// What the last of them conflicted on.
+        /// The conflicts of the last attempt.
         conflicts: Vec<Conflict>,
     },
-    /// The commit may have been applied, and there is no marker to tell:
-    /// [`Stm::exactly_once`](super::Stm::exactly_once).
+    /// The commit may have been applied. [`Stm::exactly_once`](super::Stm::exactly_once) resolves
+    /// most such commits.
     #[error("the transaction may have been committed: {0}")]
-    OutcomeUnknown(Error),
-    /// The session that [`Stm::exactly_once`](super::Stm::exactly_once) was given is lost: open
-    /// another one, and make another [`Stm`](super::Stm) with it. Nothing was written.
+    OutcomeUnknown(#[source] Error),
+    /// The session that [`Stm::exactly_once`](super::Stm::exactly_once) was given is lost. Nothing
+    /// was written. Open another session and make another [`Stm`](super::Stm) with it.
     #[error("the session of the transaction's idempotency keys is lost: {0}")]
-    Lost(LossReason),
+    Lost(#[source] LossReason),
     /// The backend failed. Nothing was written.
     #[error(transparent)]
     Backend(Error),
 }
 
 impl<E> StmError<E> {
-    /// What became of the writes.
+    /// Whether the writes were surely not applied.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            // Nothing of these attempts was sent, or it was refused.
-            Self::GivenUp(_) | Self::Exhausted { .. } | Self::Lost(_) | Self::Backend(_) => {
+            // No commit was sent, or each was rejected.
+            Self::Aborted(_) | Self::RetriesExhausted { .. } | Self::Lost(_) | Self::Backend(_) => {
                 Outcome::NotApplied
             }
             Self::OutcomeUnknown(_) => Outcome::Unknown,
         }
     }
 
-    /// Why the session was lost, if that is what ended the transaction.
+    /// Why the session was lost, if that ended the transaction.
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
-        match self {
-            Self::Lost(reason) => Some(*reason),
-            Self::GivenUp(_)
-            | Self::Exhausted { .. }
-            | Self::OutcomeUnknown(_)
-            | Self::Backend(_) => None,
-        }
+        if let Self::Lost(reason) = self { Some(*reason) } else { None }
     }
 }
 
-/// A key that was changed after a transaction had read it.
+/// A key that changed after a transaction had read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
     /// The key.
     pub key: Bytes,
-    /// The revision that had changed it last when the transaction read it; zero if it was not
-    /// there.
-    pub seen: Revision,
-    /// The revision that had changed it last when the commit failed; zero if it was not there.
-    pub found: Revision,
+    /// The mod revision that the transaction has read; `None` if the key did not exist.
+    pub seen: Option<Revision>,
+    /// The mod revision that its commit has found; `None` if the key did not exist.
+    pub found: Option<Revision>,
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, seen, found } = self;
-        write!(f, "\"{}\" seen at {seen}, found at {found}", key.escape_ascii())
+        let revision = |revision: Option<Revision>| {
+            revision.map_or_else(|| "absent".to_owned(), |revision| format!("at {revision}"))
+        };
+        let (seen, found) = (revision(self.seen), revision(self.found));
+        write!(f, "\"{}\" seen {seen}, found {found}", self.key.escape_ascii())
     }
 }
 
-struct Listed<'a>(&'a [Conflict]);
-
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, conflict) in self.0.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            write!(f, "{comma}{conflict}")?;
-        }
-        Ok(())
-    }
+fn listed(conflicts: &[Conflict]) -> String {
+    conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,151 +1,144 @@
-//! How an attempt reads: from what is known, or from the store, all as of one revision.
+//! The reads of an attempt: from what was prefetched, or from the store at the snapshot revision.
 
 use bytes::Bytes;
 
-use super::seen::{Seen, Stored, kvs, one, unchanged};
-use super::transaction::{Known, Transaction};
+use super::read_set::{ReadSet, Snapshot, Versioned, kvs, single, unchanged};
+use super::transaction::{SnapshotRevision, Transaction};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, KeyValue, Range, Revision, Txn, TxnResponse};
 
-/// Up to how many keys are read again to move the base: beyond it costs more than a conflict.
-const READ_AGAIN_MAX: usize = 32;
+/// The largest extension: with more keys it costs more than the conflict that it may avoid.
+const EXTENSION_KEYS_MAX: usize = 32;
+
+/// The revision of the store at a response, and the keys of each range that was read.
+type Fetched = (Revision, Vec<Vec<KeyValue>>);
 
 impl Transaction {
-    /// Reads keys that the closure will perhaps ask for.
+    /// Reads keys that the closure may read later. Only those that it reads enter the read set.
     pub(super) async fn prefetch(&mut self, keys: &[Bytes]) -> Result<()> {
         self.read(keys).await?;
-        self.known.keys = std::mem::take(&mut self.reads);
+        self.prefetched.keys = std::mem::take(&mut self.read_set);
         Ok(())
     }
 
-    /// Sees to it that these keys have been read.
+    /// Reads keys into the read set.
     pub(super) async fn read(&mut self, keys: &[Bytes]) -> Result<()> {
-        let missing = self.unknown(keys);
-        if missing.is_empty() {
-            Ok(())
-        } else if self.may_move_base(&missing) {
-            self.read_and_move_base(&missing).await
-        } else {
-            self.read_at_base(&missing).await
+        let missing = self.read_prefetched(keys);
+        if let Some(at) = self.extendable_from(&missing) {
+            return self.read_and_extend(at, &missing).await;
         }
+        for missing in missing.chunks(self.keys_per_request()) {
+            let read = self.fetch(missing.iter().map(Range::new).collect()).await?;
+            self.read_set.extend(versioned(missing, read));
+        }
+        Ok(())
     }
 
-    /// Takes what is known of these keys for read, and tells of which nothing is.
-    fn unknown(&mut self, keys: &[Bytes]) -> Vec<Bytes> {
+    /// Moves prefetched keys into the read set, and returns the keys that were not prefetched.
+    fn read_prefetched(&mut self, keys: &[Bytes]) -> Vec<Bytes> {
         let mut missing = Vec::new();
         for key in keys {
-            if self.reads.contains_key(key) || missing.contains(key) {
+            if self.read_set.contains_key(key) || missing.contains(key) {
                 continue;
             }
-            match self.known.keys.get(key) {
-                Some(seen) => {
-                    self.reads.insert(key.clone(), seen.clone());
-                }
+            match self.prefetched.keys.remove(key) {
+                Some(read) => drop(self.read_set.insert(key.clone(), read)),
                 None => missing.push(key.clone()),
             }
         }
         missing
     }
 
-    /// Reads keys as of the base, if there is one.
-    async fn read_at_base(&mut self, missing: &[Bytes]) -> Result<()> {
-        // The base keeps them together.
-        for missing in missing.chunks(self.at_once()) {
-            let answers = self.ask(missing.iter().map(Range::new).collect()).await?;
-            self.reads.extend(pairs(missing, answers));
-        }
-        Ok(())
-    }
-
-    /// Reads the blind writes as of `revision`, which may be older than the snapshot: only the
-    /// commit compares them, and neither this attempt nor the next one sees their values.
-    pub(super) async fn read_blind_writes(&mut self, revision: Revision) -> Result<()> {
+    /// Reads the keys of blind writes as of the first snapshot revision, `at`.
+    pub(super) async fn read_blind_writes(&mut self, at: Revision, keys: Vec<Bytes>) -> Result<()> {
         let mut missing = Vec::new();
-        for key in self.writes.keys().filter(|key| !self.reads.contains_key(*key)) {
-            match self.known.keys.get(key) {
-                // The snapshot does not move before all that is known of it was read.
-                Some(seen) => drop(self.blind.insert(key.clone(), seen.clone())),
-                None => missing.push(key.clone()),
+        for key in keys {
+            match self.prefetched.keys.remove(&key) {
+                // The snapshot is not extended while a prefetched key is unread.
+                Some(read) => drop(self.blind_writes.insert(key, read)),
+                None => missing.push(key),
             }
         }
-        for missing in missing.chunks(self.at_once()) {
+        for missing in missing.chunks(self.keys_per_request()) {
             let ranges = missing.iter().map(Range::new).collect();
-            let (_, answers) = self.ask_as_of(revision, ranges).await?;
-            self.blind.extend(pairs(missing, answers));
+            let (_, read) = self.fetch_as_of(at, ranges).await?;
+            self.blind_writes.extend(versioned(missing, read));
         }
         Ok(())
     }
 
-    /// How many keys can be read in one request.
-    fn at_once(&self) -> usize {
+    fn keys_per_request(&self) -> usize {
         self.backend.limits().max_txn_ops.max(1)
     }
 
-    /// Whether it can be told in one request that all which has been read is still so.
-    fn may_move_base(&self, missing: &[Bytes]) -> bool {
-        let known = &self.known.keys;
-        let ops_max = self.backend.limits().max_txn_ops.min(READ_AGAIN_MAX);
-        self.base.is_some()
-            && self.newer.is_none()
-            && !self.reads.is_empty()
+    /// The snapshot revision, if one request can extend the snapshot and read the `missing` keys.
+    ///
+    /// A snapshot is not extended while a range, or a prefetched key that was not read yet, belongs
+    /// to it: the extension would have to compare it as well.
+    fn extendable_from(&self, missing: &[Bytes]) -> Option<Revision> {
+        let (SnapshotRevision::At(at) | SnapshotRevision::Extended { at, .. }) = self.snapshot
+        else {
+            return None;
+        };
+        let keys_max = self.backend.limits().max_txn_ops.min(EXTENSION_KEYS_MAX);
+        let extendable = !missing.is_empty()
+            && !self.read_set.is_empty()
             && self.ranges.is_empty()
-            && self.known.ranges.is_empty()
-            && known.keys().all(|key| self.reads.contains_key(key))
-            && self.reads.len() + 2 * missing.len() <= ops_max
+            && self.prefetched.keys.is_empty()
+            && self.prefetched.ranges.is_empty()
+            && self.read_set.len() + 2 * missing.len() <= keys_max;
+        extendable.then_some(at)
     }
 
-    /// Reads keys as they are now and moves the base up to now, if what has been read before is
-    /// still so. Else reads them as of the base; and also everything as it is now, for it is known
-    /// then that this attempt cannot write.
-    async fn read_and_move_base(&mut self, missing: &[Bytes]) -> Result<()> {
-        if let Some(error) = &self.doom {
-            return Err(error.clone());
-        }
-        let answer = self.ask_whether_unchanged(missing).await;
-        let answer = answer.inspect_err(|error| self.doom = Some(error.clone()))?;
-        let revision = answer.header.revision;
-        let mut seen = answer.responses.into_iter().map(one);
-        self.reads.extend(missing.iter().cloned().zip(seen.by_ref()));
-        if answer.succeeded {
-            self.began_at = self.began_at.or(self.base);
-            (self.base, self.read_at) = (Some(revision), revision);
+    /// Reads keys at the current revision and extends the snapshot to it, if the read set is
+    /// unchanged. Otherwise reads them at the snapshot revision, and besides all keys at the
+    /// current revision, because the attempt can no longer write.
+    async fn read_and_extend(&mut self, at: Revision, missing: &[Bytes]) -> Result<()> {
+        self.check_failure()?;
+        let response = self.fetch_if_unchanged(at, missing).await;
+        let response = response.inspect_err(|error| self.failure = Some(error.clone()))?;
+        let revision = response.header.revision;
+        let mut read = response.responses.into_iter().map(single);
+        self.read_set.extend(missing.iter().cloned().zip(read.by_ref()));
+        self.snapshot = if response.succeeded {
+            let from = self.snapshot.first().unwrap_or(at);
+            SnapshotRevision::Extended { from, at: revision }
         } else {
-            let keys = self.reads.keys().cloned().zip(seen).collect();
-            self.newer = Some(Known { revision, keys, ranges: Vec::new() });
-        }
+            let keys = self.read_set.keys().cloned().zip(read).collect();
+            let newer = Snapshot { revision, keys, ranges: Vec::new() };
+            SnapshotRevision::Stale { at, newer }
+        };
         Ok(())
     }
 
-    async fn ask_whether_unchanged(&self, missing: &[Bytes]) -> Result<TxnResponse> {
-        let base = self.base.unwrap_or_default();
-        let ask = |serializable| {
+    async fn fetch_if_unchanged(&self, at: Revision, missing: &[Bytes]) -> Result<TxnResponse> {
+        let request = |serializable| {
             let range = |key| Range::new(key);
-            let now = missing.iter().map(range);
-            let at_base = missing.iter().map(range).map(|range| range.at(base));
-            let mut all: Vec<_> = self.reads.keys().chain(missing).collect();
+            let current = missing.iter().map(range);
+            let at_snapshot = missing.iter().map(range).map(|range| range.at(at));
+            let mut all: Vec<_> = self.read_set.keys().chain(missing).collect();
             all.sort_unstable();
-            let reads = |range: Range| if serializable { range.serializable() } else { range };
-            let unchanged = self.reads.iter().map(unchanged);
+            let read = |range: Range| if serializable { range.serializable() } else { range };
             Txn::new()
-                .when(unchanged)
-                .and_then(now.map(reads))
-                .or_else(at_base.chain(all.into_iter().map(range)).map(reads))
+                .when(self.read_set.iter().map(unchanged))
+                .and_then(current.map(read))
+                .or_else(at_snapshot.chain(all.into_iter().map(range)).map(read))
         };
-        // Any member will do that has got as far as the base.
-        match self.backend.txn(ask(true)).await {
-            Ok(answer) if answer.header.revision >= base => Ok(answer),
-            Ok(_) | Err(Error::FutureRevision { .. }) => self.backend.txn(ask(false)).await,
+        // A member that has reached the snapshot revision may answer.
+        match self.backend.txn(request(true)).await {
+            Ok(response) if response.header.revision >= at => Ok(response),
+            Ok(_) | Err(Error::FutureRevision { .. }) => self.backend.txn(request(false)).await,
             Err(error) => Err(error),
         }
     }
 
-    /// The keys of a range as they are in the store.
+    /// Reads the keys of a range, without the writes of this transaction.
     pub(super) async fn read_range(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>> {
-        let known = self.known.ranges.iter().find(|(known, _)| known == range);
-        let found = match known {
+        let prefetched = self.prefetched.ranges.iter().find(|(prefetched, _)| prefetched == range);
+        let found = match prefetched {
             Some((_, found)) => found.clone(),
-            None => self.ask(vec![Range::new(range)]).await?.pop().unwrap_or_default(),
+            None => self.fetch(vec![Range::new(range)]).await?.pop().unwrap_or_default(),
         };
         if !self.ranges.contains(range) {
             self.ranges.push(range.clone());
@@ -153,63 +146,54 @@ impl Transaction {
         Ok(found)
     }
 
-    /// Reads, all as of one revision.
-    async fn ask(&mut self, ranges: Vec<Range>) -> Result<Vec<Vec<KeyValue>>> {
-        if let Some(error) = &self.doom {
-            return Err(error.clone());
-        }
-        let asked = match (self.isolation.is_strong(), self.base) {
-            (true, Some(base)) => self.ask_as_of(base, ranges).await,
-            (true, None) => send(&*self.backend, ranges).await,
-            (false, _) if self.fresh => send(&*self.backend, ranges).await,
-            (false, _) => send(&*self.backend, serializable(ranges)).await,
+    /// Sends one request that reads at the snapshot revision. Sets that revision if it is unset.
+    async fn fetch(&mut self, ranges: Vec<Range>) -> Result<Vec<Vec<KeyValue>>> {
+        self.check_failure()?;
+        let response = match self.snapshot.current() {
+            Some(at) => self.fetch_as_of(at, ranges).await,
+            // A retry at a weak level must not read from the same stale member again: it would
+            // conflict until that member has caught up.
+            None if self.isolation.is_strong() || self.attempt > 1 => {
+                send(&*self.backend, ranges).await
+            }
+            None => send(&*self.backend, serializable(ranges)).await,
         };
-        match asked {
-            Ok((revision, found)) => {
-                if self.isolation.is_strong() {
-                    self.read_at = *self.base.get_or_insert(revision);
-                } else {
-                    self.read_at = self.read_at.max(revision);
-                }
-                Ok(found)
-            }
-            Err(error) => {
-                self.doom = Some(error.clone());
-                Err(error)
-            }
+        let (revision, found) = response.inspect_err(|error| self.failure = Some(error.clone()))?;
+        if !self.isolation.is_strong() {
+            self.newest_read = self.newest_read.max(Some(revision));
+        } else if self.snapshot.current().is_none() {
+            self.snapshot = SnapshotRevision::At(revision);
+        }
+        Ok(found)
+    }
+
+    /// Reads as of a revision, from any member that has reached it.
+    async fn fetch_as_of(&self, at: Revision, ranges: Vec<Range>) -> Result<Fetched> {
+        let ranges: Vec<_> = ranges.into_iter().map(|range| range.at(at)).collect();
+        match send(&*self.backend, serializable(ranges.clone())).await {
+            Err(Error::FutureRevision { .. }) => send(&*self.backend, ranges).await,
+            response => response,
         }
     }
 
-    /// Reads as of the base, from whichever member is asked; if that one has not got so far yet,
-    /// from one that has.
-    async fn ask_as_of(
-        &self,
-        base: Revision,
-        ranges: Vec<Range>,
-    ) -> Result<(Revision, Vec<Vec<KeyValue>>)> {
-        let ranges: Vec<_> = ranges.into_iter().map(|range| range.at(base)).collect();
-        match send(&*self.backend, serializable(ranges.clone())).await {
-            Err(Error::FutureRevision { .. }) => send(&*self.backend, ranges).await,
-            answer => answer,
-        }
+    /// A failed attempt sends no further request.
+    fn check_failure(&self) -> Result<()> {
+        self.failure.clone().map_or(Ok(()), Err)
     }
 }
 
-/// Each key with what was read of it.
-fn pairs(keys: &[Bytes], answers: Vec<Vec<KeyValue>>) -> impl Iterator<Item = (Bytes, Seen)> {
-    let seen = answers.into_iter().map(|kvs| kvs.into_iter().next().map(Stored::from));
-    keys.iter().cloned().zip(seen)
+/// The keys, each with what its read returned.
+fn versioned(keys: &[Bytes], found: Vec<Vec<KeyValue>>) -> ReadSet {
+    let read = found.into_iter().map(|kvs| kvs.into_iter().next().map(Versioned::from));
+    keys.iter().cloned().zip(read).collect()
 }
 
 fn serializable(ranges: Vec<Range>) -> Vec<Range> {
     ranges.into_iter().map(Range::serializable).collect()
 }
 
-/// Reads in one request.
-async fn send(
-    backend: &dyn KvBackend,
-    mut ranges: Vec<Range>,
-) -> Result<(Revision, Vec<Vec<KeyValue>>)> {
+/// Reads ranges in one request, all as of one revision.
+async fn send(backend: &dyn KvBackend, mut ranges: Vec<Range>) -> Result<Fetched> {
     if ranges.len() == 1 {
         let read = backend.range(ranges.remove(0)).await?;
         return Ok((read.header.revision, vec![read.kvs]));

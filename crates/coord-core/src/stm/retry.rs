@@ -1,19 +1,33 @@
-//! How often a transaction is tried, and how long it pauses in between.
+//! The retries of a transaction: its budget, and what happens before the next attempt.
 
 use std::time::Duration;
 
-/// How often and how long a transaction that conflicts is tried again.
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::conflict_queue::HeldQueues;
+use super::read_set::Snapshot;
+use super::run::{Phase, Run};
+use super::{Conflict, StmError};
+use crate::backoff::{Backoff, Jitter};
+use crate::error::Error;
+use crate::telemetry::transaction;
+
+/// After a longer pause a snapshot is read again: it has probably changed.
+const SNAPSHOT_REUSED_WITHIN: Duration = Duration::from_millis(20);
+
+/// The budget for the attempts of a transaction, and the pauses between them.
 ///
-/// Who conflicts waits for a turn among the transactions of this process that conflict on the same
-/// keys, and then is tried again at once; and once more if it turns out that somebody else has been
-/// there in the meantime. After each further conflict it pauses for a random time between zero and
-/// a limit that doubles from [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
+/// After a conflict a transaction waits in the conflict queues of the keys, and retries without a
+/// pause; once more if that attempt conflicts too, because another client was in between. Before
+/// each further attempt it pauses for a random time between zero and a limit that doubles from
+/// [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
 ///
 /// ```
 /// use coord_core::stm::Retry;
 /// use std::time::Duration;
 ///
-/// let impatient = Retry { attempts_max: 3, ..Retry::default() };
+/// let impatient = Retry { attempts_max: Some(3), ..Retry::default() };
 /// assert_eq!(impatient.time_max, Duration::from_secs(60));
 /// ```
 ///
@@ -21,24 +35,23 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "options, made with `..Retry::default()`")]
 pub struct Retry {
-    /// At most so many attempts; at least one is made. No limit unless set.
-    pub attempts_max: u32,
-    /// No further attempt is begun after so long, and there is no pause that would end later. 60 s
-    /// unless set.
+    /// The largest number of attempts; at least one is made. No limit by default.
+    pub attempts_max: Option<u32>,
+    /// The time after which no further attempt starts. A pause that would end later is not made.
+    /// 60 s by default.
     pub time_max: Duration,
-    /// The limit of the first pause. 2 ms unless set.
+    /// The limit of the first pause. 2 ms by default.
     pub pause_min: Duration,
-    /// The limit that pauses grow to. 500 ms unless set.
+    /// The largest limit of a pause. 500 ms by default.
     pub pause_max: Duration,
-    /// What the pauses are drawn with, so that a run can be repeated; without it each transaction
-    /// of each process draws with another.
+    /// The seed of the pauses: the same seed gives the same pauses. Random by default.
     pub seed: Option<u64>,
 }
 
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            attempts_max: u32::MAX,
+            attempts_max: None,
             time_max: Duration::from_secs(60),
             pause_min: Duration::from_millis(2),
             pause_max: Duration::from_millis(500),
@@ -47,29 +60,92 @@ impl Default for Retry {
     }
 }
 
-/// The pauses of one transaction.
-#[derive(Debug)]
-pub(super) struct Pauses {
-    /// Most transactions never pause.
-    generator: Option<fastrand::Rng>,
-    seed: Option<u64>,
-    limit: Duration,
-    limit_max: Duration,
+impl Retry {
+    /// The pauses of one transaction.
+    pub(super) fn backoff(&self) -> Backoff {
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        Backoff::new(self.pause_min, self.pause_max).jitter(Jitter::Full, seed)
+    }
 }
 
-impl Pauses {
-    pub(super) const fn new(retry: &Retry) -> Self {
-        let Retry { seed, pause_min: limit, pause_max: limit_max, .. } = *retry;
-        Self { generator: None, seed, limit, limit_max }
+impl Run<'_> {
+    /// Returns when the next attempt may start after a failed one, or the error if there is none.
+    pub(super) async fn retry_after_failure<E>(&mut self, error: Error) -> Result<(), StmError<E>> {
+        if self.is_spent() || !is_worth_a_retry(&error) || self.pause().await.is_none() {
+            return Err(StmError::Backend(error));
+        }
+        Ok(())
     }
 
-    /// How long to pause before the next attempt.
-    pub(super) fn next(&mut self) -> Duration {
-        let generator = self.generator.get_or_insert_with(|| {
-            self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
-        });
-        let pause = self.limit.mul_f64(generator.f64());
-        self.limit = self.limit_max.min(self.limit.saturating_mul(2));
-        pause
+    /// Returns when the next attempt may start after a conflict, or the error if there is none.
+    pub(super) async fn retry_after_conflict<E>(
+        &mut self,
+        conflicts: Vec<Conflict>,
+        found: Snapshot,
+    ) -> Result<(), StmError<E>> {
+        transaction::conflicted(self.attempts, &conflicts);
+        if self.is_spent() || !self.wait_after_conflict(&conflicts, found).await {
+            let (attempts, elapsed) = (self.attempts, self.started.elapsed());
+            return Err(StmError::RetriesExhausted { attempts, elapsed, conflicts });
+        }
+        self.conflicts.extend(conflicts);
+        Ok(())
     }
+
+    /// Waits in the conflict queues, or pauses. Returns whether there is time for another attempt.
+    async fn wait_after_conflict(&mut self, conflicts: &[Conflict], found: Snapshot) -> bool {
+        if conflicts.iter().any(|conflict| !self.held.contains(&conflict.key)) {
+            self.phase = Phase::Admitted;
+            let keys = conflicts.iter().map(|conflict| conflict.key.clone()).collect();
+            self.enter_queues(keys, Some(found)).await;
+            return Instant::now() < self.deadline;
+        }
+        let pause = match self.phase {
+            // What the attempt started with was older than the wait; `found` is current.
+            Phase::Admitted | Phase::AdmittedAfterYield => Some(Duration::ZERO),
+            Phase::Optimistic | Phase::Contended => self.pause().await,
+        };
+        self.phase = Phase::Contended;
+        self.start = pause.filter(|pause| *pause < SNAPSHOT_REUSED_WITHIN).map(|_| found);
+        pause.is_some()
+    }
+
+    /// Waits until it holds the queues of `keys` and of those that it holds already, or until the
+    /// deadline. The next attempt starts with the newest post-image of these queues, if that is
+    /// newer than what the transaction itself has read.
+    pub(super) async fn enter_queues(&mut self, keys: Vec<Bytes>, read: Option<Snapshot>) {
+        // All are released and then locked in key order: see the module `conflict_queue`.
+        let keys = self.held.keys().cloned().chain(keys).collect();
+        self.held = HeldQueues::default();
+        self.start = read;
+        let queues = self.stm.client.conflict_queues();
+        if let Ok(held) = timeout_at(self.deadline, queues.hold(keys)).await {
+            self.held = held;
+            if let Some(read) = &mut self.start {
+                self.held.replace_if_newer(read);
+            }
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        let attempts_max = self.stm.retry.attempts_max;
+        attempts_max.is_some_and(|max| self.attempts >= max) || Instant::now() >= self.deadline
+    }
+
+    /// Pauses and returns for how long; `None`, without a pause, if it would end after the
+    /// deadline.
+    async fn pause(&mut self) -> Option<Duration> {
+        let pause = self.backoff.next();
+        if pause >= self.deadline.saturating_duration_since(Instant::now()) {
+            return None;
+        }
+        sleep(pause).await;
+        Some(pause)
+    }
+}
+
+/// Whether another attempt may not meet the same error.
+const fn is_worth_a_retry(error: &Error) -> bool {
+    // The snapshot was compacted, or the member is stale: the next attempt has a newer snapshot.
+    matches!(error, Error::Compacted { .. } | Error::FutureRevision { .. }) || error.is_retryable()
 }

@@ -1,63 +1,86 @@
-//! Attempt after attempt, until one commits or the budget is spent.
+//! Runs a transaction: attempt after attempt, until one commits or the budget is spent.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use super::marker::Resolved;
-use super::retry::Pauses;
-use super::transaction::{Known, Transaction};
-use super::turns::Turn;
-use super::{Again, Committed, Conflict, Isolation, Receipt, Slot, Stm, StmError};
-use crate::backend::KvBackend;
-use crate::error::{Error, Outcome, Result};
+use super::conflict_queue::HeldQueues;
+use super::idempotency_key::{IdempotencyKey, Resolution};
+use super::read_set::Snapshot;
+use super::transaction::{SnapshotRevision, Transaction};
+use super::{CommitInfo, Committed, Conflict, Isolation, Stm, StmError};
+use crate::backoff::Backoff;
+use crate::error::{Error, LossReason, Outcome, Result};
 use crate::kv::Revision;
-use crate::loss::LossReason;
 use crate::session::SessionState;
 use crate::telemetry::transaction;
 
-/// What was known before a longer pause is not worth knowing after it.
-const STALE_AFTER: Duration = Duration::from_millis(20);
-
-/// Longer than any transaction takes, and short enough for the clock.
+/// Caps `Retry::time_max` so that the clock can represent the deadline: about 30 years.
 const TIME_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// What is known between attempts.
-struct Progress {
-    began: Instant,
-    attempts: u32,
-    conflicts: Vec<Conflict>,
-    pauses: Pauses,
-    turn: Turn,
-    /// Whether nothing has been tried under this turn yet.
-    turn_is_new: bool,
-    /// Whether this attempt has let others go first.
-    queued: bool,
-    known: Option<Known>,
-    slot: Option<Slot>,
+/// How an attempt has ended.
+enum AttemptOutcome {
+    /// The writes were applied, or there were none to apply.
+    Committed { revision: Revision, resolved: bool },
+    /// Keys have changed since they were read. The next attempt can start with `found`.
+    Conflict { conflicts: Vec<Conflict>, found: Snapshot },
+    /// The keys `contended` have conflict queues that this transaction does not hold. Nothing was
+    /// sent.
+    Queued { contended: Vec<Bytes>, read: Option<Snapshot> },
+    /// The session of the idempotency keys is lost. Nothing was written.
+    SessionLost(LossReason),
+    /// The backend failed, and nothing was written.
+    Failed(Error),
+    /// The backend failed, and the writes may have been applied.
+    Unknown(Error),
 }
 
-/// A commit that was applied.
-struct Applied {
-    revision: Revision,
-    resolved: bool,
+/// Where the next attempt stands between optimism and the conflict queues.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Phase {
+    /// Without conflicts so far.
+    Optimistic,
+    /// Conflicted, and holds the queues of those keys now. No attempt was made since.
+    Admitted,
+    /// Waited in the queues of other transactions before it sent its commit. It does so once, so
+    /// that it does not wait again and again without an attempt.
+    AdmittedAfterYield,
+    /// Conflicted although it held the queues: another client writes to the same keys.
+    Contended,
+}
+
+/// One transaction, between its attempts.
+pub(super) struct Run<'a> {
+    pub(super) stm: &'a Stm,
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+    pub(super) attempts: u32,
+    /// The conflicts of all attempts so far.
+    pub(super) conflicts: Vec<Conflict>,
+    pub(super) phase: Phase,
+    pub(super) held: HeldQueues<'a>,
+    /// What the next attempt starts with.
+    pub(super) start: Option<Snapshot>,
+    pub(super) backoff: Backoff,
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 impl Stm {
     /// Runs a transaction: calls `closure` until an attempt commits.
     ///
-    /// The closure must be fit to be called several times, and must not do with the world what it
-    /// cannot take back. If it fails, nothing was written, and its error comes back as it is. Its
-    /// error type takes an [`Error`], so that reads can be followed by `?`; what the closure makes
-    /// of an error of a read does not matter: that attempt will not commit.
+    /// The closure may be called several times, so it must have no irreversible side effects: send
+    /// the e-mail after the commit. If it returns an error, nothing is written, and the error is
+    /// returned as [`StmError::Aborted`]. The error type is made from [`Error`], so that `?` can
+    /// follow a read. After a failed read the attempt does not commit, whatever the closure
+    /// returns.
     ///
-    /// To stop it, drop the future. It can be spawned if the closure owns what it uses, and that
-    /// can be sent:
+    /// To cancel the transaction, drop the future. The future can be spawned if the closure owns
+    /// what it uses, and all of that is `Send`:
     ///
     /// ```
-    /// # use coord_core::{Error, Stm};
+    /// # use coord_core::Stm;
     /// # fn spawn<T: Send>(_: T) {}
     /// # fn example(stm: Stm) {
     /// let key = String::from("jobs");
@@ -67,11 +90,12 @@ impl Stm {
     /// # }
     /// ```
     ///
-    /// With a reference in it, even a `&'static str`, today's compiler refuses: "implementation of
-    /// `Send` is not general enough". Own the string, or make the reference inside the closure.
+    /// If the closure has a reference in it, even a `&'static str`, the compiler rejects that with
+    /// "implementation of `Send` is not general enough". Move an owned value into the closure, or
+    /// create the reference inside it.
     ///
     /// ```compile_fail
-    /// # use coord_core::{Error, Stm};
+    /// # use coord_core::Stm;
     /// # fn spawn<T: Send>(_: T) {}
     /// # fn example(stm: Stm) {
     /// let key = "jobs";
@@ -82,23 +106,23 @@ impl Stm {
     /// ```
     ///
     /// # Errors
-    /// `GivenUp` with the closure's error, `Exhausted`, `Lost`, `Backend`: nothing was written.
-    /// `OutcomeUnknown`: perhaps. `Backend(TooManyOps)` tells how many keys were read or written
-    /// and how many can be; nothing was sent then.
+    /// `Aborted` with the error of the closure, `RetriesExhausted`, `Lost`, `Backend`: nothing was
+    /// written. `OutcomeUnknown`: the writes may have been applied. `Backend(TooManyOps)` has the
+    /// number of operations and the limit; no commit was sent.
     ///
     /// # Cancel safety
-    /// If the future is dropped while a commit is under way, its outcome is unknown; else nothing
-    /// was written.
+    /// If the future is dropped during a commit, it is unknown whether the writes were applied.
+    /// Otherwise nothing was written.
     pub async fn run<T, E, F>(&self, closure: F) -> Result<Committed<T>, StmError<E>>
     where
         E: From<Error>,
         F: AsyncFnMut(&mut Transaction) -> Result<T, E>,
     {
-        let result = self.attempts(closure).await;
+        let result = self.run_attempts(closure).await;
         transaction::ended(match &result {
             Ok(_) => "committed",
-            Err(StmError::GivenUp(_)) => "given_up",
-            Err(StmError::Exhausted { .. }) => "exhausted",
+            Err(StmError::Aborted(_)) => "given_up",
+            Err(StmError::RetriesExhausted { .. }) => "exhausted",
             Err(StmError::OutcomeUnknown(_)) => "outcome_unknown",
             Err(StmError::Lost(_)) => "lost",
             Err(StmError::Backend(_)) => "failed",
@@ -106,280 +130,203 @@ impl Stm {
         result
     }
 
-    async fn attempts<T, E, F>(&self, mut closure: F) -> Result<Committed<T>, StmError<E>>
+    async fn run_attempts<T, E, F>(&self, mut closure: F) -> Result<Committed<T>, StmError<E>>
     where
         E: From<Error>,
         F: AsyncFnMut(&mut Transaction) -> Result<T, E>,
     {
-        let mut progress = self.begin();
+        let mut run = Run::new(self);
         loop {
-            progress.attempts += 1;
-            let again = match self.attempt(&mut progress).await {
-                Ok(mut tx) => {
-                    let returned = closure(&mut tx).await;
-                    if returned.is_err() {
-                        // It writes nothing; but what made it give up must have been so.
-                        tx.writes.clear();
-                    }
-                    match self.commit(&mut progress, tx).await {
-                        Ok(Ok(applied)) => match returned {
-                            Ok(value) => return Ok(self.committed(progress, value, &applied)),
-                            Err(error) => return Err(StmError::GivenUp(error)),
-                        },
-                        Ok(Err(again)) => again,
-                        Err(error) => return Err(StmError::OutcomeUnknown(error)),
-                    }
+            let mut tx = match run.start_attempt().await {
+                Ok(tx) => tx,
+                Err(error) => {
+                    run.retry_after_failure(error).await?;
+                    continue;
                 }
-                Err(error) => Again::Failed(error),
             };
-            self.prepare_next(&mut progress, again).await?;
+            let returned = closure(&mut tx).await;
+            if returned.is_err() {
+                // An aborted attempt writes nothing, but its reads are validated like any other's.
+                tx.write_set.clear();
+            }
+            match run.commit(tx).await {
+                AttemptOutcome::Committed { revision, resolved } => {
+                    let info = run.into_info(revision, resolved);
+                    return match returned {
+                        Ok(value) => Ok(Committed { value, info }),
+                        Err(error) => Err(StmError::Aborted(error)),
+                    };
+                }
+                AttemptOutcome::Conflict { conflicts, found } => {
+                    run.retry_after_conflict(conflicts, found).await?;
+                }
+                AttemptOutcome::Queued { contended, read } => {
+                    run.phase = Phase::AdmittedAfterYield;
+                    // Nothing was sent, so the attempt does not count.
+                    run.attempts -= 1;
+                    run.enter_queues(contended, read).await;
+                }
+                AttemptOutcome::SessionLost(reason) => return Err(StmError::Lost(reason)),
+                AttemptOutcome::Failed(error) => run.retry_after_failure(error).await?,
+                AttemptOutcome::Unknown(error) => return Err(StmError::OutcomeUnknown(error)),
+            }
         }
     }
+}
 
-    fn begin(&self) -> Progress {
-        Progress {
-            began: Instant::now(),
+impl<'a> Run<'a> {
+    fn new(stm: &'a Stm) -> Self {
+        let started = Instant::now();
+        Self {
+            stm,
+            started,
+            deadline: started + stm.retry.time_max.min(TIME_MAX),
             attempts: 0,
             conflicts: Vec::new(),
-            pauses: Pauses::new(&self.retry),
-            turn: Turn::default(),
-            turn_is_new: false,
-            queued: false,
-            known: None,
-            slot: None,
+            phase: Phase::Optimistic,
+            held: HeldQueues::default(),
+            start: None,
+            backoff: stm.retry.backoff(),
+            idempotency_key: None,
         }
     }
 
-    /// Begins an attempt, with what is known before it.
-    async fn attempt(&self, progress: &mut Progress) -> Result<Transaction> {
-        let (known, fresh) = (progress.known.take(), progress.attempts > 1);
-        let mut tx = Transaction::new(Arc::clone(&self.backend), self.isolation, known, fresh);
-        if tx.knows_nothing() && !self.prefetch.is_empty() {
-            tx.prefetch(&self.prefetch).await?;
+    async fn start_attempt(&mut self) -> Result<Transaction> {
+        self.attempts += 1;
+        let Stm { client, isolation, prefetch, .. } = self.stm;
+        let start = self.start.take();
+        let prefetches = start.is_none() && !prefetch.is_empty();
+        let backend = Arc::clone(client.backend());
+        let mut tx = Transaction::new(backend, *isolation, self.attempts, start);
+        if prefetches {
+            tx.prefetch(prefetch).await?;
         }
         Ok(tx)
     }
 
-    /// Commits an attempt. The outer error is that nobody knows.
-    async fn commit(
-        &self,
-        progress: &mut Progress,
-        mut tx: Transaction,
-    ) -> Result<Result<Applied, Again>> {
-        if let Err(error) = tx.prepare(self.markers.is_some()).await {
-            return Ok(Err(Again::Failed(error)));
+    /// Commits an attempt, if it needs a commit and can have one.
+    async fn commit(&mut self, mut tx: Transaction) -> AttemptOutcome {
+        if let Some(error) = tx.failure.take() {
+            return AttemptOutcome::Failed(error);
         }
-        if tx.is_settled() {
-            return Ok(Ok(Applied { revision: tx.read_at, resolved: false }));
+        if tx.is_complete() {
+            let revision = tx.snapshot.current().or(tx.newest_read).unwrap_or_default();
+            return AttemptOutcome::Committed { revision, resolved: false };
         }
-        if let Some(newer) = tx.newer.take() {
-            return Ok(Err(self.conflicted(progress, &tx, newer)));
+        if let SnapshotRevision::Stale { newer, .. } = &mut tx.snapshot {
+            let found = std::mem::take(newer);
+            return self.conflict(&tx, found);
         }
-        if let Some(again) = self.queue_up(progress, &mut tx) {
-            return Ok(Err(again));
+        if let Err(error) = tx.prepare_commit(self.stm.idempotency_keys.is_some()).await {
+            return AttemptOutcome::Failed(error);
         }
-        if !tx.writes.is_empty()
-            && let Some(markers) = &self.markers
+        let contended = self.contended_keys(&tx);
+        if !contended.is_empty() {
+            return AttemptOutcome::Queued { contended, read: tx.take_read_set() };
+        }
+        if let Err(reason) = self.assign_idempotency_key(&tx) {
+            return AttemptOutcome::SessionLost(reason);
+        }
+        self.send_commit(&tx).await
+    }
+
+    /// The keys of the attempt whose queues other transactions hold. A commit would overtake those
+    /// transactions and make the first of them conflict.
+    fn contended_keys(&self, tx: &Transaction) -> Vec<Bytes> {
+        if matches!(self.phase, Phase::AdmittedAfterYield)
+            || self.stm.isolation == Isolation::ReadCommitted
         {
-            if let SessionState::Lost(reason) = markers.session().state() {
-                markers.session().note_loss(reason, &markers.prefix());
-                return Ok(Err(Again::Lost(reason)));
-            }
-            progress.slot.get_or_insert_with(|| markers.take());
+            return Vec::new();
         }
-        let mut slot = progress.slot.as_mut().filter(|_| !tx.writes.is_empty());
-        let next = progress.turn.next();
-        let for_next = tx.wanted_by(&next);
-        let commit = tx.commit(slot.as_deref_mut(), &for_next);
-        match self.backend.txn(commit).await {
-            Ok(answer) if answer.succeeded => {
-                let revision = answer.header.revision;
-                if let Some(slot) = slot {
-                    slot.committed(revision);
+        let keys = tx.read_set.keys().chain(tx.write_set.keys());
+        let keys = keys.filter(|key| !self.held.contains(key));
+        self.stm.client.conflict_queues().contended(keys)
+    }
+
+    /// Takes an idempotency key for an attempt that writes, if the transaction has none.
+    fn assign_idempotency_key(&mut self, tx: &Transaction) -> Result<(), LossReason> {
+        let Some(keys) = &self.stm.idempotency_keys else { return Ok(()) };
+        if tx.write_set.is_empty() {
+            return Ok(());
+        }
+        if let SessionState::Lost(reason) = keys.session().state() {
+            keys.session().note_loss(reason, &keys.prefix());
+            return Err(reason);
+        }
+        self.idempotency_key.get_or_insert_with(|| keys.take());
+        Ok(())
+    }
+
+    async fn send_commit(&mut self, tx: &Transaction) -> AttemptOutcome {
+        let writes = !tx.write_set.is_empty();
+        let mut key = self.idempotency_key.as_mut().filter(|_| writes);
+        let request = tx.commit_request(key.as_deref_mut());
+        match self.stm.client.backend().txn(request).await {
+            Ok(response) if response.succeeded => {
+                let revision = response.header.revision;
+                if let Some(key) = key {
+                    key.applied(revision);
                 }
-                tx.hand_on(&next, for_next, &answer);
-                Ok(Ok(Applied { revision, resolved: false }))
+                if !self.held.is_empty() {
+                    self.held.leave(tx.post_image(revision));
+                }
+                AttemptOutcome::Committed { revision, resolved: false }
             }
-            Ok(answer) => {
-                let found = tx.found(answer.header.revision, answer.responses);
-                Ok(Err(self.conflicted(progress, &tx, found)))
-            }
-            Err(error) if tx.writes.is_empty() => Ok(Err(Again::Failed(error))),
+            Ok(response) => self.conflict(tx, tx.found(response)),
+            Err(error) if !writes => AttemptOutcome::Failed(error),
             Err(error) if error.outcome() == Outcome::NotApplied => {
-                if let Some(slot) = slot {
-                    slot.refused();
+                if let Some(key) = key {
+                    key.not_applied();
                 }
-                Ok(Err(self.refused(error, &tx).await))
+                self.rejected(error, tx).await
             }
-            Err(error) => self.resolve(progress, error).await,
+            Err(error) => self.resolve(error).await,
         }
     }
 
-    /// Whether others stand in line for keys of this attempt. To commit now would be to push in,
-    /// and to make whoever is first conflict.
-    fn queue_up(&self, progress: &mut Progress, tx: &mut Transaction) -> Option<Again> {
-        if progress.queued || self.isolation == Isolation::ReadCommitted {
-            return None;
+    fn conflict(&mut self, tx: &Transaction, found: Snapshot) -> AttemptOutcome {
+        let conflicts = tx.conflicts(&found);
+        if conflicts.is_empty() {
+            // The commit can only have failed because another client has deleted the idempotency
+            // key. The next attempt takes another one, and nothing reuses this one.
+            self.idempotency_key = None;
+        } else if let Some(key) = &mut self.idempotency_key {
+            key.not_applied();
         }
-        let keys = tx.reads.keys().chain(tx.writes.keys());
-        let contended = progress.turn.missing(&self.backend, keys);
-        if contended.is_empty() {
-            return None;
-        }
-        progress.queued = true;
-        // Nothing was sent, so it does not count.
-        progress.attempts -= 1;
-        let read = tx.reads.keys().cloned().collect();
-        Some(Again::Queue { contended, read, known: tx.seen_so_far() })
+        AttemptOutcome::Conflict { conflicts, found }
     }
 
-    fn conflicted(&self, progress: &mut Progress, tx: &Transaction, known: Known) -> Again {
-        progress.queued = false;
-        let conflicts = tx.conflicts(&known);
-        if let Some(slot) = &mut progress.slot {
-            slot.refused();
-            if conflicts.is_empty() {
-                // It can only have been the marker, which somebody has deleted. Have another.
-                slot.discard();
-                progress.slot = None;
-            }
-        }
-        Again::Conflicts(conflicts, known)
-    }
-
-    /// Why a commit was refused: perhaps because the lease of the idempotency keys is gone.
-    async fn refused(&self, error: Error, tx: &Transaction) -> Again {
-        let (Error::LeaseNotFound { .. }, Some(markers)) = (&error, &self.markers) else {
-            return Again::Failed(error);
+    /// Why a commit was rejected: perhaps because the lease of the idempotency keys has ended.
+    async fn rejected(&self, error: Error, tx: &Transaction) -> AttemptOutcome {
+        let (Error::LeaseNotFound { .. }, Some(keys)) = (&error, &self.stm.idempotency_keys) else {
+            return AttemptOutcome::Failed(error);
         };
-        let session = markers.session();
+        let session = keys.session();
         let reason = match session.why_lost().await {
-            // The lease could not be asked for, and there is no other.
-            None if tx.puts_on_other_lease_than(session.lease_id()) => {
-                return Again::Failed(error);
+            // The state of the lease is unknown, and the error may be about another lease.
+            None if tx.uses_lease_other_than(session.lease_id()) => {
+                return AttemptOutcome::Failed(error);
             }
             reason => reason.unwrap_or(LossReason::Revoked),
         };
-        session.note_loss(reason, &markers.prefix());
-        Again::Lost(reason)
+        session.note_loss(reason, &keys.prefix());
+        AttemptOutcome::SessionLost(reason)
     }
 
-    /// Finds out what became of a commit whose answer was lost.
-    async fn resolve(
-        &self,
-        progress: &mut Progress,
-        error: Error,
-    ) -> Result<Result<Applied, Again>> {
-        let Some(slot) = &mut progress.slot else { return Err(error) };
-        match timeout(self.retry.time_max, slot.resolve(&*self.backend)).await {
-            Ok(Ok(Resolved::Applied(revision))) => Ok(Ok(Applied { revision, resolved: true })),
-            Ok(Ok(Resolved::NotApplied)) => Ok(Err(Again::Failed(error))),
-            Ok(Ok(Resolved::Unknown) | Err(_)) | Err(_) => Err(error),
-        }
-    }
-
-    fn committed<T>(&self, progress: Progress, value: T, applied: &Applied) -> Committed<T> {
-        let receipt = Receipt {
-            revision: applied.revision,
-            attempts: progress.attempts,
-            conflicts: progress.conflicts,
-            resolved: applied.resolved,
-        };
-        if let Some(hooks) = &self.hooks {
-            hooks.committed(&receipt);
-        }
-        Committed { value, receipt }
-    }
-
-    /// Waits until another attempt is worth making, if there may be another.
-    async fn prepare_next<E>(
-        &self,
-        progress: &mut Progress,
-        again: Again,
-    ) -> Result<(), StmError<E>> {
-        let deadline = progress.began + self.retry.time_max.min(TIME_MAX);
-        let spent = progress.attempts >= self.retry.attempts_max || Instant::now() >= deadline;
-        let (conflicts, known) = match again {
-            Again::Lost(reason) => return Err(StmError::Lost(reason)),
-            Again::Failed(error) if spent || !is_worth_another(&error) => {
-                return Err(StmError::Backend(error));
+    /// Resolves a commit without a response by its idempotency key.
+    async fn resolve(&mut self, error: Error) -> AttemptOutcome {
+        let Some(key) = &mut self.idempotency_key else { return AttemptOutcome::Unknown(error) };
+        let resolution = key.resolve(&**self.stm.client.backend());
+        match timeout(self.stm.retry.time_max, resolution).await {
+            Ok(Ok(Resolution::Applied(revision))) => {
+                AttemptOutcome::Committed { revision, resolved: true }
             }
-            Again::Failed(error) => {
-                let paused = progress.pause(deadline).await;
-                return paused.map(drop).ok_or(StmError::Backend(error));
-            }
-            Again::Queue { contended, read, known } => {
-                progress.take_turn(&self.backend, contended, read, known, deadline).await;
-                return Ok(());
-            }
-            Again::Conflicts(conflicts, known) => (conflicts, known),
-        };
-        transaction::conflicted(progress.attempts, &conflicts);
-        if let Some(hooks) = &self.hooks {
-            hooks.conflicted(progress.attempts, &conflicts);
-        }
-        if spent {
-            return Err(exhausted(progress, conflicts));
-        }
-        let keys = || conflicts.iter().map(|conflict| &conflict.key);
-        if progress.turn.covers(keys()) && std::mem::take(&mut progress.turn_is_new) {
-            // What was known when the turn began was too old; this is not.
-            progress.known = Some(known);
-        } else if progress.turn.covers(keys()) {
-            let Some(pause) = progress.pause(deadline).await else {
-                return Err(exhausted(progress, conflicts));
-            };
-            progress.known = (pause < STALE_AFTER).then_some(known);
-        } else {
-            let (keys, wanted) = (keys().cloned().collect(), known.keys.keys().cloned().collect());
-            progress.take_turn(&self.backend, keys, wanted, Some(known), deadline).await;
-            if Instant::now() >= deadline {
-                return Err(exhausted(progress, conflicts));
-            }
-        }
-        progress.conflicts.extend(conflicts);
-        Ok(())
-    }
-}
-
-impl Progress {
-    /// Pauses, and tells for how long; unless there will be no time for another attempt then.
-    async fn pause(&mut self, deadline: Instant) -> Option<Duration> {
-        let pause = self.pauses.next();
-        if pause >= deadline.saturating_duration_since(Instant::now()) {
-            return None;
-        }
-        sleep(pause).await;
-        Some(pause)
-    }
-
-    /// Waits for a turn for these keys and those that there is a turn for already. `wanted` is what
-    /// there will be to read then.
-    async fn take_turn(
-        &mut self,
-        backend: &Arc<dyn KvBackend>,
-        mut keys: Vec<Bytes>,
-        wanted: Vec<Bytes>,
-        known: Option<Known>,
-        deadline: Instant,
-    ) {
-        // Whoever holds some and waits for others may be waited for.
-        keys.extend(std::mem::take(&mut self.turn).keys().iter().cloned());
-        if let Ok(turn) = timeout_at(deadline, Turn::wait(backend, keys, wanted)).await {
-            self.known = turn.take_up(known);
-            self.turn = turn;
-            self.turn_is_new = true;
+            Ok(Ok(Resolution::NotApplied)) => AttemptOutcome::Failed(error),
+            Ok(Ok(Resolution::Unknown) | Err(_)) | Err(_) => AttemptOutcome::Unknown(error),
         }
     }
-}
 
-fn exhausted<E>(progress: &Progress, conflicts: Vec<Conflict>) -> StmError<E> {
-    let (attempts, elapsed) = (progress.attempts, progress.began.elapsed());
-    StmError::Exhausted { attempts, elapsed, conflicts }
-}
-
-/// Whether another attempt may not meet the same error.
-fn is_worth_another(error: &Error) -> bool {
-    // The base was compacted, or the member that was asked lags behind: the next base is newer.
-    matches!(error, Error::Compacted { .. } | Error::FutureRevision { .. }) || error.is_retryable()
+    fn into_info(self, revision: Revision, resolved: bool) -> CommitInfo {
+        CommitInfo { revision, attempts: self.attempts, conflicts: self.conflicts, resolved }
+    }
 }

@@ -1,132 +1,155 @@
-//! One attempt of a transaction: what it has read, and what it is going to write.
+//! One attempt of a transaction, as the closure sees it: its reads and its write set.
 //!
-//! Nothing is written before the commit. A read asks, in this order: what this attempt writes, what
-//! it has read, what the last failed commit brought along, the store. At the two strong levels the
-//! closure sees the store as it was at one revision, the *base* of the attempt. The first read of
-//! all takes the newest there is. A later one moves it up to now, if all that was read before is
-//! still so, for that saves the attempt if what it reads next has changed meanwhile; else it reads
-//! as of the base, and whoever only reads is done with that:
+//! Nothing is written before the commit. A read is answered, in this order, from the write set, the
+//! read set, what was prefetched, and the store. Prefetched are the keys of [`Stm::prefetch`], the
+//! response of a failed commit, or a post-image from a conflict queue.
+//!
+//! At the two strong levels all reads of an attempt are as of one *snapshot revision*. The first
+//! read sets it to the current revision. A later read *extends* the snapshot to the current
+//! revision if the whole read set is unchanged, because otherwise the attempt could miss a change
+//! of the key that it reads next. If the read set has changed, the attempt continues to read at the
+//! old snapshot: a read-only attempt still succeeds.
 //!
 //! ```text
-//! get x            asks a majority: x as of 17, which is the base
-//!                                            y is put at 18
-//! get y            asks any member: is x as it was? It is, and y as of 18; the base is 18
-//!                                            y and z are put at 19
-//! get z            y is not as it was. z as of 18; and besides, x, y and z as of 19
-//! put x, get x     its own
-//! commit           nothing to ask: the next attempt begins with x, y and z as of 19
+//! get x           linearizable: x at revision 17, the snapshot revision
+//!                                            another client puts y at 18
+//! get y           serializable, if x is unchanged: it is, so the snapshot is extended: y at 18
+//!                                            another client puts y and z at 19
+//! get z           y has changed: z at 18, and besides x, y and z at 19
+//! put x, get x    answered from the write set
+//! commit          nothing is sent; the next attempt starts with x, y and z at 19
 //! ```
 //!
-//! This is the lazy snapshot algorithm, with old versions for those who only read. Source: Riegel,
+//! This is the lazy snapshot algorithm, with old versions for read-only attempts. Source: Riegel,
 //! Felber, Fetzer: A Lazy Snapshot Algorithm with Eager Validation, DISC 2006.
+//!
+//! [`Stm::prefetch`]: super::Stm::prefetch
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::seen::{Seen, modified};
+use super::read_set::{ReadSet, Snapshot, mod_revision};
 use super::{Isolation, Value};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
-use crate::kv::{IntoBytes, KeyRange, KeyValue, Put, Revision};
+use crate::kv::{IntoBytes, KeyRange, Put, Revision};
 
-/// What a transaction does to a key.
+/// What a transaction writes to a key.
 #[derive(Clone, Debug)]
 pub(super) enum Write {
     Put(Put),
     Delete,
 }
 
-/// What is known of the store before an attempt begins: all of it as of one revision.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    pub(super) revision: Revision,
-    pub(super) keys: BTreeMap<Bytes, Seen>,
-    pub(super) ranges: Vec<(KeyRange, Vec<KeyValue>)>,
+/// The revision of the reads of an attempt.
+#[derive(Clone, Debug)]
+pub(super) enum SnapshotRevision {
+    /// Nothing was read yet. At the weak levels it stays so: their reads share no revision.
+    Unset,
+    /// All reads are as of this revision.
+    At(Revision),
+    /// The snapshot was extended: all reads are as of `at`, and the first read was as of `from`.
+    Extended { from: Revision, at: Revision },
+    /// The read set has changed since `at`. Reads continue as of `at`, but the attempt cannot
+    /// write. The next attempt starts with `newer`, the read set as of a later revision.
+    Stale { at: Revision, newer: Snapshot },
 }
 
 /// One attempt of a transaction, as the closure sees it.
 ///
-/// Reads may fail; hand the error on with `?`. Whatever the closure then returns, the attempt does
-/// not commit.
+/// Return the error of a read with `?`. An attempt with a failed read never commits, whatever its
+/// closure returns.
+#[derive(Debug)]
 pub struct Transaction {
     pub(super) backend: Arc<dyn KvBackend>,
     pub(super) isolation: Isolation,
-    /// Whether this is another attempt: its reads ask a majority although the level may not, for
-    /// what a member that lags behind says would only conflict again.
-    pub(super) fresh: bool,
-    pub(super) known: Known,
-    /// At the strong levels, the revision that all reads are as of.
-    pub(super) base: Option<Revision>,
-    /// The first base, if it has moved.
-    pub(super) began_at: Option<Revision>,
-    pub(super) reads: BTreeMap<Bytes, Seen>,
+    /// The number of this attempt, from 1.
+    pub(super) attempt: u32,
+    pub(super) snapshot: SnapshotRevision,
+    /// The newest revision of a read at the weak levels.
+    pub(super) newest_read: Option<Revision>,
+    /// What the next reads return without a request. At the strong levels it is as of the snapshot
+    /// revision. A key that is read moves to the read set.
+    pub(super) prefetched: Snapshot,
+    pub(super) read_set: ReadSet,
     pub(super) ranges: Vec<KeyRange>,
-    /// The keys that are written unread, as of the first base: compared by the commit, and never
-    /// shown to the closure, for the base may have moved since.
-    pub(super) blind: BTreeMap<Bytes, Seen>,
-    pub(super) writes: BTreeMap<Bytes, Write>,
-    /// The newest revision that anything was read at.
-    pub(super) read_at: Revision,
-    /// What is known since it is known that something which was read has changed.
-    pub(super) newer: Option<Known>,
-    /// Why this attempt cannot commit, if it cannot.
-    pub(super) doom: Option<Error>,
+    /// The keys of blind writes as of the first snapshot revision. Only the commit compares them:
+    /// the snapshot may have been extended since, so the closure must not see them.
+    pub(super) blind_writes: ReadSet,
+    pub(super) write_set: BTreeMap<Bytes, Write>,
+    /// The first error. The attempt cannot commit after it.
+    pub(super) failure: Option<Error>,
+}
+
+impl SnapshotRevision {
+    /// The revision of the next read.
+    pub(super) const fn current(&self) -> Option<Revision> {
+        match self {
+            Self::Unset => None,
+            Self::At(at) | Self::Extended { at, .. } | Self::Stale { at, .. } => Some(*at),
+        }
+    }
+
+    /// The revision of the first read, while the attempt can commit writes.
+    pub(super) const fn first(&self) -> Option<Revision> {
+        match self {
+            Self::Unset | Self::Stale { .. } => None,
+            Self::At(first) | Self::Extended { from: first, .. } => Some(*first),
+        }
+    }
 }
 
 impl Transaction {
+    /// Attempt number `attempt` of a transaction. It starts with `start` instead of reading.
     pub(super) fn new(
         backend: Arc<dyn KvBackend>,
         isolation: Isolation,
-        known: Option<Known>,
-        fresh: bool,
+        attempt: u32,
+        start: Option<Snapshot>,
     ) -> Self {
-        let known = known.unwrap_or_default();
-        let base =
-            (isolation.is_strong() && known.revision != Revision::ZERO).then_some(known.revision);
+        let newest_read = start.as_ref().map(|start| start.revision);
         Self {
             backend,
             isolation,
-            fresh,
-            read_at: known.revision,
-            known,
-            base,
-            began_at: None,
-            reads: BTreeMap::new(),
+            attempt,
+            snapshot: match newest_read {
+                Some(revision) if isolation.is_strong() => SnapshotRevision::At(revision),
+                _ => SnapshotRevision::Unset,
+            },
+            newest_read,
+            prefetched: start.unwrap_or_default(),
+            read_set: ReadSet::new(),
             ranges: Vec::new(),
-            blind: BTreeMap::new(),
-            writes: BTreeMap::new(),
-            newer: None,
-            doom: None,
+            blind_writes: ReadSet::new(),
+            write_set: BTreeMap::new(),
+            failure: None,
         }
     }
 
-    /// The value of a key; `None` if it is not there.
+    /// Reads a key; `None` if it does not exist.
     ///
     /// # Errors
-    /// What the backend answered. The attempt is over; if another can help, there is one.
+    /// The error of the backend. The attempt is over; it is retried if a retry can help.
     ///
     /// # Cancel safety
-    /// Safe: nothing is changed.
+    /// Safe: a read changes nothing.
     pub async fn get(&mut self, key: impl IntoBytes + Send) -> Result<Option<Bytes>> {
         let key = key.into_bytes();
-        if let Some(value) = self.written(&key) {
-            return Ok(value);
+        if self.written(&key).is_none() {
+            self.read(std::slice::from_ref(&key)).await?;
         }
-        self.read(std::slice::from_ref(&key)).await?;
-        Ok(self.seen(&key))
+        Ok(self.value(&key))
     }
 
-    /// The values of some keys, in the order of the keys: one request for all that have not been
-    /// read before.
+    /// Reads several keys. The values are in the order of the keys.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     ///
     /// # Cancel safety
-    /// Safe: nothing is changed.
+    /// Safe: a read changes nothing.
     pub async fn get_many<K: IntoBytes>(
         &mut self,
         keys: impl IntoIterator<Item = K> + Send,
@@ -135,99 +158,86 @@ impl Transaction {
         let unwritten: Vec<_> =
             keys.iter().filter(|key| self.written(key).is_none()).cloned().collect();
         self.read(&unwritten).await?;
-        let value = |key| self.written(key).unwrap_or_else(|| self.seen(key));
-        Ok(keys.iter().map(value).collect())
+        Ok(keys.iter().map(|key| self.value(key)).collect())
     }
 
-    /// The keys of a range with their values, in key order, with what this transaction has written.
+    /// Reads the keys of a range and their values, in key order, with the writes of this
+    /// transaction applied.
     ///
-    /// At the strong levels the transaction commits only if by then no key has come into the range,
-    /// gone from it, or changed in it. Each key of it counts against the backend's limit of
-    /// operations, and so does the range.
+    /// At the strong levels the transaction conflicts if a key in the range is created, deleted or
+    /// changed before the commit. The range, and each key in it, counts against the backend's limit
+    /// of operations.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     ///
     /// # Cancel safety
-    /// Safe: nothing is changed.
+    /// Safe: a read changes nothing.
     pub async fn range(&mut self, keys: impl Into<KeyRange>) -> Result<Vec<(Bytes, Bytes)>> {
         let range = keys.into();
         for kv in self.read_range(&range).await? {
-            // A key that was read before stays as it was read.
-            self.reads.entry(kv.key.clone()).or_insert_with(|| Some(kv.into()));
+            // A key that was read before keeps the value of that read.
+            self.read_set.entry(kv.key.clone()).or_insert_with(|| Some(kv.into()));
         }
-        let read = self.reads.iter().filter(|(key, _)| range.contains(key));
-        let mut found: BTreeMap<_, _> = read
-            .filter_map(|(key, seen)| Some((key.clone(), seen.as_ref()?.value.clone())))
-            .collect();
-        for (key, write) in &self.writes {
-            match write {
-                Write::Put(put) if range.contains(key) && !put.ignore_value => {
-                    found.insert(key.clone(), put.value.clone());
-                }
-                Write::Put(_) => {}
-                Write::Delete => {
-                    found.remove(key);
-                }
-            }
-        }
-        Ok(found.into_iter().collect())
+        let keys = self.read_set.keys().chain(self.write_set.keys());
+        let keys: BTreeSet<_> = keys.filter(|key| range.contains(key)).collect();
+        Ok(keys.into_iter().filter_map(|key| Some((key.clone(), self.value(key)?))).collect())
     }
 
-    /// The revision that last changed the key in the store, whatever this transaction does to it;
-    /// zero if it is not there. This reads the key.
+    /// Reads a key and returns its mod revision in the store, also if this transaction has written
+    /// the key; `None` if it does not exist there.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     ///
     /// # Cancel safety
-    /// Safe: nothing is changed.
-    pub async fn revision_of(&mut self, key: impl IntoBytes + Send) -> Result<Revision> {
+    /// Safe: a read changes nothing.
+    pub async fn revision_of(&mut self, key: impl IntoBytes + Send) -> Result<Option<Revision>> {
         let key = key.into_bytes();
         self.read(std::slice::from_ref(&key)).await?;
-        Ok(self.reads.get(&key).map_or(Revision::ZERO, modified))
+        Ok(self.read_set.get(&key).and_then(mod_revision))
     }
 
-    /// Sets a key, on no lease.
+    /// Sets a key, without a lease.
     pub fn put(&mut self, key: impl IntoBytes, value: impl IntoBytes) {
         self.put_with(Put::new(key, value));
     }
 
-    /// Sets a key, with everything that a [`Put`] can say but `prev_kv`, which has no reader here.
+    /// Sets a key, with all options of a [`Put`] except `prev_kv`, which is ignored.
     ///
-    /// A put that keeps the value, or the lease, keeps what this transaction has put before. If it
-    /// has deleted the key, there is nothing to keep: it fails with `KeyNotFound`.
+    /// A put with `ignore_value` or `ignore_lease` keeps what an earlier put of this transaction
+    /// has set. After a delete in this transaction it fails the attempt with `KeyNotFound`.
     pub fn put_with(&mut self, mut put: Put) {
         put.prev_kv = false;
-        match self.writes.get(&put.key) {
-            Some(Write::Put(before)) => {
+        match self.write_set.get(&put.key) {
+            Some(Write::Put(earlier)) => {
                 if put.ignore_value && put.value.is_empty() {
-                    (put.value, put.ignore_value) = (before.value.clone(), before.ignore_value);
+                    (put.value, put.ignore_value) = (earlier.value.clone(), earlier.ignore_value);
                 }
                 if put.ignore_lease && put.lease.is_none() {
-                    (put.lease, put.ignore_lease) = (before.lease, before.ignore_lease);
+                    (put.lease, put.ignore_lease) = (earlier.lease, earlier.ignore_lease);
                 }
             }
             Some(Write::Delete) if put.ignore_value || put.ignore_lease => {
-                self.doom.get_or_insert(Error::KeyNotFound { key: Some(put.key.clone()) });
+                self.failure.get_or_insert(Error::KeyNotFound { key: Some(put.key.clone()) });
             }
             Some(Write::Delete) | None => {}
         }
-        self.writes.insert(put.key.clone(), Write::Put(put));
+        self.write_set.insert(put.key.clone(), Write::Put(put));
     }
 
     /// Deletes a key.
     pub fn delete(&mut self, key: impl IntoBytes) {
-        self.writes.insert(key.into_bytes(), Write::Delete);
+        self.write_set.insert(key.into_bytes(), Write::Delete);
     }
 
-    /// Deletes the keys of a range: reads it, and deletes each. Returns how many there were.
+    /// Reads a range and deletes each key in it. Returns the number of keys.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     ///
     /// # Cancel safety
-    /// Safe: some of the keys may be marked as deleted in this attempt.
+    /// If the future is dropped, the attempt deletes no key of the range.
     pub async fn delete_range(&mut self, keys: impl Into<KeyRange>) -> Result<usize> {
         let found = self.range(keys.into()).await?;
         for (key, _) in &found {
@@ -236,23 +246,23 @@ impl Transaction {
         Ok(found.len())
     }
 
-    /// The value of a key as a type; `None` if the key is not there.
+    /// Reads a key and decodes its value; `None` if the key does not exist.
     ///
     /// # Errors
-    /// As [`get`](Self::get), and `InvalidValue` if the bytes stand for no such value.
+    /// As [`get`](Self::get), and `InvalidValue` if the bytes are no such value.
     ///
     /// # Cancel safety
-    /// Safe: nothing is changed.
+    /// Safe: a read changes nothing.
     pub async fn get_as<V: Value>(&mut self, key: impl IntoBytes + Send) -> Result<Option<V>> {
         let key = key.into_bytes();
         let decode = |bytes| V::decode(bytes).map_err(|error| invalid(&key, error));
         self.get(&key).await?.map(decode).transpose()
     }
 
-    /// Sets a key to a value of a type, on no lease.
+    /// Encodes a value and sets a key to it, without a lease.
     ///
     /// # Errors
-    /// `InvalidValue` if the value cannot be written. The key is not set.
+    /// `InvalidValue` if the value cannot be encoded. The key is not set.
     pub fn put_as<V: Value>(&mut self, key: impl IntoBytes, value: &V) -> Result<()> {
         let key = key.into_bytes();
         let value = value.encode().map_err(|error| invalid(&key, error))?;
@@ -260,44 +270,30 @@ impl Transaction {
         Ok(())
     }
 
-    /// What the next attempt need not read: all that was read as of one revision. At the weak
-    /// levels the reads have no revision in common.
-    pub(super) fn seen_so_far(&mut self) -> Option<Known> {
-        let revision = self.base?;
-        Some(Known { revision, keys: std::mem::take(&mut self.reads), ranges: Vec::new() })
+    /// The read set as a snapshot that the next attempt can start with. At the weak levels there is
+    /// none.
+    pub(super) fn take_read_set(&mut self) -> Option<Snapshot> {
+        let revision = self.snapshot.current()?;
+        let keys = std::mem::take(&mut self.read_set);
+        Some(Snapshot { revision, keys, ranges: Vec::new() })
     }
 
-    /// Whether nothing was known of the store when the attempt began.
-    pub(super) fn knows_nothing(&self) -> bool {
-        self.known.revision == Revision::ZERO
-    }
-
-    /// What this transaction has made of a key, if anything that a read would see.
+    /// What a read of a key returns because this transaction has written it.
     fn written(&self, key: &Bytes) -> Option<Option<Bytes>> {
-        match self.writes.get(key)? {
+        match self.write_set.get(key)? {
             Write::Put(put) if put.ignore_value => None,
             Write::Put(put) => Some(Some(put.value.clone())),
             Write::Delete => Some(None),
         }
     }
 
-    fn seen(&self, key: &Bytes) -> Option<Bytes> {
-        self.reads.get(key)?.as_ref().map(|stored| stored.value.clone())
+    /// What a read of a key returns, after the key was read if it was not written.
+    fn value(&self, key: &Bytes) -> Option<Bytes> {
+        let read = || self.read_set.get(key)?.as_ref().map(|versioned| versioned.value.clone());
+        self.written(key).unwrap_or_else(read)
     }
 }
 
 fn invalid(key: &Bytes, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidValue { key: key.clone(), source: Arc::new(error) }
-}
-
-impl fmt::Debug for Transaction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction")
-            .field("isolation", &self.isolation)
-            .field("base", &self.base)
-            .field("reads", &self.reads)
-            .field("ranges", &self.ranges)
-            .field("writes", &self.writes)
-            .finish_non_exhaustive()
-    }
 }

@@ -1,11 +1,11 @@
-//! Values with a type.
+//! Typed values of keys.
 
 use std::error::Error as StdError;
 use std::string::FromUtf8Error;
 
 use bytes::Bytes;
 
-/// How a type is written as a value of the store, and read back.
+/// Encodes a type as a value of the store, and decodes it.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -28,19 +28,19 @@ use bytes::Bytes;
 /// assert_eq!(Celsius::decode(Celsius(-7).encode().unwrap()).unwrap().0, -7);
 /// ```
 pub trait Value: Sized {
-    /// Why a value cannot be written, or bytes are no such value.
+    /// Why a value cannot be encoded, or bytes cannot be decoded.
     type Error: StdError + Send + Sync + 'static;
 
-    /// The value as bytes.
+    /// Encodes the value.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If the value cannot be encoded.
     fn encode(&self) -> Result<Bytes, Self::Error>;
 
-    /// The value that the bytes stand for.
+    /// Decodes the value.
     ///
     /// # Errors
-    /// When they stand for none.
+    /// If the bytes are no such value.
     fn decode(bytes: Bytes) -> Result<Self, Self::Error>;
 }
 
@@ -68,7 +68,7 @@ impl Value for String {
     }
 }
 
-/// Any type that serde knows, as JSON.
+/// A type that implements serde's traits, encoded as JSON.
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "a wrapper, to be taken apart")]

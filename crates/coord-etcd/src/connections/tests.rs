@@ -1,140 +1,154 @@
-//! Connections that note who asked, and answer when they are told to.
+//! Tests of the shared connections, over services that answer when the test lets them.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::advance;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
 use super::*;
 
-/// Answers a request with the number of the connection, once its sender is used; with an error if
-/// that is dropped.
-type Fake = BoxCloneSyncService<oneshot::Receiver<()>, usize, BoxError>;
+/// Responds to a request with the number of the connection when the request's sender is used, and
+/// with an error when it is dropped.
+type FakeConnection = BoxCloneSyncService<oneshot::Receiver<()>, usize, BoxError>;
 
-fn fake(number: usize) -> Fake {
-    let answer = move |told: oneshot::Receiver<()>| async move {
-        told.await?;
+fn fake(number: usize) -> FakeConnection {
+    let respond = move |permitted: oneshot::Receiver<()>| async move {
+        permitted.await?;
         Ok(number)
     };
-    BoxCloneSyncService::new(service_fn(answer))
+    BoxCloneSyncService::new(service_fn(respond))
 }
 
-/// What dialling the second gives.
-fn second(there: bool) -> std::future::Ready<Result<Fake, BoxError>> {
-    let dialled = if there { Ok(fake(2)) } else { Err("refused".into()) };
-    std::future::ready(dialled)
+/// Connections that number themselves in the order of their dials, the first included.
+fn connections(max: usize) -> Connections<FakeConnection> {
+    let dialled = AtomicUsize::new(1);
+    let dial = move || std::future::ready(Ok::<_, BoxError>(fake(next(&dialled))));
+    Connections::new(fake(1), max - 1, dial)
 }
 
-/// A request that is made and not answered.
-struct Made {
-    answer: oneshot::Sender<()>,
-    asked: BoxFuture<'static, Result<usize, BoxError>>,
+fn next(dialled: &AtomicUsize) -> usize {
+    dialled.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// So many of them.
-fn under_way(connections: &mut Connections<Fake>, requests: usize) -> Vec<Made> {
-    let make = |_| {
-        let (answer, told) = oneshot::channel();
-        let mut asked = connections.call(told);
-        assert!(asked.as_mut().now_or_never().is_none(), "it is not answered yet");
-        Made { answer, asked }
-    };
-    (0..requests).map(make).collect()
+/// A request without a response.
+struct Pending {
+    permit: oneshot::Sender<()>,
+    response: BoxFuture<'static, Result<usize, BoxError>>,
 }
 
-/// Which connections carried them, in order.
-async fn carriers(made: Vec<Made>) -> Vec<usize> {
+/// Makes requests one after the other. A dial that one of them starts ends before the next.
+async fn requests(connections: &mut Connections<FakeConnection>, count: usize) -> Vec<Pending> {
+    let mut requests = Vec::new();
+    for _ in 0..count {
+        let (permit, permitted) = oneshot::channel();
+        let mut response = connections.call(permitted);
+        assert!(response.as_mut().now_or_never().is_none(), "it has no response yet");
+        requests.push(Pending { permit, response });
+        yield_now().await;
+    }
+    requests
+}
+
+/// The numbers of the connections that carried the requests.
+async fn carriers(requests: Vec<Pending>) -> Vec<usize> {
     let mut carriers = Vec::new();
-    for Made { answer, asked } in made {
-        answer.send(()).expect("somebody waits for it");
-        carriers.push(asked.await.expect("it is answered"));
+    for Pending { permit, response } in requests {
+        permit.send(()).expect("the request waits");
+        carriers.push(response.await.expect("there is a response"));
     }
     carriers
 }
 
-#[tokio::test]
-async fn few_requests_take_the_first_and_what_exceeds_them_the_lesser_used() {
-    let mut connections = Connections::new(fake(1), || second(true));
-    let made = under_way(&mut connections, FEW);
-    assert!(
-        matches!(*connections.shared.second.lock().unwrap(), Second::Wanting(None)),
-        "nor dialled"
-    );
-    let more = under_way(&mut connections, FEW + 2);
-    assert_eq!(carriers(made).await, [1; FEW]);
-    assert_eq!(carriers(more).await, [2, 2, 2, 2, 1, 2]);
-    let few = under_way(&mut connections, FEW);
-    assert_eq!(carriers(few).await, [1; FEW], "all had been answered");
+fn is_dialing(connections: &Connections<FakeConnection>) -> bool {
+    !connections.shared.further().dialing.is_empty()
 }
 
 #[tokio::test]
-async fn request_that_is_dropped_is_not_under_way() {
-    let mut connections = Connections::new(fake(1), || second(true));
-    drop(under_way(&mut connections, FEW));
-    let made = under_way(&mut connections, FEW);
-    assert_eq!(carriers(made).await, [1; FEW]);
+async fn busy_connection_shares_with_the_second() {
+    let mut connections = connections(2);
+    let few = requests(&mut connections, BUSY_REQUESTS).await;
+    assert!(!is_dialing(&connections), "four requests need one connection");
+    let more = requests(&mut connections, BUSY_REQUESTS + 3).await;
+    assert_eq!(carriers(few).await, [1; BUSY_REQUESTS]);
+    assert_eq!(carriers(more).await, [1, 2, 2, 2, 2, 2, 1]);
+    let few = requests(&mut connections, BUSY_REQUESTS).await;
+    assert_eq!(carriers(few).await, [1; BUSY_REQUESTS], "the earlier requests have ended");
 }
 
 #[tokio::test]
-async fn nobody_waits_for_the_second_and_whoever_comes_by_helps_it_along() {
-    let slow = || {
-        let mut steps = 2;
-        std::future::poll_fn(move |_| {
-            if steps == 0 {
-                return Poll::Ready(Ok::<_, BoxError>(fake(2)));
-            }
-            steps -= 1;
-            Poll::Pending
-        })
+async fn further_connections_are_dialled_up_to_the_limit() {
+    let mut connections = connections(3);
+    let pending = requests(&mut connections, 4 * BUSY_REQUESTS).await;
+    let expected = [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 1];
+    assert_eq!(carriers(pending).await, expected);
+    assert_eq!(connections.shared.further().open.len(), 2);
+}
+
+#[tokio::test]
+async fn dropped_request_is_not_in_flight() {
+    let mut connections = connections(2);
+    drop(requests(&mut connections, BUSY_REQUESTS).await);
+    let few = requests(&mut connections, BUSY_REQUESTS).await;
+    assert_eq!(carriers(few).await, [1; BUSY_REQUESTS]);
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_a_dial() {
+    let (answer, dialled) = oneshot::channel::<()>();
+    let dialled = dialled.shared();
+    let dial = move || dialled.clone().map(|_| Ok::<_, BoxError>(fake(2)));
+    let mut connections = Connections::new(fake(1), 1, dial);
+    let before = requests(&mut connections, 2 * BUSY_REQUESTS).await;
+    assert!(is_dialing(&connections));
+    answer.send(()).expect("the dial waits");
+    yield_now().await;
+    let after = requests(&mut connections, 1).await;
+    assert_eq!(carriers(before).await, [1; 2 * BUSY_REQUESTS]);
+    assert_eq!(carriers(after).await, [2]);
+}
+
+/// The second connection was dialled once, and never again after it could not be dialled.
+#[tokio::test(start_paused = true)]
+async fn failed_dial_is_repeated_after_ten_seconds() {
+    let (is_up, dials) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (up, counted) = (Arc::clone(&is_up), Arc::clone(&dials));
+    let dial = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let dialled = if up.load(Ordering::Relaxed) { Ok(fake(2)) } else { Err("refused") };
+        std::future::ready(dialled)
     };
-    let mut connections = Connections::new(fake(1), slow);
-    let made = under_way(&mut connections, FEW + 3);
-    assert_eq!(carriers(made).await, [1, 1, 1, 1, 1, 1, 2]);
-}
-
-#[tokio::test]
-async fn second_that_cannot_be_had_is_done_without() {
-    let mut connections = Connections::new(fake(1), || second(false));
-    for _ in 0..2 {
-        let made = under_way(&mut connections, 3 * FEW);
-        assert_eq!(carriers(made).await, [1; 3 * FEW]);
-    }
-}
-
-/// Who could not be reached in one moment, or had been dialled too slowly for want of anybody who
-/// came by, was never dialled again.
-#[tokio::test(start_paused = true)]
-async fn second_that_could_not_be_had_is_dialled_again_after_a_while() {
-    let there = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&there);
-    let mut connections = Connections::new(fake(1), move || second(asked.load(Ordering::Relaxed)));
-    let made = under_way(&mut connections, FEW + 1);
-    there.store(true, Ordering::Relaxed);
-    let more = under_way(&mut connections, 1);
-    advance(PAUSE).await;
-    let late = under_way(&mut connections, 1);
-    assert_eq!(carriers(made).await, [1; FEW + 1]);
-    assert_eq!((carriers(more).await, carriers(late).await), (vec![1], vec![2]));
-}
-
-/// A connection that breaks is dialled again by tonic, time after time and with each request that
-/// is meant for it, while the first is there.
-#[tokio::test(start_paused = true)]
-async fn second_that_broke_is_done_without_for_a_while() {
-    let mut connections = Connections::new(fake(1), || second(true));
-    let made = under_way(&mut connections, FEW);
-    for Made { answer, asked } in under_way(&mut connections, 2) {
-        drop(answer);
-        asked.await.expect_err("it breaks");
-    }
-    let more = under_way(&mut connections, 2);
-    advance(PAUSE - Duration::from_millis(1)).await;
-    let late = under_way(&mut connections, 1);
+    let mut connections = Connections::new(fake(1), 1, dial);
+    let down = requests(&mut connections, 3 * BUSY_REQUESTS).await;
+    assert_eq!(dials.load(Ordering::Relaxed), 1, "no dial for each request");
+    is_up.store(true, Ordering::Relaxed);
+    advance(REDIAL_AFTER - Duration::from_millis(1)).await;
+    let early = requests(&mut connections, 2).await;
     advance(Duration::from_millis(1)).await;
-    let again = under_way(&mut connections, 1);
-    assert_eq!((carriers(made).await, carriers(more).await), (vec![1; FEW], vec![1, 1]));
-    assert_eq!((carriers(late).await, carriers(again).await), (vec![1], vec![2]));
+    let late = requests(&mut connections, 2).await;
+    assert_eq!(carriers(down).await, [1; 3 * BUSY_REQUESTS]);
+    assert_eq!(carriers(early).await, [1, 1]);
+    assert_eq!(carriers(late).await, [1, 2], "the first of them starts the dial");
+}
+
+/// tonic redials a broken connection for each request that it is given, while another is open.
+#[tokio::test(start_paused = true)]
+async fn broken_connection_is_not_used_for_ten_seconds() {
+    let mut connections = connections(2);
+    let busy = requests(&mut connections, BUSY_REQUESTS + 1).await;
+    for Pending { permit, response } in requests(&mut connections, 2).await {
+        drop(permit);
+        response.await.expect_err("the second connection breaks");
+    }
+    let without = requests(&mut connections, 2).await;
+    advance(REDIAL_AFTER - Duration::from_millis(1)).await;
+    let early = requests(&mut connections, 1).await;
+    advance(Duration::from_millis(1)).await;
+    let late = requests(&mut connections, 2).await;
+    assert_eq!(carriers(busy).await, [1; BUSY_REQUESTS + 1]);
+    assert_eq!((carriers(without).await, carriers(early).await), (vec![1, 1], vec![1]));
+    assert_eq!(carriers(late).await, [1, 3], "the first of them starts the dial");
 }

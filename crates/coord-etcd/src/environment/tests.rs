@@ -1,4 +1,4 @@
-//! Settings from variables and flags.
+//! Tests of settings from variables and flags.
 
 use super::*;
 
@@ -11,23 +11,23 @@ fn of(variables: &[(&str, &str)]) -> Settings {
     })
 }
 
-/// What the builder of these settings is refused for.
+/// The error of a builder for these settings.
 fn refused(settings: &Settings) -> String {
     settings.builder().map(drop).expect_err("a setting is wrong").to_string()
 }
 
 #[test]
-fn variables_that_are_unset_leave_the_defaults() {
+fn unset_variables_leave_the_defaults() {
     let settings = of(&[("ETCDCTL_CACERT", ""), ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false")]);
     assert_eq!(settings.endpoints().expect("the default"), ["127.0.0.1:2379"]);
     assert_eq!(settings.dial_timeout().expect("none"), None);
     assert_eq!(settings.login().expect("none"), None);
-    let options = settings.builder().expect("all is well").options;
+    let options = settings.builder().expect("the settings are valid").options;
     assert!(options.tls.is_none() && options.login.is_none(), "{options:?}");
 }
 
 #[test]
-fn variables_that_are_set_reach_the_builder() {
+fn set_variables_reach_the_builder() {
     let folder = std::env::temp_dir().join(format!("coord-environment-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join("ca.pem");
@@ -38,14 +38,14 @@ fn variables_that_are_set_reach_the_builder() {
         ("ETCDCTL_CACERT", file.to_str().expect("UTF-8")),
         ("ETCDCTL_DIAL_TIMEOUT", "1m30s"),
     ]);
-    let options = settings.builder().expect("all is well").options;
+    let options = settings.builder().expect("the settings are valid").options;
     std::fs::remove_dir_all(&folder).expect("it is there");
     assert_eq!(options.endpoints, ["a:1", "b:2"]);
     assert_eq!(options.connect_timeout, Duration::from_secs(90));
     let login = options.login.expect("a login");
     assert_eq!((login.user.as_str(), login.password.as_str()), ("app", "secret"));
-    // The file was read when the builder was made: a pipe could not be read again. It is named
-    // still.
+    // The file was read when the builder was made, because a pipe cannot be read twice. The error
+    // names it all the same.
     let tls = options.tls.expect("a CA is configured");
     let error = tls.config().map(drop).expect_err("the certificate is broken").to_string();
     let name = format!("CA certificate {}", file.display());
@@ -53,9 +53,9 @@ fn variables_that_are_set_reach_the_builder() {
     assert!(!format!("{settings:?}").contains("secret"), "{settings:?}");
 }
 
-/// The variable was wrong, and a flag that was not given was blamed.
+/// The variable was invalid, and the error named a flag that was not given.
 #[test]
-fn error_names_what_set_the_value() {
+fn error_names_the_source_of_the_value() {
     for (name, value, why) in [
         ("ETCDCTL_ENDPOINTS", "a", "\"a\" is not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379"),
         (
@@ -83,7 +83,7 @@ fn error_names_what_set_the_value() {
 }
 
 #[test]
-fn variable_that_is_unsupported_is_refused_by_name() {
+fn unsupported_variable_is_refused_by_name() {
     for (name, value, flag) in [
         ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true", "--cacert"),
         ("ETCDCTL_DISCOVERY_SRV", "example.com", "--endpoints"),
@@ -99,7 +99,7 @@ fn variable_that_is_unsupported_is_refused_by_name() {
 }
 
 #[test]
-fn address_that_would_mean_another_port_is_refused() {
+fn endpoint_without_a_valid_port_is_refused() {
     for good in [
         "a:1",
         "http://a",
@@ -120,15 +120,15 @@ fn address_that_would_mean_another_port_is_refused() {
 }
 
 #[test]
-fn time_without_a_unit_is_in_seconds() {
+fn duration_without_a_unit_is_in_seconds() {
     assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
     assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
     assert!(duration("soon").is_err());
 }
 
-/// `etcdctl` then speaks TLS, and trusts the authorities of the system.
+/// `etcdctl` then uses TLS, and trusts the system's CAs.
 #[test]
-fn insecure_transport_that_is_off_demands_tls() {
+fn insecure_transport_set_to_false_requires_tls() {
     let has_tls = |value| {
         let settings = of(&[("ETCDCTL_INSECURE_TRANSPORT", value)]);
         let certificates = settings.certificates().expect("no file is named").is_some();
@@ -150,7 +150,7 @@ fn insecure_transport_that_is_off_demands_tls() {
 }
 
 #[test]
-fn endpoint_with_an_unknown_scheme_is_refused_by_its_source() {
+fn unknown_scheme_is_refused_with_its_source() {
     let message = refused(&of(&[("ETCDCTL_ENDPOINTS", "a:1,htps://b:1")]));
     assert!(message.starts_with("ETCDCTL_ENDPOINTS: invalid endpoint \"htps://b:1\""), "{message}");
     assert!(message.contains("unknown scheme \"htps\""), "{message}");

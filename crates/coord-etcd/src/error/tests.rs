@@ -1,15 +1,23 @@
-//! One test per row of the table, and what fills the gaps.
+//! Tests of the error table: one expectation per row, and the details that come from the request.
 
-use coord_core::{ErrorKind, LeaseId};
+use std::time::Duration;
 
+use bytes::Bytes;
+use coord_core::{
+    error::ErrorKind,
+    kv::{LeaseId, Limits, Revision},
+};
+use tonic::Code;
+
+use super::table::TABLE;
 use super::*;
 
-/// What became of a change, as a row of the expectations has it.
+/// Outcomes of a change in the rows of the expectations.
 const NO: Outcome = Outcome::NotApplied;
-const PERHAPS: Outcome = Outcome::Unknown;
+const UNKNOWN: Outcome = Outcome::Unknown;
 
-fn asked() -> Asked {
-    Asked {
+fn context() -> RequestContext {
+    RequestContext {
         changes: true,
         connects: false,
         key: Some(Bytes::from_static(b"k")),
@@ -22,228 +30,223 @@ fn asked() -> Asked {
     }
 }
 
-/// What a change, and then a read, is told about a status.
+/// The failures of a change and of a read for a status.
 fn both(code: Code, message: &str) -> [Failure; 2] {
     [true, false].map(|changes| {
-        let asked = Asked { changes, ..asked() };
-        Failure::of_status(Status::new(code, message), &asked, "e")
+        let context = RequestContext { changes, ..context() };
+        Failure::from_status(Status::new(code, message), &context, "e")
     })
 }
 
-type Expected = (Code, &'static str, ErrorKind, Outcome, Remedy);
+type Expected = (Code, &'static str, ErrorKind, Outcome, RetryDecision);
 
 /// Each row: a status as etcd 3.5.30 or tonic 0.14 gives it, the kind of the error, what became of
-/// a change, and the remedy for a change.
+/// a change, and the decision for a change.
 static EXPECTED: &[Expected] = {
     use Code::*;
     use ErrorKind as Kind;
-    use Remedy::{Elsewhere, Login, None as Never};
+    use RetryDecision::{Failover, Final, LogIn};
     &[
-        (InvalidArgument, "etcdserver: key is not provided", Kind::EmptyKey, NO, Never),
-        (InvalidArgument, "etcdserver: key not found", Kind::KeyNotFound, NO, Never),
-        (InvalidArgument, "etcdserver: value is provided", Kind::ValueProvided, NO, Never),
-        (InvalidArgument, "etcdserver: lease is provided", Kind::LeaseProvided, NO, Never),
+        (InvalidArgument, "etcdserver: key is not provided", Kind::EmptyKey, NO, Final),
+        (InvalidArgument, "etcdserver: key not found", Kind::KeyNotFound, NO, Final),
+        (InvalidArgument, "etcdserver: value is provided", Kind::ValueProvided, NO, Final),
+        (InvalidArgument, "etcdserver: lease is provided", Kind::LeaseProvided, NO, Final),
         (
             InvalidArgument,
             "etcdserver: too many operations in txn request",
             Kind::TooManyOps,
             NO,
-            Never,
+            Final,
         ),
         (
             InvalidArgument,
             "etcdserver: duplicate key given in txn request",
             Kind::DuplicateKey,
             NO,
-            Never,
+            Final,
         ),
-        (InvalidArgument, "etcdserver: request is too large", Kind::RequestTooLarge, NO, Never),
+        (InvalidArgument, "etcdserver: request is too large", Kind::RequestTooLarge, NO, Final),
         (
             ResourceExhausted,
             "grpc: received message larger than max (2097165 vs. 2097152)",
             Kind::RequestTooLarge,
             NO,
-            Never,
+            Final,
         ),
         (
             OutOfRange,
             "Error, encoded message length too large: found 9 bytes, the limit is: 4 bytes",
             Kind::RequestTooLarge,
             NO,
-            Never,
+            Final,
         ),
         (
             OutOfRange,
             "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
             Kind::Backend,
-            PERHAPS,
-            Never,
+            UNKNOWN,
+            Final,
         ),
         (
             OutOfRange,
             "etcdserver: mvcc: required revision has been compacted",
             Kind::Compacted,
             NO,
-            Never,
+            Final,
         ),
         (
             OutOfRange,
             "etcdserver: mvcc: required revision is a future revision",
             Kind::FutureRevision,
             NO,
-            Never,
+            Final,
         ),
-        (OutOfRange, "etcdserver: too large lease TTL", Kind::TtlTooLarge, NO, Never),
-        (NotFound, "etcdserver: requested lease not found", Kind::LeaseNotFound, NO, Never),
-        (FailedPrecondition, "etcdserver: lease already exists", Kind::LeaseExists, NO, Never),
+        (OutOfRange, "etcdserver: too large lease TTL", Kind::TtlTooLarge, NO, Final),
+        (NotFound, "etcdserver: requested lease not found", Kind::LeaseNotFound, NO, Final),
+        (FailedPrecondition, "etcdserver: lease already exists", Kind::LeaseExists, NO, Final),
         (
             ResourceExhausted,
             "etcdserver: mvcc: database space exceeded",
             Kind::NoSpace,
-            PERHAPS,
-            Never,
+            UNKNOWN,
+            Final,
         ),
-        (PermissionDenied, "etcdserver: permission denied", Kind::PermissionDenied, NO, Never),
+        (PermissionDenied, "etcdserver: permission denied", Kind::PermissionDenied, NO, Final),
         (
             InvalidArgument,
             "etcdserver: authentication failed, invalid user ID or password",
             Kind::Unauthenticated,
             NO,
-            Never,
+            Final,
         ),
-        (Unauthenticated, "etcdserver: invalid auth token", Kind::Unauthenticated, NO, Login),
+        (Unauthenticated, "etcdserver: invalid auth token", Kind::Unauthenticated, NO, LogIn),
         (
             InvalidArgument,
             "etcdserver: revision of auth store is old",
             Kind::Unauthenticated,
             NO,
-            Login,
+            LogIn,
         ),
-        (InvalidArgument, "etcdserver: user name is empty", Kind::Unauthenticated, NO, Login),
-        (Unknown, "etcdserver: too many requests", Kind::TooManyRequests, NO, Elsewhere),
-        (Unavailable, "etcdserver: no leader", Kind::Unavailable, NO, Elsewhere),
-        (FailedPrecondition, "etcdserver: not capable", Kind::Unavailable, NO, Elsewhere),
-        (
-            Unavailable,
-            "etcdserver: rpc not supported for learner",
-            Kind::Unavailable,
-            NO,
-            Elsewhere,
-        ),
-        (Unknown, "raft proposal dropped", Kind::Unavailable, NO, Elsewhere),
-        (Unavailable, "etcdserver: leader changed", Kind::Unavailable, PERHAPS, Never),
-        (Unknown, "not a primary lessor", Kind::Unavailable, PERHAPS, Never),
-        (Unavailable, "etcdserver: request timed out", Kind::Unavailable, PERHAPS, Never),
+        (InvalidArgument, "etcdserver: user name is empty", Kind::Unauthenticated, NO, LogIn),
+        (Unknown, "etcdserver: too many requests", Kind::TooManyRequests, NO, Failover),
+        (Unavailable, "etcdserver: no leader", Kind::Unavailable, NO, Failover),
+        (FailedPrecondition, "etcdserver: not capable", Kind::Unavailable, NO, Failover),
+        (Unavailable, "etcdserver: rpc not supported for learner", Kind::Unavailable, NO, Failover),
+        (Unknown, "raft proposal dropped", Kind::Unavailable, NO, Failover),
+        (Unavailable, "etcdserver: leader changed", Kind::Unavailable, UNKNOWN, Final),
+        (Unknown, "not a primary lessor", Kind::Unavailable, UNKNOWN, Final),
+        (Unavailable, "etcdserver: request timed out", Kind::Unavailable, UNKNOWN, Final),
         (
             Unavailable,
             "etcdserver: request timed out, possibly due to previous leader failure",
             Kind::Unavailable,
-            PERHAPS,
-            Never,
+            UNKNOWN,
+            Final,
         ),
-        (Unavailable, "etcdserver: server stopped", Kind::Unavailable, PERHAPS, Never),
-        (Unavailable, "etcdserver: unhealthy cluster", Kind::Unavailable, PERHAPS, Never),
+        (Unavailable, "etcdserver: server stopped", Kind::Unavailable, UNKNOWN, Final),
+        (Unavailable, "etcdserver: unhealthy cluster", Kind::Unavailable, UNKNOWN, Final),
         (
             Unavailable,
             "HTTP status 502 Bad Gateway in place of a gRPC response",
             Kind::Unavailable,
-            PERHAPS,
-            Never,
+            UNKNOWN,
+            Final,
         ),
         (
             Unimplemented,
             "HTTP status 404 Not Found in place of a gRPC response",
             Kind::Backend,
-            PERHAPS,
-            Never,
+            UNKNOWN,
+            Final,
         ),
-        (Unknown, "Service was not ready: transport error", Kind::Unavailable, NO, Elsewhere),
+        (Unknown, "Service was not ready: transport error", Kind::Unavailable, NO, Failover),
         (
             Unavailable,
             "h2 protocol error: refused stream before processing any application logic",
             Kind::Unavailable,
             NO,
-            Elsewhere,
+            Failover,
         ),
         (
             Unknown,
             "h2 protocol error: error reading a body from connection",
             Kind::Unavailable,
-            PERHAPS,
-            Never,
+            UNKNOWN,
+            Final,
         ),
-        (Unknown, "transport error", Kind::Unavailable, PERHAPS, Never),
-        (Internal, "error reading a body from connection", Kind::Unavailable, PERHAPS, Never),
-        (Unavailable, "something else", Kind::Unavailable, PERHAPS, Never),
-        (Cancelled, "operation was canceled", Kind::Unavailable, PERHAPS, Never),
-        (DeadlineExceeded, "context deadline exceeded", Kind::Timeout, PERHAPS, Never),
-        (PermissionDenied, "something else", Kind::PermissionDenied, NO, Never),
-        (Unauthenticated, "something else", Kind::Unauthenticated, NO, Never),
-        (Unimplemented, "unknown method", Kind::Backend, PERHAPS, Never),
-        (Unimplemented, "unknown service etcdserverpb.KV", Kind::Backend, NO, Never),
-        (Unimplemented, "etcdserver: no such request", Kind::Backend, NO, Never),
-        (InvalidArgument, "etcdserver: invalid sort option", Kind::Backend, NO, Never),
-        (OutOfRange, "etcdserver: something else", Kind::Backend, NO, Never),
-        (NotFound, "etcdserver: member not found", Kind::Backend, NO, Never),
-        (FailedPrecondition, "etcdserver: not leader", Kind::Backend, NO, Never),
-        (DataLoss, "etcdserver: corrupt cluster", Kind::Backend, PERHAPS, Never),
-        (InvalidArgument, "not etcd's", Kind::Backend, PERHAPS, Never),
+        (Unknown, "transport error", Kind::Unavailable, UNKNOWN, Final),
+        (Internal, "error reading a body from connection", Kind::Unavailable, UNKNOWN, Final),
+        (Unavailable, "something else", Kind::Unavailable, UNKNOWN, Final),
+        (Cancelled, "operation was canceled", Kind::Unavailable, UNKNOWN, Final),
+        (DeadlineExceeded, "context deadline exceeded", Kind::Timeout, UNKNOWN, Final),
+        (PermissionDenied, "something else", Kind::PermissionDenied, NO, Final),
+        (Unauthenticated, "something else", Kind::Unauthenticated, NO, Final),
+        (Unimplemented, "unknown method", Kind::Backend, UNKNOWN, Final),
+        (Unimplemented, "unknown service etcdserverpb.KV", Kind::Backend, NO, Final),
+        (Unimplemented, "etcdserver: no such request", Kind::Backend, NO, Final),
+        (InvalidArgument, "etcdserver: invalid sort option", Kind::Backend, NO, Final),
+        (OutOfRange, "etcdserver: something else", Kind::Backend, NO, Final),
+        (NotFound, "etcdserver: member not found", Kind::Backend, NO, Final),
+        (FailedPrecondition, "etcdserver: not leader", Kind::Backend, NO, Final),
+        (DataLoss, "etcdserver: corrupt cluster", Kind::Backend, UNKNOWN, Final),
+        (InvalidArgument, "not etcd's", Kind::Backend, UNKNOWN, Final),
     ]
 };
 
 #[test]
-fn every_row_of_the_table_means_what_it_says() {
-    for (code, message, kind, outcome, remedy) in EXPECTED {
+fn status_of_each_table_row_gives_its_kind_and_decision() {
+    for (code, message, kind, outcome, decision) in EXPECTED {
         let [change, read] = both(*code, message);
         assert_eq!(change.error.kind(), *kind, "{code:?} {message}");
         assert_eq!(change.error.outcome(), *outcome, "{code:?} {message}");
-        assert_eq!(change.remedy, *remedy, "{code:?} {message}");
-        // A read was never applied, so where a member is away another can be asked.
+        assert_eq!(change.decision, *decision, "{code:?} {message}");
+        // A read is never applied, so another member can serve it.
         let timed_out = *kind == ErrorKind::Timeout;
-        assert_eq!(read.error.outcome(), if timed_out { PERHAPS } else { NO }, "{message}");
+        assert_eq!(read.error.outcome(), if timed_out { UNKNOWN } else { NO }, "{message}");
         if *kind == ErrorKind::Unavailable {
-            assert_eq!(read.remedy, Remedy::Elsewhere, "{message}");
+            assert_eq!(read.decision, RetryDecision::Failover, "{message}");
         }
-        // What no etcd says is no answer to a read.
-        let foreign = !message.contains("etcdserver: ") && !message.contains("decoded message");
+        // A read fails over when the response is not etcd's.
+        let not_by_etcd = !message.contains("etcdserver: ") && !message.contains("decoded message");
         let by_a_proxy = matches!(
             kind,
             ErrorKind::Backend | ErrorKind::PermissionDenied | ErrorKind::Unauthenticated
         );
-        if foreign && by_a_proxy {
-            assert_eq!(read.remedy, Remedy::Another, "{message}");
+        if not_by_etcd && by_a_proxy {
+            assert_eq!(read.decision, RetryDecision::OtherEndpoint, "{message}");
             assert_eq!(read.error.kind(), ErrorKind::Backend, "{message}");
         } else {
             assert_eq!(read.error.kind(), *kind, "{message}");
         }
     }
-    // No row of the table is left out, except that the first that fits is taken.
+    // Each row is the first match of an expectation.
     for (index, row) in TABLE.iter().enumerate() {
         let tested = EXPECTED.iter().any(|(code, message, ..)| {
-            TABLE.iter().position(|row| row.fits(*code, message)) == Some(index)
+            TABLE.iter().position(|row| row.matches(*code, message)) == Some(index)
         });
         assert!(tested, "row {index} of the table, {:?}, is not tested", row.2);
     }
 }
 
 #[test]
-fn gaps_are_filled_from_the_request() {
-    let told = |code, message| both(code, message)[0].error.clone();
-    let error = told(Code::InvalidArgument, "etcdserver: key not found");
+fn error_is_completed_from_the_request() {
+    let error_of = |code, message| both(code, message)[0].error.clone();
+    let error = error_of(Code::InvalidArgument, "etcdserver: key not found");
     assert!(matches!(error, Error::KeyNotFound { key: Some(key) } if key == "k"));
-    let error = told(Code::NotFound, "etcdserver: requested lease not found");
+    let error = error_of(Code::NotFound, "etcdserver: requested lease not found");
     assert!(matches!(error, Error::LeaseNotFound { lease } if lease == LeaseId::new(7)));
-    let error = told(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+    let error =
+        error_of(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
     assert!(matches!(
         error,
         Error::Compacted { requested: Some(Revision(9)), compact_revision: None }
     ));
-    let error = told(Code::InvalidArgument, "etcdserver: too many operations in txn request");
+    let error = error_of(Code::InvalidArgument, "etcdserver: too many operations in txn request");
     assert!(matches!(error, Error::TooManyOps { count: 200, limit: 128 }));
 }
 
 #[test]
-fn size_is_read_from_the_message_and_the_lower_limit_is_told() {
+fn too_large_request_reports_the_lower_limit() {
     let message = "grpc: received message larger than max (2097165 vs. 2097152)";
     let [change, read] = both(Code::ResourceExhausted, message);
     assert!(matches!(
@@ -258,20 +261,23 @@ fn size_is_read_from_the_message_and_the_lower_limit_is_told() {
 }
 
 #[test]
-fn limit_of_the_client_is_called_the_clients() {
+fn response_above_the_clients_limit_is_not_retried() {
     let message = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
     let [_, read] = both(Code::OutOfRange, message);
-    assert_eq!(read.remedy, Remedy::None, "another member has the same answer");
-    let said = read.error.to_string();
-    assert!(said.contains("the answer has 9 bytes, and this client reads at most 4"), "{said}");
+    assert_eq!(read.decision, RetryDecision::Final, "another member returns the same response");
+    let message = read.error.to_string();
+    assert!(
+        message.contains("the answer has 9 bytes, and this client reads at most 4"),
+        "{message}"
+    );
 }
 
 #[test]
-fn refused_connection_was_not_applied_whatever_the_code_says() {
+fn refused_connection_is_not_applied_whatever_the_code() {
     let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
     let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
-    let failure = Failure::of_status(status, &asked(), "h:1");
-    assert_eq!(failure.remedy, Remedy::Unreachable);
+    let failure = Failure::from_status(status, &context(), "h:1");
+    assert_eq!(failure.decision, RetryDecision::Unreachable);
     assert_eq!(failure.error.outcome(), Outcome::NotApplied);
     assert_eq!(
         failure.error.to_string(),
@@ -280,8 +286,9 @@ fn refused_connection_was_not_applied_whatever_the_code_says() {
 }
 
 #[test]
-fn reasons_of_cancelled_watches_are_understood() {
-    let kind = |reason| Failure::of_cancel_reason(reason, &Asked::default(), "e").error.kind();
+fn cancel_reason_of_a_watch_gives_its_kind() {
+    let kind =
+        |reason| Failure::from_cancel_reason(reason, &RequestContext::default(), "e").error.kind();
     assert_eq!(
         kind("rpc error: code = PermissionDenied desc = etcdserver: permission denied"),
         ErrorKind::PermissionDenied
@@ -293,9 +300,9 @@ fn reasons_of_cancelled_watches_are_understood() {
 }
 
 #[test]
-fn lease_taken_though_the_store_chose_it_is_no_fault_of_the_caller() {
-    let asked = Asked { lease: None, ..asked() };
+fn taken_lease_id_chosen_by_the_store_is_a_backend_error() {
+    let context = RequestContext { lease: None, ..context() };
     let status = Status::new(Code::FailedPrecondition, "etcdserver: lease already exists");
-    let error = Failure::of_status(status, &asked, "e").error;
+    let error = Failure::from_status(status, &context, "e").error;
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Backend, Outcome::NotApplied));
 }

@@ -1,11 +1,16 @@
-//! What becomes of streams: a member in the same process, whose streams do as the lease's id says.
+//! Tests of the keep-alive streams, on a member in the same process. The id of a lease decides how
+//! its refreshes behave.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{ErrorKind, KvBackend, LeaseTimeToLive, Outcome};
+use coord_core::{
+    KvBackend,
+    error::{ErrorKind, Outcome},
+    kv::LeaseTimeToLive,
+};
 use etcd_client::Channel;
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
@@ -26,19 +31,19 @@ use crate::EtcdBackend;
 
 /// A lease that does not exist.
 const GONE: i64 = 404;
-/// A lease whose refresh is never answered on the first stream that it is asked for on.
+/// A lease whose refresh gets no response on the first stream of the member.
 const SLOW: i64 = 13;
-/// A lease whose refresh breaks the first stream that it is asked for on.
+/// A lease whose refresh breaks the first stream of the member.
 const FATAL: i64 = 500;
-/// A lease with keys of 4 MiB; others have a little less.
+/// A lease with keys of 4 MiB; other leases have a little less.
 const LONG: i64 = 4;
 
 #[derive(Clone, Default)]
 struct Member {
     /// How many streams were opened.
     opened: Arc<AtomicUsize>,
-    /// How many milliseconds it takes to answer.
-    takes_ms: Arc<AtomicU64>,
+    /// The delay of each response.
+    delay_ms: Arc<AtomicU64>,
 }
 
 impl Member {
@@ -46,17 +51,17 @@ impl Member {
         self.opened.load(Ordering::Relaxed)
     }
 
-    fn takes(&self, time: Duration) {
-        let millis = time.as_millis().try_into().expect("not that long");
-        self.takes_ms.store(millis, Ordering::Relaxed);
+    fn set_delay(&self, delay: Duration) {
+        let millis = delay.as_millis().try_into().expect("not that long");
+        self.delay_ms.store(millis, Ordering::Relaxed);
     }
 
     fn channel(&self) -> Channel {
         let server = PbLeaseServer::new(self.clone());
         Channel::Custom(BoxCloneSyncService::new(service_fn(
             move |request: http::Request<Body>| {
-                let answer = server.clone().oneshot(request);
-                async { answer.await.map_err(|never: Infallible| match never {}) }
+                let response = server.clone().oneshot(request);
+                async { response.await.map_err(|never: Infallible| match never {}) }
             },
         )))
     }
@@ -71,12 +76,12 @@ impl PbLeaseService for Member {
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let first = self.opened.fetch_add(1, Ordering::Relaxed) == 0;
-        let takes_ms = Arc::clone(&self.takes_ms);
-        let answers = request.into_inner().then(move |request| {
-            let takes = Duration::from_millis(takes_ms.load(Ordering::Relaxed));
+        let delay_ms = Arc::clone(&self.delay_ms);
+        let responses = request.into_inner().then(move |request| {
+            let delay = Duration::from_millis(delay_ms.load(Ordering::Relaxed));
             async move {
-                if !takes.is_zero() {
-                    sleep(takes).await;
+                if !delay.is_zero() {
+                    sleep(delay).await;
                 }
                 let id = request?.id;
                 match id {
@@ -89,42 +94,43 @@ impl PbLeaseService for Member {
                 }
             }
         });
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(responses.boxed()))
     }
 
     async fn lease_grant(
         &self,
         _: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
-        Err(Status::unimplemented("not asked for here"))
+        Err(Status::unimplemented("not used by these tests"))
     }
 
     async fn lease_revoke(
         &self,
         _: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
-        Err(Status::unimplemented("not asked for here"))
+        Err(Status::unimplemented("not used by these tests"))
     }
 
     async fn lease_time_to_live(
         &self,
         request: Request<PbLeaseTimeToLiveRequest>,
     ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
-        let takes = Duration::from_millis(self.takes_ms.load(Ordering::Relaxed));
-        if !takes.is_zero() {
-            sleep(takes).await;
+        let delay = Duration::from_millis(self.delay_ms.load(Ordering::Relaxed));
+        if !delay.is_zero() {
+            sleep(delay).await;
         }
         let id = request.into_inner().id;
         let keys = vec![vec![0; 1 << 10]; if id == LONG { 4 << 10 } else { 4000 }];
-        let answer = PbLeaseTimeToLiveResponse { id, ttl: 9, granted_ttl: 10, keys, header: None };
-        Ok(Response::new(answer))
+        let response =
+            PbLeaseTimeToLiveResponse { id, ttl: 9, granted_ttl: 10, keys, header: None };
+        Ok(Response::new(response))
     }
 
     async fn lease_leases(
         &self,
         _: Request<PbLeaseLeasesRequest>,
     ) -> Result<Response<PbLeaseLeasesResponse>, Status> {
-        Err(Status::unimplemented("not asked for here"))
+        Err(Status::unimplemented("not used by these tests"))
     }
 }
 
@@ -154,7 +160,7 @@ async fn one_stream_serves_all_leases_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_that_is_gone_is_told_and_breaks_nothing() {
+async fn missing_lease_is_reported_and_keeps_the_stream() {
     let (kv, opened) = backend();
     for _ in 0..2 {
         kv.lease_keep_alive(lease(1)).await.expect("it exists");
@@ -168,7 +174,7 @@ async fn lease_that_is_gone_is_told_and_breaks_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_broke_is_opened_again() {
+async fn broken_stream_is_reopened() {
     let (kv, opened) = backend();
     kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
     kv.lease_keep_alive(lease(FATAL)).await.expect("on the second stream");
@@ -177,7 +183,7 @@ async fn stream_that_broke_is_opened_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_silent_gets_half_of_the_time() {
+async fn silent_stream_gets_half_of_the_timeout() {
     let (kv, opened) = backend();
     kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
     let start = Instant::now();
@@ -187,80 +193,79 @@ async fn stream_that_is_silent_gets_half_of_the_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn abandoned_refresh_takes_its_stream_along() {
+async fn abandoned_refresh_drops_its_stream() {
     let (kv, opened) = backend();
     kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
     let abandoned = timeout(Duration::from_secs(1), kv.lease_keep_alive(lease(SLOW)));
-    abandoned.await.expect_err("it is not answered");
+    abandoned.await.expect_err("there is no response");
     let alive = kv.lease_keep_alive(lease(2)).await.expect("on a stream of its own");
     assert_eq!(alive.id, lease(2));
     assert_eq!(opened.load(Ordering::Relaxed), 2);
 }
 
-/// A time that nobody waits for.
-const AGES: Duration = Duration::from_secs(1_000_000);
+/// A delay that exceeds every timeout.
+const NEVER: Duration = Duration::from_secs(1_000_000);
 
-/// A session gives up on a keep-alive long before half of the time is over, and has the time for
-/// two or three. It was lost although another member was well: the first went over the stream that
-/// was idle, the second over the next or a new one to the same member, and only then was that
-/// avoided.
+/// A session abandons a keep-alive long before half of the request timeout, and has time for two
+/// or three. It was lost although another member was healthy: the first keep-alive used an idle
+/// stream, the second another stream to the same member, and only then was that member avoided.
 #[tokio::test(start_paused = true)]
-async fn refresh_that_is_abandoned_on_an_idle_stream_is_followed_by_one_elsewhere() {
-    let (frozen, well) = (Member::default(), Member::default());
-    let kv = over([&frozen, &well]);
+async fn abandoned_refresh_is_followed_by_one_on_another_member() {
+    let (frozen, healthy) = (Member::default(), Member::default());
+    let kv = over([&frozen, &healthy]);
     let keep_alives = &kv.shared.keep_alives;
     kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
     let first = keep_alives.take().expect("it is idle");
     kv.lease_keep_alive(lease(2)).await.expect("on the second stream");
     keep_alives.put(first);
-    frozen.takes(AGES);
+    frozen.set_delay(NEVER);
     let abandoned = timeout(Duration::from_millis(1500), kv.lease_keep_alive(lease(1)));
-    abandoned.await.expect_err("it is not answered");
+    abandoned.await.expect_err("there is no response");
     let start = Instant::now();
-    kv.lease_keep_alive(lease(1)).await.expect("the other member is well");
+    kv.lease_keep_alive(lease(1)).await.expect("the other member is healthy");
     assert_eq!(start.elapsed(), Duration::ZERO);
-    assert_eq!((frozen.opened(), well.opened()), (2, 1));
+    assert_eq!((frozen.opened(), healthy.opened()), (2, 1));
 }
 
-/// Streams to members that are well were tried with no time left, and thrown away one by one, each
-/// with its member: the refresh came back to the one that was frozen.
+/// Streams to healthy members were tried with no time left and dropped one by one, and their
+/// members avoided: the refresh returned to the frozen member.
 #[tokio::test(start_paused = true)]
-async fn silent_stream_leaves_those_to_other_members_alone() {
-    let (frozen, well) = (Member::default(), Member::default());
-    let kv = over([&frozen, &well]);
+async fn silent_stream_does_not_affect_other_members() {
+    let (frozen, healthy) = (Member::default(), Member::default());
+    let kv = over([&frozen, &healthy]);
     let keep_alives = &kv.shared.keep_alives;
     kv.lease_keep_alive(lease(1)).await.expect("on the first member");
     let first = keep_alives.take().expect("it is idle");
     kv.shared.endpoints.avoid(0);
     kv.lease_keep_alive(lease(1)).await.expect("on the second member");
     keep_alives.put(first);
-    frozen.takes(AGES);
-    well.takes(Duration::from_millis(5));
+    frozen.set_delay(NEVER);
+    healthy.set_delay(Duration::from_millis(5));
     let start = Instant::now();
-    kv.lease_keep_alive(lease(1)).await.expect("the second member is well");
+    kv.lease_keep_alive(lease(1)).await.expect("the second member is healthy");
     assert_eq!(start.elapsed(), Duration::from_millis(3510), "half of the time, and a new stream");
     assert_eq!((frozen.opened(), keep_alives.idle().len()), (1, 2));
 }
 
-/// An idle stream that was silent for half of the time was followed by a call with all of it.
+/// After half of the timeout on a silent idle stream, the call had the whole timeout again.
 #[tokio::test(start_paused = true)]
-async fn refresh_takes_no_longer_than_a_request_may() {
+async fn refresh_ends_within_the_request_timeout() {
     let member = Member::default();
     let kv = over([&member]);
     kv.lease_keep_alive(lease(1)).await.expect("it exists");
-    member.takes(AGES);
+    member.set_delay(NEVER);
     let start = Instant::now();
-    let error = kv.lease_keep_alive(lease(1)).await.expect_err("there is no answer");
+    let error = kv.lease_keep_alive(lease(1)).await.expect_err("there is no response");
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, Duration::from_secs(7)));
 }
 
-/// The client crate has no way to lift that limit of tonic's, as for keys and watches.
+/// The client crate cannot lift this limit of tonic, as it can for keys and watches.
 #[tokio::test(start_paused = true)]
-async fn keys_of_a_lease_can_be_asked_for_up_to_four_mib() {
+async fn keys_of_a_lease_are_read_up_to_four_mib() {
     let (kv, _) = backend();
     let keys = |id| kv.lease_time_to_live(LeaseTimeToLive { id: lease(id), keys: true });
-    let answer = keys(1).await.expect("they fit").lease.expect("it exists");
-    assert_eq!(answer.keys.len(), 4000);
+    let response = keys(1).await.expect("they fit").lease.expect("it exists");
+    assert_eq!(response.keys.len(), 4000);
     let error = keys(LONG).await.expect_err("they do not");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Backend, Outcome::NotApplied));
 }

@@ -1,7 +1,7 @@
-//! TLS: which servers are trusted, and which certificate is shown to them.
+//! TLS options: the CAs to trust, and the client certificate.
 //!
-//! The parts: this file is the configuration; `pem` reads files; `verify` decides on servers'
-//! certificates.
+//! This file has the options and makes the configuration of rustls from them; `pem` reads PEM
+//! files; `verify` verifies server certificates.
 
 mod pem;
 mod verify;
@@ -20,7 +20,7 @@ use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use crate::config::ConfigError;
 use verify::Verifier;
 
-/// How to speak TLS: the CAs to trust, and a client certificate.
+/// TLS options: the CAs to trust, and a client certificate.
 ///
 /// ```
 /// use coord_etcd::Tls;
@@ -42,7 +42,7 @@ pub struct Tls {
     server_name: Option<String>,
 }
 
-/// PEM text, or where it is.
+/// PEM text, or the file that contains it.
 #[derive(Clone)]
 enum Pem {
     Text(Vec<u8>),
@@ -52,37 +52,37 @@ enum Pem {
 }
 
 impl Tls {
-    /// Trusts the system's CAs, and shows no certificate.
+    /// Trusts the system's CAs, and presents no client certificate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts the certificates in `pem`, and no longer the system's. May be called again for more.
+    /// Trusts the certificates in `pem` in place of the system's CAs. Further calls add more.
     ///
-    /// Each may be a CA's, or a server's own. Blocks that cannot be read are left out, with a
-    /// warning in the log, as long as one can be.
+    /// Each may be the certificate of a CA or of a server. Blocks that cannot be read are left out
+    /// with a warning in the log, unless no block can be read.
     #[must_use]
     pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authorities.push(Pem::Text(pem.into()));
         self
     }
 
-    /// The same, for a file, which is read when the connection is made.
+    /// Trusts the certificates in a file, as [`ca`](Self::ca) does. The file is read by `connect`.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.authorities.push(Pem::File(path.into()));
         self
     }
 
-    /// The same, for the text of a file, which errors name.
+    /// Trusts certificates that were read from a file. Errors name the file.
     pub(crate) fn ca_read(mut self, path: PathBuf, pem: Vec<u8>) -> Self {
         self.authorities.push(Pem::Read(path, pem));
         self
     }
 
-    /// Shows a certificate, with its private key, both as PEM. The certificates of intermediate
-    /// CAs follow it.
+    /// Presents a client certificate, with its private key, both as PEM. The certificates of
+    /// intermediate CAs follow the client's.
     #[must_use]
     pub fn identity(
         mut self,
@@ -93,7 +93,8 @@ impl Tls {
         self
     }
 
-    /// The same, for files, which are read when the connection is made.
+    /// Presents a client certificate from files, as [`identity`](Self::identity) does. The files
+    /// are read by `connect`.
     #[must_use]
     pub fn identity_files(
         mut self,
@@ -104,7 +105,7 @@ impl Tls {
         self
     }
 
-    /// The same, for the texts of a certificate's and a key's file, which errors name.
+    /// Presents a client certificate that was read from files. Errors name the files.
     pub(crate) fn identity_read(
         mut self,
         certificate: (PathBuf, Vec<u8>),
@@ -114,7 +115,7 @@ impl Tls {
         self
     }
 
-    /// The name that the servers' certificates are for, where it is not the endpoint's host.
+    /// The name in the servers' certificates, if it is not the host of the endpoint.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -127,7 +128,7 @@ impl Tls {
         self.server_name.as_deref().unwrap_or(host)
     }
 
-    /// Reads the files, and checks what is in them.
+    /// Reads the files, checks them, and makes the configuration of rustls.
     pub(crate) fn config(&self) -> Result<ClientConfig, ConfigError> {
         let provider = CryptoProvider::get_default()
             .map_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()), Arc::clone);
@@ -147,7 +148,8 @@ impl Tls {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let by_chain = builder.build().map_err(|error| unusable("the CA certificates", error))?;
         let identity = self.identity.as_ref();
-        let identity = identity.map(|(certificate, key)| shown(certificate, key, &provider));
+        let identity =
+            identity.map(|(certificate, key)| client_identity(certificate, key, &provider));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable("the TLS provider of this process", error))?
@@ -182,7 +184,7 @@ impl Pem {
     }
 }
 
-/// The certificates of a file that are to be trusted.
+/// The certificates to trust from one PEM text.
 fn trusted(
     authority: &Pem,
     roots: &mut RootCertStore,
@@ -210,9 +212,9 @@ fn trusted(
     Ok(good)
 }
 
-/// The certificate to show. That it matches its key is checked where its format lets it be read:
-/// X.509 version 1 is left to the server.
-fn shown(
+/// The client certificate and its key. Whether they match is checked unless the certificate is
+/// X.509 version 1, which rustls cannot read.
+fn client_identity(
     certificate: &Pem,
     key: &Pem,
     provider: &CryptoProvider,
@@ -242,7 +244,7 @@ fn shown(
     Ok(certified)
 }
 
-/// Trusts the CAs that this build has a list of.
+/// Trusts the CAs of the lists that this build contains.
 #[cfg_attr(
     not(any(feature = "native-roots", feature = "webpki-roots")),
     expect(unused_variables, clippy::needless_pass_by_ref_mut, reason = "there is no list")
@@ -275,12 +277,13 @@ mod tests {
     #[test]
     fn authority_without_a_certificate_is_refused() {
         let error = Tls::new().ca("nonsense").config().map(drop).expect_err("no certificate");
-        let said = error.to_string();
-        assert!(said.contains("CA certificate") && said.contains("no certificate"), "{said}");
+        let message = error.to_string();
+        assert!(message.contains("CA certificate"), "{message}");
+        assert!(message.contains("no certificate"), "{message}");
     }
 
     #[test]
-    fn file_that_is_not_there_is_named() {
+    fn missing_file_is_named_in_the_error() {
         let error = Tls::new().ca_file("/no/such.pem").config().map(drop).expect_err("no file");
         assert!(error.to_string().contains("CA certificate /no/such.pem"), "{error}");
         let tls = Tls::new().identity_files("/no/client.pem", "/no/key.pem");
@@ -289,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn name_of_a_server_is_its_host_unless_another_is_configured() {
+    fn server_name_defaults_to_the_host() {
         let tls = Tls::new();
         assert_eq!((tls.name("a.example"), tls.name("[::1]")), ("a.example", "::1"));
         assert_eq!(tls.server_name("b.example").name("a.example"), "b.example");
     }
 
     #[test]
-    fn private_keys_are_not_printed() {
+    fn private_key_is_not_printed() {
         let tls = Tls::new().identity("certificate", "secret");
         assert!(!format!("{tls:?}").contains("secret"));
     }

@@ -1,9 +1,9 @@
-//! PEM files: their blocks, and what is wrong with those that cannot be used.
+//! PEM files: reads their blocks, and reports why a block cannot be used.
 //!
-//! Files come from many tools, so what the format leaves no doubt about is accepted: a byte order
-//! mark, UTF-16 (from a redirect in PowerShell), indentation, text between the blocks, and the
-//! `TRUSTED CERTIFICATE` of OpenSSL, whose trust settings are left out. A block that is broken does
-//! not spoil the others of its file.
+//! Files come from many tools, so the reader accepts every unambiguous variant: a byte order mark,
+//! UTF-16 (from a redirect in PowerShell), indentation, text between the blocks, and OpenSSL's
+//! `TRUSTED CERTIFICATE`, whose trust settings are left out. A broken block does not affect the
+//! other blocks of its file.
 
 use std::borrow::Cow;
 
@@ -14,13 +14,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
     label: String,
-    /// The lines in between, without indentation.
+    /// The lines between BEGIN and END, without indentation.
     lines: Vec<String>,
-    /// Whether its END is there.
+    /// Whether the END line was found.
     has_end: bool,
 }
 
-/// The certificates of a file, in their order, or why one cannot be read.
+/// The certificates of a file in order; for a broken block, why it cannot be read.
 pub(super) fn certificates(
     file: &[u8],
 ) -> Result<Vec<Result<CertificateDer<'static>, String>>, String> {
@@ -79,7 +79,7 @@ impl Block {
     }
 }
 
-/// The first DER value: what follows a certificate is OpenSSL's list of purposes.
+/// The first DER value, the certificate. OpenSSL's list of purposes follows it.
 fn without_trust(certificate: &CertificateDer<'static>) -> CertificateDer<'static> {
     let length = Value::read(certificate)
         .map_or(certificate.len(), |value| certificate.len() - value.rest.len());
@@ -161,7 +161,7 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// What is in a file instead of what was looked for.
+/// The labels of the blocks, for errors about a missing block.
 fn inventory(blocks: &[Block]) -> String {
     let labels: Vec<_> = blocks.iter().map(|block| block.label.as_str()).collect();
     if labels.is_empty() { String::new() } else { format!(", only {}", labels.join(", ")) }
@@ -181,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn certificate_is_found_in_whatever_encoding_and_company() {
+    fn certificate_is_found_in_every_encoding() {
         let wide: Vec<u8> = GOOD.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let company = format!("Bag Attributes\n  friendlyName: x\n{GOOD}\ntrailing text");
+        let with_text = format!("Bag Attributes\n  friendlyName: x\n{GOOD}\ntrailing text");
         for file in [
             GOOD.as_bytes().to_vec(),
             [b"\xef\xbb\xbf", GOOD.as_bytes()].concat(),
             [&[0xff, 0xfe], &wide[..]].concat(),
             GOOD.replace('\n', "\r\n").into_bytes(),
             GOOD.replace("-----B", "    -----B").replace("MAM", "    MAM").into_bytes(),
-            company.into_bytes(),
+            with_text.into_bytes(),
             GOOD.replace("CERTIFICATE", "X509 CERTIFICATE").into_bytes(),
             // Followed by a list of purposes.
             GOOD.replace("CERTIFICATE", "TRUSTED CERTIFICATE")
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_block_does_not_spoil_the_others() {
+    fn broken_block_does_not_affect_the_others() {
         let broken = GOOD.replace("MAM", "M?M");
         let cut = "-----BEGIN CERTIFICATE-----\nMAMC";
         let file = format!("{GOOD}{broken}{GOOD}{cut}");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn reason_names_what_is_there_instead_and_the_remedy() {
+    fn missing_block_error_names_the_labels_and_the_remedy() {
         let reason = |file: &str| certificates(file.as_bytes()).expect_err("there is none");
         assert_eq!(reason("nonsense"), "there is no certificate in it");
         let key = "-----BEGIN PRIVATE KEY-----\nMAMCAQE=\n-----END PRIVATE KEY-----\n";

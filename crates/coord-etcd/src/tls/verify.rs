@@ -1,9 +1,9 @@
-//! Verification of a server's certificate, as Go's clients do it.
+//! Verification of a server certificate, with the rules of Go's clients.
 //!
 //! A certificate is accepted when its chain ends at a configured CA, and also when it *is* one of
-//! the configured certificates: what `openssl req -x509` makes is its own CA and a server's
-//! certificate at once. webpki refuses such a certificate, because a CA is no end entity, and one
-//! that was issued by a CA that is not configured. Validity and name are checked in any case.
+//! the configured certificates: `openssl req -x509` makes a certificate that is its own CA and a
+//! server certificate. webpki refuses such a certificate, because a CA is not an end entity, and a
+//! certificate whose issuer is not configured. Validity and name are always checked.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Accepts what a CA vouches for, and the configured certificates themselves.
+/// Accepts certificates issued by a configured CA, and the configured certificates themselves.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) by_chain: Arc<WebPkiServerVerifier>,
@@ -74,11 +74,11 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether only the issuer is in doubt. webpki checks the validity before it reports either.
+/// Whether only the issuer was refused. webpki checks the validity before it reports either error.
 fn is_about_the_issuer(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
-        // rustls has no word of its own for it.
+        // rustls has no variant of its own for it.
         Error::InvalidCertificate(CertificateError::Other(other)) => {
             other.to_string() == "CaUsedAsEndEntity"
         }

@@ -1,7 +1,8 @@
-//! The task that owns the streams: it carries what happens to the machine, and does what that says.
+//! The driver: the task that owns the watch streams and runs the state machine.
 //!
-//! It waits for three things: what watches want, what streams say, and the time. It never waits
-//! for anybody to take something, so nothing that a reader or a server fails to do holds it up.
+//! It passes commands of watches, events of streams and the time to the machine, and executes the
+//! actions that the machine returns. It waits for nothing else, so neither a slow reader nor a slow
+//! server delays it.
 
 use std::sync::Arc;
 
@@ -13,54 +14,57 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Command;
-use super::lane::{self, Incarnation, News};
-use super::machine::{Action, LaneName, Machine, Settings};
+use super::machine::{Action, Machine, MachineConfig, StreamRole};
+use super::stream::{self, StreamEvent, StreamId};
 use super::wire::Request;
 use crate::endpoints::Endpoints;
 
-/// The most messages that wait for the driver; a stream that is ahead of it is not read meanwhile.
-const INBOX: usize = 64;
+/// How many stream events wait for the driver. When the channel is full, streams are not read.
+const EVENT_CHANNEL_CAPACITY: usize = 64;
 
 /// The owner of the streams.
 #[derive(Debug)]
 pub(super) struct Driver {
     machine: Machine,
     endpoints: Arc<Endpoints>,
-    lanes: [Option<Running>; 2],
-    tasks: JoinSet<(Incarnation, Error)>,
-    incarnations: u64,
-    news: Sender<(Incarnation, News)>,
-    inbox: Receiver<(Incarnation, News)>,
+    streams: [Option<Running>; 2],
+    tasks: JoinSet<(StreamId, Error)>,
+    /// How many streams were opened so far.
+    opened: u64,
+    events_in: Sender<(StreamId, StreamEvent)>,
+    events: Receiver<(StreamId, StreamEvent)>,
 }
 
-/// A stream that is open, or being opened.
+/// A stream that is open or being opened.
 #[derive(Debug)]
 struct Running {
-    incarnation: Incarnation,
-    outbox: UnboundedSender<Request>,
+    id: StreamId,
+    requests: UnboundedSender<Request>,
     task: AbortHandle,
-    /// Where it goes, once it is open.
+    /// The number of its endpoint, once it is open.
     endpoint: Option<usize>,
 }
 
 impl Driver {
     pub(super) fn new(endpoints: Arc<Endpoints>) -> Self {
         let options = endpoints.options();
-        let settings =
-            Settings { attempt: options.request_timeout, has_login: options.login.is_some() };
-        let (news, inbox) = channel(INBOX);
+        let config = MachineConfig {
+            registration_timeout: options.request_timeout,
+            has_login: options.login.is_some(),
+        };
+        let (events_in, events) = channel(EVENT_CHANNEL_CAPACITY);
         Self {
-            machine: Machine::new(settings),
+            machine: Machine::new(config),
             endpoints,
-            lanes: [None, None],
+            streams: [None, None],
             tasks: JoinSet::new(),
-            incarnations: 0,
-            news,
-            inbox,
+            opened: 0,
+            events_in,
+            events,
         }
     }
 
-    /// Works until nobody can send a command any more. Its streams end with it.
+    /// Runs until every sender of commands is dropped. The streams end with the driver.
     pub(super) async fn run(mut self, mut commands: UnboundedReceiver<Command>) {
         loop {
             let deadline = self.machine.deadline();
@@ -68,102 +72,102 @@ impl Driver {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(command) => self.command(command),
+                    Some(command) => self.on_command(command),
                     None => return,
                 },
-                // Before the ends of streams: what they said before comes first.
-                Some((incarnation, news)) = self.inbox.recv() => self.heard(incarnation, news),
-                Some(end) = self.tasks.join_next() => self.ended(end),
+                // Before the ends of streams, because the events of a stream precede its end.
+                Some((id, event)) = self.events.recv() => self.on_event(id, event),
+                Some(end) = self.tasks.join_next() => self.on_end(end),
                 () = wait, if deadline.is_some() => self.machine.tick(Instant::now()),
             }
             for action in self.machine.take_actions() {
-                self.act(action);
+                self.execute(action);
             }
         }
     }
 
-    fn command(&mut self, command: Command) {
+    fn on_command(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Add { key, request, slot, reply } => {
-                self.machine.add(key, request, slot, reply, now);
+            Command::Add { key, request, buffer, reply } => {
+                self.machine.add(key, request, buffer, reply, now);
             }
             Command::Remove(key) => self.machine.remove(key),
-            Command::GoOn(key) => self.machine.go_on(key, now),
+            Command::Resume(key) => self.machine.resume(key, now),
             Command::Progress(key) => self.machine.request_progress(key, now),
             Command::EndAll(error) => self.machine.end_all(&error),
         }
     }
 
-    fn heard(&mut self, incarnation: Incarnation, news: News) {
-        let (name, _) = incarnation;
-        if !self.is_current(incarnation) {
+    fn on_event(&mut self, id: StreamId, event: StreamEvent) {
+        let (role, _) = id;
+        if !self.is_current(id) {
             return;
         }
-        match news {
-            News::Opened(lane::Opened { header, endpoint, proxied }) => {
-                if let Some(running) = &mut self.lanes[name as usize] {
+        match event {
+            StreamEvent::Opened(stream::Opened { header, endpoint, proxied }) => {
+                if let Some(running) = &mut self.streams[role as usize] {
                     running.endpoint = Some(endpoint);
                 }
-                self.machine.opened(name, header, proxied, Instant::now());
+                self.machine.on_opened(role, header, proxied, Instant::now());
             }
-            News::Reply(reply) => self.machine.reply(name, reply, Instant::now()),
+            StreamEvent::Reply(reply) => self.machine.on_reply(role, reply, Instant::now()),
         }
     }
 
-    fn is_current(&self, incarnation: Incarnation) -> bool {
-        let running = &self.lanes[incarnation.0 as usize];
-        running.as_ref().is_some_and(|running| running.incarnation == incarnation)
+    fn is_current(&self, id: StreamId) -> bool {
+        let running = &self.streams[id.0 as usize];
+        running.as_ref().is_some_and(|running| running.id == id)
     }
 
-    fn ended(&mut self, end: Result<(Incarnation, Error), JoinError>) {
-        let (incarnation, error) = match end {
+    fn on_end(&mut self, end: Result<(StreamId, Error), JoinError>) {
+        let (id, error) = match end {
             Ok(end) => end,
             Err(aborted) if aborted.is_cancelled() => return,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        if self.is_current(incarnation) {
-            let (name, _) = incarnation;
-            tracing::debug!(?name, %error, "watch stream lost");
-            self.lanes[name as usize] = None;
-            self.machine.lost(name, &error, Instant::now());
+        if self.is_current(id) {
+            let (role, _) = id;
+            tracing::debug!(?role, %error, "watch stream lost");
+            self.streams[role as usize] = None;
+            self.machine.on_lost(role, &error, Instant::now());
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn execute(&mut self, action: Action) {
         match action {
-            Action::Open(lane) => self.open(lane),
-            Action::Close(lane) => drop(self.close(lane)),
-            Action::GiveUp(lane) => {
-                if let Some(endpoint) = self.close(lane) {
+            Action::Open(role) => self.open(role),
+            Action::Close(role) => drop(self.close(role)),
+            Action::FailOver(role) => {
+                if let Some(endpoint) = self.close(role) {
                     self.endpoints.avoid(endpoint);
                 }
             }
-            Action::Send(lane, request) => {
-                if let Some(running) = &self.lanes[lane as usize] {
-                    // A stream that has just ended is about to be reported as lost.
-                    let _ = running.outbox.send(request);
+            Action::Send(role, request) => {
+                if let Some(running) = &self.streams[role as usize] {
+                    // If the stream has ended, its end is about to be received.
+                    let _ = running.requests.send(request);
                 }
             }
         }
     }
 
-    fn open(&mut self, name: LaneName) {
-        self.incarnations += 1;
-        let incarnation = (name, self.incarnations);
-        let (outbox, requests) = unbounded_channel();
+    fn open(&mut self, role: StreamRole) {
+        self.opened += 1;
+        let id = (role, self.opened);
+        let (requests, outgoing) = unbounded_channel();
         let endpoints = Arc::clone(&self.endpoints);
-        let news = self.news.clone();
+        let events = self.events_in.clone();
         let task = self.tasks.spawn(async move {
-            let error = lane::run(endpoints, requests, &news, incarnation).await;
-            (incarnation, error)
+            let error = stream::run(endpoints, outgoing, &events, id).await;
+            (id, error)
         });
-        self.lanes[name as usize] = Some(Running { incarnation, outbox, task, endpoint: None });
+        self.streams[role as usize] = Some(Running { id, requests, task, endpoint: None });
     }
 
-    /// Where the stream went that is closed.
-    fn close(&mut self, name: LaneName) -> Option<usize> {
-        let running = self.lanes[name as usize].take()?;
+    /// Closes a stream. Returns the number of its endpoint, if it was open.
+    fn close(&mut self, role: StreamRole) -> Option<usize> {
+        let running = self.streams[role as usize].take()?;
         running.task.abort();
         running.endpoint
     }

@@ -1,36 +1,35 @@
-//! Watches: many on one stream, and none of them notices when a connection breaks.
+//! Watches: all watches of a backend share one stream, and resume after a broken connection.
 //!
-//! All watches of a backend share one watch stream to one member, as Go's clients do: ten thousand
-//! of them cost one HTTP/2 stream. One task, the [driver](driver::Driver), owns the streams, and
-//! ends when the backend and all its watches are gone. What the protocol demands is decided in
-//! the [machine], which does no I/O; what has arrived waits in a [slot] for its reader.
+//! All watches of a backend share one watch stream to one member, as in Go's clients, so ten
+//! thousand of them cost one HTTP/2 stream. One task, the [driver](driver::Driver), owns the
+//! streams, and ends when the backend and all its watches are dropped. The [machine] implements the
+//! protocol without I/O. Batches wait for their reader in a [buffer].
 //!
 //! ```text
-//!  watch()  ── commands ──▶  driver ── requests ──▶  lane Main   ◀──▶  a member
-//!                            machine ◀── replies ──  lane Aside  ◀──▶  (only when needed)
-//!  reader   ◀──── slot ────────┘
+//!  watch()  ── commands ──▶  driver ── requests ──▶  stream Shared       ◀──▶  a member
+//!                            machine ◀── events ───  stream FutureStart  ◀──▶  (only when needed)
+//!  reader   ◀─── buffer ───────┘
 //! ```
 //!
-//! **What breaks, and what is done.** A lost stream is opened again, on whatever member answers,
-//! and each watch is created again where it stands. A frozen member is found out by HTTP/2 pings,
-//! which kill the stream, or because it does not confirm a registration in time. A member without a
-//! leader ends its streams, for they ask for a leader. A reader who does not read loses nothing and
-//! holds up nobody: see [`slot`].
+//! **Failures.** A lost stream is reopened on a member that responds, and each watch is registered
+//! again from its next revision. HTTP/2 pings detect a frozen member, as does a confirmation that
+//! does not arrive in time. Streams require a leader, so a member without one ends them. A reader
+//! that does not read loses no event and delays no other watch: see [`buffer`].
 //!
-//! **A second stream** is opened in one case. etcd tells how far a *stream* has come, not a watch,
-//! and nothing at all while any watcher on it waits for a revision that does not exist yet. When a
-//! bookmark is asked for and that is in the way, the watches that wait for the future move to the
-//! second stream, where they keep nobody from anything; each stays where it was until it is known
-//! that no compaction can come in between. See [`machine`].
+//! **The future-start stream** is opened in one case. etcd reports the progress of a *stream*, not
+//! of a watch, and reports none while a watcher on the stream waits for a revision that does not
+//! exist yet. When such a watcher blocks a requested progress notification, it moves to the
+//! future-start stream. It keeps its current registration until no compaction can cause a gap. See
+//! [`machine`].
 //!
-//! **What is not promised.** A bookmark may be a little older than the request for it, when the
-//! answer to an earlier request arrives just then; everything up to it has been delivered in any
-//! case. On servers before 3.4.25 and 3.5.8 that too is not proven but very likely.
+//! **Limits of the guarantee.** A progress notification may be slightly older than the request for
+//! it, when the response to an earlier request arrives just then. Every event up to its revision
+//! has been delivered. On servers before 3.4.25 and 3.5.8 that is very likely, but not proven.
 
+mod buffer;
 mod driver;
-mod lane;
 mod machine;
-mod slot;
+mod reader;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -39,52 +38,56 @@ mod wire;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use coord_core::{Error, Header, KeyRange, Outcome, Result, Revision, Watch, WatchRequest};
+use coord_core::{
+    Error, Result,
+    error::Outcome,
+    kv::{Header, KeyRange, Revision, Watch, Watcher},
+};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::endpoints::Endpoints;
+use buffer::{BufferLimits, ReaderBuffer};
 use driver::Driver;
 use machine::{Registered, WatchKey};
-use slot::{Bounds, Slot};
-use stream::EtcdWatch;
+use reader::EtcdWatch;
 
-/// How much waits for a reader before its watch is paused.
-const BOUNDS: Bounds = Bounds { batches: 8192, size_bytes: 32 << 20 };
+/// The limits of a reader's buffer. A watch is paused while its buffer is full.
+const BUFFER_LIMITS: BufferLimits = BufferLimits { batches: 8192, size_bytes: 32 << 20 };
 
 /// All watches of one backend.
 #[derive(Debug)]
 pub(crate) struct Watches {
     endpoints: Arc<Endpoints>,
-    bounds: Bounds,
+    limits: BufferLimits,
     next_key: AtomicU64,
-    /// How to reach the driver, once there is one.
+    /// The command channel of the driver, once it was started.
     driver: Mutex<Option<UnboundedSender<Command>>>,
 }
 
-/// What the driver is told. When nobody can tell it anything any more, it ends.
+/// A command for the driver. The driver ends when all senders are dropped.
 #[derive(Debug)]
 enum Command {
     Add {
         key: WatchKey,
-        request: WatchRequest,
-        slot: Arc<Slot>,
+        request: Watch,
+        buffer: Arc<ReaderBuffer>,
         reply: oneshot::Sender<Result<Registered>>,
     },
     Remove(WatchKey),
-    GoOn(WatchKey),
+    Resume(WatchKey),
     Progress(WatchKey),
-    /// The history that the watches follow is gone.
+    /// The history of the store was replaced.
     EndAll(Error),
 }
 
 impl Watches {
     pub(crate) const fn new(endpoints: Arc<Endpoints>) -> Self {
-        Self::with_bounds(endpoints, BOUNDS)
+        Self::with_limits(endpoints, BUFFER_LIMITS)
     }
 
-    const fn with_bounds(endpoints: Arc<Endpoints>, bounds: Bounds) -> Self {
-        Self { endpoints, bounds, next_key: AtomicU64::new(0), driver: Mutex::new(None) }
+    const fn with_limits(endpoints: Arc<Endpoints>, limits: BufferLimits) -> Self {
+        Self { endpoints, limits, next_key: AtomicU64::new(0), driver: Mutex::new(None) }
     }
 
     /// Registers a watch.
@@ -92,40 +95,40 @@ impl Watches {
     /// # Errors
     /// `Compacted` for a negative start and `EmptyWatchRange`, before anything is sent;
     /// `PermissionDenied`, `Unauthenticated`; `Unavailable` when no member can be reached;
-    /// `Timeout` when none confirms it.
+    /// `Timeout` when no member confirms the registration.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the watch.
-    pub(crate) async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    pub(crate) async fn watch(&self, request: Watch) -> Result<Watcher> {
         let request = normalize(request)?;
         if let Some((header, stream)) = self.register(request.clone()).await? {
-            return Ok(Watch::new(header, stream));
+            return Ok(Watcher::new(header, stream));
         }
-        // Behind a proxy "from now on" has to be a revision.
-        let header = lane::now(&self.endpoints).await?;
+        // A proxy needs a revision in place of "from now on".
+        let header = stream::now(&self.endpoints).await?;
         let request = request.start_at(header.revision.next());
         match self.register(request).await? {
-            Some((_, stream)) => Ok(Watch::new(header, stream)),
+            Some((_, stream)) => Ok(Watcher::new(header, stream)),
             None => Err(stream_failed("a watch from a revision on was not registered")),
         }
     }
 
-    /// Registers a watch, unless the server needs to be given a revision.
-    async fn register(&self, request: WatchRequest) -> Result<Option<(Header, EtcdWatch)>> {
+    /// Registers a watch. Returns `None` if the server needs a start revision.
+    async fn register(&self, request: Watch) -> Result<Option<(Header, EtcdWatch)>> {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let slot = Arc::new(Slot::new(self.bounds));
+        let buffer = Arc::new(ReaderBuffer::new(self.limits));
         let (reply, registered) = oneshot::channel();
         let commands = self.commands();
         let endpoints = Arc::clone(&self.endpoints);
-        let stream = EtcdWatch::new(key, Arc::clone(&slot), commands, endpoints, request.clone());
-        stream.tell(Command::Add { key, request, slot, reply });
+        let reader = EtcdWatch::new(key, Arc::clone(&buffer), commands, endpoints, request.clone());
+        reader.send(Command::Add { key, request, buffer, reply });
         match registered.await.map_err(|_| driver_is_gone())?? {
-            Registered::At(header) => Ok(Some((header, stream))),
+            Registered::At(header) => Ok(Some((header, reader))),
             Registered::NeedsRevision => Ok(None),
         }
     }
 
-    /// Ends all watches that are registered, with an error.
+    /// Ends all registered watches with an error.
     pub(crate) fn end_all(&self, error: Error) {
         let driver = self.driver.lock().expect("no holder of the lock panics");
         if let Some(commands) = &*driver {
@@ -134,8 +137,8 @@ impl Watches {
         }
     }
 
-    /// How to tell the driver something. It is started by the first watch; and again when the
-    /// runtime that it ran on is gone, for a backend may outlive that.
+    /// The command channel of the driver. The first watch starts the driver; a later watch starts
+    /// it again if its runtime was shut down, because a backend may outlive a runtime.
     fn commands(&self) -> UnboundedSender<Command> {
         let mut driver = self.driver.lock().expect("no holder of the lock panics");
         match &*driver {
@@ -152,11 +155,10 @@ impl Watches {
     }
 }
 
-/// Gives an empty key the meaning that it has in a watch, and refuses what can never happen.
-fn normalize(mut request: WatchRequest) -> Result<WatchRequest> {
-    if request.start_revision < Revision::ZERO {
-        let requested = Some(request.start_revision);
-        return Err(Error::Compacted { requested, compact_revision: None });
+/// Gives an empty key its meaning in a watch, and refuses a watch that can receive no events.
+fn normalize(mut request: Watch) -> Result<Watch> {
+    if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
+        return Err(Error::Compacted { requested: Some(start), compact_revision: None });
     }
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());
@@ -167,7 +169,7 @@ fn normalize(mut request: WatchRequest) -> Result<WatchRequest> {
     Ok(request)
 }
 
-/// Something is wrong with a stream. A watch changes nothing.
+/// The error of a failed stream. A watch changes nothing, so the outcome is known.
 fn stream_failed(reason: &str) -> Error {
     let reason = format!("watch stream: {reason}");
     Error::Unavailable { outcome: Outcome::NotApplied, reason, source: None }

@@ -1,12 +1,16 @@
-//! Watches over members in the same process, on a paused clock: what goes over the streams, and
-//! what is left on them.
+//! Tests of watches over members in the same process, on a paused clock: the streams that the
+//! backend opens, and the registrations on them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use coord_core::{ErrorKind, Event, EventKind, KeyValue, KvBackend};
+use coord_core::{
+    KvBackend,
+    error::ErrorKind,
+    kv::{Event, EventKind, KeyValue},
+};
 use etcd_client::Channel;
 use etcd_client::proto::{PbWatchRequest, PbWatchResponse, PbWatchServer, PbWatchService};
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -22,41 +26,42 @@ use super::*;
 use crate::EtcdBackend;
 use crate::wire::{FromWire, ToWire, WatchCall};
 
-/// How a stream is refused whose login is too old.
-const OLD_LOGIN: &str = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+/// The refusal of a stream whose login has expired.
+const EXPIRED_LOGIN: &str =
+    "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
 
-type Answer = Result<PbWatchResponse, Status>;
+type Message = Result<PbWatchResponse, Status>;
 
-/// A member with a store of one key, which is put and put again.
+/// A member with a store of one key.
 #[derive(Clone, Default)]
 struct Member(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// The store is at revision 1 and this.
+    /// The number of puts; the store is at the next revision.
     puts: i64,
-    /// Takes no stream.
+    /// Accepts no stream.
     hangs: bool,
-    /// Opens streams, and then says nothing.
-    mute: bool,
-    /// Refuses streams, in words that etcd does not use.
-    odd: bool,
-    /// Finds so many more logins too old.
-    old_logins: u32,
+    /// Opens streams, and sends nothing.
+    is_silent: bool,
+    /// Refuses streams as a proxy does.
+    refuses_like_a_proxy: bool,
+    /// How many of the next logins it treats as expired.
+    expired_logins: u32,
     streams: Vec<Served>,
 }
 
-/// A stream that the member serves, or served.
+/// A stream, open or closed.
 struct Served {
     open: bool,
     watchers: BTreeMap<i64, i64>,
-    pushes: UnboundedSender<Answer>,
+    messages: UnboundedSender<Message>,
 }
 
-/// Notices that a stream is closed.
-struct Open(Member, usize);
+/// Marks a stream as closed when it is dropped.
+struct CloseGuard(Member, usize);
 
-impl Drop for Open {
+impl Drop for CloseGuard {
     fn drop(&mut self) {
         self.0.lock().streams[self.1].open = false;
     }
@@ -74,65 +79,65 @@ impl Member {
         for stream in state.streams.iter().filter(|stream| stream.open) {
             for (id, start) in &stream.watchers {
                 if *start <= revision {
-                    let _ = stream.pushes.send(Ok(told(*id, revision, [revision])));
+                    let _ = stream.messages.send(Ok(message(*id, revision, [revision])));
                 }
             }
         }
     }
 
-    /// Tells every watcher how far the store is.
+    /// Sends every watcher a progress notification.
     fn notify(&self) {
         let state = self.lock();
         for stream in state.streams.iter().filter(|stream| stream.open) {
             for id in stream.watchers.keys() {
-                let _ = stream.pushes.send(Ok(told(*id, state.puts + 1, [])));
+                let _ = stream.messages.send(Ok(message(*id, state.puts + 1, [])));
             }
         }
     }
 
     /// Breaks all streams.
-    fn lose(&self) {
+    fn break_streams(&self) {
         for stream in &mut self.lock().streams {
             stream.watchers.clear();
-            let _ = stream.pushes.send(Err(Status::unavailable("etcdserver: no leader")));
+            let _ = stream.messages.send(Err(Status::unavailable("etcdserver: no leader")));
         }
     }
 
-    /// How many watchers each open stream has.
+    /// The number of watchers on each open stream.
     fn watchers(&self) -> Vec<usize> {
         let state = self.lock();
         state.streams.iter().filter(|s| s.open).map(|s| s.watchers.len()).collect()
     }
 
-    fn handle(&self, stream: usize, request: Result<PbWatchRequest, Status>) -> Vec<Answer> {
+    fn handle(&self, stream: usize, request: Result<PbWatchRequest, Status>) -> Vec<Message> {
         let Ok(request) = request else { return Vec::new() };
         let mut state = self.lock();
-        let (now, mute) = (state.puts + 1, state.mute);
+        let (now, is_silent) = (state.puts + 1, state.is_silent);
         let watchers = &mut state.streams[stream].watchers;
-        match WatchCall::from_wire(request).expect("coord sends what makes sense") {
+        match WatchCall::from_wire(request).expect("coord sends valid requests") {
             WatchCall::Create { request, .. } if request.keys.is_empty() => {
-                let old = state.old_logins > 0;
-                state.old_logins -= u32::from(old);
-                let reason = if old { OLD_LOGIN } else { "mvcc: watcher range is empty" };
-                let refused = told(-1, now, []);
+                let expired = state.expired_logins > 0;
+                state.expired_logins -= u32::from(expired);
+                let reason = if expired { EXPIRED_LOGIN } else { "mvcc: watcher range is empty" };
+                let refused = message(-1, now, []);
                 let (created, canceled, cancel_reason) = (true, true, reason.to_owned());
                 vec![Ok(PbWatchResponse { created, canceled, cancel_reason, ..refused })]
             }
-            _ if mute => Vec::new(),
+            _ if is_silent => Vec::new(),
             WatchCall::Create { request, watch_id, .. } => {
-                let start = request.start_revision.0;
+                let start = request.start_revision.map_or(0, i64::from);
                 watchers.insert(watch_id, start);
-                let created = PbWatchResponse { created: true, ..told(watch_id, now, []) };
+                let created = PbWatchResponse { created: true, ..message(watch_id, now, []) };
                 let replayed = (start..=now).filter(|_| start > 0);
-                vec![Ok(created), Ok(told(watch_id, now, replayed))]
+                vec![Ok(created), Ok(message(watch_id, now, replayed))]
             }
             WatchCall::Cancel(id) => {
                 let known = watchers.remove(&id);
-                let canceled = PbWatchResponse { canceled: true, ..told(id, now, []) };
+                let canceled = PbWatchResponse { canceled: true, ..message(id, now, []) };
                 known.map(|_| Ok(canceled)).into_iter().collect()
             }
             WatchCall::Progress if watchers.is_empty() => Vec::new(),
-            WatchCall::Progress => vec![Ok(told(-1, now, []))],
+            WatchCall::Progress => vec![Ok(message(-1, now, []))],
         }
     }
 
@@ -141,20 +146,20 @@ impl Member {
         Channel::Custom(BoxCloneSyncService::new(service_fn(
             move |request: http::Request<Body>| {
                 let logs_in = request.uri().path() == "/etcdserverpb.Auth/Authenticate";
-                let answer = server.clone().oneshot(request);
+                let response = server.clone().oneshot(request);
                 async move {
                     if logs_in {
                         let unknown = "etcdserver: authentication is not enabled";
                         return Ok(Status::failed_precondition(unknown).into_http());
                     }
-                    answer.await.map_err(|never: Infallible| match never {})
+                    response.await.map_err(|never: Infallible| match never {})
                 }
             },
         )))
     }
 }
 
-fn told(id: i64, now: i64, revisions: impl IntoIterator<Item = i64>) -> PbWatchResponse {
+fn message(id: i64, now: i64, revisions: impl IntoIterator<Item = i64>) -> PbWatchResponse {
     let events = revisions.into_iter().map(|revision| {
         let mod_revision = Revision(revision);
         let kv = KeyValue {
@@ -174,7 +179,7 @@ fn told(id: i64, now: i64, revisions: impl IntoIterator<Item = i64>) -> PbWatchR
 
 #[tonic::async_trait]
 impl PbWatchService for Member {
-    type WatchStream = BoxStream<'static, Answer>;
+    type WatchStream = BoxStream<'static, Message>;
 
     async fn watch(
         &self,
@@ -183,19 +188,19 @@ impl PbWatchService for Member {
         if self.lock().hangs {
             return std::future::pending().await;
         }
-        if self.lock().odd {
+        if self.lock().refuses_like_a_proxy {
             return Err(Status::unknown("mapped from HTTP status code 500"));
         }
-        let (pushes, pushed) = unbounded_channel();
+        let (messages, sent) = unbounded_channel();
         let mut state = self.lock();
-        let open = Open(self.clone(), state.streams.len());
-        state.streams.push(Served { open: true, watchers: BTreeMap::new(), pushes });
+        let guard = CloseGuard(self.clone(), state.streams.len());
+        state.streams.push(Served { open: true, watchers: BTreeMap::new(), messages });
         let requests = request.into_inner();
-        let answers = requests.flat_map(move |r| stream::iter(open.0.handle(open.1, r)));
-        let pushed = stream::unfold(pushed, |mut pushed: UnboundedReceiver<Answer>| async {
-            pushed.recv().await.map(|answer| (answer, pushed))
+        let replies = requests.flat_map(move |r| stream::iter(guard.0.handle(guard.1, r)));
+        let sent = stream::unfold(sent, |mut sent: UnboundedReceiver<Message>| async {
+            sent.recv().await.map(|message| (message, sent))
         });
-        Ok(Response::new(stream::select(answers, pushed).boxed()))
+        Ok(Response::new(stream::select(replies, sent).boxed()))
     }
 }
 
@@ -204,26 +209,26 @@ fn backend<const N: usize>(members: [&Member; N]) -> EtcdBackend {
     EtcdBackend::builder::<String>([]).over_channels(channels).expect("there is a channel")
 }
 
-/// Lets everybody do what can be done without waiting.
+/// Lets all tasks run until they wait.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-async fn revisions(watch: &mut Watch, n: usize) -> Vec<i64> {
+async fn revisions(watch: &mut Watcher, n: usize) -> Vec<i64> {
     let mut revisions = Vec::new();
     while revisions.len() < n {
         let next = timeout(Duration::from_secs(60), watch.next()).await.expect("it comes soon");
-        revisions.push(next.expect("the watch goes on").expect("it does not fail").revision.0);
+        revisions.push(next.expect("the watch continues").expect("it does not fail").revision.0);
     }
     revisions
 }
 
 #[tokio::test(start_paused = true)]
-async fn watches_share_a_stream_and_leave_it() {
+async fn dropped_watch_leaves_the_shared_stream() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut one = kv.watch(WatchRequest::new("a")).await.unwrap();
-    let two = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut one = kv.watch(Watch::new("a")).await.unwrap();
+    let two = kv.watch(Watch::new("a")).await.unwrap();
     assert_eq!(member.watchers(), [2]);
     drop(two);
     settle().await;
@@ -237,7 +242,7 @@ async fn dropped_registration_leaves_nothing() {
     let member = Member::default();
     let kv = backend([&member]);
     for polls in 0..20 {
-        let mut watch = Box::pin(kv.watch(WatchRequest::new("a")));
+        let mut watch = Box::pin(kv.watch(Watch::new("a")));
         for _ in 0..polls {
             let polled = futures_util::poll!(&mut watch);
             if polled.is_ready() {
@@ -252,17 +257,17 @@ async fn dropped_registration_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_stream_is_opened_again_and_nothing_is_lost() {
+async fn watch_resumes_without_a_gap_after_a_lost_stream() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
-    member.lose();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
+    member.break_streams();
     member.put();
     settle().await;
     member.put();
     assert_eq!(revisions(&mut watch, 2).await, [2, 3]);
     for _ in 0..3 {
-        member.lose();
+        member.break_streams();
         member.put();
     }
     assert_eq!(revisions(&mut watch, 3).await, [4, 5, 6]);
@@ -270,26 +275,26 @@ async fn lost_stream_is_opened_again_and_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn member_that_hangs_is_passed_over() {
+async fn member_that_accepts_no_stream_is_skipped() {
     let (hangs, serves) = (Member::default(), Member::default());
     hangs.lock().hangs = true;
     let kv = backend([&hangs, &serves]);
-    let watch = kv.watch(WatchRequest::new("a")).await;
+    let watch = kv.watch(Watch::new("a")).await;
     assert!(watch.is_ok(), "{watch:?}");
     assert_eq!((hangs.watchers(), serves.watchers()), (vec![], vec![1]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn member_that_confirms_nothing_is_given_up() {
-    let (mute, serves) = (Member::default(), Member::default());
-    mute.lock().mute = true;
-    let kv = backend([&mute, &serves]);
-    let watch = kv.watch(WatchRequest::new("a")).await;
+async fn member_that_confirms_nothing_is_replaced() {
+    let (silent, serves) = (Member::default(), Member::default());
+    silent.lock().is_silent = true;
+    let kv = backend([&silent, &serves]);
+    let watch = kv.watch(Watch::new("a")).await;
     assert!(watch.is_ok(), "{watch:?}");
-    assert_eq!((mute.watchers(), serves.watchers()), (vec![], vec![1]));
+    assert_eq!((silent.watchers(), serves.watchers()), (vec![], vec![1]));
 
-    serves.lock().mute = true;
-    let error = kv.watch(WatchRequest::new("a")).await.unwrap_err();
+    serves.lock().is_silent = true;
+    let error = kv.watch(Watch::new("a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
 }
 
@@ -297,7 +302,7 @@ async fn member_that_confirms_nothing_is_given_up() {
 async fn streams_end_with_the_backend_and_its_watches() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     drop(kv);
     settle().await;
     member.put();
@@ -308,13 +313,13 @@ async fn streams_end_with_the_backend_and_its_watches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_who_is_behind_is_paused_and_goes_on() {
+async fn slow_reader_is_paused_and_resumes() {
     let member = Member::default();
     let kv = backend([&member]);
     let endpoints = Arc::clone(&kv.shared.endpoints);
-    let watches = Watches::with_bounds(endpoints, Bounds { batches: 4, size_bytes: 1 << 20 });
-    let mut slow = watches.watch(WatchRequest::new("a")).await.unwrap();
-    let mut quick = watches.watch(WatchRequest::new("a")).await.unwrap();
+    let watches = Watches::with_limits(endpoints, BufferLimits { batches: 4, size_bytes: 1 << 20 });
+    let mut slow = watches.watch(Watch::new("a")).await.unwrap();
+    let mut quick = watches.watch(Watch::new("a")).await.unwrap();
     for revision in 2..22 {
         member.put();
         assert_eq!(revisions(&mut quick, 1).await, [revision]);
@@ -323,7 +328,7 @@ async fn reader_who_is_behind_is_paused_and_goes_on() {
     assert_eq!(revisions(&mut slow, 20).await, (2..22).collect::<Vec<_>>());
     settle().await;
     assert_eq!(member.watchers(), [2]);
-    // A bookmark comes after what is behind.
+    // A progress notification follows the unread batches.
     for _ in 0..8 {
         member.put();
     }
@@ -331,30 +336,30 @@ async fn reader_who_is_behind_is_paused_and_goes_on() {
     assert_eq!(revisions(&mut slow, 9).await, [22, 23, 24, 25, 26, 27, 28, 29, 29]);
 }
 
-/// What stands between the two while a member is away says what it likes.
+/// A proxy in front of a dead member refuses streams with errors of its own.
 #[tokio::test(start_paused = true)]
-async fn watch_that_stands_is_mended_whatever_is_said_meanwhile() {
+async fn registered_watch_survives_errors_of_a_proxy() {
     let member = Member::default();
     let kv = backend([&member]);
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
-    member.lock().odd = true;
-    member.lose();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
+    member.lock().refuses_like_a_proxy = true;
+    member.break_streams();
     sleep(Duration::from_secs(1)).await;
-    let error = kv.watch(WatchRequest::new("a")).await.expect_err("who comes now is told");
+    let error = kv.watch(Watch::new("a")).await.expect_err("a new watch fails");
     assert_eq!(error.kind(), ErrorKind::Backend);
-    member.lock().odd = false;
+    member.lock().refuses_like_a_proxy = false;
     member.put();
     assert_eq!(revisions(&mut watch, 1).await, [2]);
 }
 
-/// Bookmarks were put into a slot that was full.
+/// Progress notifications were put into a full buffer.
 #[tokio::test(start_paused = true)]
-async fn reader_who_does_not_read_costs_no_memory_for_bookmarks_either() {
+async fn full_buffer_drops_progress_notifications() {
     let member = Member::default();
     let kv = backend([&member]);
     let endpoints = Arc::clone(&kv.shared.endpoints);
-    let watches = Watches::with_bounds(endpoints, Bounds { batches: 4, size_bytes: 1 << 20 });
-    let request = WatchRequest { progress_notify: true, ..WatchRequest::new("a") };
+    let watches = Watches::with_limits(endpoints, BufferLimits { batches: 4, size_bytes: 1 << 20 });
+    let request = Watch { progress_notify: true, ..Watch::new("a") };
     let mut slow = watches.watch(request).await.unwrap();
     for _ in 0..20 {
         member.notify();
@@ -369,18 +374,17 @@ async fn reader_who_does_not_read_costs_no_memory_for_bookmarks_either() {
     assert_eq!(revisions(&mut slow, 1).await, [3], "there is room again");
 }
 
-/// A login is forgotten by etcd when it was not used for five minutes: that to the member with the
-/// stream like all others.
+/// etcd expires a login that was not used for five minutes, also that of an open watch stream.
 #[tokio::test(start_paused = true)]
-async fn watch_whose_login_is_too_old_everywhere_is_mended() {
+async fn watch_resumes_after_all_logins_expired() {
     let members = [Member::default(), Member::default(), Member::default()];
     let channels = members.each_ref().map(Member::channel);
     let builder = EtcdBackend::builder::<String>([]).login("app", "secret");
     let kv = builder.over_channels(channels).expect("there is a channel");
-    let mut watch = kv.watch(WatchRequest::new("a")).await.unwrap();
+    let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     for member in &members {
-        member.lock().old_logins = 1;
-        member.lose();
+        member.lock().expired_logins = 1;
+        member.break_streams();
         member.put();
     }
     assert_eq!(revisions(&mut watch, 1).await, [2]);

@@ -1,64 +1,66 @@
-//! The watch protocol in our own words, and what is said in them on the wire.
+//! The messages of the watch protocol as the machine uses them, and their translation.
 //!
-//! The machine knows nothing of etcd-client: it takes a [`Reply`] and gives [`Request`]s, so that
-//! it can be tested against a server that is a hundred lines of Rust.
+//! The machine does not depend on etcd-client: it takes [`Reply`] values and returns [`Request`]s,
+//! so that it can be tested against a simulated server.
 
-use coord_core::{Error, Event, Header, Revision, WatchRequest};
+use coord_core::{
+    Error,
+    kv::{Event, Header, Revision, Watch},
+};
 use etcd_client::WatchOptions;
 use etcd_client::proto::PbWatchResponse;
 use tonic::Status;
 
-use crate::error::{Asked, Failure, Remedy};
+use crate::error::{Failure, RequestContext, RetryDecision};
 use crate::wire::{FromWire, Malformed, send};
 
-/// The id of what concerns no watch, or no single one.
+/// The id in messages that are about no watch or about the whole stream.
 pub(super) const NO_ID: i64 = -1;
 
-/// What a server is asked on a watch stream.
+/// A request on a watch stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Register a watch under an id of ours.
-    Create { id: i64, start: Revision, watch: WatchRequest },
-    /// Forget the watch.
+    /// Register a watch with an id of the client.
+    Create { id: i64, start: Revision, watch: Watch },
+    /// Cancel the watch.
     Cancel { id: i64 },
-    /// Refuse a watch of an empty range, for which the id is not used.
+    /// Watch an empty range, which the server refuses. It does not use the id.
     Probe { id: i64 },
-    /// Say up to where every watch of the stream has been told everything.
+    /// Report the revision up to which every watch of the stream has received all events.
     Progress,
 }
 
-/// What a server says on a watch stream.
+/// A message of a server on a watch stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) id: i64,
     pub(super) header: Header,
     pub(super) created: bool,
     pub(super) canceled: bool,
-    /// Not zero when the watch is cancelled because history is gone before this revision.
+    /// Not zero if the watch is cancelled because its revisions are compacted.
     pub(super) compact_revision: Revision,
     /// Why it was cancelled or refused.
     pub(super) reason: String,
-    /// The next message goes on with the same revision, perhaps.
+    /// Whether the next message may continue the last revision.
     pub(super) fragment: bool,
     pub(super) events: Vec<Event>,
 }
 
-/// A request to create a watch: its key, and the rest.
+/// A request to create a watch: its key and its options.
 ///
-/// Fragments are asked for: a server that catches up merges a thousand revisions into one message,
-/// which can be gigabytes, and would fail for its size wherever there is a limit. In pieces of at
-/// most 2 MiB (or one event) it passes, and what is complete is delivered before the rest arrives.
-pub(super) fn create(id: i64, start: Revision, watch: &WatchRequest) -> (Vec<u8>, WatchOptions) {
+/// The request permits fragments: a server that catches up merges a thousand revisions into one
+/// message, which can have gigabytes and exceeds every size limit. Fragments have at most 2 MiB (or
+/// one event), and complete revisions are delivered before the rest arrives.
+pub(super) fn create(id: i64, start: Revision, watch: &Watch) -> (Vec<u8>, WatchOptions) {
     let (key, options) = send::watch(watch);
     (key, options.with_watch_id(id).with_start_revision(start.0).with_fragment())
 }
 
-/// The one key of a range that ends there.
-const NOTHING: &[u8] = b"\x01";
-
-/// A request to create a watch that every server refuses at once: its key, and the rest.
+/// A request to create a watch of an empty range, which every server refuses: its key and its
+/// options.
 pub(super) fn probe(id: i64) -> (&'static [u8], WatchOptions) {
-    (NOTHING, WatchOptions::new().with_range(NOTHING).with_watch_id(id))
+    const KEY_AND_END: &[u8] = b"\x01";
+    (KEY_AND_END, WatchOptions::new().with_range(KEY_AND_END).with_watch_id(id))
 }
 
 impl FromWire<PbWatchResponse> for Reply {
@@ -76,38 +78,37 @@ impl FromWire<PbWatchResponse> for Reply {
     }
 }
 
-/// What to do about a registration that a server refuses.
+/// What the refusal of a registration is about.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The watch can never be.
+    /// The watch: the registration fails.
     Watch(Error),
-    /// Something is wrong with the stream, not with the watch: open another. If it is the login,
-    /// that is found out when the next one is opened.
+    /// The stream: another must be opened. An expired login is detected when that is opened.
     Stream(String),
 }
 
-/// Understands the reason of a refusal.
+/// Classifies the reason of a refusal.
 ///
-/// An empty range and an id used twice are never asked for, but a stream that is being closed
-/// refuses everything as an empty range.
+/// The client requests neither an empty range nor a duplicate id, but a stream that is being closed
+/// refuses every watch as an empty range.
 ///
-/// Source: contract §6.
+/// Source: `docs/etcd-contract.md` §6.
 pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Refusal {
     if reason.contains("duplicate watch ID") || reason.contains("watcher range is empty") {
         return Refusal::Stream(reason.to_owned());
     }
-    let asked = Asked { revision: Some(requested), ..Asked::default() };
-    let Failure { error, remedy } = Failure::of_cancel_reason(reason, &asked, "watch");
-    let by_stream = match remedy {
-        Remedy::None | Remedy::Another => false,
-        Remedy::Unreachable | Remedy::Resend | Remedy::Elsewhere => true,
-        // A stream that was opened before logins were needed keeps the watches that it has.
-        Remedy::Login => has_login,
+    let context = RequestContext { revision: Some(requested), ..RequestContext::default() };
+    let Failure { error, decision } = Failure::from_cancel_reason(reason, &context, "watch");
+    let by_stream = match decision {
+        RetryDecision::Final | RetryDecision::OtherEndpoint => false,
+        RetryDecision::Unreachable | RetryDecision::Resend | RetryDecision::Failover => true,
+        // A stream that was opened before authentication was enabled keeps its watches.
+        RetryDecision::LogIn => has_login,
     };
     if by_stream { Refusal::Stream(error.to_string()) } else { Refusal::Watch(error) }
 }
 
-/// What to make of the refusal of a stream's first request, if it is about the login.
+/// The status for the refusal of a stream's first request, if the refusal is about the login.
 pub(super) fn login_refused(reason: &str) -> Option<Status> {
     let about_login = ["invalid auth token", "revision of auth store is old", "user name is empty"];
     let message = reason.split_once(" desc = ").map_or(reason, |(_, message)| message);
@@ -117,12 +118,12 @@ pub(super) fn login_refused(reason: &str) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
-    use coord_core::ErrorKind;
+    use coord_core::error::ErrorKind;
 
     use super::*;
 
     #[test]
-    fn refusals_are_told_apart() {
+    fn refusal_is_classified_by_its_reason() {
         let kind_with = |reason: &str, login| match refusal(reason, Revision(-1), login) {
             Refusal::Watch(error) => Some(error.kind()),
             Refusal::Stream(_) => None,
@@ -138,8 +139,8 @@ mod tests {
         let denied = rpc("PermissionDenied", "permission denied");
         assert_eq!(kind(&denied), Some(ErrorKind::PermissionDenied));
         assert_eq!(kind(&rpc("Unauthenticated", "invalid auth token")), None, "log in again");
-        let nobody = rpc("InvalidArgument", "user name is empty");
-        assert_eq!(kind_with(&nobody, false), Some(ErrorKind::Unauthenticated));
+        let no_user = rpc("InvalidArgument", "user name is empty");
+        assert_eq!(kind_with(&no_user, false), Some(ErrorKind::Unauthenticated));
         assert_eq!(kind("something new"), Some(ErrorKind::Backend));
     }
 }

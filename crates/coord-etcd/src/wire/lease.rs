@@ -1,12 +1,12 @@
-//! Leases, both ways.
+//! Leases, in both directions.
 //!
-//! Times to live are whole seconds on the wire. A lease that does not exist answers a refresh with
-//! a time of zero, and a question about it with minus one and nothing granted; one that is overdue
-//! answers minus one too, but tells what was granted.
+//! TTLs are whole seconds on the wire. For a lease that does not exist, etcd responds to a refresh
+//! with a TTL of 0, and to a request for its state with a TTL of -1 and a granted TTL of 0. For an
+//! expired lease that is not yet revoked the TTL is -1 too, but the granted TTL is present.
 
 use std::time::Duration;
 
-use coord_core::{
+use coord_core::kv::{
     Header, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse,
     LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse,
 };
@@ -28,7 +28,7 @@ fn whole(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A time to live below zero is read as zero: the store raises both to its minimum.
+/// A TTL below zero is read as zero: the store raises both to its minimum.
 impl FromWire<PbLeaseGrantRequest> for LeaseGrant {
     fn from_wire(wire: PbLeaseGrantRequest) -> Result<Self, Malformed> {
         Ok(Self { ttl: seconds(wire.ttl), id: LeaseId::new(wire.id) })
@@ -55,7 +55,7 @@ impl FromWire<PbLeaseGrantResponse> for LeaseGrantResponse {
     }
 }
 
-/// There is no lease zero, hence the option.
+/// `None` for lease 0, which does not exist.
 impl FromWire<PbLeaseKeepAliveRequest> for Option<LeaseId> {
     fn from_wire(wire: PbLeaseKeepAliveRequest) -> Result<Self, Malformed> {
         Ok(LeaseId::new(wire.id))
@@ -74,7 +74,7 @@ impl ToWire for LeaseKeepAliveResponse {
     }
 }
 
-/// A lease that does not exist is refreshed to a time of zero.
+/// The TTL is zero if the lease does not exist.
 impl FromWire<PbLeaseKeepAliveResponse> for LeaseKeepAliveResponse {
     fn from_wire(wire: PbLeaseKeepAliveResponse) -> Result<Self, Malformed> {
         let id = LeaseId::new(wire.id).ok_or(NO_ID)?;
@@ -82,7 +82,7 @@ impl FromWire<PbLeaseKeepAliveResponse> for LeaseKeepAliveResponse {
     }
 }
 
-/// There is no lease zero, hence the option.
+/// `None` for lease 0, which does not exist.
 impl FromWire<PbLeaseRevokeRequest> for Option<LeaseId> {
     fn from_wire(wire: PbLeaseRevokeRequest) -> Result<Self, Malformed> {
         Ok(LeaseId::new(wire.id))
@@ -103,14 +103,14 @@ impl FromWire<PbLeaseRevokeResponse> for LeaseRevokeResponse {
     }
 }
 
-/// There is no lease zero, hence the option.
+/// `None` for lease 0, which does not exist.
 impl FromWire<PbLeaseTimeToLiveRequest> for Option<LeaseTimeToLive> {
     fn from_wire(wire: PbLeaseTimeToLiveRequest) -> Result<Self, Malformed> {
         Ok(LeaseId::new(wire.id).map(|id| LeaseTimeToLive { id, keys: wire.keys }))
     }
 }
 
-/// The id is not part of the answer, but of the question; the wire repeats it.
+/// The id is part of the request in coord, and of the response too on the wire.
 impl ToWire for (LeaseId, LeaseTimeToLiveResponse) {
     type Wire = PbLeaseTimeToLiveResponse;
 

@@ -1,20 +1,20 @@
-//! The one translation between coord's types and etcd's protobuf messages, both ways.
+//! The translation between coord's types and etcd's protobuf messages, in both directions.
 //!
-//! Nothing else sees a protobuf message. A client sends requests and reads answers; a server reads
-//! requests and sends answers; so there are four directions, and nothing is lost in any:
+//! No other module handles protobuf messages. A client writes requests and reads responses; a
+//! server reads requests and writes responses. So there are four directions, all without loss:
 //!
 //! ```text
-//!            coord's type  ->  the wire             the wire  ->  coord's type
-//! requests   send (etcd-client's own builders)      request (FromWire)
-//! answers    response, lease, watch (ToWire)        response, lease, watch (FromWire)
+//!             coord's type  ->  the wire             the wire  ->  coord's type
+//! requests    send (etcd-client's own builders)      request (FromWire)
+//! responses   response, lease, watch (ToWire)        response, lease, watch (FromWire)
 //! ```
 //!
-//! Two things are written differently and mean the same. Zero on the wire is `None` here, for a
-//! lease. And a range sorted by key upwards is sent as a range that is not sorted, as Go's client
-//! does: keys come in that order anyway, and the store need not fetch them all to sort them.
+//! Two values have a different form with the same meaning. A lease of zero on the wire is `None`
+//! here. A range sorted by key in ascending order is sent as an unsorted range, as Go's client
+//! does: etcd returns keys in that order anyway, and need not fetch all of them to sort them.
 //!
-//! What arrives may be nonsense, so reading is fallible: [`Malformed`] says what could not be
-//! read. An unknown number in an enum is refused rather than guessed at.
+//! A received message may be invalid, so reading is fallible: [`Malformed`] states what could not
+//! be read. An unknown number in an enum is refused.
 
 mod lease;
 mod request;
@@ -24,26 +24,26 @@ pub(crate) mod send;
 mod tests;
 mod watch;
 
-use coord_core::{Header, KeyValue, LeaseId, Revision};
+use coord_core::kv::{Header, KeyValue, LeaseId, Revision};
 use etcd_client::proto::{PbKeyValue, PbResponseHeader};
 
 pub use watch::WatchCall;
 
-/// A value of coord's that can be written as a message of etcd's protocol.
+/// A value that can be written as a message of etcd's protocol.
 pub trait ToWire {
     /// The message.
     type Wire;
 
-    /// Writes it. Keys and values are copied only where they are shared.
+    /// Writes the value. Keys and values are copied only if they are shared.
     fn to_wire(self) -> Self::Wire;
 }
 
-/// A value of coord's that can be read from a message of etcd's protocol.
+/// A value that can be read from a message of etcd's protocol.
 pub trait FromWire<W>: Sized {
-    /// Reads it. Keys and values are moved, not copied.
+    /// Reads the message. Keys and values are moved, not copied.
     ///
     /// # Errors
-    /// [`Malformed`] when the message says something that etcd's protocol does not know.
+    /// [`Malformed`] when the message is not valid in etcd's protocol.
     fn from_wire(wire: W) -> Result<Self, Malformed>;
 }
 
@@ -69,7 +69,7 @@ fn each<T: ToWire>(values: Vec<T>) -> Vec<T::Wire> {
     values.into_iter().map(T::to_wire).collect()
 }
 
-/// A lease as the wire has it: zero for none.
+/// The lease id on the wire: zero for none.
 fn lease_number(lease: Option<LeaseId>) -> i64 {
     lease.map_or(0, LeaseId::get)
 }
@@ -87,7 +87,7 @@ impl ToWire for Header {
     }
 }
 
-/// A header that was left out is all zeros.
+/// A missing header is read as zeros.
 impl FromWire<Option<PbResponseHeader>> for Header {
     fn from_wire(wire: Option<PbResponseHeader>) -> Result<Self, Malformed> {
         let PbResponseHeader { cluster_id, member_id, revision, raft_term } =

@@ -1,6 +1,8 @@
 //! Requests as a server reads them.
 
-use coord_core::{
+use std::num::NonZeroU64;
+
+use coord_core::kv::{
     Compact, Compare, CompareOp, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range,
     Revision, SortOrder, SortTarget, Txn,
 };
@@ -11,21 +13,26 @@ use etcd_client::proto::{
 
 use super::{FromWire, Malformed, all};
 
+/// A revision of a request: zero is none.
+pub(super) fn revision(wire: i64) -> Option<Revision> {
+    (wire != 0).then_some(Revision(wire))
+}
+
 impl FromWire<PbRangeRequest> for Range {
     fn from_wire(wire: PbRangeRequest) -> Result<Self, Malformed> {
         Ok(Self {
             keys: KeyRange::from_wire(wire.key, wire.range_end),
-            revision: Revision(wire.revision),
-            limit: wire.limit,
+            revision: revision(wire.revision),
+            limit: u64::try_from(wire.limit).ok().and_then(NonZeroU64::new),
             sort_target: sort_target(wire.sort_target)?,
             sort_order: sort_order(wire.sort_order)?,
             serializable: wire.serializable,
             keys_only: wire.keys_only,
             count_only: wire.count_only,
-            min_mod_revision: Revision(wire.min_mod_revision),
-            max_mod_revision: Revision(wire.max_mod_revision),
-            min_create_revision: Revision(wire.min_create_revision),
-            max_create_revision: Revision(wire.max_create_revision),
+            min_mod_revision: revision(wire.min_mod_revision),
+            max_mod_revision: revision(wire.max_mod_revision),
+            min_create_revision: revision(wire.min_create_revision),
+            max_create_revision: revision(wire.max_create_revision),
         })
     }
 }

@@ -1,6 +1,6 @@
-//! Answers on keys, both ways.
+//! Responses about keys, in both directions.
 
-use coord_core::{
+use coord_core::kv::{
     CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse,
     TxnResponse,
 };

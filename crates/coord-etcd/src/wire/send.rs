@@ -1,27 +1,32 @@
-//! Requests as etcd-client's builders want them.
+//! Requests, written with the builders of etcd-client.
 //!
-//! Ranges are given as their two fields: the builders' words for prefixes and the like rewrite
-//! empty keys. Each part of a transaction is set once, in one order: the builder panics otherwise.
+//! Ranges are set as their two fields, because the builders' methods for prefixes rewrite empty
+//! keys. Each part of a transaction is set once and in order, because the builder panics otherwise.
 
-use coord_core::{
+use coord_core::kv::{
     Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put,
-    Range, SortOrder, SortTarget, Txn, WatchFilter, WatchRequest,
+    Range, Revision, SortOrder, SortTarget, Txn, Watch, WatchFilter,
 };
 use etcd_client as etcd;
 
 use super::lease_number;
 
-/// A range: its key, and the rest.
+/// A revision as etcd has it: zero if there is none.
+fn revision(revision: Option<Revision>) -> i64 {
+    revision.map_or(0, i64::from)
+}
+
+/// A range: its key and its options.
 pub(crate) fn range(range: &Range) -> (Vec<u8>, etcd::GetOptions) {
     let mut options = etcd::GetOptions::new()
         .with_range(range.keys.range_end().clone())
-        .with_revision(range.revision.0)
-        .with_limit(range.limit)
+        .with_revision(revision(range.revision))
+        .with_limit(range.limit.map_or(0, |limit| i64::try_from(limit.get()).unwrap_or(i64::MAX)))
         .with_sort(sort_target(range.sort_target), sort_order(range.sort_order))
-        .with_min_mod_revision(range.min_mod_revision.0)
-        .with_max_mod_revision(range.max_mod_revision.0)
-        .with_min_create_revision(range.min_create_revision.0)
-        .with_max_create_revision(range.max_create_revision.0);
+        .with_min_mod_revision(revision(range.min_mod_revision))
+        .with_max_mod_revision(revision(range.max_mod_revision))
+        .with_min_create_revision(revision(range.min_create_revision))
+        .with_max_create_revision(revision(range.max_create_revision));
     if range.serializable {
         options = options.with_serializable();
     }
@@ -52,7 +57,7 @@ const fn sort_order(order: SortOrder) -> etcd::SortOrder {
     }
 }
 
-/// A put: its key, its value, and the rest.
+/// A put: its key, its value and its options.
 pub(crate) fn put(put: &Put) -> (Vec<u8>, Vec<u8>, etcd::PutOptions) {
     let mut options = etcd::PutOptions::new().with_lease(lease_number(put.lease));
     if put.prev_kv {
@@ -67,7 +72,7 @@ pub(crate) fn put(put: &Put) -> (Vec<u8>, Vec<u8>, etcd::PutOptions) {
     (put.key.clone().into(), put.value.clone().into(), options)
 }
 
-/// A delete: its key, and the rest.
+/// A delete: its key and its options.
 pub(crate) fn delete(delete: &Delete) -> (Vec<u8>, etcd::DeleteOptions) {
     let mut options = etcd::DeleteOptions::new().with_range(delete.keys.range_end().clone());
     if delete.prev_kv {
@@ -76,7 +81,7 @@ pub(crate) fn delete(delete: &Delete) -> (Vec<u8>, etcd::DeleteOptions) {
     (delete.keys.start().clone().into(), options)
 }
 
-/// A transaction, with those nested in it.
+/// A transaction, with the nested ones.
 pub(crate) fn txn(txn: &Txn) -> etcd::Txn {
     etcd::Txn::new()
         .when(txn.compares.iter().map(compare).collect::<Vec<_>>())
@@ -122,21 +127,21 @@ fn compare(compare: &Compare) -> etcd::Compare {
     condition.with_range(compare.keys.range_end().clone())
 }
 
-/// A compaction: its revision, and the rest.
+/// A compaction: its revision and its options.
 pub(crate) fn compact(compact: Compact) -> (i64, etcd::CompactionOptions) {
     let options = etcd::CompactionOptions::new();
     (compact.revision.0, if compact.physical { options.with_physical() } else { options })
 }
 
-/// A watch: its key, and the rest. The id is left to the store, and nothing is fragmented.
-pub(crate) fn watch(watch: &WatchRequest) -> (Vec<u8>, etcd::WatchOptions) {
+/// A watch: its key and its options. The store chooses the id and does not fragment messages.
+pub(crate) fn watch(watch: &Watch) -> (Vec<u8>, etcd::WatchOptions) {
     let filters = watch.filters.iter().map(|filter| match filter {
         WatchFilter::NoPut => etcd::WatchFilterType::NoPut,
         WatchFilter::NoDelete => etcd::WatchFilterType::NoDelete,
     });
     let mut options = etcd::WatchOptions::new()
         .with_range(watch.keys.range_end().clone())
-        .with_start_revision(watch.start_revision.0)
+        .with_start_revision(revision(watch.start_revision))
         .with_filters(filters.collect::<Vec<_>>());
     if watch.prev_kv {
         options = options.with_prev_key();
@@ -147,15 +152,15 @@ pub(crate) fn watch(watch: &WatchRequest) -> (Vec<u8>, etcd::WatchOptions) {
     (watch.keys.start().clone().into(), options)
 }
 
-/// A grant: its time to live in seconds, and the rest.
+/// A grant: its TTL in seconds and its options.
 ///
-/// The caller has refused a time to live with a fraction, or above the limit.
+/// The pre-flight check has refused a TTL with a fraction, or above the limit.
 pub(crate) fn lease_grant(grant: LeaseGrant) -> (i64, etcd::LeaseGrantOptions) {
     let seconds = i64::try_from(grant.ttl.as_secs()).unwrap_or(i64::MAX);
     (seconds, etcd::LeaseGrantOptions::new().with_id(lease_number(grant.id)))
 }
 
-/// A question about a lease: its id, and the rest.
+/// A request for the state of a lease: its id and its options.
 pub(crate) fn lease_time_to_live(request: LeaseTimeToLive) -> (i64, etcd::LeaseTimeToLiveOptions) {
     let options = etcd::LeaseTimeToLiveOptions::new();
     (request.id.get(), if request.keys { options.with_keys() } else { options })

@@ -1,10 +1,12 @@
-//! Round trips: what is sent is what a server reads, and what it answers is what is read.
+//! Round trips: a server reads the request that was sent, and a client the response.
 
-use coord_core::{
+use std::num::NonZeroU64;
+
+use coord_core::kv::{
     Compact, Compare, CompareOp, CompareOperand, Delete, DeleteResponse, Event, EventKind, Header,
     KeyRange, KeyValue, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseStatus,
     LeaseTimeToLiveResponse, LeasesResponse, Op, OpResponse, Put, PutResponse, Range,
-    RangeResponse, Revision, SortOrder, SortTarget, Txn, TxnResponse, WatchFilter, WatchRequest,
+    RangeResponse, Revision, SortOrder, SortTarget, Txn, TxnResponse, Watch, WatchFilter,
 };
 use etcd_client::proto::{
     PbCompactionRequest, PbLeaseTimeToLiveResponse, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
@@ -17,7 +19,7 @@ use prost::Message as _;
 use std::time::Duration;
 
 use super::*;
-use crate::check::NESTING_MAX;
+use crate::preflight::MAX_TXN_NESTING;
 
 fn bytes() -> impl Strategy<Value = bytes::Bytes> {
     vec(any::<u8>(), 0..4).prop_map(Into::into)
@@ -25,6 +27,10 @@ fn bytes() -> impl Strategy<Value = bytes::Bytes> {
 
 fn keys() -> impl Strategy<Value = KeyRange> {
     (bytes(), bytes()).prop_map(|(key, end)| KeyRange::from_wire(key, end))
+}
+
+fn set_revision() -> impl Strategy<Value = Option<Revision>> {
+    revision().prop_map(|revision| Some(revision).filter(|revision| *revision != Revision::ZERO))
 }
 
 fn revision() -> impl Strategy<Value = Revision> {
@@ -49,15 +55,16 @@ fn range() -> impl Strategy<Value = Range> {
     ];
     let order =
         prop_oneof![Just(SortOrder::None), Just(SortOrder::Ascending), Just(SortOrder::Descending)];
-    let filters = (revision(), revision(), revision(), revision());
+    let filters = (set_revision(), set_revision(), set_revision(), set_revision());
     let flags = any::<(bool, bool, bool)>();
-    (keys(), revision(), any::<i64>(), target, order, flags, filters).prop_map(
+    let limit = any::<Option<i64>>();
+    (keys(), set_revision(), limit, target, order, flags, filters).prop_map(
         |(keys, revision, limit, sort_target, sort_order, flags, filters)| Range {
             keys,
             revision,
-            limit,
+            limit: limit.and_then(|limit| NonZeroU64::new(limit.unsigned_abs() >> 1)),
             sort_target,
-            // By key and upwards is how keys come anyway: it is not sent.
+            // The default order of keys is not sent.
             sort_order: match (sort_target, sort_order) {
                 (SortTarget::Key, SortOrder::Ascending) => SortOrder::None,
                 (_, order) => order,
@@ -139,7 +146,7 @@ fn key_value() -> impl Strategy<Value = KeyValue> {
     )
 }
 
-fn answer() -> impl Strategy<Value = OpResponse> {
+fn response() -> impl Strategy<Value = OpResponse> {
     let leaf = prop_oneof![
         (header(), vec(key_value(), 0..3), any::<bool>(), any::<i64>()).prop_map(
             |(header, kvs, more, count)| {
@@ -161,7 +168,7 @@ fn answer() -> impl Strategy<Value = OpResponse> {
 
 proptest! {
     #[test]
-    fn server_reads_the_steps_that_were_sent(op in op()) {
+    fn server_reads_the_sent_operation(op in op()) {
         let sent = PbTxnRequestOp { request: Some(PbTxnOpRequest::from(send::op(&op))) };
         let bytes = sent.encode_to_vec();
         let arrived = PbTxnRequestOp::decode(&bytes[..]).expect("it was just encoded");
@@ -169,14 +176,14 @@ proptest! {
     }
 
     #[test]
-    fn server_reads_the_watch_that_was_sent(
+    fn server_reads_the_sent_watch(
         keys in keys(),
-        start_revision in revision(),
+        start_revision in set_revision(),
         flags in any::<(bool, bool)>(),
         filters in vec(prop_oneof![Just(WatchFilter::NoPut), Just(WatchFilter::NoDelete)], 0..3),
     ) {
         let (prev_kv, progress_notify) = flags;
-        let request = WatchRequest { keys, start_revision, prev_kv, filters, progress_notify };
+        let request = Watch { keys, start_revision, prev_kv, filters, progress_notify };
         let (key, options) = send::watch(&request);
         let wire = PbWatchRequest::from(options.with_key(key));
         let read = WatchCall::Create { request, watch_id: 0, fragment: false };
@@ -184,12 +191,12 @@ proptest! {
     }
 
     #[test]
-    fn client_reads_the_answers_that_were_sent(answer in answer()) {
-        prop_assert_eq!(OpResponse::from_wire(answer.clone().to_wire()), Ok(answer));
+    fn client_reads_the_sent_response(response in response()) {
+        prop_assert_eq!(OpResponse::from_wire(response.clone().to_wire()), Ok(response));
     }
 
     #[test]
-    fn client_reads_the_events_that_were_sent(
+    fn client_reads_the_sent_event(
         kv in key_value(),
         prev_kv in option::of(key_value()),
         deleted in any::<bool>(),
@@ -200,7 +207,7 @@ proptest! {
     }
 
     #[test]
-    fn client_reads_the_leases_that_were_sent(
+    fn client_reads_the_sent_lease_response(
         header in header(),
         id in lease(),
         granted in time(),
@@ -222,7 +229,7 @@ proptest! {
 }
 
 #[test]
-fn compaction_is_sent_whole() {
+fn compaction_keeps_its_fields() {
     use tonic::IntoRequest as _;
     for request in [Compact::new(Revision(7)), Compact { revision: Revision(7), physical: true }] {
         let (revision, options) = send::compact(request);
@@ -233,17 +240,17 @@ fn compaction_is_sent_whole() {
 }
 
 #[test]
-fn overdue_lease_has_nothing_left_and_one_that_is_gone_is_none() {
+fn expired_lease_has_no_time_left_and_missing_lease_is_none() {
     let wire = PbLeaseTimeToLiveResponse { ttl: -1, ..Default::default() };
     let gone = LeaseTimeToLiveResponse::from_wire(wire.clone()).expect("well formed");
     assert_eq!(gone.lease, None);
     let wire = PbLeaseTimeToLiveResponse { granted_ttl: 5, ..wire };
-    let overdue = LeaseTimeToLiveResponse::from_wire(wire).expect("well formed").lease;
-    assert_eq!(overdue.expect("it exists").remaining, Duration::ZERO);
+    let expired = LeaseTimeToLiveResponse::from_wire(wire).expect("well formed").lease;
+    assert_eq!(expired.expect("it exists").remaining, Duration::ZERO);
 }
 
 #[test]
-fn nonsense_is_refused() {
+fn invalid_message_is_refused() {
     let empty = PbTxnRequestOp { request: None };
     assert!(Op::from_wire(empty).is_err());
     let mut wire = PbTxnRequest::from(send::txn(&Txn::new().when([Compare::absent("a")])));
@@ -251,9 +258,9 @@ fn nonsense_is_refused() {
     assert!(Txn::from_wire(wire).is_err());
 }
 
-/// The deepest transaction that is sent is the deepest whose answer prost decodes.
+/// The deepest transaction that is sent is the deepest whose response prost decodes.
 #[test]
-fn answer_of_the_deepest_transaction_can_be_decoded() {
+fn response_to_the_deepest_transaction_can_be_decoded() {
     let decodes = |levels: usize| {
         let kvs = vec![KeyValue { key: "k".into(), lease: LeaseId::new(1), ..KeyValue::default() }];
         let range = OpResponse::Range(RangeResponse { kvs, ..RangeResponse::default() });
@@ -263,6 +270,6 @@ fn answer_of_the_deepest_transaction_can_be_decoded() {
         let OpResponse::Txn(whole) = whole else { unreachable!("the last level is a transaction") };
         PbTxnResponse::decode(&whole.to_wire().encode_to_vec()[..]).is_ok()
     };
-    assert!(decodes(NESTING_MAX));
-    assert!(!decodes(NESTING_MAX + 1), "the limit could be higher");
+    assert!(decodes(MAX_TXN_NESTING));
+    assert!(!decodes(MAX_TXN_NESTING + 1), "the limit could be higher");
 }

@@ -1,26 +1,27 @@
-//! Watches, both ways.
+//! Watches, in both directions.
 
-use coord_core::{Event, EventKind, KeyRange, KeyValue, Revision, WatchFilter, WatchRequest};
+use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchFilter};
 use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
 
+use super::request::revision;
 use super::{FromWire, Malformed, ToWire};
 
-/// What a client may say on a watch stream.
+/// A request on a watch stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and servers match on it")]
 pub enum WatchCall {
     /// Start a watch.
     Create {
-        /// What to watch.
-        request: WatchRequest,
-        /// The id that it shall have; zero leaves it to the server.
+        /// The watch.
+        request: Watch,
+        /// The id of the watch; with zero the server chooses it.
         watch_id: i64,
-        /// Split answers that are too large for one message.
+        /// Whether to split responses that are too large for one message.
         fragment: bool,
     },
     /// End the watch with this id.
     Cancel(i64),
-    /// Send a bookmark for the whole stream.
+    /// Send a progress notification for the whole stream.
     Progress,
 }
 
@@ -34,9 +35,9 @@ impl FromWire<PbWatchRequest> for WatchCall {
                     1 => Ok(WatchFilter::NoDelete),
                     _ => Err(Malformed("a watch with an unknown filter")),
                 });
-                let request = WatchRequest {
+                let request = Watch {
                     keys: KeyRange::from_wire(create.key, create.range_end),
-                    start_revision: Revision(create.start_revision),
+                    start_revision: revision(create.start_revision),
                     prev_kv: create.prev_kv,
                     filters: filters.collect::<Result<_, _>>()?,
                     progress_notify: create.progress_notify,

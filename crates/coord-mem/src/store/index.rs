@@ -1,11 +1,11 @@
-//! Every key, as it is and as it was.
+//! Key index: the current version of every key, and its history since the last compaction.
 //!
-//! Keys that exist are kept apart from keys that do not exist any more, so that reading what is
-//! there never wades through what is gone: a lock that was taken a million times leaves a million
-//! tombstones, and its next contender must not read them. The example of `coord_core::kv`:
+//! Keys that exist are kept apart from deleted keys, so that reading current keys never visits
+//! deleted ones: a lock that was acquired a million times leaves a million tombstones, which the
+//! next contender must not read. The example of `coord_core::kv`:
 //!
 //! ```text
-//!                         live                          gone
+//!                         live                          deleted
 //! 2  put a = x            a: x@2
 //! 3  put b = y            a: x@2        b: y@3
 //! 4  put a = x            a: x@4 ‹x@2›  b: y@3
@@ -15,26 +15,27 @@
 //! compact at 5            a: z@6               b: y@3  c: z@6
 //! ```
 //!
-//! In ‹ › stands what a key was, oldest first; † is a deletion. Compacting at C keeps, of each key,
-//! what can still be read at C or later: so a deletion at or before C goes, with all before it.
+//! ‹ › encloses a key's history, oldest first; † is a deletion. Compacting at revision C keeps, of
+//! each key, the versions that can be read at C or later: a deletion at or before C is dropped,
+//! with all versions before it.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::{KeyRange, KeyValue, Revision};
+use coord_core::kv::{KeyRange, KeyValue, Revision};
 
-use super::live::{Live, LiveKeys, slice};
-use super::past::Past;
+use super::history::History;
+use super::live::{LiveKey, LiveKeys, entries_in_range};
 
-/// All keys with their history since the last compaction.
+/// All keys, with their history since the last compaction.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     live: LiveKeys,
-    /// Keys that do not exist now. Invariant: none is in `live`, none is empty, and each ends with
+    /// Keys that do not exist now. Invariant: none of them is in `live`, and each history ends with
     /// a deletion.
-    gone: BTreeMap<Bytes, Past>,
+    deleted: BTreeMap<Bytes, History>,
 }
 
 impl Index {
@@ -47,11 +48,11 @@ impl Index {
     pub(crate) fn get_at(&self, key: &[u8], revision: Revision) -> Option<&KeyValue> {
         match self.live.get(key) {
             Some(live) => live.at(revision),
-            None => self.gone.get(key)?.at(revision),
+            None => self.deleted.get(key)?.at(revision),
         }
     }
 
-    /// Calls `visit` with every key of the range, in key order, as it is now.
+    /// Calls `visit` with every key of the range that exists now, in key order.
     pub(crate) fn visit<'a>(&'a self, keys: &KeyRange, mut visit: impl FnMut(&'a KeyValue)) {
         if keys.is_single() {
             self.get(keys.start()).into_iter().for_each(visit);
@@ -60,7 +61,7 @@ impl Index {
         }
     }
 
-    /// Calls `visit` with every key of the range, in key order, as it was at `revision`.
+    /// Calls `visit` with every key of the range that existed at `revision`, in key order.
     pub(crate) fn visit_at<'a>(
         &'a self,
         keys: &KeyRange,
@@ -72,12 +73,12 @@ impl Index {
             return;
         }
         let mut live = self.live.range(keys).peekable();
-        let mut gone = slice(&self.gone, keys).peekable();
+        let mut deleted = entries_in_range(&self.deleted, keys).peekable();
         loop {
-            let kv = if live_is_next(&mut live, &mut gone) {
+            let kv = if live_is_next(&mut live, &mut deleted) {
                 live.next().map(|(_, live)| live.at(revision))
             } else {
-                gone.next().map(|(_, past)| past.at(revision))
+                deleted.next().map(|(_, history)| history.at(revision))
             };
             match kv {
                 Some(Some(kv)) => visit(kv),
@@ -87,58 +88,59 @@ impl Index {
         }
     }
 
-    /// Makes the key what `revise` makes of what it is, and returns what it was and what it is.
+    /// Replaces the current version of the key by what `revise` returns for it. Returns the
+    /// previous version, if the key existed, and the new one.
     pub(crate) fn put(
         &mut self,
         key: Bytes,
         revise: impl FnOnce(Bytes, Option<&KeyValue>) -> KeyValue,
     ) -> (Option<Arc<KeyValue>>, Arc<KeyValue>) {
-        if let Some(Live { kv, past }) = self.live.get_mut(&key) {
-            // Not the one that was given, so that all that a key was shares its bytes.
+        if let Some(LiveKey { kv, history }) = self.live.get_mut(&key) {
+            // The stored key, not the caller's, so that all versions share its bytes.
             let now = Arc::new(revise(kv.key.clone(), Some(kv)));
             let before = std::mem::replace(kv, Arc::clone(&now));
-            past.push(Arc::clone(&before));
+            history.push(Arc::clone(&before));
             return (Some(before), now);
         }
         let kv = Arc::new(revise(key, None));
-        let past = self.gone.remove(&kv.key).unwrap_or_default();
-        self.live.insert(Live { kv: Arc::clone(&kv), past });
+        let history = self.deleted.remove(&kv.key).unwrap_or_default();
+        self.live.insert(LiveKey { kv: Arc::clone(&kv), history });
         (None, kv)
     }
 
-    /// Deletes the key and returns what it was.
+    /// Deletes the key, and returns its last version.
     pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) -> Option<Arc<KeyValue>> {
-        let (key, Live { kv, mut past }) = self.live.remove(key)?;
-        past.push(Arc::clone(&kv));
-        past.push_deletion(revision);
-        self.gone.insert(key, past);
+        let (key, LiveKey { kv, mut history }) = self.live.remove(key)?;
+        history.push(Arc::clone(&kv));
+        history.push_deletion(revision);
+        self.deleted.insert(key, history);
         Some(kv)
     }
 
-    /// Forgets what the key was before `revision`, but for what can still be read then.
+    /// Drops the versions of the key that cannot be read at `revision` or later.
     pub(crate) fn compact(&mut self, key: &[u8], revision: Revision) {
         if let Some(live) = self.live.get_mut(key) {
             if live.kv.mod_revision <= revision {
-                live.past = Past::default();
+                live.history = History::default();
             } else {
-                live.past.forget(revision);
+                live.history.compact(revision);
             }
-        } else if let Some(past) = self.gone.get_mut(key) {
-            past.forget(revision);
-            if past.is_empty() {
-                self.gone.remove(key);
+        } else if let Some(history) = self.deleted.get_mut(key) {
+            history.compact(revision);
+            if history.is_empty() {
+                self.deleted.remove(key);
             }
         }
     }
 }
 
-/// Whether the next key in order is one that exists.
+/// Whether the next key in key order is one that exists.
 fn live_is_next<'a, A, B>(
     live: &mut Peekable<impl Iterator<Item = (&'a Bytes, A)>>,
-    gone: &mut Peekable<impl Iterator<Item = (&'a Bytes, B)>>,
+    deleted: &mut Peekable<impl Iterator<Item = (&'a Bytes, B)>>,
 ) -> bool {
-    match (live.peek(), gone.peek()) {
-        (Some((live, _)), Some((gone, _))) => live < gone,
+    match (live.peek(), deleted.peek()) {
+        (Some((live, _)), Some((deleted, _))) => live < deleted,
         (live, _) => live.is_some(),
     }
 }

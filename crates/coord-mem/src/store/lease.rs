@@ -1,19 +1,22 @@
-//! Leases: who lives until when, and which keys hang on whom.
+//! Leases: their deadlines, and the keys attached to them.
 //!
-//! Times are those of the store's own clock, handed in by the caller: a [`Duration`] since the
-//! store began. Nothing here knows where it comes from, so it can run fast, slow, or not at all.
+//! The caller passes the time, as a [`Duration`] since the store's clock started. Leases do not
+//! know where it comes from, so a test's clock can run fast, slow, or stand still.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{Error, LeaseId, LeaseStatus, Result};
+use coord_core::{
+    Error, Result,
+    kv::{LeaseId, LeaseStatus},
+};
 
 #[derive(Debug)]
 struct Lease {
-    granted: Duration,
+    granted_ttl: Duration,
     deadline: Duration,
-    /// Sorted, because revoking deletes them in this order.
+    /// Sorted, because a revocation deletes the keys in this order.
     keys: BTreeSet<Bytes>,
 }
 
@@ -23,17 +26,17 @@ pub(crate) struct Leases {
     ttl_min: Duration,
     next_id: i64,
     leases: BTreeMap<LeaseId, Lease>,
-    /// Who ends next. Invariant: one entry for each lease.
+    /// Leases by deadline, the earliest first. Invariant: one entry for each lease.
     deadlines: BTreeSet<(Duration, LeaseId)>,
 }
 
 impl Leases {
-    /// No leases; the first one whose id the store chooses has `first_id`, the next one more.
+    /// No leases. Ids that the store chooses count up from `first_id`.
     pub(crate) const fn new(ttl_min: Duration, first_id: i64) -> Self {
         Self { ttl_min, next_id: first_id, leases: BTreeMap::new(), deadlines: BTreeSet::new() }
     }
 
-    /// Grants a lease and returns its id and the time it was granted.
+    /// Grants a lease, and returns its id and its TTL.
     pub(crate) fn grant(
         &mut self,
         id: Option<LeaseId>,
@@ -47,13 +50,14 @@ impl Leases {
             Some(id) => id,
             None => self.choose_id(),
         };
-        let granted = ttl.max(self.ttl_min);
-        let deadline = now + granted;
-        self.leases.insert(id, Lease { granted, deadline, keys: BTreeSet::new() });
+        let granted_ttl = ttl.max(self.ttl_min);
+        let deadline = now + granted_ttl;
+        self.leases.insert(id, Lease { granted_ttl, deadline, keys: BTreeSet::new() });
         self.deadlines.insert((deadline, id));
-        Ok((id, granted))
+        Ok((id, granted_ttl))
     }
 
+    /// The next id that no lease has.
     fn choose_id(&mut self) -> LeaseId {
         loop {
             let id = LeaseId::new(self.next_id);
@@ -64,28 +68,28 @@ impl Leases {
         }
     }
 
-    /// Lets the lease live its whole time again, and returns that time.
+    /// Moves the deadline to a full TTL from now, and returns the TTL.
     pub(crate) fn keep_alive(&mut self, id: LeaseId, now: Duration) -> Result<Duration> {
         let lease = self.leases.get_mut(&id).ok_or(Error::LeaseNotFound { lease: Some(id) })?;
         self.deadlines.remove(&(lease.deadline, id));
-        lease.deadline = now + lease.granted;
+        lease.deadline = now + lease.granted_ttl;
         self.deadlines.insert((lease.deadline, id));
-        Ok(lease.granted)
+        Ok(lease.granted_ttl)
     }
 
-    /// Ends the lease and returns its keys, in order.
+    /// Removes the lease, and returns its keys in order.
     pub(crate) fn revoke(&mut self, id: LeaseId) -> Result<BTreeSet<Bytes>> {
         let lease = self.leases.remove(&id).ok_or(Error::LeaseNotFound { lease: Some(id) })?;
         self.deadlines.remove(&(lease.deadline, id));
         Ok(lease.keys)
     }
 
-    /// A lease whose time is over, the most overdue first.
-    pub(crate) fn overdue(&self, now: Duration) -> Option<LeaseId> {
+    /// The most overdue lease, if any is overdue.
+    pub(crate) fn most_overdue(&self, now: Duration) -> Option<LeaseId> {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|&(_, id)| id)
     }
 
-    /// When the next lease ends.
+    /// The earliest deadline.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
@@ -94,24 +98,24 @@ impl Leases {
         self.leases.contains_key(&id)
     }
 
-    /// What there is to say about a lease, without its keys.
+    /// The TTL and the remaining time of a lease, without its keys.
     pub(crate) fn status(&self, id: LeaseId, now: Duration) -> Option<LeaseStatus> {
         let lease = self.leases.get(&id)?;
         let remaining = Duration::from_secs(lease.deadline.saturating_sub(now).as_secs());
-        Some(LeaseStatus { granted: lease.granted, remaining, keys: Vec::new() })
+        Some(LeaseStatus { granted: lease.granted_ttl, remaining, keys: Vec::new() })
     }
 
-    /// The keys that hang on a lease.
+    /// The keys attached to a lease, in key order.
     pub(crate) fn keys(&self, id: LeaseId) -> Vec<Bytes> {
         self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// All leases, those that end first at the front.
+    /// All leases, the earliest deadline first.
     pub(crate) fn list(&self) -> Vec<LeaseId> {
         self.deadlines.iter().map(|&(_, id)| id).collect()
     }
 
-    /// Moves a key from the lease it hung on to another.
+    /// Moves a key from one lease to another.
     pub(crate) fn reattach(&mut self, key: &Bytes, from: Option<LeaseId>, to: Option<LeaseId>) {
         if from == to {
             return;

@@ -1,8 +1,9 @@
-//! The keys that exist: found by hash, walked in order.
+//! The keys that exist: a hash table for single keys, an ordered map for ranges.
 //!
-//! Most calls name one key, and ought not to cost more where there are more keys. So a key lies in
-//! a slot, and what leads there is twofold: a table of hashes for who names it, and a tree for who
-//! asks for a range. Putting a key again touches neither.
+//! Most calls name one key, and their cost must not grow with the number of keys. So each key is
+//! stored in a slot of a slab, and two indexes lead to the slot: a hash table for calls that name
+//! one key, and an ordered map for calls that name a range. Putting a key that exists changes
+//! neither index.
 //!
 //! ```text
 //!              slots                by hash          in order
@@ -13,8 +14,8 @@
 //! put c        0: c@6  1: a@3       #a → 1  #c → 0   a → 1  c → 0
 //! ```
 //!
-//! Every store hashes in its own way, so that nobody can choose keys that collide. That shows
-//! nowhere: the table is only ever asked for a key.
+//! The hasher of every store has its own random keys, so that a client cannot choose keys that
+//! collide. This does not affect determinism, because nothing iterates over the hash table.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
@@ -22,68 +23,69 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_core::{KeyRange, KeyValue, Revision};
+use coord_core::kv::{KeyRange, KeyValue, Revision};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
-use super::past::Past;
+use super::history::History;
 
 /// A key that exists.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct LiveKey {
     pub(super) kv: Arc<KeyValue>,
-    /// What it was before.
-    pub(super) past: Past,
+    /// Its earlier versions.
+    pub(super) history: History,
 }
 
-impl Live {
+impl LiveKey {
     /// The key as it was at `revision`.
     pub(super) fn at(&self, revision: Revision) -> Option<&KeyValue> {
         if self.kv.mod_revision <= revision {
             return Some(&self.kv);
         }
-        self.past.at(revision)
+        self.history.at(revision)
     }
 }
 
-/// All keys that exist. Invariant: each has one slot, one hash that leads there, and one place in
-/// the order.
+/// All keys that exist. Invariant: each key has one slot, one entry in `by_hash` and one in
+/// `in_order`.
 #[derive(Debug, Default)]
 pub(super) struct LiveKeys {
-    slots: Slab<Live>,
+    slots: Slab<LiveKey>,
     by_hash: HashTable<usize>,
     in_order: BTreeMap<Bytes, usize>,
     hasher: DefaultHashBuilder,
 }
 
 impl LiveKeys {
-    pub(super) fn get(&self, key: &[u8]) -> Option<&Live> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<&LiveKey> {
         Some(&self.slots[self.slot(key)?])
     }
 
-    pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut Live> {
+    pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut LiveKey> {
         let slot = self.slot(key)?;
         Some(&mut self.slots[slot])
     }
 
+    /// The slot of a key.
     fn slot(&self, key: &[u8]) -> Option<usize> {
         let hash = self.hasher.hash_one(key);
         self.by_hash.find(hash, |&slot| self.slots[slot].kv.key == key).copied()
     }
 
-    /// Adds a key that is not there.
-    pub(super) fn insert(&mut self, live: Live) {
+    /// Adds a key that does not exist yet.
+    pub(super) fn insert(&mut self, live: LiveKey) {
         let key = live.kv.key.clone();
         let Self { slots, by_hash, in_order, hasher } = self;
         let hash = hasher.hash_one(&key[..]);
         let slot = slots.insert(live);
         by_hash.insert_unique(hash, slot, |&slot| hasher.hash_one(&slots[slot].kv.key[..]));
-        let double = in_order.insert(key, slot);
-        debug_assert!(double.is_none(), "a key that exists was added");
+        let previous = in_order.insert(key, slot);
+        debug_assert!(previous.is_none(), "a key that exists was added");
     }
 
-    /// Takes a key out.
-    pub(super) fn remove(&mut self, key: &[u8]) -> Option<(Bytes, Live)> {
+    /// Removes a key.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<(Bytes, LiveKey)> {
         let Self { slots, by_hash, in_order, hasher } = self;
         let found =
             by_hash.find_entry(hasher.hash_one(key), |&slot| slots[slot].kv.key == key).ok()?;
@@ -92,19 +94,19 @@ impl LiveKeys {
         Some((key, live))
     }
 
-    /// The keys of a range, in order.
-    pub(super) fn range(&self, keys: &KeyRange) -> impl Iterator<Item = (&Bytes, &Live)> {
-        slice(&self.in_order, keys).map(|(key, &slot)| (key, &self.slots[slot]))
+    /// The keys of a range, in key order.
+    pub(super) fn range(&self, keys: &KeyRange) -> impl Iterator<Item = (&Bytes, &LiveKey)> {
+        entries_in_range(&self.in_order, keys).map(|(key, &slot)| (key, &self.slots[slot]))
     }
 }
 
 /// The entries of a map whose keys are in the range.
-pub(super) fn slice<'a, V>(
+pub(super) fn entries_in_range<'a, V>(
     map: &'a BTreeMap<Bytes, V>,
     keys: &KeyRange,
 ) -> impl Iterator<Item = (&'a Bytes, &'a V)> {
     let end = keys.upper_bound().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
     let start = Bound::Included(&keys.start()[..]);
-    // An inverted range is asked for now and then; the map would panic on it.
+    // Callers may request an inverted range, on which `BTreeMap::range` would panic.
     (!keys.is_empty()).then(|| map.range::<[u8], _>((start, end))).into_iter().flatten()
 }

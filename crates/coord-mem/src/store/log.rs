@@ -1,43 +1,44 @@
-//! What happened, by revision: for watches that start in the past or have fallen behind.
+//! Change log: the changes of every revision, for watches that start in the past or have to catch
+//! up.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use coord_core::{EventKind, KeyValue, Revision};
+use coord_core::kv::{EventKind, KeyValue, Revision};
 use smallvec::SmallVec;
 
-/// A change of a key, as the index and all who watch share it.
+/// One change of a key. The index and all watchers share its version.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) kind: EventKind,
-    /// What the key became; of a deleted key, the key and the revision alone.
+    /// The new version of the key. For a deletion: only the key and the revision.
     pub(crate) kv: Arc<KeyValue>,
 }
 
-/// The changes of a revision. Most have one, and all of them stay in the log.
-pub(crate) type Changed = SmallVec<[Change; 1]>;
+/// The changes of one revision. Most revisions have one change, which is stored inline.
+pub(crate) type RevisionChanges = SmallVec<[Change; 1]>;
 
-/// The changes of every revision since the last compaction, that of the compaction included.
+/// The changes of every revision from the last compaction on, that revision included.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// The revision of the first entry. Invariant: the entries are those of consecutive revisions,
-    /// the last of them the store's.
+    /// The revision of the first entry. Invariant: entries have consecutive revisions, and the last
+    /// entry is the store's current revision.
     first: Revision,
-    entries: VecDeque<Changed>,
+    entries: VecDeque<RevisionChanges>,
 }
 
 impl Log {
-    /// The log of a store that is at `revision` and has no history.
+    /// An empty log for a store at `revision`.
     pub(crate) const fn new(revision: Revision) -> Self {
         Self { first: revision.next(), entries: VecDeque::new() }
     }
 
-    /// Adds the changes of the next revision.
-    pub(crate) fn push(&mut self, changes: Changed) {
+    /// Appends the changes of the next revision.
+    pub(crate) fn push(&mut self, changes: RevisionChanges) {
         self.entries.push_back(changes);
     }
 
-    /// The changes of a revision; none if it is not in the log.
+    /// The changes of a revision; empty if the log does not hold it.
     pub(crate) fn changes(&self, revision: Revision) -> &[Change] {
         usize::try_from(revision.0 - self.first.0)
             .ok()
@@ -45,7 +46,8 @@ impl Log {
             .map_or(&[], SmallVec::as_slice)
     }
 
-    /// Forgets the revisions before `revision`, and of that one all but the last change of a key.
+    /// Drops all revisions before `revision`, and of `revision` itself all but each key's last
+    /// change.
     pub(crate) fn compact(&mut self, revision: Revision) {
         while self.first < revision && self.entries.pop_front().is_some() {
             self.first = self.first.next();
@@ -60,7 +62,7 @@ impl Log {
         }
     }
 
-    /// The first revision from `revision` on that the log may hold.
+    /// The first revision, from `revision` on, that the log can hold.
     pub(crate) fn clamp(&self, revision: Revision) -> Revision {
         revision.max(self.first)
     }

@@ -1,14 +1,14 @@
-//! The store: a state machine without clock, task or lock.
+//! The MVCC store: a synchronous state machine without clock, task or lock.
 //!
-//! Every call is handed all it needs, the time included, and does its work at once; the same calls
-//! to a store of the same seed give the same answers to the last byte. Who calls, when, and who is
-//! told of the changes, is the business of the shell around it.
+//! Every call receives all that it needs, the time included, and completes at once. The same calls
+//! to a store with the same seed return the same responses to the last byte. Locking, time and the
+//! delivery of events are the job of the shell (`shared`, `watch`).
 
+mod history;
 mod index;
 mod lease;
 mod live;
 mod log;
-mod past;
 mod range;
 mod size;
 mod txn;
@@ -17,8 +17,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, DeleteResponse, Error, EventKind, Header, KeyValue, LeaseGrant, LeaseId,
-    LeaseStatus, LeaseTimeToLive, Put, PutResponse, Result, Revision,
+    Error, Result,
+    kv::{
+        Compact, Delete, DeleteResponse, EventKind, Header, KeyValue, LeaseGrant, LeaseId,
+        LeaseStatus, LeaseTimeToLive, Put, PutResponse, Revision,
+    },
 };
 
 use index::Index;
@@ -26,21 +29,25 @@ use lease::Leases;
 pub(crate) use log::Change;
 use log::Log;
 pub(crate) use size::{delete_size, put_size, range_size, replicated_size, txn_size, watch_size};
-use txn::Changes;
+use txn::PendingRevision;
 
-/// The first lease id that a store chooses is one of these: far from the small numbers that people
-/// choose, 16 hex digits long, as etcd's ids are, and far from the end.
+/// Range from which a store draws the first lease id that it chooses: ids with 16 hex digits, like
+/// etcd's, far from the small ids that callers choose, and far from overflow.
 const FIRST_LEASE_IDS: RangeInclusive<i64> = 0x1000_0000_0000_0000..=0x6fff_ffff_ffff_ffff;
 
-const LOSS: &str = "a transaction of this revision deleted a key by a delete without end and put it again; compacting exactly there makes etcd lose the key";
+/// Why a compaction is refused: etcd would lose a key.
+const COMPACTION_LOSES_KEY: &str = "a transaction of this revision deleted a key by an \
+    open-ended range and put it again; \
+     compacting exactly there makes etcd lose the key";
 
-/// Keys with their history, leases, and the log of changes.
+/// All keys with their history, the leases, and the change log.
 #[derive(Debug)]
 pub(crate) struct Store {
     revision: Revision,
     /// The oldest revision that can be read; -1 before the first compaction.
     compact_revision: Revision,
-    /// The ids of cluster and member; the rest of a header is filled in.
+    /// Template of response headers: the cluster id and the member id. `header()` sets the
+    /// revision.
     header: Header,
     index: Index,
     log: Log,
@@ -48,7 +55,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// An empty store whose ids are drawn from `seed`.
+    /// An empty store at revision 1, whose ids are drawn from `seed`.
     pub(crate) fn new(ttl_min: Duration, seed: u64) -> Self {
         let mut ids = fastrand::Rng::with_seed(seed);
         let revision = Revision(1);
@@ -75,17 +82,18 @@ impl Store {
         Header { revision: self.revision, ..self.header }
     }
 
-    pub(crate) const fn compacted(&self, requested: Revision) -> Error {
+    /// The error for a request at a compacted revision.
+    pub(crate) const fn compacted_error(&self, requested: Revision) -> Error {
         let compact_revision = Some(self.compact_revision);
         Error::Compacted { requested: Some(requested), compact_revision }
     }
 
-    /// Sets one key, outside a transaction.
+    /// Puts one key, outside a transaction.
     pub(crate) fn put(&mut self, put: Put) -> Result<PutResponse> {
-        // In a transaction these two are tested the other way round.
+        // A transaction checks these two in the opposite order, as etcd does.
         self.check_lease(put.lease)?;
-        self.check_kept(&put)?;
-        let mut changes = Changes::begin(self);
+        self.check_ignored_fields(&put)?;
+        let mut changes = PendingRevision::begin(self);
         let response = changes.put(put);
         changes.commit();
         Ok(PutResponse { header: self.header(), ..response })
@@ -93,31 +101,33 @@ impl Store {
 
     /// Deletes a range, outside a transaction.
     pub(crate) fn delete(&mut self, delete: &Delete) -> DeleteResponse {
-        let mut changes = Changes::begin(self);
+        let mut changes = PendingRevision::begin(self);
         let response = changes.delete(delete);
         changes.commit();
         DeleteResponse { header: self.header(), ..response }
     }
 
+    /// Compacts at a requested revision, unless etcd would lose a key by it.
     pub(crate) fn compact(&mut self, request: Compact) -> Result<()> {
         let (requested, current) = (request.revision, self.revision);
         if requested <= self.compact_revision {
-            return Err(self.compacted(requested));
+            return Err(self.compacted_error(requested));
         }
         if requested > current {
             let (requested, current) = (Some(requested), Some(current));
             return Err(Error::FutureRevision { requested, current });
         }
-        if replaces_a_key(self.log.changes(requested)) {
-            return Err(Error::Refused { hazard: LOSS });
+        if deletes_then_puts_a_key(self.log.changes(requested)) {
+            return Err(Error::Refused { hazard: COMPACTION_LOSES_KEY });
         }
-        self.forget_before(requested);
+        self.compact_at(requested);
         Ok(())
     }
 
     /// Compacts at `revision`. Only keys that changed since the last compaction, or in its very
-    /// revision, have anything to forget, so this costs what was changed and not what there is.
-    pub(crate) fn forget_before(&mut self, revision: Revision) {
+    /// revision, have history to drop, so the cost depends on the number of changes and not on the
+    /// number of keys.
+    pub(crate) fn compact_at(&mut self, revision: Revision) {
         let mut next = self.log.clamp(self.compact_revision);
         while next <= revision {
             for change in self.log.changes(next) {
@@ -134,8 +144,9 @@ impl Store {
         self.log.changes(revision)
     }
 
-    /// The key as it was before `change`; `None` where it did not exist or that is compacted.
-    pub(crate) fn before(&self, change: &Change) -> Option<KeyValue> {
+    /// The key as it was before `change`; `None` if it did not exist or if that version is
+    /// compacted.
+    pub(crate) fn previous_kv(&self, change: &Change) -> Option<KeyValue> {
         let kv = &change.kv;
         let before = kv.mod_revision.previous();
         if kv.create_revision == kv.mod_revision || before < self.compact_revision {
@@ -157,10 +168,10 @@ impl Store {
         self.leases.keep_alive(id, now)
     }
 
-    /// Ends a lease: its keys are deleted in one revision, in key order.
+    /// Ends a lease, and deletes its keys in one revision, in key order.
     pub(crate) fn revoke(&mut self, id: LeaseId) -> Result<()> {
         let keys = self.leases.revoke(id)?;
-        let mut changes = Changes::begin(self);
+        let mut changes = PendingRevision::begin(self);
         for key in keys {
             changes.delete_key(&key);
         }
@@ -168,14 +179,14 @@ impl Store {
         Ok(())
     }
 
-    /// Ends every lease whose time is over, each in its own revision, the most overdue first.
+    /// Revokes every overdue lease, each in its own revision, the most overdue first.
     pub(crate) fn expire(&mut self, now: Duration) {
-        while let Some(id) = self.leases.overdue(now) {
+        while let Some(id) = self.leases.most_overdue(now) {
             self.revoke(id).expect("an overdue lease exists");
         }
     }
 
-    /// Whether [`expire`](Self::expire) would do anything.
+    /// Whether [`expire`](Self::expire) would revoke a lease.
     pub(crate) fn is_overdue(&self, now: impl FnOnce() -> Duration) -> bool {
         self.leases.next_deadline().is_some_and(|deadline| deadline <= now())
     }
@@ -184,6 +195,7 @@ impl Store {
         self.leases.next_deadline()
     }
 
+    /// The TTLs of a lease and, if requested, its keys; `None` if it does not exist.
     pub(crate) fn lease_status(
         &self,
         request: LeaseTimeToLive,
@@ -199,8 +211,8 @@ impl Store {
     }
 }
 
-/// Whether a key was both deleted and put by these changes of one revision.
-fn replaces_a_key(changes: &[Change]) -> bool {
+/// Whether these changes of one revision delete a key and then put it.
+fn deletes_then_puts_a_key(changes: &[Change]) -> bool {
     changes.iter().enumerate().any(|(i, deleted)| {
         deleted.kind == EventKind::Delete
             && changes[i..]

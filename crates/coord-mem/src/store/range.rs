@@ -1,109 +1,122 @@
-//! Reading a range: select, count, filter, sort, cut, blank.
+//! Range reads: select, count, filter, sort, limit, and drop values.
 
 use coord_core::{
-    Error, Header, KeyValue, Range, RangeResponse, Result, Revision, SortOrder, SortTarget,
+    Error, Result,
+    kv::{Header, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
 use super::Store;
 
 impl Store {
-    /// Answers a range outside a transaction.
+    /// Serves a range request outside a transaction.
     pub(crate) fn range(&self, request: &Range) -> Result<RangeResponse> {
-        let (requested, current) = (request.revision, self.revision);
-        if requested > current {
-            let (requested, current) = (Some(requested), Some(current));
-            return Err(Error::FutureRevision { requested, current });
-        }
-        if requested > Revision::ZERO && requested < self.compact_revision {
-            return Err(self.compacted(requested));
+        if let Some(requested) = positive(request.revision) {
+            if requested > self.revision {
+                let (requested, current) = (Some(requested), Some(self.revision));
+                return Err(Error::FutureRevision { requested, current });
+            }
+            if requested < self.compact_revision {
+                return Err(self.compacted_error(requested));
+            }
         }
         Ok(RangeResponse { header: self.header(), ..self.select(request) })
     }
 
-    /// The keys that a request asks for, its revision having been checked. The header is left to
-    /// the caller.
+    /// Selects the keys of a request whose revision was already checked. The caller sets the
+    /// header.
     pub(super) fn select(&self, request: &Range) -> RangeResponse {
         if request.keys.is_single() {
             return self.select_one(request);
         }
         let mut count = 0;
-        let mut kept = Vec::new();
-        let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
-        // One more than the limit tells whether anything was cut off.
-        let room = match limit {
+        let mut selected = Vec::new();
+        let limit = request.limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
+        // One more than the limit, to detect whether keys were left out.
+        let capacity = match limit {
             _ if request.count_only => 0,
-            Some(limit) if keeps_key_order(request) => limit.saturating_add(1),
+            Some(limit) if limit_applies_before_sort(request) => limit.saturating_add(1),
             _ => usize::MAX,
         };
-        let keep = |kv| {
+        let select = |kv| {
             count += 1;
-            if kept.len() < room {
-                kept.push(kv);
+            if selected.len() < capacity {
+                selected.push(kv);
             }
         };
-        // Inside a transaction the newest revision is not "now": its own changes come after it.
-        if request.revision > Revision::ZERO {
-            self.index.visit_at(&request.keys, request.revision, keep);
-        } else {
-            self.index.visit(&request.keys, keep);
+        // Inside a transaction, its own changes have a higher revision than `self.revision` and
+        // must be read too, so revision 0 is not the same as the current revision.
+        match positive(request.revision) {
+            Some(revision) => self.index.visit_at(&request.keys, revision, select),
+            None => self.index.visit(&request.keys, select),
         }
 
-        if filters(request) {
-            kept.retain(|kv| passes(request, kv));
+        if has_filters(request) {
+            selected.retain(|kv| passes_filters(request, kv));
         }
-        sort(request, &mut kept);
-        let more = limit.is_some_and(|limit| kept.len() > limit);
-        kept.truncate(limit.unwrap_or(usize::MAX));
-        let kvs = kept.into_iter().map(|kv| shown(request, kv)).collect();
+        sort(request, &mut selected);
+        let more = limit.is_some_and(|limit| selected.len() > limit);
+        selected.truncate(limit.unwrap_or(usize::MAX));
+        let kvs = selected.into_iter().map(|kv| returned_kv(request, kv)).collect();
         RangeResponse { header: Header::default(), kvs, more, count }
     }
 
-    /// The same for a single key, which no sorting and no limit changes.
+    /// The same for a single key, which needs no sort and no limit.
     fn select_one(&self, request: &Range) -> RangeResponse {
         let key = request.keys.start();
-        let kv = if request.revision > Revision::ZERO {
-            self.index.get_at(key, request.revision)
-        } else {
-            self.index.get(key)
+        let kv = match positive(request.revision) {
+            Some(revision) => self.index.get_at(key, revision),
+            None => self.index.get(key),
         };
-        let kept = kv.filter(|kv| !request.count_only && passes(request, kv));
-        let kvs = kept.map(|kv| shown(request, kv)).into_iter().collect();
+        let selected = kv.filter(|kv| !request.count_only && passes_filters(request, kv));
+        let kvs = selected.map(|kv| returned_kv(request, kv)).into_iter().collect();
         let count = i64::from(kv.is_some());
         RangeResponse { header: Header::default(), kvs, more: false, count }
     }
 }
 
-/// Whether the limit may cut before sorting. That it may for an unsorted request with another
-/// target than the key, which is then sorted all the same, is etcd's doing.
-fn keeps_key_order(request: &Range) -> bool {
+/// A bound of a filter, if there is one: etcd takes zero for none.
+fn set(bound: Option<Revision>) -> Option<Revision> {
+    bound.filter(|bound| *bound != Revision::ZERO)
+}
+
+/// The revision to read at, if it is not the newest: etcd takes zero or less for the newest.
+fn positive(revision: Option<Revision>) -> Option<Revision> {
+    revision.filter(|revision| *revision > Revision::ZERO)
+}
+
+/// Whether the limit may be applied before sorting. etcd applies it even for a request without a
+/// sort order whose target is not the key, although it then sorts the result.
+fn limit_applies_before_sort(request: &Range) -> bool {
     let sorts = match (request.sort_order, request.sort_target) {
         (SortOrder::None, _) | (SortOrder::Ascending, SortTarget::Key) => false,
         (SortOrder::Ascending | SortOrder::Descending, _) => true,
     };
-    !sorts && !filters(request)
+    !sorts && !has_filters(request)
 }
 
-fn filters(request: &Range) -> bool {
+/// Whether the request limits mod or create revisions.
+fn has_filters(request: &Range) -> bool {
     [
         request.min_mod_revision,
         request.max_mod_revision,
         request.min_create_revision,
         request.max_create_revision,
     ]
-    .iter()
-    .any(|&bound| bound != Revision::ZERO)
+    .into_iter()
+    .any(|bound| set(bound).is_some())
 }
 
-fn passes(request: &Range, kv: &KeyValue) -> bool {
-    let least = |bound, revision| bound == Revision::ZERO || revision >= bound;
-    let most = |bound, revision| bound == Revision::ZERO || revision <= bound;
+/// Whether a key meets the request's limits of mod and create revisions.
+fn passes_filters(request: &Range, kv: &KeyValue) -> bool {
+    let least = |bound, revision| set(bound).is_none_or(|bound| revision >= bound);
+    let most = |bound, revision| set(bound).is_none_or(|bound| revision <= bound);
     least(request.min_mod_revision, kv.mod_revision)
         && most(request.max_mod_revision, kv.mod_revision)
         && least(request.min_create_revision, kv.create_revision)
         && most(request.max_create_revision, kv.create_revision)
 }
 
-/// Sorts keys that are in key order. Ties stay in key order, whichever way is sorted.
+/// Sorts keys that are in key order. Keys that compare equal stay in key order, in both directions.
 fn sort(request: &Range, kvs: &mut [&KeyValue]) {
     let compare = |a: &&KeyValue, b: &&KeyValue| match request.sort_target {
         SortTarget::Key => a.key.cmp(&b.key),
@@ -119,7 +132,8 @@ fn sort(request: &Range, kvs: &mut [&KeyValue]) {
     }
 }
 
-fn shown(request: &Range, kv: &KeyValue) -> KeyValue {
+/// The key as the response contains it.
+fn returned_kv(request: &Range, kv: &KeyValue) -> KeyValue {
     let mut kv = kv.clone();
     if request.keys_only {
         kv.value.clear();

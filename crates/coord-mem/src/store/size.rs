@@ -1,31 +1,33 @@
-//! How large etcd would find a request.
+//! Encoded size of a request, by which etcd limits requests.
 //!
-//! etcd measures a change as it lies in the raft log: the request in protobuf, inside an envelope.
-//! To refuse exactly what etcd refuses, the size is computed here field by field; nothing is
-//! encoded. A protobuf field costs its tag (one byte up to field number 15, two above), and then
+//! etcd limits a change by the size of its entry in the raft log: the protobuf request inside an
+//! envelope. To reject exactly what etcd rejects, this module computes that size field by field,
+//! without encoding anything. A protobuf field takes its tag (one byte up to field number 15, two
+//! bytes above), and then
 //!
 //! ```text
-//! a number          as a varint: seven bits a byte; not sent at all when it is zero
-//! bytes             their length as a varint, then the bytes; not sent when empty
-//! a message         its length as a varint, then the message; sent even when empty
-//! a member of oneof like its type, but sent even when zero or empty
+//! a number          a varint: seven bits per byte; not encoded when zero
+//! bytes             the length as a varint, then the bytes; not encoded when empty
+//! a message         the length as a varint, then the message; encoded even when empty
+//! a oneof member    like its type, but encoded even when zero or empty
 //! ```
 //!
-//! Carried through: `put abc = <1,572,838 bytes>` is 5 bytes of key field, 4 + 1,572,838 of value
-//! field, 1 + 3 to wrap that 1,572,847 up as the envelope's put, and 13 for the envelope's header:
-//! 1,572,864 bytes together, which is 1.5 MiB to the byte, so it passes and one more does not.
+//! Example: `put abc = <1,572,838 bytes>` takes 5 bytes for the key field, 4 + 1,572,838 for the
+//! value field, 1 + 3 to wrap these 1,572,847 bytes as the envelope's put, and 13 for the
+//! envelope's header: 1,572,864 bytes, which is exactly 1.5 MiB. So this put is accepted, and one
+//! with one byte more is rejected.
 //!
-//! Source: contract §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and `raft_internal.proto`.
+//! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and `raft_internal.proto`.
 
-use coord_core::{
-    Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Txn, WatchRequest,
+use coord_core::kv::{
+    Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Revision, Txn, Watch,
 };
 
-/// The size of a request of `size` bytes once it lies in the log.
+/// The size of a request of `size` bytes as an entry of the raft log.
 ///
-/// The envelope's header is field 100 (a tag of two bytes), a byte of length, and a request id of
-/// nine varint bytes after its tag. Some members of a real cluster use ids of ten bytes, and so
-/// refuse one byte earlier.
+/// The envelope's header is field 100 (a tag of two bytes), a length of one byte, and a request id:
+/// a tag and nine varint bytes. Some members of a real cluster use ids of ten bytes, and so reject
+/// one byte earlier.
 pub(crate) const fn replicated_size(size: usize) -> usize {
     const HEADER: usize = 2 + 1 + 1 + 9;
     HEADER + message(size)
@@ -41,15 +43,16 @@ fn op_size(op: &Op) -> usize {
 }
 
 pub(crate) fn range_size(range: &Range) -> usize {
+    let revision = |revision: Option<Revision>| revision.map_or(0, i64::from);
     let numbers = [
-        range.revision.0,
-        range.limit,
+        revision(range.revision),
+        range.limit.map_or(0, |limit| limit.get().cast_signed()),
         range.sort_order as i64,
         range.sort_target as i64,
-        range.min_mod_revision.0,
-        range.max_mod_revision.0,
-        range.min_create_revision.0,
-        range.max_create_revision.0,
+        revision(range.min_mod_revision),
+        revision(range.max_mod_revision),
+        revision(range.min_create_revision),
+        revision(range.max_create_revision),
     ];
     keys_size(&range.keys)
         + numbers.into_iter().map(number).sum::<usize>()
@@ -71,15 +74,15 @@ pub(crate) fn delete_size(delete: &Delete) -> usize {
 pub(crate) fn txn_size(txn: &Txn) -> usize {
     let compares = txn.compares.iter().map(|compare| message(compare_size(compare)));
     let ops = txn.success.iter().chain(&txn.failure);
-    // Each step is a message that holds the request as a message.
+    // Each operation is a message that contains the request as a message.
     compares.chain(ops.map(|op| message(message(op_size(op))))).sum()
 }
 
-pub(crate) fn watch_size(watch: &WatchRequest) -> usize {
+pub(crate) fn watch_size(watch: &Watch) -> usize {
     let create = keys_size(&watch.keys)
-        + number(watch.start_revision.0)
+        + number(watch.start_revision.map_or(0, i64::from))
         + flags([watch.progress_notify, watch.prev_kv])
-        // Repeated numbers are packed into one field of bytes; each filter's takes one.
+        // Repeated numbers are packed into one bytes field; each filter takes one byte.
         + bytes(watch.filters.len());
     message(create)
 }
@@ -92,7 +95,7 @@ fn compare_size(compare: &Compare) -> usize {
         CompareOperand::Value(value) => (3, message(value.len())),
         CompareOperand::Lease(lease) => (4, 1 + varint(lease.map_or(0, LeaseId::get))),
     };
-    // The range end is field 64: a second byte of tag.
+    // The range end is field 64, whose tag has a second byte.
     let range_end = compare.keys.range_end().len();
     let wide_tag = usize::from(range_end > 0);
     number(compare.op as i64)
@@ -103,27 +106,32 @@ fn compare_size(compare: &Compare) -> usize {
         + wide_tag
 }
 
+/// Size of the fields of a key range.
 fn keys_size(keys: &KeyRange) -> usize {
     bytes(keys.start().len()) + bytes(keys.range_end().len())
 }
 
+/// Size of bool fields.
 fn flags<const N: usize>(flags: [bool; N]) -> usize {
     flags.into_iter().filter(|&flag| flag).count() * 2
 }
 
+/// Size of a varint field.
 const fn number(value: i64) -> usize {
     if value == 0 { 0 } else { 1 + varint(value) }
 }
 
+/// Size of a bytes field.
 const fn bytes(len: usize) -> usize {
     if len == 0 { 0 } else { message(len) }
 }
 
+/// Size of a message field.
 const fn message(len: usize) -> usize {
     1 + varint(len as i64) + len
 }
 
-/// A varint has seven bits a byte; negative numbers are sent as 64 bits.
+/// A varint has seven bits per byte; a negative number is encoded as 64 bits.
 const fn varint(value: i64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
@@ -134,14 +142,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn largest_put_of_a_three_byte_key_is_the_one_measured_on_etcd() {
+    fn largest_accepted_put_matches_real_etcd() {
         let size = |value: usize| replicated_size(put_size(&Put::new("abc", vec![0; value])));
         assert_eq!(size(1_572_838), 1_572_864);
         assert_eq!(size(1_572_839), 1_572_865);
     }
 
     #[test]
-    fn varints_have_seven_bits_a_byte_and_negative_ones_ten_bytes() {
+    fn varint_size_grows_every_seven_bits() {
         let sizes = [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (i64::MAX, 9), (-1, 10)];
         for (value, size) in sizes {
             assert_eq!(varint(value), size, "{value}");

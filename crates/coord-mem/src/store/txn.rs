@@ -1,33 +1,37 @@
-//! Transactions: judge, check, then do, and nothing can fail any more.
+//! Transactions: evaluate the compares, check the operations, then apply them without failing.
 //!
 //! The three passes, on `if a absent { put a; txn { if a absent { put b } else { put c } } }`:
 //!
-//! 1. *Judge* all compares against the state before the transaction, nested ones too, which gives
-//!    the path through the branches: here both take their first branch, for `a` is still absent to
-//!    the inner compare, although it will have been put when the inner transaction's turn comes.
-//! 2. *Check* the steps on the path, and only those: puts first, then ranges. A failure here leaves
-//!    the store as it was.
-//! 3. *Do* the steps in order, at one new revision. Ranges see what was done: a range after the
-//!    inner transaction reads both `a` and `b`.
+//! 1. *Evaluate* all compares, those of nested transactions included, against the state before the
+//!    transaction. The result is the path through the branches. Here both transactions take their
+//!    success branch: the inner compare sees `a` absent, although `a` will be put before the inner
+//!    transaction is applied.
+//! 2. *Check* the operations on the path, and no others: puts first, then ranges. If a check fails,
+//!    the store is unchanged.
+//! 3. *Apply* the operations in order, at one new revision. A range reads what earlier operations
+//!    of the transaction wrote: a range after the inner transaction reads both `a` and `b`.
 
 use std::sync::Arc;
 
 use coord_core::{
-    Compare, Delete, DeleteResponse, Error, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
-    OpResponse, Put, PutResponse, Range, RangeResponse, Result, Revision, Txn, TxnResponse,
+    Error, Result,
+    kv::{
+        Compare, Delete, DeleteResponse, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
+        OpResponse, Put, PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse,
+    },
 };
 
 use super::Store;
-use super::log::{Change, Changed};
+use super::log::{Change, RevisionChanges};
 
-/// Which branch a transaction takes, and each nested transaction on that branch, in order.
+/// The branch that a transaction takes, and the paths of the nested transactions on it, in order.
 struct Path {
     succeeded: bool,
     nested: Vec<Self>,
 }
 
 impl Path {
-    /// The steps of the branch that is taken, each nested transaction with its own path.
+    /// The operations on the path, each nested transaction with its own path.
     fn steps<'a>(&'a self, txn: &'a Txn) -> impl Iterator<Item = (&'a Op, Option<&'a Self>)> {
         let mut nested = self.nested.iter();
         branch(txn, self.succeeded).iter().map(move |op| {
@@ -37,30 +41,32 @@ impl Path {
     }
 }
 
+/// The operations of the branch that is taken.
 const fn branch(txn: &Txn, succeeded: bool) -> &Vec<Op> {
     if succeeded { &txn.success } else { &txn.failure }
 }
 
-const HAZARD: &str =
-    "a put that keeps its key's value or lease follows a delete without end that removes the key";
+/// Why a transaction is refused: etcd would crash.
+const PUT_AFTER_OPEN_DELETE: &str =
+    "a put with ignore_value or ignore_lease follows an open-ended delete that removes its key";
 
 impl Store {
-    /// Applies a transaction that has passed [`Txn::check`].
+    /// Applies a transaction that passed [`Txn::check`].
     pub(crate) fn txn(&mut self, txn: &Txn) -> Result<TxnResponse> {
-        let path = self.judge(txn);
+        let path = self.evaluate(txn);
         self.check_puts(txn, &path)?;
         self.check_ranges(txn, &path)?;
-        check_hazard(txn, &path, &mut Vec::new())?;
+        check_put_after_open_delete(txn, &path, &mut Vec::new())?;
 
-        let mut changes = Changes::begin(self);
+        let mut changes = PendingRevision::begin(self);
         let response = changes.run(txn, &path);
         changes.commit();
         Ok(TxnResponse { header: self.header(), ..response })
     }
 
-    /// The same for a transaction that only reads.
+    /// The same for a read-only transaction, which needs no write lock.
     pub(crate) fn read_only_txn(&self, txn: &Txn) -> Result<TxnResponse> {
-        let path = self.judge(txn);
+        let path = self.evaluate(txn);
         self.check_ranges(txn, &path)?;
         let responses = path.steps(txn).map(|(op, _)| match op {
             Op::Range(range) => {
@@ -73,16 +79,18 @@ impl Store {
         Ok(TxnResponse { header: self.header(), succeeded: path.succeeded, responses })
     }
 
-    fn judge(&self, txn: &Txn) -> Path {
-        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+    /// Pass 1: evaluates all compares.
+    fn evaluate(&self, txn: &Txn) -> Path {
+        let succeeded = txn.compares.iter().all(|compare| self.compare_holds(compare));
         let nested = branch(txn, succeeded).iter().filter_map(|op| match op {
-            Op::Txn(nested) => Some(self.judge(nested)),
+            Op::Txn(nested) => Some(self.evaluate(nested)),
             _ => None,
         });
         Path { succeeded, nested: nested.collect() }
     }
 
-    fn holds(&self, compare: &Compare) -> bool {
+    /// Whether a compare holds for every key of its range, or for a missing key if there is none.
+    fn compare_holds(&self, compare: &Compare) -> bool {
         let (mut any, mut all) = (false, true);
         self.index.visit(&compare.keys, |kv| {
             any = true;
@@ -91,11 +99,12 @@ impl Store {
         if any { all } else { compare.is_met_by(None) }
     }
 
+    /// Pass 2: checks the puts on the path.
     fn check_puts(&self, txn: &Txn, path: &Path) -> Result<()> {
         for (op, nested) in path.steps(txn) {
             match (op, nested) {
                 (Op::Put(put), _) => {
-                    self.check_kept(put)?;
+                    self.check_ignored_fields(put)?;
                     self.check_lease(put.lease)?;
                 }
                 (Op::Txn(txn), Some(path)) => self.check_puts(txn, path)?,
@@ -105,6 +114,7 @@ impl Store {
         Ok(())
     }
 
+    /// Pass 2: checks the ranges on the path.
     fn check_ranges(&self, txn: &Txn, path: &Path) -> Result<()> {
         for (op, nested) in path.steps(txn) {
             match (op, nested) {
@@ -116,8 +126,8 @@ impl Store {
         Ok(())
     }
 
-    /// A put that keeps something of its key needs the key.
-    pub(super) fn check_kept(&self, put: &Put) -> Result<()> {
+    /// A put with `ignore_value` or `ignore_lease` requires that its key exists.
+    pub(super) fn check_ignored_fields(&self, put: &Put) -> Result<()> {
         if (put.ignore_value || put.ignore_lease) && self.index.get(&put.key).is_none() {
             return Err(Error::KeyNotFound { key: Some(put.key.clone()) });
         }
@@ -131,27 +141,32 @@ impl Store {
         }
     }
 
-    /// Unlike outside a transaction, a negative revision is taken at its word here.
+    /// Unlike outside a transaction, a negative revision is not treated as zero, but compared with
+    /// the compact revision, which is -1 before the first compaction.
     fn check_range(&self, range: &Range) -> Result<()> {
-        let (requested, current) = (range.revision, self.revision);
-        if requested == Revision::ZERO {
+        let Some(requested) = range.revision.filter(|revision| *revision != Revision::ZERO) else {
             return Ok(());
-        }
+        };
+        let current = self.revision;
         if requested > current {
             let (requested, current) = (Some(requested), Some(current));
             return Err(Error::FutureRevision { requested, current });
         }
         if requested < self.compact_revision {
-            return Err(self.compacted(requested));
+            return Err(self.compacted_error(requested));
         }
         Ok(())
     }
 }
 
-/// Finds the one way in which a checked transaction could still fail: see [`HAZARD`].
+/// Finds the only way in which a checked transaction could still fail: [`PUT_AFTER_OPEN_DELETE`].
 ///
-/// All other deletes of a put key are refused as duplicates before anything is looked at.
-fn check_hazard<'a>(txn: &'a Txn, path: &'a Path, deleted: &mut Vec<&'a KeyRange>) -> Result<()> {
+/// [`Txn::check`] rejects all other deletes of a key that is put, as duplicate keys.
+fn check_put_after_open_delete<'a>(
+    txn: &'a Txn,
+    path: &'a Path,
+    deleted: &mut Vec<&'a KeyRange>,
+) -> Result<()> {
     for (op, nested) in path.steps(txn) {
         match (op, nested) {
             (Op::Delete(delete), _) if delete.keys.upper_bound().is_none() => {
@@ -161,30 +176,30 @@ fn check_hazard<'a>(txn: &'a Txn, path: &'a Path, deleted: &mut Vec<&'a KeyRange
                 if (put.ignore_value || put.ignore_lease)
                     && deleted.iter().any(|range| range.contains(&put.key)) =>
             {
-                return Err(Error::Refused { hazard: HAZARD });
+                return Err(Error::Refused { hazard: PUT_AFTER_OPEN_DELETE });
             }
-            (Op::Txn(txn), Some(path)) => check_hazard(txn, path, deleted)?,
+            (Op::Txn(txn), Some(path)) => check_put_after_open_delete(txn, path, deleted)?,
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Changes on their way to becoming one revision.
-pub(super) struct Changes<'a> {
+/// The changes of a revision that is not committed yet.
+pub(super) struct PendingRevision<'a> {
     store: &'a mut Store,
     /// The revision that the changes will have.
     revision: Revision,
-    changes: Changed,
+    changes: RevisionChanges,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> PendingRevision<'a> {
     pub(super) const fn begin(store: &'a mut Store) -> Self {
         let revision = store.revision.next();
-        Self { store, revision, changes: Changed::new_const() }
+        Self { store, revision, changes: RevisionChanges::new_const() }
     }
 
-    /// Makes the changes, if there were any, the store's next revision.
+    /// Makes the changes the store's next revision; without changes, the revision stays as it was.
     pub(super) fn commit(self) {
         if !self.changes.is_empty() {
             self.store.revision = self.revision;
@@ -192,6 +207,7 @@ impl<'a> Changes<'a> {
         }
     }
 
+    /// Pass 3: applies the operations on the path. Cannot fail.
     fn run(&mut self, txn: &Txn, path: &Path) -> TxnResponse {
         let steps = path.steps(txn).map(|(op, nested)| match (op, nested) {
             (Op::Range(range), _) => {
@@ -201,13 +217,13 @@ impl<'a> Changes<'a> {
             (Op::Put(put), _) => OpResponse::Put(self.put(put.clone())),
             (Op::Delete(delete), _) => OpResponse::Delete(self.delete(delete)),
             (Op::Txn(txn), Some(path)) => OpResponse::Txn(self.run(txn, path)),
-            (Op::Txn(_), None) => unreachable!("every nested transaction has been judged"),
+            (Op::Txn(_), None) => unreachable!("every nested transaction has been evaluated"),
         });
         let responses = steps.collect();
         TxnResponse { header: Header::default(), succeeded: path.succeeded, responses }
     }
 
-    /// The header of a step: the revision so far.
+    /// The header of an operation: the revision that its response reports.
     fn header(&self) -> Header {
         Header::at(if self.changes.is_empty() { self.store.revision } else { self.revision })
     }
@@ -248,13 +264,13 @@ impl<'a> Changes<'a> {
         DeleteResponse { header: self.header(), deleted, prev_kvs }
     }
 
-    /// Deletes one key and returns what it was.
+    /// Deletes one key, and returns its last version.
     pub(super) fn delete_key(&mut self, key: &[u8]) -> Option<Arc<KeyValue>> {
         let kv = self.store.index.delete(key, self.revision)?;
         self.store.leases.reattach(&kv.key, kv.lease, None);
         let (key, mod_revision) = (kv.key.clone(), self.revision);
-        let gone = Arc::new(KeyValue { key, mod_revision, ..KeyValue::default() });
-        self.changes.push(Change { kind: EventKind::Delete, kv: gone });
+        let tombstone = Arc::new(KeyValue { key, mod_revision, ..KeyValue::default() });
+        self.changes.push(Change { kind: EventKind::Delete, kv: tombstone });
         Some(kv)
     }
 }

@@ -1,25 +1,28 @@
-//! Who is told of which change, without asking everybody.
+//! Watcher registry: delivers the events of each revision to the watchers of the changed keys.
 //!
-//! A writer hands each new revision to the [`Hub`], which finds the watchers of the changed keys by
-//! the key: watchers of one key in a hash map, watchers of a range in [`Segments`]. Ten thousand
-//! watchers of other keys cost it nothing. What a watcher is to see is put into its [`Slot`], at
-//! most [`BUFFER`] batches; a slot that is full *falls behind*, and its watch reads on from the
-//! store's log when it has been emptied. So a watcher that nobody reads costs bounded memory, and
-//! when the log it needs is compacted meanwhile it says so, as a slow watcher of etcd does.
+//! The writer passes each new revision to the [`WatcherRegistry`], which looks watchers up by the
+//! changed key: watchers of one key in a hash map, watchers of a range in an [`IntervalMap`]. So
+//! the watchers of other keys add almost nothing to the cost of a write.
+//!
+//! Each watcher has a [`Registration`]: its request, and a queue of at most [`MAX_PENDING_BATCHES`]
+//! batches that its stream has not read. When the queue is full, the registration records the first
+//! revision that it skipped, and the stream reads from the store's log once the queue is empty. So
+//! a watcher whose stream is never polled uses bounded memory. If that part of the log is compacted
+//! meanwhile, the stream yields `Compacted`, as etcd reports to a slow watcher.
 //!
 //! ```text
-//! a slot of 2, with changes at 5, 6, 7 and 8 and nobody reading
+//! a registration with room for 2 batches; changes at 5, 6, 7 and 8; the stream is not polled
 //!   5   [5]
 //!   6   [5 6]
-//!   7   [5 6] behind from 7        7 and 8 are in the log only
-//!   8   [5 6] behind from 7
-//! read: 5, 6, then 7 and 8 from the log, and it is no longer behind
+//!   7   [5 6] catch up from 7        7 and 8 are only in the log
+//!   8   [5 6] catch up from 7
+//! then polled: 5 and 6 from the queue, 7 and 8 from the log, and there is nothing to catch up with
 //! ```
 //!
-//! Locks are taken in the order store, hub, slot. A registration holds the store's lock for
-//! reading: no change can slip between the revision it answers with and its place in the hub.
+//! Lock order: store, registry, registration. Registering holds the store's read lock, so that no
+//! change can happen between the revision in the response and the insertion into the registry.
 
-mod segments;
+mod interval_map;
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,144 +32,148 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use coord_core::{
-    Error, Event, EventKind, KeyRange, KeyValue, Result, Revision, WatchBatch, WatchFilter,
-    WatchRequest,
+    Error, Result,
+    kv::{Event, EventKind, KeyRange, KeyValue, Revision, Watch, WatchBatch, WatchFilter},
 };
 use dashmap::DashMap;
 use hashbrown::DefaultHashBuilder;
 
 use crate::store::{Change, Store};
-use segments::Segments;
-pub(crate) use stream::MemWatch;
+use interval_map::IntervalMap;
+pub(crate) use stream::MemWatchStream;
 
-/// The most batches that wait in a slot.
-const BUFFER: usize = 1024;
+/// Capacity of a registration's queue, in batches.
+const MAX_PENDING_BATCHES: usize = 1024;
 
-/// All watchers of a store.
+/// All watchers of a store, indexed by what they watch.
 #[derive(Debug, Default)]
-pub(crate) struct Hub {
-    by_key: DashMap<Bytes, Vec<Arc<Slot>>, DefaultHashBuilder>,
-    by_range: Mutex<Segments>,
+pub(crate) struct WatcherRegistry {
+    by_key: DashMap<Bytes, Vec<Arc<Registration>>, DefaultHashBuilder>,
+    by_range: Mutex<IntervalMap>,
     next_id: AtomicU64,
-    /// How many there are. Only changed and read under the store's lock, or to be lowered.
-    watchers: AtomicUsize,
+    /// Number of watchers. Increased and read only under the store's lock; decreased without it.
+    count: AtomicUsize,
 }
 
-/// A watcher: what it wants, and what it has not read yet.
+/// One watcher: its request, and the batches that its stream has not read.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct Registration {
     id: u64,
-    request: WatchRequest,
-    state: Mutex<SlotState>,
+    request: Watch,
+    state: Mutex<RegistrationState>,
 }
 
 #[derive(Debug, Default)]
-struct SlotState {
+struct RegistrationState {
     pending: VecDeque<Result<WatchBatch>>,
-    /// The first revision that has to be read from the log. Invariant: while this is set, nothing
-    /// is added to `pending` by writers.
-    behind: Option<Revision>,
-    /// A bookmark was asked for.
-    progress: bool,
+    /// The first revision to read from the log. Invariant: while this is set, writers add nothing
+    /// to `pending`.
+    catch_up_from: Option<Revision>,
+    /// A progress notification was requested and is still to be delivered.
+    progress_requested: bool,
     waker: Option<Waker>,
 }
 
-impl Hub {
-    /// Registers a watcher. The store is locked, so nothing changes meanwhile.
-    pub(crate) fn register(&self, request: WatchRequest, store: &Store) -> Arc<Slot> {
+impl WatcherRegistry {
+    /// Registers a watcher. The caller holds the store's lock, so no revision is missed.
+    pub(crate) fn register(&self, request: Watch, store: &Store) -> Arc<Registration> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let start = request.start_revision;
-        let slot = Arc::new(Slot { id, request, state: Mutex::default() });
-        if start > Revision::ZERO && start <= store.revision() {
-            let mut state = slot.lock();
-            state.behind = Some(start);
-            slot.catch_up(&mut state, store);
+        let registration = Arc::new(Registration { id, request, state: Mutex::default() });
+        if let Some(start) = start.filter(|start| (Revision(1)..=store.revision()).contains(start))
+        {
+            let mut state = registration.lock();
+            state.catch_up_from = Some(start);
+            registration.catch_up(&mut state, store);
         }
-        self.watchers.fetch_add(1, Ordering::Relaxed);
-        let keys = &slot.request.keys;
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let keys = &registration.request.keys;
         if keys.is_single() {
-            self.by_key.entry(keys.start().clone()).or_default().push(Arc::clone(&slot));
+            self.by_key.entry(keys.start().clone()).or_default().push(Arc::clone(&registration));
         } else {
-            self.by_range().insert(keys, &slot);
+            self.by_range().insert(keys, &registration);
         }
-        slot
+        registration
     }
 
-    /// Forgets a watcher.
-    pub(crate) fn remove(&self, slot: &Slot) {
-        let keys = &slot.request.keys;
+    /// Removes a watcher.
+    pub(crate) fn remove(&self, registration: &Registration) {
+        let keys = &registration.request.keys;
         if keys.is_single() {
-            self.by_key.remove_if_mut(keys.start(), |_, slots| {
-                slots.retain(|other| other.id != slot.id);
-                slots.is_empty()
+            self.by_key.remove_if_mut(keys.start(), |_, registrations| {
+                registrations.retain(|other| other.id != registration.id);
+                registrations.is_empty()
             });
         } else {
-            self.by_range().remove(keys, slot.id);
+            self.by_range().remove(keys, registration.id);
         }
-        self.watchers.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Hands the changes of a revision to whom they concern. The store is locked by the writer.
+    /// Delivers the events of a revision to the watchers of the changed keys, and wakes their
+    /// streams. The caller holds the store's write lock.
     pub(crate) fn dispatch(&self, revision: Revision, store: &Store) {
-        if self.watchers.load(Ordering::Relaxed) == 0 {
+        if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
-        // By id, so that watchers are woken in the order in which they came.
-        let mut told: BTreeMap<u64, (Arc<Slot>, Vec<Event>)> = BTreeMap::new();
+        // Ordered by id, so that watchers are woken in the order in which they registered.
+        let mut batches: BTreeMap<u64, (Arc<Registration>, Vec<Event>)> = BTreeMap::new();
         let by_range = self.by_range();
         for change in store.changes(revision) {
-            let mut tell = |slot: &Arc<Slot>| {
-                if let Some(event) = slot.wanted(change, store) {
-                    let (_, events) =
-                        told.entry(slot.id).or_insert_with(|| (Arc::clone(slot), Vec::new()));
+            let mut add = |registration: &Arc<Registration>| {
+                if let Some(event) = registration.event_for(change, store) {
+                    let (_, events) = batches
+                        .entry(registration.id)
+                        .or_insert_with(|| (Arc::clone(registration), Vec::new()));
                     events.push(event);
                 }
             };
-            if let Some(slots) = self.by_key.get(&change.kv.key) {
-                slots.iter().for_each(&mut tell);
+            if let Some(registrations) = self.by_key.get(&change.kv.key) {
+                registrations.iter().for_each(&mut add);
             }
             if !by_range.is_empty() {
-                by_range.at(&change.kv.key).iter().for_each(&mut tell);
+                by_range.watchers_of(&change.kv.key).iter().for_each(&mut add);
             }
         }
         drop(by_range);
-        for (slot, events) in told.into_values() {
-            slot.push(WatchBatch { revision, events });
+        for (registration, events) in batches.into_values() {
+            registration.push(WatchBatch { revision, events });
         }
     }
 
-    fn by_range(&self) -> MutexGuard<'_, Segments> {
+    fn by_range(&self) -> MutexGuard<'_, IntervalMap> {
         self.by_range.lock().expect("no holder of the lock panics")
     }
 }
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, SlotState> {
+impl Registration {
+    fn lock(&self) -> MutexGuard<'_, RegistrationState> {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// The change as the watcher wants to be told of it, if it does.
-    fn wanted(&self, change: &Change, store: &Store) -> Option<Event> {
-        let unwanted = match change.kind {
+    /// The event that this watcher receives for a change; `None` if it starts later or filters it.
+    fn event_for(&self, change: &Change, store: &Store) -> Option<Event> {
+        let excluding_filter = match change.kind {
             EventKind::Put => WatchFilter::NoPut,
             EventKind::Delete => WatchFilter::NoDelete,
         };
-        if change.kv.mod_revision < self.request.start_revision
-            || self.request.filters.contains(&unwanted)
+        if self.request.start_revision.is_some_and(|start| change.kv.mod_revision < start)
+            || self.request.filters.contains(&excluding_filter)
         {
             return None;
         }
-        let prev_kv = if self.request.prev_kv { store.before(change) } else { None };
+        let prev_kv = if self.request.prev_kv { store.previous_kv(change) } else { None };
         Some(Event { kind: change.kind, kv: KeyValue::clone(&change.kv), prev_kv })
     }
 
+    /// Queues a batch unless the queue is full, and wakes the stream.
     fn push(&self, batch: WatchBatch) {
         let mut state = self.lock();
-        if state.behind.is_none() {
-            if state.pending.len() < BUFFER {
+        if state.catch_up_from.is_none() {
+            if state.pending.len() < MAX_PENDING_BATCHES {
                 state.pending.push_back(Ok(batch));
             } else {
-                state.behind = Some(batch.revision);
+                state.catch_up_from = Some(batch.revision);
             }
         }
         let waker = state.waker.take();
@@ -176,34 +183,36 @@ impl Slot {
         }
     }
 
-    /// Fills the slot from the log as far as there is room.
-    fn catch_up(&self, state: &mut SlotState, store: &Store) {
-        let Some(mut next) = state.behind else { return };
+    /// Fills the queue from the log, as far as there is room.
+    fn catch_up(&self, state: &mut RegistrationState, store: &Store) {
+        let Some(mut next) = state.catch_up_from else { return };
         if next < store.compact_revision() {
-            state.pending.push_back(Err(store.compacted(next)));
-            state.behind = None;
+            state.pending.push_back(Err(store.compacted_error(next)));
+            state.catch_up_from = None;
             return;
         }
-        while next <= store.revision() && state.pending.len() < BUFFER {
+        while next <= store.revision() && state.pending.len() < MAX_PENDING_BATCHES {
             let changes = store.changes(next).iter();
             let changes = changes.filter(|change| self.request.keys.contains(&change.kv.key));
-            let events: Vec<_> = changes.filter_map(|change| self.wanted(change, store)).collect();
+            let events: Vec<_> =
+                changes.filter_map(|change| self.event_for(change, store)).collect();
             if !events.is_empty() {
                 state.pending.push_back(Ok(WatchBatch { revision: next, events }));
             }
             next = next.next();
         }
-        state.behind = (next <= store.revision()).then_some(next);
+        state.catch_up_from = (next <= store.revision()).then_some(next);
     }
 }
 
-/// Gives an empty key the meaning that it has in a watch, and refuses what can never happen.
-pub(crate) fn normalize(mut request: WatchRequest, store: &Store) -> Result<WatchRequest> {
+/// Resolves the special meaning of an empty key in a watch request, and rejects requests that could
+/// never deliver anything.
+pub(crate) fn normalize(mut request: Watch, store: &Store) -> Result<Watch> {
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());
     }
-    if request.start_revision < Revision::ZERO {
-        return Err(store.compacted(request.start_revision));
+    if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
+        return Err(store.compacted_error(start));
     }
     if request.keys.is_empty() {
         return Err(Error::EmptyWatchRange { keys: request.keys });

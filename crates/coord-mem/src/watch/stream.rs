@@ -1,78 +1,85 @@
-//! A watch as its reader sees it: batches from the slot, from the log, bookmarks in between.
+//! The stream of one watch: queued batches, then batches from the log, and progress notifications.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::{Result, WatchBatch, WatchStream};
+use coord_core::{
+    Result,
+    kv::{WatchBatch, WatchStream},
+};
 use futures_core::Stream;
 use tokio::time::{Sleep, sleep};
 
-use super::Slot;
+use super::Registration;
 use crate::shared::Shared;
 
-/// The stream behind a [`Watch`](coord_core::Watch) of a `MemBackend`.
+/// Stream that [`MemBackend`](crate::MemBackend) returns for a watch; dropping it removes the
+/// watcher.
 #[derive(Debug)]
-pub(crate) struct MemWatch {
+pub(crate) struct MemWatchStream {
     shared: Arc<Shared>,
-    slot: Arc<Slot>,
-    bookmarks: Option<Bookmarks>,
+    registration: Arc<Registration>,
+    progress_timer: Option<ProgressTimer>,
     ended: bool,
 }
 
-/// Bookmarks that come by themselves while nothing else does.
+/// Timer for progress notifications: fires when the watch has delivered nothing for `interval`.
 #[derive(Debug)]
-struct Bookmarks {
-    every: Duration,
-    next: Pin<Box<Sleep>>,
+struct ProgressTimer {
+    interval: Duration,
+    sleep: Pin<Box<Sleep>>,
 }
 
-impl Bookmarks {
-    fn postpone(&mut self) {
-        self.next.set(sleep(self.every));
+impl ProgressTimer {
+    /// Restarts the interval.
+    fn reset(&mut self) {
+        self.sleep.set(sleep(self.interval));
     }
 }
 
-impl MemWatch {
-    pub(crate) fn new(shared: Arc<Shared>, slot: Arc<Slot>) -> Self {
-        let bookmarks = slot.request.progress_notify.then(|| {
-            let every = shared.options.progress_interval;
-            Bookmarks { every, next: Box::pin(sleep(every)) }
+impl MemWatchStream {
+    pub(crate) fn new(shared: Arc<Shared>, registration: Arc<Registration>) -> Self {
+        let progress_timer = registration.request.progress_notify.then(|| {
+            let interval = shared.options.progress_interval;
+            ProgressTimer { interval, sleep: Box::pin(sleep(interval)) }
         });
-        Self { shared, slot, bookmarks, ended: false }
+        Self { shared, registration, progress_timer, ended: false }
     }
 
-    /// The next batch that is there, from the slot or, where the slot is behind, from the log.
+    /// The next batch: from the registration's queue, or from the log if the registration has to
+    /// catch up.
     ///
-    /// When there is none, the task is on the list to be woken by the next change.
-    fn take(&self, cx: &Context<'_>) -> Option<Result<WatchBatch>> {
+    /// If there is none, the task's waker is registered, and the next change wakes it.
+    fn next_batch(&self, cx: &Context<'_>) -> Option<Result<WatchBatch>> {
         {
-            let mut state = self.slot.lock();
+            let mut state = self.registration.lock();
             if let Some(batch) = state.pending.pop_front() {
                 return Some(batch);
             }
-            if state.behind.is_none() && !state.progress {
+            if state.catch_up_from.is_none() && !state.progress_requested {
                 state.waker = Some(cx.waker().clone());
                 return None;
             }
         }
-        // The store comes before the slot in the order of locks.
+        // Lock order: the store before the registration.
         let store = self.shared.read();
-        let mut state = self.slot.lock();
-        self.slot.catch_up(&mut state, &store);
+        let mut state = self.registration.lock();
+        self.registration.catch_up(&mut state, &store);
         if let Some(batch) = state.pending.pop_front() {
             return Some(batch);
         }
         state.waker = Some(cx.waker().clone());
-        let asked = std::mem::take(&mut state.progress);
-        let started = self.slot.request.start_revision <= store.revision();
-        let bookmark = WatchBatch { revision: store.revision(), events: Vec::new() };
-        (asked && started).then_some(Ok(bookmark))
+        let requested = std::mem::take(&mut state.progress_requested);
+        let started =
+            self.registration.request.start_revision.is_none_or(|start| start <= store.revision());
+        let progress = WatchBatch { revision: store.revision(), events: Vec::new() };
+        (requested && started).then_some(Ok(progress))
     }
 }
 
-impl Stream for MemWatch {
+impl Stream for MemWatchStream {
     type Item = Result<WatchBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -81,26 +88,26 @@ impl Stream for MemWatch {
         }
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
         loop {
-            if let Some(batch) = self.take(cx) {
+            if let Some(batch) = self.next_batch(cx) {
                 coop.made_progress();
                 self.ended = batch.is_err();
-                if let Some(bookmarks) = &mut self.bookmarks {
-                    bookmarks.postpone();
+                if let Some(progress_timer) = &mut self.progress_timer {
+                    progress_timer.reset();
                 }
                 return Poll::Ready(Some(batch));
             }
-            let Some(bookmarks) = &mut self.bookmarks else { return Poll::Pending };
-            ready!(bookmarks.next.as_mut().poll(cx));
-            bookmarks.postpone();
-            self.slot.lock().progress = true;
+            let Some(progress_timer) = &mut self.progress_timer else { return Poll::Pending };
+            ready!(progress_timer.sleep.as_mut().poll(cx));
+            progress_timer.reset();
+            self.registration.lock().progress_requested = true;
         }
     }
 }
 
-impl WatchStream for MemWatch {
+impl WatchStream for MemWatchStream {
     fn request_progress(self: Pin<&mut Self>) {
-        let mut state = self.slot.lock();
-        state.progress = true;
+        let mut state = self.registration.lock();
+        state.progress_requested = true;
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -109,8 +116,8 @@ impl WatchStream for MemWatch {
     }
 }
 
-impl Drop for MemWatch {
+impl Drop for MemWatchStream {
     fn drop(&mut self) {
-        self.shared.hub.remove(&self.slot);
+        self.shared.watchers.remove(&self.registration);
     }
 }

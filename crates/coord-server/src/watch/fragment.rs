@@ -1,18 +1,18 @@
-//! Answers to watches, split where they are too large for one message.
+//! Fragments: a watch response that is too large for one message, split into several.
 //!
-//! Only events are told apart: one that is too large by itself goes alone. All pieces but the last
-//! say that there are more.
+//! Only events are split up; an event that exceeds the limit by itself is sent alone. All fragments
+//! but the last are marked with `fragment`.
 //!
-//! Source: contract §6; etcd 3.5 `sendFragments` in `server/etcdserver/api/v3rpc/watch.go`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `sendFragments` in `server/etcdserver/api/v3rpc/watch.go`.
 
 use etcd_client::proto::PbWatchResponse;
 use prost::Message;
 use prost::encoding::message;
 
-/// The number of `WatchResponse.events`.
+/// The field number of `WatchResponse.events`.
 const EVENTS: u32 = 11;
 
-/// The same events in pieces that have less than `limit` bytes each, if that can be.
+/// Splits a response into fragments of less than `limit` bytes each, as far as single events allow.
 pub(super) fn fragments(whole: PbWatchResponse, limit: usize) -> Vec<PbWatchResponse> {
     if whole.events.len() < 2 || whole.encoded_len() < limit {
         return vec![whole];
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_as_large_as_may_be_and_all_but_the_last_say_so() {
+    fn fragments_fill_the_limit_and_all_but_last_are_marked() {
         let whole = response(&[300, 300, 300, 2000, 10, 10]);
         let pieces = fragments(whole.clone(), 1000);
         let counts: Vec<_> = pieces.iter().map(|piece| piece.events.len()).collect();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_itself_is_too_large() {
+    fn response_of_exactly_the_limit_is_split() {
         let whole = response(&[100, 100]);
         let size = whole.encoded_len();
         assert_eq!(fragments(whole.clone(), size + 1).len(), 1);

@@ -1,41 +1,46 @@
-//! The Watch service: many watches on one stream.
+//! The Watcher service: many watches multiplexed on one gRPC stream.
 //!
-//! A client creates and cancels watches by messages, and each answer names the watch it is for. No
-//! task runs here: the stream of answers *is* the state, and moves when the connection polls it. On
-//! each turn what the client said comes first, then the watches that have something to deliver, in
-//! turns. Of ten thousand watches on a stream, only those are looked at that rang (`bells.rs`).
+//! A client creates and cancels watches by messages, and each response carries the id of its watch.
+//! No task runs here: the response stream owns the state, and makes progress when the connection
+//! polls it. Each poll handles the client's messages first, then the watches that are ready, in
+//! turn. A watch enters the [`ReadyQueue`] when it has something to deliver, so idle watches are
+//! never polled, however many there are.
 //!
 //! ```text
-//! client    create 0                create 0 (end <= key)        cancel 0
-//! server    created 0, @7   event   created + canceled -1 (why)  canceled 0, @9
+//! client    create 0                create 0 (end <= key)           cancel 0
+//! server    created 0, @7   event   created + canceled -1 (reason)  canceled 0, @9
 //! ```
 //!
-//! A watch whose start is compacted is created like any other, and cancelled right after. Its id
-//! stays taken until the client cancels it too, and as long as it is, requests for a bookmark on
-//! the whole stream go unanswered: etcd does so, and clients know.
+//! *Compacted start.* A watch whose start revision is compacted is created like any other, and
+//! cancelled right after. As in etcd, its id stays in use until the client cancels it too, and
+//! until then progress requests are not answered.
 //!
-//! A bookmark on request is one for the whole stream: it goes out under the id -1 once every watch
-//! has delivered everything up to it. etcd drops a request that finds a watch which has not caught
-//! up; here it is answered when that has. With no watches there is no answer, nor while one waits
-//! for a revision in the future, as with etcd. What the client says after it has asked makes no
-//! difference, if the backend is quick enough.
+//! *Progress on request.* A progress request is for the whole stream: its response has the id -1,
+//! and is sent once every watch has delivered all events up to its revision. As in etcd, there is
+//! no response if the stream has no watches, or if a watch waits for a future revision. Unlike
+//! etcd, which drops a request while a watch has not caught up, this server responds when the watch
+//! has. Messages that the client sends after the request do not affect the response, if the backend
+//! can deliver without waiting.
 //!
-//! Bookmarks that come by themselves go out under the watch's own id: every ten minutes, for each
-//! watch that wants them and had no events since the last time. They are asked of the backend like
-//! the others, and not left to it: what a client asks for does not put them off.
+//! *Periodic progress.* A watch with `progress_notify` receives a notification under its own id,
+//! every ten minutes, unless it had events since the last one. This timer is the server's, not the
+//! backend's, so that a progress request of the client does not postpone it.
 //!
-//! Source: contract §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
-mod bells;
+mod backlog;
 mod fragment;
-mod past;
-mod watcher;
+mod ready_queue;
+mod stream_watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Poll;
 use std::time::Duration;
 
-use coord_core::{Error, Header, Revision, Watch, WatchBatch, WatchRequest};
+use coord_core::{
+    Error,
+    kv::{Header, Revision, Watch, WatchBatch, Watcher},
+};
 use coord_etcd::wire::{FromWire, ToWire, WatchCall};
 use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
 use futures_util::future::poll_fn;
@@ -45,26 +50,28 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Interval, interval_at};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use crate::counts::Counted;
+use crate::gauges::GaugeGuard;
 use crate::services::Services;
-use crate::status::{status, too_large};
-use bells::Bells;
+use crate::status::{message_too_large, status};
+use backlog::Backlog;
 use fragment::fragments;
-use past::Past;
-use watcher::Watcher;
+use ready_queue::ReadyQueue;
+use stream_watch::StreamWatch;
 
-/// The id of a watch that never came to be, and of bookmarks for all.
-const NOBODY: i64 = -1;
+/// The watch id in responses that belong to no watch: rejected watches, and progress on request.
+const INVALID_WATCH_ID: i64 = -1;
 
-/// For ever, where a moment is to be counted from now: there is none after the end of the clock.
-const A_CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The longest interval of progress notifications: with more, adding it to the current time could
+/// overflow.
+const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// How many answers may wait for the connection before nobody hurries any more.
-const HURRY: usize = 128;
+/// While this many responses are queued, a progress request does not poll watches ahead of their
+/// turn.
+const MAX_QUEUED_RESPONSES: usize = 128;
 
-const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
-const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
-const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+const COMPACTED_MESSAGE: &str = "etcdserver: mvcc: required revision has been compacted";
+const EMPTY_RANGE_MESSAGE: &str = "mvcc: watcher range is empty";
+const DUPLICATE_ID_MESSAGE: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
 #[async_trait]
 impl PbWatchService for Services {
@@ -74,101 +81,104 @@ impl PbWatchService for Services {
         &self,
         request: Request<Streaming<PbWatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let session = Session::new(self.clone(), request.into_inner());
-        let answers = stream::unfold(Some(session), |session| async {
-            let mut session = session?;
-            // After an error there is no more.
-            Some(match session.next().await {
-                Ok(answer) => (Ok(answer), Some(session)),
+        let stream = ClientStream::new(self.clone(), request.into_inner());
+        let responses = stream::unfold(Some(stream), |stream| async {
+            let mut stream = stream?;
+            // An error ends the stream.
+            Some(match stream.next().await {
+                Ok(response) => (Ok(response), Some(stream)),
                 Err(status) => (Err(status), None),
             })
         });
-        Ok(Response::new(self.until_stopped(answers).boxed()))
+        Ok(Response::new(self.until_stopped(responses).boxed()))
     }
 }
 
-/// One client's stream.
-struct Session<R> {
-    _counted: Counted,
+/// The state of one client's stream.
+struct ClientStream<R> {
+    _gauge: GaugeGuard,
     services: Services,
-    /// `None` once the client has said all it had to say, which does not end the stream.
+    /// `None` once the client has closed its side, which does not end the stream.
     requests: Option<R>,
-    watches: BTreeMap<i64, Watcher>,
-    /// The first id that was never given out.
+    watches: BTreeMap<i64, StreamWatch>,
+    /// The lowest id that was never assigned.
     next_id: i64,
-    /// Which of them may have something to deliver.
-    bells: Bells,
-    bookmark: Option<Bookmark>,
-    /// `None` until some watch wants bookmarks by themselves.
-    ticks: Option<Interval>,
-    answers: VecDeque<PbWatchResponse>,
+    /// The watches that may have something to deliver.
+    ready_queue: ReadyQueue,
+    progress_request: Option<ProgressRequest>,
+    /// Timer of periodic progress; `None` until a watch has `progress_notify`.
+    progress_timer: Option<Interval>,
+    responses: VecDeque<PbWatchResponse>,
 }
 
-/// A bookmark for the whole stream that the client waits for.
-struct Bookmark {
-    /// Watches that have not come up to it yet.
+/// A progress request of the client that is not answered yet.
+struct ProgressRequest {
+    /// Watches that have not reported their progress yet.
     awaited: BTreeSet<i64>,
-    /// The least of what the others have come up to.
+    /// The header with the lowest revision that the other watches have reported.
     header: Option<Header>,
-    /// How many times it was asked for: each time is answered.
-    asked: usize,
+    /// Number of requests: each receives a response.
+    requests: usize,
 }
 
-impl<R> Session<R>
+impl<R> ClientStream<R>
 where
     R: Stream<Item = Result<PbWatchRequest, Status>> + Unpin + Send,
 {
     fn new(services: Services, requests: R) -> Self {
         Self {
-            _counted: services.watching().streams.one(),
+            _gauge: services.watch_gauges().streams.increment(),
             services,
             requests: Some(requests),
             watches: BTreeMap::new(),
             next_id: 0,
-            bells: Bells::default(),
-            bookmark: None,
-            ticks: None,
-            answers: VecDeque::new(),
+            ready_queue: ReadyQueue::default(),
+            progress_request: None,
+            progress_timer: None,
+            responses: VecDeque::new(),
         }
     }
 
-    /// The next answer, or why there will be no more.
+    /// The next response, or the status that ends the stream.
     async fn next(&mut self) -> Result<PbWatchResponse, Status> {
         loop {
-            if let Some(answer) = self.answers.pop_front() {
-                return Ok(answer);
+            if let Some(response) = self.responses.pop_front() {
+                return Ok(response);
             }
-            match self.turn().await {
-                Turn::Call(Ok(request)) => self.hear(request).await?,
-                Turn::Call(Err(why)) => return Err(too_large(&why).unwrap_or(why)),
-                Turn::Silence => self.requests = None,
-                Turn::Tick => self.tick(),
-                Turn::Batch(id, batch) => self.deliver(id, batch).await?,
+            match self.next_input().await {
+                Input::Request(Ok(request)) => self.handle_request(request).await?,
+                Input::Request(Err(status)) => {
+                    return Err(message_too_large(&status).unwrap_or(status));
+                }
+                Input::RequestsEnded => self.requests = None,
+                Input::ProgressTick => self.request_periodic_progress(),
+                Input::Batch(id, batch) => self.deliver(id, batch).await?,
             }
         }
     }
 
-    /// What happens next: the client says something, or a watch has something to deliver.
-    async fn turn(&mut self) -> Turn {
+    /// Waits for the next input: a message of the client, the timer, or a watch that is ready.
+    async fn next_input(&mut self) -> Input {
         poll_fn(|cx| {
             if let Some(requests) = &mut self.requests
                 && let Poll::Ready(request) = requests.poll_next_unpin(cx)
             {
                 return Poll::Ready(match request {
-                    Some(request) => Turn::Call(request),
-                    None => Turn::Silence,
+                    Some(request) => Input::Request(request),
+                    None => Input::RequestsEnded,
                 });
             }
-            if let Some(ticks) = &mut self.ticks
-                && ticks.poll_tick(cx).is_ready()
+            if let Some(timer) = &mut self.progress_timer
+                && timer.poll_tick(cx).is_ready()
             {
-                return Poll::Ready(Turn::Tick);
+                return Poll::Ready(Input::ProgressTick);
             }
-            // No more than are there now: a watch that cannot get on now rings at once.
-            for _ in 0..self.bells.listen(cx.waker()) {
-                let Some(id) = self.bells.next() else { break };
-                if let Some(item) = self.watches.get_mut(&id).and_then(Watcher::poll) {
-                    return Poll::Ready(Turn::Batch(id, item));
+            // At most as many as are queued now: a watch that must yield becomes ready again at
+            // once.
+            for _ in 0..self.ready_queue.register(cx.waker()) {
+                let Some(id) = self.ready_queue.next() else { break };
+                if let Some(item) = self.watches.get_mut(&id).and_then(StreamWatch::poll) {
+                    return Poll::Ready(Input::Batch(id, item));
                 }
             }
             Poll::Pending
@@ -176,8 +186,9 @@ where
         .await
     }
 
-    async fn hear(&mut self, mut request: PbWatchRequest) -> Result<(), Status> {
-        // Of what etcd does not know it takes no notice.
+    /// Handles a message of the client.
+    async fn handle_request(&mut self, mut request: PbWatchRequest) -> Result<(), Status> {
+        // As in etcd, unknown requests and unknown filters are ignored.
         match &mut request.request_union {
             None => return Ok(()),
             Some(PbWatchRequestUnion::CreateRequest(create)) => {
@@ -186,63 +197,68 @@ where
             Some(_) => {}
         }
         let call = WatchCall::from_wire(request);
-        match call.map_err(|why| Status::invalid_argument(why.to_string()))? {
+        match call.map_err(|error| Status::invalid_argument(error.to_string()))? {
             WatchCall::Create { request, watch_id, fragment } => {
                 self.create(request, watch_id, fragment).await
             }
             WatchCall::Cancel(id) => {
-                // Of an unknown id nothing is said.
+                // As in etcd, an unknown id is ignored.
                 if self.watches.remove(&id).is_some() {
                     let header = self.services.header().await?;
-                    self.answers
-                        .push_back(PbWatchResponse { canceled: true, ..answer(header, id) });
-                    self.no_longer_await(id);
+                    self.responses
+                        .push_back(PbWatchResponse { canceled: true, ..response(header, id) });
+                    self.complete_progress(id);
                 }
                 Ok(())
             }
             WatchCall::Progress => {
-                let all_alive = self.watches.values().all(|watcher| watcher.watch.is_some());
-                if all_alive && !self.watches.is_empty() && !self.waits_for_the_future().await? {
+                let all_active = self.watches.values().all(|watch| watch.source.is_some());
+                if all_active && !self.watches.is_empty() && !self.has_future_watch().await? {
                     let awaited = self.watches.keys().copied().collect();
-                    // One that is asked for late has to show what is there by then, and will do
-                    // for those that were asked for before.
-                    let asked = 1 + self.bookmark.as_ref().map_or(0, |earlier| earlier.asked);
-                    self.bookmark = Some(Bookmark { awaited, header: None, asked });
-                    self.watches.values_mut().for_each(Watcher::ask);
-                    self.hurry().await?;
+                    // A later request needs the progress as of now, which answers the earlier
+                    // requests too.
+                    let requests =
+                        1 + self.progress_request.as_ref().map_or(0, |earlier| earlier.requests);
+                    self.progress_request =
+                        Some(ProgressRequest { awaited, header: None, requests });
+                    self.watches.values_mut().for_each(StreamWatch::request_progress);
+                    self.drain_ready_batches().await?;
                 }
                 Ok(())
             }
         }
     }
 
-    /// Whether some watch waits for a revision that is not there yet.
-    async fn waits_for_the_future(&mut self) -> Result<bool, Status> {
-        if self.watches.values().all(|watcher| watcher.ahead.is_none()) {
+    /// Whether a watch waits for a revision that does not exist yet.
+    async fn has_future_watch(&mut self) -> Result<bool, Status> {
+        if self.watches.values().all(|watch| watch.future_start.is_none()) {
             return Ok(false);
         }
         let now = self.services.header().await?.revision;
-        for watcher in self.watches.values_mut() {
-            watcher.ahead = watcher.ahead.filter(|start| *start > now);
+        for watch in self.watches.values_mut() {
+            watch.future_start = watch.future_start.filter(|start| *start > now);
         }
-        Ok(self.watches.values().any(|watcher| watcher.ahead.is_some()))
+        Ok(self.watches.values().any(|watch| watch.future_start.is_some()))
     }
 
-    /// Lets the watches that the bookmark is awaited of come up to it, if they can without waiting.
+    /// Polls the watches that a progress request waits for, as long as they deliver without
+    /// waiting.
     ///
-    /// What the client says next is of no concern to the bookmark then: a watch of the future does
-    /// not put it off, nor does one that is cancelled take it along.
-    async fn hurry(&mut self) -> Result<(), Status> {
-        let awaited = self.bookmark.iter().flat_map(|bookmark| bookmark.awaited.iter().copied());
+    /// The client's next message then finds the request answered: a new watch for a future revision
+    /// does not block it, and a cancelled watch does not change its revision.
+    async fn drain_ready_batches(&mut self) -> Result<(), Status> {
+        let awaited =
+            self.progress_request.iter().flat_map(|request| request.awaited.iter().copied());
         for id in awaited.collect::<Vec<_>>() {
-            while self.answers.len() < HURRY {
-                let Some(watcher) = self.watches.get_mut(&id) else { break };
-                // One that still has a past to tell has not caught up.
-                if watcher.past.is_some() {
+            while self.responses.len() < MAX_QUEUED_RESPONSES {
+                let Some(watch) = self.watches.get_mut(&id) else { break };
+                // A watch that still delivers its backlog has not caught up.
+                if watch.backlog.is_some() {
                     break;
                 }
-                // No matter how many were polled before, it is not put off if it has something.
-                let poll = unconstrained(poll_fn(|_| Poll::Ready(watcher.poll())));
+                // Outside tokio's cooperative budget, so that a watch with something to deliver
+                // always does.
+                let poll = unconstrained(poll_fn(|_| Poll::Ready(watch.poll())));
                 let Some(item) = poll.await else { break };
                 self.deliver(id, item).await?;
             }
@@ -250,94 +266,112 @@ where
         Ok(())
     }
 
+    /// Creates a watch, or rejects it in band.
     async fn create(
         &mut self,
-        mut request: WatchRequest,
-        asked_id: i64,
+        mut request: Watch,
+        requested_id: i64,
         fragment: bool,
     ) -> Result<(), Status> {
         let limit = self.services.limits().watches;
         if self.watches.len() >= limit {
-            let why = format!("coord: the stream has {limit} watches, which is the limit");
-            return self.refuse(why).await;
+            let reason = format!(
+                "coord: watch rejected: the stream has {limit} watches, the maximum; \
+                 cancel one or open another stream"
+            );
+            return self.reject_watch(reason).await;
         }
-        let notify = std::mem::take(&mut request.progress_notify);
-        let start = request.start_revision;
-        let why = match self.services.backend().watch(request).await {
-            Ok(_) if self.watches.contains_key(&asked_id) && asked_id != 0 => DUPLICATE_ID.into(),
-            Ok(watch) => {
-                let id = if asked_id == 0 { self.free_id() } else { asked_id };
-                let bell = self.bells.bell(id);
-                let now = watch.header().revision;
-                let (past, ahead) = (Past::new(start, now), Some(start).filter(|at| *at > now));
-                let (watch, busy, due) = (Some(watch), false, false);
-                let _counted = self.services.watching().watches.one();
-                self.admit(
+        let progress_notify = std::mem::take(&mut request.progress_notify);
+        let start = request.start_revision.unwrap_or_default();
+        let reason = match self.services.backend().watch(request).await {
+            Ok(_) if self.watches.contains_key(&requested_id) && requested_id != 0 => {
+                DUPLICATE_ID_MESSAGE.into()
+            }
+            Ok(source) => {
+                let id = if requested_id == 0 { self.next_free_id() } else { requested_id };
+                let ready_handle = self.ready_queue.handle(id);
+                let now = source.header().revision;
+                let (backlog, future_start) =
+                    (Backlog::new(start, now), Some(start).filter(|at| *at > now));
+                let (source, had_events, progress_due) = (Some(source), false, false);
+                let _gauge = self.services.watch_gauges().watches.increment();
+                self.add_watch(
                     id,
-                    Watcher { _counted, watch, past, ahead, bell, fragment, notify, busy, due },
+                    StreamWatch {
+                        _gauge,
+                        source,
+                        backlog,
+                        future_start,
+                        ready_handle,
+                        fragment,
+                        progress_notify,
+                        had_events,
+                        progress_due,
+                    },
                 );
                 return Ok(());
             }
-            Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE.to_owned(),
-            Err(Error::Compacted { .. }) => COMPACTED.to_owned(),
+            Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE_MESSAGE.to_owned(),
+            Err(Error::Compacted { .. }) => COMPACTED_MESSAGE.to_owned(),
             Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
                 let status = status(&error);
                 format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
             }
             Err(error) => return Err(status(&error)),
         };
-        self.refuse(why).await
+        self.reject_watch(reason).await
     }
 
-    /// Says in band that a watch was not created.
-    async fn refuse(&mut self, cancel_reason: String) -> Result<(), Status> {
-        let answer = answer(self.services.header().await?, NOBODY);
-        self.answers.push_back(PbWatchResponse {
+    /// Reports in band that a watch was not created.
+    async fn reject_watch(&mut self, cancel_reason: String) -> Result<(), Status> {
+        let response = response(self.services.header().await?, INVALID_WATCH_ID);
+        self.responses.push_back(PbWatchResponse {
             created: true,
             canceled: true,
             cancel_reason,
-            ..answer
+            ..response
         });
         Ok(())
     }
 
-    fn admit(&mut self, id: i64, mut watcher: Watcher) {
-        let header = watcher.watch.as_ref().map(Watch::header).unwrap_or_default();
-        self.answers.push_back(PbWatchResponse { created: true, ..answer(header, id) });
-        if let Some(bookmark) = &mut self.bookmark
-            && watcher.ahead.is_none()
+    /// Responds that a watch was created, and starts it.
+    fn add_watch(&mut self, id: i64, mut watch: StreamWatch) {
+        let header = watch.source.as_ref().map(Watcher::header).unwrap_or_default();
+        self.responses.push_back(PbWatchResponse { created: true, ..response(header, id) });
+        if let Some(progress_request) = &mut self.progress_request
+            && watch.future_start.is_none()
         {
-            // What the client waits for is said of all its watches, so of this one too. One that
-            // waits for the future has nothing to say before.
-            bookmark.awaited.insert(id);
-            watcher.ask();
+            // The response is about all watches of the stream, including this one. A watch that
+            // waits for a future revision has nothing to report before it.
+            progress_request.awaited.insert(id);
+            watch.request_progress();
         }
-        if watcher.past.is_some() {
-            // The answer says that it is told.
-            watcher.ask();
+        if watch.backlog.is_some() {
+            // The progress notification marks the end of the backlog.
+            watch.request_progress();
         }
-        if watcher.notify && self.ticks.is_none() {
-            let chosen = self.services.limits().progress_interval;
-            let interval = chosen.clamp(Duration::from_millis(1), A_CENTURY);
-            self.ticks = Some(interval_at(Instant::now() + interval, interval));
+        if watch.progress_notify && self.progress_timer.is_none() {
+            let interval = self.services.limits().progress_interval;
+            let interval = interval.clamp(Duration::from_millis(1), MAX_PROGRESS_INTERVAL);
+            self.progress_timer = Some(interval_at(Instant::now() + interval, interval));
         }
-        // It has never been asked, so nothing else would ring for it.
-        watcher.bell.queue();
-        self.watches.insert(id, watcher);
+        // It was never polled, so no waker would queue it.
+        watch.ready_handle.enqueue();
+        self.watches.insert(id, watch);
     }
 
-    /// It is time for bookmarks to those that heard nothing.
-    fn tick(&mut self) {
-        for watcher in self.watches.values_mut().filter(|watcher| watcher.notify) {
-            if !std::mem::take(&mut watcher.busy) {
-                watcher.due = true;
-                watcher.ask();
+    /// Requests periodic progress for the watches that had no events since the last tick.
+    fn request_periodic_progress(&mut self) {
+        for watch in self.watches.values_mut().filter(|watch| watch.progress_notify) {
+            if !std::mem::take(&mut watch.had_events) {
+                watch.progress_due = true;
+                watch.request_progress();
             }
         }
     }
 
-    /// Ids are counted up, and an id that the client chose is skipped.
-    fn free_id(&mut self) -> i64 {
+    /// Assigns ascending ids, skipping those that the client chose.
+    fn next_free_id(&mut self) -> i64 {
         while self.watches.contains_key(&self.next_id) {
             self.next_id += 1;
         }
@@ -345,113 +379,116 @@ where
         self.next_id - 1
     }
 
+    /// Handles an item of a watch: a batch, an error, or the end of the watch.
     async fn deliver(
         &mut self,
         id: i64,
         item: Option<coord_core::Result<WatchBatch>>,
     ) -> Result<(), Status> {
-        let gone = || Status::unavailable("etcdserver: server stopped");
-        match item.ok_or_else(gone)? {
+        let ended = || Status::unavailable("etcdserver: server stopped");
+        match item.ok_or_else(ended)? {
             Ok(batch) => {
-                self.pass_on(id, batch);
+                self.deliver_batch(id, batch);
                 Ok(())
             }
             Err(Error::Compacted { compact_revision, .. }) => {
-                // The id stays taken.
-                if let Some(watcher) = self.watches.get_mut(&id) {
-                    watcher.watch = None;
+                // The id stays in use.
+                if let Some(watch) = self.watches.get_mut(&id) {
+                    watch.source = None;
                 }
                 let header = Header { revision: Revision::ZERO, ..self.services.header().await? };
-                self.answers.push_back(PbWatchResponse {
+                self.responses.push_back(PbWatchResponse {
                     canceled: true,
                     compact_revision: compact_revision.unwrap_or_default().0,
-                    ..answer(header, id)
+                    ..response(header, id)
                 });
-                // A bookmark that was asked for earlier is as true without it.
-                self.no_longer_await(id);
+                // An earlier progress request no longer waits for this watch.
+                self.complete_progress(id);
                 Ok(())
             }
             Err(error) => Err(status(&error)),
         }
     }
 
-    fn pass_on(&mut self, id: i64, mut batch: WatchBatch) {
-        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
-        if let Some(mut past) = watcher.past.take() {
-            let present = past.gather(batch);
-            let told = if present.is_some() || past.is_full() { past.told() } else { None };
-            if present.is_none() {
-                watcher.past = Some(past);
+    /// Sends a batch, or adds it to the watch's backlog.
+    fn deliver_batch(&mut self, id: i64, mut batch: WatchBatch) {
+        let watch = self.watches.get_mut(&id).expect("only a watch of the stream delivers");
+        if let Some(mut backlog) = watch.backlog.take() {
+            let later = backlog.add(batch);
+            let backlog_batch =
+                if later.is_some() || backlog.is_full() { backlog.take_batch() } else { None };
+            if later.is_none() {
+                watch.backlog = Some(backlog);
             }
-            if let Some(told) = told {
-                self.tell(id, told);
+            if let Some(backlog_batch) = backlog_batch {
+                self.send_events(id, backlog_batch);
             }
-            let Some(present) = present else { return };
-            batch = present;
+            let Some(later) = later else { return };
+            batch = later;
         }
         if batch.events.is_empty() {
-            self.mark(id, batch.revision);
+            self.record_progress(id, batch.revision);
         } else {
-            self.tell(id, batch);
+            self.send_events(id, batch);
         }
     }
 
-    /// Sends the events of a batch.
-    fn tell(&mut self, id: i64, batch: WatchBatch) {
-        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
-        watcher.busy = true;
-        let header = watcher.header(batch.revision);
+    /// Sends the events of a batch, split if the client requested that.
+    fn send_events(&mut self, id: i64, batch: WatchBatch) {
+        let watch = self.watches.get_mut(&id).expect("only a watch of the stream delivers");
+        watch.had_events = true;
+        let header = watch.header(batch.revision);
         let events = batch.events.into_iter().map(ToWire::to_wire).collect();
-        let response = PbWatchResponse { events, ..answer(header, id) };
-        if watcher.fragment {
-            self.answers.extend(fragments(response, self.services.limits().message_bytes()));
+        let response = PbWatchResponse { events, ..response(header, id) };
+        if watch.fragment {
+            self.responses.extend(fragments(response, self.services.limits().message_bytes()));
         } else {
-            self.answers.push_back(response);
+            self.responses.push_back(response);
         }
     }
 
-    /// All events of a watch up to `revision` were sent.
-    fn mark(&mut self, id: i64, revision: Revision) {
-        let watcher = self.watches.get_mut(&id).expect("only a watch that is there delivers");
-        let header = watcher.header(revision);
-        // A bookmark answers whoever waits for one: there may be two.
-        if std::mem::take(&mut watcher.due) {
-            self.answers.push_back(answer(header, id));
+    /// Records that all events of a watch up to `revision` were sent.
+    fn record_progress(&mut self, id: i64, revision: Revision) {
+        let watch = self.watches.get_mut(&id).expect("only a watch of the stream delivers");
+        let header = watch.header(revision);
+        // One notification can serve both a periodic and a requested progress.
+        if std::mem::take(&mut watch.progress_due) {
+            self.responses.push_back(response(header, id));
         }
-        if let Some(bookmark) = &mut self.bookmark
-            && bookmark.awaited.contains(&id)
+        if let Some(progress_request) = &mut self.progress_request
+            && progress_request.awaited.contains(&id)
         {
-            let least = bookmark.header.filter(|least| least.revision <= header.revision);
-            bookmark.header = Some(least.unwrap_or(header));
-            self.no_longer_await(id);
+            let least = progress_request.header.filter(|least| least.revision <= header.revision);
+            progress_request.header = Some(least.unwrap_or(header));
+            self.complete_progress(id);
         }
     }
 
-    /// Sends the bookmark that the client waits for, if this was the last to come up to it.
-    fn no_longer_await(&mut self, id: i64) {
-        let Some(bookmark) = &mut self.bookmark else { return };
-        bookmark.awaited.remove(&id);
-        if bookmark.awaited.is_empty() {
-            let (header, asked) = (bookmark.header, bookmark.asked);
-            self.bookmark = None;
-            let told = header.map(|header| answer(header, NOBODY));
-            self.answers.extend(std::iter::repeat_n(told, asked).flatten());
+    /// Removes a watch from the progress request, and responds if it was the last one.
+    fn complete_progress(&mut self, id: i64) {
+        let Some(progress_request) = &mut self.progress_request else { return };
+        progress_request.awaited.remove(&id);
+        if progress_request.awaited.is_empty() {
+            let (header, requests) = (progress_request.header, progress_request.requests);
+            self.progress_request = None;
+            let response = header.map(|header| response(header, INVALID_WATCH_ID));
+            self.responses.extend(std::iter::repeat_n(response, requests).flatten());
         }
     }
 }
 
-/// What happens on a stream.
-enum Turn {
-    /// The client says something; an error if it is gone, or says too much.
-    Call(Result<PbWatchRequest, Status>),
-    /// The client will say no more.
-    Silence,
-    /// It is time for bookmarks.
-    Tick,
+/// What a stream has to handle next.
+enum Input {
+    /// A message of the client, or the error that ended its side of the stream.
+    Request(Result<PbWatchRequest, Status>),
+    /// The client closed its side of the stream.
+    RequestsEnded,
+    /// The timer of periodic progress fired.
+    ProgressTick,
     Batch(i64, Option<coord_core::Result<WatchBatch>>),
 }
 
-/// An answer that says nothing yet.
-fn answer(header: Header, watch_id: i64) -> PbWatchResponse {
+/// A response without content.
+fn response(header: Header, watch_id: i64) -> PbWatchResponse {
     PbWatchResponse { header: Some(header.to_wire()), watch_id, ..PbWatchResponse::default() }
 }

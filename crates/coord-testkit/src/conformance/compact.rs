@@ -1,41 +1,43 @@
-//! Forgetting history: what goes, what stays, and what is refused.
+//! Compaction cases: which history is removed, which is kept, and which compactions are refused.
 
 use coord_core::{
-    Compact, Delete, ErrorKind, KeyRange, KvBackend, KvBackendExt, Op, Put, Range, Revision, Txn,
+    Client,
+    error::ErrorKind,
+    kv::{Compact, Delete, KeyRange, Op, Put, Range, Revision, Txn},
 };
 
-use super::steps::{
-    Checked, all_keys, compact, get, get_at, keys_of, lease, lease_keys, now, put_on, puts,
-    refused, steps,
+use super::helpers::{
+    Checked, all_keys, compact, current_revision, get, get_at, grant_lease, keys_of, lease_keys,
+    put_on, puts, refused, run_steps,
 };
 use super::table;
 
 table! { Compact;
     compaction_makes_earlier_revisions_unreadable,
     compaction_at_the_current_revision_is_accepted,
-    compaction_keeps_what_can_be_read_at_its_revision,
+    compaction_keeps_reads_at_its_revision_unchanged,
     compaction_keeps_every_later_revision,
-    compaction_leaves_the_present_as_it_is,
+    compaction_leaves_current_keys_unchanged,
     compaction_keeps_create_revision_and_version_of_survivors,
-    key_put_at_the_compact_revision_is_read_there,
-    key_deleted_before_the_compact_revision_is_not_read_there,
-    key_deleted_at_the_compact_revision_is_not_read_there,
-    key_deleted_after_the_compact_revision_is_still_read_there,
-    key_put_after_its_tombstone_was_compacted_starts_at_version_one,
-    compaction_keeps_keys_on_their_leases,
+    key_put_at_the_compact_revision_is_readable_there,
+    key_deleted_before_the_compact_revision_is_absent_there,
+    key_deleted_at_the_compact_revision_is_absent_there,
+    key_deleted_after_the_compact_revision_is_readable_there,
+    key_put_after_compacted_tombstone_starts_at_version_one,
+    compaction_keeps_keys_attached_to_leases,
     compaction_at_the_same_revision_twice_is_refused,
     compaction_below_an_earlier_one_is_refused,
     compaction_above_an_earlier_one_is_accepted,
-    compaction_of_the_future_is_refused,
-    compaction_of_a_negative_revision_is_refused,
+    compaction_at_a_future_revision_is_refused,
+    compaction_at_a_negative_revision_is_refused,
     compaction_at_zero_is_accepted_once: FreshStore,
-    physical_compaction_gives_the_same_answers,
-    refused_compaction_forgets_nothing,
-    compaction_where_a_key_was_deleted_and_put_at_once_is_refused: UnboundedDeletes RefusesHazards,
+    physical_compaction_gives_the_same_responses,
+    refused_compaction_keeps_history,
+    compaction_at_delete_and_put_of_one_key_is_refused: UnboundedDeletes RefusesHazards,
     compaction_above_a_refused_one_is_accepted: UnboundedDeletes RefusesHazards,
 }
 
-async fn compaction_makes_earlier_revisions_unreadable(kv: &dyn KvBackend) -> Checked {
+async fn compaction_makes_earlier_revisions_unreadable(kv: &Client) -> Checked {
     let [first, second, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, third).await?;
     for past in [first, second] {
@@ -45,7 +47,7 @@ async fn compaction_makes_earlier_revisions_unreadable(kv: &dyn KvBackend) -> Ch
     Ok(())
 }
 
-async fn compaction_at_the_current_revision_is_accepted(kv: &dyn KvBackend) -> Checked {
+async fn compaction_at_the_current_revision_is_accepted(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     compact(kv, current).await?;
     ensure_eq!(get(kv, "a").await?.value, "1");
@@ -53,7 +55,7 @@ async fn compaction_at_the_current_revision_is_accepted(kv: &dyn KvBackend) -> C
     Ok(())
 }
 
-async fn compaction_keeps_what_can_be_read_at_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn compaction_keeps_reads_at_its_revision_unchanged(kv: &Client) -> Checked {
     let [.., at, _, _] =
         puts(kv, [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("a", "3"), ("d", "1")]).await?;
     let read = || kv.range(Range::new(KeyRange::all()).at(at));
@@ -63,7 +65,7 @@ async fn compaction_keeps_what_can_be_read_at_its_revision(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn compaction_keeps_every_later_revision(kv: &dyn KvBackend) -> Checked {
+async fn compaction_keeps_every_later_revision(kv: &Client) -> Checked {
     let [_, two, three, four] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3"), ("a", "4")]).await?;
     compact(kv, two).await?;
     ensure_eq!(get_at(kv, "a", three).await?.value, "3");
@@ -71,7 +73,7 @@ async fn compaction_keeps_every_later_revision(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compaction_leaves_the_present_as_it_is(kv: &dyn KvBackend) -> Checked {
+async fn compaction_leaves_current_keys_unchanged(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")]).await?;
     let deleted = kv.delete("b").await?.header.revision;
     let before = kv.range(Range::new(KeyRange::all())).await?.kvs;
@@ -80,7 +82,7 @@ async fn compaction_leaves_the_present_as_it_is(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compaction_keeps_create_revision_and_version_of_survivors(kv: &dyn KvBackend) -> Checked {
+async fn compaction_keeps_create_revision_and_version_of_survivors(kv: &Client) -> Checked {
     let [first, _, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, third).await?;
     let fourth = kv.put("a", "4").await?.header.revision;
@@ -89,14 +91,14 @@ async fn compaction_keeps_create_revision_and_version_of_survivors(kv: &dyn KvBa
     Ok(())
 }
 
-async fn key_put_at_the_compact_revision_is_read_there(kv: &dyn KvBackend) -> Checked {
+async fn key_put_at_the_compact_revision_is_readable_there(kv: &Client) -> Checked {
     let [_, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, second).await?;
     ensure_eq!(get_at(kv, "a", second).await?.value, "2");
     Ok(())
 }
 
-async fn key_deleted_before_the_compact_revision_is_not_read_there(kv: &dyn KvBackend) -> Checked {
+async fn key_deleted_before_the_compact_revision_is_absent_there(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     let [after] = puts(kv, [("b", "1")]).await?;
@@ -105,7 +107,7 @@ async fn key_deleted_before_the_compact_revision_is_not_read_there(kv: &dyn KvBa
     Ok(())
 }
 
-async fn key_deleted_at_the_compact_revision_is_not_read_there(kv: &dyn KvBackend) -> Checked {
+async fn key_deleted_at_the_compact_revision_is_absent_there(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let deleted = kv.delete("a").await?.header.revision;
     kv.put("a", "2").await?;
@@ -115,7 +117,7 @@ async fn key_deleted_at_the_compact_revision_is_not_read_there(kv: &dyn KvBacken
     Ok(())
 }
 
-async fn key_deleted_after_the_compact_revision_is_still_read_there(kv: &dyn KvBackend) -> Checked {
+async fn key_deleted_after_the_compact_revision_is_readable_there(kv: &Client) -> Checked {
     let [put] = puts(kv, [("a", "1")]).await?;
     kv.delete("a").await?;
     compact(kv, put).await?;
@@ -123,9 +125,7 @@ async fn key_deleted_after_the_compact_revision_is_still_read_there(kv: &dyn KvB
     Ok(())
 }
 
-async fn key_put_after_its_tombstone_was_compacted_starts_at_version_one(
-    kv: &dyn KvBackend,
-) -> Checked {
+async fn key_put_after_compacted_tombstone_starts_at_version_one(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
     let [other] = puts(kv, [("b", "1")]).await?;
@@ -136,8 +136,8 @@ async fn key_put_after_its_tombstone_was_compacted_starts_at_version_one(
     Ok(())
 }
 
-async fn compaction_keeps_keys_on_their_leases(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn compaction_keeps_keys_attached_to_leases(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let again = put_on(kv, id, "a").await?;
     compact(kv, again).await?;
@@ -147,14 +147,14 @@ async fn compaction_keeps_keys_on_their_leases(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compaction_at_the_same_revision_twice_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn compaction_at_the_same_revision_twice_is_refused(kv: &Client) -> Checked {
     let [revision] = puts(kv, [("a", "1")]).await?;
     compact(kv, revision).await?;
     refused(kv.compact(Compact::new(revision)).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
-async fn compaction_below_an_earlier_one_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn compaction_below_an_earlier_one_is_refused(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, second).await?;
     refused(kv.compact(Compact::new(first)).await, ErrorKind::Compacted)?;
@@ -162,7 +162,7 @@ async fn compaction_below_an_earlier_one_is_refused(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn compaction_above_an_earlier_one_is_accepted(kv: &dyn KvBackend) -> Checked {
+async fn compaction_above_an_earlier_one_is_accepted(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, first).await?;
     compact(kv, second).await?;
@@ -170,18 +170,18 @@ async fn compaction_above_an_earlier_one_is_accepted(kv: &dyn KvBackend) -> Chec
     Ok(())
 }
 
-async fn compaction_of_the_future_is_refused(kv: &dyn KvBackend) -> Checked {
-    let next = now(kv).await?.next();
+async fn compaction_at_a_future_revision_is_refused(kv: &Client) -> Checked {
+    let next = current_revision(kv).await?.next();
     refused(kv.compact(Compact::new(next)).await, ErrorKind::FutureRevision)?;
     Ok(())
 }
 
-async fn compaction_of_a_negative_revision_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn compaction_at_a_negative_revision_is_refused(kv: &Client) -> Checked {
     refused(kv.compact(Compact::new(Revision(-1))).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
-async fn compaction_at_zero_is_accepted_once(kv: &dyn KvBackend) -> Checked {
+async fn compaction_at_zero_is_accepted_once(kv: &Client) -> Checked {
     let [first] = puts(kv, [("a", "1")]).await?;
     compact(kv, Revision::ZERO).await?;
     refused(kv.compact(Compact::new(Revision::ZERO)).await, ErrorKind::Compacted)?;
@@ -189,7 +189,7 @@ async fn compaction_at_zero_is_accepted_once(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn physical_compaction_gives_the_same_answers(kv: &dyn KvBackend) -> Checked {
+async fn physical_compaction_gives_the_same_responses(kv: &Client) -> Checked {
     let [first, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     let at = Compact { physical: true, ..Compact::new(second) };
     kv.compact(at).await?;
@@ -199,7 +199,7 @@ async fn physical_compaction_gives_the_same_answers(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn refused_compaction_forgets_nothing(kv: &dyn KvBackend) -> Checked {
+async fn refused_compaction_keeps_history(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     refused(kv.compact(Compact::new(second.next())).await, ErrorKind::FutureRevision)?;
     ensure_eq!(get_at(kv, "a", first).await?.value, "1");
@@ -207,26 +207,24 @@ async fn refused_compaction_forgets_nothing(kv: &dyn KvBackend) -> Checked {
 }
 
 /// Deletes and puts b in one transaction, and returns its revision.
-async fn replace_b(kv: &dyn KvBackend) -> Checked<Revision> {
+async fn replace_b(kv: &Client) -> Checked<Revision> {
     puts(kv, [("b", "1")]).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
     let ops = [Op::from(delete), Put::new("b", "2").into()];
     Ok(kv.txn(Txn::new().and_then(ops)).await?.header.revision)
 }
 
-/// A real etcd loses the key, and dies of reading it.
-async fn compaction_where_a_key_was_deleted_and_put_at_once_is_refused(
-    kv: &dyn KvBackend,
-) -> Checked {
+/// A real etcd loses the key at this compaction, and panics when the key is read.
+async fn compaction_at_delete_and_put_of_one_key_is_refused(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
     refused(kv.compact(Compact::new(revision)).await, ErrorKind::Refused)?;
     ensure_eq!(get_at(kv, "b", revision.previous()).await?.value, "1");
     Ok(())
 }
 
-async fn compaction_above_a_refused_one_is_accepted(kv: &dyn KvBackend) -> Checked {
+async fn compaction_above_a_refused_one_is_accepted(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
-    steps(kv, [Put::new("c", "1").into()]).await?;
+    run_steps(kv, [Put::new("c", "1").into()]).await?;
     compact(kv, revision.next()).await?;
     ensure_eq!(all_keys(kv).await?, ["b", "c"]);
     Ok(())

@@ -1,17 +1,18 @@
-//! The conditions of a transaction: each target by each operator, on keys that exist and on keys
-//! that do not, on ranges, and together.
+//! Compare cases: each target with each operator, on present keys, absent keys and ranges, and
+//! several compares in one transaction.
 
 use bytes::Bytes;
 use coord_core::{
-    Compare, CompareOp, CompareOperand, ErrorKind, KeyRange, KvBackend, KvBackendExt, LeaseId, Put,
-    Revision, Txn,
+    Client,
+    error::ErrorKind,
+    kv::{Compare, CompareOp, CompareOperand, KeyRange, LeaseId, Put, Revision, Txn},
 };
 
-use super::steps::{Checked, get, lease, put_on, puts, refused};
+use super::helpers::{Checked, get, grant_lease, put_on, puts, refused};
 use super::table;
 
 table! { Compare;
-    no_compare_at_all_holds,
+    txn_without_compares_succeeds,
     version_of_a_present_key_compares_by_every_operator,
     create_revision_of_a_present_key_compares_by_every_operator,
     mod_revision_of_a_present_key_compares_by_every_operator,
@@ -21,38 +22,39 @@ table! { Compare;
     create_revision_of_an_absent_key_compares_as_zero,
     mod_revision_of_an_absent_key_compares_as_zero,
     lease_of_an_absent_key_compares_as_zero,
-    compare_on_value_of_absent_key_is_false_even_not_equal,
-    compare_on_value_of_absent_key_is_false_even_with_an_empty_value,
+    value_compare_on_absent_key_is_false_for_every_operator,
+    empty_value_compare_on_absent_key_is_false,
     empty_value_compares_as_the_smallest,
     values_compare_bytewise,
     lease_of_a_key_without_one_compares_as_zero,
     leases_compare_as_signed_numbers,
     deleted_key_compares_as_absent,
-    recreated_key_compares_by_its_new_life,
-    compares_hold_only_if_all_do,
+    recreated_key_compares_by_its_new_revisions,
+    txn_succeeds_only_if_every_compare_holds,
     range_compare_holds_if_every_key_meets_it,
     range_compare_fails_if_one_key_does_not_meet_it,
-    range_compare_looks_at_no_key_outside,
-    prefix_compare_covers_its_extensions,
-    compare_without_end_covers_all_later_keys,
+    range_compare_ignores_keys_outside_the_range,
+    prefix_compare_covers_keys_with_the_prefix,
+    unbounded_compare_covers_all_later_keys,
     compare_on_an_empty_range_acts_like_one_absent_key,
     compare_on_an_inverted_range_acts_like_one_absent_key,
-    compare_on_value_of_an_empty_range_is_false,
-    range_compare_on_value_asks_every_key,
+    value_compare_on_an_empty_range_is_false,
+    range_value_compare_checks_every_key,
     compare_on_an_empty_key_is_refused,
-    mod_revision_compare_guards_against_a_lost_update,
-    compare_of_the_same_key_twice_bounds_it_from_both_sides,
+    mod_revision_compare_prevents_a_lost_update,
+    two_compares_of_one_key_must_both_hold,
 }
 
 use CompareOp::{Equal, Greater, Less, NotEqual};
 
-/// Whether a transaction with these conditions takes its success branch.
-async fn holds<const N: usize>(kv: &dyn KvBackend, compares: [Compare; N]) -> Checked<bool> {
+/// Whether a transaction with these compares takes its success branch.
+async fn holds<const N: usize>(kv: &Client, compares: [Compare; N]) -> Checked<bool> {
     Ok(kv.txn(Txn::new().when(compares)).await?.succeeded)
 }
 
-/// Passes if the key stands to three operands as above the first, at the second, below the third.
-async fn ordered(kv: &dyn KvBackend, key: &str, operands: [CompareOperand; 3]) -> Checked {
+/// Checks every operator: `key` must be above the first operand, equal to the second and below the
+/// third.
+async fn check_every_operator(kv: &Client, key: &str, operands: [CompareOperand; 3]) -> Checked {
     let [low, same, high] = operands;
     for (op, operand, expected) in [
         (Equal, &low, false),
@@ -82,99 +84,103 @@ fn lease_operand(id: i64) -> CompareOperand {
     CompareOperand::Lease(LeaseId::new(id))
 }
 
-async fn no_compare_at_all_holds(kv: &dyn KvBackend) -> Checked {
-    ensure!(holds(kv, []).await?, "a transaction without conditions failed");
+async fn txn_without_compares_succeeds(kv: &Client) -> Checked {
+    ensure!(holds(kv, []).await?, "a transaction without compares took its failure branch");
     Ok(())
 }
 
-async fn version_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
+async fn version_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
-    ordered(kv, "a", [1, 2, 3].map(CompareOperand::Version)).await
+    check_every_operator(kv, "a", [1, 2, 3].map(CompareOperand::Version)).await
 }
 
-async fn create_revision_of_a_present_key_compares_by_every_operator(
-    kv: &dyn KvBackend,
-) -> Checked {
+async fn create_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     let [created, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [created.previous(), created, created.next()];
-    ordered(kv, "a", around.map(CompareOperand::CreateRevision)).await
+    check_every_operator(kv, "a", around.map(CompareOperand::CreateRevision)).await
 }
 
-async fn mod_revision_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
+async fn mod_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     let [_, changed] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [changed.previous(), changed, changed.next()];
-    ordered(kv, "a", around.map(CompareOperand::ModRevision)).await
+    check_every_operator(kv, "a", around.map(CompareOperand::ModRevision)).await
 }
 
-async fn value_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
+async fn value_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
     puts(kv, [("a", "m")]).await?;
-    ordered(kv, "a", [value(b"l"), value(b"m"), value(b"n")]).await
+    check_every_operator(kv, "a", [value(b"l"), value(b"m"), value(b"n")]).await
 }
 
-async fn lease_of_a_present_key_compares_by_every_operator(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn lease_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let around = [id.get() - 1, id.get(), id.get() + 1];
-    ordered(kv, "a", around.map(lease_operand)).await
+    check_every_operator(kv, "a", around.map(lease_operand)).await
 }
 
-async fn version_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
-    ordered(kv, "a", [-1, 0, 1].map(CompareOperand::Version)).await
+async fn version_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+    check_every_operator(kv, "a", [-1, 0, 1].map(CompareOperand::Version)).await
 }
 
-async fn create_revision_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
-    ordered(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::CreateRevision)).await
+async fn create_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+    check_every_operator(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::CreateRevision))
+        .await
 }
 
-async fn mod_revision_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
-    ordered(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::ModRevision)).await
+async fn mod_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+    check_every_operator(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::ModRevision)).await
 }
 
-async fn lease_of_an_absent_key_compares_as_zero(kv: &dyn KvBackend) -> Checked {
-    ordered(kv, "a", [-1, 0, 1].map(lease_operand)).await
+async fn lease_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+    check_every_operator(kv, "a", [-1, 0, 1].map(lease_operand)).await
 }
 
-async fn compare_on_value_of_absent_key_is_false_even_not_equal(kv: &dyn KvBackend) -> Checked {
+async fn value_compare_on_absent_key_is_false_for_every_operator(kv: &Client) -> Checked {
     for op in [Equal, NotEqual, Greater, Less] {
         ensure!(!holds(kv, [Compare::value("a", op, "x")]).await?, "{op:?} held");
     }
     Ok(())
 }
 
-async fn compare_on_value_of_absent_key_is_false_even_with_an_empty_value(
-    kv: &dyn KvBackend,
-) -> Checked {
+async fn empty_value_compare_on_absent_key_is_false(kv: &Client) -> Checked {
     for op in [Equal, NotEqual, Greater, Less] {
         ensure!(!holds(kv, [Compare::value("a", op, "")]).await?, "{op:?} held");
     }
     Ok(())
 }
 
-async fn empty_value_compares_as_the_smallest(kv: &dyn KvBackend) -> Checked {
+async fn empty_value_compares_as_the_smallest(kv: &Client) -> Checked {
     kv.put("a", "").await?;
-    ensure!(holds(kv, [Compare::value("a", Equal, "")]).await?, "empty is not empty");
-    ensure!(holds(kv, [Compare::value("a", Less, b"\0")]).await?, "empty is not the smallest");
+    ensure!(
+        holds(kv, [Compare::value("a", Equal, "")]).await?,
+        "an empty value does not equal the empty value"
+    );
+    ensure!(
+        holds(kv, [Compare::value("a", Less, b"\0")]).await?,
+        "an empty value is not below every other value"
+    );
     Ok(())
 }
 
-async fn values_compare_bytewise(kv: &dyn KvBackend) -> Checked {
+async fn values_compare_bytewise(kv: &Client) -> Checked {
     kv.put("a", b"ab\xff").await?;
-    ordered(kv, "a", [value(b"ab"), value(b"ab\xff"), value(b"ac")]).await?;
-    ordered(kv, "a", [value(b"ab\x7f\x7f"), value(b"ab\xff"), value(b"ab\xff\0")]).await
+    check_every_operator(kv, "a", [value(b"ab"), value(b"ab\xff"), value(b"ac")]).await?;
+    check_every_operator(kv, "a", [value(b"ab\x7f\x7f"), value(b"ab\xff"), value(b"ab\xff\0")])
+        .await
 }
 
-async fn lease_of_a_key_without_one_compares_as_zero(kv: &dyn KvBackend) -> Checked {
+async fn lease_of_a_key_without_one_compares_as_zero(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
-    ordered(kv, "a", [-1, 0, 1].map(lease_operand)).await
+    check_every_operator(kv, "a", [-1, 0, 1].map(lease_operand)).await
 }
 
-async fn leases_compare_as_signed_numbers(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn leases_compare_as_signed_numbers(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
-    ordered(kv, "a", [i64::MIN, id.get(), i64::MAX].map(lease_operand)).await
+    check_every_operator(kv, "a", [i64::MIN, id.get(), i64::MAX].map(lease_operand)).await
 }
 
-async fn deleted_key_compares_as_absent(kv: &dyn KvBackend) -> Checked {
+async fn deleted_key_compares_as_absent(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     ensure!(holds(kv, [Compare::absent("a")]).await?, "a deleted key has a version");
@@ -183,7 +189,7 @@ async fn deleted_key_compares_as_absent(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn recreated_key_compares_by_its_new_life(kv: &dyn KvBackend) -> Checked {
+async fn recreated_key_compares_by_its_new_revisions(kv: &Client) -> Checked {
     let [first] = puts(kv, [("a", "1")]).await?;
     kv.delete("a").await?;
     puts(kv, [("a", "1")]).await?;
@@ -193,63 +199,72 @@ async fn recreated_key_compares_by_its_new_life(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn compares_hold_only_if_all_do(kv: &dyn KvBackend) -> Checked {
+async fn txn_succeeds_only_if_every_compare_holds(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let (a, b) = (Compare::exists("a"), Compare::exists("b"));
-    ensure!(holds(kv, [a.clone(), b.clone()]).await?, "both keys exist");
-    ensure!(!holds(kv, [a, b, Compare::exists("c")]).await?, "the third key is absent");
+    ensure!(holds(kv, [a.clone(), b.clone()]).await?, "two compares that hold failed");
+    ensure!(!holds(kv, [a, b, Compare::exists("c")]).await?, "a compare on an absent key held");
     Ok(())
 }
 
-async fn range_compare_holds_if_every_key_meets_it(kv: &dyn KvBackend) -> Checked {
+async fn range_compare_holds_if_every_key_meets_it(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     let each_once = Compare::version(KeyRange::between("a", "d"), Equal, 1);
-    ensure!(holds(kv, [each_once]).await?, "each key was put once");
+    ensure!(holds(kv, [each_once]).await?, "the compare failed, but holds for every key");
     Ok(())
 }
 
-async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &dyn KvBackend) -> Checked {
+async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("b", "1"), ("c", "1")]).await?;
     for op in [Equal, NotEqual] {
         let compare = Compare::version(KeyRange::between("a", "d"), op, 1);
-        ensure!(!holds(kv, [compare]).await?, "{op:?} held, but not for every key");
+        ensure!(!holds(kv, [compare]).await?, "{op:?} held, but does not hold for every key");
     }
     Ok(())
 }
 
-async fn range_compare_looks_at_no_key_outside(kv: &dyn KvBackend) -> Checked {
+async fn range_compare_ignores_keys_outside_the_range(kv: &Client) -> Checked {
     puts(kv, [("a", "2"), ("b", "1"), ("bb", "1"), ("c", "2")]).await?;
     let inside = Compare::value(KeyRange::between("b", "c"), Equal, "1");
-    ensure!(holds(kv, [inside]).await?, "the keys with another value are outside");
+    ensure!(holds(kv, [inside]).await?, "a key outside the range was compared");
     Ok(())
 }
 
-async fn prefix_compare_covers_its_extensions(kv: &dyn KvBackend) -> Checked {
-    puts(kv, [("line/1", "1"), ("line0", "1")]).await?;
-    ensure!(holds(kv, [Compare::exists(KeyRange::prefix("line/"))]).await?, "line/1 exists");
-    kv.delete("line/1").await?;
-    ensure!(holds(kv, [Compare::absent(KeyRange::prefix("line/"))]).await?, "line/ is empty");
+async fn prefix_compare_covers_keys_with_the_prefix(kv: &Client) -> Checked {
+    puts(kv, [("p/1", "1"), ("p0", "1")]).await?;
+    ensure!(
+        holds(kv, [Compare::exists(KeyRange::prefix("p/"))]).await?,
+        "a key with the prefix was not compared"
+    );
+    kv.delete("p/1").await?;
+    ensure!(
+        holds(kv, [Compare::absent(KeyRange::prefix("p/"))]).await?,
+        "a key without the prefix was compared"
+    );
     Ok(())
 }
 
-async fn compare_without_end_covers_all_later_keys(kv: &dyn KvBackend) -> Checked {
+async fn unbounded_compare_covers_all_later_keys(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("z", "1"), ("z", "2")]).await?;
     let once = |from| Compare::version(KeyRange::starting_at(from), Equal, 1);
-    ensure!(!holds(kv, [once("a")]).await?, "z was put twice");
-    ensure!(holds(kv, [Compare::absent(KeyRange::starting_at("zz"))]).await?, "nothing after z");
+    ensure!(!holds(kv, [once("a")]).await?, "a later key was not compared");
+    ensure!(
+        holds(kv, [Compare::absent(KeyRange::starting_at("zz"))]).await?,
+        "a range after the last key is not empty"
+    );
     Ok(())
 }
 
-async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("c", "1")]).await?;
-    let nobody = KeyRange::between("b", "c");
-    ensure!(holds(kv, [Compare::absent(&nobody)]).await?, "version = 0 failed");
-    ensure!(!holds(kv, [Compare::exists(&nobody)]).await?, "version > 0 held");
-    ensure!(!holds(kv, [Compare::version(&nobody, NotEqual, 0)]).await?, "version != 0 held");
+    let empty = KeyRange::between("b", "c");
+    ensure!(holds(kv, [Compare::absent(&empty)]).await?, "version = 0 failed");
+    ensure!(!holds(kv, [Compare::exists(&empty)]).await?, "version > 0 held");
+    ensure!(!holds(kv, [Compare::version(&empty, NotEqual, 0)]).await?, "version != 0 held");
     Ok(())
 }
 
-async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let inverted = KeyRange::from_wire("c", "a");
     ensure!(holds(kv, [Compare::absent(&inverted)]).await?, "version = 0 failed");
@@ -257,7 +272,7 @@ async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &dyn KvBacken
     Ok(())
 }
 
-async fn compare_on_value_of_an_empty_range_is_false(kv: &dyn KvBackend) -> Checked {
+async fn value_compare_on_an_empty_range_is_false(kv: &Client) -> Checked {
     for op in [Equal, NotEqual, Greater, Less] {
         let compare = Compare::value(KeyRange::prefix("a"), op, "");
         ensure!(!holds(kv, [compare]).await?, "{op:?} held");
@@ -265,35 +280,41 @@ async fn compare_on_value_of_an_empty_range_is_false(kv: &dyn KvBackend) -> Chec
     Ok(())
 }
 
-async fn range_compare_on_value_asks_every_key(kv: &dyn KvBackend) -> Checked {
+async fn range_value_compare_checks_every_key(kv: &Client) -> Checked {
     puts(kv, [("a", "x"), ("b", "y")]).await?;
     let all = KeyRange::between("a", "c");
-    ensure!(holds(kv, [Compare::value(&all, NotEqual, "z")]).await?, "no value is z");
-    ensure!(!holds(kv, [Compare::value(&all, NotEqual, "y")]).await?, "one value is y");
+    ensure!(
+        holds(kv, [Compare::value(&all, NotEqual, "z")]).await?,
+        "the compare failed, but holds for every key"
+    );
+    ensure!(
+        !holds(kv, [Compare::value(&all, NotEqual, "y")]).await?,
+        "the compare held, but does not hold for b"
+    );
     Ok(())
 }
 
-async fn compare_on_an_empty_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn compare_on_an_empty_key_is_refused(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::absent("")]).and_then([Put::new("a", "1")]);
     refused(kv.txn(txn).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn mod_revision_compare_guards_against_a_lost_update(kv: &dyn KvBackend) -> Checked {
+async fn mod_revision_compare_prevents_a_lost_update(kv: &Client) -> Checked {
     let [seen] = puts(kv, [("a", "1")]).await?;
     puts(kv, [("a", "other")]).await?;
     let unchanged = Compare::mod_revision("a", Equal, seen);
     let txn = Txn::new().when([unchanged]).and_then([Put::new("a", "mine")]);
-    ensure!(!kv.txn(txn).await?.succeeded, "a change was overwritten unseen");
+    ensure!(!kv.txn(txn).await?.succeeded, "the transaction overwrote an unseen change");
     ensure_eq!(get(kv, "a").await?.value, "other");
     Ok(())
 }
 
-async fn compare_of_the_same_key_twice_bounds_it_from_both_sides(kv: &dyn KvBackend) -> Checked {
+async fn two_compares_of_one_key_must_both_hold(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "1")]).await?;
     let above = |version| Compare::version("a", Greater, version);
     let below = |version| Compare::version("a", Less, version);
-    ensure!(holds(kv, [above(1), below(3)]).await?, "the version is 2");
-    ensure!(!holds(kv, [above(2), below(4)]).await?, "the version is not 3");
+    ensure!(holds(kv, [above(1), below(3)]).await?, "two compares that hold failed");
+    ensure!(!holds(kv, [above(2), below(4)]).await?, "a compare that does not hold was ignored");
     Ok(())
 }

@@ -1,30 +1,30 @@
-//! The bullets of [`KvBackend`](coord_core::KvBackend)'s contract, each with what proves it.
+//! The clauses of the contract of [`KvBackend`](coord_core::KvBackend), each with its cases.
 //!
-//! A test holds this list to the trait's own documentation and to the table of promises, so that
-//! neither a new bullet nor a renamed promise goes unnoticed.
+//! A test compares this list with the trait's documentation and with the table of cases, so that a
+//! new clause or a renamed case is noticed.
 
-/// A bullet of the contract, and what proves it.
+/// A clause of the contract, and the cases that check it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Clause {
-    /// The bullet, as it stands in the documentation of the trait.
+    /// The clause, word for word as in the documentation of the trait.
     pub text: &'static str,
-    /// The names of the promises that prove it. None where no call of the trait can show it, as
-    /// with what a backend does when its connection breaks: whoever has a connection tests that.
-    pub promises: &'static [&'static str],
+    /// The names of the cases that check it. Empty if no call of the trait can show it, such as
+    /// what a backend does when its connection breaks: the tests of that backend cover it.
+    pub cases: &'static [&'static str],
 }
 
-const fn clause(text: &'static str, promises: &'static [&'static str]) -> Clause {
-    Clause { text, promises }
+const fn clause(text: &'static str, cases: &'static [&'static str]) -> Clause {
+    Clause { text, cases }
 }
 
-/// The contract, bullet by bullet.
+/// The contract, clause by clause.
 ///
 /// ```
 /// use coord_testkit::conformance::CONTRACT;
 ///
 /// for clause in CONTRACT {
-///     println!("{} ({} promises)", clause.text, clause.promises.len());
+///     println!("{} ({} cases)", clause.text, clause.cases.len());
 /// }
 /// ```
 pub const CONTRACT: &[Clause] = &[
@@ -47,18 +47,15 @@ pub const CONTRACT: &[Clause] = &[
     ),
     clause(
         "All changes of a transaction share its revision, and no other transaction's.",
-        &[
-            "all_changes_of_a_txn_share_its_revision",
-            "changes_at_the_same_time_get_a_revision_each",
-        ],
+        &["all_changes_of_a_txn_share_its_revision", "concurrent_changes_get_a_revision_each"],
     ),
     clause(
         "A read at a revision always gives the same answer, until that revision is \
          compacted.",
         &[
-            "past_read_gives_the_same_answer_again",
-            "past_read_of_a_range_shows_the_keys_of_then_in_order",
-            "compaction_keeps_what_can_be_read_at_its_revision",
+            "historic_read_is_repeatable",
+            "historic_range_read_shows_historic_keys_in_order",
+            "compaction_keeps_reads_at_its_revision_unchanged",
             "compaction_keeps_every_later_revision",
             "read_below_the_compact_revision_is_refused",
         ],
@@ -69,13 +66,13 @@ pub const CONTRACT: &[Clause] = &[
         &[
             "nested_compare_does_not_see_earlier_writes_of_the_same_txn",
             "nested_compare_does_not_see_earlier_deletes_of_the_same_txn",
-            "deeply_nested_compares_are_judged_before_any_step",
+            "deeply_nested_compares_are_evaluated_before_any_step",
         ],
     ),
     clause(
         "Steps are taken in order, and a range among them sees what earlier steps did.",
         &[
-            "txn_answers_each_step_in_order",
+            "txn_returns_step_responses_in_order",
             "range_step_sees_earlier_puts",
             "range_step_sees_earlier_deletes",
             "range_step_does_not_see_later_puts",
@@ -86,10 +83,10 @@ pub const CONTRACT: &[Clause] = &[
     clause(
         "A transaction that fails changed nothing.",
         &[
-            "txn_with_a_missing_key_changed_nothing",
-            "txn_with_a_missing_lease_changed_nothing",
-            "txn_with_a_future_range_changed_nothing",
-            "txn_with_a_compacted_range_changed_nothing",
+            "txn_with_a_missing_key_changes_nothing",
+            "txn_with_a_missing_lease_changes_nothing",
+            "txn_with_a_future_range_changes_nothing",
+            "txn_with_a_compacted_range_changes_nothing",
             "error_of_a_nested_txn_undoes_the_outer_steps",
             "refused_duplicate_changes_nothing",
             "txn_with_too_many_ops_changes_nothing",
@@ -100,9 +97,9 @@ pub const CONTRACT: &[Clause] = &[
         "`watch` returns once the watch is registered, with the revision at which it \
          was: every later change is delivered.",
         &[
-            "watch_tells_the_revision_of_its_registration",
+            "watch_header_carries_the_registration_revision",
             "watch_delivers_every_change_after_its_registration",
-            "watch_without_start_delivers_nothing_from_before",
+            "watch_without_start_skips_earlier_changes",
             "waiting_watch_is_woken_by_a_change",
         ],
     ),
@@ -114,7 +111,7 @@ pub const CONTRACT: &[Clause] = &[
             "unread_watch_misses_nothing",
             "concurrent_changes_arrive_in_order_and_complete",
             "dropped_next_future_loses_nothing",
-            "replay_goes_over_into_live_changes_without_gap",
+            "replay_continues_with_live_changes_without_gap",
             "replay_of_more_than_a_thousand_revisions_is_complete",
         ],
     ),
@@ -127,29 +124,32 @@ pub const CONTRACT: &[Clause] = &[
         "When changes to be delivered are compacted away, the stream yields `Compacted` \
          and ends.",
         &[
-            "watch_from_a_compacted_revision_says_so_and_ends",
-            "watch_from_a_compacted_revision_says_so_though_nothing_of_its_range_changed",
+            "watch_from_a_compacted_revision_fails_and_ends",
+            "watch_of_unchanged_keys_from_compacted_revision_fails",
             "watch_from_now_survives_compaction",
         ],
     ),
     clause(
         "Dropping the stream cancels the watch.",
-        &["dropped_watch_leaves_other_watches_alone", "dropped_watch_request_disturbs_nothing"],
+        &[
+            "dropped_watch_leaves_other_watches_alone",
+            "dropped_watch_request_leaves_other_watches_alone",
+        ],
     ),
     clause(
         "A lease lives at least the time it was granted, counted from the last refresh.",
         &[
-            "lease_ends_not_before_its_time",
-            "refreshed_lease_lives_its_whole_time_again",
-            "long_lease_lives_for_its_whole_time",
-            "lease_refreshed_for_hours_does_not_end",
+            "lease_does_not_expire_before_its_ttl",
+            "refreshed_lease_lives_for_its_whole_ttl",
+            "long_lease_lives_for_its_whole_ttl",
+            "lease_refreshed_for_hours_does_not_expire",
         ],
     ),
     clause(
         "When it ends, its keys are deleted in one revision, in key order.",
         &[
-            "expired_leases_keys_are_deleted_in_one_revision_in_key_order",
-            "leases_that_end_together_end_in_a_revision_each",
+            "expiry_deletes_keys_in_one_revision_in_key_order",
+            "leases_that_expire_together_get_a_revision_each",
             "lease_overdue_after_a_clock_jump_has_no_keys",
             "revoke_deletes_all_keys_in_one_revision",
             "revoked_lease_delivers_its_deletions_in_one_batch",
@@ -158,9 +158,9 @@ pub const CONTRACT: &[Clause] = &[
     clause(
         "Every error tells whether the request surely changed nothing, or may have.",
         &[
-            "refused_put_leaves_the_key_as_it_was",
-            "refused_grant_leaves_the_lease_as_it_was",
-            "refused_compaction_forgets_nothing",
+            "refused_put_leaves_the_key_unchanged",
+            "refused_grant_leaves_the_lease_unchanged",
+            "refused_compaction_keeps_history",
             "refusals_leave_the_backend_usable",
         ],
     ),
@@ -172,9 +172,9 @@ pub const CONTRACT: &[Clause] = &[
             "ignore_value_with_a_value_is_refused",
             "ignore_lease_with_a_lease_is_refused",
             "invalid_put_on_the_branch_not_taken_is_refused",
-            "branch_that_is_not_taken_is_judged_too",
-            "too_many_nested_ops_is_refused_though_never_taken",
-            "fraction_of_a_second_is_refused",
+            "duplicate_on_the_branch_not_taken_is_refused",
+            "too_many_ops_on_the_branch_not_taken_is_refused",
+            "fractional_ttl_is_refused",
             "watch_of_an_inverted_range_is_refused",
             "watch_from_a_negative_revision_is_refused",
         ],
@@ -185,7 +185,7 @@ pub const CONTRACT: &[Clause] = &[
         &[
             "dropped_txn_is_applied_whole_or_not_at_all",
             "dropped_put_leaves_the_backend_usable",
-            "dropped_grant_of_a_chosen_id_can_be_told_by_trying_again",
+            "dropped_grant_of_a_chosen_id_is_resolved_by_a_retry",
             "dropped_next_future_loses_nothing",
         ],
     ),

@@ -1,57 +1,62 @@
-//! Deleting keys: which, how many, and what they were.
+//! Delete cases: which keys are deleted, their count, and the previous key-values.
 
-use coord_core::{Delete, ErrorKind, KeyRange, KvBackend, KvBackendExt};
+use coord_core::{
+    Client,
+    error::ErrorKind,
+    kv::{Delete, KeyRange},
+};
 
-use super::steps::{
-    Checked, all_keys, get, get_at, lease, lease_keys, names, now, put_on, puts, refused,
+use super::helpers::{
+    Checked, all_keys, current_revision, get, get_at, grant_lease, key_names, lease_keys, put_on,
+    puts, refused,
 };
 use super::table;
 
 table! { Delete;
     delete_of_an_empty_key_is_refused,
-    deleted_key_is_gone,
-    delete_of_an_absent_key_deletes_zero_and_is_no_error,
+    deleted_key_is_absent,
+    delete_of_an_absent_key_succeeds_and_deletes_zero,
     second_delete_of_a_key_deletes_zero,
-    delete_of_one_key_leaves_its_extensions,
-    delete_of_an_interval_leaves_its_end,
-    delete_of_a_prefix_leaves_its_neighbours,
-    delete_without_end_deletes_from_its_key_on,
-    delete_of_everything_leaves_nothing,
+    delete_of_one_key_keeps_keys_with_that_prefix,
+    delete_of_an_interval_keeps_its_end,
+    delete_of_a_prefix_keeps_other_keys,
+    unbounded_delete_deletes_from_its_key_on,
+    delete_of_all_keys_leaves_no_key,
     delete_of_an_inverted_range_deletes_nothing,
     delete_counts_the_keys_it_deletes,
-    delete_does_not_return_keys_unasked,
+    delete_returns_no_keys_unless_requested,
     delete_returns_all_its_keys_in_key_order,
-    delete_returns_the_whole_key_as_it_was,
+    delete_returns_every_field_of_the_previous_key,
     delete_detaches_the_key_from_its_lease,
-    deleted_key_stays_in_the_past,
-    delete_leaves_other_keys_as_they_are,
+    deleted_key_stays_readable_in_history,
+    delete_leaves_other_keys_unchanged,
 }
 
-async fn five_keys(kv: &dyn KvBackend) -> Checked {
+async fn five_keys(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("aa", "1"), ("ab", "1"), ("b", "1"), ("c", "1")]).await?;
     Ok(())
 }
 
-async fn delete_of_an_empty_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_an_empty_key_is_refused(kv: &Client) -> Checked {
     refused(kv.delete("").await, ErrorKind::EmptyKey)?;
     refused(kv.delete(KeyRange::from_wire("", "z")).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn deleted_key_is_gone(kv: &dyn KvBackend) -> Checked {
+async fn deleted_key_is_absent(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     ensure_eq!(kv.delete("a").await?.deleted, 1);
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
-async fn delete_of_an_absent_key_deletes_zero_and_is_no_error(kv: &dyn KvBackend) -> Checked {
-    let response = kv.delete_with(Delete::new("a").with_prev_kv()).await?;
+async fn delete_of_an_absent_key_succeeds_and_deletes_zero(kv: &Client) -> Checked {
+    let response = kv.delete(Delete::new("a").with_prev_kv()).await?;
     ensure_eq!((response.deleted, response.prev_kvs.len()), (0, 0));
     Ok(())
 }
 
-async fn second_delete_of_a_key_deletes_zero(kv: &dyn KvBackend) -> Checked {
+async fn second_delete_of_a_key_deletes_zero(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let first = kv.delete("a").await?;
     let second = kv.delete("a").await?;
@@ -60,80 +65,80 @@ async fn second_delete_of_a_key_deletes_zero(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn delete_of_one_key_leaves_its_extensions(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_one_key_keeps_keys_with_that_prefix(kv: &Client) -> Checked {
     five_keys(kv).await?;
     kv.delete("a").await?;
     ensure_eq!(all_keys(kv).await?, ["aa", "ab", "b", "c"]);
     Ok(())
 }
 
-async fn delete_of_an_interval_leaves_its_end(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_an_interval_keeps_its_end(kv: &Client) -> Checked {
     five_keys(kv).await?;
     kv.delete(KeyRange::between("aa", "b")).await?;
     ensure_eq!(all_keys(kv).await?, ["a", "b", "c"]);
     Ok(())
 }
 
-async fn delete_of_a_prefix_leaves_its_neighbours(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_a_prefix_keeps_other_keys(kv: &Client) -> Checked {
     five_keys(kv).await?;
     kv.delete(KeyRange::prefix("a")).await?;
     ensure_eq!(all_keys(kv).await?, ["b", "c"]);
     Ok(())
 }
 
-async fn delete_without_end_deletes_from_its_key_on(kv: &dyn KvBackend) -> Checked {
+async fn unbounded_delete_deletes_from_its_key_on(kv: &Client) -> Checked {
     five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::starting_at("ab")).await?.deleted, 3);
     ensure_eq!(all_keys(kv).await?, ["a", "aa"]);
     Ok(())
 }
 
-async fn delete_of_everything_leaves_nothing(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_all_keys_leaves_no_key(kv: &Client) -> Checked {
     five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::all()).await?.deleted, 5);
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
 }
 
-async fn delete_of_an_inverted_range_deletes_nothing(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_an_inverted_range_deletes_nothing(kv: &Client) -> Checked {
     five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::from_wire("c", "a")).await?.deleted, 0);
     ensure_eq!(all_keys(kv).await?.len(), 5);
     Ok(())
 }
 
-async fn delete_counts_the_keys_it_deletes(kv: &dyn KvBackend) -> Checked {
+async fn delete_counts_the_keys_it_deletes(kv: &Client) -> Checked {
     five_keys(kv).await?;
     kv.delete("aa").await?;
     ensure_eq!(kv.delete(KeyRange::between("a", "c")).await?.deleted, 3);
     Ok(())
 }
 
-async fn delete_does_not_return_keys_unasked(kv: &dyn KvBackend) -> Checked {
+async fn delete_returns_no_keys_unless_requested(kv: &Client) -> Checked {
     five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::all()).await?.prev_kvs, []);
     Ok(())
 }
 
-async fn delete_returns_all_its_keys_in_key_order(kv: &dyn KvBackend) -> Checked {
+async fn delete_returns_all_its_keys_in_key_order(kv: &Client) -> Checked {
     puts(kv, [("c", "1"), ("a", "1"), ("b", "1")]).await?;
-    let response = kv.delete_with(Delete::new(KeyRange::all()).with_prev_kv()).await?;
-    ensure_eq!(names(&response.prev_kvs), ["a", "b", "c"]);
+    let response = kv.delete(Delete::new(KeyRange::all()).with_prev_kv()).await?;
+    ensure_eq!(key_names(&response.prev_kvs), ["a", "b", "c"]);
     Ok(())
 }
 
-async fn delete_returns_the_whole_key_as_it_was(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn delete_returns_every_field_of_the_previous_key(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     kv.put("a", "1").await?;
     put_on(kv, id, "a").await?;
     let before = get(kv, "a").await?;
-    let response = kv.delete_with(Delete::new("a").with_prev_kv()).await?;
+    let response = kv.delete(Delete::new("a").with_prev_kv()).await?;
     ensure_eq!(response.prev_kvs, [before]);
     Ok(())
 }
 
-async fn delete_detaches_the_key_from_its_lease(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn delete_detaches_the_key_from_its_lease(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     put_on(kv, id, "b").await?;
     kv.delete("a").await?;
@@ -141,15 +146,15 @@ async fn delete_detaches_the_key_from_its_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn deleted_key_stays_in_the_past(kv: &dyn KvBackend) -> Checked {
+async fn deleted_key_stays_readable_in_history(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
-    let (before, revision) = (get(kv, "a").await?, now(kv).await?);
+    let (before, revision) = (get(kv, "a").await?, current_revision(kv).await?);
     kv.delete("a").await?;
     ensure_eq!(get_at(kv, "a", revision).await?, before);
     Ok(())
 }
 
-async fn delete_leaves_other_keys_as_they_are(kv: &dyn KvBackend) -> Checked {
+async fn delete_leaves_other_keys_unchanged(kv: &Client) -> Checked {
     five_keys(kv).await?;
     let before = get(kv, "b").await?;
     kv.delete(KeyRange::prefix("a")).await?;

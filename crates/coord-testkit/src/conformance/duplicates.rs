@@ -1,21 +1,26 @@
-//! Which keys one transaction may touch twice. The rule is told in [`Txn::check`]'s file; here is
-//! what follows from it, case by case.
+//! Cases of duplicate keys: which keys one transaction may change twice.
+//!
+//! The file of [`Txn::check`] states the rule; the cases here follow from it.
 
-use coord_core::{Compare, Delete, ErrorKind, KeyRange, KvBackend, Op, Put, Txn};
+use coord_core::{
+    Client,
+    error::ErrorKind,
+    kv::{Compare, Delete, KeyRange, Op, Put, Txn},
+};
 
-use super::steps::{Checked, all_keys, now, puts, refused, steps};
+use super::helpers::{Checked, all_keys, current_revision, puts, refused, run_steps};
 use super::table;
 
 table! { Duplicates;
     two_puts_of_a_key_are_refused,
     put_then_delete_of_a_key_is_refused,
     delete_then_put_of_a_key_is_refused,
-    delete_of_a_range_that_holds_a_put_key_is_refused,
+    delete_of_a_range_that_contains_a_put_key_is_refused,
     delete_of_a_range_beside_a_put_key_is_accepted,
     delete_of_an_inverted_range_touches_no_key,
     overlapping_deletes_are_accepted,
     both_branches_may_put_the_same_key,
-    branch_that_is_not_taken_is_judged_too,
+    duplicate_on_the_branch_not_taken_is_refused,
     put_and_nested_put_of_a_key_are_refused,
     delete_and_nested_put_of_a_key_are_refused,
     put_and_nested_delete_of_a_key_are_refused,
@@ -43,137 +48,137 @@ fn nested<const N: usize>(ops: [Op; N]) -> Op {
     Txn::new().and_then(ops).into()
 }
 
-async fn duplicate<const N: usize>(kv: &dyn KvBackend, ops: [Op; N]) -> Checked {
+async fn duplicate<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked {
     refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::DuplicateKey)?;
     Ok(())
 }
 
-async fn two_puts_of_a_key_are_refused(kv: &dyn KvBackend) -> Checked {
+async fn two_puts_of_a_key_are_refused(kv: &Client) -> Checked {
     duplicate(kv, [put("a"), put("b"), put("a")]).await
 }
 
-async fn put_then_delete_of_a_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn put_then_delete_of_a_key_is_refused(kv: &Client) -> Checked {
     duplicate(kv, [put("a"), delete("a")]).await
 }
 
-async fn delete_then_put_of_a_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn delete_then_put_of_a_key_is_refused(kv: &Client) -> Checked {
     duplicate(kv, [delete("a"), put("a")]).await
 }
 
-async fn delete_of_a_range_that_holds_a_put_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_a_range_that_contains_a_put_key_is_refused(kv: &Client) -> Checked {
     duplicate(kv, [delete(KeyRange::between("a", "c")), put("a")]).await?;
     duplicate(kv, [put("b"), delete(KeyRange::between("a", "c"))]).await?;
     duplicate(kv, [put("p/x"), delete(KeyRange::prefix("p/"))]).await
 }
 
-async fn delete_of_a_range_beside_a_put_key_is_accepted(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_a_range_beside_a_put_key_is_accepted(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
-    steps(kv, [delete(KeyRange::between("a", "c")), put("c"), put("0")]).await?;
+    run_steps(kv, [delete(KeyRange::between("a", "c")), put("c"), put("0")]).await?;
     ensure_eq!(all_keys(kv).await?, ["0", "c"]);
     Ok(())
 }
 
-async fn delete_of_an_inverted_range_touches_no_key(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_an_inverted_range_touches_no_key(kv: &Client) -> Checked {
     let inverted = delete(KeyRange::from_wire("c", "a"));
-    steps(kv, [inverted, put("a"), put("b"), put("c")]).await?;
+    run_steps(kv, [inverted, put("a"), put("b"), put("c")]).await?;
     ensure_eq!(all_keys(kv).await?, ["a", "b", "c"]);
     Ok(())
 }
 
-async fn overlapping_deletes_are_accepted(kv: &dyn KvBackend) -> Checked {
+async fn overlapping_deletes_are_accepted(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
-    steps(kv, [delete("a"), delete("a"), delete(KeyRange::between("a", "c"))]).await?;
+    run_steps(kv, [delete("a"), delete("a"), delete(KeyRange::between("a", "c"))]).await?;
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
 }
 
-async fn both_branches_may_put_the_same_key(kv: &dyn KvBackend) -> Checked {
+async fn both_branches_may_put_the_same_key(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::absent("a")]);
     kv.txn(txn.and_then([put("a")]).or_else([put("a")])).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn branch_that_is_not_taken_is_judged_too(kv: &dyn KvBackend) -> Checked {
+async fn duplicate_on_the_branch_not_taken_is_refused(kv: &Client) -> Checked {
     let txn = Txn::new().and_then([put("a")]).or_else([put("b"), put("b")]);
     refused(kv.txn(txn).await, ErrorKind::DuplicateKey)?;
     Ok(())
 }
 
-async fn put_and_nested_put_of_a_key_are_refused(kv: &dyn KvBackend) -> Checked {
+async fn put_and_nested_put_of_a_key_are_refused(kv: &Client) -> Checked {
     duplicate(kv, [put("a"), nested([put("a")])]).await?;
     duplicate(kv, [nested([put("a")]), put("a")]).await
 }
 
-async fn delete_and_nested_put_of_a_key_are_refused(kv: &dyn KvBackend) -> Checked {
+async fn delete_and_nested_put_of_a_key_are_refused(kv: &Client) -> Checked {
     duplicate(kv, [delete("a"), nested([put("a")])]).await?;
     duplicate(kv, [nested([put("a")]), delete("a")]).await
 }
 
-async fn put_and_nested_delete_of_a_key_are_refused(kv: &dyn KvBackend) -> Checked {
+async fn put_and_nested_delete_of_a_key_are_refused(kv: &Client) -> Checked {
     duplicate(kv, [put("a"), nested([delete("a")])]).await?;
     duplicate(kv, [nested([delete("a")]), put("a")]).await
 }
 
-async fn delete_and_nested_delete_of_a_key_are_accepted(kv: &dyn KvBackend) -> Checked {
+async fn delete_and_nested_delete_of_a_key_are_accepted(kv: &Client) -> Checked {
     puts(kv, [("a", "1")]).await?;
-    let response = steps(kv, [delete("a"), nested([delete("a")])]).await?;
+    let response = run_steps(kv, [delete("a"), nested([delete("a")])]).await?;
     ensure_eq!(response.responses.len(), 2);
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
 }
 
-async fn sibling_nested_puts_of_a_key_are_refused(kv: &dyn KvBackend) -> Checked {
+async fn sibling_nested_puts_of_a_key_are_refused(kv: &Client) -> Checked {
     duplicate(kv, [nested([put("a")]), nested([put("a")])]).await
 }
 
-async fn sibling_nested_put_then_delete_is_accepted(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
-    steps(kv, [nested([put("a")]), nested([delete("a")])]).await?;
+async fn sibling_nested_put_then_delete_is_accepted(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
+    run_steps(kv, [nested([put("a")]), nested([delete("a")])]).await?;
     ensure_eq!(all_keys(kv).await?, [""; 0]);
-    ensure_eq!(now(kv).await?, before.next());
+    ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-async fn sibling_nested_delete_then_put_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn sibling_nested_delete_then_put_is_refused(kv: &Client) -> Checked {
     duplicate(kv, [nested([delete("a")]), nested([put("a")])]).await
 }
 
-async fn both_branches_of_a_nested_txn_may_put_the_same_key(kv: &dyn KvBackend) -> Checked {
+async fn both_branches_of_a_nested_txn_may_put_the_same_key(kv: &Client) -> Checked {
     let either = Txn::new().when([Compare::absent("a")]).and_then([put("a")]).or_else([put("a")]);
-    steps(kv, [either.into()]).await?;
+    run_steps(kv, [either.into()]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn nested_else_put_counts_against_later_siblings(kv: &dyn KvBackend) -> Checked {
+async fn nested_else_put_counts_against_later_siblings(kv: &Client) -> Checked {
     let otherwise = Txn::new().or_else([put("a")]);
     duplicate(kv, [otherwise.into(), nested([put("a")])]).await
 }
 
-async fn nested_then_put_and_else_delete_of_a_key_are_accepted(kv: &dyn KvBackend) -> Checked {
+async fn nested_then_put_and_else_delete_of_a_key_are_accepted(kv: &Client) -> Checked {
     let either = Txn::new().and_then([put("a")]).or_else([delete("a")]);
-    steps(kv, [either.into()]).await?;
+    run_steps(kv, [either.into()]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn nested_else_delete_counts_against_later_puts(kv: &dyn KvBackend) -> Checked {
+async fn nested_else_delete_counts_against_later_puts(kv: &Client) -> Checked {
     let otherwise = || Txn::new().or_else([delete("a")]).into();
     duplicate(kv, [otherwise(), nested([put("a")])]).await?;
     duplicate(kv, [otherwise(), put("a")]).await
 }
 
-async fn grandchild_put_counts_against_the_outermost_level(kv: &dyn KvBackend) -> Checked {
+async fn grandchild_put_counts_against_the_outermost_level(kv: &Client) -> Checked {
     duplicate(kv, [nested([nested([put("a")])]), put("a")]).await?;
     duplicate(kv, [nested([nested([put("a")])]), delete("a")]).await
 }
 
-async fn refused_duplicate_changes_nothing(kv: &dyn KvBackend) -> Checked {
+async fn refused_duplicate_changes_nothing(kv: &Client) -> Checked {
     puts(kv, [("a", "1")]).await?;
-    let before = now(kv).await?;
+    let before = current_revision(kv).await?;
     duplicate(kv, [put("b"), delete("a"), put("b")]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }

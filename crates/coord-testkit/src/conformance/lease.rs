@@ -1,15 +1,17 @@
-//! Leases while they live: granting, refreshing, asking, listing, revoking.
+//! Lease cases: grant, keep-alive, time to live, listing and revocation.
 
 use std::time::Duration;
 
 use coord_core::{
-    ErrorKind, KvBackend, KvBackendExt, LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, TTL_MAX, Txn,
+    Client,
+    error::ErrorKind,
+    kv::{LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, TTL_MAX, Txn},
 };
 use tokio::time::sleep;
 
-use super::steps::{
-    Checked, Failure, all_keys, free_lease, get, lease, lease_keys, now, put_on, puts, refused,
-    steps,
+use super::helpers::{
+    Checked, Failure, all_keys, current_revision, get, grant_lease, lease_keys, put_on, puts,
+    refused, run_steps, unused_lease_id,
 };
 use super::table;
 
@@ -19,24 +21,24 @@ table! { Lease;
     chosen_id_is_granted,
     negative_id_is_granted,
     grant_of_an_id_that_exists_is_refused,
-    refused_grant_leaves_the_lease_as_it_was,
-    id_of_a_revoked_lease_is_free_again,
-    granted_time_is_what_was_asked_for,
-    short_time_is_raised_and_told,
-    zero_time_is_raised_and_told,
-    longest_time_is_granted,
-    time_above_the_longest_is_refused,
-    too_long_a_time_is_refused_before_an_id_that_exists,
-    fraction_of_a_second_is_refused,
-    keep_alive_tells_the_granted_time,
+    refused_grant_leaves_the_lease_unchanged,
+    id_of_a_revoked_lease_can_be_granted_again,
+    granted_ttl_is_the_requested_ttl,
+    short_ttl_is_raised_and_reported,
+    zero_ttl_is_raised_and_reported,
+    longest_ttl_is_granted,
+    ttl_above_the_longest_is_refused,
+    too_long_a_ttl_is_refused_before_an_existing_id,
+    fractional_ttl_is_refused,
+    keep_alive_returns_the_granted_ttl,
     keep_alive_of_a_missing_lease_is_refused,
-    keep_alive_gives_the_whole_time_again,
-    time_to_live_of_a_missing_lease_is_none_and_no_error,
-    time_to_live_tells_the_granted_time_and_what_is_left,
-    time_to_live_shrinks_while_nobody_refreshes,
+    keep_alive_resets_the_remaining_time,
+    time_to_live_of_a_missing_lease_is_none,
+    time_to_live_returns_granted_and_remaining_time,
+    time_to_live_shrinks_without_keep_alive,
     time_to_live_lists_keys_on_request_only,
     time_to_live_lists_every_attached_key_once,
-    leases_lists_those_that_exist,
+    leases_lists_exactly_the_existing_leases,
     revoke_of_a_missing_lease_is_refused,
     revoke_twice_is_refused,
     revoke_deletes_the_leases_keys,
@@ -44,39 +46,40 @@ table! { Lease;
     revoke_leaves_keys_of_other_leases,
     revoke_leaves_keys_that_were_detached,
     revoke_leaves_keys_that_moved_to_another_lease,
-    revoke_makes_no_revision_when_its_keys_are_gone,
-    revoked_lease_takes_no_key,
+    revoke_of_a_lease_without_keys_makes_no_revision,
+    revoked_lease_accepts_no_key,
     revoked_key_starts_again_at_version_one,
     txn_attaches_keys_all_or_none,
     lease_headers_show_the_current_revision,
 }
 
+/// The TTL of [`grant_lease`].
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn store_chooses_a_positive_id(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn store_chooses_a_positive_id(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     ensure!(id.get() > 0, "the store chose {}", id.get());
     Ok(())
 }
 
-async fn store_chooses_a_new_id_each_time(kv: &dyn KvBackend) -> Checked {
-    let mut ids = vec![lease(kv).await?, lease(kv).await?, lease(kv).await?];
+async fn store_chooses_a_new_id_each_time(kv: &Client) -> Checked {
+    let mut ids = vec![grant_lease(kv).await?, grant_lease(kv).await?, grant_lease(kv).await?];
     ids.sort();
     ids.dedup();
     ensure_eq!(ids.len(), 3);
     Ok(())
 }
 
-async fn chosen_id_is_granted(kv: &dyn KvBackend) -> Checked {
-    let id = free_lease(kv).await?;
+async fn chosen_id_is_granted(kv: &Client) -> Checked {
+    let id = unused_lease_id(kv).await?;
     ensure_eq!(kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await?.id, id);
     put_on(kv, id, "a").await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
     Ok(())
 }
 
-async fn negative_id_is_granted(kv: &dyn KvBackend) -> Checked {
-    let id = LeaseId::new(-free_lease(kv).await?.get());
+async fn negative_id_is_granted(kv: &Client) -> Checked {
+    let id = LeaseId::new(-unused_lease_id(kv).await?.get());
     let granted = kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await?.id;
     ensure_eq!(Some(granted), id);
     put_on(kv, granted, "a").await?;
@@ -86,24 +89,28 @@ async fn negative_id_is_granted(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn grant_of_an_id_that_exists_is_refused(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn grant_of_an_id_that_exists_is_refused(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     let again = kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await;
     refused(again, ErrorKind::LeaseExists)?;
     Ok(())
 }
 
-async fn refused_grant_leaves_the_lease_as_it_was(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn refused_grant_leaves_the_lease_unchanged(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let again = kv.lease_grant(LeaseGrant::new(MINUTE * 60).id(id)).await;
     refused(again, ErrorKind::LeaseExists)?;
-    ensure_eq!(status(kv, id).await?, (MINUTE, 1), "granted time and keys");
+    ensure_eq!(
+        ttl_and_key_count(kv, id).await?,
+        (MINUTE, 1),
+        "the granted TTL and the number of keys"
+    );
     Ok(())
 }
 
-async fn id_of_a_revoked_lease_is_free_again(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn id_of_a_revoked_lease_can_be_granted_again(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.lease_revoke(id).await?;
     kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await?;
@@ -111,117 +118,124 @@ async fn id_of_a_revoked_lease_is_free_again(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-/// The time granted to a lease, and how many keys hang on it.
-async fn status(kv: &dyn KvBackend, id: LeaseId) -> Checked<(Duration, usize)> {
+/// The granted TTL of a lease, and the number of its keys.
+async fn ttl_and_key_count(kv: &Client, id: LeaseId) -> Checked<(Duration, usize)> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
     let lease = lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?;
     Ok((lease.granted, lease.keys.len()))
 }
 
-async fn granted_time_is_what_was_asked_for(kv: &dyn KvBackend) -> Checked {
+async fn granted_ttl_is_the_requested_ttl(kv: &Client) -> Checked {
     let granted = kv.lease_grant(LeaseGrant::new(MINUTE)).await?;
     ensure_eq!(granted.ttl, MINUTE);
-    ensure_eq!(status(kv, granted.id).await?.0, MINUTE);
+    ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, MINUTE);
     Ok(())
 }
 
-async fn short_time_is_raised_and_told(kv: &dyn KvBackend) -> Checked {
-    let asked = Duration::from_secs(1);
-    let granted = kv.lease_grant(LeaseGrant::new(asked)).await?;
-    ensure!(granted.ttl >= asked, "{:?} is less than was asked for", granted.ttl);
-    ensure_eq!(status(kv, granted.id).await?.0, granted.ttl);
+async fn short_ttl_is_raised_and_reported(kv: &Client) -> Checked {
+    let requested = Duration::from_secs(1);
+    let granted = kv.lease_grant(LeaseGrant::new(requested)).await?;
+    ensure!(
+        granted.ttl >= requested,
+        "the granted TTL {:?} is below the requested one",
+        granted.ttl
+    );
+    ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, granted.ttl);
     Ok(())
 }
 
-async fn zero_time_is_raised_and_told(kv: &dyn KvBackend) -> Checked {
+async fn zero_ttl_is_raised_and_reported(kv: &Client) -> Checked {
     let granted = kv.lease_grant(LeaseGrant::new(Duration::ZERO)).await?;
-    ensure!(granted.ttl >= Duration::from_secs(1), "a lease of {:?}", granted.ttl);
-    ensure_eq!(status(kv, granted.id).await?.0, granted.ttl);
+    ensure!(granted.ttl >= Duration::from_secs(1), "granted a TTL of {:?}", granted.ttl);
+    ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, granted.ttl);
     Ok(())
 }
 
-async fn longest_time_is_granted(kv: &dyn KvBackend) -> Checked {
+async fn longest_ttl_is_granted(kv: &Client) -> Checked {
     let granted = kv.lease_grant(LeaseGrant::new(TTL_MAX)).await?;
     ensure_eq!(granted.ttl, TTL_MAX);
-    ensure_eq!(status(kv, granted.id).await?.0, TTL_MAX);
+    ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, TTL_MAX);
     Ok(())
 }
 
-async fn time_above_the_longest_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ttl_above_the_longest_is_refused(kv: &Client) -> Checked {
     let grant = LeaseGrant::new(TTL_MAX + Duration::from_secs(1));
     refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
     Ok(())
 }
 
-async fn too_long_a_time_is_refused_before_an_id_that_exists(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn too_long_a_ttl_is_refused_before_an_existing_id(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     let grant = LeaseGrant::new(TTL_MAX + Duration::from_secs(1)).id(id);
     refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
     Ok(())
 }
 
-async fn fraction_of_a_second_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn fractional_ttl_is_refused(kv: &Client) -> Checked {
     for ttl in [Duration::from_millis(2500), Duration::new(60, 1)] {
         refused(kv.lease_grant(LeaseGrant::new(ttl)).await, ErrorKind::InvalidTtl)?;
     }
     Ok(())
 }
 
-async fn keep_alive_tells_the_granted_time(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn keep_alive_returns_the_granted_ttl(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     let response = kv.lease_keep_alive(id).await?;
     ensure_eq!((response.id, response.ttl), (id, MINUTE));
     Ok(())
 }
 
-async fn keep_alive_of_a_missing_lease_is_refused(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
-    refused(kv.lease_keep_alive(gone).await, ErrorKind::LeaseNotFound)?;
+async fn keep_alive_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
+    refused(kv.lease_keep_alive(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-/// What is left of a lease's time.
-async fn remaining(kv: &dyn KvBackend, id: LeaseId) -> Checked<Duration> {
+/// The remaining time of a lease.
+async fn remaining(kv: &Client, id: LeaseId) -> Checked<Duration> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id)).await?.lease;
     Ok(lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?.remaining)
 }
 
-async fn keep_alive_gives_the_whole_time_again(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn keep_alive_resets_the_remaining_time(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     sleep(Duration::from_millis(2100)).await;
     let before = remaining(kv, id).await?;
     kv.lease_keep_alive(id).await?;
     let after = remaining(kv, id).await?;
-    ensure!(before < after && after <= MINUTE, "{before:?} were left, and then {after:?}");
+    ensure!(
+        before < after && after <= MINUTE,
+        "remaining {before:?} before the refresh, {after:?} after it"
+    );
     Ok(())
 }
 
-async fn time_to_live_of_a_missing_lease_is_none_and_no_error(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
-    let response = kv.lease_time_to_live(LeaseTimeToLive::new(gone).with_keys()).await?;
+async fn time_to_live_of_a_missing_lease_is_none(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
+    let response = kv.lease_time_to_live(LeaseTimeToLive::new(missing).with_keys()).await?;
     ensure_eq!(response.lease, None);
     Ok(())
 }
 
-async fn time_to_live_tells_the_granted_time_and_what_is_left(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
-    ensure_eq!(status(kv, id).await?.0, MINUTE);
+async fn time_to_live_returns_granted_and_remaining_time(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
+    ensure_eq!(ttl_and_key_count(kv, id).await?.0, MINUTE);
     let left = remaining(kv, id).await?;
-    ensure!(left <= MINUTE && left >= MINUTE / 2, "{left:?} are left of a minute");
-    ensure_eq!(left.subsec_nanos(), 0, "whole seconds are told");
+    ensure!(left <= MINUTE && left >= MINUTE / 2, "remaining {left:?} of a minute");
+    ensure_eq!(left.subsec_nanos(), 0, "the fraction of a second");
     Ok(())
 }
 
-async fn time_to_live_shrinks_while_nobody_refreshes(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn time_to_live_shrinks_without_keep_alive(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     sleep(Duration::from_millis(2100)).await;
     let left = remaining(kv, id).await?;
-    ensure!(left < MINUTE - Duration::from_secs(1), "{left:?} are left after 2.1 s");
+    ensure!(left < MINUTE - Duration::from_secs(1), "remaining {left:?} after 2.1 s");
     Ok(())
 }
 
-async fn time_to_live_lists_keys_on_request_only(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn time_to_live_lists_keys_on_request_only(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id)).await?.lease;
@@ -229,8 +243,8 @@ async fn time_to_live_lists_keys_on_request_only(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn time_to_live_lists_every_attached_key_once(kv: &dyn KvBackend) -> Checked {
-    let (id, other) = (lease(kv).await?, lease(kv).await?);
+async fn time_to_live_lists_every_attached_key_once(kv: &Client) -> Checked {
+    let (id, other) = (grant_lease(kv).await?, grant_lease(kv).await?);
     for key in ["c", "a", "b", "a"] {
         put_on(kv, id, key).await?;
     }
@@ -239,8 +253,8 @@ async fn time_to_live_lists_every_attached_key_once(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn leases_lists_those_that_exist(kv: &dyn KvBackend) -> Checked {
-    let (one, two) = (lease(kv).await?, lease(kv).await?);
+async fn leases_lists_exactly_the_existing_leases(kv: &Client) -> Checked {
+    let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
     kv.lease_revoke(one).await?;
     let leases = kv.leases().await?.leases;
     let count = |id: LeaseId| leases.iter().filter(|&&lease| lease == id).count();
@@ -248,22 +262,22 @@ async fn leases_lists_those_that_exist(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn revoke_of_a_missing_lease_is_refused(kv: &dyn KvBackend) -> Checked {
-    let missing = LeaseId::new(-free_lease(kv).await?.get());
-    let missing = missing.ok_or_else(|| Failure::new("the store chose a lease id of zero"))?;
+async fn revoke_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
+    let missing = LeaseId::new(-unused_lease_id(kv).await?.get());
+    let missing = missing.ok_or_else(|| Failure::new("the store chose lease id zero"))?;
     refused(kv.lease_revoke(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn revoke_twice_is_refused(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoke_twice_is_refused(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn revoke_deletes_the_leases_keys(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoke_deletes_the_leases_keys(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     puts(kv, [("b", "1")]).await?;
     kv.lease_revoke(id).await?;
@@ -271,18 +285,18 @@ async fn revoke_deletes_the_leases_keys(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn revoke_deletes_all_keys_in_one_revision(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoke_deletes_all_keys_in_one_revision(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     put_on(kv, id, "b").await?;
     let before = put_on(kv, id, "c").await?;
     ensure_eq!(kv.lease_revoke(id).await?.header.revision, before.next());
-    ensure_eq!(now(kv).await?, before.next());
+    ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-async fn revoke_leaves_keys_of_other_leases(kv: &dyn KvBackend) -> Checked {
-    let (one, two) = (lease(kv).await?, lease(kv).await?);
+async fn revoke_leaves_keys_of_other_leases(kv: &Client) -> Checked {
+    let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
     put_on(kv, one, "a").await?;
     put_on(kv, two, "b").await?;
     kv.lease_revoke(one).await?;
@@ -291,8 +305,8 @@ async fn revoke_leaves_keys_of_other_leases(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn revoke_leaves_keys_that_were_detached(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoke_leaves_keys_that_were_detached(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let [detached] = puts(kv, [("a", "1")]).await?;
     kv.lease_revoke(id).await?;
@@ -300,8 +314,8 @@ async fn revoke_leaves_keys_that_were_detached(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn revoke_leaves_keys_that_moved_to_another_lease(kv: &dyn KvBackend) -> Checked {
-    let (one, two) = (lease(kv).await?, lease(kv).await?);
+async fn revoke_leaves_keys_that_moved_to_another_lease(kv: &Client) -> Checked {
+    let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
     put_on(kv, one, "a").await?;
     put_on(kv, two, "a").await?;
     kv.lease_revoke(one).await?;
@@ -309,16 +323,16 @@ async fn revoke_leaves_keys_that_moved_to_another_lease(kv: &dyn KvBackend) -> C
     Ok(())
 }
 
-async fn revoke_makes_no_revision_when_its_keys_are_gone(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoke_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let deleted = kv.delete("a").await?.header.revision;
     ensure_eq!(kv.lease_revoke(id).await?.header.revision, deleted);
     Ok(())
 }
 
-async fn revoked_lease_takes_no_key(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoked_lease_accepts_no_key(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     let put = Put::new("a", "1").lease(id);
     refused(kv.put_with(put.clone()).await, ErrorKind::LeaseNotFound)?;
@@ -326,8 +340,8 @@ async fn revoked_lease_takes_no_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn revoked_key_starts_again_at_version_one(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoked_key_starts_again_at_version_one(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.lease_revoke(id).await?;
     let [again] = puts(kv, [("a", "1")]).await?;
@@ -336,24 +350,24 @@ async fn revoked_key_starts_again_at_version_one(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn txn_attaches_keys_all_or_none(kv: &dyn KvBackend) -> Checked {
-    let (id, gone) = (lease(kv).await?, free_lease(kv).await?);
+async fn txn_attaches_keys_all_or_none(kv: &Client) -> Checked {
+    let (id, missing) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
     let on = |key, id| Op::from(Put::new(key, "1").lease(id));
-    let txn = Txn::new().and_then([on("a", id), on("b", gone)]);
+    let txn = Txn::new().and_then([on("a", id), on("b", missing)]);
     refused(kv.txn(txn).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(lease_keys(kv, id).await?, [""; 0]);
-    steps(kv, [on("a", id), on("b", id)]).await?;
+    run_steps(kv, [on("a", id), on("b", id)]).await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a", "b"]);
     Ok(())
 }
 
-async fn lease_headers_show_the_current_revision(kv: &dyn KvBackend) -> Checked {
+async fn lease_headers_show_the_current_revision(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let granted = kv.lease_grant(LeaseGrant::new(MINUTE)).await?;
     let kept = kv.lease_keep_alive(granted.id).await?;
-    let told = kv.lease_time_to_live(LeaseTimeToLive::new(granted.id)).await?;
+    let read = kv.lease_time_to_live(LeaseTimeToLive::new(granted.id)).await?;
     let revoked = kv.lease_revoke(granted.id).await?;
-    for header in [granted.header, kept.header, told.header, revoked.header] {
+    for header in [granted.header, kept.header, read.header, revoked.header] {
         ensure_eq!(header.revision, current);
     }
     Ok(())

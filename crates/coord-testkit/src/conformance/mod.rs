@@ -1,58 +1,57 @@
-//! Does a backend keep the contract? One named promise at a time.
+//! Conformance suite: checks any [`KvBackend`] against the contract of the trait, case by case.
 //!
-//! The suite is a **table**: [`promises`] lists every promise with its name, the [`Area`] it
-//! belongs to, what it [needs](Need) of a backend, and a check. The name *is* the promise, so a
-//! failing test reads as the sentence that does not hold:
-//! `put_after_delete_starts_version_at_one`. Whatever is printed about the contract is printed
-//! from this table.
+//! The suite is a **table**: [`cases`] lists every case with its name, its [`Area`], the
+//! [capabilities](Capability) that it requires, and its code. The name states the rule that the
+//! case checks, so that a failed test reads as the violated rule:
+//! `put_after_delete_starts_version_at_one`.
 //!
-//! A backend under test is a [`Suite`]: a name, the [`Clock`] to run by, a factory, and what it
-//! claims. There are two ways to run it:
+//! A backend under test is a [`Suite`]: a name, the [`Clock`] it runs on, a factory, and the
+//! capabilities that it claims. There are two ways to run it:
 //!
-//! - [`main`] is a whole test program with one test per promise, named
-//!   `<backend>::<area>::<promise>`, for `cargo test` and `cargo nextest` alike;
-//! - [`Suite::run`] gives a [`Report`], for whoever has a test harness of their own.
+//! - [`main`] is a complete test program with one test per case, named `<backend>::<area>::<case>`,
+//!   for `cargo test` and `cargo nextest`;
+//! - [`Suite::run`] returns a [`Report`], for use in another test harness.
 //!
 //! ```
 //! use coord_mem::MemBackend;
-//! use coord_testkit::conformance::{Clock, Need, Suite};
+//! use coord_testkit::conformance::{Capability, Clock, Suite};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
 //! let suite = Suite::new("mem", Clock::Paused, async || ((), MemBackend::new()));
-//! let report = suite.claims(Need::ALL).run().await;
-//! assert_eq!(report.broken().count(), 0, "{report}");
-//! assert!(report.kept().count() >= 120);
+//! let report = suite.claims(Capability::ALL).run().await;
+//! assert_eq!(report.failed().count(), 0, "{report}");
+//! assert!(report.passed().count() >= 120);
 //! # }
 //! ```
 //!
-//! # What a factory owes
+//! # Requirements on the factory
 //!
-//! Each promise gets a backend of its own from the factory, **without keys and without leases**,
-//! and nobody else changes the store or compacts it while the promise runs. It may have a past:
-//! its revision, and the revision it is compacted at, can be any. So one server can be used again
-//! and again, if it is emptied between promises and used by one at a time; a lock in the factory's
-//! guard does that (under nextest every test is a process of its own, so the lock must reach that
-//! far). A backend with no past claims [`Need::FreshStore`].
+//! The factory is called for every case, and returns a backend **without keys and without leases**.
+//! No other client may change or compact the store while the case runs. The store may have history:
+//! its revision and its compact revision can have any value. One server can therefore serve many
+//! cases if it is emptied between them and used by one case at a time. A lock in the factory's
+//! guard ensures that. Under nextest every test is a process of its own, so the lock must work
+//! across processes. A backend whose store has no history claims [`Capability::FreshStore`].
 //!
-//! # What a check may do
+//! # Rules for the code of a case
 //!
-//! A check reaches the store only through [`KvBackend`]. Where it waits, it sleeps on tokio's
-//! clock, which costs nothing when that is paused; on a real clock no check waits longer than a
-//! few seconds. No check asserts an exact time, nor an order that the contract leaves open. That
-//! *nothing* arrives is shown by a later change that arrives first.
+//! A case reaches the store only through [`KvBackend`]. It waits by sleeping on tokio's clock,
+//! which takes no real time when that is paused; on a real clock no case waits longer than a few
+//! seconds. No case asserts an exact time, or an order that the contract does not define. To check
+//! that *nothing* is delivered, a case makes a later change and checks that it is delivered first.
 //!
-//! A check that needs [`Need::VirtualTime`] may also move the paused clock past the end of a lease
-//! before any task runs. A store that ends leases only when its own timer runs answers the next
-//! call as if the lease lived, and fails.
+//! A case that requires [`Capability::VirtualTime`] may also move the paused clock past the end of
+//! a lease before any task runs. A store that expires leases only when its own timer runs answers
+//! the next call as if the lease were alive, and fails the case.
 //!
-//! # The contract, and what proves it
+//! # The contract and its cases
 //!
-//! [`CONTRACT`] lists the bullets of [`KvBackend`] with the promises that prove each; a test keeps
-//! the two in step.
+//! [`CONTRACT`] lists the bullets of [`KvBackend`]'s contract with the cases that check each. A
+//! test keeps the two in step.
 
 #[macro_use]
-mod steps;
+mod helpers;
 
 mod contract;
 mod run;
@@ -77,64 +76,66 @@ mod watch;
 
 use std::fmt;
 
-use coord_core::KvBackend;
+use coord_core::Client;
 use futures_util::future::BoxFuture;
 
+pub use crate::clock::Clock;
 pub use contract::{CONTRACT, Clause};
-pub use run::{Clock, Report, Suite, Verdict, main};
-pub use steps::Failure;
+pub use helpers::Failure;
+pub use run::{Report, Suite, Verdict, main};
 
-/// One promise of the contract.
+/// One conformance case: a rule of the contract, and the code that checks it.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
-pub struct Promise {
-    /// The promise, as a sentence with underscores.
+pub struct Case {
+    /// The rule, as a sentence with underscores. Unique in the suite.
     pub name: &'static str,
     /// The part of the contract it belongs to.
     pub area: Area,
-    /// What a backend must claim to be held to it.
-    pub needs: &'static [Need],
+    /// The capabilities that a backend must claim for the case to run.
+    pub requires: &'static [Capability],
     check: Check,
 }
 
-/// The code of a promise.
-type Check = for<'a> fn(&'a dyn KvBackend) -> BoxFuture<'a, Result<(), Failure>>;
+/// The code of a case.
+type Check = for<'a> fn(&'a Client) -> BoxFuture<'a, Result<(), Failure>>;
 
-impl Promise {
-    /// Holds a backend to the promise. It must have neither keys nor leases.
+impl Case {
+    /// Runs the case on a backend, which must have no keys and no leases.
     ///
     /// ```
+    /// use coord_core::Client;
     /// use coord_mem::MemBackend;
-    /// use coord_testkit::conformance::promises;
+    /// use coord_testkit::conformance::cases;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() {
-    /// let promise = promises().find(|promise| promise.name == "put_is_read_back").unwrap();
-    /// promise.check(&MemBackend::new()).await.expect("a put is read back");
+    /// let case = cases().find(|case| case.name == "put_is_read_back").unwrap();
+    /// case.check(&Client::new(MemBackend::new())).await.expect("a put is read back");
     /// # }
     /// ```
     ///
     /// # Errors
-    /// What was seen instead.
+    /// The first failed assertion, with the actual and the expected value.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves in the store what the check has put there.
-    pub async fn check(&self, kv: &dyn KvBackend) -> Result<(), Failure> {
+    /// Dropping the future leaves in the store what the case has written so far.
+    pub async fn check(&self, kv: &Client) -> Result<(), Failure> {
         (self.check)(kv).await
     }
 }
 
-impl fmt::Debug for Promise {
+impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Promise")
+        f.debug_struct("Case")
             .field("name", &self.name)
             .field("area", &self.area)
-            .field("needs", &self.needs)
+            .field("requires", &self.requires)
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Display for Promise {
+impl fmt::Display for Case {
     /// `put::put_is_read_back`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}::{}", self.area, self.name)
@@ -145,37 +146,37 @@ impl fmt::Display for Promise {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Area {
-    /// What makes a revision, and which headers show it.
+    /// Which requests create a revision, and which headers carry it.
     Revisions,
-    /// Which keys a range holds, now and in the past.
+    /// The keys of a range, at the current and at historic revisions.
     Range,
-    /// How a range is sorted, filtered and cut.
+    /// Sort order, filters and limit of a range.
     Order,
-    /// Setting a key.
+    /// Puts.
     Put,
-    /// Deleting keys.
+    /// Deletes.
     Delete,
-    /// The conditions of a transaction.
+    /// The compares of a transaction.
     Compare,
-    /// What a transaction does, and what it refuses.
+    /// The steps of a transaction, and the errors that refuse it.
     Txn,
-    /// Which keys one transaction may touch twice.
+    /// Keys that one transaction changes twice.
     Duplicates,
-    /// How much fits into one request.
+    /// Limits on the size of a request.
     Limits,
-    /// Forgetting history.
+    /// Compaction of history.
     Compact,
-    /// Changes as they happen.
+    /// Watches from the current revision on.
     Watch,
-    /// Changes as they happened.
+    /// Watches from a past or future revision.
     History,
-    /// Bookmarks.
+    /// Progress notifications of watches.
     Progress,
-    /// Leases while they live.
+    /// Leases: grant, keep-alive, listing and revocation.
     Lease,
-    /// Leases when they end.
+    /// Expiry of leases.
     Expiry,
-    /// What errors tell, and what dropped futures leave.
+    /// Details of errors, and the effects of dropped futures.
     Outcome,
 }
 
@@ -202,36 +203,36 @@ impl fmt::Display for Area {
     }
 }
 
-/// Something that not every backend can claim. A promise whose need is not claimed is reported as
-/// ignored, with the need, and never counted as kept.
+/// A property that not every backend has. A case that requires a capability which the backend does
+/// not claim is reported as skipped, with the capability, and not counted as passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Need {
-    /// The store that the factory gives is at revision 1 and was never compacted.
+pub enum Capability {
+    /// The store that the factory returns is at revision 1 and was never compacted.
     FreshStore,
-    /// A request may have exactly `limits().max_request_bytes` as etcd counts them. Not so where
-    /// something is added to requests on their way, such as a prefix.
+    /// A request may have exactly `limits().max_request_bytes` as etcd counts them. A layer that
+    /// adds to requests, such as a prefix layer, lacks it.
     ExactRequestSize,
-    /// A delete without end is what etcd makes of it: it conflicts with no put of its transaction.
-    /// Not so under a prefix, which gives every range an end.
+    /// An unbounded delete behaves as in etcd: it conflicts with no put of its transaction. A
+    /// prefix layer lacks it, because it bounds every range.
     UnboundedDeletes,
-    /// A deletion at the very revision of a compaction can still be watched: etcd since 3.4.34 and
+    /// A watch from the compact revision delivers deletions at that revision: etcd since 3.4.34 and
     /// 3.5.16.
     RetainedTombstone,
     /// Requests that would crash an etcd server, or make it lose data, are refused. No etcd does.
     RefusesHazards,
-    /// Of a transaction's steps, all puts are checked before all ranges: etcd up to 3.5. Later ones
-    /// check the steps in their order.
+    /// All puts of a transaction are checked before all ranges: etcd up to 3.5. Later versions
+    /// check the steps in order.
     PutsCheckedFirst,
-    /// A put is a call of its own and not a transaction of one step, so that of two reasons to
-    /// refuse it a missing lease comes before a missing key.
+    /// A put is a call of its own and not a transaction of one step. If both the lease and the key
+    /// are missing, the error reports the lease.
     OwnPutCall,
-    /// Minutes pass in no time. Met by [`Clock::Paused`]; need not be claimed.
+    /// The test can move the clock. Implied by [`Clock::Paused`]; need not be claimed.
     VirtualTime,
 }
 
-impl Need {
-    /// Everything: what a single etcd 3.5 member in memory claims.
+impl Capability {
+    /// Every capability: what an in-memory simulation of one etcd 3.5 member claims.
     pub const ALL: [Self; 8] = [
         Self::FreshStore,
         Self::ExactRequestSize,
@@ -244,7 +245,7 @@ impl Need {
     ];
 }
 
-impl fmt::Display for Need {
+impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FreshStore => "a fresh store",
@@ -259,15 +260,16 @@ impl fmt::Display for Need {
     }
 }
 
-/// Builds the rows of an area: the name of each check, and after a colon what it needs.
+/// Builds the rows of an area: the name of each case, and after a colon the capabilities that it
+/// requires.
 macro_rules! table {
-    ($area:ident; $($name:ident $(: $($need:ident)+)?,)+) => {
-        /// The promises of this area, in reading order.
-        pub(super) static PROMISES: &[$crate::conformance::Promise] = &[
-            $($crate::conformance::Promise {
+    ($area:ident; $($name:ident $(: $($capability:ident)+)?,)+) => {
+        /// The cases of this file, in reading order.
+        pub(super) static CASES: &[$crate::conformance::Case] = &[
+            $($crate::conformance::Case {
                 name: stringify!($name),
                 area: $crate::conformance::Area::$area,
-                needs: &[$($($crate::conformance::Need::$need),+)?],
+                requires: &[$($($crate::conformance::Capability::$capability),+)?],
                 check: |kv| Box::pin($name(kv)),
             },)+
         ];
@@ -275,32 +277,32 @@ macro_rules! table {
 }
 use table;
 
-/// Every promise, in the order of the areas.
+/// All cases, in the order of the areas.
 ///
 /// ```
-/// for promise in coord_testkit::conformance::promises() {
-///     println!("{promise} {:?}", promise.needs);
+/// for case in coord_testkit::conformance::cases() {
+///     println!("{case} {:?}", case.requires);
 /// }
 /// ```
-pub fn promises() -> impl Iterator<Item = &'static Promise> {
+pub fn cases() -> impl Iterator<Item = &'static Case> {
     [
-        revisions::PROMISES,
-        range::PROMISES,
-        order::PROMISES,
-        put::PROMISES,
-        delete::PROMISES,
-        compare::PROMISES,
-        txn::PROMISES,
-        txn_errors::PROMISES,
-        duplicates::PROMISES,
-        limits::PROMISES,
-        compact::PROMISES,
-        watch::PROMISES,
-        history::PROMISES,
-        progress::PROMISES,
-        lease::PROMISES,
-        expiry::PROMISES,
-        outcome::PROMISES,
+        revisions::CASES,
+        range::CASES,
+        order::CASES,
+        put::CASES,
+        delete::CASES,
+        compare::CASES,
+        txn::CASES,
+        txn_errors::CASES,
+        duplicates::CASES,
+        limits::CASES,
+        compact::CASES,
+        watch::CASES,
+        history::CASES,
+        progress::CASES,
+        lease::CASES,
+        expiry::CASES,
+        outcome::CASES,
     ]
     .into_iter()
     .flatten()

@@ -1,152 +1,154 @@
-//! Bookmarks: batches without events, which say that everything up to their revision has come.
+//! Cases of progress notifications: batches without events, which state that every event up to
+//! their revision was delivered.
 
 use std::time::Duration;
 
-use coord_core::{KeyRange, KvBackend, Revision, Watch, WatchRequest};
+use coord_core::{
+    Client,
+    kv::{KeyRange, Revision, Watch, Watcher},
+};
 use tokio::time::{sleep, timeout};
 
-use super::steps::{
-    Checked, Failure, compact, expect_batch, next_any, next_batch, puts, told, watch_all,
-    watch_from,
+use super::helpers::{
+    Checked, Failure, compact, event_texts, expect_batch, next_batch, next_batch_or_progress, puts,
+    watch_all, watch_from,
 };
 use super::table;
 
 table! { Progress;
-    requested_progress_gives_a_bookmark,
-    bookmark_covers_changes_outside_the_range,
-    bookmark_comes_after_the_changes_before_it,
-    bookmark_comes_after_a_replay,
-    bookmark_can_be_requested_again,
-    changes_go_on_after_a_bookmark,
-    watch_resumed_after_a_bookmark_misses_nothing,
-    bookmark_for_one_watch_does_not_lose_another_to_a_compaction,
-    quiet_watch_gives_no_bookmark_unasked: VirtualTime,
-    progress_notify_gives_bookmarks_while_nothing_happens: VirtualTime,
+    requested_progress_is_notified,
+    progress_covers_changes_outside_the_range,
+    progress_arrives_after_the_changes_it_covers,
+    progress_arrives_after_a_replay,
+    progress_can_be_requested_again,
+    changes_are_delivered_after_progress,
+    watch_resumed_after_progress_misses_nothing,
+    progress_of_one_watch_keeps_another_past_a_compaction,
+    idle_watch_yields_no_progress_unless_requested: VirtualTime,
+    progress_notify_reports_progress_of_an_idle_watch: VirtualTime,
     progress_notify_delivers_changes_too,
 }
 
-/// Passes if the watch yields a bookmark at `revision`, and before it at most older ones.
-async fn bookmark(watch: &mut Watch, revision: Revision) -> Checked {
+/// Passes if the watch yields progress at `revision`, after at most nine notifications below it.
+async fn expect_progress(watch: &mut Watcher, revision: Revision) -> Checked {
     for _ in 0..10 {
-        let batch = next_any(watch).await?;
-        ensure_eq!(told(&batch), [""; 0], "the events of a bookmark");
-        ensure!(batch.revision <= revision, "a bookmark at {}, not {revision}", batch.revision);
+        let batch = next_batch_or_progress(watch).await?;
+        ensure_eq!(event_texts(&batch), [""; 0], "the events of a progress notification");
+        ensure!(batch.revision <= revision, "progress at {}, expected {revision}", batch.revision);
         if batch.revision == revision {
             return Ok(());
         }
     }
-    Err(Failure::new(format!("ten bookmarks came, and none at {revision}")))
+    Err(Failure::new(format!("ten progress notifications, none at {revision}")))
 }
 
-async fn requested_progress_gives_a_bookmark(kv: &dyn KvBackend) -> Checked {
+async fn requested_progress_is_notified(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     watch.request_progress();
-    bookmark(&mut watch, current).await
+    expect_progress(&mut watch, current).await
 }
 
-async fn bookmark_covers_changes_outside_the_range(kv: &dyn KvBackend) -> Checked {
-    let mut watch = kv.watch(WatchRequest::new("a")).await?;
+async fn progress_covers_changes_outside_the_range(kv: &Client) -> Checked {
+    let mut watch = kv.watch(Watch::new("a")).await?;
     let [.., last] = puts(kv, [("b", "1"), ("b", "2")]).await?;
     watch.request_progress();
-    bookmark(&mut watch, last).await
+    expect_progress(&mut watch, last).await
 }
 
-async fn bookmark_comes_after_the_changes_before_it(kv: &dyn KvBackend) -> Checked {
+async fn progress_arrives_after_the_changes_it_covers(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     watch.request_progress();
     for revision in [one, two] {
-        let batch = next_any(&mut watch).await?;
+        let batch = next_batch_or_progress(&mut watch).await?;
         ensure_eq!((batch.revision, batch.events.len()), (revision, 1));
     }
-    bookmark(&mut watch, two).await
+    expect_progress(&mut watch, two).await
 }
 
-async fn bookmark_comes_after_a_replay(kv: &dyn KvBackend) -> Checked {
+async fn progress_arrives_after_a_replay(kv: &Client) -> Checked {
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let mut watch = watch_from(kv, one).await?;
     watch.request_progress();
     for revision in [one, two] {
-        let batch = next_any(&mut watch).await?;
+        let batch = next_batch_or_progress(&mut watch).await?;
         ensure_eq!((batch.revision, batch.events.len()), (revision, 1));
     }
-    bookmark(&mut watch, two).await
+    expect_progress(&mut watch, two).await
 }
 
-async fn bookmark_can_be_requested_again(kv: &dyn KvBackend) -> Checked {
-    let mut watch = kv.watch(WatchRequest::new("a")).await?;
+async fn progress_can_be_requested_again(kv: &Client) -> Checked {
+    let mut watch = kv.watch(Watch::new("a")).await?;
     for key in ["b", "c"] {
         let [current] = puts(kv, [(key, "1")]).await?;
         watch.request_progress();
-        bookmark(&mut watch, current).await?;
+        expect_progress(&mut watch, current).await?;
     }
     Ok(())
 }
 
-async fn changes_go_on_after_a_bookmark(kv: &dyn KvBackend) -> Checked {
+async fn changes_are_delivered_after_progress(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "0")]).await?;
     let mut watch = watch_all(kv).await?;
     watch.request_progress();
-    bookmark(&mut watch, current).await?;
+    expect_progress(&mut watch, current).await?;
     let [one] = puts(kv, [("a", "1")]).await?;
     expect_batch(&mut watch, one, ["put a=1"]).await
 }
 
-async fn watch_resumed_after_a_bookmark_misses_nothing(kv: &dyn KvBackend) -> Checked {
+async fn watch_resumed_after_progress_misses_nothing(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let [one] = puts(kv, [("a", "1")]).await?;
     watch.request_progress();
     next_batch(&mut watch).await?;
-    bookmark(&mut watch, one).await?;
+    expect_progress(&mut watch, one).await?;
     drop(watch);
     let [two] = puts(kv, [("a", "2")]).await?;
     let mut watch = watch_from(kv, one.next()).await?;
     expect_batch(&mut watch, two, ["put a=2"]).await
 }
 
-/// A watch of the far future keeps an etcd silent, and whoever asks nevertheless must not be helped
-/// at the expense of a watch that has caught up.
-async fn bookmark_for_one_watch_does_not_lose_another_to_a_compaction(
-    kv: &dyn KvBackend,
-) -> Checked {
+/// A watch from a far future revision prevents etcd from sending progress. A backend that works
+/// around this for one watch must not make another, up-to-date watch lose events to a compaction.
+async fn progress_of_one_watch_keeps_another_past_a_compaction(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
-    let mut asks = kv.watch(WatchRequest::new("b")).await?;
-    let mut quiet = kv.watch(WatchRequest::new("c").start_at(current.next())).await?;
-    let _far = kv.watch(WatchRequest::new("c").start_at(Revision(current.0 + 1000))).await?;
+    let mut requesting = kv.watch(Watch::new("b")).await?;
+    let mut idle = kv.watch(Watch::new("c").start_at(current.next())).await?;
+    let _far = kv.watch(Watch::new("c").start_at(Revision(current.0 + 1000))).await?;
     let [.., last] = puts(kv, [("a", "2"), ("a", "3"), ("a", "4")]).await?;
     compact(kv, last).await?;
-    asks.request_progress();
-    bookmark(&mut asks, last).await?;
+    requesting.request_progress();
+    expect_progress(&mut requesting, last).await?;
     let [one, two] = puts(kv, [("b", "1"), ("c", "1")]).await?;
-    expect_batch(&mut asks, one, ["put b=1"]).await?;
-    expect_batch(&mut quiet, two, ["put c=1"]).await
+    expect_batch(&mut requesting, one, ["put b=1"]).await?;
+    expect_batch(&mut idle, two, ["put c=1"]).await
 }
 
-async fn quiet_watch_gives_no_bookmark_unasked(kv: &dyn KvBackend) -> Checked {
+async fn idle_watch_yields_no_progress_unless_requested(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     sleep(Duration::from_secs(3600)).await;
     puts(kv, [("marker", "1")]).await?;
-    ensure_eq!(told(&next_any(&mut watch).await?), ["put marker=1"]);
+    ensure_eq!(event_texts(&next_batch_or_progress(&mut watch).await?), ["put marker=1"]);
     Ok(())
 }
 
-async fn progress_notify_gives_bookmarks_while_nothing_happens(kv: &dyn KvBackend) -> Checked {
+async fn progress_notify_reports_progress_of_an_idle_watch(kv: &Client) -> Checked {
     let [current] = puts(kv, [("b", "1")]).await?;
-    let request = WatchRequest::new("a").with_progress_notify();
+    let request = Watch::new("a").with_progress_notify();
     let mut watch = kv.watch(request).await?;
     for _ in 0..2 {
-        // Every ten minutes, says etcd, and up to a tenth more.
+        // etcd sends progress every ten minutes, and up to 10 % later.
         let next = timeout(Duration::from_secs(700), watch.next()).await;
-        let next = next.map_err(|_| Failure::new("no bookmark in 700 s"))?;
-        let bookmark = next.ok_or_else(|| Failure::new("the watch has ended"))??;
-        ensure_eq!((bookmark.revision, bookmark.events.len()), (current, 0));
+        let next = next.map_err(|_| Failure::new("no progress notification within 700 s"))?;
+        let progress = next.ok_or_else(|| Failure::new("the watch ended"))??;
+        ensure_eq!((progress.revision, progress.events.len()), (current, 0));
     }
     Ok(())
 }
 
-async fn progress_notify_delivers_changes_too(kv: &dyn KvBackend) -> Checked {
-    let request = WatchRequest::new(KeyRange::all()).with_progress_notify();
+async fn progress_notify_delivers_changes_too(kv: &Client) -> Checked {
+    let request = Watch::new(KeyRange::all()).with_progress_notify();
     let mut watch = kv.watch(request).await?;
     let [one] = puts(kv, [("a", "1")]).await?;
     expect_batch(&mut watch, one, ["put a=1"]).await

@@ -1,9 +1,10 @@
-//! Setting a key: its value, its lease, what it was before, and what is refused.
+//! Put cases: the value, the lease, the previous key-value, and the puts that are refused.
 
-use coord_core::{ErrorKind, KvBackend, KvBackendExt, Put};
+use coord_core::{Client, error::ErrorKind, kv::Put};
 
-use super::steps::{
-    Checked, free_lease, get, get_at, lease, lease_keys, now, put_on, puts, refused,
+use super::helpers::{
+    Checked, current_revision, get, get_at, grant_lease, lease_keys, put_on, puts, refused,
+    unused_lease_id,
 };
 use super::table;
 
@@ -11,73 +12,73 @@ table! { Put;
     put_is_read_back,
     put_replaces_the_value,
     put_of_an_empty_key_is_refused,
-    put_does_not_return_the_previous_key_unasked,
+    put_returns_no_previous_key_unless_requested,
     previous_key_of_a_new_key_is_absent,
     previous_key_of_a_deleted_key_is_absent,
-    previous_key_is_the_whole_key_as_it_was,
+    previous_key_has_every_field,
     put_on_a_lease_attaches_the_key,
     put_on_another_lease_moves_the_key,
     put_without_lease_detaches_the_key,
     put_on_the_same_lease_keeps_the_key_attached_once,
     recreated_key_has_no_lease,
-    past_versions_keep_the_lease_they_had,
+    historic_versions_keep_their_lease,
     ignore_lease_keeps_the_lease,
     ignore_lease_of_a_key_without_lease_keeps_none,
     ignore_value_keeps_the_value,
     ignore_value_can_move_the_key_to_a_lease,
     ignore_value_can_detach_the_lease,
-    ignore_value_and_lease_changes_the_version_alone,
+    ignore_value_and_lease_changes_only_the_version,
     ignore_value_with_a_value_is_refused,
     ignore_lease_with_a_lease_is_refused,
     ignore_value_of_an_absent_key_is_refused,
     ignore_lease_of_an_absent_key_is_refused,
     ignore_value_of_a_deleted_key_is_refused,
     put_on_a_missing_lease_is_refused,
-    refused_put_leaves_the_key_as_it_was,
+    refused_put_leaves_the_key_unchanged,
     empty_key_is_refused_before_a_provided_value,
     provided_value_is_refused_before_a_provided_lease,
     provided_value_is_refused_before_a_missing_key,
     missing_lease_is_refused_before_a_missing_key: OwnPutCall,
 }
 
-async fn put_is_read_back(kv: &dyn KvBackend) -> Checked {
+async fn put_is_read_back(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let a = get(kv, "a").await?;
     ensure_eq!((&a.key[..], &a.value[..], a.lease), (&b"a"[..], &b"1"[..], None));
     Ok(())
 }
 
-async fn put_replaces_the_value(kv: &dyn KvBackend) -> Checked {
+async fn put_replaces_the_value(kv: &Client) -> Checked {
     puts(kv, [("a", "a long value"), ("a", "2")]).await?;
     ensure_eq!(get(kv, "a").await?.value, "2");
     Ok(())
 }
 
-async fn put_of_an_empty_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn put_of_an_empty_key_is_refused(kv: &Client) -> Checked {
     refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn put_does_not_return_the_previous_key_unasked(kv: &dyn KvBackend) -> Checked {
+async fn put_returns_no_previous_key_unless_requested(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     ensure_eq!(kv.put("a", "2").await?.prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_of_a_new_key_is_absent(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_of_a_new_key_is_absent(kv: &Client) -> Checked {
     ensure_eq!(kv.put_with(Put::new("a", "1").with_prev_kv()).await?.prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_of_a_deleted_key_is_absent(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_of_a_deleted_key_is_absent(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     ensure_eq!(kv.put_with(Put::new("a", "2").with_prev_kv()).await?.prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_is_the_whole_key_as_it_was(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn previous_key_has_every_field(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     kv.put("a", "1").await?;
     kv.put_with(Put::new("a", "2").lease(id)).await?;
     let before = get(kv, "a").await?;
@@ -86,16 +87,16 @@ async fn previous_key_is_the_whole_key_as_it_was(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn put_on_a_lease_attaches_the_key(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn put_on_a_lease_attaches_the_key(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     ensure_eq!(get(kv, "a").await?.lease, Some(id));
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
     Ok(())
 }
 
-async fn put_on_another_lease_moves_the_key(kv: &dyn KvBackend) -> Checked {
-    let (one, two) = (lease(kv).await?, lease(kv).await?);
+async fn put_on_another_lease_moves_the_key(kv: &Client) -> Checked {
+    let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
     put_on(kv, one, "a").await?;
     put_on(kv, two, "a").await?;
     ensure_eq!(get(kv, "a").await?.lease, Some(two));
@@ -104,8 +105,8 @@ async fn put_on_another_lease_moves_the_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_without_lease_detaches_the_key(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn put_without_lease_detaches_the_key(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.put("a", "1").await?;
     ensure_eq!(get(kv, "a").await?.lease, None);
@@ -113,16 +114,16 @@ async fn put_without_lease_detaches_the_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_on_the_same_lease_keeps_the_key_attached_once(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn put_on_the_same_lease_keeps_the_key_attached_once(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     put_on(kv, id, "a").await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
     Ok(())
 }
 
-async fn recreated_key_has_no_lease(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn recreated_key_has_no_lease(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.delete("a").await?;
     kv.put("a", "1").await?;
@@ -131,8 +132,8 @@ async fn recreated_key_has_no_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn past_versions_keep_the_lease_they_had(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn historic_versions_keep_their_lease(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     let leased = put_on(kv, id, "a").await?;
     kv.put("a", "1").await?;
     kv.lease_revoke(id).await?;
@@ -140,8 +141,8 @@ async fn past_versions_keep_the_lease_they_had(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_lease_keeps_the_lease(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn ignore_lease_keeps_the_lease(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.put_with(Put::new("a", "new").ignore_lease()).await?;
     let a = get(kv, "a").await?;
@@ -150,14 +151,14 @@ async fn ignore_lease_keeps_the_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_lease_of_a_key_without_lease_keeps_none(kv: &dyn KvBackend) -> Checked {
+async fn ignore_lease_of_a_key_without_lease_keeps_none(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.put_with(Put::new("a", "2").ignore_lease()).await?;
     ensure_eq!(get(kv, "a").await?.lease, None);
     Ok(())
 }
 
-async fn ignore_value_keeps_the_value(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_keeps_the_value(kv: &Client) -> Checked {
     let [first] = puts(kv, [("a", "1")]).await?;
     let second = kv.put_with(Put::new("a", "").ignore_value()).await?.header.revision;
     let a = get(kv, "a").await?;
@@ -166,8 +167,8 @@ async fn ignore_value_keeps_the_value(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_value_can_move_the_key_to_a_lease(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn ignore_value_can_move_the_key_to_a_lease(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     kv.put("a", "1").await?;
     kv.put_with(Put::new("a", "").ignore_value().lease(id)).await?;
     let a = get(kv, "a").await?;
@@ -175,8 +176,8 @@ async fn ignore_value_can_move_the_key_to_a_lease(kv: &dyn KvBackend) -> Checked
     Ok(())
 }
 
-async fn ignore_value_can_detach_the_lease(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn ignore_value_can_detach_the_lease(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.put_with(Put::new("a", "").ignore_value()).await?;
     let a = get(kv, "a").await?;
@@ -184,8 +185,8 @@ async fn ignore_value_can_detach_the_lease(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn ignore_value_and_lease_changes_the_version_alone(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn ignore_value_and_lease_changes_only_the_version(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let mut expected = get(kv, "a").await?;
     let response = kv.put_with(Put::new("a", "").ignore_value().ignore_lease()).await?;
@@ -195,34 +196,34 @@ async fn ignore_value_and_lease_changes_the_version_alone(kv: &dyn KvBackend) ->
     Ok(())
 }
 
-async fn ignore_value_with_a_value_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_with_a_value_is_refused(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let put = Put::new("a", "2").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
-async fn ignore_lease_with_a_lease_is_refused(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn ignore_lease_with_a_lease_is_refused(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     kv.put("a", "1").await?;
     let put = Put::new("a", "2").ignore_lease().lease(id);
     refused(kv.put_with(put).await, ErrorKind::LeaseProvided)?;
     Ok(())
 }
 
-async fn ignore_value_of_an_absent_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_of_an_absent_key_is_refused(kv: &Client) -> Checked {
     let put = Put::new("a", "").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
     Ok(())
 }
 
-async fn ignore_lease_of_an_absent_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_lease_of_an_absent_key_is_refused(kv: &Client) -> Checked {
     let put = Put::new("a", "1").ignore_lease();
     refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
     Ok(())
 }
 
-async fn ignore_value_of_a_deleted_key_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn ignore_value_of_a_deleted_key_is_refused(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     let put = Put::new("a", "").ignore_value();
@@ -230,48 +231,48 @@ async fn ignore_value_of_a_deleted_key_is_refused(kv: &dyn KvBackend) -> Checked
     Ok(())
 }
 
-async fn put_on_a_missing_lease_is_refused(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
-    let put = Put::new("a", "1").lease(gone);
+async fn put_on_a_missing_lease_is_refused(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
+    let put = Put::new("a", "1").lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
-async fn refused_put_leaves_the_key_as_it_was(kv: &dyn KvBackend) -> Checked {
-    let (id, gone) = (lease(kv).await?, free_lease(kv).await?);
+async fn refused_put_leaves_the_key_unchanged(kv: &Client) -> Checked {
+    let (id, missing) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
     put_on(kv, id, "a").await?;
-    let (before, revision) = (get(kv, "a").await?, now(kv).await?);
-    let put = Put::new("a", "2").lease(gone);
+    let (before, revision) = (get(kv, "a").await?, current_revision(kv).await?);
+    let put = Put::new("a", "2").lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(get(kv, "a").await?, before);
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
-    ensure_eq!(now(kv).await?, revision);
+    ensure_eq!(current_revision(kv).await?, revision);
     Ok(())
 }
 
-async fn empty_key_is_refused_before_a_provided_value(kv: &dyn KvBackend) -> Checked {
+async fn empty_key_is_refused_before_a_provided_value(kv: &Client) -> Checked {
     let put = Put::new("", "1").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn provided_value_is_refused_before_a_provided_lease(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn provided_value_is_refused_before_a_provided_lease(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     let put = Put::new("a", "1").ignore_value().ignore_lease().lease(id);
     refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
-async fn provided_value_is_refused_before_a_missing_key(kv: &dyn KvBackend) -> Checked {
+async fn provided_value_is_refused_before_a_missing_key(kv: &Client) -> Checked {
     let put = Put::new("absent", "1").ignore_value();
     refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
-async fn missing_lease_is_refused_before_a_missing_key(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
-    let put = Put::new("absent", "").ignore_value().lease(gone);
+async fn missing_lease_is_refused_before_a_missing_key(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
+    let put = Put::new("absent", "").ignore_value().lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }

@@ -1,19 +1,23 @@
-//! What makes a revision, what does not, and which headers show it.
+//! Revision cases: which requests create a revision, and which headers carry it.
 //!
-//! A revision counts changes to the whole store, so a check reads the count first and speaks of
-//! "one more": the store may have a past.
+//! The store may have history, so that a case first reads the current revision and asserts relative
+//! to it.
 
 use std::time::Duration;
 
 use coord_core::{
-    Compare, Delete, ErrorKind, Header, KeyRange, KvBackend, KvBackendExt, LeaseGrant,
-    LeaseTimeToLive, Op, Put, Range, Revision, Txn, WatchRequest,
+    Client,
+    error::ErrorKind,
+    kv::{
+        Compare, Delete, Header, KeyRange, LeaseGrant, LeaseTimeToLive, Op, Put, Range, Revision,
+        Txn, Watch,
+    },
 };
 use futures_util::future::join_all;
 
-use super::steps::{
-    Checked, all_keys, compact, free_lease, get, lease, now, puts, refused, step_revision, steps,
-    txn_answer,
+use super::helpers::{
+    Checked, all_keys, compact, current_revision, get, grant_lease, puts, refused, run_steps,
+    step_revision, txn_response, unused_lease_id,
 };
 use super::table;
 
@@ -35,161 +39,161 @@ table! { Revisions;
     compaction_makes_no_revision,
     watch_makes_no_revision,
     lease_without_keys_makes_no_revision,
-    changes_at_the_same_time_get_a_revision_each,
+    concurrent_changes_get_a_revision_each,
     header_of_a_put_is_its_revision,
     header_of_a_delete_is_its_revision,
     header_of_a_delete_of_nothing_is_the_current_revision,
-    header_of_a_past_read_is_the_current_revision,
+    header_of_a_historic_read_is_the_current_revision,
     header_of_a_txn_that_changes_is_its_revision,
     header_of_a_txn_that_changes_nothing_is_the_current_revision,
-    step_headers_before_the_first_change_show_the_revision_before,
-    step_headers_from_the_first_change_on_show_the_txns_revision,
-    step_headers_carry_nothing_but_the_revision,
+    step_headers_before_the_first_change_show_old_revision,
+    step_headers_from_the_first_change_show_txn_revision,
+    step_headers_carry_only_the_revision,
     header_of_a_nested_txn_is_empty,
     step_headers_inside_a_nested_txn_show_the_revision,
-    headers_name_one_cluster_and_member,
+    headers_carry_one_cluster_and_member,
     first_put_sets_create_and_mod_revision_and_version_one,
     later_put_keeps_create_revision_and_raises_version,
     put_after_delete_starts_version_at_one,
-    put_leaves_other_keys_metadata_alone,
+    put_leaves_metadata_of_other_keys_unchanged,
 }
 
-async fn fresh_store_is_at_revision_one(kv: &dyn KvBackend) -> Checked {
-    ensure_eq!(now(kv).await?, Revision(1));
+async fn fresh_store_is_at_revision_one(kv: &Client) -> Checked {
+    ensure_eq!(current_revision(kv).await?, Revision(1));
     Ok(())
 }
 
-async fn first_write_makes_revision_two(kv: &dyn KvBackend) -> Checked {
+async fn first_write_makes_revision_two(kv: &Client) -> Checked {
     ensure_eq!(kv.put("a", "1").await?.header.revision, Revision(2));
     Ok(())
 }
 
-async fn put_makes_exactly_one_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
+async fn put_makes_exactly_one_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     kv.put("a", "1").await?;
-    ensure_eq!(now(kv).await?, before.next());
+    ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-async fn put_of_the_same_value_makes_a_revision(kv: &dyn KvBackend) -> Checked {
+async fn put_of_the_same_value_makes_a_revision(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "1")]).await?;
     ensure_eq!(second, first.next());
     ensure_eq!(get(kv, "a").await?.mod_revision, second);
     Ok(())
 }
 
-async fn delete_of_many_keys_makes_exactly_one_revision(kv: &dyn KvBackend) -> Checked {
+async fn delete_of_many_keys_makes_exactly_one_revision(kv: &Client) -> Checked {
     let [_, _, before] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     kv.delete(KeyRange::between("a", "d")).await?;
-    ensure_eq!(now(kv).await?, before.next());
+    ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-async fn delete_of_nothing_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
+async fn delete_of_nothing_makes_no_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     kv.delete("a").await?;
     kv.delete(KeyRange::prefix("a")).await?;
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn read_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn read_makes_no_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     all_keys(kv).await?;
     get(kv, "a").await?;
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn txn_of_several_changes_makes_exactly_one_revision(kv: &dyn KvBackend) -> Checked {
+async fn txn_of_several_changes_makes_exactly_one_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("c", "1")]).await?;
     let put = |key| Op::from(Put::new(key, "1"));
     let nested = Txn::new().and_then([put("d"), put("e")]).into();
-    steps(kv, [put("a"), put("b"), Delete::new("c").into(), nested]).await?;
-    ensure_eq!(now(kv).await?, before.next());
+    run_steps(kv, [put("a"), put("b"), Delete::new("c").into(), nested]).await?;
+    ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-async fn all_changes_of_a_txn_share_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn all_changes_of_a_txn_share_its_revision(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([Put::new("b", "1")]);
-    let response = steps(kv, [Put::new("a", "1").into(), nested.into()]).await?;
+    let response = run_steps(kv, [Put::new("a", "1").into(), nested.into()]).await?;
     let revision = response.header.revision;
     ensure_eq!(get(kv, "a").await?.mod_revision, revision);
     ensure_eq!(get(kv, "b").await?.mod_revision, revision);
     Ok(())
 }
 
-async fn txn_without_steps_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
+async fn txn_without_steps_makes_no_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     kv.txn(Txn::new()).await?;
     kv.txn(Txn::new().when([Compare::absent("a")])).await?;
     kv.txn(Txn::new().when([Compare::exists("a")]).and_then([Put::new("a", "1")])).await?;
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn txn_that_only_reads_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn txn_that_only_reads_makes_no_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     let nested = Txn::new().and_then([Range::new("a")]);
-    steps(kv, [Range::new("a").into(), nested.into()]).await?;
-    ensure_eq!(now(kv).await?, before);
+    run_steps(kv, [Range::new("a").into(), nested.into()]).await?;
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn txn_that_deletes_nothing_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
+async fn txn_that_deletes_nothing_makes_no_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     let nested = Txn::new().and_then([Delete::new("b")]);
-    steps(kv, [Delete::new("a").into(), nested.into()]).await?;
-    ensure_eq!(now(kv).await?, before);
+    run_steps(kv, [Delete::new("a").into(), nested.into()]).await?;
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn refused_put_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
-    let before = now(kv).await?;
-    let put = Put::new("a", "1").lease(gone);
+async fn refused_put_makes_no_revision(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
+    let before = current_revision(kv).await?;
+    let put = Put::new("a", "1").lease(missing);
     refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn refused_txn_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
+async fn refused_txn_makes_no_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     let ops = [Put::new("a", "1"), Put::new("b", "").ignore_value()];
     refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::KeyNotFound)?;
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn compaction_makes_no_revision(kv: &dyn KvBackend) -> Checked {
+async fn compaction_makes_no_revision(kv: &Client) -> Checked {
     let [_, before] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, before).await?;
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn watch_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
-    let mut watch = kv.watch(WatchRequest::new("a")).await?;
+async fn watch_makes_no_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
+    let mut watch = kv.watch(Watch::new("a")).await?;
     watch.request_progress();
     drop(watch);
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn lease_without_keys_makes_no_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
-    let id = lease(kv).await?;
+async fn lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
+    let id = grant_lease(kv).await?;
     kv.lease_keep_alive(id).await?;
     kv.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
     kv.leases().await?;
     kv.lease_revoke(id).await?;
-    ensure_eq!(now(kv).await?, before);
+    ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn changes_at_the_same_time_get_a_revision_each(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
+async fn concurrent_changes_get_a_revision_each(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     let answers = join_all((0..10).map(|i| kv.put(format!("k{i}"), "1"))).await;
     let mut revisions = Vec::new();
     for answer in answers {
@@ -201,97 +205,92 @@ async fn changes_at_the_same_time_get_a_revision_each(kv: &dyn KvBackend) -> Che
     Ok(())
 }
 
-async fn header_of_a_put_is_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_put_is_its_revision(kv: &Client) -> Checked {
     let revision = kv.put("a", "1").await?.header.revision;
     ensure_eq!(get(kv, "a").await?.mod_revision, revision);
     Ok(())
 }
 
-async fn header_of_a_delete_is_its_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_delete_is_its_revision(kv: &Client) -> Checked {
     let [put] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(kv.delete("a").await?.header.revision, put.next());
     Ok(())
 }
 
-async fn header_of_a_delete_of_nothing_is_the_current_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_delete_of_nothing_is_the_current_revision(kv: &Client) -> Checked {
     let [put] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(kv.delete("b").await?.header.revision, put);
     Ok(())
 }
 
-async fn header_of_a_past_read_is_the_current_revision(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_historic_read_is_the_current_revision(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let response = kv.range(Range::new("a").at(first)).await?;
     ensure_eq!(response.header.revision, second);
     Ok(())
 }
 
-async fn header_of_a_txn_that_changes_is_its_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
-    let response = steps(kv, [Put::new("a", "1").into()]).await?;
+async fn header_of_a_txn_that_changes_is_its_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
+    let response = run_steps(kv, [Put::new("a", "1").into()]).await?;
     ensure_eq!(response.header.revision, before.next());
     ensure_eq!(get(kv, "a").await?.mod_revision, before.next());
     Ok(())
 }
 
-async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(
-    kv: &dyn KvBackend,
-) -> Checked {
+async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     let untaken = Txn::new().when([Compare::absent("a")]).and_then([Put::new("a", "2")]);
     ensure_eq!(kv.txn(untaken).await?.header.revision, before);
-    ensure_eq!(steps(kv, [Delete::new("b").into()]).await?.header.revision, before);
+    ensure_eq!(run_steps(kv, [Delete::new("b").into()]).await?.header.revision, before);
     Ok(())
 }
 
-async fn step_headers_before_the_first_change_show_the_revision_before(
-    kv: &dyn KvBackend,
-) -> Checked {
-    let before = now(kv).await?;
+async fn step_headers_before_the_first_change_show_old_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     let nothing = Delete::new("b").into();
     let ops = [Range::new("a").into(), nothing, Put::new("a", "1").into()];
-    let response = steps(kv, ops).await?;
+    let response = run_steps(kv, ops).await?;
     ensure_eq!(step_revision(&response.responses[0]), before, "the range");
     ensure_eq!(step_revision(&response.responses[1]), before, "the delete of nothing");
     Ok(())
 }
 
-async fn step_headers_from_the_first_change_on_show_the_txns_revision(
-    kv: &dyn KvBackend,
-) -> Checked {
-    let after = now(kv).await?.next();
+async fn step_headers_from_the_first_change_show_txn_revision(kv: &Client) -> Checked {
+    let after = current_revision(kv).await?.next();
     let nothing = Delete::new("b").into();
-    let response = steps(kv, [Put::new("a", "1").into(), Range::new("a").into(), nothing]).await?;
+    let response =
+        run_steps(kv, [Put::new("a", "1").into(), Range::new("a").into(), nothing]).await?;
     let revisions: Vec<_> = response.responses.iter().map(step_revision).collect();
     ensure_eq!(revisions, [after, after, after]);
     Ok(())
 }
 
-async fn step_headers_carry_nothing_but_the_revision(kv: &dyn KvBackend) -> Checked {
-    let response = steps(kv, [Put::new("a", "1").into()]).await?;
+async fn step_headers_carry_only_the_revision(kv: &Client) -> Checked {
+    let response = run_steps(kv, [Put::new("a", "1").into()]).await?;
     let header = response.responses[0].as_put().map(|put| put.header);
     ensure_eq!(header, Some(Header::at(response.header.revision)));
     Ok(())
 }
 
-async fn header_of_a_nested_txn_is_empty(kv: &dyn KvBackend) -> Checked {
+async fn header_of_a_nested_txn_is_empty(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([Put::new("a", "1")]);
-    let response = steps(kv, [nested.into()]).await?;
-    ensure_eq!(txn_answer(&response, 0)?.header, Header::default());
+    let response = run_steps(kv, [nested.into()]).await?;
+    ensure_eq!(txn_response(&response, 0)?.header, Header::default());
     Ok(())
 }
 
-async fn step_headers_inside_a_nested_txn_show_the_revision(kv: &dyn KvBackend) -> Checked {
-    let before = now(kv).await?;
+async fn step_headers_inside_a_nested_txn_show_the_revision(kv: &Client) -> Checked {
+    let before = current_revision(kv).await?;
     let nested = Txn::new().and_then([Op::from(Range::new("a")), Put::new("a", "1").into()]);
-    let response = steps(kv, [nested.into()]).await?;
-    let inner = &txn_answer(&response, 0)?.responses;
+    let response = run_steps(kv, [nested.into()]).await?;
+    let inner = &txn_response(&response, 0)?.responses;
     let revisions: Vec<_> = inner.iter().map(step_revision).collect();
     ensure_eq!(revisions, [before, before.next()]);
     Ok(())
 }
 
-async fn headers_name_one_cluster_and_member(kv: &dyn KvBackend) -> Checked {
+async fn headers_carry_one_cluster_and_member(kv: &Client) -> Checked {
     let id = kv.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await?;
     let headers = [
         id.header,
@@ -299,32 +298,32 @@ async fn headers_name_one_cluster_and_member(kv: &dyn KvBackend) -> Checked {
         kv.put("a", "1").await?.header,
         kv.delete("a").await?.header,
         kv.txn(Txn::new().and_then([Put::new("a", "1")])).await?.header,
-        kv.watch(WatchRequest::new("a")).await?.header(),
+        kv.watch(Watch::new("a")).await?.header(),
         kv.lease_keep_alive(id.id).await?.header,
         kv.lease_revoke(id.id).await?.header,
     ];
     for header in headers {
-        let who = (header.cluster_id, header.member_id);
-        ensure_eq!(who, (headers[0].cluster_id, headers[0].member_id));
+        let ids = (header.cluster_id, header.member_id);
+        ensure_eq!(ids, (headers[0].cluster_id, headers[0].member_id));
     }
     Ok(())
 }
 
-async fn first_put_sets_create_and_mod_revision_and_version_one(kv: &dyn KvBackend) -> Checked {
+async fn first_put_sets_create_and_mod_revision_and_version_one(kv: &Client) -> Checked {
     let [revision] = puts(kv, [("a", "1")]).await?;
     let a = get(kv, "a").await?;
     ensure_eq!((a.create_revision, a.mod_revision, a.version), (revision, revision, 1));
     Ok(())
 }
 
-async fn later_put_keeps_create_revision_and_raises_version(kv: &dyn KvBackend) -> Checked {
+async fn later_put_keeps_create_revision_and_raises_version(kv: &Client) -> Checked {
     let [first, _, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     let a = get(kv, "a").await?;
     ensure_eq!((a.create_revision, a.mod_revision, a.version), (first, third, 3));
     Ok(())
 }
 
-async fn put_after_delete_starts_version_at_one(kv: &dyn KvBackend) -> Checked {
+async fn put_after_delete_starts_version_at_one(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
     let [again] = puts(kv, [("a", "3")]).await?;
@@ -333,7 +332,7 @@ async fn put_after_delete_starts_version_at_one(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_leaves_other_keys_metadata_alone(kv: &dyn KvBackend) -> Checked {
+async fn put_leaves_metadata_of_other_keys_unchanged(kv: &Client) -> Checked {
     puts(kv, [("a", "1")]).await?;
     let before = get(kv, "a").await?;
     puts(kv, [("aa", "1"), ("b", "1")]).await?;

@@ -1,8 +1,7 @@
-//! Running the table: over libtest-mimic, or as a plain future.
+//! The runner of the conformance suite: as a libtest-mimic program, or as a plain future.
 //!
-//! The two differ only in who reports. In both, a promise gets a backend of its own, a promise
-//! whose need is not claimed is not run, and whatever goes wrong in a check, a panic of the
-//! backend included, is a failure of that promise alone.
+//! Both ways run each case on a backend of its own, skip a case whose capabilities are not all
+//! claimed, and report every error or panic in a case as a failure of that case alone.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -12,75 +11,62 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::KvBackend;
+use coord_core::{Client, KvBackend};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use super::{Failure, Need, Promise, promises};
+use super::{Capability, Case, Clock, Failure, cases};
 
-/// How many promises wait at a time where waiting takes time: most of a run is waiting then.
-const THREADS_ON_REAL_TIME: usize = 8;
+/// Test threads in real time: most cases mostly wait, so more of them than cores can run at once.
+const REAL_TIME_TEST_THREADS: usize = 8;
 
-/// Whose time a backend lives by, which decides on the runtime that [`main`] makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "time stands still or it does not")]
-pub enum Clock {
-    /// Tokio's, paused: waiting costs nothing. For backends in memory.
-    Paused,
-    /// Everybody's. For servers.
-    Real,
+/// The timeout of a single case, so that a backend that hangs fails the case.
+const fn case_timeout(clock: Clock) -> Duration {
+    match clock {
+        Clock::Paused => Duration::from_secs(24 * 3600),
+        Clock::Real => Duration::from_secs(120),
+    }
 }
 
-impl Clock {
-    /// How long a single promise may take: it must end, whatever the backend does.
-    const fn patience(self) -> Duration {
-        match self {
-            Self::Paused => Duration::from_secs(24 * 3600),
-            Self::Real => Duration::from_secs(120),
-        }
-    }
-
-    fn runtime(self) -> std::io::Result<Runtime> {
-        Builder::new_current_thread().enable_all().start_paused(self == Self::Paused).build()
-    }
+fn runtime(clock: Clock) -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().start_paused(clock == Clock::Paused).build()
 }
 
 type Guard = Box<dyn Any + Send>;
-type Factory = dyn Fn() -> BoxFuture<'static, (Guard, Arc<dyn KvBackend>)> + Send + Sync;
+type Factory = dyn Fn() -> BoxFuture<'static, (Guard, Client)> + Send + Sync;
 
-/// A backend to hold to the contract: its name, its clock, how to get one, and what it claims.
+/// A backend under test: its name, its clock, a factory, and the capabilities that it claims.
 ///
 /// ```
 /// use coord_core::layer::PrefixLayer;
 /// use coord_mem::MemBackend;
-/// use coord_testkit::conformance::{Clock, Need, Suite};
+/// use coord_testkit::conformance::{Clock, Capability, Suite};
 ///
 /// let suite = Suite::new("prefix", Clock::Paused, async || {
 ///     ((), PrefixLayer::new(MemBackend::new(), "p/"))
 /// })
-/// .claims([Need::RetainedTombstone]);
+/// .claims([Capability::RetainedTombstone]);
 /// # let _ = suite;
 /// ```
 #[derive(Clone)]
 pub struct Suite {
     name: String,
     clock: Clock,
-    claims: BTreeSet<Need>,
+    claims: BTreeSet<Capability>,
     factory: Arc<Factory>,
-    /// For the promises that need a fresh store.
+    /// For the cases that require a fresh store.
     fresh: Option<Arc<Factory>>,
 }
 
 impl Suite {
-    /// A suite over the backends that `factory` gives, claiming nothing beyond the contract.
+    /// Creates a suite over the backends that `factory` returns, without any capability.
     ///
-    /// The factory is called for every promise, and gives a guard, which lives as long as the check
-    /// runs, and a backend without keys and without leases. See the
-    /// [module](super#what-a-factory-owes) for what else it owes. If it cannot give one, it panics,
-    /// and the promise has failed.
+    /// The factory is called for every case. It returns a guard, which lives as long as the case
+    /// runs, and a backend without keys and without leases; see the
+    /// [requirements](super#requirements-on-the-factory). If it panics, the case has failed.
     pub fn new<F, O, G, B>(name: impl Into<String>, clock: Clock, factory: F) -> Self
     where
         F: Fn() -> O + Send + Sync + 'static,
@@ -92,8 +78,10 @@ impl Suite {
         Self { name: name.into(), clock, claims: BTreeSet::new(), factory, fresh: None }
     }
 
-    /// Claims [`Need::FreshStore`], with a factory of its own for the few promises that need it: a
-    /// server is started in a second, and emptied in no time.
+    /// Claims [`Capability::FreshStore`], with a factory for the cases that require it.
+    ///
+    /// Use it if starting a server takes longer than emptying one: only a few cases need a fresh
+    /// store.
     #[must_use]
     pub fn fresh<F, O, G, B>(mut self, factory: F) -> Self
     where
@@ -103,70 +91,73 @@ impl Suite {
         B: KvBackend,
     {
         self.fresh = Some(boxed(factory));
-        self.claims([Need::FreshStore])
+        self.claims([Capability::FreshStore])
     }
 
-    /// Claims what not every backend can.
+    /// Claims capabilities.
     #[must_use]
-    pub fn claims(mut self, needs: impl IntoIterator<Item = Need>) -> Self {
-        self.claims.extend(needs);
+    pub fn claims(mut self, capabilities: impl IntoIterator<Item = Capability>) -> Self {
+        self.claims.extend(capabilities);
         self
     }
 
-    /// Runs every promise, one after the other, on the runtime it is awaited on, whose clock must
-    /// be the suite's.
+    /// Runs every case, one after the other, on the current runtime, whose clock must be the
+    /// suite's.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the promises that are left unchecked.
+    /// Dropping the future stops the run; the remaining cases are not run.
     pub async fn run(&self) -> Report {
         let mut rows = Vec::new();
-        for promise in promises() {
-            let verdict = match self.lacks(promise) {
-                Some(need) => Verdict::Unclaimed(need),
-                None => self.judge(promise).await.map_or_else(Verdict::Broken, |()| Verdict::Kept),
+        for case in cases() {
+            let verdict = match self.missing_capability(case) {
+                Some(capability) => Verdict::Skipped(capability),
+                None => self.check(case).await.map_or_else(Verdict::Failed, |()| Verdict::Passed),
             };
-            rows.push((promise, verdict));
+            rows.push((case, verdict));
         }
         Report { backend: self.name.clone(), rows }
     }
 
-    /// The first need of the promise that the backend does not claim.
-    fn lacks(&self, promise: &Promise) -> Option<Need> {
-        let met = |need: &Need| match need {
-            Need::VirtualTime => self.clock == Clock::Paused,
-            need => self.claims.contains(need),
+    /// The first capability that the case requires and the backend does not claim.
+    fn missing_capability(&self, case: &Case) -> Option<Capability> {
+        let is_claimed = |capability: &Capability| match capability {
+            Capability::VirtualTime => self.clock == Clock::Paused,
+            capability => self.claims.contains(capability),
         };
-        promise.needs.iter().copied().find(|need| !met(need))
+        case.requires.iter().copied().find(|capability| !is_claimed(capability))
     }
 
-    async fn judge(&self, promise: &Promise) -> Result<(), Failure> {
+    /// Runs a case on a backend of its own. A panic and a timeout are failures.
+    async fn check(&self, case: &Case) -> Result<(), Failure> {
         let check = async {
-            let fresh = self.fresh.as_ref().filter(|_| promise.needs.contains(&Need::FreshStore));
+            let needs_fresh = case.requires.contains(&Capability::FreshStore);
+            let fresh = self.fresh.as_ref().filter(|_| needs_fresh);
             let (_guard, kv) = fresh.unwrap_or(&self.factory)().await;
-            promise.check(&*kv).await
+            case.check(&kv).await
         };
-        let patience = self.clock.patience();
-        match timeout(patience, AssertUnwindSafe(check).catch_unwind()).await {
+        let after = case_timeout(self.clock);
+        match timeout(after, AssertUnwindSafe(check).catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(Failure::new(format!("panicked: {}", payload(&*panic)))),
-            Err(_) => Err(Failure::new(format!("not done after {patience:?}"))),
+            Err(_) => Err(Failure::new(format!("not done after {after:?}"))),
         }
     }
 
-    /// The promise as a named test.
-    fn trial(&self, promise: &'static Promise) -> Trial {
-        let name = format!("{}::{promise}", self.name);
-        if let Some(need) = self.lacks(promise) {
-            // Ignored unless somebody insists, and then it must not look as if it had passed.
-            let insisted = move || Err(Failed::from(format!("not run: {need} is not claimed")));
-            return Trial::test(name, insisted)
+    /// The case as a test of libtest-mimic.
+    fn trial(&self, case: &'static Case) -> Trial {
+        let name = format!("{}::{case}", self.name);
+        if let Some(capability) = self.missing_capability(case) {
+            // Ignored by default. If run with `--ignored`, it must not pass.
+            let skipped =
+                move || Err(Failed::from(format!("skipped: {capability} is not claimed")));
+            return Trial::test(name, skipped)
                 .with_ignored_flag(true)
-                .with_kind(format!("needs {need}"));
+                .with_kind(format!("requires {capability}"));
         }
         let suite = self.clone();
         Trial::test(name, move || {
-            let runtime = suite.clock.runtime().map_err(|error| error.to_string())?;
-            runtime.block_on(suite.judge(promise)).map_err(|failure| failure.to_string().into())
+            let runtime = runtime(suite.clock).map_err(|error| error.to_string())?;
+            runtime.block_on(suite.check(case)).map_err(|failure| failure.to_string().into())
         })
     }
 }
@@ -181,7 +172,7 @@ impl fmt::Debug for Suite {
     }
 }
 
-/// A factory with the types of its guard and its backend forgotten.
+/// A factory whose guard and backend have erased types.
 fn boxed<F, O, G, B>(factory: F) -> Arc<Factory>
 where
     F: Fn() -> O + Send + Sync + 'static,
@@ -190,101 +181,102 @@ where
     B: KvBackend,
 {
     Arc::new(move || {
-        let opening = factory();
+        let created = factory();
         Box::pin(async move {
-            let (guard, backend) = opening.await;
-            (Box::new(guard) as Guard, Arc::new(backend) as Arc<dyn KvBackend>)
+            let (guard, backend) = created.await;
+            (Box::new(guard) as Guard, Client::new(backend))
         })
     })
 }
 
+/// The message of a panic.
 fn payload(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("with no message")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// A whole test program: every promise on every suite is a test, each on a runtime of its own.
+/// A complete test program: every case of every suite is a test, each on a runtime of its own.
 ///
-/// For a test target with `harness = false`. It takes the arguments of `cargo test` and of
-/// `cargo nextest` from the command line; what is not claimed is listed as ignored.
+/// For a test target with `harness = false`. Accepts the command-line arguments of `cargo test` and
+/// `cargo nextest`. Skipped cases are listed as ignored.
 ///
 /// ```
 /// use coord_mem::MemBackend;
-/// use coord_testkit::conformance::{self, Clock, Need, Suite};
+/// use coord_testkit::conformance::{self, Clock, Capability, Suite};
 /// use std::process::ExitCode;
 ///
 /// fn main() -> ExitCode {
 ///     let mem = Suite::new("mem", Clock::Paused, async || ((), MemBackend::new()));
-///     conformance::main([mem.claims(Need::ALL)])
+///     conformance::main([mem.claims(Capability::ALL)])
 /// }
 /// ```
 pub fn main(suites: impl IntoIterator<Item = Suite>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     let suites: Vec<_> = suites.into_iter().collect();
     if suites.iter().any(|suite| suite.clock == Clock::Real) {
-        arguments.test_threads = arguments.test_threads.or(Some(THREADS_ON_REAL_TIME));
+        arguments.test_threads = arguments.test_threads.or(Some(REAL_TIME_TEST_THREADS));
     }
     let suites = suites.into_iter();
-    let trials = suites.flat_map(|suite| promises().map(move |promise| suite.trial(promise)));
+    let trials = suites.flat_map(|suite| cases().map(move |case| suite.trial(case)));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// What became of a promise.
+/// The result of a case.
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a promise is kept, broken, or was never given")]
+#[expect(clippy::exhaustive_enums, reason = "a case passes, fails or is skipped")]
 pub enum Verdict {
-    /// The backend keeps it.
-    Kept,
-    /// The backend does not keep it, and this was seen.
-    Broken(Failure),
-    /// It was not checked, for want of this claim.
-    Unclaimed(Need),
+    /// Every assertion held.
+    Passed,
+    /// An assertion failed, the backend panicked, or the case timed out.
+    Failed(Failure),
+    /// The case was not run, because the backend does not claim this capability.
+    Skipped(Capability),
 }
 
-/// What became of every promise on one backend. Prints as a list of what is broken or unclaimed,
-/// with a summary.
+/// The results of all cases on one backend. `Display` prints the failed and the skipped cases, and
+/// a summary.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
     /// The name of the suite.
     pub backend: String,
-    /// Each promise with its verdict, in the order of the table.
-    pub rows: Vec<(&'static Promise, Verdict)>,
+    /// Each case with its verdict, in the order of the table.
+    pub rows: Vec<(&'static Case, Verdict)>,
 }
 
 impl Report {
-    /// The promises that the backend keeps.
-    pub fn kept(&self) -> impl Iterator<Item = &'static Promise> {
-        self.rows.iter().filter(|row| matches!(row.1, Verdict::Kept)).map(|row| row.0)
+    /// The cases that passed.
+    pub fn passed(&self) -> impl Iterator<Item = &'static Case> {
+        self.rows.iter().filter(|row| matches!(row.1, Verdict::Passed)).map(|row| row.0)
     }
 
-    /// The promises that the backend does not keep, and what was seen.
-    pub fn broken(&self) -> impl Iterator<Item = (&'static Promise, &Failure)> {
-        self.rows.iter().filter_map(|(promise, verdict)| match verdict {
-            Verdict::Broken(failure) => Some((*promise, failure)),
-            Verdict::Kept | Verdict::Unclaimed(_) => None,
+    /// The cases that failed, with the reason.
+    pub fn failed(&self) -> impl Iterator<Item = (&'static Case, &Failure)> {
+        self.rows.iter().filter_map(|(case, verdict)| match verdict {
+            Verdict::Failed(failure) => Some((*case, failure)),
+            Verdict::Passed | Verdict::Skipped(_) => None,
         })
     }
 
-    /// The promises that were not checked, and the claim that was wanting.
-    pub fn unclaimed(&self) -> impl Iterator<Item = (&'static Promise, Need)> {
-        self.rows.iter().filter_map(|(promise, verdict)| match verdict {
-            Verdict::Unclaimed(need) => Some((*promise, *need)),
-            Verdict::Kept | Verdict::Broken(_) => None,
+    /// The cases that were skipped, with the first capability that the backend does not claim.
+    pub fn skipped(&self) -> impl Iterator<Item = (&'static Case, Capability)> {
+        self.rows.iter().filter_map(|(case, verdict)| match verdict {
+            Verdict::Skipped(capability) => Some((*case, *capability)),
+            Verdict::Passed | Verdict::Failed(_) => None,
         })
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (promise, failure) in self.broken() {
-            writeln!(f, "broken    {promise}: {failure}")?;
+        for (case, failure) in self.failed() {
+            writeln!(f, "failed  {case}: {failure}")?;
         }
-        for (promise, need) in self.unclaimed() {
-            writeln!(f, "unclaimed {promise}: needs {need}")?;
+        for (case, capability) in self.skipped() {
+            writeln!(f, "skipped {case}: requires {capability}")?;
         }
-        let (kept, broken) = (self.kept().count(), self.broken().count());
-        let unclaimed = self.unclaimed().count();
-        write!(f, "{}: {kept} kept, {broken} broken, {unclaimed} unclaimed", self.backend)
+        let (passed, failed) = (self.passed().count(), self.failed().count());
+        let skipped = self.skipped().count();
+        write!(f, "{}: {passed} passed, {failed} failed, {skipped} skipped", self.backend)
     }
 }

@@ -1,4 +1,4 @@
-//! The suite under test: the table is sound, the contract is covered, and a wrong backend fails.
+//! Tests of the suite itself: a sound table, a covered contract, and faulty backends that fail.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -6,48 +6,51 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use coord_core::{
-    Compact, CompactResponse, Delete, DeleteResponse, Error, KvBackend, LeaseGrant,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-    LeaseTimeToLiveResponse, LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse,
-    Result, Txn, TxnResponse, Watch, WatchBatch, WatchRequest, WatchStream,
+    Error, KvBackend, Result,
+    kv::{
+        Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
+        LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
+        LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
+        WatchBatch, WatchStream, Watcher,
+    },
 };
 use coord_mem::MemBackend;
 use futures_util::Stream;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::{CONTRACT, Clock, Failure, Need, Suite, Verdict, promises};
+use super::{CONTRACT, Capability, Clock, Failure, Suite, Verdict, cases};
 
 #[test]
-fn there_are_at_least_120_promises_and_their_names_are_unique() {
-    let names: Vec<_> = promises().map(|promise| promise.name).collect();
+fn table_has_at_least_120_cases_with_unique_names() {
+    let names: Vec<_> = cases().map(|case| case.name).collect();
     assert!(names.len() >= 120, "there are {}", names.len());
     let unique: BTreeSet<_> = names.iter().collect();
     assert_eq!(unique.len(), names.len());
 }
 
 #[test]
-fn every_need_is_needed_by_some_promise() {
-    let needed: BTreeSet<_> = promises().flat_map(|promise| promise.needs).copied().collect();
-    assert_eq!(needed, BTreeSet::from(Need::ALL));
+fn every_capability_is_required_by_some_case() {
+    let required: BTreeSet<_> = cases().flat_map(|case| case.requires).copied().collect();
+    assert_eq!(required, BTreeSet::from(Capability::ALL));
 }
 
 #[test]
-fn every_clause_names_promises_that_exist() {
-    let names: BTreeSet<_> = promises().map(|promise| promise.name).collect();
+fn every_clause_names_existing_cases() {
+    let names: BTreeSet<_> = cases().map(|case| case.name).collect();
     for clause in CONTRACT {
-        for promise in clause.promises {
-            assert!(names.contains(promise), "{promise} proves {:?}", clause.text);
+        for case in clause.cases {
+            assert!(names.contains(case), "{case} is named by {:?}", clause.text);
         }
     }
-    let unseen = CONTRACT.iter().filter(|clause| clause.promises.is_empty()).count();
-    assert_eq!(unseen, 2, "only what needs a broken connection goes without a promise");
+    let without_case = CONTRACT.iter().filter(|clause| clause.cases.is_empty()).count();
+    assert_eq!(without_case, 2, "only clauses on broken connections have no case");
 }
 
 #[test]
-fn clauses_are_the_bullets_of_the_trait() {
+fn clauses_equal_the_documentation_of_the_trait() {
     let source = include_str!("../../../coord-core/src/backend.rs");
-    let doc = source.split("/// # Contract").nth(1).expect("the trait tells its contract");
+    let doc = source.split("/// # Contract").nth(1).expect("the trait documents its contract");
     let doc = doc.split("/// Source:").next().expect("a split has a first part");
     let mut bullets: Vec<String> = Vec::new();
     for line in doc.lines().map(|line| line.trim_start_matches("///").trim()) {
@@ -59,7 +62,7 @@ fn clauses_are_the_bullets_of_the_trait() {
             _ => {}
         }
     }
-    // A link to an item reads as the item's name.
+    // `CONTRACT` has the name of an item where the documentation has a link to it.
     let plain = |bullet: &String| {
         let bullet = bullet.replace("[`watch`](Self::watch)", "`watch`");
         bullet.replace("[`Compacted`](crate::Error::Compacted)", "`Compacted`")
@@ -69,33 +72,33 @@ fn clauses_are_the_bullets_of_the_trait() {
 }
 
 #[test]
-fn failure_over_an_error_tells_the_line_that_met_it() {
+fn failure_from_an_error_reports_the_line() {
     let check = || -> Result<(), Failure> { Err(Error::EmptyKey)? };
     let line = line!() - 1;
-    let failure = check().expect_err("the check met an error");
+    let failure = check().expect_err("the error becomes a failure");
     assert!(failure.to_string().contains(&format!("tests.rs:{line}")), "{failure}");
 }
 
-/// What a wrong backend does wrong.
+/// A violation of the contract.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     HidesPreviousKeys,
     SplitsTransactions,
-    LosesEverySecondBatch,
+    DropsEverySecondBatch,
     Panics,
-    /// Of two reasons to refuse a watch, an empty range comes before a negative start.
+    /// A watch of an empty range from a negative revision fails for its range, not for its start.
     ChecksTheRangeFirst,
-    /// A lease ends when the store's timer runs, and no call looks at the clock.
-    EndsLeasesByTimerOnly,
+    /// A lease expires when the store's timer runs, and no call checks the clock.
+    ExpiresLeasesByTimerOnly,
 }
 
 /// A `MemBackend` with one fault.
-struct Wrong(MemBackend, Fault);
+struct FaultyBackend(MemBackend, Fault);
 
 #[async_trait]
-impl KvBackend for Wrong {
+impl KvBackend for FaultyBackend {
     async fn range(&self, request: Range) -> Result<RangeResponse> {
-        assert!(self.1 != Fault::Panics, "the wrong backend panics");
+        assert!(self.1 != Fault::Panics, "the faulty backend panics");
         self.0.range(request).await
     }
 
@@ -110,20 +113,20 @@ impl KvBackend for Wrong {
         self.0.txn(request).await
     }
 
-    async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
         if self.1 == Fault::ChecksTheRangeFirst && request.keys.is_empty() {
             return Err(Error::EmptyWatchRange { keys: request.keys });
         }
         let watch = self.0.watch(request).await?;
-        if self.1 == Fault::LosesEverySecondBatch {
-            return Ok(Watch::new(watch.header(), Lossy { inner: watch, batches: 0 }));
+        if self.1 == Fault::DropsEverySecondBatch {
+            return Ok(Watcher::new(watch.header(), LossyWatch { inner: watch, batches: 0 }));
         }
         Ok(watch)
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
         let granted = self.0.lease_grant(request).await?;
-        if self.1 == Fault::EndsLeasesByTimerOnly {
+        if self.1 == Fault::ExpiresLeasesByTimerOnly {
             let store = self.0.clone();
             Handle::current().spawn(async move {
                 sleep(granted.ttl).await;
@@ -168,18 +171,18 @@ impl KvBackend for Wrong {
         Ok(response)
     }
 
-    async fn delete_with(&self, request: Delete) -> Result<DeleteResponse> {
-        self.0.delete_with(request).await
+    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
+        self.0.delete(request).await
     }
 }
 
-/// A watch that loses every second batch.
-struct Lossy {
-    inner: Watch,
+/// A watch that drops every second batch.
+struct LossyWatch {
+    inner: Watcher,
     batches: usize,
 }
 
-impl Stream for Lossy {
+impl Stream for LossyWatch {
     type Item = Result<WatchBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -193,90 +196,90 @@ impl Stream for Lossy {
     }
 }
 
-impl WatchStream for Lossy {
+impl WatchStream for LossyWatch {
     fn request_progress(mut self: Pin<&mut Self>) {
         self.inner.request_progress();
     }
 }
 
-/// The names of the promises that a backend with this fault breaks.
-async fn broken_by(fault: Fault) -> Vec<&'static str> {
+/// The names of the cases that a backend with this fault fails.
+async fn cases_failed_by(fault: Fault) -> Vec<&'static str> {
     let factory = move || async move {
-        // A clock that stands still ends no lease.
-        let rate = if fault == Fault::EndsLeasesByTimerOnly { 0.0 } else { 1.0 };
-        ((), Wrong(MemBackend::builder().lease_clock_rate(rate).build(), fault))
+        // On a lease clock that stands still, no lease of the inner store expires.
+        let rate = if fault == Fault::ExpiresLeasesByTimerOnly { 0.0 } else { 1.0 };
+        ((), FaultyBackend(MemBackend::builder().lease_clock_rate(rate).build(), fault))
     };
-    let report = Suite::new("wrong", Clock::Paused, factory).claims(Need::ALL).run().await;
-    report.broken().map(|(promise, _)| promise.name).collect()
+    let report = Suite::new("faulty", Clock::Paused, factory).claims(Capability::ALL).run().await;
+    report.failed().map(|(case, _)| case.name).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_that_hides_previous_keys_breaks_exactly_that_promise() {
-    let broken = broken_by(Fault::HidesPreviousKeys).await;
-    assert_eq!(broken, ["previous_key_is_the_whole_key_as_it_was"]);
+async fn backend_that_hides_previous_keys_fails_one_case() {
+    let failed = cases_failed_by(Fault::HidesPreviousKeys).await;
+    assert_eq!(failed, ["previous_key_has_every_field"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn backend_that_splits_transactions_is_caught() {
-    let broken = broken_by(Fault::SplitsTransactions).await;
-    for promise in [
+    let failed = cases_failed_by(Fault::SplitsTransactions).await;
+    for case in [
         "txn_of_several_changes_makes_exactly_one_revision",
         "nested_compare_does_not_see_earlier_writes_of_the_same_txn",
-        "txn_with_a_missing_key_changed_nothing",
+        "txn_with_a_missing_key_changes_nothing",
         "changes_of_a_txn_arrive_in_one_batch",
     ] {
-        assert!(broken.contains(&promise), "{promise} held; broken were {broken:?}");
+        assert!(failed.contains(&case), "{case} passed; failed: {failed:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn backend_that_loses_events_is_caught() {
-    let broken = broken_by(Fault::LosesEverySecondBatch).await;
-    for promise in [
+    let failed = cases_failed_by(Fault::DropsEverySecondBatch).await;
+    for case in [
         "watch_delivers_every_change_after_its_registration",
         "every_revision_is_a_batch_of_its_own",
         "unread_watch_misses_nothing",
-        "watch_from_the_past_replays_every_revision_in_order",
+        "watch_from_a_past_revision_replays_in_order",
     ] {
-        assert!(broken.contains(&promise), "{promise} held; broken were {broken:?}");
+        assert!(failed.contains(&case), "{case} passed; failed: {failed:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_that_checks_the_watch_range_first_breaks_one_promise() {
-    let broken = broken_by(Fault::ChecksTheRangeFirst).await;
-    assert_eq!(broken, ["watch_of_no_key_from_a_negative_start_fails_for_its_start"]);
+async fn backend_that_checks_the_watch_range_first_fails_one_case() {
+    let failed = cases_failed_by(Fault::ChecksTheRangeFirst).await;
+    assert_eq!(failed, ["empty_watch_from_a_negative_start_fails_for_its_start"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_that_ends_leases_by_timer_only_is_caught() {
-    let broken = broken_by(Fault::EndsLeasesByTimerOnly).await;
-    let overdue = promises().map(|promise| promise.name).filter(|name| name.contains("overdue"));
-    for promise in overdue {
-        assert!(broken.contains(&promise), "{promise} held; broken were {broken:?}");
+async fn backend_that_expires_leases_by_timer_only_is_caught() {
+    let failed = cases_failed_by(Fault::ExpiresLeasesByTimerOnly).await;
+    let overdue = cases().map(|case| case.name).filter(|name| name.contains("overdue"));
+    for case in overdue {
+        assert!(failed.contains(&case), "{case} passed; failed: {failed:?}");
     }
-    // With time for its timer to run the store keeps what it keeps otherwise.
-    for promise in ["expired_lease_is_missing", "lease_ends_soon_after_its_time"] {
-        assert!(!broken.contains(&promise), "{promise} did not hold");
+    // If its timer can run, the store passes the other cases of expiry.
+    for case in ["expired_lease_is_not_found", "lease_expires_soon_after_its_ttl"] {
+        assert!(!failed.contains(&case), "{case} failed");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_that_panics_breaks_its_promises_and_ends_no_run() {
-    let factory = async || ((), Wrong(MemBackend::new(), Fault::Panics));
-    let report = Suite::new("wrong", Clock::Paused, factory).claims(Need::ALL).run().await;
-    assert_eq!(report.rows.len(), promises().count());
-    let (_, failure) = report.broken().next().expect("a range panicked");
-    assert!(failure.to_string().contains("the wrong backend panics"), "{failure}");
+async fn backend_that_panics_fails_cases_and_ends_no_run() {
+    let factory = async || ((), FaultyBackend(MemBackend::new(), Fault::Panics));
+    let report = Suite::new("faulty", Clock::Paused, factory).claims(Capability::ALL).run().await;
+    assert_eq!(report.rows.len(), cases().count());
+    let (_, failure) = report.failed().next().expect("a range panicked");
+    assert!(failure.to_string().contains("the faulty backend panics"), "{failure}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_claimed_is_reported_and_not_kept() {
+async fn case_without_claimed_capability_is_skipped() {
     let report = Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).run().await;
-    assert_eq!(report.broken().count(), 0, "{report}");
-    for (promise, verdict) in &report.rows {
-        let claimed = promise.needs.iter().all(|&need| need == Need::VirtualTime);
-        assert_eq!(matches!(verdict, Verdict::Kept), claimed, "{promise}");
+    assert_eq!(report.failed().count(), 0, "{report}");
+    for (case, verdict) in &report.rows {
+        let claimed = case.requires.iter().all(|&required| required == Capability::VirtualTime);
+        assert_eq!(matches!(verdict, Verdict::Passed), claimed, "{case}");
     }
-    assert!(report.to_string().contains("unclaimed put::"), "{report}");
+    assert!(report.to_string().contains("skipped put::"), "{report}");
 }

@@ -1,31 +1,32 @@
-//! What a transaction does: which branch it takes, in which order, and what its steps see.
+//! Transaction cases: which branch runs, the order of the steps, and what each step reads.
 
 use coord_core::{
-    Compare, Delete, ErrorKind, EventKind, KeyRange, KvBackend, KvBackendExt, Op, OpResponse, Put,
-    Range, Revision, Txn,
+    Client,
+    error::ErrorKind,
+    kv::{Compare, Delete, EventKind, KeyRange, Op, OpResponse, Put, Range, Revision, Txn},
 };
 use futures_util::future::join_all;
 
-use super::steps::{
-    Checked, all_keys, get, lease, lease_keys, names, next_batch, now, puts, range_answer, refused,
-    steps, txn_answer, watch_all,
+use super::helpers::{
+    Checked, all_keys, current_revision, get, grant_lease, key_names, lease_keys, next_batch, puts,
+    range_response, refused, run_steps, txn_response, watch_all,
 };
 use super::table;
 
 table! { Txn;
-    txn_takes_its_success_steps_when_its_compares_hold,
-    txn_takes_its_failure_steps_when_a_compare_fails,
-    txn_without_steps_tells_whether_its_compares_hold,
-    txn_answers_each_step_in_order,
+    txn_runs_its_success_steps_when_its_compares_hold,
+    txn_runs_its_failure_steps_when_a_compare_fails,
+    txn_without_steps_reports_whether_its_compares_hold,
+    txn_returns_step_responses_in_order,
     put_step_returns_the_previous_key_on_request,
     delete_step_counts_and_returns_keys_on_request,
     put_step_attaches_and_detaches_leases,
     range_step_sees_earlier_puts,
     range_step_sees_earlier_deletes,
     range_step_does_not_see_later_puts,
-    range_step_takes_every_option,
+    range_step_supports_every_option,
     count_step_counts_earlier_changes,
-    past_range_step_ignores_the_txns_own_changes,
+    historic_range_step_ignores_the_txns_own_changes,
     range_step_at_the_current_revision_shows_the_state_before,
     range_step_at_the_txns_own_revision_is_refused_as_future,
     second_delete_step_finds_what_the_first_left,
@@ -34,17 +35,17 @@ table! { Txn;
     nested_compare_does_not_see_earlier_deletes_of_the_same_txn,
     nested_range_sees_earlier_writes_of_the_same_txn,
     range_after_a_nested_txn_sees_its_writes,
-    deeply_nested_compares_are_judged_before_any_step,
+    deeply_nested_compares_are_evaluated_before_any_step,
     nested_branch_that_is_not_taken_changes_nothing,
     nested_delete_sees_the_put_of_an_earlier_sibling,
     nested_txn_without_steps_is_answered,
     concurrent_creations_of_a_key_succeed_once,
-    concurrent_guarded_increments_lose_none,
+    concurrent_guarded_increments_lose_no_update,
     reads_of_a_txn_all_see_one_revision,
-    delete_without_end_then_put_of_a_deleted_key_recreates_it: UnboundedDeletes,
-    delete_without_end_then_put_tells_both_in_one_batch: UnboundedDeletes,
-    put_then_delete_without_end_deletes_what_was_put: UnboundedDeletes,
-    keeping_put_after_a_delete_without_end_is_refused: UnboundedDeletes RefusesHazards,
+    unbounded_delete_then_put_recreates_the_key: UnboundedDeletes,
+    unbounded_delete_then_put_delivers_both_in_one_batch: UnboundedDeletes,
+    put_then_unbounded_delete_deletes_the_key: UnboundedDeletes,
+    put_that_keeps_fields_after_unbounded_delete_is_refused: UnboundedDeletes RefusesHazards,
 }
 
 fn put(key: &str, value: &str) -> Op {
@@ -55,23 +56,23 @@ fn read(key: &str) -> Op {
     Range::new(key).into()
 }
 
-async fn txn_takes_its_success_steps_when_its_compares_hold(kv: &dyn KvBackend) -> Checked {
+async fn txn_runs_its_success_steps_when_its_compares_hold(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::absent("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
-    ensure!(response.succeeded, "the condition held");
+    ensure!(response.succeeded, "a compare that holds failed");
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn txn_takes_its_failure_steps_when_a_compare_fails(kv: &dyn KvBackend) -> Checked {
+async fn txn_runs_its_failure_steps_when_a_compare_fails(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::exists("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
-    ensure!(!response.succeeded, "the condition did not hold");
+    ensure!(!response.succeeded, "a compare that does not hold succeeded");
     ensure_eq!(all_keys(kv).await?, ["b"]);
     Ok(())
 }
 
-async fn txn_without_steps_tells_whether_its_compares_hold(kv: &dyn KvBackend) -> Checked {
+async fn txn_without_steps_reports_whether_its_compares_hold(kv: &Client) -> Checked {
     let response = kv.txn(Txn::new().when([Compare::absent("a")])).await?;
     ensure_eq!((response.succeeded, response.responses.len()), (true, 0));
     let response = kv.txn(Txn::new().when([Compare::exists("a")])).await?;
@@ -79,10 +80,10 @@ async fn txn_without_steps_tells_whether_its_compares_hold(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn txn_answers_each_step_in_order(kv: &dyn KvBackend) -> Checked {
+async fn txn_returns_step_responses_in_order(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([read("a")]);
     let response =
-        steps(kv, [put("a", "1"), nested.into(), Delete::new("b").into(), read("a")]).await?;
+        run_steps(kv, [put("a", "1"), nested.into(), Delete::new("b").into(), read("a")]).await?;
     let kinds = response.responses.iter().map(|answer| match answer {
         OpResponse::Range(_) => "range",
         OpResponse::Put(_) => "put",
@@ -93,181 +94,181 @@ async fn txn_answers_each_step_in_order(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn put_step_returns_the_previous_key_on_request(kv: &dyn KvBackend) -> Checked {
+async fn put_step_returns_the_previous_key_on_request(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let before = get(kv, "a").await?;
-    let response = steps(kv, [Put::new("a", "2").with_prev_kv().into(), put("b", "2")]).await?;
+    let response = run_steps(kv, [Put::new("a", "2").with_prev_kv().into(), put("b", "2")]).await?;
     let answer = |step: usize| response.responses[step].as_put().map(|put| put.prev_kv.clone());
     ensure_eq!(answer(0), Some(Some(before)));
     ensure_eq!(answer(1), Some(None));
     Ok(())
 }
 
-async fn delete_step_counts_and_returns_keys_on_request(kv: &dyn KvBackend) -> Checked {
+async fn delete_step_counts_and_returns_keys_on_request(kv: &Client) -> Checked {
     puts(kv, [("b", "1"), ("a", "1"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::between("a", "c")).with_prev_kv();
-    let response = steps(kv, [delete.into(), Delete::new("c").into()]).await?;
+    let response = run_steps(kv, [delete.into(), Delete::new("c").into()]).await?;
     let answer = |step: usize| {
         let delete = response.responses[step].as_delete()?;
-        Some((delete.deleted, names(&delete.prev_kvs)))
+        Some((delete.deleted, key_names(&delete.prev_kvs)))
     };
     ensure_eq!(answer(0), Some((2, vec!["a".into(), "b".into()])));
     ensure_eq!(answer(1), Some((1, vec![])));
     Ok(())
 }
 
-async fn put_step_attaches_and_detaches_leases(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
-    steps(kv, [Put::new("a", "1").lease(id).into(), Put::new("b", "1").lease(id).into()]).await?;
+async fn put_step_attaches_and_detaches_leases(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
+    run_steps(kv, [Put::new("a", "1").lease(id).into(), Put::new("b", "1").lease(id).into()])
+        .await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a", "b"]);
-    steps(kv, [put("a", "2"), Delete::new("b").into()]).await?;
+    run_steps(kv, [put("a", "2"), Delete::new("b").into()]).await?;
     ensure_eq!(lease_keys(kv, id).await?, [""; 0]);
     Ok(())
 }
 
-async fn range_step_sees_earlier_puts(kv: &dyn KvBackend) -> Checked {
-    let response = steps(kv, [put("a", "1"), read("a")]).await?;
-    let seen = &range_answer(&response, 1)?.kvs;
+async fn range_step_sees_earlier_puts(kv: &Client) -> Checked {
+    let response = run_steps(kv, [put("a", "1"), read("a")]).await?;
+    let seen = &range_response(&response, 1)?.kvs;
     ensure_eq!(*seen, [get(kv, "a").await?]);
     Ok(())
 }
 
-async fn range_step_sees_earlier_deletes(kv: &dyn KvBackend) -> Checked {
+async fn range_step_sees_earlier_deletes(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let all = Range::new(KeyRange::all());
-    let response = steps(kv, [Delete::new("a").into(), all.into()]).await?;
-    ensure_eq!(names(&range_answer(&response, 1)?.kvs), ["b"]);
+    let response = run_steps(kv, [Delete::new("a").into(), all.into()]).await?;
+    ensure_eq!(key_names(&range_response(&response, 1)?.kvs), ["b"]);
     Ok(())
 }
 
-async fn range_step_does_not_see_later_puts(kv: &dyn KvBackend) -> Checked {
-    let response = steps(kv, [read("a"), put("a", "1")]).await?;
-    ensure_eq!(range_answer(&response, 0)?.count, 0);
+async fn range_step_does_not_see_later_puts(kv: &Client) -> Checked {
+    let response = run_steps(kv, [read("a"), put("a", "1")]).await?;
+    ensure_eq!(range_response(&response, 0)?.count, 0);
     Ok(())
 }
 
-async fn range_step_takes_every_option(kv: &dyn KvBackend) -> Checked {
+async fn range_step_supports_every_option(kv: &Client) -> Checked {
     puts(kv, [("a", "3"), ("b", "1"), ("c", "2")]).await?;
     let range = Range::new(KeyRange::all()).limit(2).keys_only();
-    let sorted = range.sorted(coord_core::SortTarget::Value, coord_core::SortOrder::Descending);
-    let response = steps(kv, [put("d", "4"), sorted.into()]).await?;
-    let answer = range_answer(&response, 1)?;
-    ensure_eq!(names(&answer.kvs), ["d", "a"]);
+    let sorted =
+        range.sorted(coord_core::kv::SortTarget::Value, coord_core::kv::SortOrder::Descending);
+    let response = run_steps(kv, [put("d", "4"), sorted.into()]).await?;
+    let answer = range_response(&response, 1)?;
+    ensure_eq!(key_names(&answer.kvs), ["d", "a"]);
     ensure_eq!((answer.count, answer.more, answer.kvs[0].value.len()), (4, true, 0));
     Ok(())
 }
 
-async fn count_step_counts_earlier_changes(kv: &dyn KvBackend) -> Checked {
+async fn count_step_counts_earlier_changes(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let count = || Op::from(Range::new(KeyRange::all()).count_only());
     let ops = [count(), put("c", "1"), put("d", "1"), count(), Delete::new("a").into(), count()];
-    let response = steps(kv, ops).await?;
+    let response = run_steps(kv, ops).await?;
     for (step, expected) in [(0, 2), (3, 4), (5, 3)] {
-        ensure_eq!(range_answer(&response, step)?.count, expected, "the count of step {step}");
+        ensure_eq!(range_response(&response, step)?.count, expected, "the count of step {step}");
     }
     Ok(())
 }
 
-async fn past_range_step_ignores_the_txns_own_changes(kv: &dyn KvBackend) -> Checked {
+async fn historic_range_step_ignores_the_txns_own_changes(kv: &Client) -> Checked {
     let [first, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
-    let response = steps(kv, [put("a", "3"), Range::new("a").at(first).into()]).await?;
-    ensure_eq!(range_answer(&response, 1)?.kvs[0].value, "1");
+    let response = run_steps(kv, [put("a", "3"), Range::new("a").at(first).into()]).await?;
+    ensure_eq!(range_response(&response, 1)?.kvs[0].value, "1");
     Ok(())
 }
 
-async fn range_step_at_the_current_revision_shows_the_state_before(kv: &dyn KvBackend) -> Checked {
+async fn range_step_at_the_current_revision_shows_the_state_before(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let at = Range::new(KeyRange::all()).at(current);
-    let response = steps(kv, [put("a", "2"), put("b", "1"), at.into()]).await?;
-    let seen = &range_answer(&response, 2)?.kvs;
+    let response = run_steps(kv, [put("a", "2"), put("b", "1"), at.into()]).await?;
+    let seen = &range_response(&response, 2)?.kvs;
     ensure_eq!((seen.len(), &seen[0].value[..]), (1, &b"1"[..]));
     Ok(())
 }
 
-async fn range_step_at_the_txns_own_revision_is_refused_as_future(kv: &dyn KvBackend) -> Checked {
-    let own = now(kv).await?.next();
+async fn range_step_at_the_txns_own_revision_is_refused_as_future(kv: &Client) -> Checked {
+    let own = current_revision(kv).await?.next();
     let txn = Txn::new().and_then([put("a", "1"), Range::new("a").at(own).into()]);
     refused(kv.txn(txn).await, ErrorKind::FutureRevision)?;
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
-async fn second_delete_step_finds_what_the_first_left(kv: &dyn KvBackend) -> Checked {
+async fn second_delete_step_finds_what_the_first_left(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     let (one, all) = (Delete::new("b").into(), Delete::new(KeyRange::between("a", "d")).into());
-    let response = steps(kv, [one, all]).await?;
+    let response = run_steps(kv, [one, all]).await?;
     let deleted = |step: usize| response.responses[step].as_delete().map(|answer| answer.deleted);
     ensure_eq!((deleted(0), deleted(1)), (Some(1), Some(2)));
     Ok(())
 }
 
-async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &dyn KvBackend) -> Checked {
+async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::exists("a")]);
     let nested = nested.and_then([put("b", "then")]).or_else([put("b", "else")]);
-    let response = steps(kv, [nested.into()]).await?;
-    ensure!(response.succeeded && !txn_answer(&response, 0)?.succeeded, "{response:?}");
+    let response = run_steps(kv, [nested.into()]).await?;
+    ensure!(response.succeeded && !txn_response(&response, 0)?.succeeded, "{response:?}");
     ensure_eq!(get(kv, "b").await?.value, "else");
     Ok(())
 }
 
-async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &dyn KvBackend) -> Checked {
+async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([put("b", "1")]);
-    let response = steps(kv, [put("a", "1"), nested.into()]).await?;
-    ensure!(txn_answer(&response, 1)?.succeeded, "the inner compare saw the outer put");
+    let response = run_steps(kv, [put("a", "1"), nested.into()]).await?;
+    ensure!(txn_response(&response, 1)?.succeeded, "the inner compare saw the outer put");
     ensure_eq!(all_keys(kv).await?, ["a", "b"]);
     Ok(())
 }
 
-async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(
-    kv: &dyn KvBackend,
-) -> Checked {
+async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let nested = Txn::new().when([Compare::exists("a")]);
-    let response = steps(kv, [Delete::new("a").into(), nested.into()]).await?;
-    ensure!(txn_answer(&response, 1)?.succeeded, "the inner compare saw the outer delete");
+    let response = run_steps(kv, [Delete::new("a").into(), nested.into()]).await?;
+    ensure!(txn_response(&response, 1)?.succeeded, "the inner compare saw the outer delete");
     Ok(())
 }
 
-async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &dyn KvBackend) -> Checked {
+async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([read("a")]);
-    let response = steps(kv, [put("a", "1"), nested.into()]).await?;
-    let seen = &range_answer(txn_answer(&response, 1)?, 0)?.kvs;
+    let response = run_steps(kv, [put("a", "1"), nested.into()]).await?;
+    let seen = &range_response(txn_response(&response, 1)?, 0)?.kvs;
     ensure_eq!(*seen, [get(kv, "a").await?]);
     Ok(())
 }
 
-async fn range_after_a_nested_txn_sees_its_writes(kv: &dyn KvBackend) -> Checked {
+async fn range_after_a_nested_txn_sees_its_writes(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([put("a", "1")]);
-    let response = steps(kv, [nested.into(), read("a")]).await?;
-    ensure_eq!(range_answer(&response, 1)?.count, 1);
+    let response = run_steps(kv, [nested.into(), read("a")]).await?;
+    ensure_eq!(range_response(&response, 1)?.count, 1);
     Ok(())
 }
 
-async fn deeply_nested_compares_are_judged_before_any_step(kv: &dyn KvBackend) -> Checked {
+async fn deeply_nested_compares_are_evaluated_before_any_step(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let inner = Txn::new().when([Compare::exists("a"), Compare::absent("b")]);
     let middle = Txn::new().and_then([put("b", "1"), inner.and_then([put("c", "1")]).into()]);
-    let response = steps(kv, [Delete::new("a").into(), middle.into()]).await?;
-    let middle = txn_answer(&response, 1)?;
-    ensure!(txn_answer(middle, 1)?.succeeded, "the innermost compares saw earlier steps");
+    let response = run_steps(kv, [Delete::new("a").into(), middle.into()]).await?;
+    let middle = txn_response(&response, 1)?;
+    ensure!(txn_response(middle, 1)?.succeeded, "the innermost compares saw earlier steps");
     ensure_eq!(all_keys(kv).await?, ["b", "c"]);
     Ok(())
 }
 
-async fn nested_branch_that_is_not_taken_changes_nothing(kv: &dyn KvBackend) -> Checked {
+async fn nested_branch_that_is_not_taken_changes_nothing(kv: &Client) -> Checked {
     let inner = Txn::new().and_then([put("a", "1")]);
     let nested = Txn::new().when([Compare::exists("x")]).and_then([Op::from(inner)]);
-    let response = steps(kv, [nested.into()]).await?;
-    ensure_eq!(txn_answer(&response, 0)?.responses, vec![]);
+    let response = run_steps(kv, [nested.into()]).await?;
+    ensure_eq!(txn_response(&response, 0)?.responses, vec![]);
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
-async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &dyn KvBackend) -> Checked {
+async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &Client) -> Checked {
     let created = Txn::new().and_then([put("a", "1")]);
     let deleted = Txn::new().and_then([Delete::new("a").with_prev_kv()]);
-    let response = steps(kv, [created.into(), deleted.into()]).await?;
-    let answer = txn_answer(&response, 1)?.responses[0].as_delete();
+    let response = run_steps(kv, [created.into(), deleted.into()]).await?;
+    let answer = txn_response(&response, 1)?.responses[0].as_delete();
     let revision = response.header.revision;
     let seen = answer.and_then(|delete| delete.prev_kvs.first()).map(|kv| kv.mod_revision);
     ensure_eq!(seen, Some(revision));
@@ -275,15 +276,15 @@ async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &dyn KvBackend) ->
     Ok(())
 }
 
-async fn nested_txn_without_steps_is_answered(kv: &dyn KvBackend) -> Checked {
+async fn nested_txn_without_steps_is_answered(kv: &Client) -> Checked {
     let failing = Txn::new().when([Compare::exists("a")]);
-    let response = steps(kv, [Txn::new().into(), failing.into()]).await?;
-    ensure!(txn_answer(&response, 0)?.succeeded, "no condition failed");
-    ensure!(!txn_answer(&response, 1)?.succeeded, "the condition held");
+    let response = run_steps(kv, [Txn::new().into(), failing.into()]).await?;
+    ensure!(txn_response(&response, 0)?.succeeded, "a transaction without compares failed");
+    ensure!(!txn_response(&response, 1)?.succeeded, "a compare on an absent key held");
     Ok(())
 }
 
-async fn concurrent_creations_of_a_key_succeed_once(kv: &dyn KvBackend) -> Checked {
+async fn concurrent_creations_of_a_key_succeed_once(kv: &Client) -> Checked {
     let create = |i: usize| {
         let put = put("owner", &i.to_string());
         kv.txn(Txn::new().when([Compare::absent("owner")]).and_then([put]))
@@ -300,20 +301,20 @@ async fn concurrent_creations_of_a_key_succeed_once(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn concurrent_guarded_increments_lose_none(kv: &dyn KvBackend) -> Checked {
+async fn concurrent_guarded_increments_lose_no_update(kv: &Client) -> Checked {
     kv.put("n", "").await?;
     let increment = async || -> Checked {
-        // Whoever fails was overtaken by one of the other four, and each of them only once.
+        // Each failed try means that another task committed, and each of the four commits once.
         for _ in 0..5 {
             let n = get(kv, "n").await?;
-            let same = Compare::mod_revision("n", coord_core::CompareOp::Equal, n.mod_revision);
+            let same = Compare::mod_revision("n", coord_core::kv::CompareOp::Equal, n.mod_revision);
             let more = [&n.value[..], b"+"].concat();
             let txn = Txn::new().when([same]).and_then([Put::new("n", more)]);
             if kv.txn(txn).await?.succeeded {
                 return Ok(());
             }
         }
-        Err(super::Failure::new("five tries failed though only four others changed the key"))
+        Err(super::Failure::new("five tries failed, but only four other tasks change the key"))
     };
     for result in join_all((0..5).map(|_| increment())).await {
         result?;
@@ -323,7 +324,7 @@ async fn concurrent_guarded_increments_lose_none(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn reads_of_a_txn_all_see_one_revision(kv: &dyn KvBackend) -> Checked {
+async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> Checked {
     let write = |i: i64| {
         let value = i.to_string();
         kv.txn(Txn::new().and_then([put("a", &value), put("z", &value)]))
@@ -336,46 +337,46 @@ async fn reads_of_a_txn_all_see_one_revision(kv: &dyn KvBackend) -> Checked {
     }
     for response in reads {
         let response = response?;
-        let seen = |step| Ok::<_, super::Failure>(range_answer(&response, step)?.kvs[0].clone());
+        let seen = |step| Ok::<_, super::Failure>(range_response(&response, step)?.kvs[0].clone());
         let (a, z) = (seen(0)?, seen(1)?);
         ensure_eq!((a.mod_revision, a.value), (z.mod_revision, z.value));
     }
     Ok(())
 }
 
-async fn delete_without_end_then_put_of_a_deleted_key_recreates_it(kv: &dyn KvBackend) -> Checked {
+async fn unbounded_delete_then_put_recreates_the_key(kv: &Client) -> Checked {
     puts(kv, [("b", "1"), ("b", "2"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    let response = steps(kv, [delete.into(), put("b", "3")]).await?;
+    let response = run_steps(kv, [delete.into(), put("b", "3")]).await?;
     let (b, revision) = (get(kv, "b").await?, response.header.revision);
     ensure_eq!((b.create_revision, b.mod_revision, b.version), (revision, revision, 1));
     ensure_eq!(all_keys(kv).await?, ["b"]);
     Ok(())
 }
 
-async fn delete_without_end_then_put_tells_both_in_one_batch(kv: &dyn KvBackend) -> Checked {
+async fn unbounded_delete_then_put_delivers_both_in_one_batch(kv: &Client) -> Checked {
     puts(kv, [("b", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    steps(kv, [delete.into(), put("b", "2")]).await?;
+    run_steps(kv, [delete.into(), put("b", "2")]).await?;
     let batch = next_batch(&mut watch).await?;
     let kinds: Vec<_> = batch.events.iter().map(|event| event.kind).collect();
     ensure_eq!(kinds, [EventKind::Delete, EventKind::Put]);
     Ok(())
 }
 
-async fn put_then_delete_without_end_deletes_what_was_put(kv: &dyn KvBackend) -> Checked {
-    let before: Revision = now(kv).await?;
+async fn put_then_unbounded_delete_deletes_the_key(kv: &Client) -> Checked {
+    let before: Revision = current_revision(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    let response = steps(kv, [put("b", "1"), delete.into()]).await?;
+    let response = run_steps(kv, [put("b", "1"), delete.into()]).await?;
     ensure_eq!(response.responses[1].as_delete().map(|answer| answer.deleted), Some(1));
     ensure_eq!(all_keys(kv).await?, [""; 0]);
-    ensure_eq!(now(kv).await?, before.next());
+    ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-/// A real etcd panics on this, and again whenever it reads its log.
-async fn keeping_put_after_a_delete_without_end_is_refused(kv: &dyn KvBackend) -> Checked {
+/// A real etcd panics on this, and panics again each time it replays its log.
+async fn put_that_keeps_fields_after_unbounded_delete_is_refused(kv: &Client) -> Checked {
     kv.put("b", "1").await?;
     for put in [Put::new("b", "").ignore_value(), Put::new("b", "2").ignore_lease()] {
         let delete = Delete::new(KeyRange::starting_at("a"));

@@ -1,31 +1,34 @@
-//! What a transaction refuses, in which order, and that it then changed nothing.
+//! Cases of refused transactions: the errors, their precedence, and that nothing is changed.
 
 use coord_core::{
-    Compare, Delete, Error, ErrorKind, KvBackend, KvBackendExt, Op, Put, Range, Revision, Txn,
+    Client, Error,
+    error::ErrorKind,
+    kv::{Compare, Delete, Op, Put, Range, Revision, Txn},
 };
 
-use super::steps::{
-    Checked, all_keys, compact, free_lease, get, lease, lease_keys, now, puts, refused, steps,
+use super::helpers::{
+    Checked, all_keys, compact, current_revision, get, grant_lease, lease_keys, puts, refused,
+    run_steps, unused_lease_id,
 };
 use super::table;
 
 table! { Txn;
-    txn_with_a_missing_key_changed_nothing,
-    txn_with_a_missing_lease_changed_nothing,
-    txn_with_a_future_range_changed_nothing,
-    txn_with_a_compacted_range_changed_nothing,
+    txn_with_a_missing_key_changes_nothing,
+    txn_with_a_missing_lease_changes_nothing,
+    txn_with_a_future_range_changes_nothing,
+    txn_with_a_compacted_range_changes_nothing,
     error_of_a_nested_txn_undoes_the_outer_steps,
     refused_txn_moves_no_key_between_leases,
     error_on_the_branch_not_taken_does_not_matter,
     error_on_the_nested_branch_not_taken_does_not_matter,
-    keeping_put_needs_the_key_before_the_txn,
+    put_that_keeps_fields_needs_the_key_before_the_txn,
     missing_key_is_refused_before_a_missing_lease_in_a_txn,
     put_before_a_range_is_refused_first,
     put_after_a_range_is_refused_first: PutsCheckedFirst,
     nested_put_after_a_range_is_refused_first: PutsCheckedFirst,
-    first_of_two_refused_ranges_is_told,
-    read_only_txn_of_a_future_revision_is_refused,
-    read_only_txn_of_a_compacted_revision_is_refused,
+    first_of_two_refused_ranges_is_reported,
+    read_only_txn_at_a_future_revision_is_refused,
+    read_only_txn_at_a_compacted_revision_is_refused,
     range_step_at_the_compact_revision_is_answered,
     range_step_at_minus_one_is_answered_before_any_compaction: FreshStore,
     range_step_at_minus_one_is_refused_once_compacted,
@@ -36,7 +39,7 @@ table! { Txn;
     empty_key_of_a_put_step_is_refused,
     empty_key_of_a_nested_compare_is_refused,
     empty_compare_key_is_refused_before_invalid_steps,
-    success_steps_are_judged_before_failure_steps,
+    success_steps_are_checked_before_failure_steps,
     invalid_steps_are_refused_before_duplicate_keys,
     duplicate_keys_are_refused_before_missing_leases,
 }
@@ -45,20 +48,16 @@ fn put(key: &str) -> Op {
     Put::new(key, "new").into()
 }
 
-/// A put that the store can only refuse: it keeps the value of a key that does not exist.
+/// A put that only the store can refuse: it keeps the value of an absent key.
 fn missing_key() -> Op {
     Put::new("absent", "").ignore_value().into()
 }
 
-async fn fails<const N: usize>(
-    kv: &dyn KvBackend,
-    ops: [Op; N],
-    kind: ErrorKind,
-) -> Checked<Error> {
+async fn fails<const N: usize>(kv: &Client, ops: [Op; N], kind: ErrorKind) -> Checked<Error> {
     refused(kv.txn(Txn::new().and_then(ops)).await, kind)
 }
 
-async fn txn_with_a_missing_key_changed_nothing(kv: &dyn KvBackend) -> Checked {
+async fn txn_with_a_missing_key_changes_nothing(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let ops = [put("a"), Delete::new("b").into(), put("c"), missing_key()];
     fails(kv, ops, ErrorKind::KeyNotFound).await?;
@@ -67,24 +66,24 @@ async fn txn_with_a_missing_key_changed_nothing(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn txn_with_a_missing_lease_changed_nothing(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
+async fn txn_with_a_missing_lease_changes_nothing(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
     puts(kv, [("a", "1")]).await?;
-    let ops = [Delete::new("a").into(), Put::new("b", "1").lease(gone).into()];
+    let ops = [Delete::new("a").into(), Put::new("b", "1").lease(missing).into()];
     fails(kv, ops, ErrorKind::LeaseNotFound).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn txn_with_a_future_range_changed_nothing(kv: &dyn KvBackend) -> Checked {
-    let future = Revision(now(kv).await?.0 + 2);
+async fn txn_with_a_future_range_changes_nothing(kv: &Client) -> Checked {
+    let future = Revision(current_revision(kv).await?.0 + 2);
     let ops = [put("a"), Range::new("a").at(future).into()];
     fails(kv, ops, ErrorKind::FutureRevision).await?;
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
-async fn txn_with_a_compacted_range_changed_nothing(kv: &dyn KvBackend) -> Checked {
+async fn txn_with_a_compacted_range_changes_nothing(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, second).await?;
     fails(kv, [put("a"), Range::new("a").at(first).into()], ErrorKind::Compacted).await?;
@@ -92,16 +91,16 @@ async fn txn_with_a_compacted_range_changed_nothing(kv: &dyn KvBackend) -> Check
     Ok(())
 }
 
-async fn error_of_a_nested_txn_undoes_the_outer_steps(kv: &dyn KvBackend) -> Checked {
+async fn error_of_a_nested_txn_undoes_the_outer_steps(kv: &Client) -> Checked {
     let inner = Txn::new().and_then([put("b"), missing_key()]);
     fails(kv, [put("a"), inner.into(), put("c")], ErrorKind::KeyNotFound).await?;
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
 }
 
-async fn refused_txn_moves_no_key_between_leases(kv: &dyn KvBackend) -> Checked {
-    let (one, two) = (lease(kv).await?, lease(kv).await?);
-    steps(kv, [Put::new("a", "1").lease(one).into()]).await?;
+async fn refused_txn_moves_no_key_between_leases(kv: &Client) -> Checked {
+    let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
+    run_steps(kv, [Put::new("a", "1").lease(one).into()]).await?;
     let ops = [Put::new("a", "2").lease(two).into(), missing_key()];
     fails(kv, ops, ErrorKind::KeyNotFound).await?;
     ensure_eq!(lease_keys(kv, one).await?, ["a"]);
@@ -109,29 +108,29 @@ async fn refused_txn_moves_no_key_between_leases(kv: &dyn KvBackend) -> Checked 
     Ok(())
 }
 
-async fn error_on_the_branch_not_taken_does_not_matter(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
+async fn error_on_the_branch_not_taken_does_not_matter(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
     let future = Revision(i64::MAX);
-    let untaken = [missing_key(), Put::new("b", "").lease(gone).into()];
+    let untaken = [missing_key(), Put::new("b", "").lease(missing).into()];
     let txn = Txn::new().and_then([put("a")]).or_else(untaken);
     let response = kv.txn(txn.or_else([Range::new("a").at(future)])).await?;
-    ensure!(response.succeeded, "there was no condition");
+    ensure!(response.succeeded, "a transaction without compares failed");
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn error_on_the_nested_branch_not_taken_does_not_matter(kv: &dyn KvBackend) -> Checked {
+async fn error_on_the_nested_branch_not_taken_does_not_matter(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::exists("x")]).and_then([missing_key()]);
-    steps(kv, [put("a"), nested.into()]).await?;
+    run_steps(kv, [put("a"), nested.into()]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn keeping_put_needs_the_key_before_the_txn(kv: &dyn KvBackend) -> Checked {
-    // Siblings may create a key and delete it again; creating it and then keeping its value is put
-    // twice, so only a key that was there before can be kept.
+async fn put_that_keeps_fields_needs_the_key_before_the_txn(kv: &Client) -> Checked {
+    // A put that keeps the value of a key created earlier in the transaction is a duplicate put, so
+    // the key must exist before the transaction.
     kv.put("a", "old").await?;
-    steps(kv, [Put::new("a", "").ignore_value().into()]).await?;
+    run_steps(kv, [Put::new("a", "").ignore_value().into()]).await?;
     ensure_eq!(get(kv, "a").await?.value, "old");
     let created = Txn::new().and_then([put("b")]);
     let kept = Txn::new().and_then([Put::new("b", "").ignore_value()]);
@@ -139,33 +138,33 @@ async fn keeping_put_needs_the_key_before_the_txn(kv: &dyn KvBackend) -> Checked
     Ok(())
 }
 
-async fn missing_key_is_refused_before_a_missing_lease_in_a_txn(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
-    let both = Put::new("absent", "").ignore_value().lease(gone);
+async fn missing_key_is_refused_before_a_missing_lease_in_a_txn(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
+    let both = Put::new("absent", "").ignore_value().lease(missing);
     fails(kv, [both.into()], ErrorKind::KeyNotFound).await?;
     Ok(())
 }
 
-async fn put_before_a_range_is_refused_first(kv: &dyn KvBackend) -> Checked {
+async fn put_before_a_range_is_refused_first(kv: &Client) -> Checked {
     let future = Range::new("a").at(Revision(i64::MAX));
     fails(kv, [missing_key(), future.into()], ErrorKind::KeyNotFound).await?;
     Ok(())
 }
 
-async fn put_after_a_range_is_refused_first(kv: &dyn KvBackend) -> Checked {
+async fn put_after_a_range_is_refused_first(kv: &Client) -> Checked {
     let future = Range::new("a").at(Revision(i64::MAX));
     fails(kv, [future.into(), missing_key()], ErrorKind::KeyNotFound).await?;
     Ok(())
 }
 
-async fn nested_put_after_a_range_is_refused_first(kv: &dyn KvBackend) -> Checked {
+async fn nested_put_after_a_range_is_refused_first(kv: &Client) -> Checked {
     let future = Range::new("a").at(Revision(i64::MAX));
     let nested = Txn::new().and_then([missing_key()]);
     fails(kv, [future.into(), nested.into()], ErrorKind::KeyNotFound).await?;
     Ok(())
 }
 
-async fn first_of_two_refused_ranges_is_told(kv: &dyn KvBackend) -> Checked {
+async fn first_of_two_refused_ranges_is_reported(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, second).await?;
     let past = || Op::from(Range::new("a").at(first));
@@ -175,35 +174,35 @@ async fn first_of_two_refused_ranges_is_told(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn read_only_txn_of_a_future_revision_is_refused(kv: &dyn KvBackend) -> Checked {
-    let future = Range::new("a").at(now(kv).await?.next());
+async fn read_only_txn_at_a_future_revision_is_refused(kv: &Client) -> Checked {
+    let future = Range::new("a").at(current_revision(kv).await?.next());
     fails(kv, [future.into()], ErrorKind::FutureRevision).await?;
     Ok(())
 }
 
-async fn read_only_txn_of_a_compacted_revision_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn read_only_txn_at_a_compacted_revision_is_refused(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, second).await?;
     fails(kv, [Range::new("a").at(first).into()], ErrorKind::Compacted).await?;
     Ok(())
 }
 
-async fn range_step_at_the_compact_revision_is_answered(kv: &dyn KvBackend) -> Checked {
+async fn range_step_at_the_compact_revision_is_answered(kv: &Client) -> Checked {
     let [_, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, second).await?;
-    let response = steps(kv, [put("a"), Range::new("a").at(second).into()]).await?;
-    ensure_eq!(super::steps::range_answer(&response, 1)?.kvs[0].value, "2");
+    let response = run_steps(kv, [put("a"), Range::new("a").at(second).into()]).await?;
+    ensure_eq!(super::helpers::range_response(&response, 1)?.kvs[0].value, "2");
     Ok(())
 }
 
-async fn range_step_at_minus_one_is_answered_before_any_compaction(kv: &dyn KvBackend) -> Checked {
+async fn range_step_at_minus_one_is_answered_before_any_compaction(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
-    let response = steps(kv, [Range::new("a").at(Revision(-1)).into()]).await?;
-    ensure_eq!(super::steps::range_answer(&response, 0)?.count, 1);
+    let response = run_steps(kv, [Range::new("a").at(Revision(-1)).into()]).await?;
+    ensure_eq!(super::helpers::range_response(&response, 0)?.count, 1);
     Ok(())
 }
 
-async fn range_step_at_minus_one_is_refused_once_compacted(kv: &dyn KvBackend) -> Checked {
+async fn range_step_at_minus_one_is_refused_once_compacted(kv: &Client) -> Checked {
     let [revision] = puts(kv, [("a", "1")]).await?;
     compact(kv, revision).await?;
     let minus_one = || Op::from(Range::new("a").at(Revision(-1)));
@@ -212,13 +211,13 @@ async fn range_step_at_minus_one_is_refused_once_compacted(kv: &dyn KvBackend) -
     Ok(())
 }
 
-async fn range_step_below_minus_one_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn range_step_below_minus_one_is_refused(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     fails(kv, [Range::new("a").at(Revision(-2)).into()], ErrorKind::Compacted).await?;
     Ok(())
 }
 
-async fn invalid_put_on_the_branch_not_taken_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn invalid_put_on_the_branch_not_taken_is_refused(kv: &Client) -> Checked {
     let invalid = Put::new("b", "1").ignore_value();
     let txn = Txn::new().and_then([put("a")]).or_else([invalid]);
     refused(kv.txn(txn).await, ErrorKind::ValueProvided)?;
@@ -226,36 +225,36 @@ async fn invalid_put_on_the_branch_not_taken_is_refused(kv: &dyn KvBackend) -> C
     Ok(())
 }
 
-async fn empty_key_of_a_range_step_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn empty_key_of_a_range_step_is_refused(kv: &Client) -> Checked {
     fails(kv, [Range::new("").into()], ErrorKind::EmptyKey).await?;
     fails(kv, [put("a"), Range::new("").into()], ErrorKind::EmptyKey).await?;
     Ok(())
 }
 
-async fn empty_key_of_a_delete_step_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn empty_key_of_a_delete_step_is_refused(kv: &Client) -> Checked {
     fails(kv, [Delete::new("").into()], ErrorKind::EmptyKey).await?;
     Ok(())
 }
 
-async fn empty_key_of_a_put_step_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn empty_key_of_a_put_step_is_refused(kv: &Client) -> Checked {
     fails(kv, [put("a"), put("")], ErrorKind::EmptyKey).await?;
     Ok(())
 }
 
-async fn empty_key_of_a_nested_compare_is_refused(kv: &dyn KvBackend) -> Checked {
+async fn empty_key_of_a_nested_compare_is_refused(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::absent("")]);
     fails(kv, [put("a"), nested.into()], ErrorKind::EmptyKey).await?;
     Ok(())
 }
 
-async fn empty_compare_key_is_refused_before_invalid_steps(kv: &dyn KvBackend) -> Checked {
+async fn empty_compare_key_is_refused_before_invalid_steps(kv: &Client) -> Checked {
     let invalid = Put::new("b", "1").ignore_value();
     let txn = Txn::new().when([Compare::absent("")]).and_then([invalid]);
     refused(kv.txn(txn).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn success_steps_are_judged_before_failure_steps(kv: &dyn KvBackend) -> Checked {
+async fn success_steps_are_checked_before_failure_steps(kv: &Client) -> Checked {
     let invalid = || Put::new("b", "1").ignore_value();
     let txn = Txn::new().and_then([invalid()]).or_else([put("")]);
     refused(kv.txn(txn).await, ErrorKind::ValueProvided)?;
@@ -264,15 +263,15 @@ async fn success_steps_are_judged_before_failure_steps(kv: &dyn KvBackend) -> Ch
     Ok(())
 }
 
-async fn invalid_steps_are_refused_before_duplicate_keys(kv: &dyn KvBackend) -> Checked {
+async fn invalid_steps_are_refused_before_duplicate_keys(kv: &Client) -> Checked {
     let txn = Txn::new().and_then([put("a"), put("a")]).or_else([put("")]);
     refused(kv.txn(txn).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn duplicate_keys_are_refused_before_missing_leases(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
-    let leased = || Op::from(Put::new("a", "1").lease(gone));
+async fn duplicate_keys_are_refused_before_missing_leases(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
+    let leased = || Op::from(Put::new("a", "1").lease(missing));
     fails(kv, [leased(), leased()], ErrorKind::DuplicateKey).await?;
     Ok(())
 }

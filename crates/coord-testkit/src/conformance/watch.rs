@@ -1,31 +1,31 @@
-//! Changes as they happen: which are delivered, in which batches, in which order, and how they
-//! look.
+//! Watcher cases: which events are delivered, in which batches and order, and their contents.
 
 use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::{
-    Delete, ErrorKind, EventKind, KeyRange, KeyValue, KvBackend, KvBackendExt, Op, Put, Txn,
-    WatchFilter, WatchRequest,
+    Client,
+    error::ErrorKind,
+    kv::{Delete, EventKind, KeyRange, KeyValue, Op, Put, Txn, Watch, WatchFilter},
 };
 use futures_util::future::{join_all, poll_fn};
 use tokio::time::timeout;
 
-use super::steps::{
-    Checked, Failure, expect_batch, free_lease, get, lease, next_any, next_batch, now, put_on,
-    puts, refused, steps, told, watch_all,
+use super::helpers::{
+    Checked, Failure, current_revision, event_texts, expect_batch, get, grant_lease, next_batch,
+    next_batch_or_progress, put_on, puts, refused, run_steps, unused_lease_id, watch_all,
 };
 use super::table;
 
 table! { Watch;
-    watch_tells_the_revision_of_its_registration,
+    watch_header_carries_the_registration_revision,
     watch_delivers_every_change_after_its_registration,
-    watch_without_start_delivers_nothing_from_before,
-    put_event_carries_the_whole_key,
+    watch_without_start_skips_earlier_changes,
+    put_event_carries_every_field_of_the_key,
     delete_event_carries_only_the_key_and_its_revision,
-    events_tell_creations_from_later_puts,
+    events_distinguish_creations_from_later_puts,
     put_of_the_same_value_is_delivered,
-    put_that_keeps_its_value_is_delivered_with_it,
+    put_that_keeps_the_value_is_delivered_with_it,
     every_revision_is_a_batch_of_its_own,
     changes_of_a_txn_arrive_in_one_batch,
     events_of_a_batch_are_in_the_order_of_the_steps,
@@ -35,42 +35,42 @@ table! { Watch;
     txn_that_changes_nothing_delivers_nothing,
     refused_txn_delivers_nothing,
     revoked_lease_delivers_its_deletions_in_one_batch,
-    watch_of_one_key_delivers_that_key_only,
+    watch_of_one_key_delivers_only_that_key,
     watch_of_an_interval_excludes_its_end,
-    watch_of_a_prefix_delivers_its_extensions_only,
-    watch_without_end_delivers_from_its_key_on,
-    watch_of_everything_delivers_everything,
-    watch_of_an_empty_key_is_of_the_zero_key,
-    watch_of_an_empty_key_without_end_is_of_everything,
-    changes_outside_the_range_are_left_out_of_a_batch,
-    filter_leaves_puts_out,
-    filter_leaves_deletes_out,
-    both_filters_leave_everything_out,
-    filter_leaves_part_of_a_batch_out,
-    previous_key_is_not_delivered_unasked,
+    watch_of_a_prefix_delivers_only_keys_with_the_prefix,
+    unbounded_watch_delivers_from_its_key_on,
+    watch_of_all_keys_delivers_every_change,
+    watch_of_an_empty_key_watches_the_zero_byte_key,
+    unbounded_watch_of_an_empty_key_watches_all_keys,
+    batch_omits_changes_outside_the_range,
+    no_put_filter_omits_puts,
+    no_delete_filter_omits_deletes,
+    both_filters_omit_every_event,
+    filter_omits_part_of_a_batch,
+    previous_key_is_not_delivered_unless_requested,
     previous_key_of_a_put_is_delivered_on_request,
     previous_key_of_a_delete_is_delivered_on_request,
     previous_key_of_a_creation_is_absent,
     previous_key_of_a_recreation_is_absent,
-    previous_key_goes_with_the_deletion_of_a_key_that_is_put_again_at_once: UnboundedDeletes,
-    two_watches_each_get_everything,
-    overlapping_watches_get_what_is_theirs,
+    delete_and_put_in_one_txn_deliver_one_previous_key: UnboundedDeletes,
+    two_watches_each_receive_every_change,
+    overlapping_watches_receive_only_their_own_keys,
     dropped_watch_leaves_other_watches_alone,
     dropped_next_future_loses_nothing,
     waiting_watch_is_woken_by_a_change,
     unread_watch_misses_nothing,
     concurrent_changes_arrive_in_order_and_complete,
     watch_of_an_inverted_range_is_refused,
-    watch_of_an_interval_that_ends_where_it_starts_is_refused,
+    watch_of_an_interval_that_ends_at_its_start_is_refused,
 }
 
-async fn watch_tells_the_revision_of_its_registration(kv: &dyn KvBackend) -> Checked {
+async fn watch_header_carries_the_registration_revision(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(watch_all(kv).await?.header().revision, current);
     Ok(())
 }
 
-async fn watch_delivers_every_change_after_its_registration(kv: &dyn KvBackend) -> Checked {
+async fn watch_delivers_every_change_after_its_registration(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let [one, two] = puts(kv, [("a", "1"), ("b", "2")]).await?;
     let three = kv.delete("a").await?.header.revision;
@@ -79,15 +79,15 @@ async fn watch_delivers_every_change_after_its_registration(kv: &dyn KvBackend) 
     expect_batch(&mut watch, three, ["delete a"]).await
 }
 
-async fn watch_without_start_delivers_nothing_from_before(kv: &dyn KvBackend) -> Checked {
+async fn watch_without_start_skips_earlier_changes(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     let mut watch = watch_all(kv).await?;
     let [after] = puts(kv, [("a", "3")]).await?;
     expect_batch(&mut watch, after, ["put a=3"]).await
 }
 
-async fn put_event_carries_the_whole_key(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn put_event_carries_every_field_of_the_key(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
     put_on(kv, id, "a").await?;
@@ -98,8 +98,8 @@ async fn put_event_carries_the_whole_key(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn delete_event_carries_only_the_key_and_its_revision(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn delete_event_carries_only_the_key_and_its_revision(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let mut watch = watch_all(kv).await?;
     let mod_revision = kv.delete("a").await?.header.revision;
@@ -109,33 +109,33 @@ async fn delete_event_carries_only_the_key_and_its_revision(kv: &dyn KvBackend) 
     Ok(())
 }
 
-async fn events_tell_creations_from_later_puts(kv: &dyn KvBackend) -> Checked {
+async fn events_distinguish_creations_from_later_puts(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
     puts(kv, [("a", "3")]).await?;
     for creates in [true, false, false, true] {
         let batch = next_batch(&mut watch).await?;
-        ensure_eq!(batch.events[0].is_create(), creates, "{:?}", told(&batch));
+        ensure_eq!(batch.events[0].is_create(), creates, "{:?}", event_texts(&batch));
     }
     Ok(())
 }
 
-async fn put_of_the_same_value_is_delivered(kv: &dyn KvBackend) -> Checked {
+async fn put_of_the_same_value_is_delivered(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
     let [again] = puts(kv, [("a", "1")]).await?;
     expect_batch(&mut watch, again, ["put a=1"]).await
 }
 
-async fn put_that_keeps_its_value_is_delivered_with_it(kv: &dyn KvBackend) -> Checked {
+async fn put_that_keeps_the_value_is_delivered_with_it(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
     let again = kv.put_with(Put::new("a", "").ignore_value()).await?.header.revision;
     expect_batch(&mut watch, again, ["put a=1"]).await
 }
 
-async fn every_revision_is_a_batch_of_its_own(kv: &dyn KvBackend) -> Checked {
+async fn every_revision_is_a_batch_of_its_own(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let revisions = puts(kv, [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3")]).await?;
     for revision in revisions {
@@ -145,70 +145,70 @@ async fn every_revision_is_a_batch_of_its_own(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn changes_of_a_txn_arrive_in_one_batch(kv: &dyn KvBackend) -> Checked {
+async fn changes_of_a_txn_arrive_in_one_batch(kv: &Client) -> Checked {
     kv.put("c", "1").await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Op::from(Put::new("a", "1")), Put::new("b", "2").into(), Delete::new("c").into()];
-    let revision = steps(kv, ops).await?.header.revision;
+    let revision = run_steps(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["put a=1", "put b=2", "delete c"]).await
 }
 
-async fn events_of_a_batch_are_in_the_order_of_the_steps(kv: &dyn KvBackend) -> Checked {
+async fn events_of_a_batch_are_in_the_order_of_the_steps(kv: &Client) -> Checked {
     kv.put("b", "1").await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Op::from(Put::new("c", "1")), Delete::new("b").into(), Put::new("a", "1").into()];
-    let revision = steps(kv, ops).await?.header.revision;
+    let revision = run_steps(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["put c=1", "delete b", "put a=1"]).await
 }
 
-async fn events_of_nested_txns_are_in_depth_first_order(kv: &dyn KvBackend) -> Checked {
+async fn events_of_nested_txns_are_in_depth_first_order(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let put = |key| Op::from(Put::new(key, "1"));
     let inner = Txn::new().and_then([put("c")]);
     let nested = Txn::new().and_then([put("d"), inner.into(), put("b")]);
-    let revision = steps(kv, [put("e"), nested.into(), put("a")]).await?.header.revision;
+    let revision = run_steps(kv, [put("e"), nested.into(), put("a")]).await?.header.revision;
     let events = ["put e=1", "put d=1", "put c=1", "put b=1", "put a=1"];
     expect_batch(&mut watch, revision, events).await
 }
 
-async fn events_of_a_range_delete_are_in_key_order(kv: &dyn KvBackend) -> Checked {
+async fn events_of_a_range_delete_are_in_key_order(kv: &Client) -> Checked {
     puts(kv, [("c", "1"), ("a", "1"), ("b", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     let revision = kv.delete(KeyRange::between("a", "d")).await?.header.revision;
     expect_batch(&mut watch, revision, ["delete a", "delete b", "delete c"]).await
 }
 
-async fn put_and_delete_of_siblings_are_both_delivered(kv: &dyn KvBackend) -> Checked {
-    let request = WatchRequest::new(KeyRange::all()).with_prev_kv();
+async fn put_and_delete_of_siblings_are_both_delivered(kv: &Client) -> Checked {
+    let request = Watch::new(KeyRange::all()).with_prev_kv();
     let mut watch = kv.watch(request).await?;
     let created = Txn::new().and_then([Put::new("a", "1")]);
     let deleted = Txn::new().and_then([Delete::new("a")]);
-    steps(kv, [created.into(), deleted.into()]).await?;
+    run_steps(kv, [created.into(), deleted.into()]).await?;
     let batch = next_batch(&mut watch).await?;
-    ensure_eq!(told(&batch), ["put a=1", "delete a"]);
-    // Before the transaction the key did not exist.
+    ensure_eq!(event_texts(&batch), ["put a=1", "delete a"]);
+    // The key did not exist before the transaction.
     ensure!(batch.events.iter().all(|event| event.prev_kv.is_none()), "{batch:?}");
     Ok(())
 }
 
-async fn txn_that_changes_nothing_delivers_nothing(kv: &dyn KvBackend) -> Checked {
+async fn txn_that_changes_nothing_delivers_nothing(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     kv.txn(Txn::new().and_then([Delete::new("a")])).await?;
     let [marker] = puts(kv, [("marker", "1")]).await?;
     expect_batch(&mut watch, marker, ["put marker=1"]).await
 }
 
-async fn refused_txn_delivers_nothing(kv: &dyn KvBackend) -> Checked {
-    let gone = free_lease(kv).await?;
+async fn refused_txn_delivers_nothing(kv: &Client) -> Checked {
+    let missing = unused_lease_id(kv).await?;
     let mut watch = watch_all(kv).await?;
-    let ops = [Put::new("a", "1"), Put::new("b", "1").lease(gone)];
+    let ops = [Put::new("a", "1"), Put::new("b", "1").lease(missing)];
     refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::LeaseNotFound)?;
     let [marker] = puts(kv, [("marker", "1")]).await?;
     expect_batch(&mut watch, marker, ["put marker=1"]).await
 }
 
-async fn revoked_lease_delivers_its_deletions_in_one_batch(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn revoked_lease_delivers_its_deletions_in_one_batch(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     for key in ["b", "c", "a"] {
         put_on(kv, id, key).await?;
     }
@@ -217,113 +217,113 @@ async fn revoked_lease_delivers_its_deletions_in_one_batch(kv: &dyn KvBackend) -
     expect_batch(&mut watch, revision, ["delete a", "delete b", "delete c"]).await
 }
 
-/// Watches `keys`, then puts the same keys in every check on ranges, and `marker` last.
-async fn heard(kv: &dyn KvBackend, keys: KeyRange, marker: &str) -> Checked<Vec<String>> {
-    let mut watch = kv.watch(WatchRequest::new(keys)).await?;
+/// Watches `keys`, puts six keys and then `marker`, and returns the events before the marker.
+async fn events_in(kv: &Client, keys: KeyRange, marker: &str) -> Checked<Vec<String>> {
+    let mut watch = kv.watch(Watch::new(keys)).await?;
     puts(kv, [("\0", ""), ("a", ""), ("a/", ""), ("a/1", ""), ("a0", ""), ("b", "")]).await?;
     kv.put(marker, "marker").await?;
-    let mut heard = Vec::new();
-    // Six changes and the marker are all there is to hear.
+    let mut events = Vec::new();
+    // At most six changes and the marker are delivered.
     for _ in 0..7 {
         let batch = next_batch(&mut watch).await?;
         if batch.events[0].kv.value == "marker" {
-            return Ok(heard);
+            return Ok(events);
         }
-        heard.extend(told(&batch));
+        events.extend(event_texts(&batch));
     }
-    Err(Failure::new(format!("the marker did not come, but {heard:?}")))
+    Err(Failure::new(format!("the marker was not delivered, but {events:?}")))
 }
 
-async fn watch_of_one_key_delivers_that_key_only(kv: &dyn KvBackend) -> Checked {
-    ensure_eq!(heard(kv, KeyRange::key("a"), "a").await?, ["put a="]);
+async fn watch_of_one_key_delivers_only_that_key(kv: &Client) -> Checked {
+    ensure_eq!(events_in(kv, KeyRange::key("a"), "a").await?, ["put a="]);
     Ok(())
 }
 
-async fn watch_of_an_interval_excludes_its_end(kv: &dyn KvBackend) -> Checked {
-    let heard = heard(kv, KeyRange::between("a", "a0"), "a/2").await?;
-    ensure_eq!(heard, ["put a=", "put a/=", "put a/1="]);
+async fn watch_of_an_interval_excludes_its_end(kv: &Client) -> Checked {
+    let events = events_in(kv, KeyRange::between("a", "a0"), "a/2").await?;
+    ensure_eq!(events, ["put a=", "put a/=", "put a/1="]);
     Ok(())
 }
 
-async fn watch_of_a_prefix_delivers_its_extensions_only(kv: &dyn KvBackend) -> Checked {
-    let heard = heard(kv, KeyRange::prefix("a/"), "a/2").await?;
-    ensure_eq!(heard, ["put a/=", "put a/1="]);
+async fn watch_of_a_prefix_delivers_only_keys_with_the_prefix(kv: &Client) -> Checked {
+    let events = events_in(kv, KeyRange::prefix("a/"), "a/2").await?;
+    ensure_eq!(events, ["put a/=", "put a/1="]);
     Ok(())
 }
 
-async fn watch_without_end_delivers_from_its_key_on(kv: &dyn KvBackend) -> Checked {
-    let heard = heard(kv, KeyRange::starting_at("a0"), "z").await?;
-    ensure_eq!(heard, ["put a0=", "put b="]);
+async fn unbounded_watch_delivers_from_its_key_on(kv: &Client) -> Checked {
+    let events = events_in(kv, KeyRange::starting_at("a0"), "z").await?;
+    ensure_eq!(events, ["put a0=", "put b="]);
     Ok(())
 }
 
-async fn watch_of_everything_delivers_everything(kv: &dyn KvBackend) -> Checked {
-    ensure_eq!(heard(kv, KeyRange::all(), "z").await?.len(), 6);
+async fn watch_of_all_keys_delivers_every_change(kv: &Client) -> Checked {
+    ensure_eq!(events_in(kv, KeyRange::all(), "z").await?.len(), 6);
     Ok(())
 }
 
-async fn watch_of_an_empty_key_is_of_the_zero_key(kv: &dyn KvBackend) -> Checked {
-    ensure_eq!(heard(kv, KeyRange::key(""), "\0").await?, ["put \\x00="]);
+async fn watch_of_an_empty_key_watches_the_zero_byte_key(kv: &Client) -> Checked {
+    ensure_eq!(events_in(kv, KeyRange::key(""), "\0").await?, ["put \\x00="]);
     Ok(())
 }
 
-async fn watch_of_an_empty_key_without_end_is_of_everything(kv: &dyn KvBackend) -> Checked {
-    ensure_eq!(heard(kv, KeyRange::from_wire("", "\0"), "z").await?.len(), 6);
+async fn unbounded_watch_of_an_empty_key_watches_all_keys(kv: &Client) -> Checked {
+    ensure_eq!(events_in(kv, KeyRange::from_wire("", "\0"), "z").await?.len(), 6);
     Ok(())
 }
 
-async fn changes_outside_the_range_are_left_out_of_a_batch(kv: &dyn KvBackend) -> Checked {
-    let mut watch = kv.watch(WatchRequest::prefix("b")).await?;
+async fn batch_omits_changes_outside_the_range(kv: &Client) -> Checked {
+    let mut watch = kv.watch(Watch::prefix("b")).await?;
     let ops = ["a", "b1", "c", "b2"].map(|key| Op::from(Put::new(key, "1")));
-    let revision = steps(kv, ops).await?.header.revision;
+    let revision = run_steps(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["put b1=1", "put b2=1"]).await
 }
 
-/// Watches everything through filters while a key is put, deleted and, as a marker, put again and
-/// deleted again.
-async fn filtered(kv: &dyn KvBackend, filter: WatchFilter) -> Checked<[Vec<String>; 2]> {
-    let request = WatchRequest::new(KeyRange::all()).filter(filter);
+/// Watches all keys with a filter while two keys are put and deleted, and returns the events of the
+/// first two batches.
+async fn filtered(kv: &Client, filter: WatchFilter) -> Checked<[Vec<String>; 2]> {
+    let request = Watch::new(KeyRange::all()).filter(filter);
     let mut watch = kv.watch(request).await?;
     for key in ["a", "b"] {
         kv.put(key, "1").await?;
         kv.delete(key).await?;
     }
-    Ok([told(&next_batch(&mut watch).await?), told(&next_batch(&mut watch).await?)])
+    Ok([event_texts(&next_batch(&mut watch).await?), event_texts(&next_batch(&mut watch).await?)])
 }
 
-async fn filter_leaves_puts_out(kv: &dyn KvBackend) -> Checked {
+async fn no_put_filter_omits_puts(kv: &Client) -> Checked {
     ensure_eq!(filtered(kv, WatchFilter::NoPut).await?, [["delete a"], ["delete b"]]);
     Ok(())
 }
 
-async fn filter_leaves_deletes_out(kv: &dyn KvBackend) -> Checked {
+async fn no_delete_filter_omits_deletes(kv: &Client) -> Checked {
     ensure_eq!(filtered(kv, WatchFilter::NoDelete).await?, [["put a=1"], ["put b=1"]]);
     Ok(())
 }
 
-async fn both_filters_leave_everything_out(kv: &dyn KvBackend) -> Checked {
-    let request = WatchRequest::new(KeyRange::all());
+async fn both_filters_omit_every_event(kv: &Client) -> Checked {
+    let request = Watch::new(KeyRange::all());
     let request = request.filter(WatchFilter::NoPut).filter(WatchFilter::NoDelete);
     let mut watch = kv.watch(request).await?;
     puts(kv, [("a", "1")]).await?;
     let deleted = kv.delete("a").await?.header.revision;
     watch.request_progress();
-    let batch = next_any(&mut watch).await?;
-    ensure_eq!(told(&batch), [""; 0], "what came before the bookmark");
-    ensure!(batch.revision >= deleted, "the bookmark {} is old", batch.revision);
+    let batch = next_batch_or_progress(&mut watch).await?;
+    ensure_eq!(event_texts(&batch), [""; 0], "the events before the progress notification");
+    ensure!(batch.revision >= deleted, "progress at {}, before the delete", batch.revision);
     Ok(())
 }
 
-async fn filter_leaves_part_of_a_batch_out(kv: &dyn KvBackend) -> Checked {
+async fn filter_omits_part_of_a_batch(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
-    let request = WatchRequest::new(KeyRange::all()).filter(WatchFilter::NoPut);
+    let request = Watch::new(KeyRange::all()).filter(WatchFilter::NoPut);
     let mut watch = kv.watch(request).await?;
     let ops = [Op::from(Put::new("b", "1")), Delete::new("a").into(), Put::new("c", "1").into()];
-    let revision = steps(kv, ops).await?.header.revision;
+    let revision = run_steps(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["delete a"]).await
 }
 
-async fn previous_key_is_not_delivered_unasked(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_is_not_delivered_unless_requested(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
     kv.put("a", "2").await?;
@@ -331,57 +331,55 @@ async fn previous_key_is_not_delivered_unasked(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn previous_key_of_a_put_is_delivered_on_request(kv: &dyn KvBackend) -> Checked {
-    let id = lease(kv).await?;
+async fn previous_key_of_a_put_is_delivered_on_request(kv: &Client) -> Checked {
+    let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let before = get(kv, "a").await?;
-    let mut watch = kv.watch(WatchRequest::new("a").with_prev_kv()).await?;
+    let mut watch = kv.watch(Watch::new("a").with_prev_kv()).await?;
     kv.put("a", "2").await?;
     ensure_eq!(next_batch(&mut watch).await?.events[0].prev_kv, Some(before));
     Ok(())
 }
 
-async fn previous_key_of_a_delete_is_delivered_on_request(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_of_a_delete_is_delivered_on_request(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     let before = get(kv, "a").await?;
-    let mut watch = kv.watch(WatchRequest::new("a").with_prev_kv()).await?;
+    let mut watch = kv.watch(Watch::new("a").with_prev_kv()).await?;
     kv.delete("a").await?;
     ensure_eq!(next_batch(&mut watch).await?.events[0].prev_kv, Some(before));
     Ok(())
 }
 
-async fn previous_key_of_a_creation_is_absent(kv: &dyn KvBackend) -> Checked {
-    let mut watch = kv.watch(WatchRequest::new("a").with_prev_kv()).await?;
+async fn previous_key_of_a_creation_is_absent(kv: &Client) -> Checked {
+    let mut watch = kv.watch(Watch::new("a").with_prev_kv()).await?;
     kv.put("a", "1").await?;
     ensure_eq!(next_batch(&mut watch).await?.events[0].prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_of_a_recreation_is_absent(kv: &dyn KvBackend) -> Checked {
+async fn previous_key_of_a_recreation_is_absent(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
-    let mut watch = kv.watch(WatchRequest::new("a").with_prev_kv()).await?;
+    let mut watch = kv.watch(Watch::new("a").with_prev_kv()).await?;
     kv.put("a", "2").await?;
     ensure_eq!(next_batch(&mut watch).await?.events[0].prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_goes_with_the_deletion_of_a_key_that_is_put_again_at_once(
-    kv: &dyn KvBackend,
-) -> Checked {
+async fn delete_and_put_in_one_txn_deliver_one_previous_key(kv: &Client) -> Checked {
     kv.put("b", "1").await?;
     let before = get(kv, "b").await?;
-    let mut watch = kv.watch(WatchRequest::new("b").with_prev_kv()).await?;
+    let mut watch = kv.watch(Watch::new("b").with_prev_kv()).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    steps(kv, [delete.into(), Put::new("b", "2").into()]).await?;
+    run_steps(kv, [delete.into(), Put::new("b", "2").into()]).await?;
     let batch = next_batch(&mut watch).await?;
-    ensure_eq!(told(&batch), ["delete b", "put b=2"]);
+    ensure_eq!(event_texts(&batch), ["delete b", "put b=2"]);
     ensure_eq!(batch.events[0].prev_kv, Some(before), "before the deletion");
     ensure_eq!(batch.events[1].prev_kv, None, "before the put");
     Ok(())
 }
 
-async fn two_watches_each_get_everything(kv: &dyn KvBackend) -> Checked {
+async fn two_watches_each_receive_every_change(kv: &Client) -> Checked {
     let (mut one, mut two) = (watch_all(kv).await?, watch_all(kv).await?);
     let [a, b] = puts(kv, [("a", "1"), ("b", "2")]).await?;
     for watch in [&mut one, &mut two] {
@@ -391,9 +389,9 @@ async fn two_watches_each_get_everything(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn overlapping_watches_get_what_is_theirs(kv: &dyn KvBackend) -> Checked {
-    let mut left = kv.watch(WatchRequest::new(KeyRange::between("a", "c"))).await?;
-    let mut right = kv.watch(WatchRequest::new(KeyRange::between("b", "d"))).await?;
+async fn overlapping_watches_receive_only_their_own_keys(kv: &Client) -> Checked {
+    let mut left = kv.watch(Watch::new(KeyRange::between("a", "c"))).await?;
+    let mut right = kv.watch(Watch::new(KeyRange::between("b", "d"))).await?;
     let [a, b, c] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     expect_batch(&mut left, a, ["put a=1"]).await?;
     expect_batch(&mut left, b, ["put b=1"]).await?;
@@ -401,7 +399,7 @@ async fn overlapping_watches_get_what_is_theirs(kv: &dyn KvBackend) -> Checked {
     expect_batch(&mut right, c, ["put c=1"]).await
 }
 
-async fn dropped_watch_leaves_other_watches_alone(kv: &dyn KvBackend) -> Checked {
+async fn dropped_watch_leaves_other_watches_alone(kv: &Client) -> Checked {
     let (one, mut two) = (watch_all(kv).await?, watch_all(kv).await?);
     let [a] = puts(kv, [("a", "1")]).await?;
     drop(one);
@@ -410,19 +408,19 @@ async fn dropped_watch_leaves_other_watches_alone(kv: &dyn KvBackend) -> Checked
     expect_batch(&mut two, b, ["put b=1"]).await
 }
 
-async fn dropped_next_future_loses_nothing(kv: &dyn KvBackend) -> Checked {
+async fn dropped_next_future_loses_nothing(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let early = timeout(Duration::from_millis(10), watch.next()).await;
-    ensure!(early.is_err(), "nothing had changed, and there came {early:?}");
+    ensure!(early.is_err(), "yielded {early:?} before any change");
     let [a, b] = puts(kv, [("a", "1"), ("b", "1")]).await?;
     for _ in 0..3 {
-        // Polled once and dropped: what it would have given must still be given, and only once.
+        // Poll once and drop: the batch must still be delivered, exactly once.
         let mut next = Box::pin(watch.next());
         let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
         drop(next);
         if let Poll::Ready(item) = polled {
-            let batch = item.ok_or_else(|| Failure::new("the watch has ended"))??;
-            ensure_eq!((batch.revision, told(&batch)), (a, vec!["put a=1".to_owned()]));
+            let batch = item.ok_or_else(|| Failure::new("the watch ended"))??;
+            ensure_eq!((batch.revision, event_texts(&batch)), (a, vec!["put a=1".to_owned()]));
             return expect_batch(&mut watch, b, ["put b=1"]).await;
         }
     }
@@ -430,7 +428,7 @@ async fn dropped_next_future_loses_nothing(kv: &dyn KvBackend) -> Checked {
     expect_batch(&mut watch, b, ["put b=1"]).await
 }
 
-async fn waiting_watch_is_woken_by_a_change(kv: &dyn KvBackend) -> Checked {
+async fn waiting_watch_is_woken_by_a_change(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let change = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -441,9 +439,9 @@ async fn waiting_watch_is_woken_by_a_change(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn unread_watch_misses_nothing(kv: &dyn KvBackend) -> Checked {
+async fn unread_watch_misses_nothing(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
-    let before = now(kv).await?;
+    let before = current_revision(kv).await?;
     for _ in 0..30 {
         for put in join_all((0..50).map(|i| kv.put(format!("k{i}"), "1"))).await {
             put?;
@@ -455,7 +453,7 @@ async fn unread_watch_misses_nothing(kv: &dyn KvBackend) -> Checked {
     Ok(())
 }
 
-async fn concurrent_changes_arrive_in_order_and_complete(kv: &dyn KvBackend) -> Checked {
+async fn concurrent_changes_arrive_in_order_and_complete(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
     let mut expected = Vec::new();
     for (i, put) in join_all((0..20).map(|i| kv.put("a", i.to_string()))).await.iter().enumerate() {
@@ -469,14 +467,14 @@ async fn concurrent_changes_arrive_in_order_and_complete(kv: &dyn KvBackend) -> 
     Ok(())
 }
 
-async fn watch_of_an_inverted_range_is_refused(kv: &dyn KvBackend) -> Checked {
-    let request = WatchRequest::new(KeyRange::from_wire("c", "a"));
+async fn watch_of_an_inverted_range_is_refused(kv: &Client) -> Checked {
+    let request = Watch::new(KeyRange::from_wire("c", "a"));
     refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
     Ok(())
 }
 
-async fn watch_of_an_interval_that_ends_where_it_starts_is_refused(kv: &dyn KvBackend) -> Checked {
-    let request = WatchRequest::new(KeyRange::from_wire("a", "a"));
+async fn watch_of_an_interval_that_ends_at_its_start_is_refused(kv: &Client) -> Checked {
+    let request = Watch::new(KeyRange::from_wire("a", "a"));
     refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
     Ok(())
 }

@@ -1,33 +1,35 @@
-//! One operation on both backends, and whether the answers are the same.
+//! One operation of a mirror: sends it to both backends and compares the responses.
 
 use std::time::Duration;
 
 use coord_core::{
-    Delete, ErrorKind, KeyRange, KvBackend, LeaseGrant, LeaseId, LeaseTimeToLive, Range, Result,
-    Revision,
+    KvBackend, Result,
+    error::ErrorKind,
+    kv::{Delete, KeyRange, LeaseGrant, LeaseId, LeaseTimeToLive, Range, Revision},
 };
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use super::Mirror;
-use super::mask::{Mask, same_error, told};
-use super::pair::Pair;
+use super::mask::{Mask, both_texts, same_error};
+use super::pair::WatchPair;
 use crate::strategy::{CompactDraft, Operation};
 
 impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
-    /// Empties both stores, and sees that they stand at one revision.
+    /// Revokes all leases and deletes all keys, and checks that both stores are at one revision.
     pub(super) async fn clear(&mut self) -> Result<(), String> {
-        let left = in_time(self.patience, self.left.leases()).await?;
-        let right = in_time(self.patience, self.right.leases()).await?;
-        let leases = left.as_ref().map(|listed| listed.leases.clone()).unwrap_or_default();
+        let left = within(self.timeout, self.left.leases()).await?;
+        let right = within(self.timeout, self.right.leases()).await?;
+        let leases = left.as_ref().map(|response| response.leases.clone()).unwrap_or_default();
         self.compare(left, right)?;
         for id in leases {
             self.revoke(id).await?;
         }
         let request = Delete::new(KeyRange::all());
-        self.both(|kv| kv.delete_with(request.clone())).await
+        self.both(|kv| kv.delete(request.clone())).await
     }
 
+    /// Runs one operation on both backends.
     pub(super) async fn step(&mut self, operation: &Operation) -> Result<(), String> {
         let current = self.current;
         match operation {
@@ -35,8 +37,8 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
                 let request = draft.resolve(current);
                 self.both(|kv| kv.range(request.clone())).await
             }
-            Operation::Put(request) => self.both(|kv| kv.put_with(request.clone())).await,
-            Operation::Delete(request) => self.both(|kv| kv.delete_with(request.clone())).await,
+            Operation::Put(request) => self.both(|kv| kv.put(request.clone())).await,
+            Operation::Delete(request) => self.both(|kv| kv.delete(request.clone())).await,
             Operation::Txn(draft) => {
                 let request = draft.resolve(current);
                 self.both(|kv| kv.txn(request.clone())).await
@@ -44,9 +46,9 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
             Operation::LeaseGrant(request) => self.grant(*request).await,
             Operation::LeaseRevoke(id) => self.revoke(*id).await,
             Operation::LeaseKeepAlive(id) => {
-                let began = Instant::now();
+                let sent = Instant::now();
                 self.both(|kv| kv.lease_keep_alive(*id)).await?;
-                self.refreshed.entry(*id).and_modify(|at| *at = (began, Instant::now()));
+                self.refreshed.entry(*id).and_modify(|at| *at = (sent, Instant::now()));
                 Ok(())
             }
             Operation::LeaseTimeToLive(request) => self.time_to_live(*request).await,
@@ -74,18 +76,18 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         }
     }
 
-    /// Grants a lease under the id that was asked for, or one that nobody uses.
+    /// Grants a lease with the requested id, or with an unused one that the mirror chooses.
     async fn grant(&mut self, mut request: LeaseGrant) -> Result<(), String> {
         let id = request.id.or_else(|| {
-            self.next_lease += 1;
-            LeaseId::new(self.next_lease)
+            self.last_lease += 1;
+            LeaseId::new(self.last_lease)
         });
         request.id = id;
-        let began = Instant::now();
-        let granted = self.tally.refusals;
+        let sent = Instant::now();
+        let refusals = self.tally.refusals;
         self.both(|kv| kv.lease_grant(request)).await?;
-        if let Some(id) = id.filter(|_| granted == self.tally.refusals) {
-            self.refreshed.insert(id, (began, Instant::now()));
+        if let Some(id) = id.filter(|_| refusals == self.tally.refusals) {
+            self.refreshed.insert(id, (sent, Instant::now()));
         }
         Ok(())
     }
@@ -96,17 +98,18 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         Ok(())
     }
 
-    /// Asks both for a lease's time, of which each may tell what was left when it was asked.
+    /// Reads the remaining time of a lease on both sides, which may differ by the time between the
+    /// calls.
     async fn time_to_live(&mut self, request: LeaseTimeToLive) -> Result<(), String> {
-        let began = Instant::now();
-        let left = in_time(self.patience, self.left.lease_time_to_live(request)).await?;
-        let mut right = in_time(self.patience, self.right.lease_time_to_live(request)).await?;
+        let sent = Instant::now();
+        let left = within(self.timeout, self.left.lease_time_to_live(request)).await?;
+        let mut right = within(self.timeout, self.right.lease_time_to_live(request)).await?;
         let refresh = self.refreshed.get(&request.id).map(|(first, last)| *last - *first);
-        let slack = began.elapsed() + refresh.unwrap_or_default() + Duration::from_secs(1);
+        let slack = sent.elapsed() + refresh.unwrap_or_default() + Duration::from_secs(1);
         let of_left = left.as_ref().ok().and_then(|response| response.lease.as_ref());
         let of_right = right.as_mut().ok().and_then(|response| response.lease.as_mut());
         if let (Some(of_left), Some(of_right)) = (of_left, of_right) {
-            // Both round down: what differs by less than a second may show as one.
+            // Both sides round down, so that a smaller difference can show as one second.
             if of_left.remaining.abs_diff(of_right.remaining) <= slack {
                 of_right.remaining = of_left.remaining;
             }
@@ -115,10 +118,10 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
     }
 
     async fn compact(&mut self, draft: CompactDraft) -> Result<(), String> {
-        // The revision is meant as it was before the markers.
+        // Resolved before the markers are written, which raise the revision.
         let request = draft.resolve(self.current);
-        self.settle(Pair::minds_compaction).await?;
-        self.let_go_of_the_deaf().await?;
+        self.settle(WatchPair::is_affected_by_compaction).await?;
+        self.drop_unmarkable_watches().await?;
         let refusals = self.tally.refusals;
         self.both(|kv| kv.compact(request)).await?;
         if refusals == self.tally.refusals {
@@ -127,7 +130,8 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         Ok(())
     }
 
-    /// Reads all keys at every revision of this sequence, and at the two next to them.
+    /// Reads all keys at every readable revision since `first`, at the newest compacted revision, and
+    /// at the next future one.
     pub(super) async fn check_history(&mut self, first: Revision) -> Result<(), String> {
         let last = self.current.next();
         let first = first.max(self.compacted.previous()).max(Revision(1));
@@ -135,7 +139,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
             let request = Range::new(KeyRange::all()).at(Revision(revision));
             self.both(|kv| kv.range(request.clone()))
                 .await
-                .map_err(|what| format!("all keys at {revision}\n{what}"))?;
+                .map_err(|detail| format!("all keys at {revision}\n{detail}"))?;
         }
         Ok(())
     }
@@ -145,26 +149,27 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         &mut self,
         call: impl Fn(&dyn KvBackend) -> BoxFuture<'_, Result<T>> + Send,
     ) -> Result<(), String> {
-        let left = in_time(self.patience, call(&self.left)).await?;
+        let left = within(self.timeout, call(&self.left)).await?;
         if is_hazard(&left) {
-            // What would crash the other side is not asked of it.
+            // The request would crash the right side, so it is not sent there.
             return Ok(());
         }
-        let right = in_time(self.patience, call(&self.right)).await?;
+        let right = within(self.timeout, call(&self.right)).await?;
         self.compare(left, right)
     }
 
+    /// Compares two responses to one request, and counts them.
     pub(super) fn compare<T: Mask>(
         &mut self,
         left: Result<T>,
         right: Result<T>,
     ) -> Result<(), String> {
-        let mask = |mut answer: T| {
-            answer.mask();
-            answer
+        let mask = |mut response: T| {
+            response.mask();
+            response
         };
-        if let Ok(answer) = &left {
-            self.current = self.current.max(answer.revision());
+        if let Ok(response) = &left {
+            self.current = self.current.max(response.revision());
         }
         let (left, right) = (left.map(mask), right.map(mask));
         let same = match (&left, &right) {
@@ -176,17 +181,19 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
             _ => false,
         };
         self.tally.answers += 1;
-        if same { Ok(()) } else { Err(told(&left, &right)) }
+        if same { Ok(()) } else { Err(both_texts(&left, &right)) }
     }
 }
 
-pub(super) async fn in_time<T>(
-    patience: Duration,
+/// Awaits a call, for at most `limit`.
+pub(super) async fn within<T>(
+    limit: Duration,
     call: impl Future<Output = T> + Send,
 ) -> Result<T, String> {
-    timeout(patience, call).await.map_err(|_| format!("  no answer within {patience:?}"))
+    timeout(limit, call).await.map_err(|_| format!("  no response within {limit:?}"))
 }
 
-pub(super) fn is_hazard<T>(answer: &Result<T>) -> bool {
-    answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused)
+/// Whether the left side refused a request that would crash a real etcd server.
+pub(super) fn is_hazard<T>(response: &Result<T>) -> bool {
+    response.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused)
 }

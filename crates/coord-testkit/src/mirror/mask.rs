@@ -1,27 +1,30 @@
-//! When two answers are the same, and how they are told when they are not.
+//! Masks: which fields of a response may differ between two backends.
 //!
-//! An answer is masked, and then the two must be equal to the last field. What a mask takes away
-//! is listed at the head of the [mirror](super).
+//! Two masked responses must be equal in every field. The documentation of the [mirror](super)
+//! lists what is masked.
 
 use std::fmt::Debug;
 
 use coord_core::{
-    CompactResponse, DeleteResponse, Error, Header, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, OpResponse, PutResponse,
-    RangeResponse, Revision, TxnResponse,
+    Error,
+    kv::{
+        CompactResponse, DeleteResponse, Header, LeaseGrantResponse, LeaseKeepAliveResponse,
+        LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, OpResponse, PutResponse,
+        RangeResponse, Revision, TxnResponse,
+    },
 };
 
-/// An answer that can be compared with another store's.
+/// A response that can be compared with another store's response to the same request.
 pub(super) trait Mask: Debug + PartialEq + Send {
-    /// Takes away what may differ.
+    /// Clears or normalizes the fields that may differ.
     fn mask(&mut self);
 
-    /// The store's revision, as the answer tells it; zero if that is masked.
+    /// The store's revision in the header; zero if it is masked.
     fn revision(&self) -> Revision;
 }
 
 impl Mask for Header {
-    /// Leaves the revision, and of the rest whether it was there.
+    /// Keeps the revision, and of every other field whether it is set.
     fn mask(&mut self) {
         for id in [&mut self.cluster_id, &mut self.member_id, &mut self.raft_term] {
             *id = u64::from(*id != 0);
@@ -33,7 +36,7 @@ impl Mask for Header {
     }
 }
 
-/// Answers of which only the header is masked.
+/// Implements [`Mask`] for responses of which only the header is masked.
 macro_rules! masked_by_header {
     ($($response:ty),+) => {
         $(impl Mask for $response {
@@ -107,7 +110,8 @@ impl Mask for CompactResponse {
     }
 }
 
-/// Whether two errors say the same. What only one of them was told is not compared.
+/// Whether two errors agree in kind, outcome and details. A detail that only one of them has is not
+/// compared.
 pub(super) fn same_error(left: &Error, right: &Error) -> bool {
     left.kind() == right.kind() && left.outcome() == right.outcome() && same_details(left, right)
 }
@@ -139,17 +143,18 @@ fn same_details(left: &Error, right: &Error) -> bool {
             left == right
         }
         (Error::LeaseExists { lease: left }, Error::LeaseExists { lease: right }) => left == right,
-        // The others have no details, or such as only people read.
+        // The other errors have no details, or only text for people.
         _ => true,
     }
 }
 
+/// Whether two details are equal, or one of them is absent.
 fn agree<T: PartialEq>(left: Option<T>, right: Option<T>) -> bool {
     left.is_none() || right.is_none() || left == right
 }
 
-/// The two answers, one under the other.
-pub(super) fn told(left: &impl Debug, right: &impl Debug) -> String {
-    let line = |answer: String| answer.chars().take(4_000).collect::<String>();
+/// Both responses as text, one below the other.
+pub(super) fn both_texts(left: &impl Debug, right: &impl Debug) -> String {
+    let line = |response: String| response.chars().take(4_000).collect::<String>();
     format!("  left  {}\n  right {}", line(format!("{left:?}")), line(format!("{right:?}")))
 }

@@ -1,55 +1,55 @@
-//! Two backends, the same operations, and the first place where they differ.
+//! Differential tests: two backends run the same operations and must give the same responses.
 //!
-//! [`Mirror`] drives a sequence of [`Operation`]s to two backends at once, one operation at a
-//! time, and compares all that can be seen: each answer in full, of each error the kind, the
-//! outcome and what it tells, and what each watch delivers, batch by batch. It is how `MemBackend`
-//! is known to tell the truth about etcd, and how any store can be held against any other:
+//! [`Mirror`] runs a sequence of [`Operation`]s on two backends, one operation at a time, and
+//! compares everything observable: every response in full, the kind, outcome and details of every
+//! error, and the batches of every watch. The `MemBackend` is compared with real etcd servers in
+//! this way, and any other store can be:
 //!
 //! ```text
-//!                +-> left  -> answer --+
-//! operation -----+                     +--> the same, but for the masks? else stop
-//!                +-> right -> answer --+
+//!                +-> left  -> response --+
+//! operation -----+                       +--> equal after masking? if not: stop
+//!                +-> right -> response --+
 //! ```
 //!
 //! # What is masked
 //!
-//! Some things two stores that both keep the contract may see differently, and only these are not
+//! Two stores that both satisfy the contract may differ in the following, and only these are not
 //! compared:
 //!
-//! - cluster, member and term in headers; that they are there where they should be is compared;
-//! - the header's revision in the answers to `compact` and `leases`, which a server samples when
-//!   it responds;
-//! - the ids of leases that a store chooses: the mirror chooses them instead;
-//! - what is left of a lease's time, within the time that the calls took and a second of rounding;
-//! - the order of a lease's keys, and of the list of leases;
-//! - details of errors that one of the two was not told;
-//! - bookmarks: when one comes is left open. What one *says* is checked, on each side alone;
-//! - with [`Tombstones::MayBeLost`], deletions at exactly the revision of a compaction.
+//! - cluster id, member id and term in headers; whether they are set is compared;
+//! - the header revision in responses to `compact` and `leases`, which a server samples when it
+//!   responds;
+//! - lease ids that a store chooses: the mirror chooses them instead;
+//! - the remaining time of a lease, within the duration of the calls and one second of rounding;
+//! - the order of the keys of a lease, and of the list of leases;
+//! - details of an error that one of the two stores does not report;
+//! - when progress notifications arrive; their revisions are checked on each side separately;
+//! - with [`Tombstones::MayBeLost`], deletions at exactly the compact revision.
 //!
-//! Ties in a sorted range are compared, since sequences of [`strategy`](crate::strategy) have no
-//! more than twelve keys; beyond that many etcd leaves their order open.
+//! Ties in a sorted range are compared, because sequences of [`strategy`](crate::strategy) have at
+//! most twelve keys; beyond that number etcd does not define their order.
 //!
 //! # How watches are compared
 //!
-//! A store may take its time to deliver, so *nothing yet* is never a difference. What each side
-//! has delivered is queued, and compared as far as both have come. To know that nothing is missing
-//! in the end, a **marker** is written into the range of every open watch, and both sides must
-//! deliver up to it within the mirror's [patience](Mirror::patience):
+//! A store may deliver late, so *nothing yet* is never a mismatch. The batches that each side has
+//! delivered are queued, and compared up to the length of the shorter queue. To check at the end
+//! that nothing is missing, the mirror writes a **marker** into the range of every open watch. Both
+//! sides must deliver it within the mirror's [timeout](Mirror::timeout):
 //!
 //! ```text
 //! left    put a=1 @7   put a=2 @8   [marker @12]
 //! right   put a=1 @7                [marker @12]
-//!                      ^ the difference: right has no batch at 8
+//!                      ^ the mismatch: right has no batch at 8
 //! ```
 //!
-//! A store may also refuse what is compacted before it was delivered, and leave out what a key was
-//! before if that is gone when it tells of an event. So a watch that starts in the past, or wants
-//! to be told what was before, is brought up to date, by a marker of its own, before history is
-//! compacted. One that leaves out puts and deletions both cannot be marked; if it starts in the
-//! past, it is given up then.
+//! Compaction may change what a watch delivers: it removes history that was not delivered yet, and
+//! previous key-values that are read when the event is sent. Before a compaction, the mirror
+//! therefore writes a marker for each watch that starts at a past revision or requests previous
+//! key-values, and reads the watch up to it. A watch that filters out both puts and deletions never
+//! delivers a marker; if it starts at a past revision, the mirror drops it then.
 //!
-//! The parts: this file, the mirror; `calls`, one operation on both sides; `mask`, when two answers
-//! are the same; `pair`, a watch on both sides; `settle`, all watches.
+//! Modules: `calls`, one operation on both backends; `mask`, when two responses are equal; `pair`,
+//! one watch on both backends; `settle`, markers and all open watches.
 
 mod calls;
 mod mask;
@@ -60,20 +60,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use coord_core::{KvBackend, LeaseId, Revision};
+use coord_core::{
+    KvBackend,
+    kv::{LeaseId, Revision},
+};
 use tokio::time::Instant;
 
 use crate::strategy::Operation;
-use pair::Pair;
+use pair::WatchPair;
 
-/// Two backends side by side.
+/// A differential test of two backends.
 ///
-/// Both must have the same past, best none: fresh stores, each driven by this mirror alone. Any
-/// number of sequences can be run one after the other; each begins with all keys deleted and all
-/// leases revoked, and goes on in the revisions and compactions of those before.
+/// Both backends must have the same history, preferably none: use fresh stores that only this mirror
+/// writes to. It can run any number of sequences. Each starts with all keys deleted and all leases
+/// revoked, and continues with the revisions and compactions of the sequences before it.
 ///
 /// ```
-/// use coord_core::{Delete, Put};
+/// use coord_core::kv::{Delete, Put};
 /// use coord_mem::MemBackend;
 /// use coord_testkit::Mirror;
 /// use coord_testkit::strategy::Operation;
@@ -83,117 +86,118 @@ use pair::Pair;
 /// let sequence = [
 ///     Operation::Put(Put::new("a", "1")),
 ///     Operation::Delete(Delete::new("a")),
-///     Operation::Put(Put::new("", "both refuse an empty key")),
+///     Operation::Put(Put::new("", "an empty key is refused")),
 /// ];
 /// let mut mirror = Mirror::new(MemBackend::new(), MemBackend::new());
-/// mirror.run(&sequence).await.expect("two stores of one kind do not differ");
+/// mirror.run(&sequence).await.expect("two stores of one kind respond alike");
 /// assert_eq!(mirror.tally().sequences, 1);
 /// # }
 /// ```
 ///
-/// With the feature `proptest` the module [`strategy`](crate::strategy) draws random sequences;
+/// With the feature `proptest`, the module [`strategy`](crate::strategy) draws random sequences;
 /// `docs/guide/backends.md` shows a loop over them.
 #[derive(Debug)]
 pub struct Mirror<L, R> {
     left: L,
     right: R,
-    patience: Duration,
+    timeout: Duration,
     tombstones: Tombstones,
-    /// The newest revision that an answer showed.
+    /// The newest revision in any response.
     current: Revision,
-    /// The newest compaction.
+    /// The newest compact revision.
     compacted: Revision,
-    watches: Vec<Pair>,
-    /// When each lease was refreshed last: between these two moments, on either side.
+    watches: Vec<WatchPair>,
+    /// Start and end of the last refresh of each lease: both sides were refreshed in between.
     refreshed: BTreeMap<LeaseId, (Instant, Instant)>,
-    next_lease: i64,
+    /// The last lease id that the mirror has chosen.
+    last_lease: i64,
     tally: Tally,
 }
 
-/// What becomes of deletions at the very revision of a compaction.
+/// Whether a watch delivers deletions at exactly the compact revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a yes or no with a name")]
+#[expect(clippy::exhaustive_enums, reason = "a named bool")]
 pub enum Tombstones {
-    /// A watch that starts there delivers them, as etcd does since 3.4.34 and 3.5.16.
+    /// A watch that starts at the compact revision delivers them: etcd since 3.4.34 and 3.5.16.
     #[default]
     Kept,
-    /// A watch that starts there may not: they are not compared.
+    /// A watch that starts at the compact revision may omit them, so they are not compared.
     MayBeLost,
 }
 
-/// How much a mirror has compared.
+/// The number of sequences, responses and events that a mirror has compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// Sequences that were run to their end.
+    /// Sequences that completed.
     pub sequences: u64,
-    /// Answers that were the same, refusals among them.
+    /// Compared responses, errors included.
     pub answers: u64,
-    /// Refusals that were the same.
+    /// Compared errors.
     pub refusals: u64,
-    /// Events that both sides of a watch delivered.
+    /// Compared watch events.
     pub events: u64,
 }
 
-/// Where two backends differ. Prints the operations that led there, and both answers.
+/// The first mismatch between two backends. `Display` prints the operations up to it and both
+/// responses.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Difference {
-    /// What was done, each with the revision at which it was.
-    pub story: Vec<String>,
-    /// What differs: both answers, one under the other.
-    pub what: String,
+pub struct Mismatch {
+    /// The operations so far, each with the store's revision before it.
+    pub transcript: Vec<String>,
+    /// Both responses, one below the other, or which side did not respond or deliver in time.
+    pub detail: String,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "the two backends differ:")?;
-        for line in &self.story {
+        for line in &self.transcript {
             writeln!(f, "  {line}")?;
         }
-        f.write_str(&self.what)
+        f.write_str(&self.detail)
     }
 }
 
-impl std::error::Error for Difference {}
+impl std::error::Error for Mismatch {}
 
-/// The first lease that a mirror chooses where a store was asked to: far from anybody's small ids.
-const FIRST_CHOSEN_LEASE: i64 = 0x636f_6f72_6400;
+/// The mirror chooses lease ids above this one, far from the small ids that sequences name.
+const CHOSEN_LEASES_ABOVE: i64 = 0x636f_6f72_6400;
 
 impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
-    /// Puts two backends side by side.
+    /// Creates a mirror of two backends.
     #[must_use]
     pub const fn new(left: L, right: R) -> Self {
         Self {
             left,
             right,
-            patience: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
             tombstones: Tombstones::Kept,
             current: Revision::ZERO,
             compacted: Revision::ZERO,
             watches: Vec::new(),
             refreshed: BTreeMap::new(),
-            next_lease: FIRST_CHOSEN_LEASE,
+            last_lease: CHOSEN_LEASES_ABOVE,
             tally: Tally { sequences: 0, answers: 0, refusals: 0, events: 0 },
         }
     }
 
-    /// How long an answer or an event may take before its absence is the difference: 10 s unless
-    /// set.
+    /// How long a response or a marker may take before its absence is a mismatch: 10 s unless set.
     #[must_use]
-    pub const fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// What becomes of deletions at the very revision of a compaction: they are kept unless set.
+    /// Whether watches deliver deletions at exactly the compact revision: `Kept` unless set.
     #[must_use]
     pub const fn tombstones(mut self, tombstones: Tombstones) -> Self {
         self.tombstones = tombstones;
         self
     }
 
-    /// How much has been compared so far.
+    /// The number of sequences, responses and events compared so far.
     #[must_use]
     pub const fn tally(&self) -> Tally {
         self.tally
@@ -201,34 +205,35 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
 
     /// Runs a sequence on both backends.
     ///
-    /// After a difference the mirror is of no further use: nothing is known of its backends.
+    /// After a mismatch the mirror cannot run further sequences, because the state of its backends
+    /// is unknown.
     ///
     /// # Errors
-    /// The first difference. That a backend cannot be reached is one too, unless neither can.
+    /// The first mismatch. An unreachable backend is one too, unless both are unreachable.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the backends wherever the sequence had come.
-    pub async fn run(&mut self, operations: &[Operation]) -> Result<(), Difference> {
-        let mut story = Vec::new();
-        let result = self.play(operations, &mut story).await;
+    /// Dropping the future leaves both backends in the middle of the sequence.
+    pub async fn run(&mut self, operations: &[Operation]) -> Result<(), Mismatch> {
+        let mut transcript = Vec::new();
+        let result = self.run_recorded(operations, &mut transcript).await;
         if result.is_ok() {
             self.tally.sequences += 1;
         }
-        result.map_err(|what| Difference { story, what })
+        result.map_err(|detail| Mismatch { transcript, detail })
     }
 
-    async fn play(
+    async fn run_recorded(
         &mut self,
         operations: &[Operation],
-        story: &mut Vec<String>,
+        transcript: &mut Vec<String>,
     ) -> Result<(), String> {
         self.clear().await?;
         let first = self.current;
         for operation in operations {
-            story.push(format!("@{} {operation}", self.current));
+            transcript.push(format!("@{} {operation}", self.current));
             self.step(operation).await?;
         }
-        story.push("(the end)".to_owned());
+        transcript.push("(end of the sequence)".to_owned());
         self.settle(|_| true).await?;
         self.check_history(first).await?;
         self.watches.clear();

@@ -1,101 +1,107 @@
-//! A watch on both sides, and the markers that end it.
+//! One watch on both backends, and the markers up to which it is compared.
 //!
-//! A marker has to lie in the watch's own range, and pass its filters: it is a put of the first key
-//! of the range, and where some watch leaves puts out, a deletion of it in the next revision. The
-//! markers of all watches are written together, so that a settling costs two revisions at most,
-//! but for watches that still wait for a revision of the future.
+//! A marker must lie in the range of its watch and pass the filters of the watch. It is a put of
+//! the first key of the range. If any watch filters out puts, a deletion of the key follows in the
+//! next revision. The markers of all watches are written in one transaction, so that settling costs
+//! at most two revisions, unless a watch starts at a revision that is still in the future.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use coord_core::{
-    Delete, ErrorKind, Event, EventKind, Outcome, Put, Revision, Txn, Watch, WatchBatch,
-    WatchFilter, WatchRequest,
+    error::{ErrorKind, Outcome},
+    kv::{Delete, Event, EventKind, Put, Revision, Txn, Watch, WatchBatch, WatchFilter, Watcher},
 };
 use futures_util::FutureExt;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
-use super::mask::told;
+use super::mask::both_texts;
 
-/// How far in the future a watch may start and still be brought to its start by markers.
-const NEAR: i64 = 8;
+/// How many revisions ahead a watch may start and still be marked: each round of markers raises the
+/// revision.
+const MAX_REVISIONS_AHEAD: i64 = 8;
 
 /// One watch, registered on both backends.
 #[derive(Debug)]
-pub(super) struct Pair {
-    request: WatchRequest,
+pub(super) struct WatchPair {
+    request: Watch,
     /// The store's revision at registration.
     registered: Revision,
-    /// A revision at which deletions do not count.
+    /// The revision at which deletions are not compared.
     lost_tombstones: Option<Revision>,
     left: Side,
     right: Side,
-    /// Whether everything that was there at registration is known to have been delivered.
+    /// Whether both sides are known to have delivered all history up to the registration.
     caught_up: bool,
 }
 
-/// One side of a pair.
+/// The watch on one backend.
 #[derive(Debug)]
 struct Side {
-    watch: Watch,
-    /// What was delivered and has not been compared yet.
-    seen: VecDeque<Seen>,
+    watch: Watcher,
+    /// Deliveries that have not been compared yet.
+    queue: VecDeque<Delivery>,
     /// The revision of the newest batch with events.
     delivered: Revision,
-    /// The revision of the newest bookmark: nothing up to it may come any more.
-    bookmarked: Revision,
-    /// Whether an error came, after which there is only the end.
+    /// The revision of the newest progress notification: no event up to it may follow.
+    notified: Revision,
+    /// Whether the watch yielded an error, which only the end may follow, or ended.
     failed: bool,
     ended: bool,
 }
 
-/// What a watch delivers, as far as it is compared.
+/// One item of a watch, reduced to what is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+enum Delivery {
     Batch(WatchBatch),
     Failed(ErrorKind, Outcome, Option<Revision>),
     Ended,
-    /// Something that no store may do.
-    Wrong(String),
+    /// A violation of the contract, which is a mismatch even if both sides agree.
+    Violation(String),
 }
 
-impl Pair {
+impl WatchPair {
     pub(super) fn new(
-        request: WatchRequest,
+        request: Watch,
         registered: Revision,
         lost_tombstones: Option<Revision>,
-        left: Watch,
-        right: Watch,
+        left: Watcher,
+        right: Watcher,
     ) -> Self {
         let (left, right) = (Side::new(left), Side::new(right));
-        let start = request.start_revision;
+        let start = request.start_revision.unwrap_or_default();
         let caught_up = start <= Revision::ZERO || start > registered;
         Self { request, registered, lost_tombstones, left, right, caught_up }
     }
 
-    /// Whether something may still be on its way that compaction could swallow.
-    pub(super) fn may_lag(&self) -> bool {
+    /// Whether a side may still have to deliver history that a compaction would remove.
+    pub(super) fn may_be_behind(&self) -> bool {
         !self.caught_up
     }
 
-    /// Whether compaction could change what it is yet to tell: what a key was before is looked up
-    /// when an event is sent, and left out if it is gone by then.
-    pub(super) fn minds_compaction(&self) -> bool {
-        self.may_lag() || self.request.prev_kv
+    /// Whether a compaction can change what the watch still delivers.
+    ///
+    /// A server reads a previous key-value when it sends the event, and omits a compacted one.
+    pub(super) fn is_affected_by_compaction(&self) -> bool {
+        self.may_be_behind() || self.request.prev_kv
     }
 
-    /// Whether either side has come to its end, or to the error before it.
+    /// Whether either side has ended, or yielded the error before its end.
     pub(super) fn has_ended(&self) -> bool {
         self.left.failed || self.right.failed
     }
 
-    /// Whether a marker reaches the watch: it has not ended on both sides, some kind of event
-    /// passes its filters, and it does not wait for the far future.
+    /// Whether a marker can reach the watch: it has not ended on both sides, its filters pass puts
+    /// or deletions, and its start is at most [`MAX_REVISIONS_AHEAD`] ahead of `current`.
     pub(super) fn can_be_marked(&self, current: Revision) -> bool {
-        let over = self.left.ended && self.right.ended;
-        let deaf = self.leaves_out(WatchFilter::NoPut) && self.leaves_out(WatchFilter::NoDelete);
-        !over && !deaf && self.request.start_revision.0 <= current.0.saturating_add(NEAR)
+        let ended = self.left.ended && self.right.ended;
+        let passes_none =
+            self.has_filter(WatchFilter::NoPut) && self.has_filter(WatchFilter::NoDelete);
+        let latest_start = current.0.saturating_add(MAX_REVISIONS_AHEAD);
+        !ended
+            && !passes_none
+            && self.request.start_revision.is_none_or(|start| start.0 <= latest_start)
     }
 
     pub(super) fn request_progress(&mut self) {
@@ -103,10 +109,10 @@ impl Pair {
         self.right.watch.request_progress();
     }
 
-    /// Takes what both sides have ready.
+    /// Queues the items that both sides have ready.
     pub(super) fn read_ready(&mut self) {
         for side in [&mut self.left, &mut self.right] {
-            // Without a budget, for a task that is out of it sees nothing though there is more.
+            // Unconstrained, because a task without budget left sees no item although one is ready.
             while !side.ended
                 && let Some(item) = unconstrained(side.watch.next()).now_or_never()
             {
@@ -115,14 +121,14 @@ impl Pair {
         }
     }
 
-    /// Reads both sides up to the markers, which were put and deleted at these revisions.
+    /// Reads both sides up to their marker, which was put and deleted at these revisions.
     pub(super) async fn read_to(
         &mut self,
         put_at: Revision,
         deleted_at: Revision,
         deadline: Instant,
     ) -> Result<(), String> {
-        let marker = if self.leaves_out(WatchFilter::NoPut) { deleted_at } else { put_at };
+        let marker = if self.has_filter(WatchFilter::NoPut) { deleted_at } else { put_at };
         self.read_until(|side| side.delivered >= marker, deadline).await
     }
 
@@ -131,7 +137,7 @@ impl Pair {
         self.read_until(|_| false, deadline).await
     }
 
-    /// Reads each side until it has ended, or is where it should be.
+    /// Reads each side until it has ended or `arrived` holds.
     async fn read_until(
         &mut self,
         arrived: impl Fn(&Side) -> bool + Send,
@@ -151,44 +157,48 @@ impl Pair {
         if late.is_empty() {
             return Ok(());
         }
-        // What did come may tell more than that the marker did not.
+        // A mismatch in what was delivered explains more than the missing marker.
         self.compare()?;
         let late = late.join(" and ");
-        Err(format!("{:?}\n  {late}: neither a marker nor an end in time", self.request))
+        Err(format!("{:?}\n  {late}: neither the marker nor the end arrived in time", self.request))
     }
 
-    /// Compares what both sides have delivered, as far as both have; tells how many events those
-    /// were.
+    /// Compares the queued items up to the length of the shorter queue. Returns the number of
+    /// events in them.
     pub(super) fn compare(&mut self) -> Result<u64, String> {
         let mut events = 0;
-        let both = self.left.seen.len().min(self.right.seen.len());
-        for (left, right) in self.left.seen.drain(..both).zip(self.right.seen.drain(..both)) {
-            if left != right || matches!(left, Seen::Wrong(_)) {
+        let both = self.left.queue.len().min(self.right.queue.len());
+        for (left, right) in self.left.queue.drain(..both).zip(self.right.queue.drain(..both)) {
+            if left != right || matches!(left, Delivery::Violation(_)) {
                 let at = self.registered;
-                return Err(format!("{:?}, of @{at}\n{}", self.request, told(&left, &right)));
+                return Err(format!(
+                    "{:?}, registered @{at}\n{}",
+                    self.request,
+                    both_texts(&left, &right)
+                ));
             }
-            if let Seen::Batch(batch) = left {
+            if let Delivery::Batch(batch) = left {
                 events += batch.events.len() as u64;
             }
         }
         Ok(events)
     }
 
-    fn leaves_out(&self, filter: WatchFilter) -> bool {
+    fn has_filter(&self, filter: WatchFilter) -> bool {
         self.request.filters.contains(&filter)
     }
 
-    /// The first key that is watched.
-    fn key(&self) -> Bytes {
+    /// The first key of the range, which the marker is written to.
+    fn marker_key(&self) -> Bytes {
         let start = self.request.keys.start();
         if start.is_empty() { Bytes::from_static(b"\0") } else { start.clone() }
     }
 }
 
 impl Side {
-    const fn new(watch: Watch) -> Self {
-        let (delivered, bookmarked) = (Revision::ZERO, Revision::ZERO);
-        Self { watch, seen: VecDeque::new(), delivered, bookmarked, failed: false, ended: false }
+    const fn new(watch: Watcher) -> Self {
+        let (delivered, notified) = (Revision::ZERO, Revision::ZERO);
+        Self { watch, queue: VecDeque::new(), delivered, notified, failed: false, ended: false }
     }
 
     fn take(
@@ -204,12 +214,12 @@ impl Side {
                     coord_core::Error::Compacted { compact_revision, .. } => *compact_revision,
                     _ => None,
                 };
-                self.seen.push_back(Seen::Failed(error.kind(), error.outcome(), oldest));
+                self.queue.push_back(Delivery::Failed(error.kind(), error.outcome(), oldest));
             }
             None => {
                 self.failed = true;
                 self.ended = true;
-                self.seen.push_back(Seen::Ended);
+                self.queue.push_back(Delivery::Ended);
             }
         }
     }
@@ -218,36 +228,36 @@ impl Side {
         let revision = batch.revision;
         if batch.events.is_empty() {
             if revision < self.delivered {
-                let late = format!("a bookmark @{revision} after events @{}", self.delivered);
-                self.seen.push_back(Seen::Wrong(late));
+                let late = format!("progress @{revision} after events @{}", self.delivered);
+                self.queue.push_back(Delivery::Violation(late));
             }
-            self.bookmarked = self.bookmarked.max(revision);
+            self.notified = self.notified.max(revision);
             return;
         }
-        if revision <= self.bookmarked {
-            let early = format!("events @{revision} after a bookmark @{}", self.bookmarked);
-            self.seen.push_back(Seen::Wrong(early));
+        if revision <= self.notified {
+            let early = format!("events @{revision} after progress @{}", self.notified);
+            self.queue.push_back(Delivery::Violation(early));
         }
         self.delivered = self.delivered.max(revision);
         if lost_tombstones == Some(revision) {
             batch.events.retain(|event: &Event| event.kind != EventKind::Delete);
         }
         if !batch.events.is_empty() {
-            self.seen.push_back(Seen::Batch(batch));
+            self.queue.push_back(Delivery::Batch(batch));
         }
     }
 }
 
-/// What it takes to mark these watches: the first key of each, the least revision that the
-/// markers must have for all of them to be on, and whether they must be deleted too.
-pub(super) fn marks<'a>(
-    pairs: impl Iterator<Item = &'a Pair>,
+/// What marking these watches takes: the marker key of each, the revision that the markers must
+/// reach so that every watch has started, and whether the markers must also be deleted.
+pub(super) fn markers<'a>(
+    pairs: impl Iterator<Item = &'a WatchPair>,
 ) -> (BTreeSet<Bytes>, Revision, bool) {
     let (mut keys, mut least, mut with_delete) = (BTreeSet::new(), Revision(1), false);
     for pair in pairs {
-        keys.insert(pair.key());
-        least = least.max(pair.request.start_revision);
-        with_delete |= pair.leaves_out(WatchFilter::NoPut);
+        keys.insert(pair.marker_key());
+        least = least.max(pair.request.start_revision.unwrap_or_default());
+        with_delete |= pair.has_filter(WatchFilter::NoPut);
     }
     (keys, least, with_delete)
 }

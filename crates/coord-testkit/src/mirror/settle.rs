@@ -1,37 +1,40 @@
-//! Watches: registering them, reading them, bringing them up to date.
+//! All open watches of a mirror: registers them, reads them, and settles them with markers.
 
-use coord_core::{Error, KvBackend, Result, Revision, Watch, WatchRequest};
+use coord_core::{
+    Error, KvBackend, Result,
+    kv::{Revision, Watch, Watcher},
+};
 use tokio::time::Instant;
 
-use super::calls::{in_time, is_hazard};
-use super::pair::{self, Pair};
+use super::calls::{is_hazard, within};
+use super::pair::{self, WatchPair};
 use super::{Mirror, Tombstones};
 
 impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
-    /// Registers a watch on both.
-    pub(super) async fn watch(&mut self, request: WatchRequest) -> Result<(), String> {
+    /// Registers a watch on both backends.
+    pub(super) async fn watch(&mut self, request: Watch) -> Result<(), String> {
         let current = self.current;
-        let left = in_time(self.patience, self.left.watch(request.clone())).await?;
+        let left = within(self.timeout, self.left.watch(request.clone())).await?;
         if is_hazard(&left) {
             return Ok(());
         }
-        let right = in_time(self.patience, self.right.watch(request.clone())).await?;
+        let right = within(self.timeout, self.right.watch(request.clone())).await?;
         let header =
-            |answer: &Result<Watch>| answer.as_ref().map(Watch::header).map_err(Error::clone);
+            |watch: &Result<Watcher>| watch.as_ref().map(Watcher::header).map_err(Error::clone);
         self.compare(header(&left), header(&right))?;
         if let (Ok(left), Ok(right)) = (left, right) {
             let lost = self.lost_tombstones(request.start_revision);
-            self.watches.push(Pair::new(request, current, lost, left, right));
+            self.watches.push(WatchPair::new(request, current, lost, left, right));
         }
         Ok(())
     }
 
-    /// The revision whose deletions a watch from `start` may not deliver.
-    fn lost_tombstones(&self, start: Revision) -> Option<Revision> {
-        (self.tombstones == Tombstones::MayBeLost && start == self.compacted).then_some(start)
+    /// The revision whose deletions a watch from `start` may omit.
+    fn lost_tombstones(&self, start: Option<Revision>) -> Option<Revision> {
+        start.filter(|start| self.tombstones == Tombstones::MayBeLost && *start == self.compacted)
     }
 
-    /// Compares what watches have delivered so far, without waiting for more.
+    /// Compares the batches that watches have delivered so far, without waiting for more.
     pub(super) fn read_watches(&mut self) -> Result<(), String> {
         for pair in &mut self.watches {
             pair.read_ready();
@@ -40,16 +43,17 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         Ok(())
     }
 
-    /// Brings some of the watches up to date: writes markers into their ranges, and reads up to
-    /// them.
+    /// Writes markers into the ranges of the selected watches, reads these watches up to their
+    /// markers, and compares what they delivered.
     pub(super) async fn settle(
         &mut self,
-        whom: impl Fn(&Pair) -> bool + Send + Sync,
+        selected: impl Fn(&WatchPair) -> bool + Send + Sync,
     ) -> Result<(), String> {
         self.read_watches()?;
-        let horizon = self.current;
-        let whom = |pair: &Pair| whom(pair) && pair.can_be_marked(horizon);
-        let (keys, least, with_delete) = pair::marks(self.watches.iter().filter(|pair| whom(pair)));
+        let current = self.current;
+        let selected = |pair: &WatchPair| selected(pair) && pair.can_be_marked(current);
+        let (keys, least, with_delete) =
+            pair::markers(self.watches.iter().filter(|pair| selected(pair)));
         if keys.is_empty() {
             return Ok(());
         }
@@ -64,24 +68,26 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
                 deleted_at = self.current;
             }
         }
-        let deadline = Instant::now() + self.patience;
-        for pair in self.watches.iter_mut().filter(|pair| whom(pair)) {
+        let deadline = Instant::now() + self.timeout;
+        for pair in self.watches.iter_mut().filter(|pair| selected(pair)) {
             pair.read_to(put_at, deleted_at, deadline).await?;
             self.tally.events += pair.compare()?;
         }
         Ok(())
     }
 
-    /// Gives up watches of the past that no marker reaches: nobody can tell whether they have come
-    /// so far that compaction does not concern them. Those that have ended on one side must do so
-    /// on both.
-    pub(super) async fn let_go_of_the_deaf(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + self.patience;
-        for pair in self.watches.iter_mut().filter(|pair| pair.may_lag() && pair.has_ended()) {
+    /// Drops the watches from a past revision that no marker reaches.
+    ///
+    /// Nothing shows whether they have already delivered the history that a compaction removes. A
+    /// watch that has ended on one side must first end on both.
+    pub(super) async fn drop_unmarkable_watches(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + self.timeout;
+        for pair in self.watches.iter_mut().filter(|pair| pair.may_be_behind() && pair.has_ended())
+        {
             pair.read_to_end(deadline).await?;
             self.tally.events += pair.compare()?;
         }
-        self.watches.retain(|pair| !pair.may_lag());
+        self.watches.retain(|pair| !pair.may_be_behind());
         Ok(())
     }
 }

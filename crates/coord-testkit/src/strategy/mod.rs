@@ -1,10 +1,10 @@
-//! Random operations on a store, for tests that compare two of them.
+//! Random operations on a store, for differential and property tests.
 //!
-//! Such a test lives from collisions: two random keys out of millions never meet, so nothing that
-//! is worth testing ever happens. Hence everything here is drawn from tiny sets, six keys, a few
-//! values, three leases, and every revision is said *relative to the store's* at the moment when
-//! the operation is run ([`At`]), so that a historic read hits history and a compaction cuts
-//! between what is read:
+//! Such tests need collisions: two random keys out of millions never meet, so that no interesting
+//! case occurs. Everything here is therefore drawn from tiny sets (six keys, a few values, three
+//! leases), and every revision is *relative* to the store's revision at the moment when the
+//! operation is run ([`At`]), so that a historic read hits retained history and a compaction falls
+//! between the revisions that are read:
 //!
 //! ```text
 //!                          compacted        current
@@ -14,18 +14,18 @@
 //!                 Back(5) ----+   Back(2)-+       +------- Current
 //! ```
 //!
-//! About every fourth request fails: an empty key, a lease that is not there, a revision of the
-//! future, a key put twice. Every request that is not a hazard (see `Hazards`) is fit for a real
-//! etcd server. Some errors need limits that are low enough to be met: a store that takes 12
-//! operations in a transaction and less than `BIG_VALUE_BYTES` in a request meets them all.
+//! About every fourth request fails: an empty key, a missing lease, a future revision, a key that
+//! is put twice. Every request that is not a hazard (see `Hazards`) is safe to send to a real etcd
+//! server. Some errors occur only if the store's limits are low enough: a store that accepts 12
+//! operations in a transaction and less than `BIG_VALUE_BYTES` in a request returns all of them.
 //!
-//! [`Operation`] and its drafts need no feature: a [`Mirror`](crate::Mirror) also runs a sequence
-//! that is written by hand. The strategies, `Options`, `Hazards`, `Clock` and `BIG_VALUE_BYTES`
-//! need the feature `proptest`, because only they draw anything.
+//! [`Operation`] and its drafts need no feature, because a [`Mirror`](crate::Mirror) also runs
+//! sequences written by hand. The strategies, `Options`, `Hazards`, `Clock` and `BIG_VALUE_BYTES`
+//! need the feature `proptest`.
 //!
-//! The parts: `operation`, what is drawn, and how it becomes a request; `print`, how it reads in
-//! a failure; `pools`, the tiny sets; `requests` and `txn`, the strategies; `sequence`, operations
-//! and sequences of them.
+//! Modules: `operation`, the operations and how a draft becomes a request; `print`, their text in a
+//! failure; `pools`, the tiny sets; `requests` and `txn`, the strategies of single requests;
+//! `sequence`, operations and sequences of operations.
 
 mod operation;
 #[cfg(feature = "proptest")]
@@ -38,6 +38,8 @@ mod sequence;
 #[cfg(feature = "proptest")]
 mod txn;
 
+#[cfg(feature = "proptest")]
+pub use crate::clock::Clock;
 pub use operation::{
     At, CompactDraft, CompareDraft, OpDraft, Operation, Pace, RangeDraft, TxnDraft, WatchDraft,
 };
@@ -46,6 +48,6 @@ pub use pools::{BIG_VALUE_BYTES, at, key, key_range, lease_id, value};
 #[cfg(feature = "proptest")]
 pub use requests::{compact, delete, grant, put, range, time_to_live, watch};
 #[cfg(feature = "proptest")]
-pub use sequence::{Clock, Hazards, Options, operation, operations};
+pub use sequence::{Hazards, Options, operation, operations};
 #[cfg(feature = "proptest")]
 pub use txn::{compare, txn};

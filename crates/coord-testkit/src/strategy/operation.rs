@@ -1,32 +1,32 @@
-//! What is drawn: requests whose revisions are still relative.
+//! Operations and request drafts, whose revisions are relative to the store's revision.
 //!
-//! A *draft* is a request of the data model next to an [`At`] for each of its revisions; what the
-//! request itself says in those fields does not count. `resolve` puts the revisions in, once the
-//! store's own is known. Everything that has no revision is drawn as the request it is.
+//! A *draft* holds a request of the data model and an [`At`] for each of its revision fields; the
+//! values of these fields in the request itself are ignored. `resolve` computes the request once
+//! the store's revision is known. A request without revision fields needs no draft.
 
 use std::time::Duration;
 
-use coord_core::{
+use coord_core::kv::{
     Compact, Compare, CompareOperand, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Op, Put, Range,
-    Revision, Txn, WatchRequest,
+    Revision, Txn, Watch,
 };
 
-/// A revision, said relative to the store's revision when the operation is run.
+/// A revision, relative to the store's revision when the operation is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "there is no fourth way to lie to a point on a line")]
+#[expect(clippy::exhaustive_enums, reason = "every revision is before, at or after another")]
 pub enum At {
     /// The store's revision.
     Current,
-    /// So many before it; what would be below 1 is 1.
+    /// This many revisions before it, at least 1.
     Back(i64),
-    /// So many after it.
+    /// This many revisions after it.
     Ahead(i64),
-    /// This one, wherever the store is. Zero is "not set".
+    /// This revision, whatever the store's. Zero is "not set".
     Absolute(i64),
 }
 
 impl At {
-    /// The revision that is meant in a store that is at `current`.
+    /// The revision, for a store at revision `current`.
     #[must_use]
     pub fn resolve(self, current: Revision) -> Revision {
         Revision(match self {
@@ -36,11 +36,16 @@ impl At {
             Self::Absolute(revision) => revision,
         })
     }
+
+    /// The same for a field that may have no revision: zero is none.
+    fn resolve_option(self, current: Revision) -> Option<Revision> {
+        Some(self.resolve(current)).filter(|revision| *revision != Revision::ZERO)
+    }
 }
 
-/// One thing to do to a store.
+/// An operation on a store.
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_enums, reason = "who runs operations must not overlook one")]
+#[expect(clippy::exhaustive_enums, reason = "a runner must handle every operation")]
 pub enum Operation {
     /// Reads a range.
     Range(RangeDraft),
@@ -56,58 +61,61 @@ pub enum Operation {
     LeaseRevoke(LeaseId),
     /// Refreshes a lease.
     LeaseKeepAlive(LeaseId),
-    /// Asks how long a lease still lives.
+    /// Reads the remaining time of a lease.
     LeaseTimeToLive(LeaseTimeToLive),
     /// Lists the leases.
     Leases,
-    /// Forgets history.
+    /// Compacts history.
     Compact(CompactDraft),
-    /// Opens a watch, to be kept until it is dropped or the sequence ends.
+    /// Opens a watch, which stays open until it is dropped or the sequence ends.
     Watch(WatchDraft),
-    /// Drops one of the open watches: the one with this number, counted round.
+    /// Drops the open watch with this number, modulo the number of open watches.
     Unwatch(u8),
-    /// Asks one of the open watches for a bookmark: the one with this number, counted round.
+    /// Requests a progress notification of the open watch with this number, modulo the number of
+    /// open watches.
     Progress(u8),
-    /// Reads all that the open watches have to deliver.
+    /// Reads every batch that the open watches have ready.
     ReadWatches,
-    /// Lets time pass.
+    /// Moves the clock.
     Advance {
-        /// How much.
+        /// By how much.
         by: Duration,
-        /// In which way.
+        /// In one jump, or timer by timer.
         pace: Pace,
     },
 }
 
-/// How time passes in [`Operation::Advance`]. It makes no difference to what a store answers.
+/// How the clock moves in [`Operation::Advance`]. The responses of a store must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "tokio's clock moves in these two ways")]
 pub enum Pace {
-    /// All at once: the next operation finds every lease overdue that ended meanwhile.
+    /// In one jump, without running any timer: the next operation finds every lease overdue whose
+    /// time ended during the jump.
     Jump,
-    /// From timer to timer: the store's own tasks run when their time has come.
+    /// From timer to timer: the store's own tasks run when they are due.
     Sleep,
 }
 
-/// A [`Range`] to be.
+/// A [`Range`] whose revisions are relative.
 #[derive(Clone, Debug)]
 pub struct RangeDraft {
     /// Everything but the revisions.
     pub request: Range,
     /// The revision to read at.
     pub revision: At,
-    /// The filters: least and greatest modification revision, least and greatest creation
+    /// The filters: minimum and maximum modification revision, minimum and maximum creation
     /// revision.
     pub filters: [At; 4],
 }
 
 impl RangeDraft {
-    /// The request, for a store that is at `current`.
+    /// The request, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Range {
-        let [min_mod, max_mod, min_create, max_create] = self.filters.map(|at| at.resolve(current));
+        let [min_mod, max_mod, min_create, max_create] =
+            self.filters.map(|at| at.resolve_option(current));
         Range {
-            revision: self.revision.resolve(current),
+            revision: self.revision.resolve_option(current),
             min_mod_revision: min_mod,
             max_mod_revision: max_mod,
             min_create_revision: min_create,
@@ -117,7 +125,7 @@ impl RangeDraft {
     }
 }
 
-/// A [`Compare`] to be.
+/// A [`Compare`] whose revision is relative.
 #[derive(Clone, Debug)]
 pub struct CompareDraft {
     /// Everything but the revision.
@@ -127,7 +135,7 @@ pub struct CompareDraft {
 }
 
 impl CompareDraft {
-    /// The compare, for a store that is at `current`.
+    /// The compare, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Compare {
         let revision = self.revision.resolve(current);
@@ -140,19 +148,19 @@ impl CompareDraft {
     }
 }
 
-/// A [`Txn`] to be.
+/// A [`Txn`] whose revisions are relative.
 #[derive(Clone, Debug, Default)]
 pub struct TxnDraft {
-    /// What must hold.
+    /// The compares.
     pub compares: Vec<CompareDraft>,
-    /// The steps to take when it does.
+    /// The steps to take if every compare holds.
     pub success: Vec<OpDraft>,
-    /// The steps to take when it does not.
+    /// The steps to take otherwise.
     pub failure: Vec<OpDraft>,
 }
 
 impl TxnDraft {
-    /// The transaction, for a store that is at `current`.
+    /// The transaction, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Txn {
         let steps = |ops: &[OpDraft]| ops.iter().map(|op| op.resolve(current)).collect();
@@ -164,9 +172,9 @@ impl TxnDraft {
     }
 }
 
-/// An [`Op`] to be.
+/// An [`Op`] whose revisions are relative.
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_enums, reason = "as `Op`, which is closed")]
+#[expect(clippy::exhaustive_enums, reason = "one variant for each of `Op`, which is exhaustive")]
 pub enum OpDraft {
     /// Reads a range.
     Range(RangeDraft),
@@ -174,12 +182,12 @@ pub enum OpDraft {
     Put(Put),
     /// Deletes a range.
     Delete(Delete),
-    /// Runs a transaction within the transaction.
+    /// Runs a nested transaction.
     Txn(TxnDraft),
 }
 
 impl OpDraft {
-    /// The step, for a store that is at `current`.
+    /// The step, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Op {
         match self {
@@ -191,36 +199,36 @@ impl OpDraft {
     }
 }
 
-/// A [`Compact`] to be.
+/// A [`Compact`] whose revision is relative.
 #[derive(Clone, Copy, Debug)]
 pub struct CompactDraft {
-    /// The oldest revision that stays readable.
+    /// The oldest revision that remains readable.
     pub revision: At,
-    /// Whether to wait until the space is given back.
+    /// Whether to respond only when the compacted entries are physically removed.
     pub physical: bool,
 }
 
 impl CompactDraft {
-    /// The request, for a store that is at `current`.
+    /// The request, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Compact {
         Compact { revision: self.revision.resolve(current), physical: self.physical }
     }
 }
 
-/// A [`WatchRequest`] to be.
+/// A [`Watch`] whose start revision is relative.
 #[derive(Clone, Debug)]
 pub struct WatchDraft {
     /// Everything but the revision.
-    pub request: WatchRequest,
+    pub request: Watch,
     /// The first revision to deliver.
     pub start: At,
 }
 
 impl WatchDraft {
-    /// The request, for a store that is at `current`.
+    /// The request, for a store at revision `current`.
     #[must_use]
-    pub fn resolve(&self, current: Revision) -> WatchRequest {
-        WatchRequest { start_revision: self.start.resolve(current), ..self.request.clone() }
+    pub fn resolve(&self, current: Revision) -> Watch {
+        Watch { start_revision: self.start.resolve_option(current), ..self.request.clone() }
     }
 }

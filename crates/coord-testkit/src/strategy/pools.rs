@@ -1,28 +1,29 @@
-//! The tiny sets that everything is drawn from.
+//! The tiny sets of keys, values, leases and revisions that random requests are drawn from.
 //!
-//! Shrinking goes towards the front of each: to `a`, to the empty value, to lease 1, to "not set".
+//! Shrinking moves towards the first element of each set: key `a`, the empty value, lease 1, the
+//! revision "not set".
 
 use bytes::Bytes;
-use coord_core::{KeyRange, LeaseId};
+use coord_core::kv::{KeyRange, LeaseId};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::At;
 
-/// The size of the one value that is not small: larger than what a test allows in a request, if it
-/// sets the limit to some 16 KiB.
+/// The size of the one large value. It exceeds the request limit of a store that is configured with
+/// about 16 KiB.
 pub const BIG_VALUE_BYTES: usize = 20 * 1024;
 
-/// The keys: some are prefixes of others, and the smallest and the largest byte are among them.
+/// The keys. Some are prefixes of others, and the smallest and the largest byte occur.
 const KEYS: [&[u8]; 6] = [b"a", b"ab", b"b", b"a\xff", b"\0", b"\xff"];
 
 const SMALL_VALUES: &[&[u8]] = &[b"x", b"y", b"\0"];
 
-/// The leases, a negative one among them: ids are signed, and are compared so.
+/// The leases. One id is negative, because ids are signed and compared as signed numbers.
 const LEASES: [LeaseId; 3] = [lease(1), lease(2), lease(-3)];
 
 const fn lease(id: i64) -> LeaseId {
-    LeaseId::new(id).expect("only zero is no lease")
+    LeaseId::new(id).expect("the id is not zero")
 }
 
 /// A key.
@@ -37,12 +38,12 @@ pub fn key() -> BoxedStrategy<Bytes> {
     .boxed()
 }
 
-/// A key, rarely none.
+/// A key, rarely the empty key.
 pub(super) fn key_or_empty() -> BoxedStrategy<Bytes> {
     prop_oneof![149 => key(), 1 => Just(Bytes::new())].boxed()
 }
 
-/// Keys: one, a prefix, from one on, all, an interval that may be upside down.
+/// A range: one key, a prefix, an unbounded range, all keys, an interval that may be inverted.
 pub fn key_range() -> BoxedStrategy<KeyRange> {
     prop_oneof![
         12 => key().prop_map(KeyRange::key),
@@ -55,14 +56,14 @@ pub fn key_range() -> BoxedStrategy<KeyRange> {
     .boxed()
 }
 
-/// The same, rarely with an empty key where the range begins.
+/// A range as in [`key_range`], rarely with an empty start key.
 pub(super) fn key_range_or_empty() -> BoxedStrategy<KeyRange> {
     let empty = (Just(Bytes::new()), prop_oneof![Just(Bytes::new()), key()])
         .prop_map(|(start, end)| KeyRange::from_wire(start, end));
     prop_oneof![119 => key_range(), 1 => empty].boxed()
 }
 
-/// A value: none or a byte, and once in a long while [`BIG_VALUE_BYTES`] of them.
+/// A value: empty or one byte, rarely [`BIG_VALUE_BYTES`] bytes.
 pub fn value() -> BoxedStrategy<Bytes> {
     static BIG: [u8; BIG_VALUE_BYTES] = [b'+'; BIG_VALUE_BYTES];
     prop_oneof![
@@ -73,12 +74,12 @@ pub fn value() -> BoxedStrategy<Bytes> {
     .boxed()
 }
 
-/// A lease, mostly the first.
+/// A lease id, mostly the first.
 pub fn lease_id() -> BoxedStrategy<LeaseId> {
     prop_oneof![10 => Just(LEASES[0]), 2 => Just(LEASES[1]), 1 => Just(LEASES[2])].boxed()
 }
 
-/// A revision, from the dim past to a little way into the future.
+/// A revision: the current one, up to 20 before it, up to 3 after it, or an extreme value.
 pub fn at() -> BoxedStrategy<At> {
     prop_oneof![
         4 => Just(At::Current),
@@ -90,7 +91,7 @@ pub fn at() -> BoxedStrategy<At> {
     .boxed()
 }
 
-/// A revision that mostly is not set.
+/// A revision that is mostly "not set".
 pub(super) fn at_or_unset() -> BoxedStrategy<At> {
     prop_oneof![3 => Just(At::Absolute(0)), 1 => at()].boxed()
 }

@@ -1,17 +1,17 @@
-//! How operations read in a failure: on one line, with only what is out of the ordinary.
+//! The text of operations in a failure report: one line each, without fields at their defaults.
 
 use std::fmt;
 
 use bytes::Bytes;
-use coord_core::{
+use coord_core::kv::{
     CompareOp, CompareOperand, Delete, LeaseGrant, LeaseId, Put, Range, SortOrder, SortTarget,
     WatchFilter,
 };
 
 use super::{At, CompareDraft, OpDraft, Operation, Pace, RangeDraft, TxnDraft, WatchDraft};
 
-/// Values longer than this are told by their length.
-const LONG: usize = 32;
+/// A key or value longer than this is printed as its length, in bytes.
+const MAX_PRINTED_BYTES: usize = 32;
 
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,8 +28,8 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Range(range) => range.fmt(f),
-            Self::Put(put) => f.write_str(&shown_put(put)),
-            Self::Delete(delete) => f.write_str(&shown_delete(delete)),
+            Self::Put(put) => f.write_str(&put_text(put)),
+            Self::Delete(delete) => f.write_str(&delete_text(delete)),
             Self::Txn(txn) => txn.fmt(f),
             Self::LeaseGrant(LeaseGrant { ttl, id }) => {
                 write!(f, "grant {} for {ttl:?}", id.map_or("any".into(), lease))
@@ -46,10 +46,8 @@ impl fmt::Display for Operation {
                 write!(f, "compact at {}{physical}", compact.revision)
             }
             Self::Watch(watch) => watch.fmt(f),
-            Self::Unwatch(number) => write!(f, "drop watch {number} (counted round)"),
-            Self::Progress(number) => {
-                write!(f, "ask watch {number} (counted round) for a bookmark")
-            }
+            Self::Unwatch(number) => write!(f, "drop watch {number} (modulo)"),
+            Self::Progress(number) => write!(f, "request progress of watch {number} (modulo)"),
             Self::ReadWatches => write!(f, "read all watches"),
             Self::Advance { by, pace: Pace::Jump } => write!(f, "jump {by:?} ahead"),
             Self::Advance { by, pace: Pace::Sleep } => write!(f, "sleep {by:?}"),
@@ -64,7 +62,7 @@ impl fmt::Display for RangeDraft {
         if self.revision != At::Absolute(0) {
             write!(f, " at {}", self.revision)?;
         }
-        if *limit != 0 {
+        if let Some(limit) = limit {
             write!(f, ", limit {limit}")?;
         }
         if (*sort_target, *sort_order) != (SortTarget::Key, SortOrder::None) {
@@ -116,8 +114,8 @@ impl fmt::Display for OpDraft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Range(range) => range.fmt(f),
-            Self::Put(put) => f.write_str(&shown_put(put)),
-            Self::Delete(delete) => f.write_str(&shown_delete(delete)),
+            Self::Put(put) => f.write_str(&put_text(put)),
+            Self::Delete(delete) => f.write_str(&delete_text(delete)),
             Self::Txn(txn) => txn.fmt(f),
         }
     }
@@ -138,7 +136,7 @@ impl fmt::Display for WatchDraft {
     }
 }
 
-fn shown_put(put: &Put) -> String {
+fn put_text(put: &Put) -> String {
     let lease = put.lease.map_or(String::new(), |id| format!(" on {}", lease(id)));
     let flags = flags(&[
         (put.ignore_value, "keep value"),
@@ -148,7 +146,7 @@ fn shown_put(put: &Put) -> String {
     format!("put {} = {}{lease}{flags}", quoted(&put.key), quoted(&put.value))
 }
 
-fn shown_delete(delete: &Delete) -> String {
+fn delete_text(delete: &Delete) -> String {
     format!("delete {}{}", delete.keys, flags(&[(delete.prev_kv, "with prev_kv")]))
 }
 
@@ -157,7 +155,7 @@ fn lease(id: LeaseId) -> String {
 }
 
 fn quoted(bytes: &Bytes) -> String {
-    if bytes.len() > LONG {
+    if bytes.len() > MAX_PRINTED_BYTES {
         return format!("({} bytes)", bytes.len());
     }
     format!("\"{}\"", bytes.escape_ascii())

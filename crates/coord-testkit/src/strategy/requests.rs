@@ -1,11 +1,11 @@
-//! Requests that stand alone, the wrong ones among them.
+//! Strategies of single requests, valid and invalid.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::{
-    Delete, LeaseGrant, LeaseTimeToLive, Put, Range, SortOrder, SortTarget, TTL_MAX, WatchFilter,
-    WatchRequest,
+use coord_core::kv::{
+    Delete, LeaseGrant, LeaseTimeToLive, Put, Range, SortOrder, SortTarget, TTL_MAX, Watch,
+    WatchFilter,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,14 +14,14 @@ use proptest::sample::select;
 use super::pools::{at_or_unset, key_or_empty, key_range_or_empty};
 use super::{At, Clock, CompactDraft, RangeDraft, WatchDraft, at, lease_id, value};
 
-/// A read of a range, with everything that can be said of one.
+/// A read of a range, with every option.
 pub fn range() -> BoxedStrategy<RangeDraft> {
     let revision = prop_oneof![3 => Just(At::Absolute(0)), 2 => at()];
     let filters = prop_oneof![
         2 => Just([At::Absolute(0); 4]),
         1 => [at_or_unset(), at_or_unset(), at_or_unset(), at_or_unset()],
     ];
-    let limit = prop_oneof![3 => Just(0), 3 => 1_i64..=3, 1 => select(&[-1, i64::MAX][..])];
+    let limit = prop_oneof![3 => Just(0), 3 => 1_u64..=3, 1 => Just(i64::MAX.cast_unsigned())];
     let order = select(&[SortOrder::None, SortOrder::Ascending, SortOrder::Descending][..]);
     let target = select(
         &[
@@ -43,7 +43,8 @@ pub fn range() -> BoxedStrategy<RangeDraft> {
         .boxed()
 }
 
-/// A put, sometimes one that keeps the value or the lease, sometimes one that contradicts itself.
+/// A put. It sometimes keeps the value or the lease, and sometimes also sets what it keeps, which
+/// is invalid.
 pub fn put() -> BoxedStrategy<Put> {
     let lease = prop::option::weighted(0.3, lease_id());
     let keeps = (prop::bool::weighted(0.06), prop::bool::weighted(0.06));
@@ -64,14 +65,14 @@ pub fn delete() -> BoxedStrategy<Delete> {
         .boxed()
 }
 
-/// A lease to grant, mostly under an id from the tiny set.
+/// A lease to grant, mostly with an id from the tiny set.
 ///
-/// Where time is virtual leases live a few seconds; where it is real they live for hours.
+/// The TTL is a few seconds on a paused clock, and hours in real time.
 pub fn grant(clock: Clock) -> BoxedStrategy<LeaseGrant> {
-    let (shortest, longest) = if clock == Clock::Virtual { (1_u64, 12) } else { (3_600, 7_200) };
+    let (shortest, longest) = if clock == Clock::Paused { (1_u64, 12) } else { (3_600, 7_200) };
     let fraction = Duration::from_millis(1_500);
     let unfit = [fraction, TTL_MAX + Duration::from_secs(1), Duration::from_secs(u64::MAX)];
-    let zero = u32::from(clock == Clock::Virtual);
+    let zero = u32::from(clock == Clock::Paused);
     let ttl = prop_oneof![
         20 => (shortest..=longest).prop_map(Duration::from_secs),
         zero => Just(Duration::ZERO),
@@ -83,14 +84,14 @@ pub fn grant(clock: Clock) -> BoxedStrategy<LeaseGrant> {
         .boxed()
 }
 
-/// A question how long a lease still lives, with its keys or without.
+/// A read of the remaining time of a lease, with its keys or without.
 pub fn time_to_live() -> BoxedStrategy<LeaseTimeToLive> {
     (lease_id(), prop::bool::weighted(0.8))
         .prop_map(|(id, keys)| LeaseTimeToLive { id, keys })
         .boxed()
 }
 
-/// A compaction, mostly of the far side of what there is.
+/// A compaction, mostly at a past revision.
 pub fn compact() -> BoxedStrategy<CompactDraft> {
     let revision = prop_oneof![
         8 => (2_i64..=9).prop_map(At::Back),
@@ -103,7 +104,7 @@ pub fn compact() -> BoxedStrategy<CompactDraft> {
         .boxed()
 }
 
-/// A watch of a key or a range, from the past, from now on, or from the future on.
+/// A watch of a key or a range, from a past revision, the current one or a future one.
 pub fn watch() -> BoxedStrategy<WatchDraft> {
     let start = prop_oneof![4 => Just(At::Absolute(0)), 5 => at()];
     let filter = select(&[WatchFilter::NoPut, WatchFilter::NoDelete][..]);
@@ -111,8 +112,7 @@ pub fn watch() -> BoxedStrategy<WatchDraft> {
     let flags = (prop::bool::ANY, prop::bool::weighted(0.1));
     (key_range_or_empty(), start, filters, flags)
         .prop_map(|(keys, start, filters, (prev_kv, progress_notify))| {
-            let request =
-                WatchRequest { prev_kv, filters, progress_notify, ..WatchRequest::new(keys) };
+            let request = Watch { prev_kv, filters, progress_notify, ..Watch::new(keys) };
             WatchDraft { request, start }
         })
         .boxed()

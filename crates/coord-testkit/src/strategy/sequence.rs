@@ -1,4 +1,4 @@
-//! Sequences of random operations, and what is drawn for them.
+//! Strategies of operations and of sequences of operations.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,55 +9,48 @@ use proptest::prelude::*;
 use super::pools::lease_id;
 use super::requests::{compact, delete, grant, put, range, time_to_live, watch};
 use super::txn::txn;
-use super::{At, CompactDraft, Operation, Pace};
+use super::{At, Clock, CompactDraft, Operation, Pace};
 
-/// What kind of operations to draw.
+/// Which operations to draw.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether inputs that crash a real etcd server are among them.
+    /// Whether to draw requests that crash a real etcd server.
     pub hazards: Hazards,
-    /// Whose time it is.
+    /// The clock of the store under test: [`Operation::Advance`] is drawn on a paused clock only.
     pub clock: Clock,
-    /// How many operations make a sequence. Shrinking goes down to the shortest: let it be short.
+    /// How many operations a sequence has. Shrinking stops at the minimum, so keep that small.
     pub length: RangeInclusive<usize>,
 }
 
 impl Default for Options {
-    /// All there is, for a store in memory: up to 80 operations, hazards included.
+    /// For a store in memory: 1 to 80 operations, hazards included, on a paused clock.
     fn default() -> Self {
-        Self { hazards: Hazards::Include, clock: Clock::Virtual, length: 1..=80 }
+        Self { hazards: Hazards::Include, clock: Clock::Paused, length: 1..=80 }
     }
 }
 
-/// Whether to draw what is known to crash a real etcd server, or to make it lose data.
+/// Whether to draw requests that crash a real etcd server or make it lose data.
 ///
-/// Two things do, and both need a transaction that deletes a key by a delete without end and puts
-/// it too: a put that keeps the value or the lease of such a key panics, and compacting exactly at
-/// such a revision loses the key. Without hazards no transaction with a put has a delete without
-/// end. On clusters of several members up to etcd 3.6 a third thing goes wrong, which is drawn
-/// all the same: a failing read of history in a transaction that writes.
+/// Two are known. Both need a transaction that deletes a key by an unbounded delete and also puts
+/// it: a put that keeps the value or the lease of such a key panics, and compacting exactly at such
+/// a revision loses the key. Without hazards, no transaction with a put has an unbounded delete.
 ///
-/// Source: contract §4, "Fuzzer must avoid".
+/// A third fault, on clusters of several members up to etcd 3.6, is drawn with both settings: a
+/// failing historic read in a transaction that writes.
+///
+/// Source: `docs/etcd-contract.md` §4, "Fuzzer must avoid".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a yes or no with a name")]
+#[expect(clippy::exhaustive_enums, reason = "a named bool")]
 pub enum Hazards {
-    /// They are drawn.
+    /// Hazards are drawn.
     Include,
-    /// They are not.
+    /// No hazard is drawn.
     Exclude,
 }
 
-/// Whether the test can move the store's time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a yes or no with a name")]
-pub enum Clock {
-    /// It can: [`Operation::Advance`] is drawn.
-    Virtual,
-    /// It cannot: time is not an operation, and leases should outlive the test.
-    Real,
-}
-
-/// A sequence of operations; it is a little longer than `options` say where two belong together.
+/// A sequence of operations.
+///
+/// It can be longer than `options.length`, because some operations are drawn as a pair.
 ///
 /// ```
 /// use coord_testkit::strategy::{self, Options};
@@ -75,15 +68,18 @@ pub enum Clock {
 /// # Panics
 /// If the length in `options` is an empty range.
 pub fn operations(options: &Options) -> BoxedStrategy<Vec<Operation>> {
-    let alone = operation(options).prop_map(|operation| vec![operation]);
-    let overdue = u32::from(options.clock == Clock::Virtual);
-    let episode = prop_oneof![30 => alone, overdue => compacted_when_overdue()];
+    let single = operation(options).prop_map(|operation| vec![operation]);
+    let overdue = u32::from(options.clock == Clock::Paused);
+    let episode = prop_oneof![30 => single, overdue => compaction_of_overdue_leases()];
     vec(episode, options.length.clone()).prop_map(|episodes| episodes.concat()).boxed()
 }
 
-/// Leases run out with nobody looking, and the call that finds them overdue is a compaction, which
-/// must end them first and then not swallow what that did. By chance that comes up too rarely.
-fn compacted_when_overdue() -> BoxedStrategy<Vec<Operation>> {
+/// A clock jump past the end of leases, and then a compaction.
+///
+/// The compaction is the first call that finds the leases overdue. It must expire them first, and
+/// must then not compact away the deletions of that expiry. Independent draws combine the two too
+/// rarely.
+fn compaction_of_overdue_leases() -> BoxedStrategy<Vec<Operation>> {
     (4_u64..=12, 0_i64..=1)
         .prop_map(|(secs, back)| {
             let (by, pace) = (Duration::from_secs(secs), Pace::Jump);
@@ -96,7 +92,7 @@ fn compacted_when_overdue() -> BoxedStrategy<Vec<Operation>> {
 
 /// One operation of any kind.
 pub fn operation(options: &Options) -> BoxedStrategy<Operation> {
-    let advances = if options.clock == Clock::Virtual { 6 } else { 0 };
+    let advances = if options.clock == Clock::Paused { 6 } else { 0 };
     prop_oneof![
         16 => put().prop_map(Operation::Put),
         12 => range().prop_map(Operation::Range),

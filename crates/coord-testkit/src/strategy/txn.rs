@@ -1,11 +1,11 @@
-//! Transactions: nested up to three levels, and not always right.
+//! Strategies of transactions: nested up to three levels, valid and invalid.
 //!
-//! A transaction drawn blindly is nearly always refused, for with six keys its puts collide. So
-//! branches are short, puts stand among reads, and most transactions pass; that some do collide is
-//! intended.
+//! Uniformly drawn transactions are nearly always refused, because with six keys their puts
+//! collide. Branches are therefore short and mix puts with reads, so that most transactions are
+//! accepted and some still collide.
 
 use bytes::Bytes;
-use coord_core::{Compare, CompareOp, CompareOperand, KeyRange, Revision};
+use coord_core::kv::{Compare, CompareOp, CompareOperand, KeyRange, Revision};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -14,22 +14,23 @@ use super::pools::key_range_or_empty;
 use super::requests::{delete, put, range};
 use super::{CompareDraft, Hazards, OpDraft, RangeDraft, TxnDraft, at, lease_id, value};
 
-/// How many levels of transactions there may be.
-const DEPTH: u32 = 3;
+/// How many levels of nested transactions are drawn.
+const MAX_TXN_DEPTH: u32 = 3;
 
 /// A transaction.
 pub fn txn(hazards: Hazards) -> BoxedStrategy<TxnDraft> {
     match hazards {
-        Hazards::Include => prop_oneof![11 => txn_of(DEPTH), 1 => reborn()].boxed(),
-        Hazards::Exclude => txn_of(DEPTH).prop_map(without_hazard).boxed(),
+        Hazards::Include => prop_oneof![11 => txn_of(MAX_TXN_DEPTH), 1 => delete_and_put()].boxed(),
+        Hazards::Exclude => txn_of(MAX_TXN_DEPTH).prop_map(without_hazard).boxed(),
     }
 }
 
-/// A transaction that puts what it deletes, in one order or the other, through the one hole in
-/// the rule against it: a delete without end.
-fn reborn() -> BoxedStrategy<TxnDraft> {
+/// A transaction that deletes and puts one key, in either order.
+///
+/// The rule against duplicate keys refuses this except with an unbounded delete.
+fn delete_and_put() -> BoxedStrategy<TxnDraft> {
     let keeps = prop::bool::weighted(0.3);
-    (delete(), put(), range_within(), prop::bool::ANY, keeps)
+    (delete(), put(), range_step(), prop::bool::ANY, keeps)
         .prop_map(|(mut delete, mut put, range, delete_first, keeps)| {
             delete.keys = KeyRange::starting_at(&put.key);
             if keeps {
@@ -63,7 +64,7 @@ fn branch(depth: u32) -> BoxedStrategy<Vec<OpDraft>> {
 fn op(depth: u32) -> BoxedStrategy<OpDraft> {
     let flat = prop_oneof![
         3 => put().prop_map(OpDraft::Put),
-        3 => range_within().prop_map(OpDraft::Range),
+        3 => range_step().prop_map(OpDraft::Range),
         2 => delete().prop_map(OpDraft::Delete),
     ];
     if depth <= 1 {
@@ -72,12 +73,12 @@ fn op(depth: u32) -> BoxedStrategy<OpDraft> {
     prop_oneof![6 => flat, 2 => txn_of(depth - 1).prop_map(OpDraft::Txn)].boxed()
 }
 
-/// A range as a step: half of them read what is there, for one that reads what is not there makes
-/// the whole transaction fail.
-fn range_within() -> BoxedStrategy<RangeDraft> {
+/// A range as a step. Half of them read the current revision, because a step that reads an
+/// unavailable revision makes the whole transaction fail.
+fn range_step() -> BoxedStrategy<RangeDraft> {
     (range(), prop::bool::ANY)
-        .prop_map(|(mut range, now)| {
-            if now {
+        .prop_map(|(mut range, current)| {
+            if current {
                 range.revision = super::At::Absolute(0);
             }
             range
@@ -85,7 +86,7 @@ fn range_within() -> BoxedStrategy<RangeDraft> {
         .boxed()
 }
 
-/// A condition, often one that holds.
+/// A compare, often one that holds.
 pub fn compare() -> BoxedStrategy<CompareDraft> {
     let op =
         select(&[CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual][..]);
@@ -106,7 +107,7 @@ pub fn compare() -> BoxedStrategy<CompareDraft> {
 
 fn without_hazard(mut txn: TxnDraft) -> TxnDraft {
     if has_put(&txn) {
-        drop_endless_deletes(&mut txn);
+        remove_unbounded_deletes(&mut txn);
     }
     txn
 }
@@ -123,17 +124,17 @@ fn has_put(txn: &TxnDraft) -> bool {
     })
 }
 
-fn drop_endless_deletes(txn: &mut TxnDraft) {
+fn remove_unbounded_deletes(txn: &mut TxnDraft) {
     for branch in [&mut txn.success, &mut txn.failure] {
-        branch.retain(|op| !matches!(op, OpDraft::Delete(delete) if is_endless(&delete.keys)));
+        branch.retain(|op| !matches!(op, OpDraft::Delete(delete) if is_unbounded(&delete.keys)));
         for op in branch {
             if let OpDraft::Txn(nested) = op {
-                drop_endless_deletes(nested);
+                remove_unbounded_deletes(nested);
             }
         }
     }
 }
 
-fn is_endless(keys: &KeyRange) -> bool {
+fn is_unbounded(keys: &KeyRange) -> bool {
     keys.upper_bound().is_none()
 }

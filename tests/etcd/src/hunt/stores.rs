@@ -3,7 +3,7 @@
 //! The stores have low limits, so that they are met: twelve operations in a transaction, 16 KiB in
 //! a request.
 
-use coord_core::Limits;
+use coord_core::kv::Limits;
 use coord_etcd::EtcdBackend;
 use coord_mem::MemBackend;
 use coord_testkit::Mirror;

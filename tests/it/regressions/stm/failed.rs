@@ -1,13 +1,16 @@
 //! What makes a transaction fail, and how often it is tried.
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::stm::{Retry, StmError};
 use coord_core::{
-    Compact, Error, ErrorKind, Isolation, KvBackend, KvBackendExt as _, Outcome, stm,
+    Client, Error, KvBackend, Stm,
+    error::{ErrorKind, Outcome},
+    kv::Compact,
+    stm::Isolation,
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Lagging, Record};
+use coord_testkit::{Action, Call, Recorder, StaleMember};
 use futures_util::future::join_all;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
@@ -21,22 +24,22 @@ use crate::support::{behind, nth, secs, session_on};
 #[tokio::test(start_paused = true)]
 async fn member_that_lags_behind_is_passed_by() {
     for isolation in STRONG {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let known = put(&store, &["a", "b"], "old").await;
         put(&store, &["a", "b"], "new").await;
-        let member = Lagging::new(store.clone());
+        let member = StaleMember::new(store.clone());
         member.fall_behind(known);
-        let kv: Arc<dyn KvBackend> = Arc::new(member);
+        let kv = Client::new(member);
 
-        let mut theirs = OldStm::new(Arc::clone(&kv), isolation);
+        let mut theirs = OldStm::new(kv.clone(), isolation);
         let failed = theirs.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
         assert_eq!(failed.await.unwrap_err().kind(), ErrorKind::FutureRevision);
 
-        let ours = stm(kv).isolation(isolation);
+        let ours = Stm::new(&kv).isolation(isolation);
         let read = ours.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
         let read = read.await.unwrap();
         assert_eq!(read.value, (Some("new".into()), Some("new".into())));
-        assert_eq!(read.receipt.attempts, 1);
+        assert_eq!(read.info.attempts, 1);
     }
 }
 
@@ -44,14 +47,14 @@ async fn member_that_lags_behind_is_passed_by() {
 /// behind fails, and the next one reads from it again, at once, until it has caught up.
 #[tokio::test(start_paused = true)]
 async fn member_that_lags_behind_costs_one_attempt() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let known = put(&store, &["n"], "1").await;
     put(&store, &["n"], "2").await;
-    let member = Lagging::new(store.clone());
+    let member = StaleMember::new(store.clone());
     member.fall_behind(known);
-    let kv: Arc<dyn KvBackend> = Arc::new(member.clone());
+    let kv = Client::new(member.clone());
 
-    let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::RepeatableReads);
+    let mut theirs = OldStm::new(kv.clone(), Isolation::RepeatableReads);
     let added = theirs.run(async |tx| {
         if tx.attempts == 1_000 {
             member.catch_up();
@@ -64,13 +67,13 @@ async fn member_that_lags_behind_costs_one_attempt() {
     assert_eq!((theirs.attempts, value(&store, "n").await), (1_000, "3".to_owned()));
 
     member.fall_behind(known);
-    let ours = stm(kv).isolation(Isolation::RepeatableReads);
+    let ours = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let added = ours.run(async |tx| {
         let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap();
         tx.put("n", (n + 1).to_string());
         Ok::<_, Error>(())
     });
-    assert_eq!(added.await.unwrap().receipt.attempts, 2);
+    assert_eq!(added.await.unwrap().info.attempts, 2);
     assert_eq!(value(&store, "n").await, "4");
 }
 
@@ -78,7 +81,7 @@ async fn member_that_lags_behind_costs_one_attempt() {
 #[tokio::test(start_paused = true)]
 async fn compaction_between_two_reads_is_another_attempt_at_worst() {
     for isolation in STRONG {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         put(&store, &["a", "b"], "1").await;
         let compact = async || {
             let newest = put(&store, &["other"], "").await;
@@ -94,7 +97,7 @@ async fn compaction_between_two_reads_is_another_attempt_at_worst() {
 
         for changed in [false, true] {
             let mut attempts = 0;
-            let ours = stm(shared(&store)).isolation(isolation);
+            let ours = Stm::new(&shared(&store)).isolation(isolation);
             let read = ours.run(async |tx| {
                 attempts += 1;
                 tx.get("a").await?;
@@ -108,7 +111,7 @@ async fn compaction_between_two_reads_is_another_attempt_at_worst() {
             });
             let read = read.await.unwrap();
             let expected = if changed { 2 } else { 1 };
-            assert_eq!((read.value, read.receipt.attempts), (Some("1".into()), expected));
+            assert_eq!((read.value, read.info.attempts), (Some("1".into()), expected));
         }
     }
 }
@@ -117,9 +120,9 @@ async fn compaction_between_two_reads_is_another_attempt_at_worst() {
 /// where nobody can recover.
 #[tokio::test(start_paused = true)]
 async fn panic_of_a_closure_reaches_its_caller_and_nobody_else() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut tasks = JoinSet::new();
-    let ours = stm(shared(&store));
+    let ours = Stm::new(&shared(&store));
     tasks.spawn({
         let ours = ours.clone();
         async move {
@@ -147,12 +150,12 @@ async fn panic_of_a_closure_reaches_its_caller_and_nobody_else() {
 /// panics commits what it made of no answer.
 #[tokio::test(start_paused = true)]
 async fn closure_that_swallows_an_error_does_not_commit() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let refused = |call: &Call| match call {
-        Call::Range(_) => Fate::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
-        _ => Fate::Pass,
+        Call::Range(_) => Action::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
+        _ => Action::Pass,
     };
-    let ours = stm(behind(&store, refused));
+    let ours = Stm::new(&behind(&store, refused));
     let swallowed = ours.run(async |tx| {
         let a = tx.get("a").await.unwrap_or_default();
         tx.put("b", if a.is_some() { "there" } else { "not there" });
@@ -179,9 +182,9 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
         }
         keys
     };
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = behind(&store, record.clone());
-    let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::SerializableSnapshot);
+    let mut theirs = OldStm::new(kv.clone(), Isolation::SerializableSnapshot);
     let refused = theirs.run(async |tx| {
         tx.get(&KEYS).await?;
         KEYS.iter().for_each(|key| tx.put(key, "1"));
@@ -189,7 +192,7 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
     });
     assert!(matches!(refused.await, Err(Error::TooManyOps { count: 130, .. })));
 
-    let ours = stm(Arc::clone(&kv)).isolation(Isolation::SerializableSnapshot);
+    let ours = Stm::new(&kv).isolation(Isolation::SerializableSnapshot);
     let both = ours.run(async |tx| {
         tx.get_many(KEYS).await?;
         KEYS.iter().for_each(|key| tx.put(*key, "1"));
@@ -211,9 +214,11 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
 /// caller, may do it twice, for there is nothing to tell by whether it was done.
 #[tokio::test(start_paused = true)]
 async fn commit_whose_answer_is_lost_is_applied_once() {
-    let store = MemBackend::new();
-    let mut theirs =
-        OldStm::new(behind(&store, nth("txn", 2, 2, Fate::LoseReply)), Isolation::Serializable);
+    let store = Client::new(MemBackend::new());
+    let mut theirs = OldStm::new(
+        behind(&store, nth("txn", 2, 2, Action::DropResponse)),
+        Isolation::Serializable,
+    );
     let mut add_one = async || {
         let added = theirs.run(async |tx| {
             let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
@@ -226,21 +231,22 @@ async fn commit_whose_answer_is_lost_is_applied_once() {
     add_one().await.unwrap();
     assert_eq!(value(&store, "old").await, "2", "to add one was asked for once");
 
-    for fate in [Fate::LoseReply, Fate::LoseRequest] {
-        let (store, resolved) = (MemBackend::new(), matches!(fate, Fate::LoseReply));
+    for fate in [Action::DropResponse, Action::DropRequest] {
+        let (store, resolved) =
+            (Client::new(MemBackend::new()), matches!(fate, Action::DropResponse));
         let kv = behind(&store, nth("txn", 1, 1, fate));
-        let session = session_on(Arc::clone(&kv)).await;
-        let ours = stm(kv).exactly_once(&session);
+        let session = session_on(kv.clone()).await;
+        let ours = Stm::new(&kv).exactly_once(&session);
         let added = ours.run(async |tx| {
             let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
             tx.put("n", (n + 1).to_string());
             Ok::<_, Error>(())
         });
-        assert_eq!(added.await.unwrap().receipt.resolved, resolved);
+        assert_eq!(added.await.unwrap().info.resolved, resolved);
         assert_eq!(value(&store, "n").await, "1");
     }
 
-    let without = stm(behind(&store, nth("txn", 1, 1, Fate::LoseReply)));
+    let without = Stm::new(&behind(&store, nth("txn", 1, 1, Action::DropResponse)));
     let unknown = without.run(async |tx| {
         tx.put("n", "1");
         Ok::<_, Error>(())
@@ -253,7 +259,7 @@ async fn commit_whose_answer_is_lost_is_applied_once() {
 #[tokio::test(start_paused = true)]
 async fn transactions_on_one_key_do_not_storm() {
     const WORKERS: u32 = 64;
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let theirs = join_all((0..WORKERS).map(async |_| {
         let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
         let added = theirs.run(async |tx| {
@@ -270,14 +276,14 @@ async fn transactions_on_one_key_do_not_storm() {
 
     let kv = shared(&store);
     let ours = join_all((0..WORKERS).map(async |_| {
-        let ours = stm(Arc::clone(&kv)).isolation(Isolation::Serializable);
+        let ours = Stm::new(&kv).isolation(Isolation::Serializable);
         let added = ours.run(async |tx| {
             let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
             yield_now().await;
             tx.put("n", (n + 1).to_string());
             Ok::<_, Error>(())
         });
-        added.await.unwrap().receipt.attempts
+        added.await.unwrap().info.attempts
     }));
     let ours: u32 = ours.await.iter().sum();
     assert_eq!(value(&store, "n").await, WORKERS.to_string());
@@ -287,7 +293,7 @@ async fn transactions_on_one_key_do_not_storm() {
 /// The same: whoever loses every time tries for ever, without a pause.
 #[tokio::test(start_paused = true)]
 async fn retries_pause_and_end_when_their_budget_is_spent() {
-    let (store, began) = (MemBackend::new(), Instant::now());
+    let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
     let lost = theirs.run(async |tx| {
         tx.get(&["k"]).await?;
@@ -299,7 +305,7 @@ async fn retries_pause_and_end_when_their_budget_is_spent() {
     assert_eq!(began.elapsed(), secs(0), "a thousand attempts");
 
     let lose = async |retry| {
-        let ours = stm(shared(&store)).retry(retry);
+        let ours = Stm::new(&shared(&store)).retry(retry);
         let lost = ours.run(async |tx| {
             tx.get("k").await?;
             store.put("k", "others").await?;
@@ -307,14 +313,14 @@ async fn retries_pause_and_end_when_their_budget_is_spent() {
             Ok::<_, Error>(())
         });
         match timeout(secs(3_600), lost).await.expect("it ends") {
-            Err(StmError::Exhausted { attempts, elapsed, conflicts }) => {
+            Err(StmError::RetriesExhausted { attempts, elapsed, conflicts }) => {
                 assert_eq!(conflicts[0].key, "k");
                 (attempts, elapsed)
             }
             other => panic!("{other:?}"),
         }
     };
-    let (attempts, _) = lose(Retry { attempts_max: 5, ..Retry::default() }).await;
+    let (attempts, _) = lose(Retry { attempts_max: Some(5), ..Retry::default() }).await;
     assert_eq!(attempts, 5);
     let (attempts, elapsed) = lose(Retry { time_max: secs(10), ..Retry::default() }).await;
     assert!(attempts < 200, "{attempts} attempts in ten seconds");

@@ -5,25 +5,30 @@ mod failed;
 mod old;
 mod seen;
 
+use crate::support::another;
 use std::sync::Arc;
 
-use coord_core::{Isolation, KvBackend, KvBackendExt as _, Put, Revision, Txn};
+use coord_core::{
+    Client, KvBackend,
+    kv::{Put, Revision, Txn},
+    stm::Isolation,
+};
 use coord_mem::MemBackend;
 
 const STRONG: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
 
-fn shared(store: &MemBackend) -> Arc<dyn KvBackend> {
-    Arc::new(store.clone())
+fn shared(store: &Client) -> Client {
+    another(&store)
 }
 
 /// Puts the keys together.
-async fn put(store: &MemBackend, keys: &[&'static str], value: &'static str) -> Revision {
+async fn put(store: &Client, keys: &[&'static str], value: &'static str) -> Revision {
     let txn = Txn::new().and_then(keys.iter().map(|key| Put::new(*key, value)));
     store.txn(txn).await.expect("the store is there").header.revision
 }
 
 /// The value of a key, now; empty if it is not there.
-async fn value(store: &MemBackend, key: &'static str) -> String {
+async fn value(store: &Client, key: &'static str) -> String {
     let found = store.get(key).await.expect("the store is there");
     found.map(|kv| kv.value.escape_ascii().to_string()).unwrap_or_default()
 }

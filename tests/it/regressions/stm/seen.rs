@@ -1,12 +1,14 @@
 //! What a transaction sees, and what it is guarded against.
 
+use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::{
-    Error, Isolation, KeyRange, KvBackend as _, KvBackendExt as _, Op, Range, Revision, stm,
+    Client, Error, Stm,
+    kv::{KeyRange, Op, Range, Revision},
+    stm::Isolation,
 };
-use coord_mem::MemBackend;
-use coord_testkit::{Call, Record};
+use coord_testkit::{Call, Recorder};
 
 use super::old::OldStm;
 use super::{STRONG, put, shared, value};
@@ -17,7 +19,7 @@ use crate::support::behind;
 #[tokio::test(start_paused = true)]
 async fn range_is_guarded_against_what_comes_changes_and_goes() {
     for isolation in STRONG {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let mut theirs = OldStm::new(shared(&store), isolation);
         let counted = theirs.run(async |tx| {
             tx.get(&["total"]).await?;
@@ -32,7 +34,7 @@ async fn range_is_guarded_against_what_comes_changes_and_goes() {
         put(&store, &["p/goes", "p/stays"], "").await;
         for (other, attempts, total) in [("p/comes", 2, "3"), ("p/stays", 2, "3"), ("q", 1, "3")] {
             let mut attempt = 0;
-            let ours = stm(shared(&store)).isolation(isolation);
+            let ours = Stm::new(&shared(&store)).isolation(isolation);
             let counted = ours.run(async |tx| {
                 attempt += 1;
                 let found = tx.range(KeyRange::prefix("p/")).await?.len();
@@ -42,11 +44,11 @@ async fn range_is_guarded_against_what_comes_changes_and_goes() {
                 tx.put("total", found.to_string());
                 Ok::<_, Error>(())
             });
-            assert_eq!(counted.await.unwrap().receipt.attempts, attempts, "{other}");
+            assert_eq!(counted.await.unwrap().info.attempts, attempts, "{other}");
             assert_eq!(value(&store, "total").await, total, "{other}");
         }
         let mut attempt = 0;
-        let ours = stm(shared(&store)).isolation(isolation);
+        let ours = Stm::new(&shared(&store)).isolation(isolation);
         let counted = ours.run(async |tx| {
             attempt += 1;
             let found = tx.range(KeyRange::prefix("p/")).await?.len();
@@ -63,7 +65,7 @@ async fn range_is_guarded_against_what_comes_changes_and_goes() {
 /// read the others.
 #[tokio::test(start_paused = true)]
 async fn get_many_gives_a_value_for_each_key() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     store.put("x", "of x").await.unwrap();
     store.put("y", "of y").await.unwrap();
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
@@ -79,7 +81,7 @@ async fn get_many_gives_a_value_for_each_key() {
     assert_eq!(theirs.attempts, 1);
 
     let mut attempts = 0;
-    let ours = stm(shared(&store)).isolation(Isolation::Serializable);
+    let ours = Stm::new(&shared(&store)).isolation(Isolation::Serializable);
     let read = ours.run(async |tx| {
         attempts += 1;
         tx.get("y").await?;
@@ -92,14 +94,14 @@ async fn get_many_gives_a_value_for_each_key() {
     });
     let read = read.await.unwrap();
     assert_eq!(read.value, [Some("changed again".into()), Some("of y".into())]);
-    assert_eq!(read.receipt.attempts, 2);
+    assert_eq!(read.info.attempts, 2);
 }
 
 /// Found when this was written: a key that is not there, one that was deleted and one that is
 /// empty are read alike.
 #[tokio::test(start_paused = true)]
 async fn key_that_is_not_there_is_told_from_one_that_is_empty() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     store.put("empty", "").await.unwrap();
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
     let read = theirs.run(async |tx| {
@@ -108,7 +110,7 @@ async fn key_that_is_not_there_is_told_from_one_that_is_empty() {
     });
     assert_eq!(read.await.unwrap(), [""; 3]);
 
-    let ours = stm(shared(&store));
+    let ours = Stm::new(&shared(&store));
     let read = ours.run(async |tx| {
         tx.delete("gone");
         tx.get_many(["none", "empty", "gone"]).await
@@ -121,7 +123,7 @@ async fn key_that_is_not_there_is_told_from_one_that_is_empty() {
 /// base.
 #[tokio::test(start_paused = true)]
 async fn first_who_deletes_what_others_write_unread_wins() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     put(&store, &["read", "old", "k"], "before").await;
     let mut theirs = OldStm::new(shared(&store), Isolation::SerializableSnapshot);
     let written = theirs.run(async |tx| {
@@ -134,7 +136,7 @@ async fn first_who_deletes_what_others_write_unread_wins() {
     assert_eq!(theirs.attempts, 1, "it was not noticed");
 
     let mut attempts = 0;
-    let ours = stm(shared(&store)).isolation(Isolation::SerializableSnapshot);
+    let ours = Stm::new(&shared(&store)).isolation(Isolation::SerializableSnapshot);
     let written = ours.run(async |tx| {
         attempts += 1;
         tx.get("read").await?;
@@ -144,11 +146,11 @@ async fn first_who_deletes_what_others_write_unread_wins() {
         tx.put("k", "put after the deletion was seen");
         Ok::<_, Error>(())
     });
-    let receipt = written.await.unwrap().receipt;
+    let receipt = written.await.unwrap().info;
     assert_eq!(receipt.attempts, 2);
     assert_eq!(
         (receipt.conflicts[0].key.as_ref(), receipt.conflicts[0].found),
-        (b"k" as &[u8], Revision::ZERO)
+        (b"k" as &[u8], None)
     );
 }
 
@@ -156,7 +158,7 @@ async fn first_who_deletes_what_others_write_unread_wins() {
 /// look at makes it fail.
 #[tokio::test(start_paused = true)]
 async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
     let written = theirs.run(async |tx| {
         tx.get(&["a", "unused"]).await?; // what `WithPrefetch` does
@@ -170,27 +172,28 @@ async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
     written.await.unwrap();
     assert_eq!(theirs.attempts, 2);
 
-    let ours = stm(shared(&store)).isolation(Isolation::Serializable).prefetch(["a", "unused"]);
+    let ours =
+        Stm::new(&shared(&store)).isolation(Isolation::Serializable).prefetch(["a", "unused"]);
     let written = ours.run(async |tx| {
         store.put("unused", "changed again").await?;
         let a = tx.get("a").await?;
         tx.put("b", a.unwrap_or_default());
         Ok::<_, Error>(())
     });
-    assert_eq!(written.await.unwrap().receipt.attempts, 1);
+    assert_eq!(written.await.unwrap().info.attempts, 1);
 }
 
 /// Found when this was written: a transaction that has read, and writes nothing, sends a commit.
 #[tokio::test(start_paused = true)]
 async fn transaction_that_only_reads_sends_no_commit() {
     for isolation in STRONG {
-        let (store, record) = (MemBackend::new(), Record::new());
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let kv = behind(&store, record.clone());
-        let mut theirs = OldStm::new(Arc::clone(&kv), isolation);
+        let mut theirs = OldStm::new(kv.clone(), isolation);
         theirs.run(async |tx| tx.get(&["a"]).await).await.unwrap();
         assert_eq!(record.take().names(), "txn txn");
 
-        let ours = stm(kv).isolation(isolation);
+        let ours = Stm::new(&kv).isolation(isolation);
         ours.run(async |tx| tx.get("a").await).await.unwrap();
         assert_eq!(record.take().names(), "range");
     }
@@ -201,7 +204,7 @@ async fn transaction_that_only_reads_sends_no_commit() {
 #[tokio::test(start_paused = true)]
 async fn attempt_that_asks_for_a_revision_first_sees_one_revision() {
     for isolation in STRONG {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let first = put(&store, &["a", "b"], "1").await;
         let mut seen = Vec::new();
         let mut theirs = OldStm::new(shared(&store), isolation);
@@ -219,7 +222,7 @@ async fn attempt_that_asks_for_a_revision_first_sees_one_revision() {
 
         put(&store, &["a", "b"], "1").await;
         let mut attempts = 0;
-        let ours = stm(shared(&store)).isolation(isolation);
+        let ours = Stm::new(&shared(&store)).isolation(isolation);
         let whole = ours.run(async |tx| {
             attempts += 1;
             tx.put("a", "mine");
@@ -241,7 +244,7 @@ async fn attempt_that_asks_for_a_revision_first_sees_one_revision() {
 #[tokio::test(start_paused = true)]
 async fn attempt_that_reads_other_keys_than_the_last_one_sees_one_revision() {
     for isolation in STRONG {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         put(&store, &["a", "c"], "1").await;
         let mut seen = Vec::new();
         let mut theirs = OldStm::new(shared(&store), isolation);
@@ -265,7 +268,7 @@ async fn attempt_that_reads_other_keys_than_the_last_one_sees_one_revision() {
         assert_eq!(seen[0], ("3".to_owned(), "2".to_owned()));
 
         let mut attempts = 0;
-        let ours = stm(shared(&store)).isolation(isolation);
+        let ours = Stm::new(&shared(&store)).isolation(isolation);
         let whole = ours.run(async |tx| {
             attempts += 1;
             if attempts == 1 {
@@ -289,7 +292,7 @@ async fn attempt_that_reads_other_keys_than_the_last_one_sees_one_revision() {
 /// `RepeatableReads` that may never have been.
 #[tokio::test(start_paused = true)]
 async fn closure_does_not_give_up_over_what_never_was() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     put(&store, &["a", "b"], "1").await;
     let mut theirs = OldStm::new(shared(&store), Isolation::RepeatableReads);
     let gave_up = theirs.run(async |tx| {
@@ -302,7 +305,7 @@ async fn closure_does_not_give_up_over_what_never_was() {
     assert!(gave_up.await.is_err(), "they were always equal");
 
     let mut attempts = 0;
-    let ours = stm(shared(&store)).isolation(Isolation::RepeatableReads);
+    let ours = Stm::new(&shared(&store)).isolation(Isolation::RepeatableReads);
     let agrees = ours.run(async |tx| {
         attempts += 1;
         let a = tx.get("a").await?;
@@ -319,18 +322,18 @@ async fn closure_does_not_give_up_over_what_never_was() {
 /// no steps, and so is answered by any member, however old what it knows.
 #[tokio::test(start_paused = true)]
 async fn check_of_several_keys_that_were_read_asks_a_majority() {
-    let (store, record) = (MemBackend::new(), Record::new());
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = behind(&store, record.clone());
     let alone = |call: &Call| match call {
         Call::Txn(check) => check.failure.iter().all(is_serializable),
         _ => false,
     };
-    let mut theirs = OldStm::new(Arc::clone(&kv), Isolation::RepeatableReads);
+    let mut theirs = OldStm::new(kv.clone(), Isolation::RepeatableReads);
     let read = theirs.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
     read.await.unwrap();
     assert!(alone(record.take().0.last().unwrap()));
 
-    let ours = stm(kv).isolation(Isolation::RepeatableReads);
+    let ours = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let read = ours.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
     read.await.unwrap();
     let calls = record.take();
@@ -346,8 +349,8 @@ fn is_serializable(op: &Op) -> bool {
 /// those of its answer.
 #[tokio::test(start_paused = true)]
 async fn same_transaction_sends_the_same_requests() {
-    let (store, record) = (MemBackend::new(), Record::new());
-    let ours = stm(behind(&store, record.clone()));
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+    let ours = Stm::new(&behind(&store, record.clone()));
     let mut keys = ["c", "a", "d", "b"];
     let mut sent = Vec::new();
     for _ in 0..2 {

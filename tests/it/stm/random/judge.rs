@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use coord_core::stm::{Receipt, StmError};
-use coord_core::{Error, Isolation, Outcome, Revision};
+use coord_core::stm::{CommitInfo, StmError};
+use coord_core::{Error, error::Outcome, kv::Revision, stm::Isolation};
 
 use super::program::{Seen, State, Step, key, reads, replay, writes};
 use crate::stm::STRONG;
@@ -26,7 +26,7 @@ pub(super) struct Ran {
     pub(super) known: Revision,
     /// Where the store was when the last attempt had read for the first time.
     pub(super) after_first: Option<Revision>,
-    pub(super) outcome: Result<Receipt, StmError<Error>>,
+    pub(super) outcome: Result<CommitInfo, StmError<Error>>,
 }
 
 /// The state at a revision.
@@ -50,7 +50,7 @@ pub(super) fn judge_outcome(ran: &Ran, tags: &BTreeMap<String, Revision>) {
 }
 
 /// Whether a transaction that committed saw, and left, what its level promises.
-pub(super) fn judge_commit(ran: &Ran, receipt: &Receipt, states: &BTreeMap<Revision, State>) {
+pub(super) fn judge_commit(ran: &Ran, receipt: &CommitInfo, states: &BTreeMap<Revision, State>) {
     let Attempt { program, tag, seen } = ran.attempts.last().expect("there was one");
     let wrote = writes(program);
     if !wrote && seen.is_empty() {

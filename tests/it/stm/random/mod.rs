@@ -14,17 +14,19 @@
 mod judge;
 mod program;
 
+use coord_mem::MemBackend;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Compact, Delete, Error, EventKind, Isolation, KeyRange, KvBackend, KvBackendExt as _, Op,
-    Outcome, Put, Revision, Txn, WatchRequest, stm,
+    Client, Error, KvBackend, Stm,
+    error::Outcome,
+    kv::{Compact, Delete, EventKind, KeyRange, Op, Put, Revision, Txn, Watch},
+    stm::Isolation,
 };
-use coord_mem::MemBackend;
-use coord_testkit::Fate;
+use coord_testkit::Action;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use tokio::task::yield_now;
@@ -46,21 +48,15 @@ struct Task {
     programs: Vec<Vec<Vec<Step>>>,
     exactly_once: bool,
     prefetch: Vec<u8>,
-    fates: Vec<Fate>,
+    fates: Vec<Action>,
 }
 
 /// The last attempt of a transaction between whose steps another client writes, counted from 0.
 const DISTURBED: usize = 3;
 
-async fn work(
-    store: &MemBackend,
-    kv: Arc<dyn KvBackend>,
-    name: usize,
-    task: Task,
-    told: &AtomicI64,
-) -> Vec<Ran> {
+async fn work(store: &Client, kv: Client, name: usize, task: Task, told: &AtomicI64) -> Vec<Ran> {
     let session = session(store).await;
-    let mut stm = stm(kv).isolation(task.level).prefetch(task.prefetch.into_iter().map(key));
+    let mut stm = Stm::new(&kv).isolation(task.level).prefetch(task.prefetch.into_iter().map(key));
     if task.exactly_once {
         stm = stm.exactly_once(&session);
     }
@@ -106,7 +102,7 @@ async fn work(
             }
             Ok(())
         });
-        let outcome = run.await.map(|committed| committed.receipt);
+        let outcome = run.await.map(|committed| committed.info);
         if let Ok(receipt) = &outcome {
             told.fetch_max(receipt.revision.0, Ordering::Relaxed);
         }
@@ -117,7 +113,7 @@ async fn work(
 
 /// Puts or deletes keys between two steps of an attempt, and returns the revision.
 async fn write_as_another_client(
-    store: &MemBackend,
+    store: &Client,
     keys: &[(u8, bool)],
     tag: &str,
     step: usize,
@@ -136,12 +132,12 @@ async fn write_as_another_client(
 
 /// Everything that the store ever was, by revision, and who made which revision.
 async fn history(
-    store: &MemBackend,
+    store: &Client,
     run: impl AsyncFnOnce() -> Vec<Ran>,
 ) -> (BTreeMap<Revision, State>, BTreeMap<String, Revision>, Vec<Ran>) {
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
     let start = newest(store).await;
-    let mut watch = store.watch(WatchRequest::new(KeyRange::all())).await.expect("it is there");
+    let mut watch = store.watch(Watch::new(KeyRange::all())).await.expect("it is there");
     let mut state: State = BTreeMap::new();
     for kv in store.get_prefix("").await.expect("the store is there") {
         state.insert(kv.key, (kv.value, kv.mod_revision));
@@ -175,7 +171,7 @@ async fn history(
 /// Runs the tasks, in one process or each in one of its own, and judges each transaction; tells how
 /// many committed.
 async fn storm(tasks: Vec<Task>, together: bool) -> usize {
-    let (store, told) = (MemBackend::new(), AtomicI64::new(0));
+    let (store, told) = (Client::new(MemBackend::new()), AtomicI64::new(0));
     let fates = tasks.iter().flat_map(|task| task.fates.clone()).collect();
     let shared = together.then(|| impatient(&store, scripted(fates)));
     let exactly_once: Vec<_> =
@@ -225,7 +221,7 @@ fn any_step(ranges: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-fn a_fate() -> impl Strategy<Value = Fate> {
+fn a_fate() -> impl Strategy<Value = Action> {
     let away = Error::Unavailable {
         outcome: Outcome::NotApplied,
         reason: "refused".to_owned(),
@@ -233,10 +229,10 @@ fn a_fate() -> impl Strategy<Value = Fate> {
     };
     let future = Error::FutureRevision { requested: None, current: None };
     prop_oneof![
-        12 => Just(Fate::Yield),
+        12 => Just(Action::Yield),
         6 => any_fate(),
-        1 => Just(Fate::Fail(away)),
-        1 => Just(Fate::Fail(future)),
+        1 => Just(Action::Fail(away)),
+        1 => Just(Action::Fail(future)),
     ]
 }
 
@@ -287,7 +283,7 @@ fn calm_storm_commits_everything() {
             programs: vec![vec![program.clone()]; 5],
             exactly_once: true,
             prefetch: vec![1],
-            fates: vec![Fate::Yield; 30],
+            fates: vec![Action::Yield; 30],
         };
         let tasks = if STRONG.contains(&level) { vec![task; 4] } else { vec![task; 1] };
         let all = tasks.len() * 5;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coord_core::stm::Transaction;
-use coord_core::{Error, KeyRange, Revision};
+use coord_core::{
+    Error,
+    kv::{KeyRange, Revision},
+};
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -91,7 +94,7 @@ pub(super) async fn take(
         Step::GetMany(keys) => {
             Seen::Values(tx.get_many(keys.iter().copied().map(key).collect::<Vec<_>>()).await?)
         }
-        Step::RevisionOf(n) => Seen::Revision(tx.revision_of(key(*n)).await?),
+        Step::RevisionOf(n) => Seen::Revision(tx.revision_of(key(*n)).await?.unwrap_or_default()),
         Step::Range(from, to) => Seen::Range(tx.range(range(*from, *to)).await?),
         Step::DeleteRange(from, to) => Seen::Deleted(tx.delete_range(range(*from, *to)).await?),
         Step::Put(n) => {

@@ -1,10 +1,9 @@
 //! The `election-*` workloads: campaign and resign, or proclaim and observe.
 
-use std::sync::Arc;
-
 use anyhow::{Result, bail, ensure};
-use coord_core::election::{Leaders, Observer};
-use coord_core::{Election, Leadership, PrimitiveError, Session};
+use coord_core::election::{Leaders, Leadership};
+use coord_core::error::PrimitiveError;
+use coord_core::{Election, Session};
 use tokio::time::Instant;
 
 use super::lock_cycle::Exclusive;
@@ -54,10 +53,10 @@ impl Workload for ObserveWorkload {
 
     async fn worker(&self, store: &Store, number: usize) -> Result<ObserveWorker> {
         ensure!(number == 0, "election-observe runs with one worker");
-        let session = Session::builder(Arc::clone(store.connection(number))).open().await?;
+        let session = Session::builder(store.connection(number)).open().await?;
         let name = store.key("elect");
         let leadership = Election::new(&session, name.clone()).campaign("0").await?;
-        let leaders = Observer::new(store.new_connection().await?, name).observe();
+        let leaders = Election::observer(&store.new_connection().await?, name).observe();
         let mut worker = ObserveWorker { session, leadership, leaders, sequence: 0 };
         worker.wait_observed("0").await?;
         Ok(worker)

@@ -74,8 +74,7 @@ impl<E: Exclusive> Workload for LockCycle<E> {
     type Worker = LockCycleWorker<E>;
 
     async fn worker(&self, store: &Store, number: usize) -> Result<LockCycleWorker<E>> {
-        let kv = Arc::clone(store.connection(number));
-        let session = Session::builder(kv).ttl(self.ttl).open().await?;
+        let session = Session::builder(store.connection(number)).ttl(self.ttl).open().await?;
         let name = match self.monitor {
             Some(_) => store.key("shared"),
             None => store.key(&format!("of-worker-{number}")),

@@ -1,7 +1,9 @@
 //! The `mutex-*` workloads: lock and unlock.
 
 use anyhow::Result;
-use coord_core::{Mutex, MutexGuard, Session};
+use coord_core::error::PrimitiveError;
+use coord_core::mutex::MutexGuard;
+use coord_core::{Mutex, Session};
 
 use super::lock_cycle::Exclusive;
 
@@ -20,6 +22,6 @@ impl Exclusive for Mutex {
     }
 
     async fn release(guard: MutexGuard) -> Result<()> {
-        Ok(guard.unlock().await?)
+        Ok(guard.unlock().await.map_err(PrimitiveError::from)?)
     }
 }

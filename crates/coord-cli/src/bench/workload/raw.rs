@@ -3,11 +3,13 @@
 //! Each worker cycles over its own keys, so that workers do not contend.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use coord_core::{Compare, CompareOp, KvBackend, KvBackendExt, Op, Put, Range, Revision, Txn};
+use coord_core::{
+    Client,
+    kv::{Compare, CompareOp, Op, Put, Range, Revision, Txn},
+};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -52,7 +54,7 @@ pub(crate) struct RawWorkload {
 }
 
 pub(crate) struct RawWorker {
-    kv: Arc<dyn KvBackend>,
+    client: Client,
     call: RawCall,
     keys: std::iter::Cycle<std::vec::IntoIter<Bytes>>,
     value: Bytes,
@@ -62,15 +64,15 @@ impl Workload for RawWorkload {
     type Worker = RawWorker;
 
     async fn worker(&self, store: &Store, number: usize) -> Result<RawWorker> {
-        let kv = Arc::clone(store.connection(number));
+        let client = store.connection(number).clone();
         let keys = (0..self.keys.get()).map(|i| Bytes::from(store.key(&format!("{number}/{i}"))));
         let keys: Vec<Bytes> = keys.collect();
         let value = Bytes::from(vec![b'v'; self.val_size]);
         for batch in keys.chunks(KEYS_PER_SETUP_TXN) {
             let puts = batch.iter().map(|key| Put::new(key.clone(), value.clone()));
-            kv.txn(Txn::new().and_then(puts)).await?;
+            client.txn(Txn::new().and_then(puts)).await?;
         }
-        Ok(RawWorker { kv, call: self.call, keys: keys.into_iter().cycle(), value })
+        Ok(RawWorker { client, call: self.call, keys: keys.into_iter().cycle(), value })
     }
 
     async fn check(&self, _: &Store, _: u64) -> Result<ReportFields> {
@@ -88,13 +90,13 @@ impl Worker for RawWorker {
         let start = Instant::now();
         match self.call {
             RawCall::Put => {
-                self.kv.put(key, self.value.clone()).await?;
+                self.client.put(key, self.value.clone()).await?;
             }
             RawCall::Get => {
-                self.kv.get(key).await?;
+                self.client.get(key).await?;
             }
             RawCall::GetStale => {
-                self.kv.range(Range::new(key).serializable()).await?;
+                self.client.range(Range::new(key).serializable()).await?;
             }
             RawCall::Txn => {
                 let read = Range::new(key.clone());
@@ -104,7 +106,7 @@ impl Worker for RawWorker {
                     .when([exists])
                     .and_then([Op::Put(put), Op::Range(read.clone())])
                     .or_else([read]);
-                ensure!(self.kv.txn(txn).await?.succeeded, "a key that was put does not exist");
+                ensure!(self.client.txn(txn).await?.succeeded, "a key that was put does not exist");
             }
         }
         samples.add(self.call.name(), start.elapsed());

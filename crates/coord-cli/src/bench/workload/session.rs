@@ -1,10 +1,9 @@
 //! The `session-cycle` workload: open a session and close it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use coord_core::{KvBackend, Session};
+use coord_core::{Client, Session};
 use tokio::time::Instant;
 
 use super::{ReportFields, Worker, Workload};
@@ -18,7 +17,7 @@ pub(crate) struct SessionCycle {
 }
 
 pub(crate) struct SessionWorker {
-    kv: Arc<dyn KvBackend>,
+    client: Client,
     ttl: Duration,
 }
 
@@ -26,7 +25,7 @@ impl Workload for SessionCycle {
     type Worker = SessionWorker;
 
     async fn worker(&self, store: &Store, number: usize) -> Result<SessionWorker> {
-        Ok(SessionWorker { kv: Arc::clone(store.connection(number)), ttl: self.ttl })
+        Ok(SessionWorker { client: store.connection(number).clone(), ttl: self.ttl })
     }
 
     async fn check(&self, _: &Store, _: u64) -> Result<ReportFields> {
@@ -37,7 +36,7 @@ impl Workload for SessionCycle {
 impl Worker for SessionWorker {
     async fn step(&mut self, samples: &mut Samples) -> Result<()> {
         let start = Instant::now();
-        let session = Session::builder(Arc::clone(&self.kv)).ttl(self.ttl).open().await?;
+        let session = Session::builder(&self.client).ttl(self.ttl).open().await?;
         let opened = Instant::now();
         session.close().await?;
         let closed = Instant::now();

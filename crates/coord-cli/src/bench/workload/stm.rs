@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use coord_core::stm::{Stm, Transaction};
-use coord_core::{Error, Isolation, KvBackendExt, stm};
+use coord_core::stm::{Isolation, Transaction};
+use coord_core::{Error, Stm};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -102,14 +102,14 @@ impl Workload for StmWorkload {
     type Worker = StmWorker;
 
     async fn worker(&self, store: &Store, number: usize) -> Result<StmWorker> {
-        let (kv, keys) = (store.connection(number), self.keys(store));
+        let (client, keys) = (store.connection(number), self.keys(store));
         if number == 0 {
             for key in &keys {
-                kv.put(key, self.initial_value().to_string()).await?;
+                client.put(key, self.initial_value().to_string()).await?;
             }
         }
         Ok(StmWorker {
-            stm: stm(Arc::clone(kv)).isolation(self.flags.isolation),
+            stm: Stm::new(client).isolation(self.flags.isolation),
             prefetch: self.flags.prefetch,
             keys,
             rng: SplitMix(self.flags.seed.wrapping_mul(1_000_003).wrapping_add(number as u64)),

@@ -1,226 +1,243 @@
-//! Bookmarks on request: who may be told that everything up to a revision has arrived.
+//! Progress notifications on request: which watches have received every event up to a revision.
 //!
-//! etcd answers a request for progress with one message for the whole stream, and only when every
-//! watcher on it has caught up; otherwise it says nothing, ever. So the machine asks again, and
-//! takes the answer for every watch that was confirmed on the stream before it. Four things stand
-//! in the way, and this is what is done about each:
+//! etcd responds to a progress request with one message for the whole stream, and only if every
+//! watcher on it has caught up; otherwise it does not respond at all. So the machine repeats the
+//! request, and applies the response to every watch whose registration on the stream was confirmed
+//! before. Four situations need care:
 //!
-//! - *A watcher that history is gone for* counts as not caught up until it is cancelled: it is
-//!   cancelled at once.
-//! - *A watcher that waits for a revision that does not exist yet* keeps the stream silent, on
-//!   3.4.38, 3.5.22, 3.6.2 and later. It goes **aside**, to a second stream, opened for that. The
-//!   confirmation there proves that it waits, so that compaction does not concern it, and with
-//!   that all that it was due before: which is the bookmark, if it asked itself. A watch aside
-//!   that asks, and waits no more, comes back, if those that do keep it from its bookmark.
-//! - *Servers before 3.4.25 and 3.5.8* answer always and at once, past events that they have still
-//!   to send. They betray themselves: asked for progress on a stream without watchers they answer,
-//!   where others are silent. So that is the first thing asked on each stream; whatever confirms
-//!   the first watch ends the wait.
-//! - *What such servers say* nobody can prove. Their revision is taken when a second answer has
-//!   come at least [`SETTLE`] later and nothing arrived for the watch in between: ten times as long
-//!   as their catch-up loop takes to come round. A bookmark of theirs is given to whoever asked and
-//!   nothing is built on it: should an event from before it turn up after all, it is delivered.
+//! - *A watcher whose revisions are compacted* counts as not caught up until it is cancelled. The
+//!   machine cancels it at once.
+//! - *A watcher that waits for a future revision* blocks the responses of the whole stream, on
+//!   3.4.38, 3.5.22, 3.6.2 and later. The machine moves it to a second stream, the **future-start
+//!   stream**. The confirmation there proves that the watcher waits, so no compaction affects it,
+//!   and that it has received every event up to the revision of the confirmation: if the watch
+//!   itself has requested progress, that is its notification. A watch on the future-start stream
+//!   that requests progress and no longer waits moves back, if a waiting watch blocks its
+//!   notification.
+//! - *Servers before 3.4.25 and 3.5.8* respond at once, although they may not have sent all earlier
+//!   events. They respond even to a progress request on a stream without watchers, where later
+//!   servers do not. So that is the first request on each stream; the confirmation of the first
+//!   watch ends the wait for the response.
+//! - *A response of such a server* proves nothing. The machine accepts its revision when a second
+//!   response arrived at least [`SETTLE_DELAY`] later and no event of the watch arrived between the
+//!   two. That is ten periods of the server's catch-up loop. The notification goes to the watch
+//!   that requested it, but the watch does not advance: an earlier event that arrives after all is
+//!   delivered.
 //!
-//! Now and then progress is asked for on nobody's behalf. A quiet watch has to start again, after a
-//! lost connection, at the last revision it knows of: the newer that is, the less likely is it
-//! compacted by then.
+//! The machine also requests progress periodically. After a lost connection a quiet watch starts
+//! again at the newest revision that it knows of. The newer that revision is, the less likely it
+//! is compacted by then.
 
 use std::time::Duration;
 
-use coord_core::Revision;
+use coord_core::kv::Revision;
 use tokio::time::Instant;
 
-use super::entry::{Entry, Post};
-use super::{Action, LaneName, LaneState, Machine, Request, WatchKey};
+use super::watch_state::{Registration, WatchState};
+use super::{Action, Machine, Request, StreamPhase, StreamRole, WatchKey};
 
-/// How long an unproven answer must stand unchallenged.
-const SETTLE: Duration = Duration::from_secs(1);
+/// The delay after which no earlier event of a watch is expected: between two responses of a server
+/// that does not prove progress, and between a confirmation and the end of a move.
+const SETTLE_DELAY: Duration = Duration::from_secs(1);
 
-/// How often progress is asked for on nobody's behalf.
-pub(super) const REFRESH: Duration = Duration::from_secs(30);
+/// The interval of the progress requests that no watch has requested.
+pub(super) const PROGRESS_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How soon an unanswered request is repeated: a server that catches up needs 100 ms a round.
-const AGAIN: Duration = Duration::from_millis(100);
+/// The first pause before a progress request is repeated: the period of etcd's catch-up loop. Later
+/// pauses are as long as the time without a response.
+const PROGRESS_RETRY_MIN: Duration = Duration::from_millis(100);
 
-/// How soon when it has been repeated often: the pause is as long as the silence, within limits.
-const AGAIN_MAX: Duration = Duration::from_secs(1);
+/// The longest pause before a progress request is repeated.
+const PROGRESS_RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// After how long without an answer it is looked for what keeps the server silent.
-const SILENT: Duration = Duration::from_millis(200);
+/// The time without a response after which blocking watches are moved.
+const BLOCKED_AFTER: Duration = Duration::from_millis(200);
 
 impl Machine {
-    /// The reader of a watch wants a bookmark.
+    /// The reader of a watch requests a progress notification.
     pub(in super::super) fn request_progress(&mut self, key: WatchKey, now: Instant) {
-        let Some(entry) = self.watches.get_mut(&key) else { return };
-        entry.asks = Some(now);
-        self.asking.insert(key);
-        let live = entry.posts().filter(|post| post.is_live());
-        // Elsewhere it is asked for as soon as the watch is live.
-        for name in live.map(|post| post.lane).collect::<Vec<_>>() {
-            self.ask(name, now);
+        let Some(watch) = self.watches.get_mut(&key) else { return };
+        watch.progress_requested = Some(now);
+        self.progress_requests.insert(key);
+        let live = watch.registrations().filter(|registration| registration.is_live());
+        // On other streams it is requested when the registration is confirmed.
+        for role in live.map(|registration| registration.role).collect::<Vec<_>>() {
+            self.request_progress_on(role, now);
         }
     }
 
-    /// Asks a server for progress, at once.
-    pub(super) fn ask(&mut self, name: LaneName, now: Instant) {
-        let Some(open) = self.lane(name).open() else { return };
-        // Whoever asks all the time does not put off what is done about a silent server.
-        if open.unanswered.is_none() {
-            open.unanswered = Some(now);
-            open.asked = now;
+    /// Sends a progress request at once.
+    pub(super) fn request_progress_on(&mut self, role: StreamRole, now: Instant) {
+        let Some(open) = self.stream(role).open() else { return };
+        // Frequent requests must not postpone the move of blocking watches.
+        if open.unanswered_since.is_none() {
+            open.unanswered_since = Some(now);
+            open.last_progress_request = now;
         }
-        self.send_progress_request(name);
+        self.send_progress_request(role);
     }
 
-    fn send_progress_request(&mut self, name: LaneName) {
-        if !self.is_proxied(name) {
-            self.actions.push(Action::Send(name, Request::Progress));
+    fn send_progress_request(&mut self, role: StreamRole) {
+        if !self.is_proxied(role) {
+            self.actions.push(Action::Send(role, Request::Progress));
         }
     }
 
-    /// A server said that everything up to `revision` has been sent.
-    pub(super) fn progress_reply(&mut self, name: LaneName, revision: Revision, now: Instant) {
-        let Some(open) = self.lane(name).open() else { return };
-        let Some(sound) = open.sound else {
-            // Nobody is there yet whom it could be about.
-            open.sound = Some(false);
+    /// A server reports that it has sent every event up to `revision`.
+    pub(super) fn on_progress(&mut self, role: StreamRole, revision: Revision, now: Instant) {
+        let Some(open) = self.stream(role).open() else { return };
+        let Some(is_proof) = open.proves_progress else {
+            // A response on a stream without watchers.
+            open.proves_progress = Some(false);
             return;
         };
-        open.unanswered = None;
+        open.unanswered_since = None;
         for key in open.live.values().copied().collect::<Vec<_>>() {
-            let Some(entry) = self.watches.get_mut(&key) else { continue };
-            if let Some(asked) = entry.asks {
-                // For whom the answer is, if it was given before: whoever asked again since then
-                // gets another.
-                let (revision, at) = match entry.claim {
-                    _ if sound => (revision, now),
-                    Some((revision, at)) if now - at >= SETTLE => (revision, at),
+            let Some(watch) = self.watches.get_mut(&key) else { continue };
+            if let Some(requested) = watch.progress_requested {
+                // The time of the response counts: a later request needs a later response.
+                let (revision, at) = match watch.unproven_progress {
+                    _ if is_proof => (revision, now),
+                    Some((revision, at)) if now - at >= SETTLE_DELAY => (revision, at),
                     Some(_) => continue,
                     None => {
-                        entry.claim = Some((revision, now));
+                        watch.unproven_progress = Some((revision, now));
                         continue;
                     }
                 };
-                entry.claim = None;
-                if entry.bookmark(revision) && at >= asked {
-                    entry.answered();
-                    self.asking.remove(&key);
+                watch.unproven_progress = None;
+                if watch.deliver_progress(revision) && at >= requested {
+                    watch.clear_progress_request();
+                    self.progress_requests.remove(&key);
                 }
             }
-            if sound {
-                entry.progress(revision);
-                // What answers an earlier request may arrive after the confirmation.
-                let settled = |to: &Post| to.since.is_some_and(|since| now - since >= SETTLE);
-                if entry.to.as_ref().is_some_and(|to| to.is_live_on(name) && settled(to)) {
-                    self.arrive(key);
+            if is_proof {
+                watch.advance_to(revision);
+                // The response to an earlier request may arrive after the confirmation.
+                let is_settled = |target: &Registration| {
+                    target.is_live_on(role)
+                        && target.since.is_some_and(|since| now - since >= SETTLE_DELAY)
+                };
+                if watch.target.as_ref().is_some_and(is_settled) {
+                    self.complete_move(key);
                 }
             }
         }
     }
 
-    /// Whether a live watch of the stream still wants a bookmark.
-    pub(super) fn is_asked(&self, name: LaneName) -> bool {
-        let asking = self.asking.iter().filter_map(|key| self.watches.get(key));
-        asking.flat_map(Entry::posts).any(|post| post.is_live_on(name))
+    /// Whether a live watch of the stream has an outstanding progress request.
+    pub(super) fn is_progress_requested(&self, role: StreamRole) -> bool {
+        let watches = self.progress_requests.iter().filter_map(|key| self.watches.get(key));
+        let mut registrations = watches.flat_map(WatchState::registrations);
+        registrations.any(|registration| registration.is_live_on(role))
     }
 
-    /// A server owes nothing to those who do not ask any more: whoever asks next has not waited
-    /// since then.
-    pub(super) fn forget_silence(&mut self) {
-        for name in LaneName::ALL {
-            if !self.is_asked(name)
-                && let Some(open) = self.lane(name).open()
+    /// Resets the time without a response on streams without outstanding progress requests, so that
+    /// it does not count for the next request.
+    pub(super) fn clear_unanswered(&mut self) {
+        for role in StreamRole::ALL {
+            if !self.is_progress_requested(role)
+                && let Some(open) = self.stream(role).open()
             {
-                open.unanswered = None;
+                open.unanswered_since = None;
             }
         }
     }
 
-    /// When to ask again.
-    pub(super) fn ask_again_at(&self, name: LaneName) -> Option<Instant> {
-        let LaneState::Open(open) = &self.lanes[name as usize].state else { return None };
-        let again = self.is_asked(name).then(|| {
-            let silence = open.unanswered.map_or(Duration::ZERO, |since| open.asked - since);
-            open.asked + silence.clamp(AGAIN, AGAIN_MAX)
+    /// When to send the next progress request.
+    pub(super) fn progress_request_due(&self, role: StreamRole) -> Option<Instant> {
+        let StreamPhase::Open(open) = &self.streams[role as usize].phase else { return None };
+        let last = open.last_progress_request;
+        let repeat = self.is_progress_requested(role).then(|| {
+            let unanswered = open.unanswered_since.map_or(Duration::ZERO, |since| last - since);
+            last + unanswered.clamp(PROGRESS_RETRY_MIN, PROGRESS_RETRY_MAX)
         });
-        let refresh = (open.sound == Some(true) && !open.live.is_empty()).then_some(open.refresh);
-        [refresh, again].into_iter().flatten().min()
+        let refreshes = open.proves_progress == Some(true) && !open.live.is_empty();
+        [refreshes.then_some(open.next_refresh), repeat].into_iter().flatten().min()
     }
 
-    /// Asks again, if it is time.
-    pub(super) fn ask_again(&mut self, name: LaneName, now: Instant) {
-        if self.ask_again_at(name).is_none_or(|at| at > now) {
+    /// Sends the next progress request, if it is due.
+    pub(super) fn repeat_progress_request(&mut self, role: StreamRole, now: Instant) {
+        if self.progress_request_due(role).is_none_or(|at| at > now) {
             return;
         }
-        let asked = self.is_asked(name);
-        let Some(open) = self.lane(name).open() else { return };
-        open.asked = now;
-        open.refresh = now + REFRESH;
-        if asked {
-            let since = *open.unanswered.get_or_insert(now);
-            if now - since >= SILENT && open.sound == Some(true) {
-                self.make_way(name, now);
+        let is_requested = self.is_progress_requested(role);
+        let Some(open) = self.stream(role).open() else { return };
+        open.last_progress_request = now;
+        open.next_refresh = now + PROGRESS_REFRESH_INTERVAL;
+        if is_requested {
+            let since = *open.unanswered_since.get_or_insert(now);
+            if now - since >= BLOCKED_AFTER && open.proves_progress == Some(true) {
+                self.move_blocking_watches(role, now);
             }
         }
-        self.send_progress_request(name);
+        self.send_progress_request(role);
     }
 
-    /// Moves watches out of the way that keep a server silent.
-    fn make_way(&mut self, name: LaneName, now: Instant) {
-        let seen = self.seen;
-        let live = || self.watches.iter().filter(|(_, entry)| entry.at.is_live_on(name));
-        let asks = |entry: &Entry| entry.asks.is_some() && !entry.waits(seen);
-        let served = live().any(|(_, entry)| asks(entry));
-        let to = |entry: &Entry| match (name, entry.at.is_ahead(seen)) {
-            _ if entry.stays || entry.to.is_some() => None,
-            // Otherwise nobody who could be served would be.
-            (LaneName::Main, true) => served.then_some(LaneName::Aside),
-            (LaneName::Main, false) => None,
-            // For the confirmation, which is the bookmark.
-            (LaneName::Aside, true) => asks(entry).then_some(LaneName::Aside),
-            (LaneName::Aside, false) => asks(entry).then_some(LaneName::Main),
+    /// Moves the watches that block the progress responses of a stream.
+    fn move_blocking_watches(&mut self, role: StreamRole, now: Instant) {
+        let newest = self.newest;
+        let live = || self.watches.iter().filter(|(_, watch)| watch.current.is_live_on(role));
+        let wants_progress = |watch: &WatchState| {
+            watch.progress_requested.is_some() && !watch.starts_in_future(newest)
         };
-        let moves: Vec<_> = live().filter_map(|(key, e)| Some((*key, to(e)?))).collect();
-        for (key, to) in moves {
-            if let Some(entry) = self.watches.get_mut(&key) {
-                entry.to = Some(Post::new(to));
-                self.place(key, now);
+        let is_needed = live().any(|(_, watch)| wants_progress(watch));
+        let target = |watch: &WatchState| match (role, watch.current.blocks_progress(newest)) {
+            _ if watch.is_pinned || watch.target.is_some() => None,
+            // Only if another watch can get its notification then.
+            (StreamRole::Shared, true) => is_needed.then_some(StreamRole::FutureStart),
+            (StreamRole::Shared, false) => None,
+            // Registered again, because the confirmation is its notification.
+            (StreamRole::FutureStart, true) => {
+                wants_progress(watch).then_some(StreamRole::FutureStart)
+            }
+            (StreamRole::FutureStart, false) => wants_progress(watch).then_some(StreamRole::Shared),
+        };
+        let moves: Vec<_> =
+            live().filter_map(|(key, watch)| Some((*key, target(watch)?))).collect();
+        for (key, target) in moves {
+            if let Some(watch) = self.watches.get_mut(&key) {
+                watch.target = Some(Registration::new(target));
+                self.register(key, now);
             }
         }
     }
 
-    /// A watch that goes aside is registered there, in a store that was at `revision` or less.
+    /// The future-start stream has confirmed a watch, on a store that was at `revision` or less.
     ///
-    /// If that is before its start, the server will tell it all that is ever to come, compacted or
-    /// not. If not, the server may be looking for its start among what is being compacted; but
-    /// then the watch keeps nobody silent where it is.
-    pub(super) fn waits_aside(&mut self, key: WatchKey, revision: Revision, now: Instant) {
-        let Some(entry) = self.watches.get_mut(&key) else { return };
-        let from = entry.at.lane;
-        let waits = entry.to.as_ref().filter(|to| to.sent > revision);
-        if let Some(asked) = waits.map(|to| to.asked) {
-            // Whoever asked again since then gets another.
-            if asked.is_some() && entry.bookmark(revision) && entry.asks == asked {
-                entry.answered();
-                self.asking.remove(&key);
+    /// If that is before the start of the watch, the server will send it all later events, whatever
+    /// is compacted. If not, the server may be catching up on revisions that are being compacted;
+    /// but then the watch does not block progress on its current stream, and stays there.
+    pub(super) fn confirm_future_start(&mut self, key: WatchKey, revision: Revision, now: Instant) {
+        let Some(watch) = self.watches.get_mut(&key) else { return };
+        let from = watch.current.role;
+        let waiting = watch.target.as_ref().filter(|target| target.sent > revision);
+        if let Some(requested) = waiting.map(|target| target.progress_requested) {
+            // A request since then needs a later response.
+            if requested.is_some()
+                && watch.deliver_progress(revision)
+                && watch.progress_requested == requested
+            {
+                watch.clear_progress_request();
+                self.progress_requests.remove(&key);
             }
-            self.arrive(key);
-        } else if let Some(to) = entry.to.take() {
-            self.quit(&to);
-            self.leave_aside();
+            self.complete_move(key);
+        } else if let Some(target) = watch.target.take() {
+            self.cancel(&target);
+            self.close_unused_stream();
         }
-        self.forget_silence();
-        if self.is_asked(from) {
-            self.ask(from, now);
+        self.clear_unanswered();
+        if self.is_progress_requested(from) {
+            self.request_progress_on(from, now);
         }
     }
 
-    /// A watch is where it was to go, and loses nothing by leaving where it was.
-    pub(super) fn arrive(&mut self, key: WatchKey) {
-        let Some(entry) = self.watches.get_mut(&key) else { return };
-        let Some(to) = entry.to.take() else { return };
-        let from = std::mem::replace(&mut entry.at, to);
-        self.quit(&from);
-        self.leave_aside();
+    /// Cancels the current registration, because the target receives every event.
+    pub(super) fn complete_move(&mut self, key: WatchKey) {
+        let Some(watch) = self.watches.get_mut(&key) else { return };
+        let Some(target) = watch.target.take() else { return };
+        let from = std::mem::replace(&mut watch.current, target);
+        self.cancel(&from);
+        self.close_unused_stream();
     }
 }

@@ -1,6 +1,6 @@
 //! Streams to `etcd grpc-proxy`, which deviates from etcd in five ways.
 //!
-//! - *It numbers the watches of a stream from 0*, whatever id the client gives: the ids are
+//! - *It numbers the watches of a stream from 0*, whatever id the client requests: the ids are
 //!   translated.
 //! - *It confirms watches in any order*: one is created at a time.
 //! - *A confirmation may have no revision*: a watch from now on starts at a revision that was read
@@ -10,43 +10,44 @@
 
 use std::collections::BTreeMap;
 
-use super::{LaneName, Machine, Request};
+use super::{Machine, Request, StreamRole};
 
 /// The ids of a proxied stream.
 #[derive(Debug, Default)]
 pub(super) struct Proxied {
-    /// Ours, by those of the proxy.
-    ours: BTreeMap<i64, i64>,
+    /// The client's ids, by those of the proxy.
+    client_ids: BTreeMap<i64, i64>,
 }
 
 impl Proxied {
-    /// The proxy has given the watch that is being created this id.
-    pub(super) fn created(&mut self, theirs: i64, ours: i64) {
-        self.ours.insert(theirs, ours);
+    /// Adds the ids of a confirmed watch.
+    pub(super) fn insert(&mut self, proxy_id: i64, client_id: i64) {
+        self.client_ids.insert(proxy_id, client_id);
     }
 
-    /// Our id for one of the proxy's.
-    pub(super) fn ours(&self, theirs: i64) -> Option<i64> {
-        self.ours.get(&theirs).copied()
+    /// The client's id for an id of the proxy.
+    pub(super) fn client_id(&self, proxy_id: i64) -> Option<i64> {
+        self.client_ids.get(&proxy_id).copied()
     }
 
-    /// The proxy's id for our id. The watch is gone after that.
-    fn remove(&mut self, ours: i64) -> Option<i64> {
-        let theirs = self.ours.iter().find(|(_, id)| **id == ours).map(|(theirs, _)| *theirs)?;
-        self.ours.remove(&theirs).map(|_| theirs)
+    /// Removes a watch, and returns its id of the proxy.
+    fn remove(&mut self, client_id: i64) -> Option<i64> {
+        let mut ids = self.client_ids.iter();
+        let proxy_id = ids.find(|(_, id)| **id == client_id).map(|(proxy_id, _)| *proxy_id)?;
+        self.client_ids.remove(&proxy_id).map(|_| proxy_id)
     }
 }
 
 impl Machine {
     /// Whether the stream goes to `etcd grpc-proxy`.
-    pub(super) fn is_proxied(&self, name: LaneName) -> bool {
-        matches!(&self.lanes[name as usize].state, super::LaneState::Open(o) if o.proxied.is_some())
+    pub(super) fn is_proxied(&self, role: StreamRole) -> bool {
+        matches!(&self.streams[role as usize].phase, super::StreamPhase::Open(o) if o.proxied.is_some())
     }
 
-    /// The request that cancels a watch, by the id that the server knows. A proxied watch that is
-    /// not confirmed yet has none; it is cancelled when it is confirmed.
-    pub(super) fn cancel_of(&mut self, name: LaneName, id: i64) -> Option<Request> {
-        let open = self.lane(name).open()?;
+    /// The request that cancels a watch, with the server's id. A proxied watch without a
+    /// confirmation has none yet; it is cancelled when it is confirmed.
+    pub(super) fn cancel_of(&mut self, role: StreamRole, id: i64) -> Option<Request> {
+        let open = self.stream(role).open()?;
         match &mut open.proxied {
             Some(proxied) => proxied.remove(id).map(|id| Request::Cancel { id }),
             None => Some(Request::Cancel { id }),

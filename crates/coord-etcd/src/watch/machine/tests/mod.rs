@@ -1,23 +1,28 @@
-//! The machine against servers that do all that etcd may do, in any order.
+//! Tests of the machine against simulated servers, with every order of events that etcd may cause.
 //!
-//! A [`sim::Sim`] is a store and its members; a sequence of [`Step`]s says who acts when: a write,
-//! a member that sends what it has for one watch (merged, in fragments, or that it is compacted), a
-//! connection that is refused, breaks or lags, a reader who reads or does not. Whatever is read is
-//! compared with the store's history on the spot: each revision once, whole and in order, and
-//! bookmarks that are true. At the end everything is left to run, and nothing may be missing.
+//! A [`Simulation`] has a store, its members and the readers. A sequence of [`Step`]s decides what
+//! happens when: a write; a member that sends the events of one watch, merged, in fragments, or the
+//! notice of a compaction; a connection that is refused, breaks or lags; a reader that reads or
+//! does not. Each item that is read is compared with the history of the store at once: each
+//! revision once, complete and in order, and progress notifications only for delivered revisions.
+//! At the end everything runs until it is idle, and no event may be missing.
 
-mod sim;
+mod simulation;
 
 use std::time::Duration;
 
-use coord_core::{Error, Header, Outcome, Revision, WatchFilter};
+use coord_core::{
+    Error,
+    error::Outcome,
+    kv::{Header, Revision, WatchFilter},
+};
 use proptest::prelude::*;
 
 use super::super::wire::{NO_ID, Reply, Request};
-use super::{Action, LaneName, probe, progress};
-use sim::World;
+use super::{Action, StreamRole, probe, progress};
+use simulation::Simulation;
 
-/// One thing that happens.
+/// A step of a simulation.
 #[derive(Clone, Debug)]
 enum Step {
     /// A revision that changes these keys; every other change is a deletion.
@@ -29,27 +34,27 @@ enum Step {
         filters: Vec<WatchFilter>,
     },
     Drop(usize),
-    /// Reads so many batches.
+    /// The reader of a watch reads a number of batches.
     Read(usize, usize),
     Progress(usize),
-    /// A member accepts a connection, knowing all but so many of the last revisions; or refuses.
-    Connect(LaneName, Option<i64>),
+    /// A member accepts a connection, without a number of the last revisions, or refuses it.
+    Connect(StreamRole, Option<i64>),
     /// A connection breaks.
-    Break(LaneName),
-    /// A member handles a request, and is written to before it answers.
-    Handle(LaneName, bool),
-    /// A member sends a watch so many revisions, in messages of at most so many events.
-    Send(LaneName, usize, usize, usize),
+    Break(StreamRole),
+    /// A member handles a request. With `true` a write follows before the response.
+    Handle(StreamRole, bool),
+    /// A member sends a watch a number of revisions, in messages of a maximum number of events.
+    Send(StreamRole, usize, usize, usize),
     /// A member's message arrives.
-    Arrive(LaneName),
-    /// A member learns all that has happened.
-    Learn(LaneName),
+    Arrive(StreamRole),
+    /// A member applies the whole history.
+    Learn(StreamRole),
     Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let lane = prop_oneof![4 => Just(LaneName::Main), 1 => Just(LaneName::Aside)];
-    let lane = || lane.clone();
+    let stream = prop_oneof![4 => Just(StreamRole::Shared), 1 => Just(StreamRole::FutureStart)];
+    let stream = || stream.clone();
     let filters = prop_oneof![
         3 => Just(vec![]),
         1 => Just(vec![WatchFilter::NoPut]),
@@ -65,14 +70,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..4).prop_map(Step::Drop),
         4 => (0usize..4, 1usize..6).prop_map(|(watch, n)| Step::Read(watch, n)),
         3 => (0usize..4).prop_map(Step::Progress),
-        4 => (lane(), prop::option::weighted(0.8, 0i64..4)).prop_map(|(l, n)| Step::Connect(l, n)),
-        1 => lane().prop_map(Step::Break),
-        8 => (lane(), prop::bool::weighted(0.2)).prop_map(|(l, late)| Step::Handle(l, late)),
-        8 => (lane(), 0usize..4, 1usize..6, 1usize..4).prop_map(|(l, w, n, size)| {
+        4 => (stream(), prop::option::weighted(0.8, 0i64..4)).prop_map(|(l, n)| Step::Connect(l, n)),
+        1 => stream().prop_map(Step::Break),
+        8 => (stream(), prop::bool::weighted(0.2)).prop_map(|(l, late)| Step::Handle(l, late)),
+        8 => (stream(), 0usize..4, 1usize..6, 1usize..4).prop_map(|(l, w, n, size)| {
             Step::Send(l, w, n, size)
         }),
-        10 => lane().prop_map(Step::Arrive),
-        2 => lane().prop_map(Step::Learn),
+        10 => stream().prop_map(Step::Arrive),
+        2 => stream().prop_map(Step::Learn),
         2 => (1u64..2000).prop_map(Step::Wait),
     ]
 }
@@ -85,65 +90,65 @@ proptest! {
     })]
 
     #[test]
-    fn every_watch_gets_what_is_its_own(
-        sound in prop::bool::weighted(0.8),
+    fn watch_receives_each_revision_once_in_order(
+        proves_progress in prop::bool::weighted(0.8),
         steps in prop::collection::vec(step(), 1..160),
     ) {
-        let mut world = World::new(sound);
+        let mut sim = Simulation::new(proves_progress);
         for step in steps {
-            world.step(step);
+            sim.step(step);
         }
-        world.settle();
+        sim.settle();
     }
 
-    /// Streams do not break here, readers read, and what is due is sent before it is compacted.
+    /// Streams do not break here, readers read, and events are sent before they are compacted.
     #[test]
-    fn compaction_ends_no_watch_that_has_caught_up(
+    fn compaction_does_not_end_a_watch_that_caught_up(
         steps in prop::collection::vec(step(), 1..160),
     ) {
-        let mut world = World::new(true);
-        let mut patience = sim::ATTEMPT;
+        let mut sim = Simulation::new(true);
+        let mut time_left = simulation::TIMEOUT;
         for step in steps {
             match step {
                 Step::Break(_) | Step::Connect(_, None) => continue,
-                Step::Connect(lane, _) => world.step(Step::Connect(lane, Some(0))),
+                Step::Connect(stream, _) => sim.step(Step::Connect(stream, Some(0))),
                 Step::Watch { keys, start, filters } => {
-                    world.hear(usize::from(u8::MAX));
-                    world.step(Step::Watch { keys, start: start.max(0), filters });
-                    world.run(LaneName::Main);
+                    sim.receive(usize::from(u8::MAX));
+                    sim.step(Step::Watch { keys, start: start.max(0), filters });
+                    sim.run(StreamRole::Shared);
                 }
                 Step::Wait(millis) => {
                     let wait = Duration::from_millis(millis.min(400));
-                    if let Some(left) = patience.checked_sub(wait).filter(|left| !left.is_zero()) {
-                        patience = left;
-                        world.step(Step::Wait(millis.min(400)));
+                    if let Some(left) = time_left.checked_sub(wait).filter(|left| !left.is_zero()) {
+                        time_left = left;
+                        sim.step(Step::Wait(millis.min(400)));
                     }
                 }
-                step => world.step(step),
+                step => sim.step(step),
             }
-            world.keep_up();
-            world.hear(3);
+            sim.keep_up();
+            sim.receive(3);
         }
-        world.hear(usize::from(u8::MAX));
-        for ended in world.settle() {
+        sim.receive(usize::from(u8::MAX));
+        for ended in sim.settle() {
             prop_assert!(ended.is_none(), "{:?}", ended);
         }
     }
 }
 
-/// A machine with one watch, from now on, created on a store at revision 10.
-fn created() -> World {
-    let mut world = World::new(true);
+/// A machine with one watch from now on, confirmed by a store at revision 10.
+fn created() -> Simulation {
+    let mut sim = Simulation::new(true);
     for _ in 0..9 {
-        world.sim.write(&[0]);
+        sim.store.write(&[0]);
     }
-    world.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
-    assert_eq!(world.actions, [Action::Open(LaneName::Main)]);
-    world.step(Step::Connect(LaneName::Main, Some(0)));
-    world.step(Step::Handle(LaneName::Main, false));
-    world.step(Step::Handle(LaneName::Main, false));
-    world.step(Step::Arrive(LaneName::Main));
-    world
+    sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
+    assert_eq!(sim.actions, [Action::Open(StreamRole::Shared)]);
+    sim.step(Step::Connect(StreamRole::Shared, Some(0)));
+    sim.step(Step::Handle(StreamRole::Shared, false));
+    sim.step(Step::Handle(StreamRole::Shared, false));
+    sim.step(Step::Arrive(StreamRole::Shared));
+    sim
 }
 
 fn starts(actions: &[Action]) -> Vec<i64> {
@@ -155,36 +160,36 @@ fn starts(actions: &[Action]) -> Vec<i64> {
 }
 
 #[test]
-fn start_is_pinned_before_anything_has_come() {
-    let mut world = created();
-    assert_eq!(starts(&world.actions), [0]);
-    world.step(Step::Write(vec![1]));
-    world.step(Step::Break(LaneName::Main));
-    world.step(Step::Connect(LaneName::Main, Some(0)));
-    assert_eq!(starts(&world.actions), [10], "revision 10 is there, 11 may not be");
-    world.settle();
+fn confirmation_fixes_the_start_revision() {
+    let mut sim = created();
+    assert_eq!(starts(&sim.actions), [0]);
+    sim.step(Step::Write(vec![1]));
+    sim.step(Step::Break(StreamRole::Shared));
+    sim.step(Step::Connect(StreamRole::Shared, Some(0)));
+    assert_eq!(starts(&sim.actions), [10], "revision 10 exists, 11 may not");
+    sim.settle();
 }
 
 #[test]
-fn compaction_of_what_was_delivered_is_no_loss() {
-    let mut world = created();
-    world.step(Step::Write(vec![1]));
-    world.step(Step::Break(LaneName::Main));
-    world.step(Step::Compact(0));
-    world.step(Step::Connect(LaneName::Main, Some(0)));
-    world.settle();
-    assert_eq!(starts(&world.actions), [11], "10 is compacted, and 11 is the oldest left");
+fn compaction_of_delivered_revisions_keeps_the_watch() {
+    let mut sim = created();
+    sim.step(Step::Write(vec![1]));
+    sim.step(Step::Break(StreamRole::Shared));
+    sim.step(Step::Compact(0));
+    sim.step(Step::Connect(StreamRole::Shared, Some(0)));
+    sim.settle();
+    assert_eq!(starts(&sim.actions), [11], "10 is compacted, and 11 is the oldest left");
 }
 
 #[test]
-fn compaction_of_what_was_not_delivered_ends_the_watch() {
-    let mut world = created();
-    world.step(Step::Write(vec![1]));
-    world.step(Step::Write(vec![1]));
-    world.step(Step::Break(LaneName::Main));
-    world.step(Step::Compact(0));
-    world.step(Step::Connect(LaneName::Main, Some(0)));
-    let lost = world.settle().pop().expect("there is one watch");
+fn compaction_of_undelivered_revisions_ends_the_watch() {
+    let mut sim = created();
+    sim.step(Step::Write(vec![1]));
+    sim.step(Step::Write(vec![1]));
+    sim.step(Step::Break(StreamRole::Shared));
+    sim.step(Step::Compact(0));
+    sim.step(Step::Connect(StreamRole::Shared, Some(0)));
+    let lost = sim.settle().pop().expect("there is one watch");
     let Some(Error::Compacted { requested, compact_revision }) = lost else {
         panic!("it ended with {lost:?}")
     };
@@ -192,198 +197,201 @@ fn compaction_of_what_was_not_delivered_ends_the_watch() {
 }
 
 #[test]
-fn member_that_does_not_confirm_is_given_up() {
-    let mut world = World::new(true);
-    world.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
-    world.step(Step::Connect(LaneName::Main, Some(0)));
-    world.step(Step::Wait(sim::ATTEMPT.as_millis().try_into().unwrap()));
-    assert_eq!(world.actions, [Action::GiveUp(LaneName::Main), Action::Open(LaneName::Main)]);
-    world.settle();
+fn missing_confirmation_causes_failover() {
+    let mut sim = Simulation::new(true);
+    sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
+    sim.step(Step::Connect(StreamRole::Shared, Some(0)));
+    sim.step(Step::Wait(simulation::TIMEOUT.as_millis().try_into().unwrap()));
+    assert_eq!(
+        sim.actions,
+        [Action::FailOver(StreamRole::Shared), Action::Open(StreamRole::Shared)]
+    );
+    sim.settle();
 }
 
 #[test]
-fn registration_is_given_up_in_the_end() {
-    let mut world = World::new(true);
-    world.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
-    world.step(Step::Wait(3 * u64::try_from(sim::ATTEMPT.as_millis()).unwrap()));
-    assert!(matches!(world.registration_error(), Some(Error::Timeout { .. })));
+fn registration_times_out_without_a_stream() {
+    let mut sim = Simulation::new(true);
+    sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
+    sim.step(Step::Wait(3 * u64::try_from(simulation::TIMEOUT.as_millis()).unwrap()));
+    assert!(matches!(sim.registration_error(), Some(Error::Timeout { .. })));
 }
 
 #[test]
-fn registration_fails_at_once_when_nobody_is_there() {
-    let mut world = World::new(true);
-    world.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
-    world.step(Step::Connect(LaneName::Main, None));
-    assert!(matches!(world.registration_error(), Some(Error::Unavailable { .. })));
+fn registration_fails_at_once_when_no_member_is_reachable() {
+    let mut sim = Simulation::new(true);
+    sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
+    sim.step(Step::Connect(StreamRole::Shared, None));
+    assert!(matches!(sim.registration_error(), Some(Error::Unavailable { .. })));
 }
 
 #[test]
-fn wrong_login_ends_a_watch_that_stands() {
-    let mut world = created();
-    world.step(Step::Break(LaneName::Main));
+fn wrong_login_ends_a_registered_watch() {
+    let mut sim = created();
+    sim.step(Step::Break(StreamRole::Shared));
     let error = Error::Unauthenticated { reason: "no such user".to_owned() };
-    world.machine.lost(LaneName::Main, &error, world.now);
-    let lost = world.settle().pop().expect("there is one watch");
+    sim.machine.on_lost(StreamRole::Shared, &error, sim.now);
+    let lost = sim.settle().pop().expect("there is one watch");
     assert!(matches!(lost, Some(Error::Unauthenticated { .. })), "{lost:?}");
 }
 
 #[test]
-fn refused_registration_is_the_error_of_its_watch() {
-    let mut world = World::new(true);
-    world.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
-    world.step(Step::Connect(LaneName::Main, Some(0)));
+fn refused_registration_returns_the_reason() {
+    let mut sim = Simulation::new(true);
+    sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
+    sim.step(Step::Connect(StreamRole::Shared, Some(0)));
     let reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
     let (id, reason) = (NO_ID, reason.to_owned());
     let header = Header::at(Revision(1));
     let refused = Reply { id, header, created: true, canceled: true, reason, ..Reply::default() };
-    world.machine.reply(LaneName::Main, refused, world.now);
-    let error = world.registration_error().expect("it is refused");
+    sim.machine.on_reply(StreamRole::Shared, refused, sim.now);
+    let error = sim.registration_error().expect("it is refused");
     assert_eq!(error.outcome(), Outcome::NotApplied);
     assert!(matches!(error, Error::PermissionDenied { .. }), "{error:?}");
 }
 
 #[test]
-fn watch_of_the_future_makes_way_for_a_bookmark() {
-    let mut world = created();
-    world.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
-    world.step(Step::Handle(LaneName::Main, false));
-    world.step(Step::Arrive(LaneName::Main));
-    world.step(Step::Progress(0));
+fn future_watch_that_blocks_progress_moves() {
+    let mut sim = created();
+    sim.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
+    sim.step(Step::Handle(StreamRole::Shared, false));
+    sim.step(Step::Arrive(StreamRole::Shared));
+    sim.step(Step::Progress(0));
     for _ in 0..4 {
-        world.step(Step::Wait(100));
+        sim.step(Step::Wait(100));
     }
-    assert!(world.opened_aside, "the watch of revision 15 goes aside");
-    world.settle();
+    assert!(sim.opened_future_start, "the watch from revision 15 moves");
+    sim.settle();
 }
 
 #[test]
-fn compaction_ends_no_watch_that_makes_way() {
+fn compaction_does_not_end_a_watch_that_moves() {
     for wait in [0, 300] {
-        let mut world = created();
-        world.step(Step::Drop(0));
-        world.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
-        world.run(LaneName::Main);
-        world.step(Step::Watch { keys: (1, 2), start: 0, filters: vec![] });
-        world.step(Step::Watch { keys: (1, 2), start: 1000, filters: vec![] });
-        world.run(LaneName::Main);
+        let mut sim = created();
+        sim.step(Step::Drop(0));
+        sim.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
+        sim.run(StreamRole::Shared);
+        sim.step(Step::Watch { keys: (1, 2), start: 0, filters: vec![] });
+        sim.step(Step::Watch { keys: (1, 2), start: 1000, filters: vec![] });
+        sim.run(StreamRole::Shared);
         for _ in 0..3 {
-            world.step(Step::Wait(wait));
-            world.step(Step::Write(vec![3]));
-            world.step(Step::Compact(0));
-            world.keep_up();
-            world.step(Step::Progress(0));
-            world.step(Step::Progress(1));
+            sim.step(Step::Wait(wait));
+            sim.step(Step::Write(vec![3]));
+            sim.step(Step::Compact(0));
+            sim.keep_up();
+            sim.step(Step::Progress(0));
+            sim.step(Step::Progress(1));
         }
-        world.settle();
-        world.step(Step::Write(vec![0]));
-        let ended = world.settle();
+        sim.settle();
+        sim.step(Step::Write(vec![0]));
+        let ended = sim.settle();
         assert!(ended.iter().all(Option::is_none), "after {wait} ms each: {ended:?}");
     }
 }
 
 #[test]
-fn silence_towards_those_who_are_gone_is_no_reason_to_move() {
-    let mut world = created();
-    world.step(Step::Watch { keys: (0, 1), start: 1000, filters: vec![] });
-    world.run(LaneName::Main);
-    world.step(Step::Progress(1));
-    world.run(LaneName::Main);
-    world.step(Step::Drop(1));
-    world.step(Step::Wait(10_000));
-    world.run(LaneName::Main);
-    world.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
-    world.run(LaneName::Main);
-    world.step(Step::Progress(1));
-    world.step(Step::Wait(1));
-    assert_eq!(world.actions, [Action::Send(LaneName::Main, Request::Progress)]);
-    assert!(!world.opened_aside, "it has not waited long enough");
-    world.settle();
+fn wait_of_a_dropped_watch_does_not_count_for_the_next() {
+    let mut sim = created();
+    sim.step(Step::Watch { keys: (0, 1), start: 1000, filters: vec![] });
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Progress(1));
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Drop(1));
+    sim.step(Step::Wait(10_000));
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Progress(1));
+    sim.step(Step::Wait(1));
+    assert_eq!(sim.actions, [Action::Send(StreamRole::Shared, Request::Progress)]);
+    assert!(!sim.opened_future_start, "it has not waited long enough");
+    sim.settle();
 }
 
 #[test]
-fn watch_that_asks_for_a_bookmark_before_its_start_is_given_one() {
-    let mut world = created();
-    world.step(Step::Drop(0));
-    world.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
-    world.run(LaneName::Main);
+fn future_watch_receives_a_requested_notification() {
+    let mut sim = created();
+    sim.step(Step::Drop(0));
+    sim.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
+    sim.run(StreamRole::Shared);
     for _ in 0..3 {
-        world.settle();
+        sim.settle();
     }
 }
 
 #[test]
-fn quiet_watch_keeps_up_without_being_asked() {
-    let mut world = created();
-    world.run(LaneName::Main);
-    world.step(Step::Watch { keys: (0, 1), start: 0, filters: vec![] });
-    world.run(LaneName::Main);
-    world.step(Step::Write(vec![3]));
-    world.step(Step::Write(vec![3]));
-    world.run(LaneName::Main);
-    world.step(Step::Wait(Duration::from_secs(31).as_millis().try_into().unwrap()));
-    world.run(LaneName::Main);
-    world.step(Step::Break(LaneName::Main));
-    world.step(Step::Connect(LaneName::Main, Some(0)));
-    assert_eq!(starts(&world.actions), [12, 12], "and not 10");
-    world.settle();
+fn quiet_watch_advances_without_a_request() {
+    let mut sim = created();
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Watch { keys: (0, 1), start: 0, filters: vec![] });
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Write(vec![3]));
+    sim.step(Step::Write(vec![3]));
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Wait(Duration::from_secs(31).as_millis().try_into().unwrap()));
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Break(StreamRole::Shared));
+    sim.step(Step::Connect(StreamRole::Shared, Some(0)));
+    assert_eq!(starts(&sim.actions), [12, 12], "and not 10");
+    sim.settle();
 }
 
 fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().expect("it is short")
 }
 
-fn given_up() -> [Action; 2] {
-    [Action::GiveUp(LaneName::Main), Action::Open(LaneName::Main)]
+fn failover() -> [Action; 2] {
+    [Action::FailOver(StreamRole::Shared), Action::Open(StreamRole::Shared)]
 }
 
-/// A proxy that answers pings hides that the member behind it is frozen.
+/// A proxy that acknowledges pings hides that the member behind it is frozen.
 #[test]
-fn quiet_stream_without_an_answer_is_given_up() {
-    let mut world = created();
-    world.run(LaneName::Main);
-    world.step(Step::Wait(millis(probe::PROBE_AFTER)));
-    let probes = [Action::Send(LaneName::Main, Request::Probe { id: 2 })];
-    assert_eq!(world.actions, probes);
-    world.step(Step::Wait(millis(sim::ATTEMPT) - 1));
-    assert_eq!(world.actions, probes, "there is time left for an answer");
-    world.step(Step::Wait(1));
-    assert_eq!(world.actions, given_up());
-    world.step(Step::Write(vec![1]));
-    world.settle();
+fn unanswered_probe_causes_failover() {
+    let mut sim = created();
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Wait(millis(probe::PROBE_AFTER)));
+    let probes = [Action::Send(StreamRole::Shared, Request::Probe { id: 2 })];
+    assert_eq!(sim.actions, probes);
+    sim.step(Step::Wait(millis(simulation::TIMEOUT) - 1));
+    assert_eq!(sim.actions, probes, "there is time left for a response");
+    sim.step(Step::Wait(1));
+    assert_eq!(sim.actions, failover());
+    sim.step(Step::Write(vec![1]));
+    sim.settle();
 }
 
 #[test]
-fn unanswered_progress_request_moves_the_watch() {
-    let mut world = created();
-    world.run(LaneName::Main);
-    world.step(Step::Progress(0));
-    world.step(Step::Wait(millis(probe::PROBE_WHEN_DUE_AFTER)));
-    assert!(matches!(world.actions[..], [.., Action::Send(_, Request::Probe { .. })]));
-    world.step(Step::Wait(millis(sim::ATTEMPT)));
-    assert!(world.actions.ends_with(&given_up()), "{:?}", world.actions);
-    world.settle();
+fn unanswered_progress_request_causes_a_probe() {
+    let mut sim = created();
+    sim.run(StreamRole::Shared);
+    sim.step(Step::Progress(0));
+    sim.step(Step::Wait(millis(probe::PROBE_WHEN_DUE_AFTER)));
+    assert!(matches!(sim.actions[..], [.., Action::Send(_, Request::Probe { .. })]));
+    sim.step(Step::Wait(millis(simulation::TIMEOUT)));
+    assert!(sim.actions.ends_with(&failover()), "{:?}", sim.actions);
+    sim.settle();
 }
 
-/// Progress requests are not answered while a watch waits for a future revision; probes are.
+/// A server responds to probes, and not to progress requests while a watch waits for the future.
 #[test]
-fn quiet_stream_that_answers_probes_is_kept() {
+fn quiet_stream_with_answered_probes_stays_open() {
     for start in [0, 1000] {
-        let mut world = created();
-        world.step(Step::Drop(0));
-        world.step(Step::Watch { keys: (0, 4), start, filters: vec![] });
-        world.run(LaneName::Main);
-        let (mut probes, mut given_up) = (0, 0);
+        let mut sim = created();
+        sim.step(Step::Drop(0));
+        sim.step(Step::Watch { keys: (0, 4), start, filters: vec![] });
+        sim.run(StreamRole::Shared);
+        let (mut probes, mut failovers) = (0, 0);
         for _ in 0..600 {
-            world.actions.clear();
-            world.step(Step::Wait(1_000));
-            for action in &world.actions {
+            sim.actions.clear();
+            sim.step(Step::Wait(1_000));
+            for action in &sim.actions {
                 probes += u32::from(matches!(action, Action::Send(_, Request::Probe { .. })));
-                given_up += u32::from(matches!(action, Action::GiveUp(_)));
+                failovers += u32::from(matches!(action, Action::FailOver(_)));
             }
-            world.run(LaneName::Main);
+            sim.run(StreamRole::Shared);
         }
         assert!((20..=40).contains(&probes), "{probes} in ten minutes");
-        assert_eq!(given_up, 0);
+        assert_eq!(failovers, 0);
     }
 }
 
@@ -391,44 +399,44 @@ fn quiet_stream_that_answers_probes_is_kept() {
 /// on a progress request.
 #[test]
 fn proxied_stream_translates_ids_and_sends_no_progress() {
-    let mut world = World::new(true);
-    world.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
-    world.step(Step::Watch { keys: (0, 2), start: 7, filters: vec![] });
-    world.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
-    let machine = &mut world.machine;
-    machine.opened(LaneName::Main, Header::at(Revision(9)), true, world.now);
+    let mut sim = Simulation::new(true);
+    sim.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
+    sim.step(Step::Watch { keys: (0, 2), start: 7, filters: vec![] });
+    sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
+    let machine = &mut sim.machine;
+    machine.on_opened(StreamRole::Shared, Header::at(Revision(9)), true, sim.now);
     let created = |actions: &[Action]| -> Vec<i64> {
-        assert!(!actions.contains(&Action::Send(LaneName::Main, Request::Progress)));
+        assert!(!actions.contains(&Action::Send(StreamRole::Shared, Request::Progress)));
         starts(actions)
     };
     assert_eq!(created(&machine.take_actions()), [6], "one at a time");
     let reply = |id, created, canceled| Reply { id, created, canceled, ..Reply::default() };
-    machine.reply(LaneName::Main, reply(0, true, false), world.now);
+    machine.on_reply(StreamRole::Shared, reply(0, true, false), sim.now);
     assert_eq!(created(&machine.take_actions()), [8]);
-    machine.reply(LaneName::Main, reply(1, true, false), world.now);
-    machine.request_progress(0, world.now);
-    machine.tick(world.now + progress::REFRESH);
+    machine.on_reply(StreamRole::Shared, reply(1, true, false), sim.now);
+    machine.request_progress(0, sim.now);
+    machine.tick(sim.now + progress::PROGRESS_REFRESH_INTERVAL);
     assert_eq!(created(&machine.take_actions()), [0; 0]);
 
     machine.remove(1);
-    let cancel = Action::Send(LaneName::Main, Request::Cancel { id: 1 });
+    let cancel = Action::Send(StreamRole::Shared, Request::Cancel { id: 1 });
     assert_eq!(machine.take_actions(), [cancel], "by the id of the proxy");
-    machine.reply(LaneName::Main, reply(1, false, true), world.now);
-    assert_eq!(machine.take_actions(), [], "it is gone");
+    machine.on_reply(StreamRole::Shared, reply(1, false, true), sim.now);
+    assert_eq!(machine.take_actions(), [], "it was cancelled");
 }
 
-/// Such a message counted as an answer to a progress request, and two of them produced a progress
+/// Such a message counted as the response to a progress request, and two of them caused a progress
 /// notification for a revision whose events had not arrived.
 #[test]
 fn message_for_a_dropped_proxied_watch_is_no_progress() {
-    let mut world = World::new(true);
-    world.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
-    world.step(Step::Watch { keys: (0, 2), start: 7, filters: vec![] });
-    let (machine, now) = (&mut world.machine, world.now);
-    machine.opened(LaneName::Main, Header::at(Revision(9)), true, now);
+    let mut sim = Simulation::new(true);
+    sim.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
+    sim.step(Step::Watch { keys: (0, 2), start: 7, filters: vec![] });
+    let (machine, now) = (&mut sim.machine, sim.now);
+    machine.on_opened(StreamRole::Shared, Header::at(Revision(9)), true, now);
     for id in 0..2 {
         let created = Reply { id, created: true, ..Reply::default() };
-        machine.reply(LaneName::Main, created, now);
+        machine.on_reply(StreamRole::Shared, created, now);
     }
     machine.request_progress(0, now);
     machine.remove(1);
@@ -436,7 +444,10 @@ fn message_for_a_dropped_proxied_watch_is_no_progress() {
     for (canceled, later) in [(true, 0), (false, 5)] {
         let header = Header::at(Revision(50));
         let late = Reply { id: 1, header, canceled, ..Reply::default() };
-        machine.reply(LaneName::Main, late, now + Duration::from_secs(later));
+        machine.on_reply(StreamRole::Shared, late, now + Duration::from_secs(later));
     }
-    assert!(machine.is_asked(LaneName::Main), "a progress notification was delivered");
+    assert!(
+        machine.is_progress_requested(StreamRole::Shared),
+        "a progress notification was delivered"
+    );
 }

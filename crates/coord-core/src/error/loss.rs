@@ -1,0 +1,112 @@
+//! Loss of a session or of what is held on it, as a value, and the error of primitives.
+
+use std::fmt;
+
+use super::{Error, Outcome};
+
+/// Why a session, or what was held on it, is lost.
+///
+/// A lock in a distributed system is held until its lease ends or another client deletes its key.
+/// The holder needs to learn of that as a value that it can await, match and count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LossReason {
+    /// The whole TTL passed without a confirmed keep-alive: the process was suspended, or the
+    /// runtime did not poll the session task. The store has ended the lease, or may do so at any
+    /// moment.
+    Expired,
+    /// The store does not know the lease, although its TTL had not passed: another client revoked
+    /// it.
+    Revoked,
+    /// No keep-alive was confirmed before the deadline. The session ends itself a little before the
+    /// store could end the lease, so that no other client holds what its owner still relies on.
+    DeadlineUnconfirmed,
+    /// The owner closed the session.
+    Closed,
+    /// The owner handed the lease over with [`Session::orphan`](crate::Session::orphan).
+    Orphaned,
+    /// Another client deleted the key, while the lease lives, as far as the store responded.
+    KeyDeleted,
+}
+
+impl LossReason {
+    /// Whether the owner of the session caused the loss.
+    pub(crate) const fn is_deliberate(self) -> bool {
+        matches!(self, Self::Closed | Self::Orphaned)
+    }
+}
+
+impl std::error::Error for LossReason {}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "the lease expired before a keep-alive was confirmed",
+            Self::Revoked => "the lease was revoked",
+            Self::DeadlineUnconfirmed => "no keep-alive was confirmed before the deadline",
+            Self::Closed => "the session was closed",
+            Self::Orphaned => "the lease of the session was orphaned",
+            Self::KeyDeleted => "another client deleted the key",
+        })
+    }
+}
+
+/// The error of a primitive: what it needed is lost, or the backend failed.
+///
+/// Callers act differently on the two. A loss is final, and work that relied on what was held must
+/// stop. An error of the backend has its own [`outcome`](Error::outcome) and
+/// [`is_retryable`](Error::is_retryable). The third variant is returned only by calls that block:
+/// see [`Mutex::blocking_lock`](crate::Mutex::blocking_lock).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrimitiveError {
+    /// The session, or what was held on it, is lost.
+    #[error("lost: {0}")]
+    Lost(#[source] LossReason),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] Error),
+    /// A call that blocks its thread was made on a thread that runs tasks, which would all stop.
+    #[error(
+        "blocking call on a thread that runs tasks: await the lock here, or in spawn_blocking call Handle::current().block_on(mutex.lock())"
+    )]
+    WouldBlockTasks,
+}
+
+impl From<LossReason> for PrimitiveError {
+    fn from(reason: LossReason) -> Self {
+        Self::Lost(reason)
+    }
+}
+
+impl PrimitiveError {
+    /// Whether the request was applied. After a loss, what was to be done while holding was not
+    /// done.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Lost(_) => Outcome::NotApplied,
+            Self::Backend(error) => error.outcome(),
+            // Refused before anything was sent.
+            Self::WouldBlockTasks => Outcome::NotApplied,
+        }
+    }
+
+    /// Whether the same call may succeed later. A loss is final.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::WouldBlockTasks => false,
+            Self::Backend(error) => error.is_retryable(),
+        }
+    }
+
+    /// Why it was lost, if it was.
+    #[must_use]
+    pub const fn loss(&self) -> Option<LossReason> {
+        match self {
+            Self::Lost(reason) => Some(*reason),
+            Self::Backend(_) | Self::WouldBlockTasks => None,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! RAII guard for a queue key: deletes the key if its owner is dropped while the key may exist.
+//!
+//! [`Ownership`] is a session, a key, and the revision that created the key: whether the session
+//! still holds the key, and what may be done while it does. All users of the key share it: the
+//! contender, proclaimers, cancellation tokens. [`KeyGuard`] is the one owner. It is armed *before*
+//! the transaction that creates the key is sent, so a dropped future, an error or an unknown outcome
+//! never leaves a key in the queue while the session lives: the session task deletes it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+
+use super::position::QueueEntry;
+use crate::backoff::Backoff;
+use crate::error::{Error, LossReason, Outcome, PrimitiveError, Result};
+use crate::kv::{
+    Compare, CompareOp, FencingToken, Header, Op, OpResponse, Put, Range, RangeResponse, Revision,
+    Txn, TxnResponse, Watch, WatchFilter, Watcher,
+};
+use crate::retry_read::{FIRST_PAUSE, retry_read};
+use crate::session::{KeySuffix, OrphanedKey, Session, SessionState};
+
+/// A queue key, held by a session since the revision that created the key.
+#[derive(Clone)]
+pub(crate) struct Ownership(Arc<Inner>);
+
+struct Inner {
+    session: Session,
+    key: Bytes,
+    /// Set when the key is created.
+    created: OnceLock<Revision>,
+    /// Why the key was lost, once that was reported to any user of it.
+    reported_loss: OnceLock<LossReason>,
+    /// Whether the owner may have deleted the key: then it is no loss that the key is gone.
+    is_released: AtomicBool,
+}
+
+impl Ownership {
+    /// Notes whether the owner of the key may have deleted it.
+    pub(super) fn set_released(&self, is_released: bool) {
+        self.0.is_released.store(is_released, Ordering::Relaxed);
+    }
+
+    /// Why the key was lost, if that was reported.
+    pub(super) fn reported_loss(&self) -> Option<LossReason> {
+        self.0.reported_loss.get().copied()
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.0.session
+    }
+
+    pub(super) fn key(&self) -> &Bytes {
+        &self.0.key
+    }
+
+    /// The create revision of the key. A key that is not created compares as zero, as in the store.
+    pub(super) fn created(&self) -> Revision {
+        self.0.created.get().copied().unwrap_or_default()
+    }
+
+    /// The key and its create revision, to be found in the queue.
+    pub(super) fn entry(&self) -> QueueEntry {
+        QueueEntry { key: self.key().clone(), created: self.created() }
+    }
+
+    pub(super) fn fencing_token(&self) -> FencingToken {
+        FencingToken(self.created())
+    }
+
+    /// A compare that holds as long as the key is in the queue.
+    pub(super) fn held_condition(&self) -> Compare {
+        Compare::create_revision(self.key(), CompareOp::Equal, self.created())
+    }
+
+    /// Applies `txn` if the key is still in the queue, evaluated by the store in the same step.
+    pub(super) async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        let TxnResponse { header, responses, .. } = self.while_in_queue([Op::Txn(txn)]).await?;
+        match responses.into_iter().next() {
+            Some(OpResponse::Txn(response)) => Ok(TxnResponse { header, ..response }),
+            other => unreachable!("a transaction was answered with {other:?}"),
+        }
+    }
+
+    /// Changes the value that other clients read under the key, if the key is still in the queue.
+    pub(crate) async fn set_value(&self, value: Bytes) -> Result<Header, PrimitiveError> {
+        let put = Put::new(self.key(), value).lease(self.session().lease_id());
+        Ok(self.while_in_queue([Op::Put(put)]).await?.header)
+    }
+
+    /// Applies operations if the key is still in the queue; `Lost` if it is not, or if the session
+    /// is lost: the store could not tell the owner from an adopter.
+    pub(super) async fn while_in_queue(
+        &self,
+        ops: impl IntoIterator<Item = Op> + Send,
+    ) -> Result<TxnResponse, PrimitiveError> {
+        if let SessionState::Lost(reason) = self.session().state() {
+            return Err(reason.into());
+        }
+        let txn = Txn::new().when([self.held_condition()]).and_then(ops);
+        let response = self.session().backend().txn(txn).await?;
+        if response.succeeded { Ok(response) } else { Err(self.why_evicted().await.into()) }
+    }
+
+    /// Why the key is not in the queue any more. Notes the loss, unless the owner deleted the key.
+    pub(super) async fn why_evicted(&self) -> LossReason {
+        let reason = self.session().why_lost().await.unwrap_or(LossReason::KeyDeleted);
+        if reason == LossReason::KeyDeleted && self.0.is_released.load(Ordering::Relaxed) {
+            return reason;
+        }
+        self.session().note_loss(reason, self.key());
+        *self.0.reported_loss.get_or_init(|| reason)
+    }
+
+    /// Waits until the session is lost, or another client deletes the key.
+    pub(super) async fn lost(&self) -> LossReason {
+        tokio::select! {
+            biased;
+            reason = self.session().lost() => reason,
+            () = self.deleted() => self.why_evicted().await,
+        }
+    }
+
+    /// Waits until the key is surely deleted.
+    ///
+    /// The watch starts at the create revision and resumes where a read left off, so a deletion is
+    /// not missed. A watch that delivers nothing for a whole TTL may have fallen silent: the key is
+    /// read then.
+    async fn deleted(&self) {
+        let ttl = self.session().ttl();
+        let mut from = self.created();
+        let mut watcher = None;
+        let mut backoff = Backoff::new(FIRST_PAUSE, ttl);
+        loop {
+            if watcher.is_none() {
+                watcher = self.watch(Watch::new(self.key()).start_at(from.next())).await.ok();
+            }
+            let delivered = match &mut watcher {
+                Some(watcher) => timeout(ttl, watcher.next()).await,
+                None => Ok(None),
+            };
+            match delivered {
+                Ok(Some(Ok(batch))) if !batch.events.is_empty() => return,
+                Ok(Some(Ok(_))) | Err(_) => backoff.reset(),
+                Ok(Some(Err(_)) | None) => {
+                    watcher = None;
+                    sleep(backoff.next()).await;
+                }
+            }
+            if let Ok(read) = self.read(Range::new(self.key()).keys_only()).await {
+                if read.kvs.first().is_none_or(|kv| kv.create_revision != self.created()) {
+                    return;
+                }
+                from = read.header.revision;
+            }
+        }
+    }
+
+    pub(super) async fn read(&self, range: Range) -> Result<RangeResponse> {
+        retry_read(|| self.session().backend().range(range.clone())).await
+    }
+
+    /// Watches deletions.
+    pub(super) async fn watch(&self, watch: Watch) -> Result<Watcher> {
+        let watch = watch.filter(WatchFilter::NoPut);
+        retry_read(|| self.session().backend().watch(watch.clone())).await
+    }
+}
+
+impl fmt::Debug for Ownership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, created) = (self.key(), self.created());
+        write!(f, "Ownership(\"{}\" created at {created})", key.escape_ascii())
+    }
+}
+
+/// A queue key that is deleted when the guard is dropped, as long as the session lives.
+#[derive(Debug)]
+pub(super) struct KeyGuard {
+    ownership: Ownership,
+    /// Whether the key may exist.
+    is_armed: bool,
+    /// The suffix in the key, if the session made it: free again when the key surely does not
+    /// exist.
+    suffix: Option<KeySuffix>,
+}
+
+impl KeyGuard {
+    /// The guard of a key that does not exist yet.
+    pub(super) fn new(session: &Session, key: Bytes, suffix: impl Into<Option<KeySuffix>>) -> Self {
+        let ownership = Ownership(Arc::new(Inner {
+            session: session.clone(),
+            key,
+            created: OnceLock::new(),
+            reported_loss: OnceLock::new(),
+            is_released: AtomicBool::new(false),
+        }));
+        Self { ownership, is_armed: false, suffix: suffix.into() }
+    }
+
+    /// The guard of a key on the session's lease that exists already. It deletes nothing until it
+    /// is [armed](Self::set_armed).
+    pub(super) fn existing(session: &Session, key: Bytes, created: Revision) -> Self {
+        let guard = Self::new(session, key, None);
+        guard.ownership.0.created.get_or_init(|| created);
+        guard
+    }
+
+    pub(super) const fn ownership(&self) -> &Ownership {
+        &self.ownership
+    }
+
+    /// The put that creates the key.
+    pub(super) fn put(&self, value: &Bytes) -> Put {
+        Put::new(self.ownership.key(), value).lease(self.ownership.session().lease_id())
+    }
+
+    /// Sends the transaction that creates the key if it succeeds, and notes its outcome.
+    pub(super) async fn create(&mut self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        let session = self.ownership.session().clone();
+        self.is_armed = true;
+        let sent = async { Ok(session.backend().txn(txn).await?) };
+        match session.while_held(sent).await {
+            Ok(response) => {
+                self.is_armed = response.succeeded;
+                if response.succeeded {
+                    self.ownership.0.created.get_or_init(|| response.header.revision);
+                }
+                Ok(response)
+            }
+            Err(PrimitiveError::Backend(error)) => {
+                self.is_armed = error.outcome() == Outcome::Unknown;
+                if !matches!(error, Error::LeaseNotFound { .. }) {
+                    return Err(error.into());
+                }
+                let reason = session.why_lost().await.unwrap_or(LossReason::Revoked);
+                session.note_loss(reason, self.ownership.key());
+                Err(reason.into())
+            }
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// Gives up a key of another owner of the lease: its suffix is not used again.
+    pub(super) fn retire_suffix(mut self) {
+        if let Some(suffix) = &mut self.suffix {
+            suffix.retire();
+        }
+    }
+
+    /// Sets whether dropping the guard deletes the key: not before the key is to be handed out, and
+    /// not after it surely does not exist any more.
+    pub(super) const fn set_armed(&mut self, is_armed: bool) {
+        self.is_armed = is_armed;
+    }
+}
+
+impl Drop for KeyGuard {
+    fn drop(&mut self) {
+        if self.is_armed {
+            let created = self.ownership.0.created.get().copied();
+            let mut suffix = self.suffix.take();
+            if let (Some(suffix), None) = (&mut suffix, created) {
+                // A late request to delete the key must not meet a later contender of that name.
+                suffix.retire();
+            }
+            let key = self.ownership.key().clone();
+            self.ownership.session().clean_up(OrphanedKey { key, created, suffix });
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Lease-keyed contenders: known by their lease, as in Go's package.
+//!
+//! A contender usually has a key of its own. Two callers know no more than a lease: a server for
+//! clients that expect Go's keys, and an adopter that resumes what a former process left on its
+//! lease.
+
+use super::key_guard::KeyGuard;
+use super::position::Position;
+use super::{Contender, WaitQueue};
+use crate::error::PrimitiveError;
+use crate::kv::{Compare, IntoBytes, KeyValue, Op, OpResponse, Put, Range, Txn};
+use crate::retry_read::retry_read;
+
+impl WaitQueue {
+    /// Enqueues under `name/<lease>`, the one key that Go's package has for a lease. If the key
+    /// exists already, it is returned as it was found.
+    ///
+    /// All contenders of one lease share this key and its position, and the release or drop of one
+    /// deletes the key for all of them; [`enqueue`](Self::enqueue) has a key for each contender.
+    /// While the store is unavailable the request is repeated: sent again, it finds what it did.
+    ///
+    /// ```
+    /// use coord_core::{Client, Session, queue::WaitQueue};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
+    /// let printer = WaitQueue::new(&session, "printer");
+    ///
+    /// let (report, found) = printer.enqueue_by_lease("report.pdf").await?;
+    /// assert_eq!(report.key(), &format!("printer/{}", session.lease_id()));
+    /// assert!(found.is_none());
+    /// let (again, found) = printer.enqueue_by_lease("photo.png").await?;
+    /// assert_eq!(again.fencing_token(), report.fencing_token());
+    /// assert_eq!(found.expect("the first contender's key").value, "report.pdf");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Lost` if the session is lost; otherwise the error of the backend. If its outcome is
+    /// unknown, the key may be in the queue, for the next contender of the lease to find.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the key in the queue as long as the lease lives, because it
+    /// cannot be distinguished from one that is in use.
+    ///
+    /// Source: etcd 3.5 `client/v3/concurrency/mutex.go`, `tryAcquire`.
+    pub async fn enqueue_by_lease(
+        &self,
+        value: impl IntoBytes + Send,
+    ) -> Result<(Contender, Option<KeyValue>), PrimitiveError> {
+        let lease = self.session.lease_id();
+        let key = self.keys.go_key(lease);
+        let put = Put::new(&key, value.into_bytes()).lease(lease);
+        let enqueue = Txn::new()
+            .when([Compare::absent(&key)])
+            .and_then([Op::Put(put), Op::Range(self.keys.newest())])
+            .or_else([Range::new(&key)]);
+        let backend = self.session.backend();
+        let sent = async { Ok(retry_read(|| backend.txn(enqueue.clone())).await?) };
+        let enqueued = self.session.while_held(sent).await?;
+        let header = enqueued.header;
+        let Some(OpResponse::Range(mut read)) = enqueued.responses.into_iter().next_back() else {
+            unreachable!("a range is last in either branch");
+        };
+        if enqueued.succeeded {
+            let mut guard = KeyGuard::existing(&self.session, key, header.revision);
+            guard.set_armed(true);
+            let position = Position::read(&self.keys, &guard.ownership().entry(), &read);
+            let position = position.unwrap_or(Position::Unknown);
+            return Ok((Contender::new(self.clone(), guard, header, position), None));
+        }
+        let Some(found) = read.kvs.pop() else {
+            unreachable!("a key that is not absent is read in the same step");
+        };
+        let existing = Contender::existing(self.clone(), &found, header);
+        Ok((self.session.while_held(existing).await?, Some(found)))
+    }
+
+    /// Finds the contender that a former process left in the queue on the lease which this session
+    /// has adopted; `None` if there is none, the oldest if there are several. Call it once: a
+    /// second call finds the same contender again.
+    ///
+    /// # Errors
+    /// `Lost` if the session is lost; otherwise the error of the backend.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self) -> Result<Option<Contender>, PrimitiveError> {
+        self.session.while_held(self.find_former()).await
+    }
+
+    async fn find_former(&self) -> Result<Option<Contender>, PrimitiveError> {
+        let lease = self.session.lease_id();
+        let request = self.keys.of_lease(lease);
+        let read = retry_read(|| self.session.backend().range(request.clone())).await?;
+        // A key that was created since the adoption comes from a late request of the former owner.
+        let adopted_at = self.session.adopted_at();
+        let is_former = |kv: &&KeyValue| {
+            let is_older = adopted_at.is_none_or(|adopted_at| kv.create_revision <= adopted_at);
+            self.keys.owns(&kv.key) && kv.lease == Some(lease) && is_older
+        };
+        match read.kvs.iter().find(is_former) {
+            Some(kv) => Ok(Some(Contender::existing(self.clone(), kv, read.header).await?)),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Acquiring again after a loss: [`Supervisor::run_while_held`].
+//!
+//! It builds on [`Supervisor::run`]: acquire, work while held, release, and from the beginning
+//! after a loss. It works for everything that implements [`Held`]: a lock or a leadership.
+
+use std::sync::{Arc, Mutex};
+
+use crate::error::PrimitiveError;
+use crate::queue::Held;
+use crate::session::{Session, Supervisor};
+use crate::sync::lock;
+
+impl Supervisor {
+    /// Calls `acquire` with the newest session, does `work` while what it returned is held, and
+    /// releases that when the work has ended.
+    ///
+    /// When the lock or the leadership is lost before that, `work` is dropped, unless it has ended
+    /// by itself, and everything begins again with `acquire`: in the next generation if the session
+    /// was lost, else with the same session. It does not matter whether `work` or the supervisor
+    /// meets the loss first: an error of `work` does not count if the loss happened before it, as
+    /// [`run`](Self::run) describes.
+    ///
+    /// An error of `acquire` that is [retryable](PrimitiveError::is_retryable) is retried, with
+    /// pauses that grow up to 5 s, until the supervisor opens no more sessions.
+    ///
+    /// `work` shares the guard or the leadership, to write or to proclaim with it. Each call
+    /// receives a new one, with a new fencing token: a lost one is never held again. A clone of the
+    /// `Arc` that outlives `work`, for example in a task, delays the release until it is dropped.
+    ///
+    /// With a lock:
+    ///
+    /// ```
+    /// use coord_core::error::PrimitiveError;
+    /// use coord_core::{Client, Mutex, Session};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let supervisor = Session::builder(&client).supervise().await?;
+    /// let report = supervisor.run_while_held(
+    ///     async |session: Session| Mutex::new(&session, "nightly-report").lock().await,
+    ///     async |guard| {
+    ///         Ok::<_, PrimitiveError>(format!("written with token {}", guard.fencing_token()))
+    ///     },
+    /// );
+    /// assert!(report.await?.starts_with("written"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With an election:
+    ///
+    /// ```
+    /// use coord_core::error::PrimitiveError;
+    /// use coord_core::kv::{Put, Txn};
+    /// use coord_core::{Client, Election, Session};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let supervisor = Session::builder(&client).supervise().await?;
+    /// let mut terms = 0;
+    /// let planned = supervisor.run_while_held(
+    ///     async |session: Session| Election::new(&session, "scheduler").campaign("me").await,
+    ///     |leadership| {
+    ///         terms += 1;
+    ///         let (client, depose) = (client.clone(), terms == 1);
+    ///         async move {
+    ///             if depose {
+    ///                 // An operator deletes the leader's key.
+    ///                 client.delete(leadership.key()).await?;
+    ///             }
+    ///             leadership.txn(Txn::new().and_then([Put::new("plan", "first this")])).await?;
+    ///             Ok::<_, PrimitiveError>("planned")
+    ///         }
+    ///     },
+    /// );
+    /// assert_eq!(planned.await?, "planned");
+    /// assert_eq!(terms, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - The error of `work`, unless a loss caused it.
+    /// - The error of `acquire`, if it is neither retryable nor a loss.
+    /// - If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
+    ///   by its owner, else the backend's error with which it failed.
+    ///
+    /// A failed release is not an error: the session task repeats it in the background.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops `work`, and releases the lock or leadership, or its place in the
+    /// wait queue, in the background. The supervisor continues.
+    pub async fn run_while_held<H, A, AcquireFut, F, WorkFut, T, E>(
+        &self,
+        acquire: A,
+        work: F,
+    ) -> Result<T, E>
+    where
+        H: Held,
+        A: FnMut(Session) -> AcquireFut + Send,
+        AcquireFut: Future<Output = Result<H, PrimitiveError>> + Send,
+        F: FnMut(Arc<H>) -> WorkFut + Send,
+        WorkFut: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: From<PrimitiveError> + Send + 'static,
+    {
+        // A future that `run` creates cannot borrow from the closure that created it. So the two
+        // closures are owned here, and each call locks one for as long as it takes to create a
+        // future.
+        let (acquire, work) = (&Mutex::new(acquire), &Mutex::new(work));
+        self.run(|session| async move {
+            let acquire = || lock(acquire)(session.clone());
+            let held = Arc::new(self.retry_while_up(&session, acquire).await?);
+            let shared = Arc::clone(&held);
+            let working = lock(work)(shared);
+            let done = held.contender().run_while_held(working).await;
+            let done = done.map_err(PrimitiveError::from)?;
+            if let Some(held) = Arc::into_inner(held) {
+                // The work is done. If the release is not confirmed, the session task repeats it.
+                let _ = held.into_contender().release().await;
+            }
+            done
+        })
+        .await
+    }
+}

@@ -1,0 +1,172 @@
+//! Idempotency keys: they show whether a commit without a response was applied.
+//!
+//! Each commit also puts its *idempotency key*, a small key whose value is a number that is used
+//! once. If no response is received, the key shows whether the commit was applied. Reading it is
+//! not enough: a request that was not applied yet may still be delayed. So the resolving request
+//! puts the key, on the condition that the commit has not; and the commit has the condition that
+//! the key is as the commit before has left it. At most one of the two is applied:
+//!
+//! ```text
+//! key: 4, put at 20                                        (left by commit 4)
+//! commit 5, if the key was put at 20: no response
+//! put "fence 5", if the key was put at 20
+//!   succeeded: commit 5 was not applied and cannot be applied any more. Retry.
+//!   failed:    the key is 5: commit 5 was applied, at the mod revision of the key.
+//! ```
+//!
+//! The keys are on the lease of the session and are reused by one transaction after the other. So
+//! there are as many as transactions ran at the same time, and one more for each transaction that
+//! was dropped during its commit. They are deleted with the lease.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::read_set::{Versioned, single};
+use crate::backend::KvBackend;
+use crate::error::{Error, Result};
+use crate::kv::{Compare, CompareOp, Put, Range, Revision, Txn};
+use crate::retry_read::retry_read;
+use crate::session::Session;
+use crate::sync::lock;
+
+/// The idempotency keys of a session.
+#[derive(Clone, Debug)]
+pub(super) struct IdempotencyKeys {
+    session: Session,
+    unused: Arc<Mutex<Vec<KeyState>>>,
+}
+
+/// An idempotency key that one transaction uses. Dropping it makes it available to the next,
+/// unless a commit may still change it.
+#[derive(Debug)]
+pub(super) struct IdempotencyKey {
+    keys: IdempotencyKeys,
+    state: KeyState,
+    commit: CommitState,
+}
+
+#[derive(Clone, Debug)]
+struct KeyState {
+    key: Bytes,
+    /// The revision of the last put; `None` before the first.
+    mod_revision: Option<Revision>,
+    /// The number of the last commit that was sent.
+    number: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CommitState {
+    /// No commit can change the key any more.
+    Settled,
+    /// A commit was sent and may still change the key.
+    Pending,
+}
+
+/// What the idempotency key shows about a commit.
+#[derive(Debug)]
+pub(super) enum Resolution {
+    Applied(Revision),
+    NotApplied,
+    /// The key was deleted with the lease of the session.
+    Unknown,
+}
+
+impl IdempotencyKeys {
+    pub(super) fn new(session: &Session) -> Self {
+        Self { session: session.clone(), unused: Arc::default() }
+    }
+
+    pub(super) const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The prefix of all idempotency keys of the session.
+    pub(super) fn prefix(&self) -> Bytes {
+        format!("coord/stm/{}", self.session.lease_id()).into()
+    }
+
+    /// A key that no other transaction uses.
+    pub(super) fn take(&self) -> IdempotencyKey {
+        let unused = lock(&self.unused).pop();
+        let state = unused.unwrap_or_else(|| {
+            // No other key of the session gets this suffix: a delayed commit may still put the key.
+            let mut suffix = self.session.key_suffix();
+            suffix.retire();
+            let key = [&self.prefix()[..], format!("-{suffix}").as_bytes()].concat().into();
+            KeyState { key, mod_revision: None, number: 0 }
+        });
+        IdempotencyKey { keys: self.clone(), state, commit: CommitState::Settled }
+    }
+}
+
+impl IdempotencyKey {
+    /// Adds the put of this key, and its condition, to a commit that is sent next.
+    pub(super) fn add_to(&mut self, commit: Txn) -> Txn {
+        self.state.number += 1;
+        self.commit = CommitState::Pending;
+        let put = self.put(self.state.number.to_string());
+        commit.when([self.unchanged()]).and_then([put])
+    }
+
+    /// The commit was applied.
+    pub(super) const fn applied(&mut self, revision: Revision) {
+        self.state.mod_revision = Some(revision);
+        self.commit = CommitState::Settled;
+    }
+
+    /// The commit was not applied and cannot be applied any more.
+    pub(super) const fn not_applied(&mut self) {
+        self.commit = CommitState::Settled;
+    }
+
+    fn unchanged(&self) -> Compare {
+        let mod_revision = self.state.mod_revision.unwrap_or(Revision::ZERO);
+        Compare::mod_revision(&self.state.key, CompareOp::Equal, mod_revision)
+    }
+
+    fn put(&self, value: String) -> Put {
+        Put::new(&self.state.key, value).lease(self.keys.session.lease_id())
+    }
+
+    /// Finds out whether the last commit was applied. Repeats the request until it is answered.
+    ///
+    /// The request is sent to the backend of the commit: the backend of the session may have
+    /// another namespace, where the key does not exist.
+    pub(super) async fn resolve(&mut self, backend: &dyn KvBackend) -> Result<Resolution> {
+        let fence = format!("fence {}", self.state.number);
+        let request = Txn::new()
+            .when([self.unchanged()])
+            .and_then([self.put(fence.clone())])
+            .or_else([Range::new(&self.state.key)]);
+        // Safe to repeat: once it is applied, its condition no longer holds.
+        let response = match retry_read(|| backend.txn(request.clone())).await {
+            Ok(response) => response,
+            Err(Error::LeaseNotFound { .. }) => return Ok(Resolution::Unknown),
+            Err(error) => return Err(error),
+        };
+        if response.succeeded {
+            self.applied(response.header.revision);
+            return Ok(Resolution::NotApplied);
+        }
+        let (found, number) =
+            (response.responses.into_iter().next(), self.state.number.to_string());
+        let (resolution, revision) = match found.and_then(single) {
+            Some(found) if found.value == fence => (Resolution::NotApplied, found.mod_revision),
+            Some(Versioned { value, mod_revision }) if value == number => {
+                (Resolution::Applied(mod_revision), mod_revision)
+            }
+            _ => return Ok(Resolution::Unknown),
+        };
+        self.applied(revision);
+        Ok(resolution)
+    }
+}
+
+impl Drop for IdempotencyKey {
+    fn drop(&mut self) {
+        if self.commit == CommitState::Settled {
+            lock(&self.keys.unused).push(self.state.clone());
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Events of a wait queue. `kind` is the primitive on it: "mutex", "election", or "queue".
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::{ELECTION, LOCK, label, metrics};
+use crate::error::LossReason;
+use crate::kv::Revision;
+
+/// The span of a wait: from before the enqueue until the contender is first.
+pub(crate) fn wait_span(kind: &'static str, name: &Bytes) -> Span {
+    let name = name.escape_ascii();
+    if kind == "election" {
+        tracing::info_span!(target: ELECTION, "campaign", %name)
+    } else {
+        tracing::info_span!(target: LOCK, "lock wait", %name)
+    }
+}
+
+/// The span of a hold: from acquired until the guard is dropped.
+pub(crate) fn hold_span(kind: &'static str, name: &Bytes, token: Revision) -> Span {
+    let name = name.escape_ascii();
+    if kind == "election" {
+        tracing::info_span!(target: ELECTION, "leadership", %name, %token)
+    } else {
+        tracing::info_span!(target: LOCK, "lock held", %name, %token)
+    }
+}
+
+/// How far the log and the metrics have followed a contender, so that each event counts once.
+#[derive(Debug)]
+pub(crate) struct Phase {
+    kind: &'static str,
+    name: Bytes,
+    /// The revision that the fencing token stands for.
+    token: Revision,
+    enqueued: Instant,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Held,
+    /// Released or lost.
+    Ended,
+}
+
+/// The key of a contender was created.
+pub(crate) fn enqueued(kind: &'static str, name: Bytes, token: Revision) -> Phase {
+    metrics::count("coord_queue_enqueued_total", &[("kind", kind)]);
+    let state = State::Waiting;
+    gauge(kind, state, 1.0);
+    Phase { kind, name, token, enqueued: Instant::now(), state }
+}
+
+impl Phase {
+    /// Enters a state; returns the state before, if that was not the end.
+    fn enter(&mut self, state: State) -> Option<State> {
+        let before = self.state;
+        if before == State::Ended {
+            return None;
+        }
+        self.state = state;
+        gauge(self.kind, before, -1.0);
+        gauge(self.kind, state, 1.0);
+        Some(before)
+    }
+
+    /// The contender is first. Locks may change hands thousands of times a second, so their lines
+    /// are for debugging.
+    pub(crate) fn acquired(&mut self) {
+        if self.state != State::Waiting {
+            return;
+        }
+        self.enter(State::Held);
+        let (name, token, waited) = (self.name.escape_ascii(), self.token, self.enqueued.elapsed());
+        if self.kind == "election" {
+            tracing::info!(target: ELECTION, %name, %token, ?waited, "leading");
+        } else {
+            tracing::debug!(target: LOCK, %name, %token, ?waited, "locked");
+        }
+        metrics::observe("coord_queue_wait_seconds", waited, &[("kind", self.kind)]);
+    }
+
+    /// The contender left the queue.
+    pub(crate) fn released(&mut self) {
+        let Some(before) = self.enter(State::Ended) else { return };
+        let (name, token) = (self.name.escape_ascii(), self.token);
+        match (before, self.kind) {
+            (State::Held, "election") => {
+                tracing::info!(target: ELECTION, %name, %token, reason = "resigned",
+                    "no longer leading");
+            }
+            (State::Held, _) => tracing::debug!(target: LOCK, %name, %token, "unlocked"),
+            (State::Waiting | State::Ended, _) => {}
+        }
+        metrics::count("coord_queue_released_total", &[("kind", self.kind)]);
+    }
+
+    /// The contender lost its key, while it held or waited.
+    pub(crate) fn lost(&mut self, reason: LossReason) {
+        let Some(before) = self.enter(State::Ended) else { return };
+        let (name, token) = (self.name.escape_ascii(), self.token);
+        match (before, self.kind) {
+            (State::Held, "election") => {
+                tracing::warn!(target: ELECTION, %name, %token, %reason, "no longer leading");
+            }
+            (State::Held, _) => tracing::warn!(target: LOCK, %name, %token, %reason, "lost"),
+            (State::Waiting | State::Ended, _) => {}
+        }
+        let labels = [("kind", self.kind), ("reason", label(reason))];
+        metrics::count("coord_queue_lost_total", &labels);
+    }
+}
+
+/// A contender waits for a key that no client of this package, or of Go's, has created.
+pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
+    let (name, key) = (name.escape_ascii(), key.escape_ascii());
+    tracing::warn!(target: LOCK, %name, %key,
+        next = "waiting until it is deleted: keep data out of the keys below the name",
+        "waiting for a key that belongs to no lock or election");
+}
+
+fn gauge(kind: &'static str, state: State, difference: f64) {
+    let name = match state {
+        State::Waiting => "coord_queue_waiting",
+        State::Held => "coord_queue_held",
+        State::Ended => return,
+    };
+    metrics::add(name, difference, &[("kind", kind)]);
+}

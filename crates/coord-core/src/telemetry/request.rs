@@ -1,0 +1,29 @@
+//! Events of requests that pass a `TraceLayer`.
+
+use std::time::Duration;
+
+use super::{REQUEST, metrics};
+use crate::error::Error;
+
+pub(crate) fn ended(operation: &'static str, error: Option<&Error>, elapsed: Duration) {
+    match error {
+        None => tracing::trace!(target: REQUEST, ?elapsed, "{operation}"),
+        Some(error) => {
+            let outcome = error.outcome();
+            tracing::debug!(target: REQUEST, ?elapsed, %error, ?outcome, "{operation} failed");
+        }
+    }
+    let result = error.map_or("ok", |error| error.kind().label());
+    count(operation, result, elapsed);
+}
+
+pub(crate) fn dropped(operation: &'static str, elapsed: Duration) {
+    tracing::trace!(target: REQUEST, ?elapsed, "{operation} dropped");
+    count(operation, "dropped", elapsed);
+}
+
+fn count(operation: &'static str, result: &'static str, elapsed: Duration) {
+    let labels = [("operation", operation), ("result", result)];
+    metrics::count("coord_requests_total", &labels);
+    metrics::observe("coord_request_seconds", elapsed, &labels[..1]);
+}

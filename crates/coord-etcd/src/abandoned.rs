@@ -1,0 +1,36 @@
+//! Abandoned requests: what a caller that stops waiting reveals about the member.
+//!
+//! A session abandons a keep-alive long before the request timeout: it drops the call and sends
+//! another. Unless the first call is reported, the second goes to the same silent member.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The wait after which an abandoned request counts against the member.
+const REPORT_AFTER: Duration = Duration::from_millis(250);
+
+/// Waits for a response. Calls `report` if the caller drops the future after [`REPORT_AFTER`] or
+/// later, before the response arrives.
+pub(crate) async fn report_if_abandoned<T>(
+    response: impl Future<Output = T>,
+    report: impl FnMut(),
+) -> T {
+    let guard = AbandonGuard { started: Instant::now(), report };
+    let response = response.await;
+    std::mem::forget(guard);
+    response
+}
+
+struct AbandonGuard<F: FnMut()> {
+    started: Instant,
+    report: F,
+}
+
+impl<F: FnMut()> Drop for AbandonGuard<F> {
+    fn drop(&mut self) {
+        if self.started.elapsed() >= REPORT_AFTER {
+            (self.report)();
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Unary fast path: calls with one small request message and one response message.
+//!
+//! tonic treats every call as two streams of messages, each with a buffer of 8 KiB. Here, a request
+//! message that arrived in one frame is decoded in place, and its response is encoded into a buffer
+//! of its exact size. Most calls qualify. All other requests are passed on to tonic unchanged:
+//! those that are large, compressed, empty, malformed, or have several messages. So only tonic
+//! rejects requests.
+
+use bytes::{Buf, BufMut, Bytes};
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
+use hyper::body::Frame;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tonic::codegen::http::{Request, Response, Version};
+use tonic::codegen::{Body as HttpBody, StdError};
+
+use crate::status::STATUS;
+
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const OK: HeaderValue = HeaderValue::from_static("0");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// Length of a message's prefix: the compressed flag and the message length.
+const PREFIX_BYTES: usize = 5;
+
+/// The body of a request.
+pub(crate) trait Incoming:
+    HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static
+{
+}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static> Incoming
+    for B
+{
+}
+
+/// Decodes the request's message, or returns the request as tonic needs it.
+pub(crate) fn read<Q: prost::Message + Default>(
+    request: Request<impl Incoming>,
+    max_bytes: usize,
+) -> impl Future<Output = Result<Q, Request<impl Incoming>>> + Send {
+    let (head, mut body) = request.into_parts();
+    // The headers are dropped here unless tonic needs them: they are large, and many calls are in
+    // progress at a time.
+    let headers_for_tonic = head.headers.contains_key(ENCODING).then(|| Box::new(head.headers));
+    async move {
+        let first = body.frame().await;
+        if headers_for_tonic.is_none()
+            && body.is_end_stream()
+            && let Some(Ok(frame)) = &first
+            && let Some(data) = frame.data_ref()
+            && let Some(message) = decode_exactly_one(data, max_bytes)
+        {
+            return Ok(message);
+        }
+        let all = stream::iter(first).chain(BodyStream::new(body));
+        let mut request = Request::new(StreamBody::new(all));
+        if let Some(headers) = headers_for_tonic {
+            *request.headers_mut() = *headers;
+        }
+        Err(request)
+    }
+}
+
+/// Decodes bytes that are exactly one prefix and one complete message.
+fn decode_exactly_one<Q: prost::Message + Default>(mut data: &[u8], max_bytes: usize) -> Option<Q> {
+    if data.len() < PREFIX_BYTES || data.get_u8() != 0 {
+        return None;
+    }
+    let length = usize::try_from(data.get_u32()).ok()?;
+    if length != data.len() || length > max_bytes {
+        return None;
+    }
+    Q::decode(data).ok()
+}
+
+/// Encodes a response with one message.
+pub(crate) fn response(message: &impl prost::Message) -> Response<Body> {
+    let length = message.encoded_len();
+    let Ok(prefix) = u32::try_from(length) else {
+        let message_text =
+            format!("Cannot return body with more than 4GB of data but got {length} bytes");
+        return Status::resource_exhausted(message_text).into_http();
+    };
+    let mut data = Vec::with_capacity(PREFIX_BYTES + length);
+    data.put_u8(0);
+    data.put_u32(prefix);
+    message.encode_raw(&mut data);
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(STATUS, OK);
+    let frames = [Frame::data(Bytes::from(data)), Frame::trailers(trailers)];
+    let frames = frames.map(Ok::<_, Status>);
+    let mut response = Response::new(Body::new(StreamBody::new(stream::iter(frames))));
+    *response.version_mut() = Version::HTTP_2;
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use etcd_client::proto::PbPutRequest;
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn fast_path_reads_exactly_one_whole_message() {
+        let put = PbPutRequest { key: b"key".to_vec(), ..PbPutRequest::default() };
+        let message = put.encode_to_vec();
+        let length = u8::try_from(message.len()).expect("a small message");
+        let framed = [&[0, 0, 0, 0, length], &message[..]].concat();
+        let read = |data: &[u8], max| decode_exactly_one::<PbPutRequest>(data, max);
+        assert_eq!(read(&framed, message.len()), Some(put));
+        assert_eq!(read(&framed, message.len() - 1), None, "too large");
+        assert_eq!(read(&framed[..4], 100), None, "half a prefix");
+        assert_eq!(read(&framed[..framed.len() - 1], 100), None, "half a message");
+        assert_eq!(read(&framed.repeat(2), 100), None, "two messages");
+        let compressed = [&[1], &framed[1..]].concat();
+        assert_eq!(read(&compressed, 100), None, "compressed");
+        assert_eq!(read(&[0, 0, 0, 0, 1, 0xff], 100), None, "malformed");
+    }
+}

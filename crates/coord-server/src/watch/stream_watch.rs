@@ -1,0 +1,58 @@
+//! The state of one watch of a stream: what the client requested, and what was delivered.
+
+use std::task::{Context, Poll};
+
+use coord_core::kv::{Header, Revision, WatchBatch, Watcher};
+use futures_util::StreamExt;
+
+use super::backlog::Backlog;
+use super::ready_queue::ReadyHandle;
+use crate::gauges::GaugeGuard;
+
+/// One watch of a stream.
+pub(super) struct StreamWatch {
+    pub(super) _gauge: GaugeGuard,
+    /// The backend's watch; `None` once cancelled because its start revision is compacted.
+    pub(super) source: Option<Watcher>,
+    /// Events from before the creation of the watch; `None` once they are sent.
+    pub(super) backlog: Option<Backlog>,
+    /// The future revision that the watch starts at; `None` once it is known to exist.
+    pub(super) future_start: Option<Revision>,
+    /// Wakes the stream when the watch has something to deliver.
+    pub(super) ready_handle: ReadyHandle,
+    /// Whether to split large responses.
+    pub(super) fragment: bool,
+    /// Whether to send periodic progress notifications.
+    pub(super) progress_notify: bool,
+    /// Whether events were sent since the progress timer last fired.
+    pub(super) had_events: bool,
+    /// Whether a periodic progress notification is due.
+    pub(super) progress_due: bool,
+}
+
+impl StreamWatch {
+    /// Polls the backend's watch. If it is ready, it is queued again, behind the other watches.
+    pub(super) fn poll(&mut self) -> Option<Option<coord_core::Result<WatchBatch>>> {
+        self.ready_handle.clear();
+        let source = self.source.as_mut()?;
+        match source.poll_next_unpin(&mut Context::from_waker(self.ready_handle.waker())) {
+            Poll::Ready(item) => {
+                self.ready_handle.enqueue();
+                Some(item)
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    /// The header of a response at this revision.
+    pub(super) fn header(&self, revision: Revision) -> Header {
+        let header = self.source.as_ref().map(Watcher::header).unwrap_or_default();
+        Header { revision, ..header }
+    }
+
+    pub(super) fn request_progress(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.request_progress();
+        }
+    }
+}

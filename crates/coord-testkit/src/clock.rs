@@ -1,0 +1,12 @@
+//! The clock that a backend under test runs on.
+
+/// The clock that a backend under test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a test can move the clock or it cannot")]
+pub enum Clock {
+    /// Tokio's clock, paused: the test moves it, and waiting takes no real time. For backends in
+    /// memory.
+    Paused,
+    /// Real time, which no test can move. For servers.
+    Real,
+}

@@ -1,0 +1,264 @@
+//! Assertions and request helpers that the conformance cases share.
+//!
+//! A case returns a [`Failure`] instead of panicking, with the actual value, the expected value and
+//! the source line, so that a suite can continue and report every failed case. Cases index into
+//! responses without a bounds check: the runner reports a panic as a failure too.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coord_core::{
+    Client, Error,
+    error::{ErrorKind, Outcome},
+    kv::{
+        Compact, EventKind, KeyRange, KeyValue, LeaseGrant, LeaseId, LeaseTimeToLive, Op,
+        OpResponse, Put, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch,
+        Watcher,
+    },
+};
+use futures_util::FutureExt as _;
+use tokio::time::{advance, timeout};
+
+/// Why a case failed: a message, and the source line of the failed assertion.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    message: String,
+    location: &'static Location<'static>,
+}
+
+/// The result of a case, or of a helper.
+pub(super) type Checked<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    #[track_caller]
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), location: Location::caller() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}:{})", self.message, self.location.file(), self.location.line())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Error> for Failure {
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        Self::new(format!("unexpected error: {error}"))
+    }
+}
+
+/// Fails the case unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            return Err($crate::conformance::Failure::new(format!($($why)+)));
+        }
+    };
+}
+
+/// Fails the case unless both values are equal. An optional format string names the value.
+macro_rules! ensure_eq {
+    ($got:expr, $expected:expr $(,)?) => {
+        ensure_eq!($got, $expected, "{}", stringify!($got))
+    };
+    ($got:expr, $expected:expr, $($what:tt)+) => {
+        match (&$got, &$expected) {
+            (got, expected) => ensure!(
+                *got == *expected,
+                "{}: got {got:?}, expected {expected:?}", format_args!($($what)+)
+            ),
+        }
+    };
+}
+
+/// The store's current revision.
+pub(super) async fn current_revision(kv: &Client) -> Checked<Revision> {
+    Ok(kv.range(Range::new("any")).await?.header.revision)
+}
+
+/// Puts each key-value pair, one after the other, and returns the revisions.
+pub(super) async fn puts<const N: usize>(
+    kv: &Client,
+    pairs: [(&str, &str); N],
+) -> Checked<[Revision; N]> {
+    let mut revisions = [Revision::ZERO; N];
+    for (revision, (key, value)) in revisions.iter_mut().zip(pairs) {
+        *revision = kv.put(key, value).await?.header.revision;
+    }
+    Ok(revisions)
+}
+
+/// The key-value of `key`, which must exist.
+pub(super) async fn get(kv: &Client, key: &str) -> Checked<KeyValue> {
+    kv.get(key).await?.ok_or_else(|| Failure::new(format!("key {key:?} is missing")))
+}
+
+/// The key-value of `key` at `revision`, where it must exist.
+pub(super) async fn get_at(kv: &Client, key: &str, revision: Revision) -> Checked<KeyValue> {
+    let mut response = kv.range(Range::new(key).at(revision)).await?;
+    let kv = response.kvs.pop();
+    kv.ok_or_else(|| Failure::new(format!("key {key:?} is missing at revision {revision}")))
+}
+
+/// All keys, in the order in which the store returns them.
+pub(super) async fn all_keys(kv: &Client) -> Checked<Vec<Bytes>> {
+    Ok(key_names(&kv.range(Range::new(KeyRange::all())).await?.kvs))
+}
+
+/// The keys that a range request returns.
+pub(super) async fn keys_of(kv: &Client, range: Range) -> Checked<Vec<Bytes>> {
+    Ok(key_names(&kv.range(range).await?.kvs))
+}
+
+/// The keys of key-values.
+pub(super) fn key_names(kvs: &[KeyValue]) -> Vec<Bytes> {
+    kvs.iter().map(|kv| kv.key.clone()).collect()
+}
+
+/// Runs the steps in a transaction without compares.
+pub(super) async fn run_steps<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked<TxnResponse> {
+    Ok(kv.txn(Txn::new().and_then(ops)).await?)
+}
+
+/// The response of step `step`, which must be a range.
+pub(super) fn range_response(response: &TxnResponse, step: usize) -> Checked<&RangeResponse> {
+    let range = response.responses.get(step).and_then(OpResponse::as_range);
+    range.ok_or_else(|| Failure::new(format!("step {step} is not a range: {response:?}")))
+}
+
+/// The response of step `step`, which must be a nested transaction.
+pub(super) fn txn_response(response: &TxnResponse, step: usize) -> Checked<&TxnResponse> {
+    let txn = response.responses.get(step).and_then(OpResponse::as_txn);
+    txn.ok_or_else(|| Failure::new(format!("step {step} is not a transaction: {response:?}")))
+}
+
+/// The revision in the header of a step's response.
+pub(super) const fn step_revision(response: &OpResponse) -> Revision {
+    match response {
+        OpResponse::Range(range) => range.header.revision,
+        OpResponse::Put(put) => put.header.revision,
+        OpResponse::Delete(delete) => delete.header.revision,
+        OpResponse::Txn(txn) => txn.header.revision,
+    }
+}
+
+/// Passes if the request failed with `kind` and the outcome "not applied".
+#[track_caller]
+pub(super) fn refused<T: fmt::Debug>(
+    result: coord_core::Result<T>,
+    kind: ErrorKind,
+) -> Checked<Error> {
+    match result {
+        Ok(response) => Err(Failure::new(format!("expected {kind:?}, got success: {response:?}"))),
+        Err(error) if error.kind() != kind => {
+            Err(Failure::new(format!("expected {kind:?}, got {error:?}")))
+        }
+        Err(error) if error.outcome() != Outcome::NotApplied => {
+            Err(Failure::new(format!("expected the outcome NotApplied of {error:?}")))
+        }
+        Err(error) => Ok(error),
+    }
+}
+
+/// Compacts at `revision`.
+pub(super) async fn compact(kv: &Client, revision: Revision) -> Checked {
+    kv.compact(Compact::new(revision)).await?;
+    Ok(())
+}
+
+/// Grants a lease of 60 s, which outlives the case.
+pub(super) async fn grant_lease(kv: &Client) -> Checked<LeaseId> {
+    Ok(kv.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await?.id)
+}
+
+/// An id without a lease: the store chose it for a lease that was then revoked.
+pub(super) async fn unused_lease_id(kv: &Client) -> Checked<LeaseId> {
+    let id = grant_lease(kv).await?;
+    kv.lease_revoke(id).await?;
+    Ok(id)
+}
+
+/// Moves the paused clock by `by` at once: no timer and no other task runs before the next call.
+pub(super) fn jump_clock(by: Duration) {
+    // `advance` moves the clock at its first poll; only later polls let other tasks run.
+    let _ = advance(by).now_or_never();
+}
+
+/// The keys attached to a lease, sorted.
+pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> {
+    let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
+    let mut keys = lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?.keys;
+    keys.sort();
+    Ok(keys)
+}
+
+/// Puts `key`, attached to `lease`, and returns the revision.
+pub(super) async fn put_on(kv: &Client, lease: LeaseId, key: &str) -> Checked<Revision> {
+    Ok(kv.put_with(Put::new(key, "leased").lease(lease)).await?.header.revision)
+}
+
+/// Watches every key from now on.
+pub(super) async fn watch_all(kv: &Client) -> Checked<Watcher> {
+    Ok(kv.watch(Watch::new(KeyRange::all())).await?)
+}
+
+/// Watches every key from `revision` on.
+pub(super) async fn watch_from(kv: &Client, revision: Revision) -> Checked<Watcher> {
+    Ok(kv.watch(Watch::new(KeyRange::all()).start_at(revision)).await?)
+}
+
+/// How long a case waits for the next item of a watch.
+const NEXT_ITEM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The next item of the watch: a batch, an error, or the end.
+pub(super) async fn next_item(
+    watch: &mut Watcher,
+) -> Checked<Option<coord_core::Result<WatchBatch>>> {
+    let next = timeout(NEXT_ITEM_TIMEOUT, watch.next()).await;
+    next.map_err(|_| Failure::new(format!("the watch yielded nothing for {NEXT_ITEM_TIMEOUT:?}")))
+}
+
+/// The next batch, which may be a progress notification.
+pub(super) async fn next_batch_or_progress(watch: &mut Watcher) -> Checked<WatchBatch> {
+    let item = next_item(watch).await?;
+    Ok(item.ok_or_else(|| Failure::new("the watch ended"))??)
+}
+
+/// The next batch with events, after at most nine progress notifications.
+pub(super) async fn next_batch(watch: &mut Watcher) -> Checked<WatchBatch> {
+    for _ in 0..10 {
+        let batch = next_batch_or_progress(watch).await?;
+        if !batch.events.is_empty() {
+            return Ok(batch);
+        }
+    }
+    Err(Failure::new("the watch yielded ten progress notifications in a row and no event"))
+}
+
+/// The events of a batch as text: `put a=1`, `delete b`.
+pub(super) fn event_texts(batch: &WatchBatch) -> Vec<String> {
+    let text = |bytes: &Bytes| bytes.escape_ascii().to_string();
+    let events = batch.events.iter().map(|event| match event.kind {
+        EventKind::Put => format!("put {}={}", text(&event.kv.key), text(&event.kv.value)),
+        EventKind::Delete => format!("delete {}", text(&event.kv.key)),
+    });
+    events.collect()
+}
+
+/// Passes if the next batch with events has this revision and exactly these events.
+pub(super) async fn expect_batch<const N: usize>(
+    watch: &mut Watcher,
+    revision: Revision,
+    events: [&str; N],
+) -> Checked {
+    let batch = next_batch(watch).await?;
+    ensure_eq!(event_texts(&batch), events, "the events of revision {}", batch.revision);
+    ensure_eq!(batch.revision, revision, "the revision of {events:?}");
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! A stale cluster member: its serializable reads are answered from an old revision.
+//!
+//! A member answers a serializable read from its local state, without consensus. After
+//! [`fall_behind`](StaleMember::fall_behind), a [`StaleMember`] answers serializable reads, and
+//! transactions of serializable reads with their compares, as of that revision. It refuses a read
+//! at a later revision. All other requests need a majority and are forwarded unchanged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use coord_core::{
+    Error, KvBackend, Result,
+    kv::{Op, OpResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
+    layer::Layer,
+};
+
+/// A backend wrapper whose serializable reads can be made stale. Clones share the state.
+///
+/// ```
+/// use coord_core::{Client, KvBackend, kv::Range};
+/// use coord_mem::MemBackend;
+/// use coord_testkit::StaleMember;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> coord_core::Result<()> {
+/// let store = MemBackend::new();
+/// let member = StaleMember::new(store.clone());
+/// let put = store.put("a", "1").await?;
+/// member.fall_behind(put.header.revision);
+/// store.put("a", "2").await?;
+///
+/// let serializable = member.range(Range::new("a").serializable()).await?;
+/// assert_eq!(serializable.kvs[0].value, "1");
+/// let linearizable = member.range(Range::new("a")).await?;
+/// assert_eq!(linearizable.kvs[0].value, "2");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct StaleMember<B> {
+    inner: B,
+    /// The newest revision that the member has applied; zero if it is up to date.
+    applied: Arc<AtomicI64>,
+}
+
+impl<B: KvBackend> StaleMember<B> {
+    /// Wraps `inner` as a member that is up to date.
+    pub fn new(inner: B) -> Self {
+        Self { inner, applied: Arc::default() }
+    }
+
+    /// Makes serializable reads stale: from now on they see nothing newer than `revision`.
+    pub fn fall_behind(&self, revision: Revision) {
+        self.applied.store(revision.0, Ordering::Relaxed);
+    }
+
+    /// Brings the member up to date: serializable reads see the current revision again.
+    pub fn catch_up(&self) {
+        self.applied.store(0, Ordering::Relaxed);
+    }
+
+    /// The newest revision that serializable reads see, if the member is stale.
+    fn stale_revision(&self) -> Option<Revision> {
+        let applied = self.applied.load(Ordering::Relaxed);
+        (applied > 0).then_some(Revision(applied))
+    }
+
+    /// Answers `range` as a member whose newest revision is `newest`.
+    async fn range_at(&self, range: Range, newest: Revision) -> Result<RangeResponse> {
+        let requested = range.revision.filter(|revision| *revision > Revision::ZERO);
+        if requested.is_some_and(|revision| revision > newest) {
+            return Err(Error::FutureRevision { requested, current: Some(newest) });
+        }
+        let as_of = requested.unwrap_or(newest);
+        let mut read = self.inner.range(range.at(as_of)).await?;
+        read.header.revision = newest;
+        Ok(read)
+    }
+
+    /// Answers a transaction of serializable reads as a member whose newest revision is `newest`.
+    async fn txn_at(&self, txn: Txn, newest: Revision) -> Result<TxnResponse> {
+        let mut succeeded = true;
+        for compare in &txn.compares {
+            let compared = Range::new(&compare.keys);
+            let kvs = self.range_at(compared, newest).await?.kvs;
+            succeeded &= kvs.iter().all(|kv| compare.is_met_by(Some(kv)))
+                && (!kvs.is_empty() || compare.is_met_by(None));
+        }
+        let mut responses = Vec::new();
+        for op in if succeeded { txn.success } else { txn.failure } {
+            if let Op::Range(range) = op {
+                responses.push(OpResponse::Range(self.range_at(range, newest).await?));
+            }
+        }
+        // An empty transaction writes nothing; its header is that of any linearizable read.
+        let mut header = self.inner.txn(Txn::new()).await?.header;
+        header.revision = newest;
+        Ok(TxnResponse { header, succeeded, responses })
+    }
+}
+
+/// Whether a member answers `txn` without consensus: every step is a serializable read.
+fn is_serializable(txn: &Txn) -> bool {
+    let serializable = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
+    txn.success.iter().chain(&txn.failure).all(serializable)
+}
+
+#[async_trait]
+impl<B: KvBackend> Layer for StaleMember<B> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
+    }
+
+    async fn range(&self, request: Range) -> Result<RangeResponse> {
+        match self.stale_revision() {
+            Some(newest) if request.serializable => self.range_at(request, newest).await,
+            _ => self.inner.range(request).await,
+        }
+    }
+
+    async fn txn(&self, request: Txn) -> Result<TxnResponse> {
+        match self.stale_revision() {
+            Some(newest) if is_serializable(&request) => self.txn_at(request, newest).await,
+            _ => self.inner.txn(request).await,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A run of a scenario: a raw client that records its transcript.
+
+use std::fmt::Debug;
+use std::ops::Deref;
+
+use coord_etcd_tests::Bare;
+use coord_etcd_tests::bare::refusal;
+use coord_etcd_tests::serve::masked;
+use tonic::Status;
+
+pub(crate) use coord_etcd_tests::bare::{Talk, WatchTalk};
+
+/// Longer lines are truncated: of a message of one megabyte, only the length matters.
+const MAX_LINE: usize = 4_000;
+
+/// One run of a scenario.
+pub(crate) struct ScenarioRun {
+    bare: Bare,
+    lines: Vec<(String, String)>,
+}
+
+impl Deref for ScenarioRun {
+    type Target = Bare;
+
+    fn deref(&self) -> &Bare {
+        &self.bare
+    }
+}
+
+impl ScenarioRun {
+    pub(crate) async fn at(endpoint: &str) -> Self {
+        Self { bare: Bare::at(endpoint).await, lines: Vec::new() }
+    }
+
+    pub(crate) fn transcript(self) -> Vec<(String, String)> {
+        self.lines
+    }
+
+    /// Records a line.
+    pub(crate) fn note(&mut self, what: &str, answer: impl Debug) {
+        let mut text = masked(format!("{answer:?}"));
+        if text.len() > MAX_LINE {
+            text = format!("{}… of {}", &text[..200], text.len());
+        }
+        self.lines.push((what.to_owned(), text));
+    }
+
+    /// Records the result of a call.
+    pub(crate) fn record<A: Debug>(&mut self, what: &str, answer: Result<A, Status>) -> Option<A> {
+        match answer {
+            Ok(answer) => {
+                self.note(what, &answer);
+                Some(answer)
+            }
+            Err(status) => {
+                self.note(what, refusal(&status));
+                None
+            }
+        }
+    }
+
+    /// Makes a unary call, and records its result.
+    pub(crate) async fn call<Q, A>(
+        &mut self,
+        what: &str,
+        path: &'static str,
+        request: Q,
+    ) -> Option<A>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Debug + Default + 'static,
+    {
+        let answer = self.ask(path, request).await;
+        self.record(what, answer)
+    }
+
+    /// Records the next `count` messages of a stream as one line, sorted.
+    pub(crate) async fn next_in_any_order<Q, A>(
+        &mut self,
+        what: &str,
+        stream: &mut Talk<Q, A>,
+        count: usize,
+    ) where
+        A: Debug + 'static,
+    {
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            let next = stream.next().await.unwrap_or_else(|| panic!("{what}: {lines:?}"));
+            lines.push(masked(format!("{next:?}")));
+        }
+        lines.sort();
+        self.note(what, lines);
+    }
+
+    /// Records the next message of a stream.
+    pub(crate) async fn next<Q, A>(&mut self, what: &str, stream: &mut Talk<Q, A>) -> Option<A>
+    where
+        A: Debug + 'static,
+    {
+        let next = stream.next().await.unwrap_or_else(|| panic!("{what}: no message"));
+        match next {
+            Ok(Some(message)) => {
+                self.note(what, &message);
+                Some(message)
+            }
+            Ok(None) => {
+                self.note(what, "end of the stream");
+                None
+            }
+            Err(status) => {
+                self.note(what, refusal(&status));
+                None
+            }
+        }
+    }
+}
