@@ -88,7 +88,7 @@ async fn command_of_deposed_leader_is_terminated(server: Server) {
     let key = leader.line().await;
     server.client.delete(key).await.expect(AVAILABLE);
     let (status, _, stderr) = leader.end().await;
-    let lost = "coord elect: lost: the key was deleted by somebody else\n";
+    let lost = "coord elect: lost: another client deleted the key\n";
     assert_eq!((status, stderr.as_str()), (Some(122), lost));
     server.assert_empty().await;
 }
@@ -131,7 +131,7 @@ async fn signal_ends_repeated_campaigns(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here", "--again"]);
     let key = leader.line().await;
     server.client.delete(key).await.expect(AVAILABLE);
-    leader.wait_stderr("lost: the key was deleted by somebody else: campaigning again").await;
+    leader.wait_stderr("lost: another client deleted the key: campaigning again").await;
     leader.line().await;
     leader.signal(Signal::TERM);
     assert_eq!(leader.status().await, Some(0));

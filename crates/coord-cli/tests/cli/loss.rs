@@ -63,7 +63,7 @@ async fn deleted_key_sends_term_and_the_next_waiter_acquires(server: Server) {
     server.client.delete(key).await.expect(AVAILABLE);
     assert_eq!(holder.line().await, "term");
     let (status, _, stderr) = holder.end().await;
-    let lost = "coord lock: lost: the key was deleted by somebody else\n";
+    let lost = "coord lock: lost: another client deleted the key\n";
     // The rest is what the shells report of a process that TERM ended.
     assert!(status == Some(122) && stderr.starts_with(lost), "{status:?}, {stderr}");
     assert_eq!(next.line().await, "runs");
@@ -117,7 +117,7 @@ async fn holder_without_command_ends_on_a_loss(server: Server) {
     let key = holder.line().await;
     server.client.delete(key).await.expect(AVAILABLE);
     let (status, _, stderr) = holder.end().await;
-    let lost = "coord lock: lost: the key was deleted by somebody else\n";
+    let lost = "coord lock: lost: another client deleted the key\n";
     // The rest is what the shells report of a process that TERM ended.
     assert!(status == Some(122) && stderr.starts_with(lost), "{status:?}, {stderr}");
     server.assert_empty().await;

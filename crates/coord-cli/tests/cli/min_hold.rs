@@ -81,7 +81,7 @@ async fn loss_while_the_lock_is_kept_is_reported(server: Server) {
     let key = server.keys("jobs/").await.remove(0);
     server.client.delete(key).await.expect(AVAILABLE);
     let (status, _, stderr) = holder.end().await;
-    let lost = "coord lock: lost: the key was deleted by somebody else\n";
+    let lost = "coord lock: lost: another client deleted the key\n";
     assert_eq!((status, stderr.as_str()), (Some(122), lost));
     server.assert_empty().await;
 }

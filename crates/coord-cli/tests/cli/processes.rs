@@ -189,7 +189,7 @@ async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server)
     let (id, _) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
     server.client.delete(key).await.expect(AVAILABLE);
-    lost.wait_stderr("lost: the key was deleted by somebody else").await;
+    lost.wait_stderr("lost: another client deleted the key").await;
     for signal in ["TERM", "KILL"] {
         lost.wait_stderr(&format!("process {id} of the command refuses {signal}")).await;
     }
