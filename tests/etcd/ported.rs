@@ -4,9 +4,8 @@
 mod go;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use coord_core::KvBackend;
+use coord_core::Client;
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Lent, Pool, Release, Setup};
 use libtest_mimic::{Arguments, Trial};
@@ -61,8 +60,8 @@ fn store(servers: &Lent) -> Store {
     Store::new(move |member| {
         let endpoint = endpoints[member % endpoints.len()].clone();
         Box::pin(async move {
-            let client = EtcdBackend::connect([endpoint]).await;
-            Arc::new(client.expect("the server is ready")) as Arc<dyn KvBackend>
+            let backend = EtcdBackend::connect([endpoint]).await;
+            Client::new(backend.expect("the server is ready"))
         })
     })
 }

@@ -8,7 +8,7 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;
 use coord_server::Server;
-use coord_testkit::conformance::{self, Clock, Need, Suite};
+use coord_testkit::conformance::{self, Capability, Clock, Suite};
 
 fn main() -> ExitCode {
     conformance::main([served()])
@@ -21,6 +21,7 @@ fn served() -> Suite {
         (server, backend.expect("one endpoint is given"))
     };
     // etcd's protocol has no status for requests that the store refuses as a hazard.
-    let claims = Need::ALL.into_iter().filter(|need| *need != Need::RefusesHazards);
+    let claims =
+        Capability::ALL.into_iter().filter(|capability| *capability != Capability::RefusesHazards);
     Suite::new("coord-server", Clock::Real, factory).claims(claims)
 }

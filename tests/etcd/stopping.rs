@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use coord_core::{
-    Client,
-    kv::{KeyRange, Put, Watch},
-};
+use coord_core::kv::{KeyRange, Put, Watch};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::Served;
 use coord_mem::MemBackend;
@@ -140,22 +137,24 @@ async fn call_that_takes_longer_than_the_grace_is_cut_off() {
 
 #[tokio::test]
 async fn adapter_misses_nothing_of_a_store_whose_server_was_started_again() {
-    let store = MemBackend::new();
-    let mut served = Served::start(Server::builder(store.clone())).await;
-    let kv = EtcdBackend::connect([served.endpoint()]).await.unwrap();
-    let mut watch = kv.watch(Watch::new(KeyRange::prefix("k"))).await.unwrap();
-    kv.put("k", "1").await.unwrap();
+    let backend = MemBackend::new();
+    let store = coord_core::Client::new(backend.clone());
+    let mut served = Served::start(Server::builder(backend.clone())).await;
+    let etcd = EtcdBackend::connect([served.endpoint()]).await.unwrap();
+    let client = coord_core::Client::new(etcd);
+    let mut watch = client.watch(Watch::new(KeyRange::prefix("k"))).await.unwrap();
+    client.put("k", "1").await.unwrap();
     let endpoint = served.endpoint().to_owned();
     served.stop();
     timeout(SOON, served.stopped()).await.expect("nothing is left to wait for");
     store.put("k", "2").await.unwrap();
-    let _again = Served::start_at(Server::builder(store.clone()), &endpoint).await;
+    let _again = Served::start_at(Server::builder(backend), &endpoint).await;
     store.put("k", "3").await.unwrap();
     for value in ["1", "2", "3"] {
         let batch = timeout(SOON, watch.next()).await.expect("it goes on").unwrap().unwrap();
         let values: Vec<_> = batch.events.into_iter().map(|event| event.kv.value).collect();
         assert_eq!(values, [value]);
     }
-    let kept = kv.put("k", "4").await;
+    let kept = client.put("k", "4").await;
     assert_eq!(kept.unwrap().header.revision.0, 5);
 }

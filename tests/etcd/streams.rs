@@ -1,6 +1,8 @@
 //! Watch streams of our server against those of real etcd servers, message by message, on random
 //! scripts, the same every time. For others there is the example `mirror`, told `--streams`.
 
+use std::sync::Arc;
+
 use coord_core::{
     Client,
     kv::{Compact, Revision},
@@ -28,12 +30,12 @@ async fn watch_streams_say_what_etcds_say() {
 /// etcd drops a request that finds a watch which has not caught up.
 #[tokio::test]
 async fn bookmark_comes_though_a_watch_beside_is_compacted() {
-    let store = MemBackend::new();
+    let store = Client::new(MemBackend::new());
     for _ in 2..5 {
         store.put("a", "1").await.unwrap();
     }
     store.compact(Compact::new(Revision(3))).await.unwrap();
-    let served = Served::start(Server::builder(store)).await;
+    let served = Served::start(Server::builder(Arc::clone(store.backend()))).await;
     let mut talk = Bare::at(served.endpoint()).await.watch().await;
     talk.union(create!("a", start_revision: 3));
     talk.progress();

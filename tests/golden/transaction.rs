@@ -95,7 +95,7 @@ impl Program {
             1 => String::new(),
             n => format!(", attempt {n}"),
         };
-        let resolved = if info.resolved { ", as its marker tells" } else { "" };
+        let resolved = if info.resolved { ", resolved by its idempotency key" } else { "" };
         Ok(format!("{what} revision {}{attempt}{resolved}", info.revision))
     }
 

@@ -2,15 +2,16 @@
 
 mod blocking;
 mod breaking;
+mod client;
 mod election;
 mod examples;
-mod line;
 mod mem;
 mod mirror;
 mod model;
 mod mutex;
 mod prefix;
 mod process;
+mod queue;
 mod regressions;
 mod session;
 mod stm;

@@ -147,6 +147,80 @@ fn links_in_the_pages_lead_somewhere() {
     complain(&complaints);
 }
 
+/// State in a static is shared by all clients of a process, and outlives each test.
+#[test]
+fn no_static_holds_state() {
+    let shared = ["Mutex", "RwLock", "Atomic", "OnceLock", "LazyLock", "Cell", "static mut"];
+    let mut complaints = Vec::new();
+    for (name, text) in files("crates", ".rs").into_iter().filter(|(name, _)| !is_test(name)) {
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for line in code.lines().map(str::trim) {
+            let declares = ["static ", "pub static ", "pub(crate) static ", "thread_local!"];
+            let is_static = declares.iter().any(|start| line.starts_with(start));
+            if is_static
+                && (line.contains("thread_local") || shared.iter().any(|t| line.contains(t)))
+            {
+                complaints.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    complain(&complaints);
+}
+
+/// Whether a file of a crate is compiled for tests only.
+fn is_test(name: &str) -> bool {
+    name.contains("/tests") || name.contains("/benches/")
+}
+
+/// The modules of a folder of sources, as paths relative to it.
+fn modules(folder: &str) -> Vec<String> {
+    let sources = files(folder, ".rs").into_iter().map(|(name, _)| name);
+    let relative = sources.filter_map(|name| {
+        let path = name.strip_prefix(folder)?.trim_start_matches('/').to_owned();
+        (!is_test(&name) && !path.ends_with("lib.rs") && !path.ends_with("main.rs")).then_some(path)
+    });
+    relative.collect()
+}
+
+/// The map in `docs/architecture.md` names every module of every crate.
+#[test]
+fn architecture_page_names_every_module() {
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).expect("the page");
+    let mut complaints = Vec::new();
+    for name in ["core", "mem", "etcd", "testkit", "server", "cli"] {
+        let heading = format!("coord-{name}");
+        let section = page.split("\n## ").flat_map(|section| section.split("\n### "));
+        let mut sections = section
+            .filter(|section| section.lines().next().is_some_and(|title| title.contains(&heading)));
+        let Some(section) = sections.next() else {
+            complaints.push(format!("docs/architecture.md: no section for {heading}"));
+            continue;
+        };
+        for module in modules(&format!("crates/{heading}/src")) {
+            if !section.contains(&format!("`{module}`")) {
+                complaints.push(format!("docs/architecture.md: {heading}: `{module}` is missing"));
+            }
+        }
+    }
+    complain(&complaints);
+}
+
+/// The map in `lib.rs` of core names every module at the root.
+#[test]
+fn crate_map_of_core_names_every_module() {
+    let lib = root().join("crates/coord-core/src/lib.rs");
+    let lib = std::fs::read_to_string(lib).expect("there is the file");
+    let (map, code) = lib.split_once("\n\n").expect("documentation comes before code");
+    let declared = code.lines().filter_map(|line| {
+        let line = line.trim_start_matches("pub ").strip_prefix("mod ")?;
+        Some(line.trim_end_matches(';'))
+    });
+    let missing = declared.filter(|module| !map.contains(&format!("`{module}`")));
+    complain(
+        &missing.map(|module| format!("lib.rs: {module} is not on the map")).collect::<Vec<_>>(),
+    );
+}
+
 /// `rust-version` is true: no dependency needs a newer compiler.
 #[test]
 fn no_dependency_needs_a_newer_compiler_than_we_say() {

@@ -217,7 +217,7 @@ fn classified(error: BoxError, message: &Message) -> BoxError {
 }
 
 /// Part of the message of a status that stands for an HTTP response that is not gRPC.
-pub(crate) const NOT_GRPC: &str = "in state of a gRPC response";
+pub(crate) const NOT_GRPC: &str = "in place of a gRPC response";
 
 /// Returns the response if it is gRPC, and otherwise the status that it stands for.
 ///

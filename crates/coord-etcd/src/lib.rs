@@ -11,10 +11,11 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> coord_core::Result<()> {
 //! let etcd = EtcdBackend::connect(["a.example:2379", "b.example:2379"]).await?;
-//! etcd.put("hello", "world").await?;
+//! let client = Client::new(etcd.clone());
+//! client.put("hello", "world").await?;
 //!
 //! // A namespace is a layer, as over any other backend.
-//! let mine = PrefixLayer::new(etcd, "my-app/");
+//! let mine = Client::new(PrefixLayer::new(etcd, "my-app/"));
 //! mine.put("hello", "to myself").await?;
 //! # Ok(())
 //! # }

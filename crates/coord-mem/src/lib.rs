@@ -8,18 +8,18 @@
 //! without one, each store chooses different ids, as each new etcd cluster does.
 //!
 //! ```
-//! use coord_core::{Client, KvBackend, kv::{LeaseGrant, Put}};
+//! use coord_core::{Client, kv::{LeaseGrant, Put}};
 //! use coord_mem::MemBackend;
 //! use std::time::Duration;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> coord_core::Result<()> {
-//! let kv = MemBackend::new();
-//! let lease = kv.lease_grant(LeaseGrant::new(Duration::from_secs(3600))).await?.id;
-//! kv.put_with(Put::new("alive", "yes").lease(lease)).await?;
+//! let client = Client::new(MemBackend::new());
+//! let lease = client.lease_grant(LeaseGrant::new(Duration::from_secs(3600))).await?.id;
+//! client.put_with(Put::new("alive", "yes").lease(lease)).await?;
 //!
 //! tokio::time::sleep(Duration::from_secs(3601)).await; // on a paused clock: at once
-//! assert_eq!(kv.get("alive").await?, None);
+//! assert_eq!(client.get("alive").await?, None);
 //! # Ok(())
 //! # }
 //! ```

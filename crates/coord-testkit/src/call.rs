@@ -12,9 +12,9 @@ use coord_core::kv::{
 pub enum Call {
     /// `range`
     Range(Range),
-    /// `put_with`
+    /// `put`
     Put(Put),
-    /// `delete_with`
+    /// `delete`
     Delete(Delete),
     /// `txn`
     Txn(Txn),

@@ -9,7 +9,7 @@
 /// - `inner: Arc<B>`, the wrapped backend;
 /// - `async fn call(&self, Call, request) -> Result<T>`, which decides when and whether the future
 ///   `request`, which makes the call on `inner`, is polled, and what its caller receives;
-/// - `fn wrap(&self, Watch) -> Watch`, which wraps the watch that a successful registration
+/// - `fn wrap(&self, Watcher) -> Watcher`, which wraps the watcher that a successful registration
 ///   returned.
 macro_rules! forward_calls {
     ($wrapper:ident) => {

@@ -80,12 +80,12 @@ impl<F: Fn(&Call) -> Action + Send + Sync + 'static> Rule for F {
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let store = MemBackend::new();
-/// let kv = Intercept::new(store.clone(), |call: &Call| match call {
+/// let store = Client::new(MemBackend::new());
+/// let intercept = Intercept::new(store.clone(), |call: &Call| match call {
 ///     Call::Put(_) => Action::DropResponse,
 ///     _ => Action::Pass,
 /// });
-/// let error = kv.put("a", "1").await.unwrap_err();
+/// let error = Client::new(intercept).put("a", "1").await.unwrap_err();
 /// assert_eq!(error.outcome(), Outcome::Unknown);
 /// assert!(store.get("a").await.unwrap().is_some(), "the put was applied");
 /// # }
@@ -120,10 +120,11 @@ impl<B: KvBackend> Intercept<B> {
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() {
-    /// let store = MemBackend::new();
+    /// let store = Client::new(MemBackend::new());
     /// let delayed = |_: &Call| Action::Delay(Duration::from_secs(5));
-    /// let kv = Intercept::new(store.clone(), delayed).timeout(Duration::from_secs(1));
-    /// assert_eq!(kv.put("a", "1").await.unwrap_err().kind(), ErrorKind::Timeout);
+    /// let intercept = Intercept::new(store.clone(), delayed).timeout(Duration::from_secs(1));
+    /// let client = Client::new(intercept);
+    /// assert_eq!(client.put("a", "1").await.unwrap_err().kind(), ErrorKind::Timeout);
     /// assert!(store.get("a").await.unwrap().is_none());
     /// sleep(Duration::from_secs(5)).await;
     /// assert!(store.get("a").await.unwrap().is_some(), "the delayed put was applied");

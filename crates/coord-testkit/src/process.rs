@@ -12,7 +12,6 @@
 //!               heal
 //! ```
 
-use coord_core::Client;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use coord_core::{
-    Error, KvBackend, Result,
+    Client, Error, KvBackend, Result,
     kv::{WatchBatch, WatchStream, Watcher},
 };
 use futures_util::{Stream, StreamExt as _};

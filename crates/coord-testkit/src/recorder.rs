@@ -23,9 +23,9 @@ use crate::intercept::{Action, Rule};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> coord_core::Result<()> {
 /// let recorder = Recorder::new();
-/// let kv = Intercept::new(MemBackend::new(), recorder.clone());
-/// kv.put("a", "1").await?;
-/// kv.get("a").await?;
+/// let client = Client::new(Intercept::new(MemBackend::new(), recorder.clone()));
+/// client.put("a", "1").await?;
+/// client.get("a").await?;
 /// assert_eq!(recorder.take().to_string(), "put \"a\", range \"a\"");
 /// # Ok(())
 /// # }

@@ -24,7 +24,7 @@ use coord_core::{
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> coord_core::Result<()> {
-/// let store = MemBackend::new();
+/// let store = Client::new(MemBackend::new());
 /// let member = StaleMember::new(store.clone());
 /// let put = store.put("a", "1").await?;
 /// member.fall_behind(put.header.revision);

@@ -51,7 +51,7 @@ async fn put_bare(mut client: KvClient, worker: usize) {
 async fn put(etcd: EtcdBackend, worker: usize) {
     for n in 0..EACH {
         let put = Put::new(key(worker, n), "value");
-        black_box(etcd.put_with(put).await.expect("etcd is there"));
+        black_box(etcd.put(put).await.expect("etcd is there"));
     }
 }
 

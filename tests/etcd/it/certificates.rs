@@ -21,7 +21,7 @@ async fn takes(authority: &Authority, rows: &[(&str, Tls)]) {
     for (name, tls) in rows {
         let builder = EtcdBackend::builder(server.endpoints()).tls(tls.clone());
         let kv = builder.connect().await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        kv.put("a", *name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        Client::new(kv).put("a", *name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 

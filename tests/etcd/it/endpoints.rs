@@ -1,10 +1,9 @@
 //! Endpoints that are dead, and requests that are too large.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex,
+    Client, Mutex,
     error::ErrorKind,
     kv::{Compare, LeaseGrant, Op, Put, Range, Txn, Watch},
 };
@@ -32,7 +31,7 @@ impl Dead {
 }
 
 /// All sorts of calls, the `n`th time.
-async fn call(kv: &Arc<dyn KvBackend>, n: usize) -> coord_core::Result<()> {
+async fn call(kv: &Client, n: usize) -> coord_core::Result<()> {
     match n % 5 {
         0 => kv.put(format!("k{n}"), "1").await.map(drop),
         1 => kv.get("k0").await.map(drop),

@@ -1,6 +1,6 @@
 //! Three members, one of which, or all, meet with something, while [`Traffic`] goes on.
 
-use coord_core::{Client, Mutex, error::LossReason, kv::Put, session::SessionState};
+use coord_core::{Mutex, error::LossReason, kv::Put, session::SessionState};
 use coord_etcd_tests::{Cluster, Release, Setup};
 use futures_util::future::try_join_all;
 use tokio::time::timeout;

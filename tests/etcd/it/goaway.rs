@@ -43,7 +43,7 @@ async fn requests_above_the_last_stream_id_are_resent() {
         }
     });
     let server = server.await;
-    let kv = EtcdBackend::connect([server.endpoint()]).await.unwrap();
+    let kv = Client::new(EtcdBackend::connect([server.endpoint()]).await.unwrap());
     let puts = (0..40).map(|n| kv.put(format!("k{n}"), "1"));
     for (n, put) in join_all(puts).await.into_iter().enumerate() {
         put.unwrap_or_else(|error| panic!("put {n}: {error}"));
@@ -145,7 +145,7 @@ async fn change_up_to_the_last_stream_id_stays_unknown() {
         }
     });
     let server = server.await;
-    let kv = EtcdBackend::connect([server.endpoint()]).await.unwrap();
+    let kv = Client::new(EtcdBackend::connect([server.endpoint()]).await.unwrap());
     let error = kv.put("a", "1").await.expect_err("there is no answer");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown));
     assert_eq!(*received.lock().unwrap(), 1, "it is not sent again");

@@ -1,10 +1,7 @@
 //! `etcd grpc-proxy` between the client and the cluster, with a namespace and without.
 
-use std::sync::Arc;
-
-use coord_core::election::Observer;
 use coord_core::{
-    Client, Election, KvBackend, Mutex,
+    Client, Election, Mutex,
     kv::{LeaseGrant, Watch},
     session::SessionState,
 };
@@ -16,15 +13,15 @@ use tokio::time::timeout;
 use crate::support::{secs, session};
 
 /// A proxy of each kind, each with a cluster of its own, and a client through it.
-async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Arc<dyn KvBackend>)> {
+async fn proxied() -> Vec<(String, Cluster, GrpcProxy, Client)> {
     let mut all = Vec::new();
     for release in Release::all().expect("there are releases") {
         for arguments in [&[][..], &["--namespace=ns/"][..]] {
             let cluster = Setup::new(release.clone()).start().await;
             let proxy = GrpcProxy::start(&release, &cluster.endpoints(), arguments);
-            let kv = EtcdBackend::connect([proxy.endpoint()]).await.expect("it starts in time");
+            let etcd = EtcdBackend::connect([proxy.endpoint()]).await.expect("it starts in time");
             let name = format!("{release} {arguments:?}");
-            all.push((name, cluster, proxy, Arc::new(kv) as Arc<dyn KvBackend>));
+            all.push((name, cluster, proxy, Client::new(etcd)));
         }
     }
     all

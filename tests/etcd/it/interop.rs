@@ -2,11 +2,10 @@
 //! one name, one line, whoever came first.
 
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Client, Election, KvBackend, Mutex,
+    Client, Election, Mutex,
     election::Leader,
     kv::{Put, Txn},
 };
@@ -71,7 +70,7 @@ impl Etcdctl {
 }
 
 /// Waits until so many stand in the line `name`.
-async fn line_of(kv: &Arc<dyn KvBackend>, name: &str, length: usize) {
+async fn line_of(kv: &Client, name: &str, length: usize) {
     let prefix = format!("{name}/");
     until("the line has grown", async || {
         kv.get_prefix(prefix.clone()).await.expect("the store is there").len() == length

@@ -1,20 +1,17 @@
 //! Users and passwords.
 
 use coord_core::{
-    Client, Election, KvBackend, Mutex, Session,
+    Client, Election, Mutex, Session,
     error::{ErrorKind, PrimitiveError},
     kv::{LeaseGrant, LeaseTimeToLive, Put, Txn, Watch},
     session::SessionState,
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
-use etcd_client::{
-    Client, ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions,
-};
-use std::sync::Arc;
+use etcd_client::{ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions};
 use tokio::time::timeout;
 
-use crate::support::{refused, secs, session, single};
+use crate::support::{client, refused, secs, session, single};
 
 /// The user `app`, who may do as she likes under `app/`.
 const APP: &[(&str, &str)] = &[("app", "app/")];
@@ -28,7 +25,7 @@ async fn with_users() -> Cluster {
 
 /// Adds `root`, and users who may do as they like under a prefix, each with the same password.
 async fn set_up(server: &Cluster, users: &[(&str, &str)]) -> Result<(), etcd_client::Error> {
-    let client = Client::connect(server.endpoints(), None).await?;
+    let client = etcd_client::Client::connect(server.endpoints(), None).await?;
     let mut auth = client.auth_client();
     for user in users.iter().map(|(user, _)| *user).chain(["root"]) {
         auth.user_add(user, "secret", None).await?;
@@ -43,8 +40,9 @@ async fn set_up(server: &Cluster, users: &[(&str, &str)]) -> Result<(), etcd_cli
     Ok(())
 }
 
-async fn login(server: &Cluster, user: &str, password: &str) -> coord_core::Result<EtcdBackend> {
-    EtcdBackend::builder(server.endpoints()).login(user, password).connect().await
+async fn login(server: &Cluster, user: &str, password: &str) -> coord_core::Result<Client> {
+    let builder = EtcdBackend::builder(server.endpoints()).login(user, password);
+    Ok(Client::new(builder.connect().await?))
 }
 
 #[tokio::test]
@@ -54,7 +52,7 @@ async fn right_password_opens_everything_that_the_user_may_do() {
     let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     kv.put("app/a", "1").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events[0].kv.key, "app/a");
-    let session = Session::builder(&Client::new(kv)).ttl(secs(5)).open().await.unwrap();
+    let session = Session::builder(&kv).ttl(secs(5)).open().await.unwrap();
     let guard = Mutex::new(&session, "app/m").lock().await.unwrap();
     guard.txn(Txn::new().and_then([Put::new("app/a", "2")])).await.unwrap();
     guard.unlock().await.unwrap();
@@ -76,12 +74,15 @@ async fn wrong_password_and_unknown_user_are_refused_as_such() {
 async fn nobody_is_refused_where_users_are_asked_for() {
     let server = single().await;
     // From the time before there were users.
-    let kv = EtcdBackend::connect(server.endpoints()).await.unwrap();
+    let kv = client(&server.endpoints()).await;
     set_up(&server, APP).await.unwrap();
     refused(kv.get("app/a").await, ErrorKind::Unauthenticated);
     refused(kv.put("app/a", "1").await, ErrorKind::Unauthenticated);
     refused(kv.watch(Watch::new("app/a")).await, ErrorKind::Unauthenticated);
-    let late = async { EtcdBackend::connect(server.endpoints()).await?.get("app/a").await };
+    let late = async {
+        let late = EtcdBackend::connect(server.endpoints()).await?;
+        Client::new(late).get("app/a").await
+    };
     refused(late.await, ErrorKind::Unauthenticated);
 }
 
@@ -115,9 +116,8 @@ async fn refused_watch_leaves_other_watches_alone() {
 #[tokio::test]
 async fn login_outlives_the_server_that_it_was_made_at() {
     let mut server = with_users().await;
-    let kv = Arc::new(login(&server, "app", "secret").await.unwrap());
-    let session =
-        Session::builder(Arc::<EtcdBackend>::clone(&kv)).ttl(secs(20)).open().await.unwrap();
+    let kv = login(&server, "app", "secret").await.unwrap();
+    let session = Session::builder(&kv).ttl(secs(20)).open().await.unwrap();
     let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     for n in 0..3 {
         let put = kv.put("app/a", n.to_string()).await.unwrap();
@@ -148,7 +148,7 @@ async fn election_with_auth_enabled() {
     let campaigns = users.map(|(user, prefix)| {
         let (server, name) = (&server, format!("{prefix}/a"));
         async move {
-            let kv = Client::new(login(server, user, "secret").await.unwrap());
+            let kv = login(server, user, "secret").await.unwrap();
             let first = session(&kv, 2).await;
             let led = Election::new(&first, name.clone()).campaign("first").await.unwrap();
             first.orphan().await.unwrap();
@@ -212,7 +212,7 @@ async fn watch_ended_by_a_revoked_permission_names_the_key() {
     let kv = login(&server, "app", "secret").await.unwrap();
     let mut watch = kv.watch(Watch::new("app/a")).await.unwrap();
     let root = ConnectOptions::new().with_user("root", "secret");
-    let root = Client::connect(server.endpoints(), Some(root)).await.unwrap();
+    let root = etcd_client::Client::connect(server.endpoints(), Some(root)).await.unwrap();
     let all = RoleRevokePermissionOptions::new().with_prefix();
     root.auth_client().role_revoke_permission("app", "app/", Some(all)).await.unwrap();
     server[0].kill();

@@ -1,9 +1,6 @@
 //! An observer on a real etcd, where leadership changes often.
 
-use std::sync::Arc;
-
 use coord_core::Election;
-use coord_core::election::Observer;
 use tokio::time::{Instant, timeout_at};
 
 use crate::support::{client, secs, session, single};

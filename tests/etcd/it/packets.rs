@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use coord_core::{Client, KvBackend, Mutex};
+use coord_core::{Client, Mutex};
 use futures_util::future::try_join_all;
 
 use crate::support::{client, session, single};
@@ -59,7 +59,7 @@ fn between(server: &str, connections_max: usize) -> (String, Arc<Came>) {
 }
 
 /// So many puts at a time, so many times. How many connections there have been by then.
-async fn puts(kv: &Arc<dyn KvBackend>, at_a_time: usize, times: usize, came: &Came) -> usize {
+async fn puts(kv: &Client, at_a_time: usize, times: usize, came: &Came) -> usize {
     for _ in 0..times {
         let puts = (0..at_a_time).map(|n| kv.put(format!("a{n}"), "1"));
         try_join_all(puts).await.expect("the store is there");

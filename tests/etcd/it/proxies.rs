@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_core::{
-    Client, KvBackend, Mutex,
+    Client, Mutex,
     error::{ErrorKind, Outcome},
     kv::{LeaseGrant, Watch},
 };
@@ -87,7 +87,7 @@ async fn store() -> Served {
 
 /// A client whose first endpoint answers its first request well, so that it prefers it, and all
 /// others with `answer`. The second endpoint is a store.
-async fn turned(answer: Answer, store: &Served) -> (Arc<dyn KvBackend>, Scripted) {
+async fn turned(answer: Answer, store: &Served) -> (Client, Scripted) {
     let turned = Scripted::start(move |asked| {
         let answer = if asked.number == 0 { Answer::GOOD } else { answer };
         // A connection ends only after what it had to deliver.
@@ -95,19 +95,19 @@ async fn turned(answer: Answer, store: &Served) -> (Arc<dyn KvBackend>, Scripted
     });
     let turned = turned.await;
     let endpoints = [turned.endpoint(), store.endpoint()];
-    let kv = EtcdBackend::connect(endpoints).await.expect("the first answer is good");
-    (Arc::new(kv), turned)
+    let etcd = EtcdBackend::connect(endpoints).await.expect("the first answer is good");
+    (Client::new(etcd), turned)
 }
 
 #[tokio::test]
 async fn connect_passes_over_each_answer_that_is_not_etcds() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
     other.put("a", "1").await.unwrap();
     for (name, answer, _) in ANSWERS {
         let bad = Scripted::start(|_| vec![*answer]).await;
         let connected = EtcdBackend::connect([bad.endpoint(), store.endpoint()]).await;
-        let kv = connected.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let kv = Client::new(connected.unwrap_or_else(|error| panic!("{name}: {error}")));
         let read = kv.get("a").await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(read.expect("it was put").value, "1", "{name}");
     }
@@ -118,15 +118,16 @@ async fn connect_passes_over_a_server_that_speaks_http_1() {
     let store = store().await;
     for status in ["200 OK", "400 Bad Request", "502 Bad Gateway"] {
         let bad = Scripted::start_http1(status).await;
-        let kv = EtcdBackend::connect([bad.endpoint(), store.endpoint()]).await;
-        kv.expect("the other endpoint is well").put("a", status).await.unwrap();
+        let connected = EtcdBackend::connect([bad.endpoint(), store.endpoint()]).await;
+        let kv = Client::new(connected.expect("the other endpoint is well"));
+        kv.put("a", status).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn read_passes_over_each_answer_that_is_not_etcds() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
     other.put("a", "1").await.unwrap();
     for (name, answer, _) in ANSWERS {
         let (kv, _turned) = turned(*answer, &store).await;
@@ -138,7 +139,7 @@ async fn read_passes_over_each_answer_that_is_not_etcds() {
 #[tokio::test]
 async fn keep_alive_passes_over_each_answer_that_is_not_etcds() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
     let lease = other.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     for (name, answer, _) in ANSWERS {
         let (kv, _turned) = turned(*answer, &store).await;
@@ -153,7 +154,7 @@ async fn keep_alive_passes_over_each_answer_that_is_not_etcds() {
 #[tokio::test]
 async fn watch_passes_over_each_answer_that_is_not_etcds() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
     for (name, answer, _) in ANSWERS {
         let (kv, _turned) = turned(*answer, &store).await;
         let watch = timeout(secs(10), kv.watch(Watch::new("w"))).await;
@@ -168,7 +169,7 @@ async fn watch_passes_over_each_answer_that_is_not_etcds() {
 #[tokio::test]
 async fn change_keeps_its_unknown_outcome_and_avoids_the_endpoint() {
     let store = store().await;
-    let other = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+    let other = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
     for (name, answer, change) in ANSWERS {
         let (kv, _turned) = turned(*answer, &store).await;
         let put = kv.put(*name, "1").await.map_err(|error| (error.kind(), error.outcome()));

@@ -1,10 +1,8 @@
 //! A server that comes back with another history: `coord serve` that was started again.
 
-use std::sync::Arc;
-
-use coord_core::election::{GapCause, Observer};
+use coord_core::election::GapCause;
 use coord_core::{
-    Client, Election, KvBackend, Mutex,
+    Client, Election, Mutex,
     error::{ErrorKind, LossReason},
     kv::Watch,
 };
@@ -27,7 +25,7 @@ async fn start_again(mut old: Served) -> Served {
 #[tokio::test]
 async fn watches_end_when_history_was_replaced() {
     let server = Served::start(Server::builder(MemBackend::new())).await;
-    let kv = EtcdBackend::connect([server.endpoint()]).await.unwrap();
+    let kv = Client::new(EtcdBackend::connect([server.endpoint()]).await.unwrap());
     for n in 0..20 {
         kv.put("a", n.to_string()).await.unwrap();
     }

@@ -22,7 +22,7 @@ fn backend_dials_again_on_another_runtime() {
     let servers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let store = servers.block_on(Served::start(Server::builder(MemBackend::new())));
     let connected = runtime().block_on(async {
-        let kv = EtcdBackend::connect([store.endpoint()]).await.unwrap();
+        let kv = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
         let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         // A pooled keep-alive stream, a watch stream, and a second connection.
         kv.lease_keep_alive(lease).await.unwrap();

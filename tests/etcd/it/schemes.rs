@@ -72,7 +72,7 @@ async fn scheme_in_capitals_is_dialled_like_any_other() {
     let capitals = store.endpoint().replace("http", "HTTP");
     let socket = socket.display();
     for endpoint in [capitals, format!("UNIX://{socket}"), format!("unix:{socket}")] {
-        let kv = EtcdBackend::connect([&endpoint]).await.unwrap();
+        let kv = Client::new(EtcdBackend::connect([&endpoint]).await.unwrap());
         kv.put("a", endpoint).await.unwrap();
     }
 
@@ -84,6 +84,7 @@ async fn scheme_in_capitals_is_dialled_like_any_other() {
     let socket = socket.display();
     for endpoint in [capitals, format!("unixs://{socket}"), format!("UNIXS:{socket}")] {
         let builder = EtcdBackend::builder([&endpoint]).tls(tls(&authority));
-        builder.connect().await.unwrap().put("a", endpoint).await.unwrap();
+        let kv = Client::new(builder.connect().await.unwrap());
+        kv.put("a", endpoint).await.unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Members that freeze behind a proxy, which continues to answer pings.
 
-use coord_core::{Client, kv::Watch};
+use coord_core::kv::Watch;
 use coord_etcd_tests::proxy::{Limits, Proxy};
 use coord_etcd_tests::{Release, Setup};
 use tokio::time::timeout;

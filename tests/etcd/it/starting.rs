@@ -14,7 +14,8 @@ async fn connect_waits_for_a_server_that_starts() {
     let mut server = single().await;
     server[0].kill();
     let endpoint = server[0].endpoint().to_owned();
-    let connecting = async { EtcdBackend::connect([endpoint]).await?.put("a", "1").await };
+    let connecting =
+        async { Client::new(EtcdBackend::connect([endpoint]).await?).put("a", "1").await };
     let starting = async {
         sleep(secs(2)).await;
         server[0].start();
@@ -35,7 +36,7 @@ async fn connect_waits_for_a_quorum() {
     })
     .await;
     let builder = builder.connect_within(secs(60));
-    let connecting = async { builder.connect().await?.put("a", "1").await };
+    let connecting = async { Client::new(builder.connect().await?).put("a", "1").await };
     let starting = async {
         // Longer than any request may take.
         sleep(secs(9)).await;

@@ -1,10 +1,9 @@
 //! Steps that many tests take.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Error, KvBackend, Session,
+    Client, Error, Session,
     error::{ErrorKind, Outcome},
 };
 use coord_etcd::EtcdBackend;
@@ -22,13 +21,13 @@ pub(crate) async fn single() -> Cluster {
 }
 
 /// A client of its own, with connections of its own, that knows all members.
-pub(crate) async fn client(endpoints: &[String]) -> Arc<dyn KvBackend> {
-    Arc::new(EtcdBackend::connect(endpoints).await.expect("there are endpoints"))
+pub(crate) async fn client(endpoints: &[String]) -> Client {
+    Client::new(EtcdBackend::connect(endpoints).await.expect("there are endpoints"))
 }
 
 /// A session of `ttl` seconds.
-pub(crate) async fn session(kv: &Arc<dyn KvBackend>, ttl: u64) -> Session {
-    let builder = Session::builder(Arc::clone(kv)).ttl(secs(ttl)).connect_timeout(secs(30));
+pub(crate) async fn session(client: &Client, ttl: u64) -> Session {
+    let builder = Session::builder(client).ttl(secs(ttl)).connect_timeout(secs(30));
     builder.open().await.expect("the store is there")
 }
 

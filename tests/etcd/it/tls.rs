@@ -21,7 +21,7 @@ fn tls(trusted: &Authority, shown: &Authority) -> Tls {
 async fn read(endpoint: &str, tls: Option<Tls>) -> coord_core::Result<()> {
     let builder = EtcdBackend::builder([endpoint]).request_timeout(secs(10));
     let builder = if let Some(tls) = tls { builder.tls(tls) } else { builder };
-    let reading = async { builder.connect().await?.get("a").await.map(drop) };
+    let reading = async { Client::new(builder.connect().await?).get("a").await.map(drop) };
     timeout(secs(30), reading).await.expect("an answer in time")
 }
 
@@ -30,7 +30,7 @@ async fn right_certificates_open_calls_and_watches() {
     let authority = Authority::new();
     let server = with_certificates(&authority).await;
     let builder = EtcdBackend::builder(server.endpoints()).tls(tls(&authority, &authority));
-    let kv = builder.connect().await.unwrap();
+    let kv = Client::new(builder.connect().await.unwrap());
     let mut watch = kv.watch(Watch::new("a")).await.unwrap();
     let put = kv.put("a", "1").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().revision, put.header.revision);

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard};
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session,
+    Client, Mutex, Session,
     error::{Outcome, PrimitiveError},
     kv::{Event, EventKind, KeyRange, Put, Revision, Txn, Watch, WatchFilter, Watcher},
     mutex::MutexGuard,
@@ -129,7 +129,7 @@ impl Traffic {
     }
 
     /// A client that begins with the `n`th member.
-    async fn client(&self, n: usize) -> Arc<dyn KvBackend> {
+    async fn client(&self, n: usize) -> Client {
         let mut endpoints = self.endpoints.clone();
         let turns = n % endpoints.len();
         endpoints.rotate_left(turns);
@@ -203,7 +203,7 @@ async fn wake(mut gone: Watcher, session: Session, board: Arc<Board>) {
     }
 }
 
-async fn write(kv: Arc<dyn KvBackend>, writer: usize, board: Arc<Board>) {
+async fn write(kv: Client, writer: usize, board: Arc<Board>) {
     for n in 0_usize.. {
         // Before the answer, nobody knows.
         locked(&board.told[writer]).push(Told::Unknown);
@@ -235,7 +235,7 @@ impl Drop for Holder<'_> {
     }
 }
 
-async fn lock(kv: Arc<dyn KvBackend>, locker: usize, board: Arc<Board>) {
+async fn lock(kv: Client, locker: usize, board: Arc<Board>) {
     loop {
         let opening = Session::builder(&kv).ttl(secs(TTL)).open();
         let Ok(session) = opening.await else { continue };

@@ -84,7 +84,7 @@ pub(crate) async fn late_observer_receives_the_current_leader(target: Target) {
 
 pub(crate) async fn observer_receives_etcdctl_and_election_leaders(target: Target) {
     let client = target.client().await;
-    let session = Session::builder(target.backend().await).open().await.expect(REACHABLE);
+    let session = Session::builder(&target.coord_client().await).open().await.expect(REACHABLE);
     let ours = Election::new(&session, "jobs").campaign("ours").await.expect(REACHABLE);
     let mut stream = client.observe("jobs").await;
     assert_eq!(value(&next_leader(&mut stream).await.0), "ours");

@@ -6,13 +6,12 @@
 //! first call has ended, as real clients do after a timeout.
 
 use std::cell::Cell;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coord_core::{Client, KvBackend};
+use coord_core::Client;
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Fate, Intercept};
-use etcd_client::Client;
+use coord_testkit::{Action, Call, Intercept};
 use libtest_mimic::{Failed, Trial};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -76,15 +75,15 @@ fn round() -> impl Strategy<Value = Round> {
 
 /// A fault for each request in turn: most are delayed; with `drops`, some requests or responses are
 /// dropped.
-fn faults(drops: bool) -> impl Strategy<Value = Vec<Fate>> {
-    let delayed = |by: std::ops::Range<u64>| by.prop_map(|by| Fate::Late(ms(by)));
+fn faults(drops: bool) -> impl Strategy<Value = Vec<Action>> {
+    let delayed = |by: std::ops::Range<u64>| by.prop_map(|by| Action::Delay(ms(by)));
     let drop_weight = u32::from(drops);
     let fault = prop_oneof![
-        4 => Just(Fate::Pass),
+        4 => Just(Action::Pass),
         3 => delayed(1..300),
         3 => delayed(1..2_500),
-        drop_weight => Just(Fate::LoseRequest),
-        drop_weight => Just(Fate::LoseReply),
+        drop_weight => Just(Action::DropRequest),
+        drop_weight => Just(Action::DropResponse),
     ];
     prop::collection::vec(fault, 0..200)
 }
@@ -99,17 +98,17 @@ fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A client of services over `store`, whose requests meet these faults.
-async fn faulty_client(store: &MemBackend, faults: Vec<Fate>) -> ServiceClient {
+async fn faulty_client(store: &Client, faults: Vec<Action>) -> ServiceClient {
     let faults = Mutex::new(faults.into_iter());
-    let fault = move |_: &Call| faults.lock().expect("no panic").next().unwrap_or(Fate::Pass);
-    let channel = coord_server::in_process(Intercept::new(store.clone(), fault));
-    ServiceClient::of(Client::from_channel(channel, None).await.expect("a channel"))
+    let fault = move |_: &Call| faults.lock().expect("no panic").next().unwrap_or(Action::Pass);
+    let channel = coord_server::in_process(Intercept::new(Arc::clone(store.backend()), fault));
+    ServiceClient::of(etcd_client::Client::from_channel(channel, None).await.expect("a channel"))
 }
 
 /// The store and the clients of one run.
 #[derive(Clone)]
 struct TestBed {
-    store: MemBackend,
+    store: Client,
     /// Client of the server that all locks go through, with faults.
     locks: ServiceClient,
     /// Client of another server on the same store, without faults.
@@ -118,8 +117,8 @@ struct TestBed {
 }
 
 /// Runs all clients on one store, and returns how often they acquired.
-async fn run_clients(clients: Vec<Vec<Round>>, faults: Vec<Fate>, drops: bool) -> usize {
-    let store = MemBackend::new();
+async fn run_clients(clients: Vec<Vec<Round>>, faults: Vec<Action>, drops: bool) -> usize {
+    let store = Client::new(MemBackend::new());
     let (locks, reliable) =
         (faulty_client(&store, faults).await, faulty_client(&store, Vec::new()).await);
     let bed = TestBed { store, locks, reliable, drops };
@@ -162,7 +161,7 @@ async fn run_client(bed: TestBed, rounds: Vec<Round>) -> usize {
         assert_eq!(first_in_queue(&bed.store).await, created, "the key was lost while held");
         match round.end_by {
             EndBy::Unlock => {
-                drop(bed.reliable.unlock(key).await.expect("the in-memory store responds"))
+                bed.reliable.unlock(key).await.expect("the in-memory store responds");
             }
             EndBy::Revoke => {
                 bed.reliable.revoke(lease).await;
@@ -203,7 +202,7 @@ async fn lock(bed: &TestBed, lease: i64, round: &Round) -> Option<String> {
 }
 
 /// The first key of the queue, with its create revision.
-async fn first_in_queue(store: &MemBackend) -> (String, i64) {
+async fn first_in_queue(store: &Client) -> (String, i64) {
     let queue = store.get_prefix("m/").await.expect("the in-memory store responds");
     let first =
         queue.into_iter().min_by_key(|kv| kv.create_revision).expect("the queue is not empty");
@@ -235,7 +234,7 @@ fn run_random(drops: bool) -> Result<(), Failed> {
 /// Of 300 waiters every third stays; the others cancel, and those that stay acquire in order.
 fn queue_of_300_keeps_order_when_waiters_cancel() -> Result<(), Failed> {
     on_virtual_time(async {
-        let store = MemBackend::new();
+        let store = Client::new(MemBackend::new());
         let client = faulty_client(&store, Vec::new()).await;
         let lease = client.grant(3_600).await;
         let (mut holder, _) = client.lock("m", lease).await.expect("a lock");

@@ -2,10 +2,8 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::KvBackend;
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Lent, Release};
 use coord_mem::MemBackend;
@@ -95,9 +93,9 @@ impl Target {
         ServiceClient::of(Client::connect([&self.endpoint], None).await.expect(REACHABLE))
     }
 
-    /// The adapter, connected to this server.
-    pub(crate) async fn backend(&self) -> Arc<dyn KvBackend> {
-        Arc::new(EtcdBackend::connect([&self.endpoint]).await.expect(REACHABLE))
+    /// A client of coord on the adapter, connected to this server.
+    pub(crate) async fn coord_client(&self) -> coord_core::Client {
+        coord_core::Client::new(EtcdBackend::connect([&self.endpoint]).await.expect(REACHABLE))
     }
 }
 

@@ -188,9 +188,9 @@ fn etcdctl_lock(target: &Target) -> (Child, PendingCall<Option<String>>) {
 }
 
 pub(crate) async fn service_etcdctl_and_mutex_share_one_queue(target: Target) {
-    let (client, backend) = (target.client().await, target.backend().await);
+    let (client, coord_client) = (target.client().await, target.coord_client().await);
     let leases = [client.grant(60).await, client.grant(60).await];
-    let session = Session::builder(backend).open().await.expect(REACHABLE);
+    let session = Session::builder(&coord_client).open().await.expect(REACHABLE);
     let mutex = Mutex::new(&session, "jobs");
 
     let (first, _) = client.lock("jobs", leases[0]).await.expect(SUCCEEDS);

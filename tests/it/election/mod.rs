@@ -398,7 +398,7 @@ async fn debug_of_every_type_tells_which_election_or_key_it_is_about() {
         assert!(text.len() < 600, "{text} tells too much");
     };
     about(format!("{election:?}"), "\"e\"");
-    about(format!("{:?}", Election::observer(&store, "e")), "Observer { name: b\"e\"");
+    about(format!("{:?}", Election::observer(&store, "e")), "Observer(\"e\")");
     about(format!("{:?}", election.observe()), "Leaders { name: b\"e\"");
     about(format!("{candidate:?}"), &key);
     about(format!("{:?}", candidate.proclaimer()), &key);
@@ -408,5 +408,5 @@ async fn debug_of_every_type_tells_which_election_or_key_it_is_about() {
     election.session().close().await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     about(format!("{error:?}"), &key);
-    assert_eq!(error.to_string(), "resigning was not confirmed: lost: the session was closed");
+    assert_eq!(error.to_string(), "the release was not confirmed: lost: the session was closed");
 }

@@ -82,7 +82,7 @@ async fn lock_behind_one_holder_costs_three_requests_or_four_and_a_watch() {
             sleep(Duration::from_millis(20)).await;
             store.put("other", "").await.unwrap();
             settle().await;
-            assert_eq!(record.take().names(), if busy { "txn watch txn" } else { "txn watch" });
+            assert_eq!(record.take().names(), if busy { "txn watch range" } else { "txn watch" });
             holder.unlock().await.unwrap();
         });
         assert_eq!(record.take().names(), "range");
@@ -112,7 +112,7 @@ async fn long_wait_costs_a_watch_of_the_own_key_and_a_look_each_time_to_live() {
         settle().await;
         assert_eq!(record.take().names(), "watch", "its own key; nothing was written meanwhile");
         sleep(secs(20)).await;
-        assert_eq!(record.take().names(), "txn txn", "a look each time to live");
+        assert_eq!(record.take().names(), "range range", "a read in each TTL");
         store.put("other", "").await.unwrap();
     });
     assert!(waited.is_err());
@@ -157,7 +157,7 @@ async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
         sleep(secs(1) / 2).await;
         assert_eq!(record.take().names(), "lease_grant txn watch watch");
         sleep(secs(1)).await;
-        assert_eq!(record.take().names(), "txn watch", "asks for its own key and the holder's");
+        assert_eq!(record.take().names(), "range watch", "reads the queue, and watches the holder");
     });
     assert!(gave_up.is_err() && waited.is_err());
 }
@@ -184,7 +184,8 @@ async fn thousand_are_served(in_one_process: bool) -> (usize, usize) {
     }
     settle().await;
     let calls = record.take();
-    assert_eq!((calls.count("txn"), calls.count("watch")), (waiters, waiters), "to wait");
+    let watches = if in_one_process { 0 } else { waiters };
+    assert_eq!((calls.count("txn"), calls.count("watch")), (waiters, watches), "to wait");
     assert!(calls.count("range") == 0 && record.take_events() == 0);
 
     holder.unlock().await.expect("the store is there");
@@ -208,34 +209,6 @@ async fn thousand_contenders_cost_each_a_constant_number_of_requests_and_events(
 #[tokio::test(start_paused = true)]
 async fn thousand_contenders_of_one_process_cost_each_a_request_less() {
     assert_eq!(thousand_are_served(true).await, (1_001, 0), "an unlock");
-}
-
-/// The second in a line of a thousand asks for two keys, and the store need not read the line.
-#[tokio::test(start_paused = true)]
-async fn look_of_one_with_few_before_it_does_not_read_the_line() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let others = session(&store).await;
-    let holder = Mutex::new(&others, "m").lock().await.unwrap();
-    let second = session_on(behind(&store, record.clone())).await;
-    let mutex = Mutex::new(&second, "m");
-    let ((), guard) = tokio::join!(
-        async {
-            settle().await;
-            let mut crowd = JoinSet::new();
-            for _ in 0..1_000 {
-                let mutex = Mutex::new(&others, "m");
-                crowd.spawn(async move { mutex.lock().await.unwrap().unlock().await.unwrap() });
-            }
-            settle().await;
-            record.take();
-            holder.unlock().await.unwrap();
-            settle().await;
-            crowd.abort_all();
-        },
-        mutex.lock()
-    );
-    let key = guard.unwrap().key().escape_ascii().to_string();
-    assert_eq!(record.take().to_string(), format!("range \"{key}\""), "its own key, no other");
 }
 
 /// A key that was deleted stays in etcd's index until the next compaction, and every read of the
@@ -276,32 +249,26 @@ async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
     assert_eq!(guard.key(), &format!("m/{}-1", session.lease_id()), "0 is burnt");
 }
 
-/// Where two take turns all the time, each waits for the same key again and again. Its watch is
-/// registered once; but it is not kept for long when nobody waits any more.
+/// Two contenders of one client take turns: neither watches the other.
 #[tokio::test(start_paused = true)]
-async fn those_who_take_turns_register_each_watch_once() {
+async fn contenders_of_one_client_that_take_turns_watch_nothing() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+    let client = behind(&store, record.clone());
     let mutexes = [
-        Mutex::new(&session_on(behind(&store, record.clone())).await, "m"),
-        Mutex::new(&session_on(behind(&store, record.clone())).await, "m"),
+        Mutex::new(&session_on(client.clone()).await, "m"),
+        Mutex::new(&session_on(client.clone()).await, "m"),
     ];
-    let take_turns = async || {
-        let mut held = mutexes[0].lock().await.unwrap();
-        for turn in 1..50 {
-            let (next, ()) = tokio::join!(mutexes[turn % 2].lock(), async {
-                sleep(Duration::from_millis(20)).await;
-                held.unlock().await.unwrap();
-            });
-            held = next.unwrap();
-        }
-        held.unlock().await.unwrap();
-    };
     record.take();
-    take_turns().await;
+    let mut held = mutexes[0].lock().await.unwrap();
+    for turn in 1..50 {
+        let (next, ()) = tokio::join!(mutexes[turn % 2].lock(), async {
+            sleep(Duration::from_millis(20)).await;
+            held.unlock().await.unwrap();
+        });
+        held = next.unwrap();
+    }
+    held.unlock().await.unwrap();
     let calls = record.take();
-    assert_eq!(calls.count("watch"), 2, "one for each of the two");
-    assert_eq!(calls.count("txn") + calls.count("range"), 50 + 49 + 50, "join, look, unlock");
-    sleep(secs(1)).await;
-    take_turns().await;
-    assert_eq!(record.take().count("watch"), 2, "the old ones were not kept");
+    assert_eq!(calls.count("watch"), 0);
+    assert_eq!(calls.count("txn") + calls.count("range"), 50 + 50, "enqueue, release");
 }

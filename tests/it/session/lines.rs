@@ -42,7 +42,7 @@ fn locks_are_logged_with_name_and_token() {
         "DEBUG coord::lock locked: name=report token=2",
         "DEBUG coord::lock unlocked: name=report token=2",
         "DEBUG coord::lock locked: name=report token=4",
-        "WARN coord::lock lost: name=report token=4 reason=the key was deleted by somebody else",
+        "WARN coord::lock lost: name=report token=4 reason=another client deleted the key",
     ];
     assert_eq!(of_target(lines, "coord::lock"), expected);
 }

@@ -53,8 +53,11 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
         settle().await;
         store.lease_revoke(first.lease_id()).await.unwrap();
     };
-    let (seen, ()) = tokio::join!(states_until(&supervisor, "epoch 2: up"), revoke);
-    assert_eq!(seen, ["epoch 1: up", "epoch 1: down: the lease was revoked", "epoch 2: up"]);
+    let (seen, ()) = tokio::join!(states_until(&supervisor, "generation 2: up"), revoke);
+    assert_eq!(
+        seen,
+        ["generation 1: up", "generation 1: down: the lease was revoked", "generation 2: up"]
+    );
 
     let second = supervisor.session();
     assert_eq!((first.generation(), second.generation()), (Generation(1), Generation(2)));
@@ -80,9 +83,11 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
             );
             settle().await;
             switch.store(true, Ordering::Relaxed);
-            let down = format!("epoch {epoch}: down: no keep-alive was confirmed in time");
+            let down = format!(
+                "generation {epoch}: down: no keep-alive was confirmed before the deadline"
+            );
             let seen = states_until(&supervisor, &down).await;
-            assert_eq!(seen[1], format!("epoch {epoch}: suspect"), "{fate:?}");
+            assert_eq!(seen[1], format!("generation {epoch}: suspect"), "{fate:?}");
             sleep(secs(300)).await;
             assert_eq!(supervisor.state().to_string(), down, "{fate:?}");
 
@@ -176,7 +181,10 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
         "{error}"
     );
     let state = supervisor.state().to_string();
-    assert!(state.starts_with("epoch 1: failed: ") && state.contains("no grants today"), "{state}");
+    assert!(
+        state.starts_with("generation 1: failed: ") && state.contains("no grants today"),
+        "{state}"
+    );
     sleep(secs(100)).await;
     assert_eq!(supervisor.session().generation(), Generation(1), "it does not try again");
     supervisor.close().await.unwrap();
@@ -217,7 +225,7 @@ async fn close_ends_supervisor_and_session() {
     let session = supervisor.session();
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     supervisor.close().await.unwrap();
-    assert_eq!(supervisor.state().to_string(), "epoch 1: ended: the session was closed");
+    assert_eq!(supervisor.state().to_string(), "generation 1: ended: the session was closed");
     assert_eq!(session.state(), SessionState::Lost(LossReason::Closed));
     assert!(store.get("a").await.unwrap().is_none());
     sleep(secs(100)).await;
@@ -257,12 +265,12 @@ async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold()
     let (clone, state) = (supervisor.clone(), supervisor.subscribe());
     drop(supervisor);
     sleep(secs(100)).await;
-    assert_eq!(state.borrow().to_string(), "epoch 1: up");
+    assert_eq!(state.borrow().to_string(), "generation 1: up");
 
     let guard = Mutex::new(&clone.session(), "m").lock().await.unwrap();
     drop(clone);
     sleep(secs(100)).await;
-    assert_eq!(state.borrow().to_string(), "epoch 1: ended: the session was closed");
+    assert_eq!(state.borrow().to_string(), "generation 1: ended: the session was closed");
     assert_eq!(guard.session().state(), SessionState::Alive, "the guard holds it");
     drop(guard);
     settle().await;

@@ -93,7 +93,7 @@ fn seeded() -> Client {
     Client::new(MemBackend::builder().seed(0).build())
 }
 
-const ID: &str = "lease=1918cc9458f6ddb8 epoch=1";
+const ID: &str = "lease=1918cc9458f6ddb8 generation=1";
 const LOST: &str = "error=the store is unavailable: the request was dropped";
 
 #[test]
@@ -110,7 +110,7 @@ fn every_change_of_a_session_is_a_line_that_says_what_comes_next() {
             format!("INFO coord::session session opened: {ID} ttl=10s state=alive"),
             format!("DEBUG coord::session keep-alive failed: {ID} {LOST}"),
             format!(
-                "WARN coord::session session in doubt: {ID} state=suspect \
+                "WARN coord::session session suspect: {ID} state=suspect \
                  next=lost in 5.7s unless a keep-alive is confirmed"
             ),
             format!("INFO coord::session session confirmed again: {ID} state=alive"),
@@ -162,19 +162,19 @@ fn handing_a_lease_over_is_logged_with_how_it_went() {
         let cut_off = behind(&seeded(), only("lease_keep_alive", Action::Hang));
         session_on(cut_off).await.orphan().await.unwrap_err();
     });
-    let ended = "reason=the session's lease was handed over";
+    let ended = "reason=the lease of the session was orphaned";
     let ended = format!("INFO coord::session session ended: {ID} state=lost {ended}");
     assert_eq!((&lines[1], &lines[4]), (&ended, &ended));
     assert_eq!(
         (&lines[2], &lines[5]),
         (
             &format!(
-                "INFO coord::session lease handed over: {ID} \
-                 next=it waits for an heir, and expires without"
+                "INFO coord::session lease orphaned: {ID} \
+                 next=an adopter keeps it alive, or it expires"
             ),
             &format!(
                 "WARN coord::session lease not refreshed: {ID} error=no answer within 9s \
-                 next=an heir may have less than the whole time to live, or none"
+                 next=an adopter may have less than the whole TTL, or none"
             )
         )
     );
@@ -190,9 +190,9 @@ fn opening_that_fails_is_logged_with_the_next_attempt() {
         Session::builder(&kv).open().await.unwrap_err();
     });
     let failed = "DEBUG coord::session opening a session failed:";
-    assert_eq!(lines[0], format!("{failed} epoch=1 {LOST} next=trying again in 100ms"));
+    assert_eq!(lines[0], format!("{failed} generation=1 {LOST} next=retrying in 100ms"));
     let given_up = "DEBUG coord::session opening a session was given up:";
-    let given_up = format!("{given_up} epoch=1 error=permission denied: no");
+    let given_up = format!("{given_up} generation=1 error=permission denied: no");
     assert_eq!(lines.last(), Some(&given_up));
 }
 
@@ -215,22 +215,22 @@ fn supervisor_logs_each_epoch_and_how_it_ended() {
     let about = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
     assert_eq!(about("coord::supervisor"), 6, "{lines:#?}");
     for line in [
-        "WARN coord::supervisor epoch lost: epoch=1 state=down reason=the lease was revoked \
+        "WARN coord::supervisor generation lost: generation=1 state=down reason=the lease was revoked \
          next=opening another session",
         // And after a pause that has its jitter:
         &format!(
-            "WARN coord::supervisor opening another session failed: epoch=1 state=down {LOST} \
-             next=trying again in "
+            "WARN coord::supervisor opening another session failed: generation=1 state=down {LOST} \
+             next=retrying in "
         ),
         &format!(
-            "DEBUG coord::supervisor opening another session failed again: epoch=1 state=down \
-             attempt=2 {LOST} next=trying again in "
+            "DEBUG coord::supervisor opening another session failed again: generation=1 state=down \
+             attempt=2 {LOST} next=retrying in "
         ),
-        "INFO coord::supervisor work lost what it held: epoch=1 reason=the lease was revoked \
-         next=calling it again",
-        "INFO coord::supervisor epoch begun: epoch=2 state=up \
-         next=what was held on the one before can be acquired anew",
-        "INFO coord::supervisor supervisor ended: epoch=2 state=ended \
+        "INFO coord::supervisor work lost what it held: generation=1 reason=the lease was revoked \
+         next=calling the work again",
+        "INFO coord::supervisor generation begun: generation=2 state=up \
+         next=what was held in the generation before can be acquired anew",
+        "INFO coord::supervisor supervisor ended: generation=2 state=ended \
          reason=the session was closed",
     ] {
         assert_eq!(about(line), 1, "{line}: {lines:#?}");
@@ -249,8 +249,8 @@ fn supervisor_that_fails_logs_an_error() {
     });
     assert_eq!(
         lines.last().expect("there are lines"),
-        "ERROR coord::supervisor supervisor failed: epoch=1 state=failed \
-         error=permission denied: no next=mend the cause and supervise anew"
+        "ERROR coord::supervisor supervisor failed: generation=1 state=failed \
+         error=permission denied: no next=remove the cause and start another supervisor"
     );
 }
 
@@ -343,7 +343,7 @@ fn epochs_are_counted_and_sessions_of_a_runtime_that_is_gone_are_not_open() {
         counted(&recorder),
         expected([
             ("coord_sessions_opened_total", 4),
-            ("coord_session_epochs_total", 3),
+            ("coord_session_generations_total", 3),
             ("coord_sessions_lost_total reason=revoked", 3),
             ("coord_sessions_lost_total reason=expired", 1),
             ("coord_sessions_open", 0),
@@ -373,17 +373,21 @@ fn contenders_are_counted_by_what_they_contend_for_and_how_it_ended() {
         })
     });
     let mut counted = counted(&recorder);
-    counted.retain(|name, _| name.starts_with("coord_line"));
+    counted.retain(|name, _| name.starts_with("coord_queue"));
     assert_eq!(
         counted,
         expected([
-            ("coord_line_joined_total kind=mutex", 3),
-            ("coord_line_wait_seconds kind=mutex", 2),
-            ("coord_line_left_total kind=mutex", 2),
-            ("coord_line_lost_total kind=mutex reason=closed", 1),
-            ("coord_line_joined_total kind=election", 1),
-            ("coord_line_wait_seconds kind=election", 1),
-            ("coord_line_lost_total kind=election reason=key_deleted", 1),
+            ("coord_queue_enqueued_total kind=mutex", 3),
+            ("coord_queue_wait_seconds kind=mutex", 2),
+            ("coord_queue_released_total kind=mutex", 2),
+            ("coord_queue_lost_total kind=mutex reason=closed", 1),
+            ("coord_queue_enqueued_total kind=election", 1),
+            ("coord_queue_wait_seconds kind=election", 1),
+            ("coord_queue_lost_total kind=election reason=key_deleted", 1),
+            ("coord_queue_waiting kind=mutex", 0),
+            ("coord_queue_waiting kind=election", 0),
+            ("coord_queue_held kind=mutex", 0),
+            ("coord_queue_held kind=election", 0),
         ])
     );
 }

@@ -1,5 +1,7 @@
 //! Observers: read and follow the leaders of an election without a session.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::Leaders;
@@ -15,7 +17,7 @@ use crate::retry_read::retry_read;
 const PAGE: u64 = 500;
 
 /// An observer of an election. It needs no session.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Observer {
     client: Client,
     pub(super) keys: QueueKeys,
@@ -118,6 +120,12 @@ impl Observer {
     pub(super) async fn watch(&self, from: Revision) -> Result<Watcher> {
         let request = Watch::new(self.keys.range()).start_at(from);
         retry_read(|| self.client.backend().watch(request.clone())).await
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Observer(\"{}\")", self.keys.name().escape_ascii())
     }
 }
 

@@ -137,15 +137,15 @@ impl Contender {
     /// Dropping the future keeps the place in the queue: wait again, or drop the contender too.
     pub async fn acquired(&mut self) -> Result<(), PrimitiveError> {
         let ownership = self.ownership().clone();
-        let lost_later = async {
+        let evicted = async {
             sleep(WATCH_AFTER).await;
-            ownership.lost().await
+            ownership.evicted().await
         };
         let waited = tokio::select! {
             biased;
             reason = ownership.session().lost() => Err(reason.into()),
             waited = self.wait() => waited,
-            reason = lost_later => Err(reason.into()),
+            reason = evicted => Err(reason.into()),
         };
         if let Err(PrimitiveError::Lost(reason)) = &waited {
             self.phase.lost(*reason);

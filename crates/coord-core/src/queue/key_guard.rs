@@ -9,6 +9,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
@@ -120,26 +121,31 @@ impl Ownership {
         tokio::select! {
             biased;
             reason = self.session().lost() => reason,
-            () = self.deleted() => self.why_evicted().await,
+            () = self.deleted(self.session().ttl()) => self.why_evicted().await,
         }
+    }
+
+    /// Waits until another client deletes the key. A watch that has fallen silent is not noticed.
+    pub(super) async fn evicted(&self) -> LossReason {
+        self.deleted(Duration::MAX).await;
+        self.why_evicted().await
     }
 
     /// Waits until the key is surely deleted.
     ///
     /// The watch starts at the create revision and resumes where a read left off, so a deletion is
-    /// not missed. A watch that delivers nothing for a whole TTL may have fallen silent: the key is
-    /// read then.
-    async fn deleted(&self) {
-        let ttl = self.session().ttl();
+    /// not missed. A watch that delivers nothing for `silent_after` may have fallen silent: the key
+    /// is read then.
+    async fn deleted(&self, silent_after: Duration) {
         let mut from = self.created();
         let mut watcher = None;
-        let mut backoff = Backoff::new(FIRST_PAUSE, ttl);
+        let mut backoff = Backoff::new(FIRST_PAUSE, self.session().ttl());
         loop {
             if watcher.is_none() {
                 watcher = self.watch(Watch::new(self.key()).start_at(from.next())).await.ok();
             }
             let delivered = match &mut watcher {
-                Some(watcher) => timeout(ttl, watcher.next()).await,
+                Some(watcher) => timeout(silent_after, watcher.next()).await,
                 None => Ok(None),
             };
             match delivered {

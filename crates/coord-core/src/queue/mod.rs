@@ -46,6 +46,8 @@ mod lease_keyed;
 mod position;
 mod wait;
 
+use std::fmt;
+
 use bytes::Bytes;
 use tracing::Instrument as _;
 
@@ -62,7 +64,7 @@ use position::Position;
 
 /// What an acquired contender stands for: a lock or a leadership. It is implemented in this crate
 /// only.
-pub trait Held: std::fmt::Debug + Send + Sync + 'static {
+pub trait Held: fmt::Debug + Send + Sync + 'static {
     /// The contender.
     #[doc(hidden)]
     fn contender(&self) -> &Contender;
@@ -100,7 +102,7 @@ const MAX_TRY_READS: usize = 4;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WaitQueue {
     session: Session,
     keys: QueueKeys,
@@ -221,5 +223,11 @@ impl WaitQueue {
         let suffix = self.session.key_suffix();
         let key = self.keys.key(self.session.lease_id(), &suffix);
         KeyGuard::new(&self.session, key, suffix)
+    }
+}
+
+impl fmt::Debug for WaitQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WaitQueue(\"{}\" on {:?})", self.name().escape_ascii(), self.session)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
 
 use super::conflict_queue::HeldQueues;
 use super::idempotency_key::{IdempotencyKey, Resolution};
@@ -118,11 +119,12 @@ impl Stm {
         E: From<Error>,
         F: AsyncFnMut(&mut Transaction) -> Result<T, E>,
     {
-        let result = self.run_attempts(closure).await;
+        let span = transaction::run_span(self.isolation);
+        let result = self.run_attempts(closure).instrument(span).await;
         transaction::ended(match &result {
             Ok(_) => "committed",
-            Err(StmError::Aborted(_)) => "given_up",
-            Err(StmError::RetriesExhausted { .. }) => "exhausted",
+            Err(StmError::Aborted(_)) => "aborted",
+            Err(StmError::RetriesExhausted { .. }) => "retries_exhausted",
             Err(StmError::OutcomeUnknown(_)) => "outcome_unknown",
             Err(StmError::Lost(_)) => "lost",
             Err(StmError::Backend(_)) => "failed",
@@ -137,19 +139,24 @@ impl Stm {
     {
         let mut run = Run::new(self);
         loop {
-            let mut tx = match run.start_attempt().await {
-                Ok(tx) => tx,
+            let span = transaction::attempt_span(run.attempts + 1);
+            let attempt = async {
+                let mut tx = run.start_attempt().await?;
+                let returned = closure(&mut tx).await;
+                if returned.is_err() {
+                    // An aborted attempt writes nothing, but its reads are validated all the same.
+                    tx.write_set.clear();
+                }
+                Ok((run.commit(tx).await, returned))
+            };
+            let (outcome, returned) = match attempt.instrument(span).await {
+                Ok(attempted) => attempted,
                 Err(error) => {
                     run.retry_after_failure(error).await?;
                     continue;
                 }
             };
-            let returned = closure(&mut tx).await;
-            if returned.is_err() {
-                // An aborted attempt writes nothing, but its reads are validated like any other's.
-                tx.write_set.clear();
-            }
-            match run.commit(tx).await {
+            match outcome {
                 AttemptOutcome::Committed { revision, resolved } => {
                     let info = run.into_info(revision, resolved);
                     return match returned {

@@ -50,8 +50,7 @@ pub const CONTRACT: &[Clause] = &[
         &["all_changes_of_a_txn_share_its_revision", "concurrent_changes_get_a_revision_each"],
     ),
     clause(
-        "A read at a revision always gives the same answer, until that revision is \
-         compacted.",
+        "A read at a revision always returns the same keys, until that revision is compacted.",
         &[
             "historic_read_is_repeatable",
             "historic_range_read_shows_historic_keys_in_order",
@@ -61,8 +60,7 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "All compares, also those of nested transactions, are judged before any step is \
-         taken.",
+        "All compares, also those of nested transactions, are evaluated before any operation.",
         &[
             "nested_compare_does_not_see_earlier_writes_of_the_same_txn",
             "nested_compare_does_not_see_earlier_deletes_of_the_same_txn",
@@ -70,7 +68,8 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "Steps are taken in order, and a range among them sees what earlier steps did.",
+        "Operations are applied in order, and a range among them reads what earlier ones \
+         wrote.",
         &[
             "txn_returns_step_responses_in_order",
             "range_step_sees_earlier_puts",
@@ -81,7 +80,7 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "A transaction that fails changed nothing.",
+        "A transaction that fails changes nothing.",
         &[
             "txn_with_a_missing_key_changes_nothing",
             "txn_with_a_missing_lease_changes_nothing",
@@ -116,8 +115,8 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "A backend mends a lost connection by itself, from the revision after the last \
-         one delivered.",
+        "A backend resumes after a lost connection by itself, from the revision after the \
+         last one delivered.",
         &[],
     ),
     clause(
@@ -156,7 +155,7 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "Every error tells whether the request surely changed nothing, or may have.",
+        "Every error reports whether the request surely was not applied, or may have been.",
         &[
             "refused_put_leaves_the_key_unchanged",
             "refused_grant_leaves_the_lease_unchanged",
@@ -164,9 +163,9 @@ pub const CONTRACT: &[Clause] = &[
             "refusals_leave_the_backend_usable",
         ],
     ),
-    clause("A backend never repeats a change whose first try may have been applied.", &[]),
+    clause("A backend never repeats a mutation whose first attempt may have been applied.", &[]),
     clause(
-        "What no store would accept is refused before anything is sent.",
+        "A request that no store would accept is refused before it is sent.",
         &[
             "put_of_an_empty_key_is_refused",
             "ignore_value_with_a_value_is_refused",

@@ -8,11 +8,10 @@ use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
     kv::{
-        Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
-        LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
-        LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
-        WatchBatch, WatchStream, Watcher,
+        LeaseGrant, LeaseGrantResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse,
+        Watch, WatchBatch, WatchStream, Watcher,
     },
+    layer::Layer,
 };
 use coord_mem::MemBackend;
 use futures_util::Stream;
@@ -80,7 +79,7 @@ fn failure_from_an_error_reports_the_line() {
 }
 
 /// A violation of the contract.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     HidesPreviousKeys,
     SplitsTransactions,
@@ -93,10 +92,17 @@ enum Fault {
 }
 
 /// A `MemBackend` with one fault.
+#[derive(Debug)]
 struct FaultyBackend(MemBackend, Fault);
 
 #[async_trait]
-impl KvBackend for FaultyBackend {
+impl Layer for FaultyBackend {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        &self.0
+    }
+
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         assert!(self.1 != Fault::Panics, "the faulty backend panics");
         self.0.range(request).await
@@ -136,43 +142,12 @@ impl KvBackend for FaultyBackend {
         Ok(granted)
     }
 
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        self.0.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        self.0.lease_revoke(id).await
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        request: LeaseTimeToLive,
-    ) -> Result<LeaseTimeToLiveResponse> {
-        self.0.lease_time_to_live(request).await
-    }
-
-    async fn leases(&self) -> Result<LeasesResponse> {
-        self.0.leases().await
-    }
-
-    async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        self.0.compact(request).await
-    }
-
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-
-    async fn put_with(&self, request: Put) -> Result<PutResponse> {
-        let mut response = self.0.put_with(request).await?;
+    async fn put(&self, request: Put) -> Result<PutResponse> {
+        let mut response = self.0.put(request).await?;
         if self.1 == Fault::HidesPreviousKeys {
             response.prev_kv = None;
         }
         Ok(response)
-    }
-
-    async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
-        self.0.delete(request).await
     }
 }
 

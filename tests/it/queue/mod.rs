@@ -1,8 +1,6 @@
 //! The waiting line under locks and elections: whoever leaves wakes its successor, and nobody else.
 
-mod crowd;
-mod quiet;
-mod successor;
+mod handoff;
 
 use coord_mem::MemBackend;
 use std::sync::Arc;
@@ -126,11 +124,8 @@ async fn contender_that_leaves_wakes_its_successor_who_looks_once_and_nobody_els
                     for (n, (asked, events)) in costs.into_iter().enumerate() {
                         let about = format!("{n}, when {at} of {waiters} {how:?}, {nested}");
                         if n == at + 1 {
-                            // It looks, and watches the next before it. Of few it knows who that
-                            // is, of many it has to read the line.
-                            let few = n + 1 + usize::from(nested) <= 4;
-                            let look = if few { "txn watch" } else { "range watch" };
-                            assert_eq!((asked.as_str(), events), (look, 1), "{about}");
+                            // It reads the queue, and watches its new predecessor.
+                            assert_eq!((asked.as_str(), events), ("range watch", 1), "{about}");
                         } else if n != at {
                             assert_eq!((asked.as_str(), events), ("", 0), "{about}");
                         }
@@ -184,8 +179,7 @@ async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() 
             others.close().await.unwrap();
         });
         served.expect("at once").unwrap();
-        let look = if before == 1 || before > 4 { "range" } else { "txn" };
-        assert_eq!(record.take().names(), format!("watch {look}"), "behind {before}");
+        assert_eq!(record.take().names(), "watch range", "behind {before}");
         drop(crowd);
     }
 }
@@ -366,5 +360,37 @@ async fn join_by_lease_whose_answer_is_lost_finds_what_it_has_done() {
         drop(contender);
         settle().await;
         assert_eq!(keys(&store, "l/").await, [""; 0]);
+    }
+}
+
+/// Contenders of one session reuse each other's keys: a contender may get the key of its former
+/// predecessor.
+#[tokio::test(start_paused = true)]
+async fn contender_with_its_predecessors_old_key_does_not_wait() {
+    let store = Client::new(MemBackend::new());
+    let line = WaitQueue::new(&session(&store).await, "l");
+    let mut others = Vec::new();
+    for _ in 0..6 {
+        others.push(line.enqueue("").await.unwrap());
+    }
+    let former = others[5].key().clone();
+    let mut last = line.enqueue("").await.unwrap();
+    let (served, ()) = tokio::join!(last.acquired(), async {
+        for other in others {
+            settle().await;
+            other.release().await.unwrap();
+        }
+    });
+    served.unwrap();
+
+    // Suffixes are reused lowest first: the sixth contender has the key of the predecessor.
+    let mut back: Vec<_> = Vec::new();
+    while back.last().map(Contender::key) != Some(&former) {
+        back.push(line.enqueue("").await.unwrap());
+    }
+    last.release().await.unwrap();
+    for mut contender in back {
+        timeout(secs(1), contender.acquired()).await.expect("it is first").unwrap();
+        contender.release().await.unwrap();
     }
 }

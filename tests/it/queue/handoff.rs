@@ -35,27 +35,6 @@ impl Process {
     }
 }
 
-impl Process {
-    /// Two lines: of one who was last in a long line, and of one who was right behind and will
-    /// guess, if it is back within a moment, that it is so again.
-    async fn guesser(&self) -> (WaitQueue, WaitQueue) {
-        let mut crowd = Vec::new();
-        for _ in 0..6 {
-            crowd.push(self.join().await);
-        }
-        let neighbour = WaitQueue::new(crowd[5].session(), "l");
-        let mine = WaitQueue::new(&session_on(self.backend.clone()).await, "l");
-        let mut waiting = Waiting::default();
-        waiting.add(mine.enqueue("").await.expect("the store is there")).await;
-        for contender in crowd {
-            contender.release().await.expect("the store is there");
-        }
-        let served = waiting.served().await.expect("all have left");
-        served.release().await.expect("the store is there");
-        (neighbour, mine)
-    }
-}
-
 /// Contenders that wait, and give themselves back when they are served.
 #[derive(Default)]
 struct Waiting(JoinSet<Contender>);
@@ -111,77 +90,6 @@ async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
     }
 }
 
-/// The guess who is before one is checked by the read that the neighbour makes.
-#[tokio::test(start_paused = true)]
-async fn successor_that_guessed_its_neighbour_is_not_served_before_those_in_between() {
-    for stranger in [false, true] {
-        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-        let process = Process::new(&store, record.clone());
-        let (neighbour, mine) = process.guesser().await;
-        let other = if stranger { Process::new(&store, Recorder::new()) } else { process };
-
-        // The same neighbour again, and before me one who was not there last time.
-        let neighbour = neighbour.enqueue("").await.unwrap();
-        let between = other.join().await;
-        record.take();
-        let mut waiting = Waiting::default();
-        waiting.add(mine.enqueue("").await.unwrap()).await;
-        let joined = asked(&record);
-        let [Call::Txn(join)] = &joined.0[..] else { panic!("{joined}") };
-        assert!(matches!(join.success[..], [Op::Put(_), Op::Txn(_)]), "it guesses: {joined}");
-
-        neighbour.release().await.unwrap();
-        assert!(waiting.served().await.is_none(), "one is before it");
-        assert_eq!(asked(&record).names(), "txn watch", "the neighbour has seen that one");
-        between.release().await.unwrap();
-        assert!(waiting.served().await.is_some());
-    }
-}
-
-/// What the neighbour reads is hidden by keys of a line below.
-#[tokio::test(start_paused = true)]
-async fn successor_that_is_told_too_little_reads_the_line() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let process = Process::new(&store, record.clone());
-    let (neighbour, mine) = process.guesser().await;
-    let neighbour = neighbour.enqueue("").await.unwrap();
-    let below = WaitQueue::new(mine.session(), "l/below");
-    let mut in_the_way = Vec::new();
-    for _ in 0..6 {
-        in_the_way.push(below.enqueue("").await.unwrap());
-    }
-    let mut waiting = Waiting::default();
-    waiting.add(mine.enqueue("").await.unwrap()).await;
-    record.take();
-    neighbour.release().await.unwrap();
-    assert!(waiting.served().await.is_some());
-    assert_eq!(asked(&record).names(), "txn range");
-}
-
-/// Of two who wait for the same place, one because it has guessed.
-#[tokio::test(start_paused = true)]
-async fn first_in_line_of_those_who_wait_for_a_place_is_told() {
-    for guesser_first in [false, true] {
-        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-        let process = Process::new(&store, record.clone());
-        let (neighbour, mine) = process.guesser().await;
-        let neighbour = neighbour.enqueue("").await.unwrap();
-        let between = process.join().await;
-        let guesser = mine.enqueue("").await.unwrap();
-        let mut waiting = Waiting::default();
-        let (one, two) = if guesser_first { (guesser, between) } else { (between, guesser) };
-        waiting.add(one).await;
-        waiting.add(two).await;
-        record.take();
-        neighbour.release().await.unwrap();
-        let between = waiting.served().await.expect("its turn came");
-        assert_eq!(asked(&record).names(), "txn range watch", "the guesser looks for itself");
-        between.release().await.unwrap();
-        assert!(waiting.served().await.is_some());
-        assert_eq!(asked(&record).names(), "txn");
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn successor_whose_key_is_gone_is_not_served() {
     let store = Client::new(MemBackend::new());
@@ -212,9 +120,7 @@ async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
     middle.release().await.unwrap();
     assert!(waiting.served().await.is_none(), "the holder is there");
     let calls = asked(&record);
-    let [Call::Txn(leave), Call::Txn(_look), Call::Watch(_)] = &calls.0[..] else {
-        panic!("{calls}")
-    };
+    let [Call::Txn(leave), Call::Range(_)] = &calls.0[..] else { panic!("{calls}") };
     assert!(matches!(leave.success[..], [Op::Delete(_)]), "{calls}");
     holder.release().await.unwrap();
     assert!(waiting.served().await.is_some());
@@ -257,7 +163,7 @@ async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
     }
     let began = Instant::now();
     let _served = waiting.0.join_next().await.expect("it waits").expect("no panic");
-    assert_eq!(began.elapsed().as_millis(), 100);
+    assert!(began.elapsed() <= Duration::from_millis(100), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,121 @@
+//! `Client`: two clients over one store share nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coord_core::client::Swap;
+use coord_core::kv::{Delete, KeyRange, LeaseGrant, Put, Watch};
+use coord_core::{Client, Error, Mutex, Stm};
+use coord_mem::MemBackend;
+use coord_testkit::Recorder;
+use tokio::time::{sleep, timeout};
+
+use crate::support::{another, behind, secs, session_on, settle};
+
+/// Contenders of one client hand the lock over; contenders of two clients watch and read.
+#[tokio::test(start_paused = true)]
+async fn clients_over_one_store_hand_no_lock_over() {
+    for one_client in [true, false] {
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+        let here = behind(&store, record.clone());
+        let there = if one_client { here.clone() } else { behind(&store, record.clone()) };
+        let guard = Mutex::new(&session_on(here).await, "m").lock().await.unwrap();
+        let waiter = Mutex::new(&session_on(there).await, "m");
+        record.take();
+        let (acquired, ()) = tokio::join!(waiter.lock(), async {
+            sleep(secs(1) / 10).await;
+            guard.unlock().await.unwrap();
+        });
+        let mut calls = record.take();
+        calls.0.retain(|call| call.name() != "lease_revoke");
+        let expected = if one_client { "txn txn" } else { "txn watch txn range" };
+        assert_eq!(calls.names(), expected, "one client: {one_client}");
+        acquired.unwrap().unlock().await.unwrap();
+    }
+}
+
+/// A transaction that hangs in a conflict queue delays the transactions of its own client only.
+#[tokio::test(start_paused = true)]
+async fn clients_over_one_store_share_no_conflict_queue() {
+    for one_client in [true, false] {
+        let store = Client::new(MemBackend::new());
+        store.put("n", "0").await.unwrap();
+        let (here, has_conflicted) = (another(&store), AtomicBool::new(false));
+        let stm = Stm::new(&here);
+        // The second attempt holds the queue of `n`, and does not end.
+        let stuck = stm.run(async |tx| {
+            tx.get("n").await?;
+            tx.put("n", "1");
+            if has_conflicted.swap(true, Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            store.put("n", "2").await?;
+            Ok::<_, Error>(())
+        });
+        let other = if one_client { here.clone() } else { another(&here) };
+        let free = async {
+            settle().await;
+            let began = tokio::time::Instant::now();
+            let add = Stm::new(&other);
+            let add = add.run(async |tx| {
+                tx.get("n").await?;
+                tx.put("n", "3");
+                Ok::<_, Error>(())
+            });
+            add.await.unwrap();
+            began.elapsed()
+        };
+        let (_, waited) = tokio::join!(timeout(secs(10), stuck), free);
+        assert_eq!(waited > secs(1) / 2, one_client, "waited {waited:?}");
+    }
+}
+
+/// Every convenience method does what it says.
+#[tokio::test(start_paused = true)]
+async fn methods_send_what_they_are_named_for() {
+    let client = Client::new(MemBackend::new());
+    let mut watcher = client.watch("a".."c").await.unwrap();
+    assert!(client.put_if_absent("a", "1").await.unwrap());
+    assert!(!client.put_if_absent("a", "2").await.unwrap());
+    assert!(client.compare_and_swap("a", "1", "3").await.unwrap().is_swapped());
+    let Swap::Found(Some(found)) = client.compare_and_swap("a", "1", "4").await.unwrap() else {
+        panic!("the value is another one")
+    };
+    assert_eq!(found.value, "3");
+    assert_eq!(client.compare_and_swap("none", "1", "4").await.unwrap(), Swap::Found(None));
+    for value in ["1", "3"] {
+        let batch = watcher.next().await.expect("the watch goes on").unwrap();
+        assert_eq!(batch.events[0].kv.value, value);
+    }
+    client.put("b", "5").await.unwrap();
+    client.put("c", "6").await.unwrap();
+    assert_eq!(client.get_prefix("").await.unwrap().len(), 3);
+    let deleted = client.delete(Delete::new("a"..).with_prev_kv()).await.unwrap();
+    assert_eq!(deleted.prev_kvs.len(), 3);
+    client.put("jobs/1", "").await.unwrap();
+    assert_eq!(client.delete_prefix("jobs/").await.unwrap().deleted, 1);
+    assert_eq!(client.delete(KeyRange::all()).await.unwrap().deleted, 0);
+}
+
+/// The swapped value keeps the lease of the key.
+#[tokio::test(start_paused = true)]
+async fn compare_and_swap_keeps_the_lease_of_the_key() {
+    let client = Client::new(MemBackend::new());
+    let lease = client.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
+    client.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
+    assert!(client.compare_and_swap("a", "1", "2").await.unwrap().is_swapped());
+    assert_eq!(client.get("a").await.unwrap().unwrap().lease, Some(lease));
+    let mut watcher = client.watch(Watch::new("a")).await.unwrap();
+    client.lease_revoke(lease).await.unwrap();
+    assert!(watcher.next().await.is_some());
+}
+
+/// A client is a backend itself, for layers and for code that takes any backend.
+#[tokio::test(start_paused = true)]
+async fn client_of_a_client_shares_the_store_only() {
+    let client = Client::new(MemBackend::new());
+    let nested = Client::new(client.clone());
+    nested.put("a", "1").await.unwrap();
+    assert_eq!(client.get("a").await.unwrap().unwrap().value, "1");
+    assert!(!Arc::ptr_eq(client.backend(), nested.backend()));
+}
