@@ -120,8 +120,8 @@ impl Break {
             1 => "1 contender waits, and is next".to_owned(),
             waiters => format!("{waiters} contenders wait, the first is next"),
         };
-        let asked = write!(stderr(), "{shown}; {waiting}.\nDelete {key}? [y/N] ");
-        asked.context("standard error")?;
+        let written = write!(stderr(), "{shown}; {waiting}.\nDelete {key}? [y/N] ");
+        written.context("standard error")?;
         let mut answer = String::new();
         stdin().read_line(&mut answer).context("standard input")?;
         match answer.trim().to_ascii_lowercase().as_str() {

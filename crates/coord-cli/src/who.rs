@@ -130,8 +130,8 @@ async fn contenders(
     let rows = stream::iter(in_queue).map(async |contender| {
         let lease = match contender.lease {
             Some(lease) => {
-                let answer = client.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
-                answer.with_context(|| format!("read the lease {lease}"))?.lease
+                let response = client.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
+                response.with_context(|| format!("read the lease {lease}"))?.lease
             }
             None => None,
         };

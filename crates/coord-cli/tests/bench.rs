@@ -15,20 +15,20 @@ fn bench(line: &str) -> Output {
 /// The report of a run on a store in memory.
 fn report(line: &str) -> Value {
     let output = bench(&format!("{line} --endpoint mem:"));
-    assert_eq!(ending(&output), (Some(0), String::new()), "{line}");
+    assert_eq!(status_and_stderr(&output), (Some(0), String::new()), "{line}");
     let stdout = String::from_utf8(output.stdout).expect("it is text");
     let last = stdout.lines().last().expect("something is stdout");
     serde_json::from_str(last).expect("the last line is JSON")
 }
 
 /// The exit status and standard error.
-fn ending(output: &Output) -> (Option<i32>, String) {
+fn status_and_stderr(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// The names of the workloads, from the error for an unknown one.
 fn workloads() -> Vec<String> {
-    let (_, stderr) = ending(&bench("nothing"));
+    let (_, stderr) = status_and_stderr(&bench("nothing"));
     let (_, list) = stderr.split_once("use one of ").expect("they are listed");
     list.split_whitespace().map(str::to_owned).collect()
 }
@@ -93,7 +93,8 @@ fn latencies_have_the_names_of_the_go_program() {
 
 #[test]
 fn election_observe_refuses_a_second_worker() {
-    let (status, stderr) = ending(&bench("election-observe --workers 2 --endpoint mem:"));
+    let (status, stderr) =
+        status_and_stderr(&bench("election-observe --workers 2 --endpoint mem:"));
     assert_eq!(status, Some(2));
     assert_eq!(stderr, "coord bench: election-observe runs with one worker: use --workers 1\n");
 }
@@ -129,10 +130,11 @@ fn stm_workloads_lose_no_update_and_report_their_flags() {
 
 #[test]
 fn invalid_accounts_or_isolation_are_refused() {
-    let (status, stderr) = ending(&bench("stm-transfer --accounts 1 --endpoint mem:"));
+    let (status, stderr) = status_and_stderr(&bench("stm-transfer --accounts 1 --endpoint mem:"));
     assert_eq!(status, Some(2));
     assert!(stderr.contains("a transfer needs at least 2 accounts"), "{stderr}");
-    let (status, stderr) = ending(&bench("stm-counter --isolation strict --endpoint mem:"));
+    let (status, stderr) =
+        status_and_stderr(&bench("stm-counter --isolation strict --endpoint mem:"));
     assert_eq!(status, Some(2));
     assert!(stderr.contains("use one of serializable-snapshot serializable"), "{stderr}");
 }
@@ -152,7 +154,7 @@ fn flags_of_a_workload_are_reported() {
 
 #[test]
 fn unknown_workload_is_refused_with_the_known_names() {
-    let (status, stderr) = ending(&bench("raw-putt --workers 2"));
+    let (status, stderr) = status_and_stderr(&bench("raw-putt --workers 2"));
     assert_eq!(status, Some(2));
     assert_eq!(
         stderr,
@@ -165,7 +167,8 @@ fn unknown_workload_is_refused_with_the_known_names() {
 #[test]
 fn flag_of_another_workload_is_refused() {
     for line in ["raw-put --hold 5ms", "session-cycle --keys 7", "mutex-contended --seed 1"] {
-        let (status, stderr) = ending(&bench(&format!("{line} --endpoint mem: --count 1")));
+        let (status, stderr) =
+            status_and_stderr(&bench(&format!("{line} --endpoint mem: --count 1")));
         assert_eq!(status, Some(2), "{line}");
         assert!(stderr.contains("unexpected argument"), "{line}: {stderr}");
     }
@@ -174,7 +177,8 @@ fn flag_of_another_workload_is_refused() {
 #[test]
 fn invalid_value_is_refused_and_named() {
     for flag in ["--workers 0", "--duration 2", "--count many", "--conns -1"] {
-        let (status, stderr) = ending(&bench(&format!("raw-put --endpoint mem: {flag}")));
+        let (status, stderr) =
+            status_and_stderr(&bench(&format!("raw-put --endpoint mem: {flag}")));
         assert_eq!(status, Some(2), "{flag}");
         let (name, _) = flag.split_once(' ').expect("a flag and its value");
         assert!(stderr.contains(name) || stderr.contains("'-1'"), "{flag}: {stderr}");
@@ -183,7 +187,7 @@ fn invalid_value_is_refused_and_named() {
 
 #[test]
 fn bench_without_workload_prints_help() {
-    let (status, help) = ending(&bench(""));
+    let (status, help) = status_and_stderr(&bench(""));
     assert_eq!(status, Some(2));
     assert!(help.contains("Workloads:") && help.contains("Exit status:"), "{help}");
 }
@@ -195,7 +199,7 @@ fn unreachable_endpoint_fails_the_run_and_is_named() {
     let address = listener.local_addr().expect("it is bound").to_string();
     drop(listener);
     let output = bench(&format!("raw-put --count 1 --endpoint {address}"));
-    let (status, stderr) = ending(&output);
+    let (status, stderr) = status_and_stderr(&output);
     assert_eq!(status, Some(1));
     assert!(stderr.starts_with(&format!("coord bench: connect to {address}: ")), "{stderr}");
     assert!(output.stdout.is_empty(), "there is nothing to report");
@@ -206,14 +210,14 @@ fn run_beyond_its_timeout_is_aborted() {
     let line = "mutex-uncontended --endpoint mem: --hold 1h --timeout 200ms";
     let output = bench(line);
     let expected = "coord bench: timed out after 200ms: see --timeout\n";
-    assert_eq!(ending(&output), (Some(3), expected.to_owned()));
+    assert_eq!(status_and_stderr(&output), (Some(3), expected.to_owned()));
     assert!(output.stdout.is_empty(), "there is nothing to report");
 }
 
 #[test]
 fn run_without_completed_operations_fails() {
     let output = bench("raw-get --endpoint mem: --duration 0s");
-    let (status, stderr) = ending(&output);
+    let (status, stderr) = status_and_stderr(&output);
     assert_eq!(status, Some(1));
     assert_eq!(stderr, "coord bench: no operation completed: give a longer --duration\n");
 }

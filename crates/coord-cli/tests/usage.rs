@@ -14,7 +14,7 @@ fn in_memory(arguments: &[&str]) -> Output {
 }
 
 /// The exit status, standard output and standard error.
-fn ended(output: Output) -> (Option<i32>, String, String) {
+fn result_of(output: Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
@@ -28,11 +28,11 @@ fn empty_name_is_a_usage_error() {
         &["who", ""],
         &["break", "", "--yes"],
     ] {
-        let (status, stdout, stderr) = ended(in_memory(line));
+        let (status, stdout, stderr) = result_of(in_memory(line));
         assert_eq!((status, stdout.as_str()), (Some(2), ""), "{line:?}");
         assert!(stderr.contains("the name is empty"), "{line:?}: {stderr}");
     }
-    let value = ended(in_memory(&["elect", "jobs", "", "--", "echo", "runs"]));
+    let value = result_of(in_memory(&["elect", "jobs", "", "--", "echo", "runs"]));
     assert_eq!(value, (Some(0), "runs\n".to_owned(), String::new()), "a value may be empty");
 }
 
@@ -41,14 +41,14 @@ fn name_starting_with_a_dash_is_read_after_dashes() {
     let key = |arguments: &[&str], variable: &str| {
         let script = format!("printf '%s' \"${variable}\"");
         let output = in_memory(&[arguments, &["--", "sh", "-c", &script]].concat());
-        let (status, stdout, stderr) = ended(output);
+        let (status, stdout, stderr) = result_of(output);
         assert_eq!((status, stderr.as_str()), (Some(0), ""), "{arguments:?}");
         stdout
     };
     assert!(key(&["lock", "--", "-x"], "COORD_LOCK_KEY").starts_with("-x/"));
     assert!(key(&["elect", "--", "-x", "-y"], "COORD_ELECTION_KEY").starts_with("-x/"));
     assert!(key(&["elect", "x", "--", "-y"], "COORD_ELECTION_KEY").starts_with("x/"));
-    let (status, _, stderr) = ended(in_memory(&["who", "--", "-x"]));
+    let (status, _, stderr) = result_of(in_memory(&["who", "--", "-x"]));
     assert!(status == Some(4) && stderr.contains("-x"), "{stderr}");
     let login = ["who", "jobs", "--user", "-app", "--password", "-secret"];
     assert_eq!(in_memory(&login).status.code(), Some(4));
@@ -57,14 +57,14 @@ fn name_starting_with_a_dash_is_read_after_dashes() {
 #[test]
 fn tip_for_a_name_with_a_dash_works() {
     for subcommand in ["lock", "elect", "who", "observe", "break"] {
-        let (status, _, stderr) = ended(in_memory(&[subcommand, "-x"]));
+        let (status, _, stderr) = result_of(in_memory(&[subcommand, "-x"]));
         assert!(status == Some(2) && stderr.contains("use '-- -x'"), "{stderr}");
     }
     for name in ["-xyz", "--xyz=1", "--xyz"] {
-        let (_, _, stderr) = ended(in_memory(&["lock", name, "--", "echo"]));
+        let (_, _, stderr) = result_of(in_memory(&["lock", name, "--", "echo"]));
         assert!(stderr.contains(&format!("use '-- {name}'")), "{stderr}");
     }
-    let (status, stdout, _) = ended(in_memory(&["lock", "--", "-x", "--", "echo", "runs"]));
+    let (status, stdout, _) = result_of(in_memory(&["lock", "--", "-x", "--", "echo", "runs"]));
     assert_eq!((status, stdout.as_str()), (Some(0), "runs\n"));
 }
 
@@ -72,23 +72,23 @@ fn tip_for_a_name_with_a_dash_works() {
 #[test]
 fn unknown_flag_gets_no_wrong_tip() {
     for line in [&["lock", "jobs", "-x", "--", "echo"][..], &["elect", "a", "b", "-x"]] {
-        let (status, _, stderr) = ended(in_memory(line));
+        let (status, _, stderr) = result_of(in_memory(line));
         assert_eq!(status, Some(2), "{line:?}");
         assert!(stderr.contains("'-x' found") && !stderr.contains("tip"), "{stderr}");
     }
-    let (_, _, stderr) = ended(in_memory(&["who", "jobs", "-x"]));
+    let (_, _, stderr) = result_of(in_memory(&["who", "jobs", "-x"]));
     assert!(!stderr.contains("use '-- -x'"), "{stderr}");
-    let (_, _, stderr) = ended(in_memory(&["lock", "jobs", "--tll", "3s", "--", "echo"]));
+    let (_, _, stderr) = result_of(in_memory(&["lock", "jobs", "--tll", "3s", "--", "echo"]));
     assert!(stderr.contains("similar argument exists: '--ttl'"), "{stderr}");
 }
 
 #[test]
 fn command_without_dashes_gets_a_tip() {
-    let (status, stdout, stderr) = ended(in_memory(&["lock", "jobs", "echo", "hi"]));
+    let (status, stdout, stderr) = result_of(in_memory(&["lock", "jobs", "echo", "hi"]));
     assert_eq!((status, stdout.as_str()), (Some(2), ""));
     let tip = "write a command after '--': coord lock --endpoints mem: jobs -- echo hi\n";
     assert!(stderr.contains(tip), "{stderr}");
-    let (_, _, stderr) = ended(in_memory(&["elect", "jobs", "here", "echo", "hi"]));
+    let (_, _, stderr) = result_of(in_memory(&["elect", "jobs", "here", "echo", "hi"]));
     assert!(stderr.contains("jobs here -- echo hi\n"), "{stderr}");
 }
 
@@ -102,7 +102,7 @@ fn missing_name_before_a_command_is_a_usage_error() {
         (&["elect", "--", "sh", "-c"], "NAME is missing"),
         (&["lock", "--", ""], "NAME is missing"),
     ] {
-        let (status, stdout, stderr) = ended(in_memory(line));
+        let (status, stdout, stderr) = result_of(in_memory(line));
         assert_eq!((status, stdout.as_str()), (Some(2), ""), "{line:?}");
         assert!(stderr.contains(missing), "{line:?}: {stderr}");
     }
@@ -127,7 +127,7 @@ fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
         &["lock", "jobs", "--ttl", name],
     ];
     for line in lines {
-        let (_, stdout, stderr) = ended(in_memory(line));
+        let (_, stdout, stderr) = result_of(in_memory(line));
         let shown = stdout + &stderr;
         let raw = |character: char| name.contains(character) && !character.is_ascii_graphic();
         assert!(!shown.contains(raw), "{line:?}: {shown:?}");
@@ -138,7 +138,7 @@ fn invisible_characters_are_escaped_wherever_a_name_is_printed() {
 #[test]
 fn zero_ttl_is_refused_with_the_rule() {
     for ttl in ["0", "0s", "1500ms"] {
-        let (status, _, stderr) = ended(in_memory(&["lock", "jobs", "--ttl", ttl]));
+        let (status, _, stderr) = result_of(in_memory(&["lock", "jobs", "--ttl", ttl]));
         let rule = "a TTL must be a whole number of seconds, at least 1";
         assert!(status == Some(2) && stderr.contains(rule), "{stderr}");
     }
@@ -176,7 +176,7 @@ fn password_file_that_is_a_pipe_is_read_once() {
         input.write_all(b"secret\n").expect("the program reads it");
         drop(input);
         let output = child.wait_with_output().expect("it ends");
-        assert_eq!(ended(output), (Some(0), String::new(), String::new()), "{subcommand:?}");
+        assert_eq!(result_of(output), (Some(0), String::new(), String::new()), "{subcommand:?}");
     }
 }
 
@@ -186,11 +186,11 @@ fn endpoint_with_an_unknown_scheme_is_a_usage_error() {
     for line in [&["who", "jobs"][..], &["lock", "jobs", "--", "true"], &["list"]] {
         let (subcommand, rest) = line.split_first().expect("a subcommand");
         let flag = [&[*subcommand, "--endpoints", "htps://a:1"], rest].concat();
-        let (status, _, stderr) = ended(coord(&flag));
+        let (status, _, stderr) = result_of(coord(&flag));
         assert_eq!(status, Some(2), "{flag:?}: {stderr}");
         assert!(stderr.contains("--endpoints") && stderr.contains("htps"), "{stderr}");
         let output = program().args(line).env("ETCDCTL_ENDPOINTS", "a:1,htps://a:1").output();
-        let (status, _, stderr) = ended(output.expect("the program is built"));
+        let (status, _, stderr) = result_of(output.expect("the program is built"));
         assert_eq!(status, Some(2), "{line:?}: {stderr}");
         let named = stderr.contains("ETCDCTL_ENDPOINTS: ") && stderr.contains("\"htps\"");
         assert!(named, "{stderr}");
@@ -201,7 +201,7 @@ fn endpoint_with_an_unknown_scheme_is_a_usage_error() {
 fn password_over_clear_text_is_a_usage_error() {
     let login = ["--user", "app", "--password", "secret", "--cacert", "/dev/null"];
     let line = [&["who", "jobs", "--endpoints", "http://127.0.0.1:1"], &login[..]].concat();
-    let (status, _, stderr) = ended(coord(&line));
+    let (status, _, stderr) = result_of(coord(&line));
     assert_eq!(status, Some(2), "{stderr}");
     let named = stderr.contains("--endpoints: ") && stderr.contains("clear text");
     assert!(named, "{stderr}");
@@ -210,7 +210,7 @@ fn password_over_clear_text_is_a_usage_error() {
 #[test]
 fn grace_that_is_too_long_is_refused_with_value_and_remedy() {
     let line = ["lock", "jobs", "--ttl", "10s", "--grace", "5s", "--", "true"];
-    let (status, _, stderr) = ended(in_memory(&line));
+    let (status, _, stderr) = result_of(in_memory(&line));
     assert_eq!(status, Some(2), "{stderr}");
     let message = "coord lock: invalid --grace 5s: must be at most 2.5s, a quarter of --ttl 10s: \
         shorten --grace, or lengthen --ttl\n";

@@ -265,7 +265,7 @@ mod tests {
         let txns = AtomicUsize::new(0);
         Client::new(Intercept::new(MemBackend::new(), move |call: &Call| match call {
             Call::Txn(_) if txns.fetch_add(1, Relaxed) < 2 => {
-                let reason = "no member answers".to_owned();
+                let reason = "no member responds".to_owned();
                 let outcome = Outcome::NotApplied;
                 Action::Fail(Error::Unavailable { outcome, reason, source: None })
             }

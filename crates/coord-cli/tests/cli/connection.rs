@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::program::{AVAILABLE, Program, Server, coord};
-use crate::serve::serving;
+use crate::serve::start_serve;
 
 crate::tests![
     unreachable_store_is_named_with_an_exit_status,
@@ -55,16 +55,16 @@ async fn unreachable_store_is_named_with_an_exit_status(server: Server) {
 async fn unresponsive_store_ends_the_wait_at_the_timeout(server: Server) {
     let silent = TcpListener::bind("127.0.0.1:0").expect(AVAILABLE);
     let address = silent.local_addr().expect(AVAILABLE).to_string();
-    let begun = Instant::now();
+    let start = Instant::now();
     let arguments = ["lock", "jobs", "--timeout", "200ms", "--endpoints", &address];
     let late = server.coord(&arguments).end().await;
     let expected = format!("coord lock: timed out after 200ms connecting to {address} for jobs\n");
     assert_eq!(late, (Some(124), String::new(), expected));
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 async fn lock_waits_for_a_store_that_is_starting(server: Server) {
-    let (earlier, address) = serving(&[]).await;
+    let (earlier, address) = start_serve(&[]).await;
     drop(earlier);
     let arguments = ["lock", "jobs", "--timeout", "25s", "--endpoints", &address];
     let lock = server.coord(&[&arguments[..], &["--", "echo", "runs"]].concat());
@@ -187,7 +187,7 @@ async fn bench_observes_one_txn_per_proclamation(server: Server) {
 
 /// Regression: the message was "corrupt message of type InvalidContentType" or "tls handshake eof".
 async fn tls_to_a_plaintext_server_is_refused_with_the_remedy(server: Server) {
-    let (_serve, address) = crate::serve::serving(&[]).await;
+    let (_serve, address) = crate::serve::start_serve(&[]).await;
     for plain in [address.as_str(), server[0].endpoint().trim_start_matches("http://")] {
         let arguments = ["who", "jobs", "--endpoints", &format!("https://{plain}")];
         let (status, _, stderr) = server.coord(&arguments).end().await;

@@ -17,7 +17,7 @@ use tokio::process::Command;
 use tokio::time::{Duration, timeout};
 
 use crate::program::{Program, Server};
-use crate::serve::{etcdctl, serving};
+use crate::serve::{etcdctl, start_serve};
 
 crate::tests![unsupported_requests_are_refused_with_a_reason];
 
@@ -26,7 +26,7 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The names of the scripts.
 pub(crate) fn scripts() -> impl Iterator<Item = String> {
-    let found = fs::read_dir(folder()).expect("the directory exists");
+    let found = fs::read_dir(script_directory()).expect("the directory exists");
     let mut names: Vec<_> = found
         .map(|file| file.expect("it can be read").path())
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
@@ -38,7 +38,7 @@ pub(crate) fn scripts() -> impl Iterator<Item = String> {
 }
 
 /// The directory of the scripts.
-fn folder() -> &'static Path {
+fn script_directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/etcdctl"))
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn compare_outputs(script: &str, pool: &Pool, release: &Release
     let real = pool.fresh().await;
     let endpoint = real[0].endpoint().trim_start_matches("http://");
     let etcd = run_script(script, release, endpoint).await;
-    let (_serve, endpoint) = serving(&[]).await;
+    let (_serve, endpoint) = start_serve(&[]).await;
     let coord = run_script(script, release, &endpoint).await;
     for (n, (etcd, coord)) in etcd.lines().zip(coord.lines()).enumerate() {
         assert_eq!(etcd, coord, "{script}, line {}: left {release}, right coord serve", n + 1);
@@ -59,7 +59,7 @@ pub(crate) async fn compare_outputs(script: &str, pool: &Pool, release: &Release
 /// `etcdctl check perf` always takes a minute. It passes if a put takes at most half a second, and
 /// the standard deviation is at most a tenth of a second.
 pub(crate) async fn check_perf_passes(release: &Release) {
-    let (_serve, address) = serving(&[]).await;
+    let (_serve, address) = start_serve(&[]).await;
     let mut check = Command::from(release.etcdctl());
     check.args(["--endpoints", &address, "check", "perf", "--load=s"]);
     let ended = timeout(2 * SCRIPT_TIMEOUT, Program::start(check).end_without_input()).await;
@@ -74,7 +74,7 @@ async fn run_script(script: &str, release: &Release, endpoint: &str) -> String {
     let mut path = vec![release.etcd.parent().expect("a path of a file").to_owned()];
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     let mut shell = Command::new("sh");
-    let source = |name: &str| format!(". {}/{name}.sh", folder().display());
+    let source = |name: &str| format!(". {}/{name}.sh", script_directory().display());
     shell.args(["-c", &format!("exec 2>&1; {}; {}", source("prelude"), source(script))]);
     shell.env("PATH", std::env::join_paths(path).expect("it was split from PATH"));
     shell.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", endpoint);
@@ -128,7 +128,7 @@ fn id(digits: &str) -> Option<u64> {
 }
 
 async fn unsupported_requests_are_refused_with_a_reason(server: Server) {
-    let (_serve, address) = serving(&[]).await;
+    let (_serve, address) = start_serve(&[]).await;
     let directory = tempfile::tempdir().expect("a directory can be created");
     let file = directory.path().join("snapshot").display().to_string();
     for (command, why) in [

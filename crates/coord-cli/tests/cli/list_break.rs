@@ -27,7 +27,7 @@ crate::tests![
 ];
 
 /// A lock with a waiter, an election, and data beside them.
-async fn some_held(server: &Server) -> [Program; 3] {
+async fn hold_some(server: &Server) -> [Program; 3] {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     server.client.put("zoo", "data").await.expect(AVAILABLE);
     // A queue named `jobs` would wait behind the data key.
@@ -40,7 +40,7 @@ async fn some_held(server: &Server) -> [Program; 3] {
 }
 
 async fn list_shows_locks_and_elections_with_holders(server: Server) {
-    let _held = some_held(&server).await;
+    let _held = hold_some(&server).await;
     let go = server.etcdctl(&["lock", "api"]);
     server.wait_queue_length("api", 1).await;
     let (status, stdout, stderr) = server.coord(&["list"]).end().await;
@@ -58,7 +58,7 @@ async fn list_shows_locks_and_elections_with_holders(server: Server) {
 }
 
 async fn list_json_shows_locks_and_elections(server: Server) {
-    let _held = some_held(&server).await;
+    let _held = hold_some(&server).await;
     let now = server.client.put("other", "1").await.expect(AVAILABLE).header.revision.0;
     let (status, stdout, stderr) = server.coord(&["list", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
@@ -84,7 +84,7 @@ async fn list_json_shows_locks_and_elections(server: Server) {
 }
 
 async fn prefix_without_matches_has_own_exit_status(server: Server) {
-    let _held = some_held(&server).await;
+    let _held = hold_some(&server).await;
     let (_, stdout, _) = server.coord(&["list", "we"]).end().await;
     assert!(stdout.lines().count() == 2 && stdout.contains("web "), "{stdout}");
     let none = server.coord(&["list", "zoo"]).end().await;
@@ -196,14 +196,14 @@ async fn break_at_a_terminal_requires_confirmation(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "a.example:80"]);
     let key = leader.line().await;
     for (answer, status) in [("no", 6), ("", 6), ("y", 0)] {
-        let mut asked = at_a_terminal(&server, "\"$COORD\" break jobs");
-        asked.wait_shown(&format!("{key} holds jobs with fencing token")).await;
-        asked.wait_shown("value a.example:80; no contender waits.").await;
-        asked.wait_shown(&format!("Delete {key}? [y/N] ")).await;
+        let mut prompt = at_a_terminal(&server, "\"$COORD\" break jobs");
+        prompt.wait_shown(&format!("{key} holds jobs with fencing token")).await;
+        prompt.wait_shown("value a.example:80; no contender waits.").await;
+        prompt.wait_shown(&format!("Delete {key}? [y/N] ")).await;
         assert_eq!(server.keys("jobs/").await, [key.as_str()]);
-        asked.write_line(answer).await;
-        asked.wait_shown(if status == 0 { "deleted" } else { "nothing was deleted" }).await;
-        assert_eq!(asked.status().await, Some(status));
+        prompt.write_line(answer).await;
+        prompt.wait_shown(if status == 0 { "deleted" } else { "nothing was deleted" }).await;
+        assert_eq!(prompt.status().await, Some(status));
     }
     assert_eq!(leader.status().await, Some(122));
     server.assert_empty().await;
@@ -212,14 +212,14 @@ async fn break_at_a_terminal_requires_confirmation(server: Server) {
 /// The holder changes while coord waits for the confirmation.
 async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
     let mut first = holder(&server, "jobs").await;
-    let mut asked = at_a_terminal(&server, "\"$COORD\" break jobs");
-    asked.wait_shown("? [y/N] ").await;
+    let mut prompt = at_a_terminal(&server, "\"$COORD\" break jobs");
+    prompt.wait_shown("? [y/N] ").await;
     first.close_input();
     assert_eq!(first.status().await, Some(0));
     let mut second = holder(&server, "jobs").await;
-    asked.write_line("y").await;
-    asked.wait_shown("does not hold jobs any more: nothing was deleted").await;
-    assert_eq!(asked.status().await, Some(5));
+    prompt.write_line("y").await;
+    prompt.wait_shown("does not hold jobs any more: nothing was deleted").await;
+    assert_eq!(prompt.status().await, Some(5));
     assert_eq!(server.keys("jobs/").await.len(), 1);
     second.close_input();
     assert_eq!(second.status().await, Some(0));

@@ -71,19 +71,19 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
     ];
     let tests = all.into_iter().flatten().map(move |&(name, test)| {
         let (pool, release) = (pool.clone(), release.clone());
-        trial(&place(&release), name, async move || {
+        trial(&test_prefix(&release), name, async move || {
             test(Server::new(&pool, release).await).await;
         })
     });
     let scripts = etcdctl::scripts().map(move |script| {
         let (pool, release) = (pool.clone(), release.clone());
-        trial(&place(&release), &format!("etcdctl::{script}"), async move || {
+        trial(&test_prefix(&release), &format!("etcdctl::{script}"), async move || {
             etcdctl::compare_outputs(&script, &pool, &release).await;
         })
     });
     let clients = python::CLIENTS.into_iter().map(move |client| {
         let pool = pool.clone();
-        trial(&place(release), &format!("python::{client}"), async move || {
+        trial(&test_prefix(release), &format!("python::{client}"), async move || {
             let server = pool.emptied().await;
             python::passes(client, server[0].endpoint().trim_start_matches("http://")).await;
         })
@@ -99,7 +99,7 @@ fn on_serve_only(releases: &[Release]) -> impl Iterator<Item = Trial> {
     });
     let clients = python::CLIENTS.into_iter().map(|client| {
         trial("serve", &format!("python::{client}"), async move || {
-            let (_serve, address) = serve::serving(&[]).await;
+            let (_serve, address) = serve::start_serve(&[]).await;
             python::passes(client, &address).await;
         })
     });
@@ -107,12 +107,12 @@ fn on_serve_only(releases: &[Release]) -> impl Iterator<Item = Trial> {
 }
 
 /// The prefix of the test names of a release.
-fn place(release: &Release) -> String {
+fn test_prefix(release: &Release) -> String {
     format!("etcd-{}", release.minor())
 }
 
-fn trial(place: &str, name: &str, test: impl AsyncFnOnce() + Send + 'static) -> Trial {
-    Trial::test(format!("{place}::{name}"), move || {
+fn trial(prefix: &str, name: &str, test: impl AsyncFnOnce() + Send + 'static) -> Trial {
+    Trial::test(format!("{prefix}::{name}"), move || {
         Builder::new_current_thread().enable_all().build()?.block_on(test());
         Ok(())
     })

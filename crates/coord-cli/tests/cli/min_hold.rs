@@ -24,11 +24,11 @@ const RELEASED_BY_TERM: &str = "coord lock: TERM: jobs is released before --hold
 
 /// Regression: a machine whose clock was late ran the same job again.
 async fn lock_is_kept_for_the_minimum_hold(server: Server) {
-    let begun = Instant::now();
+    let start = Instant::now();
     let arguments = ["lock", "jobs", "--hold-at-least", "1500ms", "--", "echo", "runs"];
     let first = server.coord(&arguments);
     assert_eq!(first.end().await, (Some(0), "runs\n".to_owned(), String::new()));
-    assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(1500), "{:?}", start.elapsed());
     server.assert_empty().await;
 }
 

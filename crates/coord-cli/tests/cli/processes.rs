@@ -22,7 +22,7 @@ crate::tests![
 const BLOCKED: &str = "--block-signal=HUP,INT,QUIT,TERM";
 
 /// `coord` with these arguments, started by a parent that blocks the handled signals.
-fn blocked(server: &Server, arguments: &[&str]) -> Program {
+fn start_blocked(server: &Server, arguments: &[&str]) -> Program {
     let mut command = Command::new("env");
     command.args([BLOCKED, env!("CARGO_BIN_EXE_coord")]).args(arguments);
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
@@ -33,23 +33,23 @@ fn blocked(server: &Server, arguments: &[&str]) -> Program {
 async fn signals_blocked_by_the_parent_are_received(server: Server) {
     let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
     for signal in signals {
-        let mut lock = blocked(&server, &["lock", "jobs"]);
+        let mut lock = start_blocked(&server, &["lock", "jobs"]);
         lock.line().await;
-        let waiter = blocked(&server, &["lock", "jobs"]);
+        let waiter = start_blocked(&server, &["lock", "jobs"]);
         server.wait_queue_length("jobs", 2).await;
         waiter.signal(signal);
         assert_eq!(waiter.status().await, Some(128 + signal.as_raw()));
         lock.signal(signal);
         assert_eq!(lock.end().await, (Some(0), String::new(), String::new()));
-        let mut elect = blocked(&server, &["elect", "jobs", "here"]);
+        let mut elect = start_blocked(&server, &["elect", "jobs", "here"]);
         elect.line().await;
         elect.signal(signal);
         assert_eq!(elect.status().await, Some(0));
-        let mut observe = blocked(&server, &["observe", "jobs"]);
+        let mut observe = start_blocked(&server, &["observe", "jobs"]);
         assert_eq!(observe.line().await, "-");
         observe.signal(signal);
         assert_eq!(observe.status().await, Some(0));
-        let mut serve = blocked(&server, &["serve", "--listen", "127.0.0.1:0"]);
+        let mut serve = start_blocked(&server, &["serve", "--listen", "127.0.0.1:0"]);
         serve.line().await;
         serve.signal(signal);
         assert_eq!(serve.status().await, Some(0));
@@ -60,7 +60,7 @@ async fn signals_blocked_by_the_parent_are_received(server: Server) {
 /// Bit n - 1 of the mask is signal n: HUP, INT and QUIT are 1 to 3, TERM is 15.
 async fn signal_mask_of_the_parent_is_that_of_the_command(server: Server) {
     let arguments = ["lock", "jobs", "--", "grep", "SigBlk", "/proc/self/status"];
-    let (status, mask, _) = blocked(&server, &arguments).end().await;
+    let (status, mask, _) = start_blocked(&server, &arguments).end().await;
     assert_eq!((status, mask.as_str()), (Some(0), "SigBlk:\t0000000000004007\n"));
     let (status, mask, _) = server.coord(&arguments).end().await;
     assert_eq!((status, mask.as_str()), (Some(0), "SigBlk:\t0000000000000000\n"));

@@ -22,7 +22,7 @@ crate::tests![
 ];
 
 /// Starts `coord serve` on a free port. Returns it and its address.
-pub(crate) async fn serving(flags: &[&str]) -> (Program, String) {
+pub(crate) async fn start_serve(flags: &[&str]) -> (Program, String) {
     let mut command = coord();
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
     let mut program = Program::start(command);
@@ -40,7 +40,7 @@ pub(crate) fn etcdctl(server: &Server, address: &str, arguments: &[&str]) -> Pro
 }
 
 async fn first_line_names_the_address_that_etcdctl_can_use(server: Server) {
-    let (program, address) = serving(&[]).await;
+    let (program, address) = start_serve(&[]).await;
     assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
     let put = etcdctl(&server, &address, &["put", "hello", "world"]).end().await;
     assert_eq!(put.1, "OK\n");
@@ -51,7 +51,7 @@ async fn first_line_names_the_address_that_etcdctl_can_use(server: Server) {
 }
 
 async fn coord_commands_run_on_coord_serve(server: Server) {
-    let (program, address) = serving(&[]).await;
+    let (program, address) = start_serve(&[]).await;
     let store = ["--endpoints", address.as_str()];
     let holder = ["lock", "jobs", "--", "sh", "-c", crate::lock::RUN_UNTIL_EOF];
     let mut holder = server.coord(&[&store_first(&store, "lock")[..], &holder[1..]].concat());
@@ -76,7 +76,7 @@ fn store_first<'a>(store: &[&'a str], subcommand: &'a str) -> Vec<&'a str> {
 
 async fn signal_stops_the_server_despite_open_watches(server: Server) {
     for signal in [Signal::INT, Signal::TERM] {
-        let (program, address) = serving(&[]).await;
+        let (program, address) = start_serve(&[]).await;
         let mut watcher = etcdctl(&server, &address, &["watch", "hello"]);
         etcdctl(&server, &address, &["put", "hello", "world"]).status().await;
         crate::program::wait_until("the watch is registered", async || {
@@ -90,7 +90,7 @@ async fn signal_stops_the_server_despite_open_watches(server: Server) {
 }
 
 async fn address_in_use_is_refused_with_an_exit_status(_: Server) {
-    let (program, address) = serving(&[]).await;
+    let (program, address) = start_serve(&[]).await;
     let mut command = coord();
     command.args(["serve", "--listen", &address]);
     let (status, stdout, stderr) = Program::start(command).end().await;
@@ -101,7 +101,7 @@ async fn address_in_use_is_refused_with_an_exit_status(_: Server) {
 }
 
 async fn history_beyond_retain_revisions_is_compacted(server: Server) {
-    let (program, address) = serving(&["--retain-revisions", "3"]).await;
+    let (program, address) = start_serve(&["--retain-revisions", "3"]).await;
     for _ in 0..20 {
         etcdctl(&server, &address, &["put", "hello", "world"]).status().await;
     }
@@ -114,7 +114,8 @@ async fn history_beyond_retain_revisions_is_compacted(server: Server) {
 }
 
 async fn requests_beyond_the_limits_are_refused(server: Server) {
-    let (program, address) = serving(&["--max-request-bytes", "1000", "--max-txn-ops", "2"]).await;
+    let (program, address) =
+        start_serve(&["--max-request-bytes", "1000", "--max-txn-ops", "2"]).await;
     let (few, many) = ("x".repeat(900), "x".repeat(1000));
     let put = etcdctl(&server, &address, &["put", "hello", &few]).end().await;
     assert_eq!(put.1, "OK\n");
@@ -134,7 +135,7 @@ async fn requests_beyond_the_limits_are_refused(server: Server) {
 /// Regression: an interval of 0 caused a panic. It means every millisecond.
 async fn idle_watch_receives_progress_at_the_chosen_interval(_: Server) {
     for interval in ["20ms", "0"] {
-        let (program, address) = serving(&["--watch-progress-notify-interval", interval]).await;
+        let (program, address) = start_serve(&["--watch-progress-notify-interval", interval]).await;
         let client = Client::new(EtcdBackend::connect([&address]).await.expect(AVAILABLE));
         let request = Watch::new("hello").with_progress_notify();
         let mut watch = client.watch(request).await.expect(AVAILABLE);

@@ -45,13 +45,13 @@ class Aetcd(unittest.IsolatedAsyncioTestCase):
         await self.etcd.put(self.key, b"1")
         self.assertTrue(await self.etcd.replace(self.key, b"1", b"2"))
         self.assertFalse(await self.etcd.replace(self.key, b"1", b"3"))
-        held, answers = await self.etcd.transaction(
+        held, responses = await self.etcd.transaction(
             compare=[t.value(self.key) == b"2", t.version(self.key) > 1],
             success=[t.put(self.key, b"3"), t.get(self.key)],
             failure=[t.delete(self.key)],
         )
         self.assertTrue(held)
-        self.assertEqual(answers[1][0][0], b"3")
+        self.assertEqual(responses[1][0][0], b"3")
         held, _ = await self.etcd.transaction(
             compare=[t.create(self.key) == 0], success=[], failure=[t.delete(self.key)]
         )

@@ -11,7 +11,7 @@ import etcd3  # noqa: E402
 import grpc  # noqa: E402
 
 HOST, PORT = os.environ["SERVER"].rsplit(":", 1)
-GONE = "etcdserver: mvcc: required revision has been compacted"
+COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 
 
 class Etcd3(unittest.TestCase):
@@ -77,13 +77,13 @@ class Etcd3(unittest.TestCase):
         ):
             self.assertEqual(self.etcd.transaction([held], [], [])[0], True)
         within = t.txn([t.version(self.key) == 2], [t.get(self.key)], [])
-        held, answers = self.etcd.transaction(
+        held, responses = self.etcd.transaction(
             compare=[t.version(self.key) == 2],
             success=[t.put(self.key, "3"), t.get(self.key), within, t.delete(self.key + "!")],
             failure=[],
         )
         self.assertTrue(held)
-        self.assertEqual(answers[1][0][0], b"3")
+        self.assertEqual(responses[1][0][0], b"3")
         message = "etcdserver: duplicate key given in txn request"
         with self.refused(grpc.StatusCode.INVALID_ARGUMENT, message):
             self.etcd.transaction([], [t.put(self.key, "1"), t.put(self.key, "2")], [])
@@ -91,14 +91,14 @@ class Etcd3(unittest.TestCase):
     def test_watch_delivers_history_then_new_events(self):
         start = self.etcd.put(self.key, "1").header.revision
         self.etcd.put(self.key, "2")
-        answers, cancel = self.etcd.watch_response(self.key, start_revision=start)
-        self.assertEqual([event.value for event in next(answers).events], [b"1", b"2"])
+        responses, cancel = self.etcd.watch_response(self.key, start_revision=start)
+        self.assertEqual([event.value for event in next(responses).events], [b"1", b"2"])
         self.etcd.delete(self.key)
-        event = next(answers).events[0]
+        event = next(responses).events[0]
         self.assertIsInstance(event, etcd3.events.DeleteEvent)
         cancel()
         self.etcd.put(self.key, "3")
-        self.assertRaises(StopIteration, next, answers)
+        self.assertRaises(StopIteration, next, responses)
 
     def test_prefix_watch_delivers_previous_values(self):
         found = queue.Queue()
@@ -115,7 +115,7 @@ class Etcd3(unittest.TestCase):
         for n in range(3):
             revision = self.etcd.put(self.key, str(n)).header.revision
         self.etcd.compact(revision)
-        with self.refused(grpc.StatusCode.OUT_OF_RANGE, GONE):
+        with self.refused(grpc.StatusCode.OUT_OF_RANGE, COMPACTED):
             self.etcd.compact(revision)
         events, _ = self.etcd.watch(self.key, start_revision=revision - 1)
         with self.assertRaises(etcd3.exceptions.RevisionCompactedError) as refused:
