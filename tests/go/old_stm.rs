@@ -1,7 +1,7 @@
 //! The STM of Go's package over `Client`, with its faults, as a reference for regression tests.
 //!
-//! The requests and their order are those of `stm.go`. Where Go panics on a failed request, an error
-//! is returned here.
+//! The requests and their order are those of `stm.go`. Where Go panics on a failed request, an
+//! error is returned here.
 //!
 //! Source: etcd `client/v3/concurrency/stm.go` at commit 2f59c9f; the facts, not the text.
 

@@ -43,7 +43,7 @@ type Factory = dyn Fn() -> BoxFuture<'static, (Guard, Client)> + Send + Sync;
 /// ```
 /// use coord_core::layer::PrefixLayer;
 /// use coord_mem::MemBackend;
-/// use coord_testkit::conformance::{Clock, Capability, Suite};
+/// use coord_testkit::conformance::{Capability, Clock, Suite};
 ///
 /// let suite = Suite::new("prefix", Clock::Paused, async || {
 ///     ((), PrefixLayer::new(MemBackend::new(), "p/"))
@@ -57,7 +57,7 @@ pub struct Suite {
     clock: Clock,
     claims: BTreeSet<Capability>,
     factory: Arc<Factory>,
-    /// For the cases that require a fresh store.
+    /// The factory of a fresh store, if it is another one.
     fresh: Option<Arc<Factory>>,
 }
 

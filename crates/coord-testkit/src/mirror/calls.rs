@@ -130,8 +130,8 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         Ok(())
     }
 
-    /// Reads all keys at every readable revision since `first`, at the newest compacted revision, and
-    /// at the next future one.
+    /// Reads all keys at every readable revision since `first`, at the newest compacted revision,
+    /// and at the next future one.
     pub(super) async fn check_history(&mut self, first: Revision) -> Result<(), String> {
         let last = self.current.next();
         let first = first.max(self.compacted.previous()).max(Revision(1));

@@ -71,9 +71,9 @@ use pair::WatchPair;
 
 /// A differential test of two backends.
 ///
-/// Both backends must have the same history, preferably none: use fresh stores that only this mirror
-/// writes to. It can run any number of sequences. Each starts with all keys deleted and all leases
-/// revoked, and continues with the revisions and compactions of the sequences before it.
+/// Both backends must have the same history, preferably none: use fresh stores that only this
+/// mirror writes to. It can run any number of sequences. Each starts with all keys deleted and all
+/// leases revoked, and continues with the revisions and compactions of the sequences before it.
 ///
 /// ```
 /// use coord_core::kv::{Delete, Put};
