@@ -9,7 +9,7 @@ use etcd_client::proto::{
 };
 
 use crate::kv::{put, range};
-use crate::run::{ScenarioRun, RawStream};
+use crate::run::{RawStream, ScenarioRun};
 
 type KeepAliveStream = RawStream<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>;
 

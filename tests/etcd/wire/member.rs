@@ -267,7 +267,8 @@ pub(crate) async fn unknown(run: &mut ScenarioRun) {
         #[prost(int64, tag = "1")]
         key: i64,
     }
-    let answer: Result<AnyMessage, _> = run.unary("/etcdserverpb.KV/Put", WrongType { key: 5 }).await;
+    let answer: Result<AnyMessage, _> =
+        run.unary("/etcdserverpb.KV/Put", WrongType { key: 5 }).await;
     run.note("malformed", answer.map_err(|status| refusal(&status)));
     #[derive(Clone, PartialEq, prost::Message)]
     struct Newer {

@@ -7,7 +7,7 @@ use etcd_client::proto::{
 use tokio::time::{Duration, sleep};
 
 use crate::kv::{delete, put};
-use crate::run::{ScenarioRun, RawWatchStream};
+use crate::run::{RawWatchStream, ScenarioRun};
 use crate::txn::op;
 
 impl ScenarioRun {

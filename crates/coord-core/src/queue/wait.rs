@@ -33,6 +33,10 @@ use crate::telemetry::queue as events;
 /// this needs to learn at once that another client deleted either key.
 pub(super) const WATCH_AFTER: Duration = Duration::from_millis(250);
 
+/// How long a waiter whose predecessor's key was deleted waits for the hand-off. Event and response
+/// of one transaction arrive within a moment of each other, in either order.
+const HANDOFF_WITHIN: Duration = Duration::from_millis(100);
+
 /// Why a waiter woke up.
 enum Woken {
     /// The predecessor was first, and its release read this contender's position.
@@ -99,6 +103,7 @@ impl Contender {
         watch_due: Option<Instant>,
     ) -> Result<Woken, PrimitiveError> {
         let watch_due = watch_due.filter(|_| watched.is_none());
+        let grace = if handoff.is_some() { HANDOFF_WITHIN } else { Duration::ZERO };
         let handed_over = async {
             match handoff {
                 Some(handoff) => handoff.await,
@@ -106,10 +111,10 @@ impl Contender {
             }
         };
         let deleted = async {
-            match watched {
-                Some((entry, watcher)) => deletion(entry, watcher).await,
-                None => pending().await,
-            }
+            let Some((entry, watcher)) = watched else { return pending().await };
+            let deleted = deletion(entry, watcher).await;
+            sleep(grace).await;
+            deleted
         };
         let deleted = tokio::select! {
             biased;
@@ -124,10 +129,11 @@ impl Contender {
         };
         match deleted {
             Some(Ok(_)) => Ok(Woken::Otherwise),
-            Some(Err(error)) if !error.is_retryable() && !is_history_gone(&error) => {
-                Err(error.into())
+            None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
+                Ok(Woken::WatchEnded)
             }
-            Some(Err(_)) | None => Ok(Woken::WatchEnded),
+            Some(Err(error)) if error.is_retryable() => Ok(Woken::WatchEnded),
+            Some(Err(error)) => Err(error.into()),
         }
     }
 
@@ -173,10 +179,4 @@ async fn deletion(entry: &QueueEntry, watcher: &mut Watcher) -> Option<Result<Wa
             deleted => return Some(deleted),
         }
     }
-}
-
-/// Whether a watch ended because its history is compacted or was replaced: the queue is read again
-/// then.
-const fn is_history_gone(error: &Error) -> bool {
-    matches!(error, Error::Compacted { .. } | Error::HistoryReplaced { .. })
 }

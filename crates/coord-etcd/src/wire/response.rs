@@ -101,14 +101,21 @@ impl ToWire for OpResponse {
 
 impl FromWire<PbResponseOp> for OpResponse {
     fn from_wire(wire: PbResponseOp) -> Result<Self, Malformed> {
-        Ok(match wire.response.ok_or(Malformed("an empty response to an operation of a transaction"))? {
-            PbTxnOpResponse::ResponseRange(range) => Self::Range(RangeResponse::from_wire(range)?),
-            PbTxnOpResponse::ResponsePut(put) => Self::Put(PutResponse::from_wire(put)?),
-            PbTxnOpResponse::ResponseDeleteRange(delete) => {
-                Self::Delete(DeleteResponse::from_wire(delete)?)
-            }
-            PbTxnOpResponse::ResponseTxn(txn) => Self::Txn(TxnResponse::from_wire(txn)?),
-        })
+        Ok(
+            match wire
+                .response
+                .ok_or(Malformed("an empty response to an operation of a transaction"))?
+            {
+                PbTxnOpResponse::ResponseRange(range) => {
+                    Self::Range(RangeResponse::from_wire(range)?)
+                }
+                PbTxnOpResponse::ResponsePut(put) => Self::Put(PutResponse::from_wire(put)?),
+                PbTxnOpResponse::ResponseDeleteRange(delete) => {
+                    Self::Delete(DeleteResponse::from_wire(delete)?)
+                }
+                PbTxnOpResponse::ResponseTxn(txn) => Self::Txn(TxnResponse::from_wire(txn)?),
+            },
+        )
     }
 }
 
