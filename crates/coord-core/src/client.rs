@@ -5,8 +5,8 @@
 //!
 //! - the hand-offs of the wait queue (`shared/handoff.rs`): a release reads the position of the
 //!   next contender for it, if that contender waits through the same client;
-//! - the conflict queues of STM (`shared/conflict_queue.rs`): transactions of one client that conflict
-//!   on a key take turns.
+//! - the conflict queues of STM (`shared/conflict_queue.rs`): transactions of one client that
+//!   conflict on a key take turns.
 //!
 //! So "one process" is one client. Two clients share nothing but the store, also when both are made
 //! from clones of one backend: that is how a test models two processes.

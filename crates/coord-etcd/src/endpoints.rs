@@ -74,8 +74,8 @@ impl Endpoints {
         Self { all, preferred: AtomicUsize::new(0), options }
     }
 
-    /// Finds an endpoint that responds, and logs in. Endpoints that refuse connections are redialled
-    /// until the connect timeout has passed: their members may be about to start.
+    /// Finds an endpoint that responds, and logs in. Endpoints that refuse connections are
+    /// redialled until the connect timeout has passed: their members may be about to start.
     ///
     /// An accepted connection proves little: with TLS on one side only, or without the certificate
     /// that the server requires, it breaks at the first request. So a probe reads a key that does

@@ -158,7 +158,10 @@ async fn session_that_its_owner_ended_is_not_replaced() {
         sleep(secs(100)).await;
         let state = supervisor.state();
         assert!(
-            matches!(state, SupervisorState::Ended { generation: Generation(1), reason: r } if r == reason),
+            matches!(
+                state,
+                SupervisorState::Ended { generation: Generation(1), reason: r } if r == reason
+            ),
             "{state}"
         );
         assert_eq!(supervisor.ready().await.unwrap_err().loss(), Some(reason));

@@ -3,8 +3,9 @@
 //! A [`Leaders`] stream yields what *was*, revision by revision. It reads all contenders once, and
 //! follows them with one watch of the whole queue: the contender that was created first leads. So
 //! it yields every leader and every value, in order, none twice, and a change of leadership costs
-//! no request. In particular it opens no watch in the past, which etcd serves from a loop that ticks
-//! every 100 ms: an observer that did so for each leader fell behind with ten changes a second.
+//! no request. In particular it opens no watch in the past, which etcd serves from a loop that
+//! ticks every 100 ms: an observer that did so for each leader fell behind with ten changes a
+//! second.
 //!
 //! ```text
 //! revision   what happens              contenders     the stream

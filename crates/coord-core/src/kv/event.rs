@@ -1,8 +1,9 @@
 //! Changes as they happen, or as they happened.
 //!
-//! A [`Watcher`] is a stream of batches, **one per revision**: all changes of one transaction arrive
-//! together, in the order in which it made them, and revisions arrive in order, none missing and
-//! none twice. A batch without events is a bookmark: everything up to its revision has been seen.
+//! A [`Watcher`] is a stream of batches, **one per revision**: all changes of one transaction
+//! arrive together, in the order in which it made them, and revisions arrive in order, none missing
+//! and none twice. A batch without events is a bookmark: everything up to its revision has been
+//! seen.
 
 use std::fmt;
 use std::pin::Pin;

@@ -3,8 +3,8 @@
 //! [`Ownership`] is a session, a key, and the revision that created the key: whether the session
 //! still holds the key, and what may be done while it does. All users of the key share it: the
 //! contender, proclaimers, cancellation tokens. [`KeyGuard`] is the one owner. It is armed *before*
-//! the transaction that creates the key is sent, so a dropped future, an error or an unknown outcome
-//! never leaves a key in the queue while the session lives: the session task deletes it.
+//! the transaction that creates the key is sent, so a dropped future, an error or an unknown
+//! outcome never leaves a key in the queue while the session lives: the session task deletes it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

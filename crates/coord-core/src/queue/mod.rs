@@ -149,7 +149,7 @@ impl WaitQueue {
             let enqueued = guard.create(enqueue).await?;
             if let Some(read) = enqueued.responses.last().and_then(OpResponse::as_range) {
                 let position = Position::read(&self.keys, &guard.ownership().entry(), read);
-                // The own key is the newest. If a backend does not show it, the queue is read again.
+                // The own key is the newest. A backend that does not show it is read again.
                 let position = position.unwrap_or(Position::Unknown);
                 return Ok(Contender::new(self.clone(), guard, enqueued.header, position));
             }

@@ -1,8 +1,8 @@
 //! The wait loop: waits for the predecessor, and reads the queue when the position may have
 //! changed.
 //!
-//! A contender whose predecessor is a contender of the same client attaches to it (`shared/handoff.rs`),
-//! and for the first quarter of a second watches nothing. Otherwise it watches the predecessor's
+//! A contender whose predecessor is a contender of the same client attaches to it
+//! (`shared/handoff.rs`), and for the first quarter of a second watches nothing. Otherwise it watches the predecessor's
 //! key *from now on*, and then reads the queue if the store's revision shows that anything was
 //! written since the last read. A watch that starts at or before the current revision would be as
 //! right, but etcd serves it from a loop that runs every 100 ms.

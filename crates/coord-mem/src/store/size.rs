@@ -17,7 +17,8 @@
 //! envelope's header: 1,572,864 bytes, which is exactly 1.5 MiB. So this put is accepted, and one
 //! with one byte more is rejected.
 //!
-//! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and `raft_internal.proto`.
+//! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and
+//! `raft_internal.proto`.
 
 use coord_core::kv::{
     Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Revision, Txn, Watch,

@@ -12,7 +12,8 @@
 //! collects events until the progress notification arrives. A message holds at most 1,000
 //! revisions.
 //!
-//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/storage/mvcc/watcher_group.go`, `watchBatchMaxRevs`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/storage/mvcc/watcher_group.go`,
+//! `watchBatchMaxRevs`.
 
 use coord_core::kv::{Event, Revision, WatchBatch};
 

@@ -3,7 +3,8 @@
 //! Only events are split up; an event that exceeds the limit by itself is sent alone. All fragments
 //! but the last are marked with `fragment`.
 //!
-//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `sendFragments` in `server/etcdserver/api/v3rpc/watch.go`.
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `sendFragments` in
+//! `server/etcdserver/api/v3rpc/watch.go`.
 
 use etcd_client::proto::PbWatchResponse;
 use prost::Message;

@@ -16,8 +16,9 @@ pub(super) const SENTINEL: &str = "~";
 /// The id of the barrier's watches.
 pub(super) const BARRIER: i64 = 4_000_000;
 
-/// The size of a large value in bytes. A message with thirteen of them exceeds the limit of etcd; one
-/// with twelve and everything else that it may contain is below it, with a margin for the header.
+/// The size of a large value in bytes. A message with thirteen of them exceeds the limit of etcd;
+/// one with twelve and everything else that it may contain is below it, with a margin for the
+/// header.
 pub(super) const LARGE: usize = 48 * 1024;
 
 /// The largest request in bytes: too small for two large values.

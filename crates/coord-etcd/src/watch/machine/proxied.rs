@@ -41,7 +41,10 @@ impl Proxied {
 impl Machine {
     /// Whether the stream goes to `etcd grpc-proxy`.
     pub(super) fn is_proxied(&self, role: StreamRole) -> bool {
-        matches!(&self.streams[role as usize].phase, super::StreamPhase::Open(o) if o.proxied.is_some())
+        matches!(
+            &self.streams[role as usize].phase,
+            super::StreamPhase::Open(open) if open.proxied.is_some()
+        )
     }
 
     /// The request that cancels a watch, with the server's id. A proxied watch without a

@@ -70,7 +70,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..4).prop_map(Step::Drop),
         4 => (0usize..4, 1usize..6).prop_map(|(watch, n)| Step::Read(watch, n)),
         3 => (0usize..4).prop_map(Step::Progress),
-        4 => (stream(), prop::option::weighted(0.8, 0i64..4)).prop_map(|(l, n)| Step::Connect(l, n)),
+        4 => (stream(), prop::option::weighted(0.8, 0i64..4))
+            .prop_map(|(l, n)| Step::Connect(l, n)),
         1 => stream().prop_map(Step::Break),
         8 => (stream(), prop::bool::weighted(0.2)).prop_map(|(l, late)| Step::Handle(l, late)),
         8 => (stream(), 0usize..4, 1usize..6, 1usize..4).prop_map(|(l, w, n, size)| {
