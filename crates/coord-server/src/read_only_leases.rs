@@ -7,12 +7,7 @@ use std::sync::Arc;
 
 use coord_core::{
     Error, KvBackend, Result,
-    kv::{
-        Compact, CompactResponse, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse, LeaseId,
-        LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse,
-        LeasesResponse, Limits, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch,
-        Watcher,
-    },
+    kv::{LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive},
     layer::Layer,
 };
 use tonic::async_trait;

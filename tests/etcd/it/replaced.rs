@@ -2,11 +2,10 @@
 
 use coord_core::election::GapCause;
 use coord_core::{
-    Client, Election, Mutex,
+    Election, Mutex,
     error::{ErrorKind, LossReason},
     kv::Watch,
 };
-use coord_etcd::EtcdBackend;
 use coord_etcd_tests::serve::TestServer;
 use coord_mem::MemBackend;
 use coord_server::Server;

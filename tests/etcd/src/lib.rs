@@ -29,8 +29,8 @@ pub mod serve;
 mod streams;
 
 pub use authority::Authority;
-pub use bare::RawClient;
 pub use cluster::{Cluster, Setup};
 pub use member::Member;
 pub use pool::{Lent, Pool};
+pub use raw_client::RawClient;
 pub use release::Release;

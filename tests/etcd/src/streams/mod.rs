@@ -31,7 +31,7 @@ use crate::release::Release;
 use crate::serve::TestServer;
 use scenario::{Change, Create, MAX_REQUEST_BYTES, Start, Step, StreamRequest};
 use server::{STREAMS, TestedServer};
-use transcripts::Transcript;
+use transcript::Transcript;
 
 /// A real etcd and coord's server, with their guards.
 pub(crate) struct Streams {

@@ -31,7 +31,7 @@ pub(super) const MANY: usize = 14;
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// Requests on a stream, without waiting between them.
-    Say(usize, Vec<StreamRequest>),
+    Send(usize, Vec<StreamRequest>),
     /// Changes of the store, one after the other.
     Change(Vec<Change>),
     /// Creates a watch on a stream, and changes the store at once.
