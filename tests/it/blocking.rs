@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use coord_core::{
-    KvBackend as _, Mutex, Session,
+    Mutex, Session,
     error::{LossReason, Outcome, PrimitiveError},
     kv::{Revision, Watch},
 };

@@ -15,11 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
-    kv::{
-        Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
-        LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
-        Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher,
-    },
+    kv::{Range, Revision, Watch, WatchBatch, WatchStream, Watcher},
 };
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Sleep, sleep};

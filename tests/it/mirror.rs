@@ -1,6 +1,5 @@
 //! The mirror itself: it is content with twins, and finds every flaw.
 
-use coord_core::Client;
 use coord_core::KvBackend;
 use coord_mem::MemBackend;
 use coord_testkit::Mirror;

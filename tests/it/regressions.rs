@@ -9,11 +9,9 @@ mod stm;
 
 use crate::support::another;
 use coord_mem::MemBackend;
-use std::sync::Arc;
 
-use coord_core::election::Observer;
 use coord_core::{
-    Client, Election, KvBackend, Mutex, Session,
+    Client, Election, Mutex, Session,
     error::{ErrorKind, LossReason, Outcome},
     kv::{Compact, LeaseGrant, Put, Txn, WatchBatch},
 };

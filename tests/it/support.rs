@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Session,
+    Client, Session,
     kv::{LeaseGrant, LeaseId, Put, Range, Revision, WatchBatch},
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Intercept, Rule};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};

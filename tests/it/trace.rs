@@ -2,7 +2,6 @@
 
 use coord_mem::MemBackend;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use coord_core::layer::TraceLayer;
 use coord_core::{Client, kv::Range};

@@ -3,8 +3,8 @@
 //! etcd accepts gzip, and responds with gzip to a client that sent gzip. A client that only accepts
 //! gzip receives uncompressed responses.
 
-use coord_etcd_tests::bare::refusal;
 use coord_etcd_tests::create;
+use coord_etcd_tests::raw_client::refusal;
 use etcd_client::proto::{PbPutResponse, PbRangeResponse, PbWatchRequest, PbWatchResponse};
 use futures_util::{StreamExt, stream};
 use tonic::client::Grpc;

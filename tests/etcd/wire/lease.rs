@@ -1,7 +1,7 @@
 //! Leases: grant, revoke, keep-alive, time to live, expiry.
 
-use coord_etcd_tests::bare::refusal;
 use coord_etcd_tests::create;
+use coord_etcd_tests::raw_client::refusal;
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
     PbLeaseLeasesRequest, PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse,

@@ -55,7 +55,7 @@ pub(crate) async fn max_streams(run: &mut ScenarioRun) {
         stream.union(create!("a"));
         run.next("create", stream).await;
     }
-    let early = run.ask::<_, PbRangeResponse>("/etcdserverpb.KV/Range", range("a", ""));
+    let early = run.unary::<_, PbRangeResponse>("/etcdserverpb.KV/Range", range("a", ""));
     let early = timeout(Duration::from_millis(300), early).await;
     run.note("third stream", early.map_err(|_| "waits"));
     let [first, mut second] = streams;

@@ -1,6 +1,6 @@
 //! Services that report the state of a member, and unknown services and methods.
 
-use coord_etcd_tests::bare::refusal;
+use coord_etcd_tests::raw_client::refusal;
 use etcd_client::proto::{
     PbAlarmRequest, PbAlarmResponse, PbAuthDisableRequest, PbAuthDisableResponse,
     PbAuthEnableRequest, PbAuthEnableResponse, PbAuthRoleAddRequest, PbAuthRoleAddResponse,
@@ -186,7 +186,7 @@ fn steps<const N: usize>(steps: [PbTxnOpRequest; N]) -> PbTxnRequest {
 /// Operations that need files or other versions.
 pub(crate) async fn operations(run: &mut ScenarioRun) {
     let path = "/etcdserverpb.Maintenance/Snapshot";
-    let mut stream = run.talk::<PbSnapshotRequest, PbSnapshotResponse>(path).await;
+    let mut stream = run.open_stream::<PbSnapshotRequest, PbSnapshotResponse>(path).await;
     stream.send(PbSnapshotRequest {});
     stream.finish();
     let first = stream.next().await.expect("an answer");
@@ -227,7 +227,7 @@ pub(crate) async fn health(run: &mut ScenarioRun) {
         let path = "/grpc.health.v1.Health/Check";
         run.call::<_, Health>(service, path, check.clone()).await;
         let path = "/grpc.health.v1.Health/Watch";
-        let mut stream = run.talk::<HealthCheck, Health>(path).await;
+        let mut stream = run.open_stream::<HealthCheck, Health>(path).await;
         stream.send(check);
         stream.finish();
         run.next(service, &mut stream).await;

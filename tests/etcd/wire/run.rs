@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::ops::Deref;
 
 use coord_etcd_tests::RawClient;
-use coord_etcd_tests::bare::refusal;
+use coord_etcd_tests::raw_client::refusal;
 use coord_etcd_tests::serve::mask_server_ids;
 use tonic::Status;
 

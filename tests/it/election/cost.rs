@@ -3,7 +3,6 @@
 use coord_mem::MemBackend;
 use std::time::Duration;
 
-use coord_core::election::Observer;
 use coord_core::{Client, Election};
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;

@@ -1,8 +1,8 @@
 //! Losing the leadership, or the candidacy.
 
 use coord_mem::MemBackend;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coord_core::{

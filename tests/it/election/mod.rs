@@ -15,9 +15,8 @@ mod storm;
 use crate::support::another;
 use coord_mem::MemBackend;
 use std::error::Error as _;
-use std::sync::Arc;
 
-use coord_core::election::{Leaders, Observer};
+use coord_core::election::Leaders;
 use coord_core::{
     Client, Election,
     error::{ErrorKind, LossReason, PrimitiveError},

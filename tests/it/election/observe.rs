@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coord_core::election::{Leaders, Observer};
+use coord_core::election::Leaders;
 use coord_core::{
-    Client, Error, KvBackend,
+    Client, Error,
     error::{ErrorKind, Outcome},
     kv::{Compact, Delete, KeyRange, KeyValue, LeaseGrant, LeaseId, Op, Put, Range, Revision, Txn},
 };

@@ -7,11 +7,7 @@
 use coord_core::Client;
 use std::collections::BTreeMap;
 
-use coord_core::{
-    KvBackend as _,
-    kv::{EventKind, KeyValue, Revision, Watch, Watcher},
-};
-use coord_mem::MemBackend;
+use coord_core::kv::{EventKind, KeyValue, Revision, Watch, Watcher};
 use futures_util::FutureExt as _;
 
 /// Listens to all that happens under `e/`, from the beginning.

@@ -3,20 +3,15 @@
 use crate::support::another;
 use coord_core::kv::Put;
 use coord_core::layer::Layer;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
-use async_trait::async_trait;
-use coord_core::election::{GapCause, Observer};
+use coord_core::election::GapCause;
 use coord_core::{
-    Client, Election, Error, KvBackend, Mutex, Result, Session,
+    Client, Election, Error, KvBackend, Mutex, Session,
     error::LossReason,
-    kv::{
-        Compact, CompactResponse, LeaseGrant, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
-        LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveResponse, LeasesResponse, Limits,
-        Range, RangeResponse, Revision, Txn, TxnResponse, Watch, Watcher,
-    },
+    kv::{Compact, LeaseGrant, Revision, Txn},
 };
 use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};

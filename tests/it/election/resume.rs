@@ -2,7 +2,6 @@
 
 use crate::support::another;
 use coord_mem::MemBackend;
-use std::sync::Arc;
 
 use coord_core::{
     Client, Election, Session,

@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::election::Observer;
 use coord_core::{
-    Client, Election, KvBackend, Session,
+    Client, Election, Session,
     election::Leadership,
     error::Outcome,
     kv::{Compact, KeyValue, Put, Range, Revision, Txn},

@@ -3,7 +3,6 @@
 //! A comparison that can never fail proves nothing. Each flaw is one that a real store might have,
 //! small enough to be overlooked by tests of single calls.
 
-use coord_core::Client;
 use coord_core::layer::Layer;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,10 +13,9 @@ use coord_core::{
     Error, KvBackend, Result,
     error::ErrorKind,
     kv::{
-        Compact, CompactResponse, Compare, Delete, DeleteResponse, LeaseGrant, LeaseGrantResponse,
-        LeaseId, LeaseKeepAliveResponse, LeaseRevokeResponse, LeaseTimeToLive,
-        LeaseTimeToLiveResponse, LeasesResponse, Limits, OpResponse, Put, PutResponse, Range,
-        RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch, WatchStream, Watcher,
+        Compact, CompactResponse, Compare, LeaseGrant, LeaseGrantResponse, OpResponse, Put,
+        PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch,
+        WatchStream, Watcher,
     },
 };
 use coord_mem::MemBackend;

@@ -3,7 +3,6 @@
 use crate::support::another;
 use coord_mem::MemBackend;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{

@@ -9,11 +9,10 @@
 
 use coord_mem::MemBackend;
 use std::iter::repeat_n;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session,
+    Client, Mutex, Session,
     error::Outcome,
     kv::{Put, Txn},
     mutex::MutexGuard,

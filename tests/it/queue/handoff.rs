@@ -2,12 +2,11 @@
 //! whatever becomes of the one who leaves, the next one is served when its turn has come.
 
 use coord_mem::MemBackend;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::queue::{Contender, WaitQueue};
 use coord_core::{
-    Client, KvBackend,
+    Client,
     error::{LossReason, PrimitiveError},
     kv::Op,
 };

@@ -3,7 +3,6 @@
 mod handoff;
 
 use coord_mem::MemBackend;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::stm::StmError;
 use coord_core::{
-    Client, Election, Error, KvBackend, Mutex, Session, Stm,
+    Client, Election, Error, Mutex, Session, Stm,
     error::{ErrorKind, LossReason, PrimitiveError},
     kv::{Put, Txn},
     session::Supervisor,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coord_core::{KvBackend, Mutex, Session, error::LossReason, session::SessionState};
+use coord_core::{Mutex, Session, error::LossReason, session::SessionState};
 use coord_testkit::Recorder;
 use tokio::time::{Instant, sleep};
 

@@ -2,7 +2,6 @@
 
 use crate::support::another;
 use coord_mem::MemBackend;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::{

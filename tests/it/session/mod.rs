@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend, Mutex, Session,
+    Client, Error, Mutex, Session,
     error::{ErrorKind, LossReason},
     kv::{LeaseGrant, LeaseTimeToLive, Put, Watch, WatchFilter},
     session::SessionState,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coord_core::stm::Retry;
 use coord_core::{
-    Election, Error, KvBackend, Mutex, Session, Stm,
+    Election, Error, Mutex, Session, Stm,
     kv::{LeaseId, Txn},
     session::SessionState,
 };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, KvBackend, Mutex, Session,
+    Client, Mutex, Session,
     error::{ErrorKind, LossReason, PrimitiveError},
     session::{Generation, SessionState},
 };

@@ -4,10 +4,9 @@ use crate::support::another;
 use coord_core::Client;
 use coord_mem::MemBackend;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use coord_core::{
-    Error, KvBackend as _, Mutex, Session,
+    Error, Mutex, Session,
     error::{LossReason, PrimitiveError},
     session::SessionState,
 };

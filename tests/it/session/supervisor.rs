@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend, Mutex, Session,
+    Client, Error, Mutex, Session,
     error::{ErrorKind, LossReason, PrimitiveError},
     kv::{LeaseGrant, Put},
     session::{Generation, SessionState, Supervisor, SupervisorState},

@@ -5,7 +5,7 @@ use coord_mem::MemBackend;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Once};
+use std::sync::Once;
 
 use coord_core::{
     Client, Election, Error, Mutex, Session,

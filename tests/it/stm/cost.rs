@@ -1,7 +1,6 @@
 //! What transactions cost, in requests.
 
 use coord_mem::MemBackend;
-use std::sync::Arc;
 
 use coord_core::{Client, Error, Stm, stm::Isolation};
 use coord_testkit::Recorder;

@@ -11,7 +11,7 @@ use coord_mem::MemBackend;
 use std::sync::Arc;
 
 use coord_core::stm::Committed;
-use coord_core::{Client, Error, KvBackend, Stm, kv::KeyRange, stm::Isolation};
+use coord_core::{Client, Error, Stm, kv::KeyRange, stm::Isolation};
 use coord_testkit::StaleMember;
 
 use super::{LEVELS, Once, fall_behind, lagging, number, put_all, store_with, stored};

@@ -3,13 +3,12 @@
 
 use crate::support::another;
 use coord_mem::MemBackend;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::layer::PrefixLayer;
 use coord_core::stm::{Committed, StmError};
 use coord_core::{
-    Client, Error, KvBackend, Session, Stm,
+    Client, Error, Session, Stm,
     error::{LossReason, Outcome},
 };
 use coord_testkit::{Action, Call, Recorder, poll_at_most};

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use coord_core::stm::{Committed, StmError, Transaction};
 use coord_core::{
-    Client, Error, KvBackend, Stm,
+    Client, Error, Stm,
     kv::{Put, Txn},
     stm::Isolation,
 };

@@ -7,16 +7,14 @@
 //! has nothing to pass on to the next transaction in the queue.
 
 use crate::support::another;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::stm::StmError;
 use coord_core::{
-    Client, Error, KvBackend, Stm,
+    Client, Error, Stm,
     kv::{KeyRange, Range},
     stm::Isolation,
 };
-use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

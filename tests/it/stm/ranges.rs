@@ -3,7 +3,6 @@
 
 use crate::support::another;
 use coord_mem::MemBackend;
-use std::sync::Arc;
 
 use coord_core::stm::StmError;
 use coord_core::{

@@ -1,17 +1,15 @@
 //! Attempts: what they cost, when there is another, and when there is none.
 
 use crate::support::another;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coord_core::stm::{Conflict, Retry, StmError};
 use coord_core::{
-    Client, Error, KvBackend, Stm,
+    Client, Error, Stm,
     error::Outcome,
     kv::{Compact, Revision},
     stm::Isolation,
 };
-use coord_mem::MemBackend;
 use coord_testkit::{Action, Recorder};
 use tokio::time::{Instant, sleep};
 

@@ -3,10 +3,9 @@
 
 use crate::support::another;
 use coord_mem::MemBackend;
-use std::sync::Arc;
 
 use coord_core::{
-    Client, Error, KvBackend, Stm,
+    Client, Error, Stm,
     kv::{KeyRange, Op, Revision},
     stm::Isolation,
 };

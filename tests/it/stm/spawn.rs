@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::stm::{Retry, Transaction};
-use coord_core::{Error, KvBackend, Session, Stm, kv::KeyRange};
+use coord_core::{Error, Session, Stm, kv::KeyRange};
 use tokio::task::JoinSet;
 
 use super::store_with;

@@ -3,12 +3,11 @@
 
 use crate::support::another;
 use coord_mem::MemBackend;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coord_core::stm::{Retry, StmError};
-use coord_core::{Client, Error, KvBackend, Stm};
+use coord_core::{Client, Error, Stm};
 use coord_testkit::{Action, Call, poll_at_most};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

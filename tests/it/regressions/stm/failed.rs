@@ -1,11 +1,10 @@
 //! What makes a transaction fail, and how often it is tried.
 
 use coord_mem::MemBackend;
-use std::sync::Arc;
 
 use coord_core::stm::{Retry, StmError};
 use coord_core::{
-    Client, Error, KvBackend, Stm,
+    Client, Error, Stm,
     error::{ErrorKind, Outcome},
     kv::Compact,
     stm::Isolation,

@@ -6,14 +6,12 @@ mod old;
 mod seen;
 
 use crate::support::another;
-use std::sync::Arc;
 
 use coord_core::{
-    Client, KvBackend,
+    Client,
     kv::{Put, Revision, Txn},
     stm::Isolation,
 };
-use coord_mem::MemBackend;
 
 const STRONG: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
 

@@ -1,11 +1,10 @@
 //! What a transaction sees, and what it is guarded against.
 
 use coord_mem::MemBackend;
-use std::sync::Arc;
 
 use coord_core::{
     Client, Error, Stm,
-    kv::{KeyRange, Op, Range, Revision},
+    kv::{KeyRange, Op, Range},
     stm::Isolation,
 };
 use coord_testkit::{Call, Recorder};

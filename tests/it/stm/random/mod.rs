@@ -16,12 +16,11 @@ mod program;
 
 use coord_mem::MemBackend;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Error, KvBackend, Stm,
+    Client, Error, Stm,
     error::Outcome,
     kv::{Compact, Delete, EventKind, KeyRange, Op, Put, Revision, Txn, Watch},
     stm::Isolation,
