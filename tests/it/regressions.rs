@@ -29,7 +29,7 @@ async fn go_on(kv: Client, name: &str) -> Contender {
 }
 
 async fn go(store: &Client, name: &str) -> Contender {
-    go_on(another(&store), name).await
+    go_on(another(store), name).await
 }
 
 /// Issues 11456, 9921 and 10111: `Lock` reported success to a waiter whose lease had ended, for it

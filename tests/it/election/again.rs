@@ -21,7 +21,7 @@ use crate::support::{keys, secs, settle};
 
 /// A supervisor of sessions of 10 s on `store`.
 async fn supervisor(store: &Client) -> Supervisor {
-    let builder = Session::builder(&another(&store)).ttl(secs(10));
+    let builder = Session::builder(&another(store)).ttl(secs(10));
     builder.supervise().await.expect("the store is there")
 }
 

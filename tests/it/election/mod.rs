@@ -35,7 +35,7 @@ async fn election(store: &Client) -> Election {
 /// The value of whoever leads.
 async fn leader(store: &Client) -> Option<String> {
     let leader =
-        Election::observer(&another(&store), "e").leader().await.expect("the store is there");
+        Election::observer(&another(store), "e").leader().await.expect("the store is there");
     leader.map(|leader| leader.value().escape_ascii().to_string())
 }
 
@@ -134,7 +134,7 @@ async fn value_of_a_candidate_that_waits_is_seen_when_it_leads_and_not_before() 
 }
 
 fn first_observer(store: &Client) -> Leaders {
-    Election::observer(&another(&store), "e").observe()
+    Election::observer(&another(store), "e").observe()
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use crate::support::{behind, join_as_go, keys, nth, secs, session, session_on, s
 
 /// The session of a new process that adopts `lease`.
 async fn heir(store: &Client, lease: LeaseId) -> Session {
-    Session::builder(&another(&store)).lease(lease).open().await.expect("it lives")
+    Session::builder(&another(store)).lease(lease).open().await.expect("it lives")
 }
 
 #[tokio::test(start_paused = true)]

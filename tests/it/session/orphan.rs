@@ -28,7 +28,7 @@ fn late_enqueues(store: &Client, late: Duration) -> Client {
 }
 
 async fn adopt(store: &Client, lease: LeaseId) -> Session {
-    let adopted = Session::builder(&another(&store)).lease(lease).open();
+    let adopted = Session::builder(&another(store)).lease(lease).open();
     adopted.await.expect("the store is available")
 }
 

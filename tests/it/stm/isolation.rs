@@ -62,7 +62,7 @@ async fn w1_absent(level: Isolation) -> bool {
 }
 
 async fn lost_update(level: Isolation, store: &Client) -> bool {
-    let (kv, once): (Client, _) = (another(&store), Once::new());
+    let (kv, once): (Client, _) = (another(store), Once::new());
     let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;

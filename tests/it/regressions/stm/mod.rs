@@ -16,7 +16,7 @@ use coord_core::{
 const STRONG: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
 
 fn shared(store: &Client) -> Client {
-    another(&store)
+    another(store)
 }
 
 /// Puts the keys together.
