@@ -29,7 +29,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use crate::support::{behind, is_keep_alive, nth, only, secs, session, session_on, settle, timed};
 
 #[tokio::test(start_paused = true)]
-async fn session_keeps_its_lease_as_long_as_it_is_open() {
+async fn open_session_keeps_its_lease_alive() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
@@ -41,7 +41,7 @@ async fn session_keeps_its_lease_as_long_as_it_is_open() {
 /// The promise everything else rests on: for ttl and clocks of all sorts, the owner is told before
 /// the store deletes the first key.
 #[tokio::test(start_paused = true)]
-async fn session_is_lost_before_the_store_ends_its_lease() {
+async fn session_is_lost_before_its_lease_expires() {
     for (ttl, rate) in [(2, 1.0), (2, 1.05), (10, 1.0), (10, 1.05), (60, 1.05), (3600, 1.05)] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
         let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Action::Hang));
@@ -65,7 +65,7 @@ async fn session_is_lost_before_the_store_ends_its_lease() {
 
 /// It counts from when the last keep-alive that was confirmed was *sent*: this one takes 2 s.
 #[tokio::test(start_paused = true)]
-async fn session_without_further_keep_alives_is_lost_at_its_deadline_and_not_before() {
+async fn session_without_keep_alives_is_lost_at_its_deadline() {
     let store = Client::new(MemBackend::new());
     let seen = AtomicUsize::new(0);
     let kv = behind(&store, move |call: &Call| {
@@ -89,7 +89,7 @@ async fn session_without_further_keep_alives_is_lost_at_its_deadline_and_not_bef
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alive_that_is_answered_too_late_does_not_bring_a_session_back() {
+async fn late_keep_alive_response_does_not_revive_a_session() {
     let store = Client::new(MemBackend::new());
     let kv = behind(&store, only("lease_keep_alive", Action::Delay(secs(9))));
     let session = session_on(kv).await;
@@ -101,7 +101,7 @@ async fn keep_alive_that_is_answered_too_late_does_not_bring_a_session_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_is_suspect_while_keep_alives_fail_and_alive_when_one_succeeds() {
+async fn session_is_suspect_until_a_keep_alive_succeeds() {
     let store = Client::new(MemBackend::new());
     let session =
         session_on(behind(&store, nth("lease_keep_alive", 2, 4, Action::DropRequest))).await;
@@ -115,7 +115,7 @@ async fn session_is_suspect_while_keep_alives_fail_and_alive_when_one_succeeds()
 }
 
 #[tokio::test(start_paused = true)]
-async fn revoked_lease_is_noticed_by_the_next_keep_alive() {
+async fn next_keep_alive_detects_a_revoked_lease() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     store.lease_revoke(session.lease_id()).await.unwrap();
@@ -125,7 +125,7 @@ async fn revoked_lease_is_noticed_by_the_next_keep_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn process_that_slept_through_its_lease_finds_it_expired() {
+async fn session_expires_when_the_clock_jumps_past_its_ttl() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     advance(secs(60)).await;
@@ -135,7 +135,7 @@ async fn process_that_slept_through_its_lease_finds_it_expired() {
 /// A clean-up whose request got lost without a word was never sent again: the key stayed in its
 /// line, and everybody behind it waited, for as long as the session was kept alive.
 #[tokio::test(start_paused = true)]
-async fn clean_up_that_is_never_answered_is_sent_again() {
+async fn unanswered_cleanup_request_is_repeated() {
     let store = Client::new(MemBackend::new());
     let kv = behind(&store, nth("txn", 2, 2, Action::Hang));
     let session = session_on(kv).await;
@@ -148,7 +148,7 @@ async fn clean_up_that_is_never_answered_is_sent_again() {
 
 /// A session whose runtime was shut down around its keeper said for ever that it was alive.
 #[test]
-fn session_whose_runtime_was_shut_down_says_that_it_is_lost() {
+fn supervised_session_is_lost_when_its_runtime_shuts_down() {
     let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
     let first = runtime();
     let (session, supervisor) = first.block_on(async {
@@ -165,7 +165,7 @@ fn session_whose_runtime_was_shut_down_says_that_it_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_revokes_the_lease_and_can_be_repeated() {
+async fn close_revokes_the_lease_and_is_idempotent() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
@@ -177,7 +177,7 @@ async fn close_revokes_the_lease_and_can_be_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_tells_holders_before_the_store_deletes_their_keys() {
+async fn close_notifies_holders_before_their_keys_are_deleted() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, only("lease_revoke", Action::Delay(secs(1))))).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
@@ -192,7 +192,7 @@ async fn close_tells_holders_before_the_store_deletes_their_keys() {
 /// Tokio's watch channel, by which they once were told, draws the order by lot, so that no run of a
 /// test was like another.
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_for_the_loss_are_told_in_the_order_in_which_they_came() {
+async fn waiters_for_the_loss_are_woken_in_order() {
     let session = session(&Client::new(MemBackend::new())).await;
     let told = Arc::new(StdMutex::new(Vec::new()));
     let mut waiting = JoinSet::new();
@@ -210,7 +210,7 @@ async fn those_who_wait_for_the_loss_are_told_in_the_order_in_which_they_came() 
 }
 
 #[test]
-fn session_whose_runtime_was_shut_down_is_lost() {
+fn session_is_lost_when_its_runtime_shuts_down() {
     let runtime =
         || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (theirs, ours) = (runtime(), runtime());
@@ -230,7 +230,7 @@ fn session_whose_runtime_was_shut_down_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_is_bounded_when_the_store_does_not_answer() {
+async fn close_times_out_when_the_store_does_not_respond() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, only("lease_revoke", Action::Hang))).await;
     let (closed, after) = timed(session.close()).await;
@@ -240,7 +240,7 @@ async fn close_is_bounded_when_the_store_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_tries_again_while_the_store_is_unavailable() {
+async fn close_retries_while_the_store_is_unavailable() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("lease_revoke", 1, 3, Action::DropRequest))).await;
     session.close().await.unwrap();
@@ -248,7 +248,7 @@ async fn close_tries_again_while_the_store_is_unavailable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_close_closes_all_the_same() {
+async fn dropped_close_still_closes_the_session() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, only("lease_revoke", Action::Yield))).await;
     assert!(coord_testkit::poll_at_most(1, session.close()).await.is_none());
@@ -257,7 +257,7 @@ async fn dropping_close_closes_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_last_handle_revokes_the_lease() {
+async fn last_handle_dropped_revokes_the_lease() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let other = session.clone();
@@ -270,7 +270,7 @@ async fn dropping_the_last_handle_revokes_the_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orphaned_lease_lives_on_for_an_heir() {
+async fn orphaned_lease_stays_alive_for_an_adopter() {
     let store = Client::new(MemBackend::new());
     let first = session(&store).await;
     store.put_with(Put::new("a", "1").lease(first.lease_id())).await.unwrap();
@@ -289,7 +289,7 @@ async fn orphaned_lease_lives_on_for_an_heir() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_dropped_before_a_session_is_handed_over_is_not() {
+async fn orphan_does_not_hand_over_dropped_guards() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
@@ -301,7 +301,7 @@ async fn what_was_dropped_before_a_session_is_handed_over_is_not() {
 /// Nobody knew whether a join would arrive yet, and the session waited for that until there was no
 /// time left to refresh the lease in.
 #[tokio::test(start_paused = true)]
-async fn heir_has_the_whole_time_though_a_join_may_arrive_yet() {
+async fn adopter_has_the_whole_ttl_after_an_ambiguous_enqueue() {
     let store = Client::new(MemBackend::new());
     let kv = behind(&store, |call: &Call| match call {
         Call::Txn(_) => Action::DropRequest,
@@ -319,7 +319,7 @@ async fn heir_has_the_whole_time_though_a_join_may_arrive_yet() {
 
 /// It revoked the lease, and whoever led on it in the next process was deposed.
 #[tokio::test(start_paused = true)]
-async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir() {
+async fn close_after_orphan_does_not_revoke_the_lease() {
     for at_once in [false, true] {
         let store = Client::new(MemBackend::new());
         let first = session_on(behind(&store, only("lease_keep_alive", Action::Yield))).await;
@@ -340,7 +340,7 @@ async fn closing_a_session_after_it_was_handed_over_leaves_the_lease_to_the_heir
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_tells_its_own_keys_on_an_adopted_lease_from_a_former_owners() {
+async fn opened_revision_separates_adopted_keys_from_own_keys() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     store.put_with(Put::new("theirs", "").lease(lease)).await.unwrap();
@@ -352,7 +352,7 @@ async fn session_tells_its_own_keys_on_an_adopted_lease_from_a_former_owners() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn adopting_a_lease_that_is_not_there_is_refused() {
+async fn adopting_a_missing_lease_fails() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
     store.lease_revoke(lease).await.unwrap();
@@ -361,7 +361,7 @@ async fn adopting_a_lease_that_is_not_there_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bad_time_to_live_is_refused_before_anything_is_sent() {
+async fn invalid_ttl_is_refused_without_a_request() {
     let record = Recorder::new();
     let kv = behind(&Client::new(MemBackend::new()), record.clone());
     let zero = Duration::ZERO;
@@ -377,7 +377,7 @@ async fn bad_time_to_live_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_keeps_trying_within_its_connect_timeout() {
+async fn open_retries_until_its_connect_timeout() {
     let store = Client::new(MemBackend::new());
     session_on(behind(&store, nth("lease_grant", 1, 3, Action::DropRequest))).await;
 
@@ -393,7 +393,7 @@ async fn open_keeps_trying_within_its_connect_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_costs_a_request_to_open_one_each_third_of_its_ttl_and_one_to_close() {
+async fn session_cost_is_open_keep_alives_and_close() {
     let record = Recorder::new();
     let session = session_on(behind(&Client::new(MemBackend::new()), record.clone())).await;
     assert_eq!(record.take().names(), "lease_grant");

@@ -35,7 +35,7 @@ async fn adopt(store: &Client, lease: LeaseId) -> Session {
 /// An enqueue that arrived after its session was orphaned left a key that blocked the queue for as
 /// long as the adopter lived.
 #[tokio::test(start_paused = true)]
-async fn enqueue_after_orphan_does_not_block_the_queue() {
+async fn late_enqueue_after_orphan_does_not_block_the_queue() {
     // Given up before, dropped before, and under way when the session is orphaned.
     for case in ["failed", "dropped", "under way"] {
         let (store, began) = (Client::new(MemBackend::new()), Instant::now());
@@ -72,7 +72,7 @@ async fn enqueue_after_orphan_does_not_block_the_queue() {
 
 /// The cleanup of the former owner must not hit a key of the adopter, whose names are its own.
 #[tokio::test(start_paused = true)]
-async fn cleanup_after_orphan_spares_the_keys_of_the_adopter() {
+async fn cleanup_after_orphan_spares_the_adopters_keys() {
     let store = Client::new(MemBackend::new());
     let old = session_on(late_enqueues(&store, secs(60))).await;
     Mutex::new(&old, "m").lock().await.unwrap_err();
@@ -89,7 +89,7 @@ async fn cleanup_after_orphan_spares_the_keys_of_the_adopter() {
 
 /// A key that surely exists is left to the adopter also when its contender waits.
 #[tokio::test(start_paused = true)]
-async fn candidate_that_waits_is_left_to_the_adopter() {
+async fn waiting_candidate_is_left_to_the_adopter() {
     let store = Client::new(MemBackend::new());
     let other = session_on(another(&store)).await;
     let leader = Election::new(&other, "e").campaign("other").await.unwrap();
@@ -140,7 +140,7 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
 /// The cleanup of the former owner deleted a key that arrived late, and that the adopter had taken
 /// for its own and given a value.
 #[tokio::test(start_paused = true)]
-async fn cleanup_after_orphan_spares_a_key_that_was_changed() {
+async fn cleanup_after_orphan_spares_a_changed_key() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let old = session_on(late_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();
@@ -157,7 +157,7 @@ async fn cleanup_after_orphan_spares_a_key_that_was_changed() {
 
 /// A key that arrives after the adoption is not one that a former process has left.
 #[tokio::test(start_paused = true)]
-async fn key_that_arrives_after_adoption_is_not_resumed() {
+async fn key_created_after_adoption_is_not_resumed() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let old = session_on(late_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();

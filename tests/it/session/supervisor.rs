@@ -44,7 +44,7 @@ async fn states_until(supervisor: &Supervisor, last: &str) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
+async fn supervisor_opens_a_session_after_a_loss_and_notifies() {
     let store = Client::new(MemBackend::new());
     let late = nth("lease_grant", 2, 2, Action::Delay(secs(1)));
     let supervisor = supervisor(behind(&store, late)).await;
@@ -70,7 +70,7 @@ async fn supervisor_opens_another_session_when_one_is_lost_and_says_so() {
 /// The store is gone for minutes, in three manners. The supervisor keeps trying, and is up soon
 /// after the store is: epochs count sessions, not attempts.
 #[tokio::test(start_paused = true)]
-async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
+async fn supervisor_recovers_after_a_store_outage_of_minutes() {
     let busy = Action::Fail(Error::TooManyRequests);
     for fate in [Action::Hang, Action::DropRequest, busy] {
         let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
@@ -103,7 +103,7 @@ async fn store_that_comes_back_after_minutes_finds_the_next_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn process_that_slept_through_its_lease_finds_itself_in_the_next_epoch() {
+async fn clock_jump_past_the_ttl_starts_the_next_generation() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(store).await;
     let first = supervisor.session();
@@ -116,7 +116,7 @@ async fn process_that_slept_through_its_lease_finds_itself_in_the_next_epoch() {
 /// Were two epochs to overlap, a process would hold against itself: when the store is asked for
 /// another lease, everything held on the one before has been lost.
 #[tokio::test(start_paused = true)]
-async fn no_epoch_begins_before_the_one_before_is_lost() {
+async fn generation_starts_only_after_the_previous_is_lost() {
     let newest = Arc::new(StdMutex::new(None::<Session>));
     let too_early = Arc::new(AtomicUsize::new(0));
     let (of_rule, count) = (Arc::clone(&newest), Arc::clone(&too_early));
@@ -144,7 +144,7 @@ async fn no_epoch_begins_before_the_one_before_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_that_its_owner_ended_is_not_replaced() {
+async fn closed_or_orphaned_session_is_not_replaced() {
     let record = Recorder::new();
     for orphan in [false, true] {
         let supervisor = supervisor(behind(&Client::new(MemBackend::new()), record.clone())).await;
@@ -170,7 +170,7 @@ async fn session_that_its_owner_ended_is_not_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
+async fn supervisor_fails_when_the_store_refuses_a_lease() {
     let store = Client::new(MemBackend::new());
     let refused = Action::Fail(Error::PermissionDenied { reason: "no grants today".to_owned() });
     let tasks = Handle::current().metrics().num_alive_tasks();
@@ -198,7 +198,7 @@ async fn supervisor_that_is_refused_another_session_fails_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_session_fails_as_open_does() {
+async fn supervise_fails_when_the_first_session_cannot_open() {
     let store = Client::new(MemBackend::new());
     let down = behind(&store, only("lease_grant", Action::DropRequest));
     let builder = Session::builder(&down).connect_timeout(secs(3));
@@ -208,7 +208,7 @@ async fn first_session_fails_as_open_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn adopted_lease_is_the_first_epochs_only() {
+async fn adopted_lease_is_used_by_the_first_generation_only() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(30))).await.unwrap().id;
     let builder = Session::builder(&another(&store)).lease(lease).ttl(secs(7));
@@ -222,7 +222,7 @@ async fn adopted_lease_is_the_first_epochs_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_ends_supervisor_and_session() {
+async fn close_ends_the_supervisor_and_its_session() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let session = supervisor.session();
@@ -237,7 +237,7 @@ async fn close_ends_supervisor_and_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
+async fn supervisor_close_times_out_without_a_response() {
     let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     for wait in [0, 100] {
         switch.store(false, Ordering::Relaxed);
@@ -252,7 +252,7 @@ async fn close_of_a_supervisor_is_bounded_when_the_store_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_close_closes_the_supervisor_all_the_same() {
+async fn dropped_close_still_closes_the_supervisor() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(behind(&store, only("lease_revoke", Action::Yield))).await;
     assert!(poll_at_most(1, supervisor.close()).await.is_none());
@@ -262,7 +262,7 @@ async fn dropping_close_closes_the_supervisor_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold() {
+async fn last_handle_dropped_ends_supervisor_but_not_held_locks() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let (clone, state) = (supervisor.clone(), supervisor.subscribe());
@@ -281,7 +281,7 @@ async fn dropping_the_last_handle_ends_the_supervisor_but_not_what_others_hold()
 }
 
 #[tokio::test(start_paused = true)]
-async fn supervisor_dropped_while_it_reconnects_tries_no_more() {
+async fn supervisor_dropped_while_reconnecting_sends_no_request() {
     for fate in [Action::Hang, Action::DropRequest] {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let cut_off =
@@ -324,7 +324,7 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
 
 /// A store that comes back is met by everybody who waited for it: not all at the same moment.
 #[tokio::test(start_paused = true)]
-async fn clients_of_a_store_that_is_away_do_not_come_in_step() {
+async fn reconnects_after_an_outage_are_spread_over_time() {
     let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     let mut supervisors = Vec::new();
     for _ in 0..50 {

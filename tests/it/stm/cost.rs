@@ -8,7 +8,7 @@ use coord_testkit::Recorder;
 use crate::support::behind;
 
 #[tokio::test(start_paused = true)]
-async fn reads_cost_one_request_each_and_the_commit_one() {
+async fn transaction_costs_one_request_per_read_and_a_commit() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     store.put("a", "1").await.unwrap();
     let kv = behind(&store, record.clone());

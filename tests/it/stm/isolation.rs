@@ -31,25 +31,25 @@ macro_rules! row {
 }
 
 row! {
-    w1_an_update_is_lost_at_read_committed_alone: w1, [false, false, false, true];
-    w1_an_update_of_an_absent_key_is_lost_at_read_committed_alone:
+    w1_lost_update_only_at_read_committed: w1, [false, false, false, true];
+    w1_lost_update_of_absent_key_only_at_read_committed:
         w1_absent, [false, false, false, true];
-    w2_write_skew_happens_at_read_committed_alone: w2, [false, false, false, true];
-    w3_a_reader_sees_half_of_a_commit_at_read_committed_alone: w3, [false, false, false, true];
-    w4_a_writer_sees_half_of_a_commit_at_read_committed_alone: w4, [false, false, false, true];
-    w5_a_reader_sees_old_data_at_the_two_weak_levels: w5, [false, false, true, true];
-    w6_a_writer_builds_on_old_data_at_read_committed_alone: w6, [false, false, false, true];
-    w7_two_readers_disagree_on_the_order_at_read_committed_alone: w7, [false, false, false, true];
-    w8_a_key_comes_into_a_range_at_the_two_weak_levels: w8, [false, false, true, true];
-    w9_a_key_written_unread_was_put_meanwhile_below_snapshot: w9_put, [false, true, true, true];
-    w9_a_key_written_unread_was_deleted_meanwhile_below_snapshot:
+    w2_write_skew_only_at_read_committed: w2, [false, false, false, true];
+    w3_read_skew_of_a_reader_only_at_read_committed: w3, [false, false, false, true];
+    w4_read_skew_of_a_writer_only_at_read_committed: w4, [false, false, false, true];
+    w5_stale_read_at_the_weak_levels: w5, [false, false, true, true];
+    w6_update_of_a_stale_read_only_at_read_committed: w6, [false, false, false, true];
+    w7_readers_disagree_on_order_only_at_read_committed: w7, [false, false, false, true];
+    w8_phantom_at_the_weak_levels: w8, [false, false, true, true];
+    w9_blind_write_misses_a_put_below_serializable_snapshot: w9_put, [false, true, true, true];
+    w9_blind_write_misses_a_delete_below_serializable_snapshot:
         w9_delete, [false, true, true, true];
-    w10_an_attempt_sees_half_of_a_commit_at_the_two_weak_levels: w10, [false, false, true, true];
-    an_intermediate_value_is_never_seen: intermediate, [false; 4];
-    a_value_of_an_attempt_that_gave_up_is_never_seen: aborted, [false; 4];
-    a_key_read_twice_never_differs: reread, [false; 4];
-    what_a_transaction_has_written_it_reads_at_every_level: own_writes_unseen, [false; 4];
-    two_commits_never_mix: dirty_write, [false; 4];
+    w10_read_skew_within_an_attempt_at_the_weak_levels: w10, [false, false, true, true];
+    intermediate_read_never_happens: intermediate, [false; 4];
+    aborted_read_never_happens: aborted, [false; 4];
+    non_repeatable_read_never_happens: reread, [false; 4];
+    own_writes_are_read_at_every_level: own_writes_unseen, [false; 4];
+    dirty_write_never_happens: dirty_write, [false; 4];
 }
 
 /// Lost update: `r1(x) r2(x) c1{x} c2{x}`, and both add one.

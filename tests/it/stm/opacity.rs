@@ -211,7 +211,7 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
 
 /// The error of an aborted transaction is based on a state that existed after its begin.
 #[tokio::test(start_paused = true)]
-async fn aborted_attempt_saw_one_snapshot_of_its_own_time() {
+async fn aborted_attempt_sees_one_current_snapshot() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
         let (stm, once) = (Stm::new(&another(&store)).isolation(level), Once::new());

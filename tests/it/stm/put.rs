@@ -13,7 +13,7 @@ use super::{LEVELS, store_with};
 use crate::support::secs;
 
 #[tokio::test(start_paused = true)]
-async fn put_on_a_lease_goes_with_the_lease() {
+async fn put_on_a_lease_is_deleted_with_the_lease() {
     for level in LEVELS {
         let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
@@ -33,7 +33,7 @@ async fn put_on_a_lease_goes_with_the_lease() {
 /// The last of several writes to a key was what was sent, so a put that kept the value forgot the
 /// value that the transaction had put before.
 #[tokio::test(start_paused = true)]
-async fn put_that_keeps_the_value_or_the_lease_keeps_that_of_the_put_before() {
+async fn ignore_value_and_ignore_lease_keep_the_earlier_put() {
     for level in LEVELS {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
@@ -55,7 +55,7 @@ async fn put_that_keeps_the_value_or_the_lease_keeps_that_of_the_put_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn put_that_keeps_the_value_of_a_key_that_is_not_there_is_refused() {
+async fn ignore_value_on_a_missing_key_is_refused() {
     for level in LEVELS {
         for deletes in [false, true] {
             let store = store_with(&[("a", 1)]).await;
@@ -76,7 +76,7 @@ async fn put_that_keeps_the_value_of_a_key_that_is_not_there_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_of_several_writes_to_a_key_is_the_one_that_counts() {
+async fn last_write_to_a_key_wins() {
     for level in LEVELS {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
@@ -95,7 +95,7 @@ async fn last_of_several_writes_to_a_key_is_the_one_that_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn value_that_is_of_another_type_is_the_closures_to_deal_with() {
+async fn value_of_another_type_is_an_error_in_the_closure() {
     let store = Client::new(MemBackend::new());
     store.put("a", &b"\xff"[..]).await.unwrap();
     let stm = Stm::new(&another(&store));

@@ -52,7 +52,7 @@ async fn sum_up(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_that_comes_into_a_range_is_a_conflict_at_the_strong_levels() {
+async fn key_inserted_in_a_range_conflicts_at_the_strong_levels() {
     for (level, attempts) in LEVELS.into_iter().zip([2, 2, 1, 1]) {
         let comes = sum_up(level, async |store| put_all(store, &[("p/c", 8)]).await);
         assert_eq!(comes.await, attempts, "at {level}");
@@ -60,7 +60,7 @@ async fn key_that_comes_into_a_range_is_a_conflict_at_the_strong_levels() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_that_changes_in_a_range_is_a_conflict_but_at_read_committed() {
+async fn key_changed_in_a_range_conflicts_above_read_committed() {
     for (level, attempts) in LEVELS.into_iter().zip([2, 2, 2, 1]) {
         let changes = sum_up(level, async |store| put_all(store, &[("p/b", 8)]).await);
         assert_eq!(changes.await, attempts, "at {level}");
@@ -68,7 +68,7 @@ async fn key_that_changes_in_a_range_is_a_conflict_but_at_read_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_that_goes_from_a_range_is_a_conflict_but_at_read_committed() {
+async fn key_deleted_in_a_range_conflicts_above_read_committed() {
     for (level, attempts) in LEVELS.into_iter().zip([2, 2, 2, 1]) {
         let goes = sum_up(level, async |store| drop(store.delete("p/a").await.unwrap()));
         assert_eq!(goes.await, attempts, "at {level}");
@@ -76,7 +76,7 @@ async fn key_that_goes_from_a_range_is_a_conflict_but_at_read_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changes_beside_a_range_is_no_conflict() {
+async fn change_outside_a_range_does_not_conflict() {
     for level in LEVELS {
         let beside = sum_up(level, async |store| put_all(store, &[("q", 8), ("p0", 8)]).await);
         assert_eq!(beside.await, 1, "at {level}");
@@ -84,7 +84,7 @@ async fn what_changes_beside_a_range_is_no_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn range_that_was_empty_is_protected_too() {
+async fn empty_range_is_protected() {
     for level in STRONG {
         let (store, once) = (Client::new(MemBackend::new()), Once::new());
         let stm = Stm::new(&another(&store)).isolation(level);
@@ -127,7 +127,7 @@ async fn conflict_in_a_range_costs_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
+async fn range_includes_the_transactions_own_writes() {
     for level in LEVELS {
         let store = store_with(&[("p/a", 1), ("p/b", 2), ("p/d", 4), ("q", 0)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
@@ -158,7 +158,7 @@ async fn range_shows_what_the_transaction_has_put_and_deleted_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delete_range_deletes_what_is_there_and_tells_how_many() {
+async fn delete_range_returns_the_number_of_deleted_keys() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, Once::new());
         let stm = Stm::new(&another(&store)).isolation(level);
@@ -218,7 +218,7 @@ async fn sized(
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_large_a_transaction_is_refused_before_the_commit_is_sent() {
+async fn too_large_transaction_is_refused_before_its_commit() {
     let [snapshot, serializable, repeatable, committed] = LEVELS;
     let rows = [
         // Writes alone, up to the limit and over it; a marker is one more.

@@ -30,7 +30,7 @@ async fn always_in_conflict(stm: &Stm, store: &Client) -> StmError<Error> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_have_a_limit() {
+async fn attempts_end_at_attempts_max() {
     for attempts_max in 0..4 {
         let store = store_with(&[("x", 1)]).await;
         let retry = Retry { attempts_max: Some(attempts_max), ..Retry::default() };
@@ -51,7 +51,7 @@ async fn attempts_have_a_limit() {
 /// The pause before an attempt could end after the time was up, and the attempt was made all the
 /// same: half a second too late, by default.
 #[tokio::test(start_paused = true)]
-async fn no_attempt_is_begun_after_the_time_is_up() {
+async fn no_attempt_starts_after_time_max() {
     for seed in 0..20 {
         let store = store_with(&[("x", 1)]).await;
         let pauses = (Duration::from_millis(80), Duration::from_millis(640));
@@ -83,7 +83,7 @@ async fn no_attempt_is_begun_after_the_time_is_up() {
 
 /// Times that were added to the clock, and doubled, without a look at what they are.
 #[tokio::test(start_paused = true)]
-async fn times_can_be_as_long_as_times_can_be() {
+async fn maximum_durations_do_not_overflow() {
     let store = store_with(&[("x", 1)]).await;
     let (time_max, pause_max) = (Duration::MAX, Duration::MAX);
     let patient = Retry { time_max, pause_max, attempts_max: Some(80), ..Retry::default() };
@@ -98,7 +98,7 @@ async fn times_can_be_as_long_as_times_can_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pauses_grow_within_their_limits_and_can_be_repeated() {
+async fn backoff_grows_within_limits_and_repeats_with_its_seed() {
     let pauses_of = async |seed| {
         let store = store_with(&[("x", 1)]).await;
         let (pause_min, pause_max) = (Duration::from_millis(10), Duration::from_millis(80));
@@ -136,7 +136,7 @@ async fn pauses_grow_within_their_limits_and_can_be_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn conflict_costs_one_request_whatever_was_read() {
+async fn conflict_costs_one_request() {
     for level in &LEVELS[..3] {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let (once, stm) =
@@ -164,7 +164,7 @@ async fn conflict_costs_one_request_whatever_was_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn conflict_that_a_read_has_shown_costs_no_request() {
+async fn conflict_found_by_a_read_costs_no_request() {
     for level in STRONG {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let (once, stm) = (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
@@ -188,7 +188,7 @@ async fn conflict_that_a_read_has_shown_costs_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
+async fn commit_info_reports_revision_attempts_and_conflicts() {
     let (store, mut round) = (store_with(&[("x", 1)]).await, 0);
     let run = Stm::new(&another(&store));
     let run = run.run(async |tx| {
@@ -227,7 +227,7 @@ async fn receipt_tells_the_revision_the_attempts_and_what_was_in_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads() {
+async fn commit_info_of_a_read_only_run_has_its_read_revision() {
     for level in LEVELS {
         let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
         let stm = Stm::new(&another(&store)).isolation(level);
@@ -244,7 +244,7 @@ async fn receipt_of_a_transaction_that_only_read_tells_the_revision_of_its_reads
 }
 
 #[tokio::test(start_paused = true)]
-async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
+async fn aborted_transaction_sends_no_commit() {
     for level in LEVELS {
         let (store, record) = (store_with(&[("x", 1)]).await, Recorder::new());
         let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
@@ -268,7 +268,7 @@ async fn error_of_the_closure_comes_back_and_nothing_is_sent() {
 
 /// What made the closure give up never was: x and y change together.
 #[tokio::test(start_paused = true)]
-async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
+async fn abort_on_torn_reads_is_retried_at_repeatable_reads() {
     let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
     let stm = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
@@ -286,7 +286,7 @@ async fn at_repeatable_reads_who_gives_up_on_torn_reads_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn snapshot_that_was_compacted_is_taken_anew() {
+async fn compacted_snapshot_is_replaced() {
     for level in STRONG {
         let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
         let stm = Stm::new(&another(&store)).isolation(level);
@@ -309,7 +309,7 @@ async fn snapshot_that_was_compacted_is_taken_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn future_revision_is_tried_again() {
+async fn future_revision_error_is_retried() {
     let future = || Error::FutureRevision { requested: None, current: None };
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     // The member that lags behind, and the majority, do not answer the second read.
@@ -325,7 +325,7 @@ fn unavailable(outcome: Outcome) -> Error {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_that_is_away_for_a_while_is_tried_again() {
+async fn unavailable_backend_is_retried() {
     let store = store_with(&[("x", 1)]).await;
     for (kind, outcome) in
         [("range", Outcome::Unknown), ("range", Outcome::NotApplied), ("txn", Outcome::NotApplied)]
@@ -343,7 +343,7 @@ async fn backend_that_is_away_for_a_while_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
+async fn unavailable_backend_fails_when_the_budget_is_spent() {
     let store = store_with(&[("x", 1)]).await;
     let away = only("range", Action::Fail(unavailable(Outcome::Unknown)));
     let stm =
@@ -356,7 +356,7 @@ async fn backend_that_stays_away_is_an_error_when_the_budget_is_spent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn error_that_no_attempt_can_help_comes_back_at_once() {
+async fn permanent_error_is_returned_without_a_retry() {
     let store = store_with(&[("x", 1)]).await;
     let stm = Stm::new(&another(&store));
     let read = stm.run(async |tx| tx.get("").await);
@@ -371,7 +371,7 @@ async fn error_that_no_attempt_can_help_comes_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closure_that_sleeps_can_be_dropped_and_nothing_is_written() {
+async fn transaction_dropped_in_its_closure_writes_nothing() {
     let store = store_with(&[("x", 1)]).await;
     let stm = Stm::new(&another(&store));
     let run = stm.run(async |tx| {

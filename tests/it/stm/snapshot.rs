@@ -58,14 +58,14 @@ async fn w12(level: Isolation) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w11_revision_of_a_key_put_before_pins_the_snapshot() {
+async fn w11_revision_of_after_a_put_pins_the_snapshot() {
     for (level, expected) in LEVELS.into_iter().zip([false, false, true, true]) {
         assert_eq!(w11(level).await, expected, "at {level}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn w12_retry_that_begins_with_another_key_sees_one_snapshot() {
+async fn w12_retry_starting_with_another_key_sees_one_snapshot() {
     for (level, expected) in LEVELS.into_iter().zip([false, false, true, false]) {
         assert_eq!(w12(level).await, expected, "at {level}");
     }
@@ -139,7 +139,7 @@ fn parsed(value: &[u8]) -> Option<i64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn read_only_transactions_see_what_was_committed_before_they_began() {
+async fn read_only_transaction_sees_earlier_commits() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
         let kv = lagging(&store).await;
@@ -154,7 +154,7 @@ async fn read_only_transactions_see_what_was_committed_before_they_began() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_read_asks_a_majority_and_later_ones_any_member() {
+async fn only_the_first_read_is_linearizable() {
     for level in STRONG {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
@@ -172,7 +172,7 @@ async fn first_read_asks_a_majority_and_later_ones_any_member() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn base_moves_with_the_reads_as_long_as_nothing_has_changed_that_was_read() {
+async fn snapshot_extends_while_the_read_set_is_unchanged() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
@@ -190,7 +190,7 @@ async fn base_moves_with_the_reads_as_long_as_nothing_has_changed_that_was_read(
 
 /// The base cannot move where that would part what is seen after it from what was known before.
 #[tokio::test(start_paused = true)]
-async fn base_does_not_move_away_from_a_range_or_from_what_was_prefetched() {
+async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
         let prefetched = Stm::new(&another(&store)).isolation(level).prefetch(["x", "y"]);
@@ -216,7 +216,7 @@ async fn base_does_not_move_away_from_a_range_or_from_what_was_prefetched() {
 
 /// The member has what was read first as it was, and something older of what is read next.
 #[tokio::test(start_paused = true)]
-async fn base_does_not_move_back_to_where_a_member_is_that_lags_behind() {
+async fn snapshot_does_not_move_back_to_a_stale_member() {
     for level in STRONG {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
         let kv = lagging(&store).await;
@@ -231,7 +231,7 @@ async fn base_does_not_move_back_to_where_a_member_is_that_lags_behind() {
 
 /// What is written unread must not have been changed since the *first* read, wherever the base is.
 #[tokio::test(start_paused = true)]
-async fn base_that_has_moved_hides_no_other_writer_of_a_key_that_is_written_unread() {
+async fn snapshot_extension_keeps_blind_write_conflicts() {
     let (store, once) = (store_with(&[("x", 1), ("y", 1), ("z", 1)]).await, Once::new());
     let run = Stm::new(&another(&store));
     let run = run.run(async |tx| {
@@ -251,7 +251,7 @@ async fn base_that_has_moved_hides_no_other_writer_of_a_key_that_is_written_unre
 /// A retry at a weak level asked the same member again, which still lagged, and conflicted again,
 /// for as long as it lagged.
 #[tokio::test(start_paused = true)]
-async fn retry_on_a_member_that_lags_behind_succeeds_at_once() {
+async fn retry_bypasses_a_stale_member() {
     let store = store_with(&[("x", 1)]).await;
     let kv = lagging(&store).await;
     put_all(&store, &[("x", 2), ("y", 2)]).await;
@@ -270,7 +270,7 @@ async fn retry_on_a_member_that_lags_behind_succeeds_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn absent_keys_are_read_as_of_the_snapshot_too() {
+async fn absent_key_is_read_at_the_snapshot_revision() {
     for level in STRONG {
         let (store, once) = (Client::new(MemBackend::new()), Once::new());
         let stm = Stm::new(&another(&store)).isolation(level);

@@ -37,7 +37,7 @@ async fn in_a_function(stm: Stm, key: String) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn run_can_be_spawned_when_its_closure_owns_what_it_uses() {
+async fn run_can_be_spawned_when_its_closure_owns_its_data() {
     let kv = Client::new(MemBackend::new());
     let (one, two) = (String::from("one"), String::from("two"));
     spawnable({

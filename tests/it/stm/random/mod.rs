@@ -264,7 +264,7 @@ proptest! {
     })]
 
     #[test]
-    fn storm_never_breaks_what_a_level_promises(
+    fn random_programs_keep_the_guarantees_of_their_level(
         tasks in prop::collection::vec(a_task(), 2..5),
         together: bool,
     ) {
@@ -274,7 +274,7 @@ proptest! {
 
 /// The storm proves something only if its transactions commit.
 #[test]
-fn calm_storm_commits_everything() {
+fn programs_without_faults_all_commit() {
     let program = vec![Step::Get(0), Step::Range(1, 4), Step::Yield, Step::Put(0), Step::Delete(2)];
     for level in LEVELS {
         let task = Task {

@@ -36,7 +36,7 @@ async fn session_is_lost_within_a_second_of_waking() {
 
 /// A short sleep moves the deadline, and the lease is refreshed at once.
 #[tokio::test(start_paused = true)]
-async fn short_sleep_moves_the_deadline_and_refreshes_the_lease() {
+async fn short_suspension_refreshes_the_lease_and_deadline() {
     let record = Recorder::new();
     let (session, asleep) = session(behind(&Client::new(MemBackend::new()), record.clone())).await;
     sleep(Duration::from_millis(500)).await;

@@ -35,7 +35,7 @@ fn first_commit(fate: Action) -> impl coord_testkit::Rule {
 const LATE: Action = Action::Delay(Duration::from_millis(2_500));
 
 #[tokio::test(start_paused = true)]
-async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
+async fn commit_with_a_lost_response_is_applied_exactly_once() {
     // Which commit, whether it is found to have been applied, and how many attempts that makes.
     let rows = [
         (Action::DropResponse, true, 1),
@@ -63,7 +63,7 @@ async fn commit_whose_answer_is_lost_is_applied_exactly_once() {
 
 /// The fence may be late and lost as well, and come when the commit has come or before.
 #[tokio::test(start_paused = true)]
-async fn fence_that_is_lost_or_late_is_sent_again() {
+async fn lost_or_late_fence_is_repeated() {
     let late = |ms| Action::Delay(Duration::from_millis(ms));
     for commit in [Action::DropResponse, Action::DropRequest, late(1_500), late(4_000), late(9_000)]
     {
@@ -85,7 +85,7 @@ async fn fence_that_is_lost_or_late_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
+async fn lost_response_without_idempotency_key_is_ambiguous() {
     for (fate, left) in [(Action::DropResponse, 2), (Action::DropRequest, 1), (LATE, 2)] {
         let store = store_with(&[("n", 1)]).await;
         let stm = Stm::new(&impatient(&store, first_commit(fate)));
@@ -98,7 +98,7 @@ async fn without_markers_a_lost_answer_is_an_unknown_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commit_that_wrote_nothing_is_never_unknown() {
+async fn read_only_commit_never_has_an_unknown_outcome() {
     let store = store_with(&[("n", 1), ("m", 1)]).await;
     let level = coord_core::stm::Isolation::RepeatableReads;
     let stm = Stm::new(&behind(&store, first_commit(Action::DropResponse))).isolation(level);
@@ -112,7 +112,7 @@ async fn markers(store: &Client) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn marker_costs_one_step_and_one_compare_and_no_request() {
+async fn idempotency_key_costs_no_request() {
     let (store, record) = (store_with(&[("n", 1)]).await, Recorder::new());
     let session = session(&store).await;
     let stm = Stm::new(&behind(&store, record.clone())).exactly_once(&session);
@@ -127,7 +127,7 @@ async fn marker_costs_one_step_and_one_compare_and_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_session() {
+async fn idempotency_keys_are_reused_and_expire_with_the_session() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
     let stm = Stm::new(&behind(&store, |_: &Call| Action::Yield)).exactly_once(&session);
@@ -147,7 +147,7 @@ async fn there_are_as_many_markers_as_transactions_at_once_and_they_go_with_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
+async fn commit_on_a_lost_session_writes_nothing() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
     let stm = Stm::new(&another(&store)).exactly_once(&session);
@@ -160,7 +160,7 @@ async fn when_the_session_is_lost_before_the_commit_nothing_is_written() {
 
 /// Whoever asks for the marker of a session that is over finds none, and cannot tell.
 #[tokio::test(start_paused = true)]
-async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unknown() {
+async fn session_lost_before_the_fence_makes_outcome_unknown() {
     for before in [0, 1] {
         for (fate, applied) in [(Action::DropResponse, 1), (Action::DropRequest, 0)] {
             let store = store_with(&[("n", 1)]).await;
@@ -191,7 +191,7 @@ async fn when_the_session_is_lost_before_the_marker_is_asked_the_outcome_is_unkn
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cannot_ask_the_marker_in_time_does_not_know() {
+async fn unreachable_idempotency_key_makes_outcome_unknown() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
     let stm = Stm::new(&behind(&store, only("txn", Action::DropRequest))).exactly_once(&session);
@@ -202,7 +202,7 @@ async fn who_cannot_ask_the_marker_in_time_does_not_know() {
 /// Whoever is cut off while it commits leaves its marker alone; nobody else is misled by what
 /// becomes of the commit.
 #[tokio::test(start_paused = true)]
-async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
+async fn transaction_dropped_at_any_await_applies_at_most_once() {
     for late in [Action::Yield, Action::Delay(secs(2)), Action::DropResponse] {
         let mut seen = [false; 2];
         for polls in 1..POLLS_MAX {
@@ -245,7 +245,7 @@ async fn dropped_at_any_await_it_is_applied_once_or_not_at_all() {
 
 /// Somebody cleans up what he does not know.
 #[tokio::test(start_paused = true)]
-async fn marker_that_somebody_deleted_is_replaced() {
+async fn deleted_idempotency_key_is_replaced() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
     let stm = Stm::new(&another(&store)).exactly_once(&session);
@@ -259,7 +259,7 @@ async fn marker_that_somebody_deleted_is_replaced() {
 /// The marker was put where the transaction is, under a prefix, and asked for where the session is:
 /// there was none, so the commit was believed lost and applied again.
 #[tokio::test(start_paused = true)]
-async fn marker_is_asked_where_it_was_put_when_the_session_is_elsewhere() {
+async fn idempotency_key_is_queried_in_its_own_namespace() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let kv: Client = Client::new(PrefixLayer::new(

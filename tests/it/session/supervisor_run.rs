@@ -23,7 +23,7 @@ use crate::support::{behind, is_keep_alive, keys, on_virtual_time, scripted, sec
 /// The loop that everybody writes: hold, work, and hold again in the next epoch if that was lost.
 /// It is spawned, so its future is `Send`.
 #[tokio::test(start_paused = true)]
-async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
+async fn lost_lock_is_reacquired_in_the_next_generation() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let mut tasks = JoinSet::new();
@@ -49,7 +49,7 @@ async fn lock_that_is_lost_with_its_session_is_acquired_in_the_next_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
+async fn work_is_repeated_on_the_same_session_after_key_deletion() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let lease = supervisor.session().lease_id();
@@ -68,7 +68,7 @@ async fn work_whose_key_was_deleted_is_called_again_with_the_same_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_errors_of_the_work_come_back_as_they_are() {
+async fn run_returns_errors_that_are_not_losses() {
     let supervisor = supervisor(Client::new(MemBackend::new())).await;
     let calls = AtomicUsize::new(0);
     let failed: Result<(), PrimitiveError> = supervisor
@@ -86,7 +86,7 @@ async fn other_errors_of_the_work_come_back_as_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_loses_at_once_is_called_less_and_less_often() {
+async fn backoff_grows_when_work_loses_at_once() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     for revoke in [false, true] {
@@ -106,7 +106,7 @@ async fn work_that_loses_at_once_is_called_less_and_less_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_held_for_long_is_called_again_without_a_pause() {
+async fn work_lost_after_a_long_hold_restarts_without_backoff() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let calls = AtomicUsize::new(0);
@@ -145,7 +145,7 @@ async fn run_ends_when_the_supervisor_is_closed() {
 
 /// Work that loses its lock to a revocation, and waits for another, dropped wherever it waits.
 #[tokio::test(start_paused = true)]
-async fn run_dropped_at_any_await_leaves_nothing_behind() {
+async fn run_dropped_at_any_await_leaves_no_key_and_no_lease() {
     for polls in 1..200 {
         let store = Client::new(MemBackend::new());
         let supervisor = supervisor(behind(&store, |_: &Call| Action::Yield)).await;
@@ -178,7 +178,7 @@ async fn run_dropped_at_any_await_leaves_nothing_behind() {
 
 /// Keep-alives are the standing cost of holding; many primitives on one session share it.
 #[tokio::test(start_paused = true)]
-async fn fifty_guards_on_one_session_cost_the_keep_alives_of_one() {
+async fn keep_alive_cost_does_not_depend_on_guard_count() {
     let mut costs = Vec::new();
     for count in [0, 1, 50] {
         let record = Recorder::new();
@@ -290,7 +290,7 @@ proptest! {
     })]
 
     #[test]
-    fn storm_never_lets_two_hold_and_lets_everybody_finish(
+    fn random_faults_never_give_the_lock_to_two_holders(
         clients in prop::collection::vec(prop::collection::vec(fate(), 0..60), 1..4)
     ) {
         on_virtual_time(storm(clients));

@@ -21,7 +21,7 @@ use crate::support::{behind, nth, secs, session_on};
 /// Issues 11963 and 12561: a read as of the base lands on a member that has not got so far yet,
 /// and the transaction fails.
 #[tokio::test(start_paused = true)]
-async fn member_that_lags_behind_is_passed_by() {
+async fn snapshot_read_bypasses_a_stale_member() {
     for isolation in STRONG {
         let store = Client::new(MemBackend::new());
         let known = put(&store, &["a", "b"], "old").await;
@@ -45,7 +45,7 @@ async fn member_that_lags_behind_is_passed_by() {
 /// Found when this was written: at `RepeatableReads` an attempt that read from a member that lags
 /// behind fails, and the next one reads from it again, at once, until it has caught up.
 #[tokio::test(start_paused = true)]
-async fn member_that_lags_behind_costs_one_attempt() {
+async fn stale_member_costs_one_attempt() {
     let store = Client::new(MemBackend::new());
     let known = put(&store, &["n"], "1").await;
     put(&store, &["n"], "2").await;
@@ -78,7 +78,7 @@ async fn member_that_lags_behind_costs_one_attempt() {
 
 /// Found when this was written: the base is compacted between two reads, and the transaction fails.
 #[tokio::test(start_paused = true)]
-async fn compaction_between_two_reads_is_another_attempt_at_worst() {
+async fn compaction_between_reads_costs_at_most_one_attempt() {
     for isolation in STRONG {
         let store = Client::new(MemBackend::new());
         put(&store, &["a", "b"], "1").await;
@@ -118,7 +118,7 @@ async fn compaction_between_two_reads_is_another_attempt_at_worst() {
 /// Issue 7309: a closure that panics takes the process with it, for it runs on another goroutine,
 /// where nobody can recover.
 #[tokio::test(start_paused = true)]
-async fn panic_of_a_closure_reaches_its_caller_and_nobody_else() {
+async fn panic_of_a_closure_reaches_only_its_caller() {
     let store = Client::new(MemBackend::new());
     let mut tasks = JoinSet::new();
     let ours = Stm::new(&shared(&store));
@@ -148,7 +148,7 @@ async fn panic_of_a_closure_reaches_its_caller_and_nobody_else() {
 /// Found when this was written: an error of a read is a panic, and a closure that recovers from
 /// panics commits what it made of no answer.
 #[tokio::test(start_paused = true)]
-async fn closure_that_swallows_an_error_does_not_commit() {
+async fn commit_fails_after_the_closure_ignored_a_read_error() {
     let store = Client::new(MemBackend::new());
     let refused = |call: &Call| match call {
         Call::Range(_) => Action::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
@@ -170,7 +170,7 @@ async fn closure_that_swallows_an_error_does_not_commit() {
 /// Issues 10048 and 7826, and pachyderm/pachyderm 2738: a transaction of over 128 operations is
 /// sent, and refused; and one of 65 keys that are read and written counts twice.
 #[tokio::test(start_paused = true)]
-async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
+async fn too_many_operations_are_refused_without_a_request() {
     const KEYS: [&str; 65] = {
         let mut keys = [""; 65];
         let all = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.!";
@@ -212,7 +212,7 @@ async fn too_many_operations_are_refused_with_their_count_and_not_sent() {
 /// Issues 18424 and 14890: the answer to a commit is lost. Whoever tries again, the client or its
 /// caller, may do it twice, for there is nothing to tell by whether it was done.
 #[tokio::test(start_paused = true)]
-async fn commit_whose_answer_is_lost_is_applied_once() {
+async fn commit_with_a_lost_response_is_applied_once() {
     let store = Client::new(MemBackend::new());
     let mut theirs = OldStm::new(
         behind(&store, nth("txn", 2, 2, Action::DropResponse)),
@@ -256,7 +256,7 @@ async fn commit_whose_answer_is_lost_is_applied_once() {
 /// lightningnetwork/lnd 4457: all who write the same key try again at once, and all but one in
 /// vain.
 #[tokio::test(start_paused = true)]
-async fn transactions_on_one_key_do_not_storm() {
+async fn transactions_on_one_key_need_few_attempts() {
     const WORKERS: u32 = 64;
     let store = Client::new(MemBackend::new());
     let theirs = join_all((0..WORKERS).map(async |_| {
@@ -291,7 +291,7 @@ async fn transactions_on_one_key_do_not_storm() {
 
 /// The same: whoever loses every time tries for ever, without a pause.
 #[tokio::test(start_paused = true)]
-async fn retries_pause_and_end_when_their_budget_is_spent() {
+async fn retries_back_off_and_end_with_their_budget() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
     let lost = theirs.run(async |tx| {

@@ -46,7 +46,7 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
 
 /// A store that is away delays the end of a program by five seconds, not by the time to live.
 #[tokio::test(start_paused = true)]
-async fn closing_takes_five_seconds_at_most() {
+async fn close_after_work_times_out_after_five_seconds() {
     let kv = behind(&Client::new(MemBackend::new()), only("lease_revoke", Action::Hang));
     let mut kept = None;
     let run = Session::builder(&kv).ttl(secs(600)).run(async |session: Session| {

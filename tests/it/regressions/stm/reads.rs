@@ -16,7 +16,7 @@ use crate::support::behind;
 /// Issues 7383 and 9188, and etcd-io/zetcd 93: what a closure reads of a range by itself is not
 /// guarded, and there is no other way to read one.
 #[tokio::test(start_paused = true)]
-async fn range_is_guarded_against_what_comes_changes_and_goes() {
+async fn range_read_conflicts_with_inserts_changes_and_deletes() {
     for isolation in STRONG {
         let store = Client::new(MemBackend::new());
         let mut theirs = OldStm::new(shared(&store), isolation);
@@ -63,7 +63,7 @@ async fn range_is_guarded_against_what_comes_changes_and_goes() {
 /// PR 7079: `Get` of several keys gives one value, of whichever it has read before, and does not
 /// read the others.
 #[tokio::test(start_paused = true)]
-async fn get_many_gives_a_value_for_each_key() {
+async fn get_many_returns_one_value_per_key() {
     let store = Client::new(MemBackend::new());
     store.put("x", "of x").await.unwrap();
     store.put("y", "of y").await.unwrap();
@@ -99,7 +99,7 @@ async fn get_many_gives_a_value_for_each_key() {
 /// Found when this was written: a key that is not there, one that was deleted and one that is
 /// empty are read alike.
 #[tokio::test(start_paused = true)]
-async fn key_that_is_not_there_is_told_from_one_that_is_empty() {
+async fn missing_key_differs_from_an_empty_value() {
     let store = Client::new(MemBackend::new());
     store.put("empty", "").await.unwrap();
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
@@ -121,7 +121,7 @@ async fn key_that_is_not_there_is_told_from_one_that_is_empty() {
 /// unread and deleted meanwhile is still no conflict, for a key that is not there is older than any
 /// base.
 #[tokio::test(start_paused = true)]
-async fn first_who_deletes_what_others_write_unread_wins() {
+async fn concurrent_delete_conflicts_with_a_blind_write() {
     let store = Client::new(MemBackend::new());
     put(&store, &["read", "old", "k"], "before").await;
     let mut theirs = OldStm::new(shared(&store), Isolation::SerializableSnapshot);
@@ -156,7 +156,7 @@ async fn first_who_deletes_what_others_write_unread_wins() {
 /// Found when this was written: what is prefetched counts as read, so that what an attempt did not
 /// look at makes it fail.
 #[tokio::test(start_paused = true)]
-async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
+async fn prefetched_key_conflicts_only_if_it_is_read() {
     let store = Client::new(MemBackend::new());
     let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
     let written = theirs.run(async |tx| {
@@ -184,7 +184,7 @@ async fn key_that_is_prefetched_and_not_read_does_not_conflict() {
 
 /// Found when this was written: a transaction that has read, and writes nothing, sends a commit.
 #[tokio::test(start_paused = true)]
-async fn transaction_that_only_reads_sends_no_commit() {
+async fn read_only_transaction_sends_no_commit() {
     for isolation in STRONG {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let kv = behind(&store, record.clone());
@@ -201,7 +201,7 @@ async fn transaction_that_only_reads_sends_no_commit() {
 /// Found when this was written: "reads return data from the revision of the first read", unless that
 /// is the `Rev` of a key that was put.
 #[tokio::test(start_paused = true)]
-async fn attempt_that_asks_for_a_revision_first_sees_one_revision() {
+async fn attempt_starting_with_revision_of_sees_one_snapshot() {
     for isolation in STRONG {
         let store = Client::new(MemBackend::new());
         let first = put(&store, &["a", "b"], "1").await;
@@ -241,7 +241,7 @@ async fn attempt_that_asks_for_a_revision_first_sees_one_revision() {
 /// Found when this was written: a second attempt that begins with another key takes its base from
 /// that, and other keys from what the failed commit brought, which is older.
 #[tokio::test(start_paused = true)]
-async fn attempt_that_reads_other_keys_than_the_last_one_sees_one_revision() {
+async fn retry_reading_other_keys_sees_one_snapshot() {
     for isolation in STRONG {
         let store = Client::new(MemBackend::new());
         put(&store, &["a", "c"], "1").await;
@@ -290,7 +290,7 @@ async fn attempt_that_reads_other_keys_than_the_last_one_sees_one_revision() {
 /// Found when this was written: a closure that gives up is believed whatever it has seen, though at
 /// `RepeatableReads` that may never have been.
 #[tokio::test(start_paused = true)]
-async fn closure_does_not_give_up_over_what_never_was() {
+async fn error_based_on_torn_reads_is_not_returned() {
     let store = Client::new(MemBackend::new());
     put(&store, &["a", "b"], "1").await;
     let mut theirs = OldStm::new(shared(&store), Isolation::RepeatableReads);
@@ -320,7 +320,7 @@ async fn closure_does_not_give_up_over_what_never_was() {
 /// Found when this was written: at `RepeatableReads` the check of a transaction that only reads has
 /// no steps, and so is answered by any member, however old what it knows.
 #[tokio::test(start_paused = true)]
-async fn check_of_several_keys_that_were_read_asks_a_majority() {
+async fn compare_of_the_read_set_is_linearizable() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = behind(&store, record.clone());
     let alone = |call: &Call| match call {
@@ -347,7 +347,7 @@ fn is_serializable(op: &Op) -> bool {
 /// Found when this was written: the steps of a commit come in the order of a hash map, and so do
 /// those of its answer.
 #[tokio::test(start_paused = true)]
-async fn same_transaction_sends_the_same_requests() {
+async fn equal_transactions_send_equal_requests() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let ours = Stm::new(&behind(&store, record.clone()));
     let mut keys = ["c", "a", "d", "b"];

@@ -97,7 +97,7 @@ const ID: &str = "lease=1918cc9458f6ddb8 generation=1";
 const LOST: &str = "error=the store is unavailable: the request was dropped";
 
 #[test]
-fn every_change_of_a_session_is_a_line_that_says_what_comes_next() {
+fn session_state_changes_are_logged_with_the_next_step() {
     let lines = lines_of(async {
         let lost = nth("lease_keep_alive", 2, 2, Action::DropRequest);
         let session = session_on(behind(&seeded(), lost)).await;
@@ -123,7 +123,7 @@ fn every_change_of_a_session_is_a_line_that_says_what_comes_next() {
 }
 
 #[test]
-fn loss_of_a_session_is_logged_with_its_reason() {
+fn session_loss_is_logged_with_its_reason() {
     let lines = lines_of(async {
         let store = seeded();
         let revoked = session(&store).await;
@@ -141,7 +141,7 @@ fn loss_of_a_session_is_logged_with_its_reason() {
 
 /// The last handle is dropped, and the store cannot be reached: nobody else is told.
 #[test]
-fn lease_that_could_not_be_revoked_is_logged_though_nobody_waits() {
+fn failed_revoke_of_a_dropped_session_is_logged() {
     let lines = lines_of(async {
         drop(session_on(behind(&seeded(), only("lease_revoke", Action::Hang))).await);
         sleep(secs(20)).await;
@@ -156,7 +156,7 @@ fn lease_that_could_not_be_revoked_is_logged_though_nobody_waits() {
 }
 
 #[test]
-fn handing_a_lease_over_is_logged_with_how_it_went() {
+fn orphan_is_logged_with_its_result() {
     let lines = lines_of(async {
         session(&seeded()).await.orphan().await.unwrap();
         let cut_off = behind(&seeded(), only("lease_keep_alive", Action::Hang));
@@ -181,7 +181,7 @@ fn handing_a_lease_over_is_logged_with_how_it_went() {
 }
 
 #[test]
-fn opening_that_fails_is_logged_with_the_next_attempt() {
+fn failed_open_is_logged_with_the_next_attempt() {
     let lines = lines_of(async {
         let kv = behind(&seeded(), nth("lease_grant", 1, 1, Action::DropRequest));
         session_on(kv).await.close().await.unwrap();
@@ -197,7 +197,7 @@ fn opening_that_fails_is_logged_with_the_next_attempt() {
 }
 
 #[test]
-fn supervisor_logs_each_epoch_and_how_it_ended() {
+fn supervisor_logs_start_and_end_of_each_generation() {
     let lines = lines_of(async {
         let store = seeded();
         let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 3, Action::DropRequest)));
@@ -238,7 +238,7 @@ fn supervisor_logs_each_epoch_and_how_it_ended() {
 }
 
 #[test]
-fn supervisor_that_fails_logs_an_error() {
+fn failed_supervisor_logs_an_error() {
     let lines = lines_of(async {
         let refused = Action::Fail(Error::PermissionDenied { reason: "no".to_owned() });
         let store = seeded();
@@ -255,7 +255,7 @@ fn supervisor_that_fails_logs_an_error() {
 }
 
 #[test]
-fn runtime_that_is_shut_down_around_a_session_leaves_a_line() {
+fn runtime_shutdown_of_an_open_session_is_logged() {
     let lines = lines_of(async {
         std::mem::forget(session(&seeded()).await);
     });
@@ -293,7 +293,7 @@ fn expected<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn sessions_are_counted_from_opening_to_the_reason_of_their_end() {
+fn session_metrics_count_open_lost_and_keep_alives() {
     let recorder = DebuggingRecorder::new();
     let _runtime = metrics::with_local_recorder(&recorder, || {
         on_virtual_time(async {
@@ -325,7 +325,7 @@ fn sessions_are_counted_from_opening_to_the_reason_of_their_end() {
 }
 
 #[test]
-fn epochs_are_counted_and_sessions_of_a_runtime_that_is_gone_are_not_open() {
+fn supervisor_metrics_count_generations_and_runtime_shutdown() {
     let recorder = DebuggingRecorder::new();
     metrics::with_local_recorder(&recorder, || {
         drop(on_virtual_time(async {
@@ -353,7 +353,7 @@ fn epochs_are_counted_and_sessions_of_a_runtime_that_is_gone_are_not_open() {
 }
 
 #[test]
-fn contenders_are_counted_by_what_they_contend_for_and_how_it_ended() {
+fn queue_metrics_count_contenders_by_kind_and_result() {
     let recorder = DebuggingRecorder::new();
     metrics::with_local_recorder(&recorder, || {
         on_virtual_time(async {

@@ -68,7 +68,7 @@ fn leaderships_are_logged_with_name_and_reason() {
 }
 
 #[test]
-fn work_that_lost_its_key_is_logged_with_the_key() {
+fn lost_key_of_the_work_is_logged() {
     let lines = lines_of(async {
         let store = Client::new(MemBackend::new());
         let supervisor = supervisor(another(&store)).await;
@@ -90,7 +90,7 @@ fn work_that_lost_its_key_is_logged_with_the_key() {
 
 /// A lock beside data below its name waits forever, as Go's does: the log says for what.
 #[test]
-fn waiting_for_a_data_key_is_logged_once_with_the_key() {
+fn wait_behind_a_data_key_is_logged_once() {
     let lines = lines_of(async {
         let store = Client::new(MemBackend::new());
         let session = session(&store).await;

@@ -16,7 +16,7 @@ use super::{Once, add_one, number, put_all, store_with, stored};
 use crate::support::{POLLS_MAX, behind, secs, timed};
 
 #[tokio::test(start_paused = true)]
-async fn sixty_four_on_one_key_lose_no_increment_and_need_few_retries() {
+async fn transactions_on_one_key_lose_no_update_with_few_retries() {
     // Answers come at once, or take their time.
     for fate in [Action::Pass, Action::Yield, Action::Delay(Duration::from_millis(3))] {
         let store = Client::new(MemBackend::new());
@@ -45,7 +45,7 @@ async fn in_a_row(kv: Client, times: usize) -> Vec<u32> {
 
 /// They conflict on two keys each, that overlap in a circle: nobody waits for ever.
 #[tokio::test(start_paused = true)]
-async fn transfers_in_a_circle_keep_the_sum_and_all_end() {
+async fn circular_transfers_keep_the_sum_without_deadlock() {
     let store = store_with(&[("a0", 100), ("a1", 100), ("a2", 100), ("a3", 100)]).await;
     let kv = behind(&store, |_: &Call| Action::Yield);
     let mut tasks = JoinSet::new();
@@ -109,7 +109,7 @@ async fn assert_free(store: &Client, what: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn turn_ends_when_the_transaction_is_given_up_fails_or_is_exhausted() {
+async fn queue_advances_after_abort_exhaustion_or_lost_response() {
     let store = store_with(&[("n", 0)]).await;
     let kv = another(&store);
     let plain = Stm::new(&kv);
@@ -136,7 +136,7 @@ async fn turn_ends_when_the_transaction_is_given_up_fails_or_is_exhausted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn turn_ends_when_the_closure_panics() {
+async fn queue_advances_after_a_panic_of_the_closure() {
     let store = store_with(&[("n", 0)]).await;
     let kv = another(&store);
     let mut tasks = JoinSet::new();
@@ -164,7 +164,7 @@ async fn turn_ends_when_the_closure_panics() {
 /// One has the turn, one waits for it, one comes later; the first or the second is dropped wherever
 /// it waits.
 #[tokio::test(start_paused = true)]
-async fn turn_and_place_in_line_end_when_a_transaction_is_dropped_at_any_await() {
+async fn transaction_dropped_at_any_await_leaves_the_queue() {
     for dropped in [1, 2] {
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 0)]).await;
@@ -192,7 +192,7 @@ async fn turn_and_place_in_line_end_when_a_transaction_is_dropped_at_any_await()
 }
 
 #[tokio::test(start_paused = true)]
-async fn closure_that_never_comes_back_holds_others_up_for_no_longer_than_a_second() {
+async fn pending_closure_delays_others_by_at_most_one_second() {
     let store = store_with(&[("n", 0)]).await;
     let kv = behind(&store, |_: &Call| Action::Yield);
     let hung = Stm::new(&kv);
@@ -213,7 +213,7 @@ async fn closure_that_never_comes_back_holds_others_up_for_no_longer_than_a_seco
 
 /// What such a closure costs does not grow with the number of those who come after it.
 #[tokio::test(start_paused = true)]
-async fn closure_that_never_comes_back_does_not_slow_everybody_down_for_ever() {
+async fn pending_closure_delays_the_queue_only_once() {
     let store = store_with(&[("n", 0)]).await;
     let kv = behind(&store, |_: &Call| Action::Yield);
     let hung = Stm::new(&kv);
@@ -236,7 +236,7 @@ async fn closure_that_never_comes_back_does_not_slow_everybody_down_for_ever() {
 
 /// The inner one cannot wait for the outer one, which waits for it.
 #[tokio::test(start_paused = true)]
-async fn closure_that_runs_another_transaction_on_its_key_goes_on() {
+async fn nested_transaction_on_the_same_key_does_not_deadlock() {
     let store = store_with(&[("n", 0)]).await;
     let kv = another(&store);
     let (stm, mut attempt) = (Stm::new(&kv), 0);
@@ -256,7 +256,7 @@ async fn closure_that_runs_another_transaction_on_its_key_goes_on() {
 
 /// The lines are of one backend; the same key of another is another key.
 #[tokio::test(start_paused = true)]
-async fn turns_on_one_backend_hold_nobody_up_on_another() {
+async fn queues_of_two_backends_are_independent() {
     let (store, other) = (store_with(&[("n", 0)]).await, store_with(&[("n", 0)]).await);
     let hung = Stm::new(&behind(&store, |_: &Call| Action::Yield));
     tokio::select! {

@@ -52,7 +52,7 @@ async fn lock(session: Session) -> Result<MutexGuard, PrimitiveError> {
 
 /// `lead` ended for good when the work was the first to meet the loss.
 #[tokio::test(start_paused = true)]
-async fn lead_begins_anew_when_work_meets_the_loss() {
+async fn election_work_restarts_when_it_meets_the_loss_first() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     for revoke in [false, true] {
@@ -76,7 +76,7 @@ async fn lead_begins_anew_when_work_meets_the_loss() {
 
 /// The same for the lock, with an error type of the application, which hides the loss.
 #[tokio::test(start_paused = true)]
-async fn hold_begins_anew_when_work_hides_the_loss() {
+async fn lock_work_restarts_when_its_error_hides_the_loss() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let calls = AtomicU32::new(0);
@@ -94,7 +94,7 @@ async fn hold_begins_anew_when_work_hides_the_loss() {
 
 /// `run` knows of a loss that its work has met, also behind an error of the application's own.
 #[tokio::test(start_paused = true)]
-async fn run_begins_anew_when_work_hides_the_loss() {
+async fn run_restarts_when_the_error_hides_the_loss() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let calls = AtomicU32::new(0);
@@ -113,7 +113,7 @@ async fn run_begins_anew_when_work_hides_the_loss() {
 /// An error that has nothing to do with a loss ends the work, also when another call on the same
 /// session has met one.
 #[tokio::test(start_paused = true)]
-async fn error_without_loss_comes_back_as_it_is() {
+async fn error_without_a_loss_ends_run() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(another(&store)).await;
     let lossy = supervisor.run(async |session: Session| {
@@ -138,7 +138,7 @@ async fn error_without_loss_comes_back_as_it_is() {
 
 /// One request of the campaign that failed ended the candidacy.
 #[tokio::test(start_paused = true)]
-async fn lead_and_hold_retry_what_is_retryable() {
+async fn run_while_held_retries_retryable_errors() {
     for fate in [Action::DropRequest, Action::DropResponse, Action::Hang] {
         for held in [false, true] {
             let store = Client::new(MemBackend::new());
@@ -159,7 +159,7 @@ async fn lead_and_hold_retry_what_is_retryable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lead_returns_what_cannot_be_retried_and_ends_when_closed() {
+async fn run_while_held_ends_on_permanent_error_or_close() {
     let supervisor = supervisor(Client::new(MemBackend::new())).await;
     let campaign_too_large =
         async |session: Session| Election::new(&session, "e").campaign(vec![b'x'; 3 << 20]).await;
@@ -204,7 +204,7 @@ async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_are_cancelled_with_what_they_stand_for() {
+async fn cancellation_token_is_cancelled_by_release_or_loss() {
     let store = Client::new(MemBackend::new());
     let owner = session(&store).await;
     let mutex = Mutex::new(&owner, "m");
@@ -234,7 +234,7 @@ async fn tokens_are_cancelled_with_what_they_stand_for() {
 
 /// A token does not keep its session open: the last handle closes it all the same.
 #[tokio::test(start_paused = true)]
-async fn token_does_not_keep_a_session_open() {
+async fn cancellation_token_does_not_keep_a_session_open() {
     let store = Client::new(MemBackend::new());
     let owner = session(&store).await;
     let guard = Mutex::new(&owner, "m").lock().await.unwrap();
@@ -249,7 +249,7 @@ async fn token_does_not_keep_a_session_open() {
 /// A resignation that was confirmed at the second try counted as a loss: an error of the work that
 /// followed was not returned, and the work was done again.
 #[tokio::test(start_paused = true)]
-async fn error_after_resign_of_unknown_outcome_ends_run() {
+async fn error_after_ambiguous_resign_ends_run() {
     let kv = behind(&Client::new(MemBackend::new()), nth("txn", 2, 2, Action::DropResponse));
     let (supervisor, calls) = (supervisor(kv).await, AtomicU32::new(0));
     let ran = supervisor.run(async |session: Session| {
@@ -280,7 +280,7 @@ async fn error_after_unlock_with_a_token_ends_run() {
 
 /// The enqueue was the first to meet the loss, and the lease could not be asked for.
 #[tokio::test(start_paused = true)]
-async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
+async fn lock_work_restarts_when_the_enqueue_meets_the_loss() {
     let store = Client::new(MemBackend::new());
     let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let supervisor = supervisor(behind(&store, rule)).await;
@@ -291,7 +291,7 @@ async fn hold_begins_anew_when_the_enqueue_meets_the_loss() {
 
 /// The same for a transaction with an idempotency key.
 #[tokio::test(start_paused = true)]
-async fn run_begins_anew_when_a_transaction_meets_the_loss() {
+async fn run_restarts_when_a_transaction_meets_the_loss() {
     let store = Client::new(MemBackend::new());
     let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
     let kv = behind(&store, rule);

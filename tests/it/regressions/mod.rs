@@ -35,7 +35,7 @@ async fn go(store: &Client, name: &str) -> Contender {
 /// Issues 11456, 9921 and 10111: `Lock` reported success to a waiter whose lease had ended, for it
 /// only saw that nobody was before it.
 #[tokio::test(start_paused = true)]
-async fn lock_is_not_had_on_a_lease_that_has_ended() {
+async fn lock_fails_when_its_lease_was_revoked() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "old").lock().await.unwrap();
     let mut theirs = go(&store, "old").await;
@@ -64,7 +64,7 @@ async fn lock_is_not_had_on_a_lease_that_has_ended() {
 /// Issues 19597 and 12334: a waiter whose session has ended waits until everybody before it has
 /// gone, which may be never.
 #[tokio::test(start_paused = true)]
-async fn waiter_does_not_outlive_its_session() {
+async fn waiter_fails_when_its_session_is_lost() {
     let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let mut theirs = go(&store, "m").await;
@@ -88,7 +88,7 @@ async fn waiter_does_not_outlive_its_session() {
 /// Issues 11007 and 11777, and the outages of helm/charts 326 and mailgun/holster 38: a candidate
 /// whose key goes while it waits waits on, and then leads, with no key and unseen by all others.
 #[tokio::test(start_paused = true)]
-async fn nobody_leads_without_a_key() {
+async fn candidate_without_a_key_is_never_elected() {
     let store = Client::new(MemBackend::new());
     let observer = Election::observer(&another(&store), "e");
     let leads = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
@@ -162,7 +162,7 @@ async fn failed_try_lock_spares_a_waiter_of_the_same_session() {
 /// Issue 22082: whoever lost the lock unlocks, and deletes the key of a sibling that has had it
 /// since, for the two keys have one name.
 #[tokio::test(start_paused = true)]
-async fn unlock_of_a_lost_lock_spares_who_has_it_now() {
+async fn unlock_of_a_lost_lock_spares_the_new_holder() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     let [mut former, mut holder] = [(), ()].map(|()| Contender::new(another(&store), lease, "old"));
@@ -184,7 +184,7 @@ async fn unlock_of_a_lost_lock_spares_who_has_it_now() {
 /// Issue 22123: a `Resign` that fails forgets what it resigns from. The next one says that all is
 /// well, and the key stays.
 #[tokio::test(start_paused = true)]
-async fn resign_that_failed_can_be_repeated() {
+async fn failed_resign_can_be_repeated() {
     let store = Client::new(MemBackend::new());
     let mut theirs = go_on(behind(&store, nth("txn", 2, 2, Action::DropRequest)), "old").await;
     theirs.campaign("a").await.unwrap();
@@ -203,7 +203,7 @@ async fn resign_that_failed_can_be_repeated() {
 /// Issues 21128 and 9715: history is compacted between a look and the watch that follows. The
 /// error reaches whoever campaigns, and the key stays: the line is blocked by nobody.
 #[tokio::test(start_paused = true)]
-async fn compaction_before_the_watch_stands_is_not_noticed() {
+async fn compaction_before_the_watch_does_not_fail_the_wait() {
     let store = Client::new(MemBackend::new());
     let compacted = async || {
         settle().await;
@@ -235,7 +235,7 @@ async fn compaction_before_the_watch_stands_is_not_noticed() {
 /// Found when this was written: if the answer to the first request of `Lock` or `Campaign` is
 /// lost, they fail, and the key that it created keeps everybody else out.
 #[tokio::test(start_paused = true)]
-async fn join_whose_answer_is_lost_does_not_lock_everybody_out() {
+async fn enqueue_with_a_lost_response_leaves_no_key() {
     let store = Client::new(MemBackend::new());
     let mut theirs = go_on(behind(&store, nth("txn", 1, 1, Action::DropResponse)), "m").await;
     assert!(theirs.lock().await.is_err());
@@ -273,7 +273,7 @@ async fn failed_try_lock_does_not_write() {
 
 /// Issue 6278 and etcd-io/website 710: a lock waits for locks whose names lie below its own.
 #[tokio::test(start_paused = true)]
-async fn lock_does_not_wait_for_those_below_it() {
+async fn lock_does_not_wait_for_child_names() {
     let store = Client::new(MemBackend::new());
     let _inner = Mutex::new(&session(&store).await, "p/q").lock().await.unwrap();
     let mut theirs = go(&store, "p").await;
@@ -286,7 +286,7 @@ async fn lock_does_not_wait_for_those_below_it() {
 /// Issue 11788: the sample of a fenced resource compares leases, which tell who came and not who
 /// came later.
 #[tokio::test(start_paused = true)]
-async fn token_grows_where_the_lease_does_not() {
+async fn fencing_token_grows_when_the_lease_id_does_not() {
     let store = Client::new(MemBackend::new());
     let (old, new) = (session(&store).await, session(&store).await);
     let first = Mutex::new(&new, "m").lock().await.unwrap();
@@ -313,7 +313,7 @@ impl Rule for Silent {
 /// Issues 14641 and 8980: whoever waits on a member that is paused or cut off waits for ever, for
 /// it is never told, and never asks.
 #[tokio::test(start_paused = true)]
-async fn watch_that_tells_nothing_delays_and_no_more() {
+async fn silent_watch_delays_a_waiter_by_at_most_one_ttl() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let mut theirs = go_on(behind(&store, Silent), "m").await;
@@ -341,7 +341,7 @@ async fn watch_that_tells_nothing_delays_and_no_more() {
 /// Issues 15247 and 12528: a server that was no leader any more revoked leases, whose keep-alives
 /// were answered all the same. The key tells, and at once.
 #[tokio::test(start_paused = true)]
-async fn holder_does_not_wait_for_a_keep_alive_to_learn_of_its_loss() {
+async fn holder_detects_a_loss_before_the_next_keep_alive() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let lease = guard.session().lease_id();
@@ -385,7 +385,7 @@ async fn shown(kv: Client, meanwhile: impl Future<Output = ()>) -> Vec<String> {
 /// any more, as if it were. google/trillian 1387 and helm/charts 326: it never says that nobody
 /// leads. Ours shows who led, in order, none twice, and the last is who leads now.
 #[tokio::test(start_paused = true)]
-async fn observer_that_was_cut_off_ends_with_who_leads_now() {
+async fn reconnected_observer_ends_with_the_current_leader() {
     for compact in [false, true] {
         let store = Client::new(MemBackend::new());
         let (one, two) = (session(&store).await, session(&store).await);
@@ -411,7 +411,7 @@ async fn observer_that_was_cut_off_ends_with_who_leads_now() {
 
 /// A candidate that waits and changes its value is no leader, whoever wrote last.
 #[tokio::test(start_paused = true)]
-async fn observer_does_not_take_the_last_write_for_the_leader() {
+async fn observer_ignores_writes_of_waiting_candidates() {
     let store = Client::new(MemBackend::new());
     let (one, two) = (session(&store).await, session(&store).await);
     let leads = Election::new(&one, "e").campaign("a").await.unwrap();
@@ -431,7 +431,7 @@ async fn observer_does_not_take_the_last_write_for_the_leader() {
 /// Issues 18424 and 14890: a client that sends a write again, after an answer that was lost, may
 /// apply it twice. Nothing here does: the caller is told that it may have been applied.
 #[tokio::test(start_paused = true)]
-async fn write_whose_answer_is_lost_is_not_sent_again() {
+async fn write_with_a_lost_response_is_not_repeated() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, usize::MAX, Action::DropResponse))).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
