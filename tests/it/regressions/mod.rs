@@ -1,4 +1,4 @@
-//! The faults of Go's package: what it did, shown on a copy of it, and that ours does not.
+//! The faults of Go's package: what it did, shown on a copy of it, and that coord does not.
 //!
 //! `docs/go.md` lists all of them, and for each the test that would fail if we had it. Here are
 //! those that no other file has; those of transactions are in a file of their own.
@@ -22,14 +22,14 @@ use tokio::time::{sleep, timeout};
 use crate::support::{behind, keys, nth, only, secs, session, session_on, settle, timed};
 
 /// A contender of Go's package on `kv`, with a lease that nothing ends by itself.
-async fn go_on(kv: Client, name: &str) -> Contender {
+async fn go_contender_on(kv: Client, name: &str) -> Contender {
     let grant = kv.lease_grant(LeaseGrant::new(secs(100_000)));
-    let lease = grant.await.expect("the store is there").id;
+    let lease = grant.await.unwrap().id;
     Contender::new(kv, lease, name)
 }
 
-async fn go(store: &Client, name: &str) -> Contender {
-    go_on(another(store), name).await
+async fn go_contender(store: &Client, name: &str) -> Contender {
+    go_contender_on(another(store), name).await
 }
 
 /// Issues 11456, 9921 and 10111: `Lock` reported success to a waiter whose lease had ended, for it
@@ -38,9 +38,9 @@ async fn go(store: &Client, name: &str) -> Contender {
 async fn lock_fails_when_its_lease_was_revoked() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "old").lock().await.unwrap();
-    let mut theirs = go(&store, "old").await;
-    let lease = theirs.lease;
-    let (answer, unlocked) = tokio::join!(theirs.lock_of_3_4(), async {
+    let mut go = go_contender(&store, "old").await;
+    let lease = go.lease;
+    let (answer, unlocked) = tokio::join!(go.lock_of_3_4(), async {
         settle().await;
         store.lease_revoke(lease).await.unwrap();
         held.unlock().await
@@ -50,12 +50,12 @@ async fn lock_fails_when_its_lease_was_revoked() {
     assert_eq!(keys(&store, "old/").await, [""; 0]);
 
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let ours = session(&store).await;
-    let mutex = Mutex::new(&ours, "m");
+    let coord = session(&store).await;
+    let mutex = Mutex::new(&coord, "m");
     let (answer, ()) = tokio::join!(mutex.lock(), async {
         settle().await;
         // Both before the waiter gets to run: it wakes up to a line that is empty.
-        store.lease_revoke(ours.lease_id()).await.unwrap();
+        store.lease_revoke(coord.lease_id()).await.unwrap();
         store.delete(held.key()).await.unwrap();
     });
     assert_eq!(answer.unwrap_err().loss(), Some(LossReason::Revoked));
@@ -67,19 +67,19 @@ async fn lock_fails_when_its_lease_was_revoked() {
 async fn waiter_fails_when_its_session_is_lost() {
     let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let mut theirs = go(&store, "m").await;
-    let lease = theirs.lease;
-    let (waited, ()) = tokio::join!(timeout(secs(50_000), theirs.lock()), async {
+    let mut go = go_contender(&store, "m").await;
+    let lease = go.lease;
+    let (waited, ()) = tokio::join!(timeout(secs(50_000), go.lock()), async {
         settle().await;
         store.lease_revoke(lease).await.unwrap();
     });
     assert!(waited.is_err(), "half a day later it waits");
 
-    let ours = session(&store).await;
-    let mutex = Mutex::new(&ours, "m");
+    let coord = session(&store).await;
+    let mutex = Mutex::new(&coord, "m");
     let (waited, ()) = tokio::join!(timed(mutex.lock()), async {
         sleep(secs(1)).await;
-        store.lease_revoke(ours.lease_id()).await.unwrap();
+        store.lease_revoke(coord.lease_id()).await.unwrap();
     });
     assert_eq!(waited.0.unwrap_err().loss(), Some(LossReason::Revoked));
     assert_eq!(waited.1, secs(1));
@@ -92,9 +92,9 @@ async fn candidate_without_a_key_is_never_elected() {
     let store = Client::new(MemBackend::new());
     let observer = Election::observer(&another(&store), "e");
     let leads = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
-    let mut theirs = go(&store, "e").await;
-    let key = theirs.key.clone();
-    let (elected, leads) = tokio::join!(theirs.campaign("phantom"), async {
+    let mut go = go_contender(&store, "e").await;
+    let key = go.key.clone();
+    let (elected, leads) = tokio::join!(go.campaign("phantom"), async {
         settle().await;
         store.delete(key.clone()).await.unwrap();
         settle().await;
@@ -140,7 +140,7 @@ async fn locks_of_one_session_do_not_share_a_key() {
 async fn failed_try_lock_spares_a_waiter_of_the_same_session() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let mut waiting = go(&store, "m").await;
+    let mut waiting = go_contender(&store, "m").await;
     let mut trying = Contender::new(another(&store), waiting.lease, "m");
     let (waited, tried) = tokio::join!(timeout(secs(1), waiting.lock()), async {
         settle().await;
@@ -186,10 +186,10 @@ async fn unlock_of_a_lost_lock_spares_the_new_holder() {
 #[tokio::test(start_paused = true)]
 async fn failed_resign_can_be_repeated() {
     let store = Client::new(MemBackend::new());
-    let mut theirs = go_on(behind(&store, nth("txn", 2, 2, Action::DropRequest)), "old").await;
-    theirs.campaign("a").await.unwrap();
-    assert!(theirs.resign().await.is_err());
-    assert!(theirs.resign().await.is_ok(), "it says so");
+    let mut go = go_contender_on(behind(&store, nth("txn", 2, 2, Action::DropRequest)), "old").await;
+    go.campaign("a").await.unwrap();
+    assert!(go.resign().await.is_err());
+    assert!(go.resign().await.is_ok(), "it says so");
     assert_eq!(keys(&store, "old/").await.len(), 1, "but leads on");
 
     let session = session_on(behind(&store, nth("txn", 2, 2, Action::DropRequest))).await;
@@ -215,12 +215,12 @@ async fn compaction_before_the_watch_does_not_fail_the_wait() {
         sleep(secs(2)).await;
     };
     let leads = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
-    let mut theirs = go_on(behind(&store, only("watch", Action::Delay(secs(1)))), "e").await;
-    let (elected, ()) = tokio::join!(theirs.campaign("second"), compacted());
+    let mut go = go_contender_on(behind(&store, only("watch", Action::Delay(secs(1)))), "e").await;
+    let (elected, ()) = tokio::join!(go.campaign("second"), compacted());
     assert_eq!(elected.unwrap_err().kind(), ErrorKind::Compacted);
-    theirs.resign().await.unwrap();
-    assert!(store.get(theirs.key.clone()).await.unwrap().is_some(), "and it says that it resigned");
-    store.delete(theirs.key.clone()).await.unwrap();
+    go.resign().await.unwrap();
+    assert!(store.get(go.key.clone()).await.unwrap().is_some(), "and it says that it resigned");
+    store.delete(go.key.clone()).await.unwrap();
 
     let session = session_on(behind(&store, only("watch", Action::Delay(secs(1))))).await;
     let election = Election::new(&session, "e");
@@ -237,11 +237,11 @@ async fn compaction_before_the_watch_does_not_fail_the_wait() {
 #[tokio::test(start_paused = true)]
 async fn enqueue_with_a_lost_response_leaves_no_key() {
     let store = Client::new(MemBackend::new());
-    let mut theirs = go_on(behind(&store, nth("txn", 1, 1, Action::DropResponse)), "m").await;
-    assert!(theirs.lock().await.is_err());
+    let mut go = go_contender_on(behind(&store, nth("txn", 1, 1, Action::DropResponse)), "m").await;
+    assert!(go.lock().await.is_err());
     let mutex = Mutex::new(&session(&store).await, "m");
     assert!(timeout(secs(50_000), mutex.lock()).await.is_err(), "held by nobody, for ever");
-    store.delete(theirs.key.clone()).await.unwrap();
+    store.delete(go.key.clone()).await.unwrap();
 
     let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     assert!(Mutex::new(&session, "m").lock().await.is_err());
@@ -256,9 +256,9 @@ async fn failed_try_lock_does_not_write() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let before = held.header().revision;
-    let mut theirs = go_on(behind(&store, record.clone()), "m").await;
+    let mut go = go_contender_on(behind(&store, record.clone()), "m").await;
     record.take();
-    assert!(matches!(theirs.try_lock().await, Ok(Answer::Locked)));
+    assert!(matches!(go.try_lock().await, Ok(Answer::Locked)));
     assert_eq!(record.take().names(), "txn delete");
     let written = store.put("x", "").await.unwrap().header.revision;
     assert_eq!(written.0 - before.0, 3, "two writes before this one");
@@ -276,11 +276,11 @@ async fn failed_try_lock_does_not_write() {
 async fn lock_does_not_wait_for_child_names() {
     let store = Client::new(MemBackend::new());
     let _inner = Mutex::new(&session(&store).await, "p/q").lock().await.unwrap();
-    let mut theirs = go(&store, "p").await;
-    assert!(timeout(secs(50_000), theirs.lock()).await.is_err(), "nobody holds p");
-    theirs.unlock().await.unwrap();
-    let ours = Mutex::new(&session(&store).await, "p");
-    drop(timeout(secs(1), ours.lock()).await.expect("nobody holds p").unwrap());
+    let mut go = go_contender(&store, "p").await;
+    assert!(timeout(secs(50_000), go.lock()).await.is_err(), "nobody holds p");
+    go.unlock().await.unwrap();
+    let coord = Mutex::new(&session(&store).await, "p");
+    drop(timeout(secs(1), coord.lock()).await.expect("nobody holds p").unwrap());
 }
 
 /// Issue 11788: the sample of a fenced resource compares leases, which tell who came and not who
@@ -316,14 +316,14 @@ impl Rule for Silent {
 async fn silent_watch_delays_a_waiter_by_at_most_one_ttl() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let mut theirs = go_on(behind(&store, Silent), "m").await;
-    let (waited, unlocked) = tokio::join!(timeout(secs(50_000), theirs.lock()), async {
+    let mut go = go_contender_on(behind(&store, Silent), "m").await;
+    let (waited, unlocked) = tokio::join!(timeout(secs(50_000), go.lock()), async {
         settle().await;
         held.unlock().await
     });
     unlocked.unwrap();
     assert!(waited.is_err(), "half a day later it waits");
-    theirs.unlock().await.unwrap();
+    go.unlock().await.unwrap();
 
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let session: Session = session_on(behind(&store, Silent)).await;
@@ -370,7 +370,7 @@ async fn shown(kv: Client, meanwhile: impl Future<Output = ()>) -> Vec<String> {
     let mut shown = Vec::new();
     let read = async {
         while let Ok(Some(item)) = timeout(secs(60), leaders.next()).await {
-            let leader = item.expect("the store is there");
+            let leader = item.unwrap();
             shown.push(leader.map_or_else(
                 || "none".to_owned(),
                 |leader| leader.value().escape_ascii().to_string(),

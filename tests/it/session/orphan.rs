@@ -1,45 +1,120 @@
-//! A session whose lease is left to an adopter, under answers that are very late.
+//! Orphaned leases: hand-over of a session's lease to an adopter, with late or lost responses.
 
-use crate::support::another;
-use coord_core::Client;
-use coord_mem::MemBackend;
-use std::sync::Arc;
 use std::time::Duration;
 
-use coord_core::stm::Retry;
 use coord_core::{
-    Election, Error, Mutex, Session, Stm,
-    kv::{LeaseId, Txn},
+    Client, Election, Error, Mutex, Session, Stm,
+    error::{ErrorKind, LossReason},
+    kv::{LeaseGrant, LeaseTimeToLive, Put, Txn},
     session::SessionState,
+    stm::Retry,
 };
-use coord_testkit::{Action, Call, Intercept};
+use coord_mem::MemBackend;
+use coord_testkit::{Action, Call};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::support::{keys, secs, session_on, settle};
+use super::{adopt, client_with_timeout};
+use crate::support::{another, behind, keys, only, secs, session, session_on, settle, timed};
 
-/// A client of `store` that waits for two seconds for each answer, and whose requests to enqueue
-/// arrive after `late`.
-fn late_enqueues(store: &Client, late: Duration) -> Client {
+/// A client of `store` whose requests time out after 2 s, and whose enqueues are delayed.
+fn delayed_enqueues(store: &Client, delay: Duration) -> Client {
     let rule = move |call: &Call| match call {
-        Call::Txn(txn) if txn.success.len() == 2 => Action::Delay(late),
+        Call::Txn(txn) if txn.success.len() == 2 => Action::Delay(delay),
         _ => Action::Pass,
     };
-    Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2)))
+    client_with_timeout(store, rule)
 }
 
-async fn adopt(store: &Client, lease: LeaseId) -> Session {
-    let adopted = Session::builder(&another(store)).lease(lease).open();
-    adopted.await.expect("the store is available")
+#[tokio::test(start_paused = true)]
+async fn orphaned_lease_stays_alive_for_an_adopter() {
+    let store = Client::new(MemBackend::new());
+    let first = session(&store).await;
+    store.put_with(Put::new("a", "1").lease(first.lease_id())).await.unwrap();
+    sleep(secs(2)).await;
+    let lease = first.orphan().await.unwrap();
+    assert_eq!(first.state(), SessionState::Lost(LossReason::Orphaned));
+    let status = store.lease_time_to_live(LeaseTimeToLive::new(lease)).await.unwrap().lease;
+    assert_eq!(status.unwrap().remaining, secs(10), "the adopter has the whole TTL");
+
+    sleep(secs(9)).await;
+    let adopter = adopt(&store, lease).await;
+    assert_eq!((adopter.lease_id(), adopter.ttl()), (lease, secs(10)));
+    sleep(secs(100)).await;
+    assert!(store.get("a").await.unwrap().is_some());
+    assert_eq!(first.orphan().await.unwrap_err().kind(), ErrorKind::LeaseNotFound);
 }
 
-/// An enqueue that arrived after its session was orphaned left a key that blocked the queue for as
-/// long as the adopter lived.
+#[tokio::test(start_paused = true)]
+async fn orphan_does_not_hand_over_dropped_guards() {
+    let store = Client::new(MemBackend::new());
+    let session = session(&store).await;
+    let mutex = Mutex::new(&session, "m");
+    drop(mutex.lock().await.unwrap());
+    session.orphan().await.unwrap();
+    assert!(store.get_prefix("m/").await.unwrap().is_empty());
+}
+
+/// Regression: the session waited for an ambiguous enqueue until no time was left to refresh the
+/// lease.
+#[tokio::test(start_paused = true)]
+async fn adopter_has_the_whole_ttl_after_an_ambiguous_enqueue() {
+    let store = Client::new(MemBackend::new());
+    let kv = behind(&store, |call: &Call| match call {
+        Call::Txn(_) => Action::DropRequest,
+        Call::LeaseKeepAlive(_) => Action::Delay(Duration::from_millis(10)),
+        _ => Action::Pass,
+    });
+    let session = session_on(kv).await;
+    assert!(Mutex::new(&session, "m").lock().await.is_err());
+    let (lease, after) = timed(session.orphan()).await;
+    let lease = lease.unwrap();
+    assert!(after < secs(9), "took {after:?}");
+    let status = store.lease_time_to_live(LeaseTimeToLive::new(lease)).await.unwrap().lease;
+    assert_eq!(status.unwrap().remaining, secs(10));
+}
+
+/// Regression: `close` revoked the lease, so the adopter lost its leadership.
+#[tokio::test(start_paused = true)]
+async fn close_after_orphan_does_not_revoke_the_lease() {
+    for at_once in [false, true] {
+        let store = Client::new(MemBackend::new());
+        let first = session_on(behind(&store, only("lease_keep_alive", Action::Yield))).await;
+        let lease = if at_once {
+            let (orphaned, closed) = tokio::join!(first.orphan(), first.close());
+            closed.unwrap();
+            orphaned.unwrap()
+        } else {
+            let lease = first.orphan().await.unwrap();
+            first.close().await.unwrap();
+            lease
+        };
+        let adopter = adopt(&store, lease).await;
+        first.close().await.unwrap();
+        sleep(secs(60)).await;
+        assert_eq!(adopter.state(), SessionState::Alive);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn opened_revision_separates_adopted_keys_from_own_keys() {
+    let store = Client::new(MemBackend::new());
+    let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+    store.put_with(Put::new("former", "").lease(lease)).await.unwrap();
+    let session = adopt(&store, lease).await;
+    store.put_with(Put::new("own", "").lease(lease)).await.unwrap();
+    let created = async |key| store.get(key).await.unwrap().unwrap().create_revision;
+    assert!(created("former").await <= session.opened());
+    assert!(created("own").await > session.opened());
+}
+
+/// Regression: an enqueue that was applied after `orphan` left a key that blocked the queue as long
+/// as the adopter lived.
 #[tokio::test(start_paused = true)]
 async fn late_enqueue_after_orphan_does_not_block_the_queue() {
-    // Given up before, dropped before, and under way when the session is orphaned.
-    for case in ["failed", "dropped", "under way"] {
+    // The state of the enqueue when the session is orphaned.
+    for case in ["failed", "dropped", "in progress"] {
         let (store, began) = (Client::new(MemBackend::new()), Instant::now());
-        let old = session_on(late_enqueues(&store, secs(60))).await;
+        let old = session_on(delayed_enqueues(&store, secs(60))).await;
         let mutex = Mutex::new(&old, "m");
         let lease = match case {
             "failed" => {
@@ -51,11 +126,10 @@ async fn late_enqueue_after_orphan_does_not_block_the_queue() {
                 old.orphan().await.unwrap()
             }
             _ => {
-                let orphan = async {
+                let (locked, lease) = tokio::join!(mutex.lock(), async {
                     settle().await;
                     old.orphan().await
-                };
-                let (locked, lease) = tokio::join!(mutex.lock(), orphan);
+                });
                 assert!(locked.unwrap_err().loss().is_some());
                 lease.unwrap()
             }
@@ -63,31 +137,32 @@ async fn late_enqueue_after_orphan_does_not_block_the_queue() {
         drop((mutex, old));
         let adopter = adopt(&store, lease).await;
         sleep_until(began + secs(61)).await;
-        assert_eq!(keys(&store, "m/").await.len(), 1, "{case}: it arrived late");
+        assert_eq!(keys(&store, "m/").await.len(), 1, "{case}: the enqueue was applied late");
         sleep(secs(120)).await;
-        assert_eq!(keys(&store, "m/").await, [""; 0], "{case}: the key was removed");
+        assert_eq!(keys(&store, "m/").await, [""; 0], "{case}: the key was not deleted");
         assert!(Mutex::new(&adopter, "m").try_lock().await.unwrap().is_some(), "{case}");
     }
 }
 
-/// The cleanup of the former owner must not hit a key of the adopter, whose names are its own.
+/// The names of the adopter's keys differ from those of the former owner, so its cleanup cannot
+/// delete them.
 #[tokio::test(start_paused = true)]
 async fn cleanup_after_orphan_spares_the_adopters_keys() {
     let store = Client::new(MemBackend::new());
-    let old = session_on(late_enqueues(&store, secs(60))).await;
+    let old = session_on(delayed_enqueues(&store, secs(60))).await;
     Mutex::new(&old, "m").lock().await.unwrap_err();
-    let kept = Mutex::new(&old, "kept").try_lock().await.unwrap().expect("nothing holds it");
+    let kept = Mutex::new(&old, "kept").try_lock().await.unwrap().unwrap();
     let lease = old.orphan().await.unwrap();
     let adopter = adopt(&store, lease).await;
     let guard = Mutex::new(&adopter, "m").lock().await.unwrap();
     drop(kept);
     sleep(secs(600)).await;
     assert_eq!(keys(&store, "m/").await, [guard.key().escape_ascii().to_string()]);
-    assert_eq!(keys(&store, "kept/").await.len(), 1, "what is held is left to the adopter");
+    assert_eq!(keys(&store, "kept/").await.len(), 1, "a held key is left to the adopter");
     guard.unlock().await.unwrap();
 }
 
-/// A key that surely exists is left to the adopter also when its contender waits.
+/// An adopter takes over a waiting candidate as well as a leader.
 #[tokio::test(start_paused = true)]
 async fn waiting_candidate_is_left_to_the_adopter() {
     let store = Client::new(MemBackend::new());
@@ -103,17 +178,15 @@ async fn waiting_candidate_is_left_to_the_adopter() {
     assert_eq!(Election::new(&adopter, "e").leader().await.unwrap().unwrap().value(), "old");
 }
 
-/// Transactions of an adopter collided with the idempotency keys of the former owner, once for each
-/// key that was left.
+/// Regression: transactions of an adopter conflicted with the idempotency keys of the former owner,
+/// once for each key.
 #[tokio::test(start_paused = true)]
 async fn adopter_does_not_conflict_with_old_idempotency_keys() {
     let store = Client::new(MemBackend::new());
     let kv = another(&store);
     let old = session_on(kv.clone()).await;
-    let slow = Intercept::new(Arc::clone(store.backend()), |_: &Call| {
-        Action::Delay(Duration::from_millis(50))
-    });
-    let transactions = Stm::new(&Client::new(slow)).exactly_once(&old);
+    let slow = behind(&store, |_: &Call| Action::Delay(Duration::from_millis(50)));
+    let transactions = Stm::new(&slow).exactly_once(&old);
     let put = |n: usize| {
         let run = transactions.run(async move |tx| {
             tx.put(format!("k{n}"), "1");
@@ -137,29 +210,29 @@ async fn adopter_does_not_conflict_with_old_idempotency_keys() {
     }
 }
 
-/// The cleanup of the former owner deleted a key that arrived late, and that the adopter had taken
-/// for its own and given a value.
+/// Regression: the former owner's cleanup deleted a key that was created late, although the adopter
+/// had resumed it and changed its value.
 #[tokio::test(start_paused = true)]
 async fn cleanup_after_orphan_spares_a_changed_key() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
-    let old = session_on(late_enqueues(&store, secs(15))).await;
+    let old = session_on(delayed_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();
     let lease = old.orphan().await.unwrap();
     store.lease_keep_alive(lease).await.unwrap();
     sleep_until(began + secs(16)).await;
     let adopter = adopt(&store, lease).await;
-    let candidate = Election::new(&adopter, "e").resume().await.unwrap().expect("it is there");
+    let candidate = Election::new(&adopter, "e").resume().await.unwrap().unwrap();
     let leadership = candidate.elected().await.unwrap();
     leadership.proclaim("mine").await.unwrap();
     sleep(secs(600)).await;
-    leadership.txn(Txn::new()).await.expect("the former owner did not delete it");
+    leadership.txn(Txn::new()).await.expect("the former owner must not delete the key");
 }
 
-/// A key that arrives after the adoption is not one that a former process has left.
+/// An adopter resumes only keys that existed when it adopted the lease.
 #[tokio::test(start_paused = true)]
 async fn key_created_after_adoption_is_not_resumed() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
-    let old = session_on(late_enqueues(&store, secs(15))).await;
+    let old = session_on(delayed_enqueues(&store, secs(15))).await;
     Election::new(&old, "e").campaign("old").await.unwrap_err();
     let adopter = adopt(&store, old.orphan().await.unwrap()).await;
     sleep_until(began + secs(16)).await;
@@ -169,7 +242,7 @@ async fn key_created_after_adoption_is_not_resumed() {
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
-/// A session that was lost, and whose lease was adopted in time, cleans up too.
+/// A lost session cleans up its late enqueues too, if its lease was adopted before it expired.
 #[tokio::test(start_paused = true)]
 async fn late_enqueue_of_a_lost_session_does_not_block_the_adopter() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
@@ -178,15 +251,13 @@ async fn late_enqueue_of_a_lost_session_does_not_block_the_adopter() {
         Call::LeaseKeepAlive(_) => Action::DropRequest,
         _ => Action::Pass,
     };
-    let old =
-        session_on(Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2))))
-            .await;
+    let old = session_on(client_with_timeout(&store, rule)).await;
     Mutex::new(&old, "m").lock().await.unwrap_err();
     sleep_until(began + Duration::from_millis(9_500)).await;
     assert!(matches!(old.state(), SessionState::Lost(_)));
     let adopter = adopt(&store, old.lease_id()).await;
     sleep_until(began + secs(21)).await;
-    assert_eq!(keys(&store, "m/").await.len(), 1, "it arrived late");
+    assert_eq!(keys(&store, "m/").await.len(), 1, "the enqueue was applied late");
     sleep(secs(60)).await;
     assert_eq!(keys(&store, "m/").await, [""; 0]);
     drop(adopter);

@@ -1,35 +1,33 @@
-//! Work that is repeated after a loss, whichever error it returns, and whether the work or its
-//! supervisor meets the loss first.
+//! `Supervisor::run` and `Supervisor::run_while_held` repeat work after a loss.
+//!
+//! They repeat it whichever error the work returns, and whether the work or the supervisor meets
+//! the loss first. Other errors end the call.
 
-use crate::support::another;
-use coord_core::election::Leadership;
-use coord_core::mutex::MutexGuard;
-use coord_mem::MemBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use coord_core::stm::StmError;
 use coord_core::{
     Client, Election, Error, Mutex, Session, Stm,
+    election::Leadership,
     error::{ErrorKind, LossReason, PrimitiveError},
     kv::{Put, Txn},
-    session::Supervisor,
+    mutex::MutexGuard,
+    stm::StmError,
 };
-use coord_testkit::{Action, Intercept};
+use coord_mem::MemBackend;
+use coord_testkit::Action;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{behind, keys, nth, only, secs, session, settle};
+use super::client_with_timeout;
+use super::supervisor::supervisor;
+use crate::support::{another, behind, keys, nth, only, secs, session, settle};
 
-async fn supervisor(kv: Client) -> Supervisor {
-    let builder = Session::builder(&kv).ttl(secs(10));
-    builder.supervise().await.expect("the store is available")
-}
-
-fn write() -> Txn {
+/// A write to guard with the condition that the lock or leadership is held.
+fn guarded_write() -> Txn {
     Txn::new().and_then([Put::new("plan", "x")])
 }
 
-/// An error of an application, which does not show that a loss is behind it.
+/// The error type of an application, which hides whether a loss is the cause.
 #[derive(Debug, PartialEq)]
 enum AppError {
     Coordination,
@@ -50,7 +48,7 @@ async fn lock(session: Session) -> Result<MutexGuard, PrimitiveError> {
     Mutex::new(&session, "m").lock().await
 }
 
-/// `lead` ended for good when the work was the first to meet the loss.
+/// Regression: a loss that the work met before the supervisor ended `run_while_held`.
 #[tokio::test(start_paused = true)]
 async fn election_work_restarts_when_it_meets_the_loss_first() {
     let store = Client::new(MemBackend::new());
@@ -65,7 +63,7 @@ async fn election_work_restarts_when_it_meets_the_loss_first() {
                     store.delete(leadership.key()).await?;
                 }
             }
-            leadership.txn(write()).await?;
+            leadership.txn(guarded_write()).await?;
             Ok::<_, PrimitiveError>(())
         });
         led.await.unwrap();
@@ -74,7 +72,7 @@ async fn election_work_restarts_when_it_meets_the_loss_first() {
     }
 }
 
-/// The same for the lock, with an error type of the application, which hides the loss.
+/// As above for a lock, with the error type of an application.
 #[tokio::test(start_paused = true)]
 async fn lock_work_restarts_when_its_error_hides_the_loss() {
     let store = Client::new(MemBackend::new());
@@ -84,7 +82,7 @@ async fn lock_work_restarts_when_its_error_hides_the_loss() {
         if calls.fetch_add(1, Ordering::Relaxed) == 0 {
             store.delete(guard.key()).await.unwrap();
         }
-        guard.txn(write()).await?;
+        guard.txn(guarded_write()).await?;
         Ok::<_, AppError>(guard.fencing_token())
     });
     held.await.unwrap();
@@ -92,7 +90,7 @@ async fn lock_work_restarts_when_its_error_hides_the_loss() {
     assert_eq!(keys(&store, "m/").await, [""; 0]);
 }
 
-/// `run` knows of a loss that its work has met, also behind an error of the application's own.
+/// `run` detects the loss by the session, not by the type of the error.
 #[tokio::test(start_paused = true)]
 async fn run_restarts_when_the_error_hides_the_loss() {
     let store = Client::new(MemBackend::new());
@@ -103,15 +101,14 @@ async fn run_restarts_when_the_error_hides_the_loss() {
         if calls.fetch_add(1, Ordering::Relaxed) == 0 {
             store.delete(leadership.key()).await.unwrap();
         }
-        leadership.txn(write()).await.map_err(|_| AppError::Coordination)?;
+        leadership.txn(guarded_write()).await.map_err(|_| AppError::Coordination)?;
         Ok::<_, AppError>(())
     });
     ran.await.unwrap();
     assert_eq!(calls.into_inner(), 2);
 }
 
-/// An error that has nothing to do with a loss ends the work, also when another call on the same
-/// session has met one.
+/// An error without a loss ends the call, even if another call on the same session met a loss.
 #[tokio::test(start_paused = true)]
 async fn error_without_a_loss_ends_run() {
     let store = Client::new(MemBackend::new());
@@ -119,7 +116,7 @@ async fn error_without_a_loss_ends_run() {
     let lossy = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         store.delete(guard.key()).await.unwrap();
-        guard.txn(write()).await?;
+        guard.txn(guarded_write()).await?;
         Ok::<(), AppError>(())
     });
     let calls = AtomicU32::new(0);
@@ -130,30 +127,28 @@ async fn error_without_a_loss_ends_run() {
     });
     let led = supervisor.run_while_held(campaign, async |_| Err::<(), _>(AppError::Input));
     let (lossy, plain, led) = tokio::join!(timeout(secs(5), lossy), plain, led);
-    assert!(lossy.is_err(), "it begins anew again and again");
+    assert!(lossy.is_err(), "each attempt loses its lock and is repeated");
     assert_eq!((plain, calls.into_inner()), (Err(AppError::Input), 1));
     assert_eq!(led, Err(AppError::Input));
-    assert_eq!(keys(&store, "e/").await, [""; 0], "it resigned");
+    assert_eq!(keys(&store, "e/").await, [""; 0], "the leadership was released");
 }
 
-/// One request of the campaign that failed ended the candidacy.
+/// Regression: one failed request of the campaign ended `run_while_held`.
 #[tokio::test(start_paused = true)]
 async fn run_while_held_retries_retryable_errors() {
-    for fate in [Action::DropRequest, Action::DropResponse, Action::Hang] {
+    for action in [Action::DropRequest, Action::DropResponse, Action::Hang] {
         for held in [false, true] {
             let store = Client::new(MemBackend::new());
-            let rule = nth("txn", 1, 3, fate.clone());
-            let kv =
-                Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(2)));
-            let supervisor = supervisor(kv).await;
+            let rule = nth("txn", 1, 3, action.clone());
+            let supervisor = supervisor(client_with_timeout(&store, rule)).await;
             let done = if held {
                 supervisor.run_while_held(lock, async |_| Ok::<_, PrimitiveError>(7)).await
             } else {
                 supervisor.run_while_held(campaign, async |_| Ok::<_, PrimitiveError>(7)).await
             };
-            assert_eq!(done.unwrap(), 7, "{fate:?}");
+            assert_eq!(done.unwrap(), 7, "{action:?}");
             sleep(secs(30)).await;
-            assert_eq!(keys(&store, "").await, [""; 0], "{fate:?}");
+            assert_eq!(keys(&store, "").await, [""; 0], "{action:?}");
         }
     }
 }
@@ -165,7 +160,7 @@ async fn run_while_held_ends_on_permanent_error_or_close() {
         async |session: Session| Election::new(&session, "e").campaign(vec![b'x'; 3 << 20]).await;
     let refused =
         supervisor.run_while_held(campaign_too_large, async |_| Ok::<_, PrimitiveError>(()));
-    let PrimitiveError::Backend(error) = refused.await.unwrap_err() else { panic!("not lost") };
+    let PrimitiveError::Backend(error) = refused.await.unwrap_err() else { panic!("not a loss") };
     assert_eq!(error.kind(), ErrorKind::RequestTooLarge);
 
     let endless = supervisor.run_while_held(campaign, |_| std::future::pending());
@@ -177,7 +172,7 @@ async fn run_while_held_ends_on_permanent_error_or_close() {
     assert_eq!(led.unwrap_err().loss(), Some(LossReason::Closed));
 }
 
-/// Transactions on a session that had ended failed with "lease not found".
+/// Regression: `exactly_once` on an ended session failed with "lease not found".
 #[tokio::test(start_paused = true)]
 async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
     for (revoke, reason) in [(true, LossReason::Revoked), (false, LossReason::Closed)] {
@@ -199,55 +194,12 @@ async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
             assert_eq!(error.loss(), Some(reason));
         }
         let read = transactions.run(async |tx| tx.get("a").await).await.unwrap();
-        assert_eq!(read.value, None, "nothing was written, and reading needs no session");
+        assert_eq!(read.value, None, "nothing was written; reads need no session");
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn cancellation_token_is_cancelled_by_release_or_loss() {
-    let store = Client::new(MemBackend::new());
-    let owner = session(&store).await;
-    let mutex = Mutex::new(&owner, "m");
-    let whole = owner.cancellation_token();
-
-    let guard = mutex.lock().await.unwrap();
-    let (token, other) = (guard.cancellation_token(), guard.cancellation_token());
-    other.cancel();
-    assert!(!token.is_cancelled() && !whole.is_cancelled(), "each token is on its own");
-    guard.unlock().await.unwrap();
-    assert!(token.is_cancelled(), "unlocked");
-
-    let guard = mutex.lock().await.unwrap();
-    let token = guard.cancellation_token();
-    store.delete(guard.key()).await.unwrap();
-    timeout(secs(1), token.cancelled()).await.expect("its key was deleted");
-    assert!(!whole.is_cancelled());
-
-    let leadership = Election::new(&owner, "e").campaign("me").await.unwrap();
-    let token = leadership.cancellation_token();
-    store.lease_revoke(owner.lease_id()).await.unwrap();
-    timeout(secs(10), token.cancelled()).await.expect("its lease was revoked");
-    assert!(whole.is_cancelled());
-    assert!(owner.cancellation_token().is_cancelled(), "also one that is made afterwards");
-    assert!(leadership.cancellation_token().is_cancelled());
-}
-
-/// A token does not keep its session open: the last handle closes it all the same.
-#[tokio::test(start_paused = true)]
-async fn cancellation_token_does_not_keep_a_session_open() {
-    let store = Client::new(MemBackend::new());
-    let owner = session(&store).await;
-    let guard = Mutex::new(&owner, "m").lock().await.unwrap();
-    let (whole, token) = (owner.cancellation_token(), guard.cancellation_token());
-    drop((guard, owner));
-    timeout(secs(1), token.cancelled()).await.expect("dropped");
-    timeout(secs(1), whole.cancelled()).await.expect("closed");
-    sleep(secs(1)).await;
-    assert!(store.leases().await.unwrap().leases.is_empty());
-}
-
-/// A resignation that was confirmed at the second try counted as a loss: an error of the work that
-/// followed was not returned, and the work was done again.
+/// Regression: a resignation that was confirmed at the second try counted as a loss, so the work
+/// was repeated after an unrelated error.
 #[tokio::test(start_paused = true)]
 async fn error_after_ambiguous_resign_ends_run() {
     let kv = behind(&Client::new(MemBackend::new()), nth("txn", 2, 2, Action::DropResponse));
@@ -255,7 +207,7 @@ async fn error_after_ambiguous_resign_ends_run() {
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
         let leadership = Election::new(&session, "e").campaign("me").await?;
-        let error = leadership.resign().await.expect_err("its response is lost");
+        let error = leadership.resign().await.expect_err("the response was dropped");
         error.held.resign().await.map_err(PrimitiveError::from)?;
         Err::<(), _>(AppError::Input)
     });
@@ -263,7 +215,7 @@ async fn error_after_ambiguous_resign_ends_run() {
     assert_eq!(calls.into_inner(), 1);
 }
 
-/// The same when a token follows the lock and sees that its key is deleted.
+/// As above for an unlock: the cancellation token of the guard detects the deletion of the key.
 #[tokio::test(start_paused = true)]
 async fn error_after_unlock_with_a_token_ends_run() {
     let supervisor =
@@ -275,10 +227,10 @@ async fn error_after_unlock_with_a_token_ends_run() {
         guard.unlock().await.map_err(PrimitiveError::from)?;
         Err::<(), _>(AppError::Input)
     });
-    assert_eq!(timeout(secs(60), run).await.expect("it ends"), Err(AppError::Input));
+    assert_eq!(timeout(secs(60), run).await.unwrap(), Err(AppError::Input));
 }
 
-/// The enqueue was the first to meet the loss, and the lease could not be asked for.
+/// Regression: a loss that the enqueue met first was final if the lease could not be queried.
 #[tokio::test(start_paused = true)]
 async fn lock_work_restarts_when_the_enqueue_meets_the_loss() {
     let store = Client::new(MemBackend::new());
@@ -289,7 +241,7 @@ async fn lock_work_restarts_when_the_enqueue_meets_the_loss() {
     assert_eq!(held.await, Ok(7));
 }
 
-/// The same for a transaction with an idempotency key.
+/// As above for a transaction with an idempotency key.
 #[tokio::test(start_paused = true)]
 async fn run_restarts_when_a_transaction_meets_the_loss() {
     let store = Client::new(MemBackend::new());

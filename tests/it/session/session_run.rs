@@ -1,21 +1,19 @@
-//! A session that is closed when its work ends, and so are the locks on it.
+//! `SessionBuilder::run`: closes the session, and releases its locks, when the work ends.
 
-use crate::support::another;
-use coord_core::Client;
-use coord_mem::MemBackend;
 use std::panic::AssertUnwindSafe;
 
 use coord_core::{
-    Error, Mutex, Session,
+    Client, Error, Mutex, Session,
     error::{LossReason, PrimitiveError},
     session::SessionState,
 };
+use coord_mem::MemBackend;
 use coord_testkit::Action;
 use futures_util::FutureExt as _;
 
-use crate::support::{behind, keys, only, secs, timed};
+use crate::support::{another, behind, keys, only, secs, timed};
 
-/// The lock is free as soon as the work has ended, although nothing waits for the session task.
+/// The lock is released when `run` returns, without a wait for the session task.
 #[tokio::test(start_paused = true)]
 async fn session_is_closed_when_work_returns_fails_or_panics() {
     for end in ["returns", "fails", "panics"] {
@@ -24,12 +22,12 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
             let guard = Mutex::new(&session, "m").lock().await?;
             match end {
                 "returns" => {
-                    // Not dropped before the session is closed.
+                    // So that the drop of the guard does not release the lock.
                     std::mem::forget(guard);
                     Ok(7)
                 }
                 "fails" => Err(PrimitiveError::Backend(Error::EmptyKey)),
-                _ => panic!("as the test has it"),
+                _ => panic!("injected panic"),
             }
         };
         let run = Session::builder(&another(&store)).ttl(secs(60)).run(work);
@@ -44,7 +42,7 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
     }
 }
 
-/// A store that is away delays the end of a program by five seconds, not by the time to live.
+/// An unavailable store delays the end of a program by five seconds, not by the TTL.
 #[tokio::test(start_paused = true)]
 async fn close_after_work_times_out_after_five_seconds() {
     let kv = behind(&Client::new(MemBackend::new()), only("lease_revoke", Action::Hang));
@@ -56,6 +54,6 @@ async fn close_after_work_times_out_after_five_seconds() {
     let (done, took) = timed(run).await;
     done.unwrap();
     assert_eq!(took, secs(5));
-    let kept = kept.expect("the work was done");
+    let kept = kept.unwrap();
     assert_eq!(kept.state(), SessionState::Lost(LossReason::Closed));
 }

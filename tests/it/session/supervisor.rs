@@ -1,7 +1,5 @@
-//! What a supervisor promises: another session for one that was lost, and nothing more.
+//! The supervisor: opens the next session when one is lost, and reports its state.
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
@@ -13,33 +11,34 @@ use coord_core::{
     kv::{LeaseGrant, Put},
     session::{Generation, SessionState, Supervisor, SupervisorState},
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Intercept, Recorder, Rule, poll_at_most};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::support::{behind, is_keep_alive, nth, only, secs, settle, timed};
+use crate::support::{another, behind, is_keep_alive, nth, only, secs, settle, timed};
 
 /// A supervisor of sessions of 10 s.
-pub(super) async fn supervisor(backend: Client) -> Supervisor {
-    Session::builder(&backend).ttl(secs(10)).supervise().await.expect("the store is there")
+pub(super) async fn supervisor(client: Client) -> Supervisor {
+    Session::builder(&client).ttl(secs(10)).supervise().await.unwrap()
 }
 
-/// A rule by which all calls meet `fate` while the switch is on.
-fn away(switch: &Arc<AtomicBool>, fate: Action) -> impl Rule {
-    let switch = Arc::clone(switch);
-    move |_: &Call| if switch.load(Ordering::Relaxed) { fate.clone() } else { Action::Pass }
+/// A rule that applies `action` to all calls during an outage.
+fn during_outage(outage: &Arc<AtomicBool>, action: Action) -> impl Rule {
+    let outage = Arc::clone(outage);
+    move |_: &Call| if outage.load(Ordering::Relaxed) { action.clone() } else { Action::Pass }
 }
 
-/// The states from now on, as text, until one of them is `last`.
+/// The states from now on, as text, up to the state `last`.
 async fn states_until(supervisor: &Supervisor, last: &str) -> Vec<String> {
-    let (mut states, mut seen) = (supervisor.subscribe(), Vec::new());
+    let (mut subscription, mut states) = (supervisor.subscribe(), Vec::new());
     loop {
-        seen.push(states.borrow_and_update().to_string());
-        if seen.last().is_some_and(|state| state == last) {
-            return seen;
+        states.push(subscription.borrow_and_update().to_string());
+        if states.last().is_some_and(|state| state == last) {
+            return states;
         }
-        states.changed().await.expect("the supervisor goes on");
+        subscription.changed().await.unwrap();
     }
 }
 
@@ -53,51 +52,52 @@ async fn supervisor_opens_a_session_after_a_loss_and_notifies() {
         settle().await;
         store.lease_revoke(first.lease_id()).await.unwrap();
     };
-    let (seen, ()) = tokio::join!(states_until(&supervisor, "generation 2: up"), revoke);
+    let (states, ()) = tokio::join!(states_until(&supervisor, "generation 2: up"), revoke);
     assert_eq!(
-        seen,
+        states,
         ["generation 1: up", "generation 1: down: the lease was revoked", "generation 2: up"]
     );
 
     let second = supervisor.session();
     assert_eq!((first.generation(), second.generation()), (Generation(1), Generation(2)));
-    assert_eq!(first.state(), SessionState::Lost(LossReason::Revoked), "it stays lost");
+    assert_eq!(first.state(), SessionState::Lost(LossReason::Revoked), "a lost session stays lost");
     assert_eq!(second.state(), SessionState::Alive);
     assert_ne!(first.lease_id(), second.lease_id());
     assert_eq!(second.ttl(), secs(10));
 }
 
-/// The store is gone for minutes, in three manners. The supervisor keeps trying, and is up soon
-/// after the store is: epochs count sessions, not attempts.
+/// The supervisor retries through an outage and is up at most 10 s after it ends. Generations count
+/// sessions, not attempts.
 #[tokio::test(start_paused = true)]
 async fn supervisor_recovers_after_a_store_outage_of_minutes() {
     let busy = Action::Fail(Error::TooManyRequests);
-    for fate in [Action::Hang, Action::DropRequest, busy] {
-        let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
-        let supervisor = supervisor(behind(&store, away(&switch, fate.clone()))).await;
-        for epoch in 1..5 {
+    for action in [Action::Hang, Action::DropRequest, busy] {
+        let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
+        let supervisor = supervisor(behind(&store, during_outage(&outage, action.clone()))).await;
+        for generation in 1..5 {
             assert_eq!(
                 supervisor.ready().await.unwrap().generation(),
-                Generation(epoch),
-                "{fate:?}"
+                Generation(generation),
+                "{action:?}"
             );
             settle().await;
-            switch.store(true, Ordering::Relaxed);
+            outage.store(true, Ordering::Relaxed);
             let down = format!(
-                "generation {epoch}: down: no keep-alive was confirmed before the deadline"
+                "generation {generation}: down: no keep-alive was confirmed before the deadline"
             );
-            let seen = states_until(&supervisor, &down).await;
-            assert_eq!(seen[1], format!("generation {epoch}: suspect"), "{fate:?}");
+            let states = states_until(&supervisor, &down).await;
+            assert_eq!(states[1], format!("generation {generation}: suspect"), "{action:?}");
             sleep(secs(300)).await;
-            assert_eq!(supervisor.state().to_string(), down, "{fate:?}");
+            assert_eq!(supervisor.state().to_string(), down, "{action:?}");
 
-            switch.store(false, Ordering::Relaxed);
+            outage.store(false, Ordering::Relaxed);
             let (ready, after) = timed(supervisor.ready()).await;
-            assert_eq!(ready.unwrap().generation(), Generation(epoch + 1), "{fate:?}");
-            // The longest pause, or a request that was hanging: 5 s each, and one after the other.
-            assert!(after <= secs(10), "{fate:?}: took {after:?}");
+            assert_eq!(ready.unwrap().generation(), Generation(generation + 1), "{action:?}");
+            // At worst the longest backoff, 5 s, follows a request that hung for 5 s.
+            assert!(after <= secs(10), "{action:?}: took {after:?}");
             settle().await;
-            assert_eq!(supervisor.state().to_string(), format!("generation {}: up", epoch + 1));
+            let up = format!("generation {}: up", generation + 1);
+            assert_eq!(supervisor.state().to_string(), up);
         }
     }
 }
@@ -113,16 +113,16 @@ async fn clock_jump_past_the_ttl_starts_the_next_generation() {
     assert_eq!(supervisor.ready().await.unwrap().generation(), Generation(2));
 }
 
-/// Were two epochs to overlap, a process would hold against itself: when the store is asked for
-/// another lease, everything held on the one before has been lost.
+/// If two generations overlapped, one process could hold a lock twice. So when the supervisor
+/// requests the next lease, everything held on the previous one must be lost.
 #[tokio::test(start_paused = true)]
 async fn generation_starts_only_after_the_previous_is_lost() {
     let newest = Arc::new(StdMutex::new(None::<Session>));
     let too_early = Arc::new(AtomicUsize::new(0));
-    let (of_rule, count) = (Arc::clone(&newest), Arc::clone(&too_early));
+    let (newest_in_rule, count) = (Arc::clone(&newest), Arc::clone(&too_early));
     let rule = move |call: &Call| {
         if matches!(call, Call::LeaseGrant(_)) {
-            let held = of_rule.lock().unwrap();
+            let held = newest_in_rule.lock().unwrap();
             let lives = |held: &Session| !matches!(held.state(), SessionState::Lost(_));
             count.fetch_add(usize::from(held.as_ref().is_some_and(lives)), Ordering::Relaxed);
         }
@@ -189,12 +189,19 @@ async fn supervisor_fails_when_the_store_refuses_a_lease() {
         "{state}"
     );
     sleep(secs(100)).await;
-    assert_eq!(supervisor.session().generation(), Generation(1), "it does not try again");
+    assert_eq!(
+        supervisor.session().generation(),
+        Generation(1),
+        "a failed supervisor does not retry"
+    );
     supervisor.close().await.unwrap();
-    assert_eq!(supervisor.state().to_string(), state, "how it ended stays");
+    assert_eq!(supervisor.state().to_string(), state, "close keeps the failure");
     drop(supervisor);
     settle().await;
-    assert!(Handle::current().metrics().num_alive_tasks() <= tasks + 1, "but the lease timer");
+    assert!(
+        Handle::current().metrics().num_alive_tasks() <= tasks + 1,
+        "only the lease timer may remain"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,17 +239,17 @@ async fn close_ends_the_supervisor_and_its_session() {
     assert_eq!(session.state(), SessionState::Lost(LossReason::Closed));
     assert!(store.get("a").await.unwrap().is_none());
     sleep(secs(100)).await;
-    assert!(store.leases().await.unwrap().leases.is_empty(), "no other session was opened");
+    assert!(store.leases().await.unwrap().leases.is_empty(), "no further session was opened");
     supervisor.close().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_close_times_out_without_a_response() {
-    let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
+    let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     for wait in [0, 100] {
-        switch.store(false, Ordering::Relaxed);
-        let supervisor = supervisor(behind(&store, away(&switch, Action::Hang))).await;
-        switch.store(true, Ordering::Relaxed);
+        outage.store(false, Ordering::Relaxed);
+        let supervisor = supervisor(behind(&store, during_outage(&outage, Action::Hang))).await;
+        outage.store(true, Ordering::Relaxed);
         sleep(secs(wait)).await;
         let (closed, after) = timed(supervisor.close()).await;
         assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout);
@@ -274,7 +281,7 @@ async fn last_handle_dropped_ends_supervisor_but_not_held_locks() {
     drop(clone);
     sleep(secs(100)).await;
     assert_eq!(state.borrow().to_string(), "generation 1: ended: the session was closed");
-    assert_eq!(guard.session().state(), SessionState::Alive, "the guard holds it");
+    assert_eq!(guard.session().state(), SessionState::Alive, "the guard keeps the session open");
     drop(guard);
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());
@@ -282,22 +289,25 @@ async fn last_handle_dropped_ends_supervisor_but_not_held_locks() {
 
 #[tokio::test(start_paused = true)]
 async fn supervisor_dropped_while_reconnecting_sends_no_request() {
-    for fate in [Action::Hang, Action::DropRequest] {
+    for action in [Action::Hang, Action::DropRequest] {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let cut_off =
-            Intercept::new(Arc::clone(store.backend()), nth("lease_grant", 2, usize::MAX, fate));
+            Intercept::new(Arc::clone(store.backend()), nth("lease_grant", 2, usize::MAX, action));
         let kv = Client::new(Intercept::new(cut_off, record.clone()));
         let tasks = Handle::current().metrics().num_alive_tasks();
         let supervisor = supervisor(kv).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         sleep(secs(60)).await;
-        assert!(record.take().count("lease_grant") > 5, "it was reconnecting");
+        assert!(record.take().count("lease_grant") > 5, "the supervisor was reconnecting");
         drop(supervisor);
         settle().await;
         record.take();
         sleep(secs(600)).await;
         assert_eq!(record.take().names(), "");
-        assert!(Handle::current().metrics().num_alive_tasks() <= tasks + 1, "but the lease timer");
+        assert!(
+            Handle::current().metrics().num_alive_tasks() <= tasks + 1,
+            "only the lease timer may remain"
+        );
     }
 }
 
@@ -307,9 +317,9 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
     let supervisor = supervisor(another(&store)).await;
     settle().await;
     let tasks = Handle::current().metrics().num_alive_tasks();
-    for epoch in 1..=1_000 {
+    for generation in 1..=1_000 {
         let session = supervisor.ready().await.unwrap();
-        assert_eq!(session.generation(), Generation(epoch));
+        assert_eq!(session.generation(), Generation(generation));
         store.lease_revoke(session.lease_id()).await.unwrap();
         session.lost().await;
     }
@@ -322,21 +332,22 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
     assert!(store.leases().await.unwrap().leases.is_empty());
 }
 
-/// A store that comes back is met by everybody who waited for it: not all at the same moment.
+/// Random backoff spreads the load on a store after an outage.
 #[tokio::test(start_paused = true)]
 async fn reconnects_after_an_outage_are_spread_over_time() {
-    let (store, switch) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
+    let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     let mut supervisors = Vec::new();
     for _ in 0..50 {
-        supervisors.push(supervisor(behind(&store, away(&switch, Action::DropRequest))).await);
+        supervisors
+            .push(supervisor(behind(&store, during_outage(&outage, Action::DropRequest))).await);
     }
-    switch.store(true, Ordering::Relaxed);
+    outage.store(true, Ordering::Relaxed);
     sleep(secs(100)).await;
-    switch.store(false, Ordering::Relaxed);
+    outage.store(false, Ordering::Relaxed);
     let back = supervisors.iter().map(|supervisor| async {
         supervisor.ready().await.unwrap();
         Instant::now()
     });
     let back: BTreeSet<_> = join_all(back).await.into_iter().collect();
-    assert!(back.len() > 40, "50 clients came at {} moments", back.len());
+    assert!(back.len() > 40, "50 clients reconnected at {} different times", back.len());
 }

@@ -1,8 +1,5 @@
-//! What `Supervisor::run` promises: work that lost what it held is called again, never twice at a
-//! time, and leaves nothing behind.
+//! `Supervisor::run`: repeats work that lost its lock, one call at a time, and cleans up after it.
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
@@ -12,16 +9,19 @@ use coord_core::{
     error::{ErrorKind, LossReason, PrimitiveError},
     session::{Generation, SessionState},
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::supervisor::supervisor;
-use crate::support::{behind, is_keep_alive, keys, on_virtual_time, scripted, secs, settle, timed};
+use crate::support::{
+    another, behind, is_keep_alive, keys, on_virtual_time, scripted, secs, settle, timed,
+};
 
-/// The loop that everybody writes: hold, work, and hold again in the next epoch if that was lost.
-/// It is spawned, so its future is `Send`.
+/// The work locks, and locks again in the next generation when its lease was revoked. It is
+/// spawned, so the future of `run` is `Send`.
 #[tokio::test(start_paused = true)]
 async fn lost_lock_is_reacquired_in_the_next_generation() {
     let store = Client::new(MemBackend::new());
@@ -101,7 +101,7 @@ async fn backoff_grows_when_work_loses_at_once() {
         });
         assert!(timeout(secs(60), endless).await.is_err());
         let calls = calls.into_inner();
-        assert!((10..=30).contains(&calls), "called {calls} times in a minute");
+        assert!((10..=30).contains(&calls), "{calls} calls in a minute");
     }
 }
 
@@ -139,11 +139,10 @@ async fn run_ends_when_the_supervisor_is_closed() {
     let ((held, after), (lost, paused), ()) = tokio::join!(timed(holding), timed(losing), closing);
     assert_eq!(held.unwrap_err().loss(), Some(LossReason::Closed));
     assert_eq!(lost.unwrap_err().loss(), Some(LossReason::Closed));
-    assert_eq!((after, paused), (secs(60), secs(60)), "not even a pause delays it");
+    assert_eq!((after, paused), (secs(60), secs(60)), "the backoff does not delay the end");
     assert!(store.leases().await.unwrap().leases.is_empty());
 }
 
-/// Work that loses its lock to a revocation, and waits for another, dropped wherever it waits.
 #[tokio::test(start_paused = true)]
 async fn run_dropped_at_any_await_leaves_no_key_and_no_lease() {
     for polls in 1..200 {
@@ -169,14 +168,14 @@ async fn run_dropped_at_any_await_leaves_no_key_and_no_lease() {
         assert!(leases.is_empty(), "dropped after {polls} polls: {leases:?}");
         if let Some(done) = done {
             done.unwrap();
-            assert!(polls > 10, "the future was never dropped on its way");
+            assert!(polls > 10, "the future was never dropped before it completed");
             return;
         }
     }
-    panic!("the work was never done");
+    panic!("the work never completed");
 }
 
-/// Keep-alives are the standing cost of holding; many primitives on one session share it.
+/// Keep-alives are the only cost of holding a lock, and all primitives of one session share them.
 #[tokio::test(start_paused = true)]
 async fn keep_alive_cost_does_not_depend_on_guard_count() {
     let mut costs = Vec::new();
@@ -195,11 +194,10 @@ async fn keep_alive_cost_does_not_depend_on_guard_count() {
         costs.push(calls.0.len());
     }
     assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
-    assert!((1_075..=1_081).contains(&costs[0]), "one each third of 10 s for an hour: {costs:?}");
+    assert!((1_075..=1_081).contains(&costs[0]), "one keep-alive each third of 10 s: {costs:?}");
 }
 
-/// What becomes of requests in a storm, and who has the lock revoked under it.
-fn fate() -> impl Strategy<Value = Action> {
+fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![
         6 => Just(Action::Pass),
         3 => Just(Action::Yield),
@@ -210,8 +208,8 @@ fn fate() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// One client: works under the lock for three seconds, three times, whatever is lost meanwhile.
-async fn client(kv: Client, holders: &AtomicUsize) -> Generation {
+/// Runs work under the lock for three seconds, three times, and repeats it after each loss.
+async fn run_client(kv: Client, holders: &AtomicUsize) -> Generation {
     let builder = Session::builder(&kv).ttl(secs(6)).connect_timeout(secs(2));
     let supervisor = loop {
         if let Ok(supervisor) = builder.clone().supervise().await {
@@ -220,8 +218,8 @@ async fn client(kv: Client, holders: &AtomicUsize) -> Generation {
     };
     let newest = AtomicUsize::new(0);
     for _ in 0..3 {
-        let run = || supervisor.run(|session| hold(session, holders, &newest));
-        // What fails is tried again; what hangs is not the supervisor's to end.
+        let run = || supervisor.run(|session| work_under_lock(session, holders, &newest));
+        // The supervisor does not end work that hangs.
         let mut hung = 0;
         loop {
             match timeout(secs(60), run()).await {
@@ -229,57 +227,58 @@ async fn client(kv: Client, holders: &AtomicUsize) -> Generation {
                 Ok(Err(_)) => {}
                 Err(_) => hung += 1,
             }
-            assert!(hung < 10, "nobody is served any more");
+            assert!(hung < 10, "the client acquires the lock no more");
         }
     }
-    // Cut off or not: it ends in time.
+    // Also while the store is unavailable.
     let (_, after) = timed(supervisor.close()).await;
     assert!(after <= secs(6), "closing took {after:?}");
     supervisor.state().generation()
 }
 
-async fn hold(
+async fn work_under_lock(
     session: Session,
     holders: &AtomicUsize,
     newest: &AtomicUsize,
 ) -> Result<(), PrimitiveError> {
-    let epoch = usize::try_from(session.generation().0).expect("there are few");
-    assert!(newest.fetch_max(epoch, Ordering::Relaxed) <= epoch, "an epoch that had gone by");
+    let generation = usize::try_from(session.generation().0).unwrap();
+    let previous = newest.fetch_max(generation, Ordering::Relaxed);
+    assert!(previous <= generation, "generation {generation} after {previous}");
     let guard = Mutex::new(&session, "m").lock().await?;
-    // Time is virtual and nobody is suspended, so whoever is still at work holds for sure.
+    // No task is paused, so work that still runs surely holds the lock.
     let work = async {
-        assert_eq!(holders.fetch_add(1, Ordering::Relaxed), 0, "two hold the lock");
-        let _over = Over(holders);
+        assert_eq!(holders.fetch_add(1, Ordering::Relaxed), 0, "two holders of one lock");
+        let _counted = CountedHolder(holders);
         sleep(secs(3)).await;
     };
     guard.run_while_held(work).await?;
     Ok(guard.unlock().await?)
 }
 
-/// One holder less, when dropped.
-struct Over<'a>(&'a AtomicUsize);
+/// Decrements the number of holders when it is dropped.
+struct CountedHolder<'a>(&'a AtomicUsize);
 
-impl Drop for Over<'_> {
+impl Drop for CountedHolder<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-async fn storm(clients: Vec<Vec<Action>>) {
+async fn run_clients(clients: Vec<Vec<Action>>) {
     let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let holders = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
-    for fates in clients {
-        let (kv, holders) = (behind(&store, scripted(fates)), Arc::clone(&holders));
-        tasks.spawn(async move { client(kv, &holders).await });
+    for actions in clients {
+        let (kv, holders) = (behind(&store, scripted(actions)), Arc::clone(&holders));
+        tasks.spawn(async move { run_client(kv, &holders).await });
     }
     while let Some(client) = tasks.join_next().await {
-        client.expect("no client panics");
+        client.unwrap();
     }
-    // A lease that was granted to nobody, for the answer was lost, ends by itself.
+    // A lease whose grant had no response expires.
     sleep(secs(20)).await;
-    assert_eq!(keys(&store, "").await, [""; 0], "left behind");
-    assert!(store.leases().await.expect("the store is there").leases.is_empty());
+    assert_eq!(keys(&store, "").await, [""; 0], "a key was left");
+    assert!(store.leases().await.unwrap().leases.is_empty());
 }
 
 proptest! {
@@ -291,8 +290,8 @@ proptest! {
 
     #[test]
     fn random_faults_never_give_the_lock_to_two_holders(
-        clients in prop::collection::vec(prop::collection::vec(fate(), 0..60), 1..4)
+        clients in prop::collection::vec(prop::collection::vec(any_action(), 0..60), 1..4)
     ) {
-        on_virtual_time(storm(clients));
+        on_virtual_time(run_clients(clients));
     }
 }

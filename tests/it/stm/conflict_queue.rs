@@ -12,15 +12,15 @@ use coord_testkit::{Action, Call, poll_at_most};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Once, add_one, number, put_all, store_with, stored};
+use super::{OneShot, add_one, number, put_all, store_with, stored};
 use crate::support::{POLLS_MAX, behind, secs, timed};
 
 #[tokio::test(start_paused = true)]
 async fn transactions_on_one_key_lose_no_update_with_few_retries() {
-    // Answers come at once, or take their time.
-    for fate in [Action::Pass, Action::Yield, Action::Delay(Duration::from_millis(3))] {
+    // Answers come at interfere, or take their time.
+    for action in [Action::Pass, Action::Yield, Action::Delay(Duration::from_millis(3))] {
         let store = Client::new(MemBackend::new());
-        let kv = behind(&store, move |_: &Call| fate.clone());
+        let kv = behind(&store, move |_: &Call| action.clone());
         let mut tasks = JoinSet::new();
         for _ in 0..64 {
             tasks.spawn(in_a_row(kv.clone(), 5));
@@ -37,7 +37,7 @@ async fn transactions_on_one_key_lose_no_update_with_few_retries() {
 async fn in_a_row(kv: Client, times: usize) -> Vec<u32> {
     let mut attempts = Vec::new();
     for _ in 0..times {
-        let added = add_one(kv.clone(), "n").await.expect("the store is there");
+        let added = add_one(kv.clone(), "n").await.unwrap();
         attempts.push(added.info.attempts);
     }
     attempts
@@ -72,7 +72,7 @@ async fn transfer(kv: Client, i: usize) -> u32 {
         tx.put(&to, (here + 1).to_string());
         Ok::<_, Error>(())
     });
-    run.await.expect("the store is there").info.attempts
+    run.await.unwrap().info.attempts
 }
 
 /// Takes the turn for n: its first attempt conflicts, its second is `end`.
@@ -81,10 +81,10 @@ async fn with_the_turn(
     store: &Client,
     end: impl AsyncFn() -> Result<(), Error>,
 ) -> Result<(), StmError<Error>> {
-    let once = Once::new();
+    let interfere = OneShot::new();
     let run = stm.run(async |tx| {
         let n = number(tx, "n").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(store, &[("n", n + 1)]).await;
         } else {
             end().await?;
@@ -154,7 +154,7 @@ async fn queue_advances_after_a_panic_of_the_closure() {
         run.await.map(drop)
     });
     // On the same backend, so in the same line.
-    let panicked = tasks.join_next().await.expect("one was spawned");
+    let panicked = tasks.join_next().await.unwrap();
     assert!(panicked.unwrap_err().is_panic());
     let two = async { tokio::join!(add_one(kv.clone(), "n"), add_one(kv.clone(), "n")) };
     let ((a, b), took) = timed(two).await;
@@ -244,7 +244,7 @@ async fn nested_transaction_on_the_same_key_does_not_deadlock() {
         attempt += 1;
         let n = number(tx, "n").await?;
         if attempt < 3 {
-            add_one(kv.clone(), "n").await.expect("the store is there");
+            add_one(kv.clone(), "n").await.unwrap();
         }
         tx.put("n", (n + 10).to_string());
         Ok::<_, Error>(())

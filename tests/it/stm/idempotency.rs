@@ -1,4 +1,4 @@
-//! Commits whose answer is lost: with `exactly_once` they are applied exactly once, without it the
+//! Commits whose answer is lost: with `exactly_once` they are applied exactly interfere, without it the
 //! caller is told that nobody knows.
 
 use crate::support::another;
@@ -14,7 +14,7 @@ use coord_core::{
 use coord_testkit::{Action, Call, Recorder, poll_at_most};
 use tokio::time::{sleep, timeout};
 
-use super::{impatient, number, store_with, stored};
+use super::{client_with_timeout, number, store_with, stored};
 use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session};
 
 /// Adds one to n.
@@ -28,8 +28,8 @@ async fn add(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
 }
 
 /// What happens to the first commit, if anything: the fence and everything else passes.
-fn first_commit(fate: Action) -> impl coord_testkit::Rule {
-    nth("txn", 1, 1, fate)
+fn first_commit(action: Action) -> impl coord_testkit::Rule {
+    nth("txn", 1, 1, action)
 }
 
 const LATE: Action = Action::Delay(Duration::from_millis(2_500));
@@ -45,25 +45,25 @@ async fn commit_with_a_lost_response_is_applied_exactly_once() {
         // It arrives when nobody waits any more, before the fence is asked.
         (Action::Hang, false, 2),
     ];
-    for (fate, resolved, attempts) in rows {
+    for (action, resolved, attempts) in rows {
         let store = store_with(&[("n", 1)]).await;
         let session = session(&store).await;
-        let stm = Stm::new(&impatient(&store, first_commit(fate.clone()))).exactly_once(&session);
-        let receipt = add(&stm).await.unwrap().info;
-        assert_eq!((receipt.resolved, receipt.attempts), (resolved, attempts), "{fate:?}");
+        let stm = Stm::new(&client_with_timeout(&store, first_commit(action.clone()))).exactly_once(&session);
+        let info = add(&stm).await.unwrap().info;
+        assert_eq!((info.resolved, info.attempts), (resolved, attempts), "{action:?}");
         let now = store.get("n").await.unwrap().unwrap().mod_revision;
-        assert_eq!(receipt.revision, now, "{fate:?}");
+        assert_eq!(info.revision, now, "{action:?}");
         sleep(secs(5)).await;
-        assert_eq!(stored(&store, "n").await, 2, "{fate:?}");
-        // The marker is as good as before.
+        assert_eq!(stored(&store, "n").await, 2, "{action:?}");
+        // The idempotency_key is as good as before.
         assert_eq!(add(&stm).await.unwrap().info.attempts, 1);
-        assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1), "{fate:?}");
+        assert_eq!((stored(&store, "n").await, idempotency_keys(&store).await.len()), (3, 1), "{action:?}");
     }
 }
 
 /// The fence may be late and lost as well, and come when the commit has come or before.
 #[tokio::test(start_paused = true)]
-async fn lost_or_late_fence_is_repeated() {
+async fn lost_or_late_resolving_request_is_repeated() {
     let late = |ms| Action::Delay(Duration::from_millis(ms));
     for commit in [Action::DropResponse, Action::DropRequest, late(1_500), late(4_000), late(9_000)]
     {
@@ -74,7 +74,7 @@ async fn lost_or_late_fence_is_repeated() {
             let session = session(&store).await;
             let (first, second) = (commit.clone(), fence.clone());
             let both = crate::support::scripted(vec![Action::Pass, first, second]);
-            let stm = Stm::new(&impatient(&store, both)).exactly_once(&session);
+            let stm = Stm::new(&client_with_timeout(&store, both)).exactly_once(&session);
             add(&stm).await.unwrap();
             sleep(secs(10)).await;
             assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {fence:?}");
@@ -86,9 +86,9 @@ async fn lost_or_late_fence_is_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_response_without_idempotency_key_is_ambiguous() {
-    for (fate, left) in [(Action::DropResponse, 2), (Action::DropRequest, 1), (LATE, 2)] {
+    for (action, left) in [(Action::DropResponse, 2), (Action::DropRequest, 1), (LATE, 2)] {
         let store = store_with(&[("n", 1)]).await;
-        let stm = Stm::new(&impatient(&store, first_commit(fate)));
+        let stm = Stm::new(&client_with_timeout(&store, first_commit(action)));
         let error = add(&stm).await.unwrap_err();
         assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
         assert_eq!(error.outcome(), Outcome::Unknown);
@@ -107,7 +107,7 @@ async fn read_only_commit_never_has_an_unknown_outcome() {
     assert_eq!((read.value, read.info.attempts), ((1, 1), 2));
 }
 
-async fn markers(store: &Client) -> Vec<String> {
+async fn idempotency_keys(store: &Client) -> Vec<String> {
     keys(store, "coord/stm/").await
 }
 
@@ -135,15 +135,15 @@ async fn idempotency_keys_are_reused_and_expire_with_the_session() {
         add(&stm).await.unwrap();
         add(&stm.clone()).await.unwrap();
     }
-    assert_eq!(markers(&store).await, [format!("coord/stm/{}-0", session.lease_id())]);
+    assert_eq!(idempotency_keys(&store).await, [format!("coord/stm/{}-0", session.lease_id())]);
     let (a, b, c) = tokio::join!(add(&stm), add(&stm), add(&stm));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
-    assert_eq!((markers(&store).await.len(), stored(&store, "n").await), (3, 44));
-    let marker = store.get(markers(&store).await[0].clone()).await.unwrap().unwrap();
-    assert_eq!(marker.lease, Some(session.lease_id()));
-    assert!(marker.value.len() < 8, "{:?}", marker.value);
+    assert_eq!((idempotency_keys(&store).await.len(), stored(&store, "n").await), (3, 44));
+    let idempotency_key = store.get(idempotency_keys(&store).await[0].clone()).await.unwrap().unwrap();
+    assert_eq!(idempotency_key.lease, Some(session.lease_id()));
+    assert!(idempotency_key.value.len() < 8, "{:?}", idempotency_key.value);
     session.close().await.unwrap();
-    assert_eq!(markers(&store).await, [""; 0]);
+    assert_eq!(idempotency_keys(&store).await, [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,20 +158,20 @@ async fn commit_on_a_lost_session_writes_nothing() {
     assert_eq!((error.outcome(), stored(&store, "n").await), (Outcome::NotApplied, 2));
 }
 
-/// Whoever asks for the marker of a session that is over finds none, and cannot tell.
+/// Whoever asks for the idempotency_key of a session that is over finds none, and cannot tell.
 #[tokio::test(start_paused = true)]
-async fn session_lost_before_the_fence_makes_outcome_unknown() {
+async fn session_lost_before_resolving_makes_outcome_unknown() {
     for before in [0, 1] {
-        for (fate, applied) in [(Action::DropResponse, 1), (Action::DropRequest, 0)] {
+        for (action, applied) in [(Action::DropResponse, 1), (Action::DropRequest, 0)] {
             let store = store_with(&[("n", 1)]).await;
             let session: Session = session(&store).await;
-            let lost = nth("txn", before + 1, before + 1, fate);
+            let lost = nth("txn", before + 1, before + 1, action);
             // The second fence is the first that arrives.
             let fence = nth("txn", before + 2, before + 2, Action::DropRequest);
             let both = move |call: &Call| {
                 use coord_testkit::Rule as _;
                 match (lost.action(call), fence.action(call)) {
-                    (Action::Pass, fate) | (fate, _) => fate,
+                    (Action::Pass, action) | (action, _) => action,
                 }
             };
             let stm = Stm::new(&behind(&store, both)).exactly_once(&session);
@@ -199,7 +199,7 @@ async fn unreachable_idempotency_key_makes_outcome_unknown() {
     assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
 }
 
-/// Whoever is cut off while it commits leaves its marker alone; nobody else is misled by what
+/// Whoever is cut off while it commits leaves its idempotency_key alone; nobody else is misled by what
 /// becomes of the commit.
 #[tokio::test(start_paused = true)]
 async fn transaction_dropped_at_any_await_applies_at_most_once() {
@@ -208,17 +208,17 @@ async fn transaction_dropped_at_any_await_applies_at_most_once() {
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 1)]).await;
             let session = session(&store).await;
-            let fate = late.clone();
+            let action = late.clone();
             let rule = move |call: &Call| match call {
-                Call::Txn(_) => fate.clone(),
+                Call::Txn(_) => action.clone(),
                 _ => Action::Yield,
             };
             let hasty = Stm::new(&behind(&store, rule)).exactly_once(&session);
-            // One marker that was used before.
+            // One idempotency_key that was used before.
             let run = async {
                 let stm = hasty.clone();
                 let run = stm.run(async move |tx| {
-                    let n = tx.get("n".to_owned()).await?.expect("it was put");
+                    let n = tx.get("n".to_owned()).await?.unwrap();
                     let n: i64 = std::str::from_utf8(&n).unwrap().parse().unwrap();
                     tx.put("n", (n + 1).to_string());
                     Ok::<_, Error>(())
@@ -250,13 +250,13 @@ async fn deleted_idempotency_key_is_replaced() {
     let session = session(&store).await;
     let stm = Stm::new(&another(&store)).exactly_once(&session);
     add(&stm).await.unwrap();
-    store.delete(markers(&store).await[0].clone()).await.unwrap();
+    store.delete(idempotency_keys(&store).await[0].clone()).await.unwrap();
     let committed = add(&stm).await.unwrap();
     assert_eq!(committed.info.attempts, 2);
-    assert_eq!((stored(&store, "n").await, markers(&store).await.len()), (3, 1));
+    assert_eq!((stored(&store, "n").await, idempotency_keys(&store).await.len()), (3, 1));
 }
 
-/// The marker was put where the transaction is, under a prefix, and asked for where the session is:
+/// The idempotency_key was put where the transaction is, under a prefix, and asked for where the session is:
 /// there was none, so the commit was believed lost and applied again.
 #[tokio::test(start_paused = true)]
 async fn idempotency_key_is_queried_in_its_own_namespace() {
@@ -267,7 +267,7 @@ async fn idempotency_key_is_queried_in_its_own_namespace() {
         "tenant/",
     ));
     let stm = Stm::new(&kv).exactly_once(&session);
-    let receipt = add(&stm).await.unwrap().info;
-    assert_eq!((receipt.resolved, receipt.attempts), (true, 1));
+    let info = add(&stm).await.unwrap().info;
+    assert_eq!((info.resolved, info.attempts), (true, 1));
     assert_eq!(stored(&store, "tenant/n").await, 1);
 }

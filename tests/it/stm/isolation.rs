@@ -14,7 +14,7 @@ use coord_core::stm::Committed;
 use coord_core::{Client, Error, Stm, kv::KeyRange, stm::Isolation};
 use coord_testkit::StaleMember;
 
-use super::{LEVELS, Once, fall_behind, lagging, number, put_all, store_with, stored};
+use super::{LEVELS, OneShot, fall_behind, stale_client, number, put_all, store_with, stored};
 
 /// Runs a witness at each level and compares whether it happened with the row of the table.
 macro_rules! row {
@@ -62,56 +62,56 @@ async fn w1_absent(level: Isolation) -> bool {
 }
 
 async fn lost_update(level: Isolation, store: &Client) -> bool {
-    let (kv, once): (Client, _) = (another(store), Once::new());
+    let (kv, interfere): (Client, _) = (another(store), OneShot::new());
     let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;
-        if once.now() {
+        if interfere.take() {
             let other = stm.run(async |tx| {
                 let x = number(tx, "x").await?;
                 tx.put("x", (x + 1).to_string());
                 Ok::<_, Error>(())
             });
-            other.await.expect("nobody is in its way");
+            other.await.unwrap();
         }
         tx.put("x", (x + 1).to_string());
         Ok::<_, Error>(())
     });
-    add.await.expect("the store is there");
+    add.await.unwrap();
     stored(store, "x").await == 1
 }
 
 /// Write skew: `r1(x) r2(y) c1{y} c2{x}`. One of x and y is to stay; each takes the other away.
 async fn w2(level: Isolation) -> bool {
-    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
     let skew = stm.run(async |tx| {
         let y = number(tx, "y").await?;
-        if once.now() {
+        if interfere.take() {
             let other = stm.run(async |tx| {
                 if number(tx, "x").await? == 1 {
                     tx.put("y", "0");
                 }
                 Ok::<_, Error>(())
             });
-            other.await.expect("nobody is in its way");
+            other.await.unwrap();
         }
         if y == 1 {
             tx.put("x", "0");
         }
         Ok::<_, Error>(())
     });
-    skew.await.expect("the store is there");
+    skew.await.unwrap();
     stored(&store, "x").await + stored(&store, "y").await == 0
 }
 
 /// What a transaction that reads x and y, while both are set to 2 in between, has seen in the end.
 async fn torn(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
-    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
         let y = number(tx, "y").await?;
@@ -120,7 +120,7 @@ async fn torn(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
         }
         Ok::<_, Error>((x, y))
     });
-    read.await.expect("the store is there")
+    read.await.unwrap()
 }
 
 /// `r1(x) c2{x,y} r1(y) c1{}`
@@ -136,17 +136,17 @@ async fn w4(level: Isolation) -> bool {
 /// `c2{x}` is acknowledged, then T1 starts: `r1(x)` from a member that lags behind.
 async fn w5(level: Isolation) -> bool {
     let store = store_with(&[("x", 1)]).await;
-    let kv = lagging(&store).await;
+    let kv = stale_client(&store).await;
     put_all(&store, &[("x", 2)]).await;
     let stm = Stm::new(&kv).isolation(level);
-    let read = stm.run(async |tx| number(tx, "x").await).await.expect("the store is there");
+    let read = stm.run(async |tx| number(tx, "x").await).await.unwrap();
     read.value == 1
 }
 
 /// As W5, but T1 writes x: `r1(x) c1{x}`.
 async fn w6(level: Isolation) -> bool {
     let store = store_with(&[("x", 1)]).await;
-    let kv = lagging(&store).await;
+    let kv = stale_client(&store).await;
     put_all(&store, &[("x", 2)]).await;
     let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
@@ -154,49 +154,49 @@ async fn w6(level: Isolation) -> bool {
         tx.put("x", (x + 10).to_string());
         Ok::<_, Error>(x)
     });
-    add.await.expect("the store is there").value == 1
+    add.await.unwrap().value == 1
 }
 
 /// T1 writes x, T2 writes y. T3 sees the first alone; T4, from a member that lags, the second.
 async fn w7(level: Isolation) -> bool {
-    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let kv = Arc::new(StaleMember::new(store.clone()));
     let ahead = Stm::new(&another(&store)).isolation(level);
     let third = ahead.run(async |tx| {
         let y = number(tx, "y").await?;
-        if once.now() {
+        if interfere.take() {
             fall_behind(&kv, &store).await;
             put_all(&store, &[("x", 2)]).await;
         }
         Ok::<_, Error>((number(tx, "x").await?, y))
     });
-    let third = third.await.expect("the store is there").value;
-    let (once, member) = (Once::new(), Client::new(Arc::clone(&kv)));
+    let third = third.await.unwrap().value;
+    let (interfere, member) = (OneShot::new(), Client::new(Arc::clone(&kv)));
     let behind = Stm::new(&member).isolation(level);
     let fourth = behind.run(async |tx| {
         let x = number(tx, "x").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("y", 2)]).await;
             kv.catch_up();
         }
         Ok::<_, Error>((x, number(tx, "y").await?))
     });
-    third == (2, 1) && fourth.await.expect("the store is there").value == (1, 2)
+    third == (2, 1) && fourth.await.unwrap().value == (1, 2)
 }
 
 /// T1 reads the range p/, T2 puts p/c, T1 commits what follows from the range.
 async fn w8(level: Isolation) -> bool {
-    let (store, once) = (store_with(&[("p/a", 1), ("p/b", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("p/a", 1), ("p/b", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
     let count = stm.run(async |tx| {
         let found = tx.range(KeyRange::prefix("p/")).await?.len();
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("p/c", 1)]).await;
         }
         tx.put("count", found.to_string());
         Ok::<_, Error>(())
     });
-    count.await.expect("the store is there");
+    count.await.unwrap();
     stored(&store, "count").await == 2
 }
 
@@ -205,42 +205,42 @@ async fn w9_put(level: Isolation) -> bool {
 }
 
 async fn w9_delete(level: Isolation) -> bool {
-    blind_write(level, async |store| drop(store.delete("k").await.expect("it is there"))).await
+    blind_write(level, async |store| drop(store.delete("k").await.unwrap())).await
 }
 
 /// `r1(a) c2{k} c1{k}`: T1 writes k unread.
 async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
-    let (store, once) = (store_with(&[("a", 1), ("k", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("a", 1), ("k", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
     let write = stm.run(async |tx| {
         number(tx, "a").await?;
-        if once.now() {
+        if interfere.take() {
             other(&store).await;
         }
         tx.put("k", "9");
         Ok::<_, Error>(())
     });
-    let receipt = write.await.expect("the store is there").info;
+    let info = write.await.unwrap().info;
     assert_eq!(stored(&store, "k").await, 9);
-    assert!(receipt.conflicts.iter().all(|conflict| conflict.key == "k"), "{receipt:?}");
-    receipt.attempts == 1
+    assert!(info.conflicts.iter().all(|conflict| conflict.key == "k"), "{info:?}");
+    info.attempts == 1
 }
 
 /// `r1(x) c2{x,y} r1(y)`: what T1 sees before it commits, or does not.
 async fn w10(level: Isolation) -> bool {
-    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let mut torn = false;
     let stm = Stm::new(&another(&store)).isolation(level);
     let write = stm.run(async |tx| {
         let x = number(tx, "x").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
         torn |= x != number(tx, "y").await?;
         tx.put("z", "1");
         Ok::<_, Error>(())
     });
-    write.await.expect("the store is there");
+    write.await.unwrap();
     torn
 }
 
@@ -253,13 +253,13 @@ async fn intermediate(level: Isolation) -> bool {
         for n in 1..3 {
             tx.put("x", n.to_string());
             let other = stm.run(async |tx| number(tx, "x").await).await;
-            seen |= other.expect("nothing is in its way").value != 0;
+            seen |= other.unwrap().value != 0;
         }
         Ok::<_, Error>(())
     });
-    write.await.expect("the store is there");
+    write.await.unwrap();
     let changes =
-        store.get("x").await.expect("the store is there").expect("it was put").version - 1;
+        store.get("x").await.unwrap().unwrap().version - 1;
     assert_eq!((stored(&store, "x").await, changes), (2, 1), "the last value, put once");
     seen
 }
@@ -273,17 +273,17 @@ async fn aborted(level: Isolation) -> bool {
         Err::<(), Error>(Error::EmptyKey)
     });
     given_up.await.expect_err("it cannot commit");
-    stm.run(async |tx| number(tx, "x").await).await.expect("the store is there").value != 0
+    stm.run(async |tx| number(tx, "x").await).await.unwrap().value != 0
 }
 
 /// A2: `r1(x) c2{x} r1(x)`
 async fn reread(level: Isolation) -> bool {
-    let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("x", 1)]).await, OneShot::new());
     let mut differs = false;
     let stm = Stm::new(&another(&store)).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("x", 2)]).await;
         }
         differs |= x != number(tx, "x").await?;
@@ -293,7 +293,7 @@ async fn reread(level: Isolation) -> bool {
         differs |= all.iter().any(|(_, value)| *value != x.to_string());
         Ok::<_, Error>(())
     });
-    read.await.expect("the store is there");
+    read.await.unwrap();
     differs
 }
 
@@ -311,7 +311,7 @@ async fn own_writes_unseen(level: Isolation) -> bool {
         let all = tx.range(KeyRange::all()).await?;
         Ok::<_, Error>((one_by_one, many, all))
     });
-    let ((x, y, z), many, all) = run.await.expect("the store is there").value;
+    let ((x, y, z), many, all) = run.await.unwrap().value;
     let (two, three) = (Some("2".into()), Some("3".into()));
     x != two
         || y.is_some()
@@ -331,12 +331,12 @@ async fn dirty_write(level: Isolation) -> bool {
             tx.put("y", n);
             Ok::<_, Error>(())
         });
-        write.await.expect("nothing is in its way").info.revision
+        write.await.unwrap().info.revision
     };
     let (one, other) = tokio::join!(write("1"), write("2"));
     let (x, y) = (
-        store.get("x").await.expect("the store is there").expect("it was put"),
-        store.get("y").await.expect("the store is there").expect("it was put"),
+        store.get("x").await.unwrap().unwrap(),
+        store.get("y").await.unwrap().unwrap(),
     );
     assert_eq!(x.mod_revision, one.max(other));
     x.mod_revision != y.mod_revision || x.value != y.value || one == other

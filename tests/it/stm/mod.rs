@@ -4,7 +4,7 @@
 
 mod cost;
 mod isolation;
-mod marker;
+mod idempotency_key;
 mod opacity;
 mod put;
 mod random;
@@ -37,12 +37,12 @@ const LEVELS: [Isolation; 4] = [
 ];
 
 /// The levels at which every attempt sees one revision.
-const STRONG: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
+const STRONG_LEVELS: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
 
 /// A number under a key.
 async fn number(tx: &mut Transaction, key: &str) -> Result<i64, Error> {
     let text = tx.get_as::<String>(key.to_owned()).await?;
-    Ok(text.map_or(0, |text| text.parse().expect("only numbers are put")))
+    Ok(text.map_or(0, |text| text.parse().unwrap()))
 }
 
 /// Adds one to a number, and lets others do something in between.
@@ -69,19 +69,19 @@ async fn store_with(numbers: &[(&str, i64)]) -> Client {
 /// Puts numbers, all at one revision, as another client would.
 async fn put_all(store: &Client, numbers: &[(&str, i64)]) {
     let puts = numbers.iter().map(|(key, n)| Put::new(*key, n.to_string()));
-    store.txn(Txn::new().and_then(puts)).await.expect("the store is there");
+    store.txn(Txn::new().and_then(puts)).await.unwrap();
 }
 
 /// The number that is in the store.
 async fn stored(store: &Client, key: &str) -> i64 {
-    let kv = store.get(key.to_owned()).await.expect("the store is there").expect("it was put");
-    std::str::from_utf8(&kv.value).expect("only text is put").parse().expect("a number")
+    let kv = store.get(key.to_owned()).await.unwrap().unwrap();
+    std::str::from_utf8(&kv.value).unwrap().parse().unwrap()
 }
 
 /// Says yes once: what others do between two steps of an attempt, they do once.
-struct Once(Cell<bool>);
+struct OneShot(Cell<bool>);
 
-impl Once {
+impl OneShot {
     const fn new() -> Self {
         Self(Cell::new(true))
     }
@@ -93,7 +93,7 @@ impl Once {
 
 /// A client of `store` whose serializable reads are answered by a member that gets no further than
 /// where the store is now.
-async fn lagging(store: &Client) -> Client {
+async fn stale_client(store: &Client) -> Client {
     let member = Arc::new(StaleMember::new(store.clone()));
     fall_behind(&member, store).await;
     Client::new(member)
@@ -104,6 +104,6 @@ async fn fall_behind(member: &StaleMember<Client>, store: &Client) {
 }
 
 /// A client of `store` that waits for a second for each answer, with `rule` in between.
-fn impatient(store: &Client, rule: impl Rule) -> Client {
+fn client_with_timeout(store: &Client, rule: impl Rule) -> Client {
     Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(1)))
 }

@@ -18,7 +18,7 @@ use coord_core::{
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Once, STRONG, number, put_all, store_with};
+use super::{OneShot, STRONG_LEVELS, number, put_all, store_with};
 use crate::support::settle;
 
 /// A transaction that is admitted to the conflict queue of one key and keeps the others waiting.
@@ -59,7 +59,7 @@ impl Holder {
 /// transaction saw a key and a range that never existed together.
 #[tokio::test(start_paused = true)]
 async fn range_of_failed_commit_stays_with_its_snapshot() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         for writes in [true, false] {
             let store = store_with(&[("flag", 0), ("n", 0)]).await;
             let (stm, mut attempt) = (Stm::new(&another(&store)).isolation(level), 0);
@@ -73,7 +73,7 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
                     n = number(tx, "n").await?;
                 }
                 let jobs = tx.range(KeyRange::prefix("jobs/")).await?.len();
-                assert_eq!(jobs, usize::try_from(n).expect("small"), "jobs and their count differ");
+                assert_eq!(jobs, usize::try_from(n).unwrap(), "jobs and their count differ");
                 if attempt == 1 {
                     store.put("flag", "1").await?;
                 }
@@ -82,7 +82,7 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
                 }
                 Ok::<_, Error>(jobs)
             });
-            let committed = run.await.expect("the store is available");
+            let committed = run.await.unwrap();
             assert_eq!(committed.value, usize::from(writes), "{level}, writes: {writes}");
         }
     }
@@ -92,7 +92,7 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
 /// transaction returned data older than a write that was acknowledged before it began.
 #[tokio::test(start_paused = true)]
 async fn wait_in_conflict_queue_does_not_validate_old_reads() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         for aborts in [false, true] {
             let store = store_with(&[("h", 0)]).await;
             let kv = another(&store);
@@ -102,8 +102,8 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
                 tx.put("x", "old");
                 Ok::<_, Error>(())
             });
-            write.await.expect("the store is available");
-            store.put("x", "new").await.expect("the store is available");
+            write.await.unwrap();
+            store.put("x", "new").await.unwrap();
 
             let mut attempt = 0;
             let run = stm.run(async |tx| {
@@ -129,11 +129,11 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
 /// the attempt after the wait as if it belonged to the newer snapshot.
 #[tokio::test(start_paused = true)]
 async fn attempt_after_wait_sees_keys_of_one_revision() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let store = store_with(&[("b", 0)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
         let holder = Holder::start(&stm, &store, "b").await;
-        store.delete("b").await.expect("the store is available");
+        store.delete("b").await.unwrap();
 
         let mut attempt = 0;
         let run = stm.run(async |tx| {
@@ -151,7 +151,7 @@ async fn attempt_after_wait_sees_keys_of_one_revision() {
             }
             Ok((tx.get("b").await?.is_some(), c))
         });
-        let (b, c) = run.await.expect("the store is available").value;
+        let (b, c) = run.await.unwrap().value;
         assert!(b || !c, "{level}: c is there, b is not");
         assert!(attempt > 1, "it waited in the queue");
         holder.ended().await;
@@ -162,7 +162,7 @@ async fn attempt_after_wait_sees_keys_of_one_revision() {
 /// commits, which could be older than the transaction.
 #[tokio::test(start_paused = true)]
 async fn attempt_sees_nothing_older_than_its_transaction() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let store = store_with(&[("h", 0)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
         let holder = Holder::start(&stm, &store, "h").await;
@@ -170,8 +170,8 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
             tx.delete("job");
             Ok::<_, Error>(())
         });
-        delete.await.expect("the store is available");
-        store.put("job", "5").await.expect("the store is available");
+        delete.await.unwrap();
+        store.put("job", "5").await.unwrap();
 
         let run = stm.run(async |tx| {
             let job = number(tx, "job").await?;
@@ -179,7 +179,7 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
             tx.put("job", "6");
             Ok::<_, Error>(())
         });
-        run.await.expect("the store is available");
+        run.await.unwrap();
         holder.ended().await;
     }
 }
@@ -202,7 +202,7 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
         }
         Ok::<_, Error>(x)
     });
-    let committed = run.await.expect("the store is available");
+    let committed = run.await.unwrap();
     let x = Range::new("x").at(committed.info.revision);
     let x = store.range(x).await.expect("it is not compacted").kvs.remove(0).value;
     assert_eq!((x, attempt), (committed.value.to_string().into(), 2));
@@ -212,13 +212,13 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
 /// The error of an aborted transaction is based on a state that existed after its begin.
 #[tokio::test(start_paused = true)]
 async fn aborted_attempt_sees_one_current_snapshot() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
-        let (stm, once) = (Stm::new(&another(&store)).isolation(level), Once::new());
+        let (stm, interfere) = (Stm::new(&another(&store)).isolation(level), OneShot::new());
         put_all(&store, &[("x", 2), ("y", 2)]).await;
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("x", 3), ("y", 3)]).await;
             }
             let y = number(tx, "y").await?;

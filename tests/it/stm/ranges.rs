@@ -12,7 +12,7 @@ use coord_core::{
 };
 use coord_testkit::Recorder;
 
-use super::{LEVELS, Once, STRONG, put_all, store_with, stored};
+use super::{LEVELS, OneShot, STRONG_LEVELS, put_all, store_with, stored};
 use crate::support::{behind, session};
 
 /// The keys of a range, with their values.
@@ -26,26 +26,23 @@ fn found(range: Vec<(bytes::Bytes, bytes::Bytes)>) -> Found {
 /// Writes the sum of a range while another changes the range between the read and the commit, and
 /// tells how many attempts it took.
 async fn sum_up(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
-    let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
     let sum = stm.run(async |tx| {
         let all = tx.range(KeyRange::prefix("p/")).await?;
-        if once.now() {
+        if interfere.take() {
             other(&store).await;
         }
-        let sum: i64 = found(all).iter().map(|(_, n)| n.parse::<i64>().expect("a number")).sum();
+        let sum: i64 = found(all).iter().map(|(_, n)| n.parse::<i64>().unwrap()).sum();
         tx.put("sum", sum.to_string());
         Ok::<_, Error>(())
     });
-    let attempts = sum.await.expect("the store is there").info.attempts;
+    let attempts = sum.await.unwrap().info.attempts;
     let mut now = 0;
-    for kv in store.get_prefix("p/").await.expect("the store is there") {
-        now += std::str::from_utf8(&kv.value)
-            .expect("the store is there")
-            .parse::<i64>()
-            .expect("the store is there");
+    for kv in store.get_prefix("p/").await.unwrap() {
+        now += std::str::from_utf8(&kv.value).unwrap().parse::<i64>().unwrap();
     }
-    if STRONG.contains(&level) || attempts > 1 {
+    if STRONG_LEVELS.contains(&level) || attempts > 1 {
         assert_eq!(stored(&store, "sum").await, now, "at {level}");
     }
     attempts
@@ -85,12 +82,12 @@ async fn change_outside_a_range_does_not_conflict() {
 
 #[tokio::test(start_paused = true)]
 async fn empty_range_is_protected() {
-    for level in STRONG {
-        let (store, once) = (Client::new(MemBackend::new()), Once::new());
+    for level in STRONG_LEVELS {
+        let (store, interfere) = (Client::new(MemBackend::new()), OneShot::new());
         let stm = Stm::new(&another(&store)).isolation(level);
         let claim = stm.run(async |tx| {
             let free = tx.range(KeyRange::prefix("seat/")).await?.is_empty();
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("seat/1", 1)]).await;
             }
             if free {
@@ -108,12 +105,12 @@ async fn empty_range_is_protected() {
 /// The failed commit reads the range again, so the next attempt does not.
 #[tokio::test(start_paused = true)]
 async fn conflict_in_a_range_costs_one_request() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("p/a", 1)]).await, Recorder::new());
-        let (once, stm) = (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
+        let (interfere, stm) = (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let count = stm.run(async |tx| {
             let all = found(tx.range(KeyRange::prefix("p/")).await?);
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("p/b", 1)]).await;
                 store.delete("p/a").await.unwrap();
             }
@@ -160,18 +157,18 @@ async fn range_includes_the_transactions_own_writes() {
 #[tokio::test(start_paused = true)]
 async fn delete_range_returns_the_number_of_deleted_keys() {
     for level in LEVELS {
-        let (store, once) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, Once::new());
+        let (store, interfere) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, OneShot::new());
         let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/own", "1");
             let deleted = tx.delete_range(KeyRange::prefix("p/")).await?;
             assert_eq!(tx.delete_range(KeyRange::prefix("p/")).await?, 0);
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("p/c", 3)]).await;
             }
             Ok::<_, Error>(deleted)
         });
-        let strong = STRONG.contains(&level);
+        let strong = STRONG_LEVELS.contains(&level);
         assert_eq!(run.await.unwrap().value, if strong { 4 } else { 3 }, "at {level}");
         let left = store.get_prefix("p/").await.unwrap().len();
         assert_eq!((left, stored(&store, "q").await), (usize::from(!strong), 0), "at {level}");
@@ -221,7 +218,7 @@ async fn sized(
 async fn too_large_transaction_is_refused_before_its_commit() {
     let [snapshot, serializable, repeatable, committed] = LEVELS;
     let rows = [
-        // Writes alone, up to the limit and over it; a marker is one more.
+        // Writes alone, up to the limit and over it; a idempotency_key is one more.
         (snapshot, (0, false, 8, false), "txn", None),
         (snapshot, (0, false, 9, false), "", Some((9, 8))),
         (snapshot, (0, false, 7, true), "txn", None),
@@ -247,7 +244,7 @@ async fn too_large_transaction_is_refused_before_its_commit() {
 
 #[tokio::test(start_paused = true)]
 async fn read_only_transactions_have_no_limit_at_the_strong_levels() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let (store, record) = (small_store().await, Recorder::new());
         let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| tx.get_many((0..20).map(|n| format!("r{n}"))).await);

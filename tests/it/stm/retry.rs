@@ -13,7 +13,7 @@ use coord_core::{
 use coord_testkit::{Action, Recorder};
 use tokio::time::{Instant, sleep};
 
-use super::{LEVELS, Once, STRONG, number, put_all, store_with, stored};
+use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, store_with, stored};
 use crate::support::{behind, nth, only, scripted, secs, timed};
 
 /// Adds one to x while another changes x under every attempt.
@@ -139,12 +139,12 @@ async fn backoff_grows_within_limits_and_repeats_with_its_seed() {
 async fn conflict_costs_one_request() {
     for level in &LEVELS[..3] {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
-        let (once, stm) =
-            (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(*level));
+        let (interfere, stm) =
+            (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(*level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             let y = number(tx, "y").await?;
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("x", 2), ("y", 2)]).await;
             }
             tx.put("z", (x + y).to_string());
@@ -165,12 +165,12 @@ async fn conflict_costs_one_request() {
 
 #[tokio::test(start_paused = true)]
 async fn conflict_found_by_a_read_costs_no_request() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
-        let (once, stm) = (Once::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
+        let (interfere, stm) = (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("x", 2), ("y", 2)]).await;
             }
             let y = number(tx, "y").await?;
@@ -179,9 +179,9 @@ async fn conflict_found_by_a_read_costs_no_request() {
             tx.put("y", (y + 1).to_string());
             Ok::<_, Error>(())
         });
-        let receipt = run.await.unwrap().info;
-        assert_eq!(receipt.attempts, 2);
-        let keys: Vec<_> = receipt.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
+        let info = run.await.unwrap().info;
+        assert_eq!(info.attempts, 2);
+        let keys: Vec<_> = info.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
         assert_eq!(keys, [b"x", b"y"]);
         assert_eq!(record.take().names(), "range txn txn", "x, y and both again, commit");
     }
@@ -198,7 +198,7 @@ async fn commit_info_reports_revision_attempts_and_conflicts() {
         match round {
             1 => put_all(&store, &[("x", 2)]).await,
             2 => put_all(&store, &[("absent", 1)]).await,
-            3 => drop(store.delete("x").await.expect("it is there")),
+            3 => drop(store.delete("x").await.unwrap()),
             _ => {}
         }
         tx.put("x", (x + 1).to_string());
@@ -229,11 +229,11 @@ async fn commit_info_reports_revision_attempts_and_conflicts() {
 #[tokio::test(start_paused = true)]
 async fn commit_info_of_a_read_only_run_has_its_read_revision() {
     for level in LEVELS {
-        let (store, once) = (store_with(&[("x", 1)]).await, Once::new());
+        let (store, interfere) = (store_with(&[("x", 1)]).await, OneShot::new());
         let stm = Stm::new(&another(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = number(tx, "x").await?;
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("x", 2)]).await;
             }
             Ok::<_, Error>(x)
@@ -269,11 +269,11 @@ async fn aborted_transaction_sends_no_commit() {
 /// What made the closure give up never was: x and y change together.
 #[tokio::test(start_paused = true)]
 async fn abort_on_torn_reads_is_retried_at_repeatable_reads() {
-    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
         if x != number(tx, "y").await? {
@@ -287,15 +287,15 @@ async fn abort_on_torn_reads_is_retried_at_repeatable_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn compacted_snapshot_is_replaced() {
-    for level in STRONG {
-        let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
+    for level in STRONG_LEVELS {
+        let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
         let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("x", 2), ("y", 2)]).await;
                 put_all(&store, &[("z", 1)]).await;
-                store.compact(Compact::new(Revision(4))).await.expect("it is there");
+                store.compact(Compact::new(Revision(4))).await.unwrap();
             }
             // Nothing helps an attempt that cannot read; not even to say that it is done.
             let y = number(tx, "y").await.unwrap_or(-1);
@@ -313,8 +313,8 @@ async fn future_revision_error_is_retried() {
     let future = || Error::FutureRevision { requested: None, current: None };
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     // The member that lags behind, and the majority, do not answer the second read.
-    let fates = vec![Action::Pass, Action::Fail(future()), Action::Fail(future())];
-    let stm = Stm::new(&behind(&store, scripted(fates)));
+    let actions = vec![Action::Pass, Action::Fail(future()), Action::Fail(future())];
+    let stm = Stm::new(&behind(&store, scripted(actions)));
     let run = stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
     let run = run.await.unwrap();
     assert_eq!((run.value, run.info.attempts), ((1, 1), 2));

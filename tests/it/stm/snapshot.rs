@@ -11,26 +11,26 @@ use coord_core::{
 };
 use coord_testkit::{Call, Recorder};
 
-use super::{LEVELS, Once, STRONG, lagging, number, put_all, store_with};
+use super::{LEVELS, OneShot, STRONG_LEVELS, stale_client, number, put_all, store_with};
 use crate::support::behind;
 
 /// Go's `Rev` after `Put` filled the read set and did not pin the revision (witness W11).
 async fn w11(level: Isolation) -> bool {
-    let (store, once) = (store_with(&[("x", 1), ("y", 1)]).await, Once::new());
-    let old = store.get("x").await.expect("the store is there").expect("it was put").mod_revision;
+    let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
+    let old = store.get("x").await.unwrap().unwrap().mod_revision;
     let mut torn = false;
     let stm = Stm::new(&another(&store)).isolation(level);
     let run = stm.run(async |tx| {
         tx.put("x", "3");
         let revision = tx.revision_of("x").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
         let y = number(tx, "y").await?;
         torn |= (revision == Some(old)) != (y == 1);
         Ok::<_, Error>(())
     });
-    run.await.expect("the store is there");
+    run.await.unwrap();
     torn
 }
 
@@ -52,7 +52,7 @@ async fn w12(level: Isolation) -> bool {
         tx.put("k", "9");
         Ok::<_, Error>(())
     });
-    run.await.expect("the store is there");
+    run.await.unwrap();
     assert!(attempt > 1 || level == Isolation::ReadCommitted);
     torn
 }
@@ -85,7 +85,7 @@ async fn every_order_of_calls_sees_one_snapshot() {
         &["delete", "many a c", "get b"],
         &["many", "get c", "rev b", "many b a c"],
     ];
-    for (level, way) in STRONG.into_iter().flat_map(|level| ways.map(|way| (level, way))) {
+    for (level, way) in STRONG_LEVELS.into_iter().flat_map(|level| ways.map(|way| (level, way))) {
         for prefetch in [&[][..], &["b"], &["c", "a"]] {
             let store = store_with(&[("a", 1), ("b", 1), ("c", 1)]).await;
             let first = store.get("a").await.unwrap().unwrap().mod_revision;
@@ -114,7 +114,7 @@ async fn every_order_of_calls_sees_one_snapshot() {
                             seen.extend(found.iter().filter_map(|(_, value)| parsed(value)));
                         }
                         "rev" => seen.push(round_of(
-                            tx.revision_of(keys[0].clone()).await?.expect("it exists"),
+                            tx.revision_of(keys[0].clone()).await?.unwrap(),
                         )),
                         "put" => tx.put(keys[0].clone(), "own"),
                         _ => tx.delete("d"),
@@ -135,14 +135,14 @@ async fn every_order_of_calls_sees_one_snapshot() {
 
 /// The number that a value is, if it is not what the transaction has put itself.
 fn parsed(value: &[u8]) -> Option<i64> {
-    std::str::from_utf8(value).expect("only text is put").parse().ok()
+    std::str::from_utf8(value).unwrap().parse().ok()
 }
 
 #[tokio::test(start_paused = true)]
 async fn read_only_transaction_sees_earlier_commits() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
-        let kv = lagging(&store).await;
+        let kv = stale_client(&store).await;
         put_all(&store, &[("x", 2), ("y", 2)]).await;
         // The member that lags cannot answer as of the base: another is asked.
         let stm = Stm::new(&kv).isolation(level);
@@ -155,7 +155,7 @@ async fn read_only_transaction_sees_earlier_commits() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_first_read_is_linearizable() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| {
@@ -173,7 +173,7 @@ async fn only_the_first_read_is_linearizable() {
 
 #[tokio::test(start_paused = true)]
 async fn snapshot_extends_while_the_read_set_is_unchanged() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
         let read = stm.run(async |tx| {
@@ -191,7 +191,7 @@ async fn snapshot_extends_while_the_read_set_is_unchanged() {
 /// The base cannot move where that would part what is seen after it from what was known before.
 #[tokio::test(start_paused = true)]
 async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
         let prefetched = Stm::new(&another(&store)).isolation(level).prefetch(["x", "y"]);
         let read = prefetched.run(async |tx| {
@@ -209,7 +209,7 @@ async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
             Ok::<_, Error>((found, number(tx, "z").await?))
         });
         assert_eq!(read.await.unwrap().value, (0, 2), "at {level}");
-        store.delete("r").await.expect("the store is there");
+        store.delete("r").await.unwrap();
         put_all(&store, &[("z", 1)]).await;
     }
 }
@@ -217,9 +217,9 @@ async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
 /// The member has what was read first as it was, and something older of what is read next.
 #[tokio::test(start_paused = true)]
 async fn snapshot_does_not_move_back_to_a_stale_member() {
-    for level in STRONG {
+    for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
-        let kv = lagging(&store).await;
+        let kv = stale_client(&store).await;
         put_all(&store, &[("y", 2)]).await;
         let stm = Stm::new(&kv).isolation(level);
         let read =
@@ -232,20 +232,20 @@ async fn snapshot_does_not_move_back_to_a_stale_member() {
 /// What is written unread must not have been changed since the *first* read, wherever the base is.
 #[tokio::test(start_paused = true)]
 async fn snapshot_extension_keeps_blind_write_conflicts() {
-    let (store, once) = (store_with(&[("x", 1), ("y", 1), ("z", 1)]).await, Once::new());
+    let (store, interfere) = (store_with(&[("x", 1), ("y", 1), ("z", 1)]).await, OneShot::new());
     let run = Stm::new(&another(&store));
     let run = run.run(async |tx| {
         number(tx, "x").await?;
-        if once.now() {
+        if interfere.take() {
             put_all(&store, &[("z", 2)]).await;
         }
         number(tx, "y").await?;
         tx.put("z", "3");
         Ok::<_, Error>(())
     });
-    let receipt = run.await.unwrap().info;
-    let keys: Vec<_> = receipt.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
-    assert_eq!((receipt.attempts, &keys[..]), (2, &[&b"z"[..]][..]));
+    let info = run.await.unwrap().info;
+    let keys: Vec<_> = info.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
+    assert_eq!((info.attempts, &keys[..]), (2, &[&b"z"[..]][..]));
 }
 
 /// A retry at a weak level asked the same member again, which still lagged, and conflicted again,
@@ -253,7 +253,7 @@ async fn snapshot_extension_keeps_blind_write_conflicts() {
 #[tokio::test(start_paused = true)]
 async fn retry_bypasses_a_stale_member() {
     let store = store_with(&[("x", 1)]).await;
-    let kv = lagging(&store).await;
+    let kv = stale_client(&store).await;
     put_all(&store, &[("x", 2), ("y", 2)]).await;
     let level = Isolation::RepeatableReads;
     let kv: Client = kv;
@@ -271,12 +271,12 @@ async fn retry_bypasses_a_stale_member() {
 
 #[tokio::test(start_paused = true)]
 async fn absent_key_is_read_at_the_snapshot_revision() {
-    for level in STRONG {
-        let (store, once) = (Client::new(MemBackend::new()), Once::new());
+    for level in STRONG_LEVELS {
+        let (store, interfere) = (Client::new(MemBackend::new()), OneShot::new());
         let stm = Stm::new(&another(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = tx.get("x").await?;
-            if once.now() {
+            if interfere.take() {
                 put_all(&store, &[("x", 1), ("y", 1)]).await;
             }
             Ok::<_, Error>((x, tx.get("y").await?))

@@ -33,7 +33,7 @@ async fn double(tx: &mut Transaction, key: &str) -> Result<u64, Error> {
 
 async fn in_a_function(stm: Stm, key: String) -> u64 {
     let run = stm.run(async move |tx| double(tx, &key).await);
-    run.await.expect("nothing is in its way").value
+    run.await.unwrap().value
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,17 +10,17 @@ use coord_core::{
 use coord_testkit::{Call, Recorder};
 
 use super::old::OldStm;
-use super::{STRONG, put, shared, value};
+use super::{STRONG_LEVELS, put, another, value};
 use crate::support::behind;
 
 /// Issues 7383 and 9188, and etcd-io/zetcd 93: what a closure reads of a range by itself is not
 /// guarded, and there is no other way to read one.
 #[tokio::test(start_paused = true)]
 async fn range_read_conflicts_with_inserts_changes_and_deletes() {
-    for isolation in STRONG {
+    for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
-        let mut theirs = OldStm::new(shared(&store), isolation);
-        let counted = theirs.run(async |tx| {
+        let mut go = OldStm::new(another(&store), isolation);
+        let counted = go.run(async |tx| {
             tx.get(&["total"]).await?;
             let found = store.range(Range::prefix("old/")).await?.kvs.len();
             store.put("old/late", "").await?;
@@ -28,13 +28,13 @@ async fn range_read_conflicts_with_inserts_changes_and_deletes() {
             Ok(())
         });
         counted.await.unwrap();
-        assert_eq!((theirs.attempts, value(&store, "total").await), (1, "0".to_owned()));
+        assert_eq!((go.attempts, value(&store, "total").await), (1, "0".to_owned()));
 
         put(&store, &["p/goes", "p/stays"], "").await;
         for (other, attempts, total) in [("p/comes", 2, "3"), ("p/stays", 2, "3"), ("q", 1, "3")] {
             let mut attempt = 0;
-            let ours = Stm::new(&shared(&store)).isolation(isolation);
-            let counted = ours.run(async |tx| {
+            let coord = Stm::new(&another(&store)).isolation(isolation);
+            let counted = coord.run(async |tx| {
                 attempt += 1;
                 let found = tx.range(KeyRange::prefix("p/")).await?.len();
                 if attempt == 1 {
@@ -47,8 +47,8 @@ async fn range_read_conflicts_with_inserts_changes_and_deletes() {
             assert_eq!(value(&store, "total").await, total, "{other}");
         }
         let mut attempt = 0;
-        let ours = Stm::new(&shared(&store)).isolation(isolation);
-        let counted = ours.run(async |tx| {
+        let coord = Stm::new(&another(&store)).isolation(isolation);
+        let counted = coord.run(async |tx| {
             attempt += 1;
             let found = tx.range(KeyRange::prefix("p/")).await?.len();
             store.delete("p/goes").await?;
@@ -67,8 +67,8 @@ async fn get_many_returns_one_value_per_key() {
     let store = Client::new(MemBackend::new());
     store.put("x", "of x").await.unwrap();
     store.put("y", "of y").await.unwrap();
-    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
-    let read = theirs.run(async |tx| {
+    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let read = go.run(async |tx| {
         tx.get(&["y"]).await?;
         let one = tx.get(&["x", "y"]).await?;
         // Not read, and so not guarded.
@@ -77,11 +77,11 @@ async fn get_many_returns_one_value_per_key() {
         Ok(one)
     });
     assert_eq!(read.await.unwrap(), "of y");
-    assert_eq!(theirs.attempts, 1);
+    assert_eq!(go.attempts, 1);
 
     let mut attempts = 0;
-    let ours = Stm::new(&shared(&store)).isolation(Isolation::Serializable);
-    let read = ours.run(async |tx| {
+    let coord = Stm::new(&another(&store)).isolation(Isolation::Serializable);
+    let read = coord.run(async |tx| {
         attempts += 1;
         tx.get("y").await?;
         let both = tx.get_many(["x", "y"]).await?;
@@ -102,15 +102,15 @@ async fn get_many_returns_one_value_per_key() {
 async fn missing_key_differs_from_an_empty_value() {
     let store = Client::new(MemBackend::new());
     store.put("empty", "").await.unwrap();
-    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
-    let read = theirs.run(async |tx| {
+    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let read = go.run(async |tx| {
         tx.delete("gone");
         Ok([tx.get(&["none"]).await?, tx.get(&["empty"]).await?, tx.get(&["gone"]).await?])
     });
     assert_eq!(read.await.unwrap(), [""; 3]);
 
-    let ours = Stm::new(&shared(&store));
-    let read = ours.run(async |tx| {
+    let coord = Stm::new(&another(&store));
+    let read = coord.run(async |tx| {
         tx.delete("gone");
         tx.get_many(["none", "empty", "gone"]).await
     });
@@ -124,19 +124,19 @@ async fn missing_key_differs_from_an_empty_value() {
 async fn concurrent_delete_conflicts_with_a_blind_write() {
     let store = Client::new(MemBackend::new());
     put(&store, &["read", "old", "k"], "before").await;
-    let mut theirs = OldStm::new(shared(&store), Isolation::SerializableSnapshot);
-    let written = theirs.run(async |tx| {
+    let mut go = OldStm::new(another(&store), Isolation::SerializableSnapshot);
+    let written = go.run(async |tx| {
         tx.get(&["read"]).await?;
         store.delete("old").await?;
         tx.put("old", "resurrected");
         Ok(())
     });
     written.await.unwrap();
-    assert_eq!(theirs.attempts, 1, "it was not noticed");
+    assert_eq!(go.attempts, 1, "it was not noticed");
 
     let mut attempts = 0;
-    let ours = Stm::new(&shared(&store)).isolation(Isolation::SerializableSnapshot);
-    let written = ours.run(async |tx| {
+    let coord = Stm::new(&another(&store)).isolation(Isolation::SerializableSnapshot);
+    let written = coord.run(async |tx| {
         attempts += 1;
         tx.get("read").await?;
         if attempts == 1 {
@@ -145,10 +145,10 @@ async fn concurrent_delete_conflicts_with_a_blind_write() {
         tx.put("k", "put after the deletion was seen");
         Ok::<_, Error>(())
     });
-    let receipt = written.await.unwrap().info;
-    assert_eq!(receipt.attempts, 2);
+    let info = written.await.unwrap().info;
+    assert_eq!(info.attempts, 2);
     assert_eq!(
-        (receipt.conflicts[0].key.as_ref(), receipt.conflicts[0].found),
+        (info.conflicts[0].key.as_ref(), info.conflicts[0].found),
         (b"k" as &[u8], None)
     );
 }
@@ -158,8 +158,8 @@ async fn concurrent_delete_conflicts_with_a_blind_write() {
 #[tokio::test(start_paused = true)]
 async fn prefetched_key_conflicts_only_if_it_is_read() {
     let store = Client::new(MemBackend::new());
-    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
-    let written = theirs.run(async |tx| {
+    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let written = go.run(async |tx| {
         tx.get(&["a", "unused"]).await?; // what `WithPrefetch` does
         if tx.attempts == 1 {
             store.put("unused", "changed").await?;
@@ -169,11 +169,11 @@ async fn prefetched_key_conflicts_only_if_it_is_read() {
         Ok(())
     });
     written.await.unwrap();
-    assert_eq!(theirs.attempts, 2);
+    assert_eq!(go.attempts, 2);
 
-    let ours =
-        Stm::new(&shared(&store)).isolation(Isolation::Serializable).prefetch(["a", "unused"]);
-    let written = ours.run(async |tx| {
+    let coord =
+        Stm::new(&another(&store)).isolation(Isolation::Serializable).prefetch(["a", "unused"]);
+    let written = coord.run(async |tx| {
         store.put("unused", "changed again").await?;
         let a = tx.get("a").await?;
         tx.put("b", a.unwrap_or_default());
@@ -185,15 +185,15 @@ async fn prefetched_key_conflicts_only_if_it_is_read() {
 /// Found when this was written: a transaction that has read, and writes nothing, sends a commit.
 #[tokio::test(start_paused = true)]
 async fn read_only_transaction_sends_no_commit() {
-    for isolation in STRONG {
+    for isolation in STRONG_LEVELS {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let kv = behind(&store, record.clone());
-        let mut theirs = OldStm::new(kv.clone(), isolation);
-        theirs.run(async |tx| tx.get(&["a"]).await).await.unwrap();
+        let mut go = OldStm::new(kv.clone(), isolation);
+        go.run(async |tx| tx.get(&["a"]).await).await.unwrap();
         assert_eq!(record.take().names(), "txn txn");
 
-        let ours = Stm::new(&kv).isolation(isolation);
-        ours.run(async |tx| tx.get("a").await).await.unwrap();
+        let coord = Stm::new(&kv).isolation(isolation);
+        coord.run(async |tx| tx.get("a").await).await.unwrap();
         assert_eq!(record.take().names(), "range");
     }
 }
@@ -202,12 +202,12 @@ async fn read_only_transaction_sends_no_commit() {
 /// is the `Rev` of a key that was put.
 #[tokio::test(start_paused = true)]
 async fn attempt_starting_with_revision_of_sees_one_snapshot() {
-    for isolation in STRONG {
+    for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
         let first = put(&store, &["a", "b"], "1").await;
         let mut seen = Vec::new();
-        let mut theirs = OldStm::new(shared(&store), isolation);
-        let torn = theirs.run(async |tx| {
+        let mut go = OldStm::new(another(&store), isolation);
+        let torn = go.run(async |tx| {
             tx.put("a", "mine");
             let a = tx.revision_of("a").await?;
             if tx.attempts == 1 {
@@ -221,8 +221,8 @@ async fn attempt_starting_with_revision_of_sees_one_snapshot() {
 
         put(&store, &["a", "b"], "1").await;
         let mut attempts = 0;
-        let ours = Stm::new(&shared(&store)).isolation(isolation);
-        let whole = ours.run(async |tx| {
+        let coord = Stm::new(&another(&store)).isolation(isolation);
+        let whole = coord.run(async |tx| {
             attempts += 1;
             tx.put("a", "mine");
             let a = tx.revision_of("a").await?;
@@ -242,12 +242,12 @@ async fn attempt_starting_with_revision_of_sees_one_snapshot() {
 /// that, and other keys from what the failed commit brought, which is older.
 #[tokio::test(start_paused = true)]
 async fn retry_reading_other_keys_sees_one_snapshot() {
-    for isolation in STRONG {
+    for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
         put(&store, &["a", "c"], "1").await;
         let mut seen = Vec::new();
-        let mut theirs = OldStm::new(shared(&store), isolation);
-        let torn = theirs.run(async |tx| {
+        let mut go = OldStm::new(another(&store), isolation);
+        let torn = go.run(async |tx| {
             match tx.attempts {
                 1 => {
                     tx.get(&["a"]).await?;
@@ -267,8 +267,8 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
         assert_eq!(seen[0], ("3".to_owned(), "2".to_owned()));
 
         let mut attempts = 0;
-        let ours = Stm::new(&shared(&store)).isolation(isolation);
-        let whole = ours.run(async |tx| {
+        let coord = Stm::new(&another(&store)).isolation(isolation);
+        let whole = coord.run(async |tx| {
             attempts += 1;
             if attempts == 1 {
                 tx.get("a").await?;
@@ -293,8 +293,8 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
 async fn error_based_on_torn_reads_is_not_returned() {
     let store = Client::new(MemBackend::new());
     put(&store, &["a", "b"], "1").await;
-    let mut theirs = OldStm::new(shared(&store), Isolation::RepeatableReads);
-    let gave_up = theirs.run(async |tx| {
+    let mut go = OldStm::new(another(&store), Isolation::RepeatableReads);
+    let gave_up = go.run(async |tx| {
         let a = tx.get(&["a"]).await?;
         if tx.attempts == 1 {
             put(&store, &["a", "b"], "2").await;
@@ -304,8 +304,8 @@ async fn error_based_on_torn_reads_is_not_returned() {
     assert!(gave_up.await.is_err(), "they were always equal");
 
     let mut attempts = 0;
-    let ours = Stm::new(&shared(&store)).isolation(Isolation::RepeatableReads);
-    let agrees = ours.run(async |tx| {
+    let coord = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
+    let agrees = coord.run(async |tx| {
         attempts += 1;
         let a = tx.get("a").await?;
         if attempts == 1 {
@@ -327,13 +327,13 @@ async fn compare_of_the_read_set_is_linearizable() {
         Call::Txn(check) => check.failure.iter().all(is_serializable),
         _ => false,
     };
-    let mut theirs = OldStm::new(kv.clone(), Isolation::RepeatableReads);
-    let read = theirs.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
+    let mut go = OldStm::new(kv.clone(), Isolation::RepeatableReads);
+    let read = go.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
     read.await.unwrap();
     assert!(alone(record.take().0.last().unwrap()));
 
-    let ours = Stm::new(&kv).isolation(Isolation::RepeatableReads);
-    let read = ours.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
+    let coord = Stm::new(&kv).isolation(Isolation::RepeatableReads);
+    let read = coord.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
     read.await.unwrap();
     let calls = record.take();
     assert_eq!(calls.names(), "range range txn");
@@ -349,11 +349,11 @@ fn is_serializable(op: &Op) -> bool {
 #[tokio::test(start_paused = true)]
 async fn equal_transactions_send_equal_requests() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let ours = Stm::new(&behind(&store, record.clone()));
+    let coord = Stm::new(&behind(&store, record.clone()));
     let mut keys = ["c", "a", "d", "b"];
     let mut sent = Vec::new();
     for _ in 0..2 {
-        let put = ours.run(async |tx| {
+        let put = coord.run(async |tx| {
             keys.iter().for_each(|key| tx.put(*key, "1"));
             Ok::<_, Error>(())
         });

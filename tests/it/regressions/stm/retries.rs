@@ -15,14 +15,14 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
 
 use super::old::OldStm;
-use super::{STRONG, put, shared, value};
+use super::{STRONG_LEVELS, put, another, value};
 use crate::support::{behind, nth, secs, session_on};
 
 /// Issues 11963 and 12561: a read as of the base lands on a member that has not got so far yet,
 /// and the transaction fails.
 #[tokio::test(start_paused = true)]
 async fn snapshot_read_bypasses_a_stale_member() {
-    for isolation in STRONG {
+    for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
         let known = put(&store, &["a", "b"], "old").await;
         put(&store, &["a", "b"], "new").await;
@@ -30,12 +30,12 @@ async fn snapshot_read_bypasses_a_stale_member() {
         member.fall_behind(known);
         let kv = Client::new(member);
 
-        let mut theirs = OldStm::new(kv.clone(), isolation);
-        let failed = theirs.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
+        let mut go = OldStm::new(kv.clone(), isolation);
+        let failed = go.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
         assert_eq!(failed.await.unwrap_err().kind(), ErrorKind::FutureRevision);
 
-        let ours = Stm::new(&kv).isolation(isolation);
-        let read = ours.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
+        let coord = Stm::new(&kv).isolation(isolation);
+        let read = coord.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
         let read = read.await.unwrap();
         assert_eq!(read.value, (Some("new".into()), Some("new".into())));
         assert_eq!(read.info.attempts, 1);
@@ -53,8 +53,8 @@ async fn stale_member_costs_one_attempt() {
     member.fall_behind(known);
     let kv = Client::new(member.clone());
 
-    let mut theirs = OldStm::new(kv.clone(), Isolation::RepeatableReads);
-    let added = theirs.run(async |tx| {
+    let mut go = OldStm::new(kv.clone(), Isolation::RepeatableReads);
+    let added = go.run(async |tx| {
         if tx.attempts == 1_000 {
             member.catch_up();
         }
@@ -63,11 +63,11 @@ async fn stale_member_costs_one_attempt() {
         Ok(())
     });
     added.await.unwrap();
-    assert_eq!((theirs.attempts, value(&store, "n").await), (1_000, "3".to_owned()));
+    assert_eq!((go.attempts, value(&store, "n").await), (1_000, "3".to_owned()));
 
     member.fall_behind(known);
-    let ours = Stm::new(&kv).isolation(Isolation::RepeatableReads);
-    let added = ours.run(async |tx| {
+    let coord = Stm::new(&kv).isolation(Isolation::RepeatableReads);
+    let added = coord.run(async |tx| {
         let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap();
         tx.put("n", (n + 1).to_string());
         Ok::<_, Error>(())
@@ -79,15 +79,15 @@ async fn stale_member_costs_one_attempt() {
 /// Found when this was written: the base is compacted between two reads, and the transaction fails.
 #[tokio::test(start_paused = true)]
 async fn compaction_between_reads_costs_at_most_one_attempt() {
-    for isolation in STRONG {
+    for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
         put(&store, &["a", "b"], "1").await;
         let compact = async || {
             let newest = put(&store, &["other"], "").await;
             store.compact(Compact::new(newest)).await.map(|_| ())
         };
-        let mut theirs = OldStm::new(shared(&store), isolation);
-        let failed = theirs.run(async |tx| {
+        let mut go = OldStm::new(another(&store), isolation);
+        let failed = go.run(async |tx| {
             tx.get(&["a"]).await?;
             compact().await?;
             tx.get(&["b"]).await
@@ -96,8 +96,8 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
 
         for changed in [false, true] {
             let mut attempts = 0;
-            let ours = Stm::new(&shared(&store)).isolation(isolation);
-            let read = ours.run(async |tx| {
+            let coord = Stm::new(&another(&store)).isolation(isolation);
+            let read = coord.run(async |tx| {
                 attempts += 1;
                 tx.get("a").await?;
                 if attempts == 1 {
@@ -121,11 +121,11 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
 async fn panic_of_a_closure_reaches_only_its_caller() {
     let store = Client::new(MemBackend::new());
     let mut tasks = JoinSet::new();
-    let ours = Stm::new(&shared(&store));
+    let coord = Stm::new(&another(&store));
     tasks.spawn({
-        let ours = ours.clone();
+        let coord = coord.clone();
         async move {
-            let panics = ours.run(async |tx| {
+            let panics = coord.run(async |tx| {
                 tx.put("a", "half");
                 if tx.get("b").await?.is_none() {
                     panic!("by the closure");
@@ -138,7 +138,7 @@ async fn panic_of_a_closure_reaches_only_its_caller() {
     let ended = tasks.join_next().await.unwrap();
     assert!(ended.unwrap_err().is_panic());
     assert_eq!(value(&store, "a").await, "", "nothing was written");
-    let next = ours.run(async |tx| {
+    let next = coord.run(async |tx| {
         tx.put("a", "whole");
         Ok::<_, Error>(())
     });
@@ -154,8 +154,8 @@ async fn commit_fails_after_the_closure_ignored_a_read_error() {
         Call::Range(_) => Action::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
         _ => Action::Pass,
     };
-    let ours = Stm::new(&behind(&store, refused));
-    let swallowed = ours.run(async |tx| {
+    let coord = Stm::new(&behind(&store, refused));
+    let swallowed = coord.run(async |tx| {
         let a = tx.get("a").await.unwrap_or_default();
         tx.put("b", if a.is_some() { "there" } else { "not there" });
         Ok::<_, Error>(())
@@ -183,16 +183,16 @@ async fn too_many_operations_are_refused_without_a_request() {
     };
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = behind(&store, record.clone());
-    let mut theirs = OldStm::new(kv.clone(), Isolation::SerializableSnapshot);
-    let refused = theirs.run(async |tx| {
+    let mut go = OldStm::new(kv.clone(), Isolation::SerializableSnapshot);
+    let refused = go.run(async |tx| {
         tx.get(&KEYS).await?;
         KEYS.iter().for_each(|key| tx.put(key, "1"));
         Ok(())
     });
     assert!(matches!(refused.await, Err(Error::TooManyOps { count: 130, .. })));
 
-    let ours = Stm::new(&kv).isolation(Isolation::SerializableSnapshot);
-    let both = ours.run(async |tx| {
+    let coord = Stm::new(&kv).isolation(Isolation::SerializableSnapshot);
+    let both = coord.run(async |tx| {
         tx.get_many(KEYS).await?;
         KEYS.iter().for_each(|key| tx.put(*key, "1"));
         Ok::<_, Error>(())
@@ -200,7 +200,7 @@ async fn too_many_operations_are_refused_without_a_request() {
     both.await.unwrap();
 
     record.take();
-    let refused = ours.run(async |tx| {
+    let refused = coord.run(async |tx| {
         (0..129).for_each(|n| tx.put(format!("many/{n}"), ""));
         Ok::<_, Error>(())
     });
@@ -214,12 +214,12 @@ async fn too_many_operations_are_refused_without_a_request() {
 #[tokio::test(start_paused = true)]
 async fn commit_with_a_lost_response_is_applied_once() {
     let store = Client::new(MemBackend::new());
-    let mut theirs = OldStm::new(
+    let mut go = OldStm::new(
         behind(&store, nth("txn", 2, 2, Action::DropResponse)),
         Isolation::Serializable,
     );
     let mut add_one = async || {
-        let added = theirs.run(async |tx| {
+        let added = go.run(async |tx| {
             let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
             tx.put("old", &(n + 1).to_string());
             Ok(())
@@ -230,13 +230,13 @@ async fn commit_with_a_lost_response_is_applied_once() {
     add_one().await.unwrap();
     assert_eq!(value(&store, "old").await, "2", "to add one was asked for once");
 
-    for fate in [Action::DropResponse, Action::DropRequest] {
+    for action in [Action::DropResponse, Action::DropRequest] {
         let (store, resolved) =
-            (Client::new(MemBackend::new()), matches!(fate, Action::DropResponse));
-        let kv = behind(&store, nth("txn", 1, 1, fate));
+            (Client::new(MemBackend::new()), matches!(action, Action::DropResponse));
+        let kv = behind(&store, nth("txn", 1, 1, action));
         let session = session_on(kv.clone()).await;
-        let ours = Stm::new(&kv).exactly_once(&session);
-        let added = ours.run(async |tx| {
+        let coord = Stm::new(&kv).exactly_once(&session);
+        let added = coord.run(async |tx| {
             let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
             tx.put("n", (n + 1).to_string());
             Ok::<_, Error>(())
@@ -259,24 +259,24 @@ async fn commit_with_a_lost_response_is_applied_once() {
 async fn transactions_on_one_key_need_few_attempts() {
     const WORKERS: u32 = 64;
     let store = Client::new(MemBackend::new());
-    let theirs = join_all((0..WORKERS).map(async |_| {
-        let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
-        let added = theirs.run(async |tx| {
+    let go = join_all((0..WORKERS).map(async |_| {
+        let mut go = OldStm::new(another(&store), Isolation::Serializable);
+        let added = go.run(async |tx| {
             let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
             yield_now().await;
             tx.put("old", &(n + 1).to_string());
             Ok(())
         });
         added.await.unwrap();
-        theirs.attempts
+        go.attempts
     }));
-    let theirs: u32 = theirs.await.iter().sum();
-    assert_eq!(theirs, WORKERS * (WORKERS + 1) / 2, "each commit makes all others fail");
+    let go: u32 = go.await.iter().sum();
+    assert_eq!(go, WORKERS * (WORKERS + 1) / 2, "each commit makes all others fail");
 
-    let kv = shared(&store);
-    let ours = join_all((0..WORKERS).map(async |_| {
-        let ours = Stm::new(&kv).isolation(Isolation::Serializable);
-        let added = ours.run(async |tx| {
+    let kv = another(&store);
+    let coord = join_all((0..WORKERS).map(async |_| {
+        let coord = Stm::new(&kv).isolation(Isolation::Serializable);
+        let added = coord.run(async |tx| {
             let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
             yield_now().await;
             tx.put("n", (n + 1).to_string());
@@ -284,17 +284,17 @@ async fn transactions_on_one_key_need_few_attempts() {
         });
         added.await.unwrap().info.attempts
     }));
-    let ours: u32 = ours.await.iter().sum();
+    let coord: u32 = coord.await.iter().sum();
     assert_eq!(value(&store, "n").await, WORKERS.to_string());
-    assert!(ours <= 2 * WORKERS, "{ours} attempts");
+    assert!(coord <= 2 * WORKERS, "{coord} attempts");
 }
 
 /// The same: whoever loses every time tries for ever, without a pause.
 #[tokio::test(start_paused = true)]
 async fn retries_back_off_and_end_with_their_budget() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
-    let mut theirs = OldStm::new(shared(&store), Isolation::Serializable);
-    let lost = theirs.run(async |tx| {
+    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let lost = go.run(async |tx| {
         tx.get(&["k"]).await?;
         store.put("k", "others").await?;
         tx.put("k", "mine");
@@ -304,8 +304,8 @@ async fn retries_back_off_and_end_with_their_budget() {
     assert_eq!(began.elapsed(), secs(0), "a thousand attempts");
 
     let lose = async |retry| {
-        let ours = Stm::new(&shared(&store)).retry(retry);
-        let lost = ours.run(async |tx| {
+        let coord = Stm::new(&another(&store)).retry(retry);
+        let lost = coord.run(async |tx| {
             tx.get("k").await?;
             store.put("k", "others").await?;
             tx.put("k", "mine");

@@ -1,7 +1,5 @@
-//! What the log says of locks and leaderships: their names, and what was lost.
+//! Log lines of locks and leaderships: name, fencing token and loss reason.
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::{
@@ -9,20 +7,21 @@ use coord_core::{
     error::PrimitiveError,
     kv::{Put, Txn},
 };
+use coord_mem::MemBackend;
 use tokio::time::timeout;
 
-use super::supervisor::supervisor;
-use super::telemetry::lines_of;
-use crate::support::{secs, session};
+use super::lines_of;
+use crate::session::supervisor::supervisor;
+use crate::support::{another, secs, session};
 
-/// The lines of one target, without their times.
-fn of_target(lines: Vec<String>, target: &str) -> Vec<String> {
+/// The lines that contain `target`, without the duration of the wait.
+fn lines_with(lines: Vec<String>, target: &str) -> Vec<String> {
     let lines = lines.into_iter().filter(|line| line.contains(target));
-    let untimed = lines.map(|line| match line.split_once(" waited=") {
+    let lines = lines.map(|line| match line.split_once(" waited=") {
         Some((line, _)) => line.to_owned(),
         None => line,
     });
-    untimed.collect()
+    lines.collect()
 }
 
 #[test]
@@ -43,7 +42,7 @@ fn locks_are_logged_with_name_and_token() {
         "DEBUG coord::lock locked: name=report token=4",
         "WARN coord::lock lost: name=report token=4 reason=another client deleted the key",
     ];
-    assert_eq!(of_target(lines, "coord::lock"), expected);
+    assert_eq!(lines_with(lines, "coord::lock"), expected);
 }
 
 #[test]
@@ -64,7 +63,7 @@ fn leaderships_are_logged_with_name_and_reason() {
         "WARN coord::election no longer leading: name=planner token=4 \
          reason=the session was closed",
     ];
-    assert_eq!(of_target(lines, "coord::election"), expected);
+    assert_eq!(lines_with(lines, "coord::election"), expected);
 }
 
 #[test]
@@ -83,12 +82,12 @@ fn lost_key_of_the_work_is_logged() {
         });
         work.await.unwrap();
     });
-    let lost = of_target(lines, "work lost what it held");
+    let lost = lines_with(lines, "work lost what it held");
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert!(lost[0].contains(" key=report/"), "{lost:?}");
 }
 
-/// A lock beside data below its name waits forever, as Go's does: the log says for what.
+/// A lock waits for data keys below its name, as in Go, perhaps forever. The log names the key.
 #[test]
 fn wait_behind_a_data_key_is_logged_once() {
     let lines = lines_of(async {
@@ -98,7 +97,7 @@ fn wait_behind_a_data_key_is_logged_once() {
         let mutex = Mutex::new(&session, "jobs");
         timeout(secs(300), mutex.lock()).await.unwrap_err();
 
-        // A contender of another session is no such key.
+        // A wait behind a contender of another session is not logged.
         let held = Mutex::new(&session, "other").lock().await.unwrap();
         let second = crate::support::session(&store).await;
         timeout(secs(300), Mutex::new(&second, "other").lock()).await.unwrap_err();

@@ -6,7 +6,7 @@ use coord_core::stm::{CommitInfo, StmError};
 use coord_core::{Error, error::Outcome, kv::Revision, stm::Isolation};
 
 use super::program::{Seen, State, Step, key, reads, replay, writes};
-use crate::stm::STRONG;
+use crate::stm::STRONG_LEVELS;
 
 /// One attempt of a transaction.
 pub(super) struct Attempt {
@@ -34,13 +34,13 @@ fn at(states: &BTreeMap<Revision, State>, revision: Revision) -> &State {
     states.range(..=revision).next_back().expect("nothing is older than the first").1
 }
 
-/// Whether a transaction was applied once, not at all, or as its outcome says.
+/// Whether a transaction was applied interfere, not at all, or as its outcome says.
 pub(super) fn judge_outcome(ran: &Ran, tags: &BTreeMap<String, Revision>) {
     let tags_of = |attempt: &Attempt| tags.get(&attempt.tag).copied();
     let applied: Vec<_> = ran.attempts.iter().filter_map(tags_of).collect();
     let last = ran.attempts.last().map_or(&[][..], |last| &last.program);
     match &ran.outcome {
-        Ok(receipt) if writes(last) => assert_eq!(applied, [receipt.revision]),
+        Ok(info) if writes(last) => assert_eq!(applied, [info.revision]),
         Ok(_) => assert!(applied.is_empty()),
         Err(error) if error.outcome() == Outcome::Unknown => assert!(applied.len() <= 1),
         Err(error) => assert!(applied.is_empty(), "applied in spite of: {error}"),
@@ -50,26 +50,26 @@ pub(super) fn judge_outcome(ran: &Ran, tags: &BTreeMap<String, Revision>) {
 }
 
 /// Whether a transaction that committed saw, and left, what its level promises.
-pub(super) fn judge_commit(ran: &Ran, receipt: &CommitInfo, states: &BTreeMap<Revision, State>) {
-    let Attempt { program, tag, seen } = ran.attempts.last().expect("there was one");
+pub(super) fn judge_commit(ran: &Ran, info: &CommitInfo, states: &BTreeMap<Revision, State>) {
+    let Attempt { program, tag, seen } = ran.attempts.last().unwrap();
     let wrote = writes(program);
     if !wrote && seen.is_empty() {
         // It read nothing, so there is nothing to judge.
         return;
     }
-    let before = if wrote { receipt.revision.previous() } else { receipt.revision };
+    let before = if wrote { info.revision.previous() } else { info.revision };
     let (expected, left) = replay(program, tag, at(states, before));
     if ran.level != Isolation::ReadCommitted {
-        assert_eq!(*seen, expected, "{} at {}", ran.level, receipt.revision);
+        assert_eq!(*seen, expected, "{} at {}", ran.level, info.revision);
     }
     if wrote {
-        let now = at(states, receipt.revision).iter();
+        let now = at(states, info.revision).iter();
         let now: BTreeMap<_, _> =
             now.map(|(key, (value, _))| (key.clone(), value.clone())).collect();
-        assert_eq!(now, left, "{} at {}", ran.level, receipt.revision);
+        assert_eq!(now, left, "{} at {}", ran.level, info.revision);
     }
-    if STRONG.contains(&ran.level) && !seen.is_empty() {
-        assert!(receipt.revision >= ran.known, "it began after {}", ran.known);
+    if STRONG_LEVELS.contains(&ran.level) && !seen.is_empty() {
+        assert!(info.revision >= ran.known, "it began after {}", ran.known);
     }
     if let (Isolation::SerializableSnapshot, true, Some(first)) =
         (ran.level, wrote, ran.after_first)

@@ -4,7 +4,7 @@
 //! as well, and so is when the store is compacted, and where another client writes between two
 //! steps. An attempt may take another path than the attempt before. A watch tells the store's state
 //! at each revision, so nothing has to be searched to judge a transaction: its program is
-//! *replayed* on the state just before its commit, or on the state that its receipt names if it
+//! *replayed* on the state just before its commit, or on the state that its info names if it
 //! wrote nothing, and must see what it saw.
 //!
 //! Each attempt, committed or not, must have seen one of those states, and none that was over
@@ -34,7 +34,7 @@ use tokio::time::sleep;
 use judge::{Attempt, Ran, judge_attempts, judge_commit, judge_outcome};
 use program::{State, Step, asks, key, take, writes};
 
-use super::{LEVELS, STRONG, impatient, put_all};
+use super::{LEVELS, STRONG_LEVELS, client_with_timeout, put_all};
 use crate::support::{any_fate, cases, newest, on_virtual_time, scripted, secs, session};
 
 /// What one task does: a level, the transactions in turn, and whether answers that are lost matter.
@@ -47,7 +47,7 @@ struct Task {
     programs: Vec<Vec<Vec<Step>>>,
     exactly_once: bool,
     prefetch: Vec<u8>,
-    fates: Vec<Action>,
+    actions: Vec<Action>,
 }
 
 /// The last attempt of a transaction between whose steps another client writes, counted from 0.
@@ -67,9 +67,9 @@ async fn work(store: &Client, kv: Client, name: usize, task: Task, told: &Atomic
             let nth = attempts.len();
             let tag = format!("{name}.{i}.{nth}");
             let path = paths.get(nth).or(paths.last());
-            let program = path.expect("there is one").clone();
+            let program = path.unwrap().clone();
             attempts.push(Attempt { program, tag: tag.clone(), seen: Vec::new() });
-            let attempt = attempts.last_mut().expect("just pushed");
+            let attempt = attempts.last_mut().unwrap();
             let (program, seen) = (&attempt.program, &mut attempt.seen);
             after_first = None;
             for (j, step) in program.iter().enumerate() {
@@ -102,8 +102,8 @@ async fn work(store: &Client, kv: Client, name: usize, task: Task, told: &Atomic
             Ok(())
         });
         let outcome = run.await.map(|committed| committed.info);
-        if let Ok(receipt) = &outcome {
-            told.fetch_max(receipt.revision.0, Ordering::Relaxed);
+        if let Ok(info) = &outcome {
+            told.fetch_max(info.revision.0, Ordering::Relaxed);
         }
         all.push(Ran { level: task.level, attempts, known, after_first, outcome });
     }
@@ -126,7 +126,7 @@ async fn write_as_another_client(
         }
     };
     let txn = Txn::new().and_then(keys.into_iter().map(write));
-    store.txn(txn).await.expect("the store is there").header.revision
+    store.txn(txn).await.unwrap().header.revision
 }
 
 /// Everything that the store ever was, by revision, and who made which revision.
@@ -136,16 +136,16 @@ async fn history(
 ) -> (BTreeMap<Revision, State>, BTreeMap<String, Revision>, Vec<Ran>) {
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
     let start = newest(store).await;
-    let mut watch = store.watch(Watch::new(KeyRange::all())).await.expect("it is there");
+    let mut watch = store.watch(Watch::new(KeyRange::all())).await.unwrap();
     let mut state: State = BTreeMap::new();
-    for kv in store.get_prefix("").await.expect("the store is there") {
+    for kv in store.get_prefix("").await.unwrap() {
         state.insert(kv.key, (kv.value, kv.mod_revision));
     }
     let (mut states, mut tags) = (BTreeMap::from([(start, state.clone())]), BTreeMap::new());
     let ran = run().await;
     // What is still on its way arrives.
     sleep(secs(10)).await;
-    store.put("~", "").await.expect("the store is there");
+    store.put("~", "").await.unwrap();
     loop {
         let batch = watch.next().await.expect("it goes on").expect("nothing is missed");
         let revision = batch.revision;
@@ -171,14 +171,14 @@ async fn history(
 /// many committed.
 async fn storm(tasks: Vec<Task>, together: bool) -> usize {
     let (store, told) = (Client::new(MemBackend::new()), AtomicI64::new(0));
-    let fates = tasks.iter().flat_map(|task| task.fates.clone()).collect();
-    let shared = together.then(|| impatient(&store, scripted(fates)));
+    let actions = tasks.iter().flat_map(|task| task.actions.clone()).collect();
+    let shared = together.then(|| client_with_timeout(&store, scripted(actions)));
     let exactly_once: Vec<_> =
         tasks.iter().flat_map(|task| task.programs.iter().map(|_| task.exactly_once)).collect();
     let run = async || {
         let tasks = tasks.into_iter().enumerate();
         let all = tasks.map(|(name, task)| {
-            let own = || impatient(&store, scripted(task.fates.clone()));
+            let own = || client_with_timeout(&store, scripted(task.actions.clone()));
             let kv = shared.clone().unwrap_or_else(own);
             work(&store, kv, name, task, &told)
         });
@@ -187,11 +187,11 @@ async fn storm(tasks: Vec<Task>, together: bool) -> usize {
     let (states, tags, ran) = history(&store, run).await;
     for (ran, exactly_once) in ran.iter().zip(exactly_once) {
         judge_outcome(ran, &tags);
-        if STRONG.contains(&ran.level) {
+        if STRONG_LEVELS.contains(&ran.level) {
             judge_attempts(ran, &states);
         }
         match &ran.outcome {
-            Ok(receipt) => judge_commit(ran, receipt, &states),
+            Ok(info) => judge_commit(ran, info, &states),
             Err(error) => assert!(!exactly_once || error.outcome() == Outcome::NotApplied),
         }
     }
@@ -243,14 +243,14 @@ fn a_task() -> impl Strategy<Value = Task> {
         let paths = prop::collection::vec(path, 1..4);
         let programs = prop::collection::vec(paths, 1..4);
         let prefetch = prop_oneof![Just(Vec::new()), prop::collection::vec(0..5_u8, 1..3)];
-        let fates = prop::collection::vec(a_fate(), 0..40);
-        (Just(LEVELS[level]), programs, any::<bool>(), prefetch, fates).prop_map(
-            |(level, programs, exactly_once, prefetch, fates)| Task {
+        let actions = prop::collection::vec(a_fate(), 0..40);
+        (Just(LEVELS[level]), programs, any::<bool>(), prefetch, actions).prop_map(
+            |(level, programs, exactly_once, prefetch, actions)| Task {
                 level,
                 programs,
                 exactly_once,
                 prefetch,
-                fates,
+                actions,
             },
         )
     })
@@ -282,9 +282,9 @@ fn programs_without_faults_all_commit() {
             programs: vec![vec![program.clone()]; 5],
             exactly_once: true,
             prefetch: vec![1],
-            fates: vec![Action::Yield; 30],
+            actions: vec![Action::Yield; 30],
         };
-        let tasks = if STRONG.contains(&level) { vec![task; 4] } else { vec![task; 1] };
+        let tasks = if STRONG_LEVELS.contains(&level) { vec![task; 4] } else { vec![task; 1] };
         let all = tasks.len() * 5;
         for together in [false, true] {
             assert_eq!(on_virtual_time(storm(tasks.clone(), together)), all);
