@@ -1,40 +1,42 @@
-//! Transactions of one process that conflict take turns: nobody is starved, nothing collapses, and
-//! a turn ends however its transaction ends.
+//! Conflict queues: conflicting transactions of one client take turns on a key.
+//!
+//! Few attempts conflict, no transaction starves, and the queue advances however its holder ends.
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use coord_core::stm::{Retry, StmError};
-use coord_core::{Client, Error, Stm};
+use coord_core::{
+    Client, Error, Stm,
+    stm::{Retry, StmError},
+};
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, poll_at_most};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{OneShot, add_one, number, put_all, store_with, stored};
-use crate::support::{POLLS_MAX, behind, secs, timed};
+use crate::support::{POLLS_MAX, another, behind, secs, timed};
 
 #[tokio::test(start_paused = true)]
 async fn transactions_on_one_key_lose_no_update_with_few_retries() {
-    // Answers come at interfere, or take their time.
+    // Responses are immediate or delayed.
     for action in [Action::Pass, Action::Yield, Action::Delay(Duration::from_millis(3))] {
         let store = Client::new(MemBackend::new());
         let kv = behind(&store, move |_: &Call| action.clone());
         let mut tasks = JoinSet::new();
         for _ in 0..64 {
-            tasks.spawn(in_a_row(kv.clone(), 5));
+            tasks.spawn(increment_repeatedly(kv.clone(), 5));
         }
         let attempts: Vec<u32> = tasks.join_all().await.concat();
         assert_eq!(stored(&store, "n").await, 64 * 5);
         let (sum, most) = (attempts.iter().sum::<u32>(), attempts.iter().max().unwrap());
         assert!(sum <= 64 * 5 * 3, "{sum} attempts for {} commits", 64 * 5);
-        assert!(*most <= 10, "one took {most} attempts");
+        assert!(*most <= 10, "a transaction took {most} attempts");
     }
 }
 
-/// Increments one after the other, and tells how many attempts each took.
-async fn in_a_row(kv: Client, times: usize) -> Vec<u32> {
+/// Increments n several times in sequence. Returns the number of attempts of each increment.
+async fn increment_repeatedly(kv: Client, times: usize) -> Vec<u32> {
     let mut attempts = Vec::new();
     for _ in 0..times {
         let added = add_one(kv.clone(), "n").await.unwrap();
@@ -43,7 +45,7 @@ async fn in_a_row(kv: Client, times: usize) -> Vec<u32> {
     attempts
 }
 
-/// They conflict on two keys each, that overlap in a circle: nobody waits for ever.
+/// Each transfer conflicts on two of four keys, which form a circle.
 #[tokio::test(start_paused = true)]
 async fn circular_transfers_keep_the_sum_without_deadlock() {
     let store = store_with(&[("a0", 100), ("a1", 100), ("a2", 100), ("a3", 100)]).await;
@@ -58,7 +60,7 @@ async fn circular_transfers_keep_the_sum_without_deadlock() {
         sum += stored(&store, &format!("a{i}")).await;
     }
     assert_eq!(sum, 400);
-    assert!(took < secs(2), "it took {took:?}");
+    assert!(took < secs(2), "took {took:?}");
     assert!(attempts.iter().sum::<u32>() <= 32 * 5, "{attempts:?}");
 }
 
@@ -66,17 +68,17 @@ async fn transfer(kv: Client, i: usize) -> u32 {
     let (from, to) = (format!("a{}", i % 4), format!("a{}", (i + 1) % 4));
     let stm = Stm::new(&kv);
     let run = stm.run(async move |tx| {
-        let there = number(tx, &from).await?;
-        let here = number(tx, &to).await?;
-        tx.put(&from, (there - 1).to_string());
-        tx.put(&to, (here + 1).to_string());
+        let (source, target) = (number(tx, &from).await?, number(tx, &to).await?);
+        tx.put(&from, (source - 1).to_string());
+        tx.put(&to, (target + 1).to_string());
         Ok::<_, Error>(())
     });
     run.await.unwrap().info.attempts
 }
 
-/// Takes the turn for n: its first attempt conflicts, its second is `end`.
-async fn with_the_turn(
+/// Runs a transaction that holds the conflict queue of n: its first attempt conflicts, and its
+/// second ends with `end`.
+async fn hold_queue(
     stm: &Stm,
     store: &Client,
     end: impl AsyncFn() -> Result<(), Error>,
@@ -95,8 +97,8 @@ async fn with_the_turn(
     run.await.map(drop)
 }
 
-/// Whether increments meet no turn that somebody still has: two that conflict are done at once.
-async fn assert_free(store: &Client, what: &str) {
+/// Asserts that the conflict queue of n is free: two conflicting increments commit without a wait.
+async fn assert_queue_free(store: &Client, when: &str) {
     let kv = behind(store, |_: &Call| Action::Yield);
     let before = stored(store, "n").await;
     let two = async {
@@ -104,7 +106,7 @@ async fn assert_free(store: &Client, what: &str) {
         a.is_ok() && b.is_ok()
     };
     let (done, took) = timed(two).await;
-    assert!(done && took < Duration::from_millis(100), "the turn was still held {what}: {took:?}");
+    assert!(done && took < Duration::from_millis(100), "the queue was held {when}: {took:?}");
     assert_eq!(stored(store, "n").await, before + 2);
 }
 
@@ -113,26 +115,26 @@ async fn queue_advances_after_abort_exhaustion_or_lost_response() {
     let store = store_with(&[("n", 0)]).await;
     let kv = another(&store);
     let plain = Stm::new(&kv);
-    let given_up = with_the_turn(&plain, &store, async || Err(Error::EmptyKey)).await;
-    assert!(matches!(given_up, Err(StmError::Aborted(_))));
-    assert_free(&store, "after an error").await;
+    let aborted = hold_queue(&plain, &store, async || Err(Error::EmptyKey)).await;
+    assert!(matches!(aborted, Err(StmError::Aborted(_))));
+    assert_queue_free(&store, "after an abort").await;
 
     let twice = plain.clone().retry(Retry { attempts_max: Some(2), ..Retry::default() });
-    let exhausted = with_the_turn(&twice, &store, async || {
+    let exhausted = hold_queue(&twice, &store, async || {
         put_all(&store, &[("n", 50)]).await;
         Ok(())
     });
     assert!(matches!(exhausted.await, Err(StmError::RetriesExhausted { attempts: 2, .. })));
-    assert_free(&store, "after it was exhausted").await;
+    assert_queue_free(&store, "after the retries were exhausted").await;
 
     let commits = AtomicU32::new(0);
     let lossy = Stm::new(&behind(&store, move |call: &Call| match call {
         Call::Txn(_) if commits.fetch_add(1, Ordering::Relaxed) == 1 => Action::DropResponse,
         _ => Action::Pass,
     }));
-    let unknown = with_the_turn(&lossy, &store, async || Ok(())).await;
+    let unknown = hold_queue(&lossy, &store, async || Ok(())).await;
     assert!(matches!(unknown, Err(StmError::OutcomeUnknown(_))));
-    assert_free(&store, "after an answer was lost").await;
+    assert_queue_free(&store, "after a lost response").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,14 +148,14 @@ async fn queue_advances_after_a_panic_of_the_closure() {
         let run = stm.run(async move |tx| {
             attempt += 1;
             let n = number(tx, "n").await?;
-            assert!(attempt == 1, "as the test has it");
+            assert!(attempt == 1, "injected panic");
             put_all(&other, &[("n", n + 1)]).await;
             tx.put("n", "9");
             Ok::<_, Error>(())
         });
         run.await.map(drop)
     });
-    // On the same backend, so in the same line.
+    // On the same client, so in the same queue.
     let panicked = tasks.join_next().await.unwrap();
     assert!(panicked.unwrap_err().is_panic());
     let two = async { tokio::join!(add_one(kv.clone(), "n"), add_one(kv.clone(), "n")) };
@@ -161,8 +163,7 @@ async fn queue_advances_after_a_panic_of_the_closure() {
     assert!(a.is_ok() && b.is_ok() && took < Duration::from_millis(100), "{took:?}");
 }
 
-/// One has the turn, one waits for it, one comes later; the first or the second is dropped wherever
-/// it waits.
+/// Four transactions queue for one key; the second or the third is dropped.
 #[tokio::test(start_paused = true)]
 async fn transaction_dropped_at_any_await_leaves_the_queue() {
     for dropped in [1, 2] {
@@ -176,17 +177,17 @@ async fn transaction_dropped_at_any_await_leaves_the_queue() {
             };
             let all = async { tokio::join!(add(0), add(1), add(2), add(3)) };
             let (all, took) = timed(timeout(secs(5), all)).await;
-            let (a, b, c, d) = all.expect("nobody is held up for ever");
-            assert!(took < Duration::from_millis(100), "held up for {took:?}, {polls} polls");
+            let (a, b, c, d) = all.expect("a transaction waits forever");
+            assert!(took < Duration::from_millis(100), "delayed by {took:?}, {polls} polls");
             let done = [a, b, c, d].map(|added| added.is_some_and(|added| added.is_ok()));
             let n = stored(&store, "n").await;
-            // The one that was dropped may have committed before.
+            // The dropped transaction may have committed.
             assert!((3..=4).contains(&n), "{done:?}");
             if done == [true; 4] {
-                assert!(polls > 5, "it was never dropped on its way");
+                assert!(polls > 5, "the transaction was never dropped before it completed");
                 break;
             }
-            assert!(polls < POLLS_MAX - 1, "it never ended");
+            assert!(polls < POLLS_MAX - 1, "the transaction never completed");
         }
     }
 }
@@ -195,8 +196,8 @@ async fn transaction_dropped_at_any_await_leaves_the_queue() {
 async fn pending_closure_delays_others_by_at_most_one_second() {
     let store = store_with(&[("n", 0)]).await;
     let kv = behind(&store, |_: &Call| Action::Yield);
-    let hung = Stm::new(&kv);
-    let stuck = with_the_turn(&hung, &store, std::future::pending);
+    let stm = Stm::new(&kv);
+    let pending = hold_queue(&stm, &store, std::future::pending);
     let other = async {
         sleep(Duration::from_millis(50)).await;
         let two = async { tokio::join!(add_one(kv.clone(), "n"), add_one(kv.clone(), "n")) };
@@ -206,35 +207,35 @@ async fn pending_closure_delays_others_by_at_most_one_second() {
     };
     tokio::select! {
         biased;
-        _ = stuck => panic!("it came back"),
-        took = other => assert!(took <= Duration::from_millis(1_100), "held up for {took:?}"),
+        _ = pending => panic!("the closure returned"),
+        took = other => assert!(took <= Duration::from_millis(1_100), "delayed by {took:?}"),
     }
 }
 
-/// What such a closure costs does not grow with the number of those who come after it.
+/// Regression: each transaction waited a second before it passed the holder.
 #[tokio::test(start_paused = true)]
 async fn pending_closure_delays_the_queue_only_once() {
     let store = store_with(&[("n", 0)]).await;
     let kv = behind(&store, |_: &Call| Action::Yield);
-    let hung = Stm::new(&kv);
-    let stuck = with_the_turn(&hung, &store, std::future::pending);
+    let stm = Stm::new(&kv);
+    let pending = hold_queue(&stm, &store, std::future::pending);
     let others = async {
         sleep(Duration::from_millis(50)).await;
         let mut tasks = JoinSet::new();
         for _ in 0..16 {
-            tasks.spawn(in_a_row(kv.clone(), 4));
+            tasks.spawn(increment_repeatedly(kv.clone(), 4));
         }
         timed(tasks.join_all()).await.1
     };
     tokio::select! {
         biased;
-        _ = stuck => panic!("it came back"),
-        took = others => assert!(took <= secs(3), "held up for {took:?}"),
+        _ = pending => panic!("the closure returned"),
+        took = others => assert!(took <= secs(3), "delayed by {took:?}"),
     }
     assert_eq!(stored(&store, "n").await, 1 + 64);
 }
 
-/// The inner one cannot wait for the outer one, which waits for it.
+/// The nested transaction passes the queue that the outer one holds.
 #[tokio::test(start_paused = true)]
 async fn nested_transaction_on_the_same_key_does_not_deadlock() {
     let store = store_with(&[("n", 0)]).await;
@@ -251,20 +252,20 @@ async fn nested_transaction_on_the_same_key_does_not_deadlock() {
     });
     let (run, took) = timed(run).await;
     assert_eq!((run.unwrap().info.attempts, stored(&store, "n").await), (3, 12));
-    assert!(took <= Duration::from_millis(2_500), "it took {took:?}");
+    assert!(took <= Duration::from_millis(2_500), "took {took:?}");
 }
 
-/// The lines are of one backend; the same key of another is another key.
+/// The queues belong to a client; the same key of another store has a queue of its own.
 #[tokio::test(start_paused = true)]
 async fn queues_of_two_backends_are_independent() {
     let (store, other) = (store_with(&[("n", 0)]).await, store_with(&[("n", 0)]).await);
-    let hung = Stm::new(&behind(&store, |_: &Call| Action::Yield));
+    let stm = Stm::new(&behind(&store, |_: &Call| Action::Yield));
     tokio::select! {
         biased;
-        _ = with_the_turn(&hung, &store, std::future::pending) => panic!("it came back"),
+        _ = hold_queue(&stm, &store, std::future::pending) => panic!("the closure returned"),
         () = async {
             sleep(Duration::from_millis(50)).await;
-            assert_free(&other, "on another backend").await;
+            assert_queue_free(&other, "on another backend").await;
         } => {}
     }
     assert_eq!(other.get("n").await.unwrap().unwrap().value, "2");

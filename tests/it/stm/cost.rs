@@ -1,8 +1,7 @@
-//! What transactions cost, in requests.
-
-use coord_mem::MemBackend;
+//! The requests of a transaction.
 
 use coord_core::{Client, Error, Stm, stm::Isolation};
+use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
 use crate::support::behind;
@@ -12,7 +11,7 @@ async fn transaction_costs_one_request_per_read_and_a_commit() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     store.put("a", "1").await.unwrap();
     let kv = behind(&store, record.clone());
-    let run = async |stm: coord_core::Stm, writes: bool| {
+    let run = async |stm: Stm, writes: bool| {
         let committed = stm.run(async |tx| {
             let a = tx.get("a").await?;
             let b = tx.get("b").await?;

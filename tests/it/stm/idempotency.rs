@@ -1,24 +1,27 @@
-//! Commits whose answer is lost: with `exactly_once` they are applied exactly interfere, without it the
-//! caller is told that nobody knows.
+//! Idempotency keys: `Stm::exactly_once` resolves a commit whose response was lost.
+//!
+//! Each commit puts an idempotency key. After a commit without a response, the *resolving request*
+//! puts the key too, on the condition that the commit has not: it shows whether the commit was
+//! applied, and keeps a delayed commit from being applied later. Without `exactly_once` the outcome
+//! of such a commit is unknown.
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::time::Duration;
 
-use coord_core::layer::PrefixLayer;
-use coord_core::stm::{Committed, StmError};
 use coord_core::{
-    Client, Error, Session, Stm,
+    Client, Error, Stm,
     error::{LossReason, Outcome},
+    layer::PrefixLayer,
+    stm::{Committed, Isolation, StmError},
 };
-use coord_testkit::{Action, Call, Recorder, poll_at_most};
+use coord_mem::MemBackend;
+use coord_testkit::{Action, Call, Recorder, Rule, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{client_with_timeout, number, store_with, stored};
-use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session};
+use crate::support::{POLLS_MAX, another, behind, keys, nth, only, scripted, secs, session};
 
 /// Adds one to n.
-async fn add(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
+async fn add_one_to_n(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
     let run = stm.run(async |tx| {
         let n = number(tx, "n").await?;
         tx.put("n", (n + 1).to_string());
@@ -27,69 +30,77 @@ async fn add(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
     run.await
 }
 
-/// What happens to the first commit, if anything: the fence and everything else passes.
-fn first_commit(action: Action) -> impl coord_testkit::Rule {
+/// A rule that applies `action` to the first commit. Its resolving request and all others pass.
+fn on_first_commit(action: Action) -> impl Rule {
     nth("txn", 1, 1, action)
 }
 
-const LATE: Action = Action::Delay(Duration::from_millis(2_500));
+/// Delays a request until its client has stopped waiting.
+const DELAY_PAST_TIMEOUT: Action = Action::Delay(Duration::from_millis(2_500));
 
 #[tokio::test(start_paused = true)]
 async fn commit_with_a_lost_response_is_applied_exactly_once() {
-    // Which commit, whether it is found to have been applied, and how many attempts that makes.
+    // The fault of the first commit, whether it is resolved as applied, and the attempts.
     let rows = [
         (Action::DropResponse, true, 1),
         (Action::DropRequest, false, 2),
-        // It arrives when nobody waits any more, after the fence.
-        (LATE, false, 2),
-        // It arrives when nobody waits any more, before the fence is asked.
+        // Arrives after the timeout and after the resolving request.
+        (DELAY_PAST_TIMEOUT, false, 2),
+        // Never arrives, and fails only by the timeout.
         (Action::Hang, false, 2),
     ];
     for (action, resolved, attempts) in rows {
         let store = store_with(&[("n", 1)]).await;
         let session = session(&store).await;
-        let stm = Stm::new(&client_with_timeout(&store, first_commit(action.clone()))).exactly_once(&session);
-        let info = add(&stm).await.unwrap().info;
+        let stm = Stm::new(&client_with_timeout(&store, on_first_commit(action.clone())))
+            .exactly_once(&session);
+        let info = add_one_to_n(&stm).await.unwrap().info;
         assert_eq!((info.resolved, info.attempts), (resolved, attempts), "{action:?}");
         let now = store.get("n").await.unwrap().unwrap().mod_revision;
         assert_eq!(info.revision, now, "{action:?}");
         sleep(secs(5)).await;
         assert_eq!(stored(&store, "n").await, 2, "{action:?}");
-        // The idempotency_key is as good as before.
-        assert_eq!(add(&stm).await.unwrap().info.attempts, 1);
-        assert_eq!((stored(&store, "n").await, idempotency_keys(&store).await.len()), (3, 1), "{action:?}");
+        // The idempotency key is used again.
+        assert_eq!(add_one_to_n(&stm).await.unwrap().info.attempts, 1);
+        assert_eq!(
+            (stored(&store, "n").await, idempotency_keys(&store).await.len()),
+            (3, 1),
+            "{action:?}"
+        );
     }
 }
 
-/// The fence may be late and lost as well, and come when the commit has come or before.
+/// The resolving request may be delayed or lost as well, and arrive before or after the commit.
 #[tokio::test(start_paused = true)]
 async fn lost_or_late_resolving_request_is_repeated() {
-    let late = |ms| Action::Delay(Duration::from_millis(ms));
-    for commit in [Action::DropResponse, Action::DropRequest, late(1_500), late(4_000), late(9_000)]
-    {
-        for fence in
-            [Action::DropResponse, Action::DropRequest, late(1_200), late(5_000), Action::Hang]
-        {
+    let delay = |ms| Action::Delay(Duration::from_millis(ms));
+    let (request, response) = (Action::DropRequest, Action::DropResponse);
+    let commit_actions =
+        [response.clone(), request.clone(), delay(1_500), delay(4_000), delay(9_000)];
+    let resolve_actions = [response, request, delay(1_200), delay(5_000), Action::Hang];
+    for commit in &commit_actions {
+        for resolve in &resolve_actions {
             let store = store_with(&[("n", 1)]).await;
             let session = session(&store).await;
-            let (first, second) = (commit.clone(), fence.clone());
-            let both = crate::support::scripted(vec![Action::Pass, first, second]);
+            let both = scripted(vec![Action::Pass, commit.clone(), resolve.clone()]);
             let stm = Stm::new(&client_with_timeout(&store, both)).exactly_once(&session);
-            add(&stm).await.unwrap();
+            add_one_to_n(&stm).await.unwrap();
             sleep(secs(10)).await;
-            assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {fence:?}");
-            add(&stm).await.unwrap();
-            assert_eq!(stored(&store, "n").await, 3, "{commit:?}, {fence:?}");
+            assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {resolve:?}");
+            add_one_to_n(&stm).await.unwrap();
+            assert_eq!(stored(&store, "n").await, 3, "{commit:?}, {resolve:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn lost_response_without_idempotency_key_is_ambiguous() {
-    for (action, left) in [(Action::DropResponse, 2), (Action::DropRequest, 1), (LATE, 2)] {
+    for (action, left) in
+        [(Action::DropResponse, 2), (Action::DropRequest, 1), (DELAY_PAST_TIMEOUT, 2)]
+    {
         let store = store_with(&[("n", 1)]).await;
-        let stm = Stm::new(&client_with_timeout(&store, first_commit(action)));
-        let error = add(&stm).await.unwrap_err();
+        let stm = Stm::new(&client_with_timeout(&store, on_first_commit(action)));
+        let error = add_one_to_n(&stm).await.unwrap_err();
         assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
         assert_eq!(error.outcome(), Outcome::Unknown);
         sleep(secs(5)).await;
@@ -100,13 +111,14 @@ async fn lost_response_without_idempotency_key_is_ambiguous() {
 #[tokio::test(start_paused = true)]
 async fn read_only_commit_never_has_an_unknown_outcome() {
     let store = store_with(&[("n", 1), ("m", 1)]).await;
-    let level = coord_core::stm::Isolation::RepeatableReads;
-    let stm = Stm::new(&behind(&store, first_commit(Action::DropResponse))).isolation(level);
+    let level = Isolation::RepeatableReads;
+    let stm = Stm::new(&behind(&store, on_first_commit(Action::DropResponse))).isolation(level);
     let read = stm.run(async |tx| Ok::<_, Error>((number(tx, "n").await?, number(tx, "m").await?)));
     let read = read.await.unwrap();
     assert_eq!((read.value, read.info.attempts), ((1, 1), 2));
 }
 
+/// The idempotency keys of all sessions.
 async fn idempotency_keys(store: &Client) -> Vec<String> {
     keys(store, "coord/stm/").await
 }
@@ -117,13 +129,13 @@ async fn idempotency_key_costs_no_request() {
     let session = session(&store).await;
     let stm = Stm::new(&behind(&store, record.clone())).exactly_once(&session);
     for _ in 0..3 {
-        add(&stm).await.unwrap();
+        add_one_to_n(&stm).await.unwrap();
         let calls = record.take().0;
         let [Call::Range(_), Call::Txn(commit)] = &calls[..] else { panic!("{calls:?}") };
         assert_eq!((commit.compares.len(), commit.success.len(), commit.failure.len()), (2, 2, 1));
     }
     stm.run(async |tx| number(tx, "n").await).await.unwrap();
-    assert_eq!(record.take().names(), "range", "who only reads needs none");
+    assert_eq!(record.take().names(), "range", "a read-only transaction puts no key");
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,16 +144,16 @@ async fn idempotency_keys_are_reused_and_expire_with_the_session() {
     let session = session(&store).await;
     let stm = Stm::new(&behind(&store, |_: &Call| Action::Yield)).exactly_once(&session);
     for _ in 0..20 {
-        add(&stm).await.unwrap();
-        add(&stm.clone()).await.unwrap();
+        add_one_to_n(&stm).await.unwrap();
+        add_one_to_n(&stm.clone()).await.unwrap();
     }
     assert_eq!(idempotency_keys(&store).await, [format!("coord/stm/{}-0", session.lease_id())]);
-    let (a, b, c) = tokio::join!(add(&stm), add(&stm), add(&stm));
+    let (a, b, c) = tokio::join!(add_one_to_n(&stm), add_one_to_n(&stm), add_one_to_n(&stm));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
     assert_eq!((idempotency_keys(&store).await.len(), stored(&store, "n").await), (3, 44));
-    let idempotency_key = store.get(idempotency_keys(&store).await[0].clone()).await.unwrap().unwrap();
-    assert_eq!(idempotency_key.lease, Some(session.lease_id()));
-    assert!(idempotency_key.value.len() < 8, "{:?}", idempotency_key.value);
+    let key = store.get(idempotency_keys(&store).await[0].clone()).await.unwrap().unwrap();
+    assert_eq!(key.lease, Some(session.lease_id()));
+    assert!(key.value.len() < 8, "{:?}", key.value);
     session.close().await.unwrap();
     assert_eq!(idempotency_keys(&store).await, [""; 0]);
 }
@@ -151,34 +163,32 @@ async fn commit_on_a_lost_session_writes_nothing() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
     let stm = Stm::new(&another(&store)).exactly_once(&session);
-    add(&stm).await.unwrap();
+    add_one_to_n(&stm).await.unwrap();
     store.lease_revoke(session.lease_id()).await.unwrap();
-    let error = add(&stm).await.unwrap_err();
+    let error = add_one_to_n(&stm).await.unwrap_err();
     assert!(matches!(error, StmError::Lost(LossReason::Revoked)), "{error}");
     assert_eq!((error.outcome(), stored(&store, "n").await), (Outcome::NotApplied, 2));
 }
 
-/// Whoever asks for the idempotency_key of a session that is over finds none, and cannot tell.
+/// The idempotency key is deleted with the lease of the session, so a commit cannot be resolved
+/// after the session was lost.
 #[tokio::test(start_paused = true)]
 async fn session_lost_before_resolving_makes_outcome_unknown() {
     for before in [0, 1] {
         for (action, applied) in [(Action::DropResponse, 1), (Action::DropRequest, 0)] {
             let store = store_with(&[("n", 1)]).await;
-            let session: Session = session(&store).await;
-            let lost = nth("txn", before + 1, before + 1, action);
-            // The second fence is the first that arrives.
-            let fence = nth("txn", before + 2, before + 2, Action::DropRequest);
-            let both = move |call: &Call| {
-                use coord_testkit::Rule as _;
-                match (lost.action(call), fence.action(call)) {
-                    (Action::Pass, action) | (action, _) => action,
-                }
+            let session = session(&store).await;
+            let commit = nth("txn", before + 1, before + 1, action);
+            // The first resolving request is dropped, so the second one arrives after the loss.
+            let resolve = nth("txn", before + 2, before + 2, Action::DropRequest);
+            let both = move |call: &Call| match (commit.action(call), resolve.action(call)) {
+                (Action::Pass, action) | (action, _) => action,
             };
             let stm = Stm::new(&behind(&store, both)).exactly_once(&session);
             for _ in 0..before {
-                add(&stm).await.unwrap();
+                add_one_to_n(&stm).await.unwrap();
             }
-            let (error, ()) = tokio::join!(add(&stm), async {
+            let (error, ()) = tokio::join!(add_one_to_n(&stm), async {
                 sleep(Duration::from_millis(20)).await;
                 store.lease_revoke(session.lease_id()).await.unwrap();
             });
@@ -195,28 +205,27 @@ async fn unreachable_idempotency_key_makes_outcome_unknown() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
     let stm = Stm::new(&behind(&store, only("txn", Action::DropRequest))).exactly_once(&session);
-    let error = timeout(secs(70), add(&stm)).await.expect("60 s at most").unwrap_err();
+    let error = timeout(secs(70), add_one_to_n(&stm)).await.expect("60 s at most").unwrap_err();
     assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
 }
 
-/// Whoever is cut off while it commits leaves its idempotency_key alone; nobody else is misled by what
-/// becomes of the commit.
+/// The next transaction does not use the idempotency key of a dropped one, so the outcome of the
+/// dropped commit does not affect it.
 #[tokio::test(start_paused = true)]
 async fn transaction_dropped_at_any_await_applies_at_most_once() {
-    for late in [Action::Yield, Action::Delay(secs(2)), Action::DropResponse] {
-        let mut seen = [false; 2];
+    for txn_action in [Action::Yield, Action::Delay(secs(2)), Action::DropResponse] {
+        let mut outcomes = [false; 2];
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 1)]).await;
             let session = session(&store).await;
-            let action = late.clone();
+            let action = txn_action.clone();
             let rule = move |call: &Call| match call {
                 Call::Txn(_) => action.clone(),
                 _ => Action::Yield,
             };
-            let hasty = Stm::new(&behind(&store, rule)).exactly_once(&session);
-            // One idempotency_key that was used before.
+            let dropped = Stm::new(&behind(&store, rule)).exactly_once(&session);
             let run = async {
-                let stm = hasty.clone();
+                let stm = dropped.clone();
                 let run = stm.run(async move |tx| {
                     let n = tx.get("n".to_owned()).await?.unwrap();
                     let n: i64 = std::str::from_utf8(&n).unwrap().parse().unwrap();
@@ -229,45 +238,43 @@ async fn transaction_dropped_at_any_await_applies_at_most_once() {
             sleep(secs(5)).await;
             let n = stored(&store, "n").await;
             assert!(n <= 2, "applied {} times after {polls} polls", n - 1);
-            seen[usize::from(n == 2)] = true;
-            drop(hasty);
-            let calm = Stm::new(&another(&store)).exactly_once(&session);
-            add(&calm).await.unwrap();
+            outcomes[usize::from(n == 2)] = true;
+            drop(dropped);
+            let next = Stm::new(&another(&store)).exactly_once(&session);
+            add_one_to_n(&next).await.unwrap();
             assert_eq!(stored(&store, "n").await, n + 1);
             if done == Some(true) {
                 assert_eq!(n, 2);
                 break;
             }
         }
-        assert_eq!(seen, [true; 2], "{late:?}");
+        assert_eq!(outcomes, [true; 2], "applied and not applied must both occur: {txn_action:?}");
     }
 }
 
-/// Somebody cleans up what he does not know.
+/// Another client may delete an idempotency key, for example an operator that cleans up.
 #[tokio::test(start_paused = true)]
 async fn deleted_idempotency_key_is_replaced() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
     let stm = Stm::new(&another(&store)).exactly_once(&session);
-    add(&stm).await.unwrap();
+    add_one_to_n(&stm).await.unwrap();
     store.delete(idempotency_keys(&store).await[0].clone()).await.unwrap();
-    let committed = add(&stm).await.unwrap();
+    let committed = add_one_to_n(&stm).await.unwrap();
     assert_eq!(committed.info.attempts, 2);
     assert_eq!((stored(&store, "n").await, idempotency_keys(&store).await.len()), (3, 1));
 }
 
-/// The idempotency_key was put where the transaction is, under a prefix, and asked for where the session is:
-/// there was none, so the commit was believed lost and applied again.
+/// Regression: under a prefix layer the key was queried in the namespace of the session, not in
+/// that of the transaction. It was not found, so the commit was applied twice.
 #[tokio::test(start_paused = true)]
 async fn idempotency_key_is_queried_in_its_own_namespace() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let kv: Client = Client::new(PrefixLayer::new(
-        behind(&store, first_commit(Action::DropResponse)),
-        "tenant/",
-    ));
+    let intercepted = behind(&store, on_first_commit(Action::DropResponse));
+    let kv = Client::new(PrefixLayer::new(intercepted, "tenant/"));
     let stm = Stm::new(&kv).exactly_once(&session);
-    let info = add(&stm).await.unwrap().info;
+    let info = add_one_to_n(&stm).await.unwrap().info;
     assert_eq!((info.resolved, info.attempts), (true, 1));
     assert_eq!(stored(&store, "tenant/n").await, 1);
 }

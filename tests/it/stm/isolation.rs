@@ -1,36 +1,38 @@
-//! The table at `Isolation`, witness by witness: what a level permits is shown to happen, what it
-//! forbids is shown not to.
+//! Isolation levels: each anomaly happens at the levels that permit it, and at no other level.
 //!
-//! The witnesses are W1 to W10 of the literature on etcd's STM, each a fixed schedule of
-//! transactions T1, T2, …: `r1(x)` is a read of x by T1, `c1{x}` a commit of T1 that writes x. What
-//! another does in between, it does between two steps of the closure, once; so the schedule is part
-//! of the program, and an attempt after the first one meets nobody.
+//! The expected rows are those of the table in the documentation of `Isolation`. The anomalies are
+//! W1 to W10 of the literature on etcd's STM, each with a fixed schedule of transactions T1, T2, …:
+//! `r1(x)` is a read of x by T1, `c1{x}` a commit of T1 that writes x. The other transaction runs
+//! between two steps of the closure, during the first attempt only.
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::sync::Arc;
 
-use coord_core::stm::Committed;
-use coord_core::{Client, Error, Stm, kv::KeyRange, stm::Isolation};
+use coord_core::{
+    Client, Error, Stm,
+    kv::KeyRange,
+    stm::{Committed, Isolation},
+};
+use coord_mem::MemBackend;
 use coord_testkit::StaleMember;
 
-use super::{LEVELS, OneShot, fall_behind, stale_client, number, put_all, store_with, stored};
+use super::{LEVELS, OneShot, fall_behind, number, put_all, stale_client, store_with, stored};
+use crate::support::another;
 
-/// Runs a witness at each level and compares whether it happened with the row of the table.
-macro_rules! row {
-    ($($name:ident: $witness:ident, $row:expr;)*) => {
+/// Generates one test per row: whether the anomaly happens at each of [`LEVELS`].
+macro_rules! rows {
+    ($($name:ident: $anomaly:ident, $row:expr;)*) => {
         $(#[tokio::test(start_paused = true)]
         async fn $name() {
             let mut happens = [false; 4];
             for (happens, level) in happens.iter_mut().zip(LEVELS) {
-                *happens = $witness(level).await;
+                *happens = $anomaly(level).await;
             }
             assert_eq!(happens, $row, "at {LEVELS:?}");
         })*
     };
 }
 
-row! {
+rows! {
     w1_lost_update_only_at_read_committed: w1, [false, false, false, true];
     w1_lost_update_of_absent_key_only_at_read_committed:
         w1_absent, [false, false, false, true];
@@ -62,7 +64,7 @@ async fn w1_absent(level: Isolation) -> bool {
 }
 
 async fn lost_update(level: Isolation, store: &Client) -> bool {
-    let (kv, interfere): (Client, _) = (another(store), OneShot::new());
+    let (kv, interfere) = (another(store), OneShot::new());
     let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;
@@ -81,7 +83,7 @@ async fn lost_update(level: Isolation, store: &Client) -> bool {
     stored(store, "x").await == 1
 }
 
-/// Write skew: `r1(x) r2(y) c1{y} c2{x}`. One of x and y is to stay; each takes the other away.
+/// Write skew: `r1(y) r2(x) c2{y} c1{x}`. One of x and y must stay 1; each transaction clears one.
 async fn w2(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
@@ -105,8 +107,8 @@ async fn w2(level: Isolation) -> bool {
     stored(&store, "x").await + stored(&store, "y").await == 0
 }
 
-/// What a transaction that reads x and y, while both are set to 2 in between, has seen in the end.
-async fn torn(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
+/// The values that a transaction reads from x and y while another client sets both to 2 in between.
+async fn read_skew(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
     let read = stm.run(async |tx| {
@@ -123,17 +125,17 @@ async fn torn(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
     read.await.unwrap()
 }
 
-/// `r1(x) c2{x,y} r1(y) c1{}`
+/// Read skew of a reader: `r1(x) c2{x,y} r1(y) c1{}`.
 async fn w3(level: Isolation) -> bool {
-    torn(level, None).await.value == (1, 2)
+    read_skew(level, None).await.value == (1, 2)
 }
 
-/// `r1(x) c2{x,y} r1(y) c1{y}`
+/// Read skew of a writer: `r1(x) c2{x,y} r1(y) c1{y}`.
 async fn w4(level: Isolation) -> bool {
-    torn(level, Some("y")).await.value == (1, 2)
+    read_skew(level, Some("y")).await.value == (1, 2)
 }
 
-/// `c2{x}` is acknowledged, then T1 starts: `r1(x)` from a member that lags behind.
+/// Stale read: `c2{x}` is acknowledged, then T1 starts with `r1(x)` from a stale member.
 async fn w5(level: Isolation) -> bool {
     let store = store_with(&[("x", 1)]).await;
     let kv = stale_client(&store).await;
@@ -143,7 +145,7 @@ async fn w5(level: Isolation) -> bool {
     read.value == 1
 }
 
-/// As W5, but T1 writes x: `r1(x) c1{x}`.
+/// Update of a stale read: as W5, but T1 writes x: `r1(x) c1{x}`.
 async fn w6(level: Isolation) -> bool {
     let store = store_with(&[("x", 1)]).await;
     let kv = stale_client(&store).await;
@@ -157,7 +159,8 @@ async fn w6(level: Isolation) -> bool {
     add.await.unwrap().value == 1
 }
 
-/// T1 writes x, T2 writes y. T3 sees the first alone; T4, from a member that lags, the second.
+/// Order of commits: T1 writes x, T2 writes y. T3 reads only the write of T1; T4, from a stale
+/// member, only that of T2.
 async fn w7(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let kv = Arc::new(StaleMember::new(store.clone()));
@@ -184,7 +187,7 @@ async fn w7(level: Isolation) -> bool {
     third == (2, 1) && fourth.await.unwrap().value == (1, 2)
 }
 
-/// T1 reads the range p/, T2 puts p/c, T1 commits what follows from the range.
+/// Phantom: T1 reads the range p/, T2 puts p/c, T1 commits a value computed from the range.
 async fn w8(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("p/a", 1), ("p/b", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
@@ -208,7 +211,7 @@ async fn w9_delete(level: Isolation) -> bool {
     blind_write(level, async |store| drop(store.delete("k").await.unwrap())).await
 }
 
-/// `r1(a) c2{k} c1{k}`: T1 writes k unread.
+/// Blind write: `r1(a) c2{k} c1{k}`, where T1 does not read k.
 async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
     let (store, interfere) = (store_with(&[("a", 1), ("k", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
@@ -226,7 +229,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
     info.attempts == 1
 }
 
-/// `r1(x) c2{x,y} r1(y)`: what T1 sees before it commits, or does not.
+/// Read skew within an attempt, whether it commits or not: `r1(x) c2{x,y} r1(y)`.
 async fn w10(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let mut torn = false;
@@ -244,39 +247,38 @@ async fn w10(level: Isolation) -> bool {
     torn
 }
 
-/// G1b: T1 puts x twice; whoever reads x before, between and after sees the first value.
+/// Intermediate read (G1b): T1 puts x twice, and T2 reads x in between.
 async fn intermediate(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
     let stm = Stm::new(&another(&store)).isolation(level);
-    let mut seen = false;
+    let mut observed = false;
     let write = stm.run(async |tx| {
         for n in 1..3 {
             tx.put("x", n.to_string());
             let other = stm.run(async |tx| number(tx, "x").await).await;
-            seen |= other.unwrap().value != 0;
+            observed |= other.unwrap().value != 0;
         }
         Ok::<_, Error>(())
     });
     write.await.unwrap();
-    let changes =
-        store.get("x").await.unwrap().unwrap().version - 1;
-    assert_eq!((stored(&store, "x").await, changes), (2, 1), "the last value, put once");
-    seen
+    let changes = store.get("x").await.unwrap().unwrap().version - 1;
+    assert_eq!((stored(&store, "x").await, changes), (2, 1), "only the last value was put");
+    observed
 }
 
-/// G1a: T1 puts x and gives up.
+/// Aborted read (G1a): T1 puts x and aborts, then T2 reads x.
 async fn aborted(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
     let stm = Stm::new(&another(&store)).isolation(level);
-    let given_up = stm.run(async |tx| {
+    let aborted = stm.run(async |tx| {
         tx.put("x", "1");
         Err::<(), Error>(Error::EmptyKey)
     });
-    given_up.await.expect_err("it cannot commit");
+    aborted.await.unwrap_err();
     stm.run(async |tx| number(tx, "x").await).await.unwrap().value != 0
 }
 
-/// A2: `r1(x) c2{x} r1(x)`
+/// Non-repeatable read (A2): `r1(x) c2{x} r1(x)`.
 async fn reread(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1)]).await, OneShot::new());
     let mut differs = false;
@@ -297,7 +299,7 @@ async fn reread(level: Isolation) -> bool {
     differs
 }
 
-/// Puts and deletes before the commit, read by each way of reading.
+/// Whether a read of any kind misses the puts and deletes of its own transaction.
 async fn own_writes_unseen(level: Isolation) -> bool {
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     let stm = Stm::new(&another(&store)).isolation(level);
@@ -320,7 +322,7 @@ async fn own_writes_unseen(level: Isolation) -> bool {
         || all != [("x".into(), "2".into()), ("z".into(), "3".into())]
 }
 
-/// G0: the writes of a transaction share one revision, and nobody else's is in between.
+/// Dirty write (G0): the writes of two transactions mix.
 async fn dirty_write(level: Isolation) -> bool {
     let store = Client::new(MemBackend::new());
     let stm = Stm::new(&another(&store)).isolation(level);
@@ -334,10 +336,7 @@ async fn dirty_write(level: Isolation) -> bool {
         write.await.unwrap().info.revision
     };
     let (one, other) = tokio::join!(write("1"), write("2"));
-    let (x, y) = (
-        store.get("x").await.unwrap().unwrap(),
-        store.get("y").await.unwrap().unwrap(),
-    );
+    let (x, y) = (store.get("x").await.unwrap().unwrap(), store.get("y").await.unwrap().unwrap());
     assert_eq!(x.mod_revision, one.max(other));
     x.mod_revision != y.mod_revision || x.value != y.value || one == other
 }

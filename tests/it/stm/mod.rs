@@ -1,10 +1,12 @@
-//! What transactions promise.
+//! Transactions: isolation, conflicts, retries, idempotency keys and cost.
 
 #![expect(clippy::future_not_send, reason = "closures under test borrow from their test")]
+#![expect(clippy::unwrap_used, reason = "a request that fails here fails the test")]
 
+mod conflict_queue;
 mod cost;
+mod idempotency;
 mod isolation;
-mod idempotency_key;
 mod opacity;
 mod put;
 mod random;
@@ -12,23 +14,21 @@ mod ranges;
 mod retry;
 mod snapshot;
 mod spawn;
-mod turns;
 
-use coord_mem::MemBackend;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use coord_core::stm::{Committed, StmError, Transaction};
 use coord_core::{
     Client, Error, Stm,
     kv::{Put, Txn},
-    stm::Isolation,
+    stm::{Committed, Isolation, StmError, Transaction},
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Intercept, Rule, StaleMember};
 
 use crate::support::{newest, secs};
 
-/// Every level, the strongest first.
+/// All isolation levels, the strongest first.
 const LEVELS: [Isolation; 4] = [
     Isolation::SerializableSnapshot,
     Isolation::Serializable,
@@ -36,18 +36,18 @@ const LEVELS: [Isolation; 4] = [
     Isolation::ReadCommitted,
 ];
 
-/// The levels at which every attempt sees one revision.
+/// The levels at which each attempt sees one snapshot.
 const STRONG_LEVELS: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
 
-/// A number under a key.
+/// The number at a key, or 0 if the key does not exist.
 async fn number(tx: &mut Transaction, key: &str) -> Result<i64, Error> {
     let text = tx.get_as::<String>(key.to_owned()).await?;
     Ok(text.map_or(0, |text| text.parse().unwrap()))
 }
 
-/// Adds one to a number, and lets others do something in between.
+/// Adds one to the number at a key, and yields between the read and the write.
 async fn add_one(kv: Client, key: &str) -> Result<Committed<i64>, StmError<Error>> {
-    // Owned, so that it can be spawned.
+    // Owned, so that the future is `'static` and can be spawned.
     let key = key.to_owned();
     Stm::new(&kv)
         .run(async move |tx| {
@@ -59,26 +59,27 @@ async fn add_one(kv: Client, key: &str) -> Result<Committed<i64>, StmError<Error
         .await
 }
 
-/// A store with numbers in it, all put at one revision.
+/// A store that contains numbers, all put at one revision.
 async fn store_with(numbers: &[(&str, i64)]) -> Client {
     let store = Client::new(MemBackend::new());
     put_all(&store, numbers).await;
     store
 }
 
-/// Puts numbers, all at one revision, as another client would.
+/// Puts numbers in one transaction of another client.
 async fn put_all(store: &Client, numbers: &[(&str, i64)]) {
     let puts = numbers.iter().map(|(key, n)| Put::new(*key, n.to_string()));
     store.txn(Txn::new().and_then(puts)).await.unwrap();
 }
 
-/// The number that is in the store.
+/// The number at a key, as another client reads it.
 async fn stored(store: &Client, key: &str) -> i64 {
     let kv = store.get(key.to_owned()).await.unwrap().unwrap();
     std::str::from_utf8(&kv.value).unwrap().parse().unwrap()
 }
 
-/// Says yes once: what others do between two steps of an attempt, they do once.
+/// A flag that is set once: lets another client write during the first attempt, and not during the
+/// retries.
 struct OneShot(Cell<bool>);
 
 impl OneShot {
@@ -86,13 +87,14 @@ impl OneShot {
         Self(Cell::new(true))
     }
 
-    fn now(&self) -> bool {
+    /// Returns whether this is the first call.
+    fn take(&self) -> bool {
         self.0.replace(false)
     }
 }
 
-/// A client of `store` whose serializable reads are answered by a member that gets no further than
-/// where the store is now.
+/// A client of `store` whose serializable reads are answered by a stale member, which stays at the
+/// current revision.
 async fn stale_client(store: &Client) -> Client {
     let member = Arc::new(StaleMember::new(store.clone()));
     fall_behind(&member, store).await;
@@ -103,7 +105,7 @@ async fn fall_behind(member: &StaleMember<Client>, store: &Client) {
     member.fall_behind(newest(store).await);
 }
 
-/// A client of `store` that waits for a second for each answer, with `rule` in between.
+/// A client of `store` with `rule` in between, whose requests time out after 1 s.
 fn client_with_timeout(store: &Client, rule: impl Rule) -> Client {
     Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(secs(1)))
 }

@@ -1,33 +1,32 @@
-//! Opacity: every attempt, committed or not, sees one snapshot, and that snapshot is not older than
-//! the begin of its transaction. Another client writes between the steps, and the transactions wait
-//! in a conflict queue.
+//! Opacity: each attempt, committed or not, sees one snapshot, which is not older than the start of
+//! its transaction.
 //!
-//! Most tests here need a transaction that holds a conflict queue: [`Holder`] conflicts on one key,
-//! is admitted for it, and keeps the others waiting for half a second. It then aborts, so that it
-//! has nothing to pass on to the next transaction in the queue.
+//! Another client writes between the steps, and the transactions wait in a conflict queue. Most
+//! tests use a [`QueueHolder`] to make them wait.
 
-use crate::support::another;
 use std::time::Duration;
 
-use coord_core::stm::StmError;
 use coord_core::{
     Client, Error, Stm,
     kv::{KeyRange, Range},
-    stm::Isolation,
+    stm::{Isolation, StmError},
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{OneShot, STRONG_LEVELS, number, put_all, store_with};
-use crate::support::settle;
+use crate::support::{another, settle};
 
-/// A transaction that is admitted to the conflict queue of one key and keeps the others waiting.
-struct Holder {
+/// A transaction that holds the conflict queue of one key for half a second.
+///
+/// It enters the queue after a conflict in its first attempt. It ends by aborting, so that it
+/// leaves no post-image to the next transaction in the queue.
+struct QueueHolder {
     task: JoinSet<()>,
 }
 
-impl Holder {
-    /// Returns when the transaction is in its second attempt.
+impl QueueHolder {
+    /// Returns when the transaction holds the queue, in its second attempt.
     async fn start(stm: &Stm, store: &Client, key: &'static str) -> Self {
         let (stm, store, key, mut attempt) = (stm.clone(), store.clone(), key.to_owned(), 0);
         let mut task = JoinSet::new();
@@ -50,13 +49,14 @@ impl Holder {
         Self { task }
     }
 
+    /// Waits until the transaction has released the queue.
     async fn ended(self) {
         self.task.join_all().await;
     }
 }
 
-/// A range that the answer of a failed commit brought was used after the snapshot had moved on: the
-/// transaction saw a key and a range that never existed together.
+/// Regression: a range from the response of a failed commit was used after the snapshot had been
+/// extended, so an attempt saw a key and a range that never existed together.
 #[tokio::test(start_paused = true)]
 async fn range_of_failed_commit_stays_with_its_snapshot() {
     for level in STRONG_LEVELS {
@@ -73,7 +73,7 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
                     n = number(tx, "n").await?;
                 }
                 let jobs = tx.range(KeyRange::prefix("jobs/")).await?.len();
-                assert_eq!(jobs, usize::try_from(n).unwrap(), "jobs and their count differ");
+                assert_eq!(jobs, usize::try_from(n).unwrap(), "the range and the count differ");
                 if attempt == 1 {
                     store.put("flag", "1").await?;
                 }
@@ -88,8 +88,8 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
     }
 }
 
-/// Values of the client's read cache counted as validated after a wait in a conflict queue: the
-/// transaction returned data older than a write that was acknowledged before it began.
+/// Regression: values of the client's read cache counted as validated after a wait in a conflict
+/// queue, so a transaction returned data older than a write acknowledged before its start.
 #[tokio::test(start_paused = true)]
 async fn wait_in_conflict_queue_does_not_validate_old_reads() {
     for level in STRONG_LEVELS {
@@ -97,7 +97,7 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
             let store = store_with(&[("h", 0)]).await;
             let kv = another(&store);
             let stm = Stm::new(&kv).isolation(level);
-            let holder = Holder::start(&stm, &store, "h").await;
+            let holder = QueueHolder::start(&stm, &store, "h").await;
             let write = stm.run(async |tx| {
                 tx.put("x", "old");
                 Ok::<_, Error>(())
@@ -119,20 +119,20 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
             });
             let result = run.await;
             assert_eq!(result.is_err(), aborts, "{level}: {result:?}");
-            assert_eq!(attempt, 2, "it waited in the queue once");
+            assert_eq!(attempt, 2, "the transaction did not wait in the queue once");
             holder.ended().await;
         }
     }
 }
 
-/// A blind write is compared as of the first snapshot. The value read for that compare was shown to
-/// the attempt after the wait as if it belonged to the newer snapshot.
+/// Regression: the value that was read to compare a blind write, at the first snapshot, was also
+/// returned to the attempt after the wait, which has a newer snapshot.
 #[tokio::test(start_paused = true)]
 async fn attempt_after_wait_sees_keys_of_one_revision() {
     for level in STRONG_LEVELS {
         let store = store_with(&[("b", 0)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
-        let holder = Holder::start(&stm, &store, "b").await;
+        let holder = QueueHolder::start(&stm, &store, "b").await;
         store.delete("b").await.unwrap();
 
         let mut attempt = 0;
@@ -152,20 +152,20 @@ async fn attempt_after_wait_sees_keys_of_one_revision() {
             Ok((tx.get("b").await?.is_some(), c))
         });
         let (b, c) = run.await.unwrap().value;
-        assert!(b || !c, "{level}: c is there, b is not");
-        assert!(attempt > 1, "it waited in the queue");
+        assert!(b || !c, "{level}: c exists, but b does not");
+        assert!(attempt > 1, "the transaction did not wait in the queue");
         holder.ended().await;
     }
 }
 
-/// While other transactions conflicted, an attempt began with what the client remembered of earlier
-/// commits, which could be older than the transaction.
+/// Regression: while other transactions conflicted, an attempt started with values of earlier
+/// commits of the client, which could be older than the transaction.
 #[tokio::test(start_paused = true)]
 async fn attempt_sees_nothing_older_than_its_transaction() {
     for level in STRONG_LEVELS {
         let store = store_with(&[("h", 0)]).await;
         let stm = Stm::new(&another(&store)).isolation(level);
-        let holder = Holder::start(&stm, &store, "h").await;
+        let holder = QueueHolder::start(&stm, &store, "h").await;
         let delete = stm.run(async |tx| {
             tx.delete("job");
             Ok::<_, Error>(())
@@ -175,7 +175,7 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
 
         let run = stm.run(async |tx| {
             let job = number(tx, "job").await?;
-            assert_eq!(job, 5, "{level}: the put was acknowledged before the transaction began");
+            assert_eq!(job, 5, "{level}: an acknowledged put was not read");
             tx.put("job", "6");
             Ok::<_, Error>(())
         });
@@ -184,16 +184,16 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
     }
 }
 
-/// At `RepeatableReads` the reads of an attempt have no revision in common. An attempt that read
-/// less after a wait in a conflict queue named a revision at which its key had another value.
+/// Regression: at `RepeatableReads` the reads of an attempt share no revision. An attempt that read
+/// fewer keys after a wait reported a revision at which its key had another value.
 #[tokio::test(start_paused = true)]
 async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     let store = store_with(&[("h", 0), ("x", 1)]).await;
     let stm = Stm::new(&another(&store));
-    let holder = Holder::start(&stm, &store, "h").await;
+    let holder = QueueHolder::start(&stm, &store, "h").await;
     let mut attempt = 0;
-    let weak = stm.isolation(Isolation::RepeatableReads);
-    let run = weak.run(async |tx| {
+    let stm = stm.isolation(Isolation::RepeatableReads);
+    let run = stm.run(async |tx| {
         attempt += 1;
         let x = number(tx, "x").await?;
         if attempt == 1 {
@@ -204,12 +204,12 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     });
     let committed = run.await.unwrap();
     let x = Range::new("x").at(committed.info.revision);
-    let x = store.range(x).await.expect("it is not compacted").kvs.remove(0).value;
+    let x = store.range(x).await.unwrap().kvs.remove(0).value;
     assert_eq!((x, attempt), (committed.value.to_string().into(), 2));
     holder.ended().await;
 }
 
-/// The error of an aborted transaction is based on a state that existed after its begin.
+/// The closure of an aborted transaction saw a state that existed after the transaction started.
 #[tokio::test(start_paused = true)]
 async fn aborted_attempt_sees_one_current_snapshot() {
     for level in STRONG_LEVELS {

@@ -1,16 +1,14 @@
-//! What a put can say besides the value, and what becomes of several writes to one key.
+//! Writes of a transaction: the options of a put, and several writes to one key.
 
-use crate::support::another;
-use coord_mem::MemBackend;
-
-use coord_core::stm::StmError;
 use coord_core::{
     Client, Error, Stm,
     kv::{LeaseGrant, Put},
+    stm::StmError,
 };
+use coord_mem::MemBackend;
 
 use super::{LEVELS, store_with};
-use crate::support::secs;
+use crate::support::{another, secs};
 
 #[tokio::test(start_paused = true)]
 async fn put_on_a_lease_is_deleted_with_the_lease() {
@@ -30,8 +28,8 @@ async fn put_on_a_lease_is_deleted_with_the_lease() {
     }
 }
 
-/// The last of several writes to a key was what was sent, so a put that kept the value forgot the
-/// value that the transaction had put before.
+/// Regression: only the last write to a key was sent, so a put with `ignore_value` lost the value
+/// that the transaction had put before.
 #[tokio::test(start_paused = true)]
 async fn ignore_value_and_ignore_lease_keep_the_earlier_put() {
     for level in LEVELS {
@@ -45,8 +43,8 @@ async fn ignore_value_and_ignore_lease_keep_the_earlier_put() {
             tx.put_with(Put::new("b", "4").ignore_lease());
             Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?))
         });
-        let seen = run.await.unwrap().value;
-        assert_eq!(seen, (Some("2".into()), Some("4".into())));
+        let read = run.await.unwrap().value;
+        assert_eq!(read, (Some("2".into()), Some("4".into())));
         for (key, value) in [("a", "2"), ("b", "4")] {
             let kv = store.get(key).await.unwrap().unwrap();
             assert_eq!((&kv.value[..], kv.lease), (value.as_bytes(), Some(lease)), "at {level}");
@@ -104,8 +102,8 @@ async fn value_of_another_type_is_an_error_in_the_closure() {
     assert!(matches!(error, StmError::Aborted(Error::InvalidValue { .. })), "{error}");
     let run = stm.run(async |tx| {
         let text = tx.get_as::<String>("a").await.unwrap_or_default().unwrap_or_default();
-        tx.put_as("a", &format!("{text}mended"))
+        tx.put_as("a", &format!("{text}changed"))
     });
     run.await.unwrap();
-    assert_eq!(store.get("a").await.unwrap().unwrap().value, "mended");
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, "changed");
 }

@@ -1,39 +1,37 @@
-//! Ranges: what comes into them, goes from them or changes in them, what the transaction itself
-//! does in them, and how large a transaction can be.
+//! Ranges in transactions: conflicts within a range, own writes, deletion, and the size limit.
 
-use crate::support::another;
-use coord_mem::MemBackend;
-
-use coord_core::stm::StmError;
+use bytes::Bytes;
 use coord_core::{
     Client, Error, Stm,
     kv::{KeyRange, Limits, Put},
-    stm::Isolation,
+    stm::{Isolation, StmError},
 };
+use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
 use super::{LEVELS, OneShot, STRONG_LEVELS, put_all, store_with, stored};
-use crate::support::{behind, session};
+use crate::support::{another, behind, session};
 
-/// The keys of a range, with their values.
-type Found = Vec<(String, String)>;
+/// Keys and their values.
+type Pairs = Vec<(String, String)>;
 
-fn found(range: Vec<(bytes::Bytes, bytes::Bytes)>) -> Found {
-    let text = |bytes: &bytes::Bytes| bytes.escape_ascii().to_string();
+fn pairs(range: Vec<(Bytes, Bytes)>) -> Pairs {
+    let text = |bytes: &Bytes| bytes.escape_ascii().to_string();
     range.iter().map(|(key, value)| (text(key), text(value))).collect()
 }
 
-/// Writes the sum of a range while another changes the range between the read and the commit, and
-/// tells how many attempts it took.
-async fn sum_up(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
-    let (store, interfere) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, OneShot::new());
+/// Writes the sum of a range while `other` writes between the read and the commit of the first
+/// attempt. Returns the number of attempts.
+async fn sum_range(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
+    let (store, interfere) =
+        (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(level);
     let sum = stm.run(async |tx| {
         let all = tx.range(KeyRange::prefix("p/")).await?;
         if interfere.take() {
             other(&store).await;
         }
-        let sum: i64 = found(all).iter().map(|(_, n)| n.parse::<i64>().unwrap()).sum();
+        let sum: i64 = pairs(all).iter().map(|(_, n)| n.parse::<i64>().unwrap()).sum();
         tx.put("sum", sum.to_string());
         Ok::<_, Error>(())
     });
@@ -51,32 +49,32 @@ async fn sum_up(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
 #[tokio::test(start_paused = true)]
 async fn key_inserted_in_a_range_conflicts_at_the_strong_levels() {
     for (level, attempts) in LEVELS.into_iter().zip([2, 2, 1, 1]) {
-        let comes = sum_up(level, async |store| put_all(store, &[("p/c", 8)]).await);
-        assert_eq!(comes.await, attempts, "at {level}");
+        let insert = sum_range(level, async |store| put_all(store, &[("p/c", 8)]).await);
+        assert_eq!(insert.await, attempts, "at {level}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn key_changed_in_a_range_conflicts_above_read_committed() {
     for (level, attempts) in LEVELS.into_iter().zip([2, 2, 2, 1]) {
-        let changes = sum_up(level, async |store| put_all(store, &[("p/b", 8)]).await);
-        assert_eq!(changes.await, attempts, "at {level}");
+        let change = sum_range(level, async |store| put_all(store, &[("p/b", 8)]).await);
+        assert_eq!(change.await, attempts, "at {level}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn key_deleted_in_a_range_conflicts_above_read_committed() {
     for (level, attempts) in LEVELS.into_iter().zip([2, 2, 2, 1]) {
-        let goes = sum_up(level, async |store| drop(store.delete("p/a").await.unwrap()));
-        assert_eq!(goes.await, attempts, "at {level}");
+        let delete = sum_range(level, async |store| drop(store.delete("p/a").await.unwrap()));
+        assert_eq!(delete.await, attempts, "at {level}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn change_outside_a_range_does_not_conflict() {
     for level in LEVELS {
-        let beside = sum_up(level, async |store| put_all(store, &[("q", 8), ("p0", 8)]).await);
-        assert_eq!(beside.await, 1, "at {level}");
+        let outside = sum_range(level, async |store| put_all(store, &[("q", 8), ("p0", 8)]).await);
+        assert_eq!(outside.await, 1, "at {level}");
     }
 }
 
@@ -85,7 +83,7 @@ async fn empty_range_is_protected() {
     for level in STRONG_LEVELS {
         let (store, interfere) = (Client::new(MemBackend::new()), OneShot::new());
         let stm = Stm::new(&another(&store)).isolation(level);
-        let claim = stm.run(async |tx| {
+        let reserve = stm.run(async |tx| {
             let free = tx.range(KeyRange::prefix("seat/")).await?.is_empty();
             if interfere.take() {
                 put_all(&store, &[("seat/1", 1)]).await;
@@ -95,21 +93,22 @@ async fn empty_range_is_protected() {
             }
             Ok::<_, Error>(free)
         });
-        let claim = claim.await.unwrap();
-        assert_eq!((claim.value, claim.info.attempts), (false, 2), "at {level}");
-        let [conflict] = &claim.info.conflicts[..] else { panic!("{:?}", claim.info) };
+        let reserve = reserve.await.unwrap();
+        assert_eq!((reserve.value, reserve.info.attempts), (false, 2), "at {level}");
+        let [conflict] = &reserve.info.conflicts[..] else { panic!("{:?}", reserve.info) };
         assert_eq!((&conflict.key[..], conflict.seen), (&b"seat/1"[..], None));
     }
 }
 
-/// The failed commit reads the range again, so the next attempt does not.
+/// The response of the failed commit contains the range, so the next attempt does not read it.
 #[tokio::test(start_paused = true)]
 async fn conflict_in_a_range_costs_one_request() {
     for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("p/a", 1)]).await, Recorder::new());
-        let (interfere, stm) = (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
+        let (interfere, stm) =
+            (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let count = stm.run(async |tx| {
-            let all = found(tx.range(KeyRange::prefix("p/")).await?);
+            let all = pairs(tx.range(KeyRange::prefix("p/")).await?);
             if interfere.take() {
                 put_all(&store, &[("p/b", 1)]).await;
                 store.delete("p/a").await.unwrap();
@@ -131,33 +130,34 @@ async fn range_includes_the_transactions_own_writes() {
         let run = stm.run(async |tx| {
             tx.put("p/c", "new");
             tx.put("p/a", "other");
-            tx.put("o", "beside");
+            tx.put("o", "outside");
             tx.delete("p/b");
             tx.put_with(Put::new("p/d", "").ignore_value());
-            let first = found(tx.range(KeyRange::prefix("p/")).await?);
-            let part = found(tx.range(KeyRange::between("p/b", "p/d")).await?);
+            let first = pairs(tx.range(KeyRange::prefix("p/")).await?);
+            let part = pairs(tx.range(KeyRange::between("p/b", "p/d")).await?);
             tx.put("p/b", "again");
             tx.delete("p/c");
-            let again = found(tx.range(KeyRange::prefix("p/")).await?);
-            Ok::<_, Error>((first, part, again))
+            let last = pairs(tx.range(KeyRange::prefix("p/")).await?);
+            Ok::<_, Error>((first, part, last))
         });
-        let (first, part, again) = run.await.unwrap().value;
-        let pairs = |pairs: &[(&str, &str)]| -> Found {
+        let (first, part, last) = run.await.unwrap().value;
+        let expected = |pairs: &[(&str, &str)]| -> Pairs {
             pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
         };
-        assert_eq!(first, pairs(&[("p/a", "other"), ("p/c", "new"), ("p/d", "4")]));
-        assert_eq!(part, pairs(&[("p/c", "new")]));
-        assert_eq!(again, pairs(&[("p/a", "other"), ("p/b", "again"), ("p/d", "4")]));
+        assert_eq!(first, expected(&[("p/a", "other"), ("p/c", "new"), ("p/d", "4")]));
+        assert_eq!(part, expected(&[("p/c", "new")]));
+        assert_eq!(last, expected(&[("p/a", "other"), ("p/b", "again"), ("p/d", "4")]));
         let left = store.get_prefix("p/").await.unwrap();
-        let left = found(left.into_iter().map(|kv| (kv.key, kv.value)).collect());
-        assert_eq!(left, again, "the store has what the transaction saw last, at {level}");
+        let left = pairs(left.into_iter().map(|kv| (kv.key, kv.value)).collect());
+        assert_eq!(left, last, "the commit differs from the last read, at {level}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn delete_range_returns_the_number_of_deleted_keys() {
     for level in LEVELS {
-        let (store, interfere) = (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, OneShot::new());
+        let (store, interfere) =
+            (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, OneShot::new());
         let stm = Stm::new(&another(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/own", "1");
@@ -175,7 +175,7 @@ async fn delete_range_returns_the_number_of_deleted_keys() {
     }
 }
 
-/// A store that takes eight operations, with the keys r0 to r7.
+/// A store whose transactions have at most eight operations, with the keys r0 to r7.
 async fn small_store() -> Client {
     let limits = Limits { max_txn_ops: 8, ..Limits::default() };
     let store = Client::new(MemBackend::builder().limits(limits).build());
@@ -185,15 +185,28 @@ async fn small_store() -> Client {
     store
 }
 
-/// What a transaction costs that reads `reads` keys and, if asked, the empty range `e/`, and puts
-/// `unread` other keys; or the count and the limit that it is refused with.
-async fn sized(
+/// The contents of a transaction under test.
+#[derive(Debug)]
+struct Contents {
+    /// The number of keys it reads.
+    reads: usize,
+    /// Whether it also reads an empty range.
+    range: bool,
+    /// The number of keys it writes without reading them.
+    blind_writes: usize,
+    exactly_once: bool,
+}
+
+/// Runs a transaction with these contents. Returns its requests, and the operation count and the
+/// limit if it was refused.
+async fn run_with_contents(
     level: Isolation,
-    (reads, range, unread, marked): (usize, bool, usize, bool),
+    contents: &Contents,
 ) -> (String, Option<(usize, usize)>) {
+    let Contents { reads, range, blind_writes, exactly_once } = *contents;
     let (store, record) = (small_store().await, Recorder::new());
     let mut stm = Stm::new(&behind(&store, record.clone())).isolation(level);
-    if marked {
+    if exactly_once {
         stm = stm.exactly_once(&session(&store).await);
     }
     let run = stm.run(async |tx| {
@@ -201,7 +214,7 @@ async fn sized(
         if range {
             tx.range(KeyRange::prefix("e/")).await?;
         }
-        for n in 0..unread {
+        for n in 0..blind_writes {
             tx.put(format!("w{n}"), "1");
         }
         Ok::<_, Error>(())
@@ -217,8 +230,9 @@ async fn sized(
 #[tokio::test(start_paused = true)]
 async fn too_large_transaction_is_refused_before_its_commit() {
     let [snapshot, serializable, repeatable, committed] = LEVELS;
+    // Level; reads, range, blind writes, exactly once; requests; count and limit.
     let rows = [
-        // Writes alone, up to the limit and over it; a idempotency_key is one more.
+        // Only writes. An idempotency key counts as one more.
         (snapshot, (0, false, 8, false), "txn", None),
         (snapshot, (0, false, 9, false), "", Some((9, 8))),
         (snapshot, (0, false, 7, true), "txn", None),
@@ -228,7 +242,7 @@ async fn too_large_transaction_is_refused_before_its_commit() {
         (serializable, (8, true, 1, false), "txn range", Some((9, 8))),
         (serializable, (7, true, 1, true), "txn range", Some((9, 8))),
         (repeatable, (8, false, 8, false), "txn txn", None),
-        // What is written unread is read before the commit, and compared.
+        // The keys of blind writes are read before the commit, and compared.
         (snapshot, (4, false, 4, false), "txn txn txn", None),
         (snapshot, (5, false, 4, false), "txn", Some((9, 8))),
         (snapshot, (4, true, 4, false), "txn range", Some((9, 8))),
@@ -237,8 +251,10 @@ async fn too_large_transaction_is_refused_before_its_commit() {
         (committed, (8, true, 9, false), "txn range", Some((9, 8))),
     ];
     for (level, size, requests, refused) in rows {
-        let was = sized(level, size).await;
-        assert_eq!(was, (requests.to_owned(), refused), "{size:?} at {level}");
+        let (reads, range, blind_writes, exactly_once) = size;
+        let contents = Contents { reads, range, blind_writes, exactly_once };
+        let result = run_with_contents(level, &contents).await;
+        assert_eq!(result, (requests.to_owned(), refused), "{contents:?} at {level}");
     }
 }
 

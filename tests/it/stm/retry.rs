@@ -1,23 +1,21 @@
-//! Attempts: what they cost, when there is another, and when there is none.
+//! Retries: which errors and conflicts are retried, the backoff, the budget and the cost.
 
-use crate::support::another;
 use std::time::Duration;
 
-use coord_core::stm::{Conflict, Retry, StmError};
 use coord_core::{
     Client, Error, Stm,
     error::Outcome,
     kv::{Compact, Revision},
-    stm::Isolation,
+    stm::{Conflict, Isolation, Retry, StmError},
 };
 use coord_testkit::{Action, Recorder};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, store_with, stored};
-use crate::support::{behind, nth, only, scripted, secs, timed};
+use crate::support::{another, behind, nth, only, scripted, secs, timed};
 
-/// Adds one to x while another changes x under every attempt.
-async fn always_in_conflict(stm: &Stm, store: &Client) -> StmError<Error> {
+/// Adds one to x while another client writes x during each attempt, until the budget is spent.
+async fn exhaust_retries(stm: &Stm, store: &Client) -> StmError<Error> {
     let mut n = 100;
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
@@ -26,7 +24,7 @@ async fn always_in_conflict(stm: &Stm, store: &Client) -> StmError<Error> {
         tx.put("x", (x + 1).to_string());
         Ok::<_, Error>(())
     });
-    run.await.expect_err("every attempt conflicts")
+    run.await.unwrap_err()
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,12 +33,12 @@ async fn attempts_end_at_attempts_max() {
         let store = store_with(&[("x", 1)]).await;
         let retry = Retry { attempts_max: Some(attempts_max), ..Retry::default() };
         let stm = Stm::new(&another(&store)).retry(retry);
-        let exhausted = always_in_conflict(&stm, &store).await;
+        let exhausted = exhaust_retries(&stm, &store).await;
         assert_eq!(exhausted.outcome(), Outcome::NotApplied);
         let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
             panic!("{exhausted}")
         };
-        assert_eq!(attempts, attempts_max.max(1), "at least one is made");
+        assert_eq!(attempts, attempts_max.max(1), "there is at least one attempt");
         let [last] = &conflicts[..] else { panic!("{conflicts:?}") };
         let now = store.get("x").await.unwrap().unwrap().mod_revision;
         assert_eq!((last.seen, last.found), (Some(now.previous()), Some(now)));
@@ -48,15 +46,14 @@ async fn attempts_end_at_attempts_max() {
     }
 }
 
-/// The pause before an attempt could end after the time was up, and the attempt was made all the
-/// same: half a second too late, by default.
+/// Regression: when the backoff ended after `time_max`, the attempt started nevertheless, half a
+/// second too late by default.
 #[tokio::test(start_paused = true)]
 async fn no_attempt_starts_after_time_max() {
     for seed in 0..20 {
         let store = store_with(&[("x", 1)]).await;
-        let pauses = (Duration::from_millis(80), Duration::from_millis(640));
+        let (pause_min, pause_max) = (Duration::from_millis(80), Duration::from_millis(640));
         let time_max = Duration::from_millis(200);
-        let (pause_min, pause_max) = pauses;
         let seed = Some(seed);
         let retry = Retry { time_max, pause_min, pause_max, seed, ..Retry::default() };
         let stm = Stm::new(&another(&store)).retry(retry);
@@ -72,8 +69,8 @@ async fn no_attempt_starts_after_time_max() {
         });
         let exhausted = run.await.unwrap_err();
         // The clock of a paused runtime ticks in milliseconds.
-        assert!(last <= time_max, "an attempt was begun after {last:?}");
-        assert!(began.elapsed() <= time_max, "it took {:?}", began.elapsed());
+        assert!(last <= time_max, "an attempt started after {last:?}");
+        assert!(began.elapsed() <= time_max, "the call took {:?}", began.elapsed());
         let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
             panic!("{exhausted}")
         };
@@ -81,19 +78,18 @@ async fn no_attempt_starts_after_time_max() {
     }
 }
 
-/// Times that were added to the clock, and doubled, without a look at what they are.
+/// Regression: additions to the clock and the doubling of the backoff overflowed.
 #[tokio::test(start_paused = true)]
 async fn maximum_durations_do_not_overflow() {
     let store = store_with(&[("x", 1)]).await;
     let (time_max, pause_max) = (Duration::MAX, Duration::MAX);
-    let patient = Retry { time_max, pause_max, attempts_max: Some(80), ..Retry::default() };
+    let unlimited = Retry { time_max, pause_max, attempts_max: Some(80), ..Retry::default() };
     let kv = another(&store);
-    let lazy = Retry { pause_min: Duration::MAX / 2, ..patient.clone() };
-    let hasty = Retry { pause_min: Duration::ZERO, ..patient };
-    let exhausted = always_in_conflict(&Stm::new(&kv).retry(hasty), &store).await;
+    let long_pauses = Retry { pause_min: Duration::MAX / 2, ..unlimited.clone() };
+    let no_pauses = Retry { pause_min: Duration::ZERO, ..unlimited };
+    let exhausted = exhaust_retries(&Stm::new(&kv).retry(no_pauses), &store).await;
     assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 80, .. }), "{exhausted}");
-    let lazy = Stm::new(&kv).retry(lazy);
-    let exhausted = always_in_conflict(&lazy, &store).await;
+    let exhausted = exhaust_retries(&Stm::new(&kv).retry(long_pauses), &store).await;
     assert!(matches!(exhausted, StmError::RetriesExhausted { attempts: 3, .. }), "{exhausted}");
 }
 
@@ -110,29 +106,32 @@ async fn backoff_grows_within_limits_and_repeats_with_its_seed() {
             ..Retry::default()
         };
         let stm = Stm::new(&another(&store)).retry(retry);
-        let mut begun = Vec::new();
+        let mut starts = Vec::new();
         let run = stm.run(async |tx| {
-            begun.push(Instant::now());
+            starts.push(Instant::now());
             number(tx, "x").await?;
             put_all(&store, &[("x", 2)]).await;
             tx.put("x", "3");
             Ok::<_, Error>(())
         });
         run.await.unwrap_err();
-        begun.windows(2).map(|two| two[1] - two[0]).collect::<Vec<_>>()
+        starts.windows(2).map(|two| two[1] - two[0]).collect::<Vec<_>>()
     };
     let pauses = pauses_of(7).await;
-    assert_eq!(pauses[0], Duration::ZERO, "the turn is had at once");
+    assert_eq!(pauses[0], Duration::ZERO, "the conflict queue is free");
     let ms = Duration::from_millis;
     for (i, pause) in pauses[1..].iter().enumerate() {
         // The clock of a paused runtime ticks in milliseconds.
         let limit = ms(10 << i.min(3)) + ms(1);
-        assert!(*pause <= limit, "pause {i} took {pause:?}");
+        assert!(*pause <= limit, "pause {i} was {pause:?}");
     }
-    assert!(pauses.iter().any(|pause| *pause > ms(40)), "they grow: {pauses:?}");
-    assert!(pauses[5..].iter().any(|pause| *pause < ms(40)), "they are random: {pauses:?}");
-    assert_eq!(pauses, pauses_of(7).await, "the same seed, the same pauses");
-    assert_ne!(pauses, pauses_of(8).await, "another seed, other pauses");
+    assert!(pauses.iter().any(|pause| *pause > ms(40)), "the pauses do not grow: {pauses:?}");
+    assert!(
+        pauses[5..].iter().any(|pause| *pause < ms(40)),
+        "the pauses are not random: {pauses:?}"
+    );
+    assert_eq!(pauses, pauses_of(7).await, "equal seeds give equal pauses");
+    assert_ne!(pauses, pauses_of(8).await, "other seeds give other pauses");
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +153,7 @@ async fn conflict_costs_one_request() {
         let committed = run.await.unwrap();
         assert_eq!(committed.value, 4);
         let reads = match level {
-            // What is written unread, z, is read before the commit.
+            // z is a blind write, so it is read before the commit.
             Isolation::SerializableSnapshot => "range txn range",
             Isolation::Serializable => "range txn",
             _ => "range range",
@@ -167,14 +166,15 @@ async fn conflict_costs_one_request() {
 async fn conflict_found_by_a_read_costs_no_request() {
     for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
-        let (interfere, stm) = (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
+        let (interfere, stm) =
+            (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if interfere.take() {
                 put_all(&store, &[("x", 2), ("y", 2)]).await;
             }
             let y = number(tx, "y").await?;
-            assert_eq!(x, y, "they were never apart");
+            assert_eq!(x, y, "x and y are always equal");
             tx.put("x", (x + 1).to_string());
             tx.put("y", (y + 1).to_string());
             Ok::<_, Error>(())
@@ -183,19 +183,19 @@ async fn conflict_found_by_a_read_costs_no_request() {
         assert_eq!(info.attempts, 2);
         let keys: Vec<_> = info.conflicts.iter().map(|conflict| &conflict.key[..]).collect();
         assert_eq!(keys, [b"x", b"y"]);
-        assert_eq!(record.take().names(), "range txn txn", "x, y and both again, commit");
+        assert_eq!(record.take().names(), "range txn txn", "x; y, and both again; commit");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn commit_info_reports_revision_attempts_and_conflicts() {
-    let (store, mut round) = (store_with(&[("x", 1)]).await, 0);
+    let (store, mut attempt) = (store_with(&[("x", 1)]).await, 0);
     let run = Stm::new(&another(&store));
     let run = run.run(async |tx| {
-        round += 1;
+        attempt += 1;
         let x = number(tx, "x").await?;
         tx.get("absent").await?;
-        match round {
+        match attempt {
             1 => put_all(&store, &[("x", 2)]).await,
             2 => put_all(&store, &[("absent", 1)]).await,
             3 => drop(store.delete("x").await.unwrap()),
@@ -209,13 +209,13 @@ async fn commit_info_reports_revision_attempts_and_conflicts() {
     assert!(!committed.info.resolved);
     let now = store.get("x").await.unwrap().unwrap().mod_revision;
     assert_eq!(committed.info.revision, now);
-    let told = |conflict: &Conflict| {
+    let parts = |conflict: &Conflict| {
         let Conflict { key, seen, found, .. } = conflict;
         let number = |revision: &Option<Revision>| revision.map_or(0, i64::from);
         (key.escape_ascii().to_string(), number(seen), number(found))
     };
     let first = 2;
-    let conflicts: Vec<_> = committed.info.conflicts.iter().map(told).collect();
+    let conflicts: Vec<_> = committed.info.conflicts.iter().map(parts).collect();
     assert_eq!(
         conflicts,
         [
@@ -262,11 +262,11 @@ async fn aborted_transaction_sends_no_commit() {
             Err::<(), _>(Error::EmptyKey)
         });
         run.await.unwrap_err();
-        assert_eq!(record.take().names(), "range", "at {level}: only the read");
+        assert_eq!(record.take().names(), "range", "at {level}: only the read was sent");
     }
 }
 
-/// What made the closure give up never was: x and y change together.
+/// x and y always change together, so the values that made the closure abort never existed.
 #[tokio::test(start_paused = true)]
 async fn abort_on_torn_reads_is_retried_at_repeatable_reads() {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
@@ -297,7 +297,7 @@ async fn compacted_snapshot_is_replaced() {
                 put_all(&store, &[("z", 1)]).await;
                 store.compact(Compact::new(Revision(4))).await.unwrap();
             }
-            // Nothing helps an attempt that cannot read; not even to say that it is done.
+            // The attempt fails even if its closure ignores the error of a read.
             let y = number(tx, "y").await.unwrap_or(-1);
             tx.put("sum", (x + y).to_string());
             Ok::<_, Error>(x + y)
@@ -312,7 +312,7 @@ async fn compacted_snapshot_is_replaced() {
 async fn future_revision_error_is_retried() {
     let future = || Error::FutureRevision { requested: None, current: None };
     let store = store_with(&[("x", 1), ("y", 1)]).await;
-    // The member that lags behind, and the majority, do not answer the second read.
+    // The second read fails on the stale member, and again as a linearizable read.
     let actions = vec![Action::Pass, Action::Fail(future()), Action::Fail(future())];
     let stm = Stm::new(&behind(&store, scripted(actions)));
     let run = stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
@@ -321,7 +321,7 @@ async fn future_revision_error_is_retried() {
 }
 
 fn unavailable(outcome: Outcome) -> Error {
-    Error::Unavailable { outcome, reason: "away".to_owned(), source: None }
+    Error::Unavailable { outcome, reason: "injected".to_owned(), source: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,8 +330,8 @@ async fn unavailable_backend_is_retried() {
     for (kind, outcome) in
         [("range", Outcome::Unknown), ("range", Outcome::NotApplied), ("txn", Outcome::NotApplied)]
     {
-        let away = nth(kind, 1, 3, Action::Fail(unavailable(outcome)));
-        let stm = Stm::new(&behind(&store, away));
+        let outage = nth(kind, 1, 3, Action::Fail(unavailable(outcome)));
+        let stm = Stm::new(&behind(&store, outage));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             tx.put("x", (x + 1).to_string());
@@ -345,14 +345,14 @@ async fn unavailable_backend_is_retried() {
 #[tokio::test(start_paused = true)]
 async fn unavailable_backend_fails_when_the_budget_is_spent() {
     let store = store_with(&[("x", 1)]).await;
-    let away = only("range", Action::Fail(unavailable(Outcome::Unknown)));
+    let outage = only("range", Action::Fail(unavailable(Outcome::Unknown)));
     let stm =
-        Stm::new(&behind(&store, away)).retry(Retry { time_max: secs(3), ..Retry::default() });
+        Stm::new(&behind(&store, outage)).retry(Retry { time_max: secs(3), ..Retry::default() });
     let (error, took) = timed(stm.run(async |tx| number(tx, "x").await)).await;
     let error = error.unwrap_err();
     assert!(matches!(error, StmError::Backend(Error::Unavailable { .. })), "{error}");
-    assert_eq!(error.outcome(), Outcome::NotApplied, "it only read");
-    assert!(took <= secs(3), "it took {took:?}");
+    assert_eq!(error.outcome(), Outcome::NotApplied, "nothing was written");
+    assert!(took <= secs(3), "took {took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,7 +379,7 @@ async fn transaction_dropped_in_its_closure_writes_nothing() {
         sleep(secs(10)).await;
         Ok::<_, Error>(())
     });
-    assert!(tokio::time::timeout(secs(5), run).await.is_err());
+    assert!(timeout(secs(5), run).await.is_err());
     sleep(secs(10)).await;
     assert_eq!(stored(&store, "x").await, 1);
 }

@@ -1,23 +1,23 @@
-//! At the strong levels an attempt sees the store as it was at one revision, whatever the order of
-//! its calls; also an attempt that will not commit.
-
-use crate::support::another;
-use coord_mem::MemBackend;
+//! Snapshots: at the strong levels each attempt reads the store at one revision.
+//!
+//! This holds for every order of calls, and for attempts that will not commit.
 
 use coord_core::{
     Client, Error, Stm,
     kv::{KeyRange, Op, Revision},
     stm::Isolation,
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Call, Recorder};
 
-use super::{LEVELS, OneShot, STRONG_LEVELS, stale_client, number, put_all, store_with};
-use crate::support::behind;
+use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, stale_client, store_with};
+use crate::support::{another, behind};
 
-/// Go's `Rev` after `Put` filled the read set and did not pin the revision (witness W11).
+/// Whether anomaly W11 happens: Go's `Rev` after `Put` fills the read set without a snapshot
+/// revision, so that later reads are newer.
 async fn w11(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
-    let old = store.get("x").await.unwrap().unwrap().mod_revision;
+    let first = store.get("x").await.unwrap().unwrap().mod_revision;
     let mut torn = false;
     let stm = Stm::new(&another(&store)).isolation(level);
     let run = stm.run(async |tx| {
@@ -27,15 +27,16 @@ async fn w11(level: Isolation) -> bool {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
         let y = number(tx, "y").await?;
-        torn |= (revision == Some(old)) != (y == 1);
+        torn |= (revision == Some(first)) != (y == 1);
         Ok::<_, Error>(())
     });
     run.await.unwrap();
     torn
 }
 
-/// Go's retry knew k as of the conflict, read another key first, newer, and then k as it knew it
-/// (witness W12). At `ReadCommitted` nothing conflicts, so there is no such retry.
+/// Whether anomaly W12 happens: Go's retry reads another key first, which is newer, and then takes
+/// k from the response of the failed commit. At `ReadCommitted` nothing conflicts, so there is no
+/// such retry.
 async fn w12(level: Isolation) -> bool {
     let (store, mut attempt, mut torn) = (store_with(&[("k", 1), ("z", 1)]).await, 0, false);
     let stm = Stm::new(&another(&store)).isolation(level);
@@ -71,11 +72,11 @@ async fn w12_retry_starting_with_another_key_sees_one_snapshot() {
     }
 }
 
-/// Three keys that always change together, read in every order by every way of reading, while they
-/// change between any two calls.
+/// Three keys change together after each call of the first two attempts. All reads of an attempt
+/// must find them equal, for every kind and order of reads.
 #[tokio::test(start_paused = true)]
 async fn every_order_of_calls_sees_one_snapshot() {
-    let ways: [&[&str]; 8] = [
+    let sequences: [&[&str]; 8] = [
         &["get a", "many c b", "range"],
         &["range", "get b", "many a c"],
         &["many b a", "range", "get c"],
@@ -85,7 +86,8 @@ async fn every_order_of_calls_sees_one_snapshot() {
         &["delete", "many a c", "get b"],
         &["many", "get c", "rev b", "many b a c"],
     ];
-    for (level, way) in STRONG_LEVELS.into_iter().flat_map(|level| ways.map(|way| (level, way))) {
+    let cases = STRONG_LEVELS.into_iter().flat_map(|level| sequences.map(|calls| (level, calls)));
+    for (level, calls) in cases {
         for prefetch in [&[][..], &["b"], &["c", "a"]] {
             let store = store_with(&[("a", 1), ("b", 1), ("c", 1)]).await;
             let first = store.get("a").await.unwrap().unwrap().mod_revision;
@@ -93,29 +95,30 @@ async fn every_order_of_calls_sees_one_snapshot() {
             let stm = Stm::new(&another(&store)).isolation(level).prefetch(prefetch.to_vec());
             let run = stm.run(async |tx| {
                 attempt += 1;
-                // What was seen in this attempt: in which round the keys were as they were found.
-                let mut seen: Vec<i64> = Vec::new();
+                // The round of each value that the attempt has read.
+                let mut rounds: Vec<i64> = Vec::new();
                 let round_of = |revision: Revision| revision.0 - first.0 + 1;
-                for call in way {
+                for call in calls {
                     let (name, keys) = call.split_once(' ').unwrap_or((call, ""));
                     let keys: Vec<_> = keys.split_whitespace().map(str::to_owned).collect();
                     match name {
                         "get" => {
                             if let Some(value) = tx.get(keys[0].clone()).await? {
-                                seen.extend(parsed(&value));
+                                rounds.extend(parsed(&value));
                             }
                         }
                         "many" => {
                             let values = tx.get_many(keys).await?;
-                            seen.extend(values.iter().flatten().filter_map(|value| parsed(value)));
+                            rounds
+                                .extend(values.iter().flatten().filter_map(|value| parsed(value)));
                         }
                         "range" => {
                             let found = tx.range(KeyRange::all()).await?;
-                            seen.extend(found.iter().filter_map(|(_, value)| parsed(value)));
+                            rounds.extend(found.iter().filter_map(|(_, value)| parsed(value)));
                         }
-                        "rev" => seen.push(round_of(
-                            tx.revision_of(keys[0].clone()).await?.unwrap(),
-                        )),
+                        "rev" => {
+                            rounds.push(round_of(tx.revision_of(keys[0].clone()).await?.unwrap()))
+                        }
                         "put" => tx.put(keys[0].clone(), "own"),
                         _ => tx.delete("d"),
                     }
@@ -124,16 +127,19 @@ async fn every_order_of_calls_sees_one_snapshot() {
                         put_all(&store, &[("a", round), ("b", round), ("c", round)]).await;
                     }
                 }
-                assert!(seen.windows(2).all(|two| two[0] == two[1]), "{way:?} saw {seen:?}");
+                assert!(
+                    rounds.windows(2).all(|two| two[0] == two[1]),
+                    "{calls:?} read rounds {rounds:?}"
+                );
                 tx.put("own", "own");
-                Ok::<_, Error>(seen.len())
+                Ok::<_, Error>(rounds.len())
             });
-            assert!(run.await.unwrap().value > 2, "{way:?} saw nothing to compare");
+            assert!(run.await.unwrap().value > 2, "{calls:?} read too few values to compare");
         }
     }
 }
 
-/// The number that a value is, if it is not what the transaction has put itself.
+/// The number in a value, or `None` for the transaction's own write.
 fn parsed(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).unwrap().parse().ok()
 }
@@ -144,7 +150,7 @@ async fn read_only_transaction_sees_earlier_commits() {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
         let kv = stale_client(&store).await;
         put_all(&store, &[("x", 2), ("y", 2)]).await;
-        // The member that lags cannot answer as of the base: another is asked.
+        // The stale member does not have the snapshot revision, so the read is linearizable.
         let stm = Stm::new(&kv).isolation(level);
         let read =
             stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
@@ -166,8 +172,8 @@ async fn only_the_first_read_is_linearizable() {
         let calls = record.take().0;
         let [Call::Range(x), Call::Txn(y)] = &calls[..] else { panic!("{calls:?}") };
         assert!(!x.serializable);
-        let asks_any = |op: &Op| matches!(op, Op::Range(read) if read.serializable);
-        assert!(y.success.iter().chain(&y.failure).all(asks_any), "{y:?}");
+        let is_serializable = |op: &Op| matches!(op, Op::Range(read) if read.serializable);
+        assert!(y.success.iter().chain(&y.failure).all(is_serializable), "{y:?}");
     }
 }
 
@@ -188,7 +194,8 @@ async fn snapshot_extends_while_the_read_set_is_unchanged() {
     }
 }
 
-/// The base cannot move where that would part what is seen after it from what was known before.
+/// The snapshot is not extended if a range or a prefetched key would then be older than the reads
+/// that follow.
 #[tokio::test(start_paused = true)]
 async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
     for level in STRONG_LEVELS {
@@ -214,7 +221,7 @@ async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
     }
 }
 
-/// The member has what was read first as it was, and something older of what is read next.
+/// The stale member has the first key unchanged, and an older value of the second.
 #[tokio::test(start_paused = true)]
 async fn snapshot_does_not_move_back_to_a_stale_member() {
     for level in STRONG_LEVELS {
@@ -229,7 +236,8 @@ async fn snapshot_does_not_move_back_to_a_stale_member() {
     }
 }
 
-/// What is written unread must not have been changed since the *first* read, wherever the base is.
+/// The key of a blind write must be unchanged since the *first* read, also after an extension of
+/// the snapshot.
 #[tokio::test(start_paused = true)]
 async fn snapshot_extension_keeps_blind_write_conflicts() {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1), ("z", 1)]).await, OneShot::new());
@@ -248,19 +256,17 @@ async fn snapshot_extension_keeps_blind_write_conflicts() {
     assert_eq!((info.attempts, &keys[..]), (2, &[&b"z"[..]][..]));
 }
 
-/// A retry at a weak level asked the same member again, which still lagged, and conflicted again,
-/// for as long as it lagged.
+/// Regression: retries at a weak level read from the same stale member and conflicted until it had
+/// caught up.
 #[tokio::test(start_paused = true)]
 async fn retry_bypasses_a_stale_member() {
     let store = store_with(&[("x", 1)]).await;
     let kv = stale_client(&store).await;
     put_all(&store, &[("x", 2), ("y", 2)]).await;
-    let level = Isolation::RepeatableReads;
-    let kv: Client = kv;
-    let stm = Stm::new(&kv).isolation(level);
+    let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;
-        // Not known from the conflict of the first attempt.
+        // The response of the failed commit does not contain y.
         let y = if x == 2 { number(tx, "y").await? } else { 0 };
         tx.put("x", (x + y + 1).to_string());
         Ok::<_, Error>((x, y))

@@ -8,11 +8,11 @@ use super::{lines_of, seeded_store};
 use crate::session::supervisor::supervisor;
 use crate::support::{behind, nth, only, secs, session, session_on};
 
-/// The fields that identify the first session of a [`seeded_store`].
-const SESSION_FIELDS: &str = "lease=1918cc9458f6ddb8 generation=1";
+/// The lease and generation of the first session of a [`seeded_store`].
+const SESSION_IDS: &str = "lease=1918cc9458f6ddb8 generation=1";
 
 /// The error field of a request that was dropped.
-const DROPPED_FIELD: &str = "error=the store is unavailable: the request was dropped";
+const DROPPED: &str = "error=the store is unavailable: the request was dropped";
 
 #[test]
 fn session_state_changes_are_logged_with_the_next_step() {
@@ -25,18 +25,18 @@ fn session_state_changes_are_logged_with_the_next_step() {
     assert_eq!(
         lines,
         [
-            format!("INFO coord::session session opened: {SESSION_FIELDS} ttl=10s state=alive"),
-            format!("DEBUG coord::session keep-alive failed: {SESSION_FIELDS} {DROPPED_FIELD}"),
+            format!("INFO coord::session session opened: {SESSION_IDS} ttl=10s state=alive"),
+            format!("DEBUG coord::session keep-alive failed: {SESSION_IDS} {DROPPED}"),
             format!(
-                "WARN coord::session session suspect: {SESSION_FIELDS} state=suspect \
+                "WARN coord::session session suspect: {SESSION_IDS} state=suspect \
                  next=lost in 5.7s unless a keep-alive is confirmed"
             ),
-            format!("INFO coord::session session confirmed again: {SESSION_FIELDS} state=alive"),
+            format!("INFO coord::session session confirmed again: {SESSION_IDS} state=alive"),
             format!(
-                "INFO coord::session session ended: {SESSION_FIELDS} state=lost \
+                "INFO coord::session session ended: {SESSION_IDS} state=lost \
                  reason=the session was closed"
             ),
-            format!("DEBUG coord::session lease revoked: {SESSION_FIELDS}"),
+            format!("DEBUG coord::session lease revoked: {SESSION_IDS}"),
         ]
     );
 }
@@ -52,7 +52,7 @@ fn session_loss_is_logged_with_its_reason() {
     assert_eq!(
         lines[2..],
         [format!(
-            "WARN coord::session session lost: {SESSION_FIELDS} state=lost \
+            "WARN coord::session session lost: {SESSION_IDS} state=lost \
              reason=the lease was revoked next=what was held is lost; open another session"
         )]
     );
@@ -68,7 +68,7 @@ fn failed_revoke_of_a_dropped_session_is_logged() {
     assert_eq!(
         lines[2..],
         [format!(
-            "WARN coord::session lease not revoked: {SESSION_FIELDS} error=no answer within 9s \
+            "WARN coord::session lease not revoked: {SESSION_IDS} error=no answer within 9s \
              next=the lease, and the keys on it, expire by themselves"
         )]
     );
@@ -82,17 +82,17 @@ fn orphan_is_logged_with_its_result() {
         session_on(cut_off).await.orphan().await.unwrap_err();
     });
     let ended = "reason=the lease of the session was orphaned";
-    let ended = format!("INFO coord::session session ended: {SESSION_FIELDS} state=lost {ended}");
+    let ended = format!("INFO coord::session session ended: {SESSION_IDS} state=lost {ended}");
     assert_eq!((&lines[1], &lines[4]), (&ended, &ended));
     assert_eq!(
         (&lines[2], &lines[5]),
         (
             &format!(
-                "INFO coord::session lease orphaned: {SESSION_FIELDS} \
+                "INFO coord::session lease orphaned: {SESSION_IDS} \
                  next=an adopter keeps it alive, or it expires"
             ),
             &format!(
-                "WARN coord::session lease not refreshed: {SESSION_FIELDS} error=no answer within 9s \
+                "WARN coord::session lease not refreshed: {SESSION_IDS} error=no answer within 9s \
                  next=an adopter may have less than the whole TTL, or none"
             )
         )
@@ -109,7 +109,7 @@ fn failed_open_is_logged_with_the_next_attempt() {
         Session::builder(&kv).open().await.unwrap_err();
     });
     let failed = "DEBUG coord::session opening a session failed:";
-    assert_eq!(lines[0], format!("{failed} generation=1 {DROPPED_FIELD} next=retrying in 100ms"));
+    assert_eq!(lines[0], format!("{failed} generation=1 {DROPPED} next=retrying in 100ms"));
     let aborted = "DEBUG coord::session opening a session was given up:";
     let aborted = format!("{aborted} generation=1 error=permission denied: no");
     assert_eq!(lines.last(), Some(&aborted));
@@ -138,12 +138,12 @@ fn supervisor_logs_start_and_end_of_each_generation() {
          next=opening another session",
         // The backoff is random.
         &format!(
-            "WARN coord::supervisor opening another session failed: generation=1 state=down {DROPPED_FIELD} \
+            "WARN coord::supervisor opening another session failed: generation=1 state=down {DROPPED} \
              next=retrying in "
         ),
         &format!(
             "DEBUG coord::supervisor opening another session failed again: generation=1 state=down \
-             attempt=2 {DROPPED_FIELD} next=retrying in "
+             attempt=2 {DROPPED} next=retrying in "
         ),
         "INFO coord::supervisor work lost what it held: generation=1 reason=the lease was revoked \
          next=calling the work again",
@@ -181,7 +181,7 @@ fn runtime_shutdown_of_an_open_session_is_logged() {
     assert_eq!(
         lines[1..],
         [format!(
-            "WARN coord::session session left open when its runtime was shut down: {SESSION_FIELDS} \
+            "WARN coord::session session left open when its runtime was shut down: {SESSION_IDS} \
              state=lost next=the lease, and the keys on it, expire by themselves"
         )]
     );

@@ -1,104 +1,122 @@
-//! Judging a transaction against the history of the store.
+//! Checks of a transaction against the history of the store.
 
 use std::collections::BTreeMap;
 
-use coord_core::stm::{CommitInfo, StmError};
-use coord_core::{Error, error::Outcome, kv::Revision, stm::Isolation};
+use coord_core::{
+    Error,
+    error::Outcome,
+    kv::Revision,
+    stm::{CommitInfo, Isolation, StmError},
+};
 
-use super::program::{Seen, State, Step, key, reads, replay, writes};
+use super::program::{Observation, State, Step, key, may_read, replay, writes};
 use crate::stm::STRONG_LEVELS;
 
 /// One attempt of a transaction.
 pub(super) struct Attempt {
-    /// What the attempt did: another path than the attempt before, perhaps.
+    /// The steps of the attempt, which may differ from those of the previous attempt.
     pub(super) program: Vec<Step>,
-    /// Identifies the attempt in the history of the store.
+    /// A value that identifies the attempt in the history of the store.
     pub(super) tag: String,
-    pub(super) seen: Vec<Seen>,
+    pub(super) observed: Vec<Observation>,
 }
 
-/// A transaction, and what came of it.
-pub(super) struct Ran {
+/// A completed transaction.
+pub(super) struct TransactionRun {
     pub(super) level: Isolation,
-    /// The attempts, the last one last.
+    /// All attempts, in order.
     pub(super) attempts: Vec<Attempt>,
-    /// The newest revision that anybody was told of before it began.
-    pub(super) known: Revision,
-    /// Where the store was when the last attempt had read for the first time.
-    pub(super) after_first: Option<Revision>,
-    pub(super) outcome: Result<CommitInfo, StmError<Error>>,
+    /// The newest revision that any client had received when the transaction started.
+    pub(super) known_at_start: Revision,
+    /// The revision of the store after the first read of the last attempt.
+    pub(super) after_first_read: Option<Revision>,
+    pub(super) result: Result<CommitInfo, StmError<Error>>,
 }
 
-/// The state at a revision.
-fn at(states: &BTreeMap<Revision, State>, revision: Revision) -> &State {
-    states.range(..=revision).next_back().expect("nothing is older than the first").1
+/// The state of the store at a revision.
+fn state_at(states: &BTreeMap<Revision, State>, revision: Revision) -> &State {
+    states.range(..=revision).next_back().unwrap().1
 }
 
-/// Whether a transaction was applied interfere, not at all, or as its outcome says.
-pub(super) fn judge_outcome(ran: &Ran, tags: &BTreeMap<String, Revision>) {
-    let tags_of = |attempt: &Attempt| tags.get(&attempt.tag).copied();
-    let applied: Vec<_> = ran.attempts.iter().filter_map(tags_of).collect();
-    let last = ran.attempts.last().map_or(&[][..], |last| &last.program);
-    match &ran.outcome {
+/// Checks that the number of applied attempts is as the result says: one, none, or unknown.
+pub(super) fn check_outcome(run: &TransactionRun, tags: &BTreeMap<String, Revision>) {
+    let revision_of = |attempt: &Attempt| tags.get(&attempt.tag).copied();
+    let applied: Vec<_> = run.attempts.iter().filter_map(revision_of).collect();
+    let last = run.attempts.last().map_or(&[][..], |last| &last.program);
+    match &run.result {
         Ok(info) if writes(last) => assert_eq!(applied, [info.revision]),
         Ok(_) => assert!(applied.is_empty()),
         Err(error) if error.outcome() == Outcome::Unknown => assert!(applied.len() <= 1),
         Err(error) => assert!(applied.is_empty(), "applied in spite of: {error}"),
     }
-    let gives_up = last.iter().any(|step| matches!(step, Step::GiveUp));
-    assert!(!gives_up || ran.outcome.is_err());
+    let aborts = last.iter().any(|step| matches!(step, Step::Abort));
+    assert!(!aborts || run.result.is_err());
 }
 
-/// Whether a transaction that committed saw, and left, what its level promises.
-pub(super) fn judge_commit(ran: &Ran, info: &CommitInfo, states: &BTreeMap<Revision, State>) {
-    let Attempt { program, tag, seen } = ran.attempts.last().unwrap();
+/// Checks that a committed transaction observed and wrote what its level guarantees.
+pub(super) fn check_commit(
+    run: &TransactionRun,
+    info: &CommitInfo,
+    states: &BTreeMap<Revision, State>,
+) {
+    let Attempt { program, tag, observed } = run.attempts.last().unwrap();
     let wrote = writes(program);
-    if !wrote && seen.is_empty() {
-        // It read nothing, so there is nothing to judge.
+    if !wrote && observed.is_empty() {
         return;
     }
     let before = if wrote { info.revision.previous() } else { info.revision };
-    let (expected, left) = replay(program, tag, at(states, before));
-    if ran.level != Isolation::ReadCommitted {
-        assert_eq!(*seen, expected, "{} at {}", ran.level, info.revision);
+    let (expected, written) = replay(program, tag, state_at(states, before));
+    if run.level != Isolation::ReadCommitted {
+        assert_eq!(*observed, expected, "{} at {}", run.level, info.revision);
     }
     if wrote {
-        let now = at(states, info.revision).iter();
-        let now: BTreeMap<_, _> =
-            now.map(|(key, (value, _))| (key.clone(), value.clone())).collect();
-        assert_eq!(now, left, "{} at {}", ran.level, info.revision);
+        let after = state_at(states, info.revision).iter();
+        let after: BTreeMap<_, _> =
+            after.map(|(key, (value, _))| (key.clone(), value.clone())).collect();
+        assert_eq!(after, written, "{} at {}", run.level, info.revision);
     }
-    if STRONG_LEVELS.contains(&ran.level) && !seen.is_empty() {
-        assert!(info.revision >= ran.known, "it began after {}", ran.known);
+    if STRONG_LEVELS.contains(&run.level) && !observed.is_empty() {
+        assert!(info.revision >= run.known_at_start, "it started after {}", run.known_at_start);
     }
-    if let (Isolation::SerializableSnapshot, true, Some(first)) =
-        (ran.level, wrote, ran.after_first)
+    if let (Isolation::SerializableSnapshot, true, Some(first_read)) =
+        (run.level, wrote, run.after_first_read)
     {
-        for step in program {
-            let (Step::Put(n) | Step::Delete(n)) = step else { continue };
-            if reads(program, *n) {
-                // What it saw is judged above.
-                continue;
-            }
-            let put = |state: &State| state.get(key(*n).as_bytes()).map(|(_, put)| *put);
-            // It was absent after the first read, or last put no later than that. That it was put
-            // and deleted again in between no compare can tell.
-            let seen = match put(at(states, before)) {
-                Some(put) => put <= first,
-                None => states.range(..=first).any(|(_, state)| put(state).is_none()),
-            };
-            assert!(seen, "{} was changed meanwhile", key(*n));
-        }
+        check_blind_writes(program, states, before, first_read);
     }
 }
 
-/// Whether each attempt at a strong level, committed or not, saw one state of the store, and none
-/// that was over before the transaction began.
-pub(super) fn judge_attempts(ran: &Ran, states: &BTreeMap<Revision, State>) {
-    let oldest = states.range(..=ran.known).next_back().map_or(Revision::ZERO, |(at, _)| *at);
-    for Attempt { program, tag, seen } in &ran.attempts {
-        let fits = |state: &State| replay(program, tag, state).0.starts_with(seen);
+/// Checks that no other transaction changed the keys of blind writes between the first read and the
+/// commit.
+fn check_blind_writes(
+    program: &[Step],
+    states: &BTreeMap<Revision, State>,
+    before: Revision,
+    first_read: Revision,
+) {
+    for step in program {
+        let (Step::Put(n) | Step::Delete(n)) = step else { continue };
+        if may_read(program, *n) {
+            continue;
+        }
+        let put = |state: &State| state.get(key(*n).as_bytes()).map(|(_, put)| *put);
+        // The key was last put before the first read, or it was absent then. No compare can detect
+        // that it was put and deleted again in between.
+        let unchanged = match put(state_at(states, before)) {
+            Some(put) => put <= first_read,
+            None => states.range(..=first_read).any(|(_, state)| put(state).is_none()),
+        };
+        assert!(unchanged, "{} was changed after the first read", key(*n));
+    }
+}
+
+/// Checks that each attempt at a strong level, committed or not, observed one state of the store,
+/// which was not replaced before the transaction started.
+pub(super) fn check_attempts(run: &TransactionRun, states: &BTreeMap<Revision, State>) {
+    let oldest =
+        states.range(..=run.known_at_start).next_back().map_or(Revision::ZERO, |(at, _)| *at);
+    for Attempt { program, tag, observed } in &run.attempts {
+        let fits = |state: &State| replay(program, tag, state).0.starts_with(observed);
         let found = states.range(oldest..).any(|(_, state)| fits(state));
-        assert!(found, "{}: {seen:?} never was from {oldest} on", ran.level);
+        assert!(found, "{}: no state since {oldest} matches {observed:?}", run.level);
     }
 }
