@@ -97,9 +97,9 @@ async fn hold_queue(
     run.await.map(drop)
 }
 
-/// Asserts that the conflict queue of n is free: two conflicting increments commit without a wait.
-async fn assert_queue_free(store: &Client, when: &str) {
-    let kv = behind(store, |_: &Call| Action::Yield);
+/// Asserts that the conflict queue of n on `kv` is free: two conflicting increments commit without
+/// a wait.
+async fn assert_queue_free(kv: &Client, store: &Client, when: &str) {
     let before = stored(store, "n").await;
     let two = async {
         let (a, b) = tokio::join!(add_one(kv.clone(), "n"), add_one(kv.clone(), "n"));
@@ -117,7 +117,7 @@ async fn queue_advances_after_abort_exhaustion_or_lost_response() {
     let plain = Stm::new(&kv);
     let aborted = hold_queue(&plain, &store, async || Err(Error::EmptyKey)).await;
     assert!(matches!(aborted, Err(StmError::Aborted(_))));
-    assert_queue_free(&store, "after an abort").await;
+    assert_queue_free(&kv, &store, "after an abort").await;
 
     let twice = plain.clone().retry(Retry { attempts_max: Some(2), ..Retry::default() });
     let exhausted = hold_queue(&twice, &store, async || {
@@ -125,16 +125,16 @@ async fn queue_advances_after_abort_exhaustion_or_lost_response() {
         Ok(())
     });
     assert!(matches!(exhausted.await, Err(StmError::RetriesExhausted { attempts: 2, .. })));
-    assert_queue_free(&store, "after the retries were exhausted").await;
+    assert_queue_free(&kv, &store, "after the retries were exhausted").await;
 
     let commits = AtomicU32::new(0);
-    let lossy = Stm::new(&behind(&store, move |call: &Call| match call {
+    let lossy = behind(&store, move |call: &Call| match call {
         Call::Txn(_) if commits.fetch_add(1, Ordering::Relaxed) == 1 => Action::DropResponse,
         _ => Action::Pass,
-    }));
-    let unknown = hold_queue(&lossy, &store, async || Ok(())).await;
+    });
+    let unknown = hold_queue(&Stm::new(&lossy), &store, async || Ok(())).await;
     assert!(matches!(unknown, Err(StmError::OutcomeUnknown(_))));
-    assert_queue_free(&store, "after a lost response").await;
+    assert_queue_free(&lossy, &store, "after a lost response").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,7 +265,7 @@ async fn queues_of_two_backends_are_independent() {
         _ = hold_queue(&stm, &store, std::future::pending) => panic!("the closure returned"),
         () = async {
             sleep(Duration::from_millis(50)).await;
-            assert_queue_free(&other, "on another backend").await;
+            assert_queue_free(&another(&other), &other, "on another backend").await;
         } => {}
     }
     assert_eq!(other.get("n").await.unwrap().unwrap().value, "2");

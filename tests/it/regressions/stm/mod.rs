@@ -1,11 +1,9 @@
-//! The faults of Go's transactions: what they did, shown on a copy of them, and that coord do not.
+//! Faults of Go's transactions that coord does not have.
 
-mod failed;
 #[path = "../../../go/old_stm.rs"]
 mod old;
-mod seen;
-
-use crate::support::another;
+mod reads;
+mod retries;
 
 use coord_core::{
     Client,
@@ -13,19 +11,16 @@ use coord_core::{
     stm::Isolation,
 };
 
+/// The levels at which each attempt sees one snapshot.
 const STRONG_LEVELS: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
 
-fn another(store: &Client) -> Client {
-    another(store)
-}
-
-/// Puts the keys together.
-async fn put(store: &Client, keys: &[&'static str], value: &'static str) -> Revision {
+/// Puts the keys in one transaction. Returns its revision.
+async fn put_all(store: &Client, keys: &[&'static str], value: &'static str) -> Revision {
     let txn = Txn::new().and_then(keys.iter().map(|key| Put::new(*key, value)));
     store.txn(txn).await.unwrap().header.revision
 }
 
-/// The value of a key, now; empty if it is not there.
+/// The value of a key, or an empty string if the key does not exist.
 async fn value(store: &Client, key: &'static str) -> String {
     let found = store.get(key).await.unwrap();
     found.map(|kv| kv.value.escape_ascii().to_string()).unwrap_or_default()

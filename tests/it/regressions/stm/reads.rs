@@ -1,20 +1,19 @@
-//! What a transaction sees, and what it is guarded against.
-
-use coord_mem::MemBackend;
+//! Faults of reads: ranges, missing keys, snapshots, conflicts and the compare of the read set.
 
 use coord_core::{
     Client, Error, Stm,
     kv::{KeyRange, Op, Range},
     stm::Isolation,
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Call, Recorder};
 
 use super::old::OldStm;
-use super::{STRONG_LEVELS, put, another, value};
-use crate::support::behind;
+use super::{STRONG_LEVELS, put_all, value};
+use crate::support::{another, behind};
 
-/// Issues 7383 and 9188, and etcd-io/zetcd 93: what a closure reads of a range by itself is not
-/// guarded, and there is no other way to read one.
+/// Issues 7383 and 9188, and etcd-io/zetcd 93: a transaction cannot read a range. A range that its
+/// closure reads by other means is not protected.
 #[tokio::test(start_paused = true)]
 async fn range_read_conflicts_with_inserts_changes_and_deletes() {
     for isolation in STRONG_LEVELS {
@@ -30,8 +29,10 @@ async fn range_read_conflicts_with_inserts_changes_and_deletes() {
         counted.await.unwrap();
         assert_eq!((go.attempts, value(&store, "total").await), (1, "0".to_owned()));
 
-        put(&store, &["p/goes", "p/stays"], "").await;
-        for (other, attempts, total) in [("p/comes", 2, "3"), ("p/stays", 2, "3"), ("q", 1, "3")] {
+        put_all(&store, &["p/deleted", "p/changed"], "").await;
+        for (other, attempts, total) in
+            [("p/inserted", 2, "3"), ("p/changed", 2, "3"), ("q", 1, "3")]
+        {
             let mut attempt = 0;
             let coord = Stm::new(&another(&store)).isolation(isolation);
             let counted = coord.run(async |tx| {
@@ -51,7 +52,7 @@ async fn range_read_conflicts_with_inserts_changes_and_deletes() {
         let counted = coord.run(async |tx| {
             attempt += 1;
             let found = tx.range(KeyRange::prefix("p/")).await?.len();
-            store.delete("p/goes").await?;
+            store.delete("p/deleted").await?;
             tx.put("total", found.to_string());
             Ok::<_, Error>(())
         });
@@ -60,8 +61,8 @@ async fn range_read_conflicts_with_inserts_changes_and_deletes() {
     }
 }
 
-/// PR 7079: `Get` of several keys gives one value, of whichever it has read before, and does not
-/// read the others.
+/// PR 7079: `Get` of several keys returns one value, of a key that was read before if there is one,
+/// and does not read the others.
 #[tokio::test(start_paused = true)]
 async fn get_many_returns_one_value_per_key() {
     let store = Client::new(MemBackend::new());
@@ -71,7 +72,7 @@ async fn get_many_returns_one_value_per_key() {
     let read = go.run(async |tx| {
         tx.get(&["y"]).await?;
         let one = tx.get(&["x", "y"]).await?;
-        // Not read, and so not guarded.
+        // x is not read, so its change is no conflict.
         store.put("x", "changed").await?;
         tx.put("copy", &one);
         Ok(one)
@@ -96,8 +97,7 @@ async fn get_many_returns_one_value_per_key() {
     assert_eq!(read.info.attempts, 2);
 }
 
-/// Found when this was written: a key that is not there, one that was deleted and one that is
-/// empty are read alike.
+/// No issue yet: a missing, a deleted and an empty key are read alike.
 #[tokio::test(start_paused = true)]
 async fn missing_key_differs_from_an_empty_value() {
     let store = Client::new(MemBackend::new());
@@ -117,13 +117,12 @@ async fn missing_key_differs_from_an_empty_value() {
     assert_eq!(read.await.unwrap().value, [None, Some("".into()), None]);
 }
 
-/// Issues 7184 and PR 8439 mended what a deletion does to a key that is read; a key that is written
-/// unread and deleted meanwhile is still no conflict, for a key that is not there is older than any
-/// base.
+/// Issue 7184 and PR 8439 fixed the deletion of a key that was read. The deletion of a key that is
+/// written blindly is still no conflict, because a missing key counts as older than every snapshot.
 #[tokio::test(start_paused = true)]
 async fn concurrent_delete_conflicts_with_a_blind_write() {
     let store = Client::new(MemBackend::new());
-    put(&store, &["read", "old", "k"], "before").await;
+    put_all(&store, &["read", "old", "k"], "before").await;
     let mut go = OldStm::new(another(&store), Isolation::SerializableSnapshot);
     let written = go.run(async |tx| {
         tx.get(&["read"]).await?;
@@ -132,7 +131,7 @@ async fn concurrent_delete_conflicts_with_a_blind_write() {
         Ok(())
     });
     written.await.unwrap();
-    assert_eq!(go.attempts, 1, "it was not noticed");
+    assert_eq!(go.attempts, 1, "the deletion was not detected");
 
     let mut attempts = 0;
     let coord = Stm::new(&another(&store)).isolation(Isolation::SerializableSnapshot);
@@ -142,19 +141,15 @@ async fn concurrent_delete_conflicts_with_a_blind_write() {
         if attempts == 1 {
             store.delete("k").await?;
         }
-        tx.put("k", "put after the deletion was seen");
+        tx.put("k", "put after the conflict");
         Ok::<_, Error>(())
     });
     let info = written.await.unwrap().info;
     assert_eq!(info.attempts, 2);
-    assert_eq!(
-        (info.conflicts[0].key.as_ref(), info.conflicts[0].found),
-        (b"k" as &[u8], None)
-    );
+    assert_eq!((info.conflicts[0].key.as_ref(), info.conflicts[0].found), (b"k" as &[u8], None));
 }
 
-/// Found when this was written: what is prefetched counts as read, so that what an attempt did not
-/// look at makes it fail.
+/// No issue yet: a prefetched key counts as read, so it conflicts even if no attempt uses it.
 #[tokio::test(start_paused = true)]
 async fn prefetched_key_conflicts_only_if_it_is_read() {
     let store = Client::new(MemBackend::new());
@@ -182,7 +177,7 @@ async fn prefetched_key_conflicts_only_if_it_is_read() {
     assert_eq!(written.await.unwrap().info.attempts, 1);
 }
 
-/// Found when this was written: a transaction that has read, and writes nothing, sends a commit.
+/// No issue: a read-only transaction sends a commit.
 #[tokio::test(start_paused = true)]
 async fn read_only_transaction_sends_no_commit() {
     for isolation in STRONG_LEVELS {
@@ -198,64 +193,64 @@ async fn read_only_transaction_sends_no_commit() {
     }
 }
 
-/// Found when this was written: "reads return data from the revision of the first read", unless that
-/// is the `Rev` of a key that was put.
+/// No issue yet: the documentation says "reads return data from the revision of the first read".
+/// That is wrong if the first read is `Rev` of a key that the transaction has put.
 #[tokio::test(start_paused = true)]
 async fn attempt_starting_with_revision_of_sees_one_snapshot() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
-        let first = put(&store, &["a", "b"], "1").await;
+        let first = put_all(&store, &["a", "b"], "1").await;
         let mut seen = Vec::new();
         let mut go = OldStm::new(another(&store), isolation);
-        let torn = go.run(async |tx| {
+        let read = go.run(async |tx| {
             tx.put("a", "mine");
             let a = tx.revision_of("a").await?;
             if tx.attempts == 1 {
-                put(&store, &["a", "b"], "2").await;
+                put_all(&store, &["a", "b"], "2").await;
             }
             seen.push((a, tx.get(&["b"]).await?));
             Ok(())
         });
-        torn.await.unwrap();
-        assert_eq!(seen[0], (first, "2".to_owned()), "a before, and b after");
+        read.await.unwrap();
+        assert_eq!(seen[0], (first, "2".to_owned()), "a from before the put, b from after it");
 
-        put(&store, &["a", "b"], "1").await;
+        put_all(&store, &["a", "b"], "1").await;
         let mut attempts = 0;
         let coord = Stm::new(&another(&store)).isolation(isolation);
-        let whole = coord.run(async |tx| {
+        let read = coord.run(async |tx| {
             attempts += 1;
             tx.put("a", "mine");
             let a = tx.revision_of("a").await?;
             if attempts == 1 {
-                put(&store, &["a", "b"], "2").await;
+                put_all(&store, &["a", "b"], "2").await;
             }
             let b = tx.revision_of("b").await?;
-            assert_eq!(a, b, "they were always put together");
+            assert_eq!(a, b, "a and b are always put together");
             Ok::<_, Error>(())
         });
-        whole.await.unwrap();
+        read.await.unwrap();
         assert_eq!(attempts, 2);
     }
 }
 
-/// Found when this was written: a second attempt that begins with another key takes its base from
-/// that, and other keys from what the failed commit brought, which is older.
+/// No issue yet: a retry that starts with another key takes its snapshot revision from it, but
+/// other keys from the response of the failed commit, which is older.
 #[tokio::test(start_paused = true)]
 async fn retry_reading_other_keys_sees_one_snapshot() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
-        put(&store, &["a", "c"], "1").await;
+        put_all(&store, &["a", "c"], "1").await;
         let mut seen = Vec::new();
         let mut go = OldStm::new(another(&store), isolation);
-        let torn = go.run(async |tx| {
+        let read = go.run(async |tx| {
             match tx.attempts {
                 1 => {
                     tx.get(&["a"]).await?;
-                    put(&store, &["a", "c"], "2").await;
+                    put_all(&store, &["a", "c"], "2").await;
                 }
                 attempt => {
                     if attempt == 2 {
-                        put(&store, &["a", "c"], "3").await;
+                        put_all(&store, &["a", "c"], "3").await;
                     }
                     seen.push((tx.get(&["c"]).await?, tx.get(&["a"]).await?));
                 }
@@ -263,45 +258,49 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
             tx.put("sum", "");
             Ok(())
         });
-        torn.await.unwrap();
+        read.await.unwrap();
         assert_eq!(seen[0], ("3".to_owned(), "2".to_owned()));
 
         let mut attempts = 0;
         let coord = Stm::new(&another(&store)).isolation(isolation);
-        let whole = coord.run(async |tx| {
+        let read = coord.run(async |tx| {
             attempts += 1;
             if attempts == 1 {
                 tx.get("a").await?;
-                put(&store, &["a", "c"], "4").await;
+                put_all(&store, &["a", "c"], "4").await;
             } else {
                 if attempts == 2 {
-                    put(&store, &["a", "c"], "5").await;
+                    put_all(&store, &["a", "c"], "5").await;
                 }
-                assert_eq!(tx.get("c").await?, tx.get("a").await?, "they were always put together");
+                assert_eq!(
+                    tx.get("c").await?,
+                    tx.get("a").await?,
+                    "a and b are always put together"
+                );
             }
             tx.put("sum", "");
             Ok::<_, Error>(())
         });
-        whole.await.unwrap();
+        read.await.unwrap();
         assert_eq!(attempts, 3);
     }
 }
 
-/// Found when this was written: a closure that gives up is believed whatever it has seen, though at
-/// `RepeatableReads` that may never have been.
+/// No issue yet: an error of the closure is returned even if its reads were inconsistent, which is
+/// possible at `RepeatableReads`.
 #[tokio::test(start_paused = true)]
 async fn error_based_on_torn_reads_is_not_returned() {
     let store = Client::new(MemBackend::new());
-    put(&store, &["a", "b"], "1").await;
+    put_all(&store, &["a", "b"], "1").await;
     let mut go = OldStm::new(another(&store), Isolation::RepeatableReads);
-    let gave_up = go.run(async |tx| {
+    let aborted = go.run(async |tx| {
         let a = tx.get(&["a"]).await?;
         if tx.attempts == 1 {
-            put(&store, &["a", "b"], "2").await;
+            put_all(&store, &["a", "b"], "2").await;
         }
         if tx.get(&["b"]).await? == a { Ok(()) } else { Err(Error::EmptyKey) }
     });
-    assert!(gave_up.await.is_err(), "they were always equal");
+    assert!(aborted.await.is_err(), "a and b are always equal");
 
     let mut attempts = 0;
     let coord = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
@@ -309,7 +308,7 @@ async fn error_based_on_torn_reads_is_not_returned() {
         attempts += 1;
         let a = tx.get("a").await?;
         if attempts == 1 {
-            put(&store, &["a", "b"], "3").await;
+            put_all(&store, &["a", "b"], "3").await;
         }
         if tx.get("b").await? == a { Ok(()) } else { Err(Error::EmptyKey) }
     });
@@ -317,35 +316,34 @@ async fn error_based_on_torn_reads_is_not_returned() {
     assert_eq!(attempts, 2);
 }
 
-/// Found when this was written: at `RepeatableReads` the check of a transaction that only reads has
-/// no steps, and so is answered by any member, however old what it knows.
+/// No issue yet: at `RepeatableReads` the compare of a read-only transaction has no operations, so
+/// any member evaluates it, even a stale one.
 #[tokio::test(start_paused = true)]
 async fn compare_of_the_read_set_is_linearizable() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = behind(&store, record.clone());
-    let alone = |call: &Call| match call {
+    let is_serializable_txn = |call: &Call| match call {
         Call::Txn(check) => check.failure.iter().all(is_serializable),
         _ => false,
     };
     let mut go = OldStm::new(kv.clone(), Isolation::RepeatableReads);
     let read = go.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
     read.await.unwrap();
-    assert!(alone(record.take().0.last().unwrap()));
+    assert!(is_serializable_txn(record.take().0.last().unwrap()));
 
     let coord = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let read = coord.run(async |tx| Ok::<_, Error>((tx.get("a").await?, tx.get("b").await?)));
     read.await.unwrap();
     let calls = record.take();
     assert_eq!(calls.names(), "range range txn");
-    assert!(!alone(calls.0.last().unwrap()));
+    assert!(!is_serializable_txn(calls.0.last().unwrap()));
 }
 
 fn is_serializable(op: &Op) -> bool {
     matches!(op, Op::Range(range) if range.serializable)
 }
 
-/// Found when this was written: the steps of a commit come in the order of a hash map, and so do
-/// those of its answer.
+/// No issue yet: the operations of a commit have the order of a hash map.
 #[tokio::test(start_paused = true)]
 async fn equal_transactions_send_equal_requests() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());

@@ -1,33 +1,32 @@
-//! What makes a transaction fail, and how often it is tried.
+//! Faults of errors and retries: stale members, compaction, panics, limits, lost responses,
+//! backoff.
 
-use coord_mem::MemBackend;
-
-use coord_core::stm::{Retry, StmError};
 use coord_core::{
     Client, Error, Stm,
     error::{ErrorKind, Outcome},
     kv::Compact,
-    stm::Isolation,
+    stm::{Isolation, Retry, StmError},
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, StaleMember};
 use futures_util::future::join_all;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
 
 use super::old::OldStm;
-use super::{STRONG_LEVELS, put, another, value};
-use crate::support::{behind, nth, secs, session_on};
+use super::{STRONG_LEVELS, put_all, value};
+use crate::support::{another, behind, nth, secs, session_on};
 
-/// Issues 11963 and 12561: a read as of the base lands on a member that has not got so far yet,
-/// and the transaction fails.
+/// Issues 11963 and 12561: a read at the snapshot revision fails on a stale member, and the
+/// transaction fails.
 #[tokio::test(start_paused = true)]
 async fn snapshot_read_bypasses_a_stale_member() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
-        let known = put(&store, &["a", "b"], "old").await;
-        put(&store, &["a", "b"], "new").await;
+        let stale_revision = put_all(&store, &["a", "b"], "old").await;
+        put_all(&store, &["a", "b"], "new").await;
         let member = StaleMember::new(store.clone());
-        member.fall_behind(known);
+        member.fall_behind(stale_revision);
         let kv = Client::new(member);
 
         let mut go = OldStm::new(kv.clone(), isolation);
@@ -42,15 +41,15 @@ async fn snapshot_read_bypasses_a_stale_member() {
     }
 }
 
-/// Found when this was written: at `RepeatableReads` an attempt that read from a member that lags
-/// behind fails, and the next one reads from it again, at once, until it has caught up.
+/// No issue yet: at `RepeatableReads` an attempt that reads from a stale member fails, and so do
+/// its retries, without backoff, until the member has caught up.
 #[tokio::test(start_paused = true)]
 async fn stale_member_costs_one_attempt() {
     let store = Client::new(MemBackend::new());
-    let known = put(&store, &["n"], "1").await;
-    put(&store, &["n"], "2").await;
+    let stale_revision = put_all(&store, &["n"], "1").await;
+    put_all(&store, &["n"], "2").await;
     let member = StaleMember::new(store.clone());
-    member.fall_behind(known);
+    member.fall_behind(stale_revision);
     let kv = Client::new(member.clone());
 
     let mut go = OldStm::new(kv.clone(), Isolation::RepeatableReads);
@@ -65,7 +64,7 @@ async fn stale_member_costs_one_attempt() {
     added.await.unwrap();
     assert_eq!((go.attempts, value(&store, "n").await), (1_000, "3".to_owned()));
 
-    member.fall_behind(known);
+    member.fall_behind(stale_revision);
     let coord = Stm::new(&kv).isolation(Isolation::RepeatableReads);
     let added = coord.run(async |tx| {
         let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap();
@@ -76,14 +75,14 @@ async fn stale_member_costs_one_attempt() {
     assert_eq!(value(&store, "n").await, "4");
 }
 
-/// Found when this was written: the base is compacted between two reads, and the transaction fails.
+/// No issue yet: the snapshot revision is compacted between two reads, and the transaction fails.
 #[tokio::test(start_paused = true)]
 async fn compaction_between_reads_costs_at_most_one_attempt() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
-        put(&store, &["a", "b"], "1").await;
+        put_all(&store, &["a", "b"], "1").await;
         let compact = async || {
-            let newest = put(&store, &["other"], "").await;
+            let newest = put_all(&store, &["other"], "").await;
             store.compact(Compact::new(newest)).await.map(|_| ())
         };
         let mut go = OldStm::new(another(&store), isolation);
@@ -102,7 +101,7 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
                 tx.get("a").await?;
                 if attempts == 1 {
                     if changed {
-                        put(&store, &["a"], "2").await;
+                        put_all(&store, &["a"], "2").await;
                     }
                     compact().await?;
                 }
@@ -115,8 +114,8 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
     }
 }
 
-/// Issue 7309: a closure that panics takes the process with it, for it runs on another goroutine,
-/// where nobody can recover.
+/// Issue 7309: a panic of the closure ends the process, because the closure runs on another
+/// goroutine.
 #[tokio::test(start_paused = true)]
 async fn panic_of_a_closure_reaches_only_its_caller() {
     let store = Client::new(MemBackend::new());
@@ -128,7 +127,7 @@ async fn panic_of_a_closure_reaches_only_its_caller() {
             let panics = coord.run(async |tx| {
                 tx.put("a", "half");
                 if tx.get("b").await?.is_none() {
-                    panic!("by the closure");
+                    panic!("injected");
                 }
                 Ok::<_, Error>(())
             });
@@ -145,8 +144,8 @@ async fn panic_of_a_closure_reaches_only_its_caller() {
     next.await.unwrap();
 }
 
-/// Found when this was written: an error of a read is a panic, and a closure that recovers from
-/// panics commits what it made of no answer.
+/// No issue yet: a failed read panics, and a closure that recovers from the panic commits the
+/// result of a read without a response.
 #[tokio::test(start_paused = true)]
 async fn commit_fails_after_the_closure_ignored_a_read_error() {
     let store = Client::new(MemBackend::new());
@@ -157,7 +156,7 @@ async fn commit_fails_after_the_closure_ignored_a_read_error() {
     let coord = Stm::new(&behind(&store, refused));
     let swallowed = coord.run(async |tx| {
         let a = tx.get("a").await.unwrap_or_default();
-        tx.put("b", if a.is_some() { "there" } else { "not there" });
+        tx.put("b", if a.is_some() { "exists" } else { "missing" });
         Ok::<_, Error>(())
     });
     let error = swallowed.await.unwrap_err();
@@ -167,8 +166,8 @@ async fn commit_fails_after_the_closure_ignored_a_read_error() {
     assert_eq!((error.outcome(), value(&store, "b").await), (Outcome::NotApplied, String::new()));
 }
 
-/// Issues 10048 and 7826, and pachyderm/pachyderm 2738: a transaction of over 128 operations is
-/// sent, and refused; and one of 65 keys that are read and written counts twice.
+/// Issues 10048 and 7826, and pachyderm/pachyderm 2738: a transaction of more than 128 operations
+/// is sent, and refused by the server. A key that is read and written counts twice.
 #[tokio::test(start_paused = true)]
 async fn too_many_operations_are_refused_without_a_request() {
     const KEYS: [&str; 65] = {
@@ -209,8 +208,8 @@ async fn too_many_operations_are_refused_without_a_request() {
     assert_eq!(record.take().names(), "", "nothing was sent");
 }
 
-/// Issues 18424 and 14890: the answer to a commit is lost. Whoever tries again, the client or its
-/// caller, may do it twice, for there is nothing to tell by whether it was done.
+/// Issues 18424 and 14890: when the response to a commit is lost, the client or its caller may
+/// repeat the commit, which applies it twice. Nothing shows whether it was applied.
 #[tokio::test(start_paused = true)]
 async fn commit_with_a_lost_response_is_applied_once() {
     let store = Client::new(MemBackend::new());
@@ -228,7 +227,7 @@ async fn commit_with_a_lost_response_is_applied_once() {
     };
     assert_eq!(add_one().await.unwrap_err().outcome(), Outcome::Unknown);
     add_one().await.unwrap();
-    assert_eq!(value(&store, "old").await, "2", "to add one was asked for once");
+    assert_eq!(value(&store, "old").await, "2", "two increments for one call");
 
     for action in [Action::DropResponse, Action::DropRequest] {
         let (store, resolved) =
@@ -250,11 +249,11 @@ async fn commit_with_a_lost_response_is_applied_once() {
         tx.put("n", "1");
         Ok::<_, Error>(())
     });
-    assert_eq!(unknown.await.unwrap_err().outcome(), Outcome::Unknown, "and it says so");
+    assert_eq!(unknown.await.unwrap_err().outcome(), Outcome::Unknown);
 }
 
-/// lightningnetwork/lnd 4457: all who write the same key try again at once, and all but one in
-/// vain.
+/// lightningnetwork/lnd 4457: all transactions that write one key retry at once, and all but one
+/// conflict again.
 #[tokio::test(start_paused = true)]
 async fn transactions_on_one_key_need_few_attempts() {
     const WORKERS: u32 = 64;
@@ -271,7 +270,7 @@ async fn transactions_on_one_key_need_few_attempts() {
         go.attempts
     }));
     let go: u32 = go.await.iter().sum();
-    assert_eq!(go, WORKERS * (WORKERS + 1) / 2, "each commit makes all others fail");
+    assert_eq!(go, WORKERS * (WORKERS + 1) / 2, "each commit conflicts with all others");
 
     let kv = another(&store);
     let coord = join_all((0..WORKERS).map(async |_| {
@@ -289,7 +288,7 @@ async fn transactions_on_one_key_need_few_attempts() {
     assert!(coord <= 2 * WORKERS, "{coord} attempts");
 }
 
-/// The same: whoever loses every time tries for ever, without a pause.
+/// The same issue: a transaction that always conflicts retries forever, without backoff.
 #[tokio::test(start_paused = true)]
 async fn retries_back_off_and_end_with_their_budget() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
@@ -301,9 +300,9 @@ async fn retries_back_off_and_end_with_their_budget() {
         if tx.attempts == 1_000 { Err(Error::EmptyKey) } else { Ok(()) }
     });
     assert!(lost.await.is_err());
-    assert_eq!(began.elapsed(), secs(0), "a thousand attempts");
+    assert_eq!(began.elapsed(), secs(0), "a thousand attempts without backoff");
 
-    let lose = async |retry| {
+    let exhaust = async |retry| {
         let coord = Stm::new(&another(&store)).retry(retry);
         let lost = coord.run(async |tx| {
             tx.get("k").await?;
@@ -311,7 +310,7 @@ async fn retries_back_off_and_end_with_their_budget() {
             tx.put("k", "mine");
             Ok::<_, Error>(())
         });
-        match timeout(secs(3_600), lost).await.expect("it ends") {
+        match timeout(secs(3_600), lost).await.unwrap() {
             Err(StmError::RetriesExhausted { attempts, elapsed, conflicts }) => {
                 assert_eq!(conflicts[0].key, "k");
                 (attempts, elapsed)
@@ -319,10 +318,10 @@ async fn retries_back_off_and_end_with_their_budget() {
             other => panic!("{other:?}"),
         }
     };
-    let (attempts, _) = lose(Retry { attempts_max: Some(5), ..Retry::default() }).await;
+    let (attempts, _) = exhaust(Retry { attempts_max: Some(5), ..Retry::default() }).await;
     assert_eq!(attempts, 5);
-    let (attempts, elapsed) = lose(Retry { time_max: secs(10), ..Retry::default() }).await;
+    let (attempts, elapsed) = exhaust(Retry { time_max: secs(10), ..Retry::default() }).await;
     assert!(attempts < 200, "{attempts} attempts in ten seconds");
-    // A pause that would end later is not begun.
+    // A pause that would end after `time_max` does not start.
     assert!(elapsed > secs(9) && elapsed <= secs(10), "{elapsed:?}");
 }

@@ -134,12 +134,12 @@ fn supervisor_logs_start_and_end_of_each_generation() {
     let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     assert_eq!(count("coord::supervisor"), 6, "{lines:#?}");
     for line in [
-        "WARN coord::supervisor generation lost: generation=1 state=down reason=the lease was revoked \
-         next=opening another session",
+        "WARN coord::supervisor generation lost: generation=1 state=down \
+         reason=the lease was revoked next=opening another session",
         // The backoff is random.
         &format!(
-            "WARN coord::supervisor opening another session failed: generation=1 state=down {DROPPED} \
-             next=retrying in "
+            "WARN coord::supervisor opening another session failed: generation=1 state=down \
+             {DROPPED} next=retrying in "
         ),
         &format!(
             "DEBUG coord::supervisor opening another session failed again: generation=1 state=down \
