@@ -13,9 +13,8 @@ use crate::support::{behind, is_keep_alive, nth, only, secs, session_on, timed};
 async fn invalid_ttl_is_refused_without_a_request() {
     let record = Recorder::new();
     let kv = behind(&Client::new(MemBackend::new()), record.clone());
-    let zero = Duration::ZERO;
     for (ttl, kind) in [
-        (zero, ErrorKind::InvalidTtl),
+        (Duration::ZERO, ErrorKind::InvalidTtl),
         (Duration::from_millis(1500), ErrorKind::InvalidTtl),
         (secs(9_000_000_001), ErrorKind::TtlTooLarge),
     ] {

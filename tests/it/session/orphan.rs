@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coord_core::{
-    Client, Election, Error, Mutex, Session, Stm,
+    Client, Election, Error, Mutex, Stm,
     error::{ErrorKind, LossReason},
     kv::{LeaseGrant, LeaseTimeToLive, Put, Txn},
     session::SessionState,

@@ -197,6 +197,7 @@ async fn keep_alive_cost_does_not_depend_on_guard_count() {
     assert!((1_075..=1_081).contains(&costs[0]), "one keep-alive each third of 10 s: {costs:?}");
 }
 
+/// A fault of a request. The delays exceed the TTL of the sessions.
 fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![
         6 => Just(Action::Pass),
@@ -236,6 +237,7 @@ async fn run_client(kv: Client, holders: &AtomicUsize) -> Generation {
     supervisor.state().generation()
 }
 
+/// Holds the lock for three seconds, and checks that there is no other holder.
 async fn work_under_lock(
     session: Session,
     holders: &AtomicUsize,
@@ -264,6 +266,7 @@ impl Drop for CountedHolder<'_> {
     }
 }
 
+/// Runs clients with these faults and checks that nothing is left when they have ended.
 async fn run_clients(clients: Vec<Vec<Action>>) {
     let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
     let holders = Arc::new(AtomicUsize::new(0));

@@ -232,19 +232,19 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
 /// Read skew within an attempt, whether it commits or not: `r1(x) c2{x,y} r1(y)`.
 async fn w10(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
-    let mut torn = false;
+    let mut skew = false;
     let stm = Stm::new(&another(&store)).isolation(level);
     let write = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if interfere.take() {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
-        torn |= x != number(tx, "y").await?;
+        skew |= x != number(tx, "y").await?;
         tx.put("z", "1");
         Ok::<_, Error>(())
     });
     write.await.unwrap();
-    torn
+    skew
 }
 
 /// Intermediate read (G1b): T1 puts x twice, and T2 reads x in between.

@@ -93,14 +93,15 @@ impl OneShot {
     }
 }
 
-/// A client of `store` whose serializable reads are answered by a stale member, which stays at the
-/// current revision.
+/// A client of `store` whose serializable reads go to a stale member, which stays at the current
+/// revision.
 async fn stale_client(store: &Client) -> Client {
     let member = Arc::new(StaleMember::new(store.clone()));
     fall_behind(&member, store).await;
     Client::new(member)
 }
 
+/// Moves a member to the current revision of `store`, where it stays.
 async fn fall_behind(member: &StaleMember<Client>, store: &Client) {
     member.fall_behind(newest(store).await);
 }

@@ -268,7 +268,7 @@ async fn aborted_transaction_sends_no_commit() {
 
 /// x and y always change together, so the values that made the closure abort never existed.
 #[tokio::test(start_paused = true)]
-async fn abort_on_torn_reads_is_retried_at_repeatable_reads() {
+async fn abort_after_inconsistent_reads_is_retried() {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let stm = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {

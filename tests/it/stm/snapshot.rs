@@ -18,7 +18,7 @@ use crate::support::{another, behind};
 async fn w11(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let first = store.get("x").await.unwrap().unwrap().mod_revision;
-    let mut torn = false;
+    let mut skew = false;
     let stm = Stm::new(&another(&store)).isolation(level);
     let run = stm.run(async |tx| {
         tx.put("x", "3");
@@ -27,18 +27,18 @@ async fn w11(level: Isolation) -> bool {
             put_all(&store, &[("x", 2), ("y", 2)]).await;
         }
         let y = number(tx, "y").await?;
-        torn |= (revision == Some(first)) != (y == 1);
+        skew |= (revision == Some(first)) != (y == 1);
         Ok::<_, Error>(())
     });
     run.await.unwrap();
-    torn
+    skew
 }
 
 /// Whether anomaly W12 happens: Go's retry reads another key first, which is newer, and then takes
 /// k from the response of the failed commit. At `ReadCommitted` nothing conflicts, so there is no
 /// such retry.
 async fn w12(level: Isolation) -> bool {
-    let (store, mut attempt, mut torn) = (store_with(&[("k", 1), ("z", 1)]).await, 0, false);
+    let (store, mut attempt, mut skew) = (store_with(&[("k", 1), ("z", 1)]).await, 0, false);
     let stm = Stm::new(&another(&store)).isolation(level);
     let run = stm.run(async |tx| {
         attempt += 1;
@@ -48,14 +48,14 @@ async fn w12(level: Isolation) -> bool {
         } else if attempt == 2 {
             put_all(&store, &[("k", 3), ("z", 3)]).await;
             let z = number(tx, "z").await?;
-            torn |= z != number(tx, "k").await?;
+            skew |= z != number(tx, "k").await?;
         }
         tx.put("k", "9");
         Ok::<_, Error>(())
     });
     run.await.unwrap();
     assert!(attempt > 1 || level == Isolation::ReadCommitted);
-    torn
+    skew
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,7 +200,7 @@ async fn attempt_starting_with_revision_of_sees_one_snapshot() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
         let first = put_all(&store, &["a", "b"], "1").await;
-        let mut seen = Vec::new();
+        let mut reads = Vec::new();
         let mut go = OldStm::new(another(&store), isolation);
         let read = go.run(async |tx| {
             tx.put("a", "mine");
@@ -208,11 +208,11 @@ async fn attempt_starting_with_revision_of_sees_one_snapshot() {
             if tx.attempts == 1 {
                 put_all(&store, &["a", "b"], "2").await;
             }
-            seen.push((a, tx.get(&["b"]).await?));
+            reads.push((a, tx.get(&["b"]).await?));
             Ok(())
         });
         read.await.unwrap();
-        assert_eq!(seen[0], (first, "2".to_owned()), "a from before the put, b from after it");
+        assert_eq!(reads[0], (first, "2".to_owned()), "a from before the put, b from after it");
 
         put_all(&store, &["a", "b"], "1").await;
         let mut attempts = 0;
@@ -240,7 +240,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
         put_all(&store, &["a", "c"], "1").await;
-        let mut seen = Vec::new();
+        let mut reads = Vec::new();
         let mut go = OldStm::new(another(&store), isolation);
         let read = go.run(async |tx| {
             match tx.attempts {
@@ -252,14 +252,14 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
                     if attempt == 2 {
                         put_all(&store, &["a", "c"], "3").await;
                     }
-                    seen.push((tx.get(&["c"]).await?, tx.get(&["a"]).await?));
+                    reads.push((tx.get(&["c"]).await?, tx.get(&["a"]).await?));
                 }
             }
             tx.put("sum", "");
             Ok(())
         });
         read.await.unwrap();
-        assert_eq!(seen[0], ("3".to_owned(), "2".to_owned()));
+        assert_eq!(reads[0], ("3".to_owned(), "2".to_owned()));
 
         let mut attempts = 0;
         let coord = Stm::new(&another(&store)).isolation(isolation);
@@ -289,7 +289,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
 /// No issue yet: an error of the closure is returned even if its reads were inconsistent, which is
 /// possible at `RepeatableReads`.
 #[tokio::test(start_paused = true)]
-async fn error_based_on_torn_reads_is_not_returned() {
+async fn error_based_on_inconsistent_reads_is_not_returned() {
     let store = Client::new(MemBackend::new());
     put_all(&store, &["a", "b"], "1").await;
     let mut go = OldStm::new(another(&store), Isolation::RepeatableReads);

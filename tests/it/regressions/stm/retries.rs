@@ -258,7 +258,7 @@ async fn commit_with_a_lost_response_is_applied_once() {
 async fn transactions_on_one_key_need_few_attempts() {
     const WORKERS: u32 = 64;
     let store = Client::new(MemBackend::new());
-    let go = join_all((0..WORKERS).map(async |_| {
+    let go_attempts = join_all((0..WORKERS).map(async |_| {
         let mut go = OldStm::new(another(&store), Isolation::Serializable);
         let added = go.run(async |tx| {
             let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
@@ -269,11 +269,11 @@ async fn transactions_on_one_key_need_few_attempts() {
         added.await.unwrap();
         go.attempts
     }));
-    let go: u32 = go.await.iter().sum();
-    assert_eq!(go, WORKERS * (WORKERS + 1) / 2, "each commit conflicts with all others");
+    let go_attempts: u32 = go_attempts.await.iter().sum();
+    assert_eq!(go_attempts, WORKERS * (WORKERS + 1) / 2, "each commit conflicts with all others");
 
     let kv = another(&store);
-    let coord = join_all((0..WORKERS).map(async |_| {
+    let coord_attempts = join_all((0..WORKERS).map(async |_| {
         let coord = Stm::new(&kv).isolation(Isolation::Serializable);
         let added = coord.run(async |tx| {
             let n: u32 = tx.get_as::<String>("n").await?.unwrap_or_default().parse().unwrap_or(0);
@@ -283,9 +283,9 @@ async fn transactions_on_one_key_need_few_attempts() {
         });
         added.await.unwrap().info.attempts
     }));
-    let coord: u32 = coord.await.iter().sum();
+    let coord_attempts: u32 = coord_attempts.await.iter().sum();
     assert_eq!(value(&store, "n").await, WORKERS.to_string());
-    assert!(coord <= 2 * WORKERS, "{coord} attempts");
+    assert!(coord_attempts <= 2 * WORKERS, "{coord_attempts} attempts");
 }
 
 /// The same issue: a transaction that always conflicts retries forever, without backoff.
