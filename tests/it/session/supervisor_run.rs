@@ -198,7 +198,7 @@ async fn keep_alive_cost_does_not_depend_on_guard_count() {
 }
 
 /// A fault of a request. The delays exceed the TTL of the sessions.
-fn any_action() -> impl Strategy<Value = Action> {
+fn any_fault() -> impl Strategy<Value = Action> {
     prop_oneof![
         6 => Just(Action::Pass),
         3 => Just(Action::Yield),
@@ -293,7 +293,7 @@ proptest! {
 
     #[test]
     fn random_faults_never_give_the_lock_to_two_holders(
-        clients in prop::collection::vec(prop::collection::vec(any_action(), 0..60), 1..4)
+        clients in prop::collection::vec(prop::collection::vec(any_fault(), 0..60), 1..4)
     ) {
         on_virtual_time(run_clients(clients));
     }

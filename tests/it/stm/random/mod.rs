@@ -233,7 +233,7 @@ fn any_step(ranges: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-fn any_action() -> impl Strategy<Value = Action> {
+fn any_action_or_error() -> impl Strategy<Value = Action> {
     let unavailable = Error::Unavailable {
         outcome: Outcome::NotApplied,
         reason: "refused".to_owned(),
@@ -256,7 +256,7 @@ fn any_task() -> impl Strategy<Value = Task> {
         let programs = prop::collection::vec(program, 1..4);
         let transactions = prop::collection::vec(programs, 1..4);
         let prefetch = prop_oneof![Just(Vec::new()), prop::collection::vec(0..5_u8, 1..3)];
-        let actions = prop::collection::vec(any_action(), 0..40);
+        let actions = prop::collection::vec(any_action_or_error(), 0..40);
         (Just(LEVELS[level]), transactions, any::<bool>(), prefetch, actions).prop_map(
             |(level, transactions, exactly_once, prefetch, actions)| Task {
                 level,
