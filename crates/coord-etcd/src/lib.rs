@@ -165,8 +165,8 @@ impl EtcdBackend {
         })
     }
 
-    /// Ends the watches if a linearizable response, to a request that was sent when `newest` was the
-    /// newest revision, shows that the history of the store was replaced.
+    /// Ends the watches if a linearizable response shows that the history of the store was replaced.
+    /// `newest` was the newest revision when the request was sent.
     fn check_history<T>(
         &self,
         newest: Revision,
