@@ -165,7 +165,7 @@ impl EtcdBackend {
         })
     }
 
-    /// Ends the watches if a linearizable response shows that the history of the store was replaced.
+    /// Ends the watches if a linearizable response shows that the store's history was replaced.
     /// `newest` was the newest revision when the request was sent.
     fn check_history<T>(
         &self,
