@@ -31,7 +31,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`backend`] | trait [`KvBackend`]: the contract, for implementors |
-//! | [`client`] | [`Client`]: a backend handle, and the state that primitives of one process share |
+//! | [`client`] | [`Client`]: a backend handle, and the state that its primitives share |
 //! | [`kv`] | the data model: key ranges, requests, responses, events, leases |
 //! | [`error`] | [`Error`], its kind and outcome; loss as a value; the error of primitives |
 //! | [`layer`] | backends that wrap a backend: namespaces, tracing, or your own |
