@@ -1,4 +1,4 @@
-//! The ported tests of Go's package, on `MemBackend` and a paused clock.
+//! The ported tests of Go's package, on `MemBackend` and virtual time.
 
 mod go;
 
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let trials = TESTS.iter().map(|test| {
         test.trial("mem", true, async |_members| {
             let store = MemBackend::new();
-            // Clones share the store, as clients share a server. One member stands in for three.
+            // Clones share the store, as clients share a server. The store replaces all members.
             let client = move |_| {
                 let client = Client::new(store.clone());
                 Box::pin(async { client }) as _
