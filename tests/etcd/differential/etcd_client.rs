@@ -20,15 +20,15 @@ use tokio::time::timeout;
 #[tokio::test]
 async fn services_respond_exactly_like_etcd() {
     let server = ClusterBuilder::new(Release::newest()).start().await;
-    let real = Client::connect(server.endpoints(), None).await.unwrap();
+    let etcd = Client::connect(server.endpoints(), None).await.unwrap();
     let channel = coord_server::in_process(MemBackend::new());
-    let ours = Client::from_channel(channel, None).await.unwrap();
-    let (real, ours) = (run_script(real).await, run_script(ours).await);
-    for (real, ours) in real.iter().zip(&ours) {
-        assert_eq!(real, ours, "left: {}, right: our services", server.release());
+    let coord = Client::from_channel(channel, None).await.unwrap();
+    let (etcd, coord) = (run_script(etcd).await, run_script(coord).await);
+    for (etcd, coord) in etcd.iter().zip(&coord) {
+        assert_eq!(etcd, coord, "left: {}, right: coord", server.release());
     }
-    assert_eq!(real.len(), ours.len());
-    assert!(real.len() > 60, "{}", real.len());
+    assert_eq!(etcd.len(), coord.len());
+    assert!(etcd.len() > 60, "{}", etcd.len());
 }
 
 /// The responses of a run of the script, without the ids of the server.

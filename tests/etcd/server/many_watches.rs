@@ -17,8 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn each_of_ten_thousand_watches_receives_its_event() {
-    let (ours, etcd) = servers().await;
-    check_watches_of_one_stream(client(ours.endpoint()).await).await;
+    let (coord, etcd) = servers().await;
+    check_watches_of_one_stream(client(coord.endpoint()).await).await;
     check_watches_of_one_stream(client(&etcd.endpoints()[0]).await).await;
 }
 
@@ -26,15 +26,15 @@ async fn each_of_ten_thousand_watches_receives_its_event() {
 /// closed the connection.
 #[tokio::test]
 async fn each_of_ten_thousand_streams_receives_its_event() {
-    let (ours, etcd) = servers().await;
-    check_watches_of_many_streams(client(ours.endpoint()).await, WATCHES).await;
+    let (coord, etcd) = servers().await;
+    check_watches_of_many_streams(client(coord.endpoint()).await, WATCHES).await;
     // Fewer streams, because etcd takes longer.
     check_watches_of_many_streams(client(&etcd.endpoints()[0]).await, 1_000).await;
 }
 
 async fn servers() -> (TestServer, Cluster) {
-    let ours = TestServer::start(Server::builder(MemBackend::new())).await;
-    (ours, ClusterBuilder::new(Release::newest()).start().await)
+    let coord = TestServer::start(Server::builder(MemBackend::new())).await;
+    (coord, ClusterBuilder::new(Release::newest()).start().await)
 }
 
 /// A client with one connection.

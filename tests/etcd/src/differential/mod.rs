@@ -118,7 +118,7 @@ impl fmt::Display for Mismatch {
         };
         write!(
             f,
-            "left ours, right {}: {}\n\nto replay: cargo run -p coord-etcd-tests --example mirror -- \
+            "left coord, right {}: {}\n\nto replay: cargo run -p coord-etcd-tests --example mirror -- \
              {flag}--etcd {minor} --seed {seed} --count {count} --batch {count}",
             self.release, self.difference
         )

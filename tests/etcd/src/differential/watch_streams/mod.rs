@@ -38,7 +38,7 @@ use transcript::Transcript;
 /// A real etcd and coord's server. Dropping it stops both.
 pub(crate) struct WatchStreams {
     etcd: TestedServer,
-    ours: TestedServer,
+    coord: TestedServer,
     release: Release,
     /// The compacted revision of both.
     compacted: i64,
@@ -62,7 +62,7 @@ impl Pair for WatchStreams {
         let server = TestServer::start(builder).await;
         Self {
             etcd: TestedServer::connect(&cluster.endpoints()[0]).await,
-            ours: TestedServer::connect(server.endpoint()).await,
+            coord: TestedServer::connect(server.endpoint()).await,
             release: release.clone(),
             compacted: 0,
             log: Vec::new(),
@@ -87,7 +87,7 @@ impl Pair for WatchStreams {
 impl WatchStreams {
     async fn run_steps(&mut self, scenario: &[Step]) -> Result<(), String> {
         self.etcd.begin().await?;
-        self.ours.begin().await?;
+        self.coord.begin().await?;
         for step in scenario {
             match step {
                 Step::Send(stream, requests) => self.send_all(*stream, requests).await?,
@@ -135,23 +135,23 @@ impl WatchStreams {
 
     /// Sends a request to both servers. Returns whether it creates a watch with a history.
     fn send(&mut self, stream: usize, request: &StreamRequest) -> bool {
-        let [etcd, ours] = [&self.etcd, &self.ours].map(|server| server.stream(stream));
+        let [etcd, coord] = [&self.etcd, &self.coord].map(|server| server.stream(stream));
         let (entry, has_history) = match request {
             StreamRequest::Create(create) => {
                 let start = self.resolve(create.start);
                 let union = create_request(create, start);
                 etcd.send_request(union.clone());
-                ours.send_request(union);
+                coord.send_request(union);
                 (format!("{create:?}, from {start}"), (1..=self.etcd.now).contains(&start))
             }
             StreamRequest::Cancel(id) => {
                 etcd.cancel(*id);
-                ours.cancel(*id);
+                coord.cancel(*id);
                 (format!("cancel {id}"), false)
             }
             StreamRequest::Progress => {
                 etcd.request_progress();
-                ours.request_progress();
+                coord.request_progress();
                 ("progress".to_owned(), false)
             }
         };
@@ -163,7 +163,7 @@ impl WatchStreams {
         for change in changes {
             self.log.push(format!("{change:?}"));
             let etcd = self.etcd.change(change).await;
-            self.same("response", &etcd, &self.ours.change(change).await)?;
+            self.same("response", &etcd, &self.coord.change(change).await)?;
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl WatchStreams {
             return Ok(());
         }
         let has_history = self.send(stream, &create);
-        for server in [&mut self.etcd, &mut self.ours] {
+        for server in [&mut self.etcd, &mut self.coord] {
             server.transcripts[stream].ignore_grouping();
             server.receive_confirmation(stream).await?;
         }
@@ -193,11 +193,11 @@ impl WatchStreams {
     async fn compact(&mut self, revision: i64) -> Result<(), String> {
         self.log.push(format!("compact at {revision}"));
         let (done, etcd) = self.etcd.compact(revision).await;
-        self.same("response", &etcd, &self.ours.compact(revision).await.1)?;
+        self.same("response", &etcd, &self.coord.compact(revision).await.1)?;
         if done {
             self.compacted = revision;
             if tombstones(&self.release) == Tombstones::MayBeLost {
-                (self.etcd.lost, self.ours.lost) = (Some(revision), Some(revision));
+                (self.etcd.lost, self.coord.lost) = (Some(revision), Some(revision));
             }
         }
         self.compare(false).await
@@ -206,13 +206,13 @@ impl WatchStreams {
     /// Waits until all messages have arrived from both servers, and compares the transcripts.
     async fn compare(&mut self, has_history: bool) -> Result<(), String> {
         self.etcd.settle(has_history).await.map_err(|why| format!("etcd: {why}"))?;
-        self.ours.settle(has_history).await.map_err(|why| format!("ours: {why}"))?;
-        self.same("revision", &self.etcd.now, &self.ours.now)?;
-        self.ours.catch_up(&self.etcd.transcripts).await.map_err(|why| format!("ours: {why}"))?;
+        self.coord.settle(has_history).await.map_err(|why| format!("coord: {why}"))?;
+        self.same("revision", &self.etcd.now, &self.coord.now)?;
+        self.coord.catch_up(&self.etcd.transcripts).await.map_err(|why| format!("coord: {why}"))?;
         for stream in 0..STREAMS {
             let etcd = std::mem::take(&mut self.etcd.transcripts[stream]);
-            let ours = std::mem::take(&mut self.ours.transcripts[stream]);
-            if let Some(what) = etcd.mismatch(&ours) {
+            let coord = std::mem::take(&mut self.coord.transcripts[stream]);
+            if let Some(what) = etcd.mismatch(&coord) {
                 return Err(format!("stream {stream}, {what}"));
             }
             self.count(&etcd);
@@ -231,12 +231,12 @@ impl WatchStreams {
         &self,
         what: &str,
         etcd: &T,
-        ours: &T,
+        coord: &T,
     ) -> Result<(), String> {
-        if etcd == ours {
+        if etcd == coord {
             return Ok(());
         }
-        Err(format!("{what}\n  etcd: {etcd:?}\n  ours: {ours:?}"))
+        Err(format!("{what}\n  etcd: {etcd:?}\n  coord: {coord:?}"))
     }
 
     fn resolve(&self, start: Start) -> i64 {

@@ -66,7 +66,7 @@ pub(crate) struct Create {
 pub(crate) enum Start {
     /// Revision 0: the watch receives new events only.
     Now,
-    /// A number of revisions before the newest; a negative number lies in the future.
+    /// A number of revisions before the newest; a negative number is in the future.
     Back(i64),
     /// A number of revisions before the compacted one.
     Compacted(i64),

@@ -86,24 +86,24 @@ impl Transcript {
     }
 
     /// A mismatch with the transcript of coord's server, if any.
-    pub(super) fn mismatch(&self, ours: &Self) -> Option<String> {
-        if self.progress != ours.progress {
-            return Some(describe_mismatch("progress", &self.progress, &ours.progress));
+    pub(super) fn mismatch(&self, coord: &Self) -> Option<String> {
+        if self.progress != coord.progress {
+            return Some(describe_mismatch("progress", &self.progress, &coord.progress));
         }
-        if self.responses != ours.responses {
-            return Some(describe_mismatch("responses", &self.responses, &ours.responses));
+        if self.responses != coord.responses {
+            return Some(describe_mismatch("responses", &self.responses, &coord.responses));
         }
-        let ids = self.by_watch.keys().chain(ours.by_watch.keys());
-        let mut ids = ids.filter(|id| self.by_watch.get(id) != ours.by_watch.get(id));
+        let ids = self.by_watch.keys().chain(coord.by_watch.keys());
+        let mut ids = ids.filter(|id| self.by_watch.get(id) != coord.by_watch.get(id));
         let id = ids.next()?;
         let of = |transcript: &Self| transcript.by_watch.get(id).cloned().unwrap_or_default();
-        Some(describe_mismatch(&format!("watch {id}"), &of(self), &of(ours)))
+        Some(describe_mismatch(&format!("watch {id}"), &of(self), &of(coord)))
     }
 }
 
-fn describe_mismatch<T: std::fmt::Debug>(what: &str, etcd: &[T], ours: &[T]) -> String {
+fn describe_mismatch<T: std::fmt::Debug>(what: &str, etcd: &[T], coord: &[T]) -> String {
     let mut text = what.to_owned();
-    for (server, lines) in [("etcd", etcd), ("ours", ours)] {
+    for (server, lines) in [("etcd", etcd), ("coord", coord)] {
         if lines.is_empty() {
             let _ = write!(text, "\n  {server}: nothing");
         }
