@@ -19,10 +19,10 @@ pub(crate) enum Hold {
 /// All locks and leaderships of a client, oldest first. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Held {
-    holds: Arc<Mutex<Named>>,
+    holds: Arc<Mutex<NamedHolds>>,
 }
 
-type Named = Vec<(String, Arc<Hold>)>;
+type NamedHolds = Vec<(String, Arc<Hold>)>;
 
 impl Hold {
     pub(crate) fn token(&self) -> FencingToken {
@@ -79,7 +79,7 @@ impl Held {
         }
     }
 
-    fn holds(&self) -> StdGuard<'_, Named> {
+    fn holds(&self) -> StdGuard<'_, NamedHolds> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,10 +17,11 @@ const UNTIMED_WITHIN: Duration = Duration::from_millis(100);
 pub(crate) struct Log {
     /// The start of the script.
     started: Instant,
-    step: Arc<Mutex<Step>>,
+    step: Arc<Mutex<StepLines>>,
 }
 
-struct Step {
+/// The lines of a step.
+struct StepLines {
     started: Instant,
     lines: Vec<String>,
 }
@@ -29,7 +30,7 @@ impl Log {
     /// Creates a log. The script and its first step start now.
     pub(crate) fn new() -> Self {
         let started = Instant::now();
-        Self { started, step: Arc::new(Mutex::new(Step { started, lines: Vec::new() })) }
+        Self { started, step: Arc::new(Mutex::new(StepLines { started, lines: Vec::new() })) }
     }
 
     /// Starts a step.
@@ -53,7 +54,7 @@ impl Log {
         std::mem::take(&mut self.step().lines).join("\n")
     }
 
-    fn step(&self) -> MutexGuard<'_, Step> {
+    fn step(&self) -> MutexGuard<'_, StepLines> {
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

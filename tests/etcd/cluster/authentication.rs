@@ -126,7 +126,7 @@ async fn login_is_renewed_after_a_server_restart() {
         assert_eq!(watch.next().await.unwrap().unwrap().revision, put.header.revision);
         server[0].kill();
         server[0].start();
-        server[0].ready().await;
+        server[0].wait_until_ready().await;
         // A read on the old connection is retried.
         kv.get("app/a").await.unwrap();
     }
@@ -221,7 +221,7 @@ async fn watch_ended_by_a_revoked_permission_names_the_key() {
     root.auth_client().role_revoke_permission("app", "app/", Some(all)).await.unwrap();
     server[0].kill();
     server[0].start();
-    server[0].ready().await;
+    server[0].wait_until_ready().await;
     let ended = within(secs(30), watch.next()).await.unwrap();
     let message = refused(ended, ErrorKind::PermissionDenied);
     assert!(message.contains(r#"the user "app" may not watch "app/a""#), "{message}");

@@ -106,7 +106,7 @@ async fn calls_follow_endpoints_that_die_and_restart() {
             kv.get("a").await.unwrap();
             kv.put("a", "1").await.unwrap();
             server[0].start();
-            server[0].ready().await;
+            server[0].wait_until_ready().await;
         }
     }
 }
@@ -131,7 +131,7 @@ async fn call_to_a_dead_server_fails_and_is_not_applied() {
     let put = within(secs(20), kv.put("a", "2")).await;
     refused(put, ErrorKind::Unavailable);
     server[0].start();
-    server[0].ready().await;
+    server[0].wait_until_ready().await;
     assert_eq!(kv.get("a").await.unwrap().unwrap().value, "1");
 }
 

@@ -46,7 +46,7 @@ async fn killed_member_restarts_with_its_data() {
     client.put("a", "1", None).await.unwrap();
     cluster.members_mut().for_each(|member| member.kill());
     cluster.members_mut().for_each(|member| member.start());
-    cluster.ready().await;
+    cluster.wait_until_ready().await;
     let mut client = Client::connect(cluster.endpoints(), None).await.unwrap();
     assert_eq!(client.get("a", None).await.unwrap().kvs()[0].value(), b"1");
     assert!(cluster.leader().await < 3);

@@ -17,7 +17,7 @@ use crate::support::{client, secs, session, within};
 async fn restart_empty(mut old: TestServer) -> TestServer {
     let endpoint = old.endpoint().to_owned();
     old.stop();
-    old.stopped().await;
+    old.wait_until_stopped().await;
     TestServer::start_at(Server::builder(MemBackend::new()), &endpoint).await
 }
 

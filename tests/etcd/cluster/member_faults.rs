@@ -22,7 +22,7 @@ async fn killed_leader_costs_no_event_lock_or_session() {
         cluster[leader].kill();
         traffic.wait_for_progress().await;
         cluster[leader].start();
-        cluster[leader].ready().await;
+        cluster[leader].wait_until_ready().await;
         traffic.wait_for_progress().await;
         assert_eq!(traffic.live_sessions(), 3, "sessions survive an election");
         traffic.finish().await;
@@ -65,7 +65,7 @@ async fn restart_of_all_members_costs_no_event_lock_or_session() {
         traffic.wait_for_progress().await;
         cluster.members_mut().for_each(|member| member.kill());
         cluster.members_mut().for_each(|member| member.start());
-        cluster.ready().await;
+        cluster.wait_until_ready().await;
     }
     traffic.wait_for_progress().await;
     assert_eq!(traffic.live_sessions(), 3, "they were down for less than the TTL");
@@ -81,7 +81,7 @@ async fn rolling_restart_costs_no_event_lock_or_session() {
         traffic.wait_for_progress().await;
         cluster[n].kill();
         cluster[n].start();
-        cluster[n].ready().await;
+        cluster[n].wait_until_ready().await;
     }
     traffic.wait_for_progress().await;
     assert_eq!(traffic.live_sessions(), 3, "there was always a quorum");

@@ -258,7 +258,7 @@ async fn watch_survives_a_restart_beside_a_denying_proxy() {
         until("the proxy denies the watch stream", async || denied.load(Ordering::Relaxed) > 0)
             .await;
         server[0].start();
-        server[0].ready().await;
+        server[0].wait_until_ready().await;
         let put = client(&server.endpoints()).await.put("w", "1").await.unwrap();
         let batch = within(secs(30), watch.next()).await.unwrap();
         let batch = batch.unwrap_or_else(|error| panic!("{text}: {error}"));

@@ -91,7 +91,7 @@ async fn shutdown_ends_every_stream_and_waiting_call_with_an_error() {
     assert_eq!(waited, stopped);
     assert_eq!(rejection(timeout(RESPONSE_TIMEOUT, watch.message()).await.unwrap()), stopped);
     assert_eq!(rejection(timeout(RESPONSE_TIMEOUT, responses.message()).await.unwrap()), stopped);
-    timeout(RESPONSE_TIMEOUT, server.stopped()).await.unwrap();
+    timeout(RESPONSE_TIMEOUT, server.wait_until_stopped()).await.unwrap();
     let rejected = client.get("a", None).await;
     let rejected = rejection(rejected);
     assert!(rejected.starts_with("Unavailable"), "{rejected}");
@@ -117,7 +117,7 @@ async fn call_in_progress_completes_during_shutdown() {
     let stopping = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         server.stop();
-        server.stopped().await;
+        server.wait_until_stopped().await;
     };
     let (put, ()) = tokio::join!(put, stopping);
     assert_eq!(put.unwrap().header().unwrap().revision(), 2);
@@ -132,7 +132,7 @@ async fn call_longer_than_the_grace_period_is_aborted() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let requested = Instant::now();
         server.stop();
-        server.stopped().await;
+        server.wait_until_stopped().await;
         requested.elapsed()
     };
     let (put, took) = tokio::join!(put, stopping);
@@ -151,7 +151,7 @@ async fn watch_through_the_adapter_survives_a_server_restart() {
     client.put("k", "1").await.unwrap();
     let endpoint = server.endpoint().to_owned();
     server.stop();
-    timeout(RESPONSE_TIMEOUT, server.stopped()).await.unwrap();
+    timeout(RESPONSE_TIMEOUT, server.wait_until_stopped()).await.unwrap();
     store.put("k", "2").await.unwrap();
     let _restarted = TestServer::start_at(Server::builder(backend), &endpoint).await;
     store.put("k", "3").await.unwrap();

@@ -99,7 +99,7 @@ impl ClusterBuilder {
             for member in &mut cluster.members {
                 member.start();
             }
-            match cluster.wait_ready().await {
+            match cluster.try_wait_until_ready().await {
                 Ok(()) => return cluster,
                 Err(StartError::PortTaken) => {}
                 Err(error) => panic!("{} {error}", self.release),
@@ -187,15 +187,15 @@ impl Cluster {
     ///
     /// # Panics
     /// If a member is not ready within a minute.
-    pub async fn ready(&mut self) {
+    pub async fn wait_until_ready(&mut self) {
         for member in &mut self.members {
-            member.ready().await;
+            member.wait_until_ready().await;
         }
     }
 
-    async fn wait_ready(&mut self) -> Result<(), StartError> {
+    async fn try_wait_until_ready(&mut self) -> Result<(), StartError> {
         for member in &mut self.members {
-            member.wait_ready().await?;
+            member.try_wait_until_ready().await?;
         }
         Ok(())
     }

@@ -129,10 +129,10 @@ impl Member {
     ///
     /// # Panics
     /// If it is not ready within a minute. The message has the end of its log.
-    pub async fn ready(&mut self) {
+    pub async fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            match self.wait_ready().await {
+            match self.try_wait_until_ready().await {
                 Ok(()) => return,
                 // While it was down, a connection of another process used its port.
                 Err(StartError::PortTaken) if Instant::now() < deadline => {
@@ -145,7 +145,7 @@ impl Member {
         }
     }
 
-    pub(crate) async fn wait_ready(&mut self) -> Result<(), StartError> {
+    pub(crate) async fn try_wait_until_ready(&mut self) -> Result<(), StartError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             // Checked before the log is read, so that the log of an exited process is complete.

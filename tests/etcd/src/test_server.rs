@@ -63,7 +63,7 @@ impl TestServer {
     ///
     /// # Panics
     /// If the server has panicked.
-    pub async fn stopped(&mut self) {
+    pub async fn wait_until_stopped(&mut self) {
         while let Some(ended) = self.serving.join_next().await {
             ended.expect("the server does not panic");
         }
