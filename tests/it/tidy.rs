@@ -106,7 +106,7 @@ fn public_async_functions_document_their_cancel_safety() {
 }
 
 #[test]
-fn sources_have_no_todo_marks_and_ignored_tests() {
+fn sources_have_no_todo_marks_or_ignored_tests() {
     let marks = ["TODO", "FIXME", "XXX", "#[ignore"];
     let mut violations = Vec::new();
     for (name, text) in sources().into_iter().filter(|(name, _)| !name.ends_with("tidy.rs")) {
