@@ -10,14 +10,14 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
 use etcd_client::{ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions};
 
-use crate::support::{client, refused, secs, session, single, within};
+use crate::support::{client, refused, secs, session, single_member, within};
 
 /// The user `app`, with all permissions under `app/`.
 const APP_USER: &[(&str, &str)] = &[("app", "app/")];
 
 /// A server with authentication and the users `root` and `app`.
 async fn server_with_users() -> Cluster {
-    let server = single().await;
+    let server = single_member().await;
     enable_authentication(&server, APP_USER).await.unwrap();
     server
 }
@@ -76,7 +76,7 @@ async fn wrong_password_or_unknown_user_is_unauthenticated() {
 
 #[tokio::test]
 async fn client_without_a_login_is_unauthenticated() {
-    let server = single().await;
+    let server = single_member().await;
     // Connected before authentication was enabled.
     let kv = client(&server.endpoints()).await;
     enable_authentication(&server, APP_USER).await.unwrap();
@@ -135,7 +135,7 @@ async fn login_is_renewed_after_a_server_restart() {
 
 #[tokio::test]
 async fn login_is_ignored_by_a_server_without_authentication() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     kv.put("a", "1").await.unwrap();
 }
@@ -144,7 +144,7 @@ async fn login_is_ignored_by_a_server_without_authentication() {
 /// session leads until its lease expires; then another session is elected.
 #[tokio::test]
 async fn election_with_auth_enabled() {
-    let server = single().await;
+    let server = single_member().await;
     let users = [("user1", "/foo1"), ("user2", "/bar1")];
     enable_authentication(&server, &users).await.unwrap();
     let campaigns = users.map(|(user, prefix)| {

@@ -28,7 +28,7 @@ async fn assert_accepted(authority: &Authority, rows: &[(&str, Tls)]) {
 }
 
 /// TLS options that trust `ca`, with the client certificate of `authority`.
-fn trusting(ca: impl Into<Vec<u8>>, authority: &Authority) -> Tls {
+fn tls_with_ca(ca: impl Into<Vec<u8>>, authority: &Authority) -> Tls {
     let (certificate, key) = &authority.client;
     Tls::new().ca(ca).identity(certificate.as_str(), key.as_str())
 }
@@ -46,12 +46,12 @@ async fn ca_file_of_each_kind_is_accepted() {
     let by_file = Tls::new().ca_file(&file).identity(certificate.as_str(), key.as_str());
     let [v1, v1_key] = CLIENT_V1;
     let rows = [
-        ("a CA", trusting(good.as_str(), &authority)),
+        ("a CA", tls_with_ca(good.as_str(), &authority)),
         ("a file", by_file),
-        ("a leaf as its CA", trusting(authority.server_certificate(), &authority)),
-        ("a byte order mark", trusting(format!("\u{feff}{good}"), &authority)),
-        ("UTF-16", trusting([&[0xff, 0xfe], &utf16[..]].concat(), &authority)),
-        ("a broken entry first", trusting(format!("{broken}{good}"), &authority)),
+        ("a leaf as its CA", tls_with_ca(authority.server_certificate(), &authority)),
+        ("a byte order mark", tls_with_ca(format!("\u{feff}{good}"), &authority)),
+        ("UTF-16", tls_with_ca([&[0xff, 0xfe], &utf16[..]].concat(), &authority)),
+        ("a broken entry first", tls_with_ca(format!("{broken}{good}"), &authority)),
         ("X.509 v1 of a client", Tls::new().ca(good.as_str()).identity(v1, v1_key)),
     ];
     assert_accepted(&authority, &rows).await;
@@ -60,15 +60,18 @@ async fn ca_file_of_each_kind_is_accepted() {
 #[tokio::test]
 async fn self_signed_server_certificate_is_its_own_ca() {
     let authority = Authority::new().self_signed_server();
-    let own = trusting(authority.server_certificate(), &authority);
+    let own = tls_with_ca(authority.server_certificate(), &authority);
     assert_accepted(&authority, &[("self-signed", own.clone())]).await;
 
     // Only that certificate is trusted, and only for its own names.
     let server = ClusterBuilder::new(Release::newest()).authority(&authority).start().await;
     let another = Authority::new().self_signed_server();
     for (tls, reason) in [
-        (trusting(another.server_certificate(), &authority), "configure the CA that issued it"),
-        (trusting(authority.certificate.as_str(), &authority), "configure the CA that issued it"),
+        (tls_with_ca(another.server_certificate(), &authority), "configure the CA that issued it"),
+        (
+            tls_with_ca(authority.certificate.as_str(), &authority),
+            "configure the CA that issued it",
+        ),
         (own.server_name("etcd.example"), "not valid for name"),
     ] {
         let builder = EtcdBackend::builder(server.endpoints()).tls(tls);
@@ -80,7 +83,7 @@ async fn self_signed_server_certificate_is_its_own_ca() {
 #[tokio::test]
 async fn p521_certificate_is_accepted() {
     let authority = Authority::p521();
-    let tls = trusting(authority.certificate.as_str(), &authority);
+    let tls = tls_with_ca(authority.certificate.as_str(), &authority);
     assert_accepted(&authority, &[("P-521", tls)]).await;
 }
 
@@ -89,8 +92,8 @@ async fn server_certificate_signed_with_sha512_is_accepted() {
     let [certificate, key] = SERVER_SHA512;
     let authority = Authority::new().server_identity(certificate, key);
     let rows = [
-        ("ECDSA with SHA-512", trusting(CA, &authority)),
-        ("TRUSTED CERTIFICATE", trusting(CA_TRUSTED, &authority)),
+        ("ECDSA with SHA-512", tls_with_ca(CA, &authority)),
+        ("TRUSTED CERTIFICATE", tls_with_ca(CA_TRUSTED, &authority)),
     ];
     assert_accepted(&authority, &rows).await;
 }

@@ -7,11 +7,11 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Authority, ClusterBuilder, Release};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{refused, secs, single, until};
+use crate::support::{refused, secs, single_member, until};
 
 #[tokio::test]
 async fn connect_waits_for_a_server_that_starts() {
-    let mut server = single().await;
+    let mut server = single_member().await;
     server[0].kill();
     let endpoint = server[0].endpoint().to_owned();
     let connecting =
@@ -48,7 +48,7 @@ async fn connect_waits_for_a_quorum() {
 
 #[tokio::test]
 async fn connect_takes_its_configured_time() {
-    let mut server = single().await;
+    let mut server = single_member().await;
     server[0].kill();
     let builder = EtcdBackend::builder([server[0].endpoint()]);
     for within in [Duration::from_millis(500), secs(3)] {

@@ -132,7 +132,7 @@ async fn session_survives_on_a_connection_with_one_stream() {
 
 /// The server may have processed the streams up to the last stream id of its GOAWAY.
 #[tokio::test]
-async fn change_up_to_the_last_stream_id_has_unknown_outcome() {
+async fn write_up_to_the_last_stream_id_has_unknown_outcome() {
     let received = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&received);
     let server = ScriptedServer::start(move |request| match request.number {

@@ -11,7 +11,7 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{ClusterBuilder, Release};
 use tokio::net::TcpSocket;
 
-use crate::support::{client, refused, secs, session, single, within};
+use crate::support::{client, refused, secs, session, single_member, within};
 
 /// An endpoint that refuses connections. Its port is bound, so that no other process uses it, and
 /// has no listener.
@@ -50,7 +50,7 @@ async fn call(kv: &Client, n: usize) -> coord_core::Result<()> {
 /// Computing the deadline overflowed the clock, and panicked.
 #[tokio::test]
 async fn maximal_timeouts_do_not_overflow_the_clock() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = EtcdBackend::builder([server[0].endpoint()])
         .connect_timeout(Duration::MAX)
         .request_timeout(Duration::MAX)
@@ -67,7 +67,7 @@ async fn maximal_timeouts_do_not_overflow_the_clock() {
 /// The client crate alone, which chooses an endpoint for each call, fails 78 calls of 200.
 #[tokio::test]
 async fn dead_endpoint_of_two_fails_none_of_a_thousand_calls() {
-    let server = single().await;
+    let server = single_member().await;
     let (live, dead) = (server[0].endpoint().to_owned(), DeadEndpoint::new());
     for endpoints in [[dead.url(), live.clone()], [live.clone(), dead.url()]] {
         let kv = client(&endpoints).await;
@@ -81,7 +81,7 @@ async fn dead_endpoint_of_two_fails_none_of_a_thousand_calls() {
 
 #[tokio::test]
 async fn dead_endpoint_of_two_fails_no_watch_and_no_lock() {
-    let server = single().await;
+    let server = single_member().await;
     let dead = DeadEndpoint::new();
     let kv = client(&[dead.url(), server[0].endpoint().to_owned()]).await;
     let session = session(&kv, 5).await;
@@ -97,7 +97,7 @@ async fn dead_endpoint_of_two_fails_no_watch_and_no_lock() {
 
 #[tokio::test]
 async fn calls_follow_endpoints_that_die_and_restart() {
-    let (mut one, mut two) = tokio::join!(single(), single());
+    let (mut one, mut two) = tokio::join!(single_member(), single_member());
     let kv = client(&[one[0].endpoint().to_owned(), two[0].endpoint().to_owned()]).await;
     for _ in 0..3 {
         for server in [&mut two, &mut one] {
@@ -122,7 +122,7 @@ async fn connect_to_dead_endpoints_fails_and_names_them() {
 
 #[tokio::test]
 async fn call_to_a_dead_server_fails_and_is_not_applied() {
-    let mut server = single().await;
+    let mut server = single_member().await;
     let kv = client(&server.endpoints()).await;
     kv.put("a", "1").await.unwrap();
     server[0].kill();
@@ -137,7 +137,7 @@ async fn call_to_a_dead_server_fails_and_is_not_applied() {
 
 #[tokio::test]
 async fn value_over_the_limit_is_rejected_with_the_limit() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let limit = kv.limits().max_request_bytes;
     for size in [limit, limit + (1 << 20), 8 << 20] {

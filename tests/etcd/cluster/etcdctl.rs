@@ -15,7 +15,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::support::{assert_waits, client, secs, session, single, wait_for_queue_length, within};
+use crate::support::{
+    assert_waits, client, secs, session, single_member, wait_for_queue_length, within,
+};
 
 /// An `etcdctl` process that waits for a lock or an election, or holds it.
 struct Etcdctl {
@@ -97,18 +99,18 @@ async fn alternate(server: &Cluster, arguments: &[&str]) {
 
 #[tokio::test]
 async fn etcdctl_lock_and_mutex_alternate() {
-    alternate(&single().await, &["lock", "jobs"]).await;
+    alternate(&single_member().await, &["lock", "jobs"]).await;
 }
 
 #[tokio::test]
 async fn etcdctl_elect_and_mutex_alternate() {
-    alternate(&single().await, &["elect", "jobs", "me"]).await;
+    alternate(&single_member().await, &["elect", "jobs", "me"]).await;
 }
 
 /// A lock and an election of one name share a wait queue.
 #[tokio::test]
 async fn etcdctl_lock_and_elect_and_mutex_share_a_queue() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     let ours = Mutex::new(&session, "jobs").lock().await.unwrap();
@@ -129,7 +131,7 @@ async fn etcdctl_lock_and_elect_and_mutex_share_a_queue() {
 /// Each candidate waits for the other, and an observer of coord receives both leaders.
 #[tokio::test]
 async fn etcdctl_elect_and_election_alternate() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     let election = Election::new(&session, "jobs");
@@ -160,7 +162,7 @@ async fn etcdctl_elect_and_election_alternate() {
 /// `etcdctl elect --listen` prints coord's leaders and their values.
 #[tokio::test]
 async fn etcdctl_observes_leaders_and_proclaimed_values() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     let election = Election::new(&session, "jobs");
@@ -179,7 +181,7 @@ async fn etcdctl_observes_leaders_and_proclaimed_values() {
 /// A name and its child name are two locks, also when etcdctl holds the lock of the child name.
 #[tokio::test]
 async fn etcdctl_on_a_child_name_does_not_block_the_mutex() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     let mut inner = Etcdctl::start(&server, &["lock", "jobs/night"]);
@@ -195,7 +197,7 @@ async fn etcdctl_on_a_child_name_does_not_block_the_mutex() {
 /// A killed etcdctl does not release its lock, so the lock is free once its lease expires.
 #[tokio::test]
 async fn lock_of_a_killed_etcdctl_is_free_after_its_ttl() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     let mut theirs = Etcdctl::start(&server, &["lock", "--ttl=2", "jobs"]);

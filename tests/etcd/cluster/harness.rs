@@ -6,7 +6,7 @@ use coord_etcd_tests::{ClusterBuilder, Pool, Release};
 use etcd_client::Client;
 use tokio::time::timeout;
 
-use crate::support::{secs, single};
+use crate::support::{secs, single_member};
 
 /// Whether a server accepts connections at the endpoint.
 fn is_up(endpoint: &str) -> bool {
@@ -25,7 +25,7 @@ async fn dropped_cluster_leaves_no_process_and_no_folder() {
 
 #[tokio::test]
 async fn cluster_of_a_failed_test_is_removed_except_its_logs() {
-    let cluster = single().await;
+    let cluster = single_member().await;
     let (endpoint, folder) = (cluster[0].endpoint().to_owned(), cluster.folder().to_owned());
     let test = std::thread::spawn(move || {
         let _cluster = cluster;
@@ -78,7 +78,7 @@ async fn server_from_the_pool_is_empty() {
 
 #[tokio::test]
 async fn paused_member_responds_after_it_resumes() {
-    let cluster = single().await;
+    let cluster = single_member().await;
     let mut client = Client::connect(cluster.endpoints(), None).await.unwrap();
     client.put("a", "1", None).await.unwrap();
     cluster[0].pause();

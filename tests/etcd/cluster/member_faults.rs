@@ -5,7 +5,7 @@ use coord_etcd_tests::{Cluster, ClusterBuilder, Release};
 use futures_util::future::try_join_all;
 use tokio::time::timeout;
 
-use crate::support::{client, secs, session, single, until, within};
+use crate::support::{client, secs, session, single_member, until, within};
 use crate::traffic::Traffic;
 
 async fn three_members() -> Cluster {
@@ -92,7 +92,7 @@ async fn rolling_restart_costs_no_event_lock_or_session() {
 /// session.
 #[tokio::test]
 async fn session_on_a_paused_server_is_lost_before_its_lease() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 4).await;
     kv.put_with(Put::new("alive", "").lease(session.lease_id())).await.unwrap();
@@ -115,7 +115,7 @@ async fn session_on_a_paused_server_is_lost_before_its_lease() {
 /// Each pause of the server is shorter than the TTL.
 #[tokio::test]
 async fn session_survives_short_pauses_of_its_server() {
-    let server = single().await;
+    let server = single_member().await;
     let kv = client(&server.endpoints()).await;
     let session = session(&kv, 10).await;
     for _ in 0..3 {

@@ -3,13 +3,13 @@
 use coord_core::Election;
 use tokio::time::{Instant, timeout_at};
 
-use crate::support::{client, secs, session, single};
+use crate::support::{client, secs, session, single_member};
 
 /// The observer opened a watch with a past start for each change of leadership. etcd serves such a
 /// watch from a loop with a period of 100 ms, so the observer was 10 s late after 100 changes.
 #[tokio::test]
 async fn observer_keeps_up_with_fast_changes() {
-    let cluster = single().await;
+    let cluster = single_member().await;
     let (kv, other) = (client(&cluster.endpoints()).await, client(&cluster.endpoints()).await);
     let mut leaders = Election::observer(&other, "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);

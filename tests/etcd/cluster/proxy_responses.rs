@@ -16,7 +16,7 @@ use coord_mem::MemBackend;
 use coord_server::Server;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{client, refused, secs, session, single, until, within};
+use crate::support::{client, refused, secs, session, single_member, until, within};
 
 /// The result of a write to which the proxy sends the response.
 enum WriteResult {
@@ -251,7 +251,7 @@ async fn watch_survives_a_restart_beside_a_denying_proxy() {
             vec![denial]
         });
         let proxy = proxy.await;
-        let mut server = single().await;
+        let mut server = single_member().await;
         let kv = client(&[server[0].endpoint().to_owned(), proxy.endpoint().to_owned()]).await;
         let mut watch = kv.watch(Watch::new("w")).await.unwrap();
         server[0].kill();

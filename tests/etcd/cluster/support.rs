@@ -18,7 +18,7 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 }
 
 /// A cluster of one member, with the newest etcd release.
-pub(crate) async fn single() -> Cluster {
+pub(crate) async fn single_member() -> Cluster {
     ClusterBuilder::new(Release::newest()).start().await
 }
 

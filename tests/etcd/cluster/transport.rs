@@ -11,7 +11,7 @@ use coord_core::{Client, Mutex};
 use coord_etcd::EtcdBackend;
 use futures_util::future::try_join_all;
 
-use crate::support::{client, session, single};
+use crate::support::{client, session, single_member};
 
 /// The packets and connections that a server has received.
 #[derive(Default)]
@@ -76,7 +76,7 @@ async fn connections_after_puts(
 
 #[tokio::test]
 async fn busy_client_opens_a_second_connection() {
-    let server = single().await;
+    let server = single_member().await;
     let (endpoint, received) = start_counting_proxy(server[0].endpoint(), usize::MAX);
     let client = client(&[endpoint]).await;
     assert_eq!(connections_after_puts(&client, 4, 100, &received).await, 1);
@@ -85,7 +85,7 @@ async fn busy_client_opens_a_second_connection() {
 
 #[tokio::test]
 async fn busy_client_opens_as_many_connections_as_configured() {
-    let server = single().await;
+    let server = single_member().await;
     for connections in [1, 3] {
         let (endpoint, received) = start_counting_proxy(server[0].endpoint(), usize::MAX);
         let etcd = EtcdBackend::builder([endpoint]).connections(connections).connect().await;
@@ -96,7 +96,7 @@ async fn busy_client_opens_as_many_connections_as_configured() {
 
 #[tokio::test]
 async fn refused_second_connection_fails_no_request() {
-    let server = single().await;
+    let server = single_member().await;
     let (endpoint, received) = start_counting_proxy(server[0].endpoint(), 1);
     let client = client(&[endpoint]).await;
     assert_eq!(connections_after_puts(&client, 100, 20, &received).await, 1);
@@ -108,7 +108,7 @@ async fn refused_second_connection_fails_no_request() {
 #[tokio::test]
 async fn request_and_ping_acknowledgement_take_at_most_two_packets() {
     const ROUNDS: usize = 200;
-    let server = single().await;
+    let server = single_member().await;
     let (endpoint, received) = start_counting_proxy(server[0].endpoint(), usize::MAX);
     let client = client(&[endpoint]).await;
     let mutex = Mutex::new(&session(&client, 60).await, "m");
