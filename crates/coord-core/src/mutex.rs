@@ -36,9 +36,8 @@ use crate::telemetry::queue as events;
 ///   [`MutexGuard::fencing_token`].
 ///
 /// ```
-/// use coord_core::{Mutex, Session};
+/// use coord_core::{Client, Mutex, Session};
 /// use coord_mem::MemBackend;
-/// use std::sync::Arc;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -116,9 +115,9 @@ impl Mutex {
     /// [`lock`](Self::lock) into `tokio::time::timeout`, and that into the runtime's `block_on`.
     ///
     /// ```
-    /// use coord_core::{Mutex, Session};
+    /// use coord_core::{Client, Mutex, Session};
     /// use coord_mem::MemBackend;
-    /// use std::{sync::Arc, thread};
+    /// use std::thread;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -175,8 +174,8 @@ fn block_on<T: Send + 'static>(
 /// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
 /// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
 /// [`Session::close`] on every way out of `main`, or do the work in
-/// [`SessionBuilder::run`](crate::SessionBuilder::run), which closes the session when the work has
-/// returned, failed or panicked.
+/// [`SessionBuilder::run`](crate::session::SessionBuilder::run), which closes the session when the
+/// work has returned, failed or panicked.
 #[derive(Debug)]
 #[must_use = "dropping the guard unlocks the mutex"]
 pub struct MutexGuard {

@@ -36,7 +36,7 @@ async fn next(stream: &mut WatchStream) -> etcd_client::WatchResponse {
 }
 
 #[tokio::test]
-async fn watch_over_the_limit_is_rejected_until_another_is_cancelled() {
+async fn watch_over_the_limit_is_refused_until_another_is_cancelled() {
     let builder = Server::builder(MemBackend::new()).max_watches_per_stream(2);
     let server = TestServer::start(builder).await;
     let mut client = client(&server).await;
@@ -141,7 +141,7 @@ async fn call_longer_than_the_grace_period_is_aborted() {
 }
 
 #[tokio::test]
-async fn watch_through_the_adapter_survives_a_server_restart() {
+async fn watch_resumes_without_a_gap_after_a_server_restart() {
     let backend = MemBackend::new();
     let store = coord_core::Client::new(backend.clone());
     let mut server = TestServer::start(Server::builder(backend.clone())).await;

@@ -127,7 +127,7 @@ pub enum Error {
     /// A time to live had a fraction of a second, or was zero for a session.
     ///
     /// [`KvBackend::lease_grant`](crate::KvBackend::lease_grant) accepts zero: the store raises it
-    /// to its minimum. [`SessionBuilder::open`](crate::SessionBuilder::open) refuses both.
+    /// to its minimum. [`SessionBuilder::open`](crate::session::SessionBuilder::open) refuses both.
     #[error("invalid TTL {ttl:?}: must be a whole number of seconds, at least 1")]
     InvalidTtl {
         /// The time to live.

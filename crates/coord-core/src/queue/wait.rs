@@ -2,10 +2,10 @@
 //! changed.
 //!
 //! A contender whose predecessor is a contender of the same client attaches to it
-//! (`shared/handoff.rs`), and for the first quarter of a second watches nothing. Otherwise it watches the predecessor's
-//! key *from now on*, and then reads the queue if the store's revision shows that anything was
-//! written since the last read. A watch that starts at or before the current revision would be as
-//! right, but etcd serves it from a loop that runs every 100 ms.
+//! (`shared/handoff.rs`), and for the first quarter of a second watches nothing. Otherwise it
+//! watches the predecessor's key *from now on*, and then reads the queue if the store's revision
+//! shows that anything was written since the last read. A watch that starts at or before the
+//! current revision would be as right, but etcd serves it from a loop that runs every 100 ms.
 //!
 //! Success is reported only after a read that shows the own key, with its own create revision, and
 //! no predecessor.
@@ -103,7 +103,7 @@ impl Contender {
         watch_due: Option<Instant>,
     ) -> Result<Woken, PrimitiveError> {
         let watch_due = watch_due.filter(|_| watched.is_none());
-        let grace = if handoff.is_some() { HANDOFF_WITHIN } else { Duration::ZERO };
+        let expects_handoff = handoff.is_some();
         let handed_over = async {
             match handoff {
                 Some(handoff) => handoff.await,
@@ -113,7 +113,10 @@ impl Contender {
         let deleted = async {
             let Some((entry, watcher)) = watched else { return pending().await };
             let deleted = deletion(entry, watcher).await;
-            sleep(grace).await;
+            // Even a sleep of no time takes until the timer's next tick, a millisecond.
+            if expects_handoff {
+                sleep(HANDOFF_WITHIN).await;
+            }
             deleted
         };
         let deleted = tokio::select! {

@@ -8,7 +8,7 @@ use crate::error::{Error, LossReason, PrimitiveError};
 /// and so on.
 ///
 /// It orders the sessions of one supervisor in one process. To order the holders of a lock, use the
-/// [`FencingToken`](crate::queue::FencingToken).
+/// [`FencingToken`](crate::kv::FencingToken).
 ///
 /// ```
 /// use coord_core::session::Generation;
