@@ -319,6 +319,33 @@ fn tests_named_in_the_pages_exist() {
     assert_none(&violations);
 }
 
+/// Every type and function that the glossary names exists in the crates.
+#[test]
+fn glossary_names_existing_items() {
+    let page = std::fs::read_to_string(root().join("docs/glossary.md")).expect("the page exists");
+    let code: String = files("crates", ".rs").into_iter().map(|(_, text)| text).collect();
+    let mut violations = Vec::new();
+    let names = quoted_under(&page, &["in the code"]);
+    assert!(names.len() > 30, "the glossary names only {} items", names.len());
+    for name in names {
+        let definitions = [
+            format!("struct {name}"),
+            format!("enum {name}"),
+            format!("trait {name}"),
+            format!("type {name}"),
+            format!("fn {name}"),
+            // A variant of an enum.
+            format!("    {name},"),
+            format!("    {name} {{"),
+            format!("    {name}("),
+        ];
+        if !definitions.iter().any(|definition| code.contains(definition)) {
+            violations.push(format!("docs/glossary.md: `{name}` does not exist"));
+        }
+    }
+    assert_none(&violations);
+}
+
 /// The guide and the API documentation have the same table of isolation levels.
 #[test]
 fn isolation_table_is_equal_in_the_guide_and_the_api_docs() {
