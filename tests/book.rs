@@ -1,4 +1,4 @@
-//! Doctests of the README and the guide: every example in them is compiled and run.
+//! Doctests of the pages: every example in the README and in docs/ is compiled and run.
 
 /// `README.md`
 #[doc = include_str!("../README.md")]

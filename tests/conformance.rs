@@ -1,4 +1,4 @@
-//! Conformance tests of `MemBackend` and of the layers over it.
+//! The conformance suite on `MemBackend`, and on the layers over it.
 
 use std::process::ExitCode;
 
@@ -15,13 +15,13 @@ fn mem() -> Suite {
     Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).claims(Capability::ALL)
 }
 
-/// A layer that only traces calls.
+/// `TraceLayer` over a store.
 fn trace() -> Suite {
     let factory = async || ((), TraceLayer::new(MemBackend::new()));
     Suite::new("trace", Clock::Paused, factory).claims(Capability::ALL)
 }
 
-/// A prefix of a store that has keys right before and after the prefix.
+/// `PrefixLayer` over a store that has keys right before and after the prefix.
 fn prefix() -> Suite {
     let factory = async || {
         let whole = Client::new(MemBackend::new());
@@ -30,7 +30,8 @@ fn prefix() -> Suite {
         }
         (whole.clone(), PrefixLayer::new(whole, "p/"))
     };
-    // The store has history, the prefix adds to the size of requests, and it bounds every range.
+    // Not claimed, because the store has history, the prefix is part of the size of a request, and
+    // the prefix bounds every range.
     let claims =
         [Capability::RetainedTombstone, Capability::PutsCheckedFirst, Capability::OwnPutCall];
     Suite::new("prefix", Clock::Paused, factory).claims(claims)

@@ -1,11 +1,11 @@
-//! Two candidates, and the second is elected when the first resigns.
+//! An election with two candidates: the second is elected when the first resigns.
 //!
-//! The story of Go's `ExampleElection_Campaign`, and the same lines.
+//! It is a port of Go's `ExampleElection_Campaign`, and prints the same lines.
 //!
 //! In memory: `cargo run --example election`
 //!
 //! On etcd: `cargo run --example election --features etcd -- --endpoints 127.0.0.1:2379`
-#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 mod store;
 
@@ -33,16 +33,16 @@ async fn elect(store: Store) -> Result<()> {
 
     let mut elected = JoinSet::new();
     elected.spawn(async move { e2.campaign("e2").await });
-    // Once somebody leads, e1 comes too late to be the first.
-    while leaders.next().await.ok_or("the stream lasts")??.is_none() {}
+    // Wait until e2 leads, so that e1 is the second.
+    while leaders.next().await.ok_or("the stream of leaders has ended")??.is_none() {}
     elected.spawn({
         let e1 = e1.clone();
         async move { e1.campaign("e1").await }
     });
 
     for which in ["first", "second"] {
-        let leadership = elected.join_next().await.ok_or("there are two candidates")???;
-        let leader = e1.leader().await?.ok_or("somebody was just elected")?;
+        let leadership = elected.join_next().await.ok_or("both campaigns have completed")???;
+        let leader = e1.leader().await?.ok_or("there is no leader")?;
         let name = String::from_utf8_lossy(leader.value());
         println!("completed {which} election with {name}");
         // So that the next candidate can be elected.

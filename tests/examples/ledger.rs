@@ -1,22 +1,21 @@
-//! Eight workers keep a ledger, and one of them is killed while it holds the lock.
+//! A ledger that eight workers keep under one lock. One worker is killed while it holds the lock.
 //!
-//! A hundred accounts, ten thousand transfers in a file, eight workers that share one lock. Each
-//! worker is a thread with a runtime and a session of its own, as a process would be. Whoever has
-//! the lock applies the next transfers, ten at a time in a *transaction*: it reads the ledger's
-//! cursor and the balances, writes what they become, and takes effect only if none of it was
-//! changed meanwhile. So every transfer is applied exactly once, whatever happens to the worker,
-//! and also if two should believe to have the lock: that only spares them to get in each other's
-//! way.
+//! A file has 10,000 transfers between 100 accounts. Each worker is a thread with its own runtime
+//! and session, like a process. The holder of the lock applies the next transfers, ten in each
+//! *transaction*, which reads the ledger's cursor and the balances and writes their new values. It
+//! commits only if nothing that it read has changed. So each transfer is applied exactly once, also
+//! when a worker crashes, and even if two workers act as holder at the same time: the lock only
+//! avoids conflicts.
 //!
-//! Half-way the worker that holds the lock is killed. Nobody unlocks; its lease runs out, the next
-//! in line takes over where the cursor stands, and in the end the balances are those of one
-//! bookkeeper who applied the file from top to bottom.
+//! Half-way, the worker that holds the lock is killed, and does not unlock. When its lease expires,
+//! the next waiter acquires the lock and continues at the cursor. At the end the balances are
+//! compared with those of a sequential run.
 //!
 //! In memory: `cargo run --example ledger -- tests/data/transfers.csv`
 //!
 //! On etcd: `cargo run --example ledger --features etcd -- tests/data/transfers.csv --endpoints
 //! 127.0.0.1:2379`
-#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 mod store;
 
@@ -42,24 +41,26 @@ use tokio::time::Instant;
 const WORKERS: usize = 8;
 const ACCOUNTS: usize = 100;
 const OPENING_BALANCE: u64 = 1_000;
-/// How many transfers a worker applies before it gives others a turn.
-const TURN: usize = 100;
-/// How many transfers are applied together.
-const TOGETHER: usize = 10;
+/// The number of transfers that a worker applies each time it holds the lock.
+const TRANSFERS_PER_HOLD: usize = 100;
+/// The number of transfers in one transaction.
+const TRANSFERS_PER_TXN: usize = 10;
+/// The TTL of the sessions.
 const TTL: Duration = Duration::from_secs(2);
 
-const LOCK: &str = "ledger/lock";
-/// How many transfers of the file have been applied.
-const CURSOR: &str = "ledger/cursor";
-const BALANCES: &str = "ledger/balance/";
+const LOCK_NAME: &str = "ledger/lock";
+/// The key with the number of applied transfers.
+const CURSOR_KEY: &str = "ledger/cursor";
+/// The prefix of the keys with the balances.
+const BALANCE_PREFIX: &str = "ledger/balance/";
 
 const USAGE: &str = "\
 usage: cargo run --example ledger -- FILE
        cargo run --example ledger --features etcd -- FILE --endpoints HOST:PORT[,HOST:PORT...]
 
-FILE is a CSV file with the columns id, from, to and amount, as tests/data/transfers.csv:
-accounts are 00 to 99, and each starts with 1000. Without --endpoints the ledger is kept in memory;
-on etcd it is kept under ledger/, and what was there before is deleted.";
+FILE is a CSV file with the columns id, from, to and amount, like tests/data/transfers.csv. The
+accounts are 00 to 99, each with an opening balance of 1000. Without --endpoints, the ledger is in
+memory. With it, the ledger is on etcd under the prefix ledger/, whose keys are deleted first.";
 
 type Balances = BTreeMap<String, u64>;
 
@@ -71,40 +72,40 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// What is in the two accounts afterwards, if the money is moved: the account may have too
-    /// little.
-    fn moved(&self, from: u64, to: u64) -> Option<(u64, u64)> {
-        let moves = from >= self.amount && self.from != self.to;
-        moves.then(|| (from - self.amount, to + self.amount))
+    /// The balances of both accounts after the transfer. `None` if the balance is too low or the
+    /// accounts are equal, in which case nothing is transferred.
+    fn new_balances(&self, from: u64, to: u64) -> Option<(u64, u64)> {
+        let is_valid = from >= self.amount && self.from != self.to;
+        is_valid.then(|| (from - self.amount, to + self.amount))
     }
 }
 
-/// What all workers share.
+/// The state that all workers share.
 struct Ledger {
     store: Store,
     transfers: Vec<Transfer>,
-    /// Whether somebody is still to be killed.
-    doom: AtomicBool,
+    /// Whether a worker is still to be killed.
+    kill_pending: AtomicBool,
 }
 
-/// What became of a worker.
-struct Report {
+/// The result of a worker.
+struct WorkerReport {
     applied: usize,
     killed: bool,
 }
 
 fn main() -> ExitCode {
-    store::run(USAGE, |[file], store| keep(Path::new(&file), store))
+    store::run(USAGE, |[file], store| run_workers(Path::new(&file), store))
 }
 
-fn keep(file: &Path, store: Store) -> Result<()> {
+fn run_workers(file: &Path, store: Store) -> Result<()> {
     let transfers = read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let kv = runtime.block_on(store.connect())?;
     runtime.block_on(open_accounts(&kv))?;
     println!("{ACCOUNTS} accounts, {} transfers, {WORKERS} workers, one lock\n", transfers.len());
 
-    let ledger = Arc::new(Ledger { store, transfers, doom: AtomicBool::new(true) });
+    let ledger = Arc::new(Ledger { store, transfers, kill_pending: AtomicBool::new(true) });
     let start = |worker| {
         let ledger = Arc::clone(&ledger);
         std::thread::spawn(move || run_worker(worker, &ledger))
@@ -115,7 +116,7 @@ fn keep(file: &Path, store: Store) -> Result<()> {
         reports.push(worker.join().map_err(|_| "a worker panicked")??);
     }
     println!();
-    for (worker, Report { applied, killed }) in (1..).zip(reports) {
+    for (worker, WorkerReport { applied, killed }) in (1..).zip(reports) {
         let end = if killed { ", then was killed" } else { "" };
         println!("worker {worker} applied {applied:5} transfers{end}");
     }
@@ -124,7 +125,7 @@ fn keep(file: &Path, store: Store) -> Result<()> {
     show(&balances);
     check(&balances, &ledger.transfers)?;
     println!(
-        "\nRead next: docs/guide/transactions.md, or how this is done: tests/examples/ledger.rs"
+        "\nRead next: docs/guide/transactions.md, or the source of this example: tests/examples/ledger.rs"
     );
     Ok(())
 }
@@ -148,42 +149,45 @@ async fn open_accounts(kv: &Client) -> Result<()> {
     let accounts = opening_balances();
     let put = |(account, balance): (&String, &u64)| Put::new(key(account), balance.to_string());
     kv.delete_prefix("ledger/").await?;
-    let open = accounts.iter().map(put).chain([Put::new(CURSOR, "0")]);
+    let open = accounts.iter().map(put).chain([Put::new(CURSOR_KEY, "0")]);
     kv.txn(Txn::new().and_then(open)).await?;
     Ok(())
 }
 
 async fn balances(kv: &Client) -> Result<Balances> {
     let mut balances = Balances::new();
-    for kv in kv.get_prefix(BALANCES).await? {
-        let account = String::from_utf8(kv.key[BALANCES.len()..].to_vec())?;
+    for kv in kv.get_prefix(BALANCE_PREFIX).await? {
+        let account = String::from_utf8(kv.key[BALANCE_PREFIX.len()..].to_vec())?;
         balances.insert(account, std::str::from_utf8(&kv.value)?.parse()?);
     }
     Ok(balances)
 }
 
-/// Runs a worker as if it were a process: when it is killed, all it had goes with its runtime, the
-/// session's keeper included, and nothing is cleaned up.
-fn run_worker(worker: usize, ledger: &Arc<Ledger>) -> Result<Report> {
+/// Runs a worker like a process: when it is killed, its runtime is dropped with all tasks, the
+/// session task included, and nothing is cleaned up.
+fn run_worker(worker: usize, ledger: &Arc<Ledger>) -> Result<WorkerReport> {
     let process = Builder::new_current_thread().enable_all().build()?;
     process.block_on(async {
-        let (die, died) = oneshot::channel();
+        let (kill, killed) = oneshot::channel();
         let mut task = JoinSet::new();
-        task.spawn(work(worker, Arc::clone(ledger), die));
+        task.spawn(work(worker, Arc::clone(ledger), kill));
         tokio::select! {
             biased;
-            Ok(applied) = died => Ok(Report { applied, killed: true }),
-            Some(applied) = task.join_next() => Ok(Report { applied: applied??, killed: false }),
+            Ok(applied) = killed => Ok(WorkerReport { applied, killed: true }),
+            Some(applied) = task.join_next() => {
+                Ok(WorkerReport { applied: applied??, killed: false })
+            }
         }
     })
 }
 
-/// Takes turns with the others until the file is done, and tells how much was applied here.
-async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -> Result<usize> {
-    let Ledger { store, transfers, doom } = &*ledger;
+/// Applies transfers, alternately with the other workers, until all are applied. Returns the number
+/// that this worker has applied.
+async fn work(worker: usize, ledger: Arc<Ledger>, kill: oneshot::Sender<usize>) -> Result<usize> {
+    let Ledger { store, transfers, kill_pending } = &*ledger;
     let kv = store.connect().await?;
     let session = Session::builder(&kv).ttl(TTL).open().await?;
-    let (mutex, stm) = (Mutex::new(&session, LOCK), Stm::new(&kv).exactly_once(&session));
+    let (mutex, stm) = (Mutex::new(&session, LOCK_NAME), Stm::new(&kv).exactly_once(&session));
     let mut applied = 0;
     loop {
         let began = Instant::now();
@@ -193,16 +197,18 @@ async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -
             let waited = began.elapsed().as_secs_f32();
             println!("worker {worker} got the lock after {waited:.1} s, at transfer {cursor}");
         }
-        let end = transfers.len().min(cursor + TURN);
+        let end = transfers.len().min(cursor + TRANSFERS_PER_HOLD);
         while cursor < end {
             let ledger = Arc::clone(&ledger);
             let next = async move |tx: &mut Transaction| apply_next(tx, &ledger.transfers).await;
             let done = stm.run(next).await?.value;
             (cursor, applied) = (done.end, applied + done.len());
-            // In the middle of the file, and of a turn.
-            if cursor >= (transfers.len() - TURN) / 2 && doom.swap(false, Ordering::Relaxed) {
+            // In the middle of the file, and while the lock is held.
+            if cursor >= (transfers.len() - TRANSFERS_PER_HOLD) / 2
+                && kill_pending.swap(false, Ordering::Relaxed)
+            {
                 println!("worker {worker} is killed at transfer {cursor}, holding the lock");
-                let _ = die.send(applied);
+                let _ = kill.send(applied);
                 return std::future::pending().await;
             }
         }
@@ -215,26 +221,26 @@ async fn work(worker: usize, ledger: Arc<Ledger>, die: oneshot::Sender<usize>) -
 }
 
 async fn cursor(kv: &Client) -> Result<usize> {
-    let cursor = kv.get(CURSOR).await?.ok_or("the ledger has not been opened")?;
+    let cursor = kv.get(CURSOR_KEY).await?.ok_or("the ledger does not exist")?;
     Ok(std::str::from_utf8(&cursor.value)?.parse()?)
 }
 
-/// Applies the next transfers of the file to the ledger, and tells which they were.
+/// Applies the next transfers of the file to the ledger, and returns their range.
 async fn apply_next(tx: &mut Transaction, transfers: &[Transfer]) -> Result<Range<usize>> {
-    let cursor = usize::try_from(number(tx, CURSOR).await?)?;
-    let done = cursor..transfers.len().min(cursor + TOGETHER);
+    let cursor = usize::try_from(number(tx, CURSOR_KEY).await?)?;
+    let done = cursor..transfers.len().min(cursor + TRANSFERS_PER_TXN);
     let next = &transfers[done.clone()];
-    // All balances in one request. What is read again below is there, with what is put.
+    // Read all balances in one request. The reads below need no request, and see the puts.
     tx.get_many(next.iter().flat_map(|transfer| [key(&transfer.from), key(&transfer.to)])).await?;
     for transfer in next {
         let (from, to) = (key(&transfer.from), key(&transfer.to));
         let (source, target) = (number(tx, &from).await?, number(tx, &to).await?);
-        if let Some((source, target)) = transfer.moved(source, target) {
+        if let Some((source, target)) = transfer.new_balances(source, target) {
             tx.put(from, source.to_string());
             tx.put(to, target.to_string());
         }
     }
-    tx.put(CURSOR, done.end.to_string());
+    tx.put(CURSOR_KEY, done.end.to_string());
     Ok(done)
 }
 
@@ -244,7 +250,7 @@ async fn number(tx: &mut Transaction, key: &str) -> Result<u64> {
 }
 
 fn key(account: &str) -> String {
-    format!("{BALANCES}{account}")
+    format!("{BALANCE_PREFIX}{account}")
 }
 
 fn show(balances: &Balances) {
@@ -255,12 +261,12 @@ fn show(balances: &Balances) {
     }
 }
 
-/// Holds the ledger against what one bookkeeper would have written.
+/// Compares the balances with those of a sequential run.
 fn check(balances: &Balances, transfers: &[Transfer]) -> Result<()> {
     let mut expected = opening_balances();
     for transfer in transfers {
         let Transfer { from, to, .. } = transfer;
-        if let Some((source, target)) = transfer.moved(expected[from], expected[to]) {
+        if let Some((source, target)) = transfer.new_balances(expected[from], expected[to]) {
             expected.insert(from.clone(), source);
             expected.insert(to.clone(), target);
         }

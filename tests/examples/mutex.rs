@@ -1,11 +1,11 @@
-//! Two sessions, one lock: the second waits until the first unlocks.
+//! A lock and two sessions: the second session waits until the first unlocks.
 //!
-//! The story of Go's `ExampleMutex_Lock`, and the same lines.
+//! It is a port of Go's `ExampleMutex_Lock`, and prints the same lines.
 //!
 //! In memory: `cargo run --example mutex`
 //!
 //! On etcd: `cargo run --example mutex --features etcd -- --endpoints 127.0.0.1:2379`
-#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 mod store;
 
@@ -19,11 +19,11 @@ usage: cargo run --example mutex
        cargo run --example mutex --features etcd -- --endpoints HOST:PORT[,HOST:PORT...]";
 
 fn main() -> ExitCode {
-    store::run(USAGE, |[], store| take_turns(store))
+    store::run(USAGE, |[], store| lock_twice(store))
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn take_turns(store: Store) -> Result<()> {
+async fn lock_twice(store: Store) -> Result<()> {
     let kv = store.connect().await?;
     let s1 = Session::builder(&kv).open().await?;
     let s2 = Session::builder(&kv).open().await?;
@@ -32,7 +32,7 @@ async fn take_turns(store: Store) -> Result<()> {
     let first = m1.lock().await?;
     println!("acquired lock for s1");
 
-    // The second stands in the line when the first gives the lock up.
+    // The second session is in the wait queue when the first unlocks.
     let unlock = async {
         first.unlock().await?;
         println!("released lock for s1");

@@ -1,11 +1,12 @@
-//! Ten at once move money between five accounts, and none of it is lost.
+//! Ten concurrent transactions move money between five accounts and keep the sum.
 //!
-//! The story of Go's `ExampleSTM_apply`, and the same line. Who pays whom is drawn by lot there.
+//! It is a port of Go's `ExampleSTM_apply`, and prints the same line. In Go the accounts are
+//! random.
 //!
 //! In memory: `cargo run --example transfer`
 //!
 //! On etcd: `cargo run --example transfer --features etcd -- --endpoints 127.0.0.1:2379`
-#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 mod store;
 
@@ -37,7 +38,7 @@ async fn transfer(store: Store) -> Result<()> {
     let mut exchanges = JoinSet::new();
     for n in 0..10 {
         let (stm, from, to) = (stm.clone(), n % ACCOUNTS, (3 * n + 1) % ACCOUNTS);
-        // Called again if somebody else has changed an account that it has read.
+        // The closure is retried if another transaction has changed an account that it has read.
         exchanges.spawn(async move { stm.run(async move |tx| exchange(tx, from, to).await).await });
     }
     for committed in exchanges.join_all().await {
@@ -52,7 +53,7 @@ async fn transfer(store: Store) -> Result<()> {
     Ok(())
 }
 
-/// Moves half of what is in one account to another.
+/// Moves half of the balance of one account to another.
 async fn exchange(tx: &mut Transaction, from: usize, to: usize) -> Result<()> {
     if from == to {
         return Ok(());
@@ -66,7 +67,7 @@ async fn exchange(tx: &mut Transaction, from: usize, to: usize) -> Result<()> {
 
 async fn balance(tx: &mut Transaction, n: usize) -> Result<u64> {
     let balance: Option<String> = tx.get_as(account(n)).await?;
-    Ok(balance.ok_or("this account has not been opened")?.parse()?)
+    Ok(balance.ok_or("the account does not exist")?.parse()?)
 }
 
 fn account(n: usize) -> String {

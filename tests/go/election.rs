@@ -1,4 +1,4 @@
-//! Ported tests of Go's elections.
+//! Ported tests of elections.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use coord_core::{
 use tokio::sync::{Barrier, Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
-use super::{AVAILABLE, Store, in_time, lease};
+use super::{Store, in_time, lease};
 
 /// The value of the next leader that the stream yields; `None` if there is no leader.
 async fn next_value(leaders: &mut Leaders) -> Option<String> {
@@ -19,11 +19,11 @@ async fn next_value(leaders: &mut Leaders) -> Option<String> {
 }
 
 async fn next(leaders: &mut Leaders) -> Option<Leader> {
-    in_time(leaders.next()).await.expect("the stream does not end").expect(AVAILABLE)
+    in_time(leaders.next()).await.unwrap().unwrap()
 }
 
-/// The value of the first leader that a new observer of `name` sees.
-async fn first_seen(store: &Store, member: usize, name: &'static str) -> String {
+/// The value of the first leader that a new observer of `name` receives.
+async fn first_observed(store: &Store, member: usize, name: &'static str) -> String {
     let mut leaders = Election::observer(&store.client_of(member).await, name).observe();
     loop {
         if let Some(value) = next_value(&mut leaders).await {
@@ -35,28 +35,27 @@ async fn first_seen(store: &Store, member: usize, name: &'static str) -> String 
 /// A resumed leadership belongs to the election of its name and to no other.
 ///
 /// In Go the two constructors of an election use different prefixes (issue 10297). Here a session
-/// that has adopted the lease finds the leadership by itself.
+/// that has adopted the lease finds the leadership.
 pub(super) async fn resume_election(store: Store) {
     let kv = store.client().await;
     let name = "/resume-election/";
-    let old = Session::builder(&kv).open().await.expect(AVAILABLE);
-    let before = Election::new(&old, name).campaign("candidate1").await.expect(AVAILABLE);
-    let lease = old.orphan().await.expect(AVAILABLE);
+    let old = Session::builder(&kv).open().await.unwrap();
+    let before = Election::new(&old, name).campaign("candidate1").await.unwrap();
+    let lease = old.orphan().await.unwrap();
 
-    let session = Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE);
+    let session = Session::builder(&kv).lease(lease).open().await.unwrap();
     let election = Election::new(&session, name);
-    let candidate =
-        election.resume().await.expect(AVAILABLE).expect("left by the previous session");
-    let leadership = candidate.elected().await.expect(AVAILABLE);
+    let candidate = election.resume().await.unwrap().unwrap();
+    let leadership = candidate.elected().await.unwrap();
     assert_eq!(leadership.fencing_token(), before.fencing_token());
     let mut leaders = election.observe();
     assert_eq!(next_value(&mut leaders).await.as_deref(), Some("candidate1"));
 
-    kv.put("foo", "bar").await.expect(AVAILABLE);
-    leadership.resign().await.expect(AVAILABLE);
-    let second = election.campaign("candidate2").await.expect(AVAILABLE);
+    kv.put("foo", "bar").await.unwrap();
+    leadership.resign().await.unwrap();
+    let second = election.campaign("candidate2").await.unwrap();
     assert_eq!(next_value(&mut leaders).await, None);
-    let leader = next(&mut leaders).await.expect("candidate2");
+    let leader = next(&mut leaders).await.unwrap();
     assert!(leader.key().starts_with(name.as_bytes()));
     assert_eq!((leader.value(), leader.key()), (&"candidate2".into(), second.key()));
 }
@@ -74,8 +73,8 @@ pub(super) async fn election_wait(store: Store) {
         let (store, elected, round) = (store.clone(), elected.clone(), Arc::clone(&round));
         all.spawn(async move {
             for _ in 0..LEADERS {
-                let seen = first_seen(&store, n, "test-election").await;
-                elected.send(seen).await.expect("a leader receives it");
+                let seen = first_observed(&store, n, "test-election").await;
+                elected.send(seen).await.unwrap();
                 round.wait().await;
             }
         });
@@ -85,13 +84,13 @@ pub(super) async fn election_wait(store: Store) {
         all.spawn(async move {
             let (session, value) = (store.session_of(n).await, format!("electval-{n}"));
             let election = Election::new(&session, "test-election");
-            let leadership = election.campaign(value.clone()).await.expect(AVAILABLE);
+            let leadership = election.campaign(value.clone()).await.unwrap();
             let mut accepted = accepted.lock().await;
             for _ in 0..FOLLOWERS {
-                assert_eq!(accepted.recv().await.expect("the followers are running"), value);
+                assert_eq!(accepted.recv().await.unwrap(), value);
             }
             drop(accepted);
-            leadership.resign().await.expect(AVAILABLE);
+            leadership.resign().await.unwrap();
             round.wait().await;
         });
     }
@@ -102,16 +101,16 @@ pub(super) async fn election_wait(store: Store) {
 pub(super) async fn election_failover(store: Store) {
     let name = "test-election";
     let (first, second) = (store.session_of(0).await, store.session_of(1).await);
-    let _leadership = Election::new(&first, name).campaign("foo").await.expect(AVAILABLE);
-    assert_eq!(first_seen(&store, 0, name).await, "foo");
+    let _leadership = Election::new(&first, name).campaign("foo").await.unwrap();
+    assert_eq!(first_observed(&store, 0, name).await, "foo");
 
     let election = Election::new(&second, name);
     let mut elected = pin!(election.campaign("bar"));
     store.assert_waits(&mut elected, name, 2).await;
-    first.close().await.expect(AVAILABLE);
-    let leadership = in_time(elected).await.expect(AVAILABLE);
-    assert_eq!(first_seen(&store, 2, name).await, "bar");
-    leadership.resign().await.expect(AVAILABLE);
+    first.close().await.unwrap();
+    let leadership = in_time(elected).await.unwrap();
+    assert_eq!(first_observed(&store, 2, name).await, "bar");
+    leadership.resign().await.unwrap();
 }
 
 /// A second campaign of one session enqueues a second candidate.
@@ -121,25 +120,24 @@ pub(super) async fn election_failover(store: Store) {
 pub(super) async fn election_session_recampaign(store: Store) {
     let session = store.session().await;
     let election = Election::new(&session, "test-elect");
-    let first = election.campaign("abc").await.expect(AVAILABLE);
-    let second = election.enter("ghi").await.expect(AVAILABLE);
+    let first = election.campaign("abc").await.unwrap();
+    let second = election.enter("ghi").await.unwrap();
     let mut leaders = election.observe();
     assert_eq!(next_value(&mut leaders).await.as_deref(), Some("abc"));
-    first.proclaim("def").await.expect(AVAILABLE);
+    first.proclaim("def").await.unwrap();
     assert_eq!(next_value(&mut leaders).await.as_deref(), Some("def"));
 
-    first.resign().await.expect(AVAILABLE);
-    in_time(second.elected()).await.expect(AVAILABLE).resign().await.expect(AVAILABLE);
+    first.resign().await.unwrap();
+    in_time(second.elected()).await.unwrap().resign().await.unwrap();
     assert_eq!(next_value(&mut leaders).await.as_deref(), Some("ghi"));
 }
 
 /// A key that starts with the election's name is not one of its candidates (issue 6278).
 pub(super) async fn election_on_prefix_of_existing_key(store: Store) {
-    store.client().await.put("testa", "value").await.expect(AVAILABLE);
+    store.client().await.put("testa", "value").await.unwrap();
     let session = store.session().await;
-    let leadership =
-        in_time(Election::new(&session, "test").campaign("abc")).await.expect(AVAILABLE);
-    leadership.resign().await.expect(AVAILABLE);
+    let leadership = in_time(Election::new(&session, "test").campaign("abc")).await.unwrap();
+    leadership.resign().await.unwrap();
 }
 
 /// A leader that restarts before its lease expires remains the leader, although a candidate waits.
@@ -147,25 +145,24 @@ pub(super) async fn election_on_prefix_of_existing_key(store: Store) {
 pub(super) async fn election_on_session_restart(store: Store) {
     let name = "test-elect";
     let old = store.session().await;
-    let before = Election::new(&old, name).campaign("abc").await.expect(AVAILABLE);
+    let before = Election::new(&old, name).campaign("abc").await.unwrap();
     let other = store.session().await;
     let election = Election::new(&other, name);
     let mut waiter = pin!(election.campaign("123"));
     store.assert_waits(&mut waiter, name, 2).await;
 
-    let lease = old.orphan().await.expect(AVAILABLE);
-    let new = Session::builder(&store.client().await).lease(lease).open().await.expect(AVAILABLE);
+    let lease = old.orphan().await.unwrap();
+    let new = Session::builder(&store.client().await).lease(lease).open().await.unwrap();
     let election = Election::new(&new, name);
-    let candidate =
-        election.resume().await.expect(AVAILABLE).expect("left by the previous process");
-    let leadership = in_time(candidate.elected()).await.expect(AVAILABLE);
+    let candidate = election.resume().await.unwrap().unwrap();
+    let leadership = in_time(candidate.elected()).await.unwrap();
     assert_eq!(leadership.fencing_token(), before.fencing_token());
-    leadership.proclaim("def").await.expect(AVAILABLE);
-    assert_eq!(first_seen(&store, 0, name).await, "def");
+    leadership.proclaim("def").await.unwrap();
+    assert_eq!(first_observed(&store, 0, name).await, "def");
     store.assert_waits(&mut waiter, name, 2).await;
 
-    leadership.resign().await.expect(AVAILABLE);
-    in_time(waiter).await.expect(AVAILABLE).resign().await.expect(AVAILABLE);
+    leadership.resign().await.unwrap();
+    in_time(waiter).await.unwrap().resign().await.unwrap();
 }
 
 /// An observer sees a leader whose key was written before the compact revision.
@@ -173,26 +170,26 @@ pub(super) async fn election_observe_compacted(store: Store) {
     let kv = store.client().await;
     let session = store.session().await;
     let election = Election::new(&session, "test-elect");
-    let leadership = election.campaign("abc").await.expect(AVAILABLE);
-    let put = kv.put("foo", "bar").await.expect(AVAILABLE);
-    kv.compact(Compact::new(put.header.revision)).await.expect(AVAILABLE);
+    let leadership = election.campaign("abc").await.unwrap();
+    let put = kv.put("foo", "bar").await.unwrap();
+    kv.compact(Compact::new(put.header.revision)).await.unwrap();
     let mut leaders = election.observe();
     assert_eq!(next_value(&mut leaders).await.as_deref(), Some("abc"));
-    leadership.proclaim("def").await.expect(AVAILABLE);
+    leadership.proclaim("def").await.unwrap();
     assert_eq!(next_value(&mut leaders).await.as_deref(), Some("def"));
 }
 
-/// An observer is shown each proclaimed value once, with its own version and revision.
+/// An observer receives each proclaimed value once, with its own version and revision.
 pub(super) async fn election_observe_fresh_responses_on_proclaim(store: Store) {
     let session = store.session().await;
     let election = Election::new(&session, "test-elect");
-    let leadership = election.campaign("abc").await.expect(AVAILABLE);
+    let leadership = election.campaign("abc").await.unwrap();
     let mut leaders = election.observe();
-    let first = next(&mut leaders).await.expect("abc");
-    leadership.proclaim("def").await.expect(AVAILABLE);
-    let second = next(&mut leaders).await.expect("def");
-    leadership.proclaim("ghi").await.expect(AVAILABLE);
-    let third = next(&mut leaders).await.expect("ghi");
+    let first = next(&mut leaders).await.unwrap();
+    leadership.proclaim("def").await.unwrap();
+    let second = next(&mut leaders).await.unwrap();
+    leadership.proclaim("ghi").await.unwrap();
+    let third = next(&mut leaders).await.unwrap();
 
     let seen = [first, second, third];
     assert_eq!(seen.each_ref().map(|leader| &leader.value()[..]), [b"abc", b"def", b"ghi"]);
@@ -205,21 +202,21 @@ pub(super) async fn election_observe_fresh_responses_on_proclaim(store: Store) {
 async fn session_on_a_lease(store: &Store) -> Session {
     let kv = store.client().await;
     let lease = lease(&kv, 30).await;
-    Session::builder(&kv).lease(lease).open().await.expect(AVAILABLE)
+    Session::builder(&kv).lease(lease).open().await.unwrap()
 }
 
 /// The second candidate is elected when the first resigns, not before, and then its value is read.
 pub(super) async fn v3_election_campaign(store: Store) {
     let (s1, s2) = (session_on_a_lease(&store).await, session_on_a_lease(&store).await);
     let (e1, e2) = (Election::new(&s1, "foo"), Election::new(&s2, "foo"));
-    let l1 = e1.campaign("abc").await.expect(AVAILABLE);
+    let l1 = e1.campaign("abc").await.unwrap();
     let mut l2 = pin!(e2.campaign("def"));
     store.assert_waits(&mut l2, "foo", 2).await;
     let (revision, token) = (l1.header().revision, l1.fencing_token());
-    l1.resign().await.expect(AVAILABLE);
-    let l2 = in_time(l2).await.expect(AVAILABLE);
+    l1.resign().await.unwrap();
+    let l2 = in_time(l2).await.unwrap();
     assert!(l2.header().revision > revision && l2.fencing_token() > token);
-    let leader = e1.leader().await.expect(AVAILABLE).expect("the second");
+    let leader = e1.leader().await.unwrap().unwrap();
     assert_eq!(leader.value(), "def");
 }
 
@@ -230,11 +227,11 @@ pub(super) async fn v3_election_observe(store: Store) {
     assert_eq!(next_value(&mut leaders).await, None, "the stream has started");
     let (s1, s2) = (session_on_a_lease(&store).await, session_on_a_lease(&store).await);
     let (e1, e2) = (Election::new(&s1, "foo"), Election::new(&s2, "foo"));
-    let l1 = e1.campaign("0").await.expect(AVAILABLE);
+    let l1 = e1.campaign("0").await.unwrap();
     let overlapping = async {
-        let l2 = e2.campaign("5").await.expect(AVAILABLE);
+        let l2 = e2.campaign("5").await.unwrap();
         for value in 6..10 {
-            l2.proclaim(value.to_string()).await.expect(AVAILABLE);
+            l2.proclaim(value.to_string()).await.unwrap();
         }
         l2
     };
@@ -246,9 +243,9 @@ pub(super) async fn v3_election_observe(store: Store) {
     let first = async {
         store.wait_for_queue_length("foo", 2).await;
         for value in 1..5 {
-            l1.proclaim(value.to_string()).await.expect(AVAILABLE);
+            l1.proclaim(value.to_string()).await.unwrap();
         }
-        l1.resign().await.expect(AVAILABLE);
+        l1.resign().await.unwrap();
     };
     let (_l2, (), ()) = in_time(async { tokio::join!(overlapping, observed, first) }).await;
 }
@@ -257,7 +254,7 @@ pub(super) async fn v3_election_observe(store: Store) {
 pub(super) async fn ctl_v3_elect(store: Store) {
     let sessions = [store.session().await, store.session().await, store.session().await];
     let [holder, blocked, winner] = sessions.each_ref().map(|s| Election::new(s, "a"));
-    let leads = holder.campaign("p1").await.expect(AVAILABLE);
+    let leads = holder.campaign("p1").await.unwrap();
     assert!(leads.key().starts_with(b"a/"));
     let mut next = {
         let mut interrupted = Box::pin(blocked.campaign("p2"));
@@ -268,8 +265,8 @@ pub(super) async fn ctl_v3_elect(store: Store) {
     };
     store.assert_waits(&mut next, "a", 2).await;
     let key = leads.key().clone();
-    leads.resign().await.expect(AVAILABLE);
-    let next = in_time(next).await.expect(AVAILABLE);
+    leads.resign().await.unwrap();
+    let next = in_time(next).await.unwrap();
     assert_ne!(*next.key(), key);
-    assert_eq!(holder.leader().await.expect(AVAILABLE).expect("the third").value(), "p2");
+    assert_eq!(holder.leader().await.unwrap().unwrap().value(), "p2");
 }

@@ -1,4 +1,4 @@
-//! The tests of Go's package for sessions, locks, elections and transactions, on any store.
+//! The tests of Go's package for sessions, locks, elections and transactions, ported to any store.
 //!
 //! Each test has the name of Go's test: `TestMutexLockSessionExpired` is
 //! `mutex_lock_session_expired`. It runs the same scenario; where coord deliberately differs from
@@ -7,6 +7,7 @@
 //! for conditions instead of fixed times, so that they run on a paused clock and in real time.
 //!
 //! Source: etcd `tests/integration` and `tests/e2e` at commit 2f59c9f; the facts, not the text.
+#![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 mod election;
 mod mutex;
@@ -25,10 +26,7 @@ use libtest_mimic::Trial;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Why a call must succeed in these tests.
-const AVAILABLE: &str = "the store is available, and no fault is injected";
-
-/// Longer than any wait in these tests takes on a healthy real store.
+/// The time limit of each wait. On a healthy real store a wait takes less.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A store under test, as a function that connects to its `n`th member.
@@ -61,14 +59,14 @@ impl Store {
 
     /// A session of a new client of the `n`th member.
     async fn session_of(&self, n: usize) -> Session {
-        Session::builder(&self.client_of(n).await).open().await.expect(AVAILABLE)
+        Session::builder(&self.client_of(n).await).open().await.unwrap()
     }
 
     /// Waits until the wait queue `name` has `length` entries.
     async fn wait_for_queue_length(&self, name: &str, length: usize) {
         let (kv, prefix) = (self.client().await, format!("{name}/"));
         let deadline = Instant::now() + WAIT_LIMIT;
-        while kv.get_prefix(prefix.clone()).await.expect(AVAILABLE).len() != length {
+        while kv.get_prefix(prefix.clone()).await.unwrap().len() != length {
             assert!(Instant::now() < deadline, "the queue {name} never had {length} entries");
             sleep(Duration::from_millis(5)).await;
         }
@@ -92,12 +90,12 @@ impl Store {
 
 /// The output of `future`, which must complete within [`WAIT_LIMIT`].
 async fn in_time<F: Future>(future: F) -> F::Output {
-    timeout(WAIT_LIMIT, future).await.expect("the wait limit has passed")
+    timeout(WAIT_LIMIT, future).await.expect("the future completes within the wait limit")
 }
 
 /// Grants a lease that no session keeps alive.
 async fn lease(kv: &Client, secs: u64) -> LeaseId {
-    kv.lease_grant(LeaseGrant::new(Duration::from_secs(secs))).await.expect(AVAILABLE).id
+    kv.lease_grant(LeaseGrant::new(Duration::from_secs(secs))).await.unwrap().id
 }
 
 /// One of Go's tests.
@@ -110,7 +108,7 @@ pub(crate) struct Test {
 
 impl Test {
     /// The test as a trial named `on::name`, on its own runtime. `open` returns a store with the
-    /// given number of members, and a guard that lives as long as the test runs.
+    /// given number of members, and a guard that is dropped after the test.
     pub(crate) fn trial<G>(
         &'static self,
         on: &str,

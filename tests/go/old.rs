@@ -1,7 +1,7 @@
-//! The locks and elections of Go's package over `Client`, with their faults, as a reference for
-//! regression tests.
+//! A copy of the locks and elections of Go's package over `Client`, with their faults, as a
+//! reference for regression tests.
 //!
-//! A regression test first shows Go's fault on this implementation, and then that coord does not
+//! A regression test first reproduces Go's fault on this copy, and then shows that coord does not
 //! have it. The requests and their order are those of Go's `mutex.go`, `election.go` and `key.go`.
 //! Where a fault was fixed on etcd's main branch, both versions are here. Cleanup after an error is
 //! omitted where no test depends on it.
@@ -35,7 +35,7 @@ pub(crate) struct Contender {
     prefix: String,
     pub(crate) key: String,
     created: Revision,
-    /// Whether an election has a key. `Election` clears it when it resigns or fails.
+    /// Whether the election has a key. It is cleared when a campaign fails and on `resign`.
     campaigned: bool,
 }
 
@@ -55,11 +55,11 @@ impl Contender {
             .when([Compare::absent(self.key.clone())])
             .and_then([Op::Put(put), Op::Range(first.clone())])
             .or_else([Op::Range(Range::new(self.key.clone())), Op::Range(first)]);
-        let answer = self.kv.txn(acquire).await?;
-        let reads: Vec<_> = answer.responses.iter().map(|response| response.as_range()).collect();
-        self.created = match (answer.succeeded, reads[0]) {
+        let response = self.kv.txn(acquire).await?;
+        let reads: Vec<_> = response.responses.iter().map(|response| response.as_range()).collect();
+        self.created = match (response.succeeded, reads[0]) {
             (false, Some(own)) => own.kvs[0].create_revision,
-            _ => answer.header.revision,
+            _ => response.header.revision,
         };
         Ok(reads[1].is_some_and(|first| first.kvs[0].create_revision == self.created))
     }
@@ -98,8 +98,8 @@ impl Contender {
     /// `Mutex.Lock` since 3.5: also checks that a key of its name exists.
     pub(crate) async fn lock(&mut self) -> Result<Answer> {
         self.lock_of_3_4().await?;
-        let there = self.kv.get(self.key.clone()).await?.is_some();
-        Ok(if there { Answer::Held } else { Answer::SessionExpired })
+        let exists = self.kv.get(self.key.clone()).await?.is_some();
+        Ok(if exists { Answer::Held } else { Answer::SessionExpired })
     }
 
     /// `Mutex.TryLock`: enqueues, and deletes its key again if it is not the first.
@@ -129,7 +129,7 @@ impl Contender {
         Ok(())
     }
 
-    /// `Election.Resign`: forgets its key, whatever the response.
+    /// `Election.Resign`: forgets its key, whether the request succeeds or not.
     pub(crate) async fn resign(&mut self) -> Result<()> {
         if !self.campaigned {
             return Ok(());

@@ -1,7 +1,8 @@
-//! The STM of Go's package over `Client`, with its faults, as a reference for regression tests.
+//! A copy of the STM of Go's package over `Client`, with its faults, as a reference for regression
+//! tests.
 //!
-//! The requests and their order are those of `stm.go`. Where Go panics on a failed request, an
-//! error is returned here.
+//! The requests and their order are those of `stm.go`. Where Go panics on a failed request, this
+//! copy returns an error.
 //!
 //! Source: etcd `client/v3/concurrency/stm.go` at commit 2f59c9f; the facts, not the text.
 
@@ -15,7 +16,7 @@ use coord_core::{
 
 type Key = &'static str;
 
-/// The value read for a key, and the store's revision of the read.
+/// A key that was read, and the revision of the read.
 #[derive(Clone)]
 struct Read {
     at: Revision,
@@ -33,7 +34,7 @@ impl Read {
     }
 }
 
-/// `STM`
+/// The type `STM` of Go.
 pub(crate) struct OldStm {
     kv: Client,
     isolation: Isolation,
@@ -41,14 +42,14 @@ pub(crate) struct OldStm {
     writes: BTreeMap<Key, (String, Op)>,
     prefetched: BTreeMap<Key, Read>,
     /// The revision of the first `Get` of the attempt, at the two strong levels.
-    base: Option<Revision>,
+    snapshot: Option<Revision>,
     pub(crate) attempts: u32,
 }
 
 impl OldStm {
     pub(crate) fn new(kv: Client, isolation: Isolation) -> Self {
         let (reads, writes, prefetched) = Default::default();
-        Self { kv, isolation, reads, writes, prefetched, base: None, attempts: 0 }
+        Self { kv, isolation, reads, writes, prefetched, snapshot: None, attempts: 0 }
     }
 
     /// `NewSTM`: retries until the commit succeeds, without backoff and without a limit.
@@ -79,7 +80,7 @@ impl OldStm {
         }
         let read = self.fetch(keys).await?;
         if first && self.is_strong() {
-            self.base = Some(read.at);
+            self.snapshot = Some(read.at);
         }
         Ok(read.value())
     }
@@ -110,14 +111,14 @@ impl OldStm {
         if let Some(read) = keys.iter().find_map(|key| self.reads.get(key)) {
             return Ok(read.clone());
         }
-        let range = |key: &Key| match self.base {
-            Some(base) => Range::new(*key).at(base).serializable(),
+        let range = |key: &Key| match self.snapshot {
+            Some(snapshot) => Range::new(*key).at(snapshot).serializable(),
             None if self.is_strong() => Range::new(*key),
             None => Range::new(*key).serializable(),
         };
-        let answer = self.kv.txn(Txn::new().and_then(keys.iter().map(range))).await?;
-        for (key, response) in keys.iter().zip(&answer.responses) {
-            let read = response.as_range().expect("every step is a read");
+        let response = self.kv.txn(Txn::new().and_then(keys.iter().map(range))).await?;
+        for (key, read) in keys.iter().zip(&response.responses) {
+            let read = read.as_range().expect("every operation is a range");
             let found = read.kvs.first().cloned();
             self.reads.insert(key, Read { at: read.header.revision, found });
         }
@@ -141,18 +142,18 @@ impl OldStm {
         if self.is_strong() {
             commit = commit.or_else(self.reads.keys().map(|key| Range::new(*key)));
         }
-        let answer = self.kv.txn(commit).await?;
-        if !answer.succeeded && self.is_strong() {
-            let reads = answer.responses.iter().map(|response| response.as_range());
-            let reads = reads.map(|read| read.expect("every step is a read"));
+        let response = self.kv.txn(commit).await?;
+        if !response.succeeded && self.is_strong() {
+            let reads = response.responses.iter().map(|response| response.as_range());
+            let reads = reads.map(|read| read.expect("every operation is a range"));
             let read = |read: &coord_core::kv::RangeResponse| Read {
                 at: read.header.revision,
                 found: read.kvs.first().cloned(),
             };
             let keys = std::mem::take(&mut self.reads).into_keys();
             self.prefetched = keys.zip(reads.map(read)).collect();
-            self.base = None;
+            self.snapshot = None;
         }
-        Ok(answer.succeeded)
+        Ok(response.succeeded)
     }
 }

@@ -1,4 +1,4 @@
-//! Ported tests of Go's transactions.
+//! Ported tests of transactions.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -14,18 +14,18 @@ use futures_util::future::join_all;
 use tokio::sync::{Barrier, Notify, mpsc};
 use tokio::task::JoinSet;
 
-use super::{AVAILABLE, Store, in_time};
+use super::{Store, in_time};
 
 const KEYS: [&str; 5] = ["foo-0", "foo-1", "foo-2", "foo-3", "foo-4"];
 
 async fn number(tx: &mut Transaction, key: &'static str) -> Result<i64, Error> {
     let text = tx.get_as::<String>(key).await?;
-    Ok(text.map_or(0, |text| text.parse().expect("only numbers are put")))
+    Ok(text.map_or(0, |text| text.parse().unwrap()))
 }
 
 /// The current value of a key.
 async fn value(kv: &Client, key: &str) -> Option<String> {
-    let kv = kv.get(key.to_owned()).await.expect(AVAILABLE)?;
+    let kv = kv.get(key.to_owned()).await.unwrap()?;
     Some(String::from_utf8_lossy(&kv.value).into_owned())
 }
 
@@ -33,14 +33,14 @@ async fn value(kv: &Client, key: &str) -> Option<String> {
 /// for an empty value; here the three differ.
 pub(super) async fn get(store: Store) {
     let kv = store.client().await;
-    kv.put("empty", "").await.expect(AVAILABLE);
+    kv.put("empty", "").await.unwrap();
     let stm = Stm::new(&kv).isolation(Isolation::Serializable);
     let read = stm.run(async |tx| {
         assert_eq!(tx.get_many::<&str>([]).await?, []);
         assert_eq!(tx.get_many(["none", "empty"]).await?, [None, Some("".into())]);
         Ok::<_, Error>(())
     });
-    read.await.expect(AVAILABLE);
+    read.await.unwrap();
 }
 
 /// Five concurrent transfers between accounts keep the sum. All of them read before the first one
@@ -48,7 +48,7 @@ pub(super) async fn get(store: Store) {
 pub(super) async fn stm_conflict(store: Store) {
     let kv = store.client().await;
     for key in KEYS {
-        kv.put(key, "100").await.expect(AVAILABLE);
+        kv.put(key, "100").await.unwrap();
     }
     let all_have_read = Barrier::new(KEYS.len());
     let transfer = async |n: usize| {
@@ -69,13 +69,13 @@ pub(super) async fn stm_conflict(store: Store) {
     };
     let mut conflicts = 0;
     for committed in in_time(join_all((0..KEYS.len()).map(transfer))).await {
-        conflicts += committed.expect(AVAILABLE).info.conflicts.len();
+        conflicts += committed.unwrap().info.conflicts.len();
     }
     assert!(conflicts > 0, "of two transfers that share an account, one conflicts");
 
     let mut sum = 0;
     for key in KEYS {
-        sum += value(&kv, key).await.expect("put above").parse::<i64>().expect("a number");
+        sum += value(&kv, key).await.unwrap().parse::<i64>().unwrap();
     }
     assert_eq!(sum, 500);
 }
@@ -88,7 +88,7 @@ pub(super) async fn stm_put_new_key(store: Store) {
         tx.put("foo", "bar");
         Ok::<_, Error>(())
     });
-    put.await.expect(AVAILABLE);
+    put.await.unwrap();
     assert_eq!(value(&kv, "foo").await.as_deref(), Some("bar"));
 }
 
@@ -130,8 +130,8 @@ pub(super) async fn stm_serialize(store: Store) {
     let update = async move {
         for n in 0..5 {
             let put = |key| Put::new(key, n.to_string());
-            kv.txn(Txn::new().and_then(KEYS.map(put))).await.expect(AVAILABLE);
-            updated.send(()).await.expect("a reader receives it");
+            kv.txn(Txn::new().and_then(KEYS.map(put))).await.unwrap();
+            updated.send(()).await.unwrap();
         }
     };
     let read = async {
@@ -160,14 +160,14 @@ pub(super) async fn stm_serialize(store: Store) {
     let ((), read) = in_time(async { tokio::join!(update, read) }).await;
     assert_eq!(read.len(), 5);
     for read in read {
-        read.expect(AVAILABLE);
+        read.unwrap();
     }
 }
 
 /// Deleting a key that was read, before the commit, costs exactly one more attempt.
 pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
     let kv = store.client().await;
-    let put = kv.put("foo", "bar").await.expect(AVAILABLE);
+    let put = kv.put("foo", "bar").await.unwrap();
     let other = store.client().await;
     let mut attempts = 0;
     let stm = Stm::new(&kv).isolation(Isolation::RepeatableReads);
@@ -180,7 +180,7 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
         tx.put("foo2", "bar2");
         Ok::<_, Error>(())
     });
-    let info = run.await.expect(AVAILABLE).info;
+    let info = run.await.unwrap().info;
     assert_eq!((attempts, info.attempts), (2, 2));
     let conflict = &info.conflicts[0];
     assert_eq!((conflict.seen, conflict.found), (Some(put.header.revision), None));
@@ -190,7 +190,7 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
 /// A blind write of a key that was changed after the first read is no conflict.
 pub(super) async fn stm_serializable_snapshot_put(store: Store) {
     let kv = store.client().await;
-    kv.put("a", "0").await.expect(AVAILABLE);
+    kv.put("a", "0").await.unwrap();
     let stm = Stm::new(&kv).isolation(Isolation::SerializableSnapshot);
     for _ in 0..2 {
         let committed = stm.run(async |tx| {
@@ -198,8 +198,8 @@ pub(super) async fn stm_serializable_snapshot_put(store: Store) {
             tx.put("b", "1");
             Ok::<_, Error>(())
         });
-        assert_eq!(committed.await.expect(AVAILABLE).info.attempts, 1);
+        assert_eq!(committed.await.unwrap().info.attempts, 1);
     }
-    let b = kv.get("b").await.expect(AVAILABLE).expect("put above");
+    let b = kv.get("b").await.unwrap().unwrap();
     assert_eq!(b.version, 2);
 }

@@ -1,4 +1,4 @@
-//! A client of a script: its session, its holds, and its commands that still wait.
+//! A client of a golden script: its session, its locks and leaderships, and its running commands.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,17 +18,17 @@ use crate::log::Log;
 use crate::network::Network;
 use crate::work::{ClientState, Failure, Work};
 
-/// A process with its own session.
+/// A client: a process with its own session.
 pub(crate) struct Client {
     network: Network,
     state: ClientState,
-    /// The commands that the client has started, in order. Some may still wait.
+    /// The commands that the client has started, in order. Some may be waiting.
     jobs: Vec<Job>,
-    /// The tasks of the jobs, which are aborted when this is dropped.
+    /// The tasks of the jobs. Dropping the set aborts them.
     tasks: JoinSet<()>,
 }
 
-/// A command that was started.
+/// A started command.
 struct Job {
     text: String,
     task: AbortHandle,
@@ -83,7 +83,8 @@ impl Client {
         self.network.recorder.take()
     }
 
-    /// Crashes the process: its tasks are aborted, and no request that their drop makes is sent.
+    /// Crashes the process: its tasks are aborted, and requests that dropping them makes are not
+    /// sent.
     pub(crate) fn crash(self) {
         self.network.set(Action::Hang);
     }
@@ -92,19 +93,19 @@ impl Client {
     pub(crate) fn run(&mut self, line: &CommandLine) -> Result<Option<CommandStatus>, Failure> {
         match &line.command {
             Command::Go => self.state.go.add_permits(1),
-            Command::Mute => self.network.set(Action::DropResponse),
-            Command::Cut => self.network.set(Action::DropRequest),
+            Command::DropResponses => self.network.set(Action::DropResponse),
+            Command::DropRequests => self.network.set(Action::DropRequest),
             Command::Delay(secs) => self.network.set(Action::Delay(Duration::from_secs(*secs))),
-            Command::Deafen => self.network.silence(true),
-            Command::Mend => {
+            Command::SilenceWatches => self.network.set_silent_watches(true),
+            Command::Heal => {
                 self.network.set(Action::Pass);
-                self.network.silence(false);
+                self.network.set_silent_watches(false);
             }
             Command::Cancel => self.cancel()?,
             command => {
                 if let Command::Unlock(name) | Command::Resign(name) | Command::Drop(name) = command
                 {
-                    // Waiting for the loss of a hold would keep it from being released.
+                    // A command `lost` shares the hold, and would prevent its release.
                     self.abort(&format!("lost {name}"));
                 }
                 let work = self.state.clone().work(command.clone())?;
@@ -114,20 +115,22 @@ impl Client {
         Ok(None)
     }
 
-    /// Drops the future of the last command that still waits.
+    /// Drops the future of the last command that is waiting.
     fn cancel(&self) -> Result<(), Failure> {
         let waiting = self.jobs.iter().rfind(|job| !job.task.is_finished());
         let job = waiting.ok_or("no command of this client waits")?;
         job.task.abort();
-        self.state.log.note(&format!("{}: gives up ({})", self.state.name, job.text));
+        self.state.log.note(&format!("{}: cancelled ({})", self.state.name, job.text));
         Ok(())
     }
 
+    /// Aborts the commands with this text.
     fn abort(&self, text: &str) {
         self.jobs.iter().filter(|job| job.text == text).for_each(|job| job.task.abort());
     }
 
-    /// Starts the work of a command in the background. Its result is printed when it is done.
+    /// Starts the work of a command in the background. Its result is printed when the work
+    /// completes.
     fn start(&mut self, text: String, work: Work) -> CommandStatus {
         let ClientState { name, log, .. } = self.state.clone();
         let waiting_line = format!("{name}: waits ({text})");
@@ -154,7 +157,7 @@ impl CommandStatus {
         self.succeeded.get() == Some(&false)
     }
 
-    /// Prints that the command waits, if it does.
+    /// Prints that the command waits, if it has no result yet.
     pub(crate) fn note_if_waiting(&self) {
         if self.succeeded.get().is_none() {
             self.log.note(&self.waiting_line);

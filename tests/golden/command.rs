@@ -1,10 +1,11 @@
-//! The commands of a script.
+//! The commands of a golden script.
 
 use std::error::Error;
 
 /// A command of a script.
 ///
-/// Most are run by a client, which is their prefix: `c1: lock m`. An operator's commands come last.
+/// Most commands have a client as prefix, which runs them: `c1: lock m`. The last ones are the
+/// commands of an operator.
 #[derive(Clone, Debug, goldenscript::Command)]
 pub(crate) enum Command {
     /// `open ttl=10`, `open adopt=c1`: opens a session with this TTL in seconds, or on the lease of
@@ -23,7 +24,7 @@ pub(crate) enum Command {
     Unlock(String),
     /// `campaign e v`
     Campaign(String, String),
-    /// `proclaim e v`: by the leader, or by a waiting candidate.
+    /// `proclaim e v`: proclaims a value, as the leader or as a waiting candidate.
     Proclaim(String, String),
     /// `resign e`
     Resign(String),
@@ -74,35 +75,34 @@ pub(crate) enum Command {
     Orphan,
     /// `close`: closes the session.
     Close,
-    /// `crash`: ends the process. Requests that it would still send do not reach the store.
+    /// `crash`: ends the process. No later request of the process reaches the store.
     Crash,
-    /// `cut`: from now on the client's requests are dropped, and fail at once as on a refused
-    /// connection.
-    Cut,
-    /// `delay 15`: from now on the client's requests arrive after this delay in seconds. A script
-    /// models a suspended process in this way: all clients share one clock, so that the process
-    /// itself cannot be delayed, but its requests can.
+    /// `drop_requests`: from now on the client's requests are dropped, and fail at once, as on a
+    /// refused connection.
+    DropRequests,
+    /// `delay 15`: from now on the client's requests arrive after this delay in seconds. Scripts
+    /// use it as a model of a suspended process, because all clients share one clock.
     Delay(u64),
-    /// `deafen`: from now on the client's watches deliver nothing and report no error, which no
-    /// backend should let happen.
-    Deafen,
-    /// `mute`: from now on the client's requests are applied, their responses are dropped, and the
-    /// client receives an error at once.
-    Mute,
-    /// `mend`: ends the faults of `cut`, `delay`, `deafen` and `mute`.
-    Mend,
+    /// `silence_watches`: from now on the client's watches deliver nothing and report no error,
+    /// which a correct backend does not do.
+    SilenceWatches,
+    /// `drop_responses`: from now on the client's requests are applied, their responses are
+    /// dropped, and the client receives an error at once.
+    DropResponses,
+    /// `heal`: ends the faults of `drop_requests`, `delay`, `silence_watches` and `drop_responses`.
+    Heal,
 
-    // The commands below are an operator's, on the store. A prefix names the affected client.
+    // The commands of an operator, on the store. A prefix names the affected client.
     /// `c1: revoke`: revokes the client's lease.
     Revoke,
     /// `c1: delete_key m`: deletes the client's key in the wait queue m.
     DeleteKey(String),
-    /// `compact`: compacts all history.
+    /// `compact`: compacts the whole history.
     Compact,
     /// `advance 5`: advances the clock by this many seconds.
     Advance(u64),
-    /// `line m`: prints the clients in the wait queue m, in order.
-    Line(String),
+    /// `queue m`: prints the clients in the wait queue m, in order.
+    Queue(String),
     /// `revision`: prints the store's revision.
     Revision,
 }

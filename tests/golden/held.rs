@@ -16,13 +16,13 @@ pub(crate) enum Hold {
     Lead(Leadership),
 }
 
-/// Everything that a client holds, oldest first. Clones are handles to it.
+/// All locks and leaderships of a client, oldest first. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Held {
-    holds: Arc<Mutex<Named>>,
+    holds: Arc<Mutex<NamedHolds>>,
 }
 
-type Named = Vec<(String, Arc<Hold>)>;
+type NamedHolds = Vec<(String, Arc<Hold>)>;
 
 impl Hold {
     pub(crate) fn token(&self) -> FencingToken {
@@ -59,14 +59,14 @@ impl Held {
         self.holds().push((name.to_owned(), Arc::new(hold)));
     }
 
-    /// The oldest hold of this name, which stays in place.
+    /// The oldest hold of this name.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Hold>, String> {
         let holds = self.holds();
         let hold = holds.iter().find(|(held, _)| held == name).map(|(_, hold)| Arc::clone(hold));
         hold.ok_or_else(|| format!("holds no {name}"))
     }
 
-    /// Removes the oldest hold of this name and returns it once no other command uses it.
+    /// Removes the oldest hold of this name, and returns it once no other command uses it.
     pub(crate) async fn take(&self, name: &str) -> Result<Hold, String> {
         let mut hold = self.get(name)?;
         self.holds().retain(|(_, other)| !Arc::ptr_eq(&hold, other));
@@ -79,7 +79,7 @@ impl Held {
         }
     }
 
-    fn holds(&self) -> StdGuard<'_, Named> {
+    fn holds(&self) -> StdGuard<'_, NamedHolds> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,30 +5,32 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The first character of each line; goldenscript adds its prefix before it.
+/// The first character of each line. goldenscript inserts its prefix before it, so that the prefix
+/// can be removed.
 pub(crate) const LINE_START: char = '\u{1}';
 
 /// A line that is printed within this time after a command has no timestamp.
 const UNTIMED_WITHIN: Duration = Duration::from_millis(100);
 
-/// The transcript of the current step. Clones are handles to it.
+/// The transcript of the current step. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Log {
     /// The start of the script.
     started: Instant,
-    step: Arc<Mutex<Step>>,
+    step: Arc<Mutex<StepLines>>,
 }
 
-struct Step {
+/// The lines of a step.
+struct StepLines {
     started: Instant,
     lines: Vec<String>,
 }
 
 impl Log {
-    /// Creates a log; the script and its first step start now.
+    /// Creates a log. The script and its first step start now.
     pub(crate) fn new() -> Self {
         let started = Instant::now();
-        Self { started, step: Arc::new(Mutex::new(Step { started, lines: Vec::new() })) }
+        Self { started, step: Arc::new(Mutex::new(StepLines { started, lines: Vec::new() })) }
     }
 
     /// Starts a step.
@@ -52,7 +54,7 @@ impl Log {
         std::mem::take(&mut self.step().lines).join("\n")
     }
 
-    fn step(&self) -> MutexGuard<'_, Step> {
+    fn step(&self) -> MutexGuard<'_, StepLines> {
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

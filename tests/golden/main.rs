@@ -1,4 +1,4 @@
-//! The runner of the golden scripts: scenarios in plain text, with their recorded transcripts.
+//! The runner of the golden scripts, which are scenarios in plain text with recorded transcripts.
 //!
 //! A script is a text file `tests/scripts/<area>/<scenario>`. It starts with a comment that states
 //! the scenario and the reason for its result. Then come steps: commands and, below `---`, the
@@ -20,9 +20,9 @@
 //!
 //! `c1:` is a client: a process with its own session on a shared `MemBackend`. Its first command
 //! opens the session, with a TTL of 10 s. [`command`] lists the commands. A command that has to
-//! wait continues in the background. After each command, the runner runs every task until all are
-//! idle, and prints what happened, in order. A line that is printed during an `advance` starts with
-//! the time since the start of the script.
+//! wait continues in the background. After each command, the runner runs all tasks until they are
+//! idle, and prints the events in order. A line that is printed during an `advance` starts with the
+//! time since the start of the script.
 //!
 //! `!` before a command marks it as expected to fail. `[requests]` after a command prints the
 //! requests that each client sent during it.
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-/// All files below a folder.
+/// All files in a folder and its subfolders.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("the folder can be read");
     let paths = entries.map(|entry| entry.expect("the folder can be read").path());
@@ -86,7 +86,7 @@ fn check(path: &Path) -> Result<(), Failed> {
 
 /// Removes the client name that goldenscript prefixes to each printed line.
 ///
-/// Each line already names its client, which may be another than the one that ran the command.
+/// Each line already names its client, which may differ from the client of the command.
 fn without_prefixes(output: &str) -> String {
     let line = |line: &str| line.rsplit(LINE_START).next().unwrap_or_default().to_owned() + "\n";
     output.lines().map(line).collect()

@@ -1,4 +1,4 @@
-//! The network between a client and the store, whose faults the commands of a script set.
+//! The network between a client and the store, into which the commands of a script inject faults.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,23 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use coord_core::kv::WatchBatch;
 use coord_testkit::{Action, Call, Recorder, Rule};
 
-/// A rule that records every call and performs one action on all of them, which can be changed.
-/// Clones are handles to it.
+/// A rule that records every call and applies the current action to it. Clones share the action.
 ///
-/// The action does not affect watches: they keep delivering while calls are dropped, and are
-/// silenced separately.
+/// The action does not affect the events of watches, which [`set_silent_watches`] stops.
+///
+/// [`set_silent_watches`]: Self::set_silent_watches
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) recorder: Recorder,
     action: Arc<Mutex<Action>>,
-    silent: Arc<AtomicBool>,
+    silent_watches: Arc<AtomicBool>,
 }
 
 impl Network {
     /// A network without faults.
     pub(crate) fn new() -> Self {
         let action = Arc::new(Mutex::new(Action::Pass));
-        Self { recorder: Recorder::new(), action, silent: Arc::default() }
+        Self { recorder: Recorder::new(), action, silent_watches: Arc::default() }
     }
 
     /// Sets the action for all later calls.
@@ -31,8 +31,8 @@ impl Network {
     }
 
     /// Sets whether watches deliver nothing from now on.
-    pub(crate) fn silence(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+    pub(crate) fn set_silent_watches(&self, silent: bool) {
+        self.silent_watches.store(silent, Ordering::Relaxed);
     }
 
     fn current(&self) -> MutexGuard<'_, Action> {
@@ -47,6 +47,6 @@ impl Rule for Network {
     }
 
     fn delivers(&self, _: &WatchBatch) -> bool {
-        !self.silent.load(Ordering::Relaxed)
+        !self.silent_watches.load(Ordering::Relaxed)
     }
 }

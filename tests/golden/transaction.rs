@@ -1,4 +1,4 @@
-//! The transactions of a script: their steps, and how they are run.
+//! The transactions of a golden script: their steps and their execution.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) enum Step {
     Put(String, String),
     /// `add k n`: reads a number, zero if the key is absent, and puts the number plus n.
     Add(String, i64),
-    /// `take k n`: reads a number likewise, and puts the number minus n.
+    /// `take k n`: reads a number, zero if the key is absent, and puts the number minus n.
     Take(String, i64),
     /// `delete k`
     Delete(String),
@@ -150,8 +150,8 @@ impl Program {
     }
 }
 
-/// Prints the conflicts of a transaction when they happen, from its log lines: an aborted or
-/// unfinished transaction does not return them.
+/// Prints the conflicts of a transaction from its log lines, because an aborted or unfinished
+/// transaction does not return them.
 struct ConflictLog {
     name: String,
     log: Log,

@@ -1,4 +1,4 @@
-//! The implementation of the commands of a client.
+//! The implementations of a client's commands.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -28,17 +28,17 @@ pub(crate) type Work = BoxFuture<'static, Output>;
 
 type Output = Result<String, Failure>;
 
-/// The state that the commands of a client share. Clones are handles to it.
+/// The state that the commands of a client share. Clones share it.
 #[derive(Clone)]
 pub(crate) struct ClientState {
     pub(crate) name: String,
     pub(crate) session: Session,
     pub(crate) held: Held,
-    /// The proclaimer of the last campaign, by election.
+    /// The proclaimer of the last campaign for each election.
     pub(crate) proclaimers: Arc<StdMutex<BTreeMap<String, Proclaimer>>>,
-    /// Permits to continue, one for each paused transaction.
+    /// Permits to continue. Each paused transaction takes one.
     pub(crate) go: Arc<Semaphore>,
-    /// Runs transactions with idempotency keys, which they share.
+    /// Runs transactions with idempotency keys.
     pub(crate) once: Stm,
     pub(crate) log: Log,
 }
@@ -175,7 +175,7 @@ impl ClientState {
 
     async fn orphan(self) -> Output {
         self.session.orphan().await?;
-        Ok("left its lease to an heir".to_owned())
+        Ok("left its lease to an adopter".to_owned())
     }
 
     async fn close(self) -> Output {
@@ -191,6 +191,6 @@ fn leader_line(name: &str, leader: Option<&Leader>) -> String {
             let (value, token) = (leader.value().escape_ascii(), leader.fencing_token());
             format!("sees {value} lead {name}, token {token}")
         }
-        None => format!("sees nobody lead {name}"),
+        None => format!("sees no leader of {name}"),
     }
 }

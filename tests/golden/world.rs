@@ -1,4 +1,4 @@
-//! The store and the clients of a script, and the commands that an operator runs on them.
+//! The store and the clients of a golden script, and the commands of an operator.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -17,7 +17,7 @@ use crate::work::Failure;
 
 type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
-/// How long each step lasts, so that every task runs that needs no time.
+/// The duration of each step, in which all tasks run until they are idle.
 const STEP_DURATION: Duration = Duration::from_millis(1);
 
 /// Runs a script on its own paused clock.
@@ -29,7 +29,7 @@ pub(crate) struct Script {
 struct World {
     store: coord_core::Client,
     clients: BTreeMap<String, Client>,
-    /// The client whose session a lease was granted to.
+    /// The client to whose session each lease was granted.
     owners: BTreeMap<LeaseId, String>,
     /// The largest fencing token that each external resource has seen.
     resources: BTreeMap<String, FencingToken>,
@@ -81,7 +81,7 @@ impl World {
                 true
             }
         };
-        // The requests belong to the whole step, so their lines have no timestamp.
+        // The requests are those of the whole step, so their lines have no timestamp.
         self.log.start_step();
         self.note_requests(context.tags.contains("requests"));
         let lines = self.log.take();
@@ -97,7 +97,7 @@ impl World {
         match &line.command {
             Command::Advance(secs) => sleep(Duration::from_secs(*secs)).await,
             Command::Compact => self.compact().await?,
-            Command::Line(name) => self.note_queue(name).await?,
+            Command::Queue(name) => self.note_queue(name).await?,
             Command::Revision => {
                 let revision = self.revision().await?;
                 self.log.note(&format!("revision {revision}"));
@@ -169,7 +169,7 @@ impl World {
         kvs.sort_by_key(|kv| kv.create_revision);
         let keys = kvs.iter().map(|kv| {
             let owner = kv.lease.and_then(|lease| self.owners.get(&lease));
-            (kv.key.escape_ascii().to_string(), owner.map_or("somebody", String::as_str))
+            (kv.key.escape_ascii().to_string(), owner.map_or("unknown", String::as_str))
         });
         // A key with another slash belongs to the queue of a child name.
         Ok(keys.filter(|(key, _)| !key[prefix.len()..].contains('/')).collect())
@@ -178,8 +178,8 @@ impl World {
     async fn note_queue(&self, name: &str) -> Result {
         let queue = self.queue(name).await?;
         let names: Vec<_> = queue.iter().map(|(_, name)| *name).collect();
-        let names = if names.is_empty() { "nobody".to_owned() } else { names.join(" ") };
-        self.log.note(&format!("line {name}: {names}"));
+        let names = if names.is_empty() { "empty".to_owned() } else { names.join(" ") };
+        self.log.note(&format!("queue {name}: {names}"));
         Ok(())
     }
 
@@ -195,13 +195,13 @@ impl World {
     fn show(&mut self, client: &str, held: &str, resource: &str) -> Result {
         let token = self.clients.get(client).ok_or("no such client")?.token(held)?;
         let seen = self.resources.entry(resource.to_owned()).or_insert(token);
-        let verdict = if token < *seen {
+        let result = if token < *seen {
             format!("refuses {client}'s token {token}: it has seen {seen}")
         } else {
             *seen = token;
             format!("accepts {client}'s token {token}")
         };
-        self.log.note(&format!("{resource}: {verdict}"));
+        self.log.note(&format!("{resource}: {result}"));
         Ok(())
     }
 

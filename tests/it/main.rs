@@ -1,4 +1,4 @@
-//! Tests across crates.
+//! Tests across crates, on virtual time.
 
 mod blocking;
 mod breaking;

@@ -1,6 +1,6 @@
-//! What `MemBackend` promises beyond the contract of every backend.
+//! Tests of `MemBackend` beyond the contract of all backends: configuration, limits, leases,
+//! history.
 
-use coord_mem::MemBackend;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -14,15 +14,16 @@ use coord_core::{
         Watch,
     },
 };
+use coord_mem::MemBackend;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{secs, settle};
 
-/// The compacted revision that an error tells.
-fn compacted_at(error: &Error) -> Option<Revision> {
+/// The compacted revision that an error reports.
+fn compact_revision(error: &Error) -> Option<Revision> {
     match error {
         Error::Compacted { compact_revision, .. } => *compact_revision,
-        other => panic!("{other} is no compaction"),
+        other => panic!("{other} is not a compaction error"),
     }
 }
 
@@ -34,40 +35,40 @@ async fn clones_share_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retained_history_is_bounded_and_the_newest_part_readable() {
+async fn retained_history_is_bounded_and_readable() {
     let store = Client::new(MemBackend::builder().retain_revisions(10).build());
     for n in 0..100 {
         store.put("a", n.to_string()).await.unwrap();
     }
     let newest = store.get("a").await.unwrap().unwrap().mod_revision;
     let oldest = Revision(newest.0 - 10);
-    let kept = store.range(Range::new("a").at(oldest)).await.unwrap();
-    assert_eq!(kept.kvs[0].mod_revision, oldest);
+    let retained = store.range(Range::new("a").at(oldest)).await.unwrap();
+    assert_eq!(retained.kvs[0].mod_revision, oldest);
     let error = store.range(Range::new("a").at(oldest.previous())).await.unwrap_err();
-    assert_eq!(compacted_at(&error), Some(oldest));
+    assert_eq!(compact_revision(&error), Some(oldest));
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_clock_runs_as_fast_as_it_is_told() {
-    for (rate, lives) in [(1.0, 10.0), (2.0, 5.0), (0.5, 20.0)] {
+async fn lease_clock_runs_at_its_configured_rate() {
+    for (rate, expected) in [(1.0, 10.0), (2.0, 5.0), (0.5, 20.0)] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
         let lease = store.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
         store.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
         let mut watch = store.watch(Watch::new("a")).await.unwrap();
         let began = Instant::now();
         watch.next().await.unwrap().unwrap();
-        let lived = began.elapsed().as_secs_f64();
-        assert!((lives..lives + 0.01).contains(&lived), "rate {rate}: lived {lived} s");
+        let expired = began.elapsed().as_secs_f64();
+        assert!((expected..expected + 0.01).contains(&expired), "rate {rate}: {expired} s");
     }
-    let still = Client::new(MemBackend::builder().lease_clock_rate(0.0).build());
-    let lease = still.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
-    still.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
+    let stopped = Client::new(MemBackend::builder().lease_clock_rate(0.0).build());
+    let lease = stopped.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
+    stopped.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
     sleep(secs(1_000_000)).await;
-    assert!(still.get("a").await.unwrap().is_some());
+    assert!(stopped.get("a").await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_end_by_deadline_and_then_by_id() {
+async fn leases_expire_in_order_of_deadline_and_id() {
     let store = Client::new(MemBackend::new());
     for (key, ttl, id) in [("a", 9, 3), ("b", 5, 2), ("c", 5, 1), ("d", 5, -4)] {
         let grant = LeaseGrant::new(secs(ttl)).id(coord_core::kv::LeaseId::new(id));
@@ -75,17 +76,17 @@ async fn leases_end_by_deadline_and_then_by_id() {
         store.put_with(Put::new(key, "").lease(lease)).await.unwrap();
     }
     let mut watch = store.watch(Watch::prefix("")).await.unwrap();
-    let mut ended = String::new();
-    while ended.len() < 4 {
+    let mut deleted = String::new();
+    while deleted.len() < 4 {
         let batch = watch.next().await.unwrap().unwrap();
-        assert_eq!(batch.events.len(), 1, "each lease in a revision of its own");
-        ended += std::str::from_utf8(&batch.events[0].kv.key).unwrap();
+        assert_eq!(batch.events.len(), 1, "two leases expired at one revision");
+        deleted += std::str::from_utf8(&batch.events[0].kv.key).unwrap();
     }
-    assert_eq!(ended, "dcba");
+    assert_eq!(deleted, "dcba");
 }
 
 #[tokio::test(start_paused = true)]
-async fn watch_that_nobody_reads_falls_behind_and_catches_up_without_a_gap() {
+async fn unread_watch_catches_up_without_a_gap() {
     let store = Client::new(MemBackend::new());
     let mut watch = store.watch(Watch::new("a")).await.unwrap();
     for n in 0..5_000 {
@@ -100,7 +101,7 @@ async fn watch_that_nobody_reads_falls_behind_and_catches_up_without_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn watch_that_has_fallen_behind_a_compaction_says_so_and_ends() {
+async fn watch_behind_a_compaction_ends_with_an_error() {
     let store = Client::new(MemBackend::new());
     let mut watch = store.watch(Watch::new("a")).await.unwrap();
     let mut newest = Revision::ZERO;
@@ -115,40 +116,40 @@ async fn watch_that_has_fallen_behind_a_compaction_says_so_and_ends() {
             Err(error) => break error,
         }
     };
-    assert_eq!(delivered, 1024, "what was buffered is not lost");
-    assert_eq!(compacted_at(&error), Some(newest));
+    assert_eq!(delivered, 1024, "buffered batches were lost");
+    assert_eq!(compact_revision(&error), Some(newest));
     assert!(watch.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn bookmarks_come_at_the_interval_while_nothing_happens() {
+async fn progress_notifications_are_periodic_without_events() {
     let store = Client::new(MemBackend::builder().progress_interval(secs(60)).build());
     let mut watch = store.watch(Watch::new("a").with_progress_notify()).await.unwrap();
     let began = Instant::now();
     let revision = store.put("b", "").await.unwrap().header.revision;
-    let bookmark = watch.next().await.unwrap().unwrap();
-    assert_eq!((bookmark.revision, bookmark.events.len()), (revision, 0));
+    let progress = watch.next().await.unwrap().unwrap();
+    assert_eq!((progress.revision, progress.events.len()), (revision, 0));
     assert_eq!(began.elapsed(), secs(60));
     sleep(secs(30)).await;
     store.put("a", "").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
     let began = Instant::now();
     assert!(watch.next().await.unwrap().unwrap().events.is_empty());
-    assert_eq!(began.elapsed(), secs(60), "counted from the last change on");
+    assert_eq!(began.elapsed(), secs(60), "the interval does not start at the last event");
 }
 
-/// The next bookmark was due after the end of the clock, and to reckon that was a panic.
+/// Computing the time of the next progress notification overflowed the clock, and panicked.
 #[tokio::test(start_paused = true)]
-async fn interval_without_end_is_a_watch_without_bookmarks() {
+async fn maximal_progress_interval_disables_notifications() {
     let store = Client::new(MemBackend::builder().progress_interval(Duration::MAX).build());
     let mut watch = store.watch(Watch::new("a").with_progress_notify()).await.unwrap();
     store.put("a", "").await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
-    timeout(secs(1_000_000), watch.next()).await.expect_err("nothing is told");
+    timeout(secs(1_000_000), watch.next()).await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_are_those_that_were_chosen() {
+async fn configured_limits_are_enforced() {
     let limits = Limits { max_txn_ops: 2, max_request_bytes: 1000 };
     let store = Client::new(MemBackend::builder().limits(limits).build());
     assert_eq!(store.limits(), limits);
@@ -162,7 +163,7 @@ async fn limits_are_those_that_were_chosen() {
 
 /// The sizes were measured on a real etcd: see `crates/coord-mem/src/store/size.rs`.
 #[tokio::test(start_paused = true)]
-async fn message_that_etcds_transport_would_not_take_is_refused_whatever_it_asks() {
+async fn message_over_etcds_transport_limit_is_rejected() {
     let store = Client::new(MemBackend::new());
     let long = "k".repeat(2 << 20);
     for error in [
@@ -172,34 +173,37 @@ async fn message_that_etcds_transport_would_not_take_is_refused_whatever_it_asks
     ] {
         assert_eq!(limit_in(&error), 2 << 20, "{error}");
     }
-    // The transport refuses a change before the store checks what else is wrong with it.
-    let reborn =
+    // The transport rejects a write before the store checks anything else.
+    let duplicate_puts =
         [Op::from(Put::new("a", "")), Put::new("a", "").into(), Put::new(&long, "").into()];
     for error in [
         store.delete(&long).await.unwrap_err(),
         store.put(&long, "").await.unwrap_err(),
         store.put("", &long).await.unwrap_err(),
-        store.txn(Txn::new().and_then(reborn)).await.unwrap_err(),
+        store.txn(Txn::new().and_then(duplicate_puts)).await.unwrap_err(),
     ] {
         assert_eq!(limit_in(&error), 3 << 19, "{error}");
     }
     let readable = "k".repeat((2 << 20) - 100);
-    assert!(store.get(&readable).await.unwrap().is_none(), "only changes go into the log");
+    assert!(
+        store.get(&readable).await.unwrap().is_none(),
+        "the size limit of writes applies to a read"
+    );
 }
 
-/// The limit that an error reports, which must be about the size of a request.
+/// The limit that an error reports, which must be a size error.
 fn limit_in(error: &Error) -> usize {
     match *error {
         Error::RequestTooLarge { size_bytes, limit_bytes } => {
             assert!(size_bytes > limit_bytes, "{error}");
             limit_bytes
         }
-        _ => panic!("{error} is not about the size of a request"),
+        _ => panic!("{error} is not a size error"),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn change_over_either_limit_reports_the_one_to_obey() {
+async fn write_over_either_limit_reports_the_lower_limit() {
     let store = Client::new(MemBackend::new());
     for bytes in [1_600_000, 2_000_000, 2_100_000, 8_000_000] {
         let error = store.put("abc", vec![0; bytes]).await.unwrap_err();
@@ -209,9 +213,9 @@ async fn change_over_either_limit_reports_the_one_to_obey() {
     store.put("abc", vec![0; (3 << 19) - 26]).await.unwrap();
 }
 
-/// A worker that starves others by polling the store would be a trap on a runtime of one thread.
+/// Without cooperative scheduling, the loop would block a runtime with one thread.
 #[tokio::test(start_paused = true)]
-async fn busy_loop_on_the_store_lets_others_run() {
+async fn busy_loop_on_the_store_lets_other_tasks_run() {
     let store = Client::new(MemBackend::new());
     let mut others = tokio::task::JoinSet::new();
     let other = store.clone();
@@ -221,30 +225,30 @@ async fn busy_loop_on_the_store_lets_others_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn same_calls_give_the_same_answers_to_the_last_byte() {
+async fn same_calls_and_seed_give_identical_responses() {
     let run = async |seed| {
         let store = Client::new(MemBackend::builder().seed(seed).build());
         let mut watch = store.watch(Watch::prefix("")).await.unwrap();
         let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
-        let mut told = format!("{lease:?}");
+        let mut transcript = format!("{lease:?}");
         for key in ["c", "a", "b"] {
             let put = Put::new(key, "").lease(lease.id).with_prev_kv();
-            told += &format!("{:?}", store.put_with(put).await.unwrap());
+            transcript += &format!("{:?}", store.put_with(put).await.unwrap());
         }
         sleep(secs(6)).await;
         for _ in 0..4 {
-            told += &format!("{:?}", watch.next().await.unwrap().unwrap());
+            transcript += &format!("{:?}", watch.next().await.unwrap().unwrap());
         }
-        told
+        transcript
     };
     assert_eq!(run(7).await, run(7).await);
     assert_ne!(run(7).await, run(8).await);
 }
 
-/// A store that came back empty granted the same lease ids again: a client of its former life kept
+/// A restarted store granted the same lease ids again, so that a client of the earlier store kept
 /// the lease of another client alive.
 #[tokio::test(start_paused = true)]
-async fn each_life_of_a_store_has_ids_of_its_own() {
+async fn each_store_chooses_different_ids() {
     let grant = async || {
         let store = Client::new(MemBackend::new());
         let granted = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap();
@@ -255,9 +259,9 @@ async fn each_life_of_a_store_has_ids_of_its_own() {
     assert_eq!(one.2.to_string().len(), 16);
 }
 
-/// Each test has a runtime of its own, and a store may be shared between them.
+/// Tests on different runtimes may share a store.
 #[test]
-fn lease_timer_moves_to_a_runtime_that_lives() {
+fn lease_timer_moves_to_a_live_runtime() {
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let store = Client::new(MemBackend::new());
@@ -274,12 +278,12 @@ fn lease_timer_moves_to_a_runtime_that_lives() {
 }
 
 #[test]
-fn store_works_without_a_runtime_and_its_leases_end_for_whoever_asks() {
+fn store_without_a_runtime_expires_leases_on_the_next_call() {
     let store = Client::new(MemBackend::builder().lease_clock_rate(1e6).build());
     fn now<T>(future: impl Future<Output = T>) -> T {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => output,
-            Poll::Pending => panic!("the store answers at once"),
+            Poll::Pending => panic!("a call is pending"),
         }
     }
     let lease = now(store.lease_grant(LeaseGrant::new(secs(3_600)))).unwrap().id;
@@ -291,7 +295,7 @@ fn store_works_without_a_runtime_and_its_leases_end_for_whoever_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn watch_outlives_the_handle_it_came_from() {
+async fn watch_outlives_the_handle_that_opened_it() {
     let store = Client::new(MemBackend::new());
     let other = store.clone();
     let mut watch = store.watch(Watch::new("a")).await.unwrap();
@@ -302,10 +306,10 @@ async fn watch_outlives_the_handle_it_came_from() {
     assert_eq!(batch.unwrap().unwrap().events.len(), 1);
 }
 
-/// A compaction that came by when leases were overdue ended them first, and then forgot their
-/// deletions before anybody who watched was told. Found by the model.
+/// A compaction while leases were overdue first expired the leases, and then removed their deletion
+/// events before these were delivered. Found by the model test.
 #[tokio::test(start_paused = true)]
-async fn compaction_does_not_swallow_the_deletions_of_leases_it_ends() {
+async fn compaction_keeps_deletion_events_of_expired_leases() {
     let store = Client::new(MemBackend::new());
     for (key, id) in [("a", 1), ("b", 2)] {
         let grant = LeaseGrant::new(secs(2)).id(coord_core::kv::LeaseId::new(id));
@@ -314,7 +318,7 @@ async fn compaction_does_not_swallow_the_deletions_of_leases_it_ends() {
     }
     let mut watch = store.watch(Watch::prefix("").with_prev_kv()).await.unwrap();
     tokio::task::yield_now().await;
-    // The clock jumps, and whoever compacts is faster than the lease timer.
+    // The clock jumps, and the compaction runs before the lease timer.
     tokio::time::advance(secs(3)).await;
     store.compact(Compact::new(Revision(5))).await.unwrap();
     for (revision, key) in [(4, "a"), (5, "b")] {
@@ -327,10 +331,10 @@ async fn compaction_does_not_swallow_the_deletions_of_leases_it_ends() {
     }
 }
 
-/// Of the compacted revision itself, each key's last change is kept and no other. Found by the
-/// model.
+/// Of the compacted revision, only the last change of each key is retained. Found by the model
+/// test.
 #[tokio::test(start_paused = true)]
-async fn watch_from_the_compacted_revision_sees_the_last_change_of_each_key() {
+async fn watch_from_compacted_revision_receives_last_changes() {
     let store = Client::new(MemBackend::new());
     let put = Op::from(Put::new("a", ""));
     let delete = Op::from(Delete::new(KeyRange::starting_at("a")));
@@ -343,10 +347,10 @@ async fn watch_from_the_compacted_revision_sees_the_last_change_of_each_key() {
     assert_eq!(kinds, [EventKind::Delete]);
 }
 
-/// As etcd 3.5 does, which looks at the start before it looks at the range.
+/// etcd 3.5 checks the start revision before the range.
 #[tokio::test(start_paused = true)]
-async fn watch_that_is_wrong_twice_is_refused_for_its_start() {
+async fn watch_with_invalid_start_and_range_reports_the_start() {
     let store = Client::new(MemBackend::new());
-    let wrong_twice = Watch::new(KeyRange::from_wire("b", "a")).start_at(Revision(-1));
-    assert_eq!(store.watch(wrong_twice).await.unwrap_err().kind(), ErrorKind::Compacted);
+    let request = Watch::new(KeyRange::from_wire("b", "a")).start_at(Revision(-1));
+    assert_eq!(store.watch(request).await.unwrap_err().kind(), ErrorKind::Compacted);
 }

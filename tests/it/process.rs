@@ -1,6 +1,5 @@
-//! Processes that crash, are cut off from the store, and are connected again.
+//! Tests of locks and requests in processes that crash, are partitioned from the store, and heal.
 
-use coord_mem::MemBackend;
 use std::future::pending;
 use std::sync::Arc;
 
@@ -10,13 +9,14 @@ use coord_core::{
     kv::Watch,
     session::SessionState,
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Intercept, Process, Recorder};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{only, secs, session, session_on, settle, timed};
 
-/// A session of 10 s in a process of its own.
-async fn opened(process: &Process) -> Session {
+/// Opens a session with a TTL of 10 s in `process`.
+async fn session_in(process: &Process) -> Session {
     session_on(process.client().clone()).await
 }
 
@@ -24,7 +24,7 @@ async fn opened(process: &Process) -> Session {
 async fn crashed_holder_keeps_the_lock_until_its_lease_expires() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
+    let held = Mutex::new(&session_in(&process).await, "m").lock().await.unwrap();
     let next = Mutex::new(&session(&store).await, "m");
     sleep(secs(5)).await;
     process.crash();
@@ -36,10 +36,10 @@ async fn crashed_holder_keeps_the_lock_until_its_lease_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cut_off_holder_is_lost_before_the_next_holder_acquires() {
+async fn partitioned_holder_is_lost_before_the_next_acquires() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
+    let held = Mutex::new(&session_in(&process).await, "m").lock().await.unwrap();
     let next = Mutex::new(&session(&store).await, "m");
     process.partition();
     let ((reason, lost), acquired) =
@@ -55,7 +55,7 @@ async fn cut_off_holder_is_lost_before_the_next_holder_acquires() {
 async fn holder_healed_within_its_ttl_keeps_the_lock() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
-    let holder = opened(&process).await;
+    let holder = session_in(&process).await;
     let held = Mutex::new(&holder, "m").lock().await.unwrap();
     process.partition();
     sleep(secs(8)).await;
@@ -71,47 +71,47 @@ async fn holder_healed_within_its_ttl_keeps_the_lock() {
 #[tokio::test(start_paused = true)]
 async fn dropped_guard_of_a_crashed_process_sends_nothing() {
     for crashes in [false, true] {
-        let record = Recorder::new();
-        let process = Process::new(Intercept::new(MemBackend::new(), record.clone()));
-        let held = Mutex::new(&opened(&process).await, "m").lock().await.unwrap();
-        record.take();
+        let recorder = Recorder::new();
+        let process = Process::new(Intercept::new(MemBackend::new(), recorder.clone()));
+        let held = Mutex::new(&session_in(&process).await, "m").lock().await.unwrap();
+        recorder.take();
         if crashes {
             process.crash();
         }
         drop(held);
         sleep(secs(60)).await;
-        let sent = record.take();
+        let sent = recorder.take();
         assert_eq!(sent.0.is_empty(), crashes, "crashed: {crashes}, sent: {sent}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn task_of_a_crashed_process_ends_and_sends_nothing() {
-    let record = Recorder::new();
-    let process = Process::new(Intercept::new(MemBackend::new(), record.clone()));
-    let mutex = Mutex::new(&opened(&process).await, "m");
+    let recorder = Recorder::new();
+    let process = Process::new(Intercept::new(MemBackend::new(), recorder.clone()));
+    let mutex = Mutex::new(&session_in(&process).await, "m");
     let task = process.spawn(async move {
         let _held = mutex.lock().await.unwrap();
         pending::<()>().await;
     });
     settle().await;
-    assert_eq!(record.take().names(), "lease_grant txn");
+    assert_eq!(recorder.take().names(), "lease_grant txn");
     process.crash();
     assert!(task.await.unwrap_err().is_cancelled());
     assert!(process.spawn(pending::<()>()).await.unwrap_err().is_cancelled());
     sleep(secs(60)).await;
-    assert_eq!(record.take().names(), "");
+    assert_eq!(recorder.take().names(), "");
 }
 
 #[tokio::test(start_paused = true)]
-async fn watch_of_a_healed_process_misses_nothing() {
+async fn watch_of_a_healed_process_receives_all_events() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let mut watch = process.client().watch(Watch::new("a")).await.unwrap();
     process.partition();
     store.put("a", "1").await.unwrap();
     store.put("a", "2").await.unwrap();
-    assert!(timeout(secs(60), watch.next()).await.is_err(), "delivered while cut off");
+    assert!(timeout(secs(60), watch.next()).await.is_err(), "delivered during the partition");
     process.heal();
     for value in ["1", "2"] {
         let batch = watch.next().await.unwrap().unwrap();
@@ -123,17 +123,17 @@ async fn watch_of_a_healed_process_misses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_of_a_cut_off_process_times_out_unsent() {
+async fn request_of_a_partitioned_process_times_out_unsent() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(store.clone());
     let kv = process.client();
     process.partition();
-    let (answer, waited) = timed(kv.put("a", "1")).await;
-    assert_eq!(answer.unwrap_err().outcome(), Outcome::Unknown);
+    let (response, waited) = timed(kv.put("a", "1")).await;
+    assert_eq!(response.unwrap_err().outcome(), Outcome::Unknown);
     assert_eq!(waited, secs(7));
     process.heal();
     sleep(secs(60)).await;
-    assert!(store.get("a").await.unwrap().is_none(), "sent after its caller received an error");
+    assert!(store.get("a").await.unwrap().is_none(), "sent after the caller received an error");
     kv.put("a", "2").await.unwrap();
 }
 
@@ -143,29 +143,29 @@ async fn request_is_sent_when_its_process_heals_in_time() {
     let process = Process::new(store.clone());
     let kv = process.client();
     process.partition();
-    let (answer, ()) = tokio::join!(timed(kv.put("a", "1")), async {
+    let (response, ()) = tokio::join!(timed(kv.put("a", "1")), async {
         sleep(secs(5)).await;
-        assert!(store.get("a").await.unwrap().is_none(), "sent while cut off");
+        assert!(store.get("a").await.unwrap().is_none(), "sent during the partition");
         process.heal();
     });
-    answer.0.unwrap();
-    assert_eq!(answer.1, secs(5));
+    response.0.unwrap();
+    assert_eq!(response.1, secs(5));
     assert!(store.get("a").await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_on_its_way_when_cut_off_is_applied() {
+async fn request_in_flight_during_a_partition_is_applied() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(Intercept::new(
         Arc::clone(store.backend()),
         only("put", Action::Delay(secs(2))),
     ));
     let kv = process.client();
-    let (answer, ()) = tokio::join!(kv.put("a", "1"), async {
+    let (response, ()) = tokio::join!(kv.put("a", "1"), async {
         sleep(secs(1)).await;
         process.partition();
     });
-    let error = answer.unwrap_err();
+    let error = response.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
     assert!(store.get("a").await.unwrap().is_some());
 }
@@ -175,11 +175,11 @@ async fn crashed_process_stays_crashed() {
     let process = Process::new(MemBackend::new());
     let kv = process.client();
     process.partition();
-    let (under_way, ()) = tokio::join!(timeout(secs(3600), kv.get("a")), async {
+    let (in_flight, ()) = tokio::join!(timeout(secs(3600), kv.get("a")), async {
         sleep(secs(1)).await;
         process.crash();
         process.heal();
     });
-    assert!(under_way.is_err(), "a call under way was answered after the crash");
-    assert!(timeout(secs(3600), kv.get("a")).await.is_err(), "a later call was answered");
+    assert!(in_flight.is_err(), "a pending call received a response after the crash");
+    assert!(timeout(secs(3600), kv.get("a")).await.is_err(), "a later call received a response");
 }

@@ -1,4 +1,5 @@
-//! Steps that many tests take.
+//! Shared steps of the tests: clients, sessions, fault-injection rules and virtual time.
+#![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use coord_testkit::{Action, Call, Intercept, Rule};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
-/// More than any future under test is polled.
+/// More polls than any future under test needs.
 pub(crate) const POLLS_MAX: usize = 100;
 
 /// Seconds.
@@ -21,47 +22,47 @@ pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// `store` as a client with `rule` in between sees it.
-pub(crate) fn behind(store: &Client, rule: impl Rule) -> Client {
+/// A client of `store` whose requests go through `rule`.
+pub(crate) fn intercepted(store: &Client, rule: impl Rule) -> Client {
     Client::new(Intercept::new(Arc::clone(store.backend()), rule))
 }
 
-/// A client of the same store in another process: it shares nothing but the store.
-pub(crate) fn another(store: &Client) -> Client {
+/// A client as in another process: it shares nothing with other clients except the store.
+pub(crate) fn separate_client(store: &Client) -> Client {
     Client::from(Arc::clone(store.backend()))
 }
 
-/// How many random cases a test tries: `usual`, or what the variable `COORD_CASES` says, for a
-/// longer search.
+/// The number of random cases of a test: `usual`, or the value of the environment variable
+/// `COORD_CASES`, for a longer search.
 pub(crate) fn cases(usual: u32) -> u32 {
     match std::env::var("COORD_CASES") {
-        Ok(cases) => cases.parse().expect("COORD_CASES is a number of cases"),
+        Ok(cases) => cases.parse().expect("COORD_CASES is a number"),
         Err(_) => usual,
     }
 }
 
 /// The newest revision of `store`.
-pub(crate) async fn newest(store: &Client) -> Revision {
-    store.range(Range::new("-")).await.expect("the store is there").header.revision
+pub(crate) async fn newest_revision(store: &Client) -> Revision {
+    store.range(Range::new("-")).await.unwrap().header.revision
 }
 
-/// A session of 10 s through `client`.
+/// Opens a session with a TTL of 10 s on `client`.
 pub(crate) async fn session_on(client: impl Borrow<Client>) -> Session {
-    Session::builder(client.borrow()).ttl(secs(10)).open().await.expect("the store is there")
+    Session::builder(client.borrow()).ttl(secs(10)).open().await.unwrap()
 }
 
-/// A session of 10 s in a process of its own.
+/// Opens a session with a TTL of 10 s on a [`separate_client`].
 pub(crate) async fn session(store: &Client) -> Session {
-    session_on(another(store)).await
+    session_on(separate_client(store)).await
 }
 
-/// The keys under `prefix`.
+/// The keys with this prefix.
 pub(crate) async fn keys(store: &Client, prefix: &str) -> Vec<String> {
-    let kvs = store.get_prefix(prefix.to_owned()).await.expect("the store is there");
+    let kvs = store.get_prefix(prefix.to_owned()).await.unwrap();
     kvs.iter().map(|kv| kv.key.escape_ascii().to_string()).collect()
 }
 
-/// Lets everything happen that takes no more than a moment.
+/// Sleeps for 200 ms of virtual time, in which all pending tasks run.
 pub(crate) async fn settle() {
     sleep(Duration::from_millis(200)).await;
 }
@@ -71,27 +72,28 @@ pub(crate) const fn is_keep_alive(call: &Call) -> bool {
     matches!(call, Call::LeaseKeepAlive(_))
 }
 
-/// A rule that lets calls of one kind meet `fate`, and all others pass.
-pub(crate) fn only(kind: &'static str, fate: Action) -> impl Rule {
-    move |call: &Call| if call.name() == kind { fate.clone() } else { Action::Pass }
+/// A rule with `action` for calls of one kind. All other calls pass.
+pub(crate) fn only(kind: &'static str, action: Action) -> impl Rule {
+    move |call: &Call| if call.name() == kind { action.clone() } else { Action::Pass }
 }
 
-/// The rule `fate` for the calls of a kind from the `first` to the `last`, counted from 1.
-pub(crate) fn nth(kind: &'static str, first: usize, last: usize, fate: Action) -> impl Rule {
-    let seen = AtomicUsize::new(0);
+/// A rule with `action` for the calls of one kind from the `first` to the `last`, counted from 1.
+/// All other calls pass.
+pub(crate) fn nth(kind: &'static str, first: usize, last: usize, action: Action) -> impl Rule {
+    let count = AtomicUsize::new(0);
     move |call: &Call| {
         if call.name() != kind {
             return Action::Pass;
         }
-        let n = seen.fetch_add(1, Ordering::Relaxed) + 1;
-        if (first..=last).contains(&n) { fate.clone() } else { Action::Pass }
+        let n = count.fetch_add(1, Ordering::Relaxed) + 1;
+        if (first..=last).contains(&n) { action.clone() } else { Action::Pass }
     }
 }
 
-/// A rule under which nothing that a watch tells arrives, and everything is remembered.
-pub(crate) struct Silent(pub(crate) coord_testkit::Recorder);
+/// A rule under which watches deliver no batches. It records every call.
+pub(crate) struct SilentWatches(pub(crate) coord_testkit::Recorder);
 
-impl Rule for Silent {
+impl Rule for SilentWatches {
     fn action(&self, call: &Call) -> Action {
         self.0.action(call)
     }
@@ -101,22 +103,22 @@ impl Rule for Silent {
     }
 }
 
-/// What becomes of the requests, in the order in which they are made; then all pass.
-pub(crate) fn scripted(fates: Vec<Action>) -> impl Rule {
+/// A rule with one action for each call, in order. Later calls pass.
+pub(crate) fn scripted(actions: Vec<Action>) -> impl Rule {
     let next = AtomicUsize::new(0);
     move |_: &Call| {
         let next = next.fetch_add(1, Ordering::Relaxed);
-        fates.get(next).cloned().unwrap_or(Action::Pass)
+        actions.get(next).cloned().unwrap_or(Action::Pass)
     }
 }
 
-/// Anything that a network does to a request.
-pub(crate) fn any_fate() -> impl Strategy<Value = Action> {
+/// Random actions: any fault that a network can inject into a request.
+pub(crate) fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => Just(Action::Pass),
         4 => Just(Action::Yield),
         3 => (1..4_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
-        // Longer than a lease of 10 s lives, and than anything is waited for.
+        // Longer than a TTL of 10 s, and than any timeout.
         1 => (4_000..60_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
         1 => Just(Action::DropRequest),
         1 => Just(Action::DropResponse),
@@ -124,23 +126,23 @@ pub(crate) fn any_fate() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// The clients of `store` whose requests meet these fates: each a process of its own, or all of
-/// them one process, whose requests meet the fates of all.
+/// One client of `store` for each entry, with these actions for its requests. `in_one_process`:
+/// clones of one client, whose requests meet the actions of all entries.
 pub(crate) fn clients<T>(
     store: &Client,
     clients: Vec<(T, Vec<Action>)>,
     in_one_process: bool,
 ) -> Vec<(Client, T)> {
-    let (clients, fates): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
+    let (clients, actions): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
     let backends = if in_one_process {
-        vec![behind(store, scripted(fates.concat())); clients.len()]
+        vec![intercepted(store, scripted(actions.concat())); clients.len()]
     } else {
-        fates.into_iter().map(|fates| behind(store, scripted(fates))).collect()
+        actions.into_iter().map(|actions| intercepted(store, scripted(actions))).collect()
     };
     backends.into_iter().zip(clients).collect()
 }
 
-/// Runs `future` on a runtime of its own whose clock is virtual.
+/// Runs `future` on its own runtime, on virtual time.
 pub(crate) fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -150,17 +152,24 @@ pub(crate) fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// Puts a key as Go's package does: `line/<lease>`, with a lease of 60 s. Gives both.
-pub(crate) async fn join_as_go(store: &Client, line: &str, value: &str) -> (LeaseId, String) {
-    let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.expect("the store is there").id;
-    let key = format!("{line}/{lease}");
+/// Enqueues a contender of Go's package in the wait queue `name`: puts the key `name/<lease>` on a
+/// new lease with a TTL of 60 s. Returns the lease and the key.
+pub(crate) async fn enqueue_like_go(store: &Client, name: &str, value: &str) -> (LeaseId, String) {
+    let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+    let key = format!("{name}/{lease}");
     let put = Put::new(&key, value).lease(lease);
-    store.put_with(put).await.expect("the store is there");
+    store.put_with(put).await.unwrap();
     (lease, key)
 }
 
-/// How long `future` took on the virtual clock.
+/// The output of `future`, and the virtual time that it took.
 pub(crate) async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     (future.await, began.elapsed())
 }
+
+// The former names of these helpers, for files that still use them.
+pub(crate) use self::{
+    SilentWatches as Silent, any_action as any_fate, enqueue_like_go as join_as_go,
+    intercepted as behind, newest_revision as newest, separate_client as another,
+};

@@ -1,10 +1,10 @@
-//! What a `TraceLayer` logs and counts of requests.
+//! Tests of the log lines and metrics of `TraceLayer`.
 
-use coord_mem::MemBackend;
 use std::collections::BTreeMap;
 
 use coord_core::layer::TraceLayer;
 use coord_core::{Client, kv::Range};
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Intercept};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::timeout;
@@ -12,24 +12,24 @@ use tokio::time::timeout;
 use crate::session::telemetry::lines_of;
 use crate::support::{on_virtual_time, secs};
 
-/// Requests that succeed, fail, and are dropped while they are under way.
-async fn requests() {
+/// Makes requests that succeed, fail, and are dropped while they are pending.
+async fn make_requests() {
     let rule = |call: &Call| match call {
-        Call::Range(Range { keys, .. }) if keys.start() == "lost" => Action::DropRequest,
+        Call::Range(Range { keys, .. }) if keys.start() == "dropped" => Action::DropRequest,
         Call::Range(Range { keys, .. }) if keys.start() == "hung" => Action::Hang,
         _ => Action::Pass,
     };
     let kv = Client::new(TraceLayer::new(Intercept::new(MemBackend::new(), rule)));
-    kv.put("a", "1").await.expect("it passes");
-    kv.get("a").await.expect("it passes");
-    kv.get("lost").await.expect_err("it is lost");
-    timeout(secs(2), kv.get("hung")).await.expect_err("it hangs");
+    kv.put("a", "1").await.unwrap();
+    kv.get("a").await.unwrap();
+    kv.get("dropped").await.unwrap_err();
+    timeout(secs(2), kv.get("hung")).await.unwrap_err();
 }
 
 #[test]
 fn requests_are_counted_by_operation_and_result() {
     let recorder = DebuggingRecorder::new();
-    metrics::with_local_recorder(&recorder, || on_virtual_time(requests()));
+    metrics::with_local_recorder(&recorder, || on_virtual_time(make_requests()));
     let mut counted = BTreeMap::new();
     for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
         let (_, key) = key.into_parts();
@@ -50,7 +50,7 @@ fn requests_are_counted_by_operation_and_result() {
 
 #[test]
 fn failed_requests_are_logged_with_their_outcome() {
-    let lines = lines_of(requests());
+    let lines = lines_of(make_requests());
     let failed = "DEBUG coord::request range failed: ";
     let failed: Vec<_> = lines.iter().filter(|line| line.starts_with(failed)).collect();
     assert_eq!(failed.len(), 1, "{lines:#?}");

@@ -1,9 +1,11 @@
-//! Benchmark of the adapter beside the client crate `etcd-client`.
+//! Benchmark of the adapter against the client crate `etcd-client`.
 //!
-//! Puts and gets on one etcd 3.5, by 1 worker and by 64. Compare each figure of the adapter with
-//! that of the client crate, which makes the same requests with one client, cloned for each worker.
+//! It measures puts and gets on the newest installed etcd, by 1 worker and by 64. Compare each
+//! figure of the adapter with the figure of the client crate, which makes the same requests with
+//! one client, cloned for each worker.
 //!
 //! `cargo bench -p coord-etcd-tests`
+#![expect(clippy::unwrap_used, reason = "a call that fails ends the benchmark")]
 
 use std::hint::black_box;
 
@@ -12,21 +14,22 @@ use coord_core::{
     kv::{Put, Range},
 };
 use coord_etcd::EtcdBackend;
-use coord_etcd_tests::{Release, Setup};
+use coord_etcd_tests::{ClusterBuilder, Release};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use etcd_client::KvClient;
 use futures_util::future::join_all;
 use tokio::runtime::Runtime;
 
-/// How many requests each worker makes in a measurement.
-const EACH: usize = 10;
+/// The number of requests that each worker makes in a measurement.
+const REQUESTS_PER_WORKER: usize = 10;
+/// The numbers of concurrent workers.
 const WORKERS: [usize; 2] = [1, 64];
 
 fn key(worker: usize, n: usize) -> String {
     format!("bench/{worker:02}/{n}")
 }
 
-/// Measures `work`, given a worker's number, done by many workers at once.
+/// Measures `work`, called with the number of each worker, by several workers concurrently.
 fn bench<F: Future<Output = ()>>(
     criterion: &mut Criterion,
     runtime: &Runtime,
@@ -42,43 +45,43 @@ fn bench<F: Future<Output = ()>>(
     group.finish();
 }
 
-async fn put_bare(mut client: KvClient, worker: usize) {
-    for n in 0..EACH {
-        black_box(client.put(key(worker, n), "value", None).await.expect("etcd runs"));
+async fn client_put(mut client: KvClient, worker: usize) {
+    for n in 0..REQUESTS_PER_WORKER {
+        black_box(client.put(key(worker, n), "value", None).await.unwrap());
     }
 }
 
-async fn put(etcd: EtcdBackend, worker: usize) {
-    for n in 0..EACH {
+async fn adapter_put(etcd: EtcdBackend, worker: usize) {
+    for n in 0..REQUESTS_PER_WORKER {
         let put = Put::new(key(worker, n), "value");
-        black_box(etcd.put(put).await.expect("etcd runs"));
+        black_box(etcd.put(put).await.unwrap());
     }
 }
 
-async fn get_bare(mut client: KvClient, worker: usize) {
-    for n in 0..EACH {
-        black_box(client.get(key(worker, n), None).await.expect("etcd runs"));
+async fn client_get(mut client: KvClient, worker: usize) {
+    for n in 0..REQUESTS_PER_WORKER {
+        black_box(client.get(key(worker, n), None).await.unwrap());
     }
 }
 
-async fn get(etcd: EtcdBackend, worker: usize) {
-    for n in 0..EACH {
-        black_box(etcd.range(Range::new(key(worker, n))).await.expect("etcd runs"));
+async fn adapter_get(etcd: EtcdBackend, worker: usize) {
+    for n in 0..REQUESTS_PER_WORKER {
+        black_box(etcd.range(Range::new(key(worker, n))).await.unwrap());
     }
 }
 
 fn adapter(criterion: &mut Criterion) {
-    let runtime = Runtime::new().expect("a runtime can be built");
-    let cluster = runtime.block_on(Setup::new(Release::newest()).start());
+    let runtime = Runtime::new().unwrap();
+    let cluster = runtime.block_on(ClusterBuilder::new(Release::newest()).start());
     let (etcd, client) = runtime.block_on(async {
-        let etcd = EtcdBackend::connect(cluster.endpoints()).await.expect("etcd runs");
-        let bare = etcd_client::Client::connect(cluster.endpoints(), None).await;
-        (etcd, bare.expect("etcd runs").kv_client())
+        let etcd = EtcdBackend::connect(cluster.endpoints()).await.unwrap();
+        let client = etcd_client::Client::connect(cluster.endpoints(), None).await;
+        (etcd, client.unwrap().kv_client())
     });
-    bench(criterion, &runtime, "put x10, bare client", |n| put_bare(client.clone(), n));
-    bench(criterion, &runtime, "put x10, EtcdBackend", |n| put(etcd.clone(), n));
-    bench(criterion, &runtime, "get x10, bare client", |n| get_bare(client.clone(), n));
-    bench(criterion, &runtime, "get x10, EtcdBackend", |n| get(etcd.clone(), n));
+    bench(criterion, &runtime, "put x10, etcd-client", |n| client_put(client.clone(), n));
+    bench(criterion, &runtime, "put x10, EtcdBackend", |n| adapter_put(etcd.clone(), n));
+    bench(criterion, &runtime, "get x10, etcd-client", |n| client_get(client.clone(), n));
+    bench(criterion, &runtime, "get x10, EtcdBackend", |n| adapter_get(etcd.clone(), n));
     drop(cluster);
 }
 

@@ -1,4 +1,4 @@
-//! Differential runs of any length: coord's store and server compared with real etcd servers.
+//! Differential runs of any length, which compare coord's store and server with real etcd servers.
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
@@ -37,8 +37,8 @@ examples, each after `cargo run --release -p coord-etcd-tests --example mirror -
 exit code: 0 no mismatch · 1 mismatches · 2 invalid command line or no such release
 ";
 
-/// How many sequences are reported in one line when the output is not a terminal.
-const LINE_EVERY: u64 = 500;
+/// The number of sequences between two lines of progress when the output is not a terminal.
+const SEQUENCES_PER_LINE: u64 = 500;
 
 /// The parsed command line.
 struct Arguments {
@@ -51,7 +51,11 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a program")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program prints its results"
+)]
 async fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
@@ -67,7 +71,7 @@ async fn main() -> ExitCode {
     };
     let mut mismatches = 0;
     for release in releases {
-        println!("{release}: {count} sequences from seed {seed} on");
+        println!("{release}: {count} sequences, from seed {seed}");
         let report =
             run(&DifferentialRun { target, release: release.clone(), seed, count, batch, jobs })
                 .await;
@@ -81,23 +85,23 @@ fn summary(RunReport { tally, mismatches, .. }: &RunReport) -> String {
     let Tally { sequences, answers, refusals, events, .. } = tally;
     let count = mismatches.len();
     format!(
-        "{sequences} sequences, {answers} answers ({refusals} refusals), {events} events, \
+        "{sequences} sequences, {answers} responses ({refusals} refusals), {events} events, \
          {count} mismatches"
     )
 }
 
-/// Runs all sequences, and prints each mismatch when it is found. Prints the progress continuously
-/// to a terminal, and every [`LINE_EVERY`] sequences otherwise.
+/// Runs all sequences, and prints each mismatch when it is found. Progress is printed continuously
+/// to a terminal, and every [`SEQUENCES_PER_LINE`] sequences otherwise.
 #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
-#[expect(clippy::print_stdout, reason = "this is a program")]
+#[expect(clippy::print_stdout, reason = "a command-line program prints its results")]
 async fn run(run: &DifferentialRun) -> RunReport {
     let mut terminal = std::io::stderr();
-    let shown = terminal.is_terminal();
+    let is_terminal = terminal.is_terminal();
     let started = Instant::now();
     let (mut found, mut printed) = (0, 0);
-    // A closed terminal does not end the run.
+    // Errors are ignored, so that a closed terminal does not end the run.
     let mut show = |line: &str| {
-        if shown {
+        if is_terminal {
             let _ = write!(terminal, "\r\x1b[K{line}");
             let _ = terminal.flush();
         }
@@ -112,10 +116,10 @@ async fn run(run: &DifferentialRun) -> RunReport {
                 println!("\n{mismatch}\n");
             }
             found = report.mismatches.len();
-            if shown {
+            if is_terminal {
                 let left = elapsed * run.count.saturating_sub(done) / done.max(1);
                 show(&format!("{done} of {}, {elapsed} s, about {left} s to go", run.count));
-            } else if done >= printed + LINE_EVERY {
+            } else if done >= printed + SEQUENCES_PER_LINE {
                 printed = done;
                 println!("{elapsed} s: {}", summary(report));
             }
@@ -130,7 +134,7 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
     let mut parsed = Arguments {
         target: Target::Stores,
         releases: Vec::new(),
-        // 32 bits: room to count up, and short enough to type.
+        // 32 bits are short enough to type, and low enough to count up from.
         seed: RandomState::new().hash_one(()) >> 32,
         count: 1_000,
         batch: 50,
@@ -140,12 +144,12 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
         match name.as_str() {
-            "--streams" => parsed.target = Target::Streams,
+            "--streams" => parsed.target = Target::WatchStreams,
             "--etcd" => {
                 let minor = value()?;
                 let release = all.iter().find(|release| release.minor() == *minor);
                 let found = all.iter().map(Release::minor).collect::<Vec<_>>().join(", ");
-                let missing = || format!("etcd {minor} was not found, only {found}");
+                let missing = || format!("etcd {minor} was not found; found: {found}");
                 parsed.releases.push(release.ok_or_else(missing)?.clone());
             }
             "--seed" => parsed.seed = number(name, value()?)?,

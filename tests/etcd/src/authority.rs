@@ -1,4 +1,4 @@
-//! Certificates for one test.
+//! A certificate authority for one test, with its server and client certificates.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, SignatureAlgorithm,
 };
 
-/// A CA, with a certificate for servers on this machine and one for their clients.
+/// A CA that has issued one certificate for servers on this machine and one for their clients.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Authority {
@@ -20,10 +20,10 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes a new authority.
+    /// A new authority, with P-256 keys.
     ///
     /// # Panics
-    /// If the machine has no randomness.
+    /// If no key can be generated.
     #[must_use]
     pub fn new() -> Self {
         Self::with_keys(&PKCS_ECDSA_P256_SHA256)
@@ -35,7 +35,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         params.distinguished_name.push(DnType::CommonName, "an authority for tests");
         let authority =
-            CertifiedIssuer::self_signed(params, key(kind)).expect("the parameters agree");
+            CertifiedIssuer::self_signed(params, key(kind)).expect("the parameters are valid");
         // etcd's own gateway presents the server certificate as a client certificate.
         let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         Self {
@@ -45,10 +45,10 @@ impl Authority {
         }
     }
 
-    /// Makes a new authority with P-521 keys.
+    /// A new authority, with P-521 keys.
     ///
     /// # Panics
-    /// If the machine has no randomness.
+    /// If no key can be generated.
     #[must_use]
     pub fn p521() -> Self {
         Self::with_keys(&PKCS_ECDSA_P521_SHA512)
@@ -60,36 +60,37 @@ impl Authority {
         &self.server.0
     }
 
-    /// Makes the server accept clients of another authority too.
+    /// Makes the server also accept clients whose certificates another authority issued.
     #[must_use]
-    pub fn also_trusting(mut self, certificate: &str) -> Self {
+    pub fn trust_client_ca(mut self, certificate: &str) -> Self {
         self.certificate.push_str(certificate);
         self
     }
 
-    /// Makes the server present this certificate, with its key, both as PEM.
+    /// Makes the server present this certificate. Certificate and key are PEM.
     #[must_use]
-    pub fn showing(mut self, certificate: &str, key: &str) -> Self {
+    pub fn server_identity(mut self, certificate: &str, key: &str) -> Self {
         self.server = (certificate.to_owned(), key.to_owned());
         self
     }
 
     /// Makes the server present a self-signed certificate that is also a CA, as `openssl req -x509`
-    /// makes it.
+    /// creates it.
     ///
     /// # Panics
-    /// If the machine has no randomness.
+    /// If no key can be generated.
     #[must_use]
-    pub fn showing_self_signed(self) -> Self {
-        let mut params = CertificateParams::new(names()).expect("these are names");
+    pub fn self_signed_server(self) -> Self {
+        let mut params =
+            CertificateParams::new(names()).expect("the names are valid DNS names or addresses");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "a self-signed server");
         let key = key(&PKCS_ECDSA_P256_SHA256);
-        let certificate = params.self_signed(&key).expect("the parameters agree");
-        self.showing(&certificate.pem(), &key.serialize_pem())
+        let certificate = params.self_signed(&key).expect("the parameters are valid");
+        self.server_identity(&certificate.pem(), &key.serialize_pem())
     }
 
-    /// Writes the files of a server into a folder.
+    /// Writes the files that a server is configured with into a folder.
     pub(crate) fn write(&self, folder: &Path) {
         let files = [
             ("authority.pem", &self.certificate),
@@ -97,7 +98,7 @@ impl Authority {
             ("server.key", &self.server.1),
         ];
         for (name, text) in files {
-            fs::write(folder.join(name), text).expect("the folder was just created");
+            fs::write(folder.join(name), text).expect("the folder was created by the caller");
         }
     }
 }
@@ -122,10 +123,11 @@ fn issue(
     kind: &'static SignatureAlgorithm,
     uses: &[ExtendedKeyUsagePurpose],
 ) -> (String, String) {
-    let mut params = CertificateParams::new(names()).expect("these are names");
+    let mut params =
+        CertificateParams::new(names()).expect("the names are valid DNS names or addresses");
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages = uses.to_vec();
     let key = key(kind);
-    let certificate = params.signed_by(&key, authority).expect("the authority may sign");
+    let certificate = params.signed_by(&key, authority).expect("a CA can sign");
     (certificate.pem(), key.serialize_pem())
 }

@@ -1,4 +1,4 @@
-//! Clusters of one or three members, and their setup.
+//! etcd clusters on this machine, of one or three members, and their builder.
 
 use std::fs;
 use std::ops::{Index, IndexMut};
@@ -11,31 +11,37 @@ use crate::authority::Authority;
 use crate::member::{Member, StartError, data_folder, free_port};
 use crate::release::Release;
 
-/// The setup of a cluster.
+/// The configuration of a cluster.
 ///
 /// ```no_run
-/// use coord_etcd_tests::{Release, Setup};
+/// use coord_etcd_tests::{Release, ClusterBuilder};
 ///
 /// # async fn example() {
-/// let mut cluster = Setup::new(Release::newest()).members(3).start().await;
+/// let mut cluster = ClusterBuilder::new(Release::newest()).members(3).start().await;
 /// let leader = cluster.leader().await;
 /// cluster[leader].kill();
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub struct ClusterBuilder {
     release: Release,
     members: usize,
     arguments: Vec<String>,
     authority: Option<Authority>,
-    usual_ids: bool,
+    nine_byte_request_ids: bool,
 }
 
-impl Setup {
+impl ClusterBuilder {
     /// One member, without TLS.
     #[must_use]
     pub const fn new(release: Release) -> Self {
-        Self { release, members: 1, arguments: Vec::new(), authority: None, usual_ids: false }
+        Self {
+            release,
+            members: 1,
+            arguments: Vec::new(),
+            authority: None,
+            nine_byte_request_ids: false,
+        }
     }
 
     /// Sets the number of members.
@@ -64,10 +70,10 @@ impl Setup {
     /// etcd adds an id to a request before it checks the size, and the id starts with two bytes of
     /// the member's id. It is encoded in nine bytes on half of all members, in ten on the others,
     /// and in eight on very few. So the largest request differs by a byte between members, and a
-    /// test that is exact to the byte has to choose.
+    /// test that is exact to the byte has to require one of the lengths.
     #[must_use]
-    pub const fn usual_ids(mut self) -> Self {
-        self.usual_ids = true;
+    pub const fn nine_byte_request_ids(mut self) -> Self {
+        self.nine_byte_request_ids = true;
         self
     }
 
@@ -76,36 +82,36 @@ impl Setup {
     /// # Panics
     /// If a member does not become ready.
     pub async fn start(&self) -> Cluster {
-        // The member's id depends on its port, and every second one matches.
+        // The member's id depends on its port, and on every second port it matches.
         for _ in 0..100 {
-            let cluster = self.start_any().await;
-            if !self.usual_ids || cluster[0].has_usual_id().await {
+            let cluster = self.start_once().await;
+            if !self.nine_byte_request_ids || cluster[0].has_nine_byte_request_id().await {
                 return cluster;
             }
         }
         panic!("{}: none of 100 members has a nine-byte request id", self.release)
     }
 
-    async fn start_any(&self) -> Cluster {
-        // Another process may take a free port before the member does.
+    async fn start_once(&self) -> Cluster {
+        // Another process may bind a free port before the member does.
         for _ in 0..10 {
-            let mut cluster = self.arrange();
+            let mut cluster = self.prepare();
             for member in &mut cluster.members {
                 member.start();
             }
-            match cluster.wait_ready().await {
+            match cluster.try_wait_until_ready().await {
                 Ok(()) => return cluster,
                 Err(StartError::PortTaken) => {}
                 Err(error) => panic!("{} {error}", self.release),
             }
         }
-        panic!("{}: other processes took the free ports ten times", self.release)
+        panic!("{}: other processes bound the free ports ten times", self.release)
     }
 
-    /// The members, with folders and ports, not yet started.
-    fn arrange(&self) -> Cluster {
+    /// A cluster whose members have folders and ports and are not started.
+    fn prepare(&self) -> Cluster {
         let folder = tempfile::Builder::new().prefix("coord-etcd-").tempdir_in(data_folder());
-        let folder = folder.expect("a folder can be created");
+        let folder = folder.expect("a temporary folder can be created");
         let path = |name: &str| folder.path().join(name).display().to_string();
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         let ports: Vec<_> = (0..self.members).map(|_| (free_port(), free_port())).collect();
@@ -114,7 +120,7 @@ impl Setup {
 
         let mut common = self.arguments.clone();
         common.push(format!("--initial-cluster={}", peers.join(",")));
-        // Without effect for data in memory; on a disk it makes tests much faster.
+        // Speeds up tests whose data are on a disk; no effect on data in memory.
         if self.release.version >= (3, 5, 0) {
             common.push("--unsafe-no-fsync".to_owned());
         }
@@ -144,17 +150,17 @@ impl Setup {
     }
 }
 
-/// A running cluster. Dropping it stops the members and removes their folders.
+/// A running cluster. Dropping it kills the members and removes their folders.
 #[derive(Debug)]
 pub struct Cluster {
     release: Release,
-    // Invariant: before the folder, so that the members are stopped before it is removed.
+    // Field order matters: the members are dropped, and so killed, before the folder is removed.
     members: Vec<Member>,
     folder: TempDir,
 }
 
 impl Cluster {
-    /// The release of its members.
+    /// The etcd release of the members.
     #[must_use]
     pub const fn release(&self) -> &Release {
         &self.release
@@ -166,13 +172,13 @@ impl Cluster {
         self.members.iter().map(|member| member.endpoint().to_owned()).collect()
     }
 
-    /// The folder with its data.
+    /// The folder with the data of all members.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Every member.
+    /// All members.
     pub fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.members.iter_mut()
     }
@@ -180,29 +186,29 @@ impl Cluster {
     /// Waits until every member has a leader and serves.
     ///
     /// # Panics
-    /// If one does not within a minute.
-    pub async fn ready(&mut self) {
+    /// If a member is not ready within a minute.
+    pub async fn wait_until_ready(&mut self) {
         for member in &mut self.members {
-            member.ready().await;
+            member.wait_until_ready().await;
         }
     }
 
-    async fn wait_ready(&mut self) -> Result<(), StartError> {
+    async fn try_wait_until_ready(&mut self) -> Result<(), StartError> {
         for member in &mut self.members {
-            member.wait_ready().await?;
+            member.try_wait_until_ready().await?;
         }
         Ok(())
     }
 
-    /// The number of the leader. Waits for an election.
+    /// The index of the leader. Waits until a member is elected.
     ///
     /// # Panics
-    /// If none does within half a minute.
+    /// If no member leads within half a minute.
     pub async fn leader(&self) -> usize {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             for (n, member) in self.members.iter().enumerate() {
-                let leads = tokio::time::timeout(Duration::from_secs(1), member.leads()).await;
+                let leads = tokio::time::timeout(Duration::from_secs(1), member.is_leader()).await;
                 if matches!(leads, Ok(Ok(true))) {
                     return n;
                 }
@@ -228,7 +234,7 @@ impl IndexMut<usize> for Cluster {
 }
 
 impl Drop for Cluster {
-    #[expect(clippy::print_stderr, reason = "the path of the logs belongs to the failure")]
+    #[expect(clippy::print_stderr, reason = "a failed test prints where its logs are")]
     fn drop(&mut self) {
         for member in &mut self.members {
             member.kill();

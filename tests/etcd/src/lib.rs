@@ -1,19 +1,19 @@
-//! The test harness for real etcd servers: finds, starts, breaks and removes them.
+//! The test harness for real etcd servers: finds, starts, pauses, kills and removes them.
 //!
-//! - [`Release`]: an etcd release on this machine;
+//! - [`Release`]: an etcd release that is installed on this machine;
 //! - [`Cluster`]: a cluster of one or three members that can be paused, killed and restarted;
 //! - [`grpc_proxy`]: etcd's own proxy in front of a cluster;
-//! - [`Authority`]: certificates for one test;
+//! - [`Authority`]: a certificate authority for one test;
 //! - [`Pool`]: clusters that tests reuse, emptied in between;
 //! - [`differential`]: differential runs of coord and a real etcd;
-//! - [`RawClient`]: a gRPC client for messages that no real client sends;
-//! - [`proxy`]: a gRPC proxy, as in front of many clusters;
+//! - [`RawClient`]: a gRPC client that also sends malformed requests;
+//! - [`proxy`]: a gRPC proxy with limits, like nginx or Envoy;
 //! - [`scripted`]: a server with scripted responses, at an endpoint that is not etcd;
-//! - [`serve`]: coord's own services, in this process and on sockets.
+//! - [`test_server`]: coord's own server, in this process and on sockets.
 //!
-//! Dropping a cluster stops it and removes its folders. If the test panics, the logs are kept and
-//! their path is printed. The harness panics with a message when it cannot do something, because a
-//! test without its server has failed.
+//! Dropping a cluster kills its members and removes its folders. If the test panics, the logs are
+//! kept and their path is printed. The harness panics when it cannot start or control a server,
+//! because the test cannot continue then.
 
 mod authority;
 mod cluster;
@@ -25,12 +25,11 @@ pub mod proxy;
 pub mod raw_client;
 mod release;
 pub mod scripted;
-pub mod serve;
-mod streams;
+pub mod test_server;
 
 pub use authority::Authority;
-pub use cluster::{Cluster, Setup};
+pub use cluster::{Cluster, ClusterBuilder};
 pub use member::Member;
-pub use pool::{Lent, Pool};
+pub use pool::{Pool, PooledCluster};
 pub use raw_client::RawClient;
 pub use release::Release;

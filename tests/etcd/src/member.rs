@@ -1,7 +1,7 @@
 //! A cluster member: an etcd process with its folder, ports and log.
 //!
-//! A member is ready when its log contains a certain line, which etcd writes when it has a leader
-//! and serves. So no request is sent to it, and TLS and authentication make no difference.
+//! A member is ready when its log contains [`READY_LINE`]. Reading the log needs no request, so it
+//! works in the same way with TLS and authentication.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +19,7 @@ use crate::release::{Release, without_etcd_variables};
 const READY_LINE: &str = "ready to serve client requests";
 /// Part of the line that etcd logs when another process uses one of its ports.
 const PORT_IN_USE: &str = "address already in use";
-/// An etcd is ready in a second; a loaded machine takes longer.
+/// A member is usually ready in a second; a loaded machine takes longer.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the log is read while a member starts.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -27,25 +27,25 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Why a member did not become ready.
 #[derive(Debug)]
 pub(crate) enum StartError {
-    /// Another process has taken one of its ports.
+    /// Another process uses one of its ports.
     PortTaken,
-    /// It ended, or was not ready in time; with the end of its log.
+    /// It exited, or was not ready in time. Contains the end of its log.
     NotReady(String),
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PortTaken => f.write_str("found its port taken"),
+            Self::PortTaken => f.write_str("failed to bind its port, which another process uses"),
             Self::NotReady(log) => write!(f, "did not become ready:\n{log}"),
         }
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. Another process may bind it before the caller does.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("there are free ports");
-    listener.local_addr().expect("a listener has an address").port()
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the machine has free ports");
+    listener.local_addr().expect("the listener is bound").port()
 }
 
 /// A member of a [`Cluster`](crate::Cluster), running or not.
@@ -53,7 +53,7 @@ pub(crate) fn free_port() -> u16 {
 pub struct Member {
     release: Release,
     arguments: Vec<String>,
-    /// The URL for clients.
+    /// The URL at which clients reach it.
     endpoint: String,
     log: PathBuf,
     /// The size of the log when the process was started.
@@ -77,45 +77,46 @@ impl Member {
         &self.endpoint
     }
 
-    /// Freezes it (SIGSTOP): connections stay open, without responses.
+    /// Pauses the process (SIGSTOP): connections stay open, and no responses are sent.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the member is not running.
     pub fn pause(&self) {
         let process = self.signal(Signal::STOP);
         // A thread on another processor may run for a moment and respond, so wait until the process
-        // has stopped. NOWAIT leaves its state to later calls.
+        // has stopped. NOWAIT keeps its state readable for later calls.
         let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(process), stopped).expect("a child can be waited for");
+        waitid(WaitId::Pid(process), stopped).expect("the state of a child process can be read");
     }
 
-    /// Resumes it (SIGCONT).
+    /// Resumes the process (SIGCONT).
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the member is not running.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Kills it (SIGKILL). Its data stay.
+    /// Kills the process (SIGKILL). The data of the member are kept.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // Neither fails for a child that was not waited for.
+            // Neither fails for a child process that was not waited for.
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 
-    /// Starts it, and returns at once: a member of three is not ready before another one.
+    /// Starts the process. Returns before the member is ready, because a member of three needs a
+    /// second member for that.
     ///
     /// # Panics
-    /// If it runs, or the program cannot be started.
+    /// If the member is running, or the program cannot be started.
     pub fn start(&mut self) {
-        assert!(self.process.is_none(), "{} runs", self.endpoint);
+        assert!(self.process.is_none(), "the member at {} is running", self.endpoint);
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
-        let log = log.expect("the folder of the member is there");
-        self.log_offset = log.metadata().expect("a file has a length").len();
-        let errors = log.try_clone().expect("a file handle can be cloned");
+        let log = log.expect("the folder of the member exists");
+        self.log_offset = log.metadata().expect("the log is readable").len();
+        let errors = log.try_clone().expect("a file handle can be duplicated");
         let mut command = without_etcd_variables(&self.release.etcd);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log).stderr(errors);
         let process = command.spawn();
@@ -124,16 +125,16 @@ impl Member {
         }));
     }
 
-    /// Waits until it has a leader and serves.
+    /// Waits until the member has a leader and serves.
     ///
     /// # Panics
-    /// If it does not within a minute: with the end of its log.
-    pub async fn ready(&mut self) {
+    /// If it is not ready within a minute. The message has the end of its log.
+    pub async fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            match self.wait_ready().await {
+            match self.try_wait_until_ready().await {
                 Ok(()) => return,
-                // While it was down, a short connection of another process used its port.
+                // While it was down, a connection of another process used its port.
                 Err(StartError::PortTaken) if Instant::now() < deadline => {
                     self.kill();
                     sleep(POLL_INTERVAL).await;
@@ -144,36 +145,36 @@ impl Member {
         }
     }
 
-    pub(crate) async fn wait_ready(&mut self) -> Result<(), StartError> {
+    pub(crate) async fn try_wait_until_ready(&mut self) -> Result<(), StartError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            // Before the log is read, so that the log of a process that has ended is complete.
-            let ended = self.process.as_mut().is_none_or(|process| {
-                process.try_wait().expect("a child can be waited for").is_some()
+            // Checked before the log is read, so that the log of an exited process is complete.
+            let exited = self.process.as_mut().is_none_or(|process| {
+                process.try_wait().expect("the state of a child process can be read").is_some()
             });
             let log = self.log_since_start();
             if log.contains(READY_LINE) {
                 return Ok(());
             }
-            if ended && log.contains(PORT_IN_USE) {
+            if exited && log.contains(PORT_IN_USE) {
                 return Err(StartError::PortTaken);
             }
-            if ended || Instant::now() > deadline {
+            if exited || Instant::now() > deadline {
                 return Err(StartError::NotReady(tail(&log)));
             }
             sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Whether it reports itself as leader.
-    pub(crate) async fn leads(&self) -> Result<bool, etcd_client::Error> {
+    /// Whether the member reports itself as leader.
+    pub(crate) async fn is_leader(&self) -> Result<bool, etcd_client::Error> {
         let (id, leader) = self.status().await?;
         Ok(id == leader)
     }
 
-    /// Whether the ids of its requests are encoded in nine bytes.
-    pub(crate) async fn has_usual_id(&self) -> bool {
-        let (id, _) = self.status().await.expect("it is ready");
+    /// Whether the ids of the member's requests are encoded in nine bytes.
+    pub(crate) async fn has_nine_byte_request_id(&self) -> bool {
+        let (id, _) = self.status().await.expect("the member is ready");
         let [.., first, _] = id.to_be_bytes();
         (1..0x80).contains(&first)
     }
@@ -186,27 +187,27 @@ impl Member {
         Ok((header.member_id(), status.leader()))
     }
 
-    /// Its log.
+    /// The path of its log.
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }
 
-    /// What it has logged since it was started.
+    /// The log since the process was started.
     fn log_since_start(&self) -> String {
         use std::io::{Read as _, Seek as _, SeekFrom};
 
         let mut text = Vec::new();
         if let Ok(mut log) = File::open(&self.log) {
-            log.seek(SeekFrom::Start(self.log_offset)).expect("a file can be positioned");
-            log.read_to_end(&mut text).expect("a file can be read");
+            log.seek(SeekFrom::Start(self.log_offset)).expect("the log is readable");
+            log.read_to_end(&mut text).expect("the log is readable");
         }
         String::from_utf8_lossy(&text).into_owned()
     }
 
     fn signal(&self, signal: Signal) -> Pid {
-        let process = self.process.as_ref().expect("a member that is signalled runs");
+        let process = self.process.as_ref().expect("the member is running");
         let process = Pid::from_child(process);
-        kill_process(process, signal).expect("a child can be signalled");
+        kill_process(process, signal).expect("a child process can be signalled");
         process
     }
 }
@@ -224,7 +225,7 @@ fn tail(log: &str) -> String {
 }
 
 /// The folder for data: in memory if there is room, because etcd syncs every write to disk, and 3.4
-/// has no option against it.
+/// cannot be configured not to.
 pub(crate) fn data_folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
     // A member allocates 128 MB when it starts.

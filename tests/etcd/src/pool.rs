@@ -1,42 +1,44 @@
 //! A pool of clusters that tests use one after the other, emptied in between.
 //!
 //! A server starts in half a second, and is emptied in a few milliseconds. An emptied server has a
-//! history: its revision is higher than that of a new one, and it may be compacted.
+//! history: its revision is higher than that of a new server, and it may be compacted.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use etcd_client::{Client, DeleteOptions};
 
-use crate::cluster::{Cluster, Setup};
+use crate::cluster::{Cluster, ClusterBuilder};
 use crate::release::Release;
 
-/// A pool of idle servers. Clones share them.
+/// A pool of idle servers. Clones share the servers.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    setup: Setup,
-    /// `None` after the pool was closed.
+    builder: ClusterBuilder,
+    /// `None` once the pool is closed.
     idle: Arc<Mutex<Option<Vec<Cluster>>>>,
 }
 
 impl Pool {
-    /// An empty pool, whose servers have [usual ids](Setup::usual_ids).
+    /// An empty pool. Its servers have [nine-byte request
+    /// ids](ClusterBuilder::nine_byte_request_ids).
     #[must_use]
     pub fn new(release: Release) -> Self {
-        Self::of(Setup::new(release).usual_ids())
+        Self::with_builder(ClusterBuilder::new(release).nine_byte_request_ids())
     }
 
-    /// An empty pool, whose servers have this setup.
+    /// An empty pool, whose servers `builder` starts.
     #[must_use]
-    pub fn of(setup: Setup) -> Self {
-        Self { setup, idle: Arc::new(Mutex::new(Some(Vec::new()))) }
+    pub fn with_builder(builder: ClusterBuilder) -> Self {
+        Self { builder, idle: Arc::new(Mutex::new(Some(Vec::new()))) }
     }
 
-    /// A server without keys and without leases. It returns to the pool when it is dropped.
+    /// A server without keys and leases: an idle one, or else a new one. Dropping it returns it to
+    /// the pool.
     ///
     /// # Panics
-    /// If no server starts or an idle one cannot be emptied.
-    pub async fn emptied(&self) -> Lent {
+    /// If a server does not start, or an idle one cannot be emptied.
+    pub async fn take_empty(&self) -> PooledCluster {
         let idle = self.with_idle(|idle| idle.and_then(Vec::pop));
         let server = match idle {
             Some(server) => {
@@ -45,20 +47,20 @@ impl Pool {
                 });
                 server
             }
-            None => self.setup.start().await,
+            None => self.builder.start().await,
         };
-        Lent { server: Some(server), pool: self.clone() }
+        PooledCluster { server: Some(server), pool: self.clone() }
     }
 
-    /// A new server.
+    /// A new server. Dropping it returns it to the pool.
     ///
     /// # Panics
-    /// If it does not start.
-    pub async fn fresh(&self) -> Lent {
-        Lent { server: Some(self.setup.start().await), pool: self.clone() }
+    /// If the server does not start.
+    pub async fn start_new(&self) -> PooledCluster {
+        PooledCluster { server: Some(self.builder.start().await), pool: self.clone() }
     }
 
-    /// Stops all idle servers, and those in use when they are returned.
+    /// Stops all idle servers, and each server in use when it is returned.
     pub fn close(&self) {
         let all = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(all);
@@ -69,26 +71,26 @@ impl Pool {
     }
 }
 
-/// A server in use from a [`Pool`]. Dropping it returns the server.
+/// A server of a [`Pool`] that a test uses. Dropping it returns the server to the pool.
 #[derive(Debug)]
 #[must_use = "dropping it returns the server to the pool"]
-pub struct Lent {
-    /// `None` only while it is dropped.
+pub struct PooledCluster {
+    /// `None` only during `drop`.
     server: Option<Cluster>,
     pool: Pool,
 }
 
-impl Deref for Lent {
+impl Deref for PooledCluster {
     type Target = Cluster;
 
     fn deref(&self) -> &Cluster {
-        self.server.as_ref().expect("the server is there until the drop")
+        self.server.as_ref().expect("only `drop` takes the server")
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledCluster {
     fn drop(&mut self) {
-        // After a panic the state of the server is unknown.
+        // After a panic the state of the server is unknown, so it is not used again.
         if let Some(server) = self.server.take()
             && !std::thread::panicking()
         {
@@ -97,11 +99,11 @@ impl Drop for Lent {
     }
 }
 
-/// Deletes all keys and leases, with etcd-client, because tests test the adapter.
+/// Deletes all keys and leases, with etcd-client, because the adapter is under test.
 async fn empty(server: &Cluster) -> Result<(), etcd_client::Error> {
     let mut client = Client::connect(server.endpoints(), None).await?;
     for lease in client.leases().await?.leases() {
-        // It may have expired meanwhile.
+        // The lease may have expired meanwhile.
         let _ = client.lease_revoke(lease.id()).await;
     }
     client.delete("", Some(DeleteOptions::new().with_all_keys())).await?;

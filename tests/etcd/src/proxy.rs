@@ -1,7 +1,9 @@
-//! A gRPC proxy: HTTP/2 on both sides, one request at a time, as nginx and Envoy do it.
+//! A gRPC proxy with limits. It forwards single requests between two HTTP/2 connections, like nginx
+//! and Envoy.
 //!
-//! It answers the pings of a client itself, so they do not show a client whether the server behind
-//! it is frozen. When the server cannot be reached it answers with HTTP status 502.
+//! The proxy acknowledges the pings of a client itself, so a client cannot detect by pings that the
+//! server behind the proxy is paused. When the server is unreachable, the response has HTTP status
+//! 502.
 
 use std::io;
 use std::sync::Arc;
@@ -20,18 +22,18 @@ use tonic::codegen::http::{Request, Response, StatusCode};
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt as _;
 
-/// What a proxy limits.
+/// The limits of a proxy.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "tests write it out")]
+#[expect(clippy::exhaustive_structs, reason = "tests construct it")]
 pub struct Limits {
-    /// How many requests a connection may make before the proxy ends it with GOAWAY, as nginx's
+    /// The number of requests after which the proxy ends a connection with GOAWAY, like nginx's
     /// `keepalive_requests`.
     pub requests_per_connection: Option<usize>,
-    /// How many streams a connection may have open at a time.
+    /// The maximum number of concurrent streams of a connection.
     pub streams_per_connection: Option<u32>,
 }
 
-/// A proxy on a port of this machine. Dropped, it and its connections are gone.
+/// A proxy on a port of this machine. Dropping it closes its connections.
 #[derive(Debug)]
 #[must_use = "the proxy stops when it is dropped"]
 pub struct Proxy {
@@ -44,12 +46,12 @@ impl Proxy {
     /// Starts a proxy in front of the server at `target`.
     ///
     /// # Panics
-    /// If there is no free port, or `target` is no URL.
+    /// If there is no free port, or `target` is not a URL.
     pub async fn start(target: &str, limits: Limits) -> Self {
-        let target = Endpoint::new(target.to_owned()).expect("it is a URL");
+        let target = Endpoint::new(target.to_owned()).expect("`target` is a URL");
         let target = target.connect_timeout(Duration::from_secs(1));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there are free ports");
-        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("the machine has free ports");
+        let endpoint = format!("http://{}", listener.local_addr().expect("the listener is bound"));
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
         let mut accepting = JoinSet::new();
@@ -69,7 +71,7 @@ impl Proxy {
         &self.endpoint
     }
 
-    /// How many connections it has accepted.
+    /// The number of connections that the proxy has accepted.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
@@ -78,12 +80,12 @@ impl Proxy {
 
 async fn serve(socket: TcpStream, target: Channel, limits: Limits) -> hyper::Result<()> {
     let requests = Arc::new(AtomicUsize::new(0));
-    let full = Arc::new(Notify::new());
-    let noted = Arc::clone(&full);
+    let limit_reached = Arc::new(Notify::new());
+    let reached = Arc::clone(&limit_reached);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let number = requests.fetch_add(1, Ordering::Relaxed) + 1;
         if limits.requests_per_connection.is_some_and(|limit| number == limit) {
-            noted.notify_one();
+            reached.notify_one();
         }
         forward(target.clone(), request)
     });
@@ -94,7 +96,7 @@ async fn serve(socket: TcpStream, target: Channel, limits: Limits) -> hyper::Res
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended,
-        () = full.notified() => {}
+        () = limit_reached.notified() => {}
     }
     connection.as_mut().graceful_shutdown();
     connection.await

@@ -1,4 +1,4 @@
-//! A raw gRPC client: sends any message on any path, also requests that no real client sends.
+//! A raw gRPC client: sends any message on any path, also malformed requests.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-/// Longer than any expected response takes.
+/// The time limit for a response. Expected responses take less.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to a server.
@@ -31,7 +31,7 @@ pub struct RawStream<Q, A> {
     responses: Responses<A>,
 }
 
-/// The responses of a stream. etcd opens a stream only when it has a first message.
+/// The responses of a stream. etcd opens a stream only when it has a first message to send.
 #[derive(Debug)]
 enum Responses<A> {
     Opening(JoinSet<Result<Streaming<A>, Status>>),
@@ -42,10 +42,11 @@ impl RawClient {
     /// Connects to the server at this URL.
     ///
     /// # Panics
-    /// If there is no server.
+    /// If `endpoint` is not a URL or no server listens there.
     pub async fn connect(endpoint: &str) -> Self {
-        let channel = Endpoint::new(endpoint.to_owned()).expect("it is a URL").connect().await;
-        let channel = channel.expect("a server that is ready");
+        let channel =
+            Endpoint::new(endpoint.to_owned()).expect("`endpoint` is a URL").connect().await;
+        let channel = channel.expect("the server is ready");
         Self { endpoint: endpoint.to_owned(), channel }
     }
 
@@ -61,7 +62,7 @@ impl RawClient {
     /// The status of the server.
     ///
     /// # Panics
-    /// If there is no response for a long time.
+    /// If there is no response within 10 s.
     pub async fn unary<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + 'static,
@@ -70,24 +71,25 @@ impl RawClient {
         let mut grpc = self.grpc().await;
         let path = PathAndQuery::from_static(path);
         let response = grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default());
-        let response = timeout(RESPONSE_TIMEOUT, response).await.expect("a response in time");
+        let response =
+            timeout(RESPONSE_TIMEOUT, response).await.expect("a response arrives within 10 s");
         response.map(tonic::Response::into_inner)
     }
 
-    /// The client of tonic.
+    /// A client of tonic on this connection.
     ///
     /// # Panics
-    /// If the server is gone.
+    /// If the connection is closed.
     pub async fn grpc(&self) -> Grpc<Channel> {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-        grpc.ready().await.expect("the server is there");
+        grpc.ready().await.expect("the connection is open");
         grpc
     }
 
     /// Opens a stream in both directions.
     ///
     /// # Panics
-    /// If the server is gone.
+    /// If the connection is closed.
     pub async fn open_stream<Q, A>(&self, path: &'static str) -> RawStream<Q, A>
     where
         Q: prost::Message + 'static,
@@ -108,7 +110,7 @@ impl RawClient {
     /// Opens a watch stream.
     ///
     /// # Panics
-    /// If the server is gone.
+    /// If the connection is closed.
     pub async fn watch(&self) -> RawWatchStream {
         self.open_stream("/etcdserverpb.Watch/Watch").await
     }
@@ -130,15 +132,15 @@ impl<Q, A: 'static> RawStream<Q, A> {
         self.requests = None;
     }
 
-    /// The next message; `None` if there is none for a long time.
+    /// The next message; `None` if no message arrives within 10 s.
     ///
     /// # Panics
-    /// Never: opening a stream does not.
+    /// If the task that opens the stream panics.
     pub async fn next(&mut self) -> Option<Result<Option<A>, Status>> {
         self.next_within(RESPONSE_TIMEOUT).await
     }
 
-    /// The next message; `None` if there is none in time.
+    /// The next message; `None` if no message arrives within `time`.
     pub(crate) async fn next_within(
         &mut self,
         time: Duration,
@@ -153,8 +155,8 @@ impl<A: 'static> Responses<A> {
             match self {
                 Self::Open(stream) => return stream.message().await,
                 Self::Opening(opened) => {
-                    let opened = opened.join_next().await.expect("it is opened once");
-                    let opened = opened.expect("opening does not panic")?;
+                    let opened = opened.join_next().await.expect("the stream is opened once");
+                    let opened = opened.expect("opening a stream does not panic")?;
                     *self = Self::Open(Box::new(opened));
                 }
             }
@@ -166,8 +168,8 @@ impl<A: 'static> Responses<A> {
 pub type RawWatchStream = RawStream<PbWatchRequest, PbWatchResponse>;
 
 impl RawWatchStream {
-    /// Sends a request.
-    pub fn union(&self, union: PbWatchRequestUnion) {
+    /// Sends a request of any kind.
+    pub fn send_request(&self, union: PbWatchRequestUnion) {
         self.send(PbWatchRequest { request_union: Some(union) });
     }
 
@@ -177,16 +179,16 @@ impl RawWatchStream {
         if let PbWatchRequestUnion::CancelRequest(cancel) = &mut cancel {
             cancel.watch_id = watch_id;
         }
-        self.union(cancel);
+        self.send_request(cancel);
     }
 
     /// Requests a progress notification.
-    pub fn progress(&self) {
-        self.union(PbWatchRequestUnion::ProgressRequest(Default::default()));
+    pub fn request_progress(&self) {
+        self.send_request(PbWatchRequestUnion::ProgressRequest(Default::default()));
     }
 }
 
-/// A request to watch a key, with some fields that differ from the default.
+/// A create request for a watch of `$key`, whose other fields have their defaults unless given.
 #[macro_export]
 macro_rules! create {
     ($key:expr $(, $field:ident: $value:expr)* $(,)?) => {{
@@ -200,7 +202,7 @@ macro_rules! create {
     }};
 }
 
-/// The code and the message of a status.
+/// The code and the message of a status, for comparison in tests.
 #[must_use]
 pub fn refusal(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())

@@ -1,9 +1,9 @@
-//! A scripted HTTP/2 server, for an endpoint that is not etcd, or a proxy in front of it.
+//! A scripted HTTP/2 server: sends the frames that a test chooses, for endpoints that are not etcd.
 //!
-//! A proxy responds for a dead member, ends connections by its own rules and limits streams.
-//! No HTTP library lets a server do that on purpose and frame by frame, so this one writes the
-//! frames itself (RFC 9113). It reads of a request what tests need: the connection, the stream and
-//! the first message.
+//! Such an endpoint may be a proxy, which responds for a dead member, ends connections by its own
+//! rules and limits streams. No HTTP library lets a server do that frame by frame, so this server
+//! writes the frames itself (RFC 9113). Of a request it parses only what tests need: the
+//! connection, the stream and the first message.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,13 +44,13 @@ pub enum ScriptedResponse {
     Reset(u32),
     /// GOAWAY with the last stream id and the error code. Other streams are served as before.
     GoAway(u32, u32),
-    /// The end of the connection.
+    /// Closes the connection.
     Hangup,
 }
 
 impl ScriptedResponse {
-    /// A message that is valid for each unary response: a header at revision 1.
-    pub const GOOD: Self = Self::Message(&[0x0a, 0x06, 0x08, 1, 0x10, 1, 0x18, 1]);
+    /// A valid response to each unary request: a header at revision 1.
+    pub const VALID: Self = Self::Message(&[0x0a, 0x06, 0x08, 1, 0x10, 1, 0x18, 1]);
 }
 
 type Script = Arc<dyn Fn(&ScriptedRequest) -> Vec<ScriptedResponse> + Send + Sync>;
@@ -64,7 +64,7 @@ pub struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// Starts a server that executes the actions of `script` for each request, in order.
+    /// Starts a server that calls `script` for each request and executes the actions in order.
     ///
     /// # Panics
     /// If there is no free port.
@@ -86,7 +86,7 @@ impl ScriptedServer {
         .await
     }
 
-    /// Starts a server that supports only HTTP/1.1, and responds with this status line.
+    /// Starts a server that supports only HTTP/1.1 and responds with this status line.
     ///
     /// # Panics
     /// If there is no free port.
@@ -104,8 +104,8 @@ impl ScriptedServer {
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there are free ports");
-        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("the machine has free ports");
+        let endpoint = format!("http://{}", listener.local_addr().expect("the listener is bound"));
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
@@ -185,14 +185,14 @@ impl Connection {
             message: rest.to_vec(),
         };
         self.messages.remove(&stream);
-        for answer in (self.script)(&request) {
-            self.answer(stream, answer).await?;
+        for response in (self.script)(&request) {
+            self.respond(stream, response).await?;
         }
         Ok(())
     }
 
-    async fn answer(&mut self, stream: u32, answer: ScriptedResponse) -> io::Result<()> {
-        match answer {
+    async fn respond(&mut self, stream: u32, response: ScriptedResponse) -> io::Result<()> {
+        match response {
             ScriptedResponse::Page(status, kind) => {
                 let headers = [(":status", &*status.to_string()), ("content-type", kind)];
                 self.headers(stream, 0, &headers).await?;
@@ -205,7 +205,8 @@ impl Connection {
             }
             ScriptedResponse::Message(message) => {
                 self.headers(stream, 0, &GRPC).await?;
-                let length = u32::try_from(message.len()).expect("it is short").to_be_bytes();
+                let length =
+                    u32::try_from(message.len()).expect("a test message is short").to_be_bytes();
                 let framed = [&[0], &length[..], message].concat();
                 self.write(DATA, 0, stream, &framed).await?;
                 self.headers(stream, END_STREAM, &[("grpc-status", "0")]).await
@@ -233,8 +234,8 @@ impl Connection {
         for (name, value) in headers {
             block.push(0);
             for text in [name, value] {
-                // Below 127 a length is one byte.
-                block.push(u8::try_from(text.len()).expect("it is short"));
+                // A length below 127 is encoded in one byte.
+                block.push(u8::try_from(text.len()).expect("a test message is short"));
                 block.extend_from_slice(text.as_bytes());
             }
         }
@@ -242,7 +243,8 @@ impl Connection {
     }
 
     async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
-        let [_, a, b, c] = u32::try_from(payload.len()).expect("it is short").to_be_bytes();
+        let [_, a, b, c] =
+            u32::try_from(payload.len()).expect("a test message is short").to_be_bytes();
         let head = [a, b, c, kind, flags];
         let frame = [&head[..], &stream.to_be_bytes(), payload].concat();
         self.socket.write_all(&frame).await

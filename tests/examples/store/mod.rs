@@ -1,5 +1,5 @@
-//! What the examples share: where they run. In memory, unless `--endpoints` names an etcd.
-#![expect(clippy::print_stderr, reason = "an example says why it cannot run")]
+//! The store of an example: in memory, or the etcd that `--endpoints` names.
+#![expect(clippy::print_stderr, reason = "an example prints why it failed")]
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use coord_mem::MemBackend;
 
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Where an example keeps its keys.
+/// The store of an example.
 pub(crate) enum Store {
     Memory(MemBackend),
     #[cfg(feature = "etcd")]
@@ -17,7 +17,7 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// Connects. The connection lives on the runtime of the caller.
+    /// Creates a client. Its tasks run on the runtime of the caller.
     pub(crate) async fn connect(&self) -> Result<Client> {
         Ok(match self {
             Self::Memory(store) => Client::new(store.clone()),
@@ -28,8 +28,9 @@ impl Store {
         })
     }
 
-    /// The store that the end of the command line names, and what comes before it.
-    fn named(mut arguments: Vec<String>) -> (Self, Vec<String>) {
+    /// Parses the option `--endpoints` at the end of the command line. Returns the store and the
+    /// arguments before the option.
+    fn parse(mut arguments: Vec<String>) -> (Self, Vec<String>) {
         match &arguments[..] {
             #[cfg(feature = "etcd")]
             [.., option, endpoints] if option == "--endpoints" => {
@@ -42,12 +43,12 @@ impl Store {
     }
 }
 
-/// Runs an example with its `N` arguments, or tells how it is used.
+/// The main function of an example with `N` arguments. Prints `usage` if their number differs.
 pub(crate) fn run<const N: usize>(
     usage: &str,
     example: impl FnOnce([String; N], Store) -> Result<()>,
 ) -> ExitCode {
-    let (store, arguments) = Store::named(std::env::args().skip(1).collect());
+    let (store, arguments) = Store::parse(std::env::args().skip(1).collect());
     let Ok(arguments) = <[String; N]>::try_from(arguments) else {
         eprintln!("{usage}");
         return ExitCode::from(2);

@@ -1,4 +1,5 @@
-//! What came up in a run, so that a test can tell whether it tested anything.
+//! Coverage of a run: counts of operations, errors and other observations, so that a test can
+//! assert that its random sequences exercise the whole contract.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,17 +12,19 @@ use coord_testkit::strategy::Operation;
 
 use super::watch::Delivery;
 
-/// Counts of what came up.
+/// The counts of a run.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
-    /// By operation: how often it succeeded, how often it failed.
+    /// The number of successes and of failures of each operation.
     pub(super) operations: BTreeMap<&'static str, (usize, usize)>,
+    /// The number of errors of each kind.
     pub(super) errors: BTreeMap<ErrorKind, usize>,
-    /// Anything else, by name.
-    pub(super) sights: BTreeMap<&'static str, usize>,
+    /// The number of other observations, by name.
+    pub(super) observations: BTreeMap<&'static str, usize>,
 }
 
 impl Coverage {
+    /// Counts an operation and its error, if any.
     pub(super) fn operation(&mut self, operation: &Operation, error: Option<ErrorKind>) {
         let (ok, failed) = self.operations.entry(name(operation)).or_default();
         match error {
@@ -33,41 +36,47 @@ impl Coverage {
         }
     }
 
-    pub(super) fn sight(&mut self, what: &'static str, times: usize) {
-        *self.sights.entry(what).or_default() += times;
+    /// Counts an observation. Zero times registers its name.
+    pub(super) fn observe(&mut self, what: &'static str, times: usize) {
+        *self.observations.entry(what).or_default() += times;
     }
 
+    /// Counts the parts of a transaction's response.
     pub(super) fn txn(&mut self, response: &TxnResponse) {
-        self.sight(if response.succeeded { "txn took then" } else { "txn took else" }, 1);
+        self.observe(
+            if response.succeeded { "txn took success branch" } else { "txn took failure branch" },
+            1,
+        );
         for response in &response.responses {
             match response {
                 OpResponse::Txn(nested) => {
-                    self.sight("nested txn", 1);
+                    self.observe("nested txn", 1);
                     let deeper = |op: &OpResponse| matches!(op, OpResponse::Txn(_));
                     let deeper = nested.responses.iter().any(deeper);
-                    self.sight("txn of three levels", usize::from(deeper));
+                    self.observe("txn of three levels", usize::from(deeper));
                     self.txn(nested);
                 }
                 OpResponse::Range(range) => {
-                    self.sight("range in txn found keys", usize::from(!range.kvs.is_empty()));
+                    self.observe("range in txn found keys", usize::from(!range.kvs.is_empty()));
                 }
-                OpResponse::Put(_) => self.sight("put in txn", 1),
+                OpResponse::Put(_) => self.observe("put in txn", 1),
                 OpResponse::Delete(delete) => {
-                    self.sight("delete in txn deleted", usize::from(delete.deleted > 0));
+                    self.observe("delete in txn deleted", usize::from(delete.deleted > 0));
                 }
             }
         }
     }
 
+    /// Counts a delivery of a watch.
     pub(super) fn delivery(&mut self, delivery: &Delivery) {
         match delivery {
-            Err(_) => self.sight("watch found history compacted", 1),
-            Ok(batch) if batch.events.is_empty() => self.sight("bookmark", 1),
+            Err(_) => self.observe("watch found history compacted", 1),
+            Ok(batch) if batch.events.is_empty() => self.observe("progress notification", 1),
             Ok(batch) => {
-                self.sight("batch", 1);
-                self.sight("batch of several events", usize::from(batch.events.len() > 1));
+                self.observe("batch", 1);
+                self.observe("batch of several events", usize::from(batch.events.len() > 1));
                 let with_prev = batch.events.iter().any(|event| event.prev_kv.is_some());
-                self.sight("batch with prev_kv", usize::from(with_prev));
+                self.observe("batch with prev_kv", usize::from(with_prev));
             }
         }
     }
@@ -81,14 +90,14 @@ impl fmt::Display for Coverage {
         for (kind, times) in &self.errors {
             writeln!(f, "{:32} {times:7}", format!("{kind:?}"))?;
         }
-        for (what, times) in &self.sights {
+        for (what, times) in &self.observations {
             writeln!(f, "{what:32} {times:7}")?;
         }
         Ok(())
     }
 }
 
-/// The operation's name.
+/// The name of an operation.
 pub(super) fn name(operation: &Operation) -> &'static str {
     match operation {
         Operation::Range(_) => "range",

@@ -1,9 +1,8 @@
-//! Backends with one fault each, to see that the comparison finds it.
+//! Backends with one flaw each, which the comparison with the model must find.
 //!
-//! A comparison that can never fail proves nothing. Each flaw is one that a real store might have,
-//! small enough to be overlooked by tests of single calls.
+//! A comparison that cannot fail proves nothing. A real store might have each of these flaws, and
+//! tests of single calls might not find it.
 
-use coord_core::layer::Layer;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,37 +16,38 @@ use coord_core::{
         PutResponse, Range, RangeResponse, Revision, Txn, TxnResponse, Watch, WatchBatch,
         WatchStream, Watcher,
     },
+    layer::Layer,
 };
 use coord_mem::MemBackend;
 use futures_util::{Stream, StreamExt};
 
-/// What is wrong with a [`Flawed`] backend.
+/// The flaw of a [`Flawed`] backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// A filter by creation revision is off by one.
+    /// The filter by minimum create revision is off by one.
     FilterOffByOne,
-    /// A put that replaces a key with a lease does not return it.
-    ForgetsPrevKv,
-    /// A step's header shows the revision after the transaction's.
+    /// A put that replaces a key with a lease does not return `prev_kv`.
+    OmitsPrevKv,
+    /// The header of a delete in a transaction has the revision after the transaction's.
     WrongNestedHeader,
-    /// A put that lacks its lease is refused for lack of its key.
-    WrongKind,
-    /// Leases live a second longer than they say.
+    /// A put on a missing lease fails with `KeyNotFound`.
+    WrongErrorKind,
+    /// Leases expire a second after their TTL.
     LateExpiry,
-    /// A watch splits the events of a revision over several batches.
+    /// A watch delivers the events of one revision in several batches.
     SplitsBatches,
-    /// An empty interval meets every condition.
+    /// A compare of an empty range is always true.
     EmptyRangeHolds,
-    /// Compacting at the current revision is ignored.
+    /// A compaction at the current revision is ignored.
     IgnoresCompaction,
 }
 
 impl Flaw {
     pub(crate) const ALL: [Self; 8] = [
         Self::FilterOffByOne,
-        Self::ForgetsPrevKv,
+        Self::OmitsPrevKv,
         Self::WrongNestedHeader,
-        Self::WrongKind,
+        Self::WrongErrorKind,
         Self::LateExpiry,
         Self::SplitsBatches,
         Self::EmptyRangeHolds,
@@ -55,7 +55,7 @@ impl Flaw {
     ];
 }
 
-/// A store that is right but for one flaw.
+/// A `MemBackend` with one flaw.
 #[derive(Debug)]
 pub(crate) struct Flawed {
     pub(crate) inner: MemBackend,
@@ -85,8 +85,7 @@ impl Layer for Flawed {
 
     async fn txn(&self, mut request: Txn) -> Result<TxnResponse> {
         if self.has(Flaw::EmptyRangeHolds) {
-            let can_hold = |compare: &Compare| !compare.keys.is_empty();
-            request.compares.retain(can_hold);
+            request.compares.retain(|compare: &Compare| !compare.keys.is_empty());
         }
         let mut response = self.inner.txn(request).await?;
         if self.has(Flaw::WrongNestedHeader) {
@@ -104,7 +103,7 @@ impl Layer for Flawed {
         if !self.has(Flaw::SplitsBatches) {
             return Ok(watch);
         }
-        Ok(Watcher::new(watch.header(), Splitting { watch, rest: Vec::new() }))
+        Ok(Watcher::new(watch.header(), SplitWatch { watch, rest: Vec::new() }))
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
@@ -127,27 +126,27 @@ impl Layer for Flawed {
     async fn put(&self, request: Put) -> Result<PutResponse> {
         let key = request.key.clone();
         let mut response = self.inner.put(request).await.map_err(|error| {
-            if self.has(Flaw::WrongKind) && error.kind() == ErrorKind::LeaseNotFound {
+            if self.has(Flaw::WrongErrorKind) && error.kind() == ErrorKind::LeaseNotFound {
                 return Error::KeyNotFound { key: Some(key) };
             }
             error
         })?;
-        if self.has(Flaw::ForgetsPrevKv) {
+        if self.has(Flaw::OmitsPrevKv) {
             response.prev_kv.take_if(|kv| kv.lease.is_some());
         }
         Ok(response)
     }
 }
 
-/// A watch that delivers every event by itself.
+/// A watch that delivers each event in its own batch.
 #[derive(Debug)]
-struct Splitting {
+struct SplitWatch {
     watch: Watcher,
-    /// What is left of a batch, last event first.
+    /// The remaining events of a batch, last event first.
     rest: Vec<WatchBatch>,
 }
 
-impl Stream for Splitting {
+impl Stream for SplitWatch {
     type Item = Result<WatchBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -166,7 +165,7 @@ impl Stream for Splitting {
     }
 }
 
-impl WatchStream for Splitting {
+impl WatchStream for SplitWatch {
     fn request_progress(mut self: Pin<&mut Self>) {
         self.watch.request_progress();
     }

@@ -1,4 +1,4 @@
-//! Leases. Which keys hang on one is read off the keys themselves.
+//! Leases of the model. The keys of a lease are found by searching all keys.
 
 use std::time::Duration;
 
@@ -10,60 +10,63 @@ use coord_core::{
     },
 };
 
-use super::state::{Answer, Model};
+use super::state::{Model, ModelResult};
 
-/// What etcd grants at least, by its default settings.
+/// The minimum TTL that etcd grants with its default settings.
 const TTL_MIN: Duration = Duration::from_secs(2);
 
+/// A lease.
 #[derive(Debug)]
 pub(super) struct Lease {
     granted: Duration,
-    ends: Duration,
+    /// When it expires, on the clock of the model.
+    deadline: Duration,
 }
 
 impl Model {
-    /// Moves the clock to `now` and ends what has ended meanwhile, each lease by itself, the
-    /// first to end first, equal ones by their id.
-    pub(super) fn pass_time(&mut self, now: Duration) -> usize {
+    /// Advances the clock to `now` and expires leases, each at its own revision, in the order of
+    /// their deadlines and then of their ids. Returns the number of expired leases.
+    pub(super) fn advance_clock(&mut self, now: Duration) -> usize {
         self.now = now;
-        let mut ended: Vec<_> = self.leases.iter().map(|(&id, lease)| (lease.ends, id)).collect();
-        ended.retain(|&(ends, _)| ends <= now);
-        ended.sort_unstable();
-        for &(_, id) in &ended {
+        let mut expired: Vec<_> =
+            self.leases.iter().map(|(&id, lease)| (lease.deadline, id)).collect();
+        expired.retain(|&(deadline, _)| deadline <= now);
+        expired.sort_unstable();
+        for &(_, id) in &expired {
             self.end_lease(id);
         }
-        ended.len()
+        expired.len()
     }
 
-    /// Grants a lease. Where the request leaves the id to the store, `chosen` is the store's.
+    /// Grants a lease. If the request has no id, `chosen` is the id that the store chose.
     pub(super) fn grant(
         &mut self,
         request: &LeaseGrant,
         chosen: Option<LeaseId>,
-    ) -> Answer<LeaseGrantResponse> {
+    ) -> ModelResult<LeaseGrantResponse> {
         if request.ttl.subsec_nanos() != 0 {
             return Err(ErrorKind::InvalidTtl);
         }
         if request.ttl > TTL_MAX {
             return Err(ErrorKind::TtlTooLarge);
         }
-        let id = request.id.or(chosen).expect("a store that grants a lease names it");
+        let id = request.id.or(chosen).expect("a granted lease has an id");
         if self.leases.contains_key(&id) {
             return Err(ErrorKind::LeaseExists);
         }
         let granted = request.ttl.max(TTL_MIN);
-        self.leases.insert(id, Lease { granted, ends: self.now + granted });
+        self.leases.insert(id, Lease { granted, deadline: self.now + granted });
         Ok(LeaseGrantResponse { header: self.header(), id, ttl: granted })
     }
 
-    pub(super) fn keep_alive(&mut self, id: LeaseId) -> Answer<LeaseKeepAliveResponse> {
+    pub(super) fn keep_alive(&mut self, id: LeaseId) -> ModelResult<LeaseKeepAliveResponse> {
         let header = self.header();
         let lease = self.leases.get_mut(&id).ok_or(ErrorKind::LeaseNotFound)?;
-        lease.ends = self.now + lease.granted;
+        lease.deadline = self.now + lease.granted;
         Ok(LeaseKeepAliveResponse { header, id, ttl: lease.granted })
     }
 
-    pub(super) fn revoke(&mut self, id: LeaseId) -> Answer<LeaseRevokeResponse> {
+    pub(super) fn revoke(&mut self, id: LeaseId) -> ModelResult<LeaseRevokeResponse> {
         if !self.leases.contains_key(&id) {
             return Err(ErrorKind::LeaseNotFound);
         }
@@ -71,7 +74,8 @@ impl Model {
         Ok(LeaseRevokeResponse { header: self.header() })
     }
 
-    /// One revision, keys in order; none if no key hangs on it.
+    /// Deletes a lease, and its keys in key order at one revision. Without keys, there is no
+    /// revision.
     fn end_lease(&mut self, id: LeaseId) {
         self.leases.remove(&id);
         let mut changes = self.begin();
@@ -83,11 +87,12 @@ impl Model {
         self.commit(changes);
     }
 
-    /// The keys in order, though nobody may rely on it: the caller sorts the other side's too.
+    /// The status of a lease, with its keys sorted. A store may return them in any order, so the
+    /// caller sorts them.
     pub(super) fn time_to_live(&self, request: LeaseTimeToLive) -> LeaseTimeToLiveResponse {
         let lease = self.leases.get(&request.id).map(|lease| LeaseStatus {
             granted: lease.granted,
-            remaining: Duration::from_secs((lease.ends - self.now).as_secs()),
+            remaining: Duration::from_secs((lease.deadline - self.now).as_secs()),
             keys: self
                 .current()
                 .values()
@@ -98,9 +103,10 @@ impl Model {
         LeaseTimeToLiveResponse { header: self.header(), lease }
     }
 
-    /// Sorted by the time that is left, as an etcd leader sorts them.
+    /// All leases, sorted by their remaining time, as an etcd leader sorts them.
     pub(super) fn list_leases(&self) -> LeasesResponse {
-        let mut leases: Vec<_> = self.leases.iter().map(|(&id, lease)| (lease.ends, id)).collect();
+        let mut leases: Vec<_> =
+            self.leases.iter().map(|(&id, lease)| (lease.deadline, id)).collect();
         leases.sort_unstable();
         let leases = leases.into_iter().map(|(_, id)| id).collect();
         LeasesResponse { header: self.header(), leases }

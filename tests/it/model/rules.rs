@@ -1,7 +1,7 @@
-//! What is refused before any data is looked at, and which keys a range means.
+//! The model's checks of requests that need no data, and the keys of a range.
 //!
-//! Written from `docs/etcd-contract.md` §2 to §4 alone, and on purpose without the checks of
-//! `coord-core`: two programs that share a mistake agree.
+//! They are written from `docs/etcd-contract.md` §2 to §4 alone, without the checks of
+//! `coord-core`, because the comparison cannot find a mistake in shared code.
 
 use bytes::Bytes;
 use coord_core::{
@@ -9,9 +9,9 @@ use coord_core::{
     kv::{Compare, KeyRange, KeyValue, Limits, Op, Put, Txn},
 };
 
-use super::state::{Answer, State};
+use super::state::{ModelResult, State};
 
-/// §2: an empty end is a single key, a zero byte is no end, anything else is where it ends.
+/// §2: an empty end means a single key, a zero byte means no end, anything else is the end.
 pub(super) fn is_in(key: &Bytes, range: &KeyRange) -> bool {
     let (start, end) = (range.start(), range.range_end());
     if end.is_empty() {
@@ -28,12 +28,12 @@ pub(super) fn keys_in(state: &State, range: &KeyRange) -> Vec<KeyValue> {
     state.values().filter(|kv| is_in(&kv.key, range)).cloned().collect()
 }
 
-pub(super) fn check_key(key: &Bytes) -> Answer<()> {
+pub(super) fn check_key(key: &Bytes) -> ModelResult<()> {
     if key.is_empty() { Err(ErrorKind::EmptyKey) } else { Ok(()) }
 }
 
 /// §3: the checks of a put, in order.
-pub(super) fn check_put(put: &Put) -> Answer<()> {
+pub(super) fn check_put(put: &Put) -> ModelResult<()> {
     check_key(&put.key)?;
     if put.ignore_value && !put.value.is_empty() {
         return Err(ErrorKind::ValueProvided);
@@ -44,23 +44,23 @@ pub(super) fn check_put(put: &Put) -> Answer<()> {
     Ok(())
 }
 
-/// §8: a change that is too large is refused once it has been found to be well formed.
+/// §8: a write over the size limit is rejected after the checks of its form.
 ///
-/// The encoding is left out of account: what is drawn is either far below the limit or, by one
-/// big value, above it.
-pub(super) fn check_size(size_bytes: usize, limits: &Limits) -> Answer<()> {
+/// The size of the encoding is ignored: a generated request is either far below the limit, or above
+/// it because of one large value.
+pub(super) fn check_size(size_bytes: usize, limits: &Limits) -> ModelResult<()> {
     if size_bytes > limits.max_request_bytes { Err(ErrorKind::RequestTooLarge) } else { Ok(()) }
 }
 
-/// §4: the number of operations and their forms, on all levels; then keys given twice.
-pub(super) fn check_txn(txn: &Txn, limits: &Limits) -> Answer<()> {
+/// §4: the number of operations and their form, on all levels; then duplicate keys; then the size.
+pub(super) fn check_txn(txn: &Txn, limits: &Limits) -> ModelResult<()> {
     check_forms(txn, limits.max_txn_ops)?;
-    touched(&txn.success)?;
-    touched(&txn.failure)?;
+    written_keys(&txn.success)?;
+    written_keys(&txn.failure)?;
     if is_read_only(txn) {
         return Ok(());
     }
-    check_size(weight(txn), limits)
+    check_size(txn_size_bytes(txn), limits)
 }
 
 /// §4: every step of both branches is a range; a nested transaction is not.
@@ -69,7 +69,7 @@ pub(super) fn is_read_only(txn: &Txn) -> bool {
         && txn.failure.iter().all(|op| matches!(op, Op::Range(_)))
 }
 
-fn check_forms(txn: &Txn, budget: usize) -> Answer<()> {
+fn check_forms(txn: &Txn, budget: usize) -> ModelResult<()> {
     let mut count = txn.compares.len();
     count = count.max(txn.success.len());
     count = count.max(txn.failure.len());
@@ -92,8 +92,8 @@ fn check_forms(txn: &Txn, budget: usize) -> Answer<()> {
     Ok(())
 }
 
-/// The keys put and the ranges deleted on a branch; an error if they collide.
-fn touched(ops: &[Op]) -> Answer<(Vec<Bytes>, Vec<KeyRange>)> {
+/// The keys put and the ranges deleted in a branch. An error if a key is written twice.
+fn written_keys(ops: &[Op]) -> ModelResult<(Vec<Bytes>, Vec<KeyRange>)> {
     let (mut puts, mut deletes) = (Vec::<Bytes>::new(), Vec::<KeyRange>::new());
     let is_free = |key: &Bytes, puts: &[Bytes], deletes: &[KeyRange]| {
         !puts.contains(key) && !deletes.iter().any(|range| is_deleted_by(key, range))
@@ -105,23 +105,23 @@ fn touched(ops: &[Op]) -> Answer<(Vec<Bytes>, Vec<KeyRange>)> {
     }
     for op in ops {
         let Op::Txn(nested) = op else { continue };
-        let (then_puts, then_deletes) = touched(&nested.success)?;
-        let (else_puts, else_deletes) = touched(&nested.failure)?;
-        for key in &then_puts {
+        let (success_puts, success_deletes) = written_keys(&nested.success)?;
+        let (failure_puts, failure_deletes) = written_keys(&nested.failure)?;
+        for key in &success_puts {
             if !is_free(key, &puts, &deletes) {
                 return Err(ErrorKind::DuplicateKey);
             }
         }
-        for key in &else_puts {
+        for key in &failure_puts {
             if !is_free(key, &puts, &deletes) {
                 return Err(ErrorKind::DuplicateKey);
             }
         }
-        // Only now: that Then and Else put the same key is no collision.
-        puts.extend(then_puts);
-        puts.extend(else_puts);
-        deletes.extend(then_deletes);
-        deletes.extend(else_deletes);
+        // Added after both checks, because the two branches of a transaction may put the same key.
+        puts.extend(success_puts);
+        puts.extend(failure_puts);
+        deletes.extend(success_deletes);
+        deletes.extend(failure_deletes);
     }
     for op in ops {
         if let Op::Put(put) = op {
@@ -134,20 +134,20 @@ fn touched(ops: &[Op]) -> Answer<(Vec<Bytes>, Vec<KeyRange>)> {
     Ok((puts, deletes))
 }
 
-/// §4, the hole: to this check a delete without end deletes nothing.
+/// §4, an exception in etcd: this check ignores a delete without an end.
 fn is_deleted_by(key: &Bytes, range: &KeyRange) -> bool {
     &range.range_end()[..] != b"\0" && is_in(key, range)
 }
 
-/// The keys and values of all puts.
-fn weight(txn: &Txn) -> usize {
+/// The size of the keys and values of all puts and of the compared values.
+fn txn_size_bytes(txn: &Txn) -> usize {
     let compared = txn.compares.iter().map(|compare| match &compare.operand {
         coord_core::kv::CompareOperand::Value(value) => value.len(),
         _ => 0,
     });
     let steps = txn.success.iter().chain(&txn.failure).map(|op| match op {
         Op::Put(put) => put.key.len() + put.value.len(),
-        Op::Txn(nested) => weight(nested),
+        Op::Txn(nested) => txn_size_bytes(nested),
         Op::Range(_) | Op::Delete(_) => 0,
     });
     compared.chain(steps).sum()

@@ -1,4 +1,4 @@
-//! Drives a sequence of operations to a backend and to the model, and stops where they differ.
+//! Runs a sequence of operations on a backend and on the model, up to the first mismatch.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -17,68 +17,68 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, advance, sleep};
 
 use super::coverage::Coverage;
-use super::state::{Answer, Model};
+use super::state::{Model, ModelResult};
 use super::watch::Watcher as ModelWatcher;
 
-/// How late the runtime's timers may be, and then some.
-const TIMER_GRAIN: Duration = Duration::from_millis(3);
+/// More than the delay of a timer of the runtime.
+const TIMER_DELAY: Duration = Duration::from_millis(3);
 
-/// Why a run stopped: what was answered, and what should have been.
-pub(super) type Difference = String;
+/// The description of a mismatch: the expected and the actual result.
+pub(super) type Mismatch = String;
 
-/// A backend and the model, side by side.
+/// A backend under test and the model.
 struct Run<'a, B> {
     backend: &'a B,
     model: Model,
-    /// Zero on the model's clock.
+    /// Time zero of the model's clock.
     began: Instant,
     watches: Vec<(Watcher, ModelWatcher)>,
-    /// Whether time has jumped since the last call, so that nobody may have ended a lease yet.
+    /// Whether the clock has jumped since the last call, so that expired leases may still exist.
     jumped: bool,
     coverage: &'a mut Coverage,
 }
 
-/// Runs all operations on an empty backend. Its virtual time is the runtime's.
+/// Runs all operations on an empty backend, on the virtual time of the runtime.
 ///
 /// # Errors
-/// The first difference, with the operations that led to it.
+/// The first mismatch, with the operations that led to it.
 pub(super) async fn run<B: KvBackend>(
     backend: &B,
     operations: &[Operation],
     coverage: &mut Coverage,
-) -> Result<(), Difference> {
+) -> Result<(), Mismatch> {
     let began = Instant::now();
     let identity = backend.leases().await.map_err(|error| error.to_string())?.header;
     let model = Model::new(identity, backend.limits());
     let mut run = Run { backend, model, began, watches: Vec::new(), jumped: false, coverage };
-    let mut story = Vec::new();
+    let mut log = Vec::new();
     for operation in operations {
-        story.push((run.model.revision(), operation));
-        run.step(operation).await.map_err(|difference| tell(&story, &difference))?;
+        log.push((run.model.revision(), operation));
+        run.step(operation).await.map_err(|mismatch| report(&log, &mismatch))?;
     }
     run.finish()
         .await
-        .map_err(|difference| tell(&story, &format!("all has been done\n{difference}")))
+        .map_err(|mismatch| report(&log, &format!("after the last operation\n{mismatch}")))
 }
 
-/// The operations that led to a difference, each with the revision that it found.
-fn tell(story: &[(Revision, &Operation)], difference: &str) -> Difference {
-    let story = story.iter().map(|(revision, operation)| format!("  @{revision} {operation}\n"));
-    format!("the backend and the model differ:\n{}{difference}", story.collect::<String>())
+/// A mismatch with the operations that led to it, each with the revision before it.
+fn report(log: &[(Revision, &Operation)], mismatch: &str) -> Mismatch {
+    let log = log.iter().map(|(revision, operation)| format!("  @{revision} {operation}\n"));
+    format!("the backend and the model differ:\n{}{mismatch}", log.collect::<String>())
 }
 
 impl<B: KvBackend> Run<'_, B> {
-    async fn step(&mut self, operation: &Operation) -> Result<(), Difference> {
-        self.pass_time();
+    async fn step(&mut self, operation: &Operation) -> Result<(), Mismatch> {
+        self.advance_clock();
         match operation {
             Operation::Range(_) | Operation::Put(_) | Operation::Delete(_) | Operation::Txn(_) => {
-                self.on_keys(operation).await
+                self.run_on_keys(operation).await
             }
             Operation::LeaseGrant(_)
             | Operation::LeaseRevoke(_)
             | Operation::LeaseKeepAlive(_)
             | Operation::LeaseTimeToLive(_)
-            | Operation::Leases => self.on_leases(operation).await,
+            | Operation::Leases => self.run_on_leases(operation).await,
             Operation::Compact(draft) => {
                 let request = draft.resolve(self.model.revision());
                 let got = self.backend.compact(request).await;
@@ -89,7 +89,7 @@ impl<B: KvBackend> Run<'_, B> {
                 self.watch(operation, draft.resolve(self.model.revision())).await
             }
             Operation::Unwatch(number) => {
-                if let Some(at) = self.watch_number(*number) {
+                if let Some(at) = self.watch_index(*number) {
                     self.settle().await?;
                     self.read_watch(at)?;
                     drop(self.watches.remove(at));
@@ -98,10 +98,10 @@ impl<B: KvBackend> Run<'_, B> {
                 Ok(())
             }
             Operation::Progress(number) => {
-                if let Some(at) = self.watch_number(*number) {
+                if let Some(at) = self.watch_index(*number) {
                     let (watch, watcher) = &mut self.watches[at];
                     watch.request_progress();
-                    watcher.ask_for_bookmark();
+                    watcher.request_progress();
                     self.coverage.operation(operation, None);
                 }
                 Ok(())
@@ -114,8 +114,8 @@ impl<B: KvBackend> Run<'_, B> {
             Operation::Advance { by, pace } => {
                 match pace {
                     Pace::Jump => advance(*by).await,
-                    // Time enough for a timer whose time has just come.
-                    Pace::Sleep => sleep(*by + TIMER_GRAIN).await,
+                    // A timer that is due then also runs.
+                    Pace::Sleep => sleep(*by + TIMER_DELAY).await,
                 }
                 self.jumped = *pace == Pace::Jump;
                 self.coverage.operation(operation, None);
@@ -124,7 +124,7 @@ impl<B: KvBackend> Run<'_, B> {
         }
     }
 
-    async fn on_keys(&mut self, operation: &Operation) -> Result<(), Difference> {
+    async fn run_on_keys(&mut self, operation: &Operation) -> Result<(), Mismatch> {
         let (backend, current) = (self.backend, self.model.revision());
         match operation {
             Operation::Range(draft) => {
@@ -148,11 +148,11 @@ impl<B: KvBackend> Run<'_, B> {
                 }
                 self.compare(operation, backend.txn(request).await, expected)
             }
-            other => unreachable!("{other} is not about keys"),
+            other => unreachable!("{other} is not an operation on keys"),
         }
     }
 
-    async fn on_leases(&mut self, operation: &Operation) -> Result<(), Difference> {
+    async fn run_on_leases(&mut self, operation: &Operation) -> Result<(), Mismatch> {
         let backend = self.backend;
         match *operation {
             Operation::LeaseGrant(request) => self.grant(operation, request).await,
@@ -173,30 +173,27 @@ impl<B: KvBackend> Run<'_, B> {
                 let expected = self.model.list_leases();
                 self.compare(operation, backend.leases().await, Ok(expected))
             }
-            ref other => unreachable!("{other} is not about leases"),
+            ref other => unreachable!("{other} is not an operation on leases"),
         }
     }
 
-    /// Moves the model's clock to where the runtime's is.
-    fn pass_time(&mut self) {
-        let ended = self.model.pass_time(self.began.elapsed());
-        self.coverage.sight("lease ended by time", ended);
+    /// Advances the model's clock to the runtime's clock.
+    fn advance_clock(&mut self) {
+        let expired = self.model.advance_clock(self.began.elapsed());
+        self.coverage.observe("lease expired", expired);
     }
 
-    async fn grant(
-        &mut self,
-        operation: &Operation,
-        request: LeaseGrant,
-    ) -> Result<(), Difference> {
+    async fn grant(&mut self, operation: &Operation, request: LeaseGrant) -> Result<(), Mismatch> {
         let got = self.backend.lease_grant(request).await;
-        // An id of the store's choice can be any that is free; that it is, the model checks.
+        // The store may choose any free id. The model checks that the id is free.
         let chosen = got.as_ref().ok().map(|response| response.id);
         let expected = self.model.grant(&request, chosen);
         self.compare(operation, got, expected)
     }
 
-    /// Has overdue leases ended, as any call does. After a sleep the backend's timer has done it.
-    async fn settle(&mut self) -> Result<(), Difference> {
+    /// After a jump of the clock, makes a call, which expires overdue leases. After a sleep the
+    /// backend's timer has expired them.
+    async fn settle(&mut self) -> Result<(), Mismatch> {
         if std::mem::take(&mut self.jumped) {
             let expected = self.model.list_leases();
             check(self.backend.leases().await, Ok(expected), &self.model)?;
@@ -204,7 +201,7 @@ impl<B: KvBackend> Run<'_, B> {
         Ok(())
     }
 
-    async fn watch(&mut self, operation: &Operation, request: Watch) -> Result<(), Difference> {
+    async fn watch(&mut self, operation: &Operation, request: Watch) -> Result<(), Mismatch> {
         let got = self.backend.watch(request.clone()).await;
         let expected = self.model.watch(request);
         let header = expected.as_ref().map(|(header, _)| *header).map_err(|kind| *kind);
@@ -216,13 +213,14 @@ impl<B: KvBackend> Run<'_, B> {
         Ok(())
     }
 
-    fn watch_number(&self, number: u8) -> Option<usize> {
+    /// The index of the watch that `number` selects, if there are watches.
+    fn watch_index(&self, number: u8) -> Option<usize> {
         usize::from(number).checked_rem(self.watches.len())
     }
 
-    async fn read_watches(&mut self) -> Result<(), Difference> {
+    async fn read_watches(&mut self) -> Result<(), Mismatch> {
         self.settle().await?;
-        // One that has ended is read once more, to see that it has; then it is let go.
+        // A watch that has ended is read once more, to check that it has, and then dropped.
         for at in (0..self.watches.len()).rev() {
             self.read_watch(at)?;
             if self.watches[at].1.has_ended() {
@@ -232,23 +230,23 @@ impl<B: KvBackend> Run<'_, B> {
         Ok(())
     }
 
-    /// Reads what a watch has to deliver, without waiting, and compares it batch by batch.
-    fn read_watch(&mut self, at: usize) -> Result<(), Difference> {
+    /// Reads all batches that a watch has to deliver, without waiting, and compares each.
+    fn read_watch(&mut self, at: usize) -> Result<(), Mismatch> {
         let (watch, watcher) = &mut self.watches[at];
-        let (expected, current) = (self.model.deliver(watcher), self.model.revision());
+        let (expected, current) = (self.model.take_deliveries(watcher), self.model.revision());
         for delivery in &expected {
             self.coverage.delivery(delivery);
-            // Without a budget, for a task that is out of it sees nothing though there is more.
+            // Unconstrained, because a task without budget receives nothing although there is more.
             let got = unconstrained(watch.next()).now_or_never().flatten();
             let same = match (&got, delivery) {
                 (Some(Ok(got)), Ok(batch)) => got == batch,
                 (Some(Err(error)), Err(kind)) => {
-                    is_that(error, *kind, watcher.compacted(), current)
+                    is_expected_error(error, *kind, watcher.compacted(), current)
                 }
                 _ => false,
             };
             if !same {
-                return Err(format!("watch {watcher:?}\n{}", told(&got, delivery)));
+                return Err(format!("watch {watcher:?}\n{}", describe_mismatch(&got, delivery)));
             }
         }
         match (unconstrained(watch.next()).now_or_never(), watcher.has_ended()) {
@@ -259,22 +257,22 @@ impl<B: KvBackend> Run<'_, B> {
         }
     }
 
-    /// Reads every revision that there is, and the two next to them that there are not.
-    async fn check_history(&mut self) -> Result<(), Difference> {
-        self.pass_time();
+    /// Reads every readable revision, and the unreadable ones before and after them.
+    async fn check_history(&mut self) -> Result<(), Mismatch> {
+        self.advance_clock();
         let oldest = self.model.compacted.max(1);
         for revision in oldest - 1..=self.model.revision().0 + 1 {
             let request = Range::new(KeyRange::all()).at(Revision(revision));
             let expected = self.model.range(&request);
             let got = self.backend.range(request).await;
             check(got, expected, &self.model)
-                .map_err(|difference| format!("all keys at {revision}\n{difference}"))?;
+                .map_err(|mismatch| format!("all keys at {revision}\n{mismatch}"))?;
         }
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<(), Difference> {
-        self.pass_time();
+    async fn finish(mut self) -> Result<(), Mismatch> {
+        self.advance_clock();
         self.read_watches().await?;
         self.check_history().await
     }
@@ -283,14 +281,14 @@ impl<B: KvBackend> Run<'_, B> {
         &mut self,
         operation: &Operation,
         got: Result<T>,
-        expected: Answer<T>,
-    ) -> Result<(), Difference> {
+        expected: ModelResult<T>,
+    ) -> Result<(), Mismatch> {
         self.coverage.operation(operation, expected.as_ref().err().copied());
         check(got, expected, &self.model)
     }
 }
 
-/// The order of a lease's keys means nothing.
+/// The status of a lease, with its keys sorted, because a backend may return them in any order.
 async fn time_to_live(
     backend: &impl KvBackend,
     request: LeaseTimeToLive,
@@ -304,29 +302,31 @@ async fn time_to_live(
 
 fn check<T: Debug + PartialEq>(
     got: Result<T>,
-    expected: Answer<T>,
+    expected: ModelResult<T>,
     model: &Model,
-) -> Result<(), Difference> {
+) -> Result<(), Mismatch> {
     let same = match (&got, &expected) {
         (Ok(got), Ok(expected)) => got == expected,
-        (Err(error), Err(kind)) => is_that(error, *kind, model.compacted, model.revision()),
+        (Err(error), Err(kind)) => {
+            is_expected_error(error, *kind, model.compacted, model.revision())
+        }
         _ => false,
     };
-    if same { Ok(()) } else { Err(told(&got, &expected)) }
+    if same { Ok(()) } else { Err(describe_mismatch(&got, &expected)) }
 }
 
-/// Whether an error is of that kind, changed nothing, and has the right revisions in it.
-fn is_that(error: &Error, kind: ErrorKind, compacted: i64, current: Revision) -> bool {
+/// Whether an error has this kind, is not applied, and has the right revisions.
+fn is_expected_error(error: &Error, kind: ErrorKind, compacted: i64, current: Revision) -> bool {
     let revision = match error {
         Error::Compacted { compact_revision, .. } => *compact_revision == Some(Revision(compacted)),
-        Error::FutureRevision { current: told, .. } => *told == Some(current),
+        Error::FutureRevision { current: reported, .. } => *reported == Some(current),
         _ => true,
     };
     error.kind() == kind && error.outcome() == Outcome::NotApplied && revision
 }
 
-/// The two answers, one under the other.
-fn told(got: &impl Debug, expected: &impl Debug) -> String {
-    let line = |answer: String| answer.chars().take(4_000).collect::<String>();
+/// The expected and the actual result, one line each.
+fn describe_mismatch(got: &impl Debug, expected: &impl Debug) -> String {
+    let line = |result: String| result.chars().take(4_000).collect::<String>();
     format!("  expected {}\n  got      {}", line(format!("{expected:?}")), line(format!("{got:?}")))
 }

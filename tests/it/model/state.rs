@@ -1,4 +1,4 @@
-//! The store: one whole copy of all keys for every revision there ever was.
+//! The state of the model: a full copy of all keys for every revision.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,24 +15,27 @@ use coord_core::{
 use super::lease::Lease;
 use super::rules;
 
-/// What the model answers: an error is its kind, for the model never changes anything and fails.
-pub(super) type Answer<T> = Result<T, ErrorKind>;
+/// A result of the model. An error is only its kind: its outcome is always `NotApplied`.
+pub(super) type ModelResult<T> = Result<T, ErrorKind>;
 
-/// All keys at some revision.
+/// All keys at one revision.
 pub(super) type State = BTreeMap<Bytes, KeyValue>;
 
-/// The contract as a program that anybody can check against its text.
+/// The contract as a program. It is written for comparison with the text, not for speed.
 #[derive(Debug)]
 pub(super) struct Model {
-    /// Whose headers these are; the revision in it does not count.
+    /// The ids in all headers. Its revision is not used.
     pub(super) identity: Header,
     pub(super) limits: Limits,
-    /// By revision; the first entry, revision 0, is there for the counting alone.
+    /// The keys at each revision. Index 0 is unused.
     pub(super) states: Vec<State>,
-    /// By revision, each with the key as it was before, as if nothing were ever compacted.
+    /// The events of each revision, each with the previous key-value pair. Compaction removes
+    /// nothing.
     pub(super) events: Vec<Vec<Event>>,
+    /// The compacted revision; -1 before the first compaction.
     pub(super) compacted: i64,
     pub(super) leases: BTreeMap<LeaseId, Lease>,
+    /// The clock of the leases.
     pub(super) now: Duration,
 }
 
@@ -50,27 +53,27 @@ impl Model {
     }
 
     pub(super) fn revision(&self) -> Revision {
-        Revision(i64::try_from(self.states.len()).expect("few revisions") - 1)
+        Revision(i64::try_from(self.states.len()).expect("the number of revisions fits") - 1)
     }
 
     pub(super) fn header(&self) -> Header {
         Header { revision: self.revision(), ..self.identity }
     }
 
-    /// The keys as they are now.
+    /// The keys at the newest revision.
     pub(super) fn current(&self) -> &State {
-        self.states.last().expect("there is a state from the beginning")
+        self.states.last().expect("there is an initial state")
     }
 
-    /// The keys as they were. The caller has made sure that there is such a revision.
+    /// The keys at `revision`, which must exist.
     pub(super) fn state_at(&self, revision: Revision) -> &State {
         &self.states[usize::try_from(revision.0).expect("not negative")]
     }
 
-    pub(super) fn put(&mut self, put: &Put) -> Answer<PutResponse> {
+    pub(super) fn put(&mut self, put: &Put) -> ModelResult<PutResponse> {
         rules::check_put(put)?;
         rules::check_size(put.key.len() + put.value.len(), &self.limits)?;
-        // Contract §3: the lease is looked at before the key; §4: in a transaction after it.
+        // Contract §3: the lease is checked before the key. §4: in a transaction, after the key.
         self.check_lease(put)?;
         let mut changes = self.begin();
         let response = changes.put(put)?;
@@ -78,7 +81,7 @@ impl Model {
         Ok(PutResponse { header: self.header(), ..response })
     }
 
-    pub(super) fn delete(&mut self, delete: &Delete) -> Answer<DeleteResponse> {
+    pub(super) fn delete(&mut self, delete: &Delete) -> ModelResult<DeleteResponse> {
         rules::check_key(delete.keys.start())?;
         let mut changes = self.begin();
         let response = changes.delete(delete);
@@ -86,7 +89,7 @@ impl Model {
         Ok(DeleteResponse { header: self.header(), ..response })
     }
 
-    pub(super) fn compact(&mut self, request: Compact) -> Answer<CompactResponse> {
+    pub(super) fn compact(&mut self, request: Compact) -> ModelResult<CompactResponse> {
         let revision = request.revision;
         if revision.0 <= self.compacted {
             return Err(ErrorKind::Compacted);
@@ -94,15 +97,15 @@ impl Model {
         if revision > self.revision() {
             return Err(ErrorKind::FutureRevision);
         }
-        if self.would_lose_a_key(revision) {
+        if self.loses_a_key(revision) {
             return Err(ErrorKind::Refused);
         }
         self.compacted = revision.0;
         Ok(CompactResponse { header: self.header() })
     }
 
-    /// Contract §4, "Fuzzer must avoid" (ii): a key deleted and put in exactly this revision.
-    fn would_lose_a_key(&self, revision: Revision) -> bool {
+    /// Contract §4, "Fuzzer must avoid" (ii): a key is deleted and put at exactly this revision.
+    fn loses_a_key(&self, revision: Revision) -> bool {
         let mut deleted = Vec::new();
         for event in &self.events[usize::try_from(revision.0).expect("not negative")] {
             match event.kind {
@@ -114,7 +117,7 @@ impl Model {
         false
     }
 
-    pub(super) fn check_lease(&self, put: &Put) -> Answer<()> {
+    pub(super) fn check_lease(&self, put: &Put) -> ModelResult<()> {
         match put.lease {
             Some(lease) if !self.leases.contains_key(&lease) => Err(ErrorKind::LeaseNotFound),
             _ => Ok(()),
@@ -125,7 +128,7 @@ impl Model {
         Changes { before: self.revision(), state: self.current().clone(), events: Vec::new() }
     }
 
-    /// Makes the changes a revision, if there were any.
+    /// Adds the changes as a new revision, if there are any.
     pub(super) fn commit(&mut self, changes: Changes) {
         let Changes { before, state, mut events } = changes;
         if events.is_empty() {
@@ -141,7 +144,7 @@ impl Model {
     }
 }
 
-/// A copy of the keys to change, all changes at one revision.
+/// Changes in progress: a copy of the keys, whose changes all have one revision.
 #[derive(Debug)]
 pub(super) struct Changes {
     before: Revision,
@@ -150,17 +153,17 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// The revision that all changes have.
+    /// The revision of the changes.
     fn revision(&self) -> Revision {
         Revision(self.before.0 + 1)
     }
 
-    /// The header of a step: the revision before, until something has changed.
+    /// The header of an operation: the revision before the first change, or that of the changes.
     pub(super) fn header(&self) -> Header {
         Header::at(if self.events.is_empty() { self.before } else { self.revision() })
     }
 
-    pub(super) fn put(&mut self, put: &Put) -> Answer<PutResponse> {
+    pub(super) fn put(&mut self, put: &Put) -> ModelResult<PutResponse> {
         let revision = self.revision();
         let old = self.state.get(&put.key).cloned();
         if (put.ignore_value || put.ignore_lease) && old.is_none() {
@@ -195,7 +198,7 @@ impl Changes {
             self.delete_key(&kv.key);
             prev_kvs.push(kv);
         }
-        let deleted = i64::try_from(prev_kvs.len()).expect("few keys");
+        let deleted = i64::try_from(prev_kvs.len()).expect("the number of keys fits");
         if !delete.prev_kv {
             prev_kvs.clear();
         }

@@ -1,4 +1,4 @@
-//! Transactions: decide everything on the keys as they are, then change a copy.
+//! Transactions of the model: evaluate all compares on the current keys, then change a copy.
 
 use coord_core::{
     error::ErrorKind,
@@ -8,16 +8,16 @@ use coord_core::{
     },
 };
 
-use super::range::number;
+use super::range::or_zero;
 use super::rules;
-use super::state::{Answer, Changes, Model};
+use super::state::{Changes, Model, ModelResult};
 
 impl Model {
-    pub(super) fn txn(&mut self, txn: &Txn) -> Answer<TxnResponse> {
+    pub(super) fn txn(&mut self, txn: &Txn) -> ModelResult<TxnResponse> {
         rules::check_txn(txn, &self.limits)?;
-        let taken = self.taken(txn);
-        // As etcd 3.5: first all puts, then all ranges.
-        for op in &taken {
+        let executed = self.executed(txn);
+        // The order of etcd 3.5: first all puts, then all ranges.
+        for op in &executed {
             if let Op::Put(put) = op {
                 if (put.ignore_value || put.ignore_lease) && !self.current().contains_key(&put.key)
                 {
@@ -26,42 +26,42 @@ impl Model {
                 self.check_lease(put)?;
             }
         }
-        for op in &taken {
+        for op in &executed {
             if let Op::Range(range) = op {
-                self.check_revision_within(range)?;
+                self.check_revision_in_txn(range)?;
             }
         }
         let mut changes = self.begin();
-        // §4, "Fuzzer must avoid" (i): what still fails now would panic in etcd.
+        // §4, "Fuzzer must avoid" (i): a put that still fails would crash etcd.
         let response = self.run(txn, &mut changes).map_err(|_| ErrorKind::Refused)?;
         self.commit(changes);
         Ok(TxnResponse { header: self.header(), ..response })
     }
 
-    /// The branch that the compares choose. They never see what the transaction does.
+    /// The branch that the compares choose. They are evaluated on the state before the transaction.
     fn branch<'a>(&self, txn: &'a Txn) -> (bool, &'a [Op]) {
-        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        let succeeded = txn.compares.iter().all(|compare| self.evaluate(compare));
         (succeeded, if succeeded { &txn.success } else { &txn.failure })
     }
 
-    /// All steps that will be taken, in order, without the nesting.
-    fn taken<'a>(&self, txn: &'a Txn) -> Vec<&'a Op> {
-        let mut taken = Vec::new();
+    /// All operations that will be executed, in order, those of nested transactions included.
+    fn executed<'a>(&self, txn: &'a Txn) -> Vec<&'a Op> {
+        let mut executed = Vec::new();
         for op in self.branch(txn).1 {
             match op {
-                Op::Txn(nested) => taken.extend(self.taken(nested)),
-                other => taken.push(other),
+                Op::Txn(nested) => executed.extend(self.executed(nested)),
+                other => executed.push(other),
             }
         }
-        taken
+        executed
     }
 
-    fn run(&self, txn: &Txn, changes: &mut Changes) -> Answer<TxnResponse> {
+    fn run(&self, txn: &Txn, changes: &mut Changes) -> ModelResult<TxnResponse> {
         let (succeeded, branch) = self.branch(txn);
         let mut responses = Vec::new();
         for op in branch {
             responses.push(match op {
-                Op::Range(range) => OpResponse::Range(self.read_within(range, changes)),
+                Op::Range(range) => OpResponse::Range(self.read_in_txn(range, changes)),
                 Op::Put(put) => OpResponse::Put(changes.put(put)?),
                 Op::Delete(delete) => OpResponse::Delete(changes.delete(delete)),
                 Op::Txn(nested) => OpResponse::Txn(self.run(nested, changes)?),
@@ -70,13 +70,13 @@ impl Model {
         Ok(TxnResponse { header: Header::default(), succeeded, responses })
     }
 
-    fn read_within(&self, range: &Range, changes: &Changes) -> RangeResponse {
+    fn read_in_txn(&self, range: &Range, changes: &Changes) -> RangeResponse {
         self.read(range, &changes.state, changes.header())
     }
 
-    /// Within a transaction a negative revision is not "now", but long ago.
-    fn check_revision_within(&self, range: &Range) -> Answer<()> {
-        let revision = number(range.revision);
+    /// In a transaction a negative revision does not mean the newest, but a compacted revision.
+    fn check_revision_in_txn(&self, range: &Range) -> ModelResult<()> {
+        let revision = or_zero(range.revision);
         if revision > self.revision() {
             return Err(ErrorKind::FutureRevision);
         }
@@ -86,29 +86,32 @@ impl Model {
         Ok(())
     }
 
-    fn holds(&self, compare: &Compare) -> bool {
+    fn evaluate(&self, compare: &Compare) -> bool {
         let kvs = rules::keys_in(self.current(), &compare.keys);
         if kvs.is_empty() {
-            return holds_for(compare, None);
+            return evaluate_on(compare, None);
         }
-        kvs.iter().all(|kv| holds_for(compare, Some(kv)))
+        kvs.iter().all(|kv| evaluate_on(compare, Some(kv)))
     }
 }
 
-fn holds_for(compare: &Compare, kv: Option<&KeyValue>) -> bool {
+/// Evaluates a compare on one key, or on an absent key.
+fn evaluate_on(compare: &Compare, kv: Option<&KeyValue>) -> bool {
     let absent = KeyValue::default();
-    let there = kv.unwrap_or(&absent);
+    let found = kv.unwrap_or(&absent);
     let number = |lease: Option<LeaseId>| lease.map_or(0, LeaseId::get);
     match &compare.operand {
-        CompareOperand::Value(value) => kv.is_some_and(|kv| judge(compare.op, &kv.value, value)),
-        CompareOperand::Version(version) => judge(compare.op, &there.version, version),
-        CompareOperand::CreateRevision(at) => judge(compare.op, &there.create_revision, at),
-        CompareOperand::ModRevision(at) => judge(compare.op, &there.mod_revision, at),
-        CompareOperand::Lease(id) => judge(compare.op, &number(there.lease), &number(*id)),
+        CompareOperand::Value(value) => {
+            kv.is_some_and(|kv| evaluate_op(compare.op, &kv.value, value))
+        }
+        CompareOperand::Version(version) => evaluate_op(compare.op, &found.version, version),
+        CompareOperand::CreateRevision(at) => evaluate_op(compare.op, &found.create_revision, at),
+        CompareOperand::ModRevision(at) => evaluate_op(compare.op, &found.mod_revision, at),
+        CompareOperand::Lease(id) => evaluate_op(compare.op, &number(found.lease), &number(*id)),
     }
 }
 
-fn judge<T: PartialOrd>(op: CompareOp, found: &T, operand: &T) -> bool {
+fn evaluate_op<T: PartialOrd>(op: CompareOp, found: &T, operand: &T) -> bool {
     match op {
         CompareOp::Equal => found == operand,
         CompareOp::Greater => found > operand,

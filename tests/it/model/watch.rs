@@ -1,41 +1,41 @@
-//! Watches: what is there at registration is kept, what comes later is read off the events.
+//! Watches of the model: a backlog that is read at registration, and later events.
 //!
-//! A `MemBackend` reads history into a watch when the watch is registered (up to a thousand
-//! batches; no sequence here has as many). So what is compacted *later* is delivered all the same,
-//! and what is compacted *before* decides which old events still have their `prev_kv`.
+//! A `MemBackend` reads the history into a watch when the watch is registered (up to 1,000 batches;
+//! no sequence here has as many). So a *later* compaction does not affect the delivery, and an
+//! *earlier* compaction decides which past events have a `prev_kv`.
 
 use coord_core::{
     error::ErrorKind,
     kv::{Event, EventKind, Header, KeyRange, Revision, Watch, WatchBatch, WatchFilter},
 };
 
-use super::range::number;
+use super::range::or_zero;
 use super::rules;
-use super::state::{Answer, Model};
+use super::state::{Model, ModelResult};
 
-/// What a watch is expected to deliver.
-pub(super) type Delivery = Answer<WatchBatch>;
+/// An expected delivery of a watch: a batch, or the error that ends the watch.
+pub(super) type Delivery = ModelResult<WatchBatch>;
 
-/// A watch as the model sees it.
+/// A watch of the model.
 #[derive(Debug)]
 pub(super) struct Watcher {
     request: Watch,
-    /// What was there when it was registered, or that it is gone.
+    /// The history at registration, or the error that it is compacted.
     backlog: Vec<Delivery>,
-    /// The first revision that has not been delivered, those of the backlog left aside.
+    /// The first revision after the backlog that was not delivered.
     next: Revision,
-    bookmark_asked: bool,
+    progress_requested: bool,
     ended: bool,
-    /// The compaction at registration.
+    /// The compacted revision at registration.
     compacted: i64,
 }
 
 impl Model {
-    pub(super) fn watch(&self, mut request: Watch) -> Answer<(Header, Watcher)> {
+    pub(super) fn watch(&self, mut request: Watch) -> ModelResult<(Header, Watcher)> {
         if request.keys.start().is_empty() {
             request.keys = KeyRange::from_wire("\0", request.keys.range_end());
         }
-        let start = number(request.start_revision);
+        let start = or_zero(request.start_revision);
         if start < Revision::ZERO {
             return Err(ErrorKind::Compacted);
         }
@@ -53,26 +53,26 @@ impl Model {
                 backlog.extend(batch(&request, Revision(revision), &self.retained(revision)));
             }
         }
-        let (bookmark_asked, compacted) = (false, self.compacted);
-        let watcher = Watcher { request, backlog, next, bookmark_asked, ended, compacted };
+        let (progress_requested, compacted) = (false, self.compacted);
+        let watcher = Watcher { request, backlog, next, progress_requested, ended, compacted };
         Ok((self.header(), watcher))
     }
 
-    /// The events of a revision, as far as they outlive compaction: §5.
+    /// The events of a revision that remain after a compaction: §5.
     fn retained(&self, revision: i64) -> Vec<Event> {
         let events = &self.events[usize::try_from(revision).expect("not negative")];
         if revision != self.compacted {
             return events.clone();
         }
-        // Of each key the newest change up to here is kept, and of what was before, nothing.
+        // Of the compacted revision, the newest change of each key remains, without `prev_kv`.
         let is_newest =
             |at: usize| events[at + 1..].iter().all(|later| later.kv.key != events[at].kv.key);
         let newest = (0..events.len()).filter(|&at| is_newest(at));
         newest.map(|at| Event { prev_kv: None, ..events[at].clone() }).collect()
     }
 
-    /// All that a watch has to deliver now.
-    pub(super) fn deliver(&self, watcher: &mut Watcher) -> Vec<Delivery> {
+    /// All deliveries of a watch that are due.
+    pub(super) fn take_deliveries(&self, watcher: &mut Watcher) -> Vec<Delivery> {
         let mut deliveries = std::mem::take(&mut watcher.backlog);
         if watcher.ended {
             return deliveries;
@@ -80,37 +80,37 @@ impl Model {
         let current = self.revision();
         while watcher.next <= current {
             let events = &self.events[usize::try_from(watcher.next.0).expect("not negative")];
-            if watcher.next >= number(watcher.request.start_revision) {
+            if watcher.next >= or_zero(watcher.request.start_revision) {
                 deliveries.extend(batch(&watcher.request, watcher.next, events));
             }
             watcher.next = Revision(watcher.next.0 + 1);
         }
-        // §6: no progress before the first revision that was asked for.
-        if watcher.bookmark_asked && current >= number(watcher.request.start_revision) {
+        // §6: there is no progress notification before the start revision.
+        if watcher.progress_requested && current >= or_zero(watcher.request.start_revision) {
             deliveries.push(Ok(WatchBatch { revision: current, events: Vec::new() }));
         }
-        watcher.bookmark_asked = false;
+        watcher.progress_requested = false;
         deliveries
     }
 }
 
 impl Watcher {
-    pub(super) fn ask_for_bookmark(&mut self) {
-        self.bookmark_asked = true;
+    pub(super) fn request_progress(&mut self) {
+        self.progress_requested = true;
     }
 
-    /// What a watch that is told of a compaction is told.
+    /// The compacted revision that the error of this watch reports.
     pub(super) fn compacted(&self) -> i64 {
         self.compacted
     }
 
-    /// Whether the last delivery was the last of all.
+    /// Whether the watch has no further deliveries.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 }
 
-/// What a watch sees of a revision; nothing if none of the events is for it.
+/// The batch of a revision for a watch; `None` if the watch receives none of the events.
 fn batch(request: &Watch, revision: Revision, events: &[Event]) -> Option<Delivery> {
     let mut wanted = Vec::new();
     for event in events {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use coord_etcd_tests::{Authority, Cluster, Setup};
+use coord_etcd_tests::{Authority, Cluster, ClusterBuilder};
 use etcd_client::{Client, Permission, PermissionType};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -79,7 +79,7 @@ async fn lock_waits_for_a_store_that_is_starting(server: Server) {
 
 /// A cluster with logins. The user `app` may read and write below `app/`.
 async fn with_login(server: &Server) -> Cluster {
-    let cluster = Setup::new(server.release.clone()).start().await;
+    let cluster = ClusterBuilder::new(server.release.clone()).start().await;
     let client = Client::connect(cluster.endpoints(), None).await.expect(AVAILABLE);
     let mut auth = client.auth_client();
     for user in ["app", "root"] {
@@ -127,7 +127,7 @@ async fn with_certificates(server: &Server, folder: &Path) -> Cluster {
     for (name, text) in [("ca", &authority.certificate), ("cert", certificate), ("key", key)] {
         fs::write(folder.join(name), text).expect(AVAILABLE);
     }
-    Setup::new(server.release.clone()).authority(&authority).start().await
+    ClusterBuilder::new(server.release.clone()).authority(&authority).start().await
 }
 
 async fn certificates_are_read_from_flags_or_environment(server: Server) {

@@ -44,7 +44,7 @@ fn script_directory() -> &'static Path {
 
 /// Runs a script on both servers and compares the outputs.
 pub(crate) async fn compare_outputs(script: &str, pool: &Pool, release: &Release) {
-    let real = pool.fresh().await;
+    let real = pool.start_new().await;
     let endpoint = real[0].endpoint().trim_start_matches("http://");
     let etcd = run_script(script, release, endpoint).await;
     let (_serve, endpoint) = start_serve(&[]).await;

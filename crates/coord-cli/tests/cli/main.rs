@@ -84,7 +84,7 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
     let clients = python::CLIENTS.into_iter().map(move |client| {
         let pool = pool.clone();
         trial(&test_prefix(release), &format!("python::{client}"), async move || {
-            let server = pool.emptied().await;
+            let server = pool.take_empty().await;
             python::passes(client, server[0].endpoint().trim_start_matches("http://")).await;
         })
     });

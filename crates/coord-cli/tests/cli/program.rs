@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coord_core::{Client, kv::LeaseTimeToLive};
 use coord_etcd::EtcdBackend;
-use coord_etcd_tests::{Lent, Pool, Release};
+use coord_etcd_tests::{Pool, PooledCluster, Release};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -20,14 +20,14 @@ pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An empty etcd server, and a client of it.
 pub(crate) struct Server {
-    server: Lent,
+    server: PooledCluster,
     pub(crate) release: Release,
     pub(crate) client: Client,
 }
 
 impl Server {
     pub(crate) async fn new(pool: &Pool, release: Release) -> Self {
-        let server = pool.emptied().await;
+        let server = pool.take_empty().await;
         let etcd = EtcdBackend::connect(server.endpoints()).await.expect("the server is ready");
         Self { server, release, client: Client::new(etcd) }
     }
@@ -81,9 +81,9 @@ impl Server {
 }
 
 impl Deref for Server {
-    type Target = Lent;
+    type Target = PooledCluster;
 
-    fn deref(&self) -> &Lent {
+    fn deref(&self) -> &PooledCluster {
         &self.server
     }
 }

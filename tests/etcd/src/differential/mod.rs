@@ -1,9 +1,10 @@
-//! Differential runs: random scenarios on coord and on a real etcd, compared.
+//! Differential runs: random scenarios run on coord and on a real etcd, and the results are
+//! compared.
 //!
-//! Every scenario has a seed of its own, and runs on both. The [`Target`] decides what a scenario
-//! contains and what is compared: a store behind the adapter (`stores.rs`), or watch streams
-//! message by message (`streams/mod.rs`). A fresh server takes a second and a scenario 100 ms, most
-//! of it spent waiting for etcd's catch-up loop. So a **batch** of scenarios shares a pair of
+//! Each scenario has its own seed. The [`Target`] decides what a scenario contains and what is
+//! compared: the responses of two stores (`stores.rs`), or the messages of watch streams
+//! (`watch_streams/mod.rs`). Starting a server takes a second, and a scenario takes 100 ms, most of
+//! which is spent waiting for etcd's catch-up loop. So a **batch** of scenarios shares a pair of
 //! servers, and several batches run concurrently:
 //!
 //! ```text
@@ -11,11 +12,12 @@
 //!         server A | server B    | server C           2 jobs: C starts when A or B is done
 //! ```
 //!
-//! A scenario with a mismatch runs again on a fresh pair, alone or after the previous scenario, and
-//! is shrunk. If the mismatch does not occur then, it depends on all earlier scenarios, and the
-//! report names the batch to replay.
+//! A scenario with a mismatch runs again on a new pair of servers, alone or after the previous
+//! scenario, and is shrunk. If the mismatch does not occur then, it depends on all earlier
+//! scenarios, and the report names the batch to replay.
 
 mod stores;
+mod watch_streams;
 
 use std::fmt;
 use std::ops::Range;
@@ -26,57 +28,59 @@ use proptest::strategy::{BoxedStrategy, Strategy as _, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 
 use crate::release::Release;
-use crate::streams::Streams;
 use stores::Stores;
 pub use stores::{sequence, store};
+use watch_streams::WatchStreams;
 
-/// A run ends after this many mismatches, which probably have one cause.
+/// A run ends after this many mismatches, because they probably have one cause.
 const MAX_MISMATCHES: usize = 5;
 
-/// The largest number of runs for shrinking one scenario. Each takes a fresh server.
+/// The maximum number of runs for shrinking one scenario. Each run starts a server.
 const MAX_SHRINK_STEPS: usize = 150;
 
 /// What is compared with etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
-    /// `MemBackend`, with etcd behind the adapter.
+    /// The responses of `MemBackend`, with those of etcd behind the adapter.
     Stores,
-    /// The watch streams of coord's server, message by message.
-    Streams,
+    /// The messages of watch streams of coord's server, with those of etcd.
+    WatchStreams,
 }
 
-/// A target of coord beside a real etcd.
+/// An implementation of a [`Target`]: a part of coord and a real etcd, which run the same
+/// scenarios.
 pub(crate) trait Pair: Sized {
-    /// A scenario that runs on both.
-    type Scenario: std::fmt::Debug;
+    /// A scenario that runs on both sides.
+    type Scenario: fmt::Debug;
 
+    /// The strategy for scenarios.
     fn scenarios() -> BoxedStrategy<Self::Scenario>;
 
-    /// Starts a fresh pair.
-    async fn fresh(release: &Release) -> Self;
+    /// Starts a pair with empty stores.
+    async fn start(release: &Release) -> Self;
 
     /// Runs a scenario up to the first mismatch, and returns its description.
     async fn run(&mut self, scenario: &Self::Scenario) -> Result<(), String>;
 
-    /// How much was compared.
+    /// The number of compared scenarios, responses and events.
     fn tally(&self) -> Tally;
 }
 
 /// The parameters of a differential run.
 #[derive(Clone, Debug)]
 pub struct DifferentialRun {
-    /// The target.
+    /// What was compared.
     pub target: Target,
     /// The etcd release to compare with.
     pub release: Release,
-    /// The seed of the first scenario; the seeds of the others follow.
+    /// The seed of the first scenario. Each later scenario has the next seed.
     pub seed: u64,
     /// The number of scenarios.
     pub count: u64,
-    /// How many scenarios share a pair of servers.
+    /// The number of scenarios that share a pair of servers.
     pub batch: u64,
-    /// How many batches run concurrently.
+    /// The number of batches that run concurrently.
     pub jobs: usize,
 }
 
@@ -84,19 +88,19 @@ pub struct DifferentialRun {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// How much was compared.
+    /// The number of compared scenarios, responses and events.
     pub tally: Tally,
     /// The mismatches.
     pub mismatches: Vec<Mismatch>,
 }
 
-/// A mismatch, and the command that reproduces it. `Display` prints both.
+/// A mismatch. `Display` prints it with the command that reproduces it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Mismatch {
-    /// The target.
+    /// What was compared.
     pub target: Target,
-    /// The etcd release.
+    /// The etcd release that was compared with.
     pub release: Release,
     /// The seeds that reproduce it.
     pub seeds: Range<u64>,
@@ -110,11 +114,11 @@ impl fmt::Display for Mismatch {
         let count = self.seeds.end - seed;
         let flag = match self.target {
             Target::Stores => "",
-            Target::Streams => "--streams ",
+            Target::WatchStreams => "--streams ",
         };
         write!(
             f,
-            "left ours, right {}: {}\n\nto replay: cargo run -p coord-etcd-tests --example mirror -- \
+            "left coord, right {}: {}\n\nto replay: cargo run -p coord-etcd-tests --example mirror -- \
              {flag}--etcd {minor} --seed {seed} --count {count} --batch {count}",
             self.release, self.difference
         )
@@ -122,7 +126,7 @@ impl fmt::Display for Mismatch {
 }
 
 impl DifferentialRun {
-    /// Runs all scenarios, and calls `progress` after each batch with the result so far.
+    /// Runs all scenarios. Calls `progress` after each batch with the results so far.
     ///
     /// # Panics
     /// If a server does not start.
@@ -133,7 +137,7 @@ impl DifferentialRun {
     pub async fn run(&self, progress: impl FnMut(&RunReport)) -> RunReport {
         match self.target {
             Target::Stores => self.run_pairs::<Stores>(progress).await,
-            Target::Streams => self.run_pairs::<Streams>(progress).await,
+            Target::WatchStreams => self.run_pairs::<WatchStreams>(progress).await,
         }
     }
 
@@ -143,7 +147,7 @@ impl DifferentialRun {
     /// If there is a mismatch, if too little was compared, or if a server does not start.
     ///
     /// # Cancel safety
-    /// As [`run`](Self::run).
+    /// The same as [`run`](Self::run).
     #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
     pub async fn assert_no_mismatch(&self) {
         let RunReport { tally, mismatches } = self.run(|_| ()).await;
@@ -173,19 +177,19 @@ impl DifferentialRun {
         report
     }
 
-    /// Runs scenarios one after the other; after a mismatch, the rest on a fresh pair.
+    /// Runs scenarios one after the other. After a mismatch, the rest run on a new pair.
     #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
     async fn run_batch<P: Pair>(&self, seeds: Range<u64>) -> RunReport {
         let mut report = RunReport::default();
         let mut next = seeds.start;
         while next < seeds.end {
-            let began = next;
-            let mut pair = P::fresh(&self.release).await;
+            let first = next;
+            let mut pair = P::start(&self.release).await;
             while next < seeds.end {
                 let result = pair.run(&tree::<P>(next).current()).await;
                 next += 1;
                 if let Err(difference) = result {
-                    report.mismatches.push(self.shrink::<P>(began..next, difference).await);
+                    report.mismatches.push(self.shrink::<P>(first..next, difference).await);
                     break;
                 }
             }
@@ -194,25 +198,25 @@ impl DifferentialRun {
         report
     }
 
-    /// The shortest scenario that reproduces a mismatch, after as few of `seeds` as possible: none
-    /// or the previous one. If all are needed, the scenario is not shrunk.
+    /// The shrunk scenario that reproduces a mismatch, alone or after the previous scenario. If it
+    /// needs all scenarios of `seeds`, it is not shrunk.
     #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
     async fn shrink<P: Pair>(&self, seeds: Range<u64>, difference: String) -> Mismatch {
         let (target, release) = (self.target, self.release.clone());
         let last = seeds.end - 1;
         for first in [last, last.saturating_sub(1).max(seeds.start)] {
             let mut tree = tree::<P>(last);
-            let again = self.run_after::<P>(first..last, &tree.current()).await;
-            let Err(mut difference) = again else { continue };
-            // As in proptest: simplify while the mismatch occurs, step back when it does not.
+            let rerun = self.run_after::<P>(first..last, &tree.current()).await;
+            let Err(mut difference) = rerun else { continue };
+            // The algorithm of proptest: simplify while the mismatch occurs, else step back.
             let mut more = tree.simplify();
             for _ in 0..MAX_SHRINK_STEPS {
                 if !more {
                     break;
                 }
                 more = match self.run_after::<P>(first..last, &tree.current()).await {
-                    Err(still) => {
-                        difference = still;
+                    Err(simpler) => {
+                        difference = simpler;
                         tree.simplify()
                     }
                     Ok(()) => tree.complicate(),
@@ -223,14 +227,14 @@ impl DifferentialRun {
         Mismatch { target, release, seeds, difference }
     }
 
-    /// Runs a scenario after those with these seeds.
+    /// Runs a scenario on a new pair, after the scenarios with these seeds.
     #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
     async fn run_after<P: Pair>(
         &self,
         seeds: Range<u64>,
         scenario: &P::Scenario,
     ) -> Result<(), String> {
-        let mut pair = P::fresh(&self.release).await;
+        let mut pair = P::start(&self.release).await;
         for seed in seeds {
             pair.run(&tree::<P>(seed).current()).await?;
         }
@@ -246,10 +250,10 @@ fn tree<P: Pair>(seed: u64) -> <BoxedStrategy<P::Scenario> as proptest::strategy
         failure_persistence: None,
         ..Config::default()
     };
-    P::scenarios().new_tree(&mut TestRunner::new(config)).expect("nothing is filtered")
+    P::scenarios().new_tree(&mut TestRunner::new(config)).expect("no strategy rejects a value")
 }
 
-/// Whether a release keeps a deletion at exactly the revision of a compaction.
+/// Whether a release retains a deletion at exactly the revision of a compaction.
 pub(crate) fn tombstones(release: &Release) -> Tombstones {
     if release.has_since(34, 16) { Tombstones::Kept } else { Tombstones::MayBeLost }
 }

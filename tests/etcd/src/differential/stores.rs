@@ -1,7 +1,8 @@
-//! Differential test of `MemBackend` and etcd behind the adapter, with a [`Mirror`].
+//! The differential target [`Stores`]: the responses of `MemBackend` and of etcd behind the
+//! adapter, compared by a [`Mirror`].
 //!
-//! The stores have low limits, so that scenarios reach them: 12 operations in a transaction, 16 KiB
-//! in a request.
+//! The limits of the stores are low, so that scenarios reach them: 12 operations in a transaction,
+//! 16 KiB in a request.
 
 use coord_core::kv::Limits;
 use coord_etcd::EtcdBackend;
@@ -12,13 +13,13 @@ use coord_testkit::strategy::{self, Clock, Hazards, Operation, Options};
 use proptest::strategy::{BoxedStrategy, ValueTree as _};
 
 use super::{Pair, tombstones, tree};
-use crate::cluster::{Cluster, Setup};
+use crate::cluster::{Cluster, ClusterBuilder};
 use crate::release::Release;
 
-/// Limits that scenarios reach.
+/// The limits of both stores.
 const LIMITS: Limits = Limits { max_txn_ops: 12, max_request_bytes: 16 * 1024 };
 
-/// A store and a server, with the server's guard.
+/// A `MemBackend` and a real etcd. Dropping it stops the server.
 pub(super) struct Stores {
     mirror: Mirror<MemBackend, EtcdBackend>,
     _server: Cluster,
@@ -32,13 +33,13 @@ impl Pair for Stores {
         strategy::operations(&options)
     }
 
-    async fn fresh(release: &Release) -> Self {
-        let setup = Setup::new(release.clone())
+    async fn start(release: &Release) -> Self {
+        let builder = ClusterBuilder::new(release.clone())
             .argument(&format!("--max-txn-ops={}", LIMITS.max_txn_ops))
             .argument(&format!("--max-request-bytes={}", LIMITS.max_request_bytes));
-        let server = setup.start().await;
+        let server = builder.start().await;
         let etcd = EtcdBackend::builder(server.endpoints()).limits(LIMITS).connect().await;
-        let etcd = etcd.expect("a server that is ready takes connections");
+        let etcd = etcd.expect("the server is ready");
         let mirror = Mirror::new(store(), etcd).tombstones(tombstones(release));
         Self { mirror, _server: server }
     }
@@ -52,13 +53,13 @@ impl Pair for Stores {
     }
 }
 
-/// A store with the same limits as the servers.
+/// An empty `MemBackend` with the same limits as the real servers.
 #[must_use]
 pub fn store() -> MemBackend {
     MemBackend::builder().limits(LIMITS).build()
 }
 
-/// The scenario with this seed, for a real server.
+/// The scenario with this seed. Its operations are safe for a real server.
 #[must_use]
 pub fn sequence(seed: u64) -> Vec<Operation> {
     tree::<Stores>(seed).current()

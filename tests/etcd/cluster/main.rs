@@ -1,0 +1,24 @@
+//! Tests of the adapter on real etcd clusters: faults, failover, authentication, TLS, proxies, and
+//! etcd's own tools.
+#![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
+
+mod authentication;
+mod certificates;
+mod connect;
+mod connection_limits;
+mod endpoint_schemes;
+mod endpoints;
+mod etcdctl;
+mod examples;
+mod grpc_proxy;
+mod harness;
+mod history_replaced;
+mod member_faults;
+mod observer;
+mod paused_member;
+mod proxy_responses;
+mod runtimes;
+mod support;
+mod tls;
+mod traffic;
+mod transport;
