@@ -74,7 +74,7 @@ fn threads_exclude_each_other() {
 }
 
 #[test]
-fn blocking_lock_is_refused_where_tasks_run_and_nothing_is_sent() {
+fn blocking_lock_on_a_runtime_thread_is_refused_unsent() {
     let (runtime, record) = (two_threads(), Recorder::new());
     let store = Client::new(MemBackend::new());
     runtime.block_on(async {
@@ -102,7 +102,7 @@ fn blocking_lock_is_refused_where_tasks_run_and_nothing_is_sent() {
 
 /// The guard is gone, so the lock has to go too.
 #[tokio::test(start_paused = true)]
-async fn blocking_unlock_that_is_refused_unlocks_in_the_background() {
+async fn refused_blocking_unlock_unlocks_in_background() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let error = guard.blocking_unlock().unwrap_err();
@@ -114,7 +114,7 @@ async fn blocking_unlock_that_is_refused_unlocks_in_the_background() {
 /// A runtime ends its tasks in any order: the waiter's may go first, or see the session's keeper
 /// go. The thread is told the same.
 #[test]
-fn thread_that_waits_when_the_runtime_is_shut_down_is_told_so() {
+fn blocked_thread_fails_when_its_runtime_shuts_down() {
     for _ in 0..100 {
         let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
         let mutex = Mutex::new(&runtime.block_on(session(&store)), "m");
@@ -130,7 +130,7 @@ fn thread_that_waits_when_the_runtime_is_shut_down_is_told_so() {
 }
 
 #[test]
-fn lock_on_the_session_of_a_runtime_that_is_gone_is_an_error() {
+fn blocking_lock_fails_after_its_runtime_was_dropped() {
     let runtime = two_threads();
     let mutex = Mutex::new(&runtime.block_on(session(&Client::new(MemBackend::new()))), "m");
     drop(runtime);
@@ -139,7 +139,7 @@ fn lock_on_the_session_of_a_runtime_that_is_gone_is_an_error() {
 }
 
 #[test]
-fn thread_that_waits_is_told_when_its_session_is_closed() {
+fn blocked_thread_fails_when_its_session_closes() {
     let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let held = Mutex::new(&runtime.block_on(session(&store)), "m").blocking_lock().unwrap();
     let session: Session = runtime.block_on(session(&store));
@@ -155,7 +155,7 @@ fn thread_that_waits_is_told_when_its_session_is_closed() {
 }
 
 #[test]
-fn guard_dropped_in_a_thread_unlocks() {
+fn guard_dropped_in_thread_unlocks() {
     let (runtime, store) = (two_threads(), Client::new(MemBackend::new()));
     let mutex = Mutex::new(&runtime.block_on(session(&store)), "m");
     let guard = mutex.blocking_lock().unwrap();

@@ -14,7 +14,7 @@ use crate::support::{another, behind, secs, session_on, settle};
 
 /// Contenders of one client hand the lock over; contenders of two clients watch and read.
 #[tokio::test(start_paused = true)]
-async fn clients_over_one_store_hand_no_lock_over() {
+async fn lock_is_handed_over_within_one_client_only() {
     for one_client in [true, false] {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let here = behind(&store, record.clone());
@@ -36,7 +36,7 @@ async fn clients_over_one_store_hand_no_lock_over() {
 
 /// A transaction that hangs in a conflict queue delays the transactions of its own client only.
 #[tokio::test(start_paused = true)]
-async fn clients_over_one_store_share_no_conflict_queue() {
+async fn conflict_queue_is_not_shared_between_clients() {
     for one_client in [true, false] {
         let store = Client::new(MemBackend::new());
         store.put("n", "0").await.unwrap();
@@ -72,7 +72,7 @@ async fn clients_over_one_store_share_no_conflict_queue() {
 
 /// Every convenience method does what it says.
 #[tokio::test(start_paused = true)]
-async fn methods_send_what_they_are_named_for() {
+async fn convenience_methods_read_and_write_as_named() {
     let client = Client::new(MemBackend::new());
     let mut watcher = client.watch("a".."c").await.unwrap();
     assert!(client.put_if_absent("a", "1").await.unwrap());
@@ -99,7 +99,7 @@ async fn methods_send_what_they_are_named_for() {
 
 /// The swapped value keeps the lease of the key.
 #[tokio::test(start_paused = true)]
-async fn compare_and_swap_keeps_the_lease_of_the_key() {
+async fn compare_and_swap_keeps_the_lease() {
     let client = Client::new(MemBackend::new());
     let lease = client.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
     client.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
@@ -112,7 +112,7 @@ async fn compare_and_swap_keeps_the_lease_of_the_key() {
 
 /// A client is a backend itself, for layers and for code that takes any backend.
 #[tokio::test(start_paused = true)]
-async fn client_of_a_client_shares_the_store_only() {
+async fn nested_client_shares_only_the_store() {
     let client = Client::new(MemBackend::new());
     let nested = Client::new(client.clone());
     nested.put("a", "1").await.unwrap();

@@ -19,7 +19,7 @@ async fn recorded(store: &Client) -> (Election, Recorder) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each() {
+async fn uncontended_election_calls_cost_one_request_each() {
     let (election, record) = recorded(&Client::new(MemBackend::new())).await;
     let leadership = election.campaign("a").await.unwrap();
     assert_eq!(record.take().names(), "txn", "campaign");
@@ -48,7 +48,7 @@ async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each()
 }
 
 #[tokio::test(start_paused = true)]
-async fn campaign_behind_others_costs_three_requests_or_four_with_resign_and_a_watch() {
+async fn campaign_behind_others_costs_three_or_four_requests() {
     for busy in [false, true] {
         let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
@@ -93,7 +93,7 @@ async fn campaign_behind_others_costs_three_requests_or_four_with_resign_and_a_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_above_other_elections_costs_a_second_request_only_if_they_are_older() {
+async fn leader_read_costs_two_requests_if_child_key_is_older() {
     let store = Client::new(MemBackend::new());
     let (election, record) = recorded(&store).await;
     let leadership = election.campaign("a").await.unwrap();
@@ -113,7 +113,7 @@ async fn leader_above_other_elections_costs_a_second_request_only_if_they_are_ol
 }
 
 #[tokio::test(start_paused = true)]
-async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
+async fn resume_costs_two_requests_or_one_without_candidate() {
     let store = Client::new(MemBackend::new());
     let (old, _) = recorded(&store).await;
     let _before = old.campaign("a").await.unwrap();

@@ -21,7 +21,7 @@ use crate::support::{
 
 /// The leader's keep-alives stop; nobody must be elected before it was told.
 #[tokio::test(start_paused = true)]
-async fn leader_is_told_before_another_can_be_elected() {
+async fn leader_loses_leadership_before_next_is_elected() {
     for rate in [1.0, 1.05] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
         let cut_off = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
@@ -38,7 +38,7 @@ async fn leader_is_told_before_another_can_be_elected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_is_told_when_its_key_is_deleted() {
+async fn leader_is_notified_when_its_key_is_deleted() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let (reason, ()) = tokio::join!(leadership.lost(), async {
@@ -56,7 +56,7 @@ async fn leader_is_told_when_its_key_is_deleted() {
 /// What Go calls `ErrElectionNotLeader`; its next `Proclaim` or `Resign` then fails with "key is not
 /// provided". Here every later call says the same.
 #[tokio::test(start_paused = true)]
-async fn leader_that_lost_is_told_so_by_every_call_and_changes_nothing() {
+async fn lost_leader_fails_every_call_and_changes_nothing() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -72,7 +72,7 @@ async fn leader_that_lost_is_told_so_by_every_call_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lead_drops_the_work_when_leadership_is_lost() {
+async fn run_while_held_drops_work_when_leadership_is_lost() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let steps = AtomicUsize::new(0);
@@ -94,7 +94,7 @@ async fn lead_drops_the_work_when_leadership_is_lost() {
 
 /// etcd issues 11457 and 10811, for leaders.
 #[tokio::test(start_paused = true)]
-async fn late_write_of_a_former_leader_is_refused() {
+async fn late_write_of_former_leader_is_refused() {
     let store = Client::new(MemBackend::new());
     let cut_off = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
     let old = Election::new(&cut_off, "e").campaign("old").await.unwrap();
@@ -110,7 +110,7 @@ async fn late_write_of_a_former_leader_is_refused() {
 
 /// etcd issue 11007: Go's `Campaign` waits on, and then returns no error and no key.
 #[tokio::test(start_paused = true)]
-async fn candidate_that_loses_its_place_fails_at_once_and_never_leads() {
+async fn lost_candidate_fails_at_once_and_never_leads() {
     for reason in [LossReason::Closed, LossReason::Revoked, LossReason::KeyDeleted] {
         let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
@@ -139,7 +139,7 @@ async fn candidate_that_loses_its_place_fails_at_once_and_never_leads() {
 
 /// The same, but the candidate's watch says nothing: it is told when it looks.
 #[tokio::test(start_paused = true)]
-async fn candidate_whose_key_was_replaced_never_leads() {
+async fn candidate_with_recreated_key_never_leads() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
@@ -157,7 +157,7 @@ async fn candidate_whose_key_was_replaced_never_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidate_tells_of_its_loss_without_waiting_to_be_elected() {
+async fn candidate_reports_its_loss_without_elected_call() {
     let store = Client::new(MemBackend::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let candidate = election(&store).await.enter("second").await.unwrap();
@@ -174,7 +174,7 @@ async fn candidate_tells_of_its_loss_without_waiting_to_be_elected() {
 /// nothing. The candidate looks once each time to live; with a session of 10 s it leads at most
 /// that much late.
 #[tokio::test(start_paused = true)]
-async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
+async fn candidate_with_silent_watch_is_elected_within_ttl() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
@@ -193,7 +193,7 @@ async fn watch_that_falls_silent_delays_a_candidate_and_no_more() {
 
 /// The same for a leader whose key somebody deletes: its watch says nothing, so it has to look.
 #[tokio::test(start_paused = true)]
-async fn watch_that_falls_silent_delays_the_news_of_a_loss_and_no_more() {
+async fn leader_with_silent_watch_learns_of_loss_within_ttl() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let silent = session_on(behind(&store, Silent(record.clone()))).await;
     let leadership = Election::new(&silent, "e").campaign("a").await.unwrap();
@@ -218,7 +218,7 @@ async fn session_with_watches(backend: impl KvBackend, lives: Vec<Life>) -> coor
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same() {
+async fn candidate_with_broken_watch_is_elected_at_once() {
     let compacted = Error::Compacted { requested: None, compact_revision: None };
     let gone =
         Error::Unavailable { outcome: Outcome::NotApplied, reason: String::new(), source: None };
@@ -248,7 +248,7 @@ async fn candidate_whose_watches_break_or_are_compacted_is_elected_all_the_same(
 
 /// A watch that ended is asked for again, and that is all.
 #[tokio::test(start_paused = true)]
-async fn candidate_whose_watches_broke_is_as_quiet_as_before() {
+async fn broken_watches_are_registered_again_once() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let lives = vec![(secs(1), None); 2];
@@ -264,7 +264,7 @@ async fn candidate_whose_watches_broke_is_as_quiet_as_before() {
 
 /// What happens between a watch that breaks and the next is seen by the look after it.
 #[tokio::test(start_paused = true)]
-async fn candidate_is_elected_though_the_leader_left_while_no_watch_stood() {
+async fn candidate_is_elected_if_leader_resigns_between_watches() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let session = session_with_watches(store.clone(), vec![(secs(1), None), (secs(1), None)]).await;
@@ -278,7 +278,7 @@ async fn candidate_is_elected_though_the_leader_left_while_no_watch_stood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidate_goes_on_waiting_while_the_store_is_unavailable() {
+async fn candidate_continues_while_store_is_unavailable() {
     for kind in ["range", "txn", "watch"] {
         let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
@@ -294,7 +294,7 @@ async fn candidate_goes_on_waiting_while_the_store_is_unavailable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidate_that_is_cut_off_gives_up_when_its_session_is_lost() {
+async fn partitioned_candidate_fails_when_its_session_is_lost() {
     let store = Client::new(MemBackend::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let down = |call: &Call| match call {
@@ -309,7 +309,7 @@ async fn candidate_that_is_cut_off_gives_up_when_its_session_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidate_is_told_what_the_backend_answered_if_trying_again_cannot_help() {
+async fn candidate_fails_when_its_read_is_refused() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let denied = Error::PermissionDenied { reason: "no reading here".to_owned() };
@@ -328,7 +328,7 @@ async fn candidate_is_told_what_the_backend_answered_if_trying_again_cannot_help
 /// The fault: a watch that was registered and then refused was registered again, twenty times a
 /// second for ever.
 #[tokio::test(start_paused = true)]
-async fn candidate_is_told_what_its_watch_was_refused_for_if_trying_again_cannot_help() {
+async fn candidate_fails_when_its_watch_is_refused() {
     let store = Client::new(MemBackend::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let denied = Error::PermissionDenied { reason: "no watching here".to_owned() };
@@ -342,7 +342,7 @@ async fn candidate_is_told_what_its_watch_was_refused_for_if_trying_again_cannot
 
 /// A leader that may not watch its own key looks now and then, and does not storm the store.
 #[tokio::test(start_paused = true)]
-async fn leader_whose_watch_is_refused_still_learns_of_its_loss_and_asks_seldom() {
+async fn leader_with_refused_watch_learns_of_loss_by_reading() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let recorded = record.clone();
     let denied = Error::PermissionDenied { reason: "no watching here".to_owned() };
@@ -363,7 +363,7 @@ async fn leader_whose_watch_is_refused_still_learns_of_its_loss_and_asks_seldom(
 }
 
 #[tokio::test(start_paused = true)]
-async fn campaign_on_a_session_whose_lease_is_gone_says_so() {
+async fn campaign_fails_on_session_with_revoked_lease() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let election = Election::new(&session, "e");
@@ -377,7 +377,7 @@ async fn campaign_on_a_session_whose_lease_is_gone_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn history_that_is_compacted_does_not_hide_the_loss_from_a_leader() {
+async fn leader_is_notified_of_loss_after_compaction() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     store.put("other", "1").await.unwrap();

@@ -54,7 +54,7 @@ fn some(value: &str) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidates_lead_in_the_order_in_which_they_came() {
+async fn candidates_lead_in_enqueue_order() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let mut tasks = JoinSet::new();
@@ -84,7 +84,7 @@ async fn candidates_lead_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_is_told_with_key_value_token_lease_and_version() {
+async fn leader_has_key_value_token_lease_and_version() {
     let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     assert_eq!(election.leader().await.unwrap(), None);
@@ -100,7 +100,7 @@ async fn leader_is_told_with_key_value_token_lease_and_version() {
 
 /// `Header()` of Go's package is that of joining, not of winning.
 #[tokio::test(start_paused = true)]
-async fn header_is_of_the_answer_by_which_the_election_was_won() {
+async fn leadership_header_is_of_the_winning_response() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("a").await.unwrap();
     assert_eq!(first.header().revision, first.fencing_token().0);
@@ -117,7 +117,7 @@ async fn header_is_of_the_answer_by_which_the_election_was_won() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn value_of_a_candidate_that_waits_is_seen_when_it_leads_and_not_before() {
+async fn candidate_value_is_visible_only_once_it_leads() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let mut leaders = first_observer(&store);
@@ -138,7 +138,7 @@ fn first_observer(store: &Client) -> Leaders {
 }
 
 #[tokio::test(start_paused = true)]
-async fn proclaimer_works_across_the_election_and_says_lost_afterwards() {
+async fn proclaimer_works_from_candidacy_to_resignation() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let candidate = election(&store).await.enter("waiting").await.unwrap();
@@ -160,7 +160,7 @@ async fn proclaimer_works_across_the_election_and_says_lost_afterwards() {
 /// A session uses a key again when it is surely gone. Whoever knew its former life knows nothing of
 /// the next.
 #[tokio::test(start_paused = true)]
-async fn proclaimer_of_a_former_leadership_is_lost_though_the_key_is_used_again() {
+async fn proclaimer_of_former_term_is_lost_when_key_is_reused() {
     let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let before = election.campaign("before").await.unwrap();
@@ -173,7 +173,7 @@ async fn proclaimer_of_a_former_leadership_is_lost_though_the_key_is_used_again(
 }
 
 #[tokio::test(start_paused = true)]
-async fn proclaimer_does_not_keep_anybody_in_the_election() {
+async fn proclaimer_does_not_keep_its_leadership() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let proclaimer = leadership.proclaimer();
@@ -201,7 +201,7 @@ async fn two_campaigns_of_one_session_are_two_candidates() {
 
 /// etcd issue 6278: leaders of `e/below` and of `extra` are no leaders of `e`, whoever came first.
 #[tokio::test(start_paused = true)]
-async fn names_that_nest_are_two_elections() {
+async fn child_name_is_a_separate_election() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let (outer, inner) = (Election::new(&session, "e"), Election::new(&session, "e/below"));
@@ -230,7 +230,7 @@ async fn names_that_nest_are_two_elections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_and_values_are_any_bytes_and_values_may_be_empty() {
+async fn names_and_values_may_be_any_bytes() {
     let every_byte: Vec<u8> = (0..=255).collect();
     let names: [&[u8]; 8] = [b"", b"/", b"a/", b"\0", b"\xff", b"\xff\xff", b"a\0b", &every_byte];
     let store = Client::new(MemBackend::new());
@@ -261,7 +261,7 @@ async fn names_and_values_are_any_bytes_and_values_may_be_empty() {
 
 /// Go's clients use the key `name/<lease>` and the order of create revisions: one election.
 #[tokio::test(start_paused = true)]
-async fn candidate_of_go_stands_in_the_same_election_before_and_behind_ours() {
+async fn go_candidate_shares_the_election_queue() {
     let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     assert_eq!(shown(&mut leaders).await, [None]);
@@ -297,7 +297,7 @@ async fn candidate_of_go_stands_in_the_same_election_before_and_behind_ours() {
 /// The key of Go's candidate is the same in each of its lives, and only the one that stands before
 /// ours counts.
 #[tokio::test(start_paused = true)]
-async fn candidate_of_go_that_left_and_came_back_is_behind_ours() {
+async fn returning_go_candidate_enqueues_last() {
     let store = Client::new(MemBackend::new());
     let leading = election(&store).await.campaign("leading").await.unwrap();
     let (lease, go) = join_as_go(&store, "e", "go").await;
@@ -315,7 +315,7 @@ async fn candidate_of_go_that_left_and_came_back_is_behind_ours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compaction_while_waiting_is_not_noticed() {
+async fn campaign_ignores_compaction_while_waiting() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let second = election(&store).await.enter("second").await.unwrap();
@@ -330,7 +330,7 @@ async fn compaction_while_waiting_is_not_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_leader_compares_the_create_revision_and_txn_has_one_operation_less() {
+async fn leadership_condition_counts_as_one_operation() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let token = leadership.fencing_token();
@@ -345,7 +345,7 @@ async fn is_leader_compares_the_create_revision_and_txn_has_one_operation_less()
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_error_of_a_campaign_is_handed_on_and_leaves_nobody_in_the_line() {
+async fn campaign_returns_backend_error_and_leaves_no_key() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let election = Election::new(&session, "e");
@@ -360,7 +360,7 @@ async fn backend_error_of_a_campaign_is_handed_on_and_leaves_nobody_in_the_line(
 
 /// The compiler checks that everything can be moved into tasks.
 #[tokio::test(start_paused = true)]
-async fn everything_can_be_sent_to_tasks() {
+async fn election_types_and_futures_are_send() {
     let election = election(&Client::new(MemBackend::new())).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -387,7 +387,7 @@ async fn everything_can_be_sent_to_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn debug_of_every_type_tells_which_election_or_key_it_is_about() {
+async fn debug_output_names_the_election_or_key() {
     let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let candidate = election.enter("value").await.unwrap();

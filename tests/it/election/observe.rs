@@ -206,7 +206,7 @@ proptest! {
     })]
 
     #[test]
-    fn observer_is_shown_every_leader_and_every_value_once_and_in_order(
+    fn observer_yields_every_leader_and_value_in_order(
         steps in prop::collection::vec(step(), 0..60),
         fates in prop::collection::vec(fate_of_a_read(), 0..20),
         lives in lives(),
@@ -225,7 +225,7 @@ proptest! {
 
     /// What is compacted may be missing; nothing is invented, and the end is right.
     #[test]
-    fn observer_whose_history_is_compacted_is_shown_no_leader_that_was_not_and_who_leads_now(
+    fn observer_across_compaction_yields_no_phantom_leader(
         steps in prop::collection::vec(step(), 0..60),
         fates in prop::collection::vec(fate_of_a_read(), 0..20),
         lives in lives(),
@@ -248,7 +248,7 @@ proptest! {
 
 /// The oracle proves something only if it is right.
 #[tokio::test(start_paused = true)]
-async fn oracle_agrees_with_historic_reads_of_the_line() {
+async fn oracle_matches_historic_reads() {
     let store = Client::new(MemBackend::new());
     let mut oracle = Oracle::of(&store).await;
     let steps = ["e/b", "e/a", "e/b/c", "e/b", "e2/a"];
@@ -269,7 +269,7 @@ async fn oracle_agrees_with_historic_reads_of_the_line() {
 
 /// Go's `TestElectionWait`: whoever observes, and from whenever on, they agree.
 #[tokio::test(start_paused = true)]
-async fn observers_agree_and_a_later_one_begins_with_who_leads_now() {
+async fn late_observer_starts_with_the_current_leader() {
     let store = Client::new(MemBackend::new());
     let (mut one, mut other) = (first_observer(&store), first_observer(&store));
     assert_eq!(shown(&mut one).await, [None]);
@@ -289,7 +289,7 @@ async fn observers_agree_and_a_later_one_begins_with_who_leads_now() {
 
 /// trillian issue 1387: Go's `Observe` never says that there is none.
 #[tokio::test(start_paused = true)]
-async fn none_is_shown_whenever_nobody_leads_and_only_then() {
+async fn observer_yields_none_only_without_a_leader() {
     let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     let election = election(&store).await;
@@ -310,7 +310,7 @@ async fn none_is_shown_whenever_nobody_leads_and_only_then() {
 /// Go's `TestElectionObserveFreshResponsesOnProclaim`: each proclamation is shown, the same value
 /// again included, with its version and revision.
 #[tokio::test(start_paused = true)]
-async fn each_proclamation_is_shown_with_its_version() {
+async fn observer_yields_each_proclamation_with_its_version() {
     let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
@@ -330,7 +330,7 @@ async fn each_proclamation_is_shown_with_its_version() {
 
 /// Go's `TestElectionObserveCompacted`.
 #[tokio::test(start_paused = true)]
-async fn leader_whose_last_change_is_compacted_is_shown() {
+async fn observer_yields_leader_older_than_the_compaction() {
     let store = Client::new(MemBackend::new());
     let _leadership = election(&store).await.campaign("a").await.unwrap();
     store.put("other", "1").await.unwrap();
@@ -340,7 +340,7 @@ async fn leader_whose_last_change_is_compacted_is_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_waits_while_the_store_is_unavailable() {
+async fn observer_waits_while_store_is_unavailable() {
     for kind in ["range", "watch"] {
         let store = Client::new(MemBackend::new());
         let backend = behind(&store, nth(kind, 1, 6, Action::DropRequest));
@@ -356,7 +356,7 @@ async fn stream_waits_while_the_store_is_unavailable() {
 /// The fault: asked once more after it had said that it ended, the stream panicked, for `unfold`
 /// may not be polled then.
 #[tokio::test(start_paused = true)]
-async fn stream_ends_with_an_error_that_trying_again_cannot_help_and_stays_ended() {
+async fn observer_ends_after_a_permanent_error() {
     for kind in ["range", "watch"] {
         let denied = Error::PermissionDenied { reason: "no reading here".to_owned() };
         let backend = behind(&Client::new(MemBackend::new()), only(kind, Action::Fail(denied)));
@@ -375,7 +375,7 @@ async fn stream_ends_with_an_error_that_trying_again_cannot_help_and_stays_ended
 
 /// The same when it is the watch that says so, after it was registered.
 #[tokio::test(start_paused = true)]
-async fn stream_ends_with_the_error_of_its_watch_if_trying_again_cannot_help() {
+async fn observer_ends_after_a_permanent_watch_error() {
     let store = Client::new(MemBackend::new());
     let denied = Error::PermissionDenied { reason: "not any more".to_owned() };
     let lives = move || (secs(1), Some(denied.clone()));
@@ -391,7 +391,7 @@ async fn stream_ends_with_the_error_of_its_watch_if_trying_again_cannot_help() {
 /// that a transaction can put a key and delete it again. The observer believed the put: it showed a
 /// leader that was not, or went on showing one that had gone.
 #[tokio::test(start_paused = true)]
-async fn key_that_is_put_and_deleted_in_one_revision_is_no_leader() {
+async fn key_put_and_deleted_in_one_revision_never_leads() {
     let store = Client::new(MemBackend::new());
     let both = |key: &str| {
         let ops: [Op; 2] =
@@ -413,7 +413,7 @@ async fn key_that_is_put_and_deleted_in_one_revision_is_no_leader() {
 
 /// Whoever is slow misses nothing that the store still knows.
 #[tokio::test(start_paused = true)]
-async fn slow_consumer_is_shown_everything() {
+async fn slow_observer_misses_no_change() {
     let store = Client::new(MemBackend::new());
     let mut leaders = first_observer(&store);
     assert_eq!(shown(&mut leaders).await, [None]);
@@ -434,7 +434,7 @@ async fn slow_consumer_is_shown_everything() {
 
 /// A watch that is silent keeps an observer waiting, but its cost is known: nothing.
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_not_polled_asks_for_nothing() {
+async fn unpolled_observer_sends_no_request() {
     let asked = Arc::new(Mutex::new(0));
     let count = Arc::clone(&asked);
     let rule = move |_: &Call| {
@@ -449,7 +449,7 @@ async fn stream_that_is_not_polled_asks_for_nothing() {
 
 /// As the header of an answer of etcd's Election service.
 #[tokio::test(start_paused = true)]
-async fn leader_comes_with_the_revision_at_which_it_was_seen() {
+async fn leader_has_the_revision_of_its_response() {
     let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let first = election.campaign("first").await.unwrap();

@@ -21,7 +21,7 @@ fn down() -> Error {
 /// etcd issue 22123: Go's `Resign` forgets the key whatever the answer was, so that trying again
 /// does nothing and the key stays.
 #[tokio::test(start_paused = true)]
-async fn resign_that_fails_gives_the_leadership_back_as_it_was() {
+async fn failed_resign_returns_the_leadership() {
     for fate in [Action::Fail(down()), Action::DropRequest] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
@@ -46,7 +46,7 @@ async fn resign_that_fails_gives_the_leadership_back_as_it_was() {
 /// The answer was lost: the first try had done it. Whoever repeats it as it was told to must not be
 /// told that somebody took the leadership away.
 #[tokio::test(start_paused = true)]
-async fn resign_that_is_repeated_after_its_answer_was_lost_succeeds() {
+async fn repeated_resign_after_dropped_response_succeeds() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 2, Action::DropResponse))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -59,7 +59,7 @@ async fn resign_that_is_repeated_after_its_answer_was_lost_succeeds() {
 
 /// If the first try surely did nothing, it was somebody else who deleted the key.
 #[tokio::test(start_paused = true)]
-async fn resign_that_surely_failed_does_not_hide_that_leadership_was_taken_away() {
+async fn repeated_resign_reports_deletion_by_another_client() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 2, Action::Fail(down())))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -70,7 +70,7 @@ async fn resign_that_surely_failed_does_not_hide_that_leadership_was_taken_away(
 }
 
 #[tokio::test(start_paused = true)]
-async fn leadership_that_is_dropped_after_a_failed_resign_is_given_up_in_the_background() {
+async fn leadership_dropped_after_failed_resign_is_released() {
     for fate in [Action::Fail(down()), Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 2, 4, fate))).await;
@@ -85,7 +85,7 @@ async fn leadership_that_is_dropped_after_a_failed_resign_is_given_up_in_the_bac
 }
 
 #[tokio::test(start_paused = true)]
-async fn resign_whose_request_hangs_can_be_given_up_and_is_done_in_the_background() {
+async fn cancelled_resign_completes_in_background() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 2, Action::Hang))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -97,7 +97,7 @@ async fn resign_whose_request_hangs_can_be_given_up_and_is_done_in_the_backgroun
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_leadership_resigns_and_the_next_is_elected() {
+async fn dropped_leadership_elects_the_next_candidate() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let next = election(&store).await.enter("next").await.unwrap();
@@ -106,7 +106,7 @@ async fn dropping_the_leadership_resigns_and_the_next_is_elected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_or_withdrawing_a_candidate_leaves_the_line() {
+async fn dropped_or_withdrawn_candidate_leaves_the_queue() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("a").await.unwrap();
     let election = election(&store).await;
@@ -121,7 +121,7 @@ async fn dropping_or_withdrawing_a_candidate_leaves_the_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn withdrawing_that_fails_is_tried_again_in_the_background() {
+async fn failed_withdraw_is_retried_in_background() {
     for fate in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
@@ -135,7 +135,7 @@ async fn withdrawing_that_fails_is_tried_again_in_the_background() {
 /// trillian issue 3789: resigning failed because a shutdown had ended what it stood on. Here it
 /// stands on the session alone.
 #[tokio::test(start_paused = true)]
-async fn resign_works_when_all_other_tasks_of_a_shutdown_are_gone() {
+async fn resign_succeeds_after_other_tasks_are_aborted() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -160,7 +160,7 @@ async fn resign_works_when_all_other_tasks_of_a_shutdown_are_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_that_is_closed_resigns_by_itself_whichever_comes_first() {
+async fn resign_racing_session_close_frees_the_election() {
     let store = Client::new(MemBackend::new());
     for close_first in [false, true] {
         let session = session(&store).await;
@@ -183,7 +183,7 @@ async fn session_that_is_closed_resigns_by_itself_whichever_comes_first() {
 }
 
 #[test]
-fn dropping_a_leadership_outside_a_runtime_does_not_panic() {
+fn leadership_dropped_outside_runtime_resigns() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = Client::new(MemBackend::new());
     let leadership =

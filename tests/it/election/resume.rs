@@ -20,7 +20,7 @@ async fn heir(store: &Client, lease: LeaseId) -> Session {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_that_handed_its_lease_over_leads_on_in_the_next_process() {
+async fn orphaned_leadership_resumes_in_the_next_process() {
     let store = Client::new(MemBackend::new());
     let mut leaders = election(&store).await.observe();
     assert_eq!(shown(&mut leaders).await, [None]);
@@ -52,7 +52,7 @@ async fn leader_that_handed_its_lease_over_leads_on_in_the_next_process() {
 /// The heir leads under the same key and with the same token, so the store cannot tell the two
 /// apart, and took what the former leader wrote.
 #[tokio::test(start_paused = true)]
-async fn leader_that_handed_its_lease_over_changes_nothing_any_more() {
+async fn orphaned_leader_is_refused_after_adoption() {
     let store = Client::new(MemBackend::new());
     let old = election(&store).await.campaign("old").await.unwrap();
     let lease = old.session().orphan().await.unwrap();
@@ -74,7 +74,7 @@ async fn leader_that_handed_its_lease_over_changes_nothing_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_that_crashed_leads_on_if_its_lease_is_adopted_in_time() {
+async fn crashed_leader_resumes_if_adopted_within_ttl() {
     let store = Client::new(MemBackend::new());
     let crashed = |call: &Call| match call {
         Call::LeaseGrant(_) | Call::Txn(_) => Action::Pass,
@@ -95,7 +95,7 @@ async fn leader_that_crashed_leads_on_if_its_lease_is_adopted_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidate_that_waited_keeps_its_place_in_the_next_process() {
+async fn resumed_candidate_keeps_its_position() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let old = election(&store).await;
@@ -119,7 +119,7 @@ async fn candidate_that_waited_keeps_its_place_in_the_next_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resume_finds_nobody_where_nobody_was_left() {
+async fn resume_without_candidate_returns_none() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     assert!(Election::new(&session, "e").resume().await.unwrap().is_none());
@@ -134,7 +134,7 @@ async fn resume_finds_nobody_where_nobody_was_left() {
 
 /// etcd issues 10297 and 13469: Go's own `ResumeElection` looks under another prefix.
 #[tokio::test(start_paused = true)]
-async fn candidate_of_go_is_resumed() {
+async fn go_candidate_is_resumed() {
     let store = Client::new(MemBackend::new());
     let (lease, go) = join_as_go(&store, "e", "go").await;
     let created = store.get(&go).await.unwrap().unwrap().create_revision;
@@ -150,7 +150,7 @@ async fn candidate_of_go_is_resumed() {
 /// The keys of lease 12 start as those of lease 1 do, and somebody may put a key of ours on no
 /// lease at all.
 #[tokio::test(start_paused = true)]
-async fn keys_that_look_like_ours_but_hang_on_another_lease_are_not_resumed() {
+async fn resume_ignores_similar_keys_on_other_leases() {
     let store = Client::new(MemBackend::new());
     let id = |n| LeaseId::new(n).unwrap();
     for n in [0x1, 0x12] {
@@ -174,7 +174,7 @@ async fn keys_that_look_like_ours_but_hang_on_another_lease_are_not_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_several_candidates_on_a_lease_the_first_is_resumed_then_the_next() {
+async fn candidates_of_one_lease_resume_in_enqueue_order() {
     let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let mut left = Vec::new();
@@ -197,7 +197,7 @@ async fn of_several_candidates_on_a_lease_the_first_is_resumed_then_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_resumed_candidate_withdraws_it() {
+async fn dropped_resumed_candidate_withdraws() {
     let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let before = old.campaign("a").await.unwrap();
@@ -209,10 +209,10 @@ async fn dropping_a_resumed_candidate_withdraws_it() {
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
-/// The fault: see `dropping_resume_at_any_await_changes_nothing`. Here the look is answered with an
+/// The fault: see `resume_dropped_at_any_await_changes_nothing`. Here the look is answered with an
 /// error that trying again cannot help.
 #[tokio::test(start_paused = true)]
-async fn resume_that_fails_changes_nothing() {
+async fn failed_resume_changes_nothing() {
     let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let before = old.campaign("a").await.unwrap();
@@ -230,7 +230,7 @@ async fn resume_that_fails_changes_nothing() {
 
 /// Adopted too late: the lease is gone, and with it the place.
 #[tokio::test(start_paused = true)]
-async fn lease_that_was_not_adopted_in_time_leaves_nothing_to_resume() {
+async fn lease_adopted_after_its_ttl_is_refused() {
     let store = Client::new(MemBackend::new());
     let old = election(&store).await;
     let _before = old.campaign("a").await.unwrap();

@@ -33,7 +33,7 @@ async fn uncontended_lock_and_unlock_cost_one_request_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_guard_whose_key_is_gone_costs_one_request_and_its_key_is_used_again() {
+async fn dropped_guard_with_deleted_key_costs_one_request() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let session = session_on(behind(&store, record.clone())).await;
     let mutex = Mutex::new(&session, "m");
@@ -65,7 +65,7 @@ async fn failed_try_lock_costs_one_request_and_writes_nothing() {
 /// of 100 ms. Here the watch begins at "from now on", and a look is needed only if anything was
 /// written between joining and its beginning.
 #[tokio::test(start_paused = true)]
-async fn lock_behind_one_holder_costs_three_requests_or_four_and_a_watch() {
+async fn lock_behind_holder_costs_three_or_four_requests() {
     for busy in [false, true] {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
@@ -93,7 +93,7 @@ async fn lock_behind_one_holder_costs_three_requests_or_four_and_a_watch() {
 
 /// Whoever waits for long watches its own key too, and looks if it may have missed anything.
 #[tokio::test(start_paused = true)]
-async fn long_wait_costs_a_watch_of_the_own_key_and_a_look_each_time_to_live() {
+async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let recorded = record.clone();
@@ -119,7 +119,7 @@ async fn long_wait_costs_a_watch_of_the_own_key_and_a_look_each_time_to_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_paths_cost_what_the_docs_say() {
+async fn rarer_lock_paths_cost_as_documented() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let session = session_on(behind(&store, record.clone())).await;
     let mutex = Mutex::new(&session, "m");
@@ -143,7 +143,7 @@ async fn other_paths_cost_what_the_docs_say() {
 
 /// Whoever stood before a waiter gives up: the waiter finds the next one to wait for.
 #[tokio::test(start_paused = true)]
-async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
+async fn leaving_predecessor_costs_one_read_and_one_watch() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let (one, other) = (session(&store).await, session_on(behind(&store, record.clone())).await);
@@ -201,13 +201,13 @@ async fn thousand_are_served(in_one_process: bool) -> (usize, usize) {
 /// costs: to wait, one request and a watch, none of whose events is another's; to be woken, one
 /// event and one look; to leave, one request.
 #[tokio::test(start_paused = true)]
-async fn thousand_contenders_cost_each_a_constant_number_of_requests_and_events() {
+async fn contender_cost_is_constant_with_a_thousand_waiters() {
     assert_eq!(thousand_are_served(false).await, (2_001, 1_000), "a look, an unlock, an event");
 }
 
 /// In one process each is served by what the one before it has seen when it left.
 #[tokio::test(start_paused = true)]
-async fn thousand_contenders_of_one_process_cost_each_a_request_less() {
+async fn thousand_waiters_of_one_client_save_a_request_each() {
     assert_eq!(thousand_are_served(true).await, (1_001, 0), "an unlock");
 }
 
@@ -215,7 +215,7 @@ async fn thousand_contenders_of_one_process_cost_each_a_request_less() {
 /// line passes it by: with a key of its own for each attempt, the ten thousandth lock took ten
 /// times as long as the first.
 #[tokio::test(start_paused = true)]
-async fn locks_one_after_the_other_use_the_same_key() {
+async fn sequential_locks_reuse_one_key() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
@@ -239,7 +239,7 @@ async fn locks_one_after_the_other_use_the_same_key() {
 /// A join whose answer was lost, and a deletion of its key that is late: the deletion must not hit
 /// a later holder that has the same key, so that key is not used again.
 #[tokio::test(start_paused = true)]
-async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
+async fn key_of_lock_with_unknown_outcome_is_not_reused() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     let mutex = Mutex::new(&session, "m");
@@ -251,7 +251,7 @@ async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
 
 /// Two contenders of one client take turns: neither watches the other.
 #[tokio::test(start_paused = true)]
-async fn contenders_of_one_client_that_take_turns_watch_nothing() {
+async fn alternating_contenders_of_one_client_watch_nothing() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let client = behind(&store, record.clone());
     let mutexes = [

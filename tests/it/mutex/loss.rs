@@ -20,7 +20,7 @@ use crate::support::{
 
 /// The holder's keep-alives stop; whoever waits must not be served before the holder was told.
 #[tokio::test(start_paused = true)]
-async fn holder_is_told_before_the_store_can_give_the_lock_away() {
+async fn holder_loses_lock_before_next_waiter_acquires() {
     for rate in [1.0, 1.05] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
         let cut_off = behind(&store, only("lease_keep_alive", Action::Hang));
@@ -38,7 +38,7 @@ async fn holder_is_told_before_the_store_can_give_the_lock_away() {
 
 /// etcd issues 6127 and 7983: the holder of Go's package is not told.
 #[tokio::test(start_paused = true)]
-async fn holder_is_told_when_its_key_is_deleted() {
+async fn holder_is_notified_when_its_key_is_deleted() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let (reason, ()) = tokio::join!(guard.lost(), async {
@@ -51,7 +51,7 @@ async fn holder_is_told_when_its_key_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn holder_whose_history_is_compacted_still_learns_of_its_loss() {
+async fn holder_is_notified_of_loss_after_compaction() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let revision = store.put("other", "1").await.unwrap().header.revision;
@@ -65,7 +65,7 @@ async fn holder_whose_history_is_compacted_still_learns_of_its_loss() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_stops_when_the_lock_is_lost() {
+async fn run_while_held_drops_work_when_lock_is_lost() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
@@ -87,7 +87,7 @@ async fn work_stops_when_the_lock_is_lost() {
 
 /// etcd issues 11457 and 10811: a holder that was suspended writes after its lock has passed on.
 #[tokio::test(start_paused = true)]
-async fn late_write_of_a_former_holder_is_refused() {
+async fn late_write_of_former_holder_is_refused() {
     let store = Client::new(MemBackend::new());
     let cut_off = behind(&store, only("lease_keep_alive", Action::Hang));
     let old = Mutex::new(&session_on(cut_off).await, "m").lock().await.unwrap();
@@ -103,7 +103,7 @@ async fn late_write_of_a_former_holder_is_refused() {
 
 /// etcd issue 19597: a waiter of Go's package whose session ends waits on until all before it go.
 #[tokio::test(start_paused = true)]
-async fn waiter_whose_session_ends_stops_waiting_at_once() {
+async fn waiter_fails_at_once_when_its_session_closes() {
     let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let doomed = session(&store).await;
@@ -118,7 +118,7 @@ async fn waiter_whose_session_ends_stops_waiting_at_once() {
 
 /// etcd issue 11777.
 #[tokio::test(start_paused = true)]
-async fn waiter_whose_key_is_deleted_stops_waiting_at_once() {
+async fn waiter_fails_at_once_when_its_key_is_deleted() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let waiter = Mutex::new(&session(&store).await, "m");
@@ -133,7 +133,7 @@ async fn waiter_whose_key_is_deleted_stops_waiting_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiter_whose_lease_is_revoked_stops_waiting_at_once() {
+async fn waiter_fails_at_once_when_its_lease_is_revoked() {
     let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let doomed = session(&store).await;
@@ -149,7 +149,7 @@ async fn waiter_whose_lease_is_revoked_stops_waiting_at_once() {
 /// Go's `TestMutexWaitsOnCurrentHolder`: the one in the middle dies; the third still waits for the
 /// first, and is served as soon as the first goes.
 #[tokio::test(start_paused = true)]
-async fn waiter_behind_one_that_gives_up_waits_for_the_holder() {
+async fn waiter_behind_cancelled_waiter_waits_for_holder() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let (second, third) = (session(&store).await, session(&store).await);
@@ -169,7 +169,7 @@ async fn waiter_behind_one_that_gives_up_waits_for_the_holder() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiter_goes_on_waiting_while_the_store_is_unavailable() {
+async fn waiter_continues_while_store_is_unavailable() {
     let store = Client::new(MemBackend::new());
     let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let shaky = session_on(behind(&store, nth("range", 1, 6, Action::DropResponse))).await;
@@ -182,7 +182,7 @@ async fn waiter_goes_on_waiting_while_the_store_is_unavailable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiter_that_is_cut_off_gives_up_when_its_session_is_lost() {
+async fn partitioned_waiter_fails_when_its_session_is_lost() {
     let store = Client::new(MemBackend::new());
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let down = |call: &Call| match call {
@@ -196,7 +196,7 @@ async fn waiter_that_is_cut_off_gives_up_when_its_session_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lock_on_a_session_whose_lease_is_gone_says_so() {
+async fn lock_fails_on_session_with_revoked_lease() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
@@ -207,7 +207,7 @@ async fn lock_on_a_session_whose_lease_is_gone_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
+async fn adopter_enqueues_behind_key_of_former_owner() {
     let store = Client::new(MemBackend::new());
     let first = session(&store).await;
     let held = Mutex::new(&first, "m").lock().await.unwrap();
@@ -222,7 +222,7 @@ async fn heir_of_a_lease_takes_a_key_of_its_own_beside_the_former_owners() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alives_go_on_while_a_lock_is_awaited() {
+async fn keep_alives_continue_while_lock_waits() {
     let store = Client::new(MemBackend::new());
     let record = Recorder::new();
     let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
@@ -234,7 +234,7 @@ async fn keep_alives_go_on_while_a_lock_is_awaited() {
 
 /// A look, or the registration of a watch, of which nothing is ever heard again.
 #[tokio::test(start_paused = true)]
-async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
+async fn waiter_with_hanging_request_acquires_within_ttl() {
     for (kind, nth_call) in [("watch", 1), ("watch", 2), ("range", 1)] {
         let store = Client::new(MemBackend::new());
         let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
@@ -252,7 +252,7 @@ async fn request_that_is_never_answered_delays_a_waiter_and_no_more() {
 /// Its key is gone, and the store does not answer why. The holder was never told of that, and not
 /// of the loss of its session either: it worked on.
 #[tokio::test(start_paused = true)]
-async fn holder_is_told_of_its_loss_though_nobody_answers_why() {
+async fn holder_is_notified_when_loss_query_hangs() {
     for session_ends in [false, true] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, only("lease_time_to_live", Action::Hang))).await;
@@ -276,7 +276,7 @@ async fn holder_is_told_of_its_loss_though_nobody_answers_why() {
 
 /// A keep-alive of which nothing is heard any more was waited for before another was sent.
 #[tokio::test(start_paused = true)]
-async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
+async fn loss_is_reported_during_a_hanging_keep_alive() {
     for (unanswered, told_after) in [(1, secs(4)), (usize::MAX, secs(5))] {
         let store = Client::new(MemBackend::new());
         let rule = nth("lease_keep_alive", 1, unanswered, Action::Hang);
@@ -292,7 +292,7 @@ async fn loss_is_told_at_once_though_a_keep_alive_is_under_way() {
 
 /// Each who learns that the lease is gone has the keeper ask at once, but for one answer.
 #[tokio::test(start_paused = true)]
-async fn lease_that_is_gone_costs_one_keep_alive_however_many_learn_of_it() {
+async fn revoked_lease_costs_one_keep_alive_for_all_guards() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let recorded = record.clone();
     let rule = move |call: &Call| {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::{join_as_go, keys, secs, session, settle};
 
 #[tokio::test(start_paused = true)]
-async fn waiters_are_served_in_the_order_in_which_they_came() {
+async fn mutex_waiters_acquire_in_enqueue_order() {
     let store = Client::new(MemBackend::new());
     let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let served = Arc::new(StdMutex::new(Vec::new()));
@@ -58,7 +58,7 @@ async fn two_handles_of_one_session_exclude_each_other() {
 
 /// A job that finished fast ran again on a machine whose clock was late.
 #[tokio::test(start_paused = true)]
-async fn unlock_after_keeps_the_lock_for_its_time() {
+async fn unlock_after_holds_the_lock_for_the_minimum() {
     let store = Client::new(MemBackend::new());
     let other = Mutex::new(&session(&store).await, "m");
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
@@ -79,7 +79,7 @@ async fn unlock_after_keeps_the_lock_for_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unlock_after_reports_a_loss_and_unlocks_when_dropped() {
+async fn unlock_after_reports_loss_and_unlocks_when_dropped() {
     let store = Client::new(MemBackend::new());
     let mutex = Mutex::new(&session(&store).await, "m");
     let guard = mutex.lock().await.unwrap();
@@ -98,7 +98,7 @@ async fn unlock_after_reports_a_loss_and_unlocks_when_dropped() {
 /// etcd issue 6278, and a held `p/q` that blocks `p` in Go's package: names that nest are two
 /// locks, in whatever order they are taken, tried or waited for.
 #[tokio::test(start_paused = true)]
-async fn names_that_nest_do_not_collide() {
+async fn child_name_is_a_separate_mutex() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let (outer, inner) = (Mutex::new(&session, "p"), Mutex::new(&session, "p/q"));
@@ -136,7 +136,7 @@ async fn names_that_nest_do_not_collide() {
 
 /// Go's clients use the key `name/<lease>` and the order of create revisions: we stand in one line.
 #[tokio::test(start_paused = true)]
-async fn contender_of_go_stands_in_the_same_line() {
+async fn go_contender_shares_the_mutex_queue() {
     let store = Client::new(MemBackend::new());
     let (_, go) = join_as_go(&store, "m", "").await;
 
@@ -152,7 +152,7 @@ async fn contender_of_go_stands_in_the_same_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compaction_while_waiting_is_not_noticed() {
+async fn lock_ignores_compaction_while_waiting() {
     let store = Client::new(MemBackend::new());
     let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let waiter = Mutex::new(&session(&store).await, "m");
@@ -167,7 +167,7 @@ async fn compaction_while_waiting_is_not_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarded_transaction_keeps_its_own_conditions_and_answers() {
+async fn guarded_transaction_keeps_its_compares_and_responses() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let create = Txn::new()
@@ -183,7 +183,7 @@ async fn guarded_transaction_keeps_its_own_conditions_and_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarded_transaction_has_one_operation_less_than_the_limit() {
+async fn guarded_transaction_limit_is_one_operation_lower() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let puts = |n: usize| Txn::new().and_then((0..n).map(|i| Put::new(format!("k{i}"), "")));
@@ -195,7 +195,7 @@ async fn guarded_transaction_has_one_operation_less_than_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_error_of_a_lock_is_handed_on_and_leaves_no_key() {
+async fn lock_returns_backend_error_and_leaves_no_key() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let too_long = "m".repeat(2 << 20);
@@ -206,7 +206,7 @@ async fn backend_error_of_a_lock_is_handed_on_and_leaves_no_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_owner_compares_the_create_revision_of_the_key() {
+async fn mutex_held_condition_compares_the_create_revision() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let token = guard.fencing_token();
@@ -219,7 +219,7 @@ async fn is_owner_compares_the_create_revision_of_the_key() {
 
 /// Futures and guards can be moved into tasks: this is checked by the compiler.
 #[tokio::test(start_paused = true)]
-async fn guards_and_futures_can_be_sent_to_tasks() {
+async fn mutex_guards_and_futures_are_send() {
     let session = session(&Client::new(MemBackend::new())).await;
     let mutex = Mutex::new(&session, "m");
     let mut tasks = JoinSet::new();

@@ -63,7 +63,7 @@ fn asked(record: &Recorder) -> Calls {
 }
 
 #[tokio::test(start_paused = true)]
-async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
+async fn release_hands_over_to_successor_of_same_client() {
     for rule in [Action::Pass, Action::Yield] {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let recorded = record.clone();
@@ -90,7 +90,7 @@ async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn successor_whose_key_is_gone_is_not_served() {
+async fn successor_with_deleted_key_does_not_acquire() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(&store, Recorder::new());
     let (holder, mut waiter) = (process.join().await, process.join().await);
@@ -109,7 +109,7 @@ async fn successor_whose_key_is_gone_is_not_served() {
 
 /// Whoever is not first knows nothing of those before it.
 #[tokio::test(start_paused = true)]
-async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
+async fn release_by_waiter_does_not_read_successor() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let process = Process::new(&store, record.clone());
     let (holder, middle) = (process.join().await, process.join().await);
@@ -126,7 +126,7 @@ async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() {
+async fn successor_acquires_when_release_request_fails() {
     let fates = [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))];
     for fate in fates {
         let (store, about) = (Client::new(MemBackend::new()), format!("{fate:?}"));
@@ -149,7 +149,7 @@ async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() 
 
 /// Its request has been applied, and nobody will ever hear what it has seen.
 #[tokio::test(start_paused = true)]
-async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
+async fn successor_acquires_soon_after_release_stalls() {
     let store = Client::new(MemBackend::new());
     let process = Process::new(&store, |_: &Call| Action::Yield);
     let (holder, waiter) = (process.join().await, process.join().await);
@@ -166,7 +166,7 @@ async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_leave_at_any_await_serves_the_successor() {
+async fn successor_acquires_when_release_is_dropped_at_any_await() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         let process = Process::new(&store, |_: &Call| Action::Yield);
@@ -187,7 +187,7 @@ async fn dropping_a_leave_at_any_await_serves_the_successor() {
 
 /// Another backend on the same store is another client, as if it were another process.
 #[tokio::test(start_paused = true)]
-async fn successor_on_another_backend_looks_for_itself() {
+async fn successor_of_another_client_reads_its_position() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
     let process = Process::new(&store, record.clone());

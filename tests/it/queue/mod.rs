@@ -114,7 +114,7 @@ async fn leave(waiters: usize, at: usize, how: Leaves, nested: bool) -> Vec<(Str
 }
 
 #[tokio::test(start_paused = true)]
-async fn contender_that_leaves_wakes_its_successor_who_looks_once_and_nobody_else() {
+async fn leaving_contender_wakes_only_its_successor() {
     for how in [Leaves::Cancelled, Leaves::Expired, Leaves::Deleted] {
         for nested in [false, true] {
             for waiters in [2, 9, 199] {
@@ -137,7 +137,7 @@ async fn contender_that_leaves_wakes_its_successor_who_looks_once_and_nobody_els
 
 /// With five before it, it remembers the nearest only; with four, all of them. Both wait for all.
 #[tokio::test(start_paused = true)]
-async fn contender_waits_for_everybody_before_it_be_they_few_or_many() {
+async fn contender_waits_for_all_predecessors() {
     for before in 1..=8 {
         let store = Client::new(MemBackend::new());
         let (holder, mut line) = line(&store, before).await;
@@ -163,7 +163,7 @@ async fn contender_waits_for_everybody_before_it_be_they_few_or_many() {
 
 /// Those before it all leave at once, in one revision, while it sleeps.
 #[tokio::test(start_paused = true)]
-async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() {
+async fn contender_reads_once_when_all_predecessors_leave() {
     for before in [1, 4, 5, 30] {
         let store = Client::new(MemBackend::new());
         let others = session(&store).await;
@@ -186,7 +186,7 @@ async fn contender_whose_predecessors_all_leave_at_once_is_served_by_one_look() 
 /// etcd issues 14641 and 8980: the member that serves a watch is paused, and says nothing. Whoever
 /// waits looks once each time to live, at every depth of the line.
 #[tokio::test(start_paused = true)]
-async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
+async fn contender_with_silent_watch_acquires_within_ttl() {
     for before in [1, 3, 7] {
         let store = Client::new(MemBackend::new());
         let (holder, others) = line(&store, before - 1).await;
@@ -213,7 +213,7 @@ async fn watch_that_falls_silent_delays_a_contender_and_no_more() {
 /// The member that serves the watch lags, and tells that a key of Go's package was deleted: in its
 /// life before the one that is waited for. Nobody may be served for that.
 #[tokio::test(start_paused = true)]
-async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
+async fn stale_deletion_of_predecessor_key_is_ignored() {
     for lag in 0..=4 {
         let store = Client::new(MemBackend::new());
         let (lease, go) = join_as_go(&store, "l", "").await;
@@ -234,7 +234,7 @@ async fn end_of_an_earlier_life_of_a_key_serves_nobody() {
 /// Its watch has fallen silent and only the nearest of many left: those before that one, whom the
 /// contender never knew by name, are still there.
 #[tokio::test(start_paused = true)]
-async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() {
+async fn contender_without_predecessor_waits_for_earlier_ones() {
     for before in [2, 4, 5, 6, 20] {
         let store = Client::new(MemBackend::new());
         let (holder, mut others) = line(&store, before - 1).await;
@@ -255,7 +255,7 @@ async fn contender_that_finds_its_neighbour_gone_still_waits_for_those_before() 
 /// Between a contender and the holder stand so many keys of lines below that the usual read shows
 /// nothing else: that nobody was seen does not say that nobody is there.
 #[tokio::test(start_paused = true)]
-async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_own() {
+async fn contender_behind_child_name_keys_waits_for_holder() {
     for below in [3, 4, 5, 20] {
         let store = Client::new(MemBackend::new());
         let all = session(&store).await;
@@ -273,7 +273,7 @@ async fn contender_behind_many_of_the_lines_below_waits_for_the_holder_of_its_ow
 
 /// Between the request that saw only a line below and the one that joins, somebody else has joined.
 #[tokio::test(start_paused = true)]
-async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
+async fn try_enqueue_after_child_names_sees_new_contender() {
     let store = Client::new(MemBackend::new());
     store.put("l/below/key", "").await.unwrap();
     let (other, asked) = (store.clone(), AtomicUsize::new(0));
@@ -290,7 +290,7 @@ async fn try_join_that_saw_only_lines_below_joins_none_that_has_come_since() {
 
 /// Whenever it has looked, somebody has joined a line below, so that it had to look again.
 #[tokio::test(start_paused = true)]
-async fn try_join_is_answered_though_lines_below_never_rest() {
+async fn try_enqueue_returns_while_child_names_change() {
     for held in [false, true] {
         let store = Client::new(MemBackend::new());
         let busy = store.clone();
@@ -318,7 +318,7 @@ async fn try_join_is_answered_though_lines_below_never_rest() {
 
 /// As the clients of etcd's Lock service expect it.
 #[tokio::test(start_paused = true)]
-async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
+async fn lease_keyed_enqueue_twice_creates_one_queue_entry() {
     let store = Client::new(MemBackend::new());
     let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
     let session = session(&store).await;
@@ -347,7 +347,7 @@ async fn lease_has_one_place_under_gos_key_however_often_it_joins_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn join_by_lease_whose_answer_is_lost_finds_what_it_has_done() {
+async fn lease_keyed_enqueue_resolves_an_unknown_outcome() {
     for fate in [Action::DropResponse, Action::DropRequest] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 2, fate.clone()))).await;
@@ -365,7 +365,7 @@ async fn join_by_lease_whose_answer_is_lost_finds_what_it_has_done() {
 /// Contenders of one session reuse each other's keys: a contender may get the key of its former
 /// predecessor.
 #[tokio::test(start_paused = true)]
-async fn contender_with_its_predecessors_old_key_does_not_wait() {
+async fn contender_with_reused_predecessor_key_acquires() {
     let store = Client::new(MemBackend::new());
     let line = WaitQueue::new(&session(&store).await, "l");
     let mut others = Vec::new();

@@ -39,7 +39,7 @@ async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Generation, Fencin
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_that_is_deposed_campaigns_again_with_another_token() {
+async fn deposed_leader_campaigns_again_with_greater_token() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let noted = StdMutex::default();
@@ -61,7 +61,7 @@ async fn leader_that_is_deposed_campaigns_again_with_another_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_that_was_deposed_queues_behind_who_leads_now() {
+async fn deposed_leader_enqueues_behind_current_leader() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let rival = election(&store).await;
@@ -79,7 +79,7 @@ async fn leader_that_was_deposed_queues_behind_who_leads_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leading_ends_with_the_supervisor_and_leaves_nothing_when_dropped() {
+async fn supervised_leadership_ends_when_dropped_or_closed() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let campaign =

@@ -31,7 +31,7 @@ async fn at_every_await(least: usize, check: impl AsyncFn(usize) -> bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_campaign_or_an_entry_at_any_await_leaves_no_key() {
+async fn campaign_dropped_at_any_await_leaves_no_key() {
     for campaign in [false, true] {
         at_every_await(2, async |polls| {
             let store = Client::new(MemBackend::new());
@@ -50,7 +50,7 @@ async fn dropping_a_campaign_or_an_entry_at_any_await_leaves_no_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_campaign_that_waits_at_any_await_leaves_no_key_and_the_next_is_elected() {
+async fn waiting_campaign_dropped_at_any_await_elects_next() {
     for split in [false, true] {
         // Each watch, the look, and entering, are waited for before they are sent and answered.
         at_every_await(if split { 6 } else { 8 }, async |polls| {
@@ -88,7 +88,7 @@ async fn dropping_a_campaign_that_waits_at_any_await_leaves_no_key_and_the_next_
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_resign_or_withdraw_at_any_await_leaves_all_the_same() {
+async fn resign_or_withdraw_dropped_at_any_await_releases() {
     for resign in [false, true] {
         at_every_await(2, async |polls| {
             let store = Client::new(MemBackend::new());
@@ -110,7 +110,7 @@ async fn dropping_resign_or_withdraw_at_any_await_leaves_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_proclamation_at_any_await_leaves_the_leader_with_one_value_or_the_other() {
+async fn proclaim_dropped_at_any_await_is_atomic() {
     at_every_await(2, async |polls| {
         let store = Client::new(MemBackend::new());
         let leadership = Election::new(&yielding(&store).await, "e").campaign("a").await.unwrap();
@@ -128,7 +128,7 @@ async fn dropping_a_proclamation_at_any_await_leaves_the_leader_with_one_value_o
 /// so that a caller who gave up in between, or was answered with an error, took the leadership
 /// away from itself.
 #[tokio::test(start_paused = true)]
-async fn dropping_resume_at_any_await_changes_nothing() {
+async fn resume_dropped_at_any_await_changes_nothing() {
     at_every_await(4, async |polls| {
         let store = Client::new(MemBackend::new());
         let old = yielding(&store).await;
@@ -154,7 +154,7 @@ async fn dropping_resume_at_any_await_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_next_at_any_await_loses_no_change() {
+async fn next_dropped_at_any_await_loses_no_change() {
     at_every_await(2, async |polls| {
         let store = Client::new(MemBackend::new());
         let session = yielding(&store).await;
@@ -177,7 +177,7 @@ async fn dropping_next_at_any_await_loses_no_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_lead_drops_the_work_and_keeps_the_leadership() {
+async fn run_while_held_dropped_at_any_await_keeps_leadership() {
     struct Dropped<'a>(&'a AtomicBool);
     impl Drop for Dropped<'_> {
         fn drop(&mut self) {
@@ -202,7 +202,7 @@ async fn dropping_lead_drops_the_work_and_keeps_the_leadership() {
 
 /// The request was sent and cannot be taken back: it creates the key after everybody has gone.
 #[tokio::test(start_paused = true)]
-async fn entry_that_arrives_after_its_future_was_dropped_leaves_no_key() {
+async fn campaign_applied_after_its_future_dropped_leaves_no_key() {
     for delay in [1, 3, 7] {
         let store = Client::new(MemBackend::new());
         let session =
@@ -217,7 +217,7 @@ async fn entry_that_arrives_after_its_future_was_dropped_leaves_no_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn campaign_with_unknown_outcome_is_an_error_and_leaves_no_key() {
+async fn campaign_with_unknown_outcome_fails_and_leaves_no_key() {
     for fate in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;

@@ -222,7 +222,7 @@ proptest! {
     })]
 
     #[test]
-    fn storm_never_makes_a_phantom_leader(
+    fn random_faults_never_create_a_phantom_leader(
         candidates in prop::collection::vec(
             (habit(), prop::collection::vec(any_fate(), 0..40)), 2..5
         ),
@@ -238,7 +238,7 @@ proptest! {
 
 /// The storm proves something only if its candidates often lead.
 #[tokio::test(start_paused = true)]
-async fn calm_storm_lets_every_candidate_lead_write_and_proclaim() {
+async fn every_candidate_leads_without_faults() {
     let calm = Habit { patience_ms: 8_000, lead_ms: 10, resigns: true };
     for in_one_process in [false, true] {
         let candidates = vec![(calm.clone(), Vec::new()); 4];

@@ -133,7 +133,7 @@ proptest! {
     })]
 
     #[test]
-    fn storm_never_breaks_the_lock(
+    fn random_faults_never_break_mutual_exclusion(
         workers in prop::collection::vec((habit(), prop::collection::vec(any_fate(), 0..40)), 2..5),
         in_one_process in any::<bool>(),
         calm in any::<bool>(),
@@ -144,7 +144,7 @@ proptest! {
 
 /// The storm proves something only if its workers often hold the lock.
 #[tokio::test(start_paused = true)]
-async fn calm_storm_lets_every_worker_write() {
+async fn every_worker_writes_without_faults() {
     let calm = Habit { patience_ms: 8_000, hold_ms: 10, unlocks: true };
     for in_one_process in [false, true] {
         let store = Client::new(MemBackend::new());

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_on, settle};
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
+async fn uncontended_lock_dropped_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
@@ -31,7 +31,7 @@ async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next() {
+async fn waiting_lock_dropped_at_any_await_wakes_successor() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
@@ -61,7 +61,7 @@ async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next()
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
+async fn try_lock_dropped_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         // A lock below this one, so that the second request is made too.
@@ -82,7 +82,7 @@ async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
 
 /// The request was sent and cannot be taken back: it creates the key after everybody has gone.
 #[tokio::test(start_paused = true)]
-async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
+async fn lock_applied_after_its_future_dropped_leaves_no_key() {
     for delay in [1, 3, 7, 15, 100] {
         let store = Client::new(MemBackend::new());
         let late = nth("txn", 1, 1, Action::Delay(secs(delay)));
@@ -96,7 +96,7 @@ async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
+async fn lock_with_unknown_outcome_fails_and_leaves_no_key() {
     for fate in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
@@ -111,7 +111,7 @@ async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
 
 /// What may have been created is looked for by its name, which somebody else may have used.
 #[tokio::test(start_paused = true)]
-async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_own() {
+async fn cleanup_deletes_only_keys_of_its_own_session() {
     for (adopted, on_lease) in [(true, true), (false, false)] {
         let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
@@ -134,7 +134,7 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
 }
 
 #[tokio::test(start_paused = true)]
-async fn cleaning_up_is_repeated_until_it_is_confirmed() {
+async fn cleanup_repeats_until_confirmed() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 6, Action::DropRequest))).await;
     drop(Mutex::new(&session, "m").lock().await.unwrap());
@@ -143,7 +143,7 @@ async fn cleaning_up_is_repeated_until_it_is_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unlock_that_is_dropped_unlocks_all_the_same() {
+async fn unlock_dropped_at_any_await_still_unlocks() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
@@ -160,7 +160,7 @@ async fn unlock_that_is_dropped_unlocks_all_the_same() {
 
 /// etcd issue 22123, for locks: a failed unlock must not forget the key.
 #[tokio::test(start_paused = true)]
-async fn unlock_that_fails_is_tried_again_in_the_background() {
+async fn failed_unlock_is_retried_in_background() {
     for fate in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
@@ -173,7 +173,7 @@ async fn unlock_that_fails_is_tried_again_in_the_background() {
 
 /// etcd issue 22082: an unlock must not delete a lock that was taken later.
 #[tokio::test(start_paused = true)]
-async fn unlock_does_not_touch_a_key_of_another_life() {
+async fn unlock_spares_a_recreated_key() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
@@ -185,7 +185,7 @@ async fn unlock_does_not_touch_a_key_of_another_life() {
 }
 
 #[test]
-fn dropping_a_guard_outside_a_runtime_does_not_panic() {
+fn guard_dropped_outside_runtime_unlocks() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = Client::new(MemBackend::new());
     let guard =
@@ -197,7 +197,7 @@ fn dropping_a_guard_outside_a_runtime_does_not_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lock_whose_request_hangs_ends_with_its_session() {
+async fn hanging_lock_fails_when_its_session_expires() {
     let store = Client::new(MemBackend::new());
     let rule = |call: &Call| match call {
         Call::Txn(_) | Call::LeaseKeepAlive(_) => Action::Hang,
@@ -213,7 +213,7 @@ async fn lock_whose_request_hangs_ends_with_its_session() {
 /// What `main` is with `#[tokio::main]`: the runtime ends when the future returns, and the request
 /// of a dropped guard is never sent. Then other clients wait for the lease.
 #[test]
-fn program_that_returns_leaves_its_lock_unless_it_closes() {
+fn program_exit_leaves_lock_unless_session_closes() {
     for closes in [false, true] {
         let runtime = || {
             let mut builder = tokio::runtime::Builder::new_current_thread();

@@ -8,7 +8,7 @@ use crate::support::{secs, session, settle};
 
 /// A key without its lease is still the key of the holder.
 #[tokio::test(start_paused = true)]
-async fn waiter_waits_when_the_holder_key_loses_its_lease() {
+async fn waiter_waits_when_holder_key_loses_its_lease() {
     let store = Client::new(MemBackend::new());
     let (a, b) = (session(&store).await, session(&store).await);
     let held = Mutex::new(&a, "m").lock().await.unwrap();
@@ -24,7 +24,7 @@ async fn waiter_waits_when_the_holder_key_loses_its_lease() {
 
 /// The same for the key of the waiter itself.
 #[tokio::test(start_paused = true)]
-async fn waiter_keeps_its_place_when_its_key_loses_its_lease() {
+async fn waiter_keeps_position_when_its_key_loses_its_lease() {
     let store = Client::new(MemBackend::new());
     let (a, b) = (session(&store).await, session(&store).await);
     let held = Mutex::new(&a, "m").lock().await.unwrap();

@@ -92,7 +92,7 @@ async fn observer_starts_afresh_when_history_was_replaced() {
 /// Lease ids repeated from one life of a store to the next: the former holder kept the lease of the
 /// new one alive, and both held the same key with the same fencing token.
 #[tokio::test(start_paused = true)]
-async fn former_holder_is_lost_when_the_store_came_back_empty() {
+async fn former_holder_is_lost_when_store_returns_empty() {
     let address = Address::of(MemBackend::new());
     let old = session(&address).await;
     let held = Mutex::new(&old, "m").lock().await.unwrap();
@@ -109,7 +109,7 @@ async fn former_holder_is_lost_when_the_store_came_back_empty() {
 
 /// A waiter whose predecessor is not there in the new history reads its queue again.
 #[tokio::test(start_paused = true)]
-async fn waiter_reads_again_when_history_was_replaced() {
+async fn waiter_fails_when_replaced_history_lacks_its_key() {
     let address = Address::of(store(100).await);
     let (holder, waiter) = (session(&address).await, session(&address).await);
     let _held = Mutex::new(&holder, "m").lock().await.unwrap();
@@ -153,7 +153,7 @@ async fn observer_of_busy_replaced_history_starts_afresh() {
 
 /// A watch whose store was replaced may end with an error that says so.
 #[tokio::test(start_paused = true)]
-async fn watch_that_ends_with_replaced_history_is_read_again() {
+async fn observer_continues_after_history_replaced_error() {
     let (newest, found) = (Revision(9), Revision(2));
     let store = store(1).await;
     let lives = AtomicU32::new(0);
@@ -177,7 +177,7 @@ async fn watch_that_ends_with_replaced_history_is_read_again() {
 
 /// No change is missing when nothing but compactions happened.
 #[tokio::test(start_paused = true)]
-async fn observer_of_an_idle_election_has_no_gap() {
+async fn idle_observer_has_no_gap_after_compactions() {
     let store = Client::new(MemBackend::new());
     let mut leaders = Election::observer(&another(&store), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);

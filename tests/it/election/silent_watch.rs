@@ -41,7 +41,7 @@ fn observer(store: &Client, audible: usize) -> (Observer, Recorder) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn observer_whose_watch_fell_silent_is_shown_all_that_happened_within_a_minute() {
+async fn observer_with_silent_watch_catches_up_within_a_minute() {
     let store = Client::new(MemBackend::new());
     let mut leaders = observer(&store, 2).0.observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
@@ -62,7 +62,7 @@ async fn observer_whose_watch_fell_silent_is_shown_all_that_happened_within_a_mi
 /// Nobody led whenever it looked, so it took the watch to be well, and never showed who had led
 /// in between.
 #[tokio::test(start_paused = true)]
-async fn observer_whose_watch_fell_silent_is_shown_who_led_between_two_looks() {
+async fn observer_with_silent_watch_yields_leaders_between_reads() {
     let store = Client::new(MemBackend::new());
     let mut leaders = observer(&store, 2).0.observe();
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
@@ -78,7 +78,7 @@ async fn observer_whose_watch_fell_silent_is_shown_who_led_between_two_looks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn quiet_minute_costs_an_observer_one_read_or_two() {
+async fn idle_observer_costs_one_or_two_reads_a_minute() {
     for led in [false, true] {
         let store = Client::new(MemBackend::new());
         let election = election(&store).await;
