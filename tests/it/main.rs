@@ -1,7 +1,6 @@
 //! Tests across crates.
 
 mod blocking;
-mod breaking;
 mod client;
 mod election;
 mod examples;
@@ -14,8 +13,10 @@ mod process;
 mod queue;
 mod regressions;
 mod session;
+mod start_then;
 mod stm;
 mod support;
 mod trace;
+mod watch_faults;
 
 mod tidy;

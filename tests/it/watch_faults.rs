@@ -1,11 +1,10 @@
-//! A backend whose watches break, and lag.
+//! Watch faults: a backend wrapper whose watches end, or start in the past.
 //!
-//! A real one mends its connections by itself; when it cannot, the stream ends, with an error or
-//! without. And the member that serves a watch may lag behind the one that answered the last
-//! request, so that "from now on" begins in the past. `Intercept` lets requests fail; this is the
-//! same for what a watch tells.
+//! `Intercept` injects faults into requests; [`WatchFaults`] injects faults into watch streams. A
+//! real backend reconnects its watches by itself. When it cannot, the stream ends, with an error or
+//! without. And the member that serves a watch may lag behind the member that answered the last
+//! request, so that a watch "from now on" starts in the past.
 
-use coord_core::layer::Layer;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,55 +15,72 @@ use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
     kv::{Range, Revision, Watch, WatchBatch, WatchStream, Watcher},
+    layer::Layer,
 };
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Sleep, sleep};
 
-/// How long a watch lives, and the error with which it then ends, if any.
-pub(crate) type Life = (Duration, Option<Error>);
+/// How long a watch lasts, and the error with which it ends, if any.
+pub(crate) type WatchLifetime = (Duration, Option<Error>);
 
-/// A backend whose watches each live as long as `lives` says. The first is served by a member that
-/// lags so many revisions.
-pub(crate) struct Breaking<B, F> {
-    pub(crate) inner: B,
-    pub(crate) lives: F,
-    pub(crate) lag: AtomicI64,
+/// The lifetime of a watch that lasts longer than any test.
+pub(crate) const UNLIMITED_LIFETIME: WatchLifetime = (Duration::from_secs(1_000_000), None);
+
+/// A backend wrapper whose watches end after the lifetimes that a closure returns, one for each
+/// watch.
+pub(crate) struct WatchFaults<B, F> {
+    inner: B,
+    lifetimes: F,
+    /// By how many revisions the member lags that serves the next watch.
+    lag_of_next_watch: AtomicI64,
 }
 
-/// A watch that breaks.
-struct Mortal {
+impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> WatchFaults<B, F> {
+    /// Wraps `inner`.
+    pub(crate) const fn new(inner: B, lifetimes: F) -> Self {
+        Self { inner, lifetimes, lag_of_next_watch: AtomicI64::new(0) }
+    }
+
+    /// Lets the first watch start that many revisions in the past.
+    pub(crate) fn with_lag_of_first_watch(self, revisions: i64) -> Self {
+        Self { lag_of_next_watch: AtomicI64::new(revisions), ..self }
+    }
+}
+
+/// A watch that ends after its lifetime.
+struct LimitedWatch {
     watch: Watcher,
-    dies: Pin<Box<Sleep>>,
+    end: Pin<Box<Sleep>>,
     error: Option<Error>,
-    dead: bool,
+    has_ended: bool,
 }
 
-impl Stream for Mortal {
+impl Stream for LimitedWatch {
     type Item = Result<WatchBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if !self.dead && self.dies.as_mut().poll(cx).is_pending() {
+        if !self.has_ended && self.end.as_mut().poll(cx).is_pending() {
             return self.watch.poll_next_unpin(cx);
         }
-        self.dead = true;
+        self.has_ended = true;
         Poll::Ready(self.error.take().map(Err))
     }
 }
 
-impl WatchStream for Mortal {
+impl WatchStream for LimitedWatch {
     fn request_progress(mut self: Pin<&mut Self>) {
         self.watch.request_progress();
     }
 }
 
-impl<B, F> fmt::Debug for Breaking<B, F> {
+impl<B, F> fmt::Debug for WatchFaults<B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Breaking").finish_non_exhaustive()
+        f.debug_struct("WatchFaults").finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl<B: KvBackend, F: Fn() -> Life + Send + Sync + 'static> Layer for Breaking<B, F> {
+impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> Layer for WatchFaults<B, F> {
     type Inner = B;
 
     fn inner(&self) -> &B {
@@ -74,12 +90,12 @@ impl<B: KvBackend, F: Fn() -> Life + Send + Sync + 'static> Layer for Breaking<B
     async fn watch(&self, request: Watch) -> Result<Watcher> {
         let from_now_on = request.start_revision.is_none();
         let mut header = self.inner.range(Range::new("now")).await?.header;
-        header.revision =
-            Revision((header.revision.0 - self.lag.swap(0, Ordering::Relaxed)).max(1));
+        let lag = self.lag_of_next_watch.swap(0, Ordering::Relaxed);
+        header.revision = Revision((header.revision.0 - lag).max(1));
         let request = if from_now_on { request.start_at(header.revision.next()) } else { request };
         let watch = self.inner.watch(request).await?;
-        let (life, error) = (self.lives)();
-        let dies = Box::pin(sleep(life));
-        Ok(Watcher::new(header, Mortal { watch, dies, error, dead: false }))
+        let (lifetime, error) = (self.lifetimes)();
+        let end = Box::pin(sleep(lifetime));
+        Ok(Watcher::new(header, LimitedWatch { watch, end, error, has_ended: false }))
     }
 }
