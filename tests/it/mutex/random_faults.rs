@@ -1,22 +1,20 @@
-//! Random schedules and faults: whatever happens, one holder at a time, tokens that grow, and
-//! nothing left behind.
+//! Randomized fault test of a mutex: mutual exclusion, increasing tokens, nothing left behind.
 //!
-//! Each worker locks, holds, and unlocks or just drops, some of them in a hurry, some of them used
-//! to be alone. What becomes of each request is drawn from a list that proptest chose and can
-//! shrink; the clock is virtual, so a storm of minutes takes milliseconds. "One at a time" is
-//! judged where it counts: by what the store let a holder write, with the guarded transaction of
-//! its guard.
+//! Each worker locks, holds, and unlocks or drops its guard, some with a short timeout. proptest
+//! chooses an action for each request, so it can shrink a failure. Time is virtual: minutes take
+//! milliseconds. Mutual exclusion is checked where it counts, by what the store lets a holder write
+//! with the guarded transaction of its guard.
 
-use coord_mem::MemBackend;
 use std::iter::repeat_n;
 use std::time::Duration;
 
 use coord_core::{
     Client, Mutex, Session,
-    error::Outcome,
+    error::{Outcome, PrimitiveError},
     kv::{Put, Txn},
     mutex::MutexGuard,
 };
+use coord_mem::MemBackend;
 use coord_testkit::Action;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
@@ -24,33 +22,37 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{any_fate, cases, clients, keys, on_virtual_time, secs};
 
-/// How one worker behaves, round after round.
+/// How a worker behaves, in each round.
 #[derive(Clone, Debug)]
-struct Habit {
-    patience_ms: u64,
+struct WorkerPlan {
+    lock_timeout_ms: u64,
     hold_ms: u64,
+    /// Whether it unlocks its guard, rather than drop it.
     unlocks: bool,
 }
 
-fn habit() -> impl Strategy<Value = Habit> {
-    (1..8_000_u64, 0..3_000_u64, any::<bool>()).prop_map(|(patience_ms, hold_ms, unlocks)| Habit {
-        patience_ms,
-        hold_ms,
-        unlocks,
+/// How many rounds a worker locks.
+const WORKER_ROUNDS: usize = 3;
+
+fn worker_plan() -> impl Strategy<Value = WorkerPlan> {
+    (1..8_000_u64, 0..3_000_u64, any::<bool>()).prop_map(|(lock_timeout_ms, hold_ms, unlocks)| {
+        WorkerPlan { lock_timeout_ms, hold_ms, unlocks }
     })
 }
 
-/// Writes under the lock: the store must find the tokens of those who write in order.
-async fn write(guard: &MutexGuard) {
+/// Writes the fencing token in a guarded transaction, and checks that no greater token was written
+/// before.
+async fn write_token(guard: &MutexGuard) {
     let token = guard.fencing_token().to_string();
     let put = Put::new("written", token.clone()).with_prev_kv();
     match timeout(secs(5), guard.txn(Txn::new().and_then([put]))).await {
-        Ok(Ok(answer)) => {
-            let before = answer.responses[0].as_put().expect("one put").prev_kv.clone();
-            let before = before.map_or(0, |kv| {
-                std::str::from_utf8(&kv.value).expect("digits").parse::<i64>().expect("a number")
+        Ok(Ok(response)) => {
+            let previous = response.responses[0].as_put().expect("one put").prev_kv.clone();
+            let previous = previous.map_or(0, |kv| {
+                let digits = std::str::from_utf8(&kv.value).expect("a token is text");
+                digits.parse::<i64>().expect("a token is a number")
             });
-            assert!(before <= guard.fencing_token().0.0, "{before} wrote before {token}");
+            assert!(previous <= guard.fencing_token().0.0, "{previous} was written before {token}");
         }
         Ok(Err(error)) => assert!(
             error.loss().is_some() || error.outcome() == Outcome::Unknown,
@@ -60,69 +62,82 @@ async fn write(guard: &MutexGuard) {
     }
 }
 
-/// How many requests an [`alone`] makes.
-const ALONE: usize = 1 + 2 * 8;
+/// How many times a worker locks and unlocks in [`lock_uncontended`].
+const UNCONTENDED_LOCKS: usize = 8;
 
-/// A worker's session and lock, after it had it to itself for so long that it takes it to be free.
-async fn alone(kv: Client) -> (Session, Mutex) {
-    let session = Session::builder(&kv).ttl(secs(6)).open().await.expect("it is calm");
+/// The number of requests of [`lock_uncontended`].
+const UNCONTENDED_REQUESTS: usize = 1 + 2 * UNCONTENDED_LOCKS;
+
+/// Opens a session, and locks without contention until the client expects an empty queue.
+async fn lock_uncontended(client: Client) -> Result<(Session, Mutex), PrimitiveError> {
+    let session = Session::builder(&client).ttl(secs(6)).open().await?;
     let mutex = Mutex::new(&session, "m");
-    for _ in 0..8 {
-        mutex.lock().await.expect("it is calm").unlock().await.expect("it is calm");
+    for _ in 0..UNCONTENDED_LOCKS {
+        mutex.lock().await?.unlock().await?;
     }
-    (session, mutex)
+    Ok((session, mutex))
 }
 
-async fn work(kv: Client, habit: Habit) {
-    let Ok(session) = Session::builder(&kv).ttl(secs(6)).open().await else { return };
+async fn open_and_run_worker(client: Client, plan: WorkerPlan) {
+    let Ok(session) = Session::builder(&client).ttl(secs(6)).open().await else { return };
     let mutex = Mutex::new(&session, "m");
-    work_on((session, mutex), habit).await;
+    run_worker(session, mutex, plan).await;
 }
 
-async fn work_on((session, mutex): (Session, Mutex), habit: Habit) {
-    for _ in 0..3 {
-        let locked = timeout(Duration::from_millis(habit.patience_ms), mutex.lock()).await;
+async fn run_worker(session: Session, mutex: Mutex, plan: WorkerPlan) {
+    for _ in 0..WORKER_ROUNDS {
+        let locked = timeout(Duration::from_millis(plan.lock_timeout_ms), mutex.lock()).await;
         let Ok(Ok(guard)) = locked else { continue };
-        write(&guard).await;
-        let _ = guard.run_while_held(sleep(Duration::from_millis(habit.hold_ms))).await;
-        write(&guard).await;
-        if habit.unlocks {
+        write_token(&guard).await;
+        let _ = guard.run_while_held(sleep(Duration::from_millis(plan.hold_ms))).await;
+        write_token(&guard).await;
+        if plan.unlocks {
             let _ = timeout(secs(5), guard.unlock()).await;
         }
     }
     let _ = session.close().await;
 }
 
-/// With `calm`, each has had the lock to itself before the storm.
-async fn storm(mut workers: Vec<(Habit, Vec<Action>)>, in_one_process: bool, calm: bool) {
+/// Runs workers under faults, and checks that nothing is left behind.
+///
+/// If `starts_uncontended`, each worker first locks alone and without faults.
+async fn run_with_faults(
+    mut workers: Vec<(WorkerPlan, Vec<Action>)>,
+    in_one_client: bool,
+    starts_uncontended: bool,
+) {
     let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
-    if calm {
-        // The requests of a process meet their fates in the order in which they are made.
-        let (of_first, of_others) =
-            if in_one_process { (workers.len() * ALONE, 0) } else { (ALONE, ALONE) };
-        for (n, (_, fates)) in workers.iter_mut().enumerate() {
-            let passes = if n == 0 { of_first } else { of_others };
-            fates.splice(0..0, repeat_n(Action::Pass, passes));
-        }
-    }
-    let (mut tasks, mut begun) = (JoinSet::new(), Vec::new());
-    for (kv, habit) in clients(&store, workers, in_one_process) {
-        if calm {
-            begun.push((alone(kv).await, habit));
+    if starts_uncontended {
+        // The actions of one client apply to its requests in the order in which they are sent.
+        let (of_first, of_others) = if in_one_client {
+            (workers.len() * UNCONTENDED_REQUESTS, 0)
         } else {
-            tasks.spawn(work(kv, habit));
+            (UNCONTENDED_REQUESTS, UNCONTENDED_REQUESTS)
+        };
+        for (n, (_, actions)) in workers.iter_mut().enumerate() {
+            let passes = if n == 0 { of_first } else { of_others };
+            actions.splice(0..0, repeat_n(Action::Pass, passes));
         }
     }
-    for (lock, habit) in begun {
-        tasks.spawn(work_on(lock, habit));
+    let (mut tasks, mut opened) = (JoinSet::new(), Vec::new());
+    for (client, plan) in clients(&store, workers, in_one_client) {
+        if starts_uncontended {
+            opened.push((lock_uncontended(client).await.expect("no fault yet"), plan));
+        } else {
+            tasks.spawn(open_and_run_worker(client, plan));
+        }
+    }
+    for ((session, mutex), plan) in opened {
+        tasks.spawn(run_worker(session, mutex, plan));
     }
     while let Some(worker) = tasks.join_next().await {
         worker.expect("no worker panics");
     }
-    // A lease that was granted to nobody, for the answer was lost, ends by itself.
+    // A lease whose grant got no response has no owner, and expires.
     sleep(secs(2_000)).await;
-    assert_eq!(keys(&store, "m/").await, [""; 0], "left behind");
-    assert!(store.leases().await.expect("the store is there").leases.is_empty());
+    assert_eq!(keys(&store, "m/").await, [""; 0], "keys were left behind");
+    let leases = store.leases().await.expect("the store is available").leases;
+    assert!(leases.is_empty(), "leases were left behind: {leases:?}");
 }
 
 proptest! {
@@ -134,27 +149,29 @@ proptest! {
 
     #[test]
     fn random_faults_never_break_mutual_exclusion(
-        workers in prop::collection::vec((habit(), prop::collection::vec(any_fate(), 0..40)), 2..5),
-        in_one_process in any::<bool>(),
-        calm in any::<bool>(),
+        workers in prop::collection::vec(
+            (worker_plan(), prop::collection::vec(any_fate(), 0..40)), 2..5
+        ),
+        in_one_client in any::<bool>(),
+        starts_uncontended in any::<bool>(),
     ) {
-        on_virtual_time(storm(workers, in_one_process, calm));
+        on_virtual_time(run_with_faults(workers, in_one_client, starts_uncontended));
     }
 }
 
-/// The storm proves something only if its workers often hold the lock.
+/// The randomized test is worth something only if its workers hold the lock.
 #[tokio::test(start_paused = true)]
 async fn every_worker_writes_without_faults() {
-    let calm = Habit { patience_ms: 8_000, hold_ms: 10, unlocks: true };
-    for in_one_process in [false, true] {
+    let plan = WorkerPlan { lock_timeout_ms: 8_000, hold_ms: 10, unlocks: true };
+    for in_one_client in [false, true] {
         let store = Client::new(MemBackend::new());
         let mut tasks = JoinSet::new();
-        let workers = vec![(calm.clone(), Vec::new()); 4];
-        for (kv, habit) in clients(&store, workers, in_one_process) {
-            tasks.spawn(work(kv, habit));
+        let workers = vec![(plan.clone(), Vec::new()); 4];
+        for (client, plan) in clients(&store, workers, in_one_client) {
+            tasks.spawn(open_and_run_worker(client, plan));
         }
         tasks.join_all().await;
-        let written = store.get("written").await.unwrap().expect("somebody wrote");
+        let written = store.get("written").await.unwrap().expect("the workers wrote");
         assert_eq!(written.version, 4 * 3 * 2, "four workers, three rounds, two writes");
     }
 }
