@@ -1,7 +1,5 @@
-//! Leading again after leadership was lost, for who asks for it.
+//! Re-election: a supervisor campaigns again after its leadership was lost.
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
@@ -10,54 +8,61 @@ use coord_core::{
     Client, Election, Session,
     election::Leadership,
     error::{LossReason, PrimitiveError},
-    kv::FencingToken,
-    kv::KeyRange,
+    kv::{FencingToken, KeyRange},
     session::{Generation, Supervisor},
 };
+use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
 
 use super::election;
-use crate::support::{keys, secs, settle};
+use crate::start_then::start_then;
+use crate::support::{another, keys, secs, settle};
 
-/// A supervisor of sessions of 10 s on `store`.
+/// The session generation and the fencing token of each term.
+type Terms = StdMutex<Vec<(Generation, FencingToken)>>;
+
+/// A supervisor of sessions of 10 s.
 async fn supervisor(store: &Client) -> Supervisor {
     let builder = Session::builder(&another(store)).ttl(secs(10));
-    builder.supervise().await.expect("the store is there")
+    builder.supervise().await.expect("the store is available")
 }
 
-/// Leads for 10 s at a time; notes each term.
-async fn terms(supervisor: &Supervisor, noted: &StdMutex<Vec<(Generation, FencingToken)>>) {
-    let campaign =
-        |session: Session| async move { Election::new(&session, "e").campaign("me").await };
-    let led = supervisor.run_while_held(campaign, |leadership: Arc<Leadership>| async move {
+async fn campaign(session: Session) -> Result<Leadership, PrimitiveError> {
+    Election::new(&session, "e").campaign("me").await
+}
+
+/// Campaigns until it has led for 10 s without a loss, and records each term.
+async fn lead_for_ten_seconds(
+    supervisor: &Supervisor,
+    terms: &Terms,
+) -> Result<(), PrimitiveError> {
+    let lead = |leadership: Arc<Leadership>| async move {
         let term = (leadership.session().generation(), leadership.fencing_token());
-        noted.lock().expect("nobody panics").push(term);
+        terms.lock().expect("the lock is not poisoned").push(term);
         sleep(secs(10)).await;
-        Ok::<_, PrimitiveError>(())
-    });
-    led.await.expect("the work is done in the end");
+        Ok(())
+    };
+    supervisor.run_while_held(campaign, lead).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn deposed_leader_campaigns_again_with_greater_token() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
-    let noted = StdMutex::default();
-    tokio::join!(terms(&supervisor, &noted), async {
-        settle().await;
+    let terms = Terms::default();
+    let (led, ()) = start_then(lead_for_ten_seconds(&supervisor, &terms), async {
         store.delete(KeyRange::prefix("e/")).await.unwrap();
         sleep(secs(5)).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
-    });
-    let noted = noted.into_inner().unwrap();
-    let epochs: Vec<_> = noted.iter().map(|(epoch, _)| *epoch).collect();
-    assert_eq!(
-        epochs,
-        [Generation(1), Generation(1), Generation(2)],
-        "its key deleted, its lease revoked"
-    );
-    assert!(noted.is_sorted_by(|a, b| a.1 < b.1), "tokens grow: {noted:?}");
-    assert_eq!(keys(&store, "e/").await, [""; 0], "it resigned when the work was done");
+    })
+    .await;
+    led.unwrap();
+    let terms = terms.into_inner().unwrap();
+    let generations: Vec<_> = terms.iter().map(|(generation, _)| *generation).collect();
+    let expected = [Generation(1), Generation(1), Generation(2)];
+    assert_eq!(generations, expected, "after the key was deleted and the lease revoked");
+    assert!(terms.is_sorted_by(|a, b| a.1 < b.1), "fencing tokens increase: {terms:?}");
+    assert_eq!(keys(&store, "e/").await, [""; 0], "it resigned at the end of the work");
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,35 +70,31 @@ async fn deposed_leader_enqueues_behind_current_leader() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let rival = election(&store).await;
-    let noted = StdMutex::default();
-    tokio::join!(terms(&supervisor, &noted), async {
-        settle().await;
+    let terms = Terms::default();
+    let (led, ()) = start_then(lead_for_ten_seconds(&supervisor, &terms), async {
         let rival = rival.enter("rival").await.unwrap();
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let rival = rival.elected().await.unwrap();
         sleep(secs(30)).await;
-        assert_eq!(noted.lock().unwrap().len(), 1, "it waits");
+        assert_eq!(terms.lock().unwrap().len(), 1, "the deposed leader waits");
         rival.resign().await.unwrap();
-    });
-    assert_eq!(noted.into_inner().unwrap().len(), 2);
+    })
+    .await;
+    led.unwrap();
+    assert_eq!(terms.into_inner().unwrap().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn supervised_leadership_ends_when_dropped_or_closed() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
-    let campaign =
-        |session: Session| async move { Election::new(&session, "e").campaign("me").await };
-    let endless =
+    let lead_forever =
         || supervisor.run_while_held(campaign, |_| pending::<Result<(), PrimitiveError>>());
-    assert!(timeout(secs(5), endless()).await.is_err());
+    assert!(timeout(secs(5), lead_forever()).await.is_err());
     settle().await;
-    assert_eq!(keys(&store, "e/").await, [""; 0], "dropped, it resigned");
+    assert_eq!(keys(&store, "e/").await, [""; 0], "the dropped future resigned");
 
-    let (led, closed) = tokio::join!(endless(), async {
-        settle().await;
-        supervisor.close().await
-    });
+    let (led, closed) = start_then(lead_forever(), supervisor.close()).await;
     closed.unwrap();
     assert_eq!(led.unwrap_err().loss(), Some(LossReason::Closed));
 }
