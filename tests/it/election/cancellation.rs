@@ -19,8 +19,8 @@ async fn yielding_session(store: &Client) -> Session {
     session_on(behind(store, |_: &Call| Action::Yield)).await
 }
 
-/// Calls `check` with 1, 2, 3, … polls until it returns that its future is complete, which must take
-/// more than `min_polls` polls.
+/// Calls `check` with 1, 2, 3, … polls until it returns that its future is complete, which must
+/// take more than `min_polls` polls.
 async fn at_every_await(min_polls: usize, check: impl AsyncFn(usize) -> bool) {
     for polls in 1..POLLS_MAX {
         if check(polls).await {
@@ -93,7 +93,8 @@ async fn resign_or_withdraw_dropped_at_any_await_releases() {
     for resign in [false, true] {
         at_every_await(2, async |polls| {
             let store = Client::new(MemBackend::new());
-            let candidate = Election::new(&yielding_session(&store).await, "e").enter("a").await.unwrap();
+            let candidate =
+                Election::new(&yielding_session(&store).await, "e").enter("a").await.unwrap();
             let next = election(&store).await.enter("next").await.unwrap();
             let is_complete = if resign {
                 let leadership = candidate.elected().await.unwrap();
@@ -114,7 +115,8 @@ async fn resign_or_withdraw_dropped_at_any_await_releases() {
 async fn proclaim_dropped_at_any_await_is_atomic() {
     at_every_await(2, async |polls| {
         let store = Client::new(MemBackend::new());
-        let leadership = Election::new(&yielding_session(&store).await, "e").campaign("a").await.unwrap();
+        let leadership =
+            Election::new(&yielding_session(&store).await, "e").campaign("a").await.unwrap();
         let is_complete = poll_at_most(polls, leadership.proclaim("b")).await.is_some();
         let value = leader(&store).await;
         assert!(value == some("b") || (value == some("a") && !is_complete), "{value:?}");
@@ -125,8 +127,8 @@ async fn proclaim_dropped_at_any_await_is_atomic() {
     .await;
 }
 
-/// `resume` armed the cleanup of the key that it had found before it read the queue. If the call was
-/// dropped in between, the cleanup deleted the key of the leader.
+/// `resume` armed the cleanup of the key that it had found before it read the queue. If the call
+/// was dropped in between, the cleanup deleted the key of the leader.
 #[tokio::test(start_paused = true)]
 async fn resume_dropped_at_any_await_changes_nothing() {
     at_every_await(4, async |polls| {
@@ -184,7 +186,8 @@ async fn run_while_held_dropped_at_any_await_keeps_leadership() {
         }
     }
     let store = Client::new(MemBackend::new());
-    let leadership = Election::new(&yielding_session(&store).await, "e").campaign("a").await.unwrap();
+    let leadership =
+        Election::new(&yielding_session(&store).await, "e").campaign("a").await.unwrap();
     for polls in 1..5 {
         let is_dropped = AtomicBool::new(false);
         let set_on_drop = SetOnDrop(&is_dropped);

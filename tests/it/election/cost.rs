@@ -41,11 +41,7 @@ async fn uncontended_election_calls_cost_one_request_each() {
     assert_eq!(recorder.take().names(), "txn", "withdraw");
     drop(election.campaign("e").await.unwrap());
     settle().await;
-    assert_eq!(
-        recorder.take().names(),
-        "txn txn",
-        "campaign, and a drop costs the same as resign"
-    );
+    assert_eq!(recorder.take().names(), "txn txn", "campaign, and a drop costs the same as resign");
 }
 
 #[tokio::test(start_paused = true)]

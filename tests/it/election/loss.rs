@@ -15,8 +15,8 @@ use super::{election, leader, some};
 use crate::start_then::{start_then, start_then_after};
 use crate::support::{Silent, behind, keys, only, secs, session, session_on, timed};
 
-/// The leader's keep-alives stop. No candidate may be elected before the leader is notified, also if
-/// the store's clock is 5 % fast.
+/// The leader's keep-alives stop. No candidate may be elected before the leader is notified, also
+/// if the store's clock is 5 % fast.
 #[tokio::test(start_paused = true)]
 async fn leader_loses_leadership_before_next_is_elected() {
     for rate in [1.0, 1.05] {
@@ -104,7 +104,8 @@ async fn late_write_of_former_leader_is_refused() {
     assert_eq!(leader(&store).await, some("new"));
 }
 
-/// etcd issue 11007: Go's `Campaign` continues to wait, and then returns neither an error nor a key.
+/// etcd issue 11007: Go's `Campaign` continues to wait, and then returns neither an error nor a
+/// key.
 #[tokio::test(start_paused = true)]
 async fn lost_candidate_fails_at_once_and_never_leads() {
     for reason in [LossReason::Closed, LossReason::Revoked, LossReason::KeyDeleted] {
@@ -134,8 +135,8 @@ async fn lost_candidate_fails_at_once_and_never_leads() {
     }
 }
 
-/// Another client deletes the candidate's key and creates it again. The candidate's watch is silent,
-/// so it notices this when it reads its position.
+/// Another client deletes the candidate's key and creates it again. The candidate's watch is
+/// silent, so it notices this when it reads its position.
 #[tokio::test(start_paused = true)]
 async fn candidate_with_recreated_key_never_leads() {
     let store = Client::new(MemBackend::new());

@@ -101,7 +101,11 @@ async fn leader_has_key_value_token_lease_and_version() {
     let proclaimed = leadership.proclaim("b").await.unwrap();
     let leader = election.leader().await.unwrap().unwrap();
     assert_eq!((leader.key(), &leader.value()[..]), (leadership.key(), &b"b"[..]));
-    assert_eq!(leader.fencing_token(), leadership.fencing_token(), "a value does not change the token");
+    assert_eq!(
+        leader.fencing_token(),
+        leadership.fencing_token(),
+        "a value does not change the token"
+    );
     assert_eq!(leader.lease(), Some(leadership.session().lease_id()));
     let kv = leader.key_value();
     assert_eq!((kv.version, kv.mod_revision), (2, proclaimed.revision));
@@ -162,8 +166,8 @@ async fn proclaimer_works_from_candidacy_to_resignation() {
     assert_eq!(keys(&store, "e/").await, [""; 0], "the late proclamation puts no key");
 }
 
-/// A session reuses a key after its deletion was confirmed. The new key has another create revision,
-/// so a proclaimer of the former term does not change it.
+/// A session reuses a key after its deletion was confirmed. The new key has another create
+/// revision, so a proclaimer of the former term does not change it.
 #[tokio::test(start_paused = true)]
 async fn proclaimer_of_former_term_is_lost_when_key_is_reused() {
     let store = Client::new(MemBackend::new());
@@ -188,8 +192,8 @@ async fn proclaimer_does_not_keep_its_leadership() {
     assert!(proclaimer.proclaim("b").await.unwrap_err().loss().is_some());
 }
 
-/// In Go's package a session has one key in an election, and its second campaign changes the value of
-/// the first.
+/// In Go's package a session has one key in an election, and its second campaign changes the value
+/// of the first.
 #[tokio::test(start_paused = true)]
 async fn two_campaigns_of_one_session_are_two_candidates() {
     let store = Client::new(MemBackend::new());

@@ -14,8 +14,8 @@ use super::{election, observe, some, yielded};
 use crate::support::{behind, nth, only, secs, settle};
 use crate::watch_faults::WatchFaults;
 
-/// Go's `TestElectionWait`: all observers yield the same leaders, from the leader at their first poll
-/// on.
+/// Go's `TestElectionWait`: all observers yield the same leaders, from the leader at their first
+/// poll on.
 #[tokio::test(start_paused = true)]
 async fn late_observer_starts_with_the_current_leader() {
     let store = Client::new(MemBackend::new());
@@ -133,9 +133,9 @@ async fn observer_ends_after_a_permanent_watch_error() {
     assert!(leaders.next().await.is_none());
 }
 
-/// etcd's check for duplicate keys ignores deletes without end (issue 22445), so a transaction can put
-/// a key and delete it again. The observer trusted the put: it yielded a leader that never led, or
-/// kept a leader whose key was deleted.
+/// etcd's check for duplicate keys ignores deletes without end (issue 22445), so a transaction can
+/// put a key and delete it again. The observer trusted the put: it yielded a leader that never led,
+/// or kept a leader whose key was deleted.
 #[tokio::test(start_paused = true)]
 async fn key_put_and_deleted_in_one_revision_never_leads() {
     let store = Client::new(MemBackend::new());

@@ -38,9 +38,13 @@ struct CandidatePlan {
 const CANDIDATE_ROUNDS: usize = 3;
 
 fn candidate_plan() -> impl Strategy<Value = CandidatePlan> {
-    (1..8_000_u64, 0..3_000_u64, any::<bool>()).prop_map(|(campaign_timeout_ms, lead_ms, resigns)| {
-        CandidatePlan { campaign_timeout_ms, lead_ms, resigns }
-    })
+    (1..8_000_u64, 0..3_000_u64, any::<bool>()).prop_map(
+        |(campaign_timeout_ms, lead_ms, resigns)| CandidatePlan {
+            campaign_timeout_ms,
+            lead_ms,
+            resigns,
+        },
+    )
 }
 
 /// What an administrator does to the store, without a session.

@@ -171,7 +171,8 @@ async fn observer_continues_after_history_replaced_error() {
     assert_eq!(leaders.next().await.unwrap().unwrap(), None);
     sleep(secs(2)).await;
     let election = election(&Client::new(store.clone())).await;
-    let (next, leadership) = start_then_after(secs(5), leaders.next(), election.campaign("a")).await;
+    let (next, leadership) =
+        start_then_after(secs(5), leaders.next(), election.campaign("a")).await;
     assert_eq!(next.unwrap().unwrap().unwrap().value(), "a");
     assert_eq!(leaders.gap().expect("a gap").cause, GapCause::HistoryReplaced);
     drop(leadership.unwrap());

@@ -48,8 +48,8 @@ async fn orphaned_leadership_resumes_in_the_next_process() {
     assert_eq!(yielded(&mut leaders).await, expected);
 }
 
-/// The adopter leads with the same key and the same token, so the store cannot distinguish it from the
-/// former leader, and applied what the former leader wrote.
+/// The adopter leads with the same key and the same token, so the store cannot distinguish it from
+/// the former leader, and applied what the former leader wrote.
 #[tokio::test(start_paused = true)]
 async fn orphaned_leader_is_refused_after_adoption() {
     let store = Client::new(MemBackend::new());
@@ -149,8 +149,8 @@ async fn go_candidate_is_resumed() {
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
-/// The keys of lease 12 begin with those of lease 1, and a key in the form of a contender's may be on
-/// no lease.
+/// The keys of lease 12 begin with those of lease 1, and a key in the form of a contender's may be
+/// on no lease.
 #[tokio::test(start_paused = true)]
 async fn resume_ignores_similar_keys_on_other_leases() {
     let store = Client::new(MemBackend::new());
@@ -211,8 +211,8 @@ async fn dropped_resumed_candidate_withdraws() {
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
-/// The same fault as in `resume_dropped_at_any_await_changes_nothing`, but the read of the queue fails
-/// with a permanent error.
+/// The same fault as in `resume_dropped_at_any_await_changes_nothing`, but the read of the queue
+/// fails with a permanent error.
 #[tokio::test(start_paused = true)]
 async fn failed_resume_changes_nothing() {
     let store = Client::new(MemBackend::new());

@@ -19,9 +19,9 @@ use crate::support::{
 };
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults, WatchLifetime};
 
-/// etcd issues 14641 and 8980: the member that serves the watch is paused or partitioned, so the watch
-/// delivers nothing. The candidate reads its position once each TTL of 10 s, and is elected at most
-/// that much later.
+/// etcd issues 14641 and 8980: the member that serves the watch is paused or partitioned, so the
+/// watch delivers nothing. The candidate reads its position once each TTL of 10 s, and is elected
+/// at most that much later.
 #[tokio::test(start_paused = true)]
 async fn candidate_with_silent_watch_is_elected_within_ttl() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
@@ -45,7 +45,8 @@ fn permission_denied(reason: &str) -> Error {
     Error::PermissionDenied { reason: reason.to_owned() }
 }
 
-/// A session of 10 s on `backend`, whose first watches end after `lifetimes`. Later watches do not end.
+/// A session of 10 s on `backend`, whose first watches end after `lifetimes`. Later watches do not
+/// end.
 async fn session_with_watch_lifetimes(
     backend: impl KvBackend,
     lifetimes: Vec<WatchLifetime>,
@@ -73,13 +74,14 @@ async fn candidate_with_broken_watch_is_elected_at_once() {
             let session = session_with_watch_lifetimes(store.clone(), lifetimes).await;
             let candidate = Election::new(&session, "e").enter("second").await.unwrap();
             let elected = async { (candidate.elected().await.unwrap(), Instant::now()) };
-            let ((_leadership, elected_at), resigned_at) = start_then_after(secs(3), elected, async {
-                let revision = store.put("other", "").await.unwrap().header.revision;
-                store.compact(Compact::new(revision)).await.unwrap();
-                first.resign().await.unwrap();
-                Instant::now()
-            })
-            .await;
+            let ((_leadership, elected_at), resigned_at) =
+                start_then_after(secs(3), elected, async {
+                    let revision = store.put("other", "").await.unwrap().header.revision;
+                    store.compact(Compact::new(revision)).await.unwrap();
+                    first.resign().await.unwrap();
+                    Instant::now()
+                })
+                .await;
             assert_eq!(elected_at, resigned_at, "at once, by a new watch");
         }
     }
@@ -162,8 +164,8 @@ async fn candidate_fails_when_its_read_is_refused() {
     assert_eq!(keys(&store, "e/").await, [""; 0], "the candidate's key is deleted");
 }
 
-/// A watch that was registered and then refused was registered again, twenty times a second, without
-/// end.
+/// A watch that was registered and then refused was registered again, twenty times a second,
+/// without end.
 #[tokio::test(start_paused = true)]
 async fn candidate_fails_when_its_watch_is_refused() {
     let store = Client::new(MemBackend::new());

@@ -112,8 +112,8 @@ async fn lock_with_unknown_outcome_fails_and_leaves_no_key() {
     }
 }
 
-/// Cleanup finds a key that may have been created by its name, which another client may have used: a
-/// former owner of the lease, whose key is older than the session, or a client without the lease.
+/// Cleanup finds a key that may have been created by its name, which another client may have used:
+/// a former owner of the lease, whose key is older than the session, or a client without the lease.
 #[tokio::test(start_paused = true)]
 async fn cleanup_deletes_only_keys_of_its_own_session() {
     for (adopted, on_lease) in [(true, true), (false, false)] {
@@ -213,8 +213,8 @@ async fn hanging_lock_fails_when_its_session_expires() {
     assert!(waited.is_err(), "while the session is alive, the backend limits the request");
 }
 
-/// A program with `#[tokio::main]`: the runtime ends when `main` returns, so the request of a dropped
-/// guard is never sent, and other clients wait until the lease expires.
+/// A program with `#[tokio::main]`: the runtime ends when `main` returns, so the request of a
+/// dropped guard is never sent, and other clients wait until the lease expires.
 #[test]
 fn program_exit_leaves_lock_unless_session_closes() {
     for closes in [false, true] {

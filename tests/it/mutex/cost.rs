@@ -62,9 +62,9 @@ async fn failed_try_lock_costs_one_request_and_writes_nothing() {
     assert_eq!(store.range(Range::new("m")).await.unwrap().header.revision, before);
 }
 
-/// Go's package sends five requests, and starts its watch in the past, which etcd serves from a loop
-/// of 100 ms. Here the watch starts at the current revision, and the position is read again only if
-/// anything was written between the enqueue and the start of the watch.
+/// Go's package sends five requests, and starts its watch in the past, which etcd serves from a
+/// loop of 100 ms. Here the watch starts at the current revision, and the position is read again
+/// only if anything was written between the enqueue and the start of the watch.
 #[tokio::test(start_paused = true)]
 async fn lock_behind_holder_costs_three_or_four_requests() {
     for writes_before_watch in [false, true] {
@@ -96,8 +96,8 @@ async fn lock_behind_holder_costs_three_or_four_requests() {
     }
 }
 
-/// A long wait also watches the own key, to notice an eviction, and reads the position once each TTL,
-/// in case a watch is silent.
+/// A long wait also watches the own key, to notice an eviction, and reads the position once each
+/// TTL, in case a watch is silent.
 #[tokio::test(start_paused = true)]
 async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
@@ -114,7 +114,11 @@ async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
     let (acquired, ()) = start_then(timeout(secs(25), waiter.lock()), async {
         assert_eq!(recorder.take().names(), "lease_grant txn watch");
         settle().await;
-        assert_eq!(recorder.take().names(), "watch", "only that of its own key: nothing was written");
+        assert_eq!(
+            recorder.take().names(),
+            "watch",
+            "only that of its own key: nothing was written"
+        );
         sleep(secs(20)).await;
         assert_eq!(recorder.take().names(), "range range", "a read in each TTL");
         store.put("other", "").await.unwrap();
@@ -162,16 +166,18 @@ async fn leaving_predecessor_costs_one_read_and_one_watch() {
         sleep(secs(1) / 2).await;
         assert_eq!(recorder.take().names(), "lease_grant txn watch watch");
         sleep(secs(1)).await;
-        assert_eq!(recorder.take().names(), "range watch", "reads the queue, and watches the holder");
+        assert_eq!(
+            recorder.take().names(),
+            "range watch",
+            "reads the queue, and watches the holder"
+        );
     });
     assert!(cancelled.is_err() && waited.is_err());
 }
 
 /// Lets a thousand waiters, each with its own client or all with one, acquire and unlock one mutex.
 /// Returns the number of requests and of watch events since the holder unlocked.
-async fn cost_of_a_thousand_waiters(
-    in_one_client: bool,
-) -> Result<(usize, usize), PrimitiveError> {
+async fn cost_of_a_thousand_waiters(in_one_client: bool) -> Result<(usize, usize), PrimitiveError> {
     let (store, recorder, waiters) = (Client::new(MemBackend::new()), Recorder::new(), 1_000);
     let holder_session = session_on(behind(&store, recorder.clone())).await;
     let holder = Mutex::new(&holder_session, "m").lock().await?;
@@ -245,8 +251,8 @@ async fn sequential_locks_reuse_one_key() {
     assert_eq!(keys.len(), 1, "{keys:?}");
 }
 
-/// After an enqueue with unknown outcome, cleanup deletes its key, perhaps late. It must not delete the
-/// key of a later holder, so that key is not used again.
+/// After an enqueue with unknown outcome, cleanup deletes its key, perhaps late. It must not delete
+/// the key of a later holder, so that key is not used again.
 #[tokio::test(start_paused = true)]
 async fn key_of_lock_with_unknown_outcome_is_not_reused() {
     let store = Client::new(MemBackend::new());

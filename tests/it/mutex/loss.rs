@@ -62,7 +62,11 @@ async fn holder_is_notified_of_loss_after_compaction() {
     assert!(timeout(secs(61), lost.as_mut()).await.is_err(), "the lock is not lost yet");
     store.delete(guard.key()).await.unwrap();
     let (reason, elapsed) = timed(lost).await;
-    assert_eq!((reason, elapsed), (LossReason::KeyDeleted, secs(0)), "the watch was registered again");
+    assert_eq!(
+        (reason, elapsed),
+        (LossReason::KeyDeleted, secs(0)),
+        "the watch was registered again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,8 +131,7 @@ async fn waiter_fails_at_once_when_its_key_is_deleted() {
         let waiter_key = keys.iter().find(|key| key.as_bytes() != holder.key()).unwrap();
         store.delete(waiter_key).await.unwrap();
     };
-    let ((result, elapsed), ()) =
-        start_then_after(secs(1), timed(waiter.lock()), evict).await;
+    let ((result, elapsed), ()) = start_then_after(secs(1), timed(waiter.lock()), evict).await;
     assert_eq!(result.unwrap_err().loss(), Some(LossReason::KeyDeleted));
     assert_eq!(elapsed, secs(1));
 }
@@ -147,8 +150,8 @@ async fn waiter_fails_at_once_when_its_lease_is_revoked() {
     assert_eq!(elapsed, secs(1));
 }
 
-/// Go's `TestMutexWaitsOnCurrentHolder`: the second contender is cancelled. The third still waits for
-/// the first, and acquires as soon as the first unlocks.
+/// Go's `TestMutexWaitsOnCurrentHolder`: the second contender is cancelled. The third still waits
+/// for the first, and acquires as soon as the first unlocks.
 #[tokio::test(start_paused = true)]
 async fn waiter_behind_cancelled_waiter_waits_for_holder() {
     let store = Client::new(MemBackend::new());
@@ -289,8 +292,8 @@ async fn loss_is_reported_during_a_hanging_keep_alive() {
     }
 }
 
-/// Each guard that notices the loss makes the session task query the lease at once. One query answers
-/// all of them.
+/// Each guard that notices the loss makes the session task query the lease at once. One query
+/// answers all of them.
 #[tokio::test(start_paused = true)]
 async fn revoked_lease_costs_one_keep_alive_for_all_guards() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());

@@ -67,10 +67,9 @@ async fn unlock_after_holds_the_lock_for_the_minimum() {
     let acquired_at = Instant::now();
     sleep(secs(10)).await;
     let unlock = guard.unlock_after(secs(300));
-    let (unlocked, is_free) = start_then_after(secs(289), unlock, async {
-        other.try_lock().await.unwrap().is_some()
-    })
-    .await;
+    let (unlocked, is_free) =
+        start_then_after(secs(289), unlock, async { other.try_lock().await.unwrap().is_some() })
+            .await;
     unlocked.unwrap();
     assert!(!is_free, "held for 300 s since it was acquired");
     assert_eq!(acquired_at.elapsed(), secs(300));

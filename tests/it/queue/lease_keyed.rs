@@ -8,7 +8,8 @@ use tokio::time::timeout;
 use super::enqueue;
 use crate::support::{behind, keys, nth, secs, session, session_on, settle};
 
-/// The clients of etcd's Lock service expect that a second call on the same lease uses the same key.
+/// The clients of etcd's Lock service expect that a second call on the same lease uses the same
+/// key.
 #[tokio::test(start_paused = true)]
 async fn lease_keyed_enqueue_twice_creates_one_queue_entry() {
     let store = Client::new(MemBackend::new());

@@ -164,8 +164,8 @@ async fn leaving_contender_wakes_only_its_successor() {
     }
 }
 
-/// An enqueue reads its nearest predecessors. A contender with more predecessors than that must wait
-/// for all of them too.
+/// An enqueue reads its nearest predecessors. A contender with more predecessors than that must
+/// wait for all of them too.
 #[tokio::test(start_paused = true)]
 async fn contender_waits_for_all_predecessors() {
     for predecessors in 1..=8 {
@@ -201,8 +201,7 @@ async fn contender_reads_once_when_all_predecessors_leave() {
         let queue = WaitQueue::new(&other_session, "l");
         let others = join_all((0..predecessors).map(|_| queue.enqueue(""))).await;
         let recorder = Recorder::new();
-        let mut contender =
-            enqueue(&session_on(behind(&store, recorder.clone())).await).await;
+        let mut contender = enqueue(&session_on(behind(&store, recorder.clone())).await).await;
         recorder.take();
         let (acquired, ()) = start_then(timeout(secs(2), contender.acquired()), async {
             other_session.close().await.unwrap();
@@ -262,8 +261,8 @@ async fn stale_deletion_of_predecessor_key_is_ignored() {
     }
 }
 
-/// The contender's watch is silent, and only its predecessor left. The contender never read the keys
-/// of the earlier contenders, which still wait.
+/// The contender's watch is silent, and only its predecessor left. The contender never read the
+/// keys of the earlier contenders, which still wait.
 #[tokio::test(start_paused = true)]
 async fn contender_without_predecessor_waits_for_earlier_ones() {
     for earlier in [2, 4, 5, 6, 20] {
