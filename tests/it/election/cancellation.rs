@@ -37,10 +37,10 @@ async fn campaign_dropped_at_any_await_leaves_no_key() {
         at_every_await(2, async |polls| {
             let store = Client::new(MemBackend::new());
             let election = Election::new(&yielding_session(&store).await, "e");
-            let is_complete = if !enters_only {
-                poll_at_most(polls, election.campaign("a")).await.is_some()
-            } else {
+            let is_complete = if enters_only {
                 poll_at_most(polls, election.enter("a")).await.is_some()
+            } else {
+                poll_at_most(polls, election.campaign("a")).await.is_some()
             };
             settle().await;
             assert_eq!(keys(&store, "e/").await, [""; 0], "dropped after {polls} polls");

@@ -351,8 +351,8 @@ async fn leadership_condition_counts_as_one_operation() {
     leadership.txn(puts(127)).await.unwrap();
     let error = leadership.txn(puts(128)).await.unwrap_err();
     assert!(error.to_string().contains("128 operations"), "{error}");
-    let unguarded = Txn::new().when([leadership.held_condition()]).and_then(puts(128).success);
-    assert!(store.txn(unguarded).await.unwrap().succeeded);
+    let plain = Txn::new().when([leadership.held_condition()]).and_then(puts(128).success);
+    assert!(store.txn(plain).await.unwrap().succeeded);
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,7 +101,7 @@ async fn observer_waits_while_store_is_unavailable() {
     }
 }
 
-/// The stream panicked when it was polled after its end, because an `unfold` must not be.
+/// The stream panicked when it was polled after its end, because `unfold` must not be polled then.
 #[tokio::test(start_paused = true)]
 async fn observer_ends_after_a_permanent_error() {
     for kind in ["range", "watch"] {

@@ -146,20 +146,20 @@ impl ObserverRun {
         match step {
             ObserveStep::Put { key, value, lease } => {
                 let lease = self.lease(lease).await?;
-                self.txn([Put::new(name(key), vec![value]).lease(lease).into()]).await?;
+                apply(&self.store, [Put::new(name(key), vec![value]).lease(lease).into()]).await?;
             }
             ObserveStep::PutMany(keys) => {
                 let puts = distinct(keys).into_iter().map(|key| Put::new(name(key), "many").into());
-                self.txn(puts).await?;
+                apply(&self.store, puts).await?;
             }
             ObserveStep::Delete(keys) => {
                 let deletes = distinct(keys).into_iter().map(|key| Delete::new(name(key)).into());
-                self.txn(deletes).await?;
+                apply(&self.store, deletes).await?;
             }
             ObserveStep::PutAndDeleteFrom { put, from, put_first } => {
                 let put: Op = Put::new(name(put), "put").into();
                 let delete: Op = Delete::new(KeyRange::starting_at(name(from))).into();
-                self.txn(if put_first { [put, delete] } else { [delete, put] }).await?;
+                apply(&self.store, if put_first { [put, delete] } else { [delete, put] }).await?;
             }
             ObserveStep::RevokeLease(n) => {
                 if let Some(lease) = self.leases[n].take() {
@@ -170,7 +170,7 @@ impl ObserverRun {
                 for other in [format!("e/{key}/x"), format!("e{key}/x")] {
                     let op: Op =
                         if put { Put::new(other, "").into() } else { Delete::new(other).into() };
-                    self.txn([op]).await?;
+                    apply(&self.store, [op]).await?;
                 }
             }
             ObserveStep::Compact => {
@@ -197,10 +197,11 @@ impl ObserverRun {
         }
         Ok(*lease)
     }
+}
 
-    async fn txn(&self, ops: impl IntoIterator<Item = Op>) -> Result<()> {
-        self.store.txn(Txn::new().and_then(ops)).await.map(drop)
-    }
+/// Applies changes in one revision.
+async fn apply(store: &Client, ops: impl IntoIterator<Item = Op> + Send) -> Result<()> {
+    store.txn(Txn::new().and_then(ops)).await.map(drop)
 }
 
 fn distinct(mut keys: Vec<u8>) -> Vec<u8> {

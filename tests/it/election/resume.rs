@@ -48,8 +48,8 @@ async fn orphaned_leadership_resumes_in_the_next_process() {
     assert_eq!(yielded(&mut leaders).await, expected);
 }
 
-/// The adopter leads with the same key and the same token, so the store cannot distinguish it from
-/// the former leader, and applied what the former leader wrote.
+/// The adopter and the former leader have the same key and the same token, so the store cannot
+/// distinguish them: it applied what the former leader wrote.
 #[tokio::test(start_paused = true)]
 async fn orphaned_leader_is_refused_after_adoption() {
     let store = Client::new(MemBackend::new());
@@ -72,8 +72,8 @@ async fn orphaned_leader_is_refused_after_adoption() {
     assert!(store.get("written").await.unwrap().is_none());
 }
 
-/// Go's `TestElectionOnSessionRestart`: the former process crashes, and sends no keep-alive and no
-/// release.
+/// Go's `TestElectionOnSessionRestart`: the former process crashes, so its keep-alives stop and it
+/// releases nothing.
 #[tokio::test(start_paused = true)]
 async fn crashed_leader_resumes_if_adopted_within_ttl() {
     let store = Client::new(MemBackend::new());

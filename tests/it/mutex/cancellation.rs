@@ -68,7 +68,7 @@ async fn try_lock_dropped_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         // The key of a child name, so that a second request is sent.
-        let _below = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
+        let _child = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let tried = poll_at_most(polls, Mutex::new(&session, "m").try_lock()).await;
         let is_complete = tried.is_some();
@@ -210,7 +210,7 @@ async fn hanging_lock_fails_when_its_session_expires() {
     assert!(Mutex::new(&session, "m").lock().await.unwrap_err().loss().is_some());
     let hanging = session_on(behind(&store, only("txn", Action::Hang))).await;
     let waited = timeout(secs(60), Mutex::new(&hanging, "m").lock()).await;
-    assert!(waited.is_err(), "while the session is alive, the backend limits the request");
+    assert!(waited.is_err(), "while the session is alive, only the backend limits the request");
 }
 
 /// A program with `#[tokio::main]`: the runtime ends when `main` returns, so the request of a

@@ -101,35 +101,36 @@ async fn unlock_after_reports_loss_and_unlocks_when_dropped() {
 async fn child_name_is_a_separate_mutex() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let (outer, inner) = (Mutex::new(&session, "p"), Mutex::new(&session, "p/q"));
-    let hex = Mutex::new(&session, "p/a1");
+    let (parent, child) = (Mutex::new(&session, "p"), Mutex::new(&session, "p/q"));
+    // This child name has the form of a lease id.
+    let hex_child = Mutex::new(&session, "p/a1");
 
-    let held_inner = inner.lock().await.unwrap();
-    let held_hex = hex.lock().await.unwrap();
-    let held_outer = timeout(secs(1), outer.lock()).await.expect("p is free").unwrap();
-    assert!(outer.try_lock().await.unwrap().is_none(), "held by this session");
-    assert!(inner.try_lock().await.unwrap().is_none());
+    let child_guard = child.lock().await.unwrap();
+    let hex_child_guard = hex_child.lock().await.unwrap();
+    let parent_guard = timeout(secs(1), parent.lock()).await.expect("p is free").unwrap();
+    assert!(parent.try_lock().await.unwrap().is_none(), "held by this session");
+    assert!(child.try_lock().await.unwrap().is_none());
 
     // The key of `p/z` is created between those of the waiter and the holder of `p`.
     let outputs = tokio::join!(
         async {
             settle().await;
-            let guard = outer.lock().await.unwrap();
+            let guard = parent.lock().await.unwrap();
             guard.unlock().await.unwrap();
         },
         async {
             let other = Mutex::new(&session, "p/z").lock().await.unwrap();
             settle().await;
             settle().await;
-            held_outer.unlock().await.unwrap();
+            parent_guard.unlock().await.unwrap();
             settle().await;
             other.unlock().await.unwrap();
         }
     );
     assert_eq!(outputs, ((), ()));
-    let tried = outer.try_lock().await.unwrap().expect("only child names are held");
+    let tried = parent.try_lock().await.unwrap().expect("only child names are held");
     tried.unlock().await.unwrap();
-    drop((held_inner, held_hex));
+    drop((child_guard, hex_child_guard));
     settle().await;
     assert_eq!(keys(&store, "p/").await, [""; 0]);
 }
@@ -187,8 +188,8 @@ async fn guarded_transaction_limit_is_one_operation_lower() {
     guard.txn(puts(127)).await.unwrap();
     let error = guard.txn(puts(128)).await.unwrap_err();
     assert!(error.to_string().contains("128 operations"), "{error}");
-    let unguarded = Txn::new().when([guard.held_condition()]).and_then(puts(128).success);
-    store.txn(unguarded).await.unwrap();
+    let plain = Txn::new().when([guard.held_condition()]).and_then(puts(128).success);
+    store.txn(plain).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

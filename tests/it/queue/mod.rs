@@ -37,7 +37,7 @@ impl Waiter {
         (calls.names(), self.recorder.take_events())
     }
 
-    /// The contender, which only one task can wait with.
+    /// Moves the contender out, for a task that waits with it.
     fn take_contender(&mut self) -> Contender {
         self.contender.take().expect("the contender was not taken before")
     }
