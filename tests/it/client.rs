@@ -13,8 +13,8 @@ use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 use tokio::time::timeout;
 
-use crate::start_then::start_then_after;
 use crate::support::{another, behind, secs, session_on, settle};
+use crate::while_waiting::while_waiting_after;
 
 /// Contenders of two clients watch and read instead.
 #[tokio::test(start_paused = true)]
@@ -28,7 +28,7 @@ async fn lock_is_handed_over_within_one_client_only() {
         let waiter = Mutex::new(&session_on(waiter_client).await, "m");
         recorder.take();
         let unlock = async { guard.unlock().await.unwrap() };
-        let (acquired, ()) = start_then_after(secs(1) / 10, waiter.lock(), unlock).await;
+        let (acquired, ()) = while_waiting_after(secs(1) / 10, waiter.lock(), unlock).await;
         let mut calls = recorder.take();
         calls.0.retain(|call| call.name() != "lease_revoke");
         let expected = if one_client { "txn txn" } else { "txn watch txn range" };

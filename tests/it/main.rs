@@ -13,10 +13,10 @@ mod process;
 mod queue;
 mod regressions;
 mod session;
-mod start_then;
 mod stm;
 mod support;
 mod trace;
 mod watch_faults;
+mod while_waiting;
 
 mod tidy;

@@ -8,8 +8,8 @@ use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;
 
 use super::{election, some, yielded};
-use crate::start_then::start_then_after;
 use crate::support::{behind, secs, session_on, settle};
+use crate::while_waiting::while_waiting_after;
 
 /// An election, and the recorder of its requests.
 async fn recorded_election(store: &Client) -> (Election, Recorder) {
@@ -68,7 +68,7 @@ async fn campaign_behind_others_costs_three_or_four_requests() {
         recorder.take();
         let candidate = Election::new(&session, "e");
         let campaign = candidate.campaign("last");
-        let (leadership, ()) = start_then_after(Duration::from_millis(20), campaign, async {
+        let (leadership, ()) = while_waiting_after(Duration::from_millis(20), campaign, async {
             store.put("other", "").await.unwrap();
             settle().await;
             let expected = if writes_before_watch { "txn watch range" } else { "txn watch" };

@@ -12,8 +12,8 @@ use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{election, leader, some};
-use crate::start_then::{start_then, start_then_after};
 use crate::support::{Silent, behind, keys, only, secs, session, session_on, timed};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// The leader's keep-alives stop. No candidate may be elected before the leader is notified, also
 /// if the store's clock is 5 % fast.
@@ -39,7 +39,7 @@ async fn leader_loses_leadership_before_next_is_elected() {
 async fn leader_is_notified_when_its_key_is_deleted() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
-    let (reason, deleted) = start_then(leadership.lost(), store.delete(leadership.key())).await;
+    let (reason, deleted) = while_waiting(leadership.lost(), store.delete(leadership.key())).await;
     deleted.unwrap();
     assert_eq!(reason, LossReason::KeyDeleted);
     assert_eq!(leadership.lost().await, LossReason::KeyDeleted, "a later call returns the same");
@@ -81,7 +81,7 @@ async fn run_while_held_drops_work_when_leadership_is_lost() {
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let work = leadership.run_while_held(work);
     let delete = store.delete(leadership.key());
-    let (result, _) = start_then_after(secs(5) + secs(1) / 2, work, delete).await;
+    let (result, _) = while_waiting_after(secs(5) + secs(1) / 2, work, delete).await;
     let result: Result<(), LossReason> = result;
     assert_eq!(result, Err(LossReason::KeyDeleted));
     sleep(secs(5)).await;
@@ -126,7 +126,7 @@ async fn lost_candidate_fails_at_once_and_never_leads() {
             }
         };
         let ((result, elapsed), ()) =
-            start_then_after(secs(1), timed(candidate.elected()), end).await;
+            while_waiting_after(secs(1), timed(candidate.elected()), end).await;
         assert_eq!(result.unwrap_err().loss(), Some(reason));
         assert_eq!(elapsed, secs(1), "{reason:?}");
         assert_eq!(proclaimer.proclaim("x").await.unwrap_err().loss(), Some(reason));
@@ -144,7 +144,7 @@ async fn candidate_with_recreated_key_never_leads() {
     let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
     let candidate = Election::new(&silent, "e").enter("replaced").await.unwrap();
     let key = candidate.key().clone();
-    let (result, ()) = start_then(timeout(secs(30), candidate.elected()), async {
+    let (result, ()) = while_waiting(timeout(secs(30), candidate.elected()), async {
         store.delete(&key).await.unwrap();
         store.put(&key, "another").await.unwrap();
         first.resign().await.unwrap();
@@ -160,7 +160,7 @@ async fn candidate_reports_its_loss_without_elected_call() {
     let store = Client::new(MemBackend::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let candidate = election(&store).await.enter("second").await.unwrap();
-    let (reason, deleted) = start_then(candidate.lost(), store.delete(candidate.key())).await;
+    let (reason, deleted) = while_waiting(candidate.lost(), store.delete(candidate.key())).await;
     deleted.unwrap();
     assert_eq!(reason, LossReason::KeyDeleted);
     let late = candidate.withdraw().await.unwrap_err();
@@ -175,7 +175,7 @@ async fn leader_with_silent_watch_learns_of_loss_within_ttl() {
     let silent = session_on(behind(&store, Silent(recorder.clone()))).await;
     let leadership = Election::new(&silent, "e").campaign("a").await.unwrap();
     recorder.take();
-    let ((reason, elapsed), ()) = start_then_after(secs(35), timed(leadership.lost()), async {
+    let ((reason, elapsed), ()) = while_waiting_after(secs(35), timed(leadership.lost()), async {
         let calls = recorder.take();
         assert_eq!(calls.count("range"), 3, "one in each 10 s: {calls}");
         store.delete(leadership.key()).await.unwrap();
@@ -199,7 +199,7 @@ async fn leader_with_refused_watch_learns_of_loss_by_reading() {
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     recorder.take();
     let lost = timeout(secs(120), leadership.lost());
-    let (reason, ()) = start_then_after(secs(100), lost, async {
+    let (reason, ()) = while_waiting_after(secs(100), lost, async {
         let reads = recorder.take().count("range");
         assert!((10..=20).contains(&reads), "{reads} reads in 100 s");
         store.delete(leadership.key()).await.unwrap();
@@ -230,7 +230,7 @@ async fn leader_is_notified_of_loss_after_compaction() {
     let revision = store.put("other", "2").await.unwrap().header.revision;
     store.compact(Compact::new(revision)).await.unwrap();
     assert!(timeout(secs(60), leadership.lost()).await.is_err(), "leadership is not lost yet");
-    let (reason, deleted) = start_then(leadership.lost(), store.delete(leadership.key())).await;
+    let (reason, deleted) = while_waiting(leadership.lost(), store.delete(leadership.key())).await;
     deleted.unwrap();
     assert_eq!(reason, LossReason::KeyDeleted);
 }

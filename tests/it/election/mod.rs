@@ -26,8 +26,8 @@ use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::start_then::start_then;
 use crate::support::{another, join_as_go, keys, secs, session, settle};
+use crate::while_waiting::while_waiting;
 
 /// The election `e`, on a session of its own.
 async fn election(store: &Client) -> Election {
@@ -118,7 +118,7 @@ async fn leadership_header_is_of_the_winning_response() {
     let first = election(&store).await.campaign("a").await.unwrap();
     assert_eq!(first.header().revision, first.fencing_token().0);
     let second = election(&store).await.enter("b").await.unwrap();
-    let (second, after_resign) = start_then(second.elected(), async {
+    let (second, after_resign) = while_waiting(second.elected(), async {
         first.resign().await.unwrap();
         store.get("e").await.unwrap();
         store.put("other", "").await.unwrap().header.revision
@@ -281,7 +281,7 @@ async fn go_candidate_shares_the_election_queue() {
     let (go_lease, go_key) = join_as_go(&store, "e", "go").await;
     let candidate = election(&store).await.enter("coord").await.unwrap();
     assert_eq!(leader(&store).await, some("go"));
-    let (leadership, ()) = start_then(candidate.elected(), async {
+    let (leadership, ()) = while_waiting(candidate.elected(), async {
         // The put of Go's `Proclaim`.
         store.put_with(Put::new(&go_key, "go proclaims").lease(go_lease)).await.unwrap();
         settle().await;
@@ -297,7 +297,7 @@ async fn go_candidate_shares_the_election_queue() {
     let last = election(&store).await.enter("last").await.unwrap();
     leadership.resign().await.unwrap();
     assert_eq!(leader(&store).await, some("go returns"));
-    let (last, revoked) = start_then(last.elected(), store.lease_revoke(go_lease)).await;
+    let (last, revoked) = while_waiting(last.elected(), store.lease_revoke(go_lease)).await;
     revoked.unwrap();
     last.unwrap().resign().await.unwrap();
     let values = ["go", "go proclaims", "coord", "go returns", "last"];
@@ -313,7 +313,7 @@ async fn returning_go_candidate_enqueues_last() {
     let first = election(&store).await.campaign("first").await.unwrap();
     let (go_lease, go_key) = join_as_go(&store, "e", "go").await;
     let candidate = election(&store).await.enter("coord").await.unwrap();
-    let (elected, ()) = start_then(timeout(secs(5), candidate.elected()), async {
+    let (elected, ()) = while_waiting(timeout(secs(5), candidate.elected()), async {
         store.delete(&go_key).await.unwrap();
         store.put_with(Put::new(&go_key, "go returns").lease(go_lease)).await.unwrap();
         settle().await;
@@ -330,7 +330,7 @@ async fn campaign_ignores_compaction_while_waiting() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let second = election(&store).await.enter("second").await.unwrap();
-    let (second, ()) = start_then(second.elected(), async {
+    let (second, ()) = while_waiting(second.elected(), async {
         let revision = store.put("other", "1").await.unwrap().header.revision;
         store.compact(Compact::new(revision)).await.unwrap();
         settle().await;

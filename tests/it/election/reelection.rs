@@ -15,8 +15,8 @@ use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
 
 use super::election;
-use crate::start_then::start_then;
 use crate::support::{another, keys, secs, settle};
+use crate::while_waiting::while_waiting;
 
 /// The session generation and the fencing token of each term.
 type Terms = StdMutex<Vec<(Generation, FencingToken)>>;
@@ -50,7 +50,7 @@ async fn deposed_leader_campaigns_again_with_greater_token() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let terms = Terms::default();
-    let (led, ()) = start_then(lead_for_ten_seconds(&supervisor, &terms), async {
+    let (led, ()) = while_waiting(lead_for_ten_seconds(&supervisor, &terms), async {
         store.delete(KeyRange::prefix("e/")).await.unwrap();
         sleep(secs(5)).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
@@ -71,7 +71,7 @@ async fn deposed_leader_enqueues_behind_current_leader() {
     let supervisor = supervisor(&store).await;
     let rival = election(&store).await;
     let terms = Terms::default();
-    let (led, ()) = start_then(lead_for_ten_seconds(&supervisor, &terms), async {
+    let (led, ()) = while_waiting(lead_for_ten_seconds(&supervisor, &terms), async {
         let rival = rival.enter("rival").await.unwrap();
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let rival = rival.elected().await.unwrap();
@@ -94,7 +94,7 @@ async fn supervised_leadership_ends_when_dropped_or_closed() {
     settle().await;
     assert_eq!(keys(&store, "e/").await, [""; 0], "the dropped future resigned");
 
-    let (led, closed) = start_then(lead_forever(), supervisor.close()).await;
+    let (led, closed) = while_waiting(lead_forever(), supervisor.close()).await;
     closed.unwrap();
     assert_eq!(led.unwrap_err().loss(), Some(LossReason::Closed));
 }

@@ -15,9 +15,9 @@ use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
 
 use super::{election, observe, some, value_of};
-use crate::start_then::{start_then, start_then_after};
 use crate::support::secs;
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// A backend whose store can be replaced once. Watches of the old store then deliver nothing more.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ async fn waiter_fails_when_replaced_history_lacks_its_key() {
         restored.lease_grant(lease).await.unwrap();
         store.replace(restored);
     };
-    let (waited, ()) = start_then(timeout(secs(30), waiting), replace).await;
+    let (waited, ()) = while_waiting(timeout(secs(30), waiting), replace).await;
     let error = waited.expect("fails within 30 s").unwrap_err();
     assert_eq!(error.loss(), Some(LossReason::KeyDeleted));
 }
@@ -172,7 +172,7 @@ async fn observer_continues_after_history_replaced_error() {
     sleep(secs(2)).await;
     let election = election(&Client::new(store.clone())).await;
     let (next, leadership) =
-        start_then_after(secs(5), leaders.next(), election.campaign("a")).await;
+        while_waiting_after(secs(5), leaders.next(), election.campaign("a")).await;
     assert_eq!(next.unwrap().unwrap().unwrap().value(), "a");
     assert_eq!(leaders.gap().expect("a gap").cause, GapCause::HistoryReplaced);
     drop(leadership.unwrap());

@@ -10,8 +10,8 @@ use coord_testkit::{Action, Call};
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, observe, some, yielded};
-use crate::start_then::{start_then, start_then_after};
 use crate::support::{another, behind, join_as_go, keys, nth, secs, session, session_on, settle};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// The election `e`, in a new process that adopts `lease`.
 async fn adopter_election(store: &Client, lease: LeaseId) -> Election {
@@ -85,7 +85,7 @@ async fn crashed_leader_resumes_if_adopted_within_ttl() {
     let former = Election::new(&crashed, "e").campaign("a").await.unwrap();
     let rival = election(&store).await;
     let campaign = timeout(secs(60), rival.campaign("rival"));
-    let (rival_elected, ()) = start_then_after(secs(8), campaign, async {
+    let (rival_elected, ()) = while_waiting_after(secs(8), campaign, async {
         let adopter = adopter_election(&store, crashed.lease_id()).await;
         let leadership = adopter.resume().await.unwrap().unwrap().elected().await.unwrap();
         assert_eq!(leadership.fencing_token(), former.fencing_token());
@@ -109,7 +109,7 @@ async fn resumed_candidate_keeps_its_position() {
     let adopter = adopter_election(&store, lease).await;
     let candidate = adopter.resume().await.unwrap().unwrap();
     assert_eq!(candidate.fencing_token(), token);
-    let (leadership, ()) = start_then(candidate.elected(), async {
+    let (leadership, ()) = while_waiting(candidate.elected(), async {
         assert_eq!(leader(&store).await, some("first"));
         first.resign().await.unwrap();
     })

@@ -13,11 +13,11 @@ use coord_testkit::{Action, Call, Recorder};
 use tokio::time::{Instant, timeout};
 
 use super::election;
-use crate::start_then::{start_then, start_then_after};
 use crate::support::{
     Silent, behind, is_keep_alive, keys, nth, only, secs, session_on, settle, timed,
 };
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults, WatchLifetime};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// etcd issues 14641 and 8980: the member that serves the watch is paused or partitioned, so the
 /// watch delivers nothing. The candidate reads its position once each TTL of 10 s, and is elected
@@ -30,7 +30,7 @@ async fn candidate_with_silent_watch_is_elected_within_ttl() {
     let candidate = Election::new(&silent, "e").enter("second").await.unwrap();
     recorder.take();
     let elected = timed(candidate.elected());
-    let ((elected, elapsed), ()) = start_then_after(secs(35), elected, async {
+    let ((elected, elapsed), ()) = while_waiting_after(secs(35), elected, async {
         let calls = recorder.take();
         assert_eq!(calls.count("range"), 3, "one in each 10 s: {calls}");
         assert_eq!(calls.count("txn"), 0);
@@ -75,7 +75,7 @@ async fn candidate_with_broken_watch_is_elected_at_once() {
             let candidate = Election::new(&session, "e").enter("second").await.unwrap();
             let elected = async { (candidate.elected().await.unwrap(), Instant::now()) };
             let ((_leadership, elected_at), resigned_at) =
-                start_then_after(secs(3), elected, async {
+                while_waiting_after(secs(3), elected, async {
                     let revision = store.put("other", "").await.unwrap().header.revision;
                     store.compact(Compact::new(revision)).await.unwrap();
                     first.resign().await.unwrap();
@@ -115,7 +115,7 @@ async fn candidate_is_elected_if_leader_resigns_between_watches() {
     let resign = async { first.resign().await.unwrap() };
     let after_the_end = secs(1) + Duration::from_millis(10);
     let ((elected, elapsed), ()) =
-        start_then_after(after_the_end, timed(candidate.elected()), resign).await;
+        while_waiting_after(after_the_end, timed(candidate.elected()), resign).await;
     drop(elected.unwrap());
     assert!(elapsed < secs(2), "{elapsed:?}");
 }
@@ -129,7 +129,7 @@ async fn candidate_continues_while_store_is_unavailable() {
         let faulty = session_on(behind(&store, nth(kind, 2, 7, Action::DropResponse))).await;
         let candidate = Election::new(&faulty, "e").enter("second").await.unwrap();
         let resign = async { first.resign().await.unwrap() };
-        let (elected, ()) = start_then_after(secs(5), candidate.elected(), resign).await;
+        let (elected, ()) = while_waiting_after(secs(5), candidate.elected(), resign).await;
         drop(elected.unwrap());
     }
 }
@@ -157,7 +157,7 @@ async fn candidate_fails_when_its_read_is_refused() {
     let session = session_on(behind(&store, only("range", denied))).await;
     let candidate = Election::new(&session, "e").enter("second").await.unwrap();
     let resign = async { first.resign().await.unwrap() };
-    let (result, ()) = start_then(candidate.elected(), resign).await;
+    let (result, ()) = while_waiting(candidate.elected(), resign).await;
     let PrimitiveError::Backend(error) = result.unwrap_err() else { panic!("not lost") };
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     settle().await;

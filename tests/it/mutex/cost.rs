@@ -13,8 +13,8 @@ use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::start_then::{start_then, start_then_after};
 use crate::support::{behind, is_keep_alive, nth, secs, session, session_on, settle};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 #[tokio::test(start_paused = true)]
 async fn uncontended_lock_and_unlock_cost_one_request_each() {
@@ -89,7 +89,7 @@ async fn lock_behind_holder_costs_three_or_four_requests() {
             assert_eq!(recorder.take().names(), expected);
             holder.unlock().await.unwrap();
         };
-        let (guard, ()) = start_then_after(Duration::from_millis(20), waiter.lock(), act).await;
+        let (guard, ()) = while_waiting_after(Duration::from_millis(20), waiter.lock(), act).await;
         assert_eq!(recorder.take().names(), "range");
         guard.unwrap().unlock().await.unwrap();
         assert_eq!(recorder.take().names(), "txn");
@@ -111,7 +111,7 @@ async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
     };
     let session = session_on(behind(&store, rule)).await;
     let waiter = Mutex::new(&session, "m");
-    let (acquired, ()) = start_then(timeout(secs(25), waiter.lock()), async {
+    let (acquired, ()) = while_waiting(timeout(secs(25), waiter.lock()), async {
         assert_eq!(recorder.take().names(), "lease_grant txn watch");
         settle().await;
         assert_eq!(
@@ -277,7 +277,7 @@ async fn alternating_contenders_of_one_client_watch_nothing() {
     for n in 1..50 {
         let unlock = async { holder.unlock().await.unwrap() };
         let lock = mutexes[n % 2].lock();
-        let (next, ()) = start_then_after(Duration::from_millis(20), lock, unlock).await;
+        let (next, ()) = while_waiting_after(Duration::from_millis(20), lock, unlock).await;
         holder = next.unwrap();
     }
     holder.unlock().await.unwrap();

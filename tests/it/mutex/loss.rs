@@ -14,10 +14,10 @@ use coord_testkit::{Action, Call, Recorder, Rule as _};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::start_then::{start_then, start_then_after};
 use crate::support::{
     another, behind, is_keep_alive, keys, nth, only, secs, session, session_on, settle, timed,
 };
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// The holder's keep-alives stop. A waiter must not acquire before the holder is notified, also if
 /// the store's clock is 5 % fast.
@@ -44,7 +44,7 @@ async fn holder_loses_lock_before_next_waiter_acquires() {
 async fn holder_is_notified_when_its_key_is_deleted() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let (reason, deleted) = start_then(guard.lost(), store.delete(guard.key())).await;
+    let (reason, deleted) = while_waiting(guard.lost(), store.delete(guard.key())).await;
     deleted.unwrap();
     assert_eq!(reason, LossReason::KeyDeleted);
     assert_eq!(guard.lost().await, LossReason::KeyDeleted, "a later call returns the same");
@@ -82,7 +82,7 @@ async fn run_while_held_drops_work_when_lock_is_lost() {
         }
     };
     let work = guard.run_while_held(work);
-    let (result, _) = start_then_after(secs(5) + secs(1) / 2, work, session.close()).await;
+    let (result, _) = while_waiting_after(secs(5) + secs(1) / 2, work, session.close()).await;
     let result: Result<(), LossReason> = result;
     assert_eq!(result, Err(LossReason::Closed));
     assert_eq!(steps.into_inner(), 5);
@@ -114,7 +114,7 @@ async fn waiter_fails_at_once_when_its_session_closes() {
     let waiter_session = session(&store).await;
     let waiter = Mutex::new(&waiter_session, "m");
     let ((result, elapsed), closed) =
-        start_then_after(secs(1), timed(waiter.lock()), waiter_session.close()).await;
+        while_waiting_after(secs(1), timed(waiter.lock()), waiter_session.close()).await;
     closed.unwrap();
     assert_eq!(result.unwrap_err().loss(), Some(LossReason::Closed));
     assert_eq!(elapsed, secs(1));
@@ -131,7 +131,7 @@ async fn waiter_fails_at_once_when_its_key_is_deleted() {
         let waiter_key = keys.iter().find(|key| key.as_bytes() != holder.key()).unwrap();
         store.delete(waiter_key).await.unwrap();
     };
-    let ((result, elapsed), ()) = start_then_after(secs(1), timed(waiter.lock()), evict).await;
+    let ((result, elapsed), ()) = while_waiting_after(secs(1), timed(waiter.lock()), evict).await;
     assert_eq!(result.unwrap_err().loss(), Some(LossReason::KeyDeleted));
     assert_eq!(elapsed, secs(1));
 }
@@ -144,7 +144,7 @@ async fn waiter_fails_at_once_when_its_lease_is_revoked() {
     let waiter = Mutex::new(&waiter_session, "m");
     let revoke = store.lease_revoke(waiter_session.lease_id());
     let ((result, elapsed), revoked) =
-        start_then_after(secs(1), timed(waiter.lock()), revoke).await;
+        while_waiting_after(secs(1), timed(waiter.lock()), revoke).await;
     revoked.unwrap();
     assert_eq!(result.unwrap_err().loss(), Some(LossReason::Revoked));
     assert_eq!(elapsed, secs(1));
@@ -179,7 +179,7 @@ async fn waiter_continues_while_store_is_unavailable() {
     let faulty = behind(&store, nth("range", 1, 6, Action::DropResponse));
     let waiter = Mutex::new(&session_on(faulty).await, "m");
     let unlock = async { holder.unlock().await.unwrap() };
-    let (guard, ()) = start_then_after(secs(5), waiter.lock(), unlock).await;
+    let (guard, ()) = while_waiting_after(secs(5), waiter.lock(), unlock).await;
     drop(guard.unwrap());
 }
 
@@ -244,7 +244,7 @@ async fn waiter_with_hanging_request_acquires_within_ttl() {
         let waiter = Mutex::new(&session_on(faulty).await, "m");
         let unlock = async { holder.unlock().await.unwrap() };
         let ((acquired, elapsed), ()) =
-            start_then_after(secs(1), timed(waiter.lock()), unlock).await;
+            while_waiting_after(secs(1), timed(waiter.lock()), unlock).await;
         acquired.unwrap().unlock().await.unwrap();
         assert!(elapsed < secs(12), "{kind} {call_number} hangs: acquired after {elapsed:?}");
     }
@@ -259,7 +259,7 @@ async fn holder_is_notified_when_loss_query_hangs() {
         let session = session_on(behind(&store, only("lease_time_to_live", Action::Hang))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let work = timeout(secs(60), guard.run_while_held(sleep(secs(1000))));
-        let ((result, elapsed), ()) = start_then_after(secs(1), timed(work), async {
+        let ((result, elapsed), ()) = while_waiting_after(secs(1), timed(work), async {
             store.delete(guard.key()).await.unwrap();
             if session_ends {
                 settle().await;
@@ -286,7 +286,7 @@ async fn loss_is_reported_during_a_hanging_keep_alive() {
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let revoke = store.lease_revoke(session.lease_id());
         let ((reason, elapsed), revoked) =
-            start_then_after(secs(4), timed(guard.lost()), revoke).await;
+            while_waiting_after(secs(4), timed(guard.lost()), revoke).await;
         revoked.unwrap();
         assert_eq!((reason, elapsed), (LossReason::Revoked, expected_after));
     }

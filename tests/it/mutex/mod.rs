@@ -18,8 +18,8 @@ use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::start_then::{start_then, start_then_after};
 use crate::support::{join_as_go, keys, secs, session, settle};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 #[tokio::test(start_paused = true)]
 async fn mutex_waiters_acquire_in_enqueue_order() {
@@ -68,7 +68,7 @@ async fn unlock_after_holds_the_lock_for_the_minimum() {
     sleep(secs(10)).await;
     let unlock = guard.unlock_after(secs(300));
     let (unlocked, is_free) =
-        start_then_after(secs(289), unlock, async { other.try_lock().await.unwrap().is_some() })
+        while_waiting_after(secs(289), unlock, async { other.try_lock().await.unwrap().is_some() })
             .await;
     unlocked.unwrap();
     assert!(!is_free, "held for 300 s since it was acquired");
@@ -89,7 +89,7 @@ async fn unlock_after_reports_loss_and_unlocks_when_dropped() {
     let guard = mutex.try_lock().await.unwrap().expect("dropping the future unlocks");
     let (acquired_at, key) = (Instant::now(), guard.key().clone());
     let unlock = guard.unlock_after(Duration::MAX);
-    let (unlocked, deleted) = start_then_after(secs(1), unlock, store.delete(key)).await;
+    let (unlocked, deleted) = while_waiting_after(secs(1), unlock, store.delete(key)).await;
     deleted.unwrap();
     assert_eq!(unlocked.unwrap_err().loss(), Some(LossReason::KeyDeleted));
     assert_eq!(acquired_at.elapsed(), secs(1));
@@ -143,7 +143,7 @@ async fn go_contender_shares_the_mutex_queue() {
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
     assert!(mutex.try_lock().await.unwrap().is_none());
-    let (guard, deleted) = start_then(mutex.lock(), store.delete(&go_key)).await;
+    let (guard, deleted) = while_waiting(mutex.lock(), store.delete(&go_key)).await;
     deleted.unwrap();
     let key = guard.unwrap().key().clone();
     assert_eq!(key, format!("m/{}-0", session.lease_id()), "Go's layout with a suffix");
@@ -154,7 +154,7 @@ async fn lock_ignores_compaction_while_waiting() {
     let store = Client::new(MemBackend::new());
     let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let waiter = Mutex::new(&session(&store).await, "m");
-    let (guard, ()) = start_then(waiter.lock(), async {
+    let (guard, ()) = while_waiting(waiter.lock(), async {
         let revision = store.put("other", "1").await.unwrap().header.revision;
         store.compact(Compact::new(revision)).await.unwrap();
         settle().await;

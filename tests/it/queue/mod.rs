@@ -13,9 +13,9 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::start_then::{start_then, start_then_after};
 use crate::support::{Silent, behind, join_as_go, keys, secs, session, session_on, settle};
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// Enqueues in the queue `l`.
 async fn enqueue(session: &Session) -> Contender {
@@ -203,7 +203,7 @@ async fn contender_reads_once_when_all_predecessors_leave() {
         let recorder = Recorder::new();
         let mut contender = enqueue(&session_on(behind(&store, recorder.clone())).await).await;
         recorder.take();
-        let (acquired, ()) = start_then(timeout(secs(2), contender.acquired()), async {
+        let (acquired, ()) = while_waiting(timeout(secs(2), contender.acquired()), async {
             other_session.close().await.unwrap();
         })
         .await;
@@ -225,7 +225,7 @@ async fn contender_with_silent_watch_acquires_within_ttl() {
         let mut contender = enqueue(&silent).await;
         recorder.take();
         let acquired = timeout(secs(100), contender.acquired());
-        let (acquired, ()) = start_then_after(secs(25), acquired, async {
+        let (acquired, ()) = while_waiting_after(secs(25), acquired, async {
             let calls = recorder.take();
             assert_eq!(calls.count("txn") + calls.count("range"), 2, "one read in each 10 s");
             holder.release().await.unwrap();
@@ -272,7 +272,7 @@ async fn contender_without_predecessor_waits_for_earlier_ones() {
         let mut contender = enqueue(&silent).await;
         let predecessor = others.pop().unwrap().contender.unwrap();
         let acquired = timeout(secs(30), contender.acquired());
-        let (acquired, ()) = start_then_after(secs(5), acquired, async {
+        let (acquired, ()) = while_waiting_after(secs(5), acquired, async {
             predecessor.release().await.unwrap();
         })
         .await;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use crate::support::settle;
 
 /// Starts `wait`, lets it settle, runs `act`, and returns both outputs.
-pub(crate) async fn start_then<W, A>(
+pub(crate) async fn while_waiting<W, A>(
     wait: impl Future<Output = W>,
     act: impl Future<Output = A>,
 ) -> (W, A) {
@@ -18,7 +18,7 @@ pub(crate) async fn start_then<W, A>(
 }
 
 /// Starts `wait`, runs `act` after `delay`, and returns both outputs.
-pub(crate) async fn start_then_after<W, A>(
+pub(crate) async fn while_waiting_after<W, A>(
     delay: Duration,
     wait: impl Future<Output = W>,
     act: impl Future<Output = A>,
