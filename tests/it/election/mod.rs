@@ -2,10 +2,12 @@
 
 mod cancellation;
 mod cost;
+mod go_candidates;
 mod loss;
 mod observe;
 mod observe_random;
 mod oracle;
+mod proclaim;
 mod random_faults;
 mod reelection;
 mod replaced_history;
@@ -19,14 +21,14 @@ use std::error::Error as _;
 use coord_core::{
     Client, Election,
     election::{Leader, Leaders},
-    error::{ErrorKind, LossReason, PrimitiveError},
+    error::{ErrorKind, PrimitiveError},
     kv::{Compact, Compare, CompareOp, Put, Txn},
 };
 use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{another, join_as_go, keys, secs, session, settle};
+use crate::support::{another, keys, secs, session, settle};
 use crate::while_waiting::while_waiting;
 
 /// The election `e`, on a session of its own.
@@ -129,69 +131,6 @@ async fn leadership_header_is_of_the_winning_response() {
     assert!(second.header().revision <= after_resign);
 }
 
-#[tokio::test(start_paused = true)]
-async fn candidate_value_is_visible_only_once_it_leads() {
-    let store = Client::new(MemBackend::new());
-    let first = election(&store).await.campaign("first").await.unwrap();
-    let mut leaders = observe(&store);
-    let second = election(&store).await.enter("starting").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("first")]);
-    second.proclaim("ready").await.unwrap();
-    assert_eq!(leader(&store).await, some("first"));
-    assert_eq!(yielded(&mut leaders).await, []);
-    let token = second.fencing_token();
-    first.resign().await.unwrap();
-    let second = second.elected().await.unwrap();
-    assert_eq!(second.fencing_token(), token, "the token of the candidate");
-    assert_eq!(yielded(&mut leaders).await, [some("ready")], "only its latest value");
-}
-
-#[tokio::test(start_paused = true)]
-async fn proclaimer_works_from_candidacy_to_resignation() {
-    let store = Client::new(MemBackend::new());
-    let first = election(&store).await.campaign("first").await.unwrap();
-    let candidate = election(&store).await.enter("waiting").await.unwrap();
-    let proclaimer = candidate.proclaimer();
-    proclaimer.proclaim("still waiting").await.unwrap();
-    first.resign().await.unwrap();
-    let leadership = candidate.elected().await.unwrap();
-    assert_eq!(leader(&store).await, some("still waiting"));
-    proclaimer.clone().proclaim("leading").await.unwrap();
-    assert_eq!(leader(&store).await, some("leading"));
-    leadership.proclaimer().proclaim("leading on").await.unwrap();
-    assert_eq!(leader(&store).await, some("leading on"));
-    leadership.resign().await.unwrap();
-    let late = proclaimer.proclaim("late").await.unwrap_err();
-    assert_eq!(late.loss(), Some(LossReason::KeyDeleted));
-    assert_eq!(keys(&store, "e/").await, [""; 0], "the late proclamation puts no key");
-}
-
-/// A session reuses a key after its deletion was confirmed. The new key has another create
-/// revision, so a proclaimer of the former term does not change it.
-#[tokio::test(start_paused = true)]
-async fn proclaimer_of_former_term_is_lost_when_key_is_reused() {
-    let store = Client::new(MemBackend::new());
-    let election = election(&store).await;
-    let former = election.campaign("former").await.unwrap();
-    let (proclaimer, key) = (former.proclaimer(), former.key().clone());
-    former.resign().await.unwrap();
-    let leadership = election.campaign("current").await.unwrap();
-    assert_eq!(leadership.key(), &key);
-    assert!(proclaimer.proclaim("late").await.unwrap_err().loss().is_some());
-    assert_eq!(leader(&store).await, some("current"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn proclaimer_does_not_keep_its_leadership() {
-    let store = Client::new(MemBackend::new());
-    let leadership = election(&store).await.campaign("a").await.unwrap();
-    let proclaimer = leadership.proclaimer();
-    drop(leadership);
-    settle().await;
-    assert_eq!(keys(&store, "e/").await, [""; 0]);
-    assert!(proclaimer.proclaim("b").await.unwrap_err().loss().is_some());
-}
-
 /// In Go's package a session has one key in an election, and its second campaign changes the value
 /// of the first.
 #[tokio::test(start_paused = true)]
@@ -269,60 +208,6 @@ async fn names_and_values_may_be_any_bytes() {
         next.elected().await.unwrap().resign().await.unwrap();
         assert_eq!(election.leader().await.unwrap(), None);
     }
-}
-
-/// Go's clients use the key `name/<lease>`, in the order of create revisions. A Go candidate may be
-/// before and behind a candidate of coord.
-#[tokio::test(start_paused = true)]
-async fn go_candidate_shares_the_election_queue() {
-    let store = Client::new(MemBackend::new());
-    let mut leaders = observe(&store);
-    assert_eq!(yielded(&mut leaders).await, [None]);
-    let (go_lease, go_key) = join_as_go(&store, "e", "go").await;
-    let candidate = election(&store).await.enter("coord").await.unwrap();
-    assert_eq!(leader(&store).await, some("go"));
-    let (leadership, ()) = while_waiting(candidate.elected(), async {
-        // The put of Go's `Proclaim`.
-        store.put_with(Put::new(&go_key, "go proclaims").lease(go_lease)).await.unwrap();
-        settle().await;
-        store.delete(&go_key).await.unwrap();
-    })
-    .await;
-    let leadership = leadership.unwrap();
-    assert_eq!(leadership.key(), &format!("e/{}-0", leadership.session().lease_id()));
-
-    // The Go candidate enqueues again, under the same key.
-    store.put_with(Put::new(&go_key, "go returns").lease(go_lease)).await.unwrap();
-    assert_eq!(leader(&store).await, some("coord"));
-    let last = election(&store).await.enter("last").await.unwrap();
-    leadership.resign().await.unwrap();
-    assert_eq!(leader(&store).await, some("go returns"));
-    let (last, revoked) = while_waiting(last.elected(), store.lease_revoke(go_lease)).await;
-    revoked.unwrap();
-    last.unwrap().resign().await.unwrap();
-    let values = ["go", "go proclaims", "coord", "go returns", "last"];
-    let expected: Vec<_> = values.iter().map(|value| some(value)).chain([None]).collect();
-    assert_eq!(yielded(&mut leaders).await, expected);
-}
-
-/// A Go candidate uses the same key again. Only the key with the earlier create revision is before
-/// the candidate of coord.
-#[tokio::test(start_paused = true)]
-async fn returning_go_candidate_enqueues_last() {
-    let store = Client::new(MemBackend::new());
-    let first = election(&store).await.campaign("first").await.unwrap();
-    let (go_lease, go_key) = join_as_go(&store, "e", "go").await;
-    let candidate = election(&store).await.enter("coord").await.unwrap();
-    let (elected, ()) = while_waiting(timeout(secs(5), candidate.elected()), async {
-        store.delete(&go_key).await.unwrap();
-        store.put_with(Put::new(&go_key, "go returns").lease(go_lease)).await.unwrap();
-        settle().await;
-        first.resign().await.unwrap();
-    })
-    .await;
-    let leadership = elected.expect("the new key of the Go candidate is behind").unwrap();
-    assert_eq!(leader(&store).await, some("coord"));
-    drop(leadership);
 }
 
 #[tokio::test(start_paused = true)]
