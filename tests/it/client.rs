@@ -1,4 +1,7 @@
-//! `Client`: two clients over one store share nothing else.
+//! What a client shares among its primitives, and its convenience methods.
+//!
+//! A `Client` and its clones model one process. Two clients of one store share nothing but the
+//! store: no hand-off and no conflict queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,25 +11,25 @@ use coord_core::kv::{Delete, KeyRange, LeaseGrant, Put, Watch};
 use coord_core::{Client, Error, Mutex, Stm};
 use coord_mem::MemBackend;
 use coord_testkit::Recorder;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::support::{another, behind, secs, session_on, settle};
+use crate::while_waiting::while_waiting_after;
 
-/// Contenders of one client hand the lock over; contenders of two clients watch and read.
+/// Contenders of two clients watch and read instead.
 #[tokio::test(start_paused = true)]
-async fn clients_over_one_store_hand_no_lock_over() {
+async fn lock_is_handed_over_within_one_client_only() {
     for one_client in [true, false] {
-        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-        let here = behind(&store, record.clone());
-        let there = if one_client { here.clone() } else { behind(&store, record.clone()) };
-        let guard = Mutex::new(&session_on(here).await, "m").lock().await.unwrap();
-        let waiter = Mutex::new(&session_on(there).await, "m");
-        record.take();
-        let (acquired, ()) = tokio::join!(waiter.lock(), async {
-            sleep(secs(1) / 10).await;
-            guard.unlock().await.unwrap();
-        });
-        let mut calls = record.take();
+        let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+        let holder_client = behind(&store, recorder.clone());
+        let waiter_client =
+            if one_client { holder_client.clone() } else { behind(&store, recorder.clone()) };
+        let guard = Mutex::new(&session_on(holder_client).await, "m").lock().await.unwrap();
+        let waiter = Mutex::new(&session_on(waiter_client).await, "m");
+        recorder.take();
+        let unlock = async { guard.unlock().await.unwrap() };
+        let (acquired, ()) = while_waiting_after(secs(1) / 10, waiter.lock(), unlock).await;
+        let mut calls = recorder.take();
         calls.0.retain(|call| call.name() != "lease_revoke");
         let expected = if one_client { "txn txn" } else { "txn watch txn range" };
         assert_eq!(calls.names(), expected, "one client: {one_client}");
@@ -36,14 +39,14 @@ async fn clients_over_one_store_hand_no_lock_over() {
 
 /// A transaction that hangs in a conflict queue delays the transactions of its own client only.
 #[tokio::test(start_paused = true)]
-async fn clients_over_one_store_share_no_conflict_queue() {
+async fn conflict_queue_is_not_shared_between_clients() {
     for one_client in [true, false] {
         let store = Client::new(MemBackend::new());
         store.put("n", "0").await.unwrap();
-        let (here, has_conflicted) = (another(&store), AtomicBool::new(false));
-        let stm = Stm::new(&here);
-        // The second attempt holds the queue of `n`, and does not end.
-        let stuck = stm.run(async |tx| {
+        let (client, has_conflicted) = (another(&store), AtomicBool::new(false));
+        let stm = Stm::new(&client);
+        // The second attempt holds the conflict queue of `n`, and never ends.
+        let hanging = stm.run(async |tx| {
             tx.get("n").await?;
             tx.put("n", "1");
             if has_conflicted.swap(true, Ordering::Relaxed) {
@@ -52,39 +55,38 @@ async fn clients_over_one_store_share_no_conflict_queue() {
             store.put("n", "2").await?;
             Ok::<_, Error>(())
         });
-        let other = if one_client { here.clone() } else { another(&here) };
-        let free = async {
+        let other_client = if one_client { client.clone() } else { another(&client) };
+        let duration_of_other = async {
             settle().await;
-            let began = tokio::time::Instant::now();
-            let add = Stm::new(&other);
-            let add = add.run(async |tx| {
+            let started = tokio::time::Instant::now();
+            let other_stm = Stm::new(&other_client);
+            let other = other_stm.run(async |tx| {
                 tx.get("n").await?;
                 tx.put("n", "3");
                 Ok::<_, Error>(())
             });
-            add.await.unwrap();
-            began.elapsed()
+            other.await.unwrap();
+            started.elapsed()
         };
-        let (_, waited) = tokio::join!(timeout(secs(10), stuck), free);
+        let (_, waited) = tokio::join!(timeout(secs(10), hanging), duration_of_other);
         assert_eq!(waited > secs(1) / 2, one_client, "waited {waited:?}");
     }
 }
 
-/// Every convenience method does what it says.
 #[tokio::test(start_paused = true)]
-async fn methods_send_what_they_are_named_for() {
+async fn convenience_methods_read_and_write_as_named() {
     let client = Client::new(MemBackend::new());
     let mut watcher = client.watch("a".."c").await.unwrap();
     assert!(client.put_if_absent("a", "1").await.unwrap());
     assert!(!client.put_if_absent("a", "2").await.unwrap());
     assert!(client.compare_and_swap("a", "1", "3").await.unwrap().is_swapped());
     let Swap::Found(Some(found)) = client.compare_and_swap("a", "1", "4").await.unwrap() else {
-        panic!("the value is another one")
+        panic!("swapped, although the value is 3")
     };
     assert_eq!(found.value, "3");
     assert_eq!(client.compare_and_swap("none", "1", "4").await.unwrap(), Swap::Found(None));
     for value in ["1", "3"] {
-        let batch = watcher.next().await.expect("the watch goes on").unwrap();
+        let batch = watcher.next().await.expect("the watch is open").unwrap();
         assert_eq!(batch.events[0].kv.value, value);
     }
     client.put("b", "5").await.unwrap();
@@ -97,9 +99,8 @@ async fn methods_send_what_they_are_named_for() {
     assert_eq!(client.delete(KeyRange::all()).await.unwrap().deleted, 0);
 }
 
-/// The swapped value keeps the lease of the key.
 #[tokio::test(start_paused = true)]
-async fn compare_and_swap_keeps_the_lease_of_the_key() {
+async fn compare_and_swap_keeps_the_lease() {
     let client = Client::new(MemBackend::new());
     let lease = client.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
     client.put_with(Put::new("a", "1").lease(lease)).await.unwrap();
@@ -112,7 +113,7 @@ async fn compare_and_swap_keeps_the_lease_of_the_key() {
 
 /// A client is a backend itself, for layers and for code that takes any backend.
 #[tokio::test(start_paused = true)]
-async fn client_of_a_client_shares_the_store_only() {
+async fn nested_client_shares_only_the_store() {
     let client = Client::new(MemBackend::new());
     let nested = Client::new(client.clone());
     nested.put("a", "1").await.unwrap();

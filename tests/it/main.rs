@@ -1,7 +1,6 @@
 //! Tests across crates, on virtual time.
 
 mod blocking;
-mod breaking;
 mod client;
 mod election;
 mod examples;
@@ -17,5 +16,7 @@ mod session;
 mod stm;
 mod support;
 mod trace;
+mod watch_faults;
+mod while_waiting;
 
 mod tidy;

@@ -1,188 +1,189 @@
-//! What an election costs, in requests and events.
+//! The cost of an election, in requests and watch events.
 
-use coord_mem::MemBackend;
 use std::time::Duration;
 
-use coord_core::{Client, Election};
+use coord_core::{Client, Election, Session};
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;
 
-use super::{election, shown, some};
+use super::{election, some, yielded};
 use crate::support::{behind, secs, session_on, settle};
+use crate::while_waiting::while_waiting_after;
 
-/// An election on `store`, and the record of what it asks.
-async fn recorded(store: &Client) -> (Election, Recorder) {
-    let record = Recorder::new();
-    let session = session_on(behind(store, record.clone())).await;
-    record.take();
-    (Election::new(&session, "e"), record)
+/// An election, and the recorder of its requests.
+async fn recorded_election(store: &Client) -> (Election, Recorder) {
+    let recorder = Recorder::new();
+    let session = session_on(behind(store, recorder.clone())).await;
+    recorder.take();
+    (Election::new(&session, "e"), recorder)
 }
 
 #[tokio::test(start_paused = true)]
-async fn campaign_on_an_empty_line_and_all_a_leader_does_cost_one_request_each() {
-    let (election, record) = recorded(&Client::new(MemBackend::new())).await;
+async fn uncontended_election_calls_cost_one_request_each() {
+    let (election, recorder) = recorded_election(&Client::new(MemBackend::new())).await;
     let leadership = election.campaign("a").await.unwrap();
-    assert_eq!(record.take().names(), "txn", "campaign");
+    assert_eq!(recorder.take().names(), "txn", "campaign");
     leadership.proclaim("b").await.unwrap();
-    assert_eq!(record.take().names(), "txn", "proclaim");
+    assert_eq!(recorder.take().names(), "txn", "proclaim");
     leadership.proclaimer().proclaim("c").await.unwrap();
-    assert_eq!(record.take().names(), "txn", "proclaim from elsewhere");
+    assert_eq!(recorder.take().names(), "txn", "proclaimer");
     election.leader().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "range", "leader");
+    assert_eq!(recorder.take().names(), "range", "leader");
     leadership.run_while_held(settle()).await.unwrap();
-    assert_eq!(record.take().names(), "watch", "work that is to stop when leadership is lost");
+    assert_eq!(recorder.take().names(), "watch", "run_while_held");
     leadership.resign().await.unwrap();
-    assert_eq!(record.take().names(), "txn", "resign");
+    assert_eq!(recorder.take().names(), "txn", "resign");
 
     let candidate = election.enter("d").await.unwrap();
-    assert_eq!(record.take().names(), "txn", "enter");
+    assert_eq!(recorder.take().names(), "txn", "enter");
     candidate.withdraw().await.unwrap();
-    assert_eq!(record.take().names(), "txn", "withdraw");
+    assert_eq!(recorder.take().names(), "txn", "withdraw");
     drop(election.campaign("e").await.unwrap());
     settle().await;
-    assert_eq!(
-        record.take().names(),
-        "txn txn",
-        "campaign, and dropping costs what resigning costs"
-    );
+    assert_eq!(recorder.take().names(), "txn txn", "campaign, and a drop costs the same as resign");
 }
 
 #[tokio::test(start_paused = true)]
-async fn campaign_behind_others_costs_three_requests_or_four_with_resign_and_a_watch() {
-    for busy in [false, true] {
+async fn campaign_behind_others_costs_three_or_four_requests() {
+    for writes_before_watch in [false, true] {
         let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
-        let crowd = election(&store).await;
+        let others_election = election(&store).await;
         let mut others = Vec::new();
         for n in 0..10 {
-            others.push(crowd.enter(n.to_string()).await.unwrap());
+            others.push(others_election.enter(n.to_string()).await.unwrap());
         }
-        let record = Recorder::new();
-        let late = Duration::from_millis(if busy { 50 } else { 0 });
-        let recorded = record.clone();
+        let recorder = Recorder::new();
+        let watch_delay = Duration::from_millis(if writes_before_watch { 50 } else { 0 });
+        let recording = recorder.clone();
         let rule = move |call: &Call| {
-            recorded.action(call);
-            if matches!(call, Call::Watch(_)) { Action::Delay(late) } else { Action::Pass }
+            recording.action(call);
+            match call {
+                Call::Watch(_) => Action::Delay(watch_delay),
+                _ => Action::Pass,
+            }
         };
         let session = session_on(behind(&store, rule)).await;
-        record.take();
+        recorder.take();
         let candidate = Election::new(&session, "e");
-        let (leadership, ()) = tokio::join!(candidate.campaign("last"), async {
-            sleep(Duration::from_millis(20)).await;
+        let campaign = candidate.campaign("last");
+        let (leadership, ()) = while_waiting_after(Duration::from_millis(20), campaign, async {
             store.put("other", "").await.unwrap();
             settle().await;
-            assert_eq!(record.take().names(), if busy { "txn watch range" } else { "txn watch" });
+            let expected = if writes_before_watch { "txn watch range" } else { "txn watch" };
+            assert_eq!(recorder.take().names(), expected);
             settle().await;
-            // It has waited for long: it watches its own key, from its creation on.
-            assert_eq!(record.take().names(), "watch");
-            // All before it but the last, in the order in which they came.
+            // After a long wait it watches its own key too.
+            assert_eq!(recorder.take().names(), "watch");
             first.resign().await.unwrap();
-            let last = others.pop().unwrap();
+            let predecessor = others.pop().unwrap();
             for other in others {
                 other.withdraw().await.unwrap();
             }
             settle().await;
-            assert_eq!(record.take().names(), "", "nobody but its neighbour wakes it");
-            last.withdraw().await.unwrap();
-        });
-        // Of ten it had seen the nearest only, so now it reads the line.
-        assert_eq!(record.take().names(), "range");
+            assert_eq!(recorder.take().names(), "", "only its predecessor wakes it");
+            predecessor.withdraw().await.unwrap();
+        })
+        .await;
+        // It knows none of the earlier contenders, so it reads its position.
+        assert_eq!(recorder.take().names(), "range");
         leadership.unwrap().resign().await.unwrap();
-        assert_eq!(record.take().names(), "txn");
+        assert_eq!(recorder.take().names(), "txn");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_above_other_elections_costs_a_second_request_only_if_they_are_older() {
+async fn leader_read_costs_two_requests_if_child_key_is_older() {
     let store = Client::new(MemBackend::new());
-    let (election, record) = recorded(&store).await;
+    let (election, recorder) = recorded_election(&store).await;
     let leadership = election.campaign("a").await.unwrap();
-    let _below = Election::new(election.session(), "e/below").campaign("b").await.unwrap();
-    record.take();
+    let _child = Election::new(election.session(), "e/below").campaign("b").await.unwrap();
+    recorder.take();
     election.leader().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "range");
+    assert_eq!(recorder.take().names(), "range");
     leadership.resign().await.unwrap();
-    record.take();
-    // One key, and it belongs to another election: that there is no other was said too.
+    recorder.take();
+    // The only key belongs to the child name, and the response shows that there are no others.
     assert_eq!(election.leader().await.unwrap(), None);
-    assert_eq!(record.take().names(), "range");
+    assert_eq!(recorder.take().names(), "range");
     let _leadership = election.campaign("a").await.unwrap();
-    record.take();
+    recorder.take();
     election.leader().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "range range");
+    assert_eq!(recorder.take().names(), "range range");
 }
 
 #[tokio::test(start_paused = true)]
-async fn resume_costs_two_requests_and_one_if_there_is_nobody() {
+async fn resume_costs_two_requests_or_one_without_candidate() {
     let store = Client::new(MemBackend::new());
-    let (old, _) = recorded(&store).await;
-    let _before = old.campaign("a").await.unwrap();
-    let lease = old.session().orphan().await.unwrap();
-    let record = Recorder::new();
-    let builder = coord_core::Session::builder(&behind(&store, record.clone()));
-    let new = builder.lease(lease).open().await.unwrap();
-    record.take();
-    let candidate = Election::new(&new, "e").resume().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "range range");
+    let owner = election(&store).await;
+    let _orphaned = owner.campaign("a").await.unwrap();
+    let lease = owner.session().orphan().await.unwrap();
+    let recorder = Recorder::new();
+    let builder = Session::builder(&behind(&store, recorder.clone()));
+    let adopter = Election::new(&builder.lease(lease).open().await.unwrap(), "e");
+    recorder.take();
+    let candidate = adopter.resume().await.unwrap().unwrap();
+    assert_eq!(recorder.take().names(), "range range");
     drop(candidate.elected().await.unwrap());
-    assert_eq!(record.take().names(), "", "it was seen to be first");
+    assert_eq!(recorder.take().names(), "", "resume read that it is first");
     settle().await;
-    assert_eq!(record.take().names(), "txn");
-    assert!(Election::new(&new, "e").resume().await.unwrap().is_none());
-    assert_eq!(record.take().names(), "range");
+    assert_eq!(recorder.take().names(), "txn");
+    assert!(adopter.resume().await.unwrap().is_none());
+    assert_eq!(recorder.take().names(), "range");
 }
 
 /// An observer follows all contenders with one watch: a change costs it an event and no request.
 #[tokio::test(start_paused = true)]
 async fn observer_costs_a_read_a_watch_and_an_event_per_change() {
     let store = Client::new(MemBackend::new());
-    let record = Recorder::new();
-    let mut leaders = Election::observer(&behind(&store, record.clone()), "e").observe();
-    assert_eq!(record.take().names(), "", "nothing until it is polled");
-    assert_eq!(shown(&mut leaders).await, [None]);
-    assert_eq!(record.take().names(), "range watch");
+    let recorder = Recorder::new();
+    let mut leaders = Election::observer(&behind(&store, recorder.clone()), "e").observe();
+    assert_eq!(recorder.take().names(), "", "no request before the first poll");
+    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(recorder.take().names(), "range watch");
 
     let election = election(&store).await;
     let leadership = election.campaign("a").await.unwrap();
-    assert_eq!(shown(&mut leaders).await, [some("a")]);
-    let mut crowd = Vec::new();
+    assert_eq!(yielded(&mut leaders).await, [some("a")]);
+    let mut candidates = Vec::new();
     for n in 0..20 {
-        crowd.push(election.enter(n.to_string()).await.unwrap());
+        candidates.push(election.enter(n.to_string()).await.unwrap());
     }
-    crowd.truncate(1);
+    candidates.truncate(1);
     settle().await;
-    assert_eq!(shown(&mut leaders).await, []);
-    assert_eq!(record.take_events(), 1 + 20 + 19);
+    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(recorder.take_events(), 1 + 20 + 19);
 
     leadership.proclaim("b").await.unwrap();
-    assert_eq!(shown(&mut leaders).await, [some("b")]);
+    assert_eq!(yielded(&mut leaders).await, [some("b")]);
     leadership.resign().await.unwrap();
-    assert_eq!(shown(&mut leaders).await, [some("0")]);
-    drop(crowd);
-    assert_eq!(shown(&mut leaders).await, [None]);
-    assert_eq!((record.take().names().as_str(), record.take_events()), ("", 3));
+    assert_eq!(yielded(&mut leaders).await, [some("0")]);
+    drop(candidates);
+    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!((recorder.take().names().as_str(), recorder.take_events()), ("", 3));
 
     let _leadership = election.campaign("c").await.unwrap();
-    assert_eq!(shown(&mut leaders).await, [some("c")]);
+    assert_eq!(yielded(&mut leaders).await, [some("c")]);
     sleep(secs(1000)).await;
-    assert_eq!(shown(&mut leaders).await, []);
-    let (calls, events) = (record.take().names(), record.take_events());
-    assert_eq!((calls.as_str(), events), ("range", 1), "it was verified once it was polled again");
+    assert_eq!(yielded(&mut leaders).await, []);
+    let (calls, events) = (recorder.take().names(), recorder.take_events());
+    assert_eq!((calls.as_str(), events), ("range", 1), "verified when it was polled again");
 }
 
-/// A queue of any length is read in pages of 500, all as of one revision.
+/// A queue is read in pages of 500, all at one revision.
 #[tokio::test(start_paused = true)]
 async fn observer_reads_a_long_queue_in_pages() {
     let store = Client::new(MemBackend::new());
     for n in 0..1_200 {
         store.put(format!("e/{n}"), n.to_string()).await.unwrap();
     }
-    let record = Recorder::new();
-    let mut leaders = Election::observer(&behind(&store, record.clone()), "e").observe();
-    assert_eq!(shown(&mut leaders).await, [some("0")]);
-    assert_eq!(record.take().names(), "range range range watch");
+    let recorder = Recorder::new();
+    let mut leaders = Election::observer(&behind(&store, recorder.clone()), "e").observe();
+    assert_eq!(yielded(&mut leaders).await, [some("0")]);
+    assert_eq!(recorder.take().names(), "range range range watch");
     for n in 0..1_199 {
         store.delete(format!("e/{n}")).await.unwrap();
     }
-    assert_eq!(shown(&mut leaders).await.last(), Some(&some("1199")));
+    assert_eq!(yielded(&mut leaders).await.last(), Some(&some("1199")));
 }

@@ -1,52 +1,63 @@
-//! What an election promises: one leader, in order, with a value.
+//! Elections: one leader at a time, in the order of the candidates, with a value.
 
-mod again;
-mod cancel;
+mod cancellation;
 mod cost;
+mod go_candidates;
 mod loss;
 mod observe;
+mod observe_random;
 mod oracle;
-mod replaced;
+mod proclaim;
+mod random_faults;
+mod reelection;
+mod replaced_history;
 mod resign;
 mod resume;
-mod silence;
-mod storm;
+mod silent_watch;
+mod waiting_faults;
 
-use crate::support::another;
-use coord_mem::MemBackend;
 use std::error::Error as _;
 
-use coord_core::election::Leaders;
 use coord_core::{
     Client, Election,
-    error::{ErrorKind, LossReason, PrimitiveError},
+    election::{Leader, Leaders},
+    error::{ErrorKind, PrimitiveError},
     kv::{Compact, Compare, CompareOp, Put, Txn},
 };
+use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{join_as_go, keys, secs, session, settle};
+use crate::support::{another, keys, secs, session, settle};
+use crate::while_waiting::while_waiting;
 
-/// The election that most tests are about, for a session of its own.
+/// The election `e`, on a session of its own.
 async fn election(store: &Client) -> Election {
     Election::new(&session(store).await, "e")
 }
 
-/// The value of whoever leads.
-async fn leader(store: &Client) -> Option<String> {
-    let leader =
-        Election::observer(&another(store), "e").leader().await.expect("the store is there");
-    leader.map(|leader| leader.value().escape_ascii().to_string())
+/// The leaders of the election `e`, through a client of its own.
+fn observe(store: &Client) -> Leaders {
+    Election::observer(&another(store), "e").observe()
 }
 
-/// The values that a stream shows until it has nothing more to show.
-async fn shown(leaders: &mut Leaders) -> Vec<Option<String>> {
-    let mut shown = Vec::new();
+/// The value of the leader of `e`.
+async fn leader(store: &Client) -> Option<String> {
+    let leader = Election::observer(&another(store), "e").leader().await;
+    leader.expect("the store is available").map(value_of)
+}
+
+fn value_of(leader: Leader) -> String {
+    leader.value().escape_ascii().to_string()
+}
+
+/// The values that a stream yields until it yields nothing for a second.
+async fn yielded(leaders: &mut Leaders) -> Vec<Option<String>> {
+    let mut values = Vec::new();
     while let Ok(Some(item)) = timeout(secs(1), leaders.next()).await {
-        let leader = item.expect("nothing fails here");
-        shown.push(leader.map(|leader| leader.value().escape_ascii().to_string()));
+        values.push(item.expect("the stream has no error").map(value_of));
     }
-    shown
+    values
 }
 
 fn some(value: &str) -> Option<String> {
@@ -54,7 +65,7 @@ fn some(value: &str) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn candidates_lead_in_the_order_in_which_they_came() {
+async fn candidates_lead_in_enqueue_order() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let mut tasks = JoinSet::new();
@@ -73,18 +84,18 @@ async fn candidates_lead_in_the_order_in_which_they_came() {
     assert_eq!(leader(&store).await, some("first"));
     let first_token = first.fencing_token();
     first.resign().await.unwrap();
-    let mut led = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        led.push(done.unwrap());
+    let mut terms = Vec::new();
+    while let Some(term) = tasks.join_next().await {
+        terms.push(term.unwrap());
     }
-    assert_eq!(led.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
-    assert!(led.is_sorted_by(|a, b| a.1 < b.1), "fencing tokens grow: {led:?}");
-    assert!(first_token < led[0].1);
+    assert_eq!(terms.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    assert!(terms.is_sorted_by(|a, b| a.1 < b.1), "fencing tokens increase: {terms:?}");
+    assert!(first_token < terms[0].1);
     assert_eq!(leader(&store).await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_is_told_with_key_value_token_lease_and_version() {
+async fn leader_has_key_value_token_lease_and_version() {
     let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     assert_eq!(election.leader().await.unwrap(), None);
@@ -92,104 +103,42 @@ async fn leader_is_told_with_key_value_token_lease_and_version() {
     let proclaimed = leadership.proclaim("b").await.unwrap();
     let leader = election.leader().await.unwrap().unwrap();
     assert_eq!((leader.key(), &leader.value()[..]), (leadership.key(), &b"b"[..]));
-    assert_eq!(leader.fencing_token(), leadership.fencing_token(), "the same for each value");
+    assert_eq!(
+        leader.fencing_token(),
+        leadership.fencing_token(),
+        "a value does not change the token"
+    );
     assert_eq!(leader.lease(), Some(leadership.session().lease_id()));
     let kv = leader.key_value();
     assert_eq!((kv.version, kv.mod_revision), (2, proclaimed.revision));
 }
 
-/// `Header()` of Go's package is that of joining, not of winning.
+/// In Go's package, `Header()` is that of the enqueue.
 #[tokio::test(start_paused = true)]
-async fn header_is_of_the_answer_by_which_the_election_was_won() {
+async fn leadership_header_is_of_the_winning_response() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("a").await.unwrap();
     assert_eq!(first.header().revision, first.fencing_token().0);
     let second = election(&store).await.enter("b").await.unwrap();
-    let (second, left) = tokio::join!(second.elected(), async {
-        settle().await;
+    let (second, after_resign) = while_waiting(second.elected(), async {
         first.resign().await.unwrap();
         store.get("e").await.unwrap();
         store.put("other", "").await.unwrap().header.revision
-    });
+    })
+    .await;
     let second = second.unwrap();
     assert!(second.header().revision > second.fencing_token().0);
-    assert!(second.header().revision <= left);
+    assert!(second.header().revision <= after_resign);
 }
 
-#[tokio::test(start_paused = true)]
-async fn value_of_a_candidate_that_waits_is_seen_when_it_leads_and_not_before() {
-    let store = Client::new(MemBackend::new());
-    let first = election(&store).await.campaign("first").await.unwrap();
-    let mut leaders = first_observer(&store);
-    let second = election(&store).await.enter("starting").await.unwrap();
-    assert_eq!(shown(&mut leaders).await, [some("first")]);
-    second.proclaim("ready").await.unwrap();
-    assert_eq!(leader(&store).await, some("first"));
-    assert_eq!(shown(&mut leaders).await, []);
-    let token = second.fencing_token();
-    first.resign().await.unwrap();
-    let second = second.elected().await.unwrap();
-    assert_eq!(second.fencing_token(), token, "known before");
-    assert_eq!(shown(&mut leaders).await, [some("ready")], "and never the value that it had");
-}
-
-fn first_observer(store: &Client) -> Leaders {
-    Election::observer(&another(store), "e").observe()
-}
-
-#[tokio::test(start_paused = true)]
-async fn proclaimer_works_across_the_election_and_says_lost_afterwards() {
-    let store = Client::new(MemBackend::new());
-    let first = election(&store).await.campaign("first").await.unwrap();
-    let candidate = election(&store).await.enter("waiting").await.unwrap();
-    let proclaimer = candidate.proclaimer();
-    proclaimer.proclaim("still waiting").await.unwrap();
-    first.resign().await.unwrap();
-    let leadership = candidate.elected().await.unwrap();
-    assert_eq!(leader(&store).await, some("still waiting"));
-    proclaimer.clone().proclaim("leading").await.unwrap();
-    assert_eq!(leader(&store).await, some("leading"));
-    leadership.proclaimer().proclaim("leading on").await.unwrap();
-    assert_eq!(leader(&store).await, some("leading on"));
-    leadership.resign().await.unwrap();
-    let late = proclaimer.proclaim("late").await.unwrap_err();
-    assert_eq!(late.loss(), Some(LossReason::KeyDeleted));
-    assert_eq!(keys(&store, "e/").await, [""; 0], "and nothing was changed");
-}
-
-/// A session uses a key again when it is surely gone. Whoever knew its former life knows nothing of
-/// the next.
-#[tokio::test(start_paused = true)]
-async fn proclaimer_of_a_former_leadership_is_lost_though_the_key_is_used_again() {
-    let store = Client::new(MemBackend::new());
-    let election = election(&store).await;
-    let before = election.campaign("before").await.unwrap();
-    let (proclaimer, key) = (before.proclaimer(), before.key().clone());
-    before.resign().await.unwrap();
-    let leadership = election.campaign("now").await.unwrap();
-    assert_eq!(leadership.key(), &key);
-    assert!(proclaimer.proclaim("late").await.unwrap_err().loss().is_some());
-    assert_eq!(leader(&store).await, some("now"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn proclaimer_does_not_keep_anybody_in_the_election() {
-    let store = Client::new(MemBackend::new());
-    let leadership = election(&store).await.campaign("a").await.unwrap();
-    let proclaimer = leadership.proclaimer();
-    drop(leadership);
-    settle().await;
-    assert_eq!(keys(&store, "e/").await, [""; 0]);
-    assert!(proclaimer.proclaim("b").await.unwrap_err().loss().is_some());
-}
-
-/// In Go's package a session has one key in an election, and its second campaign proclaims.
+/// In Go's package a session has one key in an election, and its second campaign changes the value
+/// of the first.
 #[tokio::test(start_paused = true)]
 async fn two_campaigns_of_one_session_are_two_candidates() {
     let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let first = election.campaign("first").await.unwrap();
-    assert!(timeout(secs(60), election.campaign("impatient")).await.is_err());
+    assert!(timeout(secs(60), election.campaign("cancelled")).await.is_err());
     let second = election.enter("second").await.unwrap();
     assert_eq!(leader(&store).await, some("first"));
     first.resign().await.unwrap();
@@ -199,38 +148,40 @@ async fn two_campaigns_of_one_session_are_two_candidates() {
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
-/// etcd issue 6278: leaders of `e/below` and of `extra` are no leaders of `e`, whoever came first.
+/// etcd issue 6278: the leaders of `e/below` and of `extra` do not lead `e`, even if their keys are
+/// older.
 #[tokio::test(start_paused = true)]
-async fn names_that_nest_are_two_elections() {
+async fn child_name_is_a_separate_election() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let (outer, inner) = (Election::new(&session, "e"), Election::new(&session, "e/below"));
-    let mut leaders = outer.observe();
-    let below = inner.campaign("below").await.unwrap();
+    let (parent, child) = (Election::new(&session, "e"), Election::new(&session, "e/below"));
+    let mut leaders = parent.observe();
+    let child_leader = child.campaign("child").await.unwrap();
     let extra = Election::new(&session, "extra").campaign("extra").await.unwrap();
-    assert_eq!(outer.leader().await.unwrap(), None);
-    assert_eq!(shown(&mut leaders).await, [None]);
+    assert_eq!(parent.leader().await.unwrap(), None);
+    assert_eq!(yielded(&mut leaders).await, [None]);
 
-    let above = timeout(secs(1), outer.campaign("above")).await.expect("nobody leads e").unwrap();
-    assert_eq!(leader(&store).await, some("above"));
-    assert_eq!(inner.leader().await.unwrap().unwrap().value(), "below");
-    below.proclaim("still below").await.unwrap();
-    let next = outer.enter("next").await.unwrap();
-    let below_next = inner.enter("below next").await.unwrap();
-    assert_eq!(shown(&mut leaders).await, [some("above")]);
-    above.resign().await.unwrap();
+    let parent_leader = timeout(secs(1), parent.campaign("parent")).await;
+    let parent_leader = parent_leader.expect("e has no leader").unwrap();
+    assert_eq!(leader(&store).await, some("parent"));
+    assert_eq!(child.leader().await.unwrap().unwrap().value(), "child");
+    child_leader.proclaim("still child").await.unwrap();
+    let next = parent.enter("next").await.unwrap();
+    let child_next = child.enter("next child").await.unwrap();
+    assert_eq!(yielded(&mut leaders).await, [some("parent")]);
+    parent_leader.resign().await.unwrap();
     let next = next.elected().await.unwrap();
     next.resign().await.unwrap();
-    assert_eq!(shown(&mut leaders).await, [some("next"), None]);
-    below.resign().await.unwrap();
-    drop((below_next.elected().await.unwrap(), extra));
+    assert_eq!(yielded(&mut leaders).await, [some("next"), None]);
+    child_leader.resign().await.unwrap();
+    drop((child_next.elected().await.unwrap(), extra));
     settle().await;
-    assert_eq!(shown(&mut leaders).await, []);
+    assert_eq!(yielded(&mut leaders).await, []);
     assert_eq!(keys(&store, "e").await, [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_and_values_are_any_bytes_and_values_may_be_empty() {
+async fn names_and_values_may_be_any_bytes() {
     let every_byte: Vec<u8> = (0..=255).collect();
     let names: [&[u8]; 8] = [b"", b"/", b"a/", b"\0", b"\xff", b"\xff\xff", b"a\0b", &every_byte];
     let store = Client::new(MemBackend::new());
@@ -248,7 +199,7 @@ async fn names_and_values_are_any_bytes_and_values_may_be_empty() {
         assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), &every_byte);
         held.push((election, leadership));
     }
-    // All of them together: none is in the way of another.
+    // All of these elections have a leader, and each continues by itself.
     for (election, leadership) in held {
         let leader = election.leader().await.unwrap().unwrap();
         assert_eq!(leader.key(), leadership.key());
@@ -259,78 +210,23 @@ async fn names_and_values_are_any_bytes_and_values_may_be_empty() {
     }
 }
 
-/// Go's clients use the key `name/<lease>` and the order of create revisions: one election.
 #[tokio::test(start_paused = true)]
-async fn candidate_of_go_stands_in_the_same_election_before_and_behind_ours() {
-    let store = Client::new(MemBackend::new());
-    let mut leaders = first_observer(&store);
-    assert_eq!(shown(&mut leaders).await, [None]);
-    let (go_lease, go) = join_as_go(&store, "e", "go").await;
-    let ours = election(&store).await.enter("ours").await.unwrap();
-    assert_eq!(leader(&store).await, some("go"));
-    let (ours, ()) = tokio::join!(ours.elected(), async {
-        settle().await;
-        // It proclaims, as Go does.
-        store.put_with(Put::new(&go, "go on").lease(go_lease)).await.unwrap();
-        settle().await;
-        store.delete(&go).await.unwrap();
-    });
-    let ours = ours.unwrap();
-    assert_eq!(ours.key(), &format!("e/{}-0", ours.session().lease_id()));
-
-    // Now behind ours, under the same key as before.
-    store.put_with(Put::new(&go, "go again").lease(go_lease)).await.unwrap();
-    assert_eq!(leader(&store).await, some("ours"));
-    let last = election(&store).await.enter("last").await.unwrap();
-    ours.resign().await.unwrap();
-    assert_eq!(leader(&store).await, some("go again"));
-    let (last, _) = tokio::join!(last.elected(), async {
-        settle().await;
-        store.lease_revoke(go_lease).await.unwrap();
-    });
-    last.unwrap().resign().await.unwrap();
-    let all = ["go", "go on", "ours", "go again", "last"];
-    let expected: Vec<_> = all.iter().map(|value| some(value)).chain([None]).collect();
-    assert_eq!(shown(&mut leaders).await, expected);
-}
-
-/// The key of Go's candidate is the same in each of its lives, and only the one that stands before
-/// ours counts.
-#[tokio::test(start_paused = true)]
-async fn candidate_of_go_that_left_and_came_back_is_behind_ours() {
-    let store = Client::new(MemBackend::new());
-    let leading = election(&store).await.campaign("leading").await.unwrap();
-    let (lease, go) = join_as_go(&store, "e", "go").await;
-    let ours = election(&store).await.enter("ours").await.unwrap();
-    let (ours, ()) = tokio::join!(timeout(secs(5), ours.elected()), async {
-        settle().await;
-        store.delete(&go).await.unwrap();
-        store.put_with(Put::new(&go, "back").lease(lease)).await.unwrap();
-        settle().await;
-        leading.resign().await.unwrap();
-    });
-    let ours = ours.expect("only the former life of go's key was before ours").unwrap();
-    assert_eq!(leader(&store).await, some("ours"));
-    drop(ours);
-}
-
-#[tokio::test(start_paused = true)]
-async fn compaction_while_waiting_is_not_noticed() {
+async fn campaign_ignores_compaction_while_waiting() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let second = election(&store).await.enter("second").await.unwrap();
-    let (second, ()) = tokio::join!(second.elected(), async {
-        settle().await;
+    let (second, ()) = while_waiting(second.elected(), async {
         let revision = store.put("other", "1").await.unwrap().header.revision;
         store.compact(Compact::new(revision)).await.unwrap();
         settle().await;
         first.resign().await.unwrap();
-    });
+    })
+    .await;
     second.unwrap().resign().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_leader_compares_the_create_revision_and_txn_has_one_operation_less() {
+async fn leadership_condition_counts_as_one_operation() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let token = leadership.fencing_token();
@@ -340,12 +236,12 @@ async fn is_leader_compares_the_create_revision_and_txn_has_one_operation_less()
     leadership.txn(puts(127)).await.unwrap();
     let error = leadership.txn(puts(128)).await.unwrap_err();
     assert!(error.to_string().contains("128 operations"), "{error}");
-    let all = Txn::new().when([leadership.held_condition()]).and_then(puts(128).success);
-    assert!(store.txn(all).await.unwrap().succeeded);
+    let plain = Txn::new().when([leadership.held_condition()]).and_then(puts(128).success);
+    assert!(store.txn(plain).await.unwrap().succeeded);
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_error_of_a_campaign_is_handed_on_and_leaves_nobody_in_the_line() {
+async fn campaign_returns_backend_error_and_leaves_no_key() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let election = Election::new(&session, "e");
@@ -354,13 +250,13 @@ async fn backend_error_of_a_campaign_is_handed_on_and_leaves_nobody_in_the_line(
     assert_eq!(error.kind(), ErrorKind::RequestTooLarge);
     let leadership = election.campaign("short").await.unwrap();
     assert!(leadership.proclaim("v".repeat(2 << 20)).await.is_err());
-    assert_eq!(leader(&store).await, some("short"), "a proclamation that fails changes nothing");
+    assert_eq!(leader(&store).await, some("short"), "a failed proclamation changes nothing");
     assert_eq!(keys(&store, "e/").await.len(), 1);
 }
 
-/// The compiler checks that everything can be moved into tasks.
+/// The compiler checks that all types and futures can be moved into tasks.
 #[tokio::test(start_paused = true)]
-async fn everything_can_be_sent_to_tasks() {
+async fn election_types_and_futures_are_send() {
     let election = election(&Client::new(MemBackend::new())).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -373,7 +269,7 @@ async fn everything_can_be_sent_to_tasks() {
         let leadership = candidate.elected().await.unwrap();
         leadership.proclaimer().proclaim("d").await.unwrap();
         leadership.txn(Txn::new()).await.unwrap();
-        let done = leadership.run_while_held(async { 1 }).await;
+        let output = leadership.run_while_held(async { 1 }).await;
         assert!(timeout(secs(1), leadership.lost()).await.is_err());
         leadership.resign().await.unwrap();
         let leadership = election.campaign("e").await.unwrap();
@@ -381,31 +277,31 @@ async fn everything_can_be_sent_to_tasks() {
         leadership.session().close().await.unwrap();
         let error = leadership.resign().await.unwrap_err();
         assert!(error.source().is_some());
-        done.unwrap()
+        output.unwrap()
     });
     assert_eq!(tasks.join_all().await, [1]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn debug_of_every_type_tells_which_election_or_key_it_is_about() {
+async fn debug_output_names_the_election_or_key() {
     let store = Client::new(MemBackend::new());
     let election = election(&store).await;
     let candidate = election.enter("value").await.unwrap();
     let key = candidate.key().escape_ascii().to_string();
-    let about = |text: String, what: &str| {
-        assert!(text.contains(what), "{text} does not tell {what}");
-        assert!(text.len() < 600, "{text} tells too much");
+    let check = |text: String, name: &str| {
+        assert!(text.contains(name), "{text} does not contain {name}");
+        assert!(text.len() < 600, "{text} is too long");
     };
-    about(format!("{election:?}"), "\"e\"");
-    about(format!("{:?}", Election::observer(&store, "e")), "Observer(\"e\")");
-    about(format!("{:?}", election.observe()), "Leaders { name: b\"e\"");
-    about(format!("{candidate:?}"), &key);
-    about(format!("{:?}", candidate.proclaimer()), &key);
+    check(format!("{election:?}"), "\"e\"");
+    check(format!("{:?}", Election::observer(&store, "e")), "Observer(\"e\")");
+    check(format!("{:?}", election.observe()), "Leaders { name: b\"e\"");
+    check(format!("{candidate:?}"), &key);
+    check(format!("{:?}", candidate.proclaimer()), &key);
     let leadership = candidate.elected().await.unwrap();
-    about(format!("{leadership:?}"), &key);
-    about(format!("{:?}", election.leader().await.unwrap()), &key);
+    check(format!("{leadership:?}"), &key);
+    check(format!("{:?}", election.leader().await.unwrap()), &key);
     election.session().close().await.unwrap();
     let error = leadership.resign().await.unwrap_err();
-    about(format!("{error:?}"), &key);
+    check(format!("{error:?}"), &key);
     assert_eq!(error.to_string(), "the release was not confirmed: lost: the session was closed");
 }

@@ -1,4 +1,4 @@
-//! Resigning, when all is well, when it fails, and when everything else is being shut down.
+//! Resignation and withdrawal: confirmed, failed, cancelled, and during a shutdown.
 
 use coord_core::{
     Client, Election, Error,
@@ -13,18 +13,19 @@ use tokio::time::{sleep, timeout};
 use super::{election, leader, some};
 use crate::support::{behind, keys, nth, secs, session, session_on, settle};
 
-/// Unavailable, and surely not applied.
-fn down() -> Error {
-    Error::Unavailable { outcome: Outcome::NotApplied, reason: "down".to_owned(), source: None }
+/// An action that fails a request which was not applied.
+fn fail_unavailable() -> Action {
+    let reason = "down".to_owned();
+    Action::Fail(Error::Unavailable { outcome: Outcome::NotApplied, reason, source: None })
 }
 
-/// etcd issue 22123: Go's `Resign` forgets the key whatever the answer was, so that trying again
-/// does nothing and the key stays.
+/// etcd issue 22123: Go's `Resign` forgets the key even if the request fails, so a second call does
+/// nothing and the key stays.
 #[tokio::test(start_paused = true)]
-async fn resign_that_fails_gives_the_leadership_back_as_it_was() {
-    for fate in [Action::Fail(down()), Action::DropRequest] {
+async fn failed_resign_returns_the_leadership() {
+    for action in [fail_unavailable(), Action::DropRequest] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
+        let session = session_on(behind(&store, nth("txn", 2, 3, action))).await;
         let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
         let (key, token) = (leadership.key().clone(), leadership.fencing_token());
         let error = leadership.resign().await.unwrap_err();
@@ -34,34 +35,34 @@ async fn resign_that_fails_gives_the_leadership_back_as_it_was() {
 
         let leadership = *error.held;
         assert_eq!((leadership.key(), leadership.fencing_token()), (&key, token));
-        leadership.proclaim("still here").await.unwrap();
+        leadership.proclaim("still leading").await.unwrap();
         leadership.txn(Txn::new()).await.unwrap();
         assert_eq!(leadership.run_while_held(async { 7 }).await, Ok(7));
-        assert_eq!(leader(&store).await, some("still here"));
+        assert_eq!(leader(&store).await, some("still leading"));
         leadership.resign().await.unwrap();
         assert_eq!(keys(&store, "e/").await, [""; 0]);
     }
 }
 
-/// The answer was lost: the first try had done it. Whoever repeats it as it was told to must not be
-/// told that somebody took the leadership away.
+/// The first request was applied and its response dropped. A repeated call must not report that
+/// another client deleted the key.
 #[tokio::test(start_paused = true)]
-async fn resign_that_is_repeated_after_its_answer_was_lost_succeeds() {
+async fn repeated_resign_after_dropped_response_succeeds() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 2, Action::DropResponse))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     assert_eq!(error.cause.outcome(), Outcome::Unknown);
     assert_eq!(keys(&store, "e/").await, [""; 0]);
-    assert_eq!(error.held.lost().await, LossReason::KeyDeleted, "it leads no more");
+    assert_eq!(error.held.lost().await, LossReason::KeyDeleted, "it no longer leads");
     error.held.resign().await.unwrap();
 }
 
-/// If the first try surely did nothing, it was somebody else who deleted the key.
+/// The first request was not applied, so the key was deleted by another client.
 #[tokio::test(start_paused = true)]
-async fn resign_that_surely_failed_does_not_hide_that_leadership_was_taken_away() {
+async fn repeated_resign_reports_deletion_by_another_client() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("txn", 2, 2, Action::Fail(down())))).await;
+    let session = session_on(behind(&store, nth("txn", 2, 2, fail_unavailable()))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     store.delete(error.held.key()).await.unwrap();
@@ -70,13 +71,13 @@ async fn resign_that_surely_failed_does_not_hide_that_leadership_was_taken_away(
 }
 
 #[tokio::test(start_paused = true)]
-async fn leadership_that_is_dropped_after_a_failed_resign_is_given_up_in_the_background() {
-    for fate in [Action::Fail(down()), Action::DropRequest, Action::DropResponse] {
+async fn leadership_dropped_after_failed_resign_is_released() {
+    for action in [fail_unavailable(), Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 4, fate))).await;
+        let session = session_on(behind(&store, nth("txn", 2, 4, action))).await;
         let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
         let failed = leadership.resign().await;
-        // As `?` does it.
+        // The conversion of `?`, which drops the leadership.
         let cause: PrimitiveError = failed.unwrap_err().into();
         assert!(cause.is_retryable());
         sleep(secs(2)).await;
@@ -85,7 +86,7 @@ async fn leadership_that_is_dropped_after_a_failed_resign_is_given_up_in_the_bac
 }
 
 #[tokio::test(start_paused = true)]
-async fn resign_whose_request_hangs_can_be_given_up_and_is_done_in_the_background() {
+async fn cancelled_resign_completes_in_background() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 2, Action::Hang))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -97,7 +98,7 @@ async fn resign_whose_request_hangs_can_be_given_up_and_is_done_in_the_backgroun
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_leadership_resigns_and_the_next_is_elected() {
+async fn dropped_leadership_elects_the_next_candidate() {
     let store = Client::new(MemBackend::new());
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let next = election(&store).await.enter("next").await.unwrap();
@@ -106,7 +107,7 @@ async fn dropping_the_leadership_resigns_and_the_next_is_elected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_or_withdrawing_a_candidate_leaves_the_line() {
+async fn dropped_or_withdrawn_candidate_leaves_the_queue() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("a").await.unwrap();
     let election = election(&store).await;
@@ -115,16 +116,16 @@ async fn dropping_or_withdrawing_a_candidate_leaves_the_line() {
     assert_eq!(keys(&store, "e/").await.len(), 1);
     let candidate = election.enter("withdrawn").await.unwrap();
     candidate.withdraw().await.unwrap();
-    assert_eq!(keys(&store, "e/").await.len(), 1, "at once, for it is confirmed");
+    assert_eq!(keys(&store, "e/").await.len(), 1, "a withdrawal is confirmed");
     assert_eq!(leader(&store).await, some("a"));
     drop(first);
 }
 
 #[tokio::test(start_paused = true)]
-async fn withdrawing_that_fails_is_tried_again_in_the_background() {
-    for fate in [Action::DropRequest, Action::DropResponse] {
+async fn failed_withdraw_is_retried_in_background() {
+    for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
+        let session = session_on(behind(&store, nth("txn", 2, 3, action))).await;
         let candidate = Election::new(&session, "e").enter("a").await.unwrap();
         assert!(candidate.withdraw().await.unwrap_err().cause.is_retryable());
         sleep(secs(1)).await;
@@ -132,10 +133,10 @@ async fn withdrawing_that_fails_is_tried_again_in_the_background() {
     }
 }
 
-/// trillian issue 3789: resigning failed because a shutdown had ended what it stood on. Here it
-/// stands on the session alone.
+/// trillian issue 3789: a resignation failed because the shutdown had ended another task that it
+/// needed. Here it needs the session only.
 #[tokio::test(start_paused = true)]
-async fn resign_works_when_all_other_tasks_of_a_shutdown_are_gone() {
+async fn resign_succeeds_after_other_tasks_are_aborted() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
@@ -160,7 +161,7 @@ async fn resign_works_when_all_other_tasks_of_a_shutdown_are_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_that_is_closed_resigns_by_itself_whichever_comes_first() {
+async fn resign_racing_session_close_frees_the_election() {
     let store = Client::new(MemBackend::new());
     for close_first in [false, true] {
         let session = session(&store).await;
@@ -183,7 +184,7 @@ async fn session_that_is_closed_resigns_by_itself_whichever_comes_first() {
 }
 
 #[test]
-fn dropping_a_leadership_outside_a_runtime_does_not_panic() {
+fn leadership_dropped_outside_runtime_resigns() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = Client::new(MemBackend::new());
     let leadership =

@@ -1,221 +1,236 @@
-//! What a mutex costs, in requests and events.
+//! The cost of a mutex, in requests and watch events.
 
-use coord_core::error::PrimitiveError;
-use coord_mem::MemBackend;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coord_core::{
     Client, Mutex,
+    error::PrimitiveError,
     kv::{Range, Txn},
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::support::{behind, is_keep_alive, nth, secs, session, session_on, settle};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 #[tokio::test(start_paused = true)]
 async fn uncontended_lock_and_unlock_cost_one_request_each() {
-    let record = Recorder::new();
-    let session = session_on(behind(&Client::new(MemBackend::new()), record.clone())).await;
+    let recorder = Recorder::new();
+    let session = session_on(behind(&Client::new(MemBackend::new()), recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
-    record.take();
+    recorder.take();
     let guard = mutex.lock().await.unwrap();
-    assert_eq!(record.take().names(), "txn");
+    assert_eq!(recorder.take().names(), "txn");
     guard.unlock().await.unwrap();
-    assert_eq!(record.take().names(), "txn");
+    assert_eq!(recorder.take().names(), "txn");
     let guard = mutex.try_lock().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "txn");
+    assert_eq!(recorder.take().names(), "txn");
     drop(guard);
     settle().await;
-    assert_eq!(record.take().names(), "txn", "dropping costs what unlocking costs");
+    assert_eq!(recorder.take().names(), "txn", "a drop costs the same as an unlock");
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_guard_whose_key_is_gone_costs_one_request_and_its_key_is_used_again() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let session = session_on(behind(&store, record.clone())).await;
+async fn dropped_guard_with_deleted_key_costs_one_request() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let session = session_on(behind(&store, recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
     let guard = mutex.lock().await.unwrap();
     let key = guard.key().clone();
     store.delete(&key).await.unwrap();
-    record.take();
+    recorder.take();
     drop(guard);
     sleep(secs(100)).await;
-    let calls = record.take();
+    let calls = recorder.take();
     assert_eq!(calls.count("txn"), 1, "{calls}");
     assert_eq!(mutex.lock().await.unwrap().key(), &key);
 }
 
 #[tokio::test(start_paused = true)]
 async fn failed_try_lock_costs_one_request_and_writes_nothing() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let session = session_on(behind(&store, record.clone())).await;
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let session = session_on(behind(&store, recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
-    let _held = mutex.lock().await.unwrap();
+    let _guard = mutex.lock().await.unwrap();
     let before = store.range(Range::new("m")).await.unwrap().header.revision;
-    record.take();
+    recorder.take();
     assert!(mutex.try_lock().await.unwrap().is_none());
-    assert_eq!(record.take().names(), "txn");
+    assert_eq!(recorder.take().names(), "txn");
     assert_eq!(store.range(Range::new("m")).await.unwrap().header.revision, before);
 }
 
-/// Go's package takes five requests for this, and is woken by a watch that etcd serves from a loop
-/// of 100 ms. Here the watch begins at "from now on", and a look is needed only if anything was
-/// written between joining and its beginning.
+/// Go's package sends five requests, and starts its watch in the past, which etcd serves from a
+/// loop of 100 ms. Here the watch starts at the current revision, and the position is read again
+/// only if anything was written between the enqueue and the start of the watch.
 #[tokio::test(start_paused = true)]
-async fn lock_behind_one_holder_costs_three_requests_or_four_and_a_watch() {
-    for busy in [false, true] {
-        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+async fn lock_behind_holder_costs_three_or_four_requests() {
+    for writes_before_watch in [false, true] {
+        let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
         let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let late = Duration::from_millis(if busy { 50 } else { 0 });
-        let recorded = record.clone();
+        let watch_delay = Duration::from_millis(if writes_before_watch { 50 } else { 0 });
+        let recording = recorder.clone();
         let rule = move |call: &Call| {
-            recorded.action(call);
-            if matches!(call, Call::Watch(_)) { Action::Delay(late) } else { Action::Pass }
+            recording.action(call);
+            match call {
+                Call::Watch(_) => Action::Delay(watch_delay),
+                _ => Action::Pass,
+            }
         };
         let session = session_on(behind(&store, rule)).await;
-        record.take();
+        recorder.take();
         let waiter = Mutex::new(&session, "m");
-        let (guard, ()) = tokio::join!(waiter.lock(), async {
-            sleep(Duration::from_millis(20)).await;
+        let act = async {
             store.put("other", "").await.unwrap();
             settle().await;
-            assert_eq!(record.take().names(), if busy { "txn watch range" } else { "txn watch" });
+            let expected = if writes_before_watch { "txn watch range" } else { "txn watch" };
+            assert_eq!(recorder.take().names(), expected);
             holder.unlock().await.unwrap();
-        });
-        assert_eq!(record.take().names(), "range");
+        };
+        let (guard, ()) = while_waiting_after(Duration::from_millis(20), waiter.lock(), act).await;
+        assert_eq!(recorder.take().names(), "range");
         guard.unwrap().unlock().await.unwrap();
-        assert_eq!(record.take().names(), "txn");
+        assert_eq!(recorder.take().names(), "txn");
     }
 }
 
-/// Whoever waits for long watches its own key too, and looks if it may have missed anything.
+/// A long wait also watches the own key, to notice an eviction, and reads the position once each
+/// TTL, in case a watch is silent.
 #[tokio::test(start_paused = true)]
-async fn long_wait_costs_a_watch_of_the_own_key_and_a_look_each_time_to_live() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let recorded = record.clone();
+async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let _holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let recording = recorder.clone();
     let rule = move |call: &Call| {
         if !is_keep_alive(call) {
-            recorded.action(call);
+            recording.action(call);
         }
         Action::Pass
     };
     let session = session_on(behind(&store, rule)).await;
     let waiter = Mutex::new(&session, "m");
-    let wait = timeout(secs(25), waiter.lock());
-    let (waited, ()) = tokio::join!(wait, async {
+    let (acquired, ()) = while_waiting(timeout(secs(25), waiter.lock()), async {
+        assert_eq!(recorder.take().names(), "lease_grant txn watch");
         settle().await;
-        assert_eq!(record.take().names(), "lease_grant txn watch");
-        settle().await;
-        assert_eq!(record.take().names(), "watch", "its own key; nothing was written meanwhile");
+        assert_eq!(
+            recorder.take().names(),
+            "watch",
+            "only that of its own key: nothing was written"
+        );
         sleep(secs(20)).await;
-        assert_eq!(record.take().names(), "range range", "a read in each TTL");
+        assert_eq!(recorder.take().names(), "range range", "a read in each TTL");
         store.put("other", "").await.unwrap();
-    });
-    assert!(waited.is_err());
+    })
+    .await;
+    assert!(acquired.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_paths_cost_what_the_docs_say() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let session = session_on(behind(&store, record.clone())).await;
+async fn rarer_lock_paths_cost_as_documented() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let session = session_on(behind(&store, recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
 
-    let below = Mutex::new(&session, "m/below").lock().await.unwrap();
-    record.take();
+    let child_guard = Mutex::new(&session, "m/below").lock().await.unwrap();
+    recorder.take();
     let guard = mutex.try_lock().await.unwrap().unwrap();
-    assert_eq!(record.take().names(), "txn txn", "a try above a lock that is held");
-    below.unlock().await.unwrap();
-    record.take();
+    assert_eq!(recorder.take().names(), "txn txn", "try_lock while a child name is held");
+    child_guard.unlock().await.unwrap();
+    recorder.take();
 
     guard.txn(Txn::new()).await.unwrap();
-    assert_eq!(record.take().names(), "txn", "a guarded transaction");
+    assert_eq!(recorder.take().names(), "txn", "a guarded transaction");
     guard.run_while_held(settle()).await.unwrap();
-    assert_eq!(record.take().names(), "watch", "work that is to stop when the lock is lost");
+    assert_eq!(recorder.take().names(), "watch", "run_while_held");
 
     assert!(timeout(secs(1), mutex.lock()).await.is_err());
     settle().await;
-    assert_eq!(record.take().names(), "txn watch watch txn", "waiting for long, and giving up");
+    assert_eq!(recorder.take().names(), "txn watch watch txn", "a long wait that is cancelled");
 }
 
-/// Whoever stood before a waiter gives up: the waiter finds the next one to wait for.
+/// The predecessor of a waiter is cancelled, and the waiter finds its new predecessor.
 #[tokio::test(start_paused = true)]
-async fn neighbour_that_leaves_costs_its_successor_a_look_and_a_watch() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let _held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let (one, other) = (session(&store).await, session_on(behind(&store, record.clone())).await);
-    let (neighbour, last) = (Mutex::new(&one, "m"), Mutex::new(&other, "m"));
-    let neighbour = timeout(secs(1), neighbour.lock());
-    let last = async {
+async fn leaving_predecessor_costs_one_read_and_one_watch() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let _holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+    let predecessor = Mutex::new(&session(&store).await, "m");
+    let last = Mutex::new(&session_on(behind(&store, recorder.clone())).await, "m");
+    let cancelled = timeout(secs(1), predecessor.lock());
+    let waiting = async {
         settle().await;
         timeout(secs(2), last.lock()).await
     };
-    let (gave_up, waited, ()) = tokio::join!(neighbour, last, async {
+    let (cancelled, waited, ()) = tokio::join!(cancelled, waiting, async {
         sleep(secs(1) / 2).await;
-        assert_eq!(record.take().names(), "lease_grant txn watch watch");
+        assert_eq!(recorder.take().names(), "lease_grant txn watch watch");
         sleep(secs(1)).await;
-        assert_eq!(record.take().names(), "range watch", "reads the queue, and watches the holder");
+        assert_eq!(
+            recorder.take().names(),
+            "range watch",
+            "reads the queue, and watches the holder"
+        );
     });
-    assert!(gave_up.is_err() && waited.is_err());
+    assert!(cancelled.is_err() && waited.is_err());
 }
 
-/// A thousand who wait for one lock, each in a process of its own or all in one: what they ask of
-/// the store when the holder leaves, until all have been served, and the events they are told.
-async fn thousand_are_served(in_one_process: bool) -> (usize, usize) {
-    let (store, record, waiters) = (Client::new(MemBackend::new()), Recorder::new(), 1_000);
-    let process = session_on(behind(&store, record.clone())).await;
-    let holder = Mutex::new(&process, "m").lock().await.expect("the store is there");
-    record.take();
-    let mut line = JoinSet::new();
+/// Lets a thousand waiters, each with its own client or all with one, acquire and unlock one mutex.
+/// Returns the number of requests and of watch events since the holder unlocked.
+async fn cost_of_a_thousand_waiters(in_one_client: bool) -> Result<(usize, usize), PrimitiveError> {
+    let (store, recorder, waiters) = (Client::new(MemBackend::new()), Recorder::new(), 1_000);
+    let holder_session = session_on(behind(&store, recorder.clone())).await;
+    let holder = Mutex::new(&holder_session, "m").lock().await?;
+    recorder.take();
+    let mut tasks = JoinSet::new();
     for _ in 0..waiters {
-        let own = if in_one_process {
-            process.clone()
+        let session = if in_one_client {
+            holder_session.clone()
         } else {
-            session_on(behind(&store, record.clone())).await
+            session_on(behind(&store, recorder.clone())).await
         };
-        line.spawn(async move {
-            let guard = Mutex::new(&own, "m").lock().await?;
+        tasks.spawn(async move {
+            let guard = Mutex::new(&session, "m").lock().await?;
             guard.unlock().await?;
             Ok::<_, PrimitiveError>(())
         });
     }
     settle().await;
-    let calls = record.take();
-    let watches = if in_one_process { 0 } else { waiters };
+    let calls = recorder.take();
+    let watches = if in_one_client { 0 } else { waiters };
     assert_eq!((calls.count("txn"), calls.count("watch")), (waiters, watches), "to wait");
-    assert!(calls.count("range") == 0 && record.take_events() == 0);
+    assert!(calls.count("range") == 0 && recorder.take_events() == 0);
 
-    holder.unlock().await.expect("the store is there");
-    for served in line.join_all().await {
-        served.expect("the store is there");
+    holder.unlock().await?;
+    for unlocked in tasks.join_all().await {
+        unlocked?;
     }
-    let calls = record.take();
+    let calls = recorder.take();
     assert_eq!(calls.count("watch"), 0);
-    (calls.count("txn") + calls.count("range"), record.take_events())
+    Ok((calls.count("txn") + calls.count("range"), recorder.take_events()))
 }
 
-/// Each release wakes one waiter, so a line of a thousand costs each of them what a line of a few
-/// costs: to wait, one request and a watch, none of whose events is another's; to be woken, one
-/// event and one look; to leave, one request.
+/// Each release wakes one waiter, so the cost for each waiter does not depend on the length of the
+/// queue: one request and one watch to wait; one event and one read to wake up; one request to
+/// release.
 #[tokio::test(start_paused = true)]
-async fn thousand_contenders_cost_each_a_constant_number_of_requests_and_events() {
-    assert_eq!(thousand_are_served(false).await, (2_001, 1_000), "a look, an unlock, an event");
+async fn contender_cost_is_constant_with_a_thousand_waiters() {
+    let cost = cost_of_a_thousand_waiters(false).await.unwrap();
+    assert_eq!(cost, (2_001, 1_000), "a read, an unlock and an event for each");
 }
 
-/// In one process each is served by what the one before it has seen when it left.
+/// The release of a predecessor hands over the position of its successor.
 #[tokio::test(start_paused = true)]
-async fn thousand_contenders_of_one_process_cost_each_a_request_less() {
-    assert_eq!(thousand_are_served(true).await, (1_001, 0), "an unlock");
+async fn thousand_waiters_of_one_client_save_a_request_each() {
+    let cost = cost_of_a_thousand_waiters(true).await.unwrap();
+    assert_eq!(cost, (1_001, 0), "an unlock for each");
 }
 
-/// A key that was deleted stays in etcd's index until the next compaction, and every read of the
-/// line passes it by: with a key of its own for each attempt, the ten thousandth lock took ten
-/// times as long as the first.
+/// A deleted key stays in etcd's index until the next compaction, and every read of the queue steps
+/// over it. With a new key for each attempt, the ten thousandth lock took ten times as long as the
+/// first.
 #[tokio::test(start_paused = true)]
-async fn locks_one_after_the_other_use_the_same_key() {
+async fn sequential_locks_reuse_one_key() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
@@ -230,45 +245,43 @@ async fn locks_one_after_the_other_use_the_same_key() {
         } else {
             guard.unlock().await.unwrap();
         }
-        drop(mutex.try_lock().await.unwrap().expect("nobody has it"));
+        drop(mutex.try_lock().await.unwrap().expect("the lock is free"));
         settle().await;
     }
     assert_eq!(keys.len(), 1, "{keys:?}");
 }
 
-/// A join whose answer was lost, and a deletion of its key that is late: the deletion must not hit
-/// a later holder that has the same key, so that key is not used again.
+/// After an enqueue with unknown outcome, cleanup deletes its key, perhaps late. It must not delete
+/// the key of a later holder, so that key is not used again.
 #[tokio::test(start_paused = true)]
-async fn key_of_a_join_with_unknown_outcome_is_not_used_again() {
+async fn key_of_lock_with_unknown_outcome_is_not_reused() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     let mutex = Mutex::new(&session, "m");
     mutex.lock().await.unwrap_err();
     sleep(secs(30)).await;
     let guard = mutex.lock().await.unwrap();
-    assert_eq!(guard.key(), &format!("m/{}-1", session.lease_id()), "0 is burnt");
+    assert_eq!(guard.key(), &format!("m/{}-1", session.lease_id()), "the suffix 0 is retired");
 }
 
-/// Two contenders of one client take turns: neither watches the other.
 #[tokio::test(start_paused = true)]
-async fn contenders_of_one_client_that_take_turns_watch_nothing() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let client = behind(&store, record.clone());
+async fn alternating_contenders_of_one_client_watch_nothing() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let client = behind(&store, recorder.clone());
     let mutexes = [
         Mutex::new(&session_on(client.clone()).await, "m"),
         Mutex::new(&session_on(client.clone()).await, "m"),
     ];
-    record.take();
-    let mut held = mutexes[0].lock().await.unwrap();
-    for turn in 1..50 {
-        let (next, ()) = tokio::join!(mutexes[turn % 2].lock(), async {
-            sleep(Duration::from_millis(20)).await;
-            held.unlock().await.unwrap();
-        });
-        held = next.unwrap();
+    recorder.take();
+    let mut holder = mutexes[0].lock().await.unwrap();
+    for n in 1..50 {
+        let unlock = async { holder.unlock().await.unwrap() };
+        let lock = mutexes[n % 2].lock();
+        let (next, ()) = while_waiting_after(Duration::from_millis(20), lock, unlock).await;
+        holder = next.unwrap();
     }
-    held.unlock().await.unwrap();
-    let calls = record.take();
+    holder.unlock().await.unwrap();
+    let calls = recorder.take();
     assert_eq!(calls.count("watch"), 0);
     assert_eq!(calls.count("txn") + calls.count("range"), 50 + 50, "enqueue, release");
 }

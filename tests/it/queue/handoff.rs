@@ -1,206 +1,202 @@
-//! Who leaves looks for who is next, if that one is in the same process. Nothing depends on it:
-//! whatever becomes of the one who leaves, the next one is served when its turn has come.
+//! Hand-off: a release reads the position of the successor, if both use one client.
+//!
+//! The hand-off saves requests and nothing depends on it: the successor acquires whatever happens
+//! to the release.
 
-use coord_mem::MemBackend;
 use std::time::Duration;
 
-use coord_core::queue::{Contender, WaitQueue};
+use coord_core::queue::Contender;
 use coord_core::{
     Client,
     error::{LossReason, PrimitiveError},
-    kv::Op,
+    kv::{Op, Range},
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Calls, Recorder, Rule, poll_at_most};
 use futures_util::poll;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::enqueue;
 use crate::support::{POLLS_MAX, behind, keys, secs, session, session_on, settle};
 
-/// A process: sessions on one backend.
-struct Process {
-    backend: Client,
+/// Enqueues on a new session of `client`.
+async fn enqueue_through(client: &Client) -> Contender {
+    enqueue(&session_on(client).await).await
 }
 
-impl Process {
-    fn new(store: &Client, rule: impl Rule) -> Self {
-        Self { backend: behind(store, rule) }
-    }
-
-    /// One more session of it, in the line `l`.
-    async fn join(&self) -> Contender {
-        let session = session_on(self.backend.clone()).await;
-        WaitQueue::new(&session, "l").enqueue("").await.expect("the store is there")
-    }
-}
-
-/// Contenders that wait, and give themselves back when they are served.
+/// Tasks that wait with contenders, and return each contender when it has acquired.
 #[derive(Default)]
-struct Waiting(JoinSet<Contender>);
+struct WaiterTasks(JoinSet<Contender>);
 
-impl Waiting {
-    async fn add(&mut self, mut contender: Contender) {
+impl WaiterTasks {
+    /// Starts to wait with `contender`, and returns when it is attached to its predecessor.
+    async fn start(&mut self, mut contender: Contender) {
         self.0.spawn(async move {
-            contender.acquired().await.expect("its turn comes");
+            contender.acquired().await.expect("the contender acquires");
             contender
         });
-        // It has its watch, and sleeps.
         settle().await;
     }
 
-    /// Who is served within a moment.
-    async fn served(&mut self) -> Option<Contender> {
-        let served = timeout(Duration::from_millis(50), self.0.join_next()).await.ok()??;
-        Some(served.expect("no panic"))
+    /// The contender that acquires within 50 ms.
+    async fn acquired(&mut self) -> Option<Contender> {
+        timeout(Duration::from_millis(50), self.next_acquired()).await.ok()
+    }
+
+    /// Waits until a contender acquires.
+    async fn next_acquired(&mut self) -> Contender {
+        self.0.join_next().await.expect("a contender waits").expect("no panic")
     }
 }
 
-/// What was asked about the line.
-fn asked(record: &Recorder) -> Calls {
-    let mut calls = record.take();
+/// The recorded calls on the queue, which are all but those on leases.
+fn take_queue_calls(recorder: &Recorder) -> Calls {
+    let mut calls = recorder.take();
     calls.0.retain(|call| !call.name().starts_with("lease"));
     calls
 }
 
+fn is_delete(op: &Op) -> bool {
+    matches!(op, Op::Delete(_))
+}
+
 #[tokio::test(start_paused = true)]
-async fn successor_in_the_same_process_is_served_by_the_request_that_leaves() {
-    for rule in [Action::Pass, Action::Yield] {
-        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-        let recorded = record.clone();
-        let process = Process::new(&store, move |call: &Call| {
-            recorded.action(call);
-            rule.clone()
+async fn release_hands_over_to_successor_of_same_client() {
+    for action in [Action::Pass, Action::Yield] {
+        let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+        let recording = recorder.clone();
+        let client = behind(&store, move |call: &Call| {
+            recording.action(call);
+            action.clone()
         });
-        let mut holder = process.join().await;
-        let mut waiting = Waiting::default();
+        let mut holder = enqueue_through(&client).await;
+        let mut waiters = WaiterTasks::default();
         for _ in 0..9 {
-            waiting.add(process.join().await).await;
+            waiters.start(enqueue_through(&client).await).await;
         }
-        for left in (0..9).rev() {
-            record.take();
+        for successors in (0..9).rev() {
+            recorder.take();
             let token = holder.fencing_token();
             holder.release().await.unwrap();
-            holder = waiting.served().await.expect("its turn came");
-            assert!(token < holder.fencing_token(), "first come, first served");
-            assert_eq!(asked(&record).names(), "txn", "{left} are behind it");
-            let header = store.range(coord_core::kv::Range::new("-")).await.unwrap().header;
-            assert_eq!(holder.header().revision, header.revision, "seen when the turn came");
+            holder = waiters.acquired().await.expect("the successor acquires");
+            assert!(token < holder.fencing_token(), "contenders acquire in order");
+            assert_eq!(take_queue_calls(&recorder).names(), "txn", "{successors} behind it");
+            let header = store.range(Range::new("-")).await.unwrap().header;
+            assert_eq!(holder.header().revision, header.revision, "header of the hand-off");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn successor_whose_key_is_gone_is_not_served() {
+async fn successor_with_deleted_key_does_not_acquire() {
     let store = Client::new(MemBackend::new());
-    let process = Process::new(&store, Recorder::new());
-    let (holder, mut waiter) = (process.join().await, process.join().await);
+    let client = behind(&store, Recorder::new());
+    let (holder, mut waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let key = waiter.key().clone();
-    let ((), waited) = tokio::join!(
+    let ((), acquired) = tokio::join!(
         async {
-            // Before it watches its own key.
+            // Before the waiter watches its own key.
             settle().await;
             store.delete(&key).await.unwrap();
             holder.release().await.unwrap();
         },
         waiter.acquired()
     );
-    assert!(matches!(waited, Err(PrimitiveError::Lost(LossReason::KeyDeleted))), "{waited:?}");
+    assert!(matches!(acquired, Err(PrimitiveError::Lost(LossReason::KeyDeleted))), "{acquired:?}");
 }
 
-/// Whoever is not first knows nothing of those before it.
+/// A contender that is not first cannot hand over, because its successor has other predecessors.
 #[tokio::test(start_paused = true)]
-async fn one_who_gives_up_before_its_turn_does_not_look_for_its_successor() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let process = Process::new(&store, record.clone());
-    let (holder, middle) = (process.join().await, process.join().await);
-    let mut waiting = Waiting::default();
-    waiting.add(process.join().await).await;
-    record.take();
+async fn release_by_waiter_does_not_read_successor() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let client = behind(&store, recorder.clone());
+    let (holder, middle) = (enqueue_through(&client).await, enqueue_through(&client).await);
+    let mut waiters = WaiterTasks::default();
+    waiters.start(enqueue_through(&client).await).await;
+    recorder.take();
     middle.release().await.unwrap();
-    assert!(waiting.served().await.is_none(), "the holder is there");
-    let calls = asked(&record);
-    let [Call::Txn(leave), Call::Range(_)] = &calls.0[..] else { panic!("{calls}") };
-    assert!(matches!(leave.success[..], [Op::Delete(_)]), "{calls}");
+    assert!(waiters.acquired().await.is_none(), "the holder was not released");
+    let calls = take_queue_calls(&recorder);
+    let [Call::Txn(release), Call::Range(_)] = &calls.0[..] else { panic!("{calls}") };
+    assert!(matches!(release.success[..], [Op::Delete(_)]), "{calls}");
     holder.release().await.unwrap();
-    assert!(waiting.served().await.is_some());
+    assert!(waiters.acquired().await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn successor_of_one_whose_request_to_leave_fails_is_served_all_the_same() {
-    let fates = [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))];
-    for fate in fates {
-        let (store, about) = (Client::new(MemBackend::new()), format!("{fate:?}"));
-        let process = Process::new(&store, move |call: &Call| match call {
-            Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => fate.clone(),
+async fn successor_acquires_when_release_request_fails() {
+    for action in [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))]
+    {
+        let (store, case) = (Client::new(MemBackend::new()), format!("{action:?}"));
+        let client = behind(&store, move |call: &Call| match call {
+            Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => {
+                action.clone()
+            }
             _ => Action::Pass,
         });
-        let (holder, waiter) = (process.join().await, process.join().await);
-        let mut waiting = Waiting::default();
-        waiting.add(waiter).await;
-        let began = Instant::now();
-        // Given up, it leaves in the background.
+        let (holder, waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
+        let mut waiters = WaiterTasks::default();
+        waiters.start(waiter).await;
+        let started = Instant::now();
+        // A cancelled release continues in the background.
         let _ = timeout(secs(1) / 2, holder.release()).await;
-        let served = timeout(secs(5), waiting.0.join_next()).await.expect(&about);
-        let served = served.expect("it waits").expect("no panic");
-        assert!(began.elapsed() <= secs(2), "{about}: {:?}", began.elapsed());
-        assert_eq!(keys(&store, "l/").await, [served.key().escape_ascii().to_string()], "{about}");
+        let successor = timeout(secs(5), waiters.next_acquired()).await.expect(&case);
+        assert!(started.elapsed() <= secs(2), "{case}: {:?}", started.elapsed());
+        let remaining = keys(&store, "l/").await;
+        assert_eq!(remaining, [successor.key().escape_ascii().to_string()], "{case}");
     }
 }
 
-/// Its request has been applied, and nobody will ever hear what it has seen.
+/// The release was applied, but its future is never polled again, so the hand-off never arrives.
 #[tokio::test(start_paused = true)]
-async fn one_who_stops_while_it_leaves_delays_its_successor_by_a_moment() {
+async fn successor_acquires_soon_after_release_stalls() {
     let store = Client::new(MemBackend::new());
-    let process = Process::new(&store, |_: &Call| Action::Yield);
-    let (holder, waiter) = (process.join().await, process.join().await);
+    let client = behind(&store, |_: &Call| Action::Yield);
+    let (holder, waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let key = holder.key().escape_ascii().to_string();
-    let mut waiting = Waiting::default();
-    waiting.add(waiter).await;
-    let mut leave = std::pin::pin!(holder.release());
+    let mut waiters = WaiterTasks::default();
+    waiters.start(waiter).await;
+    let mut release = std::pin::pin!(holder.release());
     while keys(&store, "l/").await.contains(&key) {
-        assert!(poll!(leave.as_mut()).is_pending());
+        assert!(poll!(release.as_mut()).is_pending());
     }
-    let began = Instant::now();
-    let _served = waiting.0.join_next().await.expect("it waits").expect("no panic");
-    assert!(began.elapsed() <= Duration::from_millis(100), "{:?}", began.elapsed());
+    let started = Instant::now();
+    let _successor = waiters.next_acquired().await;
+    assert!(started.elapsed() <= Duration::from_millis(100), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_leave_at_any_await_serves_the_successor() {
+async fn successor_acquires_when_release_is_dropped_at_any_await() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
-        let process = Process::new(&store, |_: &Call| Action::Yield);
-        let (holder, waiter) = (process.join().await, process.join().await);
-        let mut waiting = Waiting::default();
-        waiting.add(waiter).await;
-        let done = poll_at_most(polls, holder.release()).await.is_some();
+        let client = behind(&store, |_: &Call| Action::Yield);
+        let (holder, waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
+        let mut waiters = WaiterTasks::default();
+        waiters.start(waiter).await;
+        let is_complete = poll_at_most(polls, holder.release()).await.is_some();
         settle().await;
-        let served = waiting.served().await;
-        assert!(served.is_some(), "dropped after {polls} polls");
-        if done {
-            assert!(polls > 2, "the future was never dropped on its way");
+        assert!(waiters.acquired().await.is_some(), "dropped after {polls} polls");
+        if is_complete {
+            assert!(polls > 2, "complete after {polls} polls: never dropped at an await");
             return;
         }
     }
-    panic!("it never left");
+    panic!("not complete after {POLLS_MAX} polls");
 }
 
-/// Another backend on the same store is another client, as if it were another process.
+/// Two clients of one store share nothing, like two processes.
 #[tokio::test(start_paused = true)]
-async fn successor_on_another_backend_looks_for_itself() {
-    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let holder = WaitQueue::new(&session(&store).await, "l").enqueue("").await.unwrap();
-    let process = Process::new(&store, record.clone());
-    let mut waiting = Waiting::default();
-    waiting.add(process.join().await).await;
-    record.take();
+async fn successor_of_another_client_reads_its_position() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let holder = enqueue(&session(&store).await).await;
+    let client = behind(&store, recorder.clone());
+    let mut waiters = WaiterTasks::default();
+    waiters.start(enqueue_through(&client).await).await;
+    recorder.take();
     holder.release().await.unwrap();
-    assert!(waiting.served().await.is_some());
-    assert_eq!(asked(&record).names(), "range");
-}
-
-fn is_delete(op: &Op) -> bool {
-    matches!(op, Op::Delete(_))
+    assert!(waiters.acquired().await.is_some());
+    assert_eq!(take_queue_calls(&recorder).names(), "range");
 }
 
 /// A sleep of no time takes until the timer's next tick, so each hand-off between two clients took

@@ -1,72 +1,73 @@
-//! Futures dropped wherever they wait: nobody stays in the line, and the next is elected.
+//! Cancellation of election calls at every await: no key stays behind, and the next candidate is
+//! elected.
 
-use coord_mem::MemBackend;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use coord_core::{
     Client, Election, Session,
     error::{ErrorKind, PrimitiveError},
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, some};
 use crate::support::{POLLS_MAX, behind, keys, nth, secs, session_on, settle};
 
-/// A session each of whose requests can be dropped before it is sent and before it is answered.
-async fn yielding(store: &Client) -> Session {
+/// A session whose requests can be cancelled before they are sent and before the response returns.
+async fn yielding_session(store: &Client) -> Session {
     session_on(behind(store, |_: &Call| Action::Yield)).await
 }
 
-/// Calls `check` with 1, 2, 3, … polls until it says that its future ran through, which must take
-/// more than `least` polls.
-async fn at_every_await(least: usize, check: impl AsyncFn(usize) -> bool) {
+/// Calls `check` with 1, 2, 3, … polls until it returns that its future is complete, which must
+/// take more than `min_polls` polls.
+async fn at_every_await(min_polls: usize, check: impl AsyncFn(usize) -> bool) {
     for polls in 1..POLLS_MAX {
         if check(polls).await {
-            assert!(polls > least, "ran through in {polls} polls: never dropped on its way");
+            assert!(polls > min_polls, "complete after {polls} polls: never dropped at an await");
             return;
         }
     }
-    panic!("it never ran through");
+    panic!("not complete after {POLLS_MAX} polls");
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_campaign_or_an_entry_at_any_await_leaves_no_key() {
-    for campaign in [false, true] {
+async fn campaign_dropped_at_any_await_leaves_no_key() {
+    for enters_only in [true, false] {
         at_every_await(2, async |polls| {
             let store = Client::new(MemBackend::new());
-            let election = Election::new(&yielding(&store).await, "e");
-            let done = if campaign {
-                poll_at_most(polls, election.campaign("a")).await.is_some()
-            } else {
+            let election = Election::new(&yielding_session(&store).await, "e");
+            let is_complete = if enters_only {
                 poll_at_most(polls, election.enter("a")).await.is_some()
+            } else {
+                poll_at_most(polls, election.campaign("a")).await.is_some()
             };
             settle().await;
             assert_eq!(keys(&store, "e/").await, [""; 0], "dropped after {polls} polls");
-            done
+            is_complete
         })
         .await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_campaign_that_waits_at_any_await_leaves_no_key_and_the_next_is_elected() {
-    for split in [false, true] {
-        // Each watch, the look, and entering, are waited for before they are sent and answered.
-        at_every_await(if split { 6 } else { 8 }, async |polls| {
+async fn waiting_campaign_dropped_at_any_await_elects_next() {
+    for is_entered in [false, true] {
+        // Two awaits for each request: two watches, a read and, unless it is entered, the enqueue.
+        at_every_await(if is_entered { 6 } else { 8 }, async |polls| {
             let store = Client::new(MemBackend::new());
             let first = election(&store).await.campaign("first").await.unwrap();
-            let doomed = Election::new(&yielding(&store).await, "e");
+            let second = Election::new(&yielding_session(&store).await, "e");
             let next = election(&store).await;
             let dropped = async {
-                if split {
-                    let candidate = doomed.enter("doomed").await.unwrap();
+                if is_entered {
+                    let candidate = second.enter("dropped").await.unwrap();
                     timeout(secs(3), poll_at_most(polls, candidate.elected())).await
                 } else {
-                    timeout(secs(3), poll_at_most(polls, doomed.campaign("doomed"))).await
+                    timeout(secs(3), poll_at_most(polls, second.campaign("dropped"))).await
                 }
             };
-            let (done, next, ()) = tokio::join!(
+            let (is_complete, next, ()) = tokio::join!(
                 async { dropped.await.is_ok_and(|elected| elected.is_some()) },
                 async {
                     settle().await;
@@ -81,20 +82,21 @@ async fn dropping_a_campaign_that_waits_at_any_await_leaves_no_key_and_the_next_
             drop(next);
             settle().await;
             assert_eq!(keys(&store, "e/").await, [""; 0], "dropped after {polls} polls");
-            done
+            is_complete
         })
         .await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_resign_or_withdraw_at_any_await_leaves_all_the_same() {
+async fn resign_or_withdraw_dropped_at_any_await_releases() {
     for resign in [false, true] {
         at_every_await(2, async |polls| {
             let store = Client::new(MemBackend::new());
-            let candidate = Election::new(&yielding(&store).await, "e").enter("a").await.unwrap();
+            let candidate =
+                Election::new(&yielding_session(&store).await, "e").enter("a").await.unwrap();
             let next = election(&store).await.enter("next").await.unwrap();
-            let done = if resign {
+            let is_complete = if resign {
                 let leadership = candidate.elected().await.unwrap();
                 poll_at_most(polls, leadership.resign()).await.is_some()
             } else {
@@ -103,124 +105,123 @@ async fn dropping_resign_or_withdraw_at_any_await_leaves_all_the_same() {
             let next = timeout(secs(1), next.elected()).await.unwrap().unwrap();
             next.resign().await.unwrap();
             assert_eq!(keys(&store, "e/").await, [""; 0], "dropped after {polls} polls");
-            done
+            is_complete
         })
         .await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_proclamation_at_any_await_leaves_the_leader_with_one_value_or_the_other() {
+async fn proclaim_dropped_at_any_await_is_atomic() {
     at_every_await(2, async |polls| {
         let store = Client::new(MemBackend::new());
-        let leadership = Election::new(&yielding(&store).await, "e").campaign("a").await.unwrap();
-        let done = poll_at_most(polls, leadership.proclaim("b")).await.is_some();
+        let leadership =
+            Election::new(&yielding_session(&store).await, "e").campaign("a").await.unwrap();
+        let is_complete = poll_at_most(polls, leadership.proclaim("b")).await.is_some();
         let value = leader(&store).await;
-        assert!(value == some("b") || (value == some("a") && !done), "{value:?}");
+        assert!(value == some("b") || (value == some("a") && !is_complete), "{value:?}");
         leadership.resign().await.unwrap();
         assert_eq!(keys(&store, "e/").await, [""; 0]);
-        done
+        is_complete
     })
     .await;
 }
 
-/// The fault: `resume` armed the cleanup of the key that it had found before it looked at the line,
-/// so that a caller who gave up in between, or was answered with an error, took the leadership
-/// away from itself.
+/// `resume` armed the cleanup of the key that it had found before it read the queue. If the call
+/// was dropped in between, the cleanup deleted the key of the leader.
 #[tokio::test(start_paused = true)]
-async fn dropping_resume_at_any_await_changes_nothing() {
+async fn resume_dropped_at_any_await_changes_nothing() {
     at_every_await(4, async |polls| {
         let store = Client::new(MemBackend::new());
-        let old = yielding(&store).await;
-        let before = Election::new(&old, "e").campaign("a").await.unwrap();
-        let lease = old.orphan().await.unwrap();
-        let backend = behind(&store, |_: &Call| Action::Yield);
-        let new = Session::builder(&backend).lease(lease).open().await.unwrap();
-        let election = Election::new(&new, "e");
+        let owner = yielding_session(&store).await;
+        let orphaned = Election::new(&owner, "e").campaign("a").await.unwrap();
+        let lease = owner.orphan().await.unwrap();
+        let client = behind(&store, |_: &Call| Action::Yield);
+        let adopter = Session::builder(&client).lease(lease).open().await.unwrap();
+        let election = Election::new(&adopter, "e");
         let resumed = poll_at_most(polls, election.resume()).await;
-        let done = resumed.is_some();
+        let is_complete = resumed.is_some();
         settle().await;
         assert_eq!(leader(&store).await, some("a"), "dropped after {polls} polls");
         let resumed = match resumed {
             Some(resumed) => resumed,
             None => election.resume().await,
         };
-        let candidate = resumed.unwrap().expect("it is still there");
-        assert_eq!(candidate.fencing_token(), before.fencing_token());
+        let candidate = resumed.unwrap().expect("the key exists");
+        assert_eq!(candidate.fencing_token(), orphaned.fencing_token());
         candidate.elected().await.unwrap().resign().await.unwrap();
-        done
+        is_complete
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_next_at_any_await_loses_no_change() {
+async fn next_dropped_at_any_await_loses_no_change() {
     at_every_await(2, async |polls| {
         let store = Client::new(MemBackend::new());
-        let session = yielding(&store).await;
+        let session = yielding_session(&store).await;
         let mut leaders = Election::new(&session, "e").observe();
         let first = poll_at_most(polls, leaders.next()).await;
-        let done = first.is_some();
-        if !done {
+        let is_complete = first.is_some();
+        if !is_complete {
             assert_eq!(leaders.next().await.unwrap().unwrap(), None);
         }
         let leadership = election(&store).await.campaign("a").await.unwrap();
-        let dropped = poll_at_most(polls, leaders.next()).await;
-        let shown = match dropped {
-            Some(shown) => shown,
+        let next = match poll_at_most(polls, leaders.next()).await {
+            Some(next) => next,
             None => leaders.next().await,
         };
-        assert_eq!(shown.unwrap().unwrap().unwrap().key(), leadership.key());
-        done
+        assert_eq!(next.unwrap().unwrap().unwrap().key(), leadership.key());
+        is_complete
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_lead_drops_the_work_and_keeps_the_leadership() {
-    struct Dropped<'a>(&'a AtomicBool);
-    impl Drop for Dropped<'_> {
+async fn run_while_held_dropped_at_any_await_keeps_leadership() {
+    struct SetOnDrop<'a>(&'a AtomicBool);
+    impl Drop for SetOnDrop<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
     let store = Client::new(MemBackend::new());
-    let leadership = Election::new(&yielding(&store).await, "e").campaign("a").await.unwrap();
+    let leadership =
+        Election::new(&yielding_session(&store).await, "e").campaign("a").await.unwrap();
     for polls in 1..5 {
-        let dropped = AtomicBool::new(false);
-        let alarm = Dropped(&dropped);
+        let is_dropped = AtomicBool::new(false);
+        let set_on_drop = SetOnDrop(&is_dropped);
         let work = async {
-            let _alarm = alarm;
+            let _set_on_drop = set_on_drop;
             std::future::pending::<()>().await;
         };
         let led = timeout(secs(1), poll_at_most(polls, leadership.run_while_held(work))).await;
         assert!(led.is_err() || led.is_ok_and(|led| led.is_none()));
-        assert!(dropped.into_inner(), "after {polls} polls");
+        assert!(is_dropped.into_inner(), "after {polls} polls");
     }
-    leadership.proclaim("still here").await.unwrap();
+    leadership.proclaim("still leading").await.unwrap();
 }
 
-/// The request was sent and cannot be taken back: it creates the key after everybody has gone.
+/// The request was sent, so dropping its future does not stop it: it creates the key later.
 #[tokio::test(start_paused = true)]
-async fn entry_that_arrives_after_its_future_was_dropped_leaves_no_key() {
+async fn campaign_applied_after_its_future_dropped_leaves_no_key() {
     for delay in [1, 3, 7] {
         let store = Client::new(MemBackend::new());
-        let session =
-            session_on(behind(&store, nth("txn", 1, 1, Action::Delay(secs(delay))))).await;
-        let election = Election::new(&session, "e");
+        let delayed = behind(&store, nth("txn", 1, 1, Action::Delay(secs(delay))));
+        let election = Election::new(&session_on(delayed).await, "e");
         assert!(timeout(secs(1) / 2, election.campaign("late")).await.is_err());
         sleep(secs(20)).await;
-        assert_eq!(keys(&store, "e/").await, [""; 0], "{delay} s late");
+        assert_eq!(keys(&store, "e/").await, [""; 0], "delayed by {delay} s");
         let revision = store.put("x", "").await.unwrap().header.revision;
-        assert_eq!(revision.0, 4, "it did arrive, and was removed: two changes before this one");
+        assert_eq!(revision.0, 4, "the key was created and deleted before");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn campaign_with_unknown_outcome_is_an_error_and_leaves_no_key() {
-    for fate in [Action::DropRequest, Action::DropResponse] {
+async fn campaign_with_unknown_outcome_fails_and_leaves_no_key() {
+    for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
+        let session = session_on(behind(&store, nth("txn", 1, 1, action))).await;
         let election = Election::new(&session, "e");
         let error = election.campaign("a").await.unwrap_err();
         assert!(matches!(error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::Unavailable));

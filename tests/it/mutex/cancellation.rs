@@ -1,5 +1,8 @@
-//! Futures dropped wherever they wait, requests on their way, answers that never come: no key
-//! stays behind, and no lock is lost or kept by accident.
+//! Cancellation of `lock`, `try_lock` and `unlock`, and requests with unknown outcome.
+//!
+//! A future may be dropped at any await, a request may arrive after its future was dropped, and a
+//! response may never arrive. In each case no key stays behind, and no lock is lost or kept by
+//! accident.
 
 use coord_core::{
     Client, Mutex, Session,
@@ -13,32 +16,32 @@ use tokio::time::{sleep, timeout};
 use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_on, settle};
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_free_lock_at_any_await_leaves_no_key() {
+async fn uncontended_lock_dropped_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let locked = poll_at_most(polls, Mutex::new(&session, "m").lock()).await;
-        let done = locked.is_some();
+        let is_complete = locked.is_some();
         drop(locked);
         settle().await;
         assert_eq!(keys(&store, "m/").await, [""; 0], "dropped after {polls} polls");
-        if done {
-            assert!(polls > 2, "the future was never dropped on its way");
+        if is_complete {
+            assert!(polls > 2, "complete after {polls} polls: never dropped at an await");
             return;
         }
     }
-    panic!("the lock was never had");
+    panic!("not complete after {POLLS_MAX} polls");
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next() {
+async fn waiting_lock_dropped_at_any_await_wakes_successor() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
-        let held = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
+        let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let (next, mutex) = (Mutex::new(&session, "m"), Mutex::new(&session, "m"));
         let dropped = timeout(secs(3), poll_at_most(polls, mutex.lock()));
-        let (done, next, ()) = tokio::join!(
+        let (is_complete, next, ()) = tokio::join!(
             async { dropped.await.is_ok_and(|locked| locked.is_some()) },
             async {
                 settle().await;
@@ -46,60 +49,60 @@ async fn dropping_a_waiting_lock_at_any_await_leaves_no_key_and_wakes_the_next()
             },
             async {
                 sleep(secs(1)).await;
-                held.unlock().await.unwrap();
+                holder.unlock().await.unwrap();
             }
         );
         drop(next.unwrap());
         settle().await;
         assert_eq!(keys(&store, "m/").await, [""; 0], "dropped after {polls} polls");
-        if done {
-            assert!(polls > 8, "the future was never dropped while it waited");
+        if is_complete {
+            assert!(polls > 8, "complete after {polls} polls: never dropped while waiting");
             return;
         }
     }
-    panic!("the lock was never had");
+    panic!("not complete after {POLLS_MAX} polls");
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_try_lock_at_any_await_leaves_no_key() {
+async fn try_lock_dropped_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
-        // A lock below this one, so that the second request is made too.
-        let _below = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
+        // The key of a child name, so that a second request is sent.
+        let _child = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
         let tried = poll_at_most(polls, Mutex::new(&session, "m").try_lock()).await;
-        let done = tried.is_some();
+        let is_complete = tried.is_some();
         drop(tried);
         settle().await;
         assert_eq!(keys(&store, "m/").await.len(), 1, "dropped after {polls} polls");
-        if done {
-            assert!(polls > 4, "the future was never dropped on its way");
+        if is_complete {
+            assert!(polls > 4, "complete after {polls} polls: never dropped at an await");
             return;
         }
     }
-    panic!("the lock was never tried");
+    panic!("not complete after {POLLS_MAX} polls");
 }
 
-/// The request was sent and cannot be taken back: it creates the key after everybody has gone.
+/// The request was sent, so dropping its future does not stop it: it creates the key later.
 #[tokio::test(start_paused = true)]
-async fn join_that_arrives_after_its_future_was_dropped_leaves_no_key() {
+async fn lock_applied_after_its_future_dropped_leaves_no_key() {
     for delay in [1, 3, 7, 15, 100] {
         let store = Client::new(MemBackend::new());
-        let late = nth("txn", 1, 1, Action::Delay(secs(delay)));
-        let session = session_on(behind(&store, late)).await;
+        let delayed = nth("txn", 1, 1, Action::Delay(secs(delay)));
+        let session = session_on(behind(&store, delayed)).await;
         assert!(timeout(secs(1) / 2, Mutex::new(&session, "m").lock()).await.is_err());
         sleep(secs(2 * delay + 20)).await;
-        assert_eq!(keys(&store, "m/").await, [""; 0], "{delay} s late");
+        assert_eq!(keys(&store, "m/").await, [""; 0], "delayed by {delay} s");
         let revision = store.put("x", "").await.unwrap().header.revision;
-        assert_eq!(revision.0, 4, "it did arrive, and was removed: two changes before this one");
+        assert_eq!(revision.0, 4, "the key was created and deleted before");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
-    for fate in [Action::DropRequest, Action::DropResponse] {
+async fn lock_with_unknown_outcome_fails_and_leaves_no_key() {
+    for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 1, 1, fate))).await;
+        let session = session_on(behind(&store, nth("txn", 1, 1, action))).await;
         let mutex = Mutex::new(&session, "m");
         let error = mutex.lock().await.unwrap_err();
         assert!(matches!(error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::Unavailable));
@@ -109,21 +112,21 @@ async fn join_with_unknown_outcome_is_an_error_and_leaves_no_key() {
     }
 }
 
-/// What may have been created is looked for by its name, which somebody else may have used.
+/// Cleanup finds a key that may have been created by its name, which another client may have used:
+/// a former owner of the lease, whose key is older than the session, or a client without the lease.
 #[tokio::test(start_paused = true)]
-async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_own() {
+async fn cleanup_deletes_only_keys_of_its_own_session() {
     for (adopted, on_lease) in [(true, true), (false, false)] {
         let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         let key = format!("m/{lease}-0");
-        let put = Put::new(&key, "somebody else's");
+        let put = Put::new(&key, "another client's");
         let put = if on_lease { put.lease(lease) } else { put };
-        // A former owner's is older than the session, a stranger's not on its lease.
         if adopted {
             store.put_with(put.clone()).await.unwrap();
         }
-        let kv = behind(&store, nth("txn", 1, 1, Action::DropRequest));
-        let session = Session::builder(&kv).lease(lease).open().await.unwrap();
+        let client = behind(&store, nth("txn", 1, 1, Action::DropRequest));
+        let session = Session::builder(&client).lease(lease).open().await.unwrap();
         if !adopted {
             store.put_with(put).await.unwrap();
         }
@@ -134,7 +137,7 @@ async fn cleaning_up_after_an_unknown_outcome_touches_no_key_but_the_sessions_ow
 }
 
 #[tokio::test(start_paused = true)]
-async fn cleaning_up_is_repeated_until_it_is_confirmed() {
+async fn cleanup_repeats_until_confirmed() {
     let store = Client::new(MemBackend::new());
     let session = session_on(behind(&store, nth("txn", 2, 6, Action::DropRequest))).await;
     drop(Mutex::new(&session, "m").lock().await.unwrap());
@@ -143,7 +146,7 @@ async fn cleaning_up_is_repeated_until_it_is_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unlock_that_is_dropped_unlocks_all_the_same() {
+async fn unlock_dropped_at_any_await_still_unlocks() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
@@ -155,15 +158,15 @@ async fn unlock_that_is_dropped_unlocks_all_the_same() {
             return;
         }
     }
-    panic!("unlock never came through");
+    panic!("not complete after {POLLS_MAX} polls");
 }
 
-/// etcd issue 22123, for locks: a failed unlock must not forget the key.
+/// etcd issue 22123, for locks: a failed unlock must not leave the key behind.
 #[tokio::test(start_paused = true)]
-async fn unlock_that_fails_is_tried_again_in_the_background() {
-    for fate in [Action::DropRequest, Action::DropResponse] {
+async fn failed_unlock_is_retried_in_background() {
+    for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 3, fate))).await;
+        let session = session_on(behind(&store, nth("txn", 2, 3, action))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         assert!(guard.unlock().await.is_err());
         sleep(secs(1)).await;
@@ -171,21 +174,21 @@ async fn unlock_that_fails_is_tried_again_in_the_background() {
     }
 }
 
-/// etcd issue 22082: an unlock must not delete a lock that was taken later.
+/// etcd issue 22082: an unlock must not delete a key of the same name that was created later.
 #[tokio::test(start_paused = true)]
-async fn unlock_does_not_touch_a_key_of_another_life() {
+async fn unlock_spares_a_recreated_key() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     let key = guard.key().clone();
     store.delete(&key).await.unwrap();
-    store.put(&key, "somebody else's").await.unwrap();
+    store.put(&key, "another client's").await.unwrap();
     assert!(guard.unlock().await.unwrap_err().loss().is_some());
-    assert_eq!(store.get(&key).await.unwrap().unwrap().value, "somebody else's");
+    assert_eq!(store.get(&key).await.unwrap().unwrap().value, "another client's");
 }
 
 #[test]
-fn dropping_a_guard_outside_a_runtime_does_not_panic() {
+fn guard_dropped_outside_runtime_unlocks() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = Client::new(MemBackend::new());
     let guard =
@@ -197,7 +200,7 @@ fn dropping_a_guard_outside_a_runtime_does_not_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lock_whose_request_hangs_ends_with_its_session() {
+async fn hanging_lock_fails_when_its_session_expires() {
     let store = Client::new(MemBackend::new());
     let rule = |call: &Call| match call {
         Call::Txn(_) | Call::LeaseKeepAlive(_) => Action::Hang,
@@ -207,20 +210,20 @@ async fn lock_whose_request_hangs_ends_with_its_session() {
     assert!(Mutex::new(&session, "m").lock().await.unwrap_err().loss().is_some());
     let hanging = session_on(behind(&store, only("txn", Action::Hang))).await;
     let waited = timeout(secs(60), Mutex::new(&hanging, "m").lock()).await;
-    assert!(waited.is_err(), "a session that lives leaves it to the backend to time out");
+    assert!(waited.is_err(), "while the session is alive, only the backend limits the request");
 }
 
-/// What `main` is with `#[tokio::main]`: the runtime ends when the future returns, and the request
-/// of a dropped guard is never sent. Then other clients wait for the lease.
+/// A program with `#[tokio::main]`: the runtime ends when `main` returns, so the request of a
+/// dropped guard is never sent, and other clients wait until the lease expires.
 #[test]
-fn program_that_returns_leaves_its_lock_unless_it_closes() {
+fn program_exit_leaves_lock_unless_session_closes() {
     for closes in [false, true] {
         let runtime = || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             builder.enable_all().start_paused(true).build().unwrap()
         };
-        let (program, other) = (runtime(), runtime());
-        let store = other.block_on(async { Client::new(MemBackend::new()) });
+        let (program, store_runtime) = (runtime(), runtime());
+        let store = store_runtime.block_on(async { Client::new(MemBackend::new()) });
         program.block_on(async {
             let session = session(&store).await;
             let guard = Mutex::new(&session, "m").lock().await.unwrap();
@@ -230,7 +233,7 @@ fn program_that_returns_leaves_its_lock_unless_it_closes() {
             drop(guard);
         });
         drop(program);
-        let left = other.block_on(keys(&store, "m/"));
-        assert_eq!(left.len(), usize::from(!closes), "{left:?}");
+        let remaining = store_runtime.block_on(keys(&store, "m/"));
+        assert_eq!(remaining.len(), usize::from(!closes), "{remaining:?}");
     }
 }

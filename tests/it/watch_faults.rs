@@ -1,0 +1,101 @@
+//! Watch faults: a backend wrapper whose watches end, or start in the past.
+//!
+//! `Intercept` injects faults into requests; [`WatchFaults`] injects faults into watch streams. A
+//! real backend reconnects its watches by itself. When it cannot, the stream ends, with an error or
+//! without. And the member that serves a watch may lag behind the member that answered the last
+//! request, so that a watch "from now on" starts in the past.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coord_core::{
+    Error, KvBackend, Result,
+    kv::{Range, Revision, Watch, WatchBatch, WatchStream, Watcher},
+    layer::Layer,
+};
+use futures_util::{Stream, StreamExt as _};
+use tokio::time::{Sleep, sleep};
+
+/// How long a watch lasts, and the error with which it ends, if any.
+pub(crate) type WatchLifetime = (Duration, Option<Error>);
+
+/// The lifetime of a watch that lasts longer than any test.
+pub(crate) const UNLIMITED_LIFETIME: WatchLifetime = (Duration::from_secs(1_000_000), None);
+
+/// A backend wrapper whose watches end after the lifetimes that a closure returns, one for each
+/// watch.
+pub(crate) struct WatchFaults<B, F> {
+    inner: B,
+    lifetimes: F,
+    /// By how many revisions the member lags that serves the next watch.
+    lag_of_next_watch: AtomicI64,
+}
+
+impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> WatchFaults<B, F> {
+    /// Wraps `inner`.
+    pub(crate) const fn new(inner: B, lifetimes: F) -> Self {
+        Self { inner, lifetimes, lag_of_next_watch: AtomicI64::new(0) }
+    }
+
+    /// Lets the first watch start that many revisions in the past.
+    pub(crate) fn with_lag_of_first_watch(self, revisions: i64) -> Self {
+        Self { lag_of_next_watch: AtomicI64::new(revisions), ..self }
+    }
+}
+
+/// A watch that ends after its lifetime.
+struct LimitedWatch {
+    watch: Watcher,
+    end: Pin<Box<Sleep>>,
+    error: Option<Error>,
+    has_ended: bool,
+}
+
+impl Stream for LimitedWatch {
+    type Item = Result<WatchBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.has_ended && self.end.as_mut().poll(cx).is_pending() {
+            return self.watch.poll_next_unpin(cx);
+        }
+        self.has_ended = true;
+        Poll::Ready(self.error.take().map(Err))
+    }
+}
+
+impl WatchStream for LimitedWatch {
+    fn request_progress(mut self: Pin<&mut Self>) {
+        self.watch.request_progress();
+    }
+}
+
+impl<B, F> fmt::Debug for WatchFaults<B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchFaults").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> Layer for WatchFaults<B, F> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
+    }
+
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
+        let from_now_on = request.start_revision.is_none();
+        let mut header = self.inner.range(Range::new("now")).await?.header;
+        let lag = self.lag_of_next_watch.swap(0, Ordering::Relaxed);
+        header.revision = Revision((header.revision.0 - lag).max(1));
+        let request = if from_now_on { request.start_at(header.revision.next()) } else { request };
+        let watch = self.inner.watch(request).await?;
+        let (lifetime, error) = (self.lifetimes)();
+        let end = Box::pin(sleep(lifetime));
+        Ok(Watcher::new(header, LimitedWatch { watch, end, error, has_ended: false }))
+    }
+}

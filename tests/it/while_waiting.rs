@@ -1,0 +1,30 @@
+//! Start waiting, then act: helpers for tests that act while a future waits.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::support::settle;
+
+/// Starts `wait`, lets it settle, runs `act`, and returns both outputs.
+pub(crate) async fn while_waiting<W, A>(
+    wait: impl Future<Output = W>,
+    act: impl Future<Output = A>,
+) -> (W, A) {
+    tokio::join!(wait, async {
+        settle().await;
+        act.await
+    })
+}
+
+/// Starts `wait`, runs `act` after `delay`, and returns both outputs.
+pub(crate) async fn while_waiting_after<W, A>(
+    delay: Duration,
+    wait: impl Future<Output = W>,
+    act: impl Future<Output = A>,
+) -> (W, A) {
+    tokio::join!(wait, async {
+        sleep(delay).await;
+        act.await
+    })
+}
