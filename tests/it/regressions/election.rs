@@ -9,15 +9,18 @@ use coord_mem::MemBackend;
 use coord_testkit::Action;
 use tokio::time::{sleep, timeout};
 
-use super::{go_contender, go_contender_on, while_waiting};
-use crate::support::{another, behind, keys, nth, only, secs, session, session_on, settle, timed};
+use super::{go_contender, go_contender_on};
+use crate::support::{
+    intercepted, keys, nth, only, secs, separate_client, session, session_on, settle, timed,
+};
+use crate::while_waiting::while_waiting;
 
 /// Issues 11007 and 11777, and the outages of helm/charts 326 and mailgun/holster 38: a candidate
 /// whose key is deleted continues to wait, and is then elected without a key. No observer sees it.
 #[tokio::test(start_paused = true)]
 async fn candidate_without_a_key_is_never_elected() {
     let store = Client::new(MemBackend::new());
-    let observer = Election::observer(&another(&store), "e");
+    let observer = Election::observer(&separate_client(&store), "e");
     let leader = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
     let mut go = go_contender(&store, "e").await;
     let key = go.key.clone();
@@ -49,7 +52,7 @@ async fn candidate_without_a_key_is_never_elected() {
 #[tokio::test(start_paused = true)]
 async fn failed_resign_can_be_repeated() {
     let store = Client::new(MemBackend::new());
-    let second_txn_dropped = || behind(&store, nth("txn", 2, 2, Action::DropRequest));
+    let second_txn_dropped = || intercepted(&store, nth("txn", 2, 2, Action::DropRequest));
     let mut go = go_contender_on(second_txn_dropped(), "old").await;
     go.campaign("a").await.unwrap();
     assert!(go.resign().await.is_err());
@@ -79,14 +82,15 @@ async fn compaction_before_the_watch_does_not_fail_the_wait() {
         sleep(secs(2)).await;
     };
     let leader = Election::new(&session(&store).await, "e").campaign("first").await.unwrap();
-    let mut go = go_contender_on(behind(&store, only("watch", Action::Delay(secs(1)))), "e").await;
+    let mut go =
+        go_contender_on(intercepted(&store, only("watch", Action::Delay(secs(1)))), "e").await;
     let (elected, ()) = tokio::join!(go.campaign("second"), compact_history());
     assert_eq!(elected.unwrap_err().kind(), ErrorKind::Compacted);
     go.resign().await.unwrap();
     assert!(store.get(go.key.clone()).await.unwrap().is_some(), "`Resign` returned success");
     store.delete(go.key.clone()).await.unwrap();
 
-    let session = session_on(behind(&store, only("watch", Action::Delay(secs(1))))).await;
+    let session = session_on(intercepted(&store, only("watch", Action::Delay(secs(1))))).await;
     let election = Election::new(&session, "e");
     let (elected, ()) = tokio::join!(election.campaign("second"), async {
         compact_history().await;
@@ -124,7 +128,7 @@ async fn reconnected_observer_ends_with_the_current_leader() {
         let store = Client::new(MemBackend::new());
         let election_a = Election::new(&session(&store).await, "e");
         let election_b = Election::new(&session(&store).await, "e");
-        let disconnected = behind(&store, nth("watch", 1, 1, Action::Delay(secs(5))));
+        let disconnected = intercepted(&store, nth("watch", 1, 1, Action::Delay(secs(5))));
         let values = observed_values(disconnected, async {
             settle().await;
             election_a.campaign("a").await.unwrap().resign().await.unwrap();
@@ -149,7 +153,7 @@ async fn observer_ignores_writes_of_waiting_candidates() {
     let (session_a, session_b) = (session(&store).await, session(&store).await);
     let leader = Election::new(&session_a, "e").campaign("a").await.unwrap();
     let candidate = Election::new(&session_b, "e").enter("b").await.unwrap();
-    let values = observed_values(another(&store), async {
+    let values = observed_values(separate_client(&store), async {
         settle().await;
         candidate.proclaim("b2").await.unwrap();
         leader.proclaim("a2").await.unwrap();

@@ -14,27 +14,16 @@ mod stm;
 
 use coord_core::{Client, kv::LeaseGrant};
 
-use crate::support::{another, secs, settle};
+use crate::support::{secs, separate_client};
 use old::Contender;
 
 /// A contender of Go's package on a client of its own, with a lease that does not expire.
 async fn go_contender(store: &Client, name: &str) -> Contender {
-    go_contender_on(another(store), name).await
+    go_contender_on(separate_client(store), name).await
 }
 
 /// A contender of Go's package on `kv`, with a lease that does not expire.
 async fn go_contender_on(kv: Client, name: &str) -> Contender {
     let lease = kv.lease_grant(LeaseGrant::new(secs(100_000))).await.unwrap().id;
     Contender::new(kv, lease, name)
-}
-
-/// Runs `wait`, and `act` as soon as `wait` is waiting.
-async fn while_waiting<T, U>(
-    wait: impl Future<Output = T>,
-    act: impl Future<Output = U>,
-) -> (T, U) {
-    tokio::join!(wait, async {
-        settle().await;
-        act.await
-    })
 }

@@ -10,8 +10,11 @@ use coord_testkit::{Action, Recorder};
 use tokio::time::{sleep, timeout};
 
 use super::old::{Answer, Contender};
-use super::{go_contender, go_contender_on, while_waiting};
-use crate::support::{Silent, another, behind, keys, nth, secs, session, session_on, timed};
+use super::{go_contender, go_contender_on};
+use crate::support::{
+    SilentWatches, intercepted, keys, nth, secs, separate_client, session, session_on, timed,
+};
+use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// Issues 11456, 9921 and 10111: `Lock` returns success to a waiter whose lease has ended, because
 /// it only checks that it has no predecessor.
@@ -58,10 +61,10 @@ async fn waiter_fails_when_its_session_is_lost() {
 
     let waiter_session = session(&store).await;
     let mutex = Mutex::new(&waiter_session, "m");
-    let (waited, ()) = tokio::join!(timed(mutex.lock()), async {
-        sleep(secs(1)).await;
+    let (waited, ()) = while_waiting_after(secs(1), timed(mutex.lock()), async {
         store.lease_revoke(waiter_session.lease_id()).await.unwrap();
-    });
+    })
+    .await;
     assert_eq!(waited.0.unwrap_err().loss(), Some(LossReason::Revoked));
     assert_eq!(waited.1, secs(1));
 }
@@ -72,7 +75,8 @@ async fn waiter_fails_when_its_session_is_lost() {
 async fn locks_of_one_session_do_not_share_a_key() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-    let [mut one, mut two] = [(), ()].map(|()| Contender::new(another(&store), lease, "old"));
+    let [mut one, mut two] =
+        [(), ()].map(|()| Contender::new(separate_client(&store), lease, "old"));
     assert!(matches!(one.lock().await, Ok(Answer::Held)));
     assert!(matches!(two.lock().await, Ok(Answer::Held)), "both hold the lock");
     two.unlock().await.unwrap();
@@ -91,7 +95,7 @@ async fn failed_try_lock_spares_a_waiter_of_the_same_session() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let mut waiting = go_contender(&store, "m").await;
-    let mut trying = Contender::new(another(&store), waiting.lease, "m");
+    let mut trying = Contender::new(separate_client(&store), waiting.lease, "m");
     let (waited, tried) =
         while_waiting(timeout(secs(1), waiting.lock()), async { trying.try_lock().await }).await;
     assert!(waited.is_err() && matches!(tried, Ok(Answer::Locked)));
@@ -113,7 +117,8 @@ async fn failed_try_lock_spares_a_waiter_of_the_same_session() {
 async fn unlock_of_a_lost_lock_spares_the_new_holder() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-    let [mut former, mut holder] = [(), ()].map(|()| Contender::new(another(&store), lease, "old"));
+    let [mut former, mut holder] =
+        [(), ()].map(|()| Contender::new(separate_client(&store), lease, "old"));
     former.lock().await.unwrap();
     store.delete(&keys(&store, "old/").await[0]).await.unwrap();
     holder.lock().await.unwrap();
@@ -134,13 +139,14 @@ async fn unlock_of_a_lost_lock_spares_the_new_holder() {
 #[tokio::test(start_paused = true)]
 async fn enqueue_with_a_lost_response_leaves_no_key() {
     let store = Client::new(MemBackend::new());
-    let mut go = go_contender_on(behind(&store, nth("txn", 1, 1, Action::DropResponse)), "m").await;
+    let mut go =
+        go_contender_on(intercepted(&store, nth("txn", 1, 1, Action::DropResponse)), "m").await;
     assert!(go.lock().await.is_err());
     let mutex = Mutex::new(&session(&store).await, "m");
     assert!(timeout(secs(50_000), mutex.lock()).await.is_err(), "the left key blocks the lock");
     store.delete(go.key.clone()).await.unwrap();
 
-    let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
+    let session = session_on(intercepted(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     assert!(Mutex::new(&session, "m").lock().await.is_err());
     let guard = timeout(secs(1), mutex.lock()).await.expect("the lock is free").unwrap();
     guard.unlock().await.unwrap();
@@ -153,14 +159,14 @@ async fn failed_try_lock_does_not_write() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let before = guard.header().revision;
-    let mut go = go_contender_on(behind(&store, record.clone()), "m").await;
+    let mut go = go_contender_on(intercepted(&store, record.clone()), "m").await;
     record.take();
     assert!(matches!(go.try_lock().await, Ok(Answer::Locked)));
     assert_eq!(record.take().names(), "txn delete");
     let written = store.put("x", "").await.unwrap().header.revision;
     assert_eq!(written.0 - before.0, 3, "two writes of `TryLock` and this one");
 
-    let session = session_on(behind(&store, record.clone())).await;
+    let session = session_on(intercepted(&store, record.clone())).await;
     record.take();
     assert!(Mutex::new(&session, "m").try_lock().await.unwrap().is_none());
     assert_eq!(record.take().names(), "txn");
@@ -200,7 +206,7 @@ async fn fencing_token_grows_when_the_lease_id_does_not() {
 async fn silent_watch_delays_a_waiter_by_at_most_one_ttl() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let mut go = go_contender_on(behind(&store, Silent(Recorder::new())), "m").await;
+    let mut go = go_contender_on(intercepted(&store, SilentWatches(Recorder::new())), "m").await;
     let (waited, unlocked) =
         while_waiting(timeout(secs(50_000), go.lock()), async { guard.unlock().await }).await;
     unlocked.unwrap();
@@ -208,13 +214,11 @@ async fn silent_watch_delays_a_waiter_by_at_most_one_ttl() {
     go.unlock().await.unwrap();
 
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let session = session_on(behind(&store, Silent(Recorder::new()))).await;
+    let session = session_on(intercepted(&store, SilentWatches(Recorder::new()))).await;
     let mutex = Mutex::new(&session, "m");
-    let (waited, unlocked) = tokio::join!(timed(mutex.lock()), async {
-        // By then the waiter has sent all its requests and only watches.
-        sleep(secs(1)).await;
-        guard.unlock().await
-    });
+    // After a second the waiter has sent all its requests and only watches.
+    let (waited, unlocked) =
+        while_waiting_after(secs(1), timed(mutex.lock()), async { guard.unlock().await }).await;
     unlocked.unwrap();
     drop(waited.0.unwrap());
     assert!(waited.1 <= session.ttl() + secs(2), "the position was refreshed after {:?}", waited.1);
@@ -249,7 +253,8 @@ async fn holder_detects_a_loss_before_the_next_keep_alive() {
 #[tokio::test(start_paused = true)]
 async fn write_with_a_lost_response_is_not_repeated() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("txn", 2, usize::MAX, Action::DropResponse))).await;
+    let session =
+        session_on(intercepted(&store, nth("txn", 2, usize::MAX, Action::DropResponse))).await;
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     let error = guard.txn(Txn::new().and_then([Put::new("a", "1")])).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown);

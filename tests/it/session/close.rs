@@ -14,7 +14,7 @@ use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{behind, nth, only, secs, session, session_on, settle, timed};
+use crate::support::{intercepted, nth, only, secs, session, session_on, settle, timed};
 
 #[tokio::test(start_paused = true)]
 async fn close_revokes_the_lease_and_is_idempotent() {
@@ -31,7 +31,8 @@ async fn close_revokes_the_lease_and_is_idempotent() {
 #[tokio::test(start_paused = true)]
 async fn close_notifies_holders_before_their_keys_are_deleted() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, only("lease_revoke", Action::Delay(secs(1))))).await;
+    let session =
+        session_on(intercepted(&store, only("lease_revoke", Action::Delay(secs(1))))).await;
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     let (closed, key_exists) = tokio::join!(session.close(), async {
         assert_eq!(session.lost().await, LossReason::Closed);
@@ -44,7 +45,7 @@ async fn close_notifies_holders_before_their_keys_are_deleted() {
 #[tokio::test(start_paused = true)]
 async fn close_times_out_when_the_store_does_not_respond() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, only("lease_revoke", Action::Hang))).await;
+    let session = session_on(intercepted(&store, only("lease_revoke", Action::Hang))).await;
     let (closed, after) = timed(session.close()).await;
     assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout);
     assert!(after <= secs(10), "took {after:?}");
@@ -54,7 +55,8 @@ async fn close_times_out_when_the_store_does_not_respond() {
 #[tokio::test(start_paused = true)]
 async fn close_retries_while_the_store_is_unavailable() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("lease_revoke", 1, 3, Action::DropRequest))).await;
+    let session =
+        session_on(intercepted(&store, nth("lease_revoke", 1, 3, Action::DropRequest))).await;
     session.close().await.unwrap();
     assert!(store.leases().await.unwrap().leases.is_empty());
 }
@@ -62,7 +64,7 @@ async fn close_retries_while_the_store_is_unavailable() {
 #[tokio::test(start_paused = true)]
 async fn dropped_close_still_closes_the_session() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, only("lease_revoke", Action::Yield))).await;
+    let session = session_on(intercepted(&store, only("lease_revoke", Action::Yield))).await;
     assert!(poll_at_most(1, session.close()).await.is_none());
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());

@@ -12,7 +12,9 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Call};
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::support::{behind, is_keep_alive, nth, only, secs, session, session_on, settle, timed};
+use crate::support::{
+    intercepted, is_keep_alive, nth, only, secs, session, session_on, settle, timed,
+};
 
 #[tokio::test(start_paused = true)]
 async fn open_session_keeps_its_lease_alive() {
@@ -30,7 +32,7 @@ async fn open_session_keeps_its_lease_alive() {
 async fn session_is_lost_before_its_lease_expires() {
     for (ttl, rate) in [(2, 1.0), (2, 1.05), (10, 1.0), (10, 1.05), (60, 1.05), (3600, 1.05)] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
-        let kv = behind(&store, nth("lease_keep_alive", 4, usize::MAX, Action::Hang));
+        let kv = intercepted(&store, nth("lease_keep_alive", 4, usize::MAX, Action::Hang));
         let session = Session::builder(&kv).ttl(secs(ttl)).open().await.unwrap();
         store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
         let request = Watch::new("a").filter(WatchFilter::NoPut);
@@ -55,7 +57,7 @@ async fn session_is_lost_before_its_lease_expires() {
 async fn session_without_keep_alives_is_lost_at_its_deadline() {
     let store = Client::new(MemBackend::new());
     let sent = AtomicUsize::new(0);
-    let kv = behind(&store, move |call: &Call| {
+    let kv = intercepted(&store, move |call: &Call| {
         match is_keep_alive(call).then(|| sent.fetch_add(1, Ordering::Relaxed)) {
             None => Action::Pass,
             Some(0) => Action::Delay(secs(2)),
@@ -78,7 +80,7 @@ async fn session_without_keep_alives_is_lost_at_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn late_keep_alive_response_does_not_revive_a_session() {
     let store = Client::new(MemBackend::new());
-    let kv = behind(&store, only("lease_keep_alive", Action::Delay(secs(9))));
+    let kv = intercepted(&store, only("lease_keep_alive", Action::Delay(secs(9))));
     let session = session_on(kv).await;
     let (reason, after) = timed(session.lost()).await;
     assert_eq!(reason, LossReason::DeadlineUnconfirmed);
@@ -91,7 +93,7 @@ async fn late_keep_alive_response_does_not_revive_a_session() {
 async fn session_is_suspect_until_a_keep_alive_succeeds() {
     let store = Client::new(MemBackend::new());
     let session =
-        session_on(behind(&store, nth("lease_keep_alive", 2, 4, Action::DropRequest))).await;
+        session_on(intercepted(&store, nth("lease_keep_alive", 2, 4, Action::DropRequest))).await;
     let mut states = session.subscribe();
     states.changed().await.unwrap();
     assert_eq!(*states.borrow_and_update(), SessionState::Suspect);
@@ -124,7 +126,7 @@ async fn session_expires_when_the_clock_jumps_past_its_ttl() {
 #[tokio::test(start_paused = true)]
 async fn unanswered_cleanup_request_is_repeated() {
     let store = Client::new(MemBackend::new());
-    let kv = behind(&store, nth("txn", 2, 2, Action::Hang));
+    let kv = intercepted(&store, nth("txn", 2, 2, Action::Hang));
     let session = session_on(kv).await;
     let mutex = Mutex::new(&session, "m");
     drop(mutex.lock().await.unwrap());

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use coord_core::{Client, Session, kv::LeaseId};
 use coord_testkit::{Intercept, Rule};
 
-use crate::support::{another, secs};
+use crate::support::{secs, separate_client};
 
 /// A client of `store` with `rule` in between, whose requests time out after 2 s.
 fn client_with_timeout(store: &Client, rule: impl Rule) -> Client {
@@ -28,5 +28,5 @@ fn client_with_timeout(store: &Client, rule: impl Rule) -> Client {
 
 /// A session of another client that adopts `lease`.
 async fn adopt(store: &Client, lease: LeaseId) -> Session {
-    Session::builder(&another(store)).lease(lease).open().await.unwrap()
+    Session::builder(&separate_client(store)).lease(lease).open().await.unwrap()
 }

@@ -7,12 +7,12 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Recorder};
 use tokio::time::sleep;
 
-use crate::support::{behind, is_keep_alive, nth, only, secs, session_on, timed};
+use crate::support::{intercepted, is_keep_alive, nth, only, secs, session_on, timed};
 
 #[tokio::test(start_paused = true)]
 async fn invalid_ttl_is_refused_without_a_request() {
     let record = Recorder::new();
-    let kv = behind(&Client::new(MemBackend::new()), record.clone());
+    let kv = intercepted(&Client::new(MemBackend::new()), record.clone());
     for (ttl, kind) in [
         (Duration::ZERO, ErrorKind::InvalidTtl),
         (Duration::from_millis(1500), ErrorKind::InvalidTtl),
@@ -27,15 +27,15 @@ async fn invalid_ttl_is_refused_without_a_request() {
 #[tokio::test(start_paused = true)]
 async fn open_retries_until_its_connect_timeout() {
     let store = Client::new(MemBackend::new());
-    session_on(behind(&store, nth("lease_grant", 1, 3, Action::DropRequest))).await;
+    session_on(intercepted(&store, nth("lease_grant", 1, 3, Action::DropRequest))).await;
 
-    let unresponsive = behind(&store, only("lease_grant", Action::Hang));
+    let unresponsive = intercepted(&store, only("lease_grant", Action::Hang));
     let builder = Session::builder(&unresponsive).connect_timeout(secs(3));
     let (opened, after) = timed(builder.open()).await;
     assert!(matches!(opened, Err(Error::Timeout { after }) if after == secs(3)), "{opened:?}");
     assert_eq!(after, secs(3));
 
-    let down = behind(&store, only("lease_grant", Action::DropRequest));
+    let down = intercepted(&store, only("lease_grant", Action::DropRequest));
     let opened = Session::builder(&down).connect_timeout(secs(3)).open().await;
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Unavailable, "the cause, not the timeout");
 }
@@ -52,7 +52,7 @@ async fn adopting_a_missing_lease_fails() {
 #[tokio::test(start_paused = true)]
 async fn session_cost_is_open_keep_alives_and_close() {
     let record = Recorder::new();
-    let session = session_on(behind(&Client::new(MemBackend::new()), record.clone())).await;
+    let session = session_on(intercepted(&Client::new(MemBackend::new()), record.clone())).await;
     assert_eq!(record.take().names(), "lease_grant");
     sleep(secs(100)).await;
     let calls = record.take();

@@ -14,7 +14,8 @@ use coord_testkit::{Action, Call};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{adopt, client_with_timeout};
-use crate::support::{another, behind, keys, only, secs, session, session_on, settle, timed};
+use crate::support::{intercepted, keys, only, secs, separate_client, session, session_on, timed};
+use crate::while_waiting::while_waiting;
 
 /// A client of `store` whose requests time out after 2 s, and whose enqueues are delayed.
 fn delayed_enqueues(store: &Client, delay: Duration) -> Client {
@@ -59,7 +60,7 @@ async fn orphan_does_not_hand_over_dropped_guards() {
 #[tokio::test(start_paused = true)]
 async fn adopter_has_the_whole_ttl_after_an_ambiguous_enqueue() {
     let store = Client::new(MemBackend::new());
-    let kv = behind(&store, |call: &Call| match call {
+    let kv = intercepted(&store, |call: &Call| match call {
         Call::Txn(_) => Action::DropRequest,
         Call::LeaseKeepAlive(_) => Action::Delay(Duration::from_millis(10)),
         _ => Action::Pass,
@@ -78,7 +79,7 @@ async fn adopter_has_the_whole_ttl_after_an_ambiguous_enqueue() {
 async fn close_after_orphan_does_not_revoke_the_lease() {
     for at_once in [false, true] {
         let store = Client::new(MemBackend::new());
-        let first = session_on(behind(&store, only("lease_keep_alive", Action::Yield))).await;
+        let first = session_on(intercepted(&store, only("lease_keep_alive", Action::Yield))).await;
         let lease = if at_once {
             let (orphaned, closed) = tokio::join!(first.orphan(), first.close());
             closed.unwrap();
@@ -126,10 +127,7 @@ async fn late_enqueue_after_orphan_does_not_block_the_queue() {
                 old.orphan().await.unwrap()
             }
             _ => {
-                let (locked, lease) = tokio::join!(mutex.lock(), async {
-                    settle().await;
-                    old.orphan().await
-                });
+                let (locked, lease) = while_waiting(mutex.lock(), old.orphan()).await;
                 assert!(locked.unwrap_err().loss().is_some());
                 lease.unwrap()
             }
@@ -166,9 +164,9 @@ async fn cleanup_after_orphan_spares_the_adopters_keys() {
 #[tokio::test(start_paused = true)]
 async fn waiting_candidate_is_left_to_the_adopter() {
     let store = Client::new(MemBackend::new());
-    let other = session_on(another(&store)).await;
+    let other = session_on(separate_client(&store)).await;
     let leader = Election::new(&other, "e").campaign("other").await.unwrap();
-    let old = session_on(another(&store)).await;
+    let old = session_on(separate_client(&store)).await;
     let candidate = Election::new(&old, "e").enter("old").await.unwrap();
     let lease = old.orphan().await.unwrap();
     drop(candidate);
@@ -183,9 +181,9 @@ async fn waiting_candidate_is_left_to_the_adopter() {
 #[tokio::test(start_paused = true)]
 async fn adopter_does_not_conflict_with_old_idempotency_keys() {
     let store = Client::new(MemBackend::new());
-    let kv = another(&store);
+    let kv = separate_client(&store);
     let old = session_on(kv.clone()).await;
-    let slow = behind(&store, |_: &Call| Action::Delay(Duration::from_millis(50)));
+    let slow = intercepted(&store, |_: &Call| Action::Delay(Duration::from_millis(50)));
     let transactions = Stm::new(&slow).exactly_once(&old);
     let put = |n: usize| {
         let run = transactions.run(async move |tx| {

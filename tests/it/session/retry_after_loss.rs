@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::client_with_timeout;
 use super::supervisor::supervisor;
-use crate::support::{another, behind, keys, nth, only, secs, session, settle};
+use crate::support::{intercepted, keys, nth, only, secs, separate_client, session, settle};
 
 /// A write to guard with the condition that the lock or leadership is held.
 fn guarded_write() -> Txn {
@@ -52,7 +52,7 @@ async fn lock(session: Session) -> Result<MutexGuard, PrimitiveError> {
 #[tokio::test(start_paused = true)]
 async fn election_work_restarts_when_it_meets_the_loss_first() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     for revoke in [false, true] {
         let calls = AtomicU32::new(0);
         let led = supervisor.run_while_held(campaign, async |leadership: Arc<Leadership>| {
@@ -76,7 +76,7 @@ async fn election_work_restarts_when_it_meets_the_loss_first() {
 #[tokio::test(start_paused = true)]
 async fn lock_work_restarts_when_its_error_hides_the_loss() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let calls = AtomicU32::new(0);
     let held = supervisor.run_while_held(lock, async |guard: Arc<MutexGuard>| {
         if calls.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -94,7 +94,7 @@ async fn lock_work_restarts_when_its_error_hides_the_loss() {
 #[tokio::test(start_paused = true)]
 async fn run_restarts_when_the_error_hides_the_loss() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let calls = AtomicU32::new(0);
     let ran = supervisor.run(async |session: Session| {
         let leadership = Election::new(&session, "e").campaign("me").await?;
@@ -112,7 +112,7 @@ async fn run_restarts_when_the_error_hides_the_loss() {
 #[tokio::test(start_paused = true)]
 async fn error_without_a_loss_ends_run() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let lossy = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         store.delete(guard.key()).await.unwrap();
@@ -178,7 +178,7 @@ async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
     for (revoke, reason) in [(true, LossReason::Revoked), (false, LossReason::Closed)] {
         let store = Client::new(MemBackend::new());
         let session = session(&store).await;
-        let transactions = Stm::new(&another(&store)).exactly_once(&session);
+        let transactions = Stm::new(&separate_client(&store)).exactly_once(&session);
         if revoke {
             store.lease_revoke(session.lease_id()).await.unwrap();
         } else {
@@ -202,7 +202,7 @@ async fn exactly_once_on_a_lost_session_fails_with_its_reason() {
 /// was repeated after an unrelated error.
 #[tokio::test(start_paused = true)]
 async fn error_after_ambiguous_resign_ends_run() {
-    let kv = behind(&Client::new(MemBackend::new()), nth("txn", 2, 2, Action::DropResponse));
+    let kv = intercepted(&Client::new(MemBackend::new()), nth("txn", 2, 2, Action::DropResponse));
     let (supervisor, calls) = (supervisor(kv).await, AtomicU32::new(0));
     let ran = supervisor.run(async |session: Session| {
         calls.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +219,7 @@ async fn error_after_ambiguous_resign_ends_run() {
 #[tokio::test(start_paused = true)]
 async fn error_after_unlock_with_a_token_ends_run() {
     let supervisor =
-        supervisor(behind(&Client::new(MemBackend::new()), only("txn", Action::Yield))).await;
+        supervisor(intercepted(&Client::new(MemBackend::new()), only("txn", Action::Yield))).await;
     let run = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         let _token = guard.cancellation_token();
@@ -235,7 +235,7 @@ async fn error_after_unlock_with_a_token_ends_run() {
 async fn lock_work_restarts_when_the_enqueue_meets_the_loss() {
     let store = Client::new(MemBackend::new());
     let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
-    let supervisor = supervisor(behind(&store, rule)).await;
+    let supervisor = supervisor(intercepted(&store, rule)).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
     let held = supervisor.run_while_held(lock, async |_| Ok::<_, AppError>(7));
     assert_eq!(held.await, Ok(7));
@@ -246,7 +246,7 @@ async fn lock_work_restarts_when_the_enqueue_meets_the_loss() {
 async fn run_restarts_when_a_transaction_meets_the_loss() {
     let store = Client::new(MemBackend::new());
     let rule = nth("lease_time_to_live", 1, 1, Action::DropRequest);
-    let kv = behind(&store, rule);
+    let kv = intercepted(&store, rule);
     let (supervisor, calls) = (supervisor(kv.clone()).await, AtomicU32::new(0));
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
     let ran = supervisor.run(async |session: Session| {

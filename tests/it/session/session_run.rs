@@ -11,7 +11,7 @@ use coord_mem::MemBackend;
 use coord_testkit::Action;
 use futures_util::FutureExt as _;
 
-use crate::support::{another, behind, keys, only, secs, timed};
+use crate::support::{intercepted, keys, only, secs, separate_client, timed};
 
 /// The lock is released when `run` returns, without a wait for the session task.
 #[tokio::test(start_paused = true)]
@@ -30,7 +30,7 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
                 _ => panic!("injected panic"),
             }
         };
-        let run = Session::builder(&another(&store)).ttl(secs(60)).run(work);
+        let run = Session::builder(&separate_client(&store)).ttl(secs(60)).run(work);
         let (done, took) = timed(AssertUnwindSafe(run).catch_unwind()).await;
         match end {
             "returns" => assert_eq!(done.unwrap().unwrap(), 7),
@@ -45,7 +45,7 @@ async fn session_is_closed_when_work_returns_fails_or_panics() {
 /// An unavailable store delays the end of a program by five seconds, not by the TTL.
 #[tokio::test(start_paused = true)]
 async fn close_after_work_times_out_after_five_seconds() {
-    let kv = behind(&Client::new(MemBackend::new()), only("lease_revoke", Action::Hang));
+    let kv = intercepted(&Client::new(MemBackend::new()), only("lease_revoke", Action::Hang));
     let mut kept = None;
     let run = Session::builder(&kv).ttl(secs(600)).run(async |session: Session| {
         kept = Some(session);

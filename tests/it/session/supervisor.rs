@@ -17,7 +17,8 @@ use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::support::{another, behind, is_keep_alive, nth, only, secs, settle, timed};
+use crate::support::{intercepted, is_keep_alive, nth, only, secs, separate_client, settle, timed};
+use crate::while_waiting::while_waiting;
 
 /// A supervisor of sessions of 10 s.
 pub(super) async fn supervisor(client: Client) -> Supervisor {
@@ -46,13 +47,11 @@ async fn states_until(supervisor: &Supervisor, last: &str) -> Vec<String> {
 async fn supervisor_opens_a_session_after_a_loss_and_notifies() {
     let store = Client::new(MemBackend::new());
     let late = nth("lease_grant", 2, 2, Action::Delay(secs(1)));
-    let supervisor = supervisor(behind(&store, late)).await;
+    let supervisor = supervisor(intercepted(&store, late)).await;
     let first = supervisor.ready().await.unwrap();
-    let revoke = async {
-        settle().await;
-        store.lease_revoke(first.lease_id()).await.unwrap();
-    };
-    let (states, ()) = tokio::join!(states_until(&supervisor, "generation 2: up"), revoke);
+    let states = states_until(&supervisor, "generation 2: up");
+    let (states, revoked) = while_waiting(states, store.lease_revoke(first.lease_id())).await;
+    revoked.unwrap();
     assert_eq!(
         states,
         ["generation 1: up", "generation 1: down: the lease was revoked", "generation 2: up"]
@@ -73,7 +72,8 @@ async fn supervisor_recovers_after_a_store_outage_of_minutes() {
     let busy = Action::Fail(Error::TooManyRequests);
     for action in [Action::Hang, Action::DropRequest, busy] {
         let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
-        let supervisor = supervisor(behind(&store, during_outage(&outage, action.clone()))).await;
+        let supervisor =
+            supervisor(intercepted(&store, during_outage(&outage, action.clone()))).await;
         for generation in 1..5 {
             assert_eq!(
                 supervisor.ready().await.unwrap().generation(),
@@ -129,7 +129,7 @@ async fn generation_starts_only_after_the_previous_is_lost() {
         if is_keep_alive(call) { Action::Hang } else { Action::Pass }
     };
     let store = Client::new(MemBackend::builder().lease_clock_rate(1.05).build());
-    let supervisor = supervisor(behind(&store, rule)).await;
+    let supervisor = supervisor(intercepted(&store, rule)).await;
     for _ in 0..20 {
         let session = supervisor.ready().await.unwrap();
         *newest.lock().unwrap() = Some(session.clone());
@@ -147,7 +147,8 @@ async fn generation_starts_only_after_the_previous_is_lost() {
 async fn closed_or_orphaned_session_is_not_replaced() {
     let record = Recorder::new();
     for orphan in [false, true] {
-        let supervisor = supervisor(behind(&Client::new(MemBackend::new()), record.clone())).await;
+        let supervisor =
+            supervisor(intercepted(&Client::new(MemBackend::new()), record.clone())).await;
         let reason = if orphan {
             supervisor.session().orphan().await.unwrap();
             LossReason::Orphaned
@@ -174,7 +175,7 @@ async fn supervisor_fails_when_the_store_refuses_a_lease() {
     let store = Client::new(MemBackend::new());
     let refused = Action::Fail(Error::PermissionDenied { reason: "no grants today".to_owned() });
     let tasks = Handle::current().metrics().num_alive_tasks();
-    let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 2, refused))).await;
+    let supervisor = supervisor(intercepted(&store, nth("lease_grant", 2, 2, refused))).await;
     store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
     supervisor.session().lost().await;
 
@@ -207,7 +208,7 @@ async fn supervisor_fails_when_the_store_refuses_a_lease() {
 #[tokio::test(start_paused = true)]
 async fn supervise_fails_when_the_first_session_cannot_open() {
     let store = Client::new(MemBackend::new());
-    let down = behind(&store, only("lease_grant", Action::DropRequest));
+    let down = intercepted(&store, only("lease_grant", Action::DropRequest));
     let builder = Session::builder(&down).connect_timeout(secs(3));
     let (supervised, after) = timed(builder.supervise()).await;
     assert_eq!(supervised.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -218,7 +219,7 @@ async fn supervise_fails_when_the_first_session_cannot_open() {
 async fn adopted_lease_is_used_by_the_first_generation_only() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(30))).await.unwrap().id;
-    let builder = Session::builder(&another(&store)).lease(lease).ttl(secs(7));
+    let builder = Session::builder(&separate_client(&store)).lease(lease).ttl(secs(7));
     let supervisor = builder.supervise().await.unwrap();
     assert_eq!((supervisor.session().lease_id(), supervisor.session().ttl()), (lease, secs(30)));
     store.lease_revoke(lease).await.unwrap();
@@ -231,7 +232,7 @@ async fn adopted_lease_is_used_by_the_first_generation_only() {
 #[tokio::test(start_paused = true)]
 async fn close_ends_the_supervisor_and_its_session() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let session = supervisor.session();
     store.put_with(Put::new("a", "1").lease(session.lease_id())).await.unwrap();
     supervisor.close().await.unwrap();
@@ -248,7 +249,8 @@ async fn supervisor_close_times_out_without_a_response() {
     let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     for wait in [0, 100] {
         outage.store(false, Ordering::Relaxed);
-        let supervisor = supervisor(behind(&store, during_outage(&outage, Action::Hang))).await;
+        let supervisor =
+            supervisor(intercepted(&store, during_outage(&outage, Action::Hang))).await;
         outage.store(true, Ordering::Relaxed);
         sleep(secs(wait)).await;
         let (closed, after) = timed(supervisor.close()).await;
@@ -261,7 +263,7 @@ async fn supervisor_close_times_out_without_a_response() {
 #[tokio::test(start_paused = true)]
 async fn dropped_close_still_closes_the_supervisor() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(behind(&store, only("lease_revoke", Action::Yield))).await;
+    let supervisor = supervisor(intercepted(&store, only("lease_revoke", Action::Yield))).await;
     assert!(poll_at_most(1, supervisor.close()).await.is_none());
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());
@@ -271,7 +273,7 @@ async fn dropped_close_still_closes_the_supervisor() {
 #[tokio::test(start_paused = true)]
 async fn last_handle_dropped_ends_supervisor_but_not_held_locks() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let (clone, state) = (supervisor.clone(), supervisor.subscribe());
     drop(supervisor);
     sleep(secs(100)).await;
@@ -314,7 +316,7 @@ async fn supervisor_dropped_while_reconnecting_sends_no_request() {
 #[tokio::test(start_paused = true)]
 async fn thousand_losses_leak_no_task_and_no_lease() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     settle().await;
     let tasks = Handle::current().metrics().num_alive_tasks();
     for generation in 1..=1_000 {
@@ -338,8 +340,9 @@ async fn reconnects_after_an_outage_are_spread_over_time() {
     let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));
     let mut supervisors = Vec::new();
     for _ in 0..50 {
-        supervisors
-            .push(supervisor(behind(&store, during_outage(&outage, Action::DropRequest))).await);
+        supervisors.push(
+            supervisor(intercepted(&store, during_outage(&outage, Action::DropRequest))).await,
+        );
     }
     outage.store(true, Ordering::Relaxed);
     sleep(secs(100)).await;

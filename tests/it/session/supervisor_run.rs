@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use super::supervisor::supervisor;
 use crate::support::{
-    another, behind, is_keep_alive, keys, on_virtual_time, scripted, secs, settle, timed,
+    intercepted, is_keep_alive, keys, on_virtual_time, scripted, secs, separate_client, settle,
+    timed,
 };
 
 /// The work locks, and locks again in the next generation when its lease was revoked. It is
@@ -25,7 +26,7 @@ use crate::support::{
 #[tokio::test(start_paused = true)]
 async fn lost_lock_is_reacquired_in_the_next_generation() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let mut tasks = JoinSet::new();
     let kv = store.clone();
     tasks.spawn(async move {
@@ -51,7 +52,7 @@ async fn lost_lock_is_reacquired_in_the_next_generation() {
 #[tokio::test(start_paused = true)]
 async fn work_is_repeated_on_the_same_session_after_key_deletion() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let lease = supervisor.session().lease_id();
     let calls = AtomicUsize::new(0);
     let done = supervisor.run(async |session: Session| {
@@ -88,7 +89,7 @@ async fn run_returns_errors_that_are_not_losses() {
 #[tokio::test(start_paused = true)]
 async fn backoff_grows_when_work_loses_at_once() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     for revoke in [false, true] {
         let calls = AtomicUsize::new(0);
         let endless = supervisor.run(async |session: Session| {
@@ -108,7 +109,7 @@ async fn backoff_grows_when_work_loses_at_once() {
 #[tokio::test(start_paused = true)]
 async fn work_lost_after_a_long_hold_restarts_without_backoff() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let calls = AtomicUsize::new(0);
     let work = supervisor.run(async |_| {
         if calls.fetch_add(1, Ordering::Relaxed) == 10 {
@@ -125,7 +126,7 @@ async fn work_lost_after_a_long_hold_restarts_without_backoff() {
 #[tokio::test(start_paused = true)]
 async fn run_ends_when_the_supervisor_is_closed() {
     let store = Client::new(MemBackend::new());
-    let supervisor = supervisor(another(&store)).await;
+    let supervisor = supervisor(separate_client(&store)).await;
     let holding = supervisor.run(async |session: Session| {
         let guard = Mutex::new(&session, "m").lock().await?;
         guard.run_while_held(std::future::pending::<()>()).await?;
@@ -147,7 +148,7 @@ async fn run_ends_when_the_supervisor_is_closed() {
 async fn run_dropped_at_any_await_leaves_no_key_and_no_lease() {
     for polls in 1..200 {
         let store = Client::new(MemBackend::new());
-        let supervisor = supervisor(behind(&store, |_: &Call| Action::Yield)).await;
+        let supervisor = supervisor(intercepted(&store, |_: &Call| Action::Yield)).await;
         let work = supervisor.run(async |session: Session| {
             let guard = Mutex::new(&session, "m").lock().await?;
             if session.generation() < Generation(3) {
@@ -181,7 +182,8 @@ async fn keep_alive_cost_does_not_depend_on_guard_count() {
     let mut costs = Vec::new();
     for count in [0, 1, 50] {
         let record = Recorder::new();
-        let supervisor = supervisor(behind(&Client::new(MemBackend::new()), record.clone())).await;
+        let supervisor =
+            supervisor(intercepted(&Client::new(MemBackend::new()), record.clone())).await;
         let session = supervisor.ready().await.unwrap();
         let mut guards = Vec::new();
         for n in 0..count {
@@ -272,7 +274,7 @@ async fn run_clients(clients: Vec<Vec<Action>>) {
     let holders = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for actions in clients {
-        let (kv, holders) = (behind(&store, scripted(actions)), Arc::clone(&holders));
+        let (kv, holders) = (intercepted(&store, scripted(actions)), Arc::clone(&holders));
         tasks.spawn(async move { run_client(kv, &holders).await });
     }
     while let Some(client) = tasks.join_next().await {

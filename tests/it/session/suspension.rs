@@ -9,7 +9,7 @@ use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{behind, secs};
+use crate::support::{intercepted, secs};
 
 /// A session of 30 s, and the number of seconds for which its machine has been suspended so far.
 async fn session(kv: Client) -> (Session, Arc<AtomicU64>) {
@@ -38,7 +38,7 @@ async fn session_is_lost_within_a_second_of_waking() {
 async fn short_suspension_refreshes_the_lease_and_deadline() {
     let record = Recorder::new();
     let (session, suspended_secs) =
-        session(behind(&Client::new(MemBackend::new()), record.clone())).await;
+        session(intercepted(&Client::new(MemBackend::new()), record.clone())).await;
     sleep(Duration::from_millis(500)).await;
     record.take();
     suspended_secs.fetch_add(10, Ordering::Relaxed);

@@ -15,14 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{OneShot, add_one, number, put_all, store_with, stored};
-use crate::support::{POLLS_MAX, another, behind, secs, timed};
+use crate::support::{POLLS_MAX, intercepted, secs, separate_client, timed};
 
 #[tokio::test(start_paused = true)]
 async fn transactions_on_one_key_lose_no_update_with_few_retries() {
     // Responses are immediate or delayed.
     for action in [Action::Pass, Action::Yield, Action::Delay(Duration::from_millis(3))] {
         let store = Client::new(MemBackend::new());
-        let kv = behind(&store, move |_: &Call| action.clone());
+        let kv = intercepted(&store, move |_: &Call| action.clone());
         let mut tasks = JoinSet::new();
         for _ in 0..64 {
             tasks.spawn(increment_repeatedly(kv.clone(), 5));
@@ -49,7 +49,7 @@ async fn increment_repeatedly(kv: Client, times: usize) -> Vec<u32> {
 #[tokio::test(start_paused = true)]
 async fn circular_transfers_keep_the_sum_without_deadlock() {
     let store = store_with(&[("a0", 100), ("a1", 100), ("a2", 100), ("a3", 100)]).await;
-    let kv = behind(&store, |_: &Call| Action::Yield);
+    let kv = intercepted(&store, |_: &Call| Action::Yield);
     let mut tasks = JoinSet::new();
     for i in 0..32_usize {
         tasks.spawn(transfer(kv.clone(), i));
@@ -113,7 +113,7 @@ async fn assert_queue_free(kv: &Client, store: &Client, when: &str) {
 #[tokio::test(start_paused = true)]
 async fn queue_advances_after_abort_exhaustion_or_lost_response() {
     let store = store_with(&[("n", 0)]).await;
-    let kv = another(&store);
+    let kv = separate_client(&store);
     let plain = Stm::new(&kv);
     let aborted = hold_queue(&plain, &store, async || Err(Error::EmptyKey)).await;
     assert!(matches!(aborted, Err(StmError::Aborted(_))));
@@ -128,7 +128,7 @@ async fn queue_advances_after_abort_exhaustion_or_lost_response() {
     assert_queue_free(&kv, &store, "after the retries were exhausted").await;
 
     let commits = AtomicU32::new(0);
-    let lossy = behind(&store, move |call: &Call| match call {
+    let lossy = intercepted(&store, move |call: &Call| match call {
         Call::Txn(_) if commits.fetch_add(1, Ordering::Relaxed) == 1 => Action::DropResponse,
         _ => Action::Pass,
     });
@@ -140,7 +140,7 @@ async fn queue_advances_after_abort_exhaustion_or_lost_response() {
 #[tokio::test(start_paused = true)]
 async fn queue_advances_after_a_panic_of_the_closure() {
     let store = store_with(&[("n", 0)]).await;
-    let kv = another(&store);
+    let kv = separate_client(&store);
     let mut tasks = JoinSet::new();
     let (stm, other) = (Stm::new(&kv), store.clone());
     tasks.spawn(async move {
@@ -169,7 +169,7 @@ async fn transaction_dropped_at_any_await_leaves_the_queue() {
     for dropped in [1, 2] {
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 0)]).await;
-            let kv = behind(&store, |_: &Call| Action::Yield);
+            let kv = intercepted(&store, |_: &Call| Action::Yield);
             let add = |n: usize| {
                 let kv = kv.clone();
                 let polls = if n == dropped { polls } else { usize::MAX };
@@ -195,7 +195,7 @@ async fn transaction_dropped_at_any_await_leaves_the_queue() {
 #[tokio::test(start_paused = true)]
 async fn pending_closure_delays_others_by_at_most_one_second() {
     let store = store_with(&[("n", 0)]).await;
-    let kv = behind(&store, |_: &Call| Action::Yield);
+    let kv = intercepted(&store, |_: &Call| Action::Yield);
     let stm = Stm::new(&kv);
     let pending = hold_queue(&stm, &store, std::future::pending);
     let other = async {
@@ -216,7 +216,7 @@ async fn pending_closure_delays_others_by_at_most_one_second() {
 #[tokio::test(start_paused = true)]
 async fn pending_closure_delays_the_queue_only_once() {
     let store = store_with(&[("n", 0)]).await;
-    let kv = behind(&store, |_: &Call| Action::Yield);
+    let kv = intercepted(&store, |_: &Call| Action::Yield);
     let stm = Stm::new(&kv);
     let pending = hold_queue(&stm, &store, std::future::pending);
     let others = async {
@@ -239,7 +239,7 @@ async fn pending_closure_delays_the_queue_only_once() {
 #[tokio::test(start_paused = true)]
 async fn nested_transaction_on_the_same_key_does_not_deadlock() {
     let store = store_with(&[("n", 0)]).await;
-    let kv = another(&store);
+    let kv = separate_client(&store);
     let (stm, mut attempt) = (Stm::new(&kv), 0);
     let run = stm.run(async |tx| {
         attempt += 1;
@@ -259,13 +259,13 @@ async fn nested_transaction_on_the_same_key_does_not_deadlock() {
 #[tokio::test(start_paused = true)]
 async fn queues_of_two_backends_are_independent() {
     let (store, other) = (store_with(&[("n", 0)]).await, store_with(&[("n", 0)]).await);
-    let stm = Stm::new(&behind(&store, |_: &Call| Action::Yield));
+    let stm = Stm::new(&intercepted(&store, |_: &Call| Action::Yield));
     tokio::select! {
         biased;
         _ = hold_queue(&stm, &store, std::future::pending) => panic!("the closure returned"),
         () = async {
             sleep(Duration::from_millis(50)).await;
-            assert_queue_free(&another(&other), &other, "on another backend").await;
+            assert_queue_free(&separate_client(&other), &other, "on another backend").await;
         } => {}
     }
     assert_eq!(other.get("n").await.unwrap().unwrap().value, "2");

@@ -4,13 +4,13 @@ use coord_core::{Client, Error, Stm, stm::Isolation};
 use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
-use crate::support::behind;
+use crate::support::intercepted;
 
 #[tokio::test(start_paused = true)]
 async fn transaction_costs_one_request_per_read_and_a_commit() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     store.put("a", "1").await.unwrap();
-    let kv = behind(&store, record.clone());
+    let kv = intercepted(&store, record.clone());
     let run = async |stm: Stm, writes: bool| {
         let committed = stm.run(async |tx| {
             let a = tx.get("a").await?;

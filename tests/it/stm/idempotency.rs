@@ -18,7 +18,9 @@ use coord_testkit::{Action, Call, Recorder, Rule, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{client_with_timeout, number, store_with, stored};
-use crate::support::{POLLS_MAX, another, behind, keys, nth, only, scripted, secs, session};
+use crate::support::{
+    POLLS_MAX, intercepted, keys, nth, only, scripted, secs, separate_client, session,
+};
 
 /// Adds one to n.
 async fn add_one_to_n(stm: &Stm) -> Result<Committed<()>, StmError<Error>> {
@@ -112,7 +114,8 @@ async fn lost_response_without_idempotency_key_is_ambiguous() {
 async fn read_only_commit_never_has_an_unknown_outcome() {
     let store = store_with(&[("n", 1), ("m", 1)]).await;
     let level = Isolation::RepeatableReads;
-    let stm = Stm::new(&behind(&store, on_first_commit(Action::DropResponse))).isolation(level);
+    let stm =
+        Stm::new(&intercepted(&store, on_first_commit(Action::DropResponse))).isolation(level);
     let read = stm.run(async |tx| Ok::<_, Error>((number(tx, "n").await?, number(tx, "m").await?)));
     let read = read.await.unwrap();
     assert_eq!((read.value, read.info.attempts), ((1, 1), 2));
@@ -127,7 +130,7 @@ async fn idempotency_keys(store: &Client) -> Vec<String> {
 async fn idempotency_key_costs_no_request() {
     let (store, record) = (store_with(&[("n", 1)]).await, Recorder::new());
     let session = session(&store).await;
-    let stm = Stm::new(&behind(&store, record.clone())).exactly_once(&session);
+    let stm = Stm::new(&intercepted(&store, record.clone())).exactly_once(&session);
     for _ in 0..3 {
         add_one_to_n(&stm).await.unwrap();
         let calls = record.take().0;
@@ -142,7 +145,7 @@ async fn idempotency_key_costs_no_request() {
 async fn idempotency_keys_are_reused_and_expire_with_the_session() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = Stm::new(&behind(&store, |_: &Call| Action::Yield)).exactly_once(&session);
+    let stm = Stm::new(&intercepted(&store, |_: &Call| Action::Yield)).exactly_once(&session);
     for _ in 0..20 {
         add_one_to_n(&stm).await.unwrap();
         add_one_to_n(&stm.clone()).await.unwrap();
@@ -162,7 +165,7 @@ async fn idempotency_keys_are_reused_and_expire_with_the_session() {
 async fn commit_on_a_lost_session_writes_nothing() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = Stm::new(&another(&store)).exactly_once(&session);
+    let stm = Stm::new(&separate_client(&store)).exactly_once(&session);
     add_one_to_n(&stm).await.unwrap();
     store.lease_revoke(session.lease_id()).await.unwrap();
     let error = add_one_to_n(&stm).await.unwrap_err();
@@ -184,7 +187,7 @@ async fn session_lost_before_resolving_makes_outcome_unknown() {
             let both = move |call: &Call| match (commit.action(call), resolve.action(call)) {
                 (Action::Pass, action) | (action, _) => action,
             };
-            let stm = Stm::new(&behind(&store, both)).exactly_once(&session);
+            let stm = Stm::new(&intercepted(&store, both)).exactly_once(&session);
             for _ in 0..before {
                 add_one_to_n(&stm).await.unwrap();
             }
@@ -204,7 +207,8 @@ async fn session_lost_before_resolving_makes_outcome_unknown() {
 async fn unreachable_idempotency_key_makes_outcome_unknown() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = Stm::new(&behind(&store, only("txn", Action::DropRequest))).exactly_once(&session);
+    let stm =
+        Stm::new(&intercepted(&store, only("txn", Action::DropRequest))).exactly_once(&session);
     let error = timeout(secs(70), add_one_to_n(&stm)).await.expect("60 s at most").unwrap_err();
     assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
 }
@@ -223,7 +227,7 @@ async fn transaction_dropped_at_any_await_applies_at_most_once() {
                 Call::Txn(_) => action.clone(),
                 _ => Action::Yield,
             };
-            let dropped = Stm::new(&behind(&store, rule)).exactly_once(&session);
+            let dropped = Stm::new(&intercepted(&store, rule)).exactly_once(&session);
             let run = async {
                 let stm = dropped.clone();
                 let run = stm.run(async move |tx| {
@@ -240,7 +244,7 @@ async fn transaction_dropped_at_any_await_applies_at_most_once() {
             assert!(n <= 2, "applied {} times after {polls} polls", n - 1);
             outcomes[usize::from(n == 2)] = true;
             drop(dropped);
-            let next = Stm::new(&another(&store)).exactly_once(&session);
+            let next = Stm::new(&separate_client(&store)).exactly_once(&session);
             add_one_to_n(&next).await.unwrap();
             assert_eq!(stored(&store, "n").await, n + 1);
             if done == Some(true) {
@@ -257,7 +261,7 @@ async fn transaction_dropped_at_any_await_applies_at_most_once() {
 async fn deleted_idempotency_key_is_replaced() {
     let store = store_with(&[("n", 1)]).await;
     let session = session(&store).await;
-    let stm = Stm::new(&another(&store)).exactly_once(&session);
+    let stm = Stm::new(&separate_client(&store)).exactly_once(&session);
     add_one_to_n(&stm).await.unwrap();
     store.delete(idempotency_keys(&store).await[0].clone()).await.unwrap();
     let committed = add_one_to_n(&stm).await.unwrap();
@@ -271,7 +275,7 @@ async fn deleted_idempotency_key_is_replaced() {
 async fn idempotency_key_is_queried_in_its_own_namespace() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let intercepted = behind(&store, on_first_commit(Action::DropResponse));
+    let intercepted = intercepted(&store, on_first_commit(Action::DropResponse));
     let kv = Client::new(PrefixLayer::new(intercepted, "tenant/"));
     let stm = Stm::new(&kv).exactly_once(&session);
     let info = add_one_to_n(&stm).await.unwrap().info;

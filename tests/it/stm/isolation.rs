@@ -16,7 +16,7 @@ use coord_mem::MemBackend;
 use coord_testkit::StaleMember;
 
 use super::{LEVELS, OneShot, fall_behind, number, put_all, stale_client, store_with, stored};
-use crate::support::another;
+use crate::support::separate_client;
 
 /// Generates one test per row: whether the anomaly happens at each of [`LEVELS`].
 macro_rules! rows {
@@ -64,7 +64,7 @@ async fn w1_absent(level: Isolation) -> bool {
 }
 
 async fn lost_update(level: Isolation, store: &Client) -> bool {
-    let (kv, interfere) = (another(store), OneShot::new());
+    let (kv, interfere) = (separate_client(store), OneShot::new());
     let stm = Stm::new(&kv).isolation(level);
     let add = stm.run(async |tx| {
         let x = number(tx, "x").await?;
@@ -86,7 +86,7 @@ async fn lost_update(level: Isolation, store: &Client) -> bool {
 /// Write skew: `r1(y) r2(x) c2{y} c1{x}`. One of x and y must stay 1; each transaction clears one.
 async fn w2(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let skew = stm.run(async |tx| {
         let y = number(tx, "y").await?;
         if interfere.take() {
@@ -110,7 +110,7 @@ async fn w2(level: Isolation) -> bool {
 /// The values that a transaction reads from x and y while another client sets both to 2 in between.
 async fn read_skew(level: Isolation, writes: Option<&str>) -> Committed<(i64, i64)> {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if interfere.take() {
@@ -164,7 +164,7 @@ async fn w6(level: Isolation) -> bool {
 async fn w7(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let kv = Arc::new(StaleMember::new(store.clone()));
-    let ahead = Stm::new(&another(&store)).isolation(level);
+    let ahead = Stm::new(&separate_client(&store)).isolation(level);
     let third = ahead.run(async |tx| {
         let y = number(tx, "y").await?;
         if interfere.take() {
@@ -190,7 +190,7 @@ async fn w7(level: Isolation) -> bool {
 /// Phantom: T1 reads the range p/, T2 puts p/c, T1 commits a value computed from the range.
 async fn w8(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("p/a", 1), ("p/b", 1)]).await, OneShot::new());
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let count = stm.run(async |tx| {
         let found = tx.range(KeyRange::prefix("p/")).await?.len();
         if interfere.take() {
@@ -214,7 +214,7 @@ async fn w9_delete(level: Isolation) -> bool {
 /// Blind write: `r1(a) c2{k} c1{k}`, where T1 does not read k.
 async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
     let (store, interfere) = (store_with(&[("a", 1), ("k", 1)]).await, OneShot::new());
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let write = stm.run(async |tx| {
         number(tx, "a").await?;
         if interfere.take() {
@@ -233,7 +233,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
 async fn w10(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let mut skew = false;
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let write = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if interfere.take() {
@@ -250,7 +250,7 @@ async fn w10(level: Isolation) -> bool {
 /// Intermediate read (G1b): T1 puts x twice, and T2 reads x in between.
 async fn intermediate(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let mut observed = false;
     let write = stm.run(async |tx| {
         for n in 1..3 {
@@ -269,7 +269,7 @@ async fn intermediate(level: Isolation) -> bool {
 /// Aborted read (G1a): T1 puts x and aborts, then T2 reads x.
 async fn aborted(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let aborted = stm.run(async |tx| {
         tx.put("x", "1");
         Err::<(), Error>(Error::EmptyKey)
@@ -282,7 +282,7 @@ async fn aborted(level: Isolation) -> bool {
 async fn reread(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1)]).await, OneShot::new());
     let mut differs = false;
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let read = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if interfere.take() {
@@ -302,7 +302,7 @@ async fn reread(level: Isolation) -> bool {
 /// Whether a read of any kind misses the puts and deletes of its own transaction.
 async fn own_writes_unseen(level: Isolation) -> bool {
     let store = store_with(&[("x", 1), ("y", 1)]).await;
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let run = stm.run(async |tx| {
         tx.put("x", "2");
         tx.delete("y");
@@ -325,7 +325,7 @@ async fn own_writes_unseen(level: Isolation) -> bool {
 /// Dirty write (G0): the writes of two transactions mix.
 async fn dirty_write(level: Isolation) -> bool {
     let store = Client::new(MemBackend::new());
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let write = async |n: &str| {
         let write = stm.run(async |tx| {
             tx.put("x", n);

@@ -26,7 +26,7 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::{Intercept, Rule, StaleMember};
 
-use crate::support::{newest, secs};
+use crate::support::{newest_revision, secs};
 
 /// All isolation levels, the strongest first.
 const LEVELS: [Isolation; 4] = [
@@ -103,7 +103,7 @@ async fn stale_client(store: &Client) -> Client {
 
 /// Moves a member to the current revision of `store`, where it stays.
 async fn fall_behind(member: &StaleMember<Client>, store: &Client) {
-    member.fall_behind(newest(store).await);
+    member.fall_behind(newest_revision(store).await);
 }
 
 /// A client of `store` with `rule` in between, whose requests time out after 1 s.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{OneShot, STRONG_LEVELS, number, put_all, store_with};
-use crate::support::{another, settle};
+use crate::support::{separate_client, settle};
 
 /// A transaction that holds the conflict queue of one key for half a second.
 ///
@@ -62,7 +62,7 @@ async fn range_of_failed_commit_stays_with_its_snapshot() {
     for level in STRONG_LEVELS {
         for writes in [true, false] {
             let store = store_with(&[("flag", 0), ("n", 0)]).await;
-            let (stm, mut attempt) = (Stm::new(&another(&store)).isolation(level), 0);
+            let (stm, mut attempt) = (Stm::new(&separate_client(&store)).isolation(level), 0);
             let run = stm.run(async |tx| {
                 attempt += 1;
                 let (flag, mut n) = (number(tx, "flag").await?, 0);
@@ -95,7 +95,7 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
     for level in STRONG_LEVELS {
         for aborts in [false, true] {
             let store = store_with(&[("h", 0)]).await;
-            let kv = another(&store);
+            let kv = separate_client(&store);
             let stm = Stm::new(&kv).isolation(level);
             let holder = QueueHolder::start(&stm, &store, "h").await;
             let write = stm.run(async |tx| {
@@ -131,7 +131,7 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
 async fn attempt_after_wait_sees_keys_of_one_revision() {
     for level in STRONG_LEVELS {
         let store = store_with(&[("b", 0)]).await;
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let holder = QueueHolder::start(&stm, &store, "b").await;
         store.delete("b").await.unwrap();
 
@@ -164,7 +164,7 @@ async fn attempt_after_wait_sees_keys_of_one_revision() {
 async fn attempt_sees_nothing_older_than_its_transaction() {
     for level in STRONG_LEVELS {
         let store = store_with(&[("h", 0)]).await;
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let holder = QueueHolder::start(&stm, &store, "h").await;
         let delete = stm.run(async |tx| {
             tx.delete("job");
@@ -189,7 +189,7 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
 #[tokio::test(start_paused = true)]
 async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     let store = store_with(&[("h", 0), ("x", 1)]).await;
-    let stm = Stm::new(&another(&store));
+    let stm = Stm::new(&separate_client(&store));
     let holder = QueueHolder::start(&stm, &store, "h").await;
     let mut attempt = 0;
     let stm = stm.isolation(Isolation::RepeatableReads);
@@ -214,7 +214,8 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
 async fn aborted_attempt_sees_one_current_snapshot() {
     for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1)]).await;
-        let (stm, interfere) = (Stm::new(&another(&store)).isolation(level), OneShot::new());
+        let (stm, interfere) =
+            (Stm::new(&separate_client(&store)).isolation(level), OneShot::new());
         put_all(&store, &[("x", 2), ("y", 2)]).await;
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;

@@ -8,14 +8,14 @@ use coord_core::{
 use coord_mem::MemBackend;
 
 use super::{LEVELS, store_with};
-use crate::support::{another, secs};
+use crate::support::{secs, separate_client};
 
 #[tokio::test(start_paused = true)]
 async fn put_on_a_lease_is_deleted_with_the_lease() {
     for level in LEVELS {
         let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.get("a").await?;
             tx.put_with(Put::new("a", "1").lease(lease).with_prev_kv());
@@ -35,7 +35,7 @@ async fn ignore_value_and_ignore_lease_keep_the_earlier_put() {
     for level in LEVELS {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("a", "2");
             tx.put_with(Put::new("a", "").ignore_value().lease(lease));
@@ -57,7 +57,7 @@ async fn ignore_value_on_a_missing_key_is_refused() {
     for level in LEVELS {
         for deletes in [false, true] {
             let store = store_with(&[("a", 1)]).await;
-            let stm = Stm::new(&another(&store)).isolation(level);
+            let stm = Stm::new(&separate_client(&store)).isolation(level);
             let run = stm.run(async |tx| {
                 let key = if deletes { "a" } else { "absent" };
                 if deletes {
@@ -77,7 +77,7 @@ async fn ignore_value_on_a_missing_key_is_refused() {
 async fn last_write_to_a_key_wins() {
     for level in LEVELS {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("a", "2");
             tx.delete("a");
@@ -96,7 +96,7 @@ async fn last_write_to_a_key_wins() {
 async fn value_of_another_type_is_an_error_in_the_closure() {
     let store = Client::new(MemBackend::new());
     store.put("a", &b"\xff"[..]).await.unwrap();
-    let stm = Stm::new(&another(&store));
+    let stm = Stm::new(&separate_client(&store));
     let run = stm.run(async |tx| tx.get_as::<String>("a").await);
     let error = run.await.unwrap_err();
     assert!(matches!(error, StmError::Aborted(Error::InvalidValue { .. })), "{error}");

@@ -10,7 +10,7 @@ use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
 use super::{LEVELS, OneShot, STRONG_LEVELS, put_all, store_with, stored};
-use crate::support::{another, behind, session};
+use crate::support::{intercepted, separate_client, session};
 
 /// Keys and their values.
 type Pairs = Vec<(String, String)>;
@@ -25,7 +25,7 @@ fn pairs(range: Vec<(Bytes, Bytes)>) -> Pairs {
 async fn sum_range(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
     let (store, interfere) =
         (store_with(&[("p/a", 1), ("p/b", 2), ("q", 4)]).await, OneShot::new());
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let sum = stm.run(async |tx| {
         let all = tx.range(KeyRange::prefix("p/")).await?;
         if interfere.take() {
@@ -82,7 +82,7 @@ async fn change_outside_a_range_does_not_conflict() {
 async fn empty_range_is_protected() {
     for level in STRONG_LEVELS {
         let (store, interfere) = (Client::new(MemBackend::new()), OneShot::new());
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let reserve = stm.run(async |tx| {
             let free = tx.range(KeyRange::prefix("seat/")).await?.is_empty();
             if interfere.take() {
@@ -106,7 +106,7 @@ async fn conflict_in_a_range_costs_one_request() {
     for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("p/a", 1)]).await, Recorder::new());
         let (interfere, stm) =
-            (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
+            (OneShot::new(), Stm::new(&intercepted(&store, record.clone())).isolation(level));
         let count = stm.run(async |tx| {
             let all = pairs(tx.range(KeyRange::prefix("p/")).await?);
             if interfere.take() {
@@ -126,7 +126,7 @@ async fn conflict_in_a_range_costs_one_request() {
 async fn range_includes_the_transactions_own_writes() {
     for level in LEVELS {
         let store = store_with(&[("p/a", 1), ("p/b", 2), ("p/d", 4), ("q", 0)]).await;
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/c", "new");
             tx.put("p/a", "other");
@@ -158,7 +158,7 @@ async fn delete_range_returns_the_number_of_deleted_keys() {
     for level in LEVELS {
         let (store, interfere) =
             (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, OneShot::new());
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("p/own", "1");
             let deleted = tx.delete_range(KeyRange::prefix("p/")).await?;
@@ -205,7 +205,7 @@ async fn run_with_contents(
 ) -> (String, Option<(usize, usize)>) {
     let Contents { reads, range, blind_writes, exactly_once } = *contents;
     let (store, record) = (small_store().await, Recorder::new());
-    let mut stm = Stm::new(&behind(&store, record.clone())).isolation(level);
+    let mut stm = Stm::new(&intercepted(&store, record.clone())).isolation(level);
     if exactly_once {
         stm = stm.exactly_once(&session(&store).await);
     }
@@ -262,7 +262,7 @@ async fn too_large_transaction_is_refused_before_its_commit() {
 async fn read_only_transactions_have_no_limit_at_the_strong_levels() {
     for level in STRONG_LEVELS {
         let (store, record) = (small_store().await, Recorder::new());
-        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
+        let stm = Stm::new(&intercepted(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| tx.get_many((0..20).map(|n| format!("r{n}"))).await);
         let found = read.await.unwrap().value.into_iter().flatten().count();
         assert_eq!((found, &*record.take().names()), (8, "txn txn txn"), "at {level}");

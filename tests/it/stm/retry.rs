@@ -12,7 +12,7 @@ use coord_testkit::{Action, Recorder};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, store_with, stored};
-use crate::support::{another, behind, nth, only, scripted, secs, timed};
+use crate::support::{intercepted, nth, only, scripted, secs, separate_client, timed};
 
 /// Adds one to x while another client writes x during each attempt, until the budget is spent.
 async fn exhaust_retries(stm: &Stm, store: &Client) -> StmError<Error> {
@@ -32,7 +32,7 @@ async fn attempts_end_at_attempts_max() {
     for attempts_max in 0..4 {
         let store = store_with(&[("x", 1)]).await;
         let retry = Retry { attempts_max: Some(attempts_max), ..Retry::default() };
-        let stm = Stm::new(&another(&store)).retry(retry);
+        let stm = Stm::new(&separate_client(&store)).retry(retry);
         let exhausted = exhaust_retries(&stm, &store).await;
         assert_eq!(exhausted.outcome(), Outcome::NotApplied);
         let StmError::RetriesExhausted { attempts, conflicts, .. } = exhausted else {
@@ -56,7 +56,7 @@ async fn no_attempt_starts_after_time_max() {
         let time_max = Duration::from_millis(200);
         let seed = Some(seed);
         let retry = Retry { time_max, pause_min, pause_max, seed, ..Retry::default() };
-        let stm = Stm::new(&another(&store)).retry(retry);
+        let stm = Stm::new(&separate_client(&store)).retry(retry);
         let (began, mut last) = (Instant::now(), Duration::ZERO);
         let mut n = 100;
         let run = stm.run(async |tx| {
@@ -84,7 +84,7 @@ async fn maximum_durations_do_not_overflow() {
     let store = store_with(&[("x", 1)]).await;
     let (time_max, pause_max) = (Duration::MAX, Duration::MAX);
     let unlimited = Retry { time_max, pause_max, attempts_max: Some(80), ..Retry::default() };
-    let kv = another(&store);
+    let kv = separate_client(&store);
     let long_pauses = Retry { pause_min: Duration::MAX / 2, ..unlimited.clone() };
     let no_pauses = Retry { pause_min: Duration::ZERO, ..unlimited };
     let exhausted = exhaust_retries(&Stm::new(&kv).retry(no_pauses), &store).await;
@@ -105,7 +105,7 @@ async fn backoff_grows_within_limits_and_repeats_with_its_seed() {
             pause_max,
             ..Retry::default()
         };
-        let stm = Stm::new(&another(&store)).retry(retry);
+        let stm = Stm::new(&separate_client(&store)).retry(retry);
         let mut starts = Vec::new();
         let run = stm.run(async |tx| {
             starts.push(Instant::now());
@@ -139,7 +139,7 @@ async fn conflict_costs_one_request() {
     for level in &LEVELS[..3] {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let (interfere, stm) =
-            (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(*level));
+            (OneShot::new(), Stm::new(&intercepted(&store, record.clone())).isolation(*level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             let y = number(tx, "y").await?;
@@ -167,7 +167,7 @@ async fn conflict_found_by_a_read_costs_no_request() {
     for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let (interfere, stm) =
-            (OneShot::new(), Stm::new(&behind(&store, record.clone())).isolation(level));
+            (OneShot::new(), Stm::new(&intercepted(&store, record.clone())).isolation(level));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if interfere.take() {
@@ -190,7 +190,7 @@ async fn conflict_found_by_a_read_costs_no_request() {
 #[tokio::test(start_paused = true)]
 async fn commit_info_reports_revision_attempts_and_conflicts() {
     let (store, mut attempt) = (store_with(&[("x", 1)]).await, 0);
-    let run = Stm::new(&another(&store));
+    let run = Stm::new(&separate_client(&store));
     let run = run.run(async |tx| {
         attempt += 1;
         let x = number(tx, "x").await?;
@@ -230,7 +230,7 @@ async fn commit_info_reports_revision_attempts_and_conflicts() {
 async fn commit_info_of_a_read_only_run_has_its_read_revision() {
     for level in LEVELS {
         let (store, interfere) = (store_with(&[("x", 1)]).await, OneShot::new());
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if interfere.take() {
@@ -247,7 +247,7 @@ async fn commit_info_of_a_read_only_run_has_its_read_revision() {
 async fn aborted_transaction_sends_no_commit() {
     for level in LEVELS {
         let (store, record) = (store_with(&[("x", 1)]).await, Recorder::new());
-        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
+        let stm = Stm::new(&intercepted(&store, record.clone())).isolation(level);
         let run = stm.run(async |tx| {
             tx.put("x", "2");
             tx.delete("y");
@@ -270,7 +270,7 @@ async fn aborted_transaction_sends_no_commit() {
 #[tokio::test(start_paused = true)]
 async fn abort_after_inconsistent_reads_is_retried() {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
-    let stm = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
+    let stm = Stm::new(&separate_client(&store)).isolation(Isolation::RepeatableReads);
     let run = stm.run(async |tx| {
         let x = number(tx, "x").await?;
         if interfere.take() {
@@ -289,7 +289,7 @@ async fn abort_after_inconsistent_reads_is_retried() {
 async fn compacted_snapshot_is_replaced() {
     for level in STRONG_LEVELS {
         let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             if interfere.take() {
@@ -314,7 +314,7 @@ async fn future_revision_error_is_retried() {
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     // The second read fails on the stale member, and again as a linearizable read.
     let actions = vec![Action::Pass, Action::Fail(future()), Action::Fail(future())];
-    let stm = Stm::new(&behind(&store, scripted(actions)));
+    let stm = Stm::new(&intercepted(&store, scripted(actions)));
     let run = stm.run(async |tx| Ok::<_, Error>((number(tx, "x").await?, number(tx, "y").await?)));
     let run = run.await.unwrap();
     assert_eq!((run.value, run.info.attempts), ((1, 1), 2));
@@ -331,7 +331,7 @@ async fn unavailable_backend_is_retried() {
         [("range", Outcome::Unknown), ("range", Outcome::NotApplied), ("txn", Outcome::NotApplied)]
     {
         let outage = nth(kind, 1, 3, Action::Fail(unavailable(outcome)));
-        let stm = Stm::new(&behind(&store, outage));
+        let stm = Stm::new(&intercepted(&store, outage));
         let run = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             tx.put("x", (x + 1).to_string());
@@ -346,8 +346,8 @@ async fn unavailable_backend_is_retried() {
 async fn unavailable_backend_fails_when_the_budget_is_spent() {
     let store = store_with(&[("x", 1)]).await;
     let outage = only("range", Action::Fail(unavailable(Outcome::Unknown)));
-    let stm =
-        Stm::new(&behind(&store, outage)).retry(Retry { time_max: secs(3), ..Retry::default() });
+    let stm = Stm::new(&intercepted(&store, outage))
+        .retry(Retry { time_max: secs(3), ..Retry::default() });
     let (error, took) = timed(stm.run(async |tx| number(tx, "x").await)).await;
     let error = error.unwrap_err();
     assert!(matches!(error, StmError::Backend(Error::Unavailable { .. })), "{error}");
@@ -358,7 +358,7 @@ async fn unavailable_backend_fails_when_the_budget_is_spent() {
 #[tokio::test(start_paused = true)]
 async fn permanent_error_is_returned_without_a_retry() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = Stm::new(&another(&store));
+    let stm = Stm::new(&separate_client(&store));
     let read = stm.run(async |tx| tx.get("").await);
     assert!(matches!(read.await.unwrap_err(), StmError::Backend(Error::EmptyKey)));
     let write = stm.run(async |tx| {
@@ -373,7 +373,7 @@ async fn permanent_error_is_returned_without_a_retry() {
 #[tokio::test(start_paused = true)]
 async fn transaction_dropped_in_its_closure_writes_nothing() {
     let store = store_with(&[("x", 1)]).await;
-    let stm = Stm::new(&another(&store));
+    let stm = Stm::new(&separate_client(&store));
     let run = stm.run(async |tx| {
         tx.put("x", "2");
         sleep(secs(10)).await;

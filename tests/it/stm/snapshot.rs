@@ -11,7 +11,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Call, Recorder};
 
 use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, stale_client, store_with};
-use crate::support::{another, behind};
+use crate::support::{intercepted, separate_client};
 
 /// Whether anomaly W11 happens: Go's `Rev` after `Put` fills the read set without a snapshot
 /// revision, so that later reads are newer.
@@ -19,7 +19,7 @@ async fn w11(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let first = store.get("x").await.unwrap().unwrap().mod_revision;
     let mut skew = false;
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let run = stm.run(async |tx| {
         tx.put("x", "3");
         let revision = tx.revision_of("x").await?;
@@ -39,7 +39,7 @@ async fn w11(level: Isolation) -> bool {
 /// such retry.
 async fn w12(level: Isolation) -> bool {
     let (store, mut attempt, mut skew) = (store_with(&[("k", 1), ("z", 1)]).await, 0, false);
-    let stm = Stm::new(&another(&store)).isolation(level);
+    let stm = Stm::new(&separate_client(&store)).isolation(level);
     let run = stm.run(async |tx| {
         attempt += 1;
         if attempt == 1 {
@@ -92,7 +92,8 @@ async fn every_order_of_calls_sees_one_snapshot() {
             let store = store_with(&[("a", 1), ("b", 1), ("c", 1)]).await;
             let first = store.get("a").await.unwrap().unwrap().mod_revision;
             let (mut round, mut attempt) = (1, 0);
-            let stm = Stm::new(&another(&store)).isolation(level).prefetch(prefetch.to_vec());
+            let stm =
+                Stm::new(&separate_client(&store)).isolation(level).prefetch(prefetch.to_vec());
             let run = stm.run(async |tx| {
                 attempt += 1;
                 // The round of each value that the attempt has read.
@@ -163,7 +164,7 @@ async fn read_only_transaction_sees_earlier_commits() {
 async fn only_the_first_read_is_linearizable() {
     for level in STRONG_LEVELS {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
-        let stm = Stm::new(&behind(&store, record.clone())).isolation(level);
+        let stm = Stm::new(&intercepted(&store, record.clone())).isolation(level);
         let read = stm.run(async |tx| {
             number(tx, "x").await?;
             number(tx, "y").await
@@ -181,7 +182,7 @@ async fn only_the_first_read_is_linearizable() {
 async fn snapshot_extends_while_the_read_set_is_unchanged() {
     for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = number(tx, "x").await?;
             put_all(&store, &[("y", 2), ("z", 2)]).await;
@@ -200,7 +201,7 @@ async fn snapshot_extends_while_the_read_set_is_unchanged() {
 async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
     for level in STRONG_LEVELS {
         let store = store_with(&[("x", 1), ("y", 1), ("z", 1)]).await;
-        let prefetched = Stm::new(&another(&store)).isolation(level).prefetch(["x", "y"]);
+        let prefetched = Stm::new(&separate_client(&store)).isolation(level).prefetch(["x", "y"]);
         let read = prefetched.run(async |tx| {
             number(tx, "x").await?;
             put_all(&store, &[("y", 2), ("z", 2)]).await;
@@ -208,7 +209,7 @@ async fn snapshot_is_not_extended_past_a_range_or_prefetch() {
         });
         assert_eq!(read.await.unwrap().value, (1, 1), "at {level}");
 
-        let ranged = Stm::new(&another(&store)).isolation(level);
+        let ranged = Stm::new(&separate_client(&store)).isolation(level);
         let read = ranged.run(async |tx| {
             let found = tx.range(KeyRange::prefix("r")).await?.len();
             number(tx, "x").await?;
@@ -241,7 +242,7 @@ async fn snapshot_does_not_move_back_to_a_stale_member() {
 #[tokio::test(start_paused = true)]
 async fn snapshot_extension_keeps_blind_write_conflicts() {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1), ("z", 1)]).await, OneShot::new());
-    let run = Stm::new(&another(&store));
+    let run = Stm::new(&separate_client(&store));
     let run = run.run(async |tx| {
         number(tx, "x").await?;
         if interfere.take() {
@@ -279,7 +280,7 @@ async fn retry_bypasses_a_stale_member() {
 async fn absent_key_is_read_at_the_snapshot_revision() {
     for level in STRONG_LEVELS {
         let (store, interfere) = (Client::new(MemBackend::new()), OneShot::new());
-        let stm = Stm::new(&another(&store)).isolation(level);
+        let stm = Stm::new(&separate_client(&store)).isolation(level);
         let read = stm.run(async |tx| {
             let x = tx.get("x").await?;
             if interfere.take() {

@@ -16,7 +16,7 @@ use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 
 use super::store_with;
-use crate::support::{another, session};
+use crate::support::{separate_client, session};
 
 /// Compiles only if `future` meets the bounds of `tokio::spawn`.
 fn assert_spawnable<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) {
@@ -86,7 +86,7 @@ async fn run_can_be_spawned_with_every_option() {
     let session = session(&store).await;
     let mut tasks = JoinSet::new();
     for _ in 0..3 {
-        let stm = Stm::new(&another(&store));
+        let stm = Stm::new(&separate_client(&store));
         tasks.spawn(double_exactly_once(stm, session.clone(), "n".to_owned()));
     }
     let mut values = tasks.join_all().await;

@@ -10,7 +10,7 @@ use coord_testkit::{Call, Recorder};
 
 use super::old::OldStm;
 use super::{STRONG_LEVELS, put_all, value};
-use crate::support::{another, behind};
+use crate::support::{intercepted, separate_client};
 
 /// Issues 7383 and 9188, and etcd-io/zetcd 93: a transaction cannot read a range. A range that its
 /// closure reads by other means is not protected.
@@ -18,7 +18,7 @@ use crate::support::{another, behind};
 async fn range_read_conflicts_with_inserts_changes_and_deletes() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
-        let mut go = OldStm::new(another(&store), isolation);
+        let mut go = OldStm::new(separate_client(&store), isolation);
         let counted = go.run(async |tx| {
             tx.get(&["total"]).await?;
             let found = store.range(Range::prefix("old/")).await?.kvs.len();
@@ -34,7 +34,7 @@ async fn range_read_conflicts_with_inserts_changes_and_deletes() {
             [("p/inserted", 2, "3"), ("p/changed", 2, "3"), ("q", 1, "3")]
         {
             let mut attempt = 0;
-            let coord = Stm::new(&another(&store)).isolation(isolation);
+            let coord = Stm::new(&separate_client(&store)).isolation(isolation);
             let counted = coord.run(async |tx| {
                 attempt += 1;
                 let found = tx.range(KeyRange::prefix("p/")).await?.len();
@@ -48,7 +48,7 @@ async fn range_read_conflicts_with_inserts_changes_and_deletes() {
             assert_eq!(value(&store, "total").await, total, "{other}");
         }
         let mut attempt = 0;
-        let coord = Stm::new(&another(&store)).isolation(isolation);
+        let coord = Stm::new(&separate_client(&store)).isolation(isolation);
         let counted = coord.run(async |tx| {
             attempt += 1;
             let found = tx.range(KeyRange::prefix("p/")).await?.len();
@@ -68,7 +68,7 @@ async fn get_many_returns_one_value_per_key() {
     let store = Client::new(MemBackend::new());
     store.put("x", "of x").await.unwrap();
     store.put("y", "of y").await.unwrap();
-    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
     let read = go.run(async |tx| {
         tx.get(&["y"]).await?;
         let one = tx.get(&["x", "y"]).await?;
@@ -81,7 +81,7 @@ async fn get_many_returns_one_value_per_key() {
     assert_eq!(go.attempts, 1);
 
     let mut attempts = 0;
-    let coord = Stm::new(&another(&store)).isolation(Isolation::Serializable);
+    let coord = Stm::new(&separate_client(&store)).isolation(Isolation::Serializable);
     let read = coord.run(async |tx| {
         attempts += 1;
         tx.get("y").await?;
@@ -102,14 +102,14 @@ async fn get_many_returns_one_value_per_key() {
 async fn missing_key_differs_from_an_empty_value() {
     let store = Client::new(MemBackend::new());
     store.put("empty", "").await.unwrap();
-    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
     let read = go.run(async |tx| {
         tx.delete("gone");
         Ok([tx.get(&["none"]).await?, tx.get(&["empty"]).await?, tx.get(&["gone"]).await?])
     });
     assert_eq!(read.await.unwrap(), [""; 3]);
 
-    let coord = Stm::new(&another(&store));
+    let coord = Stm::new(&separate_client(&store));
     let read = coord.run(async |tx| {
         tx.delete("gone");
         tx.get_many(["none", "empty", "gone"]).await
@@ -123,7 +123,7 @@ async fn missing_key_differs_from_an_empty_value() {
 async fn concurrent_delete_conflicts_with_a_blind_write() {
     let store = Client::new(MemBackend::new());
     put_all(&store, &["read", "old", "k"], "before").await;
-    let mut go = OldStm::new(another(&store), Isolation::SerializableSnapshot);
+    let mut go = OldStm::new(separate_client(&store), Isolation::SerializableSnapshot);
     let written = go.run(async |tx| {
         tx.get(&["read"]).await?;
         store.delete("old").await?;
@@ -134,7 +134,7 @@ async fn concurrent_delete_conflicts_with_a_blind_write() {
     assert_eq!(go.attempts, 1, "the deletion was not detected");
 
     let mut attempts = 0;
-    let coord = Stm::new(&another(&store)).isolation(Isolation::SerializableSnapshot);
+    let coord = Stm::new(&separate_client(&store)).isolation(Isolation::SerializableSnapshot);
     let written = coord.run(async |tx| {
         attempts += 1;
         tx.get("read").await?;
@@ -153,7 +153,7 @@ async fn concurrent_delete_conflicts_with_a_blind_write() {
 #[tokio::test(start_paused = true)]
 async fn prefetched_key_conflicts_only_if_it_is_read() {
     let store = Client::new(MemBackend::new());
-    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
     let written = go.run(async |tx| {
         tx.get(&["a", "unused"]).await?; // what `WithPrefetch` does
         if tx.attempts == 1 {
@@ -166,8 +166,9 @@ async fn prefetched_key_conflicts_only_if_it_is_read() {
     written.await.unwrap();
     assert_eq!(go.attempts, 2);
 
-    let coord =
-        Stm::new(&another(&store)).isolation(Isolation::Serializable).prefetch(["a", "unused"]);
+    let coord = Stm::new(&separate_client(&store))
+        .isolation(Isolation::Serializable)
+        .prefetch(["a", "unused"]);
     let written = coord.run(async |tx| {
         store.put("unused", "changed again").await?;
         let a = tx.get("a").await?;
@@ -182,7 +183,7 @@ async fn prefetched_key_conflicts_only_if_it_is_read() {
 async fn read_only_transaction_sends_no_commit() {
     for isolation in STRONG_LEVELS {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-        let kv = behind(&store, record.clone());
+        let kv = intercepted(&store, record.clone());
         let mut go = OldStm::new(kv.clone(), isolation);
         go.run(async |tx| tx.get(&["a"]).await).await.unwrap();
         assert_eq!(record.take().names(), "txn txn");
@@ -201,7 +202,7 @@ async fn attempt_starting_with_revision_of_sees_one_snapshot() {
         let store = Client::new(MemBackend::new());
         let first = put_all(&store, &["a", "b"], "1").await;
         let mut reads = Vec::new();
-        let mut go = OldStm::new(another(&store), isolation);
+        let mut go = OldStm::new(separate_client(&store), isolation);
         let read = go.run(async |tx| {
             tx.put("a", "mine");
             let a = tx.revision_of("a").await?;
@@ -216,7 +217,7 @@ async fn attempt_starting_with_revision_of_sees_one_snapshot() {
 
         put_all(&store, &["a", "b"], "1").await;
         let mut attempts = 0;
-        let coord = Stm::new(&another(&store)).isolation(isolation);
+        let coord = Stm::new(&separate_client(&store)).isolation(isolation);
         let read = coord.run(async |tx| {
             attempts += 1;
             tx.put("a", "mine");
@@ -241,7 +242,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
         let store = Client::new(MemBackend::new());
         put_all(&store, &["a", "c"], "1").await;
         let mut reads = Vec::new();
-        let mut go = OldStm::new(another(&store), isolation);
+        let mut go = OldStm::new(separate_client(&store), isolation);
         let read = go.run(async |tx| {
             match tx.attempts {
                 1 => {
@@ -262,7 +263,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
         assert_eq!(reads[0], ("3".to_owned(), "2".to_owned()));
 
         let mut attempts = 0;
-        let coord = Stm::new(&another(&store)).isolation(isolation);
+        let coord = Stm::new(&separate_client(&store)).isolation(isolation);
         let read = coord.run(async |tx| {
             attempts += 1;
             if attempts == 1 {
@@ -292,7 +293,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
 async fn error_based_on_inconsistent_reads_is_not_returned() {
     let store = Client::new(MemBackend::new());
     put_all(&store, &["a", "b"], "1").await;
-    let mut go = OldStm::new(another(&store), Isolation::RepeatableReads);
+    let mut go = OldStm::new(separate_client(&store), Isolation::RepeatableReads);
     let aborted = go.run(async |tx| {
         let a = tx.get(&["a"]).await?;
         if tx.attempts == 1 {
@@ -303,7 +304,7 @@ async fn error_based_on_inconsistent_reads_is_not_returned() {
     assert!(aborted.await.is_err(), "a and b are always equal");
 
     let mut attempts = 0;
-    let coord = Stm::new(&another(&store)).isolation(Isolation::RepeatableReads);
+    let coord = Stm::new(&separate_client(&store)).isolation(Isolation::RepeatableReads);
     let agrees = coord.run(async |tx| {
         attempts += 1;
         let a = tx.get("a").await?;
@@ -321,7 +322,7 @@ async fn error_based_on_inconsistent_reads_is_not_returned() {
 #[tokio::test(start_paused = true)]
 async fn compare_of_the_read_set_is_linearizable() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let kv = behind(&store, record.clone());
+    let kv = intercepted(&store, record.clone());
     let is_serializable_txn = |call: &Call| match call {
         Call::Txn(check) => check.failure.iter().all(is_serializable),
         _ => false,
@@ -347,7 +348,7 @@ fn is_serializable(op: &Op) -> bool {
 #[tokio::test(start_paused = true)]
 async fn equal_transactions_send_equal_requests() {
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let coord = Stm::new(&behind(&store, record.clone()));
+    let coord = Stm::new(&intercepted(&store, record.clone()));
     let mut keys = ["c", "a", "d", "b"];
     let mut sent = Vec::new();
     for _ in 0..2 {

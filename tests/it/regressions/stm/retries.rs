@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::old::OldStm;
 use super::{STRONG_LEVELS, put_all, value};
-use crate::support::{another, behind, nth, secs, session_on};
+use crate::support::{intercepted, nth, secs, separate_client, session_on};
 
 /// Issues 11963 and 12561: a read at the snapshot revision fails on a stale member, and the
 /// transaction fails.
@@ -85,7 +85,7 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
             let newest = put_all(&store, &["other"], "").await;
             store.compact(Compact::new(newest)).await.map(|_| ())
         };
-        let mut go = OldStm::new(another(&store), isolation);
+        let mut go = OldStm::new(separate_client(&store), isolation);
         let failed = go.run(async |tx| {
             tx.get(&["a"]).await?;
             compact().await?;
@@ -95,7 +95,7 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
 
         for changed in [false, true] {
             let mut attempts = 0;
-            let coord = Stm::new(&another(&store)).isolation(isolation);
+            let coord = Stm::new(&separate_client(&store)).isolation(isolation);
             let read = coord.run(async |tx| {
                 attempts += 1;
                 tx.get("a").await?;
@@ -120,7 +120,7 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
 async fn panic_of_a_closure_reaches_only_its_caller() {
     let store = Client::new(MemBackend::new());
     let mut tasks = JoinSet::new();
-    let coord = Stm::new(&another(&store));
+    let coord = Stm::new(&separate_client(&store));
     tasks.spawn({
         let coord = coord.clone();
         async move {
@@ -153,7 +153,7 @@ async fn commit_fails_after_the_closure_ignored_a_read_error() {
         Call::Range(_) => Action::Fail(Error::Unauthenticated { reason: "no token".to_owned() }),
         _ => Action::Pass,
     };
-    let coord = Stm::new(&behind(&store, refused));
+    let coord = Stm::new(&intercepted(&store, refused));
     let swallowed = coord.run(async |tx| {
         let a = tx.get("a").await.unwrap_or_default();
         tx.put("b", if a.is_some() { "exists" } else { "missing" });
@@ -181,7 +181,7 @@ async fn too_many_operations_are_refused_without_a_request() {
         keys
     };
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
-    let kv = behind(&store, record.clone());
+    let kv = intercepted(&store, record.clone());
     let mut go = OldStm::new(kv.clone(), Isolation::SerializableSnapshot);
     let refused = go.run(async |tx| {
         tx.get(&KEYS).await?;
@@ -214,7 +214,7 @@ async fn too_many_operations_are_refused_without_a_request() {
 async fn commit_with_a_lost_response_is_applied_once() {
     let store = Client::new(MemBackend::new());
     let mut go = OldStm::new(
-        behind(&store, nth("txn", 2, 2, Action::DropResponse)),
+        intercepted(&store, nth("txn", 2, 2, Action::DropResponse)),
         Isolation::Serializable,
     );
     let mut add_one = async || {
@@ -232,7 +232,7 @@ async fn commit_with_a_lost_response_is_applied_once() {
     for action in [Action::DropResponse, Action::DropRequest] {
         let (store, resolved) =
             (Client::new(MemBackend::new()), matches!(action, Action::DropResponse));
-        let kv = behind(&store, nth("txn", 1, 1, action));
+        let kv = intercepted(&store, nth("txn", 1, 1, action));
         let session = session_on(kv.clone()).await;
         let coord = Stm::new(&kv).exactly_once(&session);
         let added = coord.run(async |tx| {
@@ -244,7 +244,7 @@ async fn commit_with_a_lost_response_is_applied_once() {
         assert_eq!(value(&store, "n").await, "1");
     }
 
-    let without = Stm::new(&behind(&store, nth("txn", 1, 1, Action::DropResponse)));
+    let without = Stm::new(&intercepted(&store, nth("txn", 1, 1, Action::DropResponse)));
     let unknown = without.run(async |tx| {
         tx.put("n", "1");
         Ok::<_, Error>(())
@@ -259,7 +259,7 @@ async fn transactions_on_one_key_need_few_attempts() {
     const WORKERS: u32 = 64;
     let store = Client::new(MemBackend::new());
     let go_attempts = join_all((0..WORKERS).map(async |_| {
-        let mut go = OldStm::new(another(&store), Isolation::Serializable);
+        let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
         let added = go.run(async |tx| {
             let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
             yield_now().await;
@@ -272,7 +272,7 @@ async fn transactions_on_one_key_need_few_attempts() {
     let go_attempts: u32 = go_attempts.await.iter().sum();
     assert_eq!(go_attempts, WORKERS * (WORKERS + 1) / 2, "each commit conflicts with all others");
 
-    let kv = another(&store);
+    let kv = separate_client(&store);
     let coord_attempts = join_all((0..WORKERS).map(async |_| {
         let coord = Stm::new(&kv).isolation(Isolation::Serializable);
         let added = coord.run(async |tx| {
@@ -292,7 +292,7 @@ async fn transactions_on_one_key_need_few_attempts() {
 #[tokio::test(start_paused = true)]
 async fn retries_back_off_and_end_with_their_budget() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
-    let mut go = OldStm::new(another(&store), Isolation::Serializable);
+    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
     let lost = go.run(async |tx| {
         tx.get(&["k"]).await?;
         store.put("k", "others").await?;
@@ -303,7 +303,7 @@ async fn retries_back_off_and_end_with_their_budget() {
     assert_eq!(began.elapsed(), secs(0), "a thousand attempts without backoff");
 
     let exhaust = async |retry| {
-        let coord = Stm::new(&another(&store)).retry(retry);
+        let coord = Stm::new(&separate_client(&store)).retry(retry);
         let lost = coord.run(async |tx| {
             tx.get("k").await?;
             store.put("k", "others").await?;

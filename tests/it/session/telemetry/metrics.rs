@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{run_on_virtual_time, seeded_store};
 use crate::session::supervisor::supervisor;
-use crate::support::{another, behind, nth, secs, session, session_on, settle};
+use crate::support::{intercepted, nth, secs, separate_client, session, session_on, settle};
 
 /// The values in `recorder`, by the name and labels of each metric.
 fn metric_values(recorder: &DebuggingRecorder) -> BTreeMap<String, u64> {
@@ -48,7 +48,7 @@ fn session_metrics_count_open_lost_and_keep_alives() {
             assert_eq!(revoked.lost().await, LossReason::Revoked, "detected by a keep-alive");
             // Two keep-alives fail, the third is in time; the fourth follows a third of 10 s later.
             let unsteady = nth("lease_keep_alive", 1, 2, Action::DropRequest);
-            let open = session_on(behind(&store, unsteady)).await;
+            let open = session_on(intercepted(&store, unsteady)).await;
             sleep(secs(8)).await;
             assert_eq!(open.state(), SessionState::Alive);
             std::mem::forget(open);
@@ -73,7 +73,7 @@ fn supervisor_metrics_count_generations_and_runtime_shutdown() {
     metrics::with_local_recorder(&recorder, || {
         drop(run_on_virtual_time(async {
             let store = seeded_store();
-            let supervisor = supervisor(another(&store)).await;
+            let supervisor = supervisor(separate_client(&store)).await;
             for _ in 0..3 {
                 let session = supervisor.ready().await.unwrap();
                 store.lease_revoke(session.lease_id()).await.unwrap();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::lines_of;
 use crate::session::supervisor::supervisor;
-use crate::support::{another, secs, session};
+use crate::support::{secs, separate_client, session};
 
 /// The lines that contain `target`, without the duration of the wait.
 fn lines_with(lines: Vec<String>, target: &str) -> Vec<String> {
@@ -70,7 +70,7 @@ fn leaderships_are_logged_with_name_and_reason() {
 fn lost_key_of_the_work_is_logged() {
     let lines = lines_of(async {
         let store = Client::new(MemBackend::new());
-        let supervisor = supervisor(another(&store)).await;
+        let supervisor = supervisor(separate_client(&store)).await;
         let calls = AtomicU32::new(0);
         let work = supervisor.run(async |session: Session| {
             let guard = Mutex::new(&session, "report").lock().await?;

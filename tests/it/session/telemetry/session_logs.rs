@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{lines_of, seeded_store};
 use crate::session::supervisor::supervisor;
-use crate::support::{behind, nth, only, secs, session, session_on};
+use crate::support::{intercepted, nth, only, secs, session, session_on};
 
 /// The lease and generation of the first session of a [`seeded_store`].
 const SESSION_IDS: &str = "lease=1918cc9458f6ddb8 generation=1";
@@ -18,7 +18,7 @@ const DROPPED: &str = "error=the store is unavailable: the request was dropped";
 fn session_state_changes_are_logged_with_the_next_step() {
     let lines = lines_of(async {
         let dropped = nth("lease_keep_alive", 2, 2, Action::DropRequest);
-        let session = session_on(behind(&seeded_store(), dropped)).await;
+        let session = session_on(intercepted(&seeded_store(), dropped)).await;
         sleep(secs(20)).await;
         session.close().await.unwrap();
     });
@@ -62,7 +62,7 @@ fn session_loss_is_logged_with_its_reason() {
 #[test]
 fn failed_revoke_of_a_dropped_session_is_logged() {
     let lines = lines_of(async {
-        drop(session_on(behind(&seeded_store(), only("lease_revoke", Action::Hang))).await);
+        drop(session_on(intercepted(&seeded_store(), only("lease_revoke", Action::Hang))).await);
         sleep(secs(20)).await;
     });
     assert_eq!(
@@ -78,7 +78,7 @@ fn failed_revoke_of_a_dropped_session_is_logged() {
 fn orphan_is_logged_with_its_result() {
     let lines = lines_of(async {
         session(&seeded_store()).await.orphan().await.unwrap();
-        let cut_off = behind(&seeded_store(), only("lease_keep_alive", Action::Hang));
+        let cut_off = intercepted(&seeded_store(), only("lease_keep_alive", Action::Hang));
         session_on(cut_off).await.orphan().await.unwrap_err();
     });
     let ended = "reason=the lease of the session was orphaned";
@@ -102,10 +102,10 @@ fn orphan_is_logged_with_its_result() {
 #[test]
 fn failed_open_is_logged_with_the_next_attempt() {
     let lines = lines_of(async {
-        let kv = behind(&seeded_store(), nth("lease_grant", 1, 1, Action::DropRequest));
+        let kv = intercepted(&seeded_store(), nth("lease_grant", 1, 1, Action::DropRequest));
         session_on(kv).await.close().await.unwrap();
         let refused = Action::Fail(Error::PermissionDenied { reason: "no".to_owned() });
-        let kv = behind(&seeded_store(), only("lease_grant", refused));
+        let kv = intercepted(&seeded_store(), only("lease_grant", refused));
         Session::builder(&kv).open().await.unwrap_err();
     });
     let failed = "DEBUG coord::session opening a session failed:";
@@ -119,7 +119,8 @@ fn failed_open_is_logged_with_the_next_attempt() {
 fn supervisor_logs_start_and_end_of_each_generation() {
     let lines = lines_of(async {
         let store = seeded_store();
-        let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 3, Action::DropRequest)));
+        let supervisor =
+            supervisor(intercepted(&store, nth("lease_grant", 2, 3, Action::DropRequest)));
         let supervisor = supervisor.await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let work = supervisor.run(async |session: Session| {
@@ -161,7 +162,7 @@ fn failed_supervisor_logs_an_error() {
     let lines = lines_of(async {
         let refused = Action::Fail(Error::PermissionDenied { reason: "no".to_owned() });
         let store = seeded_store();
-        let supervisor = supervisor(behind(&store, nth("lease_grant", 2, 9, refused))).await;
+        let supervisor = supervisor(intercepted(&store, nth("lease_grant", 2, 9, refused))).await;
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         supervisor.session().lost().await;
         supervisor.ready().await.unwrap_err();

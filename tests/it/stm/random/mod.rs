@@ -35,7 +35,9 @@ use check::{Attempt, TransactionRun, check_attempts, check_commit, check_outcome
 use program::{State, Step, key, perform, reads_store, writes};
 
 use super::{LEVELS, STRONG_LEVELS, client_with_timeout, put_all};
-use crate::support::{any_fate, cases, newest, on_virtual_time, scripted, secs, session};
+use crate::support::{
+    any_action, cases, newest_revision, on_virtual_time, scripted, secs, session,
+};
 
 /// A task: transactions that run in sequence, and the faults of its requests.
 #[derive(Clone, Debug)]
@@ -91,12 +93,12 @@ async fn run_task(
                     Step::Abort => return Err(Error::EmptyKey),
                     Step::Compact => {
                         // Refused if another task has compacted this revision.
-                        let _ = store.compact(Compact::new(newest(store).await)).await;
+                        let _ = store.compact(Compact::new(newest_revision(store).await)).await;
                     }
                     step => {
                         let observation = perform(step, tx, format!("{tag}.{j}")).await?;
                         if reads_store(step, &program[..j]) && after_first_read.is_none() {
-                            after_first_read = Some(newest(store).await);
+                            after_first_read = Some(newest_revision(store).await);
                         }
                         observed.extend(observation);
                     }
@@ -148,7 +150,7 @@ async fn record_history(
     run: impl AsyncFnOnce() -> Vec<TransactionRun>,
 ) -> (History, Vec<TransactionRun>) {
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
-    let start = newest(store).await;
+    let start = newest_revision(store).await;
     let mut watch = store.watch(Watch::new(KeyRange::all())).await.unwrap();
     let mut state: State = BTreeMap::new();
     for kv in store.get_prefix("").await.unwrap() {
@@ -242,7 +244,7 @@ fn any_action_or_error() -> impl Strategy<Value = Action> {
     let future = Error::FutureRevision { requested: None, current: None };
     prop_oneof![
         12 => Just(Action::Yield),
-        6 => any_fate(),
+        6 => any_action(),
         1 => Just(Action::Fail(unavailable)),
         1 => Just(Action::Fail(future)),
     ]
