@@ -149,7 +149,7 @@ fn lease_that_could_not_be_revoked_is_logged_though_nobody_waits() {
     assert_eq!(
         lines[2..],
         [format!(
-            "WARN coord::session lease not revoked: {ID} error=no answer within 9s \
+            "WARN coord::session lease not revoked: {ID} error=no response within 9s \
              next=the lease, and the keys on it, expire by themselves"
         )]
     );
@@ -173,7 +173,7 @@ fn handing_a_lease_over_is_logged_with_how_it_went() {
                  next=an adopter keeps it alive, or it expires"
             ),
             &format!(
-                "WARN coord::session lease not refreshed: {ID} error=no answer within 9s \
+                "WARN coord::session lease not refreshed: {ID} error=no response within 9s \
                  next=an adopter may have less than the whole TTL, or none"
             )
         )
