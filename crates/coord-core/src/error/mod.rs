@@ -32,7 +32,7 @@ pub type Source = Arc<dyn StdError + Send + Sync>;
 
 /// Whether a request that failed was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "a third outcome would break the decisions of all callers")]
+#[expect(clippy::exhaustive_enums, reason = "a third outcome would break every caller")]
 pub enum Outcome {
     /// The request surely changed nothing.
     NotApplied,
@@ -62,7 +62,10 @@ pub enum Error {
     #[error("the key is empty: give a key of at least one byte")]
     EmptyKey,
     /// A put was to keep the value or the lease of a key that does not exist.
-    #[error("{} does not exist: ignore_value and ignore_lease need a key that exists", describe_optional_key(.key))]
+    #[error(
+        "{} does not exist: ignore_value and ignore_lease need a key that exists",
+        describe_optional_key(.key)
+    )]
     KeyNotFound {
         /// The key.
         key: Option<Bytes>,

@@ -1,4 +1,4 @@
-//! Requests on keys: range, put, delete, compact.
+//! Requests on keys: range, put, delete and compaction.
 
 use std::num::NonZeroU64;
 
@@ -6,12 +6,15 @@ use bytes::Bytes;
 
 use super::{IntoBytes, KeyRange, LeaseId, Revision, Txn};
 
-/// Reads the keys of a range, at the newest revision or at an older one.
+/// A request to read the keys of a range, at the newest revision or at an older one.
 ///
-/// The store evaluates a read in this order: the keys of the range are read at the revision;
-/// [`count`](super::RangeResponse::count) is taken; the four revision filters drop keys; the rest
-/// is sorted, then cut to the limit; values are left out. [`SortOrder::None`] is the one exception:
-/// it may apply the limit before it sorts.
+/// The store evaluates it in this order:
+///
+/// 1. read the keys of the range at the revision;
+/// 2. count them: [`count`](super::RangeResponse::count);
+/// 3. drop keys by the four revision filters;
+/// 4. sort, then apply the limit; [`SortOrder::None`] may apply the limit before it sorts;
+/// 5. drop the values, if only keys were requested.
 ///
 /// ```
 /// use coord_core::kv::{Range, SortOrder, SortTarget};
@@ -28,19 +31,20 @@ use super::{IntoBytes, KeyRange, LeaseId, Revision, Txn};
 pub struct Range {
     /// The keys to read. An empty key is refused.
     pub keys: KeyRange,
-    /// The revision to read at; `None` is the newest. Outside of a transaction etcd takes a
-    /// revision of zero or less for the newest too; inside of one a negative revision is before the
-    /// first, and compacted.
+    /// The revision to read at; `None` is the newest. Outside a transaction, etcd also reads a
+    /// revision of zero or less as the newest. In a transaction, a negative revision is before the
+    /// first one, and compacted.
     pub revision: Option<Revision>,
     /// The largest number of keys to return; `None` is no limit.
     pub limit: Option<NonZeroU64>,
-    /// What to sort by.
+    /// The property to sort by.
     pub sort_target: SortTarget,
-    /// Which way to sort.
+    /// The direction to sort in.
     pub sort_order: SortOrder,
-    /// Whether any member may respond from its own data, perhaps old data, without a quorum.
+    /// Whether the read is *serializable*: any member may respond from its own state, which may be
+    /// old, without a quorum. By default a read is *linearizable*.
     pub serializable: bool,
-    /// Whether to leave the values out, after sorting.
+    /// Whether to drop the values, after sorting.
     pub keys_only: bool,
     /// Whether to count the keys and return none of them.
     pub count_only: bool,
@@ -92,7 +96,7 @@ impl Range {
         self
     }
 
-    /// Sorts by `target`.
+    /// Sorts by `target`, in the direction `order`.
     #[must_use]
     pub const fn sorted(mut self, target: SortTarget, order: SortOrder) -> Self {
         self.sort_target = target;
@@ -100,21 +104,21 @@ impl Range {
         self
     }
 
-    /// Lets any one member answer from what it has.
+    /// Makes the read serializable: any member may respond from its own state, which may be old.
     #[must_use]
     pub const fn serializable(mut self) -> Self {
         self.serializable = true;
         self
     }
 
-    /// Leaves the values out.
+    /// Returns the keys without their values.
     #[must_use]
     pub const fn keys_only(mut self) -> Self {
         self.keys_only = true;
         self
     }
 
-    /// Returns the count alone.
+    /// Returns only the count.
     #[must_use]
     pub const fn count_only(mut self) -> Self {
         self.count_only = true;
@@ -150,37 +154,37 @@ impl Range {
     }
 }
 
-/// What a [`Range`] sorts by.
+/// The property that a [`Range`] sorts by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum SortTarget {
     /// The key, bytewise.
     #[default]
     Key,
-    /// The number of puts since the key was created.
+    /// The version: the number of puts since the key was created.
     Version,
-    /// The revision that created the key.
+    /// The create revision.
     CreateRevision,
-    /// The revision that changed the key last.
+    /// The mod revision.
     ModRevision,
     /// The value, bytewise.
     Value,
 }
 
-/// Which way a [`Range`] sorts.
+/// The direction in which a [`Range`] sorts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum SortOrder {
-    /// By key, ascending, when the target is the key. With another target, ascending by that
-    /// target, but a filter decides when the limit applies:
+    /// Ascending by the target. If the target is not the key, it depends on the filters when the
+    /// limit is applied:
     ///
-    /// - Without a revision filter the first `limit` + 1 keys *by key* are read, then sorted, then
-    ///   cut to the limit. Of the keys `a` (changed at 3) and `b`, `c` (changed at 2 and 1), sorted
-    ///   by mod revision with a limit of 1, this returns `b`, not `c`.
-    /// - With any of the four revision filters all keys are read, filtered, sorted and then cut, as
-    ///   with `Ascending`: this returns `c`.
+    /// - Without a revision filter, the first `limit` + 1 keys *in key order* are read, sorted, and
+    ///   then limited. Example: `a` has mod revision 3, `b` 2 and `c` 1. Sorted by mod revision
+    ///   with a limit of 1, this returns `b`, not `c`.
+    /// - With any of the four revision filters, all keys are read, filtered, sorted, and then
+    ///   limited, as with `Ascending`: this returns `c`.
     ///
-    /// That is etcd's behaviour. Give an order explicitly to sort by another target than the key.
+    /// This is etcd's behaviour. To sort by another target than the key, set an explicit order.
     #[default]
     None,
     /// Smallest first.
@@ -189,7 +193,7 @@ pub enum SortOrder {
     Descending,
 }
 
-/// Sets one key.
+/// A request to set one key.
 ///
 /// ```
 /// use coord_core::kv::{LeaseId, Put};
@@ -205,18 +209,18 @@ pub struct Put {
     pub key: Bytes,
     /// The value.
     pub value: Bytes,
-    /// The lease that the key hangs on from now on; `None` detaches it from the one it had.
+    /// The lease to attach the key to; `None` detaches the key from its lease.
     pub lease: Option<LeaseId>,
-    /// Return the key as it was.
+    /// Whether to return the key before the put.
     pub prev_kv: bool,
-    /// Keep the value that the key has; it must exist, and `value` must be empty.
+    /// Whether to keep the key's value. The key must exist, and `value` must be empty.
     pub ignore_value: bool,
-    /// Keep the lease that the key has; it must exist, and `lease` must be `None`.
+    /// Whether to keep the key's lease. The key must exist, and `lease` must be `None`.
     pub ignore_lease: bool,
 }
 
 impl Put {
-    /// Sets `key` to `value`, on no lease.
+    /// Sets `key` to `value`, without a lease.
     pub fn new(key: impl IntoBytes, value: impl IntoBytes) -> Self {
         Self {
             key: key.into_bytes(),
@@ -228,28 +232,28 @@ impl Put {
         }
     }
 
-    /// Hangs the key on `lease`.
+    /// Attaches the key to `lease`.
     #[must_use]
     pub fn lease(mut self, lease: impl Into<Option<LeaseId>>) -> Self {
         self.lease = lease.into();
         self
     }
 
-    /// Returns the key as it was.
+    /// Returns the key before the put.
     #[must_use]
     pub const fn with_prev_kv(mut self) -> Self {
         self.prev_kv = true;
         self
     }
 
-    /// Keeps the value that the key has.
+    /// Keeps the key's value. The key must exist.
     #[must_use]
     pub const fn ignore_value(mut self) -> Self {
         self.ignore_value = true;
         self
     }
 
-    /// Keeps the lease that the key has.
+    /// Keeps the key's lease. The key must exist.
     #[must_use]
     pub const fn ignore_lease(mut self) -> Self {
         self.ignore_lease = true;
@@ -257,14 +261,14 @@ impl Put {
     }
 }
 
-/// Deletes the keys of a range; deleting nothing is no error and no change.
+/// A request to delete the keys of a range. If the range has no key, it is no error and no change.
 ///
 /// Source: `docs/etcd-contract.md` §3.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delete {
     /// The keys to delete. An empty key is refused.
     pub keys: KeyRange,
-    /// Return the deleted keys.
+    /// Whether to return the deleted keys.
     pub prev_kv: bool,
 }
 
@@ -298,13 +302,13 @@ impl<K: Into<KeyRange>> From<K> for Delete {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum Op {
-    /// Reads, and sees what earlier steps of the same transaction did.
+    /// A read. It reads the changes of earlier operations of the same transaction.
     Range(Range),
-    /// Sets a key.
+    /// A put.
     Put(Put),
-    /// Deletes a range.
+    /// A delete.
     Delete(Delete),
-    /// A transaction within the transaction. Its compares are judged before *any* step is taken.
+    /// A nested transaction. Its compares are evaluated before *any* operation is executed.
     Txn(Txn),
 }
 
@@ -332,14 +336,14 @@ impl From<Txn> for Op {
     }
 }
 
-/// Forgets what only revisions before `revision` could tell.
+/// A request to compact the history: reads at older revisions than `revision` fail from then on.
 ///
 /// Source: `docs/etcd-contract.md` §5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compact {
-    /// The oldest revision that stays readable.
+    /// The oldest revision that remains readable.
     pub revision: Revision,
-    /// Answer only when the space is given back too, not just when the revisions are unreadable.
+    /// Whether to respond only when the space of the compacted history is released too.
     pub physical: bool,
 }
 
