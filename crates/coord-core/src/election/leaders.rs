@@ -35,7 +35,7 @@ use super::contenders::Contenders;
 use super::{Leader, Observer};
 use crate::error::{Error, Result};
 use crate::kv::{Header, Revision, WatchBatch, Watcher};
-use crate::retry_read::FIRST_PAUSE;
+use crate::retry_read::RETRY_PAUSE_MIN;
 
 /// How often the contenders are read again, to find out what no watch delivers.
 const VERIFY_EVERY: Duration = Duration::from_secs(55);
@@ -264,7 +264,7 @@ impl History {
             }
             Some(Err(error)) if !error.is_retryable() => return Err(error),
             Some(Err(_)) | None => {
-                sleep(FIRST_PAUSE).await;
+                sleep(RETRY_PAUSE_MIN).await;
                 self.next = Next::Watch(None);
             }
         }

@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::contender::Contender;
 use super::position::{Position, is_foreign};
 use crate::error::{Error, PrimitiveError};
-use crate::key_watch::{read_patiently, watch_deletions};
+use crate::key_watch::{range_with_retry, watch_deletions};
 use crate::kv::{EventKind, Header, RangeResponse, Watch, WatchBatch, Watcher};
-use crate::retry_read::FIRST_PAUSE;
+use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::shared::{Handoff, QueueEntry};
 use crate::telemetry::queue as events;
 
@@ -87,7 +87,7 @@ impl Contender {
                 Woken::WatchDue => {}
                 Woken::WatchEnded => {
                     watched = None;
-                    sleep(FIRST_PAUSE).await;
+                    sleep(RETRY_PAUSE_MIN).await;
                     self.refresh().await?;
                 }
                 Woken::Otherwise => self.refresh().await?,
@@ -143,7 +143,7 @@ impl Contender {
     /// `Lost` if this contender was evicted; otherwise the error of the backend.
     pub(super) async fn refresh(&mut self) -> Result<(), PrimitiveError> {
         let narrow = self.queue.keys.narrow(self.ownership().created());
-        let read = read_patiently(self.session().backend(), narrow).await?;
+        let read = range_with_retry(self.session().backend(), narrow).await?;
         self.set_position(read.header, &read).await
     }
 
@@ -158,7 +158,7 @@ impl Contender {
         let (mut header, mut position) = (header, Position::read(keys, &own, read));
         if position == Some(Position::Unknown) {
             let wide = keys.wide(own.created);
-            let all = read_patiently(self.session().backend(), wide).await?;
+            let all = range_with_retry(self.session().backend(), wide).await?;
             (header, position) = (all.header, Position::read(keys, &own, &all));
         }
         let Some(position) = position else {
