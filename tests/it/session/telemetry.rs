@@ -134,7 +134,7 @@ fn loss_of_a_session_is_logged_with_its_reason() {
         lines[2..],
         [format!(
             "WARN coord::session session lost: {ID} state=lost reason=the lease was revoked \
-             next=what was held is lost; open another session"
+             next=its locks and leaderships are lost: open another session"
         )]
     );
 }
@@ -191,7 +191,7 @@ fn opening_that_fails_is_logged_with_the_next_attempt() {
     });
     let failed = "DEBUG coord::session opening a session failed:";
     assert_eq!(lines[0], format!("{failed} generation=1 {LOST} next=retrying in 100ms"));
-    let given_up = "DEBUG coord::session opening a session was given up:";
+    let given_up = "DEBUG coord::session session not opened:";
     let given_up = format!("{given_up} generation=1 error=permission denied: no");
     assert_eq!(lines.last(), Some(&given_up));
 }
@@ -226,10 +226,10 @@ fn supervisor_logs_each_epoch_and_how_it_ended() {
             "DEBUG coord::supervisor opening another session failed again: generation=1 state=down \
              attempt=2 {LOST} next=retrying in "
         ),
-        "INFO coord::supervisor work lost what it held: generation=1 reason=the lease was revoked \
+        "INFO coord::supervisor work ended by a loss: generation=1 reason=the lease was revoked \
          next=calling the work again",
         "INFO coord::supervisor generation begun: generation=2 state=up \
-         next=what was held in the generation before can be acquired anew",
+         next=locks and leaderships of the previous generation can be acquired again",
         "INFO coord::supervisor supervisor ended: generation=2 state=ended \
          reason=the session was closed",
     ] {

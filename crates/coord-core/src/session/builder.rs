@@ -133,7 +133,7 @@ impl SessionBuilder {
         let opened = timeout(self.connect_timeout, connect).await.unwrap_or_else(|_| {
             Err(last_error.unwrap_or(Error::Timeout { after: self.connect_timeout }))
         });
-        opened.inspect_err(|error| events::open_given_up(self.generation, error))
+        opened.inspect_err(|error| events::not_opened(self.generation, error))
     }
 
     /// Opens the session as [`open`](Self::open) does, and the next one whenever it is lost, until

@@ -1,10 +1,11 @@
-//! Events of requests that pass a `TraceLayer`.
+//! Events of the requests through a `TraceLayer`.
 
 use std::time::Duration;
 
 use super::{REQUEST, metrics};
 use crate::error::Error;
 
+/// A request has ended, with an error if it failed.
 pub(crate) fn ended(operation: &'static str, error: Option<&Error>, elapsed: Duration) {
     match error {
         None => tracing::trace!(target: REQUEST, ?elapsed, "{operation}"),
@@ -17,6 +18,7 @@ pub(crate) fn ended(operation: &'static str, error: Option<&Error>, elapsed: Dur
     count(operation, result, elapsed);
 }
 
+/// The future of a request was dropped before the request had ended.
 pub(crate) fn dropped(operation: &'static str, elapsed: Duration) {
     tracing::trace!(target: REQUEST, ?elapsed, "{operation} dropped");
     count(operation, "dropped", elapsed);
