@@ -1,10 +1,14 @@
-//! The distributed mutex: one holder at a time, across processes, first come, first served.
+//! The distributed mutex: one holder at a time across processes, first come, first served.
 //!
-//! No lock across processes can keep its holder from acting after it has lost the lock, because a
-//! process can be suspended between checking and acting. So a guard reports the loss early
-//! ([`MutexGuard::lost`]), stops the work ([`MutexGuard::run_while_held`]), lets the store refuse
-//! late writes ([`MutexGuard::txn`]), and has a fencing token by which any other resource can
-//! refuse them ([`MutexGuard::fencing_token`]).
+//! A holder that has lost a distributed lock may still act, because its process can be suspended
+//! between a check and an action. A guard has four means against that:
+//!
+//! | means | method |
+//! |---|---|
+//! | report the loss early | [`MutexGuard::lost`] |
+//! | stop the work | [`MutexGuard::run_while_held`] |
+//! | the store rejects late writes | [`MutexGuard::txn`] |
+//! | any other resource rejects late writes | [`MutexGuard::fencing_token`] |
 
 use std::time::Duration;
 
@@ -15,24 +19,21 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
-use crate::error::ReleaseError;
-use crate::error::{LossReason, PrimitiveError};
-use crate::kv::FencingToken;
-use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
+use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::kv::{Compare, FencingToken, Header, IntoBytes, Txn, TxnResponse};
 use crate::queue::{Contender, Held, WaitQueue};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 
-/// A distributed lock by name, shared with every process that uses the name, those that use Go's
-/// package included.
+/// A distributed lock by name. It excludes all processes that use the name, also with Go's package.
 ///
-/// A `Mutex` is a cheap handle. Two handles exclude each other also when they share a session,
-/// unlike in Go. Unlock, or close the session, before the program ends: see [`MutexGuard`].
+/// A `Mutex` is a cheap handle. Two handles exclude each other also if they share a session, unlike
+/// in Go. Unlock, or close the session, before the program ends: see [`MutexGuard`].
 ///
 /// # Choosing a lock
 /// - Within one process: `tokio::sync::Mutex`.
-/// - Across processes, for data in the store: this, with [`MutexGuard::txn`].
-/// - Across processes, for data elsewhere: this, if the resource checks
+/// - Across processes, for data in the store: this lock, with [`MutexGuard::txn`].
+/// - Across processes, for any other resource: this lock, if the resource checks
 ///   [`MutexGuard::fencing_token`].
 ///
 /// ```
@@ -45,7 +46,7 @@ use crate::telemetry::queue as events;
 /// let mutex = Mutex::new(&session, "ledger");
 ///
 /// let guard = mutex.lock().await?;
-/// assert!(mutex.try_lock().await?.is_none(), "held, by this process");
+/// assert!(mutex.try_lock().await?.is_none(), "held by this process");
 /// guard.unlock().await?;
 /// assert!(mutex.try_lock().await?.is_some());
 /// # Ok(())
@@ -59,15 +60,16 @@ pub struct Mutex {
 }
 
 impl Mutex {
-    /// The lock `name`, for holders of `session`. Names that nest, `p` and `p/q`, are two locks.
+    /// The lock `name`, for holders on `session`. A child name, such as `p/q` for `p`, is another
+    /// lock.
     ///
     /// # Names
-    /// A name owns all keys below `name/`: write no other data there. A data key `jobs/1` beside a
-    /// lock named `jobs` counts as its holder. Contenders that enqueue after it wait until the key
-    /// is deleted, as in Go, and [`try_lock`](Self::try_lock) returns `None`. A key without a lease
-    /// never expires, so the wait may never end. While the key in front has no lease, or is not of
-    /// a contender's form, coord logs a warning with the key, once for each wait. A key with a
-    /// further slash, such as `jobs/1/state`, belongs to another name and does not block.
+    /// A lock owns all keys under `name/`: write no other data there. A *foreign key*, for example
+    /// a data key `jobs/1` with a lock `jobs`, counts as its holder: contenders that are enqueued
+    /// later wait until the key is deleted, as in Go, and [`try_lock`](Self::try_lock) returns
+    /// `None`. A key without a lease never expires, so the wait may never end. If a contender waits
+    /// for a foreign key, coord logs a warning with the key, once for each wait. A key with a
+    /// further slash, such as `jobs/1/state`, belongs to a child name and does not block.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { queue: WaitQueue::of_kind("mutex", session, name) }
     }
@@ -80,22 +82,24 @@ impl Mutex {
 
     /// Waits for the lock, behind all contenders that were enqueued before.
     ///
-    /// To bound the wait, put it into `tokio::time::timeout`. While the store is unavailable, it
+    /// To bound the wait, wrap it in `tokio::time::timeout`. While the store is unavailable, it
     /// keeps waiting until the session is lost. The [cost](crate::queue) does not grow with the
     /// number of waiters.
     ///
     /// # Errors
-    /// `Lost` as soon as the session is lost, or another client deletes this waiter's key;
-    /// otherwise the error of the backend. In either case no key stays in the queue.
+    /// - `Lost` as soon as the session is lost, or another client deletes this waiter's key.
+    /// - The error of the backend.
+    ///
+    /// In either case no key stays in the queue while the session lives.
     ///
     /// # Cancel safety
-    /// Dropping the future loses the place in the queue, and leaves no key behind.
+    /// Dropping the future removes the waiter from the queue, and leaves no key behind.
     pub async fn lock(&self) -> Result<MutexGuard, PrimitiveError> {
         self.queue.acquire("").await.map(MutexGuard::of)
     }
 
-    /// Acquires the lock if it is free and no contender waits for it. Otherwise returns `None`,
-    /// which is no error, and writes nothing, unless locks with child names hide the queue:
+    /// Acquires the lock if no contender holds it or waits for it. Otherwise it returns `None`,
+    /// which is no error, and writes nothing, with one exception for locks with child names: see
     /// [`WaitQueue::try_enqueue`].
     ///
     /// # Errors
@@ -107,12 +111,12 @@ impl Mutex {
         Ok(self.queue.try_enqueue("").await?.map(MutexGuard::of))
     }
 
-    /// [`lock`](Self::lock) for code outside async. The runtime that the session was opened on does
-    /// the work, and this thread blocks until it has the lock.
+    /// [`lock`](Self::lock) for synchronous code. The runtime of the session runs the request, and
+    /// this thread blocks until the lock is acquired.
     ///
-    /// A thread must run that runtime's tasks meanwhile: a multi-thread runtime does so by itself,
-    /// a current-thread runtime only while a thread is in its `block_on`. To bound the wait, put
-    /// [`lock`](Self::lock) into `tokio::time::timeout`, and that into the runtime's `block_on`.
+    /// Another thread must run the tasks of that runtime meanwhile: a multi-thread runtime has such
+    /// threads, a current-thread runtime only while a thread is in its `block_on`. To bound the
+    /// wait, call the runtime's `block_on` with [`lock`](Self::lock) in `tokio::time::timeout`.
     ///
     /// ```
     /// use coord_core::{Client, Mutex, Session};
@@ -127,7 +131,7 @@ impl Mutex {
     /// let worker = thread::spawn(move || {
     ///     let guard = mutex.blocking_lock()?;
     ///     let token = guard.fencing_token();
-    ///     guard.blocking_unlock()?; // or drop it: then it is unlocked in the background
+    ///     guard.blocking_unlock()?; // dropping the guard unlocks it in the background
     ///     Ok::<_, coord_core::error::PrimitiveError>(token)
     /// });
     /// println!("held with token {}", worker.join().expect("it does not panic")?);
@@ -136,9 +140,11 @@ impl Mutex {
     /// ```
     ///
     /// # Errors
-    /// As [`lock`](Self::lock). `Lost` also if the session's runtime is shut down, before or while
-    /// the thread waits, because the session is lost then. `WouldBlockTasks` where a tokio runtime
-    /// is entered, as in async code: nothing was sent.
+    /// - As [`lock`](Self::lock).
+    /// - `Lost` also if the session's runtime is shut down, before or while the thread waits,
+    ///   because the session is lost then.
+    /// - `WouldBlockTasks` on a thread that has entered a tokio runtime, as async code has: nothing
+    ///   was sent.
     pub fn blocking_lock(&self) -> Result<MutexGuard, PrimitiveError> {
         let mutex = self.clone();
         block_on(self.queue.session(), async move { mutex.lock().await })
@@ -154,33 +160,33 @@ fn block_on<T: Send + 'static>(
         return Err(PrimitiveError::WouldBlockTasks);
     }
     let (reply, result) = oneshot::channel();
-    // The owner of the task is this thread, which waits for it.
+    // This thread owns the task: it waits for it.
     session.runtime().spawn(async move {
-        // This thread cannot stop waiting.
+        // The receiver exists until the reply is sent, because this thread waits for it.
         let _ = reply.send(future.await);
     });
-    // If the runtime is shut down, the task is dropped and the reply with it, as is the session
-    // task, which reports this loss then.
+    // If the runtime is shut down, it drops the task with `reply`, and the session task, which
+    // reports this reason in that case.
     result.blocking_recv().unwrap_or(Err(PrimitiveError::Lost(LossReason::Expired)))
 }
 
-/// Guard of a held [`Mutex`]: releases it, and reports its loss.
+/// The guard of a held [`Mutex`]. It reports the loss of the lock, and unlocks when it is dropped.
 ///
-/// Dropping it unlocks in the background; [`unlock`](Self::unlock) waits until that is confirmed.
-/// It can be moved into a task.
+/// Dropping it unlocks in the background; [`unlock`](Self::unlock) waits for the confirmation. It
+/// can be moved into a task.
 ///
 /// # When the program ends
-/// The request that a drop sends in the background needs a runtime that still runs. A program that
+/// After a drop, the session task sends the request, so the runtime must still run. A program that
 /// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
 /// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
-/// [`Session::close`] on every way out of `main`, or do the work in
+/// [`Session::close`] on every path out of `main`, or do the work in
 /// [`SessionBuilder::run`](crate::session::SessionBuilder::run), which closes the session when the
 /// work has returned, failed or panicked.
 #[derive(Debug)]
 #[must_use = "dropping the guard unlocks the mutex"]
 pub struct MutexGuard {
     contender: Contender,
-    /// When the client learned that it holds the lock.
+    /// When the response that confirmed the lock was received.
     acquired: Instant,
     /// Open as long as the guard exists.
     span: Span,
@@ -193,7 +199,7 @@ impl MutexGuard {
         Self { contender, acquired: Instant::now(), span }
     }
 
-    /// Returns the key that stands for the lock while it is held.
+    /// Returns the holder's key in the queue.
     #[must_use]
     pub fn key(&self) -> &Bytes {
         self.contender.key()
@@ -205,28 +211,29 @@ impl MutexGuard {
         self.contender.session()
     }
 
-    /// Returns the header of the response by which the lock was acquired.
+    /// Returns the header of the response that confirmed the lock.
     #[must_use]
     pub const fn header(&self) -> Header {
         self.contender.header()
     }
 
-    /// Returns the fencing token, a number that is larger for every later holder. The protected
-    /// resource can refuse writes with a smaller token than it has seen.
+    /// Returns the fencing token. Every later holder has a larger one, so a resource can reject
+    /// writes with a smaller token than the largest it has received.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.contender.fencing_token()
     }
 
-    /// Returns a compare that holds as long as the lock is held, for a transaction.
+    /// Returns a compare, for a transaction, that holds as long as the lock is held.
     #[must_use]
     pub fn held_condition(&self) -> Compare {
         self.contender.held_condition()
     }
 
-    /// Applies `txn` if the lock is still held, evaluated by the store in the same step.
+    /// Applies `txn` if the lock is still held. The store evaluates that condition in the same
+    /// transaction.
     ///
-    /// It may have one operation less than the limit of the backend.
+    /// `txn` may have one operation less than the limit of the backend.
     ///
     /// ```
     /// use coord_core::{Client, Mutex, Session, kv::{Put, Txn}};
@@ -248,7 +255,8 @@ impl MutexGuard {
     /// ```
     ///
     /// # Errors
-    /// `Lost` if the lock is lost: nothing was applied. Otherwise the error of the backend.
+    /// - `Lost` if the lock is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the transaction was applied.
@@ -256,7 +264,8 @@ impl MutexGuard {
         self.contender.txn(txn).await
     }
 
-    /// Waits until the lock is lost, and returns why.
+    /// Waits until the lock is lost, and returns the reason. A watch that has fallen silent delays
+    /// the report by the TTL of the session at most.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -264,14 +273,14 @@ impl MutexGuard {
         self.contender.lost().await
     }
 
-    /// Returns a token that is cancelled when the lock is lost or released, for code that takes
-    /// one. Each call returns a token of its own: cancelling it does nothing to the guard.
+    /// Returns a token that is cancelled when the lock is lost or released. Each call returns a new
+    /// token; cancelling it does not affect the guard.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.contender.cancellation_token()
     }
 
-    /// Runs `future` while the lock is held; if the lock is lost, `future` is dropped.
+    /// Runs `future` while the lock is held. If the lock is lost, `future` is dropped.
     ///
     /// ```
     /// use coord_core::{Client, Mutex, Session, error::LossReason};
@@ -291,7 +300,7 @@ impl MutexGuard {
     /// ```
     ///
     /// # Errors
-    /// Why the lock was lost. What `future` had done by then stays done.
+    /// The reason of the loss. The side effects of `future` until then remain.
     ///
     /// # Cancel safety
     /// Dropping this future drops `future`.
@@ -302,11 +311,12 @@ impl MutexGuard {
         self.contender.run_while_held(future.instrument(self.span.clone())).await
     }
 
-    /// Unlocks, and waits until that is confirmed.
+    /// Unlocks, and waits for the confirmation.
     ///
     /// # Errors
-    /// [`ReleaseError`] returns the guard: unlock again, or drop it, and the session task goes on
-    /// trying. Its cause is `Lost` if the lock was lost before, or while the request was under way.
+    /// [`ReleaseError`] returns the guard: unlock again, or drop it, and the session task continues
+    /// to delete the key. Its cause is `Lost` if the lock was lost before the request or while it
+    /// was in flight.
     ///
     /// # Cancel safety
     /// Dropping the future unlocks all the same, in the background.
@@ -317,13 +327,12 @@ impl MutexGuard {
         }
     }
 
-    /// Unlocks, but not before the lock has been held for `at_least`, counted from when it was
+    /// Unlocks after a minimum hold time: not before `at_least` has passed since the lock was
     /// acquired.
     ///
-    /// A job that every machine starts by its own clock, and that finishes fast, would otherwise
-    /// run again on a machine whose clock is late, because that machine finds the lock free. Hold
-    /// the lock for longer than clocks may differ, and have the other machines use
-    /// [`Mutex::try_lock`].
+    /// Use it for a short job that every machine starts by its own clock with
+    /// [`Mutex::try_lock`]. Without it, a machine whose clock is late would find the lock free and
+    /// run the job again. Choose a time that is longer than the difference between the clocks.
     ///
     /// ```
     /// use coord_core::{Client, Mutex, Session};
@@ -334,7 +343,7 @@ impl MutexGuard {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
     /// if let Some(guard) = Mutex::new(&session, "nightly").try_lock().await? {
-    ///     println!("the job has done its work");
+    ///     println!("the job is done");
     ///     guard.unlock_after(Duration::from_secs(300)).await?;
     /// }
     /// # Ok(())
@@ -342,7 +351,8 @@ impl MutexGuard {
     /// ```
     ///
     /// # Errors
-    /// As [`unlock`](Self::unlock). `Lost` as soon as the lock is lost during the wait.
+    /// As [`unlock`](Self::unlock). The cause is `Lost` as soon as the lock is lost during the
+    /// wait.
     ///
     /// # Cancel safety
     /// Dropping the future unlocks at once, in the background.
@@ -354,12 +364,12 @@ impl MutexGuard {
         }
     }
 
-    /// [`unlock`](Self::unlock) for code outside async: this thread blocks until it is confirmed.
+    /// [`unlock`](Self::unlock) for synchronous code: this thread blocks until it is confirmed.
     ///
     /// # Errors
-    /// The cause of [`unlock`](Self::unlock)'s error. `WouldBlockTasks` where a tokio runtime is
-    /// entered. In each case the guard is dropped, so the lock is released all the same, in the
-    /// background.
+    /// The cause of the error of [`unlock`](Self::unlock); `WouldBlockTasks` on a thread that has
+    /// entered a tokio runtime. In each case the guard is dropped, so the lock is released all the
+    /// same, in the background.
     pub fn blocking_unlock(self) -> Result<(), PrimitiveError> {
         let session = self.session().clone();
         block_on(&session, async move { Ok(self.unlock().await?) })

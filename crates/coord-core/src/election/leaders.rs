@@ -76,8 +76,8 @@ impl fmt::Display for Gap {
             }
             GapCause::HistoryReplaced => write!(
                 f,
-                "the history of the store was replaced: revision {after} of the old one, {until} of \
-                 the new one"
+                "the history of the store was replaced: revision {after} of the old one, \
+                 {until} of the new one"
             ),
         }
     }
