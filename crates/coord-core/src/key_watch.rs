@@ -54,7 +54,10 @@ pub(crate) async fn wait_deleted(
 }
 
 /// Reads a range, with retries while the store is unavailable.
-pub(crate) async fn range_with_retry(backend: &dyn KvBackend, range: Range) -> Result<RangeResponse> {
+pub(crate) async fn range_with_retry(
+    backend: &dyn KvBackend,
+    range: Range,
+) -> Result<RangeResponse> {
     retry_read(|| backend.range(range.clone())).await
 }
 

@@ -41,7 +41,7 @@ impl Transaction {
     fn yield_if_contended(&mut self, keys: &[Bytes]) -> Result<()> {
         let Yielding::BeforeFirstRequest { held } = &self.yielding else { return Ok(()) };
         let keys = keys.iter().filter(|key| !held.contains(key));
-        let contended = self.client.conflict_queues().contended(keys);
+        let contended = self.client.conflict_queues().contended_keys(keys);
         if let Some(key) = contended.first().cloned() {
             self.yielding = Yielding::For(contended);
             self.failure = Some(Error::AttemptYielded { key });

@@ -262,7 +262,7 @@ impl<'a> Run<'a> {
         }
         let keys = tx.read_set.keys().chain(tx.write_set.keys());
         let keys = keys.filter(|key| !self.held.contains(key));
-        self.stm.client.conflict_queues().contended(keys)
+        self.stm.client.conflict_queues().contended_keys(keys)
     }
 
     /// Takes an idempotency key for an attempt that writes, if the transaction has none.
@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
         let mut key = self.idempotency_key.as_mut().filter(|_| writes);
         let request = tx.commit_request(key.as_deref_mut());
         let room = self.stm.client.limits().max_txn_ops.saturating_sub(request.success.len());
-        let wanted = self.held.wanted(|key| tx.knows(key), room);
+        let wanted = self.held.wanted_keys(|key| tx.knows(key), room);
         let request = request.and_then(wanted.iter().map(Range::new));
         match self.stm.client.backend().txn(request).await {
             Ok(response) if response.succeeded => {
@@ -293,7 +293,7 @@ impl<'a> Run<'a> {
                     key.applied(revision);
                 }
                 if !self.held.is_empty() {
-                    self.held.leave(tx.post_image(response, wanted));
+                    self.held.publish_post_image(tx.post_image(response, wanted));
                 }
                 AttemptOutcome::Committed { revision, resolved: false }
             }
