@@ -39,7 +39,7 @@ impl Observer {
     /// # Cancel safety
     /// Safe: nothing is changed.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        let oldest = self.keys.oldest_first();
+        let oldest = self.keys.read_oldest_first();
         let mut read = self.client.range(oldest.clone().limit(1)).await?;
         if read.more && read.kvs.iter().any(|kv| !self.keys.owns(&kv.key)) {
             // The oldest key belongs to a child name.
