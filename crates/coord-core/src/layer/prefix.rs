@@ -69,6 +69,7 @@ impl<B: KvBackend> PrefixLayer<B> {
 struct Prefix(Bytes);
 
 impl Prefix {
+    /// The key with the prefix.
     fn add(&self, key: &Bytes) -> Bytes {
         let mut prefixed = BytesMut::with_capacity(self.0.len() + key.len());
         prefixed.put_slice(&self.0);
@@ -83,6 +84,7 @@ impl Prefix {
         }
     }
 
+    /// Translates a range, by the table in the module documentation.
     fn add_to_range(&self, keys: &mut KeyRange) {
         if keys.start().is_empty() {
             return;
@@ -95,6 +97,7 @@ impl Prefix {
         *keys = KeyRange::from_wire(self.add(keys.start()), range_end);
     }
 
+    /// Adds the prefix to the keys of operations, also of nested transactions.
     fn add_to_ops(&self, ops: &mut [Op]) {
         for op in ops {
             match op {
@@ -114,6 +117,7 @@ impl Prefix {
         self.add_to_ops(&mut txn.failure);
     }
 
+    /// Removes the prefix from a key.
     fn strip(&self, key: &mut Bytes) {
         if key.starts_with(&self.0) {
             *key = key.slice(self.0.len()..);

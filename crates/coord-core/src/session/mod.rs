@@ -127,7 +127,7 @@ impl fmt::Display for SessionState {
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
-    /// Shared with the clones of this handle, and with what is created from them.
+    /// Shared with the clones of this handle, and with the primitives that are created from them.
     losses: Losses,
 }
 
@@ -288,8 +288,8 @@ impl Session {
     /// session that is lost already. An orphaned lease belongs to its adopter, and is not revoked.
     ///
     /// # Errors
-    /// The backend's error for the revocation, or `Timeout` if the lease's time ended before the
-    /// backend responded. The outcome is unknown; the lease then expires by itself.
+    /// The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's time
+    /// ended before the backend responded. A lease that was not revoked expires by itself.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being closed.

@@ -1,9 +1,9 @@
 //! Metrics: reported through the `metrics` facade, or not at all without the feature of that name.
 
-#[cfg(feature = "metrics")]
-pub(super) use enabled::{add, count, observe};
 #[cfg(not(feature = "metrics"))]
 pub(super) use disabled::{add, count, observe};
+#[cfg(feature = "metrics")]
+pub(super) use enabled::{add, count, observe};
 
 /// The labels of a metric, with their values.
 type Labels<'a> = &'a [(&'static str, &'static str)];
