@@ -6,6 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
+use crate::telemetry::request as events;
 
 /// The pause after the first failure; it doubles up to [`RETRY_PAUSE_MAX`].
 pub(crate) const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -30,7 +31,7 @@ where
         match result.unwrap_or(Err(Error::Timeout { after: ATTEMPT_TIMEOUT })) {
             Err(error) if error.is_retryable() => {
                 let pause = backoff.next();
-                tracing::debug!(%error, ?pause, "request failed, retrying");
+                events::retrying(&error, pause);
                 sleep(pause).await;
             }
             result => return result,

@@ -1,4 +1,4 @@
-//! Events of the requests through a `TraceLayer`.
+//! Events of requests: through a `TraceLayer`, and of primitives that retry a request.
 
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ pub(crate) fn ended(operation: &'static str, error: Option<&Error>, elapsed: Dur
 pub(crate) fn dropped(operation: &'static str, elapsed: Duration) {
     tracing::trace!(target: REQUEST, ?elapsed, "{operation} dropped");
     count(operation, "dropped", elapsed);
+}
+
+/// A request of a primitive failed, and is retried.
+pub(crate) fn retrying(error: &Error, pause: Duration) {
+    tracing::debug!(target: REQUEST, %error, next = format_args!("retrying in {pause:.0?}"),
+        "request failed");
 }
 
 fn count(operation: &'static str, result: &'static str, elapsed: Duration) {
