@@ -65,7 +65,7 @@ impl Drop for InFlight {
 }
 
 /// Sends a request and records its result.
-async fn traced<T>(
+async fn trace_request<T>(
     operation: &'static str,
     request: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
@@ -86,50 +86,50 @@ impl<B: KvBackend> Layer for TraceLayer<B> {
     }
 
     async fn range(&self, request: Range) -> Result<RangeResponse> {
-        traced("range", self.inner.range(request)).await
+        trace_request("range", self.inner.range(request)).await
     }
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        traced("txn", self.inner.txn(request)).await
+        trace_request("txn", self.inner.txn(request)).await
     }
 
     async fn watch(&self, request: Watch) -> Result<Watcher> {
-        traced("watch", self.inner.watch(request)).await
+        trace_request("watch", self.inner.watch(request)).await
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        traced("lease_grant", self.inner.lease_grant(request)).await
+        trace_request("lease_grant", self.inner.lease_grant(request)).await
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        traced("lease_keep_alive", self.inner.lease_keep_alive(id)).await
+        trace_request("lease_keep_alive", self.inner.lease_keep_alive(id)).await
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        traced("lease_revoke", self.inner.lease_revoke(id)).await
+        trace_request("lease_revoke", self.inner.lease_revoke(id)).await
     }
 
     async fn lease_time_to_live(
         &self,
         request: LeaseTimeToLive,
     ) -> Result<LeaseTimeToLiveResponse> {
-        traced("lease_time_to_live", self.inner.lease_time_to_live(request)).await
+        trace_request("lease_time_to_live", self.inner.lease_time_to_live(request)).await
     }
 
     async fn leases(&self) -> Result<LeasesResponse> {
-        traced("leases", self.inner.leases()).await
+        trace_request("leases", self.inner.leases()).await
     }
 
     async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        traced("compact", self.inner.compact(request)).await
+        trace_request("compact", self.inner.compact(request)).await
     }
 
     async fn put(&self, request: Put) -> Result<PutResponse> {
-        traced("put", self.inner.put(request)).await
+        trace_request("put", self.inner.put(request)).await
     }
 
     async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
-        traced("delete", self.inner.delete(request)).await
+        trace_request("delete", self.inner.delete(request)).await
     }
 
     fn limits(&self) -> Limits {

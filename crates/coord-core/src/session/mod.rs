@@ -288,8 +288,8 @@ impl Session {
     /// session that is lost already. An orphaned lease belongs to its adopter, and is not revoked.
     ///
     /// # Errors
-    /// The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's time
-    /// ended before the backend responded. A lease that was not revoked expires by itself.
+    /// The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's
+    /// time ended before the backend responded. A lease that was not revoked expires by itself.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being closed.

@@ -46,7 +46,7 @@ use super::Snapshot;
 use crate::sync::lock;
 
 /// A waiter ends a hold that has lasted for this time.
-const MAX_HOLD: Duration = Duration::from_secs(1);
+const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How often later tickets may pass a ticket.
 const MAX_PASSES: u32 = 8;
@@ -221,13 +221,13 @@ impl State {
     /// Ends the overdue holds that the ticket waits for. Returns after which time to call it again;
     /// `None` if the ticket is granted.
     fn end_overdue(&mut self, id: TicketId) -> Option<Duration> {
-        let mut wait_max = MAX_HOLD;
+        let mut wait_max = HOLD_TIME_MAX;
         for key in self.tickets.get(&id)?.keys.clone() {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             let Some((_, since)) = queue.holder.filter(|(holder, _)| *holder != id) else {
                 continue;
             };
-            let left = MAX_HOLD.saturating_sub(since.elapsed());
+            let left = HOLD_TIME_MAX.saturating_sub(since.elapsed());
             if left.is_zero() {
                 queue.holder = None;
                 self.grant_next(&key);

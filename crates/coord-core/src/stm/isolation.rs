@@ -16,7 +16,7 @@ use std::fmt;
 /// | write skew | no | no | no | **yes** |
 /// | read skew: values of two keys that never existed together | no | no | no | **yes** |
 /// | read skew in an attempt that does not commit | no | no | **yes** | **yes** |
-/// | phantom: a key in a range is created, deleted or changed | no | no | **yes**: created | **yes** |
+/// | phantom: a key in a range created, deleted or changed | no | no | **yes**: created | **yes** |
 /// | a read-only transaction sees old data | no | no | **yes** | **yes** |
 /// | the key of a blind write was changed meanwhile | no | **yes** | **yes** | **yes** |
 ///

@@ -34,7 +34,7 @@ impl Transaction {
         }
         for missing in missing.chunks(self.keys_per_request()) {
             let read = self.fetch(missing.iter().map(Range::new).collect()).await?;
-            self.read_set.extend(versioned(missing, read));
+            self.read_set.extend(to_read_set(missing, read));
         }
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Transaction {
         for missing in missing.chunks(self.keys_per_request()) {
             let ranges = missing.iter().map(Range::new).collect();
             let (_, read) = self.fetch_as_of(at, ranges).await?;
-            self.blind_writes.extend(versioned(missing, read));
+            self.blind_writes.extend(to_read_set(missing, read));
         }
         Ok(())
     }
@@ -203,7 +203,7 @@ impl Transaction {
 }
 
 /// The keys, each with what its read returned.
-fn versioned(keys: &[Bytes], found: Vec<Vec<KeyValue>>) -> ReadSet {
+fn to_read_set(keys: &[Bytes], found: Vec<Vec<KeyValue>>) -> ReadSet {
     let read = found.into_iter().map(|kvs| kvs.into_iter().next().map(Versioned::from));
     keys.iter().cloned().zip(read).collect()
 }

@@ -21,6 +21,7 @@ pub use metrics::describe_metrics;
 
 use crate::error::LossReason;
 
+// The targets of log lines and spans.
 const SESSION: &str = "coord::session";
 const SUPERVISOR: &str = "coord::supervisor";
 const STM: &str = "coord::stm";
