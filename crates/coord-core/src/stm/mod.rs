@@ -123,8 +123,8 @@ impl Stm {
         self
     }
 
-    /// Adds keys that are read in one request before the first attempt. A key that the closure does
-    /// not read cannot conflict.
+    /// Adds keys that are read in one request before the first attempt. A key that the closure
+    /// neither reads nor writes cannot conflict.
     pub fn prefetch<K: IntoBytes>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.prefetch.extend(keys.into_iter().map(IntoBytes::into_bytes));
         self
@@ -165,8 +165,13 @@ pub struct Committed<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitInfo {
-    /// The revision of the writes. Without writes, the snapshot revision at the strong levels, and
-    /// the newest revision of a read at the weak levels; [`Revision::ZERO`] without reads.
+    /// The revision of the writes. Without writes:
+    ///
+    /// - at the strong levels, the snapshot revision;
+    /// - at the weak levels, the newest revision of a read; at `RepeatableReads`, if the
+    ///   transaction has read several keys or a range, the revision at which the commit validated
+    ///   them;
+    /// - without reads, [`Revision::ZERO`].
     pub revision: Revision,
     /// The number of attempts. An attempt that entered a conflict queue before it had sent a
     /// request does not count.

@@ -80,9 +80,9 @@ impl Stm {
     ///
     /// The closure may be called several times, so it must have no irreversible side effects: send
     /// the e-mail after the commit. If it returns an error, nothing is written, and the error is
-    /// returned as [`StmError::Aborted`]. The error type is made from [`Error`], so that `?` can
-    /// follow a read. After a failed read the attempt does not commit, whatever the closure
-    /// returns.
+    /// returned as [`StmError::Aborted`], unless the reads of the attempt conflict: then the
+    /// closure is called again. The error type is made from [`Error`], so that `?` can follow a
+    /// read. After a failed read the attempt does not commit, whatever the closure returns.
     ///
     /// To cancel the transaction, drop the future. The future can be spawned if the closure owns
     /// what it uses, and all of that is `Send`:
