@@ -153,7 +153,8 @@ impl Supervisor {
     ///   called with the same session.
     ///
     /// Any other result is returned.
-    /// If a call lasted less than a second, a pause precedes the next; pauses grow up to 5 s.
+    ///
+    /// If a call lasted less than a second, a pause precedes the next call. Pauses grow up to 5 s.
     ///
     /// The error type is the caller's: any type that implements `From<PrimitiveError>`. If it is
     /// [`PrimitiveError`] itself, `Lost` is a loss. Any other error counts as a loss if the session
