@@ -27,6 +27,7 @@ mod key_range;
 mod lease;
 mod limits;
 mod op;
+mod range;
 mod response;
 mod revision;
 mod txn;
@@ -42,7 +43,8 @@ pub use lease::{
     TTL_MAX,
 };
 pub use limits::Limits;
-pub use op::{Compact, Delete, Op, Put, Range, SortOrder, SortTarget};
+pub use op::{Compact, Delete, Op, Put};
+pub use range::{Range, SortOrder, SortTarget};
 pub use response::{
     CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse,
     TxnResponse,
