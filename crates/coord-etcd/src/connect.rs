@@ -86,13 +86,13 @@ impl EtcdBuilder {
         self
     }
 
-    /// The largest number of connections to one member; 2 by default.
+    /// The largest number of connections to one member; 1 by default.
     ///
-    /// `connect` dials the first. Another is dialled in the background when every open connection
-    /// has four requests in flight, so a client with few concurrent requests keeps one. A watch or
-    /// a keep-alive stream occupies no connection of its own. With 1, all requests share one
-    /// connection. The setting has no effect on channels from
-    /// [`over_channels`](Self::over_channels).
+    /// All requests and streams share one connection. With a greater number, another is dialled in
+    /// the background when every open connection has four requests in flight, up to that number. On
+    /// two cores this gains nothing (`docs/decisions/0014-connections.md`); it may for a client
+    /// with many concurrent requests on a larger machine. The setting has no effect on channels
+    /// from [`over_channels`](Self::over_channels).
     ///
     /// [`connect`](Self::connect) refuses 0 with
     /// [`ConfigError::Connections`](crate::ConfigError::Connections).

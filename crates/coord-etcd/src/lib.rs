@@ -90,10 +90,9 @@ use wire::{FromWire, Malformed, send};
 
 /// A backend on an etcd cluster.
 ///
-/// Clones share the connections to a member: one, and a second while more than four requests are in
-/// flight (see [`EtcdBuilder::connections`]). The connections run on the tokio runtime that dialled
-/// them. After that runtime has shut down, the next call dials again, and watches that were open
-/// have ended with an error.
+/// Clones share the connection to a member, or several (see [`EtcdBuilder::connections`]). The
+/// connections run on the tokio runtime that dialled them. After that runtime has shut down, the
+/// next call dials again, and watches that were open have ended with an error.
 ///
 /// # Limits
 /// - Transactions may be nested 48 levels deep. A deeper one is refused with `TxnTooDeep`.

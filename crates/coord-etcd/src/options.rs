@@ -41,7 +41,7 @@ impl Options {
             ping_interval: Duration::from_secs(8),
             ping_timeout: Duration::from_secs(4),
             limits: Limits::default(),
-            connections: 2,
+            connections: 1,
         }
     }
 

@@ -22,7 +22,8 @@ fn backend_redials_on_another_runtime() {
     let servers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let store = servers.block_on(TestServer::start(Server::builder(MemBackend::new())));
     let connected = runtime().block_on(async {
-        let kv = Client::new(EtcdBackend::connect([store.endpoint()]).await.unwrap());
+        let etcd = EtcdBackend::builder([store.endpoint()]).connections(2).connect().await;
+        let kv = Client::new(etcd.unwrap());
         let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         // A pooled keep-alive stream, a watch stream, and a second connection.
         kv.lease_keep_alive(lease).await.unwrap();

@@ -202,3 +202,30 @@ async fn successor_on_another_backend_looks_for_itself() {
 fn is_delete(op: &Op) -> bool {
     matches!(op, Op::Delete(_))
 }
+
+/// A sleep of no time takes until the timer's next tick, so each hand-off between two clients took
+/// up to two milliseconds longer.
+#[tokio::test(start_paused = true)]
+async fn waiter_behind_another_client_acquires_without_a_pause() {
+    let store = Client::new(MemBackend::new());
+    let mut contenders = Vec::new();
+    for session in [session(&store).await, session(&store).await] {
+        contenders.push(WaitQueue::new(&session, "q").enqueue("").await.unwrap());
+    }
+    let (mut waiter, holder) = (contenders.pop().unwrap(), contenders.pop().unwrap());
+    // Between two ticks even an empty sleep moves the clock.
+    tokio::time::advance(Duration::from_micros(500)).await;
+    let began = Instant::now();
+    let acquired = async { waiter.acquired().await.map(drop) };
+    let released = async {
+        // The waiter has its watch.
+        for _ in 0..POLLS_MAX {
+            tokio::task::yield_now().await;
+        }
+        holder.release().await
+    };
+    let (acquired, released) = tokio::join!(acquired, released);
+    acquired.unwrap();
+    released.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}

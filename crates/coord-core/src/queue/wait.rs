@@ -106,7 +106,7 @@ impl Contender {
         watch_due: Option<Instant>,
     ) -> Result<Wakeup, PrimitiveError> {
         let watch_due = watch_due.filter(|_| watched.is_none());
-        let handoff_wait = if handoff.is_some() { HANDOFF_TIMEOUT } else { Duration::ZERO };
+        let expects_handoff = handoff.is_some();
         let handed_over = async {
             match handoff {
                 Some(handoff) => handoff.await,
@@ -116,7 +116,10 @@ impl Contender {
         let deleted = async {
             let Some((entry, watcher)) = watched else { return pending().await };
             let deleted = next_deletion(entry, watcher).await;
-            sleep(handoff_wait).await;
+            // Without a hand-off no sleep: even one of zero lasts until the timer's next tick, 1 ms.
+            if expects_handoff {
+                sleep(HANDOFF_TIMEOUT).await;
+            }
             deleted
         };
         let deleted = tokio::select! {

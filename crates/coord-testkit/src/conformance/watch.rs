@@ -1,4 +1,4 @@
-//! Watcher cases: which events are delivered, in which batches and order, and their contents.
+//! Watch cases: which events are delivered, in which batches and order, and their contents.
 
 use std::task::Poll;
 use std::time::Duration;
