@@ -31,7 +31,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`backend`] | trait [`KvBackend`]: the contract, for implementors |
-//! | [`client`] | [`Client`]: a backend handle, and the shared state of one process |
+//! | [`client`] | [`Client`]: a backend handle, and the state that its primitives share |
 //! | [`kv`] | the data model: key ranges, requests, responses, events, leases |
 //! | [`error`] | [`Error`] with its kind and outcome; loss reasons; the error of primitives |
 //! | [`layer`] | backends that wrap another backend: namespaces, tracing, or your own |

@@ -46,8 +46,8 @@ pub(crate) struct Attempt(Arc<Mutex<Vec<MessageState>>>);
 
 impl Attempt {
     /// Runs `call`, and tracks the requests that it makes.
-    pub(crate) async fn track<F: Future>(&self, call: F) -> F::Output {
-        CURRENT.scope(self.clone(), call).await
+    pub(crate) fn track<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), call)
     }
 
     /// Withdraws the messages if no connection has taken any of them. Returns whether it did, so

@@ -16,10 +16,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use coord_core::{
-    Error, Result,
-    kv::{Header, Revision},
-};
+use coord_core::{Error, kv::Revision};
 
 /// The newest revision of any linearizable response.
 #[derive(Debug, Default)]
@@ -28,23 +25,20 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Makes a linearizable call. Calls `replaced` with an error if the response shows that the
-    /// history was replaced.
-    pub(crate) async fn follow<T>(
-        &self,
-        call: impl Future<Output = Result<T>> + Send,
-        header: impl Fn(&T) -> Header + Send,
-        replaced: impl FnOnce(Error) + Send,
-    ) -> Result<T> {
-        let newest = Revision(self.newest.load(Ordering::Acquire));
-        let response = call.await?;
-        let found = header(&response).revision;
-        if self.is_replaced(newest, found) {
-            tracing::warn!(%newest, %found, next = "watches end, to be registered anew",
-                "the history of the store was replaced");
-            replaced(Error::HistoryReplaced { newest, found });
+    /// The newest revision seen, to be read before a linearizable request is sent.
+    pub(crate) fn newest(&self) -> Revision {
+        Revision(self.newest.load(Ordering::Acquire))
+    }
+
+    /// Notes the revision of a linearizable response to a request that was sent when `newest` was
+    /// the newest. Returns the error for all watches if it shows that the history was replaced.
+    pub(crate) fn note(&self, newest: Revision, found: Revision) -> Option<Error> {
+        if !self.is_replaced(newest, found) {
+            return None;
         }
-        Ok(response)
+        tracing::warn!(%newest, %found, next = "watches end, to be registered anew",
+            "the history of the store was replaced");
+        Some(Error::HistoryReplaced { newest, found })
     }
 
     /// Whether a response at `found`, to a request that was sent when `newest` was the newest

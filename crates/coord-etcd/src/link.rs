@@ -113,6 +113,11 @@ impl Endpoint {
         if let Some(link) = &*self.current() {
             return Ok(Arc::clone(link));
         }
+        // Boxed, because every request has this future in its own, and few of them dial.
+        Box::pin(self.make_link(options)).await
+    }
+
+    async fn make_link(&self, options: &Options) -> Result<Arc<Link>, Failure> {
         let _dialing = self.dialing.lock().await;
         // A concurrent request may have made it meanwhile.
         if let Some(link) = &*self.current() {
