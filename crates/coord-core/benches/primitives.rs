@@ -1,7 +1,7 @@
-//! What the primitives cost above the requests they make, on `MemBackend`.
+//! Benchmarks of the primitives on `MemBackend`: their overhead over the requests that they send.
 //!
-//! Every figure is to be read against the first: the two transactions that a lock cannot do
-//! without, one that creates a key on a lease and one that deletes it.
+//! The first benchmark is the baseline: the two transactions that every lock needs, one that
+//! creates a key on a lease and one that deletes it.
 //!
 //! `cargo bench -p coord-core`
 
@@ -23,94 +23,98 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a runtime can be built")
 }
 
-/// Forgets history by itself, lest memory grow with the length of the benchmark.
+/// A store that compacts its history by itself, so that memory does not grow with the number of
+/// iterations.
 fn store() -> Client {
     Client::new(MemBackend::builder().retain_revisions(1_000).build())
 }
 
 async fn session(store: &Client) -> Session {
-    Session::builder(store).open().await.expect("the store takes it")
+    Session::builder(store).open().await.expect("the store is available")
 }
 
-fn alone(criterion: &mut Criterion) {
+fn uncontended(criterion: &mut Criterion) {
     let runtime = runtime();
     let store = store();
     let owner = runtime.block_on(session(&store));
 
     let lease = owner.lease_id();
-    criterion.bench_function("two transactions: create a key, delete it", |bench| {
+    criterion.bench_function("baseline: create and delete a key", |bench| {
         bench.to_async(&runtime).iter(async || {
             let create = Txn::new().when([Compare::absent("k")]);
             let created = store.txn(create.and_then([Put::new("k", "").lease(lease)])).await;
-            let created = created.expect("the store takes it").header.revision;
-            let same = Compare::create_revision("k", CompareOp::Equal, created);
-            let deleted = store.txn(Txn::new().when([same]).and_then([Delete::new("k")])).await;
-            assert!(deleted.expect("the store takes it").succeeded);
+            let created = created.expect("the store is available").header.revision;
+            let is_held = Compare::create_revision("k", CompareOp::Equal, created);
+            let deleted = store.txn(Txn::new().when([is_held]).and_then([Delete::new("k")])).await;
+            assert!(deleted.expect("the store is available").succeeded);
         });
     });
 
     let mutex = Mutex::new(&owner, "mutex");
-    criterion.bench_function("lock, unlock", |bench| {
+    criterion.bench_function("lock and unlock, uncontended", |bench| {
         bench.to_async(&runtime).iter(async || {
-            let guard = mutex.lock().await.expect("the store takes it");
+            let guard = mutex.lock().await.expect("the store is available");
             guard.unlock().await.expect("still held");
         });
     });
 
     let election = Election::new(&owner, "election");
-    criterion.bench_function("campaign, resign", |bench| {
+    criterion.bench_function("campaign and resign, uncontended", |bench| {
         bench.to_async(&runtime).iter(async || {
-            let leadership = election.campaign("me").await.expect("the store takes it");
+            let leadership = election.campaign("me").await.expect("the store is available");
             leadership.resign().await.expect("still leads");
         });
     });
 
-    criterion.bench_function("open a session, close it", |bench| {
+    criterion.bench_function("open and close a session", |bench| {
         bench.to_async(&runtime).iter(async || {
-            session(&store).await.close().await.expect("the store takes it");
+            session(&store).await.close().await.expect("the store is available");
         });
     });
 }
 
-/// So many contenders, each on a session of its own, take turns; measured is one turn.
+/// Contenders, each on a session of its own, acquire and release one lock in turn. The figure is
+/// the time of one acquisition and release.
 fn contended(criterion: &mut Criterion) {
     for contenders in [2, 64, 1_000] {
         let runtime = runtime();
         let store = store();
-        let name = format!("one turn of {contenders} contenders");
+        let name = format!("lock and unlock, {contenders} contenders");
         criterion.bench_function(&name, |bench| {
-            bench.iter_custom(|turns| runtime.block_on(take_turns(&store, contenders, turns)));
+            bench.iter_custom(|count| runtime.block_on(contend(&store, contenders, count)));
         });
     }
 }
 
-async fn take_turns(store: &Client, contenders: usize, turns: u64) -> Duration {
+/// Returns the time that `count` acquisitions take.
+async fn contend(store: &Client, contenders: usize, count: u64) -> Duration {
     let mut sessions = Vec::new();
     for _ in 0..contenders {
         sessions.push(session(store).await);
     }
-    let taken = Arc::new(AtomicU64::new(0));
-    let newest = Arc::new(AtomicU64::new(0));
+    let started = Arc::new(AtomicU64::new(0));
+    let newest_token = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
-    let mut line = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for session in sessions {
-        let (taken, newest) = (Arc::clone(&taken), Arc::clone(&newest));
-        line.spawn(async move {
+        let (started, newest_token) = (Arc::clone(&started), Arc::clone(&newest_token));
+        tasks.spawn(async move {
             let mutex = Mutex::new(&session, "mutex");
-            while taken.fetch_add(1, Ordering::Relaxed) < turns {
-                let guard = mutex.lock().await.expect("the store takes it");
+            while started.fetch_add(1, Ordering::Relaxed) < count {
+                let guard = mutex.lock().await.expect("the store is available");
                 let Revision(token) = guard.fencing_token().0;
                 let token = u64::try_from(token).expect("revisions are positive");
-                assert!(newest.swap(token, Ordering::Relaxed) < token, "one at a time, in order");
-                // Without this nobody would ever find the lock held.
+                let previous = newest_token.swap(token, Ordering::Relaxed);
+                assert!(previous < token, "one holder at a time, in order");
+                // Lets the other contenders enqueue. Otherwise the lock would never be contended.
                 yield_now().await;
                 guard.unlock().await.expect("still held");
             }
         });
     }
-    line.join_all().await;
+    tasks.join_all().await;
     began.elapsed()
 }
 
-criterion_group!(benches, alone, contended);
+criterion_group!(benches, uncontended, contended);
 criterion_main!(benches);

@@ -1,8 +1,8 @@
-//! `KvBackend`: the contract that every backend implements.
+//! The trait `KvBackend`: the contract of a key-value store that coord runs on.
 //!
-//! The trait is for implementors: few methods, one request type each, and a contract that the
-//! conformance suite of `coord-testkit` checks, one named case per rule. Callers use a
-//! [`Client`](crate::Client).
+//! The trait is for implementors of a backend. It has few methods, one request type for each, and a
+//! contract that the conformance suite of `coord-testkit` checks, one named case for each rule.
+//! Callers use a [`Client`](crate::Client).
 
 use std::fmt::Debug;
 
@@ -15,121 +15,137 @@ use crate::kv::{
     LeasesResponse, Limits, OpResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse,
     Watch, Watcher,
 };
-/// A store of keys with revisions, transactions, watches and leases.
+
+/// A key-value store with revisions, transactions, watches and leases.
 ///
-/// Shared as `Arc<dyn KvBackend>`, which is a backend itself. A backend that wraps another one is
-/// written with [`Layer`](crate::layer::Layer).
+/// It is shared as `Arc<dyn KvBackend>`, which is a backend itself. To write a backend that wraps
+/// another backend, implement [`Layer`](crate::layer::Layer).
 ///
 /// # Errors
-/// Each method lists its own errors. In addition a backend on a server returns, from any method,
-/// `PermissionDenied`, `Unauthenticated` and `TooManyRequests`, all of them not applied, and
-/// `Backend` for an error that has no kind of its own; from a method that changes the store also
-/// `NoSpace`. The last two carry their outcome.
+/// Each method lists its own errors. In addition, a backend of a remote store returns:
+///
+/// | error | from | outcome |
+/// |---|---|---|
+/// | `PermissionDenied`, `Unauthenticated`, `TooManyRequests` | any method | not applied |
+/// | `NoSpace` | a method that changes the store | in the error |
+/// | `Backend`, for an error without a kind of its own | any method | in the error |
 ///
 /// # Contract
 ///
 /// *Revisions*
-/// - A transaction that changes anything makes exactly one revision; nothing else makes any.
-/// - All changes of a transaction share its revision, and no other transaction's.
+/// - A transaction that changes a key creates exactly one revision, and so does the end of a lease
+///   that has keys; nothing else creates a revision.
+/// - All changes of a transaction share its revision, and no other transaction has that revision.
 /// - A read at a revision always returns the same keys, until that revision is compacted.
 ///
 /// *Transactions*
 /// - All compares, also those of nested transactions, are evaluated before any operation.
-/// - Operations are applied in order, and a range among them reads what earlier ones wrote.
+/// - Operations are applied in order, and a range reads the changes of earlier operations.
 /// - A transaction that fails changes nothing.
 ///
 /// *Watches*
-/// - [`watch`](Self::watch) returns once the watch is registered, with the revision at which it
-///   was: every later change is delivered.
+/// - [`watch`](Self::watch) returns once the watch is registered, with the revision of the
+///   registration. Every later change is delivered.
 /// - Batches arrive in order, one per revision, none missing and none twice.
-/// - A backend resumes after a lost connection by itself, from the revision after the last one
-///   delivered.
-/// - When changes to be delivered are compacted away, the stream yields
+/// - After a lost connection the backend resumes the watch by itself, from the revision after the
+///   last one that was delivered.
+/// - If events that were not delivered yet are compacted, the stream yields
 ///   [`Compacted`](crate::Error::Compacted) and ends.
 /// - Dropping the stream cancels the watch.
 ///
 /// *Leases*
-/// - A lease lives at least the time it was granted, counted from the last refresh.
+/// - A lease lives at least for its granted TTL, counted from the last keep-alive.
 /// - When it ends, its keys are deleted in one revision, in key order.
 ///
 /// *Outcome*
-/// - Every error reports whether the request surely was not applied, or may have been.
+/// - Every error reports whether the request was surely not applied, or may have been.
 /// - A backend never repeats a mutation whose first attempt may have been applied.
-/// - A request that no store would accept is refused before it is sent.
+/// - A request that every store would reject is refused before it is sent.
 ///
 /// *Cancellation*
-/// - Any future may be dropped at any time; whether its request was applied is then unknown.
+/// - Any future may be dropped at any time. It is then unknown whether its request was applied.
 ///
 /// Source: `docs/etcd-contract.md` §1 to §9.
 #[async_trait]
 pub trait KvBackend: Debug + Send + Sync + 'static {
-    /// Reads keys, at the newest revision or at an older one.
+    /// Reads the keys of a range, at the newest revision or at an older one.
     ///
     /// # Errors
-    /// `EmptyKey`, `Compacted`, `FutureRevision`; `RequestTooLarge` when the keys in the request
-    /// have more bytes than the backend takes in one message; `Unavailable`, `Timeout`. A read
-    /// changes nothing.
-    async fn range(&self, request: Range) -> Result<RangeResponse>;
-
-    /// Applies one of two lists of operations, atomically.
-    ///
-    /// # Errors
-    /// Not applied: what [`Txn::check`] refuses, `RequestTooLarge`, `KeyNotFound`,
-    /// `LeaseNotFound`, `Compacted`, `FutureRevision`, `Refused`. Perhaps applied: `Unavailable`,
-    /// `Timeout`, as their outcome says.
+    /// - `EmptyKey`, `Compacted`, `FutureRevision`;
+    /// - `RequestTooLarge` if the request has more bytes than the backend accepts in one message;
+    /// - `Unavailable`, `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown whether the transaction was applied.
+    /// Safe: a read changes nothing.
+    async fn range(&self, request: Range) -> Result<RangeResponse>;
+
+    /// Evaluates the compares of a transaction, and executes one of its two branches, atomically.
+    ///
+    /// # Errors
+    /// - Not applied: the errors of [`Txn::check`]; `TxnTooDeep`, `RequestTooLarge`, `KeyNotFound`,
+    ///   `LeaseNotFound`, `Compacted`, `FutureRevision`, `Refused`.
+    /// - Unknown unless the error reports otherwise: `Unavailable`, `Timeout`.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the transaction was applied.
     async fn txn(&self, request: Txn) -> Result<TxnResponse>;
 
     /// Registers a watch.
     ///
     /// # Errors
-    /// `EmptyWatchRange`; `Compacted` for a negative start; `RequestTooLarge`, as
-    /// [`range`](Self::range); `Unavailable`, `Timeout`. When a start is compacted, the stream
-    /// reports it.
+    /// - `EmptyWatchRange`; `Compacted` for a negative start revision; `RequestTooLarge`, as
+    ///   [`range`](Self::range);
+    /// - `Unavailable`, `Timeout`.
+    ///
+    /// If the start revision is compacted, the stream yields the error.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the watch.
     async fn watch(&self, request: Watch) -> Result<Watcher>;
 
-    /// Grants a lease: keys put with it are deleted when it ends.
+    /// Grants a lease. The keys that are attached to it are deleted when it ends.
     ///
-    /// The store raises a TTL below its minimum to the minimum, and a TTL of zero too, as etcd
-    /// does; the response carries the TTL that was granted. etcd's minimum is 2 s by default. A
-    /// [`Session`](crate::Session) refuses a TTL of zero itself, because it is a mistake there.
+    /// The store raises a TTL below its minimum to the minimum, zero included, as etcd does. The
+    /// response carries the granted TTL. etcd's minimum is 2 s by default. A
+    /// [`Session`](crate::Session) refuses a TTL of zero, because there it is a mistake.
     ///
     /// # Errors
-    /// Not applied: `InvalidTtl` for a fraction of a second, `TtlTooLarge`, `LeaseExists`. Perhaps
-    /// applied: `Unavailable`, `Timeout`.
+    /// - Not applied: `InvalidTtl` for a fraction of a second, `TtlTooLarge`, `LeaseExists`.
+    /// - Unknown unless the error reports otherwise: `Unavailable`, `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave the lease granted; it then expires by itself. With an id
-    /// chosen by the caller, another attempt shows it.
+    /// If the future is dropped, the lease may have been granted; it then expires by itself. If the
+    /// caller chose the id, a second request with it fails with `LeaseExists` in that case.
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse>;
 
-    /// Refreshes a lease once: it lives its whole TTL again.
+    /// Sends one keep-alive: the lease lives for its whole TTL again.
     ///
     /// # Errors
-    /// `LeaseNotFound` when it has ended; `Unavailable`, `Timeout` leave it unknown.
+    /// - Not applied: `LeaseNotFound` if the lease has ended.
+    /// - Unknown unless the error reports otherwise: `Unavailable`, `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropping the future may have refreshed the lease.
+    /// If the future is dropped, the lease may have been refreshed.
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse>;
 
-    /// Ends a lease: deletes its keys, in one revision, in key order.
+    /// Revokes a lease: ends it and deletes its keys, in one revision, in key order.
     ///
     /// # Errors
-    /// `LeaseNotFound`, not applied; `Unavailable`, `Timeout`, perhaps applied.
+    /// - Not applied: `LeaseNotFound`.
+    /// - Unknown unless the error reports otherwise: `Unavailable`, `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown whether the lease was ended.
+    /// If the future is dropped, it is unknown whether the lease was revoked.
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse>;
 
-    /// Returns how long a lease still lives. A lease that does not exist is no error.
+    /// Reads the remaining TTL of a lease, and on request its keys. A lease that does not exist is
+    /// no error.
     ///
     /// # Errors
     /// `Unavailable`, `Timeout`.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
     async fn lease_time_to_live(&self, request: LeaseTimeToLive)
     -> Result<LeaseTimeToLiveResponse>;
 
@@ -137,58 +153,64 @@ pub trait KvBackend: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Unavailable`, `Timeout`.
-    async fn leases(&self) -> Result<LeasesResponse>;
-
-    /// Compacts the history: revisions before a given one can no longer be read.
-    ///
-    /// # Errors
-    /// Not applied: `Compacted` when that has been done already, `FutureRevision`, `Refused`.
-    /// Perhaps applied: `Unavailable`, `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown whether the store was compacted.
+    /// Safe: nothing is changed.
+    async fn leases(&self) -> Result<LeasesResponse>;
+
+    /// Compacts the history: revisions before the requested one can no longer be read.
+    ///
+    /// # Errors
+    /// - Not applied: `Compacted` if the history is compacted at this or a later revision already;
+    ///   `FutureRevision`, `Refused`.
+    /// - Unknown unless the error reports otherwise: `Unavailable`, `Timeout`.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the history was compacted.
     async fn compact(&self, request: Compact) -> Result<CompactResponse>;
 
-    /// Returns how large a request may be.
+    /// Returns the limits of requests.
     fn limits(&self) -> Limits;
 
     /// Sets one key.
     ///
-    /// Provided as a transaction of one operation. Override it where the store has a call of its
-    /// own, whose response differs in one corner: of two reasons to refuse a put, a lease that does
-    /// not exist comes before a key that does not exist.
+    /// The provided implementation sends a transaction of one operation. Override it if the store
+    /// has a request for it. That request differs in one case: if neither the lease nor the key
+    /// exists, it fails with `LeaseNotFound`, and the transaction with `KeyNotFound`.
     ///
     /// # Errors
-    /// Not applied: what [`Put::check`] refuses, `RequestTooLarge`, `LeaseNotFound`,
-    /// `KeyNotFound`. Perhaps applied: `Unavailable`, `Timeout`.
+    /// - Not applied: the errors of [`Put::check`]; `RequestTooLarge`, `LeaseNotFound`,
+    ///   `KeyNotFound`.
+    /// - Unknown unless the error reports otherwise: `Unavailable`, `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown whether the key was set.
+    /// If the future is dropped, it is unknown whether the key was set.
     async fn put(&self, request: Put) -> Result<PutResponse> {
         let TxnResponse { header, mut responses, .. } =
             self.txn(Txn::new().and_then([request])).await?;
         match responses.pop() {
             Some(OpResponse::Put(response)) => Ok(PutResponse { header, ..response }),
-            other => unreachable!("a transaction of one put answered {other:?}"),
+            other => unreachable!("the response to a transaction of one put is {other:?}"),
         }
     }
 
     /// Deletes the keys of a range.
     ///
-    /// Provided as a transaction of one operation. Override it where the store has a call of its
-    /// own.
+    /// The provided implementation sends a transaction of one operation. Override it if the store
+    /// has a request for it.
     ///
     /// # Errors
-    /// Not applied: `EmptyKey`, `RequestTooLarge`. Perhaps applied: `Unavailable`, `Timeout`.
+    /// - Not applied: `EmptyKey`, `RequestTooLarge`.
+    /// - Unknown unless the error reports otherwise: `Unavailable`, `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown whether the keys were deleted.
+    /// If the future is dropped, it is unknown whether the keys were deleted.
     async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
         let TxnResponse { header, mut responses, .. } =
             self.txn(Txn::new().and_then([request])).await?;
         match responses.pop() {
             Some(OpResponse::Delete(response)) => Ok(DeleteResponse { header, ..response }),
-            other => unreachable!("a transaction of one delete answered {other:?}"),
+            other => unreachable!("the response to a transaction of one delete is {other:?}"),
         }
     }
 }

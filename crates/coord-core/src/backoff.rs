@@ -1,7 +1,8 @@
 //! Exponential backoff: pauses that double up to a limit, with optional jitter.
 //!
 //! Every retry loop of this crate and of the etcd adapter pauses by a [`Backoff`]. Jitter spreads
-//! the clients that wait for one store, so that they do not all return at the same moment:
+//! the retries of the clients that wait for one store, so that they do not all arrive at the same
+//! moment:
 //!
 //! ```text
 //! limit of the pause     100 ms     200 ms     400 ms   ...   5 s
@@ -15,7 +16,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Pauses between the attempts of one retry loop.
+/// The pauses between the attempts of one retry loop.
 ///
 /// ```
 /// use coord_core::backoff::Backoff;
@@ -30,48 +31,49 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Backoff {
     first: Duration,
-    longest: Duration,
+    max: Duration,
     limit: Duration,
     jitter: Option<(Jitter, fastrand::Rng)>,
 }
 
-/// From which part of its limit a pause is drawn.
+/// The interval from which a pause is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Jitter {
-    /// From the upper half: a pause is never shorter than half its limit.
+    /// From half the limit to the limit.
     Half,
     /// From zero to the limit.
     Full,
 }
 
 impl Backoff {
-    /// Pauses that double from `first` to `longest`, without jitter.
+    /// Pauses that double from `first` to `max`, without jitter.
     #[must_use]
-    pub const fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, limit: first, jitter: None }
+    pub const fn new(first: Duration, max: Duration) -> Self {
+        Self { first, max, limit: first, jitter: None }
     }
 
-    /// Draws each pause with a generator seeded with `seed`: the same seed gives the same pauses.
+    /// Draws each pause at random. The generator is seeded with `seed`: the same seed gives the
+    /// same pauses.
     #[must_use]
     pub fn jitter(mut self, jitter: Jitter, seed: u64) -> Self {
         self.jitter = Some((jitter, fastrand::Rng::with_seed(seed)));
         self
     }
 
-    /// How long to pause before the next attempt; doubles the limit.
-    #[expect(clippy::should_implement_trait, reason = "an iterator could end; pauses do not")]
+    /// Returns the pause before the next attempt, and doubles the limit.
+    #[expect(clippy::should_implement_trait, reason = "an iterator may end; the pauses do not")]
     pub fn next(&mut self) -> Duration {
         let pause = match &mut self.jitter {
             None => self.limit,
             Some((Jitter::Half, rng)) => self.limit.mul_f64(0.5 + rng.f64() / 2.0),
             Some((Jitter::Full, rng)) => self.limit.mul_f64(rng.f64()),
         };
-        self.limit = self.longest.min(self.limit.saturating_mul(2));
+        self.limit = self.max.min(self.limit.saturating_mul(2));
         pause
     }
 
-    /// Starts over with the first pause, after an attempt that succeeded.
+    /// Resets the limit to the first pause, after an attempt that succeeded.
     pub const fn reset(&mut self) {
         self.limit = self.first;
     }
@@ -81,7 +83,7 @@ impl fmt::Debug for Backoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backoff")
             .field("limit", &self.limit)
-            .field("longest", &self.longest)
+            .field("max", &self.max)
             .field("jitter", &self.jitter.as_ref().map(|(jitter, _)| jitter))
             .finish_non_exhaustive()
     }
@@ -92,21 +94,21 @@ mod tests {
     use super::*;
 
     const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(5);
+    const MAX: Duration = Duration::from_secs(5);
 
     fn pauses(jitter: Jitter, seed: u64) -> Vec<Duration> {
-        let mut backoff = Backoff::new(FIRST, LONGEST).jitter(jitter, seed);
+        let mut backoff = Backoff::new(FIRST, MAX).jitter(jitter, seed);
         (0..20).map(|_| backoff.next()).collect()
     }
 
     #[test]
-    fn half_jitter_stays_between_half_and_whole_limit() {
+    fn half_jitter_is_between_half_and_whole_limit() {
         let mut limit = FIRST;
         for pause in pauses(Jitter::Half, 7) {
             assert!(limit / 2 <= pause && pause <= limit, "{pause:?} of {limit:?}");
-            limit = LONGEST.min(limit * 2);
+            limit = MAX.min(limit * 2);
         }
-        assert_eq!(limit, LONGEST);
+        assert_eq!(limit, MAX);
     }
 
     #[test]

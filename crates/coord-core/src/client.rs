@@ -1,15 +1,15 @@
-//! `Client`: a backend handle for callers, and the state that primitives of one process share.
+//! `Client`: a backend handle for callers, and the state that the primitives of one process share.
 //!
-//! Every primitive is made from a client. The clones of one client share a backend and two pieces
-//! of state in memory, which save requests and change no guarantee:
+//! Every primitive is created from a client. The clones of one client share the backend and two
+//! kinds of state in memory, which save requests and change no guarantee:
 //!
-//! - the hand-offs of the wait queue (`shared/handoff.rs`): a release reads the position of the
-//!   next contender for it, if that contender waits through the same client;
-//! - the conflict queues of STM (`shared/conflict_queue.rs`): transactions of one client that
+//! - hand-offs of the wait queue (`shared/handoff.rs`): if the successor of a contender uses the
+//!   same client, the release transaction reads the successor's position;
+//! - conflict queues of transactions (`shared/conflict_queue.rs`): transactions of one client that
 //!   conflict on a key take turns.
 //!
-//! So "one process" is one client. Two clients share nothing but the store, also when both are made
-//! from clones of one backend: that is how a test models two processes.
+//! So one client models one process. Two clients share only the store, also if both are created
+//! from clones of one backend: this is how a test models two processes.
 //!
 //! ```
 //! use coord_core::{Client, Mutex, Session};
@@ -46,11 +46,11 @@ use crate::kv::{
 use crate::layer::Layer;
 use crate::shared::{ConflictQueues, Handoffs, Shared};
 
-/// A handle to a backend, for callers and for all primitives. Clones share everything.
+/// A handle to a backend, for callers and for all primitives. Clones share all state.
 ///
-/// It sends every request of [`KvBackend`], with less to write for the most frequent ones. A
-/// request struct gives the options: `client.delete("a")` and
-/// `client.delete(Delete::prefix("a").with_prev_kv())` both work, and so it is with `watch`.
+/// It has a method for every request of [`KvBackend`], and shorter methods for the most frequent
+/// requests. `delete` and `watch` accept a key, a range, or a request struct with options:
+/// `client.delete("a")` and `client.delete(Delete::prefix("a").with_prev_kv())` are both valid.
 ///
 /// ```
 /// use coord_core::{Client, kv::{Compare, Put, Txn}};
@@ -80,7 +80,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `backend` that shares nothing with any other client.
+    /// A client of `backend`. It shares no state with other clients.
     pub fn new(backend: impl KvBackend) -> Self {
         Self::from(Arc::new(backend) as Arc<dyn KvBackend>)
     }
@@ -199,8 +199,8 @@ impl Client {
 
     /// Replaces the value of a key if the key has the `expected` value.
     ///
-    /// The key keeps its lease. A value that was changed and changed back counts as expected: to
-    /// detect that, compare the revision in a [`Txn`].
+    /// The key keeps its lease. If the value was changed and changed back, it has the expected
+    /// value: to detect that, compare the mod revision in a [`Txn`].
     ///
     /// ```
     /// use coord_core::{Client, client::Swap};
@@ -220,7 +220,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`KvBackend::txn`]. Another value is no error but [`Swap::Found`].
+    /// As [`KvBackend::txn`]. Another value is not an error: the result is [`Swap::Found`].
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the value was replaced.
@@ -240,11 +240,11 @@ impl Client {
         match responses.into_iter().next() {
             Some(OpResponse::Put(_)) => Ok(Swap::Swapped(header)),
             Some(OpResponse::Range(mut read)) => Ok(Swap::Found(read.kvs.pop())),
-            other => unreachable!("a put or a range, as sent, was answered with {other:?}"),
+            other => unreachable!("the response to a put or a range is {other:?}"),
         }
     }
 
-    /// Deletes a key, a [`KeyRange`], or what a [`Delete`] with options names.
+    /// Deletes a key, a [`KeyRange`], or the keys of a [`Delete`] with options.
     ///
     /// # Errors
     /// As [`KvBackend::delete`].
@@ -279,8 +279,7 @@ impl Client {
         self.backend.txn(txn).await
     }
 
-    /// Watches a key or a [`KeyRange`](crate::kv::KeyRange) from now on, or what a [`Watch`] with
-    /// options names.
+    /// Watches a key or a [`KeyRange`] from now on, or the keys of a [`Watch`] with options.
     ///
     /// # Errors
     /// As [`KvBackend::watch`].
@@ -303,7 +302,7 @@ impl Client {
     /// let client = Client::new(MemBackend::new());
     /// let mut jobs = client.watch_prefix("jobs/").await?;
     /// client.put("jobs/1", "sweep").await?;
-    /// let batch = jobs.next().await.expect("the watch goes on")?;
+    /// let batch = jobs.next().await.expect("the watch continues")?;
     /// assert_eq!(batch.events[0].kv.value, "sweep");
     /// # Ok(())
     /// # }
@@ -325,34 +324,34 @@ impl Client {
     /// As [`KvBackend::lease_grant`].
     ///
     /// # Cancel safety
-    /// Dropping the future may leave the lease granted; it then expires by itself.
+    /// If the future is dropped, the lease may have been granted; it then expires by itself.
     pub async fn lease_grant(&self, grant: LeaseGrant) -> Result<LeaseGrantResponse> {
         self.backend.lease_grant(grant).await
     }
 
-    /// Refreshes a lease once.
+    /// Sends one keep-alive of a lease.
     ///
     /// # Errors
     /// As [`KvBackend::lease_keep_alive`].
     ///
     /// # Cancel safety
-    /// Dropping the future may have refreshed the lease.
+    /// If the future is dropped, the lease may have been refreshed.
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
         self.backend.lease_keep_alive(id).await
     }
 
-    /// Ends a lease and deletes its keys.
+    /// Revokes a lease, which deletes its keys.
     ///
     /// # Errors
     /// As [`KvBackend::lease_revoke`].
     ///
     /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the lease was ended.
+    /// If the future is dropped, it is unknown whether the lease was revoked.
     pub async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
         self.backend.lease_revoke(id).await
     }
 
-    /// Returns how long a lease still lives.
+    /// Reads the remaining time to live of a lease.
     ///
     /// # Errors
     /// As [`KvBackend::lease_time_to_live`].
@@ -377,7 +376,7 @@ impl Client {
         self.backend.leases().await
     }
 
-    /// Compacts the history.
+    /// Compacts the history: revisions before the requested one can no longer be read.
     ///
     /// # Errors
     /// As [`KvBackend::compact`].
@@ -388,7 +387,7 @@ impl Client {
         self.backend.compact(compact).await
     }
 
-    /// Returns how large a request may be.
+    /// Returns the limits of requests.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.backend.limits()
@@ -403,26 +402,26 @@ impl Client {
     }
 }
 
-/// What [`Client::compare_and_swap`] did.
+/// The result of [`Client::compare_and_swap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "there is no third result")]
 pub enum Swap {
-    /// The value was replaced; the header has the revision of the change.
+    /// The value was replaced. The header has the revision of the change.
     Swapped(Header),
     /// The key has another value, or does not exist. Nothing was changed.
     Found(Option<KeyValue>),
 }
 
 impl Swap {
-    /// Whether the value was replaced.
+    /// Returns whether the value was replaced.
     #[must_use]
     pub const fn is_swapped(&self) -> bool {
         matches!(self, Self::Swapped(_))
     }
 }
 
-/// A client is a backend too, to be wrapped in a layer or given to code that takes any backend.
-/// That code shares nothing with the client but the backend.
+/// A client is a backend too, so it can be wrapped in a layer, and passed to code that accepts any
+/// backend. That code shares only the backend with the client.
 impl Layer for Client {
     type Inner = dyn KvBackend;
 

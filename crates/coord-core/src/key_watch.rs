@@ -1,4 +1,4 @@
-//! Watching a key until it is deleted.
+//! Watches a key until it is deleted.
 
 use std::time::Duration;
 
@@ -9,23 +9,24 @@ use crate::backend::KvBackend;
 use crate::backoff::Backoff;
 use crate::error::Result;
 use crate::kv::{Range, RangeResponse, Revision, Watch, WatchFilter, Watcher};
-use crate::retry_read::{FIRST_PAUSE, retry_read};
+use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 
-/// Waits until the key that `created` created is surely deleted.
+/// Waits until the key with the create revision `created` is surely deleted.
 ///
-/// The watch starts at that revision and resumes where a read left off, so a deletion is not
-/// missed. A watch that delivers nothing for `silent_after` may have fallen silent: the key is read
-/// then. A watch that ends is registered again, after pauses of up to `longest_pause`.
+/// The watch starts after that revision. After a read of the key, a new watch starts after the
+/// revision of the read, so no deletion is missed. A watch that delivers nothing for `silent_after`
+/// may have fallen silent, so the key is read then. A watch that ends is registered again, after
+/// pauses of up to `pause_max`.
 pub(crate) async fn wait_deleted(
     backend: &dyn KvBackend,
     key: &Bytes,
     created: Revision,
     silent_after: Duration,
-    longest_pause: Duration,
+    pause_max: Duration,
 ) {
     let mut from = created;
     let mut watcher = None;
-    let mut backoff = Backoff::new(FIRST_PAUSE, longest_pause);
+    let mut backoff = Backoff::new(RETRY_PAUSE_MIN, pause_max);
     loop {
         if watcher.is_none() {
             let watch = Watch::new(key).start_at(from.next());
@@ -43,7 +44,7 @@ pub(crate) async fn wait_deleted(
                 sleep(backoff.next()).await;
             }
         }
-        if let Ok(read) = read_patiently(backend, Range::new(key).keys_only()).await {
+        if let Ok(read) = range_with_retry(backend, Range::new(key).keys_only()).await {
             if read.kvs.first().is_none_or(|kv| kv.create_revision != created) {
                 return;
             }
@@ -52,12 +53,15 @@ pub(crate) async fn wait_deleted(
     }
 }
 
-/// Reads a range, while the store is unavailable again and again.
-pub(crate) async fn read_patiently(backend: &dyn KvBackend, range: Range) -> Result<RangeResponse> {
+/// Reads a range, with retries while the store is unavailable.
+pub(crate) async fn range_with_retry(
+    backend: &dyn KvBackend,
+    range: Range,
+) -> Result<RangeResponse> {
     retry_read(|| backend.range(range.clone())).await
 }
 
-/// Registers a watch of deletions, while the store is unavailable again and again.
+/// Registers a watch of deletions, with retries while the store is unavailable.
 pub(crate) async fn watch_deletions(backend: &dyn KvBackend, watch: Watch) -> Result<Watcher> {
     let watch = watch.filter(WatchFilter::NoPut);
     retry_read(|| backend.watch(watch.clone())).await

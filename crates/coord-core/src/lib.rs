@@ -1,9 +1,9 @@
-//! Distributed coordination, written once against one trait.
+//! Distributed coordination: sessions, locks, leader election and software transactional memory.
 //!
-//! Sessions, locks, leader election and transactions are written against [`KvBackend`]: a store of
-//! keys with revisions, transactions, watches and leases. `coord-mem` implements it in memory, for
-//! tests in milliseconds; `coord-etcd` implements it on an etcd cluster; any other backend that
-//! passes the conformance suite of `coord-testkit` will do.
+//! All of them are written once, against the trait [`KvBackend`]: a key-value store with revisions,
+//! transactions, watches and leases. `coord-mem` implements the trait in memory, for tests that run
+//! in milliseconds. `coord-etcd` implements it on an etcd cluster. They also run on any other
+//! backend that passes the conformance suite of `coord-testkit`.
 //!
 //! ```
 //! use coord_core::{Client, Mutex, Session, kv::{Put, Txn}};
@@ -25,27 +25,27 @@
 //!
 //! # Map of the crate
 //!
-//! The eight names at the root are what most programs use. Everything else is in the modules, in
-//! reading order:
+//! Most programs use the names at the root of the crate. Everything else is in the modules, listed
+//! in reading order:
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`backend`] | trait [`KvBackend`]: the contract, for implementors |
 //! | [`client`] | [`Client`]: a backend handle, and the state that its primitives share |
 //! | [`kv`] | the data model: key ranges, requests, responses, events, leases |
-//! | [`error`] | [`Error`], its kind and outcome; loss as a value; the error of primitives |
-//! | [`layer`] | backends that wrap a backend: namespaces, tracing, or your own |
-//! | [`session`] | [`Session`]: a lease kept alive, and its state as a value; supervisors |
-//! | [`queue`] | the wait queue under every lock-like primitive; fencing tokens |
+//! | [`error`] | [`Error`] with its kind and outcome; loss reasons; the error of primitives |
+//! | [`layer`] | backends that wrap another backend: namespaces, tracing, or your own |
+//! | [`session`] | [`Session`]: a lease that is kept alive, and its state as a value; supervisors |
+//! | [`queue`] | the wait queue that locks and elections are built on |
 //! | [`mutex`] | [`Mutex`]: the distributed lock, and its guard |
 //! | [`election`] | [`Election`]: leader election, observers |
 //! | [`stm`] | [`Stm`]: software transactional memory, isolation levels |
-//! | [`backoff`] | pauses that double, with jitter |
+//! | [`backoff`] | exponential backoff with jitter |
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
-//! Private: `shared` is the state that the primitives of one client share; `key_watch` watches a
-//! key until it is deleted; `retry_read` repeats reads while the store is unavailable; `sync` locks
-//! a mutex whose other user may have panicked.
+//! Private modules: `shared` is the state that the primitives of one client share; `key_watch`
+//! watches a key until it is deleted; `retry_read` retries reads while the store is unavailable;
+//! `sync` locks a mutex that may be poisoned.
 
 pub mod backend;
 pub mod backoff;

@@ -1,4 +1,4 @@
-//! Retrying reads while the store is unavailable.
+//! Retries of reads and of watch registrations while the store is unavailable.
 
 use std::time::Duration;
 
@@ -6,29 +6,32 @@ use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
+use crate::telemetry::request as events;
 
-/// The pause after the first failure; it doubles up to [`LONGEST_PAUSE`].
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after the first failure; it doubles up to [`RETRY_PAUSE_MAX`].
+pub(crate) const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long one attempt may take: longer than any store takes that responds at all.
-const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
+/// How long one attempt may take. A store that responds at all responds sooner.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Retries a read, or the registration of a watch, until it succeeds or fails with an error that
-/// another attempt cannot help. An attempt without a response is given up after 10 s.
+/// Retries a request until it succeeds or fails with an error that is not retryable. An attempt
+/// without a response times out after 10 s.
 ///
-/// The caller bounds the whole: by the life of its session, or by dropping the future.
+/// The request must be safe to repeat: a read, the registration of a watch, or a transaction whose
+/// condition makes a second application a no-op. The caller bounds the total time, by the life of
+/// its session or by dropping the future.
 pub(crate) async fn retry_read<T, F>(mut attempt: impl FnMut() -> F + Send) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send,
 {
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
     loop {
-        let result = timeout(ATTEMPT_WITHIN, attempt()).await;
-        match result.unwrap_or(Err(Error::Timeout { after: ATTEMPT_WITHIN })) {
+        let result = timeout(ATTEMPT_TIMEOUT, attempt()).await;
+        match result.unwrap_or(Err(Error::Timeout { after: ATTEMPT_TIMEOUT })) {
             Err(error) if error.is_retryable() => {
                 let pause = backoff.next();
-                tracing::debug!(%error, ?pause, "retrying a read");
+                events::retrying(&error, pause);
                 sleep(pause).await;
             }
             result => return result,

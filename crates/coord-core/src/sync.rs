@@ -1,11 +1,11 @@
-//! Locking a `std::sync::Mutex` whose other user may have panicked.
+//! Locking a `std::sync::Mutex` that may be poisoned.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex, poisoned or not.
+/// Locks a mutex, also if it is poisoned.
 ///
-/// Every value behind such a mutex in this crate is consistent between two statements, so a panic
-/// in one user, a closure of the caller for example, must not take the others down.
+/// In this crate every value behind such a mutex is consistent after each statement. So a panic of
+/// one user, for example in a closure of the caller, must not make the lock fail for other users.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,18 +1,16 @@
-//! A candidate: a contender of an election that waits.
+//! Candidates: contenders of an election that wait to be elected.
 
 use bytes::Bytes;
 
 use super::Leadership;
-use crate::error::ReleaseError;
-use crate::error::{LossReason, PrimitiveError};
-use crate::kv::FencingToken;
-use crate::kv::{Header, IntoBytes};
+use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::kv::{FencingToken, Header, IntoBytes};
 use crate::queue::{Contender, Ownership};
 use crate::session::Session;
 
-/// A candidate in an election. Dropping it withdraws, in the background.
+/// A candidate of an election. Dropping it withdraws it, in the background.
 ///
-/// Its value may be changed while it waits; its place in the queue stays the same:
+/// Its value can be changed while it waits. Its position in the queue stays the same:
 ///
 /// ```
 /// use coord_core::{Client, Election, Session};
@@ -46,7 +44,7 @@ impl Candidate {
         Self { contender }
     }
 
-    /// Returns the key that stands for the candidate.
+    /// Returns the candidate's key in the queue.
     #[must_use]
     pub fn key(&self) -> &Bytes {
         self.contender.key()
@@ -58,7 +56,7 @@ impl Candidate {
         self.contender.session()
     }
 
-    /// Returns the fencing token that the leadership will have: larger for every later leader.
+    /// Returns the fencing token of the future leadership. Every later leader has a larger one.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.contender.fencing_token()
@@ -67,9 +65,10 @@ impl Candidate {
     /// Waits until elected.
     ///
     /// # Errors
-    /// `Lost` as soon as the session is lost, or another client deletes the candidate's key; the
-    /// error of the backend, if another attempt cannot help. In either case no key stays in the
-    /// queue.
+    /// - `Lost` as soon as the session is lost, or another client deletes the candidate's key.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// In either case no key stays in the queue.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate.
@@ -78,11 +77,11 @@ impl Candidate {
         Ok(Leadership::new(self.contender))
     }
 
-    /// Changes the value: [`Proclaimer::proclaim`].
+    /// Changes the value. As [`Proclaimer::proclaim`].
     ///
     /// # Errors
-    /// `Lost` if the candidate's key is lost: nothing was changed. Otherwise the error of the
-    /// backend.
+    /// - `Lost` if the candidate's key is lost: nothing was changed.
+    /// - The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the value was changed.
@@ -90,7 +89,8 @@ impl Candidate {
         self.contender.set_value(value).await
     }
 
-    /// Returns a handle that changes the value from elsewhere, before and after being elected.
+    /// Returns a handle that changes the value from another task, also after the candidate is
+    /// elected.
     #[must_use]
     pub fn proclaimer(&self) -> Proclaimer {
         Proclaimer::new(self.contender.ownership().clone())
@@ -104,14 +104,15 @@ impl Candidate {
         self.contender.lost().await
     }
 
-    /// Withdraws, and waits until that is confirmed.
+    /// Withdraws the candidate, and waits for the confirmation.
     ///
     /// # Errors
     /// [`ReleaseError`] returns the candidate. Its cause is `Lost` if the candidate's key was lost
-    /// before: no key is left in the queue. Otherwise it is the error of the backend.
+    /// before: no key is left in the queue. Otherwise it is the error of the backend: withdraw
+    /// again, or drop the candidate.
     ///
     /// # Cancel safety
-    /// Dropping the future withdraws all the same, in the background.
+    /// Dropping the future withdraws the candidate all the same, in the background.
     pub async fn withdraw(mut self) -> Result<(), ReleaseError<Self>> {
         match self.contender.try_release().await {
             Ok(()) => Ok(()),
@@ -120,8 +121,8 @@ impl Candidate {
     }
 }
 
-/// Changes the value that observers receive, while the candidate or leader that it came from is in
-/// the election. Clones are handles to the same candidate, and do not keep it in the election.
+/// A handle that changes the value of a candidate or leader, as long as that is in the election.
+/// Clones are handles to the same candidate. They do not keep it in the election.
 #[derive(Clone, Debug)]
 pub struct Proclaimer {
     ownership: Ownership,
@@ -135,8 +136,8 @@ impl Proclaimer {
     /// Changes the value. Observers receive the value of a waiting candidate when it leads.
     ///
     /// # Errors
-    /// `Lost` if the candidate is not in the election any more: nothing was changed. Otherwise the
-    /// error of the backend.
+    /// - `Lost` if the candidate is not in the election any more: nothing was changed.
+    /// - The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the value was changed.

@@ -1,14 +1,13 @@
-//! The leaders of an election, in order.
+//! The stream of leaders of an election, in the order of revisions.
 //!
-//! A [`Leaders`] stream yields what *was*, revision by revision. It reads all contenders once, and
-//! follows them with one watch of the whole queue: the contender that was created first leads. So
-//! it yields every leader and every value, in order, none twice, and a change of leadership costs
-//! no request. In particular it opens no watch in the past, which etcd serves from a loop that
-//! ticks every 100 ms: an observer that did so for each leader fell behind with ten changes a
-//! second.
+//! A [`Leaders`] stream reads all contenders once, and then follows them with one watch of the
+//! whole queue. The contender with the smallest create revision leads. So the stream yields every
+//! leader and every value, in order, none twice, and a change of leadership costs no request. It
+//! opens no watch that starts in the past, because etcd serves such a watch from a loop that ticks
+//! every 100 ms: an observer that opened one for each leader fell behind at ten changes a second.
 //!
 //! ```text
-//! revision   what happens              contenders     the stream
+//! revision   event                     contenders     item
 //!        5   A campaigns               A@5            Some(a)
 //!        6   B campaigns               A@5 B@6
 //!        7   A proclaims a2            A@5 B@6        Some(a2)
@@ -17,8 +16,8 @@
 //!       10   C campaigns               C@10           Some(c)
 //! ```
 //!
-//! If the store has compacted what the watch would deliver, or its history was replaced, the
-//! contenders are read again, and the next item has a [`Gap`] before it.
+//! If events that the watch would deliver are compacted, or if the history of the store was
+//! replaced, the stream reads the contenders again, and reports a [`Gap`] before the next item.
 
 use std::fmt;
 use std::pin::Pin;
@@ -35,35 +34,36 @@ use super::contenders::Contenders;
 use super::{Leader, Observer};
 use crate::error::{Error, Result};
 use crate::kv::{Header, Revision, WatchBatch, Watcher};
-use crate::retry_read::FIRST_PAUSE;
+use crate::retry_read::RETRY_PAUSE_MIN;
 
-/// How often the contenders are read again, to find out what no watch delivers.
-const VERIFY_EVERY: Duration = Duration::from_secs(55);
+/// How often the contenders are read again, because no watch reports that it has fallen silent or
+/// that the history of the store was replaced.
+const VERIFY_PERIOD: Duration = Duration::from_secs(55);
 
-/// How long a watch that is asked for its progress may deliver nothing before it is taken for
-/// silent.
-const PROGRESS_WITHIN: Duration = Duration::from_secs(5);
+/// A watch that delivers nothing for this time after a request for a progress notification has
+/// fallen silent.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Revisions between which a [`Leaders`] stream may have missed changes, and why.
+/// An interval of revisions in which a [`Leaders`] stream may have missed changes, and the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Up to this revision every change was shown.
+    /// Up to this revision every change was yielded.
     pub after: Revision,
-    /// From this revision on every change is shown again.
+    /// From this revision on every change is yielded again.
     pub until: Revision,
-    /// Why changes may be missing.
+    /// The cause.
     pub cause: GapCause,
 }
 
-/// Why a [`Leaders`] stream may have missed changes.
+/// The reason why a [`Leaders`] stream may have missed changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GapCause {
-    /// The store compacted what the stream had not shown yet.
+    /// Events that the stream had not processed yet are compacted.
     Compacted,
     /// The history of the store was replaced: an older backup was restored, or an empty store took
-    /// the place of the old one. The two revisions are of two histories.
+    /// its place. The two revisions of the gap belong to two histories.
     HistoryReplaced,
 }
 
@@ -76,27 +76,27 @@ impl fmt::Display for Gap {
             }
             GapCause::HistoryReplaced => write!(
                 f,
-                "the history of the store was replaced: revision {after} of the old one, {until} of the new one"
+                "the history of the store was replaced: revision {after} of the old one, \
+                 {until} of the new one"
             ),
         }
     }
 }
 
-/// A stream of leaders, from now on. It ends with an error, or when it is dropped. While the store
-/// is unavailable it waits.
+/// A stream of the leaders of an election, from now on. While the store is unavailable it waits. It
+/// ends with an error, or when it is dropped.
 ///
-/// The first item is the leader now. An item is `None` while there is no leader. A value that is
+/// The first item is the current leader. An item is `None` if there is no leader. A value that is
 /// proclaimed again is yielded again.
 ///
-/// Nothing is sent to the store before the first poll, nor while the stream is not polled. A
-/// consumer that comes back late is shown all that the store has not compacted;
-/// [`gap`](Self::gap) returns what may be missing. The contenders are read once a minute: so a
-/// watch that has fallen silent delays the next item by a minute at most, and a store whose history
-/// was replaced is noticed within a minute. Until then the stream may show a leader of the old
-/// history.
+/// The stream sends a request only while it is polled. A consumer that polls late receives all
+/// changes that are not compacted; [`gap`](Self::gap) returns where changes may be missing. The
+/// stream reads the contenders once a minute. So a watch that has fallen silent delays the next
+/// item by a minute at most, and the stream detects within a minute that the history of the store
+/// was replaced. Until then it may yield a leader of the old history.
 ///
 /// # Errors
-/// The error of the backend, if another attempt cannot help. The stream ends with it.
+/// The error of the backend, if it is not retryable. The stream ends with it.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct Leaders {
     name: Bytes,
@@ -104,7 +104,7 @@ pub struct Leaders {
     gap: Option<Gap>,
 }
 
-/// What a stream yields: a leader, and what may be missing before it.
+/// An item of the stream, and the gap before it.
 struct Item {
     leader: Option<Leader>,
     gap: Option<Gap>,
@@ -113,36 +113,36 @@ struct Item {
 impl Leaders {
     pub(super) fn of(observer: Observer) -> Self {
         let name = observer.keys.name();
-        let history = History {
+        let state = StreamState {
             observer,
             contenders: Contenders::default(),
             header: Header::default(),
-            shown: None,
+            last_item: None,
             gap: None,
             verify_at: None,
-            next: Next::Read(None),
+            step: Step::Read(None),
         };
-        // Fused, because it may be polled again after the end.
-        Self { name, stream: stream::unfold(history, History::next).fuse().boxed(), gap: None }
+        // Fused, because a stream may be polled again after its end.
+        Self { name, stream: stream::unfold(state, StreamState::next).fuse().boxed(), gap: None }
     }
 
-    /// What may be missing before the last item; `None` if nothing is.
+    /// Returns the gap before the last item; `None` if no change is missing.
     ///
-    /// A stream has a gap when the store compacted what it had not shown yet, or when the history
-    /// of the store was replaced. It then continues with the newest state of the store. If no
-    /// leader was there before and after, the gap comes with the next leader.
+    /// A gap occurs if events that the stream had not processed yet are compacted, or if the
+    /// history of the store was replaced. The stream then continues with the newest state of the
+    /// store. If there was no leader before the gap and none after it, the next leader has the gap.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap
     }
 
-    /// The next change; `None` after an error, however often it is asked.
+    /// Waits for the next item; `None` after an error, on every further call.
     ///
     /// # Errors
-    /// As the stream.
+    /// The error of the backend, if it is not retryable. The stream ends with it.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: the change is shown by the next call.
+    /// Dropping the future loses nothing: the next call returns the item.
     pub async fn next(&mut self) -> Option<Result<Option<Leader>>> {
         futures_util::StreamExt::next(self).await
     }
@@ -169,46 +169,47 @@ impl fmt::Debug for Leaders {
     }
 }
 
-/// How far a stream has come.
-struct History {
+/// The state of a stream between two items.
+struct StreamState {
     observer: Observer,
     /// The contenders as of `header.revision`.
     contenders: Contenders,
     header: Header,
-    /// The last item.
-    shown: Option<Option<Leader>>,
-    /// What may be missing before the next item.
+    /// The last item that was yielded.
+    last_item: Option<Option<Leader>>,
+    /// The gap before the next item.
     gap: Option<Gap>,
-    /// When to read the contenders again, whatever the watch delivers.
+    /// When to read the contenders again.
     verify_at: Option<Instant>,
-    next: Next,
+    step: Step,
 }
 
-/// Where to go on.
-enum Next {
-    /// Read the contenders: at first, or because changes may be missing.
+/// The next step of a stream.
+enum Step {
+    /// Read the contenders: the first step, or after a cause for which changes may be missing.
     Read(Option<GapCause>),
-    /// Watch them, from the revision after `header.revision` on.
+    /// Watch the contenders, from the revision after `header.revision` on.
     Watch(Option<Watcher>),
-    Ended,
+    /// The stream has ended.
+    End,
 }
 
-impl History {
-    /// The next item, and the history after it.
+impl StreamState {
+    /// Waits for the next item. Returns it with the state after it.
     async fn next(mut self) -> Option<(Result<Item>, Self)> {
         loop {
-            let stepped = match std::mem::replace(&mut self.next, Next::Ended) {
-                Next::Read(cause) => self.read(cause).await,
-                Next::Watch(watch) => self.watch(watch).await,
-                Next::Ended => return None,
+            let done = match std::mem::replace(&mut self.step, Step::End) {
+                Step::Read(cause) => self.read(cause).await,
+                Step::Watch(watch) => self.watch(watch).await,
+                Step::End => return None,
             };
-            if let Err(error) = stepped {
+            if let Err(error) = done {
                 return Some((Err(error), self));
             }
             let leader = self.leader();
-            let is_known = !matches!(self.next, Next::Read(_));
-            if is_known && self.shown.as_ref() != Some(&leader) {
-                self.shown = Some(leader.clone());
+            let is_current = !matches!(self.step, Step::Read(_));
+            if is_current && self.last_item.as_ref() != Some(&leader) {
+                self.last_item = Some(leader.clone());
                 let gap = self.gap.take();
                 return Some((Ok(Item { leader, gap }), self));
             }
@@ -220,8 +221,8 @@ impl History {
         Some(Leader { kv, header: self.header })
     }
 
-    /// Reads all contenders. After a `cause`, changes may be missing: unless the leader is the
-    /// same, with the same value, and so has led all the time.
+    /// Reads all contenders. With a `cause`, changes may be missing, unless the leader and its
+    /// value are the same as before: then that leader has led all the time.
     async fn read(&mut self, cause: Option<GapCause>) -> Result<()> {
         let (header, contenders) = self.observer.contenders().await?;
         let leader = contenders.first();
@@ -232,92 +233,98 @@ impl History {
             self.gap = Some(Gap { after, until: header.revision, cause });
         }
         (self.header, self.contenders) = (header, contenders);
-        self.verify_at = Some(Instant::now() + VERIFY_EVERY);
-        self.next = Next::Watch(None);
+        self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
+        self.step = Step::Watch(None);
         Ok(())
     }
 
+    /// Waits for the next batch of the watch, or until the contenders must be verified.
     async fn watch(&mut self, watch: Option<Watcher>) -> Result<()> {
         let mut watch = match watch {
             Some(watch) => watch,
             None => self.observer.watch(self.header.revision.next()).await?,
         };
-        let verify_at = *self.verify_at.get_or_insert_with(|| Instant::now() + VERIFY_EVERY);
+        let verify_at = *self.verify_at.get_or_insert_with(|| Instant::now() + VERIFY_PERIOD);
         match timeout_at(verify_at, watch.next()).await {
-            Ok(delivered) => self.note(delivered, watch).await,
+            Ok(delivered) => self.process_delivery(delivered, watch).await,
             Err(_) => self.verify(watch).await,
         }
     }
 
-    /// Draws the conclusion from what a watch has delivered.
-    async fn note(&mut self, delivered: Option<Result<WatchBatch>>, watch: Watcher) -> Result<()> {
+    /// Processes a batch, an error, or the end of the watch.
+    async fn process_delivery(
+        &mut self,
+        delivered: Option<Result<WatchBatch>>,
+        watch: Watcher,
+    ) -> Result<()> {
         match delivered {
             Some(Ok(batch)) => {
                 self.apply(batch);
-                self.next = Next::Watch(Some(watch));
+                self.step = Step::Watch(Some(watch));
             }
             Some(Err(Error::Compacted { .. })) => {
-                self.next = Next::Read(Some(GapCause::Compacted));
+                self.step = Step::Read(Some(GapCause::Compacted));
             }
             Some(Err(Error::HistoryReplaced { .. })) => {
-                self.next = Next::Read(Some(GapCause::HistoryReplaced));
+                self.step = Step::Read(Some(GapCause::HistoryReplaced));
             }
             Some(Err(error)) if !error.is_retryable() => return Err(error),
             Some(Err(_)) | None => {
-                sleep(FIRST_PAUSE).await;
-                self.next = Next::Watch(None);
+                sleep(RETRY_PAUSE_MIN).await;
+                self.step = Step::Watch(None);
             }
         }
         Ok(())
     }
 
-    /// Reads the contenders, to find out whether the watch has fallen silent, or the history of the
+    /// Reads the contenders, to detect that the watch has fallen silent or that the history of the
     /// store was replaced.
     ///
-    /// If the same contenders are there, and one of them leads, then it has led all the time, and
-    /// nothing is missing. Otherwise the contenders *as of the revision that was reached* decide:
-    /// in the same history they are the same. Then only the watch can show what has happened since.
+    /// If the contenders are the same as before and one of them leads, that one has led all the
+    /// time, and no change is missing. Otherwise the stream compares the contenders *as of the
+    /// revision that it has reached*: in the same history they are the same as before, and only the
+    /// watch can deliver the changes since.
     async fn verify(&mut self, watch: Watcher) -> Result<()> {
-        self.verify_at = Some(Instant::now() + VERIFY_EVERY);
+        self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
         let (header, contenders) = self.observer.contenders().await?;
         if header.revision < self.header.revision {
-            self.next = Next::Read(Some(GapCause::HistoryReplaced));
+            self.step = Step::Read(Some(GapCause::HistoryReplaced));
             return Ok(());
         }
         if contenders == self.contenders && contenders.first().is_some() {
             self.header = header;
-            self.next = Next::Watch(Some(watch));
+            self.step = Step::Watch(Some(watch));
             return Ok(());
         }
         match self.observer.contenders_at(self.header.revision).await {
             Ok(Some(then)) if then == self.contenders => self.probe(watch).await,
             Ok(_) => {
-                self.next = Next::Read(Some(GapCause::HistoryReplaced));
+                self.step = Step::Read(Some(GapCause::HistoryReplaced));
                 Ok(())
             }
-            // What was there then can no longer be read.
+            // The history at that revision can no longer be compared.
             Err(Error::Compacted { .. }) => self.probe(watch).await,
             Err(error) => Err(error),
         }
     }
 
-    /// Asks a watch for its progress. One that does not answer has fallen silent, and another one
-    /// begins where it left off.
+    /// Requests a progress notification from the watch. A watch that delivers nothing has fallen
+    /// silent: it is replaced by a watch from the same revision on.
     async fn probe(&mut self, mut watch: Watcher) -> Result<()> {
         watch.request_progress();
-        match timeout(PROGRESS_WITHIN, watch.next()).await {
-            Ok(delivered) => self.note(delivered, watch).await,
+        match timeout(PROGRESS_TIMEOUT, watch.next()).await {
+            Ok(delivered) => self.process_delivery(delivered, watch).await,
             Err(_) => {
-                self.next = Next::Watch(None);
+                self.step = Step::Watch(None);
                 Ok(())
             }
         }
     }
 
-    /// Follows the changes of one revision, or none of a progress notification.
+    /// Applies a batch: the events of one revision, or a progress notification.
     fn apply(&mut self, batch: WatchBatch) {
         if batch.revision <= self.header.revision && !batch.events.is_empty() {
-            // The contenders were read since.
+            // The contenders were read at this or a later revision.
             return;
         }
         for event in batch.events {

@@ -1,29 +1,28 @@
-//! Leadership: the guard of an election that was won.
+//! Leadership: the guard of an elected leader.
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use super::Proclaimer;
-use crate::error::ReleaseError;
-use crate::error::{LossReason, PrimitiveError};
-use crate::kv::FencingToken;
-use crate::kv::{Compare, Header, IntoBytes, Txn, TxnResponse};
+use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::kv::{Compare, FencingToken, Header, IntoBytes, Txn, TxnResponse};
 use crate::queue::{Contender, Held};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 
-/// Guard of a leadership: resigns it, and reports its loss.
+/// The guard of a leadership. It reports the loss of the leadership, and resigns when it is
+/// dropped.
 ///
-/// Dropping it resigns in the background; [`resign`](Self::resign) waits until that is confirmed.
-/// It can be moved into a task.
+/// Dropping it resigns in the background; [`resign`](Self::resign) waits for the confirmation. It
+/// can be moved into a task.
 ///
 /// # When the program ends
-/// The request that a drop sends in the background needs a runtime that still runs. A program that
+/// After a drop, the session task sends the request, so the runtime must still run. A program that
 /// returns from `main`, panics, or exits while it leads leaves its key in the store, and no other
 /// candidate leads until the session's lease expires. Do the work in
 /// [`SessionBuilder::run`](crate::session::SessionBuilder::run), which closes the session when the
-/// work has returned, failed or panicked, or await [`resign`](Self::resign) on every way out of
+/// work has returned, failed or panicked, or await [`resign`](Self::resign) on every path out of
 /// `main`.
 #[derive(Debug)]
 #[must_use = "dropping the leadership resigns"]
@@ -40,7 +39,7 @@ impl Leadership {
         Self { contender, span }
     }
 
-    /// Returns the key that stands for the leader while it leads.
+    /// Returns the leader's key in the queue.
     #[must_use]
     pub fn key(&self) -> &Bytes {
         self.contender.key()
@@ -52,31 +51,33 @@ impl Leadership {
         self.contender.session()
     }
 
-    /// Returns the header of the response by which the election was won.
+    /// Returns the header of the response that confirmed the election.
     #[must_use]
     pub const fn header(&self) -> Header {
         self.contender.header()
     }
 
-    /// Returns the fencing token, a number that is larger for every later leader. A resource can
-    /// refuse writes with a smaller token than it has seen.
+    /// Returns the fencing token. Every later leader has a larger one, so a resource can reject
+    /// writes with a smaller token than the largest it has received.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.contender.fencing_token()
     }
 
-    /// Returns a compare that holds as long as this leader leads, for a transaction.
+    /// Returns a compare, for a transaction, that holds as long as this leader leads.
     #[must_use]
     pub fn held_condition(&self) -> Compare {
         self.contender.held_condition()
     }
 
-    /// Applies `txn` if this leader still leads, evaluated by the store in the same step.
+    /// Applies `txn` if this leader still leads. The store evaluates that condition in the same
+    /// transaction.
     ///
-    /// It may have one operation less than the limit of the backend.
+    /// `txn` may have one operation less than the limit of the backend.
     ///
     /// # Errors
-    /// `Lost` if leadership is lost: nothing was applied. Otherwise the error of the backend.
+    /// - `Lost` if the leadership is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the transaction was applied.
@@ -84,8 +85,8 @@ impl Leadership {
         self.contender.txn(txn).await
     }
 
-    /// Waits until leadership is lost, and returns why. A watch that has fallen silent delays the
-    /// report by the TTL of the session, and no more.
+    /// Waits until the leadership is lost, and returns the reason. A watch that has fallen silent
+    /// delays the report by the TTL of the session at most.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -93,14 +94,14 @@ impl Leadership {
         self.contender.lost().await
     }
 
-    /// Returns a token that is cancelled when leadership is lost or resigned, for code that takes
-    /// one. Each call returns a token of its own: cancelling it does nothing to the leadership.
+    /// Returns a token that is cancelled when the leadership is lost or resigned. Each call returns
+    /// a new token; cancelling it does not affect the leadership.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.contender.cancellation_token()
     }
 
-    /// Runs `future` while this leader leads; if leadership is lost, `future` is dropped.
+    /// Runs `future` while this leader leads. If the leadership is lost, `future` is dropped.
     ///
     /// ```
     /// use coord_core::{Client, Election, Session, error::LossReason};
@@ -120,7 +121,7 @@ impl Leadership {
     /// ```
     ///
     /// # Errors
-    /// Why leadership was lost. What `future` had done by then stays done.
+    /// The reason of the loss. The side effects of `future` until then remain.
     ///
     /// # Cancel safety
     /// Dropping this future drops `future`.
@@ -134,7 +135,8 @@ impl Leadership {
     /// Changes the value that observers receive.
     ///
     /// # Errors
-    /// `Lost` if leadership is lost: nothing was changed. Otherwise the error of the backend.
+    /// - `Lost` if the leadership is lost: nothing was changed.
+    /// - The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the value was changed.
@@ -142,22 +144,22 @@ impl Leadership {
         self.contender.set_value(value).await
     }
 
-    /// Returns a handle that changes the value from elsewhere, as long as this leader leads.
+    /// Returns a handle that changes the value from another task, as long as this leader leads.
     #[must_use]
     pub fn proclaimer(&self) -> Proclaimer {
         Proclaimer::new(self.contender.ownership().clone())
     }
 
-    /// Resigns, and waits until that is confirmed. The next candidate leads from then on.
+    /// Resigns, and waits for the confirmation. The next candidate leads from then on.
     ///
-    /// Stop the work first: if it goes on while the leader resigns, two leaders are at work. A
-    /// session that is closed resigns by itself.
+    /// Stop the work first: if it continues while the leader resigns, two leaders are at work.
+    /// Closing the session resigns too.
     ///
     /// # Errors
-    /// [`ReleaseError`] returns the leadership, as it was: resign again, or drop it, and the
-    /// session task goes on trying. Its cause is `Lost` if leadership was lost before, or while
-    /// the request was under way, and then another attempt cannot help. If an earlier attempt may
-    /// have been applied, a later one that finds the key deleted succeeds.
+    /// [`ReleaseError`] returns the leadership unchanged: resign again, or drop it, and the session
+    /// task continues to delete the key. Its cause is `Lost` if the leadership was lost before the
+    /// request or while it was in flight; then another attempt cannot help. If an earlier attempt
+    /// may have been applied, a later attempt that finds the key deleted succeeds.
     ///
     /// # Cancel safety
     /// Dropping the future resigns all the same, in the background.

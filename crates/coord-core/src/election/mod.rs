@@ -1,11 +1,11 @@
-//! Leader election: one leader at a time, with a value that all clients may read.
+//! Leader election: one leader at a time, with a value that all clients can read.
 //!
-//! An election is a [wait queue](crate::queue) whose contenders carry a value: the first contender
-//! leads, and observers receive its value. [`Election::campaign`] enqueues a candidate and waits;
-//! [`Leadership`] is the guard of an election that was won.
+//! An election is a [wait queue](crate::queue) whose contenders carry a value. The first contender
+//! leads, and observers receive its value. [`Election::campaign`] enqueues a candidate and waits
+//! until it is elected. [`Leadership`] is the guard of the elected leader.
 //!
 //! ```text
-//! A                    B                      an observer
+//! A                    B                      observer
 //! campaign a: leads                           Some(a)
 //!                      campaign b: waits
 //! proclaim a2                                 Some(a2)
@@ -14,12 +14,18 @@
 //! ```
 //!
 //! **No phantom leader.** A campaign succeeds only after one read shows the candidate's own key,
-//! with its own create revision, and no predecessor; if its session is lost or another client
-//! deletes its key meanwhile, it fails at once. It cannot keep a leader from acting after it has
-//! ceased to lead, because a process can be suspended. So a leadership reports the loss early
-//! ([`Leadership::lost`]), stops the work ([`Leadership::run_while_held`]), lets the store refuse
-//! late writes ([`Leadership::txn`]), and has a fencing token by which any other resource can
-//! refuse them ([`Leadership::fencing_token`]).
+//! with its own create revision, and no predecessor. If its session is lost or another client
+//! deletes its key meanwhile, it fails at once.
+//!
+//! **A leader that lost its leadership may still act**, because its process can be suspended
+//! between a check and an action. A leadership has four means against that:
+//!
+//! | means | method |
+//! |---|---|
+//! | report the loss early | [`Leadership::lost`] |
+//! | stop the work | [`Leadership::run_while_held`] |
+//! | the store rejects late writes | [`Leadership::txn`] |
+//! | any other resource rejects late writes | [`Leadership::fencing_token`] |
 
 mod candidate;
 mod contenders;
@@ -39,11 +45,10 @@ pub use leaders::{Gap, GapCause, Leaders};
 pub use leadership::Leadership;
 pub use observer::{Leader, Observer};
 
-/// An election by name, shared with every process that uses the name, those that use Go's package
-/// included.
+/// An election by name. All processes that use the name take part, also with Go's package.
 ///
-/// An `Election` is a cheap handle. Each campaign is a candidate of its own, also when two share a
-/// session. A leader that wants to show another value [proclaims](Leadership::proclaim) it.
+/// An `Election` is a cheap handle. Each campaign has a candidate of its own, also if two campaigns
+/// share a session. To change its value, a leader [proclaims](Leadership::proclaim) another one.
 ///
 /// ```
 /// use coord_core::{Client, Election, Session};
@@ -74,18 +79,18 @@ pub struct Election {
 }
 
 impl Election {
-    /// The election `name`, for candidates of `session`. Names that nest, `p` and `p/q`, are two
-    /// elections.
+    /// The election `name`, for candidates of `session`. A child name, such as `p/q` for `p`, is
+    /// another election.
     ///
     /// # Names
-    /// A name owns all keys below `name/`: write no other data there. A data key `jobs/1` beside an
-    /// election named `jobs` counts as its leader. Candidates that enter after it wait until the
-    /// key is deleted, as in Go, and [`leader`](Self::leader) and [`observe`](Self::observe) return
-    /// the key as the leader. A key without a lease never expires, so the wait may never end. While
-    /// the key in front has no lease, or is not of a candidate's form, coord logs a warning with
-    /// the key, once for each wait. A key with a further slash, such as `jobs/1/state`, belongs to
-    /// another name and does not block. A lock with the same name shares the queue: give the two
-    /// different names.
+    /// An election owns all keys under `name/`: write no other data there. A *foreign key*, for
+    /// example a data key `jobs/1` with an election `jobs`, counts as its leader: candidates that
+    /// enter later wait until the key is deleted, as in Go, and [`leader`](Self::leader) and
+    /// [`observe`](Self::observe) return the key as the leader. A key without a lease never
+    /// expires, so the wait may never end. If a candidate waits for a foreign key, coord logs a
+    /// warning with the key, once for each wait. A key with a further slash, such as
+    /// `jobs/1/state`, belongs to a child name and does not block. A lock with the same name shares
+    /// the queue: give the two different names.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { queue: WaitQueue::of_kind("election", session, name) }
     }
@@ -102,15 +107,15 @@ impl Election {
         self.queue.session()
     }
 
-    /// Returns an observer of the election `name`, which needs no session.
+    /// Returns an observer of the election `name`. An observer needs no session.
     pub fn observer(client: &Client, name: impl IntoBytes) -> Observer {
         Observer::new(client, name)
     }
 
     /// Enters the election and waits until elected, behind all candidates that entered before.
     ///
-    /// To bound the wait, put it into `tokio::time::timeout`. To change the value while waiting,
-    /// [`enter`](Self::enter) instead. The [cost](crate::queue) does not grow with the number of
+    /// To bound the wait, wrap it in `tokio::time::timeout`. To change the value while waiting, use
+    /// [`enter`](Self::enter). The [cost](crate::queue) does not grow with the number of
     /// candidates.
     ///
     /// # Errors
@@ -138,14 +143,15 @@ impl Election {
         Ok(Candidate::new(self.queue.enqueue(value).await?))
     }
 
-    /// Resumes the candidacy, or the leadership, that a former process left on the lease which this
-    /// session has adopted; `None` if there is none.
+    /// Resumes the candidate or leader of a former process on the lease that this session has
+    /// adopted; `None` if there is none.
     ///
-    /// The place in the queue, and so the fencing token, stays the same; if the former process led,
+    /// The position in the queue and the fencing token stay the same. If the former process led,
     /// [`elected`](Candidate::elected) returns at once. The lease survives a restart if the former
-    /// process [orphaned](Session::orphan) its session or ended without closing it, and the new one
-    /// [adopts](crate::session::SessionBuilder::lease) the lease within its TTL. Candidates of Go's
-    /// package are found too. Resume once for each process: a second call finds the same candidate.
+    /// process [orphaned](Session::orphan) its session or ended without closing it, and the new
+    /// process [adopts](crate::session::SessionBuilder::lease) the lease within its TTL. Candidates
+    /// of Go's package are found too. Call it once in each process: a second call finds the same
+    /// candidate.
     ///
     /// ```
     /// use coord_core::{Client, Election, Session};
@@ -177,7 +183,7 @@ impl Election {
         Ok(self.queue.resume().await?.map(Candidate::new))
     }
 
-    /// Reads the leader, `None` if there is none: [`Observer::leader`].
+    /// Reads the leader; `None` if there is none. As [`Observer::leader`].
     ///
     /// # Errors
     /// The error of the backend. Nothing is changed.
@@ -188,7 +194,7 @@ impl Election {
         Self::observer(self.session().client(), self.name()).leader().await
     }
 
-    /// Returns the stream of leaders, from now on: [`Observer::observe`].
+    /// Returns the stream of leaders, from now on. As [`Observer::observe`].
     pub fn observe(&self) -> Leaders {
         Self::observer(self.session().client(), self.name()).observe()
     }

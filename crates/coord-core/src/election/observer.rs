@@ -1,4 +1,4 @@
-//! Observers: read and follow the leaders of an election without a session.
+//! Observers: clients that read and follow the leaders of an election without a session.
 
 use std::fmt;
 
@@ -8,13 +8,14 @@ use super::Leaders;
 use super::contenders::Contenders;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::kv::FencingToken;
-use crate::kv::{Header, IntoBytes, KeyValue, LeaseId, Range, Revision, Watch, Watcher};
+use crate::kv::{
+    FencingToken, Header, IntoBytes, KeyValue, LeaseId, Range, Revision, Watch, Watcher,
+};
 use crate::queue::QueueKeys;
 use crate::retry_read::retry_read;
 
 /// How many contenders are read in one request.
-const PAGE: u64 = 500;
+const PAGE_SIZE: u64 = 500;
 
 /// An observer of an election. It needs no session.
 #[derive(Clone)]
@@ -30,7 +31,7 @@ impl Observer {
 
     /// Reads the leader; `None` if there is none.
     ///
-    /// Elections with child names cost a second request.
+    /// It costs one request, and a second one if the oldest key belongs to a child name.
     ///
     /// # Errors
     /// The error of the backend. Nothing is changed.
@@ -38,10 +39,10 @@ impl Observer {
     /// # Cancel safety
     /// Safe: nothing is changed.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        let oldest = self.keys.oldest_first();
+        let oldest = self.keys.read_oldest_first();
         let mut read = self.client.range(oldest.clone().limit(1)).await?;
         if read.more && read.kvs.iter().any(|kv| !self.keys.owns(&kv.key)) {
-            // The oldest key belongs to another election.
+            // The oldest key belongs to a child name.
             read = self.client.range(oldest).await?;
         }
         let header = read.header;
@@ -77,20 +78,20 @@ impl Observer {
         Leaders::of(self.clone())
     }
 
-    /// Reads all contenders at one revision, the newest, page by page. While the store is
-    /// unavailable, reads are retried.
+    /// Reads all contenders at the newest revision, page by page, with retries while the store is
+    /// unavailable.
     pub(super) async fn contenders(&self) -> Result<(Header, Contenders)> {
         loop {
             match retry_read(|| self.read_contenders(None)).await {
-                // The first page was read just before, and the others are no longer available.
+                // The revision of the first page was compacted before the last page was read.
                 Err(Error::Compacted { .. }) => {}
                 read => return read,
             }
         }
     }
 
-    /// Reads the contenders at a revision that the store has reached before; `None` if it has not,
-    /// because its history was replaced.
+    /// Reads the contenders at a revision that the store had reached; `None` if the store has not
+    /// reached it, because its history was replaced.
     pub(super) async fn contenders_at(&self, revision: Revision) -> Result<Option<Contenders>> {
         let read = async || match self.read_contenders(Some(revision)).await {
             Ok((_, contenders)) => Ok(Some(contenders)),
@@ -102,7 +103,7 @@ impl Observer {
 
     async fn read_contenders(&self, at: Option<Revision>) -> Result<(Header, Contenders)> {
         let all = self.keys.range();
-        let first = Range::new(&all).limit(PAGE).at(at);
+        let first = Range::new(&all).limit(PAGE_SIZE).at(at);
         let mut page = self.client.range(first).await?;
         let (header, mut contenders) = (page.header, Contenders::default());
         let at = at.unwrap_or(header.revision);
@@ -111,7 +112,7 @@ impl Observer {
             let owned = page.kvs.into_iter().filter(|kv| self.keys.owns(&kv.key));
             owned.for_each(|kv| contenders.insert(kv));
             let Some(last) = last.filter(|_| page.more) else { return Ok((header, contenders)) };
-            let rest = Range::new(all.after(&last)).limit(PAGE).at(at);
+            let rest = Range::new(all.after(&last)).limit(PAGE_SIZE).at(at);
             page = self.client.range(rest).await?;
         }
     }
@@ -131,7 +132,7 @@ impl fmt::Debug for Observer {
 
 /// A leader with its value, at one revision.
 ///
-/// Two of them are equal if they are the same leader with the same value, whenever they were read.
+/// Two are equal if they are the same leader with the same value, at any revision.
 #[derive(Clone, Debug)]
 pub struct Leader {
     pub(super) kv: KeyValue,
@@ -139,7 +140,7 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Returns the key that stands for the leader.
+    /// Returns the leader's key in the queue.
     #[must_use]
     pub const fn key(&self) -> &Bytes {
         &self.kv.key
@@ -151,7 +152,8 @@ impl Leader {
         &self.kv.value
     }
 
-    /// Returns the fencing token: larger for every later leader, the same for all values of one.
+    /// Returns the fencing token. It is the same for all values of one leader. Every later leader
+    /// has a larger one.
     #[must_use]
     pub const fn fencing_token(&self) -> FencingToken {
         FencingToken(self.kv.create_revision)
@@ -169,8 +171,9 @@ impl Leader {
         &self.kv
     }
 
-    /// Returns the header of the response or batch that delivered the leader. Its revision is that
-    /// of the value if the observer received it as an event, a later one if it was read.
+    /// Returns the header of the response or batch with the leader. Its revision is the revision of
+    /// the value if the observer received an event, and may be a later one if the observer read the
+    /// leader.
     #[must_use]
     pub const fn header(&self) -> Header {
         self.header

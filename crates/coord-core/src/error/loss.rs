@@ -1,13 +1,13 @@
-//! Loss of a session or of what is held on it, as a value, and the error of primitives.
+//! Loss reasons, and the error of primitives.
 
 use std::fmt;
 
 use super::{Error, Outcome};
 
-/// Why a session, or what was held on it, is lost.
+/// The reason why a session, or a lock or leadership on it, was lost.
 ///
 /// A lock in a distributed system is held until its lease ends or another client deletes its key.
-/// The holder needs to learn of that as a value that it can await, match and count.
+/// The loss is a value, so that the holder can await it, match on it and count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LossReason {
@@ -15,17 +15,17 @@ pub enum LossReason {
     /// runtime did not poll the session task. The store has ended the lease, or may do so at any
     /// moment.
     Expired,
-    /// The store does not know the lease, although its TTL had not passed: another client revoked
+    /// The store does not have the lease, although its TTL had not passed: another client revoked
     /// it.
     Revoked,
     /// No keep-alive was confirmed before the deadline. The session ends itself a little before the
-    /// store could end the lease, so that no other client holds what its owner still relies on.
+    /// store could end the lease, so that no other client acquires what its owner still relies on.
     DeadlineUnconfirmed,
     /// The owner closed the session.
     Closed,
     /// The owner handed the lease over with [`Session::orphan`](crate::Session::orphan).
     Orphaned,
-    /// Another client deleted the key, while the lease lives, as far as the store responded.
+    /// Another client deleted the key. As far as the store responded, the lease still exists.
     KeyDeleted,
 }
 
@@ -51,24 +51,26 @@ impl fmt::Display for LossReason {
     }
 }
 
-/// The error of a primitive: what it needed is lost, or the backend failed.
+/// The error of a primitive: a loss, or a failed request.
 ///
-/// Callers act differently on the two. A loss is final, and work that relied on what was held must
-/// stop. An error of the backend has its own [`outcome`](Error::outcome) and
-/// [`is_retryable`](Error::is_retryable). The third variant is returned only by calls that block:
-/// see [`Mutex::blocking_lock`](crate::Mutex::blocking_lock).
+/// Callers act differently on the two. A loss is final, and work that relied on the lock or
+/// leadership must stop. An error of the backend has its own [`outcome`](Error::outcome) and
+/// [`is_retryable`](Error::is_retryable). Only calls that block their thread return the third
+/// variant: see [`Mutex::blocking_lock`](crate::Mutex::blocking_lock).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrimitiveError {
-    /// The session, or what was held on it, is lost.
+    /// The session, or the lock or leadership on it, is lost.
     #[error("lost: {0}")]
     Lost(#[source] LossReason),
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] Error),
     /// A call that blocks its thread was made on a thread that runs tasks, which would all stop.
+    /// Nothing was sent.
     #[error(
-        "blocking call on a thread that runs tasks: await the lock here, or in spawn_blocking call Handle::current().block_on(mutex.lock())"
+        "blocking call on a thread that runs tasks: await the lock here, or in spawn_blocking call \
+         Handle::current().block_on(mutex.lock())"
     )]
     WouldBlockTasks,
 }
@@ -80,8 +82,8 @@ impl From<LossReason> for PrimitiveError {
 }
 
 impl PrimitiveError {
-    /// Whether the request was applied. After a loss, what was to be done while holding was not
-    /// done.
+    /// Returns whether the request was surely not applied. After a loss it was not: it was to be
+    /// applied only while the lock or leadership was held.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -92,7 +94,7 @@ impl PrimitiveError {
         }
     }
 
-    /// Whether the same call may succeed later. A loss is final.
+    /// Returns whether the same call may succeed later. A loss is final.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
@@ -101,7 +103,7 @@ impl PrimitiveError {
         }
     }
 
-    /// Why it was lost, if it was.
+    /// Returns the reason of the loss, if the error is one.
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
         match self {

@@ -1,21 +1,23 @@
-//! The error of a release, which returns what was to be released.
+//! The error of a release that was not confirmed. It returns the guard, so that the caller can
+//! retry.
 
 use std::fmt::Debug;
 
 use super::{LossReason, PrimitiveError};
 
-/// A release was not confirmed. What was to be released is returned, as it was.
+/// A release was not confirmed. The error returns the guard unchanged.
 ///
-/// Release it again, or drop it: the session task then goes on deleting the key. If the `cause` is
-/// `Lost`, it was lost before or while the request was under way, and another attempt cannot help.
-/// If an earlier attempt may have been applied, a later one that finds the key deleted succeeds.
+/// Release the guard again, or drop it: the session task then continues to delete the key. If the
+/// `cause` is `Lost`, the key was lost before the request or while it was in flight, and another
+/// attempt cannot help. If an earlier attempt may have been applied, a later attempt that finds the
+/// key deleted succeeds.
 ///
-/// Converted into a [`PrimitiveError`], by `?` for example, it drops what it returns.
+/// Conversion into a [`PrimitiveError`], for example by `?`, drops the guard.
 #[derive(Debug, thiserror::Error)]
 #[error("the release was not confirmed: {cause}")]
 #[non_exhaustive]
 pub struct ReleaseError<T: Debug> {
-    /// What was to be released: a guard, a leadership, a candidate or a contender.
+    /// The guard that was to be released: of a mutex, a leadership, a candidate or a contender.
     pub held: Box<T>,
     /// Why the release was not confirmed.
     #[source]
@@ -27,7 +29,7 @@ impl<T: Debug> ReleaseError<T> {
         Self { held: Box::new(held), cause }
     }
 
-    /// Why it was lost, if it was.
+    /// Returns the reason of the loss, if the cause is one.
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
         self.cause.loss()

@@ -1,77 +1,76 @@
-//! Conditions of a transaction.
+//! Compares: the conditions of a transaction.
 
 use bytes::Bytes;
 
 use super::{IntoBytes, KeyRange, KeyValue, LeaseId, Revision};
 
-/// A condition on a key, or on every key of a range, judged against the state before the
-/// transaction.
+/// A condition on a key, or on every key of a range, evaluated on the state before the transaction.
 ///
 /// If the key does **not exist**, its version, its revisions and its lease compare as zero, and a
-/// condition on its value is false whatever the operator. If a range holds **no key**, it counts
-/// as one key that does not exist. If it holds several, each must meet the condition.
+/// condition on its value is false with every operator. A range with **no key** counts as one key
+/// that does not exist. In a range with several keys, each must meet the condition.
 ///
 /// ```
 /// use coord_core::kv::{Compare, CompareOp, KeyRange, Revision};
 ///
 /// let untouched = Compare::mod_revision("a", CompareOp::Equal, Revision(7));
-/// let nobody_there = Compare::absent(KeyRange::prefix("line/"));
-/// assert_ne!(untouched, nobody_there);
+/// let empty = Compare::absent(KeyRange::prefix("queue/"));
+/// assert_ne!(untouched, empty);
 /// ```
 ///
 /// Source: `docs/etcd-contract.md` §4; etcd 3.5 `server/etcdserver/apply.go`, `applyCompare`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Compare {
-    /// The key, or the keys, that are looked at. An empty key is refused.
+    /// The key or the range to compare. An empty key is refused.
     pub keys: KeyRange,
-    /// How the key stands to the operand: `Less` is "the key's is less than the operand".
+    /// The operator. Its left side is the key, its right side is the operand.
     pub op: CompareOp,
-    /// What of the key is compared, and with what.
+    /// Which property of the key is compared, and its right side.
     pub operand: CompareOperand,
 }
 
-/// The operator of a [`Compare`].
+/// The operator of a [`Compare`]: how the property of the key must relate to the operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum CompareOp {
-    /// The same.
+    /// The property is equal to the operand.
     Equal,
-    /// The key's is greater.
+    /// The property is greater than the operand.
     Greater,
-    /// The key's is less.
+    /// The property is less than the operand.
     Less,
-    /// Different.
+    /// The property is different from the operand.
     NotEqual,
 }
 
-/// The target of a [`Compare`] with the operand it is held against.
+/// The compared property of a [`Compare`], with the operand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum CompareOperand {
-    /// The number of puts since the key was created.
+    /// The version: the number of puts since the key was created.
     Version(i64),
-    /// The revision that created the key.
+    /// The create revision.
     CreateRevision(Revision),
-    /// The revision that changed the key last.
+    /// The mod revision.
     ModRevision(Revision),
     /// The value, bytewise.
     Value(Bytes),
-    /// The lease; `None` compares as zero, below or above other leases by their signed id.
+    /// The lease, ordered by its signed id; `None` compares as zero.
     Lease(Option<LeaseId>),
 }
 
 impl Compare {
-    /// Compares the number of puts since the key was created.
+    /// Compares the version: the number of puts since the key was created.
     pub fn version(keys: impl Into<KeyRange>, op: CompareOp, version: i64) -> Self {
         Self { keys: keys.into(), op, operand: CompareOperand::Version(version) }
     }
 
-    /// Compares the revision that created the key.
+    /// Compares the create revision.
     pub fn create_revision(keys: impl Into<KeyRange>, op: CompareOp, revision: Revision) -> Self {
         Self { keys: keys.into(), op, operand: CompareOperand::CreateRevision(revision) }
     }
 
-    /// Compares the revision that changed the key last.
+    /// Compares the mod revision.
     pub fn mod_revision(keys: impl Into<KeyRange>, op: CompareOp, revision: Revision) -> Self {
         Self { keys: keys.into(), op, operand: CompareOperand::ModRevision(revision) }
     }
@@ -81,7 +80,7 @@ impl Compare {
         Self { keys: keys.into(), op, operand: CompareOperand::Value(value.into_bytes()) }
     }
 
-    /// Compares the lease that the key hangs on.
+    /// Compares the lease that the key is attached to.
     pub fn lease(
         keys: impl Into<KeyRange>,
         op: CompareOp,
@@ -90,18 +89,18 @@ impl Compare {
         Self { keys: keys.into(), op, operand: CompareOperand::Lease(lease.into()) }
     }
 
-    /// The key does not exist; for a range, none of its keys does.
+    /// The condition that the key does not exist; for a range, that it has no key.
     pub fn absent(keys: impl Into<KeyRange>) -> Self {
         Self::version(keys, CompareOp::Equal, 0)
     }
 
-    /// The key exists; for a range, at least one of its keys does.
+    /// The condition that the key exists; for a range, that it has at least one key.
     pub fn exists(keys: impl Into<KeyRange>) -> Self {
         Self::version(keys, CompareOp::Greater, 0)
     }
 
-    /// Whether a key meets the condition: as it is, or `None` if it does not exist. This is for
-    /// backends, which know the keys.
+    /// Returns whether a key meets the condition; `None` is a key that does not exist. Backends use
+    /// this to evaluate compares.
     ///
     /// ```
     /// use coord_core::kv::{Compare, CompareOp, KeyValue};
@@ -114,15 +113,15 @@ impl Compare {
     #[must_use]
     pub fn is_met_by(&self, kv: Option<&KeyValue>) -> bool {
         let absent = KeyValue::default();
-        let there = kv.unwrap_or(&absent);
-        let wire = |lease: Option<LeaseId>| lease.map_or(0, LeaseId::get);
+        let found = kv.unwrap_or(&absent);
+        let wire_id = |lease: Option<LeaseId>| lease.map_or(0, LeaseId::get);
         let order = match &self.operand {
-            CompareOperand::Version(version) => there.version.cmp(version),
-            CompareOperand::CreateRevision(revision) => there.create_revision.cmp(revision),
-            CompareOperand::ModRevision(revision) => there.mod_revision.cmp(revision),
+            CompareOperand::Version(version) => found.version.cmp(version),
+            CompareOperand::CreateRevision(revision) => found.create_revision.cmp(revision),
+            CompareOperand::ModRevision(revision) => found.mod_revision.cmp(revision),
             CompareOperand::Value(_) if kv.is_none() => return false,
-            CompareOperand::Value(value) => there.value.cmp(value),
-            CompareOperand::Lease(lease) => wire(there.lease).cmp(&wire(*lease)),
+            CompareOperand::Value(value) => found.value.cmp(value),
+            CompareOperand::Lease(lease) => wire_id(found.lease).cmp(&wire_id(*lease)),
         };
         match self.op {
             CompareOp::Equal => order.is_eq(),

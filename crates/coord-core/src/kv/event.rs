@@ -1,9 +1,9 @@
-//! Changes as they happen, or as they happened.
+//! Watches: requests, events, and the stream of batches.
 //!
 //! A [`Watcher`] is a stream of batches, **one per revision**: all changes of one transaction
 //! arrive together, in the order in which it made them, and revisions arrive in order, none missing
-//! and none twice. A batch without events is a bookmark: everything up to its revision has been
-//! seen.
+//! and none twice. A batch without events is a *progress notification*: all events up to its
+//! revision have been delivered.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use super::{Header, IntoBytes, KeyRange, KeyValue, Revision};
 use crate::error::Result;
 
-/// Asks for the changes of a range of keys.
+/// A request to watch the changes of a range of keys.
 ///
 /// ```
 /// use coord_core::kv::{Revision, Watch, WatchFilter};
@@ -30,24 +30,25 @@ pub struct Watch {
     /// The keys to watch. An empty single key means the key `\0`; a range that can hold no key is
     /// refused.
     pub keys: KeyRange,
-    /// The first revision to deliver: a past one replays, a future one waits. `None` is from the
-    /// registration on, as is zero in etcd; a negative one is refused.
+    /// The first revision to deliver. From a past revision on, the history is delivered first; a
+    /// future revision is awaited. `None`, and in etcd zero, starts at the registration; a negative
+    /// revision is refused.
     pub start_revision: Option<Revision>,
-    /// Deliver with each change the key as it was before the revision: [`Event::prev_kv`].
+    /// Whether each event carries the key as of the revision before it: [`Event::prev_kv`].
     pub prev_kv: bool,
-    /// Changes to leave out.
+    /// The kinds of changes that are not delivered.
     pub filters: Vec<WatchFilter>,
-    /// Deliver a bookmark from time to time while nothing happens.
+    /// Whether to deliver a progress notification at intervals while no key changes.
     pub progress_notify: bool,
 }
 
-/// Changes that a watch leaves out.
+/// A kind of change that a watch does not deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and backends match on it")]
 pub enum WatchFilter {
-    /// Leave puts out.
+    /// Puts are not delivered.
     NoPut,
-    /// Leave deletions out.
+    /// Deletions are not delivered.
     NoDelete,
 }
 
@@ -68,28 +69,28 @@ impl Watch {
         Self::new(KeyRange::prefix(prefix))
     }
 
-    /// Starts with the changes of `revision`.
+    /// Starts at `revision`.
     #[must_use]
     pub fn start_at(mut self, revision: impl Into<Option<Revision>>) -> Self {
         self.start_revision = revision.into();
         self
     }
 
-    /// Delivers with each change the key as it was before.
+    /// Delivers with each event the key as of the revision before it.
     #[must_use]
     pub const fn with_prev_kv(mut self) -> Self {
         self.prev_kv = true;
         self
     }
 
-    /// Leaves some changes out.
+    /// Does not deliver one kind of change.
     #[must_use]
     pub fn filter(mut self, filter: WatchFilter) -> Self {
         self.filters.push(filter);
         self
     }
 
-    /// Delivers a bookmark from time to time while nothing happens.
+    /// Delivers a progress notification at intervals while no key changes.
     #[must_use]
     pub const fn with_progress_notify(mut self) -> Self {
         self.progress_notify = true;
@@ -104,59 +105,63 @@ impl<K: Into<KeyRange>> From<K> for Watch {
     }
 }
 
-/// What happened to a key.
+/// The kind of a change of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and callers match on it")]
 pub enum EventKind {
-    /// It was put.
+    /// The key was put.
     Put,
-    /// It was deleted, or its lease ended.
+    /// The key was deleted, by a request or with its lease.
     Delete,
 }
 
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What happened.
+    /// The kind of change.
     pub kind: EventKind,
-    /// The key as the change left it. Of a deleted key only the key itself and the revision of
-    /// the deletion, as `mod_revision`, are set.
+    /// The key after the change. For a deletion, only the key itself and `mod_revision`, the
+    /// revision of the deletion, are set.
     pub kv: KeyValue,
-    /// The key as it was before the *revision* of the event, if the watch requested it.
+    /// The key as of the *revision* before the event, if the watch requested it.
     ///
-    /// It is the key at `kv.mod_revision` - 1, not the key before the single operation: where one
+    /// It is the key at `kv.mod_revision` - 1, not the key before the single operation: if one
     /// transaction puts a key and then deletes it, both events carry the same key, and the value
-    /// that was put is in neither `prev_kv`. `None` if the key did not exist at that revision, if
-    /// the event [creates](Event::is_create) the key, also where the same transaction has deleted
-    /// an earlier life of it, or if that revision is compacted by the time the event is delivered.
+    /// that was put is in neither `prev_kv`. `None` if
+    ///
+    /// - the key did not exist at that revision;
+    /// - the event [creates](Event::is_create) the key, also if the same transaction has deleted
+    ///   the key before;
+    /// - that revision is compacted when the event is delivered.
     pub prev_kv: Option<KeyValue>,
 }
 
 impl Event {
-    /// Whether the change created the key.
+    /// Returns whether the change created the key.
     #[must_use]
     pub fn is_create(&self) -> bool {
         self.kind == EventKind::Put && self.kv.create_revision == self.kv.mod_revision
     }
 }
 
-/// The changes of one revision that a watch is about.
+/// The events of one revision that match a watch, or a progress notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchBatch {
-    /// The revision. When there are no events, everything up to it has been delivered.
+    /// The revision. In a progress notification: all events up to it have been delivered.
     pub revision: Revision,
-    /// The changes, in the order in which they were made; none in a bookmark.
+    /// The events, in the order of the changes; empty in a progress notification.
     pub events: Vec<Event>,
 }
 
-/// What a backend hands out as a watch; callers see it as a [`Watcher`].
+/// The stream of a watch, for implementors of a backend; callers use a [`Watcher`].
 ///
 /// # Contract
-/// - Batches come in the order of their revisions, one per revision, none missing and none twice.
+/// - Batches are yielded in the order of their revisions, one per revision, none missing and none
+///   twice.
 /// - After an error the stream ends.
-/// - Dropping it cancels the watch.
+/// - Dropping the stream cancels the watch.
 pub trait WatchStream: Stream<Item = Result<WatchBatch>> + Send {
-    /// Asks for a bookmark as soon as everything up to now has been delivered.
+    /// Requests a progress notification, to be yielded when all events up to now have been.
     fn request_progress(self: Pin<&mut Self>);
 }
 
@@ -170,23 +175,29 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Wraps a backend's stream, with the header of its registration.
+    /// A watch of the stream `stream` that was registered with the response header `header`.
     pub fn new(header: Header, stream: impl WatchStream + 'static) -> Self {
         Self { header, stream: Box::pin(stream) }
     }
 
-    /// At which revision the watch was registered: all later changes are delivered.
+    /// Returns the header of the registration. Without a start revision, the watch delivers all
+    /// changes after its revision.
     #[must_use]
     pub const fn header(&self) -> Header {
         self.header
     }
 
-    /// The next batch; `None` when the watch has ended.
+    /// Waits for the next batch; `None` when the watch has ended.
     ///
     /// # Errors
-    /// [`Error::Compacted`](crate::Error::Compacted) when changes that were still to be delivered
-    /// are gone from history; whatever else ended the watch for good. A backend mends lost
-    /// connections by itself.
+    /// - [`Error::Compacted`](crate::Error::Compacted): events that were not delivered yet are
+    ///   compacted.
+    /// - [`Error::HistoryReplaced`](crate::Error::HistoryReplaced): the history of the store was
+    ///   replaced.
+    /// - Any other error that the backend cannot recover from. After a lost connection the backend
+    ///   resumes the watch by itself.
+    ///
+    /// The watch ends with the error.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing: the batch is delivered by the next call.
@@ -194,10 +205,10 @@ impl Watcher {
         StreamExt::next(&mut self.stream).await
     }
 
-    /// Asks for a bookmark as soon as everything up to now has been delivered.
+    /// Requests a progress notification: a batch without events, which is delivered when all events
+    /// up to now have been delivered.
     ///
-    /// The bookmark is a batch without events. It may never come while the watch waits for a
-    /// revision in the future.
+    /// While the watch waits for a future start revision, the notification may never be delivered.
     pub fn request_progress(&mut self) {
         self.stream.as_mut().request_progress();
     }

@@ -1,4 +1,4 @@
-//! Fencing tokens: numbers by which a resource rejects late writers.
+//! Fencing tokens: numbers by which a resource rejects writes of earlier lock holders.
 
 use std::fmt;
 use std::num::ParseIntError;

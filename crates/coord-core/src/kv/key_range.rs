@@ -1,8 +1,8 @@
-//! Which keys a request is about, in etcd's own two fields.
+//! Key ranges: the keys of a request, in etcd's two wire fields.
 //!
-//! etcd says "these keys" with a key and a range end, and hides four meanings in the end. The
-//! type keeps the two fields as they are, so that translating it to the wire and back loses
-//! nothing, and gives each meaning a constructor:
+//! etcd encodes a set of keys as a key and a range end, and the end has four meanings. [`KeyRange`]
+//! keeps the two fields unchanged, so that it converts to the wire format and back without loss,
+//! and has a constructor for each meaning:
 //!
 //! ```text
 //! key   range end   keys                                          constructor
@@ -11,14 +11,14 @@
 //! a     b           every key that starts with a                  KeyRange::prefix("a")
 //! a     \0          every key from a on                           KeyRange::starting_at("a")
 //! \0    \0          every key                                     KeyRange::all()
-//! c     a           none: an end at or below the key is no error  KeyRange::from_wire("c", "a")
+//! c     a           none: an end at or below the key is valid     KeyRange::from_wire("c", "a")
 //! ```
 
 use std::{fmt, ops};
 
 use bytes::Bytes;
 
-/// What can be a key or a value: copied when it is borrowed, moved when it is owned.
+/// Conversion into the bytes of a key or a value: copies borrowed data, moves owned data.
 ///
 /// ```
 /// use coord_core::kv::IntoBytes;
@@ -28,11 +28,11 @@ use bytes::Bytes;
 /// assert_eq!(name.into_bytes(), b"jobs".into_bytes());
 /// ```
 pub trait IntoBytes {
-    /// The bytes.
+    /// Returns the bytes.
     fn into_bytes(self) -> Bytes;
 }
 
-/// Implements [`IntoBytes`] by an expression over `self`.
+/// Implements [`IntoBytes`] for types, each with an expression over `self`.
 macro_rules! into_bytes {
     ($($from:ty: |$this:ident| $body:expr;)*) => {
         $(impl IntoBytes for $from {
@@ -60,10 +60,10 @@ impl<const N: usize> IntoBytes for &[u8; N] {
     }
 }
 
-/// The range end that means "no end".
+/// The range end that means "no upper bound".
 const UNBOUNDED: &[u8] = b"\0";
 
-/// A set of neighbouring keys: one key, an interval, a prefix, or all of them.
+/// A contiguous set of keys: one key, an interval, a prefix, or all keys.
 ///
 /// ```
 /// use coord_core::kv::KeyRange;
@@ -84,26 +84,26 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// One key.
+    /// The single key `key`.
     pub fn key(key: impl IntoBytes) -> Self {
         Self { key: key.into_bytes(), range_end: Bytes::new() }
     }
 
-    /// The keys from `start` on, up to and without `end`; no key when `end` is not above `start`.
+    /// The keys from `start` up to, but not including, `end`; no key if `end` is not above `start`.
     ///
     /// An empty `start` means the smallest key.
     pub fn between(start: impl IntoBytes, end: impl IntoBytes) -> Self {
         let (start, end) = (start.into_bytes(), end.into_bytes());
         let key = if start.is_empty() { Bytes::from_static(b"\0") } else { start };
         if end <= key {
-            // Written as it stands, an empty end would mean one key and a zero byte no end at
-            // all. Any end at or below its key means no keys.
+            // Not passed on unchanged: an empty end would mean a single key, and a zero byte no
+            // upper bound. Any end at or below its key means no keys.
             return Self::from_wire("\u{1}", "\u{1}");
         }
         Self { key, range_end: end }
     }
 
-    /// Every key that starts with `prefix`; every key at all when it is empty.
+    /// Every key that starts with `prefix`; every key if it is empty.
     pub fn prefix(prefix: impl IntoBytes) -> Self {
         let prefix = prefix.into_bytes();
         if prefix.is_empty() {
@@ -126,50 +126,51 @@ impl KeyRange {
         Self::starting_at("")
     }
 
-    /// The range as etcd's `key` and `range_end` fields say it, whatever they say.
+    /// The range of etcd's `key` and `range_end` fields, unchanged and unchecked.
     pub fn from_wire(key: impl IntoBytes, range_end: impl IntoBytes) -> Self {
         Self { key: key.into_bytes(), range_end: range_end.into_bytes() }
     }
 
-    /// The first key of the range: etcd's `key` field.
+    /// Returns the first key of the range: etcd's `key` field.
     #[must_use]
     pub const fn start(&self) -> &Bytes {
         &self.key
     }
 
-    /// etcd's `range_end` field: empty for one key, a zero byte for no end, else the end.
+    /// Returns etcd's `range_end` field: empty for a single key, a zero byte for no upper bound,
+    /// otherwise the first key above the range.
     #[must_use]
     pub const fn range_end(&self) -> &Bytes {
         &self.range_end
     }
 
-    /// The end as a bound: the first key that is above the range, or `None` where there is none.
+    /// Returns the upper bound: the first key above the range; `None` if there is no bound.
     ///
-    /// Meaningless for a single key; ask [`is_single`](Self::is_single) first.
+    /// It has no meaning for a single key: check [`is_single`](Self::is_single) first.
     #[must_use]
     pub fn upper_bound(&self) -> Option<&Bytes> {
         (self.range_end != UNBOUNDED).then_some(&self.range_end)
     }
 
-    /// Whether this names one key rather than an interval.
+    /// Returns whether the range is a single key, not an interval.
     #[must_use]
     pub fn is_single(&self) -> bool {
         self.range_end.is_empty()
     }
 
-    /// Whether no key can be in the range.
+    /// Returns whether no key can be in the range.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.is_single() && self.upper_bound().is_some_and(|end| *end <= self.key)
     }
 
-    /// The keys of an interval that are above `key`.
+    /// The keys of the interval above `key`.
     pub(crate) fn after(&self, key: &[u8]) -> Self {
         let start = [key, b"\0"].concat();
         Self { key: start.into(), range_end: self.range_end.clone() }
     }
 
-    /// Whether `key` is in the range.
+    /// Returns whether `key` is in the range.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
         if self.is_single() {
@@ -179,10 +180,10 @@ impl KeyRange {
     }
 }
 
-/// The smallest key above every key that starts with `prefix`, as a range end.
+/// The range end of a prefix: the smallest key above all keys that start with `prefix`.
 ///
-/// That is the prefix with its last byte raised, once trailing `0xff` bytes are cut; there is none
-/// when nothing is left.
+/// It is the prefix without trailing `0xff` bytes and with its last byte incremented. If the prefix
+/// has only `0xff` bytes, there is no upper bound.
 fn end_of_prefix(prefix: &Bytes) -> Bytes {
     let Some(last) = prefix.iter().rposition(|&byte| byte != 0xff) else {
         return Bytes::from_static(UNBOUNDED);
@@ -193,24 +194,24 @@ fn end_of_prefix(prefix: &Bytes) -> Bytes {
 }
 
 impl<K: IntoBytes> From<K> for KeyRange {
-    /// One key.
+    /// A single key.
     fn from(key: K) -> Self {
         Self::key(key)
     }
 }
 
-/// Implements the conversion from Rust's ranges of one type of key.
+/// Implements the conversions from Rust's range types, for each type of key.
 macro_rules! from_ranges {
     ($($key:ty),*) => {
         $(impl From<ops::Range<$key>> for KeyRange {
-            /// `"a".."c"`: the keys from the start up to, but without, the end.
+            /// `"a".."c"`: the keys from the start up to, but not including, the end.
             fn from(range: ops::Range<$key>) -> Self {
                 Self::between(range.start, range.end)
             }
         }
 
         impl From<ops::RangeFrom<$key>> for KeyRange {
-            /// `"a"..`: the keys from the start on.
+            /// `"a"..`: every key from the start on.
             fn from(range: ops::RangeFrom<$key>) -> Self {
                 Self::starting_at(range.start)
             }
@@ -240,7 +241,7 @@ impl fmt::Debug for KeyRange {
 }
 
 impl fmt::Display for KeyRange {
-    /// `"a"` for a key, `["a", "c")` for an interval, `["a", ∞)` where there is no end.
+    /// `"a"` for a single key, `["a", "c")` for an interval, `["a", ∞)` without an upper bound.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |bytes: &Bytes| format!("\"{}\"", bytes.escape_ascii());
         match self.upper_bound() {
@@ -256,16 +257,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefix_ends_above_its_last_byte_and_skips_trailing_ff() {
+    fn prefix_end_increments_last_byte_and_drops_trailing_ff() {
         let end = |prefix: &[u8]| KeyRange::prefix(prefix).range_end().clone();
         assert_eq!(end(b"a/"), "a0");
         assert_eq!(end(b"a\xff\xff"), "b");
-        assert_eq!(end(b"\xff\xff"), "\0", "nothing lies above all-ff: the range has no end");
+        assert_eq!(end(b"\xff\xff"), "\0", "no key is above: the range has no upper bound");
         assert_eq!(KeyRange::prefix(""), KeyRange::all());
     }
 
     #[test]
-    fn between_with_nothing_between_has_no_keys() {
+    fn between_with_end_at_or_below_start_has_no_keys() {
         for (start, end) in [("b", "a"), ("a", "a"), ("a", ""), ("", "\0"), ("\0", "\0"), ("", "")]
         {
             let range = KeyRange::between(start, end);

@@ -1,4 +1,4 @@
-//! Leases: ids, and the requests and responses of etcd's Lease service.
+//! Leases: lease ids, and the requests and responses of etcd's Lease service.
 
 use std::fmt;
 use std::num::NonZeroI64;
@@ -10,13 +10,13 @@ use bytes::Bytes;
 use super::Header;
 use crate::error::Error;
 
-/// The id of a lease: any number but zero.
+/// The id of a lease: any number except zero.
 ///
-/// On the wire zero stands for "no lease"; here that is `None`, and the two translate without
-/// loss: `LeaseId::new(wire)` and `lease.map_or(0, LeaseId::get)`.
+/// On the wire, zero means "no lease". Here that is `None`. The two convert without loss:
+/// `LeaseId::new(wire)` and `lease.map_or(0, LeaseId::get)`.
 ///
-/// It prints and parses as etcd prints it, in hexadecimal, and with the feature `serde` serializes
-/// as that text, because not every JSON reader keeps a number of 64 bits.
+/// It prints and parses in hexadecimal, as etcd prints it. With the feature `serde` it serializes
+/// as that text, because some JSON readers do not keep all 64 bits of a number.
 ///
 /// ```
 /// use coord_core::kv::LeaseId;
@@ -32,7 +32,7 @@ use crate::error::Error;
 pub struct LeaseId(NonZeroI64);
 
 impl LeaseId {
-    /// The lease with this id; `None` for zero.
+    /// The lease id `id`; `None` for zero.
     #[must_use]
     pub const fn new(id: i64) -> Option<Self> {
         match NonZeroI64::new(id) {
@@ -41,14 +41,14 @@ impl LeaseId {
         }
     }
 
-    /// The id as a number.
+    /// Returns the id as a number.
     #[must_use]
     pub const fn get(self) -> i64 {
         self.0.get()
     }
 }
 
-/// Text or a number that is no lease id.
+/// The error of parsing a lease id, or of converting zero into one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid lease id \"{0}\": must be hexadecimal, up to 16 digits, and not zero")]
 pub struct InvalidLeaseId(String);
@@ -77,7 +77,7 @@ impl FromStr for LeaseId {
 }
 
 impl fmt::Display for LeaseId {
-    /// Hexadecimal as Go's `%x` writes it: lower case, no padding, a minus sign for a negative id.
+    /// In hexadecimal, as Go's `%x`: lower case, no padding, a minus sign for a negative id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.get() < 0 { "-" } else { "" };
         write!(f, "{sign}{:x}", self.get().unsigned_abs())
@@ -99,10 +99,10 @@ impl<'de> serde::Deserialize<'de> for LeaseId {
     }
 }
 
-/// The longest time to live that etcd grants: 9,000,000,000 seconds, about 285 years.
+/// The longest time to live (TTL) that etcd grants: 9,000,000,000 seconds, about 285 years.
 pub const TTL_MAX: Duration = Duration::from_secs(9_000_000_000);
 
-/// Asks for a lease.
+/// A request to grant a lease.
 ///
 /// ```
 /// use coord_core::kv::{LeaseGrant, LeaseId};
@@ -115,33 +115,33 @@ pub const TTL_MAX: Duration = Duration::from_secs(9_000_000_000);
 /// Source: `docs/etcd-contract.md` §7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
-    /// How long it lives without a keep-alive, in whole seconds: a fraction is refused. The store
-    /// may grant more, never less, and raises zero to its minimum; more than [`TTL_MAX`] is
-    /// refused.
+    /// The time to live: how long the lease lives without a keep-alive, in whole seconds. A
+    /// fraction of a second is refused, and so is more than [`TTL_MAX`]. The store may grant more,
+    /// never less. It raises a TTL below its minimum, zero included, to its minimum.
     pub ttl: Duration,
-    /// The id it shall have; `None` lets the store choose.
+    /// The id of the lease; `None` lets the store choose.
     pub id: Option<LeaseId>,
 }
 
 impl LeaseGrant {
-    /// Asks for a lease that lives `ttl`, with an id of the store's choice.
+    /// Requests a lease with the time to live `ttl`, and an id that the store chooses.
     #[must_use]
     pub const fn new(ttl: Duration) -> Self {
         Self { ttl, id: None }
     }
 
-    /// Asks for this id.
+    /// Requests this id.
     #[must_use]
     pub fn id(mut self, id: impl Into<Option<LeaseId>>) -> Self {
         self.id = id.into();
         self
     }
 
-    /// Refuses a time to live that no store grants.
+    /// Checks that the time to live is one that a store can grant.
     ///
     /// # Errors
-    /// [`Error::TtlTooLarge`], [`Error::InvalidTtl`] for a fraction of a second, tested in this
-    /// order: nothing was sent, so nothing was applied.
+    /// [`Error::TtlTooLarge`], [`Error::InvalidTtl`] for a fraction of a second, checked in this
+    /// order. Not applied: nothing was sent.
     ///
     /// Source: `docs/etcd-contract.md` §7.
     pub const fn check(&self) -> Result<(), Error> {
@@ -156,54 +156,55 @@ impl LeaseGrant {
     }
 }
 
-/// The answer to a [`LeaseGrant`].
+/// The response to a [`LeaseGrant`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGrantResponse {
-    /// At which revision; granting makes none.
+    /// The header, with the current revision: granting a lease is no change.
     pub header: Header,
-    /// The lease.
+    /// The id of the lease.
     pub id: LeaseId,
-    /// How long it lives: at least what was asked for.
+    /// The granted time to live: at least the requested one.
     pub ttl: Duration,
 }
 
-/// The answer to one refresh of a lease.
+/// The response to one keep-alive of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseKeepAliveResponse {
-    /// At which revision; refreshing makes none.
+    /// The header, with the current revision: a keep-alive is no change.
     pub header: Header,
-    /// The lease.
+    /// The id of the lease.
     pub id: LeaseId,
-    /// How long it lives from now on: what was granted.
+    /// The time to live from now on: the granted one.
     pub ttl: Duration,
 }
 
-/// The answer to revoking a lease.
+/// The response to the revocation of a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaseRevokeResponse {
-    /// At which revision: the one that deleted the lease's keys, if it had any.
+    /// The header, with the revision that deleted the keys of the lease; the current revision if
+    /// the lease had no keys.
     pub header: Header,
 }
 
-/// Asks how long a lease still lives.
+/// A request for the remaining time to live of a lease.
 ///
 /// Source: `docs/etcd-contract.md` §7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTimeToLive {
-    /// The lease.
+    /// The id of the lease.
     pub id: LeaseId,
-    /// Return the keys that hang on it.
+    /// Whether to return the keys that are attached to the lease.
     pub keys: bool,
 }
 
 impl LeaseTimeToLive {
-    /// Asks about `id`, without its keys.
+    /// Requests the time to live of `id`, without its keys.
     #[must_use]
     pub const fn new(id: LeaseId) -> Self {
         Self { id, keys: false }
     }
 
-    /// Asks for the keys too.
+    /// Requests the keys too.
     #[must_use]
     pub const fn with_keys(mut self) -> Self {
         self.keys = true;
@@ -211,32 +212,32 @@ impl LeaseTimeToLive {
     }
 }
 
-/// The answer to [`LeaseTimeToLive`].
+/// The response to a [`LeaseTimeToLive`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseTimeToLiveResponse {
-    /// At which revision.
+    /// The header, with the current revision.
     pub header: Header,
-    /// The lease; `None` if there is none with that id, which is not an error.
+    /// The lease; `None` if it does not exist, which is no error.
     pub lease: Option<LeaseStatus>,
 }
 
-/// A lease that exists.
+/// The time to live and the keys of a lease that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseStatus {
-    /// What was granted.
+    /// The granted time to live.
     pub granted: Duration,
-    /// What is left, rounded down to whole seconds; zero for a lease that is overdue.
+    /// The remaining time to live, rounded down to whole seconds; zero for a lease that is overdue.
     pub remaining: Duration,
-    /// The keys that hang on it, if asked for, in no order that can be relied on.
+    /// The keys that are attached to the lease, if they were requested, in no defined order.
     pub keys: Vec<Bytes>,
 }
 
-/// The answer to listing all leases.
+/// The response to a request for all leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeasesResponse {
-    /// At which revision.
+    /// The header, with the current revision.
     pub header: Header,
-    /// The leases; in no order that can be relied on.
+    /// The leases, in no defined order.
     pub leases: Vec<LeaseId>,
 }
 

@@ -1,19 +1,20 @@
-//! How much a backend takes in one request.
+//! Request limits of a backend.
 
-/// The limits of a backend, so that callers can stay below them and say so before sending.
+/// The request limits of a backend. A caller can check them before it sends a request.
 ///
 /// Source: `docs/etcd-contract.md` §4 and §8; etcd's flags `--max-txn-ops` and
 /// `--max-request-bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most compares, success steps or failure steps in one transaction, each counted alone.
+    /// The largest number of compares, of success operations, and of failure operations in one
+    /// transaction, each counted by itself.
     pub max_txn_ops: usize,
-    /// The size of the largest change in bytes: a put, a delete, or a transaction with all its
-    /// compares and both branches, even where only one is taken.
+    /// The largest size of a change, in bytes: a put, a delete, or a transaction with all its
+    /// compares and both branches, although only one branch is executed.
     ///
-    /// etcd measures a change as it lies in its log: the request in protobuf, and an envelope of
-    /// less than 32 bytes around it. Reads and watches do not go into the log; they only have to
-    /// pass the transport, which takes 512 KiB more.
+    /// etcd measures a change as its log stores it: the request in protobuf, and an envelope of
+    /// less than 32 bytes around it. The log does not store reads and watches: only the limit of
+    /// the transport applies to them, which is 512 KiB higher.
     pub max_request_bytes: usize,
 }
 

@@ -1,11 +1,11 @@
-//! The data model: what every backend is asked, and what it answers.
+//! The data model: keys, revisions, requests, responses, watches and leases.
 //!
-//! Everything that etcd's KV, Watch and Lease services can say, these types can say, and nothing
-//! else: requests are plain structs with public fields and builder methods, answers are plain
-//! structs. A revision counts changes to the whole store; a key remembers the revision that
-//! created it, the revision that changed it last, and how often it was put since.
+//! The types express exactly what etcd's KV, Watch and Lease services can express. Requests are
+//! plain structs with public fields and builder methods; responses are plain structs.
 //!
-//! One example, carried through all the words. A fresh store is at revision 1.
+//! A *revision* counts the changes of the whole store. A key carries its *create revision*, its
+//! *mod revision* (of its last change) and its *version* (the number of puts since it was created).
+//! An example, on a new store, which is at revision 1:
 //!
 //! ```text
 //! revision   change                 key a afterwards
@@ -16,8 +16,9 @@
 //!        6   put a = z, put c = z   create 6, mod 6, version 1     one transaction, one revision
 //! ```
 //!
-//! Reading `a` *at* revision 3 gives `x` with version 1, at 5 nothing, at 6 `z`. Compacting at 4
-//! forgets what only revisions 2 and 3 could tell; reading at 4 still works, reading at 3 fails.
+//! A read of `a` *at* revision 3 returns `x` with version 1, at 5 no key, at 6 `z`. A *compaction*
+//! at 4 removes the history that only reads at 2 and 3 need: a read at 4 still succeeds, a read at
+//! 3 fails.
 
 mod compare;
 mod event;
@@ -26,6 +27,7 @@ mod key_range;
 mod lease;
 mod limits;
 mod op;
+mod range;
 mod response;
 mod revision;
 mod txn;
@@ -41,7 +43,8 @@ pub use lease::{
     TTL_MAX,
 };
 pub use limits::Limits;
-pub use op::{Compact, Delete, Op, Put, Range, SortOrder, SortTarget};
+pub use op::{Compact, Delete, Op, Put};
+pub use range::{Range, SortOrder, SortTarget};
 pub use response::{
     CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse,
     TxnResponse,

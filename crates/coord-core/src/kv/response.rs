@@ -1,20 +1,21 @@
-//! Answers to requests on keys.
+//! Responses to range, put, delete, transaction and compaction requests.
 
 use bytes::Bytes;
 
 use super::{LeaseId, Revision};
 
-/// Who answered, and at which revision.
+/// The header of a response: the responding member, and the store's revision.
 ///
-/// The answers to the steps of a transaction carry only the revision, and the answer to a nested
-/// transaction not even that; the rest is zero there, as in etcd.
+/// In a transaction, the header of each operation's response carries only the revision, and the
+/// header of a nested transaction's response carries nothing. All other fields are zero, as in
+/// etcd.
 ///
 /// Source: `docs/etcd-contract.md` §1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// The cluster.
+    /// The id of the cluster.
     pub cluster_id: u64,
-    /// The member of the cluster.
+    /// The id of the member that responded.
     pub member_id: u64,
     /// The store's revision when the request was applied.
     pub revision: Revision,
@@ -23,117 +24,118 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header that tells nothing but the revision.
+    /// A header that carries only a revision.
     #[must_use]
     pub const fn at(revision: Revision) -> Self {
         Self { cluster_id: 0, member_id: 0, revision, raft_term: 0 }
     }
 }
 
-/// A key, its value, and where both come from.
+/// A key with its value, revisions, version and lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyValue {
     /// The key.
     pub key: Bytes,
-    /// The value; empty also where the request asked for keys only.
+    /// The value; empty also if the request was for keys only.
     pub value: Bytes,
     /// The revision that created the key.
     pub create_revision: Revision,
-    /// The revision that changed it last.
+    /// The revision of its last change.
     pub mod_revision: Revision,
-    /// The number of puts since it was created; the first makes it 1.
+    /// The number of puts since the key was created; the put that created it is the first.
     pub version: i64,
-    /// The lease it hung on at that revision.
+    /// The lease that the key is attached to.
     pub lease: Option<LeaseId>,
 }
 
-/// The answer to a [`Range`](super::Range).
+/// The response to a [`Range`](super::Range).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeResponse {
-    /// At which revision: always the newest, also for a read of an older one.
+    /// The header. Its revision is the newest, also for a read of an older revision.
     pub header: Header,
-    /// The keys, sorted and cut as asked.
+    /// The keys, sorted and limited as requested.
     pub kvs: Vec<KeyValue>,
-    /// Whether the limit cut keys off that had passed the filters.
+    /// Whether the limit dropped keys that had passed the filters.
     pub more: bool,
-    /// The number of keys in the range, whatever the limit and the filters.
+    /// The number of keys in the range, before filters and limit.
     pub count: i64,
 }
 
-/// The answer to a [`Put`](super::Put).
+/// The response to a [`Put`](super::Put).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PutResponse {
-    /// At which revision: the put's own.
+    /// The header, with the revision of the put.
     pub header: Header,
-    /// The key as it was, if that was asked for and it existed.
+    /// The key before the put, if it was requested and the key existed.
     pub prev_kv: Option<KeyValue>,
 }
 
-/// The answer to a [`Delete`](super::Delete).
+/// The response to a [`Delete`](super::Delete).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteResponse {
-    /// At which revision: the delete's own, or the one before when it deleted nothing.
+    /// The header, with the revision of the delete; the current revision if no key was deleted.
     pub header: Header,
-    /// How many keys were deleted.
+    /// The number of deleted keys.
     pub deleted: i64,
-    /// The keys as they were, in key order, if that was asked for.
+    /// The deleted keys, in key order, if they were requested.
     pub prev_kvs: Vec<KeyValue>,
 }
 
-/// The answer to a [`Txn`](super::Txn).
+/// The response to a [`Txn`](super::Txn).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TxnResponse {
-    /// At which revision: the transaction's own, or the one before when it changed nothing.
+    /// The header, with the revision of the transaction; the current revision if it changed
+    /// nothing.
     pub header: Header,
     /// Whether all compares held.
     pub succeeded: bool,
-    /// The answers of the steps that were taken, in order.
+    /// The responses of the executed operations, in order.
     pub responses: Vec<OpResponse>,
 }
 
-/// The answer to one step of a transaction.
+/// The response to one operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and callers match on it")]
 pub enum OpResponse {
-    /// To a range.
+    /// The response to a range.
     Range(RangeResponse),
-    /// To a put.
+    /// The response to a put.
     Put(PutResponse),
-    /// To a delete.
+    /// The response to a delete.
     Delete(DeleteResponse),
-    /// To a nested transaction.
+    /// The response to a nested transaction.
     Txn(TxnResponse),
 }
 
 impl OpResponse {
-    /// The answer of a range; `None` if the step was another.
+    /// Returns the response of a range; `None` for any other operation.
     #[must_use]
     pub const fn as_range(&self) -> Option<&RangeResponse> {
         if let Self::Range(response) = self { Some(response) } else { None }
     }
 
-    /// The answer of a put; `None` if the step was another.
+    /// Returns the response of a put; `None` for any other operation.
     #[must_use]
     pub const fn as_put(&self) -> Option<&PutResponse> {
         if let Self::Put(response) = self { Some(response) } else { None }
     }
 
-    /// The answer of a delete; `None` if the step was another.
+    /// Returns the response of a delete; `None` for any other operation.
     #[must_use]
     pub const fn as_delete(&self) -> Option<&DeleteResponse> {
         if let Self::Delete(response) = self { Some(response) } else { None }
     }
 
-    /// The answer of a nested transaction; `None` if the step was another.
+    /// Returns the response of a nested transaction; `None` for any other operation.
     #[must_use]
     pub const fn as_txn(&self) -> Option<&TxnResponse> {
         if let Self::Txn(response) = self { Some(response) } else { None }
     }
 }
 
-/// The answer to a [`Compact`](super::Compact).
+/// The response to a [`Compact`](super::Compact).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompactResponse {
-    /// At which revision, sampled when the answer was written.
+    /// The header. Its revision is read when the response is written.
     pub header: Header,
 }

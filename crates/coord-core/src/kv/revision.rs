@@ -1,14 +1,14 @@
-//! Revisions: the store's count of changes.
+//! Revisions: the number of changes of a store.
 
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// A point in the history of a whole store: one more for every change, never one less.
+/// A point in the history of the whole store. Each change increments it; it never decreases.
 ///
-/// A fresh store is at revision 1, and its first write creates revision 2. Requests without a
-/// revision have `None`. But the revision of a key that does not exist *compares* as zero, which
-/// is why [`Revision::ZERO`] exists.
+/// A new store is at revision 1, and its first write creates revision 2. A request without a
+/// revision has `None`. In a compare, the revisions of a key that does not exist are
+/// [`Revision::ZERO`].
 ///
 /// It prints and parses as a decimal number, and with the feature `serde` serializes as a number.
 ///
@@ -28,16 +28,16 @@ use std::str::FromStr;
 pub struct Revision(pub i64);
 
 impl Revision {
-    /// The revision of a key that does not exist, in compares.
+    /// The create revision and mod revision of a key that does not exist, in compares.
     pub const ZERO: Self = Self(0);
 
-    /// The revision after this one.
+    /// Returns the revision after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The revision before this one.
+    /// Returns the revision before this one.
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))

@@ -1,25 +1,26 @@
-//! Transactions: conditions, what to do when they hold, what to do when they do not.
+//! Transactions: compares, and the operations of their two branches.
 //!
-//! Besides the type, this file holds the rules that etcd applies to a transaction *before* it
-//! looks at any data, because every backend must refuse the same ones and the sooner the better:
-//! [`Txn::check`]. The subtle rule is the one on duplicate keys. A transaction gets one revision,
-//! so no key may be put twice in it, nor put and deleted; but branches that exclude each other may
-//! touch the same key, and etcd judges that level by level. With D for deleted ranges and P for
-//! put keys, both starting empty at each level of a branch:
+//! [`Txn::check`] has the rules that etcd applies to a transaction *before* it reads any data.
+//! Every backend must refuse the same transactions, before it sends them.
+//!
+//! The subtle rule is about duplicate keys. All changes of a transaction share one revision, so no
+//! key may be put twice, or put and deleted. But the two branches of a transaction exclude each
+//! other, so both may change the same key. etcd checks this level by level. D is the set of deleted
+//! ranges and P the set of put keys; both are empty at the start of each level of a branch:
 //!
 //! ```text
-//! 1  all deletes of this level go into D                      wherever they stand
-//! 2  each nested transaction, in order:
-//!      keys put by its Then must be in neither P nor D
-//!      keys put by its Else likewise, but may repeat one of its own Then
-//!      both go into P; then the deletes of both go into D     so a later sibling sees them
-//! 3  each put of this level must be in neither P nor D, and goes into P
+//! 1  add all deletes of this level to D                       wherever they are in the list
+//! 2  for each nested transaction, in order:
+//!      keys put by its success branch must not be in P or D
+//!      keys put by its failure branch likewise, but they may repeat keys of its success branch
+//!      add both to P; then add the deletes of both to D       a later sibling is checked on them
+//! 3  each put of this level must not be in P or D; add it to P
 //! ```
 //!
-//! Hence, for siblings, `[txn{put k}, txn{delete k}]` passes (step 2 had not yet seen the delete)
-//! and `[txn{delete k}, txn{put k}]` fails. A branch is checked though it may never be taken.
-//! A delete *without end* covers no key in this check, in every etcd so far: `[delete a.., put b]`
-//! passes and is executed in order (upstream issue 22445).
+//! So, of siblings, `[txn{put k}, txn{delete k}]` passes, because the delete is added to D after
+//! the put was checked, and `[txn{delete k}, txn{put k}]` fails. Both branches are checked,
+//! although only one is executed. A delete *without an upper bound* covers no key in this check, in
+//! every etcd so far: `[delete a.., put b]` passes and is executed in order (upstream issue 22445).
 
 use std::collections::BTreeSet;
 
@@ -28,10 +29,11 @@ use bytes::Bytes;
 use super::{Compare, Delete, KeyRange, Limits, Op, Put};
 use crate::error::{Error, Result};
 
-/// An atomic step: if all compares hold, the success steps are taken, else the failure steps.
+/// A transaction: if all compares hold, its success operations are executed, otherwise its failure
+/// operations, atomically.
 ///
-/// No compare at all holds. All steps share one revision, and reads among them see what earlier
-/// steps did.
+/// Without compares, the success operations are executed. All changes share one revision. A read
+/// reads the changes of earlier operations.
 ///
 /// ```
 /// use coord_core::kv::{Compare, Put, Range, Txn};
@@ -46,70 +48,71 @@ use crate::error::{Error, Result};
 /// Source: `docs/etcd-contract.md` §4.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Txn {
-    /// What must hold.
+    /// The conditions.
     pub compares: Vec<Compare>,
-    /// The steps to take when it does.
+    /// The operations to execute if all compares hold.
     pub success: Vec<Op>,
-    /// The steps to take when it does not.
+    /// The operations to execute if a compare does not hold.
     pub failure: Vec<Op>,
 }
 
 impl Txn {
-    /// A transaction with no condition and no step.
+    /// A transaction without compares and operations.
     #[must_use]
     pub const fn new() -> Self {
         Self { compares: Vec::new(), success: Vec::new(), failure: Vec::new() }
     }
 
-    /// Adds conditions.
+    /// Adds compares.
     #[must_use]
     pub fn when(mut self, compares: impl IntoIterator<Item = Compare>) -> Self {
         self.compares.extend(compares);
         self
     }
 
-    /// Adds steps for when all conditions hold.
+    /// Adds operations for the case that all compares hold.
     #[must_use]
     pub fn and_then<O: Into<Op>>(mut self, ops: impl IntoIterator<Item = O>) -> Self {
         self.success.extend(ops.into_iter().map(Into::into));
         self
     }
 
-    /// Adds steps for when a condition does not hold.
+    /// Adds operations for the case that a compare does not hold.
     #[must_use]
     pub fn or_else<O: Into<Op>>(mut self, ops: impl IntoIterator<Item = O>) -> Self {
         self.failure.extend(ops.into_iter().map(Into::into));
         self
     }
 
-    /// Whether the transaction can change nothing: each step of both branches is a range.
+    /// Returns whether the transaction is read-only: each operation of both branches is a range.
     ///
-    /// A nested transaction counts as a change even where all its steps are ranges, as in etcd.
+    /// A nested transaction counts as a change, even if all its operations are ranges, as in etcd.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
     }
 
-    /// Refuses what no etcd would accept, whatever the data.
+    /// Checks the rules that do not depend on data: a transaction that fails this check would fail
+    /// in every store.
     ///
-    /// The order is etcd's: the number of operations, empty keys of compares, each step of the
-    /// success branch and then of the failure branch, then keys that are given twice.
+    /// The order is etcd's: the number of operations; empty keys of compares; each operation of the
+    /// success branch, then of the failure branch; duplicate keys.
     ///
     /// # Errors
     /// [`Error::TooManyOps`], [`Error::EmptyKey`], [`Error::ValueProvided`],
-    /// [`Error::LeaseProvided`], [`Error::DuplicateKey`]: nothing was sent, so nothing was applied.
+    /// [`Error::LeaseProvided`], [`Error::DuplicateKey`]. Not applied: nothing was sent.
     ///
     /// Source: `docs/etcd-contract.md` §4; etcd 3.5 `server/etcdserver/api/v3rpc/key.go`.
     pub fn check(&self, limits: &Limits) -> Result<()> {
         self.check_ops(limits.max_txn_ops)?;
-        Touched::by(&self.success)?;
-        Touched::by(&self.failure)?;
+        BranchKeys::of(&self.success)?;
+        BranchKeys::of(&self.failure)?;
         Ok(())
     }
 
-    /// Checks the number of operations against `budget`, and every operation by itself. What a
-    /// level uses of its budget is lost to each of its nested transactions, but siblings do not
-    /// share: 64 nested transactions of 64 steps each pass a limit of 128.
+    /// Checks the number of operations against `budget`, and every operation by itself. Each nested
+    /// transaction has the budget that its outer level leaves. Siblings do not share it: 64 nested
+    /// transactions of 64 operations each pass a limit of 128.
     fn check_ops(&self, budget: usize) -> Result<()> {
         let count = self.compares.len().max(self.success.len()).max(self.failure.len());
         if count > budget {
@@ -131,11 +134,12 @@ impl Txn {
 }
 
 impl Put {
-    /// Refuses a put that no etcd would accept, whatever the data.
+    /// Checks the rules that do not depend on data: a put that fails this check would fail in every
+    /// store.
     ///
     /// # Errors
-    /// [`Error::EmptyKey`], [`Error::ValueProvided`], [`Error::LeaseProvided`], tested in this
-    /// order: nothing was sent, so nothing was applied.
+    /// [`Error::EmptyKey`], [`Error::ValueProvided`], [`Error::LeaseProvided`], checked in this
+    /// order. Not applied: nothing was sent.
     ///
     /// Source: `docs/etcd-contract.md` §3.
     pub fn check(&self) -> Result<()> {
@@ -150,48 +154,49 @@ impl Put {
     }
 }
 
-/// Every request names a key.
+/// Refuses an empty key.
 pub(crate) fn check_key(key: &Bytes) -> Result<()> {
     if key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
 }
 
-/// The keys that a branch may put, and the ranges that it may delete.
+/// The keys that a branch may put, and the ranges that it may delete: P and D in the module
+/// documentation.
 #[derive(Default)]
-struct Touched<'a> {
+struct BranchKeys<'a> {
     puts: BTreeSet<&'a Bytes>,
     deletes: Vec<&'a KeyRange>,
 }
 
-impl<'a> Touched<'a> {
-    /// What `ops` touch, by the three steps at the head of this file.
-    fn by(ops: &'a [Op]) -> Result<Self> {
-        let mut touched = Self::default();
-        touched.deletes.extend(ops.iter().filter_map(|op| match op {
+impl<'a> BranchKeys<'a> {
+    /// Collects the keys of `ops`, and checks them, by the three steps of the module documentation.
+    fn of(ops: &'a [Op]) -> Result<Self> {
+        let mut branch = Self::default();
+        branch.deletes.extend(ops.iter().filter_map(|op| match op {
             Op::Delete(Delete { keys, .. }) => Some(keys),
             _ => None,
         }));
         for op in ops {
             let Op::Txn(nested) = op else { continue };
-            let then = Self::by(&nested.success)?;
-            let otherwise = Self::by(&nested.failure)?;
-            for key in &then.puts {
-                touched.add_put(key)?;
+            let success = Self::of(&nested.success)?;
+            let failure = Self::of(&nested.failure)?;
+            for key in &success.puts {
+                branch.add_put(key)?;
             }
-            for key in &otherwise.puts {
-                if then.puts.contains(*key) {
-                    // Only one of the two branches is taken. The deletes were tested with Then's.
+            for key in &failure.puts {
+                if success.puts.contains(*key) {
+                    // Only one branch is executed. The key was checked with the success branch.
                     continue;
                 }
-                touched.add_put(key)?;
+                branch.add_put(key)?;
             }
-            touched.deletes.extend(then.deletes.iter().chain(&otherwise.deletes));
+            branch.deletes.extend(success.deletes.iter().chain(&failure.deletes));
         }
         for op in ops {
             if let Op::Put(put) = op {
-                touched.add_put(&put.key)?;
+                branch.add_put(&put.key)?;
             }
         }
-        Ok(touched)
+        Ok(branch)
     }
 
     fn add_put(&mut self, key: &'a Bytes) -> Result<()> {
@@ -202,7 +207,7 @@ impl<'a> Touched<'a> {
     }
 }
 
-/// Whether a delete of `range` counts as touching `key`. One without end touches nothing here.
+/// Whether a delete of `range` covers `key`. A range without an upper bound covers no key here.
 fn covers(range: &KeyRange, key: &Bytes) -> bool {
     range.upper_bound().is_some() && range.contains(key)
 }

@@ -1,11 +1,15 @@
-//! Typed values of keys.
+//! Typed values: encoding and decoding of the values of keys.
 
 use std::error::Error as StdError;
 use std::string::FromUtf8Error;
 
 use bytes::Bytes;
 
-/// Encodes a type as a value of the store, and decodes it.
+/// A type that can be encoded as the value of a key, and decoded from it.
+///
+/// [`Transaction::get_as`](crate::stm::Transaction::get_as) and
+/// [`put_as`](crate::stm::Transaction::put_as) use it. `Bytes`, `String`, and with the feature
+/// `json` `Json<T>`, implement it.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -28,19 +32,19 @@ use bytes::Bytes;
 /// assert_eq!(Celsius::decode(Celsius(-7).encode().unwrap()).unwrap().0, -7);
 /// ```
 pub trait Value: Sized {
-    /// Why a value cannot be encoded, or bytes cannot be decoded.
+    /// The error of encoding or decoding.
     type Error: StdError + Send + Sync + 'static;
 
     /// Encodes the value.
     ///
     /// # Errors
-    /// If the value cannot be encoded.
+    /// The value cannot be encoded.
     fn encode(&self) -> Result<Bytes, Self::Error>;
 
     /// Decodes the value.
     ///
     /// # Errors
-    /// If the bytes are no such value.
+    /// The bytes are not a value of this type.
     fn decode(bytes: Bytes) -> Result<Self, Self::Error>;
 }
 
@@ -71,7 +75,7 @@ impl Value for String {
 /// A type that implements serde's traits, encoded as JSON.
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_structs, reason = "a wrapper, to be taken apart")]
+#[expect(clippy::exhaustive_structs, reason = "a wrapper that callers destructure")]
 pub struct Json<T>(pub T);
 
 #[cfg(feature = "json")]

@@ -1,4 +1,4 @@
-//! `Layer`: forwards every call of `KvBackend` that a wrapper does not override.
+//! The trait `Layer`: forwards each method of `KvBackend` that a wrapper does not override.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -13,17 +13,17 @@ use crate::kv::{
     Watcher,
 };
 
-/// What `async_trait` makes of an async function, so that an implementation may use either.
+/// The return type of an async method under `async_trait`, so that implementations may use it.
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// Writes the forwarding methods of [`Layer`], of the `KvBackend` that each layer is, and of shared
-/// backends.
+/// Defines [`Layer`] with its forwarding methods, and implements `KvBackend` for layers and for
+/// shared backends.
 macro_rules! forward {
     ($($method:ident($($request:ident: $of:ty)?) -> $response:ty;)*) => {
-        /// A backend that wraps a backend. Every method forwards to the [inner](Self::inner)
-        /// backend unless it is overridden, and each layer is a [`KvBackend`].
+        /// A backend that wraps another backend. Each method forwards to the [inner](Self::inner)
+        /// backend unless it is overridden. Each layer implements [`KvBackend`].
         ///
-        /// Implement it with `#[async_trait]`. Forwarding costs no allocation. The
+        /// Implement it with `#[async_trait]`. A forwarded call allocates nothing of its own. The
         /// [module](super) has an example.
         pub trait Layer: Debug + Send + Sync + 'static {
             /// The wrapped backend.
@@ -52,7 +52,7 @@ macro_rules! forward {
             )*
         }
 
-        #[deny(clippy::missing_trait_methods, reason = "a layer decides on every method")]
+        #[deny(clippy::missing_trait_methods, reason = "a layer forwards or overrides each method")]
         impl<L: Layer + ?Sized> KvBackend for L {
             fn limits(&self) -> Limits {
                 Layer::limits(self)

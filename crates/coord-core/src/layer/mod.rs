@@ -1,14 +1,15 @@
-//! Layers: backends that wrap a backend.
+//! Layers: backends that wrap another backend and change some of its methods.
 //!
-//! A layer implements [`Layer`], overrides the calls that it changes, and is a
-//! [`KvBackend`] by that. Each layer here passes the whole conformance suite, like any backend.
+//! A type that implements [`Layer`] overrides the methods that it changes, and thereby implements
+//! [`KvBackend`](crate::KvBackend). Each layer of this module passes the whole conformance suite,
+//! like any backend.
 //!
 //! ```
 //! use async_trait::async_trait;
 //! use coord_core::{Client, KvBackend, Result, kv::{Range, RangeResponse}, layer::Layer};
 //! use coord_mem::MemBackend;
 //!
-//! /// Reads from any member, without a quorum.
+//! /// Makes all reads serializable: any member responds from its own state.
 //! #[derive(Debug)]
 //! struct Serializable<B>(B);
 //!

@@ -1,21 +1,21 @@
-//! Namespaces: a prefix of a store, as a store of its own.
+//! Namespaces: the keys with a prefix, as a store of their own.
 //!
-//! Keys are sent with a prefix and returned without it. The subtle part is the translation of
+//! Keys are sent with the prefix and returned without it. The subtle part is the translation of
 //! ranges. With the prefix `p/`:
 //!
 //! ```text
-//! request                sent                       why
+//! request                sent                       reason
 //! "a"                    "p/a"
 //! ["a", "c")             ["p/a", "p/c")
-//! ["a", ∞)               ["p/a", "p0")              no end, but not beyond the prefix
+//! ["a", ∞)               ["p/a", "p0")              the upper bound is the end of the prefix
 //! ["\0", ∞)  all keys    ["p/\0", "p0")             "p/" itself would be the empty key
-//! ""  no key             not sent                   it would mean the key "p/"
+//! ""  the empty key      unchanged: refused         with the prefix it would mean the key "p/"
 //! ```
 //!
-//! Revisions, leases and compaction belong to the whole store and are not translated; of a lease's
-//! keys, those outside the prefix are left out. So two things differ from a store of its own:
-//! revisions grow when other clients write elsewhere, and a request counts with its prefixes
-//! towards the size limit.
+//! Revisions, leases and compaction belong to the whole store and are not translated. Of a lease's
+//! keys, only the keys of the namespace are returned. Two differences from a separate store remain:
+//! writes outside the namespace increment the revision too, and the prefixes of a request's keys
+//! count against the size limit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -42,11 +42,11 @@ use crate::kv::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> coord_core::Result<()> {
 /// let store = MemBackend::new();
-/// let (whole, blue) =
-///     (Client::new(store.clone()), Client::new(PrefixLayer::new(store, "blue/")));
-/// blue.put("a", "1").await?;
+/// let whole = Client::new(store.clone());
+/// let namespace = Client::new(PrefixLayer::new(store, "blue/"));
+/// namespace.put("a", "1").await?;
 ///
-/// assert_eq!(blue.get("a").await?.expect("just put").key, "a");
+/// assert_eq!(namespace.get("a").await?.expect("just put").key, "a");
 /// assert_eq!(whole.get("blue/a").await?.expect("the same key").value, "1");
 /// # Ok(())
 /// # }
@@ -58,7 +58,7 @@ pub struct PrefixLayer<B> {
 }
 
 impl<B: KvBackend> PrefixLayer<B> {
-    /// Keeps the keys of the new backend under `prefix` of `inner`.
+    /// A backend whose keys are the keys of `inner` with the prefix `prefix`.
     pub fn new(inner: B, prefix: impl IntoBytes) -> Self {
         Self { inner, prefix: Prefix(prefix.into_bytes()) }
     }
@@ -69,20 +69,22 @@ impl<B: KvBackend> PrefixLayer<B> {
 struct Prefix(Bytes);
 
 impl Prefix {
+    /// The key with the prefix.
     fn add(&self, key: &Bytes) -> Bytes {
-        let mut long = BytesMut::with_capacity(self.0.len() + key.len());
-        long.put_slice(&self.0);
-        long.put_slice(key);
-        long.freeze()
+        let mut prefixed = BytesMut::with_capacity(self.0.len() + key.len());
+        prefixed.put_slice(&self.0);
+        prefixed.put_slice(key);
+        prefixed.freeze()
     }
 
-    /// A request for no key stays one, so that the backend below refuses it as it refuses others.
+    /// Leaves an empty key empty, so that the inner backend refuses it.
     fn add_to_key(&self, key: &mut Bytes) {
         if !key.is_empty() {
             *key = self.add(key);
         }
     }
 
+    /// Translates a range, by the table in the module documentation.
     fn add_to_range(&self, keys: &mut KeyRange) {
         if keys.start().is_empty() {
             return;
@@ -95,6 +97,7 @@ impl Prefix {
         *keys = KeyRange::from_wire(self.add(keys.start()), range_end);
     }
 
+    /// Adds the prefix to the keys of operations, also of nested transactions.
     fn add_to_ops(&self, ops: &mut [Op]) {
         for op in ops {
             match op {
@@ -114,6 +117,7 @@ impl Prefix {
         self.add_to_ops(&mut txn.failure);
     }
 
+    /// Removes the prefix from a key.
     fn strip(&self, key: &mut Bytes) {
         if key.starts_with(&self.0) {
             *key = key.slice(self.0.len()..);
@@ -137,7 +141,7 @@ impl Prefix {
         }
     }
 
-    /// Errors name keys as the caller knows them.
+    /// Removes the prefix from the key in an error.
     fn strip_error(&self, mut error: Error) -> Error {
         match &mut error {
             Error::KeyNotFound { key: Some(key) }
@@ -174,14 +178,14 @@ impl<B: KvBackend> Layer for PrefixLayer<B> {
     }
 
     async fn watch(&self, mut request: Watch) -> Result<Watcher> {
-        let asked = request.keys.clone();
+        let requested = request.keys.clone();
         if request.keys.start().is_empty() {
-            // A watch on no key is a watch on the smallest key.
+            // A watch of the empty key is a watch of the smallest key.
             request.keys = KeyRange::from_wire("\0", request.keys.range_end());
         }
         self.prefix.add_to_range(&mut request.keys);
         let watch = self.inner.watch(request).await.map_err(|error| match error {
-            Error::EmptyWatchRange { .. } => Error::EmptyWatchRange { keys: asked },
+            Error::EmptyWatchRange { .. } => Error::EmptyWatchRange { keys: requested },
             error => error,
         })?;
         Ok(Watcher::new(watch.header(), PrefixWatch { inner: watch, prefix: self.prefix.clone() }))
@@ -194,7 +198,7 @@ impl<B: KvBackend> Layer for PrefixLayer<B> {
         let mut response = self.inner.lease_time_to_live(request).await?;
         if let Some(lease) = &mut response.lease {
             let prefix = &self.prefix.0;
-            // The prefix by itself would be the empty key, which there is not.
+            // Without the prefix, the key that equals it would be the empty key, which is invalid.
             lease.keys.retain(|key| key.len() > prefix.len() && key.starts_with(prefix));
             lease.keys.iter_mut().for_each(|key| self.prefix.strip(key));
         }

@@ -1,7 +1,7 @@
-//! Counts, times and logs the requests to a backend.
+//! Tracing of requests: counts, times and logs each request to a backend.
 //!
-//! A program that is slow, or fails, needs to know which requests it sends, how long they take and
-//! how they end. This layer records that, and changes nothing.
+//! It shows which requests a slow or failing program sends, how long they take, and how they end.
+//! The requests and their results are unchanged.
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -19,9 +19,9 @@ use crate::telemetry::request as events;
 
 /// A backend whose requests are counted, timed and logged.
 ///
-/// With the feature `metrics` it counts requests by operation and result, and records how long they
-/// take: `coord_requests_total` and `coord_request_seconds`. A request that failed is logged to
-/// `coord::request` for debugging, the others at the trace level. A request whose future was
+/// With the feature `metrics` it counts requests by operation and result (`coord_requests_total`),
+/// and records their durations (`coord_request_seconds`). It logs to the target `coord::request`: a
+/// failed request at the debug level, any other at the trace level. A request whose future was
 /// dropped counts as `dropped`. The events of a watch are not counted.
 ///
 /// ```
@@ -42,20 +42,21 @@ pub struct TraceLayer<B> {
 }
 
 impl<B: KvBackend> TraceLayer<B> {
-    /// Records the requests that are sent to `inner` through the new backend.
+    /// A backend that records its requests and forwards them to `inner`.
     pub const fn new(inner: B) -> Self {
         Self { inner }
     }
 }
 
-/// A request that is under way. Dropped before it has ended, it counts as dropped.
-struct UnderWay {
+/// A request in flight. If its future is dropped before the request has ended, it counts as
+/// dropped.
+struct InFlight {
     operation: &'static str,
     began: Instant,
     has_ended: bool,
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if !self.has_ended {
             events::dropped(self.operation, self.began.elapsed());
@@ -63,14 +64,15 @@ impl Drop for UnderWay {
     }
 }
 
-async fn traced<T>(
+/// Sends a request and records its result.
+async fn trace_request<T>(
     operation: &'static str,
     request: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
-    let mut under_way = UnderWay { operation, began: Instant::now(), has_ended: false };
+    let mut in_flight = InFlight { operation, began: Instant::now(), has_ended: false };
     let result = request.await;
-    under_way.has_ended = true;
-    events::ended(operation, result.as_ref().err(), under_way.began.elapsed());
+    in_flight.has_ended = true;
+    events::ended(operation, result.as_ref().err(), in_flight.began.elapsed());
     result
 }
 
@@ -84,50 +86,50 @@ impl<B: KvBackend> Layer for TraceLayer<B> {
     }
 
     async fn range(&self, request: Range) -> Result<RangeResponse> {
-        traced("range", self.inner.range(request)).await
+        trace_request("range", self.inner.range(request)).await
     }
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
-        traced("txn", self.inner.txn(request)).await
+        trace_request("txn", self.inner.txn(request)).await
     }
 
     async fn watch(&self, request: Watch) -> Result<Watcher> {
-        traced("watch", self.inner.watch(request)).await
+        trace_request("watch", self.inner.watch(request)).await
     }
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
-        traced("lease_grant", self.inner.lease_grant(request)).await
+        trace_request("lease_grant", self.inner.lease_grant(request)).await
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        traced("lease_keep_alive", self.inner.lease_keep_alive(id)).await
+        trace_request("lease_keep_alive", self.inner.lease_keep_alive(id)).await
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        traced("lease_revoke", self.inner.lease_revoke(id)).await
+        trace_request("lease_revoke", self.inner.lease_revoke(id)).await
     }
 
     async fn lease_time_to_live(
         &self,
         request: LeaseTimeToLive,
     ) -> Result<LeaseTimeToLiveResponse> {
-        traced("lease_time_to_live", self.inner.lease_time_to_live(request)).await
+        trace_request("lease_time_to_live", self.inner.lease_time_to_live(request)).await
     }
 
     async fn leases(&self) -> Result<LeasesResponse> {
-        traced("leases", self.inner.leases()).await
+        trace_request("leases", self.inner.leases()).await
     }
 
     async fn compact(&self, request: Compact) -> Result<CompactResponse> {
-        traced("compact", self.inner.compact(request)).await
+        trace_request("compact", self.inner.compact(request)).await
     }
 
     async fn put(&self, request: Put) -> Result<PutResponse> {
-        traced("put", self.inner.put(request)).await
+        trace_request("put", self.inner.put(request)).await
     }
 
     async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
-        traced("delete", self.inner.delete(request)).await
+        trace_request("delete", self.inner.delete(request)).await
     }
 
     fn limits(&self) -> Limits {

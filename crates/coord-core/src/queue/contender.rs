@@ -1,4 +1,4 @@
-//! One contender: enqueued, waiting, holding, released.
+//! Contenders: the entries of a wait queue, from enqueue to release.
 
 use std::sync::OnceLock;
 use std::{fmt, iter, ops::Deref};
@@ -17,25 +17,25 @@ use crate::session::SessionState;
 use crate::shared::{HandoffSlot, Waiter};
 use crate::telemetry::queue as events;
 
-/// An entry of a [`WaitQueue`]. Dropping it removes it from the queue, in the background. What may
-/// be done with its key is at [`Ownership`], to which it dereferences.
+/// A contender: one entry of a [`WaitQueue`]. Dropping it removes the entry, in the background. It
+/// dereferences to [`Ownership`], which has the operations on its key.
 #[must_use = "dropping a contender removes it from the queue"]
 pub struct Contender {
     pub(super) queue: WaitQueue,
     guard: KeyGuard,
     slot: HandoffSlot,
-    /// Of the response that showed the position.
+    /// The header of the response that showed the position.
     header: Header,
     pub(super) position: Position,
     /// Whether an earlier release may have deleted the key.
     may_be_released: bool,
     phase: events::Phase,
-    /// Cancelled when the key is lost or the contender dropped; made when it is asked for.
+    /// Cancelled when the key is lost or the contender is dropped; created on first use.
     cancelled: OnceLock<DropGuard>,
 }
 
 impl Contender {
-    /// A contender whose key was created.
+    /// The contender of a key that `guard` has created.
     pub(super) fn new(
         queue: WaitQueue,
         guard: KeyGuard,
@@ -43,7 +43,7 @@ impl Contender {
         position: Position,
     ) -> Self {
         let ownership = guard.ownership();
-        let mut phase = events::enqueued(queue.kind, queue.name(), ownership.created());
+        let mut phase = events::enqueued(queue.kind, queue.name(), ownership.create_revision());
         if position.is_first() {
             phase.acquired();
         }
@@ -52,8 +52,8 @@ impl Contender {
         Self { queue, guard, slot, header, position, may_be_released, phase, cancelled }
     }
 
-    /// The contender of a key that exists in the queue already. Its guard deletes the key only once
-    /// the position is known and the contender is handed out.
+    /// The contender of a key that exists in the queue already. Its guard is armed when the
+    /// position is known, just before the contender is returned.
     pub(super) async fn existing(
         queue: WaitQueue,
         kv: &KeyValue,
@@ -66,7 +66,7 @@ impl Contender {
         Ok(contender)
     }
 
-    /// Notes the position that a response showed.
+    /// Notes the position in a response.
     pub(super) fn note_position(&mut self, header: Header, position: Position) {
         (self.header, self.position) = (header, position);
         if self.position.is_first() {
@@ -74,7 +74,7 @@ impl Contender {
         }
     }
 
-    /// What may be done with the key, without deleting it when dropped.
+    /// A handle to the key that does not delete the key when it is dropped.
     pub(crate) const fn ownership(&self) -> &Ownership {
         self.guard.ownership()
     }
@@ -85,8 +85,8 @@ impl Contender {
         self.queue.name()
     }
 
-    /// Returns the header of the response that showed the position: of the enqueue, or of the last
-    /// read.
+    /// Returns the header of the response that showed the position: of the enqueue, of the last
+    /// read, or of the release that handed the position over.
     #[must_use]
     pub const fn header(&self) -> Header {
         self.header
@@ -94,24 +94,23 @@ impl Contender {
 
     /// Waits until this contender is first.
     ///
-    /// A contender that enqueued into an empty queue is first at once. Otherwise it waits for its
-    /// predecessor, as the [module](super) describes with the cost. After a quarter of a second it
-    /// watches its own key too, so that it fails at once if another client deletes the key. It
-    /// reads its position once in each TTL of the session, so that a watch that has fallen silent
-    /// delays it and no more. While the store is unavailable it keeps waiting until the session is
-    /// lost.
+    /// A contender of an empty queue is first at once. Otherwise it waits for its predecessor, at
+    /// the [cost](super) that the module documents. After a quarter of a second it also watches its
+    /// own key, so that it fails at once if another client deletes the key. It reads its position
+    /// once in each TTL of the session, so that a watch that has fallen silent delays it by a TTL
+    /// at most. While the store is unavailable it keeps waiting until the session is lost.
     ///
     /// # Errors
-    /// `Lost` as soon as the session is lost, or another client deleted the key. The error of the
-    /// backend, if another attempt cannot help: drop the contender then.
+    /// - `Lost` as soon as the session is lost, or another client deleted the key.
+    /// - The error of the backend, if it is not retryable: drop the contender then.
     ///
     /// # Cancel safety
-    /// Dropping the future keeps the place in the queue: wait again, or drop the contender too.
+    /// Dropping the future keeps the position in the queue: wait again, or drop the contender too.
     pub async fn acquired(&mut self) -> Result<(), PrimitiveError> {
         let ownership = self.ownership().clone();
         let evicted = async {
             sleep(WATCH_AFTER).await;
-            ownership.evicted().await
+            ownership.wait_evicted().await
         };
         let waited = tokio::select! {
             biased;
@@ -143,10 +142,10 @@ impl Contender {
         guard.token().child_token()
     }
 
-    /// Runs `future` while the key is held; if it is lost, `future` is dropped.
+    /// Runs `future` while the key is held. If the key is lost, `future` is dropped.
     ///
     /// # Errors
-    /// Why the key was lost. What `future` had done by then stays done.
+    /// The reason of the loss. The side effects of `future` until then remain.
     ///
     /// # Cancel safety
     /// Dropping this future drops `future`.
@@ -161,15 +160,15 @@ impl Contender {
         }
     }
 
-    /// Leaves the queue: deletes the key, if it is still the one that was created.
+    /// Releases the contender: deletes its key, if the create revision of the key is unchanged.
     ///
     /// # Errors
-    /// [`ReleaseError`] returns the contender. Its cause is `Lost` if the key was lost before, or
-    /// while the request was under way: it is not held any more. Otherwise it is the error of the
-    /// backend.
+    /// [`ReleaseError`] returns the contender. Its cause is `Lost` if the key was lost before the
+    /// request or while it was in flight: the key is not held any more. Otherwise it is the error
+    /// of the backend: release again, or drop the contender.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the queue all the same, in the background.
+    /// Dropping the future releases the contender all the same, in the background.
     pub async fn release(mut self) -> Result<(), ReleaseError<Self>> {
         match self.try_release().await {
             Ok(()) => Ok(()),
@@ -177,10 +176,10 @@ impl Contender {
         }
     }
 
-    /// Leaves the queue, or stays as it was if that is not confirmed. If an earlier attempt may
-    /// have been applied, finding the key deleted confirms it.
+    /// Releases the contender, or leaves it unchanged if the release is not confirmed. If an
+    /// earlier attempt may have been applied, a deleted key confirms the release.
     pub(crate) async fn try_release(&mut self) -> Result<(), PrimitiveError> {
-        // The successor of a contender that is not first has other predecessors.
+        // If this contender is not first, its successor will not be first after the release.
         let successor = if self.position.is_first() { self.slot.take() } else { None };
         let delete = Op::Delete(Delete::new(self.key()));
         let ops = iter::once(delete).chain(successor.as_ref().map(Waiter::read));

@@ -1,10 +1,15 @@
-//! RAII guard for a queue key: deletes the key if its owner is dropped while the key may exist.
+//! Key guard: the RAII guard of a queue key, which deletes the key if the guard is dropped while
+//! the key may exist.
 //!
-//! [`Ownership`] is a session, a key, and the revision that created the key: whether the session
-//! still holds the key, and what may be done while it does. All users of the key share it: the
-//! contender, proclaimers, cancellation tokens. [`KeyGuard`] is the one owner. It is armed *before*
-//! the transaction that creates the key is sent, so a dropped future, an error or an unknown
-//! outcome never leaves a key in the queue while the session lives: the session task deletes it.
+//! | type | meaning |
+//! |---|---|
+//! | [`KeyGuard`] | the one owner of the key; dropping it deletes the key |
+//! | [`Ownership`] | a shared handle to the key, with the operations that require the key |
+//!
+//! The contender, proclaimers and cancellation tokens share the ownership. The guard is armed
+//! *before* the transaction that creates the key is sent. So a dropped future, an error or an
+//! unknown outcome never leaves a key in the queue while the session lives: the session task
+//! deletes it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +27,8 @@ use crate::kv::{
 use crate::session::{KeySuffix, OrphanedKey, Session, SessionState};
 use crate::shared::QueueEntry;
 
-/// A queue key, held by a session since the revision that created the key. Dropping it does not
-/// release the key; clones are handles to the same key.
+/// A handle to a queue key that a session holds. Clones are handles to the same key. Dropping one
+/// does not release the key.
 #[derive(Clone)]
 pub struct Ownership(Arc<Inner>);
 
@@ -32,9 +37,9 @@ struct Inner {
     key: Bytes,
     /// Set when the key is created.
     created: OnceLock<Revision>,
-    /// Why the key was lost, once that was reported to any user of it.
+    /// The reason why the key was lost, once a user of the key was notified of it.
     reported_loss: OnceLock<LossReason>,
-    /// Whether the owner may have deleted the key: then it is no loss that the key is gone.
+    /// Whether the owner may have deleted the key: then a missing key is no loss.
     is_released: AtomicBool,
 }
 
@@ -44,7 +49,7 @@ impl Ownership {
         self.0.is_released.store(is_released, Ordering::Relaxed);
     }
 
-    /// Why the key was lost, if that was reported.
+    /// The reason why the key was lost, if a user of the key was notified of it.
     pub(super) fn reported_loss(&self) -> Option<LossReason> {
         self.0.reported_loss.get().copied()
     }
@@ -61,37 +66,39 @@ impl Ownership {
         &self.0.key
     }
 
-    /// The create revision of the key. A key that is not created compares as zero, as in the store.
-    pub(super) fn created(&self) -> Revision {
+    /// The create revision of the key; zero before the key is created, as a compare has it.
+    pub(super) fn create_revision(&self) -> Revision {
         self.0.created.get().copied().unwrap_or_default()
     }
 
-    /// The key and its create revision, to be found in the queue.
+    /// The queue entry: the key with its create revision.
     pub(super) fn entry(&self) -> QueueEntry {
-        QueueEntry { key: self.key().clone(), created: self.created() }
+        QueueEntry { key: self.key().clone(), created: self.create_revision() }
     }
 
     /// Returns the fencing token: the create revision of the key.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
-        FencingToken(self.created())
+        FencingToken(self.create_revision())
     }
 
     /// Returns a compare that holds as long as the key is in the queue. A contender that was first
-    /// once stays first as long as it holds.
+    /// stays first as long as it holds.
     #[must_use]
     pub fn held_condition(&self) -> Compare {
-        Compare::create_revision(self.key(), CompareOp::Equal, self.created())
+        Compare::create_revision(self.key(), CompareOp::Equal, self.create_revision())
     }
 
-    /// Applies `txn` if the key is still held, evaluated by the store in the same step.
+    /// Applies `txn` if the key is still held. The store evaluates that condition in the same
+    /// transaction.
     ///
-    /// It is sent as a transaction nested in one with the [condition](Self::held_condition) that
-    /// the key is held, so its own conditions keep their meaning. It may have one operation less
-    /// than the limit of the backend.
+    /// `txn` is nested in a transaction with the [condition](Self::held_condition) that the key is
+    /// held, so its own compares keep their meaning. It may have one operation less than the limit
+    /// of the backend.
     ///
     /// # Errors
-    /// `Lost` if the key is lost: nothing was applied. Otherwise the error of the backend.
+    /// - `Lost` if the key is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the transaction was applied.
@@ -99,14 +106,15 @@ impl Ownership {
         let TxnResponse { header, responses, .. } = self.while_in_queue([Op::Txn(txn)]).await?;
         match responses.into_iter().next() {
             Some(OpResponse::Txn(response)) => Ok(TxnResponse { header, ..response }),
-            other => unreachable!("a transaction was answered with {other:?}"),
+            other => unreachable!("the response to a nested transaction is {other:?}"),
         }
     }
 
-    /// Changes the value that other clients read under the key. The position stays the same.
+    /// Changes the value of the key, which other clients can read. The position stays the same.
     ///
     /// # Errors
-    /// `Lost` if the key is lost: nothing was applied. Otherwise the error of the backend.
+    /// - `Lost` if the key is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the value was changed.
@@ -115,8 +123,8 @@ impl Ownership {
         Ok(self.while_in_queue([Op::Put(put)]).await?.header)
     }
 
-    /// Applies operations if the key is still in the queue; `Lost` if it is not, or if the session
-    /// is lost: the store could not tell the owner from an adopter.
+    /// Applies operations if the key is still in the queue. `Lost` if it is not, or if the session
+    /// is lost: the store does not distinguish the owner from an adopter.
     pub(super) async fn while_in_queue(
         &self,
         ops: impl IntoIterator<Item = Op> + Send,
@@ -129,7 +137,8 @@ impl Ownership {
         if response.succeeded { Ok(response) } else { Err(self.why_evicted().await.into()) }
     }
 
-    /// Why the key is not in the queue any more. Notes the loss, unless the owner deleted the key.
+    /// The reason why the key is not in the queue any more. Notes the loss, unless the owner may
+    /// have deleted the key.
     pub(super) async fn why_evicted(&self) -> LossReason {
         let reason = self.session().why_lost().await.unwrap_or(LossReason::KeyDeleted);
         if reason == LossReason::KeyDeleted && self.0.is_released.load(Ordering::Relaxed) {
@@ -139,9 +148,9 @@ impl Ownership {
         *self.0.reported_loss.get_or_init(|| reason)
     }
 
-    /// Waits until the key is lost, and returns why: the session was lost, or another client
+    /// Waits until the key is lost, and returns the reason: the session was lost, or another client
     /// deleted the key. It reads the key once in each TTL of the session, so that a watch that has
-    /// fallen silent delays the report and no more.
+    /// fallen silent delays the report by a TTL at most.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -149,36 +158,38 @@ impl Ownership {
         tokio::select! {
             biased;
             reason = self.session().lost() => reason,
-            () = self.deleted(self.session().ttl()) => self.why_evicted().await,
+            () = self.wait_key_deleted(self.session().ttl()) => self.why_evicted().await,
         }
     }
 
-    /// Waits until another client deletes the key. A watch that has fallen silent is not noticed.
-    pub(super) async fn evicted(&self) -> LossReason {
-        self.deleted(Duration::MAX).await;
+    /// Waits until another client deletes the key. It does not detect that a watch has fallen
+    /// silent.
+    pub(super) async fn wait_evicted(&self) -> LossReason {
+        self.wait_key_deleted(Duration::MAX).await;
         self.why_evicted().await
     }
 
-    async fn deleted(&self, silent_after: Duration) {
-        let (session, created) = (self.session(), self.created());
+    async fn wait_key_deleted(&self, silent_after: Duration) {
+        let (session, created) = (self.session(), self.create_revision());
         wait_deleted(session.backend(), self.key(), created, silent_after, session.ttl()).await;
     }
 }
 
 impl fmt::Debug for Ownership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (key, created) = (self.key(), self.created());
+        let (key, created) = (self.key(), self.create_revision());
         write!(f, "Ownership(\"{}\" created at {created})", key.escape_ascii())
     }
 }
 
-/// A queue key that is deleted when the guard is dropped, as long as the session lives.
+/// The owner of a queue key. If it is armed, dropping it deletes the key, as long as the session
+/// lives.
 #[derive(Debug)]
 pub(super) struct KeyGuard {
     ownership: Ownership,
-    /// Whether the key may exist.
+    /// Whether dropping the guard deletes the key, because the key may exist.
     is_armed: bool,
-    /// The suffix in the key, if the session made it: free again when the key surely does not
+    /// The suffix of the key, if it has one. The session reuses it when the key surely does not
     /// exist.
     suffix: Option<KeySuffix>,
 }
@@ -196,8 +207,8 @@ impl KeyGuard {
         Self { ownership, is_armed: false, suffix: suffix.into() }
     }
 
-    /// The guard of a key on the session's lease that exists already. It deletes nothing until it
-    /// is [armed](Self::set_armed).
+    /// The guard of a key on the session's lease that exists already. Dropping it deletes nothing
+    /// until it is [armed](Self::set_armed).
     pub(super) fn existing(session: &Session, key: Bytes, created: Revision) -> Self {
         let guard = Self::new(session, key, None);
         guard.ownership.0.created.get_or_init(|| created);
@@ -213,7 +224,7 @@ impl KeyGuard {
         Put::new(self.ownership.key(), value).lease(self.ownership.session().lease_id())
     }
 
-    /// Sends the transaction that creates the key if it succeeds, and notes its outcome.
+    /// Sends the transaction that creates the key if its compares hold, and notes the outcome.
     pub(super) async fn create(&mut self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
         let session = self.ownership.session().clone();
         self.is_armed = true;
@@ -239,15 +250,15 @@ impl KeyGuard {
         }
     }
 
-    /// Gives up a key of another owner of the lease: its suffix is not used again.
+    /// Leaves the key to another owner of the lease: the suffix is not used again.
     pub(super) fn retire_suffix(mut self) {
         if let Some(suffix) = &mut self.suffix {
             suffix.retire();
         }
     }
 
-    /// Sets whether dropping the guard deletes the key: not before the key is to be handed out, and
-    /// not after it surely does not exist any more.
+    /// Sets whether dropping the guard deletes the key: not before the contender is returned to the
+    /// caller, and not after the key surely does not exist any more.
     pub(super) const fn set_armed(&mut self, is_armed: bool) {
         self.is_armed = is_armed;
     }
@@ -259,7 +270,7 @@ impl Drop for KeyGuard {
             let created = self.ownership.0.created.get().copied();
             let mut suffix = self.suffix.take();
             if let (Some(suffix), None) = (&mut suffix, created) {
-                // A late request to delete the key must not meet a later contender of that name.
+                // A late request to delete the key must not delete the key of a later contender.
                 suffix.retire();
             }
             let key = self.ownership.key().clone();

@@ -1,8 +1,8 @@
-//! Lease-keyed contenders: known by their lease, as in Go's package.
+//! Lease-keyed contenders: contenders that are identified by their lease, as in Go's package.
 //!
-//! A contender usually has a key of its own. Two callers know no more than a lease: a server for
-//! clients that expect Go's keys, and an adopter that resumes what a former process left on its
-//! lease.
+//! A contender usually has a key with a suffix of its own. Two callers have only a lease: a server
+//! for clients that use Go's key names, and an adopter that resumes the contender of a former
+//! process on its lease.
 
 use super::key_guard::KeyGuard;
 use super::position::Position;
@@ -12,12 +12,13 @@ use crate::kv::{Compare, IntoBytes, KeyValue, Op, OpResponse, Put, Range, Txn};
 use crate::retry_read::retry_read;
 
 impl WaitQueue {
-    /// Enqueues under `name/<lease>`, the one key that Go's package has for a lease. If the key
-    /// exists already, it is returned as it was found.
+    /// Enqueues a contender with the key `name/<lease>`, which Go's package uses for a lease. If
+    /// the key exists already, its state is returned too.
     ///
     /// All contenders of one lease share this key and its position, and the release or drop of one
-    /// deletes the key for all of them; [`enqueue`](Self::enqueue) has a key for each contender.
-    /// While the store is unavailable the request is repeated: sent again, it finds what it did.
+    /// deletes the key for all of them. With [`enqueue`](Self::enqueue), each contender has a key
+    /// of its own. While the store is unavailable, the request is retried: a second request finds
+    /// the key that the first has created.
     ///
     /// ```
     /// use coord_core::{Client, Session, queue::WaitQueue};
@@ -39,12 +40,13 @@ impl WaitQueue {
     /// ```
     ///
     /// # Errors
-    /// `Lost` if the session is lost; otherwise the error of the backend. If its outcome is
-    /// unknown, the key may be in the queue, for the next contender of the lease to find.
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable. If its outcome is unknown, the key may
+    ///   be in the queue, and the next contender of the lease uses it.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave the key in the queue as long as the lease lives, because it
-    /// cannot be distinguished from one that is in use.
+    /// If the future is dropped, the key may stay in the queue as long as the lease lives, because
+    /// it cannot be distinguished from a key in use.
     ///
     /// Source: etcd 3.5 `client/v3/concurrency/mutex.go`, `tryAcquire`.
     pub async fn enqueue_by_lease(
@@ -56,14 +58,14 @@ impl WaitQueue {
         let put = Put::new(&key, value.into_bytes()).lease(lease);
         let enqueue = Txn::new()
             .when([Compare::absent(&key)])
-            .and_then([Op::Put(put), Op::Range(self.keys.newest())])
+            .and_then([Op::Put(put), Op::Range(self.keys.read_newest())])
             .or_else([Range::new(&key)]);
         let backend = self.session.backend();
         let sent = async { Ok(retry_read(|| backend.txn(enqueue.clone())).await?) };
         let enqueued = self.session.while_held(sent).await?;
         let header = enqueued.header;
         let Some(OpResponse::Range(mut read)) = enqueued.responses.into_iter().next_back() else {
-            unreachable!("a range is last in either branch");
+            unreachable!("the last operation of either branch is a range");
         };
         if enqueued.succeeded {
             let mut guard = KeyGuard::existing(&self.session, key, header.revision);
@@ -73,18 +75,19 @@ impl WaitQueue {
             return Ok((Contender::new(self.clone(), guard, header, position), None));
         }
         let Some(found) = read.kvs.pop() else {
-            unreachable!("a key that is not absent is read in the same step");
+            unreachable!("the key exists, and is read in the same transaction");
         };
         let existing = Contender::existing(self.clone(), &found, header);
         Ok((self.session.while_held(existing).await?, Some(found)))
     }
 
-    /// Finds the contender that a former process left in the queue on the lease which this session
-    /// has adopted; `None` if there is none, the oldest if there are several. Call it once: a
-    /// second call finds the same contender again.
+    /// Resumes the contender of a former process on the lease that this session has adopted; `None`
+    /// if there is none, the oldest if there are several. Call it once: a second call finds the
+    /// same contender again.
     ///
     /// # Errors
-    /// `Lost` if the session is lost; otherwise the error of the backend.
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable.
     ///
     /// # Cancel safety
     /// Safe: nothing is changed.
@@ -94,9 +97,10 @@ impl WaitQueue {
 
     async fn find_former(&self) -> Result<Option<Contender>, PrimitiveError> {
         let lease = self.session.lease_id();
-        let request = self.keys.of_lease(lease);
+        let request = self.keys.read_of_lease(lease);
         let read = retry_read(|| self.session.backend().range(request.clone())).await?;
-        // A key that was created since the adoption comes from a late request of the former owner.
+        // A key that was created after the adoption was created by a late request of the former
+        // owner.
         let adopted_at = self.session.adopted_at();
         let is_former = |kv: &&KeyValue| {
             let is_older = adopted_at.is_none_or(|adopted_at| kv.create_revision <= adopted_at);

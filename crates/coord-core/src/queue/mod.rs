@@ -1,42 +1,46 @@
-//! The wait queue under every lock-like primitive.
+//! The wait queue that locks and elections are built on.
 //!
-//! The first contender of a queue holds what the queue stands for. A [`Contender`] is a key on its
-//! session's lease; its position follows from the revision that created the key, which is also its
-//! fencing token. Each contender waits for its predecessor only, so a release wakes one contender,
-//! not all.
+//! A queue is a set of keys under one name. A [`Contender`] is one key, on the lease of its
+//! session. Contenders are ordered by the create revisions of their keys, which are also their
+//! fencing tokens. The first contender is the holder. Each waiter waits for its *predecessor* only,
+//! so a release wakes one waiter, not all.
 //!
-//! - **Enqueue** is one transaction that creates the key and reads the nearest predecessors.
+//! - **Enqueue**: one transaction creates the key and reads the nearest predecessors.
 //! - **Wait**: watch the predecessor's key *from now on*, then read the position, unless the
 //!   store's revision shows that nothing was written since the last read (`wait.rs`).
-//! - **Release** deletes the key, if it is still the one that was created, and within one client
-//!   reads the position of the successor (`shared/handoff.rs`).
+//! - **Release**: delete the key, on the condition that its create revision is unchanged. If the
+//!   successor uses the same client, read its position in the same transaction
+//!   (`shared/handoff.rs`).
 //!
 //! ```text
 //! A                         B (another client)                 queue
 //! enqueue: first                                               A@5
 //!                           enqueue: behind A                  A@5 B@6
-//!                           watch A from now on, at 7
-//!                           read, for 7 > 6: A and B exist     A@5 B@6
-//! release                   . A deleted at 8                   B@6
+//!                           watch A from now on; store at 7
+//!                           read, because 7 > 6: A and B exist A@5 B@6
+//! release                   event: A was deleted at 8          B@6
 //!                           read: B@6 exists, no predecessor   B@6
 //! ```
 //!
-//! The read after the watch was registered makes the wait safe: if A was released in between, the
-//! read shows it; otherwise the watch delivers it. The read after waking up makes success honest:
-//! a contender that reports success has just read its own key, with its own create revision, and no
-//! predecessor.
+//! The read after the registration of the watch makes the wait safe: if A was released in between,
+//! the read shows it; otherwise the watch delivers it. The read after the event makes success
+//! certain: a contender reports success only after it has read its own key, with its own create
+//! revision, and no predecessor.
 //!
-//! **No key stays behind.** The cleanup is armed before the enqueue is sent (`key_guard.rs`). A
-//! dropped future, an error, an unknown outcome: in each case the session task deletes the key.
+//! **No key stays behind.** The cleanup is armed before the enqueue is sent (`key_guard.rs`). After
+//! a dropped future, an error or an unknown outcome, the session task deletes the key.
 //!
-//! | cost, in requests | |
+//! # Cost
+//!
+//! | operation | requests |
 //! |---|---|
-//! | enqueue into an empty queue, release | 1, 1 |
-//! | wait behind a contender of the same client | 0; 1 if the two requests crossed |
-//! | wait behind another client's contender | 1 or 2, and one watch |
+//! | enqueue into an empty queue | 1 |
+//! | release | 1 |
+//! | wait behind a contender of the same client | 0; 1 if release and enqueue overlap in time |
+//! | wait behind a contender of another client | 1 or 2, and one watch |
 //! | the predecessor of a waiter leaves without having been first | 1 |
 //! | child names, such as `p/q` for `p`, hide the predecessors | 1 more per read |
-//! | `try_enqueue` of a queue in use | 1, and nothing is written |
+//! | `try_enqueue` into a queue in use | 1, and nothing is written |
 
 mod contender;
 mod key_guard;
@@ -60,8 +64,7 @@ pub use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;
 use position::Position;
 
-/// What an acquired contender stands for: a lock or a leadership. It is implemented in this crate
-/// only.
+/// The guard of an acquired contender: a lock or a leadership. Only this crate implements it.
 pub trait Held: fmt::Debug + Send + Sync + 'static {
     /// The contender.
     #[doc(hidden)]
@@ -72,13 +75,12 @@ pub trait Held: fmt::Debug + Send + Sync + 'static {
     fn into_contender(self) -> Contender;
 }
 
-/// How often `try_enqueue` reads whether all keys belong to child names, before it enqueues to find
-/// out.
+/// How often `try_enqueue` checks whether all keys belong to child names. After that it enqueues.
 const MAX_TRY_READS: usize = 4;
 
 /// A queue of contenders, first come, first served.
 ///
-/// This is the building block of [`Mutex`](crate::Mutex) and [`Election`](crate::Election), for
+/// [`Mutex`](crate::Mutex) and [`Election`](crate::Election) are built on it. Use it to build
 /// primitives of your own.
 ///
 /// ```
@@ -104,13 +106,13 @@ const MAX_TRY_READS: usize = 4;
 pub struct WaitQueue {
     session: Session,
     keys: QueueKeys,
-    /// The primitive on the queue, for the metrics.
+    /// The primitive that uses the queue, for the metrics.
     kind: &'static str,
 }
 
 impl WaitQueue {
-    /// The queue `name`, for contenders of `session`. Names that nest, `p` and `p/q`, are two
-    /// queues; a queue with child names costs a wider read now and then.
+    /// The queue `name`, for contenders of `session`. A child name, such as `p/q` for `p`, is
+    /// another queue. A queue with child names sometimes costs a further read.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self::of_kind("queue", session, name)
     }
@@ -131,11 +133,13 @@ impl WaitQueue {
         self.keys.name()
     }
 
-    /// Enqueues a contender. `value` is what other clients read under its key.
+    /// Enqueues a contender. `value` is the value of its key, which other clients can read.
     ///
     /// # Errors
-    /// `Lost` if the session is lost; otherwise the error of the backend. In either case no key
-    /// stays in the queue while the session lives.
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend.
+    ///
+    /// In either case no key stays in the queue while the session lives.
     ///
     /// # Cancel safety
     /// Dropping the future removes the contender from the queue.
@@ -145,11 +149,12 @@ impl WaitQueue {
             let mut guard = self.new_guard();
             let enqueue = Txn::new()
                 .when([Compare::absent(guard.ownership().key())])
-                .and_then([Op::Put(guard.put(&value)), Op::Range(self.keys.newest())]);
+                .and_then([Op::Put(guard.put(&value)), Op::Range(self.keys.read_newest())]);
             let enqueued = guard.create(enqueue).await?;
             if let Some(read) = enqueued.responses.last().and_then(OpResponse::as_range) {
                 let position = Position::read(&self.keys, &guard.ownership().entry(), read);
-                // The own key is the newest. A backend that does not show it is read again.
+                // The contender's own key is the newest. If the read does not show it, the position
+                // is read again.
                 let position = position.unwrap_or(Position::Unknown);
                 return Ok(Contender::new(self.clone(), guard, enqueued.header, position));
             }
@@ -158,7 +163,7 @@ impl WaitQueue {
         }
     }
 
-    /// Enqueues a contender and waits until it is first, in a span of its own.
+    /// Enqueues a contender and waits until it is first, in the span of a wait.
     pub(crate) async fn acquire(
         &self,
         value: impl IntoBytes + Send,
@@ -172,12 +177,11 @@ impl WaitQueue {
         acquire.instrument(span).await
     }
 
-    /// Enqueues a contender if the queue is empty; returns `None`, and writes nothing, if it is
-    /// not.
+    /// Enqueues a contender if the queue is empty. Otherwise it returns `None` and writes nothing.
     ///
-    /// Keys of child names cost a second request. If other clients create such keys so fast that
-    /// no read shows whether this queue is empty, the contender is enqueued to find out, and
-    /// removed again if it has a predecessor.
+    /// Keys of child names cost a second request. If other clients create such keys so fast that no
+    /// read shows whether this queue is empty, the contender is enqueued, and removed again if it
+    /// has a predecessor.
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
@@ -190,7 +194,7 @@ impl WaitQueue {
     ) -> Result<Option<Contender>, PrimitiveError> {
         let value = value.into_bytes();
         let mut is_empty = Compare::absent(self.keys.range());
-        let mut read = self.keys.any();
+        let mut read = self.keys.read_any();
         for _ in 0..MAX_TRY_READS {
             let mut guard = self.new_guard();
             let put = guard.put(&value);
@@ -204,9 +208,9 @@ impl WaitQueue {
             if reads.any(|read| read.kvs.iter().any(|kv| self.keys.owns(&kv.key))) {
                 return Ok(None);
             }
-            // All keys that were read belong to child names. Read everything, and enqueue if no
-            // key was created since: then this queue is still empty.
-            read = self.keys.all();
+            // All keys of the read belong to child names. Read all keys, and enqueue if no key was
+            // created since: then this queue is still empty.
+            read = self.keys.read_all();
             let next = response.header.revision.next();
             is_empty = Compare::create_revision(self.keys.range(), CompareOp::Less, next);
         }

@@ -1,15 +1,15 @@
-//! The position of a contender: first, behind a predecessor, or not known.
+//! The position of a contender: first, behind a predecessor, or unknown.
 //!
-//! A queue entry is a key and the revision that created it; entries are ordered by that revision.
-//! No contender ever enqueues before another, so the predecessors of a contender only become fewer,
-//! and a contender that is first stays first as long as its key exists. A position comes from one
-//! read of the queue, newest first, up to the contender's own key:
+//! A queue entry is a key with the revision that created it. Entries are ordered by that revision.
+//! A new entry is always the last, so the predecessors of a contender only become fewer, and a
+//! contender that is first stays first as long as its key exists. One read of the queue shows the
+//! position. It returns the entries up to the contender's own, newest first:
 //!
 //! ```text
 //! read for jobs/4-9, created at 18                            position
 //! jobs/4-9@18  jobs/3-1@17  jobs/1-1@12                       behind jobs/3-1@17
-//! jobs/4-9@18  jobs/night/9-2@15                              first: the other is a child name's
-//! jobs/4-9@18  jobs/night/9-2@15  …  (cut off by the limit)   unknown: all keys are read then
+//! jobs/4-9@18  jobs/night/9-2@15                              first: jobs/night is a child name
+//! jobs/4-9@18  jobs/night/9-2@15  …  (more than the limit)    unknown: all keys must be read
 //! jobs/3-1@17  jobs/1-1@12                                    none: the contender was evicted
 //! ```
 
@@ -17,23 +17,23 @@ use super::keys::QueueKeys;
 use crate::kv::{LeaseId, RangeResponse};
 use crate::shared::QueueEntry;
 
-/// What a contender knows of its position.
+/// The position of a contender as of its last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Position {
     First,
-    /// Behind this entry; whether more are before that one is not known.
+    /// Behind a predecessor. It is unknown whether the predecessor is first.
     Behind {
         predecessor: QueueEntry,
         /// The lease of the predecessor's key.
         lease: Option<LeaseId>,
     },
-    /// The queue has to be read.
+    /// The queue must be read.
     Unknown,
 }
 
 impl Position {
-    /// The position that a read of the queue shows, newest first and up to the contender's own key;
-    /// `None` if that key is not in it: the contender was evicted.
+    /// The position in a read of the entries up to the contender's own, newest first; `None` if the
+    /// contender's key is not in it: the contender was evicted.
     pub(super) fn read(keys: &QueueKeys, own: &QueueEntry, read: &RangeResponse) -> Option<Self> {
         let mut kvs = read.kvs.iter();
         if kvs.next().is_none_or(|kv| kv.key != own.key || kv.create_revision != own.created) {
@@ -55,8 +55,8 @@ impl Position {
     }
 }
 
-/// Whether no contender can have created a key: it has no lease, or its name is not made from its
-/// lease.
+/// Whether a key is foreign, which means that no contender can have created it: it has no lease, or
+/// its name does not contain its lease.
 pub(super) fn is_foreign(key: &[u8], lease: Option<LeaseId>) -> bool {
     lease.is_none_or(|lease| {
         let id = key.rsplit(|byte| *byte == b'/').next();
@@ -71,7 +71,7 @@ mod tests {
     use crate::kv::{KeyValue, Revision};
 
     #[test]
-    fn key_without_lease_or_of_other_form_is_foreign() {
+    fn key_without_lease_or_lease_in_name_is_foreign() {
         let lease = LeaseId::new(0x4a);
         assert!(!is_foreign(b"jobs/4a-1", lease) && !is_foreign(b"jobs/4a", lease));
         assert!(is_foreign(b"jobs/4a-1", None));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_child_names_do_not_count_but_may_hide_others() {
+    fn keys_of_child_names_are_skipped_but_may_hide_predecessors() {
         let own = || kv("jobs/4-1", 18);
         let child = || kv("jobs/night/1-2", 15);
         let behind = |key: &'static str, created| {
@@ -99,13 +99,14 @@ mod tests {
             Some(Position::Behind { predecessor, lease: None })
         };
         for more in [false, true] {
-            let nearest = [own(), kv("jobs/3-1", 17), kv("jobs/1-1", 12)];
-            assert_eq!(position(&nearest, more), behind("jobs/3-1", 17));
-            let hidden = [own(), child(), kv("jobs/1-1", 12)];
-            assert_eq!(position(&hidden, more), behind("jobs/1-1", 12));
-            let others = [kv("jobs/3-1", 17)];
-            assert_eq!(position(&others, more), None, "the own key is gone");
-            assert_eq!(position(&[kv("jobs/4-1", 20)], more), None, "another life of the key");
+            let predecessors = [own(), kv("jobs/3-1", 17), kv("jobs/1-1", 12)];
+            assert_eq!(position(&predecessors, more), behind("jobs/3-1", 17));
+            let with_child = [own(), child(), kv("jobs/1-1", 12)];
+            assert_eq!(position(&with_child, more), behind("jobs/1-1", 12));
+            let without_own = [kv("jobs/3-1", 17)];
+            assert_eq!(position(&without_own, more), None, "its own key was deleted");
+            let created_again = [kv("jobs/4-1", 20)];
+            assert_eq!(position(&created_again, more), None, "its own key was created again");
         }
         assert_eq!(position(&[own()], false), Some(Position::First));
         assert_eq!(position(&[own(), child()], false), Some(Position::First));

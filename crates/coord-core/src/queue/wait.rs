@@ -1,14 +1,16 @@
-//! The wait loop: waits for the predecessor, and reads the queue when the position may have
-//! changed.
+//! The wait loop of a contender: waits for its predecessor, and refreshes the position when it may
+//! have changed.
 //!
-//! A contender whose predecessor is a contender of the same client attaches to it
-//! (`shared/handoff.rs`), and for the first quarter of a second watches nothing. Otherwise it
-//! watches the predecessor's key *from now on*, and then reads the queue if the store's revision
-//! shows that anything was written since the last read. A watch that starts at or before the
-//! current revision would be as right, but etcd serves it from a loop that runs every 100 ms.
+//! A contender watches the key of its predecessor *from now on*. Then it refreshes its position, if
+//! the store's revision shows that a key was written since the last read. A watch that starts at or
+//! before the current revision would be correct too, but etcd serves it from a loop that runs every
+//! 100 ms.
 //!
-//! Success is reported only after a read that shows the own key, with its own create revision, and
-//! no predecessor.
+//! If the predecessor is a contender of the same client, the waiter attaches to it for the hand-off
+//! (`shared/handoff.rs`), and watches its key only after a quarter of a second.
+//!
+//! The contender reports success only after a read that shows its own key, with its own create
+//! revision, and no predecessor.
 
 use std::future::pending;
 use std::time::Duration;
@@ -19,34 +21,35 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::contender::Contender;
 use super::position::{Position, is_foreign};
 use crate::error::{Error, PrimitiveError};
-use crate::key_watch::{read_patiently, watch_deletions};
+use crate::key_watch::{range_with_retry, watch_deletions};
 use crate::kv::{EventKind, Header, RangeResponse, Watch, WatchBatch, Watcher};
-use crate::retry_read::FIRST_PAUSE;
+use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::shared::{Handoff, QueueEntry};
 use crate::telemetry::queue as events;
 
 /// How long a waiter waits before it watches its own key, and the key of a predecessor of the same
 /// client.
 ///
-/// Where a lock changes hands a thousand times a second, two watches for each wait would be most of
-/// the work, and the read before success sees the own key anyway. A waiter that waits longer than
-/// this needs to learn at once that another client deleted either key.
+/// If a lock is acquired a thousand times a second, two watches for each wait would be most of the
+/// work, and the read before success checks the waiter's own key anyway. A waiter that waits longer
+/// must be notified at once when another client deletes either key.
 pub(super) const WATCH_AFTER: Duration = Duration::from_millis(250);
 
-/// How long a waiter whose predecessor's key was deleted waits for the hand-off. Event and response
-/// of one transaction arrive within a moment of each other, in either order.
-const HANDOFF_WITHIN: Duration = Duration::from_millis(100);
+/// How long a waiter waits for the hand-off after the event that its predecessor's key was deleted.
+/// The event and the response of one transaction are received shortly after each other, in either
+/// order.
+const HANDOFF_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Why a waiter woke up.
-enum Woken {
-    /// The predecessor was first, and its release read this contender's position.
+/// Why a waiter wakes up.
+enum Wakeup {
+    /// The predecessor was first, and its release has read this contender's position.
     HandedOver(Handoff),
-    /// It is time to watch the predecessor's key.
+    /// The predecessor's key must be watched from now on.
     WatchDue,
     /// The watch ended: history was compacted or replaced, or the store was unavailable.
     WatchEnded,
-    /// The position may have changed.
-    Otherwise,
+    /// The position may have changed: the predecessor has ended, or the wait has lasted for a TTL.
+    RefreshDue,
 }
 
 impl Contender {
@@ -82,26 +85,26 @@ impl Contender {
                 is_warned = true;
                 events::waits_for_foreign_key(&self.name(), &predecessor.key);
             }
-            match self.sleep(watched.as_mut(), handoff.as_mut(), watch_due).await? {
-                Woken::HandedOver((header, read)) => self.set_position(header, &read).await?,
-                Woken::WatchDue => {}
-                Woken::WatchEnded => {
+            match self.next_wakeup(watched.as_mut(), handoff.as_mut(), watch_due).await? {
+                Wakeup::HandedOver((header, read)) => self.set_position(header, &read).await?,
+                Wakeup::WatchDue => {}
+                Wakeup::WatchEnded => {
                     watched = None;
-                    sleep(FIRST_PAUSE).await;
+                    sleep(RETRY_PAUSE_MIN).await;
                     self.refresh().await?;
                 }
-                Woken::Otherwise => self.refresh().await?,
+                Wakeup::RefreshDue => self.refresh().await?,
             }
         }
     }
 
-    /// Sleeps until the position may have changed.
-    async fn sleep(
+    /// Waits until the position may have changed.
+    async fn next_wakeup(
         &self,
         watched: Option<&mut (QueueEntry, Watcher)>,
         handoff: Option<&mut oneshot::Receiver<Handoff>>,
         watch_due: Option<Instant>,
-    ) -> Result<Woken, PrimitiveError> {
+    ) -> Result<Wakeup, PrimitiveError> {
         let watch_due = watch_due.filter(|_| watched.is_none());
         let expects_handoff = handoff.is_some();
         let handed_over = async {
@@ -112,46 +115,46 @@ impl Contender {
         };
         let deleted = async {
             let Some((entry, watcher)) = watched else { return pending().await };
-            let deleted = deletion(entry, watcher).await;
-            // Even a sleep of no time takes until the timer's next tick, a millisecond.
+            let deleted = next_deletion(entry, watcher).await;
+            // Without a hand-off no sleep: even one of zero lasts until the timer's next tick, 1 ms.
             if expects_handoff {
-                sleep(HANDOFF_WITHIN).await;
+                sleep(HANDOFF_TIMEOUT).await;
             }
             deleted
         };
         let deleted = tokio::select! {
             biased;
             handed_over = handed_over => {
-                return Ok(handed_over.map_or(Woken::Otherwise, Woken::HandedOver));
+                return Ok(handed_over.map_or(Wakeup::RefreshDue, Wakeup::HandedOver));
             }
             deleted = deleted => deleted,
             () = sleep_until(watch_due.unwrap_or_else(Instant::now)), if watch_due.is_some() => {
-                return Ok(Woken::WatchDue);
+                return Ok(Wakeup::WatchDue);
             }
-            () = sleep(self.session().ttl()) => return Ok(Woken::Otherwise),
+            () = sleep(self.session().ttl()) => return Ok(Wakeup::RefreshDue),
         };
         match deleted {
-            Some(Ok(_)) => Ok(Woken::Otherwise),
+            Some(Ok(_)) => Ok(Wakeup::RefreshDue),
             None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
-                Ok(Woken::WatchEnded)
+                Ok(Wakeup::WatchEnded)
             }
-            Some(Err(error)) if error.is_retryable() => Ok(Woken::WatchEnded),
+            Some(Err(error)) if error.is_retryable() => Ok(Wakeup::WatchEnded),
             Some(Err(error)) => Err(error.into()),
         }
     }
 
-    /// Reads the position.
+    /// Refreshes the position: reads the queue.
     ///
     /// # Errors
     /// `Lost` if this contender was evicted; otherwise the error of the backend.
     pub(super) async fn refresh(&mut self) -> Result<(), PrimitiveError> {
-        let narrow = self.queue.keys.narrow(self.ownership().created());
-        let read = read_patiently(self.session().backend(), narrow).await?;
+        let narrow = self.queue.keys.read_narrow(self.ownership().create_revision());
+        let read = range_with_retry(self.session().backend(), narrow).await?;
         self.set_position(read.header, &read).await
     }
 
-    /// Takes the position from a read of the queue. If keys of child names hide the predecessors,
-    /// reads all keys.
+    /// Sets the position from a read of the queue. If keys of child names hide the predecessors, it
+    /// reads all keys first.
     async fn set_position(
         &mut self,
         header: Header,
@@ -160,8 +163,8 @@ impl Contender {
         let (own, keys) = (self.ownership().entry(), &self.queue.keys);
         let (mut header, mut position) = (header, Position::read(keys, &own, read));
         if position == Some(Position::Unknown) {
-            let wide = keys.wide(own.created);
-            let all = read_patiently(self.session().backend(), wide).await?;
+            let wide = keys.read_wide(own.created);
+            let all = range_with_retry(self.session().backend(), wide).await?;
             (header, position) = (all.header, Position::read(keys, &own, &all));
         }
         let Some(position) = position else {
@@ -172,11 +175,14 @@ impl Contender {
     }
 }
 
-/// Waits for the event that deletes the entry; `None` if the watch ends.
-async fn deletion(entry: &QueueEntry, watcher: &mut Watcher) -> Option<Result<WatchBatch, Error>> {
+/// Waits for the event that the entry was deleted; `None` if the watch ends.
+async fn next_deletion(
+    entry: &QueueEntry,
+    watcher: &mut Watcher,
+) -> Option<Result<WatchBatch, Error>> {
     loop {
         match watcher.next().await? {
-            // An earlier life of the key ends in an event too.
+            // The event of an earlier key of the same name.
             Ok(batch) if batch.revision <= entry.created => {}
             Ok(batch) if batch.events.iter().all(|event| event.kind == EventKind::Put) => {}
             deleted => return Some(deleted),

@@ -1,23 +1,23 @@
-//! The end of a session whose lease may live on with an adopter.
+//! The cleanup after the end of a session whose lease may have an adopter.
 //!
 //! A request that creates a key may arrive after its session has ended: its response was lost, or
 //! its future was dropped. If the lease was orphaned, or adopted after the session was lost, the
-//! key is attached to a lease that the adopter keeps alive. It would block its wait queue for as
-//! long as the adopter lives, because the adopter cannot distinguish it from a key that was left to
-//! it. So the session task of the former owner continues to look for keys whose creation has an
-//! unknown outcome, until they are deleted or the lease is gone:
+//! key is attached to a lease that the adopter keeps alive. The key would block its wait queue for
+//! as long as the adopter lives, because the adopter cannot distinguish it from a key that the
+//! former owner left to it. So the session task of the former owner continues to search for keys
+//! whose creation has an unknown outcome, until they are deleted or the lease is gone:
 //!
 //! ```text
-//!  2 s  enqueue given up: m/<lease>-0 may be created yet
+//!  2 s  the future of an enqueue is dropped: m/<lease>-0 may still be created
 //!  3    orphan: keys that exist now belong to the adopter
-//!  4    adopted; the adopter's keys are m/<lease>-<adopter tag>-0 and so on
-//! 15    m/<lease>-0 is created
+//!  4    adopted: the adopter's keys are m/<lease>-<adopter tag>-0 and so on
+//! 15    m/<lease>-0 is created by the late request
 //! 25    found, created after the orphan and never changed since: deleted
 //! ```
 //!
-//! Keys that surely exist when the session ends belong to the adopter, and so does a key to which
-//! the adopter has given another value. Limits: the cleanup ends with the former owner's process;
-//! an adopter that resumes such a key before the cleanup finds it loses the key again.
+//! Keys that surely exist when the session ends belong to the adopter, and so does a key whose
+//! value the adopter has changed. Limits: the cleanup ends with the former owner's process; an
+//! adopter that resumes such a key before the cleanup finds it loses the key again.
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -29,10 +29,10 @@ use crate::error::{Error, LossReason, Result};
 use crate::kv::{LeaseTimeToLive, TTL_MAX};
 
 impl SessionTask {
-    /// Ends the session and refreshes its lease once more.
+    /// Ends the session and sends one more keep-alive.
     pub(super) async fn orphan(&mut self) -> Result<()> {
         let deadline = self.deadline_now();
-        // Cleanup first, but not so long that the adopter has no time left.
+        // Cleanup first, but not so long that no time is left for the adopter.
         self.cleanup.finish_until(deadline - self.ttl / 4).await;
         self.enter(SessionState::Lost(LossReason::Orphaned));
         let refresh = self.backend.lease_keep_alive(self.lease);

@@ -1,9 +1,9 @@
-//! Suspension of the machine: time that the runtime's clock does not count.
+//! Suspension clock: the time for which the machine was suspended.
 //!
-//! The runtime's clock stands still while the machine sleeps; the store's clock does not. A holder
-//! on a machine that wakes up after an hour would continue for most of a TTL, although its lease
-//! expired long ago. So the session task also reads how long the machine has been suspended, and
-//! counts that time against its lease.
+//! The runtime's clock stands still while the machine is suspended; the store's clock does not. A
+//! holder on a machine that resumes after an hour would continue for most of a TTL, although its
+//! lease expired long ago. So the session task also reads how long the machine has been suspended,
+//! and counts that time against its lease.
 //!
 //! This is the only module that reads another clock than tokio's: on Linux, `CLOCK_BOOTTIME` counts
 //! suspension. It is not read where time is virtual, so that tests on a paused clock depend on

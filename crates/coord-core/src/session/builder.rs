@@ -1,4 +1,4 @@
-//! The options of a session, and the retries while it is opened.
+//! The builder of a session: its options, and the retries while it is opened.
 
 use std::fmt;
 use std::time::Duration;
@@ -57,18 +57,18 @@ impl SessionBuilder {
         self
     }
 
-    /// Sets how long to try to reach the store. 5 s unless set.
+    /// Sets how long to retry until the store responds. 5 s unless set.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Sets the clock that returns how long the machine has been suspended, in total since any
-    /// moment in the past. The session task reads it at least once a second, and counts that time
-    /// against the lease.
+    /// Sets the clock of the machine's suspension: it returns how long the machine has been
+    /// suspended, in total since any moment in the past. The session task reads it at least once a
+    /// second, and counts that time against the lease.
     ///
     /// On Linux this need not be set: the session task reads the system's `CLOCK_BOOTTIME`, except
-    /// on a paused runtime. On other systems a session does not notice that its machine was
+    /// on a paused runtime. On other systems a session does not detect that its machine was
     /// suspended, unless this clock is set.
     ///
     /// ```
@@ -98,18 +98,19 @@ impl SessionBuilder {
         self
     }
 
-    /// Opens the session: one request, repeated while the store is unavailable.
+    /// Opens the session: sends one request, and retries it while the store is unavailable.
     ///
     /// # Errors
     /// - `InvalidTtl` for a TTL of zero or with a fraction of a second, and `TtlTooLarge`: nothing
     ///   was sent.
     /// - `LeaseNotFound` if the lease to adopt does not exist: nothing was applied.
-    /// - After the connect timeout, the last error of the backend, or `Timeout` if the backend sent
-    ///   no response. The outcome is unknown: the store may have granted a lease, which expires by
+    /// - After the connect timeout, the last error of the backend, or `Timeout` if there was no
+    ///   response. The outcome is unknown: the store may have granted a lease, which expires by
     ///   itself.
+    /// - The error of the backend, at once, if it is not retryable.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave a granted lease behind, which expires by itself.
+    /// If the future is dropped, a lease may have been granted; it then expires by itself.
     pub async fn open(self) -> Result<Session> {
         if self.ttl.is_zero() || self.ttl.subsec_nanos() != 0 {
             return Err(Error::InvalidTtl { ttl: self.ttl });
@@ -133,12 +134,13 @@ impl SessionBuilder {
         let opened = timeout(self.connect_timeout, connect).await.unwrap_or_else(|_| {
             Err(last_error.unwrap_or(Error::Timeout { after: self.connect_timeout }))
         });
-        opened.inspect_err(|error| events::open_given_up(self.generation, error))
+        opened.inspect_err(|error| events::not_opened(self.generation, error))
     }
 
-    /// Opens the session as [`open`](Self::open) does, and the next one whenever it is lost, until
-    /// the supervisor is closed or dropped. Only the first session adopts the lease that was set;
-    /// later sessions have leases of their own, with the [`ttl`](Self::ttl) that was set.
+    /// Opens the session as [`open`](Self::open) does, and starts a supervisor, which opens the
+    /// next session whenever one is lost, until the supervisor is closed or dropped. Only the first
+    /// session adopts the lease that was set; later sessions have leases of their own, with the
+    /// [`ttl`](Self::ttl) that was set.
     ///
     /// # Errors
     /// As [`open`](Self::open), for the first session. [`Supervisor::state`] reports the errors of
@@ -158,6 +160,7 @@ impl SessionBuilder {
         timeout(after, next.attempt()).await.unwrap_or(Err(Error::Timeout { after }))
     }
 
+    /// Sends one request for a lease, or one keep-alive of the lease to adopt.
     async fn attempt(&self) -> Result<Session> {
         let asleep = self.asleep.clone().unwrap_or_else(AsleepClock::of_system);
         let sent = Moment { at: Instant::now(), asleep: asleep.now() };

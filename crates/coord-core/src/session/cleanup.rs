@@ -1,13 +1,14 @@
-//! Deletion of orphaned keys: keys that a dropped future has created, or may have.
+//! Cleanup of orphaned keys: keys that a dropped future has created, or may have created.
 //!
-//! A key that surely exists is deleted by its create revision. A key whose creation has an unknown
-//! outcome may be created at any time, even after its session has ended, so finding no key proves
-//! nothing. [`Cleanup`] looks for it at growing intervals until it is deleted or the lease is gone:
+//! A key that surely exists is deleted on the condition that its create revision is unchanged. A
+//! key whose creation has an unknown outcome may be created at any time, even after its session has
+//! ended, so an attempt that finds no key proves nothing. [`Cleanup`] repeats the attempt at
+//! growing intervals, until the key is deleted or the lease is gone:
 //!
 //! ```text
 //! TTL 10 s; the enqueue of m/<lease>-0 has an unknown outcome at 0 s
-//! looked for at   0 · 0.1 · 0.3 · 0.7 · 1.5 · 3.1 · 6.3 · 12.7 s     pauses double
-//! then at         22.7 · 42.7 · 82.7 s, and so on                    from the TTL, doubling
+//! attempts at   0 · 0.1 · 0.3 · 0.7 · 1.5 · 3.1 · 6.3 · 12.7 s     pauses double
+//! then at       22.7 · 42.7 · 82.7 s, and so on                    from the TTL, doubling
 //! ```
 
 use std::sync::{Arc, OnceLock};
@@ -32,7 +33,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// that key.
 const CREATED_KEY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// A key that its creator has no use for any more, and that exists or may be created yet.
+/// A key that its creator does not use any more, and that exists or may still be created.
 #[derive(Debug)]
 pub(crate) struct OrphanedKey {
     pub(crate) key: Bytes,
@@ -56,11 +57,13 @@ pub(super) struct Cleanup {
     /// adopter.
     orphaned_at: Arc<OnceLock<Revision>>,
     events: SessionEvents,
-    /// Each ends when its key, which surely existed, is gone.
+    /// Deletions of keys that surely existed. Each ends when its key is deleted.
     created: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// Each ends when its key is deleted, or returns the key after it was not found for a TTL.
+    /// Deletions of keys that may be created. Each ends when its key is deleted, or returns the key
+    /// after it was not found for a TTL.
     unconfirmed: FuturesUnordered<BoxFuture<'static, Option<UnconfirmedKey>>>,
-    /// Each ends when its key, which was not found for a TTL, was created late and is deleted.
+    /// Deletions of keys that were not found for a TTL. Each ends when its key was created late and
+    /// is deleted.
     late: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
@@ -83,7 +86,7 @@ impl Cleanup {
         }
     }
 
-    /// Begins to delete a key, and repeats that until it is confirmed.
+    /// Starts to delete a key. The deletion is repeated until it is confirmed.
     pub(super) fn add(&self, orphaned: OrphanedKey) {
         match orphaned.created {
             Some(created) => self.created.push(self.delete_created(orphaned, created)),
@@ -128,7 +131,7 @@ impl Cleanup {
         !self.unconfirmed.is_empty() || !self.late.is_empty()
     }
 
-    /// Deletes a key that was created at a revision.
+    /// Deletes a key that exists, with the create revision `created`.
     fn delete_created(&self, orphaned: OrphanedKey, created: Revision) -> BoxFuture<'static, ()> {
         let OrphanedKey { key, suffix, .. } = orphaned;
         let guard = Compare::create_revision(&key, CompareOp::Equal, created);
@@ -151,8 +154,7 @@ impl Cleanup {
         })
     }
 
-    /// Looks for a key that may be created yet, and deletes it. Returns the key if it was not found
-    /// for a TTL.
+    /// Deletes a key that may still be created. Returns the key if it was not found for a TTL.
     fn delete_unconfirmed(
         &self,
         orphaned: OrphanedKey,
@@ -161,14 +163,14 @@ impl Cleanup {
         let orphaned_at = Arc::clone(&self.orphaned_at);
         let key = UnconfirmedKey { key, lease: self.lease, opened: self.opened, orphaned_at };
         let (backend, request_timeout, events) = self.request_context();
-        let give_up_at = Instant::now() + self.ttl;
+        let not_found_at = Instant::now() + self.ttl;
         let mut backoff = Backoff::new(PAUSE_MIN, self.ttl.max(PAUSE_MIN));
         Box::pin(async move {
             loop {
                 let deleted = attempt(&*backend, key.delete(), request_timeout).await;
                 let pause = match deleted {
                     Ok(true) => break,
-                    Ok(false) if Instant::now() >= give_up_at => return Some(key),
+                    Ok(false) if Instant::now() >= not_found_at => return Some(key),
                     Ok(false) => backoff.next(),
                     Err(error) => {
                         let pause = backoff.next();
@@ -183,8 +185,9 @@ impl Cleanup {
         })
     }
 
-    /// Continues to look for a key that was not found for a TTL, less and less often, as long as
-    /// the lease lives: a key created after some time is found before twice that time.
+    /// Continues the attempts to delete a key that was not found for a TTL, with doubling pauses,
+    /// as long as the lease lives. So a key that is created after some time is deleted before twice
+    /// that time.
     fn add_late(&self, not_found: Option<UnconfirmedKey>) {
         let Some(key) = not_found else { return };
         let (backend, request_timeout, _) = self.request_context();
@@ -204,7 +207,7 @@ impl Cleanup {
     }
 }
 
-/// A key that may be created yet, and the condition under which it may be deleted.
+/// A key that may still be created, and the condition for deleting it.
 struct UnconfirmedKey {
     key: Bytes,
     lease: LeaseId,

@@ -1,4 +1,4 @@
-//! The lease deadline: a state machine without clocks and tasks.
+//! The lease deadline of a session: a state machine without clocks and tasks.
 //!
 //! A session must end locally before the store can end its lease. The store counts a lease's time
 //! from the arrival of the last keep-alive. The session counts from the moment at which the last
@@ -120,7 +120,7 @@ impl LeaseDeadline {
         self.next_attempt = Some(sent.at + (self.ttl / 3).saturating_sub(suspended));
     }
 
-    /// A keep-alive failed at `now`, with an error that says nothing about the lease.
+    /// A keep-alive failed at `now`, with an error that does not show whether the lease exists.
     pub(super) fn note_failure(&mut self, now: Instant) {
         if self.state.is_lost() {
             return;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     /// The next keep-alive was scheduled after the deadline, so the session was lost although the
-    /// store answered.
+    /// store responded.
     #[test]
     fn suspension_in_flight_brings_the_next_keep_alive_forward() {
         let (time, mut lease) = Timeline::new();

@@ -74,7 +74,7 @@ pub enum SupervisorState {
 }
 
 impl SupervisorState {
-    /// The newest generation.
+    /// Returns the newest generation.
     #[must_use]
     pub const fn generation(&self) -> Generation {
         match self {

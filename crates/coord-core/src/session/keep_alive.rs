@@ -1,6 +1,6 @@
-//! Keep-alive requests: at most one in flight, and what each response means for the lease.
+//! Keep-alive requests: at most one in flight, and the effect of each result on the lease deadline.
 //!
-//! [`LeaseDeadline`] decides when the next one is sent.
+//! [`LeaseDeadline`] decides when the next request is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(super) struct KeepAliveResult {
 }
 
 impl KeepAlive {
-    /// No request is in flight yet. One is given up after a quarter of the lease's time, so that
-    /// several attempts fit into it.
+    /// The keep-alives of `lease`, before the first request. A request times out after a quarter of
+    /// the TTL, so that several attempts fit into the TTL.
     pub(super) fn new(backend: Arc<dyn KvBackend>, lease: LeaseId, ttl: Duration) -> Self {
         Self { backend, lease, request_timeout: ttl / 4, in_flight: None, is_checking: false }
     }
@@ -73,8 +73,8 @@ impl KeepAlive {
     /// Begins a check that the lease still exists, and returns whether a request has to be sent for
     /// it: not while an earlier check has no result.
     ///
-    /// A request in flight is dropped, because the store may have answered it before the lease was
-    /// gone.
+    /// A request in flight is dropped, because the store may have responded to it before the lease
+    /// was gone.
     pub(super) fn begin_check(&mut self) -> bool {
         if self.is_checking {
             return false;
@@ -86,7 +86,7 @@ impl KeepAlive {
 }
 
 impl KeepAliveResult {
-    /// Reports the result, which arrived at `now`, to the state of the lease.
+    /// Applies the result, which was received at `now`, to the lease deadline.
     pub(super) fn apply(&self, now: Instant, lease: &mut LeaseDeadline) {
         match &self.result {
             Ok(()) => lease.note_confirmed(self.sent),

@@ -1,15 +1,15 @@
 //! Key suffixes: they distinguish the keys of one session, and are reused when a key is gone.
 //!
-//! etcd keeps a deleted key in its index until the next compaction, and every read of a range steps
-//! over it. If each lock created a key of a new name, the ten thousandth would take ten times as
-//! long as the first. So a session uses few keys, again and again, the smallest numbers first.
+//! etcd keeps a deleted key in its index until the next compaction, and every range read visits it.
+//! If each lock created a key with a new name, the ten thousandth would take ten times as long as
+//! the first. So a session reuses a few key names, the smallest numbers first.
 //!
-//! The suffix of a key that may still be created, by a request whose outcome is unknown, is
-//! *retired*: it is never used again.
+//! If a key may still be created, by a request with an unknown outcome, its suffix is *retired*: it
+//! is never used again.
 //!
-//! An adopted lease carries keys of its former owner, and requests of the former owner may still
-//! arrive. So the keys of an adopter also have an *adopter tag* in their name, a random number that
-//! is drawn when the lease is adopted: they never have the name of a key of another owner.
+//! An adopted lease has keys of its former owner, and requests of the former owner may still
+//! arrive. So the names of an adopter's keys also contain an *adopter tag*, a random number that is
+//! drawn when the lease is adopted: they never equal the name of a key of another owner.
 //!
 //! ```text
 //! granted to A        jobs/694d82a1-0    jobs/694d82a1-1
@@ -32,7 +32,7 @@ pub(super) struct KeySuffixes {
 
 #[derive(Debug, Default)]
 struct FreeNumbers {
-    /// Numbers whose keys are gone.
+    /// Numbers whose keys are deleted.
     returned: BTreeSet<u64>,
     /// The smallest number that was never used.
     next: u64,

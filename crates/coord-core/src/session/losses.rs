@@ -1,8 +1,9 @@
-//! The first loss that one call of a supervisor's work has met.
+//! The first loss during one call of a supervisor's work.
 //!
-//! Work that loses what it held returns an error of its own type, which need not show that a loss
-//! caused it. So each call of the work receives its own handle to the session. Everything that is
-//! created from that handle shares its [`Losses`], and notes there the first loss that it reports.
+//! Work that loses its lock returns an error of its own type, which need not show that a loss
+//! caused it. So each call of the work receives its own handle to the session. All primitives that
+//! are created from that handle share its [`Losses`], and note there the first loss that they
+//! report.
 
 use std::sync::{Arc, OnceLock};
 

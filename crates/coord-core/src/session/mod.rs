@@ -1,32 +1,33 @@
 //! Sessions: a lease that is kept alive, and its state as a value.
 //!
-//! Locks and leaderships are held by a lease: their keys are attached to it, and the store deletes
-//! them with it. A [`Session`] owns one lease and one task, the *session task*, which sends
-//! keep-alives and deletes the keys that dropped futures leave behind. Many locks share a session.
+//! A lock or leadership is held by a lease: its key is attached to the lease, and the store deletes
+//! the key when the lease ends. A [`Session`] owns one lease and one task, the *session task*,
+//! which sends keep-alives and deletes the keys that dropped futures leave behind. Many locks can
+//! share a session.
 //!
-//! The subtle part is the *deadline*: a session must end for its owner before the store can give
-//! its keys to another client. The store counts a lease's time from the moment the last keep-alive
-//! *arrived*. The session counts from the moment it was *sent*, which is earlier, and subtracts a
-//! clock-drift margin of a tenth. Example: a lease of 30 s, whose store stops responding after it
-//! has granted the lease:
+//! The subtle part is the *deadline*: a session must end for its owner before the store can delete
+//! its keys, and another client can acquire its locks. The store counts a lease's time from the
+//! moment at which the last keep-alive *arrived*. The session counts from the moment at which it
+//! was *sent*, which is earlier, and subtracts a clock-drift margin of a tenth of the TTL. Example:
+//! a lease of 30 s, whose store stops responding after it has granted the lease:
 //!
 //! ```text
 //!    0 s   lease requested and granted              alive until 27 s: 30 s less a tenth
 //!   10     keep-alive sent, no response
-//!   17.5   keep-alive given up                      suspect
-//!   19     another one sent, no response            (and so on)
+//!   17.5   keep-alive timed out                     suspect
+//!   19     next keep-alive sent, no response        (and so on)
 //!   27     no keep-alive was confirmed              lost
 //!   28.6   a store whose clock is 5 % fast ends the lease
 //!   30     any other store ends it, at the earliest
 //! ```
 //!
-//! A process that is suspended for a minute notices the loss when it wakes up. If the machine was
-//! suspended, the runtime's clock stood still; on Linux the session task counts that time too, and
-//! the session is lost at most a second after waking. On other systems it may continue for nine
-//! tenths of the TTL: see [`SessionBuilder::asleep`]. The store must refuse what the process writes
-//! in between: use guarded transactions and fencing tokens.
+//! A process that was suspended for a minute detects the loss when it resumes. If the whole machine
+//! was suspended, the runtime's clock stood still. On Linux the session task counts that time too,
+//! and the session is lost at most a second after the machine resumes. On other systems it may
+//! continue for nine tenths of the TTL: see [`SessionBuilder::asleep`]. The writes of the process
+//! in between must be rejected: use guarded transactions and fencing tokens.
 //!
-//! A lost session stays lost. A [`Supervisor`] opens the next one, for programs that request it.
+//! A lost session stays lost. A [`Supervisor`] opens the next one, for programs that create one.
 
 mod after_end;
 mod asleep;
@@ -67,7 +68,7 @@ use losses::Losses;
 pub use supervisor::Supervisor;
 use task::Command;
 
-/// How long to wait for the store, and then for the session task, to explain the loss of a key.
+/// How long to wait for the store, and then for the session task, to report why a key was lost.
 const LOSS_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether a session still holds its lease.
@@ -126,7 +127,7 @@ impl fmt::Display for SessionState {
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
-    /// Shared with the clones of this handle, and with what is created from them.
+    /// Shared with the clones of this handle, and with the primitives that are created from them.
     losses: Losses,
 }
 
@@ -156,7 +157,7 @@ impl Session {
         SessionBuilder::new(client.clone())
     }
 
-    /// The client.
+    /// Returns the client.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.inner.client
@@ -167,40 +168,41 @@ impl Session {
         self.inner.client.backend()
     }
 
-    /// The id of the lease.
+    /// Returns the id of the lease.
     #[must_use]
     pub fn lease_id(&self) -> LeaseId {
         self.inner.lease
     }
 
-    /// The TTL that the store granted: at least the requested one.
+    /// Returns the TTL that the store granted: at least the requested one.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.inner.ttl
     }
 
-    /// The store's revision when the session was opened. Keys on an adopted lease with a create
-    /// revision up to this one belong to a former owner.
+    /// Returns the store's revision when the session was opened. Keys on an adopted lease with a
+    /// create revision up to this one belong to a former owner.
     #[must_use]
     pub fn opened(&self) -> Revision {
         self.inner.opened
     }
 
-    /// The number of this session among those that its [`Supervisor`] has opened;
+    /// Returns the generation: the number of this session among the sessions of its [`Supervisor`];
     /// [`FIRST`](Generation::FIRST) without a supervisor.
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.inner.generation
     }
 
-    /// Whether the session still holds its lease.
+    /// Returns whether the session still holds its lease.
     #[must_use]
     pub fn state(&self) -> SessionState {
         *self.inner.state.borrow()
     }
 
-    /// The time at which the session is lost unless another keep-alive is confirmed; each confirmed
-    /// keep-alive extends it. Before then the store cannot give away what is held on the session.
+    /// Returns the deadline: the time at which the session is lost unless another keep-alive is
+    /// confirmed. Each confirmed keep-alive extends it. Before the deadline, the lease does not
+    /// expire in the store.
     ///
     /// Work that takes time to stop must begin to stop that much earlier: when
     /// [`lost`](Self::lost) returns, only the clock-drift margin is left. A session that is revoked
@@ -253,9 +255,9 @@ impl Session {
         }
     }
 
-    /// A token that is cancelled when the session is lost, for code that takes one: the counterpart
-    /// of Go's `Session.Ctx()`. Each call returns a new token; cancelling it affects neither the
-    /// session nor other tokens. A token does not keep the session open.
+    /// Returns a token that is cancelled when the session is lost: the counterpart of Go's
+    /// `Session.Ctx()`. Each call returns a new token; cancelling it affects neither the session
+    /// nor other tokens. A token does not keep the session open.
     ///
     /// ```
     /// use coord_core::{Client, Session};
@@ -281,13 +283,13 @@ impl Session {
         self.inner.cancelled.child_token()
     }
 
-    /// Ends the session: reports the loss to every holder on it, then revokes the lease, which
+    /// Closes the session: notifies every holder on it of the loss, then revokes the lease, which
     /// deletes its keys. Returns when the store has confirmed that the lease is gone, also on a
-    /// session that is lost already. An orphaned lease belongs to its adopter, and is left alone.
+    /// session that is lost already. An orphaned lease belongs to its adopter, and is not revoked.
     ///
     /// # Errors
-    /// The backend's error for the revocation, or `Timeout` if the lease's time ended before the
-    /// backend responded. The outcome is unknown; the lease then expires by itself.
+    /// The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's
+    /// time ended before the backend responded. A lease that was not revoked expires by itself.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being closed.
@@ -304,14 +306,14 @@ impl Session {
         task::revoke(&**self.backend(), self.inner.lease, Instant::now() + self.inner.ttl).await
     }
 
-    /// Ends the session but not its lease: refreshes the lease once more, and leaves it to an
-    /// adopter, which calls [`SessionBuilder::lease`] within the TTL. Keys that are attached to the
-    /// lease stay. A key of a wait queue whose creation has an unknown outcome is still deleted, in
-    /// the background, as long as this process and the lease live.
+    /// Orphans the lease: ends the session, sends one more keep-alive, and leaves the lease to an
+    /// adopter, which calls [`SessionBuilder::lease`] within the TTL. The keys that are attached to
+    /// the lease stay. A key of a wait queue whose creation has an unknown outcome is still
+    /// deleted, in the background, as long as this process and the lease live.
     ///
     /// # Errors
     /// - `LeaseNotFound` if the session was lost before: nothing was applied.
-    /// - The backend's error for the last refresh, or `Timeout` if the lease's time ended before
+    /// - The backend's error for the last keep-alive, or `Timeout` if the lease's time ended before
     ///   the backend responded. The session has ended all the same, and the lease may have less
     ///   than its whole TTL left.
     ///
@@ -349,7 +351,8 @@ impl Session {
         self.losses.note(reason, key);
     }
 
-    /// The loss that was noted first on this handle, with the key; else the loss of the session.
+    /// The first loss that was noted on this handle, with the key; otherwise the loss of the
+    /// session.
     fn first_loss(&self) -> Option<(LossReason, Option<Bytes>)> {
         let noted = self.losses.first().map(|(reason, key)| (reason, Some(key)));
         noted.or_else(|| match self.state() {
@@ -358,21 +361,21 @@ impl Session {
         })
     }
 
-    /// A suffix for a key of this session, which no other key of it has now.
+    /// Takes a suffix that no other key of this session has.
     pub(crate) fn key_suffix(&self) -> KeySuffix {
         self.inner.suffixes.take()
     }
 
-    /// Hands a key that a dropped future left behind to the session task, which deletes it. If the
+    /// Sends a key that a dropped future left behind to the session task, which deletes it. If the
     /// task has ended, the store deletes the key with its lease.
     pub(crate) fn clean_up(&self, key: OrphanedKey) {
         self.send(Command::CleanUp(key));
     }
 
-    /// Why the session is lost, if the store confirms that the lease is gone. `None` if the lease
-    /// exists, or if the store does not respond, in which case the session task finds out.
+    /// The reason why the session is lost, if the store confirms that the lease is gone. `None` if
+    /// the lease exists, or if the store does not respond.
     ///
-    /// The caller has lost a key and must learn the reason soon, so the wait is bounded.
+    /// The wait is bounded, because the caller has lost a key and must be notified soon.
     pub(crate) async fn why_lost(&self) -> Option<LossReason> {
         let request = self.backend().lease_time_to_live(LeaseTimeToLive::new(self.inner.lease));
         tokio::select! {

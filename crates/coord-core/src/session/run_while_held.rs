@@ -1,7 +1,8 @@
-//! Acquiring again after a loss: [`Supervisor::run_while_held`].
+//! [`Supervisor::run_while_held`]: work under a lock or leadership, which is acquired again after a
+//! loss.
 //!
-//! It builds on [`Supervisor::run`]: acquire, work while held, release, and from the beginning
-//! after a loss. It works for everything that implements [`Held`]: a lock or a leadership.
+//! It is built on [`Supervisor::run`]: acquire, work while held, release; after a loss, start
+//! again. It works with every guard that implements [`Held`]: of a lock or of a leadership.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,21 +12,20 @@ use crate::session::{Session, Supervisor};
 use crate::sync::lock;
 
 impl Supervisor {
-    /// Calls `acquire` with the newest session, does `work` while what it returned is held, and
-    /// releases that when the work has ended.
+    /// Acquires a lock or leadership by calling `acquire` with the newest session, runs `work`
+    /// while it is held, and releases it when `work` has ended.
     ///
-    /// When the lock or the leadership is lost before that, `work` is dropped, unless it has ended
-    /// by itself, and everything begins again with `acquire`: in the next generation if the session
-    /// was lost, else with the same session. It does not matter whether `work` or the supervisor
-    /// meets the loss first: an error of `work` does not count if the loss happened before it, as
+    /// If the lock or leadership is lost before that, `work` is dropped, and the supervisor calls
+    /// `acquire` again: in the next generation if the session was lost, otherwise with the same
+    /// session. If `work` has returned an error because of the loss, the error is discarded, as
     /// [`run`](Self::run) describes.
     ///
     /// An error of `acquire` that is [retryable](PrimitiveError::is_retryable) is retried, with
     /// pauses that grow up to 5 s, until the supervisor opens no more sessions.
     ///
-    /// `work` shares the guard or the leadership, to write or to proclaim with it. Each call
-    /// receives a new one, with a new fencing token: a lost one is never held again. A clone of the
-    /// `Arc` that outlives `work`, for example in a task, delays the release until it is dropped.
+    /// `work` receives the guard in an `Arc`, to write or to proclaim with it. Each call receives a
+    /// new guard, with a new fencing token. A clone of the `Arc` that outlives `work`, for example
+    /// in a task, delays the release until the clone is dropped.
     ///
     /// With a lock:
     ///
@@ -87,13 +87,13 @@ impl Supervisor {
     /// - The error of `work`, unless a loss caused it.
     /// - The error of `acquire`, if it is neither retryable nor a loss.
     /// - If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
-    ///   by its owner, else the backend's error with which it failed.
+    ///   by its owner, otherwise the backend's error with which it failed.
     ///
     /// A failed release is not an error: the session task repeats it in the background.
     ///
     /// # Cancel safety
-    /// Dropping the future drops `work`, and releases the lock or leadership, or its place in the
-    /// wait queue, in the background. The supervisor continues.
+    /// Dropping the future drops `work`, and releases the lock or leadership, or removes the waiter
+    /// from the queue, in the background. The supervisor continues.
     pub async fn run_while_held<H, A, AcquireFut, F, WorkFut, T, E>(
         &self,
         acquire: A,
@@ -116,14 +116,14 @@ impl Supervisor {
             let acquire = || lock(acquire)(session.clone());
             let held = Arc::new(self.retry_while_up(&session, acquire).await?);
             let shared = Arc::clone(&held);
-            let working = lock(work)(shared);
-            let done = held.contender().run_while_held(working).await;
-            let done = done.map_err(PrimitiveError::from)?;
+            let future = lock(work)(shared);
+            let result = held.contender().run_while_held(future).await;
+            let result = result.map_err(PrimitiveError::from)?;
             if let Some(held) = Arc::into_inner(held) {
-                // The work is done. If the release is not confirmed, the session task repeats it.
+                // If the release is not confirmed, the session task repeats it.
                 let _ = held.into_contender().release().await;
             }
-            done
+            result
         })
         .await
     }

@@ -1,9 +1,10 @@
-//! A session that is closed when the work on it ends, however it ends.
+//! [`SessionBuilder::run`]: a session that is closed when the work on it has returned, failed or
+//! panicked.
 //!
 //! Dropping a guard or a session releases it in the background: the session task sends the request,
 //! on the runtime. A program that returns from `main`, or panics there, stops its runtime before
-//! the task has sent anything, and its locks stay held until their lease expires.
-//! [`SessionBuilder::run`] waits for the session to be closed first.
+//! the task has sent the request, and its locks stay held until their lease expires. `run` waits
+//! until the session is closed.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
@@ -19,17 +20,17 @@ use crate::telemetry::session as events;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl SessionBuilder {
-    /// Opens the session, does `work` with it, and closes it when `work` has ended: when it
-    /// returned, failed, or panicked. When this returns, everything that was held on the session is
-    /// free.
+    /// Opens the session, runs `work` with it, and closes it when `work` has returned, failed or
+    /// panicked. When this method returns, all locks and leaderships on the session are released,
+    /// unless closing failed.
     ///
     /// Use it in `main` and in tests. A program that returns from `main` while it holds a lock
     /// leaves the lock held until its lease expires, because the task that would release it ends
-    /// with the runtime. It does not help against `std::process::exit`, an abort or a crash, nor
-    /// where panics abort.
+    /// with the runtime. After `std::process::exit`, an abort, a crash, or a panic that aborts, the
+    /// lock stays held all the same.
     ///
-    /// Closing takes five seconds at most. If the store does not confirm it by then, the lease
-    /// expires by itself.
+    /// Closing takes five seconds at most. If the store has not confirmed it by then, a warning is
+    /// logged, and the lease expires by itself.
     ///
     /// ```
     /// use coord_core::error::PrimitiveError;
@@ -58,7 +59,7 @@ impl SessionBuilder {
     /// not returned.
     ///
     /// # Panics
-    /// If `work` panics, after the session was closed.
+    /// If `work` panics, with the same panic, after the session was closed.
     ///
     /// # Cancel safety
     /// Dropping the future drops `work`; the session is closed in the background.
@@ -68,13 +69,13 @@ impl SessionBuilder {
         F: AsyncFnOnce(Session) -> Result<T, E>,
     {
         let session = self.open().await?;
-        let done = AssertUnwindSafe(work(session.clone())).catch_unwind().await;
+        let result = AssertUnwindSafe(work(session.clone())).catch_unwind().await;
         match timeout(CLOSE_TIMEOUT, session.close()).await {
             Ok(Ok(())) => {}
             // The session task has logged it.
             Ok(Err(_)) => {}
             Err(_) => events::close_unconfirmed(session.lease_id(), CLOSE_TIMEOUT),
         }
-        done.unwrap_or_else(|panic| resume_unwind(panic))
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

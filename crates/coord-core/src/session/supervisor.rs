@@ -1,22 +1,22 @@
-//! The supervisor: opens the next session when one is lost, for programs that request it.
+//! The supervisor: opens the next session when one is lost, for programs that create one.
 //!
-//! A lease identifies its owner to other clients: while it lives, no other client holds what is
-//! attached to it, and once it is gone another client may. So a session that is lost stays lost,
-//! and so does everything that was held on it. The usual reaction is a loop: open the next session,
-//! acquire again, continue. A [`Supervisor`] is that loop, with its edge cases handled.
+//! While a lease exists, no other client can acquire the locks on it; once it is gone, another
+//! client may have acquired them. So a lost session stays lost, and so does every lock and
+//! leadership on it. The usual reaction is a loop: open the next session, acquire again, continue.
+//! A [`Supervisor`] is that loop, with its edge cases handled.
 //!
 //! Each session that a supervisor opens begins a [`Generation`](super::Generation), and no
-//! generation begins before the previous session is lost. Nothing moves from one to the next by
+//! generation begins before the previous session is lost. No lock moves to the next generation by
 //! itself: a guard belongs to the session on which it was acquired. A program acquires again with
 //! [`Supervisor::run`] or [`Supervisor::run_while_held`]:
 //!
 //! ```text
-//! generation   session       supervisor   a guard                 run
+//! generation   session       supervisor   guard                   run
 //!     1        alive         up           held                    work(session 1)
 //!     1        suspect       suspect      held                    .
 //!     1        lost          down         lost: work returns      waits
 //!     .        .             down         .                       .  (the store is unavailable)
-//!     2        alive         up           (another one)           work(session 2)
+//!     2        alive         up           (a new guard)           work(session 2)
 //! ```
 //!
 //! The new session may find keys of the old one in the store, because a lease that could not be
@@ -41,8 +41,8 @@ use crate::telemetry::supervisor as events;
 /// Opens the next session whenever one is lost.
 ///
 /// [`SessionBuilder::supervise`] creates it. One task waits for the loss of the session and opens
-/// the next, with pauses that grow up to 5 s and differ between clients; it does not give up while
-/// the store is merely unavailable. A session that its owner closed or orphaned is not replaced.
+/// the next, with pauses that grow up to 5 s and differ between clients. While the store is
+/// unavailable it keeps retrying. A session that its owner closed or orphaned is not replaced.
 ///
 /// Clones are handles to the same supervisor. When the last one is dropped, no other session is
 /// opened, and the newest one is closed unless other handles to it exist.
@@ -88,7 +88,7 @@ struct Inner {
     /// Wakes the futures that wait for a change of either, in the order in which they began to
     /// wait.
     changed: Arc<Notify>,
-    /// Requests the task to close. When it is dropped, the task knows that no handle is left.
+    /// Sends requests to close to the task. When the last handle drops it, the task ends.
     close_requests: mpsc::UnboundedSender<CloseRequest>,
 }
 
@@ -105,7 +105,7 @@ impl Supervisor {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The current state.
+    /// Returns the current state.
     #[must_use]
     pub fn state(&self) -> SupervisorState {
         self.inner.state.borrow().clone()
@@ -118,8 +118,8 @@ impl Supervisor {
         self.inner.state.clone()
     }
 
-    /// The newest session, which may be lost. Its [`generation`](Session::generation) identifies
-    /// it.
+    /// Returns the newest session, which may be lost. Its [`generation`](Session::generation)
+    /// identifies it.
     #[must_use]
     pub fn session(&self) -> Session {
         self.inner.session.borrow().clone()
@@ -129,7 +129,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
-    /// by its owner, else the backend's error with which it failed.
+    /// by its owner, otherwise the backend's error with which it failed.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -142,28 +142,34 @@ impl Supervisor {
         self.wait_until(ready).await
     }
 
-    /// Does `work` with the newest session, and again whenever what it held is lost: use it to
-    /// acquire a lock or campaign in an election again.
+    /// Calls `work` with the newest session, and again after each loss of its session, lock or
+    /// leadership: use it to acquire a lock or campaign in an election again.
     ///
-    /// If `work` fails because of a loss and its session is lost, it is called with the session of
-    /// a later generation, as soon as that is open. If its session lives, as when another client
-    /// deleted the key of a lock, it is called with the same session. Any other result is returned.
-    /// If a call lasted less than a second, a pause precedes the next; pauses grow up to 5 s.
+    /// If `work` fails because of a loss:
+    ///
+    /// - if its session is lost, it is called with the session of a later generation, as soon as
+    ///   that is open;
+    /// - if its session lives, for example after another client deleted the key of a lock, it is
+    ///   called with the same session.
+    ///
+    /// Any other result is returned.
+    ///
+    /// If a call lasted less than a second, a pause precedes the next call. Pauses grow up to 5 s.
     ///
     /// The error type is the caller's: any type that implements `From<PrimitiveError>`. If it is
     /// [`PrimitiveError`] itself, `Lost` is a loss. Any other error counts as a loss if the session
     /// was lost by then, or if a primitive created from the session that `work` received has
     /// reported the loss of its key.
     ///
-    /// `work` is not stopped when its session is lost: it notices by the errors of the calls that
-    /// it makes, or wraps long work in `run_while_held`. Calls never overlap. Several `run`s on one
-    /// supervisor may be active at the same time.
+    /// `work` is not stopped when its session is lost: its own calls then return errors. Wrap long
+    /// work in `run_while_held` of the guard. The calls of one `run` never overlap. Several `run`s
+    /// on one supervisor may be active at the same time.
     ///
     /// # Errors
     /// - The error of `work`, unless a loss caused it. Errors of the backend are not retried,
-    ///   because only `work` knows what it has done by then.
+    ///   because only the caller can decide whether that is safe.
     /// - If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
-    ///   by its owner, else the backend's error with which it failed.
+    ///   by its owner, otherwise the backend's error with which it failed.
     ///
     /// # Cancel safety
     /// Dropping the future drops the future of `work`. The supervisor continues.
@@ -177,9 +183,9 @@ impl Supervisor {
         loop {
             let session = self.ready().await?.with_own_losses();
             let began = Instant::now();
-            let done = work(session.clone()).await;
-            let loss = done.as_ref().err().and_then(|error| loss_behind(error, &session));
-            let Some((reason, key)) = loss else { return done };
+            let result = work(session.clone()).await;
+            let loss = result.as_ref().err().and_then(|error| loss_behind(error, &session));
+            let Some((reason, key)) = loss else { return result };
             events::called_again(session.generation(), reason, key.as_deref());
             if began.elapsed() >= BACKOFF_RESET_AFTER {
                 backoff.reset();
@@ -217,7 +223,7 @@ impl Supervisor {
     /// has confirmed that. [`run`](Self::run) and [`ready`](Self::ready) then return `Lost`.
     ///
     /// # Errors
-    /// As [`Session::close`]; after an error, too, no other session is opened. It takes no longer
+    /// As [`Session::close`]. No other session is opened after an error either. It takes no longer
     /// than the lease lives.
     ///
     /// # Cancel safety

@@ -1,10 +1,10 @@
 //! The session task: one event loop that keeps the lease alive and deletes orphaned keys.
 //!
-//! Work that must be done although its caller dropped a future is done here. The task sends
+//! Work that must be completed although its caller dropped a future is done by this task. It sends
 //! keep-alives (`keep_alive.rs`), ends the session at its deadline (`deadline.rs`), deletes
 //! orphaned keys (`cleanup.rs`), and publishes the session's state and deadline. It ends when the
-//! session is lost or closed, or when the last session handle is dropped. If the lease may live on,
-//! it continues the cleanup until then: see `after_end.rs`.
+//! session is lost or closed, or when the last session handle is dropped. If the lease may have an
+//! adopter, it then continues the cleanup: see `after_end.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::telemetry::session::SessionEvents;
 /// The pause between two attempts to revoke a lease.
 const REVOKE_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A request of a session handle to its session task.
+/// A command of a session handle to its session task.
 pub(super) enum Command {
     Close(oneshot::Sender<Result<()>>),
     Orphan(oneshot::Sender<Result<()>>),
@@ -137,7 +137,7 @@ impl SessionTask {
                 }
             }
             End::Close(reply) => {
-                // Holders are notified before the store can give away what they hold.
+                // Holders are notified before the store deletes their keys.
                 self.enter(SessionState::Lost(LossReason::Closed));
                 let deadline = self.deadline_now();
                 let result = revoke(&*self.backend, self.lease, deadline).await;

@@ -1,29 +1,29 @@
 //! Conflict queues: transactions of one client that conflict on a key take turns.
 //!
-//! When 64 tasks add one to the same key, each commit makes the 63 other attempts fail. Within one
-//! process waiting costs no request. So a transaction that has conflicted on a key enters the queue
-//! of that key, in memory, before its next attempt. A transaction that reads, or is about to commit
-//! to, a key with a queue enters the queue as well; if it has sent nothing yet, it does so at the
-//! read, and starts again. A key without conflicts has no queue: then a transaction reads one
-//! atomic counter and takes no lock.
+//! When 64 tasks increment one key, each commit makes the other 63 attempts fail. Within one
+//! process, waiting costs no request. So a transaction that has conflicted on a key enters the
+//! queue of that key, in memory, before its next attempt. Another transaction that reads or commits
+//! a key with a queue enters the queue too. If it has sent no request yet, it does so at the read,
+//! and starts again. A key without conflicts has no queue: then a transaction only reads one atomic
+//! counter, and takes no lock.
 //!
-//! A queue is a hint and protects nothing: other clients do not know it, and the compares of the
+//! A queue is a hint, not a guarantee: other clients do not take part, and the compares of the
 //! commit detect every conflict.
 //!
-//! - **All at once.** A ticket is for all keys of a transaction, and is granted when all of them
-//!   are free. No transaction holds one key while it waits for another, so none blocks a key that
-//!   it does not use yet, and none deadlocks. To add a key, a transaction leaves its queues and
-//!   enters those of the union.
-//! - **Order.** First come, first served; but where the first ticket of a queue waits for another
-//!   key, a later one may pass it, [`MAX_PASSES`] times.
-//! - **Post-image.** A queue keeps what the last commit of a holder left: the keys of its read set
-//!   and write set, and those that the next tickets want and the commit read for them, all as of
-//!   the commit revision. The next holder starts with the newest post-image of
-//!   its queues and sends no read. No attempt may see a state older than its transaction, so the
-//!   holder uses a post-image only if it is newer than a read of its own, or if the hold that left
-//!   it began after the transaction had entered the queue.
+//! - **All keys at once.** A ticket is for all keys of a transaction, and is granted when all of
+//!   them are free. No transaction holds one key while it waits for another key, so none blocks a
+//!   key that it does not use yet, and no deadlock occurs. To add a key, a transaction leaves its
+//!   queues and enters the queues of all its keys again.
+//! - **Order.** First come, first served, with one exception: if a ticket of the queue waits for
+//!   another key, later tickets may pass it, [`MAX_PASSES`] times.
+//! - **Post-image.** A queue keeps the post-image of a holder's last commit: the keys of its read
+//!   set and write set, and the keys that the commit read for the next tickets, all as of the
+//!   commit revision. The next holder starts with the newest post-image of its queues and sends no
+//!   read. No attempt may see a state older than its transaction. So the holder uses a post-image
+//!   only if it is newer than a read of its own, or if the hold that published it began after the
+//!   transaction had entered the queue.
 //! - **Stuck holder.** A waiter ends a hold that has lasted for one second, for example because a
-//!   closure hangs. The holder may go on, and conflict.
+//!   closure hangs. The former holder continues, and may conflict.
 //!
 //! ```text
 //! ticket   keys     queue of a      queue of b      queue of c      queue of d
@@ -45,20 +45,20 @@ use tokio::time::{Instant, timeout};
 use super::Snapshot;
 use crate::sync::lock;
 
-/// How long a holder keeps its waiters waiting.
-const MAX_HOLD: Duration = Duration::from_secs(1);
+/// A waiter ends a hold that has lasted for this time.
+const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How often a ticket is passed by later ones.
+/// How often later tickets may pass a ticket.
 const MAX_PASSES: u32 = 8;
 
-/// How many waiting tickets of a queue are considered when its key becomes free.
-const CONSIDERED: usize = 8;
+/// How many waiting tickets of a queue are checked when its key becomes free.
+const MAX_CHECKED_TICKETS: usize = 8;
 
 /// The conflict queues of one client.
 #[derive(Debug, Default)]
 pub(crate) struct ConflictQueues {
     state: Mutex<State>,
-    /// The number of queues, to be read without a lock.
+    /// The number of queues, which is read without the lock.
     count: AtomicUsize,
 }
 
@@ -82,14 +82,16 @@ struct State {
 struct KeyQueue {
     holder: Option<(TicketId, Instant)>,
     waiting: BTreeSet<TicketId>,
-    /// What the last commit of a holder left, and which hold that was.
+    /// The post-image of a holder's last commit, and the number of that hold.
     post_image: Option<(HoldId, Arc<Snapshot>)>,
 }
 
+/// A transaction that waits for or holds the queues of its keys.
 #[derive(Debug)]
 struct Ticket {
     /// In key order.
     keys: Vec<Bytes>,
+    /// How often later tickets have passed this one.
     passes: u32,
     /// Set when the ticket is granted.
     hold: Option<HoldId>,
@@ -102,6 +104,7 @@ pub(crate) struct HeldQueues<'a> {
     entered: Option<Entered<'a>>,
 }
 
+/// A ticket in its queues. Dropping it removes the ticket.
 #[derive(Debug)]
 struct Entered<'a> {
     queues: &'a ConflictQueues,
@@ -112,9 +115,9 @@ struct Entered<'a> {
 }
 
 impl ConflictQueues {
-    /// Those of `keys` that have a queue.
-    pub(crate) fn contended<'a>(&self, keys: impl Iterator<Item = &'a Bytes>) -> Vec<Bytes> {
-        // The counter may be a moment old: a queue is a hint.
+    /// Returns the keys of `keys` that have a queue.
+    pub(crate) fn contended_keys<'a>(&self, keys: impl Iterator<Item = &'a Bytes>) -> Vec<Bytes> {
+        // The counter may be stale, because a queue is only a hint.
         if self.count.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
@@ -127,25 +130,26 @@ impl ConflictQueues {
     /// # Cancel safety
     /// Dropping the future leaves the queues.
     pub(crate) async fn hold(&self, keys: BTreeSet<Bytes>) -> HeldQueues<'_> {
-        let (ticket, after, granted) = self.change(|state| state.enter(&keys));
+        let (ticket, after, granted) = self.update(|state| state.enter(&keys));
         let keys = keys.into_iter().collect();
         let entered = Entered { queues: self, ticket, keys, after };
-        while let Some(patience) = self.change(|state| state.end_overdue(ticket)) {
-            // Notified or not, the state decides.
-            let _ = timeout(patience, granted.notified()).await;
+        while let Some(wait_max) = self.update(|state| state.end_overdue(ticket)) {
+            // After a notification or a timeout, the state decides.
+            let _ = timeout(wait_max, granted.notified()).await;
         }
         HeldQueues { entered: Some(entered) }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn update<T>(&self, update: impl FnOnce(&mut State) -> T) -> T {
         let mut state = lock(&self.state);
-        let changed = change(&mut state);
+        let result = update(&mut state);
         self.count.store(state.queues.len(), Ordering::Relaxed);
-        changed
+        result
     }
 }
 
 impl State {
+    /// Adds a ticket for `keys`, and grants it if all keys are free.
     fn enter(&mut self, keys: &BTreeSet<Bytes>) -> (TicketId, HoldId, Arc<Notify>) {
         self.last_ticket += 1;
         let (ticket, granted) = (self.last_ticket, Arc::<Notify>::default());
@@ -153,22 +157,23 @@ impl State {
             self.queues.entry(key.clone()).or_default().waiting.insert(ticket);
         }
         let (keys, after) = (keys.iter().cloned().collect(), self.last_hold);
-        let granted_too = Arc::clone(&granted);
-        self.tickets.insert(ticket, Ticket { keys, passes: 0, hold: None, granted: granted_too });
+        let notify = Arc::clone(&granted);
+        self.tickets.insert(ticket, Ticket { keys, passes: 0, hold: None, granted: notify });
         self.grant_if_free(ticket);
         (ticket, after, granted)
     }
 
-    /// Grants a ticket if all its keys are free, and no earlier ticket must be waited for.
+    /// Grants a ticket if all its keys are free and it may pass all earlier tickets.
     fn grant_if_free(&mut self, id: TicketId) -> bool {
         let Some(ticket) = self.tickets.get(&id) else { return false };
         let keys = ticket.keys.clone();
         let earlier = |queue: &KeyQueue| -> Vec<_> {
-            queue.waiting.range(..id).take(CONSIDERED).copied().collect()
+            queue.waiting.range(..id).take(MAX_CHECKED_TICKETS).copied().collect()
         };
         let is_free = keys.iter().filter_map(|key| self.queues.get(key)).all(|queue| {
-            let must_wait = |other| self.tickets.get(other).is_some_and(|t| t.passes >= MAX_PASSES);
-            queue.holder.is_none() && !earlier(queue).iter().any(must_wait)
+            let is_blocking =
+                |other| self.tickets.get(other).is_some_and(|ticket| ticket.passes >= MAX_PASSES);
+            queue.holder.is_none() && !earlier(queue).iter().any(is_blocking)
         });
         if !is_free {
             return false;
@@ -178,7 +183,7 @@ impl State {
             let Some(queue) = self.queues.get_mut(key) else { continue };
             queue.waiting.remove(&id);
             queue.holder = Some((id, Instant::now()));
-            for other in queue.waiting.range(..id).take(CONSIDERED) {
+            for other in queue.waiting.range(..id).take(MAX_CHECKED_TICKETS) {
                 self.tickets.entry(*other).and_modify(|ticket| ticket.passes += 1);
             }
         }
@@ -190,10 +195,10 @@ impl State {
         true
     }
 
-    /// Grants the key to the next ticket that may hold it, and removes a queue that nothing uses.
-    fn serve(&mut self, key: &Bytes) {
+    /// Grants the next ticket of the key's queue that can be granted, and removes an unused queue.
+    fn grant_next(&mut self, key: &Bytes) {
         let Some(queue) = self.queues.get(key) else { return };
-        let waiting: Vec<_> = queue.waiting.iter().take(CONSIDERED).copied().collect();
+        let waiting: Vec<_> = queue.waiting.iter().take(MAX_CHECKED_TICKETS).copied().collect();
         let is_unused = waiting.is_empty() && queue.holder.is_none();
         if is_unused {
             self.queues.remove(key);
@@ -202,34 +207,35 @@ impl State {
         }
     }
 
-    fn leave(&mut self, id: TicketId) {
+    /// Removes a ticket.
+    fn remove(&mut self, id: TicketId) {
         let Some(ticket) = self.tickets.remove(&id) else { return };
         for key in &ticket.keys {
             let Some(queue) = self.queues.get_mut(key) else { continue };
             queue.waiting.remove(&id);
             queue.holder = queue.holder.filter(|(holder, _)| *holder != id);
         }
-        ticket.keys.iter().for_each(|key| self.serve(key));
+        ticket.keys.iter().for_each(|key| self.grant_next(key));
     }
 
-    /// Ends the holds that the ticket waits for and that are overdue. Returns when to look again;
+    /// Ends the overdue holds that the ticket waits for. Returns after which time to call it again;
     /// `None` if the ticket is granted.
     fn end_overdue(&mut self, id: TicketId) -> Option<Duration> {
-        let mut patience = MAX_HOLD;
+        let mut wait_max = HOLD_TIME_MAX;
         for key in self.tickets.get(&id)?.keys.clone() {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             let Some((_, since)) = queue.holder.filter(|(holder, _)| *holder != id) else {
                 continue;
             };
-            let left = MAX_HOLD.saturating_sub(since.elapsed());
+            let left = HOLD_TIME_MAX.saturating_sub(since.elapsed());
             if left.is_zero() {
                 queue.holder = None;
-                self.serve(&key);
+                self.grant_next(&key);
             } else {
-                patience = patience.min(left);
+                wait_max = wait_max.min(left);
             }
         }
-        self.tickets.get(&id)?.hold.is_none().then_some(patience)
+        self.tickets.get(&id)?.hold.is_none().then_some(wait_max)
     }
 }
 
@@ -248,9 +254,9 @@ impl HeldQueues<'_> {
         self.entered.is_none()
     }
 
-    /// Replaces what the transaction has read by the newest post-image that is not older than the
-    /// transaction: newer than what it has read, or of a hold that began after it had entered the
-    /// queue.
+    /// Replaces the transaction's snapshot `read` by the newest post-image that is not older than
+    /// the transaction: newer than `read`, or of a hold that began after the transaction had
+    /// entered the queue.
     pub(crate) fn take_post_image(&mut self, read: &mut Option<Snapshot>) {
         let Some(Entered { queues, keys, after, .. }) = &self.entered else { return };
         let read_at = read.as_ref().map(|read| read.revision);
@@ -265,9 +271,10 @@ impl HeldQueues<'_> {
         }
     }
 
-    /// The keys of the tickets that may be granted next, as far as they are not known and not more
-    /// than `limit`: the commit of this holder reads them, so that the next holder need not.
-    pub(crate) fn wanted(
+    /// The keys of the tickets that may be granted next, without the keys that this transaction
+    /// knows; none if there are more than `limit`. The commit of this holder reads them, so that
+    /// the next holder need not.
+    pub(crate) fn wanted_keys(
         &self,
         is_known: impl Fn(&Bytes) -> bool,
         limit: usize,
@@ -281,8 +288,8 @@ impl HeldQueues<'_> {
         if wanted.len() > limit { BTreeSet::new() } else { wanted }
     }
 
-    /// Leaves the post-image of a commit for the next holders.
-    pub(crate) fn leave(&mut self, post_image: Snapshot) {
+    /// Publishes the post-image of a commit for the next holders.
+    pub(crate) fn publish_post_image(&mut self, post_image: Snapshot) {
         let Some(Entered { queues, ticket, keys, .. }) = &self.entered else { return };
         let (post_image, mut state) = (Arc::new(post_image), lock(&queues.state));
         let Some(hold) = state.tickets.get(ticket).and_then(|ticket| ticket.hold) else { return };
@@ -296,7 +303,7 @@ impl HeldQueues<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.queues.change(|state| state.leave(self.ticket));
+        self.queues.update(|state| state.remove(self.ticket));
     }
 }
 
@@ -326,9 +333,9 @@ mod tests {
     async fn queue_without_users_is_removed() {
         let queues = ConflictQueues::default();
         let all = keys(&["a", "b"]);
-        assert!(queues.contended(all.iter()).is_empty());
+        assert!(queues.contended_keys(all.iter()).is_empty());
         let held = queues.hold(keys(&["b"])).await;
-        assert_eq!(queues.contended(all.iter()), ["b"]);
+        assert_eq!(queues.contended_keys(all.iter()), ["b"]);
         assert!(
             held.contains(&Bytes::from_static(b"b")) && !held.contains(&Bytes::from_static(b"a"))
         );
@@ -347,7 +354,7 @@ mod tests {
             let mut first = queues.hold(keys(&["a", "b"])).await;
             let (mut second, ()) = tokio::join!(queues.hold(keys(&["b"])), async {
                 yield_now().await;
-                first.leave(snapshot(post_image));
+                first.publish_post_image(snapshot(post_image));
                 drop(first);
             });
             let mut start = Some(snapshot(read));
@@ -356,7 +363,7 @@ mod tests {
         }
     }
 
-    /// The commit of the hold that was in progress may be older than the transaction.
+    /// The commit of a hold in progress may be older than the transaction.
     #[tokio::test(start_paused = true)]
     async fn post_image_of_hold_in_progress_is_not_used_without_a_read() {
         let queues = ConflictQueues::default();
@@ -365,12 +372,12 @@ mod tests {
             let mut held = queues.hold(keys(&["a"])).await;
             let mut start = None;
             held.take_post_image(&mut start);
-            held.leave(snapshot(post_image));
+            held.publish_post_image(snapshot(post_image));
             start.map(|start| start.revision)
         };
         let (second, third, ()) = tokio::join!(hold(6), hold(7), async {
             yield_now().await;
-            first.leave(snapshot(5));
+            first.publish_post_image(snapshot(5));
             drop(first);
         });
         assert_eq!((second, third), (None, Some(Revision(6))));

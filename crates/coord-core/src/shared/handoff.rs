@@ -1,10 +1,10 @@
-//! Hand-off: a release reads the position of the next contender, if both use one client.
+//! Hand-off: a release reads the position of the successor, if both contenders use one client.
 //!
-//! Without it the next contender learns from a watch that the holder's key is deleted, and then
-//! reads its own position: an event and a request between one holder and the next. Contenders of
-//! one [`Client`](crate::Client) save both. The waiter attaches to its predecessor; the transaction
-//! that deletes the predecessor's key reads the waiter's key too; and the response, which is of the
-//! very revision at which the waiter became first, is handed over:
+//! Without a hand-off, the successor receives an event that the holder's key was deleted, and then
+//! reads its own position: an event and a request between two holders. Contenders of one
+//! [`Client`](crate::Client) save both. The waiter attaches to its predecessor. The transaction
+//! that deletes the predecessor's key also reads the waiter's key. Its response, as of the revision
+//! at which the waiter became first, is handed over to the waiter:
 //!
 //! ```text
 //! A (holder)                     B (waiter, same client)              queue
@@ -13,13 +13,14 @@
 //! hands the response over        B@6 exists, no predecessor: acquired B@6
 //! ```
 //!
-//! The holder was first, so no contender is before it, and a waiter attaches to the contender right
-//! before its own. So one key is enough to read.
+//! Reading one key is enough: the holder was first, so it has no predecessor, and the waiter is its
+//! direct successor.
 //!
-//! A waiter that is attached needs no watch: the contender it waits for is in this process, and
-//! however that contender ends, by a failed request, a dropped future or a lost session, the waiter
-//! is notified. It then reads its position itself. Only a deletion by another client is not
-//! noticed here; for that the wait loop watches the key too, after a moment (`queue/wait.rs`).
+//! An attached waiter needs no watch, because its predecessor is in this process: when the
+//! predecessor ends, by a failed request, a dropped future or a lost session, the waiter is
+//! notified and reads its position itself. Only a deletion of the predecessor's key by another
+//! client is not detected here. For that, the wait loop also watches the key, after a quarter of a
+//! second (`queue/wait.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -30,10 +31,10 @@ use tokio::sync::oneshot;
 use crate::kv::{Header, Op, OpResponse, Range, RangeResponse, Revision, TxnResponse};
 use crate::sync::lock;
 
-/// A key of a queue, in the life that began at a revision.
+/// A queue entry: a key and the revision that created it.
 ///
 /// A client that overwrites the key without its lease changes neither, so the lease is not part of
-/// the identity.
+/// the entry's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueEntry {
     pub(crate) key: Bytes,
@@ -42,31 +43,32 @@ pub(crate) struct QueueEntry {
 
 type Slots = Arc<Mutex<BTreeMap<QueueEntry, Arc<Mutex<Slot>>>>>;
 
-/// The contenders of one client, for their successors to attach to.
+/// The contenders of one client, by queue entry, so that their successors can attach to them.
 #[derive(Debug, Default)]
 pub(crate) struct Handoffs {
     slots: Slots,
 }
 
-/// What is read for a waiter when its predecessor is released.
+/// The read of a waiter's key, with the header of the release that read it.
 pub(crate) type Handoff = (Header, RangeResponse);
 
-/// The successor of one contender.
+/// The place for the successor of one contender.
 #[derive(Debug, Default)]
 struct Slot {
-    /// Whether the contender is gone: nothing is handed over any more.
+    /// Whether the contender has ended, so that no successor can attach any more.
     is_closed: bool,
+    /// The successor, once it is attached.
     waiter: Option<Waiter>,
 }
 
-/// A waiter attached to its predecessor. Dropping it notifies the waiter.
+/// A waiter that is attached to its predecessor. Dropping this notifies the waiter.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     entry: QueueEntry,
     reply: oneshot::Sender<Handoff>,
 }
 
-/// A contender's place for its successor. Dropping it notifies the successor.
+/// The contender's handle to its slot. Dropping it notifies the successor.
 #[derive(Debug)]
 pub(crate) struct HandoffSlot {
     entry: QueueEntry,
@@ -75,18 +77,18 @@ pub(crate) struct HandoffSlot {
 }
 
 impl Handoffs {
-    /// Registers a contender, for its successor to attach to.
+    /// Registers a contender, so that its successor can attach to it.
     pub(crate) fn register(&self, entry: QueueEntry) -> HandoffSlot {
         let slot = Arc::default();
         lock(&self.slots).insert(entry.clone(), Arc::clone(&slot));
         HandoffSlot { entry, slots: Arc::clone(&self.slots), slot }
     }
 
-    /// Attaches the waiter at `entry` to its predecessor; `None` if that is no contender of this
-    /// client. The receiver fails when the predecessor ends without a hand-off.
+    /// Attaches the waiter `entry` to its predecessor; `None` if the predecessor is no contender of
+    /// this client. The receiver fails when the predecessor ends without a hand-off.
     ///
-    /// A waiter that is attached already is replaced: its key was not there any more when the
-    /// position of the new one was read.
+    /// It replaces a waiter that is attached already: the key of that one did not exist any more
+    /// when the new waiter read its position.
     pub(crate) fn attach(
         &self,
         predecessor: &QueueEntry,
@@ -101,7 +103,7 @@ impl Handoffs {
 }
 
 impl HandoffSlot {
-    /// Takes the successor, to read its position in the release transaction. One that attaches
+    /// Takes the successor, to read its position in the release transaction. A waiter that attaches
     /// from now on is notified when the contender ends.
     pub(crate) fn take(&self) -> Option<Waiter> {
         lock(&self.slot).waiter.take().filter(|waiter| !waiter.reply.is_closed())
@@ -133,8 +135,8 @@ impl Waiter {
     /// Hands over the response of a transaction whose last operation is that read.
     pub(crate) fn hand_over(self, response: TxnResponse) {
         if let Some(OpResponse::Range(read)) = response.responses.into_iter().next_back() {
-            // A waiter that was dropped meanwhile has left the queue, and its successor is told by
-            // its slot.
+            // A waiter that was dropped meanwhile has left the queue, and its slot has notified its
+            // successor.
             let _ = self.reply.send((response.header, read));
         }
     }

@@ -1,11 +1,11 @@
-//! State in memory that the primitives of one client share.
+//! The state in memory that the primitives of one client share.
 //!
-//! It saves requests and changes no guarantee: a primitive that finds nothing here sends the
-//! requests itself. It belongs to a [`Client`](crate::Client), never to the process.
+//! It saves requests and changes no guarantee: without it, a primitive sends the requests itself.
+//! It belongs to a [`Client`](crate::Client), and is not a static.
 //!
-//! - `handoff.rs`: a release reads the position of the next contender;
-//! - `conflict_queue.rs`: transactions that conflict on a key take turns;
-//! - `snapshot.rs`: what a transaction leaves for the next one.
+//! - `handoff.rs`: hand-off, in which a release reads the position of the successor;
+//! - `conflict_queue.rs`: conflict queues, in which transactions that conflict on a key take turns;
+//! - `snapshot.rs`: snapshots, with which an attempt can start instead of reading.
 
 mod conflict_queue;
 mod handoff;
@@ -15,7 +15,7 @@ pub(crate) use conflict_queue::{ConflictQueues, HeldQueues};
 pub(crate) use handoff::{Handoff, HandoffSlot, Handoffs, QueueEntry, Waiter};
 pub(crate) use snapshot::{ReadSet, Snapshot, Versioned};
 
-/// What the primitives of one client share.
+/// The shared state of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) handoffs: Handoffs,

@@ -1,4 +1,4 @@
-//! Snapshots: keys with their values, as of one revision.
+//! Snapshots: keys with their values and mod revisions, as of one revision.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use crate::kv::{KeyRange, KeyValue, Revision};
 
-/// A value, and the mod revision that came with it.
+/// A value with its mod revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Versioned {
     pub(crate) value: Bytes,
     pub(crate) mod_revision: Revision,
 }
 
-/// Keys that were read, with what the read returned: `None` for a key that did not exist.
+/// The keys that were read, each with the result: `None` for a key that did not exist.
 pub(crate) type ReadSet = BTreeMap<Bytes, Option<Versioned>>;
 
 /// Part of the store as of one revision. An attempt can start with it instead of reading.

@@ -1,15 +1,15 @@
 //! The commit of an attempt: builds the request and reads its response.
 //!
-//! The request is one transaction: *if* the read set is unchanged, *then* the write set, *else*
-//! read the read set again. So a conflict costs one request, and its response is a snapshot with
-//! which the next attempt starts. "The read set is unchanged" is, at the strong levels:
+//! The request is one transaction: *if* the read set is unchanged, *then* apply the write set,
+//! *else* read the read set again. So a conflict costs one request, and its response is a snapshot
+//! with which the next attempt starts. At the strong levels, "the read set is unchanged" means:
 //!
 //! - each key has the mod revision that the attempt has read, or still does not exist;
 //! - no key in a range that was read has a mod revision above the snapshot revision. This detects a
-//!   created and a changed key. The first compare detects a deleted key;
-//! - at `SerializableSnapshot`, each key of a blind write has the mod revision of the first
-//!   snapshot revision: it is read before the commit, as of that revision, because no other compare
-//!   detects a deleted key.
+//!   created and a changed key; the compare of each key detects a deleted key;
+//! - at `SerializableSnapshot`, each key of a blind write has the mod revision that it had at the
+//!   first snapshot revision. The key is read before the commit, as of that revision, because no
+//!   other compare detects a deleted key.
 //!
 //! At the strong levels a read-only attempt has seen one snapshot and needs no commit.
 
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::Isolation;
 use super::error::Conflict;
 use super::idempotency_key::IdempotencyKey;
-use super::read_set::{ReadSet, Snapshot, Versioned, kvs, mod_revision, single, unchanged};
+use super::read_set::{ReadSet, Snapshot, Versioned, kvs, mod_revision, single, unchanged_compare};
 use super::transaction::{Transaction, Write};
 use crate::error::{Error, Result};
 use crate::kv::{Compare, CompareOp, Delete, LeaseId, Op, Put, Range, Txn, TxnResponse};
@@ -33,9 +33,11 @@ impl Transaction {
         self.write_set.is_empty() && !needs_validation
     }
 
-    /// Checks the number of operations, and reads the keys of blind writes that are compared.
+    /// Checks the number of operations, and reads the keys of the blind writes that the commit
+    /// compares.
     ///
-    /// A transaction that has read nothing overwrites whatever it finds, at every level.
+    /// A transaction without reads has only blind writes, and the commit compares none of them, at
+    /// every level.
     pub(super) async fn prepare_commit(&mut self, with_idempotency_key: bool) -> Result<()> {
         let is_compared = self.isolation == Isolation::SerializableSnapshot;
         let first = self.snapshot.first().filter(|_| is_compared);
@@ -71,9 +73,9 @@ impl Transaction {
         });
         let mut commit = Txn::new().and_then(writes);
         if self.isolation != Isolation::ReadCommitted {
-            let reads = self.compared().map(|(key, _)| Range::new(key));
+            let reads = self.compared_keys().map(|(key, _)| Range::new(key));
             let reads = reads.chain(self.ranges.iter().map(Range::new));
-            commit = commit.when(self.compared().map(unchanged)).or_else(reads);
+            commit = commit.when(self.compared_keys().map(unchanged_compare)).or_else(reads);
         }
         if let Some(at) = self.snapshot.current() {
             let untouched = |range| Compare::mod_revision(range, CompareOp::Less, at.next());
@@ -86,14 +88,14 @@ impl Transaction {
     }
 
     /// The keys that the commit compares one by one, with what was read.
-    fn compared(&self) -> impl Iterator<Item = (&Bytes, &Option<Versioned>)> {
+    fn compared_keys(&self) -> impl Iterator<Item = (&Bytes, &Option<Versioned>)> {
         self.read_set.iter().chain(&self.blind_writes)
     }
 
     /// The snapshot in the response of a commit that failed.
-    pub(super) fn found(&self, response: TxnResponse) -> Snapshot {
+    pub(super) fn found_snapshot(&self, response: TxnResponse) -> Snapshot {
         let mut responses = response.responses.into_iter();
-        let compared = self.compared().map(|(key, _)| key.clone());
+        let compared = self.compared_keys().map(|(key, _)| key.clone());
         let keys = compared.zip(responses.by_ref().map(single)).collect();
         let ranges = self.ranges.iter().cloned().zip(responses.map(kvs)).collect();
         Snapshot { revision: response.header.revision, keys, ranges }
@@ -102,7 +104,7 @@ impl Transaction {
     /// The keys that differ from what the attempt has read.
     pub(super) fn conflicts(&self, found: &Snapshot) -> Vec<Conflict> {
         let mut conflicts: Vec<_> = self
-            .compared()
+            .compared_keys()
             .filter_map(|(key, read)| {
                 let (seen, found) = (mod_revision(read), mod_revision(found.keys.get(key)?));
                 (seen != found).then(|| Conflict { key: key.clone(), seen, found })
@@ -121,8 +123,9 @@ impl Transaction {
         self.read_set.contains_key(key) || self.write_set.contains_key(key)
     }
 
-    /// The keys of the read set and the write set after the commit, which has validated the former
-    /// and written the latter, and the `wanted` keys, which it has read last.
+    /// The post-image: the keys of the read set and the write set after the commit, which has
+    /// validated the read set and applied the write set, and the `wanted` keys, which its last
+    /// operations have read.
     pub(super) fn post_image(&self, mut commit: TxnResponse, wanted: BTreeSet<Bytes>) -> Snapshot {
         let revision = commit.header.revision;
         let read = commit.responses.split_off(commit.responses.len() - wanted.len());
@@ -130,7 +133,7 @@ impl Transaction {
         keys.extend(self.read_set.clone());
         for (key, write) in &self.write_set {
             match write {
-                // The value is the store's, and was perhaps not read.
+                // The put kept the value in the store, which the attempt may not have read.
                 Write::Put(put) if put.ignore_value => drop(keys.remove(key)),
                 Write::Put(put) => {
                     let value = put.value.clone();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::error::{Error, LossReason, Outcome};
 use crate::kv::Revision;
 
-/// Why a transaction did not commit, or may not have committed.
+/// The error of a transaction: it was not committed, or its outcome is unknown.
 ///
 /// `E` is the error of the closure. If it implements `Debug` and `Display`, this type implements
 /// [`std::error::Error`].
@@ -21,9 +21,9 @@ pub enum StmError<E> {
     /// Every attempt conflicted until the budget of [`Retry`](super::Retry) was spent. Nothing was
     /// written.
     #[error(
-        "conflicts until the budget was spent, {attempts} attempts in {elapsed:?}; the last: {}: \
-         allow more with `retry`, or write less to the same keys",
-        listed(.conflicts)
+        "retries exhausted after {attempts} attempts in {elapsed:?}; last conflicts: {}: raise the \
+         budget with `retry`, or write less to these keys",
+        list(.conflicts)
     )]
     RetriesExhausted {
         /// The number of attempts.
@@ -47,7 +47,7 @@ pub enum StmError<E> {
 }
 
 impl<E> StmError<E> {
-    /// Whether the writes were surely not applied.
+    /// Returns whether the writes were surely not applied.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -59,7 +59,7 @@ impl<E> StmError<E> {
         }
     }
 
-    /// Why the session was lost, if that ended the transaction.
+    /// Returns the reason of the session's loss, if that ended the transaction.
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
         if let Self::Lost(reason) = self { Some(*reason) } else { None }
@@ -88,6 +88,6 @@ impl fmt::Display for Conflict {
     }
 }
 
-fn listed(conflicts: &[Conflict]) -> String {
+fn list(conflicts: &[Conflict]) -> String {
     conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -2,20 +2,20 @@
 //!
 //! Each commit also puts its *idempotency key*, a small key whose value is a number that is used
 //! once. If no response is received, the key shows whether the commit was applied. Reading it is
-//! not enough: a request that was not applied yet may still be delayed. So the resolving request
-//! puts the key, on the condition that the commit has not; and the commit has the condition that
-//! the key is as the commit before has left it. At most one of the two is applied:
+//! not enough, because the commit may still arrive. So the *resolving request* puts the key itself.
+//! Both the commit and the resolving request have the condition that the key is unchanged since the
+//! last commit, so at most one of them is applied:
 //!
 //! ```text
-//! key: 4, put at 20                                        (left by commit 4)
-//! commit 5, if the key was put at 20: no response
-//! put "fence 5", if the key was put at 20
+//! key: 4, mod revision 20                                  (of commit 4)
+//! commit 5, if the mod revision is 20: no response
+//! put "fence 5", if the mod revision is 20
 //!   succeeded: commit 5 was not applied and cannot be applied any more. Retry.
 //!   failed:    the key is 5: commit 5 was applied, at the mod revision of the key.
 //! ```
 //!
-//! The keys are on the lease of the session and are reused by one transaction after the other. So
-//! there are as many as transactions ran at the same time, and one more for each transaction that
+//! The keys are attached to the lease of the session, and later transactions reuse them. So there
+//! are as many keys as transactions ran at the same time, and one more for each transaction that
 //! was dropped during its commit. They are deleted with the lease.
 
 use std::sync::{Arc, Mutex};
@@ -46,15 +46,17 @@ pub(super) struct IdempotencyKey {
     commit: CommitState,
 }
 
+/// An idempotency key as of the last commit.
 #[derive(Clone, Debug)]
 struct KeyState {
     key: Bytes,
-    /// The revision of the last put; `None` before the first.
+    /// The mod revision; `None` before the first put.
     mod_revision: Option<Revision>,
     /// The number of the last commit that was sent.
     number: u64,
 }
 
+/// The state of the last commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CommitState {
     /// No commit can change the key any more.
@@ -63,7 +65,7 @@ enum CommitState {
     Pending,
 }
 
-/// What the idempotency key shows about a commit.
+/// The outcome of a commit, as its idempotency key shows it.
 #[derive(Debug)]
 pub(super) enum Resolution {
     Applied(Revision),
@@ -106,21 +108,22 @@ impl IdempotencyKey {
         self.state.number += 1;
         self.commit = CommitState::Pending;
         let put = self.put(self.state.number.to_string());
-        commit.when([self.unchanged()]).and_then([put])
+        commit.when([self.unchanged_compare()]).and_then([put])
     }
 
     /// The commit was applied.
-    pub(super) const fn applied(&mut self, revision: Revision) {
+    pub(super) const fn note_applied(&mut self, revision: Revision) {
         self.state.mod_revision = Some(revision);
         self.commit = CommitState::Settled;
     }
 
     /// The commit was not applied and cannot be applied any more.
-    pub(super) const fn not_applied(&mut self) {
+    pub(super) const fn note_not_applied(&mut self) {
         self.commit = CommitState::Settled;
     }
 
-    fn unchanged(&self) -> Compare {
+    /// The compare that holds while the key is unchanged since the last commit.
+    fn unchanged_compare(&self) -> Compare {
         let mod_revision = self.state.mod_revision.unwrap_or(Revision::ZERO);
         Compare::mod_revision(&self.state.key, CompareOp::Equal, mod_revision)
     }
@@ -129,14 +132,15 @@ impl IdempotencyKey {
         Put::new(&self.state.key, value).lease(self.keys.session.lease_id())
     }
 
-    /// Finds out whether the last commit was applied. Repeats the request until it is answered.
+    /// Resolves the last commit: determines whether it was applied. Retries the request until a
+    /// response is received.
     ///
     /// The request is sent to the backend of the commit: the backend of the session may have
     /// another namespace, where the key does not exist.
     pub(super) async fn resolve(&mut self, backend: &dyn KvBackend) -> Result<Resolution> {
         let fence = format!("fence {}", self.state.number);
         let request = Txn::new()
-            .when([self.unchanged()])
+            .when([self.unchanged_compare()])
             .and_then([self.put(fence.clone())])
             .or_else([Range::new(&self.state.key)]);
         // Safe to repeat: once it is applied, its condition no longer holds.
@@ -146,7 +150,7 @@ impl IdempotencyKey {
             Err(error) => return Err(error),
         };
         if response.succeeded {
-            self.applied(response.header.revision);
+            self.note_applied(response.header.revision);
             return Ok(Resolution::NotApplied);
         }
         let (found, number) =
@@ -158,7 +162,7 @@ impl IdempotencyKey {
             }
             _ => return Ok(Resolution::Unknown),
         };
-        self.applied(revision);
+        self.note_applied(revision);
         Ok(resolution)
     }
 }

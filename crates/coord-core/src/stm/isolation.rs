@@ -4,8 +4,9 @@ use std::fmt;
 
 /// What a transaction may see of concurrent transactions.
 ///
-/// The names are those of Go's package. Two of them promise less, or more, than they say. This
-/// table shows what each level permits to a transaction that commits:
+/// The names are those of Go's package. Two of the levels guarantee less or more than the standard
+/// meaning of their names. This table shows the anomalies that each level permits to a transaction
+/// that commits:
 ///
 /// | | `SerializableSnapshot` | `Serializable` | `RepeatableReads` | `ReadCommitted` |
 /// |---|---|---|---|---|
@@ -13,11 +14,11 @@ use std::fmt;
 /// | a key read twice differs | no | no | no | no |
 /// | lost update | no | no | no | **yes** |
 /// | write skew | no | no | no | **yes** |
-/// | reads of several keys that never were together | no | no | no | **yes** |
-/// | the same, in an attempt that will not commit | no | no | **yes** | **yes** |
-/// | a key in a range that was read comes, goes or changes | no | no | **yes**: comes | **yes** |
+/// | read skew: values of two keys that never existed together | no | no | no | **yes** |
+/// | read skew in an attempt that does not commit | no | no | **yes** | **yes** |
+/// | phantom: a key in a range created, deleted or changed | no | no | **yes**: created | **yes** |
 /// | a read-only transaction sees old data | no | no | **yes** | **yes** |
-/// | a key written unread was changed meanwhile | no | **yes** | **yes** | **yes** |
+/// | the key of a blind write was changed meanwhile | no | **yes** | **yes** | **yes** |
 ///
 /// An example for each row is in `docs/guide/isolation.md`. The strong levels are
 /// `SerializableSnapshot` and `Serializable`; the others are weak.
@@ -25,11 +26,11 @@ use std::fmt;
 /// Source: etcd 3.5 `client/v3/concurrency/stm.go`. `docs/semantics.md` lists the anomalies of Go's
 /// package that cannot happen here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "a closed set, and users match on it")]
+#[expect(clippy::exhaustive_enums, reason = "a closed set, and callers match on it")]
 pub enum Isolation {
-    /// Strict serializability, and besides the first of two blind writes to a key wins; but a key
-    /// that did not exist, was put and deleted again, counts as unchanged. Every attempt sees one
-    /// snapshot.
+    /// Strict serializability, and the first of two concurrent blind writes to a key wins. A key
+    /// that did not exist, and was put and deleted again, counts as unchanged. Every attempt sees
+    /// one snapshot.
     #[default]
     SerializableSnapshot,
     /// Strict serializability. Every attempt sees one snapshot.

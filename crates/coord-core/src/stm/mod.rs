@@ -2,7 +2,7 @@
 //!
 //! [`Stm::run`] calls a closure with a [`Transaction`]. The closure reads, computes and writes. The
 //! writes are committed if no key that was read has changed; otherwise the closure is called again.
-//! Nothing is locked, and nothing is written before the commit.
+//! No lock is held, and no key is written before the commit.
 //!
 //! ```text
 //! A                              B                             balance of x
@@ -21,8 +21,8 @@
 //! - **Isolation.** [`Isolation`] lists what each level forbids.
 //! - **Retries.** An attempt that conflicts is retried within the budget of [`Retry`]. The response
 //!   of the failed commit contains what the next attempt reads.
-//! - **Conflict queues.** Transactions of one [`Client`] that conflict on a key take turns on it,
-//!   so that 64 tasks at one key are not slower than one task.
+//! - **Conflict queues.** Transactions of one [`Client`] that conflict on a key take turns, so that
+//!   64 tasks with one key are not slower than one task.
 //! - **Idempotency keys.** [`Stm::exactly_once`] resolves a commit whose response was lost.
 //!
 //! # Cost
@@ -40,7 +40,7 @@
 //! | conflict that a later read detects, at the strong levels | 0 |
 //! | attempt that starts with the post-image of a conflict queue | 0 for the keys in it |
 //! | idempotency key | 0; one put and one compare more in the commit |
-//! | commit whose response was lost, with an idempotency key | 1, repeated until it is answered |
+//! | commit whose response was lost, with an idempotency key | 1, retried until it has a response |
 
 mod commit;
 mod error;
@@ -63,7 +63,7 @@ pub use isolation::Isolation;
 pub use retry::Retry;
 pub use transaction::Transaction;
 
-/// Runs transactions with one set of options. Make it once and use it for many transactions.
+/// Runs transactions with one set of options. Create it once and use it for many transactions.
 ///
 /// ```
 /// use coord_core::{Client, Stm};
@@ -91,10 +91,12 @@ pub use transaction::Transaction;
 /// # }
 /// ```
 ///
-/// Beyond Go's package: retries have a budget, no attempt at the strong levels sees two revisions,
-/// and a panic of the closure reaches the caller. Source: etcd 3.5 `client/v3/concurrency/stm.go`.
+/// Differences from Go's package: retries have a budget, every attempt at the strong levels sees
+/// one snapshot, and a panic of the closure reaches the caller.
+///
+/// Source: etcd 3.5 `client/v3/concurrency/stm.go`.
 #[derive(Clone, Debug)]
-#[must_use = "it does nothing before `run`"]
+#[must_use = "call `run` to run a transaction"]
 pub struct Stm {
     client: Client,
     isolation: Isolation,
@@ -121,8 +123,8 @@ impl Stm {
         self
     }
 
-    /// Adds keys that are read in one request before the first attempt. A key that the closure does
-    /// not read cannot conflict.
+    /// Adds keys that are read in one request before the first attempt. A key that the closure
+    /// neither reads nor writes cannot conflict.
     pub fn prefetch<K: IntoBytes>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.prefetch.extend(keys.into_iter().map(IntoBytes::into_bytes));
         self
@@ -137,9 +139,9 @@ impl Stm {
     /// Applies each transaction exactly once: resolves a commit whose response was lost.
     ///
     /// Each commit also puts an idempotency key, a small key under `coord/stm/` on the lease of
-    /// `session`. Transactions reuse these keys, so keep this `Stm` or its clones, and do not make
-    /// one for each transaction. A transaction that was dropped during its commit leaves one key
-    /// behind. All of them are deleted with the lease.
+    /// `session`. Transactions reuse these keys, so keep this `Stm` or its clones, and do not
+    /// create one for each transaction. A transaction that was dropped during its commit leaves one
+    /// key behind. The keys are deleted with the lease.
     ///
     /// When the session is lost, a transaction that writes fails with [`StmError::Lost`]. Without
     /// this option, a commit whose response was lost fails with [`StmError::OutcomeUnknown`].
@@ -151,9 +153,9 @@ impl Stm {
 
 /// A transaction that was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "to be taken apart")]
+#[expect(clippy::exhaustive_structs, reason = "callers destructure it")]
 pub struct Committed<T> {
-    /// What the closure returned.
+    /// The value that the closure returned.
     pub value: T,
     /// How the transaction was committed.
     pub info: CommitInfo,
@@ -163,11 +165,16 @@ pub struct Committed<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitInfo {
-    /// The revision of the writes. Without writes, the snapshot revision at the strong levels, and
-    /// the newest revision of a read at the weak levels; [`Revision::ZERO`] without reads.
+    /// The revision of the writes. Without writes:
+    ///
+    /// - at the strong levels, the snapshot revision;
+    /// - at the weak levels, the newest revision of a read; at `RepeatableReads`, if the
+    ///   transaction has read several keys or a range, the revision at which the commit validated
+    ///   them;
+    /// - without reads, [`Revision::ZERO`].
     pub revision: Revision,
-    /// The number of attempts. An attempt that waited in a conflict queue before anything of it was
-    /// sent does not count.
+    /// The number of attempts. An attempt that entered a conflict queue before it had sent a
+    /// request does not count.
     pub attempts: u32,
     /// The conflicts of all attempts.
     pub conflicts: Vec<Conflict>,

@@ -1,21 +1,23 @@
-//! The reads of an attempt: from what was prefetched, or from the store at the snapshot revision.
+//! The reads of an attempt: from prefetched keys, or from the store at the snapshot revision.
 
 use bytes::Bytes;
 
-use super::read_set::{ReadSet, Snapshot, Versioned, kvs, single, unchanged};
+use super::read_set::{ReadSet, Snapshot, Versioned, kvs, single, unchanged_compare};
 use super::transaction::{SnapshotRevision, Transaction, Yielding};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, KeyValue, Range, Revision, Txn, TxnResponse};
 
-/// The largest extension: with more keys it costs more than the conflict that it may avoid.
-const EXTENSION_KEYS_MAX: usize = 32;
+/// The largest number of operations of a snapshot extension. A larger extension costs more than the
+/// conflict that it may avoid.
+const EXTENSION_OPS_MAX: usize = 32;
 
 /// The revision of the store at a response, and the keys of each range that was read.
 type Fetched = (Revision, Vec<Vec<KeyValue>>);
 
 impl Transaction {
-    /// Reads keys that the closure may read later. Only those that it reads enter the read set.
+    /// Reads keys that the closure may read later. A key enters the read set when the closure reads
+    /// it.
     pub(super) async fn prefetch(&mut self, keys: &[Bytes]) -> Result<()> {
         self.yielding = Yielding::No;
         self.read(keys).await?;
@@ -32,16 +34,17 @@ impl Transaction {
         }
         for missing in missing.chunks(self.keys_per_request()) {
             let read = self.fetch(missing.iter().map(Range::new).collect()).await?;
-            self.read_set.extend(versioned(missing, read));
+            self.read_set.extend(to_read_set(missing, read));
         }
         Ok(())
     }
 
-    /// Ends an attempt that has sent nothing and reads a key whose conflict queue it does not hold.
+    /// Ends an attempt that has sent no request yet and reads a key whose conflict queue it does
+    /// not hold.
     fn yield_if_contended(&mut self, keys: &[Bytes]) -> Result<()> {
         let Yielding::BeforeFirstRequest { held } = &self.yielding else { return Ok(()) };
         let keys = keys.iter().filter(|key| !held.contains(key));
-        let contended = self.client.conflict_queues().contended(keys);
+        let contended = self.client.conflict_queues().contended_keys(keys);
         if let Some(key) = contended.first().cloned() {
             self.yielding = Yielding::For(contended);
             self.failure = Some(Error::AttemptYielded { key });
@@ -77,7 +80,7 @@ impl Transaction {
         for missing in missing.chunks(self.keys_per_request()) {
             let ranges = missing.iter().map(Range::new).collect();
             let (_, read) = self.fetch_as_of(at, ranges).await?;
-            self.blind_writes.extend(versioned(missing, read));
+            self.blind_writes.extend(to_read_set(missing, read));
         }
         Ok(())
     }
@@ -95,19 +98,20 @@ impl Transaction {
         else {
             return None;
         };
-        let keys_max = self.client.limits().max_txn_ops.min(EXTENSION_KEYS_MAX);
+        let ops_max = self.client.limits().max_txn_ops.min(EXTENSION_OPS_MAX);
         let extendable = !missing.is_empty()
             && !self.read_set.is_empty()
             && self.ranges.is_empty()
             && self.prefetched.keys.is_empty()
             && self.prefetched.ranges.is_empty()
-            && self.read_set.len() + 2 * missing.len() <= keys_max;
+            && self.read_set.len() + 2 * missing.len() <= ops_max;
         extendable.then_some(at)
     }
 
-    /// Reads keys at the current revision and extends the snapshot to it, if the read set is
-    /// unchanged. Otherwise reads them at the snapshot revision, and besides all keys at the
-    /// current revision, because the attempt can no longer write.
+    /// Extends the snapshot: reads keys at the current revision, which becomes the snapshot
+    /// revision, if the read set is unchanged. Otherwise reads them at the old snapshot revision,
+    /// and also reads all keys at the current revision for the next attempt, because this attempt
+    /// can no longer write.
     async fn read_and_extend(&mut self, at: Revision, missing: &[Bytes]) -> Result<()> {
         self.check_failure()?;
         self.yielding = Yielding::No;
@@ -136,11 +140,11 @@ impl Transaction {
             all.sort_unstable();
             let read = |range: Range| if serializable { range.serializable() } else { range };
             Txn::new()
-                .when(self.read_set.iter().map(unchanged))
+                .when(self.read_set.iter().map(unchanged_compare))
                 .and_then(current.map(read))
                 .or_else(at_snapshot.chain(all.into_iter().map(range)).map(read))
         };
-        // A member that has reached the snapshot revision may answer.
+        // Any member that has reached the snapshot revision may respond.
         match self.client.txn(request(true)).await {
             Ok(response) if response.header.revision >= at => Ok(response),
             Ok(_) | Err(Error::FutureRevision { .. }) => self.client.txn(request(false)).await,
@@ -199,7 +203,7 @@ impl Transaction {
 }
 
 /// The keys, each with what its read returned.
-fn versioned(keys: &[Bytes], found: Vec<Vec<KeyValue>>) -> ReadSet {
+fn to_read_set(keys: &[Bytes], found: Vec<Vec<KeyValue>>) -> ReadSet {
     let read = found.into_iter().map(|kvs| kvs.into_iter().next().map(Versioned::from));
     keys.iter().cloned().zip(read).collect()
 }

@@ -1,4 +1,4 @@
-//! The retries of a transaction: its budget, and what happens before the next attempt.
+//! The retries of a transaction: its budget, and the pauses and queues before the next attempt.
 
 use std::time::Duration;
 
@@ -18,22 +18,22 @@ const SNAPSHOT_REUSED_WITHIN: Duration = Duration::from_millis(20);
 
 /// The budget for the attempts of a transaction, and the pauses between them.
 ///
-/// After a conflict a transaction waits in the conflict queues of the keys, and retries without a
-/// pause; once more if that attempt conflicts too, because another client was in between. Before
-/// each further attempt it pauses for a random time between zero and a limit that doubles from
-/// [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
+/// After a conflict, a transaction waits in the conflict queues of the keys, and retries without a
+/// pause. If that attempt conflicts too, because another client has written the keys, it retries
+/// once more without a pause. Before each further attempt it pauses for a random time between zero
+/// and a limit that doubles from [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
 ///
 /// ```
 /// use coord_core::stm::Retry;
 /// use std::time::Duration;
 ///
-/// let impatient = Retry { attempts_max: Some(3), ..Retry::default() };
-/// assert_eq!(impatient.time_max, Duration::from_secs(60));
+/// let retry = Retry { attempts_max: Some(3), ..Retry::default() };
+/// assert_eq!(retry.time_max, Duration::from_secs(60));
 /// ```
 ///
 /// Source: full jitter, M. Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "options, made with `..Retry::default()`")]
+#[expect(clippy::exhaustive_structs, reason = "options, created with `..Retry::default()`")]
 pub struct Retry {
     /// The largest number of attempts; at least one is made. No limit by default.
     pub attempts_max: Option<u32>,
@@ -101,7 +101,7 @@ impl Run<'_> {
             return Instant::now() < self.deadline;
         }
         let pause = match self.phase {
-            // What the attempt started with was older than the wait; `found` is current.
+            // The snapshot of the failed attempt was older than the wait; `found` is current.
             Phase::Admitted | Phase::AdmittedAfterYield => Some(Duration::ZERO),
             Phase::Optimistic | Phase::Contended => self.pause().await,
         };
@@ -114,7 +114,7 @@ impl Run<'_> {
     /// deadline. The next attempt starts with the newest post-image of these queues that is not
     /// older than the transaction.
     pub(super) async fn enter_queues(&mut self, keys: Vec<Bytes>, read: Option<Snapshot>) {
-        // All are left and entered anew, all at once: see the module `conflict_queue`.
+        // Leaves all queues and enters them again at once: see the module `conflict_queue`.
         let keys = self.held.keys().iter().cloned().chain(keys).collect();
         self.held = HeldQueues::default();
         self.start = read;
@@ -130,8 +130,8 @@ impl Run<'_> {
         attempts_max.is_some_and(|max| self.attempts >= max) || Instant::now() >= self.deadline
     }
 
-    /// Pauses and returns for how long; `None`, without a pause, if it would end after the
-    /// deadline.
+    /// Pauses, and returns the length of the pause; `None`, without a pause, if it would end after
+    /// the deadline.
     async fn pause(&mut self) -> Option<Duration> {
         let pause = self.backoff.next();
         if pause >= self.deadline.saturating_duration_since(Instant::now()) {
@@ -142,7 +142,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether another attempt may not meet the same error.
+/// Whether another attempt may succeed after this error.
 const fn is_worth_a_retry(error: &Error) -> bool {
     // The snapshot was compacted, or the member is stale: the next attempt has a newer snapshot.
     matches!(error, Error::Compacted { .. } | Error::FutureRevision { .. }) || error.is_retryable()

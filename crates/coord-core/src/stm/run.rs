@@ -1,4 +1,4 @@
-//! Runs a transaction: attempt after attempt, until one commits or the budget is spent.
+//! The loop of a transaction: attempts, until one commits or the budget is spent.
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use crate::telemetry::transaction;
 /// Caps `Retry::time_max` so that the clock can represent the deadline: about 30 years.
 const TIME_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// How often attempts of one transaction yield before their first request. A transaction that reads
-/// other keys in each attempt must not yield for ever.
+/// How often the attempts of one transaction may yield before their first request. Without a limit,
+/// a transaction that reads other keys in each attempt could yield forever.
 const MAX_YIELDS: u8 = 4;
 
-/// How an attempt has ended.
+/// The outcome of an attempt.
 enum AttemptOutcome {
     /// The writes were applied, or there were none to apply.
     Committed { revision: Revision, resolved: bool },
     /// Keys have changed since they were read. The next attempt can start with `found`.
     Conflict { conflicts: Vec<Conflict>, found: Snapshot },
-    /// The keys `contended` have conflict queues that this transaction does not hold. Nothing was
+    /// The keys `contended` have conflict queues that this transaction does not hold. No commit was
     /// sent.
     Queued { contended: Vec<Bytes>, read: Option<Snapshot> },
     /// The session of the idempotency keys is lost. Nothing was written.
@@ -41,17 +41,19 @@ enum AttemptOutcome {
     Unknown(Error),
 }
 
-/// Where the next attempt stands between optimism and the conflict queues.
+/// The progress of a transaction from optimistic attempts to the conflict queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
-    /// Without conflicts so far.
+    /// No attempt has conflicted so far.
     Optimistic,
-    /// Conflicted, and holds the queues of those keys now. No attempt was made since.
+    /// An attempt has conflicted, and the transaction now holds the queues of those keys. No
+    /// attempt was made since.
     Admitted,
-    /// Waited in the queues of other transactions before it sent its commit. It does so once, so
-    /// that it does not wait again and again without an attempt.
+    /// The transaction has yielded in the queues of its keys before its commit. It does so only
+    /// once between two attempts.
     AdmittedAfterYield,
-    /// Conflicted although it held the queues: another client writes to the same keys.
+    /// An attempt has conflicted although the transaction held the queues: another client writes to
+    /// the same keys.
     Contended,
 }
 
@@ -67,7 +69,7 @@ pub(super) struct Run<'a> {
     /// How often an attempt may still yield before its first request.
     yields_left: u8,
     pub(super) held: HeldQueues<'a>,
-    /// What the next attempt starts with.
+    /// The snapshot with which the next attempt starts.
     pub(super) start: Option<Snapshot>,
     pub(super) backoff: Backoff,
     idempotency_key: Option<IdempotencyKey>,
@@ -78,9 +80,9 @@ impl Stm {
     ///
     /// The closure may be called several times, so it must have no irreversible side effects: send
     /// the e-mail after the commit. If it returns an error, nothing is written, and the error is
-    /// returned as [`StmError::Aborted`]. The error type is made from [`Error`], so that `?` can
-    /// follow a read. After a failed read the attempt does not commit, whatever the closure
-    /// returns.
+    /// returned as [`StmError::Aborted`], unless the reads of the attempt conflict: then the
+    /// closure is called again. The error type is made from [`Error`], so that `?` can follow a
+    /// read. After a failed read the attempt does not commit, whatever the closure returns.
     ///
     /// To cancel the transaction, drop the future. The future can be spawned if the closure owns
     /// what it uses, and all of that is `Send`:
@@ -96,7 +98,7 @@ impl Stm {
     /// # }
     /// ```
     ///
-    /// If the closure has a reference in it, even a `&'static str`, the compiler rejects that with
+    /// If the closure captures a reference, even a `&'static str`, the compiler rejects that with
     /// "implementation of `Send` is not general enough". Move an owned value into the closure, or
     /// create the reference inside it.
     ///
@@ -222,7 +224,7 @@ impl<'a> Run<'a> {
         Ok(tx)
     }
 
-    /// Commits an attempt, if it needs a commit and can have one.
+    /// Commits an attempt, if it needs a commit and can be committed.
     async fn commit(&mut self, mut tx: Transaction) -> AttemptOutcome {
         if let Yielding::For(contended) = &mut tx.yielding {
             let contended = std::mem::take(contended);
@@ -253,7 +255,7 @@ impl<'a> Run<'a> {
     }
 
     /// The keys of the attempt whose queues other transactions hold. A commit would overtake those
-    /// transactions and make the first of them conflict.
+    /// transactions, and the first of them would conflict.
     fn contended_keys(&self, tx: &Transaction) -> Vec<Bytes> {
         if matches!(self.phase, Phase::AdmittedAfterYield)
             || self.stm.isolation == Isolation::ReadCommitted
@@ -262,7 +264,7 @@ impl<'a> Run<'a> {
         }
         let keys = tx.read_set.keys().chain(tx.write_set.keys());
         let keys = keys.filter(|key| !self.held.contains(key));
-        self.stm.client.conflict_queues().contended(keys)
+        self.stm.client.conflict_queues().contended_keys(keys)
     }
 
     /// Takes an idempotency key for an attempt that writes, if the transaction has none.
@@ -284,26 +286,26 @@ impl<'a> Run<'a> {
         let mut key = self.idempotency_key.as_mut().filter(|_| writes);
         let request = tx.commit_request(key.as_deref_mut());
         let room = self.stm.client.limits().max_txn_ops.saturating_sub(request.success.len());
-        let wanted = self.held.wanted(|key| tx.knows(key), room);
+        let wanted = self.held.wanted_keys(|key| tx.knows(key), room);
         let request = request.and_then(wanted.iter().map(Range::new));
         match self.stm.client.backend().txn(request).await {
             Ok(response) if response.succeeded => {
                 let revision = response.header.revision;
                 if let Some(key) = key {
-                    key.applied(revision);
+                    key.note_applied(revision);
                 }
                 if !self.held.is_empty() {
-                    self.held.leave(tx.post_image(response, wanted));
+                    self.held.publish_post_image(tx.post_image(response, wanted));
                 }
                 AttemptOutcome::Committed { revision, resolved: false }
             }
-            Ok(response) => self.conflict(tx, tx.found(response)),
+            Ok(response) => self.conflict(tx, tx.found_snapshot(response)),
             Err(error) if !writes => AttemptOutcome::Failed(error),
             Err(error) if error.outcome() == Outcome::NotApplied => {
                 if let Some(key) = key {
-                    key.not_applied();
+                    key.note_not_applied();
                 }
-                self.rejected(error, tx).await
+                self.classify_rejection(error, tx).await
             }
             Err(error) => self.resolve(error).await,
         }
@@ -316,13 +318,14 @@ impl<'a> Run<'a> {
             // key. The next attempt takes another one, and nothing reuses this one.
             self.idempotency_key = None;
         } else if let Some(key) = &mut self.idempotency_key {
-            key.not_applied();
+            key.note_not_applied();
         }
         AttemptOutcome::Conflict { conflicts, found }
     }
 
-    /// Why a commit was rejected: perhaps because the lease of the idempotency keys has ended.
-    async fn rejected(&self, error: Error, tx: &Transaction) -> AttemptOutcome {
+    /// The outcome of an attempt whose commit was rejected, perhaps because the lease of the
+    /// idempotency keys has ended.
+    async fn classify_rejection(&self, error: Error, tx: &Transaction) -> AttemptOutcome {
         let (Error::LeaseNotFound { .. }, Some(keys)) = (&error, &self.stm.idempotency_keys) else {
             return AttemptOutcome::Failed(error);
         };

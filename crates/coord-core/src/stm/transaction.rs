@@ -1,8 +1,8 @@
 //! One attempt of a transaction, as the closure sees it: its reads and its write set.
 //!
-//! Nothing is written before the commit. A read is answered, in this order, from the write set, the
-//! read set, what was prefetched, and the store. Prefetched are the keys of [`Stm::prefetch`], the
-//! response of a failed commit, or a post-image from a conflict queue.
+//! No key is written before the commit. A read returns the key from the first of these that has it:
+//! the write set, the read set, the prefetched keys, the store. The prefetched keys are the keys of
+//! [`Stm::prefetch`], the response to a failed commit, or a post-image of a conflict queue.
 //!
 //! At the two strong levels all reads of an attempt are as of one *snapshot revision*. The first
 //! read sets it to the current revision. A later read *extends* the snapshot to the current
@@ -15,8 +15,8 @@
 //!                                            another client puts y at 18
 //! get y           serializable, if x is unchanged: it is, so the snapshot is extended: y at 18
 //!                                            another client puts y and z at 19
-//! get z           y has changed: z at 18, and besides x, y and z at 19
-//! put x, get x    answered from the write set
+//! get z           y has changed: z at 18; x, y and z at 19 for the next attempt
+//! put x, get x    from the write set
 //! commit          nothing is sent; the next attempt starts with x, y and z at 19
 //! ```
 //!
@@ -46,25 +46,25 @@ pub(super) enum Write {
 /// The revision of the reads of an attempt.
 #[derive(Clone, Debug)]
 pub(super) enum SnapshotRevision {
-    /// Nothing was read yet. At the weak levels it stays so: their reads share no revision.
+    /// No key was read yet. At the weak levels always, because their reads share no revision.
     Unset,
     /// All reads are as of this revision.
     At(Revision),
     /// The snapshot was extended: all reads are as of `at`, and the first read was as of `from`.
     Extended { from: Revision, at: Revision },
     /// The read set has changed since `at`. Reads continue as of `at`, but the attempt cannot
-    /// write. The next attempt starts with `newer`, the read set as of a later revision.
+    /// commit writes. The next attempt starts with `newer`, the read set as of a later revision.
     Stale { at: Revision, newer: Snapshot },
 }
 
-/// Whether an attempt waits in the conflict queues of the keys that it reads.
+/// Whether an attempt yields to the conflict queues of the keys that it reads.
 #[derive(Clone, Debug)]
 pub(super) enum Yielding {
-    /// It has sent a request, or has waited often enough.
+    /// The attempt does not yield: it has sent a request, or has yielded often enough.
     No,
-    /// It has sent no request, so nothing is lost if it starts again. It holds these queues.
+    /// The attempt has sent no request, so it can start again without cost. It holds these queues.
     BeforeFirstRequest { held: Vec<Bytes> },
-    /// It has read keys that other transactions hold the queues of, and is over.
+    /// The attempt has ended, because other transactions hold the queues of these keys.
     For(Vec<Bytes>),
 }
 
@@ -82,7 +82,7 @@ pub struct Transaction {
     pub(super) snapshot: SnapshotRevision,
     /// The newest revision of a read at the weak levels.
     pub(super) newest_read: Option<Revision>,
-    /// What the next reads return without a request. At the strong levels it is as of the snapshot
+    /// Keys that the next reads return without a request; at the strong levels as of the snapshot
     /// revision. A key that is read moves to the read set.
     pub(super) prefetched: Snapshot,
     pub(super) read_set: ReadSet,
@@ -145,13 +145,14 @@ impl Transaction {
     /// Reads a key; `None` if it does not exist.
     ///
     /// # Errors
-    /// The error of the backend. The attempt is over; it is retried if a retry can help.
+    /// The error of the backend. The attempt ends. It is retried if the error is retryable, or if
+    /// the snapshot revision was compacted.
     ///
     /// # Cancel safety
     /// Safe: a read changes nothing.
     pub async fn get(&mut self, key: impl IntoBytes + Send) -> Result<Option<Bytes>> {
         let key = key.into_bytes();
-        if self.written(&key).is_none() {
+        if self.written_value(&key).is_none() {
             self.read(std::slice::from_ref(&key)).await?;
         }
         Ok(self.value(&key))
@@ -170,7 +171,7 @@ impl Transaction {
     ) -> Result<Vec<Option<Bytes>>> {
         let keys: Vec<_> = keys.into_iter().map(IntoBytes::into_bytes).collect();
         let unwritten: Vec<_> =
-            keys.iter().filter(|key| self.written(key).is_none()).cloned().collect();
+            keys.iter().filter(|key| self.written_value(key).is_none()).cloned().collect();
         self.read(&unwritten).await?;
         Ok(keys.iter().map(|key| self.value(key)).collect())
     }
@@ -263,7 +264,7 @@ impl Transaction {
     /// Reads a key and decodes its value; `None` if the key does not exist.
     ///
     /// # Errors
-    /// As [`get`](Self::get), and `InvalidValue` if the bytes are no such value.
+    /// As [`get`](Self::get), and `InvalidValue` if the bytes cannot be decoded.
     ///
     /// # Cancel safety
     /// Safe: a read changes nothing.
@@ -292,8 +293,8 @@ impl Transaction {
         Some(Snapshot { revision, keys, ranges: Vec::new() })
     }
 
-    /// What a read of a key returns because this transaction has written it.
-    fn written(&self, key: &Bytes) -> Option<Option<Bytes>> {
+    /// The value of a key in the write set; `None` if the transaction has not set its value.
+    fn written_value(&self, key: &Bytes) -> Option<Option<Bytes>> {
         match self.write_set.get(key)? {
             Write::Put(put) if put.ignore_value => None,
             Write::Put(put) => Some(Some(put.value.clone())),
@@ -301,10 +302,10 @@ impl Transaction {
         }
     }
 
-    /// What a read of a key returns, after the key was read if it was not written.
+    /// The value of a key in the write set, otherwise in the read set.
     fn value(&self, key: &Bytes) -> Option<Bytes> {
         let read = || self.read_set.get(key)?.as_ref().map(|versioned| versioned.value.clone());
-        self.written(key).unwrap_or_else(read)
+        self.written_value(key).unwrap_or_else(read)
     }
 }
 

@@ -1,15 +1,15 @@
-//! The metrics: counted through the `metrics` facade, or not at all without that feature.
+//! Metrics: reported through the `metrics` facade, or not at all without the feature of that name.
 
-#[cfg(feature = "metrics")]
-pub(super) use counted::{add, count, observe};
 #[cfg(not(feature = "metrics"))]
-pub(super) use uncounted::{add, count, observe};
+pub(super) use disabled::{add, count, observe};
+#[cfg(feature = "metrics")]
+pub(super) use enabled::{add, count, observe};
 
-/// Labels with their values.
+/// The labels of a metric, with their values.
 type Labels<'a> = &'a [(&'static str, &'static str)];
 
 #[cfg(feature = "metrics")]
-mod counted {
+mod enabled {
     use std::time::Duration;
 
     use metrics::{counter, gauge, histogram};
@@ -30,7 +30,7 @@ mod counted {
 }
 
 #[cfg(not(feature = "metrics"))]
-mod uncounted {
+mod disabled {
     use std::time::Duration;
 
     use super::Labels;
@@ -44,11 +44,12 @@ mod uncounted {
 
 /// Describes each metric of this crate, with its unit, to the program's recorder.
 ///
-/// Call it once, after the recorder was installed, because a later recorder does not receive the
-/// descriptions. Metrics are counted all the same. The guide lists them in `docs/guide/metrics.md`.
+/// Call it once, after the recorder was installed: a recorder that is installed later does not
+/// receive the descriptions. Without descriptions, metrics are reported all the same. The guide
+/// lists the metrics in `docs/guide/metrics.md`.
 ///
 /// ```
-/// // After `PrometheusBuilder::new().install()`, or whatever the program reports to:
+/// // After the recorder was installed, for example by `PrometheusBuilder::new().install()`:
 /// coord_core::telemetry::describe_metrics();
 /// ```
 #[cfg(feature = "metrics")]
@@ -82,7 +83,7 @@ pub fn describe_metrics() {
         describe_gauge!(name, Unit::Count, description);
     }
     let histograms = [
-        ("coord_queue_wait_seconds", "From being enqueued to being first"),
+        ("coord_queue_wait_seconds", "From the enqueue until the contender is first"),
         ("coord_request_seconds", "From sending a request to its response"),
     ];
     for (name, description) in histograms {

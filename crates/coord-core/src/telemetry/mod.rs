@@ -1,13 +1,13 @@
-//! Log lines, spans and metrics: one function for each event.
+//! Telemetry: log lines, spans and metrics, with one function for each event.
 //!
-//! Log lines and spans go through `tracing`, with a target below `coord`. Their fields name the
-//! subject (`lease`, `generation`, `name`), its state (`state`, `reason`, `error`) and what happens
-//! next (`next`). Events that need attention are warnings, changes are information, repetitions are
-//! for debugging.
+//! Log lines and spans are reported through `tracing`, with a target that begins with `coord::`.
+//! Their fields are the subject (`lease`, `generation`, `name`), its state (`state`, `reason`,
+//! `error`), and what happens next (`next`). Events that need attention have the level warn,
+//! changes of state info, repeated events debug.
 //!
-//! With the feature `metrics` the same functions count through the facade of that name; without it
-//! they do not. Nothing else depends on the feature. Labels have few values, all known here: no
-//! key, lease or message becomes a label.
+//! With the feature `metrics` the same functions also report metrics, through the `metrics` facade.
+//! The feature changes nothing else. The values of labels are a fixed set: no key, lease or message
+//! becomes a label.
 
 mod metrics;
 pub(crate) mod queue;
@@ -21,6 +21,7 @@ pub use metrics::describe_metrics;
 
 use crate::error::LossReason;
 
+// The targets of log lines and spans.
 const SESSION: &str = "coord::session";
 const SUPERVISOR: &str = "coord::supervisor";
 const STM: &str = "coord::stm";
@@ -28,7 +29,7 @@ const LOCK: &str = "coord::lock";
 const ELECTION: &str = "coord::election";
 const REQUEST: &str = "coord::request";
 
-/// The reason as the value of a label.
+/// The reason as the value of a metric label.
 const fn label(reason: LossReason) -> &'static str {
     match reason {
         LossReason::Expired => "expired",
@@ -54,7 +55,7 @@ mod tests {
     use crate::kv::{LeaseId, Revision};
     use crate::session::{Generation, SessionState};
 
-    fn every_event() {
+    fn report_every_event() {
         let lease = LeaseId::new(7).expect("not zero");
         let session = SessionEvents { lease, generation: Generation(2) };
         session.opened(Duration::from_secs(60));
@@ -72,13 +73,13 @@ mod tests {
         request::dropped("put", Duration::from_millis(2));
     }
 
-    /// Three lists have to agree: what is counted, what is described, and what the guide lists.
+    /// Three lists must agree: the counted metrics, the described metrics, and the guide's list.
     #[test]
     fn every_metric_is_described_and_listed_in_the_guide() {
         let recorder = DebuggingRecorder::new();
         ::metrics::with_local_recorder(&recorder, || {
             describe_metrics();
-            every_event();
+            report_every_event();
         });
 
         let page = include_str!("../../../../docs/guide/metrics.md");

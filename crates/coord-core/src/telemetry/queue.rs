@@ -1,4 +1,5 @@
-//! Events of a wait queue. `kind` is the primitive on it: "mutex", "election", or "queue".
+//! Events of a wait queue. `kind` is the primitive that uses the queue: "mutex", "election", or
+//! "queue" for a queue of the caller's own.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ pub(crate) fn wait_span(kind: &'static str, name: &Bytes) -> Span {
     }
 }
 
-/// The span of a hold: from acquired until the guard is dropped.
+/// The span of a held lock or leadership: from acquired until the guard is dropped.
 pub(crate) fn hold_span(kind: &'static str, name: &Bytes, token: Revision) -> Span {
     let name = name.escape_ascii();
     if kind == "election" {
@@ -28,12 +29,12 @@ pub(crate) fn hold_span(kind: &'static str, name: &Bytes, token: Revision) -> Sp
     }
 }
 
-/// How far the log and the metrics have followed a contender, so that each event counts once.
+/// The state of a contender as reported so far, so that each event is reported once.
 #[derive(Debug)]
 pub(crate) struct Phase {
     kind: &'static str,
     name: Bytes,
-    /// The revision that the fencing token stands for.
+    /// The revision of the fencing token.
     token: Revision,
     enqueued: Instant,
     state: State,
@@ -56,7 +57,7 @@ pub(crate) fn enqueued(kind: &'static str, name: Bytes, token: Revision) -> Phas
 }
 
 impl Phase {
-    /// Enters a state; returns the state before, if that was not the end.
+    /// Enters a state. Returns the previous state; `None`, without a change, if that was the end.
     fn enter(&mut self, state: State) -> Option<State> {
         let before = self.state;
         if before == State::Ended {
@@ -68,8 +69,8 @@ impl Phase {
         Some(before)
     }
 
-    /// The contender is first. Locks may change hands thousands of times a second, so their lines
-    /// are for debugging.
+    /// The contender is first. A lock may change its holder thousands of times a second, so its
+    /// lines have the level debug.
     pub(crate) fn acquired(&mut self) {
         if self.state != State::Waiting {
             return;
@@ -99,7 +100,7 @@ impl Phase {
         metrics::count("coord_queue_released_total", &[("kind", self.kind)]);
     }
 
-    /// The contender lost its key, while it held or waited.
+    /// The contender lost its key, while it was first or waited.
     pub(crate) fn lost(&mut self, reason: LossReason) {
         let Some(before) = self.enter(State::Ended) else { return };
         let (name, token) = (self.name.escape_ascii(), self.token);
@@ -115,12 +116,13 @@ impl Phase {
     }
 }
 
-/// A contender waits for a key that no client of this package, or of Go's, has created.
+/// A contender waits for a foreign key: one that was not created by a contender of this package or
+/// of Go's package.
 pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
     let (name, key) = (name.escape_ascii(), key.escape_ascii());
     tracing::warn!(target: LOCK, %name, %key,
-        next = "waiting until it is deleted: keep data out of the keys below the name",
-        "waiting for a key that belongs to no lock or election");
+        next = "waiting until the key is deleted: write no data to keys under the name",
+        "waiting for a foreign key, which no lock or election has created");
 }
 
 fn gauge(kind: &'static str, state: State, difference: f64) {

@@ -1,10 +1,11 @@
-//! Events of requests that pass a `TraceLayer`.
+//! Events of requests: through a `TraceLayer`, and of primitives that retry a request.
 
 use std::time::Duration;
 
 use super::{REQUEST, metrics};
 use crate::error::Error;
 
+/// A request has ended, with an error if it failed.
 pub(crate) fn ended(operation: &'static str, error: Option<&Error>, elapsed: Duration) {
     match error {
         None => tracing::trace!(target: REQUEST, ?elapsed, "{operation}"),
@@ -17,9 +18,16 @@ pub(crate) fn ended(operation: &'static str, error: Option<&Error>, elapsed: Dur
     count(operation, result, elapsed);
 }
 
+/// The future of a request was dropped before the request had ended.
 pub(crate) fn dropped(operation: &'static str, elapsed: Duration) {
     tracing::trace!(target: REQUEST, ?elapsed, "{operation} dropped");
     count(operation, "dropped", elapsed);
+}
+
+/// A request of a primitive failed, and is retried.
+pub(crate) fn retrying(error: &Error, pause: Duration) {
+    tracing::debug!(target: REQUEST, %error, next = format_args!("retrying in {pause:.0?}"),
+        "request failed");
 }
 
 fn count(operation: &'static str, result: &'static str, elapsed: Duration) {

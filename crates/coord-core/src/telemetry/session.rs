@@ -44,7 +44,7 @@ impl SessionEvents {
                     tracing::info!(target: SESSION, %lease, %generation, state = "lost", %reason,
                         "session ended");
                 } else {
-                    let next = "what was held is lost; open another session";
+                    let next = "its locks and leaderships are lost: open another session";
                     tracing::warn!(target: SESSION, %lease, %generation, state = "lost", %reason,
                         next, "session lost");
                 }
@@ -85,7 +85,8 @@ impl SessionEvents {
             next = format_args!("retrying in {pause:.0?}"), "deleting an orphaned key failed");
     }
 
-    /// How closing ended, for callers that do not wait for it.
+    /// The revocation of the lease has ended. A caller that dropped the session does not wait for
+    /// it.
     pub(crate) fn closed(self, result: &Result<(), Error>) {
         let Self { lease, generation } = self;
         match result {
@@ -98,7 +99,7 @@ impl SessionEvents {
         }
     }
 
-    /// How orphaning the lease ended.
+    /// The orphaning of the lease has ended.
     pub(crate) fn orphaned(self, result: &Result<(), Error>) {
         let Self { lease, generation } = self;
         match result {
@@ -115,15 +116,15 @@ impl SessionEvents {
     }
 }
 
-/// A session could not be opened yet.
+/// An attempt to open a session failed, and is retried.
 pub(crate) fn open_failed(generation: Generation, error: &Error, pause: Duration) {
     tracing::debug!(target: SESSION, %generation, %error,
         next = format_args!("retrying in {pause:.0?}"), "opening a session failed");
 }
 
-/// Opening was given up: `error` is returned to the caller.
-pub(crate) fn open_given_up(generation: Generation, error: &Error) {
-    tracing::debug!(target: SESSION, %generation, %error, "opening a session was given up");
+/// A session was not opened: `error` is returned to the caller.
+pub(crate) fn not_opened(generation: Generation, error: &Error) {
+    tracing::debug!(target: SESSION, %generation, %error, "session not opened");
 }
 
 /// Closing was not confirmed in time.

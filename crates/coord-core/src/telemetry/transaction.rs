@@ -17,7 +17,7 @@ pub(crate) fn attempt_span(attempt: u32) -> Span {
     tracing::info_span!(target: STM, "attempt", attempt)
 }
 
-/// The commit of this attempt conflicted.
+/// An attempt conflicted.
 pub(crate) fn conflicted(attempt: u32, conflicts: &[impl Display]) {
     let first = conflicts.first().map(tracing::field::display);
     let count = conflicts.len();
@@ -26,6 +26,7 @@ pub(crate) fn conflicted(attempt: u32, conflicts: &[impl Display]) {
     metrics::count("coord_stm_conflicts_total", &[]);
 }
 
+/// A transaction has ended.
 pub(crate) fn ended(result: &'static str) {
     metrics::count("coord_stm_transactions_total", &[("result", result)]);
 }

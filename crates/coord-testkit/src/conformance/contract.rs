@@ -29,8 +29,8 @@ const fn clause(text: &'static str, cases: &'static [&'static str]) -> Clause {
 /// ```
 pub const CONTRACT: &[Clause] = &[
     clause(
-        "A transaction that changes anything makes exactly one revision; nothing else \
-         makes any.",
+        "A transaction that changes a key creates exactly one revision, and so does the end of \
+         a lease that has keys; nothing else creates a revision.",
         &[
             "put_makes_exactly_one_revision",
             "put_of_the_same_value_makes_a_revision",
@@ -46,7 +46,8 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "All changes of a transaction share its revision, and no other transaction's.",
+        "All changes of a transaction share its revision, and no other transaction has that \
+         revision.",
         &["all_changes_of_a_txn_share_its_revision", "concurrent_changes_get_a_revision_each"],
     ),
     clause(
@@ -68,8 +69,7 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "Operations are applied in order, and a range among them reads what earlier ones \
-         wrote.",
+        "Operations are applied in order, and a range reads the changes of earlier operations.",
         &[
             "txn_returns_step_responses_in_order",
             "range_step_sees_earlier_puts",
@@ -93,8 +93,8 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "`watch` returns once the watch is registered, with the revision at which it \
-         was: every later change is delivered.",
+        "`watch` returns once the watch is registered, with the revision of the registration. \
+         Every later change is delivered.",
         &[
             "watch_header_carries_the_registration_revision",
             "watch_delivers_every_change_after_its_registration",
@@ -115,13 +115,13 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "A backend resumes after a lost connection by itself, from the revision after the \
-         last one delivered.",
+        "After a lost connection the backend resumes the watch by itself, from the revision after \
+         the last one that was delivered.",
         &[],
     ),
     clause(
-        "When changes to be delivered are compacted away, the stream yields `Compacted` \
-         and ends.",
+        "If events that were not delivered yet are compacted, the stream yields `Compacted` and \
+         ends.",
         &[
             "watch_from_a_compacted_revision_fails_and_ends",
             "watch_of_unchanged_keys_from_compacted_revision_fails",
@@ -136,7 +136,7 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "A lease lives at least the time it was granted, counted from the last refresh.",
+        "A lease lives at least for its granted TTL, counted from the last keep-alive.",
         &[
             "lease_does_not_expire_before_its_ttl",
             "refreshed_lease_lives_for_its_whole_ttl",
@@ -155,7 +155,7 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "Every error reports whether the request surely was not applied, or may have been.",
+        "Every error reports whether the request was surely not applied, or may have been.",
         &[
             "refused_put_leaves_the_key_unchanged",
             "refused_grant_leaves_the_lease_unchanged",
@@ -165,7 +165,7 @@ pub const CONTRACT: &[Clause] = &[
     ),
     clause("A backend never repeats a mutation whose first attempt may have been applied.", &[]),
     clause(
-        "A request that no store would accept is refused before it is sent.",
+        "A request that every store would reject is refused before it is sent.",
         &[
             "put_of_an_empty_key_is_refused",
             "ignore_value_with_a_value_is_refused",
@@ -179,8 +179,8 @@ pub const CONTRACT: &[Clause] = &[
         ],
     ),
     clause(
-        "Any future may be dropped at any time; whether its request was applied is then \
-         unknown.",
+        "Any future may be dropped at any time. It is then unknown whether its request was \
+         applied.",
         &[
             "dropped_txn_is_applied_whole_or_not_at_all",
             "dropped_put_leaves_the_backend_usable",

@@ -82,7 +82,7 @@ fn lost_key_of_the_work_is_logged() {
         });
         work.await.unwrap();
     });
-    let lost = lines_with(lines, "work lost what it held");
+    let lost = lines_with(lines, "work ended by a loss");
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert!(lost[0].contains(" key=report/"), "{lost:?}");
 }
@@ -103,7 +103,7 @@ fn wait_behind_a_data_key_is_logged_once() {
         timeout(secs(300), Mutex::new(&second, "other").lock()).await.unwrap_err();
         drop(held);
     });
-    let warned: Vec<_> = lines.iter().filter(|line| line.contains("waiting for a key")).collect();
+    let warned: Vec<_> = lines.iter().filter(|line| line.contains("waiting for a foreign key")).collect();
     assert_eq!(warned.len(), 1, "{lines:#?}");
     assert!(warned[0].contains("WARN") && warned[0].contains("name=jobs key=jobs/1"), "{warned:?}");
 }

@@ -53,7 +53,7 @@ fn session_loss_is_logged_with_its_reason() {
         lines[2..],
         [format!(
             "WARN coord::session session lost: {SESSION_IDS} state=lost \
-             reason=the lease was revoked next=what was held is lost; open another session"
+             reason=the lease was revoked next=its locks and leaderships are lost: open another session"
         )]
     );
 }
@@ -68,7 +68,7 @@ fn failed_revoke_of_a_dropped_session_is_logged() {
     assert_eq!(
         lines[2..],
         [format!(
-            "WARN coord::session lease not revoked: {SESSION_IDS} error=no answer within 9s \
+            "WARN coord::session lease not revoked: {SESSION_IDS} error=no response within 9s \
              next=the lease, and the keys on it, expire by themselves"
         )]
     );
@@ -92,7 +92,7 @@ fn orphan_is_logged_with_its_result() {
                  next=an adopter keeps it alive, or it expires"
             ),
             &format!(
-                "WARN coord::session lease not refreshed: {SESSION_IDS} error=no answer within 9s \
+                "WARN coord::session lease not refreshed: {SESSION_IDS} error=no response within 9s \
                  next=an adopter may have less than the whole TTL, or none"
             )
         )
@@ -110,7 +110,7 @@ fn failed_open_is_logged_with_the_next_attempt() {
     });
     let failed = "DEBUG coord::session opening a session failed:";
     assert_eq!(lines[0], format!("{failed} generation=1 {DROPPED} next=retrying in 100ms"));
-    let aborted = "DEBUG coord::session opening a session was given up:";
+    let aborted = "DEBUG coord::session session not opened:";
     let aborted = format!("{aborted} generation=1 error=permission denied: no");
     assert_eq!(lines.last(), Some(&aborted));
 }
@@ -146,10 +146,10 @@ fn supervisor_logs_start_and_end_of_each_generation() {
             "DEBUG coord::supervisor opening another session failed again: generation=1 state=down \
              attempt=2 {DROPPED} next=retrying in "
         ),
-        "INFO coord::supervisor work lost what it held: generation=1 reason=the lease was revoked \
+        "INFO coord::supervisor work ended by a loss: generation=1 reason=the lease was revoked \
          next=calling the work again",
         "INFO coord::supervisor generation begun: generation=2 state=up \
-         next=what was held in the generation before can be acquired anew",
+         next=locks and leaderships of the previous generation can be acquired again",
         "INFO coord::supervisor supervisor ended: generation=2 state=ended \
          reason=the session was closed",
     ] {
