@@ -9,10 +9,11 @@ use crate::error::backend_error;
 /// The schemes that an endpoint may have.
 pub(crate) const ENDPOINT_SCHEMES: &str = "http, https, unix or unixs";
 
-/// An option of [`EtcdBuilder`](crate::EtcdBuilder) that cannot be used. No endpoint was dialled.
+/// The error for an option of [`EtcdBuilder`](crate::EtcdBuilder) that cannot be used. No endpoint
+/// was dialled.
 ///
-/// It is the source of a [`coord_core::Error::Backend`] whose outcome is
-/// [`NotApplied`](Outcome::NotApplied):
+/// The error of `connect` is a [`coord_core::Error::Backend`] with a `ConfigError` as its source.
+/// The outcome is [`NotApplied`](Outcome::NotApplied):
 ///
 /// ```
 /// use coord_core::Error;
@@ -35,7 +36,7 @@ pub enum ConfigError {
     Scheme {
         /// The endpoint as it was given.
         endpoint: String,
-        /// Its scheme.
+        /// The unknown scheme.
         scheme: String,
     },
     /// An endpoint is neither `host:port` nor a URL.
@@ -43,7 +44,7 @@ pub enum ConfigError {
     Endpoint {
         /// The endpoint as it was given.
         endpoint: String,
-        /// What is wrong with it.
+        /// Why the endpoint is invalid.
         reason: String,
     },
     /// A password would be sent in clear text to an endpoint although TLS is configured.
@@ -57,7 +58,7 @@ pub enum ConfigError {
     Certificate {
         /// The name of the certificate or key, such as `client key`, and its file if it has one.
         file: String,
-        /// Why it cannot be used, and the remedy where one is known.
+        /// Why the certificate or key cannot be used, and the remedy where one is known.
         reason: String,
     },
     /// The number of connections is 0.

@@ -53,41 +53,41 @@ impl EtcdBuilder {
         self
     }
 
-    /// How long a member may take to accept a connection; 2 s by default.
+    /// Sets how long a member may take to accept a connection. Default: 2 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = cap(timeout);
         self
     }
 
-    /// How long [`connect`](Self::connect) may take, all endpoints and attempts included; by
-    /// default the longer of the two other timeouts, 7 s.
+    /// Sets how long [`connect`](Self::connect) may take, for all endpoints and attempts. Default:
+    /// the longer of the two other timeouts, 7 s.
     ///
-    /// Until then `connect` redials: the store may be about to start or to elect a leader.
+    /// Until then `connect` redials, because the store may be about to start or to elect a leader.
     pub const fn connect_within(mut self, timeout: Duration) -> Self {
         self.options.connect_within = Some(cap(timeout));
         self
     }
 
-    /// How long a request may take, attempts at other members included; 7 s by default. A
-    /// registered watch has no such limit.
+    /// Sets how long a request may take, for attempts at all members. Default: 7 s. A registered
+    /// watch has no such limit.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.options.request_timeout = cap(timeout);
         self
     }
 
-    /// How often to ping a member while a request or a stream is open, and how long to wait for the
-    /// acknowledgement; 8 s and 4 s by default.
+    /// Sets the interval of HTTP/2 pings (the keep-alive of gRPC), and the timeout of their
+    /// acknowledgement. Default: 8 s and 4 s.
     ///
-    /// These are HTTP/2 pings, not keep-alives of leases. A frozen member is detected after the sum
-    /// of both durations. etcd closes connections that ping more often than its
+    /// A member is pinged while a request or a stream is open. A frozen member is detected after
+    /// the sum of both durations. etcd closes connections that ping more often than its
     /// `--grpc-keepalive-min-time`, 5 s by default.
-    pub const fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+    pub const fn ping(mut self, interval: Duration, timeout: Duration) -> Self {
         self.options.ping_interval = cap(interval);
         self.options.ping_timeout = cap(timeout);
         self
     }
 
-    /// The largest number of connections to one member; 1 by default.
+    /// Sets the largest number of connections to one member. Default: 1.
     ///
     /// All requests and streams share one connection. With a greater number, another connection is
     /// dialled in the background when every open one has four requests in flight, up to that
@@ -114,18 +114,21 @@ impl EtcdBuilder {
         self
     }
 
-    /// The limits of the store, if its `--max-txn-ops` or `--max-request-bytes` differ from etcd's
-    /// defaults.
+    /// Sets the limits of the store, if its `--max-txn-ops` or `--max-request-bytes` differ from
+    /// etcd's defaults.
     ///
-    /// A transaction with more operations is refused before it is sent. The store checks sizes.
+    /// The client refuses a transaction with more operations before it is sent. The store checks
+    /// sizes.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
     }
 
-    /// Connects to the first endpoint that responds, in the given order. The others are dialled
-    /// when they are needed. While no endpoint accepts a connection, and while the members elect a
-    /// leader, `connect` retries within the time of [`connect_within`](Self::connect_within).
+    /// Connects to the first endpoint that responds, in the given order.
+    ///
+    /// The other endpoints are dialled when they are needed. While no endpoint accepts a
+    /// connection, and while the members elect a leader, `connect` retries within the time of
+    /// [`connect_within`](Self::connect_within).
     ///
     /// # Errors
     /// - `Unavailable` when no endpoint responds. The message names every endpoint.

@@ -34,6 +34,8 @@ pub(crate) struct Connector {
     uri: Uri,
     /// The path of the Unix socket; `None` for TCP.
     path: Option<String>,
+    /// The TLS configuration, and the name to expect in the server's certificate; `None` without
+    /// encryption.
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     tcp: HttpConnector,
 }

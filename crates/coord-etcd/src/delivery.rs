@@ -36,7 +36,7 @@ use crate::causes::find_cause;
 tokio::task_local! {
     /// The attempt of the current task. A task-local, because etcd-client builds its requests
     /// itself and has no field to pass the attempt in.
-    static CURRENT: Attempt;
+    static CURRENT_ATTEMPT: Attempt;
 }
 
 /// One attempt at a call: the states of the messages of its requests.
@@ -46,7 +46,7 @@ pub(crate) struct Attempt(Arc<Mutex<Vec<MessageState>>>);
 impl Attempt {
     /// Runs `call`, and tracks the requests that it makes.
     pub(crate) async fn track<F: Future>(&self, call: F) -> F::Output {
-        CURRENT.scope(self.clone(), call).await
+        CURRENT_ATTEMPT.scope(self.clone(), call).await
     }
 
     /// Withdraws the messages if no connection has taken any of them. Returns whether it did: if
@@ -168,7 +168,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // A request outside of an attempt is tracked on its own.
-        let message = CURRENT
+        let message = CURRENT_ATTEMPT
             .try_with(Attempt::add_message)
             .unwrap_or_else(|_| Attempt::default().add_message());
         let tracked = message.clone();

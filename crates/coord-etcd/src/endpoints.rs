@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The server at an endpoint need not be etcd: a proxy in front of a dead member responds with HTTP
-//! statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or a connect
+//! statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or `connect`
 //! accepts a final response only from etcd. A change that receives such a response has an unknown
 //! outcome, because the proxy may have forwarded it.
 //!

@@ -42,7 +42,7 @@ impl History {
         let response = call.await?;
         let found = header(&response).revision;
         if self.is_replaced(newest, found) {
-            tracing::warn!(%newest, %found, next = "watches end, to be registered anew",
+            tracing::warn!(%newest, %found, next = "all watches end: register them again",
                 "the history of the store was replaced");
             replaced(Error::HistoryReplaced { newest, found });
         }

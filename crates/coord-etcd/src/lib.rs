@@ -107,6 +107,7 @@ pub struct EtcdBackend {
     shared: Arc<Shared>,
 }
 
+/// The state that all clones share.
 #[derive(Debug)]
 struct Shared {
     endpoints: Arc<Endpoints>,
@@ -137,6 +138,7 @@ impl EtcdBackend {
         EtcdBuilder::new(endpoints)
     }
 
+    /// A backend on the endpoints of `options`, of which at least one has responded.
     pub(crate) async fn open(options: Options) -> Result<Self> {
         let tls = link::tls_config(&options)?;
         let addresses = options.endpoints.iter().enumerate();
@@ -147,6 +149,7 @@ impl EtcdBackend {
         Ok(backend)
     }
 
+    /// A backend on endpoints that are not dialled yet.
     pub(crate) fn over(all: Vec<Endpoint>, options: Options) -> Result<Self> {
         if all.is_empty() {
             let reason = "the list of endpoints is empty: give at least one".to_owned();
@@ -186,7 +189,8 @@ impl EtcdBackend {
         denied::complete(request.with_size(error), self.login(), request)
     }
 
-    /// Makes a call at the endpoints in turn, and translates the response.
+    /// Sends a request to the endpoints in turn until one of them responds, and translates the
+    /// response.
     async fn call<T, W, S, F>(&self, context: RequestContext, send: S) -> Result<T>
     where
         T: FromWire<W>,
@@ -200,6 +204,7 @@ impl EtcdBackend {
     }
 }
 
+/// The client crate's error for a response that does not follow etcd's protocol.
 fn malformed_status(malformed: Malformed) -> etcd_client::Error {
     let mut status = tonic::Status::internal(malformed.to_string());
     status.set_source(Arc::new(malformed));

@@ -43,9 +43,9 @@ pub(crate) struct Endpoint {
 /// Where the channel to a member comes from.
 #[derive(Debug)]
 enum ChannelSource {
-    /// It is dialled.
+    /// The channel is dialled.
     Dial(Box<transport::Endpoint>, Connector),
-    /// The caller of `EtcdBuilder::over_channels` has opened it.
+    /// The caller of `EtcdBuilder::over_channels` has opened the channel.
     Given(Channel),
 }
 
@@ -154,6 +154,7 @@ impl Endpoint {
 }
 
 impl Link {
+    /// Creates a link over a channel, and logs in.
     async fn log_in(
         endpoint: usize,
         channel: Channel,

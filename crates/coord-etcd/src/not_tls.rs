@@ -19,7 +19,7 @@ const CLOSED_IN_HANDSHAKE: [ErrorKind; 3] =
     [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
 
 /// The remedy for TLS options or an `https://` endpoint with a server that does not use TLS.
-const PLAIN_TEXT_REMEDY: &str = "write http:// in place of https://, and configure neither \
+const PLAIN_TEXT_REMEDY: &str = "write http:// in place of https://, or configure neither \
     certificates nor CAs";
 
 /// The message of the root cause of a failed dial, with the remedy where one is known.

@@ -2,9 +2,9 @@
 //!
 //! The defaults suit a cluster in the same data centre. etcd ends a request after 7 s, so the
 //! client waits as long. A member that accepts no connection within 2 s is skipped. HTTP/2 pings
-//! detect a frozen member, but only while requests or watches are open: etcd closes a connection
-//! with pings while it is idle, or with more than one ping in 5 s. TCP keep-alive covers idle
-//! connections.
+//! detect a frozen member, but only while requests or watches are open: etcd closes a connection on
+//! which it receives pings while the connection is idle, or more than one ping in 5 s. TCP
+//! keep-alive covers idle connections.
 
 use std::time::Duration;
 

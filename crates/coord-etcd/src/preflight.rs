@@ -40,6 +40,7 @@ impl Preflight {
         RequestContext { is_change: true, ..self.read() }
     }
 
+    /// Checks a range, and derives its context.
     pub(crate) fn range(&self, request: &Range) -> Result<RequestContext> {
         check_key(request.keys.start())?;
         Ok(RequestContext {
@@ -48,17 +49,20 @@ impl Preflight {
         })
     }
 
+    /// Checks a put, and derives its context.
     pub(crate) fn put(&self, request: &Put) -> Result<RequestContext> {
         request.check()?;
         let key = Some(request.key.clone());
         Ok(RequestContext { key, lease: request.lease, ..self.change() })
     }
 
+    /// Checks a delete, and derives its context.
     pub(crate) fn delete(&self, request: &Delete) -> Result<RequestContext> {
         check_key(request.keys.start())?;
         Ok(self.change())
     }
 
+    /// Checks a transaction, and derives its context.
     pub(crate) fn txn(&self, request: &Txn) -> Result<RequestContext> {
         // First, because the check of the core crate recurses into every level, without a limit.
         check_depth(request, MAX_TXN_NESTING)?;
@@ -75,10 +79,12 @@ impl Preflight {
         })
     }
 
+    /// Derives the context of a compaction, which needs no check.
     pub(crate) fn compact(&self, request: Compact) -> RequestContext {
         RequestContext { revision: Some(request.revision), ..self.change() }
     }
 
+    /// Checks a lease grant, and derives its context.
     pub(crate) fn grant(&self, request: LeaseGrant) -> Result<RequestContext> {
         request.check()?;
         Ok(RequestContext { ttl: request.ttl, lease: request.id, ..self.change() })
@@ -229,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn request_size_equals_the_one_measured_on_etcd() {
+    fn request_size_equals_the_size_measured_on_etcd() {
         assert_eq!(Put::new("abc", vec![0; 1_572_838]).size_bytes(), 1_572_864);
         let without = Error::RequestTooLarge { size_bytes: 0, limit_bytes: 9 };
         let with = Put::new("abc", vec![0; 1_572_839]).with_size(without);
@@ -240,10 +246,11 @@ mod tests {
     fn context_names_a_key_and_a_lease_only_when_unique() {
         let lease = LeaseId::new(7);
         let keep = Put::new("a", "").ignore_value().lease(lease);
-        let one = preflight().txn(&Txn::new().and_then([keep.clone()])).expect("fine");
+        let one = preflight().txn(&Txn::new().and_then([keep.clone()])).expect("it is valid");
         assert_eq!((one.key.as_deref(), one.lease), (Some(&b"a"[..]), lease));
         let other = Put::new("b", "").ignore_value().lease(LeaseId::new(8));
-        let two = preflight().txn(&Txn::new().and_then([keep]).or_else([other])).expect("fine");
+        let two =
+            preflight().txn(&Txn::new().and_then([keep]).or_else([other])).expect("it is valid");
         assert_eq!((two.key, two.lease), (None, None));
     }
 

@@ -87,7 +87,7 @@ impl Alarms {
     /// Rejects a write while an alarm forbids it.
     pub(crate) fn check(&self, kind: RequestKind) -> Result<(), Status> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        // Sorted by severity: `CORRUPT` is last.
+        // The alarms are sorted by severity: `CORRUPT` is last.
         match raised.last() {
             Some((AlarmType::Corrupt, _)) if kind != RequestKind::ReadOnly => {
                 Err(Status::new(Code::DataLoss, "etcdserver: corrupt cluster"))
@@ -100,6 +100,7 @@ impl Alarms {
     }
 }
 
+/// The status for an alarm of an unknown kind.
 fn unknown_alarm(alarm: i32) -> Status {
     Status::invalid_argument(format!(
         "coord: unknown alarm type {alarm}: must be 0 (NONE), 1 (NOSPACE) or 2 (CORRUPT)"

@@ -15,7 +15,8 @@ use tonic::Status;
 use crate::status::status;
 
 /// Rejects a transaction for its first fault, in etcd's order. The list of compares and the two
-/// lists of operations may each have `limit` entries, including nested transactions.
+/// lists of operations may each have `limit` entries. The longest of them reduces the limit of the
+/// nested transactions.
 pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> {
     let PbTxnRequest { compare, success, failure } = txn;
     let count = compare.len().max(success.len()).max(failure.len());

@@ -94,13 +94,13 @@ struct ConnectionExecutor {
 struct ConnectionCalls {
     /// Calls that were not polled yet.
     new_calls: Arc<Mutex<VecDeque<Call>>>,
-    /// Calls that wait for something.
+    /// Calls that were polled and have not completed.
     pending: FuturesUnordered<Call>,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for ConnectionExecutor {
     fn execute(&self, call: F) {
-        // If the queue is gone, so is the connection, and the call is dropped.
+        // If the connection has ended, the call is dropped.
         if let Some(new_calls) = self.new_calls.upgrade() {
             new_calls.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::pin(call));
         }

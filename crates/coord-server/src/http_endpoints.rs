@@ -20,8 +20,10 @@ const JSON_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/jso
 const METRICS_CONTENT_TYPE: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// The checks of `/livez` and `/readyz`.
+/// The checks of `/livez`.
 const LIVEZ_CHECKS: &[&str] = &["serializable_read"];
+
+/// The checks of `/readyz`.
 const READYZ_CHECKS: &[&str] =
     &["data_corruption", "serializable_read", "linearizable_read", "non_learner"];
 

@@ -2,8 +2,8 @@
 //!
 //! Existing etcd clients, in any language, work unchanged: status codes and error messages are
 //! exactly etcd's, watches are created, cancelled and rejected in band, and a keep-alive of an
-//! expired lease returns a TTL of zero. Over `MemBackend`, the server starts in milliseconds, and
-//! its data ends with it.
+//! expired lease returns a TTL of zero. With `MemBackend`, the server starts in milliseconds, and
+//! loses its data when it stops.
 //!
 //! ```
 //! use coord_mem::MemBackend;

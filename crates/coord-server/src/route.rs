@@ -97,8 +97,8 @@ fn methods(service: &str) -> Option<&'static [&'static str]> {
 
 /// An in-process channel for etcd-client that leads to `backend`, without sockets.
 ///
-/// Requests are handled by the task that polls the client. No other task runs, so a paused clock
-/// does not advance while there is work to do.
+/// The task that polls the client handles the requests. No other task runs, so a paused clock does
+/// not advance while there is work to do.
 ///
 /// ```
 /// use coord_mem::MemBackend;

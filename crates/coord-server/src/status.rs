@@ -50,9 +50,9 @@ pub(crate) fn status(error: &Error) -> Status {
     Status::new(code, format!("etcdserver: {message}"))
 }
 
-/// The status of a request that etcd's transport may have rejected. Such a read or watch has the
-/// status of the transport: the error reports a limit above that of changes. For changes see
-/// [`check_message`]. Any other error has the status that [`status`] returns.
+/// The status of a request that may exceed the limit of etcd's transport. If the error reports a
+/// limit above that of changes, the request is a read or a watch, and the status is that of the
+/// transport. Otherwise the status is that of [`status`]. For changes see [`check_message`].
 pub(crate) fn status_with_limits(error: &Error, limits: Limits) -> Status {
     match *error {
         Error::RequestTooLarge { size_bytes, limit_bytes }

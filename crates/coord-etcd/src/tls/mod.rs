@@ -32,8 +32,8 @@ use verify::Verifier;
 /// # let _ = tls;
 /// ```
 ///
-/// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. A certificate
-/// that cannot be used makes `connect` fail with [`ConfigError::Certificate`], which names the
+/// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. If a
+/// certificate cannot be used, `connect` fails with [`ConfigError::Certificate`], which names the
 /// file and the reason, and the remedy where one is known.
 #[derive(Clone, Default)]
 pub struct Tls {
@@ -53,7 +53,7 @@ enum PemSource {
 }
 
 impl Tls {
-    /// Trusts the system's CAs, and presents no client certificate.
+    /// Options that trust the system's CAs and present no client certificate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -61,15 +61,15 @@ impl Tls {
 
     /// Trusts the certificates in `pem` in place of the system's CAs. Further calls add more.
     ///
-    /// Each may be the certificate of a CA or of a server. Blocks that cannot be read are left out
-    /// with a warning in the log, unless no block can be read.
+    /// Each may be the certificate of a CA or of a server. `connect` leaves out a block that cannot
+    /// be used, with a warning in the log, and fails if no block can be used.
     #[must_use]
     pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authorities.push(PemSource::Text(pem.into()));
         self
     }
 
-    /// Trusts the certificates in a file, as [`ca`](Self::ca) does. The file is read by `connect`.
+    /// Trusts the certificates in a file, as [`ca`](Self::ca) does. `connect` reads the file.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.authorities.push(PemSource::File(path.into()));
@@ -95,8 +95,8 @@ impl Tls {
         self
     }
 
-    /// Presents a client certificate from files, as [`identity`](Self::identity) does. The files
-    /// are read by `connect`.
+    /// Presents a client certificate from files, as [`identity`](Self::identity) does. `connect`
+    /// reads the files.
     #[must_use]
     pub fn identity_files(
         mut self,
@@ -118,7 +118,7 @@ impl Tls {
         self
     }
 
-    /// Sets the name in the servers' certificates; the host of the endpoint by default.
+    /// Sets the name to expect in the servers' certificates. Default: the host of the endpoint.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -264,6 +264,7 @@ fn trust_defaults(roots: &mut RootCertStore) {
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
 }
 
+/// The error for a certificate or key that cannot be used. `file` is its name, without an article.
 fn certificate_error(file: &str, reason: impl ToString) -> ConfigError {
     ConfigError::Certificate { file: file.to_owned(), reason: reason.to_string() }
 }

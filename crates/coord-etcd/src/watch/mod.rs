@@ -135,11 +135,11 @@ impl Watches {
         }
     }
 
-    /// Ends all registered watches with an error.
+    /// Ends all registered watches with an error. Without a driver there are none.
     pub(crate) fn end_all(&self, error: Error) {
         let driver = self.driver.lock().expect("no holder of the lock panics");
         if let Some(commands) = &*driver {
-            // Without a driver there are no watches.
+            // Fails if the driver has ended. Then no watch is left.
             let _ = commands.send(Command::EndAll(error));
         }
     }
@@ -183,6 +183,7 @@ fn stream_error(reason: &str) -> Error {
     Error::Unavailable { outcome: Outcome::NotApplied, reason, source: None }
 }
 
+/// The error of a watch whose driver has ended with its runtime.
 fn driver_gone_error() -> Error {
     stream_error("the runtime that it ran on was shut down: register the watch again")
 }

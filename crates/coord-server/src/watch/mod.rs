@@ -344,8 +344,8 @@ where
         if let Some(progress_request) = &mut self.progress_request
             && watch.future_start.is_none()
         {
-            // The response is about all watches of the stream, including this one. Unless this one
-            // waits for a future revision, because it has no events before that.
+            // The response is about all watches of the stream, including this one. A watch that
+            // waits for a future revision is not awaited, because it has no events before that.
             progress_request.awaited.insert(id);
             watch.request_progress();
         }
