@@ -96,8 +96,8 @@ impl<S: Clone + Send + 'static> Connections<S> {
         }
     }
 
-    /// The connection for the next request: the first unless it is busy, otherwise the one with the
-    /// fewest requests in flight.
+    /// The connection for the next request: the first unless it is busy, otherwise the open
+    /// connection with the fewest requests in flight.
     fn choose(&self) -> Connection<S> {
         let first = &self.shared.first;
         if !first.is_busy() {

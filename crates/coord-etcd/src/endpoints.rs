@@ -106,7 +106,7 @@ impl Endpoints {
         &self.all[endpoint].name
     }
 
-    /// Prefers another endpoint than this one, which has failed.
+    /// Prefers the next endpoint, because this endpoint has failed.
     pub(crate) fn avoid(&self, endpoint: usize) {
         let next = (endpoint + 1) % self.all.len();
         // No effect if a concurrent request has failed over already.
@@ -149,7 +149,7 @@ impl Endpoints {
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
         let mut pause = RETRY_PAUSE_MIN;
-        // Each endpoint has a login of its own, which may have expired. It is renewed once.
+        // Each endpoint has its own login. An expired login is renewed once.
         let mut renewed = BTreeSet::new();
         loop {
             let first = self.preferred.load(Ordering::Relaxed);

@@ -345,7 +345,7 @@ const fn unavailable(outcome: Outcome, reason: String, source: Option<Source>) -
 /// The cause of a failed dial; `None` for any other failure.
 ///
 /// tonic reports a failed dial as a [`ConnectError`]. It reports a dial that exceeds the connect
-/// timeout as another error, which differs from those of an open connection only in its cause.
+/// timeout as another error, which differs from errors of an open connection only in its cause.
 fn dial_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     if let Some(connect) = find_cause::<ConnectError>(error) {
         return Some(root_cause(connect));

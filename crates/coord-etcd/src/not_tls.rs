@@ -41,8 +41,8 @@ pub(crate) fn reason(root: &(dyn Error + 'static)) -> String {
 mod tests {
     use super::*;
 
-    /// Regression: the messages were those of a corrupt record, of an ended handshake and of a
-    /// reset connection.
+    /// Regression: the messages reported a corrupt record, an ended handshake or a reset
+    /// connection.
     #[test]
     fn handshake_with_a_plain_server_reports_the_remedy() {
         let closed = CLOSED_IN_HANDSHAKE.map(|kind| io::Error::new(kind, "tls handshake eof"));

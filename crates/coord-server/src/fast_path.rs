@@ -2,9 +2,9 @@
 //!
 //! tonic treats every call as two streams of messages, each with a buffer of 8 KiB. This module
 //! decodes a request message that arrived in one frame in place, and encodes the response into a
-//! buffer of its exact size. Most calls qualify. All other requests are passed on to tonic
-//! unchanged: large, compressed, empty and malformed ones, and those with several messages. So only
-//! tonic rejects requests.
+//! buffer of its exact size. Most calls qualify. A request that is large, compressed, empty
+//! or malformed, or has several messages, is passed to tonic unchanged. So only tonic rejects
+//! requests.
 
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::{StreamExt, stream};

@@ -41,7 +41,7 @@ pub(super) enum ErrorClass {
     Unavailable(Outcome),
     /// The request timed out at the member.
     TimedOut,
-    /// None of the other classes.
+    /// An error of none of the other classes.
     Other(Outcome),
 }
 
@@ -92,7 +92,7 @@ pub(super) static TABLE: &[Row] = {
         Row(None, Equals("etcdserver: not capable"), Unavailable(NotApplied)),
         Row(None, Equals("etcdserver: rpc not supported for learner"), Unavailable(NotApplied)),
         Row(None, Equals("raft proposal dropped"), Unavailable(NotApplied)),
-        // Only reads fail with these.
+        // Only reads fail with these two messages.
         Row(None, Equals("etcdserver: leader changed"), Unavailable(Unknown)),
         Row(None, Contains("not a primary lessor"), Unavailable(Unknown)),
         // etcd proposed the request, and the result is not known.

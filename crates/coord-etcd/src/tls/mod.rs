@@ -61,8 +61,8 @@ impl Tls {
 
     /// Trusts the certificates in `pem` in place of the system's CAs. Further calls add more.
     ///
-    /// Each may be the certificate of a CA or of a server. `connect` leaves out a block that cannot
-    /// be used, with a warning in the log, and fails if no block can be used.
+    /// Each certificate may be that of a CA or of a server. `connect` leaves out a block that
+    /// cannot be used, with a warning in the log, and fails if no block can be used.
     #[must_use]
     pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authorities.push(PemSource::Text(pem.into()));

@@ -41,7 +41,7 @@ pub(super) struct ServerMessage {
     pub(super) compact_revision: Revision,
     /// Why the watch was cancelled or refused.
     pub(super) reason: String,
-    /// Whether the next message of the watch may continue the last revision of this one.
+    /// Whether the next message of the watch may continue the last revision of this message.
     pub(super) fragment: bool,
     pub(super) events: Vec<Event>,
 }
