@@ -1,7 +1,8 @@
-//! Abandoned requests: what a caller that stops waiting reveals about the member.
+//! Abandoned requests: reports a request whose caller stopped waiting, so that the next request
+//! goes to another member.
 //!
 //! A session abandons a keep-alive long before the request timeout: it drops the call and sends
-//! another. Unless the first call is reported, the second goes to the same silent member.
+//! another. If the first call were not reported, the second would go to the same silent member.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! Addresses of endpoints: parses them and decides how each is dialled.
+//! Addresses of endpoints: the parser, which also decides how an endpoint is dialled.
 //!
 //! ```text
-//! given             dialled                  encrypted
+//! endpoint          dialled                  encrypted
 //! host:port         TCP                      if TLS is configured
 //! http://host       TCP                      no
 //! https://host      TCP                      yes
@@ -9,9 +9,9 @@
 //! unixs:path        system                   yes
 //! ```
 //!
-//! A scheme may be written in any case, and the path of a socket after `unix:` or `unix://`. Any
-//! other scheme is refused: with a misspelt `https` dialled in clear text, every machine on the
-//! route could read the password.
+//! A scheme may be written in upper or lower case. The path of a socket follows `unix:` or
+//! `unix://`. Any other scheme is refused: if a misspelt `https` were dialled in clear text, every
+//! machine on the route could read the password.
 
 use crate::config::ConfigError;
 
@@ -22,7 +22,7 @@ pub(crate) struct Address {
     pub(crate) uri: String,
     /// Whether the connection is encrypted.
     pub(crate) encrypted: bool,
-    /// The path of the Unix socket, if it is one.
+    /// The path, if the endpoint is a Unix socket.
     pub(crate) socket: Option<String>,
 }
 
@@ -58,7 +58,7 @@ enum Scheme {
     Unixs,
 }
 
-/// The scheme of an endpoint, and what follows it.
+/// The scheme of an endpoint, and the rest of the endpoint.
 fn split(endpoint: &str) -> Result<(Scheme, &str), ConfigError> {
     let malformed = |reason: &str| ConfigError::Endpoint {
         endpoint: endpoint.to_owned(),
@@ -81,7 +81,7 @@ fn split(endpoint: &str) -> Result<(Scheme, &str), ConfigError> {
         }
         (None, Some((name, rest))) => match known(name) {
             Some(scheme @ (Scheme::Unix | Scheme::Unixs)) => (scheme, rest),
-            // A host may have the name of a scheme. One slash means that the other is missing.
+            // A host may have the name of a scheme. A single slash is a misspelt `://`.
             _ if rest.starts_with('/') => return Err(malformed("there is no host")),
             _ => (Scheme::None, endpoint),
         },
@@ -99,7 +99,7 @@ mod tests {
 
     fn parsed(endpoint: &str, has_tls: bool) -> (String, bool, Option<String>) {
         let Address { uri, encrypted, socket } =
-            Address::parse(endpoint, has_tls, false).expect("it is well-formed");
+            Address::parse(endpoint, has_tls, false).expect("the endpoint is well-formed");
         (uri, encrypted, socket)
     }
 
@@ -128,7 +128,7 @@ mod tests {
     fn unknown_scheme_is_refused_with_the_known_schemes() {
         for scheme in ["htps", "tls", "grpcs", "grpc", "dns", "etcd", "", "https ", "ht tp"] {
             let endpoint = format!("{scheme}://a:1");
-            let error = Address::parse(&endpoint, true, true).expect_err("it is unknown");
+            let error = Address::parse(&endpoint, true, true).expect_err("the scheme is unknown");
             let expected =
                 ConfigError::Scheme { endpoint: endpoint.clone(), scheme: scheme.to_owned() };
             assert_eq!(error, expected);
@@ -136,7 +136,8 @@ mod tests {
             assert!(message.contains(&endpoint) && message.contains("http, https, unix or unixs"));
         }
         for endpoint in ["http:/a:1", "https:/a:1", "https://", "unix:", "HTTP://"] {
-            let error = Address::parse(endpoint, true, true).expect_err("it is malformed");
+            let error =
+                Address::parse(endpoint, true, true).expect_err("the endpoint is malformed");
             assert!(matches!(error, ConfigError::Endpoint { .. }), "{endpoint}: {error}");
         }
     }

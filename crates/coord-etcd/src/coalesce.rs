@@ -1,4 +1,4 @@
-//! Write coalescing: small writes to a connection leave in one packet.
+//! Write coalescing: a stream that sends small consecutive writes in one packet.
 //!
 //! A gRPC request is up to three HTTP/2 frames (headers, message, end of stream), and h2 flushes
 //! each before hyper has produced the next one. etcd sends a ping with its responses, and h2
@@ -19,9 +19,9 @@
 //! next frame. A poll costs about a microsecond and a packet more than ten. No timer is involved:
 //! if no other task is ready, the next poll follows at once.
 //!
-//! The layer keeps the contract of [`AsyncWrite`]: `poll_flush` returns `Ready` only after every
-//! byte was written to the inner stream and that stream was flushed. It wraps the encrypted stream
-//! if there is TLS, so that h2 is its only user, and a batch is one TLS record.
+//! [`Coalescing`] keeps the contract of [`AsyncWrite`]: `poll_flush` returns `Ready` only after
+//! every byte was written to the inner stream and that stream was flushed. It wraps the encrypted
+//! stream if there is TLS, so that h2 is its only user, and all buffered writes are one TLS record.
 
 use std::io;
 use std::pin::Pin;
@@ -33,15 +33,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(test)]
 mod tests;
 
-/// A shorter buffer holds no complete request: it holds headers whose message is about to follow,
-/// or the acknowledgement of a ping, which is not urgent and can leave with the next request.
+/// A buffer with fewer bytes holds no complete request. It holds headers, whose message follows
+/// soon, or the acknowledgement of a ping, which can wait for the next request.
 const MIN_REQUEST_BYTES: usize = 64;
 
 /// How many times a flush is deferred while the buffer holds no complete request.
 const MAX_DEFERRALS_OF_FRAGMENT: u8 = 4;
 
-/// How many times a flush is deferred otherwise.
-const MAX_DEFERRALS: u8 = 1;
+/// How many times a flush is deferred while the buffer may hold a complete request.
+const MAX_DEFERRALS_OF_REQUEST: u8 = 1;
 
 /// The size of the buffer, about what fits into one packet. The limit keeps concurrent requests
 /// from waiting for each other.
@@ -66,7 +66,7 @@ impl<S> Coalescing<S> {
         let max = match self.buffered.len() {
             0 => 0,
             1..MIN_REQUEST_BYTES => MAX_DEFERRALS_OF_FRAGMENT,
-            _ => MAX_DEFERRALS,
+            _ => MAX_DEFERRALS_OF_REQUEST,
         };
         self.deferrals < max
     }
@@ -119,7 +119,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // From here until the next write the flush is not deferred again, however much is left.
+        // The flush is not deferred again before the next write, even if it sends only a part.
         self.deferrals = u8::MAX;
         ready!(self.poll_send(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)

@@ -4,15 +4,16 @@ use std::fmt;
 
 use coord_core::{Error, error::Outcome};
 
-use crate::error::other;
+use crate::error::backend_error;
 
 /// The schemes that an endpoint may have.
-pub(crate) const SCHEMES: &str = "http, https, unix or unixs";
+pub(crate) const ENDPOINT_SCHEMES: &str = "http, https, unix or unixs";
 
-/// An option of [`EtcdBuilder`](crate::EtcdBuilder) that cannot be used. No endpoint was dialled.
+/// The error for an option of [`EtcdBuilder`](crate::EtcdBuilder) that cannot be used. No endpoint
+/// was dialled.
 ///
-/// It is the source of a [`coord_core::Error::Backend`] whose outcome is
-/// [`NotApplied`](Outcome::NotApplied):
+/// The error of `connect` is a [`coord_core::Error::Backend`] with a `ConfigError` as its source.
+/// The outcome is [`NotApplied`](Outcome::NotApplied):
 ///
 /// ```
 /// use coord_core::Error;
@@ -29,13 +30,13 @@ pub(crate) const SCHEMES: &str = "http, https, unix or unixs";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The scheme of an endpoint is not one of etcd's, so it is unknown whether the connection is
-    /// to be encrypted.
+    /// The scheme of an endpoint is not one of etcd's, so it is unknown whether the connection must
+    /// be encrypted.
     #[non_exhaustive]
     Scheme {
         /// The endpoint as it was given.
         endpoint: String,
-        /// Its scheme.
+        /// The unknown scheme.
         scheme: String,
     },
     /// An endpoint is neither `host:port` nor a URL.
@@ -43,7 +44,7 @@ pub enum ConfigError {
     Endpoint {
         /// The endpoint as it was given.
         endpoint: String,
-        /// What is wrong with it.
+        /// Why the endpoint is invalid.
         reason: String,
     },
     /// A password would be sent in clear text to an endpoint although TLS is configured.
@@ -55,9 +56,9 @@ pub enum ConfigError {
     /// A certificate or a key cannot be used.
     #[non_exhaustive]
     Certificate {
-        /// What it is, such as `client key`, and its file if it has one.
+        /// The name of the certificate or key, such as `client key`, and its file if it has one.
         file: String,
-        /// Why it cannot be used, and the remedy where one is known.
+        /// Why the certificate or key cannot be used, and the remedy where one is known.
         reason: String,
     },
     /// The number of connections is 0.
@@ -72,12 +73,16 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Scheme { endpoint, scheme } => {
-                write!(f, "invalid endpoint {endpoint:?}: unknown scheme {scheme:?}: use {SCHEMES}")
+                write!(
+                    f,
+                    "invalid endpoint {endpoint:?}: unknown scheme {scheme:?}: use \
+                     {ENDPOINT_SCHEMES}"
+                )
             }
             Self::Endpoint { endpoint, reason } => write!(
                 f,
                 "invalid endpoint {endpoint:?}: {reason}: use host:port, or a URL with the scheme \
-                 {SCHEMES}"
+                 {ENDPOINT_SCHEMES}"
             ),
             Self::PasswordInClear { endpoint } => write!(
                 f,
@@ -96,6 +101,6 @@ impl std::error::Error for ConfigError {}
 
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
-        other(Outcome::NotApplied, error)
+        backend_error(Outcome::NotApplied, error)
     }
 }

@@ -9,7 +9,7 @@ use crate::link::Endpoint;
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
-/// Configures the connection to a cluster. Made by [`EtcdBackend::builder`].
+/// The builder of an [`EtcdBackend`]. Created by [`EtcdBackend::builder`].
 ///
 /// ```
 /// use coord_etcd::{EtcdBackend, Tls};
@@ -53,46 +53,47 @@ impl EtcdBuilder {
         self
     }
 
-    /// How long a member may take to accept a connection; 2 s by default.
+    /// Sets how long a member may take to accept a connection. Default: 2 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.options.connect_timeout = bounded(timeout);
+        self.options.connect_timeout = cap(timeout);
         self
     }
 
-    /// How long [`connect`](Self::connect) may take, all endpoints and attempts included; by
-    /// default the longer of the two other timeouts, 7 s.
+    /// Sets how long [`connect`](Self::connect) may take, for all endpoints and attempts. Default:
+    /// the longer of the two other timeouts, 7 s.
     ///
-    /// Until then it redials: it waits for a store that is about to start or to elect a leader.
+    /// Until then `connect` redials, because the store may be about to start or to elect a leader.
     pub const fn connect_within(mut self, timeout: Duration) -> Self {
-        self.options.connect_within = Some(bounded(timeout));
+        self.options.connect_within = Some(cap(timeout));
         self
     }
 
-    /// How long a request may take, attempts at other members included; 7 s by default. A
-    /// registered watch has no such limit.
+    /// Sets how long a request may take, for attempts at all members. Default: 7 s. A registered
+    /// watch has no such limit.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.options.request_timeout = bounded(timeout);
+        self.options.request_timeout = cap(timeout);
         self
     }
 
-    /// How often to ping a member while a request or a stream is open, and how long to wait for the
-    /// acknowledgement; 8 s and 4 s by default.
+    /// Sets the interval of HTTP/2 pings (the keep-alive of gRPC), and the timeout of their
+    /// acknowledgement. Default: 8 s and 4 s.
     ///
-    /// A frozen member is detected after the sum of both. etcd closes connections that ping more
-    /// often than its `--grpc-keepalive-min-time`, 5 s by default.
-    pub const fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.options.ping_interval = bounded(interval);
-        self.options.ping_timeout = bounded(timeout);
+    /// A member is pinged while a request or a stream is open. A frozen member is detected after
+    /// the sum of both durations. etcd closes connections that ping more often than its
+    /// `--grpc-keepalive-min-time`, 5 s by default.
+    pub const fn ping(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.options.ping_interval = cap(interval);
+        self.options.ping_timeout = cap(timeout);
         self
     }
 
-    /// The largest number of connections to one member; 1 by default.
+    /// Sets the largest number of connections to one member. Default: 1.
     ///
-    /// All requests and streams share one connection. With a greater number, another is dialled in
-    /// the background when every open connection has four requests in flight, up to that number. On
-    /// two cores this gains nothing (`docs/decisions/0014-connections.md`); it may for a client
-    /// with many concurrent requests on a larger machine. The setting has no effect on channels
-    /// from [`over_channels`](Self::over_channels).
+    /// All requests and streams share one connection. With a greater number, another connection is
+    /// dialled in the background when every open one has four requests in flight, up to that
+    /// number. On two cores this gains nothing (`docs/decisions/0014-connections.md`); it may help
+    /// a client with many concurrent requests on a larger machine. The setting has no effect on
+    /// channels from [`over_channels`](Self::over_channels).
     ///
     /// [`connect`](Self::connect) refuses 0 with
     /// [`ConfigError::Connections`](crate::ConfigError::Connections).
@@ -113,18 +114,21 @@ impl EtcdBuilder {
         self
     }
 
-    /// The limits of the store, if its `--max-txn-ops` or `--max-request-bytes` differ from etcd's
-    /// defaults.
+    /// Sets the limits of the store, if its `--max-txn-ops` or `--max-request-bytes` differ from
+    /// etcd's defaults.
     ///
-    /// A transaction with more operations is refused before it is sent. The store checks sizes.
+    /// The client refuses a transaction with more operations before it is sent. The store checks
+    /// sizes.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
     }
 
-    /// Connects to the first endpoint that responds, in the given order. The others are dialled
-    /// when they are needed. While no endpoint accepts a connection, and while the members elect a
-    /// leader, it retries within the time of [`connect_within`](Self::connect_within).
+    /// Connects to the first endpoint that responds, in the given order.
+    ///
+    /// The other endpoints are dialled when they are needed. While no endpoint accepts a
+    /// connection, and while the members elect a leader, `connect` retries within the time of
+    /// [`connect_within`](Self::connect_within).
     ///
     /// # Errors
     /// - `Unavailable` when no endpoint responds. The message names every endpoint.
@@ -140,7 +144,7 @@ impl EtcdBuilder {
         EtcdBackend::open(self.options).await
     }
 
-    /// A backend over channels that the caller has made, one for each member, in place of
+    /// Builds a backend over channels that the caller has opened, one for each member, in place of
     /// endpoints.
     ///
     /// A channel may lead to services in the same process, so the whole adapter can be tested
@@ -160,8 +164,8 @@ impl EtcdBuilder {
     }
 }
 
-/// Limits a duration to 100 years: adding a longer one to the present can overflow the clock.
-const fn bounded(duration: Duration) -> Duration {
+/// Limits a duration to 100 years, because adding a longer one to the current time can overflow.
+const fn cap(duration: Duration) -> Duration {
     const MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     if duration.as_secs() < MAX.as_secs() { duration } else { MAX }
 }

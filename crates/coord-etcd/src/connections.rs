@@ -1,4 +1,4 @@
-//! The connections to one member, shared by all requests to it.
+//! The connection pool of one member, shared by all requests to the member.
 //!
 //! A member reads a connection with one goroutine and writes to it with another. When many
 //! requests share one connection, client and member may fall into step: all responses arrive
@@ -8,15 +8,15 @@
 //! without this layer. With two:
 //!
 //! ```text
-//! in flight, 1st  2nd     the next request uses
+//! in flight: 1st  2nd     the next request uses
 //!              3    -     the first
 //!              4    -     the first, and the second is dialled in the background
 //!              4    0     the second, once it is open
 //!              4    4     the first
 //! ```
 //!
-//! No request waits for a further connection. If one cannot be dialled, or breaks, the others carry
-//! its requests, and it is dialled again after [`REDIAL_AFTER`].
+//! No request waits for a further connection. If a further connection cannot be dialled, or breaks,
+//! requests use the others, and another is dialled after [`REDIAL_AFTER`] at the earliest.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 #[cfg(test)]
 mod tests;
 
-/// How many requests are in flight on a connection that counts as busy.
+/// The number of requests in flight from which on a connection counts as busy.
 const BUSY_REQUESTS: usize = 4;
 
 /// How long no further connection is dialled after one could not be dialled, or broke.
@@ -41,16 +41,16 @@ const REDIAL_AFTER: Duration = Duration::from_secs(10);
 
 /// The connections to one member. Clones share them.
 pub(crate) struct Connections<S> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<SharedConnections<S>>,
 }
 
-struct Shared<S> {
+struct SharedConnections<S> {
     first: Connection<S>,
     further: Mutex<Further<S>>,
     /// The largest number of further connections.
     max_further: usize,
-    dial: Box<dyn Fn() -> Dial<S> + Send + Sync>,
-    /// The runtime of the first connection. Requests may be made on another.
+    dial: Box<dyn Fn() -> DialFuture<S> + Send + Sync>,
+    /// The runtime of the first connection. Requests may come from another runtime.
     runtime: Handle,
 }
 
@@ -59,10 +59,11 @@ struct Further<S> {
     open: Vec<Connection<S>>,
     /// The connection that is being dialled, if any. Dropping the set aborts the task.
     dialing: JoinSet<Result<S, BoxError>>,
+    /// No connection is dialled before this time.
     redial_at: Option<Instant>,
 }
 
-type Dial<S> = BoxFuture<'static, Result<S, BoxError>>;
+type DialFuture<S> = BoxFuture<'static, Result<S, BoxError>>;
 
 /// A connection, and how many requests are in flight on it.
 struct Connection<S> {
@@ -71,7 +72,7 @@ struct Connection<S> {
 }
 
 impl<S: Clone + Send + 'static> Connections<S> {
-    /// Shares `first`, and up to `max_further` connections that `dial` opens on the current
+    /// A pool of `first` and of up to `max_further` connections, which `dial` opens on the current
     /// runtime.
     pub(crate) fn new<E, F>(
         first: S,
@@ -85,7 +86,7 @@ impl<S: Clone + Send + 'static> Connections<S> {
         let dial = move || dial().map(|dialled| dialled.map_err(Into::into)).boxed();
         let further = Further { open: Vec::new(), dialing: JoinSet::new(), redial_at: None };
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedConnections {
                 first: Connection::new(first),
                 further: Mutex::new(further),
                 max_further,
@@ -95,8 +96,8 @@ impl<S: Clone + Send + 'static> Connections<S> {
         }
     }
 
-    /// The connection for the next request: the first unless it is busy, otherwise the one with the
-    /// fewest requests in flight.
+    /// The connection for the next request: the first unless it is busy, otherwise the open
+    /// connection with the fewest requests in flight.
     fn choose(&self) -> Connection<S> {
         let first = &self.shared.first;
         if !first.is_busy() {
@@ -115,7 +116,7 @@ impl<S: Clone + Send + 'static> Connections<S> {
 }
 
 impl<S: Send + 'static> Further<S> {
-    /// Takes the connection over whose dial has ended.
+    /// Adds the connection whose dial has ended, or backs off if the dial failed.
     fn collect_dialled(&mut self) {
         match self.dialing.try_join_next() {
             None => {}
@@ -134,17 +135,17 @@ impl<S: Send + 'static> Further<S> {
 
 impl<S> Further<S> {
     fn back_off(&mut self, error: &(dyn std::error::Error + 'static)) {
-        tracing::debug!(error, "a further connection is not available");
+        tracing::debug!(error, "further connection lost or not dialled");
         self.redial_at = Some(Instant::now() + REDIAL_AFTER);
     }
 }
 
-impl<S> Shared<S> {
+impl<S> SharedConnections<S> {
     fn further(&self) -> MutexGuard<'_, Further<S>> {
         self.further.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops a further connection that broke. The first stays, because tonic redials it.
+    /// Drops a broken connection if it is a further one. The first stays, because tonic redials it.
     fn note_broken(&self, broken: &InFlight, error: &BoxError) {
         let mut further = self.further();
         let before = further.open.len();
@@ -207,7 +208,8 @@ where
     }
 }
 
-/// Counts a request as in flight until its response arrives or its future is dropped.
+/// RAII guard that counts a request as in flight until its response arrives or its future is
+/// dropped.
 struct InFlight(Arc<AtomicUsize>);
 
 impl InFlight {

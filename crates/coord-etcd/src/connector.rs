@@ -1,8 +1,8 @@
 //! The connector: dials a member over TCP or a Unix socket, encrypts the connection if TLS is
 //! configured, and coalesces its writes.
 //!
-//! The connector and not tonic configures TLS, because tonic supports neither a server certificate
-//! that is trusted by itself nor a client certificate in another format than it reads.
+//! The connector encrypts, and not tonic, because tonic supports neither a server certificate that
+//! is trusted by itself nor every format of a client certificate.
 
 use std::fmt;
 use std::io;
@@ -32,8 +32,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 #[derive(Clone)]
 pub(crate) struct Connector {
     uri: Uri,
-    /// The path of the socket, if it is in the file system.
+    /// The path of the Unix socket; `None` for TCP.
     path: Option<String>,
+    /// The TLS configuration, and the name to expect in the server's certificate; `None` without
+    /// encryption.
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     tcp: HttpConnector,
 }
@@ -46,7 +48,7 @@ impl Connector {
         options: &Options,
     ) -> Self {
         let mut tcp = HttpConnector::new();
-        // The scheme does not concern the TCP connector.
+        // `enforce_http` would refuse the scheme `https`.
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(options.connect_timeout));
         tcp.set_nodelay(true);
@@ -75,7 +77,8 @@ impl Connector {
         let Some((config, name)) = self.tls else { return Ok(Box::new(Coalescing::new(socket))) };
         let encrypted = TlsConnector::from(config).connect(name, socket).await?;
         if encrypted.get_ref().1.alpn_protocol() != Some(b"h2") {
-            let reason = "the server speaks TLS, but not HTTP/2 over it: it is no etcd";
+            let reason = "the server accepts TLS, but not HTTP/2 over it, so it is not etcd: check \
+                 the address of the endpoint";
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason).into());
         }
         Ok(Box::new(Coalescing::new(encrypted)))
@@ -91,7 +94,7 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    /// Dials the member of this connector. tonic passes the same address.
+    /// Dials the member of this connector. The argument from tonic is the same address.
     fn call(&mut self, _: Uri) -> Self::Future {
         self.clone().connect().map(|socket| socket.map(TokioIo::new)).boxed()
     }

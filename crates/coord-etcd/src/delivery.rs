@@ -1,21 +1,20 @@
-//! Delivery tracking: whether a request was handed to a connection, and responses that are not
-//! gRPC.
+//! Delivery tracking: whether a connection took a request, and responses that are not gRPC.
 //!
-//! An error of the transport does not state whether the member processed the request. For a change
-//! that is the difference between a retry and an unknown outcome. So the layer [`Tracked`] wraps
-//! each request to a member, and adds what the transport leaves out:
+//! An error of the transport does not state whether the member processed the request. For a change,
+//! that decides between a retry and an unknown outcome. So the tower service [`Tracked`] tracks the
+//! message of each request to a member, and classifies the errors of the transport:
 //!
 //! ```text
-//! the connection never took the request's message     not processed: no message, no call
+//! the connection never took the request's message     not processed
 //! GOAWAY without an error, to a stream above its id   not processed (RFC 9113, section 6.8)
 //! REFUSED_STREAM, from the member                     not processed (RFC 9113, section 8.7)
-//! an HTTP response that is not gRPC                   the status that gRPC's mapping gives it
-//! anything else                                       as it is
+//! an HTTP response that is not gRPC                   the gRPC status that its HTTP status maps to
+//! any other error                                     unchanged
 //! ```
 //!
 //! The first row covers a connection that broke before its next request, a request that waits for
-//! one of the streams that the member permits, and a runtime that is gone. A caller that stops
-//! waiting calls [`Attempt::withdraw`]. After that the connection cannot take the message.
+//! one of the streams that the member permits, and a runtime that was shut down. A caller that
+//! stops waiting calls [`Attempt::withdraw`]. After that the connection cannot take the message.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -32,27 +31,27 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{BoxError, Service};
 
-use crate::causes::cause;
+use crate::causes::find_cause;
 
 tokio::task_local! {
-    /// The attempt that the current task is making. etcd-client builds its requests itself and
-    /// offers no field to attach anything to them.
-    static CURRENT: Attempt;
+    /// The attempt of the current task. A task-local, because etcd-client builds its requests
+    /// itself and has no field to pass the attempt in.
+    static CURRENT_ATTEMPT: Attempt;
 }
 
-/// The requests of one attempt at a call, with the state of each message.
+/// One attempt at a call: the states of the messages of its requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Attempt(Arc<Mutex<Vec<MessageState>>>);
 
 impl Attempt {
     /// Runs `call`, and tracks the requests that it makes.
     pub(crate) fn track<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
-        CURRENT.scope(self.clone(), call)
+        CURRENT_ATTEMPT.scope(self.clone(), call)
     }
 
-    /// Withdraws the messages if no connection has taken any of them. Returns whether it did, so
-    /// that the member cannot have processed any request. When one was taken, the attempt continues
-    /// unchanged, and may make another request.
+    /// Withdraws the messages if no connection has taken any of them. Returns whether it did: if
+    /// so, the member cannot have processed any request. If a message was taken, nothing changes,
+    /// and the attempt may still make another request.
     pub(crate) fn withdraw(&self) -> bool {
         let mut states = self.states();
         let taken = states.contains(&MessageState::Taken);
@@ -62,10 +61,10 @@ impl Attempt {
         !taken
     }
 
-    fn add(&self) -> Message {
+    fn add_message(&self) -> RequestMessage {
         let mut states = self.states();
         states.push(MessageState::Held);
-        Message { attempt: self.clone(), number: states.len() - 1 }
+        RequestMessage { attempt: self.clone(), number: states.len() - 1 }
     }
 
     fn states(&self) -> MutexGuard<'_, Vec<MessageState>> {
@@ -76,33 +75,33 @@ impl Attempt {
 /// The state of a request's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MessageState {
-    /// In the request body.
+    /// The message is in the request body.
     Held,
-    /// Given to the connection.
+    /// The connection has taken the message.
     Taken,
-    /// Never to be given to a connection.
+    /// No connection can take the message any more.
     Withdrawn,
 }
 
 /// The message of one request of an attempt.
 #[derive(Clone, Debug)]
-struct Message {
+struct RequestMessage {
     attempt: Attempt,
     number: usize,
 }
 
-impl Message {
-    /// Lets the connection take the message, unless it was withdrawn.
+impl RequestMessage {
+    /// Marks the message as taken, unless it was withdrawn. Returns whether it is taken.
     fn take(&self) -> bool {
         self.move_to(MessageState::Taken)
     }
 
-    /// Withdraws the message, unless the connection has taken it.
+    /// Withdraws the message, unless the connection has taken it. Returns whether it is withdrawn.
     fn withdraw(&self) -> bool {
         self.move_to(MessageState::Withdrawn)
     }
 
-    /// Changes the state of a held message. Returns whether the message is in that state now.
+    /// Changes the state if the message is held. Returns whether the message is in state `to` now.
     fn move_to(&self, to: MessageState) -> bool {
         let state = &mut self.attempt.states()[self.number];
         if *state == MessageState::Held {
@@ -115,7 +114,7 @@ impl Message {
 /// The body of a request, whose first message is tracked.
 struct TrackedBody {
     body: Body,
-    message: Message,
+    message: RequestMessage,
 }
 
 impl http_body::Body for TrackedBody {
@@ -142,7 +141,7 @@ impl http_body::Body for TrackedBody {
     }
 }
 
-/// The layer that tracks requests and checks that responses are gRPC.
+/// A service that tracks the requests to the inner service, and checks that responses are gRPC.
 #[derive(Clone)]
 pub(crate) struct Tracked<S> {
     service: S,
@@ -169,23 +168,25 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // A request outside of an attempt is tracked on its own.
-        let message = CURRENT.try_with(Attempt::add).unwrap_or_else(|_| Attempt::default().add());
+        let message = CURRENT_ATTEMPT
+            .try_with(Attempt::add_message)
+            .unwrap_or_else(|_| Attempt::default().add_message());
         let tracked = message.clone();
         let request = request.map(|body| Body::new(TrackedBody { body, message: tracked }));
         let response = self.service.call(request);
         async move {
             match response.await {
                 Ok(response) => {
-                    grpc(response).map_err(|status| classified(status.into(), &message))
+                    check_grpc(response).map_err(|status| mark_unprocessed(status.into(), &message))
                 }
-                Err(error) => Err(classified(error.into(), &message)),
+                Err(error) => Err(mark_unprocessed(error.into(), &message)),
             }
         }
         .boxed()
     }
 }
 
-/// An error of a request that the member surely did not process.
+/// The error of a request that the member surely did not process.
 #[derive(Debug)]
 pub(crate) struct Unprocessed(BoxError);
 
@@ -201,29 +202,29 @@ impl StdError for Unprocessed {
     }
 }
 
-/// Marks an error whose request was surely not processed.
-fn classified(error: BoxError, message: &Message) -> BoxError {
-    let refused = |error: &h2::Error| {
+/// Wraps the error in [`Unprocessed`] if the member surely did not process the request.
+fn mark_unprocessed(error: BoxError, message: &RequestMessage) -> BoxError {
+    let is_unprocessed = |error: &h2::Error| {
         let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        // h2 ends the streams up to the id of a graceful GOAWAY with another error. With one that
-        // carries an error, it ends all of them alike.
+        // h2 ends the streams up to the id of a graceful GOAWAY with another error. A GOAWAY with
+        // an error ends all streams alike, so it proves nothing.
         error.is_remote() && (graceful || refused)
     };
-    if message.withdraw() || cause::<h2::Error>(&*error).is_some_and(refused) {
+    if message.withdraw() || find_cause::<h2::Error>(&*error).is_some_and(is_unprocessed) {
         return Box::new(Unprocessed(error));
     }
     error
 }
 
-/// Part of the message of a status that stands for an HTTP response that is not gRPC.
-pub(crate) const NOT_GRPC: &str = "in place of a gRPC response";
+/// The end of the message of a status that [`check_grpc`] returns.
+pub(crate) const NOT_GRPC_MESSAGE: &str = "in place of a gRPC response";
 
-/// Returns the response if it is gRPC, and otherwise the status that it stands for.
+/// Returns the response if it is gRPC, and otherwise the gRPC status that its HTTP status maps to.
 ///
-/// tonic reads the body of any response as gRPC first, and reports the first byte of a proxy's
-/// error page as a compression flag.
-fn grpc(response: Response<Body>) -> Result<Response<Body>, Status> {
+/// tonic would read the body of any response as gRPC, and report the first byte of a proxy's error
+/// page as an invalid compression flag.
+fn check_grpc(response: Response<Body>) -> Result<Response<Body>, Status> {
     let headers = response.headers();
     let http = response.status();
     let is_grpc = headers
@@ -234,12 +235,12 @@ fn grpc(response: Response<Body>) -> Result<Response<Body>, Status> {
     }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.map_or_else(String::new, |kind| format!(" with content type {kind:?}"));
-    Err(Status::new(code(http), format!("HTTP status {http}{kind} {NOT_GRPC}")))
+    Err(Status::new(grpc_code(http), format!("HTTP status {http}{kind} {NOT_GRPC_MESSAGE}")))
 }
 
-/// The code that gRPC gives an HTTP status without one
+/// The gRPC code for an HTTP status, by gRPC's mapping
 /// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
-const fn code(http: StatusCode) -> Code {
+const fn grpc_code(http: StatusCode) -> Code {
     match http.as_u16() {
         400 => Code::Internal,
         401 => Code::Unauthenticated,
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn withdraw_changes_nothing_when_a_message_was_taken() {
         let attempt = Attempt::default();
-        let (first, second) = (attempt.add(), attempt.add());
+        let (first, second) = (attempt.add_message(), attempt.add_message());
         assert!(first.take());
         assert!(!attempt.withdraw(), "the member may have processed the first request");
         assert!(second.take(), "the connection can still take the second");
@@ -266,7 +267,7 @@ mod tests {
     #[test]
     fn withdrawn_messages_are_not_taken() {
         let attempt = Attempt::default();
-        let message = attempt.add();
+        let message = attempt.add_message();
         assert!(attempt.withdraw() && !message.take());
     }
 }

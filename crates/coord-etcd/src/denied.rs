@@ -1,6 +1,6 @@
-//! Denied requests: completes the error with the user and the keys.
+//! Permission errors: adds the user and the keys to the error of a denied request.
 //!
-//! etcd responds with "permission denied" only, so the rest comes from the request.
+//! etcd reports only "permission denied", so user and keys come from the login and the request.
 
 use std::collections::BTreeSet;
 
@@ -66,12 +66,12 @@ impl KeyAccess for ListLeases {
     }
 }
 
-/// etcd checks both branches, so any of the keys may be the denied one.
+/// Names all keys, because etcd checks both branches and does not state which key it denied.
 impl KeyAccess for Txn {
     fn action(&self) -> String {
         const MAX_NAMED_KEYS: usize = 5;
         let mut keys = BTreeSet::new();
-        collect(self, &mut keys);
+        collect_keys(self, &mut keys);
         let rest = keys.len().saturating_sub(MAX_NAMED_KEYS);
         let named: Vec<_> = keys.into_iter().take(MAX_NAMED_KEYS).collect();
         let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
@@ -79,19 +79,19 @@ impl KeyAccess for Txn {
     }
 }
 
-fn collect(txn: &Txn, keys: &mut BTreeSet<String>) {
+fn collect_keys(txn: &Txn, keys: &mut BTreeSet<String>) {
     keys.extend(txn.compares.iter().map(|compare| compare.keys.to_string()));
     for op in txn.success.iter().chain(&txn.failure) {
         match op {
             Op::Range(range) => drop(keys.insert(range.keys.to_string())),
             Op::Put(put) => drop(keys.insert(KeyRange::key(put.key.clone()).to_string())),
             Op::Delete(delete) => drop(keys.insert(delete.keys.to_string())),
-            Op::Txn(nested) => collect(nested, keys),
+            Op::Txn(nested) => collect_keys(nested, keys),
         }
     }
 }
 
-/// Completes a permission error with the user and the keys. Returns other errors as they are.
+/// Adds the user and the keys to a permission error. Returns other errors unchanged.
 pub(crate) fn complete(error: Error, login: Option<&Login>, request: &impl KeyAccess) -> Error {
     let Error::PermissionDenied { reason } = error else { return error };
     let user = login.map_or_else(

@@ -2,21 +2,21 @@
 //!
 //! etcd-client can balance over endpoints, but it sends requests to members that are down and
 //! returns their errors. So each endpoint has a client of its own here, dialled when it is first
-//! needed. Requests go to the **preferred** endpoint, which stays the same while it responds. When
-//! a request fails, its outcome decides what happens next:
+//! needed. Requests are sent to the **preferred** endpoint, which stays the same while it responds.
+//! The failure of a request decides what happens next:
 //!
 //! ```text
 //! not processed, because the connection ended (GOAWAY)     resend on a new connection
 //! not applied: connection refused, no leader, overload     send to the next endpoint
-//! a read, whatever the failure                             send to the next endpoint
-//! unknown                                                  return the error, prefer the next
-//! decided by the store                                     return the error
+//! any failure of a read                                    send to the next endpoint
+//! unknown outcome of a change                              return the error, prefer the next
+//! a decision of the store, such as a missing lease         return the error
 //! ```
 //!
 //! The server at an endpoint need not be etcd: a proxy in front of a dead member responds with HTTP
-//! statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or a connect
-//! accepts a final response only from etcd. A change has an unknown outcome then, because the proxy
-//! may have forwarded it.
+//! statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or `connect`
+//! accepts a final response only from etcd. A change that receives such a response has an unknown
+//! outcome, because the proxy may have forwarded it.
 //!
 //! When a request has failed at all endpoints, it is retried after a pause, as long as there is
 //! time and at least one endpoint accepts connections: an election takes a second or two. If no
@@ -44,11 +44,11 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(25);
 /// The longest pause between two rounds over all endpoints.
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(800);
 
-/// How long before its deadline a connect makes its last attempt.
+/// How long before its deadline `connect` makes its last attempt.
 const LAST_CONNECT_BEFORE_DEADLINE: Duration = Duration::from_millis(50);
 
-/// How many times a request that the connection did not process is resent to the same endpoint. A
-/// resend uses a new connection, unless the client has not yet received the end of the last one.
+/// How many times a request that the member did not process is resent to the same endpoint. A
+/// resend uses a new connection, unless the client has not yet detected that the old one ended.
 const MAX_RESENDS: u32 = 3;
 
 /// The endpoints of a cluster.
@@ -64,26 +64,29 @@ pub(crate) struct Endpoints {
 pub(crate) struct OpenWatchStream {
     pub(crate) sender: WatchRequestSender,
     pub(crate) stream: WatchResponseStream,
-    /// The number of the endpoint that serves it, for [`Endpoints::avoid`] and [`Endpoints::name`].
+    /// The number of the endpoint that serves the stream, for [`Endpoints::avoid`] and
+    /// [`Endpoints::name`].
     pub(crate) endpoint: usize,
 }
 
 impl Endpoints {
-    /// Dials no endpoint yet.
+    /// The endpoints, none of them dialled.
     pub(crate) const fn new(all: Vec<Endpoint>, options: Options) -> Self {
         Self { all, preferred: AtomicUsize::new(0), options }
     }
 
     /// Finds an endpoint that responds, and logs in. Endpoints that refuse connections are
-    /// redialled until the connect timeout has passed: their members may be about to start.
+    /// redialled for the time of
+    /// [`EtcdBuilder::connect_within`](crate::EtcdBuilder::connect_within), because their members
+    /// may be about to start.
     ///
     /// An accepted connection proves little: with TLS on one side only, or without the certificate
     /// that the server requires, it breaks at the first request. So a probe reads a key that does
-    /// not exist. That the user may not read it is a response too.
+    /// not exist. A permission error is a response too.
     pub(crate) async fn reach(&self) -> Result<()> {
         let within = self.options.connect_within();
         let context =
-            RequestContext { waited: within, connects: true, ..RequestContext::default() };
+            RequestContext { timeout: within, is_connect: true, ..RequestContext::default() };
         let response = self.call_until(Instant::now() + within, &context, |link| async move {
             let options = GetOptions::new().with_serializable().with_count_only();
             link.kv.clone().get("\0", Some(options)).await
@@ -98,15 +101,15 @@ impl Endpoints {
         &self.options
     }
 
-    /// The name of an endpoint in errors.
+    /// The name of an endpoint in error messages.
     pub(crate) fn name(&self, endpoint: usize) -> &str {
         &self.all[endpoint].name
     }
 
-    /// Prefers another endpoint than this one, which has failed.
+    /// Prefers the next endpoint, because this endpoint has failed.
     pub(crate) fn avoid(&self, endpoint: usize) {
         let next = (endpoint + 1) % self.all.len();
-        // Nothing to do if a concurrent request has failed over already.
+        // No effect if a concurrent request has failed over already.
         self.prefer(next, Some(endpoint));
     }
 
@@ -146,15 +149,16 @@ impl Endpoints {
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
         let mut pause = RETRY_PAUSE_MIN;
-        // Each endpoint has a login of its own, which may have expired.
+        // Each endpoint has its own login. An expired login is renewed once.
         let mut renewed = BTreeSet::new();
         loop {
             let first = self.preferred.load(Ordering::Relaxed);
             let mut failures = Vec::new();
             for offset in 0..self.all.len() {
                 let endpoint = &self.all[(first + offset) % self.all.len()];
-                let others = self.all.len() - offset - 1;
-                let failure = match self.attempt(endpoint, context, &send, deadline, others).await {
+                let others_left = self.all.len() - offset - 1;
+                let attempt = self.attempt(endpoint, context, &send, deadline, others_left);
+                let failure = match attempt.await {
                     Ok(response) => {
                         self.prefer(endpoint.number, None);
                         return Ok(response);
@@ -181,7 +185,7 @@ impl Endpoints {
                 failures.push(failure);
             }
             let is_final = |failure: &Failure| match failure.decision {
-                RetryDecision::Unreachable => !context.connects,
+                RetryDecision::Unreachable => !context.is_connect,
                 decision => decision == RetryDecision::OtherEndpoint,
             };
             let retry_at = retry_at(context, pause, deadline);
@@ -193,27 +197,29 @@ impl Endpoints {
         }
     }
 
-    /// Calls one endpoint, and resends what the connection did not process. If other endpoints are
-    /// left, a request that could be sent to them gets half of the time.
+    /// Calls one endpoint, and resends a request that the member did not process.
     async fn attempt<W, S, F>(
         &self,
         endpoint: &Endpoint,
         context: &RequestContext,
         send: &S,
         deadline: Instant,
-        others: usize,
+        others_left: usize,
     ) -> Result<W, Failure>
     where
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
         let response = async {
-            let mut resends = MAX_RESENDS;
+            let mut resends_left = MAX_RESENDS;
             loop {
-                match self.send_once(endpoint, context, send, deadline, others).await {
-                    Err(failure) if failure.decision == RetryDecision::Resend && resends > 0 => {
-                        tracing::debug!(endpoint = endpoint.name, error = %failure.error, "resent");
-                        resends -= 1;
+                match self.send_once(endpoint, context, send, deadline, others_left).await {
+                    Err(failure)
+                        if failure.decision == RetryDecision::Resend && resends_left > 0 =>
+                    {
+                        tracing::debug!(endpoint = endpoint.name, error = %failure.error,
+                            "request resent");
+                        resends_left -= 1;
                     }
                     response => return response,
                 }
@@ -222,31 +228,33 @@ impl Endpoints {
         report_if_abandoned(response, || self.avoid(endpoint.number)).await
     }
 
+    /// Sends a request to one endpoint. While other endpoints are left, a request that can be sent
+    /// to them has half of the time: a read, or a change that no connection has taken.
     async fn send_once<W, S, F>(
         &self,
         endpoint: &Endpoint,
         context: &RequestContext,
         send: &S,
         deadline: Instant,
-        others: usize,
+        others_left: usize,
     ) -> Result<W, Failure>
     where
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        // A connect may have more time than a request, for several attempts.
+        // `connect` may have more time than a request, for several attempts.
         let deadline = deadline.min(Instant::now() + self.options.request_timeout);
         let left = deadline.saturating_duration_since(Instant::now());
-        let early = if others > 0 { Instant::now() + left / 2 } else { deadline };
+        let early = if others_left > 0 { Instant::now() + left / 2 } else { deadline };
         let link = match timeout_at(early, endpoint.link(&self.options)).await {
             Ok(link) => link?,
-            Err(_) => return Err(Failure::not_reached(&endpoint.name, "no answer in time")),
+            Err(_) => return Err(Failure::not_reached(&endpoint.name, "no response in time")),
         };
         let attempt = Attempt::default();
         // Boxed, because the future of a call to the client crate is large.
         let sending = Box::pin(attempt.track(send(Arc::clone(&link))));
         let response = self.response(&attempt, sending, context, deadline, early);
-        // A caller that gives up early retries, and must not use the same full connection.
+        // If the caller stops waiting, its next request must not use the same full connection.
         let discard = || {
             if attempt.withdraw() {
                 endpoint.discard(&link);
@@ -263,7 +271,7 @@ impl Endpoints {
                 }
                 let mut failure = Failure::from_client(error, context, &endpoint.name);
                 if !link.has_responded() {
-                    failure = failure.at_first(endpoint.encrypted);
+                    failure = failure.with_tls_hint(endpoint.encrypted);
                 }
                 if failure.decision == RetryDecision::LogIn {
                     endpoint.discard(&link);
@@ -271,7 +279,7 @@ impl Endpoints {
                 Err(failure)
             }
             None => {
-                // The connection may be dead without the client knowing, or other requests may
+                // The connection may be dead although no error was detected, or other requests may
                 // occupy all streams that the member permits on it.
                 endpoint.discard(&link);
                 if attempt.withdraw() {
@@ -282,8 +290,9 @@ impl Endpoints {
         }
     }
 
-    /// The response, if it arrives in time. A request that no connection has taken has the connect
-    /// timeout. After that a read has time up to `early`, and a change up to `deadline`.
+    /// Waits for the response. Returns `None` if none arrives in time. If no connection has taken
+    /// the request within the connect timeout, it is withdrawn. Otherwise a read has time until
+    /// `early`, and a change until `deadline`.
     async fn response<T>(
         &self,
         attempt: &Attempt,
@@ -299,17 +308,17 @@ impl Endpoints {
         if attempt.withdraw() {
             return None;
         }
-        let limit = if context.changes { deadline } else { early };
+        let limit = if context.is_change { deadline } else { early };
         timeout_at(limit, sending).await.ok()
     }
 }
 
-/// When to try all endpoints again, if there is time. A connect uses its time to the end, because
-/// the members may be about to start.
+/// When to try all endpoints again; `None` if there is no time. `connect` uses all of its time,
+/// because the members may be about to start.
 fn retry_at(context: &RequestContext, pause: Duration, deadline: Instant) -> Option<Instant> {
     let now = Instant::now();
     let left = deadline.saturating_duration_since(now);
-    let pause = if context.connects {
+    let pause = if context.is_connect {
         pause.min(left.saturating_sub(LAST_CONNECT_BEFORE_DEADLINE))
     } else {
         pause
@@ -317,7 +326,7 @@ fn retry_at(context: &RequestContext, pause: Duration, deadline: Instant) -> Opt
     (!pause.is_zero() && pause < left).then(|| now + pause)
 }
 
-/// Whether the member or the connection failed, and not the request.
+/// Whether the member or the connection failed. Otherwise the store refused the request.
 const fn is_transport_failure(error: &Error) -> bool {
     match error {
         Error::Unavailable { .. } | Error::Timeout { .. } => true,
@@ -326,13 +335,14 @@ const fn is_transport_failure(error: &Error) -> bool {
     }
 }
 
-/// The error after a request failed at all endpoints. The outcome is `NotApplied`: an unknown
-/// outcome would have ended the attempts.
+/// The error after a request failed at all endpoints: the first that is not `Unavailable`, or one
+/// that names all unavailable endpoints. A change was not applied, because an unknown outcome would
+/// have ended the attempts.
 fn summary(failures: Vec<Failure>) -> Error {
     let errors = failures.into_iter().map(|failure| failure.error);
-    let (unavailable, other): (Vec<_>, Vec<_>) =
+    let (unavailable, others): (Vec<_>, Vec<_>) =
         errors.partition(|error| matches!(error, Error::Unavailable { .. }));
-    if let Some(error) = other.into_iter().next() {
+    if let Some(error) = others.into_iter().next() {
         return error;
     }
     let reasons = unavailable.iter().map(|error| match error {

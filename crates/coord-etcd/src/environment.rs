@@ -1,7 +1,7 @@
-//! The environment variables of `etcdctl` as settings of a connection.
+//! Environment variables of `etcdctl`, as settings of a connection.
 //!
-//! Each setting records its source, a variable or a flag of the program, so that an error names
-//! what has to be corrected:
+//! Each setting records its source, a variable or a flag of the program, so that an error names the
+//! source to correct:
 //!
 //! ```text
 //! ETCDCTL_ENDPOINTS=a:b            ETCDCTL_ENDPOINTS: "a:b" is not HOST:PORT, …
@@ -21,7 +21,7 @@ use coord_core::{Error, error::Outcome};
 
 use crate::address::Address;
 use crate::config::ConfigError;
-use crate::error::other;
+use crate::error::backend_error;
 use crate::{EtcdBuilder, Tls};
 
 /// The endpoint unless a setting names another.
@@ -29,7 +29,7 @@ const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
 /// Variables of `etcdctl` that this crate does not support, each with the remedy. If they were
 /// ignored, a program would use another cluster or refuse a server that `etcdctl` accepts.
-const UNSUPPORTED: [(&str, &str); 2] = [
+const UNSUPPORTED_VARIABLES: [(&str, &str); 2] = [
     (
         "ETCDCTL_INSECURE_SKIP_TLS_VERIFY",
         "unset it, and give the server's certificate, or its CA's, in ETCDCTL_CACERT or --cacert",
@@ -37,14 +37,15 @@ const UNSUPPORTED: [(&str, &str); 2] = [
     ("ETCDCTL_DISCOVERY_SRV", "unset it, and list the members in ETCDCTL_ENDPOINTS or --endpoints"),
 ];
 
-/// The values of a variable that `etcdctl` reads as false.
-const OFF: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
+/// The values of a variable that `etcdctl` reads as false: those of Go's `strconv.ParseBool`, and
+/// the empty value.
+const FALSE_VALUES: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
+
+/// The values of a variable that `etcdctl` reads as true: those of Go's `strconv.ParseBool`.
+const TRUE_VALUES: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 
 /// The variable that, if false, makes `etcdctl` use TLS although no file is configured.
-const INSECURE_TRANSPORT: &str = "ETCDCTL_INSECURE_TRANSPORT";
-
-/// The values of a variable that `etcdctl` reads as true, as Go's `strconv.ParseBool` does.
-const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
+const INSECURE_TRANSPORT_VARIABLE: &str = "ETCDCTL_INSECURE_TRANSPORT";
 
 /// A setting that `etcdctl` reads from its environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,13 +113,13 @@ impl Variable {
 /// A setting with an empty value counts as not set.
 #[derive(Clone, Default)]
 pub struct Settings {
-    set: BTreeMap<Variable, Setting>,
-    /// The value of [`INSECURE_TRANSPORT`], which has no flag.
+    settings: BTreeMap<Variable, Setting>,
+    /// The value of [`INSECURE_TRANSPORT_VARIABLE`], which has no flag.
     insecure_transport: Option<OsString>,
     unsupported: Option<Unsupported>,
 }
 
-/// A variable of [`UNSUPPORTED`] that is set.
+/// A variable of [`UNSUPPORTED_VARIABLES`] that is set.
 #[derive(Clone)]
 struct Unsupported {
     name: &'static str,
@@ -129,12 +130,12 @@ struct Unsupported {
 #[derive(Clone)]
 struct Setting {
     value: OsString,
-    /// The variable or flag that set it.
+    /// The variable or flag that the value came from.
     source: &'static str,
 }
 
-/// The settings that name a file.
-struct Files<'a> {
+/// The settings that name a file of certificates or a key.
+struct TlsFiles<'a> {
     authorities: Option<&'a Setting>,
     /// The client's certificate and its key.
     identity: Option<(&'a Setting, &'a Setting)>,
@@ -175,9 +176,10 @@ impl Settings {
                 settings.set(variable, variable.name(), value);
             }
         }
-        settings.insecure_transport = lookup(INSECURE_TRANSPORT).filter(|value| !value.is_empty());
-        settings.unsupported = UNSUPPORTED.into_iter().find_map(|(name, remedy)| {
-            let value = lookup(name).filter(|value| !OFF.iter().any(|off| value == *off))?;
+        settings.insecure_transport =
+            lookup(INSECURE_TRANSPORT_VARIABLE).filter(|value| !value.is_empty());
+        settings.unsupported = UNSUPPORTED_VARIABLES.into_iter().find_map(|(name, remedy)| {
+            let value = lookup(name).filter(|value| !is_any_of(value, &FALSE_VALUES))?;
             Some(Unsupported { name, value, remedy })
         });
         settings
@@ -188,30 +190,30 @@ impl Settings {
     pub fn set(&mut self, variable: Variable, source: &'static str, value: impl Into<OsString>) {
         let value = value.into();
         if value.is_empty() {
-            self.set.remove(&variable);
+            self.settings.remove(&variable);
         } else {
-            self.set.insert(variable, Setting { value, source });
+            self.settings.insert(variable, Setting { value, source });
         }
     }
 
     /// The unchecked value of a setting; `None` if it is not set.
     #[must_use]
     pub fn get(&self, variable: Variable) -> Option<&OsStr> {
-        self.set.get(&variable).map(|setting| &*setting.value)
+        self.settings.get(&variable).map(|setting| &*setting.value)
     }
 
     /// The members' addresses.
     ///
     /// # Errors
-    /// One of them is neither `HOST:PORT` nor a URL, or there is none.
+    /// An address is neither `HOST:PORT` nor a URL, or the list is empty.
     pub fn endpoints(&self) -> Result<Vec<String>, SettingsError> {
         let Some((text, source)) = self.text(Variable::Endpoints)? else {
             return Ok(vec![DEFAULT_ENDPOINT.to_owned()]);
         };
-        endpoints(text).map_err(|why| SettingsError::wrong(source, why))
+        endpoints(text).map_err(|reason| SettingsError::new(source, reason))
     }
 
-    /// How long a member may take to accept a connection; `None` if it is not set.
+    /// How long a member may take to accept a connection; `None` if the setting is not set.
     ///
     /// # Errors
     /// The value is not a duration.
@@ -219,24 +221,27 @@ impl Settings {
         let Some((text, source)) = self.text(Variable::DialTimeout)? else { return Ok(None) };
         match duration(text) {
             Ok(timeout) => Ok(Some(timeout)),
-            Err(why) => Err(SettingsError::wrong(source, format!("{text:?} is no time: {why}"))),
+            Err(remedy) => {
+                Err(SettingsError::new(source, format!("invalid duration {text:?}: {remedy}")))
+            }
         }
     }
 
     /// The user and the password; `None` without a login.
     ///
     /// # Errors
-    /// One is set without the other.
+    /// The user is set without the password, or the password without the user.
     pub fn login(&self) -> Result<Option<(&str, &str)>, SettingsError> {
         match (self.text(Variable::User)?, self.text(Variable::Password)?) {
             (None, None) => Ok(None),
             (Some((user, _)), Some((password, _))) => Ok(Some((user, password))),
             (Some((both, source)), None) => both.split_once(':').map(Some).ok_or_else(|| {
                 let user = format!("user {both:?} has no password");
-                SettingsError::wrong(source, format!("{user}: give one, or NAME:PASSWORD"))
+                SettingsError::new(source, format!("{user}: give one, or NAME:PASSWORD"))
             }),
             (None, Some((_, source))) => {
-                Err(SettingsError::wrong(source, "a password is given, but no user".to_owned()))
+                let reason = "a password is given without a user: give both".to_owned();
+                Err(SettingsError::new(source, reason))
             }
         }
     }
@@ -245,23 +250,23 @@ impl Settings {
     /// `ETCDCTL_INSECURE_TRANSPORT` is false.
     ///
     /// # Errors
-    /// A certificate or a key is set without the other, a file cannot be read, or
-    /// `ETCDCTL_INSECURE_TRANSPORT` is not a truth value.
+    /// A client certificate is set without its key or a key without its certificate, a file cannot
+    /// be read, or `ETCDCTL_INSECURE_TRANSPORT` is neither true nor false.
     pub fn certificates(&self) -> Result<Option<Certificates>, SettingsError> {
-        let Files { authorities, identity } = self.files()?;
+        let TlsFiles { authorities, identity } = self.tls_files()?;
         let authorities = authorities.map(Setting::read).transpose()?;
         let identity = match identity {
             Some((certificate, key)) => Some((certificate.read()?, key.read()?)),
             None => None,
         };
-        let wanted = identity.is_some() || authorities.is_some() || self.demands_tls()?;
-        Ok(wanted.then_some(Certificates { authorities, identity }))
+        let uses_tls = identity.is_some() || authorities.is_some() || self.requires_tls()?;
+        Ok(uses_tls.then_some(Certificates { authorities, identity }))
     }
 
-    /// The TLS options for the builder. They include the paths, for errors.
+    /// The TLS options for the builder. They include the paths, so that errors name the files.
     fn tls(&self) -> Result<Option<Tls>, SettingsError> {
-        let Files { authorities, identity } = self.files()?;
-        if authorities.is_none() && identity.is_none() && !self.demands_tls()? {
+        let TlsFiles { authorities, identity } = self.tls_files()?;
+        if authorities.is_none() && identity.is_none() && !self.requires_tls()? {
             return Ok(None);
         }
         let mut tls = Tls::new();
@@ -276,29 +281,30 @@ impl Settings {
     }
 
     /// Whether the connection must be encrypted although no file is configured.
-    fn demands_tls(&self) -> Result<bool, SettingsError> {
+    fn requires_tls(&self) -> Result<bool, SettingsError> {
         let Some(value) = &self.insecure_transport else { return Ok(false) };
-        let is_any_of = |values: &[&str]| values.iter().any(|known| value == known);
-        match (is_any_of(&OFF), is_any_of(&TRUE)) {
+        match (is_any_of(value, &FALSE_VALUES), is_any_of(value, &TRUE_VALUES)) {
             (true, _) => Ok(true),
             (false, true) => Ok(false),
             (false, false) => {
-                let why = format!("{:?} is no truth value: write true or false", value.display());
-                Err(SettingsError::wrong(INSECURE_TRANSPORT, why))
+                let reason = format!("invalid value {:?}: write true or false", value.display());
+                Err(SettingsError::new(INSECURE_TRANSPORT_VARIABLE, reason))
             }
         }
     }
 
     /// The files of certificates and keys. A client certificate without its key, or a key without
     /// its certificate, is refused.
-    fn files(&self) -> Result<Files<'_>, SettingsError> {
-        let identity = match (self.set.get(&Variable::Cert), self.set.get(&Variable::Key)) {
+    fn tls_files(&self) -> Result<TlsFiles<'_>, SettingsError> {
+        let (certificate, key) =
+            (self.settings.get(&Variable::Cert), self.settings.get(&Variable::Key));
+        let identity = match (certificate, key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate, key)),
-            (Some(certificate), None) => return Err(certificate.without(Variable::Key)),
-            (None, Some(key)) => return Err(key.without(Variable::Cert)),
+            (Some(certificate), None) => return Err(certificate.missing(Variable::Key)),
+            (None, Some(key)) => return Err(key.missing(Variable::Cert)),
         };
-        Ok(Files { authorities: self.set.get(&Variable::CaCert), identity })
+        Ok(TlsFiles { authorities: self.settings.get(&Variable::CaCert), identity })
     }
 
     /// A builder with all settings applied.
@@ -309,14 +315,15 @@ impl Settings {
     /// dialled.
     pub fn builder(&self) -> Result<EtcdBuilder, SettingsError> {
         if let Some(Unsupported { name, value, remedy }) = &self.unsupported {
-            let why = format!("not supported, but set to {:?}: {remedy}", value.to_string_lossy());
-            return Err(SettingsError::wrong(name, why));
+            let reason =
+                format!("not supported, but set to {:?}: {remedy}", value.to_string_lossy());
+            return Err(SettingsError::new(name, reason));
         }
         let endpoints = self.endpoints()?;
         let (tls, login) = (self.tls()?, self.login()?);
         for endpoint in &endpoints {
             Address::parse(endpoint, tls.is_some(), login.is_some())
-                .map_err(|error| self.wrong_endpoint(&error))?;
+                .map_err(|error| self.endpoint_error(&error))?;
         }
         let mut builder = EtcdBuilder::new(endpoints);
         if let Some(timeout) = self.dial_timeout()? {
@@ -332,26 +339,34 @@ impl Settings {
     }
 
     /// The error for an endpoint that conflicts with the other settings.
-    fn wrong_endpoint(&self, error: &ConfigError) -> SettingsError {
-        let endpoints = self.set.get(&Variable::Endpoints);
+    fn endpoint_error(&self, error: &ConfigError) -> SettingsError {
+        let endpoints = self.settings.get(&Variable::Endpoints);
         let source = endpoints.map_or(Variable::Endpoints.name(), |setting| setting.source);
-        SettingsError::wrong(source, error.to_string())
+        SettingsError::new(source, error.to_string())
     }
 
+    /// A setting as text, and its source.
     fn text(&self, variable: Variable) -> Result<Option<(&str, &'static str)>, SettingsError> {
-        let Some(Setting { value, source }) = self.set.get(&variable) else { return Ok(None) };
+        let Some(Setting { value, source }) = self.settings.get(&variable) else { return Ok(None) };
         match value.to_str() {
             Some(text) => Ok(Some((text, source))),
-            None => Err(SettingsError::wrong(source, "the value is not UTF-8".to_owned())),
+            None => Err(SettingsError::new(source, "the value is not UTF-8".to_owned())),
         }
     }
 }
 
+fn is_any_of(value: &OsStr, known: &[&str]) -> bool {
+    known.iter().any(|known| value == *known)
+}
+
 impl EtcdBuilder {
-    /// Reads `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD`, `ETCDCTL_CACERT`,
-    /// `ETCDCTL_CERT`, `ETCDCTL_KEY` and `ETCDCTL_DIAL_TIMEOUT`, so that a program reaches the
-    /// cluster that `etcdctl` reaches from the same shell. If `ETCDCTL_INSECURE_TRANSPORT` is
-    /// false, connections are encrypted and trust the system's CAs, also if no file is configured.
+    /// Reads the environment variables of `etcdctl`, so that a program reaches the cluster that
+    /// `etcdctl` reaches from the same shell.
+    ///
+    /// The variables are `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD`, `ETCDCTL_CACERT`,
+    /// `ETCDCTL_CERT`, `ETCDCTL_KEY` and `ETCDCTL_DIAL_TIMEOUT`. If `ETCDCTL_INSECURE_TRANSPORT` is
+    /// false, connections are encrypted even if no file is configured, and then trust the system's
+    /// CAs.
     ///
     /// ```no_run
     /// use coord_etcd::EtcdBuilder;
@@ -384,9 +399,9 @@ impl Setting {
         })
     }
 
-    /// The error for a setting without the other one that it needs. Both are named alike: as flags
-    /// or as variables.
-    fn without(&self, other: Variable) -> SettingsError {
+    /// The error for a setting that is set without `other`, which it needs. It names both as flags
+    /// or both as variables.
+    fn missing(&self, other: Variable) -> SettingsError {
         let other = match (self.source.starts_with("--"), other) {
             (true, Variable::Key) => "--key",
             (true, _) => "--cert",
@@ -398,7 +413,7 @@ impl Setting {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sources = self.set.iter().map(|(variable, setting)| (variable, setting.source));
+        let sources = self.settings.iter().map(|(variable, setting)| (variable, setting.source));
         f.debug_map().entries(sources).finish()
     }
 }
@@ -411,11 +426,11 @@ pub struct SettingsError {
 }
 
 impl SettingsError {
-    fn wrong(source: &str, why: String) -> Self {
-        Self { message: format!("{source}: {why}"), source: None }
+    fn new(source: &str, reason: String) -> Self {
+        Self { message: format!("{source}: {reason}"), source: None }
     }
 
-    /// Whether the setting is valid and its file cannot be read.
+    /// Whether the setting is valid, but the file that it names cannot be read.
     #[must_use]
     pub const fn is_unreadable_file(&self) -> bool {
         self.source.is_some()
@@ -428,23 +443,26 @@ impl fmt::Display for SettingsError {
     }
 }
 
-/// Without a source, because the message ends with that of the file's error.
+/// Without a source, because the message contains the message of the file's error.
 impl std::error::Error for SettingsError {}
 
 impl From<SettingsError> for Error {
     fn from(error: SettingsError) -> Self {
-        other(Outcome::NotApplied, error)
+        backend_error(Outcome::NotApplied, error)
     }
 }
 
-/// Parses a list of members, separated by commas.
+/// Parses the addresses of members, separated by commas.
 ///
 /// # Errors
-/// Why the list is invalid, with the invalid member quoted.
+/// Why the list is invalid. The message quotes the invalid address.
 pub fn endpoints(text: &str) -> Result<Vec<String>, String> {
     let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
-    let members: Vec<_> = members.map(member).collect::<Result<_, _>>()?;
-    if members.is_empty() { Err("there is none".to_owned()) } else { Ok(members) }
+    let members: Vec<_> = members.map(check_member).collect::<Result<_, _>>()?;
+    if members.is_empty() {
+        return Err("the list is empty: give HOST:PORT, such as 127.0.0.1:2379".to_owned());
+    }
+    Ok(members)
 }
 
 /// Parses a duration: `300ms`, `10s`, `1m30s`, or a number of seconds.
@@ -460,7 +478,7 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
 
 /// Checks the address of a member. An unknown scheme is refused, and so is an address without a
 /// scheme that has no valid port, because the client would dial port 80.
-fn member(text: &str) -> Result<String, String> {
+fn check_member(text: &str) -> Result<String, String> {
     Address::parse(text, false, false).map_err(|error| error.to_string())?;
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),

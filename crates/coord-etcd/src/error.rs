@@ -1,9 +1,10 @@
-//! Failures: errors of etcd and of the transport as coord's errors, each with a retry decision.
+//! Failures: translates errors of etcd and of the transport into coord's errors, each with a retry
+//! decision.
 //!
-//! [`table`] maps a gRPC status to an error class. This module makes the error of the class,
-//! completes it from the [`RequestContext`] where etcd leaves out the key, the lease or the
-//! revision, and decides whether the request may be sent again. That decision follows from the
-//! outcome: a request that was not applied can be resent, one that may have been applied cannot.
+//! [`table`] maps a gRPC status to an error class. This module builds the error of the class, adds
+//! the key, the lease or the revision from the [`RequestContext`], which etcd leaves out, and
+//! decides whether the request may be sent again. The decision follows from the outcome: a request
+//! that was not applied can be resent, a request that may have been applied cannot.
 
 mod context;
 mod table;
@@ -22,7 +23,7 @@ use rustls::CertificateError;
 use tokio::time::error::Elapsed;
 use tonic::{ConnectError, Status};
 
-use crate::causes::{cause, root};
+use crate::causes::{find_cause, root_cause};
 use crate::delivery::Unprocessed;
 use crate::not_tls;
 use crate::wire::Malformed;
@@ -39,15 +40,16 @@ pub(crate) struct Failure {
 /// Whether and where a failed request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryDecision {
-    /// Nowhere: the store has decided, or a retry could apply the request twice.
+    /// The request is not sent again: the store has decided, or a retry could apply the request
+    /// twice.
     Final,
     /// To another endpoint, because this one cannot be reached.
     Unreachable,
     /// To the same endpoint at once, because the member did not process the request: the connection
     /// ended or was full.
     Resend,
-    /// To another endpoint. This one would fail again: it is not etcd, or a proxy in front of the
-    /// member failed.
+    /// To another endpoint, because this one would fail again: the server is not etcd, or a proxy
+    /// in front of the member failed.
     OtherEndpoint,
     /// To another endpoint, or to the same one later, because the member cannot serve requests now.
     Failover,
@@ -68,32 +70,35 @@ impl Failure {
             Client::LeaseKeepAliveError(reason) if reason == "lease not found" => {
                 Self::final_error(Error::LeaseNotFound { lease: context.lease })
             }
-            // The other end of the stream is gone.
+            // The server ended the stream.
             Client::LeaseKeepAliveError(reason) | Client::WatchError(reason) => {
                 let outcome = context.outcome(Outcome::Unknown);
                 Self::member_unavailable(outcome, format!("{endpoint}: {reason}"), None)
             }
-            // The client crate reports the other errors before it sends anything.
-            error => Self::final_error(other(Outcome::NotApplied, error)),
+            // The client crate reports all other errors before it sends a request.
+            error => Self::final_error(backend_error(Outcome::NotApplied, error)),
         }
     }
 
-    /// No response arrived in time, or the member reports that it got none in time.
+    /// The failure of a request without a response in time, or of a request that timed out within
+    /// the cluster.
     pub(crate) const fn timed_out(context: &RequestContext) -> Self {
-        let decision = if context.changes { RetryDecision::Final } else { RetryDecision::Failover };
-        Self { error: Error::Timeout { after: context.waited }, decision }
+        let decision =
+            if context.is_change { RetryDecision::Final } else { RetryDecision::Failover };
+        Self { error: Error::Timeout { after: context.timeout }, decision }
     }
 
     /// The failure for a gRPC status from the member at `endpoint`.
     pub(crate) fn from_status(status: Status, context: &RequestContext, endpoint: &str) -> Self {
-        if let Some(why) = dial_error(&status) {
-            let reason = dial_reason(endpoint, why);
+        if let Some(cause) = dial_error(&status) {
+            let reason = dial_reason(endpoint, cause);
             let decision = dial_decision(&status);
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
             return Self { error, decision };
         }
-        if cause::<Unprocessed>(&status).is_some() {
-            let reason = format!("{endpoint}: the request was not processed: {}", root(&status));
+        if find_cause::<Unprocessed>(&status).is_some() {
+            let reason =
+                format!("{endpoint}: the request was not processed: {}", root_cause(&status));
             let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(status)));
             return Self { error, decision: RetryDecision::Resend };
         }
@@ -102,7 +107,7 @@ impl Failure {
 
     /// The failure for the reason of a cancelled watch.
     ///
-    /// Some reasons are messages, and some are whole statuses as Go prints them.
+    /// The reason is the message of a status, or a whole status as Go prints it.
     pub(crate) fn from_cancel_reason(
         reason: &str,
         context: &RequestContext,
@@ -112,6 +117,7 @@ impl Failure {
         Self::from_message(Status::unknown(message), context, endpoint)
     }
 
+    /// The failure for a status whose code and message [`table`] classifies.
     fn from_message(status: Status, context: &RequestContext, endpoint: &str) -> Self {
         use ErrorClass as Class;
         let message = status.message();
@@ -134,7 +140,7 @@ impl Failure {
             Class::ResponseTooLarge => {
                 let message = response_too_large(endpoint, message);
                 let outcome = context.outcome(Outcome::Unknown);
-                fail(other(outcome, ExplainedStatus { message, status }))
+                fail(backend_error(outcome, ExplainedStatus { message, status }))
             }
             Class::Compacted => fail(Error::Compacted { requested, compact_revision: None }),
             Class::FutureRevision => fail(Error::FutureRevision { requested, current: None }),
@@ -143,11 +149,12 @@ impl Failure {
             Class::LeaseExists => fail(match context.lease {
                 Some(lease) => Error::LeaseExists { lease },
                 // The store chose the id, so the caller cannot choose another.
-                None => other(Outcome::NotApplied, status),
+                None => backend_error(Outcome::NotApplied, status),
             }),
             Class::NoSpace => fail(Error::NoSpace { outcome: context.outcome(Outcome::Unknown) }),
-            // A proxy did not forward a change that it denies. Another endpoint may permit a read.
-            Class::PermissionDenied | Class::WrongLogin if !by_etcd && !context.changes => {
+            // A proxy denied the request. It did not forward a change; another endpoint may permit
+            // a read.
+            Class::PermissionDenied | Class::WrongLogin if !by_etcd && !context.is_change => {
                 Self::not_by_etcd(Outcome::NotApplied, status, context, endpoint)
             }
             Class::PermissionDenied => fail(Error::PermissionDenied { reason: reason() }),
@@ -161,31 +168,33 @@ impl Failure {
             }
             Class::Unavailable(outcome) => {
                 let reason = match status.source() {
-                    Some(source) => format!("{endpoint}: {}: {}", reason(), root(source)),
+                    Some(source) => format!("{endpoint}: {}: {}", reason(), root_cause(source)),
                     None => format!("{endpoint}: {}", reason()),
                 };
                 Self::member_unavailable(context.outcome(outcome), reason, Some(Arc::new(status)))
             }
             Class::TimedOut => Self::timed_out(context),
-            Class::Other(outcome) if by_etcd => fail(other(context.outcome(outcome), status)),
+            Class::Other(outcome) if by_etcd => {
+                fail(backend_error(context.outcome(outcome), status))
+            }
             Class::Other(outcome) => Self::not_by_etcd(outcome, status, context, endpoint),
         }
     }
 
-    /// The failure of the first request over a connection. When a connection is accepted and then
-    /// ends, TLS is usually misconfigured on one side: a server reports that only after the
-    /// handshake, and often closes the connection before the report can be read.
+    /// Adds a hint about TLS to the failure of the first request over a connection. If a connection
+    /// is accepted and then ends, TLS is usually misconfigured on one side: a server reports that
+    /// only after the handshake, and often closes the connection before the report can be read.
     ///
-    /// A TLS alert that can be read is final: another attempt at the endpoint has the same result.
-    pub(crate) fn at_first(mut self, encrypted: bool) -> Self {
+    /// A received TLS alert is final, because another attempt at the endpoint has the same result.
+    pub(crate) fn with_tls_hint(mut self, encrypted: bool) -> Self {
         if let Error::Unavailable { reason, source: Some(source), .. } = &mut self.error
             && !matches!(self.decision, RetryDecision::Unreachable | RetryDecision::OtherEndpoint)
-            && cause::<tonic::transport::Error>(&**source).is_some()
+            && find_cause::<tonic::transport::Error>(&**source).is_some()
         {
             reason.push_str(if encrypted {
                 " (at the first request: the server may require a client certificate that it trusts: configure one)"
             } else {
-                " (at the first request: does it want TLS?)"
+                " (at the first request: the server may require TLS: write https:// or configure TLS)"
             });
             let retried = matches!(self.decision, RetryDecision::Failover | RetryDecision::Resend);
             if encrypted && retried && is_tls_failure(&**source) {
@@ -195,29 +204,29 @@ impl Failure {
         self
     }
 
-    /// The failure for a response that cannot be read.
+    /// The failure for a response that does not follow etcd's protocol.
     pub(crate) fn from_malformed(malformed: Malformed, context: &RequestContext) -> Self {
-        Self::final_error(other(context.outcome(Outcome::Unknown), malformed))
+        Self::final_error(backend_error(context.outcome(Outcome::Unknown), malformed))
     }
 
-    /// The failure for a connection that could not be made.
+    /// The failure of a dial.
     pub(crate) fn not_connected(endpoint: &str, error: tonic::transport::Error) -> Self {
-        let reason = dial_reason(endpoint, root(&error));
+        let reason = dial_reason(endpoint, root_cause(&error));
         let decision = dial_decision(&error);
         let error = unavailable(Outcome::NotApplied, reason, Some(Arc::new(error)));
         Self { error, decision }
     }
 
     /// The failure for a member to which no request could be sent.
-    pub(crate) fn not_reached(endpoint: &str, why: &str) -> Self {
-        let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {why}"), None);
+    pub(crate) fn not_reached(endpoint: &str, reason: &str) -> Self {
+        let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {reason}"), None);
         Self { error, decision: RetryDecision::Unreachable }
     }
 
-    /// No connection to the member took the request in time.
+    /// The failure for a request that no connection to the member took in time.
     pub(crate) fn not_sent(endpoint: &str) -> Self {
-        let why = "the request was not sent: no stream of the connection became free in time";
-        let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {why}"), None);
+        let reason = "the request was not sent: no stream of the connection became free in time";
+        let error = unavailable(Outcome::NotApplied, format!("{endpoint}: {reason}"), None);
         Self { error, decision: RetryDecision::Resend }
     }
 
@@ -226,8 +235,8 @@ impl Failure {
         Self { error, decision: RetryDecision::Final }
     }
 
-    /// A response that no etcd gives, with the outcome that it implies for a change. A read may
-    /// succeed at another endpoint; a change may have been applied.
+    /// The failure for a response that does not come from etcd, with the outcome that it implies
+    /// for a change. A read may succeed at another endpoint; a change may have been applied.
     fn not_by_etcd(
         of_a_change: Outcome,
         status: Status,
@@ -235,14 +244,16 @@ impl Failure {
         endpoint: &str,
     ) -> Self {
         let (code, message) = (status.code(), status.message());
-        let message = format!("{endpoint}: not an answer of etcd's: {code}: {message}");
-        let error = other(context.outcome(of_a_change), ExplainedStatus { message, status });
+        let message = format!("{endpoint}: the response is not from etcd: {code}: {message}");
+        let status = ExplainedStatus { message, status };
+        let error = backend_error(context.outcome(of_a_change), status);
         let decision =
-            if context.changes { RetryDecision::Final } else { RetryDecision::OtherEndpoint };
+            if context.is_change { RetryDecision::Final } else { RetryDecision::OtherEndpoint };
         Self { error, decision }
     }
 
-    /// A member that cannot serve. Another may, unless that could apply the request twice.
+    /// The failure for a member that cannot serve requests. The request is sent to another member,
+    /// unless that could apply it twice.
     fn member_unavailable(outcome: Outcome, reason: String, source: Option<Source>) -> Self {
         let decision = match outcome {
             Outcome::NotApplied => RetryDecision::Failover,
@@ -252,9 +263,9 @@ impl Failure {
     }
 }
 
-/// The reason of a failed dial, with the remedy where it is known.
+/// The reason of a failed dial, with the remedy where one is known.
 fn dial_reason(endpoint: &str, root: &(dyn StdError + 'static)) -> String {
-    format!("cannot connect to {endpoint}: {}{}", not_tls::reason(root), remedy(root))
+    format!("cannot connect to {endpoint}: {}{}", not_tls::reason(root), issuer_remedy(root))
 }
 
 /// The retry decision after a failed dial: an endpoint that refuses connections may accept them
@@ -265,25 +276,26 @@ fn dial_decision(error: &(dyn StdError + 'static)) -> RetryDecision {
 
 /// Whether TLS failed: the handshake, or a connection that the server ended with an alert.
 fn is_tls_failure(error: &(dyn StdError + 'static)) -> bool {
-    let io = cause::<io::Error>(error).or_else(|| cause::<h2::Error>(error)?.get_io());
+    let io = find_cause::<io::Error>(error).or_else(|| find_cause::<h2::Error>(error)?.get_io());
     io.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
-/// The message of tonic contains two numbers: the size of the response and the limit.
+/// The message for a response that is too large. tonic's message contains two numbers: the size of
+/// the response and the limit.
 fn response_too_large(endpoint: &str, message: &str) -> String {
     let numbers = message.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
     match numbers.collect::<Vec<_>>()[..] {
         [size, limit] => format!(
-            "{endpoint}: the answer has {size} bytes, and this client reads at most {limit}: ask \
-             for less at a time"
+            "{endpoint}: the response has {size} bytes, and this client reads at most {limit}: \
+             request fewer keys at a time"
         ),
-        _ => format!("{endpoint}: the answer is larger than this client reads: {message}"),
+        _ => format!("{endpoint}: the response exceeds the limit of this client: {message}"),
     }
 }
 
-/// The remedy for a server certificate that is not trusted.
-fn remedy(why: &(dyn StdError + 'static)) -> &'static str {
-    let rustls = why.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+/// The remedy for a server certificate that is not trusted; empty for any other cause.
+fn issuer_remedy(root: &(dyn StdError + 'static)) -> &'static str {
+    let rustls = root.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     match rustls.and_then(|error| error.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             ": configure the CA that issued it, or the certificate itself as a CA"
@@ -292,14 +304,14 @@ fn remedy(why: &(dyn StdError + 'static)) -> &'static str {
     }
 }
 
-/// Whether the tasks of a connection have ended with the runtime that it was made on. tonic does
-/// not redial then.
+/// Whether the tasks of a connection have ended, because the runtime that dialled it was shut down.
+/// tonic does not redial such a connection.
 pub(crate) fn runtime_is_gone(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else { return false };
-    cause::<tower::buffer::error::Closed>(status).is_some()
+    find_cause::<tower::buffer::error::Closed>(status).is_some()
 }
 
-/// A status with a message of our own.
+/// A status whose message is replaced by a clearer one.
 #[derive(Debug)]
 struct ExplainedStatus {
     message: String,
@@ -319,7 +331,10 @@ impl StdError for ExplainedStatus {
 }
 
 /// An error without a variant of its own in [`Error`].
-pub(crate) fn other(outcome: Outcome, source: impl StdError + Send + Sync + 'static) -> Error {
+pub(crate) fn backend_error(
+    outcome: Outcome,
+    source: impl StdError + Send + Sync + 'static,
+) -> Error {
     Error::Backend { backend: "etcd", outcome, source: Arc::new(source) }
 }
 
@@ -327,14 +342,15 @@ const fn unavailable(outcome: Outcome, reason: String, source: Option<Source>) -
     Error::Unavailable { outcome, reason, source }
 }
 
-/// Why no connection was made, if that is the failure.
+/// The cause of a failed dial; `None` for any other failure.
 ///
-/// tonic reports it as a [`ConnectError`], except for a dial that it cuts short because it took too
-/// long. That error differs from those of an open connection only in its inner error.
+/// tonic reports a failed dial as a [`ConnectError`]. It reports a dial that exceeds the connect
+/// timeout as another error, which differs from errors of an open connection only in its cause.
 fn dial_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    if let Some(connect) = cause::<ConnectError>(error) {
-        return Some(root(connect));
+    if let Some(connect) = find_cause::<ConnectError>(error) {
+        return Some(root_cause(connect));
     }
-    let elapsed = cause::<io::Error>(error)?.get_ref().filter(|inner| inner.is::<Elapsed>())?;
+    let elapsed =
+        find_cause::<io::Error>(error)?.get_ref().filter(|inner| inner.is::<Elapsed>())?;
     Some(elapsed)
 }

@@ -1,24 +1,26 @@
-//! Detection of a replaced history.
+//! Detection of a replaced history: a store that came back with other data under the same
+//! endpoints.
 //!
 //! A cluster that was restored from an older snapshot, or an in-memory server that was restarted,
-//! continues at a lower revision. Watches of the old history would wait for revisions that have
-//! another meaning now. A linearizable response is never older than one that was received before
-//! its request was sent. If its revision is lower, it comes from another history.
+//! continues at a lower revision. Watches of the old history would wait for revisions that now
+//! belong to other changes. In one history, a linearizable response is never older than a response
+//! that was received before its request was sent. If its revision is lower, the history was
+//! replaced.
 //!
 //! ```text
-//! newest seen        request            response
+//! newest revision    request            response
 //!         900        put                at 901
 //!         901        range              at 17      replaced: watches end, newest is 17
 //!          17        range              at 18
 //! ```
 //!
-//! A history that has already grown beyond the old one is not detected here.
+//! A new history that has already reached the newest revision of the old one is not detected.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use coord_core::{Error, kv::Revision};
 
-/// The newest revision of any linearizable response.
+/// The newest revision of all linearizable responses.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     newest: AtomicI64,
@@ -36,19 +38,19 @@ impl History {
         if !self.is_replaced(newest, found) {
             return None;
         }
-        tracing::warn!(%newest, %found, next = "watches end, to be registered anew",
+        tracing::warn!(%newest, %found, next = "all watches end: register them again",
             "the history of the store was replaced");
         Some(Error::HistoryReplaced { newest, found })
     }
 
-    /// Whether a response at `found`, to a request that was sent when `newest` was the newest
-    /// revision, is the first one that shows another history.
+    /// Whether a response at `found` is the first that shows another history. Its request was sent
+    /// when `newest` was the newest revision.
     fn is_replaced(&self, newest: Revision, found: Revision) -> bool {
         if found >= newest {
             self.newest.fetch_max(found.0, Ordering::AcqRel);
             return false;
         }
-        // Of several concurrent responses, one reports it.
+        // Only one of several concurrent responses reports the replacement.
         let reset = |now: i64| (now >= newest.0).then_some(found.0);
         self.newest.fetch_update(Ordering::AcqRel, Ordering::Acquire, reset).is_ok()
     }
@@ -63,7 +65,7 @@ mod tests {
         let history = History::default();
         let at = |newest, found| history.is_replaced(Revision(newest), Revision(found));
         assert!(!at(0, 5) && !at(5, 9));
-        assert!(!at(5, 7), "sent before 9 was seen");
+        assert!(!at(5, 7), "the request was sent before the response at 9");
         assert!(at(9, 3));
         assert!(!at(9, 4), "reported already");
         assert!(!at(3, 6));

@@ -1,8 +1,8 @@
-//! coord on an etcd cluster, 3.4 to 3.6.
+//! The etcd adapter: [`EtcdBackend`], a [`KvBackend`] on an etcd cluster, 3.4 to 3.6.
 //!
-//! [`EtcdBackend`] is a [`KvBackend`] over the client crate `etcd-client`. It translates, and adds
-//! only robustness: it uses all endpoints, sends a request that was not applied to the next one,
-//! and reports the outcome of the request with every error.
+//! The adapter translates requests for the client crate `etcd-client`, and adds only robustness: it
+//! uses all endpoints, resends a request that was not applied to the next endpoint, and reports the
+//! outcome of the request with every error.
 //!
 //! ```no_run
 //! use coord_core::{Client, layer::PrefixLayer};
@@ -28,10 +28,10 @@
 //!   [`environment`]: the same options from the variables of `etcdctl`;
 //! - `preflight`: the check of a request before it is sent, and the request context for errors;
 //! - `history`: detects that the history of the store was replaced;
-//! - `watch`: all watches, on a shared watch stream;
+//! - `watch`: all watches of a backend, on a shared watch stream;
 //! - `lease`: keep-alive streams;
 //! - `endpoints`: failover and retries; `abandoned`: reports requests that callers abandon;
-//! - `link`, `address` and `connector`: one endpoint, and how it is dialled;
+//! - `link`, `address` and `connector`: one endpoint, its login, and how it is dialled;
 //! - `connections` and `coalesce`: the connections to a member, and write coalescing;
 //! - `delivery`: whether a connection took a request, and responses that are not gRPC;
 //! - `error`, `causes`, `denied` and `not_tls`: errors with outcomes and retry decisions;
@@ -78,9 +78,9 @@ pub use config::ConfigError;
 pub use connect::EtcdBuilder;
 use denied::{KeyAccess, ListLeases, Revoke};
 use endpoints::Endpoints;
-use error::{RequestContext, other};
+use error::{RequestContext, backend_error};
 use history::History;
-use lease::KeepAlives;
+use lease::KeepAlivePool;
 use link::{Endpoint, Link};
 use options::{Login, Options};
 use preflight::{Preflight, RequestSize};
@@ -98,8 +98,8 @@ use wire::{FromWire, Malformed, send};
 /// - Transactions may be nested 48 levels deep. A deeper one is refused with `TxnTooDeep`.
 /// - The client reads the keys of one lease, and the list of all leases, up to 4 MiB. Other
 ///   responses have no limit.
-/// - An error names the key, lease or revision that it is about only where one is possible for the
-///   request, because etcd does not state it.
+/// - etcd does not state the key, lease or revision that an error is about. The error names it only
+///   where the request contains a single candidate.
 ///
 /// Source: `docs/etcd-contract.md` §1 to §9.
 #[derive(Clone, Debug)]
@@ -107,11 +107,12 @@ pub struct EtcdBackend {
     shared: Arc<Shared>,
 }
 
+/// The state that all clones share.
 #[derive(Debug)]
 struct Shared {
     endpoints: Arc<Endpoints>,
     preflight: Preflight,
-    keep_alives: KeepAlives,
+    keep_alives: KeepAlivePool,
     watches: Watches,
     history: History,
 }
@@ -137,28 +138,31 @@ impl EtcdBackend {
         EtcdBuilder::new(endpoints)
     }
 
+    /// A backend on the endpoints of `options`, of which at least one has responded.
     pub(crate) async fn open(options: Options) -> Result<Self> {
-        let tls = link::tls(&options)?;
+        let tls = link::tls_config(&options)?;
         let addresses = options.endpoints.iter().enumerate();
-        let endpoints =
-            addresses.map(|(i, address)| Endpoint::network(i, address, &options, tls.as_ref()));
-        let this = Self::over(endpoints.collect::<Result<_>>()?, options)?;
-        this.shared.endpoints.reach().await?;
-        Ok(this)
+        let endpoints = addresses
+            .map(|(number, address)| Endpoint::network(number, address, &options, tls.as_ref()));
+        let backend = Self::over(endpoints.collect::<Result<_>>()?, options)?;
+        backend.shared.endpoints.reach().await?;
+        Ok(backend)
     }
 
+    /// A backend on endpoints that are not dialled yet.
     pub(crate) fn over(all: Vec<Endpoint>, options: Options) -> Result<Self> {
         if all.is_empty() {
-            let source = etcd_client::Error::InvalidArgs("no endpoint is given".to_owned());
-            return Err(other(Outcome::NotApplied, source));
+            let reason = "the list of endpoints is empty: give at least one".to_owned();
+            let source = etcd_client::Error::InvalidArgs(reason);
+            return Err(backend_error(Outcome::NotApplied, source));
         }
         if options.connections == 0 {
             return Err(ConfigError::Connections { connections: 0 }.into());
         }
-        let preflight = Preflight { limits: options.limits, waited: options.request_timeout };
+        let preflight = Preflight { limits: options.limits, timeout: options.request_timeout };
         let endpoints = Arc::new(Endpoints::new(all, options));
         let watches = Watches::new(Arc::clone(&endpoints));
-        let keep_alives = KeepAlives::default();
+        let keep_alives = KeepAlivePool::default();
         let history = History::default();
         Ok(Self {
             shared: Arc::new(Shared { endpoints, preflight, keep_alives, watches, history }),
@@ -183,39 +187,42 @@ impl EtcdBackend {
         self.shared.endpoints.options().login.as_ref()
     }
 
-    /// Completes the error from the request.
+    /// Adds what the error lacks from the request: its size, or the user and the keys.
     fn complete(&self, error: Error, request: &(impl RequestSize + KeyAccess)) -> Error {
         denied::complete(request.with_size(error), self.login(), request)
     }
 
-    /// Makes a call, and reads the response.
+    /// Sends a request to the endpoints in turn until one of them responds, and translates the
+    /// response.
     async fn call<T, W, S, F>(&self, context: RequestContext, send: S) -> Result<T>
     where
         T: FromWire<W>,
         S: Fn(Arc<Link>) -> F + Sync,
         F: Future<Output = Result<W, etcd_client::Error>> + Send,
     {
-        // A response that cannot be read is a failure of the endpoint, like any other.
+        // A malformed response is handled like any other failure of the endpoint.
         let send = &send;
-        let read = |link| async move { T::from_wire(send(link).await?).map_err(unreadable) };
+        let read = |link| async move { T::from_wire(send(link).await?).map_err(malformed_status) };
         self.shared.endpoints.call(&context, read).await
     }
 }
 
-fn unreadable(malformed: Malformed) -> etcd_client::Error {
+/// The client crate's error for a response that does not follow etcd's protocol.
+fn malformed_status(malformed: Malformed) -> etcd_client::Error {
     let mut status = tonic::Status::internal(malformed.to_string());
     status.set_source(Arc::new(malformed));
     etcd_client::Error::GRpcStatus(status)
 }
 
-/// Whether one member may serve the transaction alone, without a leader.
-fn is_local(txn: &Txn) -> bool {
+/// Whether one member can serve the transaction without a leader: it contains only serializable
+/// reads.
+fn needs_no_leader(txn: &Txn) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure).peekable();
     ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
-/// Whether the response may be older than the newest state: etcd serves a read-only transaction
-/// that contains a serializable read that way.
+/// Whether the response may be older than the newest revision: etcd serves a read-only transaction
+/// as a serializable read if any of its reads is serializable.
 fn is_serializable(txn: &Txn) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure);
     txn.is_read_only() && ops.any(|op| matches!(op, Op::Range(range) if range.serializable))
@@ -227,7 +234,11 @@ impl KvBackend for EtcdBackend {
         let context = self.shared.preflight.range(&request)?;
         let (request, newest) = (&request, self.shared.history.newest());
         let call = self.call::<RangeResponse, _, _, _>(context, |link| async move {
-            let mut kv = if request.serializable { link.local().await? } else { link.kv.clone() };
+            let mut kv = if request.serializable {
+                link.kv_without_leader().await?
+            } else {
+                link.kv.clone()
+            };
             let (key, options) = send::range(request);
             Ok(kv.get(key, Some(options)).await?.0)
         });
@@ -241,9 +252,10 @@ impl KvBackend for EtcdBackend {
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
         let context = self.shared.preflight.txn(&request)?;
         let (request, newest) = (&request, self.shared.history.newest());
-        let local = is_local(request);
+        let without_leader = needs_no_leader(request);
         let call = self.call::<TxnResponse, _, _, _>(context, |link| async move {
-            let mut kv = if local { link.local().await? } else { link.kv.clone() };
+            let mut kv =
+                if without_leader { link.kv_without_leader().await? } else { link.kv.clone() };
             Ok(kv.txn(send::txn(request)).await?.0)
         });
         let response = call.await;

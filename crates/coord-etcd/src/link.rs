@@ -1,8 +1,8 @@
 //! One endpoint, and the link to it: the connections to the member, and the login.
 //!
-//! A link is made when it is first needed. tonic redials its connections after the member comes
+//! A link is created when it is first needed. tonic redials its connections after the member comes
 //! back. The link is discarded when its login has expired, or when a response did not arrive in
-//! time and the connection may be dead.
+//! time, because the connection may be dead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use tonic::transport;
 use tower::util::BoxCloneSyncService;
 
 use crate::address::Address;
-use crate::causes::root;
+use crate::causes::root_cause;
 use crate::config::ConfigError;
 use crate::connections::Connections;
 use crate::connector::Connector;
@@ -28,23 +28,25 @@ use crate::tls::Tls;
 /// A member of the cluster.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Its index in the list of endpoints.
+    /// The index of the endpoint in the list of endpoints.
     pub(crate) number: usize,
-    /// Its name in errors.
+    /// The name of the endpoint in errors.
     pub(crate) name: String,
     /// Whether the connection is encrypted.
     pub(crate) encrypted: bool,
-    dial: Dial,
+    source: ChannelSource,
     link: Mutex<Option<Arc<Link>>>,
-    /// Held while a link is made, so that concurrent requests wait for that link.
+    /// Locked while a link is created, so that concurrent requests wait for that link.
     dialing: AsyncMutex<()>,
 }
 
-/// How to get a channel to a member.
+/// Where the channel to a member comes from.
 #[derive(Debug)]
-enum Dial {
-    Network(Box<transport::Endpoint>, Connector),
-    Channel(Channel),
+enum ChannelSource {
+    /// The channel is dialled.
+    Dial(Box<transport::Endpoint>, Connector),
+    /// The caller of `EtcdBuilder::over_channels` has opened the channel.
+    Given(Channel),
 }
 
 /// The connections to a member and the login. The clients share both, and are cheap to clone.
@@ -56,7 +58,8 @@ pub(crate) struct Link {
     pub(crate) watch: WatchClient,
     channel: Channel,
     login: Option<Login>,
-    local: OnceCell<KvClient>,
+    /// See [`kv_without_leader`](Self::kv_without_leader).
+    kv_without_leader: OnceCell<KvClient>,
     /// Whether the member has responded over this link.
     has_responded: AtomicBool,
 }
@@ -79,11 +82,11 @@ impl Endpoint {
         let Address { uri, encrypted, socket } =
             Address::parse(address, options.tls.is_some(), has_password)?;
         let malformed = |error: &(dyn std::error::Error + 'static)| {
-            let reason = root(error).to_string();
+            let reason = root_cause(error).to_string();
             ConfigError::Endpoint { endpoint: address.to_owned(), reason }
         };
         let uri: http::Uri = uri.parse().map_err(|error| malformed(&error))?;
-        let endpoint = configured(&uri, options).map_err(|error| malformed(&error))?;
+        let endpoint = tonic_endpoint(&uri, options).map_err(|error| malformed(&error))?;
         let tls = match tls {
             Some(config) if encrypted => {
                 let defaults = Tls::new();
@@ -94,21 +97,21 @@ impl Endpoint {
             _ => None,
         };
         let connector = Connector::new(uri, socket, tls, options);
-        let dial = Dial::Network(Box::new(endpoint), connector);
-        Ok(Self { encrypted, ..Self::new(number, address.to_owned(), dial) })
+        let source = ChannelSource::Dial(Box::new(endpoint), connector);
+        Ok(Self { encrypted, ..Self::new(number, address.to_owned(), source) })
     }
 
-    /// The member behind a channel that the caller has made.
+    /// The member behind a channel that the caller has opened.
     pub(crate) fn over_channel(number: usize, channel: Channel) -> Self {
-        Self::new(number, format!("channel {number}"), Dial::Channel(channel))
+        Self::new(number, format!("channel {number}"), ChannelSource::Given(channel))
     }
 
-    fn new(number: usize, name: String, dial: Dial) -> Self {
+    fn new(number: usize, name: String, source: ChannelSource) -> Self {
         let (link, dialing) = (Mutex::default(), AsyncMutex::default());
-        Self { number, name, encrypted: false, dial, link, dialing }
+        Self { number, name, encrypted: false, source, link, dialing }
     }
 
-    /// The link. Makes it if there is none. If that fails, no request was sent.
+    /// The current link. Creates one if there is none. If that fails, no request was sent.
     pub(crate) async fn link(&self, options: &Options) -> Result<Arc<Link>, Failure> {
         if let Some(link) = &*self.current() {
             return Ok(Arc::clone(link));
@@ -119,13 +122,13 @@ impl Endpoint {
 
     async fn make_link(&self, options: &Options) -> Result<Arc<Link>, Failure> {
         let _dialing = self.dialing.lock().await;
-        // A concurrent request may have made it meanwhile.
+        // A concurrent request may have created the link meanwhile.
         if let Some(link) = &*self.current() {
             return Ok(Arc::clone(link));
         }
-        let connected = match &self.dial {
-            Dial::Channel(channel) => Ok(channel.clone()),
-            Dial::Network(endpoint, connector) => {
+        let connected = match &self.source {
+            ChannelSource::Given(channel) => Ok(channel.clone()),
+            ChannelSource::Dial(endpoint, connector) => {
                 dial(endpoint, connector, options.connections).await
             }
         };
@@ -134,7 +137,7 @@ impl Endpoint {
         let link = Link::log_in(self.number, channel, options.login.clone()).await;
         let link = link.map_err(|error| {
             Failure::from_client(error, &RequestContext::default(), &self.name)
-                .at_first(self.encrypted)
+                .with_tls_hint(self.encrypted)
         })?;
         tracing::debug!(endpoint = self.name, "connected");
         let link = Arc::new(link);
@@ -142,7 +145,7 @@ impl Endpoint {
         Ok(link)
     }
 
-    /// Discards a link, unless it is no longer the current one. Does not wait for a dial.
+    /// Discards a link if it is the current one. Does not wait for a dial.
     pub(crate) fn discard(&self, link: &Arc<Link>) {
         let mut current = self.current();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
@@ -156,22 +159,24 @@ impl Endpoint {
 }
 
 impl Link {
+    /// Creates a link over a channel, and logs in.
     async fn log_in(
         endpoint: usize,
         channel: Channel,
         login: Option<Login>,
     ) -> Result<Self, etcd_client::Error> {
-        // A member without a leader then refuses a change at once, and the outcome is known: not
-        // applied. Otherwise the change would time out with an unknown outcome.
-        let client = client(channel.clone(), login.as_ref(), true).await?;
+        // With `require_leader`, a member without a leader refuses a change at once, and the
+        // outcome is known: not applied. Otherwise the change would time out with an unknown
+        // outcome.
+        let client = new_client(channel.clone(), login.as_ref(), true).await?;
         Ok(Self {
             endpoint,
-            kv: unlimited(client.kv_client()),
+            kv: without_size_limits(client.kv_client()),
             lease: client.lease_client(),
             watch: client.watch_client().max_decoding_message_size(usize::MAX),
             channel,
             login,
-            local: OnceCell::new(),
+            kv_without_leader: OnceCell::new(),
             has_responded: AtomicBool::new(false),
         })
     }
@@ -186,18 +191,19 @@ impl Link {
         self.has_responded.load(Ordering::Relaxed)
     }
 
-    /// A client for serializable reads, which a member serves without a leader.
-    pub(crate) async fn local(&self) -> Result<KvClient, etcd_client::Error> {
-        let make = || async {
-            let client = client(self.channel.clone(), self.login.as_ref(), false).await?;
-            Ok(unlimited(client.kv_client()))
+    /// A client for serializable reads, which a member serves without a leader. It has a login of
+    /// its own, created at the first call.
+    pub(crate) async fn kv_without_leader(&self) -> Result<KvClient, etcd_client::Error> {
+        let log_in = || async {
+            let client = new_client(self.channel.clone(), self.login.as_ref(), false).await?;
+            Ok(without_size_limits(client.kv_client()))
         };
-        self.local.get_or_try_init(make).await.cloned()
+        self.kv_without_leader.get_or_try_init(log_in).await.cloned()
     }
 }
 
-/// The TLS configuration, if one was given or an endpoint needs one.
-pub(crate) fn tls(options: &Options) -> Result<Option<Arc<ClientConfig>>> {
+/// The TLS configuration; `None` if no TLS options are set and no endpoint is encrypted.
+pub(crate) fn tls_config(options: &Options) -> Result<Option<Arc<ClientConfig>>> {
     let has_tls = options.tls.is_some();
     let mut is_needed = has_tls;
     for address in &options.endpoints {
@@ -210,7 +216,8 @@ pub(crate) fn tls(options: &Options) -> Result<Option<Arc<ClientConfig>>> {
     Ok(Some(Arc::new(config)))
 }
 
-/// Dials the first connection to a member; the channel dials the others when they are needed.
+/// Dials the first connection to a member. The channel dials further connections when they are
+/// needed.
 async fn dial(
     endpoint: &transport::Endpoint,
     connector: &Connector,
@@ -230,12 +237,13 @@ async fn dial(
     Ok(Channel::Custom(BoxCloneSyncService::new(connections)))
 }
 
-/// Lifts tonic's limits: etcd has no limit for responses.
-fn unlimited(client: KvClient) -> KvClient {
+/// The client without tonic's size limits, because etcd does not limit responses.
+fn without_size_limits(client: KvClient) -> KvClient {
     client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)
 }
 
-async fn client(
+/// A client of etcd-client over a channel, logged in if the cluster has authentication.
+async fn new_client(
     channel: Channel,
     login: Option<&Login>,
     require_leader: bool,
@@ -256,9 +264,9 @@ async fn client(
     }
 }
 
-/// The configuration of tonic for a member. The connector encrypts, so tonic gets an unencrypted
-/// address, with the encrypted one as the origin of requests.
-pub(crate) fn configured(
+/// tonic's configuration for a member. The connector encrypts the connection, so the address for
+/// tonic is unencrypted, and the encrypted address is the origin of requests.
+pub(crate) fn tonic_endpoint(
     uri: &http::Uri,
     options: &Options,
 ) -> Result<transport::Endpoint, transport::Error> {

@@ -1,10 +1,10 @@
 //! The options of a connection to a cluster, and their defaults.
 //!
-//! The defaults suit a cluster in the same data centre. etcd gives up on a request after 7 s, so
-//! the client waits as long; a member that accepts no connection within 2 s is skipped. HTTP/2
-//! pings detect a frozen member, but only while requests or watches are open: etcd treats pings on
-//! an idle connection, or more than one in 5 s, as abuse and closes the connection. TCP keep-alive
-//! covers idle connections.
+//! The defaults suit a cluster in the same data centre. etcd ends a request after 7 s, so the
+//! client waits as long. A member that accepts no connection within 2 s is skipped. HTTP/2 pings
+//! detect a frozen member, but only while requests or watches are open: etcd closes a connection on
+//! which it receives pings while the connection is idle, or more than one ping in 5 s. TCP
+//! keep-alive covers idle connections.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Options {
         }
     }
 
-    /// How long a connect may take, all attempts included.
+    /// How long `connect` may take, all attempts included.
     pub(crate) fn connect_within(&self) -> Duration {
         self.connect_within.unwrap_or_else(|| self.request_timeout.max(self.connect_timeout))
     }

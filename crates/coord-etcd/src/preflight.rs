@@ -16,29 +16,31 @@ use crate::wire::send;
 
 /// The largest number of nesting levels below a transaction.
 ///
-/// prost decodes up to 100 levels of messages. Each level of nesting takes two, and a key of a
-/// range at the bottom takes three. The response to a deeper transaction could not be decoded after
-/// the store has applied it.
+/// prost decodes up to 100 levels of messages. Each level of nesting takes two of them, and a key
+/// in the response to the innermost range takes three. The store would apply a deeper transaction,
+/// and the client could not decode its response.
 pub(crate) const MAX_TXN_NESTING: usize = 48;
 
 /// The pre-flight check of a backend.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Preflight {
     pub(crate) limits: Limits,
-    pub(crate) waited: Duration,
+    /// The request timeout, for errors.
+    pub(crate) timeout: Duration,
 }
 
 impl Preflight {
     /// The context of a request that does not change the store.
     pub(crate) fn read(&self) -> RequestContext {
-        RequestContext { limits: self.limits, waited: self.waited, ..RequestContext::default() }
+        RequestContext { limits: self.limits, timeout: self.timeout, ..RequestContext::default() }
     }
 
     /// The context of a request that may change the store.
     pub(crate) fn change(&self) -> RequestContext {
-        RequestContext { changes: true, ..self.read() }
+        RequestContext { is_change: true, ..self.read() }
     }
 
+    /// Checks a range, and derives its context.
     pub(crate) fn range(&self, request: &Range) -> Result<RequestContext> {
         check_key(request.keys.start())?;
         Ok(RequestContext {
@@ -47,37 +49,42 @@ impl Preflight {
         })
     }
 
+    /// Checks a put, and derives its context.
     pub(crate) fn put(&self, request: &Put) -> Result<RequestContext> {
         request.check()?;
         let key = Some(request.key.clone());
         Ok(RequestContext { key, lease: request.lease, ..self.change() })
     }
 
+    /// Checks a delete, and derives its context.
     pub(crate) fn delete(&self, request: &Delete) -> Result<RequestContext> {
         check_key(request.keys.start())?;
         Ok(self.change())
     }
 
+    /// Checks a transaction, and derives its context.
     pub(crate) fn txn(&self, request: &Txn) -> Result<RequestContext> {
-        // First, because the check of the core crate recurses into every level.
+        // First, because the check of the core crate recurses into every level, without a limit.
         check_depth(request, MAX_TXN_NESTING)?;
         request.check(&self.limits)?;
         let mut candidates = Candidates::default();
         candidates.collect(request);
         let context = if request.is_read_only() { self.read() } else { self.change() };
         Ok(RequestContext {
-            key: only(candidates.keys).cloned(),
-            lease: only(candidates.leases),
-            revision: only(candidates.revisions),
+            key: single_element(candidates.keys).cloned(),
+            lease: single_element(candidates.leases),
+            revision: single_element(candidates.revisions),
             ops: request.compares.len().max(request.success.len()).max(request.failure.len()),
             ..context
         })
     }
 
+    /// Derives the context of a compaction, which needs no check.
     pub(crate) fn compact(&self, request: Compact) -> RequestContext {
         RequestContext { revision: Some(request.revision), ..self.change() }
     }
 
+    /// Checks a lease grant, and derives its context.
     pub(crate) fn grant(&self, request: LeaseGrant) -> Result<RequestContext> {
         request.check()?;
         Ok(RequestContext { ttl: request.ttl, lease: request.id, ..self.change() })
@@ -88,7 +95,7 @@ fn check_key(key: &[u8]) -> Result<()> {
     if key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
 }
 
-/// Refuses a transaction with more than `limit` levels below the first.
+/// Refuses a transaction with more than `limit` levels of nesting.
 fn check_depth(txn: &Txn, limit: usize) -> Result<()> {
     if has_at_most(limit, txn) {
         return Ok(());
@@ -96,6 +103,7 @@ fn check_depth(txn: &Txn, limit: usize) -> Result<()> {
     Err(Error::TxnTooDeep { depth: depth(txn), limit })
 }
 
+/// Whether a transaction has at most `levels` levels of nesting.
 fn has_at_most(levels: usize, txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| match op {
         Op::Txn(nested) => levels.checked_sub(1).is_some_and(|levels| has_at_most(levels, nested)),
@@ -103,7 +111,7 @@ fn has_at_most(levels: usize, txn: &Txn) -> bool {
     })
 }
 
-/// The number of levels below the first. Iterative, because their number has no bound.
+/// The number of levels of nesting. Iterative, because a recursion could exhaust the stack.
 fn depth(txn: &Txn) -> usize {
     let (mut deepest, mut unseen) = (0, vec![(txn, 0)]);
     while let Some((txn, level)) = unseen.pop() {
@@ -117,11 +125,11 @@ fn depth(txn: &Txn) -> usize {
     deepest
 }
 
-/// The keys, leases and revisions that an error about a transaction may be about. If there is one
-/// candidate, the error names it.
+/// The keys, leases and revisions that an error of a transaction may be about. The error names a
+/// candidate if it is the only one.
 #[derive(Default)]
 struct Candidates<'a> {
-    /// The keys whose value or lease is to be kept.
+    /// The keys of puts that keep the value or the lease.
     keys: BTreeSet<&'a bytes::Bytes>,
     leases: BTreeSet<LeaseId>,
     revisions: BTreeSet<Revision>,
@@ -147,17 +155,17 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// The element of a set with exactly one.
-fn only<T: Ord>(mut set: BTreeSet<T>) -> Option<T> {
+/// The element of a set with exactly one element; `None` for any other set.
+fn single_element<T: Ord>(mut set: BTreeSet<T>) -> Option<T> {
     if set.len() == 1 { set.pop_first() } else { None }
 }
 
-/// The size of a request, as etcd counts it.
+/// A request whose size is known, as etcd counts it.
 pub(crate) trait RequestSize {
     /// The size of a read on the wire, or of a change in the log.
     fn size_bytes(&self) -> usize;
 
-    /// Fills in the size if the error lacks it.
+    /// Fills in the size of the request if the error lacks it.
     fn with_size(&self, error: Error) -> Error {
         match error {
             Error::RequestTooLarge { size_bytes: 0, limit_bytes } => {
@@ -195,7 +203,7 @@ impl RequestSize for Txn {
     }
 }
 
-/// The size of a log entry: a header of 13 bytes with a request id, then the request.
+/// The size of a log entry of etcd: a header of 13 bytes with a request id, then the request.
 fn size_in_log(size_bytes: usize) -> usize {
     13 + 1 + prost::length_delimiter_len(size_bytes) + size_bytes
 }
@@ -209,7 +217,7 @@ mod tests {
     }
 
     fn preflight() -> Preflight {
-        Preflight { limits: Limits::default(), waited: Duration::from_secs(7) }
+        Preflight { limits: Limits::default(), timeout: Duration::from_secs(7) }
     }
 
     #[test]
@@ -227,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn request_size_equals_the_one_measured_on_etcd() {
+    fn request_size_equals_the_size_measured_on_etcd() {
         assert_eq!(Put::new("abc", vec![0; 1_572_838]).size_bytes(), 1_572_864);
         let without = Error::RequestTooLarge { size_bytes: 0, limit_bytes: 9 };
         let with = Put::new("abc", vec![0; 1_572_839]).with_size(without);
@@ -238,18 +246,20 @@ mod tests {
     fn context_names_a_key_and_a_lease_only_when_unique() {
         let lease = LeaseId::new(7);
         let keep = Put::new("a", "").ignore_value().lease(lease);
-        let one = preflight().txn(&Txn::new().and_then([keep.clone()])).expect("fine");
+        let one = preflight().txn(&Txn::new().and_then([keep.clone()])).expect("it is valid");
         assert_eq!((one.key.as_deref(), one.lease), (Some(&b"a"[..]), lease));
         let other = Put::new("b", "").ignore_value().lease(LeaseId::new(8));
-        let two = preflight().txn(&Txn::new().and_then([keep]).or_else([other])).expect("fine");
+        let two =
+            preflight().txn(&Txn::new().and_then([keep]).or_else([other])).expect("it is valid");
         assert_eq!((two.key, two.lease), (None, None));
     }
 
     #[test]
     fn ttl_too_large_or_fractional_is_refused() {
-        let refused = |ttl| preflight().grant(LeaseGrant::new(ttl)).expect_err("refused").kind();
+        let refused =
+            |ttl| preflight().grant(LeaseGrant::new(ttl)).expect_err("it is invalid").kind();
         assert_eq!(refused(Duration::MAX), coord_core::error::ErrorKind::TtlTooLarge);
         assert_eq!(refused(Duration::from_millis(1500)), coord_core::error::ErrorKind::InvalidTtl);
-        preflight().grant(LeaseGrant::new(coord_core::kv::TTL_MAX)).expect("the most there is");
+        preflight().grant(LeaseGrant::new(coord_core::kv::TTL_MAX)).expect("the largest TTL");
     }
 }

@@ -1,6 +1,6 @@
 //! Alarms: raised and disarmed through the Maintenance service; while raised, they reject writes.
 //!
-//! An in-memory store raises no alarm itself. Operators' tools and tests of clients do, to see how
+//! A backend raises no alarm itself. Operators' tools and tests of clients raise alarms to see how
 //! writes fail: `NOSPACE` rejects puts and lease grants, `CORRUPT` rejects every write. Reads are
 //! not affected.
 //!
@@ -20,10 +20,10 @@ pub(crate) struct Alarms {
     raised: Mutex<BTreeSet<(AlarmType, u64)>>,
 }
 
-/// What a request needs: alarms reject some kinds.
+/// The kind of a request. An alarm rejects some kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
-    /// It only reads.
+    /// A request that only reads.
     ReadOnly,
     /// A write that needs no space.
     Write,
@@ -32,12 +32,12 @@ pub(crate) enum RequestKind {
 }
 
 impl RequestKind {
-    /// As in etcd, puts inside nested transactions are not considered.
+    /// The kind of a transaction. As in etcd, puts inside nested transactions are not considered.
     pub(crate) fn of(txn: &PbTxnRequest) -> Self {
-        let steps = || txn.success.iter().chain(&txn.failure).map(|step| &step.request);
-        if steps().any(|step| matches!(step, Some(PbTxnOpRequest::RequestPut(_)))) {
+        let ops = || txn.success.iter().chain(&txn.failure).map(|op| &op.request);
+        if ops().any(|op| matches!(op, Some(PbTxnOpRequest::RequestPut(_)))) {
             Self::GrowingWrite
-        } else if steps().all(|step| matches!(step, Some(PbTxnOpRequest::RequestRange(_)))) {
+        } else if ops().all(|op| matches!(op, Some(PbTxnOpRequest::RequestRange(_)))) {
             Self::ReadOnly
         } else {
             Self::Write
@@ -51,6 +51,7 @@ impl Alarms {
         let kind = AlarmType::try_from(request.alarm).map_err(|_| unknown_alarm(request.alarm))?;
         let alarm = (kind, request.member_id);
         let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        // 0 lists alarms, 1 raises one, 2 disarms one.
         let affected = match request.action {
             0 => {
                 let matches = |&&(raised, _): &&_| kind == AlarmType::None || raised == kind;
@@ -77,16 +78,16 @@ impl Alarms {
         raised.iter().map(print).collect()
     }
 
-    /// The first raised alarm among those that `counts` selects.
-    pub(crate) fn first_raised(&self, counts: impl Fn(AlarmType) -> bool) -> Option<AlarmType> {
+    /// The first raised alarm of a kind that `selects` accepts.
+    pub(crate) fn first_raised(&self, selects: impl Fn(AlarmType) -> bool) -> Option<AlarmType> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        raised.iter().map(|&(kind, _)| kind).find(|kind| counts(*kind))
+        raised.iter().map(|&(kind, _)| kind).find(|kind| selects(*kind))
     }
 
     /// Rejects a write while an alarm forbids it.
     pub(crate) fn check(&self, kind: RequestKind) -> Result<(), Status> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        // Sorted by severity: `CORRUPT` is last.
+        // The alarms are sorted by severity: `CORRUPT` is last.
         match raised.last() {
             Some((AlarmType::Corrupt, _)) if kind != RequestKind::ReadOnly => {
                 Err(Status::new(Code::DataLoss, "etcdserver: corrupt cluster"))
@@ -99,6 +100,7 @@ impl Alarms {
     }
 }
 
+/// The status for an alarm of an unknown kind.
 fn unknown_alarm(alarm: i32) -> Status {
     Status::invalid_argument(format!(
         "coord: unknown alarm type {alarm}: must be 0 (NONE), 1 (NOSPACE) or 2 (CORRUPT)"

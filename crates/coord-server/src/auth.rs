@@ -7,8 +7,8 @@ use etcd_client::proto::PbResponseHeader;
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::call::{CallFuture, refuse, unary, unknown_method};
-use crate::fast_path::Incoming;
+use crate::call::{CallFuture, reject, unary, unknown_method};
+use crate::fast_path::RequestBody;
 use crate::services::Services;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -24,8 +24,8 @@ struct AuthStatusResponse {
     auth_revision: u64,
 }
 
-/// Methods of etcd's service that are rejected here.
-const REFUSED: &[&str] = &[
+/// Methods of etcd's Auth service that this server rejects.
+const UNSUPPORTED_METHODS: &[&str] = &[
     "AuthEnable",
     "AuthDisable",
     "UserAdd",
@@ -47,18 +47,18 @@ const REFUSED: &[&str] = &[
 pub(crate) fn call(
     services: &Services,
     method: &str,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
 ) -> CallFuture {
     match method {
         "AuthStatus" => unary(services, request, auth_status),
-        // As etcd reports without authentication. Clients then continue without a token.
+        // As etcd responds without authentication. Clients then continue without a token.
         "Authenticate" => {
-            refuse(Status::failed_precondition("etcdserver: authentication is not enabled"))
+            reject(Status::failed_precondition("etcdserver: authentication is not enabled"))
         }
-        _ if REFUSED.contains(&method) => {
-            refuse(Status::unimplemented(format!("coord has no users and no roles: {method}")))
+        _ if UNSUPPORTED_METHODS.contains(&method) => {
+            reject(Status::unimplemented(format!("coord has no users and no roles: {method}")))
         }
-        _ => refuse(unknown_method("etcdserverpb.Auth", method)),
+        _ => reject(unknown_method("etcdserverpb.Auth", method)),
     }
 }
 

@@ -1,9 +1,10 @@
 //! gRPC calls: unary and server-streaming calls, and the statuses of unknown services and methods.
 //!
 //! Services that etcd-client has no generated code for are served through these functions. Their
-//! few small messages are declared by hand, with etcd's field numbers, so no second run of protoc
-//! is needed; messages that etcd-client exports are reused. KV is served this way too, although
-//! etcd-client has code for it, because most calls are KV calls and `fast_path` makes them cheaper.
+//! few small messages are declared in Rust, with etcd's field numbers, so no second run of protoc
+//! is needed; messages that etcd-client exports are reused. The KV service is served this way too,
+//! although etcd-client has code for it, because most calls are KV calls and `fast_path` makes them
+//! cheaper.
 
 use std::convert::Infallible;
 
@@ -16,19 +17,19 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-use crate::fast_path::{self, Incoming};
+use crate::fast_path::{self, RequestBody};
 use crate::services::Services;
 
 /// The future of a call's HTTP response.
 pub(crate) type CallFuture = BoxFuture<'static, CallResult>;
 
-/// The response of a call. It never fails: a failed call has a response with a status.
+/// The response of a call. The call never fails: an error is a response with a status.
 pub(crate) type CallResult = Result<http::Response<Body>, Infallible>;
 
 /// A call with one request message and one response message.
 pub(crate) fn unary<Q, A, F>(
     services: &Services,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
     handler: impl FnOnce(Services, Q) -> F + Send + 'static,
 ) -> CallFuture
 where
@@ -37,7 +38,7 @@ where
     F: Future<Output = Result<A, Status>> + Send + 'static,
 {
     let services = services.clone();
-    let message = fast_path::read(request, services.limits().message_bytes());
+    let message = fast_path::read_message(request, services.limits().message_bytes());
     async move {
         match message.await {
             Ok(message) => match handler(services, message).await {
@@ -50,10 +51,10 @@ where
     .boxed()
 }
 
-/// The same through tonic. Boxed separately, so that the future of a small call stays small.
+/// A unary call through tonic. Boxed separately, so that the future of a small call stays small.
 fn unary_with_tonic<Q, A, F>(
     services: Services,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
     handler: impl FnOnce(Services, Q) -> F + Send + 'static,
 ) -> CallFuture
 where
@@ -75,7 +76,7 @@ where
 /// response, as Go's gRPC does.
 pub(crate) fn server_streaming<Q, A, S>(
     services: &Services,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
     handler: impl FnOnce(Services, Q) -> S + Send + 'static,
 ) -> CallFuture
 where
@@ -99,11 +100,11 @@ where
 }
 
 /// A call that fails with this status.
-pub(crate) fn refuse(status: Status) -> CallFuture {
+pub(crate) fn reject(status: Status) -> CallFuture {
     std::future::ready(Ok(status.into_http())).boxed()
 }
 
-/// The status for a path that names no service, as Go's gRPC reports it.
+/// The status for a path that names no known service, with the message of Go's gRPC.
 ///
 /// Source: grpc-go `handleStream` in `server.go`.
 pub(crate) fn unknown_service(path: &str) -> Status {
@@ -113,7 +114,7 @@ pub(crate) fn unknown_service(path: &str) -> Status {
     }
 }
 
-/// The status for a method that the service does not have, as Go's gRPC reports it.
+/// The status for a method that the service does not have, with the message of Go's gRPC.
 pub(crate) fn unknown_method(service: &str, method: &str) -> Status {
     Status::unimplemented(format!("unknown method {method} for service {service}"))
 }
@@ -123,8 +124,8 @@ pub(crate) fn split_path(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix('/').unwrap_or(path).rsplit_once('/')
 }
 
-/// The compression of a request, which the response then uses too. `grpc-accept-encoding` alone
-/// does not cause compression.
+/// The compression of a request, which the response uses too. As in etcd, `grpc-accept-encoding`
+/// alone does not cause compression.
 pub(crate) fn request_encoding<B>(request: &http::Request<B>) -> Option<CompressionEncoding> {
     let encoding = request.headers().get("grpc-encoding")?;
     (encoding == "gzip").then_some(CompressionEncoding::Gzip)

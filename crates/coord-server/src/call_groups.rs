@@ -1,24 +1,23 @@
 //! Call groups: the state shared by concurrent Lock or Campaign calls on one lease and one name.
 //!
-//! These calls share one queue key. A group exists as long as one of its calls does.
+//! These calls share one queue key. A group exists while one of its calls is in progress.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use coord_core::kv::FencingToken;
-use coord_core::kv::LeaseId;
+use coord_core::kv::{FencingToken, LeaseId};
 
 /// All call groups, by lease and by the name of the lock or election.
 #[derive(Default)]
 pub(crate) struct CallGroups(Mutex<BTreeMap<(LeaseId, Bytes), Arc<CallGroup>>>);
 
-/// The state shared by the calls on one lease and one name.
+/// One call group: the calls on one lease and one name.
 #[derive(Default)]
 pub(crate) struct CallGroup(pub(crate) tokio::sync::Mutex<GroupState>);
 
-/// What the calls of a group know about their key.
+/// The state of a call group's queue key.
 #[derive(Default)]
 pub(crate) struct GroupState {
     /// The fencing token of the queue key that this state describes. A key that is deleted and
@@ -26,7 +25,7 @@ pub(crate) struct GroupState {
     pub(crate) token: Option<FencingToken>,
     /// Number of calls that wait.
     pub(crate) waiting_calls: usize,
-    /// Whether a call has returned successfully, so that a client may hold the key.
+    /// Whether a call may have returned successfully, so that a client may be the holder.
     pub(crate) reported_held: bool,
 }
 
@@ -37,7 +36,7 @@ impl CallGroups {
         Arc::clone(groups.entry((lease, name.clone())).or_default())
     }
 
-    /// Releases a call's handle on its group, and removes the group if that was the last one.
+    /// Drops a call's handle on its group, and removes the group if no other call has a handle.
     pub(crate) fn release(&self, lease: LeaseId, name: &Bytes, group: Arc<CallGroup>) {
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop(group);

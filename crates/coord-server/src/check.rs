@@ -1,10 +1,11 @@
-//! Validation of requests that a backend cannot be asked to reject.
+//! Validation: rejects requests that etcd rejects and a backend's types cannot express.
 //!
 //! A backend checks transactions too, but two faults have no representation in its types: an
 //! operation without content, and an unknown sort option. etcd reports the first fault of a
-//! transaction in order, so all faults are checked here in that order.
+//! transaction in order, so this module checks all faults, in that order.
 //!
-//! Source: etcd 3.5 `checkTxnRequest` in `server/etcdserver/api/v3rpc/key.go`; sorts, 3.6.
+//! Source: etcd 3.5 `checkTxnRequest` in `server/etcdserver/api/v3rpc/key.go`; sort options: etcd
+//! 3.6.
 
 use bytes::Bytes;
 use coord_core::Error;
@@ -13,8 +14,9 @@ use tonic::Status;
 
 use crate::status::status;
 
-/// Rejects a transaction for its first fault, in etcd's order. Each of its lists may have `limit`
-/// entries.
+/// Rejects a transaction for its first fault, in etcd's order. The list of compares and the two
+/// lists of operations may each have `limit` entries. The longest of them reduces the limit of the
+/// nested transactions.
 pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> {
     let PbTxnRequest { compare, success, failure } = txn;
     let count = compare.len().max(success.len()).max(failure.len());
@@ -22,8 +24,8 @@ pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> 
         return Err(status(&Error::TooManyOps { count, limit }));
     };
     compare.iter().try_for_each(|compare| check_key(&compare.key))?;
-    let steps = success.iter().chain(failure);
-    steps.map(|step| &step.request).try_for_each(|step| match step {
+    let ops = success.iter().chain(failure);
+    ops.map(|op| &op.request).try_for_each(|op| match op {
         Some(PbTxnOpRequest::RequestRange(range)) => {
             check_key(&range.key)?;
             check_sort(range)
@@ -31,7 +33,7 @@ pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> 
         Some(PbTxnOpRequest::RequestPut(put)) => check_put(put),
         Some(PbTxnOpRequest::RequestDeleteRange(delete)) => check_key(&delete.key),
         Some(PbTxnOpRequest::RequestTxn(nested)) => check_txn(nested, left),
-        // An operation without content; etcd reports it with this error.
+        // An operation without content, for which etcd returns this error.
         None => Err(status(&Error::KeyNotFound { key: None })),
     })
 }

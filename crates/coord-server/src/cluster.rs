@@ -11,13 +11,13 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::services::Services;
 
-/// Membership cannot be changed.
+/// The status of a request to change the membership.
 fn fixed_membership() -> Status {
     Status::unimplemented("coord: membership cannot be changed: a cluster always has one member")
 }
 
 impl Services {
-    /// Rejects a change of a member: as unsupported for the one member, as not found for any other
+    /// Rejects a change of a member: as unsupported for the only member, as not found for any other
     /// id.
     async fn reject_change<T>(&self, id: u64) -> Result<T, Status> {
         let is_member = self.header().await?.member_id == id;

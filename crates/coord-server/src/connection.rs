@@ -1,9 +1,9 @@
-//! One client connection, served by one task.
+//! A client connection, served by one task.
 //!
-//! All calls of a connection run in its task; none has a task of its own. A call to an in-memory
-//! store takes less time than waking another thread, and the responses of calls that arrived
-//! together are written together: while the client reads them, the next calls run. A client that
-//! wants to use two cores opens two connections.
+//! All calls of a connection run in its task; no call has a task of its own. A call to an in-memory
+//! store takes less time than waking another thread. The responses of calls that arrived together
+//! are written together, and while the client reads them, the next calls run. A client uses more
+//! than one core of the server by opening several connections.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -21,13 +21,14 @@ use tokio::net::TcpStream;
 
 use crate::services::Services;
 
-/// The maximum number of calls per turn, after which the connection writes their responses.
+/// The maximum number of calls that are completed, and that are started, before the connection
+/// writes responses.
 ///
 /// Without a limit, client and server work alternately instead of at the same time. With a small
 /// limit, the writes cost more than the overlap gains.
-const MAX_CALLS_PER_TURN: usize = 16;
+const MAX_CALLS_PER_WRITE: usize = 16;
 
-/// The connection's flow-control window: how much a client may send before a call reads it.
+/// The connection's flow-control window: how many bytes a client may send before a call reads them.
 ///
 /// h2 allows half of the window for the overhead of small frames, 256 bytes each, and closes the
 /// connection when that is exhausted: with the default window of 1 MiB, after about 2,000 watches
@@ -47,16 +48,16 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
         .auto_date_header(false)
         .max_concurrent_streams(services.limits().streams)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        // Clients legitimately cancel many calls at once.
+        // Above hyper's defaults, because clients legitimately cancel many calls at once.
         .max_pending_accept_reset_streams(Some(4096))
         .max_local_error_reset_streams(None);
     let handler = services.clone();
     let service = service_fn(move |request| handler.call(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let mut stopping = pin!(services.stopping());
+    let mut stop = pin!(services.stop_signal());
     let mut shutting_down = false;
     let ended = std::future::poll_fn(|cx| {
-        if !shutting_down && stopping.as_mut().poll(cx).is_ready() {
+        if !shutting_down && stop.as_mut().poll(cx).is_ready() {
             shutting_down = true;
             connection.as_mut().graceful_shutdown();
         }
@@ -64,7 +65,7 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            // A call that makes progress gives the connection responses to write, so poll it again.
+            // A started or completed call has a response to write, so poll the connection again.
             if calls.poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -72,7 +73,7 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
     })
     .await;
     if let Err(error) = ended {
-        // Usually the client closed the connection without a GOAWAY.
+        // The usual cause: the client closed the connection without a GOAWAY.
         tracing::debug!(error, "connection closed with an error");
     }
 }
@@ -80,7 +81,8 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
 /// The future that runs one call.
 type Call = BoxFuture<'static, ()>;
 
-/// Executor that hyper gives a connection's calls to: queues them for the connection's task.
+/// The executor through which hyper starts the calls of a connection: it queues them for the
+/// connection's task.
 #[derive(Clone)]
 struct ConnectionExecutor {
     /// Weak, because each call holds a clone of the executor.
@@ -92,13 +94,13 @@ struct ConnectionExecutor {
 struct ConnectionCalls {
     /// Calls that were not polled yet.
     new_calls: Arc<Mutex<VecDeque<Call>>>,
-    /// Calls that wait for something.
+    /// Calls that were polled and have not completed.
     pending: FuturesUnordered<Call>,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for ConnectionExecutor {
     fn execute(&self, call: F) {
-        // If the queue is gone, so is the connection, and the call is dropped.
+        // If the connection has ended, the call is dropped.
         if let Some(new_calls) = self.new_calls.upgrade() {
             new_calls.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::pin(call));
         }
@@ -110,19 +112,20 @@ impl ConnectionCalls {
         ConnectionExecutor { new_calls: Arc::downgrade(&self.new_calls) }
     }
 
-    /// Ready if calls were started or completed, because the connection may then have more to do.
+    /// Polls the calls. Ready if calls were started or completed, because the connection may then
+    /// have responses to write.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut completed = 0;
-        while completed < MAX_CALLS_PER_TURN
+        while completed < MAX_CALLS_PER_WRITE
             && matches!(self.pending.poll_next_unpin(cx), Poll::Ready(Some(())))
         {
             completed += 1;
         }
         let mut started = 0;
-        while started < MAX_CALLS_PER_TURN
+        while started < MAX_CALLS_PER_WRITE
             && let Some(mut call) = self.next_new_call()
         {
-            // Most calls complete at their first poll, and never need a waker.
+            // Polled before it enters `pending`, because most calls complete at their first poll.
             if call.as_mut().poll(cx).is_pending() {
                 self.pending.push(call);
             }

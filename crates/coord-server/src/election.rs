@@ -1,8 +1,8 @@
 //! The Election service: server-side elections for clients that implement none themselves.
 //!
-//! Uses coord's wait queue, so these clients contend with those of coord and of Go. A leader is
-//! identified by its key and the key's create revision; any client that knows both may proclaim and
-//! resign for it.
+//! The service uses coord's wait queue, so its clients contend with the clients of coord's
+//! `Election` and of Go's package. A leader is identified by its key and the key's create revision;
+//! any client that has both may proclaim and resign for it.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3election/election.go`,
 //! `v3electionpb/v3election.proto`.
@@ -22,8 +22,8 @@ use tonic::Status;
 use tonic::codegen::http;
 
 use crate::alarm::RequestKind;
-use crate::call::{CallFuture, refuse, server_streaming, unary, unknown_method};
-use crate::fast_path::Incoming;
+use crate::call::{CallFuture, reject, server_streaming, unary, unknown_method};
+use crate::fast_path::RequestBody;
 use crate::lease_keyed_lock::{
     AcquireError, AcquireRequest, acquire, check_alarms, named_or_new_lease,
 };
@@ -64,7 +64,7 @@ struct ProclaimRequest {
 pub(crate) fn call(
     services: &Services,
     method: &str,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
 ) -> CallFuture {
     match method {
         "Campaign" => unary(services, request, campaign),
@@ -72,7 +72,7 @@ pub(crate) fn call(
         "Leader" => unary(services, request, leader),
         "Observe" => server_streaming(services, request, observe),
         "Resign" => unary(services, request, resign),
-        _ => refuse(unknown_method("v3electionpb.Election", method)),
+        _ => reject(unknown_method("v3electionpb.Election", method)),
     }
 }
 
@@ -107,7 +107,7 @@ async fn proclaim(
     Ok(PbProclaimResponse { header: Some(header.to_wire()) })
 }
 
-/// Resigning without being the leader is not an error.
+/// Deletes the leader's key if it still exists. As in etcd, a missing key is not an error.
 async fn resign(
     services: Services,
     ResignRequest { leader }: ResignRequest,
@@ -153,7 +153,7 @@ async fn leader(
     Ok(leader_response(&leader))
 }
 
-/// Streams every leader and every new value. While there is no leader, nothing is sent.
+/// Streams every leader and every new value. While there is no leader, the stream sends nothing.
 fn observe(
     services: Services,
     LeaderRequest { name }: LeaderRequest,

@@ -1,10 +1,10 @@
 //! Unary fast path: calls with one small request message and one response message.
 //!
-//! tonic treats every call as two streams of messages, each with a buffer of 8 KiB. Here, a request
-//! message that arrived in one frame is decoded in place, and its response is encoded into a buffer
-//! of its exact size. Most calls qualify. All other requests are passed on to tonic unchanged:
-//! those that are large, compressed, empty, malformed, or have several messages. So only tonic
-//! rejects requests.
+//! tonic treats every call as two streams of messages, each with a buffer of 8 KiB. This module
+//! decodes a request message that arrived in one frame in place, and encodes the response into a
+//! buffer of its exact size. Most calls qualify. A request that is large, compressed, empty
+//! or malformed, or has several messages, is passed to tonic unchanged. So only tonic rejects
+//! requests.
 
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::{StreamExt, stream};
@@ -16,35 +16,36 @@ use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderVa
 use tonic::codegen::http::{Request, Response, Version};
 use tonic::codegen::{Body as HttpBody, StdError};
 
-use crate::status::STATUS;
+use crate::status::GRPC_STATUS_HEADER;
 
-const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const OK: HeaderValue = HeaderValue::from_static("0");
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_ENCODING_HEADER: HeaderName = HeaderName::from_static("grpc-encoding");
+const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
+const GRPC_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// Length of a message's prefix: the compressed flag and the message length.
 const PREFIX_BYTES: usize = 5;
 
 /// The body of a request.
-pub(crate) trait Incoming:
+pub(crate) trait RequestBody:
     HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static
 {
 }
 
-impl<B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static> Incoming
+impl<B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + Unpin + 'static> RequestBody
     for B
 {
 }
 
-/// Decodes the request's message, or returns the request as tonic needs it.
-pub(crate) fn read<Q: prost::Message + Default>(
-    request: Request<impl Incoming>,
+/// Decodes the request's message, or returns the request for tonic.
+pub(crate) fn read_message<Q: prost::Message + Default>(
+    request: Request<impl RequestBody>,
     max_bytes: usize,
-) -> impl Future<Output = Result<Q, Request<impl Incoming>>> + Send {
+) -> impl Future<Output = Result<Q, Request<impl RequestBody>>> + Send {
     let (head, mut body) = request.into_parts();
-    // The headers are dropped here unless tonic needs them: they are large, and many calls are in
-    // progress at a time.
-    let headers_for_tonic = head.headers.contains_key(ENCODING).then(|| Box::new(head.headers));
+    // tonic needs the headers only for compression. They are dropped otherwise, because they are
+    // large and many calls are in progress at a time.
+    let headers_for_tonic =
+        head.headers.contains_key(GRPC_ENCODING_HEADER).then(|| Box::new(head.headers));
     async move {
         let first = body.frame().await;
         if headers_for_tonic.is_none()
@@ -80,21 +81,21 @@ fn decode_exactly_one<Q: prost::Message + Default>(mut data: &[u8], max_bytes: u
 pub(crate) fn response(message: &impl prost::Message) -> Response<Body> {
     let length = message.encoded_len();
     let Ok(prefix) = u32::try_from(length) else {
-        let message_text =
-            format!("Cannot return body with more than 4GB of data but got {length} bytes");
-        return Status::resource_exhausted(message_text).into_http();
+        // The status that tonic returns in this case.
+        let text = format!("Cannot return body with more than 4GB of data but got {length} bytes");
+        return Status::resource_exhausted(text).into_http();
     };
     let mut data = Vec::with_capacity(PREFIX_BYTES + length);
     data.put_u8(0);
     data.put_u32(prefix);
     message.encode_raw(&mut data);
     let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(STATUS, OK);
+    trailers.insert(GRPC_STATUS_HEADER, STATUS_OK);
     let frames = [Frame::data(Bytes::from(data)), Frame::trailers(trailers)];
     let frames = frames.map(Ok::<_, Status>);
     let mut response = Response::new(Body::new(StreamBody::new(stream::iter(frames))));
     *response.version_mut() = Version::HTTP_2;
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
 }
 

@@ -1,16 +1,17 @@
 //! Gauges of open watches and watch streams, for the metrics.
 //!
-//! A counted object holds a guard, a clone of the gauge's `Arc`. The value is the number of clones,
-//! so it decreases when the object is dropped, on every path.
+//! A counted object holds a guard, which is a clone of the gauge's `Arc`. The value of the gauge is
+//! the number of clones, so it decreases when the object is dropped, on every path.
 
 use std::sync::Arc;
 
 /// The gauges of a server.
 #[derive(Default)]
 pub(crate) struct WatchGauges {
+    /// Open watch streams.
     pub(crate) streams: Gauge,
-    /// Includes watches that were cancelled because their start revision is compacted, until the
-    /// client cancels them too or closes the stream.
+    /// Open watches. Includes watches that were cancelled because their start revision is
+    /// compacted, until the client cancels them too or closes the stream.
     pub(crate) watches: Gauge,
 }
 
@@ -18,7 +19,7 @@ pub(crate) struct WatchGauges {
 #[derive(Default)]
 pub(crate) struct Gauge(Arc<()>);
 
-/// Counts as one in a gauge until dropped.
+/// RAII guard that counts as one in a gauge until it is dropped.
 pub(crate) struct GaugeGuard(#[expect(dead_code, reason = "counted while it is held")] Arc<()>);
 
 impl Gauge {
@@ -27,6 +28,7 @@ impl Gauge {
         GaugeGuard(Arc::clone(&self.0))
     }
 
+    /// The number of guards.
     pub(crate) fn get(&self) -> usize {
         Arc::strong_count(&self.0) - 1
     }

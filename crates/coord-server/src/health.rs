@@ -1,4 +1,4 @@
-//! The gRPC health service, for load balancers and probes.
+//! The gRPC Health service, for load balancers and probes.
 //!
 //! As in etcd, the only service name is the empty one, and its status is always `SERVING`.
 //!
@@ -8,8 +8,8 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::Status;
 use tonic::codegen::http;
 
-use crate::call::{CallFuture, refuse, server_streaming, unary, unknown_method};
-use crate::fast_path::Incoming;
+use crate::call::{CallFuture, reject, server_streaming, unary, unknown_method};
+use crate::fast_path::RequestBody;
 use crate::services::Services;
 
 const SERVING: i32 = 1;
@@ -40,13 +40,13 @@ struct ListResponse {
 pub(crate) fn call(
     services: &Services,
     method: &str,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
 ) -> CallFuture {
     match method {
         "Check" => unary(services, request, check),
         "Watch" => server_streaming(services, request, watch),
         "List" => unary(services, request, list),
-        _ => refuse(unknown_method("grpc.health.v1.Health", method)),
+        _ => reject(unknown_method("grpc.health.v1.Health", method)),
     }
 }
 
@@ -58,7 +58,7 @@ async fn check(_: Services, request: CheckRequest) -> Result<CheckResponse, Stat
     }
 }
 
-/// The current status, which does not change until the server is stopped.
+/// Streams the status. It does not change until the server is stopped.
 fn watch(
     services: Services,
     request: CheckRequest,

@@ -1,6 +1,6 @@
 //! HTTP endpoints: `/health`, `/livez`, `/readyz`, `/version` and `/metrics`.
 //!
-//! Used by probes, and by scripts that wait with curl until an etcd has started.
+//! Probes use these endpoints, and so do scripts that wait with curl until a server has started.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/etcdhttp`.
 
@@ -12,22 +12,25 @@ use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::call::{CallFuture, CallResult};
-use crate::maintenance::VERSION;
+use crate::maintenance::ETCD_VERSION;
 use crate::services::Services;
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const TEXT_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json");
+const METRICS_CONTENT_TYPE: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// The checks of `/livez` and `/readyz`.
+/// The checks of `/livez`.
 const LIVEZ_CHECKS: &[&str] = &["serializable_read"];
+
+/// The checks of `/readyz`.
 const READYZ_CHECKS: &[&str] =
     &["data_corruption", "serializable_read", "linearizable_read", "non_learner"];
 
 /// Whether a request is plain HTTP and not gRPC.
 pub(crate) fn is_plain_http<B>(request: &Request<B>) -> bool {
-    let content = request.headers().get(header::CONTENT_TYPE);
-    !content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    !content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Handles a plain HTTP request.
@@ -45,7 +48,12 @@ pub(crate) fn call<B>(services: &Services, request: &Request<B>) -> CallFuture {
             },
             None => {
                 let text = "404 page not found\n".to_owned();
-                return std::future::ready(response(StatusCode::NOT_FOUND, TEXT, text)).boxed();
+                return std::future::ready(response(
+                    StatusCode::NOT_FOUND,
+                    TEXT_CONTENT_TYPE,
+                    text,
+                ))
+                .boxed();
             }
         },
     };
@@ -94,21 +102,23 @@ impl Endpoint {
     /// Builds the response of the endpoint.
     async fn respond(self, services: &Services) -> CallResult {
         match self {
-            Self::Version => response(StatusCode::OK, JSON, version()),
-            Self::Metrics => response(StatusCode::OK, METRICS, metrics(services).await),
+            Self::Version => response(StatusCode::OK, JSON_CONTENT_TYPE, version_json()),
+            Self::Metrics => {
+                response(StatusCode::OK, METRICS_CONTENT_TYPE, metrics(services).await)
+            }
             Self::Health { excluded } => {
-                let counts = |alarm: AlarmType| !excluded.iter().any(|x| x == alarm.as_str_name());
-                let reason = match (services.alarms().first_raised(counts), services.header().await)
-                {
+                let selects = |alarm: AlarmType| !excluded.iter().any(|x| x == alarm.as_str_name());
+                let alarm = services.alarms().first_raised(selects);
+                let reason = match (alarm, services.header().await) {
                     (Some(alarm), _) => format!("ALARM {}", alarm.as_str_name()),
                     (None, Err(status)) => format!("RANGE ERROR:{}", status.message()),
                     (None, Ok(_)) => {
                         let healthy = r#"{"health":"true","reason":""}"#;
-                        return response(StatusCode::OK, TEXT, healthy.to_owned());
+                        return response(StatusCode::OK, TEXT_CONTENT_TYPE, healthy.to_owned());
                     }
                 };
                 let text = format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n");
-                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT_CONTENT_TYPE, text)
             }
             Self::Checks { checks, excluded, verbose } => {
                 let (mut text, mut healthy) = (String::new(), true);
@@ -121,10 +131,14 @@ impl Endpoint {
                     };
                 }
                 if !healthy {
-                    return response(StatusCode::SERVICE_UNAVAILABLE, TEXT, text + "\n");
+                    return response(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        TEXT_CONTENT_TYPE,
+                        text + "\n",
+                    );
                 }
                 let text = if verbose { text } else { String::new() };
-                response(StatusCode::OK, TEXT, text + "ok\n")
+                response(StatusCode::OK, TEXT_CONTENT_TYPE, text + "ok\n")
             }
         }
     }
@@ -143,21 +157,21 @@ async fn check_failure(check: &str, services: &Services) -> Option<String> {
 }
 
 /// The minor version: `3.5` of `3.5.30`.
-fn minor() -> &'static str {
-    VERSION.rsplit_once('.').map_or(VERSION, |(minor, _)| minor)
+fn minor_version() -> &'static str {
+    ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(minor, _)| minor)
 }
 
-fn version() -> String {
-    let minor = minor();
-    format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{minor}.0"}}"#)
+fn version_json() -> String {
+    let minor = minor_version();
+    format!(r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{minor}.0"}}"#)
 }
 
-/// etcd's metrics, as far as their values are known here.
+/// etcd's metrics, as far as this server has their values.
 async fn metrics(services: &Services) -> String {
     let header = services.header().await.ok();
     let up = i32::from(header.is_some());
     let coord_core::kv::Header { member_id, revision, .. } = header.unwrap_or_default();
-    let minor = minor();
+    let minor = minor_version();
     let watch_gauges = services.watch_gauges();
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let gauges = [
@@ -165,7 +179,7 @@ async fn metrics(services: &Services) -> String {
         ("etcd_server_is_leader", String::new(), i64::from(up)),
         ("etcd_server_is_learner", String::new(), 0),
         ("etcd_server_id", format!(r#"{{server_id="{member_id:x}"}}"#), 1),
-        ("etcd_server_version", format!(r#"{{server_version="{VERSION}"}}"#), 1),
+        ("etcd_server_version", format!(r#"{{server_version="{ETCD_VERSION}"}}"#), 1),
         ("etcd_cluster_version", format!(r#"{{cluster_version="{minor}"}}"#), 1),
         ("etcd_debugging_mvcc_current_revision", String::new(), revision.0),
         (
@@ -182,14 +196,14 @@ async fn metrics(services: &Services) -> String {
 
 fn method_not_allowed() -> CallResult {
     let text = "Method Not Allowed\n".to_owned();
-    let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, text)?;
+    let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT_CONTENT_TYPE, text)?;
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
     Ok(response)
 }
 
-fn response(status: StatusCode, kind: HeaderValue, text: String) -> CallResult {
+fn response(status: StatusCode, content_type: HeaderValue, text: String) -> CallResult {
     let mut response = Response::new(Body::new(Full::new(Bytes::from(text))));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
 }

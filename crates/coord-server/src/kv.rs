@@ -14,22 +14,22 @@ use tonic::Status;
 use tonic::codegen::http;
 
 use crate::alarm::RequestKind;
-use crate::call::{CallFuture, refuse, unary, unknown_method};
+use crate::call::{CallFuture, reject, unary, unknown_method};
 use crate::check::{check_sort, check_txn};
-use crate::fast_path::Incoming;
-use crate::services::{MESSAGE_OVERHEAD_BYTES, Services, read};
+use crate::fast_path::RequestBody;
+use crate::services::{MESSAGE_OVERHEAD_BYTES, Services, read_request};
 use crate::status::{check_message, status_with_limits};
 
 impl Services {
-    /// Translates the backend's result to a response or to etcd's status.
+    /// Translates the backend's result into a response or into etcd's status.
     fn respond<T: ToWire>(&self, result: coord_core::Result<T>) -> Result<T::Wire, Status> {
         let response =
             result.map_err(|error| status_with_limits(&error, self.backend().limits()))?;
         Ok(response.to_wire())
     }
 
-    /// Rejects a change that etcd's transport would reject, in case this server's own transport
-    /// accepts larger messages than the backend's limit implies.
+    /// Rejects a change that etcd's transport would reject. Needed if this server is configured
+    /// with a higher limit than the backend has, and so accepts larger messages.
     fn check_transport_limit(&self, change: &impl prost::Message) -> Result<(), Status> {
         let limit = self.backend().limits().max_request_bytes;
         if self.limits().request_bytes <= limit {
@@ -38,7 +38,7 @@ impl Services {
         check_message(change.encoded_len(), limit.saturating_add(MESSAGE_OVERHEAD_BYTES))
     }
 
-    /// Whether a change exceeds this server's limit although the backend would accept it.
+    /// Whether a change exceeds this server's limit, if that is lower than the backend's.
     fn exceeds_server_limit(&self, change: &impl prost::Message) -> bool {
         let limit = self.limits().request_bytes;
         limit < self.backend().limits().max_request_bytes && change.encoded_len() > limit
@@ -63,7 +63,7 @@ impl Services {
 pub(crate) fn call(
     services: &Services,
     method: &str,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
 ) -> CallFuture {
     match method {
         "Range" => unary(services, request, range),
@@ -71,13 +71,13 @@ pub(crate) fn call(
         "DeleteRange" => unary(services, request, delete_range),
         "Txn" => unary(services, request, txn),
         "Compact" => unary(services, request, compact),
-        _ => refuse(unknown_method("etcdserverpb.KV", method)),
+        _ => reject(unknown_method("etcdserverpb.KV", method)),
     }
 }
 
 async fn range(services: Services, request: PbRangeRequest) -> Result<PbRangeResponse, Status> {
     check_sort(&request)?;
-    let request: Range = read(request)?;
+    let request: Range = read_request(request)?;
     services.respond(services.backend().range(request).await)
 }
 
@@ -85,7 +85,7 @@ async fn put(services: Services, request: PbPutRequest) -> Result<PbPutResponse,
     services.check_transport_limit(&request)?;
     let is_too_large = services.exceeds_server_limit(&request);
     services.alarms().check(RequestKind::GrowingWrite)?;
-    let request: Put = read(request)?;
+    let request: Put = read_request(request)?;
     services.check_size(is_too_large, || request.check())?;
     services.respond(services.backend().put(request).await)
 }
@@ -97,7 +97,7 @@ async fn delete_range(
     services.check_transport_limit(&request)?;
     let is_too_large = services.exceeds_server_limit(&request);
     services.alarms().check(RequestKind::Write)?;
-    let request: Delete = read(request)?;
+    let request: Delete = read_request(request)?;
     services.check_size(is_too_large, || {
         let has_key = !request.keys.start().is_empty();
         has_key.then_some(()).ok_or(Error::EmptyKey)
@@ -110,7 +110,7 @@ async fn txn(services: Services, request: PbTxnRequest) -> Result<PbTxnResponse,
     let is_too_large = services.exceeds_server_limit(&request);
     check_txn(&request, services.backend().limits().max_txn_ops)?;
     services.alarms().check(RequestKind::of(&request))?;
-    let request: Txn = read(normalize_compares(request))?;
+    let request: Txn = read_request(normalize_compares(request))?;
     services.check_size(is_too_large, || request.check(&services.backend().limits()))?;
     services.respond(services.backend().txn(request).await)
 }
@@ -120,24 +120,25 @@ async fn compact(
     request: PbCompactionRequest,
 ) -> Result<PbCompactionResponse, Status> {
     services.alarms().check(RequestKind::Write)?;
-    let request: Compact = read(request)?;
+    let request: Compact = read_request(request)?;
     services.respond(services.backend().compact(request).await)
 }
 
-/// Rewrites compares with unknown enum values to known compares with the result that etcd gives
-/// them.
+/// Replaces compares with unknown enum values by compares that evaluate to the same result as in
+/// etcd.
 fn normalize_compares(mut txn: PbTxnRequest) -> PbTxnRequest {
     txn.compare.iter_mut().for_each(normalize_compare);
-    for step in txn.success.iter_mut().chain(&mut txn.failure) {
-        if let Some(PbTxnOpRequest::RequestTxn(nested)) = &mut step.request {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        if let Some(PbTxnOpRequest::RequestTxn(nested)) = &mut op.request {
             *nested = normalize_compares(std::mem::take(nested));
         }
     }
     txn
 }
 
-/// etcd treats an unknown compare operator as always true, and an unknown target as equal to any
-/// operand. Compares of the value of a key that does not exist are always false.
+/// Replaces a compare with unknown enum values. etcd evaluates a compare with an unknown operator
+/// as true, and an unknown target as equal to any operand. A compare of the value of a key that
+/// does not exist is always false.
 ///
 /// Source: etcd 3.5 `applyCompare` in `server/etcdserver/apply.go`.
 fn normalize_compare(compare: &mut PbCompare) {
@@ -148,8 +149,8 @@ fn normalize_compare(compare: &mut PbCompare) {
     let target_known = (0..=4).contains(&compare.target);
     let least_version = match compare.result {
         0..=3 if target_known => return,
-        // Versions are never negative: a compare with -1 is always true, one with the maximum
-        // always false.
+        // Versions are never negative. So a compare with a least version of 0 is always true, and
+        // one with the maximum is always false.
         EQUAL => 0,
         1..=3 => i64::MAX,
         _ if compare.target == VALUE => 1,

@@ -15,10 +15,10 @@ use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::alarm::RequestKind;
-use crate::services::{Services, read};
+use crate::services::{Services, read_request};
 use crate::status::status;
 
-/// Translates the backend's result to a response or to etcd's status.
+/// Translates the backend's result into a response or into etcd's status.
 fn respond<T: ToWire>(result: coord_core::Result<T>) -> Result<Response<T::Wire>, Status> {
     result.map(|response| Response::new(response.to_wire())).map_err(|error| status(&error))
 }
@@ -30,7 +30,7 @@ impl PbLeaseService for Services {
         request: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
         self.alarms().check(RequestKind::GrowingWrite)?;
-        let request: LeaseGrant = read(request.into_inner())?;
+        let request: LeaseGrant = read_request(request.into_inner())?;
         respond(self.backend().lease_grant(request).await)
     }
 
@@ -39,14 +39,14 @@ impl PbLeaseService for Services {
         request: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
         self.alarms().check(RequestKind::Write)?;
-        let id: Option<LeaseId> = read(request.into_inner())?;
+        let id: Option<LeaseId> = read_request(request.into_inner())?;
         let id = id.ok_or_else(|| status(&Error::LeaseNotFound { lease: None }))?;
         respond(self.backend().lease_revoke(id).await)
     }
 
     type LeaseKeepAliveStream = BoxStream<'static, Result<PbLeaseKeepAliveResponse, Status>>;
 
-    /// One response for each keep-alive, in order, until either side closes the stream.
+    /// Sends one response for each keep-alive, in order, until either side closes the stream.
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
@@ -64,7 +64,7 @@ impl PbLeaseService for Services {
         request: Request<PbLeaseTimeToLiveRequest>,
     ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
         let id = request.get_ref().id;
-        let request: Option<LeaseTimeToLive> = read(request.into_inner())?;
+        let request: Option<LeaseTimeToLive> = read_request(request.into_inner())?;
         let Some(request) = request else {
             let header = Some(self.header().await?.to_wire());
             let (ttl, granted_ttl, keys) = (-1, 0, Vec::new());
@@ -89,7 +89,7 @@ impl PbLeaseService for Services {
 }
 
 impl Services {
-    /// A keep-alive of a lease that does not exist is not an error: the response has a TTL of zero.
+    /// Refreshes a lease. If the lease does not exist, the response has a TTL of zero, as in etcd.
     async fn keep_alive(
         &self,
         request: PbLeaseKeepAliveRequest,

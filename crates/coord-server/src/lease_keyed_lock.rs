@@ -1,27 +1,27 @@
 //! Lease-keyed lock: acquires a lock or an election for a client, on the client's own lease.
 //!
 //! coord's primitives contend on a [`Session`], which keeps its lease alive and revokes it. Here
-//! the lease belongs to the client, which alone keeps it alive and decides when it ends. So the
-//! session is opened on a backend through which [leases are read-only](crate::read_only_leases).
+//! the lease belongs to the client: only the client keeps it alive and revokes it. So the session
+//! is opened on a backend through which [leases are read-only](crate::read_only_leases).
 //!
 //! The queue key is `name/<lease>`, as in Go, because clients of etcd expect it. So all calls on
-//! one lease and one name share a single key: they wait together and return together. When a call
-//! is cancelled, it deletes the key, unless another call waits for that key, or a call has already
-//! returned it to the client. Calls that share a key update it one at a time, each with its own
-//! requests, so that this decision is consistent.
+//! one lease and one name share a single key: they wait together and return together. A cancelled
+//! call deletes the key, unless another call waits for the key, or a call has already returned the
+//! key to the client. Calls that share a key decide this one at a time, under the lock of their
+//! [call group](crate::call_groups).
 //!
 //! ```text
 //! client                  server                           queue of m
 //! Lock(m, L)              enqueue on L, wait               m/K m/L
-//! Lock(m, L) again        find m/L, wait too               m/K m/L
+//! Lock(m, L) again        find m/L, wait                   m/K m/L
 //! first call cancelled    another call waits: keep m/L     m/K m/L
 //! K unlocks               m/L is first: respond            m/L
 //! Unlock(m/L)             delete m/L                       (empty)
 //! ```
 //!
 //! A cancelled call is a dropped future, which cannot send the request that deletes the key. So the
-//! contender runs in a task of its own: the call waits for the task, and the task outlives the call
-//! to clean up.
+//! contender runs in a task of its own. The call waits for the task, and the task outlives the call
+//! to delete the key.
 
 use std::time::Duration;
 
@@ -43,10 +43,10 @@ use crate::read_only_leases::ReadOnlyLeases;
 use crate::services::Services;
 use crate::status::{server_stopped, status_without_code};
 
-/// TTL of the lease for a client that names none: Go's `defaultSessionTTL`.
+/// The TTL of the lease for a request without a lease: Go's `defaultSessionTTL`.
 const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(60);
 
-/// The lease that the client names, or a new one, which neither client nor server keeps alive.
+/// The lease that the request names, or a new one, which neither client nor server keeps alive.
 pub(crate) async fn named_or_new_lease(services: &Services, named: i64) -> Result<LeaseId, Status> {
     if let Some(lease) = LeaseId::new(named) {
         return Ok(lease);
@@ -61,7 +61,7 @@ pub(crate) fn check_alarms(services: &Services, kind: RequestKind) -> Result<(),
     services.alarms().check(kind).map_err(|status| Status::unknown(status.message()))
 }
 
-/// What a call wants to acquire.
+/// A request to acquire a lock or an election.
 #[derive(Clone, Debug)]
 pub(crate) struct AcquireRequest {
     pub(crate) name: Bytes,
@@ -75,13 +75,13 @@ pub(crate) struct AcquireRequest {
 pub(crate) struct Acquired {
     pub(crate) key: Bytes,
     pub(crate) token: FencingToken,
-    /// Header of the response by which the call enqueued.
+    /// Header of the response to the enqueue.
     pub(crate) enqueue_header: Header,
-    /// Header of the response that showed the key to be first.
+    /// Header of the response that showed that the key is first.
     pub(crate) acquire_header: Header,
 }
 
-/// Why a call did not acquire.
+/// Why a call did not acquire the lock or the election.
 #[derive(Debug)]
 pub(crate) enum AcquireError {
     /// The lease ended, or the queue key was deleted.
@@ -117,22 +117,21 @@ pub(crate) async fn acquire(
         reason = "owned by the call, but must outlive it to clean up"
     )]
     tokio::spawn(run_contender(services.clone(), request, reply));
-    // Without a result, the runtime is being shut down.
+    // The task sends no result only if the runtime is being shut down.
     let (acquired, acknowledge) =
         result.await.unwrap_or_else(|_| Err(AcquireError::Status(server_stopped())))?;
-    // Fails only if the task is gone; then the key stays, as after any acquisition.
+    // Fails only if the task has ended. The key then stays, as after any acquisition.
     let _ = acknowledge.send(());
     Ok(acquired)
 }
 
-/// Sends a result, with a channel to acknowledge it. A result can be dropped together with the call
-/// that it is sent to, so it counts as returned only when acknowledged.
+/// Sends the result to the call, with a channel to acknowledge it. A result can be dropped together
+/// with the call, so it counts as returned only when the call has acknowledged it.
 type ReplySender = oneshot::Sender<Result<(Acquired, oneshot::Sender<()>), AcquireError>>;
 
 /// The task of one call: enqueues, waits, and cleans up if the call is dropped.
 async fn run_contender(services: Services, request: AcquireRequest, reply: ReplySender) {
-    // Obtained before the session opens, so that the group records every change of the key since
-    // then.
+    // Before the session opens, so that the group records every later change of the key.
     let group = services.call_groups().get_or_create(request.lease, &request.name);
     let client = Client::new(ReadOnlyLeases::new(services.backend()));
     match Session::builder(&client).lease(request.lease).open().await {
@@ -143,21 +142,21 @@ async fn run_contender(services: Services, request: AcquireRequest, reply: Reply
             }
             let _ = session.orphan().await;
         }
-        // The receiver is gone if the call was dropped.
+        // Fails if the call was dropped.
         Err(error) => drop(reply.send(Err(error.into()))),
     }
     services.call_groups().release(request.lease, &request.name, group);
 }
 
-/// A call's contender, enqueued but possibly not first yet.
+/// The contender of a call, enqueued and possibly not first yet.
 struct QueueEntry {
     contender: Contender,
     enqueue_header: Header,
-    /// The value to store under the key, if it has another value.
+    /// The value to store under the key; `None` if the key has it already.
     new_value: Option<Bytes>,
 }
 
-/// Enqueues, or joins the queue key that other calls on the same lease created.
+/// Enqueues, or finds the queue key that another call on the same lease created.
 async fn enqueue(
     session: &Session,
     group: &CallGroup,
@@ -170,8 +169,8 @@ async fn enqueue(
     let enqueue_header = contender.header();
     let token = Some(contender.fencing_token());
     if state.token != token {
-        // A key that existed before this call and is first may already have been returned to a
-        // client.
+        // An earlier call may already have returned the key to a client, if the key is older than
+        // this call and first in the queue.
         let existed = found.as_ref().is_some_and(|kv| kv.create_revision <= session.opened());
         let reported_held =
             existed && contender.acquired().now_or_never().is_some_and(|acquired| acquired.is_ok());
@@ -200,7 +199,7 @@ async fn wait_and_reply(
     let waited = tokio::select! {
         biased;
         waited = acquire => Some(waited.map_err(AcquireError::from)),
-        () = services.stopping() => Some(Err(AcquireError::Status(server_stopped()))),
+        () = services.stop_signal() => Some(Err(AcquireError::Status(server_stopped()))),
         () = reply.closed() => None,
     };
     let mut state = group.0.lock().await;
@@ -213,19 +212,18 @@ async fn wait_and_reply(
             reply.send(Ok((acquired, acknowledge))).is_ok() && acknowledgement.await.is_ok()
         }
         Some(Err(error)) => {
-            // The receiver is gone if the call was dropped.
+            // Fails if the call was dropped.
             let _ = reply.send(Err(error));
             false
         }
         None => false,
     };
-    // If the group is about another key with the same name, the contender's key is already deleted.
+    // Another token means that the contender's key was deleted, and created again by another call.
     if state.token == Some(token) {
         state.waiting_calls -= 1;
         state.reported_held |= acknowledged;
         if state.waiting_calls == 0 && !state.reported_held {
-            // Dropping the contender makes the session delete the key; `orphan` waits until that is
-            // done.
+            // The session task deletes the key of a dropped contender, and `orphan` waits for that.
             drop(contender);
             let _ = session.orphan().await;
             return;

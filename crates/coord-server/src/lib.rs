@@ -1,9 +1,9 @@
 //! etcd-compatible server: serves any `KvBackend` over etcd's v3 gRPC API.
 //!
 //! Existing etcd clients, in any language, work unchanged: status codes and error messages are
-//! etcd's to the letter, watches are created, cancelled and rejected in band, and a keep-alive of
-//! an expired lease returns a TTL of zero. Over `MemBackend` it is an etcd that starts in
-//! milliseconds and keeps nothing when it stops.
+//! exactly etcd's, watches are created, cancelled and rejected in band, and a keep-alive of an
+//! expired lease returns a TTL of zero. With `MemBackend`, the server starts in milliseconds, and
+//! loses its data when it stops.
 //!
 //! ```
 //! use coord_mem::MemBackend;
@@ -49,9 +49,10 @@
 //! - `call`: unary and streaming calls, for KV and for services that etcd-client has no code for;
 //! - `fast_path`: unary calls with one small message, without tonic's streams;
 //! - `check`: rejects requests that etcd rejects and a backend cannot express;
+//! - `status`: etcd's gRPC status for each error;
 //! - `gauges`: numbers of open watches and watch streams, for the metrics.
 //!
-//! What etcd has and this server does not: TLS, authentication, more than one member, snapshots.
+//! Not supported, unlike in etcd: TLS, authentication, more than one member, snapshots.
 
 mod alarm;
 mod auth;

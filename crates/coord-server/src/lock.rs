@@ -1,8 +1,9 @@
 //! The Lock service: server-side locks for clients that implement none themselves.
 //!
-//! Uses coord's wait queue, so these clients contend with those of coord and of Go. A lock is held
-//! as long as its key exists: until a client unlocks it, or until the lease ends. A client that
-//! names no lease gets a lease of 60 s that is not kept alive, as from etcd.
+//! The service uses coord's wait queue, so its clients contend with the clients of coord's `Mutex`
+//! and of Go's package. A lock is held while its key exists: until a client unlocks it, or until
+//! the lease ends. A request without a lease creates a lease of 60 s that is not kept alive, as in
+//! etcd.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3lock/lock.go`, `v3lockpb/v3lock.proto`.
 
@@ -14,8 +15,8 @@ use tonic::Status;
 use tonic::codegen::http;
 
 use crate::alarm::RequestKind;
-use crate::call::{CallFuture, refuse, unary, unknown_method};
-use crate::fast_path::Incoming;
+use crate::call::{CallFuture, reject, unary, unknown_method};
+use crate::fast_path::RequestBody;
 use crate::lease_keyed_lock::{
     AcquireError, AcquireRequest, acquire, check_alarms, named_or_new_lease,
 };
@@ -40,12 +41,12 @@ struct UnlockRequest {
 pub(crate) fn call(
     services: &Services,
     method: &str,
-    request: http::Request<impl Incoming>,
+    request: http::Request<impl RequestBody>,
 ) -> CallFuture {
     match method {
         "Lock" => unary(services, request, lock),
         "Unlock" => unary(services, request, unlock),
-        _ => refuse(unknown_method("v3lockpb.Lock", method)),
+        _ => reject(unknown_method("v3lockpb.Lock", method)),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The Maintenance service: status, alarms, hashes of a member.
+//! The Maintenance service: status, alarms and hashes of a member.
 //!
-//! A store behind this server has no files. So defragmenting succeeds without effect, and what
-//! needs files or other members is rejected.
+//! A backend has no files. So a defragmentation succeeds without effect, and requests that need
+//! files or other members are rejected.
 //!
 //! Source: etcd 3.5 `server/etcdserver/api/v3rpc/maintenance.go`.
 
@@ -22,12 +22,13 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::services::Services;
 use crate::status::status;
 
-/// The etcd version whose behaviour is served. Clients check it before they use newer features.
-pub(crate) const VERSION: &str = "3.5.30";
+/// The reported version: the etcd version whose behaviour this server has. Clients check it before
+/// they use newer features.
+pub(crate) const ETCD_VERSION: &str = "3.5.30";
 
-/// The reported database size: the file size of an empty etcd. The real size of the store is not
-/// known here, and clients treat a size of zero as an error.
-const EMPTY_FILE_BYTES: i64 = 20_480;
+/// The reported database size: the file size of an empty etcd. A backend does not report its size,
+/// and clients treat a size of zero as an error.
+const REPORTED_DB_SIZE_BYTES: i64 = 20_480;
 
 #[async_trait]
 impl PbMaintenanceService for Services {
@@ -45,13 +46,13 @@ impl PbMaintenanceService for Services {
         _: Request<PbStatusRequest>,
     ) -> Result<Response<PbStatusResponse>, Status> {
         let header = self.header().await?;
-        // Each revision corresponds to one entry of a raft log.
+        // There is no raft log: each revision counts as one entry.
         let index = u64::try_from(header.revision.0).unwrap_or_default();
         Ok(Response::new(PbStatusResponse {
             header: Some(header.to_wire()),
-            version: VERSION.to_owned(),
-            db_size: EMPTY_FILE_BYTES,
-            db_size_in_use: EMPTY_FILE_BYTES,
+            version: ETCD_VERSION.to_owned(),
+            db_size: REPORTED_DB_SIZE_BYTES,
+            db_size_in_use: REPORTED_DB_SIZE_BYTES,
             leader: header.member_id,
             raft_index: index,
             raft_term: header.raft_term,
@@ -83,7 +84,7 @@ impl PbMaintenanceService for Services {
             header: Some(header.to_wire()),
             hash,
             compact_revision: self.compact_revision().await?,
-            // The field is newer than the version that is served.
+            // The field is newer than `ETCD_VERSION`.
             hash_revision: 0,
         }))
     }
@@ -118,8 +119,8 @@ impl PbMaintenanceService for Services {
 }
 
 impl Services {
-    /// Hash of all keys at a revision, with the header of the range response. Stores with the same
-    /// keys have the same hash; etcd's hash of them is different.
+    /// The hash of all keys at a revision, with the header of the range response. Backends with the
+    /// same keys have the same hash, but etcd has another.
     async fn hash_at(&self, revision: Revision) -> Result<(coord_core::kv::Header, u32), Status> {
         let all = Range::new(KeyRange::all()).at(revision);
         let read = self.backend().range(all).await.map_err(|error| status(&error))?;
@@ -135,7 +136,8 @@ impl Services {
         Ok((read.header, hash.0))
     }
 
-    /// The compact revision; -1 if nothing was ever compacted. A range at revision 1 fails with it.
+    /// The compact revision; -1 if nothing was ever compacted. The error of a range at revision 1
+    /// contains it.
     async fn compact_revision(&self) -> Result<i64, Status> {
         let first = Range::new(KeyRange::all()).at(Revision(1)).limit(1);
         match self.backend().range(first).await {

@@ -12,15 +12,15 @@ use coord_core::{
 };
 use tonic::async_trait;
 
-/// A backend whose leases are kept alive and revoked only by the clients that own them.
+/// A layer whose leases only the clients that own them keep alive and revoke.
 #[derive(Debug)]
 pub(crate) struct ReadOnlyLeases {
-    store: Arc<dyn KvBackend>,
+    backend: Arc<dyn KvBackend>,
 }
 
 impl ReadOnlyLeases {
-    pub(crate) fn new(store: &Arc<dyn KvBackend>) -> Self {
-        Self { store: Arc::clone(store) }
+    pub(crate) fn new(backend: &Arc<dyn KvBackend>) -> Self {
+        Self { backend: Arc::clone(backend) }
     }
 }
 
@@ -29,20 +29,20 @@ impl Layer for ReadOnlyLeases {
     type Inner = dyn KvBackend;
 
     fn inner(&self) -> &dyn KvBackend {
-        &*self.store
+        &*self.backend
     }
 
-    /// Reports the full TTL while the lease exists. The session notices the end of the lease by its
-    /// contender's key, which the store then deletes.
+    /// Returns the full TTL while the lease exists. When the lease ends, the store deletes the key
+    /// of the contender, which ends the contender.
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
-        let response = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
+        let response = self.backend.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
         let lease = response.lease.ok_or(Error::LeaseNotFound { lease: Some(id) })?;
         Ok(LeaseKeepAliveResponse { header: response.header, id, ttl: lease.granted })
     }
 
-    /// Does nothing to the lease, so that it outlives the session.
+    /// Returns a header without revoking the lease, so that the lease outlives the session.
     async fn lease_revoke(&self, id: LeaseId) -> Result<LeaseRevokeResponse> {
-        let response = self.store.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
+        let response = self.backend.lease_time_to_live(LeaseTimeToLive::new(id)).await?;
         Ok(LeaseRevokeResponse { header: response.header })
     }
 }

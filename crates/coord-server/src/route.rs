@@ -1,4 +1,4 @@
-//! Dispatches a request to the service that its path names.
+//! Request routing: dispatches each request to the service that its path names.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
 
 use crate::call::{
-    CallFuture, CallResult, refuse, request_encoding, split_path, unknown_method, unknown_service,
+    CallFuture, CallResult, reject, request_encoding, split_path, unknown_method, unknown_service,
 };
-use crate::fast_path::Incoming;
+use crate::fast_path::RequestBody;
 use crate::services::Services;
 use crate::status::translate_tonic_status;
 use crate::{auth, election, health, http_endpoints, kv, lock};
@@ -34,26 +34,26 @@ macro_rules! serve {
 }
 
 impl Services {
-    /// Handles any request.
+    /// Handles a request of any service, or a plain HTTP request.
     pub(crate) fn call(
         &self,
-        request: http::Request<impl Incoming>,
+        request: http::Request<impl RequestBody>,
     ) -> Map<CallFuture, fn(CallResult) -> CallResult> {
         self.route(request).map(|result| result.map(translate_tonic_status))
     }
 
     /// Dispatches a request by its path.
-    fn route(&self, request: http::Request<impl Incoming>) -> CallFuture {
+    fn route(&self, request: http::Request<impl RequestBody>) -> CallFuture {
         if http_endpoints::is_plain_http(&request) {
             return http_endpoints::call(self, &request);
         }
         let uri = request.uri().clone();
         let path = uri.path();
         let Some((service, method)) = split_path(path) else {
-            return refuse(unknown_service(path));
+            return reject(unknown_service(path));
         };
         if methods(service).is_some_and(|methods| !methods.contains(&method)) {
-            return refuse(unknown_method(service, method));
+            return reject(unknown_method(service, method));
         }
         match service {
             "etcdserverpb.KV" => kv::call(self, method, request),
@@ -65,13 +65,13 @@ impl Services {
             "v3lockpb.Lock" => lock::call(self, method, request),
             "v3electionpb.Election" => election::call(self, method, request),
             "grpc.health.v1.Health" => health::call(self, method, request),
-            _ => refuse(unknown_service(path)),
+            _ => reject(unknown_service(path)),
         }
     }
 }
 
-/// The methods of a service that etcd-client has generated code for; `None` for other services. The
-/// generated code rejects unknown methods too, but not with etcd's message.
+/// The methods of a service that etcd-client has generated code for; `None` for other services.
+/// Checked here, because the generated code does not reject unknown methods with etcd's message.
 fn methods(service: &str) -> Option<&'static [&'static str]> {
     Some(match service {
         "etcdserverpb.Watch" => &["Watch"],
@@ -97,8 +97,8 @@ fn methods(service: &str) -> Option<&'static [&'static str]> {
 
 /// An in-process channel for etcd-client that leads to `backend`, without sockets.
 ///
-/// Requests are handled by the task that polls the client. No other task runs, so a paused clock
-/// does not advance while there is work to do.
+/// The task that polls the client handles the requests. No other task runs, so a paused clock does
+/// not advance while there is work to do.
 ///
 /// ```
 /// use coord_mem::MemBackend;

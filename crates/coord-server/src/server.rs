@@ -16,7 +16,7 @@ use crate::services::{ServerLimits, Services};
 /// How long the accept loop pauses after an error. Usually the process is out of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Configures a server and binds it to an address.
+/// The builder of a [`Server`]: its limits, and the address that it listens on.
 ///
 /// The size of responses is not limited, as in etcd.
 #[derive(Debug)]
@@ -28,59 +28,61 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// The maximum size of a change in bytes, a transaction with all its operations included.
-    /// Default: the limit of the backend, which is 1.5 MiB for most; a higher value than the
-    /// backend's has no effect. Any message may have 512 KiB more than this.
+    /// The maximum size of a change in bytes, for a transaction with all its operations. Default:
+    /// the limit of the backend, 1.5 MiB for most. A value above the backend's limit does not
+    /// permit larger changes. Any message may be 512 KiB larger than this value.
     pub const fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.request_bytes = bytes;
         self
     }
 
-    /// The maximum number of concurrent calls and streams per connection; further ones wait.
+    /// The maximum number of concurrent calls and streams per connection. Further calls wait.
     /// Default: 65,536.
     pub const fn max_streams(mut self, streams: u32) -> Self {
         self.limits.streams = streams;
         self
     }
 
-    /// The maximum number of watches per stream; further ones are rejected in band. Default:
+    /// The maximum number of watches per stream. Further watches are rejected in band. Default:
     /// 65,536.
     pub const fn max_watches_per_stream(mut self, watches: usize) -> Self {
         self.limits.watches = watches;
         self
     }
 
-    /// How often a watch that requested it, and delivered nothing meanwhile, sends a progress
-    /// notification. Default: every 10 min, as in etcd; at most every millisecond.
+    /// The interval of progress notifications for a watch that requested them and had no events
+    /// since the last one. Default: 10 min, as in etcd. Minimum: 1 ms.
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
         self.limits.progress_interval = interval;
         self
     }
 
-    /// How long calls in progress may take after the server was stopped. Default: 5 s.
+    /// The grace period: how long calls in progress may take after the server was stopped.
+    /// Default: 5 s.
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Listens on `address` only: `127.0.0.1:0` is a free port that only this machine can reach.
-    /// Connections are accepted from now on, and served once [`serve_until`](Server::serve_until)
-    /// is polled.
+    /// Binds the server to `address` only. `127.0.0.1:0` is a free port that only this machine can
+    /// reach. From now on clients can connect, and the server serves them once
+    /// [`serve_until`](Server::serve_until) is polled.
     ///
     /// # Errors
-    /// Returns the system's error if the address is in use or not an address of this machine.
+    /// The system's error if the address is in use, or not an address of this machine.
     ///
     /// # Cancel safety
     /// Dropping the future closes the listener.
     pub async fn bind(self, address: impl ToSocketAddrs + Send) -> io::Result<Server> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let services = self.services.serving(self.limits, Some(address));
+        let services = self.services.with_limits(self.limits, Some(address));
         Ok(Server { listener, address, services, grace: self.grace })
     }
 }
 
-/// A server that listens, and serves while its future is polled.
+/// A server that is bound to an address, and serves while [`serve_until`](Self::serve_until) is
+/// polled.
 #[must_use = "call `serve_until` to serve"]
 pub struct Server {
     listener: TcpListener,
@@ -103,10 +105,11 @@ impl Server {
         self.address
     }
 
-    /// Serves until `stop` completes, then shuts down gracefully: no connection is accepted any
-    /// more, watches and waiting lock calls end with the error `server stopped`, and other calls in
-    /// progress are completed. Returns when all connections are closed, at the latest after
-    /// [`grace`](ServerBuilder::grace).
+    /// Serves until `stop` completes, then shuts down gracefully.
+    ///
+    /// During the shutdown the server accepts no connection, ends watches and waiting lock calls
+    /// with the error `server stopped`, and completes other calls in progress. Returns when all
+    /// connections are closed, at the latest after [`grace`](ServerBuilder::grace).
     ///
     /// # Cancel safety
     /// Dropping the future stops the server immediately and closes all connections.
@@ -118,7 +121,7 @@ impl Server {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                // Closed connections leave the set.
+                // Removes a closed connection from the set.
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
@@ -136,7 +139,8 @@ impl Server {
         self.services.stop();
         let all_ended = async { while connections.join_next().await.is_some() {} };
         if timeout(self.grace, all_ended).await.is_err() {
-            tracing::warn!(open = connections.len(), "grace period over: closing open connections");
+            let open = connections.len();
+            tracing::warn!(open, "grace period has passed: closing open connections");
         }
     }
 }

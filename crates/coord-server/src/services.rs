@@ -1,4 +1,5 @@
-//! State shared by all services: the backend, the limits, and whether the server is being stopped.
+//! The state that all services share: the backend, the limits, and whether the server is being
+//! stopped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::call_groups::CallGroups;
 use crate::gauges::WatchGauges;
 use crate::status::{server_stopped, status};
 
-/// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
+/// How many bytes a message may exceed the limit of a change by: etcd's `grpcOverheadBytes`.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 
 /// The limits of a server.
@@ -85,8 +86,8 @@ impl Services {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The same backend, with these limits and this address.
-    pub(crate) fn serving(self, limits: ServerLimits, address: Option<SocketAddr>) -> Self {
+    /// Services for the same backend, with these limits and this address.
+    pub(crate) fn with_limits(self, limits: ServerLimits, address: Option<SocketAddr>) -> Self {
         Self::from_parts(Arc::clone(&self.shared.backend), limits, address)
     }
 
@@ -114,17 +115,17 @@ impl Services {
         &self.shared.watch_gauges
     }
 
-    /// Ends watches and waiting calls, which would not end by themselves.
+    /// Stops the services: ends watches and waiting calls, which would not end by themselves.
     pub(crate) fn stop(&self) {
         self.shared.stopped.send_replace(true);
     }
 
     /// Completes when the server is being stopped.
-    pub(crate) fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn stop_signal(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopped = self.shared.stopped.subscribe();
         async move {
             if stopped.wait_for(|stopped| *stopped).await.is_err() {
-                // The sender is dropped, so the server can no longer be stopped.
+                // The services were dropped, so they can no longer be stopped.
                 std::future::pending::<()>().await;
             }
         }
@@ -138,20 +139,20 @@ impl Services {
     where
         S: Stream<Item = Result<T, Status>> + Send + 'static,
     {
-        let state = Some((Box::pin(responses), Box::pin(self.stopping())));
+        let state = Some((Box::pin(responses), Box::pin(self.stop_signal())));
         stream::unfold(state, |state| async {
-            let (mut responses, mut stopping) = state?;
+            let (mut responses, mut stop) = state?;
             tokio::select! {
                 biased;
-                () = &mut stopping => Some((Err(server_stopped()), None)),
-                response = responses.next() => Some((response?, Some((responses, stopping)))),
+                () = &mut stop => Some((Err(server_stopped()), None)),
+                response = responses.next() => Some((response?, Some((responses, stop)))),
             }
         })
     }
 
     /// The backend's current header: its ids and its current revision.
     pub(crate) async fn header(&self) -> Result<Header, Status> {
-        // The cheapest request that a backend has.
+        // The state of any lease, because that is the cheapest request of a backend.
         const ANY_LEASE: LeaseId = LeaseId::new(1).expect("1 is a valid lease id");
         let response = self.backend().lease_time_to_live(LeaseTimeToLive::new(ANY_LEASE)).await;
         response.map(|response| response.header).map_err(|error| status(&error))
@@ -164,7 +165,7 @@ impl std::fmt::Debug for Services {
     }
 }
 
-/// Translates a request from protobuf.
-pub(crate) fn read<W, T: FromWire<W>>(request: W) -> Result<T, Status> {
+/// Translates a request from etcd's message.
+pub(crate) fn read_request<W, T: FromWire<W>>(request: W) -> Result<T, Status> {
     T::from_wire(request).map_err(|error| Status::invalid_argument(error.to_string()))
 }

@@ -54,7 +54,7 @@ async fn maximal_timeouts_do_not_overflow_the_clock() {
     let kv = EtcdBackend::builder([server[0].endpoint()])
         .connect_timeout(Duration::MAX)
         .request_timeout(Duration::MAX)
-        .keep_alive(Duration::MAX, Duration::MAX);
+        .ping(Duration::MAX, Duration::MAX);
     let kv = Client::new(kv.connect().await.unwrap());
     for n in 0..5 {
         call(&kv, n).await.unwrap();

@@ -192,7 +192,7 @@ async fn tls_to_a_plaintext_server_is_refused_with_the_remedy(server: Server) {
         let arguments = ["who", "jobs", "--endpoints", &format!("https://{plain}")];
         let (status, _, stderr) = server.coord(&arguments).end().await;
         assert_eq!(status, Some(1), "{stderr}");
-        let remedy = "not speak TLS, write http:// in place of https://";
+        let remedy = "not use TLS, write http:// in place of https://";
         let message = stderr.replace("TLS: write", "TLS, write");
         assert!(message.contains(plain) && message.contains(remedy), "{stderr}");
     }

@@ -13,8 +13,8 @@ use super::*;
 #[derive(Default)]
 struct Recorded {
     writes: Vec<Vec<u8>>,
-    /// How many bytes each of the next writes accepts; 0 stands for `Pending`. Later writes accept
-    /// everything.
+    /// How many bytes each of the next writes accepts; 0 means that the write returns `Pending`.
+    /// Later writes accept everything.
     accepts: VecDeque<usize>,
     is_shut_down: bool,
 }
@@ -54,7 +54,7 @@ impl AsyncWrite for Recorded {
     }
 }
 
-/// A waker that counts.
+/// A waker that counts how many times it is woken.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -106,7 +106,7 @@ impl Writer {
         self.wakes.0.swap(0, Ordering::Relaxed) > 0
     }
 
-    /// Flushes until that is done, polled only when woken. Returns the number of polls.
+    /// Polls the flush again after each wake until it is done. Returns the number of polls.
     fn flush_when_woken(&mut self) -> usize {
         for polls in 1..100 {
             if self.flush() {
@@ -119,7 +119,7 @@ impl Writer {
 
     fn writes(&self) -> Vec<&str> {
         let writes = self.stream.inner.writes.iter();
-        writes.map(|bytes| std::str::from_utf8(bytes).expect("it was text")).collect()
+        writes.map(|bytes| std::str::from_utf8(bytes).expect("the test writes text")).collect()
     }
 }
 
@@ -213,14 +213,15 @@ fn inner_stream_that_accepts_nothing_is_an_error() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut stream).poll_write(&mut cx, b"hello").is_ready());
     let Poll::Ready(Err(error)) = Pin::new(&mut stream).poll_shutdown(&mut cx) else {
-        panic!("it was not sent")
+        panic!("the shutdown did not fail")
     };
     assert_eq!(error.kind(), io::ErrorKind::WriteZero);
 }
 
 proptest! {
-    /// The contract of `AsyncWrite`, however much the inner stream accepts at a time: bytes keep
-    /// their order, a flush that is done has sent all of them, and one that is not wakes the task.
+    /// The contract of `AsyncWrite`, for any number of bytes that the inner stream accepts at a
+    /// time: bytes keep their order, a finished flush has sent all of them, and a pending flush
+    /// wakes the task.
     #[test]
     fn flush_is_done_only_when_everything_was_sent(
         steps in prop::collection::vec((0..3_u8, 1..3 * MAX_BUFFERED_BYTES / 2), 1..20),

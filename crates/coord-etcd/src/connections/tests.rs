@@ -1,4 +1,4 @@
-//! Tests of the shared connections, over services that respond when the test permits it.
+//! Tests of the connection pool, over services that respond when the test permits it.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tower::util::BoxCloneSyncService;
 
 use super::*;
 
-/// Responds to a request with the number of the connection when the request's sender is used, and
-/// with an error when it is dropped.
+/// A connection whose request is a receiver. It responds with its number when the sender of the
+/// request sends, and with an error when the sender is dropped.
 type FakeConnection = BoxCloneSyncService<oneshot::Receiver<()>, usize, BoxError>;
 
 fn fake(number: usize) -> FakeConnection {
@@ -23,7 +23,7 @@ fn fake(number: usize) -> FakeConnection {
     BoxCloneSyncService::new(service_fn(respond))
 }
 
-/// Connections that number themselves in the order of their dials, the first included.
+/// A pool whose connections are numbered in the order of their dials, from 1 on.
 fn connections(max: usize) -> Connections<FakeConnection> {
     let dialled = AtomicUsize::new(1);
     let dial = move || std::future::ready(Ok::<_, BoxError>(fake(next(&dialled))));
@@ -40,13 +40,13 @@ struct Pending {
     response: BoxFuture<'static, Result<usize, BoxError>>,
 }
 
-/// Makes requests one after the other. A dial that one of them starts ends before the next.
+/// Makes requests one after the other. A dial that a request starts ends before the next request.
 async fn requests(connections: &mut Connections<FakeConnection>, count: usize) -> Vec<Pending> {
     let mut requests = Vec::new();
     for _ in 0..count {
         let (permit, permitted) = oneshot::channel();
         let mut response = connections.call(permitted);
-        assert!(response.as_mut().now_or_never().is_none(), "it has no response yet");
+        assert!(response.as_mut().now_or_never().is_none(), "no response is permitted yet");
         requests.push(Pending { permit, response });
         yield_now().await;
     }
@@ -68,7 +68,7 @@ fn is_dialing(connections: &Connections<FakeConnection>) -> bool {
 }
 
 #[tokio::test]
-async fn busy_connection_shares_with_the_second() {
+async fn second_connection_is_used_when_the_first_is_busy() {
     let mut connections = connections(2);
     let few = requests(&mut connections, BUSY_REQUESTS).await;
     assert!(!is_dialing(&connections), "four requests need one connection");
@@ -98,20 +98,20 @@ async fn dropped_request_is_not_in_flight() {
 
 #[tokio::test]
 async fn requests_do_not_wait_for_a_dial() {
-    let (answer, dialled) = oneshot::channel::<()>();
+    let (accept, dialled) = oneshot::channel::<()>();
     let dialled = dialled.shared();
     let dial = move || dialled.clone().map(|_| Ok::<_, BoxError>(fake(2)));
     let mut connections = Connections::new(fake(1), 1, dial);
     let before = requests(&mut connections, 2 * BUSY_REQUESTS).await;
     assert!(is_dialing(&connections));
-    answer.send(()).expect("the dial waits");
+    accept.send(()).expect("the dial waits");
     yield_now().await;
     let after = requests(&mut connections, 1).await;
     assert_eq!(carriers(before).await, [1; 2 * BUSY_REQUESTS]);
     assert_eq!(carriers(after).await, [2]);
 }
 
-/// The second connection was dialled once, and never again after it could not be dialled.
+/// Regression: after a failed dial, the second connection was never dialled again.
 #[tokio::test(start_paused = true)]
 async fn failed_dial_is_repeated_after_ten_seconds() {
     let (is_up, dials) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -134,7 +134,8 @@ async fn failed_dial_is_repeated_after_ten_seconds() {
     assert_eq!(carriers(late).await, [1, 2], "the first of them starts the dial");
 }
 
-/// tonic redials a broken connection for each request that it is given, while another is open.
+/// Regression: requests were sent on a broken connection, which tonic redials for each of them,
+/// while another connection was open.
 #[tokio::test(start_paused = true)]
 async fn broken_connection_is_not_used_for_ten_seconds() {
     let mut connections = connections(2);

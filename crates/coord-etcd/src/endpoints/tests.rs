@@ -1,5 +1,5 @@
-//! Tests of failover and retries: members in the same process with scripted responses, on a paused
-//! clock.
+//! Tests of failover and retries, over members in the same process with scripted responses, on a
+//! paused clock.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 use crate::EtcdBackend;
-use crate::link::configured;
+use crate::link::tonic_endpoint;
 
 /// A member that returns scripted responses, then empty ones, and counts requests.
 #[derive(Clone, Default)]
@@ -40,7 +40,7 @@ struct Member(Arc<State>);
 struct State {
     script: Mutex<VecDeque<Scripted>>,
     requests: AtomicUsize,
-    /// Whether logins get no response.
+    /// Whether logins receive no response.
     hangs_at_logins: AtomicBool,
 }
 
@@ -168,14 +168,15 @@ async fn change_skips_an_endpoint_that_refuses_connections() {
     }
 }
 
-/// tonic redials a lost connection, and its error for a dial that took too long differs from that
-/// for a failed one: a change that was never sent had an unknown outcome.
+/// Regression: a change that was never sent had an unknown outcome. tonic redials a lost
+/// connection, and its error for a dial that took too long differs from its error for a failed
+/// dial.
 #[tokio::test(start_paused = true)]
 async fn change_skips_an_endpoint_whose_redial_times_out() {
     let options = EtcdBackend::builder(["nowhere"]).options;
-    let nowhere = configured(&http::Uri::from_static("http://nowhere"), &options);
-    let silence = service_fn(|_| std::future::pending::<io::Result<TokioIo<TcpStream>>>());
-    let nowhere = nowhere.expect("a name").connect_with_connector_lazy(silence);
+    let nowhere = tonic_endpoint(&http::Uri::from_static("http://nowhere"), &options);
+    let silent = service_fn(|_| std::future::pending::<io::Result<TokioIo<TcpStream>>>());
+    let nowhere = nowhere.expect("the host name is valid").connect_with_connector_lazy(silent);
     let good = Member::default();
     let kv = backend([Channel::Tonic(nowhere), good.channel()]);
     let start = Instant::now();
@@ -195,7 +196,7 @@ async fn change_with_unknown_outcome_is_not_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn read_fails_over_whatever_the_failure() {
+async fn read_fails_over_after_any_failure() {
     let late = Scripted::Status(Code::DeadlineExceeded, "context deadline exceeded");
     let (bad, good) = (Member::new([STOPPED, STOPPED, Scripted::Hang, late]), Member::default());
     let kv = backend([bad.channel(), good.channel()]);
@@ -210,7 +211,7 @@ async fn read_fails_over_whatever_the_failure() {
     assert_eq!((bad.requests(), good.requests()), (4, 4));
 }
 
-/// A change of the preferred endpoint counts once.
+/// The counter counts changes of the preferred endpoint, not requests.
 #[cfg(feature = "metrics")]
 #[tokio::test(start_paused = true)]
 async fn failover_is_counted_once() {
@@ -240,7 +241,7 @@ async fn change_that_was_not_applied_fails_over() {
 async fn request_waits_for_an_election() {
     let member = Member::new(vec![NO_LEADER; 5]);
     let kv = backend([member.channel()]);
-    put(&kv).await.expect("there is a leader in time");
+    put(&kv).await.expect("a leader is elected in time");
     assert_eq!(member.requests(), 6);
 }
 
@@ -253,8 +254,8 @@ async fn request_without_a_leader_ends_within_its_timeout() {
     assert!(start.elapsed() <= Duration::from_secs(7));
 }
 
-/// Each member has a login of its own, and all of them expire when permissions change. The second
-/// member's error was final.
+/// Regression: only one login was renewed for a request, so the error of the second member was
+/// final. Each member has a login of its own, and all of them expire when permissions change.
 #[tokio::test(start_paused = true)]
 async fn logins_that_expired_at_all_members_are_renewed() {
     let expired =
@@ -275,8 +276,8 @@ async fn login_that_expires_at_once_is_an_error() {
     assert_eq!((error.kind(), member.requests()), (ErrorKind::Unauthenticated, 2));
 }
 
-/// A request that timed out discarded the link, and waited until another request had made a new
-/// one.
+/// Regression: a request that timed out discarded the link, and waited until another request had
+/// made a new link.
 #[tokio::test(start_paused = true)]
 async fn dial_of_another_request_does_not_extend_the_timeout() {
     let member = Member::new([Scripted::Hang, Scripted::Hang]);
@@ -289,7 +290,7 @@ async fn dial_of_another_request_does_not_extend_the_timeout() {
         let error = put(&kv).await.expect_err("there is no response");
         assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, Duration::from_secs(7)));
     };
-    // When the first request has ended, and the second one still waits.
+    // Starts when the first request has ended and the second still waits.
     let third = async {
         later(8).await;
         member.0.hangs_at_logins.store(true, Ordering::Relaxed);

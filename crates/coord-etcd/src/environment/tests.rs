@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The settings of these variables.
-fn of(variables: &[(&str, &str)]) -> Settings {
+/// The settings from these variables.
+fn settings_of(variables: &[(&str, &str)]) -> Settings {
     let variables: Vec<_> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
     Settings::from_variables(|wanted| {
@@ -11,14 +11,15 @@ fn of(variables: &[(&str, &str)]) -> Settings {
     })
 }
 
-/// The error of a builder for these settings.
-fn refused(settings: &Settings) -> String {
-    settings.builder().map(drop).expect_err("a setting is wrong").to_string()
+/// The error message of a builder for these settings.
+fn builder_error(settings: &Settings) -> String {
+    settings.builder().map(drop).expect_err("a setting is invalid").to_string()
 }
 
 #[test]
 fn unset_variables_leave_the_defaults() {
-    let settings = of(&[("ETCDCTL_CACERT", ""), ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false")]);
+    let settings =
+        settings_of(&[("ETCDCTL_CACERT", ""), ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false")]);
     assert_eq!(settings.endpoints().expect("the default"), ["127.0.0.1:2379"]);
     assert_eq!(settings.dial_timeout().expect("none"), None);
     assert_eq!(settings.login().expect("none"), None);
@@ -32,7 +33,7 @@ fn set_variables_reach_the_builder() {
     std::fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join("ca.pem");
     std::fs::write(&file, "-----BEGIN CERTIFICATE-----").expect("a file");
-    let settings = of(&[
+    let settings = settings_of(&[
         ("ETCDCTL_ENDPOINTS", "a:1, b:2"),
         ("ETCDCTL_USER", "app:secret"),
         ("ETCDCTL_CACERT", file.to_str().expect("UTF-8")),
@@ -44,8 +45,8 @@ fn set_variables_reach_the_builder() {
     assert_eq!(options.connect_timeout, Duration::from_secs(90));
     let login = options.login.expect("a login");
     assert_eq!((login.user.as_str(), login.password.as_str()), ("app", "secret"));
-    // The file was read when the builder was made, because a pipe cannot be read twice. The error
-    // names it all the same.
+    // The builder has read the file already, because a pipe cannot be read twice. The error still
+    // names the file.
     let tls = options.tls.expect("a CA is configured");
     let error = tls.config().map(drop).expect_err("the certificate is broken").to_string();
     let name = format!("CA certificate {}", file.display());
@@ -53,7 +54,7 @@ fn set_variables_reach_the_builder() {
     assert!(!format!("{settings:?}").contains("secret"), "{settings:?}");
 }
 
-/// The variable was invalid, and the error named a flag that was not given.
+/// Regression: a variable was invalid, and the error named a flag that was not given.
 #[test]
 fn error_names_the_source_of_the_value() {
     for (name, value, why) in [
@@ -61,22 +62,28 @@ fn error_names_the_source_of_the_value() {
         (
             "ETCDCTL_DIAL_TIMEOUT",
             "soon",
-            "\"soon\" is no time: write 300ms, 10s, 1m30s, or a number of seconds",
+            "invalid duration \"soon\": write 300ms, 10s, 1m30s, or a number of seconds",
         ),
         ("ETCDCTL_USER", "app", "user \"app\" has no password: give one, or NAME:PASSWORD"),
-        ("ETCDCTL_PASSWORD", "secret", "a password is given, but no user"),
+        ("ETCDCTL_PASSWORD", "secret", "a password is given without a user: give both"),
     ] {
-        assert_eq!(refused(&of(&[(name, value)])), format!("{name}: {why}"));
+        assert_eq!(builder_error(&settings_of(&[(name, value)])), format!("{name}: {why}"));
     }
-    let mut settings = of(&[("ETCDCTL_ENDPOINTS", "a")]);
+    let mut settings = settings_of(&[("ETCDCTL_ENDPOINTS", "a")]);
     settings.set(Variable::Endpoints, "--endpoints", "b");
-    assert!(refused(&settings).starts_with("--endpoints: \"b\""));
+    assert!(builder_error(&settings).starts_with("--endpoints: \"b\""));
     settings.set(Variable::Endpoints, "--endpoints", "b:1");
     assert_eq!(settings.endpoints().expect("the flag wins"), ["b:1"]);
-    assert_eq!(refused(&of(&[("ETCDCTL_KEY", "k")])), "ETCDCTL_KEY is given without ETCDCTL_CERT");
+    assert_eq!(
+        builder_error(&settings_of(&[("ETCDCTL_KEY", "k")])),
+        "ETCDCTL_KEY is given without ETCDCTL_CERT"
+    );
     settings.set(Variable::Cert, "--cert", "c");
-    assert_eq!(refused(&settings), "--cert is given without --key");
-    let error = of(&[("ETCDCTL_CACERT", "/nowhere.pem")]).builder().map(drop).expect_err("no file");
+    assert_eq!(builder_error(&settings), "--cert is given without --key");
+    let error = settings_of(&[("ETCDCTL_CACERT", "/nowhere.pem")])
+        .builder()
+        .map(drop)
+        .expect_err("no file");
     assert!(error.is_unreadable_file());
     let file = "ETCDCTL_CACERT /nowhere.pem: No such file or directory (os error 2)";
     assert_eq!(error.to_string(), file);
@@ -88,12 +95,12 @@ fn unsupported_variable_is_refused_by_name() {
         ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true", "--cacert"),
         ("ETCDCTL_DISCOVERY_SRV", "example.com", "--endpoints"),
     ] {
-        let message = refused(&of(&[(name, value)]));
+        let message = builder_error(&settings_of(&[(name, value)]));
         assert!(message.starts_with(&format!("{name}: not supported, ")), "{message}");
         assert!(message.contains(&format!("set to {value:?}: unset it")), "{message}");
         assert!(message.contains(flag), "{message}");
-        for off in OFF {
-            assert!(of(&[(name, off)]).builder().is_ok(), "{name}={off}");
+        for off in FALSE_VALUES {
+            assert!(settings_of(&[(name, off)]).builder().is_ok(), "{name}={off}");
         }
     }
 }
@@ -111,10 +118,10 @@ fn endpoint_without_a_valid_port_is_refused() {
         "UNIX:/a",
         "unixs:///a/b",
     ] {
-        assert_eq!(member(good), Ok(good.to_owned()));
+        assert_eq!(check_member(good), Ok(good.to_owned()));
     }
     for bad in ["a", "a:", ":1", "a:b", "a:65536", "::1", "::1:1", "[::1]", "https://a:x", "mem:"] {
-        assert!(member(bad).is_err(), "{bad}");
+        assert!(check_member(bad).is_err(), "{bad}");
     }
     assert!(endpoints(",").is_err() && endpoints("mem:,a:1").is_err());
 }
@@ -126,13 +133,13 @@ fn duration_without_a_unit_is_in_seconds() {
     assert!(duration("soon").is_err());
 }
 
-/// `etcdctl` then uses TLS, and trusts the system's CAs.
+/// With this value `etcdctl` uses TLS, and trusts the system's CAs.
 #[test]
 fn insecure_transport_set_to_false_requires_tls() {
     let has_tls = |value| {
-        let settings = of(&[("ETCDCTL_INSECURE_TRANSPORT", value)]);
+        let settings = settings_of(&[("ETCDCTL_INSECURE_TRANSPORT", value)]);
         let certificates = settings.certificates().expect("no file is named").is_some();
-        let options = settings.builder().expect("the value is a truth value").options;
+        let options = settings.builder().expect("the value is valid").options;
         assert_eq!(certificates, options.tls.is_some(), "{value}");
         certificates
     };
@@ -142,19 +149,16 @@ fn insecure_transport_set_to_false_requires_tls() {
     for on in ["", "true", "1", "T"] {
         assert!(!has_tls(on), "{on}");
     }
-    let message = refused(&of(&[("ETCDCTL_INSECURE_TRANSPORT", "no")]));
-    assert_eq!(
-        message,
-        "ETCDCTL_INSECURE_TRANSPORT: \"no\" is no truth value: write true or false"
-    );
+    let message = builder_error(&settings_of(&[("ETCDCTL_INSECURE_TRANSPORT", "no")]));
+    assert_eq!(message, "ETCDCTL_INSECURE_TRANSPORT: invalid value \"no\": write true or false");
 }
 
 #[test]
 fn unknown_scheme_is_refused_with_its_source() {
-    let message = refused(&of(&[("ETCDCTL_ENDPOINTS", "a:1,htps://b:1")]));
+    let message = builder_error(&settings_of(&[("ETCDCTL_ENDPOINTS", "a:1,htps://b:1")]));
     assert!(message.starts_with("ETCDCTL_ENDPOINTS: invalid endpoint \"htps://b:1\""), "{message}");
     assert!(message.contains("unknown scheme \"htps\""), "{message}");
     for bad in ["tls://a:1", "http:/a", "unix:", "https://"] {
-        assert!(member(bad).is_err(), "{bad}");
+        assert!(check_member(bad).is_err(), "{bad}");
     }
 }

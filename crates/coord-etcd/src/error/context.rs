@@ -1,4 +1,4 @@
-//! The request context: what an error response leaves out, known from the request.
+//! The request context: values of a request that complete the errors of its response.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use coord_core::{
     kv::{LeaseId, Limits, Revision},
 };
 
-/// What is known about a request, for errors that do not state it.
+/// Values of a request that an error response of etcd leaves out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestContext {
     /// Whether the request may change the store.
-    pub(crate) changes: bool,
-    /// Whether it is a connect. An endpoint that refuses connections may accept them soon.
-    pub(crate) connects: bool,
+    pub(crate) is_change: bool,
+    /// Whether the request is the probe of `connect`. It waits for endpoints that refuse
+    /// connections, because they may accept them soon.
+    pub(crate) is_connect: bool,
     /// The key that an error is about, if only one is possible.
     pub(crate) key: Option<Bytes>,
     /// The lease that an error is about, if only one is possible.
@@ -29,25 +30,25 @@ pub(crate) struct RequestContext {
     /// The limits of the store, as far as the backend knows them.
     pub(crate) limits: Limits,
     /// How long the client waits for a response.
-    pub(crate) waited: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl RequestContext {
-    /// The outcome of the request, given the outcome if it were a change.
+    /// The outcome of the request: `of_a_change` if it is a change. A read is never applied.
     pub(crate) const fn outcome(&self, of_a_change: Outcome) -> Outcome {
-        if self.changes { of_a_change } else { Outcome::NotApplied }
+        if self.is_change { of_a_change } else { Outcome::NotApplied }
     }
 
-    /// The error for a request that is too large. The message of the transport contains both
-    /// numbers, as `.. (N vs. M)` or `.. N bytes .. M bytes`. For another message the size is 0,
-    /// and is filled in where the request is known.
+    /// The error for a request that is too large. The message of the transport contains its size
+    /// and the limit, as `.. (N vs. M)` or `.. N bytes .. M bytes`. For any other message the size
+    /// is 0, and `RequestSize::with_size` fills it in.
     pub(super) fn too_large(&self, message: &str) -> Error {
         let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
         match numbers.collect::<Vec<usize>>()[..] {
             // A change must also fit into the log, which has a lower limit than the transport.
             // Reads and watches are not logged.
             [size_bytes, limit] => {
-                let of_log = if self.changes { self.limits.max_request_bytes } else { limit };
+                let of_log = if self.is_change { self.limits.max_request_bytes } else { limit };
                 Error::RequestTooLarge { size_bytes, limit_bytes: limit.min(of_log) }
             }
             _ => {

@@ -1,9 +1,8 @@
 //! The error table: from the code and the message of a gRPC status to an error class.
 //!
-//! gRPC codes alone are ambiguous. `InvalidArgument` is a missing key and a user who is not logged
-//! in; `OutOfRange` is compacted history and a lease that is too long. So the rows of [`TABLE`]
-//! match codes and messages, and the first row that matches decides. The last rows match the code
-//! alone.
+//! gRPC codes alone are ambiguous. `InvalidArgument` is a missing key or a missing login;
+//! `OutOfRange` is compacted history or a TTL that is too large. So the rows of [`TABLE`] match
+//! codes and messages, and the first row that matches decides. The last rows match the code alone.
 //!
 //! The table also states the outcome that an error implies for a request that may change the
 //! store. A read is never applied.
@@ -11,9 +10,9 @@
 use coord_core::error::Outcome;
 use tonic::Code;
 
-use crate::delivery::NOT_GRPC;
+use crate::delivery::NOT_GRPC_MESSAGE;
 
-/// What a status means.
+/// The meaning of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorClass {
     EmptyKey,
@@ -40,9 +39,9 @@ pub(super) enum ErrorClass {
     TooManyRequests,
     /// The member cannot serve requests.
     Unavailable(Outcome),
-    /// The member stopped waiting.
+    /// The request timed out at the member.
     TimedOut,
-    /// None of the other classes.
+    /// An error of none of the other classes.
     Other(Outcome),
 }
 
@@ -56,7 +55,8 @@ pub(super) enum Pattern {
 /// A row: the code (any if `None`), the message, and the class.
 pub(super) struct Row(Option<Code>, Pattern, pub(super) ErrorClass);
 
-/// The rows for etcd's own messages match any code, because proxies do not preserve codes.
+/// The error table. The rows for etcd's own messages match any code, because proxies do not
+/// preserve codes.
 pub(super) static TABLE: &[Row] = {
     use ErrorClass::*;
     use Outcome::{NotApplied, Unknown};
@@ -71,7 +71,7 @@ pub(super) static TABLE: &[Row] = {
         Row(None, Equals("etcdserver: request is too large"), RequestTooLarge),
         Row(None, Contains("grpc: received message larger than max"), RequestTooLarge),
         Row(Some(Code::OutOfRange), Contains("encoded message length too large"), RequestTooLarge),
-        // The client did not read the response, so the member may have applied the request.
+        // The member has responded, so it may have applied the request.
         Row(Some(Code::OutOfRange), Contains("decoded message length too large"), ResponseTooLarge),
         Row(None, Contains("mvcc: required revision has been compacted"), Compacted),
         Row(None, Contains("mvcc: required revision is a future revision"), FutureRevision),
@@ -85,23 +85,25 @@ pub(super) static TABLE: &[Row] = {
         Row(None, Contains("etcdserver: invalid auth token"), ExpiredLogin),
         Row(None, Contains("etcdserver: revision of auth store is old"), ExpiredLogin),
         Row(None, Contains("etcdserver: user name is empty"), ExpiredLogin),
-        // Refused before it was proposed. etcd gives the first the code Unknown, by mistake.
+        // etcd refused the request before the proposal. The first has the code Unknown, a mistake
+        // of etcd's.
         Row(None, Equals("etcdserver: too many requests"), TooManyRequests),
         Row(None, Equals("etcdserver: no leader"), Unavailable(NotApplied)),
         Row(None, Equals("etcdserver: not capable"), Unavailable(NotApplied)),
         Row(None, Equals("etcdserver: rpc not supported for learner"), Unavailable(NotApplied)),
         Row(None, Equals("raft proposal dropped"), Unavailable(NotApplied)),
-        // Only reads fail with these.
+        // Only reads fail with these two messages.
         Row(None, Equals("etcdserver: leader changed"), Unavailable(Unknown)),
         Row(None, Contains("not a primary lessor"), Unavailable(Unknown)),
-        // Proposed, and the result is not known.
+        // etcd proposed the request, and the result is not known.
         Row(None, Contains("etcdserver: request timed out"), Unavailable(Unknown)),
         Row(None, Equals("etcdserver: server stopped"), Unavailable(Unknown)),
         Row(None, Equals("etcdserver: unhealthy cluster"), Unavailable(Unknown)),
-        // A proxy. It may have failed after it forwarded the request.
-        Row(Some(Code::Unavailable), Contains(NOT_GRPC), Unavailable(Unknown)),
-        Row(None, Contains(NOT_GRPC), Other(Unknown)),
-        // The transport. The first was not sent, and the member did not process the second.
+        // Responses of a proxy, which may have failed after it forwarded the request.
+        Row(Some(Code::Unavailable), Contains(NOT_GRPC_MESSAGE), Unavailable(Unknown)),
+        Row(None, Contains(NOT_GRPC_MESSAGE), Other(Unknown)),
+        // Errors of the transport. The first request was not sent, and the member did not process
+        // the second.
         Row(None, Contains("Service was not ready"), Unavailable(NotApplied)),
         Row(
             None,
@@ -114,7 +116,7 @@ pub(super) static TABLE: &[Row] = {
         Row(Some(Code::Unavailable), Any, Unavailable(Unknown)),
         Row(Some(Code::Cancelled), Any, Unavailable(Unknown)),
         Row(Some(Code::DeadlineExceeded), Any, TimedOut),
-        // What etcd refuses with one of these codes, it refuses before it changes anything.
+        // etcd returns these codes only before it changes anything.
         Row(Some(Code::PermissionDenied), Any, PermissionDenied),
         Row(Some(Code::Unauthenticated), Any, WrongLogin),
         // gRPC's response to an unknown service or method names it.

@@ -1,4 +1,4 @@
-//! Tests of the error table: one expectation per row, and the details that come from the request.
+//! Tests of the error table: one expectation per row, and the values that come from the request.
 
 use std::time::Duration;
 
@@ -12,36 +12,36 @@ use tonic::Code;
 use super::table::TABLE;
 use super::*;
 
-/// Outcomes of a change in the rows of the expectations.
+/// Short names of the outcomes, for the rows of [`EXPECTED`].
 const NO: Outcome = Outcome::NotApplied;
 const UNKNOWN: Outcome = Outcome::Unknown;
 
 fn context() -> RequestContext {
     RequestContext {
-        changes: true,
-        connects: false,
+        is_change: true,
+        is_connect: false,
         key: Some(Bytes::from_static(b"k")),
         lease: LeaseId::new(7),
         revision: Some(Revision(9)),
         ttl: Duration::from_secs(5),
         ops: 200,
         limits: Limits::default(),
-        waited: Duration::from_secs(7),
+        timeout: Duration::from_secs(7),
     }
 }
 
 /// The failures of a change and of a read for a status.
 fn both(code: Code, message: &str) -> [Failure; 2] {
-    [true, false].map(|changes| {
-        let context = RequestContext { changes, ..context() };
+    [true, false].map(|is_change| {
+        let context = RequestContext { is_change, ..context() };
         Failure::from_status(Status::new(code, message), &context, "e")
     })
 }
 
 type Expected = (Code, &'static str, ErrorKind, Outcome, RetryDecision);
 
-/// Each row: a status as etcd 3.5.30 or tonic 0.14 gives it, the kind of the error, what became of
-/// a change, and the decision for a change.
+/// Each row: a status of etcd 3.5.30 or tonic 0.14, the kind of the error, the outcome of a change,
+/// and the retry decision for a change.
 static EXPECTED: &[Expected] = {
     use Code::*;
     use ErrorKind as Kind;
@@ -200,7 +200,7 @@ fn status_of_each_table_row_gives_its_kind_and_decision() {
         assert_eq!(change.error.kind(), *kind, "{code:?} {message}");
         assert_eq!(change.error.outcome(), *outcome, "{code:?} {message}");
         assert_eq!(change.decision, *decision, "{code:?} {message}");
-        // A read is never applied, so another member can serve it.
+        // A read is never applied, so another member may serve it.
         let timed_out = *kind == ErrorKind::Timeout;
         assert_eq!(read.error.outcome(), if timed_out { UNKNOWN } else { NO }, "{message}");
         if *kind == ErrorKind::Unavailable {
@@ -219,7 +219,7 @@ fn status_of_each_table_row_gives_its_kind_and_decision() {
             assert_eq!(read.error.kind(), *kind, "{message}");
         }
     }
-    // Each row is the first match of an expectation.
+    // Each row of the table is the first match of an expectation.
     for (index, row) in TABLE.iter().enumerate() {
         let tested = EXPECTED.iter().any(|(code, message, ..)| {
             TABLE.iter().position(|row| row.matches(*code, message)) == Some(index)
@@ -253,7 +253,7 @@ fn too_large_request_reports_the_lower_limit() {
         change.error,
         Error::RequestTooLarge { size_bytes: 2_097_165, limit_bytes: 1_572_864 }
     ));
-    // A read does not go into the log, whose limit is the lower one.
+    // A read is not logged, so only the limit of the transport applies.
     assert!(matches!(
         read.error,
         Error::RequestTooLarge { size_bytes: 2_097_165, limit_bytes: 2_097_152 }
@@ -267,13 +267,13 @@ fn response_above_the_clients_limit_is_not_retried() {
     assert_eq!(read.decision, RetryDecision::Final, "another member returns the same response");
     let message = read.error.to_string();
     assert!(
-        message.contains("the answer has 9 bytes, and this client reads at most 4"),
+        message.contains("the response has 9 bytes, and this client reads at most 4"),
         "{message}"
     );
 }
 
 #[test]
-fn refused_connection_is_not_applied_whatever_the_code() {
+fn refused_connection_is_not_applied_for_any_code() {
     let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
     let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
     let failure = Failure::from_status(status, &context(), "h:1");

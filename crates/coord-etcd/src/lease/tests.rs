@@ -1,5 +1,5 @@
 //! Tests of the keep-alive streams, on a member in the same process. The id of a lease decides how
-//! its refreshes behave.
+//! the member responds to its keep-alives.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,14 +30,15 @@ use super::*;
 use crate::EtcdBackend;
 
 /// A lease that does not exist.
-const GONE: i64 = 404;
-/// A lease whose refresh gets no response on the first stream of the member.
-const SLOW: i64 = 13;
-/// A lease whose refresh breaks the first stream of the member.
-const FATAL: i64 = 500;
+const MISSING_LEASE: i64 = 404;
+/// A lease whose keep-alive receives no response on the first stream of the member.
+const SILENT_LEASE: i64 = 13;
+/// A lease whose keep-alive breaks the first stream of the member.
+const BREAKING_LEASE: i64 = 500;
 /// A lease with keys of 4 MiB; other leases have a little less.
-const LONG: i64 = 4;
+const LARGE_LEASE: i64 = 4;
 
+/// A member that serves only leases.
 #[derive(Clone, Default)]
 struct Member {
     /// How many streams were opened.
@@ -52,7 +53,7 @@ impl Member {
     }
 
     fn set_delay(&self, delay: Duration) {
-        let millis = delay.as_millis().try_into().expect("not that long");
+        let millis = delay.as_millis().try_into().expect("the delay fits into 64 bits");
         self.delay_ms.store(millis, Ordering::Relaxed);
     }
 
@@ -85,10 +86,10 @@ impl PbLeaseService for Member {
                 }
                 let id = request?.id;
                 match id {
-                    SLOW if first => std::future::pending().await,
-                    FATAL if first => Err(Status::unavailable("etcdserver: no leader")),
+                    SILENT_LEASE if first => std::future::pending().await,
+                    BREAKING_LEASE if first => Err(Status::unavailable("etcdserver: no leader")),
                     id => {
-                        let ttl = if id == GONE { 0 } else { 10 };
+                        let ttl = if id == MISSING_LEASE { 0 } else { 10 };
                         Ok(PbLeaseKeepAliveResponse { header: None, id, ttl })
                     }
                 }
@@ -120,7 +121,7 @@ impl PbLeaseService for Member {
             sleep(delay).await;
         }
         let id = request.into_inner().id;
-        let keys = vec![vec![0; 1 << 10]; if id == LONG { 4 << 10 } else { 4000 }];
+        let keys = vec![vec![0; 1 << 10]; if id == LARGE_LEASE { 4 << 10 } else { 4000 }];
         let response =
             PbLeaseTimeToLiveResponse { id, ttl: 9, granted_ttl: 10, keys, header: None };
         Ok(Response::new(response))
@@ -160,16 +161,19 @@ async fn one_stream_serves_all_leases_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_lease_is_reported_and_keeps_the_stream() {
+async fn missing_lease_is_reported_and_the_stream_stays_open() {
     let (kv, opened) = backend();
     for _ in 0..2 {
         kv.lease_keep_alive(lease(1)).await.expect("it exists");
-        let error = kv.lease_keep_alive(lease(GONE)).await.expect_err("it does not");
-        assert!(matches!(error, Error::LeaseNotFound { lease: Some(id) } if id == lease(GONE)));
+        let error = kv.lease_keep_alive(lease(MISSING_LEASE)).await.expect_err("it does not");
+        assert!(
+            matches!(error, Error::LeaseNotFound { lease: Some(id) } if id == lease(MISSING_LEASE))
+        );
     }
     assert_eq!(opened.load(Ordering::Relaxed), 1);
     let (kv, _) = backend();
-    let error = kv.lease_keep_alive(lease(GONE)).await.expect_err("on a new stream neither");
+    let error =
+        kv.lease_keep_alive(lease(MISSING_LEASE)).await.expect_err("on a new stream neither");
     assert_eq!(error.kind(), ErrorKind::LeaseNotFound);
 }
 
@@ -177,7 +181,7 @@ async fn missing_lease_is_reported_and_keeps_the_stream() {
 async fn broken_stream_is_reopened() {
     let (kv, opened) = backend();
     kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
-    kv.lease_keep_alive(lease(FATAL)).await.expect("on the second stream");
+    kv.lease_keep_alive(lease(BREAKING_LEASE)).await.expect("on the second stream");
     kv.lease_keep_alive(lease(1)).await.expect("on the second stream too");
     assert_eq!(opened.load(Ordering::Relaxed), 2);
 }
@@ -187,7 +191,7 @@ async fn silent_stream_gets_half_of_the_timeout() {
     let (kv, opened) = backend();
     kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
     let start = Instant::now();
-    kv.lease_keep_alive(lease(SLOW)).await.expect("on the second stream");
+    kv.lease_keep_alive(lease(SILENT_LEASE)).await.expect("on the second stream");
     assert_eq!(start.elapsed(), Duration::from_millis(3500));
     assert_eq!(opened.load(Ordering::Relaxed), 2);
 }
@@ -196,18 +200,18 @@ async fn silent_stream_gets_half_of_the_timeout() {
 async fn abandoned_refresh_drops_its_stream() {
     let (kv, opened) = backend();
     kv.lease_keep_alive(lease(1)).await.expect("on the first stream");
-    let abandoned = timeout(Duration::from_secs(1), kv.lease_keep_alive(lease(SLOW)));
+    let abandoned = timeout(Duration::from_secs(1), kv.lease_keep_alive(lease(SILENT_LEASE)));
     abandoned.await.expect_err("there is no response");
     let alive = kv.lease_keep_alive(lease(2)).await.expect("on a stream of its own");
     assert_eq!(alive.id, lease(2));
     assert_eq!(opened.load(Ordering::Relaxed), 2);
 }
 
-/// A delay that exceeds every timeout.
-const NEVER: Duration = Duration::from_secs(1_000_000);
+/// A delay of responses that exceeds every timeout.
+const ENDLESS_DELAY: Duration = Duration::from_secs(1_000_000);
 
-/// A session abandons a keep-alive long before half of the request timeout, and has time for two
-/// or three. It was lost although another member was healthy: the first keep-alive used an idle
+/// Regression: a session was lost although another member was healthy. It abandons a keep-alive
+/// long before half of the request timeout, and has time for two or three. The first used an idle
 /// stream, the second another stream to the same member, and only then was that member avoided.
 #[tokio::test(start_paused = true)]
 async fn abandoned_refresh_is_followed_by_one_on_another_member() {
@@ -218,7 +222,7 @@ async fn abandoned_refresh_is_followed_by_one_on_another_member() {
     let first = keep_alives.take().expect("it is idle");
     kv.lease_keep_alive(lease(2)).await.expect("on the second stream");
     keep_alives.put(first);
-    frozen.set_delay(NEVER);
+    frozen.set_delay(ENDLESS_DELAY);
     let abandoned = timeout(Duration::from_millis(1500), kv.lease_keep_alive(lease(1)));
     abandoned.await.expect_err("there is no response");
     let start = Instant::now();
@@ -227,8 +231,8 @@ async fn abandoned_refresh_is_followed_by_one_on_another_member() {
     assert_eq!((frozen.opened(), healthy.opened()), (2, 1));
 }
 
-/// Streams to healthy members were tried with no time left and dropped one by one, and their
-/// members avoided: the refresh returned to the frozen member.
+/// Regression: streams to healthy members were tried with no time left and dropped one by one, and
+/// their members avoided, so the keep-alive returned to the frozen member.
 #[tokio::test(start_paused = true)]
 async fn silent_stream_does_not_affect_other_members() {
     let (frozen, healthy) = (Member::default(), Member::default());
@@ -239,7 +243,7 @@ async fn silent_stream_does_not_affect_other_members() {
     kv.shared.endpoints.avoid(0);
     kv.lease_keep_alive(lease(1)).await.expect("on the second member");
     keep_alives.put(first);
-    frozen.set_delay(NEVER);
+    frozen.set_delay(ENDLESS_DELAY);
     healthy.set_delay(Duration::from_millis(5));
     let start = Instant::now();
     kv.lease_keep_alive(lease(1)).await.expect("the second member is healthy");
@@ -247,25 +251,26 @@ async fn silent_stream_does_not_affect_other_members() {
     assert_eq!((frozen.opened(), keep_alives.idle().len()), (1, 2));
 }
 
-/// After half of the timeout on a silent idle stream, the call had the whole timeout again.
+/// Regression: after half of the timeout on a silent idle stream, the call had the whole timeout
+/// again.
 #[tokio::test(start_paused = true)]
 async fn refresh_ends_within_the_request_timeout() {
     let member = Member::default();
     let kv = over([&member]);
     kv.lease_keep_alive(lease(1)).await.expect("it exists");
-    member.set_delay(NEVER);
+    member.set_delay(ENDLESS_DELAY);
     let start = Instant::now();
     let error = kv.lease_keep_alive(lease(1)).await.expect_err("there is no response");
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, Duration::from_secs(7)));
 }
 
-/// The client crate cannot lift this limit of tonic, as it can for keys and watches.
+/// The client crate has no option for this limit of tonic, as it has for keys and watches.
 #[tokio::test(start_paused = true)]
 async fn keys_of_a_lease_are_read_up_to_four_mib() {
     let (kv, _) = backend();
     let keys = |id| kv.lease_time_to_live(LeaseTimeToLive { id: lease(id), keys: true });
     let response = keys(1).await.expect("they fit").lease.expect("it exists");
     assert_eq!(response.keys.len(), 4000);
-    let error = keys(LONG).await.expect_err("they do not");
+    let error = keys(LARGE_LEASE).await.expect_err("they do not");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Backend, Outcome::NotApplied));
 }

@@ -1,7 +1,7 @@
 //! TLS options: the CAs to trust, and the client certificate.
 //!
-//! This file has the options and makes the configuration of rustls from them; `pem` reads PEM
-//! files; `verify` verifies server certificates.
+//! This file contains the options and builds the configuration of rustls from them. `pem` reads PEM
+//! files, and `verify` verifies server certificates.
 
 mod pem;
 mod verify;
@@ -32,27 +32,28 @@ use verify::Verifier;
 /// # let _ = tls;
 /// ```
 ///
-/// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. A certificate
-/// that cannot be used makes `connect` fail with [`ConfigError::Certificate`], which names the
+/// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. If a
+/// certificate cannot be used, `connect` fails with [`ConfigError::Certificate`], which names the
 /// file and the reason, and the remedy where one is known.
 #[derive(Clone, Default)]
 pub struct Tls {
-    authorities: Vec<Pem>,
-    identity: Option<(Pem, Pem)>,
+    authorities: Vec<PemSource>,
+    /// The client certificate and its private key.
+    identity: Option<(PemSource, PemSource)>,
     server_name: Option<String>,
 }
 
 /// PEM text, or the file that contains it.
 #[derive(Clone)]
-enum Pem {
+enum PemSource {
     Text(Vec<u8>),
     File(PathBuf),
-    /// The text of a file that has been read, because a pipe can be read only once.
+    /// A file and its text. The caller has read it, because a pipe can be read only once.
     Read(PathBuf, Vec<u8>),
 }
 
 impl Tls {
-    /// Trusts the system's CAs, and presents no client certificate.
+    /// Options that trust the system's CAs and present no client certificate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -60,24 +61,24 @@ impl Tls {
 
     /// Trusts the certificates in `pem` in place of the system's CAs. Further calls add more.
     ///
-    /// Each may be the certificate of a CA or of a server. Blocks that cannot be read are left out
-    /// with a warning in the log, unless no block can be read.
+    /// Each certificate may be that of a CA or of a server. `connect` leaves out a block that
+    /// cannot be used, with a warning in the log, and fails if no block can be used.
     #[must_use]
     pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.authorities.push(Pem::Text(pem.into()));
+        self.authorities.push(PemSource::Text(pem.into()));
         self
     }
 
-    /// Trusts the certificates in a file, as [`ca`](Self::ca) does. The file is read by `connect`.
+    /// Trusts the certificates in a file, as [`ca`](Self::ca) does. `connect` reads the file.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.authorities.push(Pem::File(path.into()));
+        self.authorities.push(PemSource::File(path.into()));
         self
     }
 
     /// Trusts certificates that were read from a file. Errors name the file.
     pub(crate) fn ca_read(mut self, path: PathBuf, pem: Vec<u8>) -> Self {
-        self.authorities.push(Pem::Read(path, pem));
+        self.authorities.push(PemSource::Read(path, pem));
         self
     }
 
@@ -89,19 +90,20 @@ impl Tls {
         certificate_pem: impl Into<Vec<u8>>,
         key_pem: impl Into<Vec<u8>>,
     ) -> Self {
-        self.identity = Some((Pem::Text(certificate_pem.into()), Pem::Text(key_pem.into())));
+        self.identity =
+            Some((PemSource::Text(certificate_pem.into()), PemSource::Text(key_pem.into())));
         self
     }
 
-    /// Presents a client certificate from files, as [`identity`](Self::identity) does. The files
-    /// are read by `connect`.
+    /// Presents a client certificate from files, as [`identity`](Self::identity) does. `connect`
+    /// reads the files.
     #[must_use]
     pub fn identity_files(
         mut self,
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Self {
-        self.identity = Some((Pem::File(certificate.into()), Pem::File(key.into())));
+        self.identity = Some((PemSource::File(certificate.into()), PemSource::File(key.into())));
         self
     }
 
@@ -111,11 +113,12 @@ impl Tls {
         certificate: (PathBuf, Vec<u8>),
         key: (PathBuf, Vec<u8>),
     ) -> Self {
-        self.identity = Some((Pem::Read(certificate.0, certificate.1), Pem::Read(key.0, key.1)));
+        self.identity =
+            Some((PemSource::Read(certificate.0, certificate.1), PemSource::Read(key.0, key.1)));
         self
     }
 
-    /// The name in the servers' certificates, if it is not the host of the endpoint.
+    /// Sets the name to expect in the servers' certificates. Default: the host of the endpoint.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -128,33 +131,34 @@ impl Tls {
         self.server_name.as_deref().unwrap_or(host)
     }
 
-    /// Reads the files, checks them, and makes the configuration of rustls.
+    /// Reads the files, checks them, and builds the configuration of rustls.
     pub(crate) fn config(&self) -> Result<ClientConfig, ConfigError> {
         let provider = CryptoProvider::get_default()
             .map_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()), Arc::clone);
         let mut roots = RootCertStore::empty();
         let mut configured = Vec::new();
         for authority in &self.authorities {
-            configured.extend(trusted(authority, &mut roots)?);
+            configured.extend(trust_authority(authority, &mut roots)?);
         }
         if self.authorities.is_empty() {
             trust_defaults(&mut roots);
         }
         if roots.is_empty() {
-            let reason = "there is none on this system: configure a CA";
-            return Err(unusable("the system's CA certificates", reason));
+            let reason = "this system has none: configure a CA";
+            return Err(certificate_error("system's CA certificates", reason));
         }
         let builder =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let by_chain = builder.build().map_err(|error| unusable("the CA certificates", error))?;
+        let chain_verifier =
+            builder.build().map_err(|error| certificate_error("CA certificates", error))?;
         let identity = self.identity.as_ref();
         let identity =
             identity.map(|(certificate, key)| client_identity(certificate, key, &provider));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| unusable("the TLS provider of this process", error))?
+            .map_err(|error| certificate_error("TLS provider of this process", error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { by_chain, configured }));
+            .with_custom_certificate_verifier(Arc::new(Verifier { chain_verifier, configured }));
         let mut config = match identity.transpose()? {
             Some(identity) => {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
@@ -166,32 +170,34 @@ impl Tls {
     }
 }
 
-impl Pem {
-    fn name(&self, what: &str) -> String {
+impl PemSource {
+    /// The name in errors: the kind, such as `client key`, and the file if there is one.
+    fn name(&self, kind: &str) -> String {
         match self {
-            Self::Text(_) => what.to_owned(),
-            Self::File(path) | Self::Read(path, _) => format!("{what} {}", path.display()),
+            Self::Text(_) => kind.to_owned(),
+            Self::File(path) | Self::Read(path, _) => format!("{kind} {}", path.display()),
         }
     }
 
-    fn read(&self, what: &str) -> Result<Cow<'_, [u8]>, ConfigError> {
+    fn read(&self, kind: &str) -> Result<Cow<'_, [u8]>, ConfigError> {
         match self {
             Self::Text(text) | Self::Read(_, text) => Ok(Cow::Borrowed(text)),
             Self::File(path) => std::fs::read(path)
                 .map(Cow::Owned)
-                .map_err(|error| unusable(&self.name(what), error)),
+                .map_err(|error| certificate_error(&self.name(kind), error)),
         }
     }
 }
 
-/// The certificates to trust from one PEM text.
-fn trusted(
-    authority: &Pem,
+/// Adds the certificates of one PEM text to `roots`, and returns them. Logs each block that cannot
+/// be used, unless all of them cannot.
+fn trust_authority(
+    authority: &PemSource,
     roots: &mut RootCertStore,
 ) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let name = authority.name("CA certificate");
     let text = authority.read("CA certificate")?;
-    let found = pem::certificates(&text).map_err(|reason| unusable(&name, reason))?;
+    let found = pem::certificates(&text).map_err(|reason| certificate_error(&name, reason))?;
     let (mut good, mut broken) = (Vec::new(), Vec::new());
     for (number, certificate) in found.into_iter().enumerate() {
         let added = certificate.and_then(|certificate| {
@@ -204,47 +210,49 @@ fn trusted(
         }
     }
     if good.is_empty() {
-        return Err(unusable(&name, broken.join("; ")));
+        return Err(certificate_error(&name, broken.join("; ")));
     }
     for reason in broken {
-        tracing::warn!(name, reason, "a CA certificate is left out");
+        tracing::warn!(name, reason, "CA certificate left out");
     }
     Ok(good)
 }
 
-/// The client certificate and its key. Whether they match is checked unless the certificate is
+/// Reads the client certificate and its key. Checks that they match, unless the certificate is
 /// X.509 version 1, which rustls cannot read.
 fn client_identity(
-    certificate: &Pem,
-    key: &Pem,
+    certificate: &PemSource,
+    key: &PemSource,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, ConfigError> {
     let name = certificate.name("client certificate");
     let text = certificate.read("client certificate")?;
     let chain = pem::certificates(&text).and_then(|found| found.into_iter().collect());
-    let chain: Vec<_> = chain.map_err(|reason: String| unusable(&name, reason))?;
+    let chain: Vec<_> = chain.map_err(|reason: String| certificate_error(&name, reason))?;
     if let Some(number) = chain.iter().position(|certificate| !pem::is_certificate(certificate)) {
         let reason = format!("block {} is not a certificate: export it again", number + 1);
-        return Err(unusable(&name, reason));
+        return Err(certificate_error(&name, reason));
     }
     let key_name = key.name("client key");
     let text = key.read("client key")?;
-    let private = pem::private_key(&text).map_err(|reason| unusable(&key_name, reason))?;
+    let private = pem::private_key(&text).map_err(|reason| certificate_error(&key_name, reason))?;
     let private = provider.key_provider.load_private_key(private).map_err(|error| {
         let remedy = "use a key of RSA (2048 to 8192 bits), P-256, P-384, P-521 or Ed25519";
-        unusable(&key_name, format!("{error}: {remedy}"))
+        certificate_error(&key_name, format!("{error}: {remedy}"))
     })?;
     let certified = CertifiedKey::new(chain, private);
     if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
         certified.keys_match()
     {
-        let reason = format!("it is not the key of the {name}: give the two that belong together");
-        return Err(unusable(&key_name, reason));
+        let remedy = "give a certificate and a key that belong together";
+        let reason = format!("it does not match the {name}: {remedy}");
+        return Err(certificate_error(&key_name, reason));
     }
     Ok(certified)
 }
 
-/// Trusts the CAs of the lists that this build contains.
+/// Trusts the CAs of the system, or of the list in `webpki-roots`, or both, by the features of this
+/// build.
 #[cfg_attr(
     not(any(feature = "native-roots", feature = "webpki-roots")),
     expect(unused_variables, clippy::needless_pass_by_ref_mut, reason = "there is no list")
@@ -256,7 +264,8 @@ fn trust_defaults(roots: &mut RootCertStore) {
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
 }
 
-fn unusable(file: &str, reason: impl ToString) -> ConfigError {
+/// The error for a certificate or key that cannot be used. `file` is its name, without an article.
+fn certificate_error(file: &str, reason: impl ToString) -> ConfigError {
     ConfigError::Certificate { file: file.to_owned(), reason: reason.to_string() }
 }
 

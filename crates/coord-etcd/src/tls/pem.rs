@@ -1,4 +1,5 @@
-//! PEM files: reads their blocks, and reports why a block cannot be used.
+//! PEM files: the reader of certificates and private keys, which reports why a block cannot be
+//! used.
 //!
 //! Files come from many tools, so the reader accepts every unambiguous variant: a byte order mark,
 //! UTF-16 (from a redirect in PowerShell), indentation, text between the blocks, and OpenSSL's
@@ -10,9 +11,9 @@ use std::borrow::Cow;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A block from BEGIN to END.
+/// A block of a PEM file, from BEGIN to END.
 #[derive(Debug, PartialEq, Eq)]
-struct Block {
+struct PemBlock {
     label: String,
     /// The lines between BEGIN and END, without indentation.
     lines: Vec<String>,
@@ -20,14 +21,14 @@ struct Block {
     has_end: bool,
 }
 
-/// The certificates of a file in order; for a broken block, why it cannot be read.
+/// The certificates of a file, in order. For a broken block, the reason why it cannot be read.
 pub(super) fn certificates(
     file: &[u8],
 ) -> Result<Vec<Result<CertificateDer<'static>, String>>, String> {
     let blocks = blocks(&text(file)?);
-    let found: Vec<_> = blocks.iter().filter_map(Block::certificate).collect();
+    let found: Vec<_> = blocks.iter().filter_map(PemBlock::certificate).collect();
     if found.is_empty() {
-        return Err(format!("there is no certificate in it{}", inventory(&blocks)));
+        return Err(format!("it contains no certificate{}", list_labels(&blocks)));
     }
     Ok(found)
 }
@@ -37,7 +38,7 @@ pub(super) fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, String>
     let blocks = blocks(&text(file)?);
     let key = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY"));
     let Some(key) = key else {
-        return Err(format!("there is no private key in it{}", inventory(&blocks)));
+        return Err(format!("it contains no private key{}", list_labels(&blocks)));
     };
     let is_encrypted = key.label.starts_with("ENCRYPTED")
         || key
@@ -52,7 +53,8 @@ pub(super) fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, String>
         .map_err(|error| format!("the block {} cannot be read: {error}", key.label))
 }
 
-impl Block {
+impl PemBlock {
+    /// The certificate; `None` if the block has another label.
     fn certificate(&self) -> Option<Result<CertificateDer<'static>, String>> {
         let is_trusted = self.label == "TRUSTED CERTIFICATE";
         if !is_trusted && self.label != "CERTIFICATE" && self.label != "X509 CERTIFICATE" {
@@ -63,7 +65,7 @@ impl Block {
             Err(reason) => return Some(Err(reason)),
         };
         Some(match CertificateDer::from_pem_slice(text.as_bytes()) {
-            Ok(certificate) if is_trusted => Ok(without_trust(&certificate)),
+            Ok(certificate) if is_trusted => Ok(without_trust_settings(&certificate)),
             Ok(certificate) => Ok(certificate),
             Err(error) => Err(error.to_string()),
         })
@@ -79,36 +81,37 @@ impl Block {
     }
 }
 
-/// The first DER value, the certificate. OpenSSL's list of purposes follows it.
-fn without_trust(certificate: &CertificateDer<'static>) -> CertificateDer<'static> {
-    let length = Value::read(certificate)
+/// The certificate of a `TRUSTED CERTIFICATE`: its first DER value. OpenSSL's trust settings
+/// follow.
+fn without_trust_settings(certificate: &CertificateDer<'static>) -> CertificateDer<'static> {
+    let length = DerValue::read(certificate)
         .map_or(certificate.len(), |value| certificate.len() - value.rest.len());
     certificate[..length].to_vec().into()
 }
 
-/// Whether this has the outer structure of an X.509 certificate of any version (RFC 5280, section
-/// 4.1): a sequence of two sequences and a bit string.
+/// Whether the bytes have the outer structure of an X.509 certificate of any version (RFC 5280,
+/// section 4.1): a sequence of two sequences and a bit string.
 pub(super) fn is_certificate(der: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     const BIT_STRING: u8 = 0x03;
     let parts = || {
-        let whole = Value::read(der).filter(|v| v.tag == SEQUENCE && v.rest.is_empty())?;
-        let fields = Value::read(whole.content).filter(|v| v.tag == SEQUENCE)?;
-        let algorithm = Value::read(fields.rest).filter(|v| v.tag == SEQUENCE)?;
-        Value::read(algorithm.rest).filter(|v| v.tag == BIT_STRING && v.rest.is_empty())
+        let whole = DerValue::read(der).filter(|v| v.tag == SEQUENCE && v.rest.is_empty())?;
+        let fields = DerValue::read(whole.content).filter(|v| v.tag == SEQUENCE)?;
+        let algorithm = DerValue::read(fields.rest).filter(|v| v.tag == SEQUENCE)?;
+        DerValue::read(algorithm.rest).filter(|v| v.tag == BIT_STRING && v.rest.is_empty())
     };
     parts().is_some()
 }
 
-/// A DER value, and what follows it.
-struct Value<'a> {
+/// A DER value, and the bytes after it.
+struct DerValue<'a> {
     tag: u8,
     content: &'a [u8],
     rest: &'a [u8],
 }
 
-impl<'a> Value<'a> {
-    /// Reads a value of less than 16 MiB.
+impl<'a> DerValue<'a> {
+    /// Reads a value of less than 16 MiB; `None` if the bytes are no such value.
     fn read(der: &'a [u8]) -> Option<Self> {
         let (tag, length, after) = match der {
             [tag, length @ ..=0x7f, after @ ..] => (tag, [0, 0, *length], after),
@@ -124,6 +127,7 @@ impl<'a> Value<'a> {
     }
 }
 
+/// The text of a file in UTF-8 or UTF-16. A file in DER is an error.
 fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
     let wide = |file: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = file.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
@@ -134,7 +138,7 @@ fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest),
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
-        // A sequence, with a long length or with the first value of a certificate or a key.
+        // A DER sequence: its length is long, or its first value is one of a certificate or a key.
         [0x30, 0x80..=0x84, ..] | [0x30, _, 0x02 | 0x30, ..] => {
             let remedy = "convert it with `openssl x509 -inform der` or `openssl pkey -inform der`";
             return Err(format!("it is DER, not PEM: {remedy}"));
@@ -143,16 +147,16 @@ fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
     })
 }
 
-fn blocks(text: &str) -> Vec<Block> {
+fn blocks(text: &str) -> Vec<PemBlock> {
     let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
+    let mut open: Option<PemBlock> = None;
     for line in text.lines().map(str::trim) {
-        let marked = |mark: &str| line.strip_prefix(mark)?.strip_suffix("-----");
-        if let Some(label) = marked("-----BEGIN ") {
-            let block = Block { label: label.to_owned(), lines: Vec::new(), has_end: false };
+        let label_after = |mark: &str| line.strip_prefix(mark)?.strip_suffix("-----");
+        if let Some(label) = label_after("-----BEGIN ") {
+            let block = PemBlock { label: label.to_owned(), lines: Vec::new(), has_end: false };
             blocks.extend(open.replace(block));
-        } else if marked("-----END ").is_some() {
-            blocks.extend(open.take().map(|block| Block { has_end: true, ..block }));
+        } else if label_after("-----END ").is_some() {
+            blocks.extend(open.take().map(|block| PemBlock { has_end: true, ..block }));
         } else if let Some(block) = &mut open {
             block.lines.push(line.to_owned());
         }
@@ -162,7 +166,7 @@ fn blocks(text: &str) -> Vec<Block> {
 }
 
 /// The labels of the blocks, for errors about a missing block.
-fn inventory(blocks: &[Block]) -> String {
+fn list_labels(blocks: &[PemBlock]) -> String {
     let labels: Vec<_> = blocks.iter().map(|block| block.label.as_str()).collect();
     if labels.is_empty() { String::new() } else { format!(", only {}", labels.join(", ")) }
 }
@@ -171,7 +175,8 @@ fn inventory(blocks: &[Block]) -> String {
 mod tests {
     use super::*;
 
-    /// Not a certificate, but a DER value of five bytes.
+    /// A block that can be read. It contains [`DER`], a value of five bytes, not a real
+    /// certificate.
     const GOOD: &str = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
     const DER: &[u8] = &[0x30, 3, 2, 1, 1];
 
@@ -192,7 +197,7 @@ mod tests {
             GOOD.replace("-----B", "    -----B").replace("MAM", "    MAM").into_bytes(),
             with_text.into_bytes(),
             GOOD.replace("CERTIFICATE", "X509 CERTIFICATE").into_bytes(),
-            // Followed by a list of purposes.
+            // With trust settings after the certificate.
             GOOD.replace("CERTIFICATE", "TRUSTED CERTIFICATE")
                 .replace("MAMCAQE=", "MAMCAQEwAwIBAg==")
                 .into_bytes(),
@@ -222,13 +227,13 @@ mod tests {
     #[test]
     fn missing_block_error_names_the_labels_and_the_remedy() {
         let reason = |file: &str| certificates(file.as_bytes()).expect_err("there is none");
-        assert_eq!(reason("nonsense"), "there is no certificate in it");
+        assert_eq!(reason("nonsense"), "it contains no certificate");
         let key = "-----BEGIN PRIVATE KEY-----\nMAMCAQE=\n-----END PRIVATE KEY-----\n";
-        assert_eq!(reason(key), "there is no certificate in it, only PRIVATE KEY");
+        assert_eq!(reason(key), "it contains no certificate, only PRIVATE KEY");
         // A certificate, a key of 85 bytes with Ed25519, and one of 48 bytes.
         for der in [&[0x30, 0x82, 1, 1], &[0x30, 0x53, 2, 1], &[0x30, 0x2e, 0x30, 5]] {
-            let der = certificates(der).expect_err("it is no PEM");
-            assert!(der.contains("openssl x509 -inform der"), "{der}");
+            let reason = certificates(der).expect_err("it is not PEM");
+            assert!(reason.contains("openssl x509 -inform der"), "{reason}");
         }
         let locked = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
         let old = key.replace("MAM", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nMAM");
@@ -237,6 +242,6 @@ mod tests {
             assert!(reason.contains("openssl pkey"), "{reason}");
         }
         let none = private_key(GOOD.as_bytes()).expect_err("there is none");
-        assert_eq!(none, "there is no private key in it, only CERTIFICATE");
+        assert_eq!(none, "it contains no private key, only CERTIFICATE");
     }
 }

@@ -1,9 +1,10 @@
 //! Verification of a server certificate, with the rules of Go's clients.
 //!
 //! A certificate is accepted when its chain ends at a configured CA, and also when it *is* one of
-//! the configured certificates: `openssl req -x509` makes a certificate that is its own CA and a
-//! server certificate. webpki refuses such a certificate, because a CA is not an end entity, and a
-//! certificate whose issuer is not configured. Validity and name are always checked.
+//! the configured certificates: `openssl req -x509` creates a server certificate that is its own
+//! CA. webpki refuses such a certificate, because a CA is not an end entity. It also refuses a
+//! configured server certificate whose issuer is not configured. Validity and name are always
+//! checked.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 /// Accepts certificates issued by a configured CA, and the configured certificates themselves.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) by_chain: Arc<WebPkiServerVerifier>,
+    pub(super) chain_verifier: Arc<WebPkiServerVerifier>,
+    /// The configured certificates, of CAs and of servers.
     pub(super) configured: Vec<CertificateDer<'static>>,
 }
 
@@ -29,7 +31,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.by_chain.verify_server_cert(
+        let verified = self.chain_verifier.verify_server_cert(
             end_entity,
             intermediates,
             server_name,
@@ -57,7 +59,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_chain.verify_tls12_signature(message, cert, dss)
+        self.chain_verifier.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -66,19 +68,19 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_chain.verify_tls13_signature(message, cert, dss)
+        self.chain_verifier.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_chain.supported_verify_schemes()
+        self.chain_verifier.supported_verify_schemes()
     }
 }
 
-/// Whether only the issuer was refused. webpki checks the validity before it reports either error.
+/// Whether webpki refused only the issuer. It checks the validity before it reports either error.
 fn is_about_the_issuer(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
-        // rustls has no variant of its own for it.
+        // rustls has no variant for this error of webpki.
         Error::InvalidCertificate(CertificateError::Other(other)) => {
             other.to_string() == "CaUsedAsEndEntity"
         }

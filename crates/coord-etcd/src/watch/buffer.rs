@@ -1,20 +1,20 @@
-//! The reader buffer: the batches that arrived for a watch and were not read yet. The driver and
-//! the reader share it.
+//! The reader buffer: the received batches of one watch that were not read yet. The driver and the
+//! reader share it.
 //!
 //! A buffer holds a bounded number of batches. The driver never waits for a reader: when the buffer
-//! is full, it cancels the registration of the watch and marks the buffer as paused. When the
-//! reader has read most of the batches, it requests that the watch resumes. Other watches on the
-//! stream are not affected.
+//! is full, the driver cancels the registration of the watch and marks the buffer as paused. When
+//! the reader has read most of the batches, it requests that the watch resumes. Other watches on
+//! the stream are not affected.
 //!
 //! ```text
 //! a buffer of 4, a reader that does not read, and changes at 5, 6, 7, 8, 9
 //!   5 .. 8   [5 6 7 8]   full: the registration is cancelled, the buffer is paused
-//!   9        [5 6 7 8]   not sent
-//! read 5, 6, 7:   [8]    a quarter is left: registered from 8 on; 8 is dropped, 9 is kept
+//!   9        [5 6 7 8]   the server does not send it
+//! read 5, 6, 7:   [8]    a quarter is left: registered from 8 on; 8 is dropped, 9 is added
 //! ```
 //!
-//! The price is bandwidth: a server that catches up sends up to a thousand revisions at once, and
-//! those that do not fit into the buffer are sent again later. Memory stays bounded.
+//! Memory stays bounded. The cost is bandwidth: a server that catches up sends up to a thousand
+//! revisions at once, and sends the revisions that do not fit into the buffer again later.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -38,24 +38,25 @@ pub(crate) struct BufferLimits {
 #[derive(Debug)]
 pub(super) struct ReaderBuffer {
     limits: BufferLimits,
-    state: Mutex<State>,
+    state: Mutex<BufferState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BufferState {
     pending: VecDeque<Result<WatchBatch>>,
+    /// The bytes of keys and values in the pending batches.
     size_bytes: usize,
     /// Whether the registration is cancelled until the reader requests that the watch resumes.
     paused: bool,
-    /// Whether the watch has ended: no batch is added any more.
+    /// Whether the watch has ended. The driver adds no batch any more.
     ended: bool,
     waker: Option<Waker>,
 }
 
-/// What a reader has taken from a buffer.
+/// The result of taking an item from a buffer.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// The next item, or the end, or nothing yet.
+    /// The next item, or the end of the watch; pending if there is no item yet.
     pub(super) item: Poll<Option<Result<WatchBatch>>>,
     /// Whether a paused buffer has room again, so that the driver must resume the watch.
     pub(super) resume: bool,
@@ -66,7 +67,7 @@ impl ReaderBuffer {
         Self { limits, state: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BufferState> {
         self.state.lock().expect("no holder of the lock panics")
     }
 
@@ -81,8 +82,8 @@ impl ReaderBuffer {
         room
     }
 
-    /// Adds a progress notification if there is room. Returns whether it did: a later notification
-    /// replaces a lost one.
+    /// Adds a progress notification if there is room. Returns whether it was added. A dropped
+    /// notification is no loss, because a later one includes its revision.
     pub(super) fn push_progress(&self, revision: Revision) -> bool {
         let room = self.lock().pending.len() < self.limits.batches;
         if room {
@@ -111,7 +112,7 @@ impl ReaderBuffer {
         Self::wake(state);
     }
 
-    /// Takes the next item. If there is none, the task is woken when one arrives.
+    /// Takes the next item. If there is none, the task is woken when an item is added.
     pub(super) fn take(&self, cx: &Context<'_>) -> Taken {
         let mut state = self.lock();
         let item = match state.pending.pop_front() {
@@ -133,7 +134,7 @@ impl ReaderBuffer {
         Taken { item, resume }
     }
 
-    fn wake(mut state: MutexGuard<'_, State>) {
+    fn wake(mut state: MutexGuard<'_, BufferState>) {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {

@@ -1,8 +1,8 @@
 //! The driver: the task that owns the watch streams and runs the state machine.
 //!
-//! It passes commands of watches, events of streams and the time to the machine, and executes the
-//! actions that the machine returns. It waits for nothing else, so neither a slow reader nor a slow
-//! server delays it.
+//! The driver passes commands of watches, events of streams and the time to the machine, and
+//! executes the actions that the machine returns. It never waits for a reader or a server, so
+//! neither delays it.
 
 use std::sync::Arc;
 
@@ -19,15 +19,16 @@ use super::stream::{self, StreamEvent, StreamId};
 use super::wire::Request;
 use crate::endpoints::Endpoints;
 
-/// How many stream events wait for the driver. When the channel is full, streams are not read.
+/// How many stream events may wait for the driver. While the channel is full, streams are not read.
 const EVENT_CHANNEL_CAPACITY: usize = 64;
 
-/// The owner of the streams.
+/// The owner of the watch streams and of the machine.
 #[derive(Debug)]
 pub(super) struct Driver {
     machine: Machine,
     endpoints: Arc<Endpoints>,
-    streams: [Option<Running>; 2],
+    /// The streams, by role.
+    streams: [Option<RunningStream>; 2],
     tasks: JoinSet<(StreamId, Error)>,
     /// How many streams were opened so far.
     opened: u64,
@@ -37,11 +38,11 @@ pub(super) struct Driver {
 
 /// A stream that is open or being opened.
 #[derive(Debug)]
-struct Running {
+struct RunningStream {
     id: StreamId,
     requests: UnboundedSender<Request>,
     task: AbortHandle,
-    /// The number of its endpoint, once it is open.
+    /// The number of the endpoint that serves the stream, once it is open.
     endpoint: Option<usize>,
 }
 
@@ -75,7 +76,7 @@ impl Driver {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                // Before the ends of streams, because the events of a stream precede its end.
+                // Before `tasks`, because the events of a stream precede its end.
                 Some((id, event)) = self.events.recv() => self.on_event(id, event),
                 Some(end) = self.tasks.join_next() => self.on_end(end),
                 () = wait, if deadline.is_some() => self.machine.tick(Instant::now()),
@@ -89,12 +90,12 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Add { key, request, buffer, reply } => {
-                self.machine.add(key, request, buffer, reply, now);
+            Command::Add { number, request, buffer, reply } => {
+                self.machine.add(number, request, buffer, reply, now);
             }
-            Command::Remove(key) => self.machine.remove(key),
-            Command::Resume(key) => self.machine.resume(key, now),
-            Command::Progress(key) => self.machine.request_progress(key, now),
+            Command::Remove(number) => self.machine.remove(number),
+            Command::Resume(number) => self.machine.resume(number, now),
+            Command::Progress(number) => self.machine.request_progress(number, now),
             Command::EndAll(error) => self.machine.end_all(&error),
         }
     }
@@ -111,7 +112,7 @@ impl Driver {
                 }
                 self.machine.on_opened(role, header, proxied, Instant::now());
             }
-            StreamEvent::Reply(reply) => self.machine.on_reply(role, reply, Instant::now()),
+            StreamEvent::Message(message) => self.machine.on_message(role, message, Instant::now()),
         }
     }
 
@@ -145,7 +146,7 @@ impl Driver {
             }
             Action::Send(role, request) => {
                 if let Some(running) = &self.streams[role as usize] {
-                    // If the stream has ended, its end is about to be received.
+                    // Fails if the stream has ended. `on_end` then registers its watches again.
                     let _ = running.requests.send(request);
                 }
             }
@@ -162,10 +163,10 @@ impl Driver {
             let error = stream::run(endpoints, outgoing, &events, id).await;
             (id, error)
         });
-        self.streams[role as usize] = Some(Running { id, requests, task, endpoint: None });
+        self.streams[role as usize] = Some(RunningStream { id, requests, task, endpoint: None });
     }
 
-    /// Closes a stream. Returns the number of its endpoint, if it was open.
+    /// Closes a stream. Returns the number of its endpoint if the stream was open.
     fn close(&mut self, role: StreamRole) -> Option<usize> {
         let running = self.streams[role as usize].take()?;
         running.task.abort();

@@ -1,9 +1,9 @@
-//! Watches: all watches of a backend share one stream, and resume after a broken connection.
+//! Watches: all watches of a backend share one watch stream, and resume after a lost connection.
 //!
-//! All watches of a backend share one watch stream to one member, as in Go's clients, so ten
-//! thousand of them cost one HTTP/2 stream. One task, the [driver](driver::Driver), owns the
-//! streams, and ends when the backend and all its watches are dropped. The [machine] implements the
-//! protocol without I/O. Batches wait for their reader in a [buffer].
+//! The shared stream leads to one member, as in Go's clients, so ten thousand watches cost one
+//! HTTP/2 stream. One task, the [driver](driver::Driver), owns the streams, and ends when the
+//! backend and all its watches are dropped. The [machine] implements the protocol without I/O.
+//! Batches wait for their reader in a [buffer].
 //!
 //! ```text
 //!  watch()  ── commands ──▶  driver ── requests ──▶  stream Shared       ◀──▶  a member
@@ -12,19 +12,21 @@
 //! ```
 //!
 //! **Failures.** A lost stream is reopened on a member that responds, and each watch is registered
-//! again from its next revision. HTTP/2 pings detect a frozen member, as does a confirmation that
-//! does not arrive in time. Streams require a leader, so a member without one ends them. A reader
-//! that does not read loses no event and delays no other watch: see [`buffer`].
+//! again from its next revision. A frozen member is detected by HTTP/2 pings, by a confirmation
+//! that does not arrive in time, and by probes. Streams require a leader, so a member without a
+//! leader ends them. A reader that does not read loses no event and delays no other watch: see
+//! [`buffer`].
 //!
 //! **The future-start stream** is opened in one case. etcd reports the progress of a *stream*, not
-//! of a watch, and reports none while a watcher on the stream waits for a revision that does not
-//! exist yet. When such a watcher blocks a requested progress notification, it moves to the
+//! of a watch, and reports none while a watch on the stream waits for a revision that does not
+//! exist yet. When such a watch blocks a requested progress notification, it moves to the
 //! future-start stream. It keeps its current registration until no compaction can cause a gap. See
 //! [`machine`].
 //!
-//! **Limits of the guarantee.** A progress notification may be slightly older than the request for
-//! it, when the response to an earlier request arrives just then. Every event up to its revision
-//! has been delivered. On servers before 3.4.25 and 3.5.8 that is very likely, but not proven.
+//! **Limits of the guarantee.** A progress notification means that every event up to its revision
+//! has been delivered. On servers before 3.4.25 and 3.5.8 that is very likely, but not proven. A
+//! notification may be slightly older than the request for it, if the response to an earlier
+//! request arrives just after the request.
 
 mod buffer;
 mod driver;
@@ -49,7 +51,7 @@ use tokio::sync::oneshot;
 use crate::endpoints::Endpoints;
 use buffer::{BufferLimits, ReaderBuffer};
 use driver::Driver;
-use machine::{Registered, WatchKey};
+use machine::{Registered, WatchNumber};
 use reader::EtcdWatch;
 
 /// The limits of a reader's buffer. A watch is paused while its buffer is full.
@@ -60,24 +62,28 @@ const BUFFER_LIMITS: BufferLimits = BufferLimits { batches: 8192, size_bytes: 32
 pub(crate) struct Watches {
     endpoints: Arc<Endpoints>,
     limits: BufferLimits,
-    next_key: AtomicU64,
-    /// The command channel of the driver, once it was started.
+    next_number: AtomicU64,
+    /// The command channel of the driver; `None` before the first watch.
     driver: Mutex<Option<UnboundedSender<Command>>>,
 }
 
 /// A command for the driver. The driver ends when all senders are dropped.
 #[derive(Debug)]
 enum Command {
+    /// Registers a watch, and sends the result to `reply`.
     Add {
-        key: WatchKey,
+        number: WatchNumber,
         request: Watch,
         buffer: Arc<ReaderBuffer>,
         reply: oneshot::Sender<Result<Registered>>,
     },
-    Remove(WatchKey),
-    Resume(WatchKey),
-    Progress(WatchKey),
-    /// The history of the store was replaced.
+    /// The watch was dropped.
+    Remove(WatchNumber),
+    /// The reader of a paused watch has made room in its buffer.
+    Resume(WatchNumber),
+    /// The reader requests a progress notification.
+    Progress(WatchNumber),
+    /// The history of the store was replaced: all registered watches end with this error.
     EndAll(Error),
 }
 
@@ -87,7 +93,7 @@ impl Watches {
     }
 
     const fn with_limits(endpoints: Arc<Endpoints>, limits: BufferLimits) -> Self {
-        Self { endpoints, limits, next_key: AtomicU64::new(0), driver: Mutex::new(None) }
+        Self { endpoints, limits, next_number: AtomicU64::new(0), driver: Mutex::new(None) }
     }
 
     /// Registers a watch.
@@ -104,35 +110,36 @@ impl Watches {
         if let Some((header, stream)) = self.register(request.clone()).await? {
             return Ok(Watcher::new(header, stream));
         }
-        // A proxy needs a revision in place of "from now on".
-        let header = stream::now(&self.endpoints).await?;
+        // A proxy registers a watch from now on only with an explicit start revision.
+        let header = stream::current_header(&self.endpoints).await?;
         let request = request.start_at(header.revision.next());
         match self.register(request).await? {
             Some((_, stream)) => Ok(Watcher::new(header, stream)),
-            None => Err(stream_failed("a watch from a revision on was not registered")),
+            None => Err(stream_error("a watch with a start revision was not registered")),
         }
     }
 
     /// Registers a watch. Returns `None` if the server needs a start revision.
     async fn register(&self, request: Watch) -> Result<Option<(Header, EtcdWatch)>> {
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let buffer = Arc::new(ReaderBuffer::new(self.limits));
         let (reply, registered) = oneshot::channel();
         let commands = self.commands();
         let endpoints = Arc::clone(&self.endpoints);
-        let reader = EtcdWatch::new(key, Arc::clone(&buffer), commands, endpoints, request.clone());
-        reader.send(Command::Add { key, request, buffer, reply });
-        match registered.await.map_err(|_| driver_is_gone())?? {
+        let reader =
+            EtcdWatch::new(number, Arc::clone(&buffer), commands, endpoints, request.clone());
+        reader.send(Command::Add { number, request, buffer, reply });
+        match registered.await.map_err(|_| driver_gone_error())?? {
             Registered::At(header) => Ok(Some((header, reader))),
             Registered::NeedsRevision => Ok(None),
         }
     }
 
-    /// Ends all registered watches with an error.
+    /// Ends all registered watches with an error. Without a driver there are none.
     pub(crate) fn end_all(&self, error: Error) {
         let driver = self.driver.lock().expect("no holder of the lock panics");
         if let Some(commands) = &*driver {
-            // Without a driver there are no watches.
+            // Fails if the driver has ended. Then no watch is left.
             let _ = commands.send(Command::EndAll(error));
         }
     }
@@ -155,7 +162,8 @@ impl Watches {
     }
 }
 
-/// Gives an empty key its meaning in a watch, and refuses a watch that can receive no events.
+/// Replaces an empty key by the first possible key, as etcd does in a watch, and refuses a watch
+/// that can receive no events.
 fn normalize(mut request: Watch) -> Result<Watch> {
     if let Some(start) = request.start_revision.filter(|start| *start < Revision::ZERO) {
         return Err(Error::Compacted { requested: Some(start), compact_revision: None });
@@ -169,12 +177,13 @@ fn normalize(mut request: Watch) -> Result<Watch> {
     Ok(request)
 }
 
-/// The error of a failed stream. A watch changes nothing, so the outcome is known.
-fn stream_failed(reason: &str) -> Error {
+/// The error of a failed stream. The outcome is `NotApplied`, because a watch changes nothing.
+fn stream_error(reason: &str) -> Error {
     let reason = format!("watch stream: {reason}");
     Error::Unavailable { outcome: Outcome::NotApplied, reason, source: None }
 }
 
-fn driver_is_gone() -> Error {
-    stream_failed("the runtime that it ran on is gone")
+/// The error of a watch whose driver has ended with its runtime.
+fn driver_gone_error() -> Error {
+    stream_error("the runtime that it ran on was shut down: register the watch again")
 }

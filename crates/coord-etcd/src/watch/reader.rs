@@ -1,4 +1,4 @@
-//! The reader's end of a watch.
+//! The reader's end of a watch: a stream of batches from the reader buffer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,44 +12,45 @@ use futures_core::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::buffer::ReaderBuffer;
-use super::machine::WatchKey;
-use super::{Command, driver_is_gone};
+use super::machine::WatchNumber;
+use super::{Command, driver_gone_error};
 use crate::denied;
 use crate::endpoints::Endpoints;
 
-/// The stream behind a [`Watch`](coord_core::kv::Watcher) of an `EtcdBackend`.
+/// The stream inside the [`Watcher`](coord_core::kv::Watcher) of an `EtcdBackend`.
 ///
-/// It exists before the watch is registered, so that dropping the registration cancels the watch
-/// too.
+/// It is created before the watch is registered, so that dropping the future of the registration
+/// removes the watch too.
 #[derive(Debug)]
 pub(super) struct EtcdWatch {
-    key: WatchKey,
+    number: WatchNumber,
     buffer: Arc<ReaderBuffer>,
     commands: UnboundedSender<Command>,
-    /// For errors that name the user and the keys.
+    /// For the login, which errors name.
     endpoints: Arc<Endpoints>,
     request: Watch,
 }
 
 impl EtcdWatch {
     pub(super) const fn new(
-        key: WatchKey,
+        number: WatchNumber,
         buffer: Arc<ReaderBuffer>,
         commands: UnboundedSender<Command>,
         endpoints: Arc<Endpoints>,
         request: Watch,
     ) -> Self {
-        Self { key, buffer, commands, endpoints, request }
+        Self { number, buffer, commands, endpoints, request }
     }
 
+    /// Adds the user and the keys to a permission error.
     fn complete(&self, error: Error) -> Error {
         denied::complete(error, self.endpoints.options().login.as_ref(), &self.request)
     }
 
-    /// Sends a command to the driver. If the driver is gone with its runtime, the watch ends.
+    /// Sends a command to the driver. Ends the watch if the driver's runtime was shut down.
     pub(super) fn send(&self, command: Command) {
         if self.commands.send(command).is_err() {
-            self.buffer.end(driver_is_gone());
+            self.buffer.end(driver_gone_error());
         }
     }
 }
@@ -61,7 +62,7 @@ impl Stream for EtcdWatch {
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
         let taken = self.buffer.take(cx);
         if taken.resume {
-            self.send(Command::Resume(self.key));
+            self.send(Command::Resume(self.number));
         }
         if taken.item.is_ready() {
             coop.made_progress();
@@ -72,13 +73,13 @@ impl Stream for EtcdWatch {
 
 impl WatchStream for EtcdWatch {
     fn request_progress(self: Pin<&mut Self>) {
-        self.send(Command::Progress(self.key));
+        self.send(Command::Progress(self.number));
     }
 }
 
 impl Drop for EtcdWatch {
     fn drop(&mut self) {
-        // If the driver is gone, there is no registration to cancel.
-        let _ = self.commands.send(Command::Remove(self.key));
+        // Fails if the driver's runtime was shut down. Then no registration is left.
+        let _ = self.commands.send(Command::Remove(self.number));
     }
 }

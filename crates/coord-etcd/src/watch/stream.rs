@@ -1,14 +1,15 @@
 //! The I/O of one watch stream: opens it, reads it and writes to it.
 //!
-//! A server sends no response headers before its first message, so a stream is opened with a
-//! request that every etcd responds to at once: a watch of an empty range, which etcd refuses and
-//! which leaves nothing behind. The refusal carries the revision of the store. If the login has
-//! expired, the refusal states that instead, so an expired login is detected here too.
+//! A server sends no response headers before its first message. So a stream is opened with a
+//! request that every etcd responds to at once: a watch of an empty range, which etcd refuses
+//! without a trace. The refusal carries the revision of the store. If the login has expired, the
+//! refusal states that instead, so an expired login is detected here too.
 //!
-//! `etcd grpc-proxy` refuses the range without a revision. That is how a proxy is recognized; the
-//! revision is read with a request of its own.
+//! The refusal of `etcd grpc-proxy` carries no revision. That identifies the proxy; the revision is
+//! read with a request of its own.
 //!
-//! Reading and writing are concurrent: a server that accepts no requests may still send events.
+//! Reading and writing are concurrent, because a server that accepts no requests may still send
+//! events.
 
 use std::sync::Arc;
 
@@ -18,8 +19,8 @@ use etcd_client::{GetOptions, WatchRequestSender, WatchResponseStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use super::machine::StreamRole;
-use super::stream_failed;
-use super::wire::{self, Reply, Request};
+use super::stream_error;
+use super::wire::{self, Request, ServerMessage};
 use crate::endpoints::{Endpoints, OpenWatchStream};
 use crate::error::{Failure, RequestContext};
 use crate::link::Link;
@@ -31,18 +32,18 @@ pub(super) type StreamId = (StreamRole, u64);
 /// An event of a stream.
 #[derive(Debug)]
 pub(super) enum StreamEvent {
-    /// It is open.
+    /// The stream is open.
     Opened(Opened),
     /// The server sent a message.
-    Reply(Reply),
+    Message(ServerMessage),
 }
 
-/// A stream that was opened.
+/// The properties of a stream that was opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opened {
     /// The header with the revision of the store.
     pub(super) header: Header,
-    /// The number of the endpoint.
+    /// The number of the endpoint that serves the stream.
     pub(super) endpoint: usize,
     /// Whether the server is `etcd grpc-proxy`.
     pub(super) proxied: bool,
@@ -69,7 +70,7 @@ pub(super) async fn run(
     endpoints.avoid(endpoint);
     let context = RequestContext::default();
     match end {
-        StreamEnd::Ended => stream_failed("the server ended it"),
+        StreamEnd::Ended => stream_error("the server ended the stream"),
         StreamEnd::Failed(error) => {
             Failure::from_client(error, &context, endpoints.name(endpoint)).error
         }
@@ -91,13 +92,13 @@ async fn open(endpoints: &Endpoints) -> Result<(Opened, OpenWatchStream)> {
         let (key, options) = wire::probe(0);
         let stream = link.watch.clone().watch(key, Some(options)).await?;
         let (sender, mut stream) = stream.split();
-        let refusal = stream.message().await?.ok_or_else(ended)?.0;
-        if let Some(status) = wire::login_refused(&refusal.cancel_reason) {
+        let refusal = stream.message().await?.ok_or_else(stream_ended)?.0;
+        if let Some(status) = wire::login_error(&refusal.cancel_reason) {
             return Err(etcd_client::Error::GRpcStatus(status));
         }
         // No store is at revision 0.
         let proxied = refusal.header.as_ref().is_none_or(|header| header.revision == 0);
-        let header = if proxied { revision(&link).await? } else { refusal.header };
+        let header = if proxied { read_header(&link).await? } else { refusal.header };
         Ok((header, proxied, OpenWatchStream { sender, stream, endpoint: link.endpoint }))
     });
     let (header, proxied, stream) = opened.await?;
@@ -106,51 +107,54 @@ async fn open(endpoints: &Endpoints) -> Result<(Opened, OpenWatchStream)> {
     Ok((Opened { header, endpoint: stream.endpoint, proxied }, stream))
 }
 
-/// Reads the current revision of the store.
-pub(super) async fn now(endpoints: &Endpoints) -> Result<Header> {
+/// Reads a header with the current revision of the store.
+pub(super) async fn current_header(endpoints: &Endpoints) -> Result<Header> {
     let context = read_context(endpoints);
-    let header = endpoints.call(&context, |link| async move { revision(&link).await }).await?;
+    let header = endpoints.call(&context, |link| async move { read_header(&link).await }).await?;
     Header::from_wire(header).map_err(|m| Failure::from_malformed(m, &context).error)
 }
 
 fn read_context(endpoints: &Endpoints) -> RequestContext {
-    RequestContext { waited: endpoints.options().request_timeout, ..RequestContext::default() }
+    RequestContext { timeout: endpoints.options().request_timeout, ..RequestContext::default() }
 }
 
-async fn revision(link: &Link) -> Result<Option<PbResponseHeader>, etcd_client::Error> {
+/// Reads a header at one endpoint: the response to a read of a key that does not exist.
+async fn read_header(link: &Link) -> Result<Option<PbResponseHeader>, etcd_client::Error> {
     let options = GetOptions::new().with_count_only();
     let mut kv = link.kv.clone();
     Ok(kv.get("\0", Some(options)).await?.0.header)
 }
 
-fn ended() -> etcd_client::Error {
-    etcd_client::Error::WatchError("the server ended it".to_owned())
+fn stream_ended() -> etcd_client::Error {
+    etcd_client::Error::WatchError("the server ended the watch stream".to_owned())
 }
 
-/// Reads the next message.
-async fn next_reply(stream: &mut WatchResponseStream) -> Result<Reply, StreamEnd> {
+/// Waits for the next message.
+async fn next_message(stream: &mut WatchResponseStream) -> Result<ServerMessage, StreamEnd> {
     let message = stream.message().await.map_err(StreamEnd::Failed)?;
-    Reply::from_wire(message.ok_or(StreamEnd::Ended)?.0).map_err(StreamEnd::Malformed)
+    ServerMessage::from_wire(message.ok_or(StreamEnd::Ended)?.0).map_err(StreamEnd::Malformed)
 }
 
+/// Delivers the server's messages to the driver.
 async fn read(
     stream: &mut WatchResponseStream,
     events: &Sender<(StreamId, StreamEvent)>,
     id: StreamId,
 ) -> StreamEnd {
     loop {
-        match next_reply(stream).await {
-            Ok(reply) => emit(events, id, StreamEvent::Reply(reply)).await,
+        match next_message(stream).await {
+            Ok(message) => emit(events, id, StreamEvent::Message(message)).await,
             Err(end) => return end,
         }
     }
 }
 
-/// Sends an event to the driver, which outlives its streams.
+/// Sends an event to the driver. Cannot fail, because the driver outlives its streams.
 async fn emit(events: &Sender<(StreamId, StreamEvent)>, id: StreamId, event: StreamEvent) {
     let _ = events.send((id, event)).await;
 }
 
+/// Sends the requests of the machine.
 async fn write(
     mut sender: WatchRequestSender,
     mut requests: UnboundedReceiver<Request>,

@@ -1,5 +1,5 @@
-//! Tests of watches over members in the same process, on a paused clock: the streams that the
-//! backend opens, and the registrations on them.
+//! Tests of watches: the streams that a backend opens, and the registrations on them, over members
+//! in the same process and on a paused clock.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,8 +26,8 @@ use super::*;
 use crate::EtcdBackend;
 use crate::wire::{FromWire, ToWire, WatchCall};
 
-/// The refusal of a stream whose login has expired.
-const EXPIRED_LOGIN: &str =
+/// The reason with which etcd refuses a watch when the login has expired.
+const EXPIRED_LOGIN_REASON: &str =
     "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
 
 type Message = Result<PbWatchResponse, Status>;
@@ -40,20 +40,21 @@ struct Member(Arc<Mutex<State>>);
 struct State {
     /// The number of puts; the store is at the next revision.
     puts: i64,
-    /// Accepts no stream.
+    /// Whether the member accepts no stream.
     hangs: bool,
-    /// Opens streams, and sends nothing.
+    /// Whether the member opens streams, and sends nothing on them.
     is_silent: bool,
-    /// Refuses streams as a proxy does.
+    /// Whether the member refuses streams as a proxy does.
     refuses_like_a_proxy: bool,
-    /// How many of the next logins it treats as expired.
+    /// How many of the next streams are refused because the login has expired.
     expired_logins: u32,
-    streams: Vec<Served>,
+    streams: Vec<ServedStream>,
 }
 
 /// A stream, open or closed.
-struct Served {
+struct ServedStream {
     open: bool,
+    /// The start revisions of the watches, by id.
     watchers: BTreeMap<i64, i64>,
     messages: UnboundedSender<Message>,
 }
@@ -69,7 +70,7 @@ impl Drop for CloseGuard {
 
 impl Member {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder panics")
+        self.0.lock().expect("no holder of the lock panics")
     }
 
     fn put(&self) {
@@ -85,7 +86,7 @@ impl Member {
         }
     }
 
-    /// Sends every watcher a progress notification.
+    /// Sends every watch a progress notification.
     fn notify(&self) {
         let state = self.lock();
         for stream in state.streams.iter().filter(|stream| stream.open) {
@@ -103,7 +104,7 @@ impl Member {
         }
     }
 
-    /// The number of watchers on each open stream.
+    /// The number of watches on each open stream.
     fn watchers(&self) -> Vec<usize> {
         let state = self.lock();
         state.streams.iter().filter(|s| s.open).map(|s| s.watchers.len()).collect()
@@ -118,7 +119,8 @@ impl Member {
             WatchCall::Create { request, .. } if request.keys.is_empty() => {
                 let expired = state.expired_logins > 0;
                 state.expired_logins -= u32::from(expired);
-                let reason = if expired { EXPIRED_LOGIN } else { "mvcc: watcher range is empty" };
+                let reason =
+                    if expired { EXPIRED_LOGIN_REASON } else { "mvcc: watcher range is empty" };
                 let refused = message(-1, now, []);
                 let (created, canceled, cancel_reason) = (true, true, reason.to_owned());
                 vec![Ok(PbWatchResponse { created, canceled, cancel_reason, ..refused })]
@@ -194,13 +196,13 @@ impl PbWatchService for Member {
         let (messages, sent) = unbounded_channel();
         let mut state = self.lock();
         let guard = CloseGuard(self.clone(), state.streams.len());
-        state.streams.push(Served { open: true, watchers: BTreeMap::new(), messages });
+        state.streams.push(ServedStream { open: true, watchers: BTreeMap::new(), messages });
         let requests = request.into_inner();
-        let replies = requests.flat_map(move |r| stream::iter(guard.0.handle(guard.1, r)));
+        let messages = requests.flat_map(move |r| stream::iter(guard.0.handle(guard.1, r)));
         let sent = stream::unfold(sent, |mut sent: UnboundedReceiver<Message>| async {
             sent.recv().await.map(|message| (message, sent))
         });
-        Ok(Response::new(stream::select(replies, sent).boxed()))
+        Ok(Response::new(stream::select(messages, sent).boxed()))
     }
 }
 
@@ -217,8 +219,9 @@ async fn settle() {
 async fn revisions(watch: &mut Watcher, n: usize) -> Vec<i64> {
     let mut revisions = Vec::new();
     while revisions.len() < n {
-        let next = timeout(Duration::from_secs(60), watch.next()).await.expect("it comes soon");
-        revisions.push(next.expect("the watch continues").expect("it does not fail").revision.0);
+        let next = timeout(Duration::from_secs(60), watch.next()).await.expect("a batch in time");
+        let batch = next.expect("the watch continues").expect("the watch does not fail");
+        revisions.push(batch.revision.0);
     }
     revisions
 }
@@ -352,7 +355,7 @@ async fn registered_watch_survives_errors_of_a_proxy() {
     assert_eq!(revisions(&mut watch, 1).await, [2]);
 }
 
-/// Progress notifications were put into a full buffer.
+/// Regression: progress notifications were added to a full buffer.
 #[tokio::test(start_paused = true)]
 async fn full_buffer_drops_progress_notifications() {
     let member = Member::default();
@@ -374,7 +377,7 @@ async fn full_buffer_drops_progress_notifications() {
     assert_eq!(revisions(&mut slow, 1).await, [3], "there is room again");
 }
 
-/// etcd expires a login that was not used for five minutes, also that of an open watch stream.
+/// In etcd, a login expires when it was not used for five minutes, even if a watch stream is open.
 #[tokio::test(start_paused = true)]
 async fn watch_resumes_after_all_logins_expired() {
     let members = [Member::default(), Member::default(), Member::default()];

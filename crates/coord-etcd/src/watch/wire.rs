@@ -1,7 +1,7 @@
-//! The messages of the watch protocol as the machine uses them, and their translation.
+//! The messages of the watch protocol, and their translation from and to etcd's messages.
 //!
-//! The machine does not depend on etcd-client: it takes [`Reply`] values and returns [`Request`]s,
-//! so that it can be tested against a simulated server.
+//! The machine receives [`ServerMessage`]s and returns [`Request`]s. It does not depend on
+//! etcd-client, so that a test can pass it the messages of a simulated server.
 
 use coord_core::{
     Error,
@@ -14,43 +14,43 @@ use tonic::Status;
 use crate::error::{Failure, RequestContext, RetryDecision};
 use crate::wire::{FromWire, Malformed, send};
 
-/// The id in messages that are about no watch or about the whole stream.
-pub(super) const NO_ID: i64 = -1;
+/// The watch id in messages that are about no watch or about the whole stream.
+pub(super) const NO_WATCH_ID: i64 = -1;
 
 /// A request on a watch stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Register a watch with an id of the client.
+    /// Registers a watch under an id that the client chooses.
     Create { id: i64, start: Revision, watch: Watch },
-    /// Cancel the watch.
+    /// Cancels the watch.
     Cancel { id: i64 },
-    /// Watch an empty range, which the server refuses. It does not use the id.
+    /// Watches an empty range. The server refuses the watch, and does not use the id.
     Probe { id: i64 },
-    /// Report the revision up to which every watch of the stream has received all events.
+    /// Requests the revision up to which every watch of the stream has received all events.
     Progress,
 }
 
 /// A message of a server on a watch stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(super) struct ServerMessage {
     pub(super) id: i64,
     pub(super) header: Header,
     pub(super) created: bool,
     pub(super) canceled: bool,
     /// Not zero if the watch is cancelled because its revisions are compacted.
     pub(super) compact_revision: Revision,
-    /// Why it was cancelled or refused.
+    /// Why the watch was cancelled or refused.
     pub(super) reason: String,
-    /// Whether the next message may continue the last revision.
+    /// Whether the next message of the watch may continue the last revision of this message.
     pub(super) fragment: bool,
     pub(super) events: Vec<Event>,
 }
 
 /// A request to create a watch: its key and its options.
 ///
-/// The request permits fragments: a server that catches up merges a thousand revisions into one
-/// message, which can have gigabytes and exceeds every size limit. Fragments have at most 2 MiB (or
-/// one event), and complete revisions are delivered before the rest arrives.
+/// The request permits fragments, because a server that catches up merges a thousand revisions into
+/// one message, which can have gigabytes and exceed every size limit. Fragments have at most 2 MiB
+/// (or one event), and complete revisions are delivered before the rest arrives.
 pub(super) fn create(id: i64, start: Revision, watch: &Watch) -> (Vec<u8>, WatchOptions) {
     let (key, options) = send::watch(watch);
     (key, options.with_watch_id(id).with_start_revision(start.0).with_fragment())
@@ -63,7 +63,7 @@ pub(super) fn probe(id: i64) -> (&'static [u8], WatchOptions) {
     (KEY_AND_END, WatchOptions::new().with_range(KEY_AND_END).with_watch_id(id))
 }
 
-impl FromWire<PbWatchResponse> for Reply {
+impl FromWire<PbWatchResponse> for ServerMessage {
     fn from_wire(wire: PbWatchResponse) -> Result<Self, Malformed> {
         Ok(Self {
             id: wire.watch_id,
@@ -78,22 +78,23 @@ impl FromWire<PbWatchResponse> for Reply {
     }
 }
 
-/// What the refusal of a registration is about.
+/// The scope of a refused registration.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The watch: the registration fails.
+    /// The server refuses the watch: the registration fails.
     Watch(Error),
-    /// The stream: another must be opened. An expired login is detected when that is opened.
+    /// The stream cannot be used any more: another must be opened. If the login has expired, the
+    /// next stream logs in again.
     Stream(String),
 }
 
-/// Classifies the reason of a refusal.
+/// Classifies a refusal by its reason.
 ///
 /// The client requests neither an empty range nor a duplicate id, but a stream that is being closed
 /// refuses every watch as an empty range.
 ///
 /// Source: `docs/etcd-contract.md` §6.
-pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Refusal {
+pub(super) fn classify_refusal(reason: &str, requested: Revision, has_login: bool) -> Refusal {
     if reason.contains("duplicate watch ID") || reason.contains("watcher range is empty") {
         return Refusal::Stream(reason.to_owned());
     }
@@ -108,12 +109,13 @@ pub(super) fn refusal(reason: &str, requested: Revision, has_login: bool) -> Ref
     if by_stream { Refusal::Stream(error.to_string()) } else { Refusal::Watch(error) }
 }
 
-/// The status for the refusal of a stream's first request, if the refusal is about the login.
-pub(super) fn login_refused(reason: &str) -> Option<Status> {
-    let about_login = ["invalid auth token", "revision of auth store is old", "user name is empty"];
+/// The status for the refusal of a stream's first request; `None` if the login was accepted.
+pub(super) fn login_error(reason: &str) -> Option<Status> {
+    let login_errors =
+        ["invalid auth token", "revision of auth store is old", "user name is empty"];
     let message = reason.split_once(" desc = ").map_or(reason, |(_, message)| message);
-    let refused = about_login.iter().any(|text| reason.contains(text));
-    refused.then(|| Status::unauthenticated(message))
+    let is_refused = login_errors.iter().any(|text| reason.contains(text));
+    is_refused.then(|| Status::unauthenticated(message))
 }
 
 #[cfg(test)]
@@ -124,7 +126,7 @@ mod tests {
 
     #[test]
     fn refusal_is_classified_by_its_reason() {
-        let kind_with = |reason: &str, login| match refusal(reason, Revision(-1), login) {
+        let kind_with = |reason: &str, login| match classify_refusal(reason, Revision(-1), login) {
             Refusal::Watch(error) => Some(error.kind()),
             Refusal::Stream(_) => None,
         };

@@ -1,8 +1,9 @@
-//! Leases, in both directions.
+//! Lease messages: requests as a server reads them, and responses in both directions.
 //!
-//! TTLs are whole seconds on the wire. For a lease that does not exist, etcd responds to a refresh
-//! with a TTL of 0, and to a request for its state with a TTL of -1 and a granted TTL of 0. For an
-//! expired lease that is not yet revoked the TTL is -1 too, but the granted TTL is present.
+//! TTLs are whole seconds on the wire. For a lease that does not exist, etcd responds to a
+//! keep-alive with a TTL of 0, and to a request for its state with a TTL of -1 and a granted TTL of
+//! 0. For an expired lease that is not yet revoked, the TTL is -1 too, but the granted TTL is
+//! positive.
 
 use std::time::Duration;
 
@@ -18,17 +19,17 @@ use etcd_client::proto::{
 
 use super::{FromWire, Malformed, ToWire};
 
-const NO_ID: Malformed = Malformed("a lease without an id");
+const MISSING_LEASE_ID: Malformed = Malformed("a lease without an id");
 
 fn seconds(wire: i64) -> Duration {
     Duration::from_secs(u64::try_from(wire).unwrap_or(0))
 }
 
-fn whole(duration: Duration) -> i64 {
+fn whole_seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A TTL below zero is read as zero: the store raises both to its minimum.
+/// A negative TTL is read as zero, because the store raises both to its minimum.
 impl FromWire<PbLeaseGrantRequest> for LeaseGrant {
     fn from_wire(wire: PbLeaseGrantRequest) -> Result<Self, Malformed> {
         Ok(Self { ttl: seconds(wire.ttl), id: LeaseId::new(wire.id) })
@@ -42,7 +43,7 @@ impl ToWire for LeaseGrantResponse {
         PbLeaseGrantResponse {
             header: Some(self.header.to_wire()),
             id: self.id.get(),
-            ttl: whole(self.ttl),
+            ttl: whole_seconds(self.ttl),
             error: String::new(),
         }
     }
@@ -50,7 +51,7 @@ impl ToWire for LeaseGrantResponse {
 
 impl FromWire<PbLeaseGrantResponse> for LeaseGrantResponse {
     fn from_wire(wire: PbLeaseGrantResponse) -> Result<Self, Malformed> {
-        let id = LeaseId::new(wire.id).ok_or(NO_ID)?;
+        let id = LeaseId::new(wire.id).ok_or(MISSING_LEASE_ID)?;
         Ok(Self { header: Header::from_wire(wire.header)?, id, ttl: seconds(wire.ttl) })
     }
 }
@@ -69,7 +70,7 @@ impl ToWire for LeaseKeepAliveResponse {
         PbLeaseKeepAliveResponse {
             header: Some(self.header.to_wire()),
             id: self.id.get(),
-            ttl: whole(self.ttl),
+            ttl: whole_seconds(self.ttl),
         }
     }
 }
@@ -77,7 +78,7 @@ impl ToWire for LeaseKeepAliveResponse {
 /// The TTL is zero if the lease does not exist.
 impl FromWire<PbLeaseKeepAliveResponse> for LeaseKeepAliveResponse {
     fn from_wire(wire: PbLeaseKeepAliveResponse) -> Result<Self, Malformed> {
-        let id = LeaseId::new(wire.id).ok_or(NO_ID)?;
+        let id = LeaseId::new(wire.id).ok_or(MISSING_LEASE_ID)?;
         Ok(Self { header: Header::from_wire(wire.header)?, id, ttl: seconds(wire.ttl) })
     }
 }
@@ -120,7 +121,7 @@ impl ToWire for (LeaseId, LeaseTimeToLiveResponse) {
             None => (-1, 0, Vec::new()),
             Some(LeaseStatus { granted, remaining, keys }) => {
                 let keys = keys.into_iter().map(Into::into).collect();
-                (whole(remaining), whole(granted), keys)
+                (whole_seconds(remaining), whole_seconds(granted), keys)
             }
         };
         PbLeaseTimeToLiveResponse {
@@ -156,7 +157,8 @@ impl ToWire for LeasesResponse {
 
 impl FromWire<PbLeaseLeasesResponse> for LeasesResponse {
     fn from_wire(wire: PbLeaseLeasesResponse) -> Result<Self, Malformed> {
-        let leases = wire.leases.into_iter().map(|lease| LeaseId::new(lease.id).ok_or(NO_ID));
+        let leases =
+            wire.leases.into_iter().map(|lease| LeaseId::new(lease.id).ok_or(MISSING_LEASE_ID));
         Ok(Self {
             header: Header::from_wire(wire.header)?,
             leases: leases.collect::<Result<_, _>>()?,

@@ -1,7 +1,7 @@
 //! The translation between coord's types and etcd's protobuf messages, in both directions.
 //!
-//! No other module handles protobuf messages. A client writes requests and reads responses; a
-//! server reads requests and writes responses. So there are four directions, all without loss:
+//! A client writes requests and reads responses; a server reads requests and writes responses. So
+//! there are four directions, all without loss:
 //!
 //! ```text
 //!             coord's type  ->  the wire             the wire  ->  coord's type
@@ -13,8 +13,8 @@
 //! here. A range sorted by key in ascending order is sent as an unsorted range, as Go's client
 //! does: etcd returns keys in that order anyway, and need not fetch all of them to sort them.
 //!
-//! A received message may be invalid, so reading is fallible: [`Malformed`] states what could not
-//! be read. An unknown number in an enum is refused.
+//! A received message may be invalid, so reading is fallible: [`Malformed`] states the invalid
+//! part. An unknown number in an enum is refused.
 
 mod lease;
 mod request;
@@ -29,7 +29,7 @@ use etcd_client::proto::{PbKeyValue, PbResponseHeader};
 
 pub use watch::WatchCall;
 
-/// A value that can be written as a message of etcd's protocol.
+/// A type that can be written as a message of etcd's protocol.
 pub trait ToWire {
     /// The message.
     type Wire;
@@ -38,7 +38,7 @@ pub trait ToWire {
     fn to_wire(self) -> Self::Wire;
 }
 
-/// A value that can be read from a message of etcd's protocol.
+/// A type that can be read from a message of etcd's protocol.
 pub trait FromWire<W>: Sized {
     /// Reads the message. Keys and values are moved, not copied.
     ///
@@ -53,23 +53,23 @@ pub struct Malformed(pub(crate) &'static str);
 
 impl std::fmt::Display for Malformed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "not a message of etcd's: {}", self.0)
+        write!(f, "malformed message, not from etcd: {}", self.0)
     }
 }
 
 impl std::error::Error for Malformed {}
 
 /// Reads every element of a list.
-fn all<W, T: FromWire<W>>(wire: Vec<W>) -> Result<Vec<T>, Malformed> {
+fn read_all<W, T: FromWire<W>>(wire: Vec<W>) -> Result<Vec<T>, Malformed> {
     wire.into_iter().map(T::from_wire).collect()
 }
 
 /// Writes every element of a list.
-fn each<T: ToWire>(values: Vec<T>) -> Vec<T::Wire> {
+fn write_all<T: ToWire>(values: Vec<T>) -> Vec<T::Wire> {
     values.into_iter().map(T::to_wire).collect()
 }
 
-/// The lease id on the wire: zero for none.
+/// The lease id on the wire: zero if there is no lease.
 fn lease_number(lease: Option<LeaseId>) -> i64 {
     lease.map_or(0, LeaseId::get)
 }

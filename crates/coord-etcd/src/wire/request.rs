@@ -1,4 +1,4 @@
-//! Requests as a server reads them.
+//! Requests about keys, as a server reads them from etcd's messages.
 
 use std::num::NonZeroU64;
 
@@ -11,9 +11,9 @@ use etcd_client::proto::{
     PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
 };
 
-use super::{FromWire, Malformed, all};
+use super::{FromWire, Malformed, read_all};
 
-/// A revision of a request: zero is none.
+/// The revision of a request: zero on the wire means none.
 pub(super) fn revision(wire: i64) -> Option<Revision> {
     (wire != 0).then_some(Revision(wire))
 }
@@ -44,7 +44,7 @@ const fn sort_target(number: i32) -> Result<SortTarget, Malformed> {
         2 => SortTarget::CreateRevision,
         3 => SortTarget::ModRevision,
         4 => SortTarget::Value,
-        _ => return Err(Malformed("a range sorted by something unknown")),
+        _ => return Err(Malformed("a range with an unknown sort target")),
     })
 }
 
@@ -53,7 +53,7 @@ const fn sort_order(number: i32) -> Result<SortOrder, Malformed> {
         0 => SortOrder::None,
         1 => SortOrder::Ascending,
         2 => SortOrder::Descending,
-        _ => return Err(Malformed("a range sorted in an unknown order")),
+        _ => return Err(Malformed("a range with an unknown sort order")),
     })
 }
 
@@ -81,9 +81,9 @@ impl FromWire<PbCompactionRequest> for Compact {
 impl FromWire<PbTxnRequest> for Txn {
     fn from_wire(wire: PbTxnRequest) -> Result<Self, Malformed> {
         Ok(Self {
-            compares: all(wire.compare)?,
-            success: all(wire.success)?,
-            failure: all(wire.failure)?,
+            compares: read_all(wire.compare)?,
+            success: read_all(wire.success)?,
+            failure: read_all(wire.failure)?,
         })
     }
 }
@@ -99,7 +99,7 @@ impl FromWire<PbTxnRequestOp> for Op {
     }
 }
 
-/// An operand that is left out, or is of another kind than the target, counts as zero or empty.
+/// A missing operand, and an operand of another kind than the target, count as zero or empty.
 impl FromWire<PbCompare> for Compare {
     fn from_wire(wire: PbCompare) -> Result<Self, Malformed> {
         let PbCompare { result, target, key, range_end, target_union } = wire;
@@ -125,7 +125,7 @@ impl FromWire<PbCompare> for Compare {
             (3, _) => CompareOperand::Value(bytes::Bytes::new()),
             (4, Some(PbTargetUnion::Lease(lease))) => CompareOperand::Lease(LeaseId::new(lease)),
             (4, _) => CompareOperand::Lease(None),
-            _ => return Err(Malformed("a compare of something unknown")),
+            _ => return Err(Malformed("a compare with an unknown target")),
         };
         Ok(Self { keys: KeyRange::from_wire(key, range_end), op, operand })
     }

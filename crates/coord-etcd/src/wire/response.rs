@@ -1,4 +1,4 @@
-//! Responses about keys, in both directions.
+//! Responses to requests about keys, from and to etcd's messages.
 
 use coord_core::kv::{
     CompactResponse, DeleteResponse, Header, KeyValue, OpResponse, PutResponse, RangeResponse,
@@ -9,7 +9,7 @@ use etcd_client::proto::{
     PbTxnOpResponse, PbTxnResponse,
 };
 
-use super::{FromWire, Malformed, ToWire, all, each};
+use super::{FromWire, Malformed, ToWire, read_all, write_all};
 
 impl ToWire for RangeResponse {
     type Wire = PbRangeResponse;
@@ -17,7 +17,7 @@ impl ToWire for RangeResponse {
     fn to_wire(self) -> PbRangeResponse {
         PbRangeResponse {
             header: Some(self.header.to_wire()),
-            kvs: each(self.kvs),
+            kvs: write_all(self.kvs),
             more: self.more,
             count: self.count,
         }
@@ -27,7 +27,7 @@ impl ToWire for RangeResponse {
 impl FromWire<PbRangeResponse> for RangeResponse {
     fn from_wire(wire: PbRangeResponse) -> Result<Self, Malformed> {
         let PbRangeResponse { header, kvs, more, count } = wire;
-        Ok(Self { header: Header::from_wire(header)?, kvs: all(kvs)?, more, count })
+        Ok(Self { header: Header::from_wire(header)?, kvs: read_all(kvs)?, more, count })
     }
 }
 
@@ -54,7 +54,7 @@ impl ToWire for DeleteResponse {
         PbDeleteResponse {
             header: Some(self.header.to_wire()),
             deleted: self.deleted,
-            prev_kvs: each(self.prev_kvs),
+            prev_kvs: write_all(self.prev_kvs),
         }
     }
 }
@@ -62,7 +62,7 @@ impl ToWire for DeleteResponse {
 impl FromWire<PbDeleteResponse> for DeleteResponse {
     fn from_wire(wire: PbDeleteResponse) -> Result<Self, Malformed> {
         let PbDeleteResponse { header, deleted, prev_kvs } = wire;
-        Ok(Self { header: Header::from_wire(header)?, deleted, prev_kvs: all(prev_kvs)? })
+        Ok(Self { header: Header::from_wire(header)?, deleted, prev_kvs: read_all(prev_kvs)? })
     }
 }
 
@@ -73,7 +73,7 @@ impl ToWire for TxnResponse {
         PbTxnResponse {
             header: Some(self.header.to_wire()),
             succeeded: self.succeeded,
-            responses: each(self.responses),
+            responses: write_all(self.responses),
         }
     }
 }
@@ -81,7 +81,7 @@ impl ToWire for TxnResponse {
 impl FromWire<PbTxnResponse> for TxnResponse {
     fn from_wire(wire: PbTxnResponse) -> Result<Self, Malformed> {
         let PbTxnResponse { header, succeeded, responses } = wire;
-        Ok(Self { header: Header::from_wire(header)?, succeeded, responses: all(responses)? })
+        Ok(Self { header: Header::from_wire(header)?, succeeded, responses: read_all(responses)? })
     }
 }
 

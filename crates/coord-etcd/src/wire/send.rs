@@ -1,7 +1,7 @@
-//! Requests, written with the builders of etcd-client.
+//! Requests as a client writes them, with the builders of etcd-client.
 //!
-//! Ranges are set as their two fields, because the builders' methods for prefixes rewrite empty
-//! keys. Each part of a transaction is set once and in order, because the builder panics otherwise.
+//! A range is set as its two fields, because the builders' methods for prefixes rewrite empty keys.
+//! Each part of a transaction is set once and in order, because the builder panics otherwise.
 
 use coord_core::kv::{
     Compact, Compare, CompareOp, CompareOperand, Delete, LeaseGrant, LeaseTimeToLive, Op, Put,
@@ -11,7 +11,7 @@ use etcd_client as etcd;
 
 use super::lease_number;
 
-/// A revision as etcd has it: zero if there is none.
+/// A revision on the wire: zero if there is none.
 fn revision(revision: Option<Revision>) -> i64 {
     revision.map_or(0, i64::from)
 }
@@ -81,7 +81,7 @@ pub(crate) fn delete(delete: &Delete) -> (Vec<u8>, etcd::DeleteOptions) {
     (delete.keys.start().clone().into(), options)
 }
 
-/// A transaction, with the nested ones.
+/// A transaction, with the nested transactions.
 pub(crate) fn txn(txn: &Txn) -> etcd::Txn {
     etcd::Txn::new()
         .when(txn.compares.iter().map(compare).collect::<Vec<_>>())
@@ -89,6 +89,7 @@ pub(crate) fn txn(txn: &Txn) -> etcd::Txn {
         .or_else(txn.failure.iter().map(op).collect::<Vec<_>>())
 }
 
+/// An operation of a transaction.
 pub(crate) fn op(op: &Op) -> etcd::TxnOp {
     match op {
         Op::Range(request) => {
@@ -154,7 +155,7 @@ pub(crate) fn watch(watch: &Watch) -> (Vec<u8>, etcd::WatchOptions) {
 
 /// A grant: its TTL in seconds and its options.
 ///
-/// The pre-flight check has refused a TTL with a fraction, or above the limit.
+/// The pre-flight check has refused a fractional TTL, and a TTL above the limit.
 pub(crate) fn lease_grant(grant: LeaseGrant) -> (i64, etcd::LeaseGrantOptions) {
     let seconds = i64::try_from(grant.ttl.as_secs()).unwrap_or(i64::MAX);
     (seconds, etcd::LeaseGrantOptions::new().with_id(lease_number(grant.id)))

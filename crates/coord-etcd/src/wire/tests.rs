@@ -1,4 +1,5 @@
-//! Round trips: a server reads the request that was sent, and a client the response.
+//! Round-trip tests of the translation: a server reads the request that a client wrote, and a
+//! client reads the response that a server wrote.
 
 use std::num::NonZeroU64;
 
@@ -171,8 +172,8 @@ proptest! {
     fn server_reads_the_sent_operation(op in op()) {
         let sent = PbTxnRequestOp { request: Some(PbTxnOpRequest::from(send::op(&op))) };
         let bytes = sent.encode_to_vec();
-        let arrived = PbTxnRequestOp::decode(&bytes[..]).expect("it was just encoded");
-        prop_assert_eq!(Op::from_wire(arrived), Ok(op));
+        let received = PbTxnRequestOp::decode(&bytes[..]).expect("the bytes were just encoded");
+        prop_assert_eq!(Op::from_wire(received), Ok(op));
     }
 
     #[test]
@@ -242,11 +243,11 @@ fn compaction_keeps_its_fields() {
 #[test]
 fn expired_lease_has_no_time_left_and_missing_lease_is_none() {
     let wire = PbLeaseTimeToLiveResponse { ttl: -1, ..Default::default() };
-    let gone = LeaseTimeToLiveResponse::from_wire(wire.clone()).expect("well formed");
-    assert_eq!(gone.lease, None);
+    let missing = LeaseTimeToLiveResponse::from_wire(wire.clone()).expect("well formed");
+    assert_eq!(missing.lease, None);
     let wire = PbLeaseTimeToLiveResponse { granted_ttl: 5, ..wire };
     let expired = LeaseTimeToLiveResponse::from_wire(wire).expect("well formed").lease;
-    assert_eq!(expired.expect("it exists").remaining, Duration::ZERO);
+    assert_eq!(expired.expect("the lease exists").remaining, Duration::ZERO);
 }
 
 #[test]

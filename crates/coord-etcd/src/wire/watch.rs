@@ -1,4 +1,4 @@
-//! Watches, in both directions.
+//! Watch messages: requests as a server reads them, and events in both directions.
 
 use coord_core::kv::{Event, EventKind, KeyRange, KeyValue, Watch, WatchFilter};
 use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion};
@@ -10,18 +10,18 @@ use super::{FromWire, Malformed, ToWire};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "closed by etcd's protocol, and servers match on it")]
 pub enum WatchCall {
-    /// Start a watch.
+    /// Creates a watch.
     Create {
         /// The watch.
         request: Watch,
-        /// The id of the watch; with zero the server chooses it.
+        /// The id of the watch; zero if the server chooses it.
         watch_id: i64,
         /// Whether to split responses that are too large for one message.
         fragment: bool,
     },
-    /// End the watch with this id.
+    /// Cancels the watch with this id.
     Cancel(i64),
-    /// Send a progress notification for the whole stream.
+    /// Requests a progress notification for the whole stream.
     Progress,
 }
 

@@ -1,7 +1,7 @@
-//! Fragments: a watch response that is too large for one message, split into several.
+//! Fragments: a watch response that is too large for one message, split into several messages.
 //!
-//! Only events are split up; an event that exceeds the limit by itself is sent alone. All fragments
-//! but the last are marked with `fragment`.
+//! A response is split between events; an event that exceeds the limit by itself is sent alone. All
+//! fragments but the last are marked with `fragment`.
 //!
 //! Source: `docs/etcd-contract.md` §6; etcd 3.5 `sendFragments` in
 //! `server/etcdserver/api/v3rpc/watch.go`.
@@ -11,30 +11,30 @@ use prost::Message;
 use prost::encoding::message;
 
 /// The field number of `WatchResponse.events`.
-const EVENTS: u32 = 11;
+const EVENTS_FIELD_NUMBER: u32 = 11;
 
 /// Splits a response into fragments of less than `limit` bytes each, as far as single events allow.
-pub(super) fn fragments(whole: PbWatchResponse, limit: usize) -> Vec<PbWatchResponse> {
+pub(super) fn split(whole: PbWatchResponse, limit: usize) -> Vec<PbWatchResponse> {
     if whole.events.len() < 2 || whole.encoded_len() < limit {
         return vec![whole];
     }
     let PbWatchResponse { events, .. } = whole;
     let empty = PbWatchResponse { events: Vec::new(), fragment: true, ..whole };
-    let size_empty = empty.encoded_len();
-    let mut pieces = Vec::new();
-    let (mut piece, mut size) = (empty.clone(), size_empty);
+    let empty_size = empty.encoded_len();
+    let mut fragments = Vec::new();
+    let (mut fragment, mut size) = (empty.clone(), empty_size);
     for event in events {
-        let more = message::encoded_len(EVENTS, &event);
-        if !piece.events.is_empty() && size + more >= limit {
-            pieces.push(std::mem::replace(&mut piece, empty.clone()));
-            size = size_empty;
+        let event_size = message::encoded_len(EVENTS_FIELD_NUMBER, &event);
+        if !fragment.events.is_empty() && size + event_size >= limit {
+            fragments.push(std::mem::replace(&mut fragment, empty.clone()));
+            size = empty_size;
         }
-        size += more;
-        piece.events.push(event);
+        size += event_size;
+        fragment.events.push(event);
     }
-    piece.fragment = false;
-    pieces.push(piece);
-    pieces
+    fragment.fragment = false;
+    fragments.push(fragment);
+    fragments
 }
 
 #[cfg(test)]
@@ -56,15 +56,15 @@ mod tests {
     #[test]
     fn fragments_fill_the_limit_and_all_but_last_are_marked() {
         let whole = response(&[300, 300, 300, 2000, 10, 10]);
-        let pieces = fragments(whole.clone(), 1000);
-        let counts: Vec<_> = pieces.iter().map(|piece| piece.events.len()).collect();
+        let fragments = split(whole.clone(), 1000);
+        let counts: Vec<_> = fragments.iter().map(|fragment| fragment.events.len()).collect();
         assert_eq!(counts, [3, 1, 2]);
-        let more: Vec<_> = pieces.iter().map(|piece| piece.fragment).collect();
-        assert_eq!(more, [true, true, false]);
-        assert!(pieces.iter().all(|piece| piece.watch_id == 7));
-        let limits = pieces.iter().filter(|piece| piece.encoded_len() >= 1000);
-        assert_eq!(limits.count(), 1, "the event that is too large by itself");
-        let events: Vec<_> = pieces.into_iter().flat_map(|piece| piece.events).collect();
+        let marks: Vec<_> = fragments.iter().map(|fragment| fragment.fragment).collect();
+        assert_eq!(marks, [true, true, false]);
+        assert!(fragments.iter().all(|fragment| fragment.watch_id == 7));
+        let too_large = fragments.iter().filter(|fragment| fragment.encoded_len() >= 1000);
+        assert_eq!(too_large.count(), 1, "the event that is too large by itself");
+        let events: Vec<_> = fragments.into_iter().flat_map(|fragment| fragment.events).collect();
         assert_eq!(events, whole.events);
     }
 
@@ -72,8 +72,8 @@ mod tests {
     fn response_of_exactly_the_limit_is_split() {
         let whole = response(&[100, 100]);
         let size = whole.encoded_len();
-        assert_eq!(fragments(whole.clone(), size + 1).len(), 1);
-        assert_eq!(fragments(whole, size).len(), 2);
-        assert_eq!(fragments(response(&[5000]), 1000).len(), 1, "one event is never split");
+        assert_eq!(split(whole.clone(), size + 1).len(), 1);
+        assert_eq!(split(whole, size).len(), 2);
+        assert_eq!(split(response(&[5000]), 1000).len(), 1, "one event is never split");
     }
 }

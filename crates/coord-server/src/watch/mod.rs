@@ -1,10 +1,10 @@
-//! The Watcher service: many watches multiplexed on one gRPC stream.
+//! The Watch service: many watches multiplexed on one gRPC stream.
 //!
 //! A client creates and cancels watches by messages, and each response carries the id of its watch.
-//! No task runs here: the response stream owns the state, and makes progress when the connection
-//! polls it. Each poll handles the client's messages first, then the watches that are ready, in
-//! turn. A watch enters the [`ReadyQueue`] when it has something to deliver, so idle watches are
-//! never polled, however many there are.
+//! A stream has no task of its own: the response stream owns the state, and makes progress when the
+//! connection polls it. Each poll handles the client's messages first, then the ready watches, in
+//! turn. A watch enters the [`ReadyQueue`] when it may have something to deliver, so an idle watch
+//! is never polled.
 //!
 //! ```text
 //! client    create 0                create 0 (end <= key)           cancel 0
@@ -13,18 +13,18 @@
 //!
 //! *Compacted start.* A watch whose start revision is compacted is created like any other, and
 //! cancelled right after. As in etcd, its id stays in use until the client cancels it too, and
-//! until then progress requests are not answered.
+//! until then there is no response to progress requests.
 //!
 //! *Progress on request.* A progress request is for the whole stream: its response has the id -1,
-//! and is sent once every watch has delivered all events up to its revision. As in etcd, there is
-//! no response if the stream has no watches, or if a watch waits for a future revision. Unlike
-//! etcd, which drops a request while a watch has not caught up, this server responds when the watch
-//! has. Messages that the client sends after the request do not affect the response, if the backend
-//! can deliver without waiting.
+//! and is sent when every watch has delivered all events up to its revision. As in etcd, there is
+//! no response if the stream has no watches, or if a watch waits for a future revision. etcd drops
+//! a request while a watch has not caught up; this server responds when the watch has caught up.
+//! Messages that the client sends after the request do not affect the response, if the backend can
+//! deliver without waiting.
 //!
 //! *Periodic progress.* A watch with `progress_notify` receives a notification under its own id,
-//! every ten minutes, unless it had events since the last one. This timer is the server's, not the
-//! backend's, so that a progress request of the client does not postpone it.
+//! every ten minutes, unless it had events since the last one. The server has a timer of its own
+//! for this, so that a progress request of the client does not postpone the notification.
 //!
 //! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
@@ -52,16 +52,16 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::gauges::GaugeGuard;
 use crate::services::Services;
-use crate::status::{message_too_large, status};
+use crate::status::{message_too_large, server_stopped, status};
 use backlog::Backlog;
-use fragment::fragments;
+use fragment::split;
 use ready_queue::ReadyQueue;
 use stream_watch::StreamWatch;
 
 /// The watch id in responses that belong to no watch: rejected watches, and progress on request.
 const INVALID_WATCH_ID: i64 = -1;
 
-/// The longest interval of progress notifications: with more, adding it to the current time could
+/// The longest interval of progress notifications. Adding a longer one to the current time could
 /// overflow.
 const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -69,9 +69,10 @@ const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 360
 /// turn.
 const MAX_QUEUED_RESPONSES: usize = 128;
 
-const COMPACTED_MESSAGE: &str = "etcdserver: mvcc: required revision has been compacted";
-const EMPTY_RANGE_MESSAGE: &str = "mvcc: watcher range is empty";
-const DUPLICATE_ID_MESSAGE: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+// etcd's reasons for the rejection of a watch.
+const COMPACTED_REASON: &str = "etcdserver: mvcc: required revision has been compacted";
+const EMPTY_RANGE_REASON: &str = "mvcc: watcher range is empty";
+const DUPLICATE_ID_REASON: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
 #[async_trait]
 impl PbWatchService for Services {
@@ -94,7 +95,7 @@ impl PbWatchService for Services {
     }
 }
 
-/// The state of one client's stream.
+/// The state of one watch stream of a client.
 struct ClientStream<R> {
     _gauge: GaugeGuard,
     services: Services,
@@ -105,19 +106,21 @@ struct ClientStream<R> {
     next_id: i64,
     /// The watches that may have something to deliver.
     ready_queue: ReadyQueue,
+    /// The outstanding progress requests; `None` if there are none.
     progress_request: Option<ProgressRequest>,
     /// Timer of periodic progress; `None` until a watch has `progress_notify`.
     progress_timer: Option<Interval>,
     responses: VecDeque<PbWatchResponse>,
 }
 
-/// A progress request of the client that is not answered yet.
+/// Progress requests of the client without a response yet.
 struct ProgressRequest {
     /// Watches that have not reported their progress yet.
     awaited: BTreeSet<i64>,
-    /// The header with the lowest revision that the other watches have reported.
+    /// The header with the lowest revision that the other watches have reported; `None` if none
+    /// has.
     header: Option<Header>,
-    /// Number of requests: each receives a response.
+    /// Number of requests, each of which receives a response.
     requests: usize,
 }
 
@@ -152,7 +155,7 @@ where
                 }
                 Input::RequestsEnded => self.requests = None,
                 Input::ProgressTick => self.request_periodic_progress(),
-                Input::Batch(id, batch) => self.deliver(id, batch).await?,
+                Input::Item(id, item) => self.deliver(id, item).await?,
             }
         }
     }
@@ -173,12 +176,12 @@ where
             {
                 return Poll::Ready(Input::ProgressTick);
             }
-            // At most as many as are queued now: a watch that must yield becomes ready again at
-            // once.
+            // At most as many watches as are queued now, because a watch that exhausts tokio's
+            // cooperative budget is queued again at once.
             for _ in 0..self.ready_queue.register(cx.waker()) {
                 let Some(id) = self.ready_queue.next() else { break };
                 if let Some(item) = self.watches.get_mut(&id).and_then(StreamWatch::poll) {
-                    return Poll::Ready(Input::Batch(id, item));
+                    return Poll::Ready(Input::Item(id, item));
                 }
             }
             Poll::Pending
@@ -215,7 +218,7 @@ where
                 let all_active = self.watches.values().all(|watch| watch.source.is_some());
                 if all_active && !self.watches.is_empty() && !self.has_future_watch().await? {
                     let awaited = self.watches.keys().copied().collect();
-                    // A later request needs the progress as of now, which answers the earlier
+                    // The later request needs the progress as of now, which satisfies the earlier
                     // requests too.
                     let requests =
                         1 + self.progress_request.as_ref().map_or(0, |earlier| earlier.requests);
@@ -244,8 +247,8 @@ where
     /// Polls the watches that a progress request waits for, as long as they deliver without
     /// waiting.
     ///
-    /// The client's next message then finds the request answered: a new watch for a future revision
-    /// does not block it, and a cancelled watch does not change its revision.
+    /// The response is then queued before the client's next message is handled: a new watch for a
+    /// future revision does not block it, and a cancelled watch does not change its revision.
     async fn drain_ready_batches(&mut self) -> Result<(), Status> {
         let awaited =
             self.progress_request.iter().flat_map(|request| request.awaited.iter().copied());
@@ -256,8 +259,8 @@ where
                 if watch.backlog.is_some() {
                     break;
                 }
-                // Outside tokio's cooperative budget, so that a watch with something to deliver
-                // always does.
+                // Outside tokio's cooperative budget, because an exhausted budget would end the
+                // loop although the watch has something to deliver.
                 let poll = unconstrained(poll_fn(|_| Poll::Ready(watch.poll())));
                 let Some(item) = poll.await else { break };
                 self.deliver(id, item).await?;
@@ -285,7 +288,7 @@ where
         let start = request.start_revision.unwrap_or_default();
         let reason = match self.services.backend().watch(request).await {
             Ok(_) if self.watches.contains_key(&requested_id) && requested_id != 0 => {
-                DUPLICATE_ID_MESSAGE.into()
+                DUPLICATE_ID_REASON.into()
             }
             Ok(source) => {
                 let id = if requested_id == 0 { self.next_free_id() } else { requested_id };
@@ -311,8 +314,8 @@ where
                 );
                 return Ok(());
             }
-            Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE_MESSAGE.to_owned(),
-            Err(Error::Compacted { .. }) => COMPACTED_MESSAGE.to_owned(),
+            Err(Error::EmptyWatchRange { .. }) => EMPTY_RANGE_REASON.to_owned(),
+            Err(Error::Compacted { .. }) => COMPACTED_REASON.to_owned(),
             Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
                 let status = status(&error);
                 format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
@@ -342,7 +345,7 @@ where
             && watch.future_start.is_none()
         {
             // The response is about all watches of the stream, including this one. A watch that
-            // waits for a future revision has nothing to report before it.
+            // waits for a future revision is not awaited, because it has no events before that.
             progress_request.awaited.insert(id);
             watch.request_progress();
         }
@@ -355,7 +358,7 @@ where
             let interval = interval.clamp(Duration::from_millis(1), MAX_PROGRESS_INTERVAL);
             self.progress_timer = Some(interval_at(Instant::now() + interval, interval));
         }
-        // It was never polled, so no waker would queue it.
+        // The watch was never polled, so no waker would queue it.
         watch.ready_handle.enqueue();
         self.watches.insert(id, watch);
     }
@@ -370,7 +373,7 @@ where
         }
     }
 
-    /// Assigns ascending ids, skipping those that the client chose.
+    /// Assigns the next id in ascending order, except those that the client chose.
     fn next_free_id(&mut self) -> i64 {
         while self.watches.contains_key(&self.next_id) {
             self.next_id += 1;
@@ -385,8 +388,7 @@ where
         id: i64,
         item: Option<coord_core::Result<WatchBatch>>,
     ) -> Result<(), Status> {
-        let ended = || Status::unavailable("etcdserver: server stopped");
-        match item.ok_or_else(ended)? {
+        match item.ok_or_else(server_stopped)? {
             Ok(batch) => {
                 self.deliver_batch(id, batch);
                 Ok(())
@@ -402,7 +404,7 @@ where
                     compact_revision: compact_revision.unwrap_or_default().0,
                     ..response(header, id)
                 });
-                // An earlier progress request no longer waits for this watch.
+                // An earlier progress request does not wait for this watch any more.
                 self.complete_progress(id);
                 Ok(())
             }
@@ -441,7 +443,7 @@ where
         let events = batch.events.into_iter().map(ToWire::to_wire).collect();
         let response = PbWatchResponse { events, ..response(header, id) };
         if watch.fragment {
-            self.responses.extend(fragments(response, self.services.limits().message_bytes()));
+            self.responses.extend(split(response, self.services.limits().message_bytes()));
         } else {
             self.responses.push_back(response);
         }
@@ -451,7 +453,7 @@ where
     fn record_progress(&mut self, id: i64, revision: Revision) {
         let watch = self.watches.get_mut(&id).expect("only a watch of the stream delivers");
         let header = watch.header(revision);
-        // One notification can serve both a periodic and a requested progress.
+        // One notification of the backend may serve both the periodic and the requested progress.
         if std::mem::take(&mut watch.progress_due) {
             self.responses.push_back(response(header, id));
         }
@@ -477,7 +479,7 @@ where
     }
 }
 
-/// What a stream has to handle next.
+/// The next input of a stream.
 enum Input {
     /// A message of the client, or the error that ended its side of the stream.
     Request(Result<PbWatchRequest, Status>),
@@ -485,7 +487,8 @@ enum Input {
     RequestsEnded,
     /// The timer of periodic progress fired.
     ProgressTick,
-    Batch(i64, Option<coord_core::Result<WatchBatch>>),
+    /// An item of the watch with this id; `None` is the end of the watch.
+    Item(i64, Option<coord_core::Result<WatchBatch>>),
 }
 
 /// A response without content.

@@ -1,7 +1,7 @@
 //! Ready queue: the watches of a stream that may have something to deliver.
 //!
-//! Each watch is polled with its own waker. Waking it adds the watch's id to the queue and wakes
-//! the stream, which then polls only the watches in the queue.
+//! Each watch is polled with a waker of its own. The waker adds the watch's id to the queue and
+//! wakes the stream, which then polls only the watches in the queue.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,13 +49,13 @@ impl ReadyQueue {
     }
 }
 
-/// Handle of one watch: its waker, and its place in the queue.
+/// The handle of one watch on the queue: its waker, and whether its id is queued.
 pub(super) struct ReadyHandle {
     inner: Arc<WatchWaker>,
     waker: Waker,
 }
 
-/// Waker of one watch: queues the watch's id.
+/// The waker of one watch, which queues the watch's id.
 struct WatchWaker {
     id: i64,
     /// Whether the id is in the queue.
@@ -92,12 +92,13 @@ impl ReadyHandle {
         &self.waker
     }
 
-    /// Allows the watch to be queued again. Called before it is polled, so that no wake-up is lost.
+    /// Permits that the watch is queued again. Called before the watch is polled, so that no wake
+    /// is lost.
     pub(super) fn clear(&self) {
         self.inner.queued.store(false, Ordering::Release);
     }
 
-    /// Queues the watch without waking the stream, which is being polled.
+    /// Queues the watch without waking the stream. Called while the stream is polled.
     pub(super) fn enqueue(&self) {
         self.inner.enqueue();
     }

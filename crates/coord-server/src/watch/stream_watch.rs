@@ -1,4 +1,4 @@
-//! The state of one watch of a stream: what the client requested, and what was delivered.
+//! The state of one watch of a stream: the client's request, and the progress of its delivery.
 
 use std::task::{Context, Poll};
 
@@ -12,11 +12,11 @@ use crate::gauges::GaugeGuard;
 /// One watch of a stream.
 pub(super) struct StreamWatch {
     pub(super) _gauge: GaugeGuard,
-    /// The backend's watch; `None` once cancelled because its start revision is compacted.
+    /// The backend's watch; `None` after it was cancelled because its start revision is compacted.
     pub(super) source: Option<Watcher>,
-    /// Events from before the creation of the watch; `None` once they are sent.
+    /// Events from before the creation of the watch; `None` after they were sent.
     pub(super) backlog: Option<Backlog>,
-    /// The future revision that the watch starts at; `None` once it is known to exist.
+    /// The future revision that the watch starts at; `None` after it exists.
     pub(super) future_start: Option<Revision>,
     /// Wakes the stream when the watch has something to deliver.
     pub(super) ready_handle: ReadyHandle,
@@ -31,7 +31,7 @@ pub(super) struct StreamWatch {
 }
 
 impl StreamWatch {
-    /// Polls the backend's watch. If it is ready, it is queued again, behind the other watches.
+    /// Polls the backend's watch. A watch that is ready is queued again, behind the other watches.
     pub(super) fn poll(&mut self) -> Option<Option<coord_core::Result<WatchBatch>>> {
         self.ready_handle.clear();
         let source = self.source.as_mut()?;

@@ -103,7 +103,8 @@ fn wait_behind_a_data_key_is_logged_once() {
         timeout(secs(300), Mutex::new(&second, "other").lock()).await.unwrap_err();
         drop(held);
     });
-    let warned: Vec<_> = lines.iter().filter(|line| line.contains("waiting for a foreign key")).collect();
+    let warned: Vec<_> =
+        lines.iter().filter(|line| line.contains("waiting for a foreign key")).collect();
     assert_eq!(warned.len(), 1, "{lines:#?}");
     assert!(warned[0].contains("WARN") && warned[0].contains("name=jobs key=jobs/1"), "{warned:?}");
 }

@@ -1,9 +1,9 @@
 //! The watch protocol as a state machine: events in, actions out.
 //!
-//! The machine has no I/O, no task and no clock. The driver passes in the commands of watches, the
-//! events of streams and the time; the machine returns [`Action`]s and puts batches into the
-//! buffers of their readers. So a test can act as the server, and a thousand broken connections
-//! take no time.
+//! The machine has no I/O, no task and no clock. The driver passes commands of watches, events of
+//! streams and the time to it. The machine returns [`Action`]s, and adds batches to the buffers of
+//! their readers. So a test can act as the server, and simulate a thousand broken connections
+//! without waiting.
 //!
 //! Each registration of a watch is in one of four states. A watch that is registered again
 //! continues at its next revision:
@@ -21,7 +21,7 @@
 //!
 //! ```text
 //! out  Open(Shared)
-//! in   opened           out  Progress                  does this server prove progress?
+//! in   opened           out  Progress                  tests whether the server proves progress
 //!                       out  Create 1 from 0
 //! in   created 1 @10                                   next = 11, fixed before any event
 //! in   events 1: 11 12                                 two batches, next = 13
@@ -31,9 +31,9 @@
 //! in   events 2: 12 13 14                              12 is dropped, two batches, next = 15
 //! ```
 //!
-//! The client chooses the ids, and uses none twice. An etcd server buffers events for an id that it
-//! has not confirmed yet, and keeps them when the id is cancelled meanwhile. The next watch with
-//! that id would receive them.
+//! The client chooses the ids of registrations, and uses no id twice. An etcd server buffers events
+//! for an id that it has not confirmed yet, and keeps them when the id is cancelled meanwhile. The
+//! next watch with that id would receive them.
 
 mod probe;
 mod progress;
@@ -55,17 +55,18 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::buffer::ReaderBuffer;
-use super::driver_is_gone;
-use super::wire::{NO_ID, Refusal, Reply, Request, refusal};
+use super::driver_gone_error;
+use super::wire::{NO_WATCH_ID, Refusal, Request, ServerMessage, classify_refusal};
 pub(crate) use stream::StreamRole;
 use stream::{OpenStream, PendingCreate, StreamPhase, StreamState};
 pub(super) use watch_state::Registered;
 use watch_state::{PendingReply, Registration, RegistrationState, WatchState};
 
-/// The backend's number of a watch.
-pub(super) type WatchKey = u64;
+/// The number of a watch within its backend. A watch keeps it when its registrations, and their
+/// ids, change.
+pub(super) type WatchNumber = u64;
 
-/// How many streams a registration is tried on before it fails.
+/// How many attempts, each with a confirmation timeout, the first registration of a watch has.
 const MAX_REGISTRATION_ATTEMPTS: u32 = 3;
 
 /// An action for the driver.
@@ -73,7 +74,7 @@ const MAX_REGISTRATION_ATTEMPTS: u32 = 3;
 pub(super) enum Action {
     /// Open a stream.
     Open(StreamRole),
-    /// Close the stream, open or opening. The machine expects no further events from it.
+    /// Close the stream, open or opening. The machine then expects no events from it.
     Close(StreamRole),
     /// Close the stream, and prefer another member for the next one.
     FailOver(StreamRole),
@@ -81,28 +82,30 @@ pub(super) enum Action {
     Send(StreamRole, Request),
 }
 
-/// The options of the backend that the machine needs.
+/// The options of the machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MachineConfig {
     /// How long a server has for the confirmation of a registration.
     pub(super) registration_timeout: Duration,
-    /// Whether there is a login, so that another stream may have a newer one.
+    /// Whether the backend logs in, so that a new stream may have a valid login.
     pub(super) has_login: bool,
 }
 
-/// All watches of a backend.
+/// The state of all watches of a backend, and of their streams.
 #[derive(Debug)]
 pub(super) struct Machine {
     config: MachineConfig,
     streams: [StreamState; 2],
-    watches: BTreeMap<WatchKey, WatchState>,
+    watches: BTreeMap<WatchNumber, WatchState>,
     /// The watches whose first registration is not confirmed yet, by deadline.
-    registration_deadlines: BTreeSet<(Instant, WatchKey)>,
+    registration_deadlines: BTreeSet<(Instant, WatchNumber)>,
     /// The watches with an outstanding request for a progress notification.
-    progress_requests: BTreeSet<WatchKey>,
+    progress_requests: BTreeSet<WatchNumber>,
     /// The newest revision in any message of a server.
     newest: Revision,
+    /// The id of the next registration or probe.
     next_id: i64,
+    /// The actions that the driver has not taken yet.
     actions: Vec<Action>,
 }
 
@@ -120,33 +123,34 @@ impl Machine {
         }
     }
 
-    /// Takes the actions, to be executed in order.
+    /// Takes the actions. The driver executes them in order.
     pub(super) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    /// Adds a watch.
+    /// Adds a watch, and registers it. The result of the first registration is sent to `reply`.
     pub(super) fn add(
         &mut self,
-        key: WatchKey,
+        number: WatchNumber,
         request: Watch,
         buffer: Arc<ReaderBuffer>,
         reply: oneshot::Sender<Result<Registered>>,
         now: Instant,
     ) {
         let until = now + self.config.registration_timeout * MAX_REGISTRATION_ATTEMPTS;
-        self.registration_deadlines.insert((until, key));
-        self.watches.insert(key, WatchState::new(request, buffer, PendingReply { reply, until }));
-        self.register(key, now);
+        self.registration_deadlines.insert((until, number));
+        self.watches
+            .insert(number, WatchState::new(request, buffer, PendingReply { reply, until }));
+        self.register(number, now);
     }
 
     /// Removes a watch that was dropped.
-    pub(super) fn remove(&mut self, key: WatchKey) {
-        self.progress_requests.remove(&key);
-        self.unregister(key, RegistrationState::Waiting);
-        let Some(watch) = self.watches.remove(&key) else { return };
+    pub(super) fn remove(&mut self, number: WatchNumber) {
+        self.progress_requests.remove(&number);
+        self.unregister(number, RegistrationState::Waiting);
+        let Some(watch) = self.watches.remove(&number) else { return };
         if let Some(pending) = watch.pending_reply {
-            self.registration_deadlines.remove(&(pending.until, key));
+            self.registration_deadlines.remove(&(pending.until, number));
         }
         self.close_unused_stream();
     }
@@ -166,17 +170,17 @@ impl Machine {
         }
     }
 
-    /// Registers a paused watch again: its reader has made room in the buffer.
-    pub(super) fn resume(&mut self, key: WatchKey, now: Instant) {
-        if let Some(watch) = self.watches.get_mut(&key)
+    /// Registers a paused watch again, because its reader has made room in the buffer.
+    pub(super) fn resume(&mut self, number: WatchNumber, now: Instant) {
+        if let Some(watch) = self.watches.get_mut(&number)
             && watch.current.state == RegistrationState::Paused
         {
             watch.current.state = RegistrationState::Waiting;
-            self.register(key, now);
+            self.register(number, now);
         }
     }
 
-    /// The stream is open, without watches.
+    /// Handles the event that a stream is open. Registers the watches that wait for it.
     pub(super) fn on_opened(
         &mut self,
         role: StreamRole,
@@ -185,19 +189,19 @@ impl Machine {
         now: Instant,
     ) {
         self.newest = self.newest.max(header.revision);
-        let refresh = now + progress::PROGRESS_REFRESH_INTERVAL;
-        self.stream(role).phase = StreamPhase::Open(OpenStream::new(now, refresh, proxied));
+        let first = now + progress::PERIODIC_PROGRESS_INTERVAL;
+        self.stream(role).phase = StreamPhase::Open(OpenStream::new(now, first, proxied));
         if !proxied {
-            // Before the first watch, so that `on_progress` learns whether the server proves
+            // Before the first watch, so that the response shows whether the server proves
             // progress.
             self.actions.push(Action::Send(role, Request::Progress));
         }
-        for key in self.waiting(role) {
-            self.register(key, now);
+        for number in self.waiting_watches(role) {
+            self.register(number, now);
         }
     }
 
-    /// The stream was lost, or could not be opened.
+    /// Handles the event that a stream was lost, or could not be opened.
     pub(super) fn on_lost(&mut self, role: StreamRole, error: &Error, now: Instant) {
         let opening = matches!(self.stream(role).phase, StreamPhase::Opening);
         self.close(role, opening.then_some(error), now);
@@ -205,66 +209,71 @@ impl Machine {
 
     /// Closes a stream, and registers its watches again.
     ///
-    /// `unreachable` is the error if the stream could not be opened. It ends the watches whose
-    /// first registration is outstanding. A confirmed watch is registered again for as long as it
-    /// takes, whatever a proxy in place of the member responds, unless the error is about the login
-    /// and no attempt can succeed.
-    fn close(&mut self, role: StreamRole, unreachable: Option<&Error>, now: Instant) {
+    /// `open_error` is the error if the stream could not be opened. It ends the watches whose first
+    /// registration is outstanding. A confirmed watch is registered again until that succeeds,
+    /// because the error may come from a proxy in front of the member. An error about the login
+    /// ends it too, because no attempt can succeed.
+    fn close(&mut self, role: StreamRole, open_error: Option<&Error>, now: Instant) {
         self.stream(role).close(now);
-        let keys = self
-            .watches
-            .iter()
-            .filter(|(_, e)| e.registrations().any(|registration| registration.is_on(role)));
-        for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
-            let Some(watch) = self.watches.get_mut(&key) else { continue };
+        let numbers = self.watches.iter().filter(|(_, watch)| {
+            watch.registrations().any(|registration| registration.is_on(role))
+        });
+        for number in numbers.map(|(number, _)| *number).collect::<Vec<_>>() {
+            let Some(watch) = self.watches.get_mut(&number) else { continue };
+            // A target that is not live is requested anew when progress is blocked again.
             let is_lost = |target: &mut Registration| target.is_on(role) || !target.is_live();
             if let Some(target) = watch.target.take_if(is_lost) {
                 self.cancel(&target);
             }
-            let Some(watch) = self.watches.get_mut(&key) else { continue };
+            let Some(watch) = self.watches.get_mut(&number) else { continue };
             if !watch.current.is_on(role) || watch.fall_back() {
                 continue;
             }
             if watch.current.state != RegistrationState::Paused {
                 watch.reset(RegistrationState::Waiting);
             }
-            if let Some(error) = unreachable
+            if let Some(error) = open_error
                 && (watch.pending_reply.is_some() || is_about_login(error))
             {
-                self.end(key, error.clone());
+                self.end(number, error.clone());
             }
         }
         self.close_unused_stream();
         self.reopen(role, now);
     }
 
-    /// A message from a server.
-    pub(super) fn on_reply(&mut self, role: StreamRole, mut reply: Reply, now: Instant) {
+    /// Handles a message from a server.
+    pub(super) fn on_message(
+        &mut self,
+        role: StreamRole,
+        mut message: ServerMessage,
+        now: Instant,
+    ) {
         // A proxy may confirm a watch with its start revision, which may be in the future.
-        if !(reply.created && self.is_proxied(role)) {
-            self.newest = self.newest.max(reply.header.revision).max(reply.compact_revision);
+        if !(message.created && self.is_proxied(role)) {
+            self.newest = self.newest.max(message.header.revision).max(message.compact_revision);
         }
         let Some(open) = self.stream(role).open() else { return };
         open.last_message = now;
         if let Some(proxied) = &mut open.proxied
-            && reply.id != NO_ID
+            && message.id != NO_WATCH_ID
         {
-            let front = open.creating.front().filter(|_| reply.created);
-            if let Some(PendingCreate { id, key: Some(_), .. }) = front {
-                proxied.insert(reply.id, *id);
+            let front = open.creating.front().filter(|_| message.created);
+            if let Some(PendingCreate { id, number: Some(_), .. }) = front {
+                proxied.insert(message.id, *id);
             }
-            reply.id = match proxied.client_id(reply.id) {
+            message.id = match proxied.client_id(message.id) {
                 Some(client_id) => client_id,
-                None if reply.created => NO_ID,
-                // For a watch that was cancelled. It contains no progress of the other watches.
+                None if message.created => NO_WATCH_ID,
+                // The message is for a cancelled watch. It proves no progress of other watches.
                 None => return,
             };
         }
-        if reply.created {
-            let canceled = reply.canceled;
+        if message.created {
+            let canceled = message.canceled;
             let creating = loop {
                 match open.creating.pop_front() {
-                    Some(creating) if canceled || creating.id == reply.id => break creating,
+                    Some(creating) if canceled || creating.id == message.id => break creating,
                     Some(_) => {}
                     None => {
                         return self.fail_over(role, "the server confirmed an unknown watch", now);
@@ -273,30 +282,30 @@ impl Machine {
             };
             open.proves_progress.get_or_insert(true);
             if canceled {
-                self.on_refused(role, &creating, &reply.reason, now);
+                self.on_refused(role, &creating, &message.reason, now);
             } else {
-                self.on_created(role, &creating, reply.header, now);
+                self.on_created(role, &creating, message.header, now);
             }
             if self.is_proxied(role)
-                && let Some(&next) = self.waiting(role).first()
+                && let Some(&next) = self.waiting_watches(role).first()
             {
                 self.register(next, now);
             }
-        } else if reply.id == NO_ID {
-            self.on_progress(role, reply.header.revision, now);
-        } else if let Some(&key) = open.live.get(&reply.id) {
-            self.deliver_message(role, key, reply, now);
+        } else if message.id == NO_WATCH_ID {
+            self.on_progress(role, message.header.revision, now);
+        } else if let Some(&number) = open.live.get(&message.id) {
+            self.deliver_message(role, number, message, now);
         }
     }
 
-    /// Does what is due at `now`.
+    /// Executes what is due at `now`: timeouts, reopening, progress requests and probes.
     pub(super) fn tick(&mut self, now: Instant) {
-        while let Some(&(until, key)) = self.registration_deadlines.first() {
+        while let Some(&(until, number)) = self.registration_deadlines.first() {
             if until > now {
                 break;
             }
             let after = self.config.registration_timeout * MAX_REGISTRATION_ATTEMPTS;
-            self.end(key, Error::Timeout { after });
+            self.end(number, Error::Timeout { after });
         }
         for role in StreamRole::ALL {
             let late = match &self.stream(role).phase {
@@ -310,22 +319,22 @@ impl Machine {
                 }
             };
             if late {
-                self.fail_over(role, "no answer in time", now);
+                self.fail_over(role, "no confirmation in time", now);
             }
             self.repeat_progress_request(role, now);
             self.probe(role, now);
         }
     }
 
-    /// When [`tick`](Self::tick) is due, if at all.
+    /// When the driver must call [`tick`](Self::tick); `None` if nothing is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let streams = StreamRole::ALL.into_iter().flat_map(|role| {
-            let of_state = match &self.streams[role as usize].phase {
+            let of_phase = match &self.streams[role as usize].phase {
                 StreamPhase::Closed { from } => from.filter(|_| self.is_wanted(role)),
                 StreamPhase::Opening => None,
                 StreamPhase::Open(open) => open.creating.front().map(|creating| creating.until),
             };
-            [of_state, self.progress_request_due(role), self.probe_at(role)]
+            [of_phase, self.progress_request_at(role), self.probe_at(role)]
         });
         let pending = self.registration_deadlines.first().map(|(until, _)| *until);
         streams.chain([pending]).flatten().min()
@@ -335,20 +344,18 @@ impl Machine {
         &mut self.streams[role as usize]
     }
 
-    fn is_waiting(role: StreamRole, watch: &WatchState) -> bool {
-        watch.registrations().any(|registration| registration.is_waiting_on(role))
-    }
-
+    /// Whether a watch waits for the stream.
     fn is_wanted(&self, role: StreamRole) -> bool {
-        self.watches.values().any(|watch| Self::is_waiting(role, watch))
+        self.watches.values().any(|watch| watch.is_waiting_on(role))
     }
 
-    fn waiting(&self, role: StreamRole) -> Vec<WatchKey> {
-        let waiting = self.watches.iter().filter(|(_, watch)| Self::is_waiting(role, watch));
-        waiting.map(|(key, _)| *key).collect()
+    /// The watches that wait for the stream.
+    fn waiting_watches(&self, role: StreamRole) -> Vec<WatchNumber> {
+        let waiting = self.watches.iter().filter(|(_, watch)| watch.is_waiting_on(role));
+        waiting.map(|(number, _)| *number).collect()
     }
 
-    /// Opens a stream if watches wait for it and its reopen pause is over.
+    /// Opens a closed stream if watches wait for it and its reopen pause is over.
     fn reopen(&mut self, role: StreamRole, now: Instant) {
         if let StreamPhase::Closed { from } = self.stream(role).phase
             && from.is_none_or(|from| from <= now)
@@ -360,17 +367,17 @@ impl Machine {
     }
 
     /// Registers a waiting watch on its stream, or opens the stream.
-    fn register(&mut self, key: WatchKey, now: Instant) {
-        let Some(watch) = self.watches.get_mut(&key) else { return };
+    fn register(&mut self, number: WatchNumber, now: Instant) {
+        let Some(watch) = self.watches.get_mut(&number) else { return };
         let progress_requested = watch.progress_requested;
-        let Some((registration, start)) = watch.unrequested() else { return };
+        let Some((registration, start)) = watch.next_to_create() else { return };
         let role = registration.role;
         let Some(open) = self.streams[role as usize].open() else {
             return self.reopen(role, now);
         };
         if open.proxied.is_some() {
             if start == Revision::ZERO {
-                return self.needs_revision(key);
+                return self.reply_needs_revision(number);
             }
             if !open.creating.is_empty() {
                 return;
@@ -379,83 +386,86 @@ impl Machine {
         let id = self.next_id;
         self.next_id += 1;
         registration.state = RegistrationState::Creating(id);
-        registration.sent = start;
+        registration.start = start;
         registration.progress_requested = progress_requested;
         open.creating.push_back(PendingCreate {
             id,
-            key: Some(key),
+            number: Some(number),
             until: now + self.config.registration_timeout,
         });
         let create = Request::Create { id, start, watch: watch.request.clone() };
         self.actions.push(Action::Send(role, create));
     }
 
-    /// Cancels the registrations of a watch: the current one, and the target of a move.
-    fn unregister(&mut self, key: WatchKey, state: RegistrationState) {
-        let Some(watch) = self.watches.get_mut(&key) else { return };
+    /// Cancels the registrations of a watch: the current one, and the target of a move. The current
+    /// registration is then in `state`.
+    fn unregister(&mut self, number: WatchNumber, state: RegistrationState) {
+        let Some(watch) = self.watches.get_mut(&number) else { return };
         let (role, target) = (watch.current.role, watch.target.take());
         let current = std::mem::replace(&mut watch.current, Registration::new(role));
         watch.reset(state);
         for registration in [Some(current), target].into_iter().flatten() {
             self.cancel(&registration);
         }
-        self.clear_unanswered();
+        self.clear_progress_pending();
     }
 
     /// Cancels a registration.
     ///
-    /// If its confirmation is outstanding, the cancel request follows the create request, and the
-    /// confirmation finds no watch.
+    /// If its confirmation is outstanding, the cancel request follows the create request, and
+    /// `on_created` ignores the confirmation.
     fn cancel(&mut self, registration: &Registration) {
         let Some(id) = registration.id() else { return };
-        let cancel = self.cancel_of(registration.role, id);
+        let cancel = self.cancel_request(registration.role, id);
         if let Some(open) = self.streams[registration.role as usize].open() {
             open.live.remove(&id);
             self.actions.extend(cancel.map(|cancel| Action::Send(registration.role, cancel)));
         }
     }
 
-    /// Replaces a failed stream by one to another member.
+    /// Replaces a failed stream by a stream to another member.
     fn fail_over(&mut self, role: StreamRole, reason: &str, now: Instant) {
         tracing::debug!(?role, reason, "watch stream abandoned");
         self.actions.push(Action::FailOver(role));
         self.close(role, None, now);
     }
 
-    /// The server registers the watch only from a known revision on. The caller reads a revision,
-    /// and registers the watch again.
-    fn needs_revision(&mut self, key: WatchKey) {
-        let Some(watch) = self.watches.get_mut(&key) else { return };
+    /// Removes a watch that the server registers only with a start revision. The caller reads a
+    /// revision, and adds the watch again.
+    fn reply_needs_revision(&mut self, number: WatchNumber) {
+        let Some(watch) = self.watches.get_mut(&number) else { return };
         if let Some(pending) = watch.pending_reply.take() {
-            self.registration_deadlines.remove(&(pending.until, key));
+            self.registration_deadlines.remove(&(pending.until, number));
             let _ = pending.reply.send(Ok(Registered::NeedsRevision));
         }
-        self.remove(key);
+        self.remove(number);
     }
 
-    /// Ends a watch with an error.
-    fn end(&mut self, key: WatchKey, error: Error) {
-        let Some(watch) = self.watches.get_mut(&key) else { return };
+    /// Ends a watch with an error. The caller of an unconfirmed watch receives the error, otherwise
+    /// the reader.
+    fn end(&mut self, number: WatchNumber, error: Error) {
+        let Some(watch) = self.watches.get_mut(&number) else { return };
         match watch.pending_reply.take() {
             Some(pending) => {
-                self.registration_deadlines.remove(&(pending.until, key));
-                // The caller may have stopped waiting.
+                self.registration_deadlines.remove(&(pending.until, number));
+                // Fails if the caller has stopped waiting.
                 let _ = pending.reply.send(Err(error));
             }
             None => watch.buffer.end(error),
         }
-        self.remove(key);
+        self.remove(number);
     }
 
-    /// Ends all registered watches with an error: the history of the store was replaced.
+    /// Ends all registered watches with an error, because the history of the store was replaced.
     pub(super) fn end_all(&mut self, error: &Error) {
         self.newest = Revision::ZERO;
         let registered = self.watches.iter().filter(|(_, watch)| watch.pending_reply.is_none());
-        for key in registered.map(|(key, _)| *key).collect::<Vec<_>>() {
-            self.end(key, error.clone());
+        for number in registered.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.end(number, error.clone());
         }
     }
 
+    /// Handles the confirmation of a registration.
     fn on_created(
         &mut self,
         role: StreamRole,
@@ -463,31 +473,32 @@ impl Machine {
         header: Header,
         now: Instant,
     ) {
-        let PendingCreate { id, key: Some(key), .. } = *creating else { return };
-        let Some(watch) = self.watches.get_mut(&key).filter(|watch| watch.is_registered_as(id))
+        let PendingCreate { id, number: Some(number), .. } = *creating else { return };
+        let Some(watch) = self.watches.get_mut(&number).filter(|watch| watch.is_registered_as(id))
         else {
-            // It was cancelled before the proxy's id was known.
+            // The watch was cancelled. A proxied one is cancelled now, because its id is known now.
             if self.is_proxied(role) {
-                let cancel = self.cancel_of(role, id);
+                let cancel = self.cancel_request(role, id);
                 self.actions.extend(cancel.map(|cancel| Action::Send(role, cancel)));
             }
             return;
         };
         if let Some(pending) = &watch.pending_reply {
-            self.registration_deadlines.remove(&(pending.until, key));
+            self.registration_deadlines.remove(&(pending.until, number));
         }
-        watch.registered(id, header, now);
+        watch.confirm(id, header, now);
         let (wants_progress, moves) = (watch.progress_requested.is_some(), watch.moves_as(id));
         if let Some(open) = self.stream(role).open() {
-            open.live.insert(id, key);
+            open.live.insert(id, number);
         }
         if moves && role == StreamRole::FutureStart {
-            self.confirm_future_start(key, header.revision, now);
+            self.confirm_future_start(number, header.revision, now);
         } else if wants_progress {
             self.request_progress_on(role, now);
         }
     }
 
+    /// Handles the refusal of a registration or of a probe.
     fn on_refused(
         &mut self,
         role: StreamRole,
@@ -496,79 +507,85 @@ impl Machine {
         now: Instant,
     ) {
         // The refusal of a probe is the expected response.
-        let Some(key) = creating.key else { return };
-        let Some(watch) = self.watches.get_mut(&key) else { return };
-        match refusal(reason, watch.next(), self.config.has_login) {
+        let Some(number) = creating.number else { return };
+        let Some(watch) = self.watches.get_mut(&number) else { return };
+        match classify_refusal(reason, watch.next(), self.config.has_login) {
             Refusal::Stream(reason) => self.fail_over(role, &reason, now),
             Refusal::Watch(_) if watch.current.id() != Some(creating.id) => {
-                // The current registration stays.
+                // The server refused the target. The current registration stays.
                 if watch.target.take_if(|target| target.id() == Some(creating.id)).is_some() {
                     watch.is_pinned = true;
                 }
                 self.close_unused_stream();
             }
             Refusal::Watch(error) => {
-                // The server has no id to cancel.
+                // Without an id, so that `end` sends no cancel request.
                 watch.current.state = RegistrationState::Waiting;
-                self.end(key, error);
+                self.end(number, error);
             }
         }
     }
 
-    /// A message for a live watch.
-    fn deliver_message(&mut self, role: StreamRole, key: WatchKey, reply: Reply, now: Instant) {
-        let Some(watch) = self.watches.get_mut(&key) else { return };
-        if reply.canceled {
-            if reply.compact_revision == Revision::ZERO {
+    /// Handles a message for a live watch.
+    fn deliver_message(
+        &mut self,
+        role: StreamRole,
+        number: WatchNumber,
+        message: ServerMessage,
+        now: Instant,
+    ) {
+        let Some(watch) = self.watches.get_mut(&number) else { return };
+        if message.canceled {
+            if message.compact_revision == Revision::ZERO {
                 return self.fail_over(role, "a watch was cancelled by the server", now);
             }
-            return self.on_compacted(key, reply.id, reply.compact_revision, now);
+            return self.on_compacted(number, message.id, message.compact_revision, now);
         }
-        if !reply.events.is_empty() || reply.fragment {
-            if !watch.assemble(reply.id, reply.events, reply.fragment) {
+        if !message.events.is_empty() || message.fragment {
+            if !watch.assemble(message.id, message.events, message.fragment) {
                 let buffer = Arc::clone(&watch.buffer);
-                self.unregister(key, RegistrationState::Paused);
+                self.unregister(number, RegistrationState::Paused);
                 buffer.pause();
             }
-        } else if watch.request.progress_notify && watch.deliver_progress(reply.header.revision) {
-            watch.advance_to(reply.header.revision);
+        } else if watch.request.progress_notify && watch.deliver_progress(message.header.revision) {
+            watch.advance_to(message.header.revision);
         }
     }
 
-    /// The store compacted revisions that the server had not sent yet. The server keeps the id, and
-    /// reports no progress on the stream, until the client cancels it.
-    fn on_compacted(&mut self, key: WatchKey, id: i64, revision: Revision, now: Instant) {
-        let Some(watch) = self.watches.get_mut(&key) else { return };
+    /// Handles the compaction of revisions that the server had not sent yet. The server keeps the
+    /// id, and reports no progress on the stream, until the client cancels the watch.
+    fn on_compacted(&mut self, number: WatchNumber, id: i64, revision: Revision, now: Instant) {
+        let Some(watch) = self.watches.get_mut(&number) else { return };
         let survives = watch.survives_compaction(revision);
         if let Some(target) = watch.target.take_if(|target| target.id() == Some(id)) {
             watch.target = survives.then(|| Registration::new(target.role));
             watch.is_pinned = !survives;
             self.cancel(&target);
-            self.register(key, now);
+            self.register(number, now);
             return self.close_unused_stream();
         }
         if watch.target.as_ref().is_some_and(Registration::is_live) {
-            return self.complete_move(key);
+            return self.complete_move(number);
         }
         let (requested, compact_revision) = (Some(watch.next()), Some(revision));
-        self.unregister(key, RegistrationState::Waiting);
+        self.unregister(number, RegistrationState::Waiting);
         if survives {
-            return self.register(key, now);
+            return self.register(number, now);
         }
-        self.end(key, Error::Compacted { requested, compact_revision });
+        self.end(number, Error::Compacted { requested, compact_revision });
     }
 }
 
-/// Whether every attempt fails until users, passwords or roles are changed.
+/// Whether an error lasts until users, passwords or roles are changed.
 const fn is_about_login(error: &Error) -> bool {
     matches!(error, Error::Unauthenticated { .. } | Error::PermissionDenied { .. })
 }
 
 impl Drop for Machine {
-    /// The runtime of the driver was shut down: the readers receive an error.
+    /// Ends all watches with an error, because the runtime of the driver was shut down.
     fn drop(&mut self) {
         for watch in self.watches.values() {
-            watch.buffer.end(driver_is_gone());
+            watch.buffer.end(driver_gone_error());
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Streams to `etcd grpc-proxy`, which deviates from etcd in five ways.
+//! Watch streams to `etcd grpc-proxy`, which deviates from etcd in five ways.
 //!
-//! - *It numbers the watches of a stream from 0*, whatever id the client requests: the ids are
-//!   translated.
-//! - *It confirms watches in any order*: one is created at a time.
-//! - *A confirmation may have no revision*: a watch from now on starts at a revision that was read
-//!   before.
-//! - *It ignores progress requests, and crashes on them up to 3.4*: none is sent.
-//! - *It refuses an empty range without a revision*: it is recognized by that.
+//! | `etcd grpc-proxy` | the machine |
+//! |---|---|
+//! | ignores the requested id, and numbers the watches of a stream from 0 | translates the ids |
+//! | confirms watches in any order | creates one watch at a time |
+//! | may confirm a watch without a revision | reads a revision, and starts the watch there |
+//! | ignores progress requests, and crashes on them up to 3.4 | sends none |
+//! | refuses an empty range without a revision | recognizes the proxy by that |
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::{Machine, Request, StreamRole};
 /// The ids of a proxied stream.
 #[derive(Debug, Default)]
 pub(super) struct Proxied {
-    /// The client's ids, by those of the proxy.
+    /// The client's ids, by the ids of the proxy.
     client_ids: BTreeMap<i64, i64>,
 }
 
@@ -25,12 +25,12 @@ impl Proxied {
         self.client_ids.insert(proxy_id, client_id);
     }
 
-    /// The client's id for an id of the proxy.
+    /// The client's id for an id of the proxy; `None` if the watch was cancelled.
     pub(super) fn client_id(&self, proxy_id: i64) -> Option<i64> {
         self.client_ids.get(&proxy_id).copied()
     }
 
-    /// Removes a watch, and returns its id of the proxy.
+    /// Removes the ids of a watch. Returns the proxy's id.
     fn remove(&mut self, client_id: i64) -> Option<i64> {
         let mut ids = self.client_ids.iter();
         let proxy_id = ids.find(|(_, id)| **id == client_id).map(|(proxy_id, _)| *proxy_id)?;
@@ -47,9 +47,9 @@ impl Machine {
         )
     }
 
-    /// The request that cancels a watch, with the server's id. A proxied watch without a
-    /// confirmation has none yet; it is cancelled when it is confirmed.
-    pub(super) fn cancel_of(&mut self, role: StreamRole, id: i64) -> Option<Request> {
+    /// The request that cancels a watch, with the server's id. `None` for a proxied watch without a
+    /// confirmation: its id is unknown, and it is cancelled when it is confirmed.
+    pub(super) fn cancel_request(&mut self, role: StreamRole, id: i64) -> Option<Request> {
         let open = self.stream(role).open()?;
         match &mut open.proxied {
             Some(proxied) => proxied.remove(id).map(|id| Request::Cancel { id }),

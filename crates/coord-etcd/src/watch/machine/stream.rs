@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::WatchKey;
+use super::WatchNumber;
 use super::proxied::Proxied;
 
-/// The role of a stream.
+/// The role of a watch stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum StreamRole {
     /// The stream that all watches share.
     Shared,
-    /// The stream for watches that start in the future, when they would block the progress
-    /// notifications of the others.
+    /// The stream for watches that start at a future revision, and block the progress notifications
+    /// of other watches.
     FutureStart,
 }
 
@@ -29,10 +29,10 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// The longest pause between attempts to open a stream.
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The unit of the reopen backoff: the first pause is twice as long.
-const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The unit of the reopen backoff. The first pause has two units, and each later one twice as many.
+const REOPEN_PAUSE_UNIT: Duration = Duration::from_millis(50);
 
-/// A stream, open or not.
+/// A watch stream, open or not.
 #[derive(Debug)]
 pub(super) struct StreamState {
     pub(super) phase: StreamPhase,
@@ -40,38 +40,40 @@ pub(super) struct StreamState {
     failures: u32,
 }
 
-/// The phase of a stream.
+/// The phase of a watch stream.
 #[derive(Debug)]
 pub(super) enum StreamPhase {
-    /// There is no stream. It may be opened from the given time on.
+    /// There is no stream. It may be opened at `from` or later; `None` if at any time.
     Closed { from: Option<Instant> },
-    /// The driver opens it, within the request timeout.
+    /// The driver opens the stream, within the request timeout.
     Opening,
-    /// It is open.
+    /// The stream is open.
     Open(OpenStream),
 }
 
-/// An open stream.
+/// An open watch stream.
 #[derive(Debug)]
 pub(super) struct OpenStream {
+    /// When the stream was opened.
     since: Instant,
     /// The ids of the proxy if the server is `etcd grpc-proxy`.
     pub(super) proxied: Option<Proxied>,
     /// Whether a progress notification of the server proves that all earlier events were sent.
     /// Unknown until the server confirms the first watch.
     pub(super) proves_progress: Option<bool>,
-    /// The unconfirmed registrations in the order of the requests, which is that of the responses.
+    /// The unconfirmed registrations, in the order of the requests. The responses have the same
+    /// order.
     pub(super) creating: VecDeque<PendingCreate>,
     /// The live watches, by the id of the registration.
-    pub(super) live: BTreeMap<i64, WatchKey>,
-    /// Since when a progress request has no response.
-    pub(super) unanswered_since: Option<Instant>,
+    pub(super) live: BTreeMap<i64, WatchNumber>,
+    /// Since when a requested progress notification is outstanding.
+    pub(super) progress_pending_since: Option<Instant>,
     /// When the last progress request was sent.
     pub(super) last_progress_request: Instant,
     /// When the last message arrived.
     pub(super) last_message: Instant,
-    /// When to request progress although no watch wants a notification.
-    pub(super) next_refresh: Instant,
+    /// When to request progress although no watch has requested it.
+    pub(super) next_periodic_progress: Instant,
 }
 
 /// An unconfirmed request to create a watch, or a probe, which the server refuses.
@@ -79,12 +81,13 @@ pub(super) struct OpenStream {
 pub(super) struct PendingCreate {
     pub(super) id: i64,
     /// The watch; `None` for a probe.
-    pub(super) key: Option<WatchKey>,
+    pub(super) number: Option<WatchNumber>,
+    /// When the confirmation times out.
     pub(super) until: Instant,
 }
 
 impl OpenStream {
-    pub(super) fn new(now: Instant, next_refresh: Instant, proxied: bool) -> Self {
+    pub(super) fn new(now: Instant, next_periodic_progress: Instant, proxied: bool) -> Self {
         let proxied = proxied.then(Proxied::default);
         Self {
             since: now,
@@ -93,10 +96,10 @@ impl OpenStream {
             proxied,
             creating: VecDeque::new(),
             live: BTreeMap::new(),
-            unanswered_since: None,
+            progress_pending_since: None,
             last_progress_request: now,
             last_message: now,
-            next_refresh,
+            next_periodic_progress,
         }
     }
 }
@@ -113,8 +116,8 @@ impl StreamState {
         }
     }
 
-    /// Closes a failed stream. A stable stream may be reopened at once; otherwise the pause doubles
-    /// with each failure.
+    /// Closes a failed stream. A stream that was stable may be reopened at once; otherwise the
+    /// pause doubles with each failure.
     pub(super) fn close(&mut self, now: Instant) {
         if let StreamPhase::Open(open) = &self.phase
             && now - open.since >= STABLE_AFTER
@@ -123,7 +126,7 @@ impl StreamState {
         }
         let pause = match self.failures {
             0 => Duration::ZERO,
-            failures => REOPEN_PAUSE_MAX.min(REOPEN_PAUSE_MIN * (1 << failures.min(16))),
+            failures => REOPEN_PAUSE_MAX.min(REOPEN_PAUSE_UNIT * (1 << failures.min(16))),
         };
         self.failures += 1;
         self.phase = StreamPhase::Closed { from: Some(now + pause) };

@@ -1,9 +1,9 @@
 //! The state of one watch: its next revision, its registrations, and the assembly of batches.
 //!
-//! A server sends the events of a registration in revision order. The message boundaries have no
-//! meaning: a live server sends one revision per message, one that catches up sends up to a
-//! thousand revisions in one message, and one that fragments sends parts of a revision. A batch is
-//! one revision, and [`WatchState::assemble`] restores that boundary:
+//! A server sends the events of a registration in revision order, but not one revision per message.
+//! While it catches up, it sends up to a thousand revisions in one message; and it may split a
+//! revision into fragments. A batch is one revision, so [`WatchState::assemble`] regroups the
+//! events:
 //!
 //! ```text
 //! next = 7, after a lost connection the watch is created again from 6 on
@@ -11,16 +11,17 @@
 //!   message  8 9      the last    8 8: a batch.  9: a batch.  next = 10
 //! ```
 //!
-//! **Why from 6, when 7 is next?** A server responds to no progress request while a watcher of the
+//! **Start at 6 although 7 is next.** A server responds to no progress request while a watch of the
 //! stream waits for a revision that does not exist yet, and 7 may not exist yet. So a watch starts
 //! again at the newest revision that is known to exist. If that revision is compacted meanwhile,
-//! the server reports it although no event is lost, and the watch starts *exactly* at 7.
+//! the server reports the compaction although no event is lost, and the watch starts *exactly* at
+//! 7.
 //!
-//! **A watch that moves to another stream is registered twice for a while.** A server sends a
-//! registered watch all events, whatever is compacted afterwards, but it may refuse a new
-//! registration because of a compaction. So a watch keeps its [current](WatchState::current)
-//! registration until the [target](WatchState::target) cannot fail any more. Both receive all
-//! events from the next revision on, and events that were already delivered are dropped.
+//! **Two registrations while a watch moves to another stream.** A later compaction does not affect
+//! a registered watch, but a server may refuse a new registration because of a compaction. So a
+//! watch keeps its [current](WatchState::current) registration until the
+//! [target](WatchState::target) cannot fail any more. Both receive all events from the next
+//! revision on, and events that were already delivered are dropped.
 
 use std::sync::Arc;
 
@@ -39,23 +40,23 @@ use super::StreamRole;
 pub(super) struct WatchState {
     pub(super) request: Watch,
     pub(super) buffer: Arc<ReaderBuffer>,
-    /// The registration that the watch has.
+    /// The current registration.
     pub(super) current: Registration,
-    /// The registration to which it moves, if it moves.
+    /// The registration to which the watch moves; `None` if it does not move.
     pub(super) target: Option<Registration>,
-    /// Whether it cannot move, because another registration would find its start compacted.
+    /// Whether the watch cannot move, because the start of a new registration is compacted.
     pub(super) is_pinned: bool,
     /// The caller that waits for the first confirmation.
     pub(super) pending_reply: Option<PendingReply>,
     /// When the reader last requested a progress notification that was not delivered yet.
     pub(super) progress_requested: Option<Instant>,
-    /// The progress that a server reported without proving it, and when.
+    /// The progress that a server reported without proving it, and the time of the report.
     pub(super) unproven_progress: Option<(Revision, Instant)>,
     /// The first revision that was not delivered. Zero until the first confirmation fixes it.
     next: Revision,
     /// The newest revision below `next` that is known to exist.
     newest_known: Revision,
-    /// Whether to start at `next`, because the revision before it is compacted.
+    /// Whether the next registration starts at `next`, because the revision before it is compacted.
     starts_at_next: bool,
 }
 
@@ -64,26 +65,26 @@ pub(super) struct WatchState {
 pub(super) struct Registration {
     pub(super) role: StreamRole,
     pub(super) state: RegistrationState,
-    /// The start revision of the last create request.
-    pub(super) sent: Revision,
+    /// The start revision of the create request; zero before that is sent.
+    pub(super) start: Revision,
     /// [`WatchState::progress_requested`] when the create request was sent.
     pub(super) progress_requested: Option<Instant>,
-    /// When the server confirmed it.
+    /// When the server confirmed the registration.
     pub(super) since: Option<Instant>,
-    /// Events of one revision whose remaining events may follow.
+    /// Events of one revision. The next message may contain the rest of that revision.
     held: Vec<Event>,
 }
 
 /// The state of a registration, with its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RegistrationState {
-    /// To be created when its stream is open.
+    /// The registration waits until its stream is open.
     Waiting,
     /// The create request is sent and not confirmed.
     Creating(i64),
-    /// Confirmed.
+    /// The server has confirmed the registration.
     Live(i64),
-    /// Cancelled until the reader makes room in the buffer.
+    /// The registration is cancelled until the reader makes room in the buffer.
     Paused,
 }
 
@@ -92,7 +93,7 @@ pub(super) enum RegistrationState {
 pub(in super::super) enum Registered {
     /// The watch is registered.
     At(Header),
-    /// The server registers watches only from a given revision on.
+    /// The server registers a watch only with a start revision.
     NeedsRevision,
 }
 
@@ -100,18 +101,18 @@ pub(in super::super) enum Registered {
 #[derive(Debug)]
 pub(super) struct PendingReply {
     pub(super) reply: oneshot::Sender<Result<Registered>>,
-    /// When the registration fails.
+    /// When the registration times out.
     pub(super) until: Instant,
 }
 
 impl Registration {
-    /// A registration that was not requested yet.
+    /// A registration whose create request is not sent yet.
     pub(super) const fn new(role: StreamRole) -> Self {
-        let (state, sent) = (RegistrationState::Waiting, Revision::ZERO);
-        Self { role, state, sent, progress_requested: None, since: None, held: Vec::new() }
+        let (state, start) = (RegistrationState::Waiting, Revision::ZERO);
+        Self { role, state, start, progress_requested: None, since: None, held: Vec::new() }
     }
 
-    /// Its id, if a create request was sent.
+    /// The id, if a create request was sent.
     pub(super) const fn id(&self) -> Option<i64> {
         match self.state {
             RegistrationState::Creating(id) | RegistrationState::Live(id) => Some(id),
@@ -135,10 +136,10 @@ impl Registration {
         self.is_on(role) && self.is_live()
     }
 
-    /// Whether it may wait for a revision that does not exist yet. Then the server responds to no
-    /// progress request on the whole stream.
+    /// Whether the watch may wait for a revision that does not exist yet. The server then responds
+    /// to no progress request on the whole stream.
     pub(super) fn blocks_progress(&self, newest: Revision) -> bool {
-        self.is_live() && self.sent > newest
+        self.is_live() && self.start > newest
     }
 }
 
@@ -177,9 +178,14 @@ impl WatchState {
         registrations.find(|registration| registration.id() == Some(id))
     }
 
-    /// Whether it has a registration with this id, confirmed or not.
+    /// Whether the watch has a registration with this id, confirmed or not.
     pub(super) fn is_registered_as(&self, id: i64) -> bool {
         self.registrations().any(|registration| registration.id() == Some(id))
+    }
+
+    /// Whether a registration waits for the stream with this role.
+    pub(super) fn is_waiting_on(&self, role: StreamRole) -> bool {
+        self.registrations().any(|registration| registration.is_waiting_on(role))
     }
 
     /// Whether the target has this id.
@@ -187,7 +193,7 @@ impl WatchState {
         self.target.as_ref().is_some_and(|target| target.id() == Some(id))
     }
 
-    /// The requested progress notification was delivered.
+    /// Clears the progress request, because its notification was delivered.
     pub(super) fn clear_progress_request(&mut self) {
         self.progress_requested = None;
         if let Some(target) = &mut self.target {
@@ -195,12 +201,13 @@ impl WatchState {
         }
     }
 
-    /// The registration that is to be requested next, and its start revision.
-    pub(super) fn unrequested(&mut self) -> Option<(&mut Registration, Revision)> {
+    /// The registration whose create request is sent next, and its start revision.
+    pub(super) fn next_to_create(&mut self) -> Option<(&mut Registration, Revision)> {
         let (start, next) = (self.start(), self.next);
-        let waits = |it: &&mut Registration| it.state == RegistrationState::Waiting;
+        let waits =
+            |registration: &&mut Registration| registration.state == RegistrationState::Waiting;
         match self.target.as_mut().filter(waits) {
-            // It moves there because `next` does not exist yet.
+            // The watch moves to the future-start stream because `next` does not exist yet.
             Some(target) if target.is_on(StreamRole::FutureStart) => Some((target, next)),
             Some(target) => Some((target, start)),
             None => Some(&mut self.current).filter(waits).map(|current| (current, start)),
@@ -222,7 +229,8 @@ impl WatchState {
         }
     }
 
-    /// Forgets all registrations, which no server has any more.
+    /// Drops all registrations, because no server has them any more. The current registration is
+    /// then in `state`.
     pub(super) fn reset(&mut self, state: RegistrationState) {
         self.current = Registration { state, ..Registration::new(self.current.role) };
         self.target = None;
@@ -230,19 +238,20 @@ impl WatchState {
         self.unproven_progress = None;
     }
 
-    /// The current registration is lost: replaces it by the target if that is live. Returns whether
-    /// it did. Events may be lost, but a new registration would not start earlier.
+    /// Replaces a lost current registration by the target if that is live. Returns whether it did.
+    /// A compaction may then end the watch, as it may with a new registration, which would not
+    /// start earlier.
     pub(super) fn fall_back(&mut self) -> bool {
         let target = self.target.take_if(|target| target.is_live());
         target.map(|target| self.current = target).is_some()
     }
 
-    /// The server has confirmed a registration, with its revision.
+    /// Records that the server has confirmed a registration. The header contains its revision.
     ///
     /// A watch from now on starts after that revision. The server may send events from between the
     /// registration and the revision of the confirmation; these are dropped. So the header is the
     /// exact start of the watch, and a later registration starts there too.
-    pub(super) fn registered(&mut self, id: i64, header: Header, now: Instant) {
+    pub(super) fn confirm(&mut self, id: i64, header: Header, now: Instant) {
         if let Some(registration) = self.registration(id) {
             registration.state = RegistrationState::Live(id);
             registration.since = Some(now);
@@ -252,31 +261,35 @@ impl WatchState {
         }
         self.newest_known = self.newest_known.max(header.revision.min(self.next.previous()));
         if let Some(pending) = self.pending_reply.take() {
-            // If the caller has stopped waiting, the watch is about to be removed.
+            // Fails if the caller has stopped waiting. Its watch is then removed soon.
             let _ = pending.reply.send(Ok(Registered::At(header)));
         }
     }
 
-    /// Whether it starts in the future, after the newest known revision of the store.
+    /// Whether the watch starts in the future: after the revision that follows `newest`.
     pub(super) fn starts_in_future(&self, newest: Revision) -> bool {
         self.next.previous() > newest
     }
 
-    /// The store is compacted at `compact_revision`. Whether all events from `next` on are left.
+    /// Handles a compaction at `compact_revision`. Returns whether no undelivered event was
+    /// removed.
     pub(super) fn survives_compaction(&mut self, compact_revision: Revision) -> bool {
         self.starts_at_next |= self.start() < compact_revision;
         compact_revision <= self.next
     }
 
     /// Delivers the complete batches of a message. Returns whether the buffer has room for more. If
-    /// not, the rest of the message is dropped, and received again when the watch resumes.
+    /// not, the rest of the message is dropped, and the server sends it again when the watch
+    /// resumes.
     pub(super) fn assemble(&mut self, id: i64, events: Vec<Event>, fragment: bool) -> bool {
-        let held = self.registration(id).map(|it| std::mem::take(&mut it.held));
-        let mut held = held.unwrap_or_default();
+        let registration = self.registration(id);
+        let mut held = registration
+            .map(|registration| std::mem::take(&mut registration.held))
+            .unwrap_or_default();
         for event in events {
             let revision = event.kv.mod_revision;
-            let other = held.first().is_some_and(|held: &Event| held.kv.mod_revision != revision);
-            if other && !self.deliver(std::mem::take(&mut held)) {
+            let is_next = held.first().is_some_and(|held: &Event| held.kv.mod_revision != revision);
+            if is_next && !self.deliver(std::mem::take(&mut held)) {
                 return false;
             }
             if revision >= self.next {
@@ -295,7 +308,7 @@ impl WatchState {
     /// Delivers the batch of a revision. Returns whether the buffer has room for more.
     fn deliver(&mut self, events: Vec<Event>) -> bool {
         let revision = events.first().map(|first| first.kv.mod_revision);
-        // The other registration may have received them while they were held.
+        // While events are held, the other registration may deliver their revision.
         let Some(revision) = revision.filter(|revision| *revision >= self.next) else {
             return true;
         };
@@ -309,7 +322,7 @@ impl WatchState {
         self.registrations().all(|registration| registration.held.is_empty())
     }
 
-    /// Every event up to `revision` was delivered.
+    /// Advances the next revision, because every event up to `revision` was delivered.
     pub(super) fn advance_to(&mut self, revision: Revision) {
         if self.is_whole() && revision.next() >= self.next {
             self.advance(revision);
@@ -317,7 +330,7 @@ impl WatchState {
     }
 
     /// Delivers a progress notification, unless it is older than a delivered batch or the buffer is
-    /// full. Returns whether it did.
+    /// full. Returns whether it was delivered.
     pub(super) fn deliver_progress(&self, revision: Revision) -> bool {
         let is_current = self.is_whole() && revision.next() >= self.next;
         is_current && self.buffer.push_progress(revision)

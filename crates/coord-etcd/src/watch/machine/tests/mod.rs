@@ -1,11 +1,12 @@
-//! Tests of the machine against simulated servers, with every order of events that etcd may cause.
+//! Tests of the machine against simulated servers, with random orders of events.
 //!
-//! A [`Simulation`] has a store, its members and the readers. A sequence of [`Step`]s decides what
-//! happens when: a write; a member that sends the events of one watch, merged, in fragments, or the
-//! notice of a compaction; a connection that is refused, breaks or lags; a reader that reads or
-//! does not. Each item that is read is compared with the history of the store at once: each
-//! revision once, complete and in order, and progress notifications only for delivered revisions.
-//! At the end everything runs until it is idle, and no event may be missing.
+//! A [`Simulation`] has a store, its members and the readers. A sequence of [`Step`]s decides the
+//! order of events: a write; a member that sends the events of one watch, merged or in fragments,
+//! or reports a compaction; a connection that is refused, breaks, or leads to a stale member; a
+//! reader that reads or does not. Each item that a reader takes is compared with the history of the
+//! store: each revision is delivered once, complete and in order, and progress notifications only
+//! follow delivered revisions. At the end the simulation runs until it is idle, and no event may be
+//! missing.
 
 mod simulation;
 
@@ -18,37 +19,39 @@ use coord_core::{
 };
 use proptest::prelude::*;
 
-use super::super::wire::{NO_ID, Reply, Request};
+use super::super::wire::{NO_WATCH_ID, Request, ServerMessage};
 use super::{Action, StreamRole, probe, progress};
 use simulation::Simulation;
 
 /// A step of a simulation.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A revision that changes these keys; every other change is a deletion.
+    /// A write changes these keys in one revision; every other change is a deletion.
     Write(Vec<u8>),
+    /// The store is compacted this many revisions before its current one.
     Compact(i64),
-    Watch {
-        keys: (u8, u8),
-        start: i64,
-        filters: Vec<WatchFilter>,
-    },
+    /// A watch is added. `start` is relative to the current revision; 0 is "from now on".
+    Watch { keys: (u8, u8), start: i64, filters: Vec<WatchFilter> },
+    /// A watch is dropped.
     Drop(usize),
     /// The reader of a watch reads a number of batches.
     Read(usize, usize),
+    /// The reader of a watch requests a progress notification.
     Progress(usize),
-    /// A member accepts a connection, without a number of the last revisions, or refuses it.
+    /// A member that lacks a number of the last revisions accepts a connection. `None` refuses it.
     Connect(StreamRole, Option<i64>),
     /// A connection breaks.
     Break(StreamRole),
     /// A member handles a request. With `true` a write follows before the response.
     Handle(StreamRole, bool),
-    /// A member sends a watch a number of revisions, in messages of a maximum number of events.
+    /// A member sends the events of a watch: the index of the watch, the largest number of
+    /// revisions, and the largest number of events per message.
     Send(StreamRole, usize, usize, usize),
-    /// A member's message arrives.
+    /// The client receives a message of a member.
     Arrive(StreamRole),
     /// A member applies the whole history.
-    Learn(StreamRole),
+    Apply(StreamRole),
+    /// Time passes, in milliseconds.
     Wait(u64),
 }
 
@@ -78,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Send(l, w, n, size)
         }),
         10 => stream().prop_map(Step::Arrive),
-        2 => stream().prop_map(Step::Learn),
+        2 => stream().prop_map(Step::Apply),
         2 => (1u64..2000).prop_map(Step::Wait),
     ]
 }
@@ -102,13 +105,13 @@ proptest! {
         sim.settle();
     }
 
-    /// Streams do not break here, readers read, and events are sent before they are compacted.
+    /// In this test, streams do not break, readers read, and events are sent before a compaction.
     #[test]
     fn compaction_does_not_end_a_watch_that_caught_up(
         steps in prop::collection::vec(step(), 1..160),
     ) {
         let mut sim = Simulation::new(true);
-        let mut time_left = simulation::TIMEOUT;
+        let mut time_left = simulation::REGISTRATION_TIMEOUT;
         for step in steps {
             match step {
                 Step::Break(_) | Step::Connect(_, None) => continue,
@@ -137,8 +140,8 @@ proptest! {
     }
 }
 
-/// A machine with one watch from now on, confirmed by a store at revision 10.
-fn created() -> Simulation {
+/// A simulation with one watch from now on, confirmed by a store at revision 10.
+fn with_confirmed_watch() -> Simulation {
     let mut sim = Simulation::new(true);
     for _ in 0..9 {
         sim.store.write(&[0]);
@@ -152,6 +155,7 @@ fn created() -> Simulation {
     sim
 }
 
+/// The start revisions of the create requests.
 fn starts(actions: &[Action]) -> Vec<i64> {
     let creates = actions.iter().filter_map(|action| match action {
         Action::Send(_, Request::Create { start, .. }) => Some(start.0),
@@ -162,7 +166,7 @@ fn starts(actions: &[Action]) -> Vec<i64> {
 
 #[test]
 fn confirmation_fixes_the_start_revision() {
-    let mut sim = created();
+    let mut sim = with_confirmed_watch();
     assert_eq!(starts(&sim.actions), [0]);
     sim.step(Step::Write(vec![1]));
     sim.step(Step::Break(StreamRole::Shared));
@@ -173,7 +177,7 @@ fn confirmation_fixes_the_start_revision() {
 
 #[test]
 fn compaction_of_delivered_revisions_keeps_the_watch() {
-    let mut sim = created();
+    let mut sim = with_confirmed_watch();
     sim.step(Step::Write(vec![1]));
     sim.step(Step::Break(StreamRole::Shared));
     sim.step(Step::Compact(0));
@@ -184,15 +188,15 @@ fn compaction_of_delivered_revisions_keeps_the_watch() {
 
 #[test]
 fn compaction_of_undelivered_revisions_ends_the_watch() {
-    let mut sim = created();
+    let mut sim = with_confirmed_watch();
     sim.step(Step::Write(vec![1]));
     sim.step(Step::Write(vec![1]));
     sim.step(Step::Break(StreamRole::Shared));
     sim.step(Step::Compact(0));
     sim.step(Step::Connect(StreamRole::Shared, Some(0)));
-    let lost = sim.settle().pop().expect("there is one watch");
-    let Some(Error::Compacted { requested, compact_revision }) = lost else {
-        panic!("it ended with {lost:?}")
+    let end = sim.settle().pop().expect("there is one watch");
+    let Some(Error::Compacted { requested, compact_revision }) = end else {
+        panic!("the watch ended with {end:?}")
     };
     assert_eq!((requested, compact_revision), (Some(Revision(11)), Some(Revision(12))));
 }
@@ -202,7 +206,7 @@ fn missing_confirmation_causes_failover() {
     let mut sim = Simulation::new(true);
     sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
     sim.step(Step::Connect(StreamRole::Shared, Some(0)));
-    sim.step(Step::Wait(simulation::TIMEOUT.as_millis().try_into().unwrap()));
+    sim.step(Step::Wait(simulation::REGISTRATION_TIMEOUT.as_millis().try_into().unwrap()));
     assert_eq!(
         sim.actions,
         [Action::FailOver(StreamRole::Shared), Action::Open(StreamRole::Shared)]
@@ -214,7 +218,7 @@ fn missing_confirmation_causes_failover() {
 fn registration_times_out_without_a_stream() {
     let mut sim = Simulation::new(true);
     sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
-    sim.step(Step::Wait(3 * u64::try_from(simulation::TIMEOUT.as_millis()).unwrap()));
+    sim.step(Step::Wait(3 * u64::try_from(simulation::REGISTRATION_TIMEOUT.as_millis()).unwrap()));
     assert!(matches!(sim.registration_error(), Some(Error::Timeout { .. })));
 }
 
@@ -228,12 +232,12 @@ fn registration_fails_at_once_when_no_member_is_reachable() {
 
 #[test]
 fn wrong_login_ends_a_registered_watch() {
-    let mut sim = created();
+    let mut sim = with_confirmed_watch();
     sim.step(Step::Break(StreamRole::Shared));
     let error = Error::Unauthenticated { reason: "no such user".to_owned() };
     sim.machine.on_lost(StreamRole::Shared, &error, sim.now);
-    let lost = sim.settle().pop().expect("there is one watch");
-    assert!(matches!(lost, Some(Error::Unauthenticated { .. })), "{lost:?}");
+    let end = sim.settle().pop().expect("there is one watch");
+    assert!(matches!(end, Some(Error::Unauthenticated { .. })), "{end:?}");
 }
 
 #[test]
@@ -242,18 +246,25 @@ fn refused_registration_returns_the_reason() {
     sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
     sim.step(Step::Connect(StreamRole::Shared, Some(0)));
     let reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
-    let (id, reason) = (NO_ID, reason.to_owned());
+    let (id, reason) = (NO_WATCH_ID, reason.to_owned());
     let header = Header::at(Revision(1));
-    let refused = Reply { id, header, created: true, canceled: true, reason, ..Reply::default() };
-    sim.machine.on_reply(StreamRole::Shared, refused, sim.now);
-    let error = sim.registration_error().expect("it is refused");
+    let refused = ServerMessage {
+        id,
+        header,
+        created: true,
+        canceled: true,
+        reason,
+        ..ServerMessage::default()
+    };
+    sim.machine.on_message(StreamRole::Shared, refused, sim.now);
+    let error = sim.registration_error().expect("the registration is refused");
     assert_eq!(error.outcome(), Outcome::NotApplied);
     assert!(matches!(error, Error::PermissionDenied { .. }), "{error:?}");
 }
 
 #[test]
 fn future_watch_that_blocks_progress_moves() {
-    let mut sim = created();
+    let mut sim = with_confirmed_watch();
     sim.step(Step::Watch { keys: (0, 4), start: 5, filters: vec![] });
     sim.step(Step::Handle(StreamRole::Shared, false));
     sim.step(Step::Arrive(StreamRole::Shared));
@@ -268,7 +279,7 @@ fn future_watch_that_blocks_progress_moves() {
 #[test]
 fn compaction_does_not_end_a_watch_that_moves() {
     for wait in [0, 300] {
-        let mut sim = created();
+        let mut sim = with_confirmed_watch();
         sim.step(Step::Drop(0));
         sim.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
         sim.run(StreamRole::Shared);
@@ -291,8 +302,8 @@ fn compaction_does_not_end_a_watch_that_moves() {
 }
 
 #[test]
-fn wait_of_a_dropped_watch_does_not_count_for_the_next() {
-    let mut sim = created();
+fn progress_wait_of_a_dropped_watch_does_not_affect_the_next() {
+    let mut sim = with_confirmed_watch();
     sim.step(Step::Watch { keys: (0, 1), start: 1000, filters: vec![] });
     sim.run(StreamRole::Shared);
     sim.step(Step::Progress(1));
@@ -305,13 +316,13 @@ fn wait_of_a_dropped_watch_does_not_count_for_the_next() {
     sim.step(Step::Progress(1));
     sim.step(Step::Wait(1));
     assert_eq!(sim.actions, [Action::Send(StreamRole::Shared, Request::Progress)]);
-    assert!(!sim.opened_future_start, "it has not waited long enough");
+    assert!(!sim.opened_future_start, "the new request has waited for 1 ms only");
     sim.settle();
 }
 
 #[test]
 fn future_watch_receives_a_requested_notification() {
-    let mut sim = created();
+    let mut sim = with_confirmed_watch();
     sim.step(Step::Drop(0));
     sim.step(Step::Watch { keys: (0, 1), start: 1, filters: vec![] });
     sim.run(StreamRole::Shared);
@@ -322,7 +333,7 @@ fn future_watch_receives_a_requested_notification() {
 
 #[test]
 fn quiet_watch_advances_without_a_request() {
-    let mut sim = created();
+    let mut sim = with_confirmed_watch();
     sim.run(StreamRole::Shared);
     sim.step(Step::Watch { keys: (0, 1), start: 0, filters: vec![] });
     sim.run(StreamRole::Shared);
@@ -338,22 +349,22 @@ fn quiet_watch_advances_without_a_request() {
 }
 
 fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().expect("it is short")
+    duration.as_millis().try_into().expect("the duration fits into 64 bits")
 }
 
 fn failover() -> [Action; 2] {
     [Action::FailOver(StreamRole::Shared), Action::Open(StreamRole::Shared)]
 }
 
-/// A proxy that acknowledges pings hides that the member behind it is frozen.
+/// A proxy that acknowledges pings hides a frozen member.
 #[test]
-fn unanswered_probe_causes_failover() {
-    let mut sim = created();
+fn probe_without_a_response_causes_failover() {
+    let mut sim = with_confirmed_watch();
     sim.run(StreamRole::Shared);
     sim.step(Step::Wait(millis(probe::PROBE_AFTER)));
     let probes = [Action::Send(StreamRole::Shared, Request::Probe { id: 2 })];
     assert_eq!(sim.actions, probes);
-    sim.step(Step::Wait(millis(simulation::TIMEOUT) - 1));
+    sim.step(Step::Wait(millis(simulation::REGISTRATION_TIMEOUT) - 1));
     assert_eq!(sim.actions, probes, "there is time left for a response");
     sim.step(Step::Wait(1));
     assert_eq!(sim.actions, failover());
@@ -362,22 +373,23 @@ fn unanswered_probe_causes_failover() {
 }
 
 #[test]
-fn unanswered_progress_request_causes_a_probe() {
-    let mut sim = created();
+fn progress_request_without_a_response_causes_a_probe() {
+    let mut sim = with_confirmed_watch();
     sim.run(StreamRole::Shared);
     sim.step(Step::Progress(0));
-    sim.step(Step::Wait(millis(probe::PROBE_WHEN_DUE_AFTER)));
+    sim.step(Step::Wait(millis(probe::PROBE_FOR_PROGRESS_AFTER)));
     assert!(matches!(sim.actions[..], [.., Action::Send(_, Request::Probe { .. })]));
-    sim.step(Step::Wait(millis(simulation::TIMEOUT)));
+    sim.step(Step::Wait(millis(simulation::REGISTRATION_TIMEOUT)));
     assert!(sim.actions.ends_with(&failover()), "{:?}", sim.actions);
     sim.settle();
 }
 
-/// A server responds to probes, and not to progress requests while a watch waits for the future.
+/// While a watch waits for a future revision, a server responds to probes, and not to progress
+/// requests.
 #[test]
-fn quiet_stream_with_answered_probes_stays_open() {
+fn quiet_stream_that_responds_to_probes_stays_open() {
     for start in [0, 1000] {
-        let mut sim = created();
+        let mut sim = with_confirmed_watch();
         sim.step(Step::Drop(0));
         sim.step(Step::Watch { keys: (0, 4), start, filters: vec![] });
         sim.run(StreamRole::Shared);
@@ -396,8 +408,8 @@ fn quiet_stream_with_answered_probes_stays_open() {
     }
 }
 
-/// `etcd grpc-proxy` numbers watches from 0 and confirms them in any order; the one of 3.4 crashes
-/// on a progress request.
+/// `etcd grpc-proxy` numbers watches from 0 and confirms them in any order. Version 3.4 crashes on
+/// a progress request.
 #[test]
 fn proxied_stream_translates_ids_and_sends_no_progress() {
     let mut sim = Simulation::new(true);
@@ -406,28 +418,29 @@ fn proxied_stream_translates_ids_and_sends_no_progress() {
     sim.step(Step::Watch { keys: (0, 4), start: 0, filters: vec![] });
     let machine = &mut sim.machine;
     machine.on_opened(StreamRole::Shared, Header::at(Revision(9)), true, sim.now);
-    let created = |actions: &[Action]| -> Vec<i64> {
+    let start_revisions = |actions: &[Action]| -> Vec<i64> {
         assert!(!actions.contains(&Action::Send(StreamRole::Shared, Request::Progress)));
         starts(actions)
     };
-    assert_eq!(created(&machine.take_actions()), [6], "one at a time");
-    let reply = |id, created, canceled| Reply { id, created, canceled, ..Reply::default() };
-    machine.on_reply(StreamRole::Shared, reply(0, true, false), sim.now);
-    assert_eq!(created(&machine.take_actions()), [8]);
-    machine.on_reply(StreamRole::Shared, reply(1, true, false), sim.now);
+    assert_eq!(start_revisions(&machine.take_actions()), [6], "one at a time");
+    let message =
+        |id, created, canceled| ServerMessage { id, created, canceled, ..ServerMessage::default() };
+    machine.on_message(StreamRole::Shared, message(0, true, false), sim.now);
+    assert_eq!(start_revisions(&machine.take_actions()), [8]);
+    machine.on_message(StreamRole::Shared, message(1, true, false), sim.now);
     machine.request_progress(0, sim.now);
-    machine.tick(sim.now + progress::PROGRESS_REFRESH_INTERVAL);
-    assert_eq!(created(&machine.take_actions()), [0; 0]);
+    machine.tick(sim.now + progress::PERIODIC_PROGRESS_INTERVAL);
+    assert_eq!(start_revisions(&machine.take_actions()), [0; 0]);
 
     machine.remove(1);
     let cancel = Action::Send(StreamRole::Shared, Request::Cancel { id: 1 });
     assert_eq!(machine.take_actions(), [cancel], "by the id of the proxy");
-    machine.on_reply(StreamRole::Shared, reply(1, false, true), sim.now);
-    assert_eq!(machine.take_actions(), [], "it was cancelled");
+    machine.on_message(StreamRole::Shared, message(1, false, true), sim.now);
+    assert_eq!(machine.take_actions(), [], "the watch was cancelled");
 }
 
-/// Such a message counted as the response to a progress request, and two of them caused a progress
-/// notification for a revision whose events had not arrived.
+/// Regression: such a message counted as the response to a progress request, and two of them caused
+/// a progress notification for a revision whose events had not arrived.
 #[test]
 fn message_for_a_dropped_proxied_watch_is_no_progress() {
     let mut sim = Simulation::new(true);
@@ -436,16 +449,16 @@ fn message_for_a_dropped_proxied_watch_is_no_progress() {
     let (machine, now) = (&mut sim.machine, sim.now);
     machine.on_opened(StreamRole::Shared, Header::at(Revision(9)), true, now);
     for id in 0..2 {
-        let created = Reply { id, created: true, ..Reply::default() };
-        machine.on_reply(StreamRole::Shared, created, now);
+        let created = ServerMessage { id, created: true, ..ServerMessage::default() };
+        machine.on_message(StreamRole::Shared, created, now);
     }
     machine.request_progress(0, now);
     machine.remove(1);
     // The confirmation of the cancel, and a message that was sent before it.
     for (canceled, later) in [(true, 0), (false, 5)] {
         let header = Header::at(Revision(50));
-        let late = Reply { id: 1, header, canceled, ..Reply::default() };
-        machine.on_reply(StreamRole::Shared, late, now + Duration::from_secs(later));
+        let late = ServerMessage { id: 1, header, canceled, ..ServerMessage::default() };
+        machine.on_message(StreamRole::Shared, late, now + Duration::from_secs(later));
     }
     assert!(
         machine.is_progress_requested(StreamRole::Shared),
