@@ -1,4 +1,4 @@
-//! The text of operations in a failure report: one line each, without fields at their defaults.
+//! The text of operations in a failure report: one line for each, without fields at their defaults.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use coord_core::kv::{
 
 use super::{At, CompareDraft, OpDraft, Operation, Pace, RangeDraft, TxnDraft, WatchDraft};
 
-/// A key or value longer than this is printed as its length, in bytes.
+/// The longest key or value that is printed. A longer one is printed as its length in bytes.
 const MAX_PRINTED_BYTES: usize = 32;
 
 impl fmt::Display for At {

@@ -218,10 +218,10 @@ impl Streams {
     }
 
     fn count(&mut self, transcript: &Transcript) {
-        self.tally.answers += transcript.len() as u64;
+        self.tally.responses += transcript.len() as u64;
         self.tally.events += transcript.events;
         let refusals = transcript.responses.iter().filter(|answer| answer.contains("mvcc: "));
-        self.tally.refusals += refusals.count() as u64;
+        self.tally.errors += refusals.count() as u64;
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(
