@@ -137,7 +137,7 @@ fn put(criterion: &mut Criterion) {
         let idle: Vec<Watcher> = runtime.block_on(async {
             let mut idle = Vec::new();
             for (name, n) in names.into_iter().zip(0..) {
-                // Half of them watch a key, half a prefix. None of the watched keys is written.
+                // Half of the watchers watch a key, half a prefix. No watched key is written.
                 let request = if n % 2 == 0 { Watch::new(name) } else { Watch::prefix(name) };
                 idle.push(store.watch(request).await.expect("the watch is accepted"));
             }

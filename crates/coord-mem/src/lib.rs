@@ -61,13 +61,13 @@ use watch::MemWatchStream;
 ///
 /// Clones share the store. The store does no I/O; its only task revokes overdue leases.
 ///
-/// # Cancel safety
-/// A call is applied when it is first polled or, if tokio's cooperative budget makes it yield, when
-/// it is polled next. A future that is dropped before that changes nothing.
-///
 /// Deliberate differences from etcd: `docs/semantics.md`.
 ///
 /// Source: `docs/etcd-contract.md` §1 to §8.
+///
+/// # Cancel safety
+/// A call is applied when it is first polled or, if tokio's cooperative budget makes it yield, when
+/// it is polled next. A future that is dropped before that changes nothing.
 #[derive(Clone, Debug)]
 pub struct MemBackend {
     shared: Arc<Shared>,

@@ -1,8 +1,8 @@
 //! Key index: the current version of every key, and its history since the last compaction.
 //!
-//! Live keys, which exist, are kept apart from deleted keys, so that reading current keys never
-//! visits deleted ones: a lock that was acquired a million times leaves a million tombstones, which
-//! the next contender must not read. The example of `coord_core::kv`:
+//! Live keys, the keys that exist, are stored separately from deleted keys, so that reading current
+//! keys never visits deleted ones: a lock that was acquired a million times leaves a million
+//! tombstones, which the next contender must not read. The example of `coord_core::kv`:
 //!
 //! ```text
 //!                         live                          deleted

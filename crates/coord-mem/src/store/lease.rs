@@ -34,7 +34,7 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// No leases. Ids that the store chooses count up from `first_id`.
+    /// An empty set of leases. The ids that the store chooses count up from `first_id`.
     pub(crate) const fn new(ttl_min: Duration, first_id: i64) -> Self {
         Self { ttl_min, next_id: first_id, leases: BTreeMap::new(), deadlines: BTreeSet::new() }
     }

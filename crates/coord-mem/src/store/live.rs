@@ -1,4 +1,4 @@
-//! Live keys, which exist: a hash table for single keys, an ordered map for ranges.
+//! Live keys, the keys that exist: a hash table for single keys, an ordered map for ranges.
 //!
 //! Most calls name one key, and their cost must not grow with the number of keys. So each key is
 //! stored in a slot of a slab, and two indexes lead to the slot: a hash table for calls that name

@@ -37,7 +37,8 @@ const FIRST_LEASE_ID_RANGE: RangeInclusive<i64> = 0x1000_0000_0000_0000..=0x6fff
 
 /// Why a compaction is refused: etcd would lose a key.
 const COMPACTION_LOSES_KEY: &str = "the transaction of this revision deleted a key by an \
-    unbounded delete and put it again, and etcd loses the key if it compacts exactly there";
+    unbounded delete and put it again, and etcd loses the key if it compacts exactly there; \
+    compact at another revision";
 
 /// All keys with their history, the leases, and the change log.
 #[derive(Debug)]
