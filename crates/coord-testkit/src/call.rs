@@ -56,9 +56,10 @@ impl Call {
 }
 
 impl fmt::Display for Call {
-    /// The name of the method, and the keys, the lease or the revision: `put "a"`. For a
-    /// transaction, the numbers of compares, success operations and failure operations: `txn if 1
-    /// then 2 else 0`.
+    /// The name of the method, and the keys, the lease or the revision: `put "a"`.
+    ///
+    /// For a transaction, the numbers of compares, success operations and failure operations:
+    /// `txn if 1 then 2 else 0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
         match self {

@@ -61,7 +61,7 @@ pub struct Suite {
     clock: Clock,
     claims: BTreeSet<Capability>,
     factory: Arc<Factory>,
-    /// The factory of a fresh store; `None` if `factory` returns one, or if there is none.
+    /// The factory of a fresh store, if it differs from `factory`.
     fresh: Option<Arc<Factory>>,
 }
 

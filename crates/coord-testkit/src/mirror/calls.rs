@@ -69,6 +69,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
                 Ok(())
             }
             Operation::ReadWatches => self.read_watches(),
+            // A store's responses must not depend on the pace, so a mirror always sleeps.
             Operation::Advance { by, .. } => {
                 tokio::time::sleep(*by).await;
                 Ok(())

@@ -23,8 +23,12 @@
 //! - the remaining time of a lease, within the duration of the calls and one second of rounding;
 //! - the order of the keys of a lease, and of the list of leases;
 //! - details of an error that one of the two stores does not report;
-//! - when progress notifications arrive; their revisions are checked on each side separately;
+//! - the time at which progress notifications are delivered; their revisions are checked on each
+//!   side separately;
 //! - with [`Tombstones::MayBeLost`], deletions at exactly the compact revision.
+//!
+//! A request that the left backend refuses as a hazard, with `Refused`, is not sent to the right
+//! backend: compare a server as the right backend.
 //!
 //! Ties in a sorted range are compared, because sequences of [`strategy`](crate::strategy) have at
 //! most twelve keys; beyond that number etcd does not define their order.
@@ -104,7 +108,7 @@ pub struct Mirror<L, R> {
     right: R,
     timeout: Duration,
     tombstones: Tombstones,
-    /// The newest revision in any response.
+    /// The newest revision in any response of the left backend.
     current: Revision,
     /// The newest compact revision.
     compacted: Revision,
@@ -120,10 +124,12 @@ pub struct Mirror<L, R> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a named bool")]
 pub enum Tombstones {
-    /// A watch that starts at the compact revision delivers them: etcd since 3.4.34 and 3.5.16.
+    /// A watch that starts at the compact revision delivers these deletions: etcd since 3.4.34 and
+    /// 3.5.16.
     #[default]
     Kept,
-    /// A watch that starts at the compact revision may omit them, so they are not compared.
+    /// A watch that starts at the compact revision may omit these deletions, so they are not
+    /// compared.
     MayBeLost,
 }
 

@@ -1,9 +1,10 @@
 //! One watch on both backends, and the markers up to which it is compared.
 //!
-//! A marker must be in the range of its watch and pass the filters of the watch. It is a put of the
-//! first key of the range. If any watch filters out puts, a deletion of the key follows in the next
-//! revision. The mirror writes the markers of all watches in one transaction, so that they take at
-//! most two revisions, unless a watch starts at a revision that is still in the future.
+//! A marker must be in the range of its watch and pass the filters of the watch. The marker is a
+//! put of the first key of the range. If any watch filters out puts, a deletion of the key follows
+//! in the next revision. The mirror writes the markers of all watches in one transaction, so that
+//! they take at most two revisions, unless a watch starts at a revision that is still in the
+//! future.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -76,12 +77,12 @@ impl WatchPair {
         Self { request, registered, lost_tombstones, left, right, caught_up }
     }
 
-    /// Whether a side may not have delivered all history yet, which a compaction would remove.
+    /// Whether a side may still have to deliver history, which a compaction could remove.
     pub(super) fn may_be_behind(&self) -> bool {
         !self.caught_up
     }
 
-    /// Whether a compaction can change what the watch still delivers.
+    /// Whether a compaction can change the items that the watch has not delivered yet.
     ///
     /// A server reads a previous key-value when it sends the event, and omits a compacted one.
     pub(super) fn is_affected_by_compaction(&self) -> bool {
@@ -169,7 +170,7 @@ impl WatchPair {
     }
 
     /// Compares the queued items up to the length of the shorter queue. Returns the number of
-    /// events in them.
+    /// events in the compared items.
     pub(super) fn compare(&mut self) -> Result<u64, String> {
         let mut events = 0;
         let both = self.left.queue.len().min(self.right.queue.len());

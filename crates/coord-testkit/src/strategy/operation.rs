@@ -86,7 +86,8 @@ pub enum Operation {
     },
 }
 
-/// How the clock moves in [`Operation::Advance`]. The responses of a store must not depend on it.
+/// How the clock moves in [`Operation::Advance`]. The responses of a store must not depend on the
+/// pace. A [`Mirror`](crate::Mirror) always sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "tokio's clock moves in these two ways")]
 pub enum Pace {

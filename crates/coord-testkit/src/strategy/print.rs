@@ -46,8 +46,10 @@ impl fmt::Display for Operation {
                 write!(f, "compact at {}{physical}", compact.revision)
             }
             Self::Watch(watch) => watch.fmt(f),
-            Self::Unwatch(number) => write!(f, "drop watch {number} (modulo)"),
-            Self::Progress(number) => write!(f, "request progress of watch {number} (modulo)"),
+            Self::Unwatch(number) => write!(f, "drop watch {number}, modulo the open watches"),
+            Self::Progress(number) => {
+                write!(f, "request progress of watch {number}, modulo the open watches")
+            }
             Self::ReadWatches => write!(f, "read all watches"),
             Self::Advance { by, pace: Pace::Jump } => write!(f, "jump {by:?} ahead"),
             Self::Advance { by, pace: Pace::Sleep } => write!(f, "sleep {by:?}"),

@@ -74,9 +74,8 @@ fn op(depth: u32) -> BoxedStrategy<OpDraft> {
     prop_oneof![6 => flat, 2 => txn_of(depth - 1).prop_map(OpDraft::Txn)].boxed()
 }
 
-/// A range in a transaction. At least half of the ranges read the current
-/// state, because a range at an
-/// unavailable revision makes the whole transaction fail.
+/// A range in a transaction. At least half of the ranges read the current state, because a range at
+/// an unavailable revision makes the whole transaction fail.
 fn range_op() -> BoxedStrategy<RangeDraft> {
     (range(), prop::bool::ANY)
         .prop_map(|(mut range, current)| {
