@@ -160,7 +160,7 @@ pub(super) fn expect_refused<T: fmt::Debug>(
             Err(Failure::new(format!("expected {kind:?}, got {error:?}")))
         }
         Err(error) if error.outcome() != Outcome::NotApplied => {
-            Err(Failure::new(format!("expected the outcome NotApplied of {error:?}")))
+            Err(Failure::new(format!("expected the outcome NotApplied, got {error:?}")))
         }
         Err(error) => Ok(error),
     }

@@ -5,8 +5,8 @@
 //! case checks, so that a failed test reads as the violated rule:
 //! `put_after_delete_starts_version_at_one`.
 //!
-//! A backend under test is described by a [`Suite`]: a name, the [`Clock`] that the backend runs
-//! on, a factory, and the capabilities that the backend claims. There are two ways to run a suite:
+//! A [`Suite`] describes a backend under test: a name, the [`Clock`] that the backend runs on, a
+//! factory, and the capabilities that the backend claims. There are two ways to run a suite:
 //!
 //! - [`main`] is a complete test program with one test per case, named `<backend>::<area>::<case>`,
 //!   for `cargo test` and `cargo nextest`;
