@@ -1,7 +1,8 @@
-//! Benchmarks: `MemBackend` against a bare map, and the cost of idle watchers for writers.
+//! Benchmarks: `MemBackend` compared with a bare map, and the cost of idle watchers for writers.
 //!
-//! Compare each result with the bare one beside it: a `BTreeMap` of keys and values behind one lock
-//! that does the same work. 100,000 keys, in random order.
+//! The bare map is a `BTreeMap` of keys and values behind one lock. Compare each result of
+//! `MemBackend` with the result of the bare map for the same work. Both hold 100,000 keys, which
+//! are visited in scattered order.
 //!
 //! `cargo bench -p coord-mem`
 
@@ -18,12 +19,12 @@ use coord_mem::MemBackend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
 
-const KEYS: u64 = 100_000;
+const KEY_COUNT: u64 = 100_000;
 
 /// All keys, in an order unrelated to key order.
 fn keys() -> Vec<Bytes> {
     // The step and the number of keys are coprime, so each key appears once.
-    let scattered = (0..KEYS).map(|n| n * 61_803_399 % KEYS);
+    let scattered = (0..KEY_COUNT).map(|n| n * 61_803_399 % KEY_COUNT);
     scattered.map(|n| Bytes::from(format!("key/{n:08}"))).collect()
 }
 
@@ -32,23 +33,23 @@ fn runtime() -> Runtime {
 }
 
 /// A backend with all keys.
-fn filled(runtime: &Runtime) -> MemBackend {
+fn filled_backend(runtime: &Runtime) -> MemBackend {
     let store = MemBackend::new();
     runtime.block_on(async {
         for key in keys() {
-            store.put(Put::new(key, "value")).await.expect("the store accepts it");
+            store.put(Put::new(key, "value")).await.expect("the put is accepted");
         }
     });
     store
 }
 
-/// The map to compare with, with all keys.
-fn bare() -> RwLock<BTreeMap<Bytes, Bytes>> {
+/// The bare map, with all keys.
+fn bare_map() -> RwLock<BTreeMap<Bytes, Bytes>> {
     RwLock::new(keys().into_iter().map(|key| (key, Bytes::from_static(b"value"))).collect())
 }
 
 /// Measures `step` on a hundred keys at a time, and runs `cleanup` between measurements.
-fn over_keys(
+fn bench_over_keys(
     criterion: &mut Criterion,
     name: &str,
     cleanup: impl Fn(),
@@ -60,7 +61,7 @@ fn over_keys(
         bench.iter_batched(
             || {
                 cleanup();
-                chunks.next().expect("the chunks repeat")
+                chunks.next().expect("the cycle never ends")
             },
             &mut step,
             BatchSize::PerIteration,
@@ -73,14 +74,14 @@ fn compact(runtime: &Runtime, store: &MemBackend) {
     runtime.block_on(async {
         let newest = store.range(Range::new("none")).await.expect("the store responds");
         let newest = newest.header.revision;
-        // Fails if nothing was written since the previous call.
+        // The compaction fails if nothing was written since the previous one.
         let _ = store.compact(Compact::new(newest)).await;
     });
 }
 
 fn get(criterion: &mut Criterion) {
-    let map = bare();
-    over_keys(
+    let map = bare_map();
+    bench_over_keys(
         criterion,
         "get x100, bare map",
         || {},
@@ -92,8 +93,8 @@ fn get(criterion: &mut Criterion) {
         },
     );
     let runtime = runtime();
-    let store = filled(&runtime);
-    over_keys(
+    let store = filled_backend(&runtime);
+    bench_over_keys(
         criterion,
         "get x100, MemBackend",
         || {},
@@ -109,8 +110,8 @@ fn get(criterion: &mut Criterion) {
 
 fn put(criterion: &mut Criterion) {
     let value = Bytes::from_static(b"other");
-    let map = bare();
-    over_keys(
+    let map = bare_map();
+    bench_over_keys(
         criterion,
         "put x100, bare map",
         || {},
@@ -132,18 +133,18 @@ fn put(criterion: &mut Criterion) {
         ("10,000 idle watchers in between", idle("key/000")),
     ];
     for (watchers, names) in watched {
-        let store = filled(&runtime);
+        let store = filled_backend(&runtime);
         let idle: Vec<Watcher> = runtime.block_on(async {
             let mut idle = Vec::new();
             for (name, n) in names.into_iter().zip(0..) {
-                // Half of them watch keys, half watch prefixes; no key there is written.
+                // Half of the watchers watch a key, half a prefix. No watched key is written.
                 let request = if n % 2 == 0 { Watch::new(name) } else { Watch::prefix(name) };
-                idle.push(store.watch(request).await.expect("the store accepts it"));
+                idle.push(store.watch(request).await.expect("the watch is accepted"));
             }
             idle
         });
         let name = format!("put x100, MemBackend, {watchers}");
-        over_keys(
+        bench_over_keys(
             criterion,
             &name,
             || compact(&runtime, &store),
@@ -151,7 +152,7 @@ fn put(criterion: &mut Criterion) {
                 runtime.block_on(async {
                     for key in keys {
                         black_box(
-                            store.put(Put::new(key, &value)).await.expect("the store accepts it"),
+                            store.put(Put::new(key, &value)).await.expect("the put is accepted"),
                         );
                     }
                 });
@@ -161,17 +162,18 @@ fn put(criterion: &mut Criterion) {
     }
 }
 
-/// Puts one key repeatedly with bounded history: the cost must not depend on its length.
+/// Puts one key repeatedly, with bounded history. The cost must not depend on the number of
+/// retained revisions.
 fn put_one_key(criterion: &mut Criterion) {
     let runtime = runtime();
-    for kept in [100, 100_000] {
-        let store = MemBackend::builder().retain_revisions(kept).build();
+    for retained in [100, 100_000] {
+        let store = MemBackend::builder().retain_revisions(retained).build();
         runtime.block_on(async {
-            for _ in 0..=kept {
-                store.put(Put::new("key", "value")).await.expect("the store accepts it");
+            for _ in 0..=retained {
+                store.put(Put::new("key", "value")).await.expect("the put is accepted");
             }
         });
-        criterion.bench_function(&format!("put, one key with {kept} revisions"), |bench| {
+        criterion.bench_function(&format!("put, one key with {retained} revisions"), |bench| {
             bench.to_async(&runtime).iter(|| store.put(Put::new("key", "value")));
         });
     }

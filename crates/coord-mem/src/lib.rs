@@ -1,7 +1,7 @@
 //! In-memory backend: an MVCC simulator of one etcd member.
 //!
-//! [`MemBackend`] follows the contract of [`KvBackend`] as a single member of an etcd 3.5 cluster
-//! does, to the byte and without a server: revisions, historic reads, compaction, nested
+//! [`MemBackend`] implements [`KvBackend`] without a server, and returns the same responses, to the
+//! byte, as a single member of an etcd 3.5 cluster: revisions, historic reads, compaction, nested
 //! transactions, leases, and watches that start at a past, the current or a future revision. Time
 //! is tokio's clock, so on a paused clock a lease of one hour expires at once. With a
 //! [seed](MemBackendBuilder::seed), the same calls return the same responses to the last byte;
@@ -26,10 +26,10 @@
 //!
 //! The parts, from the outside in:
 //!
-//! - this file: the async shell;
+//! - this file: the async methods, which check the size of a request and pass it to the store;
 //! - `options`: the builder and its settings;
 //! - `shared`: the store's lock, the lease clock and the lease timer;
-//! - `watch`: the watcher registry, and the streams of watches;
+//! - `watch`: the watcher registry, and the stream of each watch;
 //! - `store`: the MVCC store, synchronous and without a clock.
 
 mod options;
@@ -59,13 +59,15 @@ use watch::MemWatchStream;
 
 /// An in-memory store that behaves as a single etcd member.
 ///
-/// Clones share the store. It does no I/O; its only task revokes overdue leases. A call is applied
-/// when it is first polled, or, if tokio's cooperative budget makes it yield, when it is polled
-/// next; a future that was dropped before that changed nothing.
+/// Clones share the store. The store does no I/O; its only task revokes overdue leases.
 ///
 /// Deliberate differences from etcd: `docs/semantics.md`.
 ///
 /// Source: `docs/etcd-contract.md` §1 to §8.
+///
+/// # Cancel safety
+/// A call is applied when it is first polled or, if tokio's cooperative budget makes it yield, when
+/// it is polled next. A future that is dropped before that changes nothing.
 #[derive(Clone, Debug)]
 pub struct MemBackend {
     shared: Arc<Shared>,
@@ -78,7 +80,7 @@ impl MemBackend {
         Self::builder().build()
     }
 
-    /// Starts to build a backend with other settings.
+    /// A builder for a backend with other settings.
     pub fn builder() -> MemBackendBuilder {
         MemBackendBuilder::new()
     }
@@ -202,7 +204,7 @@ impl KvBackend for MemBackend {
     }
 }
 
-/// How much larger than a change a message may be: etcd's `grpcOverheadBytes`.
+/// How much larger a message may be than a change: etcd's `grpcOverheadBytes`.
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 
 impl MemBackend {
@@ -214,9 +216,9 @@ impl MemBackend {
         )
     }
 
-    /// Rejects a change that etcd's gRPC transport would not accept. The error reports the limit of
-    /// the raft log, which is lower: a change that only meets the transport's limit could fail
-    /// again.
+    /// Rejects a change that etcd's gRPC transport would not accept. The error reports the lower
+    /// limit of the raft log, because a change just below the transport's limit would be rejected
+    /// too.
     fn check_change_message(&self, size_bytes: usize) -> Result<()> {
         self.check_message(size_bytes).or_else(|_| self.check_replicated(size_bytes))
     }

@@ -6,7 +6,7 @@ use coord_core::kv::Limits;
 
 use crate::MemBackend;
 
-/// Builds a [`MemBackend`]. Every setting that is left unset is that of a default etcd.
+/// Builds a [`MemBackend`]. A setting that is not set has the value of a default etcd.
 ///
 /// ```
 /// use coord_mem::MemBackend;
@@ -20,7 +20,7 @@ use crate::MemBackend;
 /// # let _ = kv;
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "call `build` to have the backend"]
+#[must_use = "call `build` to create the backend"]
 pub struct MemBackendBuilder {
     options: Options,
 }
@@ -49,50 +49,55 @@ impl MemBackendBuilder {
         Self { options }
     }
 
-    /// The minimum TTL: a lease that requests less is granted this. Default: 2 s, as in etcd with
-    /// its default election timeout.
+    /// The minimum TTL of a lease: a shorter requested TTL is raised to this one. Default: 2 s, as
+    /// in etcd with its default election timeout.
     pub const fn lease_ttl_min(mut self, ttl: Duration) -> Self {
         self.options.lease_ttl_min = ttl;
         self
     }
 
-    /// The speed of the clock by which leases expire, relative to tokio's clock. At 1.05 it runs
-    /// five percent fast, and a lease of 20 s expires after about 19 s on the client's clock. At
-    /// 0.0 it stands still, and no lease expires.
+    /// The speed of the clock by which leases expire, relative to tokio's clock. Default: 1.0.
+    ///
+    /// At 1.05 the clock runs five percent fast, and a lease of 20 s expires after about 19 s on
+    /// the client's clock. At 0.0 the clock stands still, and no lease expires.
     ///
     /// # Panics
     /// If `rate` is negative, infinite or not a number.
     pub const fn lease_clock_rate(mut self, rate: f64) -> Self {
-        assert!(rate.is_finite() && rate >= 0.0, "a clock's rate is a number from 0.0 up");
+        assert!(
+            rate.is_finite() && rate >= 0.0,
+            "invalid lease clock rate: must be finite, and at least 0.0"
+        );
         self.options.lease_clock_rate = rate;
         self
     }
 
-    /// How long a watch with `progress_notify` must deliver nothing before it receives a progress
-    /// notification. Default: 10 min.
+    /// The progress interval: a watch with `progress_notify` that has delivered nothing for this
+    /// long delivers a progress notification. Default: 10 min.
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
         self.options.progress_interval = interval;
         self
     }
 
-    /// How large one request may be. Default: 128 operations, and 1.5 MiB for a change, measured as
-    /// an entry of etcd's raft log. Reads and watches may have 512 KiB more.
+    /// The limits on the size of one request. Default: 128 operations, and 1.5 MiB for a change,
+    /// measured as an entry of etcd's raft log. A read or a watch may have 512 KiB more.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
     }
 
     /// Keeps this many revisions before the newest one, and compacts older ones automatically, so
-    /// that memory is bounded by the keys that exist. Default: all revisions are kept.
+    /// that memory does not grow with the number of changes. Default: all revisions are kept.
     pub const fn retain_revisions(mut self, revisions: u64) -> Self {
         self.options.retain_revisions = Some(revisions);
         self
     }
 
-    /// Seed of the ids that the store chooses: those of leases, the cluster and the member. With
-    /// the same seed, a run can be repeated to the last byte. Default: every store draws its own
-    /// seed, as every new etcd cluster has its own ids, so that a client that outlives a store
-    /// cannot mistake a lease of the next store for its own.
+    /// The seed of the ids that the store chooses: those of leases, of the cluster and of the
+    /// member. With the same seed, a run can be repeated to the last byte.
+    ///
+    /// Default: each store draws its own seed and so has its own ids, like each new etcd cluster. A
+    /// client that outlives a store therefore cannot mistake a lease of the next store for its own.
     ///
     /// ```
     /// use coord_core::{KvBackend, kv::LeaseGrant};

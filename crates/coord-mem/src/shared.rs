@@ -1,9 +1,9 @@
-//! State shared by all clones of a backend: the store behind its lock, the lease clock, the
-//! watchers.
+//! State shared by all clones of a backend: the store behind its lock, the lease clock, the lease
+//! timer and the watchers.
 //!
-//! There is one writer or many readers at a time. Every call first revokes the leases that are
-//! overdue, so no response depends on whether the lease timer has already run. The timer exists so
-//! that watchers receive the deletions of an expired lease even when no call is made.
+//! The store has one writer or many readers at a time. Every call first revokes the overdue leases,
+//! so no response depends on whether the lease timer has already run. The timer exists so that
+//! watchers receive the deletions of an expired lease even when no call is made.
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
@@ -49,7 +49,7 @@ impl Shared {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Store> {
         loop {
             let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
-            if !store.is_overdue(|| self.now()) {
+            if !store.has_overdue_lease(|| self.now()) {
                 return store;
             }
             drop(store);
@@ -57,14 +57,15 @@ impl Shared {
         }
     }
 
-    /// Applies a change to the store, and delivers its events to the watchers.
+    /// Revokes overdue leases, applies a change to the store, and delivers the events of both to
+    /// the watchers.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
-        if store.next_deadline().is_some() {
-            // Delivered before the change is applied: the change may be a compaction that removes
-            // these revisions from the log.
+        if store.next_lease_deadline().is_some() {
+            // The events of expired leases are delivered before the change is applied, because the
+            // change may be a compaction that removes their revisions from the log.
             let before = store.revision();
-            store.expire(self.now());
+            store.revoke_overdue_leases(self.now());
             self.notify_watchers(before, &store);
         }
         let before = store.revision();
@@ -74,8 +75,8 @@ impl Shared {
         result
     }
 
-    /// Like [`write`](Self::write), for changes to leases: the change receives the lease clock's
-    /// time.
+    /// Like [`write`](Self::write), for a change to leases: `change` receives the time on the lease
+    /// clock, and the lease timer waits for the new next deadline.
     pub(crate) fn write_leases<T>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Store, Duration) -> T,
@@ -95,7 +96,7 @@ impl Shared {
         }
     }
 
-    /// Compacts the revisions that `retain_revisions` no longer keeps.
+    /// Compacts the revisions that are older than `retain_revisions` allows.
     fn apply_retention(&self, store: &mut Store) {
         let Some(revisions) = self.options.retain_revisions else { return };
         let revisions = i64::try_from(revisions).unwrap_or(i64::MAX);
@@ -110,10 +111,10 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Starts the lease timer on the caller's runtime, unless it runs already.
+    /// Starts the lease timer on the caller's runtime, unless the timer runs already.
     ///
-    /// Outside a runtime no timer starts: overdue leases are still revoked by the next call, but
-    /// watchers receive their deletions only then.
+    /// Outside a runtime no timer starts. The next call still revokes overdue leases, but watchers
+    /// receive the deletions only then.
     fn ensure_timer(self: &Arc<Self>) {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
         // The runtime of the previous timer may have shut down.
@@ -126,23 +127,26 @@ impl Shared {
     }
 
     /// Revokes overdue leases, and returns the time until the next deadline.
-    fn expire_overdue(&self) -> Option<Duration> {
-        let deadline = self.read().next_deadline()?;
-        self.clock.until(deadline)
+    fn revoke_overdue_leases(&self) -> Option<Duration> {
+        // `read` revokes the overdue leases.
+        let deadline = self.read().next_lease_deadline()?;
+        self.clock.time_until(deadline)
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The timer then fails to upgrade its weak reference, and ends.
+        // Wakes the lease timer, which ends because it cannot upgrade its weak reference.
         self.deadline_changed.notify_one();
     }
 }
 
-/// The lease timer, the only task of a store: revokes overdue leases when no call does it.
+/// The lease timer, the only task of a store: revokes overdue leases when no call does.
 async fn run_timer(shared: Weak<Shared>, deadline_changed: Arc<Notify>) {
     loop {
-        let Some(wait) = shared.upgrade().map(|shared| shared.expire_overdue()) else { return };
+        let Some(wait) = shared.upgrade().map(|shared| shared.revoke_overdue_leases()) else {
+            return;
+        };
         let next_deadline = async {
             match wait {
                 Some(wait) => sleep(wait).await,
@@ -157,12 +161,12 @@ async fn run_timer(shared: Weak<Shared>, deadline_changed: Arc<Notify>) {
     }
 }
 
-/// The clock by which leases expire, at `rate` times the speed of tokio's clock.
+/// The lease clock, by which leases expire: runs at `rate` times the speed of tokio's clock.
 #[derive(Debug)]
 struct LeaseClock {
     rate: f64,
-    /// When the first call was made. Not when the backend was built, because that may have happened
-    /// outside the runtime whose clock it has to follow.
+    /// The time of the first call, on tokio's clock. The time at which the backend was built would
+    /// not do: a backend may be built outside the runtime in which it is used, on another clock.
     start: OnceLock<Instant>,
 }
 
@@ -171,11 +175,12 @@ impl LeaseClock {
         self.start.get_or_init(Instant::now).elapsed().mul_f64(self.rate)
     }
 
-    /// How long, on tokio's clock, until this clock shows `deadline`; `None` if it never will.
-    fn until(&self, deadline: Duration) -> Option<Duration> {
+    /// The time, on tokio's clock, until the lease clock reaches `deadline`; `None` if it never
+    /// does.
+    fn time_until(&self, deadline: Duration) -> Option<Duration> {
         let left = deadline.saturating_sub(self.now()).as_secs_f64() / self.rate;
-        // Rounded up to the timer's resolution, so that the timer does not wake before the
-        // deadline.
+        // One millisecond, the resolution of tokio's timer, is added so that the lease timer does
+        // not wake before the deadline.
         Duration::try_from_secs_f64(left).ok().map(|left| left + Duration::from_millis(1))
     }
 }

@@ -1,4 +1,4 @@
-//! A request to a backend, as a value that rules decide on and recorders keep.
+//! A call of a backend method, as a value for rules and recorders.
 
 use std::fmt;
 
@@ -6,7 +6,8 @@ use coord_core::kv::{
     Compact, Delete, LeaseGrant, LeaseId, LeaseTimeToLive, Put, Range, Txn, Watch,
 };
 
-/// A call of a [`KvBackend`](coord_core::KvBackend) method, with its arguments.
+/// A call of a [`KvBackend`](coord_core::KvBackend) method, with its arguments. A rule chooses an
+/// action for each call, and a recorder stores the calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "one variant for each method of the trait")]
 pub enum Call {
@@ -35,7 +36,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The kind of request: `range`, `put`, `delete`, `txn`, `watch`, `lease_grant` and so on.
+    /// The name of the method: `range`, `put`, `delete`, `txn`, `watch`, `lease_grant` and so on.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -55,7 +56,10 @@ impl Call {
 }
 
 impl fmt::Display for Call {
-    /// The kind of request and its keys, lease or revision: `put "a"`, `txn if 1 then 2 else 0`.
+    /// The name of the method, and the keys, the lease or the revision: `put "a"`.
+    ///
+    /// For a transaction, the numbers of compares, success operations and failure operations:
+    /// `txn if 1 then 2 else 0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
         match self {
@@ -63,8 +67,8 @@ impl fmt::Display for Call {
             Self::Put(put) => write!(f, "{name} \"{}\"", put.key.escape_ascii()),
             Self::Delete(delete) => write!(f, "{name} {}", delete.keys),
             Self::Txn(txn) => {
-                let sizes = (txn.compares.len(), txn.success.len(), txn.failure.len());
-                write!(f, "{name} if {} then {} else {}", sizes.0, sizes.1, sizes.2)
+                let (success, failure) = (txn.success.len(), txn.failure.len());
+                write!(f, "{name} if {} then {success} else {failure}", txn.compares.len())
             }
             Self::Watch(watch) => write!(f, "{name} {}", watch.keys),
             Self::LeaseGrant(grant) => write!(f, "{name} {:?}", grant.ttl),

@@ -1,7 +1,7 @@
-//! Cancellation tests: drops a future at every `await` at which it can be cancelled.
+//! Cancellation tests: drop a future at every `await` at which it can be cancelled.
 //!
-//! A future can be dropped only between two polls. A test of cancel safety therefore runs it
-//! repeatedly and drops it after one poll, after two, after three, until it completes:
+//! A future can be dropped only between two polls. A test of cancel safety therefore runs the same
+//! future repeatedly, and drops it after one poll, after two polls, and so on until it completes:
 //!
 //! ```
 //! use coord_testkit::poll_at_most;
@@ -22,7 +22,7 @@
 use std::pin::pin;
 use std::task::Poll;
 
-/// Polls `future` whenever it is woken, at most `polls` times, then drops it.
+/// Polls `future` at most `polls` times, each time that it is woken, and then drops it.
 ///
 /// Returns the output, or `None` if `future` was not ready after `polls` polls.
 ///

@@ -1,16 +1,17 @@
-//! A macro that implements `KvBackend` for wrappers which treat every call alike.
+//! A macro that implements `KvBackend` for wrappers that treat every call alike.
 //!
-//! Without it, [`Intercept`](crate::Intercept) and [`Process`](crate::Process) would each repeat
-//! the same eleven methods. The macro turns each call into a [`Call`](crate::Call) and a future
-//! that makes the call on the wrapped backend. The wrapper decides when to poll that future.
+//! Without the macro, [`Intercept`](crate::Intercept) and the backend of a
+//! [`Process`](crate::Process) would repeat the same eleven methods. The macro converts each call
+//! to a [`Call`](crate::Call) and a future that makes the call on the wrapped backend. The wrapper
+//! chooses when to poll that future.
 
 /// Implements `KvBackend` for a wrapper `$wrapper<B>` with these members:
 ///
-/// - `inner: Arc<B>`, the wrapped backend;
-/// - `async fn call(&self, Call, request) -> Result<T>`, which decides when and whether the future
-///   `request`, which makes the call on `inner`, is polled, and what its caller receives;
-/// - `fn wrap(&self, Watcher) -> Watcher`, which wraps the watcher that a successful registration
-///   returned.
+/// - `inner: Arc<B>`: the wrapped backend.
+/// - `async fn call(&self, Call, request) -> Result<T>`: handles one call. `request` is the future
+///   that makes the call on `inner`. The method chooses whether and when to poll `request`, and
+///   returns the response to the caller.
+/// - `fn wrap(&self, Watcher) -> Watcher`: wraps the watcher of a successful registration.
 macro_rules! forward_calls {
     ($wrapper:ident) => {
         $crate::forward::forward_calls! {

@@ -1,12 +1,12 @@
 //! Fault injection: a backend wrapper that delays, drops or fails requests.
 //!
-//! [`Intercept`] consults a [`Rule`] for each call and performs the [`Action`] that it returns. The
-//! actions are the faults of a network: a delayed request, a dropped request, and a dropped
-//! response to a request that was applied. A delayed request is applied when its delay is over,
-//! also if the caller has dropped its future or has timed out.
+//! For each call, [`Intercept`] performs the [`Action`] that its [`Rule`] returns. The actions are
+//! the faults of a network: a delayed request, a dropped request, and a dropped response to a
+//! request that was applied. A delayed request is sent when its delay is over, also if the caller
+//! has dropped its future or has timed out.
 //!
-//! The registration of a watch is a call like any other. The rule also decides which batches of
-//! the watch are delivered.
+//! The registration of a watch is a call like any other. The rule also selects the batches that the
+//! watch delivers.
 
 use std::fmt;
 use std::pin::Pin;
@@ -37,6 +37,9 @@ pub enum Action {
     /// is returned, so that a test can drop the future at either point.
     Yield,
     /// Sends the request after this delay, also if the caller has dropped its future by then.
+    /// Dropping the [`Intercept`] drops the requests whose delay is not over.
+    ///
+    /// Panics outside a tokio runtime.
     Delay(Duration),
     /// Does not send the request, and returns an ambiguous error at once: [`Error::Unavailable`]
     /// with [`Outcome::Unknown`].
@@ -50,15 +53,17 @@ pub enum Action {
     Fail(Error),
 }
 
-/// Decides what happens to each call and to each watch batch. A closure over calls is a rule.
+/// Chooses the action for each call, and whether each watch batch is delivered.
+///
+/// A closure from a call to an action is a rule that delivers every batch.
 pub trait Rule: Send + Sync + 'static {
     /// Returns the action for `call`. Called once per call, before anything is sent.
     fn action(&self, call: &Call) -> Action;
 
-    /// Whether `batch` is delivered to the watcher; true unless overridden.
+    /// Whether `batch` is delivered to the watcher. The default is true.
     ///
-    /// Returning `false` models a watch that has stopped silently: it delivers nothing and reports
-    /// no error.
+    /// Returning `false` models a watch that has stopped silently: the watch delivers nothing and
+    /// reports no error.
     fn delivers(&self, batch: &WatchBatch) -> bool {
         let _ = batch;
         true
@@ -71,7 +76,7 @@ impl<F: Fn(&Call) -> Action + Send + Sync + 'static> Rule for F {
     }
 }
 
-/// A backend wrapper that injects the faults which a [`Rule`] chooses.
+/// A backend wrapper that injects the faults that a [`Rule`] chooses.
 ///
 /// ```
 /// use coord_core::{Client, error::Outcome};
@@ -93,9 +98,9 @@ impl<F: Fn(&Call) -> Action + Send + Sync + 'static> Rule for F {
 pub struct Intercept<B> {
     inner: Arc<B>,
     rule: Arc<dyn Rule>,
-    /// How long a caller waits for a response; `None`: forever.
+    /// How long a caller waits for a response; `None` means forever.
     timeout: Option<Duration>,
-    /// Delayed requests, which are sent even if their callers are gone.
+    /// Delayed requests, which are sent even if their callers have dropped their futures.
     delayed: Mutex<JoinSet<()>>,
 }
 
@@ -106,8 +111,8 @@ impl<B: KvBackend> Intercept<B> {
         Self { inner, rule, timeout: None, delayed: Mutex::default() }
     }
 
-    /// Fails each call that takes longer than `after` with [`Error::Timeout`]. Unless set, calls
-    /// have no timeout.
+    /// Sets a timeout: a call that takes longer than `after` fails with [`Error::Timeout`]. Unless
+    /// set, calls have no timeout.
     ///
     /// A delayed request is sent when its delay is over, also after the timeout.
     ///
@@ -147,11 +152,12 @@ impl<B: KvBackend> Intercept<B> {
         }
     }
 
-    /// Wraps a registered watch so that only batches which the rule delivers reach the watcher.
+    /// Wraps a registered watch, so that it delivers only the batches that the rule selects.
     fn wrap(&self, watch: Watcher) -> Watcher {
         Watcher::new(watch.header(), FilteredWatch { watch, rule: Arc::clone(&self.rule) })
     }
 
+    /// Performs the action that the rule returns for the call.
     async fn perform<T: Send + 'static>(
         &self,
         call: Call,
@@ -176,6 +182,7 @@ impl<B: KvBackend> Intercept<B> {
         }
     }
 
+    /// Sends the request after a delay, from a task of its own.
     async fn send_after<T: Send + 'static>(
         &self,
         delay: Duration,
@@ -184,14 +191,17 @@ impl<B: KvBackend> Intercept<B> {
         let (sender, response) = oneshot::channel();
         {
             let mut delayed = self.delayed.lock().unwrap_or_else(PoisonError::into_inner);
+            // Removes the tasks that have ended.
             while delayed.try_join_next().is_some() {}
             delayed.spawn(async move {
                 sleep(delay).await;
-                // Sending the response fails if the caller has dropped its future.
+                // The caller receives no response if it has dropped its future.
                 let _ = sender.send(request.await);
             });
         }
-        response.await.unwrap_or_else(|_| Err(ambiguous("the task of the request has ended")))
+        response
+            .await
+            .unwrap_or_else(|_| Err(ambiguous("the task that delayed the request has ended")))
     }
 }
 
@@ -206,7 +216,7 @@ impl<B: fmt::Debug> fmt::Debug for Intercept<B> {
     }
 }
 
-/// A watch that skips the batches which its rule does not deliver.
+/// A watch that skips the batches that its rule does not deliver.
 struct FilteredWatch {
     watch: Watcher,
     rule: Arc<dyn Rule>,

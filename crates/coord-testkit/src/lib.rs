@@ -2,19 +2,19 @@
 //! suite, for any [`KvBackend`](coord_core::KvBackend).
 //!
 //! - [`conformance`]: the contract of a backend as a table of cases, one named test per case;
-//! - [`Intercept`]: a wrapper whose [`Rule`] delays, drops or fails requests; [`Recorder`] is the
-//!   rule that records them;
-//! - [`Process`]: a process that crashes, is partitioned from the store, and heals;
-//! - [`StaleMember`]: a cluster member that answers serializable reads from an old revision;
-//! - [`Mirror`]: a differential test, which runs the same operations on two backends until their
-//!   responses differ;
+//! - [`Intercept`]: a wrapper whose [`Rule`] delays, drops or fails requests; a [`Recorder`] is a
+//!   rule that records requests;
+//! - [`Process`]: a simulated process that can crash, be partitioned from the store, and heal;
+//! - [`StaleMember`]: a cluster member that serves serializable reads from an old revision;
+//! - [`Mirror`]: a differential test, which runs the same operations on two backends and stops at
+//!   the first difference;
 //! - [`poll_at_most`]: drops a future after a number of polls, to test cancel safety;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
 //! # Features
 //!
-//! `proptest`, off by default: everything in [`strategy`] that generates random values, which is
+//! `proptest`, off by default: everything in [`strategy`] that generates random values, that is
 //! `operations`, `Options` and the strategies of single requests.
 
 mod call;

@@ -1,15 +1,18 @@
 //! Simulated processes: crash, network partition and heal.
 //!
-//! In a test all processes run in one runtime. Dropping a future there does not model a crash: a
+//! In a test all processes run in one runtime, where dropping a future does not model a crash: a
 //! dropped guard still sends the request that deletes its key. A [`Process`] therefore puts a link
-//! between the store and everything that belongs to one process. Once the process has crashed, the
-//! link passes nothing, whatever the process's futures and guards do when they are dropped.
+//! between the store and everything that belongs to one process. After a crash the link passes
+//! nothing, so the requests that dropped futures and guards send do not reach the store.
 //!
 //! ```text
-//!            partition                        crash
-//! connected -----------> partitioned  either ------> crashed (final)
+//!            partition
+//! connected -----------> partitioned
 //!           <-----------
 //!               heal
+//!
+//!                           crash
+//! connected or partitioned -------> crashed (final)
 //! ```
 
 use std::fmt;
@@ -31,12 +34,12 @@ use tokio::time::timeout;
 use crate::call::Call;
 use crate::forward::forward_calls;
 
-/// How long a request of a partitioned process waits for the connection before it fails: the
-/// default request timeout of `coord-etcd`.
+/// How long a request of a partitioned process waits until the process heals before the request
+/// fails: the default request timeout of `coord-etcd`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// A simulated process that can crash, be partitioned from the store, and heal. Clones are handles
-/// to the same process.
+/// A simulated process that can crash, be partitioned from the store, and heal. Clones share the
+/// process.
 ///
 /// Use its [`client`](Self::client) for everything that belongs to the process: sessions, locks,
 /// elections, transactions. To let several processes share a store, give each a clone of it.
@@ -82,7 +85,7 @@ impl Process {
         Self { client: Client::new(backend), link, tasks: Arc::default() }
     }
 
-    /// The client of this process, which reaches the store through the process's connection.
+    /// The client of this process, which reaches the store only while the process is connected.
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
@@ -90,9 +93,9 @@ impl Process {
 
     /// Spawns a task that is aborted when the process [crashes](Self::crash).
     ///
-    /// Awaiting the handle then returns a `JoinError` that
-    /// [is cancelled](tokio::task::JoinError::is_cancelled). A task spawned after the crash is
-    /// aborted at once.
+    /// After a crash, awaiting the handle returns a `JoinError` whose
+    /// [`is_cancelled`](tokio::task::JoinError::is_cancelled) is true. A task spawned after the
+    /// crash is aborted at once.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -112,16 +115,16 @@ impl Process {
 
     /// Crashes the process: it sends no further request. A crashed process stays crashed.
     ///
-    /// The store receives nothing more from the process, including what guards, sessions and
-    /// futures send when they are dropped. Its keys therefore stay until their lease expires. A
-    /// request that was sent before the crash may still be applied.
+    /// The store receives nothing more from the process, including the requests that guards,
+    /// sessions and futures send when they are dropped. The keys of the process therefore exist
+    /// until their lease expires. A request that was sent before the crash may still be applied.
     ///
     /// In the process, every pending or later call stays pending forever, and watches deliver
     /// nothing. Tasks started with [`spawn`](Self::spawn) are aborted. Everything else that the
     /// test still runs for the process, such as the tasks of its sessions, continues without the
     /// store: sessions are lost at their own deadline.
     pub fn crash(&self) {
-        // Close the link first, so that requests which dropped tasks send do not pass it.
+        // The link is closed first, so that it does not pass the requests that aborted tasks send.
         self.link.enter(State::Crashed);
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
@@ -131,11 +134,12 @@ impl Process {
     /// Partitions the process from the store until it [heals](Self::heal).
     ///
     /// The store receives nothing from the process during the partition. A request that was sent
-    /// before may still be applied; its response does not arrive before the process heals.
+    /// before the partition may still be applied, but the process receives the response only after
+    /// it has healed.
     ///
-    /// The process continues to run. A pending or later call fails with `Timeout` after seven
-    /// seconds, the default of `coord-etcd`; its outcome is unknown. Watches deliver nothing and
-    /// report no error. Sessions become suspect, and are lost at their own deadline.
+    /// The process continues to run. A pending or later call fails with `Timeout`, and an unknown
+    /// outcome, after 7 s, the default timeout of `coord-etcd`. Watches deliver nothing and report
+    /// no error. Sessions become suspect, and are lost at their own deadline.
     ///
     /// Has no effect on a crashed process.
     pub fn partition(&self) {
@@ -144,11 +148,11 @@ impl Process {
 
     /// Ends a [`partition`](Self::partition).
     ///
-    /// The store receives the requests whose callers still wait. Watches deliver what happened
-    /// during the partition. A session whose deadline has not passed stays alive and keeps its
-    /// locks. A session that was lost stays lost.
+    /// The store receives the requests whose callers still wait. Watches deliver the events of the
+    /// partition. A session whose deadline has not passed stays alive and keeps its locks. A
+    /// session that was lost stays lost.
     ///
-    /// Has no effect on a crashed process: create a new one with [`new`](Self::new).
+    /// Has no effect on a crashed process: create a new process with [`new`](Self::new).
     pub fn heal(&self) {
         self.link.enter(State::Connected);
     }
@@ -192,20 +196,20 @@ impl Link {
         self.state.send_if_modified(enter);
     }
 
-    /// Waits until `matches` holds for the state.
+    /// A future that waits until `matches` holds for the state.
     fn wait_for(&self, matches: fn(State) -> bool) -> StateChange {
         let mut states = self.state.subscribe();
         Box::pin(async move {
-            // An error would mean that the link was dropped, but the waiting tasks own it.
+            // `wait_for` fails only if the link was dropped, but the waiting callers own the link.
             drop(states.wait_for(|state| matches(*state)).await);
         })
     }
 
-    fn connected(&self) -> StateChange {
+    fn wait_connected(&self) -> StateChange {
         self.wait_for(|state| state == State::Connected)
     }
 
-    fn disconnected(&self) -> StateChange {
+    fn wait_disconnected(&self) -> StateChange {
         self.wait_for(|state| state != State::Connected)
     }
 }
@@ -213,7 +217,7 @@ impl Link {
 /// Completes when a [`Link`] enters the awaited state.
 type StateChange = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A backend whose calls pass a [`Link`].
+/// The backend of a process: its calls and watches pass the [`Link`].
 #[derive(Debug)]
 struct LinkedBackend<B> {
     inner: Arc<B>,
@@ -230,11 +234,12 @@ impl<B: KvBackend> LinkedBackend<B> {
         loop {
             tokio::select! {
                 biased;
-                // Checked first, so that a disconnected process does not send the request.
-                () = self.link.disconnected() => {}
+                // This branch comes first, so that a disconnected process does not send the
+                // request.
+                () = self.link.wait_disconnected() => {}
                 response = request.as_mut() => return response,
             }
-            if timeout(REQUEST_TIMEOUT, self.link.connected()).await.is_err() {
+            if timeout(REQUEST_TIMEOUT, self.link.wait_connected()).await.is_err() {
                 break;
             }
         }
@@ -252,8 +257,8 @@ impl<B: KvBackend> LinkedBackend<B> {
 
 forward_calls!(LinkedBackend);
 
-/// A watch whose batches pass a [`Link`]. While the process is disconnected, the inner watch keeps
-/// its batches, so that a process that heals misses none.
+/// A watch whose batches pass the [`Link`]. While the process is disconnected, the inner watch is
+/// not polled and keeps its batches, so that a healed process misses no batch.
 struct LinkedWatch {
     watch: Watcher,
     link: Arc<Link>,
@@ -267,7 +272,7 @@ impl Stream for LinkedWatch {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         while self.link.state() != State::Connected {
             let link = Arc::clone(&self.link);
-            let connected = self.connected.get_or_insert_with(|| link.connected());
+            let connected = self.connected.get_or_insert_with(|| link.wait_connected());
             ready!(connected.as_mut().poll(cx));
             self.connected = None;
         }

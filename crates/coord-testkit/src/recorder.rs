@@ -1,6 +1,6 @@
-//! A rule that records requests and counts watch events.
+//! Recorder: a rule that records requests and counts watch events.
 //!
-//! Every test that asserts the number of requests of an operation takes it from a [`Recorder`].
+//! Tests that assert how many requests an operation sends count these requests with a [`Recorder`].
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::intercept::{Action, Rule};
 
 /// A [`Rule`] that passes every call, records it, and counts the events that watches deliver.
 ///
-/// Clones share the recorded calls and the count.
+/// Clones share the recorded calls and the count of events.
 ///
 /// ```
 /// use coord_core::Client;
@@ -75,13 +75,13 @@ impl Rule for Recorder {
 }
 
 impl Calls {
-    /// The kinds of the calls, in order, as one line: `txn watch range`.
+    /// The names of the calls, in order, as one line: `txn watch range`.
     #[must_use]
     pub fn names(&self) -> String {
         self.0.iter().map(Call::name).collect::<Vec<_>>().join(" ")
     }
 
-    /// The number of calls of the kind `name`, as [`Call::name`] returns it.
+    /// The number of calls whose [`Call::name`] is `name`.
     #[must_use]
     pub fn count(&self, name: &str) -> usize {
         self.0.iter().filter(|call| call.name() == name).count()

@@ -1,8 +1,8 @@
-//! A stale cluster member: its serializable reads are answered from an old revision.
+//! A stale cluster member, which serves serializable reads from an old revision.
 //!
-//! A member answers a serializable read from its local state, without consensus. After
-//! [`fall_behind`](StaleMember::fall_behind), a [`StaleMember`] answers serializable reads, and
-//! transactions of serializable reads with their compares, as of that revision. It refuses a read
+//! A member serves a serializable read from its local state, without consensus. After
+//! [`fall_behind`](StaleMember::fall_behind), a [`StaleMember`] serves serializable reads, and
+//! transactions that consist of serializable reads, at the given revision. It refuses such a read
 //! at a later revision. All other requests need a majority and are forwarded unchanged.
 
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl<B: KvBackend> StaleMember<B> {
         Self { inner, applied: Arc::default() }
     }
 
-    /// Makes serializable reads stale: from now on they see nothing newer than `revision`.
+    /// Makes serializable reads stale: they see no change after `revision`.
     pub fn fall_behind(&self, revision: Revision) {
         self.applied.store(revision.0, Ordering::Relaxed);
     }
@@ -66,19 +66,19 @@ impl<B: KvBackend> StaleMember<B> {
         (applied > 0).then_some(Revision(applied))
     }
 
-    /// Answers `range` as a member whose newest revision is `newest`.
+    /// Serves `range` like a member whose newest revision is `newest`.
     async fn range_at(&self, range: Range, newest: Revision) -> Result<RangeResponse> {
         let requested = range.revision.filter(|revision| *revision > Revision::ZERO);
         if requested.is_some_and(|revision| revision > newest) {
             return Err(Error::FutureRevision { requested, current: Some(newest) });
         }
-        let as_of = requested.unwrap_or(newest);
-        let mut read = self.inner.range(range.at(as_of)).await?;
-        read.header.revision = newest;
-        Ok(read)
+        let revision = requested.unwrap_or(newest);
+        let mut response = self.inner.range(range.at(revision)).await?;
+        response.header.revision = newest;
+        Ok(response)
     }
 
-    /// Answers a transaction of serializable reads as a member whose newest revision is `newest`.
+    /// Serves a transaction of serializable reads like a member whose newest revision is `newest`.
     async fn txn_at(&self, txn: Txn, newest: Revision) -> Result<TxnResponse> {
         let mut succeeded = true;
         for compare in &txn.compares {
@@ -93,14 +93,14 @@ impl<B: KvBackend> StaleMember<B> {
                 responses.push(OpResponse::Range(self.range_at(range, newest).await?));
             }
         }
-        // An empty transaction writes nothing; its header is that of any linearizable read.
+        // The header is that of an empty transaction, which changes nothing.
         let mut header = self.inner.txn(Txn::new()).await?.header;
         header.revision = newest;
         Ok(TxnResponse { header, succeeded, responses })
     }
 }
 
-/// Whether a member answers `txn` without consensus: every step is a serializable read.
+/// Whether a member serves `txn` without consensus: every operation is a serializable read.
 fn is_serializable(txn: &Txn) -> bool {
     let serializable = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
     txn.success.iter().chain(&txn.failure).all(serializable)

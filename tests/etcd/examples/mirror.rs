@@ -82,10 +82,10 @@ async fn main() -> ExitCode {
 }
 
 fn summary(RunReport { tally, mismatches, .. }: &RunReport) -> String {
-    let Tally { sequences, answers, refusals, events, .. } = tally;
+    let Tally { sequences, responses, errors, events, .. } = tally;
     let count = mismatches.len();
     format!(
-        "{sequences} sequences, {answers} responses ({refusals} refusals), {events} events, \
+        "{sequences} sequences, {responses} responses ({errors} errors), {events} events, \
          {count} mismatches"
     )
 }

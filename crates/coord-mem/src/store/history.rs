@@ -28,8 +28,9 @@ impl Version {
     }
 }
 
-/// The versions of a key since the last compaction, without the current one. A queue, because with
-/// bounded history each put compacts: that drops versions at the front and must not move the rest.
+/// The versions of a key since the last compaction, without the current one. The versions are in a
+/// queue, because with bounded history each put compacts: a compaction drops versions at the front
+/// and must not move the others.
 #[derive(Debug, Default)]
 pub(super) struct History(VecDeque<Version>);
 
@@ -39,14 +40,14 @@ impl History {
     }
 
     /// The key as it was at `revision`.
-    pub(super) fn at(&self, revision: Revision) -> Option<&KeyValue> {
-        let later = self.0.partition_point(|version| version.revision() <= revision);
-        self.0.get(later.checked_sub(1)?)?.kv()
+    pub(super) fn kv_at(&self, revision: Revision) -> Option<&KeyValue> {
+        let first_later = self.0.partition_point(|version| version.revision() <= revision);
+        self.0.get(first_later.checked_sub(1)?)?.kv()
     }
 
     pub(super) fn push(&mut self, kv: Arc<KeyValue>) {
         if self.0.is_empty() {
-            // With bounded history, most keys have few earlier versions.
+            // With bounded history, most keys have few earlier versions: no spare capacity.
             self.0.reserve_exact(1);
         }
         self.0.push_back(Version::Put(kv));
@@ -58,7 +59,7 @@ impl History {
 
     /// Drops the versions that cannot be read at `revision` or later.
     pub(super) fn compact(&mut self, revision: Revision) {
-        // Searched from the front: usually there is little to drop, and there may be much to keep.
+        // The search begins at the front, because usually few versions are dropped and many remain.
         while self.0.get(1).is_some_and(|version| version.revision() <= revision) {
             self.0.pop_front();
         }

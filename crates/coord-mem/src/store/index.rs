@@ -1,8 +1,8 @@
 //! Key index: the current version of every key, and its history since the last compaction.
 //!
-//! Keys that exist are kept apart from deleted keys, so that reading current keys never visits
-//! deleted ones: a lock that was acquired a million times leaves a million tombstones, which the
-//! next contender must not read. The example of `coord_core::kv`:
+//! Live keys, the keys that exist, are stored separately from deleted keys, so that reading current
+//! keys never visits deleted ones: a lock that was acquired a million times leaves a million
+//! tombstones, which the next contender must not read. The example of `coord_core::kv`:
 //!
 //! ```text
 //!                         live                          deleted
@@ -47,8 +47,8 @@ impl Index {
     /// The key as it was at `revision`.
     pub(crate) fn get_at(&self, key: &[u8], revision: Revision) -> Option<&KeyValue> {
         match self.live.get(key) {
-            Some(live) => live.at(revision),
-            None => self.deleted.get(key)?.at(revision),
+            Some(live) => live.kv_at(revision),
+            None => self.deleted.get(key)?.kv_at(revision),
         }
     }
 
@@ -76,9 +76,9 @@ impl Index {
         let mut deleted = entries_in_range(&self.deleted, keys).peekable();
         loop {
             let kv = if live_is_next(&mut live, &mut deleted) {
-                live.next().map(|(_, live)| live.at(revision))
+                live.next().map(|(_, live)| live.kv_at(revision))
             } else {
-                deleted.next().map(|(_, history)| history.at(revision))
+                deleted.next().map(|(_, history)| history.kv_at(revision))
             };
             match kv {
                 Some(Some(kv)) => visit(kv),
@@ -88,7 +88,7 @@ impl Index {
         }
     }
 
-    /// Replaces the current version of the key by what `revise` returns for it. Returns the
+    /// Replaces the current version of the key by the one that `revise` returns. Returns the
     /// previous version, if the key existed, and the new one.
     pub(crate) fn put(
         &mut self,
@@ -96,11 +96,12 @@ impl Index {
         revise: impl FnOnce(Bytes, Option<&KeyValue>) -> KeyValue,
     ) -> (Option<Arc<KeyValue>>, Arc<KeyValue>) {
         if let Some(LiveKey { kv, history }) = self.live.get_mut(&key) {
-            // The stored key, not the caller's, so that all versions share its bytes.
-            let now = Arc::new(revise(kv.key.clone(), Some(kv)));
-            let before = std::mem::replace(kv, Arc::clone(&now));
+            // `revise` receives the stored key and not the caller's, so that all versions share the
+            // bytes of one key.
+            let new = Arc::new(revise(kv.key.clone(), Some(kv)));
+            let before = std::mem::replace(kv, Arc::clone(&new));
             history.push(Arc::clone(&before));
-            return (Some(before), now);
+            return (Some(before), new);
         }
         let kv = Arc::new(revise(key, None));
         let history = self.deleted.remove(&kv.key).unwrap_or_default();
@@ -134,7 +135,7 @@ impl Index {
     }
 }
 
-/// Whether the next key in key order is one that exists.
+/// Whether the next key in key order is a live key.
 fn live_is_next<'a, A, B>(
     live: &mut Peekable<impl Iterator<Item = (&'a Bytes, A)>>,
     deleted: &mut Peekable<impl Iterator<Item = (&'a Bytes, B)>>,

@@ -1,7 +1,8 @@
 //! Leases: their deadlines, and the keys attached to them.
 //!
-//! The caller passes the time, as a [`Duration`] since the store's clock started. Leases do not
-//! know where it comes from, so a test's clock can run fast, slow, or stand still.
+//! Every method that depends on the time receives it as a [`Duration`] since the lease clock
+//! started. The clock itself is in `shared`, so that a test can make it run fast or slow, or stop
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,9 +13,11 @@ use coord_core::{
     kv::{LeaseId, LeaseStatus},
 };
 
+/// One lease.
 #[derive(Debug)]
 struct Lease {
     granted_ttl: Duration,
+    /// When the lease expires, on the lease clock.
     deadline: Duration,
     /// Sorted, because a revocation deletes the keys in this order.
     keys: BTreeSet<Bytes>,
@@ -26,12 +29,12 @@ pub(crate) struct Leases {
     ttl_min: Duration,
     next_id: i64,
     leases: BTreeMap<LeaseId, Lease>,
-    /// Leases by deadline, the earliest first. Invariant: one entry for each lease.
+    /// The deadline of each lease, the earliest first. Invariant: one entry for each lease.
     deadlines: BTreeSet<(Duration, LeaseId)>,
 }
 
 impl Leases {
-    /// No leases. Ids that the store chooses count up from `first_id`.
+    /// An empty set of leases. The ids that the store chooses count up from `first_id`.
     pub(crate) const fn new(ttl_min: Duration, first_id: i64) -> Self {
         Self { ttl_min, next_id: first_id, leases: BTreeMap::new(), deadlines: BTreeSet::new() }
     }
@@ -85,7 +88,7 @@ impl Leases {
     }
 
     /// The most overdue lease, if any is overdue.
-    pub(crate) fn most_overdue(&self, now: Duration) -> Option<LeaseId> {
+    pub(crate) fn most_overdue_lease(&self, now: Duration) -> Option<LeaseId> {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|&(_, id)| id)
     }
 

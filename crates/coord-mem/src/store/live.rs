@@ -1,4 +1,4 @@
-//! The keys that exist: a hash table for single keys, an ordered map for ranges.
+//! Live keys, the keys that exist: a hash table for single keys, an ordered map for ranges.
 //!
 //! Most calls name one key, and their cost must not grow with the number of keys. So each key is
 //! stored in a slot of a slab, and two indexes lead to the slot: a hash table for calls that name
@@ -29,21 +29,21 @@ use slab::Slab;
 
 use super::history::History;
 
-/// A key that exists.
+/// A key that exists, with its current version and its history.
 #[derive(Debug)]
 pub(super) struct LiveKey {
     pub(super) kv: Arc<KeyValue>,
-    /// Its earlier versions.
+    /// The earlier versions of the key.
     pub(super) history: History,
 }
 
 impl LiveKey {
     /// The key as it was at `revision`.
-    pub(super) fn at(&self, revision: Revision) -> Option<&KeyValue> {
+    pub(super) fn kv_at(&self, revision: Revision) -> Option<&KeyValue> {
         if self.kv.mod_revision <= revision {
             return Some(&self.kv);
         }
-        self.history.at(revision)
+        self.history.kv_at(revision)
     }
 }
 
@@ -81,7 +81,7 @@ impl LiveKeys {
         let slot = slots.insert(live);
         by_hash.insert_unique(hash, slot, |&slot| hasher.hash_one(&slots[slot].kv.key[..]));
         let previous = in_order.insert(key, slot);
-        debug_assert!(previous.is_none(), "a key that exists was added");
+        debug_assert!(previous.is_none(), "the inserted key already exists");
     }
 
     /// Removes a key.
@@ -90,7 +90,8 @@ impl LiveKeys {
         let found =
             by_hash.find_entry(hasher.hash_one(key), |&slot| slots[slot].kv.key == key).ok()?;
         let live = slots.remove(found.remove().0);
-        let (key, _) = in_order.remove_entry(key).expect("every key has its place in the order");
+        let (key, _) =
+            in_order.remove_entry(key).expect("every live key has an entry in `in_order`");
         Some((key, live))
     }
 

@@ -1,5 +1,5 @@
-//! Change log: the changes of every revision, for watches that start in the past or have to catch
-//! up.
+//! Change log: the changes of every revision, for watches that start at a past revision or have to
+//! catch up.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use std::sync::Arc;
 use coord_core::kv::{EventKind, KeyValue, Revision};
 use smallvec::SmallVec;
 
-/// One change of a key. The index and all watchers share its version.
+/// One change of a key.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) kind: EventKind,
-    /// The new version of the key. For a deletion: only the key and the revision.
+    /// The new version of the key, shared with the index. For a deletion: only the key and the
+    /// revision.
     pub(crate) kv: Arc<KeyValue>,
 }
 
@@ -38,7 +39,7 @@ impl Log {
         self.entries.push_back(changes);
     }
 
-    /// The changes of a revision; empty if the log does not hold it.
+    /// The changes of a revision; empty if the log does not contain the revision.
     pub(crate) fn changes(&self, revision: Revision) -> &[Change] {
         usize::try_from(revision.0 - self.first.0)
             .ok()
@@ -62,7 +63,7 @@ impl Log {
         }
     }
 
-    /// The first revision, from `revision` on, that the log can hold.
+    /// The first revision at or after `revision` that the log can contain.
     pub(crate) fn clamp(&self, revision: Revision) -> Revision {
         revision.max(self.first)
     }

@@ -1,8 +1,8 @@
 //! The MVCC store: a synchronous state machine without clock, task or lock.
 //!
-//! Every call receives all that it needs, the time included, and completes at once. The same calls
-//! to a store with the same seed return the same responses to the last byte. Locking, time and the
-//! delivery of events are the job of the shell (`shared`, `watch`).
+//! The result of a call depends only on the state and the arguments; a call on leases receives the
+//! time as an argument. The same calls to a store with the same seed return the same responses to
+//! the last byte. Locking and time are in `shared`, the delivery of events is in `watch`.
 
 mod history;
 mod index;
@@ -31,14 +31,14 @@ use log::Log;
 pub(crate) use size::{delete_size, put_size, range_size, replicated_size, txn_size, watch_size};
 use txn::PendingRevision;
 
-/// Range from which a store draws the first lease id that it chooses: ids with 16 hex digits, like
-/// etcd's, far from the small ids that callers choose, and far from overflow.
-const FIRST_LEASE_IDS: RangeInclusive<i64> = 0x1000_0000_0000_0000..=0x6fff_ffff_ffff_ffff;
+/// The range from which a store draws the first lease id that it chooses: ids with 16 hex digits,
+/// like etcd's, far from the small ids that callers choose, and far from overflow.
+const FIRST_LEASE_ID_RANGE: RangeInclusive<i64> = 0x1000_0000_0000_0000..=0x6fff_ffff_ffff_ffff;
 
 /// Why a compaction is refused: etcd would lose a key.
-const COMPACTION_LOSES_KEY: &str = "a transaction of this revision deleted a key by an \
-    open-ended range and put it again; \
-     compacting exactly there makes etcd lose the key";
+const COMPACTION_LOSES_KEY: &str = "the transaction of this revision deleted a key by an \
+    unbounded delete and put it again, and etcd loses the key if it compacts exactly there; \
+    compact at another revision";
 
 /// All keys with their history, the leases, and the change log.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Store {
             compact_revision: Revision(-1),
             index: Index::default(),
             log: Log::new(revision),
-            leases: Leases::new(ttl_min, ids.i64(FIRST_LEASE_IDS)),
+            leases: Leases::new(ttl_min, ids.i64(FIRST_LEASE_ID_RANGE)),
         }
     }
 
@@ -90,7 +90,7 @@ impl Store {
 
     /// Puts one key, outside a transaction.
     pub(crate) fn put(&mut self, put: Put) -> Result<PutResponse> {
-        // A transaction checks these two in the opposite order, as etcd does.
+        // As in etcd, a transaction does these two checks in the opposite order.
         self.check_lease(put.lease)?;
         self.check_ignored_fields(&put)?;
         let mut changes = PendingRevision::begin(self);
@@ -107,7 +107,7 @@ impl Store {
         DeleteResponse { header: self.header(), ..response }
     }
 
-    /// Compacts at a requested revision, unless etcd would lose a key by it.
+    /// Compacts at the requested revision, unless etcd would lose a key by this compaction.
     pub(crate) fn compact(&mut self, request: Compact) -> Result<()> {
         let (requested, current) = (request.revision, self.revision);
         if requested <= self.compact_revision {
@@ -124,9 +124,8 @@ impl Store {
         Ok(())
     }
 
-    /// Compacts at `revision`. Only keys that changed since the last compaction, or in its very
-    /// revision, have history to drop, so the cost depends on the number of changes and not on the
-    /// number of keys.
+    /// Compacts at `revision`. Only keys that changed at or after the last compact revision have
+    /// history to drop, so the cost depends on the number of changes and not on the number of keys.
     pub(crate) fn compact_at(&mut self, revision: Revision) {
         let mut next = self.log.clamp(self.compact_revision);
         while next <= revision {
@@ -144,8 +143,8 @@ impl Store {
         self.log.changes(revision)
     }
 
-    /// The key as it was before `change`; `None` if it did not exist or if that version is
-    /// compacted.
+    /// The key as it was before `change`; `None` if the key did not exist or if that version has
+    /// been compacted.
     pub(crate) fn previous_kv(&self, change: &Change) -> Option<KeyValue> {
         let kv = &change.kv;
         let before = kv.mod_revision.previous();
@@ -168,7 +167,7 @@ impl Store {
         self.leases.keep_alive(id, now)
     }
 
-    /// Ends a lease, and deletes its keys in one revision, in key order.
+    /// Removes a lease, and deletes its keys in one revision, in key order.
     pub(crate) fn revoke(&mut self, id: LeaseId) -> Result<()> {
         let keys = self.leases.revoke(id)?;
         let mut changes = PendingRevision::begin(self);
@@ -180,22 +179,24 @@ impl Store {
     }
 
     /// Revokes every overdue lease, each in its own revision, the most overdue first.
-    pub(crate) fn expire(&mut self, now: Duration) {
-        while let Some(id) = self.leases.most_overdue(now) {
+    pub(crate) fn revoke_overdue_leases(&mut self, now: Duration) {
+        while let Some(id) = self.leases.most_overdue_lease(now) {
             self.revoke(id).expect("an overdue lease exists");
         }
     }
 
-    /// Whether [`expire`](Self::expire) would revoke a lease.
-    pub(crate) fn is_overdue(&self, now: impl FnOnce() -> Duration) -> bool {
+    /// Whether a lease is overdue. `now` is called only if there are leases.
+    pub(crate) fn has_overdue_lease(&self, now: impl FnOnce() -> Duration) -> bool {
         self.leases.next_deadline().is_some_and(|deadline| deadline <= now())
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+    /// The earliest deadline of a lease, on the lease clock.
+    pub(crate) fn next_lease_deadline(&self) -> Option<Duration> {
         self.leases.next_deadline()
     }
 
-    /// The TTLs of a lease and, if requested, its keys; `None` if it does not exist.
+    /// The granted and the remaining time of a lease and, if requested, its keys; `None` if the
+    /// lease does not exist.
     pub(crate) fn lease_status(
         &self,
         request: LeaseTimeToLive,

@@ -1,4 +1,4 @@
-//! Range reads: select, count, filter, sort, limit, and drop values.
+//! Range reads: fetch, count, filter, sort and limit the keys, and clear the values on request.
 
 use coord_core::{
     Error, Result,
@@ -8,9 +8,9 @@ use coord_core::{
 use super::Store;
 
 impl Store {
-    /// Serves a range request outside a transaction.
+    /// Reads a range, outside a transaction.
     pub(crate) fn range(&self, request: &Range) -> Result<RangeResponse> {
-        if let Some(requested) = positive(request.revision) {
+        if let Some(requested) = historic_revision(request) {
             if requested > self.revision {
                 let (requested, current) = (Some(requested), Some(self.revision));
                 return Err(Error::FutureRevision { requested, current });
@@ -31,7 +31,7 @@ impl Store {
         let mut count = 0;
         let mut selected = Vec::new();
         let limit = request.limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
-        // One more than the limit, to detect whether keys were left out.
+        // One key more than the limit shows whether the range has keys beyond the limit.
         let capacity = match limit {
             _ if request.count_only => 0,
             Some(limit) if limit_applies_before_sort(request) => limit.saturating_add(1),
@@ -43,9 +43,10 @@ impl Store {
                 selected.push(kv);
             }
         };
-        // Inside a transaction, its own changes have a higher revision than `self.revision` and
-        // must be read too, so revision 0 is not the same as the current revision.
-        match positive(request.revision) {
+        // In a transaction, a range without a revision also reads the transaction's own changes,
+        // whose revision is higher than `self.revision`. So reading without a revision differs from
+        // reading at the current revision.
+        match historic_revision(request) {
             Some(revision) => self.index.visit_at(&request.keys, revision, select),
             None => self.index.visit(&request.keys, select),
         }
@@ -60,10 +61,10 @@ impl Store {
         RangeResponse { header: Header::default(), kvs, more, count }
     }
 
-    /// The same for a single key, which needs no sort and no limit.
+    /// Like `select`, for a single key, which needs no sort and no limit.
     fn select_one(&self, request: &Range) -> RangeResponse {
         let key = request.keys.start();
-        let kv = match positive(request.revision) {
+        let kv = match historic_revision(request) {
             Some(revision) => self.index.get_at(key, revision),
             None => self.index.get(key),
         };
@@ -74,18 +75,19 @@ impl Store {
     }
 }
 
-/// A bound of a filter, if there is one: etcd takes zero for none.
-fn set(bound: Option<Revision>) -> Option<Revision> {
+/// The bound of a revision filter; `None` if it is zero, which etcd treats as not set.
+fn filter_bound(bound: Option<Revision>) -> Option<Revision> {
     bound.filter(|bound| *bound != Revision::ZERO)
 }
 
-/// The revision to read at, if it is not the newest: etcd takes zero or less for the newest.
-fn positive(revision: Option<Revision>) -> Option<Revision> {
-    revision.filter(|revision| *revision > Revision::ZERO)
+/// The revision at which a request reads; `None` for the current state, which etcd also returns for
+/// zero and for negative revisions.
+fn historic_revision(request: &Range) -> Option<Revision> {
+    request.revision.filter(|revision| *revision > Revision::ZERO)
 }
 
-/// Whether the limit may be applied before sorting. etcd applies it even for a request without a
-/// sort order whose target is not the key, although it then sorts the result.
+/// Whether the limit is applied before the sort. etcd also does so if the request has a sort target
+/// but no sort order, and then sorts only the first limit + 1 keys.
 fn limit_applies_before_sort(request: &Range) -> bool {
     let sorts = match (request.sort_order, request.sort_target) {
         (SortOrder::None, _) | (SortOrder::Ascending, SortTarget::Key) => false,
@@ -94,7 +96,7 @@ fn limit_applies_before_sort(request: &Range) -> bool {
     !sorts && !has_filters(request)
 }
 
-/// Whether the request limits mod or create revisions.
+/// Whether the request has a filter by mod or create revision.
 fn has_filters(request: &Range) -> bool {
     [
         request.min_mod_revision,
@@ -103,20 +105,21 @@ fn has_filters(request: &Range) -> bool {
         request.max_create_revision,
     ]
     .into_iter()
-    .any(|bound| set(bound).is_some())
+    .any(|bound| filter_bound(bound).is_some())
 }
 
-/// Whether a key meets the request's limits of mod and create revisions.
+/// Whether a key passes the request's filters by mod and create revision.
 fn passes_filters(request: &Range, kv: &KeyValue) -> bool {
-    let least = |bound, revision| set(bound).is_none_or(|bound| revision >= bound);
-    let most = |bound, revision| set(bound).is_none_or(|bound| revision <= bound);
-    least(request.min_mod_revision, kv.mod_revision)
-        && most(request.max_mod_revision, kv.mod_revision)
-        && least(request.min_create_revision, kv.create_revision)
-        && most(request.max_create_revision, kv.create_revision)
+    let at_least = |min, revision| filter_bound(min).is_none_or(|min| revision >= min);
+    let at_most = |max, revision| filter_bound(max).is_none_or(|max| revision <= max);
+    at_least(request.min_mod_revision, kv.mod_revision)
+        && at_most(request.max_mod_revision, kv.mod_revision)
+        && at_least(request.min_create_revision, kv.create_revision)
+        && at_most(request.max_create_revision, kv.create_revision)
 }
 
-/// Sorts keys that are in key order. Keys that compare equal stay in key order, in both directions.
+/// Sorts keys that are in key order. Keys with equal sort targets stay in key order, in both
+/// directions.
 fn sort(request: &Range, kvs: &mut [&KeyValue]) {
     let compare = |a: &&KeyValue, b: &&KeyValue| match request.sort_target {
         SortTarget::Key => a.key.cmp(&b.key),
@@ -132,7 +135,7 @@ fn sort(request: &Range, kvs: &mut [&KeyValue]) {
     }
 }
 
-/// The key as the response contains it.
+/// The key-value as the response contains it.
 fn returned_kv(request: &Range, kv: &KeyValue) -> KeyValue {
     let mut kv = kv.clone();
     if request.keys_only {

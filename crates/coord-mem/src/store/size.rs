@@ -1,4 +1,4 @@
-//! Encoded size of a request, by which etcd limits requests.
+//! Encoded size of a request in bytes, by which etcd limits requests.
 //!
 //! etcd limits a change by the size of its entry in the raft log: the protobuf request inside an
 //! envelope. To reject exactly what etcd rejects, this module computes that size field by field,
@@ -14,8 +14,8 @@
 //!
 //! Example: `put abc = <1,572,838 bytes>` takes 5 bytes for the key field, 4 + 1,572,838 for the
 //! value field, 1 + 3 to wrap these 1,572,847 bytes as the envelope's put, and 13 for the
-//! envelope's header: 1,572,864 bytes, which is exactly 1.5 MiB. So this put is accepted, and one
-//! with one byte more is rejected.
+//! envelope's header: 1,572,864 bytes, which is exactly 1.5 MiB. So this put is accepted, and a put
+//! with one more byte is rejected.
 //!
 //! Source: `docs/etcd-contract.md` §8; etcd 3.5 `api/etcdserverpb/rpc.proto` and
 //! `raft_internal.proto`.
@@ -24,14 +24,14 @@ use coord_core::kv::{
     Compare, CompareOperand, Delete, KeyRange, LeaseId, Op, Put, Range, Revision, Txn, Watch,
 };
 
-/// The size of a request of `size` bytes as an entry of the raft log.
+/// The size in bytes of a request as an entry of the raft log.
 ///
 /// The envelope's header is field 100 (a tag of two bytes), a length of one byte, and a request id:
-/// a tag and nine varint bytes. Some members of a real cluster use ids of ten bytes, and so reject
-/// one byte earlier.
-pub(crate) const fn replicated_size(size: usize) -> usize {
-    const HEADER: usize = 2 + 1 + 1 + 9;
-    HEADER + message(size)
+/// a tag and nine varint bytes. Some members of a real cluster use ids of ten bytes, so their limit
+/// is one byte lower.
+pub(crate) const fn replicated_size(request_bytes: usize) -> usize {
+    const ENVELOPE_HEADER_BYTES: usize = 2 + 1 + 1 + 9;
+    ENVELOPE_HEADER_BYTES + message_field(request_bytes)
 }
 
 fn op_size(op: &Op) -> usize {
@@ -56,84 +56,84 @@ pub(crate) fn range_size(range: &Range) -> usize {
         revision(range.max_create_revision),
     ];
     keys_size(&range.keys)
-        + numbers.into_iter().map(number).sum::<usize>()
-        + flags([range.serializable, range.keys_only, range.count_only])
+        + numbers.into_iter().map(varint_field).sum::<usize>()
+        + bool_fields([range.serializable, range.keys_only, range.count_only])
 }
 
 pub(crate) fn put_size(put: &Put) -> usize {
     let lease = put.lease.map_or(0, LeaseId::get);
-    bytes(put.key.len())
-        + bytes(put.value.len())
-        + number(lease)
-        + flags([put.prev_kv, put.ignore_value, put.ignore_lease])
+    bytes_field(put.key.len())
+        + bytes_field(put.value.len())
+        + varint_field(lease)
+        + bool_fields([put.prev_kv, put.ignore_value, put.ignore_lease])
 }
 
 pub(crate) fn delete_size(delete: &Delete) -> usize {
-    keys_size(&delete.keys) + flags([delete.prev_kv])
+    keys_size(&delete.keys) + bool_fields([delete.prev_kv])
 }
 
 pub(crate) fn txn_size(txn: &Txn) -> usize {
-    let compares = txn.compares.iter().map(|compare| message(compare_size(compare)));
+    let compares = txn.compares.iter().map(|compare| message_field(compare_size(compare)));
     let ops = txn.success.iter().chain(&txn.failure);
     // Each operation is a message that contains the request as a message.
-    compares.chain(ops.map(|op| message(message(op_size(op))))).sum()
+    compares.chain(ops.map(|op| message_field(message_field(op_size(op))))).sum()
 }
 
 pub(crate) fn watch_size(watch: &Watch) -> usize {
     let create = keys_size(&watch.keys)
-        + number(watch.start_revision.map_or(0, i64::from))
-        + flags([watch.progress_notify, watch.prev_kv])
-        // Repeated numbers are packed into one bytes field; each filter takes one byte.
-        + bytes(watch.filters.len());
-    message(create)
+        + varint_field(watch.start_revision.map_or(0, i64::from))
+        + bool_fields([watch.progress_notify, watch.prev_kv])
+        // The filters are packed into one bytes field, one byte for each.
+        + bytes_field(watch.filters.len());
+    message_field(create)
 }
 
 fn compare_size(compare: &Compare) -> usize {
     let (target, operand) = match &compare.operand {
-        CompareOperand::Version(version) => (0, 1 + varint(*version)),
-        CompareOperand::CreateRevision(revision) => (1, 1 + varint(revision.0)),
-        CompareOperand::ModRevision(revision) => (2, 1 + varint(revision.0)),
-        CompareOperand::Value(value) => (3, message(value.len())),
-        CompareOperand::Lease(lease) => (4, 1 + varint(lease.map_or(0, LeaseId::get))),
+        CompareOperand::Version(version) => (0, 1 + varint_size(*version)),
+        CompareOperand::CreateRevision(revision) => (1, 1 + varint_size(revision.0)),
+        CompareOperand::ModRevision(revision) => (2, 1 + varint_size(revision.0)),
+        CompareOperand::Value(value) => (3, message_field(value.len())),
+        CompareOperand::Lease(lease) => (4, 1 + varint_size(lease.map_or(0, LeaseId::get))),
     };
-    // The range end is field 64, whose tag has a second byte.
+    // The range end is field 64, whose tag has two bytes.
     let range_end = compare.keys.range_end().len();
-    let wide_tag = usize::from(range_end > 0);
-    number(compare.op as i64)
-        + number(target)
-        + bytes(compare.keys.start().len())
+    let second_tag_byte = usize::from(range_end > 0);
+    varint_field(compare.op as i64)
+        + varint_field(target)
+        + bytes_field(compare.keys.start().len())
         + operand
-        + bytes(range_end)
-        + wide_tag
+        + bytes_field(range_end)
+        + second_tag_byte
 }
 
-/// Size of the fields of a key range.
+/// Encoded size of the two fields of a key range: start and end.
 fn keys_size(keys: &KeyRange) -> usize {
-    bytes(keys.start().len()) + bytes(keys.range_end().len())
+    bytes_field(keys.start().len()) + bytes_field(keys.range_end().len())
 }
 
-/// Size of bool fields.
-fn flags<const N: usize>(flags: [bool; N]) -> usize {
+/// Encoded size of bool fields; false is not encoded.
+fn bool_fields<const N: usize>(flags: [bool; N]) -> usize {
     flags.into_iter().filter(|&flag| flag).count() * 2
 }
 
-/// Size of a varint field.
-const fn number(value: i64) -> usize {
-    if value == 0 { 0 } else { 1 + varint(value) }
+/// Encoded size of a varint field; zero is not encoded.
+const fn varint_field(value: i64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_size(value) }
 }
 
-/// Size of a bytes field.
-const fn bytes(len: usize) -> usize {
-    if len == 0 { 0 } else { message(len) }
+/// Encoded size of a bytes field; an empty one is not encoded.
+const fn bytes_field(len: usize) -> usize {
+    if len == 0 { 0 } else { message_field(len) }
 }
 
-/// Size of a message field.
-const fn message(len: usize) -> usize {
-    1 + varint(len as i64) + len
+/// Encoded size of a message field.
+const fn message_field(len: usize) -> usize {
+    1 + varint_size(len as i64) + len
 }
 
-/// A varint has seven bits per byte; a negative number is encoded as 64 bits.
-const fn varint(value: i64) -> usize {
+/// Encoded size of a varint: seven bits per byte. A negative number is encoded as 64 bits.
+const fn varint_size(value: i64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
@@ -153,7 +153,7 @@ mod tests {
     fn varint_size_grows_every_seven_bits() {
         let sizes = [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (i64::MAX, 9), (-1, 10)];
         for (value, size) in sizes {
-            assert_eq!(varint(value), size, "{value}");
+            assert_eq!(varint_size(value), size, "{value}");
         }
     }
 }

@@ -4,12 +4,12 @@
 //!
 //! 1. *Evaluate* all compares, those of nested transactions included, against the state before the
 //!    transaction. The result is the path through the branches. Here both transactions take their
-//!    success branch: the inner compare sees `a` absent, although `a` will be put before the inner
-//!    transaction is applied.
+//!    success branch: for the inner compare `a` is absent too, although the outer transaction puts
+//!    `a` before the inner one is applied.
 //! 2. *Check* the operations on the path, and no others: puts first, then ranges. If a check fails,
 //!    the store is unchanged.
-//! 3. *Apply* the operations in order, at one new revision. A range reads what earlier operations
-//!    of the transaction wrote: a range after the inner transaction reads both `a` and `b`.
+//! 3. *Apply* the operations in order, at one new revision. A range reads the writes of earlier
+//!    operations of the transaction: a range after the inner transaction reads both `a` and `b`.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ struct Path {
 
 impl Path {
     /// The operations on the path, each nested transaction with its own path.
-    fn steps<'a>(&'a self, txn: &'a Txn) -> impl Iterator<Item = (&'a Op, Option<&'a Self>)> {
+    fn ops<'a>(&'a self, txn: &'a Txn) -> impl Iterator<Item = (&'a Op, Option<&'a Self>)> {
         let mut nested = self.nested.iter();
         branch(txn, self.succeeded).iter().map(move |op| {
             let path = matches!(op, Op::Txn(_)).then(|| nested.next()).flatten();
@@ -47,8 +47,8 @@ const fn branch(txn: &Txn, succeeded: bool) -> &Vec<Op> {
 }
 
 /// Why a transaction is refused: etcd would crash.
-const PUT_AFTER_OPEN_DELETE: &str =
-    "a put with ignore_value or ignore_lease follows an open-ended delete that removes its key";
+const PUT_AFTER_UNBOUNDED_DELETE: &str =
+    "a put with ignore_value or ignore_lease follows an unbounded delete of its key";
 
 impl Store {
     /// Applies a transaction that passed [`Txn::check`].
@@ -56,7 +56,7 @@ impl Store {
         let path = self.evaluate(txn);
         self.check_puts(txn, &path)?;
         self.check_ranges(txn, &path)?;
-        check_put_after_open_delete(txn, &path, &mut Vec::new())?;
+        check_put_after_unbounded_delete(txn, &path, &mut Vec::new())?;
 
         let mut changes = PendingRevision::begin(self);
         let response = changes.run(txn, &path);
@@ -64,16 +64,16 @@ impl Store {
         Ok(TxnResponse { header: self.header(), ..response })
     }
 
-    /// The same for a read-only transaction, which needs no write lock.
+    /// Like [`txn`](Self::txn), for a read-only transaction, which needs no write lock.
     pub(crate) fn read_only_txn(&self, txn: &Txn) -> Result<TxnResponse> {
         let path = self.evaluate(txn);
         self.check_ranges(txn, &path)?;
-        let responses = path.steps(txn).map(|(op, _)| match op {
+        let responses = path.ops(txn).map(|(op, _)| match op {
             Op::Range(range) => {
                 let header = Header::at(self.revision);
                 OpResponse::Range(RangeResponse { header, ..self.select(range) })
             }
-            other => unreachable!("{other:?} in a transaction that only reads"),
+            other => unreachable!("{other:?} in a read-only transaction"),
         });
         let responses = responses.collect();
         Ok(TxnResponse { header: self.header(), succeeded: path.succeeded, responses })
@@ -89,7 +89,8 @@ impl Store {
         Path { succeeded, nested: nested.collect() }
     }
 
-    /// Whether a compare holds for every key of its range, or for a missing key if there is none.
+    /// Whether a compare holds for every key of its range, or for an absent key if the range is
+    /// empty.
     fn compare_holds(&self, compare: &Compare) -> bool {
         let (mut any, mut all) = (false, true);
         self.index.visit(&compare.keys, |kv| {
@@ -101,7 +102,7 @@ impl Store {
 
     /// Pass 2: checks the puts on the path.
     fn check_puts(&self, txn: &Txn, path: &Path) -> Result<()> {
-        for (op, nested) in path.steps(txn) {
+        for (op, nested) in path.ops(txn) {
             match (op, nested) {
                 (Op::Put(put), _) => {
                     self.check_ignored_fields(put)?;
@@ -116,7 +117,7 @@ impl Store {
 
     /// Pass 2: checks the ranges on the path.
     fn check_ranges(&self, txn: &Txn, path: &Path) -> Result<()> {
-        for (op, nested) in path.steps(txn) {
+        for (op, nested) in path.ops(txn) {
             match (op, nested) {
                 (Op::Range(range), _) => self.check_range(range)?,
                 (Op::Txn(txn), Some(path)) => self.check_ranges(txn, path)?,
@@ -126,7 +127,7 @@ impl Store {
         Ok(())
     }
 
-    /// A put with `ignore_value` or `ignore_lease` requires that its key exists.
+    /// Checks that the key of a put with `ignore_value` or `ignore_lease` exists.
     pub(super) fn check_ignored_fields(&self, put: &Put) -> Result<()> {
         if (put.ignore_value || put.ignore_lease) && self.index.get(&put.key).is_none() {
             return Err(Error::KeyNotFound { key: Some(put.key.clone()) });
@@ -134,6 +135,7 @@ impl Store {
         Ok(())
     }
 
+    /// Checks that the lease of a put exists.
     pub(super) fn check_lease(&self, lease: Option<LeaseId>) -> Result<()> {
         match lease {
             Some(id) if !self.leases.contains(id) => Err(Error::LeaseNotFound { lease }),
@@ -141,8 +143,9 @@ impl Store {
         }
     }
 
-    /// Unlike outside a transaction, a negative revision is not treated as zero, but compared with
-    /// the compact revision, which is -1 before the first compaction.
+    /// Checks the revision of a range. Unlike outside a transaction, a negative revision is not
+    /// treated as zero, but compared with the compact revision, which is -1 before the first
+    /// compaction.
     fn check_range(&self, range: &Range) -> Result<()> {
         let Some(requested) = range.revision.filter(|revision| *revision != Revision::ZERO) else {
             return Ok(());
@@ -159,15 +162,16 @@ impl Store {
     }
 }
 
-/// Finds the only way in which a checked transaction could still fail: [`PUT_AFTER_OPEN_DELETE`].
+/// Checks for the only way in which a checked transaction could still fail:
+/// [`PUT_AFTER_UNBOUNDED_DELETE`].
 ///
-/// [`Txn::check`] rejects all other deletes of a key that is put, as duplicate keys.
-fn check_put_after_open_delete<'a>(
+/// [`Txn::check`] rejects every other transaction that deletes and puts a key: duplicate key.
+fn check_put_after_unbounded_delete<'a>(
     txn: &'a Txn,
     path: &'a Path,
     deleted: &mut Vec<&'a KeyRange>,
 ) -> Result<()> {
-    for (op, nested) in path.steps(txn) {
+    for (op, nested) in path.ops(txn) {
         match (op, nested) {
             (Op::Delete(delete), _) if delete.keys.upper_bound().is_none() => {
                 deleted.push(&delete.keys);
@@ -176,16 +180,16 @@ fn check_put_after_open_delete<'a>(
                 if (put.ignore_value || put.ignore_lease)
                     && deleted.iter().any(|range| range.contains(&put.key)) =>
             {
-                return Err(Error::Refused { hazard: PUT_AFTER_OPEN_DELETE });
+                return Err(Error::Refused { hazard: PUT_AFTER_UNBOUNDED_DELETE });
             }
-            (Op::Txn(txn), Some(path)) => check_put_after_open_delete(txn, path, deleted)?,
+            (Op::Txn(txn), Some(path)) => check_put_after_unbounded_delete(txn, path, deleted)?,
             _ => {}
         }
     }
     Ok(())
 }
 
-/// The changes of a revision that is not committed yet.
+/// A revision that is not committed yet, and its changes so far.
 pub(super) struct PendingRevision<'a> {
     store: &'a mut Store,
     /// The revision that the changes will have.
@@ -199,7 +203,8 @@ impl<'a> PendingRevision<'a> {
         Self { store, revision, changes: RevisionChanges::new_const() }
     }
 
-    /// Makes the changes the store's next revision; without changes, the revision stays as it was.
+    /// Commits the changes as the store's next revision; without changes, the store's revision
+    /// stays the same.
     pub(super) fn commit(self) {
         if !self.changes.is_empty() {
             self.store.revision = self.revision;
@@ -209,7 +214,7 @@ impl<'a> PendingRevision<'a> {
 
     /// Pass 3: applies the operations on the path. Cannot fail.
     fn run(&mut self, txn: &Txn, path: &Path) -> TxnResponse {
-        let steps = path.steps(txn).map(|(op, nested)| match (op, nested) {
+        let responses = path.ops(txn).map(|(op, nested)| match (op, nested) {
             (Op::Range(range), _) => {
                 let header = self.header();
                 OpResponse::Range(RangeResponse { header, ..self.store.select(range) })
@@ -219,11 +224,11 @@ impl<'a> PendingRevision<'a> {
             (Op::Txn(txn), Some(path)) => OpResponse::Txn(self.run(txn, path)),
             (Op::Txn(_), None) => unreachable!("every nested transaction has been evaluated"),
         });
-        let responses = steps.collect();
+        let responses = responses.collect();
         TxnResponse { header: Header::default(), succeeded: path.succeeded, responses }
     }
 
-    /// The header of an operation: the revision that its response reports.
+    /// The header of an operation's response: before the first change, the store's old revision.
     fn header(&self) -> Header {
         Header::at(if self.changes.is_empty() { self.store.revision } else { self.revision })
     }

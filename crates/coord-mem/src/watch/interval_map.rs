@@ -12,13 +12,13 @@
 //! ```
 //!
 //! Finding the watchers of a key is one binary search. Adding a range moves all later boundaries
-//! and visits each segment that the range spans: that is the right trade, because ranges are added
-//! rarely and keys are written all the time.
+//! and visits each segment that the range spans. That is the right trade-off, because ranges are
+//! added rarely and keys are written all the time.
 //!
-//! A binary search over keys would read a different heap allocation at each step. So the prefix
-//! that all boundaries share is compared once, and the next eight bytes of each boundary, its
-//! *head*, are kept as numbers in one array. Only boundaries with the same head are compared as
-//! keys:
+//! A binary search over keys would read a different heap allocation at each step. Therefore the
+//! search compares the prefix that all boundaries share once, and then the next eight bytes of each
+//! boundary, its *head*, which are kept as numbers in one array. Only boundaries with the same head
+//! are compared as keys:
 //!
 //! ```text
 //! boundaries     /locks/a   /locks/b   /locks/mutex-1   /locks/mutex-2
@@ -111,7 +111,7 @@ impl IntervalMap {
         index.checked_sub(1).map_or(&[], |before| &self.boundaries[before].registrations)
     }
 
-    /// Divides the segment that contains the key, so that a segment begins there.
+    /// Divides the segment that contains the key `at`, so that a segment begins at this key.
     fn add_boundary(&mut self, at: &Bytes) {
         if let Err(index) = self.boundaries.binary_search_by(|boundary| boundary.at.cmp(at)) {
             let registrations = self.watchers_before(index).to_vec();

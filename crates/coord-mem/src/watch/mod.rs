@@ -5,10 +5,10 @@
 //! the watchers of other keys add almost nothing to the cost of a write.
 //!
 //! Each watcher has a [`Registration`]: its request, and a queue of at most [`MAX_PENDING_BATCHES`]
-//! batches that its stream has not read. When the queue is full, the registration records the first
-//! revision that it skipped, and the stream reads from the store's log once the queue is empty. So
-//! a watcher whose stream is never polled uses bounded memory. If that part of the log is compacted
-//! meanwhile, the stream yields `Compacted`, as etcd reports to a slow watcher.
+//! batches that its stream has not yielded. When the queue is full, the registration records the
+//! first revision that it skipped, and the stream reads from the store's log once the queue is
+//! empty. So a watcher whose stream is never polled uses bounded memory. If that part of the log is
+//! compacted meanwhile, the stream yields `Compacted`, like etcd's stream of a slow watcher.
 //!
 //! ```text
 //! a registration with room for 2 batches; changes at 5, 6, 7 and 8; the stream is not polled
@@ -16,7 +16,7 @@
 //!   6   [5 6]
 //!   7   [5 6] catch up from 7        7 and 8 are only in the log
 //!   8   [5 6] catch up from 7
-//! then polled: 5 and 6 from the queue, 7 and 8 from the log, and there is nothing to catch up with
+//! then the stream is polled: 5 and 6 from the queue, 7 and 8 from the log; it has caught up
 //! ```
 //!
 //! Lock order: store, registry, registration. Registering holds the store's read lock, so that no
@@ -45,17 +45,18 @@ pub(crate) use stream::MemWatchStream;
 /// Capacity of a registration's queue, in batches.
 const MAX_PENDING_BATCHES: usize = 1024;
 
-/// All watchers of a store, indexed by what they watch.
+/// All watchers of a store, indexed by the key or the range that they watch.
 #[derive(Debug, Default)]
 pub(crate) struct WatcherRegistry {
     by_key: DashMap<Bytes, Vec<Arc<Registration>>, DefaultHashBuilder>,
     by_range: Mutex<IntervalMap>,
     next_id: AtomicU64,
-    /// Number of watchers. Increased and read only under the store's lock; decreased without it.
+    /// Number of watchers. Increased and read only under the store's lock, decreased without the
+    /// lock.
     count: AtomicUsize,
 }
 
-/// One watcher: its request, and the batches that its stream has not read.
+/// One watcher: its request, and the batches that its stream has not yielded.
 #[derive(Debug)]
 pub(crate) struct Registration {
     id: u64,
@@ -63,13 +64,15 @@ pub(crate) struct Registration {
     state: Mutex<RegistrationState>,
 }
 
+/// The mutable part of a [`Registration`].
 #[derive(Debug, Default)]
 struct RegistrationState {
+    /// Batches to yield, or the error that ends the stream.
     pending: VecDeque<Result<WatchBatch>>,
-    /// The first revision to read from the log. Invariant: while this is set, writers add nothing
-    /// to `pending`.
+    /// The first revision to read from the log; `None` if the watcher has caught up. Invariant:
+    /// while this is set, writers add nothing to `pending`.
     catch_up_from: Option<Revision>,
-    /// A progress notification was requested and is still to be delivered.
+    /// Whether a progress notification was requested and has not been delivered yet.
     progress_requested: bool,
     waker: Option<Waker>,
 }
@@ -151,7 +154,8 @@ impl Registration {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// The event that this watcher receives for a change; `None` if it starts later or filters it.
+    /// The event of a change for this watcher; `None` if the watch starts later or has a filter
+    /// that excludes the change.
     fn event_for(&self, change: &Change, store: &Store) -> Option<Event> {
         let excluding_filter = match change.kind {
             EventKind::Put => WatchFilter::NoPut,
@@ -205,8 +209,8 @@ impl Registration {
     }
 }
 
-/// Resolves the special meaning of an empty key in a watch request, and rejects requests that could
-/// never deliver anything.
+/// Replaces an empty start key, which in a watch request means the key `\0`, and rejects requests
+/// that could never deliver anything.
 pub(crate) fn normalize(mut request: Watch, store: &Store) -> Result<Watch> {
     if request.keys.start().is_empty() {
         request.keys = KeyRange::from_wire("\0", request.keys.range_end());

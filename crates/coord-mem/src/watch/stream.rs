@@ -15,13 +15,14 @@ use tokio::time::{Sleep, sleep};
 use super::Registration;
 use crate::shared::Shared;
 
-/// Stream that [`MemBackend`](crate::MemBackend) returns for a watch; dropping it removes the
-/// watcher.
+/// The stream of a watch of a [`MemBackend`](crate::MemBackend). Dropping the stream removes the
+/// watcher from the registry.
 #[derive(Debug)]
 pub(crate) struct MemWatchStream {
     shared: Arc<Shared>,
     registration: Arc<Registration>,
     progress_timer: Option<ProgressTimer>,
+    /// Whether the stream has yielded an error, which is its last item.
     ended: bool,
 }
 
@@ -51,7 +52,7 @@ impl MemWatchStream {
     /// The next batch: from the registration's queue, or from the log if the registration has to
     /// catch up.
     ///
-    /// If there is none, the task's waker is registered, and the next change wakes it.
+    /// If there is no batch, registers the task's waker, which the next batch wakes.
     fn next_batch(&self, cx: &Context<'_>) -> Option<Result<WatchBatch>> {
         {
             let mut state = self.registration.lock();
@@ -63,7 +64,7 @@ impl MemWatchStream {
                 return None;
             }
         }
-        // Lock order: the store before the registration.
+        // The lock order is store, then registration, so the registration was unlocked first.
         let store = self.shared.read();
         let mut state = self.registration.lock();
         self.registration.catch_up(&mut state, &store);
@@ -72,6 +73,7 @@ impl MemWatchStream {
         }
         state.waker = Some(cx.waker().clone());
         let requested = std::mem::take(&mut state.progress_requested);
+        // Before its start revision, a watch delivers no progress notification.
         let started =
             self.registration.request.start_revision.is_none_or(|start| start <= store.revision());
         let progress = WatchBatch { revision: store.revision(), events: Vec::new() };

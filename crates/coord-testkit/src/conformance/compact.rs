@@ -7,8 +7,8 @@ use coord_core::{
 };
 
 use super::helpers::{
-    Checked, all_keys, compact, current_revision, get, get_at, grant_lease, keys_of, lease_keys,
-    put_on, puts, refused, run_steps,
+    Checked, all_keys, compact, current_revision, expect_refused, get, get_at, grant_lease,
+    keys_of, lease_keys, put_on, puts, run_ops,
 };
 use super::table;
 
@@ -41,8 +41,8 @@ async fn compaction_makes_earlier_revisions_unreadable(kv: &Client) -> Checked {
     let [first, second, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, third).await?;
     for past in [first, second] {
-        refused(kv.range(Range::new("a").at(past)).await, ErrorKind::Compacted)?;
-        refused(kv.range(Range::new("absent").at(past)).await, ErrorKind::Compacted)?;
+        expect_refused(kv.range(Range::new("a").at(past)).await, ErrorKind::Compacted)?;
+        expect_refused(kv.range(Range::new("absent").at(past)).await, ErrorKind::Compacted)?;
     }
     Ok(())
 }
@@ -150,15 +150,15 @@ async fn compaction_keeps_keys_attached_to_leases(kv: &Client) -> Checked {
 async fn compaction_at_the_same_revision_twice_is_refused(kv: &Client) -> Checked {
     let [revision] = puts(kv, [("a", "1")]).await?;
     compact(kv, revision).await?;
-    refused(kv.compact(Compact::new(revision)).await, ErrorKind::Compacted)?;
+    expect_refused(kv.compact(Compact::new(revision)).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
 async fn compaction_below_an_earlier_one_is_refused(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, second).await?;
-    refused(kv.compact(Compact::new(first)).await, ErrorKind::Compacted)?;
-    refused(kv.compact(Compact::new(Revision::ZERO)).await, ErrorKind::Compacted)?;
+    expect_refused(kv.compact(Compact::new(first)).await, ErrorKind::Compacted)?;
+    expect_refused(kv.compact(Compact::new(Revision::ZERO)).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
@@ -166,25 +166,25 @@ async fn compaction_above_an_earlier_one_is_accepted(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, first).await?;
     compact(kv, second).await?;
-    refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
+    expect_refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
 async fn compaction_at_a_future_revision_is_refused(kv: &Client) -> Checked {
     let next = current_revision(kv).await?.next();
-    refused(kv.compact(Compact::new(next)).await, ErrorKind::FutureRevision)?;
+    expect_refused(kv.compact(Compact::new(next)).await, ErrorKind::FutureRevision)?;
     Ok(())
 }
 
 async fn compaction_at_a_negative_revision_is_refused(kv: &Client) -> Checked {
-    refused(kv.compact(Compact::new(Revision(-1))).await, ErrorKind::Compacted)?;
+    expect_refused(kv.compact(Compact::new(Revision(-1))).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
 async fn compaction_at_zero_is_accepted_once(kv: &Client) -> Checked {
     let [first] = puts(kv, [("a", "1")]).await?;
     compact(kv, Revision::ZERO).await?;
-    refused(kv.compact(Compact::new(Revision::ZERO)).await, ErrorKind::Compacted)?;
+    expect_refused(kv.compact(Compact::new(Revision::ZERO)).await, ErrorKind::Compacted)?;
     ensure_eq!(get_at(kv, "a", first).await?.value, "1");
     Ok(())
 }
@@ -193,20 +193,20 @@ async fn physical_compaction_gives_the_same_responses(kv: &Client) -> Checked {
     let [first, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     let at = Compact { physical: true, ..Compact::new(second) };
     kv.compact(at).await?;
-    refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
+    expect_refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
     ensure_eq!(get_at(kv, "a", second).await?.value, "2");
-    refused(kv.compact(at).await, ErrorKind::Compacted)?;
+    expect_refused(kv.compact(at).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
 async fn refused_compaction_keeps_history(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
-    refused(kv.compact(Compact::new(second.next())).await, ErrorKind::FutureRevision)?;
+    expect_refused(kv.compact(Compact::new(second.next())).await, ErrorKind::FutureRevision)?;
     ensure_eq!(get_at(kv, "a", first).await?.value, "1");
     Ok(())
 }
 
-/// Deletes and puts b in one transaction, and returns its revision.
+/// Deletes and puts `b` in one transaction, and returns the transaction's revision.
 async fn replace_b(kv: &Client) -> Checked<Revision> {
     puts(kv, [("b", "1")]).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
@@ -214,17 +214,17 @@ async fn replace_b(kv: &Client) -> Checked<Revision> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?.header.revision)
 }
 
-/// A real etcd loses the key at this compaction, and panics when the key is read.
+/// A real etcd loses the key in this compaction, and panics when the key is read.
 async fn compaction_at_delete_and_put_of_one_key_is_refused(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
-    refused(kv.compact(Compact::new(revision)).await, ErrorKind::Refused)?;
+    expect_refused(kv.compact(Compact::new(revision)).await, ErrorKind::Refused)?;
     ensure_eq!(get_at(kv, "b", revision.previous()).await?.value, "1");
     Ok(())
 }
 
 async fn compaction_above_a_refused_one_is_accepted(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
-    run_steps(kv, [Put::new("c", "1").into()]).await?;
+    run_ops(kv, [Put::new("c", "1").into()]).await?;
     compact(kv, revision.next()).await?;
     ensure_eq!(all_keys(kv).await?, ["b", "c"]);
     Ok(())

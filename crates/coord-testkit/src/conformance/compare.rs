@@ -8,7 +8,7 @@ use coord_core::{
     kv::{Compare, CompareOp, CompareOperand, KeyRange, LeaseId, Put, Revision, Txn},
 };
 
-use super::helpers::{Checked, get, grant_lease, put_on, puts, refused};
+use super::helpers::{Checked, expect_refused, get, grant_lease, put_on, puts};
 use super::table;
 
 table! { Compare;
@@ -52,8 +52,8 @@ async fn holds<const N: usize>(kv: &Client, compares: [Compare; N]) -> Checked<b
     Ok(kv.txn(Txn::new().when(compares)).await?.succeeded)
 }
 
-/// Checks every operator: `key` must be above the first operand, equal to the second and below the
-/// third.
+/// Checks every operator: `key` must be greater than the first operand, equal to the second and
+/// less than the third.
 async fn check_every_operator(kv: &Client, key: &str, operands: [CompareOperand; 3]) -> Checked {
     let [low, same, high] = operands;
     for (op, operand, expected) in [
@@ -296,16 +296,19 @@ async fn range_value_compare_checks_every_key(kv: &Client) -> Checked {
 
 async fn compare_on_an_empty_key_is_refused(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::absent("")]).and_then([Put::new("a", "1")]);
-    refused(kv.txn(txn).await, ErrorKind::EmptyKey)?;
+    expect_refused(kv.txn(txn).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
 async fn mod_revision_compare_prevents_a_lost_update(kv: &Client) -> Checked {
-    let [seen] = puts(kv, [("a", "1")]).await?;
+    let [read] = puts(kv, [("a", "1")]).await?;
     puts(kv, [("a", "other")]).await?;
-    let unchanged = Compare::mod_revision("a", Equal, seen);
+    let unchanged = Compare::mod_revision("a", Equal, read);
     let txn = Txn::new().when([unchanged]).and_then([Put::new("a", "mine")]);
-    ensure!(!kv.txn(txn).await?.succeeded, "the transaction overwrote an unseen change");
+    ensure!(
+        !kv.txn(txn).await?.succeeded,
+        "the transaction overwrote a change that it had not read"
+    );
     ensure_eq!(get(kv, "a").await?.value, "other");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The clauses of the contract of [`KvBackend`](coord_core::KvBackend), each with its cases.
 //!
-//! A test compares this list with the trait's documentation and with the table of cases, so that a
-//! new clause or a renamed case is noticed.
+//! A test compares this list with the trait's documentation and with the table of cases. The test
+//! fails if a clause or the name of a case has changed there but not here.
 
 /// A clause of the contract, and the cases that check it.
 #[derive(Clone, Copy, Debug)]
@@ -9,8 +9,8 @@
 pub struct Clause {
     /// The clause, word for word as in the documentation of the trait.
     pub text: &'static str,
-    /// The names of the cases that check it. Empty if no call of the trait can show it, such as
-    /// what a backend does when its connection breaks: the tests of that backend cover it.
+    /// The names of the cases that check the clause. Empty if no call of the trait can check it,
+    /// such as a clause on broken connections: the tests of each backend cover such clauses.
     pub cases: &'static [&'static str],
 }
 
@@ -65,16 +65,16 @@ pub const CONTRACT: &[Clause] = &[
         &[
             "nested_compare_does_not_see_earlier_writes_of_the_same_txn",
             "nested_compare_does_not_see_earlier_deletes_of_the_same_txn",
-            "deeply_nested_compares_are_evaluated_before_any_step",
+            "deeply_nested_compares_are_evaluated_before_any_op",
         ],
     ),
     clause(
         "Operations are applied in order, and a range reads the changes of earlier operations.",
         &[
-            "txn_returns_step_responses_in_order",
-            "range_step_sees_earlier_puts",
-            "range_step_sees_earlier_deletes",
-            "range_step_does_not_see_later_puts",
+            "txn_returns_op_responses_in_order",
+            "range_op_sees_earlier_puts",
+            "range_op_sees_earlier_deletes",
+            "range_op_does_not_see_later_puts",
             "nested_range_sees_earlier_writes_of_the_same_txn",
             "range_after_a_nested_txn_sees_its_writes",
         ],
@@ -86,7 +86,7 @@ pub const CONTRACT: &[Clause] = &[
             "txn_with_a_missing_lease_changes_nothing",
             "txn_with_a_future_range_changes_nothing",
             "txn_with_a_compacted_range_changes_nothing",
-            "error_of_a_nested_txn_undoes_the_outer_steps",
+            "error_of_a_nested_txn_undoes_the_outer_ops",
             "refused_duplicate_changes_nothing",
             "txn_with_too_many_ops_changes_nothing",
             "refused_txn_delivers_nothing",

@@ -7,8 +7,8 @@ use coord_core::{
 };
 
 use super::helpers::{
-    Checked, all_keys, current_revision, get, get_at, grant_lease, key_names, lease_keys, put_on,
-    puts, refused,
+    Checked, all_keys, current_revision, expect_refused, get, get_at, grant_lease, key_names,
+    lease_keys, put_on, puts,
 };
 use super::table;
 
@@ -32,14 +32,14 @@ table! { Delete;
     delete_leaves_other_keys_unchanged,
 }
 
-async fn five_keys(kv: &Client) -> Checked {
+async fn put_five_keys(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("aa", "1"), ("ab", "1"), ("b", "1"), ("c", "1")]).await?;
     Ok(())
 }
 
 async fn delete_of_an_empty_key_is_refused(kv: &Client) -> Checked {
-    refused(kv.delete("").await, ErrorKind::EmptyKey)?;
-    refused(kv.delete(KeyRange::from_wire("", "z")).await, ErrorKind::EmptyKey)?;
+    expect_refused(kv.delete("").await, ErrorKind::EmptyKey)?;
+    expect_refused(kv.delete(KeyRange::from_wire("", "z")).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
@@ -66,56 +66,56 @@ async fn second_delete_of_a_key_deletes_zero(kv: &Client) -> Checked {
 }
 
 async fn delete_of_one_key_keeps_keys_with_that_prefix(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     kv.delete("a").await?;
     ensure_eq!(all_keys(kv).await?, ["aa", "ab", "b", "c"]);
     Ok(())
 }
 
 async fn delete_of_an_interval_keeps_its_end(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     kv.delete(KeyRange::between("aa", "b")).await?;
     ensure_eq!(all_keys(kv).await?, ["a", "b", "c"]);
     Ok(())
 }
 
 async fn delete_of_a_prefix_keeps_other_keys(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     kv.delete(KeyRange::prefix("a")).await?;
     ensure_eq!(all_keys(kv).await?, ["b", "c"]);
     Ok(())
 }
 
 async fn unbounded_delete_deletes_from_its_key_on(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::starting_at("ab")).await?.deleted, 3);
     ensure_eq!(all_keys(kv).await?, ["a", "aa"]);
     Ok(())
 }
 
 async fn delete_of_all_keys_leaves_no_key(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::all()).await?.deleted, 5);
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
 }
 
 async fn delete_of_an_inverted_range_deletes_nothing(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::from_wire("c", "a")).await?.deleted, 0);
     ensure_eq!(all_keys(kv).await?.len(), 5);
     Ok(())
 }
 
 async fn delete_counts_the_keys_it_deletes(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     kv.delete("aa").await?;
     ensure_eq!(kv.delete(KeyRange::between("a", "c")).await?.deleted, 3);
     Ok(())
 }
 
 async fn delete_returns_no_keys_unless_requested(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     ensure_eq!(kv.delete(KeyRange::all()).await?.prev_kvs, []);
     Ok(())
 }
@@ -155,7 +155,7 @@ async fn deleted_key_stays_readable_in_history(kv: &Client) -> Checked {
 }
 
 async fn delete_leaves_other_keys_unchanged(kv: &Client) -> Checked {
-    five_keys(kv).await?;
+    put_five_keys(kv).await?;
     let before = get(kv, "b").await?;
     kv.delete(KeyRange::prefix("a")).await?;
     ensure_eq!(get(kv, "b").await?, before);

@@ -1,8 +1,8 @@
 //! Expiry cases: when a lease expires, and what happens to its keys.
 //!
 //! A store may grant a longer TTL than requested, and may expire a lease late, but never early. A
-//! case therefore requests the shortest lease, measures from the moment before the request was
-//! sent, and takes the event of the deletion as the expiry.
+//! case therefore requests the shortest lease, measures from the time before it sends the request,
+//! and treats the deletion event as the expiry.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use coord_core::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::helpers::{
-    Checked, Failure, all_keys, current_revision, event_texts, get, jump_clock, put_on, puts,
-    refused, watch_all,
+    Checked, Failure, all_keys, current_revision, event_texts, expect_refused, get, jump_clock,
+    put_on, puts, watch_all,
 };
 use super::table;
 
@@ -52,7 +52,7 @@ const MAX_EXPIRY_DELAY: Duration = Duration::from_secs(3);
 struct ShortLease {
     id: LeaseId,
     ttl: Duration,
-    /// The moment before the grant was sent.
+    /// The time before the grant request was sent.
     sent: Instant,
 }
 
@@ -62,7 +62,7 @@ async fn grant_short_lease(kv: &Client) -> Checked<ShortLease> {
     Ok(ShortLease { id: granted.id, ttl: granted.ttl, sent })
 }
 
-/// The next batch of a watch, awaited for `ttl` and the longest delay of expiry.
+/// The next batch of a watch. Waits for at most `ttl` plus [`MAX_EXPIRY_DELAY`].
 async fn next_within(watch: &mut Watcher, ttl: Duration) -> Checked<WatchBatch> {
     let next = timeout(ttl + MAX_EXPIRY_DELAY, watch.next()).await;
     let next =
@@ -125,9 +125,9 @@ async fn expired_lease_is_not_found(kv: &Client) -> Checked {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     sleep(ttl + MAX_EXPIRY_DELAY).await;
     let put = Put::new("a", "1").lease(id);
-    refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
-    refused(kv.lease_keep_alive(id).await, ErrorKind::LeaseNotFound)?;
-    refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.lease_keep_alive(id).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(kv.lease_time_to_live(LeaseTimeToLive::new(id)).await?.lease, None);
     ensure!(!kv.leases().await?.leases.contains(&id), "the expired lease is still listed");
     Ok(())
@@ -167,7 +167,7 @@ async fn refreshed_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
     kv.lease_keep_alive(id).await?;
     ensure_eq!(event_texts(&next_within(&mut watch, ttl).await?), ["delete a"]);
     let lived = refreshed.elapsed();
-    ensure!(lived >= ttl, "expired {lived:?} after a refresh for {ttl:?}");
+    ensure!(lived >= ttl, "a lease of {ttl:?} expired {lived:?} after a refresh");
     Ok(())
 }
 
@@ -213,10 +213,10 @@ async fn lease_refreshed_for_hours_does_not_expire(kv: &Client) -> Checked {
     Ok(())
 }
 
-/// A lease with the key `a` whose TTL has passed without any timer of the store running since.
+/// An overdue lease with the key `a`: its TTL has passed, and no timer of the store has run since.
 ///
-/// A process that was suspended, or whose runtime was busy, finds its store in this state. Every
-/// kind of call must expire the lease first, because it may be the first call.
+/// A store is in this state after its process was suspended or its runtime was busy. Every kind of
+/// call must expire the lease first, because any call may be the first one in this state.
 async fn overdue_lease(kv: &Client) -> Checked<LeaseId> {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     put_on(kv, id, "a").await?;
@@ -226,7 +226,7 @@ async fn overdue_lease(kv: &Client) -> Checked<LeaseId> {
 
 async fn lease_overdue_after_a_clock_jump_is_not_kept_alive(kv: &Client) -> Checked {
     let id = overdue_lease(kv).await?;
-    refused(kv.lease_keep_alive(id).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.lease_keep_alive(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
@@ -239,16 +239,16 @@ async fn lease_overdue_after_a_clock_jump_has_no_time_to_live(kv: &Client) -> Ch
 
 async fn lease_overdue_after_a_clock_jump_accepts_no_key(kv: &Client) -> Checked {
     let id = overdue_lease(kv).await?;
-    refused(kv.put_with(Put::new("b", "1").lease(id)).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.put_with(Put::new("b", "1").lease(id)).await, ErrorKind::LeaseNotFound)?;
     let id = overdue_lease(kv).await?;
     let txn = Txn::new().and_then([Put::new("b", "1").lease(id)]);
-    refused(kv.txn(txn).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.txn(txn).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
 async fn lease_overdue_after_a_clock_jump_cannot_be_revoked(kv: &Client) -> Checked {
     let id = overdue_lease(kv).await?;
-    refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Assertions and request helpers that the conformance cases share.
 //!
-//! A case returns a [`Failure`] instead of panicking, with the actual value, the expected value and
-//! the source line, so that a suite can continue and report every failed case. Cases index into
-//! responses without a bounds check: the runner reports a panic as a failure too.
+//! A failed assertion returns a [`Failure`] with the actual value, the expected value and the
+//! source line. Cases index into responses without a bounds check, because the runner reports a
+//! panic as a failure too.
 
 use std::fmt;
 use std::panic::Location;
@@ -62,7 +62,7 @@ macro_rules! ensure {
     };
 }
 
-/// Fails the case unless both values are equal. An optional format string names the value.
+/// Fails the case unless both values are equal. An optional format string describes the value.
 macro_rules! ensure_eq {
     ($got:expr, $expected:expr $(,)?) => {
         ensure_eq!($got, $expected, "{}", stringify!($got))
@@ -82,7 +82,7 @@ pub(super) async fn current_revision(kv: &Client) -> Checked<Revision> {
     Ok(kv.range(Range::new("any")).await?.header.revision)
 }
 
-/// Puts each key-value pair, one after the other, and returns the revisions.
+/// Puts the key-value pairs, one after the other, and returns the revision of each put.
 pub(super) async fn puts<const N: usize>(
     kv: &Client,
     pairs: [(&str, &str); N],
@@ -111,7 +111,7 @@ pub(super) async fn all_keys(kv: &Client) -> Checked<Vec<Bytes>> {
     Ok(key_names(&kv.range(Range::new(KeyRange::all())).await?.kvs))
 }
 
-/// The keys that a range request returns.
+/// The keys that a range request returns, in the order of the response.
 pub(super) async fn keys_of(kv: &Client, range: Range) -> Checked<Vec<Bytes>> {
     Ok(key_names(&kv.range(range).await?.kvs))
 }
@@ -121,25 +121,25 @@ pub(super) fn key_names(kvs: &[KeyValue]) -> Vec<Bytes> {
     kvs.iter().map(|kv| kv.key.clone()).collect()
 }
 
-/// Runs the steps in a transaction without compares.
-pub(super) async fn run_steps<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked<TxnResponse> {
+/// Runs the operations in a transaction without compares.
+pub(super) async fn run_ops<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked<TxnResponse> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?)
 }
 
-/// The response of step `step`, which must be a range.
-pub(super) fn range_response(response: &TxnResponse, step: usize) -> Checked<&RangeResponse> {
-    let range = response.responses.get(step).and_then(OpResponse::as_range);
-    range.ok_or_else(|| Failure::new(format!("step {step} is not a range: {response:?}")))
+/// The response of the operation at `index`, which must be a range.
+pub(super) fn range_response(response: &TxnResponse, index: usize) -> Checked<&RangeResponse> {
+    let range = response.responses.get(index).and_then(OpResponse::as_range);
+    range.ok_or_else(|| Failure::new(format!("operation {index} is not a range: {response:?}")))
 }
 
-/// The response of step `step`, which must be a nested transaction.
-pub(super) fn txn_response(response: &TxnResponse, step: usize) -> Checked<&TxnResponse> {
-    let txn = response.responses.get(step).and_then(OpResponse::as_txn);
-    txn.ok_or_else(|| Failure::new(format!("step {step} is not a transaction: {response:?}")))
+/// The response of the operation at `index`, which must be a nested transaction.
+pub(super) fn txn_response(response: &TxnResponse, index: usize) -> Checked<&TxnResponse> {
+    let txn = response.responses.get(index).and_then(OpResponse::as_txn);
+    txn.ok_or_else(|| Failure::new(format!("operation {index} is not a txn: {response:?}")))
 }
 
-/// The revision in the header of a step's response.
-pub(super) const fn step_revision(response: &OpResponse) -> Revision {
+/// The revision in the header of an operation's response.
+pub(super) const fn op_revision(response: &OpResponse) -> Revision {
     match response {
         OpResponse::Range(range) => range.header.revision,
         OpResponse::Put(put) => put.header.revision,
@@ -148,9 +148,9 @@ pub(super) const fn step_revision(response: &OpResponse) -> Revision {
     }
 }
 
-/// Passes if the request failed with `kind` and the outcome "not applied".
+/// Passes if the request failed with `kind` and the outcome "not applied". Returns the error.
 #[track_caller]
-pub(super) fn refused<T: fmt::Debug>(
+pub(super) fn expect_refused<T: fmt::Debug>(
     result: coord_core::Result<T>,
     kind: ErrorKind,
 ) -> Checked<Error> {
@@ -160,7 +160,7 @@ pub(super) fn refused<T: fmt::Debug>(
             Err(Failure::new(format!("expected {kind:?}, got {error:?}")))
         }
         Err(error) if error.outcome() != Outcome::NotApplied => {
-            Err(Failure::new(format!("expected the outcome NotApplied of {error:?}")))
+            Err(Failure::new(format!("expected the outcome NotApplied, got {error:?}")))
         }
         Err(error) => Ok(error),
     }
@@ -172,19 +172,22 @@ pub(super) async fn compact(kv: &Client, revision: Revision) -> Checked {
     Ok(())
 }
 
-/// Grants a lease of 60 s, which outlives the case.
+/// The TTL of the lease that [`grant_lease`] grants: longer than a case runs.
+pub(super) const LEASE_TTL: Duration = Duration::from_secs(60);
+
+/// Grants a lease for [`LEASE_TTL`].
 pub(super) async fn grant_lease(kv: &Client) -> Checked<LeaseId> {
-    Ok(kv.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await?.id)
+    Ok(kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?.id)
 }
 
-/// An id without a lease: the store chose it for a lease that was then revoked.
+/// A lease id that no lease has: the store chose the id for a lease that was then revoked.
 pub(super) async fn unused_lease_id(kv: &Client) -> Checked<LeaseId> {
     let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     Ok(id)
 }
 
-/// Moves the paused clock by `by` at once: no timer and no other task runs before the next call.
+/// Moves the paused clock ahead by `by`. No timer and no other task runs before the next call.
 pub(super) fn jump_clock(by: Duration) {
     // `advance` moves the clock at its first poll; only later polls let other tasks run.
     let _ = advance(by).now_or_never();
@@ -198,7 +201,7 @@ pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> 
     Ok(keys)
 }
 
-/// Puts `key`, attached to `lease`, and returns the revision.
+/// Puts `key`, attached to `lease`, and returns the revision of the put.
 pub(super) async fn put_on(kv: &Client, lease: LeaseId, key: &str) -> Checked<Revision> {
     Ok(kv.put_with(Put::new(key, "leased").lease(lease)).await?.header.revision)
 }

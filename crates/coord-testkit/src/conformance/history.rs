@@ -1,4 +1,5 @@
-//! Cases of watches from a past or future revision, and the effect of compaction on them.
+//! Watch history cases: watches from a past or future revision, and the effect of compaction on
+//! them.
 
 use coord_core::{
     Client, Error,
@@ -8,8 +9,8 @@ use coord_core::{
 use futures_util::future::join_all;
 
 use super::helpers::{
-    Checked, Failure, compact, current_revision, event_texts, expect_batch, get, next_batch,
-    next_item, puts, refused, run_steps, watch_all, watch_from,
+    Checked, Failure, compact, current_revision, event_texts, expect_batch, expect_refused, get,
+    next_batch, next_item, puts, run_ops, watch_all, watch_from,
 };
 use super::table;
 
@@ -93,7 +94,7 @@ async fn replay_continues_with_live_changes_without_gap(kv: &Client) -> Checked 
 async fn replay_keeps_the_changes_of_a_txn_together(kv: &Client) -> Checked {
     kv.put("c", "1").await?;
     let ops = [Op::from(Put::new("b", "1")), Delete::new("c").into(), Put::new("a", "1").into()];
-    let revision = run_steps(kv, ops).await?.header.revision;
+    let revision = run_ops(kv, ops).await?.header.revision;
     let mut watch = watch_from(kv, revision).await?;
     expect_batch(&mut watch, revision, ["put b=1", "delete c", "put a=1"]).await
 }
@@ -210,7 +211,7 @@ async fn watch_from_the_compact_revision_replays_kept_changes(kv: &Client) -> Ch
 }
 
 async fn watch_from_the_compact_revision_skips_earlier_changes(kv: &Client) -> Checked {
-    // Compaction keeps the last version of a, whose revision is before the compact revision.
+    // Compaction keeps the last version of `a`, whose revision is before the compact revision.
     let [_, two] = puts(kv, [("a", "1"), ("b", "1")]).await?;
     compact(kv, two).await?;
     let mut watch = watch_from(kv, two).await?;
@@ -291,7 +292,7 @@ async fn live_previous_key_survives_compaction(kv: &Client) -> Checked {
 
 async fn watch_from_a_negative_revision_is_refused(kv: &Client) -> Checked {
     let request = Watch::new("a").start_at(Revision(-1));
-    refused(kv.watch(request).await, ErrorKind::Compacted)?;
+    expect_refused(kv.watch(request).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
@@ -299,7 +300,7 @@ async fn empty_watch_from_a_negative_start_fails_for_its_start(kv: &Client) -> C
     for end in ["a", "b"] {
         let keys = KeyRange::from_wire("b", end);
         let request = Watch::new(keys).start_at(Revision(-1));
-        refused(kv.watch(request).await, ErrorKind::Compacted)?;
+        expect_refused(kv.watch(request).await, ErrorKind::Compacted)?;
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use coord_core::{
 use tokio::time::sleep;
 
 use super::helpers::{
-    Checked, Failure, all_keys, current_revision, get, grant_lease, lease_keys, put_on, puts,
-    refused, run_steps, unused_lease_id,
+    Checked, Failure, LEASE_TTL, all_keys, current_revision, expect_refused, get, grant_lease,
+    lease_keys, put_on, puts, run_ops, unused_lease_id,
 };
 use super::table;
 
@@ -53,9 +53,6 @@ table! { Lease;
     lease_headers_show_the_current_revision,
 }
 
-/// The TTL of [`grant_lease`].
-const MINUTE: Duration = Duration::from_secs(60);
-
 async fn store_chooses_a_positive_id(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     ensure!(id.get() > 0, "the store chose {}", id.get());
@@ -72,7 +69,7 @@ async fn store_chooses_a_new_id_each_time(kv: &Client) -> Checked {
 
 async fn chosen_id_is_granted(kv: &Client) -> Checked {
     let id = unused_lease_id(kv).await?;
-    ensure_eq!(kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await?.id, id);
+    ensure_eq!(kv.lease_grant(LeaseGrant::new(LEASE_TTL).id(id)).await?.id, id);
     put_on(kv, id, "a").await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
     Ok(())
@@ -80,7 +77,7 @@ async fn chosen_id_is_granted(kv: &Client) -> Checked {
 
 async fn negative_id_is_granted(kv: &Client) -> Checked {
     let id = LeaseId::new(-unused_lease_id(kv).await?.get());
-    let granted = kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await?.id;
+    let granted = kv.lease_grant(LeaseGrant::new(LEASE_TTL).id(id)).await?.id;
     ensure_eq!(Some(granted), id);
     put_on(kv, granted, "a").await?;
     ensure_eq!(get(kv, "a").await?.lease, id);
@@ -91,19 +88,19 @@ async fn negative_id_is_granted(kv: &Client) -> Checked {
 
 async fn grant_of_an_id_that_exists_is_refused(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
-    let again = kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await;
-    refused(again, ErrorKind::LeaseExists)?;
+    let again = kv.lease_grant(LeaseGrant::new(LEASE_TTL).id(id)).await;
+    expect_refused(again, ErrorKind::LeaseExists)?;
     Ok(())
 }
 
 async fn refused_grant_leaves_the_lease_unchanged(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
-    let again = kv.lease_grant(LeaseGrant::new(MINUTE * 60).id(id)).await;
-    refused(again, ErrorKind::LeaseExists)?;
+    let again = kv.lease_grant(LeaseGrant::new(LEASE_TTL * 60).id(id)).await;
+    expect_refused(again, ErrorKind::LeaseExists)?;
     ensure_eq!(
         ttl_and_key_count(kv, id).await?,
-        (MINUTE, 1),
+        (LEASE_TTL, 1),
         "the granted TTL and the number of keys"
     );
     Ok(())
@@ -113,7 +110,7 @@ async fn id_of_a_revoked_lease_can_be_granted_again(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.lease_revoke(id).await?;
-    kv.lease_grant(LeaseGrant::new(MINUTE).id(id)).await?;
+    kv.lease_grant(LeaseGrant::new(LEASE_TTL).id(id)).await?;
     ensure_eq!(lease_keys(kv, id).await?, [""; 0]);
     Ok(())
 }
@@ -126,9 +123,9 @@ async fn ttl_and_key_count(kv: &Client, id: LeaseId) -> Checked<(Duration, usize
 }
 
 async fn granted_ttl_is_the_requested_ttl(kv: &Client) -> Checked {
-    let granted = kv.lease_grant(LeaseGrant::new(MINUTE)).await?;
-    ensure_eq!(granted.ttl, MINUTE);
-    ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, MINUTE);
+    let granted = kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?;
+    ensure_eq!(granted.ttl, LEASE_TTL);
+    ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, LEASE_TTL);
     Ok(())
 }
 
@@ -160,20 +157,20 @@ async fn longest_ttl_is_granted(kv: &Client) -> Checked {
 
 async fn ttl_above_the_longest_is_refused(kv: &Client) -> Checked {
     let grant = LeaseGrant::new(TTL_MAX + Duration::from_secs(1));
-    refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
+    expect_refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
     Ok(())
 }
 
 async fn too_long_a_ttl_is_refused_before_an_existing_id(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     let grant = LeaseGrant::new(TTL_MAX + Duration::from_secs(1)).id(id);
-    refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
+    expect_refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
     Ok(())
 }
 
 async fn fractional_ttl_is_refused(kv: &Client) -> Checked {
     for ttl in [Duration::from_millis(2500), Duration::new(60, 1)] {
-        refused(kv.lease_grant(LeaseGrant::new(ttl)).await, ErrorKind::InvalidTtl)?;
+        expect_refused(kv.lease_grant(LeaseGrant::new(ttl)).await, ErrorKind::InvalidTtl)?;
     }
     Ok(())
 }
@@ -181,18 +178,18 @@ async fn fractional_ttl_is_refused(kv: &Client) -> Checked {
 async fn keep_alive_returns_the_granted_ttl(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     let response = kv.lease_keep_alive(id).await?;
-    ensure_eq!((response.id, response.ttl), (id, MINUTE));
+    ensure_eq!((response.id, response.ttl), (id, LEASE_TTL));
     Ok(())
 }
 
 async fn keep_alive_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
     let missing = unused_lease_id(kv).await?;
-    refused(kv.lease_keep_alive(missing).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.lease_keep_alive(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
 /// The remaining time of a lease.
-async fn remaining(kv: &Client, id: LeaseId) -> Checked<Duration> {
+async fn remaining_time(kv: &Client, id: LeaseId) -> Checked<Duration> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id)).await?.lease;
     Ok(lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?.remaining)
 }
@@ -200,11 +197,11 @@ async fn remaining(kv: &Client, id: LeaseId) -> Checked<Duration> {
 async fn keep_alive_resets_the_remaining_time(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     sleep(Duration::from_millis(2100)).await;
-    let before = remaining(kv, id).await?;
+    let before = remaining_time(kv, id).await?;
     kv.lease_keep_alive(id).await?;
-    let after = remaining(kv, id).await?;
+    let after = remaining_time(kv, id).await?;
     ensure!(
-        before < after && after <= MINUTE,
+        before < after && after <= LEASE_TTL,
         "remaining {before:?} before the refresh, {after:?} after it"
     );
     Ok(())
@@ -219,9 +216,9 @@ async fn time_to_live_of_a_missing_lease_is_none(kv: &Client) -> Checked {
 
 async fn time_to_live_returns_granted_and_remaining_time(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
-    ensure_eq!(ttl_and_key_count(kv, id).await?.0, MINUTE);
-    let left = remaining(kv, id).await?;
-    ensure!(left <= MINUTE && left >= MINUTE / 2, "remaining {left:?} of a minute");
+    ensure_eq!(ttl_and_key_count(kv, id).await?.0, LEASE_TTL);
+    let left = remaining_time(kv, id).await?;
+    ensure!(left <= LEASE_TTL && left >= LEASE_TTL / 2, "remaining {left:?} of {LEASE_TTL:?}");
     ensure_eq!(left.subsec_nanos(), 0, "the fraction of a second");
     Ok(())
 }
@@ -229,8 +226,8 @@ async fn time_to_live_returns_granted_and_remaining_time(kv: &Client) -> Checked
 async fn time_to_live_shrinks_without_keep_alive(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     sleep(Duration::from_millis(2100)).await;
-    let left = remaining(kv, id).await?;
-    ensure!(left < MINUTE - Duration::from_secs(1), "remaining {left:?} after 2.1 s");
+    let left = remaining_time(kv, id).await?;
+    ensure!(left < LEASE_TTL - Duration::from_secs(1), "remaining {left:?} after 2.1 s");
     Ok(())
 }
 
@@ -265,14 +262,14 @@ async fn leases_lists_exactly_the_existing_leases(kv: &Client) -> Checked {
 async fn revoke_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
     let missing = LeaseId::new(-unused_lease_id(kv).await?.get());
     let missing = missing.ok_or_else(|| Failure::new("the store chose lease id zero"))?;
-    refused(kv.lease_revoke(missing).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.lease_revoke(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
 async fn revoke_twice_is_refused(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
-    refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
@@ -335,8 +332,8 @@ async fn revoked_lease_accepts_no_key(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     let put = Put::new("a", "1").lease(id);
-    refused(kv.put_with(put.clone()).await, ErrorKind::LeaseNotFound)?;
-    refused(kv.txn(Txn::new().and_then([put])).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.put_with(put.clone()).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.txn(Txn::new().and_then([put])).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
@@ -354,16 +351,16 @@ async fn txn_attaches_keys_all_or_none(kv: &Client) -> Checked {
     let (id, missing) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
     let on = |key, id| Op::from(Put::new(key, "1").lease(id));
     let txn = Txn::new().and_then([on("a", id), on("b", missing)]);
-    refused(kv.txn(txn).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.txn(txn).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(lease_keys(kv, id).await?, [""; 0]);
-    run_steps(kv, [on("a", id), on("b", id)]).await?;
+    run_ops(kv, [on("a", id), on("b", id)]).await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a", "b"]);
     Ok(())
 }
 
 async fn lease_headers_show_the_current_revision(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
-    let granted = kv.lease_grant(LeaseGrant::new(MINUTE)).await?;
+    let granted = kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?;
     let kept = kv.lease_keep_alive(granted.id).await?;
     let read = kv.lease_time_to_live(LeaseTimeToLive::new(granted.id)).await?;
     let revoked = kv.lease_revoke(granted.id).await?;

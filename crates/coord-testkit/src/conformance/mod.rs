@@ -5,8 +5,8 @@
 //! case checks, so that a failed test reads as the violated rule:
 //! `put_after_delete_starts_version_at_one`.
 //!
-//! A backend under test is a [`Suite`]: a name, the [`Clock`] it runs on, a factory, and the
-//! capabilities that it claims. There are two ways to run it:
+//! A [`Suite`] describes a backend under test: a name, the [`Clock`] that the backend runs on, a
+//! factory, and the capabilities that the backend claims. There are two ways to run a suite:
 //!
 //! - [`main`] is a complete test program with one test per case, named `<backend>::<area>::<case>`,
 //!   for `cargo test` and `cargo nextest`;
@@ -27,28 +27,31 @@
 //!
 //! # Requirements on the factory
 //!
-//! The factory is called for every case, and returns a backend **without keys and without leases**.
-//! No other client may change or compact the store while the case runs. The store may have history:
-//! its revision and its compact revision can have any value. One server can therefore serve many
-//! cases if it is emptied between them and used by one case at a time. A lock in the factory's
-//! guard ensures that. Under nextest every test is a process of its own, so the lock must work
-//! across processes. A backend whose store has no history claims [`Capability::FreshStore`].
+//! The suite calls the factory for every case. The factory returns a backend **without keys and
+//! without leases**. No other client may change or compact the store while the case runs. The store
+//! may have history: its revision and its compact revision can have any value.
+//!
+//! One server can therefore serve many cases if it is emptied between them and used by one case at
+//! a time. A lock in the guard that the factory returns ensures this. Under nextest every test is a
+//! process of its own, so the lock must work across processes. A backend whose store has no history
+//! claims [`Capability::FreshStore`].
 //!
 //! # Rules for the code of a case
 //!
-//! A case reaches the store only through [`KvBackend`]. It waits by sleeping on tokio's clock,
-//! which takes no real time when that is paused; on a real clock no case waits longer than a few
+//! A case reaches the store only through [`KvBackend`]. A case waits by sleeping on tokio's clock.
+//! This takes no real time if the clock is paused; on a real clock no case waits longer than a few
 //! seconds. No case asserts an exact time, or an order that the contract does not define. To check
-//! that *nothing* is delivered, a case makes a later change and checks that it is delivered first.
+//! that *nothing* is delivered, a case makes a later change, and checks that its event is delivered
+//! first.
 //!
 //! A case that requires [`Capability::VirtualTime`] may also move the paused clock past the end of
-//! a lease before any task runs. A store that expires leases only when its own timer runs answers
-//! the next call as if the lease were alive, and fails the case.
+//! a lease before any task runs. A store that expires leases only when its own timer runs treats
+//! the lease as alive in the next call, and fails the case.
 //!
 //! # The contract and its cases
 //!
-//! [`CONTRACT`] lists the bullets of [`KvBackend`]'s contract with the cases that check each. A
-//! test keeps the two in step.
+//! [`CONTRACT`] lists each clause of [`KvBackend`]'s contract with the cases that check it. A test
+//! compares the list with the documentation of the trait.
 
 #[macro_use]
 mod helpers;
@@ -88,9 +91,9 @@ pub use run::{Report, Suite, Verdict, main};
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Case {
-    /// The rule, as a sentence with underscores. Unique in the suite.
+    /// The rule, as a phrase with underscores. Unique in the suite.
     pub name: &'static str,
-    /// The part of the contract it belongs to.
+    /// The part of the contract that the rule belongs to.
     pub area: Area,
     /// The capabilities that a backend must claim for the case to run.
     pub requires: &'static [Capability],
@@ -146,7 +149,7 @@ impl fmt::Display for Case {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Area {
-    /// Which requests create a revision, and which headers carry it.
+    /// Which requests create a revision, and which headers contain it.
     Revisions,
     /// The keys of a range, at the current and at historic revisions.
     Range,
@@ -158,9 +161,9 @@ pub enum Area {
     Delete,
     /// The compares of a transaction.
     Compare,
-    /// The steps of a transaction, and the errors that refuse it.
+    /// The operations of a transaction, and the errors of a refused transaction.
     Txn,
-    /// Keys that one transaction changes twice.
+    /// Duplicate keys: keys that one transaction changes twice.
     Duplicates,
     /// Limits on the size of a request.
     Limits,
@@ -176,7 +179,7 @@ pub enum Area {
     Lease,
     /// Expiry of leases.
     Expiry,
-    /// Details of errors, and the effects of dropped futures.
+    /// Outcomes of requests: the details of errors, and the effects of dropped futures.
     Outcome,
 }
 
@@ -210,24 +213,26 @@ impl fmt::Display for Area {
 pub enum Capability {
     /// The store that the factory returns is at revision 1 and was never compacted.
     FreshStore,
-    /// A request may have exactly `limits().max_request_bytes` as etcd counts them. A layer that
-    /// adds to requests, such as a prefix layer, lacks it.
+    /// A request may have exactly `limits().max_request_bytes` bytes, as etcd counts them. A layer
+    /// that enlarges requests, such as a prefix layer, lacks this capability.
     ExactRequestSize,
-    /// An unbounded delete behaves as in etcd: it conflicts with no put of its transaction. A
-    /// prefix layer lacks it, because it bounds every range.
+    /// An unbounded delete, one without an end, behaves as in etcd: it conflicts with no put of its
+    /// transaction. A prefix layer lacks this capability, because the layer bounds every range.
     UnboundedDeletes,
     /// A watch from the compact revision delivers deletions at that revision: etcd since 3.4.34 and
     /// 3.5.16.
     RetainedTombstone,
-    /// Requests that would crash an etcd server, or make it lose data, are refused. No etcd does.
+    /// Requests that would crash an etcd server, or make it lose data, are refused. No etcd server
+    /// has this capability.
     RefusesHazards,
     /// All puts of a transaction are checked before all ranges: etcd up to 3.5. Later versions
-    /// check the steps in order.
+    /// check the operations in order.
     PutsCheckedFirst,
-    /// A put is a call of its own and not a transaction of one step. If both the lease and the key
-    /// are missing, the error reports the lease.
+    /// A put is a call of its own and not a transaction of one operation. If both the lease and the
+    /// key are missing, the error reports the lease.
     OwnPutCall,
-    /// The test can move the clock. Implied by [`Clock::Paused`]; need not be claimed.
+    /// The test can move the clock. [`Clock::Paused`] implies this capability; a suite need not
+    /// claim it.
     VirtualTime,
 }
 
@@ -260,8 +265,8 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Builds the rows of an area: the name of each case, and after a colon the capabilities that it
-/// requires.
+/// Builds the cases of an area. Each row has the name of a case and, after a colon, the
+/// capabilities that the case requires.
 macro_rules! table {
     ($area:ident; $($name:ident $(: $($capability:ident)+)?,)+) => {
         /// The cases of this file, in reading order.

@@ -1,7 +1,7 @@
-//! Cases of sort order, filters and limit of a range.
+//! Sort order cases: the sort order, the filters and the limit of a range.
 //!
-//! A store applies them in this order: fetch, count, filter, sort, limit, then clear the values if
-//! only keys are requested.
+//! A store evaluates a range in this order: fetch, count, filter, sort, limit, and then clear the
+//! values if only keys are requested.
 
 use coord_core::{
     Client,
@@ -69,6 +69,7 @@ async fn put_differently_ordered_keys(kv: &Client) -> Checked<Revision> {
     Ok(first)
 }
 
+/// A request for all keys.
 fn all() -> Range {
     Range::new(KeyRange::all())
 }
@@ -140,6 +141,7 @@ async fn descending_sort_reverses_every_target(kv: &Client) -> Checked {
     Ok(())
 }
 
+/// Up to twelve keys: beyond that number etcd does not define the order of ties.
 async fn few_ties_stay_in_key_order_in_both_directions(kv: &Client) -> Checked {
     puts(kv, [("c", "x"), ("a", "x"), ("b", "w"), ("d", "x")]).await?;
     let up = keys_of(kv, all().sorted(SortTarget::Value, Ascending)).await?;

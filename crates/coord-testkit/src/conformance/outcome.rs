@@ -1,7 +1,7 @@
-//! Cases of the details that errors carry, and of the effects of dropped futures.
+//! Outcome cases: the details of errors, and the effects of dropped futures.
 //!
-//! That a refused request has the [outcome](coord_core::Error) "not applied" is checked throughout
-//! the suite, by `refused`.
+//! Every case of the suite that expects a refused request also checks that the
+//! [outcome](coord_core::Error) of the error is "not applied": `expect_refused`.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use coord_core::{
 use futures_util::future::poll_fn;
 
 use super::helpers::{
-    Checked, all_keys, compact, current_revision, expect_batch, grant_lease, key_names, puts,
-    refused, unused_lease_id, watch_all,
+    Checked, all_keys, compact, current_revision, expect_batch, expect_refused, grant_lease,
+    key_names, puts, unused_lease_id, watch_all,
 };
 use super::table;
 
@@ -36,7 +36,8 @@ table! { Outcome;
     dropped_watch_request_leaves_other_watches_alone,
 }
 
-/// Whether a detail is absent or correct: a backend may not know it, but must not report another.
+/// Whether a detail is absent or correct: a backend may omit a detail, but must not report a wrong
+/// one.
 fn absent_or_equal<T: PartialEq>(detail: Option<T>, expected: T) -> bool {
     detail.is_none_or(|detail| detail == expected)
 }
@@ -46,7 +47,7 @@ async fn missing_key_error_names_the_callers_key(kv: &Client) -> Checked {
     for result in
         [kv.put_with(keep()).await.map(drop), kv.txn(Txn::new().and_then([keep()])).await.map(drop)]
     {
-        let error = refused(result, ErrorKind::KeyNotFound)?;
+        let error = expect_refused(result, ErrorKind::KeyNotFound)?;
         let correct = match &error {
             Error::KeyNotFound { key } => absent_or_equal(key.as_deref(), b"absent"),
             _ => false,
@@ -58,17 +59,17 @@ async fn missing_key_error_names_the_callers_key(kv: &Client) -> Checked {
 
 async fn duplicate_key_error_names_the_callers_key(kv: &Client) -> Checked {
     let txn = Txn::new().and_then(["a", "b", "b"].map(|key| Put::new(key, "1")));
-    let error = refused(kv.txn(txn).await, ErrorKind::DuplicateKey)?;
+    let error = expect_refused(kv.txn(txn).await, ErrorKind::DuplicateKey)?;
     ensure!(matches!(&error, Error::DuplicateKey { key } if key == "b"), "{error:?}");
     Ok(())
 }
 
 async fn provided_value_and_lease_errors_name_the_key(kv: &Client) -> Checked {
     let put = Put::new("a", "1").ignore_value();
-    let error = refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
+    let error = expect_refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     ensure!(matches!(&error, Error::ValueProvided { key } if key == "a"), "{error:?}");
     let put = Put::new("b", "1").ignore_lease().lease(grant_lease(kv).await?);
-    let error = refused(kv.put_with(put).await, ErrorKind::LeaseProvided)?;
+    let error = expect_refused(kv.put_with(put).await, ErrorKind::LeaseProvided)?;
     ensure!(matches!(&error, Error::LeaseProvided { key } if key == "b"), "{error:?}");
     Ok(())
 }
@@ -80,7 +81,7 @@ async fn missing_lease_error_names_the_lease(kv: &Client) -> Checked {
         kv.lease_keep_alive(missing).await.map(drop),
         kv.lease_revoke(missing).await.map(drop),
     ] {
-        let error = refused(result, ErrorKind::LeaseNotFound)?;
+        let error = expect_refused(result, ErrorKind::LeaseNotFound)?;
         let correct =
             matches!(error, Error::LeaseNotFound { lease } if absent_or_equal(lease, missing));
         ensure!(correct, "{error:?} names another lease than {missing}");
@@ -91,14 +92,15 @@ async fn missing_lease_error_names_the_lease(kv: &Client) -> Checked {
 async fn lease_exists_error_names_the_lease(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     let again = kv.lease_grant(LeaseGrant::new(Duration::from_secs(60)).id(id)).await;
-    let error = refused(again, ErrorKind::LeaseExists)?;
+    let error = expect_refused(again, ErrorKind::LeaseExists)?;
     ensure!(matches!(error, Error::LeaseExists { lease } if lease == id), "{error:?}");
     Ok(())
 }
 
 async fn invalid_ttl_error_reports_the_ttl(kv: &Client) -> Checked {
     let requested = Duration::from_millis(1500);
-    let error = refused(kv.lease_grant(LeaseGrant::new(requested)).await, ErrorKind::InvalidTtl)?;
+    let error =
+        expect_refused(kv.lease_grant(LeaseGrant::new(requested)).await, ErrorKind::InvalidTtl)?;
     ensure!(matches!(error, Error::InvalidTtl { ttl } if ttl == requested), "{error:?}");
     Ok(())
 }
@@ -110,7 +112,7 @@ async fn compacted_error_reports_true_revisions(kv: &Client) -> Checked {
         kv.range(Range::new("a").at(one)).await.map(drop),
         kv.compact(Compact::new(one)).await.map(drop),
     ] {
-        let error = refused(result, ErrorKind::Compacted)?;
+        let error = expect_refused(result, ErrorKind::Compacted)?;
         let correct = matches!(error, Error::Compacted { requested, compact_revision }
             if absent_or_equal(requested, one) && absent_or_equal(compact_revision, two));
         ensure!(
@@ -128,7 +130,7 @@ async fn future_revision_error_reports_true_revisions(kv: &Client) -> Checked {
         kv.range(Range::new("a").at(future)).await.map(drop),
         kv.compact(Compact::new(future)).await.map(drop),
     ] {
-        let error = refused(result, ErrorKind::FutureRevision)?;
+        let error = expect_refused(result, ErrorKind::FutureRevision)?;
         let correct = matches!(error, Error::FutureRevision { requested, current }
             if absent_or_equal(requested, future) && absent_or_equal(current, newest));
         ensure!(correct, "{error:?}, but revision {future} was requested and {newest} is current");
@@ -139,17 +141,20 @@ async fn future_revision_error_reports_true_revisions(kv: &Client) -> Checked {
 async fn empty_watch_range_error_names_the_range(kv: &Client) -> Checked {
     let inverted = KeyRange::from_wire("c", "a");
     let result = kv.watch(Watch::new(&inverted)).await;
-    let error = refused(result, ErrorKind::EmptyWatchRange)?;
+    let error = expect_refused(result, ErrorKind::EmptyWatchRange)?;
     ensure!(matches!(&error, Error::EmptyWatchRange { keys } if *keys == inverted), "{error:?}");
     Ok(())
 }
 
 async fn refusals_leave_the_backend_usable(kv: &Client) -> Checked {
     let mut watch = watch_all(kv).await?;
-    refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
-    refused(kv.watch(Watch::new(KeyRange::from_wire("c", "a"))).await, ErrorKind::EmptyWatchRange)?;
+    expect_refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
+    expect_refused(
+        kv.watch(Watch::new(KeyRange::from_wire("c", "a"))).await,
+        ErrorKind::EmptyWatchRange,
+    )?;
     let future = Range::new("a").at(Revision(i64::MAX));
-    refused(kv.range(future).await, ErrorKind::FutureRevision)?;
+    expect_refused(kv.range(future).await, ErrorKind::FutureRevision)?;
     let [one] = puts(kv, [("a", "1")]).await?;
     expect_batch(&mut watch, one, ["put a=1"]).await
 }
@@ -167,7 +172,7 @@ async fn dropped_txn_is_applied_whole_or_not_at_all(kv: &Client) -> Checked {
         let seen = key_names(&kv.range(Range::new(KeyRange::all())).await?.kvs);
         ensure!(
             seen.is_empty() || seen == ["a", "b", "c"],
-            "only some steps were applied: {seen:?}"
+            "only some operations were applied: {seen:?}"
         );
     }
     Ok(())
@@ -177,7 +182,10 @@ async fn dropped_put_leaves_the_backend_usable(kv: &Client) -> Checked {
     poll_once_and_drop(kv.put("a", "1")).await;
     poll_once_and_drop(kv.range(Range::new("a"))).await;
     let [b] = puts(kv, [("b", "1")]).await?;
-    ensure!(all_keys(kv).await?.contains(&"b".into()), "the put after the dropped one is missing");
+    ensure!(
+        all_keys(kv).await?.contains(&"b".into()),
+        "the key that was put after the dropped put is missing"
+    );
     ensure!(current_revision(kv).await? >= b, "the revision decreased");
     Ok(())
 }

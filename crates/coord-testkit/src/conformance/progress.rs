@@ -1,5 +1,5 @@
-//! Cases of progress notifications: batches without events, which state that every event up to
-//! their revision was delivered.
+//! Progress notification cases. A progress notification is a batch without events: every event up
+//! to its revision has been delivered.
 
 use std::time::Duration;
 
@@ -23,13 +23,14 @@ table! { Progress;
     progress_can_be_requested_again,
     changes_are_delivered_after_progress,
     watch_resumed_after_progress_misses_nothing,
-    progress_of_one_watch_keeps_another_past_a_compaction,
+    progress_request_does_not_end_other_watches_as_compacted,
     idle_watch_yields_no_progress_unless_requested: VirtualTime,
     progress_notify_reports_progress_of_an_idle_watch: VirtualTime,
     progress_notify_delivers_changes_too,
 }
 
-/// Passes if the watch yields progress at `revision`, after at most nine notifications below it.
+/// Passes if the watch yields a progress notification at `revision`, after at most nine
+/// notifications at earlier revisions.
 async fn expect_progress(watch: &mut Watcher, revision: Revision) -> Checked {
     for _ in 0..10 {
         let batch = next_batch_or_progress(watch).await?;
@@ -109,9 +110,10 @@ async fn watch_resumed_after_progress_misses_nothing(kv: &Client) -> Checked {
     expect_batch(&mut watch, two, ["put a=2"]).await
 }
 
-/// A watch from a far future revision prevents etcd from sending progress. A backend that works
-/// around this for one watch must not make another, up-to-date watch lose events to a compaction.
-async fn progress_of_one_watch_keeps_another_past_a_compaction(kv: &Client) -> Checked {
+/// A watch from a far future revision prevents etcd from sending progress notifications. A backend
+/// that works around this for one watch must not end another watch, which has missed nothing, as
+/// compacted.
+async fn progress_request_does_not_end_other_watches_as_compacted(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let mut requesting = kv.watch(Watch::new("b")).await?;
     let mut idle = kv.watch(Watch::new("c").start_at(current.next())).await?;

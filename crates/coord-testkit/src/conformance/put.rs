@@ -3,7 +3,7 @@
 use coord_core::{Client, error::ErrorKind, kv::Put};
 
 use super::helpers::{
-    Checked, current_revision, get, get_at, grant_lease, lease_keys, put_on, puts, refused,
+    Checked, current_revision, expect_refused, get, get_at, grant_lease, lease_keys, put_on, puts,
     unused_lease_id,
 };
 use super::table;
@@ -55,7 +55,7 @@ async fn put_replaces_the_value(kv: &Client) -> Checked {
 }
 
 async fn put_of_an_empty_key_is_refused(kv: &Client) -> Checked {
-    refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
+    expect_refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
@@ -199,7 +199,7 @@ async fn ignore_value_and_lease_changes_only_the_version(kv: &Client) -> Checked
 async fn ignore_value_with_a_value_is_refused(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let put = Put::new("a", "2").ignore_value();
-    refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
@@ -207,19 +207,19 @@ async fn ignore_lease_with_a_lease_is_refused(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     kv.put("a", "1").await?;
     let put = Put::new("a", "2").ignore_lease().lease(id);
-    refused(kv.put_with(put).await, ErrorKind::LeaseProvided)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::LeaseProvided)?;
     Ok(())
 }
 
 async fn ignore_value_of_an_absent_key_is_refused(kv: &Client) -> Checked {
     let put = Put::new("a", "").ignore_value();
-    refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
     Ok(())
 }
 
 async fn ignore_lease_of_an_absent_key_is_refused(kv: &Client) -> Checked {
     let put = Put::new("a", "1").ignore_lease();
-    refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
     Ok(())
 }
 
@@ -227,14 +227,14 @@ async fn ignore_value_of_a_deleted_key_is_refused(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     let put = Put::new("a", "").ignore_value();
-    refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::KeyNotFound)?;
     Ok(())
 }
 
 async fn put_on_a_missing_lease_is_refused(kv: &Client) -> Checked {
     let missing = unused_lease_id(kv).await?;
     let put = Put::new("a", "1").lease(missing);
-    refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
@@ -244,7 +244,7 @@ async fn refused_put_leaves_the_key_unchanged(kv: &Client) -> Checked {
     put_on(kv, id, "a").await?;
     let (before, revision) = (get(kv, "a").await?, current_revision(kv).await?);
     let put = Put::new("a", "2").lease(missing);
-    refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(get(kv, "a").await?, before);
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
     ensure_eq!(current_revision(kv).await?, revision);
@@ -253,26 +253,26 @@ async fn refused_put_leaves_the_key_unchanged(kv: &Client) -> Checked {
 
 async fn empty_key_is_refused_before_a_provided_value(kv: &Client) -> Checked {
     let put = Put::new("", "1").ignore_value();
-    refused(kv.put_with(put).await, ErrorKind::EmptyKey)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
 async fn provided_value_is_refused_before_a_provided_lease(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
     let put = Put::new("a", "1").ignore_value().ignore_lease().lease(id);
-    refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
 async fn provided_value_is_refused_before_a_missing_key(kv: &Client) -> Checked {
     let put = Put::new("absent", "1").ignore_value();
-    refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     Ok(())
 }
 
 async fn missing_lease_is_refused_before_a_missing_key(kv: &Client) -> Checked {
     let missing = unused_lease_id(kv).await?;
     let put = Put::new("absent", "").ignore_value().lease(missing);
-    refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }

@@ -7,8 +7,8 @@ use coord_core::{
 };
 
 use super::helpers::{
-    Checked, all_keys, compact, current_revision, get, get_at, grant_lease, key_names, keys_of,
-    puts, refused,
+    Checked, all_keys, compact, current_revision, expect_refused, get, get_at, grant_lease,
+    key_names, keys_of, puts,
 };
 use super::table;
 
@@ -38,7 +38,7 @@ table! { Range;
     read_at_a_negative_revision_shows_current_keys,
     read_at_a_future_revision_is_refused,
     read_below_the_compact_revision_is_refused,
-    read_at_the_compact_revision_is_answered,
+    read_at_the_compact_revision_is_accepted,
     limit_truncates_and_sets_more,
     limit_equal_to_the_count_does_not_set_more,
     zero_limit_is_no_limit,
@@ -51,14 +51,14 @@ table! { Range;
     serializable_read_on_a_single_member_is_current,
 }
 
-/// Puts a, b, c and d.
-async fn four_keys(kv: &Client) -> Checked<[Revision; 4]> {
+/// Puts `a`, `b`, `c` and `d`, and returns the revision of each put.
+async fn put_four_keys(kv: &Client) -> Checked<[Revision; 4]> {
     puts(kv, [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]).await
 }
 
 async fn range_of_an_empty_key_is_refused(kv: &Client) -> Checked {
-    refused(kv.range(Range::new("")).await, ErrorKind::EmptyKey)?;
-    refused(kv.range(Range::new(KeyRange::from_wire("", "z"))).await, ErrorKind::EmptyKey)?;
+    expect_refused(kv.range(Range::new("")).await, ErrorKind::EmptyKey)?;
+    expect_refused(kv.range(Range::new(KeyRange::from_wire("", "z"))).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
@@ -78,27 +78,27 @@ async fn range_of_one_key_excludes_keys_with_that_prefix(kv: &Client) -> Checked
 }
 
 async fn interval_includes_its_start_and_excludes_its_end(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     ensure_eq!(keys_of(kv, Range::new(KeyRange::between("b", "d"))).await?, ["b", "c"]);
     Ok(())
 }
 
 async fn inverted_interval_is_empty(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::from_wire("d", "a"))).await?;
     ensure_eq!((response.kvs.len(), response.count), (0, 0));
     Ok(())
 }
 
 async fn interval_that_ends_at_its_start_is_empty(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::from_wire("b", "b"))).await?;
     ensure_eq!((response.kvs.len(), response.count), (0, 0));
     Ok(())
 }
 
 async fn unbounded_range_reads_from_its_key_on(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     ensure_eq!(keys_of(kv, Range::new(KeyRange::starting_at("c"))).await?, ["c", "d"]);
     Ok(())
 }
@@ -190,7 +190,7 @@ async fn historic_read_omits_keys_created_since(kv: &Client) -> Checked {
 }
 
 async fn historic_read_is_repeatable(kv: &Client) -> Checked {
-    let [.., revision] = four_keys(kv).await?;
+    let [.., revision] = put_four_keys(kv).await?;
     let read = || kv.range(Range::new(KeyRange::all()).at(revision));
     let before = read().await?.kvs;
     puts(kv, [("a", "9"), ("e", "9")]).await?;
@@ -200,7 +200,7 @@ async fn historic_read_is_repeatable(kv: &Client) -> Checked {
 }
 
 async fn historic_range_read_shows_historic_keys_in_order(kv: &Client) -> Checked {
-    let [.., revision] = four_keys(kv).await?;
+    let [.., revision] = put_four_keys(kv).await?;
     kv.delete("b").await?;
     puts(kv, [("ba", "1"), ("c", "5")]).await?;
     kv.delete("d").await?;
@@ -232,18 +232,18 @@ async fn read_at_a_negative_revision_shows_current_keys(kv: &Client) -> Checked 
 
 async fn read_at_a_future_revision_is_refused(kv: &Client) -> Checked {
     let next = current_revision(kv).await?.next();
-    refused(kv.range(Range::new("a").at(next)).await, ErrorKind::FutureRevision)?;
+    expect_refused(kv.range(Range::new("a").at(next)).await, ErrorKind::FutureRevision)?;
     Ok(())
 }
 
 async fn read_below_the_compact_revision_is_refused(kv: &Client) -> Checked {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, second).await?;
-    refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
+    expect_refused(kv.range(Range::new("a").at(first)).await, ErrorKind::Compacted)?;
     Ok(())
 }
 
-async fn read_at_the_compact_revision_is_answered(kv: &Client) -> Checked {
+async fn read_at_the_compact_revision_is_accepted(kv: &Client) -> Checked {
     let [_, second, _] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     compact(kv, second).await?;
     ensure_eq!(get_at(kv, "a", second).await?.value, "2");
@@ -251,7 +251,7 @@ async fn read_at_the_compact_revision_is_answered(kv: &Client) -> Checked {
 }
 
 async fn limit_truncates_and_sets_more(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::all()).limit(2)).await?;
     ensure_eq!(key_names(&response.kvs), ["a", "b"]);
     ensure!(response.more, "two of four keys are beyond the limit, but `more` is false");
@@ -259,48 +259,48 @@ async fn limit_truncates_and_sets_more(kv: &Client) -> Checked {
 }
 
 async fn limit_equal_to_the_count_does_not_set_more(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::all()).limit(4)).await?;
     ensure_eq!((response.kvs.len(), response.more), (4, false));
     Ok(())
 }
 
 async fn zero_limit_is_no_limit(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::all()).limit(0)).await?;
     ensure_eq!((response.kvs.len(), response.more), (4, false));
     Ok(())
 }
 
 async fn count_ignores_the_limit(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     ensure_eq!(kv.range(Range::new(KeyRange::all()).limit(1)).await?.count, 4);
     Ok(())
 }
 
 async fn count_of_a_historic_read_counts_historic_keys(kv: &Client) -> Checked {
-    let [_, b, ..] = four_keys(kv).await?;
+    let [_, b, ..] = put_four_keys(kv).await?;
     kv.delete("a").await?;
     ensure_eq!(kv.range(Range::new(KeyRange::all()).at(b)).await?.count, 2);
     Ok(())
 }
 
 async fn count_ignores_the_revision_filters(kv: &Client) -> Checked {
-    let [.., d] = four_keys(kv).await?;
+    let [.., d] = put_four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::all()).min_mod_revision(d)).await?;
     ensure_eq!((response.kvs.len(), response.count), (1, 4));
     Ok(())
 }
 
 async fn count_only_returns_no_keys_and_never_sets_more(kv: &Client) -> Checked {
-    four_keys(kv).await?;
+    put_four_keys(kv).await?;
     let response = kv.range(Range::new(KeyRange::all()).limit(1).count_only()).await?;
     ensure_eq!((response.kvs.len(), response.more, response.count), (0, false, 4));
     Ok(())
 }
 
 async fn count_only_ignores_limit_and_filters(kv: &Client) -> Checked {
-    let [.., d] = four_keys(kv).await?;
+    let [.., d] = put_four_keys(kv).await?;
     let range = Range::new(KeyRange::all()).limit(2).min_create_revision(d).keys_only();
     let response = kv.range(range.count_only()).await?;
     ensure_eq!((response.kvs.len(), response.more, response.count), (0, false, 4));

@@ -1,9 +1,7 @@
-//! Revision cases: which requests create a revision, and which headers carry it.
+//! Revision cases: which requests create a revision, and which headers contain it.
 //!
-//! The store may have history, so that a case first reads the current revision and asserts relative
-//! to it.
-
-use std::time::Duration;
+//! The store may have history, so a case first reads the current revision, and asserts revisions
+//! relative to it.
 
 use coord_core::{
     Client,
@@ -16,8 +14,8 @@ use coord_core::{
 use futures_util::future::join_all;
 
 use super::helpers::{
-    Checked, all_keys, compact, current_revision, get, grant_lease, puts, refused, run_steps,
-    step_revision, txn_response, unused_lease_id,
+    Checked, LEASE_TTL, all_keys, compact, current_revision, expect_refused, get, grant_lease,
+    op_revision, puts, run_ops, txn_response, unused_lease_id,
 };
 use super::table;
 
@@ -31,7 +29,7 @@ table! { Revisions;
     read_makes_no_revision,
     txn_of_several_changes_makes_exactly_one_revision,
     all_changes_of_a_txn_share_its_revision,
-    txn_without_steps_makes_no_revision,
+    txn_without_ops_makes_no_revision,
     txn_that_only_reads_makes_no_revision,
     txn_that_deletes_nothing_makes_no_revision,
     refused_put_makes_no_revision,
@@ -46,11 +44,11 @@ table! { Revisions;
     header_of_a_historic_read_is_the_current_revision,
     header_of_a_txn_that_changes_is_its_revision,
     header_of_a_txn_that_changes_nothing_is_the_current_revision,
-    step_headers_before_the_first_change_show_old_revision,
-    step_headers_from_the_first_change_show_txn_revision,
-    step_headers_carry_only_the_revision,
+    op_headers_before_the_first_change_show_old_revision,
+    op_headers_from_the_first_change_show_txn_revision,
+    op_headers_carry_only_the_revision,
     header_of_a_nested_txn_is_empty,
-    step_headers_inside_a_nested_txn_show_the_revision,
+    op_headers_inside_a_nested_txn_show_the_revision,
     headers_carry_one_cluster_and_member,
     first_put_sets_create_and_mod_revision_and_version_one,
     later_put_keeps_create_revision_and_raises_version,
@@ -109,21 +107,21 @@ async fn txn_of_several_changes_makes_exactly_one_revision(kv: &Client) -> Check
     let [before] = puts(kv, [("c", "1")]).await?;
     let put = |key| Op::from(Put::new(key, "1"));
     let nested = Txn::new().and_then([put("d"), put("e")]).into();
-    run_steps(kv, [put("a"), put("b"), Delete::new("c").into(), nested]).await?;
+    run_ops(kv, [put("a"), put("b"), Delete::new("c").into(), nested]).await?;
     ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
 async fn all_changes_of_a_txn_share_its_revision(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([Put::new("b", "1")]);
-    let response = run_steps(kv, [Put::new("a", "1").into(), nested.into()]).await?;
+    let response = run_ops(kv, [Put::new("a", "1").into(), nested.into()]).await?;
     let revision = response.header.revision;
     ensure_eq!(get(kv, "a").await?.mod_revision, revision);
     ensure_eq!(get(kv, "b").await?.mod_revision, revision);
     Ok(())
 }
 
-async fn txn_without_steps_makes_no_revision(kv: &Client) -> Checked {
+async fn txn_without_ops_makes_no_revision(kv: &Client) -> Checked {
     let before = current_revision(kv).await?;
     kv.txn(Txn::new()).await?;
     kv.txn(Txn::new().when([Compare::absent("a")])).await?;
@@ -135,7 +133,7 @@ async fn txn_without_steps_makes_no_revision(kv: &Client) -> Checked {
 async fn txn_that_only_reads_makes_no_revision(kv: &Client) -> Checked {
     let [before] = puts(kv, [("a", "1")]).await?;
     let nested = Txn::new().and_then([Range::new("a")]);
-    run_steps(kv, [Range::new("a").into(), nested.into()]).await?;
+    run_ops(kv, [Range::new("a").into(), nested.into()]).await?;
     ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
@@ -143,7 +141,7 @@ async fn txn_that_only_reads_makes_no_revision(kv: &Client) -> Checked {
 async fn txn_that_deletes_nothing_makes_no_revision(kv: &Client) -> Checked {
     let before = current_revision(kv).await?;
     let nested = Txn::new().and_then([Delete::new("b")]);
-    run_steps(kv, [Delete::new("a").into(), nested.into()]).await?;
+    run_ops(kv, [Delete::new("a").into(), nested.into()]).await?;
     ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
@@ -152,7 +150,7 @@ async fn refused_put_makes_no_revision(kv: &Client) -> Checked {
     let missing = unused_lease_id(kv).await?;
     let before = current_revision(kv).await?;
     let put = Put::new("a", "1").lease(missing);
-    refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.put_with(put).await, ErrorKind::LeaseNotFound)?;
     ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
@@ -160,7 +158,7 @@ async fn refused_put_makes_no_revision(kv: &Client) -> Checked {
 async fn refused_txn_makes_no_revision(kv: &Client) -> Checked {
     let before = current_revision(kv).await?;
     let ops = [Put::new("a", "1"), Put::new("b", "").ignore_value()];
-    refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::KeyNotFound)?;
+    expect_refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::KeyNotFound)?;
     ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
@@ -194,10 +192,10 @@ async fn lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
 
 async fn concurrent_changes_get_a_revision_each(kv: &Client) -> Checked {
     let before = current_revision(kv).await?;
-    let answers = join_all((0..10).map(|i| kv.put(format!("k{i}"), "1"))).await;
+    let responses = join_all((0..10).map(|i| kv.put(format!("k{i}"), "1"))).await;
     let mut revisions = Vec::new();
-    for answer in answers {
-        revisions.push(answer?.header.revision.0);
+    for response in responses {
+        revisions.push(response?.header.revision.0);
     }
     revisions.sort_unstable();
     let expected: Vec<_> = (before.0 + 1..=before.0 + 10).collect();
@@ -232,7 +230,7 @@ async fn header_of_a_historic_read_is_the_current_revision(kv: &Client) -> Check
 
 async fn header_of_a_txn_that_changes_is_its_revision(kv: &Client) -> Checked {
     let before = current_revision(kv).await?;
-    let response = run_steps(kv, [Put::new("a", "1").into()]).await?;
+    let response = run_ops(kv, [Put::new("a", "1").into()]).await?;
     ensure_eq!(response.header.revision, before.next());
     ensure_eq!(get(kv, "a").await?.mod_revision, before.next());
     Ok(())
@@ -242,32 +240,32 @@ async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(kv: &Clien
     let [before] = puts(kv, [("a", "1")]).await?;
     let untaken = Txn::new().when([Compare::absent("a")]).and_then([Put::new("a", "2")]);
     ensure_eq!(kv.txn(untaken).await?.header.revision, before);
-    ensure_eq!(run_steps(kv, [Delete::new("b").into()]).await?.header.revision, before);
+    ensure_eq!(run_ops(kv, [Delete::new("b").into()]).await?.header.revision, before);
     Ok(())
 }
 
-async fn step_headers_before_the_first_change_show_old_revision(kv: &Client) -> Checked {
+async fn op_headers_before_the_first_change_show_old_revision(kv: &Client) -> Checked {
     let before = current_revision(kv).await?;
     let nothing = Delete::new("b").into();
     let ops = [Range::new("a").into(), nothing, Put::new("a", "1").into()];
-    let response = run_steps(kv, ops).await?;
-    ensure_eq!(step_revision(&response.responses[0]), before, "the range");
-    ensure_eq!(step_revision(&response.responses[1]), before, "the delete of nothing");
+    let response = run_ops(kv, ops).await?;
+    ensure_eq!(op_revision(&response.responses[0]), before, "the range");
+    ensure_eq!(op_revision(&response.responses[1]), before, "the delete of nothing");
     Ok(())
 }
 
-async fn step_headers_from_the_first_change_show_txn_revision(kv: &Client) -> Checked {
+async fn op_headers_from_the_first_change_show_txn_revision(kv: &Client) -> Checked {
     let after = current_revision(kv).await?.next();
     let nothing = Delete::new("b").into();
     let response =
-        run_steps(kv, [Put::new("a", "1").into(), Range::new("a").into(), nothing]).await?;
-    let revisions: Vec<_> = response.responses.iter().map(step_revision).collect();
+        run_ops(kv, [Put::new("a", "1").into(), Range::new("a").into(), nothing]).await?;
+    let revisions: Vec<_> = response.responses.iter().map(op_revision).collect();
     ensure_eq!(revisions, [after, after, after]);
     Ok(())
 }
 
-async fn step_headers_carry_only_the_revision(kv: &Client) -> Checked {
-    let response = run_steps(kv, [Put::new("a", "1").into()]).await?;
+async fn op_headers_carry_only_the_revision(kv: &Client) -> Checked {
+    let response = run_ops(kv, [Put::new("a", "1").into()]).await?;
     let header = response.responses[0].as_put().map(|put| put.header);
     ensure_eq!(header, Some(Header::at(response.header.revision)));
     Ok(())
@@ -275,32 +273,32 @@ async fn step_headers_carry_only_the_revision(kv: &Client) -> Checked {
 
 async fn header_of_a_nested_txn_is_empty(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([Put::new("a", "1")]);
-    let response = run_steps(kv, [nested.into()]).await?;
+    let response = run_ops(kv, [nested.into()]).await?;
     ensure_eq!(txn_response(&response, 0)?.header, Header::default());
     Ok(())
 }
 
-async fn step_headers_inside_a_nested_txn_show_the_revision(kv: &Client) -> Checked {
+async fn op_headers_inside_a_nested_txn_show_the_revision(kv: &Client) -> Checked {
     let before = current_revision(kv).await?;
     let nested = Txn::new().and_then([Op::from(Range::new("a")), Put::new("a", "1").into()]);
-    let response = run_steps(kv, [nested.into()]).await?;
+    let response = run_ops(kv, [nested.into()]).await?;
     let inner = &txn_response(&response, 0)?.responses;
-    let revisions: Vec<_> = inner.iter().map(step_revision).collect();
+    let revisions: Vec<_> = inner.iter().map(op_revision).collect();
     ensure_eq!(revisions, [before, before.next()]);
     Ok(())
 }
 
 async fn headers_carry_one_cluster_and_member(kv: &Client) -> Checked {
-    let id = kv.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await?;
+    let lease = kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?;
     let headers = [
-        id.header,
+        lease.header,
         kv.range(Range::new("a")).await?.header,
         kv.put("a", "1").await?.header,
         kv.delete("a").await?.header,
         kv.txn(Txn::new().and_then([Put::new("a", "1")])).await?.header,
         kv.watch(Watch::new("a")).await?.header(),
-        kv.lease_keep_alive(id.id).await?.header,
-        kv.lease_revoke(id.id).await?.header,
+        kv.lease_keep_alive(lease.id).await?.header,
+        kv.lease_revoke(lease.id).await?.header,
     ];
     for header in headers {
         let ids = (header.cluster_id, header.member_id);

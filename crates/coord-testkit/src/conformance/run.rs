@@ -20,10 +20,11 @@ use tokio::time::timeout;
 
 use super::{Capability, Case, Clock, Failure, cases};
 
-/// Test threads in real time: most cases mostly wait, so more of them than cores can run at once.
+/// Number of test threads on a real clock. Most cases spend their time waiting, so more cases than
+/// cores can run at once.
 const REAL_TIME_TEST_THREADS: usize = 8;
 
-/// The timeout of a single case, so that a backend that hangs fails the case.
+/// The timeout of a single case. A backend that hangs fails the case after this time.
 const fn case_timeout(clock: Clock) -> Duration {
     match clock {
         Clock::Paused => Duration::from_secs(24 * 3600),
@@ -35,10 +36,13 @@ fn runtime(clock: Clock) -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().start_paused(clock == Clock::Paused).build()
 }
 
+/// A factory's guard with an erased type. Dropped when the case has ended.
 type Guard = Box<dyn Any + Send>;
+/// A factory whose guard and backend have erased types.
 type Factory = dyn Fn() -> BoxFuture<'static, (Guard, Client)> + Send + Sync;
 
-/// A backend under test: its name, its clock, a factory, and the capabilities that it claims.
+/// A backend under test: its name, its clock, a factory, and the capabilities that the backend
+/// claims.
 ///
 /// ```
 /// use coord_core::layer::PrefixLayer;
@@ -57,16 +61,16 @@ pub struct Suite {
     clock: Clock,
     claims: BTreeSet<Capability>,
     factory: Arc<Factory>,
-    /// The factory of a fresh store, if it is another one.
+    /// The factory of a fresh store, if it differs from `factory`.
     fresh: Option<Arc<Factory>>,
 }
 
 impl Suite {
     /// Creates a suite over the backends that `factory` returns, without any capability.
     ///
-    /// The factory is called for every case. It returns a guard, which lives as long as the case
-    /// runs, and a backend without keys and without leases; see the
-    /// [requirements](super#requirements-on-the-factory). If it panics, the case has failed.
+    /// The suite calls the factory for every case. The factory returns a guard, which lives as long
+    /// as the case runs, and a backend without keys and without leases; see the
+    /// [requirements](super#requirements-on-the-factory). If the factory panics, the case fails.
     pub fn new<F, O, G, B>(name: impl Into<String>, clock: Clock, factory: F) -> Self
     where
         F: Fn() -> O + Send + Sync + 'static,
@@ -74,14 +78,14 @@ impl Suite {
         G: Send + 'static,
         B: KvBackend,
     {
-        let factory = boxed(factory);
+        let factory = boxed_factory(factory);
         Self { name: name.into(), clock, claims: BTreeSet::new(), factory, fresh: None }
     }
 
     /// Claims [`Capability::FreshStore`], with a factory for the cases that require it.
     ///
-    /// Use it if starting a server takes longer than emptying one: only a few cases need a fresh
-    /// store.
+    /// Use a second factory if starting a server takes longer than emptying one: only a few cases
+    /// need a fresh store.
     #[must_use]
     pub fn fresh<F, O, G, B>(mut self, factory: F) -> Self
     where
@@ -90,11 +94,11 @@ impl Suite {
         G: Send + 'static,
         B: KvBackend,
     {
-        self.fresh = Some(boxed(factory));
+        self.fresh = Some(boxed_factory(factory));
         self.claims([Capability::FreshStore])
     }
 
-    /// Claims capabilities.
+    /// Claims capabilities, in addition to those claimed before.
     #[must_use]
     pub fn claims(mut self, capabilities: impl IntoIterator<Item = Capability>) -> Self {
         self.claims.extend(capabilities);
@@ -127,7 +131,7 @@ impl Suite {
         case.requires.iter().copied().find(|capability| !is_claimed(capability))
     }
 
-    /// Runs a case on a backend of its own. A panic and a timeout are failures.
+    /// Runs a case on a backend of its own. Reports a panic and a timeout as failures.
     async fn check(&self, case: &Case) -> Result<(), Failure> {
         let check = async {
             let needs_fresh = case.requires.contains(&Capability::FreshStore);
@@ -138,16 +142,16 @@ impl Suite {
         let after = case_timeout(self.clock);
         match timeout(after, AssertUnwindSafe(check).catch_unwind()).await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(Failure::new(format!("panicked: {}", payload(&*panic)))),
-            Err(_) => Err(Failure::new(format!("not done after {after:?}"))),
+            Ok(Err(panic)) => Err(Failure::new(format!("panicked: {}", panic_message(&*panic)))),
+            Err(_) => Err(Failure::new(format!("did not complete within {after:?}"))),
         }
     }
 
-    /// The case as a test of libtest-mimic.
+    /// Converts a case to a test of libtest-mimic.
     fn trial(&self, case: &'static Case) -> Trial {
         let name = format!("{}::{case}", self.name);
         if let Some(capability) = self.missing_capability(case) {
-            // Ignored by default. If run with `--ignored`, it must not pass.
+            // Ignored by default. With `--ignored`, the test runs and must not pass.
             let skipped =
                 move || Err(Failed::from(format!("skipped: {capability} is not claimed")));
             return Trial::test(name, skipped)
@@ -172,8 +176,8 @@ impl fmt::Debug for Suite {
     }
 }
 
-/// A factory whose guard and backend have erased types.
-fn boxed<F, O, G, B>(factory: F) -> Arc<Factory>
+/// Erases the types of a factory's guard and backend.
+fn boxed_factory<F, O, G, B>(factory: F) -> Arc<Factory>
 where
     F: Fn() -> O + Send + Sync + 'static,
     O: Future<Output = (G, B)> + Send + 'static,
@@ -190,15 +194,15 @@ where
 }
 
 /// The message of a panic.
-fn payload(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// A complete test program: every case of every suite is a test, each on a runtime of its own.
+/// A complete test program: each case of each suite is a test, on a runtime of its own.
 ///
-/// For a test target with `harness = false`. Accepts the command-line arguments of `cargo test` and
-/// `cargo nextest`. Skipped cases are listed as ignored.
+/// For a test target with `harness = false`. The program accepts the command-line arguments of
+/// `cargo test` and `cargo nextest`, and lists skipped cases as ignored.
 ///
 /// ```
 /// use coord_mem::MemBackend;
@@ -221,13 +225,14 @@ pub fn main(suites: impl IntoIterator<Item = Suite>) -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// The result of a case.
+/// The result of one case.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a case passes, fails or is skipped")]
 pub enum Verdict {
     /// Every assertion held.
     Passed,
-    /// An assertion failed, the backend panicked, or the case timed out.
+    /// An assertion failed, a request returned an unexpected error, the case or its backend
+    /// panicked, or the case timed out.
     Failed(Failure),
     /// The case was not run, because the backend does not claim this capability.
     Skipped(Capability),
@@ -250,7 +255,7 @@ impl Report {
         self.rows.iter().filter(|row| matches!(row.1, Verdict::Passed)).map(|row| row.0)
     }
 
-    /// The cases that failed, with the reason.
+    /// The cases that failed, each with the reason.
     pub fn failed(&self) -> impl Iterator<Item = (&'static Case, &Failure)> {
         self.rows.iter().filter_map(|(case, verdict)| match verdict {
             Verdict::Failed(failure) => Some((*case, failure)),
@@ -258,7 +263,7 @@ impl Report {
         })
     }
 
-    /// The cases that were skipped, with the first capability that the backend does not claim.
+    /// The cases that were skipped, each with the first capability that the backend does not claim.
     pub fn skipped(&self) -> impl Iterator<Item = (&'static Case, Capability)> {
         self.rows.iter().filter_map(|(case, verdict)| match verdict {
             Verdict::Skipped(capability) => Some((*case, *capability)),

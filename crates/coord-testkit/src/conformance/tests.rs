@@ -1,4 +1,5 @@
-//! Tests of the suite itself: a sound table, a covered contract, and faulty backends that fail.
+//! Tests of the suite itself: the table is sound, the contract is covered, and faulty backends
+//! fail.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -61,7 +62,7 @@ fn clauses_equal_the_documentation_of_the_trait() {
             _ => {}
         }
     }
-    // `CONTRACT` has the name of an item where the documentation has a link to it.
+    // `CONTRACT` contains the name of an item where the documentation contains a link to the item.
     let plain = |bullet: &String| {
         let bullet = bullet.replace("[`watch`](Self::watch)", "`watch`");
         bullet.replace("[`Compacted`](crate::Error::Compacted)", "`Compacted`")
@@ -74,7 +75,7 @@ fn clauses_equal_the_documentation_of_the_trait() {
 fn failure_from_an_error_reports_the_line() {
     let check = || -> Result<(), Failure> { Err(Error::EmptyKey)? };
     let line = line!() - 1;
-    let failure = check().expect_err("the error becomes a failure");
+    let failure = check().expect_err("the error is converted to a failure");
     assert!(failure.to_string().contains(&format!("tests.rs:{line}")), "{failure}");
 }
 
@@ -85,9 +86,10 @@ enum Fault {
     SplitsTransactions,
     DropsEverySecondBatch,
     Panics,
-    /// A watch of an empty range from a negative revision fails for its range, not for its start.
+    /// The error for a watch of an empty range from a negative revision names the range, not the
+    /// start.
     ChecksTheRangeFirst,
-    /// A lease expires when the store's timer runs, and no call checks the clock.
+    /// A lease expires only when the store's timer runs; no call checks the clock.
     ExpiresLeasesByTimerOnly,
 }
 
@@ -110,7 +112,7 @@ impl Layer for FaultyBackend {
 
     async fn txn(&self, mut request: Txn) -> Result<TxnResponse> {
         if self.1 == Fault::SplitsTransactions && request.success.len() > 1 {
-            let last = request.success.pop().expect("there is more than one step");
+            let last = request.success.pop().expect("there is more than one operation");
             let mut first = self.0.txn(request).await?;
             let second = self.0.txn(Txn::new().and_then([last])).await?;
             first.responses.extend(second.responses);
@@ -233,14 +235,14 @@ async fn backend_that_expires_leases_by_timer_only_is_caught() {
     for case in overdue {
         assert!(failed.contains(&case), "{case} passed; failed: {failed:?}");
     }
-    // If its timer can run, the store passes the other cases of expiry.
+    // The store passes the other cases of expiry, because its timer can run in them.
     for case in ["expired_lease_is_not_found", "lease_expires_soon_after_its_ttl"] {
         assert!(!failed.contains(&case), "{case} failed");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn backend_that_panics_fails_cases_and_ends_no_run() {
+async fn run_continues_after_a_case_panics() {
     let factory = async || ((), FaultyBackend(MemBackend::new(), Fault::Panics));
     let report = Suite::new("faulty", Clock::Paused, factory).claims(Capability::ALL).run().await;
     assert_eq!(report.rows.len(), cases().count());

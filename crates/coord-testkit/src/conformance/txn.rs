@@ -1,44 +1,48 @@
-//! Transaction cases: which branch runs, the order of the steps, and what each step reads.
+//! Transaction cases: which branch runs, the order of the operations, and what each operation
+//! reads.
 
 use coord_core::{
     Client,
     error::ErrorKind,
-    kv::{Compare, Delete, EventKind, KeyRange, Op, OpResponse, Put, Range, Revision, Txn},
+    kv::{
+        Compare, CompareOp, Delete, EventKind, KeyRange, Op, OpResponse, Put, Range, SortOrder,
+        SortTarget, Txn,
+    },
 };
 use futures_util::future::join_all;
 
 use super::helpers::{
-    Checked, all_keys, current_revision, get, grant_lease, key_names, lease_keys, next_batch, puts,
-    range_response, refused, run_steps, txn_response, watch_all,
+    Checked, Failure, all_keys, current_revision, expect_refused, get, grant_lease, key_names,
+    lease_keys, next_batch, puts, range_response, run_ops, txn_response, watch_all,
 };
 use super::table;
 
 table! { Txn;
-    txn_runs_its_success_steps_when_its_compares_hold,
-    txn_runs_its_failure_steps_when_a_compare_fails,
-    txn_without_steps_reports_whether_its_compares_hold,
-    txn_returns_step_responses_in_order,
-    put_step_returns_the_previous_key_on_request,
-    delete_step_counts_and_returns_keys_on_request,
-    put_step_attaches_and_detaches_leases,
-    range_step_sees_earlier_puts,
-    range_step_sees_earlier_deletes,
-    range_step_does_not_see_later_puts,
-    range_step_supports_every_option,
-    count_step_counts_earlier_changes,
-    historic_range_step_ignores_the_txns_own_changes,
-    range_step_at_the_current_revision_shows_the_state_before,
-    range_step_at_the_txns_own_revision_is_refused_as_future,
-    second_delete_step_finds_what_the_first_left,
+    txn_runs_its_success_ops_when_its_compares_hold,
+    txn_runs_its_failure_ops_when_a_compare_fails,
+    txn_without_ops_reports_whether_its_compares_hold,
+    txn_returns_op_responses_in_order,
+    put_op_returns_the_previous_key_on_request,
+    delete_op_counts_and_returns_keys_on_request,
+    put_op_attaches_and_detaches_leases,
+    range_op_sees_earlier_puts,
+    range_op_sees_earlier_deletes,
+    range_op_does_not_see_later_puts,
+    range_op_supports_every_option,
+    count_op_counts_earlier_changes,
+    historic_range_op_ignores_the_txns_own_changes,
+    range_op_at_the_current_revision_shows_the_state_before,
+    range_op_at_the_txns_own_revision_is_refused_as_future,
+    second_delete_op_deletes_the_remaining_keys,
     nested_txn_takes_the_branch_of_its_own_compares,
     nested_compare_does_not_see_earlier_writes_of_the_same_txn,
     nested_compare_does_not_see_earlier_deletes_of_the_same_txn,
     nested_range_sees_earlier_writes_of_the_same_txn,
     range_after_a_nested_txn_sees_its_writes,
-    deeply_nested_compares_are_evaluated_before_any_step,
+    deeply_nested_compares_are_evaluated_before_any_op,
     nested_branch_that_is_not_taken_changes_nothing,
     nested_delete_sees_the_put_of_an_earlier_sibling,
-    nested_txn_without_steps_is_answered,
+    nested_txn_without_ops_is_accepted,
     concurrent_creations_of_a_key_succeed_once,
     concurrent_guarded_increments_lose_no_update,
     reads_of_a_txn_all_see_one_revision,
@@ -56,7 +60,7 @@ fn read(key: &str) -> Op {
     Range::new(key).into()
 }
 
-async fn txn_runs_its_success_steps_when_its_compares_hold(kv: &Client) -> Checked {
+async fn txn_runs_its_success_ops_when_its_compares_hold(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::absent("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
     ensure!(response.succeeded, "a compare that holds failed");
@@ -64,7 +68,7 @@ async fn txn_runs_its_success_steps_when_its_compares_hold(kv: &Client) -> Check
     Ok(())
 }
 
-async fn txn_runs_its_failure_steps_when_a_compare_fails(kv: &Client) -> Checked {
+async fn txn_runs_its_failure_ops_when_a_compare_fails(kv: &Client) -> Checked {
     let txn = Txn::new().when([Compare::exists("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
     ensure!(!response.succeeded, "a compare that does not hold succeeded");
@@ -72,7 +76,7 @@ async fn txn_runs_its_failure_steps_when_a_compare_fails(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn txn_without_steps_reports_whether_its_compares_hold(kv: &Client) -> Checked {
+async fn txn_without_ops_reports_whether_its_compares_hold(kv: &Client) -> Checked {
     let response = kv.txn(Txn::new().when([Compare::absent("a")])).await?;
     ensure_eq!((response.succeeded, response.responses.len()), (true, 0));
     let response = kv.txn(Txn::new().when([Compare::exists("a")])).await?;
@@ -80,11 +84,11 @@ async fn txn_without_steps_reports_whether_its_compares_hold(kv: &Client) -> Che
     Ok(())
 }
 
-async fn txn_returns_step_responses_in_order(kv: &Client) -> Checked {
+async fn txn_returns_op_responses_in_order(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([read("a")]);
     let response =
-        run_steps(kv, [put("a", "1"), nested.into(), Delete::new("b").into(), read("a")]).await?;
-    let kinds = response.responses.iter().map(|answer| match answer {
+        run_ops(kv, [put("a", "1"), nested.into(), Delete::new("b").into(), read("a")]).await?;
+    let kinds = response.responses.iter().map(|response| match response {
         OpResponse::Range(_) => "range",
         OpResponse::Put(_) => "put",
         OpResponse::Delete(_) => "delete",
@@ -94,112 +98,110 @@ async fn txn_returns_step_responses_in_order(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn put_step_returns_the_previous_key_on_request(kv: &Client) -> Checked {
+async fn put_op_returns_the_previous_key_on_request(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let before = get(kv, "a").await?;
-    let response = run_steps(kv, [Put::new("a", "2").with_prev_kv().into(), put("b", "2")]).await?;
-    let answer = |step: usize| response.responses[step].as_put().map(|put| put.prev_kv.clone());
-    ensure_eq!(answer(0), Some(Some(before)));
-    ensure_eq!(answer(1), Some(None));
+    let response = run_ops(kv, [Put::new("a", "2").with_prev_kv().into(), put("b", "2")]).await?;
+    let prev_kv = |index: usize| response.responses[index].as_put().map(|put| put.prev_kv.clone());
+    ensure_eq!(prev_kv(0), Some(Some(before)));
+    ensure_eq!(prev_kv(1), Some(None));
     Ok(())
 }
 
-async fn delete_step_counts_and_returns_keys_on_request(kv: &Client) -> Checked {
+async fn delete_op_counts_and_returns_keys_on_request(kv: &Client) -> Checked {
     puts(kv, [("b", "1"), ("a", "1"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::between("a", "c")).with_prev_kv();
-    let response = run_steps(kv, [delete.into(), Delete::new("c").into()]).await?;
-    let answer = |step: usize| {
-        let delete = response.responses[step].as_delete()?;
+    let response = run_ops(kv, [delete.into(), Delete::new("c").into()]).await?;
+    let deleted = |index: usize| {
+        let delete = response.responses[index].as_delete()?;
         Some((delete.deleted, key_names(&delete.prev_kvs)))
     };
-    ensure_eq!(answer(0), Some((2, vec!["a".into(), "b".into()])));
-    ensure_eq!(answer(1), Some((1, vec![])));
+    ensure_eq!(deleted(0), Some((2, vec!["a".into(), "b".into()])));
+    ensure_eq!(deleted(1), Some((1, vec![])));
     Ok(())
 }
 
-async fn put_step_attaches_and_detaches_leases(kv: &Client) -> Checked {
+async fn put_op_attaches_and_detaches_leases(kv: &Client) -> Checked {
     let id = grant_lease(kv).await?;
-    run_steps(kv, [Put::new("a", "1").lease(id).into(), Put::new("b", "1").lease(id).into()])
-        .await?;
+    run_ops(kv, [Put::new("a", "1").lease(id).into(), Put::new("b", "1").lease(id).into()]).await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a", "b"]);
-    run_steps(kv, [put("a", "2"), Delete::new("b").into()]).await?;
+    run_ops(kv, [put("a", "2"), Delete::new("b").into()]).await?;
     ensure_eq!(lease_keys(kv, id).await?, [""; 0]);
     Ok(())
 }
 
-async fn range_step_sees_earlier_puts(kv: &Client) -> Checked {
-    let response = run_steps(kv, [put("a", "1"), read("a")]).await?;
+async fn range_op_sees_earlier_puts(kv: &Client) -> Checked {
+    let response = run_ops(kv, [put("a", "1"), read("a")]).await?;
     let seen = &range_response(&response, 1)?.kvs;
     ensure_eq!(*seen, [get(kv, "a").await?]);
     Ok(())
 }
 
-async fn range_step_sees_earlier_deletes(kv: &Client) -> Checked {
+async fn range_op_sees_earlier_deletes(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let all = Range::new(KeyRange::all());
-    let response = run_steps(kv, [Delete::new("a").into(), all.into()]).await?;
+    let response = run_ops(kv, [Delete::new("a").into(), all.into()]).await?;
     ensure_eq!(key_names(&range_response(&response, 1)?.kvs), ["b"]);
     Ok(())
 }
 
-async fn range_step_does_not_see_later_puts(kv: &Client) -> Checked {
-    let response = run_steps(kv, [read("a"), put("a", "1")]).await?;
+async fn range_op_does_not_see_later_puts(kv: &Client) -> Checked {
+    let response = run_ops(kv, [read("a"), put("a", "1")]).await?;
     ensure_eq!(range_response(&response, 0)?.count, 0);
     Ok(())
 }
 
-async fn range_step_supports_every_option(kv: &Client) -> Checked {
+async fn range_op_supports_every_option(kv: &Client) -> Checked {
     puts(kv, [("a", "3"), ("b", "1"), ("c", "2")]).await?;
     let range = Range::new(KeyRange::all()).limit(2).keys_only();
-    let sorted =
-        range.sorted(coord_core::kv::SortTarget::Value, coord_core::kv::SortOrder::Descending);
-    let response = run_steps(kv, [put("d", "4"), sorted.into()]).await?;
-    let answer = range_response(&response, 1)?;
-    ensure_eq!(key_names(&answer.kvs), ["d", "a"]);
-    ensure_eq!((answer.count, answer.more, answer.kvs[0].value.len()), (4, true, 0));
+    let sorted = range.sorted(SortTarget::Value, SortOrder::Descending);
+    let response = run_ops(kv, [put("d", "4"), sorted.into()]).await?;
+    let range = range_response(&response, 1)?;
+    ensure_eq!(key_names(&range.kvs), ["d", "a"]);
+    ensure_eq!((range.count, range.more, range.kvs[0].value.len()), (4, true, 0));
     Ok(())
 }
 
-async fn count_step_counts_earlier_changes(kv: &Client) -> Checked {
+async fn count_op_counts_earlier_changes(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let count = || Op::from(Range::new(KeyRange::all()).count_only());
     let ops = [count(), put("c", "1"), put("d", "1"), count(), Delete::new("a").into(), count()];
-    let response = run_steps(kv, ops).await?;
-    for (step, expected) in [(0, 2), (3, 4), (5, 3)] {
-        ensure_eq!(range_response(&response, step)?.count, expected, "the count of step {step}");
+    let response = run_ops(kv, ops).await?;
+    for (index, expected) in [(0, 2), (3, 4), (5, 3)] {
+        ensure_eq!(range_response(&response, index)?.count, expected, "the count at {index}");
     }
     Ok(())
 }
 
-async fn historic_range_step_ignores_the_txns_own_changes(kv: &Client) -> Checked {
+async fn historic_range_op_ignores_the_txns_own_changes(kv: &Client) -> Checked {
     let [first, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
-    let response = run_steps(kv, [put("a", "3"), Range::new("a").at(first).into()]).await?;
+    let response = run_ops(kv, [put("a", "3"), Range::new("a").at(first).into()]).await?;
     ensure_eq!(range_response(&response, 1)?.kvs[0].value, "1");
     Ok(())
 }
 
-async fn range_step_at_the_current_revision_shows_the_state_before(kv: &Client) -> Checked {
+async fn range_op_at_the_current_revision_shows_the_state_before(kv: &Client) -> Checked {
     let [current] = puts(kv, [("a", "1")]).await?;
     let at = Range::new(KeyRange::all()).at(current);
-    let response = run_steps(kv, [put("a", "2"), put("b", "1"), at.into()]).await?;
+    let response = run_ops(kv, [put("a", "2"), put("b", "1"), at.into()]).await?;
     let seen = &range_response(&response, 2)?.kvs;
     ensure_eq!((seen.len(), &seen[0].value[..]), (1, &b"1"[..]));
     Ok(())
 }
 
-async fn range_step_at_the_txns_own_revision_is_refused_as_future(kv: &Client) -> Checked {
+async fn range_op_at_the_txns_own_revision_is_refused_as_future(kv: &Client) -> Checked {
     let own = current_revision(kv).await?.next();
     let txn = Txn::new().and_then([put("a", "1"), Range::new("a").at(own).into()]);
-    refused(kv.txn(txn).await, ErrorKind::FutureRevision)?;
+    expect_refused(kv.txn(txn).await, ErrorKind::FutureRevision)?;
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
-async fn second_delete_step_finds_what_the_first_left(kv: &Client) -> Checked {
+async fn second_delete_op_deletes_the_remaining_keys(kv: &Client) -> Checked {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     let (one, all) = (Delete::new("b").into(), Delete::new(KeyRange::between("a", "d")).into());
-    let response = run_steps(kv, [one, all]).await?;
-    let deleted = |step: usize| response.responses[step].as_delete().map(|answer| answer.deleted);
+    let response = run_ops(kv, [one, all]).await?;
+    let deleted = |index: usize| response.responses[index].as_delete().map(|delete| delete.deleted);
     ensure_eq!((deleted(0), deleted(1)), (Some(1), Some(2)));
     Ok(())
 }
@@ -207,7 +209,7 @@ async fn second_delete_step_finds_what_the_first_left(kv: &Client) -> Checked {
 async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::exists("a")]);
     let nested = nested.and_then([put("b", "then")]).or_else([put("b", "else")]);
-    let response = run_steps(kv, [nested.into()]).await?;
+    let response = run_ops(kv, [nested.into()]).await?;
     ensure!(response.succeeded && !txn_response(&response, 0)?.succeeded, "{response:?}");
     ensure_eq!(get(kv, "b").await?.value, "else");
     Ok(())
@@ -215,7 +217,7 @@ async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &Client) -> Checked
 
 async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([put("b", "1")]);
-    let response = run_steps(kv, [put("a", "1"), nested.into()]).await?;
+    let response = run_ops(kv, [put("a", "1"), nested.into()]).await?;
     ensure!(txn_response(&response, 1)?.succeeded, "the inner compare saw the outer put");
     ensure_eq!(all_keys(kv).await?, ["a", "b"]);
     Ok(())
@@ -224,14 +226,14 @@ async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client)
 async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let nested = Txn::new().when([Compare::exists("a")]);
-    let response = run_steps(kv, [Delete::new("a").into(), nested.into()]).await?;
+    let response = run_ops(kv, [Delete::new("a").into(), nested.into()]).await?;
     ensure!(txn_response(&response, 1)?.succeeded, "the inner compare saw the outer delete");
     Ok(())
 }
 
 async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([read("a")]);
-    let response = run_steps(kv, [put("a", "1"), nested.into()]).await?;
+    let response = run_ops(kv, [put("a", "1"), nested.into()]).await?;
     let seen = &range_response(txn_response(&response, 1)?, 0)?.kvs;
     ensure_eq!(*seen, [get(kv, "a").await?]);
     Ok(())
@@ -239,18 +241,18 @@ async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &Client) -> Checke
 
 async fn range_after_a_nested_txn_sees_its_writes(kv: &Client) -> Checked {
     let nested = Txn::new().and_then([put("a", "1")]);
-    let response = run_steps(kv, [nested.into(), read("a")]).await?;
+    let response = run_ops(kv, [nested.into(), read("a")]).await?;
     ensure_eq!(range_response(&response, 1)?.count, 1);
     Ok(())
 }
 
-async fn deeply_nested_compares_are_evaluated_before_any_step(kv: &Client) -> Checked {
+async fn deeply_nested_compares_are_evaluated_before_any_op(kv: &Client) -> Checked {
     kv.put("a", "1").await?;
     let inner = Txn::new().when([Compare::exists("a"), Compare::absent("b")]);
     let middle = Txn::new().and_then([put("b", "1"), inner.and_then([put("c", "1")]).into()]);
-    let response = run_steps(kv, [Delete::new("a").into(), middle.into()]).await?;
+    let response = run_ops(kv, [Delete::new("a").into(), middle.into()]).await?;
     let middle = txn_response(&response, 1)?;
-    ensure!(txn_response(middle, 1)?.succeeded, "the innermost compares saw earlier steps");
+    ensure!(txn_response(middle, 1)?.succeeded, "the innermost compares saw earlier operations");
     ensure_eq!(all_keys(kv).await?, ["b", "c"]);
     Ok(())
 }
@@ -258,7 +260,7 @@ async fn deeply_nested_compares_are_evaluated_before_any_step(kv: &Client) -> Ch
 async fn nested_branch_that_is_not_taken_changes_nothing(kv: &Client) -> Checked {
     let inner = Txn::new().and_then([put("a", "1")]);
     let nested = Txn::new().when([Compare::exists("x")]).and_then([Op::from(inner)]);
-    let response = run_steps(kv, [nested.into()]).await?;
+    let response = run_ops(kv, [nested.into()]).await?;
     ensure_eq!(txn_response(&response, 0)?.responses, vec![]);
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
@@ -267,18 +269,18 @@ async fn nested_branch_that_is_not_taken_changes_nothing(kv: &Client) -> Checked
 async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &Client) -> Checked {
     let created = Txn::new().and_then([put("a", "1")]);
     let deleted = Txn::new().and_then([Delete::new("a").with_prev_kv()]);
-    let response = run_steps(kv, [created.into(), deleted.into()]).await?;
-    let answer = txn_response(&response, 1)?.responses[0].as_delete();
+    let response = run_ops(kv, [created.into(), deleted.into()]).await?;
+    let delete = txn_response(&response, 1)?.responses[0].as_delete();
     let revision = response.header.revision;
-    let seen = answer.and_then(|delete| delete.prev_kvs.first()).map(|kv| kv.mod_revision);
+    let seen = delete.and_then(|delete| delete.prev_kvs.first()).map(|kv| kv.mod_revision);
     ensure_eq!(seen, Some(revision));
     ensure_eq!(kv.get("a").await?, None);
     Ok(())
 }
 
-async fn nested_txn_without_steps_is_answered(kv: &Client) -> Checked {
+async fn nested_txn_without_ops_is_accepted(kv: &Client) -> Checked {
     let failing = Txn::new().when([Compare::exists("a")]);
-    let response = run_steps(kv, [Txn::new().into(), failing.into()]).await?;
+    let response = run_ops(kv, [Txn::new().into(), failing.into()]).await?;
     ensure!(txn_response(&response, 0)?.succeeded, "a transaction without compares failed");
     ensure!(!txn_response(&response, 1)?.succeeded, "a compare on an absent key held");
     Ok(())
@@ -304,17 +306,18 @@ async fn concurrent_creations_of_a_key_succeed_once(kv: &Client) -> Checked {
 async fn concurrent_guarded_increments_lose_no_update(kv: &Client) -> Checked {
     kv.put("n", "").await?;
     let increment = async || -> Checked {
-        // Each failed try means that another task committed, and each of the four commits once.
+        // An attempt fails only if one of the four other tasks has committed, and each commits
+        // once.
         for _ in 0..5 {
             let n = get(kv, "n").await?;
-            let same = Compare::mod_revision("n", coord_core::kv::CompareOp::Equal, n.mod_revision);
+            let same = Compare::mod_revision("n", CompareOp::Equal, n.mod_revision);
             let more = [&n.value[..], b"+"].concat();
             let txn = Txn::new().when([same]).and_then([Put::new("n", more)]);
             if kv.txn(txn).await?.succeeded {
                 return Ok(());
             }
         }
-        Err(super::Failure::new("five tries failed, but only four other tasks change the key"))
+        Err(Failure::new("five attempts failed, but only four other tasks change the key"))
     };
     for result in join_all((0..5).map(|_| increment())).await {
         result?;
@@ -337,7 +340,7 @@ async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> Checked {
     }
     for response in reads {
         let response = response?;
-        let seen = |step| Ok::<_, super::Failure>(range_response(&response, step)?.kvs[0].clone());
+        let seen = |index| Ok::<_, Failure>(range_response(&response, index)?.kvs[0].clone());
         let (a, z) = (seen(0)?, seen(1)?);
         ensure_eq!((a.mod_revision, a.value), (z.mod_revision, z.value));
     }
@@ -347,7 +350,7 @@ async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> Checked {
 async fn unbounded_delete_then_put_recreates_the_key(kv: &Client) -> Checked {
     puts(kv, [("b", "1"), ("b", "2"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    let response = run_steps(kv, [delete.into(), put("b", "3")]).await?;
+    let response = run_ops(kv, [delete.into(), put("b", "3")]).await?;
     let (b, revision) = (get(kv, "b").await?, response.header.revision);
     ensure_eq!((b.create_revision, b.mod_revision, b.version), (revision, revision, 1));
     ensure_eq!(all_keys(kv).await?, ["b"]);
@@ -358,7 +361,7 @@ async fn unbounded_delete_then_put_delivers_both_in_one_batch(kv: &Client) -> Ch
     puts(kv, [("b", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    run_steps(kv, [delete.into(), put("b", "2")]).await?;
+    run_ops(kv, [delete.into(), put("b", "2")]).await?;
     let batch = next_batch(&mut watch).await?;
     let kinds: Vec<_> = batch.events.iter().map(|event| event.kind).collect();
     ensure_eq!(kinds, [EventKind::Delete, EventKind::Put]);
@@ -366,22 +369,22 @@ async fn unbounded_delete_then_put_delivers_both_in_one_batch(kv: &Client) -> Ch
 }
 
 async fn put_then_unbounded_delete_deletes_the_key(kv: &Client) -> Checked {
-    let before: Revision = current_revision(kv).await?;
+    let before = current_revision(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    let response = run_steps(kv, [put("b", "1"), delete.into()]).await?;
-    ensure_eq!(response.responses[1].as_delete().map(|answer| answer.deleted), Some(1));
+    let response = run_ops(kv, [put("b", "1"), delete.into()]).await?;
+    ensure_eq!(response.responses[1].as_delete().map(|delete| delete.deleted), Some(1));
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-/// A real etcd panics on this, and panics again each time it replays its log.
+/// A real etcd panics when it applies this transaction, and again each time it replays its log.
 async fn put_that_keeps_fields_after_unbounded_delete_is_refused(kv: &Client) -> Checked {
     kv.put("b", "1").await?;
     for put in [Put::new("b", "").ignore_value(), Put::new("b", "2").ignore_lease()] {
         let delete = Delete::new(KeyRange::starting_at("a"));
         let txn = Txn::new().and_then([Op::from(delete), put.into()]);
-        refused(kv.txn(txn).await, ErrorKind::Refused)?;
+        expect_refused(kv.txn(txn).await, ErrorKind::Refused)?;
     }
     ensure_eq!(get(kv, "b").await?.value, "1");
     Ok(())

@@ -12,8 +12,9 @@ use futures_util::future::{join_all, poll_fn};
 use tokio::time::timeout;
 
 use super::helpers::{
-    Checked, Failure, current_revision, event_texts, expect_batch, get, grant_lease, next_batch,
-    next_batch_or_progress, put_on, puts, refused, run_steps, unused_lease_id, watch_all,
+    Checked, Failure, current_revision, event_texts, expect_batch, expect_refused, get,
+    grant_lease, next_batch, next_batch_or_progress, put_on, puts, run_ops, unused_lease_id,
+    watch_all,
 };
 use super::table;
 
@@ -28,7 +29,7 @@ table! { Watch;
     put_that_keeps_the_value_is_delivered_with_it,
     every_revision_is_a_batch_of_its_own,
     changes_of_a_txn_arrive_in_one_batch,
-    events_of_a_batch_are_in_the_order_of_the_steps,
+    events_of_a_batch_are_in_the_order_of_the_ops,
     events_of_nested_txns_are_in_depth_first_order,
     events_of_a_range_delete_are_in_key_order,
     put_and_delete_of_siblings_are_both_delivered,
@@ -149,15 +150,15 @@ async fn changes_of_a_txn_arrive_in_one_batch(kv: &Client) -> Checked {
     kv.put("c", "1").await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Op::from(Put::new("a", "1")), Put::new("b", "2").into(), Delete::new("c").into()];
-    let revision = run_steps(kv, ops).await?.header.revision;
+    let revision = run_ops(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["put a=1", "put b=2", "delete c"]).await
 }
 
-async fn events_of_a_batch_are_in_the_order_of_the_steps(kv: &Client) -> Checked {
+async fn events_of_a_batch_are_in_the_order_of_the_ops(kv: &Client) -> Checked {
     kv.put("b", "1").await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Op::from(Put::new("c", "1")), Delete::new("b").into(), Put::new("a", "1").into()];
-    let revision = run_steps(kv, ops).await?.header.revision;
+    let revision = run_ops(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["put c=1", "delete b", "put a=1"]).await
 }
 
@@ -166,7 +167,7 @@ async fn events_of_nested_txns_are_in_depth_first_order(kv: &Client) -> Checked 
     let put = |key| Op::from(Put::new(key, "1"));
     let inner = Txn::new().and_then([put("c")]);
     let nested = Txn::new().and_then([put("d"), inner.into(), put("b")]);
-    let revision = run_steps(kv, [put("e"), nested.into(), put("a")]).await?.header.revision;
+    let revision = run_ops(kv, [put("e"), nested.into(), put("a")]).await?.header.revision;
     let events = ["put e=1", "put d=1", "put c=1", "put b=1", "put a=1"];
     expect_batch(&mut watch, revision, events).await
 }
@@ -183,7 +184,7 @@ async fn put_and_delete_of_siblings_are_both_delivered(kv: &Client) -> Checked {
     let mut watch = kv.watch(request).await?;
     let created = Txn::new().and_then([Put::new("a", "1")]);
     let deleted = Txn::new().and_then([Delete::new("a")]);
-    run_steps(kv, [created.into(), deleted.into()]).await?;
+    run_ops(kv, [created.into(), deleted.into()]).await?;
     let batch = next_batch(&mut watch).await?;
     ensure_eq!(event_texts(&batch), ["put a=1", "delete a"]);
     // The key did not exist before the transaction.
@@ -202,7 +203,7 @@ async fn refused_txn_delivers_nothing(kv: &Client) -> Checked {
     let missing = unused_lease_id(kv).await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Put::new("a", "1"), Put::new("b", "1").lease(missing)];
-    refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::LeaseNotFound)?;
+    expect_refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::LeaseNotFound)?;
     let [marker] = puts(kv, [("marker", "1")]).await?;
     expect_batch(&mut watch, marker, ["put marker=1"]).await
 }
@@ -275,13 +276,13 @@ async fn unbounded_watch_of_an_empty_key_watches_all_keys(kv: &Client) -> Checke
 async fn batch_omits_changes_outside_the_range(kv: &Client) -> Checked {
     let mut watch = kv.watch(Watch::prefix("b")).await?;
     let ops = ["a", "b1", "c", "b2"].map(|key| Op::from(Put::new(key, "1")));
-    let revision = run_steps(kv, ops).await?.header.revision;
+    let revision = run_ops(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["put b1=1", "put b2=1"]).await
 }
 
 /// Watches all keys with a filter while two keys are put and deleted, and returns the events of the
 /// first two batches.
-async fn filtered(kv: &Client, filter: WatchFilter) -> Checked<[Vec<String>; 2]> {
+async fn events_with_filter(kv: &Client, filter: WatchFilter) -> Checked<[Vec<String>; 2]> {
     let request = Watch::new(KeyRange::all()).filter(filter);
     let mut watch = kv.watch(request).await?;
     for key in ["a", "b"] {
@@ -292,12 +293,12 @@ async fn filtered(kv: &Client, filter: WatchFilter) -> Checked<[Vec<String>; 2]>
 }
 
 async fn no_put_filter_omits_puts(kv: &Client) -> Checked {
-    ensure_eq!(filtered(kv, WatchFilter::NoPut).await?, [["delete a"], ["delete b"]]);
+    ensure_eq!(events_with_filter(kv, WatchFilter::NoPut).await?, [["delete a"], ["delete b"]]);
     Ok(())
 }
 
 async fn no_delete_filter_omits_deletes(kv: &Client) -> Checked {
-    ensure_eq!(filtered(kv, WatchFilter::NoDelete).await?, [["put a=1"], ["put b=1"]]);
+    ensure_eq!(events_with_filter(kv, WatchFilter::NoDelete).await?, [["put a=1"], ["put b=1"]]);
     Ok(())
 }
 
@@ -319,7 +320,7 @@ async fn filter_omits_part_of_a_batch(kv: &Client) -> Checked {
     let request = Watch::new(KeyRange::all()).filter(WatchFilter::NoPut);
     let mut watch = kv.watch(request).await?;
     let ops = [Op::from(Put::new("b", "1")), Delete::new("a").into(), Put::new("c", "1").into()];
-    let revision = run_steps(kv, ops).await?.header.revision;
+    let revision = run_ops(kv, ops).await?.header.revision;
     expect_batch(&mut watch, revision, ["delete a"]).await
 }
 
@@ -371,7 +372,7 @@ async fn delete_and_put_in_one_txn_deliver_one_previous_key(kv: &Client) -> Chec
     let before = get(kv, "b").await?;
     let mut watch = kv.watch(Watch::new("b").with_prev_kv()).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
-    run_steps(kv, [delete.into(), Put::new("b", "2").into()]).await?;
+    run_ops(kv, [delete.into(), Put::new("b", "2").into()]).await?;
     let batch = next_batch(&mut watch).await?;
     ensure_eq!(event_texts(&batch), ["delete b", "put b=2"]);
     ensure_eq!(batch.events[0].prev_kv, Some(before), "before the deletion");
@@ -414,7 +415,7 @@ async fn dropped_next_future_loses_nothing(kv: &Client) -> Checked {
     ensure!(early.is_err(), "yielded {early:?} before any change");
     let [a, b] = puts(kv, [("a", "1"), ("b", "1")]).await?;
     for _ in 0..3 {
-        // Poll once and drop: the batch must still be delivered, exactly once.
+        // The future is polled once and dropped. The batch must still be delivered, exactly once.
         let mut next = Box::pin(watch.next());
         let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
         drop(next);
@@ -469,12 +470,12 @@ async fn concurrent_changes_arrive_in_order_and_complete(kv: &Client) -> Checked
 
 async fn watch_of_an_inverted_range_is_refused(kv: &Client) -> Checked {
     let request = Watch::new(KeyRange::from_wire("c", "a"));
-    refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
+    expect_refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
     Ok(())
 }
 
 async fn watch_of_an_interval_that_ends_at_its_start_is_refused(kv: &Client) -> Checked {
     let request = Watch::new(KeyRange::from_wire("a", "a"));
-    refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
+    expect_refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
     Ok(())
 }

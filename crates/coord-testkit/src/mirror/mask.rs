@@ -1,7 +1,7 @@
-//! Masks: which fields of a response may differ between two backends.
+//! Masks: the fields of a response that may differ between two backends.
 //!
 //! Two masked responses must be equal in every field. The documentation of the [mirror](super)
-//! lists what is masked.
+//! lists the masked fields.
 
 use std::fmt::Debug;
 
@@ -24,7 +24,7 @@ pub(super) trait Mask: Debug + PartialEq + Send {
 }
 
 impl Mask for Header {
-    /// Keeps the revision, and of every other field whether it is set.
+    /// Keeps the revision. Of every other field, keeps only whether the field is set.
     fn mask(&mut self) {
         for id in [&mut self.cluster_id, &mut self.member_id, &mut self.raft_term] {
             *id = u64::from(*id != 0);
@@ -110,8 +110,8 @@ impl Mask for CompactResponse {
     }
 }
 
-/// Whether two errors agree in kind, outcome and details. A detail that only one of them has is not
-/// compared.
+/// Whether two errors have the same kind, outcome and details. A detail that only one of the errors
+/// has is not compared.
 pub(super) fn same_error(left: &Error, right: &Error) -> bool {
     left.kind() == right.kind() && left.outcome() == right.outcome() && same_details(left, right)
 }
@@ -143,7 +143,7 @@ fn same_details(left: &Error, right: &Error) -> bool {
             left == right
         }
         (Error::LeaseExists { lease: left }, Error::LeaseExists { lease: right }) => left == right,
-        // The other errors have no details, or only text for people.
+        // The other errors have no details, or only text for humans.
         _ => true,
     }
 }

@@ -1,9 +1,9 @@
-//! Differential tests: two backends run the same operations and must give the same responses.
+//! Differential tests: two backends run the same operations and must return the same responses.
 //!
 //! [`Mirror`] runs a sequence of [`Operation`]s on two backends, one operation at a time, and
 //! compares everything observable: every response in full, the kind, outcome and details of every
-//! error, and the batches of every watch. The `MemBackend` is compared with real etcd servers in
-//! this way, and any other store can be:
+//! error, and the batches of every watch. The project compares `MemBackend` with real etcd servers
+//! in this way, and other backends can be compared in the same way:
 //!
 //! ```text
 //!                +-> left  -> response --+
@@ -23,18 +23,23 @@
 //! - the remaining time of a lease, within the duration of the calls and one second of rounding;
 //! - the order of the keys of a lease, and of the list of leases;
 //! - details of an error that one of the two stores does not report;
-//! - when progress notifications arrive; their revisions are checked on each side separately;
+//! - the time at which progress notifications are delivered; their revisions are checked on each
+//!   side separately;
 //! - with [`Tombstones::MayBeLost`], deletions at exactly the compact revision.
+//!
+//! A request that the left backend refuses as a hazard, with `Refused`, is not sent to the right
+//! backend: compare a server as the right backend.
 //!
 //! Ties in a sorted range are compared, because sequences of [`strategy`](crate::strategy) have at
 //! most twelve keys; beyond that number etcd does not define their order.
 //!
 //! # How watches are compared
 //!
-//! A store may deliver late, so *nothing yet* is never a mismatch. The batches that each side has
-//! delivered are queued, and compared up to the length of the shorter queue. To check at the end
-//! that nothing is missing, the mirror writes a **marker** into the range of every open watch. Both
-//! sides must deliver it within the mirror's [timeout](Mirror::timeout):
+//! A store may deliver a batch late, so a batch that only one side has delivered *so far* is not a
+//! mismatch. The mirror queues the batches that each side has delivered, and compares the queues up
+//! to the length of the shorter one. To check at the end that no batch is missing, the mirror
+//! writes a **marker** into the range of every open watch. Both sides must deliver the marker
+//! within the mirror's [timeout](Mirror::timeout):
 //!
 //! ```text
 //! left    put a=1 @7   put a=2 @8   [marker @12]
@@ -42,13 +47,14 @@
 //!                      ^ the mismatch: right has no batch at 8
 //! ```
 //!
-//! Compaction may change what a watch delivers: it removes history that was not delivered yet, and
-//! previous key-values that are read when the event is sent. Before a compaction, the mirror
-//! therefore writes a marker for each watch that starts at a past revision or requests previous
-//! key-values, and reads the watch up to it. A watch that filters out both puts and deletions never
-//! delivers a marker; if it starts at a past revision, the mirror drops it then.
+//! A compaction may change the events of a watch. It removes history that has not been delivered
+//! yet, and previous key-values that a store reads only when it sends the event. Before a
+//! compaction, the mirror therefore writes a marker for each watch that starts at a past revision
+//! or requests previous key-values, and reads the watch up to the marker. A watch that filters out
+//! both puts and deletions never delivers a marker. If such a watch starts at a past revision, the
+//! mirror drops the watch before the compaction.
 //!
-//! Modules: `calls`, one operation on both backends; `mask`, when two responses are equal; `pair`,
+//! Modules: `calls`, the operations on both backends; `mask`, when two responses are equal; `pair`,
 //! one watch on both backends; `settle`, markers and all open watches.
 
 mod calls;
@@ -71,9 +77,9 @@ use pair::WatchPair;
 
 /// A differential test of two backends.
 ///
-/// Both backends must have the same history, preferably none: use fresh stores that only this
-/// mirror writes to. It can run any number of sequences. Each starts with all keys deleted and all
-/// leases revoked, and continues with the revisions and compactions of the sequences before it.
+/// Both backends must have the same history, preferably none: use fresh stores to which only this
+/// mirror writes. A mirror can run any number of sequences. Before each sequence, it deletes all
+/// keys and revokes all leases. Revisions and compactions continue from the previous sequence.
 ///
 /// ```
 /// use coord_core::kv::{Delete, Put};
@@ -102,15 +108,15 @@ pub struct Mirror<L, R> {
     right: R,
     timeout: Duration,
     tombstones: Tombstones,
-    /// The newest revision in any response.
+    /// The newest revision in any response of the left backend.
     current: Revision,
     /// The newest compact revision.
     compacted: Revision,
     watches: Vec<WatchPair>,
-    /// Start and end of the last refresh of each lease: both sides were refreshed in between.
+    /// Start and end of the last refresh of each lease: both stores have refreshed it in between.
     refreshed: BTreeMap<LeaseId, (Instant, Instant)>,
     /// The last lease id that the mirror has chosen.
-    last_lease: i64,
+    last_chosen_lease: i64,
     tally: Tally,
 }
 
@@ -118,10 +124,12 @@ pub struct Mirror<L, R> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a named bool")]
 pub enum Tombstones {
-    /// A watch that starts at the compact revision delivers them: etcd since 3.4.34 and 3.5.16.
+    /// A watch that starts at the compact revision delivers these deletions: etcd since 3.4.34 and
+    /// 3.5.16.
     #[default]
     Kept,
-    /// A watch that starts at the compact revision may omit them, so they are not compared.
+    /// A watch that starts at the compact revision may omit these deletions, so they are not
+    /// compared.
     MayBeLost,
 }
 
@@ -132,15 +140,15 @@ pub struct Tally {
     /// Sequences that completed.
     pub sequences: u64,
     /// Compared responses, errors included.
-    pub answers: u64,
+    pub responses: u64,
     /// Compared errors.
-    pub refusals: u64,
+    pub errors: u64,
     /// Compared watch events.
     pub events: u64,
 }
 
-/// The first mismatch between two backends. `Display` prints the operations up to it and both
-/// responses.
+/// The first mismatch between two backends. `Display` prints the operations up to the mismatch, and
+/// both responses.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Mismatch {
@@ -162,8 +170,8 @@ impl fmt::Display for Mismatch {
 
 impl std::error::Error for Mismatch {}
 
-/// The mirror chooses lease ids above this one, far from the small ids that sequences name.
-const CHOSEN_LEASES_ABOVE: i64 = 0x636f_6f72_6400;
+/// The lease ids that the mirror chooses are above this one, far from the small ids in sequences.
+const CHOSEN_LEASE_ID_BASE: i64 = 0x636f_6f72_6400;
 
 impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
     /// Creates a mirror of two backends.
@@ -178,19 +186,19 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
             compacted: Revision::ZERO,
             watches: Vec::new(),
             refreshed: BTreeMap::new(),
-            last_lease: CHOSEN_LEASES_ABOVE,
-            tally: Tally { sequences: 0, answers: 0, refusals: 0, events: 0 },
+            last_chosen_lease: CHOSEN_LEASE_ID_BASE,
+            tally: Tally { sequences: 0, responses: 0, errors: 0, events: 0 },
         }
     }
 
-    /// How long a response or a marker may take before its absence is a mismatch: 10 s unless set.
+    /// Sets the timeout: a response or a marker that takes longer is a mismatch. Default: 10 s.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Whether watches deliver deletions at exactly the compact revision: `Kept` unless set.
+    /// Sets whether watches deliver deletions at exactly the compact revision. Default: `Kept`.
     #[must_use]
     pub const fn tombstones(mut self, tombstones: Tombstones) -> Self {
         self.tombstones = tombstones;
@@ -209,7 +217,8 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
     /// is unknown.
     ///
     /// # Errors
-    /// The first mismatch. An unreachable backend is one too, unless both are unreachable.
+    /// The first mismatch. If one backend is unreachable, this is a mismatch too. If both are
+    /// unreachable, their errors are equal, and there is no mismatch.
     ///
     /// # Cancel safety
     /// Dropping the future leaves both backends in the middle of the sequence.
@@ -231,7 +240,7 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         let first = self.current;
         for operation in operations {
             transcript.push(format!("@{} {operation}", self.current));
-            self.step(operation).await?;
+            self.run_operation(operation).await?;
         }
         transcript.push("(end of the sequence)".to_owned());
         self.settle(|_| true).await?;

@@ -1,9 +1,10 @@
 //! One watch on both backends, and the markers up to which it is compared.
 //!
-//! A marker must lie in the range of its watch and pass the filters of the watch. It is a put of
-//! the first key of the range. If any watch filters out puts, a deletion of the key follows in the
-//! next revision. The markers of all watches are written in one transaction, so that settling costs
-//! at most two revisions, unless a watch starts at a revision that is still in the future.
+//! A marker must be in the range of its watch and pass the filters of the watch. The marker is a
+//! put of the first key of the range. If any watch filters out puts, a deletion of the key follows
+//! in the next revision. The mirror writes the markers of all watches in one transaction, so that
+//! they take at most two revisions, unless a watch starts at a revision that is still in the
+//! future.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,8 +19,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::mask::both_texts;
 
-/// How many revisions ahead a watch may start and still be marked: each round of markers raises the
-/// revision.
+/// How many revisions ahead a watch may start and still get a marker. Each round of markers raises
+/// the revision, until the watch has started.
 const MAX_REVISIONS_AHEAD: i64 = 8;
 
 /// One watch, registered on both backends.
@@ -28,11 +29,11 @@ pub(super) struct WatchPair {
     request: Watch,
     /// The store's revision at registration.
     registered: Revision,
-    /// The revision at which deletions are not compared.
+    /// The revision whose deletions are not compared.
     lost_tombstones: Option<Revision>,
     left: Side,
     right: Side,
-    /// Whether both sides are known to have delivered all history up to the registration.
+    /// Whether both sides have certainly delivered all history up to the registration.
     caught_up: bool,
 }
 
@@ -46,12 +47,13 @@ struct Side {
     delivered: Revision,
     /// The revision of the newest progress notification: no event up to it may follow.
     notified: Revision,
-    /// Whether the watch yielded an error, which only the end may follow, or ended.
+    /// Whether the watch has yielded an error or ended.
     failed: bool,
+    /// Whether the watch has ended.
     ended: bool,
 }
 
-/// One item of a watch, reduced to what is compared.
+/// One item of a watch, with only the parts that are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Delivery {
     Batch(WatchBatch),
@@ -75,12 +77,12 @@ impl WatchPair {
         Self { request, registered, lost_tombstones, left, right, caught_up }
     }
 
-    /// Whether a side may still have to deliver history that a compaction would remove.
+    /// Whether a side may still have to deliver history, which a compaction could remove.
     pub(super) fn may_be_behind(&self) -> bool {
         !self.caught_up
     }
 
-    /// Whether a compaction can change what the watch still delivers.
+    /// Whether a compaction can change the items that the watch has not delivered yet.
     ///
     /// A server reads a previous key-value when it sends the event, and omits a compacted one.
     pub(super) fn is_affected_by_compaction(&self) -> bool {
@@ -112,16 +114,17 @@ impl WatchPair {
     /// Queues the items that both sides have ready.
     pub(super) fn read_ready(&mut self) {
         for side in [&mut self.left, &mut self.right] {
-            // Unconstrained, because a task without budget left sees no item although one is ready.
+            // Unconstrained, because a task without cooperative budget receives no item even if one
+            // is ready.
             while !side.ended
                 && let Some(item) = unconstrained(side.watch.next()).now_or_never()
             {
-                side.take(item, self.lost_tombstones);
+                side.push_item(item, self.lost_tombstones);
             }
         }
     }
 
-    /// Reads both sides up to their marker, which was put and deleted at these revisions.
+    /// Reads both sides up to the marker, which was put and deleted at these revisions.
     pub(super) async fn read_to(
         &mut self,
         put_at: Revision,
@@ -137,34 +140,37 @@ impl WatchPair {
         self.read_until(|_| false, deadline).await
     }
 
-    /// Reads each side until it has ended or `arrived` holds.
+    /// Reads each side until it has ended or `is_complete` holds.
     async fn read_until(
         &mut self,
-        arrived: impl Fn(&Side) -> bool + Send,
+        is_complete: impl Fn(&Side) -> bool + Send,
         deadline: Instant,
     ) -> Result<(), String> {
         let mut late = Vec::new();
         for (name, side) in [("left", &mut self.left), ("right", &mut self.right)] {
-            while !side.ended && !arrived(side) {
+            while !side.ended && !is_complete(side) {
                 let Ok(item) = timeout_at(deadline, side.watch.next()).await else {
                     late.push(name);
                     break;
                 };
-                side.take(item, self.lost_tombstones);
+                side.push_item(item, self.lost_tombstones);
             }
         }
         self.caught_up = true;
         if late.is_empty() {
             return Ok(());
         }
-        // A mismatch in what was delivered explains more than the missing marker.
+        // A mismatch in the delivered items explains more than the missing marker.
         self.compare()?;
         let late = late.join(" and ");
-        Err(format!("{:?}\n  {late}: neither the marker nor the end arrived in time", self.request))
+        Err(format!(
+            "{:?}\n  {late}: neither the marker nor the end was delivered in time",
+            self.request
+        ))
     }
 
     /// Compares the queued items up to the length of the shorter queue. Returns the number of
-    /// events in them.
+    /// events in the compared items.
     pub(super) fn compare(&mut self) -> Result<u64, String> {
         let mut events = 0;
         let both = self.left.queue.len().min(self.right.queue.len());
@@ -188,7 +194,7 @@ impl WatchPair {
         self.request.filters.contains(&filter)
     }
 
-    /// The first key of the range, which the marker is written to.
+    /// The key of the marker: the first key of the range.
     fn marker_key(&self) -> Bytes {
         let start = self.request.keys.start();
         if start.is_empty() { Bytes::from_static(b"\0") } else { start.clone() }
@@ -201,13 +207,14 @@ impl Side {
         Self { watch, queue: VecDeque::new(), delivered, notified, failed: false, ended: false }
     }
 
-    fn take(
+    /// Queues an item of the watch for comparison.
+    fn push_item(
         &mut self,
         item: Option<coord_core::Result<WatchBatch>>,
         lost_tombstones: Option<Revision>,
     ) {
         match item {
-            Some(Ok(batch)) => self.take_batch(batch, lost_tombstones),
+            Some(Ok(batch)) => self.push_batch(batch, lost_tombstones),
             Some(Err(error)) => {
                 self.failed = true;
                 let oldest = match &error {
@@ -224,7 +231,8 @@ impl Side {
         }
     }
 
-    fn take_batch(&mut self, mut batch: WatchBatch, lost_tombstones: Option<Revision>) {
+    /// Queues a batch for comparison. A progress notification is only checked against the events.
+    fn push_batch(&mut self, mut batch: WatchBatch, lost_tombstones: Option<Revision>) {
         let revision = batch.revision;
         if batch.events.is_empty() {
             if revision < self.delivered {
@@ -248,24 +256,35 @@ impl Side {
     }
 }
 
-/// What marking these watches takes: the marker key of each, the revision that the markers must
-/// reach so that every watch has started, and whether the markers must also be deleted.
-pub(super) fn markers<'a>(
-    pairs: impl Iterator<Item = &'a WatchPair>,
-) -> (BTreeSet<Bytes>, Revision, bool) {
-    let (mut keys, mut least, mut with_delete) = (BTreeSet::new(), Revision(1), false);
-    for pair in pairs {
-        keys.insert(pair.marker_key());
-        least = least.max(pair.request.start_revision.unwrap_or_default());
-        with_delete |= pair.has_filter(WatchFilter::NoPut);
+/// The markers of several watches.
+pub(super) struct Markers {
+    /// The key of each marker.
+    pub(super) keys: BTreeSet<Bytes>,
+    /// The revision that the markers must reach, so that every watch has started.
+    pub(super) min_revision: Revision,
+    /// Whether the markers must also be deleted, because a watch filters out puts.
+    pub(super) with_delete: bool,
+}
+
+impl Markers {
+    /// The markers that these watches need.
+    pub(super) fn new<'a>(pairs: impl Iterator<Item = &'a WatchPair>) -> Self {
+        let (mut keys, mut min_revision, mut with_delete) = (BTreeSet::new(), Revision(1), false);
+        for pair in pairs {
+            keys.insert(pair.marker_key());
+            min_revision = min_revision.max(pair.request.start_revision.unwrap_or_default());
+            with_delete |= pair.has_filter(WatchFilter::NoPut);
+        }
+        Self { keys, min_revision, with_delete }
     }
-    (keys, least, with_delete)
-}
 
-pub(super) fn marker_puts(keys: &BTreeSet<Bytes>) -> Txn {
-    Txn::new().and_then(keys.iter().map(|key| Put::new(key, "marker")))
-}
+    /// The transaction that puts the markers.
+    pub(super) fn puts(&self) -> Txn {
+        Txn::new().and_then(self.keys.iter().map(|key| Put::new(key, "marker")))
+    }
 
-pub(super) fn marker_deletes(keys: &BTreeSet<Bytes>) -> Txn {
-    Txn::new().and_then(keys.iter().map(|key| Delete::new(key.clone())))
+    /// The transaction that deletes the markers.
+    pub(super) fn deletes(&self) -> Txn {
+        Txn::new().and_then(self.keys.iter().map(|key| Delete::new(key.clone())))
+    }
 }

@@ -6,19 +6,19 @@ use coord_core::{
 };
 use tokio::time::Instant;
 
-use super::calls::{is_hazard, within};
-use super::pair::{self, WatchPair};
+use super::calls::{is_hazard, with_timeout};
+use super::pair::{Markers, WatchPair};
 use super::{Mirror, Tombstones};
 
 impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
     /// Registers a watch on both backends.
     pub(super) async fn watch(&mut self, request: Watch) -> Result<(), String> {
         let current = self.current;
-        let left = within(self.timeout, self.left.watch(request.clone())).await?;
+        let left = with_timeout(self.timeout, self.left.watch(request.clone())).await?;
         if is_hazard(&left) {
             return Ok(());
         }
-        let right = within(self.timeout, self.right.watch(request.clone())).await?;
+        let right = with_timeout(self.timeout, self.right.watch(request.clone())).await?;
         let header =
             |watch: &Result<Watcher>| watch.as_ref().map(Watcher::header).map_err(Error::clone);
         self.compare(header(&left), header(&right))?;
@@ -29,12 +29,12 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         Ok(())
     }
 
-    /// The revision whose deletions a watch from `start` may omit.
+    /// The revision whose deletions a watch from `start` may omit, if there is one.
     fn lost_tombstones(&self, start: Option<Revision>) -> Option<Revision> {
         start.filter(|start| self.tombstones == Tombstones::MayBeLost && *start == self.compacted)
     }
 
-    /// Compares the batches that watches have delivered so far, without waiting for more.
+    /// Compares the items that the watches have ready, without waiting for more.
     pub(super) fn read_watches(&mut self) -> Result<(), String> {
         for pair in &mut self.watches {
             pair.read_ready();
@@ -52,19 +52,19 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         self.read_watches()?;
         let current = self.current;
         let selected = |pair: &WatchPair| selected(pair) && pair.can_be_marked(current);
-        let (keys, least, with_delete) =
-            pair::markers(self.watches.iter().filter(|pair| selected(pair)));
-        if keys.is_empty() {
+        let markers = Markers::new(self.watches.iter().filter(|pair| selected(pair)));
+        if markers.keys.is_empty() {
             return Ok(());
         }
         let (mut put_at, mut deleted_at) = (Revision::ZERO, Revision::ZERO);
-        while put_at < least || (with_delete && deleted_at < least) {
-            let txn = pair::marker_puts(&keys);
-            self.both(|kv| kv.txn(txn.clone())).await?;
+        let min = markers.min_revision;
+        while put_at < min || (markers.with_delete && deleted_at < min) {
+            let txn = markers.puts();
+            self.call_both(|kv| kv.txn(txn.clone())).await?;
             put_at = self.current;
-            if with_delete {
-                let txn = pair::marker_deletes(&keys);
-                self.both(|kv| kv.txn(txn.clone())).await?;
+            if markers.with_delete {
+                let txn = markers.deletes();
+                self.call_both(|kv| kv.txn(txn.clone())).await?;
                 deleted_at = self.current;
             }
         }
@@ -76,10 +76,11 @@ impl<L: KvBackend, R: KvBackend> Mirror<L, R> {
         Ok(())
     }
 
-    /// Drops the watches from a past revision that no marker reaches.
+    /// Drops the watches from a past revision that cannot deliver a marker.
     ///
-    /// Nothing shows whether they have already delivered the history that a compaction removes. A
-    /// watch that has ended on one side must first end on both.
+    /// Without a marker, the mirror cannot determine whether such a watch has already delivered the
+    /// history that a compaction removes. A watch that has ended on one side must first end on
+    /// both.
     pub(super) async fn drop_unmarkable_watches(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + self.timeout;
         for pair in self.watches.iter_mut().filter(|pair| pair.may_be_behind() && pair.has_ended())

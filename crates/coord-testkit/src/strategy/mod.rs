@@ -1,10 +1,10 @@
 //! Random operations on a store, for differential and property tests.
 //!
-//! Such tests need collisions: two random keys out of millions never meet, so that no interesting
-//! case occurs. Everything here is therefore drawn from tiny sets (six keys, a few values, three
-//! leases), and every revision is *relative* to the store's revision at the moment when the
-//! operation is run ([`At`]), so that a historic read hits retained history and a compaction falls
-//! between the revisions that are read:
+//! Such tests need operations on the same keys: with random keys out of millions, two operations
+//! never concern the same key, and no interesting case occurs. Keys, values and leases are
+//! therefore drawn from tiny sets: six keys, a few values, three leases. Every revision is
+//! *relative* to the store's revision when the operation is run ([`At`]), so that a historic read
+//! hits retained history, and a compaction falls between the revisions that are read:
 //!
 //! ```text
 //!                          compacted        current
@@ -16,16 +16,17 @@
 //!
 //! About every fourth request fails: an empty key, a missing lease, a future revision, a key that
 //! is put twice. Every request that is not a hazard (see `Hazards`) is safe to send to a real etcd
-//! server. Some errors occur only if the store's limits are low enough: a store that accepts 12
-//! operations in a transaction and less than `BIG_VALUE_BYTES` in a request returns all of them.
+//! server. Some errors occur only if the store's limits are low enough: at most 12 operations in a
+//! transaction, and less than `BIG_VALUE_BYTES` in a request.
 //!
 //! [`Operation`] and its drafts need no feature, because a [`Mirror`](crate::Mirror) also runs
 //! sequences written by hand. The strategies, `Options`, `Hazards`, `Clock` and `BIG_VALUE_BYTES`
 //! need the feature `proptest`.
 //!
-//! Modules: `operation`, the operations and how a draft becomes a request; `print`, their text in a
-//! failure; `pools`, the tiny sets; `requests` and `txn`, the strategies of single requests;
-//! `sequence`, operations and sequences of operations.
+//! Modules: `operation`, the operations, and how a draft is resolved to a request; `print`, the
+//! text of operations in a failure report; `pools`, the tiny sets; `requests` and `txn`, the
+//! strategies of single requests; `sequence`, the strategies of operations and of sequences of
+//! operations.
 
 mod operation;
 #[cfg(feature = "proptest")]

@@ -1,8 +1,8 @@
-//! Operations and request drafts, whose revisions are relative to the store's revision.
+//! Operations on a store, and request drafts, whose revisions are relative to the store's revision.
 //!
-//! A *draft* holds a request of the data model and an [`At`] for each of its revision fields; the
-//! values of these fields in the request itself are ignored. `resolve` computes the request once
-//! the store's revision is known. A request without revision fields needs no draft.
+//! A *draft* contains a request of the data model, and an [`At`] for each revision field of the
+//! request. The values of these fields in the request itself are ignored. `resolve` computes the
+//! request from the store's revision. A request without revision fields needs no draft.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use coord_core::kv::{
 pub enum At {
     /// The store's revision.
     Current,
-    /// This many revisions before it, at least 1.
+    /// This many revisions before the store's revision; revision 1 if there are fewer.
     Back(i64),
-    /// This many revisions after it.
+    /// This many revisions after the store's revision.
     Ahead(i64),
-    /// This revision, whatever the store's. Zero is "not set".
+    /// This revision, independent of the store's revision. Zero means "not set".
     Absolute(i64),
 }
 
@@ -37,7 +37,7 @@ impl At {
         })
     }
 
-    /// The same for a field that may have no revision: zero is none.
+    /// Like [`resolve`](Self::resolve), for an optional field: `None` instead of zero.
     fn resolve_option(self, current: Revision) -> Option<Revision> {
         Some(self.resolve(current)).filter(|revision| *revision != Revision::ZERO)
     }
@@ -67,44 +67,45 @@ pub enum Operation {
     Leases,
     /// Compacts history.
     Compact(CompactDraft),
-    /// Opens a watch, which stays open until it is dropped or the sequence ends.
+    /// Opens a watch, which stays open until an [`Unwatch`](Self::Unwatch) drops it or the sequence
+    /// ends.
     Watch(WatchDraft),
     /// Drops the open watch with this number, modulo the number of open watches.
     Unwatch(u8),
-    /// Requests a progress notification of the open watch with this number, modulo the number of
+    /// Requests a progress notification from the open watch with this number, modulo the number of
     /// open watches.
     Progress(u8),
     /// Reads every batch that the open watches have ready.
     ReadWatches,
     /// Moves the clock.
     Advance {
-        /// By how much.
+        /// The time by which the clock moves.
         by: Duration,
-        /// In one jump, or timer by timer.
+        /// Whether the clock moves in one jump, or from timer to timer.
         pace: Pace,
     },
 }
 
-/// How the clock moves in [`Operation::Advance`]. The responses of a store must not depend on it.
+/// How the clock moves in [`Operation::Advance`]. The responses of a store must not depend on the
+/// pace. A [`Mirror`](crate::Mirror) always sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "tokio's clock moves in these two ways")]
 pub enum Pace {
-    /// In one jump, without running any timer: the next operation finds every lease overdue whose
-    /// time ended during the jump.
+    /// In one jump, without running any timer. Every lease whose time ended during the jump is
+    /// overdue when the next operation runs.
     Jump,
-    /// From timer to timer: the store's own tasks run when they are due.
+    /// From timer to timer: the store's own tasks run at their times.
     Sleep,
 }
 
 /// A [`Range`] whose revisions are relative.
 #[derive(Clone, Debug)]
 pub struct RangeDraft {
-    /// Everything but the revisions.
+    /// The request without its revisions.
     pub request: Range,
     /// The revision to read at.
     pub revision: At,
-    /// The filters: minimum and maximum modification revision, minimum and maximum creation
-    /// revision.
+    /// The filters: minimum and maximum mod revision, minimum and maximum create revision.
     pub filters: [At; 4],
 }
 
@@ -128,9 +129,9 @@ impl RangeDraft {
 /// A [`Compare`] whose revision is relative.
 #[derive(Clone, Debug)]
 pub struct CompareDraft {
-    /// Everything but the revision.
+    /// The request without its revision.
     pub request: Compare,
-    /// The operand, where it is a revision.
+    /// The operand, if the request compares a revision.
     pub revision: At,
 }
 
@@ -153,9 +154,9 @@ impl CompareDraft {
 pub struct TxnDraft {
     /// The compares.
     pub compares: Vec<CompareDraft>,
-    /// The steps to take if every compare holds.
+    /// The operations to run if every compare holds.
     pub success: Vec<OpDraft>,
-    /// The steps to take otherwise.
+    /// The operations to run otherwise.
     pub failure: Vec<OpDraft>,
 }
 
@@ -163,11 +164,11 @@ impl TxnDraft {
     /// The transaction, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Txn {
-        let steps = |ops: &[OpDraft]| ops.iter().map(|op| op.resolve(current)).collect();
+        let resolve_ops = |ops: &[OpDraft]| ops.iter().map(|op| op.resolve(current)).collect();
         Txn {
             compares: self.compares.iter().map(|compare| compare.resolve(current)).collect(),
-            success: steps(&self.success),
-            failure: steps(&self.failure),
+            success: resolve_ops(&self.success),
+            failure: resolve_ops(&self.failure),
         }
     }
 }
@@ -187,7 +188,7 @@ pub enum OpDraft {
 }
 
 impl OpDraft {
-    /// The step, for a store at revision `current`.
+    /// The operation of a transaction, for a store at revision `current`.
     #[must_use]
     pub fn resolve(&self, current: Revision) -> Op {
         match self {
@@ -219,7 +220,7 @@ impl CompactDraft {
 /// A [`Watch`] whose start revision is relative.
 #[derive(Clone, Debug)]
 pub struct WatchDraft {
-    /// Everything but the revision.
+    /// The request without its revision.
     pub request: Watch,
     /// The first revision to deliver.
     pub start: At,

@@ -1,4 +1,4 @@
-//! The tiny sets of keys, values, leases and revisions that random requests are drawn from.
+//! The tiny sets of keys, values, leases and revisions from which random requests are drawn.
 //!
 //! Shrinking moves towards the first element of each set: key `a`, the empty value, lease 1, the
 //! revision "not set".
@@ -10,19 +10,20 @@ use proptest::sample::select;
 
 use super::At;
 
-/// The size of the one large value. It exceeds the request limit of a store that is configured with
-/// about 16 KiB.
+/// The size of the only large value: above the request limit of a store whose limit is set to about
+/// 16 KiB.
 pub const BIG_VALUE_BYTES: usize = 20 * 1024;
 
-/// The keys. Some are prefixes of others, and the smallest and the largest byte occur.
+/// The keys. Some keys are prefixes of others, and the smallest and the largest byte occur.
 const KEYS: [&[u8]; 6] = [b"a", b"ab", b"b", b"a\xff", b"\0", b"\xff"];
 
+/// The small values that are not empty.
 const SMALL_VALUES: &[&[u8]] = &[b"x", b"y", b"\0"];
 
-/// The leases. One id is negative, because ids are signed and compared as signed numbers.
-const LEASES: [LeaseId; 3] = [lease(1), lease(2), lease(-3)];
+/// The lease ids. One id is negative, because ids are signed and compared as signed numbers.
+const LEASE_IDS: [LeaseId; 3] = [const_lease_id(1), const_lease_id(2), const_lease_id(-3)];
 
-const fn lease(id: i64) -> LeaseId {
+const fn const_lease_id(id: i64) -> LeaseId {
     LeaseId::new(id).expect("the id is not zero")
 }
 
@@ -74,9 +75,9 @@ pub fn value() -> BoxedStrategy<Bytes> {
     .boxed()
 }
 
-/// A lease id, mostly the first.
+/// A lease id, mostly the first one.
 pub fn lease_id() -> BoxedStrategy<LeaseId> {
-    prop_oneof![10 => Just(LEASES[0]), 2 => Just(LEASES[1]), 1 => Just(LEASES[2])].boxed()
+    prop_oneof![10 => Just(LEASE_IDS[0]), 2 => Just(LEASE_IDS[1]), 1 => Just(LEASE_IDS[2])].boxed()
 }
 
 /// A revision: the current one, up to 20 before it, up to 3 after it, or an extreme value.

@@ -1,4 +1,4 @@
-//! The text of operations in a failure report: one line each, without fields at their defaults.
+//! The text of operations in a failure report: one line for each, without fields at their defaults.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use coord_core::kv::{
 
 use super::{At, CompareDraft, OpDraft, Operation, Pace, RangeDraft, TxnDraft, WatchDraft};
 
-/// A key or value longer than this is printed as its length, in bytes.
+/// The longest key or value that is printed. A longer one is printed as its length in bytes.
 const MAX_PRINTED_BYTES: usize = 32;
 
 impl fmt::Display for At {
@@ -46,8 +46,10 @@ impl fmt::Display for Operation {
                 write!(f, "compact at {}{physical}", compact.revision)
             }
             Self::Watch(watch) => watch.fmt(f),
-            Self::Unwatch(number) => write!(f, "drop watch {number} (modulo)"),
-            Self::Progress(number) => write!(f, "request progress of watch {number} (modulo)"),
+            Self::Unwatch(number) => write!(f, "drop watch {number}, modulo the open watches"),
+            Self::Progress(number) => {
+                write!(f, "request progress of watch {number}, modulo the open watches")
+            }
             Self::ReadWatches => write!(f, "read all watches"),
             Self::Advance { by, pace: Pace::Jump } => write!(f, "jump {by:?} ahead"),
             Self::Advance { by, pace: Pace::Sleep } => write!(f, "sleep {by:?}"),

@@ -43,8 +43,8 @@ pub fn range() -> BoxedStrategy<RangeDraft> {
         .boxed()
 }
 
-/// A put. It sometimes keeps the value or the lease, and sometimes also sets what it keeps, which
-/// is invalid.
+/// A put. Some puts keep the value or the lease. Some of these also set the field that they keep,
+/// which is invalid.
 pub fn put() -> BoxedStrategy<Put> {
     let lease = prop::option::weighted(0.3, lease_id());
     let keeps = (prop::bool::weighted(0.06), prop::bool::weighted(0.06));
@@ -65,19 +65,20 @@ pub fn delete() -> BoxedStrategy<Delete> {
         .boxed()
 }
 
-/// A lease to grant, mostly with an id from the tiny set.
+/// A lease grant, mostly with an id from the tiny set.
 ///
-/// The TTL is a few seconds on a paused clock, and hours in real time.
+/// The TTL is a few seconds on a paused clock, and one to two hours on a real clock. A few TTLs are
+/// zero, the maximum, or invalid.
 pub fn grant(clock: Clock) -> BoxedStrategy<LeaseGrant> {
     let (shortest, longest) = if clock == Clock::Paused { (1_u64, 12) } else { (3_600, 7_200) };
-    let fraction = Duration::from_millis(1_500);
-    let unfit = [fraction, TTL_MAX + Duration::from_secs(1), Duration::from_secs(u64::MAX)];
-    let zero = u32::from(clock == Clock::Paused);
+    let fractional = Duration::from_millis(1_500);
+    let invalid = [fractional, TTL_MAX + Duration::from_secs(1), Duration::from_secs(u64::MAX)];
+    let zero_weight = u32::from(clock == Clock::Paused);
     let ttl = prop_oneof![
         20 => (shortest..=longest).prop_map(Duration::from_secs),
-        zero => Just(Duration::ZERO),
+        zero_weight => Just(Duration::ZERO),
         1 => Just(TTL_MAX),
-        2 => select(unfit.to_vec()),
+        2 => select(invalid.to_vec()),
     ];
     (ttl, prop::option::weighted(0.9, lease_id()))
         .prop_map(|(ttl, id)| LeaseGrant { ttl, id })

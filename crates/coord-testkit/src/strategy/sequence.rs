@@ -1,4 +1,4 @@
-//! Strategies of operations and of sequences of operations.
+//! Strategies of single operations and of sequences of operations.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,14 +11,15 @@ use super::requests::{compact, delete, grant, put, range, time_to_live, watch};
 use super::txn::txn;
 use super::{At, Clock, CompactDraft, Operation, Pace};
 
-/// Which operations to draw.
+/// The options of [`operations`]: which operations are drawn, and how many.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Whether to draw requests that crash a real etcd server.
     pub hazards: Hazards,
     /// The clock of the store under test: [`Operation::Advance`] is drawn on a paused clock only.
     pub clock: Clock,
-    /// How many operations a sequence has. Shrinking stops at the minimum, so keep that small.
+    /// The number of operations in a sequence. Shrinking stops at the minimum, so keep the
+    /// minimum small.
     pub length: RangeInclusive<usize>,
 }
 
@@ -29,11 +30,12 @@ impl Default for Options {
     }
 }
 
-/// Whether to draw requests that crash a real etcd server or make it lose data.
+/// Whether to draw hazards: requests that crash a real etcd server or make it lose data.
 ///
-/// Two are known. Both need a transaction that deletes a key by an unbounded delete and also puts
-/// it: a put that keeps the value or the lease of such a key panics, and compacting exactly at such
-/// a revision loses the key. Without hazards, no transaction with a put has an unbounded delete.
+/// Two hazards are known. Both need a transaction that deletes a key by an unbounded delete and
+/// also puts the key. If the put keeps the value or the lease, the server panics. A compaction
+/// exactly at the revision of such a transaction loses the key. Without hazards, no transaction
+/// with a put has an unbounded delete.
 ///
 /// A third fault, on clusters of several members up to etcd 3.6, is drawn with both settings: a
 /// failing historic read in a transaction that writes.
@@ -50,7 +52,7 @@ pub enum Hazards {
 
 /// A sequence of operations.
 ///
-/// It can be longer than `options.length`, because some operations are drawn as a pair.
+/// A sequence can be longer than `options.length`, because some operations are drawn as a pair.
 ///
 /// ```
 /// use coord_testkit::strategy::{self, Options};
@@ -69,16 +71,16 @@ pub enum Hazards {
 /// If the length in `options` is an empty range.
 pub fn operations(options: &Options) -> BoxedStrategy<Vec<Operation>> {
     let single = operation(options).prop_map(|operation| vec![operation]);
-    let overdue = u32::from(options.clock == Clock::Paused);
-    let episode = prop_oneof![30 => single, overdue => compaction_of_overdue_leases()];
-    vec(episode, options.length.clone()).prop_map(|episodes| episodes.concat()).boxed()
+    let pair_weight = u32::from(options.clock == Clock::Paused);
+    let element = prop_oneof![30 => single, pair_weight => compaction_of_overdue_leases()];
+    vec(element, options.length.clone()).prop_map(|elements| elements.concat()).boxed()
 }
 
 /// A clock jump past the end of leases, and then a compaction.
 ///
-/// The compaction is the first call that finds the leases overdue. It must expire them first, and
-/// must then not compact away the deletions of that expiry. Independent draws combine the two too
-/// rarely.
+/// The compaction is the first call after the leases have become overdue. The store must first
+/// expire the leases, and must then not compact away the deletions of that expiry. Independent
+/// draws produce this pair too rarely.
 fn compaction_of_overdue_leases() -> BoxedStrategy<Vec<Operation>> {
     (4_u64..=12, 0_i64..=1)
         .prop_map(|(secs, back)| {
@@ -92,21 +94,22 @@ fn compaction_of_overdue_leases() -> BoxedStrategy<Vec<Operation>> {
 
 /// One operation of any kind.
 pub fn operation(options: &Options) -> BoxedStrategy<Operation> {
-    let advances = if options.clock == Clock::Paused { 6 } else { 0 };
+    let advance_weight = if options.clock == Clock::Paused { 6 } else { 0 };
     prop_oneof![
         16 => put().prop_map(Operation::Put),
         12 => range().prop_map(Operation::Range),
         7 => delete().prop_map(Operation::Delete),
         24 => txn(options.hazards).prop_map(Operation::Txn),
-        14 => leases(options.clock),
+        14 => lease_operation(options.clock),
         5 => compact().prop_map(Operation::Compact),
-        12 => watching(),
-        advances => advance(),
+        12 => watch_operation(),
+        advance_weight => advance(),
     ]
     .boxed()
 }
 
-fn leases(clock: Clock) -> BoxedStrategy<Operation> {
+/// An operation on a lease.
+fn lease_operation(clock: Clock) -> BoxedStrategy<Operation> {
     prop_oneof![
         8 => grant(clock).prop_map(Operation::LeaseGrant),
         1 => lease_id().prop_map(Operation::LeaseRevoke),
@@ -117,7 +120,8 @@ fn leases(clock: Clock) -> BoxedStrategy<Operation> {
     .boxed()
 }
 
-fn watching() -> BoxedStrategy<Operation> {
+/// An operation on a watch.
+fn watch_operation() -> BoxedStrategy<Operation> {
     prop_oneof![
         5 => watch().prop_map(Operation::Watch),
         1 => any::<u8>().prop_map(Operation::Unwatch),
@@ -127,6 +131,7 @@ fn watching() -> BoxedStrategy<Operation> {
     .boxed()
 }
 
+/// A move of the clock.
 fn advance() -> BoxedStrategy<Operation> {
     let by = prop_oneof![4 => 1_u64..=4, 1 => 5_u64..=9];
     let by = (by, prop_oneof![4 => Just(0), 1 => Just(500)])

@@ -1,8 +1,8 @@
 //! Strategies of transactions: nested up to three levels, valid and invalid.
 //!
-//! Uniformly drawn transactions are nearly always refused, because with six keys their puts
-//! collide. Branches are therefore short and mix puts with reads, so that most transactions are
-//! accepted and some still collide.
+//! If all transactions were equally likely, nearly all would be refused for duplicate keys, because
+//! there are only six keys. Branches are therefore short and mix puts with reads, so that most
+//! transactions are accepted, and some still have duplicate keys.
 
 use bytes::Bytes;
 use coord_core::kv::{Compare, CompareOp, CompareOperand, KeyRange, Revision};
@@ -12,9 +12,9 @@ use proptest::sample::select;
 
 use super::pools::key_range_or_empty;
 use super::requests::{delete, put, range};
-use super::{CompareDraft, Hazards, OpDraft, RangeDraft, TxnDraft, at, lease_id, value};
+use super::{At, CompareDraft, Hazards, OpDraft, RangeDraft, TxnDraft, at, lease_id, value};
 
-/// How many levels of nested transactions are drawn.
+/// The largest number of levels in a transaction, the outermost included.
 const MAX_TXN_DEPTH: u32 = 3;
 
 /// A transaction.
@@ -27,13 +27,13 @@ pub fn txn(hazards: Hazards) -> BoxedStrategy<TxnDraft> {
 
 /// A transaction that deletes and puts one key, in either order.
 ///
-/// The rule against duplicate keys refuses this except with an unbounded delete.
+/// The delete is unbounded, because every other such transaction is refused for a duplicate key.
 fn delete_and_put() -> BoxedStrategy<TxnDraft> {
-    let keeps = prop::bool::weighted(0.3);
-    (delete(), put(), range_step(), prop::bool::ANY, keeps)
-        .prop_map(|(mut delete, mut put, range, delete_first, keeps)| {
+    let keeps_value = prop::bool::weighted(0.3);
+    (delete(), put(), range_op(), prop::bool::ANY, keeps_value)
+        .prop_map(|(mut delete, mut put, range, delete_first, keeps_value)| {
             delete.keys = KeyRange::starting_at(&put.key);
-            if keeps {
+            if keeps_value {
                 put.value = Bytes::new();
                 put.ignore_value = true;
             }
@@ -44,6 +44,7 @@ fn delete_and_put() -> BoxedStrategy<TxnDraft> {
         .boxed()
 }
 
+/// A transaction with at most `depth` levels.
 fn txn_of(depth: u32) -> BoxedStrategy<TxnDraft> {
     let compares = prop_oneof![10 => vec(compare(), 0..=2), 1 => vec(compare(), 3..=5)];
     (compares, branch(depth), branch(depth))
@@ -64,7 +65,7 @@ fn branch(depth: u32) -> BoxedStrategy<Vec<OpDraft>> {
 fn op(depth: u32) -> BoxedStrategy<OpDraft> {
     let flat = prop_oneof![
         3 => put().prop_map(OpDraft::Put),
-        3 => range_step().prop_map(OpDraft::Range),
+        3 => range_op().prop_map(OpDraft::Range),
         2 => delete().prop_map(OpDraft::Delete),
     ];
     if depth <= 1 {
@@ -73,13 +74,13 @@ fn op(depth: u32) -> BoxedStrategy<OpDraft> {
     prop_oneof![6 => flat, 2 => txn_of(depth - 1).prop_map(OpDraft::Txn)].boxed()
 }
 
-/// A range as a step. Half of them read the current revision, because a step that reads an
-/// unavailable revision makes the whole transaction fail.
-fn range_step() -> BoxedStrategy<RangeDraft> {
+/// A range in a transaction. At least half of the ranges read the current state, because a range at
+/// an unavailable revision makes the whole transaction fail.
+fn range_op() -> BoxedStrategy<RangeDraft> {
     (range(), prop::bool::ANY)
         .prop_map(|(mut range, current)| {
             if current {
-                range.revision = super::At::Absolute(0);
+                range.revision = At::Absolute(0);
             }
             range
         })
@@ -105,6 +106,7 @@ pub fn compare() -> BoxedStrategy<CompareDraft> {
         .boxed()
 }
 
+/// Removes the unbounded deletes from a transaction with a put.
 fn without_hazard(mut txn: TxnDraft) -> TxnDraft {
     if has_put(&txn) {
         remove_unbounded_deletes(&mut txn);
@@ -112,12 +114,13 @@ fn without_hazard(mut txn: TxnDraft) -> TxnDraft {
     txn
 }
 
-fn steps(txn: &TxnDraft) -> impl Iterator<Item = &OpDraft> {
+/// The operations of both branches, without those of nested transactions.
+fn ops(txn: &TxnDraft) -> impl Iterator<Item = &OpDraft> {
     txn.success.iter().chain(&txn.failure)
 }
 
 fn has_put(txn: &TxnDraft) -> bool {
-    steps(txn).any(|op| match op {
+    ops(txn).any(|op| match op {
         OpDraft::Put(_) => true,
         OpDraft::Txn(nested) => has_put(nested),
         OpDraft::Range(_) | OpDraft::Delete(_) => false,

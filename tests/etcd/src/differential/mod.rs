@@ -154,7 +154,7 @@ impl DifferentialRun {
         let mismatches: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
         assert!(mismatches.is_empty(), "{}", mismatches.join("\n\n"));
         assert_eq!(tally.sequences, self.count);
-        assert!(tally.answers > 20 * self.count, "{tally:?}");
+        assert!(tally.responses > 20 * self.count, "{tally:?}");
         assert!(tally.events > self.count, "{tally:?}");
     }
 
@@ -261,8 +261,8 @@ pub(crate) fn tombstones(release: &Release) -> Tombstones {
 fn sum(one: Tally, other: Tally) -> Tally {
     let mut sum = one;
     sum.sequences += other.sequences;
-    sum.answers += other.answers;
-    sum.refusals += other.refusals;
+    sum.responses += other.responses;
+    sum.errors += other.errors;
     sum.events += other.events;
     sum
 }

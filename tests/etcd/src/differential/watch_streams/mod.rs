@@ -221,10 +221,10 @@ impl WatchStreams {
     }
 
     fn count(&mut self, transcript: &Transcript) {
-        self.tally.answers += transcript.len() as u64;
+        self.tally.responses += transcript.len() as u64;
         self.tally.events += transcript.events;
-        let refusals = transcript.responses.iter().filter(|response| response.contains("mvcc: "));
-        self.tally.refusals += refusals.count() as u64;
+        let errors = transcript.responses.iter().filter(|response| response.contains("mvcc: "));
+        self.tally.errors += errors.count() as u64;
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(
