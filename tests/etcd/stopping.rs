@@ -34,7 +34,7 @@ async fn next(stream: &mut WatchStream) -> etcd_client::WatchResponse {
 }
 
 #[tokio::test]
-async fn one_watch_too_many_is_refused_in_band_until_another_is_cancelled() {
+async fn watch_over_the_limit_is_refused_until_another_is_cancelled() {
     let builder = Server::builder(MemBackend::new()).max_watches_per_stream(2);
     let served = TestServer::start(builder).await;
     let mut client = client(&served).await;
@@ -136,7 +136,7 @@ async fn call_that_takes_longer_than_the_grace_is_cut_off() {
 }
 
 #[tokio::test]
-async fn adapter_misses_nothing_of_a_store_whose_server_was_started_again() {
+async fn watch_resumes_without_a_gap_after_a_server_restart() {
     let backend = MemBackend::new();
     let store = coord_core::Client::new(backend.clone());
     let mut served = TestServer::start(Server::builder(backend.clone())).await;

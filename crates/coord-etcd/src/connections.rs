@@ -1,11 +1,11 @@
 //! The connections to one member, shared by all requests to it.
 //!
 //! A member reads a connection with one goroutine and writes to it with another. When many
-//! requests share one connection, client and member fall into step: all responses arrive together,
-//! all next requests leave together, and each side idles while the other works. With a second
-//! connection one side works on the first while the other works on the second. A few concurrent
-//! requests gain nothing, so a further connection is dialled when every open one carries
-//! [`BUSY_REQUESTS`], up to the configured number:
+//! requests share one connection, client and member may fall into step: all responses arrive
+//! together, all next requests leave together, and each side idles while the other works. A few
+//! concurrent requests gain nothing from more connections, so a further one is dialled when every
+//! open one carries [`BUSY_REQUESTS`], up to the configured number. The default is one connection,
+//! without this layer. With two:
 //!
 //! ```text
 //! in flight, 1st  2nd     the next request uses
