@@ -53,7 +53,7 @@ use stats::Fairness;
 use store::Store;
 use workload::election::{Candidate, ObserveWorkload};
 use workload::lock_cycle::{Exclusive, LockCycle};
-use workload::raw::{RawCall, RawWorkload};
+use workload::raw::{RawRequest, RawWorkload};
 use workload::session::SessionCycle;
 use workload::stm::StmWorkload;
 use workload::{Worker, Workload};
@@ -126,12 +126,12 @@ impl Bench {
     /// Runs the workload and prints its report.
     pub(crate) async fn run(self) -> Result<(), ExitError> {
         match self.workload {
-            WorkloadCommand::RawPut(flags) => run_raw("raw-put", RawCall::Put, flags).await,
-            WorkloadCommand::RawGet(flags) => run_raw("raw-get", RawCall::Get, flags).await,
+            WorkloadCommand::RawPut(flags) => run_raw("raw-put", RawRequest::Put, flags).await,
+            WorkloadCommand::RawGet(flags) => run_raw("raw-get", RawRequest::Get, flags).await,
             WorkloadCommand::RawGetStale(flags) => {
-                run_raw("raw-get-stale", RawCall::GetStale, flags).await
+                run_raw("raw-get-stale", RawRequest::GetStale, flags).await
             }
-            WorkloadCommand::RawTxn(flags) => run_raw("raw-txn", RawCall::Txn, flags).await,
+            WorkloadCommand::RawTxn(flags) => run_raw("raw-txn", RawRequest::Txn, flags).await,
             WorkloadCommand::SessionCycle(Flags { run, own }) => {
                 run_and_print("session-cycle", &run, SessionCycle { ttl: own.ttl() }).await
             }
@@ -180,10 +180,10 @@ fn workloads() -> Vec<String> {
 /// Runs a `raw-*` workload.
 async fn run_raw(
     name: &str,
-    call: RawCall,
+    request: RawRequest,
     Flags { run, own }: Flags<RawFlags>,
 ) -> Result<(), ExitError> {
-    run_and_print(name, &run, RawWorkload { call, keys: own.keys, val_size: own.val_size }).await
+    run_and_print(name, &run, RawWorkload { request, keys: own.keys, val_size: own.val_size }).await
 }
 
 /// Runs a workload in which every worker has its own lock or election.

@@ -137,7 +137,9 @@ pub(super) async fn acquire(
         return contender;
     }
     let holder = match find_holder(session, request).await {
-        Holder::Other(holder) => format!(": {}", describe_holder(&holder, request.primitive)),
+        Holder::OtherSession(holder) => {
+            format!(": {}", describe_holder(&holder, request.primitive))
+        }
         Holder::None | Holder::Unknown => String::new(),
     };
     Err(limit.error(&format!("waiting for {}{holder}", request.name)))
@@ -194,7 +196,9 @@ async fn attempt(
 /// The error of a request that does not wait for the holder.
 async fn taken_error(session: &Session, request: &HoldRequest) -> ExitError {
     let holder = match find_holder(session, request).await {
-        Holder::Other(holder) => format!(": {}", describe_holder(&holder, request.primitive)),
+        Holder::OtherSession(holder) => {
+            format!(": {}", describe_holder(&holder, request.primitive))
+        }
         Holder::None => ": its holder has released it since".to_owned(),
         Holder::Unknown => String::new(),
     };
@@ -205,7 +209,7 @@ async fn taken_error(session: &Session, request: &HoldRequest) -> ExitError {
 #[derive(Debug)]
 enum Holder {
     /// The first key, which belongs to another session.
-    Other(KeyValue),
+    OtherSession(KeyValue),
     /// No other session owns the first key.
     None,
     /// The read failed, took too long, or did not reach the first key.
@@ -219,7 +223,7 @@ async fn find_holder(session: &Session, request: &HoldRequest) -> Holder {
     let read = timeout(HOLDER_READ_TIMEOUT, session.client().range(first)).await;
     let Ok(Ok(read)) = read else { return Holder::Unknown };
     match read.kvs.into_iter().find(|kv| queue.contains(&kv.key)) {
-        Some(holder) if holder.lease != Some(session.lease_id()) => Holder::Other(holder),
+        Some(holder) if holder.lease != Some(session.lease_id()) => Holder::OtherSession(holder),
         None if read.more => Holder::Unknown,
         Some(_) | None => Holder::None,
     }
