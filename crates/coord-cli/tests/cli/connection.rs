@@ -186,6 +186,7 @@ async fn bench_observes_one_txn_per_proclamation(server: Server) {
 }
 
 /// Regression: the message was "corrupt message of type InvalidContentType" or "tls handshake eof".
+/// The two servers cause two messages, which differ in their punctuation.
 async fn tls_to_a_plaintext_server_is_refused_with_the_remedy(server: Server) {
     let (_serve, address) = crate::serve::start_serve(&[]).await;
     for plain in [address.as_str(), server[0].endpoint().trim_start_matches("http://")] {
@@ -193,7 +194,6 @@ async fn tls_to_a_plaintext_server_is_refused_with_the_remedy(server: Server) {
         let (status, _, stderr) = server.coord(&arguments).end().await;
         assert_eq!(status, Some(1), "{stderr}");
         let remedy = "not speak TLS, write http:// in place of https://";
-        // A server that closes the connection may speak TLS: "if it does not speak TLS, write …".
         let message = stderr.replace("TLS: write", "TLS, write");
         assert!(message.contains(plain) && message.contains(remedy), "{stderr}");
     }
