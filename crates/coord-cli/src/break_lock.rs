@@ -16,20 +16,21 @@ use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
 use crate::queue::{QueueKeys, queue_of};
-use crate::store::{ENVIRONMENT, StoreFlags};
+use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{positional, text};
 
 /// Exit status: the holder changed before its key was deleted.
-const HOLDER_CHANGED: u8 = 5;
+const HOLDER_CHANGED_STATUS: u8 = 5;
 /// Exit status: the user did not confirm the deletion.
-const DECLINED: u8 = 6;
+const DECLINED_STATUS: u8 = 6;
 
 /// Take a lock or leadership away from its holder.
 ///
-/// Shows the holder's key and deletes it. The next contender acquires the lock at once. The holder
-/// is notified of the loss, and coord terminates the command that it runs. Both can run at the same
-/// time for a moment, and for longer if the holder's machine is partitioned from the store. A
-/// holder that has failed needs no break, because its lease expires.
+/// Shows the holder's key and deletes the key. The next contender acquires the lock at once. The
+/// holder is notified of the loss, and coord terminates the command of `coord lock` or `coord
+/// elect`. The commands of both can run at the same time for a moment, and for longer if the
+/// holder's machine is partitioned from the store. A holder that has failed needs no break, because
+/// its lease expires.
 ///
 /// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
 /// wait queue is deleted, and only if its create revision is that of the key that was shown.
@@ -62,12 +63,12 @@ Exit status:
   0  the holder's key was deleted
   1  the store is unavailable, or refused a request, or the first key is data
   2  usage error, or neither a terminal nor --yes
-  4  it is not held
+  4  the lock or election is not held
   5  the holder changed before its key was deleted: nothing was deleted
   6  the deletion was not confirmed: nothing was deleted";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
+    [EXAMPLES, ENVIRONMENT_HELP, EXIT_STATUS].join("\n\n")
 }
 
 impl Break {
@@ -126,7 +127,7 @@ impl Break {
         stdin().read_line(&mut answer).context("standard input")?;
         match answer.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => Ok(()),
-            _ => Err(ExitError::new(DECLINED, "nothing was deleted")),
+            _ => Err(ExitError::new(DECLINED_STATUS, "nothing was deleted")),
         }
     }
 
@@ -144,7 +145,7 @@ impl Break {
         let deleted = client.txn(txn).await.with_context(|| format!("delete {key}"))?;
         if !deleted.succeeded {
             let message = format!("{key} does not hold {name} any more: nothing was deleted");
-            return Err(ExitError::new(HOLDER_CHANGED, message));
+            return Err(ExitError::new(HOLDER_CHANGED_STATUS, message));
         }
         let line = if self.json {
             text::json_line(&json!({

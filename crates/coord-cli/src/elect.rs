@@ -5,7 +5,7 @@ use clap::Args;
 use crate::exit::ExitError;
 use crate::hold::{HoldFlags, HoldRequest, Primitive, WaitMode, exit_status};
 use crate::positional::{Positional, complete, name};
-use crate::store::ENVIRONMENT;
+use crate::store::ENVIRONMENT_HELP;
 
 /// Campaign and run a command while leading, or lead until a signal is received.
 ///
@@ -53,7 +53,7 @@ Variables of CMD:
   COORD_FENCING_TOKEN   the fencing token, larger for every later leader";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, exit_status!("")].join("\n\n")
+    [EXAMPLES, ENVIRONMENT_HELP, exit_status!("")].join("\n\n")
 }
 
 impl Elect {

@@ -35,7 +35,7 @@ impl ExitError {
         Self { status, message: Some(message.into()) }
     }
 
-    /// The message. Without one, a loss that was reported before.
+    /// The message; "lost" for a loss whose message was printed before.
     pub(crate) fn reason(&self) -> &str {
         self.message.as_deref().unwrap_or("lost")
     }
@@ -82,8 +82,8 @@ impl From<anyhow::Error> for ExitError {
     }
 }
 
-/// Prints a line on standard output and flushes it. Returns `false` if the reader of the pipe has
-/// closed it.
+/// Prints a line on standard output and flushes standard output. Returns `false` if it is a pipe
+/// whose reader has closed it.
 pub(crate) fn print(line: impl Display) -> Result<bool, anyhow::Error> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
@@ -95,8 +95,8 @@ pub(crate) fn print(line: impl Display) -> Result<bool, anyhow::Error> {
 
 /// Waits until the reader of standard output has closed it.
 ///
-/// A subcommand that has nothing to print for a long time would not notice otherwise. Where the
-/// system does not report the end of a reader, as for a file, this never returns.
+/// A subcommand that prints nothing for a long time would not detect the closed pipe otherwise.
+/// Where the system does not report the end of a reader, as for a file, this never returns.
 pub(crate) async fn stdout_closed() {
     // Not made non-blocking, because other processes may share the pipe: it is polled only.
     let watched = std::io::stdout().as_fd().try_clone_to_owned();
@@ -111,7 +111,7 @@ pub(crate) async fn stdout_closed() {
 /// Prints a message on standard error, as `coord SUBCOMMAND: MESSAGE`. The message is escaped,
 /// because it may quote names, keys and text from a server.
 pub(crate) fn report(subcommand: &str, message: &str) {
-    // A failed write is ignored: there may be a command to stop all the same.
+    // A failed write is ignored, because the caller may still have a command to stop.
     let message = crate::text::escape(message.as_bytes());
     let _ = writeln!(std::io::stderr(), "coord {subcommand}: {message}");
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
 use crate::queue::{parent_of, queue_of};
-use crate::store::{ENVIRONMENT, StoreFlags};
+use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{table, text};
 
 /// How many keys one request reads.
@@ -73,7 +73,7 @@ Exit status:
   4  none is held";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
+    [EXAMPLES, ENVIRONMENT_HELP, EXIT_STATUS].join("\n\n")
 }
 
 /// A wait queue as it is printed.
@@ -132,7 +132,7 @@ impl List {
         }
     }
 
-    /// Reads the queues under the prefix, ordered by name. Returns the revision of the read, too.
+    /// Reads the queues under the prefix, ordered by name. Also returns the revision of the read.
     async fn queues(&self, client: &Client) -> Result<(Revision, BTreeMap<Bytes, ListedQueue>)> {
         let all = KeyRange::prefix(self.prefix.clone());
         let (mut queues, mut data) = (BTreeMap::new(), BTreeMap::new());
@@ -185,7 +185,7 @@ fn add_contender(queues: &mut BTreeMap<Bytes, ListedQueue>, name: Bytes, contend
     }
 }
 
-/// Remembers the oldest data key of each name.
+/// Keeps a data key if it is the oldest one of its name.
 fn keep_oldest_data(data: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyValue) {
     match data.get_mut(&name) {
         None => {

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::exit::ExitError;
 use crate::hold::{HoldFlags, HoldRequest, Primitive, WaitMode, exit_status};
 use crate::positional::{Positional, complete, name};
-use crate::store::{ENVIRONMENT, duration};
+use crate::store::{ENVIRONMENT_HELP, duration};
 
 /// Run a command while holding a lock, or hold the lock until a signal is received.
 ///
@@ -64,10 +64,11 @@ Examples:
 Variables of CMD:
   COORD_LOCK_KEY, ETCD_LOCK_KEY   the holder's key
   COORD_FENCING_TOKEN             the fencing token, larger for every later holder
-  ETCD_LOCK_REV                   as from etcdctl: the store's revision when it was acquired";
+  ETCD_LOCK_REV                   as from etcdctl: the store's revision at the acquisition";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, exit_status!("  123  another client holds it (--try)\n")].join("\n\n")
+    [EXAMPLES, ENVIRONMENT_HELP, exit_status!("  123  another client holds the lock (--try)\n")]
+        .join("\n\n")
 }
 
 impl Lock {

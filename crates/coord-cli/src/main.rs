@@ -113,11 +113,11 @@ impl Command {
 fn main() -> ExitCode {
     let cli = usage::parse();
     // Half of the processors: `bench` leaves the others to a store on the same machine, and no
-    // other subcommand has work for more than one.
+    // other subcommand can use more than one.
     let threads = available_parallelism().map_or(1, |all| all.get().div_ceil(2));
     let mut runtime = match cli.command {
-        // Memory of other threads than the main one grows page by page, one system call each, and
-        // `serve` keeps the whole store in memory.
+        // `serve` keeps the whole store in memory, and the memory of a thread other than the main
+        // thread grows page by page, with one system call each.
         Command::Serve(_) if threads == 1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::exit::{ExitError, print, report, stdout_closed};
 use crate::signals::Signals;
-use crate::store::{ENVIRONMENT, StoreFlags};
+use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{positional, text};
 
 /// Print the current leader of an election and each later one.
@@ -61,7 +61,7 @@ Exit status:
   4  the election has no leader (--once)";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
+    [EXAMPLES, ENVIRONMENT_HELP, EXIT_STATUS].join("\n\n")
 }
 
 impl Observe {

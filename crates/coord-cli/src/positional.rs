@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The last example shows the rule for words after `--`: they are names and values only if the
-//! first of them begins with `-`. Any other name can stand before `--`, so it is missing.
+//! first word begins with `-`. Any other name must be written before `--`.
 
 use std::ffi::OsString;
 

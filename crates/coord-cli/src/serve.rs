@@ -56,7 +56,7 @@ Examples:
 
 Exit status:
   0  stopped by a signal
-  1  it cannot listen on the address, for example because the port is in use
+  1  the server cannot listen on the address, for example because the port is in use
   2  usage error";
 
 /// Checks an address to listen on. Without this check, a wrong one would be resolved as a host
@@ -72,7 +72,8 @@ fn address(text: &str) -> Result<String, &'static str> {
 
 impl Serve {
     pub(crate) async fn run(self) -> Result<(), ExitError> {
-        // Handled before a client can learn the address and stop the server.
+        // Handled before the address is printed, because a script may stop the server as soon as it
+        // has read the address.
         let mut signals = Signals::new().map_err(Error::from)?;
         let (max_request_bytes, max_txn_ops) = (self.max_request_bytes, self.max_txn_ops);
         let limits = Limits { max_request_bytes, max_txn_ops };

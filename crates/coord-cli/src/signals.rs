@@ -10,7 +10,7 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::time::Instant;
 
 /// The signals that end a command or a wait.
-const HANDLED: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+const HANDLED_SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
 /// The same signal within this time is a duplicate. `timeout` sends its signal to this program and
 /// then to its process group, and a closed terminal sends HUP twice. A user is not that fast.
@@ -45,7 +45,7 @@ impl Signals {
     pub(crate) fn new() -> io::Result<Self> {
         let ignored = ignored_mask();
         let mut streams = Vec::new();
-        for signal in HANDLED {
+        for signal in HANDLED_SIGNALS {
             if ignored & (1 << (signal.as_raw() - 1)) == 0 {
                 let kind = SignalKind::from_raw(signal.as_raw());
                 streams.push((signal, unix::signal(kind)?));
@@ -103,7 +103,7 @@ impl Signals {
 fn unblock_handled() -> io::Result<SigSet> {
     let inherited = SigSet::thread_get_mask()?;
     let mut needed = SigSet::empty();
-    for signal in HANDLED.into_iter().chain([Signal::CHILD]) {
+    for signal in HANDLED_SIGNALS.into_iter().chain([Signal::CHILD]) {
         needed.add(nix::sys::signal::Signal::try_from(signal.as_raw())?);
     }
     needed.thread_unblock()?;

@@ -24,10 +24,10 @@ const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The value of `--endpoints` that selects a store in the memory of this process.
-const MEMORY: &str = "mem:";
+const MEMORY_ENDPOINT: &str = "mem:";
 
 /// The section on variables in the help of every subcommand that has [`StoreFlags`].
-pub(crate) const ENVIRONMENT: &str = "\
+pub(crate) const ENVIRONMENT_HELP: &str = "\
 Environment:
   ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY and
   ETCDCTL_DIAL_TIMEOUT replace the flag of the same name where it is not given. An empty variable
@@ -159,13 +159,13 @@ fn read_password(path: &Path) -> Result<String> {
 /// The addresses of the members; `None` for a store in memory.
 fn members(settings: &Settings) -> Result<Option<Vec<String>>> {
     match settings.get(Variable::Endpoints) {
-        Some(text) if text == OsStr::new(MEMORY) => Ok(None),
+        Some(text) if text == OsStr::new(MEMORY_ENDPOINT) => Ok(None),
         _ => Ok(Some(settings.endpoints().map_err(into_error)?)),
     }
 }
 
-/// A wrong setting is a usage error. A file that cannot be read is not, because it may appear
-/// later.
+/// Converts an error of the settings. A wrong setting is a usage error. A file that cannot be read
+/// is none, because the file may appear later.
 fn into_error(error: SettingsError) -> Error {
     if error.is_unreadable_file() { error.into() } else { UsageError(error.to_string()).into() }
 }
@@ -190,10 +190,10 @@ fn optional_duration(text: &str) -> Result<String> {
 
 /// Checks a list of endpoints that may be empty, which counts as not set.
 fn endpoints(text: &str) -> Result<String, String> {
-    if text.is_empty() || text == MEMORY {
+    if text.is_empty() || text == MEMORY_ENDPOINT {
         return Ok(text.to_owned());
     }
-    if text.split(',').any(|member| member.trim() == MEMORY) {
+    if text.split(',').any(|member| member.trim() == MEMORY_ENDPOINT) {
         return Err(
             "mem: is a store in memory, and no member of a cluster: give it alone".to_owned()
         );

@@ -41,7 +41,7 @@ pub(crate) fn json_line(document: &Value) -> String {
             line.push(character);
         } else {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                write!(line, "\\u{unit:04x}").expect("a string takes everything");
+                write!(line, "\\u{unit:04x}").expect("a write to a string cannot fail");
             }
         }
     }
@@ -62,7 +62,7 @@ pub(crate) fn escape(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            write!(line, "\\x{byte:02x}").expect("a string takes everything");
+            write!(line, "\\x{byte:02x}").expect("a write to a string cannot fail");
         }
     }
     line

@@ -18,8 +18,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::Cli;
 use crate::text;
 
-/// Parses the command line. Prints the error or the help that was asked for, and exits, if there is
-/// nothing to run.
+/// Parses the command line. If there is no subcommand to run, prints the error or the requested
+/// help, and exits.
 pub(crate) fn parse() -> Cli {
     let arguments: Vec<_> = std::env::args_os().collect();
     Cli::try_parse_from(&arguments).unwrap_or_else(|error| correct(error, &arguments).exit())

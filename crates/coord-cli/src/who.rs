@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
 use crate::queue::QueueKeys;
-use crate::store::{ENVIRONMENT, StoreFlags};
+use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{positional, table, text};
 
 /// How many leases are read at the same time.
@@ -75,7 +75,7 @@ Exit status:
   4  the queue is empty";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT, EXIT_STATUS].join("\n\n")
+    [EXAMPLES, ENVIRONMENT_HELP, EXIT_STATUS].join("\n\n")
 }
 
 /// A contender as it is printed.
@@ -141,8 +141,8 @@ async fn contenders(
     rows.buffered(MAX_CONCURRENT_LEASE_READS).try_collect().await
 }
 
-/// An upper bound for the time since a lease was refreshed. It is one because the store rounds the
-/// remaining time down.
+/// An upper bound for the time since a lease was refreshed, because the store rounds the remaining
+/// time down.
 fn refreshed_ago_max(lease: &LeaseStatus) -> Duration {
     lease.granted.saturating_sub(lease.remaining)
 }

@@ -17,7 +17,7 @@ fn report(line: &str) -> Value {
     let output = bench(&format!("{line} --endpoint mem:"));
     assert_eq!(status_and_stderr(&output), (Some(0), String::new()), "{line}");
     let stdout = String::from_utf8(output.stdout).expect("it is text");
-    let last = stdout.lines().last().expect("something is stdout");
+    let last = stdout.lines().last().expect("a line was printed");
     serde_json::from_str(last).expect("the last line is JSON")
 }
 

@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use super::stats::round_to;
 
-/// Counters that are reported without labels: the name in etcd, and the name in the report.
-const SCALARS: [(&str, &str); 10] = [
+/// Counters without labels: the name in etcd, and the name in the report.
+const SCALAR_COUNTERS: [(&str, &str); 10] = [
     ("etcd_debugging_mvcc_current_revision", "revisions_per_op"),
     ("etcd_debugging_mvcc_events_total", "watch_events_per_op"),
     ("etcd_disk_wal_fsync_duration_seconds_count", "wal_fsyncs_per_op"),
@@ -48,7 +48,7 @@ pub(crate) struct Metrics {
     sent: ByMethod,
     cpu_s: f64,
     rss_bytes: f64,
-    /// The [`SCALARS`], by their names in the report.
+    /// The [`SCALAR_COUNTERS`], by their names in the report.
     scalars: BTreeMap<&'static str, f64>,
 }
 
@@ -103,7 +103,7 @@ impl Metrics {
                 return;
             }
             _ => {
-                let known = SCALARS.iter().find(|(known, _)| *known == name);
+                let known = SCALAR_COUNTERS.iter().find(|(known, _)| *known == name);
                 self.scalars.extend(known.map(|(_, reported)| (*reported, value)));
                 return;
             }
@@ -120,7 +120,7 @@ impl Metrics {
             per_operation(&before.received, &self.received, n);
         let (stream_msgs_out_per_op, stream_msgs_out) = per_operation(&before.sent, &self.sent, n);
         let (_, streams_started) = per_operation(&before.streams, &self.streams, n);
-        let scalars = SCALARS.iter().map(|(_, name)| {
+        let scalars = SCALAR_COUNTERS.iter().map(|(_, name)| {
             let at = |metrics: &Self| metrics.scalars.get(name).copied().unwrap_or(0.0);
             (*name, round_to((at(self) - at(before)) / n, 4))
         });
@@ -165,11 +165,11 @@ mod tests {
     use super::*;
 
     /// Metrics of etcd 3.5.30 after 124 lock cycles of Go's mutex, with some of the comment lines.
-    const CAPTURED: &str = include_str!("../../tests/data/metrics.txt");
+    const CAPTURED_METRICS: &str = include_str!("../../tests/data/metrics.txt");
 
     #[test]
     fn counters_are_parsed_from_etcd_metrics() {
-        let metrics = Metrics::parse(CAPTURED);
+        let metrics = Metrics::parse(CAPTURED_METRICS);
         assert_eq!(metrics.version.as_deref(), Some("3.5.30"));
         assert_eq!((metrics.unary["Txn"], metrics.unary["Range"]), (124.0, 365.0));
         assert_eq!(metrics.unary.get("Watch"), None, "a stream is no unary call");
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!((metrics.streams["Watch"], metrics.streams["LeaseKeepAlive"]), (2.0, 1.0));
         assert_eq!((metrics.cpu_s, metrics.rss_bytes), (0.34, 37_081_088.0));
         let scalars = &metrics.scalars;
-        assert_eq!(scalars.len(), SCALARS.len());
+        assert_eq!(scalars.len(), SCALAR_COUNTERS.len());
         assert_eq!((scalars["revisions_per_op"], scalars["wal_fsyncs_per_op"]), (249.0, 2.0));
     }
 
@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn cost_is_the_difference_per_operation() {
-        let (before, mut after) = (Metrics::parse(CAPTURED), Metrics::parse(CAPTURED));
+        let (before, mut after) =
+            (Metrics::parse(CAPTURED_METRICS), Metrics::parse(CAPTURED_METRICS));
         *after.unary.get_mut("Txn").expect("it is among them") += 20.0;
         *after.unary.get_mut("Range").expect("it is among them") += 5.0;
         *after.sent.get_mut("Watch").expect("it is among them") += 10.0;

@@ -53,7 +53,7 @@ use stats::Fairness;
 use store::Store;
 use workload::election::{Candidate, ObserveWorkload};
 use workload::lock_cycle::{Exclusive, LockCycle};
-use workload::raw::{RawCall, RawWorkload};
+use workload::raw::{RawRequest, RawWorkload};
 use workload::session::SessionCycle;
 use workload::stm::StmWorkload;
 use workload::{Worker, Workload};
@@ -126,26 +126,26 @@ impl Bench {
     /// Runs the workload and prints its report.
     pub(crate) async fn run(self) -> Result<(), ExitError> {
         match self.workload {
-            WorkloadCommand::RawPut(flags) => raw("raw-put", RawCall::Put, flags).await,
-            WorkloadCommand::RawGet(flags) => raw("raw-get", RawCall::Get, flags).await,
+            WorkloadCommand::RawPut(flags) => run_raw("raw-put", RawRequest::Put, flags).await,
+            WorkloadCommand::RawGet(flags) => run_raw("raw-get", RawRequest::Get, flags).await,
             WorkloadCommand::RawGetStale(flags) => {
-                raw("raw-get-stale", RawCall::GetStale, flags).await
+                run_raw("raw-get-stale", RawRequest::GetStale, flags).await
             }
-            WorkloadCommand::RawTxn(flags) => raw("raw-txn", RawCall::Txn, flags).await,
+            WorkloadCommand::RawTxn(flags) => run_raw("raw-txn", RawRequest::Txn, flags).await,
             WorkloadCommand::SessionCycle(Flags { run, own }) => {
                 run_and_print("session-cycle", &run, SessionCycle { ttl: own.ttl() }).await
             }
             WorkloadCommand::MutexUncontended(flags) => {
-                per_worker::<Mutex>("mutex-uncontended", flags).await
+                run_per_worker::<Mutex>("mutex-uncontended", flags).await
             }
             WorkloadCommand::MutexContended(flags) => {
-                shared::<Mutex>("mutex-contended", flags).await
+                run_shared::<Mutex>("mutex-contended", flags).await
             }
             WorkloadCommand::ElectionCycle(flags) => {
-                per_worker::<Candidate>("election-cycle", flags).await
+                run_per_worker::<Candidate>("election-cycle", flags).await
             }
             WorkloadCommand::ElectionHandoff(flags) => {
-                shared::<Candidate>("election-handoff", flags).await
+                run_shared::<Candidate>("election-handoff", flags).await
             }
             WorkloadCommand::ElectionObserve(Flags { run, own: NoFlags {} }) => {
                 if run.workers.get() > 1 {
@@ -178,16 +178,16 @@ fn workloads() -> Vec<String> {
 }
 
 /// Runs a `raw-*` workload.
-async fn raw(
+async fn run_raw(
     name: &str,
-    call: RawCall,
+    request: RawRequest,
     Flags { run, own }: Flags<RawFlags>,
 ) -> Result<(), ExitError> {
-    run_and_print(name, &run, RawWorkload { call, keys: own.keys, val_size: own.val_size }).await
+    run_and_print(name, &run, RawWorkload { request, keys: own.keys, val_size: own.val_size }).await
 }
 
 /// Runs a workload in which every worker has its own lock or election.
-async fn per_worker<E: Exclusive>(
+async fn run_per_worker<E: Exclusive>(
     name: &str,
     Flags { run, own }: Flags<HoldTimeFlags>,
 ) -> Result<(), ExitError> {
@@ -195,7 +195,7 @@ async fn per_worker<E: Exclusive>(
 }
 
 /// Runs a workload in which all workers contend for one lock or election.
-async fn shared<E: Exclusive>(
+async fn run_shared<E: Exclusive>(
     name: &str,
     Flags { run, own }: Flags<HoldTimeFlags>,
 ) -> Result<(), ExitError> {

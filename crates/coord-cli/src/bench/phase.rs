@@ -24,15 +24,15 @@ pub(crate) struct PhaseLimit {
 }
 
 impl PhaseLimit {
-    /// The limit of the warm-up; `None` if the flags ask for none.
+    /// The limit of the warm-up; `None` if the flags disable the warm-up.
     pub(crate) fn of_warm_up(flags: &RunFlags) -> Option<Self> {
         let operations = (flags.warmup_count > 0).then_some(flags.warmup_count);
         let time = match flags.warmup {
             Duration::ZERO => Duration::from_secs(60),
             time => time,
         };
-        let wanted = operations.is_some() || !flags.warmup.is_zero();
-        wanted.then_some(Self { time, operations })
+        let enabled = operations.is_some() || !flags.warmup.is_zero();
+        enabled.then_some(Self { time, operations })
     }
 
     /// The limit of the measured phase. With a count, the time limit is at least 60 s.

@@ -40,7 +40,7 @@ impl Report {
     /// Formats the report as a table of at most 80 columns.
     pub(crate) fn table(&self) -> String {
         let mut table = String::new();
-        self.write_table(&mut table).expect("a string takes everything");
+        self.write_table(&mut table).expect("a write to a string cannot fail");
         table
     }
 

@@ -13,7 +13,7 @@ use super::metrics::Metrics;
 use super::scrape::MetricsEndpoint;
 use crate::store::StoreFlags;
 
-/// How many revisions a store in memory retains, so that a long run does not exhaust the memory.
+/// How many revisions a store in memory retains. The limit bounds the memory of a long run.
 const RETAINED_REVISIONS: u64 = 100_000;
 
 /// A store, reached over one or several connections.
@@ -38,8 +38,8 @@ impl Store {
         let mut clients: Vec<Client> = Vec::new();
         let metrics = match flags.members()? {
             None => {
-                let kv = MemBackend::builder().retain_revisions(RETAINED_REVISIONS).build();
-                let shared = Client::new(kv);
+                let backend = MemBackend::builder().retain_revisions(RETAINED_REVISIONS).build();
+                let shared = Client::new(backend);
                 clients = vec![shared; conns];
                 None
             }

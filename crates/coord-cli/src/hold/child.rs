@@ -24,9 +24,9 @@ use crate::exit::{ExitError, report};
 use crate::signals::{Signals, name_of, status_of};
 
 /// Exit status: the command cannot be run.
-const CANNOT_RUN: u8 = 126;
+const CANNOT_RUN_STATUS: u8 = 126;
 /// Exit status: the command was not found.
-const NOT_FOUND: u8 = 127;
+const NOT_FOUND_STATUS: u8 = 127;
 
 /// How often to check whether the group is empty after the command has ended.
 const GROUP_POLL: Duration = Duration::from_millis(10);
@@ -60,11 +60,11 @@ impl Child {
         mask: SigSet,
     ) -> Result<Self, ExitError> {
         let child_signals = unix::signal(SignalKind::child())
-            .map_err(|error| ExitError::new(CANNOT_RUN, format!("signals: {error}")))?;
+            .map_err(|error| ExitError::new(CANNOT_RUN_STATUS, format!("signals: {error}")))?;
         let spawned = reaper.spawn(command.process_group(0), mask);
         let (process, exit) = spawned.map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
-            let status = if missing { NOT_FOUND } else { CANNOT_RUN };
+            let status = if missing { NOT_FOUND_STATUS } else { CANNOT_RUN_STATUS };
             ExitError::new(status, format!("{}: {error}", command.get_program().display()))
         })?;
         let (group, terminal) = (Group(process), Terminal::new());

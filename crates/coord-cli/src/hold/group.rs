@@ -16,7 +16,7 @@ pub(super) struct Group(pub(super) Pid);
 impl Group {
     /// Sends a signal to all members. Returns a member that refuses signals, if there is one.
     pub(super) fn send(self, signal: Signal) -> Option<Pid> {
-        // `refusing_member` finds errors of single members, which the result of this call hides.
+        // The result of this call hides errors of single members, which `refusing_member` finds.
         let _ = kill_process_group(self.0, signal);
         self.refusing_member()
     }

@@ -1,4 +1,5 @@
-//! Loss detection: waits until the lock is lost, or until the command must stop to end before that.
+//! Loss detection: waits until the lock is lost, or until the command must stop in order to end
+//! before the loss.
 
 use std::time::Duration;
 
@@ -77,9 +78,9 @@ mod tests {
         let clock = Arc::clone(&asleep_secs);
         let asleep = move || Duration::from_secs(clock.load(Relaxed));
         let session = Session::builder(&client).ttl(SECOND * 30).asleep(asleep).open().await;
-        let session = session.expect("the store is there");
+        let session = session.expect("the store is available");
         let contender = WaitQueue::new(&session, "jobs").try_enqueue("").await;
-        (contender.expect("the store is there").expect("the lock is free"), asleep_secs)
+        (contender.expect("the store is available").expect("the lock is free"), asleep_secs)
     }
 
     #[tokio::test(start_paused = true)]

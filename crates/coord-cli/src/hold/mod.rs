@@ -3,8 +3,8 @@
 //! Both are contenders of a wait queue, whose first contender holds the lock or leads. The steps:
 //!
 //! ```text
-//! connect, open a session      bounded by --timeout; a signal ends it
-//! enqueue, wait                the same
+//! connect, open a session      bounded by --timeout; a signal ends the step
+//! enqueue, wait                bounded by --timeout; a signal ends the step
 //! run the command              signals are forwarded; without a command, a signal ends the hold
 //! release                      on every path, once the command has ended
 //! ```
@@ -26,8 +26,8 @@
 //! If another client revokes the lease or deletes the key, there is no warning: the command gets
 //! TERM as soon as coord is notified, and KILL after the grace period.
 //!
-//! coord cannot stop a command while it is suspended itself, or after it was killed. The resource
-//! that the lock protects must check `COORD_FENCING_TOKEN` then.
+//! A coord that is suspended or was killed cannot stop the command. The resource that the lock
+//! protects must check `COORD_FENCING_TOKEN` then.
 
 mod child;
 mod group;
@@ -58,7 +58,7 @@ use child::Child;
 use loss::loss_notice;
 use reaper::Reaper;
 pub(crate) use request::{HoldRequest, Primitive, WaitMode, exit_status};
-use request::{LOST, failure};
+use request::{LOST_STATUS, failure};
 use wait::WaitLimit;
 
 /// How long to try to open a session, unless `--connect-timeout` or `--timeout` is longer.
@@ -149,7 +149,8 @@ impl HoldFlags {
     ) -> HoldOutcome {
         let outcome = match wait::acquire(session, request, limit, signals).await {
             Err(error) => {
-                let cause = if error.status == LOST { EndCause::Loss } else { EndCause::Other };
+                let cause =
+                    if error.status == LOST_STATUS { EndCause::Loss } else { EndCause::Other };
                 HoldOutcome { result: Err(error), cause }
             }
             Ok(contender) => {
@@ -159,12 +160,13 @@ impl HoldFlags {
                     min_hold::keep(request, &contender, acquired, signals).await;
                 }
                 let HoldOutcome { result, cause } = outcome;
-                // A successful release proves that it was held until then.
+                // A successful release proves that the lock was held until then.
                 let release = async { contender.release().await.map_err(PrimitiveError::from) };
                 match (result, unless_signalled(signals, release).await) {
                     // The cause stays: a command that has ended is not run again.
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
-                        let error = ExitError::from_error(LOST, PrimitiveError::Lost(reason));
+                        let error =
+                            ExitError::from_error(LOST_STATUS, PrimitiveError::Lost(reason));
                         HoldOutcome { result: Err(error), cause }
                     }
                     (result, Some(_)) => HoldOutcome { result, cause },
@@ -190,11 +192,11 @@ impl HoldFlags {
         outcome
     }
 
-    /// Checks combinations of flags that clap cannot check, because names may come after `--`.
+    /// Checks combinations of flags. clap cannot check them, because names may come after `--`.
     fn check(&self, request: &HoldRequest) -> Result<(), ExitError> {
         let has_command = !self.command.is_empty();
         if self.json && has_command {
-            let why = "--json prints the key when there is no CMD: drop --json, or CMD";
+            let why = "--json prints the key when there is no CMD: remove --json, or CMD";
             return Err(ExitError::usage(why));
         }
         if request.hold_at_least.is_some() && !has_command {
@@ -248,7 +250,7 @@ impl HoldFlags {
         };
         request.report(&notice.reason);
         child.terminate(notice.kill_at, signals).await;
-        HoldOutcome { result: Err(ExitError::silent(LOST)), cause: EndCause::Loss }
+        HoldOutcome { result: Err(ExitError::silent(LOST_STATUS)), cause: EndCause::Loss }
     }
 
     /// Prints the key, and waits for a signal or a loss.
@@ -274,7 +276,7 @@ impl HoldFlags {
             biased;
             _ = signals.next() => HoldOutcome { result: Ok(()), cause: EndCause::Other },
             reason = contender.lost() => {
-                let error = ExitError::from_error(LOST, PrimitiveError::Lost(reason));
+                let error = ExitError::from_error(LOST_STATUS, PrimitiveError::Lost(reason));
                 HoldOutcome { result: Err(error), cause: EndCause::Loss }
             }
         }
@@ -301,7 +303,7 @@ enum EndCause {
     Other,
 }
 
-/// Waits for a response of the store; `None` if a further signal is received before.
+/// Waits for a response of the store; `None` if another signal is received first.
 async fn unless_signalled<T>(
     signals: &mut Signals,
     response: impl Future<Output = T>,

@@ -30,7 +30,7 @@ pub(super) async fn show_predecessors(
     loop {
         sleep(UPDATE_INTERVAL).await;
         let before = Range::prefix(queue.prefix()).max_create_revision(own.0.previous());
-        // The wait itself reports a store that is unavailable.
+        // An error is ignored, because the wait itself reports an unavailable store.
         if let Ok(read) = session.client().range(before.keys_only()).await {
             let before = read.kvs.iter().filter(|kv| queue.contains(&kv.key)).count();
             line.set_message(format!("waiting: {before} before you"));

@@ -5,8 +5,9 @@
 //! would never be empty. Children of a running command are not affected: they become children of
 //! coord only when the command has ended.
 //!
-//! One task reaps all children, and so learns the command's exit status too. A spawn holds the
-//! lock, so that the task cannot reap a command before its process id is known.
+//! One task reaps all children, and therefore receives the command's exit status too. A spawn holds
+//! the lock of the reaper, so that the task cannot reap a command before the reaper has recorded
+//! its process id.
 
 use std::io;
 use std::process;

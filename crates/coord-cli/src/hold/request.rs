@@ -11,13 +11,13 @@ use coord_core::queue::Contender;
 use crate::exit::{ExitError, report};
 
 /// Exit status: the lock, the leadership or the position in the queue was lost.
-pub(super) const LOST: u8 = 122;
+pub(super) const LOST_STATUS: u8 = 122;
 /// Exit status: another client holds the lock, and `--try` does not wait.
-pub(super) const TAKEN: u8 = 123;
+pub(super) const TAKEN_STATUS: u8 = 123;
 /// Exit status: not acquired within `--timeout`.
-pub(super) const TIMED_OUT: u8 = 124;
+pub(super) const TIMED_OUT_STATUS: u8 = 124;
 /// Exit status: coord failed, for example because the store is unavailable.
-pub(super) const FAILED: u8 = 125;
+pub(super) const FAILED_STATUS: u8 = 125;
 
 /// The section on exit statuses in the help of both subcommands. `$only` is the row of one of them.
 macro_rules! exit_status {
@@ -106,7 +106,7 @@ impl HoldRequest {
 
 /// A failure of coord itself.
 pub(super) fn failure(error: impl Into<Error>) -> ExitError {
-    ExitError::from_error(FAILED, error)
+    ExitError::from_error(FAILED_STATUS, error)
 }
 
 /// The error of a primitive during the operation that `operation` names.
@@ -115,7 +115,7 @@ pub(super) fn primitive_failure(
     operation: impl FnOnce() -> String,
 ) -> ExitError {
     match error {
-        PrimitiveError::Lost(_) => ExitError::from_error(LOST, error),
+        PrimitiveError::Lost(_) => ExitError::from_error(LOST_STATUS, error),
         error => failure(Error::new(error).context(operation())),
     }
 }

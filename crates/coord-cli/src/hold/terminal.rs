@@ -57,7 +57,7 @@ impl Terminal {
         else {
             return;
         };
-        // From the background, the call stops its caller with TTOU unless that is blocked.
+        // In the background, the call stops its caller with TTOU unless that signal is blocked.
         let mut ttou = SigSet::empty();
         ttou.add(Signal::SIGTTOU);
         if ttou.thread_block().is_ok() {

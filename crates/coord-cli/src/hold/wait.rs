@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
 use super::request::{
-    HoldRequest, Primitive, TAKEN, TIMED_OUT, WaitMode, failure, primitive_failure,
+    HoldRequest, Primitive, TAKEN_STATUS, TIMED_OUT_STATUS, WaitMode, failure, primitive_failure,
 };
 use crate::exit::ExitError;
 use crate::queue::QueueKeys;
@@ -70,7 +70,7 @@ impl WaitLimit {
     /// The error of a step that did not end within the time limit.
     fn error(&self, step: &str) -> ExitError {
         let timeout = self.timeout.unwrap_or_default();
-        ExitError::new(TIMED_OUT, format!("timed out after {timeout:?} {step}"))
+        ExitError::new(TIMED_OUT_STATUS, format!("timed out after {timeout:?} {step}"))
     }
 }
 
@@ -91,8 +91,8 @@ pub(super) async fn connect(
     }
 }
 
-/// Opens a session. With `retry`, after a loss, it retries while the store is unavailable, because
-/// an unavailable store may have caused the loss.
+/// Opens a session. After a loss, `retry` is set: the step is then retried while the store is
+/// unavailable, because an unavailable store may have caused the loss.
 pub(super) async fn open_session(
     client: &Client,
     [ttl, open_timeout]: [Duration; 2],
@@ -137,13 +137,15 @@ pub(super) async fn acquire(
         return contender;
     }
     let holder = match find_holder(session, request).await {
-        Holder::Other(holder) => format!(": {}", describe_holder(&holder, request.primitive)),
+        Holder::OtherSession(holder) => {
+            format!(": {}", describe_holder(&holder, request.primitive))
+        }
         Holder::None | Holder::Unknown => String::new(),
     };
     Err(limit.error(&format!("waiting for {}{holder}", request.name)))
 }
 
-/// Enqueues and waits. With `--again`, it retries while the store is unavailable.
+/// Enqueues and waits. With `--again`, retries while the store is unavailable.
 async fn wait_in_queue(session: &Session, request: &HoldRequest) -> Result<Contender, ExitError> {
     let mut reported = false;
     loop {
@@ -174,10 +176,10 @@ async fn attempt(
     let queue = WaitQueue::new(session, name.clone());
     if request.wait_mode == WaitMode::Try {
         let tried = queue.try_enqueue(request.value.clone()).await;
-        return tried.map_err(|error| (format!("take {name}"), error));
+        return tried.map_err(|error| (format!("acquire {name}"), error));
     }
-    let joined = queue.enqueue(request.value.clone()).await;
-    let mut contender = joined.map_err(|error| (format!("enqueue for {name}"), error))?;
+    let enqueued = queue.enqueue(request.value.clone()).await;
+    let mut contender = enqueued.map_err(|error| (format!("enqueue for {name}"), error))?;
     let own = contender.fencing_token();
     let keys = QueueKeys::new(name);
     let progress = progress::show_predecessors(session, &keys, own);
@@ -194,18 +196,20 @@ async fn attempt(
 /// The error of a request that does not wait for the holder.
 async fn taken_error(session: &Session, request: &HoldRequest) -> ExitError {
     let holder = match find_holder(session, request).await {
-        Holder::Other(holder) => format!(": {}", describe_holder(&holder, request.primitive)),
+        Holder::OtherSession(holder) => {
+            format!(": {}", describe_holder(&holder, request.primitive))
+        }
         Holder::None => ": its holder has released it since".to_owned(),
         Holder::Unknown => String::new(),
     };
-    ExitError::new(TAKEN, format!("{} is taken{holder}", request.name))
+    ExitError::new(TAKEN_STATUS, format!("{} is taken{holder}", request.name))
 }
 
 /// The holder of the queue, as far as a read shows it.
 #[derive(Debug)]
 enum Holder {
     /// The first key, which belongs to another session.
-    Other(KeyValue),
+    OtherSession(KeyValue),
     /// No other session owns the first key.
     None,
     /// The read failed, took too long, or did not reach the first key.
@@ -219,7 +223,7 @@ async fn find_holder(session: &Session, request: &HoldRequest) -> Holder {
     let read = timeout(HOLDER_READ_TIMEOUT, session.client().range(first)).await;
     let Ok(Ok(read)) = read else { return Holder::Unknown };
     match read.kvs.into_iter().find(|kv| queue.contains(&kv.key)) {
-        Some(holder) if holder.lease != Some(session.lease_id()) => Holder::Other(holder),
+        Some(holder) if holder.lease != Some(session.lease_id()) => Holder::OtherSession(holder),
         None if read.more => Holder::Unknown,
         Some(_) | None => Holder::None,
     }
@@ -246,7 +250,7 @@ mod tests {
     use coord_testkit::{Action, Call, Intercept};
 
     use super::*;
-    use crate::hold::request::{FAILED, LOST};
+    use crate::hold::request::{FAILED_STATUS, LOST_STATUS};
 
     const UNLIMITED: WaitLimit = WaitLimit { timeout: None, until: None };
 
@@ -257,7 +261,7 @@ mod tests {
     }
 
     async fn session(client: &Client) -> Session {
-        Session::builder(client).open().await.expect("the store is there")
+        Session::builder(client).open().await.expect("the store is available")
     }
 
     /// A store that fails the first two transactions as unavailable.
@@ -279,16 +283,16 @@ mod tests {
         let session_once = session(&unavailable_twice()).await;
         let once = campaign(WaitMode::Wait, false);
         let error = acquire(&session_once, &once, &UNLIMITED, &mut signals).await.map(drop);
-        assert_eq!(error.expect_err("it is not retried").status, FAILED);
+        assert_eq!(error.expect_err("it is not retried").status, FAILED_STATUS);
         let again = campaign(WaitMode::Wait, true);
         let session = session(&unavailable_twice()).await;
         let start = Instant::now();
         let elected = acquire(&session, &again, &UNLIMITED, &mut signals).await;
-        elected.expect("it is elected").release().await.expect("the store is there");
+        elected.expect("it is elected").release().await.expect("the store is available");
         assert!(start.elapsed() >= RETRY_DELAY, "{:?}", start.elapsed());
-        session.close().await.expect("the store is there");
+        session.close().await.expect("the store is available");
         let error = acquire(&session, &again, &UNLIMITED, &mut signals).await;
-        assert_eq!(error.expect_err("a loss is not retried on this session").status, LOST);
+        assert_eq!(error.expect_err("a loss is not retried on this session").status, LOST_STATUS);
     }
 
     #[tokio::test(start_paused = true)]
@@ -296,7 +300,7 @@ mod tests {
         let kv = MemBackend::new();
         let first = session(&Client::new(kv.clone())).await;
         let queue = WaitQueue::new(&first, "jobs");
-        let held_by_another = queue.try_enqueue("").await.expect("the store is there");
+        let held_by_another = queue.try_enqueue("").await.expect("the store is available");
         let silent = Client::new(Intercept::new(kv, |call: &Call| match call {
             Call::Range(_) => Action::Hang,
             _ => Action::Pass,
@@ -305,7 +309,7 @@ mod tests {
         let (second, try_it) = (session(&silent).await, campaign(WaitMode::Try, false));
         let error = acquire(&second, &try_it, &UNLIMITED, &mut signals).await;
         let error = error.expect_err("another session holds it");
-        assert_eq!((error.status, error.message.as_deref()), (TAKEN, Some("jobs is taken")));
+        assert_eq!((error.status, error.message.as_deref()), (TAKEN_STATUS, Some("jobs is taken")));
         drop(held_by_another);
     }
 }

@@ -53,8 +53,8 @@ async fn unreachable_store_is_named_with_an_exit_status(server: Server) {
 
 /// A server that accepts connections may send no responses, because it is stopped or no etcd.
 async fn unresponsive_store_ends_the_wait_at_the_timeout(server: Server) {
-    let silent = TcpListener::bind("127.0.0.1:0").expect(AVAILABLE);
-    let address = silent.local_addr().expect(AVAILABLE).to_string();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = silent.local_addr().expect("it is bound").to_string();
     let start = Instant::now();
     let arguments = ["lock", "jobs", "--timeout", "200ms", "--endpoints", &address];
     let late = server.coord(&arguments).end().await;
@@ -112,7 +112,7 @@ async fn login_is_read_from_flags_or_environment(server: Server) {
     assert_eq!(run(&["--user", "app:secret"], &wrong).await, runs, "the flag wins");
     let (status, _, stderr) = run(&[], &wrong).await;
     assert_eq!(status, Some(125), "{stderr}");
-    assert!(!stderr.contains("wrong"), "a password is not stdout: {stderr}");
+    assert!(!stderr.contains("wrong"), "a password is not printed: {stderr}");
     let (status, _, stderr) = run(&["--user", "app"], &[]).await;
     assert_eq!(status, Some(2), "the command line is wrong: {stderr}");
     assert!(stderr.contains("has no password"), "{stderr}");
@@ -125,13 +125,13 @@ async fn with_certificates(server: &Server, folder: &Path) -> Cluster {
     let authority = Authority::new();
     let (certificate, key) = &authority.client;
     for (name, text) in [("ca", &authority.certificate), ("cert", certificate), ("key", key)] {
-        fs::write(folder.join(name), text).expect(AVAILABLE);
+        fs::write(folder.join(name), text).expect("a file can be written");
     }
     ClusterBuilder::new(server.release.clone()).authority(&authority).start().await
 }
 
 async fn certificates_are_read_from_flags_or_environment(server: Server) {
-    let folder = tempfile::tempdir().expect(AVAILABLE);
+    let folder = tempfile::tempdir().expect("a directory can be created");
     let cluster = with_certificates(&server, folder.path()).await;
     let file = |name: &str| folder.path().join(name).display().to_string();
     let (ca, cert, key) = (file("ca"), file("cert"), file("key"));
@@ -156,7 +156,7 @@ async fn certificates_are_read_from_flags_or_environment(server: Server) {
 }
 
 async fn bench_reads_the_counters_of_a_server_with_certificates(server: Server) {
-    let folder = tempfile::tempdir().expect(AVAILABLE);
+    let folder = tempfile::tempdir().expect("a directory can be created");
     let cluster = with_certificates(&server, folder.path()).await;
     let mut command = coord();
     for name in ["ca", "cert", "key"] {
@@ -186,6 +186,7 @@ async fn bench_observes_one_txn_per_proclamation(server: Server) {
 }
 
 /// Regression: the message was "corrupt message of type InvalidContentType" or "tls handshake eof".
+/// The two servers cause two messages, which differ in their punctuation.
 async fn tls_to_a_plaintext_server_is_refused_with_the_remedy(server: Server) {
     let (_serve, address) = crate::serve::start_serve(&[]).await;
     for plain in [address.as_str(), server[0].endpoint().trim_start_matches("http://")] {
@@ -228,7 +229,7 @@ async fn store_error_names_the_operation(server: Server) {
     };
     for (arguments, operation) in [
         (&["lock", "other"][..], "coord lock: enqueue for other: permission denied"),
-        (&["lock", "other", "--try"], "coord lock: take other: permission denied"),
+        (&["lock", "other", "--try"], "coord lock: acquire other: permission denied"),
         (&["who", "other"], "coord who: read the queue of other: permission denied"),
         (&["observe", "other"], "coord observe: read the leader of other: permission denied"),
     ] {
@@ -239,7 +240,7 @@ async fn store_error_names_the_operation(server: Server) {
 
 async fn password_is_read_from_its_file(server: Server) {
     let cluster = with_login(&server).await;
-    let folder = tempfile::tempdir().expect(AVAILABLE);
+    let folder = tempfile::tempdir().expect("a directory can be created");
     let file = folder.path().join("password");
     let path = file.to_str().expect("UTF-8");
     let run = async |flags: &[&str]| {
@@ -251,17 +252,17 @@ async fn password_is_read_from_its_file(server: Server) {
     };
     let flags = ["--user", "app", "--password-file", path];
     for text in ["secret", "secret\n", "secret\r\nand a comment\n"] {
-        fs::write(&file, text).expect(AVAILABLE);
+        fs::write(&file, text).expect("the file can be written");
         assert_eq!(run(&flags).await, (Some(0), "runs\n".to_owned(), String::new()), "{text:?}");
     }
-    fs::write(&file, "\n").expect(AVAILABLE);
+    fs::write(&file, "\n").expect("the file can be written");
     let (status, _, stderr) = run(&flags).await;
     let expected = format!(
         "coord lock: --password-file {path}: the first line is empty: write the \
         password there\n"
     );
     assert_eq!((status, stderr), (Some(2), expected));
-    fs::remove_file(&file).expect(AVAILABLE);
+    fs::remove_file(&file).expect("the file can be removed");
     let (status, _, stderr) = run(&flags).await;
     assert!(status == Some(125) && stderr.contains("No such file"), "{stderr}");
     let (status, _, _) = run(&["--user", "app", "--password", "x", "--password-file", path]).await;

@@ -91,8 +91,8 @@ async fn prefix_without_matches_has_own_exit_status(server: Server) {
     let expected = "coord list: no lock or election under zoo is held\n".to_owned();
     assert_eq!(none, (Some(4), String::new(), expected));
     let (status, stdout, stderr) = server.coord(&["list", "zoo", "--json"]).end().await;
-    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!((status, stderr.as_str(), &stdout["queues"]), (Some(4), "", &json!([])));
+    let json: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!((status, stderr.as_str(), &json["queues"]), (Some(4), "", &json!([])));
 }
 
 /// Keys of the queue `jobs` start with `jobs/`, but its name does not.
@@ -172,9 +172,9 @@ async fn break_gives_the_lock_to_the_next_waiter(server: Server) {
 
     let (status, stdout, stderr) = server.coord(&["break", "jobs", "--yes", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
-    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!((&stdout["name"], &stdout["next"]), (&"jobs".into(), &Value::Null));
-    let deleted = stdout["deleted"].as_object().expect("an object");
+    let json: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!((&json["name"], &json["next"]), (&"jobs".into(), &Value::Null));
+    let deleted = json["deleted"].as_object().expect("an object");
     assert_eq!((&deleted["key"], &deleted["value"]), (&keys[1].as_str().into(), &"".into()));
     assert_eq!(deleted.len(), 4);
     assert_eq!(second.status().await, Some(122));
@@ -242,12 +242,14 @@ async fn break_deletes_no_data(server: Server) {
 }
 
 async fn break_of_a_free_lock_has_own_exit_status(server: Server) {
-    let mut below = holder(&server, "jobs/night").await;
+    let mut child = holder(&server, "jobs/night").await;
     let free = server.coord(&["break", "jobs", "--yes"]).end().await;
     let expected = "coord break: jobs is not held: nothing was deleted\n".to_owned();
     assert_eq!(free, (Some(4), String::new(), expected));
-    wait_until("the lock of a name below is held", async || server.keys("jobs/").await.len() == 1)
-        .await;
-    below.close_input();
-    assert_eq!(below.status().await, Some(0));
+    wait_until("the lock of the child name is held", async || {
+        server.keys("jobs/").await.len() == 1
+    })
+    .await;
+    child.close_input();
+    assert_eq!(child.status().await, Some(0));
 }

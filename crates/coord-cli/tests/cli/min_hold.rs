@@ -47,7 +47,7 @@ async fn signal_ends_the_minimum_hold_with_the_commands_status(server: Server) {
     }
 }
 
-/// The signal asks for the end of the whole job, and its sender does not send it twice.
+/// The signal is meant for the whole job, and its sender does not send it twice.
 async fn signal_that_stopped_the_command_releases_the_lock(server: Server) {
     for (signal, name) in [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::QUIT, "QUIT")] {
         let script = format!("trap 'exit 6' {name}; echo ready; while :; do sleep 0.05; done");

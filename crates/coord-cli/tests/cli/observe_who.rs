@@ -126,8 +126,8 @@ async fn observe_once_prints_the_current_leader(server: Server) {
     assert_eq!(server.coord(&once).end().await, (Some(0), shown, String::new()));
     let json = ["observe", "jobs", "--once", "--json"];
     let (status, stdout, _) = server.coord(&json).end().await;
-    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!((status, &stdout["leader"]["value"]), (Some(0), &"here".into()));
+    let shown: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!((status, &shown["leader"]["value"]), (Some(0), &"here".into()));
     leader.resign().await.expect(AVAILABLE);
     let no_leader = (Some(4), "{\"leader\":null}\n".to_owned(), String::new());
     assert_eq!(server.coord(&json).end().await, no_leader);
@@ -224,8 +224,8 @@ async fn who_on_an_empty_queue_has_own_exit_status(server: Server) {
     assert_eq!(stderr, "coord who: jobs is not held, and no contender waits\n");
     let (status, stdout, stderr) = server.coord(&["who", "jobs", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(4), ""));
-    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!(stdout["contenders"], json!([]));
+    let json: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!(json["contenders"], json!([]));
 }
 
 /// A key without a lease, made with `etcdctl put`, stays until it is deleted.
@@ -236,8 +236,8 @@ async fn who_shows_a_key_without_lease(server: Server) {
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!((cells[0], &cells[3..]), ("holds", &["none", "jobs/by-hand", "1"][..]), "{stdout}");
     let (_, stdout, _) = server.coord(&["who", "jobs", "--json"]).end().await;
-    let stdout: Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!(stdout["contenders"][0]["lease"], Value::Null);
+    let json: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!(json["contenders"][0]["lease"], Value::Null);
 }
 
 /// The keys of the queue `jobs`, without those of child names.

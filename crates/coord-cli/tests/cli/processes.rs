@@ -19,12 +19,12 @@ crate::tests![
 ];
 
 /// A flag of `env` that blocks the signals that coord handles.
-const BLOCKED: &str = "--block-signal=HUP,INT,QUIT,TERM";
+const BLOCK_SIGNALS_FLAG: &str = "--block-signal=HUP,INT,QUIT,TERM";
 
 /// `coord` with these arguments, started by a parent that blocks the handled signals.
 fn start_blocked(server: &Server, arguments: &[&str]) -> Program {
     let mut command = Command::new("env");
-    command.args([BLOCKED, env!("CARGO_BIN_EXE_coord")]).args(arguments);
+    command.args([BLOCK_SIGNALS_FLAG, env!("CARGO_BIN_EXE_coord")]).args(arguments);
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(","));
     Program::start(command)
 }
@@ -96,13 +96,14 @@ async fn orphans_of_the_command_are_reaped_as_they_die(server: Server) {
     server.assert_empty().await;
 }
 
-/// The user that runs coord, and the user whose commands refuse its signals.
-const COORD_USER: &str = "--reuid=65534";
-const OTHER_USER: &str = "setpriv --reuid=65533";
+/// The user that runs coord, as a flag of `setpriv`, and a command that changes to a user whose
+/// processes refuse the signals of coord.
+const COORD_USER_FLAG: &str = "--reuid=65534";
+const RUN_AS_OTHER_USER: &str = "setpriv --reuid=65533";
 
 /// `coord` as a user that can change to another user, but cannot signal processes of that user. The
 /// second capability lets it read its binary, whatever the permissions of the build directory.
-fn as_a_user(server: &Server, arguments: &[&str]) -> Program {
+fn start_as_user(server: &Server, arguments: &[&str]) -> Program {
     const CAPABILITIES: &str = "+setuid,+dac_read_search";
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new("setpriv")
@@ -112,7 +113,7 @@ fn as_a_user(server: &Server, arguments: &[&str]) -> Program {
         sudo.args(["--non-interactive", "--preserve-env=ETCDCTL_ENDPOINTS", "setpriv"]);
         sudo
     };
-    command.args([COORD_USER, "--clear-groups"]);
+    command.args([COORD_USER_FLAG, "--clear-groups"]);
     command.args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES]);
     command.arg(env!("CARGO_BIN_EXE_coord")).args(arguments);
     command.env("ETCDCTL_ENDPOINTS", server.endpoints().join(",")).current_dir(Path::new("/"));
@@ -122,7 +123,7 @@ fn as_a_user(server: &Server, arguments: &[&str]) -> Program {
 /// A script of the other user: prints its process id and that of coord, `$COORD`, and runs until
 /// its input ends.
 fn script_of_other_user() -> String {
-    format!("exec {OTHER_USER} sh -c 'echo $$; echo $COORD; read -r end; exit 6'")
+    format!("exec {RUN_AS_OTHER_USER} sh -c 'echo $$; echo $COORD; read -r end; exit 6'")
 }
 
 /// The same script as the command of coord.
@@ -156,7 +157,7 @@ fn send(coord: i32, signal: Signal) {
 /// Regression: the signal of `coord lock jobs -- sudo ./backup.sh` was lost without a report.
 async fn lock_is_kept_while_a_command_refuses_signals(server: Server) {
     let script = command_of_other_user();
-    let mut holder = as_a_user(&server, &["lock", "jobs", "--", "sh", "-c", &script]);
+    let mut holder = start_as_user(&server, &["lock", "jobs", "--", "sh", "-c", &script]);
     let (id, coord) = (holder.number().await, holder.number().await);
     terminate(coord);
     holder.wait_stderr(&format!("process {id} of the command refuses TERM")).await;
@@ -170,7 +171,7 @@ async fn lock_is_kept_while_a_command_refuses_signals(server: Server) {
 async fn lock_is_kept_for_a_process_that_outlives_the_command(server: Server) {
     let script = "export COORD=$PPID; exec 3<&0; sh -c \"$0\" <&3 & wait";
     let arguments = ["lock", "jobs", "--", "sh", "-c", script, &script_of_other_user()];
-    let mut holder = as_a_user(&server, &arguments);
+    let mut holder = start_as_user(&server, &arguments);
     let (id, coord) = (holder.number().await, holder.number().await);
     terminate(coord);
     holder.wait_stderr(&format!("process {id} of the command refuses TERM")).await;
@@ -185,7 +186,7 @@ async fn lock_is_kept_for_a_process_that_outlives_the_command(server: Server) {
 async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server) {
     let script = command_of_other_user();
     let arguments = ["lock", "jobs", "--grace", "100ms", "--", "sh", "-c", &script];
-    let mut lost = as_a_user(&server, &arguments);
+    let mut lost = start_as_user(&server, &arguments);
     let (id, _) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
     server.client.delete(key).await.expect(AVAILABLE);
@@ -209,7 +210,7 @@ async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server)
 async fn second_signal_ends_the_wait_for_a_command_that_refuses_kill(server: Server) {
     let script = command_of_other_user();
     let arguments = ["lock", "jobs", "--grace", "100ms", "--", "sh", "-c", &script];
-    let mut lost = as_a_user(&server, &arguments);
+    let mut lost = start_as_user(&server, &arguments);
     let (id, coord) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
     server.client.delete(key).await.expect(AVAILABLE);

@@ -22,7 +22,7 @@ const KEYS_PER_SETUP_TXN: usize = 100;
 
 /// The request to measure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum RawCall {
+pub(crate) enum RawRequest {
     Put,
     Get,
     /// A serializable read, which any member serves from its own state.
@@ -31,7 +31,7 @@ pub(crate) enum RawCall {
     Txn,
 }
 
-impl RawCall {
+impl RawRequest {
     /// The name of the latency series.
     const fn name(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl RawCall {
 /// Sends one kind of request.
 #[derive(Debug)]
 pub(crate) struct RawWorkload {
-    pub(crate) call: RawCall,
+    pub(crate) request: RawRequest,
     /// The number of keys of each worker.
     pub(crate) keys: NonZeroUsize,
     /// The size of the values in bytes.
@@ -55,7 +55,7 @@ pub(crate) struct RawWorkload {
 
 pub(crate) struct RawWorker {
     client: Client,
-    call: RawCall,
+    request: RawRequest,
     keys: std::iter::Cycle<std::vec::IntoIter<Bytes>>,
     value: Bytes,
 }
@@ -72,7 +72,7 @@ impl Workload for RawWorkload {
             let puts = batch.iter().map(|key| Put::new(key.clone(), value.clone()));
             client.txn(Txn::new().and_then(puts)).await?;
         }
-        Ok(RawWorker { client, call: self.call, keys: keys.into_iter().cycle(), value })
+        Ok(RawWorker { client, request: self.request, keys: keys.into_iter().cycle(), value })
     }
 
     async fn check(&self, _: &Store, _: u64) -> Result<ReportFields> {
@@ -88,17 +88,17 @@ impl Worker for RawWorker {
     async fn step(&mut self, samples: &mut Samples) -> Result<()> {
         let key = self.keys.next().expect("a cycle over at least one key");
         let start = Instant::now();
-        match self.call {
-            RawCall::Put => {
+        match self.request {
+            RawRequest::Put => {
                 self.client.put(key, self.value.clone()).await?;
             }
-            RawCall::Get => {
+            RawRequest::Get => {
                 self.client.get(key).await?;
             }
-            RawCall::GetStale => {
+            RawRequest::GetStale => {
                 self.client.range(Range::new(key).serializable()).await?;
             }
-            RawCall::Txn => {
+            RawRequest::Txn => {
                 let read = Range::new(key.clone());
                 let put = Put::new(key.clone(), self.value.clone());
                 let exists = Compare::create_revision(key, CompareOp::Greater, Revision::ZERO);
@@ -109,7 +109,7 @@ impl Worker for RawWorker {
                 ensure!(self.client.txn(txn).await?.succeeded, "a key that was put does not exist");
             }
         }
-        samples.add(self.call.name(), start.elapsed());
+        samples.add(self.request.name(), start.elapsed());
         Ok(())
     }
 

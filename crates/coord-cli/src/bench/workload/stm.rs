@@ -27,14 +27,14 @@ const INITIAL_BALANCE: i64 = 1000;
 /// Runs one kind of transaction.
 #[derive(Debug)]
 pub(crate) struct StmWorkload {
-    program: Program,
+    kind: TransactionKind,
     flags: StmFlags,
     totals: Arc<Totals>,
 }
 
 /// The transaction to run.
 #[derive(Clone, Copy, Debug)]
-enum Program {
+enum TransactionKind {
     /// Moves 1 between two random accounts.
     Transfer { accounts: u64 },
     /// Adds 1 to one counter.
@@ -53,18 +53,18 @@ struct Totals {
 impl StmWorkload {
     pub(crate) fn transfer(accounts: NonZeroUsize, flags: StmFlags) -> Self {
         let accounts = accounts.get() as u64;
-        Self { program: Program::Transfer { accounts }, flags, totals: Arc::default() }
+        Self { kind: TransactionKind::Transfer { accounts }, flags, totals: Arc::default() }
     }
 
     pub(crate) fn counter(flags: StmFlags) -> Self {
-        Self { program: Program::Counter, flags, totals: Arc::default() }
+        Self { kind: TransactionKind::Counter, flags, totals: Arc::default() }
     }
 
     /// The keys of the accounts, or of the counter.
     fn keys(&self, store: &Store) -> Vec<Bytes> {
-        match self.program {
-            Program::Counter => vec![store.key("counter").into()],
-            Program::Transfer { accounts } => {
+        match self.kind {
+            TransactionKind::Counter => vec![store.key("counter").into()],
+            TransactionKind::Transfer { accounts } => {
                 (0..accounts).map(|n| store.key(&format!("account-{n}")).into()).collect()
             }
         }
@@ -72,23 +72,23 @@ impl StmWorkload {
 
     /// The initial value of each key.
     const fn initial_value(&self) -> i64 {
-        match self.program {
-            Program::Transfer { .. } => INITIAL_BALANCE,
-            Program::Counter => 0,
+        match self.kind {
+            TransactionKind::Transfer { .. } => INITIAL_BALANCE,
+            TransactionKind::Counter => 0,
         }
     }
 
     /// Checks the sum over all keys at the end. Returns the field that reports the invariant.
     fn check_total(&self, total: i64) -> Result<(&'static str, serde_json::Value)> {
         let may_lose_updates = self.flags.isolation == Isolation::ReadCommitted;
-        match self.program {
-            Program::Transfer { accounts } => {
+        match self.kind {
+            TransactionKind::Transfer { accounts } => {
                 let expected = INITIAL_BALANCE * i64::try_from(accounts)?;
                 let kept = total == expected;
                 ensure!(kept || may_lose_updates, "the sum is {total}, not {expected}");
                 Ok(("sum_kept", json!(kept)))
             }
-            Program::Counter => {
+            TransactionKind::Counter => {
                 let committed = i64::try_from(self.totals.committed.load(Ordering::Relaxed))?;
                 let lost = committed - total;
                 ensure!(lost == 0 || may_lose_updates, "{lost} increments were lost");
@@ -131,7 +131,7 @@ impl Workload for StmWorkload {
         let attempts = self.totals.attempts.load(Ordering::Relaxed);
         let retries = attempts.saturating_sub(operations) as f64 / operations as f64;
         let mut fields = ReportFields::new();
-        if let Program::Transfer { accounts } = self.program {
+        if let TransactionKind::Transfer { accounts } = self.kind {
             fields.insert("accounts".to_owned(), json!(accounts));
         }
         fields.insert("isolation".to_owned(), json!(self.flags.isolation.to_string()));
