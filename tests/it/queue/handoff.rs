@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use coord_core::queue::Contender;
+use coord_core::queue::{Contender, WaitQueue};
 use coord_core::{
     Client,
     error::{LossReason, PrimitiveError},
