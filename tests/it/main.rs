@@ -1,4 +1,5 @@
 //! Tests across crates, on virtual time.
+#![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 mod blocking;
 mod client;

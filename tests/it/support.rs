@@ -1,5 +1,4 @@
 //! Shared steps of the tests: clients, sessions, fault-injection rules and virtual time.
-#![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 use std::borrow::Borrow;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! Sessions and supervisors: their life, their losses, and their logs and metrics.
 
-#![expect(clippy::unwrap_used, reason = "a request that fails here fails the test")]
 
 mod cancellation_token;
 mod close;

@@ -1,7 +1,6 @@
 //! Transactions: isolation, conflicts, retries, idempotency keys and cost.
 
 #![expect(clippy::future_not_send, reason = "closures under test borrow from their test")]
-#![expect(clippy::unwrap_used, reason = "a request that fails here fails the test")]
 
 mod conflict_queue;
 mod cost;
