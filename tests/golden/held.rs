@@ -1,12 +1,13 @@
 //! The locks and leaderships that a client holds, by name.
 
-use std::sync::{Arc, Mutex, MutexGuard as StdGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard as StdGuard};
 
 use coord_core::{
     election::Leadership,
     error::{LossReason, PrimitiveError},
     kv::{FencingToken, Txn, TxnResponse},
     mutex::MutexGuard,
+    sync,
 };
 use tokio::task::yield_now;
 
@@ -80,6 +81,6 @@ impl Held {
     }
 
     fn holds(&self) -> StdGuard<'_, NamedHolds> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.holds)
     }
 }

@@ -1,8 +1,9 @@
 //! The transcript of a step: its lines in the order of events.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use coord_core::sync;
 use tokio::time::Instant;
 
 /// The first character of each line. goldenscript inserts its prefix before it, so that the prefix
@@ -55,6 +56,6 @@ impl Log {
     }
 
     fn step(&self) -> MutexGuard<'_, StepLines> {
-        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.step)
     }
 }

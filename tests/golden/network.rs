@@ -1,9 +1,9 @@
 //! The network between a client and the store, into which the commands of a script inject faults.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use coord_core::kv::WatchBatch;
+use coord_core::{kv::WatchBatch, sync};
 use coord_testkit::{Action, Call, Recorder, Rule};
 
 /// A rule that records every call and applies the current action to it. Clones share the action.
@@ -36,7 +36,7 @@ impl Network {
     }
 
     fn current(&self) -> MutexGuard<'_, Action> {
-        self.action.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.action)
     }
 }
 

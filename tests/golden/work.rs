@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard};
 
 use coord_core::election::{Candidate, Proclaimer};
 use coord_core::{
@@ -11,6 +11,7 @@ use coord_core::{
     kv::{Put, Txn},
     mutex::MutexGuard,
     stm::Isolation,
+    sync,
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -123,7 +124,7 @@ impl ClientState {
     }
 
     fn proclaimers(&self) -> StdGuard<'_, BTreeMap<String, Proclaimer>> {
-        self.proclaimers.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.proclaimers)
     }
 
     async fn leader(self, name: String) -> Output {

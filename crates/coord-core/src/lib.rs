@@ -45,7 +45,7 @@
 //!
 //! Private modules: `shared` is the state that the primitives of one client share; `key_watch`
 //! watches a key until it is deleted; `retry_read` retries reads while the store is unavailable;
-//! `sync` locks a mutex that may be poisoned.
+//! `sync` locks a mutex that may be poisoned, also for the other crates of coord.
 
 pub mod backend;
 pub mod backoff;
@@ -61,7 +61,8 @@ mod retry_read;
 pub mod session;
 mod shared;
 pub mod stm;
-mod sync;
+#[doc(hidden)]
+pub mod sync;
 pub mod telemetry;
 
 pub use backend::KvBackend;

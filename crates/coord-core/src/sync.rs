@@ -4,8 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks a mutex, also if it is poisoned.
 ///
-/// In this crate every value behind such a mutex is consistent after each statement. So a panic of
+/// In coord every value behind such a mutex is consistent after each statement. So a panic of
 /// one user, for example in a closure of the caller, must not make the lock fail for other users.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

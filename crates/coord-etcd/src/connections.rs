@@ -19,10 +19,11 @@
 //! requests use the others, and another is dialled after [`REDIAL_AFTER`] at the earliest.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use coord_core::sync;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -142,7 +143,7 @@ impl<S> Further<S> {
 
 impl<S> SharedConnections<S> {
     fn further(&self) -> MutexGuard<'_, Further<S>> {
-        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.further)
     }
 
     /// Drops a broken connection if it is a further one. The first stays, because tonic redials it.

@@ -18,12 +18,13 @@
 //! each other.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use coord_core::{
     Error, Result,
     kv::{LeaseId, LeaseKeepAliveResponse},
+    sync,
 };
 use etcd_client::proto::PbLeaseKeepAliveResponse;
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
@@ -151,7 +152,7 @@ impl KeepAlivePool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<KeepAliveStream>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.idle)
     }
 
     fn take(&self) -> Option<KeepAliveStream> {
@@ -168,7 +169,7 @@ impl KeepAlivePool {
     }
 
     fn silent(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.silent)
     }
 
     /// Returns a stream to the pool, unless the pool is full or the stream has served its only

@@ -5,9 +5,9 @@
 //! time, because the connection may be dead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use coord_core::Result;
+use coord_core::{Result, sync};
 use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -154,7 +154,7 @@ impl Endpoint {
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.link)
     }
 }
 

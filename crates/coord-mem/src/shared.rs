@@ -10,7 +10,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use coord_core::kv::Revision;
+use coord_core::{kv::Revision, sync};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -116,7 +116,7 @@ impl Shared {
     /// Outside a runtime no timer starts. The next call still revokes overdue leases, but watchers
     /// receive the deletions only then.
     fn ensure_timer(self: &Arc<Self>) {
-        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut timer = sync::lock(&self.timer);
         // The runtime of the previous timer may have shut down.
         if timer.as_ref().is_none_or(JoinHandle::is_finished)
             && let Ok(runtime) = Handle::try_current()

@@ -8,8 +8,9 @@
 //! `server/etcdserver/corrupt.go`.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use coord_core::sync;
 use etcd_client::AlarmType;
 use etcd_client::proto::{PbAlarmMember, PbAlarmRequest, PbTxnOpRequest, PbTxnRequest};
 use tonic::{Code, Status};
@@ -50,7 +51,7 @@ impl Alarms {
     pub(crate) fn handle(&self, request: PbAlarmRequest) -> Result<Vec<PbAlarmMember>, Status> {
         let kind = AlarmType::try_from(request.alarm).map_err(|_| unknown_alarm(request.alarm))?;
         let alarm = (kind, request.member_id);
-        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut raised = sync::lock(&self.raised);
         // 0 lists alarms, 1 raises one, 2 disarms one.
         let affected = match request.action {
             0 => {
@@ -70,7 +71,7 @@ impl Alarms {
 
     /// All raised alarms, in etcd's text form.
     pub(crate) fn to_strings(&self) -> Vec<String> {
-        let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let raised = sync::lock(&self.raised);
         let print = |&(kind, member): &(AlarmType, u64)| {
             let member = if member == 0 { String::new() } else { format!("memberID:{member} ") };
             format!("{member}alarm:{} ", kind.as_str_name())
@@ -80,13 +81,13 @@ impl Alarms {
 
     /// The first raised alarm of a kind that `selects` accepts.
     pub(crate) fn first_raised(&self, selects: impl Fn(AlarmType) -> bool) -> Option<AlarmType> {
-        let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let raised = sync::lock(&self.raised);
         raised.iter().map(|&(kind, _)| kind).find(|kind| selects(*kind))
     }
 
     /// Rejects a write while an alarm forbids it.
     pub(crate) fn check(&self, kind: RequestKind) -> Result<(), Status> {
-        let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let raised = sync::lock(&self.raised);
         // The alarms are sorted by severity: `CORRUPT` is last.
         match raised.last() {
             Some((AlarmType::Corrupt, _)) if kind != RequestKind::ReadOnly => {

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use coord_core::kv::{FencingToken, LeaseId};
+use coord_core::sync;
 
 /// All call groups, by lease and by the name of the lock or election.
 #[derive(Default)]
@@ -32,13 +33,13 @@ pub(crate) struct GroupState {
 impl CallGroups {
     /// The group of a lease and a name; creates it if there is none.
     pub(crate) fn get_or_create(&self, lease: LeaseId, name: &Bytes) -> Arc<CallGroup> {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = sync::lock(&self.0);
         Arc::clone(groups.entry((lease, name.clone())).or_default())
     }
 
     /// Drops a call's handle on its group, and removes the group if no other call has a handle.
     pub(crate) fn release(&self, lease: LeaseId, name: &Bytes, group: Arc<CallGroup>) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = sync::lock(&self.0);
         drop(group);
         if let Entry::Occupied(entry) = groups.entry((lease, name.clone()))
             && Arc::strong_count(entry.get()) == 1

@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
+use coord_core::sync;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -102,7 +103,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for ConnectionExecutor
     fn execute(&self, call: F) {
         // If the connection has ended, the call is dropped.
         if let Some(new_calls) = self.new_calls.upgrade() {
-            new_calls.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::pin(call));
+            sync::lock(&new_calls).push_back(Box::pin(call));
         }
     }
 }
@@ -135,6 +136,6 @@ impl ConnectionCalls {
     }
 
     fn next_new_call(&self) -> Option<Call> {
-        self.new_calls.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        sync::lock(&self.new_calls).pop_front()
     }
 }

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use coord_core::{
     Error, KvBackend, Result,
     error::Outcome,
     kv::{WatchBatch, WatchStream, Watcher},
+    sync,
 };
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
@@ -190,7 +191,7 @@ impl<B: KvBackend> Intercept<B> {
     ) -> Result<T> {
         let (sender, response) = oneshot::channel();
         {
-            let mut delayed = self.delayed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut delayed = sync::lock(&self.delayed);
             // Removes the tasks that have ended.
             while delayed.try_join_next().is_some() {}
             delayed.spawn(async move {

@@ -17,13 +17,14 @@
 
 use std::fmt;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use coord_core::{
     Client, Error, KvBackend, Result,
     kv::{WatchBatch, WatchStream, Watcher},
+    sync,
 };
 use futures_util::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
@@ -104,7 +105,7 @@ impl Process {
         task: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         let handle = Handle::current().spawn(task);
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = sync::lock(&self.tasks);
         tasks.retain(|task| !task.is_finished());
         tasks.push(handle.abort_handle());
         if self.link.state() == State::Crashed {
@@ -126,7 +127,7 @@ impl Process {
     pub fn crash(&self) {
         // The link is closed first, so that it does not pass the requests that aborted tasks send.
         self.link.enter(State::Crashed);
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in sync::lock(&self.tasks).drain(..) {
             task.abort();
         }
     }

@@ -4,9 +4,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use coord_core::kv::WatchBatch;
+use coord_core::{kv::WatchBatch, sync};
 
 use crate::call::Call;
 use crate::intercept::{Action, Rule};
@@ -58,7 +58,7 @@ impl Recorder {
     }
 
     fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.calls)
     }
 }
 

@@ -65,7 +65,7 @@ async fn login_permits_every_call_under_the_users_prefix() {
 #[tokio::test]
 async fn wrong_password_or_unknown_user_is_unauthenticated() {
     let server = server_with_users().await;
-    for (user, password) in [("app", "wrong"), ("nobody", "secret"), ("app", "")] {
+    for (user, password) in [("app", "wrong"), ("unknown", "secret"), ("app", "")] {
         let login = async { login(&server, user, password).await?.get("app/a").await };
         let message = refused(login.await, ErrorKind::Unauthenticated);
         assert!(message.contains("not authenticated"), "{message}");

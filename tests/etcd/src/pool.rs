@@ -4,8 +4,9 @@
 //! history: its revision is higher than that of a new server, and it may be compacted.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use coord_core::sync;
 use etcd_client::{Client, DeleteOptions};
 
 use crate::cluster::{Cluster, ClusterBuilder};
@@ -62,12 +63,12 @@ impl Pool {
 
     /// Stops all idle servers, and each server in use when it is returned.
     pub fn close(&self) {
-        let all = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let all = sync::lock(&self.idle).take();
         drop(all);
     }
 
     fn with_idle<T>(&self, act: impl FnOnce(Option<&mut Vec<Cluster>>) -> T) -> T {
-        act(self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
+        act(sync::lock(&self.idle).as_mut())
     }
 }
 

@@ -4,7 +4,6 @@
 //! have it. `docs/go.md` lists all faults and their tests, which include tests of other files.
 //! Numbers are issues of etcd-io/etcd, unless a repository is named.
 
-
 mod election;
 mod mutex;
 #[path = "../../go/old.rs"]

@@ -1,6 +1,5 @@
 //! Sessions and supervisors: their life, their losses, and their logs and metrics.
 
-
 mod cancellation_token;
 mod close;
 mod keep_alive;

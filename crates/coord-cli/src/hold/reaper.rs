@@ -11,8 +11,9 @@
 
 use std::io;
 use std::process;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use coord_core::sync;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -57,7 +58,7 @@ impl Reaper {
         command: &mut process::Command,
         mask: SigSet,
     ) -> io::Result<(Pid, CommandExit)> {
-        let mut spawned = lock(&self.command);
+        let mut spawned = sync::lock(&self.command);
         // A child inherits the mask of the thread that spawns it.
         let own = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         let child = command.spawn();
@@ -90,7 +91,7 @@ impl CommandExit {
 /// Reaps children whenever CHLD is received, and publishes the exit status of the command.
 async fn reap(mut child_signals: Signal, command: Arc<Mutex<Option<SpawnedCommand>>>) {
     while child_signals.recv().await.is_some() {
-        let command = lock(&command);
+        let command = sync::lock(&command);
         // The system merges signals: one can mean several dead children.
         while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
             if let Some(command) = command.as_ref().filter(|command| command.process == process) {
@@ -98,8 +99,4 @@ async fn reap(mut child_signals: Signal, command: Arc<Mutex<Option<SpawnedComman
             }
         }
     }
-}
-
-fn lock(command: &Mutex<Option<SpawnedCommand>>) -> MutexGuard<'_, Option<SpawnedCommand>> {
-    command.lock().unwrap_or_else(PoisonError::into_inner)
 }

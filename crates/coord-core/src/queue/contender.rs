@@ -7,10 +7,9 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::WaitQueue;
 use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
-use super::wait::WATCH_AFTER;
+use super::{WATCH_AFTER, WaitQueue};
 use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::kv::{Delete, Header, KeyValue, Op};
 use crate::session::SessionState;

@@ -50,6 +50,7 @@ mod position;
 mod wait;
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::Instrument as _;
@@ -74,6 +75,14 @@ pub trait Held: fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn into_contender(self) -> Contender;
 }
+
+/// How long a waiter waits before it watches its own key, and the key of a predecessor of the same
+/// client.
+///
+/// If a lock is acquired a thousand times a second, two watches for each wait would be most of the
+/// work, and the read before success checks the waiter's own key anyway. A waiter that waits longer
+/// must be notified at once when another client deletes either key.
+const WATCH_AFTER: Duration = Duration::from_millis(250);
 
 /// How often `try_enqueue` checks whether all keys belong to child names. After that it enqueues.
 const MAX_TRY_READS: usize = 4;

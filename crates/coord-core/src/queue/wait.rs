@@ -18,22 +18,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::WATCH_AFTER;
 use super::contender::Contender;
 use super::position::{Position, is_foreign};
-use crate::error::{Error, PrimitiveError};
+use crate::error::{Error, PrimitiveError, Result};
 use crate::key_watch::{range_with_retry, watch_deletions};
-use crate::kv::{EventKind, Header, RangeResponse, Watch, WatchBatch, Watcher};
+use crate::kv::{EventKind, Header, RangeResponse, Watch, Watcher};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::shared::{Handoff, QueueEntry};
 use crate::telemetry::queue as events;
-
-/// How long a waiter waits before it watches its own key, and the key of a predecessor of the same
-/// client.
-///
-/// If a lock is acquired a thousand times a second, two watches for each wait would be most of the
-/// work, and the read before success checks the waiter's own key anyway. A waiter that waits longer
-/// must be notified at once when another client deletes either key.
-pub(super) const WATCH_AFTER: Duration = Duration::from_millis(250);
 
 /// How long a waiter waits for the hand-off after the event that its predecessor's key was deleted.
 /// The event and the response of one transaction are received shortly after each other, in either
@@ -116,30 +109,22 @@ impl Contender {
         let deleted = async {
             let Some((entry, watcher)) = watched else { return pending().await };
             let deleted = next_deletion(entry, watcher).await;
-            // Without a hand-off no sleep: even one of zero lasts until the timer's next tick, 1 ms.
+            // Even a sleep of zero would last until the next tick of the timer, 1 ms.
             if expects_handoff {
                 sleep(HANDOFF_TIMEOUT).await;
             }
             deleted
         };
-        let deleted = tokio::select! {
+        tokio::select! {
             biased;
             handed_over = handed_over => {
-                return Ok(handed_over.map_or(Wakeup::RefreshDue, Wakeup::HandedOver));
+                Ok(handed_over.map_or(Wakeup::RefreshDue, Wakeup::HandedOver))
             }
-            deleted = deleted => deleted,
+            deleted = deleted => Ok(deleted?),
             () = sleep_until(watch_due.unwrap_or_else(Instant::now)), if watch_due.is_some() => {
-                return Ok(Wakeup::WatchDue);
+                Ok(Wakeup::WatchDue)
             }
-            () = sleep(self.session().ttl()) => return Ok(Wakeup::RefreshDue),
-        };
-        match deleted {
-            Some(Ok(_)) => Ok(Wakeup::RefreshDue),
-            None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
-                Ok(Wakeup::WatchEnded)
-            }
-            Some(Err(error)) if error.is_retryable() => Ok(Wakeup::WatchEnded),
-            Some(Err(error)) => Err(error.into()),
+            () = sleep(self.session().ttl()) => Ok(Wakeup::RefreshDue),
         }
     }
 
@@ -175,17 +160,19 @@ impl Contender {
     }
 }
 
-/// Waits for the event that the entry was deleted; `None` if the watch ends.
-async fn next_deletion(
-    entry: &QueueEntry,
-    watcher: &mut Watcher,
-) -> Option<Result<WatchBatch, Error>> {
+/// Waits for the event that the entry was deleted, or for the end of the watch.
+async fn next_deletion(entry: &QueueEntry, watcher: &mut Watcher) -> Result<Wakeup> {
     loop {
-        match watcher.next().await? {
+        match watcher.next().await {
             // The event of an earlier key of the same name.
-            Ok(batch) if batch.revision <= entry.created => {}
-            Ok(batch) if batch.events.iter().all(|event| event.kind == EventKind::Put) => {}
-            deleted => return Some(deleted),
+            Some(Ok(batch)) if batch.revision <= entry.created => {}
+            Some(Ok(batch)) if batch.events.iter().all(|event| event.kind == EventKind::Put) => {}
+            Some(Ok(_)) => return Ok(Wakeup::RefreshDue),
+            None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
+                return Ok(Wakeup::WatchEnded);
+            }
+            Some(Err(error)) if error.is_retryable() => return Ok(Wakeup::WatchEnded),
+            Some(Err(error)) => return Err(error),
         }
     }
 }

@@ -34,12 +34,13 @@ mod asleep;
 mod builder;
 mod cleanup;
 mod deadline;
-mod generation;
+pub(crate) mod generation;
 mod keep_alive;
 mod key_suffix;
 mod losses;
 mod run_while_held;
 mod scoped;
+pub(crate) mod state;
 mod supervisor;
 mod supervisor_task;
 mod task;
@@ -65,40 +66,12 @@ pub use generation::{Generation, SupervisorState};
 pub(crate) use key_suffix::KeySuffix;
 use key_suffix::KeySuffixes;
 use losses::Losses;
+pub use state::SessionState;
 pub use supervisor::Supervisor;
 use task::Command;
 
 /// How long to wait for the store, and then for the session task, to report why a key was lost.
 const LOSS_REASON_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Whether a session still holds its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionState {
-    /// The store confirmed the last keep-alive.
-    Alive,
-    /// The last keep-alive failed or got no response; the session holds its lease until its
-    /// [`deadline`](Session::deadline).
-    Suspect,
-    /// The session does not hold the lease any more. This is final.
-    Lost(LossReason),
-}
-
-impl SessionState {
-    pub(crate) const fn is_lost(self) -> bool {
-        matches!(self, Self::Lost(_))
-    }
-}
-
-impl fmt::Display for SessionState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Alive => f.write_str("alive"),
-            Self::Suspect => f.write_str("suspect"),
-            Self::Lost(reason) => write!(f, "lost: {reason}"),
-        }
-    }
-}
 
 /// A lease that is kept alive until the session is closed, lost, or dropped.
 ///

@@ -53,7 +53,7 @@ impl Isolation {
 }
 
 impl fmt::Display for Isolation {
-    /// Lower case with dashes, as in `coord bench --isolation`.
+    /// Writes the name in lower case with dashes, such as `repeatable-reads`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SerializableSnapshot => "serializable-snapshot",

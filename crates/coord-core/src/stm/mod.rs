@@ -45,7 +45,7 @@
 mod commit;
 mod error;
 mod idempotency_key;
-mod isolation;
+pub(crate) mod isolation;
 mod read_set;
 mod reads;
 mod retry;

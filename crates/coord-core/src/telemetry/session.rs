@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{SESSION, label, metrics};
 use crate::error::{Error, LossReason};
 use crate::kv::LeaseId;
-use crate::session::{Generation, SessionState};
+use crate::session::generation::Generation;
+use crate::session::state::SessionState;
 
 /// Reports the events of one session.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use tracing::Span;
 
 use super::{STM, metrics};
-use crate::stm::Isolation;
+use crate::stm::isolation::Isolation;
 
 /// The span of a whole transaction, with all its attempts.
 pub(crate) fn run_span(isolation: Isolation) -> Span {

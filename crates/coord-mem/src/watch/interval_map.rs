@@ -2,7 +2,7 @@
 //!
 //! The key space is divided at every point where a watched range begins or ends, a *boundary*. All
 //! keys between two boundaries have the same watchers, so each boundary stores the watchers of the
-//! segment that begins there.
+//! interval that begins there.
 //!
 //! ```text
 //! 1 watches [b, f), 2 watches [d, ∞):
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Finding the watchers of a key is one binary search. Adding a range moves all later boundaries
-//! and visits each segment that the range spans. That is the right trade-off, because ranges are
+//! and visits each interval that the range spans. That is the right trade-off, because ranges are
 //! added rarely and keys are written all the time.
 //!
 //! A binary search over keys would read a different heap allocation at each step. Therefore the
@@ -39,7 +39,7 @@ use coord_core::kv::KeyRange;
 
 use super::Registration;
 
-/// The watchers of every segment of the key space.
+/// The watchers of every interval of the key space.
 #[derive(Debug, Default)]
 pub(crate) struct IntervalMap {
     /// Sorted by key. No watcher's range contains a key before the first boundary.
@@ -50,7 +50,7 @@ pub(crate) struct IntervalMap {
     heads: Vec<u64>,
 }
 
-/// The first key of a segment, and the watchers of that segment.
+/// The first key of an interval, and the watchers of that interval.
 #[derive(Debug)]
 struct Boundary {
     at: Bytes,
@@ -82,7 +82,7 @@ impl IntervalMap {
         from + self.boundaries[from..from + equal].partition_point(|boundary| boundary.at <= key)
     }
 
-    /// Adds a watcher to all segments of its range.
+    /// Adds a watcher to all intervals of its range.
     pub(crate) fn insert(&mut self, keys: &KeyRange, registration: &Arc<Registration>) {
         self.add_boundary(keys.start());
         if let Some(end) = keys.upper_bound() {
@@ -94,7 +94,7 @@ impl IntervalMap {
         }
     }
 
-    /// Removes a watcher from all segments of its range.
+    /// Removes a watcher from all intervals of its range.
     pub(crate) fn remove(&mut self, keys: &KeyRange, id: u64) {
         let indices = self.boundaries_in(keys);
         for boundary in &mut self.boundaries[indices] {
@@ -106,12 +106,12 @@ impl IntervalMap {
         }
     }
 
-    /// The watchers of the segment that ends at the boundary with this index.
+    /// The watchers of the interval that ends at the boundary with this index.
     fn watchers_before(&self, index: usize) -> &[Arc<Registration>] {
         index.checked_sub(1).map_or(&[], |before| &self.boundaries[before].registrations)
     }
 
-    /// Divides the segment that contains the key `at`, so that a segment begins at this key.
+    /// Divides the interval that contains the key `at`, so that an interval begins at this key.
     fn add_boundary(&mut self, at: &Bytes) {
         if let Err(index) = self.boundaries.binary_search_by(|boundary| boundary.at.cmp(at)) {
             let registrations = self.watchers_before(index).to_vec();
@@ -135,7 +135,7 @@ impl IntervalMap {
         }
     }
 
-    /// Removes the boundary at a key if the segments on both sides have the same watchers.
+    /// Removes the boundary at a key if the intervals on both sides have the same watchers.
     fn remove_redundant_boundary(&mut self, at: &Bytes) {
         let ids = |registrations: &[Arc<Registration>]| {
             registrations.iter().map(|registration| registration.id).collect::<Vec<_>>()

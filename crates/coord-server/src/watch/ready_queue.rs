@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
+use coord_core::sync;
 use futures_util::task::AtomicWaker;
 
 /// The ready queue of a stream.
@@ -25,7 +26,7 @@ struct SharedQueue {
 
 impl SharedQueue {
     fn with_ids<T>(&self, f: impl FnOnce(&mut VecDeque<i64>) -> T) -> T {
-        f(&mut self.ids.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut sync::lock(&self.ids))
     }
 }
 
