@@ -52,6 +52,8 @@
 //!
 //! [`CONTRACT`] lists each clause of [`KvBackend`]'s contract with the cases that check it. A test
 //! compares the list with the documentation of the trait.
+//!
+//! [`KvBackend`]: coord_core::KvBackend
 
 #[macro_use]
 mod helpers;
