@@ -34,6 +34,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::backend::KvBackend;
 use crate::error::Result;
@@ -45,6 +46,7 @@ use crate::kv::{
 };
 use crate::layer::Layer;
 use crate::shared::{ConflictQueues, Handoffs, Shared};
+use crate::spawn::Spawn;
 
 /// A handle to a backend, for callers and for all primitives. Clones share all state.
 ///
@@ -77,12 +79,20 @@ use crate::shared::{ConflictQueues, Handoffs, Shared};
 pub struct Client {
     backend: Arc<dyn KvBackend>,
     shared: Arc<Shared>,
+    /// Runs background tasks; tokio if there is none.
+    spawner: Option<Arc<dyn Spawn>>,
 }
 
 impl Client {
     /// A client of `backend`. It shares no state with other clients.
     pub fn new(backend: impl KvBackend) -> Self {
         Self::from(Arc::new(backend) as Arc<dyn KvBackend>)
+    }
+
+    /// A client of `backend` whose background tasks, such as those of sessions, `spawner` runs. For
+    /// simulators that decide which task runs next; [`new`](Self::new) runs them on tokio.
+    pub fn with_spawn(backend: impl KvBackend, spawner: Arc<dyn Spawn>) -> Self {
+        Self { spawner: Some(spawner), ..Self::new(backend) }
     }
 
     /// Returns the backend.
@@ -393,6 +403,18 @@ impl Client {
         self.backend.limits()
     }
 
+    /// Starts a background task, on `runtime` unless the client has a spawner.
+    pub(crate) fn spawn(
+        &self,
+        runtime: &Handle,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        match &self.spawner {
+            Some(spawner) => spawner.spawn(Box::pin(task)),
+            None => drop(runtime.spawn(task)),
+        }
+    }
+
     pub(crate) fn handoffs(&self) -> &Handoffs {
         &self.shared.handoffs
     }
@@ -432,7 +454,7 @@ impl Layer for Client {
 
 impl From<Arc<dyn KvBackend>> for Client {
     fn from(backend: Arc<dyn KvBackend>) -> Self {
-        Self { backend, shared: Arc::default() }
+        Self { backend, shared: Arc::default(), spawner: None }
     }
 }
 

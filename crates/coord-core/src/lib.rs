@@ -40,6 +40,7 @@
 //! | [`mutex`] | [`Mutex`]: the distributed lock, and its guard |
 //! | [`election`] | [`Election`]: leader election, observers |
 //! | [`stm`] | [`Stm`]: software transactional memory, isolation levels |
+//! | [`spawn`] | running the background tasks of a client on an executor other than tokio |
 //! | [`backoff`] | exponential backoff with jitter |
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
@@ -60,6 +61,7 @@ pub mod queue;
 mod retry_read;
 pub mod session;
 mod shared;
+pub mod spawn;
 pub mod stm;
 #[doc(hidden)]
 pub mod sync;

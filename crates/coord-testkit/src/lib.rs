@@ -9,6 +9,8 @@
 //! - [`Mirror`]: a differential test, which runs the same operations on two backends and stops at
 //!   the first difference;
 //! - [`poll_at_most`]: drops a future after a number of polls, to test cancel safety;
+//! - [`sim`]: deterministic simulation of whole processes, under every fault, with shrinking;
+//!   [`history`]: what happened in a run;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
@@ -22,10 +24,12 @@ mod cancel;
 mod clock;
 pub mod conformance;
 mod forward;
+pub mod history;
 mod intercept;
 pub mod mirror;
 mod process;
 mod recorder;
+pub mod sim;
 mod stale_member;
 pub mod strategy;
 

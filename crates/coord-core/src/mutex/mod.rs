@@ -158,7 +158,7 @@ fn block_on<T: Send + 'static>(
     }
     let (reply, result) = oneshot::channel();
     // This thread owns the task: it waits for it.
-    session.runtime().spawn(async move {
+    session.spawn(async move {
         // The receiver exists until the reply is sent, because this thread waits for it.
         let _ = reply.send(future.await);
     });

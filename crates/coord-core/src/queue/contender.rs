@@ -129,7 +129,7 @@ impl Contender {
             let token = self.session().cancellation_token();
             let (ownership, cancelled) = (self.ownership().clone(), token.clone());
             // The task ends when the contender is dropped, which cancels the token.
-            self.session().runtime().spawn(async move {
+            self.session().spawn(async move {
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => {}

@@ -49,8 +49,10 @@ impl Ownership {
         self.0.is_released.store(is_released, Ordering::Relaxed);
     }
 
-    /// The reason why the key was lost, if a user of the key was notified of it.
-    pub(super) fn reported_loss(&self) -> Option<LossReason> {
+    /// Returns the reason why the key was lost, if a waiter or the holder was notified of it. It
+    /// sends no request.
+    #[must_use]
+    pub fn reported_loss(&self) -> Option<LossReason> {
         self.0.reported_loss.get().copied()
     }
 

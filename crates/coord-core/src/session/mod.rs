@@ -309,9 +309,10 @@ impl Session {
         self.inner.suffixes.are_of_adopter().then_some(self.inner.opened)
     }
 
-    /// The runtime that the session was opened on.
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.inner.runtime
+    /// Starts a background task, on the runtime that the session was opened on unless the client
+    /// has a spawner.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.client().spawn(&self.inner.runtime, task);
     }
 
     /// A handle to the same session with losses of its own.

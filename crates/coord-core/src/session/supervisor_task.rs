@@ -7,6 +7,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
@@ -52,9 +53,10 @@ impl SupervisorTask {
         close_requests: mpsc::UnboundedReceiver<CloseRequest>,
     ) {
         let backoff = seeded_backoff(session.borrow().lease_id());
+        let client = session.borrow().client().clone();
         let task = Self { builder, state, session, changed, backoff };
-        #[expect(clippy::disallowed_methods, reason = "its owner is the supervisor: see `run`")]
-        tokio::spawn(task.run(close_requests));
+        // Its owner is the supervisor: see `run`.
+        client.spawn(&Handle::current(), task.run(close_requests));
     }
 
     /// Runs until the supervisor is closed, until its last handle, which owns the sender of

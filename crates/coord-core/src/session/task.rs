@@ -106,8 +106,9 @@ impl SessionTask {
             lost_notify: Arc::clone(&lost_notify),
             cancelled: cancelled.clone(),
         };
-        #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
-        tokio::spawn(task.run(inbox));
+        // Its owner is the session: see `run`.
+        let runtime = Handle::current();
+        client.spawn(&runtime, task.run(inbox));
         let inner = Inner {
             client: client.clone(),
             lease: id,
@@ -120,7 +121,7 @@ impl SessionTask {
             lost_notify,
             commands,
             cancelled,
-            runtime: Handle::current(),
+            runtime,
         };
         Session { inner: Arc::new(inner), losses: Losses::default() }
     }

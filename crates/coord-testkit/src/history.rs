@@ -1,0 +1,133 @@
+//! Histories: what happened in one run, one event per line.
+//!
+//! ```text
+//!    0.001 s  a        -> #1 txn if 1 then 1 else 0
+//!    0.002 s  a        == #1 applied at revision 2
+//!    0.003 s  a        <- #1 ok
+//!    0.003 s  b        !! paused for 2 s
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::kv::Revision;
+
+use crate::Call;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A process sent a request.
+    Sent {
+        /// The number of the request in the run, from 1.
+        request: u64,
+        /// The request.
+        call: Call,
+    },
+    /// The store processed a request.
+    Applied {
+        /// The number of the request.
+        request: u64,
+        /// The revision of the store after it, or the error.
+        result: Result<Revision, String>,
+    },
+    /// A process received the response to a request.
+    Received {
+        /// The number of the request.
+        request: u64,
+        /// The error, if the response is one.
+        error: Option<String>,
+    },
+    /// A process received a batch of a watch.
+    Watched {
+        /// The revision of the batch.
+        revision: Revision,
+        /// The number of its events; 0 in a progress notification.
+        events: usize,
+    },
+    /// A fault was injected, or ended.
+    Fault(String),
+    /// A note of the test, of an oracle, or of the simulator.
+    Note(String),
+}
+
+/// One event of a history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// The virtual time since the start of the run.
+    pub at: Duration,
+    /// The process; `None` for events of the store or of the test.
+    pub process: Option<Arc<str>>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let process = self.process.as_deref().unwrap_or("-");
+        write!(f, "{:9.3} s  {process:8} ", self.at.as_secs_f64())?;
+        match &self.kind {
+            EventKind::Sent { request, call } => write!(f, "-> #{request} {call}"),
+            EventKind::Applied { request, result: Ok(revision) } => {
+                write!(f, "== #{request} applied at revision {revision}")
+            }
+            EventKind::Applied { request, result: Err(error) } => {
+                write!(f, "== #{request} rejected: {error}")
+            }
+            EventKind::Received { request, error: None } => write!(f, "<- #{request} ok"),
+            EventKind::Received { request, error: Some(error) } => {
+                write!(f, "<- #{request} {error}")
+            }
+            EventKind::Watched { revision, events: 0 } => {
+                write!(f, "<~ progress to revision {revision}")
+            }
+            EventKind::Watched { revision, events } => {
+                write!(f, "<~ {events} event(s) of revision {revision}")
+            }
+            EventKind::Fault(text) => write!(f, "!! {text}"),
+            EventKind::Note(text) => write!(f, "   {text}"),
+        }
+    }
+}
+
+/// The events of one run, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History(pub Vec<Event>);
+
+impl History {
+    /// Returns the first event that differs between two histories: its number, counted from 0, and
+    /// the event on each side, `None` where a history has ended. `None` if the histories are equal.
+    #[must_use]
+    pub fn first_difference<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> Option<(usize, Option<&'a Event>, Option<&'a Event>)> {
+        let longest = self.0.len().max(other.0.len());
+        let mut pairs = (0..longest).map(|i| (i, self.0.get(i), other.0.get(i)));
+        pairs.find(|(_, ours, theirs)| ours != theirs)
+    }
+
+    /// Writes two histories as one: common events once, the others marked `<` or `>`, up to `lines`
+    /// lines after the first difference.
+    #[must_use]
+    pub fn diff(&self, other: &Self, lines: usize) -> String {
+        let Some((first, ..)) = self.first_difference(other) else {
+            return format!("the histories are equal: {} events", self.0.len());
+        };
+        let mut text = format!("{first} equal events, then:\n");
+        for (mark, history) in [('<', self), ('>', other)] {
+            for event in history.0.iter().skip(first).take(lines) {
+                text.push_str(&format!("{mark} {event}\n"));
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|event| writeln!(f, "{event}"))
+    }
+}

@@ -1,0 +1,178 @@
+//! The driver: processes one ready task or message after the other until the run ends.
+//!
+//! The driver is the root future of the run's runtime, whose clock is paused. When nothing is
+//! ready, it sleeps until the next message is due; tokio then advances the clock to the next timer,
+//! of the driver or of any task, at once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+
+use super::failure::Failure;
+use super::panics;
+use super::process::Gate;
+use super::world::{Actor, Message, Owner, State, Work, World};
+
+/// Runs the world until it is done or has failed. More than `max_steps` steps are a livelock.
+pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
+    // One task that is not ours: the lease timer of the store.
+    let has_foreign_tasks = || Handle::current().metrics().num_alive_tasks() > 1;
+    loop {
+        let mut dropped = Vec::new();
+        let actor = {
+            let mut state = world.lock();
+            if state.is_done || state.failure.is_some() {
+                return;
+            }
+            world.collect_woken(&mut state);
+            state.collect_due(Instant::now());
+            state.next_actor(&mut dropped)
+        };
+        drop(dropped);
+        let Some(actor) = actor else {
+            wait(world).await;
+            continue;
+        };
+        process(world, actor).await;
+        let has_oracles = {
+            let mut state = world.lock();
+            state.steps += 1;
+            if state.steps > max_steps {
+                let text = format!("no end after {max_steps} steps");
+                state.fail(Failure::new("livelock", text));
+            }
+            !state.oracles.is_empty()
+        };
+        if has_oracles {
+            check_oracles(world);
+        }
+        if has_foreign_tasks() {
+            yield_now().await;
+        }
+    }
+}
+
+async fn process(world: &Arc<World>, Actor { owner, work }: Actor) {
+    match work {
+        Work::Poll(slot) => poll(world, slot),
+        Work::Deliver(Message::Request(work)) => work.await,
+        Work::Deliver(Message::Response(deliver)) => deliver(world),
+        Work::Deliver(Message::Batch(queue)) => {
+            if let Some(event) = queue.deliver() {
+                world.lock().record(owner, || event);
+            }
+        }
+        Work::Deliver(Message::Change(change)) => change(world),
+    }
+}
+
+/// Polls a task once.
+fn poll(world: &World, slot: usize) {
+    let (mut future, waker) = {
+        let mut state = world.lock();
+        let Some(task) = state.tasks.get_mut(slot) else { return };
+        let Some(future) = task.future.take() else { return };
+        task.wakeup.reset();
+        (future, task.waker.clone())
+    };
+    let mut cx = Context::from_waker(&waker);
+    let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
+    let mut state = world.lock();
+    match polled {
+        Ok(Poll::Pending) => {
+            if let Some(task) = state.tasks.get_mut(slot) {
+                task.future = Some(future);
+            }
+        }
+        Ok(Poll::Ready(())) => drop(state.tasks.try_remove(slot)),
+        Err(payload) => {
+            drop(state.tasks.try_remove(slot));
+            state.fail(Failure::new("panic", panics::message(&*payload)));
+        }
+    }
+}
+
+/// Waits until a task is woken or a message is due.
+async fn wait(world: &World) {
+    let next = world.lock().next_delivery();
+    let mut due = pin!(async move {
+        match next {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    });
+    std::future::poll_fn(|cx| {
+        world.woken.driver.register(cx.waker());
+        if world.woken.is_empty() { due.as_mut().poll(cx) } else { Poll::Ready(()) }
+    })
+    .await;
+}
+
+fn check_oracles(world: &World) {
+    // An oracle may use the world.
+    let mut oracles = std::mem::take(&mut world.lock().oracles);
+    let now = Instant::now();
+    let failure = oracles.iter_mut().find_map(|oracle| oracle.check(now));
+    let mut state = world.lock();
+    oracles.append(&mut state.oracles);
+    state.oracles = oracles;
+    if let Some(failure) = failure {
+        state.fail(failure);
+    }
+}
+
+impl State {
+    /// Takes the next ready actor: the oldest, unless a choice postpones it. Actors of crashed
+    /// processes are moved to `dropped`, to be dropped without the lock.
+    fn next_actor(&mut self, dropped: &mut Vec<Actor>) -> Option<Actor> {
+        loop {
+            let actor = self.ready.pop_front()?;
+            let Owner::Process { index, life } = actor.owner else { return Some(actor) };
+            match self.processes[index].gate(life, &actor.work) {
+                Gate::Open => {}
+                Gate::Hold => {
+                    self.processes[index].hold(actor);
+                    continue;
+                }
+                Gate::Drop => {
+                    dropped.push(actor);
+                    continue;
+                }
+            }
+            if self.postpones(index, &actor) {
+                self.ready.push_back(actor);
+            } else {
+                return Some(actor);
+            }
+        }
+    }
+
+    /// Whether others are processed before this actor.
+    fn postpones(&mut self, index: usize, actor: &Actor) -> bool {
+        let mut others = self.ready.iter().filter_map(|other| match other.owner {
+            Owner::Harness => None,
+            Owner::Process { index, .. } => Some(index + 1),
+        });
+        let Some(first) = others.next() else { return false };
+        let others = std::iter::once(first).chain(others);
+        let pick = self.choices.generator().map(|generator| {
+            u16::from(generator.postpones(index + 1, others))
+        });
+        let process = &self.processes[index];
+        let (lane, name) = (process.lanes.step, &process.name);
+        let words = || match &actor.work {
+            Work::Poll(_) => format!("a task of {name}"),
+            Work::Deliver(_) => format!("a message of {name}"),
+        };
+        let postpones = self.choices.choose(lane, index + 1, pick, words) > 0;
+        if postpones {
+            self.choices.coverage.note_mattered(super::faults::Fault::Reorder);
+        }
+        postpones
+    }
+}

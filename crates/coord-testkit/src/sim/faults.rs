@@ -1,0 +1,326 @@
+//! Faults: the options of each kind of decision point, and how often each fault was exercised.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// A family of faults. A random run switches each family on or off as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A task or message that is ready is processed after others that became ready later.
+    Reorder,
+    /// A message is delivered up to a second late, after messages that were sent later.
+    Latency,
+    /// A message is delivered 10 s late, after the caller's timeout: a late request is applied.
+    LateDelivery,
+    /// A request is lost before it is applied.
+    RequestLost,
+    /// A response is lost after its request was applied.
+    ResponseLost,
+    /// The store rejects a request as unavailable, without applying it.
+    Refused,
+    /// The store rejects a request as overloaded, without applying it.
+    Overloaded,
+    /// A watch is silent for 30 s, then delivers everything.
+    WatchLate,
+    /// The server ends a watch with a retryable error.
+    WatchEnded,
+    /// A member that is behind serves a serializable read.
+    StaleRead,
+    /// A process stops for 2 s or 100 s, and resumes with responses pending.
+    Pause,
+    /// No message passes between a process and the store, for 5 s or 100 s.
+    Partition,
+    /// Messages pass in one direction only, for 100 s.
+    OneWayPartition,
+    /// A process stops forever.
+    Crash,
+    /// A process stops and starts again a second later, without its memory.
+    Restart,
+    /// The history is compacted at the current revision.
+    Compaction,
+    /// A new leader gives every lease its whole TTL again.
+    LeaderChange,
+    /// The store rejects all changes for 5 s because its quota is reached.
+    NoSpace,
+    /// The store's clock runs 5 % fast or slow.
+    ClockDrift,
+    /// A decision that the test itself makes: [`Sim::buggify`](super::Sim::buggify).
+    Buggify,
+}
+
+impl Fault {
+    /// All families.
+    pub const ALL: [Self; 20] = [
+        Self::Reorder,
+        Self::Latency,
+        Self::LateDelivery,
+        Self::RequestLost,
+        Self::ResponseLost,
+        Self::Refused,
+        Self::Overloaded,
+        Self::WatchLate,
+        Self::WatchEnded,
+        Self::StaleRead,
+        Self::Pause,
+        Self::Partition,
+        Self::OneWayPartition,
+        Self::Crash,
+        Self::Restart,
+        Self::Compaction,
+        Self::LeaderChange,
+        Self::NoSpace,
+        Self::ClockDrift,
+        Self::Buggify,
+    ];
+
+    /// The range from which a random run draws how often the fault fires at a point.
+    pub(crate) const fn rates(self) -> (f32, f32) {
+        match self {
+            Self::Reorder => (0.05, 0.6),
+            Self::Latency => (0.02, 0.5),
+            Self::StaleRead | Self::ClockDrift | Self::Buggify => (0.2, 0.7),
+            Self::WatchLate | Self::WatchEnded => (0.01, 0.2),
+            Self::Pause | Self::Partition | Self::OneWayPartition => (0.003, 0.05),
+            Self::Crash | Self::Restart => (0.002, 0.03),
+            Self::Compaction | Self::LeaderChange => (0.01, 0.2),
+            Self::NoSpace => (0.002, 0.02),
+            Self::LateDelivery
+            | Self::RequestLost
+            | Self::ResponseLost
+            | Self::Refused
+            | Self::Overloaded => (0.004, 0.1),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Reorder => "reorder",
+            Self::Latency => "latency",
+            Self::LateDelivery => "late delivery",
+            Self::RequestLost => "request lost",
+            Self::ResponseLost => "response lost",
+            Self::Refused => "refused",
+            Self::Overloaded => "overloaded",
+            Self::WatchLate => "watch late",
+            Self::WatchEnded => "watch ended",
+            Self::StaleRead => "stale read",
+            Self::Pause => "pause",
+            Self::Partition => "partition",
+            Self::OneWayPartition => "one-way partition",
+            Self::Crash => "crash",
+            Self::Restart => "restart",
+            Self::Compaction => "compaction",
+            Self::LeaderChange => "leader change",
+            Self::NoSpace => "no space",
+            Self::ClockDrift => "clock drift",
+            Self::Buggify => "buggify",
+        })
+    }
+}
+
+/// One option of a decision point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChoiceOption {
+    pub(crate) fault: Fault,
+    pub(crate) label: &'static str,
+}
+
+const fn option(fault: Fault, label: &'static str) -> ChoiceOption {
+    ChoiceOption { fault, label }
+}
+
+/// What becomes of a request, at the moment it is sent.
+pub(crate) const REQUEST: &[ChoiceOption] = &[
+    option(Fault::Latency, "delivered"),
+    option(Fault::Latency, "delivered after 5 ms"),
+    option(Fault::Latency, "delivered after 50 ms"),
+    option(Fault::Latency, "delivered after 1 s"),
+    option(Fault::LateDelivery, "delivered after 10 s, later than the timeout"),
+    option(Fault::RequestLost, "lost"),
+    option(Fault::RequestLost, "lost, the connection broke"),
+    option(Fault::Refused, "rejected as unavailable, not applied"),
+    option(Fault::Overloaded, "rejected as overloaded, not applied"),
+];
+
+/// What becomes of a response, at the moment the request was processed.
+pub(crate) const RESPONSE: &[ChoiceOption] = &[
+    option(Fault::Latency, "delivered"),
+    option(Fault::Latency, "delivered after 5 ms"),
+    option(Fault::Latency, "delivered after 50 ms"),
+    option(Fault::Latency, "delivered after 1 s"),
+    option(Fault::LateDelivery, "delivered after 10 s, later than the timeout"),
+    option(Fault::ResponseLost, "lost"),
+    option(Fault::ResponseLost, "lost, the connection broke"),
+];
+
+/// What becomes of a batch of a watch.
+pub(crate) const BATCH: &[ChoiceOption] = &[
+    option(Fault::Latency, "delivered"),
+    option(Fault::Latency, "delivered after 5 ms"),
+    option(Fault::Latency, "delivered after 50 ms"),
+    option(Fault::Latency, "delivered after 1 s"),
+    option(Fault::WatchLate, "delivered after 30 s"),
+    option(Fault::WatchEnded, "not delivered, the server ended the watch"),
+];
+
+/// The latency that an option of a request, response or batch stands for.
+pub(crate) const fn latency(value: u16) -> Duration {
+    Duration::from_millis(match value {
+        1 => 5,
+        2 => 50,
+        3 => 1_000,
+        4 => 10_000,
+        _ => 1,
+    })
+}
+
+/// How long a watch is silent.
+pub(crate) const WATCH_SILENCE: Duration = Duration::from_secs(30);
+
+/// What happens to a process, at each of its requests and responses.
+pub(crate) const PROCESS: &[ChoiceOption] = &[
+    option(Fault::Pause, "runs"),
+    option(Fault::Pause, "paused for 2 s"),
+    option(Fault::Pause, "paused for 100 s"),
+    option(Fault::Partition, "partitioned for 5 s"),
+    option(Fault::Partition, "partitioned for 100 s"),
+    option(Fault::OneWayPartition, "its requests held for 100 s"),
+    option(Fault::OneWayPartition, "its responses held for 100 s"),
+    option(Fault::Crash, "crashed"),
+    option(Fault::Restart, "crashed and started again"),
+];
+
+/// What happens to the store, after each change.
+pub(crate) const STORE: &[ChoiceOption] = &[
+    option(Fault::Compaction, "runs"),
+    option(Fault::Compaction, "compacted"),
+    option(Fault::LeaderChange, "changed its leader"),
+    option(Fault::NoSpace, "out of space for 5 s"),
+];
+
+/// Which revision serves a serializable read.
+pub(crate) const READ: &[ChoiceOption] = &[
+    option(Fault::StaleRead, "current"),
+    option(Fault::StaleRead, "1 revision behind"),
+    option(Fault::StaleRead, "10 revisions behind"),
+];
+
+/// Whether a ready task or message is processed now.
+pub(crate) const STEP: &[ChoiceOption] =
+    &[option(Fault::Reorder, "now"), option(Fault::Reorder, "postponed")];
+
+/// The speed of the store's clock.
+pub(crate) const CLOCK: &[ChoiceOption] = &[
+    option(Fault::ClockDrift, "exact"),
+    option(Fault::ClockDrift, "5 % fast"),
+    option(Fault::ClockDrift, "5 % slow"),
+];
+
+/// Whether a point of the test fires.
+pub(crate) const BUGGIFY: &[ChoiceOption] =
+    &[option(Fault::Buggify, "off"), option(Fault::Buggify, "fires")];
+
+/// The options of the points of a lane, by the kind at the end of its name.
+pub(crate) fn options_of(lane: &str) -> Option<&'static [ChoiceOption]> {
+    let (process, kind) = lane.rsplit_once('.')?;
+    Some(match kind {
+        _ if process == "test" => BUGGIFY,
+        "step" => STEP,
+        "request" => REQUEST,
+        "response" => RESPONSE,
+        "batch" => BATCH,
+        "process" => PROCESS,
+        "read" => READ,
+        "change" => STORE,
+        "clock" => CLOCK,
+        _ => return None,
+    })
+}
+
+/// How often a fault was exercised, in all runs of a sweep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultCount {
+    /// At how many points the fault could have fired.
+    pub possible: u64,
+    /// How often it fired.
+    pub fired: u64,
+    /// How often it fired where it mattered: a lost response of a change that was applied, a crash
+    /// of a process with a lease, a stale read that differs from a current one.
+    pub mattered: u64,
+}
+
+/// How often each fault was exercised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<Fault, FaultCount>);
+
+impl Coverage {
+    /// Returns the counts of one fault.
+    #[must_use]
+    pub fn count(&self, fault: Fault) -> FaultCount {
+        self.0.get(&fault).copied().unwrap_or_default()
+    }
+
+    /// Returns the faults that could have fired and never mattered.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Fault> {
+        let missing = self.0.iter().filter(|(_, count)| count.possible > 0 && count.mattered == 0);
+        missing.map(|(fault, _)| *fault).collect()
+    }
+
+    pub(crate) fn note_possible(&mut self, options: &[ChoiceOption], rates: &Rates) {
+        let mut last = None;
+        for option in &options[1..] {
+            if last != Some(option.fault) && rates.of(option.fault) > 0.0 {
+                self.0.entry(option.fault).or_default().possible += 1;
+            }
+            last = Some(option.fault);
+        }
+    }
+
+    pub(crate) fn note_fired(&mut self, fault: Fault) {
+        self.0.entry(fault).or_default().fired += 1;
+    }
+
+    pub(crate) fn note_mattered(&mut self, fault: Fault) {
+        self.0.entry(fault).or_default().mattered += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (fault, count) in &other.0 {
+            let sum = self.0.entry(*fault).or_default();
+            sum.possible += count.possible;
+            sum.fired += count.fired;
+            sum.mattered += count.mattered;
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    /// A table, one fault per line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:18} {:>12} {:>9} {:>9}", "fault", "possible", "fired", "mattered")?;
+        for fault in Fault::ALL {
+            let FaultCount { possible, fired, mattered } = self.count(fault);
+            writeln!(f, "{fault:18} {possible:>12} {fired:>9} {mattered:>9}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The probability of each fault at a point, in one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates([f32; Fault::ALL.len()]);
+
+impl Rates {
+    pub(crate) fn from_fn(rate: impl FnMut(Fault) -> f32) -> Self {
+        Self(Fault::ALL.map(rate))
+    }
+
+    pub(crate) const fn of(&self, fault: Fault) -> f32 {
+        self.0[fault as usize]
+    }
+}

@@ -1,0 +1,157 @@
+//! Oracles: conditions that a run must satisfy, besides the assertions of its processes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coord_core::kv::FencingToken;
+use coord_core::queue::{Held, Ownership};
+use coord_core::sync;
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::process::Process;
+use super::world::{Oracle, World};
+
+/// A condition that must always hold.
+pub(crate) struct Always<F> {
+    pub(crate) name: &'static str,
+    pub(crate) holds: F,
+}
+
+impl<F: FnMut() -> bool + Send> Oracle for Always<F> {
+    fn check(&mut self, _: Instant) -> Option<Failure> {
+        let text = "the condition does not hold any more";
+        (!(self.holds)()).then(|| Failure::new(self.name, text))
+    }
+}
+
+/// A condition that must be followed by another one within some time.
+pub(crate) struct LeadsTo<P, Q> {
+    pub(crate) name: &'static str,
+    pub(crate) cause: P,
+    pub(crate) effect: Q,
+    pub(crate) within: Duration,
+    /// When the cause was seen without an effect since.
+    pub(crate) pending_since: Option<Instant>,
+}
+
+impl<P: FnMut() -> bool + Send, Q: FnMut() -> bool + Send> Oracle for LeadsTo<P, Q> {
+    fn check(&mut self, now: Instant) -> Option<Failure> {
+        if (self.effect)() {
+            self.pending_since = None;
+            return None;
+        }
+        if self.pending_since.is_none() && (self.cause)() {
+            self.pending_since = Some(now);
+        }
+        let waited = now.saturating_duration_since(self.pending_since?);
+        let Self { name, within, .. } = self;
+        (waited > *within)
+            .then(|| Failure::new(*name, format!("the effect did not follow within {within:?}")))
+    }
+}
+
+/// What one holder believes.
+struct Holder {
+    process: String,
+    token: FencingToken,
+    ownership: Ownership,
+}
+
+impl Holder {
+    /// Whether the holder still believes that it holds: no loss was reported to it, and its
+    /// session's deadline has not passed.
+    fn believes(&self, now: Instant) -> bool {
+        let session = self.ownership.session();
+        self.ownership.reported_loss().is_none()
+            && !session.state().is_lost()
+            && session.deadline() > now
+    }
+}
+
+/// The holders of one resource.
+#[derive(Default)]
+struct Holders {
+    inside: BTreeMap<u64, Holder>,
+    entered: u64,
+    last_token: Option<FencingToken>,
+}
+
+/// Mutual exclusion, by what the guards themselves report: fails the run if a holder enters while
+/// another holder believes that it is inside, or with a fencing token that is not larger than all
+/// before. Created by [`Sim::exclusive`](super::Sim::exclusive); clones share the resource.
+#[derive(Clone)]
+pub struct Exclusive {
+    name: Arc<str>,
+    world: Arc<World>,
+    holders: Arc<Mutex<Holders>>,
+}
+
+impl Exclusive {
+    pub(crate) fn new(world: &Arc<World>, name: &str) -> Self {
+        Self { name: name.into(), world: Arc::clone(world), holders: Arc::default() }
+    }
+
+    /// Notes that `process` uses the resource until the returned value is dropped. `held` is its
+    /// lock or leadership.
+    pub fn enter(&self, process: &Process, held: &impl Held) -> Inside {
+        let ownership: &Ownership = held.contender();
+        let (ownership, token) = (ownership.clone(), held.contender().fencing_token());
+        let now = Instant::now();
+        let mut holders = sync::lock(&self.holders);
+        let entering = format!("{} entered with token {token}", process.name());
+        let other = holders.inside.values().find(|other| other.believes(now));
+        let failure = match other {
+            Some(Holder { process, token, .. }) => {
+                Some(format!("{entering} while {process} is inside with token {token}"))
+            }
+            None if holders.last_token.is_some_and(|last| last >= token) => {
+                let last = holders.last_token.map(|last| last.to_string()).unwrap_or_default();
+                Some(format!("{entering}, not larger than token {last} of an earlier holder"))
+            }
+            None => None,
+        };
+        holders.last_token = holders.last_token.max(Some(token));
+        holders.entered += 1;
+        let number = holders.entered;
+        holders.inside.insert(number, Holder { process: process.name().to_owned(), token, ownership });
+        drop(holders);
+        if let Some(text) = failure {
+            self.world.lock().fail(Failure::new(&*self.name, text));
+        }
+        Inside { holders: Arc::clone(&self.holders), number }
+    }
+
+    /// Returns how often the resource was entered.
+    #[must_use]
+    pub fn entered(&self) -> u64 {
+        sync::lock(&self.holders).entered
+    }
+}
+
+impl fmt::Debug for Exclusive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exclusive").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A holder uses the resource; dropped when it leaves.
+#[must_use = "dropping it leaves the resource"]
+pub struct Inside {
+    holders: Arc<Mutex<Holders>>,
+    number: u64,
+}
+
+impl fmt::Debug for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inside({})", self.number)
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        sync::lock(&self.holders).inside.remove(&self.number);
+    }
+}

@@ -1,0 +1,132 @@
+//! Reports: what a failed sweep prints.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use coord_core::kv::{KeyRange, KeyValue, Range};
+use futures_util::FutureExt as _;
+
+use super::choice::Deviations;
+use super::failure::Failure;
+use super::world::{State, World};
+use crate::history::History;
+
+/// How many lines of the history a report shows before the failure.
+const HISTORY_LINES: usize = 40;
+
+/// A failed run, shrunk: what broke, the deviations that make it break, and how to run it again.
+#[derive(Clone, Debug)]
+pub struct FailureReport {
+    /// The name of the sweep.
+    pub sweep: String,
+    /// What broke.
+    pub failure: Failure,
+    /// The seed of the first run that failed; `None` if a given list failed.
+    pub seed: Option<u64>,
+    /// How many deviations that run had.
+    pub first_deviations: usize,
+    /// The shrunk list.
+    pub deviations: Deviations,
+    /// What each of its deviations means.
+    pub words: Vec<String>,
+    /// How many runs the shrinking took.
+    pub shrink_runs: usize,
+    /// The history of the shrunk run.
+    pub history: History,
+}
+
+impl std::error::Error for FailureReport {}
+
+impl fmt::Display for FailureReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sweep, failure, deviations, words, first_deviations, .. } = self;
+        writeln!(f, "the sweep `{sweep}` failed: {failure}\n")?;
+        match self.seed {
+            Some(seed) => writeln!(
+                f,
+                "seed {seed} failed with {first_deviations} deviations; {} runs shrank them to {}:",
+                self.shrink_runs,
+                words.len()
+            )?,
+            None => writeln!(f, "it fails with these {} deviations:", words.len())?,
+        }
+        if words.is_empty() {
+            writeln!(f, "  none: it fails without any fault")?;
+        }
+        for (i, words) in words.iter().enumerate() {
+            writeln!(f, "  {}. {words}", i + 1)?;
+        }
+        let events = &self.history.0;
+        let skipped = events.len().saturating_sub(HISTORY_LINES);
+        writeln!(f, "\nhistory ({skipped} earlier events not shown):")?;
+        for event in &events[skipped..] {
+            writeln!(f, "{event}")?;
+        }
+        writeln!(f, "\nto run it again with its whole history:")?;
+        writeln!(f, "  COORD_SIM='{deviations}' cargo test {sweep}")?;
+        writeln!(f, "\nto keep it as a regression test:")?;
+        writeln!(f, "  Sweep::new(\"{sweep}\").replay(\"{deviations}\", scenario);")
+    }
+}
+
+/// The part of a key that the entries of one wait queue share.
+fn queue_of(key: &KeyValue) -> &[u8] {
+    let end = key.key.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    &key.key[..end]
+}
+
+impl World {
+    /// What the processes that have not finished wait for.
+    pub(crate) fn describe_stuck(&self, within: Duration) -> String {
+        // The store is in memory: it responds at once.
+        let range = self.store.range(Range::new(KeyRange::all())).now_or_never();
+        let mut keys = range.and_then(Result::ok).map(|range| range.kvs).unwrap_or_default();
+        keys.retain(|key| key.lease.is_some());
+        keys.sort_by_key(|key| key.create_revision);
+        let state = self.lock();
+        let stuck = state.processes.iter().enumerate().filter(|(_, process)| process.exit.is_none());
+        let mut text = format!("{within:?} after the faults ended, not finished:");
+        for (index, process) in stuck {
+            // Writing to a string cannot fail.
+            let _ = write!(text, " {} ({})", process.name, process.status());
+            for (i, key) in keys.iter().enumerate() {
+                if state.owner_of(key).is_none_or(|owner| owner != index) {
+                    continue;
+                }
+                let earlier = keys[..i].iter().rev();
+                let predecessor = earlier.clone().find(|other| queue_of(other) == queue_of(key));
+                let own = key.key.escape_ascii();
+                let _ = match predecessor {
+                    Some(predecessor) => write!(
+                        text,
+                        ", its key \"{own}\" is behind \"{}\" of {}",
+                        predecessor.key.escape_ascii(),
+                        state.name_owner(predecessor)
+                    ),
+                    None => write!(text, ", its key \"{own}\" is first"),
+                };
+            }
+            text.push(';');
+        }
+        text.trim_end_matches(';').to_owned()
+    }
+}
+
+impl State {
+    /// The process that was granted the lease of a key.
+    fn owner_of(&self, key: &KeyValue) -> Option<usize> {
+        self.leases.get(&key.lease?).copied()
+    }
+
+    fn name_owner(&self, key: &KeyValue) -> String {
+        match self.owner_of(key).map(|owner| &self.processes[owner]) {
+            Some(process) => format!("{} ({})", process.name, process.status()),
+            None => "another client".to_owned(),
+        }
+    }
+
+    /// Whether every process has ended, and none is about to start again.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.restarts == 0 && self.processes.iter().all(|process| process.exit.is_some())
+    }
+}

@@ -1,0 +1,249 @@
+//! One run of a scenario.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::fmt;
+use std::hash::{Hash, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_core::kv::{KeyRange, LeaseTimeToLive, Range};
+use coord_core::spawn::BackgroundTask;
+use coord_core::Client;
+use coord_mem::MemBackend;
+use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep};
+
+use super::choice::{Choices, Deviations, ReachedPoint, Source};
+use super::failure::Failure;
+use super::faults::{self, Coverage, Fault};
+use super::process::Exit;
+use super::world::{Message, Owner, World};
+use super::{Sim, driver, panics};
+use crate::history::History;
+
+/// The result of a scenario or of a process: nothing, or an error that can be printed.
+pub trait Verdict: Send + 'static {
+    /// The error, if it is one.
+    fn into_result(self) -> Result<(), String>;
+}
+
+impl Verdict for () {
+    fn into_result(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: fmt::Display + Send + 'static> Verdict for Result<(), E> {
+    fn into_result(self) -> Result<(), String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+/// A scenario, without its types.
+pub(crate) type Scenario<'a> = &'a (dyn Fn(Sim) -> BackgroundVerdict + Sync);
+
+/// The future of a scenario.
+pub(crate) type BackgroundVerdict =
+    std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// Wraps the store of a run, for example to weaken it.
+pub(crate) type WrapStore = Arc<dyn Fn(MemBackend) -> Client + Send + Sync>;
+
+/// What the runs of a sweep have in common.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) faults: Vec<Fault>,
+    /// When faults stop, in virtual time.
+    pub(crate) fault_time: Duration,
+    /// How long all processes may take to finish after that.
+    pub(crate) settle_time: Duration,
+    pub(crate) max_steps: u64,
+    pub(crate) wrap_store: Option<WrapStore>,
+}
+
+/// What one run was.
+#[derive(Debug)]
+pub(crate) struct RunResult {
+    pub(crate) failure: Option<Failure>,
+    pub(crate) deviations: Deviations,
+    /// What each deviation meant, if the run was recorded.
+    pub(crate) words: Vec<String>,
+    pub(crate) points: Vec<ReachedPoint>,
+    pub(crate) coverage: Coverage,
+    /// Empty unless the run was recorded.
+    pub(crate) history: History,
+    pub(crate) steps: u64,
+    pub(crate) sometimes: BTreeMap<&'static str, bool>,
+    pub(crate) exits: BTreeMap<Arc<str>, Option<Exit>>,
+    /// Identifies the final contents of the store; 0 unless the run was recorded.
+    pub(crate) store_hash: u64,
+    /// What no longer fits of a replayed list.
+    pub(crate) mismatch: Option<String>,
+}
+
+/// What to keep of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The result only.
+    #[default]
+    Result,
+    /// The points that were reached, too.
+    Points,
+    /// The history, the words of the deviations and the hash of the store, too.
+    History,
+}
+
+/// Runs a scenario once.
+pub(crate) fn run(scenario: Scenario<'_>, settings: &Settings, source: Source, keep: Keep) -> RunResult {
+    let _capture = panics::Capture::start();
+    // Ids and jitter of coord and of the scenario come from this generator.
+    let seed_before = fastrand::get_seed();
+    fastrand::seed(0);
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O can be built");
+    let result = runtime.block_on(run_world(scenario, settings, source, keep));
+    drop(runtime);
+    fastrand::seed(seed_before);
+    result
+}
+
+async fn run_world(
+    scenario: Scenario<'_>,
+    settings: &Settings,
+    source: Source,
+    keep: Keep,
+) -> RunResult {
+    let mut choices = Choices::new(source, keep == Keep::History, keep == Keep::Points);
+    let clock = choices.add_lane("store.clock".to_owned(), faults::CLOCK);
+    let drift = choices.choose(clock, 0, None, || "the clock of the store".to_owned());
+    let rate = match drift {
+        1 => 1.05,
+        2 => 0.95,
+        _ => 1.0,
+    };
+    let store = MemBackend::builder().seed(1).lease_clock_rate(rate).build();
+    let store = match &settings.wrap_store {
+        Some(wrap) => wrap(store),
+        None => Client::new(store),
+    };
+    let world = World::new(store, choices, keep == Keep::History);
+    let sim = Sim { world: Arc::clone(&world) };
+    schedule_end(&world, settings);
+    let main = scenario(sim.clone());
+    world.spawn(Owner::Harness, main_task(sim, main));
+    driver::drive(&world, settings.max_steps).await;
+    let store_hash = if keep == Keep::History { hash_store(&world.store).await } else { 0 };
+    let mut result = take_result(&world, store_hash);
+    if drift > 0 && !world.lock().leases.is_empty() {
+        result.coverage.note_mattered(Fault::ClockDrift);
+    }
+    release(&world);
+    result
+}
+
+/// Schedules the end of the faults, and the time by which all processes must have finished.
+fn schedule_end(world: &World, settings: &Settings) {
+    let mut state = world.lock();
+    let heal = |world: &Arc<World>| world.lock().heal();
+    state.send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));
+    let within = settings.settle_time;
+    let late = move |world: &Arc<World>| {
+        let text = world.describe_stuck(within);
+        world.lock().fail(Failure::new("liveness", text));
+    };
+    let end = settings.fault_time + within;
+    state.send(Owner::Harness, end, Message::Change(Box::new(late)));
+}
+
+/// Runs the scenario, then checks what it leaves behind.
+fn main_task(sim: Sim, main: BackgroundVerdict) -> BackgroundTask {
+    Box::pin(async move {
+        let result = main.await;
+        sim.heal();
+        let failure = match result {
+            Err(error) => Some(Failure::new("scenario", error)),
+            Ok(()) => match sim.failure_without_faults() {
+                None => left_behind(&sim.world).await,
+                failure => failure,
+            },
+        };
+        let mut state = sim.world.lock();
+        if let Some(failure) = failure {
+            state.fail(failure);
+        }
+        state.is_done = true;
+    })
+}
+
+/// How long a lease of a process that has ended may exist beyond its TTL: the drift of the store's
+/// clock, a leader change, and the time that the cleanup of a session may take.
+const LEASE_GRACE: Duration = Duration::from_secs(60);
+
+/// Checks that no lease of a process that has ended outlives its TTL: its keys would stay too.
+async fn left_behind(world: &World) -> Option<Failure> {
+    let started = Instant::now();
+    loop {
+        let leases = world.store.leases().await.ok()?.leases;
+        let of_ended = {
+            let state = world.lock();
+            leases.into_iter().find_map(|lease| {
+                let process = &state.processes[*state.leases.get(&lease)?];
+                process.exit.as_ref().map(|_| (lease, Arc::clone(&process.name)))
+            })
+        };
+        let (lease, name) = of_ended?;
+        let lease_state = world.store.lease_time_to_live(LeaseTimeToLive::new(lease)).await.ok()?;
+        let ttl = lease_state.lease.map_or(Duration::ZERO, |lease| lease.granted_ttl);
+        let waited = started.elapsed();
+        if waited > ttl + LEASE_GRACE {
+            let text = format!("lease {lease} of {name} still exists {waited:?} after the end");
+            return Some(Failure::new("left behind", text));
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn take_result(world: &World, store_hash: u64) -> RunResult {
+    let mut state = world.lock();
+    let placeholder = Choices::new(Source::replay(&Deviations::default()), false, false);
+    let choices = std::mem::replace(&mut state.choices, placeholder);
+    let mismatch = choices.mismatch();
+    let (deviations, words, points, coverage) = choices.into_parts();
+    let exits = state.processes.iter_mut();
+    let exits = exits.map(|process| (Arc::clone(&process.name), process.exit.take())).collect();
+    RunResult {
+        failure: state.failure.take(),
+        deviations,
+        words,
+        points,
+        coverage,
+        history: History(state.history.take().unwrap_or_default()),
+        steps: state.steps,
+        sometimes: std::mem::take(&mut state.sometimes),
+        exits,
+        store_hash,
+        mismatch,
+    }
+}
+
+/// Drops the tasks and messages of the world, which refer to it, until none is left.
+fn release(world: &World) {
+    loop {
+        // Dropping a task may send a message or start another task.
+        let unfinished = world.lock().take_unfinished();
+        if unfinished.is_none() {
+            return;
+        }
+    }
+}
+
+/// Identifies the contents of a store: all keys with their revisions, and the current revision.
+async fn hash_store(store: &Client) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match store.range(Range::new(KeyRange::all())).await {
+        Ok(response) => format!("{response:?}").hash(&mut hasher),
+        Err(error) => error.to_string().hash(&mut hasher),
+    }
+    hasher.finish()
+}

@@ -1,0 +1,122 @@
+//! Shrinking: from the many deviations of a failing run to the few that make it fail.
+//!
+//! A candidate is the list without some deviations, or with a lower option at one point. It
+//! replaces the list if its run fails in the same oracle. The order of preference: fewest
+//! deviations, then lowest options. The passes, until none helps or the budget is spent:
+//!
+//! 1. remove all deviations of one fault;
+//! 2. remove spans: halves, quarters, and so on to single deviations;
+//! 3. lower the option of one deviation.
+
+use super::choice::{Deviation, Deviations, Source};
+use super::failure::Failure;
+use super::faults::{self, Fault};
+use super::run::{Keep, RunResult, Scenario, Settings, run};
+
+/// A failing list, and how many runs it took to find.
+#[derive(Clone, Debug)]
+pub(crate) struct Shrunk {
+    pub(crate) list: Deviations,
+    pub(crate) runs: usize,
+}
+
+struct Shrinker<'a> {
+    scenario: Scenario<'a>,
+    settings: &'a Settings,
+    oracle: &'a str,
+    best: Vec<Deviation>,
+    runs: usize,
+    budget: usize,
+}
+
+/// Shrinks the deviations of a run that failed, in at most `budget` runs.
+pub(crate) fn shrink(
+    scenario: Scenario<'_>,
+    settings: &Settings,
+    list: &Deviations,
+    failure: &Failure,
+    budget: usize,
+) -> Shrunk {
+    let best = list.0.clone();
+    let mut shrinker =
+        Shrinker { scenario, settings, oracle: &failure.oracle, best, runs: 0, budget };
+    while !shrinker.best.is_empty() && (shrinker.remove_faults() | shrinker.remove_spans()) {}
+    while shrinker.lower_options() {}
+    Shrunk { list: Deviations(shrinker.best), runs: shrinker.runs }
+}
+
+impl Shrinker<'_> {
+    /// Runs a candidate, and keeps it if it fails in the same way and is smaller.
+    fn accepts(&mut self, candidate: Vec<Deviation>) -> bool {
+        if self.runs >= self.budget {
+            return false;
+        }
+        self.runs += 1;
+        let source = Source::replay(&Deviations(candidate));
+        let RunResult { failure, deviations, .. } =
+            run(self.scenario, self.settings, source, Keep::Result);
+        let is_same = failure.is_some_and(|failure| failure.oracle == self.oracle);
+        // A deviation at a point that the run does not reach any more is not in the result.
+        let Deviations(found) = deviations;
+        let is_smaller = size(&found) < size(&self.best);
+        if is_same && is_smaller {
+            self.best = found;
+        }
+        is_same && is_smaller
+    }
+
+    fn remove_faults(&mut self) -> bool {
+        let mut has_improved = false;
+        for fault in Fault::ALL {
+            let is_other = |deviation: &&Deviation| fault_of(deviation) != Some(fault);
+            let rest: Vec<_> = self.best.iter().filter(is_other).cloned().collect();
+            if rest.len() < self.best.len() {
+                has_improved |= self.accepts(rest);
+            }
+        }
+        has_improved
+    }
+
+    fn remove_spans(&mut self) -> bool {
+        let mut has_improved = false;
+        let mut span = self.best.len().div_ceil(2);
+        while span > 0 {
+            let mut start = 0;
+            while start < self.best.len() {
+                let end = (start + span).min(self.best.len());
+                let rest = [&self.best[..start], &self.best[end..]].concat();
+                if self.accepts(rest) {
+                    has_improved = true;
+                } else {
+                    start += span;
+                }
+            }
+            span = if span > self.best.len() { self.best.len() / 2 } else { span / 2 };
+        }
+        has_improved
+    }
+
+    fn lower_options(&mut self) -> bool {
+        for i in 0..self.best.len() {
+            for value in 1..self.best[i].value {
+                let mut candidate = self.best.clone();
+                candidate[i].value = value;
+                if self.accepts(candidate) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Fewest deviations first, then lowest options.
+fn size(list: &[Deviation]) -> (usize, u64) {
+    (list.len(), list.iter().map(|deviation| u64::from(deviation.value)).sum())
+}
+
+/// The fault that a deviation injects.
+fn fault_of(deviation: &Deviation) -> Option<Fault> {
+    let options = faults::options_of(&deviation.lane)?;
+    options.get(usize::from(deviation.value)).map(|option| option.fault)
+}

@@ -1,0 +1,354 @@
+//! The world of one run: its clock, its ready tasks and messages, its processes and its choices.
+//!
+//! Everything that can happen next is an [`Actor`]: a task of a process that was woken, or a
+//! message that is due. Ready actors wait in one queue, oldest first. The driver (`driver.rs`)
+//! takes one after the other. A message that is in flight becomes ready at its time of delivery.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Wake, Waker};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use coord_core::kv::LeaseId;
+use coord_core::spawn::{BackgroundTask, Spawn};
+use coord_core::{Client, sync};
+use futures_util::task::AtomicWaker;
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::choice::{Choices, LaneId};
+use super::faults;
+use super::failure::Failure;
+use super::process::ProcessState;
+use crate::history::{Event, EventKind};
+
+/// Who a task or message belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The test or the simulator: no fault applies.
+    Harness,
+    /// A process, in one of its lives: a restart begins the next one.
+    Process { index: usize, life: u32 },
+}
+
+/// Something in flight.
+pub(crate) enum Message {
+    /// A request of a process, with the work that the store does for it.
+    Request(BackgroundTask),
+    /// A response for a process.
+    Response(Box<dyn FnOnce(&World) + Send>),
+    /// The next batch of a watch.
+    Batch(Arc<dyn BatchQueue>),
+    /// A change of the world at a given time, such as the end of a partition.
+    Change(Box<dyn FnOnce(&Arc<World>) + Send>),
+}
+
+/// The batches of one watch that are in flight, oldest first.
+pub(crate) trait BatchQueue: Send + Sync {
+    /// Delivers the oldest batch.
+    fn deliver(&self) -> Option<EventKind>;
+}
+
+/// A ready task or message.
+pub(crate) struct Actor {
+    pub(crate) owner: Owner,
+    pub(crate) work: Work,
+}
+
+/// What an actor does.
+pub(crate) enum Work {
+    /// Poll the task in this slot.
+    Poll(usize),
+    Deliver(Message),
+}
+
+/// A message that is delivered at a given time.
+struct InFlight {
+    at: Instant,
+    sequence: u64,
+    owner: Owner,
+    message: Message,
+}
+
+impl PartialEq for InFlight {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for InFlight {}
+
+impl PartialOrd for InFlight {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for InFlight {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// A task of the run.
+pub(crate) struct Task {
+    pub(crate) owner: Owner,
+    /// `None` while the task is polled.
+    pub(crate) future: Option<BackgroundTask>,
+    pub(crate) waker: Waker,
+    pub(crate) wakeup: Arc<Wakeup>,
+}
+
+/// The waker of a task: makes the task ready.
+pub(crate) struct Wakeup {
+    slot: usize,
+    world: Arc<Woken>,
+    is_woken: Mutex<bool>,
+}
+
+impl Wakeup {
+    /// Notes that the task is about to be polled.
+    pub(crate) fn reset(&self) {
+        *sync::lock(&self.is_woken) = false;
+    }
+}
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !std::mem::replace(&mut *sync::lock(&self.is_woken), true) {
+            self.world.push(self.slot);
+        }
+    }
+}
+
+/// The tasks that were woken since the driver last looked.
+pub(crate) struct Woken {
+    slots: Mutex<Vec<usize>>,
+    pub(crate) driver: AtomicWaker,
+    thread: ThreadId,
+    /// Whether a task was woken from another thread, which no seed can reproduce.
+    has_escape: Mutex<bool>,
+}
+
+impl Woken {
+    fn push(&self, slot: usize) {
+        if thread::current().id() != self.thread {
+            *sync::lock(&self.has_escape) = true;
+        }
+        sync::lock(&self.slots).push(slot);
+        self.driver.wake();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        sync::lock(&self.slots).is_empty()
+    }
+}
+
+/// Everything that one run shares.
+pub(crate) struct World {
+    state: Mutex<State>,
+    pub(crate) woken: Arc<Woken>,
+    pub(crate) started: Instant,
+    /// A client without faults, for the simulator and the oracles.
+    pub(crate) store: Client,
+    /// Notified when the main task of a process ends.
+    pub(crate) exited: Notify,
+}
+
+/// The part of the world behind its lock.
+pub(crate) struct State {
+    pub(crate) choices: Choices,
+    pub(crate) ready: VecDeque<Actor>,
+    pub(crate) tasks: Slab<Task>,
+    in_flight: BinaryHeap<Reverse<InFlight>>,
+    sequence: u64,
+    pub(crate) processes: Vec<ProcessState>,
+    pub(crate) leases: BTreeMap<LeaseId, usize>,
+    pub(crate) history: Option<Vec<Event>>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) steps: u64,
+    pub(crate) requests: u64,
+    pub(crate) is_healed: bool,
+    /// Whether the scenario has returned, and everything that must follow has happened.
+    pub(crate) is_done: bool,
+    /// How many services are about to start again.
+    pub(crate) restarts: usize,
+    pub(crate) out_of_space_until: Option<Instant>,
+    pub(crate) store_lane: LaneId,
+    pub(crate) oracles: Vec<Box<dyn Oracle>>,
+    /// The named conditions that the test wants to see at least once in a sweep.
+    pub(crate) sometimes: BTreeMap<&'static str, bool>,
+    /// Whether each point of the test is activated in this run.
+    pub(crate) activated: BTreeMap<&'static str, bool>,
+    pub(crate) started: Instant,
+}
+
+/// A condition that is checked after every step.
+pub(crate) trait Oracle: Send {
+    /// Returns the failure, if the condition is violated at `now`.
+    fn check(&mut self, now: Instant) -> Option<Failure>;
+}
+
+impl World {
+    pub(crate) fn new(store: Client, mut choices: Choices, is_recorded: bool) -> Arc<Self> {
+        let started = Instant::now();
+        let woken = Woken {
+            slots: Mutex::default(),
+            driver: AtomicWaker::new(),
+            thread: thread::current().id(),
+            has_escape: Mutex::default(),
+        };
+        let state = State {
+            store_lane: choices.add_lane("store.change".to_owned(), faults::STORE),
+            choices,
+            ready: VecDeque::new(),
+            tasks: Slab::new(),
+            in_flight: BinaryHeap::new(),
+            sequence: 0,
+            processes: Vec::new(),
+            leases: BTreeMap::new(),
+            history: is_recorded.then(Vec::new),
+            failure: None,
+            steps: 0,
+            requests: 0,
+            is_healed: false,
+            is_done: false,
+            restarts: 0,
+            out_of_space_until: None,
+            oracles: Vec::new(),
+            sometimes: BTreeMap::new(),
+            activated: BTreeMap::new(),
+            started,
+        };
+        Arc::new(Self { state: Mutex::new(state), woken: Arc::new(woken), started, store, exited: Notify::new() })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        sync::lock(&self.state)
+    }
+
+    /// Adds a task, which is ready at once.
+    pub(crate) fn spawn(&self, owner: Owner, future: BackgroundTask) {
+        let mut state = self.lock();
+        let entry = state.tasks.vacant_entry();
+        let slot = entry.key();
+        let wakeup = Arc::new(Wakeup {
+            slot,
+            world: Arc::clone(&self.woken),
+            is_woken: Mutex::new(false),
+        });
+        let waker = Waker::from(Arc::clone(&wakeup));
+        entry.insert(Task { owner, future: Some(future), waker, wakeup: Arc::clone(&wakeup) });
+        drop(state);
+        wakeup.wake();
+    }
+
+    /// Moves the tasks that were woken to the queue of ready actors.
+    pub(crate) fn collect_woken(&self, state: &mut State) {
+        let slots = std::mem::take(&mut *sync::lock(&self.woken.slots));
+        for slot in slots {
+            // A task that has completed may still be woken.
+            if let Some(task) = state.tasks.get(slot) {
+                state.ready.push_back(Actor { owner: task.owner, work: Work::Poll(slot) });
+            }
+        }
+        if std::mem::take(&mut *sync::lock(&self.woken.has_escape)) {
+            state.fail(Failure::escape());
+        }
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Sends a message, to be delivered after `latency`.
+    pub(crate) fn send(&mut self, owner: Owner, latency: Duration, message: Message) {
+        self.sequence += 1;
+        let (at, sequence) = (Instant::now() + latency, self.sequence);
+        self.in_flight.push(Reverse(InFlight { at, sequence, owner, message }));
+    }
+
+    /// When the next message is due.
+    pub(crate) fn next_delivery(&self) -> Option<Instant> {
+        self.in_flight.peek().map(|Reverse(next)| next.at)
+    }
+
+    /// Whether another message than the one that is chosen now is in flight.
+    pub(crate) fn has_in_flight(&self) -> bool {
+        self.in_flight.len() > 1
+    }
+
+    /// Drops everything that has not happened: it holds references to the world. Returns whether
+    /// there was anything.
+    pub(crate) fn take_unfinished(&mut self) -> Option<impl Sized + use<>> {
+        let tasks = std::mem::take(&mut self.tasks);
+        let (ready, in_flight) = (std::mem::take(&mut self.ready), self.in_flight.drain().len());
+        let processes: Vec<_> = self.processes.iter_mut().map(ProcessState::take_held).collect();
+        let is_empty = tasks.is_empty() && ready.is_empty() && in_flight == 0;
+        let oracles = std::mem::take(&mut self.oracles);
+        (!is_empty).then_some((tasks, ready, processes, oracles))
+    }
+
+    /// Moves the messages that are due to the queue of ready actors.
+    pub(crate) fn collect_due(&mut self, now: Instant) {
+        while self.in_flight.peek().is_some_and(|Reverse(next)| next.at <= now) {
+            if let Some(Reverse(InFlight { owner, message, .. })) = self.in_flight.pop() {
+                self.ready.push_back(Actor { owner, work: Work::Deliver(message) });
+            }
+        }
+    }
+
+    /// Adds an event to the history, if the run is recorded.
+    pub(crate) fn record(&mut self, owner: Owner, kind: impl FnOnce() -> EventKind) {
+        let Some(history) = &mut self.history else { return };
+        let process = match owner {
+            Owner::Harness => None,
+            Owner::Process { index, .. } => Some(Arc::clone(&self.processes[index].name)),
+        };
+        let at = Instant::now().saturating_duration_since(self.started);
+        history.push(Event { at, process, kind: kind() });
+    }
+
+    /// Ends the run with a failure, unless it has failed already.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        if self.failure.is_none() {
+            self.record(Owner::Harness, || EventKind::Note(format!("FAILURE: {}", failure.text)));
+            self.failure = Some(failure);
+        }
+    }
+
+    /// The index of the process that owns something, 0 for the harness.
+    pub(crate) const fn acting(owner: Owner) -> usize {
+        match owner {
+            Owner::Harness => 0,
+            Owner::Process { index, .. } => index + 1,
+        }
+    }
+}
+
+/// Runs the background tasks of a process as tasks of the world.
+#[derive(Debug)]
+pub(crate) struct ProcessSpawner {
+    pub(crate) world: std::sync::Weak<World>,
+    pub(crate) owner: Owner,
+}
+
+impl Spawn for ProcessSpawner {
+    fn spawn(&self, task: BackgroundTask) {
+        if let Some(world) = self.world.upgrade() {
+            world.spawn(self.owner, task);
+        }
+    }
+}
