@@ -166,9 +166,3 @@ pub(crate) async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     (future.await, began.elapsed())
 }
-
-// The former names of these helpers, for files that still use them.
-pub(crate) use self::{
-    SilentWatches as Silent, any_action as any_fate, enqueue_like_go as join_as_go,
-    intercepted as behind, newest_revision as newest, separate_client as another,
-};

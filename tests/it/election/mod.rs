@@ -28,7 +28,7 @@ use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{another, keys, secs, session, settle};
+use crate::support::{keys, secs, separate_client, session, settle};
 use crate::while_waiting::while_waiting;
 
 /// The election `e`, on a session of its own.
@@ -38,12 +38,12 @@ async fn election(store: &Client) -> Election {
 
 /// The leaders of the election `e`, through a client of its own.
 fn observe(store: &Client) -> Leaders {
-    Election::observer(&another(store), "e").observe()
+    Election::observer(&separate_client(store), "e").observe()
 }
 
 /// The value of the leader of `e`.
 async fn leader(store: &Client) -> Option<String> {
-    let leader = Election::observer(&another(store), "e").leader().await;
+    let leader = Election::observer(&separate_client(store), "e").leader().await;
     leader.expect("the store is available").map(value_of)
 }
 

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::{election, observe, some, yielded};
-use crate::support::{behind, nth, only, secs, settle};
+use crate::support::{intercepted, nth, only, secs, settle};
 use crate::watch_faults::WatchFaults;
 
 /// Go's `TestElectionWait`: all observers yield the same leaders, from the leader at their first
@@ -91,7 +91,7 @@ async fn observer_yields_leader_older_than_the_compaction() {
 async fn observer_waits_while_store_is_unavailable() {
     for kind in ["range", "watch"] {
         let store = Client::new(MemBackend::new());
-        let faulty = behind(&store, nth(kind, 1, 6, Action::DropRequest));
+        let faulty = intercepted(&store, nth(kind, 1, 6, Action::DropRequest));
         let mut leaders = Election::observer(&faulty, "e").observe();
         let first = timeout(secs(60), leaders.next()).await.expect("the store recovers");
         assert_eq!(first.unwrap().unwrap(), None, "{kind}");
@@ -106,7 +106,7 @@ async fn observer_waits_while_store_is_unavailable() {
 async fn observer_ends_after_a_permanent_error() {
     for kind in ["range", "watch"] {
         let denied = Error::PermissionDenied { reason: "no reads".to_owned() };
-        let client = behind(&Client::new(MemBackend::new()), only(kind, Action::Fail(denied)));
+        let client = intercepted(&Client::new(MemBackend::new()), only(kind, Action::Fail(denied)));
         let mut leaders = Election::observer(&client, "e").observe();
         if kind == "watch" {
             assert_eq!(leaders.next().await.unwrap().unwrap(), None);
@@ -181,7 +181,7 @@ async fn slow_observer_misses_no_change() {
 #[tokio::test(start_paused = true)]
 async fn unpolled_observer_sends_no_request() {
     let recorder = Recorder::new();
-    let client = behind(&Client::new(MemBackend::new()), recorder.clone());
+    let client = intercepted(&Client::new(MemBackend::new()), recorder.clone());
     let leaders = Election::observer(&client, "e").observe();
     settle().await;
     drop(leaders);

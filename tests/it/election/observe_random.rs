@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
 use super::oracle::Oracle;
-use crate::support::{behind, newest, on_virtual_time, scripted, secs};
+use crate::support::{intercepted, newest_revision, on_virtual_time, scripted, secs};
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults, WatchLifetime};
 
 /// One step of a run: a change of the store, or time that passes.
@@ -111,7 +111,7 @@ impl ObserverRun {
             let mut lifetimes = lifetimes.lock().expect("the lock is not poisoned");
             lifetimes.next().unwrap_or(UNLIMITED_LIFETIME)
         };
-        let faulty = WatchFaults::new(behind(&store, scripted(actions)), next_lifetime);
+        let faulty = WatchFaults::new(intercepted(&store, scripted(actions)), next_lifetime);
         let leaders = Election::observer(&Client::new(faulty), "e").observe();
         let mut run = Self { store, oracle, leases: [None; 2], leaders, yielded: Vec::new() };
         assert!(run.take(secs(1)).await, "the first item is the current leader");
@@ -174,7 +174,7 @@ impl ObserverRun {
                 }
             }
             ObserveStep::Compact => {
-                let now = newest(&self.store).await;
+                let now = newest_revision(&self.store).await;
                 // Fails if nothing was written since the last compaction.
                 let _ = self.store.compact(Compact::new(now)).await;
             }

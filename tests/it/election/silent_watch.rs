@@ -10,7 +10,7 @@ use coord_testkit::{Action, Call, Recorder, Rule};
 use tokio::time::{Instant, timeout};
 
 use super::{election, some, value_of};
-use crate::support::{behind, secs};
+use crate::support::{intercepted, secs};
 
 /// A rule under which watches deliver nothing until a number of watches has been registered.
 struct SilentUntil {
@@ -38,7 +38,7 @@ fn observer(store: &Client, first_delivering: usize) -> (Observer, Recorder) {
     let recorder = Recorder::new();
     let registered = AtomicUsize::new(0);
     let rule = SilentUntil { registered, first_delivering, recorder: recorder.clone() };
-    (Election::observer(&behind(store, rule), "e"), recorder)
+    (Election::observer(&intercepted(store, rule), "e"), recorder)
 }
 
 #[tokio::test(start_paused = true)]

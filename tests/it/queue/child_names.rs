@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::enqueue;
-use crate::support::{behind, keys, secs, session, session_on, settle};
+use crate::support::{intercepted, keys, secs, session, session_on, settle};
 
 /// Keys of a queue with a child name lie between a contender and the holder, so many that the usual
 /// read returns no key of the own queue. That does not prove that there is no predecessor.
@@ -52,7 +52,7 @@ async fn try_enqueue_after_child_names_sees_new_contender() {
         }
         Action::Pass
     };
-    let session = session_on(behind(&store, rule)).await;
+    let session = session_on(intercepted(&store, rule)).await;
     assert!(WaitQueue::new(&session, "l").try_enqueue("").await.unwrap().is_none());
 }
 
@@ -72,7 +72,7 @@ async fn try_enqueue_returns_while_child_names_change() {
         };
         let holder_session = session(&store).await;
         let holder = if is_held { Some(enqueue(&holder_session).await) } else { None };
-        let session = session_on(behind(&store, rule)).await;
+        let session = session_on(intercepted(&store, rule)).await;
         let contender = timeout(secs(1), WaitQueue::new(&session, "l").try_enqueue("")).await;
         let contender = contender.expect("returns within a second").unwrap();
         assert_eq!(contender.is_none(), is_held);

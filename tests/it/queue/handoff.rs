@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::enqueue;
-use crate::support::{POLLS_MAX, behind, keys, secs, session, session_on, settle};
+use crate::support::{POLLS_MAX, intercepted, keys, secs, session, session_on, settle};
 
 /// Enqueues on a new session of `client`.
 async fn enqueue_through(client: &Client) -> Contender {
@@ -66,7 +66,7 @@ async fn release_hands_over_to_successor_of_same_client() {
     for action in [Action::Pass, Action::Yield] {
         let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
         let recording = recorder.clone();
-        let client = behind(&store, move |call: &Call| {
+        let client = intercepted(&store, move |call: &Call| {
             recording.action(call);
             action.clone()
         });
@@ -91,7 +91,7 @@ async fn release_hands_over_to_successor_of_same_client() {
 #[tokio::test(start_paused = true)]
 async fn successor_with_deleted_key_does_not_acquire() {
     let store = Client::new(MemBackend::new());
-    let client = behind(&store, Recorder::new());
+    let client = intercepted(&store, Recorder::new());
     let (holder, mut waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let key = waiter.key().clone();
     let ((), acquired) = tokio::join!(
@@ -110,7 +110,7 @@ async fn successor_with_deleted_key_does_not_acquire() {
 #[tokio::test(start_paused = true)]
 async fn release_by_waiter_does_not_read_successor() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-    let client = behind(&store, recorder.clone());
+    let client = intercepted(&store, recorder.clone());
     let (holder, middle) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let mut waiters = WaiterTasks::default();
     waiters.start(enqueue_through(&client).await).await;
@@ -129,7 +129,7 @@ async fn successor_acquires_when_release_request_fails() {
     for action in [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))]
     {
         let (store, case) = (Client::new(MemBackend::new()), format!("{action:?}"));
-        let client = behind(&store, move |call: &Call| match call {
+        let client = intercepted(&store, move |call: &Call| match call {
             Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => {
                 action.clone()
             }
@@ -152,7 +152,7 @@ async fn successor_acquires_when_release_request_fails() {
 #[tokio::test(start_paused = true)]
 async fn successor_acquires_soon_after_release_stalls() {
     let store = Client::new(MemBackend::new());
-    let client = behind(&store, |_: &Call| Action::Yield);
+    let client = intercepted(&store, |_: &Call| Action::Yield);
     let (holder, waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let key = holder.key().escape_ascii().to_string();
     let mut waiters = WaiterTasks::default();
@@ -170,7 +170,7 @@ async fn successor_acquires_soon_after_release_stalls() {
 async fn successor_acquires_when_release_is_dropped_at_any_await() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
-        let client = behind(&store, |_: &Call| Action::Yield);
+        let client = intercepted(&store, |_: &Call| Action::Yield);
         let (holder, waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
         let mut waiters = WaiterTasks::default();
         waiters.start(waiter).await;
@@ -190,7 +190,7 @@ async fn successor_acquires_when_release_is_dropped_at_any_await() {
 async fn successor_of_another_client_reads_its_position() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let holder = enqueue(&session(&store).await).await;
-    let client = behind(&store, recorder.clone());
+    let client = intercepted(&store, recorder.clone());
     let mut waiters = WaiterTasks::default();
     waiters.start(enqueue_through(&client).await).await;
     recorder.take();
