@@ -7,7 +7,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;
 
-use super::{election, some, yielded};
+use super::{election, some, take_yielded};
 use crate::support::{intercepted, secs, session_on, settle};
 use crate::while_waiting::while_waiting_after;
 
@@ -140,33 +140,33 @@ async fn observer_costs_a_read_a_watch_and_an_event_per_change() {
     let recorder = Recorder::new();
     let mut leaders = Election::observer(&intercepted(&store, recorder.clone()), "e").observe();
     assert_eq!(recorder.take().names(), "", "no request before the first poll");
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     assert_eq!(recorder.take().names(), "range watch");
 
     let election = election(&store).await;
     let leadership = election.campaign("a").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("a")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("a")]);
     let mut candidates = Vec::new();
     for n in 0..20 {
         candidates.push(election.enter(n.to_string()).await.unwrap());
     }
     candidates.truncate(1);
     settle().await;
-    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(take_yielded(&mut leaders).await, []);
     assert_eq!(recorder.take_events(), 1 + 20 + 19);
 
     leadership.proclaim("b").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("b")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("b")]);
     leadership.resign().await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("0")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("0")]);
     drop(candidates);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     assert_eq!((recorder.take().names().as_str(), recorder.take_events()), ("", 3));
 
     let _leadership = election.campaign("c").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("c")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("c")]);
     sleep(secs(1000)).await;
-    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(take_yielded(&mut leaders).await, []);
     let (calls, events) = (recorder.take().names(), recorder.take_events());
     assert_eq!((calls.as_str(), events), ("range", 1), "verified when it was polled again");
 }
@@ -180,10 +180,10 @@ async fn observer_reads_a_long_queue_in_pages() {
     }
     let recorder = Recorder::new();
     let mut leaders = Election::observer(&intercepted(&store, recorder.clone()), "e").observe();
-    assert_eq!(yielded(&mut leaders).await, [some("0")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("0")]);
     assert_eq!(recorder.take().names(), "range range range watch");
     for n in 0..1_199 {
         store.delete(format!("e/{n}")).await.unwrap();
     }
-    assert_eq!(yielded(&mut leaders).await.last(), Some(&some("1199")));
+    assert_eq!(take_yielded(&mut leaders).await.last(), Some(&some("1199")));
 }

@@ -4,7 +4,7 @@ use coord_core::{Client, kv::Put};
 use coord_mem::MemBackend;
 use tokio::time::timeout;
 
-use super::{election, leader, observe, some, yielded};
+use super::{election, leader, observe, some, take_yielded};
 use crate::support::{enqueue_like_go, secs, settle};
 use crate::while_waiting::while_waiting;
 
@@ -14,7 +14,7 @@ use crate::while_waiting::while_waiting;
 async fn go_candidate_shares_the_election_queue() {
     let store = Client::new(MemBackend::new());
     let mut leaders = observe(&store);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     let (go_lease, go_key) = enqueue_like_go(&store, "e", "go").await;
     let candidate = election(&store).await.enter("coord").await.unwrap();
     assert_eq!(leader(&store).await, some("go"));
@@ -39,7 +39,7 @@ async fn go_candidate_shares_the_election_queue() {
     last.unwrap().resign().await.unwrap();
     let values = ["go", "go proclaims", "coord", "go returns", "last"];
     let expected: Vec<_> = values.iter().map(|value| some(value)).chain([None]).collect();
-    assert_eq!(yielded(&mut leaders).await, expected);
+    assert_eq!(take_yielded(&mut leaders).await, expected);
 }
 
 /// A Go candidate uses the same key again. Only the key with the earlier create revision is before

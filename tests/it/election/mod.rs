@@ -52,7 +52,7 @@ fn value_of(leader: Leader) -> String {
 }
 
 /// The values that a stream yields until it yields nothing for a second.
-async fn yielded(leaders: &mut Leaders) -> Vec<Option<String>> {
+async fn take_yielded(leaders: &mut Leaders) -> Vec<Option<String>> {
     let mut values = Vec::new();
     while let Ok(Some(item)) = timeout(secs(1), leaders.next()).await {
         values.push(item.expect("the stream has no error").map(value_of));
@@ -159,7 +159,7 @@ async fn child_name_is_a_separate_election() {
     let child_leader = child.campaign("child").await.unwrap();
     let extra = Election::new(&session, "extra").campaign("extra").await.unwrap();
     assert_eq!(parent.leader().await.unwrap(), None);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
 
     let parent_leader = timeout(secs(1), parent.campaign("parent")).await;
     let parent_leader = parent_leader.expect("e has no leader").unwrap();
@@ -168,15 +168,15 @@ async fn child_name_is_a_separate_election() {
     child_leader.proclaim("still child").await.unwrap();
     let next = parent.enter("next").await.unwrap();
     let child_next = child.enter("next child").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("parent")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("parent")]);
     parent_leader.resign().await.unwrap();
     let next = next.elected().await.unwrap();
     next.resign().await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("next"), None]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("next"), None]);
     child_leader.resign().await.unwrap();
     drop((child_next.elected().await.unwrap(), extra));
     settle().await;
-    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(take_yielded(&mut leaders).await, []);
     assert_eq!(keys(&store, "e").await, [""; 0]);
 }
 

@@ -9,7 +9,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Call};
 use tokio::time::{sleep, timeout};
 
-use super::{election, leader, observe, some, yielded};
+use super::{election, leader, observe, some, take_yielded};
 use crate::support::{
     enqueue_like_go, intercepted, keys, nth, secs, separate_client, session, session_on, settle,
 };
@@ -25,7 +25,7 @@ async fn adopter_election(store: &Client, lease: LeaseId) -> Election {
 async fn orphaned_leadership_resumes_in_the_next_process() {
     let store = Client::new(MemBackend::new());
     let mut leaders = observe(&store);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     let owner = election(&store).await;
     let orphaned = owner.campaign("version 1").await.unwrap();
     let next = election(&store).await.enter("rival").await.unwrap();
@@ -47,7 +47,7 @@ async fn orphaned_leadership_resumes_in_the_next_process() {
     leadership.resign().await.unwrap();
     drop(next.elected().await.unwrap());
     let expected = [some("version 1"), some("version 2"), some("rival"), None];
-    assert_eq!(yielded(&mut leaders).await, expected);
+    assert_eq!(take_yielded(&mut leaders).await, expected);
 }
 
 /// The adopter and the former leader have the same key and the same token, so the store cannot

@@ -40,7 +40,7 @@ impl WaiterTasks {
     }
 
     /// The contender that acquires within 50 ms.
-    async fn acquired(&mut self) -> Option<Contender> {
+    async fn next_acquired_within_50_ms(&mut self) -> Option<Contender> {
         timeout(Duration::from_millis(50), self.next_acquired()).await.ok()
     }
 
@@ -79,7 +79,7 @@ async fn release_hands_over_to_successor_of_same_client() {
             recorder.take();
             let token = holder.fencing_token();
             holder.release().await.unwrap();
-            holder = waiters.acquired().await.expect("the successor acquires");
+            holder = waiters.next_acquired_within_50_ms().await.expect("the successor acquires");
             assert!(token < holder.fencing_token(), "contenders acquire in order");
             assert_eq!(take_queue_calls(&recorder).names(), "txn", "{successors} behind it");
             let header = store.range(Range::new("-")).await.unwrap().header;
@@ -116,12 +116,12 @@ async fn release_by_waiter_does_not_read_successor() {
     waiters.start(enqueue_through(&client).await).await;
     recorder.take();
     middle.release().await.unwrap();
-    assert!(waiters.acquired().await.is_none(), "the holder was not released");
+    assert!(waiters.next_acquired_within_50_ms().await.is_none(), "the holder was not released");
     let calls = take_queue_calls(&recorder);
     let [Call::Txn(release), Call::Range(_)] = &calls.0[..] else { panic!("{calls}") };
     assert!(matches!(release.success[..], [Op::Delete(_)]), "{calls}");
     holder.release().await.unwrap();
-    assert!(waiters.acquired().await.is_some());
+    assert!(waiters.next_acquired_within_50_ms().await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +176,10 @@ async fn successor_acquires_when_release_is_dropped_at_any_await() {
         waiters.start(waiter).await;
         let is_complete = poll_at_most(polls, holder.release()).await.is_some();
         settle().await;
-        assert!(waiters.acquired().await.is_some(), "dropped after {polls} polls");
+        assert!(
+            waiters.next_acquired_within_50_ms().await.is_some(),
+            "dropped after {polls} polls"
+        );
         if is_complete {
             assert!(polls > 2, "complete after {polls} polls: never dropped at an await");
             return;
@@ -195,7 +198,7 @@ async fn successor_of_another_client_reads_its_position() {
     waiters.start(enqueue_through(&client).await).await;
     recorder.take();
     holder.release().await.unwrap();
-    assert!(waiters.acquired().await.is_some());
+    assert!(waiters.next_acquired_within_50_ms().await.is_some());
     assert_eq!(take_queue_calls(&recorder).names(), "range");
 }
 

@@ -15,7 +15,9 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::StaleMember;
 
-use super::{LEVELS, OneShot, fall_behind, number, put_all, stale_client, store_with, stored};
+use super::{
+    LEVELS, OneShot, fall_behind, number, put_all, stale_client, store_with, stored_number,
+};
 use crate::support::separate_client;
 
 /// Generates one test per row: whether the anomaly happens at each of [`LEVELS`].
@@ -80,7 +82,7 @@ async fn lost_update(level: Isolation, store: &Client) -> bool {
         Ok::<_, Error>(())
     });
     add.await.unwrap();
-    stored(store, "x").await == 1
+    stored_number(store, "x").await == 1
 }
 
 /// Write skew: `r1(y) r2(x) c2{y} c1{x}`. One of x and y must stay 1; each transaction clears one.
@@ -104,7 +106,7 @@ async fn w2(level: Isolation) -> bool {
         Ok::<_, Error>(())
     });
     skew.await.unwrap();
-    stored(&store, "x").await + stored(&store, "y").await == 0
+    stored_number(&store, "x").await + stored_number(&store, "y").await == 0
 }
 
 /// The values that a transaction reads from x and y while another client sets both to 2 in between.
@@ -200,7 +202,7 @@ async fn w8(level: Isolation) -> bool {
         Ok::<_, Error>(())
     });
     count.await.unwrap();
-    stored(&store, "count").await == 2
+    stored_number(&store, "count").await == 2
 }
 
 async fn w9_put(level: Isolation) -> bool {
@@ -224,7 +226,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
         Ok::<_, Error>(())
     });
     let info = write.await.unwrap().info;
-    assert_eq!(stored(&store, "k").await, 9);
+    assert_eq!(stored_number(&store, "k").await, 9);
     assert!(info.conflicts.iter().all(|conflict| conflict.key == "k"), "{info:?}");
     info.attempts == 1
 }
@@ -262,7 +264,7 @@ async fn intermediate(level: Isolation) -> bool {
     });
     write.await.unwrap();
     let changes = store.get("x").await.unwrap().unwrap().version - 1;
-    assert_eq!((stored(&store, "x").await, changes), (2, 1), "only the last value was put");
+    assert_eq!((stored_number(&store, "x").await, changes), (2, 1), "only the last value was put");
     observed
 }
 

@@ -72,7 +72,7 @@ async fn put_all(store: &Client, numbers: &[(&str, i64)]) {
 }
 
 /// The number at a key, as another client reads it.
-async fn stored(store: &Client, key: &str) -> i64 {
+async fn stored_number(store: &Client, key: &str) -> i64 {
     let kv = store.get(key.to_owned()).await.unwrap().unwrap();
     std::str::from_utf8(&kv.value).unwrap().parse().unwrap()
 }
