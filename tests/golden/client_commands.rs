@@ -25,7 +25,7 @@ use crate::transaction::{self, Program};
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// The future of a command. Its output is the line to print.
-pub(crate) type Work = BoxFuture<'static, Output>;
+pub(crate) type CommandFuture = BoxFuture<'static, Output>;
 
 type Output = Result<String, Failure>;
 
@@ -45,8 +45,8 @@ pub(crate) struct ClientState {
 }
 
 impl ClientState {
-    /// The work of a command.
-    pub(crate) fn work(self, command: Command) -> Result<Work, Failure> {
+    /// The future of a command, which runs when it is polled.
+    pub(crate) fn command_future(self, command: Command) -> Result<CommandFuture, Failure> {
         Ok(match command {
             Command::Lock(name) => Box::pin(self.lock(name)),
             Command::TryLock(name) => Box::pin(self.try_lock(name)),
