@@ -125,8 +125,9 @@ pub(crate) fn any_action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// One client of `store` for each entry, with these actions for its requests. `in_one_process`:
-/// clones of one client, whose requests meet the actions of all entries.
+/// One client of `store` for each entry, with these actions for its requests. With
+/// `in_one_process`, the clients are clones of one client, and the actions of all entries apply to
+/// its requests in order.
 pub(crate) fn clients<T>(
     store: &Client,
     clients: Vec<(T, Vec<Action>)>,

@@ -86,7 +86,7 @@ async fn campaign_behind_others_costs_three_or_four_requests() {
             predecessor.withdraw().await.unwrap();
         })
         .await;
-        // It knows none of the earlier contenders, so it reads its position.
+        // It has the position of none of the earlier contenders, so it reads its own.
         assert_eq!(recorder.take().names(), "range");
         leadership.unwrap().resign().await.unwrap();
         assert_eq!(recorder.take().names(), "txn");

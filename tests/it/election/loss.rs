@@ -137,7 +137,7 @@ async fn lost_candidate_fails_at_once_and_never_leads() {
 }
 
 /// Another client deletes the candidate's key and creates it again. The candidate's watch is
-/// silent, so it notices this when it reads its position.
+/// silent, so it detects this when it reads its position.
 #[tokio::test(start_paused = true)]
 async fn candidate_with_recreated_key_never_leads() {
     let store = Client::new(MemBackend::new());

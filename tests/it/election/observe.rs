@@ -138,8 +138,8 @@ async fn observer_ends_after_a_permanent_watch_error() {
 }
 
 /// etcd's check for duplicate keys ignores deletes without end (issue 22445), so a transaction can
-/// put a key and delete it again. The observer trusted the put: it yielded a leader that never led,
-/// or kept a leader whose key was deleted.
+/// put a key and delete it again. The observer evaluated only the put: it yielded a leader that
+/// never led, or kept a leader whose key was deleted.
 #[tokio::test(start_paused = true)]
 async fn key_put_and_deleted_in_one_revision_never_leads() {
     let store = Client::new(MemBackend::new());

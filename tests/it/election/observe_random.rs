@@ -189,7 +189,8 @@ impl ObserverRun {
         Ok(())
     }
 
-    /// The lease with index `n`, granted if it is not; `None` beyond the last index.
+    /// The lease with index `n`, which is granted if it does not exist. `None` beyond the last
+    /// index.
     async fn lease(&mut self, n: usize) -> Result<Option<LeaseId>> {
         let Some(lease) = self.leases.get_mut(n) else { return Ok(None) };
         if lease.is_none() {
@@ -235,7 +236,8 @@ proptest! {
         assert_eq!(yielded, expected);
     }
 
-    /// Compacted changes may be missing; no leader is invented, and the last one is right.
+    /// Compacted changes may be missing. No phantom leader is yielded, and the last leader is
+    /// correct.
     #[test]
     fn observer_across_compaction_yields_no_phantom_leader(
         steps in prop::collection::vec(observe_step(), 0..60),
@@ -252,7 +254,7 @@ proptest! {
     }
 }
 
-/// The randomized tests are worth something only if the oracle is right.
+/// The randomized tests compare with the oracle, so the oracle is compared with reads.
 #[tokio::test(start_paused = true)]
 async fn oracle_matches_historic_reads() {
     let store = Client::new(MemBackend::new());

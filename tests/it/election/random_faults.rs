@@ -271,7 +271,7 @@ proptest! {
     }
 }
 
-/// The randomized test is worth something only if its candidates lead.
+/// Without this, the randomized test could pass although no candidate ever leads.
 #[tokio::test(start_paused = true)]
 async fn every_candidate_leads_without_faults() {
     let candidate = CandidatePlan { campaign_timeout_ms: 8_000, lead_ms: 10, resigns: true };

@@ -19,8 +19,8 @@ fn fail_unavailable() -> Action {
     Action::Fail(Error::Unavailable { outcome: Outcome::NotApplied, reason, source: None })
 }
 
-/// etcd issue 22123: Go's `Resign` forgets the key even if the request fails, so a second call does
-/// nothing and the key stays.
+/// etcd issue 22123: Go's `Resign` discards the name of the key even if the request fails, so a
+/// second call does nothing and the key stays.
 #[tokio::test(start_paused = true)]
 async fn failed_resign_returns_the_leadership() {
     for action in [fail_unavailable(), Action::DropRequest] {

@@ -59,8 +59,8 @@ async fn observer_with_silent_watch_catches_up_within_a_minute() {
     assert!(started.elapsed() <= secs(61), "{:?}", started.elapsed());
 }
 
-/// Both of the observer's reads find no leader. It took the watch for sound, and never yielded the
-/// leader in between.
+/// Both of the observer's reads find no leader. The observer did not replace the watch, and never
+/// yielded the leader in between.
 #[tokio::test(start_paused = true)]
 async fn observer_with_silent_watch_yields_leaders_between_reads() {
     let store = Client::new(MemBackend::new());

@@ -251,7 +251,7 @@ async fn waiter_with_hanging_request_acquires_within_ttl() {
     }
 }
 
-/// The holder's key is deleted, and the query for the reason is never answered. `run_while_held`
+/// The holder's key is deleted, and the query for the reason gets no response. `run_while_held`
 /// continued the work, even after the session was lost.
 #[tokio::test(start_paused = true)]
 async fn holder_is_notified_when_loss_query_hangs() {
@@ -278,7 +278,7 @@ async fn holder_is_notified_when_loss_query_hangs() {
 }
 
 /// The session task waited for the response to a keep-alive before it reported a loss that it had
-/// noticed meanwhile.
+/// detected in the meantime.
 #[tokio::test(start_paused = true)]
 async fn loss_is_reported_during_a_hanging_keep_alive() {
     for (hanging, expected_after) in [(1, secs(4)), (usize::MAX, secs(5))] {
@@ -294,8 +294,8 @@ async fn loss_is_reported_during_a_hanging_keep_alive() {
     }
 }
 
-/// Each guard that notices the loss makes the session task query the lease at once. One query
-/// answers all of them.
+/// Each guard that detects the loss makes the session task query the lease at once. One query
+/// resolves the reason for all of them.
 #[tokio::test(start_paused = true)]
 async fn revoked_lease_costs_one_keep_alive_for_all_guards() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());

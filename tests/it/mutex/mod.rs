@@ -111,7 +111,7 @@ async fn child_name_is_a_separate_mutex() {
     assert!(parent.try_lock().await.unwrap().is_none(), "held by this session");
     assert!(child.try_lock().await.unwrap().is_none());
 
-    // The key of `p/z` is created between those of the waiter and the holder of `p`.
+    // The key of `p/z` is created between the keys of the holder and the waiter of `p`.
     let outputs = tokio::join!(
         async {
             settle().await;

@@ -35,7 +35,7 @@ async fn contender_behind_child_name_keys_waits_for_holder() {
 
 /// Puts a key from within a rule, which cannot wait.
 fn put_now(store: &Client, key: &str) {
-    let put = store.put(key, "").now_or_never().expect("MemBackend answers at once");
+    let put = store.put(key, "").now_or_never().expect("MemBackend responds at once");
     put.expect("the store is available");
 }
 
@@ -57,7 +57,7 @@ async fn try_enqueue_after_child_names_sees_new_contender() {
 }
 
 /// After each of its reads a contender enqueues under a child name, so that the read does not
-/// answer whether the queue is in use.
+/// show whether the queue is in use.
 #[tokio::test(start_paused = true)]
 async fn try_enqueue_returns_while_child_names_change() {
     for is_held in [false, true] {

@@ -244,8 +244,8 @@ async fn contender_with_silent_watch_acquires_within_ttl() {
 }
 
 /// The predecessor is a Go client, which uses the same key again. The member that serves the watch
-/// lags, and delivers the deletion of an earlier creation of that key. A contender that trusted the
-/// event would acquire beside its predecessor.
+/// lags, and delivers the deletion of an earlier creation of that key. A contender that acquired on
+/// this event would hold the lock together with its predecessor.
 #[tokio::test(start_paused = true)]
 async fn stale_deletion_of_predecessor_key_is_ignored() {
     for lag in 0..=4 {

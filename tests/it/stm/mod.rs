@@ -77,8 +77,8 @@ async fn stored_number(store: &Client, key: &str) -> i64 {
     std::str::from_utf8(&kv.value).unwrap().parse().unwrap()
 }
 
-/// A flag that is set once: lets another client write during the first attempt, and not during the
-/// retries.
+/// A flag that is set until its first use. With it, another client writes during the first attempt
+/// and not during the retries.
 struct OneShot(Cell<bool>);
 
 impl OneShot {

@@ -16,7 +16,7 @@ pub(crate) async fn ids(run: &mut ScenarioRun) {
         ("minus one, taken", -1),
         ("the next", 1),
         ("the next but one", 2),
-        ("after those that are taken", 0),
+        ("after the taken ids", 0),
         ("taken by the server", 3),
         ("the greatest", i64::MAX),
         ("the least", i64::MIN),

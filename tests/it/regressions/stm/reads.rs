@@ -194,7 +194,7 @@ async fn read_only_transaction_sends_no_commit() {
     }
 }
 
-/// No issue yet: the documentation says "reads return data from the revision of the first read".
+/// No issue yet: the documentation states "reads return data from the revision of the first read".
 /// That is wrong if the first read is `Rev` of a key that the transaction has put.
 #[tokio::test(start_paused = true)]
 async fn attempt_starting_with_revision_of_sees_one_snapshot() {

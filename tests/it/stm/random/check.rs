@@ -14,7 +14,7 @@ use crate::stm::STRONG_LEVELS;
 
 /// One attempt of a transaction.
 pub(super) struct Attempt {
-    /// The steps of the attempt, which may differ from those of the previous attempt.
+    /// The steps of the attempt, which may differ from the steps of the previous attempt.
     pub(super) program: Vec<Step>,
     /// A value that identifies the attempt in the history of the store.
     pub(super) tag: String,
@@ -38,7 +38,7 @@ fn state_at(states: &BTreeMap<Revision, State>, revision: Revision) -> &State {
     states.range(..=revision).next_back().unwrap().1
 }
 
-/// Checks that the number of applied attempts is as the result says: one, none, or unknown.
+/// Checks that the number of applied attempts agrees with the result: one, none, or unknown.
 pub(super) fn check_outcome(run: &TransactionRun, tags: &BTreeMap<String, Revision>) {
     let revision_of = |attempt: &Attempt| tags.get(&attempt.tag).copied();
     let applied: Vec<_> = run.attempts.iter().filter_map(revision_of).collect();
