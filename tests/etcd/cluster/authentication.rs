@@ -101,7 +101,7 @@ async fn request_without_permission_is_denied_and_not_applied() {
     assert_eq!(root.get_prefix("").await.unwrap(), [], "no request was applied");
 }
 
-/// A denied watch shares a stream with the others.
+/// A denied watch shares a stream with other watches.
 #[tokio::test]
 async fn denied_watch_does_not_affect_other_watches() {
     let server = server_with_users().await;
@@ -157,12 +157,12 @@ async fn election_with_auth_enabled() {
             let second = session(&kv, 10).await;
             let election = Election::new(&second, name);
             assert_eq!(election.leader().await.unwrap().unwrap().value(), "first");
-            // The lease of the first session expires meanwhile.
+            // The campaign waits until the lease of the first session expires.
             let leads = within(secs(30), election.campaign("second")).await.unwrap();
             assert!(leads.fencing_token() > led.fencing_token());
             leads.resign().await.unwrap();
-            let others = if user == "user1" { "/bar1/a" } else { "/foo1/a" };
-            let error = Election::new(&second, others).campaign("not mine").await.unwrap_err();
+            let other_name = if user == "user1" { "/bar1/a" } else { "/foo1/a" };
+            let error = Election::new(&second, other_name).campaign("not mine").await.unwrap_err();
             let PrimitiveError::Backend(error) = error else { panic!("{error}") };
             assert_refused(Err::<(), _>(error), ErrorKind::PermissionDenied);
         }

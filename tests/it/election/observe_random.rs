@@ -89,7 +89,7 @@ fn watch_lifetimes() -> impl Strategy<Value = Vec<WatchLifetime>> {
 }
 
 /// The leaders, in order; `None` while there is no leader.
-type Changes = Vec<Option<KeyValue>>;
+type LeaderChanges = Vec<Option<KeyValue>>;
 
 /// The store, an observer behind faults, and the oracle.
 struct ObserverRun {
@@ -97,7 +97,7 @@ struct ObserverRun {
     oracle: Oracle,
     leases: [Option<LeaseId>; 2],
     leaders: Leaders,
-    yielded: Changes,
+    yielded: LeaderChanges,
 }
 
 impl ObserverRun {
@@ -124,7 +124,7 @@ impl ObserverRun {
         steps: Vec<ObserveStep>,
         actions: Vec<Action>,
         lifetimes: Vec<WatchLifetime>,
-    ) -> Result<(Changes, Changes)> {
+    ) -> Result<(LeaderChanges, LeaderChanges)> {
         let mut run = Self::new(actions, lifetimes).await?;
         for step in steps {
             run.step(step).await?;

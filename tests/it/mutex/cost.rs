@@ -62,9 +62,9 @@ async fn failed_try_lock_costs_one_request_and_writes_nothing() {
     assert_eq!(store.range(Range::new("m")).await.unwrap().header.revision, before);
 }
 
-/// Go's package sends five requests, and starts its watch in the past, which etcd serves from a
-/// loop of 100 ms. Here the watch starts at the current revision, and the position is read again
-/// only if anything was written between the enqueue and the start of the watch.
+/// Go's package sends five requests, and starts its watch at an older revision, which etcd serves
+/// from a loop of 100 ms. Here the watch starts at the current revision, and the position is read
+/// again only if anything was written between the enqueue and the start of the watch.
 #[tokio::test(start_paused = true)]
 async fn lock_behind_holder_costs_three_or_four_requests() {
     for writes_before_watch in [false, true] {
@@ -96,8 +96,8 @@ async fn lock_behind_holder_costs_three_or_four_requests() {
     }
 }
 
-/// A long wait also watches the own key, to notice an eviction, and reads the position once each
-/// TTL, in case a watch is silent.
+/// During a long wait, the waiter also watches its own key, to detect an eviction, and reads its
+/// position once each TTL, in case a watch is silent.
 #[tokio::test(start_paused = true)]
 async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
@@ -117,7 +117,7 @@ async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
         assert_eq!(
             recorder.take().names(),
             "watch",
-            "only that of its own key: nothing was written"
+            "only the watch of its own key: nothing was written"
         );
         sleep(secs(20)).await;
         assert_eq!(recorder.take().names(), "range range", "a read in each TTL");

@@ -85,7 +85,7 @@ fn trials_on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         let pool = pool.clone();
         trial(&test_prefix(release), &format!("python::{client}"), async move || {
             let server = pool.take_empty().await;
-            python::passes(client, server[0].endpoint().trim_start_matches("http://")).await;
+            python::assert_passes(client, server[0].endpoint().trim_start_matches("http://")).await;
         })
     });
     tests.chain(scripts).chain(clients)
@@ -100,7 +100,7 @@ fn trials_without_etcd(releases: &[Release]) -> impl Iterator<Item = Trial> {
     let clients = python::CLIENTS.into_iter().map(|client| {
         trial("serve", &format!("python::{client}"), async move || {
             let (_serve, address) = serve::start_serve(&[]).await;
-            python::passes(client, &address).await;
+            python::assert_passes(client, &address).await;
         })
     });
     std::iter::once(check).chain(clients)
