@@ -82,7 +82,7 @@ impl ScriptState {
                 true
             }
         };
-        // The requests are those of the whole step, so their lines have no timestamp.
+        // The requests belong to the whole step, so their lines have no timestamp.
         self.log.start_step();
         self.note_requests(context.tags.contains("requests"));
         let lines = self.log.take();

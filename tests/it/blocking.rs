@@ -112,8 +112,8 @@ async fn refused_blocking_unlock_unlocks_in_background() {
     assert_eq!(keys(&store, "m/").await, [""; 0]);
 }
 
-/// A runtime ends its tasks in any order: that of the waiter may end first, or see the session task
-/// end. The thread gets the same error in both cases.
+/// A runtime ends its tasks in any order: the task of the waiter may end before or after the
+/// session task. The call returns the same error in both cases.
 #[test]
 fn blocked_thread_fails_when_its_runtime_shuts_down() {
     for _ in 0..100 {

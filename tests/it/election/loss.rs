@@ -171,7 +171,7 @@ async fn candidate_reports_its_loss_without_elected_call() {
 /// The leader's watch is silent when another client deletes its key. The leader reads its key once
 /// each TTL of 10 s.
 #[tokio::test(start_paused = true)]
-async fn leader_with_silent_watch_learns_of_loss_within_ttl() {
+async fn leader_with_silent_watch_detects_loss_within_ttl() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let silent = session_on(intercepted(&store, SilentWatches(recorder.clone()))).await;
     let leadership = Election::new(&silent, "e").campaign("a").await.unwrap();
@@ -188,7 +188,7 @@ async fn leader_with_silent_watch_learns_of_loss_within_ttl() {
 
 /// A leader that may not watch its own key reads it 10 to 20 times in 100 s, no more often.
 #[tokio::test(start_paused = true)]
-async fn leader_with_refused_watch_learns_of_loss_by_reading() {
+async fn leader_with_refused_watch_detects_loss_by_reading() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let recording = recorder.clone();
     let denied = Error::PermissionDenied { reason: "no watches".to_owned() };

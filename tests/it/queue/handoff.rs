@@ -50,7 +50,7 @@ impl WaiterTasks {
     }
 }
 
-/// The recorded calls on the queue, which are all but those on leases.
+/// The recorded calls on the queue: all calls except calls on leases.
 fn take_queue_calls(recorder: &Recorder) -> Calls {
     let mut calls = recorder.take();
     calls.0.retain(|call| !call.name().starts_with("lease"));

@@ -1,4 +1,4 @@
-//! Conflict queues: conflicting transactions of one client take turns on a key.
+//! Conflict queues: the order in which conflicting transactions of one client retry on a key.
 //!
 //! Few attempts conflict, no transaction starves, and the queue advances however its holder ends.
 
