@@ -64,32 +64,33 @@ pub(super) async fn resume_election(store: Store) {
 pub(super) async fn election_wait(store: Store) {
     const LEADERS: usize = 3;
     const FOLLOWERS: usize = 3;
-    let (elected, accepted) = mpsc::channel::<String>(FOLLOWERS);
-    let accepted = Arc::new(AsyncMutex::new(accepted));
+    let (observed, observations) = mpsc::channel::<String>(FOLLOWERS);
+    let observations = Arc::new(AsyncMutex::new(observations));
     let round = Arc::new(Barrier::new(FOLLOWERS + 1));
 
     let mut all = JoinSet::new();
     for n in 0..FOLLOWERS {
-        let (store, elected, round) = (store.clone(), elected.clone(), Arc::clone(&round));
+        let (store, observed, round) = (store.clone(), observed.clone(), Arc::clone(&round));
         all.spawn(async move {
             for _ in 0..LEADERS {
-                let seen = first_observed(&store, n, "test-election").await;
-                elected.send(seen).await.unwrap();
+                let value = first_observed(&store, n, "test-election").await;
+                observed.send(value).await.unwrap();
                 round.wait().await;
             }
         });
     }
     for n in 0..LEADERS {
-        let (store, accepted, round) = (store.clone(), Arc::clone(&accepted), Arc::clone(&round));
+        let (store, observations, round) =
+            (store.clone(), Arc::clone(&observations), Arc::clone(&round));
         all.spawn(async move {
             let (session, value) = (store.session_of(n).await, format!("electval-{n}"));
             let election = Election::new(&session, "test-election");
             let leadership = election.campaign(value.clone()).await.unwrap();
-            let mut accepted = accepted.lock().await;
+            let mut observations = observations.lock().await;
             for _ in 0..FOLLOWERS {
-                assert_eq!(accepted.recv().await.unwrap(), value);
+                assert_eq!(observations.recv().await.unwrap(), value);
             }
-            drop(accepted);
+            drop(observations);
             leadership.resign().await.unwrap();
             round.wait().await;
         });

@@ -12,11 +12,11 @@ use coord_testkit::{Action, Calls, Intercept};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::client_commands::{ClientState, CommandFuture, Failure};
 use crate::command::{Command, CommandLine};
 use crate::held::Held;
 use crate::log::Log;
 use crate::network::Network;
-use crate::work::{ClientState, Failure, Work};
 
 /// A client: a process with its own session.
 pub(crate) struct Client {
@@ -108,8 +108,8 @@ impl Client {
                     // A command `lost` shares the hold, and would prevent its release.
                     self.abort(&format!("lost {name}"));
                 }
-                let work = self.state.clone().work(command.clone())?;
-                return Ok(Some(self.start(line.text.clone(), work)));
+                let future = self.state.clone().command_future(command.clone())?;
+                return Ok(Some(self.start(line.text.clone(), future)));
             }
         }
         Ok(None)
@@ -129,9 +129,8 @@ impl Client {
         self.jobs.iter().filter(|job| job.text == text).for_each(|job| job.task.abort());
     }
 
-    /// Starts the work of a command in the background. Its result is printed when the work
-    /// completes.
-    fn start(&mut self, text: String, work: Work) -> CommandStatus {
+    /// Starts a command in the background. Its result is printed when its future completes.
+    fn start(&mut self, text: String, future: CommandFuture) -> CommandStatus {
         let ClientState { name, log, .. } = self.state.clone();
         let waiting_line = format!("{name}: waits ({text})");
         let succeeded = Arc::new(OnceLock::new());
@@ -139,7 +138,7 @@ impl Client {
             CommandStatus { waiting_line, succeeded: Arc::clone(&succeeded), log: log.clone() };
         let command = text.clone();
         let task = self.tasks.spawn(async move {
-            let result = work.await;
+            let result = future.await;
             succeeded.set(result.is_ok()).expect("a command has one result");
             match result {
                 Ok(done) => log.note(&format!("{name}: {done}")),

@@ -32,13 +32,13 @@
 //! changes then.
 
 mod client;
+mod client_commands;
 mod command;
 mod held;
 mod log;
 mod network;
+mod script;
 mod transaction;
-mod work;
-mod world;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use log::LINE_START;
-use world::Script;
+use script::Script;
 
 fn main() -> ExitCode {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");

@@ -12,8 +12,8 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use crate::client_commands::Failure;
 use crate::log::Log;
-use crate::work::Failure;
 
 /// A step of a transaction.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use coord_testkit::Recorder;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
 
-use crate::support::{behind, keys, secs, session, session_on, settle};
+use crate::support::{intercepted, keys, secs, session, session_on, settle};
 
 /// A runtime with two worker threads.
 fn two_thread_runtime() -> Runtime {
@@ -79,7 +79,7 @@ fn blocking_lock_on_a_runtime_thread_is_refused_unsent() {
     let (runtime, recorder) = (two_thread_runtime(), Recorder::new());
     let store = Client::new(MemBackend::new());
     runtime.block_on(async {
-        let mutex = Mutex::new(&session_on(behind(&store, recorder.clone())).await, "m");
+        let mutex = Mutex::new(&session_on(intercepted(&store, recorder.clone())).await, "m");
         recorder.take();
         let refused = |result: Result<_, PrimitiveError>| {
             let error = result.map(drop).unwrap_err();
@@ -112,8 +112,8 @@ async fn refused_blocking_unlock_unlocks_in_background() {
     assert_eq!(keys(&store, "m/").await, [""; 0]);
 }
 
-/// A runtime ends its tasks in any order: that of the waiter may end first, or see the session task
-/// end. The thread gets the same error in both cases.
+/// A runtime ends its tasks in any order: the task of the waiter may end before or after the
+/// session task. The call returns the same error in both cases.
 #[test]
 fn blocked_thread_fails_when_its_runtime_shuts_down() {
     for _ in 0..100 {

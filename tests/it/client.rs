@@ -13,7 +13,7 @@ use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 use tokio::time::timeout;
 
-use crate::support::{another, behind, secs, session_on, settle};
+use crate::support::{intercepted, secs, separate_client, session_on, settle};
 use crate::while_waiting::while_waiting_after;
 
 /// Contenders of two clients watch and read instead.
@@ -21,9 +21,9 @@ use crate::while_waiting::while_waiting_after;
 async fn lock_is_handed_over_within_one_client_only() {
     for one_client in [true, false] {
         let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-        let holder_client = behind(&store, recorder.clone());
+        let holder_client = intercepted(&store, recorder.clone());
         let waiter_client =
-            if one_client { holder_client.clone() } else { behind(&store, recorder.clone()) };
+            if one_client { holder_client.clone() } else { intercepted(&store, recorder.clone()) };
         let guard = Mutex::new(&session_on(holder_client).await, "m").lock().await.unwrap();
         let waiter = Mutex::new(&session_on(waiter_client).await, "m");
         recorder.take();
@@ -43,7 +43,7 @@ async fn conflict_queue_is_not_shared_between_clients() {
     for one_client in [true, false] {
         let store = Client::new(MemBackend::new());
         store.put("n", "0").await.unwrap();
-        let (client, has_conflicted) = (another(&store), AtomicBool::new(false));
+        let (client, has_conflicted) = (separate_client(&store), AtomicBool::new(false));
         let stm = Stm::new(&client);
         // The second attempt holds the conflict queue of `n`, and never ends.
         let hanging = stm.run(async |tx| {
@@ -55,7 +55,7 @@ async fn conflict_queue_is_not_shared_between_clients() {
             store.put("n", "2").await?;
             Ok::<_, Error>(())
         });
-        let other_client = if one_client { client.clone() } else { another(&client) };
+        let other_client = if one_client { client.clone() } else { separate_client(&client) };
         let duration_of_other = async {
             settle().await;
             let started = tokio::time::Instant::now();

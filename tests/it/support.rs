@@ -125,8 +125,9 @@ pub(crate) fn any_action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// One client of `store` for each entry, with these actions for its requests. `in_one_process`:
-/// clones of one client, whose requests meet the actions of all entries.
+/// One client of `store` for each entry, with these actions for its requests. With
+/// `in_one_process`, the clients are clones of one client, and the actions of all entries apply to
+/// its requests in order.
 pub(crate) fn clients<T>(
     store: &Client,
     clients: Vec<(T, Vec<Action>)>,
@@ -166,9 +167,3 @@ pub(crate) async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     (future.await, began.elapsed())
 }
-
-// The former names of these helpers, for files that still use them.
-pub(crate) use self::{
-    SilentWatches as Silent, any_action as any_fate, enqueue_like_go as join_as_go,
-    intercepted as behind, newest_revision as newest, separate_client as another,
-};

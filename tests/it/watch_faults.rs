@@ -1,9 +1,9 @@
-//! Watch faults: a backend wrapper whose watches end, or start in the past.
+//! Watch faults: a backend wrapper whose watches end, or start at an old revision.
 //!
 //! `Intercept` injects faults into requests; [`WatchFaults`] injects faults into watch streams. A
 //! real backend reconnects its watches by itself. When it cannot, the stream ends, with an error or
-//! without. And the member that serves a watch may lag behind the member that answered the last
-//! request, so that a watch "from now on" starts in the past.
+//! without. And the member that serves a watch may lag behind the member that served the last
+//! request, so that a watch from the current revision on starts at an older revision.
 
 use std::fmt;
 use std::pin::Pin;
@@ -41,7 +41,7 @@ impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> WatchFaults
         Self { inner, lifetimes, lag_of_next_watch: AtomicI64::new(0) }
     }
 
-    /// Lets the first watch start that many revisions in the past.
+    /// Makes the first watch start that many revisions before the current revision.
     pub(crate) fn with_lag_of_first_watch(self, revisions: i64) -> Self {
         Self { lag_of_next_watch: AtomicI64::new(revisions), ..self }
     }

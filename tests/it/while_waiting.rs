@@ -1,4 +1,4 @@
-//! Start waiting, then act: helpers for tests that act while a future waits.
+//! Helpers for tests that run one future while another waits.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The flags and variables that choose the store, the same for every subcommand.
 //!
-//! They have the names that `etcdctl` uses, so that one environment serves both programs. The
-//! endpoint `mem:` is a store in the memory of this process, for trials without a server.
+//! The variables have the names that `etcdctl` uses, so that one environment serves both programs.
+//! The endpoint `mem:` is a store in the memory of this process, for trials without a server.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -165,7 +165,7 @@ fn members(settings: &Settings) -> Result<Option<Vec<String>>> {
 }
 
 /// Converts an error of the settings. A wrong setting is a usage error. A file that cannot be read
-/// is none, because the file may appear later.
+/// is not a usage error, because the file may appear later.
 fn into_error(error: SettingsError) -> Error {
     if error.is_unreadable_file() { error.into() } else { UsageError(error.to_string()).into() }
 }

@@ -2,10 +2,10 @@
 //!
 //! A member reads a connection with one goroutine and writes to it with another. When many
 //! requests share one connection, client and member may fall into step: all responses arrive
-//! together, all next requests leave together, and each side idles while the other works. A few
-//! concurrent requests gain nothing from more connections, so a further one is dialled when every
-//! open one carries [`BUSY_REQUESTS`], up to the configured number. The default is one connection,
-//! without this layer. With two:
+//! together, the client sends all next requests together, and each side idles while the other
+//! works. A few concurrent requests gain nothing from more connections. So the pool dials a further
+//! connection only when every open connection carries [`BUSY_REQUESTS`], up to the configured
+//! number of connections. The default is one connection, without this layer. With two:
 //!
 //! ```text
 //! in flight: 1st  2nd     the next request uses
@@ -16,7 +16,8 @@
 //! ```
 //!
 //! No request waits for a further connection. If a further connection cannot be dialled, or breaks,
-//! requests use the others, and another is dialled after [`REDIAL_AFTER`] at the earliest.
+//! requests use the other connections, and the pool dials again after [`REDIAL_AFTER`] at the
+//! earliest.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -34,10 +35,11 @@ use tower::{BoxError, Service, ServiceExt as _};
 #[cfg(test)]
 mod tests;
 
-/// The number of requests in flight from which on a connection counts as busy.
+/// A connection is busy if at least this many requests are in flight on it.
 const BUSY_REQUESTS: usize = 4;
 
-/// How long no further connection is dialled after one could not be dialled, or broke.
+/// The pause before the pool dials again, after a dial has failed or a further connection has
+/// broken.
 const REDIAL_AFTER: Duration = Duration::from_secs(10);
 
 /// The connections to one member. Clones share them.

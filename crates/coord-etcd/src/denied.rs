@@ -66,7 +66,8 @@ impl KeyAccess for ListLeases {
     }
 }
 
-/// Names all keys, because etcd checks both branches and does not state which key it denied.
+/// Names the keys of the compares and of both branches, up to a maximum, because etcd checks both
+/// branches and does not state which key it denied.
 impl KeyAccess for Txn {
     fn action(&self) -> String {
         const MAX_NAMED_KEYS: usize = 5;

@@ -2,7 +2,7 @@
 //!
 //! tonic treats every call as two streams of messages, each with a buffer of 8 KiB. This module
 //! decodes a request message that arrived in one frame in place, and encodes the response into a
-//! buffer of its exact size. Most calls qualify. A request that is large, compressed, empty
+//! buffer of its exact size. Most calls qualify. A request whose body is large, compressed, empty
 //! or malformed, or has several messages, is passed to tonic unchanged. So only tonic rejects
 //! requests.
 
@@ -42,8 +42,8 @@ pub(crate) fn read_message<Q: prost::Message + Default>(
     max_bytes: usize,
 ) -> impl Future<Output = Result<Q, Request<impl RequestBody>>> + Send {
     let (head, mut body) = request.into_parts();
-    // tonic needs the headers only for compression. They are dropped otherwise, because they are
-    // large and many calls are in progress at a time.
+    // tonic needs the headers only for compression. Otherwise this function drops them, because
+    // they are large and many calls are in progress at a time.
     let headers_for_tonic =
         head.headers.contains_key(GRPC_ENCODING_HEADER).then(|| Box::new(head.headers));
     async move {

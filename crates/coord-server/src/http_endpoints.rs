@@ -33,7 +33,7 @@ pub(crate) fn is_plain_http<B>(request: &Request<B>) -> bool {
     !content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Handles a plain HTTP request.
+/// Routes a plain HTTP request to its endpoint. An unknown path or method is an HTTP error.
 pub(crate) fn call<B>(services: &Services, request: &Request<B>) -> CallFuture {
     let path = request.uri().path();
     let endpoint = match path {

@@ -40,7 +40,7 @@ use coord_core::{
 #[derive(Clone, Debug)]
 pub struct StaleMember<B> {
     inner: B,
-    /// The newest revision that the member has applied; zero if it is up to date.
+    /// The newest revision that the member has applied; zero if the member is up to date.
     applied: Arc<AtomicI64>,
 }
 

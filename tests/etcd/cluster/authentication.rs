@@ -10,7 +10,7 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::Cluster;
 use etcd_client::{ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions};
 
-use crate::support::{client, refused, secs, session, single_member, within};
+use crate::support::{assert_refused, client, secs, session, single_member, within};
 
 /// The user `app`, with all permissions under `app/`.
 const APP_USER: &[(&str, &str)] = &[("app", "app/")];
@@ -67,7 +67,7 @@ async fn wrong_password_or_unknown_user_is_unauthenticated() {
     let server = server_with_users().await;
     for (user, password) in [("app", "wrong"), ("unknown", "secret"), ("app", "")] {
         let login = async { login(&server, user, password).await?.get("app/a").await };
-        let message = refused(login.await, ErrorKind::Unauthenticated);
+        let message = assert_refused(login.await, ErrorKind::Unauthenticated);
         assert!(message.contains("not authenticated"), "{message}");
         let has_password = message.contains("wrong") || message.contains("secret");
         assert!(!has_password, "the message contains the password: {message}");
@@ -80,12 +80,12 @@ async fn client_without_a_login_is_unauthenticated() {
     // Connected before authentication was enabled.
     let kv = client(&server.endpoints()).await;
     enable_authentication(&server, APP_USER).await.unwrap();
-    refused(kv.get("app/a").await, ErrorKind::Unauthenticated);
-    refused(kv.put("app/a", "1").await, ErrorKind::Unauthenticated);
-    refused(kv.watch(Watch::new("app/a")).await, ErrorKind::Unauthenticated);
+    assert_refused(kv.get("app/a").await, ErrorKind::Unauthenticated);
+    assert_refused(kv.put("app/a", "1").await, ErrorKind::Unauthenticated);
+    assert_refused(kv.watch(Watch::new("app/a")).await, ErrorKind::Unauthenticated);
     let late =
         async { Client::new(EtcdBackend::connect(server.endpoints()).await?).get("app/a").await };
-    refused(late.await, ErrorKind::Unauthenticated);
+    assert_refused(late.await, ErrorKind::Unauthenticated);
 }
 
 #[tokio::test]
@@ -93,22 +93,22 @@ async fn request_without_permission_is_denied_and_not_applied() {
     let server = server_with_users().await;
     let root = login(&server, "root", "secret").await.unwrap();
     let kv = login(&server, "app", "secret").await.unwrap();
-    refused(kv.get("other").await, ErrorKind::PermissionDenied);
-    refused(kv.put("other", "1").await, ErrorKind::PermissionDenied);
+    assert_refused(kv.get("other").await, ErrorKind::PermissionDenied);
+    assert_refused(kv.put("other", "1").await, ErrorKind::PermissionDenied);
     let both = Txn::new().and_then([Put::new("app/a", "1"), Put::new("other", "1")]);
-    refused(kv.txn(both).await, ErrorKind::PermissionDenied);
-    refused(kv.watch(Watch::new("other")).await, ErrorKind::PermissionDenied);
+    assert_refused(kv.txn(both).await, ErrorKind::PermissionDenied);
+    assert_refused(kv.watch(Watch::new("other")).await, ErrorKind::PermissionDenied);
     assert_eq!(root.get_prefix("").await.unwrap(), [], "no request was applied");
 }
 
-/// A denied watch shares a stream with the others.
+/// A denied watch shares a stream with other watches.
 #[tokio::test]
 async fn denied_watch_does_not_affect_other_watches() {
     let server = server_with_users().await;
     let kv = login(&server, "app", "secret").await.unwrap();
     let mut watch = kv.watch(Watch::prefix("app/")).await.unwrap();
     for n in 0..10 {
-        refused(kv.watch(Watch::new("other")).await, ErrorKind::PermissionDenied);
+        assert_refused(kv.watch(Watch::new("other")).await, ErrorKind::PermissionDenied);
         let put = kv.put("app/a", n.to_string()).await.unwrap();
         assert_eq!(watch.next().await.unwrap().unwrap().revision, put.header.revision);
     }
@@ -157,14 +157,14 @@ async fn election_with_auth_enabled() {
             let second = session(&kv, 10).await;
             let election = Election::new(&second, name);
             assert_eq!(election.leader().await.unwrap().unwrap().value(), "first");
-            // The lease of the first session expires meanwhile.
+            // The campaign waits until the lease of the first session expires.
             let leads = within(secs(30), election.campaign("second")).await.unwrap();
             assert!(leads.fencing_token() > led.fencing_token());
             leads.resign().await.unwrap();
-            let others = if user == "user1" { "/bar1/a" } else { "/foo1/a" };
-            let error = Election::new(&second, others).campaign("not mine").await.unwrap_err();
+            let other_name = if user == "user1" { "/bar1/a" } else { "/foo1/a" };
+            let error = Election::new(&second, other_name).campaign("not mine").await.unwrap_err();
             let PrimitiveError::Backend(error) = error else { panic!("{error}") };
-            refused(Err::<(), _>(error), ErrorKind::PermissionDenied);
+            assert_refused(Err::<(), _>(error), ErrorKind::PermissionDenied);
         }
     });
     futures_util::future::join_all(campaigns).await;
@@ -176,11 +176,14 @@ async fn denied_requests_name_the_user_and_the_key() {
     let kv = login(&server, "app", "secret").await.unwrap();
     let txn = Txn::new().and_then([Put::new("other/a", "1"), Put::new("app/b", "1")]);
     for (message, keys) in [
-        (refused(kv.put("other/a", "1").await, ErrorKind::PermissionDenied), r#""other/a""#),
-        (refused(kv.get("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
-        (refused(kv.delete("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
-        (refused(kv.txn(txn).await, ErrorKind::PermissionDenied), r#""app/b", "other/a""#),
-        (refused(kv.watch(Watch::prefix("o")).await, ErrorKind::PermissionDenied), r#"["o", "p")"#),
+        (assert_refused(kv.put("other/a", "1").await, ErrorKind::PermissionDenied), r#""other/a""#),
+        (assert_refused(kv.get("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
+        (assert_refused(kv.delete("other/a").await, ErrorKind::PermissionDenied), r#""other/a""#),
+        (assert_refused(kv.txn(txn).await, ErrorKind::PermissionDenied), r#""app/b", "other/a""#),
+        (
+            assert_refused(kv.watch(Watch::prefix("o")).await, ErrorKind::PermissionDenied),
+            r#"["o", "p")"#,
+        ),
     ] {
         assert!(message.contains(r#"the user "app" may not"#), "{message}");
         assert!(message.contains(keys), "{message}");
@@ -197,14 +200,14 @@ async fn denied_lease_requests_name_the_user_and_the_lease() {
     root.put_with(Put::new("other/a", "1").lease(id)).await.unwrap();
     let with_keys = kv.lease_time_to_live(LeaseTimeToLive { id, keys: true });
     for message in [
-        refused(kv.lease_revoke(id).await, ErrorKind::PermissionDenied),
-        refused(with_keys.await, ErrorKind::PermissionDenied),
+        assert_refused(kv.lease_revoke(id).await, ErrorKind::PermissionDenied),
+        assert_refused(with_keys.await, ErrorKind::PermissionDenied),
     ] {
         let lease = format!("lease {id}");
         assert!(message.contains(r#"the user "app" may not"#), "{message}");
         assert!(message.contains(&lease), "{message}");
     }
-    let message = refused(kv.leases().await, ErrorKind::PermissionDenied);
+    let message = assert_refused(kv.leases().await, ErrorKind::PermissionDenied);
     assert!(message.contains("all leases"), "{message}");
 }
 
@@ -223,6 +226,6 @@ async fn watch_ended_by_a_revoked_permission_names_the_key() {
     server[0].start();
     server[0].wait_until_ready().await;
     let ended = within(secs(30), watch.next()).await.unwrap();
-    let message = refused(ended, ErrorKind::PermissionDenied);
+    let message = assert_refused(ended, ErrorKind::PermissionDenied);
     assert!(message.contains(r#"the user "app" may not watch "app/a""#), "{message}");
 }

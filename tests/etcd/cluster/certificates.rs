@@ -7,7 +7,7 @@ use coord_core::{Client, error::ErrorKind};
 use coord_etcd::{EtcdBackend, Tls};
 use coord_etcd_tests::{Authority, ClusterBuilder, Release};
 
-use crate::support::{refused, secs};
+use crate::support::{assert_refused, secs};
 
 const CA: &str = include_str!("data/ca.pem");
 const CA_TRUSTED: &str = include_str!("data/ca-trusted.pem");
@@ -75,7 +75,7 @@ async fn self_signed_server_certificate_is_its_own_ca() {
         (own.server_name("etcd.example"), "not valid for name"),
     ] {
         let builder = EtcdBackend::builder(server.endpoints()).tls(tls);
-        let message = refused(builder.connect().await, ErrorKind::Unavailable);
+        let message = assert_refused(builder.connect().await, ErrorKind::Unavailable);
         assert!(message.contains(reason), "{message}");
     }
 }
@@ -127,7 +127,8 @@ async fn unusable_certificate_is_named_with_the_reason() {
     ];
     for (tls, file, reason) in rows {
         let builder = EtcdBackend::builder(["https://127.0.0.1:1"]).tls(tls);
-        let message = refused(builder.connect_within(secs(1)).connect().await, ErrorKind::Backend);
+        let message =
+            assert_refused(builder.connect_within(secs(1)).connect().await, ErrorKind::Backend);
         assert!(message.contains(&file.display().to_string()), "{message}");
         assert!(message.contains(reason), "{message}");
     }

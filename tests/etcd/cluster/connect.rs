@@ -7,7 +7,7 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Authority, ClusterBuilder, Release};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{refused, secs, single_member, until};
+use crate::support::{assert_refused, secs, single_member, wait_until};
 
 #[tokio::test]
 async fn connect_waits_for_a_server_that_starts() {
@@ -31,7 +31,7 @@ async fn connect_waits_for_a_quorum() {
     cluster[2].kill();
     let endpoint = cluster[0].endpoint().to_owned();
     let builder = EtcdBackend::builder([endpoint]);
-    until("the member has no leader", async || {
+    wait_until("the member has no leader", async || {
         builder.clone().connect_within(Duration::from_millis(200)).connect().await.is_err()
     })
     .await;
@@ -54,7 +54,7 @@ async fn connect_takes_its_configured_time() {
     for within in [Duration::from_millis(500), secs(3)] {
         let start = Instant::now();
         let connected = builder.clone().connect_within(within).connect().await;
-        let message = refused(connected, ErrorKind::Unavailable);
+        let message = assert_refused(connected, ErrorKind::Unavailable);
         assert!(message.contains("refused"), "{message}");
         let took = start.elapsed();
         let nearly = took + Duration::from_millis(100);
@@ -70,7 +70,7 @@ async fn connect_reports_a_failed_handshake_at_once() {
     let tls = coord_etcd::Tls::new().ca(other.certificate.as_str());
     let builder = EtcdBackend::builder(server.endpoints()).tls(tls).connect_within(secs(60));
     let start = Instant::now();
-    refused(builder.connect().await, ErrorKind::Unavailable);
+    assert_refused(builder.connect().await, ErrorKind::Unavailable);
     assert!(start.elapsed() < secs(5));
 }
 
@@ -82,7 +82,7 @@ async fn connect_reports_a_missing_client_certificate_at_once() {
     let tls = coord_etcd::Tls::new().ca(authority.certificate.as_str());
     let builder = EtcdBackend::builder(server.endpoints()).tls(tls).connect_within(secs(20));
     let start = Instant::now();
-    let message = refused(builder.connect().await, ErrorKind::Unavailable);
+    let message = assert_refused(builder.connect().await, ErrorKind::Unavailable);
     assert!(start.elapsed() < secs(10), "{message}");
     assert!(message.contains("certificate"), "{message}");
 }

@@ -14,7 +14,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
-use crate::support::refused;
+use crate::support::assert_refused;
 
 /// Forwards connections from a Unix socket to the server at a URL, until the task set is dropped.
 fn forward(socket: &Path, url: &str) -> JoinSet<()> {
@@ -52,12 +52,12 @@ async fn unknown_scheme_is_refused_before_dialling() {
         let Error::Backend { source, .. } = &error else { panic!("{error:?}") };
         let config = source.downcast_ref::<ConfigError>();
         assert!(matches!(config, Some(ConfigError::Scheme { .. })), "{error}");
-        let message = refused::<()>(Err(error), ErrorKind::Backend);
+        let message = assert_refused::<()>(Err(error), ErrorKind::Backend);
         assert!(message.contains(&endpoint) && message.contains("https"), "{message}");
     }
     let endpoint = format!("http://{address}");
     let builder = EtcdBackend::builder([&endpoint]).tls(tls(&authority)).login("a", "secret");
-    let message = refused(builder.connect().await, ErrorKind::Backend);
+    let message = assert_refused(builder.connect().await, ErrorKind::Backend);
     assert!(message.contains(&endpoint) && message.contains("clear text"), "{message}");
     let dialled = listener.accept().unwrap_err();
     assert_eq!(dialled.kind(), WouldBlock);

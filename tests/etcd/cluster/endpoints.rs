@@ -11,7 +11,7 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{ClusterBuilder, Release};
 use tokio::net::TcpSocket;
 
-use crate::support::{client, refused, secs, session, single_member, within};
+use crate::support::{assert_refused, client, secs, session, single_member, within};
 
 /// An endpoint that refuses connections. Its port is bound, so that no other process uses it, and
 /// has no listener.
@@ -116,7 +116,7 @@ async fn connect_to_dead_endpoints_fails_and_names_them() {
     let (one, two) = (DeadEndpoint::new(), DeadEndpoint::new());
     let endpoints = [one.url(), two.url()];
     let connected = within(secs(20), EtcdBackend::connect(endpoints.clone())).await;
-    let message = refused(connected, ErrorKind::Unavailable);
+    let message = assert_refused(connected, ErrorKind::Unavailable);
     assert!(endpoints.iter().all(|endpoint| message.contains(endpoint)), "{message}");
 }
 
@@ -129,7 +129,7 @@ async fn call_to_a_dead_server_fails_and_is_not_applied() {
     // The first call may fail with the end of the old connection. Later calls are refused.
     let _ = within(secs(20), kv.get("a")).await;
     let put = within(secs(20), kv.put("a", "2")).await;
-    refused(put, ErrorKind::Unavailable);
+    assert_refused(put, ErrorKind::Unavailable);
     server[0].start();
     server[0].wait_until_ready().await;
     assert_eq!(kv.get("a").await.unwrap().unwrap().value, "1");
@@ -141,7 +141,7 @@ async fn value_over_the_limit_is_rejected_with_the_limit() {
     let kv = client(&server.endpoints()).await;
     let limit = kv.limits().max_request_bytes;
     for size in [limit, limit + (1 << 20), 8 << 20] {
-        let message = refused(kv.put("a", vec![7; size]).await, ErrorKind::RequestTooLarge);
+        let message = assert_refused(kv.put("a", vec![7; size]).await, ErrorKind::RequestTooLarge);
         assert!(message.contains(&limit.to_string()), "{message}");
     }
     kv.put("b", vec![7; limit - 100]).await.unwrap();
@@ -155,8 +155,8 @@ async fn value_over_a_lower_server_limit_is_rejected() {
     let builder = ClusterBuilder::new(Release::newest()).argument("--max-request-bytes=65536");
     let server = builder.start().await;
     let kv = client(&server.endpoints()).await;
-    refused(kv.put("a", vec![7; 100_000]).await, ErrorKind::RequestTooLarge);
-    refused(kv.put("a", vec![7; 1_000_000]).await, ErrorKind::RequestTooLarge);
+    assert_refused(kv.put("a", vec![7; 100_000]).await, ErrorKind::RequestTooLarge);
+    assert_refused(kv.put("a", vec![7; 1_000_000]).await, ErrorKind::RequestTooLarge);
     let read = kv.txn(Txn::new().and_then([Op::from(Range::new("a"))])).await.unwrap();
     assert!(read.responses[0].as_range().unwrap().kvs.is_empty());
 }

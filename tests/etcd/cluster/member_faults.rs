@@ -5,7 +5,7 @@ use coord_etcd_tests::{Cluster, ClusterBuilder, Release};
 use futures_util::future::try_join_all;
 use tokio::time::timeout;
 
-use crate::support::{client, secs, session, single_member, until, within};
+use crate::support::{client, secs, session, single_member, wait_until, within};
 use crate::traffic::Traffic;
 
 async fn three_members() -> Cluster {
@@ -105,7 +105,7 @@ async fn session_on_a_paused_server_is_lost_before_its_lease() {
     assert_eq!(lost, LossReason::DeadlineUnconfirmed);
 
     server[0].resume();
-    until("the lease has expired", async || matches!(kv.get("alive").await, Ok(None))).await;
+    wait_until("the lease has expired", async || matches!(kv.get("alive").await, Ok(None))).await;
     assert_eq!(session.state(), SessionState::Lost(LossReason::DeadlineUnconfirmed));
     let next = crate::support::session(&kv, 4).await;
     let next = within(secs(20), Mutex::new(&next, "m").lock()).await;
@@ -125,7 +125,7 @@ async fn session_survives_short_pauses_of_its_server() {
         kv.put("a", "1").await.unwrap();
     }
     assert_ne!(session.state(), SessionState::Lost(LossReason::DeadlineUnconfirmed));
-    until("the session is alive again", async || session.state() == SessionState::Alive).await;
+    wait_until("the session is alive again", async || session.state() == SessionState::Alive).await;
 }
 
 /// A session drops the future of each keep-alive long before the request timeout. The next

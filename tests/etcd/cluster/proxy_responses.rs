@@ -16,7 +16,7 @@ use coord_mem::MemBackend;
 use coord_server::Server;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{client, refused, secs, session, single_member, until, within};
+use crate::support::{assert_refused, client, secs, session, single_member, wait_until, within};
 
 /// The result of a write to which the proxy sends the response.
 enum WriteResult {
@@ -235,7 +235,7 @@ async fn connect_fails_when_only_a_proxy_responds() {
     for (denial, text) in DENIALS {
         let proxy = ScriptedServer::start(move |_| vec![denial]).await;
         let builder = EtcdBackend::builder([proxy.endpoint()]).connect_within(secs(30));
-        let message = refused(builder.connect().await, ErrorKind::Backend);
+        let message = assert_refused(builder.connect().await, ErrorKind::Backend);
         assert!(message.contains(proxy.endpoint()) && message.contains(text), "{message}");
     }
 }
@@ -255,8 +255,10 @@ async fn watch_survives_a_restart_beside_a_denying_proxy() {
         let kv = client(&[server[0].endpoint().to_owned(), proxy.endpoint().to_owned()]).await;
         let mut watch = kv.watch(Watch::new("w")).await.unwrap();
         server[0].kill();
-        until("the proxy denies the watch stream", async || denied.load(Ordering::Relaxed) > 0)
-            .await;
+        wait_until("the proxy denies the watch stream", async || {
+            denied.load(Ordering::Relaxed) > 0
+        })
+        .await;
         server[0].start();
         server[0].wait_until_ready().await;
         let put = client(&server.endpoints()).await.put("w", "1").await.unwrap();

@@ -48,7 +48,7 @@ pub(crate) fn within<F: Future>(limit: Duration, future: F) -> impl Future<Outpu
 pub(crate) async fn wait_for_queue_length(client: &Client, name: &str, length: usize) {
     let prefix = format!("{name}/");
     let has_length = async || client.get_prefix(prefix.clone()).await.unwrap().len() == length;
-    until(&format!("the queue {name} has {length} entries"), has_length).await;
+    wait_until(&format!("the queue {name} has {length} entries"), has_length).await;
 }
 
 /// Polls `waiting` until the wait queue `name` has `length` entries. `waiting` must not complete
@@ -67,7 +67,7 @@ pub(crate) async fn assert_waits(
 }
 
 /// Polls a condition until it holds. Panics after a minute.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + secs(60);
     while !holds().await {
         assert!(Instant::now() < deadline, "not within a minute: {what}");
@@ -77,7 +77,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 /// Asserts that a request failed with this kind and was not applied. Returns the message.
 #[track_caller]
-pub(crate) fn refused<T>(result: Result<T, Error>, kind: ErrorKind) -> String {
+pub(crate) fn assert_refused<T>(result: Result<T, Error>, kind: ErrorKind) -> String {
     let Err(error) = result else { panic!("the request succeeded, expected {kind:?}") };
     assert_eq!((error.kind(), error.outcome()), (kind, Outcome::NotApplied), "{error}");
     error.to_string()

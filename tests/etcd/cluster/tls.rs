@@ -4,7 +4,7 @@ use coord_core::{Client, error::ErrorKind, kv::Watch};
 use coord_etcd::{EtcdBackend, Tls};
 use coord_etcd_tests::{Authority, Cluster, ClusterBuilder, Release};
 
-use crate::support::{refused, secs, within};
+use crate::support::{assert_refused, secs, within};
 
 async fn server_with_tls(authority: &Authority) -> Cluster {
     ClusterBuilder::new(Release::newest()).authority(authority).start().await
@@ -40,7 +40,7 @@ async fn server_of_an_unknown_authority_is_refused_with_the_reason() {
     let (authority, other) = (Authority::new(), Authority::new());
     let server = server_with_tls(&authority).await;
     let read = read(server[0].endpoint(), Some(tls(&other, &authority))).await;
-    let message = refused(read, ErrorKind::Unavailable).to_lowercase();
+    let message = assert_refused(read, ErrorKind::Unavailable).to_lowercase();
     assert!(message.contains("certificate"), "{message}");
 }
 
@@ -48,7 +48,7 @@ async fn server_of_an_unknown_authority_is_refused_with_the_reason() {
 async fn client_of_an_unknown_authority_is_refused_by_the_server() {
     let (authority, other) = (Authority::new(), Authority::new());
     let server = server_with_tls(&authority).await;
-    refused(
+    assert_refused(
         read(server[0].endpoint(), Some(tls(&authority, &other))).await,
         ErrorKind::Unavailable,
     );
@@ -59,8 +59,10 @@ async fn client_without_a_certificate_is_refused_with_the_reason() {
     let authority = Authority::new();
     let server = server_with_tls(&authority).await;
     let without_identity = Tls::new().ca(authority.certificate.as_str());
-    let message =
-        refused(read(server[0].endpoint(), Some(without_identity)).await, ErrorKind::Unavailable);
+    let message = assert_refused(
+        read(server[0].endpoint(), Some(without_identity)).await,
+        ErrorKind::Unavailable,
+    );
     assert!(message.to_lowercase().contains("certificate"), "{message}");
 }
 
@@ -69,7 +71,7 @@ async fn plain_text_to_a_server_with_tls_is_refused() {
     let authority = Authority::new();
     let server = server_with_tls(&authority).await;
     let plain = server[0].endpoint().replace("https", "http");
-    refused(read(&plain, None).await, ErrorKind::Unavailable);
+    assert_refused(read(&plain, None).await, ErrorKind::Unavailable);
 }
 
 #[tokio::test]
@@ -78,7 +80,8 @@ async fn server_name_not_in_the_certificate_is_refused() {
     let server = server_with_tls(&authority).await;
     let valid = tls(&authority, &authority);
     let other = valid.clone().server_name("etcd.example");
-    let message = refused(read(server[0].endpoint(), Some(other)).await, ErrorKind::Unavailable);
+    let message =
+        assert_refused(read(server[0].endpoint(), Some(other)).await, ErrorKind::Unavailable);
     assert!(message.to_lowercase().contains("certificate"), "{message}");
     let local = valid.server_name("localhost");
     read(server[0].endpoint(), Some(local)).await.unwrap();

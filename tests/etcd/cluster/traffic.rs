@@ -26,7 +26,7 @@ use coord_core::{
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::{client, secs, session, until, within};
+use crate::support::{client, secs, session, wait_until, within};
 
 /// The TTL of sessions: long enough to survive an election and a restart.
 const TTL_SECS: u64 = 20;
@@ -59,19 +59,20 @@ struct Results {
     violations: StdMutex<Vec<String>>,
 }
 
-fn locked<T>(shared: &StdMutex<T>) -> StdMutexGuard<'_, T> {
+/// Locks a mutex that tasks share. Panics if a task has panicked while it held the lock.
+fn lock_shared<T>(shared: &StdMutex<T>) -> StdMutexGuard<'_, T> {
     shared.lock().unwrap()
 }
 
 impl Results {
     fn add_violation(&self, violation: String) {
-        locked(&self.violations).push(violation);
+        lock_shared(&self.violations).push(violation);
     }
 
     /// The number of applied puts of each writer, and of holds of each locker.
     fn progress(&self) -> Vec<usize> {
         let confirmed = |puts: &StdMutex<Vec<PutResult>>| {
-            locked(puts).iter().filter(|put| matches!(put, PutResult::Applied(_))).count()
+            lock_shared(puts).iter().filter(|put| matches!(put, PutResult::Applied(_))).count()
         };
         let held = self.held.iter().map(|held| held.load(Ordering::Relaxed));
         self.puts.iter().map(confirmed).chain(held).collect()
@@ -103,7 +104,7 @@ impl Traffic {
         let first = traffic.client(0).await.put("first", "").await.unwrap();
         traffic.first = first.header.revision;
         for n in 0..endpoints.len() {
-            // One watcher starts in the past, the others from now on.
+            // One watcher starts at the first put, the others at the current revision.
             let kv = traffic.client(n).await;
             let request = Watch::new(KeyRange::all());
             let request = if n == 0 { request.start_at(traffic.first) } else { request };
@@ -141,7 +142,7 @@ impl Traffic {
     /// Waits until every writer has three more applied puts, and every locker three more holds.
     pub(crate) async fn wait_for_progress(&self) {
         let before = self.results.progress();
-        until("every writer and locker makes progress", async || {
+        wait_until("every writer and locker makes progress", async || {
             self.results.progress().iter().zip(&before).all(|(now, before)| *now >= before + 3)
         })
         .await;
@@ -168,7 +169,7 @@ impl Traffic {
         let history = within(secs(60), collect(watch)).await;
         let watched = within(secs(60), self.watchers.join_all()).await;
 
-        let violations = locked(&self.results.violations);
+        let violations = lock_shared(&self.results.violations);
         assert!(violations.is_empty(), "{violations:#?}");
         for received in watched {
             check_watcher(&received, &history);
@@ -209,13 +210,13 @@ async fn check_loss(mut deleted: Watcher, session: Session, results: Arc<Results
 async fn write(kv: Client, writer: usize, results: Arc<Results>) {
     for n in 0_usize.. {
         // The outcome is unknown until the response arrives.
-        locked(&results.puts[writer]).push(PutResult::Unknown);
+        lock_shared(&results.puts[writer]).push(PutResult::Unknown);
         let result = match kv.put(format!("n/{writer}"), n.to_string()).await {
             Ok(response) => PutResult::Applied(response.header.revision),
             Err(error) if error.outcome() == Outcome::NotApplied => PutResult::NotApplied,
             Err(_) => PutResult::Unknown,
         };
-        locked(&results.puts[writer])[n] = result;
+        lock_shared(&results.puts[writer])[n] = result;
         sleep(REQUEST_INTERVAL).await;
     }
 }
@@ -286,7 +287,7 @@ fn check_watcher(received: &[Batch], history: &[Batch]) {
 fn check_writers(results: &Results, history: &[Batch]) {
     for (writer, puts) in results.puts.iter().enumerate() {
         let key = format!("n/{writer}");
-        let puts = locked(puts);
+        let puts = lock_shared(puts);
         let mut revisions = vec![Vec::new(); puts.len()];
         for (revision, event) in events(history).filter(|(_, event)| event.kv.key == key) {
             revisions[number(event)].push(revision);

@@ -12,7 +12,7 @@ use coord_core::{
 };
 use coord_etcd_tests::differential::{DifferentialRun, Target};
 use coord_etcd_tests::test_server::TestServer;
-use coord_etcd_tests::{RawClient, Release, create};
+use coord_etcd_tests::{RawClient, Release, create_watch};
 use coord_mem::MemBackend;
 use coord_server::Server;
 
@@ -40,9 +40,9 @@ async fn progress_is_sent_beside_a_compacted_watch() {
     store.compact(Compact::new(Revision(3))).await.unwrap();
     let server = TestServer::start(Server::builder(Arc::clone(store.backend()))).await;
     let mut stream = RawClient::connect(server.endpoint()).await.watch().await;
-    stream.send_request(create!("a", start_revision: 3));
+    stream.send_request(create_watch!("a", start_revision: 3));
     stream.request_progress();
-    stream.send_request(create!("a", start_revision: 2));
+    stream.send_request(create_watch!("a", start_revision: 2));
     let mut ids = Vec::new();
     while !ids.contains(&-1) {
         let message = stream.next().await.unwrap().unwrap().unwrap();

@@ -13,7 +13,7 @@ use tokio::time::{Duration, timeout};
 
 const WATCHES: usize = 10_000;
 /// The time limit for each message.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn each_of_ten_thousand_watches_receives_its_event() {
@@ -60,7 +60,7 @@ async fn ids(
 ) -> BTreeSet<i64> {
     let mut ids = BTreeSet::new();
     for _ in 0..WATCHES {
-        let message = timeout(TIMEOUT, stream.message()).await.unwrap();
+        let message = timeout(MESSAGE_TIMEOUT, stream.message()).await.unwrap();
         let message = message.unwrap().unwrap();
         assert!(is_expected(&message), "{message:?}");
         assert!(ids.insert(message.watch_id()), "{message:?}");
@@ -73,11 +73,11 @@ async fn check_watches_of_many_streams(client: Client, count: usize) {
         let mut client = client.clone();
         async move { client.watch(format!("k{n}"), None).await }
     });
-    let opened = timeout(TIMEOUT, try_join_all(open)).await.unwrap();
+    let opened = timeout(MESSAGE_TIMEOUT, try_join_all(open)).await.unwrap();
     let mut streams = opened.unwrap();
     // The streams are read concurrently, because a connection buffers a limited amount of data.
     let created = try_join_all(streams.iter_mut().map(WatchStream::message));
-    for message in timeout(TIMEOUT, created).await.unwrap().unwrap() {
+    for message in timeout(MESSAGE_TIMEOUT, created).await.unwrap().unwrap() {
         assert!(message.unwrap().created());
     }
     let put = (0..count).map(|n| {
@@ -87,7 +87,7 @@ async fn check_watches_of_many_streams(client: Client, count: usize) {
     let put = async { try_join_all(put).await.unwrap() };
     let events = try_join_all(streams.iter_mut().map(WatchStream::message));
     let both = async { tokio::join!(put, events).1 };
-    let events = timeout(TIMEOUT, both).await.unwrap().unwrap();
+    let events = timeout(MESSAGE_TIMEOUT, both).await.unwrap().unwrap();
     for (n, message) in events.into_iter().enumerate() {
         let message = message.unwrap();
         let keys: Vec<_> = message

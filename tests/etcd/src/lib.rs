@@ -4,7 +4,7 @@
 //! - [`Cluster`]: a cluster of one or three members that can be paused, killed and restarted;
 //! - [`grpc_proxy`]: etcd's own proxy in front of a cluster;
 //! - [`Authority`]: a certificate authority for one test;
-//! - [`Pool`]: clusters that tests reuse, emptied in between;
+//! - [`Pool`]: clusters that tests reuse; the pool empties them in between;
 //! - [`differential`]: differential runs of coord and a real etcd;
 //! - [`RawClient`]: a gRPC client that also sends malformed requests;
 //! - [`proxy`]: a gRPC proxy with limits, like nginx or Envoy;

@@ -1,7 +1,7 @@
-//! A pool of clusters that tests use one after the other, emptied in between.
+//! A pool of clusters that tests use one after the other. The pool empties a cluster in between.
 //!
-//! A server starts in half a second, and is emptied in a few milliseconds. An emptied server has a
-//! history: its revision is higher than that of a new server, and it may be compacted.
+//! A cluster starts in half a second, and is emptied in a few milliseconds. An emptied cluster has a
+//! history: its revision is higher than that of a new cluster, and it may be compacted.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use etcd_client::{Client, DeleteOptions};
 use crate::cluster::{Cluster, ClusterBuilder};
 use crate::release::Release;
 
-/// A pool of idle servers. Clones share the servers.
+/// A pool of idle clusters. Clones share the clusters.
 #[derive(Clone, Debug)]
 pub struct Pool {
     builder: ClusterBuilder,
@@ -21,47 +21,47 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool. Its servers have [nine-byte request
+    /// An empty pool. Its clusters have one member, with [nine-byte request
     /// ids](ClusterBuilder::nine_byte_request_ids).
     #[must_use]
     pub fn new(release: Release) -> Self {
         Self::with_builder(ClusterBuilder::new(release).nine_byte_request_ids())
     }
 
-    /// An empty pool, whose servers `builder` starts.
+    /// An empty pool, whose clusters `builder` starts.
     #[must_use]
     pub fn with_builder(builder: ClusterBuilder) -> Self {
         Self { builder, idle: Arc::new(Mutex::new(Some(Vec::new()))) }
     }
 
-    /// A server without keys and leases: an idle one, or else a new one. Dropping it returns it to
+    /// A cluster without keys and leases: an idle one, or else a new one. Dropping it returns it to
     /// the pool.
     ///
     /// # Panics
-    /// If a server does not start, or an idle one cannot be emptied.
+    /// If a cluster does not start, or an idle one cannot be emptied.
     pub async fn take_empty(&self) -> PooledCluster {
         let idle = self.with_idle(|idle| idle.and_then(Vec::pop));
-        let server = match idle {
-            Some(server) => {
-                empty(&server).await.unwrap_or_else(|error| {
-                    panic!("{} cannot be emptied: {error}", server.release())
+        let cluster = match idle {
+            Some(cluster) => {
+                empty(&cluster).await.unwrap_or_else(|error| {
+                    panic!("{} cannot be emptied: {error}", cluster.release())
                 });
-                server
+                cluster
             }
             None => self.builder.start().await,
         };
-        PooledCluster { server: Some(server), pool: self.clone() }
+        PooledCluster { cluster: Some(cluster), pool: self.clone() }
     }
 
-    /// A new server. Dropping it returns it to the pool.
+    /// A new cluster. Dropping it returns it to the pool.
     ///
     /// # Panics
-    /// If the server does not start.
+    /// If the cluster does not start.
     pub async fn start_new(&self) -> PooledCluster {
-        PooledCluster { server: Some(self.builder.start().await), pool: self.clone() }
+        PooledCluster { cluster: Some(self.builder.start().await), pool: self.clone() }
     }
 
-    /// Stops all idle servers, and each server in use when it is returned.
+    /// Stops all idle clusters, and each cluster in use when it is returned.
     pub fn close(&self) {
         let all = sync::lock(&self.idle).take();
         drop(all);
@@ -72,12 +72,12 @@ impl Pool {
     }
 }
 
-/// A server of a [`Pool`] that a test uses. Dropping it returns the server to the pool.
+/// A cluster of a [`Pool`] that a test uses. Dropping it returns the cluster to the pool.
 #[derive(Debug)]
-#[must_use = "dropping it returns the server to the pool"]
+#[must_use = "dropping it returns the cluster to the pool"]
 pub struct PooledCluster {
     /// `None` only during `drop`.
-    server: Option<Cluster>,
+    cluster: Option<Cluster>,
     pool: Pool,
 }
 
@@ -85,24 +85,24 @@ impl Deref for PooledCluster {
     type Target = Cluster;
 
     fn deref(&self) -> &Cluster {
-        self.server.as_ref().expect("only `drop` takes the server")
+        self.cluster.as_ref().expect("only `drop` takes the cluster")
     }
 }
 
 impl Drop for PooledCluster {
     fn drop(&mut self) {
-        // After a panic the state of the server is unknown, so it is not used again.
-        if let Some(server) = self.server.take()
+        // After a panic the state of the cluster is unknown, so it is not used again.
+        if let Some(cluster) = self.cluster.take()
             && !std::thread::panicking()
         {
-            self.pool.with_idle(|idle| idle.map(|idle| idle.push(server)));
+            self.pool.with_idle(|idle| idle.map(|idle| idle.push(cluster)));
         }
     }
 }
 
 /// Deletes all keys and leases, with etcd-client, because the adapter is under test.
-async fn empty(server: &Cluster) -> Result<(), etcd_client::Error> {
-    let mut client = Client::connect(server.endpoints(), None).await?;
+async fn empty(cluster: &Cluster) -> Result<(), etcd_client::Error> {
+    let mut client = Client::connect(cluster.endpoints(), None).await?;
     for lease in client.leases().await?.leases() {
         // The lease may have expired meanwhile.
         let _ = client.lease_revoke(lease.id()).await;

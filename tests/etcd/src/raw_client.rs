@@ -190,7 +190,7 @@ impl RawWatchStream {
 
 /// A create request for a watch of `$key`, whose other fields have their defaults unless given.
 #[macro_export]
-macro_rules! create {
+macro_rules! create_watch {
     ($key:expr $(, $field:ident: $value:expr)* $(,)?) => {{
         let mut union =
             etcd_client::proto::PbWatchRequestUnion::CreateRequest(Default::default());

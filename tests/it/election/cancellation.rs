@@ -12,11 +12,11 @@ use coord_testkit::{Action, Call, poll_at_most};
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, some};
-use crate::support::{POLLS_MAX, behind, keys, nth, secs, session_on, settle};
+use crate::support::{POLLS_MAX, intercepted, keys, nth, secs, session_on, settle};
 
 /// A session whose requests can be cancelled before they are sent and before the response returns.
 async fn yielding_session(store: &Client) -> Session {
-    session_on(behind(store, |_: &Call| Action::Yield)).await
+    session_on(intercepted(store, |_: &Call| Action::Yield)).await
 }
 
 /// Calls `check` with 1, 2, 3, … polls until it returns that its future is complete, which must
@@ -136,7 +136,7 @@ async fn resume_dropped_at_any_await_changes_nothing() {
         let owner = yielding_session(&store).await;
         let orphaned = Election::new(&owner, "e").campaign("a").await.unwrap();
         let lease = owner.orphan().await.unwrap();
-        let client = behind(&store, |_: &Call| Action::Yield);
+        let client = intercepted(&store, |_: &Call| Action::Yield);
         let adopter = Session::builder(&client).lease(lease).open().await.unwrap();
         let election = Election::new(&adopter, "e");
         let resumed = poll_at_most(polls, election.resume()).await;
@@ -207,7 +207,7 @@ async fn run_while_held_dropped_at_any_await_keeps_leadership() {
 async fn campaign_applied_after_its_future_dropped_leaves_no_key() {
     for delay in [1, 3, 7] {
         let store = Client::new(MemBackend::new());
-        let delayed = behind(&store, nth("txn", 1, 1, Action::Delay(secs(delay))));
+        let delayed = intercepted(&store, nth("txn", 1, 1, Action::Delay(secs(delay))));
         let election = Election::new(&session_on(delayed).await, "e");
         assert!(timeout(secs(1) / 2, election.campaign("late")).await.is_err());
         sleep(secs(20)).await;
@@ -221,7 +221,7 @@ async fn campaign_applied_after_its_future_dropped_leaves_no_key() {
 async fn campaign_with_unknown_outcome_fails_and_leaves_no_key() {
     for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 1, 1, action))).await;
+        let session = session_on(intercepted(&store, nth("txn", 1, 1, action))).await;
         let election = Election::new(&session, "e");
         let error = election.campaign("a").await.unwrap_err();
         assert!(matches!(error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::Unavailable));

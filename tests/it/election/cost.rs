@@ -7,14 +7,14 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;
 
-use super::{election, some, yielded};
-use crate::support::{behind, secs, session_on, settle};
+use super::{election, some, take_yielded};
+use crate::support::{intercepted, secs, session_on, settle};
 use crate::while_waiting::while_waiting_after;
 
 /// An election, and the recorder of its requests.
 async fn recorded_election(store: &Client) -> (Election, Recorder) {
     let recorder = Recorder::new();
-    let session = session_on(behind(store, recorder.clone())).await;
+    let session = session_on(intercepted(store, recorder.clone())).await;
     recorder.take();
     (Election::new(&session, "e"), recorder)
 }
@@ -64,7 +64,7 @@ async fn campaign_behind_others_costs_three_or_four_requests() {
                 _ => Action::Pass,
             }
         };
-        let session = session_on(behind(&store, rule)).await;
+        let session = session_on(intercepted(&store, rule)).await;
         recorder.take();
         let candidate = Election::new(&session, "e");
         let campaign = candidate.campaign("last");
@@ -86,7 +86,7 @@ async fn campaign_behind_others_costs_three_or_four_requests() {
             predecessor.withdraw().await.unwrap();
         })
         .await;
-        // It knows none of the earlier contenders, so it reads its position.
+        // It has the position of none of the earlier contenders, so it reads its own.
         assert_eq!(recorder.take().names(), "range");
         leadership.unwrap().resign().await.unwrap();
         assert_eq!(recorder.take().names(), "txn");
@@ -120,7 +120,7 @@ async fn resume_costs_two_requests_or_one_without_candidate() {
     let _orphaned = owner.campaign("a").await.unwrap();
     let lease = owner.session().orphan().await.unwrap();
     let recorder = Recorder::new();
-    let builder = Session::builder(&behind(&store, recorder.clone()));
+    let builder = Session::builder(&intercepted(&store, recorder.clone()));
     let adopter = Election::new(&builder.lease(lease).open().await.unwrap(), "e");
     recorder.take();
     let candidate = adopter.resume().await.unwrap().unwrap();
@@ -138,35 +138,35 @@ async fn resume_costs_two_requests_or_one_without_candidate() {
 async fn observer_costs_a_read_a_watch_and_an_event_per_change() {
     let store = Client::new(MemBackend::new());
     let recorder = Recorder::new();
-    let mut leaders = Election::observer(&behind(&store, recorder.clone()), "e").observe();
+    let mut leaders = Election::observer(&intercepted(&store, recorder.clone()), "e").observe();
     assert_eq!(recorder.take().names(), "", "no request before the first poll");
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     assert_eq!(recorder.take().names(), "range watch");
 
     let election = election(&store).await;
     let leadership = election.campaign("a").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("a")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("a")]);
     let mut candidates = Vec::new();
     for n in 0..20 {
         candidates.push(election.enter(n.to_string()).await.unwrap());
     }
     candidates.truncate(1);
     settle().await;
-    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(take_yielded(&mut leaders).await, []);
     assert_eq!(recorder.take_events(), 1 + 20 + 19);
 
     leadership.proclaim("b").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("b")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("b")]);
     leadership.resign().await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("0")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("0")]);
     drop(candidates);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     assert_eq!((recorder.take().names().as_str(), recorder.take_events()), ("", 3));
 
     let _leadership = election.campaign("c").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("c")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("c")]);
     sleep(secs(1000)).await;
-    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(take_yielded(&mut leaders).await, []);
     let (calls, events) = (recorder.take().names(), recorder.take_events());
     assert_eq!((calls.as_str(), events), ("range", 1), "verified when it was polled again");
 }
@@ -179,11 +179,11 @@ async fn observer_reads_a_long_queue_in_pages() {
         store.put(format!("e/{n}"), n.to_string()).await.unwrap();
     }
     let recorder = Recorder::new();
-    let mut leaders = Election::observer(&behind(&store, recorder.clone()), "e").observe();
-    assert_eq!(yielded(&mut leaders).await, [some("0")]);
+    let mut leaders = Election::observer(&intercepted(&store, recorder.clone()), "e").observe();
+    assert_eq!(take_yielded(&mut leaders).await, [some("0")]);
     assert_eq!(recorder.take().names(), "range range range watch");
     for n in 0..1_199 {
         store.delete(format!("e/{n}")).await.unwrap();
     }
-    assert_eq!(yielded(&mut leaders).await.last(), Some(&some("1199")));
+    assert_eq!(take_yielded(&mut leaders).await.last(), Some(&some("1199")));
 }

@@ -4,8 +4,8 @@ use coord_core::{Client, kv::Put};
 use coord_mem::MemBackend;
 use tokio::time::timeout;
 
-use super::{election, leader, observe, some, yielded};
-use crate::support::{join_as_go, secs, settle};
+use super::{election, leader, observe, some, take_yielded};
+use crate::support::{enqueue_like_go, secs, settle};
 use crate::while_waiting::while_waiting;
 
 /// Go's clients use the key `name/<lease>`, in the order of create revisions. A Go candidate may be
@@ -14,8 +14,8 @@ use crate::while_waiting::while_waiting;
 async fn go_candidate_shares_the_election_queue() {
     let store = Client::new(MemBackend::new());
     let mut leaders = observe(&store);
-    assert_eq!(yielded(&mut leaders).await, [None]);
-    let (go_lease, go_key) = join_as_go(&store, "e", "go").await;
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
+    let (go_lease, go_key) = enqueue_like_go(&store, "e", "go").await;
     let candidate = election(&store).await.enter("coord").await.unwrap();
     assert_eq!(leader(&store).await, some("go"));
     let (leadership, ()) = while_waiting(candidate.elected(), async {
@@ -39,7 +39,7 @@ async fn go_candidate_shares_the_election_queue() {
     last.unwrap().resign().await.unwrap();
     let values = ["go", "go proclaims", "coord", "go returns", "last"];
     let expected: Vec<_> = values.iter().map(|value| some(value)).chain([None]).collect();
-    assert_eq!(yielded(&mut leaders).await, expected);
+    assert_eq!(take_yielded(&mut leaders).await, expected);
 }
 
 /// A Go candidate uses the same key again. Only the key with the earlier create revision is before
@@ -48,7 +48,7 @@ async fn go_candidate_shares_the_election_queue() {
 async fn returning_go_candidate_enqueues_last() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
-    let (go_lease, go_key) = join_as_go(&store, "e", "go").await;
+    let (go_lease, go_key) = enqueue_like_go(&store, "e", "go").await;
     let candidate = election(&store).await.enter("coord").await.unwrap();
     let (elected, ()) = while_waiting(timeout(secs(5), candidate.elected()), async {
         store.delete(&go_key).await.unwrap();

@@ -12,7 +12,7 @@ use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{election, leader, some};
-use crate::support::{Silent, behind, keys, only, secs, session, session_on, timed};
+use crate::support::{SilentWatches, intercepted, keys, only, secs, session, session_on, timed};
 use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// The leader's keep-alives stop. No candidate may be elected before the leader is notified, also
@@ -21,7 +21,8 @@ use crate::while_waiting::{while_waiting, while_waiting_after};
 async fn leader_loses_leadership_before_next_is_elected() {
     for rate in [1.0, 1.05] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
-        let partitioned = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
+        let partitioned =
+            session_on(intercepted(&store, only("lease_keep_alive", Action::Hang))).await;
         let old = Election::new(&partitioned, "e").campaign("old").await.unwrap();
         let next = election(&store).await;
         let ((reason, lost_at), elected_at) =
@@ -92,7 +93,7 @@ async fn run_while_held_drops_work_when_leadership_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn late_write_of_former_leader_is_refused() {
     let store = Client::new(MemBackend::new());
-    let partitioned = session_on(behind(&store, only("lease_keep_alive", Action::Hang))).await;
+    let partitioned = session_on(intercepted(&store, only("lease_keep_alive", Action::Hang))).await;
     let old = Election::new(&partitioned, "e").campaign("old").await.unwrap();
     let new = election(&store).await.campaign("new").await.unwrap();
     new.txn(Txn::new().and_then([Put::new("a", "new")])).await.unwrap();
@@ -136,12 +137,12 @@ async fn lost_candidate_fails_at_once_and_never_leads() {
 }
 
 /// Another client deletes the candidate's key and creates it again. The candidate's watch is
-/// silent, so it notices this when it reads its position.
+/// silent, so it detects this when it reads its position.
 #[tokio::test(start_paused = true)]
 async fn candidate_with_recreated_key_never_leads() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
-    let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
+    let silent = session_on(intercepted(&store, SilentWatches(Recorder::new()))).await;
     let candidate = Election::new(&silent, "e").enter("replaced").await.unwrap();
     let key = candidate.key().clone();
     let (result, ()) = while_waiting(timeout(secs(30), candidate.elected()), async {
@@ -170,9 +171,9 @@ async fn candidate_reports_its_loss_without_elected_call() {
 /// The leader's watch is silent when another client deletes its key. The leader reads its key once
 /// each TTL of 10 s.
 #[tokio::test(start_paused = true)]
-async fn leader_with_silent_watch_learns_of_loss_within_ttl() {
+async fn leader_with_silent_watch_detects_loss_within_ttl() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-    let silent = session_on(behind(&store, Silent(recorder.clone()))).await;
+    let silent = session_on(intercepted(&store, SilentWatches(recorder.clone()))).await;
     let leadership = Election::new(&silent, "e").campaign("a").await.unwrap();
     recorder.take();
     let ((reason, elapsed), ()) = while_waiting_after(secs(35), timed(leadership.lost()), async {
@@ -187,7 +188,7 @@ async fn leader_with_silent_watch_learns_of_loss_within_ttl() {
 
 /// A leader that may not watch its own key reads it 10 to 20 times in 100 s, no more often.
 #[tokio::test(start_paused = true)]
-async fn leader_with_refused_watch_learns_of_loss_by_reading() {
+async fn leader_with_refused_watch_detects_loss_by_reading() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let recording = recorder.clone();
     let denied = Error::PermissionDenied { reason: "no watches".to_owned() };
@@ -195,7 +196,7 @@ async fn leader_with_refused_watch_learns_of_loss_by_reading() {
         recording.action(call);
         if matches!(call, Call::Watch(_)) { Action::Fail(denied.clone()) } else { Action::Pass }
     };
-    let session = session_on(behind(&store, rule)).await;
+    let session = session_on(intercepted(&store, rule)).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     recorder.take();
     let lost = timeout(secs(120), leadership.lost());

@@ -28,7 +28,7 @@ use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{another, keys, secs, session, settle};
+use crate::support::{keys, secs, separate_client, session, settle};
 use crate::while_waiting::while_waiting;
 
 /// The election `e`, on a session of its own.
@@ -38,12 +38,12 @@ async fn election(store: &Client) -> Election {
 
 /// The leaders of the election `e`, through a client of its own.
 fn observe(store: &Client) -> Leaders {
-    Election::observer(&another(store), "e").observe()
+    Election::observer(&separate_client(store), "e").observe()
 }
 
 /// The value of the leader of `e`.
 async fn leader(store: &Client) -> Option<String> {
-    let leader = Election::observer(&another(store), "e").leader().await;
+    let leader = Election::observer(&separate_client(store), "e").leader().await;
     leader.expect("the store is available").map(value_of)
 }
 
@@ -52,7 +52,7 @@ fn value_of(leader: Leader) -> String {
 }
 
 /// The values that a stream yields until it yields nothing for a second.
-async fn yielded(leaders: &mut Leaders) -> Vec<Option<String>> {
+async fn take_yielded(leaders: &mut Leaders) -> Vec<Option<String>> {
     let mut values = Vec::new();
     while let Ok(Some(item)) = timeout(secs(1), leaders.next()).await {
         values.push(item.expect("the stream has no error").map(value_of));
@@ -159,7 +159,7 @@ async fn child_name_is_a_separate_election() {
     let child_leader = child.campaign("child").await.unwrap();
     let extra = Election::new(&session, "extra").campaign("extra").await.unwrap();
     assert_eq!(parent.leader().await.unwrap(), None);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
 
     let parent_leader = timeout(secs(1), parent.campaign("parent")).await;
     let parent_leader = parent_leader.expect("e has no leader").unwrap();
@@ -168,15 +168,15 @@ async fn child_name_is_a_separate_election() {
     child_leader.proclaim("still child").await.unwrap();
     let next = parent.enter("next").await.unwrap();
     let child_next = child.enter("next child").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("parent")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("parent")]);
     parent_leader.resign().await.unwrap();
     let next = next.elected().await.unwrap();
     next.resign().await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("next"), None]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("next"), None]);
     child_leader.resign().await.unwrap();
     drop((child_next.elected().await.unwrap(), extra));
     settle().await;
-    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(take_yielded(&mut leaders).await, []);
     assert_eq!(keys(&store, "e").await, [""; 0]);
 }
 

@@ -10,8 +10,8 @@ use coord_testkit::{Action, Recorder};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::{election, observe, some, yielded};
-use crate::support::{behind, nth, only, secs, settle};
+use super::{election, observe, some, take_yielded};
+use crate::support::{intercepted, nth, only, secs, settle};
 use crate::watch_faults::WatchFaults;
 
 /// Go's `TestElectionWait`: all observers yield the same leaders, from the leader at their first
@@ -20,18 +20,18 @@ use crate::watch_faults::WatchFaults;
 async fn late_observer_starts_with_the_current_leader() {
     let store = Client::new(MemBackend::new());
     let (mut polled, mut unpolled) = (observe(&store), observe(&store));
-    assert_eq!(yielded(&mut polled).await, [None]);
+    assert_eq!(take_yielded(&mut polled).await, [None]);
     let first = election(&store).await.campaign("a").await.unwrap();
     let mut late = observe(&store);
-    assert_eq!(yielded(&mut late).await, [some("a")]);
+    assert_eq!(take_yielded(&mut late).await, [some("a")]);
     let next = election(&store).await.enter("b").await.unwrap();
     first.resign().await.unwrap();
-    assert_eq!(yielded(&mut polled).await, [some("a"), some("b")]);
-    assert_eq!(yielded(&mut late).await, [some("b")]);
-    assert_eq!(yielded(&mut unpolled).await, [some("b")], "it starts at its first poll");
+    assert_eq!(take_yielded(&mut polled).await, [some("a"), some("b")]);
+    assert_eq!(take_yielded(&mut late).await, [some("b")]);
+    assert_eq!(take_yielded(&mut unpolled).await, [some("b")], "it starts at its first poll");
     next.withdraw().await.unwrap();
     for leaders in [&mut polled, &mut unpolled, &mut late] {
-        assert_eq!(yielded(leaders).await, [None]);
+        assert_eq!(take_yielded(leaders).await, [None]);
     }
 }
 
@@ -42,17 +42,21 @@ async fn observer_yields_none_only_without_a_leader() {
     let mut leaders = observe(&store);
     let election = election(&store).await;
     for round in 0..3 {
-        assert_eq!(yielded(&mut leaders).await, [None], "round {round}");
+        assert_eq!(take_yielded(&mut leaders).await, [None], "round {round}");
         let first = election.campaign("a").await.unwrap();
         let next = election.enter("b").await.unwrap();
         first.resign().await.unwrap();
-        assert_eq!(yielded(&mut leaders).await, [some("a"), some("b")], "no `None` in between");
+        assert_eq!(
+            take_yielded(&mut leaders).await,
+            [some("a"), some("b")],
+            "no `None` in between"
+        );
         next.withdraw().await.unwrap();
     }
     let leadership = election.campaign("a").await.unwrap();
     election.session().close().await.unwrap();
     drop(leadership);
-    assert_eq!(yielded(&mut leaders).await, [None, some("a"), None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None, some("a"), None]);
 }
 
 /// Go's `TestElectionObserveFreshResponsesOnProclaim`: a proclamation of the same value is yielded
@@ -84,14 +88,14 @@ async fn observer_yields_leader_older_than_the_compaction() {
     store.put("other", "1").await.unwrap();
     let revision = store.put("other", "2").await.unwrap().header.revision;
     store.compact(Compact::new(revision)).await.unwrap();
-    assert_eq!(yielded(&mut observe(&store)).await, [some("a")]);
+    assert_eq!(take_yielded(&mut observe(&store)).await, [some("a")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn observer_waits_while_store_is_unavailable() {
     for kind in ["range", "watch"] {
         let store = Client::new(MemBackend::new());
-        let faulty = behind(&store, nth(kind, 1, 6, Action::DropRequest));
+        let faulty = intercepted(&store, nth(kind, 1, 6, Action::DropRequest));
         let mut leaders = Election::observer(&faulty, "e").observe();
         let first = timeout(secs(60), leaders.next()).await.expect("the store recovers");
         assert_eq!(first.unwrap().unwrap(), None, "{kind}");
@@ -106,7 +110,7 @@ async fn observer_waits_while_store_is_unavailable() {
 async fn observer_ends_after_a_permanent_error() {
     for kind in ["range", "watch"] {
         let denied = Error::PermissionDenied { reason: "no reads".to_owned() };
-        let client = behind(&Client::new(MemBackend::new()), only(kind, Action::Fail(denied)));
+        let client = intercepted(&Client::new(MemBackend::new()), only(kind, Action::Fail(denied)));
         let mut leaders = Election::observer(&client, "e").observe();
         if kind == "watch" {
             assert_eq!(leaders.next().await.unwrap().unwrap(), None);
@@ -134,8 +138,8 @@ async fn observer_ends_after_a_permanent_watch_error() {
 }
 
 /// etcd's check for duplicate keys ignores deletes without end (issue 22445), so a transaction can
-/// put a key and delete it again. The observer trusted the put: it yielded a leader that never led,
-/// or kept a leader whose key was deleted.
+/// put a key and delete it again. The observer evaluated only the put: it yielded a leader that
+/// never led, or kept a leader whose key was deleted.
 #[tokio::test(start_paused = true)]
 async fn key_put_and_deleted_in_one_revision_never_leads() {
     let store = Client::new(MemBackend::new());
@@ -145,16 +149,16 @@ async fn key_put_and_deleted_in_one_revision_never_leads() {
         Txn::new().and_then(ops)
     };
     let mut leaders = observe(&store);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     store.txn(put_and_delete("e/phantom")).await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [], "there is still no leader");
+    assert_eq!(take_yielded(&mut leaders).await, [], "there is still no leader");
 
     let leadership = election(&store).await.campaign("a").await.unwrap();
     let key = leadership.key().escape_ascii().to_string();
     store.txn(put_and_delete(&key)).await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("a"), None]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("a"), None]);
     election(&store).await.campaign("b").await.unwrap().resign().await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("b"), None], "the stream continues");
+    assert_eq!(take_yielded(&mut leaders).await, [some("b"), None], "the stream continues");
 }
 
 /// The store keeps history for an observer that is not polled.
@@ -162,7 +166,7 @@ async fn key_put_and_deleted_in_one_revision_never_leads() {
 async fn slow_observer_misses_no_change() {
     let store = Client::new(MemBackend::new());
     let mut leaders = observe(&store);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     let election = election(&store).await;
     let mut expected = Vec::new();
     for n in 0..30 {
@@ -175,13 +179,13 @@ async fn slow_observer_misses_no_change() {
         leadership.resign().await.unwrap();
         expected.push(None);
     }
-    assert_eq!(yielded(&mut leaders).await, expected);
+    assert_eq!(take_yielded(&mut leaders).await, expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn unpolled_observer_sends_no_request() {
     let recorder = Recorder::new();
-    let client = behind(&Client::new(MemBackend::new()), recorder.clone());
+    let client = intercepted(&Client::new(MemBackend::new()), recorder.clone());
     let leaders = Election::observer(&client, "e").observe();
     settle().await;
     drop(leaders);

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
 use super::oracle::Oracle;
-use crate::support::{behind, newest, on_virtual_time, scripted, secs};
+use crate::support::{intercepted, newest_revision, on_virtual_time, scripted, secs};
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults, WatchLifetime};
 
 /// One step of a run: a change of the store, or time that passes.
@@ -89,7 +89,7 @@ fn watch_lifetimes() -> impl Strategy<Value = Vec<WatchLifetime>> {
 }
 
 /// The leaders, in order; `None` while there is no leader.
-type Changes = Vec<Option<KeyValue>>;
+type LeaderChanges = Vec<Option<KeyValue>>;
 
 /// The store, an observer behind faults, and the oracle.
 struct ObserverRun {
@@ -97,7 +97,7 @@ struct ObserverRun {
     oracle: Oracle,
     leases: [Option<LeaseId>; 2],
     leaders: Leaders,
-    yielded: Changes,
+    yielded: LeaderChanges,
 }
 
 impl ObserverRun {
@@ -111,7 +111,7 @@ impl ObserverRun {
             let mut lifetimes = lifetimes.lock().expect("the lock is not poisoned");
             lifetimes.next().unwrap_or(UNLIMITED_LIFETIME)
         };
-        let faulty = WatchFaults::new(behind(&store, scripted(actions)), next_lifetime);
+        let faulty = WatchFaults::new(intercepted(&store, scripted(actions)), next_lifetime);
         let leaders = Election::observer(&Client::new(faulty), "e").observe();
         let mut run = Self { store, oracle, leases: [None; 2], leaders, yielded: Vec::new() };
         assert!(run.take(secs(1)).await, "the first item is the current leader");
@@ -124,7 +124,7 @@ impl ObserverRun {
         steps: Vec<ObserveStep>,
         actions: Vec<Action>,
         lifetimes: Vec<WatchLifetime>,
-    ) -> Result<(Changes, Changes)> {
+    ) -> Result<(LeaderChanges, LeaderChanges)> {
         let mut run = Self::new(actions, lifetimes).await?;
         for step in steps {
             run.step(step).await?;
@@ -174,7 +174,7 @@ impl ObserverRun {
                 }
             }
             ObserveStep::Compact => {
-                let now = newest(&self.store).await;
+                let now = newest_revision(&self.store).await;
                 // Fails if nothing was written since the last compaction.
                 let _ = self.store.compact(Compact::new(now)).await;
             }
@@ -189,7 +189,8 @@ impl ObserverRun {
         Ok(())
     }
 
-    /// The lease with index `n`, granted if it is not; `None` beyond the last index.
+    /// The lease with index `n`, which is granted if it does not exist. `None` beyond the last
+    /// index.
     async fn lease(&mut self, n: usize) -> Result<Option<LeaseId>> {
         let Some(lease) = self.leases.get_mut(n) else { return Ok(None) };
         if lease.is_none() {
@@ -235,7 +236,8 @@ proptest! {
         assert_eq!(yielded, expected);
     }
 
-    /// Compacted changes may be missing; no leader is invented, and the last one is right.
+    /// Compacted changes may be missing. No phantom leader is yielded, and the last leader is
+    /// correct.
     #[test]
     fn observer_across_compaction_yields_no_phantom_leader(
         steps in prop::collection::vec(observe_step(), 0..60),
@@ -252,7 +254,7 @@ proptest! {
     }
 }
 
-/// The randomized tests are worth something only if the oracle is right.
+/// The randomized tests compare with the oracle, so the oracle is compared with reads.
 #[tokio::test(start_paused = true)]
 async fn oracle_matches_historic_reads() {
     let store = Client::new(MemBackend::new());

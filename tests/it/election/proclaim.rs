@@ -3,7 +3,7 @@
 use coord_core::{Client, error::LossReason};
 use coord_mem::MemBackend;
 
-use super::{election, leader, observe, some, yielded};
+use super::{election, leader, observe, some, take_yielded};
 use crate::support::{keys, settle};
 
 #[tokio::test(start_paused = true)]
@@ -12,15 +12,15 @@ async fn candidate_value_is_visible_only_once_it_leads() {
     let first = election(&store).await.campaign("first").await.unwrap();
     let mut leaders = observe(&store);
     let second = election(&store).await.enter("starting").await.unwrap();
-    assert_eq!(yielded(&mut leaders).await, [some("first")]);
+    assert_eq!(take_yielded(&mut leaders).await, [some("first")]);
     second.proclaim("ready").await.unwrap();
     assert_eq!(leader(&store).await, some("first"));
-    assert_eq!(yielded(&mut leaders).await, []);
+    assert_eq!(take_yielded(&mut leaders).await, []);
     let token = second.fencing_token();
     first.resign().await.unwrap();
     let second = second.elected().await.unwrap();
     assert_eq!(second.fencing_token(), token, "the token of the candidate");
-    assert_eq!(yielded(&mut leaders).await, [some("ready")], "only its latest value");
+    assert_eq!(take_yielded(&mut leaders).await, [some("ready")], "only its latest value");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
 
 use super::election;
-use crate::support::{another, keys, secs, settle};
+use crate::support::{keys, secs, separate_client, settle};
 use crate::while_waiting::while_waiting;
 
 /// The session generation and the fencing token of each term.
@@ -23,7 +23,7 @@ type Terms = StdMutex<Vec<(Generation, FencingToken)>>;
 
 /// A supervisor of sessions of 10 s.
 async fn supervisor(store: &Client) -> Supervisor {
-    let builder = Session::builder(&another(store)).ttl(secs(10));
+    let builder = Session::builder(&separate_client(store)).ttl(secs(10));
     builder.supervise().await.expect("the store is available")
 }
 

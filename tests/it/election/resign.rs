@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{election, leader, some};
-use crate::support::{behind, keys, nth, secs, session, session_on, settle};
+use crate::support::{intercepted, keys, nth, secs, session, session_on, settle};
 
 /// An action that fails a request which was not applied.
 fn fail_unavailable() -> Action {
@@ -19,13 +19,13 @@ fn fail_unavailable() -> Action {
     Action::Fail(Error::Unavailable { outcome: Outcome::NotApplied, reason, source: None })
 }
 
-/// etcd issue 22123: Go's `Resign` forgets the key even if the request fails, so a second call does
-/// nothing and the key stays.
+/// etcd issue 22123: Go's `Resign` discards the name of the key even if the request fails, so a
+/// second call does nothing and the key stays.
 #[tokio::test(start_paused = true)]
 async fn failed_resign_returns_the_leadership() {
     for action in [fail_unavailable(), Action::DropRequest] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 3, action))).await;
+        let session = session_on(intercepted(&store, nth("txn", 2, 3, action))).await;
         let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
         let (key, token) = (leadership.key().clone(), leadership.fencing_token());
         let error = leadership.resign().await.unwrap_err();
@@ -49,7 +49,7 @@ async fn failed_resign_returns_the_leadership() {
 #[tokio::test(start_paused = true)]
 async fn repeated_resign_after_dropped_response_succeeds() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("txn", 2, 2, Action::DropResponse))).await;
+    let session = session_on(intercepted(&store, nth("txn", 2, 2, Action::DropResponse))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     assert_eq!(error.cause.outcome(), Outcome::Unknown);
@@ -62,7 +62,7 @@ async fn repeated_resign_after_dropped_response_succeeds() {
 #[tokio::test(start_paused = true)]
 async fn repeated_resign_reports_deletion_by_another_client() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("txn", 2, 2, fail_unavailable()))).await;
+    let session = session_on(intercepted(&store, nth("txn", 2, 2, fail_unavailable()))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     store.delete(error.held.key()).await.unwrap();
@@ -74,7 +74,7 @@ async fn repeated_resign_reports_deletion_by_another_client() {
 async fn leadership_dropped_after_failed_resign_is_released() {
     for action in [fail_unavailable(), Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 4, action))).await;
+        let session = session_on(intercepted(&store, nth("txn", 2, 4, action))).await;
         let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
         let failed = leadership.resign().await;
         // The conversion of `?`, which drops the leadership.
@@ -88,7 +88,7 @@ async fn leadership_dropped_after_failed_resign_is_released() {
 #[tokio::test(start_paused = true)]
 async fn cancelled_resign_completes_in_background() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("txn", 2, 2, Action::Hang))).await;
+    let session = session_on(intercepted(&store, nth("txn", 2, 2, Action::Hang))).await;
     let leadership = Election::new(&session, "e").campaign("a").await.unwrap();
     let next = election(&store).await.enter("next").await.unwrap();
     assert!(timeout(secs(1), leadership.resign()).await.is_err());
@@ -125,7 +125,7 @@ async fn dropped_or_withdrawn_candidate_leaves_the_queue() {
 async fn failed_withdraw_is_retried_in_background() {
     for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 3, action))).await;
+        let session = session_on(intercepted(&store, nth("txn", 2, 3, action))).await;
         let candidate = Election::new(&session, "e").enter("a").await.unwrap();
         assert!(candidate.withdraw().await.unwrap_err().cause.is_retryable());
         sleep(secs(1)).await;

@@ -9,13 +9,15 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Call};
 use tokio::time::{sleep, timeout};
 
-use super::{election, leader, observe, some, yielded};
-use crate::support::{another, behind, join_as_go, keys, nth, secs, session, session_on, settle};
+use super::{election, leader, observe, some, take_yielded};
+use crate::support::{
+    enqueue_like_go, intercepted, keys, nth, secs, separate_client, session, session_on, settle,
+};
 use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// The election `e`, in a new process that adopts `lease`.
 async fn adopter_election(store: &Client, lease: LeaseId) -> Election {
-    let session = Session::builder(&another(store)).lease(lease).open().await;
+    let session = Session::builder(&separate_client(store)).lease(lease).open().await;
     Election::new(&session.expect("the lease exists"), "e")
 }
 
@@ -23,7 +25,7 @@ async fn adopter_election(store: &Client, lease: LeaseId) -> Election {
 async fn orphaned_leadership_resumes_in_the_next_process() {
     let store = Client::new(MemBackend::new());
     let mut leaders = observe(&store);
-    assert_eq!(yielded(&mut leaders).await, [None]);
+    assert_eq!(take_yielded(&mut leaders).await, [None]);
     let owner = election(&store).await;
     let orphaned = owner.campaign("version 1").await.unwrap();
     let next = election(&store).await.enter("rival").await.unwrap();
@@ -45,7 +47,7 @@ async fn orphaned_leadership_resumes_in_the_next_process() {
     leadership.resign().await.unwrap();
     drop(next.elected().await.unwrap());
     let expected = [some("version 1"), some("version 2"), some("rival"), None];
-    assert_eq!(yielded(&mut leaders).await, expected);
+    assert_eq!(take_yielded(&mut leaders).await, expected);
 }
 
 /// The adopter and the former leader have the same key and the same token, so the store cannot
@@ -81,7 +83,7 @@ async fn crashed_leader_resumes_if_adopted_within_ttl() {
         Call::LeaseGrant(_) | Call::Txn(_) => Action::Pass,
         _ => Action::Hang,
     };
-    let crashed = session_on(behind(&store, crash)).await;
+    let crashed = session_on(intercepted(&store, crash)).await;
     let former = Election::new(&crashed, "e").campaign("a").await.unwrap();
     let rival = election(&store).await;
     let campaign = timeout(secs(60), rival.campaign("rival"));
@@ -138,7 +140,7 @@ async fn resume_without_candidate_returns_none() {
 #[tokio::test(start_paused = true)]
 async fn go_candidate_is_resumed() {
     let store = Client::new(MemBackend::new());
-    let (lease, go_key) = join_as_go(&store, "e", "go").await;
+    let (lease, go_key) = enqueue_like_go(&store, "e", "go").await;
     let created = store.get(&go_key).await.unwrap().unwrap().create_revision;
     let election = adopter_election(&store, lease).await;
     let leadership = election.resume().await.unwrap().unwrap().elected().await.unwrap();
@@ -149,8 +151,8 @@ async fn go_candidate_is_resumed() {
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
-/// The keys of lease 12 begin with those of lease 1, and a key in the form of a contender's may be
-/// on no lease.
+/// The names of the keys of lease 12 begin with the names of the keys of lease 1. A key whose name
+/// has the form of a contender's key may be on no lease.
 #[tokio::test(start_paused = true)]
 async fn resume_ignores_similar_keys_on_other_leases() {
     let store = Client::new(MemBackend::new());
@@ -221,7 +223,7 @@ async fn failed_resume_changes_nothing() {
     let lease = owner.session().orphan().await.unwrap();
     let denied = Error::PermissionDenied { reason: "no reads".to_owned() };
     let denied = nth("range", 2, 2, Action::Fail(denied));
-    let adopter = Session::builder(&behind(&store, denied)).lease(lease).open().await.unwrap();
+    let adopter = Session::builder(&intercepted(&store, denied)).lease(lease).open().await.unwrap();
     let election = Election::new(&adopter, "e");
     assert!(election.resume().await.is_err());
     settle().await;

@@ -10,7 +10,7 @@ use coord_testkit::{Action, Call, Recorder, Rule};
 use tokio::time::{Instant, timeout};
 
 use super::{election, some, value_of};
-use crate::support::{behind, secs};
+use crate::support::{intercepted, secs};
 
 /// A rule under which watches deliver nothing until a number of watches has been registered.
 struct SilentUntil {
@@ -38,7 +38,7 @@ fn observer(store: &Client, first_delivering: usize) -> (Observer, Recorder) {
     let recorder = Recorder::new();
     let registered = AtomicUsize::new(0);
     let rule = SilentUntil { registered, first_delivering, recorder: recorder.clone() };
-    (Election::observer(&behind(store, rule), "e"), recorder)
+    (Election::observer(&intercepted(store, rule), "e"), recorder)
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,8 +59,8 @@ async fn observer_with_silent_watch_catches_up_within_a_minute() {
     assert!(started.elapsed() <= secs(61), "{:?}", started.elapsed());
 }
 
-/// Both of the observer's reads find no leader. It took the watch for sound, and never yielded the
-/// leader in between.
+/// Both of the observer's reads find no leader. The observer did not replace the watch, and never
+/// yielded the leader in between.
 #[tokio::test(start_paused = true)]
 async fn observer_with_silent_watch_yields_leaders_between_reads() {
     let store = Client::new(MemBackend::new());

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::election;
 use crate::support::{
-    Silent, behind, is_keep_alive, keys, nth, only, secs, session_on, settle, timed,
+    SilentWatches, intercepted, is_keep_alive, keys, nth, only, secs, session_on, settle, timed,
 };
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults, WatchLifetime};
 use crate::while_waiting::{while_waiting, while_waiting_after};
@@ -26,7 +26,7 @@ use crate::while_waiting::{while_waiting, while_waiting_after};
 async fn candidate_with_silent_watch_is_elected_within_ttl() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let first = election(&store).await.campaign("first").await.unwrap();
-    let silent = session_on(behind(&store, Silent(recorder.clone()))).await;
+    let silent = session_on(intercepted(&store, SilentWatches(recorder.clone()))).await;
     let candidate = Election::new(&silent, "e").enter("second").await.unwrap();
     recorder.take();
     let elected = timed(candidate.elected());
@@ -93,7 +93,7 @@ async fn broken_watches_are_registered_again_once() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let _first = election(&store).await.campaign("first").await.unwrap();
     let lifetimes = vec![(secs(1), None); 2];
-    let client = behind(&store, recorder.clone());
+    let client = intercepted(&store, recorder.clone());
     let session = session_with_watch_lifetimes(client, lifetimes).await;
     let candidate = Election::new(&session, "e").enter("second").await.unwrap();
     recorder.take();
@@ -126,7 +126,7 @@ async fn candidate_continues_while_store_is_unavailable() {
         let store = Client::new(MemBackend::new());
         let first = election(&store).await.campaign("first").await.unwrap();
         // From the second on, because the first transaction is the enqueue.
-        let faulty = session_on(behind(&store, nth(kind, 2, 7, Action::DropResponse))).await;
+        let faulty = session_on(intercepted(&store, nth(kind, 2, 7, Action::DropResponse))).await;
         let candidate = Election::new(&faulty, "e").enter("second").await.unwrap();
         let resign = async { first.resign().await.unwrap() };
         let (elected, ()) = while_waiting_after(secs(5), candidate.elected(), resign).await;
@@ -143,7 +143,7 @@ async fn partitioned_candidate_fails_when_its_session_is_lost() {
         call if is_keep_alive(call) => Action::Hang,
         _ => Action::Pass,
     };
-    let partitioned = session_on(behind(&store, partition)).await;
+    let partitioned = session_on(intercepted(&store, partition)).await;
     let (result, elapsed) = timed(Election::new(&partitioned, "e").campaign("second")).await;
     assert_eq!(result.unwrap_err().loss(), Some(LossReason::DeadlineUnconfirmed));
     assert_eq!(elapsed, secs(9));
@@ -154,7 +154,7 @@ async fn candidate_fails_when_its_read_is_refused() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let denied = Action::Fail(permission_denied("no reads"));
-    let session = session_on(behind(&store, only("range", denied))).await;
+    let session = session_on(intercepted(&store, only("range", denied))).await;
     let candidate = Election::new(&session, "e").enter("second").await.unwrap();
     let resign = async { first.resign().await.unwrap() };
     let (result, ()) = while_waiting(candidate.elected(), resign).await;

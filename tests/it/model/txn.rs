@@ -44,7 +44,8 @@ impl Model {
         (succeeded, if succeeded { &txn.success } else { &txn.failure })
     }
 
-    /// All operations that will be executed, in order, those of nested transactions included.
+    /// All operations that will be executed, in order, including the operations of nested
+    /// transactions.
     fn executed<'a>(&self, txn: &'a Txn) -> Vec<&'a Op> {
         let mut executed = Vec::new();
         for op in self.branch(txn).1 {

@@ -50,7 +50,11 @@ impl Model {
             backlog.push(Err(ErrorKind::Compacted));
         } else if start > Revision::ZERO {
             for revision in start.0..next.0 {
-                backlog.extend(batch(&request, Revision(revision), &self.retained(revision)));
+                backlog.extend(batch(
+                    &request,
+                    Revision(revision),
+                    &self.retained_events(revision),
+                ));
             }
         }
         let (progress_requested, compacted) = (false, self.compacted);
@@ -59,7 +63,7 @@ impl Model {
     }
 
     /// The events of a revision that remain after a compaction: §5.
-    fn retained(&self, revision: i64) -> Vec<Event> {
+    fn retained_events(&self, revision: i64) -> Vec<Event> {
         let events = &self.events[usize::try_from(revision).expect("not negative")];
         if revision != self.compacted {
             return events.clone();
@@ -100,7 +104,7 @@ impl Watcher {
     }
 
     /// The compacted revision that the error of this watch reports.
-    pub(super) fn compacted(&self) -> i64 {
+    pub(super) fn compacted_revision(&self) -> i64 {
         self.compacted
     }
 

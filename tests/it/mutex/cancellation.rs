@@ -13,13 +13,13 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, poll_at_most};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{POLLS_MAX, behind, keys, nth, only, secs, session, session_on, settle};
+use crate::support::{POLLS_MAX, intercepted, keys, nth, only, secs, session, session_on, settle};
 
 #[tokio::test(start_paused = true)]
 async fn uncontended_lock_dropped_at_any_await_leaves_no_key() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
+        let session = session_on(intercepted(&store, |_: &Call| Action::Yield)).await;
         let locked = poll_at_most(polls, Mutex::new(&session, "m").lock()).await;
         let is_complete = locked.is_some();
         drop(locked);
@@ -38,7 +38,7 @@ async fn waiting_lock_dropped_at_any_await_wakes_successor() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
         let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
+        let session = session_on(intercepted(&store, |_: &Call| Action::Yield)).await;
         let (next, mutex) = (Mutex::new(&session, "m"), Mutex::new(&session, "m"));
         let dropped = timeout(secs(3), poll_at_most(polls, mutex.lock()));
         let (is_complete, next, ()) = tokio::join!(
@@ -69,7 +69,7 @@ async fn try_lock_dropped_at_any_await_leaves_no_key() {
         let store = Client::new(MemBackend::new());
         // The key of a child name, so that a second request is sent.
         let _child = Mutex::new(&session(&store).await, "m/below").lock().await.unwrap();
-        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
+        let session = session_on(intercepted(&store, |_: &Call| Action::Yield)).await;
         let tried = poll_at_most(polls, Mutex::new(&session, "m").try_lock()).await;
         let is_complete = tried.is_some();
         drop(tried);
@@ -89,7 +89,7 @@ async fn lock_applied_after_its_future_dropped_leaves_no_key() {
     for delay in [1, 3, 7, 15, 100] {
         let store = Client::new(MemBackend::new());
         let delayed = nth("txn", 1, 1, Action::Delay(secs(delay)));
-        let session = session_on(behind(&store, delayed)).await;
+        let session = session_on(intercepted(&store, delayed)).await;
         assert!(timeout(secs(1) / 2, Mutex::new(&session, "m").lock()).await.is_err());
         sleep(secs(2 * delay + 20)).await;
         assert_eq!(keys(&store, "m/").await, [""; 0], "delayed by {delay} s");
@@ -102,7 +102,7 @@ async fn lock_applied_after_its_future_dropped_leaves_no_key() {
 async fn lock_with_unknown_outcome_fails_and_leaves_no_key() {
     for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 1, 1, action))).await;
+        let session = session_on(intercepted(&store, nth("txn", 1, 1, action))).await;
         let mutex = Mutex::new(&session, "m");
         let error = mutex.lock().await.unwrap_err();
         assert!(matches!(error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::Unavailable));
@@ -125,7 +125,7 @@ async fn cleanup_deletes_only_keys_of_its_own_session() {
         if adopted {
             store.put_with(put.clone()).await.unwrap();
         }
-        let client = behind(&store, nth("txn", 1, 1, Action::DropRequest));
+        let client = intercepted(&store, nth("txn", 1, 1, Action::DropRequest));
         let session = Session::builder(&client).lease(lease).open().await.unwrap();
         if !adopted {
             store.put_with(put).await.unwrap();
@@ -139,7 +139,7 @@ async fn cleanup_deletes_only_keys_of_its_own_session() {
 #[tokio::test(start_paused = true)]
 async fn cleanup_repeats_until_confirmed() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("txn", 2, 6, Action::DropRequest))).await;
+    let session = session_on(intercepted(&store, nth("txn", 2, 6, Action::DropRequest))).await;
     drop(Mutex::new(&session, "m").lock().await.unwrap());
     sleep(secs(5)).await;
     assert_eq!(keys(&store, "m/").await, [""; 0]);
@@ -149,7 +149,7 @@ async fn cleanup_repeats_until_confirmed() {
 async fn unlock_dropped_at_any_await_still_unlocks() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, |_: &Call| Action::Yield)).await;
+        let session = session_on(intercepted(&store, |_: &Call| Action::Yield)).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let unlocked = poll_at_most(polls, guard.unlock()).await;
         settle().await;
@@ -166,7 +166,7 @@ async fn unlock_dropped_at_any_await_still_unlocks() {
 async fn failed_unlock_is_retried_in_background() {
     for action in [Action::DropRequest, Action::DropResponse] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 2, 3, action))).await;
+        let session = session_on(intercepted(&store, nth("txn", 2, 3, action))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         assert!(guard.unlock().await.is_err());
         sleep(secs(1)).await;
@@ -206,9 +206,9 @@ async fn hanging_lock_fails_when_its_session_expires() {
         Call::Txn(_) | Call::LeaseKeepAlive(_) => Action::Hang,
         _ => Action::Pass,
     };
-    let session = session_on(behind(&store, rule)).await;
+    let session = session_on(intercepted(&store, rule)).await;
     assert!(Mutex::new(&session, "m").lock().await.unwrap_err().loss().is_some());
-    let hanging = session_on(behind(&store, only("txn", Action::Hang))).await;
+    let hanging = session_on(intercepted(&store, only("txn", Action::Hang))).await;
     let waited = timeout(secs(60), Mutex::new(&hanging, "m").lock()).await;
     assert!(waited.is_err(), "while the session is alive, only the backend limits the request");
 }

@@ -13,13 +13,13 @@ use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{behind, is_keep_alive, nth, secs, session, session_on, settle};
+use crate::support::{intercepted, is_keep_alive, nth, secs, session, session_on, settle};
 use crate::while_waiting::{while_waiting, while_waiting_after};
 
 #[tokio::test(start_paused = true)]
 async fn uncontended_lock_and_unlock_cost_one_request_each() {
     let recorder = Recorder::new();
-    let session = session_on(behind(&Client::new(MemBackend::new()), recorder.clone())).await;
+    let session = session_on(intercepted(&Client::new(MemBackend::new()), recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
     recorder.take();
     let guard = mutex.lock().await.unwrap();
@@ -36,7 +36,7 @@ async fn uncontended_lock_and_unlock_cost_one_request_each() {
 #[tokio::test(start_paused = true)]
 async fn dropped_guard_with_deleted_key_costs_one_request() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-    let session = session_on(behind(&store, recorder.clone())).await;
+    let session = session_on(intercepted(&store, recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
     let guard = mutex.lock().await.unwrap();
     let key = guard.key().clone();
@@ -52,7 +52,7 @@ async fn dropped_guard_with_deleted_key_costs_one_request() {
 #[tokio::test(start_paused = true)]
 async fn failed_try_lock_costs_one_request_and_writes_nothing() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-    let session = session_on(behind(&store, recorder.clone())).await;
+    let session = session_on(intercepted(&store, recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
     let _guard = mutex.lock().await.unwrap();
     let before = store.range(Range::new("m")).await.unwrap().header.revision;
@@ -62,9 +62,9 @@ async fn failed_try_lock_costs_one_request_and_writes_nothing() {
     assert_eq!(store.range(Range::new("m")).await.unwrap().header.revision, before);
 }
 
-/// Go's package sends five requests, and starts its watch in the past, which etcd serves from a
-/// loop of 100 ms. Here the watch starts at the current revision, and the position is read again
-/// only if anything was written between the enqueue and the start of the watch.
+/// Go's package sends five requests, and starts its watch at an older revision, which etcd serves
+/// from a loop of 100 ms. Here the watch starts at the current revision, and the position is read
+/// again only if anything was written between the enqueue and the start of the watch.
 #[tokio::test(start_paused = true)]
 async fn lock_behind_holder_costs_three_or_four_requests() {
     for writes_before_watch in [false, true] {
@@ -79,7 +79,7 @@ async fn lock_behind_holder_costs_three_or_four_requests() {
                 _ => Action::Pass,
             }
         };
-        let session = session_on(behind(&store, rule)).await;
+        let session = session_on(intercepted(&store, rule)).await;
         recorder.take();
         let waiter = Mutex::new(&session, "m");
         let act = async {
@@ -96,8 +96,8 @@ async fn lock_behind_holder_costs_three_or_four_requests() {
     }
 }
 
-/// A long wait also watches the own key, to notice an eviction, and reads the position once each
-/// TTL, in case a watch is silent.
+/// During a long wait, the waiter also watches its own key, to detect an eviction, and reads its
+/// position once each TTL, in case a watch is silent.
 #[tokio::test(start_paused = true)]
 async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
@@ -109,7 +109,7 @@ async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
         }
         Action::Pass
     };
-    let session = session_on(behind(&store, rule)).await;
+    let session = session_on(intercepted(&store, rule)).await;
     let waiter = Mutex::new(&session, "m");
     let (acquired, ()) = while_waiting(timeout(secs(25), waiter.lock()), async {
         assert_eq!(recorder.take().names(), "lease_grant txn watch");
@@ -117,7 +117,7 @@ async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
         assert_eq!(
             recorder.take().names(),
             "watch",
-            "only that of its own key: nothing was written"
+            "only the watch of its own key: nothing was written"
         );
         sleep(secs(20)).await;
         assert_eq!(recorder.take().names(), "range range", "a read in each TTL");
@@ -130,7 +130,7 @@ async fn long_wait_costs_own_key_watch_and_a_read_per_ttl() {
 #[tokio::test(start_paused = true)]
 async fn rarer_lock_paths_cost_as_documented() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-    let session = session_on(behind(&store, recorder.clone())).await;
+    let session = session_on(intercepted(&store, recorder.clone())).await;
     let mutex = Mutex::new(&session, "m");
 
     let child_guard = Mutex::new(&session, "m/below").lock().await.unwrap();
@@ -156,7 +156,7 @@ async fn leaving_predecessor_costs_one_read_and_one_watch() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let _holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let predecessor = Mutex::new(&session(&store).await, "m");
-    let last = Mutex::new(&session_on(behind(&store, recorder.clone())).await, "m");
+    let last = Mutex::new(&session_on(intercepted(&store, recorder.clone())).await, "m");
     let cancelled = timeout(secs(1), predecessor.lock());
     let waiting = async {
         settle().await;
@@ -179,7 +179,7 @@ async fn leaving_predecessor_costs_one_read_and_one_watch() {
 /// Returns the number of requests and of watch events since the holder unlocked.
 async fn cost_of_a_thousand_waiters(in_one_client: bool) -> Result<(usize, usize), PrimitiveError> {
     let (store, recorder, waiters) = (Client::new(MemBackend::new()), Recorder::new(), 1_000);
-    let holder_session = session_on(behind(&store, recorder.clone())).await;
+    let holder_session = session_on(intercepted(&store, recorder.clone())).await;
     let holder = Mutex::new(&holder_session, "m").lock().await?;
     recorder.take();
     let mut tasks = JoinSet::new();
@@ -187,7 +187,7 @@ async fn cost_of_a_thousand_waiters(in_one_client: bool) -> Result<(usize, usize
         let session = if in_one_client {
             holder_session.clone()
         } else {
-            session_on(behind(&store, recorder.clone())).await
+            session_on(intercepted(&store, recorder.clone())).await
         };
         tasks.spawn(async move {
             let guard = Mutex::new(&session, "m").lock().await?;
@@ -256,7 +256,7 @@ async fn sequential_locks_reuse_one_key() {
 #[tokio::test(start_paused = true)]
 async fn key_of_lock_with_unknown_outcome_is_not_reused() {
     let store = Client::new(MemBackend::new());
-    let session = session_on(behind(&store, nth("txn", 1, 1, Action::DropResponse))).await;
+    let session = session_on(intercepted(&store, nth("txn", 1, 1, Action::DropResponse))).await;
     let mutex = Mutex::new(&session, "m");
     mutex.lock().await.unwrap_err();
     sleep(secs(30)).await;
@@ -267,7 +267,7 @@ async fn key_of_lock_with_unknown_outcome_is_not_reused() {
 #[tokio::test(start_paused = true)]
 async fn alternating_contenders_of_one_client_watch_nothing() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-    let client = behind(&store, recorder.clone());
+    let client = intercepted(&store, recorder.clone());
     let mutexes = [
         Mutex::new(&session_on(client.clone()).await, "m"),
         Mutex::new(&session_on(client.clone()).await, "m"),

@@ -15,7 +15,8 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{
-    another, behind, is_keep_alive, keys, nth, only, secs, session, session_on, settle, timed,
+    intercepted, is_keep_alive, keys, nth, only, secs, separate_client, session, session_on,
+    settle, timed,
 };
 use crate::while_waiting::{while_waiting, while_waiting_after};
 
@@ -25,7 +26,7 @@ use crate::while_waiting::{while_waiting, while_waiting_after};
 async fn holder_loses_lock_before_next_waiter_acquires() {
     for rate in [1.0, 1.05] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(rate).build());
-        let partitioned = behind(&store, only("lease_keep_alive", Action::Hang));
+        let partitioned = intercepted(&store, only("lease_keep_alive", Action::Hang));
         let holder = Mutex::new(&session_on(partitioned).await, "m").lock().await.unwrap();
         let waiter = Mutex::new(&session(&store).await, "m");
         let ((reason, lost_at), acquired_at) =
@@ -93,7 +94,7 @@ async fn run_while_held_drops_work_when_lock_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn late_write_of_former_holder_is_refused() {
     let store = Client::new(MemBackend::new());
-    let partitioned = behind(&store, only("lease_keep_alive", Action::Hang));
+    let partitioned = intercepted(&store, only("lease_keep_alive", Action::Hang));
     let old = Mutex::new(&session_on(partitioned).await, "m").lock().await.unwrap();
     let new = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     new.txn(Txn::new().and_then([Put::new("a", "new")])).await.unwrap();
@@ -176,7 +177,7 @@ async fn waiter_behind_cancelled_waiter_waits_for_holder() {
 async fn waiter_continues_while_store_is_unavailable() {
     let store = Client::new(MemBackend::new());
     let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let faulty = behind(&store, nth("range", 1, 6, Action::DropResponse));
+    let faulty = intercepted(&store, nth("range", 1, 6, Action::DropResponse));
     let waiter = Mutex::new(&session_on(faulty).await, "m");
     let unlock = async { holder.unlock().await.unwrap() };
     let (guard, ()) = while_waiting_after(secs(5), waiter.lock(), unlock).await;
@@ -191,7 +192,7 @@ async fn partitioned_waiter_fails_when_its_session_is_lost() {
         Call::Range(_) | Call::LeaseKeepAlive(_) => Action::Hang,
         _ => Action::Pass,
     };
-    let partitioned = session_on(behind(&store, partition)).await;
+    let partitioned = session_on(intercepted(&store, partition)).await;
     let (result, elapsed) = timed(Mutex::new(&partitioned, "m").lock()).await;
     assert_eq!(result.unwrap_err().loss(), Some(LossReason::DeadlineUnconfirmed));
     assert_eq!(elapsed, secs(9));
@@ -214,7 +215,7 @@ async fn adopter_enqueues_behind_key_of_former_owner() {
     let owner = session(&store).await;
     let orphaned = Mutex::new(&owner, "m").lock().await.unwrap();
     let lease = owner.orphan().await.unwrap();
-    let adopter = Session::builder(&another(&store)).lease(lease).open().await.unwrap();
+    let adopter = Session::builder(&separate_client(&store)).lease(lease).open().await.unwrap();
     let mutex = Mutex::new(&adopter, "m");
     assert!(mutex.try_lock().await.unwrap().is_none(), "held by the former owner's key");
     assert!(timeout(secs(60), mutex.lock()).await.is_err());
@@ -228,7 +229,7 @@ async fn keep_alives_continue_while_lock_waits() {
     let store = Client::new(MemBackend::new());
     let recorder = Recorder::new();
     let _holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-    let waiter = session_on(behind(&store, recorder.clone())).await;
+    let waiter = session_on(intercepted(&store, recorder.clone())).await;
     assert!(timeout(secs(100), Mutex::new(&waiter, "m").lock()).await.is_err());
     let keep_alives = recorder.take().0.iter().filter(|call| is_keep_alive(call)).count();
     assert!(keep_alives >= 29, "{keep_alives} keep-alives in 100 s");
@@ -240,7 +241,7 @@ async fn waiter_with_hanging_request_acquires_within_ttl() {
     for (kind, call_number) in [("watch", 1), ("watch", 2), ("range", 1)] {
         let store = Client::new(MemBackend::new());
         let holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
-        let faulty = behind(&store, nth(kind, call_number, call_number, Action::Hang));
+        let faulty = intercepted(&store, nth(kind, call_number, call_number, Action::Hang));
         let waiter = Mutex::new(&session_on(faulty).await, "m");
         let unlock = async { holder.unlock().await.unwrap() };
         let ((acquired, elapsed), ()) =
@@ -250,13 +251,14 @@ async fn waiter_with_hanging_request_acquires_within_ttl() {
     }
 }
 
-/// The holder's key is deleted, and the query for the reason is never answered. `run_while_held`
+/// The holder's key is deleted, and the query for the reason gets no response. `run_while_held`
 /// continued the work, even after the session was lost.
 #[tokio::test(start_paused = true)]
 async fn holder_is_notified_when_loss_query_hangs() {
     for session_ends in [false, true] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, only("lease_time_to_live", Action::Hang))).await;
+        let session =
+            session_on(intercepted(&store, only("lease_time_to_live", Action::Hang))).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let work = timeout(secs(60), guard.run_while_held(sleep(secs(1000))));
         let ((result, elapsed), ()) = while_waiting_after(secs(1), timed(work), async {
@@ -276,13 +278,13 @@ async fn holder_is_notified_when_loss_query_hangs() {
 }
 
 /// The session task waited for the response to a keep-alive before it reported a loss that it had
-/// noticed meanwhile.
+/// detected in the meantime.
 #[tokio::test(start_paused = true)]
 async fn loss_is_reported_during_a_hanging_keep_alive() {
     for (hanging, expected_after) in [(1, secs(4)), (usize::MAX, secs(5))] {
         let store = Client::new(MemBackend::new());
         let rule = nth("lease_keep_alive", 1, hanging, Action::Hang);
-        let session = session_on(behind(&store, rule)).await;
+        let session = session_on(intercepted(&store, rule)).await;
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         let revoke = store.lease_revoke(session.lease_id());
         let ((reason, elapsed), revoked) =
@@ -292,8 +294,8 @@ async fn loss_is_reported_during_a_hanging_keep_alive() {
     }
 }
 
-/// Each guard that notices the loss makes the session task query the lease at once. One query
-/// answers all of them.
+/// Each guard that detects the loss makes the session task query the lease at once. One query
+/// resolves the reason for all of them.
 #[tokio::test(start_paused = true)]
 async fn revoked_lease_costs_one_keep_alive_for_all_guards() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
@@ -302,7 +304,7 @@ async fn revoked_lease_costs_one_keep_alive_for_all_guards() {
         recording.action(call);
         Action::Delay(Duration::from_millis(if is_keep_alive(call) { 50 } else { 0 }))
     };
-    let session = session_on(behind(&store, rule)).await;
+    let session = session_on(intercepted(&store, rule)).await;
     let mut guards = Vec::new();
     for n in 0..9 {
         guards.push(Mutex::new(&session, format!("m{n}")).lock().await.unwrap());

@@ -18,7 +18,7 @@ use coord_mem::MemBackend;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{join_as_go, keys, secs, session, settle};
+use crate::support::{enqueue_like_go, keys, secs, session, settle};
 use crate::while_waiting::{while_waiting, while_waiting_after};
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +111,7 @@ async fn child_name_is_a_separate_mutex() {
     assert!(parent.try_lock().await.unwrap().is_none(), "held by this session");
     assert!(child.try_lock().await.unwrap().is_none());
 
-    // The key of `p/z` is created between those of the waiter and the holder of `p`.
+    // The key of `p/z` is created between the keys of the holder and the waiter of `p`.
     let outputs = tokio::join!(
         async {
             settle().await;
@@ -139,7 +139,7 @@ async fn child_name_is_a_separate_mutex() {
 #[tokio::test(start_paused = true)]
 async fn go_contender_shares_the_mutex_queue() {
     let store = Client::new(MemBackend::new());
-    let (_, go_key) = join_as_go(&store, "m", "").await;
+    let (_, go_key) = enqueue_like_go(&store, "m", "").await;
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
     assert!(mutex.try_lock().await.unwrap().is_none());

@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{any_fate, cases, clients, keys, on_virtual_time, secs};
+use crate::support::{any_action, cases, clients, keys, on_virtual_time, secs};
 
 /// How a worker behaves, in each round.
 #[derive(Clone, Debug)]
@@ -150,7 +150,7 @@ proptest! {
     #[test]
     fn random_faults_never_break_mutual_exclusion(
         workers in prop::collection::vec(
-            (worker_plan(), prop::collection::vec(any_fate(), 0..40)), 2..5
+            (worker_plan(), prop::collection::vec(any_action(), 0..40)), 2..5
         ),
         in_one_client in any::<bool>(),
         starts_uncontended in any::<bool>(),

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::enqueue;
-use crate::support::{behind, keys, secs, session, session_on, settle};
+use crate::support::{intercepted, keys, secs, session, session_on, settle};
 
 /// Keys of a queue with a child name lie between a contender and the holder, so many that the usual
 /// read returns no key of the own queue. That does not prove that there is no predecessor.
@@ -35,7 +35,7 @@ async fn contender_behind_child_name_keys_waits_for_holder() {
 
 /// Puts a key from within a rule, which cannot wait.
 fn put_now(store: &Client, key: &str) {
-    let put = store.put(key, "").now_or_never().expect("MemBackend answers at once");
+    let put = store.put(key, "").now_or_never().expect("MemBackend responds at once");
     put.expect("the store is available");
 }
 
@@ -52,12 +52,12 @@ async fn try_enqueue_after_child_names_sees_new_contender() {
         }
         Action::Pass
     };
-    let session = session_on(behind(&store, rule)).await;
+    let session = session_on(intercepted(&store, rule)).await;
     assert!(WaitQueue::new(&session, "l").try_enqueue("").await.unwrap().is_none());
 }
 
 /// After each of its reads a contender enqueues under a child name, so that the read does not
-/// answer whether the queue is in use.
+/// show whether the queue is in use.
 #[tokio::test(start_paused = true)]
 async fn try_enqueue_returns_while_child_names_change() {
     for is_held in [false, true] {
@@ -72,7 +72,7 @@ async fn try_enqueue_returns_while_child_names_change() {
         };
         let holder_session = session(&store).await;
         let holder = if is_held { Some(enqueue(&holder_session).await) } else { None };
-        let session = session_on(behind(&store, rule)).await;
+        let session = session_on(intercepted(&store, rule)).await;
         let contender = timeout(secs(1), WaitQueue::new(&session, "l").try_enqueue("")).await;
         let contender = contender.expect("returns within a second").unwrap();
         assert_eq!(contender.is_none(), is_held);

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::enqueue;
-use crate::support::{POLLS_MAX, behind, keys, secs, session, session_on, settle};
+use crate::support::{POLLS_MAX, intercepted, keys, secs, session, session_on, settle};
 
 /// Enqueues on a new session of `client`.
 async fn enqueue_through(client: &Client) -> Contender {
@@ -40,7 +40,7 @@ impl WaiterTasks {
     }
 
     /// The contender that acquires within 50 ms.
-    async fn acquired(&mut self) -> Option<Contender> {
+    async fn next_acquired_within_50_ms(&mut self) -> Option<Contender> {
         timeout(Duration::from_millis(50), self.next_acquired()).await.ok()
     }
 
@@ -50,7 +50,7 @@ impl WaiterTasks {
     }
 }
 
-/// The recorded calls on the queue, which are all but those on leases.
+/// The recorded calls on the queue: all calls except calls on leases.
 fn take_queue_calls(recorder: &Recorder) -> Calls {
     let mut calls = recorder.take();
     calls.0.retain(|call| !call.name().starts_with("lease"));
@@ -66,7 +66,7 @@ async fn release_hands_over_to_successor_of_same_client() {
     for action in [Action::Pass, Action::Yield] {
         let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
         let recording = recorder.clone();
-        let client = behind(&store, move |call: &Call| {
+        let client = intercepted(&store, move |call: &Call| {
             recording.action(call);
             action.clone()
         });
@@ -79,7 +79,7 @@ async fn release_hands_over_to_successor_of_same_client() {
             recorder.take();
             let token = holder.fencing_token();
             holder.release().await.unwrap();
-            holder = waiters.acquired().await.expect("the successor acquires");
+            holder = waiters.next_acquired_within_50_ms().await.expect("the successor acquires");
             assert!(token < holder.fencing_token(), "contenders acquire in order");
             assert_eq!(take_queue_calls(&recorder).names(), "txn", "{successors} behind it");
             let header = store.range(Range::new("-")).await.unwrap().header;
@@ -91,7 +91,7 @@ async fn release_hands_over_to_successor_of_same_client() {
 #[tokio::test(start_paused = true)]
 async fn successor_with_deleted_key_does_not_acquire() {
     let store = Client::new(MemBackend::new());
-    let client = behind(&store, Recorder::new());
+    let client = intercepted(&store, Recorder::new());
     let (holder, mut waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let key = waiter.key().clone();
     let ((), acquired) = tokio::join!(
@@ -110,18 +110,18 @@ async fn successor_with_deleted_key_does_not_acquire() {
 #[tokio::test(start_paused = true)]
 async fn release_by_waiter_does_not_read_successor() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
-    let client = behind(&store, recorder.clone());
+    let client = intercepted(&store, recorder.clone());
     let (holder, middle) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let mut waiters = WaiterTasks::default();
     waiters.start(enqueue_through(&client).await).await;
     recorder.take();
     middle.release().await.unwrap();
-    assert!(waiters.acquired().await.is_none(), "the holder was not released");
+    assert!(waiters.next_acquired_within_50_ms().await.is_none(), "the holder was not released");
     let calls = take_queue_calls(&recorder);
     let [Call::Txn(release), Call::Range(_)] = &calls.0[..] else { panic!("{calls}") };
     assert!(matches!(release.success[..], [Op::Delete(_)]), "{calls}");
     holder.release().await.unwrap();
-    assert!(waiters.acquired().await.is_some());
+    assert!(waiters.next_acquired_within_50_ms().await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn successor_acquires_when_release_request_fails() {
     for action in [Action::DropRequest, Action::DropResponse, Action::Hang, Action::Delay(secs(1))]
     {
         let (store, case) = (Client::new(MemBackend::new()), format!("{action:?}"));
-        let client = behind(&store, move |call: &Call| match call {
+        let client = intercepted(&store, move |call: &Call| match call {
             Call::Txn(txn) if txn.success.len() == 2 && is_delete(&txn.success[0]) => {
                 action.clone()
             }
@@ -152,7 +152,7 @@ async fn successor_acquires_when_release_request_fails() {
 #[tokio::test(start_paused = true)]
 async fn successor_acquires_soon_after_release_stalls() {
     let store = Client::new(MemBackend::new());
-    let client = behind(&store, |_: &Call| Action::Yield);
+    let client = intercepted(&store, |_: &Call| Action::Yield);
     let (holder, waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
     let key = holder.key().escape_ascii().to_string();
     let mut waiters = WaiterTasks::default();
@@ -170,13 +170,16 @@ async fn successor_acquires_soon_after_release_stalls() {
 async fn successor_acquires_when_release_is_dropped_at_any_await() {
     for polls in 1..POLLS_MAX {
         let store = Client::new(MemBackend::new());
-        let client = behind(&store, |_: &Call| Action::Yield);
+        let client = intercepted(&store, |_: &Call| Action::Yield);
         let (holder, waiter) = (enqueue_through(&client).await, enqueue_through(&client).await);
         let mut waiters = WaiterTasks::default();
         waiters.start(waiter).await;
         let is_complete = poll_at_most(polls, holder.release()).await.is_some();
         settle().await;
-        assert!(waiters.acquired().await.is_some(), "dropped after {polls} polls");
+        assert!(
+            waiters.next_acquired_within_50_ms().await.is_some(),
+            "dropped after {polls} polls"
+        );
         if is_complete {
             assert!(polls > 2, "complete after {polls} polls: never dropped at an await");
             return;
@@ -190,12 +193,12 @@ async fn successor_acquires_when_release_is_dropped_at_any_await() {
 async fn successor_of_another_client_reads_its_position() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let holder = enqueue(&session(&store).await).await;
-    let client = behind(&store, recorder.clone());
+    let client = intercepted(&store, recorder.clone());
     let mut waiters = WaiterTasks::default();
     waiters.start(enqueue_through(&client).await).await;
     recorder.take();
     holder.release().await.unwrap();
-    assert!(waiters.acquired().await.is_some());
+    assert!(waiters.next_acquired_within_50_ms().await.is_some());
     assert_eq!(take_queue_calls(&recorder).names(), "range");
 }
 

@@ -6,7 +6,7 @@ use coord_testkit::Action;
 use tokio::time::timeout;
 
 use super::enqueue;
-use crate::support::{behind, keys, nth, secs, session, session_on, settle};
+use crate::support::{intercepted, keys, nth, secs, session, session_on, settle};
 
 /// The clients of etcd's Lock service expect that a second call on the same lease uses the same
 /// key.
@@ -43,7 +43,7 @@ async fn lease_keyed_enqueue_twice_creates_one_queue_entry() {
 async fn lease_keyed_enqueue_resolves_an_unknown_outcome() {
     for action in [Action::DropResponse, Action::DropRequest] {
         let store = Client::new(MemBackend::new());
-        let session = session_on(behind(&store, nth("txn", 1, 2, action.clone()))).await;
+        let session = session_on(intercepted(&store, nth("txn", 1, 2, action.clone()))).await;
         let queue = WaitQueue::new(&session, "l");
         let (mut contender, found) = queue.enqueue_by_lease("me").await.unwrap();
         assert_eq!(found.is_some(), matches!(action, Action::DropResponse), "{action:?}");

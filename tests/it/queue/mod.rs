@@ -13,7 +13,9 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Silent, behind, join_as_go, keys, secs, session, session_on, settle};
+use crate::support::{
+    SilentWatches, enqueue_like_go, intercepted, keys, secs, session, session_on, settle,
+};
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
 use crate::while_waiting::{while_waiting, while_waiting_after};
 
@@ -49,7 +51,7 @@ async fn holder_and_waiters(store: &Client, count: usize) -> (Contender, Vec<Wai
     let mut waiters = Vec::new();
     for _ in 0..count {
         let recorder = Recorder::new();
-        let session = session_on(behind(store, recorder.clone())).await;
+        let session = session_on(intercepted(store, recorder.clone())).await;
         let contender = Some(enqueue(&session).await);
         waiters.push(Waiter { session, recorder, contender });
     }
@@ -201,7 +203,7 @@ async fn contender_reads_once_when_all_predecessors_leave() {
         let queue = WaitQueue::new(&other_session, "l");
         let others = join_all((0..predecessors).map(|_| queue.enqueue(""))).await;
         let recorder = Recorder::new();
-        let mut contender = enqueue(&session_on(behind(&store, recorder.clone())).await).await;
+        let mut contender = enqueue(&session_on(intercepted(&store, recorder.clone())).await).await;
         recorder.take();
         let (acquired, ()) = while_waiting(timeout(secs(2), contender.acquired()), async {
             other_session.close().await.unwrap();
@@ -221,7 +223,7 @@ async fn contender_with_silent_watch_acquires_within_ttl() {
         let store = Client::new(MemBackend::new());
         let (holder, others) = holder_and_waiters(&store, predecessors - 1).await;
         let recorder = Recorder::new();
-        let silent = session_on(behind(&store, Silent(recorder.clone()))).await;
+        let silent = session_on(intercepted(&store, SilentWatches(recorder.clone()))).await;
         let mut contender = enqueue(&silent).await;
         recorder.take();
         let acquired = timeout(secs(100), contender.acquired());
@@ -242,13 +244,13 @@ async fn contender_with_silent_watch_acquires_within_ttl() {
 }
 
 /// The predecessor is a Go client, which uses the same key again. The member that serves the watch
-/// lags, and delivers the deletion of an earlier creation of that key. A contender that trusted the
-/// event would acquire beside its predecessor.
+/// lags, and delivers the deletion of an earlier creation of that key. A contender that acquired on
+/// this event would hold the lock together with its predecessor.
 #[tokio::test(start_paused = true)]
 async fn stale_deletion_of_predecessor_key_is_ignored() {
     for lag in 0..=4 {
         let store = Client::new(MemBackend::new());
-        let (lease, go_key) = join_as_go(&store, "l", "").await;
+        let (lease, go_key) = enqueue_like_go(&store, "l", "").await;
         store.delete(&go_key).await.unwrap();
         store.put_with(Put::new(&go_key, "").lease(lease)).await.unwrap();
         let lagging = WatchFaults::new(store.clone(), || UNLIMITED_LIFETIME);
@@ -268,7 +270,7 @@ async fn contender_without_predecessor_waits_for_earlier_ones() {
     for earlier in [2, 4, 5, 6, 20] {
         let store = Client::new(MemBackend::new());
         let (holder, mut others) = holder_and_waiters(&store, earlier - 1).await;
-        let silent = session_on(behind(&store, Silent(Recorder::new()))).await;
+        let silent = session_on(intercepted(&store, SilentWatches(Recorder::new()))).await;
         let mut contender = enqueue(&silent).await;
         let predecessor = others.pop().unwrap().contender.unwrap();
         let acquired = timeout(secs(30), contender.acquired());

@@ -47,17 +47,17 @@ async fn candidate_without_a_key_is_never_elected() {
     assert!(took < secs(1), "failed after {took:?}, not while the first leads");
 }
 
-/// Issue 22123: a failed `Resign` forgets its key, so the next one returns success and leaves the
-/// key.
+/// Issue 22123: after a failed `Resign` the election has no record of its key, so the next call
+/// returns success and the key stays.
 #[tokio::test(start_paused = true)]
 async fn failed_resign_can_be_repeated() {
     let store = Client::new(MemBackend::new());
     let second_txn_dropped = || intercepted(&store, nth("txn", 2, 2, Action::DropRequest));
-    let mut go = go_contender_on(second_txn_dropped(), "old").await;
+    let mut go = go_contender_on(second_txn_dropped(), "go").await;
     go.campaign("a").await.unwrap();
     assert!(go.resign().await.is_err());
     assert!(go.resign().await.is_ok(), "the second call returns success");
-    assert_eq!(keys(&store, "old/").await.len(), 1, "but the leader key stays");
+    assert_eq!(keys(&store, "go/").await.len(), 1, "but the leader key stays");
 
     let session = session_on(second_txn_dropped()).await;
     let leader = Election::new(&session, "e").campaign("a").await.unwrap();

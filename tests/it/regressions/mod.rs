@@ -5,23 +5,23 @@
 //! Numbers are issues of etcd-io/etcd, unless a repository is named.
 
 mod election;
+#[path = "../../go/go_locks.rs"]
+mod go_locks;
 mod mutex;
-#[path = "../../go/old.rs"]
-mod old;
 mod stm;
 
 use coord_core::{Client, kv::LeaseGrant};
 
 use crate::support::{secs, separate_client};
-use old::Contender;
+use go_locks::GoContender;
 
 /// A contender of Go's package on a client of its own, with a lease that does not expire.
-async fn go_contender(store: &Client, name: &str) -> Contender {
+async fn go_contender(store: &Client, name: &str) -> GoContender {
     go_contender_on(separate_client(store), name).await
 }
 
 /// A contender of Go's package on `kv`, with a lease that does not expire.
-async fn go_contender_on(kv: Client, name: &str) -> Contender {
+async fn go_contender_on(kv: Client, name: &str) -> GoContender {
     let lease = kv.lease_grant(LeaseGrant::new(secs(100_000))).await.unwrap().id;
-    Contender::new(kv, lease, name)
+    GoContender::new(kv, lease, name)
 }

@@ -9,7 +9,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Recorder};
 use tokio::time::{sleep, timeout};
 
-use super::old::{Answer, Contender};
+use super::go_locks::{GoContender, LockResult};
 use super::{go_contender, go_contender_on};
 use crate::support::{
     SilentWatches, intercepted, keys, nth, secs, separate_client, session, session_on, timed,
@@ -21,28 +21,28 @@ use crate::while_waiting::{while_waiting, while_waiting_after};
 #[tokio::test(start_paused = true)]
 async fn lock_fails_when_its_lease_was_revoked() {
     let store = Client::new(MemBackend::new());
-    let guard = Mutex::new(&session(&store).await, "old").lock().await.unwrap();
-    let mut go = go_contender(&store, "old").await;
+    let guard = Mutex::new(&session(&store).await, "go").lock().await.unwrap();
+    let mut go = go_contender(&store, "go").await;
     let lease = go.lease;
-    let (answer, unlocked) = while_waiting(go.lock_of_3_4(), async {
+    let (result, unlocked) = while_waiting(go.lock_of_3_4(), async {
         store.lease_revoke(lease).await.unwrap();
         guard.unlock().await
     })
     .await;
     unlocked.unwrap();
-    assert!(matches!(answer, Ok(Answer::Held)), "success without a key: {answer:?}");
-    assert_eq!(keys(&store, "old/").await, [""; 0]);
+    assert!(matches!(result, Ok(LockResult::Held)), "success without a key: {result:?}");
+    assert_eq!(keys(&store, "go/").await, [""; 0]);
 
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let waiter_session = session(&store).await;
     let mutex = Mutex::new(&waiter_session, "m");
-    let (answer, ()) = while_waiting(mutex.lock(), async {
+    let (result, ()) = while_waiting(mutex.lock(), async {
         // Both happen before the waiter is polled, so that it finds an empty queue.
         store.lease_revoke(waiter_session.lease_id()).await.unwrap();
         store.delete(guard.key()).await.unwrap();
     })
     .await;
-    assert_eq!(answer.unwrap_err().loss(), Some(LossReason::Revoked));
+    assert_eq!(result.unwrap_err().loss(), Some(LossReason::Revoked));
 }
 
 /// Issues 19597 and 12334: a waiter whose session has ended waits until it has no predecessor,
@@ -76,11 +76,11 @@ async fn locks_of_one_session_do_not_share_a_key() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     let [mut one, mut two] =
-        [(), ()].map(|()| Contender::new(separate_client(&store), lease, "old"));
-    assert!(matches!(one.lock().await, Ok(Answer::Held)));
-    assert!(matches!(two.lock().await, Ok(Answer::Held)), "both hold the lock");
+        [(), ()].map(|()| GoContender::new(separate_client(&store), lease, "go"));
+    assert!(matches!(one.lock().await, Ok(LockResult::Held)));
+    assert!(matches!(two.lock().await, Ok(LockResult::Held)), "both hold the lock");
     two.unlock().await.unwrap();
-    assert_eq!(keys(&store, "old/").await, [""; 0], "the unlock of the second releases the first");
+    assert_eq!(keys(&store, "go/").await, [""; 0], "the unlock of the second releases the first");
 
     let session = session(&store).await;
     let one = Mutex::new(&session, "m").lock().await.unwrap();
@@ -95,10 +95,10 @@ async fn failed_try_lock_spares_a_waiter_of_the_same_session() {
     let store = Client::new(MemBackend::new());
     let guard = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let mut waiting = go_contender(&store, "m").await;
-    let mut trying = Contender::new(separate_client(&store), waiting.lease, "m");
+    let mut trying = GoContender::new(separate_client(&store), waiting.lease, "m");
     let (waited, tried) =
         while_waiting(timeout(secs(1), waiting.lock()), async { trying.try_lock().await }).await;
-    assert!(waited.is_err() && matches!(tried, Ok(Answer::Locked)));
+    assert!(waited.is_err() && matches!(tried, Ok(LockResult::Locked)));
     assert_eq!(keys(&store, "m/").await.len(), 1, "the key of the waiter was deleted");
 
     let session = session(&store).await;
@@ -118,12 +118,12 @@ async fn unlock_of_a_lost_lock_spares_the_new_holder() {
     let store = Client::new(MemBackend::new());
     let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
     let [mut former, mut holder] =
-        [(), ()].map(|()| Contender::new(separate_client(&store), lease, "old"));
+        [(), ()].map(|()| GoContender::new(separate_client(&store), lease, "go"));
     former.lock().await.unwrap();
-    store.delete(&keys(&store, "old/").await[0]).await.unwrap();
+    store.delete(&keys(&store, "go/").await[0]).await.unwrap();
     holder.lock().await.unwrap();
     former.unlock().await.unwrap();
-    assert_eq!(keys(&store, "old/").await, [""; 0], "the new holder lost the lock");
+    assert_eq!(keys(&store, "go/").await, [""; 0], "the new holder lost the lock");
 
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
@@ -161,7 +161,7 @@ async fn failed_try_lock_does_not_write() {
     let before = guard.header().revision;
     let mut go = go_contender_on(intercepted(&store, record.clone()), "m").await;
     record.take();
-    assert!(matches!(go.try_lock().await, Ok(Answer::Locked)));
+    assert!(matches!(go.try_lock().await, Ok(LockResult::Locked)));
     assert_eq!(record.take().names(), "txn delete");
     let written = store.put("x", "").await.unwrap().header.revision;
     assert_eq!(written.0 - before.0, 3, "two writes of `TryLock` and this one");

@@ -124,7 +124,7 @@ async fn session_expires_when_the_clock_jumps_past_its_ttl() {
 /// Regression: a cleanup request without a response was never repeated. Its key blocked the wait
 /// queue as long as the session lived.
 #[tokio::test(start_paused = true)]
-async fn unanswered_cleanup_request_is_repeated() {
+async fn cleanup_request_without_a_response_is_repeated() {
     let store = Client::new(MemBackend::new());
     let kv = intercepted(&store, nth("txn", 2, 2, Action::Hang));
     let session = session_on(kv).await;

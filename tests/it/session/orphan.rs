@@ -142,8 +142,8 @@ async fn late_enqueue_after_orphan_does_not_block_the_queue() {
     }
 }
 
-/// The names of the adopter's keys differ from those of the former owner, so its cleanup cannot
-/// delete them.
+/// The names of the adopter's keys differ from the names of the former owner's keys, so the former
+/// owner's cleanup cannot delete them.
 #[tokio::test(start_paused = true)]
 async fn cleanup_after_orphan_spares_the_adopters_keys() {
     let store = Client::new(MemBackend::new());

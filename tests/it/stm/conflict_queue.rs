@@ -1,4 +1,4 @@
-//! Conflict queues: conflicting transactions of one client take turns on a key.
+//! Conflict queues: the order in which conflicting transactions of one client retry on a key.
 //!
 //! Few attempts conflict, no transaction starves, and the queue advances however its holder ends.
 
@@ -14,7 +14,7 @@ use coord_testkit::{Action, Call, poll_at_most};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{OneShot, add_one, number, put_all, store_with, stored};
+use super::{OneShot, add_one, number, put_all, store_with, stored_number};
 use crate::support::{POLLS_MAX, intercepted, secs, separate_client, timed};
 
 #[tokio::test(start_paused = true)]
@@ -28,7 +28,7 @@ async fn transactions_on_one_key_lose_no_update_with_few_retries() {
             tasks.spawn(increment_repeatedly(kv.clone(), 5));
         }
         let attempts: Vec<u32> = tasks.join_all().await.concat();
-        assert_eq!(stored(&store, "n").await, 64 * 5);
+        assert_eq!(stored_number(&store, "n").await, 64 * 5);
         let (sum, most) = (attempts.iter().sum::<u32>(), attempts.iter().max().unwrap());
         assert!(sum <= 64 * 5 * 3, "{sum} attempts for {} commits", 64 * 5);
         assert!(*most <= 10, "a transaction took {most} attempts");
@@ -57,7 +57,7 @@ async fn circular_transfers_keep_the_sum_without_deadlock() {
     let (attempts, took) = timed(tasks.join_all()).await;
     let mut sum = 0;
     for i in 0..4 {
-        sum += stored(&store, &format!("a{i}")).await;
+        sum += stored_number(&store, &format!("a{i}")).await;
     }
     assert_eq!(sum, 400);
     assert!(took < secs(2), "took {took:?}");
@@ -100,14 +100,14 @@ async fn hold_queue(
 /// Asserts that the conflict queue of n on `kv` is free: two conflicting increments commit without
 /// a wait.
 async fn assert_queue_free(kv: &Client, store: &Client, when: &str) {
-    let before = stored(store, "n").await;
+    let before = stored_number(store, "n").await;
     let two = async {
         let (a, b) = tokio::join!(add_one(kv.clone(), "n"), add_one(kv.clone(), "n"));
         a.is_ok() && b.is_ok()
     };
     let (done, took) = timed(two).await;
     assert!(done && took < Duration::from_millis(100), "the queue was held {when}: {took:?}");
-    assert_eq!(stored(store, "n").await, before + 2);
+    assert_eq!(stored_number(store, "n").await, before + 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +180,7 @@ async fn transaction_dropped_at_any_await_leaves_the_queue() {
             let (a, b, c, d) = all.expect("a transaction waits forever");
             assert!(took < Duration::from_millis(100), "delayed by {took:?}, {polls} polls");
             let done = [a, b, c, d].map(|added| added.is_some_and(|added| added.is_ok()));
-            let n = stored(&store, "n").await;
+            let n = stored_number(&store, "n").await;
             // The dropped transaction may have committed.
             assert!((3..=4).contains(&n), "{done:?}");
             if done == [true; 4] {
@@ -232,7 +232,7 @@ async fn pending_closure_delays_the_queue_only_once() {
         _ = pending => panic!("the closure returned"),
         took = others => assert!(took <= secs(3), "delayed by {took:?}"),
     }
-    assert_eq!(stored(&store, "n").await, 1 + 64);
+    assert_eq!(stored_number(&store, "n").await, 1 + 64);
 }
 
 /// The nested transaction passes the queue that the outer one holds.
@@ -251,7 +251,7 @@ async fn nested_transaction_on_the_same_key_does_not_deadlock() {
         Ok::<_, Error>(())
     });
     let (run, took) = timed(run).await;
-    assert_eq!((run.unwrap().info.attempts, stored(&store, "n").await), (3, 12));
+    assert_eq!((run.unwrap().info.attempts, stored_number(&store, "n").await), (3, 12));
     assert!(took <= Duration::from_millis(2_500), "took {took:?}");
 }
 

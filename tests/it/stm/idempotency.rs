@@ -17,7 +17,7 @@ use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule, poll_at_most};
 use tokio::time::{sleep, timeout};
 
-use super::{client_with_timeout, number, store_with, stored};
+use super::{client_with_timeout, number, store_with, stored_number};
 use crate::support::{
     POLLS_MAX, intercepted, keys, nth, only, scripted, secs, separate_client, session,
 };
@@ -61,11 +61,11 @@ async fn commit_with_a_lost_response_is_applied_exactly_once() {
         let now = store.get("n").await.unwrap().unwrap().mod_revision;
         assert_eq!(info.revision, now, "{action:?}");
         sleep(secs(5)).await;
-        assert_eq!(stored(&store, "n").await, 2, "{action:?}");
+        assert_eq!(stored_number(&store, "n").await, 2, "{action:?}");
         // The idempotency key is used again.
         assert_eq!(add_one_to_n(&stm).await.unwrap().info.attempts, 1);
         assert_eq!(
-            (stored(&store, "n").await, idempotency_keys(&store).await.len()),
+            (stored_number(&store, "n").await, idempotency_keys(&store).await.len()),
             (3, 1),
             "{action:?}"
         );
@@ -88,9 +88,9 @@ async fn lost_or_late_resolving_request_is_repeated() {
             let stm = Stm::new(&client_with_timeout(&store, both)).exactly_once(&session);
             add_one_to_n(&stm).await.unwrap();
             sleep(secs(10)).await;
-            assert_eq!(stored(&store, "n").await, 2, "{commit:?}, {resolve:?}");
+            assert_eq!(stored_number(&store, "n").await, 2, "{commit:?}, {resolve:?}");
             add_one_to_n(&stm).await.unwrap();
-            assert_eq!(stored(&store, "n").await, 3, "{commit:?}, {resolve:?}");
+            assert_eq!(stored_number(&store, "n").await, 3, "{commit:?}, {resolve:?}");
         }
     }
 }
@@ -106,7 +106,7 @@ async fn lost_response_without_idempotency_key_is_ambiguous() {
         assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
         assert_eq!(error.outcome(), Outcome::Unknown);
         sleep(secs(5)).await;
-        assert_eq!(stored(&store, "n").await, left);
+        assert_eq!(stored_number(&store, "n").await, left);
     }
 }
 
@@ -153,7 +153,7 @@ async fn idempotency_keys_are_reused_and_expire_with_the_session() {
     assert_eq!(idempotency_keys(&store).await, [format!("coord/stm/{}-0", session.lease_id())]);
     let (a, b, c) = tokio::join!(add_one_to_n(&stm), add_one_to_n(&stm), add_one_to_n(&stm));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
-    assert_eq!((idempotency_keys(&store).await.len(), stored(&store, "n").await), (3, 44));
+    assert_eq!((idempotency_keys(&store).await.len(), stored_number(&store, "n").await), (3, 44));
     let key = store.get(idempotency_keys(&store).await[0].clone()).await.unwrap().unwrap();
     assert_eq!(key.lease, Some(session.lease_id()));
     assert!(key.value.len() < 8, "{:?}", key.value);
@@ -170,7 +170,7 @@ async fn commit_on_a_lost_session_writes_nothing() {
     store.lease_revoke(session.lease_id()).await.unwrap();
     let error = add_one_to_n(&stm).await.unwrap_err();
     assert!(matches!(error, StmError::Lost(LossReason::Revoked)), "{error}");
-    assert_eq!((error.outcome(), stored(&store, "n").await), (Outcome::NotApplied, 2));
+    assert_eq!((error.outcome(), stored_number(&store, "n").await), (Outcome::NotApplied, 2));
 }
 
 /// The idempotency key is deleted with the lease of the session, so a commit cannot be resolved
@@ -198,7 +198,7 @@ async fn session_lost_before_resolving_makes_outcome_unknown() {
             let error = error.unwrap_err();
             assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
             let left = i64::try_from(1 + before + applied).unwrap();
-            assert_eq!(stored(&store, "n").await, left);
+            assert_eq!(stored_number(&store, "n").await, left);
         }
     }
 }
@@ -240,13 +240,13 @@ async fn transaction_dropped_at_any_await_applies_at_most_once() {
             };
             let done = timeout(secs(1), poll_at_most(polls, run)).await.ok().flatten();
             sleep(secs(5)).await;
-            let n = stored(&store, "n").await;
+            let n = stored_number(&store, "n").await;
             assert!(n <= 2, "applied {} times after {polls} polls", n - 1);
             outcomes[usize::from(n == 2)] = true;
             drop(dropped);
             let next = Stm::new(&separate_client(&store)).exactly_once(&session);
             add_one_to_n(&next).await.unwrap();
-            assert_eq!(stored(&store, "n").await, n + 1);
+            assert_eq!(stored_number(&store, "n").await, n + 1);
             if done == Some(true) {
                 assert_eq!(n, 2);
                 break;
@@ -266,7 +266,7 @@ async fn deleted_idempotency_key_is_replaced() {
     store.delete(idempotency_keys(&store).await[0].clone()).await.unwrap();
     let committed = add_one_to_n(&stm).await.unwrap();
     assert_eq!(committed.info.attempts, 2);
-    assert_eq!((stored(&store, "n").await, idempotency_keys(&store).await.len()), (3, 1));
+    assert_eq!((stored_number(&store, "n").await, idempotency_keys(&store).await.len()), (3, 1));
 }
 
 /// Regression: under a prefix layer the key was queried in the namespace of the session, not in
@@ -280,5 +280,5 @@ async fn idempotency_key_is_queried_in_its_own_namespace() {
     let stm = Stm::new(&kv).exactly_once(&session);
     let info = add_one_to_n(&stm).await.unwrap().info;
     assert_eq!((info.resolved, info.attempts), (true, 1));
-    assert_eq!(stored(&store, "tenant/n").await, 1);
+    assert_eq!(stored_number(&store, "tenant/n").await, 1);
 }

@@ -15,7 +15,9 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::StaleMember;
 
-use super::{LEVELS, OneShot, fall_behind, number, put_all, stale_client, store_with, stored};
+use super::{
+    LEVELS, OneShot, fall_behind, number, put_all, stale_client, store_with, stored_number,
+};
 use crate::support::separate_client;
 
 /// Generates one test per row: whether the anomaly happens at each of [`LEVELS`].
@@ -47,9 +49,9 @@ rows! {
     w9_blind_write_misses_a_delete_below_serializable_snapshot:
         w9_delete, [false, true, true, true];
     w10_read_skew_within_an_attempt_at_the_weak_levels: w10, [false, false, true, true];
-    intermediate_read_never_happens: intermediate, [false; 4];
-    aborted_read_never_happens: aborted, [false; 4];
-    non_repeatable_read_never_happens: reread, [false; 4];
+    intermediate_read_never_happens: intermediate_read, [false; 4];
+    aborted_read_never_happens: aborted_read, [false; 4];
+    non_repeatable_read_never_happens: non_repeatable_read, [false; 4];
     own_writes_are_read_at_every_level: own_writes_unseen, [false; 4];
     dirty_write_never_happens: dirty_write, [false; 4];
 }
@@ -80,7 +82,7 @@ async fn lost_update(level: Isolation, store: &Client) -> bool {
         Ok::<_, Error>(())
     });
     add.await.unwrap();
-    stored(store, "x").await == 1
+    stored_number(store, "x").await == 1
 }
 
 /// Write skew: `r1(y) r2(x) c2{y} c1{x}`. One of x and y must stay 1; each transaction clears one.
@@ -104,7 +106,7 @@ async fn w2(level: Isolation) -> bool {
         Ok::<_, Error>(())
     });
     skew.await.unwrap();
-    stored(&store, "x").await + stored(&store, "y").await == 0
+    stored_number(&store, "x").await + stored_number(&store, "y").await == 0
 }
 
 /// The values that a transaction reads from x and y while another client sets both to 2 in between.
@@ -160,7 +162,7 @@ async fn w6(level: Isolation) -> bool {
 }
 
 /// Order of commits: T1 writes x, T2 writes y. T3 reads only the write of T1; T4, from a stale
-/// member, only that of T2.
+/// member, reads only the write of T2.
 async fn w7(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());
     let kv = Arc::new(StaleMember::new(store.clone()));
@@ -200,7 +202,7 @@ async fn w8(level: Isolation) -> bool {
         Ok::<_, Error>(())
     });
     count.await.unwrap();
-    stored(&store, "count").await == 2
+    stored_number(&store, "count").await == 2
 }
 
 async fn w9_put(level: Isolation) -> bool {
@@ -224,7 +226,7 @@ async fn blind_write(level: Isolation, other: impl AsyncFn(&Client)) -> bool {
         Ok::<_, Error>(())
     });
     let info = write.await.unwrap().info;
-    assert_eq!(stored(&store, "k").await, 9);
+    assert_eq!(stored_number(&store, "k").await, 9);
     assert!(info.conflicts.iter().all(|conflict| conflict.key == "k"), "{info:?}");
     info.attempts == 1
 }
@@ -248,7 +250,7 @@ async fn w10(level: Isolation) -> bool {
 }
 
 /// Intermediate read (G1b): T1 puts x twice, and T2 reads x in between.
-async fn intermediate(level: Isolation) -> bool {
+async fn intermediate_read(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
     let stm = Stm::new(&separate_client(&store)).isolation(level);
     let mut observed = false;
@@ -262,12 +264,12 @@ async fn intermediate(level: Isolation) -> bool {
     });
     write.await.unwrap();
     let changes = store.get("x").await.unwrap().unwrap().version - 1;
-    assert_eq!((stored(&store, "x").await, changes), (2, 1), "only the last value was put");
+    assert_eq!((stored_number(&store, "x").await, changes), (2, 1), "only the last value was put");
     observed
 }
 
 /// Aborted read (G1a): T1 puts x and aborts, then T2 reads x.
-async fn aborted(level: Isolation) -> bool {
+async fn aborted_read(level: Isolation) -> bool {
     let store = store_with(&[("x", 0)]).await;
     let stm = Stm::new(&separate_client(&store)).isolation(level);
     let aborted = stm.run(async |tx| {
@@ -279,7 +281,7 @@ async fn aborted(level: Isolation) -> bool {
 }
 
 /// Non-repeatable read (A2): `r1(x) c2{x} r1(x)`.
-async fn reread(level: Isolation) -> bool {
+async fn non_repeatable_read(level: Isolation) -> bool {
     let (store, interfere) = (store_with(&[("x", 1)]).await, OneShot::new());
     let mut differs = false;
     let stm = Stm::new(&separate_client(&store)).isolation(level);
@@ -299,7 +301,7 @@ async fn reread(level: Isolation) -> bool {
     differs
 }
 
-/// Whether a read of any kind misses the puts and deletes of its own transaction.
+/// Whether a read of any kind misses the puts or deletes of its own transaction.
 async fn own_writes_unseen(level: Isolation) -> bool {
     let store = store_with(&[("x", 1), ("y", 1)]).await;
     let stm = Stm::new(&separate_client(&store)).isolation(level);

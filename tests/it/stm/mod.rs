@@ -72,13 +72,13 @@ async fn put_all(store: &Client, numbers: &[(&str, i64)]) {
 }
 
 /// The number at a key, as another client reads it.
-async fn stored(store: &Client, key: &str) -> i64 {
+async fn stored_number(store: &Client, key: &str) -> i64 {
     let kv = store.get(key.to_owned()).await.unwrap().unwrap();
     std::str::from_utf8(&kv.value).unwrap().parse().unwrap()
 }
 
-/// A flag that is set once: lets another client write during the first attempt, and not during the
-/// retries.
+/// A flag that is set until its first use. With it, another client writes during the first attempt
+/// and not during the retries.
 struct OneShot(Cell<bool>);
 
 impl OneShot {

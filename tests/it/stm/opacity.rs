@@ -50,7 +50,7 @@ impl QueueHolder {
     }
 
     /// Waits until the transaction has released the queue.
-    async fn ended(self) {
+    async fn wait_until_ended(self) {
         self.task.join_all().await;
     }
 }
@@ -120,7 +120,7 @@ async fn wait_in_conflict_queue_does_not_validate_old_reads() {
             let result = run.await;
             assert_eq!(result.is_err(), aborts, "{level}: {result:?}");
             assert_eq!(attempt, 2, "the transaction did not wait in the queue once");
-            holder.ended().await;
+            holder.wait_until_ended().await;
         }
     }
 }
@@ -154,7 +154,7 @@ async fn attempt_after_wait_sees_keys_of_one_revision() {
         let (b, c) = run.await.unwrap().value;
         assert!(b || !c, "{level}: c exists, but b does not");
         assert!(attempt > 1, "the transaction did not wait in the queue");
-        holder.ended().await;
+        holder.wait_until_ended().await;
     }
 }
 
@@ -180,7 +180,7 @@ async fn attempt_sees_nothing_older_than_its_transaction() {
             Ok::<_, Error>(())
         });
         run.await.unwrap();
-        holder.ended().await;
+        holder.wait_until_ended().await;
     }
 }
 
@@ -206,7 +206,7 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     let x = Range::new("x").at(committed.info.revision);
     let x = store.range(x).await.unwrap().kvs.remove(0).value;
     assert_eq!((x, attempt), (committed.value.to_string().into(), 2));
-    holder.ended().await;
+    holder.wait_until_ended().await;
 }
 
 /// The closure of an aborted transaction saw a state that existed after the transaction started.

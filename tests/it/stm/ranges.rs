@@ -9,7 +9,7 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
-use super::{LEVELS, OneShot, STRONG_LEVELS, put_all, store_with, stored};
+use super::{LEVELS, OneShot, STRONG_LEVELS, put_all, store_with, stored_number};
 use crate::support::{intercepted, separate_client, session};
 
 /// Keys and their values.
@@ -41,7 +41,7 @@ async fn sum_range(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
         now += std::str::from_utf8(&kv.value).unwrap().parse::<i64>().unwrap();
     }
     if STRONG_LEVELS.contains(&level) || attempts > 1 {
-        assert_eq!(stored(&store, "sum").await, now, "at {level}");
+        assert_eq!(stored_number(&store, "sum").await, now, "at {level}");
     }
     attempts
 }
@@ -171,7 +171,11 @@ async fn delete_range_returns_the_number_of_deleted_keys() {
         let strong = STRONG_LEVELS.contains(&level);
         assert_eq!(run.await.unwrap().value, if strong { 4 } else { 3 }, "at {level}");
         let left = store.get_prefix("p/").await.unwrap().len();
-        assert_eq!((left, stored(&store, "q").await), (usize::from(!strong), 0), "at {level}");
+        assert_eq!(
+            (left, stored_number(&store, "q").await),
+            (usize::from(!strong), 0),
+            "at {level}"
+        );
     }
 }
 

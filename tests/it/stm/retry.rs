@@ -11,7 +11,7 @@ use coord_core::{
 use coord_testkit::{Action, Recorder};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, store_with, stored};
+use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, store_with, stored_number};
 use crate::support::{intercepted, nth, only, scripted, secs, separate_client, timed};
 
 /// Adds one to x while another client writes x during each attempt, until the budget is spent.
@@ -42,7 +42,11 @@ async fn attempts_end_at_attempts_max() {
         let [last] = &conflicts[..] else { panic!("{conflicts:?}") };
         let now = store.get("x").await.unwrap().unwrap().mod_revision;
         assert_eq!((last.seen, last.found), (Some(now.previous()), Some(now)));
-        assert_eq!(stored(&store, "x").await, 100 + i64::from(attempts), "nothing was written");
+        assert_eq!(
+            stored_number(&store, "x").await,
+            100 + i64::from(attempts),
+            "nothing was written"
+        );
     }
 }
 
@@ -255,7 +259,7 @@ async fn aborted_transaction_sends_no_commit() {
         });
         let error = run.await.unwrap_err();
         assert!(matches!(error, StmError::Aborted(Error::EmptyKey)), "{error}");
-        assert_eq!((record.take().names(), stored(&store, "x").await), (String::new(), 1));
+        assert_eq!((record.take().names(), stored_number(&store, "x").await), (String::new(), 1));
         let run = stm.run(async |tx| {
             number(tx, "x").await?;
             tx.put("x", "2");
@@ -304,7 +308,7 @@ async fn compacted_snapshot_is_replaced() {
         });
         let run = run.await.unwrap();
         assert_eq!((run.value, run.info.attempts), (4, 2), "at {level}");
-        assert_eq!(stored(&store, "sum").await, 4);
+        assert_eq!(stored_number(&store, "sum").await, 4);
     }
 }
 
@@ -339,7 +343,7 @@ async fn unavailable_backend_is_retried() {
         });
         assert_eq!(run.await.unwrap().info.attempts, 4, "{kind}: {outcome:?}");
     }
-    assert_eq!(stored(&store, "x").await, 4);
+    assert_eq!(stored_number(&store, "x").await, 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -367,7 +371,7 @@ async fn permanent_error_is_returned_without_a_retry() {
         Ok::<_, Error>(())
     });
     assert!(matches!(write.await.unwrap_err(), StmError::Backend(Error::EmptyKey)));
-    assert_eq!(stored(&store, "x").await, 1);
+    assert_eq!(stored_number(&store, "x").await, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -381,5 +385,5 @@ async fn transaction_dropped_in_its_closure_writes_nothing() {
     });
     assert!(timeout(secs(5), run).await.is_err());
     sleep(secs(10)).await;
-    assert_eq!(stored(&store, "x").await, 1);
+    assert_eq!(stored_number(&store, "x").await, 1);
 }

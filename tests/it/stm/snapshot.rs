@@ -105,17 +105,19 @@ async fn every_order_of_calls_sees_one_snapshot() {
                     match name {
                         "get" => {
                             if let Some(value) = tx.get(keys[0].clone()).await? {
-                                rounds.extend(parsed(&value));
+                                rounds.extend(parse_number(&value));
                             }
                         }
                         "many" => {
                             let values = tx.get_many(keys).await?;
-                            rounds
-                                .extend(values.iter().flatten().filter_map(|value| parsed(value)));
+                            rounds.extend(
+                                values.iter().flatten().filter_map(|value| parse_number(value)),
+                            );
                         }
                         "range" => {
                             let found = tx.range(KeyRange::all()).await?;
-                            rounds.extend(found.iter().filter_map(|(_, value)| parsed(value)));
+                            rounds
+                                .extend(found.iter().filter_map(|(_, value)| parse_number(value)));
                         }
                         "rev" => {
                             rounds.push(round_of(tx.revision_of(keys[0].clone()).await?.unwrap()))
@@ -141,7 +143,7 @@ async fn every_order_of_calls_sees_one_snapshot() {
 }
 
 /// The number in a value, or `None` for the transaction's own write.
-fn parsed(value: &[u8]) -> Option<i64> {
+fn parse_number(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).unwrap().parse().ok()
 }
 

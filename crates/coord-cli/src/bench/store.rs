@@ -51,8 +51,8 @@ impl Store {
                 Some(MetricsEndpoint::new(address, flags.certificates()?)?)
             }
         };
-        // The process id and the revision identify the run. A later run with the same process id
-        // reads a later revision, because every run writes.
+        // The process id and the store's revision identify the run. A later run with the same
+        // process id reads a later revision, because every run writes.
         let mut revision = Revision::ZERO;
         for client in &clients {
             let read = client.range(Range::new(prefix.to_owned())).await.context("connect")?;

@@ -38,7 +38,7 @@ async fn next_candidate_leads_after_the_command_ends(server: Server) {
     let mut first = server.coord(&["elect", "jobs", "first", "--", "sh", "-c", PRINT_VARIABLES]);
     let (_, token) = (first.line().await, first.line().await);
     let mut second = server.coord(&["elect", "jobs", "second", "--", "sh", "-c", PRINT_VARIABLES]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     second.assert_silent().await;
     first.close_input();
     assert_eq!(first.status().await, Some(5));
@@ -105,7 +105,7 @@ async fn candidate_campaigns_again_after_a_loss(server: Server) {
         }
     }
     assert!(tokens.is_sorted_by(|earlier, later| earlier < later), "{tokens:?}");
-    leader.wait_stderr("lost: campaigning again").await;
+    leader.wait_for_stderr("lost: campaigning again").await;
     leader.close_input();
     assert_eq!(leader.status().await, Some(5), "the command ended by itself");
     server.assert_empty().await;
@@ -117,8 +117,8 @@ async fn candidate_campaigns_again_when_the_store_is_back(server: Server) {
     let mut leader = server.coord(&arguments);
     let (_, token) = (leader.line().await, leader.line().await);
     server[0].pause();
-    leader.wait_stderr("campaigning again").await;
-    leader.wait_stderr("open a session for jobs: ").await;
+    leader.wait_for_stderr("campaigning again").await;
+    leader.wait_for_stderr("open a session for jobs: ").await;
     server[0].resume();
     let (_, later) = (leader.line().await, leader.line().await);
     let number = |token: &str| token.parse::<i64>().expect("a token");
@@ -131,7 +131,7 @@ async fn signal_ends_repeated_campaigns(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here", "--again"]);
     let key = leader.line().await;
     server.client.delete(key).await.expect(AVAILABLE);
-    leader.wait_stderr("lost: another client deleted the key: campaigning again").await;
+    leader.wait_for_stderr("lost: another client deleted the key: campaigning again").await;
     leader.line().await;
     leader.signal(Signal::TERM);
     assert_eq!(leader.status().await, Some(0));

@@ -15,10 +15,10 @@ crate::tests![
 async fn etcdctl_and_coord_wait_for_each_others_locks(server: Server) {
     let mut coord = holder(&server, "jobs").await;
     let mut go = server.etcdctl(&["lock", "jobs"]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     go.assert_silent().await;
     let mut later = server.coord(&["lock", "jobs", "--", "sh", "-c", RUN_UNTIL_EOF]);
-    server.wait_queue_length("jobs", 3).await;
+    server.wait_for_queue_length("jobs", 3).await;
     coord.close_input();
     assert_eq!(coord.status().await, Some(0));
     assert!(go.line().await.starts_with("jobs/"));
@@ -36,10 +36,10 @@ async fn etcdctl_and_coord_wait_for_each_others_leaders(server: Server) {
     let mut coord = server.coord(&["elect", "jobs", "coord"]);
     coord.line().await;
     let mut go = server.etcdctl(&["elect", "jobs", "go"]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     go.assert_silent().await;
     let mut later = server.coord(&["elect", "jobs", "later"]);
-    server.wait_queue_length("jobs", 3).await;
+    server.wait_for_queue_length("jobs", 3).await;
     coord.signal(Signal::TERM);
     assert_eq!(coord.status().await, Some(0));
     assert!(go.line().await.starts_with("jobs/"));
@@ -61,7 +61,7 @@ async fn etcdctl_and_coord_observe_each_others_leaders(server: Server) {
     let mut coord_observer = server.coord(&["observe", "jobs"]);
     assert!(coord_observer.line().await.ends_with(" coord"));
     let mut go = server.etcdctl(&["elect", "jobs", "go"]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     coord.signal(Signal::TERM);
     assert_eq!(coord.status().await, Some(0));
     let key = go.line().await;

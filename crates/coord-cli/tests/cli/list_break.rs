@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::lock::{RUN_UNTIL_EOF, holder};
 use crate::program::{AVAILABLE, Program, Server, wait_until};
-use crate::terminal::at_a_terminal;
+use crate::terminal::start_at_terminal;
 
 crate::tests![
     list_shows_locks_and_elections_with_holders,
@@ -27,22 +27,22 @@ crate::tests![
 ];
 
 /// A lock with a waiter, an election, and data beside them.
-async fn hold_some(server: &Server) -> [Program; 3] {
+async fn hold_lock_and_election(server: &Server) -> [Program; 3] {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     server.client.put("zoo", "data").await.expect(AVAILABLE);
     // A queue named `jobs` would wait behind the data key.
     let night = holder(server, "jobs/night").await;
     let waiter = server.coord(&["lock", "jobs/night", "--", "true"]);
-    server.wait_queue_length("jobs/night", 2).await;
+    server.wait_for_queue_length("jobs/night", 2).await;
     let mut leader = server.coord(&["elect", "web", "a.example:80"]);
     leader.line().await;
     [night, waiter, leader]
 }
 
 async fn list_shows_locks_and_elections_with_holders(server: Server) {
-    let _held = hold_some(&server).await;
+    let _held = hold_lock_and_election(&server).await;
     let go = server.etcdctl(&["lock", "api"]);
-    server.wait_queue_length("api", 1).await;
+    server.wait_for_queue_length("api", 1).await;
     let (status, stdout, stderr) = server.coord(&["list"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""), "{stdout}");
     let rows: Vec<Vec<_>> = stdout.lines().map(|row| row.split_whitespace().collect()).collect();
@@ -58,7 +58,7 @@ async fn list_shows_locks_and_elections_with_holders(server: Server) {
 }
 
 async fn list_json_shows_locks_and_elections(server: Server) {
-    let _held = hold_some(&server).await;
+    let _held = hold_lock_and_election(&server).await;
     let now = server.client.put("other", "1").await.expect(AVAILABLE).header.revision.0;
     let (status, stdout, stderr) = server.coord(&["list", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
@@ -84,7 +84,7 @@ async fn list_json_shows_locks_and_elections(server: Server) {
 }
 
 async fn prefix_without_matches_has_own_exit_status(server: Server) {
-    let _held = hold_some(&server).await;
+    let _held = hold_lock_and_election(&server).await;
     let (_, stdout, _) = server.coord(&["list", "we"]).end().await;
     assert!(stdout.lines().count() == 2 && stdout.contains("web "), "{stdout}");
     let none = server.coord(&["list", "zoo"]).end().await;
@@ -99,7 +99,7 @@ async fn prefix_without_matches_has_own_exit_status(server: Server) {
 async fn prefix_limits_names_and_not_keys(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let waiter = server.coord(&["lock", "jobs", "--", "true"]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     let keys = server.keys("jobs/").await;
     for prefix in ["jobs/", &keys[0], &keys[1]] {
         let expected = format!("coord list: no lock or election under {prefix} is held\n");
@@ -117,7 +117,7 @@ async fn prefix_limits_names_and_not_keys(server: Server) {
 async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs", "--", "true"]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     // A newer data key, or one of a child name, blocks no queue.
     for key in ["jobs/2", "web/night/1"] {
         server.client.put(key, "data").await.expect(AVAILABLE);
@@ -161,7 +161,7 @@ async fn list_of_many_keys_is_read_in_pages(server: Server) {
 async fn break_gives_the_lock_to_the_next_waiter(server: Server) {
     let first = holder(&server, "jobs").await;
     let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", RUN_UNTIL_EOF]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     let keys = server.keys("jobs/").await;
     let held = server.client.get(keys[0].clone()).await.expect(AVAILABLE).expect("it is held");
     let (status, stdout, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
@@ -196,13 +196,13 @@ async fn break_at_a_terminal_requires_confirmation(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "a.example:80"]);
     let key = leader.line().await;
     for (answer, status) in [("no", 6), ("", 6), ("y", 0)] {
-        let mut prompt = at_a_terminal(&server, "\"$COORD\" break jobs");
-        prompt.wait_shown(&format!("{key} holds jobs with fencing token")).await;
-        prompt.wait_shown("value a.example:80; no contender waits.").await;
-        prompt.wait_shown(&format!("Delete {key}? [y/N] ")).await;
+        let mut prompt = start_at_terminal(&server, "\"$COORD\" break jobs");
+        prompt.wait_for_text(&format!("{key} holds jobs with fencing token")).await;
+        prompt.wait_for_text("value a.example:80; no contender waits.").await;
+        prompt.wait_for_text(&format!("Delete {key}? [y/N] ")).await;
         assert_eq!(server.keys("jobs/").await, [key.as_str()]);
         prompt.write_line(answer).await;
-        prompt.wait_shown(if status == 0 { "deleted" } else { "nothing was deleted" }).await;
+        prompt.wait_for_text(if status == 0 { "deleted" } else { "nothing was deleted" }).await;
         assert_eq!(prompt.status().await, Some(status));
     }
     assert_eq!(leader.status().await, Some(122));
@@ -212,13 +212,13 @@ async fn break_at_a_terminal_requires_confirmation(server: Server) {
 /// The holder changes while coord waits for the confirmation.
 async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
     let mut first = holder(&server, "jobs").await;
-    let mut prompt = at_a_terminal(&server, "\"$COORD\" break jobs");
-    prompt.wait_shown("? [y/N] ").await;
+    let mut prompt = start_at_terminal(&server, "\"$COORD\" break jobs");
+    prompt.wait_for_text("? [y/N] ").await;
     first.close_input();
     assert_eq!(first.status().await, Some(0));
     let mut second = holder(&server, "jobs").await;
     prompt.write_line("y").await;
-    prompt.wait_shown("does not hold jobs any more: nothing was deleted").await;
+    prompt.wait_for_text("does not hold jobs any more: nothing was deleted").await;
     assert_eq!(prompt.status().await, Some(5));
     assert_eq!(server.keys("jobs/").await.len(), 1);
     second.close_input();
@@ -229,7 +229,7 @@ async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
 async fn break_deletes_no_data(server: Server) {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs"]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     let (status, _, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
     let expected = "coord break: jobs/1, the first under jobs, is no key of a wait queue";
     assert!(status == Some(1) && stderr.starts_with(expected), "{stderr}");

@@ -111,7 +111,7 @@ async fn signals_reach_every_process_of_the_command(server: Server) {
 async fn waiter_prints_nothing_and_runs_after_the_holder_ends(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let mut second = server.coord(&["lock", "jobs", "--", "sh", "-c", PRINT_VARIABLES]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     second.assert_silent().await;
     first.close_input();
     assert_eq!(first.status().await, Some(0));
@@ -168,7 +168,7 @@ async fn signalled_waiter_leaves_the_queue(server: Server) {
     let mut first = holder(&server, "jobs").await;
     for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let waiter = server.coord(&["lock", "jobs", "--", "echo", "runs"]);
-        server.wait_queue_length("jobs", 2).await;
+        server.wait_for_queue_length("jobs", 2).await;
         waiter.signal(signal);
         assert_eq!(waiter.end().await, (Some(status), String::new(), String::new()));
         assert_eq!(server.keys("jobs/").await.len(), 1);
@@ -229,7 +229,7 @@ async fn lock_of_a_child_name_is_independent(server: Server) {
 async fn command_receives_the_key_unescaped(server: Server) {
     let script = "printf '%s' \"$COORD_LOCK_KEY\" | tr '\\n' '|'; read -r end; exit 0";
     let mut holder = server.coord(&["lock", "two\nlines", "--", "sh", "-c", script]);
-    server.wait_queue_length("two\nlines", 1).await;
+    server.wait_for_queue_length("two\nlines", 1).await;
     holder.close_input();
     let (status, stdout, _) = holder.end().await;
     assert_eq!(status, Some(0));

@@ -27,7 +27,7 @@ const IGNORE_TERM: &str = "trap 'echo term' TERM; sh -c 'trap \"echo term\" TERM
 const END_ON_TERM: &str = "trap 'echo term; exit 0' TERM; echo runs; while :; do sleep 0.05; done";
 
 /// A `coord lock` whose command ignores TERM, and the ids of its two processes.
-async fn ignoring_term(server: &Server, flags: &[&str]) -> (Program, [i32; 2]) {
+async fn start_ignoring_term(server: &Server, flags: &[&str]) -> (Program, [i32; 2]) {
     let arguments = [&["lock", "jobs"], flags, &["--", "sh", "-c", IGNORE_TERM]].concat();
     let mut holder = server.coord(&arguments);
     let processes = [holder.number().await, holder.number().await];
@@ -42,7 +42,8 @@ async fn lease(server: &Server) -> LeaseId {
 }
 
 async fn revoked_lease_sends_term_then_kill_to_the_group(server: Server) {
-    let (mut holder, processes) = ignoring_term(&server, &["--ttl", "8s", "--grace", "2s"]).await;
+    let (mut holder, processes) =
+        start_ignoring_term(&server, &["--ttl", "8s", "--grace", "2s"]).await;
     server.client.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
     assert_eq!([holder.line().await, holder.line().await], ["term"; 2]);
     assert!(processes.into_iter().all(is_running), "the grace period is two seconds");
@@ -58,7 +59,7 @@ async fn deleted_key_sends_term_and_the_next_waiter_acquires(server: Server) {
     let mut holder = server.coord(&["lock", "jobs", "--", "sh", "-c", END_ON_TERM]);
     assert_eq!(holder.line().await, "runs");
     let mut next = server.coord(&["lock", "jobs", "--", "sh", "-c", RUN_UNTIL_EOF]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     let key = server.keys("jobs/").await.remove(0);
     server.client.delete(key).await.expect(AVAILABLE);
     assert_eq!(holder.line().await, "term");
@@ -86,7 +87,7 @@ async fn command_that_ends_on_term_ends_the_grace(server: Server) {
 }
 
 async fn zero_grace_kills_the_command_at_once(server: Server) {
-    let (holder, processes) = ignoring_term(&server, &["--grace", "0s"]).await;
+    let (holder, processes) = start_ignoring_term(&server, &["--grace", "0s"]).await;
     server.client.lease_revoke(lease(&server).await).await.expect(AVAILABLE);
     assert_eq!(holder.status().await, Some(122));
     assert!(!processes.into_iter().any(is_running));
@@ -96,7 +97,8 @@ async fn zero_grace_kills_the_command_at_once(server: Server) {
 /// of the lease by a tenth of the TTL.
 async fn unconfirmed_lease_kills_the_command_before_it_ends(server: Server) {
     let (ttl, grace) = (Duration::from_secs(8), Duration::from_secs(2));
-    let (mut holder, processes) = ignoring_term(&server, &["--ttl", "8s", "--grace", "2s"]).await;
+    let (mut holder, processes) =
+        start_ignoring_term(&server, &["--ttl", "8s", "--grace", "2s"]).await;
     // From here on, no keep-alive is confirmed.
     server[0].pause();
     let paused = Instant::now();
@@ -140,9 +142,9 @@ async fn holder_with_full_stderr_still_terminates_its_command(server: Server) {
 /// continues, it kills the command.
 async fn resumed_holder_kills_its_command_after_a_loss(server: Server) {
     let flags = ["--ttl", "2s", "--grace", "0s"];
-    let (holder, processes) = ignoring_term(&server, &flags).await;
+    let (holder, processes) = start_ignoring_term(&server, &flags).await;
     let mut next = server.coord(&["lock", "jobs", "--", "sh", "-c", RUN_UNTIL_EOF]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     holder.signal(rustix::process::Signal::STOP);
     assert_eq!(next.line().await, "runs");
     assert!(processes.into_iter().all(is_running), "coord is suspended and cannot kill them");

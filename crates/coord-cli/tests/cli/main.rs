@@ -45,16 +45,16 @@ fn main() -> ExitCode {
 
 fn run(releases: &[Release]) -> ExitCode {
     let pools: Vec<_> = releases.iter().cloned().map(Pool::new).collect();
-    let trials = releases.iter().zip(&pools).flat_map(|(release, pool)| on(release, pool));
+    let trials = releases.iter().zip(&pools).flat_map(|(release, pool)| trials_on(release, pool));
     // The longest tests first, so that they do not run alone at the end.
-    let trials = on_serve_only(releases).chain(trials).collect();
+    let trials = trials_without_etcd(releases).chain(trials).collect();
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     pools.iter().for_each(Pool::close);
     code
 }
 
 /// Every test, on a server of this release.
-fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
+fn trials_on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
     let all = [
         elect::TESTS,
         etcdctl::TESTS,
@@ -85,14 +85,14 @@ fn on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         let pool = pool.clone();
         trial(&test_prefix(release), &format!("python::{client}"), async move || {
             let server = pool.take_empty().await;
-            python::passes(client, server[0].endpoint().trim_start_matches("http://")).await;
+            python::assert_passes(client, server[0].endpoint().trim_start_matches("http://")).await;
         })
     });
     tests.chain(scripts).chain(clients)
 }
 
 /// The tests of `coord serve` that need no etcd server.
-fn on_serve_only(releases: &[Release]) -> impl Iterator<Item = Trial> {
+fn trials_without_etcd(releases: &[Release]) -> impl Iterator<Item = Trial> {
     let newest = releases.last().cloned().expect("there is a release");
     let check = trial("serve", "etcdctl::check_perf_passes", async move || {
         etcdctl::check_perf_passes(&newest).await;
@@ -100,7 +100,7 @@ fn on_serve_only(releases: &[Release]) -> impl Iterator<Item = Trial> {
     let clients = python::CLIENTS.into_iter().map(|client| {
         trial("serve", &format!("python::{client}"), async move || {
             let (_serve, address) = serve::start_serve(&[]).await;
-            python::passes(client, &address).await;
+            python::assert_passes(client, &address).await;
         })
     });
     std::iter::once(check).chain(clients)

@@ -69,7 +69,7 @@ async fn hangup_during_the_command_does_not_release_the_lock(server: Server) {
     holder.assert_silent().await;
     assert_eq!(server.keys("jobs/").await.len(), 1);
     holder.signal(Signal::TERM);
-    holder.wait_stderr(RELEASED_BY_TERM).await;
+    holder.wait_for_stderr(RELEASED_BY_TERM).await;
     assert_eq!(holder.status().await, Some(0));
     server.assert_empty().await;
 }

@@ -103,7 +103,7 @@ async fn observer_reports_changes_that_may_be_missing(server: Server) {
     }
     let (token, until) = (second.fencing_token(), newest.0);
     assert_eq!(plain.line().await, format!("{token} second"));
-    plain.wait_stderr(&format!(
+    plain.wait_for_stderr(&format!(
         "coord observe: jobs: changes between revisions {after} and {until} may be missing: compacted"
     ))
     .await;
@@ -191,7 +191,7 @@ async fn who_lists_holder_and_waiters_in_queue_order(server: Server) {
 async fn who_json_lists_holder_and_waiters(server: Server) {
     let _holder = holder(&server, "jobs").await;
     let _waiter = server.coord(&["elect", "jobs", "here", "--ttl", "30"]);
-    server.wait_queue_length("jobs", 2).await;
+    server.wait_for_queue_length("jobs", 2).await;
     let written = server.client.put("other", "1").await.expect(AVAILABLE).header.revision.0;
     let (status, stdout, stderr) = server.coord(&["who", "jobs", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""));

@@ -36,7 +36,7 @@ async fn signals_blocked_by_the_parent_are_received(server: Server) {
         let mut lock = start_blocked(&server, &["lock", "jobs"]);
         lock.line().await;
         let waiter = start_blocked(&server, &["lock", "jobs"]);
-        server.wait_queue_length("jobs", 2).await;
+        server.wait_for_queue_length("jobs", 2).await;
         waiter.signal(signal);
         assert_eq!(waiter.status().await, Some(128 + signal.as_raw()));
         lock.signal(signal);
@@ -160,7 +160,7 @@ async fn lock_is_kept_while_a_command_refuses_signals(server: Server) {
     let mut holder = start_as_user(&server, &["lock", "jobs", "--", "sh", "-c", &script]);
     let (id, coord) = (holder.number().await, holder.number().await);
     terminate(coord);
-    holder.wait_stderr(&format!("process {id} of the command refuses TERM")).await;
+    holder.wait_for_stderr(&format!("process {id} of the command refuses TERM")).await;
     assert!(is_running(id) && server.keys("jobs/").await.len() == 1);
     holder.close_input();
     assert_eq!(holder.status().await, Some(6));
@@ -174,7 +174,7 @@ async fn lock_is_kept_for_a_process_that_outlives_the_command(server: Server) {
     let mut holder = start_as_user(&server, &arguments);
     let (id, coord) = (holder.number().await, holder.number().await);
     terminate(coord);
-    holder.wait_stderr(&format!("process {id} of the command refuses TERM")).await;
+    holder.wait_for_stderr(&format!("process {id} of the command refuses TERM")).await;
     holder.assert_silent().await;
     assert!(is_running(id) && server.keys("jobs/").await.len() == 1);
     holder.close_input();
@@ -190,9 +190,9 @@ async fn command_that_refuses_signals_is_waited_for_after_a_loss(server: Server)
     let (id, _) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
     server.client.delete(key).await.expect(AVAILABLE);
-    lost.wait_stderr("lost: another client deleted the key").await;
+    lost.wait_for_stderr("lost: another client deleted the key").await;
     for signal in ["TERM", "KILL"] {
-        lost.wait_stderr(&format!("process {id} of the command refuses {signal}")).await;
+        lost.wait_for_stderr(&format!("process {id} of the command refuses {signal}")).await;
     }
     lost.assert_silent().await;
     assert!(is_running(id));
@@ -214,9 +214,9 @@ async fn second_signal_ends_the_wait_for_a_command_that_refuses_kill(server: Ser
     let (id, coord) = (lost.number().await, lost.number().await);
     let key = server.keys("jobs/").await.remove(0);
     server.client.delete(key).await.expect(AVAILABLE);
-    lost.wait_stderr(&format!("process {id} of the command refuses KILL")).await;
+    lost.wait_for_stderr(&format!("process {id} of the command refuses KILL")).await;
     send(coord, Signal::TERM);
-    lost.wait_stderr(&format!("TERM: process {id} of the command still runs")).await;
+    lost.wait_for_stderr(&format!("TERM: process {id} of the command still runs")).await;
     assert!(is_running(coord) && is_running(id));
     send(coord, Signal::INT);
     wait_until("coord ends", async || !is_running(coord)).await;

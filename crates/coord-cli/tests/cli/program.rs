@@ -63,7 +63,7 @@ impl Server {
     }
 
     /// Waits until the queue has this many contenders.
-    pub(crate) async fn wait_queue_length(&self, name: &str, length: usize) {
+    pub(crate) async fn wait_for_queue_length(&self, name: &str, length: usize) {
         let prefix = format!("{name}/");
         wait_until("the queue has this length", async || self.keys(&prefix).await.len() == length)
             .await;
@@ -137,7 +137,7 @@ impl Program {
 
     /// Waits until standard output contains a text. Reads no further, so that the rest of the line
     /// stays available. For terminals, where output is not made of lines.
-    pub(crate) async fn wait_shown(&mut self, text: &str) {
+    pub(crate) async fn wait_for_text(&mut self, text: &str) {
         let shown = async {
             let mut seen = String::new();
             while !seen.contains(text) {
@@ -191,7 +191,7 @@ impl Program {
     }
 
     /// Waits until standard error contains a text.
-    pub(crate) async fn wait_stderr(&mut self, text: &str) {
+    pub(crate) async fn wait_for_stderr(&mut self, text: &str) {
         let errors = self.process.stderr.as_mut().expect("it is read here only");
         let written = async {
             while !self.stderr_so_far.contains(text) {

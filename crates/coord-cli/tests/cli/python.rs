@@ -19,7 +19,7 @@ pub(crate) const CLIENTS: [&str; 2] = ["aetcd_client", "etcd3_client"];
 const MODULE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs one module on the server at an address, and asserts that it passes.
-pub(crate) async fn passes(client: &str, address: &str) {
+pub(crate) async fn assert_passes(client: &str, address: &str) {
     let mut python = Command::new(interpreter());
     // `-B`: no bytecode files beside the sources.
     python.args(["-B", "-m", "unittest", client]).env("SERVER", address);

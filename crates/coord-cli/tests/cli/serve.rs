@@ -54,11 +54,11 @@ async fn coord_commands_run_on_coord_serve(server: Server) {
     let (program, address) = start_serve(&[]).await;
     let store = ["--endpoints", address.as_str()];
     let holder = ["lock", "jobs", "--", "sh", "-c", crate::lock::RUN_UNTIL_EOF];
-    let mut holder = server.coord(&[&store_first(&store, "lock")[..], &holder[1..]].concat());
+    let mut holder = server.coord(&[&with_store_flags(&store, "lock")[..], &holder[1..]].concat());
     assert_eq!(holder.line().await, "runs");
     let waiter = etcdctl(&server, &address, &["lock", "jobs"]);
     crate::program::wait_until("both are queued", async || {
-        let who = server.coord(&[&store_first(&store, "who")[..], &["jobs"]].concat());
+        let who = server.coord(&[&with_store_flags(&store, "who")[..], &["jobs"]].concat());
         who.end().await.1.lines().count() == 3
     })
     .await;
@@ -70,7 +70,7 @@ async fn coord_commands_run_on_coord_serve(server: Server) {
 }
 
 /// A subcommand followed by the flags of its store.
-fn store_first<'a>(store: &[&'a str], subcommand: &'a str) -> Vec<&'a str> {
+fn with_store_flags<'a>(store: &[&'a str], subcommand: &'a str) -> Vec<&'a str> {
     [&[subcommand], store].concat()
 }
 

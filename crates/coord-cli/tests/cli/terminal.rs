@@ -26,7 +26,7 @@ const WAIT_FOREGROUND: &str = "while read -r _ _ _ _ group _ _ foreground _ < /p
     [ $group != $foreground ]; do sleep 0.02; done";
 
 /// A shell at a new terminal. Its variable `$COORD` is the program.
-pub(crate) fn at_a_terminal(server: &Server, line: &str) -> Program {
+pub(crate) fn start_at_terminal(server: &Server, line: &str) -> Program {
     let mut command = tokio::process::Command::new("script");
     command.args(["-q", "-e", "-f", "-c", line, "/dev/null"]);
     command.env("COORD", env!("CARGO_BIN_EXE_coord")).env("SHELL", "/bin/sh");
@@ -37,16 +37,16 @@ pub(crate) fn at_a_terminal(server: &Server, line: &str) -> Program {
 async fn waiter_at_a_terminal_sees_how_many_are_ahead(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let mut second = server.etcdctl(&["lock", "jobs"]);
-    server.wait_queue_length("jobs", 2).await;
-    let mut waiter = at_a_terminal(&server, "\"$COORD\" lock jobs -- echo runs");
-    waiter.wait_shown("waiting: 2 before you").await;
+    server.wait_for_queue_length("jobs", 2).await;
+    let mut waiter = start_at_terminal(&server, "\"$COORD\" lock jobs -- echo runs");
+    waiter.wait_for_text("waiting: 2 before you").await;
     first.close_input();
     assert_eq!(first.status().await, Some(0));
     second.line().await;
-    waiter.wait_shown("waiting: 1 before you").await;
+    waiter.wait_for_text("waiting: 1 before you").await;
     second.signal(Signal::INT);
     assert_eq!(second.status().await, Some(0));
-    waiter.wait_shown("runs").await;
+    waiter.wait_for_text("runs").await;
     assert_eq!(waiter.status().await, Some(0));
 }
 
@@ -55,49 +55,49 @@ async fn candidate_at_a_terminal_sees_how_many_are_ahead(server: Server) {
     let mut first = server.coord(&["elect", "jobs", "first"]);
     first.line().await;
     let mut second = server.etcdctl(&["elect", "jobs", "second"]);
-    server.wait_queue_length("jobs", 2).await;
-    let mut third = at_a_terminal(&server, "\"$COORD\" elect jobs third -- echo leads");
-    third.wait_shown("waiting: 2 before you").await;
+    server.wait_for_queue_length("jobs", 2).await;
+    let mut third = start_at_terminal(&server, "\"$COORD\" elect jobs third -- echo leads");
+    third.wait_for_text("waiting: 2 before you").await;
     first.signal(Signal::TERM);
     assert_eq!(first.status().await, Some(0));
     second.line().await;
-    third.wait_shown("waiting: 1 before you").await;
+    third.wait_for_text("waiting: 1 before you").await;
     second.signal(Signal::INT);
     assert_eq!(second.status().await, Some(0));
-    third.wait_shown("\r\u{1b}[2Kleads").await;
+    third.wait_for_text("\r\u{1b}[2Kleads").await;
     assert_eq!(third.status().await, Some(0));
 }
 
 async fn command_reads_the_terminal_and_then_the_shell_does(server: Server) {
     let command = "\"$COORD\" lock jobs -- sh -c 'echo ready; read -r a; echo command had $a'; \
         read -r b; echo shell had $b";
-    let mut shell = at_a_terminal(&server, command);
-    shell.wait_shown("ready").await;
+    let mut shell = start_at_terminal(&server, command);
+    shell.wait_for_text("ready").await;
     shell.write_line("one").await;
-    shell.wait_shown("command had one").await;
+    shell.wait_for_text("command had one").await;
     shell.write_line("two").await;
-    shell.wait_shown("shell had two").await;
+    shell.wait_for_text("shell had two").await;
     assert_eq!(shell.status().await, Some(0));
     server.assert_empty().await;
 }
 
 async fn interrupt_from_the_terminal_reaches_the_command(server: Server) {
-    interrupt_reaches_the_command_of(server, "lock jobs").await;
+    check_interrupt_reaches_command_of(server, "lock jobs").await;
 }
 
 async fn interrupt_from_the_terminal_reaches_the_command_of_a_leader(server: Server) {
-    interrupt_reaches_the_command_of(server, "elect jobs here").await;
+    check_interrupt_reaches_command_of(server, "elect jobs here").await;
 }
 
-async fn interrupt_reaches_the_command_of(server: Server, holder: &str) {
+async fn check_interrupt_reaches_command_of(server: Server, holder: &str) {
     let command = format!(
         "\"$COORD\" {holder} -- sh -c 'trap \"echo received; exit 6\" INT; {WAIT_FOREGROUND}; echo ready; \
         while :; do sleep 0.05; done'"
     );
-    let mut shell = at_a_terminal(&server, &command);
-    shell.wait_shown("ready").await;
+    let mut shell = start_at_terminal(&server, &command);
+    shell.wait_for_text("ready").await;
     shell.write_line("\u{3}").await;
-    shell.wait_shown("received").await;
+    shell.wait_for_text("received").await;
     assert_eq!(shell.status().await, Some(6));
     server.assert_empty().await;
 }
@@ -110,10 +110,10 @@ async fn interrupt_of_the_command_at_a_terminal_ends_the_minimum_hold(server: Se
             "trap : INT QUIT; \"$COORD\" lock jobs --hold-at-least 1h -- \
             sh -c '{WAIT_FOREGROUND}; echo ready; exec sleep 100'; echo ended with $?"
         );
-        let mut shell = at_a_terminal(&server, &command);
-        shell.wait_shown("ready").await;
+        let mut shell = start_at_terminal(&server, &command);
+        shell.wait_for_text("ready").await;
         shell.write_line(key).await;
-        shell.wait_shown(&format!("ended with {status}")).await;
+        shell.wait_for_text(&format!("ended with {status}")).await;
         assert_eq!(shell.status().await, Some(0));
         server.assert_empty().await;
     }
@@ -122,21 +122,21 @@ async fn interrupt_of_the_command_at_a_terminal_ends_the_minimum_hold(server: Se
 async fn minimum_hold_at_a_terminal_is_reported_and_interrupted(server: Server) {
     let command = "trap : INT; \"$COORD\" lock jobs --hold-at-least 1h -- true; \
         echo ended with $?";
-    let mut shell = at_a_terminal(&server, command);
-    shell.wait_shown("coord lock: jobs is kept for another ").await;
-    shell.wait_shown("(--hold-at-least); ctrl-C releases it").await;
+    let mut shell = start_at_terminal(&server, command);
+    shell.wait_for_text("coord lock: jobs is kept for another ").await;
+    shell.wait_for_text("(--hold-at-least); ctrl-C releases it").await;
     shell.write_line("\u{3}").await;
-    shell.wait_shown("ended with 0").await;
+    shell.wait_for_text("ended with 0").await;
     assert_eq!(shell.status().await, Some(0));
     server.assert_empty().await;
 }
 
 async fn leader_without_command_resigns_on_terminal_interrupt(server: Server) {
     let command = "trap : INT; \"$COORD\" elect jobs here; echo ended with $?";
-    let mut shell = at_a_terminal(&server, command);
-    shell.wait_shown("jobs/").await;
+    let mut shell = start_at_terminal(&server, command);
+    shell.wait_for_text("jobs/").await;
     shell.write_line("\u{3}").await;
-    shell.wait_shown("ended with 0").await;
+    shell.wait_for_text("ended with 0").await;
     assert_eq!(shell.status().await, Some(0));
     server.assert_empty().await;
 }
@@ -147,10 +147,10 @@ async fn command_stopped_from_the_terminal_continues(server: Server) {
         "\"$COORD\" lock jobs -- sh -c 'trap \"echo continued\" CONT; {WAIT_FOREGROUND}; echo ready; \
         while read -r a; [ \"$a\" != one ]; do :; done; exit 5'"
     );
-    let mut shell = at_a_terminal(&server, &command);
-    shell.wait_shown("ready").await;
+    let mut shell = start_at_terminal(&server, &command);
+    shell.wait_for_text("ready").await;
     shell.write_line("\u{1a}").await;
-    shell.wait_shown("continued").await;
+    shell.wait_for_text("continued").await;
     shell.write_line("one").await;
     assert_eq!(shell.status().await, Some(5));
     server.assert_empty().await;
@@ -161,10 +161,10 @@ async fn command_stopped_from_the_terminal_continues(server: Server) {
 async fn command_with_redirected_input_can_read_the_terminal(server: Server) {
     let command = "echo input | \"$COORD\" lock jobs -- \
         sh -c 'read -r a; echo ready; read -r b < /dev/tty; echo had $a, $b'";
-    let mut shell = at_a_terminal(&server, command);
-    shell.wait_shown("ready").await;
+    let mut shell = start_at_terminal(&server, command);
+    shell.wait_for_text("ready").await;
     shell.write_line("word").await;
-    shell.wait_shown("had input, word").await;
+    shell.wait_for_text("had input, word").await;
     assert_eq!(shell.status().await, Some(0));
     server.assert_empty().await;
 }
@@ -173,10 +173,10 @@ async fn command_with_redirected_input_can_read_the_terminal(server: Server) {
 async fn pager_after_the_command_can_read_the_terminal(server: Server) {
     let command = "trap : INT; \"$COORD\" lock jobs -- sh -c 'echo text; exec sleep 100' | \
         { read -r a; echo ready; read -r b < /dev/tty; echo had $a, $b; }";
-    let mut shell = at_a_terminal(&server, command);
-    shell.wait_shown("ready").await;
+    let mut shell = start_at_terminal(&server, command);
+    shell.wait_for_text("ready").await;
     shell.write_line("key").await;
-    shell.wait_shown("had text, key").await;
+    shell.wait_for_text("had text, key").await;
     shell.write_line("\u{3}").await;
     shell.status().await;
     server.assert_empty().await;
@@ -188,14 +188,14 @@ async fn background_command_waiting_for_terminal_receives_signals(server: Server
     let holder = "\"$COORD\" lock jobs -- sh -c 'trap \"echo received; exit 6\" TERM; \
         { echo $$ $PPID; read -r a < /dev/tty; }'";
     let command = format!("set -m; {holder} & wait $!; echo ended with $?");
-    let mut shell = at_a_terminal(&server, &command);
+    let mut shell = start_at_terminal(&server, &command);
     let ids = shell.line().await;
     let ids: Vec<i32> = ids.split_whitespace().map(|id| id.parse().expect("a number")).collect();
     wait_until("the command is stopped", async || state(ids[0]) == Some('T')).await;
     let coord = Pid::from_raw(ids[1]).expect("no process has the number 0");
     kill_process(coord, Signal::TERM).expect("it runs");
-    shell.wait_shown("received").await;
-    shell.wait_shown("ended with 6").await;
+    shell.wait_for_text("received").await;
+    shell.wait_for_text("ended with 6").await;
     assert_eq!(shell.status().await, Some(0));
     server.assert_empty().await;
 }

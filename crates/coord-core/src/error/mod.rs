@@ -24,7 +24,7 @@ pub use kind::ErrorKind;
 pub use loss::{LossReason, PrimitiveError};
 pub use release::ReleaseError;
 
-/// The result of a request: its error is [`Error`] unless another is given.
+/// The result of a request. The error type is [`Error`] unless another type is given.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The underlying cause of an [`Error`], shared so that errors can be cloned.
@@ -61,7 +61,7 @@ pub enum Error {
     /// A request had an empty key.
     #[error("the key is empty: give a key of at least one byte")]
     EmptyKey,
-    /// A put was to keep the value or the lease of a key that does not exist.
+    /// A put with `ignore_value` or `ignore_lease` named a key that does not exist.
     #[error(
         "{} does not exist: ignore_value and ignore_lease need a key that exists",
         describe_optional_key(.key)

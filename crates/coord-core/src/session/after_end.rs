@@ -8,11 +8,12 @@
 //! whose creation has an unknown outcome, until they are deleted or the lease is gone:
 //!
 //! ```text
+//! TTL 10 s
 //!  2 s  the future of an enqueue is dropped: m/<lease>-0 may still be created
 //!  3    orphan: keys that exist now belong to the adopter
 //!  4    adopted: the adopter's keys are m/<lease>-<adopter tag>-0 and so on
-//! 15    m/<lease>-0 is created by the late request
-//! 25    found, created after the orphan and never changed since: deleted
+//! 15    the late request creates m/<lease>-0
+//! 25    the cleanup finds the key, created after the orphan and never changed since: deleted
 //! ```
 //!
 //! Keys that surely exist when the session ends belong to the adopter, and so does a key whose

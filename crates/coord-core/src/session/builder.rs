@@ -57,7 +57,7 @@ impl SessionBuilder {
         self
     }
 
-    /// Sets how long to retry until the store responds. 5 s unless set.
+    /// Sets how long [`open`](Self::open) retries until the store responds. 5 s unless set.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

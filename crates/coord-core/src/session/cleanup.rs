@@ -94,7 +94,8 @@ impl Cleanup {
         }
     }
 
-    /// Makes progress until the cleanup of one key has ended; never returns while there is none.
+    /// Makes progress until the cleanup of one key has ended; never returns while there is no key
+    /// to clean up.
     ///
     /// Cancel safe.
     pub(super) async fn next(&mut self) {
@@ -107,7 +108,7 @@ impl Cleanup {
         }
     }
 
-    /// Deletes what can be deleted until `deadline`.
+    /// Deletes keys until `deadline`, or until only keys are left that were not found for a TTL.
     pub(super) async fn finish_until(&mut self, deadline: Instant) {
         while let Ok(Some(())) = timeout_at(deadline, self.created.next()).await {}
         while let Ok(Some(not_found)) = timeout_at(deadline, self.unconfirmed.next()).await {
@@ -236,8 +237,8 @@ impl UnconfirmedKey {
     }
 }
 
-/// One attempt to delete a key: whether it was deleted. The transaction may be repeated after a
-/// timeout, because its condition makes a second deletion a no-op.
+/// Sends one request to delete a key. Returns whether the store deleted the key. The caller may
+/// repeat the transaction after a timeout, because its condition makes a second deletion a no-op.
 async fn attempt(
     backend: &dyn KvBackend,
     delete: Txn,

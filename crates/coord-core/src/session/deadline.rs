@@ -56,7 +56,7 @@ impl Moment {
     }
 }
 
-/// The state of a lease as its session may know it.
+/// The state of a lease, as far as its session can know it.
 #[derive(Debug)]
 pub(super) struct LeaseDeadline {
     ttl: Duration,
@@ -64,7 +64,7 @@ pub(super) struct LeaseDeadline {
     confirmed: Moment,
     /// The total suspension of the machine at the last event.
     asleep: Duration,
-    /// The total suspension of the machine when a suspension was last acted on.
+    /// The total suspension of the machine when [`advance`](Self::advance) last reported one.
     asleep_noted: Duration,
     state: SessionState,
     /// `None` while a keep-alive is in flight, and when the session is lost.
@@ -284,8 +284,8 @@ mod tests {
         assert_eq!(lease.next_attempt(), Some(time.at(10)));
     }
 
-    /// The next keep-alive was scheduled after the deadline, so the session was lost although the
-    /// store responded.
+    /// Regression test: the next keep-alive was scheduled after the deadline, so the session was
+    /// lost although the store responded.
     #[test]
     fn suspension_in_flight_brings_the_next_keep_alive_forward() {
         let (time, mut lease) = Timeline::new();

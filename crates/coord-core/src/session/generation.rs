@@ -7,8 +7,8 @@ use crate::error::{Error, LossReason, PrimitiveError};
 /// The number of a session among those that one [`Supervisor`](super::Supervisor) has opened: 1, 2,
 /// and so on.
 ///
-/// It orders the sessions of one supervisor in one process. To order the holders of a lock, use the
-/// [`FencingToken`](crate::kv::FencingToken).
+/// A generation orders the sessions of one supervisor in one process. To order the holders of a
+/// lock, use the [`FencingToken`](crate::kv::FencingToken).
 ///
 /// ```
 /// use coord_core::session::Generation;

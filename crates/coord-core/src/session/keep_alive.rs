@@ -70,8 +70,8 @@ impl KeepAlive {
         KeepAliveResult { sent, result }
     }
 
-    /// Begins a check that the lease still exists, and returns whether a request has to be sent for
-    /// it: not while an earlier check has no result.
+    /// Begins a check that the lease still exists. Returns whether the caller must send a request
+    /// for the check; it must not while an earlier check has no result.
     ///
     /// A request in flight is dropped, because the store may have responded to it before the lease
     /// was gone.

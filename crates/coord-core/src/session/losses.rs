@@ -2,8 +2,8 @@
 //!
 //! Work that loses its lock returns an error of its own type, which need not show that a loss
 //! caused it. So each call of the work receives its own handle to the session. All primitives that
-//! are created from that handle share its [`Losses`], and note there the first loss that they
-//! report.
+//! are created from that handle share its [`Losses`], and record there the first loss that any of
+//! them reports.
 
 use std::sync::{Arc, OnceLock};
 

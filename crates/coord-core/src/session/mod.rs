@@ -6,10 +6,11 @@
 //! share a session.
 //!
 //! The subtle part is the *deadline*: a session must end for its owner before the store can delete
-//! its keys, and another client can acquire its locks. The store counts a lease's time from the
-//! moment at which the last keep-alive *arrived*. The session counts from the moment at which it
-//! was *sent*, which is earlier, and subtracts a clock-drift margin of a tenth of the TTL. Example:
-//! a lease of 30 s, whose store stops responding after it has granted the lease:
+//! its keys and another client can acquire its locks. The store counts a lease's time from the
+//! moment at which the last keep-alive *arrived*. The session counts from the moment at which the
+//! last confirmed keep-alive was *sent*, which is earlier, and subtracts a clock-drift margin of a
+//! tenth of the TTL. Example: a lease of 30 s, whose store stops responding after it has granted
+//! the lease:
 //!
 //! ```text
 //!    0 s   lease requested and granted              alive until 27 s: 30 s less a tenth
@@ -23,11 +24,13 @@
 //!
 //! A process that was suspended for a minute detects the loss when it resumes. If the whole machine
 //! was suspended, the runtime's clock stood still. On Linux the session task counts that time too,
-//! and the session is lost at most a second after the machine resumes. On other systems it may
-//! continue for nine tenths of the TTL: see [`SessionBuilder::asleep`]. The writes of the process
-//! in between must be rejected: use guarded transactions and fencing tokens.
+//! and the session is lost at most a second after the machine resumes. On other systems the session
+//! may continue for nine tenths of the TTL: see [`SessionBuilder::asleep`]. The store and other
+//! services must reject what the process writes until then: use guarded transactions and fencing
+//! tokens.
 //!
-//! A lost session stays lost. A [`Supervisor`] opens the next one, for programs that create one.
+//! A lost session stays lost. A program that needs another session after a loss creates a
+//! [`Supervisor`], which opens it.
 
 mod after_end;
 mod asleep;
@@ -100,7 +103,7 @@ const LOSS_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
-    /// Shared with the clones of this handle, and with the primitives that are created from them.
+    /// Shared with the clones of this handle, and with the primitives created from any of them.
     losses: Losses,
 }
 
@@ -315,7 +318,8 @@ impl Session {
         self.client().spawn(&self.inner.runtime, task);
     }
 
-    /// A handle to the same session with losses of its own.
+    /// A handle to the same session that records its losses separately, so that a supervisor can
+    /// relate a loss to one call of its work.
     fn with_own_losses(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), losses: Losses::default() }
     }

@@ -1,8 +1,8 @@
 //! [`Supervisor::run_while_held`]: work under a lock or leadership, which is acquired again after a
 //! loss.
 //!
-//! It is built on [`Supervisor::run`]: acquire, work while held, release; after a loss, start
-//! again. It works with every guard that implements [`Held`]: of a lock or of a leadership.
+//! The method is built on [`Supervisor::run`]: acquire, work while held, release; after a loss,
+//! start again. It accepts every guard that implements [`Held`]: of a lock or of a leadership.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,8 +20,9 @@ impl Supervisor {
     /// session. If `work` has returned an error because of the loss, the error is discarded, as
     /// [`run`](Self::run) describes.
     ///
-    /// An error of `acquire` that is [retryable](PrimitiveError::is_retryable) is retried, with
-    /// pauses that grow up to 5 s, until the supervisor opens no more sessions.
+    /// The supervisor calls `acquire` again after a
+    /// [retryable](PrimitiveError::is_retryable) error, with pauses that grow up to 5 s, until it
+    /// opens no more sessions.
     ///
     /// `work` receives the guard in an `Arc`, to write or to proclaim with it. Each call receives a
     /// new guard, with a new fencing token. A clone of the `Arc` that outlives `work`, for example
@@ -86,8 +87,8 @@ impl Supervisor {
     /// # Errors
     /// - The error of `work`, unless a loss caused it.
     /// - The error of `acquire`, if it is neither retryable nor a loss.
-    /// - If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
-    ///   by its owner, otherwise the backend's error with which it failed.
+    /// - If the supervisor opens no more sessions: `Lost` if its owner closed it or ended its
+    ///   session, otherwise the backend's error with which it failed.
     ///
     /// A failed release is not an error: the session task repeats it in the background.
     ///
@@ -108,9 +109,9 @@ impl Supervisor {
         T: Send,
         E: From<PrimitiveError> + Send + 'static,
     {
-        // A future that `run` creates cannot borrow from the closure that created it. So the two
-        // closures are owned here, and each call locks one for as long as it takes to create a
-        // future.
+        // The future that the closure passed to `run` returns cannot borrow from that closure. So
+        // this method owns `acquire` and `work`, and each call locks one of them only while it
+        // creates a future.
         let (acquire, work) = (&Mutex::new(acquire), &Mutex::new(work));
         self.run(|session| async move {
             let acquire = || lock(acquire)(session.clone());

@@ -72,7 +72,7 @@ impl SessionBuilder {
         let result = AssertUnwindSafe(work(session.clone())).catch_unwind().await;
         match timeout(CLOSE_TIMEOUT, session.close()).await {
             Ok(Ok(())) => {}
-            // The session task has logged it.
+            // The session task has logged the error.
             Ok(Err(_)) => {}
             Err(_) => events::close_unconfirmed(session.lease_id(), CLOSE_TIMEOUT),
         }

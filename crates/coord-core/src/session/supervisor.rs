@@ -1,4 +1,4 @@
-//! The supervisor: opens the next session when one is lost, for programs that create one.
+//! The supervisor: opens the next session when one is lost.
 //!
 //! While a lease exists, no other client can acquire the locks on it; once it is gone, another
 //! client may have acquired them. So a lost session stays lost, and so does every lock and
@@ -40,9 +40,10 @@ use crate::telemetry::supervisor as events;
 
 /// Opens the next session whenever one is lost.
 ///
-/// [`SessionBuilder::supervise`] creates it. One task waits for the loss of the session and opens
-/// the next, with pauses that grow up to 5 s and differ between clients. While the store is
-/// unavailable it keeps retrying. A session that its owner closed or orphaned is not replaced.
+/// [`SessionBuilder::supervise`] creates a supervisor. Its task waits for the loss of the session
+/// and opens the next, with pauses that grow up to 5 s and differ between clients. The task keeps
+/// retrying while the store is unavailable. It does not replace a session that the owner closed or
+/// orphaned.
 ///
 /// Clones are handles to the same supervisor. When the last one is dropped, no other session is
 /// opened, and the newest one is closed unless other handles to it exist.
@@ -85,8 +86,8 @@ struct Inner {
     state: watch::Receiver<SupervisorState>,
     /// The newest session; not part of the state, so that a subscriber does not keep it open.
     session: watch::Receiver<Session>,
-    /// Wakes the futures that wait for a change of either, in the order in which they began to
-    /// wait.
+    /// Wakes the futures that wait for a change of the state or the session, in the order in which
+    /// they began to wait.
     changed: Arc<Notify>,
     /// Sends requests to close to the task. When the last handle drops it, the task ends.
     close_requests: mpsc::UnboundedSender<CloseRequest>,
@@ -128,8 +129,8 @@ impl Supervisor {
     /// Waits for a session that is not lost: the newest, or the next.
     ///
     /// # Errors
-    /// If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
-    /// by its owner, otherwise the backend's error with which it failed.
+    /// If the supervisor opens no more sessions: `Lost` if its owner closed it or ended its
+    /// session, otherwise the backend's error with which it failed.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -147,12 +148,12 @@ impl Supervisor {
     ///
     /// If `work` fails because of a loss:
     ///
-    /// - if its session is lost, it is called with the session of a later generation, as soon as
-    ///   that is open;
-    /// - if its session lives, for example after another client deleted the key of a lock, it is
-    ///   called with the same session.
+    /// - if its session is lost, the supervisor calls `work` with the session of a later
+    ///   generation, as soon as that session is open;
+    /// - if its session lives, for example after another client deleted the key of a lock, the
+    ///   supervisor calls `work` with the same session.
     ///
-    /// Any other result is returned.
+    /// The method returns any other result.
     ///
     /// If a call lasted less than a second, a pause precedes the next call. Pauses grow up to 5 s.
     ///
@@ -168,8 +169,8 @@ impl Supervisor {
     /// # Errors
     /// - The error of `work`, unless a loss caused it. Errors of the backend are not retried,
     ///   because only the caller can decide whether that is safe.
-    /// - If the supervisor opens no more sessions: `Lost` if it was closed or its session was ended
-    ///   by its owner, otherwise the backend's error with which it failed.
+    /// - If the supervisor opens no more sessions: `Lost` if its owner closed it or ended its
+    ///   session, otherwise the backend's error with which it failed.
     ///
     /// # Cancel safety
     /// Dropping the future drops the future of `work`. The supervisor continues.
@@ -223,8 +224,8 @@ impl Supervisor {
     /// has confirmed that. [`run`](Self::run) and [`ready`](Self::ready) then return `Lost`.
     ///
     /// # Errors
-    /// As [`Session::close`]. No other session is opened after an error either. It takes no longer
-    /// than the lease lives.
+    /// As [`Session::close`]. The supervisor opens no other session after an error either. The call
+    /// takes no longer than the lease lives.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the supervisor from being closed.

@@ -18,8 +18,8 @@ use crate::error::{LossReason, Result};
 use crate::kv::LeaseId;
 use crate::telemetry::supervisor as events;
 
-/// A session, or a call of the work, that lasted at least this long resets the backoff. A shorter
-/// one may be lost at once again, so a pause precedes the next.
+/// A session, or a call of the work, that lasted at least this long resets the backoff. After a
+/// shorter one the next may end as soon, so a pause precedes the next.
 pub(super) const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(1);
 
 /// A request to close the session, with the sender of the reply.
@@ -33,7 +33,7 @@ pub(super) struct SupervisorTask {
     backoff: Backoff,
 }
 
-/// Pauses of 50 to 100 ms, 100 to 200 ms, and so on up to 5 s.
+/// A backoff with pauses of 50 to 100 ms, 100 to 200 ms, and so on up to 5 s.
 ///
 /// When a store becomes available again, all clients that wait for it send requests, so the pauses
 /// must differ between clients. The generator is seeded with the id of a lease: no two clients of a

@@ -1,10 +1,11 @@
 //! The session task: one event loop that keeps the lease alive and deletes orphaned keys.
 //!
-//! Work that must be completed although its caller dropped a future is done by this task. It sends
-//! keep-alives (`keep_alive.rs`), ends the session at its deadline (`deadline.rs`), deletes
-//! orphaned keys (`cleanup.rs`), and publishes the session's state and deadline. It ends when the
-//! session is lost or closed, or when the last session handle is dropped. If the lease may have an
-//! adopter, it then continues the cleanup: see `after_end.rs`.
+//! A caller may drop its future at any point. The session task does the work that must be completed
+//! all the same. It sends keep-alives (`keep_alive.rs`), ends the session at its deadline
+//! (`deadline.rs`), deletes orphaned keys (`cleanup.rs`), and publishes the session's state and
+//! deadline. Its event loop ends when the session is lost, closed or orphaned, or when the last
+//! session handle is dropped. If the lease may have an adopter, the task then continues the
+//! cleanup: see `after_end.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub(super) struct SessionTask {
 /// Why the event loop ended.
 enum End {
     Lost(LossReason),
-    /// Without a reply when the last session handle was dropped.
+    /// `None` when the last session handle was dropped, because then no caller waits for a reply.
     Close(Option<oneshot::Sender<Result<()>>>),
     Orphan(oneshot::Sender<Result<()>>),
 }
@@ -132,7 +133,7 @@ impl SessionTask {
         match self.process_events(&mut inbox).await {
             End::Lost(reason) => {
                 self.enter(SessionState::Lost(reason));
-                // Unless the lease is gone, it may be adopted.
+                // A lease that still exists may have an adopter.
                 if reason != LossReason::Revoked {
                     self.clean_up_after_end(inbox).await;
                 }

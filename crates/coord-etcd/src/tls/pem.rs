@@ -21,7 +21,8 @@ struct PemBlock {
     has_end: bool,
 }
 
-/// The certificates of a file, in order. For a broken block, the reason why it cannot be read.
+/// The certificates of a file, in order; in place of a broken block, the reason why the block
+/// cannot be read. An error if the file has no certificate block.
 pub(super) fn certificates(
     file: &[u8],
 ) -> Result<Vec<Result<CertificateDer<'static>, String>>, String> {
@@ -138,7 +139,8 @@ fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest),
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
-        // A DER sequence: its length is long, or its first value is one of a certificate or a key.
+        // A DER sequence: its length is in the long form, or its first value has the tag with which
+        // a certificate or a key begins.
         [0x30, 0x80..=0x84, ..] | [0x30, _, 0x02 | 0x30, ..] => {
             let remedy = "convert it with `openssl x509 -inform der` or `openssl pkey -inform der`";
             return Err(format!("it is DER, not PEM: {remedy}"));
@@ -147,6 +149,7 @@ fn text(file: &[u8]) -> Result<Cow<'_, str>, String> {
     })
 }
 
+/// The blocks of a text, in order. A BEGIN line ends a block that has no END line.
 fn blocks(text: &str) -> Vec<PemBlock> {
     let mut blocks = Vec::new();
     let mut open: Option<PemBlock> = None;

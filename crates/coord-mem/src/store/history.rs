@@ -28,9 +28,10 @@ impl Version {
     }
 }
 
-/// The versions of a key since the last compaction, without the current one. The versions are in a
-/// queue, because with bounded history each put compacts: a compaction drops versions at the front
-/// and must not move the others.
+/// The versions of a key since the last compaction, without the current one.
+///
+/// The versions are in a queue, because with bounded history each put compacts: a compaction drops
+/// versions at the front and must not move the others.
 #[derive(Debug, Default)]
 pub(super) struct History(VecDeque<Version>);
 
@@ -39,7 +40,7 @@ impl History {
         self.0.is_empty()
     }
 
-    /// The key as it was at `revision`.
+    /// The key as it was at `revision`; `None` if it did not exist then.
     pub(super) fn kv_at(&self, revision: Revision) -> Option<&KeyValue> {
         let first_later = self.0.partition_point(|version| version.revision() <= revision);
         self.0.get(first_later.checked_sub(1)?)?.kv()

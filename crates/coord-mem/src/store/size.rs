@@ -1,4 +1,4 @@
-//! Encoded size of a request in bytes, by which etcd limits requests.
+//! Encoded size of a request in bytes. etcd limits requests by this size.
 //!
 //! etcd limits a change by the size of its entry in the raft log: the protobuf request inside an
 //! envelope. To reject exactly what etcd rejects, this module computes that size field by field,

@@ -11,14 +11,14 @@
 //!   |  none   |    1    |   1 2   |    2
 //! ```
 //!
-//! Finding the watchers of a key is one binary search. Adding a range moves all later boundaries
-//! and visits each interval that the range spans. That is the right trade-off, because ranges are
-//! added rarely and keys are written all the time.
+//! One binary search finds the watchers of a key. To add a range, the map moves all later
+//! boundaries and visits each interval that the range spans. That is the right trade-off, because
+//! ranges are added rarely and keys are written all the time.
 //!
 //! A binary search over keys would read a different heap allocation at each step. Therefore the
-//! search compares the prefix that all boundaries share once, and then the next eight bytes of each
-//! boundary, its *head*, which are kept as numbers in one array. Only boundaries with the same head
-//! are compared as keys:
+//! search first compares the prefix that all boundaries share, once for all. Then it compares the
+//! next eight bytes of each boundary, its *head*. The heads are numbers in one array. Only
+//! boundaries with the same head are compared as keys:
 //!
 //! ```text
 //! boundaries     /locks/a   /locks/b   /locks/mutex-1   /locks/mutex-2

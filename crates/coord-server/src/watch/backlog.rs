@@ -55,7 +55,7 @@ impl Backlog {
         self.revisions == MAX_REVISIONS_PER_MESSAGE
     }
 
-    /// Takes the collected events as one batch, if there are any.
+    /// Takes the collected events as one batch; `None` if there are none.
     pub(super) fn take_batch(&mut self) -> Option<WatchBatch> {
         self.revisions = 0;
         let events = std::mem::take(&mut self.events);

@@ -11,20 +11,21 @@
 //! server    created 0, @7   event   created + canceled -1 (reason)  canceled 0, @9
 //! ```
 //!
-//! *Compacted start.* A watch whose start revision is compacted is created like any other, and
-//! cancelled right after. As in etcd, its id stays in use until the client cancels it too, and
-//! until then there is no response to progress requests.
+//! *Compacted start.* The server creates a watch whose start revision is compacted like any other,
+//! and cancels it right after. As in etcd, the id stays in use until the client cancels the watch
+//! too, and until then the server does not respond to progress requests.
 //!
 //! *Progress on request.* A progress request is for the whole stream: its response has the id -1,
-//! and is sent when every watch has delivered all events up to its revision. As in etcd, there is
-//! no response if the stream has no watches, or if a watch waits for a future revision. etcd drops
-//! a request while a watch has not caught up; this server responds when the watch has caught up.
-//! Messages that the client sends after the request do not affect the response, if the backend can
-//! deliver without waiting.
+//! and is sent when every watch has delivered all events up to the revision of the response. As in
+//! etcd, there is no response if the stream has no watches, or if a watch waits for a future
+//! revision. etcd drops a request while a watch has not caught up; this server responds when the
+//! watch has caught up. Messages that the client sends after the request do not affect the
+//! response, if the backend can deliver without waiting.
 //!
-//! *Periodic progress.* A watch with `progress_notify` receives a notification under its own id,
-//! every ten minutes, unless it had events since the last one. The server has a timer of its own
-//! for this, so that a progress request of the client does not postpone the notification.
+//! *Periodic progress.* A watch with `progress_notify` receives a progress notification under its
+//! own id, every ten minutes by default, unless it had events since the last tick. Each stream has
+//! a timer of its own for this, so that a progress request of the client does not postpone the
+//! notification.
 //!
 //! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/etcdserver/api/v3rpc/watch.go`.
 
@@ -269,7 +270,7 @@ where
         Ok(())
     }
 
-    /// Creates a watch, or rejects it in band.
+    /// Creates a watch, or rejects the request with a response on the stream.
     async fn create(
         &mut self,
         mut request: Watch,
@@ -325,7 +326,7 @@ where
         self.reject_watch(reason).await
     }
 
-    /// Reports in band that a watch was not created.
+    /// Responds on the stream that a watch was not created; the stream continues.
     async fn reject_watch(&mut self, cancel_reason: String) -> Result<(), Status> {
         let response = response(self.services.header().await?, INVALID_WATCH_ID);
         self.responses.push_back(PbWatchResponse {
@@ -344,7 +345,7 @@ where
         if let Some(progress_request) = &mut self.progress_request
             && watch.future_start.is_none()
         {
-            // The response is about all watches of the stream, including this one. A watch that
+            // The response covers all watches of the stream, including the new watch. A watch that
             // waits for a future revision is not awaited, because it has no events before that.
             progress_request.awaited.insert(id);
             watch.request_progress();
@@ -373,7 +374,7 @@ where
         }
     }
 
-    /// Assigns the next id in ascending order, except those that the client chose.
+    /// Assigns the next id in ascending order, and skips ids in use, which the client chose.
     fn next_free_id(&mut self) -> i64 {
         while self.watches.contains_key(&self.next_id) {
             self.next_id += 1;
@@ -435,7 +436,7 @@ where
         }
     }
 
-    /// Sends the events of a batch, split if the client requested that.
+    /// Sends the events of a batch, split into fragments if the client requested that.
     fn send_events(&mut self, id: i64, batch: WatchBatch) {
         let watch = self.watches.get_mut(&id).expect("only a watch of the stream delivers");
         watch.had_events = true;
@@ -466,7 +467,7 @@ where
         }
     }
 
-    /// Removes a watch from the progress request, and responds if it was the last one.
+    /// Removes a watch from the progress request, and responds if no other watch is awaited.
     fn complete_progress(&mut self, id: i64) {
         let Some(progress_request) = &mut self.progress_request else { return };
         progress_request.awaited.remove(&id);

@@ -31,7 +31,8 @@ pub(super) struct StreamWatch {
 }
 
 impl StreamWatch {
-    /// Polls the backend's watch. A watch that is ready is queued again, behind the other watches.
+    /// Polls the backend's watch. `None` if there is nothing to deliver yet; `Some(None)` is the
+    /// end of the watch. A watch that was ready enters the ready queue again, behind the others.
     pub(super) fn poll(&mut self) -> Option<Option<coord_core::Result<WatchBatch>>> {
         self.ready_handle.clear();
         let source = self.source.as_mut()?;

@@ -1,7 +1,7 @@
 //! Outcome cases: the details of errors, and the effects of dropped futures.
 //!
-//! Every case of the suite that expects a refused request also checks that the
-//! [outcome](coord_core::Error) of the error is "not applied": `expect_refused`.
+//! Every case of the suite that expects a refused request calls `expect_refused`, which also checks
+//! that the [outcome](coord_core::Error) of the error is "not applied".
 
 use std::task::Poll;
 use std::time::Duration;

@@ -78,9 +78,9 @@ pub fn operations(options: &Options) -> BoxedStrategy<Vec<Operation>> {
 
 /// A clock jump past the end of leases, and then a compaction.
 ///
-/// The compaction is the first call after the leases have become overdue. The store must first
-/// expire the leases, and must then not compact away the deletions of that expiry. Independent
-/// draws produce this pair too rarely.
+/// The compaction is the first call after the leases have become overdue. The store must expire the
+/// leases before it compacts, and must keep the deletions of that expiry. Independent draws produce
+/// this pair too rarely.
 fn compaction_of_overdue_leases() -> BoxedStrategy<Vec<Operation>> {
     (4_u64..=12, 0_i64..=1)
         .prop_map(|(secs, back)| {

@@ -3,7 +3,7 @@
 //! etcd accepts gzip, and responds with gzip to a client that sent gzip. A client that only accepts
 //! gzip receives uncompressed responses.
 
-use coord_etcd_tests::create;
+use coord_etcd_tests::create_watch;
 use coord_etcd_tests::raw_client::refusal;
 use etcd_client::proto::{PbPutResponse, PbRangeResponse, PbWatchRequest, PbWatchResponse};
 use futures_util::{StreamExt, stream};
@@ -84,7 +84,7 @@ pub(crate) async fn gzip(run: &mut ScenarioRun) {
 }
 
 async fn watch(run: &mut ScenarioRun, mut grpc: Grpc<Channel>) {
-    let create = PbWatchRequest { request_union: Some(create!("a", start_revision: 2)) };
+    let create = PbWatchRequest { request_union: Some(create_watch!("a", start_revision: 2)) };
     grpc.ready().await.unwrap();
     let requests = stream::iter([create]).chain(stream::pending());
     let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");

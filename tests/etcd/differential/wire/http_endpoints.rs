@@ -1,6 +1,6 @@
 //! HTTP endpoints: health checks, version and metrics.
 
-use coord_etcd_tests::create;
+use coord_etcd_tests::create_watch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, sleep, timeout};
@@ -98,16 +98,16 @@ pub(crate) async fn watch_gauges(run: &mut ScenarioRun) {
     run.compact("compact", 3, true).await;
     let (mut one, mut other) = (run.watch().await, run.watch().await);
     for stream in [&mut one, &mut other] {
-        stream.send_request(create!("a"));
+        stream.send_request(create_watch!("a"));
         run.next("create", stream).await;
-        stream.send_request(create!("a", range_end: b"c".to_vec()));
+        stream.send_request(create_watch!("a", range_end: b"c".to_vec()));
         run.next("create", stream).await;
     }
     note_gauges(run, "two on each stream", 2, 4).await;
-    one.send_request(create!("c", range_end: b"a".to_vec()));
+    one.send_request(create_watch!("c", range_end: b"a".to_vec()));
     run.next("rejected", &mut one).await;
     note_gauges(run, "a rejected watch does not count", 2, 4).await;
-    one.send_request(create!("a", start_revision: 1));
+    one.send_request(create_watch!("a", start_revision: 1));
     run.next("create", &mut one).await;
     run.next("compacted", &mut one).await;
     note_gauges(run, "a compacted watch counts", 2, 5).await;

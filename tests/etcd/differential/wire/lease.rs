@@ -1,6 +1,6 @@
 //! The Lease service: grant, revoke, keep-alive, time to live, expiry.
 
-use coord_etcd_tests::create;
+use coord_etcd_tests::create_watch;
 use coord_etcd_tests::raw_client::refusal;
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
@@ -99,7 +99,7 @@ pub(crate) async fn attached_keys(run: &mut ScenarioRun) {
     run.time_to_live("remaining keys", 5, true).await;
     run.time_to_live("attached keys", 6, true).await;
     let mut stream = run.watch().await;
-    stream.send_request(create!("a", range_end: b"z".to_vec(), prev_kv: true));
+    stream.send_request(create_watch!("a", range_end: b"z".to_vec(), prev_kv: true));
     run.next("create", &mut stream).await;
     run.put("on the lease again", PbPutRequest { lease: 5, ..put("b", "3") }).await;
     run.next("event", &mut stream).await;
@@ -152,7 +152,7 @@ pub(crate) async fn list_order(run: &mut ScenarioRun) {
 
 pub(crate) async fn expiry(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a", range_end: b"z".to_vec(), prev_kv: true));
+    stream.send_request(create_watch!("a", range_end: b"z".to_vec(), prev_kv: true));
     run.next("create", &mut stream).await;
     run.grant("grant", 5, 2).await;
     for key in ["b", "a"] {

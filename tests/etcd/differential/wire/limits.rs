@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_etcd_tests::create;
+use coord_etcd_tests::create_watch;
 use etcd_client::proto::{
     PbPutRequest, PbRangeResponse, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
     PbWatchRequestUnion,
@@ -23,7 +23,7 @@ pub(crate) async fn small_requests(run: &mut ScenarioRun) {
         run.delete("delete", delete(&large, "")).await;
         run.range("range", range(&large, "")).await;
         let mut stream = run.watch().await;
-        stream.send_request(create!(large));
+        stream.send_request(create_watch!(large));
         run.next("watch", &mut stream).await;
     }
 }
@@ -52,7 +52,7 @@ pub(crate) async fn large_and_invalid(run: &mut ScenarioRun) {
 pub(crate) async fn max_streams(run: &mut ScenarioRun) {
     let mut streams = [run.watch().await, run.watch().await];
     for stream in &mut streams {
-        stream.send_request(create!("a"));
+        stream.send_request(create_watch!("a"));
         run.next("create", stream).await;
     }
     let early = run.unary::<_, PbRangeResponse>("/etcdserverpb.KV/Range", range("a", ""));
@@ -68,9 +68,9 @@ pub(crate) async fn max_streams(run: &mut ScenarioRun) {
 /// Periodic progress notifications of a watch without events.
 pub(crate) async fn notifications(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a", progress_notify: true));
+    stream.send_request(create_watch!("a", progress_notify: true));
     run.next("create", &mut stream).await;
-    let quiet: PbWatchRequestUnion = create!("a");
+    let quiet: PbWatchRequestUnion = create_watch!("a");
     stream.send_request(quiet);
     run.next("create, without", &mut stream).await;
     run.next("progress", &mut stream).await;
@@ -94,7 +94,7 @@ pub(crate) async fn notifications(run: &mut ScenarioRun) {
 /// The interval is longer than the clock can represent.
 pub(crate) async fn no_notifications(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a", progress_notify: true));
+    stream.send_request(create_watch!("a", progress_notify: true));
     run.next("create", &mut stream).await;
     run.put("put", put("a", "1")).await;
     run.next("event", &mut stream).await;

@@ -97,7 +97,7 @@ struct Difference {
 
 const ONE_MEMBER: &str = "coord's server has one member, and its membership cannot change";
 const NO_USERS: &str = "coord's server has no users and no roles";
-const SINCE_3_4: &str = "etcd fixed or added it after 3.4.23";
+const CHANGED_AFTER_3_4: &str = "etcd fixed or added it after 3.4.23";
 
 /// `differences![minor scenario: lines => reason; …]` builds one entry per line.
 macro_rules! differences {
@@ -118,19 +118,21 @@ const DIFFERENCES: &[Difference] = differences![
     "" "txn::depths": "nested too deep" => "prost decodes at most 100 nested messages";
     "3.5" "member::maintenance": "hash of revision 2"
         => "for a compacted revision, etcd hashes with the previous compact revision";
-    "3.4" "member::maintenance": "hash of revision 2", "version" => SINCE_3_4;
-    "3.4" "member::auth": "status" => SINCE_3_4;
+    "3.4" "member::maintenance": "hash of revision 2", "version" => CHANGED_AFTER_3_4;
+    "3.4" "member::auth": "status" => CHANGED_AFTER_3_4;
     "3.4" "member::unknown":
-        "/etcdserverpb.KV", "/unknown", "/", "/grpc.health.v1.Health/List" => SINCE_3_4;
-    "3.4" "http_endpoints::pages": "GET /health", "/health?serializable=true" => SINCE_3_4;
+        "/etcdserverpb.KV", "/unknown", "/", "/grpc.health.v1.Health/List" => CHANGED_AFTER_3_4;
+    "3.4" "http_endpoints::pages": "GET /health", "/health?serializable=true" => CHANGED_AFTER_3_4;
     "3.4" "watch_requests::rejections":
         "a negative start", "the least start", "negative and backwards", "taken and negative"
-        => SINCE_3_4;
+        => CHANGED_AFTER_3_4;
     "3.4" "watch_requests::progress_after_future_watch":
-        "cancel, without progress before", "progress" => SINCE_3_4;
+        "cancel, without progress before", "progress" => CHANGED_AFTER_3_4;
     "3.4" "watch_requests::progress_during_future_watch":
-        "create", "progress once the future revision exists", "no second progress" => SINCE_3_4;
-    "3.4" "watch_requests::progress_without_watches": "no progress without watches" => SINCE_3_4;
+        "create", "progress once the future revision exists", "no second progress"
+        => CHANGED_AFTER_3_4;
+    "3.4" "watch_requests::progress_without_watches": "no progress without watches"
+        => CHANGED_AFTER_3_4;
 ];
 
 /// Scenarios that a minor version of etcd does not support.
@@ -141,8 +143,9 @@ fn main() -> ExitCode {
     Release::run_on_all(|releases| {
         let trials = releases.iter().flat_map(|release| {
             let minor = release.minor();
-            let known = |scenario: &&Scenario| !UNSUPPORTED.contains(&(&*minor, scenario.name));
-            let scenarios: Vec<_> = SCENARIOS.iter().filter(known).collect();
+            let is_supported =
+                |scenario: &&Scenario| !UNSUPPORTED.contains(&(&*minor, scenario.name));
+            let scenarios: Vec<_> = SCENARIOS.iter().filter(is_supported).collect();
             scenarios.into_iter().map(|scenario| {
                 let release = release.clone();
                 let name = format!("etcd-{}::{}", release.minor(), scenario.name);

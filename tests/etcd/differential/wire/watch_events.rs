@@ -1,6 +1,6 @@
 //! Events on watch streams: history, filters, previous values, fragments.
 
-use coord_etcd_tests::create;
+use coord_etcd_tests::create_watch;
 use etcd_client::proto::{
     PbKeyValue, PbPutResponse, PbTxnOpRequest, PbTxnRequest, PbWatchResponse,
 };
@@ -25,7 +25,7 @@ impl ScenarioRun {
 
 pub(crate) async fn events(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a", range_end: b"c".to_vec()));
+    stream.send_request(create_watch!("a", range_end: b"c".to_vec()));
     run.next("create", &mut stream).await;
     run.grant("grant", 5, 60).await;
     for (key, value) in [("a", "1"), ("a", "1"), ("b", "2")] {
@@ -48,12 +48,14 @@ pub(crate) async fn events(run: &mut ScenarioRun) {
     run.next("events in key order", &mut stream).await;
 
     let mut late = run.watch().await;
-    late.send_request(create!("a", range_end: b"c".to_vec(), start_revision: 2, prev_kv: true));
+    late.send_request(
+        create_watch!("a", range_end: b"c".to_vec(), start_revision: 2, prev_kv: true),
+    );
     run.next("create, late", &mut late).await;
     run.history("whole history", &mut late, 10).await;
     run.put("put", put("a", "9")).await;
     run.next("next event", &mut late).await;
-    late.send_request(create!("\0", range_end: b"\0".to_vec(), start_revision: 1));
+    late.send_request(create_watch!("\0", range_end: b"\0".to_vec(), start_revision: 1));
     run.next("create, everything", &mut late).await;
     run.history("everything", &mut late, 15).await;
 }
@@ -61,7 +63,7 @@ pub(crate) async fn events(run: &mut ScenarioRun) {
 pub(crate) async fn filters(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
     for filters in [vec![0], vec![1], vec![0, 1], vec![1, 1], vec![7]] {
-        stream.send_request(create!("a", filters: filters));
+        stream.send_request(create_watch!("a", filters: filters));
         run.next("create", &mut stream).await;
     }
     for step in 0..2 {
@@ -85,7 +87,7 @@ pub(crate) async fn filters(run: &mut ScenarioRun) {
 
 pub(crate) async fn prev_kvs(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a", prev_kv: true));
+    stream.send_request(create_watch!("a", prev_kv: true));
     run.next("create", &mut stream).await;
     run.put("put", put("a", "1")).await;
     run.next("a new key", &mut stream).await;
@@ -99,7 +101,7 @@ pub(crate) async fn prev_kvs(run: &mut ScenarioRun) {
     run.next("changed", &mut stream).await;
     run.compact("compact", 6, true).await;
     let mut late = run.watch().await;
-    late.send_request(create!("a", prev_kv: true, start_revision: 6));
+    late.send_request(create_watch!("a", prev_kv: true, start_revision: 6));
     run.next("create, late", &mut late).await;
     run.history("compacted prev_kv is omitted", &mut late, 1).await;
     run.put("put", put("a", "5")).await;
@@ -114,7 +116,7 @@ pub(crate) async fn fragments(run: &mut ScenarioRun) {
     }
     for fragment in [true, false] {
         stream.send_request(
-            create!("a", range_end: b"z".to_vec(), fragment: fragment, prev_kv: true),
+            create_watch!("a", range_end: b"z".to_vec(), fragment: fragment, prev_kv: true),
         );
         run.next("create", &mut stream).await;
     }
@@ -139,7 +141,7 @@ pub(crate) async fn shared_keys(run: &mut ScenarioRun) {
     for _ in 0..3 {
         let mut stream = run.watch().await;
         for key in ["a", "a", "b"] {
-            stream.send_request(create!(key));
+            stream.send_request(create_watch!(key));
             run.next("create", &mut stream).await;
         }
         streams.push(stream);
@@ -170,7 +172,7 @@ pub(crate) async fn long_history(run: &mut ScenarioRun) {
     }
     let mut stream = run.watch().await;
     for (start_revision, count) in [(1, 1_200), (700, 502), (1_201, 1)] {
-        stream.send_request(create!("a", start_revision: start_revision, prev_kv: true));
+        stream.send_request(create_watch!("a", start_revision: start_revision, prev_kv: true));
         run.next("create", &mut stream).await;
         let mut events = Vec::new();
         while events.len() < count {

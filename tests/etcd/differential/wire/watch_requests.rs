@@ -1,6 +1,6 @@
 //! Requests on a watch stream and their responses: create, cancel and progress.
 
-use coord_etcd_tests::create;
+use coord_etcd_tests::create_watch;
 
 use crate::kv::{delete, put};
 use crate::scenario_run::ScenarioRun;
@@ -16,12 +16,12 @@ pub(crate) async fn ids(run: &mut ScenarioRun) {
         ("minus one, taken", -1),
         ("the next", 1),
         ("the next but one", 2),
-        ("after those that are taken", 0),
+        ("after the taken ids", 0),
         ("taken by the server", 3),
         ("the greatest", i64::MAX),
         ("the least", i64::MIN),
     ] {
-        stream.send_request(create!("a", watch_id: id));
+        stream.send_request(create_watch!("a", watch_id: id));
         run.next(what, &mut stream).await;
     }
     for id in [0, 7, -5] {
@@ -33,14 +33,14 @@ pub(crate) async fn ids(run: &mut ScenarioRun) {
         stream.cancel(id);
     }
     for id in [0, 7, -5, 0] {
-        stream.send_request(create!("a", watch_id: id));
+        stream.send_request(create_watch!("a", watch_id: id));
         run.next("a freed id", &mut stream).await;
     }
     // Every stream has its own ids.
     let mut other = run.watch().await;
-    other.send_request(create!("a"));
+    other.send_request(create_watch!("a"));
     run.next("another stream", &mut other).await;
-    other.send_request(create!("a", watch_id: 7));
+    other.send_request(create_watch!("a", watch_id: 7));
     run.next("another stream, client's id", &mut other).await;
 }
 
@@ -48,35 +48,38 @@ pub(crate) async fn rejections(run: &mut ScenarioRun) {
     run.put("put", put("a", "1")).await;
     let mut stream = run.watch().await;
     for (what, request) in [
-        ("backwards", create!("b", range_end: b"a".to_vec())),
-        ("the same", create!("b", range_end: b"b".to_vec())),
-        ("no key, backwards", create!("", range_end: b"\0".to_vec())),
-        ("backwards, with an id", create!("b", range_end: b"a".to_vec(), watch_id: 5)),
-        ("the id is free", create!("b", watch_id: 5)),
-        ("taken and backwards", create!("b", range_end: b"a".to_vec(), watch_id: 5)),
-        ("taken and in the future", create!("b", start_revision: 100, watch_id: 5)),
-        ("no key", create!("")),
-        ("no key, but an end", create!("", range_end: b"z".to_vec())),
-        ("everything", create!("\0", range_end: b"\0".to_vec())),
-        ("unknown filter", create!("a", filters: vec![5, 0])),
-        ("no id was used up", create!("a")),
+        ("backwards", create_watch!("b", range_end: b"a".to_vec())),
+        ("the same", create_watch!("b", range_end: b"b".to_vec())),
+        ("no key, backwards", create_watch!("", range_end: b"\0".to_vec())),
+        ("backwards, with an id", create_watch!("b", range_end: b"a".to_vec(), watch_id: 5)),
+        ("the id is free", create_watch!("b", watch_id: 5)),
+        ("taken and backwards", create_watch!("b", range_end: b"a".to_vec(), watch_id: 5)),
+        ("taken and in the future", create_watch!("b", start_revision: 100, watch_id: 5)),
+        ("no key", create_watch!("")),
+        ("no key, but an end", create_watch!("", range_end: b"z".to_vec())),
+        ("everything", create_watch!("\0", range_end: b"\0".to_vec())),
+        ("unknown filter", create_watch!("a", filters: vec![5, 0])),
+        ("no id was used up", create_watch!("a")),
     ] {
         stream.send_request(request);
         run.next(what, &mut stream).await;
     }
     // A request without content is ignored.
     stream.send(etcd_client::proto::PbWatchRequest { request_union: None });
-    stream.send_request(create!("a"));
+    stream.send_request(create_watch!("a"));
     run.next("after an empty request", &mut stream).await;
     // etcd 3.4 creates these watches, and cancels them later.
     for (what, request) in [
-        ("a negative start", create!("a", start_revision: -1, watch_id: 20)),
-        ("the least start", create!("a", start_revision: i64::MIN, watch_id: 21)),
-        ("negative and backwards", create!("b", range_end: b"a".to_vec(), start_revision: -1)),
-        ("taken and negative", create!("b", start_revision: -1, watch_id: 5)),
+        ("a negative start", create_watch!("a", start_revision: -1, watch_id: 20)),
+        ("the least start", create_watch!("a", start_revision: i64::MIN, watch_id: 21)),
+        (
+            "negative and backwards",
+            create_watch!("b", range_end: b"a".to_vec(), start_revision: -1),
+        ),
+        ("taken and negative", create_watch!("b", start_revision: -1, watch_id: 5)),
     ] {
         let mut stream = run.watch().await;
-        stream.send_request(create!("b", watch_id: 5));
+        stream.send_request(create_watch!("b", watch_id: 5));
         run.next("the id is taken", &mut stream).await;
         stream.send_request(request);
         run.next(what, &mut stream).await;
@@ -91,24 +94,24 @@ pub(crate) async fn starts(run: &mut ScenarioRun) {
     run.compact("compact", 3, true).await;
     let mut stream = run.watch().await;
     for start in [1, 2] {
-        stream.send_request(create!("a", start_revision: start));
+        stream.send_request(create_watch!("a", start_revision: start));
         run.next("compacted: created", &mut stream).await;
         run.next("compacted: cancelled", &mut stream).await;
     }
-    stream.send_request(create!("a", start_revision: 1, watch_id: 9));
+    stream.send_request(create_watch!("a", start_revision: 1, watch_id: 9));
     run.next("compacted, own id: created", &mut stream).await;
     run.next("compacted, own id: cancelled", &mut stream).await;
-    stream.send_request(create!("a", watch_id: 9));
+    stream.send_request(create_watch!("a", watch_id: 9));
     run.next("its id is taken", &mut stream).await;
     stream.cancel(9);
     run.next("cancel", &mut stream).await;
-    stream.send_request(create!("a", watch_id: 9));
+    stream.send_request(create_watch!("a", watch_id: 9));
     run.next("its id is free", &mut stream).await;
     stream.cancel(9);
     run.next("cancel", &mut stream).await;
 
     for (what, start) in [("future start", 8), ("next", 7)] {
-        stream.send_request(create!("b", start_revision: start));
+        stream.send_request(create_watch!("b", start_revision: start));
         run.next(what, &mut stream).await;
     }
     run.put("put", put("b", "1")).await;
@@ -123,7 +126,7 @@ pub(crate) async fn starts(run: &mut ScenarioRun) {
 pub(crate) async fn cancels(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
     for key in ["a", "b", "a"] {
-        stream.send_request(create!(key));
+        stream.send_request(create_watch!(key));
         run.next("create", &mut stream).await;
     }
     run.put("put", put("b", "1")).await;
@@ -137,18 +140,18 @@ pub(crate) async fn cancels(run: &mut ScenarioRun) {
     run.next("event of the remaining watch", &mut stream).await;
     stream.cancel(0);
     run.next("cancel", &mut stream).await;
-    stream.send_request(create!("c"));
+    stream.send_request(create_watch!("c"));
     run.next("the stream is still open", &mut stream).await;
 }
 
 pub(crate) async fn progress_without_watches(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a"));
+    stream.send_request(create_watch!("a"));
     run.next("create", &mut stream).await;
     stream.cancel(0);
     run.next("cancel", &mut stream).await;
     stream.request_progress();
-    stream.send_request(create!("b"));
+    stream.send_request(create_watch!("b"));
     run.next("no progress without watches", &mut stream).await;
 }
 
@@ -161,14 +164,14 @@ pub(crate) async fn progress_before_other_requests(run: &mut ScenarioRun) {
     run.compact("compact", 3, true).await;
     for (what, start, count) in [("the future", 100, 2), ("what is compacted", 2, 3)] {
         let mut stream = run.watch().await;
-        stream.send_request(create!("a"));
+        stream.send_request(create_watch!("a"));
         run.next("create", &mut stream).await;
         stream.request_progress();
-        stream.send_request(create!("a", start_revision: start));
+        stream.send_request(create_watch!("a", start_revision: start));
         run.next_in_any_order(what, &mut stream, count).await;
     }
     let mut stream = run.watch().await;
-    stream.send_request(create!("a"));
+    stream.send_request(create_watch!("a"));
     run.next("create", &mut stream).await;
     stream.request_progress();
     stream.cancel(0);
@@ -177,7 +180,7 @@ pub(crate) async fn progress_before_other_requests(run: &mut ScenarioRun) {
 
 pub(crate) async fn progress(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a"));
+    stream.send_request(create_watch!("a"));
     run.next("create", &mut stream).await;
     stream.request_progress();
     run.next("progress", &mut stream).await;
@@ -190,7 +193,7 @@ pub(crate) async fn progress(run: &mut ScenarioRun) {
     for _ in 0..3 {
         run.next("one of three", &mut stream).await;
     }
-    stream.send_request(create!("b"));
+    stream.send_request(create_watch!("b"));
     run.next("create", &mut stream).await;
     stream.request_progress();
     run.next("progress of two watches", &mut stream).await;
@@ -204,7 +207,7 @@ pub(crate) async fn progress(run: &mut ScenarioRun) {
 pub(crate) async fn progress_after_future_watch(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
     for start_revision in [0, 5] {
-        stream.send_request(create!("a", start_revision: start_revision));
+        stream.send_request(create_watch!("a", start_revision: start_revision));
         run.next("create", &mut stream).await;
     }
     stream.request_progress();
@@ -218,27 +221,27 @@ pub(crate) async fn progress_after_future_watch(run: &mut ScenarioRun) {
 pub(crate) async fn progress_during_future_watch(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
     for start_revision in [0, 5] {
-        stream.send_request(create!("a", start_revision: start_revision));
+        stream.send_request(create_watch!("a", start_revision: start_revision));
         run.next("create", &mut stream).await;
     }
     stream.request_progress();
     stream.request_progress();
-    stream.send_request(create!("b"));
+    stream.send_request(create_watch!("b"));
     run.next("create", &mut stream).await;
     for value in ["1", "2", "3", "4"] {
         run.put("put elsewhere", put("x", value)).await;
     }
     stream.request_progress();
     run.next("progress once the future revision exists", &mut stream).await;
-    stream.send_request(create!("c"));
+    stream.send_request(create_watch!("c"));
     run.next("no second progress", &mut stream).await;
 }
 
 pub(crate) async fn half_closed(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
-    stream.send_request(create!("a"));
+    stream.send_request(create_watch!("a"));
     run.next("create", &mut stream).await;
-    stream.send_request(create!("b"));
+    stream.send_request(create_watch!("b"));
     stream.finish();
     run.next("create, then close the client's side", &mut stream).await;
     run.put("put", put("a", "1")).await;

@@ -3,7 +3,7 @@
 use etcd_client::proto::PbLeaderKey;
 use etcd_client::{AlarmAction, AlarmType, Client};
 
-use crate::target::{Rejection, ServiceClient, Target, unknown, value, within_20_s};
+use crate::target::{Rejection, ServiceClient, Target, unknown_status, value, within_20_s};
 
 const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 const CORRUPT: &str = "etcdserver: corrupt cluster";
@@ -21,11 +21,11 @@ pub(crate) async fn nospace_alarm_rejects_acquire_but_not_release(target: Target
         assert_acquire_rejected(&client, named, NO_SPACE).await;
     }
     let rejected = client.proclaim(Some(&leader), "still me").await.unwrap_err();
-    assert_eq!(rejected, unknown(NO_SPACE));
+    assert_eq!(rejected, unknown_status(NO_SPACE));
     // The alarm is checked before the leader key.
     let stale = PbLeaderKey { rev: 1, ..leader.clone() };
     let rejected = client.proclaim(Some(&stale), "me").await.unwrap_err();
-    assert_eq!(rejected, unknown(NO_SPACE));
+    assert_eq!(rejected, unknown_status(NO_SPACE));
     assert_eq!(value(&client.leader("jobs").await.unwrap().0), "me");
     client.unlock(held).await.unwrap();
     within_20_s(waiter.response()).await.unwrap();
@@ -43,12 +43,12 @@ pub(crate) async fn corrupt_alarm_rejects_every_write(target: Target) {
     for named in [lease, other, 0] {
         assert_acquire_rejected(&client, named, CORRUPT).await;
     }
-    let corrupt = |result: Result<i64, Rejection>| {
-        assert_eq!(result.unwrap_err(), unknown(CORRUPT));
+    let assert_corrupt = |result: Result<i64, Rejection>| {
+        assert_eq!(result.unwrap_err(), unknown_status(CORRUPT));
     };
-    corrupt(client.proclaim(Some(&leader), "still me").await);
-    corrupt(client.resign(Some(&leader)).await);
-    corrupt(client.unlock(&*leader.key).await);
+    assert_corrupt(client.proclaim(Some(&leader), "still me").await);
+    assert_corrupt(client.resign(Some(&leader)).await);
+    assert_corrupt(client.unlock(&*leader.key).await);
     let (kv, revision) = client.leader("jobs").await.unwrap();
     assert_eq!((value(&kv), revision), ("me", entered));
     set_alarm(&target, AlarmAction::Deactivate, AlarmType::Corrupt).await;
@@ -59,10 +59,10 @@ pub(crate) async fn corrupt_alarm_rejects_every_write(target: Target) {
 /// lease.
 async fn assert_acquire_rejected(client: &ServiceClient, lease: i64, message: &str) {
     let before = client.keys("").await;
-    assert_eq!(client.lock("jobs", lease).await.unwrap_err(), unknown(message));
-    assert_eq!(client.lock("free", lease).await.unwrap_err(), unknown(message));
+    assert_eq!(client.lock("jobs", lease).await.unwrap_err(), unknown_status(message));
+    assert_eq!(client.lock("free", lease).await.unwrap_err(), unknown_status(message));
     let rejected = client.campaign("jobs", "me", lease).await.unwrap_err();
-    assert_eq!(rejected, unknown(message));
+    assert_eq!(rejected, unknown_status(message));
     assert_eq!(client.keys("").await, before);
 }
 

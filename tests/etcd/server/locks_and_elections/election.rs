@@ -2,7 +2,7 @@
 
 use etcd_client::proto::PbLeaderKey;
 
-use crate::target::{Target, text, unknown, value, within_20_s};
+use crate::target::{Target, text, unknown_status, value, within_20_s};
 
 const NOT_LEADER: &str = "election: not leader";
 const NO_LEASE: &str = "etcdserver: requested lease not found";
@@ -41,7 +41,7 @@ pub(crate) async fn campaign_without_lease_gets_lease_of_60_s(target: Target) {
 pub(crate) async fn campaign_on_unknown_lease_is_rejected(target: Target) {
     let client = target.client().await;
     let rejected = client.campaign("jobs", "me", 123_456).await.unwrap_err();
-    assert_eq!(rejected, unknown(NO_LEASE));
+    assert_eq!(rejected, unknown_status(NO_LEASE));
     assert_eq!(client.keys("jobs").await, [""; 0]);
 }
 
@@ -138,20 +138,20 @@ pub(crate) async fn candidate_without_lease_or_key_does_not_lead(target: Target)
         let (leader, _) = revoked.response().await.unwrap();
         assert_eq!(leader.lease, leases[1]);
         let rejected = client.proclaim(Some(&leader), "not the leader").await.unwrap_err();
-        assert_eq!(rejected, unknown(NOT_LEADER));
+        assert_eq!(rejected, unknown_status(NOT_LEADER));
         deleted.response().await.unwrap();
     } else {
-        assert_eq!(revoked.response().await.unwrap_err(), unknown(NOT_LEADER));
-        assert_eq!(deleted.response().await.unwrap_err(), unknown(NOT_LEADER));
+        assert_eq!(revoked.response().await.unwrap_err(), unknown_status(NOT_LEADER));
+        assert_eq!(deleted.response().await.unwrap_err(), unknown_status(NOT_LEADER));
         client.resign(Some(&leader)).await.unwrap();
     }
-    assert_eq!(client.leader("jobs").await.unwrap_err(), unknown("election: no leader"));
+    assert_eq!(client.leader("jobs").await.unwrap_err(), unknown_status("election: no leader"));
 }
 
 pub(crate) async fn leader_returns_current_leader_or_error(target: Target) {
     let client = target.client().await;
     for name in ["jobs", ""] {
-        assert_eq!(client.leader(name).await.unwrap_err(), unknown("election: no leader"));
+        assert_eq!(client.leader(name).await.unwrap_err(), unknown_status("election: no leader"));
     }
     let lease = client.grant(60).await;
     let (leader, entered) = client.campaign("jobs", "me", lease).await.unwrap();
@@ -161,10 +161,10 @@ pub(crate) async fn leader_returns_current_leader_or_error(target: Target) {
     assert_eq!((kv.create_revision(), kv.mod_revision(), kv.version()), (entered, entered, 1));
     assert_eq!(revision, now);
     // Names with a common prefix are different elections.
-    assert_eq!(client.leader("job").await.unwrap_err(), unknown("election: no leader"));
-    assert_eq!(client.leader("jobs2").await.unwrap_err(), unknown("election: no leader"));
+    assert_eq!(client.leader("job").await.unwrap_err(), unknown_status("election: no leader"));
+    assert_eq!(client.leader("jobs2").await.unwrap_err(), unknown_status("election: no leader"));
     client.resign(Some(&leader)).await.unwrap();
-    assert_eq!(client.leader("jobs").await.unwrap_err(), unknown("election: no leader"));
+    assert_eq!(client.leader("jobs").await.unwrap_err(), unknown_status("election: no leader"));
     // The holder of the lock with the same name is the leader.
     let (key, _) = client.lock("jobs", lease).await.unwrap();
     let (kv, _) = client.leader("jobs").await.unwrap();
@@ -173,12 +173,12 @@ pub(crate) async fn leader_returns_current_leader_or_error(target: Target) {
 
 pub(crate) async fn proclaim_and_resign_without_leader_are_rejected(target: Target) {
     let client = target.client().await;
-    let missing = unknown("\"leader\" field must be provided");
+    let missing = unknown_status("\"leader\" field must be provided");
     assert_eq!(client.proclaim(None, "me").await.unwrap_err(), missing);
     assert_eq!(client.resign(None).await.unwrap_err(), missing);
     let empty = PbLeaderKey::default();
-    assert_eq!(client.proclaim(Some(&empty), "me").await.unwrap_err(), unknown(NO_KEY));
-    assert_eq!(client.resign(Some(&empty)).await.unwrap_err(), unknown(NO_KEY));
+    assert_eq!(client.proclaim(Some(&empty), "me").await.unwrap_err(), unknown_status(NO_KEY));
+    assert_eq!(client.resign(Some(&empty)).await.unwrap_err(), unknown_status(NO_KEY));
 }
 
 pub(crate) async fn proclaim_requires_key_and_create_revision(target: Target) {
@@ -201,19 +201,19 @@ pub(crate) async fn proclaim_requires_key_and_create_revision(target: Target) {
         PbLeaderKey { rev: 1, lease: 1, ..leader.clone() },
     ] {
         let rejected = client.proclaim(Some(&other), "another").await.unwrap_err();
-        assert_eq!(rejected, unknown(NOT_LEADER), "{other:?}");
+        assert_eq!(rejected, unknown_status(NOT_LEADER), "{other:?}");
     }
     // The name in the leader key is ignored.
     let unnamed = PbLeaderKey { name: Vec::new(), ..leader.clone() };
     client.proclaim(Some(&unnamed), "me again").await.unwrap();
     client.resign(Some(&leader)).await.unwrap();
     let rejected = client.proclaim(Some(&leader), "not me").await.unwrap_err();
-    assert_eq!(rejected, unknown(NOT_LEADER));
+    assert_eq!(rejected, unknown_status(NOT_LEADER));
     // A later leadership has another create revision.
     let (anew, _) = client.campaign("jobs", "me", lease).await.unwrap();
     assert_eq!(anew.key, leader.key);
     let rejected = client.proclaim(Some(&leader), "not me").await.unwrap_err();
-    assert_eq!(rejected, unknown(NOT_LEADER));
+    assert_eq!(rejected, unknown_status(NOT_LEADER));
     assert_eq!(value(&client.kv(&*anew.key).await), "me");
 }
 
@@ -223,7 +223,7 @@ pub(crate) async fn proclaim_attaches_key_to_named_lease(target: Target) {
     let (leader, _) = client.campaign("jobs", "me", lease).await.unwrap();
     let elsewhere = |lease| PbLeaderKey { lease, ..leader.clone() };
     let rejected = client.proclaim(Some(&elsewhere(123_456)), "me").await.unwrap_err();
-    assert_eq!(rejected, unknown(NO_LEASE));
+    assert_eq!(rejected, unknown_status(NO_LEASE));
     // The key is attached to the named lease.
     client.proclaim(Some(&elsewhere(other)), "me").await.unwrap();
     assert_eq!(client.kv(&*leader.key).await.lease(), other);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::target::{Target, unknown, value, within_20_s};
+use crate::target::{Target, unknown_status, value, within_20_s};
 
 pub(crate) async fn lock_key_is_name_and_hex_lease_attached_to_lease(target: Target) {
     let client = target.client().await;
@@ -27,11 +27,11 @@ pub(crate) async fn lock_key_is_name_and_hex_lease_attached_to_lease(target: Tar
 pub(crate) async fn lock_on_unknown_lease_is_rejected(target: Target) {
     let client = target.client().await;
     let rejected = client.lock("jobs", 123_456).await.unwrap_err();
-    assert_eq!(rejected, unknown("etcdserver: requested lease not found"));
+    assert_eq!(rejected, unknown_status("etcdserver: requested lease not found"));
     let lease = client.grant(60).await;
     client.lock("held", lease).await.unwrap();
     let rejected = client.lock("held", 123_456).await.unwrap_err();
-    assert_eq!(rejected, unknown("etcdserver: requested lease not found"));
+    assert_eq!(rejected, unknown_status("etcdserver: requested lease not found"));
     assert_eq!(client.keys("jobs").await, [""; 0]);
     assert_eq!(client.keys("held").await.len(), 1);
 }
@@ -108,7 +108,7 @@ pub(crate) async fn unlock_deletes_any_existing_key(target: Target) {
     assert_eq!(client.unlock("anything").await, Ok(revision + 1));
     assert!(client.get("anything").await.is_none());
     let rejected = client.unlock("").await.unwrap_err();
-    assert_eq!(rejected, unknown("etcdserver: key is not provided"));
+    assert_eq!(rejected, unknown_status("etcdserver: key is not provided"));
     // The key of an unlock is not a prefix.
     client.put("jobs/1").await;
     client.unlock("jobs/").await.unwrap();

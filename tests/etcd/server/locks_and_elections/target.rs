@@ -310,7 +310,7 @@ impl<T: Debug + Send + 'static> PendingCall<T> {
 }
 
 /// A rejection with status `Unknown`, as the services return it.
-pub(crate) fn unknown(message: &str) -> Rejection {
+pub(crate) fn unknown_status(message: &str) -> Rejection {
     (Code::Unknown, message.to_owned())
 }
 

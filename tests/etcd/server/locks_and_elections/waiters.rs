@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use crate::target::{
-    LockResult, PendingCall, ServiceClient, Target, next_leader, unknown, within_20_s,
+    LockResult, PendingCall, ServiceClient, Target, next_leader, unknown_status, within_20_s,
 };
 
 pub(crate) async fn waiters_acquire_in_enqueue_order(target: Target) {
@@ -58,7 +58,7 @@ async fn assert_session_expired(
     if target.acquires_without_lease() {
         result.unwrap();
     } else {
-        assert_eq!(result.unwrap_err(), unknown("mutex: session is expired"));
+        assert_eq!(result.unwrap_err(), unknown_status("mutex: session is expired"));
     }
 }
 

@@ -42,9 +42,9 @@ const MAX_SHRINK_STEPS: usize = 150;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
-    /// The responses of `MemBackend`, with those of etcd behind the adapter.
+    /// The responses of `MemBackend`, with the responses of etcd behind the adapter.
     Stores,
-    /// The messages of watch streams of coord's server, with those of etcd.
+    /// The messages of watch streams of coord's server, with the messages of etcd.
     WatchStreams,
 }
 

@@ -1,7 +1,7 @@
 //! Faults of Go's transactions that coord does not have.
 
-#[path = "../../../go/old_stm.rs"]
-mod old;
+#[path = "../../../go/go_stm.rs"]
+mod go_stm;
 mod reads;
 mod retries;
 

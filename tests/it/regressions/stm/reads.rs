@@ -8,7 +8,7 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Recorder};
 
-use super::old::OldStm;
+use super::go_stm::GoStm;
 use super::{STRONG_LEVELS, put_all, value};
 use crate::support::{intercepted, separate_client};
 
@@ -18,11 +18,11 @@ use crate::support::{intercepted, separate_client};
 async fn range_read_conflicts_with_inserts_changes_and_deletes() {
     for isolation in STRONG_LEVELS {
         let store = Client::new(MemBackend::new());
-        let mut go = OldStm::new(separate_client(&store), isolation);
+        let mut go = GoStm::new(separate_client(&store), isolation);
         let counted = go.run(async |tx| {
             tx.get(&["total"]).await?;
-            let found = store.range(Range::prefix("old/")).await?.kvs.len();
-            store.put("old/late", "").await?;
+            let found = store.range(Range::prefix("go/")).await?.kvs.len();
+            store.put("go/late", "").await?;
             tx.put("total", &found.to_string());
             Ok(())
         });
@@ -68,7 +68,7 @@ async fn get_many_returns_one_value_per_key() {
     let store = Client::new(MemBackend::new());
     store.put("x", "of x").await.unwrap();
     store.put("y", "of y").await.unwrap();
-    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
+    let mut go = GoStm::new(separate_client(&store), Isolation::Serializable);
     let read = go.run(async |tx| {
         tx.get(&["y"]).await?;
         let one = tx.get(&["x", "y"]).await?;
@@ -102,7 +102,7 @@ async fn get_many_returns_one_value_per_key() {
 async fn missing_key_differs_from_an_empty_value() {
     let store = Client::new(MemBackend::new());
     store.put("empty", "").await.unwrap();
-    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
+    let mut go = GoStm::new(separate_client(&store), Isolation::Serializable);
     let read = go.run(async |tx| {
         tx.delete("gone");
         Ok([tx.get(&["none"]).await?, tx.get(&["empty"]).await?, tx.get(&["gone"]).await?])
@@ -122,12 +122,12 @@ async fn missing_key_differs_from_an_empty_value() {
 #[tokio::test(start_paused = true)]
 async fn concurrent_delete_conflicts_with_a_blind_write() {
     let store = Client::new(MemBackend::new());
-    put_all(&store, &["read", "old", "k"], "before").await;
-    let mut go = OldStm::new(separate_client(&store), Isolation::SerializableSnapshot);
+    put_all(&store, &["read", "go", "k"], "before").await;
+    let mut go = GoStm::new(separate_client(&store), Isolation::SerializableSnapshot);
     let written = go.run(async |tx| {
         tx.get(&["read"]).await?;
-        store.delete("old").await?;
-        tx.put("old", "resurrected");
+        store.delete("go").await?;
+        tx.put("go", "resurrected");
         Ok(())
     });
     written.await.unwrap();
@@ -153,7 +153,7 @@ async fn concurrent_delete_conflicts_with_a_blind_write() {
 #[tokio::test(start_paused = true)]
 async fn prefetched_key_conflicts_only_if_it_is_read() {
     let store = Client::new(MemBackend::new());
-    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
+    let mut go = GoStm::new(separate_client(&store), Isolation::Serializable);
     let written = go.run(async |tx| {
         tx.get(&["a", "unused"]).await?; // what `WithPrefetch` does
         if tx.attempts == 1 {
@@ -184,7 +184,7 @@ async fn read_only_transaction_sends_no_commit() {
     for isolation in STRONG_LEVELS {
         let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
         let kv = intercepted(&store, record.clone());
-        let mut go = OldStm::new(kv.clone(), isolation);
+        let mut go = GoStm::new(kv.clone(), isolation);
         go.run(async |tx| tx.get(&["a"]).await).await.unwrap();
         assert_eq!(record.take().names(), "txn txn");
 
@@ -194,7 +194,7 @@ async fn read_only_transaction_sends_no_commit() {
     }
 }
 
-/// No issue yet: the documentation says "reads return data from the revision of the first read".
+/// No issue yet: the documentation states "reads return data from the revision of the first read".
 /// That is wrong if the first read is `Rev` of a key that the transaction has put.
 #[tokio::test(start_paused = true)]
 async fn attempt_starting_with_revision_of_sees_one_snapshot() {
@@ -202,7 +202,7 @@ async fn attempt_starting_with_revision_of_sees_one_snapshot() {
         let store = Client::new(MemBackend::new());
         let first = put_all(&store, &["a", "b"], "1").await;
         let mut reads = Vec::new();
-        let mut go = OldStm::new(separate_client(&store), isolation);
+        let mut go = GoStm::new(separate_client(&store), isolation);
         let read = go.run(async |tx| {
             tx.put("a", "mine");
             let a = tx.revision_of("a").await?;
@@ -242,7 +242,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
         let store = Client::new(MemBackend::new());
         put_all(&store, &["a", "c"], "1").await;
         let mut reads = Vec::new();
-        let mut go = OldStm::new(separate_client(&store), isolation);
+        let mut go = GoStm::new(separate_client(&store), isolation);
         let read = go.run(async |tx| {
             match tx.attempts {
                 1 => {
@@ -293,7 +293,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
 async fn error_based_on_inconsistent_reads_is_not_returned() {
     let store = Client::new(MemBackend::new());
     put_all(&store, &["a", "b"], "1").await;
-    let mut go = OldStm::new(separate_client(&store), Isolation::RepeatableReads);
+    let mut go = GoStm::new(separate_client(&store), Isolation::RepeatableReads);
     let aborted = go.run(async |tx| {
         let a = tx.get(&["a"]).await?;
         if tx.attempts == 1 {
@@ -327,7 +327,7 @@ async fn compare_of_the_read_set_is_linearizable() {
         Call::Txn(check) => check.failure.iter().all(is_serializable),
         _ => false,
     };
-    let mut go = OldStm::new(kv.clone(), Isolation::RepeatableReads);
+    let mut go = GoStm::new(kv.clone(), Isolation::RepeatableReads);
     let read = go.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
     read.await.unwrap();
     assert!(is_serializable_txn(record.take().0.last().unwrap()));

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
 
-use super::old::OldStm;
+use super::go_stm::GoStm;
 use super::{STRONG_LEVELS, put_all, value};
 use crate::support::{intercepted, nth, secs, separate_client, session_on};
 
@@ -29,7 +29,7 @@ async fn snapshot_read_bypasses_a_stale_member() {
         member.fall_behind(stale_revision);
         let kv = Client::new(member);
 
-        let mut go = OldStm::new(kv.clone(), isolation);
+        let mut go = GoStm::new(kv.clone(), isolation);
         let failed = go.run(async |tx| Ok((tx.get(&["a"]).await?, tx.get(&["b"]).await?)));
         assert_eq!(failed.await.unwrap_err().kind(), ErrorKind::FutureRevision);
 
@@ -52,7 +52,7 @@ async fn stale_member_costs_one_attempt() {
     member.fall_behind(stale_revision);
     let kv = Client::new(member.clone());
 
-    let mut go = OldStm::new(kv.clone(), Isolation::RepeatableReads);
+    let mut go = GoStm::new(kv.clone(), Isolation::RepeatableReads);
     let added = go.run(async |tx| {
         if tx.attempts == 1_000 {
             member.catch_up();
@@ -85,7 +85,7 @@ async fn compaction_between_reads_costs_at_most_one_attempt() {
             let newest = put_all(&store, &["other"], "").await;
             store.compact(Compact::new(newest)).await.map(|_| ())
         };
-        let mut go = OldStm::new(separate_client(&store), isolation);
+        let mut go = GoStm::new(separate_client(&store), isolation);
         let failed = go.run(async |tx| {
             tx.get(&["a"]).await?;
             compact().await?;
@@ -182,7 +182,7 @@ async fn too_many_operations_are_refused_without_a_request() {
     };
     let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
     let kv = intercepted(&store, record.clone());
-    let mut go = OldStm::new(kv.clone(), Isolation::SerializableSnapshot);
+    let mut go = GoStm::new(kv.clone(), Isolation::SerializableSnapshot);
     let refused = go.run(async |tx| {
         tx.get(&KEYS).await?;
         KEYS.iter().for_each(|key| tx.put(key, "1"));
@@ -213,21 +213,21 @@ async fn too_many_operations_are_refused_without_a_request() {
 #[tokio::test(start_paused = true)]
 async fn commit_with_a_lost_response_is_applied_once() {
     let store = Client::new(MemBackend::new());
-    let mut go = OldStm::new(
+    let mut go = GoStm::new(
         intercepted(&store, nth("txn", 2, 2, Action::DropResponse)),
         Isolation::Serializable,
     );
     let mut add_one = async || {
         let added = go.run(async |tx| {
-            let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
-            tx.put("old", &(n + 1).to_string());
+            let n: u32 = tx.get(&["go"]).await?.parse().unwrap_or_default();
+            tx.put("go", &(n + 1).to_string());
             Ok(())
         });
         added.await
     };
     assert_eq!(add_one().await.unwrap_err().outcome(), Outcome::Unknown);
     add_one().await.unwrap();
-    assert_eq!(value(&store, "old").await, "2", "two increments for one call");
+    assert_eq!(value(&store, "go").await, "2", "two increments for one call");
 
     for action in [Action::DropResponse, Action::DropRequest] {
         let (store, resolved) =
@@ -259,11 +259,11 @@ async fn transactions_on_one_key_need_few_attempts() {
     const WORKERS: u32 = 64;
     let store = Client::new(MemBackend::new());
     let go_attempts = join_all((0..WORKERS).map(async |_| {
-        let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
+        let mut go = GoStm::new(separate_client(&store), Isolation::Serializable);
         let added = go.run(async |tx| {
-            let n: u32 = tx.get(&["old"]).await?.parse().unwrap_or_default();
+            let n: u32 = tx.get(&["go"]).await?.parse().unwrap_or_default();
             yield_now().await;
-            tx.put("old", &(n + 1).to_string());
+            tx.put("go", &(n + 1).to_string());
             Ok(())
         });
         added.await.unwrap();
@@ -292,7 +292,7 @@ async fn transactions_on_one_key_need_few_attempts() {
 #[tokio::test(start_paused = true)]
 async fn retries_back_off_and_end_with_their_budget() {
     let (store, began) = (Client::new(MemBackend::new()), Instant::now());
-    let mut go = OldStm::new(separate_client(&store), Isolation::Serializable);
+    let mut go = GoStm::new(separate_client(&store), Isolation::Serializable);
     let lost = go.run(async |tx| {
         tx.get(&["k"]).await?;
         store.put("k", "others").await?;

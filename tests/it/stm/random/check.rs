@@ -9,12 +9,12 @@ use coord_core::{
     stm::{CommitInfo, Isolation, StmError},
 };
 
-use super::program::{Observation, State, Step, key, may_read, replay, writes};
+use super::program::{Observation, Step, StoreState, key, may_read, replay, writes};
 use crate::stm::STRONG_LEVELS;
 
 /// One attempt of a transaction.
 pub(super) struct Attempt {
-    /// The steps of the attempt, which may differ from those of the previous attempt.
+    /// The steps of the attempt, which may differ from the steps of the previous attempt.
     pub(super) program: Vec<Step>,
     /// A value that identifies the attempt in the history of the store.
     pub(super) tag: String,
@@ -34,11 +34,11 @@ pub(super) struct TransactionRun {
 }
 
 /// The state of the store at a revision.
-fn state_at(states: &BTreeMap<Revision, State>, revision: Revision) -> &State {
+fn state_at(states: &BTreeMap<Revision, StoreState>, revision: Revision) -> &StoreState {
     states.range(..=revision).next_back().unwrap().1
 }
 
-/// Checks that the number of applied attempts is as the result says: one, none, or unknown.
+/// Checks that the number of applied attempts agrees with the result: one, none, or unknown.
 pub(super) fn check_outcome(run: &TransactionRun, tags: &BTreeMap<String, Revision>) {
     let revision_of = |attempt: &Attempt| tags.get(&attempt.tag).copied();
     let applied: Vec<_> = run.attempts.iter().filter_map(revision_of).collect();
@@ -57,7 +57,7 @@ pub(super) fn check_outcome(run: &TransactionRun, tags: &BTreeMap<String, Revisi
 pub(super) fn check_commit(
     run: &TransactionRun,
     info: &CommitInfo,
-    states: &BTreeMap<Revision, State>,
+    states: &BTreeMap<Revision, StoreState>,
 ) {
     let Attempt { program, tag, observed } = run.attempts.last().unwrap();
     let wrote = writes(program);
@@ -89,7 +89,7 @@ pub(super) fn check_commit(
 /// commit.
 fn check_blind_writes(
     program: &[Step],
-    states: &BTreeMap<Revision, State>,
+    states: &BTreeMap<Revision, StoreState>,
     before: Revision,
     first_read: Revision,
 ) {
@@ -98,7 +98,7 @@ fn check_blind_writes(
         if may_read(program, *n) {
             continue;
         }
-        let put = |state: &State| state.get(key(*n).as_bytes()).map(|(_, put)| *put);
+        let put = |state: &StoreState| state.get(key(*n).as_bytes()).map(|(_, put)| *put);
         // The key was last put before the first read, or it was absent then. No compare can detect
         // that it was put and deleted again in between.
         let unchanged = match put(state_at(states, before)) {
@@ -111,11 +111,11 @@ fn check_blind_writes(
 
 /// Checks that each attempt at a strong level, committed or not, observed one state of the store,
 /// which was not replaced before the transaction started.
-pub(super) fn check_attempts(run: &TransactionRun, states: &BTreeMap<Revision, State>) {
+pub(super) fn check_attempts(run: &TransactionRun, states: &BTreeMap<Revision, StoreState>) {
     let oldest =
         states.range(..=run.known_at_start).next_back().map_or(Revision::ZERO, |(at, _)| *at);
     for Attempt { program, tag, observed } in &run.attempts {
-        let fits = |state: &State| replay(program, tag, state).0.starts_with(observed);
+        let fits = |state: &StoreState| replay(program, tag, state).0.starts_with(observed);
         let found = states.range(oldest..).any(|(_, state)| fits(state));
         assert!(found, "{}: no state since {oldest} matches {observed:?}", run.level);
     }

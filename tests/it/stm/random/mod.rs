@@ -32,7 +32,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use check::{Attempt, TransactionRun, check_attempts, check_commit, check_outcome};
-use program::{State, Step, key, perform, reads_store, writes};
+use program::{Step, StoreState, key, perform, reads_store, writes};
 
 use super::{LEVELS, STRONG_LEVELS, client_with_timeout, put_all};
 use crate::support::{
@@ -140,7 +140,7 @@ async fn write_as_another_client(
 
 /// The states of the store by revision, and the revisions by tag.
 struct History {
-    states: BTreeMap<Revision, State>,
+    states: BTreeMap<Revision, StoreState>,
     tags: BTreeMap<String, Revision>,
 }
 
@@ -152,7 +152,7 @@ async fn record_history(
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
     let start = newest_revision(store).await;
     let mut watch = store.watch(Watch::new(KeyRange::all())).await.unwrap();
-    let mut state: State = BTreeMap::new();
+    let mut state: StoreState = BTreeMap::new();
     for kv in store.get_prefix("").await.unwrap() {
         state.insert(kv.key, (kv.value, kv.mod_revision));
     }

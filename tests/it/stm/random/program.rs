@@ -45,7 +45,7 @@ pub(super) enum Observation {
 }
 
 /// The keys of the store, with their values and mod revisions.
-pub(super) type State = BTreeMap<Bytes, (Bytes, Revision)>;
+pub(super) type StoreState = BTreeMap<Bytes, (Bytes, Revision)>;
 
 /// The key with number `n`.
 pub(super) fn key(n: u8) -> String {
@@ -122,7 +122,7 @@ pub(super) async fn perform(
 pub(super) fn replay(
     program: &[Step],
     tag: &str,
-    before: &State,
+    before: &StoreState,
 ) -> (Vec<Observation>, BTreeMap<Bytes, Bytes>) {
     let mut now: BTreeMap<Bytes, Bytes> =
         before.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();

@@ -1,8 +1,8 @@
 //! The cycle of lock-like primitives: acquire, hold, release.
 //!
-//! Either all workers contend for one lock, or each worker has its own. When they share one, the
+//! Either all workers contend for one lock, or each worker has its own. If they share a lock, the
 //! [`ExclusionMonitor`] checks that no two workers hold it at the same time, and measures the
-//! hand-off, the time from one holder to the next.
+//! hand-off: the time from the release by one holder until the next worker holds the lock.
 //!
 //! ```text
 //! worker 0   --acquire---|hold|---release---
@@ -50,6 +50,7 @@ pub(crate) struct LockCycle<E> {
     primitive: PhantomData<fn() -> E>,
 }
 
+/// One worker, with its session and its handle to the primitive.
 pub(crate) struct LockCycleWorker<E> {
     number: usize,
     session: Session,
@@ -143,7 +144,8 @@ impl<E: Exclusive> Worker for LockCycleWorker<E> {
 
 /// Checks mutual exclusion within this process, and measures hand-offs.
 ///
-/// Only the holder calls it, so that its lock is contended only if exclusion is violated.
+/// Only the current holder calls the monitor. So the monitor's own mutex, `state`, is contended
+/// only if exclusion is violated.
 #[derive(Debug, Default)]
 struct ExclusionMonitor {
     state: Mutex<MonitorState>,
@@ -173,8 +175,8 @@ impl ExclusionMonitor {
         *state = MonitorState { holders, violations, ..MonitorState::default() };
     }
 
-    /// Records that `worker` has acquired. Returns the hand-off time since another worker's
-    /// release.
+    /// Records that `worker` has acquired. Returns the hand-off time if another worker held the
+    /// primitive before.
     fn on_acquired(&self, worker: usize, now: Instant) -> Option<Duration> {
         let mut state = self.lock();
         state.holders += 1;

@@ -9,8 +9,8 @@
 //! too long.
 //!
 //! Each step waits until the watches have received their history, so that nothing else depends on
-//! timing. Only [`Step::Rush`] does not wait; there the events are compared, and their grouping is
-//! not.
+//! timing. Only [`Step::CreateAndChange`] does not wait; there the events are compared, and their
+//! grouping is not.
 //!
 //! Older servers always respond to progress requests, accept negative starts, and lose the deletion
 //! at exactly the revision of a compaction. With such a server the first two requests are not sent,
@@ -27,7 +27,7 @@ use etcd_client::proto::PbWatchRequestUnion;
 use proptest::strategy::BoxedStrategy;
 
 use crate::cluster::{Cluster, ClusterBuilder};
-use crate::create;
+use crate::create_watch;
 use crate::differential::{Pair, tombstones};
 use crate::release::Release;
 use crate::test_server::TestServer;
@@ -95,8 +95,8 @@ impl WatchStreams {
                     self.change(changes).await?;
                     self.compare(false).await?;
                 }
-                Step::Rush(stream, create, changes) => {
-                    self.rush(*stream, create, changes).await?;
+                Step::CreateAndChange(stream, create, changes) => {
+                    self.create_and_change(*stream, create, changes).await?;
                 }
                 Step::Compact(back) => self.compact(self.etcd.now - back).await?,
             }
@@ -163,14 +163,14 @@ impl WatchStreams {
         for change in changes {
             self.log.push(format!("{change:?}"));
             let etcd = self.etcd.change(change).await;
-            self.same("response", &etcd, &self.coord.change(change).await)?;
+            self.check_equal("response", &etcd, &self.coord.change(change).await)?;
         }
         Ok(())
     }
 
     /// Creates a watch, and applies changes as soon as it is confirmed, without waiting for its
     /// history.
-    async fn rush(
+    async fn create_and_change(
         &mut self,
         stream: usize,
         create: &Create,
@@ -193,11 +193,12 @@ impl WatchStreams {
     async fn compact(&mut self, revision: i64) -> Result<(), String> {
         self.log.push(format!("compact at {revision}"));
         let (done, etcd) = self.etcd.compact(revision).await;
-        self.same("response", &etcd, &self.coord.compact(revision).await.1)?;
+        self.check_equal("response", &etcd, &self.coord.compact(revision).await.1)?;
         if done {
             self.compacted = revision;
             if tombstones(&self.release) == Tombstones::MayBeLost {
-                (self.etcd.lost, self.coord.lost) = (Some(revision), Some(revision));
+                (self.etcd.lost_deletions_at, self.coord.lost_deletions_at) =
+                    (Some(revision), Some(revision));
             }
         }
         self.compare(false).await
@@ -207,7 +208,7 @@ impl WatchStreams {
     async fn compare(&mut self, has_history: bool) -> Result<(), String> {
         self.etcd.settle(has_history).await.map_err(|why| format!("etcd: {why}"))?;
         self.coord.settle(has_history).await.map_err(|why| format!("coord: {why}"))?;
-        self.same("revision", &self.etcd.now, &self.coord.now)?;
+        self.check_equal("revision", &self.etcd.now, &self.coord.now)?;
         self.coord.catch_up(&self.etcd.transcripts).await.map_err(|why| format!("coord: {why}"))?;
         for stream in 0..STREAMS {
             let etcd = std::mem::take(&mut self.etcd.transcripts[stream]);
@@ -227,7 +228,7 @@ impl WatchStreams {
         self.tally.errors += errors.count() as u64;
     }
 
-    fn same<T: PartialEq + std::fmt::Debug>(
+    fn check_equal<T: PartialEq + std::fmt::Debug>(
         &self,
         what: &str,
         etcd: &T,
@@ -250,7 +251,7 @@ impl WatchStreams {
 }
 
 fn create_request(create: &Create, start_revision: i64) -> PbWatchRequestUnion {
-    create!(
+    create_watch!(
         create.keys.0,
         range_end: create.keys.1.into(),
         watch_id: create.id,

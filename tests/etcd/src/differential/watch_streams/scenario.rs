@@ -34,8 +34,8 @@ pub(crate) enum Step {
     Send(usize, Vec<StreamRequest>),
     /// Changes the store, one change after the other.
     Change(Vec<Change>),
-    /// Creates a watch on a stream, and changes the store at once.
-    Rush(usize, Create, Vec<Change>),
+    /// Creates a watch on a stream, and changes the store without waiting for the watch's history.
+    CreateAndChange(usize, Create, Vec<Change>),
     /// Compacts, this many revisions before the newest.
     Compact(i64),
 }
@@ -149,7 +149,7 @@ pub(super) fn scenarios() -> BoxedStrategy<Vec<Step>> {
         10 => vec(change(), 1..=4).prop_map(Step::Change),
         1 => Just(Step::Change(vec![Change::PutMany])),
         2 => (0..2_usize, create(), vec(change(), 1..=4))
-            .prop_map(|(stream, create, changes)| Step::Rush(stream, create, changes)),
+            .prop_map(|(stream, create, changes)| Step::CreateAndChange(stream, create, changes)),
         2 => (-1..10_i64).prop_map(Step::Compact),
     ];
     vec(step, 1..=20).boxed()
@@ -166,7 +166,7 @@ fn request() -> impl Strategy<Value = StreamRequest> {
 fn create() -> impl Strategy<Value = Create> {
     let id = prop_oneof![3 => Just(0), 2 => watch_id()];
     let flags = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
-    (id, watched(), start(), filters(), flags).prop_map(|(id, keys, start, filters, flags)| {
+    (id, watched_keys(), start(), filters(), flags).prop_map(|(id, keys, start, filters, flags)| {
         let (prev_kv, progress_notify, fragment) = flags;
         Create { id, keys, start, filters, prev_kv, progress_notify, fragment }
     })
@@ -191,7 +191,8 @@ fn filters() -> impl Strategy<Value = Vec<i32>> {
     prop_oneof![6 => Just(vec![]), 1 => Just(vec![0]), 1 => Just(vec![1]), 1 => vec(0..4, 1..=3)]
 }
 
-fn watched() -> impl Strategy<Value = Keys> {
+/// Ranges to watch. The key `quiet` never changes.
+fn watched_keys() -> impl Strategy<Value = Keys> {
     select(vec![
         Keys("a", ""),
         Keys("b", ""),
@@ -224,7 +225,7 @@ fn put() -> impl Strategy<Value = Put> {
 }
 
 /// Ranges to delete. Each has an end.
-fn deleted() -> impl Strategy<Value = Keys> {
+fn deleted_keys() -> impl Strategy<Value = Keys> {
     select(vec![
         Keys("a", ""),
         Keys("b", ""),
@@ -241,7 +242,7 @@ fn change() -> impl Strategy<Value = Change> {
     let lease = 1..3_i64;
     prop_oneof![
         8 => put().prop_map(Change::Put),
-        4 => deleted().prop_map(Change::Delete),
+        4 => deleted_keys().prop_map(Change::Delete),
         4 => vec(op(), 1..=4).prop_map(Change::Txn),
         1 => lease.clone().prop_map(Change::Grant),
         1 => lease.prop_map(Change::Revoke),
@@ -251,7 +252,7 @@ fn change() -> impl Strategy<Value = Change> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => put().prop_map(Op::Put),
-        2 => deleted().prop_map(Op::Delete),
+        2 => deleted_keys().prop_map(Op::Delete),
         1 => key().prop_map(Op::PutAndDelete),
     ]
 }

@@ -29,7 +29,7 @@ use super::scenario::{
     BARRIER_WATCH_ID, Change, Keys, LARGE_VALUE_BYTES, Op, PUT_MANY_COUNT, Put, SENTINEL_KEY,
 };
 use super::transcript::Transcript;
-use crate::create;
+use crate::create_watch;
 use crate::raw_client::{RawClient, RawWatchStream, refusal};
 use crate::test_server::mask_server_ids;
 
@@ -49,7 +49,7 @@ pub(super) struct TestedServer {
     /// The revision of the store at the last barrier.
     pub(super) now: i64,
     /// The revision at which the server loses deletions, if any.
-    pub(super) lost: Option<i64>,
+    pub(super) lost_deletions_at: Option<i64>,
 }
 
 impl TestedServer {
@@ -57,7 +57,7 @@ impl TestedServer {
         let client = RawClient::connect(endpoint).await;
         let canary = client.watch().await;
         let transcripts = vec![Transcript::default(); STREAMS];
-        Self { client, streams: Vec::new(), canary, transcripts, now: 0, lost: None }
+        Self { client, streams: Vec::new(), canary, transcripts, now: 0, lost_deletions_at: None }
     }
 
     /// Prepares a scenario: opens new streams, deletes all keys and grants two leases.
@@ -83,12 +83,13 @@ impl TestedServer {
     /// Waits until all messages have arrived. With `has_history`, waits for the history too.
     pub(super) async fn settle(&mut self, has_history: bool) -> Result<(), String> {
         for stream in 0..STREAMS {
-            self.streams[stream].send_request(create!(SENTINEL_KEY, watch_id: BARRIER_WATCH_ID));
+            self.streams[stream]
+                .send_request(create_watch!(SENTINEL_KEY, watch_id: BARRIER_WATCH_ID));
             self.receive_until(stream, |message| message.created).await?;
         }
         if has_history {
             self.canary.send_request(
-                create!(SENTINEL_KEY, watch_id: BARRIER_WATCH_ID, start_revision: self.now),
+                create_watch!(SENTINEL_KEY, watch_id: BARRIER_WATCH_ID, start_revision: self.now),
             );
             for _ in ["created", "event"] {
                 next(&mut self.canary).await?;
@@ -112,7 +113,7 @@ impl TestedServer {
     pub(super) async fn receive_confirmation(&mut self, stream: usize) -> Result<(), String> {
         while self.transcripts[stream].responses.is_empty() {
             let message = next(&mut self.streams[stream]).await?;
-            self.transcripts[stream].add(message, self.lost);
+            self.transcripts[stream].add(message, self.lost_deletions_at);
         }
         Ok(())
     }
@@ -123,7 +124,9 @@ impl TestedServer {
         for (stream, other) in others.iter().enumerate() {
             while !self.transcripts[stream].covers(other) {
                 match self.streams[stream].next_within(CATCH_UP_TIMEOUT).await {
-                    Some(message) => self.transcripts[stream].add(message_of(message)?, self.lost),
+                    Some(message) => {
+                        self.transcripts[stream].add(message_of(message)?, self.lost_deletions_at);
+                    }
                     // The comparison reports the missing messages.
                     None => return Ok(()),
                 }
@@ -141,7 +144,7 @@ impl TestedServer {
         loop {
             let message = next(&mut self.streams[stream]).await?;
             if message.watch_id != BARRIER_WATCH_ID {
-                self.transcripts[stream].add(message, self.lost);
+                self.transcripts[stream].add(message, self.lost_deletions_at);
             } else if is_expected(&message) {
                 return Ok(());
             } else {

@@ -34,9 +34,9 @@ impl Transcript {
         self.ignores_grouping = true;
     }
 
-    /// Adds a message, without the events of barriers and without deletions at revision `lost`,
-    /// because an older server may lose these.
-    pub(super) fn add(&mut self, mut message: PbWatchResponse, lost: Option<i64>) {
+    /// Adds a message, without the events of barriers and without deletions at the revision
+    /// `lost_deletions_at`, which an older server may lose.
+    pub(super) fn add(&mut self, mut message: PbWatchResponse, lost_deletions_at: Option<i64>) {
         let had_events = !message.events.is_empty();
         if !self.created.contains(&message.watch_id) {
             let is_late = |event: &&PbEvent| self.progress.iter().any(|at| revision(event) <= *at);
@@ -46,7 +46,7 @@ impl Transcript {
         }
         message.events.retain(|event| {
             let key = event.kv.as_ref().map_or(&b""[..], |kv| &kv.key);
-            let is_lost = event.r#type == 1 && lost == Some(revision(event));
+            let is_lost = event.r#type == 1 && lost_deletions_at == Some(revision(event));
             key != SENTINEL_KEY.as_bytes() && !is_lost
         });
         if had_events && message.events.is_empty() {

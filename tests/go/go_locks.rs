@@ -19,7 +19,7 @@ use coord_core::{
 
 /// The result of `Lock` and `TryLock` in Go's package.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum LockResult {
     Held,
     /// `ErrLocked`.
     Locked,
@@ -29,17 +29,17 @@ pub(crate) enum Answer {
 
 /// A contender of Go's package. Its key is named after its lease alone, so that two contenders of
 /// one session share a key.
-pub(crate) struct Contender {
+pub(crate) struct GoContender {
     kv: Client,
     pub(crate) lease: LeaseId,
     prefix: String,
     pub(crate) key: String,
     created: Revision,
-    /// Whether the election has a key. It is cleared when a campaign fails and on `resign`.
+    /// Whether `resign` deletes the key. A failed campaign and `resign` clear it.
     campaigned: bool,
 }
 
-impl Contender {
+impl GoContender {
     pub(crate) fn new(kv: Client, lease: LeaseId, name: &str) -> Self {
         let (prefix, key) = (format!("{name}/"), format!("{name}/{lease}"));
         Self { kv, lease, prefix, key, created: Revision::ZERO, campaigned: false }
@@ -88,27 +88,27 @@ impl Contender {
     }
 
     /// `Mutex.Lock` up to 3.4: reports success as soon as every earlier key is deleted.
-    pub(crate) async fn lock_of_3_4(&mut self) -> Result<Answer> {
+    pub(crate) async fn lock_of_3_4(&mut self) -> Result<LockResult> {
         if !self.acquire("").await? {
             self.wait_deletes().await?;
         }
-        Ok(Answer::Held)
+        Ok(LockResult::Held)
     }
 
     /// `Mutex.Lock` since 3.5: also checks that a key of its name exists.
-    pub(crate) async fn lock(&mut self) -> Result<Answer> {
+    pub(crate) async fn lock(&mut self) -> Result<LockResult> {
         self.lock_of_3_4().await?;
         let exists = self.kv.get(self.key.clone()).await?.is_some();
-        Ok(if exists { Answer::Held } else { Answer::SessionExpired })
+        Ok(if exists { LockResult::Held } else { LockResult::SessionExpired })
     }
 
     /// `Mutex.TryLock`: enqueues, and deletes its key again if it is not the first.
-    pub(crate) async fn try_lock(&mut self) -> Result<Answer> {
+    pub(crate) async fn try_lock(&mut self) -> Result<LockResult> {
         if self.acquire("").await? {
-            return Ok(Answer::Held);
+            return Ok(LockResult::Held);
         }
         self.unlock().await?;
-        Ok(Answer::Locked)
+        Ok(LockResult::Locked)
     }
 
     /// `Mutex.Unlock`: deletes the key by name, without a guard on its create revision.
@@ -117,8 +117,8 @@ impl Contender {
         Ok(())
     }
 
-    /// `Election.Campaign`: reports success when every earlier key is deleted; on an error it
-    /// forgets its key.
+    /// `Election.Campaign`: reports success when every earlier key is deleted. An error clears
+    /// `campaigned`, although the key stays.
     pub(crate) async fn campaign(&mut self, value: &str) -> Result<()> {
         let first = self.acquire(value).await?;
         self.campaigned = true;
@@ -129,7 +129,7 @@ impl Contender {
         Ok(())
     }
 
-    /// `Election.Resign`: forgets its key, whether the request succeeds or not.
+    /// `Election.Resign`: clears `campaigned`, whether the request succeeds or not.
     pub(crate) async fn resign(&mut self) -> Result<()> {
         if !self.campaigned {
             return Ok(());

@@ -29,13 +29,13 @@ impl Read {
         value.unwrap_or_default()
     }
 
-    fn modified(&self) -> Revision {
+    fn mod_revision(&self) -> Revision {
         self.found.as_ref().map_or(Revision::ZERO, |kv| kv.mod_revision)
     }
 }
 
 /// The type `STM` of Go.
-pub(crate) struct OldStm {
+pub(crate) struct GoStm {
     kv: Client,
     isolation: Isolation,
     reads: BTreeMap<Key, Read>,
@@ -46,7 +46,7 @@ pub(crate) struct OldStm {
     pub(crate) attempts: u32,
 }
 
-impl OldStm {
+impl GoStm {
     pub(crate) fn new(kv: Client, isolation: Isolation) -> Self {
         let (reads, writes, prefetched) = Default::default();
         Self { kv, isolation, reads, writes, prefetched, snapshot: None, attempts: 0 }
@@ -90,7 +90,7 @@ impl OldStm {
         if self.is_strong() {
             self.get(&[key]).await?;
         }
-        Ok(self.fetch(&[key]).await?.modified())
+        Ok(self.fetch(&[key]).await?.mod_revision())
     }
 
     /// `Put`
@@ -129,7 +129,7 @@ impl OldStm {
         let mut commit = Txn::new().and_then(self.writes.values().map(|(_, op)| op.clone()));
         if self.isolation != Isolation::ReadCommitted {
             let same = |(key, read): (&Key, &Read)| {
-                Compare::mod_revision(*key, CompareOp::Equal, read.modified())
+                Compare::mod_revision(*key, CompareOp::Equal, read.mod_revision())
             };
             commit = commit.when(self.reads.iter().map(same));
         }

@@ -11,9 +11,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 use crate::client::{Client, CommandStatus};
+use crate::client_commands::Failure;
 use crate::command::{Command, CommandLine};
 use crate::log::Log;
-use crate::work::Failure;
 
 type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
@@ -23,10 +23,11 @@ const STEP_DURATION: Duration = Duration::from_millis(1);
 /// Runs a script on its own paused clock.
 pub(crate) struct Script {
     runtime: Runtime,
-    world: World,
+    state: ScriptState,
 }
 
-struct World {
+/// The state that the steps of a script share.
+struct ScriptState {
     store: coord_core::Client,
     clients: BTreeMap<String, Client>,
     /// The client to whose session each lease was granted.
@@ -39,8 +40,8 @@ struct World {
 impl Script {
     pub(crate) fn new() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
-        let world = runtime.block_on(async {
-            World {
+        let state = runtime.block_on(async {
+            ScriptState {
                 store: coord_core::Client::new(MemBackend::builder().seed(0).build()),
                 clients: BTreeMap::new(),
                 owners: BTreeMap::new(),
@@ -48,7 +49,7 @@ impl Script {
                 log: Log::new(),
             }
         });
-        Ok(Self { runtime, world })
+        Ok(Self { runtime, state })
     }
 }
 
@@ -56,11 +57,11 @@ impl Runner for Script {
     type Command = CommandLine;
 
     fn run(&mut self, line: &CommandLine, context: &Context) -> Result<String, Box<dyn Error>> {
-        self.runtime.block_on(self.world.step(line, context)).map_err(|error| error as _)
+        self.runtime.block_on(self.state.step(line, context)).map_err(|error| error as _)
     }
 }
 
-impl World {
+impl ScriptState {
     /// Runs a step and returns its lines.
     async fn step(&mut self, line: &CommandLine, context: &Context) -> Result<String> {
         if let Some(tag) = context.tags.iter().find(|tag| *tag != "requests") {
@@ -81,7 +82,7 @@ impl World {
                 true
             }
         };
-        // The requests are those of the whole step, so their lines have no timestamp.
+        // The requests belong to the whole step, so their lines have no timestamp.
         self.log.start_step();
         self.note_requests(context.tags.contains("requests"));
         let lines = self.log.take();

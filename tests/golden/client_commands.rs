@@ -25,7 +25,7 @@ use crate::transaction::{self, Program};
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// The future of a command. Its output is the line to print.
-pub(crate) type Work = BoxFuture<'static, Output>;
+pub(crate) type CommandFuture = BoxFuture<'static, Output>;
 
 type Output = Result<String, Failure>;
 
@@ -45,8 +45,8 @@ pub(crate) struct ClientState {
 }
 
 impl ClientState {
-    /// The work of a command.
-    pub(crate) fn work(self, command: Command) -> Result<Work, Failure> {
+    /// The future of a command, which runs when it is polled.
+    pub(crate) fn command_future(self, command: Command) -> Result<CommandFuture, Failure> {
         Ok(match command {
             Command::Lock(name) => Box::pin(self.lock(name)),
             Command::TryLock(name) => Box::pin(self.try_lock(name)),
@@ -81,17 +81,17 @@ impl ClientState {
 
     async fn lock(self, name: String) -> Output {
         let guard = Mutex::new(&self.session, name.clone()).lock().await?;
-        Ok(self.locked(&name, guard))
+        Ok(self.hold_lock(&name, guard))
     }
 
     async fn try_lock(self, name: String) -> Output {
         match Mutex::new(&self.session, name.clone()).try_lock().await? {
-            Some(guard) => Ok(self.locked(&name, guard)),
+            Some(guard) => Ok(self.hold_lock(&name, guard)),
             None => Ok(format!("is refused {name}")),
         }
     }
 
-    fn locked(&self, name: &str, guard: MutexGuard) -> String {
+    fn hold_lock(&self, name: &str, guard: MutexGuard) -> String {
         let token = guard.fencing_token();
         self.held.add(name, Hold::Lock(guard));
         format!("locked {name}, token {token}")
@@ -99,17 +99,17 @@ impl ClientState {
 
     async fn campaign(self, name: String, value: String) -> Output {
         let candidate = Election::new(&self.session, name.clone()).enter(value).await?;
-        self.elected(name, candidate).await
+        self.wait_until_elected(name, candidate).await
     }
 
     async fn resume(self, name: String) -> Output {
         match Election::new(&self.session, name.clone()).resume().await? {
-            Some(candidate) => self.elected(name, candidate).await,
+            Some(candidate) => self.wait_until_elected(name, candidate).await,
             None => Ok(format!("finds nothing to resume of {name}")),
         }
     }
 
-    async fn elected(self, name: String, candidate: Candidate) -> Output {
+    async fn wait_until_elected(self, name: String, candidate: Candidate) -> Output {
         self.proclaimers().insert(name.clone(), candidate.proclaimer());
         let leadership = candidate.elected().await?;
         let token = leadership.fencing_token();
