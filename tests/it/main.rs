@@ -14,6 +14,7 @@ mod process;
 mod queue;
 mod regressions;
 mod session;
+mod sim;
 mod stm;
 mod support;
 mod trace;

@@ -404,11 +404,7 @@ impl Client {
     }
 
     /// Starts a background task, on `runtime` unless the client has a spawner.
-    pub(crate) fn spawn(
-        &self,
-        runtime: &Handle,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(crate) fn spawn(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
         match &self.spawner {
             Some(spawner) => spawner.spawn(Box::pin(task)),
             None => drop(runtime.spawn(task)),

@@ -114,7 +114,10 @@ impl Contender {
         let waited = tokio::select! {
             biased;
             reason = ownership.session().lost() => Err(reason.into()),
-            waited = self.wait() => waited,
+            waited = self.wait() => match waited {
+                Ok(()) => ownership.session().check_deadline().await,
+                failed => failed,
+            },
             reason = evicted => Err(reason.into()),
         };
         if let Err(PrimitiveError::Lost(reason)) = &waited {

@@ -236,6 +236,7 @@ impl KeyGuard {
                 self.is_armed = response.succeeded;
                 if response.succeeded {
                     self.ownership.0.created.get_or_init(|| response.header.revision);
+                    session.check_deadline().await?;
                 }
                 Ok(response)
             }

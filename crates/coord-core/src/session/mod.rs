@@ -381,6 +381,22 @@ impl Session {
         }
     }
 
+    /// Fails if the session's deadline has passed. After a pause of the process, a response may be
+    /// received before the session task has noticed that the deadline has passed, and before its
+    /// keep-alive has moved the deadline.
+    pub(crate) async fn check_deadline(&self) -> Result<(), PrimitiveError> {
+        let mut deadline = self.inner.deadline.clone();
+        while *deadline.borrow_and_update() <= Instant::now() {
+            tokio::select! {
+                biased;
+                reason = self.lost() => return Err(reason.into()),
+                // The sender exists until the session is lost.
+                _ = deadline.changed() => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Sends a command to the session task. Returns whether the task is still running.
     fn send(&self, command: Command) -> bool {
         self.inner.commands.send(command).is_ok()

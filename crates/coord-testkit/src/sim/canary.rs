@@ -58,7 +58,11 @@ fn test_name() -> Option<String> {
 
 /// Runs seeds in another process, and returns their histories. `None` if this is no test program,
 /// such as a documentation test.
-pub(crate) fn run_elsewhere(name: &str, seeds: &[u64], points: u64) -> Option<BTreeMap<u64, String>> {
+pub(crate) fn run_elsewhere(
+    name: &str,
+    seeds: &[u64],
+    points: u64,
+) -> Option<BTreeMap<u64, String>> {
     let test = test_name()?;
     let folder = env::temp_dir().join(format!("coord-sim-{}-{name}", std::process::id()));
     fs::create_dir_all(&folder)

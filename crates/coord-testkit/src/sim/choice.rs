@@ -256,7 +256,8 @@ impl Choices {
             Source::Replay(list) => list.values().next(),
             Source::Generate(_) => None,
         };
-        let unreached = unreached.map(|deviation| format!("{deviation}: the run has no such point"));
+        let unreached =
+            unreached.map(|deviation| format!("{deviation}: the run has no such point"));
         self.mismatch.clone().or(unreached)
     }
 

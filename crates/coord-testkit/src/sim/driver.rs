@@ -160,9 +160,10 @@ impl State {
         });
         let Some(first) = others.next() else { return false };
         let others = std::iter::once(first).chain(others);
-        let pick = self.choices.generator().map(|generator| {
-            u16::from(generator.postpones(index + 1, others))
-        });
+        let pick = self
+            .choices
+            .generator()
+            .map(|generator| u16::from(generator.postpones(index + 1, others)));
         let process = &self.processes[index];
         let (lane, name) = (process.lanes.step, &process.name);
         let words = || match &actor.work {

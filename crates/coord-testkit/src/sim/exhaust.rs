@@ -71,7 +71,7 @@ fn deviations_at(point: &ReachedPoint, faults: &[Fault]) -> impl Iterator<Item =
     let options: &'static [ChoiceOption] = point.options;
     let count = u16::try_from(options.len()).unwrap_or(u16::MAX);
     let is_enabled = move |value: &u16| faults.contains(&options[usize::from(*value)].fault);
-    let deviation = |value| {
+    let deviation = move |value| {
         let ReachedPoint { lane, number, .. } = point.clone();
         Deviation { lane, number, value, options: count }
     };

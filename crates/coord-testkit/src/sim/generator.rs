@@ -51,7 +51,8 @@ pub(crate) struct Mix {
 impl Generator {
     pub(crate) fn new(seed: u64, mix: &Mix) -> Self {
         // Small seeds of the generator have similar first numbers.
-        let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xC0FE);
+        let mut random =
+            fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xC0FE);
         let rates = Rates::from_fn(|fault| {
             let is_on = mix.faults.contains(&fault) && (!mix.is_swarm || random.bool());
             let (least, most) = fault.rates();
@@ -104,7 +105,11 @@ impl Generator {
     }
 
     /// Whether a step of `process` is postponed, while the processes of `others` are ready.
-    pub(crate) fn postpones(&mut self, process: usize, others: impl Iterator<Item = usize>) -> bool {
+    pub(crate) fn postpones(
+        &mut self,
+        process: usize,
+        others: impl Iterator<Item = usize>,
+    ) -> bool {
         if self.rates.of(Fault::Reorder) == 0.0 {
             return false;
         }

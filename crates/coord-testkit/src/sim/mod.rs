@@ -82,7 +82,7 @@ pub use exhaust::Exhausted;
 pub use failure::Failure;
 pub use faults::{Coverage, Fault, FaultCount};
 pub use oracle::{Exclusive, Inside};
-pub use process::{Exit, Process};
+pub use process::{Exit, Process, ProcessTask};
 pub use report::FailureReport;
 pub use run::Verdict;
 pub use sweep::{Sweep, SweepReport};

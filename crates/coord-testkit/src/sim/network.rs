@@ -25,10 +25,10 @@ use tokio::time::{Instant, timeout};
 
 use super::faults::{self, Fault, WATCH_SILENCE, latency};
 use super::world::{BatchQueue, Message, Owner, State, World};
+use crate::StaleMember;
 use crate::call::Call;
 use crate::forward::forward_calls;
 use crate::history::EventKind;
-use crate::StaleMember;
 
 /// How long a caller waits for a response: the default request timeout of `coord-etcd`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
@@ -84,8 +84,15 @@ macro_rules! responses {
 }
 
 responses!(
-    RangeResponse, PutResponse, DeleteResponse, TxnResponse, LeaseKeepAliveResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, CompactResponse
+    RangeResponse,
+    PutResponse,
+    DeleteResponse,
+    TxnResponse,
+    LeaseKeepAliveResponse,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
+    LeasesResponse,
+    CompactResponse
 );
 
 impl Response for LeaseGrantResponse {
@@ -337,7 +344,8 @@ impl State {
     fn note_process_point(&mut self, index: usize, when: &str) {
         let process = &self.processes[index];
         let (lane, name) = (process.lanes.process, Arc::clone(&process.name));
-        let value = self.choices.choose(lane, index + 1, None, || format!("{name}, when it {when}"));
+        let value =
+            self.choices.choose(lane, index + 1, None, || format!("{name}, when it {when}"));
         if value > 0 {
             self.apply_process_fault(index, value);
         }
@@ -367,7 +375,8 @@ impl State {
     /// Sends a response.
     fn respond<T: Response>(&mut self, sent: Sent<T>, result: Result<T>, value: u16) {
         let Sent { id, owner, reply, index, .. } = sent;
-        let error = result.as_ref().err().filter(|_| self.history.is_some()).map(ToString::to_string);
+        let error =
+            result.as_ref().err().filter(|_| self.history.is_some()).map(ToString::to_string);
         let received = move |world: &World| {
             let mut state = world.lock();
             state.note_process_point(index, "receives a response");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use coord_core::kv::FencingToken;
 use coord_core::queue::{Held, Ownership};
+use coord_core::session::SessionState;
 use coord_core::sync;
 use tokio::time::Instant;
 
@@ -66,7 +67,7 @@ impl Holder {
     fn believes(&self, now: Instant) -> bool {
         let session = self.ownership.session();
         self.ownership.reported_loss().is_none()
-            && !session.state().is_lost()
+            && !matches!(session.state(), SessionState::Lost(_))
             && session.deadline() > now
     }
 }
@@ -116,7 +117,9 @@ impl Exclusive {
         holders.last_token = holders.last_token.max(Some(token));
         holders.entered += 1;
         let number = holders.entered;
-        holders.inside.insert(number, Holder { process: process.name().to_owned(), token, ownership });
+        holders
+            .inside
+            .insert(number, Holder { process: process.name().to_owned(), token, ownership });
         drop(holders);
         if let Some(text) = failure {
             self.world.lock().fail(Failure::new(&*self.name, text));

@@ -13,8 +13,9 @@
 //! requests that it had sent before may still be applied.
 
 use std::fmt;
-use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coord_core::Client;
@@ -349,16 +350,11 @@ impl Process {
     pub fn spawn<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
-    ) -> impl Future<Output = T> + Send + use<T> {
+    ) -> ProcessTask<T> {
         let (reply, result) = oneshot::channel();
         let task = async move { drop(reply.send(task.await)) };
         self.world.spawn(self.owner(), Box::pin(task));
-        async move {
-            match result.await {
-                Ok(output) => output,
-                Err(_) => pending().await,
-            }
-        }
+        ProcessTask { result }
     }
 
     /// Crashes this process. A [service](super::Sim::service) starts again a second later.
@@ -400,5 +396,23 @@ impl Process {
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Process({}, life {})", self.name, self.life)
+    }
+}
+
+/// Waits for the result of a task of a process; pending forever if the process crashes.
+#[derive(Debug)]
+pub struct ProcessTask<T> {
+    result: oneshot::Receiver<T>,
+}
+
+impl<T> Future for ProcessTask<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match Pin::new(&mut self.result).poll(cx) {
+            Poll::Ready(Ok(output)) => Poll::Ready(output),
+            // The task was dropped with its process.
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+        }
     }
 }

@@ -84,7 +84,8 @@ impl World {
         keys.retain(|key| key.lease.is_some());
         keys.sort_by_key(|key| key.create_revision);
         let state = self.lock();
-        let stuck = state.processes.iter().enumerate().filter(|(_, process)| process.exit.is_none());
+        let stuck =
+            state.processes.iter().enumerate().filter(|(_, process)| process.exit.is_none());
         let mut text = format!("{within:?} after the faults ended, not finished:");
         for (index, process) in stuck {
             // Writing to a string cannot fail.

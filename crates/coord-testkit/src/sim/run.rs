@@ -7,9 +7,9 @@ use std::hash::{Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_core::Client;
 use coord_core::kv::{KeyRange, LeaseTimeToLive, Range};
 use coord_core::spawn::BackgroundTask;
-use coord_core::Client;
 use coord_mem::MemBackend;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
@@ -95,7 +95,12 @@ pub(crate) enum Keep {
 }
 
 /// Runs a scenario once.
-pub(crate) fn run(scenario: Scenario<'_>, settings: &Settings, source: Source, keep: Keep) -> RunResult {
+pub(crate) fn run(
+    scenario: Scenario<'_>,
+    settings: &Settings,
+    source: Source,
+    keep: Keep,
+) -> RunResult {
     let _capture = panics::Capture::start();
     // Ids and jitter of coord and of the scenario come from this generator.
     let seed_before = fastrand::get_seed();
@@ -194,7 +199,7 @@ async fn left_behind(world: &World) -> Option<Failure> {
         };
         let (lease, name) = of_ended?;
         let lease_state = world.store.lease_time_to_live(LeaseTimeToLive::new(lease)).await.ok()?;
-        let ttl = lease_state.lease.map_or(Duration::ZERO, |lease| lease.granted_ttl);
+        let ttl = lease_state.lease.map_or(Duration::ZERO, |lease| lease.granted);
         let waited = started.elapsed();
         if waited > ttl + LEASE_GRACE {
             let text = format!("lease {lease} of {name} still exists {waited:?} after the end");

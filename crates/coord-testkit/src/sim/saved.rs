@@ -20,9 +20,8 @@ pub(crate) fn read(folder: Option<&Path>, sweep: &str) -> Vec<Deviations> {
         Err(error) => panic!("{} cannot be read: {error}", path.display()),
     };
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    let parse = |line: &str| {
-        line.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    };
+    let parse =
+        |line: &str| line.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     lines.map(parse).collect()
 }
 

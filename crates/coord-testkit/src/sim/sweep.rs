@@ -212,12 +212,10 @@ impl Sweep {
         let scenario = erased(scenario);
         match exhaust(&scenario, &self.settings, max_deviations) {
             Ok(exhausted) => exhausted,
-            Err(Refuted { list, runs }) => {
-                match self.report(&scenario, None, list) {
-                    Some(report) => panic!("run {runs} of the exploration failed\n{report}"),
-                    None => panic!("run {runs} of the exploration failed, and is not reproducible"),
-                }
-            }
+            Err(Refuted { list, runs }) => match self.report(&scenario, None, list) {
+                Some(report) => panic!("run {runs} of the exploration failed\n{report}"),
+                None => panic!("run {runs} of the exploration failed, and is not reproducible"),
+            },
         }
     }
 
@@ -301,7 +299,9 @@ impl Sweep {
             return Err(report);
         }
         match result.mismatch {
-            Some(mismatch) => panic!("the list no longer fits the sweep `{}`: {mismatch}", self.name),
+            Some(mismatch) => {
+                panic!("the list no longer fits the sweep `{}`: {mismatch}", self.name)
+            }
             None => Ok(()),
         }
     }

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::choice::{Choices, LaneId};
-use super::faults;
 use super::failure::Failure;
+use super::faults;
 use super::process::ProcessState;
 use crate::history::{Event, EventKind};
 
@@ -228,7 +228,13 @@ impl World {
             activated: BTreeMap::new(),
             started,
         };
-        Arc::new(Self { state: Mutex::new(state), woken: Arc::new(woken), started, store, exited: Notify::new() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            woken: Arc::new(woken),
+            started,
+            store,
+            exited: Notify::new(),
+        })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -240,11 +246,8 @@ impl World {
         let mut state = self.lock();
         let entry = state.tasks.vacant_entry();
         let slot = entry.key();
-        let wakeup = Arc::new(Wakeup {
-            slot,
-            world: Arc::clone(&self.woken),
-            is_woken: Mutex::new(false),
-        });
+        let wakeup =
+            Arc::new(Wakeup { slot, world: Arc::clone(&self.woken), is_woken: Mutex::new(false) });
         let waker = Waker::from(Arc::clone(&wakeup));
         entry.insert(Task { owner, future: Some(future), waker, wakeup: Arc::clone(&wakeup) });
         drop(state);

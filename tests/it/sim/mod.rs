@@ -1,0 +1,3 @@
+//! Sweeps of the primitives under every fault, and tests of the simulator itself.
+
+mod primitives;
