@@ -68,6 +68,7 @@ mod run;
 mod saved;
 mod shrink;
 mod sweep;
+mod weaken;
 mod world;
 
 use std::fmt;
@@ -86,6 +87,7 @@ pub use process::{Exit, Process, ProcessTask};
 pub use report::FailureReport;
 pub use run::Verdict;
 pub use sweep::{Sweep, SweepReport};
+pub use weaken::Weaken;
 
 use crate::history::EventKind;
 use oracle::{Always, LeadsTo};
