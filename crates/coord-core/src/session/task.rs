@@ -7,7 +7,7 @@
 //! session handle is dropped. If the lease may have an adopter, the task then continues the
 //! cleanup: see `after_end.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -65,6 +65,8 @@ pub(super) struct SessionTask {
     state: watch::Sender<SessionState>,
     /// Wakes the futures that wait for the session's loss.
     lost_notify: Arc<Notify>,
+    /// The result of `close`, for calls after this task has ended.
+    close_result: Arc<OnceLock<Result<()>>>,
     cancelled: CancellationToken,
 }
 
@@ -90,6 +92,7 @@ impl SessionTask {
         let lease_deadline = LeaseDeadline::new(ttl, sent);
         let (published_deadline, deadlines) = watch::channel(lease_deadline.at());
         let (lost_notify, cancelled) = (Arc::new(Notify::new()), CancellationToken::new());
+        let close_result = Arc::default();
         let events = SessionEvents { lease: id, generation };
         events.opened(ttl);
         let backend = Arc::clone(client.backend());
@@ -105,6 +108,7 @@ impl SessionTask {
             published_deadline,
             state,
             lost_notify: Arc::clone(&lost_notify),
+            close_result: Arc::clone(&close_result),
             cancelled: cancelled.clone(),
         };
         #[expect(clippy::disallowed_methods, reason = "its owner is the session: see `run`")]
@@ -120,6 +124,7 @@ impl SessionTask {
             deadline: deadlines,
             lost_notify,
             commands,
+            close_result,
             cancelled,
             runtime: Handle::current(),
         };
@@ -143,6 +148,8 @@ impl SessionTask {
                 let deadline = self.deadline_now();
                 let result = revoke(&*self.backend, self.lease, deadline).await;
                 self.events.closed(&result);
+                // A session is closed once.
+                let _ = self.close_result.set(result.clone());
                 if let Some(reply) = reply {
                     // The caller may have dropped its future.
                     let _ = reply.send(result);
@@ -277,11 +284,7 @@ async fn sleep_until_some(moment: Option<Instant>) {
 
 /// Revokes a lease, and repeats that after retryable errors until the store confirms that the lease
 /// is gone or `deadline` has passed.
-pub(super) async fn revoke(
-    backend: &dyn KvBackend,
-    lease: LeaseId,
-    deadline: Instant,
-) -> Result<()> {
+async fn revoke(backend: &dyn KvBackend, lease: LeaseId, deadline: Instant) -> Result<()> {
     let began = Instant::now();
     let mut last_error = None;
     let revoke = async {
