@@ -181,7 +181,7 @@ impl SessionTask {
                 result = self.keep_alive.result() => self.note_keep_alive(&result),
                 command = inbox.recv() => {
                     if let Some(end) = self.process_command(command) {
-                        return end;
+                        return self.end_unless_lost(end);
                     }
                 }
                 () = sleep_until_some(next_attempt) => self.send_keep_alive(),
@@ -205,6 +205,17 @@ impl SessionTask {
             None => return Some(End::Close(None)),
         }
         None
+    }
+
+    /// Returns `end`, or the loss if a suspension of the machine has moved the deadline into the
+    /// past: then the lease may have an adopter.
+    fn end_unless_lost(&mut self, end: End) -> End {
+        self.deadline_now();
+        let state = self.lease_deadline.state();
+        let SessionState::Lost(reason) = state else { return end };
+        // Before `end`, and the reply in it, is dropped: the caller then finds the session lost.
+        self.enter(state);
+        End::Lost(reason)
     }
 
     fn send_keep_alive(&mut self) {
