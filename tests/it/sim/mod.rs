@@ -2,6 +2,7 @@
 
 mod election;
 mod lock;
+mod plans;
 mod proofs;
 mod regressions;
 mod supervisor;

@@ -67,6 +67,8 @@ mod report;
 mod run;
 mod saved;
 mod shrink;
+#[cfg(feature = "proptest")]
+mod strategy;
 mod sweep;
 mod world;
 
@@ -85,6 +87,8 @@ pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
 pub use report::FailureReport;
 pub use run::Verdict;
+#[cfg(feature = "proptest")]
+pub use strategy::{Plan, PlanTree, Plans, plans};
 pub use sweep::{Sweep, SweepReport};
 
 use crate::history::EventKind;

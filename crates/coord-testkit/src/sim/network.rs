@@ -23,7 +23,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::faults::{self, Fault, WATCH_SILENCE, latency};
+use super::faults::{self, Fault, WATCH_SILENCE};
 use super::world::{BatchQueue, Message, Owner, State, World};
 use crate::StaleMember;
 use crate::call::Call;
@@ -199,10 +199,15 @@ impl<B: KvBackend> SimBackend<B> {
             6 => state.respond(sent, Err(broken(Outcome::Unknown)), 0),
             7 => state.respond(sent, Err(broken(Outcome::NotApplied)), 0),
             8 => state.respond(sent, Err(Error::TooManyRequests), 0),
+            9 => {
+                let reason = "the token has expired".to_owned();
+                state.respond(sent, Err(Error::Unauthenticated { reason }), 0);
+            }
             value => {
                 let (world, member) = (Arc::clone(&self.world), self.member.clone());
                 let work = process_request(world, member, sent, request);
-                state.send(owner, latency(value), Message::Request(Box::pin(work)));
+                let latency = state.processes[index].latency(value);
+                state.send(owner, latency, Message::Request(Box::pin(work)));
             }
         }
     }
@@ -387,7 +392,8 @@ impl State {
                 let _ = reply.send(result);
             }
         };
-        self.send(owner, latency(value), Message::Response(Box::new(received)));
+        let latency = self.processes[index].latency(value);
+        self.send(owner, latency, Message::Response(Box::new(received)));
     }
 }
 
@@ -477,10 +483,11 @@ impl Pump {
             let fault = faults::BATCH[usize::from(value)].fault;
             state.choices.coverage.note_mattered(fault);
         }
+        let process = &state.processes[self.index];
         let (batch, latency) = match value {
             4 => (batch, WATCH_SILENCE),
-            5 => (Some(Err(broken(Outcome::NotApplied))), latency(0)),
-            value => (batch, latency(value)),
+            5 => (Some(Err(broken(Outcome::NotApplied))), process.latency(0)),
+            value => (batch, process.latency(value)),
         };
         let is_last = !matches!(batch, Some(Ok(_)));
         let mut channel = sync::lock(&self.channel.state);
