@@ -67,6 +67,8 @@ mod report;
 mod run;
 mod saved;
 mod shrink;
+#[cfg(feature = "proptest")]
+mod strategy;
 mod sweep;
 mod weaken;
 mod world;
@@ -86,6 +88,8 @@ pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
 pub use report::FailureReport;
 pub use run::Verdict;
+#[cfg(feature = "proptest")]
+pub use strategy::{Plan, PlanTree, Plans, plans};
 pub use sweep::{Sweep, SweepReport};
 pub use weaken::Weaken;
 
@@ -114,6 +118,17 @@ impl Sim {
         let ended = process.clone();
         let task = async move { ended.note_exit(main.await.into_result()) };
         self.world.spawn(process.owner(), Box::pin(task));
+        process
+    }
+
+    /// Adds a process without a main task: [`join`](Self::join) does not wait for it.
+    ///
+    /// # Panics
+    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Process {
+        let process = Process::add(&self.world, name, None);
+        self.world.lock().processes[process.index].has_main = false;
         process
     }
 

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::choice::{Choices, LaneId};
-use super::faults;
+use super::faults::{self, Fault};
 use super::network::SimBackend;
 use super::world::{Actor, Message, Owner, ProcessSpawner, State, Work, World};
 use crate::StaleMember;
@@ -124,6 +124,9 @@ pub(crate) struct ProcessState {
     stalls: Stalls,
     held: Vec<Actor>,
     start: Option<Start>,
+    pub(crate) has_slow_link: bool,
+    /// Whether the process has a main task, which ends it.
+    pub(crate) has_main: bool,
     /// Whether the process has been granted a lease.
     pub(crate) has_lease: bool,
 }
@@ -160,6 +163,12 @@ impl ProcessState {
             (false, true) => Gate::Hold,
             (false, false) => Gate::Open,
         }
+    }
+
+    /// The latency of a message, by the option that was chosen for it.
+    pub(crate) fn latency(&self, value: u16) -> Duration {
+        let least = if self.has_slow_link { faults::SLOW_LINK } else { Duration::ZERO };
+        faults::latency(value).max(least)
     }
 
     pub(crate) fn hold(&mut self, actor: Actor) {
@@ -297,6 +306,12 @@ impl Process {
             "the process name {name:?} is in use: give each process its own"
         );
         let lanes = Lanes::new(&mut state.choices, name);
+        let link = state.choices.add_lane(format!("{name}.link"), faults::LINK);
+        let index = state.processes.len();
+        let is_slow = state.choices.choose(link, index + 1, None, || format!("the link of {name}"));
+        if is_slow > 0 {
+            state.choices.coverage.note_mattered(Fault::SlowLink);
+        }
         state.processes.push(ProcessState {
             name: name.into(),
             lanes,
@@ -306,9 +321,10 @@ impl Process {
             stalls: Stalls::default(),
             held: Vec::new(),
             start,
+            has_slow_link: is_slow > 0,
+            has_main: true,
             has_lease: false,
         });
-        let index = state.processes.len() - 1;
         drop(state);
         Self::begin_life(world, index)
     }

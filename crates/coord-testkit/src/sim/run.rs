@@ -24,7 +24,10 @@ use crate::history::History;
 
 /// The result of a scenario or of a process: nothing, or an error that can be printed.
 pub trait Verdict: Send + 'static {
-    /// The error, if it is one.
+    /// The result, with the text of the error.
+    ///
+    /// # Errors
+    /// The text of the error, if this is one.
     fn into_result(self) -> Result<(), String>;
 }
 
@@ -251,4 +254,50 @@ async fn hash_store(store: &Client) -> u64 {
         Err(error) => error.to_string().hash(&mut hasher),
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, Weak};
+
+    use coord_core::{Mutex as Lock, Session};
+
+    use super::*;
+
+    #[test]
+    fn world_of_a_run_with_crashes_is_dropped() {
+        let worlds = Mutex::new(Vec::<Weak<World>>::new());
+        let scenario = |sim: Sim| {
+            worlds.lock().unwrap().push(Arc::downgrade(&sim.world));
+            let running = async move {
+                for name in ["a", "b"] {
+                    let process = sim.service(name, |process| async move {
+                        let session = Session::builder(process.client()).open().await?;
+                        let guard = Lock::new(&session, "m").lock().await?;
+                        let mut watch = process.client().watch_prefix("m").await?;
+                        process.spawn(async move { while watch.next().await.is_some() {} });
+                        guard.lost().await;
+                        Ok::<_, coord_core::error::PrimitiveError>(())
+                    });
+                    sleep(Duration::from_millis(5)).await;
+                    process.crash();
+                }
+                sleep(Duration::from_secs(1)).await;
+                Ok(())
+            };
+            Box::pin(running) as BackgroundVerdict
+        };
+        let settings = Settings {
+            faults: Vec::new(),
+            fault_time: Duration::from_secs(300),
+            settle_time: Duration::from_secs(300),
+            max_steps: 10_000,
+            wrap_store: None,
+        };
+        let source = Source::replay(&Deviations::default());
+        let result = run(&scenario, &settings, source, Keep::Result);
+        assert_eq!(result.failure, None);
+        let worlds = worlds.into_inner().unwrap();
+        assert!(worlds.iter().all(|world| world.upgrade().is_none()), "a run leaks its world");
+    }
 }

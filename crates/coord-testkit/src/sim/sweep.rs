@@ -243,6 +243,24 @@ impl Sweep {
         }
     }
 
+    /// Runs the scenario once, with a list of deviations or those that a seed generates. Returns
+    /// the failure and the deviations that the run made.
+    #[cfg(feature = "proptest")]
+    pub(crate) fn run_once<R: Verdict, F: Future<Output = R> + Send + 'static>(
+        &self,
+        seed: u64,
+        list: Option<&Deviations>,
+        scenario: impl Fn(Sim) -> F + Sync,
+    ) -> (Option<Failure>, Deviations) {
+        let source = match list {
+            Some(list) => Source::replay(list),
+            // About how many points a scenario of a few processes has.
+            None => Source::Generate(Generator::new(seed, &self.mix(500))),
+        };
+        let result = run(&erased(scenario), &self.settings, source, Keep::Result);
+        (result.failure, result.deviations)
+    }
+
     fn check_scenario(self, scenario: Scenario<'_>) -> Result<SweepReport, Box<FailureReport>> {
         if let Some(canary) = canary::requested() {
             if canary.name == self.name {
