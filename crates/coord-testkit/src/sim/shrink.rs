@@ -6,7 +6,10 @@
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
-//! 3. lower the option of one deviation.
+//! 3. remove one deviation and change another one: move it to a point close by in its lane, or
+//!    choose another option. Without the first, its process may reach the point that matters one
+//!    request earlier or later, or need another delay for the same race;
+//! 4. lower the option of one deviation.
 
 use super::choice::{Deviation, Deviations, Source};
 use super::failure::Failure;
@@ -40,7 +43,12 @@ pub(crate) fn shrink(
     let best = list.0.clone();
     let mut shrinker =
         Shrinker { scenario, settings, oracle: &failure.oracle, best, runs: 0, budget };
-    while !shrinker.best.is_empty() && (shrinker.remove_faults() | shrinker.remove_spans()) {}
+    loop {
+        while !shrinker.best.is_empty() && (shrinker.remove_faults() | shrinker.remove_spans()) {}
+        if !shrinker.remove_and_change() {
+            break;
+        }
+    }
     while shrinker.lower_options() {}
     Shrunk { list: Deviations(shrinker.best), runs: shrinker.runs }
 }
@@ -96,6 +104,23 @@ impl Shrinker<'_> {
         has_improved
     }
 
+    fn remove_and_change(&mut self) -> bool {
+        for removed in 0..self.best.len() {
+            let mut rest = self.best.clone();
+            rest.remove(removed);
+            for changed in 0..rest.len() {
+                for variant in variants(&rest[changed]) {
+                    let mut candidate = rest.clone();
+                    candidate[changed] = variant;
+                    if self.accepts(candidate) {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
     fn lower_options(&mut self) -> bool {
         for i in 0..self.best.len() {
             for value in 1..self.best[i].value {
@@ -108,6 +133,15 @@ impl Shrinker<'_> {
         }
         false
     }
+}
+
+/// The same deviation at points close by, and other options at the same point.
+fn variants(deviation: &Deviation) -> impl Iterator<Item = Deviation> {
+    let Deviation { number, value, options, .. } = *deviation;
+    let points = [number.saturating_sub(1), number + 1, number.saturating_sub(2), number + 2];
+    let points = points.into_iter().filter(|point| *point > 0).map(move |point| (point, value));
+    let others = (1..options).filter(move |other| *other != value).map(move |v| (number, v));
+    points.chain(others).map(|(number, value)| Deviation { number, value, ..deviation.clone() })
 }
 
 /// Fewest deviations first, then lowest options.
