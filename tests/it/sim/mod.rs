@@ -1,3 +1,4 @@
 //! Sweeps of the primitives under every fault, and tests of the simulator itself.
 
+mod cancellation;
 mod primitives;
