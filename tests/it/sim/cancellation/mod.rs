@@ -143,6 +143,7 @@ impl fmt::Display for Case {
 }
 
 /// Drops the functions of all cases at every await, and prints how many drop points each has.
+#[expect(clippy::print_stdout, reason = "the output of a test that is run with `--nocapture`")]
 fn drop_all(cases: &[Case]) {
     for case in cases {
         println!("{:>3} drop points: {case}", case.drop_at_every_await());
@@ -312,5 +313,4 @@ fn every_public_async_function_has_a_case() {
     assert!(missing.is_empty(), "add a case to tests/it/sim/cancellation for {missing:?}");
     let unknown: Vec<_> = covered.difference(&public).collect();
     assert!(unknown.is_empty(), "cases of functions that do not exist: {unknown:?}");
-    println!("{} public async functions", public.len());
 }

@@ -35,9 +35,15 @@ async fn lock(session: &Session) -> MutexGuard {
     Mutex::new(session, "m").lock().await.unwrap()
 }
 
+/// The cleanup of the dropped call does not delete the key of a later holder of the same session.
 async fn lock_free(t: Trial) {
     let session = t.session().await;
     drop(t.drop_at_await(Mutex::new(&session, "m").lock()).await);
+    t.other_locks("m").await;
+    let guard = t.continues(Mutex::new(&session, "m").lock()).await.unwrap();
+    t.messages_arrive().await;
+    t.proceeds(guard.txn(Txn::new())).await.unwrap();
+    guard.unlock().await.unwrap();
     t.queue_is_free("m").await;
     close(&session).await;
 }

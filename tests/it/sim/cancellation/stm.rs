@@ -5,6 +5,7 @@ use coord_core::kv::KeyRange;
 use coord_core::stm::{Isolation, StmError, Transaction};
 use coord_core::{Client, Error, Result, Stm};
 use futures_util::future::BoxFuture;
+use tokio::task::yield_now;
 
 use super::{Case, Schedule, Trial, close, drop_all};
 
@@ -17,7 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
     let at = |when, isolation| {
         Case::new(&["Stm::run"], when, move |t: Trial| async move {
             let stm = Stm::new(t.client()).isolation(isolation);
-            run(&t, stm).await;
+            run(&t, stm, 0).await;
         })
     };
     vec![
@@ -26,10 +27,11 @@ pub(super) fn cases() -> Vec<Case> {
         at("repeatable-reads", Isolation::RepeatableReads),
         Case::new(&["Stm::run"], "with a prefetched key", |t: Trial| async move {
             let stm = Stm::new(t.client()).prefetch(["data/n"]);
-            run(&t, stm).await;
+            run(&t, stm, 0).await;
         }),
         Case::new(&["Stm::run"], "exactly once", exactly_once),
         Case::new(&["Stm::run"], "in a conflict queue", conflict_queue),
+        Case::new(&["Stm::run"], "conflicts with another client", conflicts),
         in_attempt(&["Transaction::get"], |tx| {
             Box::pin(async { tx.get("data/n").await.map(drop) })
         }),
@@ -68,20 +70,21 @@ async fn counted(client: &Client) -> u32 {
 }
 
 /// Drops one addition. Then another client adds one, at once and when all messages have arrived.
-async fn run(t: &Trial, stm: Stm) {
+/// `others` is how many additions there are besides these three.
+async fn run(t: &Trial, stm: Stm, others: u32) {
     t.drop_at_await(add_one(stm)).await.transpose().unwrap();
     for _ in 0..2 {
         t.proceeds(add_one(Stm::new(t.other.client()))).await.unwrap();
         t.messages_arrive().await;
     }
-    let n = counted(t.other.client()).await;
+    let n = counted(t.other.client()).await - others;
     assert!(n == 3 || (n == 2 && t.is_dropped()), "counted {n}");
 }
 
 /// The idempotency keys are deleted with the session.
 async fn exactly_once(t: Trial) {
     let session = t.session().await;
-    run(&t, Stm::new(t.client()).exactly_once(&session)).await;
+    run(&t, Stm::new(t.client()).exactly_once(&session), 0).await;
     close(&session).await;
 }
 
@@ -91,6 +94,8 @@ async fn conflict_queue(t: Trial) {
     let stm = Stm::new(t.client());
     let add = || t.process.spawn(add_one(stm.clone()));
     let others = [(); 4].map(|()| add());
+    // The others read first, so that the commit under test conflicts, and then waits for its turn.
+    yield_now().await;
     let dropped = t.drop_at_await(add_one(stm.clone())).await;
     let mut committed = u32::from(dropped.transpose().unwrap().is_some());
     for task in others {
@@ -105,6 +110,19 @@ async fn conflict_queue(t: Trial) {
     t.messages_arrive().await;
     let added = counted(t.other.client()).await - 1;
     assert!((committed..=5).contains(&added), "{committed} commits, {added} additions");
+}
+
+/// Another client commits during the attempts of the transaction, which is retried.
+async fn conflicts(t: Trial) {
+    let other = t.other.client().clone();
+    let others = t.other.spawn(async move {
+        for _ in 0..5 {
+            add_one(Stm::new(&other)).await.unwrap();
+        }
+    });
+    yield_now().await;
+    run(&t, Stm::new(t.client()), 5).await;
+    t.proceeds(others).await;
 }
 
 /// A call of one attempt.
