@@ -63,6 +63,7 @@ mod network;
 mod oracle;
 mod panics;
 mod process;
+mod replay;
 mod report;
 mod run;
 mod saved;
@@ -85,6 +86,7 @@ pub use failure::Failure;
 pub use faults::{Coverage, Fault, FaultCount};
 pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
+pub use replay::{NotReplayableError, ReplayRule};
 pub use report::FailureReport;
 pub use run::Verdict;
 #[cfg(feature = "proptest")]
