@@ -388,6 +388,14 @@ impl Process {
         self.world.lock().stall(self.index, time, &[Stall::Requests, Stall::Responses]);
     }
 
+    /// Delays every message of this process that is in flight now by `time`. Messages that are sent
+    /// later overtake them.
+    pub fn delay_in_flight(&self, time: Duration) {
+        let (mut state, owner) = (self.world.lock(), self.owner());
+        state.record(owner, || EventKind::Fault(format!("messages in flight delayed by {time:?}")));
+        state.delay_in_flight(owner, time);
+    }
+
     pub(crate) const fn owner(&self) -> Owner {
         Owner::Process { index: self.index, life: self.life }
     }
