@@ -71,6 +71,7 @@ mod shrink;
 #[cfg(feature = "proptest")]
 mod strategy;
 mod sweep;
+mod weaken;
 mod world;
 
 use std::fmt;
@@ -92,6 +93,7 @@ pub use run::Verdict;
 #[cfg(feature = "proptest")]
 pub use strategy::{Plan, PlanTree, Plans, plans};
 pub use sweep::{Sweep, SweepReport};
+pub use weaken::Weaken;
 
 use crate::history::EventKind;
 use oracle::{Always, LeadsTo};

@@ -396,6 +396,13 @@ impl Process {
         state.delay_in_flight(owner, time);
     }
 
+    /// Whether this life of the process has ended by a crash.
+    pub(crate) fn has_crashed(&self) -> bool {
+        let state = self.world.lock();
+        let process = &state.processes[self.index];
+        process.is_crashed || process.life != self.life
+    }
+
     pub(crate) const fn owner(&self) -> Owner {
         Owner::Process { index: self.index, life: self.life }
     }

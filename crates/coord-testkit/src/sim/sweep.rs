@@ -25,6 +25,7 @@ use super::generator::{Generator, Mix};
 use super::report::FailureReport;
 use super::run::{BackgroundVerdict, Keep, RunResult, Scenario, Settings, Verdict, run};
 use super::shrink::shrink;
+use super::weaken::Weaken;
 use super::{Sim, saved};
 
 /// From this number of seeds on, a sweep checks what it covered.
@@ -153,6 +154,29 @@ impl Sweep {
     ) -> Self {
         self.settings.wrap_store = Some(std::sync::Arc::new(wrap));
         self
+    }
+
+    /// Makes the store of every run break one promise, to see whether this sweep notices. A sweep
+    /// that notices returns an error:
+    ///
+    /// ```
+    /// use coord_testkit::sim::{Sweep, Weaken};
+    ///
+    /// let sweep = Sweep::new("counter_counts").without_canary().weaken(Weaken::TxnIgnoresCompare);
+    /// let noticed = sweep.check(|sim| async move {
+    ///     for name in ["a", "b"] {
+    ///         sim.spawn(name, |process| async move {
+    ///             process.client().put_if_absent("owner", name).await.map(drop)
+    ///         });
+    ///     }
+    ///     sim.join().await;
+    ///     let owner = sim.client().get("owner").await.expect("the store responds");
+    ///     assert!(owner.is_none_or(|owner| owner.version == 1), "the owner was replaced");
+    /// });
+    /// assert!(noticed.unwrap_err().failure.text.contains("the owner was replaced"));
+    /// ```
+    pub fn weaken(self, weakness: Weaken) -> Self {
+        self.wrap_store(move |store| weakness.wrap(store))
     }
 
     /// Runs the sweep.
