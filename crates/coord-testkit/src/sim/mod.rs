@@ -115,6 +115,17 @@ impl Sim {
         process
     }
 
+    /// Adds a process without a main task: [`join`](Self::join) does not wait for it.
+    ///
+    /// # Panics
+    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Process {
+        let process = Process::add(&self.world, name, None);
+        self.world.lock().processes[process.index].has_main = false;
+        process
+    }
+
     /// Starts a process whose main task starts again, a second later and with a new client, after
     /// a crash or an error.
     ///

@@ -124,6 +124,8 @@ pub(crate) struct ProcessState {
     stalls: Stalls,
     held: Vec<Actor>,
     start: Option<Start>,
+    /// Whether the process has a main task, which ends it.
+    pub(crate) has_main: bool,
     /// Whether the process has been granted a lease.
     pub(crate) has_lease: bool,
 }
@@ -306,6 +308,7 @@ impl Process {
             stalls: Stalls::default(),
             held: Vec::new(),
             start,
+            has_main: true,
             has_lease: false,
         });
         let index = state.processes.len() - 1;

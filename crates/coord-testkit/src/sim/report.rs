@@ -84,8 +84,11 @@ impl World {
         keys.retain(|key| key.lease.is_some());
         keys.sort_by_key(|key| key.create_revision);
         let state = self.lock();
-        let stuck =
-            state.processes.iter().enumerate().filter(|(_, process)| process.exit.is_none());
+        let stuck = state
+            .processes
+            .iter()
+            .enumerate()
+            .filter(|(_, process)| process.has_main && process.exit.is_none());
         let mut text = format!("{within:?} after the faults ended, not finished:");
         for (index, process) in stuck {
             // Writing to a string cannot fail.
@@ -128,6 +131,7 @@ impl State {
 
     /// Whether every process has ended, and none is about to start again.
     pub(crate) fn has_ended(&self) -> bool {
-        self.restarts == 0 && self.processes.iter().all(|process| process.exit.is_some())
+        let mut with_main = self.processes.iter().filter(|process| process.has_main);
+        self.restarts == 0 && with_main.all(|process| process.exit.is_some())
     }
 }
