@@ -4,6 +4,8 @@ mod election;
 mod lock;
 mod proofs;
 mod regressions;
+mod scheduler;
+mod simulator;
 mod supervisor;
 mod transactions;
 
