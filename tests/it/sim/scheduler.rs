@@ -17,6 +17,7 @@ use coord_testkit::sim::{Exclusive, Exit, Process, Sim, Sweep};
 use tokio::time::sleep;
 
 use super::print;
+use super::simulator::replayed;
 use config::Config;
 use jobs::{Board, Result};
 use worker::Recording;
@@ -24,6 +25,8 @@ use worker::Recording;
 const JOBS: [(&str, u64); 3] = [("backup", 3), ("invoices", 2), ("report", 4)];
 /// The units of all jobs.
 const TOTAL: u64 = 9;
+/// What the failure of the scheduler without the lock's condition shrinks to.
+const SHRUNK_LIST: &str = "worker-1.request#11=4/9";
 
 async fn schedule(process: Process, leaders: Exclusive) -> Result<()> {
     let config = Config::default();
@@ -124,11 +127,26 @@ fn scheduler_without_the_lock_condition_counts_a_job_twice() {
     assert!(report.to_string().contains(&command), "{report}");
 }
 
-/// The list that `scheduler_without_the_lock_condition_counts_a_job_twice` shrinks to.
+/// The guide shows the report of a run. The seed and the number of runs in it are examples.
+#[test]
+fn report_in_the_guide_is_that_of_a_run() {
+    let page = include_str!("../../../docs/guide/simulation.md");
+    let name = "scheduler_without_the_lock_condition_counts_a_job_twice";
+    let list = SHRUNK_LIST.parse().unwrap();
+    let report = replayed(name, &list, |sim| run_jobs(sim, Recording::Always));
+    let real = format!("{report}{}", report.history);
+    let blocks = page.split("```text\n").skip(1).filter_map(|block| block.split("```").next());
+    let shown = |block: &&str| block.starts_with("the sweep") || block.contains(" == #");
+    let lines = blocks.filter(shown).flat_map(str::lines);
+    let lines = lines.filter(|line| !line.starts_with("seed ") && !line.starts_with('…'));
+    let missing: Vec<_> = lines.filter(|line| !real.contains(line)).collect();
+    assert!(missing.is_empty(), "not in the report: {missing:#?}\n{real}");
+}
+
 #[test]
 fn scheduler_with_the_lock_condition_survives_the_same_list() {
     let sweep = Sweep::new("scheduler_with_the_lock_condition_survives_the_same_list");
-    sweep.replay("worker-1.request#11=4/9", |sim| run_jobs(sim, Recording::WhileHeld));
+    sweep.replay(SHRUNK_LIST, |sim| run_jobs(sim, Recording::WhileHeld));
 }
 
 /// The newest configuration is in the cache soon after the faults, whatever happened to the watch.

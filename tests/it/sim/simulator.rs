@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use coord_core::error::PrimitiveError;
 use coord_core::{KvBackend, Mutex, Session};
 use coord_testkit::sim::{
-    Deviations, FailureReport, Fault, ParseDeviationError, Process, Sim, Sweep,
+    Deviations, FailureReport, Fault, ParseDeviationError, Process, Sim, Sweep, Verdict,
 };
 use tokio::time::sleep;
 
 use crate::support::secs;
 
 /// The report of the run with one list, which must fail.
-fn replayed<F: Future<Output = ()> + Send + 'static>(
+pub(super) fn replayed<R: Verdict, F: Future<Output = R> + Send + 'static>(
     name: &str,
     list: &Deviations,
     scenario: impl Fn(Sim) -> F + Sync,

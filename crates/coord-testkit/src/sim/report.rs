@@ -39,7 +39,12 @@ impl std::error::Error for FailureReport {}
 impl fmt::Display for FailureReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sweep, failure, deviations, words, first_deviations, .. } = self;
-        writeln!(f, "the sweep `{sweep}` failed: {failure}\n")?;
+        writeln!(f, "the sweep `{sweep}` failed: {failure}")?;
+        if self.history.0.is_empty() {
+            // It is not about one run: a fault was never exercised, for example.
+            return Ok(());
+        }
+        writeln!(f)?;
         match self.seed {
             Some(seed) => writeln!(
                 f,
