@@ -7,6 +7,8 @@ mod mutants;
 mod plans;
 mod proofs;
 mod regressions;
+mod scheduler;
+mod simulator;
 mod supervisor;
 mod transactions;
 
