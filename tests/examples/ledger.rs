@@ -204,7 +204,7 @@ async fn work(worker: usize, ledger: Arc<Ledger>, kill: oneshot::Sender<usize>) 
             let done = stm.run(next).await?.value;
             (cursor, applied) = (done.end, applied + done.len());
             // In the middle of the file, and while the lock is held.
-            if cursor >= (transfers.len() - TRANSFERS_PER_HOLD) / 2
+            if cursor >= transfers.len().saturating_sub(TRANSFERS_PER_HOLD) / 2
                 && kill_pending.swap(false, Ordering::Relaxed)
             {
                 println!("worker {worker} is killed at transfer {cursor}, holding the lock");

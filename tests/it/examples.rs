@@ -1,4 +1,4 @@
-//! Tests of the example programs: they print the output of Go's examples.
+//! Tests of the example programs: their output, and that of Go's examples.
 
 #[path = "../go/examples.rs"]
 mod go;
@@ -8,8 +8,14 @@ use std::process::Command;
 
 /// Runs an example as a user does and returns its output. Panics with its error output if it fails.
 fn run_example(example: &str) -> String {
+    run_example_on(example, &[])
+}
+
+fn run_example_on(example: &str, files: &[&Path]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--locked", "--package", "coord-tests", "--example", example])
+        .arg("--")
+        .args(files)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .output()
         .expect("cargo can be started");
@@ -35,4 +41,30 @@ fn example_mutex_try_lock() {
 #[test]
 fn example_stm_apply() {
     assert_eq!(run_example("transfer"), go::TRANSFER);
+}
+
+/// The schedule is on virtual time, so the output is the same in every run.
+#[test]
+fn example_scheduler_executes_every_job() {
+    let expected = " 0.0 s  scheduler-1 leads
+ 2.0 s  worker-2 executes invoices
+ 2.0 s  worker-1 executes backup
+ 3.5 s  worker-2 executes report
+ 4.5 s  worker-1 executes newsletter
+ 6.0 s  scheduler-2 leads
+done: backup by worker-1, invoices by worker-2, newsletter by worker-1, report by worker-2
+total: 14 units
+";
+    assert_eq!(run_example("scheduler"), expected);
+}
+
+/// Regression: the example panicked on a file of fewer transfers than a worker applies per hold.
+#[test]
+fn ledger_of_few_transfers_has_the_right_balances() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "id,from,to,amount\n1,00,01,300\n2,01,02,1300\n3,00,02,701\n")
+        .unwrap();
+    let printed = run_example_on("ledger", &[file.path()]);
+    assert!(printed.contains("   700     0  2300"), "{printed}");
+    assert!(printed.contains("every balance is that of a sequential run"), "{printed}");
 }

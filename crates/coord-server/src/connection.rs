@@ -18,7 +18,7 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::services::Services;
 
@@ -38,7 +38,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
 /// Serves a connection until the client closes it, or until the server stops and all calls have
 /// completed.
-pub(crate) async fn serve(socket: TcpStream, services: Services) {
+pub(crate) async fn serve(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    services: Services,
+) {
     let mut calls = ConnectionCalls::default();
     let mut builder = auto::Builder::new(calls.executor());
     builder.http1().timer(TokioTimer::new());
@@ -54,7 +57,7 @@ pub(crate) async fn serve(socket: TcpStream, services: Services) {
         .max_local_error_reset_streams(None);
     let handler = services.clone();
     let service = service_fn(move |request| handler.call(request));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut stop = pin!(services.stop_signal());
     let mut shutting_down = false;
     let ended = std::future::poll_fn(|cx| {

@@ -34,7 +34,7 @@
 //!                                          status: maps errors to gRPC status codes and messages
 //! ```
 //!
-//! - `server`: the builder, listening, and graceful shutdown;
+//! - `server`: the builder, listening, graceful shutdown, and serving without a listener;
 //! - `connection`: one client connection, served by one task;
 //! - `route`: dispatches a request to its service;
 //! - `services`: the state that all services share;
@@ -79,4 +79,4 @@ mod status;
 mod watch;
 
 pub use route::in_process;
-pub use server::{Server, ServerBuilder};
+pub use server::{ConnectionServer, Server, ServerBuilder};

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use coord_core::KvBackend;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -78,6 +79,57 @@ impl ServerBuilder {
         let address = listener.local_addr()?;
         let services = self.services.with_limits(self.limits, Some(address));
         Ok(Server { listener, address, services, grace: self.grace })
+    }
+}
+
+impl ServerBuilder {
+    /// A server without a listener: the caller accepts the connections, for example on the network
+    /// of a simulator.
+    pub fn without_listener(self) -> ConnectionServer {
+        ConnectionServer { services: self.services.with_limits(self.limits, None) }
+    }
+}
+
+/// A server that serves the connections that it is given. Clones share the backend and all state.
+///
+/// ```
+/// use coord_mem::MemBackend;
+/// use coord_server::Server;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let server = Server::builder(MemBackend::new()).without_listener();
+/// let (mut client, io) = duplex(64 * 1024);
+/// let request = async {
+///     client.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await?;
+///     let mut response = String::new();
+///     client.read_to_string(&mut response).await?;
+///     Ok::<_, std::io::Error>(response)
+/// };
+/// let ((), response) = tokio::join!(server.serve_connection(io), request);
+/// assert!(response?.ends_with(r#"{"health":"true","reason":""}"#));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ConnectionServer {
+    services: Services,
+}
+
+impl ConnectionServer {
+    /// Serves one connection until the client closes it. Any stream of bytes will do.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub async fn serve_connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        connection::serve(io, self.services.clone()).await;
+    }
+}
+
+impl fmt::Debug for ConnectionServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionServer").finish_non_exhaustive()
     }
 }
 

@@ -3,17 +3,18 @@
 use std::sync::{Arc, Mutex as StdMutex};
 
 use coord_core::{
-    Client, Session,
+    Client, Error, Session,
     error::{ErrorKind, LossReason},
     kv::Put,
     session::SessionState,
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Action, poll_at_most};
+use coord_testkit::{Action, Recorder, poll_at_most};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
+use super::adopt;
 use crate::support::{intercepted, nth, only, secs, session, session_on, settle, timed};
 
 #[tokio::test(start_paused = true)]
@@ -68,6 +69,65 @@ async fn dropped_close_still_closes_the_session() {
     assert!(poll_at_most(1, session.close()).await.is_none());
     settle().await;
     assert!(store.leases().await.unwrap().leases.is_empty());
+}
+
+/// Regression: `close` revoked the lease of a lost session, which an adopter may hold by then. A
+/// dropped `close` did not, so its effect depended on the caller.
+#[tokio::test(start_paused = true)]
+async fn close_of_a_lost_session_spares_the_adopter() {
+    for by in ["close", "supervisor", "run"] {
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+        let cut_off = intercepted(&store, only("lease_keep_alive", Action::DropRequest));
+        // The supervisor opens no other session.
+        let kv = intercepted(&cut_off, nth("lease_grant", 2, 99, Action::DropRequest));
+        let kv = intercepted(&kv, record.clone());
+        let builder = Session::builder(&kv).ttl(secs(10));
+        let adopt_after_loss = async |old: &Session| {
+            store.put_with(Put::new("a", "1").lease(old.lease_id())).await.unwrap();
+            assert_eq!(old.lost().await, LossReason::DeadlineUnconfirmed);
+            adopt(&store, old.lease_id()).await
+        };
+        let adopter = match by {
+            "close" => {
+                let old = builder.open().await.unwrap();
+                let adopter = adopt_after_loss(&old).await;
+                old.close().await.unwrap();
+                adopter
+            }
+            "supervisor" => {
+                let supervisor = builder.supervise().await.unwrap();
+                let adopter = adopt_after_loss(&supervisor.session()).await;
+                supervisor.close().await.unwrap();
+                adopter
+            }
+            _ => {
+                let work = async |old: Session| Ok::<_, Error>(adopt_after_loss(&old).await);
+                builder.run(work).await.unwrap()
+            }
+        };
+        sleep(secs(60)).await;
+        assert_eq!(adopter.state(), SessionState::Alive, "{by}");
+        assert!(store.get("a").await.unwrap().is_some(), "{by}");
+        assert_eq!(record.take().count("lease_revoke"), 0, "{by}");
+    }
+}
+
+/// Regression: a later `close` revoked the lease again, in the future of the caller.
+#[tokio::test(start_paused = true)]
+async fn later_close_returns_the_result_of_the_first() {
+    let refused = Error::PermissionDenied { reason: "no".to_owned() };
+    for (action, kind) in
+        [(Action::Yield, None), (Action::Fail(refused), Some(ErrorKind::PermissionDenied))]
+    {
+        let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+        let faulty = intercepted(&store, only("lease_revoke", action));
+        let session = session_on(intercepted(&faulty, record.clone())).await;
+        let (first, second) = tokio::join!(session.close(), session.close());
+        for closed in [first, second, session.close().await] {
+            assert_eq!(closed.err().map(|error| error.kind()), kind);
+        }
+        assert_eq!(record.take().count("lease_revoke"), 1, "{kind:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,4 +199,23 @@ fn supervisor_is_lost_when_its_runtime_shuts_down() {
     assert_eq!(second.block_on(session.lost()), LossReason::Expired);
     let ready = second.block_on(supervisor.ready());
     assert_eq!(ready.unwrap_err().loss(), Some(LossReason::Expired));
+}
+
+/// The revocation ends with the runtime: its outcome is unknown.
+#[test]
+fn close_interrupted_by_runtime_shutdown_is_an_error() {
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let session = first.block_on(async {
+        let kv = intercepted(&Client::new(MemBackend::new()), only("lease_revoke", Action::Hang));
+        let session = session_on(kv).await;
+        assert!(poll_at_most(1, session.close()).await.is_none());
+        yield_now().await;
+        session
+    });
+    drop(first);
+    assert_eq!(session.state(), SessionState::Lost(LossReason::Closed));
+    let closed = second.block_on(session.close());
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Unavailable);
 }

@@ -49,6 +49,28 @@ async fn adopting_a_missing_lease_fails() {
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::LeaseNotFound);
 }
 
+/// Regression: `open` refused an invalid TTL although an adopted lease keeps its own.
+#[tokio::test(start_paused = true)]
+async fn ttl_is_not_checked_when_a_lease_is_adopted() {
+    let store = Client::new(MemBackend::new());
+    let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
+    for ttl in [Duration::ZERO, Duration::from_millis(1500), secs(9_000_000_001)] {
+        let adopter = Session::builder(&store).ttl(ttl).lease(lease).open().await.unwrap();
+        assert_eq!(adopter.ttl(), secs(5));
+    }
+}
+
+/// Later sessions of the supervisor use the TTL.
+#[tokio::test(start_paused = true)]
+async fn supervisor_that_adopts_a_lease_checks_its_ttl() {
+    let (store, record) = (Client::new(MemBackend::new()), Recorder::new());
+    let lease = store.lease_grant(LeaseGrant::new(secs(5))).await.unwrap().id;
+    let kv = intercepted(&store, record.clone());
+    let supervised = Session::builder(&kv).ttl(Duration::ZERO).lease(lease).supervise().await;
+    assert_eq!(supervised.unwrap_err().kind(), ErrorKind::InvalidTtl);
+    assert_eq!(record.take().names(), "");
+}
+
 #[tokio::test(start_paused = true)]
 async fn session_cost_is_open_keep_alives_and_close() {
     let record = Recorder::new();

@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coord_core::{Client, Mutex, Session, error::LossReason, session::SessionState};
+use coord_core::{
+    Client, Mutex, Session,
+    error::{ErrorKind, LossReason},
+    session::SessionState,
+};
 use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 use tokio::time::{Instant, sleep};
@@ -50,4 +54,30 @@ async fn short_suspension_refreshes_the_lease_and_deadline() {
     sleep(secs(60)).await;
     assert_eq!(session.state(), SessionState::Alive);
     assert!(record.take().count("lease_keep_alive") <= 7, "one each third of the TTL");
+}
+
+/// Regression: a session that was closed at once after a suspension revoked a lease that may have
+/// an adopter, because the session task had not read the clock since.
+#[tokio::test(start_paused = true)]
+async fn end_at_once_after_a_suspension_sends_no_request() {
+    for end in ["close", "orphan", "drop"] {
+        let record = Recorder::new();
+        let (session, suspended_secs) =
+            session(intercepted(&Client::new(MemBackend::new()), record.clone())).await;
+        let mut states = session.subscribe();
+        sleep(secs(1)).await;
+        record.take();
+        suspended_secs.fetch_add(3_600, Ordering::Relaxed);
+        match end {
+            "close" => session.close().await.unwrap(),
+            "orphan" => {
+                let orphaned = session.orphan().await;
+                assert_eq!(orphaned.unwrap_err().kind(), ErrorKind::LeaseNotFound);
+            }
+            _ => drop(session),
+        }
+        let lost = states.wait_for(|state| matches!(state, SessionState::Lost(_))).await;
+        assert_eq!(*lost.unwrap(), SessionState::Lost(LossReason::Expired), "{end}");
+        assert_eq!(record.take().names(), "", "{end}");
+    }
 }

@@ -1,4 +1,24 @@
 //! Sweeps of the primitives under every fault, and tests of the simulator itself.
 
 mod cancellation;
-mod primitives;
+mod election;
+mod lock;
+mod mutants;
+mod plans;
+mod proofs;
+mod regressions;
+mod scheduler;
+mod simulator;
+mod supervisor;
+mod transactions;
+
+use coord_testkit::sim::SweepReport;
+
+/// How many seeds a sweep of one primitive runs.
+const SEEDS: u64 = 2_000;
+
+/// Prints what a sweep covered.
+#[expect(clippy::print_stdout, reason = "the table is the result of the sweep")]
+fn print(name: &str, report: &SweepReport) {
+    println!("{name}: {report}");
+}

@@ -101,8 +101,8 @@ impl SessionBuilder {
     /// Opens the session: sends one request, and retries it while the store is unavailable.
     ///
     /// # Errors
-    /// - `InvalidTtl` for a TTL of zero or with a fraction of a second, and `TtlTooLarge`: nothing
-    ///   was sent.
+    /// - `InvalidTtl` for a TTL of zero or with a fraction of a second, and `TtlTooLarge`, unless a
+    ///   lease is adopted: nothing was sent.
     /// - `LeaseNotFound` if the lease to adopt does not exist: nothing was applied.
     /// - After the connect timeout, the last error of the backend, or `Timeout` if there was no
     ///   response. The outcome is unknown: the store may have granted a lease, which expires by
@@ -112,11 +112,8 @@ impl SessionBuilder {
     /// # Cancel safety
     /// If the future is dropped, a lease may have been granted; it then expires by itself.
     pub async fn open(self) -> Result<Session> {
-        if self.ttl.is_zero() || self.ttl.subsec_nanos() != 0 {
-            return Err(Error::InvalidTtl { ttl: self.ttl });
-        }
-        if self.ttl > TTL_MAX {
-            return Err(Error::TtlTooLarge { ttl: self.ttl });
+        if self.lease.is_none() {
+            self.check_ttl()?;
         }
         let mut last_error = None;
         let connect = async {
@@ -143,14 +140,27 @@ impl SessionBuilder {
     /// [`ttl`](Self::ttl) that was set.
     ///
     /// # Errors
-    /// As [`open`](Self::open), for the first session. [`Supervisor::state`] reports the errors of
-    /// later ones.
+    /// As [`open`](Self::open), for the first session. `InvalidTtl` and `TtlTooLarge` also if a
+    /// lease is adopted, because later sessions use the TTL. [`Supervisor::state`] reports the
+    /// errors of later sessions.
     ///
     /// # Cancel safety
     /// As [`open`](Self::open).
     pub async fn supervise(self) -> Result<Supervisor> {
+        self.check_ttl()?;
         let first = self.clone().open().await?;
         Ok(Supervisor::start(self, first))
+    }
+
+    fn check_ttl(&self) -> Result<()> {
+        let ttl = self.ttl;
+        if ttl.is_zero() || ttl.subsec_nanos() != 0 {
+            return Err(Error::InvalidTtl { ttl });
+        }
+        if ttl > TTL_MAX {
+            return Err(Error::TtlTooLarge { ttl });
+        }
+        Ok(())
     }
 
     /// Opens the session of the generation after `last`: one attempt.

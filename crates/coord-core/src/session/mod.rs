@@ -50,7 +50,7 @@ mod task;
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,7 +61,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::KvBackend;
 use crate::client::Client;
-use crate::error::{Error, LossReason, PrimitiveError, Result};
+use crate::error::{Error, LossReason, Outcome, PrimitiveError, Result};
 use crate::kv::{LeaseId, LeaseTimeToLive, Revision};
 pub use builder::SessionBuilder;
 pub(crate) use cleanup::OrphanedKey;
@@ -121,6 +121,8 @@ struct Inner {
     /// of a test different.
     lost_notify: Arc<Notify>,
     commands: mpsc::UnboundedSender<Command>,
+    /// The result of the revocation; set once, after the session was closed.
+    close_result: Arc<OnceLock<Result<()>>>,
     /// Cancelled when the session is lost.
     cancelled: CancellationToken,
     /// The runtime of the session task, which also runs tasks for threads outside async.
@@ -260,12 +262,16 @@ impl Session {
     }
 
     /// Closes the session: notifies every holder on it of the loss, then revokes the lease, which
-    /// deletes its keys. Returns when the store has confirmed that the lease is gone, also on a
-    /// session that is lost already. An orphaned lease belongs to its adopter, and is not revoked.
+    /// deletes its keys. Returns when the store has confirmed that the lease is gone. Later calls
+    /// send nothing, and return the result of the first.
+    ///
+    /// If the session was lost or orphaned before, nothing is sent, because the lease may belong to
+    /// an adopter. Without an adopter, the lease and its keys expire by themselves.
     ///
     /// # Errors
-    /// The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's
-    /// time ended before the backend responded. A lease that was not revoked expires by itself.
+    /// - The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's
+    ///   time ended before the backend responded. A lease that was not revoked expires by itself.
+    /// - `Unavailable` if the runtime of the session was shut down before the backend responded.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being closed.
@@ -276,10 +282,15 @@ impl Session {
         {
             return result;
         }
-        if self.state() == SessionState::Lost(LossReason::Orphaned) {
+        // The session task has ended, or the session was lost before.
+        if self.state() != SessionState::Lost(LossReason::Closed) {
             return Ok(());
         }
-        task::revoke(&**self.backend(), self.inner.lease, Instant::now() + self.inner.ttl).await
+        let result = self.inner.close_result.get().cloned();
+        result.unwrap_or_else(|| {
+            let reason = "the runtime of the session was shut down".to_owned();
+            Err(Error::Unavailable { outcome: Outcome::Unknown, reason, source: None })
+        })
     }
 
     /// Orphans the lease: ends the session, sends one more keep-alive, and leaves the lease to an

@@ -22,7 +22,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 impl SessionBuilder {
     /// Opens the session, runs `work` with it, and closes it when `work` has returned, failed or
     /// panicked. When this method returns, all locks and leaderships on the session are released,
-    /// unless closing failed.
+    /// unless closing failed or the session was lost: see [`Session::close`].
     ///
     /// Use it in `main` and in tests. A program that returns from `main` while it holds a lock
     /// leaves the lock held until its lease expires, because the task that would release it ends

@@ -220,8 +220,8 @@ impl Supervisor {
         }
     }
 
-    /// Closes the session, as [`Session::close`] does, and opens no other. Returns when the store
-    /// has confirmed that. [`run`](Self::run) and [`ready`](Self::ready) then return `Lost`.
+    /// Closes the session, as [`Session::close`] does, and opens no other. Returns the result of
+    /// that method. [`run`](Self::run) and [`ready`](Self::ready) then return `Lost`.
     ///
     /// # Errors
     /// As [`Session::close`]. The supervisor opens no other session after an error either. The call

@@ -7,7 +7,7 @@
 //! session handle is dropped. If the lease may have an adopter, the task then continues the
 //! cleanup: see `after_end.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -65,6 +65,8 @@ pub(super) struct SessionTask {
     state: watch::Sender<SessionState>,
     /// Wakes the futures that wait for the session's loss.
     lost_notify: Arc<Notify>,
+    /// The result of `close`, for calls after this task has ended.
+    close_result: Arc<OnceLock<Result<()>>>,
     cancelled: CancellationToken,
 }
 
@@ -90,6 +92,7 @@ impl SessionTask {
         let lease_deadline = LeaseDeadline::new(ttl, sent);
         let (published_deadline, deadlines) = watch::channel(lease_deadline.at());
         let (lost_notify, cancelled) = (Arc::new(Notify::new()), CancellationToken::new());
+        let close_result = Arc::default();
         let events = SessionEvents { lease: id, generation };
         events.opened(ttl);
         let backend = Arc::clone(client.backend());
@@ -105,6 +108,7 @@ impl SessionTask {
             published_deadline,
             state,
             lost_notify: Arc::clone(&lost_notify),
+            close_result: Arc::clone(&close_result),
             cancelled: cancelled.clone(),
         };
         // Its owner is the session: see `run`.
@@ -121,6 +125,7 @@ impl SessionTask {
             deadline: deadlines,
             lost_notify,
             commands,
+            close_result,
             cancelled,
             runtime,
         };
@@ -144,6 +149,8 @@ impl SessionTask {
                 let deadline = self.deadline_now();
                 let result = revoke(&*self.backend, self.lease, deadline).await;
                 self.events.closed(&result);
+                // A session is closed once.
+                let _ = self.close_result.set(result.clone());
                 if let Some(reply) = reply {
                     // The caller may have dropped its future.
                     let _ = reply.send(result);
@@ -175,7 +182,7 @@ impl SessionTask {
                 result = self.keep_alive.result() => self.note_keep_alive(&result),
                 command = inbox.recv() => {
                     if let Some(end) = self.process_command(command) {
-                        return end;
+                        return self.end_unless_lost(end);
                     }
                 }
                 () = sleep_until_some(next_attempt) => self.send_keep_alive(),
@@ -199,6 +206,17 @@ impl SessionTask {
             None => return Some(End::Close(None)),
         }
         None
+    }
+
+    /// Returns `end`, or the loss if a suspension of the machine has moved the deadline into the
+    /// past: then the lease may have an adopter.
+    fn end_unless_lost(&mut self, end: End) -> End {
+        self.deadline_now();
+        let state = self.lease_deadline.state();
+        let SessionState::Lost(reason) = state else { return end };
+        // Before `end`, and the reply in it, is dropped: the caller then finds the session lost.
+        self.enter(state);
+        End::Lost(reason)
     }
 
     fn send_keep_alive(&mut self) {
@@ -278,11 +296,7 @@ async fn sleep_until_some(moment: Option<Instant>) {
 
 /// Revokes a lease, and repeats that after retryable errors until the store confirms that the lease
 /// is gone or `deadline` has passed.
-pub(super) async fn revoke(
-    backend: &dyn KvBackend,
-    lease: LeaseId,
-    deadline: Instant,
-) -> Result<()> {
+async fn revoke(backend: &dyn KvBackend, lease: LeaseId, deadline: Instant) -> Result<()> {
     let began = Instant::now();
     let mut last_error = None;
     let revoke = async {

@@ -12,6 +12,8 @@ pub enum Fault {
     Reorder,
     /// A message is delivered up to a second late, after messages that were sent later.
     Latency,
+    /// Every message of a process takes 50 ms, for the whole run.
+    SlowLink,
     /// A message is delivered 10 s late, after the caller's timeout: a late request is applied.
     LateDelivery,
     /// A request is lost before it is applied.
@@ -22,6 +24,8 @@ pub enum Fault {
     Refused,
     /// The store rejects a request as overloaded, without applying it.
     Overloaded,
+    /// The store rejects a request because the caller's token has expired.
+    AuthExpired,
     /// A watch is silent for 30 s, then delivers everything.
     WatchLate,
     /// The server ends a watch with a retryable error.
@@ -52,14 +56,16 @@ pub enum Fault {
 
 impl Fault {
     /// All families.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Reorder,
         Self::Latency,
+        Self::SlowLink,
         Self::LateDelivery,
         Self::RequestLost,
         Self::ResponseLost,
         Self::Refused,
         Self::Overloaded,
+        Self::AuthExpired,
         Self::WatchLate,
         Self::WatchEnded,
         Self::StaleRead,
@@ -80,12 +86,12 @@ impl Fault {
         match self {
             Self::Reorder => (0.05, 0.6),
             Self::Latency => (0.02, 0.5),
-            Self::StaleRead | Self::ClockDrift | Self::Buggify => (0.2, 0.7),
+            Self::SlowLink | Self::StaleRead | Self::ClockDrift | Self::Buggify => (0.2, 0.7),
             Self::WatchLate | Self::WatchEnded => (0.01, 0.2),
             Self::Pause | Self::Partition | Self::OneWayPartition => (0.003, 0.05),
             Self::Crash | Self::Restart => (0.002, 0.03),
             Self::Compaction | Self::LeaderChange => (0.01, 0.2),
-            Self::NoSpace => (0.002, 0.02),
+            Self::NoSpace | Self::AuthExpired => (0.002, 0.02),
             Self::LateDelivery
             | Self::RequestLost
             | Self::ResponseLost
@@ -100,11 +106,13 @@ impl fmt::Display for Fault {
         f.pad(match self {
             Self::Reorder => "reorder",
             Self::Latency => "latency",
+            Self::SlowLink => "slow link",
             Self::LateDelivery => "late delivery",
             Self::RequestLost => "request lost",
             Self::ResponseLost => "response lost",
             Self::Refused => "refused",
             Self::Overloaded => "overloaded",
+            Self::AuthExpired => "auth expired",
             Self::WatchLate => "watch late",
             Self::WatchEnded => "watch ended",
             Self::StaleRead => "stale read",
@@ -144,6 +152,7 @@ pub(crate) const REQUEST: &[ChoiceOption] = &[
     option(Fault::RequestLost, "lost, the connection broke"),
     option(Fault::Refused, "rejected as unavailable, not applied"),
     option(Fault::Overloaded, "rejected as overloaded, not applied"),
+    option(Fault::AuthExpired, "rejected because the token has expired"),
 ];
 
 /// What becomes of a response, at the moment the request was processed.
@@ -166,6 +175,13 @@ pub(crate) const BATCH: &[ChoiceOption] = &[
     option(Fault::WatchLate, "delivered after 30 s"),
     option(Fault::WatchEnded, "not delivered, the server ended the watch"),
 ];
+
+/// The connection of a process to the store, when the process is created.
+pub(crate) const LINK: &[ChoiceOption] =
+    &[option(Fault::SlowLink, "fast"), option(Fault::SlowLink, "slow for the whole run")];
+
+/// The latency of every message on a slow link.
+pub(crate) const SLOW_LINK: Duration = Duration::from_millis(50);
 
 /// The latency that an option of a request, response or batch stands for.
 pub(crate) const fn latency(value: u16) -> Duration {
@@ -235,6 +251,7 @@ pub(crate) fn options_of(lane: &str) -> Option<&'static [ChoiceOption]> {
         "batch" => BATCH,
         "process" => PROCESS,
         "read" => READ,
+        "link" => LINK,
         "change" => STORE,
         "clock" => CLOCK,
         _ => return None,

@@ -52,7 +52,6 @@
 //!
 //! Source: FoundationDB's and TigerBeetle's simulators; `docs/guide/simulation.md`.
 
-mod canary;
 mod choice;
 mod driver;
 mod exhaust;
@@ -63,11 +62,14 @@ mod network;
 mod oracle;
 mod panics;
 mod process;
+mod replay;
 mod report;
 mod run;
-mod saved;
 mod shrink;
+#[cfg(feature = "proptest")]
+mod strategy;
 mod sweep;
+mod weaken;
 mod world;
 
 use std::fmt;
@@ -83,9 +85,13 @@ pub use failure::Failure;
 pub use faults::{Coverage, Fault, FaultCount};
 pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
+pub use replay::{NotReplayableError, ReplayRule};
 pub use report::FailureReport;
 pub use run::Verdict;
+#[cfg(feature = "proptest")]
+pub use strategy::{Plan, PlanTree, Plans, plans};
 pub use sweep::{Sweep, SweepReport};
+pub use weaken::Weaken;
 
 use crate::history::EventKind;
 use oracle::{Always, LeadsTo};
@@ -112,6 +118,17 @@ impl Sim {
         let ended = process.clone();
         let task = async move { ended.note_exit(main.await.into_result()) };
         self.world.spawn(process.owner(), Box::pin(task));
+        process
+    }
+
+    /// Adds a process without a main task: [`join`](Self::join) does not wait for it.
+    ///
+    /// # Panics
+    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Process {
+        let process = Process::add(&self.world, name, None);
+        self.world.lock().processes[process.index].has_main = false;
         process
     }
 

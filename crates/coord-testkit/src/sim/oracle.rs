@@ -54,22 +54,27 @@ impl<P: FnMut() -> bool + Send, Q: FnMut() -> bool + Send> Oracle for LeadsTo<P,
     }
 }
 
-/// What one holder believes.
+/// A process inside, and whether it may still act as the holder.
 struct Holder {
-    process: String,
+    process: Process,
     token: FencingToken,
-    ownership: Ownership,
+    still_held: Box<dyn Fn() -> bool + Send>,
 }
 
 impl Holder {
-    /// Whether the holder still believes that it holds: no loss was reported to it, and its
-    /// session's deadline has not passed.
-    fn believes(&self, now: Instant) -> bool {
-        let session = self.ownership.session();
-        self.ownership.reported_loss().is_none()
-            && !matches!(session.state(), SessionState::Lost(_))
-            && session.deadline() > now
+    /// A crashed process does not act any more.
+    fn may_act(&self) -> bool {
+        !self.process.has_crashed() && (self.still_held)()
     }
+}
+
+/// Whether a holder may still act: no loss was reported to it, and its session's deadline has not
+/// passed.
+fn is_held(ownership: &Ownership) -> bool {
+    let session = ownership.session();
+    ownership.reported_loss().is_none()
+        && !matches!(session.state(), SessionState::Lost(_))
+        && session.deadline() > Instant::now()
 }
 
 /// The holders of one resource.
@@ -100,13 +105,25 @@ impl Exclusive {
     pub fn enter(&self, process: &Process, held: &impl Held) -> Inside {
         let ownership: &Ownership = held.contender();
         let (ownership, token) = (ownership.clone(), held.contender().fencing_token());
-        let now = Instant::now();
+        self.enter_while(process, token, move || is_held(&ownership))
+    }
+
+    /// Notes that `process` uses the resource until the returned value is dropped, with a lock of
+    /// its own. `still_held` returns whether the process may still act as the holder: it has
+    /// received no loss, and no deadline has passed. It is called when another holder enters.
+    pub fn enter_while(
+        &self,
+        process: &Process,
+        token: FencingToken,
+        still_held: impl Fn() -> bool + Send + 'static,
+    ) -> Inside {
         let mut holders = sync::lock(&self.holders);
         let entering = format!("{} entered with token {token}", process.name());
-        let other = holders.inside.values().find(|other| other.believes(now));
+        let other = holders.inside.values().find(|other| other.may_act());
         let failure = match other {
             Some(Holder { process, token, .. }) => {
-                Some(format!("{entering} while {process} is inside with token {token}"))
+                let name = process.name();
+                Some(format!("{entering} while {name} is inside with token {token}"))
             }
             None if holders.last_token.is_some_and(|last| last >= token) => {
                 let last = holders.last_token.map(|last| last.to_string()).unwrap_or_default();
@@ -117,9 +134,9 @@ impl Exclusive {
         holders.last_token = holders.last_token.max(Some(token));
         holders.entered += 1;
         let number = holders.entered;
-        holders
-            .inside
-            .insert(number, Holder { process: process.name().to_owned(), token, ownership });
+        let process = process.clone();
+        let holder = Holder { process, token, still_held: Box::new(still_held) };
+        holders.inside.insert(number, holder);
         drop(holders);
         if let Some(text) = failure {
             self.world.lock().fail(Failure::new(&*self.name, text));

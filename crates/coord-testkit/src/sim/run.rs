@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::{Hash, Hasher as _};
 use std::sync::Arc;
@@ -24,13 +25,23 @@ use crate::history::History;
 
 /// The result of a scenario or of a process: nothing, or an error that can be printed.
 pub trait Verdict: Send + 'static {
-    /// The error, if it is one.
+    /// The result, with the text of the error.
+    ///
+    /// # Errors
+    /// The text of the error, if this is one.
     fn into_result(self) -> Result<(), String>;
 }
 
 impl Verdict for () {
     fn into_result(self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+/// The result of a service that never ends.
+impl Verdict for Infallible {
+    fn into_result(self) -> Result<(), String> {
+        match self {}
     }
 }
 
@@ -154,7 +165,8 @@ fn schedule_end(world: &World, settings: &Settings) {
     state.send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));
     let within = settings.settle_time;
     let late = move |world: &Arc<World>| {
-        let text = world.describe_stuck(within);
+        let unfinished = world.describe_unfinished();
+        let text = format!("{within:?} after the faults ended, {unfinished}");
         world.lock().fail(Failure::new("liveness", text));
     };
     let end = settings.fault_time + within;
@@ -251,4 +263,50 @@ async fn hash_store(store: &Client) -> u64 {
         Err(error) => error.to_string().hash(&mut hasher),
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, Weak};
+
+    use coord_core::{Mutex as Lock, Session};
+
+    use super::*;
+
+    #[test]
+    fn world_of_a_run_with_crashes_is_dropped() {
+        let worlds = Mutex::new(Vec::<Weak<World>>::new());
+        let scenario = |sim: Sim| {
+            worlds.lock().unwrap().push(Arc::downgrade(&sim.world));
+            let running = async move {
+                for name in ["a", "b"] {
+                    let process = sim.service(name, |process| async move {
+                        let session = Session::builder(process.client()).open().await?;
+                        let guard = Lock::new(&session, "m").lock().await?;
+                        let mut watch = process.client().watch_prefix("m").await?;
+                        process.spawn(async move { while watch.next().await.is_some() {} });
+                        guard.lost().await;
+                        Ok::<_, coord_core::error::PrimitiveError>(())
+                    });
+                    sleep(Duration::from_millis(5)).await;
+                    process.crash();
+                }
+                sleep(Duration::from_secs(1)).await;
+                Ok(())
+            };
+            Box::pin(running) as BackgroundVerdict
+        };
+        let settings = Settings {
+            faults: Vec::new(),
+            fault_time: Duration::from_secs(300),
+            settle_time: Duration::from_secs(300),
+            max_steps: 10_000,
+            wrap_store: None,
+        };
+        let source = Source::replay(&Deviations::default());
+        let result = run(&scenario, &settings, source, Keep::Result);
+        assert_eq!(result.failure, None);
+        let worlds = worlds.into_inner().unwrap();
+        assert!(worlds.iter().all(|world| world.upgrade().is_none()), "a run leaks its world");
+    }
 }

@@ -35,6 +35,9 @@ pub(crate) enum Owner {
     Process { index: usize, life: u32 },
 }
 
+/// A change of the world.
+pub(crate) type Change = Box<dyn FnOnce(&Arc<World>) + Send>;
+
 /// Something in flight.
 pub(crate) enum Message {
     /// A request of a process, with the work that the store does for it.
@@ -44,7 +47,7 @@ pub(crate) enum Message {
     /// The next batch of a watch.
     Batch(Arc<dyn BatchQueue>),
     /// A change of the world at a given time, such as the end of a partition.
-    Change(Box<dyn FnOnce(&Arc<World>) + Send>),
+    Change(Change),
 }
 
 /// The batches of one watch that are in flight, oldest first.

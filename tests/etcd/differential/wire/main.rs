@@ -4,7 +4,8 @@
 //! Each scenario runs on a new etcd and on a new `coord-server` over an in-memory store, and the
 //! two transcripts must be equal in every field. So etcd proves what coord's server has to do.
 //! [`DIFFERENCES`] lists the lines that differ, deliberately or in an older etcd, with the reasons.
-//! A listed line must differ.
+//! A listed line must differ, and its label must be unique in its scenario, so that no other line
+//! is excused.
 #![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 mod compression;
@@ -90,7 +91,7 @@ struct Difference {
     /// The minor version of etcd; empty for all versions.
     minor: &'static str,
     scenario: &'static str,
-    /// The label of the line.
+    /// The label of the line, which no other line of the scenario has.
     line: &'static str,
     reason: &'static str,
 }
@@ -129,7 +130,8 @@ const DIFFERENCES: &[Difference] = differences![
     "3.4" "watch_requests::progress_after_future_watch":
         "cancel, without progress before", "progress" => CHANGED_AFTER_3_4;
     "3.4" "watch_requests::progress_during_future_watch":
-        "create", "progress once the future revision exists", "no second progress"
+        "create, without progress before", "progress once the future revision exists",
+        "no second progress"
         => CHANGED_AFTER_3_4;
     "3.4" "watch_requests::progress_without_watches": "no progress without watches"
         => CHANGED_AFTER_3_4;
@@ -180,6 +182,13 @@ fn compare(release: Release, scenario: &'static Scenario) -> Result<(), Failed> 
     let mut errors = Vec::new();
     if etcd.len() != coord.len() {
         errors.push(format!("{} lines from etcd, {} from coord", etcd.len(), coord.len()));
+    }
+    for Difference { line, .. } in &expected {
+        let count = etcd.iter().filter(|(label, _)| label == line).count();
+        if count != 1 {
+            errors
+                .push(format!("{line}: listed as a difference, but {count} lines have the label"));
+        }
     }
     let mismatches = etcd.iter().zip(&coord).filter(|(etcd, coord)| etcd != coord);
     let mut found = BTreeSet::new();

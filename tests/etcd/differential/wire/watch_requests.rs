@@ -227,7 +227,7 @@ pub(crate) async fn progress_during_future_watch(run: &mut ScenarioRun) {
     stream.request_progress();
     stream.request_progress();
     stream.send_request(create_watch!("b"));
-    run.next("create", &mut stream).await;
+    run.next("create, without progress before", &mut stream).await;
     for value in ["1", "2", "3", "4"] {
         run.put("put elsewhere", put("x", value)).await;
     }

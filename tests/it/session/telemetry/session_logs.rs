@@ -1,7 +1,7 @@
 //! Log lines of sessions and supervisors: each state change, its reason, and the next step.
 
 use coord_core::{Error, Session, error::PrimitiveError, session::Generation};
-use coord_testkit::Action;
+use coord_testkit::{Action, Recorder};
 use tokio::time::sleep;
 
 use super::{lines_of, seeded_store};
@@ -72,6 +72,34 @@ fn failed_revoke_of_a_dropped_session_is_logged() {
              next=the lease, and the keys on it, expire by themselves"
         )]
     );
+}
+
+/// `SessionBuilder::run` does not return the error, so the log is the only place where it is
+/// reported. Regression: a `close` after the first one failed without a log line.
+#[test]
+fn failed_close_after_work_is_logged_once() {
+    for closes_in_work in [false, true] {
+        let lines = lines_of(async {
+            let refused = Action::Fail(Error::PermissionDenied { reason: "no".to_owned() });
+            let (store, record) = (seeded_store(), Recorder::new());
+            let kv = intercepted(&store, only("lease_revoke", refused));
+            let work = async |session: Session| {
+                if closes_in_work {
+                    session.close().await.unwrap_err();
+                }
+                Ok::<_, Error>(())
+            };
+            Session::builder(&intercepted(&kv, record.clone())).run(work).await.unwrap();
+            assert_eq!(record.take().count("lease_revoke"), 1, "one request, and one line");
+        });
+        assert_eq!(
+            lines[2..],
+            [format!(
+                "WARN coord::session lease not revoked: {SESSION_IDS} error=permission denied: no \
+                 next=the lease, and the keys on it, expire by themselves"
+            )]
+        );
+    }
 }
 
 #[test]

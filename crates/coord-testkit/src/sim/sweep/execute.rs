@@ -1,225 +1,49 @@
-//! Sweeps: many runs of one scenario.
-//!
-//! A sweep runs, in this order: the run without faults; the lists of failures that were saved; one
-//! run per seed. Then it checks that every fault was exercised, and that some of its seeds give the
-//! same history in another process.
+//! The execution of a sweep: runs, shrinks, and checks what was covered.
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use coord_core::{Client, sync};
-use coord_mem::MemBackend;
+use coord_core::sync;
 
 use super::canary::{self, Canary};
-use super::choice::{Deviations, Source};
-use super::exhaust::{Exhausted, Refuted, exhaust};
-use super::failure::Failure;
-use super::faults::{Coverage, Fault};
-use super::generator::{Generator, Mix};
-use super::report::FailureReport;
-use super::run::{BackgroundVerdict, Keep, RunResult, Scenario, Settings, Verdict, run};
-use super::shrink::shrink;
-use super::{Sim, saved};
+use super::{Sweep, SweepReport, saved};
+use crate::history::History;
+use crate::sim::choice::{Deviations, Source};
+use crate::sim::failure::Failure;
+use crate::sim::generator::{Generator, Mix};
+use crate::sim::report::FailureReport;
+use crate::sim::run::{Keep, RunResult, Scenario, run};
+use crate::sim::shrink::shrink;
 
 /// From this number of seeds on, a sweep checks what it covered.
 const SEEDS_FOR_COVERAGE: u64 = 100;
 
-/// Many runs of one scenario, under random schedules and faults.
-///
-/// Environment variables:
-///
-/// - `COORD_SIM`: a seed, or a list of deviations. Only this run is made, and its history printed.
-/// - `COORD_SIM_SEEDS`: how many seeds to run, instead of the number in the code.
-#[derive(Clone)]
-#[must_use = "call `run` or `check`"]
-pub struct Sweep {
-    name: String,
-    seeds: u64,
-    settings: Settings,
-    is_swarm: bool,
-    shrink_runs: usize,
-    threads: usize,
-    has_canary: bool,
-    checks_coverage: bool,
-    saved: Option<PathBuf>,
-}
-
 impl Sweep {
-    /// A sweep of 200 seeds with all faults. The name must be that of its test function, so that
-    /// the command in the report finds it.
-    pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            seeds: 200,
-            settings: Settings {
-                faults: Fault::ALL.to_vec(),
-                fault_time: Duration::from_secs(300),
-                settle_time: Duration::from_secs(600),
-                max_steps: 200_000,
-                wrap_store: None,
-            },
-            is_swarm: true,
-            shrink_runs: 500,
-            threads: 1,
-            has_canary: true,
-            checks_coverage: true,
-            saved: None,
-        }
+    /// Runs the scenario once, with a list of deviations or those that a seed generates. Returns
+    /// the failure and the deviations that the run made.
+    #[cfg(feature = "proptest")]
+    pub(crate) fn run_once(
+        &self,
+        seed: u64,
+        list: Option<&Deviations>,
+        scenario: Scenario<'_>,
+    ) -> (Option<Failure>, Deviations) {
+        let source = match list {
+            Some(list) => Source::replay(list),
+            // About how many points a scenario of a few processes has.
+            None => Source::Generate(Generator::new(seed, &self.mix(500))),
+        };
+        let result = run(scenario, &self.settings, source, Keep::Result);
+        (result.failure, result.deviations)
     }
 
-    /// Sets the number of seeds.
-    pub const fn seeds(mut self, seeds: u64) -> Self {
-        self.seeds = seeds;
-        self
-    }
-
-    /// Sets the faults that runs may have. All by default.
-    pub fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
-        self.settings.faults = faults.into_iter().collect();
-        self
-    }
-
-    /// Removes a fault.
-    pub fn without(mut self, fault: Fault) -> Self {
-        self.settings.faults.retain(|enabled| *enabled != fault);
-        self
-    }
-
-    /// Enables every fault in every run. By default each run has a random half of them.
-    pub const fn without_swarm(mut self) -> Self {
-        self.is_swarm = false;
-        self
-    }
-
-    /// Sets when faults stop, in virtual time. 300 s by default.
-    pub const fn fault_time(mut self, time: Duration) -> Self {
-        self.settings.fault_time = time;
-        self
-    }
-
-    /// Sets how long the processes may take to finish after the faults. 600 s by default.
-    pub const fn settle_time(mut self, time: Duration) -> Self {
-        self.settings.settle_time = time;
-        self
-    }
-
-    /// Sets after how many steps a run is a livelock. 200,000 by default.
-    pub const fn max_steps(mut self, steps: u64) -> Self {
-        self.settings.max_steps = steps;
-        self
-    }
-
-    /// Sets in how many runs a failure is shrunk at most. 500 by default.
-    pub const fn shrink_runs(mut self, runs: usize) -> Self {
-        self.shrink_runs = runs;
-        self
-    }
-
-    /// Sets the number of threads. 1 by default, because tests run in parallel already.
-    pub const fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
-        self
-    }
-
-    /// Does not run seeds in another process to compare the histories.
-    pub const fn without_canary(mut self) -> Self {
-        self.has_canary = false;
-        self
-    }
-
-    /// Does not fail when a fault was not exercised.
-    pub const fn without_coverage(mut self) -> Self {
-        self.checks_coverage = false;
-        self
-    }
-
-    /// Keeps the lists of failures in the file `<folder>/<name>.sim`: a failure is added, and every
-    /// later sweep replays them first.
-    pub fn saved_in(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.saved = Some(folder.into());
-        self
-    }
-
-    /// Wraps the store of every run, for example to weaken it.
-    pub fn wrap_store(
-        mut self,
-        wrap: impl Fn(MemBackend) -> Client + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.wrap_store = Some(std::sync::Arc::new(wrap));
-        self
-    }
-
-    /// Runs the sweep.
-    ///
-    /// # Panics
-    /// With a report, if a run fails, if a fault was never exercised, or if a run is not
-    /// deterministic.
-    pub fn run<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub(super) fn check_scenario(
         self,
-        scenario: impl Fn(Sim) -> F + Sync,
-    ) -> SweepReport {
-        match self.check(scenario) {
-            Ok(report) => report,
-            Err(report) => panic!("{report}"),
-        }
-    }
-
-    /// Runs the sweep, and returns the report of a failure.
-    ///
-    /// # Errors
-    /// The first run that failed, shrunk.
-    pub fn check<R: Verdict, F: Future<Output = R> + Send + 'static>(
-        self,
-        scenario: impl Fn(Sim) -> F + Sync,
+        scenario: Scenario<'_>,
     ) -> Result<SweepReport, Box<FailureReport>> {
-        self.check_scenario(&erased(scenario))
-    }
-
-    /// Runs the scenario with one list of deviations, and panics if the run fails, or if the list
-    /// does not fit the scenario any more.
-    ///
-    /// # Panics
-    /// With a report, if the run fails. Also if `list` is not a list of deviations, and if the run
-    /// does not reach a point of the list.
-    pub fn replay<R: Verdict, F: Future<Output = R> + Send + 'static>(
-        self,
-        list: &str,
-        scenario: impl Fn(Sim) -> F + Sync,
-    ) {
-        let list: Deviations = list.parse().unwrap_or_else(|error| panic!("{error}"));
-        if let Err(report) = self.replay_list(&erased(scenario), &list) {
-            panic!("{report}");
-        }
-    }
-
-    /// Runs the scenario with every list of at most `max_deviations` deviations of the enabled
-    /// faults: a proof, up to that bound. For small scenarios: the number of runs grows with the
-    /// number of decision points to the power of `max_deviations`.
-    ///
-    /// # Panics
-    /// With a report, if a run fails.
-    pub fn exhaust<R: Verdict, F: Future<Output = R> + Send + 'static>(
-        self,
-        max_deviations: usize,
-        scenario: impl Fn(Sim) -> F + Sync,
-    ) -> Exhausted {
-        let scenario = erased(scenario);
-        match exhaust(&scenario, &self.settings, max_deviations) {
-            Ok(exhausted) => exhausted,
-            Err(Refuted { list, runs }) => match self.report(&scenario, None, list) {
-                Some(report) => panic!("run {runs} of the exploration failed\n{report}"),
-                None => panic!("run {runs} of the exploration failed, and is not reproducible"),
-            },
-        }
-    }
-
-    fn check_scenario(self, scenario: Scenario<'_>) -> Result<SweepReport, Box<FailureReport>> {
         if let Some(canary) = canary::requested() {
             if canary.name == self.name {
                 self.run_canary(scenario, &canary);
@@ -287,7 +111,7 @@ impl Sweep {
     }
 
     /// Runs one list, which must fit and must not fail.
-    fn replay_list(
+    pub(super) fn replay_list(
         &self,
         scenario: Scenario<'_>,
         list: &Deviations,
@@ -370,7 +194,7 @@ impl Sweep {
     }
 
     /// Runs a failing list with its history. `None` if it does not fail.
-    fn report(
+    pub(super) fn report(
         &self,
         scenario: Scenario<'_>,
         seed: Option<u64>,
@@ -394,7 +218,7 @@ impl Sweep {
             deviations: Deviations::default(),
             words: Vec::new(),
             shrink_runs: 0,
-            history: crate::history::History::default(),
+            history: History::default(),
         })
     }
 
@@ -452,76 +276,5 @@ impl Sweep {
         let result = run(scenario, &self.settings, source, Keep::History);
         let RunResult { history, failure, store_hash, exits, .. } = result;
         format!("{history}failure {failure:?}\nexits {exits:?}\nstore {store_hash:016x}\n")
-    }
-}
-
-impl fmt::Debug for Sweep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sweep").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A scenario without its types.
-fn erased<R: Verdict, F: Future<Output = R> + Send + 'static>(
-    scenario: impl Fn(Sim) -> F + Sync,
-) -> impl Fn(Sim) -> BackgroundVerdict + Sync {
-    move |sim| {
-        let running = scenario(sim);
-        Box::pin(async move { running.await.into_result() })
-    }
-}
-
-/// What a sweep without a failure covered.
-#[derive(Clone, Debug, Default)]
-pub struct SweepReport {
-    /// How many seeds were run.
-    pub seeds: u64,
-    /// How many steps all runs took.
-    pub steps: u64,
-    /// How many deviations all runs had.
-    pub deviations: u64,
-    /// How many seeds gave the same history in another process.
-    pub canary_runs: u64,
-    /// How often each fault was exercised.
-    pub coverage: Coverage,
-    /// The named conditions, and whether each held at least once.
-    pub sometimes: BTreeMap<&'static str, bool>,
-}
-
-impl SweepReport {
-    fn note(&mut self, result: &RunResult) {
-        self.seeds += 1;
-        self.steps += result.steps;
-        self.deviations += u64::try_from(result.deviations.0.len()).unwrap_or(u64::MAX);
-        self.coverage.add(&result.coverage);
-        for (name, holds) in &result.sometimes {
-            *self.sometimes.entry(name).or_default() |= holds;
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.seeds += other.seeds;
-        self.steps += other.steps;
-        self.deviations += other.deviations;
-        self.coverage.add(&other.coverage);
-        for (name, holds) in &other.sometimes {
-            *self.sometimes.entry(name).or_default() |= holds;
-        }
-    }
-}
-
-impl fmt::Display for SweepReport {
-    /// The counts, and a table of the faults.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seeds, steps, deviations, canary_runs, .. } = self;
-        writeln!(
-            f,
-            "{seeds} seeds hold: {steps} steps, {deviations} deviations, {canary_runs} seeds \
-             repeated in another process"
-        )?;
-        for (name, holds) in &self.sometimes {
-            writeln!(f, "sometimes {name}: {}", if *holds { "yes" } else { "never" })?;
-        }
-        write!(f, "{}", self.coverage)
     }
 }

@@ -1,0 +1,77 @@
+//! A lease with its own keep-alive task, as a user without coord would write it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coord_core::error::ErrorKind;
+use coord_core::kv::{LeaseGrant, LeaseId};
+use coord_core::sync;
+use coord_testkit::sim::Process;
+use tokio::time::{Instant, sleep};
+
+/// The TTL of every lease of the self-written primitives.
+const TTL: Duration = Duration::from_secs(3);
+
+/// From when the TTL is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CountedFrom {
+    /// From the sending of the request. The store counts from a later time, so this is safe.
+    Sending,
+    /// From the receipt of the response: too late by the latency of the response.
+    Receipt,
+}
+
+/// A lease, and the time until which its owner may rely on it.
+#[derive(Clone)]
+pub(super) struct Lease {
+    pub(super) id: LeaseId,
+    deadline: Arc<Mutex<Instant>>,
+}
+
+impl Lease {
+    /// Grants a lease without keep-alive.
+    pub(super) async fn grant(process: &Process, from: CountedFrom) -> coord_core::Result<Self> {
+        let sent = Instant::now();
+        let id = process.client().lease_grant(LeaseGrant::new(TTL)).await?.id;
+        Ok(Self { id, deadline: Arc::new(Mutex::new(deadline(sent, from))) })
+    }
+
+    /// Grants a lease, and keeps it alive until the last clone is dropped.
+    pub(super) async fn keep(process: &Process, from: CountedFrom) -> coord_core::Result<Self> {
+        let lease = Self::grant(process, from).await?;
+        let (client, id) = (process.client().clone(), lease.id);
+        let shared = Arc::downgrade(&lease.deadline);
+        drop(process.spawn(async move {
+            loop {
+                sleep(TTL / 3).await;
+                if shared.strong_count() == 0 {
+                    return;
+                }
+                let sent = Instant::now();
+                match client.lease_keep_alive(id).await {
+                    Ok(_) => {
+                        let Some(shared) = shared.upgrade() else { return };
+                        *sync::lock(&shared) = deadline(sent, from);
+                    }
+                    Err(error) if error.kind() == ErrorKind::LeaseNotFound => return,
+                    Err(_) => {}
+                }
+            }
+        }));
+        Ok(lease)
+    }
+
+    /// Whether the lease surely exists.
+    pub(super) fn is_alive(&self) -> bool {
+        Instant::now() < *sync::lock(&self.deadline)
+    }
+}
+
+/// The deadline has a margin of a tenth of the TTL, because the store's clock may be fast.
+fn deadline(sent: Instant, from: CountedFrom) -> Instant {
+    let start = match from {
+        CountedFrom::Sending => sent,
+        CountedFrom::Receipt => Instant::now(),
+    };
+    start + TTL * 9 / 10
+}

@@ -1,0 +1,170 @@
+//! A lock on one key, and its wrong variants.
+//!
+//! A process acquires the lock by creating the key, and releases it by deleting the key. The
+//! fencing token is the create revision.
+
+use std::time::Duration;
+
+use coord_core::Client;
+use coord_core::kv::{
+    Compare, CompareOp, Delete, EventKind, FencingToken, Put, Range, Revision, Txn, Watch,
+};
+use coord_testkit::sim::{Exclusive, Process, Sim};
+use tokio::time::sleep;
+
+use super::lease::{CountedFrom, Lease};
+use super::{Family, Outcome, family};
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    CheckThenSet,
+    UnguardedDelete,
+    NoLease,
+    NoKeepAlive,
+    DeadlineFromReceipt,
+    UnlockGivesUp,
+    UnlockKeepsActing,
+}
+
+pub(super) fn key_lock() -> Family {
+    family("lock on one key", contend)
+        .mutant("the lock is checked, then set", Flaw::CheckThenSet)
+        .mutant("unlock deletes the key unguarded", Flaw::UnguardedDelete)
+        .mutant("the key has no lease", Flaw::NoLease)
+        .mutant("the lease has no keep-alive", Flaw::NoKeepAlive)
+        .mutant("the deadline is counted from the receipt", Flaw::DeadlineFromReceipt)
+        .mutant("unlock ignores an ambiguous error", Flaw::UnlockGivesUp)
+        .mutant("the holder acts after the unlock was sent", Flaw::UnlockKeepsActing)
+        .done()
+}
+
+const KEY: &str = "lock";
+
+struct KeyLock {
+    process: Process,
+    flaw: Option<Flaw>,
+    lease: Option<Lease>,
+}
+
+impl KeyLock {
+    async fn open(process: &Process, flaw: Option<Flaw>) -> Outcome<Self> {
+        let lease = match flaw {
+            Some(Flaw::NoLease | Flaw::NoKeepAlive) => None,
+            Some(Flaw::DeadlineFromReceipt) => {
+                Some(Lease::keep(process, CountedFrom::Receipt).await?)
+            }
+            _ => Some(Lease::keep(process, CountedFrom::Sending).await?),
+        };
+        Ok(Self { process: process.clone(), flaw, lease })
+    }
+
+    fn client(&self) -> &Client {
+        self.process.client()
+    }
+
+    /// Acquires the lock, and returns the create revision of the key.
+    async fn acquire(&self) -> Outcome<Revision> {
+        loop {
+            let own = match self.flaw {
+                Some(Flaw::NoKeepAlive) => {
+                    Some(Lease::grant(&self.process, CountedFrom::Sending).await?)
+                }
+                _ => self.lease.clone(),
+            };
+            let put = Put::new(KEY, self.process.name().to_owned());
+            let put = put.lease(own.as_ref().map(|lease| lease.id));
+            let (revision, is_acquired) = self.try_put(put).await?;
+            if !is_acquired {
+                wait_for_delete(self.client(), KEY, revision).await?;
+            } else if self.may_act() {
+                return Ok(revision);
+            } else {
+                return Err("the lease has ended".into());
+            }
+        }
+    }
+
+    async fn try_put(&self, put: Put) -> Outcome<(Revision, bool)> {
+        if self.flaw == Some(Flaw::CheckThenSet) {
+            let found = self.client().range(Range::new(KEY)).await?;
+            if !found.kvs.is_empty() {
+                return Ok((found.header.revision, false));
+            }
+            return Ok((self.client().put_with(put).await?.header.revision, true));
+        }
+        let txn = Txn::new().when([Compare::absent(KEY)]).and_then([put]);
+        let response = self.client().txn(txn).await?;
+        Ok((response.header.revision, response.succeeded))
+    }
+
+    /// Whether the holder may act, as far as it knows.
+    fn may_act(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::is_alive)
+    }
+
+    async fn release(&self, created: Revision) {
+        let is_own = Compare::create_revision(KEY, CompareOp::Equal, created);
+        let unguarded = self.flaw == Some(Flaw::UnguardedDelete);
+        let compares = if unguarded { vec![] } else { vec![is_own] };
+        let txn = Txn::new().when(compares).and_then([Delete::new(KEY)]);
+        while self.client().txn(txn.clone()).await.is_err() {
+            if self.flaw == Some(Flaw::UnlockGivesUp) {
+                return;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+/// Waits until a key is deleted after `revision`. It may return early: callers check again.
+pub(super) async fn wait_for_delete(
+    client: &Client,
+    key: &str,
+    revision: Revision,
+) -> Outcome<bool> {
+    let mut watch = client.watch(Watch::new(key).start_at(revision.next())).await?;
+    while let Some(Ok(batch)) = watch.next().await {
+        if batch.events.iter().any(|event| event.kind == EventKind::Delete) {
+            return Ok(true);
+        }
+    }
+    sleep(Duration::from_millis(100)).await;
+    Ok(false)
+}
+
+/// Processes that acquire the lock twice each, and work for some time with it.
+async fn contend(sim: Sim, flaw: Option<Flaw>) {
+    let inside = sim.exclusive("lock");
+    for (name, starts) in [("a", 0), ("b", 30), ("c", 60)] {
+        let inside = inside.clone();
+        sim.spawn(name, move |process| async move {
+            sleep(Duration::from_millis(starts)).await;
+            let lock = KeyLock::open(&process, flaw).await?;
+            for _ in 0..2 {
+                work_alone(&process, &lock, &inside).await?;
+            }
+            Outcome::Ok(())
+        });
+    }
+    sim.join().await;
+}
+
+async fn work_alone(process: &Process, lock: &KeyLock, inside: &Exclusive) -> Outcome {
+    let created = lock.acquire().await?;
+    let lease = lock.lease.clone();
+    let still_held = move || lease.as_ref().is_none_or(Lease::is_alive);
+    let alone = inside.enter_while(process, FencingToken(created), still_held);
+    sleep(Duration::from_millis(2_000)).await;
+    // The work fails if the lease has ended. The lock is released in each case.
+    let worked = process.client().put("work", process.name().to_owned()).await;
+    if lock.flaw == Some(Flaw::UnlockKeepsActing) {
+        lock.release(created).await;
+        drop(alone);
+    } else {
+        drop(alone);
+        lock.release(created).await;
+    }
+    worked?;
+    Ok(())
+}

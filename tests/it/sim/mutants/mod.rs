@@ -1,0 +1,195 @@
+//! Mutants: deliberately wrong primitives and stores, which the simulator must catch.
+//!
+//! A simulator is worth as much as the faults it finds. Each mutant has one known fault. A family
+//! is a scenario whose correct variant must hold for as many seeds as its mutants get.
+
+mod caches;
+mod elections;
+mod handoffs;
+mod lease;
+mod locks;
+mod queues;
+mod reads;
+mod stores;
+mod transactions;
+
+use std::fmt::{self, Write as _};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use coord_testkit::sim::{FailureReport, Sim, Sweep, Weaken};
+
+/// How many seeds a mutant may take until it is caught.
+const SEEDS: u64 = 1_000;
+
+/// How many deviations a shrunk failure may have, and in how many runs it is shrunk.
+const DEVIATIONS: usize = 5;
+const SHRINK_RUNS: usize = 500;
+
+/// The result of a process: any error ends it.
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+type BoxedRun = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+type Scenario = Box<dyn Fn(Sim) -> BoxedRun + Send + Sync>;
+
+/// One deliberate fault.
+struct Mutant {
+    name: String,
+    scenario: Scenario,
+    weakness: Option<Weaken>,
+}
+
+/// A correct scenario and its mutants.
+struct Family {
+    name: &'static str,
+    correct: Scenario,
+    mutants: Vec<Mutant>,
+}
+
+/// A scenario of which a family is made: correct without a flaw.
+struct FamilyBuilder<W> {
+    family: Family,
+    scenario: Arc<dyn Fn(Sim, Option<W>) -> BoxedRun + Send + Sync>,
+}
+
+/// Starts a family.
+fn family<W: 'static, F: Future<Output = ()> + Send + 'static>(
+    name: &'static str,
+    scenario: fn(Sim, Option<W>) -> F,
+) -> FamilyBuilder<W> {
+    let correct = Box::new(move |sim| Box::pin(scenario(sim, None)) as BoxedRun);
+    FamilyBuilder {
+        family: Family { name, correct, mutants: Vec::new() },
+        scenario: Arc::new(move |sim, flaw| Box::pin(scenario(sim, flaw))),
+    }
+}
+
+impl<W: Copy + Send + Sync + 'static> FamilyBuilder<W> {
+    /// Adds a mutant: the scenario with a flaw.
+    fn mutant(mut self, name: &str, flaw: W) -> Self {
+        let scenario = Arc::clone(&self.scenario);
+        let scenario = Box::new(move |sim| scenario(sim, Some(flaw)));
+        self.family.mutants.push(Mutant { name: name.to_owned(), scenario, weakness: None });
+        self
+    }
+
+    /// Adds a mutant: the correct scenario on a weakened store.
+    fn weakened(mut self, weakness: Weaken) -> Self {
+        let scenario = Arc::clone(&self.scenario);
+        let scenario = Box::new(move |sim| scenario(sim, None));
+        let name = format!("store: {weakness}");
+        self.family.mutants.push(Mutant { name, scenario, weakness: Some(weakness) });
+        self
+    }
+
+    fn done(self) -> Family {
+        self.family
+    }
+}
+
+fn families() -> Vec<Family> {
+    vec![
+        locks::key_lock(),
+        queues::queue_lock(),
+        handoffs::handoffs(),
+        elections::leaders(),
+        transactions::counters(),
+        transactions::duty(),
+        transactions::producers(),
+        reads::audits(),
+        reads::own_writes(),
+        caches::caches(),
+        stores::locks(),
+        stores::transactions(),
+    ]
+}
+
+/// One line of the table.
+struct Row {
+    mutant: String,
+    report: Option<Box<FailureReport>>,
+}
+
+impl Row {
+    fn is_small(&self) -> bool {
+        let is_small = |report: &FailureReport| {
+            report.deviations.0.len() <= DEVIATIONS && report.shrink_runs <= SHRINK_RUNS
+        };
+        self.report.as_ref().is_some_and(|report| is_small(report))
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(report) = &self.report else {
+            return write!(f, "| {} | not caught | | | | |", self.mutant);
+        };
+        // Seeds are numbered from 0. Without a seed, the run without faults failed.
+        let seeds = report.seed.map_or(0, |seed| seed + 1);
+        let (before, after) = (report.first_deviations, report.deviations.0.len());
+        let text = report.failure.text.split([';', ',']).next().unwrap_or_default();
+        write!(
+            f,
+            "| {} | {seeds} | {before} | {} | {after} | {}: {text} |",
+            self.mutant, report.shrink_runs, report.failure.oracle
+        )
+    }
+}
+
+/// The rows of a family's mutants. The correct scenario must hold.
+fn try_family(family: &Family) -> Vec<Row> {
+    // The processes need about 15 s. A key that is left behind must outlive the faults to be noticed.
+    let sweep = || {
+        let sweep = Sweep::new(family.name).seeds(SEEDS).without_canary().without_coverage();
+        sweep.fault_time(Duration::from_secs(20)).settle_time(Duration::from_secs(150))
+    };
+    if let Err(report) = sweep().check(&family.correct) {
+        panic!("false alarm: the correct `{}` failed\n{report}", family.name);
+    }
+    let try_mutant = |mutant: &Mutant| {
+        let sweep = sweep().shrink_runs(SHRINK_RUNS);
+        let sweep = mutant.weakness.map_or(sweep.clone(), |weakness| sweep.weaken(weakness));
+        Row { mutant: mutant.name.clone(), report: sweep.check(&mutant.scenario).err() }
+    };
+    family.mutants.iter().map(try_mutant).collect()
+}
+
+/// The rows of all families, which two threads share.
+fn try_families(families: &[Family]) -> Vec<Row> {
+    let waiting = Mutex::new(families.iter().enumerate().rev().collect::<Vec<_>>());
+    let rows = Mutex::new(Vec::new());
+    let work = || {
+        while let Some((index, family)) = { waiting.lock().unwrap().pop() } {
+            let own = try_family(family);
+            rows.lock().unwrap().extend(own.into_iter().map(|row| (index, row)));
+        }
+    };
+    thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
+    let mut rows = rows.into_inner().unwrap();
+    rows.sort_by_key(|(index, _)| *index);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the table is kept in docs/guide/simulation.md")]
+fn mutants_are_caught_and_shrunk() {
+    let rows = try_families(&families());
+    let mut table = String::from(
+        "| mutant | seeds | deviations | runs to shrink | deviations after | what broke |\n\
+         |---|---:|---:|---:|---:|---|\n",
+    );
+    for row in &rows {
+        writeln!(table, "{row}").unwrap();
+    }
+    println!("{table}");
+    for report in rows.iter().filter(|row| !row.is_small()).filter_map(|row| row.report.as_ref()) {
+        println!("{report}");
+    }
+    let uncaught = rows.iter().filter(|row| row.report.is_none()).count();
+    assert_eq!(uncaught, 0, "a mutant was not caught:\n{table}");
+    let small = rows.iter().filter(|row| row.is_small()).count();
+    assert!(rows.len() >= 15 && small * 10 >= rows.len() * 9, "{small} are small:\n{table}");
+}

@@ -1,0 +1,46 @@
+//! Supervisors under every fault: work that continues after a loss, on the next session.
+
+use coord_core::error::PrimitiveError;
+use coord_core::kv::{Put, Txn};
+use coord_core::{Mutex, Session};
+use coord_testkit::sim::{Exclusive, Process, Sim, Sweep};
+
+use super::{SEEDS, print};
+
+/// Works under the lock, on as many sessions as it takes.
+async fn work(process: Process, inside: Exclusive) -> Result<(), PrimitiveError> {
+    let supervisor = Session::builder(process.client()).supervise().await?;
+    for round in 0..2 {
+        let worked = supervisor.run_while_held(
+            async |session: Session| Mutex::new(&session, "printer").lock().await,
+            |guard| {
+                let (process, inside) = (process.clone(), inside.clone());
+                async move {
+                    let alone = inside.enter(&process, &*guard);
+                    let value = format!("{} {round}", process.name());
+                    guard.txn(Txn::new().and_then([Put::new("last", value)])).await?;
+                    drop(alone);
+                    Ok::<_, PrimitiveError>(())
+                }
+            },
+        );
+        worked.await?;
+    }
+    Ok(supervisor.close().await?)
+}
+
+async fn contend(sim: Sim) {
+    let inside = sim.exclusive("printer");
+    for name in ["a", "b", "c"] {
+        let inside = inside.clone();
+        sim.service(name, move |process| work(process, inside.clone()));
+    }
+    sim.join().await;
+    sim.sometimes("every process works twice", inside.entered() >= 6);
+}
+
+#[test]
+fn supervised_work_excludes_under_every_fault() {
+    let name = "supervised_work_excludes_under_every_fault";
+    print(name, &Sweep::new(name).seeds(SEEDS).run(contend));
+}
