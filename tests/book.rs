@@ -36,6 +36,10 @@ pub mod isolation {}
 #[doc = include_str!("../docs/guide/testing.md")]
 pub mod testing {}
 
+/// `docs/guide/simulation.md`
+#[doc = include_str!("../docs/guide/simulation.md")]
+pub mod simulation {}
+
 /// `docs/guide/etcd.md`, with the feature `etcd`
 #[cfg(feature = "etcd")]
 #[doc = include_str!("../docs/guide/etcd.md")]

@@ -1,4 +1,4 @@
-//! Tests of the example programs: they print the output of Go's examples.
+//! Tests of the example programs: their output, and that of Go's examples.
 
 #[path = "../go/examples.rs"]
 mod go;
@@ -41,6 +41,21 @@ fn example_mutex_try_lock() {
 #[test]
 fn example_stm_apply() {
     assert_eq!(run_example("transfer"), go::TRANSFER);
+}
+
+/// The schedule is on virtual time, so the output is the same in every run.
+#[test]
+fn example_scheduler_executes_every_job() {
+    let expected = " 0.0 s  scheduler-1 leads
+ 2.0 s  worker-2 executes invoices
+ 2.0 s  worker-1 executes backup
+ 3.5 s  worker-2 executes report
+ 4.5 s  worker-1 executes newsletter
+ 6.0 s  scheduler-2 leads
+done: backup by worker-1, invoices by worker-2, newsletter by worker-1, report by worker-2
+total: 14 units
+";
+    assert_eq!(run_example("scheduler"), expected);
 }
 
 /// Regression: the example panicked on a file of fewer transfers than a worker applies per hold.

@@ -17,6 +17,7 @@ mod member_faults;
 mod observer;
 mod paused_member;
 mod proxy_responses;
+mod replay;
 mod runtimes;
 mod support;
 mod tls;

@@ -1,11 +1,14 @@
 //! Sweeps of the primitives under every fault, and tests of the simulator itself.
 
+mod cancellation;
 mod election;
 mod lock;
 mod mutants;
 mod plans;
 mod proofs;
 mod regressions;
+mod scheduler;
+mod simulator;
 mod supervisor;
 mod transactions;
 

@@ -5,6 +5,7 @@ mod pages;
 mod sources;
 mod vocabulary;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The root of the repository.
@@ -68,6 +69,33 @@ fn quoted_under(page: &str, headers: &[&str]) -> Vec<String> {
         quoted.extend(cells.flat_map(|(cell, _)| cell.split('`').skip(1).step_by(2)));
     }
     quoted.into_iter().map(str::to_owned).collect()
+}
+
+/// The public async functions under a folder, as `Type::function`.
+pub(crate) fn public_async_functions(folder: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (_, text) in files(folder, ".rs") {
+        let mut type_name = "";
+        for line in text.lines() {
+            if let Some(header) = line.strip_prefix("impl") {
+                type_name = implementing_type(header);
+            } else if let Some(function) = line.trim().strip_prefix("pub async fn ") {
+                let name = function.split(['(', '<']).next().unwrap_or_default();
+                found.insert(format!("{type_name}::{name}"));
+            }
+        }
+    }
+    found
+}
+
+/// The type of `impl<T> Trait for Type<T> {`, given the text after `impl`.
+fn implementing_type(header: &str) -> &str {
+    let header = header.split_once(" for ").map_or(header, |(_, implementing)| implementing);
+    let header = match header.strip_prefix('<') {
+        Some(generic) => generic.split_once("> ").map_or(generic, |(_, rest)| rest),
+        None => header,
+    };
+    header.trim().split(['<', ' ', '{']).next().unwrap_or_default()
 }
 
 /// Asserts that there are no violations.

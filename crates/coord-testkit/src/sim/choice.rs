@@ -113,7 +113,7 @@ pub(crate) struct LaneId(usize);
 
 /// The decision points of one process and kind.
 #[derive(Debug)]
-struct Lane {
+struct LaneState {
     name: Arc<str>,
     options: &'static [ChoiceOption],
     /// How many points the run has reached.
@@ -146,7 +146,7 @@ pub(crate) struct ReachedPoint {
 /// The choices of one run.
 #[derive(Debug)]
 pub(crate) struct Choices {
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneState>,
     source: Source,
     taken: Vec<Deviation>,
     /// What each deviation meant; filled only while the run is recorded.
@@ -180,7 +180,7 @@ impl Choices {
         if let Some(known) = self.lanes.iter().position(|lane| *lane.name == *name) {
             return LaneId(known);
         }
-        self.lanes.push(Lane { name: name.into(), options, reached: 0 });
+        self.lanes.push(LaneState { name: name.into(), options, reached: 0 });
         LaneId(self.lanes.len() - 1)
     }
 
@@ -213,7 +213,7 @@ impl Choices {
         if self.is_healed {
             return 0;
         }
-        let Lane { name, options, reached } = &mut self.lanes[lane.0];
+        let LaneState { name, options, reached } = &mut self.lanes[lane.0];
         *reached += 1;
         let number = *reached;
         if let Some(points) = &mut self.reached {

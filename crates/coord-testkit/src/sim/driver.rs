@@ -39,15 +39,16 @@ pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
             continue;
         };
         process(world, actor).await;
-        let has_oracles = {
+        let (steps, has_oracles) = {
             let mut state = world.lock();
             state.steps += 1;
-            if state.steps > max_steps {
-                let text = format!("no end after {max_steps} steps");
-                state.fail(Failure::new("livelock", text));
-            }
-            !state.oracles.is_empty()
+            (state.steps, !state.oracles.is_empty())
         };
+        if steps > max_steps {
+            let unfinished = world.describe_unfinished();
+            let text = format!("no end after {max_steps} steps, {unfinished}");
+            world.lock().fail(Failure::new("livelock", text));
+        }
         if has_oracles {
             check_oracles(world);
         }

@@ -52,7 +52,6 @@
 //!
 //! Source: FoundationDB's and TigerBeetle's simulators; `docs/guide/simulation.md`.
 
-mod canary;
 mod choice;
 mod driver;
 mod exhaust;
@@ -63,9 +62,9 @@ mod network;
 mod oracle;
 mod panics;
 mod process;
+mod replay;
 mod report;
 mod run;
-mod saved;
 mod shrink;
 #[cfg(feature = "proptest")]
 mod strategy;
@@ -86,6 +85,7 @@ pub use failure::Failure;
 pub use faults::{Coverage, Fault, FaultCount};
 pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
+pub use replay::{NotReplayableError, ReplayRule};
 pub use report::FailureReport;
 pub use run::Verdict;
 #[cfg(feature = "proptest")]
@@ -151,6 +151,9 @@ impl Sim {
     }
 
     /// Waits until the main task of every process has ended, or its process has crashed for good.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
     pub async fn join(&self) {
         loop {
             let exited = self.world.exited.notified();
@@ -202,6 +205,9 @@ impl Sim {
 
     /// Waits until `holds` returns true, and fails the run if it does not within `within`. It is
     /// called every 10 ms of virtual time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the condition.
     pub async fn eventually(
         &self,
         name: &'static str,
@@ -238,8 +244,8 @@ impl Sim {
         *self.world.lock().sometimes.entry(name).or_default() |= condition;
     }
 
-    /// Returns whether a fault of the test's own is injected here. A point is activated in a quarter
-    /// of the runs, and then fires at random.
+    /// Returns whether a fault of the test's own is injected here. A point is activated in a
+    /// quarter of the runs, and then fires at random.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
         let mut state = self.world.lock();

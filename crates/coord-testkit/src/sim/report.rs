@@ -1,7 +1,6 @@
 //! Reports: what a failed sweep prints.
 
 use std::fmt::{self, Write as _};
-use std::time::Duration;
 
 use coord_core::kv::{KeyRange, KeyValue, Range};
 use futures_util::FutureExt as _;
@@ -40,7 +39,12 @@ impl std::error::Error for FailureReport {}
 impl fmt::Display for FailureReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sweep, failure, deviations, words, first_deviations, .. } = self;
-        writeln!(f, "the sweep `{sweep}` failed: {failure}\n")?;
+        writeln!(f, "the sweep `{sweep}` failed: {failure}")?;
+        if self.history.0.is_empty() {
+            // It is not about one run: a fault was never exercised, for example.
+            return Ok(());
+        }
+        writeln!(f)?;
         match self.seed {
             Some(seed) => writeln!(
                 f,
@@ -76,8 +80,8 @@ fn queue_of(key: &KeyValue) -> &[u8] {
 }
 
 impl World {
-    /// What the processes that have not finished wait for.
-    pub(crate) fn describe_stuck(&self, within: Duration) -> String {
+    /// The processes that have not finished, and what they wait for.
+    pub(crate) fn describe_unfinished(&self) -> String {
         // The store is in memory: it responds at once.
         let range = self.store.range(Range::new(KeyRange::all())).now_or_never();
         let mut keys = range.and_then(Result::ok).map(|range| range.kvs).unwrap_or_default();
@@ -89,7 +93,7 @@ impl World {
             .iter()
             .enumerate()
             .filter(|(_, process)| process.has_main && process.exit.is_none());
-        let mut text = format!("{within:?} after the faults ended, not finished:");
+        let mut text = "not finished:".to_owned();
         for (index, process) in stuck {
             // Writing to a string cannot fail.
             let _ = write!(text, " {} ({})", process.name, process.status());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::{Hash, Hasher as _};
 use std::sync::Arc;
@@ -34,6 +35,13 @@ pub trait Verdict: Send + 'static {
 impl Verdict for () {
     fn into_result(self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+/// The result of a service that never ends.
+impl Verdict for Infallible {
+    fn into_result(self) -> Result<(), String> {
+        match self {}
     }
 }
 
@@ -157,7 +165,8 @@ fn schedule_end(world: &World, settings: &Settings) {
     state.send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));
     let within = settings.settle_time;
     let late = move |world: &Arc<World>| {
-        let text = world.describe_stuck(within);
+        let unfinished = world.describe_unfinished();
+        let text = format!("{within:?} after the faults ended, {unfinished}");
         world.lock().fail(Failure::new("liveness", text));
     };
     let end = settings.fault_time + within;

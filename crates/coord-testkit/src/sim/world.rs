@@ -286,6 +286,17 @@ impl State {
         self.in_flight.push(Reverse(InFlight { at, sequence, owner, message }));
     }
 
+    /// Delays every message of `owner` that is in flight by `time`.
+    pub(crate) fn delay_in_flight(&mut self, owner: Owner, time: Duration) {
+        let delayed = self.in_flight.drain().map(|Reverse(mut message)| {
+            if message.owner == owner {
+                message.at += time;
+            }
+            Reverse(message)
+        });
+        self.in_flight = delayed.collect();
+    }
+
     /// When the next message is due.
     pub(crate) fn next_delivery(&self) -> Option<Instant> {
         self.in_flight.peek().map(|Reverse(next)| next.at)

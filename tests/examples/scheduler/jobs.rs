@@ -1,0 +1,118 @@
+//! The state of the scheduler: jobs, assignments and results, as keys of the store.
+//!
+//! ```text
+//! batch/job/report          "4"          submitted: 4 units
+//! batch/assigned/report     "worker-1"   by the leader
+//! batch/done/report         "worker-1"   with the result, in one transaction
+//! batch/total               "4"          the units of all jobs that are done
+//! batch/worker/worker-1     ""           on the lease of the worker's session
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::time::Duration;
+
+use coord_core::Client;
+
+pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+const PREFIX: &str = "batch/";
+pub(crate) const TOTAL_KEY: &str = "batch/total";
+
+/// The TTL of the sessions: a process that is silent for longer has lost its jobs.
+pub(crate) const TTL: Duration = Duration::from_secs(10);
+/// How often leader and workers read the board.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) id: String,
+    pub(crate) units: u64,
+}
+
+pub(crate) fn assigned_key(id: &str) -> String {
+    format!("{PREFIX}assigned/{id}")
+}
+
+pub(crate) fn done_key(id: &str) -> String {
+    format!("{PREFIX}done/{id}")
+}
+
+pub(crate) fn worker_key(name: &str) -> String {
+    format!("{PREFIX}worker/{name}")
+}
+
+/// Adds a job.
+pub(crate) async fn submit(client: &Client, id: &str, units: u64) -> Result<()> {
+    client.put(format!("{PREFIX}job/{id}"), units.to_string()).await?;
+    Ok(())
+}
+
+/// All keys of the scheduler, as of one revision.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Board {
+    jobs: Vec<Job>,
+    assigned: BTreeMap<String, String>,
+    /// The worker of each job that is done.
+    pub(crate) done: BTreeMap<String, String>,
+    workers: BTreeSet<String>,
+    /// The units of all jobs that are done.
+    pub(crate) total: u64,
+}
+
+impl Board {
+    pub(crate) async fn read(client: &Client) -> Result<Self> {
+        let mut board = Self::default();
+        for kv in client.get_prefix(PREFIX).await? {
+            let key = String::from_utf8(kv.key[PREFIX.len()..].to_vec())?;
+            let value = String::from_utf8(kv.value.to_vec())?;
+            match key.split_once('/') {
+                Some(("job", id)) => {
+                    board.jobs.push(Job { id: id.to_owned(), units: value.parse()? });
+                }
+                Some(("assigned", id)) => drop(board.assigned.insert(id.to_owned(), value)),
+                Some(("done", id)) => drop(board.done.insert(id.to_owned(), value)),
+                Some(("worker", name)) => drop(board.workers.insert(name.to_owned())),
+                _ => board.total = value.parse()?,
+            }
+        }
+        Ok(board)
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.jobs.iter().all(|job| self.done.contains_key(&job.id))
+    }
+
+    /// The open jobs that are assigned to a worker.
+    pub(crate) fn assigned_to<'a>(&'a self, worker: &'a str) -> impl Iterator<Item = &'a Job> {
+        self.jobs.iter().filter(move |job| {
+            let is_assigned = self.assigned.get(&job.id).is_some_and(|to| to == worker);
+            is_assigned && !self.done.contains_key(&job.id)
+        })
+    }
+
+    /// Assignments of jobs without a living worker: to the worker with the fewest jobs, up to
+    /// `at_once` for each.
+    pub(crate) fn plan(&self, at_once: usize) -> Vec<(&str, &str)> {
+        let load = |worker| self.assigned_to(worker).count();
+        let workers = self.workers.iter().map(String::as_str);
+        let mut loads: Vec<_> = workers.map(|worker| (load(worker), worker)).collect();
+        let mut plan = Vec::new();
+        for job in &self.jobs {
+            let assigned = self.assigned.get(&job.id);
+            let has_worker = assigned.is_some_and(|worker| self.workers.contains(worker));
+            if has_worker || self.done.contains_key(&job.id) {
+                continue;
+            }
+            match loads.iter_mut().min() {
+                Some((load, worker)) if *load < at_once => {
+                    *load += 1;
+                    plan.push((job.id.as_str(), *worker));
+                }
+                _ => break,
+            }
+        }
+        plan
+    }
+}
