@@ -6,7 +6,9 @@
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
-//! 3. lower the option of one deviation.
+//! 3. keep one deviation alone, at another point of its lane: often the others only led the run to
+//!    the point at which this one has its effect;
+//! 4. lower the option of one deviation.
 
 use super::choice::{Deviation, Deviations, Source};
 use super::failure::Failure;
@@ -19,6 +21,9 @@ pub(crate) struct Shrunk {
     pub(crate) list: Deviations,
     pub(crate) runs: usize,
 }
+
+/// To how many points of its lane a single deviation is moved.
+const MOVED_TO_MAX: u32 = 40;
 
 struct Shrinker<'a> {
     scenario: Scenario<'a>,
@@ -41,6 +46,9 @@ pub(crate) fn shrink(
     let mut shrinker =
         Shrinker { scenario, settings, oracle: &failure.oracle, best, runs: 0, budget };
     while !shrinker.best.is_empty() && (shrinker.remove_faults() | shrinker.remove_spans()) {}
+    if shrinker.best.len() > 1 {
+        shrinker.keep_one_moved();
+    }
     while shrinker.lower_options() {}
     Shrunk { list: Deviations(shrinker.best), runs: shrinker.runs }
 }
@@ -94,6 +102,20 @@ impl Shrinker<'_> {
             span = if span > self.best.len() { self.best.len() / 2 } else { span / 2 };
         }
         has_improved
+    }
+
+    /// Keeps one deviation, at each of the first points of its lane.
+    fn keep_one_moved(&mut self) -> bool {
+        for deviation in self.best.clone() {
+            let has_many_points = fault_of(&deviation) == Some(Fault::Reorder);
+            let numbers = if has_many_points { 0 } else { MOVED_TO_MAX };
+            for number in 1..=numbers.min(deviation.number) {
+                if self.accepts(vec![Deviation { number, ..deviation.clone() }]) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     fn lower_options(&mut self) -> bool {
