@@ -52,7 +52,6 @@
 //!
 //! Source: FoundationDB's and TigerBeetle's simulators; `docs/guide/simulation.md`.
 
-mod canary;
 mod choice;
 mod driver;
 mod exhaust;
@@ -66,7 +65,6 @@ mod process;
 mod replay;
 mod report;
 mod run;
-mod saved;
 mod shrink;
 #[cfg(feature = "proptest")]
 mod strategy;

@@ -17,7 +17,7 @@ use super::Sim;
 use super::choice::{Deviation, Deviations};
 use super::failure::Failure;
 use super::run::Verdict;
-use super::sweep::Sweep;
+use super::sweep::{Sweep, erased};
 
 /// The choices of one run.
 ///
@@ -61,7 +61,7 @@ impl Plan {
         sweep: &Sweep,
         scenario: impl Fn(Sim) -> F + Sync,
     ) -> Result<(), Failure> {
-        let (failure, made) = sweep.run_once(self.seed, self.list.as_ref(), scenario);
+        let (failure, made) = sweep.run_once(self.seed, self.list.as_ref(), &erased(scenario));
         *sync::lock(&self.made) = Some(made);
         failure.map_or(Ok(()), Err)
     }

@@ -146,8 +146,7 @@ fn try_family(family: &Family) -> Vec<Row> {
         let sweep = Sweep::new(family.name).seeds(SEEDS).without_canary().without_coverage();
         sweep.fault_time(Duration::from_secs(20)).settle_time(Duration::from_secs(150))
     };
-    if let Err(report) = sweep().check(&family.correct)
-    {
+    if let Err(report) = sweep().check(&family.correct) {
         panic!("false alarm: the correct `{}` failed\n{report}", family.name);
     }
     let try_mutant = |mutant: &Mutant| {

@@ -17,16 +17,16 @@ const REQUEST: &str = "COORD_SIM_CANARY";
 
 /// The request to a canary process.
 #[derive(Debug)]
-pub(crate) struct Canary {
-    pub(crate) name: String,
-    pub(crate) seeds: Vec<u64>,
-    pub(crate) points: u64,
+pub(super) struct Canary {
+    pub(super) name: String,
+    pub(super) seeds: Vec<u64>,
+    pub(super) points: u64,
     folder: PathBuf,
 }
 
 impl Canary {
     /// Writes the history of a seed.
-    pub(crate) fn write(&self, seed: u64, text: &str) {
+    pub(super) fn write(&self, seed: u64, text: &str) {
         let path = self.folder.join(seed.to_string());
         fs::write(&path, text)
             .unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
@@ -34,7 +34,7 @@ impl Canary {
 }
 
 /// The request, if this is a canary process.
-pub(crate) fn requested() -> Option<Canary> {
+pub(super) fn requested() -> Option<Canary> {
     let request = env::var(REQUEST).ok()?;
     let mut parts = request.splitn(4, '|');
     let mut part = || parts.next().unwrap_or_default().to_owned();
@@ -58,7 +58,7 @@ fn test_name() -> Option<String> {
 
 /// Runs seeds in another process, and returns their histories. `None` if this is no test program,
 /// such as a documentation test.
-pub(crate) fn run_elsewhere(
+pub(super) fn run_elsewhere(
     name: &str,
     seeds: &[u64],
     points: u64,
@@ -89,7 +89,7 @@ pub(crate) fn run_elsewhere(
 }
 
 /// The first line that differs, on both sides.
-pub(crate) fn first_difference(here: &str, there: &str) -> Option<String> {
+pub(super) fn first_difference(here: &str, there: &str) -> Option<String> {
     if here == there {
         return None;
     }

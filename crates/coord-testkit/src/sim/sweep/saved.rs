@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-use super::choice::Deviations;
+use crate::sim::choice::Deviations;
 
 /// The saved lists of a sweep.
 ///
 /// # Panics
 /// If the file cannot be read, or a line is not a list.
-pub(crate) fn read(folder: Option<&Path>, sweep: &str) -> Vec<Deviations> {
+pub(super) fn read(folder: Option<&Path>, sweep: &str) -> Vec<Deviations> {
     let Some(path) = folder.map(|folder| folder.join(format!("{sweep}.sim"))) else {
         return Vec::new();
     };
@@ -29,7 +29,7 @@ pub(crate) fn read(folder: Option<&Path>, sweep: &str) -> Vec<Deviations> {
 ///
 /// # Panics
 /// If the file cannot be written.
-pub(crate) fn add(folder: Option<&Path>, sweep: &str, list: &Deviations) {
+pub(super) fn add(folder: Option<&Path>, sweep: &str, list: &Deviations) {
     let Some(folder) = folder else { return };
     let path = folder.join(format!("{sweep}.sim"));
     let write = || {

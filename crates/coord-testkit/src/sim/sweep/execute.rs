@@ -1,0 +1,280 @@
+//! The execution of a sweep: runs, shrinks, and checks what was covered.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use coord_core::sync;
+
+use super::canary::{self, Canary};
+use super::{Sweep, SweepReport, saved};
+use crate::history::History;
+use crate::sim::choice::{Deviations, Source};
+use crate::sim::failure::Failure;
+use crate::sim::generator::{Generator, Mix};
+use crate::sim::report::FailureReport;
+use crate::sim::run::{Keep, RunResult, Scenario, run};
+use crate::sim::shrink::shrink;
+
+/// From this number of seeds on, a sweep checks what it covered.
+const SEEDS_FOR_COVERAGE: u64 = 100;
+
+impl Sweep {
+    /// Runs the scenario once, with a list of deviations or those that a seed generates. Returns
+    /// the failure and the deviations that the run made.
+    #[cfg(feature = "proptest")]
+    pub(crate) fn run_once(
+        &self,
+        seed: u64,
+        list: Option<&Deviations>,
+        scenario: Scenario<'_>,
+    ) -> (Option<Failure>, Deviations) {
+        let source = match list {
+            Some(list) => Source::replay(list),
+            // About how many points a scenario of a few processes has.
+            None => Source::Generate(Generator::new(seed, &self.mix(500))),
+        };
+        let result = run(scenario, &self.settings, source, Keep::Result);
+        (result.failure, result.deviations)
+    }
+
+    pub(super) fn check_scenario(
+        self,
+        scenario: Scenario<'_>,
+    ) -> Result<SweepReport, Box<FailureReport>> {
+        if let Some(canary) = canary::requested() {
+            if canary.name == self.name {
+                self.run_canary(scenario, &canary);
+            }
+            return Ok(SweepReport::default());
+        }
+        if let Ok(request) = env::var("COORD_SIM") {
+            return self.run_requested(scenario, &request);
+        }
+        let no_faults = Deviations::default();
+        let first = run(scenario, &self.settings, Source::replay(&no_faults), Keep::Points);
+        if let Some(failure) = first.failure {
+            return Err(self.shrunk_report(scenario, None, &no_faults, &failure));
+        }
+        for list in saved::read(self.saved.as_deref(), &self.name) {
+            self.replay_list(scenario, &list)?;
+        }
+        let mix = self.mix(u64::try_from(first.points.len()).unwrap_or(u64::MAX));
+        let mut report = self.run_seeds(scenario, &mix)?;
+        if self.checks_coverage && report.seeds >= SEEDS_FOR_COVERAGE {
+            self.check_coverage(&report)?;
+        }
+        if self.has_canary && report.seeds >= SEEDS_FOR_COVERAGE {
+            report.canary_runs = self.check_canary(scenario, &mix, report.seeds)?;
+        }
+        Ok(report)
+    }
+
+    fn mix(&self, points: u64) -> Mix {
+        Mix { faults: self.settings.faults.clone(), is_swarm: self.is_swarm, points }
+    }
+
+    fn seeds_to_run(&self) -> u64 {
+        match env::var("COORD_SIM_SEEDS") {
+            Ok(text) => text.parse().unwrap_or_else(|_| {
+                panic!("invalid COORD_SIM_SEEDS {text:?}: must be a number of seeds")
+            }),
+            Err(_) => self.seeds,
+        }
+    }
+
+    /// Runs one list or seed, and prints its history.
+    fn run_requested(
+        &self,
+        scenario: Scenario<'_>,
+        request: &str,
+    ) -> Result<SweepReport, Box<FailureReport>> {
+        let list = match request.trim().parse::<u64>() {
+            Ok(seed) => {
+                let no_faults = Source::replay(&Deviations::default());
+                let first = run(scenario, &self.settings, no_faults, Keep::Points);
+                let mix = self.mix(u64::try_from(first.points.len()).unwrap_or(u64::MAX));
+                let source = Source::Generate(Generator::new(seed, &mix));
+                run(scenario, &self.settings, source, Keep::Result).deviations
+            }
+            Err(_) => request.parse().unwrap_or_else(|error| panic!("COORD_SIM: {error}")),
+        };
+        let result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
+        #[expect(clippy::print_stderr, reason = "the user asked for the history of one run")]
+        {
+            eprintln!("{}", result.history);
+        }
+        self.replay_list(scenario, &list)?;
+        Ok(SweepReport { seeds: 1, ..SweepReport::default() })
+    }
+
+    /// Runs one list, which must fit and must not fail.
+    pub(super) fn replay_list(
+        &self,
+        scenario: Scenario<'_>,
+        list: &Deviations,
+    ) -> Result<(), Box<FailureReport>> {
+        let result = run(scenario, &self.settings, Source::replay(list), Keep::Result);
+        if result.failure.is_some()
+            && let Some(report) = self.report(scenario, None, list.clone())
+        {
+            return Err(report);
+        }
+        match result.mismatch {
+            Some(mismatch) => {
+                panic!("the list no longer fits the sweep `{}`: {mismatch}", self.name)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn run_seeds(
+        &self,
+        scenario: Scenario<'_>,
+        mix: &Mix,
+    ) -> Result<SweepReport, Box<FailureReport>> {
+        let seeds = self.seeds_to_run();
+        let (next, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let report = Mutex::new(SweepReport::default());
+        let failed = Mutex::new(BTreeMap::new());
+        let work = || {
+            let mut own = SweepReport::default();
+            while !has_failed.load(Ordering::Relaxed) {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds {
+                    break;
+                }
+                let source = Source::Generate(Generator::new(seed, mix));
+                let result = run(scenario, &self.settings, source, Keep::Result);
+                if let Some(failure) = result.failure {
+                    has_failed.store(true, Ordering::Relaxed);
+                    sync::lock(&failed).insert(seed, (result.deviations, failure));
+                    break;
+                }
+                own.note(&result);
+            }
+            sync::lock(&report).add(&own);
+        };
+        if self.threads > 1 {
+            thread::scope(|scope| (0..self.threads).for_each(|_| drop(scope.spawn(work))));
+        } else {
+            work();
+        }
+        let failed = std::mem::take(&mut *sync::lock(&failed));
+        if let Some((seed, (list, failure))) = failed.into_iter().next() {
+            let report = self.shrunk_report(scenario, Some(seed), &list, &failure);
+            saved::add(self.saved.as_deref(), &self.name, &report.deviations);
+            return Err(report);
+        }
+        Ok(std::mem::take(&mut *sync::lock(&report)))
+    }
+
+    /// Shrinks a failure, and runs it once more for its history.
+    fn shrunk_report(
+        &self,
+        scenario: Scenario<'_>,
+        seed: Option<u64>,
+        list: &Deviations,
+        failure: &Failure,
+    ) -> Box<FailureReport> {
+        let shrunk = shrink(scenario, &self.settings, list, failure, self.shrink_runs);
+        let mut report = self.report(scenario, seed, shrunk.list).unwrap_or_else(|| {
+            self.failure_report(Failure::new(
+                "nondeterminism",
+                format!(
+                    "seed {seed:?} failed once ({failure}), but not with the same deviations: the \
+                     scenario depends on something that the simulator does not control"
+                ),
+            ))
+        });
+        (report.first_deviations, report.shrink_runs) = (list.0.len(), shrunk.runs);
+        report
+    }
+
+    /// Runs a failing list with its history. `None` if it does not fail.
+    pub(super) fn report(
+        &self,
+        scenario: Scenario<'_>,
+        seed: Option<u64>,
+        list: Deviations,
+    ) -> Option<Box<FailureReport>> {
+        let result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
+        let mut report = self.failure_report(result.failure?);
+        report.seed = seed;
+        report.first_deviations = list.0.len();
+        (report.deviations, report.words, report.history) =
+            (result.deviations, result.words, result.history);
+        Some(report)
+    }
+
+    fn failure_report(&self, failure: Failure) -> Box<FailureReport> {
+        Box::new(FailureReport {
+            sweep: self.name.clone(),
+            failure,
+            seed: None,
+            first_deviations: 0,
+            deviations: Deviations::default(),
+            words: Vec::new(),
+            shrink_runs: 0,
+            history: History::default(),
+        })
+    }
+
+    /// Fails if a fault that could fire never mattered, or a named condition never held.
+    fn check_coverage(&self, report: &SweepReport) -> Result<(), Box<FailureReport>> {
+        let missing: Vec<_> = report.coverage.missing().iter().map(ToString::to_string).collect();
+        let never = report.sometimes.iter().filter(|(_, holds)| !**holds);
+        let missing: Vec<_> =
+            missing.into_iter().chain(never.map(|(name, _)| (*name).to_owned())).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "never exercised in {} seeds: {}; run more seeds, or remove the fault with `without`\n{}",
+            report.seeds,
+            missing.join(", "),
+            report.coverage
+        );
+        Err(self.failure_report(Failure::new("coverage", text)))
+    }
+
+    /// Runs one seed in a hundred in another process, and compares the histories.
+    fn check_canary(
+        &self,
+        scenario: Scenario<'_>,
+        mix: &Mix,
+        seeds: u64,
+    ) -> Result<u64, Box<FailureReport>> {
+        let chosen: Vec<u64> = (0..seeds).step_by(100).take(20).collect();
+        let Some(other) = canary::run_elsewhere(&self.name, &chosen, mix.points) else {
+            return Ok(0);
+        };
+        for seed in &chosen {
+            let here = self.canary_text(scenario, mix, *seed);
+            let there = other.get(seed).map_or("no result", String::as_str);
+            if let Some(difference) = canary::first_difference(&here, there) {
+                let text = format!("seed {seed} differs in another process: {difference}");
+                return Err(self.failure_report(Failure::new("nondeterminism", text)));
+            }
+        }
+        Ok(u64::try_from(chosen.len()).unwrap_or(u64::MAX))
+    }
+
+    /// In the other process: runs the seeds, and writes their histories.
+    fn run_canary(&self, scenario: Scenario<'_>, canary: &Canary) {
+        let mix = self.mix(canary.points);
+        for seed in &canary.seeds {
+            canary.write(*seed, &self.canary_text(scenario, &mix, *seed));
+        }
+    }
+
+    /// The history of a seed, its failure, and the hash of the final store.
+    fn canary_text(&self, scenario: Scenario<'_>, mix: &Mix, seed: u64) -> String {
+        let source = Source::Generate(Generator::new(seed, mix));
+        let result = run(scenario, &self.settings, source, Keep::History);
+        let RunResult { history, failure, store_hash, exits, .. } = result;
+        format!("{history}failure {failure:?}\nexits {exits:?}\nstore {store_hash:016x}\n")
+    }
+}

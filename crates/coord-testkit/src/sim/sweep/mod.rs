@@ -1,0 +1,255 @@
+//! Sweeps: many runs of one scenario.
+//!
+//! A sweep runs, in this order: the run without faults; the lists of failures that were saved; one
+//! run per seed. Then it checks that every fault was exercised, and that some of its seeds give the
+//! same history in another process.
+
+mod canary;
+mod execute;
+mod saved;
+mod summary;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coord_core::Client;
+use coord_mem::MemBackend;
+
+use super::Sim;
+use super::choice::Deviations;
+use super::exhaust::{Exhausted, Refuted, exhaust};
+use super::faults::Fault;
+use super::report::FailureReport;
+use super::run::{BackgroundVerdict, Settings, Verdict};
+use super::weaken::Weaken;
+pub use summary::SweepReport;
+
+/// Many runs of one scenario, under random schedules and faults.
+///
+/// Environment variables:
+///
+/// - `COORD_SIM`: a seed, or a list of deviations. Only this run is made, and its history printed.
+/// - `COORD_SIM_SEEDS`: how many seeds to run, instead of the number in the code.
+#[derive(Clone)]
+#[must_use = "call `run` or `check`"]
+pub struct Sweep {
+    name: String,
+    seeds: u64,
+    settings: Settings,
+    is_swarm: bool,
+    shrink_runs: usize,
+    threads: usize,
+    has_canary: bool,
+    checks_coverage: bool,
+    saved: Option<PathBuf>,
+}
+
+impl Sweep {
+    /// A sweep of 200 seeds with all faults. The name must be that of its test function, so that
+    /// the command in the report finds it.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            seeds: 200,
+            settings: Settings {
+                faults: Fault::ALL.to_vec(),
+                fault_time: Duration::from_secs(300),
+                settle_time: Duration::from_secs(600),
+                max_steps: 200_000,
+                wrap_store: None,
+            },
+            is_swarm: true,
+            shrink_runs: 500,
+            threads: 1,
+            has_canary: true,
+            checks_coverage: true,
+            saved: None,
+        }
+    }
+
+    /// Sets the number of seeds.
+    pub const fn seeds(mut self, seeds: u64) -> Self {
+        self.seeds = seeds;
+        self
+    }
+
+    /// Sets the faults that runs may have. All by default.
+    pub fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
+        self.settings.faults = faults.into_iter().collect();
+        self
+    }
+
+    /// Removes a fault.
+    pub fn without(mut self, fault: Fault) -> Self {
+        self.settings.faults.retain(|enabled| *enabled != fault);
+        self
+    }
+
+    /// Enables every fault in every run. By default each run has a random half of them.
+    pub const fn without_swarm(mut self) -> Self {
+        self.is_swarm = false;
+        self
+    }
+
+    /// Sets when faults stop, in virtual time. 300 s by default.
+    pub const fn fault_time(mut self, time: Duration) -> Self {
+        self.settings.fault_time = time;
+        self
+    }
+
+    /// Sets how long the processes may take to finish after the faults. 600 s by default.
+    pub const fn settle_time(mut self, time: Duration) -> Self {
+        self.settings.settle_time = time;
+        self
+    }
+
+    /// Sets after how many steps a run is a livelock. 200,000 by default.
+    pub const fn max_steps(mut self, steps: u64) -> Self {
+        self.settings.max_steps = steps;
+        self
+    }
+
+    /// Sets in how many runs a failure is shrunk at most. 500 by default.
+    pub const fn shrink_runs(mut self, runs: usize) -> Self {
+        self.shrink_runs = runs;
+        self
+    }
+
+    /// Sets the number of threads. 1 by default, because tests run in parallel already.
+    pub const fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Does not run seeds in another process to compare the histories.
+    pub const fn without_canary(mut self) -> Self {
+        self.has_canary = false;
+        self
+    }
+
+    /// Does not fail when a fault was not exercised.
+    pub const fn without_coverage(mut self) -> Self {
+        self.checks_coverage = false;
+        self
+    }
+
+    /// Keeps the lists of failures in the file `<folder>/<name>.sim`: a failure is added, and every
+    /// later sweep replays them first.
+    pub fn saved_in(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.saved = Some(folder.into());
+        self
+    }
+
+    /// Wraps the store of every run, for example to weaken it.
+    pub fn wrap_store(
+        mut self,
+        wrap: impl Fn(MemBackend) -> Client + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.wrap_store = Some(std::sync::Arc::new(wrap));
+        self
+    }
+
+    /// Makes the store of every run break one promise, to see whether this sweep notices. A sweep
+    /// that notices returns an error:
+    ///
+    /// ```
+    /// use coord_testkit::sim::{Sweep, Weaken};
+    ///
+    /// let sweep = Sweep::new("counter_counts").without_canary().weaken(Weaken::TxnIgnoresCompare);
+    /// let noticed = sweep.check(|sim| async move {
+    ///     for name in ["a", "b"] {
+    ///         sim.spawn(name, |process| async move {
+    ///             process.client().put_if_absent("owner", name).await.map(drop)
+    ///         });
+    ///     }
+    ///     sim.join().await;
+    ///     let owner = sim.client().get("owner").await.expect("the store responds");
+    ///     assert!(owner.is_none_or(|owner| owner.version == 1), "the owner was replaced");
+    /// });
+    /// assert!(noticed.unwrap_err().failure.text.contains("the owner was replaced"));
+    /// ```
+    pub fn weaken(self, weakness: Weaken) -> Self {
+        self.wrap_store(move |store| weakness.wrap(store))
+    }
+
+    /// Runs the sweep.
+    ///
+    /// # Panics
+    /// With a report, if a run fails, if a fault was never exercised, or if a run is not
+    /// deterministic.
+    pub fn run<R: Verdict, F: Future<Output = R> + Send + 'static>(
+        self,
+        scenario: impl Fn(Sim) -> F + Sync,
+    ) -> SweepReport {
+        match self.check(scenario) {
+            Ok(report) => report,
+            Err(report) => panic!("{report}"),
+        }
+    }
+
+    /// Runs the sweep, and returns the report of a failure.
+    ///
+    /// # Errors
+    /// The first run that failed, shrunk.
+    pub fn check<R: Verdict, F: Future<Output = R> + Send + 'static>(
+        self,
+        scenario: impl Fn(Sim) -> F + Sync,
+    ) -> Result<SweepReport, Box<FailureReport>> {
+        self.check_scenario(&erased(scenario))
+    }
+
+    /// Runs the scenario with one list of deviations, and panics if the run fails, or if the list
+    /// does not fit the scenario any more.
+    ///
+    /// # Panics
+    /// With a report, if the run fails. Also if `list` is not a list of deviations, and if the run
+    /// does not reach a point of the list.
+    pub fn replay<R: Verdict, F: Future<Output = R> + Send + 'static>(
+        self,
+        list: &str,
+        scenario: impl Fn(Sim) -> F + Sync,
+    ) {
+        let list: Deviations = list.parse().unwrap_or_else(|error| panic!("{error}"));
+        if let Err(report) = self.replay_list(&erased(scenario), &list) {
+            panic!("{report}");
+        }
+    }
+
+    /// Runs the scenario with every list of at most `max_deviations` deviations of the enabled
+    /// faults: a proof, up to that bound. For small scenarios: the number of runs grows with the
+    /// number of decision points to the power of `max_deviations`.
+    ///
+    /// # Panics
+    /// With a report, if a run fails.
+    pub fn exhaust<R: Verdict, F: Future<Output = R> + Send + 'static>(
+        self,
+        max_deviations: usize,
+        scenario: impl Fn(Sim) -> F + Sync,
+    ) -> Exhausted {
+        let scenario = erased(scenario);
+        match exhaust(&scenario, &self.settings, max_deviations) {
+            Ok(exhausted) => exhausted,
+            Err(Refuted { list, runs }) => match self.report(&scenario, None, list) {
+                Some(report) => panic!("run {runs} of the exploration failed\n{report}"),
+                None => panic!("run {runs} of the exploration failed, and is not reproducible"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sweep").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A scenario without its types.
+pub(crate) fn erased<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    scenario: impl Fn(Sim) -> F + Sync,
+) -> impl Fn(Sim) -> BackgroundVerdict + Sync {
+    move |sim| {
+        let running = scenario(sim);
+        Box::pin(async move { running.await.into_result() })
+    }
+}
