@@ -151,6 +151,9 @@ impl Sim {
     }
 
     /// Waits until the main task of every process has ended, or its process has crashed for good.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
     pub async fn join(&self) {
         loop {
             let exited = self.world.exited.notified();
@@ -202,6 +205,9 @@ impl Sim {
 
     /// Waits until `holds` returns true, and fails the run if it does not within `within`. It is
     /// called every 10 ms of virtual time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the condition.
     pub async fn eventually(
         &self,
         name: &'static str,
@@ -238,8 +244,8 @@ impl Sim {
         *self.world.lock().sometimes.entry(name).or_default() |= condition;
     }
 
-    /// Returns whether a fault of the test's own is injected here. A point is activated in a quarter
-    /// of the runs, and then fires at random.
+    /// Returns whether a fault of the test's own is injected here. A point is activated in a
+    /// quarter of the runs, and then fires at random.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
         let mut state = self.world.lock();

@@ -7,7 +7,8 @@ use coord_core::kv::{Compact, Compare, CompareOp, KeyRange, Put, Range, Revision
 use coord_core::{Client, Result};
 use tokio::time::sleep;
 
-use super::{Case, Trial, drop_all};
+use super::trial::Trial;
+use super::{Case, drop_all};
 use crate::support::{newest_revision, secs};
 
 #[test]

@@ -11,7 +11,8 @@ use coord_testkit::sim::ProcessTask;
 use tokio::time::sleep;
 
 use super::queue::delete_later;
-use super::{Case, LATENESS, TTL, Trial, close, drop_all, session_of};
+use super::trial::{LATENESS, TTL, Trial, close, session_of};
+use super::{Case, drop_all};
 use crate::support::secs;
 
 #[test]

@@ -3,7 +3,8 @@
 use coord_core::kv::{LeaseGrant, LeaseId, LeaseTimeToLive};
 use coord_core::{Client, Error};
 
-use super::{Case, TTL, Trial, drop_all};
+use super::trial::{TTL, Trial};
+use super::{Case, drop_all};
 
 #[test]
 fn dropped_lease_calls_leave_no_lease() {

@@ -1,5 +1,7 @@
 //! Locks, and what their holders do.
 
+use std::time::Duration;
+
 use coord_core::error::LossReason;
 use coord_core::kv::{Put, Txn};
 use coord_core::mutex::MutexGuard;
@@ -8,7 +10,8 @@ use coord_testkit::sim::ProcessTask;
 use tokio::time::sleep;
 
 use super::queue::delete_later;
-use super::{Case, Trial, close, drop_all, session_of};
+use super::trial::{TTL, Trial, close, session_of};
+use super::{Case, drop_all};
 use crate::support::secs;
 
 #[test]
@@ -18,7 +21,11 @@ fn dropped_lock_calls_leave_the_lock_free() {
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        Case::new(&["Mutex::lock"], "the lock is free", lock_free),
+        Case::new(&["Mutex::lock"], "the lock is free", |t| lock_free(t, Duration::ZERO)),
+        Case::new(&["Mutex::lock"], "the lock is free, locked again later", |t| {
+            // When the session has stopped to wait for a late request.
+            lock_free(t, TTL + secs(4))
+        }),
         Case::new(&["Mutex::lock"], "waiting, before another waiter", lock_waiting),
         Case::new(&["Mutex::lock"], "waiting for a holder of the same client", lock_of_same_client),
         Case::new(&["Mutex::lock"], "waiting, before a waiter of the same client", lock_before_own),
@@ -36,10 +43,11 @@ async fn lock(session: &Session) -> MutexGuard {
 }
 
 /// The cleanup of the dropped call does not delete the key of a later holder of the same session.
-async fn lock_free(t: Trial) {
+async fn lock_free(t: Trial, pause: Duration) {
     let session = t.session().await;
     drop(t.drop_at_await(Mutex::new(&session, "m").lock()).await);
     t.other_locks("m").await;
+    sleep(pause).await;
     let guard = t.continues(Mutex::new(&session, "m").lock()).await.unwrap();
     t.messages_arrive().await;
     t.proceeds(guard.txn(Txn::new())).await.unwrap();

@@ -7,7 +7,8 @@ use coord_core::queue::{Contender, WaitQueue};
 use coord_testkit::sim::ProcessTask;
 use tokio::time::sleep;
 
-use super::{Case, TTL, Trial, close, drop_all, session_of};
+use super::trial::{TTL, Trial, close, session_of};
+use super::{Case, drop_all};
 use crate::support::secs;
 
 #[test]

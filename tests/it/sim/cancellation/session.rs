@@ -6,7 +6,8 @@ use coord_core::session::SessionState;
 use coord_core::{Mutex, Session};
 use tokio::time::sleep;
 
-use super::{Case, FOLLOW_UP, TTL, Trial, close, drop_all, session_of};
+use super::trial::{FOLLOW_UP, TTL, Trial, close, session_of};
+use super::{Case, drop_all};
 use crate::support::secs;
 
 #[test]

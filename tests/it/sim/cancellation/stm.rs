@@ -7,7 +7,8 @@ use coord_core::{Client, Error, Result, Stm};
 use futures_util::future::BoxFuture;
 use tokio::task::yield_now;
 
-use super::{Case, Schedule, Trial, close, drop_all};
+use super::trial::{Trial, close};
+use super::{Case, Schedule, drop_all};
 
 #[test]
 fn dropped_transactions_commit_at_most_once() {

@@ -7,7 +7,8 @@ use coord_core::{Mutex, Session};
 use coord_testkit::sim::ProcessTask;
 use tokio::time::sleep;
 
-use super::{Case, TTL, Trial, assert_nothing_left, drop_all};
+use super::trial::{TTL, Trial, assert_nothing_left};
+use super::{Case, drop_all};
 use crate::support::secs;
 
 #[test]
