@@ -26,7 +26,7 @@ const JOBS: [(&str, u64); 3] = [("backup", 3), ("invoices", 2), ("report", 4)];
 /// The units of all jobs.
 const TOTAL: u64 = 9;
 /// What the failure of the scheduler without the lock's condition shrinks to.
-const SHRUNK_LIST: &str = "worker-1.request#11=4/9";
+const SHRUNK_LIST: &str = "worker-1.request#11=4/10";
 
 async fn schedule(process: Process, leaders: Exclusive) -> Result<()> {
     let config = Config::default();

@@ -6,10 +6,12 @@
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
-//! 3. remove one deviation and change another one: move it to a point close by in its lane, or
+//! 3. keep one deviation alone, at another point of its lane: often the others only led the run to
+//!    the point at which this one has its effect;
+//! 4. remove one deviation and change another one: move it to a point close by in its lane, or
 //!    choose another option. Without the first, its process may reach the point that matters one
 //!    request earlier or later, or need another delay for the same race;
-//! 4. lower the option of one deviation.
+//! 5. lower the option of one deviation.
 
 use super::choice::{Deviation, Deviations, Source};
 use super::failure::Failure;
@@ -22,6 +24,9 @@ pub(crate) struct Shrunk {
     pub(crate) list: Deviations,
     pub(crate) runs: usize,
 }
+
+/// To how many points of its lane a single deviation is moved.
+const MOVED_TO_MAX: u32 = 40;
 
 struct Shrinker<'a> {
     scenario: Scenario<'a>,
@@ -45,7 +50,8 @@ pub(crate) fn shrink(
         Shrinker { scenario, settings, oracle: &failure.oracle, best, runs: 0, budget };
     loop {
         while !shrinker.best.is_empty() && (shrinker.remove_faults() | shrinker.remove_spans()) {}
-        if !shrinker.remove_and_change() {
+        let is_long = shrinker.best.len() > 1;
+        if !(is_long && (shrinker.keep_one_moved() || shrinker.remove_and_change())) {
             break;
         }
     }
@@ -102,6 +108,20 @@ impl Shrinker<'_> {
             span = if span > self.best.len() { self.best.len() / 2 } else { span / 2 };
         }
         has_improved
+    }
+
+    /// Keeps one deviation, at each of the first points of its lane.
+    fn keep_one_moved(&mut self) -> bool {
+        for deviation in self.best.clone() {
+            let has_many_points = fault_of(&deviation) == Some(Fault::Reorder);
+            let numbers = if has_many_points { 0 } else { MOVED_TO_MAX };
+            for number in 1..=numbers.min(deviation.number) {
+                if self.accepts(vec![Deviation { number, ..deviation.clone() }]) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     fn remove_and_change(&mut self) -> bool {
