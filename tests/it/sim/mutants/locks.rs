@@ -22,7 +22,7 @@ enum Flaw {
     UnguardedDelete,
     NoLease,
     NoKeepAlive,
-    DeadlineFromReceipt,
+    DeadlineFromResponse,
     UnlockGivesUp,
     UnlockKeepsActing,
 }
@@ -33,7 +33,7 @@ pub(super) fn key_lock() -> Family {
         .mutant("unlock deletes the key unguarded", Flaw::UnguardedDelete)
         .mutant("the key has no lease", Flaw::NoLease)
         .mutant("the lease has no keep-alive", Flaw::NoKeepAlive)
-        .mutant("the deadline is counted from the receipt", Flaw::DeadlineFromReceipt)
+        .mutant("the deadline is counted from the response", Flaw::DeadlineFromResponse)
         .mutant("unlock ignores an ambiguous error", Flaw::UnlockGivesUp)
         .mutant("the holder acts after the unlock was sent", Flaw::UnlockKeepsActing)
         .done()
@@ -51,8 +51,8 @@ impl KeyLock {
     async fn open(process: &Process, flaw: Option<Flaw>) -> Outcome<Self> {
         let lease = match flaw {
             Some(Flaw::NoLease | Flaw::NoKeepAlive) => None,
-            Some(Flaw::DeadlineFromReceipt) => {
-                Some(Lease::keep(process, SHORT_TTL, CountedFrom::Receipt).await?)
+            Some(Flaw::DeadlineFromResponse) => {
+                Some(Lease::keep(process, SHORT_TTL, CountedFrom::Response).await?)
             }
             _ => Some(Lease::keep(process, SHORT_TTL, CountedFrom::Sending).await?),
         };
