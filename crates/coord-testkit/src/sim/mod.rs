@@ -45,6 +45,8 @@
 //! An error that a process returns under faults is no failure: its session may be lost, for
 //! example.
 //!
+//! To see whether a sweep notices a fault at all, break the store with [`Sweep::weaken`].
+//!
 //! # What the simulator does not see
 //!
 //! Threads, `spawn_blocking`, sockets, unbiased `select!`, and the order of hash maps in the code

@@ -20,8 +20,8 @@ pub(super) const LONG_TTL: Duration = Duration::from_secs(10);
 pub(super) enum CountedFrom {
     /// From the sending of the request. The store counts from a later time, so this is safe.
     Sending,
-    /// From the arrival of the response: too late by the latency of the response.
-    Arrival,
+    /// From the arrival of the response: too late by its latency.
+    Response,
 }
 
 /// A lease, and the time until which its owner may rely on it.
@@ -83,7 +83,7 @@ impl Lease {
 fn deadline(sent: Instant, ttl: Duration, from: CountedFrom) -> Instant {
     let start = match from {
         CountedFrom::Sending => sent,
-        CountedFrom::Arrival => Instant::now(),
+        CountedFrom::Response => Instant::now(),
     };
     start + ttl * 9 / 10
 }

@@ -22,7 +22,7 @@ enum Flaw {
     UnguardedDelete,
     NoLease,
     NoKeepAlive,
-    DeadlineFromArrival,
+    DeadlineFromResponse,
     UnlockGivesUp,
     UnlockKeepsActing,
 }
@@ -33,10 +33,7 @@ pub(super) fn key_lock() -> Family {
         .mutant("unlock deletes the key unguarded", Flaw::UnguardedDelete)
         .mutant("the key has no lease", Flaw::NoLease)
         .mutant("the lease has no keep-alive", Flaw::NoKeepAlive)
-        .mutant(
-            "the deadline is counted from the arrival of the response",
-            Flaw::DeadlineFromArrival,
-        )
+        .mutant("the deadline is counted from the response", Flaw::DeadlineFromResponse)
         .mutant("unlock ignores an ambiguous error", Flaw::UnlockGivesUp)
         .mutant("the holder acts after the unlock was sent", Flaw::UnlockKeepsActing)
         .done()
@@ -54,8 +51,8 @@ impl KeyLock {
     async fn open(process: &Process, flaw: Option<Flaw>) -> Outcome<Self> {
         let lease = match flaw {
             Some(Flaw::NoLease | Flaw::NoKeepAlive) => None,
-            Some(Flaw::DeadlineFromArrival) => {
-                Some(Lease::keep(process, SHORT_TTL, CountedFrom::Arrival).await?)
+            Some(Flaw::DeadlineFromResponse) => {
+                Some(Lease::keep(process, SHORT_TTL, CountedFrom::Response).await?)
             }
             _ => Some(Lease::keep(process, SHORT_TTL, CountedFrom::Sending).await?),
         };

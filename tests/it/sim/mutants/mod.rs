@@ -141,7 +141,7 @@ impl fmt::Display for Row {
 
 /// The rows of a family's mutants. The correct scenario must hold.
 fn try_family(family: &Family) -> Vec<Row> {
-    // The processes need about 15 s. A key that is left behind must outlive the faults to be noticed.
+    // The processes need about 15 s. A key that is left behind must outlive the faults.
     let sweep = || {
         let sweep = Sweep::new(family.name).seeds(SEEDS).without_canary().without_coverage();
         sweep.fault_time(Duration::from_secs(15)).settle_time(Duration::from_secs(120))
