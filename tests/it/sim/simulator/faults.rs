@@ -194,6 +194,7 @@ fn watch_batches_keep_their_order_under_every_fault() {
 #[test]
 fn guide_lists_every_fault() {
     let page = include_str!("../../../../docs/guide/simulation.md");
-    let missing = Fault::ALL.into_iter().filter(|fault| !page.contains(&format!("| `{fault:?}` |")));
+    let missing =
+        Fault::ALL.into_iter().filter(|fault| !page.contains(&format!("| `{fault:?}` |")));
     assert_eq!(missing.collect::<Vec<_>>(), []);
 }
