@@ -3,7 +3,6 @@
 //! The simulator of `coord-testkit` replaces the network between a `Client` and the store. To
 //! simulate the other I/O of a service too, or a program that uses etcd-client, run `coord serve`'s
 //! server on a host of turmoil: it serves any stream of bytes.
-#![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 use std::io;
 use std::time::Duration;
