@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use coord_core::kv::{LeaseGrant, Revision, Watch};
 use coord_core::{Error, Result};
-use coord_testkit::sim::{Sim, Sweep};
+use coord_testkit::sim::{Fault, Sim, Sweep};
 use tokio::time::{Instant, sleep};
 
 use super::super::print;
@@ -189,4 +189,12 @@ fn watch_batches_keep_their_order_under_every_fault() {
         Ok::<_, Error>(())
     });
     print("watches", &report);
+}
+
+#[test]
+fn guide_lists_every_fault() {
+    let page = include_str!("../../../../docs/guide/simulation.md");
+    let missing =
+        Fault::ALL.into_iter().filter(|fault| !page.contains(&format!("| `{fault:?}` |")));
+    assert_eq!(missing.collect::<Vec<_>>(), []);
 }

@@ -171,9 +171,9 @@ fn saved_list_with_a_point_that_is_not_reached_is_refused() {
         *panic.downcast::<String>().expect("a message")
     };
     let start = format!("the list no longer fits the sweep `{name}`: ");
-    let unreached = "a.request#99=5/9: the run has no such point";
-    assert_eq!(refused("a.request#99=5/9"), format!("{start}{unreached}"));
-    let other = "a.request#1=5/12: the point has 9 options now";
+    let unreached = "a.request#99=5/10: the run has no such point";
+    assert_eq!(refused("a.request#99=5/10"), format!("{start}{unreached}"));
+    let other = "a.request#1=5/12: the point has 10 options now";
     assert_eq!(refused("a.request#1=5/12"), format!("{start}{other}"));
 }
 
