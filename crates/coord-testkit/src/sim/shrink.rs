@@ -6,7 +6,8 @@
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
-//! 3. keep one deviation only, at a point close by in its lane;
+//! 3. keep one deviation alone, at another point of its lane: often the others only led the run to
+//!    the point at which this one has its effect;
 //! 4. remove one deviation and change another one: move it to a point close by in its lane, or
 //!    choose another option. Without the first, its process may reach the point that matters one
 //!    request earlier or later, or need another delay for the same race;
@@ -23,6 +24,9 @@ pub(crate) struct Shrunk {
     pub(crate) list: Deviations,
     pub(crate) runs: usize,
 }
+
+/// To how many points of its lane a single deviation is moved.
+const MOVED_TO_MAX: u32 = 40;
 
 struct Shrinker<'a> {
     scenario: Scenario<'a>,
@@ -45,7 +49,9 @@ pub(crate) fn shrink(
     let mut shrinker =
         Shrinker { scenario, settings, oracle: &failure.oracle, best, runs: 0, budget };
     shrinker.remove();
-    shrinker.keep_one();
+    if shrinker.best.len() > 1 {
+        shrinker.keep_one_moved();
+    }
     while shrinker.remove_and_change() {
         shrinker.remove();
     }
@@ -108,18 +114,18 @@ impl Shrinker<'_> {
         has_improved
     }
 
-    /// Tries each deviation alone, at the points close by, the closest first.
-    fn keep_one(&mut self) {
-        if self.best.len() < 2 {
-            return;
-        }
+    /// Keeps one deviation, at each of the first points of its lane.
+    fn keep_one_moved(&mut self) -> bool {
         for deviation in self.best.clone() {
-            for number in points_near(deviation.number, 12) {
+            let has_many_points = fault_of(&deviation) == Some(Fault::Reorder);
+            let numbers = if has_many_points { 0 } else { MOVED_TO_MAX };
+            for number in 1..=numbers.min(deviation.number) {
                 if self.accepts(vec![Deviation { number, ..deviation.clone() }]) {
-                    return;
+                    return true;
                 }
             }
         }
+        false
     }
 
     fn remove_and_change(&mut self) -> bool {
@@ -153,16 +159,11 @@ impl Shrinker<'_> {
     }
 }
 
-/// The points of a lane around a point, at most `distance` away, the closest first.
-fn points_near(number: u32, distance: u32) -> impl Iterator<Item = u32> {
-    let around = move |step| [number.checked_sub(step), Some(number + step)];
-    (1..=distance).flat_map(around).flatten().filter(|point| *point > 0)
-}
-
 /// The same deviation at points close by, and other options at the same point.
 fn variants(deviation: &Deviation) -> impl Iterator<Item = Deviation> {
     let Deviation { number, value, options, .. } = *deviation;
-    let points = points_near(number, 2).map(move |point| (point, value));
+    let points = [number.saturating_sub(1), number + 1, number.saturating_sub(2), number + 2];
+    let points = points.into_iter().filter(|point| *point > 0).map(move |point| (point, value));
     let others = (1..options).filter(move |other| *other != value).map(move |v| (number, v));
     points.chain(others).map(|(number, value)| Deviation { number, value, ..deviation.clone() })
 }
