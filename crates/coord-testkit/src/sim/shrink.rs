@@ -6,9 +6,12 @@
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
-//! 3. keep one deviation alone, at another point of its lane: often the others only led the run to
-//!    the point at which this one has its effect;
-//! 4. lower the option of one deviation.
+//! 3. remove one deviation and change another one: move it to a point close by in its lane, or
+//!    choose another option. Without the first, its process may reach the point that matters one
+//!    request earlier or later, or need another delay for the same race;
+//! 4. keep one deviation alone, at one of the first points of its lane: the others may only have
+//!    led the run to the point at which this one has its effect;
+//! 5. lower the option of one deviation.
 
 use super::choice::{Deviation, Deviations, Source};
 use super::failure::Failure;
@@ -45,7 +48,12 @@ pub(crate) fn shrink(
     let best = list.0.clone();
     let mut shrinker =
         Shrinker { scenario, settings, oracle: &failure.oracle, best, runs: 0, budget };
-    while !shrinker.best.is_empty() && (shrinker.remove_faults() | shrinker.remove_spans()) {}
+    loop {
+        while !shrinker.best.is_empty() && (shrinker.remove_faults() | shrinker.remove_spans()) {}
+        if !shrinker.remove_and_change() {
+            break;
+        }
+    }
     if shrinker.best.len() > 1 {
         shrinker.keep_one_moved();
     }
@@ -104,12 +112,30 @@ impl Shrinker<'_> {
         has_improved
     }
 
-    /// Keeps one deviation, at each of the first points of its lane.
+    fn remove_and_change(&mut self) -> bool {
+        for removed in 0..self.best.len() {
+            let mut rest = self.best.clone();
+            rest.remove(removed);
+            for changed in 0..rest.len() {
+                for variant in variants(&rest[changed]) {
+                    let mut candidate = rest.clone();
+                    candidate[changed] = variant;
+                    if self.accepts(candidate) {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
     fn keep_one_moved(&mut self) -> bool {
         for deviation in self.best.clone() {
-            let has_many_points = fault_of(&deviation) == Some(Fault::Reorder);
-            let numbers = if has_many_points { 0 } else { MOVED_TO_MAX };
-            for number in 1..=numbers.min(deviation.number) {
+            // A run has too many points at which a task can be postponed.
+            if fault_of(&deviation) == Some(Fault::Reorder) {
+                continue;
+            }
+            for number in 1..=MOVED_TO_MAX.min(deviation.number) {
                 if self.accepts(vec![Deviation { number, ..deviation.clone() }]) {
                     return true;
                 }
@@ -130,6 +156,15 @@ impl Shrinker<'_> {
         }
         false
     }
+}
+
+/// The same deviation at points close by, and other options at the same point.
+fn variants(deviation: &Deviation) -> impl Iterator<Item = Deviation> {
+    let Deviation { number, value, options, .. } = *deviation;
+    let points = [number.saturating_sub(1), number + 1, number.saturating_sub(2), number + 2];
+    let points = points.into_iter().filter(|point| *point > 0).map(move |point| (point, value));
+    let others = (1..options).filter(move |other| *other != value).map(move |v| (number, v));
+    points.chain(others).map(|(number, value)| Deviation { number, value, ..deviation.clone() })
 }
 
 /// Fewest deviations first, then lowest options.

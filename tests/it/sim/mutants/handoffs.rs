@@ -14,7 +14,7 @@ use coord_core::kv::{
 use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
-use super::lease::{CountedFrom, Lease};
+use super::lease::{CountedFrom, LONG_TTL, Lease};
 use super::queues::spawn_operator;
 use super::{Family, Outcome, family};
 
@@ -140,7 +140,7 @@ async fn contend(sim: Sim, flaw: Option<NextUnchecked>) {
         let inside = inside.clone();
         sim.spawn(name, move |process| async move {
             sleep(Duration::from_millis(starts)).await;
-            let lease = Lease::keep(&process, CountedFrom::Sending).await?;
+            let lease = Lease::keep(&process, LONG_TTL, CountedFrom::Sending).await?;
             let (mut works, mut entries) = (0, 0);
             while works < 2 {
                 entries += 1;

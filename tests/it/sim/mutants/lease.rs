@@ -7,10 +7,13 @@ use coord_core::error::ErrorKind;
 use coord_core::kv::{LeaseGrant, LeaseId};
 use coord_core::sync;
 use coord_testkit::sim::Process;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-/// The TTL of every lease of the self-written primitives.
-const TTL: Duration = Duration::from_secs(3);
+/// A TTL shorter than most faults, so that leases end while their owners are inside.
+pub(super) const SHORT_TTL: Duration = Duration::from_secs(3);
+
+/// A TTL longer than most faults, so that keys of living processes stay.
+pub(super) const LONG_TTL: Duration = Duration::from_secs(10);
 
 /// From when the TTL is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,31 +33,40 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Grants a lease without keep-alive.
-    pub(super) async fn grant(process: &Process, from: CountedFrom) -> coord_core::Result<Self> {
+    pub(super) async fn grant(
+        process: &Process,
+        ttl: Duration,
+        from: CountedFrom,
+    ) -> coord_core::Result<Self> {
         let sent = Instant::now();
-        let id = process.client().lease_grant(LeaseGrant::new(TTL)).await?.id;
-        Ok(Self { id, deadline: Arc::new(Mutex::new(deadline(sent, from))) })
+        let id = process.client().lease_grant(LeaseGrant::new(ttl)).await?.id;
+        Ok(Self { id, deadline: Arc::new(Mutex::new(deadline(sent, ttl, from))) })
     }
 
     /// Grants a lease, and keeps it alive until the last clone is dropped.
-    pub(super) async fn keep(process: &Process, from: CountedFrom) -> coord_core::Result<Self> {
-        let lease = Self::grant(process, from).await?;
+    pub(super) async fn keep(
+        process: &Process,
+        ttl: Duration,
+        from: CountedFrom,
+    ) -> coord_core::Result<Self> {
+        let lease = Self::grant(process, ttl, from).await?;
         let (client, id) = (process.client().clone(), lease.id);
         let shared = Arc::downgrade(&lease.deadline);
         drop(process.spawn(async move {
             loop {
-                sleep(TTL / 3).await;
+                sleep(ttl / 3).await;
                 if shared.strong_count() == 0 {
                     return;
                 }
                 let sent = Instant::now();
-                match client.lease_keep_alive(id).await {
-                    Ok(_) => {
+                // One lost message must not end the lease.
+                match timeout(ttl / 2, client.lease_keep_alive(id)).await {
+                    Ok(Ok(_)) => {
                         let Some(shared) = shared.upgrade() else { return };
-                        *sync::lock(&shared) = deadline(sent, from);
+                        *sync::lock(&shared) = deadline(sent, ttl, from);
                     }
-                    Err(error) if error.kind() == ErrorKind::LeaseNotFound => return,
-                    Err(_) => {}
+                    Ok(Err(error)) if error.kind() == ErrorKind::LeaseNotFound => return,
+                    Ok(Err(_)) | Err(_) => {}
                 }
             }
         }));
@@ -68,10 +80,10 @@ impl Lease {
 }
 
 /// The deadline has a margin of a tenth of the TTL, because the store's clock may be fast.
-fn deadline(sent: Instant, from: CountedFrom) -> Instant {
+fn deadline(sent: Instant, ttl: Duration, from: CountedFrom) -> Instant {
     let start = match from {
         CountedFrom::Sending => sent,
         CountedFrom::Receipt => Instant::now(),
     };
-    start + TTL * 9 / 10
+    start + ttl * 9 / 10
 }

@@ -12,7 +12,7 @@ use coord_core::kv::{
 use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
-use super::lease::{CountedFrom, Lease};
+use super::lease::{CountedFrom, Lease, SHORT_TTL};
 use super::{Family, Outcome, family};
 
 /// What is wrong.
@@ -52,9 +52,9 @@ impl KeyLock {
         let lease = match flaw {
             Some(Flaw::NoLease | Flaw::NoKeepAlive) => None,
             Some(Flaw::DeadlineFromReceipt) => {
-                Some(Lease::keep(process, CountedFrom::Receipt).await?)
+                Some(Lease::keep(process, SHORT_TTL, CountedFrom::Receipt).await?)
             }
-            _ => Some(Lease::keep(process, CountedFrom::Sending).await?),
+            _ => Some(Lease::keep(process, SHORT_TTL, CountedFrom::Sending).await?),
         };
         Ok(Self { process: process.clone(), flaw, lease })
     }
@@ -68,7 +68,7 @@ impl KeyLock {
         loop {
             let own = match self.flaw {
                 Some(Flaw::NoKeepAlive) => {
-                    Some(Lease::grant(&self.process, CountedFrom::Sending).await?)
+                    Some(Lease::grant(&self.process, SHORT_TTL, CountedFrom::Sending).await?)
                 }
                 _ => self.lease.clone(),
             };
