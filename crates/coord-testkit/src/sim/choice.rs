@@ -184,6 +184,11 @@ impl Choices {
         LaneId(self.lanes.len() - 1)
     }
 
+    /// What the deviations from number `first` on mean; none unless the run is recorded.
+    pub(crate) fn words_since(&self, first: usize) -> &[String] {
+        self.words.get(first..).unwrap_or_default()
+    }
+
     /// Whether the run has deviated so far.
     pub(crate) const fn has_deviated(&self) -> bool {
         !self.taken.is_empty()

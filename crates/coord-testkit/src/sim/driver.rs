@@ -42,6 +42,7 @@ pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
         let (steps, has_oracles) = {
             let mut state = world.lock();
             state.steps += 1;
+            state.record_deviations();
             (state.steps, !state.oracles.is_empty())
         };
         if steps > max_steps {

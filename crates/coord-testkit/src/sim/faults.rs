@@ -266,7 +266,7 @@ pub struct FaultCount {
     /// How often it fired.
     pub fired: u64,
     /// How often it fired where it mattered: a lost response of a change that was applied, a crash
-    /// of a process with a lease, a stale read that differs from a current one.
+    /// of a process that has changed the store, a stale read that differs from a current one.
     pub mattered: u64,
 }
 

@@ -176,6 +176,8 @@ pub(crate) struct State {
     pub(crate) processes: Vec<ProcessState>,
     pub(crate) leases: BTreeMap<LeaseId, usize>,
     pub(crate) history: Option<Vec<Event>>,
+    /// How many deviations are in the history.
+    pub(crate) noted_deviations: usize,
     pub(crate) failure: Option<Failure>,
     pub(crate) steps: u64,
     pub(crate) requests: u64,
@@ -219,6 +221,7 @@ impl World {
             processes: Vec::new(),
             leases: BTreeMap::new(),
             history: is_recorded.then(Vec::new),
+            noted_deviations: 0,
             failure: None,
             steps: 0,
             requests: 0,
@@ -336,6 +339,17 @@ impl State {
         };
         let at = Instant::now().saturating_duration_since(self.started);
         history.push(Event { at, process, kind: kind() });
+    }
+
+    /// Adds the deviations of the last step to the history, if the run is recorded.
+    pub(crate) fn record_deviations(&mut self) {
+        let Some(history) = &mut self.history else { return };
+        let at = Instant::now().saturating_duration_since(self.started);
+        for words in self.choices.words_since(self.noted_deviations) {
+            self.noted_deviations += 1;
+            let kind = EventKind::Fault(words.clone());
+            history.push(Event { at, process: None, kind });
+        }
     }
 
     /// Ends the run with a failure, unless it has failed already.

@@ -47,9 +47,9 @@ pub(super) async fn process_request<T: Response>(
         if let Ok(response) = &result {
             if let Some(lease) = response.granted() {
                 state.leases.insert(lease, index);
-                state.processes[index].has_lease = true;
             }
             if is_change {
+                state.processes[index].has_effect = true;
                 let (lane, id) = (state.store_lane, sent.id);
                 let words = || format!("the store, after request #{id}");
                 store_fault = state.choices.choose(lane, 0, None, words);

@@ -84,7 +84,7 @@ impl Process {
             start,
             has_slow_link: is_slow > 0,
             has_main: true,
-            has_lease: false,
+            has_effect: false,
         });
         drop(state);
         Self::begin_life(world, index)

@@ -106,8 +106,8 @@ pub(crate) struct ProcessState {
     pub(crate) has_slow_link: bool,
     /// Whether the process has a main task, which ends it.
     pub(crate) has_main: bool,
-    /// Whether the process has been granted a lease.
-    pub(crate) has_lease: bool,
+    /// Whether the process has changed the store, so that an interruption matters.
+    pub(crate) has_effect: bool,
 }
 
 /// What to do with a ready actor.
@@ -173,7 +173,7 @@ impl State {
     /// Applies an option of a process's fault points.
     pub(crate) fn apply_process_fault(&mut self, index: usize, value: u16) {
         let fault = faults::PROCESS[usize::from(value)].fault;
-        if self.processes[index].has_lease {
+        if self.processes[index].has_effect {
             self.choices.coverage.note_mattered(fault);
         }
         let (short, long) = (Duration::from_secs(2), Duration::from_secs(100));
