@@ -1,7 +1,6 @@
 //! Contenders: the entries of a wait queue, from enqueue to release.
 
-use std::sync::OnceLock;
-use std::{fmt, iter, ops::Deref};
+use std::{fmt, iter, ops::Deref, sync::OnceLock};
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -186,24 +185,19 @@ impl Contender {
         let delete = Op::Delete(Delete::new(self.key()));
         let ops = iter::once(delete).chain(successor.as_ref().map(Waiter::read));
         self.ownership().set_released(true);
-        match self.session().while_held(self.ownership().while_in_queue(ops)).await {
-            Ok(response) => {
-                self.guard.set_armed(false);
-                if let Some(successor) = successor {
-                    successor.hand_over(response);
-                }
-            }
-            Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if self.may_be_released => {
-                self.guard.set_armed(false);
-            }
-            Err(PrimitiveError::Backend(error)) => {
-                self.slot.put_back(successor);
-                self.may_be_released |= error.outcome() == Outcome::Unknown;
-                self.ownership().set_released(self.may_be_released);
-                return Err(error.into());
-            }
-            Err(lost) => {
-                self.guard.set_armed(false);
+        let released = self.session().while_held(self.ownership().while_in_queue(ops)).await;
+        if let Err(PrimitiveError::Backend(error)) = &released {
+            self.slot.put_back(successor);
+            self.may_be_released |= error.outcome() == Outcome::Unknown;
+            self.ownership().set_released(self.may_be_released);
+            return released.map(drop);
+        }
+        self.guard.set_armed(false);
+        match (released, successor) {
+            (Ok(response), Some(successor)) => successor.hand_over(response),
+            (Ok(_), None) => {}
+            (Err(PrimitiveError::Lost(LossReason::KeyDeleted)), _) if self.may_be_released => {}
+            (Err(lost), _) => {
                 if let Some(reason) = lost.loss() {
                     self.phase.lost(reason);
                 }
