@@ -1,8 +1,9 @@
 //! Spawning the background tasks of a client: on tokio, or on an executor of the caller's choice.
 //!
-//! Sessions and supervisors have one task each. By default tokio runs it. A simulator that decides
-//! which task runs next, pauses a process, or crashes it, must run these tasks itself: it passes a
-//! [`Spawn`] to [`Client::with_spawn`](crate::Client::with_spawn).
+//! Sessions and supervisors have one task each, and cancellation tokens and blocking calls start
+//! tasks too. By default tokio runs them. A simulator that decides which task runs next, pauses a
+//! process, or crashes it, must run these tasks itself: it passes a [`Spawn`] to
+//! [`Client::with_spawn`](crate::Client::with_spawn).
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use std::pin::Pin;
 /// A task without a result, to be polled until it completes.
 pub type BackgroundTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs background tasks.
+/// An executor for the background tasks of a client.
 ///
 /// ```
 /// use coord_core::spawn::{BackgroundTask, Spawn};
@@ -39,7 +40,7 @@ pub type BackgroundTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// # }
 /// ```
 pub trait Spawn: fmt::Debug + Send + Sync + 'static {
-    /// Starts `task`. It must be polled until it completes, or be dropped when the runtime stops:
-    /// dropping it ends the session that it belongs to.
+    /// Starts `task`. The task must be polled until it completes, or be dropped when the runtime
+    /// stops: dropping the task of a session ends the session.
     fn spawn(&self, task: BackgroundTask);
 }

@@ -80,9 +80,7 @@ impl ServerBuilder {
         let services = self.services.with_limits(self.limits, Some(address));
         Ok(Server { listener, address, services, grace: self.grace })
     }
-}
 
-impl ServerBuilder {
     /// A server without a listener: the caller accepts the connections, for example on the network
     /// of a simulator.
     pub fn without_listener(self) -> ConnectionServer {
