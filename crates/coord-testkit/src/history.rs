@@ -1,10 +1,10 @@
 //! Histories: what happened in one run, one event per line.
 //!
 //! ```text
-//!    0.001 s  a        -> #1 txn if 1 then 1 else 0
-//!    0.002 s  a        == #1 applied at revision 2
-//!    0.003 s  a        <- #1 ok
-//!    0.003 s  b        !! paused for 2 s
+//!     0.001 s  a        -> #1 txn if 1 then 1 else 0
+//!     0.002 s  a        == #1 applied at revision 2
+//!     0.003 s  a        <- #1 ok
+//!     0.003 s  -        !! b, when it sends a request: paused for 2 s
 //! ```
 
 use std::fmt;
@@ -15,7 +15,7 @@ use coord_core::kv::Revision;
 
 use crate::Call;
 
-/// What happened.
+/// The kind of an event, with its details.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -58,7 +58,7 @@ pub enum EventKind {
 pub struct Event {
     /// The virtual time since the start of the run.
     pub at: Duration,
-    /// The process; `None` for events of the store or of the test.
+    /// The process; `None` for deviations, and for events of the store or of the test.
     pub process: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,
@@ -109,8 +109,8 @@ impl History {
         pairs.find(|(_, ours, theirs)| ours != theirs)
     }
 
-    /// Writes two histories as one: common events once, the others marked `<` or `>`, up to `lines`
-    /// lines after the first difference.
+    /// Describes how two histories differ: how many events are equal, then up to `lines` events of
+    /// each history from the first difference on, marked `<` for `self` and `>` for `other`.
     #[must_use]
     pub fn diff(&self, other: &Self, lines: usize) -> String {
         let Some((first, ..)) = self.first_difference(other) else {

@@ -208,7 +208,12 @@ impl<B: KvBackend> Intercept<B> {
 
 /// An error with unknown outcome.
 fn ambiguous(reason: &str) -> Error {
-    Error::Unavailable { outcome: Outcome::Unknown, reason: reason.to_owned(), source: None }
+    unavailable(Outcome::Unknown, reason)
+}
+
+/// The error of a store that cannot be reached.
+pub(crate) fn unavailable(outcome: Outcome, reason: &str) -> Error {
+    Error::Unavailable { outcome, reason: reason.to_owned(), source: None }
 }
 
 impl<B: fmt::Debug> fmt::Debug for Intercept<B> {

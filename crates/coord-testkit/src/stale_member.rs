@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
-    kv::{Op, OpResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
+    kv::{Header, Op, OpResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
     layer::Layer,
 };
 
@@ -93,15 +93,24 @@ impl<B: KvBackend> StaleMember<B> {
                 responses.push(OpResponse::Range(self.range_at(range, newest).await?));
             }
         }
-        // The header is that of an empty transaction, which changes nothing.
-        let mut header = self.inner.txn(Txn::new()).await?.header;
+        let mut header = current_header(&self.inner).await?;
         header.revision = newest;
         Ok(TxnResponse { header, succeeded, responses })
     }
 }
 
+/// The current header of a store: that of an empty transaction, which changes nothing.
+async fn current_header(store: &(impl KvBackend + ?Sized)) -> Result<Header> {
+    Ok(store.txn(Txn::new()).await?.header)
+}
+
+/// The current revision of a store.
+pub(crate) async fn current_revision(store: &(impl KvBackend + ?Sized)) -> Result<Revision> {
+    Ok(current_header(store).await?.revision)
+}
+
 /// Whether a member serves `txn` without consensus: every operation is a serializable read.
-fn is_serializable(txn: &Txn) -> bool {
+pub(crate) fn is_serializable(txn: &Txn) -> bool {
     let serializable = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
     txn.success.iter().chain(&txn.failure).all(serializable)
 }

@@ -6,9 +6,9 @@
 //! completely, and they are all that is saved, replayed and shrunk:
 //!
 //! ```text
-//! b.request#3=5/9,a.process#7=2/9
+//! b.request#3=5/10,a.process#7=2/9
 //! |  |      | | |
-//! |  |      | | the point had 9 options: checked on replay
+//! |  |      | | the point had 10 options: checked on replay
 //! |  |      | the option that was chosen
 //! |  |      the third point of this lane in the run
 //! |  the kind of decision
@@ -18,7 +18,8 @@
 //! Points are numbered per *lane* (process and kind), not through the whole run. Therefore a
 //! deviation keeps its meaning when another one is removed: "the third request of `b`" stays the
 //! same request as long as `b` itself behaves in the same way until then. This is what makes
-//! shrinking fast (`docs/decisions/0021-choices-by-lane.md`).
+//! shrinking fast (`docs/decisions/0021-choices-by-lane.md`). The store has lanes too
+//! (`store.change`, `store.clock`), and so has each `buggify` point (`test.NAME`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +32,8 @@ use super::generator::Generator;
 /// One choice that is not 0.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deviation {
-    /// The process and the kind of decision: `b.request`.
+    /// The process and the kind of decision, such as `b.request`; `store.change` and `store.clock`
+    /// for the store, `test.NAME` for a [`buggify`](super::Sim::buggify) point.
     pub lane: Arc<str>,
     /// Which point of the lane, counted from 1.
     pub number: u32,
@@ -67,7 +69,7 @@ impl FromStr for Deviation {
     }
 }
 
-/// A text is not a list of deviations.
+/// The error of a text that is not a list of deviations.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid deviation {text:?}: must look like b.request#3=5/9")]
 pub struct ParseDeviationError {
@@ -80,9 +82,9 @@ pub struct ParseDeviationError {
 /// ```
 /// use coord_testkit::sim::Deviations;
 ///
-/// let list: Deviations = "b.request#3=5/9, a.process#7=2/9".parse()?;
+/// let list: Deviations = "b.request#3=5/10, a.process#7=2/9".parse()?;
 /// assert_eq!(list.0.len(), 2);
-/// assert_eq!(list.to_string(), "b.request#3=5/9,a.process#7=2/9");
+/// assert_eq!(list.to_string(), "b.request#3=5/10,a.process#7=2/9");
 /// # Ok::<_, coord_testkit::sim::ParseDeviationError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,6 +196,10 @@ impl Choices {
         !self.taken.is_empty()
     }
 
+    pub(crate) const fn is_healed(&self) -> bool {
+        self.is_healed
+    }
+
     pub(crate) const fn heal(&mut self) {
         self.is_healed = true;
     }
@@ -206,8 +212,9 @@ impl Choices {
         }
     }
 
-    /// Chooses an option at the next point of a lane. `process` is the process that acts there;
-    /// `pick` overrides the generator's choice; `words` describes the point.
+    /// Chooses an option at the next point of a lane. `process` is the number of the process that
+    /// acts there, as returned by `acting`; `pick` overrides the generator's choice; `words`
+    /// describes the point.
     pub(crate) fn choose(
         &mut self,
         lane: LaneId,

@@ -14,13 +14,15 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::Failure;
+use super::faults::Fault;
 use super::panics;
 use super::process::Gate;
-use super::world::{Actor, Message, Owner, State, Work, World};
+use super::world::{Actor, Message, Owner, State, Work, World, acting};
 
 /// Runs the world until it is done or has failed. More than `max_steps` steps are a livelock.
 pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
-    // One task that is not ours: the lease timer of the store.
+    // The tasks of the world are not tasks of tokio. The lease timer of the store is one; a second
+    // one was started by the code under test with `tokio::spawn`, and needs a turn too.
     let has_foreign_tasks = || Handle::current().metrics().num_alive_tasks() > 1;
     loop {
         let mut dropped = Vec::new();
@@ -116,7 +118,7 @@ async fn wait(world: &World) {
 }
 
 fn check_oracles(world: &World) {
-    // An oracle may use the world.
+    // An oracle may lock the world, so it is called without the lock.
     let mut oracles = std::mem::take(&mut world.lock().oracles);
     let now = Instant::now();
     let failure = oracles.iter_mut().find_map(|oracle| oracle.check(now));
@@ -154,27 +156,25 @@ impl State {
         }
     }
 
-    /// Whether others are processed before this actor.
+    /// Whether other actors are processed before this one.
     fn postpones(&mut self, index: usize, actor: &Actor) -> bool {
         let mut others = self.ready.iter().filter_map(|other| match other.owner {
             Owner::Harness => None,
-            Owner::Process { index, .. } => Some(index + 1),
+            Owner::Process { index, .. } => Some(acting(index)),
         });
         let Some(first) = others.next() else { return false };
         let others = std::iter::once(first).chain(others);
         let pick = self
             .choices
             .generator()
-            .map(|generator| u16::from(generator.postpones(index + 1, others)));
-        let process = &self.processes[index];
-        let (lane, name) = (process.lanes.step, &process.name);
-        let words = || match &actor.work {
+            .map(|generator| u16::from(generator.postpones(acting(index), others)));
+        let words = |name: &str| match &actor.work {
             Work::Poll(_) => format!("a task of {name}"),
             Work::Deliver(_) => format!("a message of {name}"),
         };
-        let postpones = self.choices.choose(lane, index + 1, pick, words) > 0;
+        let postpones = self.choose(index, |lanes| lanes.step, pick, words) > 0;
         if postpones {
-            self.choices.coverage.note_mattered(super::faults::Fault::Reorder);
+            self.choices.coverage.note_mattered(Fault::Reorder);
         }
         postpones
     }

@@ -1,10 +1,14 @@
 //! Faults: the options of each kind of decision point, and how often each fault was exercised.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// A family of faults. A random run switches each family on or off as a whole.
+use coord_core::Error;
+use coord_core::error::Outcome;
+
+use crate::intercept;
+
+/// A kind of fault. A random run switches each kind on or off as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Fault {
@@ -38,9 +42,10 @@ pub enum Fault {
     Partition,
     /// Messages pass in one direction only, for 100 s.
     OneWayPartition,
-    /// A process stops forever.
+    /// A process stops forever, a [service](super::Sim::service) too.
     Crash,
-    /// A process stops and starts again a second later, without its memory.
+    /// A process stops. A [service](super::Sim::service) starts again a second later, without its
+    /// memory; any other process stops forever.
     Restart,
     /// The history is compacted at the current revision.
     Compaction,
@@ -55,7 +60,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All families.
+    /// All faults, in the order of their declaration: the rates are indexed by it.
     pub const ALL: [Self; 22] = [
         Self::Reorder,
         Self::Latency,
@@ -81,7 +86,7 @@ impl Fault {
         Self::Buggify,
     ];
 
-    /// The range from which a random run draws how often the fault fires at a point.
+    /// The range from which a random run draws the probability that the fault fires at a point.
     pub(crate) const fn rates(self) -> (f32, f32) {
         match self {
             Self::Reorder => (0.05, 0.6),
@@ -194,6 +199,17 @@ pub(crate) const fn latency(value: u16) -> Duration {
     })
 }
 
+/// The error with which an option of a request rejects it; `unavailable` is the reason of an
+/// unavailable store.
+pub(crate) fn rejection(value: u16, unavailable: &str) -> Option<Error> {
+    match value {
+        7 => Some(intercept::unavailable(Outcome::NotApplied, unavailable)),
+        8 => Some(Error::TooManyRequests),
+        9 => Some(Error::Unauthenticated { reason: "the token has expired".to_owned() }),
+        _ => None,
+    }
+}
+
 /// How long a watch is silent.
 pub(crate) const WATCH_SILENCE: Duration = Duration::from_secs(30);
 
@@ -272,43 +288,46 @@ pub struct FaultCount {
 
 /// How often each fault was exercised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage(BTreeMap<Fault, FaultCount>);
+pub struct Coverage([FaultCount; Fault::ALL.len()]);
 
 impl Coverage {
     /// Returns the counts of one fault.
     #[must_use]
-    pub fn count(&self, fault: Fault) -> FaultCount {
-        self.0.get(&fault).copied().unwrap_or_default()
+    pub const fn count(&self, fault: Fault) -> FaultCount {
+        self.0[fault as usize]
     }
 
     /// Returns the faults that could have fired and never mattered.
     #[must_use]
     pub fn missing(&self) -> Vec<Fault> {
-        let missing = self.0.iter().filter(|(_, count)| count.possible > 0 && count.mattered == 0);
-        missing.map(|(fault, _)| *fault).collect()
+        let is_missing = |fault: &Fault| {
+            let count = self.count(*fault);
+            count.possible > 0 && count.mattered == 0
+        };
+        Fault::ALL.into_iter().filter(is_missing).collect()
     }
 
+    /// Counts a point for each enabled fault of its options. The options of one fault are adjacent.
     pub(crate) fn note_possible(&mut self, options: &[ChoiceOption], rates: &Rates) {
         let mut last = None;
         for option in &options[1..] {
             if last != Some(option.fault) && rates.of(option.fault) > 0.0 {
-                self.0.entry(option.fault).or_default().possible += 1;
+                self.0[option.fault as usize].possible += 1;
             }
             last = Some(option.fault);
         }
     }
 
-    pub(crate) fn note_fired(&mut self, fault: Fault) {
-        self.0.entry(fault).or_default().fired += 1;
+    pub(crate) const fn note_fired(&mut self, fault: Fault) {
+        self.0[fault as usize].fired += 1;
     }
 
-    pub(crate) fn note_mattered(&mut self, fault: Fault) {
-        self.0.entry(fault).or_default().mattered += 1;
+    pub(crate) const fn note_mattered(&mut self, fault: Fault) {
+        self.0[fault as usize].mattered += 1;
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        for (fault, count) in &other.0 {
-            let sum = self.0.entry(*fault).or_default();
+        for (sum, count) in self.0.iter_mut().zip(&other.0) {
             sum.possible += count.possible;
             sum.fired += count.fired;
             sum.mattered += count.mattered;

@@ -1,6 +1,6 @@
 //! Generators: where the choices of a random run come from.
 //!
-//! **Swarm.** Each run switches every family of faults on or off, and draws its rate. A run with
+//! **Swarm.** Each run switches every kind of fault on or off, and draws its rate. A run with
 //! few kinds of faults reaches states that a run with all of them never does: a process that always
 //! crashes early never holds a lock for long.
 //!
@@ -20,7 +20,8 @@ use super::faults::{ChoiceOption, Fault, Rates};
 enum Policy {
     RandomWalk,
     Pct {
-        /// The priority of each process, by its index; a higher number acts first.
+        /// The priority of each process, by the number that `acting` returns; the process
+        /// with the highest priority acts first.
         priorities: Vec<i64>,
         /// The points at which the acting process gets the lowest priority.
         changes: Vec<u64>,
@@ -42,7 +43,7 @@ pub(crate) struct Generator {
 pub(crate) struct Mix {
     /// The faults that runs may have.
     pub(crate) faults: Vec<Fault>,
-    /// Whether each run switches families off at random.
+    /// Whether each run switches faults off at random.
     pub(crate) is_swarm: bool,
     /// About how many points a run has, for PCT.
     pub(crate) points: u64,
@@ -92,7 +93,7 @@ impl Generator {
         if has_latency { self.latency_by_priority(process) } else { 0 }
     }
 
-    /// With PCT, the messages of a process are the slower the lower its priority is.
+    /// The latency of a message of `process`: with PCT, a lower priority means a slower message.
     fn latency_by_priority(&mut self, process: usize) -> u16 {
         if self.rates.of(Fault::Latency) == 0.0 {
             return 0;
@@ -104,7 +105,7 @@ impl Generator {
         u16::try_from(higher.min(3)).unwrap_or(3)
     }
 
-    /// Whether a step of `process` is postponed, while the processes of `others` are ready.
+    /// Whether a step of `process` is postponed, while the processes `others` are ready.
     pub(crate) fn postpones(
         &mut self,
         process: usize,

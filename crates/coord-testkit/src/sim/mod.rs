@@ -38,7 +38,8 @@
 //! - a panic in any process, such as a failed assertion;
 //! - an error that the scenario returns, and, in a run without faults, an error of a process;
 //! - an oracle: [`Sim::exclusive`], [`Sim::always`], [`Sim::eventually`], [`Sim::leads_to`];
-//! - liveness: faults stop after some time, and then every process must finish within some time;
+//! - liveness: faults end after 300 s, and then every process must finish within 600 s
+//!   ([`Sweep::fault_time`], [`Sweep::settle_time`]);
 //! - a lease of an ended process that outlives its TTL;
 //! - livelock, and a wake-up from outside the simulation.
 //!
@@ -99,14 +100,14 @@ use crate::history::EventKind;
 use oracle::{Always, LeadsTo};
 use world::{Owner, State, World};
 
-/// A simulated run, as its scenario sees it. Clones are handles to the same run.
+/// A handle to a simulated run, for its scenario. Clones are handles to the same run.
 #[derive(Clone)]
 pub struct Sim {
     world: Arc<World>,
 }
 
 impl Sim {
-    /// Starts a process with a main task. A crash ends it for good.
+    /// Starts a process with a main task. A crash ends the process for good.
     ///
     /// # Panics
     /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
@@ -135,7 +136,8 @@ impl Sim {
     }
 
     /// Starts a process whose main task starts again, a second later and with a new client, after
-    /// a crash or an error.
+    /// an error, after [`Process::crash`], and after a [`Fault::Restart`]. A [`Fault::Crash`] ends
+    /// the process for good.
     ///
     /// # Panics
     /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
@@ -174,10 +176,12 @@ impl Sim {
         &self.world.store
     }
 
-    /// Ends all faults, before their time. Stalled processes continue.
+    /// Ends the faults before their time: no further fault is injected, stalled processes continue,
+    /// and the store has space again. Messages that are late already, slow links and the clock's
+    /// drift stay as they are.
     pub fn heal(&self) {
         let mut state = self.world.lock();
-        if !state.is_healed {
+        if !state.choices.is_healed() {
             state.heal();
         }
     }
@@ -185,7 +189,7 @@ impl Sim {
     /// Returns whether the faults have ended.
     #[must_use]
     pub fn is_healed(&self) -> bool {
-        self.world.lock().is_healed
+        self.world.lock().choices.is_healed()
     }
 
     /// The virtual time since the start of the run.
@@ -194,19 +198,19 @@ impl Sim {
         Instant::now().saturating_duration_since(self.world.started)
     }
 
-    /// A resource that one holder may use at a time.
+    /// An oracle of mutual exclusion: a resource that one holder may use at a time.
     #[must_use]
     pub fn exclusive(&self, name: &str) -> Exclusive {
         Exclusive::new(&self.world, name)
     }
 
-    /// Fails the run when `holds` returns false. It is called after every step.
+    /// Fails the run when `holds` returns false. The simulator calls `holds` after every step.
     pub fn always(&self, name: &'static str, holds: impl FnMut() -> bool + Send + 'static) {
         self.world.lock().oracles.push(Box::new(Always { name, holds }));
     }
 
-    /// Waits until `holds` returns true, and fails the run if it does not within `within`. It is
-    /// called every 10 ms of virtual time.
+    /// Waits until `holds` returns true, and fails the run if it does not within `within`. `holds`
+    /// is called every 10 ms of virtual time.
     ///
     /// # Cancel safety
     /// Dropping the future drops the condition.
@@ -247,7 +251,7 @@ impl Sim {
     }
 
     /// Returns whether a fault of the test's own is injected here. A point is activated in a
-    /// quarter of the runs, and then fires at random.
+    /// quarter of the runs, and then fires at random until the faults end.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
         let mut state = self.world.lock();

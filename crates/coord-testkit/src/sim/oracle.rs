@@ -34,7 +34,7 @@ pub(crate) struct LeadsTo<P, Q> {
     pub(crate) cause: P,
     pub(crate) effect: Q,
     pub(crate) within: Duration,
-    /// When the cause was seen without an effect since.
+    /// Since when the cause has waited for the effect.
     pub(crate) pending_since: Option<Instant>,
 }
 
@@ -54,7 +54,7 @@ impl<P: FnMut() -> bool + Send, Q: FnMut() -> bool + Send> Oracle for LeadsTo<P,
     }
 }
 
-/// A process inside, and whether it may still act as the holder.
+/// A holder that uses the resource.
 struct Holder {
     process: Process,
     token: FencingToken,
@@ -85,9 +85,10 @@ struct Holders {
     last_token: Option<FencingToken>,
 }
 
-/// Mutual exclusion, by what the guards themselves report: fails the run if a holder enters while
-/// another holder believes that it is inside, or with a fencing token that is not larger than all
-/// before. Created by [`Sim::exclusive`](super::Sim::exclusive); clones share the resource.
+/// An oracle of mutual exclusion, by what the guards themselves report. It fails the run if a
+/// holder enters while another holder inside may still act, or with a fencing token that is not
+/// larger than all before. Created by [`Sim::exclusive`](super::Sim::exclusive); clones share the
+/// resource.
 #[derive(Clone)]
 pub struct Exclusive {
     name: Arc<str>,

@@ -13,15 +13,14 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use coord_core::error::Outcome;
-use coord_core::{Error, sync};
+use coord_core::sync;
 
 use super::choice::{Deviation, Deviations};
-use super::faults::latency;
+use super::faults::{latency, rejection};
 use crate::call::Call;
 use crate::intercept::{Action, Rule};
 
-/// A list has a deviation that cannot be replayed on a real store.
+/// The error of a list with a deviation that cannot be replayed on a real store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{deviation} cannot be replayed on a real store: only requests and responses of one client can \
@@ -47,7 +46,8 @@ struct Counts {
 }
 
 impl Deviations {
-    /// Returns the rule that injects the faults of the process `process` on a real store.
+    /// Returns the rule that injects the faults of the process `process` on a real store. The
+    /// deviations of other processes are ignored, so each process gets a rule of its own.
     ///
     /// The caller of a lost request waits for the timeout of the
     /// [`Intercept`](crate::Intercept::timeout).
@@ -71,7 +71,8 @@ impl Deviations {
     /// ```
     ///
     /// # Errors
-    /// If the list has other deviations than lost, delayed and rejected messages of processes.
+    /// If the list has a deviation of any process that is neither a lost, delayed or rejected
+    /// request nor a response that is lost or later than the timeout.
     pub fn rule(&self, process: &str) -> Result<ReplayRule, NotReplayableError> {
         let (mut requests, mut responses) = (BTreeMap::new(), BTreeMap::new());
         for deviation in &self.0 {
@@ -94,21 +95,17 @@ impl Rule for ReplayRule {
     fn action(&self, _: &Call) -> Action {
         let mut counts = sync::lock(&self.counts);
         counts.sent += 1;
-        let unavailable = |outcome| {
-            let reason = "replayed from a simulated run".to_owned();
-            Error::Unavailable { outcome, reason, source: None }
-        };
-        let delay = match self.requests.get(&counts.sent) {
+        let delay = self.requests.get(&counts.sent).copied();
+        match delay {
             Some(5) => return Action::Hang,
             Some(6) => return Action::DropRequest,
-            Some(7) => return Action::Fail(unavailable(Outcome::NotApplied)),
-            Some(8) => return Action::Fail(Error::TooManyRequests),
-            Some(9) => {
-                let reason = "the token has expired".to_owned();
-                return Action::Fail(Error::Unauthenticated { reason });
+            value => {
+                let reason = "replayed from a simulated run";
+                if let Some(error) = value.and_then(|value| rejection(value, reason)) {
+                    return Action::Fail(error);
+                }
             }
-            delay => delay.copied(),
-        };
+        }
         counts.processed += 1;
         match (self.responses.get(&counts.processed), delay) {
             (Some(_), _) => Action::DropResponse,

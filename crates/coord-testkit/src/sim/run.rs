@@ -73,7 +73,7 @@ pub(crate) struct Settings {
     pub(crate) wrap_store: Option<WrapStore>,
 }
 
-/// What one run was.
+/// The result of one run.
 #[derive(Debug)]
 pub(crate) struct RunResult {
     pub(crate) failure: Option<Failure>,
@@ -93,15 +93,15 @@ pub(crate) struct RunResult {
     pub(crate) mismatch: Option<String>,
 }
 
-/// What to keep of a run.
+/// What is kept of a run, besides its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// The result only.
+    /// Nothing else.
     #[default]
     Result,
-    /// The points that were reached, too.
+    /// The points that were reached.
     Points,
-    /// The history, the words of the deviations and the hash of the store, too.
+    /// The history, the words of the deviations and the hash of the store.
     History,
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn run(
     keep: Keep,
 ) -> RunResult {
     let _capture = panics::Capture::start();
-    // Ids and jitter of coord and of the scenario come from this generator.
+    // Ids and jitter of coord and of the scenario come from this thread's generator.
     let seed_before = fastrand::get_seed();
     fastrand::seed(0);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();

@@ -2,7 +2,7 @@
 //!
 //! A candidate is the list without some deviations, or with a lower option at one point. It
 //! replaces the list if its run fails in the same oracle. The order of preference: fewest
-//! deviations, then lowest options. The passes, until none helps or the budget is spent:
+//! deviations, then lowest options. The passes, which end early when the budget is spent:
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
@@ -12,6 +12,9 @@
 //!    choose another option. Without the first, its process may reach the point that matters one
 //!    request earlier or later, or need another delay for the same race;
 //! 5. lower the option of one deviation.
+//!
+//! Passes 1 and 2 are repeated until neither helps. Pass 3 runs once. Pass 4 is repeated until it
+//! does not help, with passes 1 and 2 after each success. Pass 5 is repeated at the end.
 
 use super::choice::{Deviation, Deviations, Source};
 use super::failure::Failure;
@@ -25,7 +28,8 @@ pub(crate) struct Shrunk {
     pub(crate) runs: usize,
 }
 
-/// To how many points of its lane a single deviation is moved.
+/// To how many points of its lane a single deviation is moved. A postponed step is not moved,
+/// because its lane has too many points.
 const MOVED_TO_MAX: u32 = 40;
 
 struct Shrinker<'a> {

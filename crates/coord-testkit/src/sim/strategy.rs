@@ -19,10 +19,9 @@ use super::failure::Failure;
 use super::run::Verdict;
 use super::sweep::{Sweep, erased};
 
-/// The choices of one run.
+/// A run as a value of proptest: a seed, or after simplification a list of deviations.
 ///
 /// ```
-/// use coord_core::{Client, Stm, error::Error};
 /// use coord_testkit::sim::{Sweep, plans};
 /// use proptest::prelude::*;
 ///

@@ -23,6 +23,8 @@ use coord_core::{Client, KvBackend, Result};
 use coord_mem::MemBackend;
 use futures_util::{Stream, StreamExt as _};
 
+use crate::stale_member::current_revision;
+
 /// A promise that the store of every run breaks. Set with [`Sweep::weaken`](super::Sweep::weaken).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -99,7 +101,7 @@ impl WeakStore {
 
     /// Returns the revision before the current one.
     async fn previous_revision(&self) -> Result<Revision> {
-        let current = self.store.txn(Txn::new()).await?.header.revision;
+        let current = current_revision(&self.store).await?;
         Ok(Revision((current.0 - 1).max(1)))
     }
 }

@@ -7,7 +7,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{self, AtomicBool};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Wake, Waker};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -23,10 +24,10 @@ use tokio::time::Instant;
 use super::choice::{Choices, LaneId};
 use super::failure::Failure;
 use super::faults;
-use super::process::ProcessState;
+use super::process::{Lanes, ProcessState};
 use crate::history::{Event, EventKind};
 
-/// Who a task or message belongs to.
+/// The owner of a task or message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The test or the simulator: no fault applies.
@@ -38,7 +39,7 @@ pub(crate) enum Owner {
 /// A change of the world.
 pub(crate) type Change = Box<dyn FnOnce(&Arc<World>) + Send>;
 
-/// Something in flight.
+/// A message in flight.
 pub(crate) enum Message {
     /// A request of a process, with the work that the store does for it.
     Request(BackgroundTask),
@@ -110,13 +111,13 @@ pub(crate) struct Task {
 pub(crate) struct Wakeup {
     slot: usize,
     world: Arc<Woken>,
-    is_woken: Mutex<bool>,
+    is_woken: AtomicBool,
 }
 
 impl Wakeup {
     /// Notes that the task is about to be polled.
     pub(crate) fn reset(&self) {
-        *sync::lock(&self.is_woken) = false;
+        self.is_woken.store(false, atomic::Ordering::Relaxed);
     }
 }
 
@@ -126,25 +127,26 @@ impl Wake for Wakeup {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !std::mem::replace(&mut *sync::lock(&self.is_woken), true) {
+        if !self.is_woken.swap(true, atomic::Ordering::Relaxed) {
             self.world.push(self.slot);
         }
     }
 }
 
-/// The tasks that were woken since the driver last looked.
+/// The tasks that were woken since the driver last collected them.
 pub(crate) struct Woken {
     slots: Mutex<Vec<usize>>,
+    /// Wakes the driver while it waits.
     pub(crate) driver: AtomicWaker,
     thread: ThreadId,
     /// Whether a task was woken from another thread, which no seed can reproduce.
-    has_escape: Mutex<bool>,
+    has_escape: AtomicBool,
 }
 
 impl Woken {
     fn push(&self, slot: usize) {
         if thread::current().id() != self.thread {
-            *sync::lock(&self.has_escape) = true;
+            self.has_escape.store(true, atomic::Ordering::Relaxed);
         }
         sync::lock(&self.slots).push(slot);
         self.driver.wake();
@@ -174,6 +176,7 @@ pub(crate) struct State {
     in_flight: BinaryHeap<Reverse<InFlight>>,
     sequence: u64,
     pub(crate) processes: Vec<ProcessState>,
+    /// The process that each lease was granted to, by its index.
     pub(crate) leases: BTreeMap<LeaseId, usize>,
     pub(crate) history: Option<Vec<Event>>,
     /// How many deviations are in the history.
@@ -181,7 +184,6 @@ pub(crate) struct State {
     pub(crate) failure: Option<Failure>,
     pub(crate) steps: u64,
     pub(crate) requests: u64,
-    pub(crate) is_healed: bool,
     /// Whether the scenario has returned, and everything that must follow has happened.
     pub(crate) is_done: bool,
     /// How many services are about to start again.
@@ -209,7 +211,7 @@ impl World {
             slots: Mutex::default(),
             driver: AtomicWaker::new(),
             thread: thread::current().id(),
-            has_escape: Mutex::default(),
+            has_escape: AtomicBool::new(false),
         };
         let state = State {
             store_lane: choices.add_lane("store.change".to_owned(), faults::STORE),
@@ -225,7 +227,6 @@ impl World {
             failure: None,
             steps: 0,
             requests: 0,
-            is_healed: false,
             is_done: false,
             restarts: 0,
             out_of_space_until: None,
@@ -252,8 +253,11 @@ impl World {
         let mut state = self.lock();
         let entry = state.tasks.vacant_entry();
         let slot = entry.key();
-        let wakeup =
-            Arc::new(Wakeup { slot, world: Arc::clone(&self.woken), is_woken: Mutex::new(false) });
+        let wakeup = Arc::new(Wakeup {
+            slot,
+            world: Arc::clone(&self.woken),
+            is_woken: AtomicBool::new(false),
+        });
         let waker = Waker::from(Arc::clone(&wakeup));
         entry.insert(Task { owner, future: Some(future), waker, wakeup: Arc::clone(&wakeup) });
         drop(state);
@@ -269,7 +273,7 @@ impl World {
                 state.ready.push_back(Actor { owner: task.owner, work: Work::Poll(slot) });
             }
         }
-        if std::mem::take(&mut *sync::lock(&self.woken.has_escape)) {
+        if self.woken.has_escape.swap(false, atomic::Ordering::Relaxed) {
             state.fail(Failure::escape());
         }
     }
@@ -310,8 +314,8 @@ impl State {
         self.in_flight.len() > 1
     }
 
-    /// Drops everything that has not happened: it holds references to the world. Returns whether
-    /// there was anything.
+    /// Takes everything that has not happened, because it holds references to the world. The caller
+    /// drops it without the lock. `None` if nothing was left.
     pub(crate) fn take_unfinished(&mut self) -> Option<impl Sized + use<>> {
         let tasks = std::mem::take(&mut self.tasks);
         let (ready, in_flight) = (std::mem::take(&mut self.ready), self.in_flight.drain().len());
@@ -343,12 +347,9 @@ impl State {
 
     /// Adds the deviations of the last step to the history, if the run is recorded.
     pub(crate) fn record_deviations(&mut self) {
-        let Some(history) = &mut self.history else { return };
-        let at = Instant::now().saturating_duration_since(self.started);
-        for words in self.choices.words_since(self.noted_deviations) {
+        for words in self.choices.words_since(self.noted_deviations).to_vec() {
             self.noted_deviations += 1;
-            let kind = EventKind::Fault(words.clone());
-            history.push(Event { at, process: None, kind });
+            self.record(Owner::Harness, || EventKind::Fault(words));
         }
     }
 
@@ -360,19 +361,30 @@ impl State {
         }
     }
 
-    /// The index of the process that owns something, 0 for the harness.
-    pub(crate) const fn acting(owner: Owner) -> usize {
-        match owner {
-            Owner::Harness => 0,
-            Owner::Process { index, .. } => index + 1,
-        }
+    /// Chooses an option at the next point of one of a process's lanes. `words` describes the
+    /// point, given the name of the process.
+    pub(crate) fn choose(
+        &mut self,
+        index: usize,
+        lane: impl FnOnce(&Lanes) -> LaneId,
+        pick: Option<u16>,
+        words: impl FnOnce(&str) -> String,
+    ) -> u16 {
+        let process = &self.processes[index];
+        let (lane, acting) = (lane(&process.lanes), acting(index));
+        self.choices.choose(lane, acting, pick, || words(&process.name))
     }
+}
+
+/// The number by which choices know a process; 0 is the harness.
+pub(crate) const fn acting(index: usize) -> usize {
+    index + 1
 }
 
 /// Runs the background tasks of a process as tasks of the world.
 #[derive(Debug)]
 pub(crate) struct ProcessSpawner {
-    pub(crate) world: std::sync::Weak<World>,
+    pub(crate) world: Weak<World>,
     pub(crate) owner: Owner,
 }
 

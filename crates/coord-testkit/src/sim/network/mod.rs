@@ -19,7 +19,7 @@ use std::time::Duration;
 use coord_core::error::Outcome;
 use coord_core::kv::{
     CompactResponse, DeleteResponse, Header, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, Op, PutResponse, RangeResponse,
+    LeaseRevokeResponse, LeaseTimeToLiveResponse, LeasesResponse, PutResponse, RangeResponse,
     TxnResponse, Watcher,
 };
 use coord_core::{Client, Error, KvBackend, Result};
@@ -28,10 +28,11 @@ use tokio::time::timeout;
 
 use super::faults::{self, Fault};
 use super::world::{Message, Owner, State, World};
-use crate::StaleMember;
 use crate::call::Call;
 use crate::forward::forward_calls;
 use crate::history::EventKind;
+use crate::intercept::unavailable;
+use crate::{StaleMember, stale_member};
 
 /// How long a caller waits for a response: the default request timeout of `coord-etcd`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
@@ -120,22 +121,25 @@ fn is_change(call: &Call) -> bool {
     }
 }
 
-/// Whether one member serves a call alone.
+/// Whether one member alone may serve a call, which may then be stale.
 fn is_serializable(call: &Call) -> bool {
-    let serializable = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
     match call {
         Call::Range(range) => range.serializable,
-        Call::Txn(txn) => txn.success.iter().chain(&txn.failure).all(serializable),
+        Call::Txn(txn) => stale_member::is_serializable(txn),
         _ => false,
     }
 }
 
+/// Why a member rejects a request as unavailable.
+const NO_LEADER: &str = "the member has no leader";
+
+/// The error of a request or watch whose connection broke, or whose member has no leader.
 fn broken(outcome: Outcome) -> Error {
     let reason = match outcome {
         Outcome::Unknown => "the connection broke",
-        _ => "the member has no leader",
+        _ => NO_LEADER,
     };
-    Error::Unavailable { outcome, reason: reason.to_owned(), source: None }
+    unavailable(outcome, reason)
 }
 
 /// One request on its way.
@@ -168,14 +172,14 @@ impl<B: KvBackend> SimBackend<B> {
         }
     }
 
-    /// Sends a request. Faults are decided now.
+    /// Sends a request, and chooses its faults.
     fn send<T: Response>(
         &self,
         call: Call,
         request: impl Future<Output = Result<T>> + Send + 'static,
         reply: oneshot::Sender<Result<T>>,
     ) {
-        let (index, owner) = (self.index, Owner::Process { index: self.index, life: self.life });
+        let (index, owner) = (self.index, self.owner());
         let mut state = self.world.lock();
         let process = &state.processes[index];
         if process.is_crashed || process.life != self.life {
@@ -188,22 +192,17 @@ impl<B: KvBackend> SimBackend<B> {
         state.requests += 1;
         let id = state.requests;
         state.record(owner, || EventKind::Sent { request: id, call: call.clone() });
-        let (lane, acting) = (state.processes[index].lanes.request, State::acting(owner));
-        let name = Arc::clone(&state.processes[index].name);
-        let words = || format!("request #{id} of {name} ({call})");
-        let value = state.choices.choose(lane, acting, None, words);
+        let words = |name: &str| format!("request #{id} of {name} ({call})");
+        let value = state.choose(index, |lanes| lanes.request, None, words);
         state.note_leg_mattered(value, faults::REQUEST, is_change(&call));
         let sent = Sent { id, call, owner, index, reply };
         match value {
             5 => {}
             6 => state.respond(sent, Err(broken(Outcome::Unknown)), 0),
-            7 => state.respond(sent, Err(broken(Outcome::NotApplied)), 0),
-            8 => state.respond(sent, Err(Error::TooManyRequests), 0),
-            9 => {
-                let reason = "the token has expired".to_owned();
-                state.respond(sent, Err(Error::Unauthenticated { reason }), 0);
-            }
             value => {
+                if let Some(error) = faults::rejection(value, NO_LEADER) {
+                    return state.respond(sent, Err(error), 0);
+                }
                 let (world, member) = (Arc::clone(&self.world), self.member.clone());
                 let work = store::process_request(world, member, sent, request);
                 let latency = state.processes[index].latency(value);
@@ -213,18 +212,19 @@ impl<B: KvBackend> SimBackend<B> {
     }
 
     fn wrap(&self, watch: Watcher) -> Watcher {
-        let owner = Owner::Process { index: self.index, life: self.life };
-        watch::across_the_network(&self.world, owner, self.index, watch)
+        watch::across_the_network(&self.world, self.owner(), self.index, watch)
+    }
+
+    const fn owner(&self) -> Owner {
+        Owner::Process { index: self.index, life: self.life }
     }
 }
 
 impl State {
-    /// A point at which something can happen to a process.
+    /// A decision point of the lane `process`: applies the fault that is chosen.
     fn note_process_point(&mut self, index: usize, when: &str) {
-        let process = &self.processes[index];
-        let (lane, name) = (process.lanes.process, Arc::clone(&process.name));
-        let value =
-            self.choices.choose(lane, index + 1, None, || format!("{name}, when it {when}"));
+        let words = |name: &str| format!("{name}, when it {when}");
+        let value = self.choose(index, |lanes| lanes.process, None, words);
         if value > 0 {
             self.apply_process_fault(index, value);
         }

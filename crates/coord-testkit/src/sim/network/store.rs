@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::error::Outcome;
-use coord_core::kv::{Compact, Revision, Txn};
+use coord_core::kv::{Compact, Revision};
 use coord_core::{Client, Error, Result};
 use tokio::time::Instant;
 
 use super::{Response, Sent, broken, is_change, is_serializable};
-use crate::StaleMember;
 use crate::history::EventKind;
 use crate::sim::faults::{self, Fault};
-use crate::sim::world::{Owner, State, World};
+use crate::sim::world::{Owner, World};
+use crate::stale_member::{StaleMember, current_revision};
 
 /// How long the store stays out of space.
 const OUT_OF_SPACE: Duration = Duration::from_secs(5);
@@ -55,10 +55,9 @@ pub(super) async fn process_request<T: Response>(
                 store_fault = state.choices.choose(lane, 0, None, words);
             }
         }
-        let (lane, acting) = (state.processes[index].lanes.response, State::acting(sent.owner));
-        let (name, id) = (Arc::clone(&state.processes[index].name), sent.id);
-        let words = || format!("response to request #{id} of {name} ({})", sent.call);
-        let value = state.choices.choose(lane, acting, None, words);
+        let (id, call) = (sent.id, &sent.call);
+        let words = |name: &str| format!("response to request #{id} of {name} ({call})");
+        let value = state.choose(index, |lanes| lanes.response, None, words);
         state.note_leg_mattered(value, faults::RESPONSE, is_change && result.is_ok());
         match value {
             5 => {}
@@ -78,17 +77,12 @@ async fn serve_stale<T>(
     index: usize,
     request: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
-    let value = {
-        let mut state = world.lock();
-        let process = &state.processes[index];
-        let (lane, name) = (process.lanes.read, Arc::clone(&process.name));
-        state.choices.choose(lane, index + 1, None, || format!("serializable read of {name}"))
-    };
+    let words = |name: &str| format!("serializable read of {name}");
+    let value = world.lock().choose(index, |lanes| lanes.read, None, words);
     if value == 0 {
         return request.await;
     }
-    // An empty transaction reads the current revision.
-    let current = world.store.txn(Txn::new()).await?.header.revision;
+    let current = current_revision(&world.store).await?;
     let behind = if value == 1 { 1 } else { 10 };
     let served = Revision((current.0 - behind).max(1));
     if served < current {
@@ -100,19 +94,14 @@ async fn serve_stale<T>(
     response
 }
 
-/// Applies an option of the store's fault points.
+/// Applies the option `value` of `faults::STORE`.
 async fn apply_store_fault(world: &World, value: u16) {
     let fault = faults::STORE[usize::from(value)].fault;
     let has_effect = match fault {
-        Fault::Compaction => {
-            let current = world.store.txn(Txn::new()).await;
-            match current {
-                Ok(response) => {
-                    world.store.compact(Compact::new(response.header.revision)).await.is_ok()
-                }
-                Err(_) => false,
-            }
-        }
+        Fault::Compaction => match current_revision(&world.store).await {
+            Ok(current) => world.store.compact(Compact::new(current)).await.is_ok(),
+            Err(_) => false,
+        },
         Fault::LeaderChange => {
             let leases = world.store.leases().await.map(|response| response.leases);
             let leases = leases.unwrap_or_default();

@@ -110,13 +110,11 @@ impl Pump {
     fn send(&self, batch: Option<Result<WatchBatch>>) -> bool {
         let Some(world) = self.channel.world.upgrade() else { return true };
         let mut state = world.lock();
-        let process = &state.processes[self.index];
-        let (lane, name) = (process.lanes.batch, Arc::clone(&process.name));
-        let words = || match &batch {
+        let words = |name: &str| match &batch {
             Some(Ok(batch)) => format!("watch batch of revision {} for {name}", batch.revision),
             _ => format!("end of a watch of {name}"),
         };
-        let value = state.choices.choose(lane, self.index + 1, None, words);
+        let value = state.choose(self.index, |lanes| lanes.batch, None, words);
         if value > 0 {
             let fault = faults::BATCH[usize::from(value)].fault;
             state.choices.coverage.note_mattered(fault);

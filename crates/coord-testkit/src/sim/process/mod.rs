@@ -8,6 +8,8 @@
 //!                                                 running
 //! ```
 //!
+//! A running process can crash too. A stall is a pause or a partition.
+//!
 //! A paused process polls no task and receives nothing, while its timers and the store's clock go
 //! on. A partitioned process runs, and its messages wait. A crashed process is never polled again;
 //! requests that it had sent before may still be applied.
@@ -26,12 +28,12 @@ use tokio::sync::oneshot;
 
 use super::faults::{self, Fault};
 use super::network::SimBackend;
-use super::world::{Message, Owner, ProcessSpawner, State, World};
+use super::world::{Message, Owner, ProcessSpawner, State, World, acting};
 use crate::StaleMember;
 use crate::history::EventKind;
 pub use state::Exit;
-pub(crate) use state::{Gate, ProcessState};
-use state::{Lanes, Stall, Stalls};
+pub(crate) use state::{Gate, Lanes, ProcessState};
+use state::{Stall, Stalls};
 
 /// Starts one life of a process.
 pub(crate) type Start = Arc<dyn Fn(Process) -> BackgroundTask + Send + Sync>;
@@ -69,7 +71,8 @@ impl Process {
         let lanes = Lanes::new(&mut state.choices, name);
         let link = state.choices.add_lane(format!("{name}.link"), faults::LINK);
         let index = state.processes.len();
-        let is_slow = state.choices.choose(link, index + 1, None, || format!("the link of {name}"));
+        let is_slow =
+            state.choices.choose(link, acting(index), None, || format!("the link of {name}"));
         if is_slow > 0 {
             state.choices.coverage.note_mattered(Fault::SlowLink);
         }
@@ -122,8 +125,8 @@ impl Process {
         &self.name
     }
 
-    /// Starts another task in this process. The returned future waits for its result, and stays
-    /// pending forever if the process crashes. Dropping it does not stop the task.
+    /// Starts another task in this process. The returned future waits for the task's result, and
+    /// stays pending forever if the process crashes. Dropping the future does not stop the task.
     pub fn spawn<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -139,12 +142,14 @@ impl Process {
         self.world.lock().crash(self.index, true);
     }
 
-    /// Pauses this process for `time`.
+    /// Pauses this process for `time`, or until the faults end: it polls no task and receives
+    /// nothing, while its timers and the store's clock continue.
     pub fn pause(&self, time: Duration) {
         self.world.lock().stall(self.index, time, &[Stall::Pause]);
     }
 
-    /// Partitions this process from the store for `time`.
+    /// Partitions this process from the store for `time`, or until the faults end. Its messages
+    /// wait, and are delivered afterwards.
     pub fn partition(&self, time: Duration) {
         self.world.lock().stall(self.index, time, &[Stall::Requests, Stall::Responses]);
     }

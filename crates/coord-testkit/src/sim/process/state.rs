@@ -20,7 +20,7 @@ pub enum Exit {
     Finished,
     /// It returned this error.
     Failed(String),
-    /// The process crashed before.
+    /// The process crashed before its main task returned.
     Crashed,
 }
 
@@ -128,7 +128,7 @@ impl ProcessState {
         let is_paused = self.stalls.has(Stall::Pause);
         let (dropped, stalled) = match work {
             Work::Poll(_) => (is_gone, is_paused),
-            // The network has the requests of a crashed process already.
+            // A request that was sent before the crash still reaches the store.
             Work::Deliver(Message::Request(_)) => {
                 (false, self.stalls.has(Stall::Requests) && !is_gone)
             }
@@ -170,7 +170,7 @@ impl ProcessState {
 }
 
 impl State {
-    /// Applies an option of a process's fault points.
+    /// Applies the option `value` of `faults::PROCESS`.
     pub(crate) fn apply_process_fault(&mut self, index: usize, value: u16) {
         let fault = faults::PROCESS[usize::from(value)].fault;
         if self.processes[index].has_effect {
@@ -231,9 +231,9 @@ impl State {
         self.send(Owner::Harness, Duration::ZERO, Message::Change(Box::new(notify)));
     }
 
-    /// Ends all faults: no choice deviates any more, and no process is stalled.
+    /// Ends the faults: no choice deviates any more, no process is stalled, and the store has
+    /// space. Messages that are late already, slow links and the clock's drift stay as they are.
     pub(crate) fn heal(&mut self) {
-        self.is_healed = true;
         self.out_of_space_until = None;
         self.choices.heal();
         self.record(Owner::Harness, || EventKind::Note("healed".to_owned()));

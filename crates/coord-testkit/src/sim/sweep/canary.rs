@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// The folder for the histories, `:`, the number of points, `:`, the seeds with commas, `:`, the
-/// name of the sweep.
+/// The variable with the request: `FOLDER|POINTS|SEEDS|NAME`. The histories are written to the
+/// folder; the seeds are separated by commas; the name is that of the sweep.
 const REQUEST: &str = "COORD_SIM_CANARY";
 
 /// The request to a canary process.
@@ -20,7 +20,7 @@ const REQUEST: &str = "COORD_SIM_CANARY";
 pub(super) struct Canary {
     pub(super) name: String,
     pub(super) seeds: Vec<u64>,
-    pub(super) points: u64,
+    pub(super) points: usize,
     folder: PathBuf,
 }
 

@@ -53,15 +53,14 @@ impl Sweep {
         if let Ok(request) = env::var("COORD_SIM") {
             return self.run_requested(scenario, &request);
         }
-        let no_faults = Deviations::default();
-        let first = run(scenario, &self.settings, Source::replay(&no_faults), Keep::Points);
+        let first = self.run_without_faults(scenario);
         if let Some(failure) = first.failure {
-            return Err(self.shrunk_report(scenario, None, &no_faults, &failure));
+            return Err(self.shrunk_report(scenario, None, &first.deviations, &failure));
         }
         for list in saved::read(self.saved.as_deref(), &self.name) {
             self.replay_list(scenario, &list)?;
         }
-        let mix = self.mix(u64::try_from(first.points.len()).unwrap_or(u64::MAX));
+        let mix = self.mix(first.points.len());
         let mut report = self.run_seeds(scenario, &mix)?;
         if self.checks_coverage && report.seeds >= SEEDS_FOR_COVERAGE {
             self.check_coverage(&report)?;
@@ -72,7 +71,15 @@ impl Sweep {
         Ok(report)
     }
 
-    fn mix(&self, points: u64) -> Mix {
+    /// The run without faults, with its points.
+    fn run_without_faults(&self, scenario: Scenario<'_>) -> RunResult {
+        let no_faults = Source::replay(&Deviations::default());
+        run(scenario, &self.settings, no_faults, Keep::Points)
+    }
+
+    /// The faults of random runs that have about `points` points.
+    fn mix(&self, points: usize) -> Mix {
+        let points = u64::try_from(points).unwrap_or(u64::MAX);
         Mix { faults: self.settings.faults.clone(), is_swarm: self.is_swarm, points }
     }
 
@@ -93,20 +100,21 @@ impl Sweep {
     ) -> Result<SweepReport, Box<FailureReport>> {
         let list = match request.trim().parse::<u64>() {
             Ok(seed) => {
-                let no_faults = Source::replay(&Deviations::default());
-                let first = run(scenario, &self.settings, no_faults, Keep::Points);
-                let mix = self.mix(u64::try_from(first.points.len()).unwrap_or(u64::MAX));
+                let mix = self.mix(self.run_without_faults(scenario).points.len());
                 let source = Source::Generate(Generator::new(seed, &mix));
                 run(scenario, &self.settings, source, Keep::Result).deviations
             }
             Err(_) => request.parse().unwrap_or_else(|error| panic!("COORD_SIM: {error}")),
         };
-        let result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
+        let mut result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
         #[expect(clippy::print_stderr, reason = "the user asked for the history of one run")]
         {
             eprintln!("{}", result.history);
         }
-        self.replay_list(scenario, &list)?;
+        if let Some(failure) = result.failure.take() {
+            return Err(self.run_report(failure, result, &list));
+        }
+        self.assert_fits(result.mismatch);
         Ok(SweepReport { seeds: 1, ..SweepReport::default() })
     }
 
@@ -122,11 +130,14 @@ impl Sweep {
         {
             return Err(report);
         }
-        match result.mismatch {
-            Some(mismatch) => {
-                panic!("the list no longer fits the sweep `{}`: {mismatch}", self.name)
-            }
-            None => Ok(()),
+        self.assert_fits(result.mismatch);
+        Ok(())
+    }
+
+    /// Panics if a list does not fit the scenario any more.
+    fn assert_fits(&self, mismatch: Option<String>) {
+        if let Some(mismatch) = mismatch {
+            panic!("the list no longer fits the sweep `{}`: {mismatch}", self.name)
         }
     }
 
@@ -200,13 +211,24 @@ impl Sweep {
         seed: Option<u64>,
         list: Deviations,
     ) -> Option<Box<FailureReport>> {
-        let result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
-        let mut report = self.failure_report(result.failure?);
+        let mut result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
+        let mut report = self.run_report(result.failure.take()?, result, &list);
         report.seed = seed;
+        Some(report)
+    }
+
+    /// The report of a recorded run of `list` that failed.
+    fn run_report(
+        &self,
+        failure: Failure,
+        result: RunResult,
+        list: &Deviations,
+    ) -> Box<FailureReport> {
+        let mut report = self.failure_report(failure);
         report.first_deviations = list.0.len();
         (report.deviations, report.words, report.history) =
             (result.deviations, result.words, result.history);
-        Some(report)
+        report
     }
 
     fn failure_report(&self, failure: Failure) -> Box<FailureReport> {

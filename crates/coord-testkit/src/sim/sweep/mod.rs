@@ -1,8 +1,8 @@
 //! Sweeps: many runs of one scenario.
 //!
 //! A sweep runs, in this order: the run without faults; the lists of failures that were saved; one
-//! run per seed. Then it checks that every fault was exercised, and that some of its seeds give the
-//! same history in another process.
+//! run per seed. With 100 seeds or more it then checks that every fault was exercised, and that
+//! some of its seeds give the same history in another process.
 
 mod canary;
 mod execute;
@@ -27,7 +27,11 @@ pub use summary::SweepReport;
 
 /// Many runs of one scenario, under random schedules and faults.
 ///
-/// Environment variables:
+/// Each run has a runtime of its own, so a sweep belongs in a plain `#[test]`, not in a
+/// `#[tokio::test]`.
+///
+/// [`run`](Self::run) and [`check`](Self::check) read two environment variables,
+/// [`replay`](Self::replay) and [`exhaust`](Self::exhaust) none:
 ///
 /// - `COORD_SIM`: a seed, or a list of deviations. Only this run is made, and its history printed.
 /// - `COORD_SIM_SEEDS`: how many seeds to run, instead of the number in the code.
@@ -122,13 +126,15 @@ impl Sweep {
         self
     }
 
-    /// Does not run seeds in another process to compare the histories.
+    /// Does not run seeds in another process to compare the histories. By default a sweep of 100
+    /// seeds or more does.
     pub const fn without_canary(mut self) -> Self {
         self.has_canary = false;
         self
     }
 
-    /// Does not fail when a fault was not exercised.
+    /// Does not fail when a fault never mattered, or a [`sometimes`](Sim::sometimes) condition
+    /// never held. By default a sweep of 100 seeds or more does.
     pub const fn without_coverage(mut self) -> Self {
         self.checks_coverage = false;
         self
@@ -176,8 +182,7 @@ impl Sweep {
     /// Runs the sweep.
     ///
     /// # Panics
-    /// With a report, if a run fails, if a fault was never exercised, or if a run is not
-    /// deterministic.
+    /// With a report, if [`check`](Self::check) returns an error. Also where `check` panics.
     pub fn run<R: Verdict, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
@@ -191,7 +196,12 @@ impl Sweep {
     /// Runs the sweep, and returns the report of a failure.
     ///
     /// # Errors
-    /// The first run that failed, shrunk.
+    /// The first run that failed, shrunk. Also if a fault never mattered, a named condition never
+    /// held, or a run is not deterministic.
+    ///
+    /// # Panics
+    /// Inside an async runtime; if a saved list no longer fits the scenario; if a saved file or an
+    /// environment variable cannot be read; or if the canary process does not run the sweep.
     pub fn check<R: Verdict, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
@@ -204,7 +214,7 @@ impl Sweep {
     ///
     /// # Panics
     /// With a report, if the run fails. Also if `list` is not a list of deviations, and if the run
-    /// does not reach a point of the list.
+    /// does not reach a point of the list. Also inside an async runtime.
     pub fn replay<R: Verdict, F: Future<Output = R> + Send + 'static>(
         self,
         list: &str,
@@ -221,7 +231,7 @@ impl Sweep {
     /// number of decision points to the power of `max_deviations`.
     ///
     /// # Panics
-    /// With a report, if a run fails.
+    /// With a report, if a run fails. Also inside an async runtime.
     pub fn exhaust<R: Verdict, F: Future<Output = R> + Send + 'static>(
         self,
         max_deviations: usize,
